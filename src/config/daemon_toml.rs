@@ -1,0 +1,1 @@
+//! `cgruled.toml`, the daemon's own settings. Pure.

@@ -1,0 +1,1 @@
+//! Which forked children must be looked at. Pure.

@@ -1,0 +1,1 @@
+//! Datagrams of the proc connector → [`Event`](super::Event)s. Pure, total.

@@ -1,0 +1,169 @@
+//! The one form of a rule between every file syntax and the engine. Pure.
+//!
+//! `config` parses files into [`Rule`]s, [`names`] replaces user and group names by numbers,
+//! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means.
+
+pub mod destination;
+pub mod glob;
+pub mod matcher;
+pub mod names;
+mod trie;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::event::{Gid, Uid};
+use destination::Destination;
+use glob::Glob;
+
+/// Where a rule was written. Lines and columns count from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Absolute path of the file.
+    pub file: Arc<Path>,
+    /// Line of the rule's first key.
+    pub line: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// Criteria and what follows when they all hold.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Given by its author, else `file:line`.
+    pub name: Arc<str>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Every criterion given must hold.
+    pub when: Criteria,
+    /// No criterion given may hold.
+    pub not: Criteria,
+    /// Compare the executable's path alone, whatever mount namespace it was seen in.
+    pub exe_anywhere: bool,
+    /// What to do with the process.
+    pub action: Action,
+}
+
+/// Criteria by kind. An empty list means that the kind was not given; the values of one list are
+/// alternatives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Criteria {
+    /// The effective user.
+    pub users: Vec<UserTest>,
+    /// The effective group, or a group that lists the user.
+    pub groups: Vec<GroupTest>,
+    /// The program.
+    pub exes: Vec<ExeTest>,
+}
+
+impl Criteria {
+    /// Whether no kind was given at all.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.groups.is_empty() && self.exes.is_empty()
+    }
+}
+
+/// A test of the effective user id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserTest {
+    /// A name still to be resolved; never left after [`names::resolve`].
+    Name(String),
+    /// A pattern for the user's name; a user without a name is matched by `*` alone.
+    Glob(Glob),
+    /// From the first id to the last, both included.
+    Ids(Uid, Uid),
+}
+
+/// A test of the effective group id and of the groups that list the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupTest {
+    /// A name still to be resolved; never left after [`names::resolve`].
+    Name(String),
+    /// A pattern still to be resolved; never left after [`names::resolve`].
+    Glob(Glob),
+    /// From the first id to the last, both included.
+    Ids(Gid, Gid),
+}
+
+/// A test of the executable's path, or of the script's or symbolic link's that was invoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExeTest {
+    /// This absolute path.
+    Path(Vec<u8>),
+    /// An absolute path by pattern. `*` and `?` stop at `/`, `**` does not.
+    PathGlob(Glob),
+    /// This base name.
+    Base(Vec<u8>),
+    /// A base name by pattern.
+    BaseGlob(Glob),
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Leave the process where it is.
+    Ignore,
+    /// Put it into each of these groups, in order.
+    Place(Vec<Target>),
+}
+
+/// A cgroup in one or several hierarchies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The path below `below`.
+    pub destination: Destination,
+    /// The controllers whose hierarchies are joined besides the v2 one; as the kernel names them.
+    pub controllers: Vec<String>,
+    /// Where the path begins.
+    pub below: Below,
+}
+
+/// Where the path of a [`Target`] begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// At the managed root of the configuration.
+    Root,
+    /// At the top of each hierarchy, as legacy rules do.
+    Top,
+}
+
+/// What is true of a process now, as far as rules ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Effective user of the thread-group leader.
+    pub uid: Uid,
+    /// Effective group of the thread-group leader.
+    pub gid: Gid,
+    /// The executable, when it was read.
+    pub exe: Option<Exe<'a>>,
+    /// Absolute path of the script or symbolic link that was invoked, when it is known to be a
+    /// script or to resolve to the executable.
+    pub invoked: Option<&'a [u8]>,
+}
+
+/// The executable of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Exe<'a> {
+    /// Its path, without the kernel's ` (deleted)`.
+    pub path: &'a [u8],
+    /// Whether the path names this file on the host too: the process shares our mount namespace,
+    /// or device and inode are equal.
+    pub on_host: bool,
+}
+
+/// The position of a rule in the effective order: lower wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub u32);
+
+/// The last component of a path.
+pub fn base_name(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => &path[slash + 1..],
+        None => path,
+    }
+}

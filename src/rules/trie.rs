@@ -1,0 +1,1 @@
+//! Radix tree over literal prefixes. Pure.
