@@ -7,3 +7,8 @@ pub mod config;
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
+
+pub mod cgroup;
+pub mod process;
+pub mod source;
+pub mod sys;
