@@ -9,6 +9,7 @@ pub mod event;
 pub mod rules;
 
 pub mod cgroup;
+pub mod metrics;
 pub mod process;
 pub mod source;
 pub mod sys;

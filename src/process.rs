@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
@@ -119,10 +120,14 @@ impl Proc {
         }))
     }
 
-    /// Path of the executable as the kernel shows it, ` (deleted)` included. `None` for a kernel
-    /// thread, a zombie or a process that is gone.
-    pub fn exe<'b>(&self, pid: Pid, buffer: &'b mut [u8; PATH_MAX]) -> Option<&'b [u8]> {
-        self.link(pid, "exe", buffer).ok()
+    /// Path of the executable as the kernel shows it, ` (deleted)` included.
+    ///
+    /// # Errors
+    /// `ENOENT` for a kernel thread, a zombie or a process that is gone, all alike; `EACCES` without
+    /// `CAP_SYS_PTRACE`.
+    pub fn exe<'b>(&self, pid: Pid, buffer: &'b mut [u8; PATH_MAX]) -> Result<&'b [u8], Errno> {
+        self.link(pid, "exe", buffer)
+            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
     /// Whether the process sees the same mounts as we do, so that its paths mean the same files.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::mounts::{Hierarchy, Version};
+use super::mounts::Hierarchies;
 use crate::config::daemon_toml::FastMoves;
 use crate::event::Nanos;
 use crate::process::path_in;
@@ -46,7 +46,7 @@ impl FastMovesGuard {
     ///
     /// # Errors
     /// The file or mount that could not be changed.
-    pub fn engage(mode: FastMoves, hierarchies: &[Hierarchy]) -> io::Result<Self> {
+    pub fn engage(mode: FastMoves, hierarchies: &Hierarchies) -> io::Result<Self> {
         match mode {
             FastMoves::Off => Ok(Self::Off),
             FastMoves::Warm => Warmer::start(hierarchies).map(Self::Warm),
@@ -56,8 +56,7 @@ impl FastMovesGuard {
                 Ok(Self::Expedited(before))
             }
             FastMoves::FavorDynMods => {
-                let unified = hierarchies.iter().find(|h| h.version == Version::V2);
-                let Some(unified) = unified else {
+                let Some(unified) = hierarchies.unified() else {
                     return Err(io::Error::other("favordynmods needs a mounted v2 hierarchy"));
                 };
                 let mount_point = CString::new(unified.mount_point.as_os_str().as_bytes())?;
@@ -100,7 +99,7 @@ struct Shared {
 }
 
 impl Warmer {
-    fn start(hierarchies: &[Hierarchy]) -> io::Result<Self> {
+    fn start(hierarchies: &Hierarchies) -> io::Result<Self> {
         let path = own_group(hierarchies)?;
         let mut own = OpenOptions::new().write(true).open(path)?;
         let shared = Arc::new(Shared::default());
@@ -156,11 +155,10 @@ impl Drop for Warmer {
 }
 
 /// `cgroup.procs` of the group that we are in: of v2, else of the first hierarchy.
-fn own_group(hierarchies: &[Hierarchy]) -> io::Result<PathBuf> {
+fn own_group(hierarchies: &Hierarchies) -> io::Result<PathBuf> {
     let text = fs::read("/proc/self/cgroup")?;
     let tree = hierarchies
-        .iter()
-        .find(|h| h.version == Version::V2)
+        .unified()
         .or_else(|| hierarchies.first())
         .ok_or_else(|| io::Error::other("no cgroup hierarchy is mounted"))?;
     let path = path_in(&text, tree.listed.as_bytes())

@@ -31,8 +31,89 @@ pub struct Hierarchy {
     pub favordynmods: bool,
 }
 
+/// The hierarchies that a destination concerns, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span(u32);
+
+impl Span {
+    /// The span of these positions in [`Hierarchies`].
+    pub fn of(indexes: &[usize]) -> Self {
+        let mut span = Self::default();
+        indexes.iter().for_each(|&index| span.add(index));
+        span
+    }
+
+    fn add(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    /// Its positions in [`Hierarchies`], ascending.
+    pub fn indexes(self) -> impl Iterator<Item = usize> {
+        (0..Hierarchies::MOST).filter(move |index| self.0 & 1 << index != 0)
+    }
+}
+
+/// What a v1-only host joins when neither rule nor settings name a controller.
+const DEFAULT_V1: [&str; 4] = ["cpu", "memory", "blkio", "pids"];
+
+/// All mounted trees, in the order of the mount table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies(Vec<Hierarchy>);
+
+impl std::ops::Deref for Hierarchies {
+    type Target = [Hierarchy];
+    fn deref(&self) -> &[Hierarchy] {
+        &self.0
+    }
+}
+
+impl Hierarchies {
+    /// More than any kernel has controllers; a [`Span`] holds as many.
+    pub const MOST: usize = 32;
+
+    /// These trees, [`Self::MOST`] at most.
+    pub fn new(mut trees: Vec<Hierarchy>) -> Self {
+        trees.truncate(Self::MOST);
+        Self(trees)
+    }
+
+    /// The v2 tree, if there is one.
+    pub fn unified(&self) -> Option<&Hierarchy> {
+        self.0.iter().find(|tree| tree.version == Version::V2)
+    }
+
+    /// The same, to be completed.
+    pub fn unified_mut(&mut self) -> Option<&mut Hierarchy> {
+        self.0.iter_mut().find(|tree| tree.version == Version::V2)
+    }
+
+    /// The hierarchies that a target with these controllers concerns: v2 always, v1 by controller. On
+    /// a v1-only host a target without controllers means cpu, memory, blkio and pids. The names that
+    /// no hierarchy has are returned.
+    pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
+        let mut span = Span::default();
+        let mut missing = Vec::new();
+        if let Some(index) = self.0.iter().position(|tree| tree.version == Version::V2) {
+            span.add(index);
+        } else if controllers.is_empty() {
+            DEFAULT_V1.iter().filter_map(|name| self.with(name)).for_each(|index| span.add(index));
+        }
+        for name in controllers {
+            match self.with(name) {
+                Some(index) => span.add(index),
+                None => missing.push(name.as_str()),
+            }
+        }
+        (span, missing)
+    }
+
+    fn with(&self, controller: &str) -> Option<usize> {
+        self.0.iter().position(|tree| tree.controllers.iter().any(|name| name == controller))
+    }
+}
+
 /// The hierarchies in the order of the mount table, each once; lines that make no sense are skipped.
-pub fn hierarchies(mountinfo: &str, own_cgroup: &str) -> Vec<Hierarchy> {
+pub fn hierarchies(mountinfo: &str, own_cgroup: &str) -> Hierarchies {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
         let Ok(mount) = MountInfo::from_line(line) else { continue };
@@ -42,7 +123,7 @@ pub fn hierarchies(mountinfo: &str, own_cgroup: &str) -> Vec<Hierarchy> {
             found.push(hierarchy);
         }
     }
-    found
+    Hierarchies::new(found)
 }
 
 fn hierarchy(mount: &MountInfo, own_cgroup: &str) -> Option<Hierarchy> {
@@ -108,6 +189,21 @@ garbage
         assert_eq!(found[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(found[0].mount_point, PathBuf::from("/sys/fs/cgroup/cpu"));
         assert!(found[2].favordynmods && !found[0].favordynmods);
+    }
+
+    #[test]
+    fn v2_is_always_meant_and_v1_by_controller() {
+        let found = hierarchies(HYBRID, OWN);
+        assert_eq!(found.span(&[]), (Span::of(&[2]), vec![]));
+        let names = ["cpuacct".to_owned(), "hugetlb".to_owned()];
+        assert_eq!(found.span(&names), (Span::of(&[0, 2]), vec!["hugetlb"]));
+        assert_eq!(Span::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn a_v1_only_host_joins_the_usual_controllers() {
+        let found = hierarchies(HYBRID, "1:cpu,cpuacct:/\n9:name=systemd:/\n");
+        assert_eq!(found.span(&[]), (Span::of(&[0]), vec![]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -15,20 +16,13 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::mounts::{self, Hierarchy, Version};
+use super::mounts::{self, Hierarchies, Span, Version};
 use crate::event::Pid;
 use crate::process::path_in;
 
 /// Groups held open at most. At the bound all are dropped and opened again when needed (2.5 us each);
 /// a host with more users active at once than this is slower, not wrong.
 const OPEN_GROUPS: usize = 4096;
-
-/// What a v1-only host joins when neither rule nor settings name a controller.
-const DEFAULT_V1: [&str; 4] = ["cpu", "memory", "blkio", "pids"];
-
-/// The hierarchies that a destination concerns, as bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Span(u32);
 
 /// A group that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,69 +129,40 @@ impl std::fmt::Display for Refusal {
     }
 }
 
+/// Finds the hierarchies of this host.
+///
+/// # Errors
+/// `/proc/self/mountinfo` or `/proc/self/cgroup` cannot be read.
+pub fn discover() -> io::Result<Hierarchies> {
+    let mountinfo = fs::read("/proc/self/mountinfo")?;
+    let own = fs::read("/proc/self/cgroup")?;
+    let mut found =
+        mounts::hierarchies(&String::from_utf8_lossy(&mountinfo), &String::from_utf8_lossy(&own));
+    if let Some(unified) = found.unified_mut() {
+        let file = unified.mount_point.join("cgroup.controllers");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        unified.controllers = text.split_whitespace().map(str::to_owned).collect();
+    }
+    Ok(found)
+}
+
 /// The mounted hierarchies and the groups that are open in them.
 #[derive(Debug)]
 pub struct Tree {
-    hierarchies: Vec<Hierarchy>,
+    hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
 }
 
 impl Tree {
-    /// Finds the hierarchies of this host.
-    ///
-    /// # Errors
-    /// `/proc/self/mountinfo` or `/proc/self/cgroup` cannot be read.
-    pub fn discover() -> io::Result<Self> {
-        let mountinfo = fs::read("/proc/self/mountinfo")?;
-        let own = fs::read("/proc/self/cgroup")?;
-        let mut hierarchies = mounts::hierarchies(
-            &String::from_utf8_lossy(&mountinfo),
-            &String::from_utf8_lossy(&own),
-        );
-        for hierarchy in &mut hierarchies {
-            if hierarchy.version == Version::V2 {
-                let file = hierarchy.mount_point.join("cgroup.controllers");
-                let text = fs::read_to_string(file).unwrap_or_default();
-                hierarchy.controllers = text.split_whitespace().map(str::to_owned).collect();
-            }
-        }
-        Ok(Self::new(hierarchies))
-    }
-
     /// A tree over these hierarchies.
-    pub fn new(hierarchies: Vec<Hierarchy>) -> Self {
+    pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
         Self { hierarchies, by_path: HashMap::default(), groups: Vec::new() }
     }
 
     /// The hierarchies of this host, in the order of the mount table.
-    pub fn hierarchies(&self) -> &[Hierarchy] {
+    pub fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies
-    }
-
-    /// The hierarchies that a target with these controllers concerns: v2 always, v1 by controller. On
-    /// a v1-only host a target without controllers means cpu, memory, blkio and pids. The names that
-    /// no hierarchy has are returned.
-    pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
-        let mut span = Span::default();
-        let mut missing = Vec::new();
-        let unified = self.hierarchies.iter().position(|h| h.version == Version::V2);
-        if let Some(index) = unified {
-            span.0 |= 1 << index;
-        } else if controllers.is_empty() {
-            DEFAULT_V1.iter().filter_map(|name| self.with(name)).for_each(|i| span.0 |= 1 << i);
-        }
-        for name in controllers {
-            match self.with(name) {
-                Some(index) => span.0 |= 1 << index,
-                None => missing.push(name.as_str()),
-            }
-        }
-        (span, missing)
-    }
-
-    fn with(&self, controller: &str) -> Option<usize> {
-        self.hierarchies.iter().position(|h| h.controllers.iter().any(|name| name == controller))
     }
 
     /// The group of this path, opened before or now, made if it is missing.
@@ -205,7 +170,7 @@ impl Tree {
     /// # Errors
     /// What the kernel refused.
     pub fn group(&mut self, span: Span, path: &str) -> Result<GroupId, Refusal> {
-        if let Some(&id) = self.by_path.get(&Key { span, path }) {
+        if let Some(id) = self.known(span, path) {
             return Ok(id);
         }
         if self.groups.len() >= OPEN_GROUPS {
@@ -216,6 +181,11 @@ impl Tree {
         self.groups.push(Group { path: path.into(), leaves });
         self.by_path.insert((span, path.into()), id);
         Ok(id)
+    }
+
+    /// The group of this path if it is open already.
+    pub fn known(&self, span: Span, path: &str) -> Option<GroupId> {
+        self.by_path.get(&Key { span, path }).copied()
     }
 
     /// The path of an open group, from the top of each hierarchy.
@@ -316,8 +286,7 @@ impl Tree {
     }
 
     fn open(&self, span: Span, path: &str) -> Result<Vec<Leaf>, Refusal> {
-        let indexes = (0..self.hierarchies.len()).filter(|index| span.0 & 1 << index != 0);
-        indexes.map(|index| self.open_leaf(index, path)).collect()
+        span.indexes().map(|index| self.open_leaf(index, path)).collect()
     }
 
     fn open_leaf(&self, hierarchy: usize, path: &str) -> Result<Leaf, Refusal> {
@@ -389,6 +358,7 @@ impl hashbrown::Equivalent<(Span, Box<str>)> for Key<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounts::Hierarchy;
     use super::*;
 
     fn pid(raw: u32) -> Pid {
@@ -415,23 +385,14 @@ mod tests {
             fs::create_dir_all(tree.join("a/b")).unwrap();
             fs::write(tree.join("a/b/cgroup.procs"), "").unwrap();
         }
-        let tree =
-            Tree::new(vec![hierarchy(&v1, Version::V1, "pids"), hierarchy(&v2, Version::V2, "")]);
-        (root, tree)
-    }
-
-    #[test]
-    fn v2_is_always_meant_and_v1_by_controller() {
-        let (_root, tree) = fake();
-        assert_eq!(tree.span(&[]), (Span(0b10), vec![]));
-        let names = ["pids".to_owned(), "cpu".to_owned()];
-        assert_eq!(tree.span(&names), (Span(0b11), vec!["cpu"]));
+        let trees = vec![hierarchy(&v1, Version::V1, "pids"), hierarchy(&v2, Version::V2, "")];
+        (root, Tree::new(Arc::new(Hierarchies::new(trees))))
     }
 
     #[test]
     fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
         let (root, mut tree) = fake();
-        let id = tree.group(Span(0b11), "/a/b").unwrap();
+        let id = tree.group(Span::of(&[0, 1]), "/a/b").unwrap();
         assert!(!tree.is_unified(id));
         let text = b"8:pids:/a/b\n0::/\n";
         let now = Whereabouts { unified: Some(1), text: Some(text) };
@@ -448,16 +409,16 @@ mod tests {
     #[test]
     fn a_group_is_opened_once() {
         let (_root, mut tree) = fake();
-        let first = tree.group(Span(0b10), "/a/b").unwrap();
-        assert_eq!(tree.group(Span(0b10), "/a/b").unwrap(), first);
-        assert_ne!(tree.group(Span(0b01), "/a/b").unwrap(), first);
+        let first = tree.group(Span::of(&[1]), "/a/b").unwrap();
+        assert_eq!(tree.group(Span::of(&[1]), "/a/b").unwrap(), first);
+        assert_ne!(tree.group(Span::of(&[0]), "/a/b").unwrap(), first);
         assert_eq!(tree.path(first), "/a/b");
     }
 
     #[test]
     fn a_tree_that_makes_no_cgroup_files_is_refused_by_name() {
         let (root, mut tree) = fake();
-        let refusal = tree.group(Span(0b10), "/x/y").unwrap_err();
+        let refusal = tree.group(Span::of(&[1]), "/x/y").unwrap_err();
         assert_eq!(refusal.path, root.path().join("unified/x/y/cgroup.procs"));
         assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
         assert!(root.path().join("unified/x/y").is_dir());
