@@ -9,7 +9,13 @@ pub mod event;
 pub mod rules;
 
 pub mod cgroup;
+pub mod engine;
+pub mod log;
 pub mod metrics;
+pub mod placer;
+pub mod policy;
 pub mod process;
+pub mod program;
 pub mod source;
 pub mod sys;
+pub mod worker;

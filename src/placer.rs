@@ -7,9 +7,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts};
 use crate::event::batch::Look;
-use crate::cgroup::mounts::Span;
 use crate::event::{Cause, Gid, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
@@ -141,13 +141,7 @@ impl Placer {
     }
 
     /// Fills `self.path` with the target's path for this process.
-    fn render(
-        &mut self,
-        policy: &Policy,
-        proc: &Proc,
-        target: &Target,
-        subject: &Subject<'_>,
-    ) {
+    fn render(&mut self, policy: &Policy, proc: &Proc, target: &Target, subject: &Subject<'_>) {
         let pid = subject.look.pid;
         let mut program = subject.exe;
         if program.is_none() && target.destination.fields().any(|field| field == Field::Program) {
@@ -181,7 +175,12 @@ impl Placer {
 
     /// Why a process is not moved although a rule matches: it is one that only a rule that names its
     /// executable may move, or it is past moving.
-    fn unmovable(&mut self, proc: &mut Proc, rule: &Rule, subject: &Subject<'_>) -> Option<Outcome> {
+    fn unmovable(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        subject: &Subject<'_>,
+    ) -> Option<Outcome> {
         let pid = subject.look.pid;
         if pid.get() == self.own_pid {
             return Some(Outcome::Protected);
@@ -207,7 +206,13 @@ impl Placer {
     }
 
     /// Moves the process into the group `self.path`.
-    fn place(&mut self, proc: &mut Proc, rule: &Rule, span: Span, subject: &Subject<'_>) -> Outcome {
+    fn place(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        span: Span,
+        subject: &Subject<'_>,
+    ) -> Outcome {
         if self.is_dry_run {
             self.metrics.would_place.increment();
             ::log::info!("would move {} to {} by {}", Described(subject), self.path, Named(rule));
@@ -243,7 +248,9 @@ impl Placer {
             let microseconds = now.since(subject.look.since) / 1000;
             ::log::debug!(
                 "moved {} to {} by {} after {cause}, {microseconds} us",
-                Described(subject), self.path, Named(rule)
+                Described(subject),
+                self.path,
+                Named(rule)
             );
         }
         // The number may have changed hands between the look and the write.
@@ -259,7 +266,9 @@ impl Placer {
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             ::log::warn!(
                 "{} stays where it is: {refusal}: {}; {}{left_out}",
-                Described(subject), refusal.advice(), Named(rule)
+                Described(subject),
+                refusal.advice(),
+                Named(rule)
             );
         }
         Outcome::Refused
@@ -281,7 +290,10 @@ impl Placer {
             let then = if gives_up { "it is left there" } else { "it is put back once" };
             ::log::warn!(
                 "{} was moved from {} to {}; {then}; {}{left_out}",
-                Described(subject), self.path, taker.escape_debug(), Named(rule)
+                Described(subject),
+                self.path,
+                taker.escape_debug(),
+                Named(rule)
             );
         }
         gives_up

@@ -72,21 +72,28 @@ impl Policy {
         }
     }
 
-    /// What is known of `uid`. A user id that nobody needs to look up is made known here and now;
-    /// `None` means that the name service must be asked.
-    pub fn user(&mut self, uid: Uid) -> Option<&User> {
-        if !self.users.contains_key(&uid) {
-            if self.matcher.asks_identity() {
-                return None;
-            }
-            let nobody = Identity { uid, name: None, listed_in: Vec::new() };
-            self.users.insert(uid, User::new(&self.matcher, &nobody));
+    /// Whether `uid` is in [`Self::users`]. One that nobody needs to look up is put there now;
+    /// `false` means that the name service must be asked.
+    pub fn knows(&mut self, uid: Uid) -> bool {
+        if self.users.contains_key(&uid) {
+            return true;
         }
-        self.users.get(&uid)
+        if self.matcher.asks_identity() {
+            return false;
+        }
+        let nobody = Identity { uid, name: None, listed_in: Vec::new() };
+        self.users.insert(uid, User::new(&self.matcher, &nobody));
+        true
     }
 
     /// The hierarchies that a target of a rule concerns.
-    pub fn span(&self, hierarchies: &Hierarchies, rule: RuleId, index: usize, target: &Target) -> Span {
+    pub fn span(
+        &self,
+        hierarchies: &Hierarchies,
+        rule: RuleId,
+        index: usize,
+        target: &Target,
+    ) -> Span {
         match (index, self.spans.get(rule.0 as usize)) {
             (0, Some(&span)) => span,
             _ => hierarchies.span(&target.controllers).0,

@@ -55,7 +55,7 @@ impl FastMovesGuard {
                 fs::write(EXPEDITED, "1")?;
                 Ok(Self::Expedited(before))
             }
-            FastMoves::FavorDynMods => {
+            FastMoves::Favordynmods => {
                 let Some(unified) = hierarchies.unified() else {
                     return Err(io::Error::other("favordynmods needs a mounted v2 hierarchy"));
                 };

@@ -26,7 +26,8 @@ impl Journal {
 
 /// A value with a newline in it is sent by length, so that no text can add a field.
 fn datagram(level: Level, text: &str) -> Vec<u8> {
-    let mut bytes = format!("SYSLOG_IDENTIFIER=cgruled\nPRIORITY={}\n", priority(level)).into_bytes();
+    let mut bytes =
+        format!("SYSLOG_IDENTIFIER=cgruled\nPRIORITY={}\n", priority(level)).into_bytes();
     if text.contains('\n') {
         bytes.extend(b"MESSAGE\n");
         bytes.extend((text.len() as u64).to_le_bytes());

@@ -7,29 +7,19 @@ pub mod limit;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::config::daemon_toml::LogTarget;
 use crate::metrics::Metrics;
 use journal::Journal;
 
 /// Records that can wait. A disk that stands still for longer than it takes to fill costs records.
 const QUEUE: usize = 4096;
-
-/// Where records go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Standard error, one line each, with the level in front.
-    Stderr,
-    /// journald, by its own protocol.
-    Journal,
-    /// A file, appended to, made with mode 0640.
-    File(PathBuf),
-}
 
 /// A record on its way.
 struct Entry {
@@ -55,7 +45,11 @@ impl Logging {
     /// # Errors
     /// The file cannot be opened, the journal cannot be reached, no thread can be made, or there is a
     /// logger already.
-    pub fn start(target: &Target, level: LevelFilter, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn start(
+        target: &LogTarget,
+        level: LevelFilter,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let mut sink = Sink::open(target)?;
         let (orders, queue) = bounded(QUEUE);
         let thread = thread::Builder::new()
@@ -115,11 +109,11 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(target: &Target) -> io::Result<Self> {
+    fn open(target: &LogTarget) -> io::Result<Self> {
         Ok(match target {
-            Target::Stderr => Self::Stderr,
-            Target::Journal => Self::Journal(Journal::open()?),
-            Target::File(path) => Self::File(open_file(path)?),
+            LogTarget::Stderr => Self::Stderr,
+            LogTarget::Journal => Self::Journal(Journal::open()?),
+            LogTarget::File(path) => Self::File(open_file(path)?),
         })
     }
 
@@ -168,7 +162,7 @@ mod tests {
             front.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());
         }
         assert_eq!(metrics.dropped_log_records.get(), 1);
-        let mut sink = Sink::open(&Target::File(path.clone())).unwrap();
+        let mut sink = Sink::open(&LogTarget::File(path.clone())).unwrap();
         drop((front, orders));
         write_all(&queue, &mut sink);
         let text = std::fs::read_to_string(path).unwrap();
@@ -177,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let target = Target::File("/nonexistent/log".into());
+        let target = LogTarget::File("/nonexistent/log".into());
         let error = Sink::open(&target).err().unwrap();
         assert!(error.to_string().starts_with("/nonexistent/log: "));
     }

@@ -251,11 +251,8 @@ impl Connector {
             if left.is_zero() {
                 return Err(Unusable::Silent);
             }
-            if executed {
-                self.trail.wait(left)
-            } else {
-                self.watch.wait(left)
-            }
+            let missing = if executed { &self.trail } else { &self.watch };
+            missing.wait(left);
             let mut hear = |event: Event| match event.what {
                 What::Fork { child, .. } => forked |= child.get() == pid,
                 What::Exec(process) => executed |= process.get() == pid,
