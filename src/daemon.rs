@@ -126,11 +126,13 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     if has_errors(&diagnostics) {
         return Err(Failure::Settings(diagnostics));
     }
+    // Before any thread is made, so that all of them have the signals blocked.
+    let signals = block_signals().map_err(|error| Failure::Run("signals", error))?;
     let metrics = Arc::new(Metrics::default());
     let logging = Logging::start(&settings.log.target, settings.log.level, Arc::clone(&metrics))
         .map_err(|error| Failure::Run("log", error))?;
     diagnostics.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
-    let result = Daemon::start(invocation, &settings, Arc::clone(&metrics))
+    let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
     logging.finish();
     println!("{metrics}");
@@ -167,8 +169,7 @@ fn rebuilder(
     Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
 }
 
-/// The signals that we serve. Blocked before any thread is made, so that all threads have them
-/// blocked.
+/// The signals that we serve.
 const SIGNALS: [Signal; 5] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
@@ -195,10 +196,10 @@ impl Daemon {
     fn start(
         invocation: &Invocation,
         settings: &Settings,
+        signals: SignalFd,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Failure> {
         let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
-        let signals = block_signals().map_err(run("signals"))?;
         raise_descriptor_limit();
         let hierarchies = Arc::new(tree::discover().map_err(run("/proc/self/mountinfo"))?);
         if hierarchies.is_empty() {
