@@ -39,7 +39,8 @@ pub(crate) fn storm(plan: &Plan, ground: &Ground) -> Result<Table> {
     let title = format!("Exec storm, {seconds} s, 15,000 a second asked, 192 mixed rules");
     let note = "A third of the programs belong to a rule by uid (inherited), a third to a rule by executable (each is \
                 moved), a third to no rule. Every 50th looks at its own /proc/self/cgroup after 0.3 s. Dropped events \
-                as the kernel counts them; what the daemon itself says of loss is below the table's row.";
+                as the kernel counts them; \
+                the last column is what the daemon itself says of loss on exit.";
     let head =
         ["subject", "execs/s", "checked", "misplaced by uid / exe / none", "dropped", "it says"];
     let mut table = Table::new(&title, note, &head);

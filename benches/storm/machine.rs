@@ -164,6 +164,7 @@ pub(crate) fn remove_trace_instance(supervisor: u32) {
 }
 
 /// The kernel's switch as we found it: the daemon may set it, and must put it back; if it did not, we do.
+#[must_use]
 pub(crate) struct RcuExpedited(Option<String>);
 
 impl RcuExpedited {
@@ -171,14 +172,17 @@ impl RcuExpedited {
         Self(fs::read_to_string(RCU_EXPEDITED).ok())
     }
 
-    pub(crate) fn restore(&self) {
-        let Some(before) = &self.0 else { return };
-        if fs::read_to_string(RCU_EXPEDITED).is_ok_and(|now| now != *before) {
+    /// Whether it had to be put back.
+    pub(crate) fn restore(&self) -> bool {
+        let Some(before) = &self.0 else { return false };
+        let changed = fs::read_to_string(RCU_EXPEDITED).is_ok_and(|now| now != *before);
+        if changed {
             eprintln!("storm: rcu_expedited was left changed; putting {} back", before.trim());
             if let Err(error) = fs::write(RCU_EXPEDITED, before) {
                 eprintln!("storm: {RCU_EXPEDITED}: {error}");
             }
         }
+        changed
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "rate-fork", run: rate::forks },
     Case { name: "rate-exec", run: rate::execs },
     Case { name: "cost-cpu", run: rate::cpu },
+    Case { name: "cost-idle", run: rate::idle },
     Case { name: "cost-memory", run: rate::memory },
     Case { name: "cost-start", run: rate::start },
 ];
@@ -56,7 +57,7 @@ impl Plan {
 
     /// `usual` rounds unless told otherwise; `--quick` is for seeing that it works.
     pub(crate) fn rounds(&self, usual: usize) -> usize {
-        self.rounds.unwrap_or(if self.quick { 2 } else { usual })
+        self.rounds.unwrap_or(if self.quick { usual.min(2) } else { usual })
     }
 
     pub(crate) fn seconds(&self) -> u32 {

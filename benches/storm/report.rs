@@ -1,7 +1,7 @@
 //! Tables in plain text or Markdown, and the few statistics in them.
 
 use crate::Result;
-use crate::machine::{self, Ground};
+use crate::machine;
 use crate::plan::Plan;
 use crate::subjects::{self, Subject};
 
@@ -31,7 +31,7 @@ impl Table {
     }
 }
 
-pub(crate) fn heading(plan: &Plan, _ground: &Ground) -> Result<()> {
+pub(crate) fn heading(plan: &Plan) -> Result<()> {
     let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output()?;
     let mut facts = vec![("date", String::from_utf8_lossy(&date.stdout).trim().to_owned())];
     facts.extend(machine::mode());
@@ -41,10 +41,9 @@ pub(crate) fn heading(plan: &Plan, _ground: &Ground) -> Result<()> {
     let intro = "Ratios are taken within a round, in which all subjects run one after another; shown are the median and \
                  the least and greatest of the rounds. The v1 subjects place into a `pids` group, because \
                  cgrulesengd cannot place into v2 unless a controller is enabled there; each is compared with the \
-                 floor in the same tree. One UTC day's machine is not another's: compare ratios, not times.";
-    if plan.markdown {
-        println!("# Results of `cargo bench --bench storm -- --markdown`\n\n{intro}\n");
-    }
+                 floor in the same tree. Compare ratios, not times.";
+    let title = "Results of `cargo bench --bench storm -- --markdown`";
+    println!("{}{title}\n\n{intro}\n", if plan.markdown { "# " } else { "" });
     for (name, value) in facts {
         println!("{}{name}: {value}", if plan.markdown { "- " } else { "" });
     }
@@ -95,13 +94,20 @@ pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
 }
 
 pub(crate) fn median(values: Vec<f64>) -> Option<f64> {
-    percentile(&sorted(values), 50)
+    middle(&sorted(values))
+}
+
+/// Between the two middle ones when the count is even: with few rounds the upper one alone would mislead.
+fn middle(sorted: &[f64]) -> Option<f64> {
+    let upper = sorted.get(sorted.len() / 2)?;
+    let lower = sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    Some(f64::midpoint(*lower, *upper))
 }
 
 /// `median (least..greatest)`, or a dash when there is nothing.
 pub(crate) fn spread(values: Vec<f64>, digits: usize) -> String {
     let values = sorted(values);
-    match (values.first(), percentile(&values, 50), values.last()) {
+    match (values.first(), middle(&values), values.last()) {
         (Some(least), Some(middle), Some(most)) => {
             format!("{middle:.digits$} ({least:.digits$}..{most:.digits$})")
         }

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::Result;
 use crate::actors;
-use crate::machine::{Ground, Hierarchy};
+use crate::machine::{Ground, Hierarchy, RcuExpedited};
 use crate::rules::{HIT, Rules};
 
 const ORIGINAL: &str = "/usr/sbin/cgrulesengd";
@@ -186,6 +186,8 @@ enum Ready {
 
 struct Started {
     child: Child,
+    /// As it was before the daemon: the next subject is measured in the same kernel.
+    rcu_expedited: RcuExpedited,
     lines: Receiver<String>,
 }
 
@@ -196,6 +198,7 @@ pub(crate) struct Running {
 }
 
 fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
+    let rcu_expedited = RcuExpedited::remember();
     let begin = Instant::now();
     let mut command = Command::new(actors::program(&ground.work));
     command
@@ -206,8 +209,10 @@ fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let lines = child.stderr.take().map(read_lines).ok_or("no standard error")?;
-    let mut running =
-        Running { started: Some(Started { child, lines }), ready_after: Duration::ZERO };
+    let mut running = Running {
+        started: Some(Started { child, rcu_expedited, lines }),
+        ready_after: Duration::ZERO,
+    };
     match ready {
         Ready::Line => running.wait_for_line(begin + READY_WITHIN)?,
         Ready::Socket => running.wait_for_socket(begin + READY_WITHIN)?,
@@ -268,7 +273,9 @@ impl Running {
         if let Some(status) = started.child.try_wait()? {
             return Err(format!("the daemon ended by itself: {status}").into());
         }
-        end(&mut started.child)?;
+        if end(&mut started)? {
+            return Err("the daemon left rcu_expedited changed".into());
+        }
         Ok(started.lines.iter().collect())
     }
 }
@@ -276,12 +283,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(started) = &mut self.started {
-            let _ended = end(&mut started.child);
+            let _ended = end(started);
         }
     }
 }
 
-fn end(child: &mut Child) -> Result<()> {
+/// Ends it; whether it left the kernel in another mode.
+fn end(started: &mut Started) -> Result<bool> {
+    let child = &mut started.child;
     let until = Instant::now() + END_WITHIN;
     kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
     while child.try_wait()?.is_none() {
@@ -291,7 +300,7 @@ fn end(child: &mut Child) -> Result<()> {
         }
         sleep(Duration::from_millis(2));
     }
-    Ok(())
+    Ok(started.rcu_expedited.restore())
 }
 
 /// Events that the kernel dropped for the netlink sockets of `pid`, from outside: every subject is asked alike.

@@ -37,7 +37,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     end_strays(work.path());
     machine::remove_groups(std::process::id());
     machine::remove_trace_instance(std::process::id());
-    expedited.restore();
+    let _put_back = expedited.restore();
     machine::leave_private_mounts();
     outcome
 }
