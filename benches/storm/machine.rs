@@ -95,8 +95,20 @@ impl Ground {
     }
 }
 
+const PREFIX: &str = "cgruled-bench-";
+
 fn name_of(supervisor: u32) -> String {
-    format!("cgruled-bench-{supervisor}")
+    format!("{PREFIX}{supervisor}")
+}
+
+/// Supervisors of which groups are left although they have ended: a SIGKILL leaves nobody to clear up.
+pub(crate) fn ended_supervisors() -> Vec<u32> {
+    let tops = [Hierarchy::V1, Hierarchy::V2].into_iter().filter_map(Hierarchy::mount);
+    let entries = tops.filter_map(|top| fs::read_dir(top).ok()).flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok())
+        .filter(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        .collect()
 }
 
 /// A mount namespace of our own, so that a real cgrulesengd finds its files without the real /etc being touched.
@@ -206,6 +218,26 @@ pub(crate) fn mode() -> Vec<(&'static str, String)> {
         ("v2 mounted at", place(Hierarchy::V2)),
         ("v1 pids mounted at", place(Hierarchy::V1)),
     ]
+}
+
+/// The share of all CPU time that others use while we do nothing, in percent.
+pub(crate) fn other_load() -> u64 {
+    let before = cpu_ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    let after = cpu_ticks();
+    let (busy, all) = (after.0 - before.0, after.1 - before.1);
+    (100 * busy).checked_div(all).unwrap_or(0)
+}
+
+/// Busy and all ticks since boot. Columns: user nice system idle iowait irq softirq steal.
+fn cpu_ticks() -> (u64, u64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> =
+        first.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok()).collect();
+    let all: u64 = ticks.iter().sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    (all - idle, all)
 }
 
 fn place(hierarchy: Hierarchy) -> String {

@@ -62,8 +62,13 @@ fn measure(plan: &Plan, ground: &Ground) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for case in plan::CASES.iter().filter(|case| plan.wants(case.name)) {
         eprintln!("storm: {} ...", case.name);
+        let before = machine::other_load();
         match (case.run)(plan, ground) {
-            Ok(table) => report::print(plan, &table),
+            Ok(mut table) => {
+                let after = machine::other_load();
+                table.note += &format!(" Other load before and after: {before} %, {after} %.");
+                report::print(plan, &table);
+            }
             Err(error) => {
                 println!("{} failed: {error}\n", case.name);
                 code = ExitCode::FAILURE;

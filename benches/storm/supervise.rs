@@ -32,6 +32,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
     actors::compile(work.path())?;
     machine::enter_private_mounts(work.path())?;
+    for ended in machine::ended_supervisors() {
+        machine::remove_trace_instance(ended);
+        machine::remove_groups(ended);
+    }
     let expedited = RcuExpedited::remember();
     let outcome = measuring_process(work.path()).and_then(|child| wait(child, &signals));
     end_strays(work.path());
