@@ -20,9 +20,11 @@ pub(super) struct Groups {
     by_gid: HashTable<(Gid, Index)>,
     /// The rules of each id once more, for the plans of users whom the group lists. Sorted.
     members: Vec<(Gid, RuleId)>,
-    /// Wide ranges of rules that ask for nothing else: where each stretch begins and the first rule
-    /// that covers it. Sorted.
-    stretches: Vec<(Gid, Option<RuleId>)>,
+    /// Wide ranges of rules that ask for nothing else: where each stretch begins. Sorted, and apart
+    /// from `covers`, so that a search touches few cache lines.
+    stretches: Vec<Gid>,
+    /// The first rule that covers each stretch.
+    covers: Vec<Option<RuleId>>,
     /// Every wide range, for plans.
     wide: Vec<(Gid, Gid, RuleId)>,
 }
@@ -83,7 +85,8 @@ impl GroupsBuilder {
                 hash(*gid)
             });
         }
-        Groups { by_gid, members, stretches: stretches(&self.stretches), wide: self.wide }
+        let (stretches, covers) = stretches(&self.stretches).into_iter().unzip();
+        Groups { by_gid, members, stretches, covers, wide: self.wide }
     }
 }
 
@@ -131,8 +134,8 @@ impl Groups {
     /// The first rule that asks for a wide range with `gid` in it and for nothing else.
     #[inline]
     pub(super) fn first_wide(&self, gid: Gid) -> Option<RuleId> {
-        let after = self.stretches.partition_point(|(first, _)| *first <= gid);
-        self.stretches.get(after.checked_sub(1)?)?.1
+        let after = self.stretches.partition_point(|first| *first <= gid);
+        *self.covers.get(after.checked_sub(1)?)?
     }
 
     /// Adds every rule whose groups hold for a user that `gid` lists.
@@ -149,7 +152,8 @@ impl Groups {
         self.by_gid.allocation_size()
             + self.by_gid.iter().map(|(_, index)| index.heap()).sum::<usize>()
             + self.members.capacity() * size_of::<(Gid, RuleId)>()
-            + self.stretches.capacity() * size_of::<(Gid, Option<RuleId>)>()
+            + self.stretches.capacity() * size_of::<Gid>()
+            + self.covers.capacity() * size_of::<Option<RuleId>>()
             + self.wide.capacity() * size_of::<(Gid, Gid, RuleId)>()
     }
 }
