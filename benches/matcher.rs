@@ -31,7 +31,8 @@ const NAIVE_UP_TO: u32 = 10_000;
 const QUERIES: u32 = 4096;
 const BATCH: usize = 64;
 const ROUNDS: usize = 40;
-/// Kinds of rules that take turns between the first and the last.
+/// Kinds of rules that take turns between the first and the last. The first nine make an index of
+/// every sort, so that the smallest set of many does the same steps as the largest.
 const KINDS: u32 = 16;
 
 fn main() {
@@ -230,33 +231,33 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
     match n % KINDS {
         _ if n == 0 => when.exes = vec![ExeTest::Base(b"first".to_vec())],
         _ if n == size - 1 => when.exes = vec![ExeTest::BaseGlob(glob("last-*".to_owned()))],
-        0 => when.users = uids(uid(n), uid(n)),
-        1 => when.users = uids(uid(n), uid(n) + 6),
-        2 => when.groups = gids(gid(n), gid(n)),
-        3 => when.groups = gids(wide_gid(n), wide_gid(n) + 200),
-        4 | 5 => when.exes = vec![ExeTest::Path(format!("/usr/bin/tool{n}").into_bytes())],
-        6 => when.exes = vec![ExeTest::Base(format!("daemon{n}").into_bytes())],
-        7 => when.exes = vec![ExeTest::PathGlob(glob(format!("/opt/app{n}/**")))],
-        8 => when.exes = vec![ExeTest::BaseGlob(glob(format!("svc{n}-*")))],
-        9 => when.exes = vec![ExeTest::PathGlob(glob(format!("/srv/*/bin/job{n}")))],
-        10 => when.exes = vec![ExeTest::BaseGlob(glob(format!("*-worker{n}")))],
-        11 => {
+        1 | 9 => when.exes = vec![ExeTest::Path(format!("/usr/bin/tool{n}").into_bytes())],
+        2 => when.users = uids(uid(n), uid(n)),
+        3 => when.groups = gids(gid(n), gid(n)),
+        4 => when.exes = vec![ExeTest::PathGlob(glob(format!("/opt/app{n}/**")))],
+        5 => {
             when.users = uids(uid(n), uid(n));
             when.exes = vec![ExeTest::Base(b"python3".to_vec())];
         }
-        12 => {
+        6 => when.exes = vec![ExeTest::BaseGlob(glob(format!("*-worker{n}")))],
+        7 => when.groups = gids(wide_gid(n), wide_gid(n) + 200),
+        8 => {
             when.groups = gids(gid(n), gid(n));
             when.exes = vec![ExeTest::PathGlob(glob(format!("/usr/lib/pkg{n}/[a-z]*")))];
         }
+        10 => when.exes = vec![ExeTest::Base(format!("daemon{n}").into_bytes())],
+        11 => when.exes = vec![ExeTest::BaseGlob(glob(format!("svc{n}-*")))],
+        12 => when.users = uids(uid(n), uid(n) + 6),
         13 => {
             when.users = uids(uid(n), uid(n));
             when.groups = gids(gid(n), gid(n));
         }
         14 => when.users = vec![UserTest::Glob(glob(format!("site{n}-*")))],
-        _ => {
+        15 => {
             when.exes = vec![ExeTest::PathGlob(glob(format!("/usr/sbin/fpm{n}*")))];
             not.users = uids(uid(n), uid(n));
         }
+        _ => when.exes = vec![ExeTest::PathGlob(glob(format!("/srv/*/bin/job{n}")))],
     }
     let name = Arc::from(format!("rule {n}"));
     let action = Action::Ignore;
@@ -291,7 +292,7 @@ fn stranger(n: u32) -> Process {
         name: Some(format!("user{}", n % 1024)),
         listed_in: Vec::new(),
     };
-    let gid = if n % 4 == 0 { wide_gid(n * KINDS + 3) + 230 } else { 1 + n % 512 };
+    let gid = if n % 4 == 0 { wide_gid(n * KINDS + 7) + 230 } else { 1 + n % 512 };
     Process { who, gid: Gid(gid), exe: exe.into_bytes() }
 }
 
@@ -303,8 +304,8 @@ fn process(set: Set, n: u32, size: u32) -> Process {
         Set::Last => process.exe = format!("/usr/lib/pkg{n}/last-{n}").into_bytes(),
         Set::Any => meet(&mut process, spread(n, size), size),
         // Half of them are users that some rule names, with a program that it does not mean.
-        Set::Miss if n % 2 == 0 && size > KINDS => {
-            let rule = spread(n, size) / KINDS * KINDS + 11;
+        Set::Miss if n % 2 == 0 && size > 1 => {
+            let rule = spread(n, size) / KINDS * KINDS + 5;
             if rule < size - 1 {
                 process.who = Identity { uid: Uid(uid(rule)), name: None, listed_in: Vec::new() };
             }
@@ -324,21 +325,23 @@ fn meet(process: &mut Process, n: u32, size: u32) {
     let exe = match n % KINDS {
         _ if n == 0 => "/usr/bin/first".to_owned(),
         _ if n == size - 1 => "/usr/bin/last-one".to_owned(),
-        4 | 5 => format!("/usr/bin/tool{n}"),
-        6 => format!("/usr/bin/daemon{n}"),
-        7 => format!("/opt/app{n}/bin/run"),
-        8 => format!("/usr/bin/svc{n}-main"),
-        9 => format!("/srv/host/bin/job{n}"),
-        10 => format!("/usr/bin/queue-worker{n}"),
-        11 => "/usr/bin/python3".to_owned(),
-        12 => format!("/usr/lib/pkg{n}/helper"),
+        0 => format!("/srv/host/bin/job{n}"),
+        1 | 9 => format!("/usr/bin/tool{n}"),
+        4 => format!("/opt/app{n}/bin/run"),
+        5 => "/usr/bin/python3".to_owned(),
+        6 => format!("/usr/bin/queue-worker{n}"),
+        8 => format!("/usr/lib/pkg{n}/helper"),
+        10 => format!("/usr/bin/daemon{n}"),
+        11 => format!("/usr/bin/svc{n}-main"),
         15 => format!("/usr/sbin/fpm{n}.1"),
         _ => "/usr/bin/vim".to_owned(),
     };
     process.exe = exe.into_bytes();
+    if n == 0 || n == size - 1 {
+        return;
+    }
     match n % KINDS {
-        _ if n == 0 || n == size - 1 => {}
-        0 | 1 | 11 | 13 => process.who.uid = Uid(uid(n)),
+        2 | 5 | 12 | 13 => process.who.uid = Uid(uid(n)),
         14 => {
             process.who.uid = Uid(uid(n));
             process.who.name = Some(format!("site{n}-a"));
@@ -346,8 +349,8 @@ fn meet(process: &mut Process, n: u32, size: u32) {
         _ => {}
     }
     match n % KINDS {
-        3 => process.gid = Gid(wide_gid(n) + 100),
-        2 | 12 | 13 => process.gid = Gid(gid(n)),
+        3 | 8 | 13 => process.gid = Gid(gid(n)),
+        7 => process.gid = Gid(wide_gid(n) + 100),
         _ => {}
     }
 }
