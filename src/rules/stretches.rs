@@ -76,3 +76,32 @@ fn sweep(ranges: &[(Gid, Gid, RuleId)]) -> Vec<(Gid, Option<RuleId>)> {
     }
     stretches
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn finds_the_first_range(
+            ends in vec((0..2000u32, 0..300u32, 0..500u32), 0..600),
+            end_of_ids in any::<bool>(),
+        ) {
+            let mut ranges: Vec<_> = ends
+                .into_iter()
+                .map(|(gid, width, id)| (Gid(gid), Gid(gid + width), RuleId(id)))
+                .collect();
+            if end_of_ids {
+                ranges.push((Gid(1500), Gid(u32::MAX), RuleId(400)));
+            }
+            let stretches = Stretches::build(&ranges);
+            for gid in (0..2400).chain([u32::MAX]).map(Gid) {
+                let covers = ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&gid));
+                prop_assert_eq!(stretches.first(gid), covers.map(|(_, _, id)| *id).min());
+            }
+        }
+    }
+}

@@ -152,3 +152,52 @@ impl Trie {
         self.nodes.get(from + n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rules::RuleId;
+    use crate::rules::index::Residue;
+
+    /// Long runs of one byte make labels that need several nodes, any bytes make wide nodes.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            (0..40usize, vec(any::<u8>(), 0..2)).prop_map(|(n, end)| [vec![b'a'; n], end].concat()),
+            vec(any::<u8>(), 0..3),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn finds_the_entries_of_every_prefix(
+            keys in vec(key(), 0..400),
+            subjects in vec(key(), 1..50),
+        ) {
+            let filed = (0..).map(RuleId).zip(&keys);
+            let entries = filed
+                .map(|(id, key)| (key.clone(), Entry { id, residue: Residue::EXES }))
+                .collect();
+            let trie = Trie::build(entries);
+            for subject in subjects.iter().chain(&keys) {
+                let found = std::cell::RefCell::new(Vec::new());
+                trie.walk(subject, u32::MAX, |entries, best| {
+                    found.borrow_mut().extend(entries.iter().map(|entry| entry.id.0 as usize));
+                    best
+                });
+                let mut found = found.into_inner();
+                found.sort_unstable();
+                let expected: Vec<usize> =
+                    (0..keys.len()).filter(|n| subject.starts_with(&keys[*n])).collect();
+                prop_assert_eq!(&found, &expected);
+                let first = trie.walk(subject, u32::MAX, |entries, best| {
+                    entries.first().map_or(best, |entry| entry.id.0.min(best))
+                });
+                let expected = expected.first().map_or(u32::MAX, |n| to_u32(*n));
+                prop_assert_eq!(first, expected);
+            }
+        }
+    }
+}
