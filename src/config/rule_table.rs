@@ -141,19 +141,22 @@ fn destination(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<Destinati
     parse_destination(text, value.span(), piece)
 }
 
-/// Parses a destination that is written at `span`.
+/// Parses a destination that is written as the string at `span`.
 pub(super) fn parse_destination(
     text: &str,
     span: Range<usize>,
     piece: &mut Piece<'_, '_>,
 ) -> Option<Destination> {
-    match Destination::parse(text) {
-        Ok(destination) => Some(destination),
-        Err(error) => {
-            piece.error(span, error);
-            None
-        }
+    let error = match Destination::parse(text) {
+        Ok(destination) => return Some(destination),
+        Err(error) => error,
+    };
+    let at = piece.within(&span, text, error.offset..error.offset + error.len);
+    match error.help {
+        Some(help) => piece.error_help(at, error.message, help),
+        None => piece.error(at, error.message),
     }
+    None
 }
 
 /// The controllers that a rule names.

@@ -453,3 +453,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn fault_in_a_destination_is_pointed_at() {
+    let text = "[[rule]]\nuser = \"a\"\ncgroup = \"a/../b\"\n[cgroup.\"x/%z\"]\npids.max = 1\n";
+    let parsed = read(text);
+    let places = parsed.diagnostics.iter().filter_map(|d| d.place.as_ref());
+    let spans: Vec<_> = places.map(|p| (p.line, p.column, p.width)).collect();
+    assert_eq!(spans, [(3, 13, 2), (4, 12, 2)]);
+}
