@@ -265,6 +265,26 @@ fn a_syntax_error_costs_its_rule_and_no_other() {
 }
 
 #[test]
+fn a_rule_continued_elsewhere_is_not_loaded_without_that_part() {
+    let rule = "version = 1\n[[rule]]\nuser = 1\ncgroup = \"x\"\n";
+    let first = format!("{rule}[[rule]]\nuser = \"*\"\ncgroup = \"y\"\n");
+    for elsewhere in [
+        "[cgroup.y]\npids.max = 1\n[rule.not]\nuser = \"root\"\n",
+        "[cgroup.y]\npids.max =\n[rule.not]\nuser = \"root\"\n",
+        "[cgroup.y]\npids.max =\n['rule'.not]\nuser = \"root\"\n",
+        "[[other]]\n[\"\\u0072ule\".not]\nuser = \"root\"\n",
+    ] {
+        let parsed = read(&format!("{first}{elsewhere}"));
+        assert_eq!(parsed.rules.len(), 1, "{elsewhere}");
+        assert_eq!(parsed.rules[0].rule.origin.line, 3);
+        assert!(super::super::diagnostic::has_errors(&parsed.diagnostics), "{elsewhere}");
+    }
+    let refused = format!("{rule}[[rule]]\nuser = 5\n[cgroup.y]\n[rule.not]\nuser = \"root\"\n");
+    assert_eq!(read(&refused).rules.len(), 1);
+    assert_eq!(read(&format!("{rule}[rule]\nuser = 5\n")).rules.len(), 1);
+}
+
+#[test]
 fn an_unclosed_text_hides_the_rest() {
     let text = "version = 1\n[[rule]]\nuser = \"\"\"a\ncgroup = \"x\"\n[[rule]]\nuser=\"b\"\ncgroup=\"y\"\n";
     let parsed = read(text);
@@ -403,6 +423,13 @@ proptest! {
     #[test]
     fn any_text_is_survived(text in any::<String>()) {
         read(&text);
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in any::<Vec<u8>>()) {
+        let file = Arc::from(Path::new("/a.toml"));
+        parse_bytes(&file, &bytes);
+        super::super::daemon_toml::parse_bytes(&file, &bytes);
     }
 
     #[test]
