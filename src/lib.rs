@@ -5,6 +5,8 @@
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod load;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
 

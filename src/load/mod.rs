@@ -195,11 +195,9 @@ impl Loader<'_> {
         let Parsed { rules, groups, diagnostics } = rules_toml::parse(path, text);
         self.diagnostics.extend(diagnostics);
         self.groups.extend(groups);
-        let (resolved, unknown) = self.resolver.resolve(rules, path, text);
-        self.diagnostics.extend(unknown);
-        let count = resolved.len();
-        self.rules.extend(resolved);
-        count
+        let before = self.rules.len();
+        self.diagnostics.extend(self.resolver.resolve(rules, path, text, &mut self.rules));
+        self.rules.len() - before
     }
 
     fn finish(mut self) -> Loaded {
