@@ -5,8 +5,6 @@
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-pub mod load;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
 

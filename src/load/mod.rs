@@ -24,7 +24,6 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule};
 
-pub use crate::config::diagnostic::new_errors;
 pub use name_service::NameService;
 use resolver::Resolver;
 use trust::{Content, Refusal, TrustedDirectory};
