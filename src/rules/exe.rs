@@ -174,12 +174,12 @@ impl Key {
             return Self::Path(prefix.into_owned());
         }
         if let Some(last) = glob.last_component() {
-            // The prefix of the whole path already has that of its last component.
-            let by_prefix = !last.literal_prefix().is_empty() && !rest.contains(&b'/');
+            // Without a later `/` the prefix of the path has that of the last component in it.
+            let by_path = !rest.contains(&b'/');
             match Self::of_base_glob(&last) {
                 Self::Base(base, _) => return Self::Base(base, false),
                 Self::BaseSuffix(suffix, _) => return Self::BaseSuffix(suffix, false),
-                Self::BasePrefix(base, _) if !base.is_empty() && !by_prefix => {
+                Self::BasePrefix(base, _) if !base.is_empty() && !by_path => {
                     return Self::BasePrefix(base, false);
                 }
                 Self::BasePrefix(..) | Self::Path(_) | Self::PathPrefix(..) => {}
