@@ -12,7 +12,14 @@ use super::span::Span;
 use super::trie::Trie;
 use super::{ExeTest, Rule, base_name};
 
-/// Rules by executable.
+/// How much of the end of a name is used to find patterns. No two real ones differ only before it.
+const SUFFIX: usize = 64;
+
+/// How many tests of executables are cheaper to go through than to look up: most plans have less,
+/// and an index takes half a kilobyte.
+const FEW: usize = 4;
+
+/// Rules by the literal texts of their tests.
 ///
 /// A pattern without any literal text at its beginning, at its end or as its last component, such
 /// as `*foo*`, is tried for every program.
@@ -25,13 +32,6 @@ pub(super) struct ExeIndex {
     /// The last [`SUFFIX`] bytes of base names, last byte first.
     base_suffixes: Trie,
 }
-
-/// How much of the end of a name is used to find patterns. No two real ones differ only before it.
-const SUFFIX: usize = 64;
-
-/// How many tests of executables are cheaper to go through than to look up: most plans have less,
-/// and an index takes half a kilobyte.
-const FEW: usize = 4;
 
 /// Rules by executable, in the form that fits their number.
 #[derive(Debug)]
