@@ -50,6 +50,8 @@ const DRAIN: usize = 16_384;
 const TRAIL_NS: u64 = 1_000_000_000;
 /// Looks that wait for the name of one user at most; for more a scan is due.
 const MOST_WAITING: usize = 1024;
+/// No fork on the whole machine for this long is worth a doubt.
+const SILENCE_NS: u64 = 30_000_000_000;
 /// An answer that took longer than this may have missed children, which only a scan finds.
 const SLOW_ANSWER_NS: u64 = 500_000_000;
 
@@ -79,6 +81,8 @@ pub struct Engine {
     scan_is_due: bool,
     trail_is_due: bool,
     trail_read: Nanos,
+    /// When a fork was last heard of, and how many had been until then.
+    heard: (Nanos, u64),
     sight: Sight,
 }
 
@@ -110,6 +114,7 @@ impl Engine {
             scan_is_due: true,
             trail_is_due: false,
             trail_read: sys::monotonic(),
+            heard: (sys::monotonic(), 0),
             sight: Sight::default(),
         }
     }
@@ -223,13 +228,36 @@ impl Engine {
             self.trail_is_due = false;
             self.trail_read = sys::monotonic();
             self.trail.shrink(self.trail_read);
+            self.listen();
         }
         Ok(())
     }
 
+    /// Makes sure that silence is silence. Some kernels of early 2024 stop all events for good when a
+    /// send reaches nobody (KERNEL commit c46bfba1337d): provoke a fork, and subscribe anew if even
+    /// that is not heard.
+    fn listen(&mut self) {
+        let (now, forks) = (self.trail_read, self.metrics.forks.get());
+        if forks != self.heard.1 {
+            self.heard = (now, forks);
+            return;
+        }
+        let silence = now.since(self.heard.0);
+        if silence > 2 * SILENCE_NS {
+            self.heard = (now, forks);
+            ::log::error!("the kernel sends no process events any more; subscribing again");
+            match self.connector.renew() {
+                Ok(()) => self.scan_is_due = true,
+                Err(why) => ::log::error!("{why}"),
+            }
+        } else if silence > SILENCE_NS {
+            self.desk.provoke();
+        }
+    }
+
     /// Exact, valid with filters and masks; the answer to any loss is a scan.
     fn count_loss(&mut self) -> io::Result<()> {
-        let Connector { watch, trail } = &mut self.connector;
+        let Connector { watch, trail, .. } = &mut self.connector;
         let lost = u64::from(watch.lost()?) + u64::from(trail.lost()?);
         let refused = std::mem::take(&mut watch.refused) + std::mem::take(&mut trail.refused);
         self.metrics.refused_datagrams.add(refused);
@@ -313,7 +341,11 @@ impl Engine {
         if !self.policy.knows(uid) {
             return self.wait_for_name(look, uid);
         }
+        let generation = self.policy.generation;
         let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
+        if user.take_stale(look.since) {
+            self.desk.identify(generation, uid);
+        }
         let decided = decide(&self.policy.matcher, user, (uid, gid), || {
             self.sight.see(&mut self.proc, look.pid, program)
         });
@@ -325,7 +357,7 @@ impl Engine {
                 return Outcome::Waiting;
             }
         };
-        let user = user.name.as_deref();
+        let user = user.identity.name.as_deref();
         let subject = Subject { look, uid, gid, user, unified, handle, exe };
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }
@@ -363,6 +395,7 @@ impl Engine {
                 self.trail_is_due = true;
                 self.rechecks.push_front((now, look.pid, Cause::SCAN));
             }
+            Outcome::WouldPlace => metrics.would_place.increment(),
             Outcome::InPlace if is_recheck => metrics.held.increment(),
             Outcome::InPlace => metrics.in_place.increment(),
             Outcome::NoRule => metrics.no_rule.increment(),
@@ -396,7 +429,7 @@ impl Engine {
         match answer {
             Answer::Policy(policy) => self.adopt(policy),
             Answer::Refused => self.metrics.refused_reloads.increment(),
-            Answer::User { generation, uid, user } => self.meet(generation, uid, user),
+            Answer::User { generation, user } => self.meet(generation, user),
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
@@ -410,9 +443,10 @@ impl Engine {
     }
 
     /// The name service answered: looks at those who waited for it.
-    fn meet(&mut self, generation: u64, uid: Uid, user: User) {
+    fn meet(&mut self, generation: u64, user: User) {
+        let uid = user.identity.uid;
         if generation == self.policy.generation {
-            self.policy.users.insert(uid, user);
+            self.scan_is_due |= self.policy.meet(user);
         }
         for look in self.waiting.remove(&uid).unwrap_or_default() {
             self.scan_is_due |= is_slow(look);
