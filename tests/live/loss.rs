@@ -1,1 +1,58 @@
-//! To come.
+//! Events that the kernel could not deliver.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::{Live, Settings};
+
+const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
+                     [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
+const TINY: Settings<'static> = Settings { config: "receive_buffer = \"8K\"\n", arguments: &[] };
+
+/// Stops the daemon while a storm rages and users come, lets it go on; everybody must be placed.
+fn survives_a_pause(settings: &Settings<'_>, must_lose: bool) {
+    let Some(live) = Live::require() else { return };
+    let tool = live.program("bin/tool");
+    let daemon = live.daemon_with(RULES, settings);
+    let storms = [0; 2].map(|_| live.actor(&format!("uid {CAROL} {CAROL} storm 10000000 {tool}")));
+    daemon.signal(Signal::SIGSTOP);
+    sleep(Duration::from_secs(1));
+    let mut tree = live.actor(&format!("uid {ALICE} {ALICE} tree 3 5"));
+    let size = tree.said("tree") as usize;
+    let mut orphans = live.actor(&format!("orphans 200 {BOB}"));
+    let count = orphans.said("orphans") as usize;
+    sleep(Duration::from_secs(1));
+    daemon.signal(Signal::SIGCONT);
+    drop(storms);
+    live.expect_all(ALICE, size, "alice");
+    live.expect_all(BOB, count, "bob");
+    let counters = daemon.stop();
+    let (lost, scans) = (counters.get("lost"), counters.get("scans"));
+    assert!(lost > 0 || !must_lose, "nothing was lost: {counters:?}");
+    // The first scan is that of the start.
+    assert!(lost == 0 || scans > 1, "lost {lost}, but no scan followed: {counters:?}");
+}
+
+#[test]
+fn a_pause_of_two_seconds_under_a_storm_leaves_nobody_outside() {
+    survives_a_pause(&Settings::default(), false);
+}
+
+#[test]
+fn a_pause_with_a_tiny_receive_buffer_leaves_nobody_outside() {
+    survives_a_pause(&TINY, true);
+}
+
+#[test]
+fn a_fork_tree_with_a_tiny_receive_buffer_leaves_nobody_outside() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon_with(RULES, &TINY);
+    for _ in 0..5 {
+        let mut tree = live.actor(&format!("uid {ALICE} {ALICE} tree 4 5"));
+        let size = tree.said("tree") as usize;
+        live.expect_all(ALICE, size, "alice");
+    }
+}

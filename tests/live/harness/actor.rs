@@ -41,12 +41,6 @@ impl Actor {
     pub(crate) fn open_gate(&mut self) {
         self.input.as_mut().unwrap().write_all(b"g").unwrap();
     }
-
-    /// Waits until the first process has left by itself.
-    pub(crate) fn join(&mut self) {
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "actor: {status}");
-    }
 }
 
 impl Drop for Actor {

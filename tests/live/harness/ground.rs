@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::census;
 use super::wait::{PATIENCE, eventually};
 
 /// One mounted cgroup tree.
@@ -107,11 +106,12 @@ impl Drop for Ground {
     }
 }
 
+/// Whether one of its user or group ids is a test's. The gone are nobody's concern.
 fn is_ours(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
-    let mut ids = uids.split_whitespace().filter_map(|id| id.parse::<u32>().ok());
-    uids.is_empty() || ids.any(|id| (61_000..62_000).contains(&id))
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let ids = status.lines().filter(|line| line.starts_with("Uid:") || line.starts_with("Gid:"));
+    let mut numbers = ids.flat_map(str::split_whitespace).filter_map(|id| id.parse::<u32>().ok());
+    numbers.any(|id| (61_000..62_000).contains(&id))
 }
 
 fn pids_in(group: &Path) -> Vec<u32> {
@@ -152,9 +152,4 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
 /// Whether a process is in some group of the ground though it is not of a test user.
 pub(crate) fn strangers(ground: &Ground) -> Vec<u32> {
     ground.residents().into_iter().filter(|&pid| !is_ours(pid)).collect()
-}
-
-/// All pids and their v2 groups, to compare before and after.
-pub(crate) fn everybody() -> Vec<(u32, Option<String>)> {
-    census::pids().map(|pid| (pid, census::cgroup_of(pid, ""))).collect()
 }

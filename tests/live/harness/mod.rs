@@ -20,8 +20,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use actor::Actor;
 pub(crate) use build::pins;
-pub(crate) use daemon::{Daemon, Settings, cgruled};
-pub(crate) use ground::Ground;
+pub(crate) use daemon::{Daemon, Settings, cgruled, run};
+pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
 pub(crate) use wait::{PATIENCE, eventually};
 
@@ -207,7 +207,7 @@ fn insisted() -> bool {
 }
 
 fn connector_works() -> Result<(), String> {
-    let result = build::pins("selftest");
+    let result = pins("selftest");
     match result.get("heard") {
         Some(1) => Ok(()),
         _ => Err("the kernel's proc connector says nothing here".to_owned()),
