@@ -7,3 +7,15 @@ pub mod config;
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
+
+pub mod cgroup;
+pub mod engine;
+pub mod log;
+pub mod metrics;
+pub mod placer;
+pub mod policy;
+pub mod process;
+pub mod program;
+pub mod source;
+pub mod sys;
+pub mod worker;

@@ -1,1 +1,382 @@
 //! `cgruled.toml`, the daemon's own settings. Pure.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::LevelFilter;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::Diagnostic;
+use super::quantity;
+use super::source_text::{Report, SourceText, text_of};
+use super::table::{Piece, Syntax, Value, shortened};
+
+const KEYS: [&str; 8] = [
+    "version",
+    "root",
+    "legacy_root",
+    "fast_moves",
+    "recheck",
+    "log",
+    "receive_buffer",
+    "stats_every",
+];
+const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
+
+/// The settings of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `root = "auto" | "/path"`: where the paths of TOML rules begin.
+    pub root: Root,
+    /// `legacy_root = "top" | "pool"`: where the paths of `cgrules.conf` begin.
+    pub legacy_root: LegacyRoot,
+    /// `fast_moves = "off" | "warm" | "expedited" | "favordynmods"`.
+    pub fast_moves: FastMoves,
+    /// `recheck = "100ms"`: the time from a placement to its second look; `None` (`"off"` or `"0"`)
+    /// for no second look.
+    pub recheck: Option<Duration>,
+    /// `log = { level, target, file }`.
+    pub log: LogSettings,
+    /// `receive_buffer = "16M"`: bytes that the kernel may queue on each socket.
+    pub receive_buffer: u32,
+    /// `stats_every = "5m"`: the time between two lines of counters in the log; `None` for never.
+    pub stats_every: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            root: Root::Auto,
+            legacy_root: LegacyRoot::Top,
+            fast_moves: FastMoves::Off,
+            recheck: Some(Duration::from_millis(100)),
+            log: LogSettings::default(),
+            receive_buffer: 16 << 20,
+            stats_every: None,
+        }
+    }
+}
+
+/// Where the paths of TOML rules begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// At the delegated subtree under systemd on v2, else at the top.
+    Auto,
+    /// At this path from the top of each hierarchy. Absolute, without `.` and `..`.
+    Path(PathBuf),
+}
+
+/// Where the paths of legacy rules begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyRoot {
+    /// At the top of each hierarchy, as cgrulesengd has it.
+    Top,
+    /// Where those of TOML rules begin.
+    Pool,
+}
+
+/// How the wait of a move for the kernel's grace period is shortened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastMoves {
+    /// Not at all.
+    Off,
+    /// By moves of our own while placements are being made.
+    Warm,
+    /// By the kernel's expedited grace periods, for the whole machine.
+    Expedited,
+    /// By the mount option of the hierarchy.
+    Favordynmods,
+}
+
+/// Where log lines go, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least important lines that are written.
+    pub level: LevelFilter,
+    /// Where to.
+    pub target: LogTarget,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: LevelFilter::Info, target: LogTarget::Stderr }
+    }
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error.
+    Stderr,
+    /// The journal's socket.
+    Journal,
+    /// This file, appended to.
+    File(PathBuf),
+}
+
+/// Parses the bytes of `file`, which need not be text.
+pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> (Settings, Vec<Diagnostic>) {
+    match text_of(file, bytes) {
+        Ok(text) => parse(file, text),
+        Err(diagnostic) => (Settings::default(), vec![diagnostic]),
+    }
+}
+
+/// Parses the text of `file`. A setting that is wrong has its default; a file that is not TOML
+/// gives all defaults.
+pub fn parse(file: &Arc<Path>, text: &str) -> (Settings, Vec<Diagnostic>) {
+    let source = SourceText::new(file, text);
+    let mut report = Report::new(&source);
+    let mut piece = Piece::new(&mut report, 0);
+    let settings = match piece.parse(text) {
+        (table, Syntax::Right) => settings(&table, &mut piece),
+        (_, Syntax::Wrong) => Settings::default(),
+    };
+    (settings, report.finish())
+}
+
+fn settings(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> Settings {
+    piece.only_keys(table, &KEYS);
+    let default = Settings::default();
+    if let Some(value) = table.get("version") {
+        piece.integer(value, "version", 1..=1);
+    }
+    Settings {
+        root: read(table, "root", piece, root).unwrap_or(default.root),
+        legacy_root: read(table, "legacy_root", piece, legacy_root).unwrap_or(default.legacy_root),
+        fast_moves: read(table, "fast_moves", piece, fast_moves).unwrap_or(default.fast_moves),
+        recheck: read(table, "recheck", piece, interval).unwrap_or(default.recheck),
+        log: read(table, "log", piece, log_settings).unwrap_or(default.log),
+        receive_buffer: read(table, "receive_buffer", piece, receive_buffer)
+            .unwrap_or(default.receive_buffer),
+        stats_every: read(table, "stats_every", piece, interval).unwrap_or(default.stats_every),
+    }
+}
+
+/// Reads one key, if it is there.
+fn read<T>(
+    table: &DeTable<'_>,
+    key: &str,
+    piece: &mut Piece<'_, '_>,
+    reader: fn(&Value<'_>, &str, &mut Piece<'_, '_>) -> Option<T>,
+) -> Option<T> {
+    reader(table.get(key)?, key, piece)
+}
+
+fn root(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Root> {
+    match piece.string(value, key)? {
+        "auto" => Some(Root::Auto),
+        _ => absolute_path(value, key, piece).map(Root::Path),
+    }
+}
+
+fn legacy_root(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<LegacyRoot> {
+    piece.word(value, key, &[("top", LegacyRoot::Top), ("pool", LegacyRoot::Pool)])
+}
+
+fn fast_moves(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<FastMoves> {
+    let words = [
+        ("off", FastMoves::Off),
+        ("warm", FastMoves::Warm),
+        ("expedited", FastMoves::Expedited),
+        ("favordynmods", FastMoves::Favordynmods),
+    ];
+    piece.word(value, key, &words)
+}
+
+/// A time, or none.
+fn interval(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Option<Duration>> {
+    if let DeValue::Integer(number) = value.get_ref() {
+        if number.as_str() == "0" {
+            return Some(None);
+        }
+        let help = format!("write the unit, as \"{number}ms\" or \"{number}s\"");
+        piece.error_help(value.span(), format!("{key} has no unit"), help);
+        return None;
+    }
+    let text = piece.string(value, key)?;
+    if text == "off" {
+        return Some(None);
+    }
+    match quantity::duration(text) {
+        Some(time) => Some(Some(time).filter(|time| !time.is_zero())),
+        None => {
+            let message = format!("\"{}\" is no time", shortened(text));
+            piece.error_help(
+                value.span(),
+                message,
+                "write it as \"100ms\", \"10s\", \"5m\" or \"off\"",
+            );
+            None
+        }
+    }
+}
+
+fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<u32> {
+    // The kernel doubles what it is asked for, in a signed int.
+    let range = 4096..=(1 << 30);
+    if value.get_ref().is_integer() {
+        let bytes = piece.integer(value, key, range)?;
+        return u32::try_from(bytes).ok();
+    }
+    let text = piece.string(value, key)?;
+    let bytes = quantity::size(text).and_then(|bytes| i64::try_from(bytes).ok());
+    let found = bytes.filter(|bytes| range.contains(bytes));
+    if found.is_none() {
+        let message = format!("\"{}\" is no size from 4K to 1G", shortened(text));
+        piece.error_help(value.span(), message, "write it as \"512K\" or \"16M\"");
+    }
+    found.and_then(|bytes| u32::try_from(bytes).ok())
+}
+
+fn log_settings(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<LogSettings> {
+    let table = piece.table(value, key)?;
+    piece.only_keys(table, &LOG_KEYS);
+    let default = LogSettings::default();
+    let level = read(table, "level", piece, level).unwrap_or(default.level);
+    let file = read(table, "file", piece, absolute_path);
+    let target = match table.get("target") {
+        Some(value) => log_target(value, file, table.contains_key("file"), piece),
+        // A file alone says enough.
+        None => file.map(LogTarget::File),
+    };
+    Some(LogSettings { level, target: target.unwrap_or(default.target) })
+}
+
+fn level(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<LevelFilter> {
+    let words = [
+        ("off", LevelFilter::Off),
+        ("error", LevelFilter::Error),
+        ("warn", LevelFilter::Warn),
+        ("info", LevelFilter::Info),
+        ("debug", LevelFilter::Debug),
+        ("trace", LevelFilter::Trace),
+    ];
+    piece.word(value, key, &words)
+}
+
+#[derive(Clone, Copy)]
+enum TargetWord {
+    Stderr,
+    Journal,
+    File,
+}
+
+fn log_target(
+    value: &Value<'_>,
+    file: Option<PathBuf>,
+    has_file: bool,
+    piece: &mut Piece<'_, '_>,
+) -> Option<LogTarget> {
+    let words = [
+        ("stderr", TargetWord::Stderr),
+        ("journal", TargetWord::Journal),
+        ("file", TargetWord::File),
+    ];
+    let word = piece.word(value, "target", &words)?;
+    let mut conflict = |span: Range<usize>, message: &str, help: &str| {
+        piece.error_help(span, message, help);
+    };
+    match (word, has_file) {
+        (TargetWord::File, false) => {
+            conflict(value.span(), "target is \"file\" without a file", "write file = \"/path\"");
+            None
+        }
+        (TargetWord::File, true) => file.map(LogTarget::File),
+        (TargetWord::Stderr | TargetWord::Journal, true) => {
+            conflict(value.span(), "there is a file, but target is not \"file\"", "leave one out");
+            None
+        }
+        (TargetWord::Stderr, false) => Some(LogTarget::Stderr),
+        (TargetWord::Journal, false) => Some(LogTarget::Journal),
+    }
+}
+
+fn absolute_path(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<PathBuf> {
+    let text = piece.string(value, key)?;
+    let odd = |part: &str| part == "." || part == "..";
+    if !text.starts_with('/') || text.split('/').any(odd) {
+        let message = format!("{key} is no absolute path");
+        piece.error_help(value.span(), message, "begin with / and have no . or .. in it");
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Settings, Vec<String>) {
+        let file = Arc::from(Path::new("/etc/cgruled/cgruled.toml"));
+        let (settings, diagnostics) = parse(&file, text);
+        let shown = diagnostics.iter().map(|d| {
+            let place = d.place.as_ref().map(|p| format!("{}:{}: ", p.line, p.column));
+            format!("{}{}", place.unwrap_or_default(), d.message)
+        });
+        (settings, shown.collect())
+    }
+
+    #[test]
+    fn nothing_written_gives_defaults() {
+        assert_eq!(read(""), (Settings::default(), Vec::new()));
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let (settings, wrong) = read(
+            "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nrecheck = \"0\"\n\
+             receive_buffer = \"8M\"\nstats_every = \"5m\"\nversion = 1\n\
+             log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n",
+        );
+        assert_eq!(wrong, [""; 0]);
+        let expected = Settings {
+            root: Root::Path(PathBuf::from("/sites")),
+            legacy_root: LegacyRoot::Pool,
+            fast_moves: FastMoves::Warm,
+            recheck: None,
+            log: LogSettings {
+                level: LevelFilter::Debug,
+                target: LogTarget::File(PathBuf::from("/var/log/cgruled")),
+            },
+            receive_buffer: 8 << 20,
+            stats_every: Some(Duration::from_secs(300)),
+        };
+        assert_eq!(settings, expected);
+        assert_eq!(read("recheck = 0").0.recheck, None);
+        assert_eq!(read("[log]\nfile = \"/x\"").0.log.target, LogTarget::File("/x".into()));
+    }
+
+    #[test]
+    fn all_errors_are_found_and_defaults_stay() {
+        let (settings, wrong) = read(
+            "root = \"sites/../x\"\nlegacy_rot = 1\nfast_moves = \"worm\"\nrecheck = 100\n\
+             receive_buffer = \"16MB\"\nstats_every = true\n\n[log]\nlevel = \"inf\"\n\
+             target = \"file\"\ncolour = 1\n",
+        );
+        assert_eq!(settings, Settings::default());
+        assert_eq!(
+            wrong,
+            [
+                "1:8: root is no absolute path",
+                "2:1: unknown key \"legacy_rot\"",
+                "3:14: \"worm\" is no value for fast_moves",
+                "4:11: recheck has no unit",
+                "5:18: \"16MB\" is no size from 4K to 1G",
+                "6:15: stats_every must be a string, not a boolean",
+                "9:9: \"inf\" is no value for level",
+                "10:10: target is \"file\" without a file",
+                "11:1: unknown key \"colour\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn not_toml_gives_defaults() {
+        let (settings, wrong) = read("recheck = \"5s\"\nroot = \n");
+        assert_eq!(settings, Settings::default());
+        assert_eq!(wrong.len(), 1);
+    }
+}

@@ -1,8 +1,16 @@
 //! What is wrong with a file, where, and what to do. Pure.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Columns of a source line that are shown: with the gutter it fits a terminal of 120 columns.
+const SHOWN_COLUMNS: usize = 100;
+/// Columns shown before the caret when a line is cut.
+const SHOWN_BEFORE: usize = 40;
+/// A tab is shown as this many spaces.
+const TAB: &str = "    ";
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,6 +19,15 @@ pub enum Severity {
     Warning,
     /// Something was not loaded.
     Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
 }
 
 /// One complaint. Prints as `path:line:col: error: message`, the source line and a caret.
@@ -37,12 +54,272 @@ pub struct Place {
     pub column: u32,
     /// Number of characters meant; at least 1.
     pub width: u32,
-    /// The whole line, without its end.
+    /// The line without its end. Of a very long line only the part around the place.
     pub source: String,
+    /// Characters of the line before `source`.
+    pub skipped: u32,
+}
+
+impl Diagnostic {
+    /// A complaint about `file` as a whole.
+    pub fn about(file: &Arc<Path>, severity: Severity, message: impl Into<String>) -> Self {
+        Self { severity, file: file.clone(), place: None, message: message.into(), help: None }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Whether something was not loaded because of this.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+/// Orders by file, then by place; what is about a whole file comes first.
+pub fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by(|a, b| {
+        let place = |d: &Diagnostic| d.place.as_ref().map(|p| (p.line, p.column));
+        a.file.cmp(&b.file).then_with(|| place(a).cmp(&place(b)))
+    });
+}
+
+/// Whether any of them is an error.
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(Diagnostic::is_error)
+}
+
+/// The errors in `new` that `old` did not have. Line numbers do not count: an error that only moved
+/// is not new. The same error twice where it was once is new once.
+pub fn new_errors<'n>(old: &'n [Diagnostic], new: &'n [Diagnostic]) -> Vec<&'n Diagnostic> {
+    let mut known: HashMap<_, usize> = HashMap::new();
+    for diagnostic in old.iter().filter(|d| d.is_error()) {
+        *known.entry(identity(diagnostic)).or_default() += 1;
+    }
+    let errors = new.iter().filter(|d| d.is_error());
+    let is_new = |diagnostic: &'n Diagnostic| match known.get_mut(&identity(diagnostic)) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            None
+        }
+        Some(_) | None => Some(diagnostic),
+    };
+    errors.filter_map(is_new).collect()
+}
+
+/// What makes two complaints the same one.
+fn identity(diagnostic: &Diagnostic) -> (&Path, &str, Option<&str>) {
+    let source = diagnostic.place.as_ref().map(|place| place.source.as_str());
+    (&diagnostic.file, &diagnostic.message, source)
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.message)
+        write!(f, "{}", Escaped(&self.file.to_string_lossy()))?;
+        if let Some(place) = &self.place {
+            write!(f, ":{}:{}", place.line, place.column)?;
+        }
+        write!(f, ": {}: {}", self.severity, Escaped(&self.message))?;
+        if let Some(place) = &self.place {
+            place.fmt_source(f)?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n      = help: {}", Escaped(help)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Place {
+    /// The source line and the caret below it, each after a line end.
+    fn fmt_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cells: Vec<Cell> = self.source.chars().map(Cell::new).collect();
+        let caret = (self.column.saturating_sub(self.skipped).max(1) as usize - 1).min(cells.len());
+        let (start, end) = window(&cells, caret);
+        let cut_before = start > 0 || self.skipped > 0;
+        write!(f, "\n{:>5} | {}", self.line, if cut_before { "…" } else { "" })?;
+        cells[start..end].iter().try_for_each(|cell| f.write_str(&cell.shown))?;
+        f.write_str(if end < cells.len() { "…" } else { "" })?;
+
+        let indent = columns(&cells[start..caret]) + usize::from(cut_before);
+        let meant = (caret + self.width as usize).min(end).max(caret);
+        let carets = columns(&cells[caret..meant]).max(1);
+        let gutter = self.line.max(10_000).to_string().len();
+        write!(f, "\n{:gutter$} | {:indent$}{}", "", "", "^".repeat(carets))
+    }
+}
+
+/// One character of a source line as it is shown.
+struct Cell {
+    shown: String,
+    columns: usize,
+}
+
+impl Cell {
+    fn new(character: char) -> Self {
+        match character {
+            '\t' => Self { shown: TAB.to_owned(), columns: TAB.len() },
+            other if is_unsafe(other) => {
+                let shown = other.escape_unicode().to_string();
+                Self { columns: shown.len(), shown }
+            }
+            other => Self { shown: other.to_string(), columns: char_columns(other) },
+        }
+    }
+}
+
+fn columns(cells: &[Cell]) -> usize {
+    cells.iter().map(|cell| cell.columns).sum()
+}
+
+/// The cells to show, as first and end: all, or those around the caret.
+fn window(cells: &[Cell], caret: usize) -> (usize, usize) {
+    if columns(cells) <= SHOWN_COLUMNS {
+        return (0, cells.len());
+    }
+    let mut before = 0;
+    let mut start = caret;
+    while start > 0 && before + cells[start - 1].columns <= SHOWN_BEFORE {
+        start -= 1;
+        before += cells[start].columns;
+    }
+    let mut shown = before;
+    let mut end = caret;
+    while end < cells.len() && shown + cells[end].columns <= SHOWN_COLUMNS {
+        shown += cells[end].columns;
+        end += 1;
+    }
+    (start, end)
+}
+
+/// Columns that a terminal gives the character: 2 for the East Asian wide blocks and emoji, 0 for
+/// the common combining marks. A wrong guess moves a caret, nothing else, so this short table is
+/// enough.
+fn char_columns(character: char) -> usize {
+    match u32::from(character) {
+        0x0300..=0x036F | 0x20D0..=0x20FF | 0xFE00..=0xFE0F => 0,
+        0x1100..=0x115F
+        | 0x2E80..=0xA4CF
+        | 0xAC00..=0xD7A3
+        | 0xF900..=0xFAFF
+        | 0xFE30..=0xFE6F
+        | 0xFF00..=0xFF60
+        | 0xFFE0..=0xFFE6
+        | 0x1F300..=0x1FAFF
+        | 0x20000..=0x3FFFD => 2,
+        _ => 1,
+    }
+}
+
+/// Whether the character could forge a line, drive a terminal or hide text: control characters
+/// (C1 too), line and paragraph separators, zero-width characters and changes of direction.
+fn is_unsafe(character: char) -> bool {
+    let hidden = matches!(
+        u32::from(character),
+        0x00AD | 0x061C | 0x180E | 0xFEFF
+            | 0x200B..=0x200F
+            | 0x2028..=0x202E
+            | 0x2060..=0x206F
+            | 0xFFF9..=0xFFFB
+            | 0xE0000..=0xE007F
+    );
+    hidden || character.is_control()
+}
+
+/// Text from a file or about it, safe to print on one line.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| {
+            if is_unsafe(character) {
+                write!(f, "{}", character.escape_unicode())
+            } else {
+                f.write_char(character)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagnostic(line: u32, column: u32, width: u32, source: &str) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Error,
+            file: Arc::from(Path::new("/etc/a.toml")),
+            place: Some(Place { line, column, width, source: source.to_owned(), skipped: 0 }),
+            message: "no user is named \"alcie\"".to_owned(),
+            help: None,
+        }
+    }
+
+    #[test]
+    fn reads_like_a_compiler() {
+        let shown =
+            diagnostic(7, 9, 7, r#"user = ["alcie", "bob"]"#).with_help("add it").to_string();
+        let expected = "\
+/etc/a.toml:7:9: error: no user is named \"alcie\"
+    7 | user = [\"alcie\", \"bob\"]
+      |         ^^^^^^^
+      = help: add it";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn whole_file_has_no_place() {
+        let file = Arc::from(Path::new("/etc/a.toml"));
+        let shown = Diagnostic::about(&file, Severity::Warning, "is odd").to_string();
+        assert_eq!(shown, "/etc/a.toml: warning: is odd");
+    }
+
+    #[test]
+    fn caret_follows_tabs_wide_and_escaped_characters() {
+        let shown = diagnostic(1, 4, 1, "\t\u{6f22}\u{1b}x").to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1], "    1 |     \u{6f22}\\u{1b}x");
+        assert_eq!(lines[2], format!("      | {}^", " ".repeat(4 + 2 + 6)));
+    }
+
+    #[test]
+    fn hostile_text_stays_on_its_lines() {
+        let source = "a\u{202e}b\r\u{9b}31m";
+        let mut hostile = diagnostic(1, 1, 1, source).with_help("x\n/etc/b: error");
+        hostile.message = "m\n\u{1b}[2J".to_owned();
+        hostile.file = Arc::from(Path::new("/etc/a\n.toml"));
+        let shown = hostile.to_string();
+        assert_eq!(shown.lines().count(), 4);
+        assert!(shown.chars().all(|c| c == '\n' || !is_unsafe(c)));
+    }
+
+    #[test]
+    fn long_line_is_cut_around_the_caret() {
+        let line = format!("{}BAD{}", "a".repeat(300), "b".repeat(300));
+        let shown = diagnostic(1, 301, 3, &line).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].chars().count() <= SHOWN_COLUMNS + 12, "{shown}");
+        let at = lines[2].find('^').unwrap();
+        assert_eq!(lines[1].chars().skip(at).take(3).collect::<String>(), "BAD");
+        assert_eq!(lines[2].matches('^').count(), 3);
+    }
+
+    #[test]
+    fn caret_may_stand_behind_the_line() {
+        let shown = diagnostic(123_456, 4, 1, "abc").to_string();
+        assert!(shown.ends_with("\n123456 | abc\n       |    ^"), "{shown}");
+    }
+
+    #[test]
+    fn moved_errors_are_not_new() {
+        let old = [diagnostic(7, 9, 7, "user = 1")];
+        let moved = diagnostic(9, 9, 7, "user = 1");
+        let new = [moved.clone(), moved, diagnostic(10, 9, 7, "user = 2")];
+        let found = new_errors(&old, &new);
+        assert_eq!(found, [&new[1], &new[2]]);
+        assert!(new_errors(&new, &old).is_empty());
     }
 }

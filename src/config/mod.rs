@@ -1,6 +1,15 @@
 //! Text of configuration files → rules and settings, and what is wrong with them. One file for each
 //! syntax. Pure: the edge ([`crate::load`]) reads the files.
 
+mod criteria;
 pub mod daemon_toml;
 pub mod diagnostic;
+mod group_table;
+mod quantity;
+mod rule_table;
 pub mod rules_toml;
+mod sections;
+pub mod source_text;
+mod table;
+
+pub use group_table::{GroupTable, Setting, SettingValue};

@@ -1,1 +1,195 @@
 //! Rule files in TOML. Pure.
+//!
+//! All that is wrong with a file is found in one run. A rule with anything wrong in it is left out
+//! whole: with one criterion less it would match more than its author wrote.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::group_table::{self, GroupTable};
+use super::rule_table;
+use super::sections::sections;
+use super::source_text::{Report, SourceText, text_of};
+use super::table::{Piece, Syntax, Value};
+
+pub use super::criteria::{Mention, NameKind};
+pub use super::rule_table::WrittenRule;
+
+/// The only version of the format so far.
+const VERSION: u32 = 1;
+const FILE_KEYS: [&str; 3] = ["version", "rule", "cgroup"];
+
+/// What a rule file says.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The rules that are right, in the order of the file.
+    pub rules: Vec<WrittenRule>,
+    /// The `[cgroup."path"]` tables that are right.
+    pub groups: Vec<GroupTable>,
+    /// What is wrong, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Parses the bytes of `file`, which need not be text.
+pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> Parsed {
+    match text_of(file, bytes) {
+        Ok(text) => parse(file, text),
+        Err(diagnostic) => {
+            Parsed { rules: Vec::new(), groups: Vec::new(), diagnostics: vec![diagnostic] }
+        }
+    }
+}
+
+/// Parses the text of `file`.
+pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
+    let text = SourceText::new(file, text);
+    let mut reader = Reader {
+        report: Report::new(&text),
+        rules: Vec::new(),
+        groups: Vec::new(),
+        named: HashMap::new(),
+        version: None,
+    };
+    let mut ranges = sections(text.as_str()).into_iter();
+    let readable = reader.head(ranges.next().unwrap_or(0..0));
+    if readable {
+        ranges.for_each(|range| reader.section(range));
+        reader.expect_version();
+    }
+    Parsed { rules: reader.rules, groups: reader.groups, diagnostics: reader.report.finish() }
+}
+
+struct Reader<'t> {
+    report: Report<'t>,
+    rules: Vec<WrittenRule>,
+    groups: Vec<GroupTable>,
+    /// The lines of the names that rules and groups were given.
+    named: HashMap<(&'static str, String), u32>,
+    version: Option<u32>,
+}
+
+impl Reader<'_> {
+    /// Reads what stands before the first rule. Whether the file can be read on: without a version
+    /// that is known, the meaning of the rest is a guess.
+    fn head(&mut self, range: Range<usize>) -> bool {
+        let text = &self.report.text().as_str()[range.clone()];
+        let mut piece = Piece::new(&mut self.report, range.start);
+        let (table, syntax) = piece.parse(text);
+        let value = table.get("version");
+        self.version = value.and_then(|value| value.get_ref().as_integer()).and_then(known_version);
+        let refusal = "no rule of this file is loaded: its version is not known";
+        match (value, self.version, syntax) {
+            (_, None, Syntax::Wrong) => {
+                self.report.add(Severity::Error, None, refusal.to_owned(), None);
+                return false;
+            }
+            (Some(value), None, Syntax::Right) => {
+                let help = format!("this program reads files with: version = {VERSION}");
+                piece.error_help(value.span(), refusal, help);
+                return false;
+            }
+            (_, Some(_), _) | (None, None, Syntax::Right) => {}
+        }
+        if syntax == Syntax::Right {
+            self.document(&table, range);
+        }
+        true
+    }
+
+    /// Reads one rule or group.
+    fn section(&mut self, range: Range<usize>) {
+        let text = &self.report.text().as_str()[range.clone()];
+        let (table, syntax) = Piece::new(&mut self.report, range.start).parse(text);
+        if syntax == Syntax::Right {
+            self.document(&table, range);
+        }
+    }
+
+    /// Reads a piece that is TOML.
+    fn document(&mut self, table: &DeTable<'_>, range: Range<usize>) {
+        let mut piece = Piece::new(&mut self.report, range.start);
+        piece.only_keys(table, &FILE_KEYS);
+        if let Some(value) = table.get("rule") {
+            self.rules(value, range.start);
+        }
+        if let Some(value) = table.get("cgroup") {
+            self.groups(value, range.start);
+        }
+    }
+
+    fn rules(&mut self, value: &Value<'_>, offset: usize) {
+        let mut piece = Piece::new(&mut self.report, offset);
+        let DeValue::Array(list) = value.get_ref() else {
+            piece.error_help(
+                value.span(),
+                "rule must be a list",
+                "write [[rule]] before each rule",
+            );
+            return;
+        };
+        for item in list.iter() {
+            let mut piece = Piece::new(&mut self.report, offset);
+            let Some(table) = piece.table(item, "a rule") else { continue };
+            let errors = piece.report.errors();
+            let written = rule_table::read(table, item.span(), &mut piece);
+            self.check_name(table, offset);
+            if let (Some(written), true) = (written, self.report.errors() == errors) {
+                self.rules.push(written);
+            }
+        }
+    }
+
+    fn groups(&mut self, value: &Value<'_>, offset: usize) {
+        let mut piece = Piece::new(&mut self.report, offset);
+        let Some(table) = piece.table(value, "cgroup") else { return };
+        for (key, value) in table.iter() {
+            let mut piece = Piece::new(&mut self.report, offset);
+            let errors = piece.report.errors();
+            let group = group_table::read(key, value, &mut piece);
+            let line = piece.line(key.span().start);
+            let known = self.named.insert(("cgroup", key.get_ref().to_string()), line);
+            if let Some(first) = known {
+                let message = format!("the group has a table already in line {first}");
+                let mut piece = Piece::new(&mut self.report, offset);
+                piece.error_help(key.span(), message, "write all its settings in one table");
+            }
+            if let (Some(group), true) = (group, self.report.errors() == errors) {
+                self.groups.push(group);
+            }
+        }
+    }
+
+    /// Two rules with one name are told apart by line only, so say it.
+    fn check_name(&mut self, table: &DeTable<'_>, offset: usize) {
+        let Some(value) = table.get("name") else { return };
+        let Some(name) = value.get_ref().as_str() else { return };
+        let mut piece = Piece::new(&mut self.report, offset);
+        let line = piece.line(value.span().start);
+        if let Some(first) = self.named.insert(("rule", name.to_owned()), line) {
+            let message = format!("a rule with this name is in line {first}");
+            piece.warning(value.span(), message, "give each rule a name of its own");
+        }
+    }
+
+    fn expect_version(&mut self) {
+        let says_something = !self.rules.is_empty() || !self.groups.is_empty();
+        if self.version.is_none() && says_something {
+            let help = format!("begin the file with: version = {VERSION}");
+            self.report.warning(None, format!("no version: read as version {VERSION}"), help);
+        }
+    }
+}
+
+fn known_version(number: &DeInteger<'_>) -> Option<u32> {
+    let found = u32::from_str_radix(number.as_str(), number.radix()).ok();
+    found.filter(|&version| version == VERSION)
+}
+
+#[cfg(test)]
+#[path = "rules_toml_tests.rs"]
+mod tests;

@@ -1,1 +1,267 @@
-//! One entry for each process. Pure.
+//! Processes waiting for a look: one entry for each, fair among users, and the account of what is
+//! settled. Pure.
+//!
+//! Setgid, setuid and exec of one login meet in one entry. Entries are looked at in order of arrival,
+//! but in one turn a user gets no more than [`SHARE`]; what is more is parked and waits until the
+//! entries of others are done, so that one who floods delays only himself.
+//!
+//! A *drain* is one reading of the WATCH socket until it is empty. Drains are numbered, and
+//! [`Batch::settled`] says up to which drain every process was looked at: [`super::trail`] needs it.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::{Cause, Nanos, Pid, Uid};
+
+/// Looks that one user gets in one turn before others.
+pub const SHARE: u32 = 32;
+
+/// The number of a drain, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Drain(pub u64);
+
+/// A process to look at, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The process.
+    pub pid: Pid,
+    /// What happened to it.
+    pub cause: Cause,
+    /// When the first of it happened.
+    pub since: Nanos,
+    drain: Drain,
+    admitted: bool,
+}
+
+impl Look {
+    /// A look outside any batch, for children on the trail and second looks.
+    pub const fn at_once(pid: Pid, cause: Cause, since: Nanos) -> Self {
+        Self { pid, cause, since, drain: Drain(0), admitted: true }
+    }
+}
+
+/// The processes waiting.
+#[derive(Debug, Default)]
+pub struct Batch {
+    entries: HashMap<Pid, Look, FixedState>,
+    fresh: VecDeque<Pid>,
+    parked: HashMap<Uid, VecDeque<Pid>, FixedState>,
+    /// Users with parked processes, next first.
+    turn: VecDeque<Uid>,
+    used: HashMap<Uid, u32, FixedState>,
+    /// Entries not settled of each drain after `settled`.
+    unsettled: VecDeque<u32>,
+    begun: Drain,
+    finished: Drain,
+    settled: Drain,
+}
+
+impl Batch {
+    /// Begins a drain and, with it, a new turn: every user has a whole share again.
+    pub fn begin_drain(&mut self) -> Drain {
+        self.begun = Drain(self.begun.0 + 1);
+        self.unsettled.push_back(0);
+        self.used.clear();
+        self.begun
+    }
+
+    /// Ends the drain that began last: the socket was empty.
+    pub fn end_drain(&mut self) {
+        self.finished = self.begun;
+        self.advance();
+    }
+
+    /// Adds what happened to a process to its entry.
+    pub fn push(&mut self, pid: Pid, cause: Cause, at: Nanos) {
+        let drain = self.begun;
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.cause = entry.cause | cause;
+            return;
+        }
+        self.entries.insert(pid, Look { pid, cause, since: at, drain, admitted: false });
+        self.fresh.push_back(pid);
+        if let Some(count) = self.unsettled.back_mut() {
+            *count += 1;
+        }
+    }
+
+    /// The next process to look at. The caller settles or parks it.
+    pub fn pop(&mut self) -> Option<Look> {
+        if let Some(pid) = self.fresh.pop_front() {
+            return self.entries.remove(&pid);
+        }
+        let uid = self.turn.pop_front()?;
+        let queue = self.parked.get_mut(&uid)?;
+        let pid = queue.pop_front();
+        if queue.is_empty() {
+            self.parked.remove(&uid);
+        } else {
+            self.turn.push_back(uid);
+        }
+        self.entries.remove(&pid?)
+    }
+
+    /// Whether `look` may be done now, the process being `uid`'s. If not, it was parked.
+    #[must_use]
+    pub fn admit(&mut self, look: Look, uid: Uid) -> bool {
+        if look.admitted || self.entries.is_empty() {
+            return true;
+        }
+        let used = self.used.entry(uid).or_insert(0);
+        *used += 1;
+        if *used <= SHARE {
+            return true;
+        }
+        // It may have been pushed again since it was popped; then that entry takes this one's place.
+        let parked = Look { admitted: true, ..look };
+        match self.entries.get_mut(&look.pid) {
+            Some(entry) => entry.cause = entry.cause | look.cause,
+            None => {
+                self.entries.insert(look.pid, parked);
+                let queue = self.parked.entry(uid).or_default();
+                if queue.is_empty() {
+                    self.turn.push_back(uid);
+                }
+                queue.push_back(look.pid);
+                return false;
+            }
+        }
+        self.settle(look);
+        false
+    }
+
+    /// The look was done.
+    pub fn settle(&mut self, look: Look) {
+        if look.drain <= self.settled {
+            return;
+        }
+        let index = usize::try_from(look.drain.0 - self.settled.0 - 1).unwrap_or(usize::MAX);
+        if let Some(count) = self.unsettled.get_mut(index) {
+            *count = count.saturating_sub(1);
+        }
+        self.advance();
+    }
+
+    /// The last drain such that it and all before it are finished and looked at.
+    pub const fn settled(&self) -> Drain {
+        self.settled
+    }
+
+    /// The drain that began last.
+    pub const fn begun(&self) -> Drain {
+        self.begun
+    }
+
+    /// How many processes wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn advance(&mut self) {
+        while self.settled < self.finished && self.unsettled.front() == Some(&0) {
+            self.unsettled.pop_front();
+            self.settled = Drain(self.settled.0 + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pid(raw: u32) -> Pid {
+        Pid::new(raw).unwrap()
+    }
+
+    #[test]
+    fn one_login_is_one_look() {
+        let mut batch = Batch::default();
+        batch.begin_drain();
+        batch.push(pid(9), Cause::GID, Nanos(1));
+        batch.push(pid(9), Cause::UID, Nanos(2));
+        batch.push(pid(9), Cause::EXEC, Nanos(3));
+        batch.end_drain();
+        let look = batch.pop().unwrap();
+        assert_eq!((look.cause.to_string().as_str(), look.since), ("setgid+setuid+exec", Nanos(1)));
+        assert!(batch.pop().is_none());
+        assert_eq!(batch.settled(), Drain(0));
+        batch.settle(look);
+        assert_eq!(batch.settled(), Drain(1));
+    }
+
+    #[test]
+    fn a_drain_that_was_cut_short_settles_with_the_next() {
+        let mut batch = Batch::default();
+        batch.begin_drain();
+        assert_eq!(batch.settled(), Drain(0));
+        batch.begin_drain();
+        batch.end_drain();
+        assert_eq!(batch.settled(), Drain(2));
+    }
+
+    #[test]
+    fn who_floods_delays_only_himself() {
+        let mut batch = Batch::default();
+        batch.begin_drain();
+        for raw in 1..=1000 {
+            batch.push(pid(raw), Cause::EXEC, Nanos(1));
+        }
+        batch.push(pid(5000), Cause::EXEC, Nanos(1));
+        batch.end_drain();
+        let mut done = 0;
+        while let Some(look) = batch.pop() {
+            let uid = Uid(u32::from(look.pid == pid(5000)));
+            if batch.admit(look, uid) {
+                batch.settle(look);
+                done += 1;
+                if look.pid == pid(5000) {
+                    break;
+                }
+            }
+        }
+        assert_eq!(done, SHARE + 1);
+    }
+
+    proptest! {
+        /// Whatever is pushed is looked at exactly until nothing waits, and then all is settled.
+        #[test]
+        fn nothing_is_forgotten(
+            steps in proptest::collection::vec((1u32..60, 0u32..3, any::<bool>()), 1..400),
+        ) {
+            let mut batch = Batch::default();
+            let mut owed = std::collections::HashSet::new();
+            batch.begin_drain();
+            for (raw, user, drain) in steps {
+                batch.push(pid(raw), Cause::EXEC, Nanos(0));
+                owed.insert(pid(raw));
+                if drain {
+                    batch.end_drain();
+                    if let Some(look) = batch.pop() {
+                        if batch.admit(look, Uid(user)) {
+                            owed.remove(&look.pid);
+                            batch.settle(look);
+                        }
+                    }
+                    batch.begin_drain();
+                }
+            }
+            batch.end_drain();
+            while let Some(look) = batch.pop() {
+                if batch.admit(look, Uid(look.pid.get() % 3)) {
+                    owed.remove(&look.pid);
+                    batch.settle(look);
+                }
+            }
+            prop_assert!(owed.is_empty() && batch.is_empty());
+            prop_assert_eq!(batch.settled(), batch.begun());
+        }
+    }
+}

@@ -114,8 +114,13 @@ impl Cause {
     pub const SCAN: Self = Self(16);
     /// The second look after its placement.
     pub const RECHECK: Self = Self(32);
-    /// Somebody moved its parent away: its children may have been born outside.
-    pub const RETAKEN: Self = Self(64);
+    /// Besides [`Self::RECHECK`]: somebody had moved it away and it was put back.
+    pub const AGAIN: Self = Self(64);
+
+    /// Whether any of `other` is in `self`.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 
     /// Whether all of `other` is in `self`.
     pub const fn contains(self, other: Self) -> bool {
@@ -140,7 +145,7 @@ impl fmt::Display for Cause {
             (Cause::FORK, "fork"),
             (Cause::SCAN, "scan"),
             (Cause::RECHECK, "recheck"),
-            (Cause::RETAKEN, "retaken"),
+            (Cause::AGAIN, "again"),
         ];
         let mut separator = "";
         for (cause, name) in NAMES {

@@ -1,4 +1,10 @@
 //! Shell patterns over bytes. Pure.
+//!
+//! A subject is hostile (any user may name a program), so matching never takes back more than it
+//! must: its steps are bounded by pattern length times subject length.
+
+use std::borrow::Cow;
+use std::fmt;
 
 /// A pattern: `?` one byte but `/`, `*` any bytes but `/`, `**` any bytes, `[a-c]` and `[!a-c]` one
 /// byte but `/`, `\` the next byte itself.
@@ -7,7 +13,36 @@ pub struct Glob {
     text: Vec<u8>,
 }
 
+/// Why a text is not a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlobError {
+    /// Bytes before the part that is wrong.
+    pub offset: usize,
+    /// What is wrong, without the place.
+    pub message: &'static str,
+}
+
+impl fmt::Display for GlobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl std::error::Error for GlobError {}
+
 impl Glob {
+    /// Checks `text` and keeps it as a pattern.
+    ///
+    /// # Errors
+    /// A `[` without its `]`, a range that runs backwards, a `\` with nothing after it.
+    pub fn parse(text: &[u8]) -> Result<Self, GlobError> {
+        let mut at = 0;
+        while at < text.len() {
+            at = checked_token(text, at)?;
+        }
+        Ok(Self { text: text.to_vec() })
+    }
+
     /// Whether `text` has a byte that makes it a pattern.
     pub fn is_glob(text: &[u8]) -> bool {
         text.iter().any(|byte| b"*?[\\".contains(byte))
@@ -19,7 +54,267 @@ impl Glob {
     }
 
     /// Whether the pattern matches the whole of `subject`.
-    pub fn matches(&self, _subject: &[u8]) -> bool {
-        false
+    pub fn matches(&self, subject: &[u8]) -> bool {
+        Walk::new(&self.text, subject).run()
+    }
+
+    /// Whether the pattern is nothing but `*`: it asks for no particular text.
+    pub fn is_any(&self) -> bool {
+        !self.text.is_empty() && self.text.iter().all(|&byte| byte == b'*')
+    }
+
+    /// The bytes that every subject begins with.
+    pub fn literal_prefix(&self) -> Cow<'_, [u8]> {
+        self.split_prefix().0
+    }
+
+    /// The bytes that every subject begins with, and the pattern for what follows them.
+    pub fn split_prefix(&self) -> (Cow<'_, [u8]>, &[u8]) {
+        let mut at = 0;
+        let mut literal = Vec::new();
+        while let Some((Token::Byte(byte), next)) = token(&self.text, at) {
+            literal.push(byte);
+            at = next;
+        }
+        let (written, rest) = self.text.split_at(at);
+        let prefix = if written == literal.as_slice() {
+            Cow::Borrowed(written)
+        } else {
+            Cow::Owned(literal)
+        };
+        (prefix, rest)
+    }
+
+    /// The bytes that every subject ends with.
+    pub fn literal_suffix(&self) -> Vec<u8> {
+        let mut suffix = Vec::new();
+        let mut at = 0;
+        while let Some((token, next)) = token(&self.text, at) {
+            match token {
+                Token::Byte(byte) => suffix.push(byte),
+                Token::One | Token::Class(_) | Token::Star | Token::Deep => suffix.clear(),
+            }
+            at = next;
+        }
+        suffix
+    }
+
+    /// The pattern of the last path component, or `None` when a `**` in it may stand for more than
+    /// one component.
+    pub fn last_component(&self) -> Option<Self> {
+        let (mut at, mut start, mut deep) = (0, 0, false);
+        while let Some((token, next)) = token(&self.text, at) {
+            match token {
+                Token::Byte(b'/') => (start, deep) = (next, false),
+                Token::Deep => deep = true,
+                Token::Byte(_) | Token::One | Token::Class(_) | Token::Star => {}
+            }
+            at = next;
+        }
+        (!deep).then(|| Self { text: self.text[start..].to_vec() })
+    }
+}
+
+/// One element of a pattern.
+#[derive(Clone, Copy)]
+enum Token<'a> {
+    Byte(u8),
+    One,
+    Class(&'a [u8]),
+    Star,
+    Deep,
+}
+
+impl Token<'_> {
+    /// Whether the token takes exactly this byte.
+    fn takes(self, byte: u8) -> bool {
+        match self {
+            Self::Byte(own) => own == byte,
+            Self::One => byte != b'/',
+            Self::Class(body) => byte != b'/' && class_has(body, byte),
+            Self::Star | Self::Deep => false,
+        }
+    }
+}
+
+/// The token at `at` and where the next one begins; `None` at the end.
+#[inline]
+fn token(pattern: &[u8], at: usize) -> Option<(Token<'_>, usize)> {
+    let token = match *pattern.get(at)? {
+        b'*' => return Some(stars(pattern, at)),
+        b'?' => (Token::One, at + 1),
+        b'\\' => (Token::Byte(*pattern.get(at + 1)?), at + 2),
+        b'[' => {
+            let end = class_end(pattern, at)?;
+            (Token::Class(&pattern[at + 1..end]), end + 1)
+        }
+        byte => (Token::Byte(byte), at + 1),
+    };
+    Some(token)
+}
+
+/// A run of `*`: one stays in the component, more do not.
+fn stars(pattern: &[u8], at: usize) -> (Token<'_>, usize) {
+    let run = pattern[at..].iter().take_while(|&&byte| byte == b'*').count();
+    (if run == 1 { Token::Star } else { Token::Deep }, at + run)
+}
+
+/// Where the `]` of the class that begins at `at` stands. A `]` that comes first is a member.
+fn class_end(pattern: &[u8], at: usize) -> Option<usize> {
+    let mut end = at + 1 + usize::from(pattern.get(at + 1) == Some(&b'!'));
+    let first = end;
+    loop {
+        match *pattern.get(end)? {
+            b']' if end > first => return Some(end),
+            b'\\' => end += 2,
+            _ => end += 1,
+        }
+    }
+}
+
+/// The members of a class body (without brackets) as ranges.
+fn class_ranges(body: &[u8]) -> impl Iterator<Item = (u8, u8)> + '_ {
+    let mut rest = body.strip_prefix(b"!").unwrap_or(body);
+    std::iter::from_fn(move || {
+        let (first, after) = class_byte(rest)?;
+        rest = after;
+        if let Some((b'-', tail)) = after.split_first().map(|(byte, tail)| (*byte, tail)) {
+            if let Some((last, after)) = class_byte(tail) {
+                rest = after;
+                return Some((first, last));
+            }
+        }
+        Some((first, first))
+    })
+}
+
+/// The first member byte of a class body, with its `\` taken off.
+fn class_byte(body: &[u8]) -> Option<(u8, &[u8])> {
+    match body {
+        [b'\\', byte, rest @ ..] | [byte, rest @ ..] => Some((*byte, rest)),
+        [] => None,
+    }
+}
+
+fn class_has(body: &[u8], byte: u8) -> bool {
+    let negated = body.first() == Some(&b'!');
+    class_ranges(body).any(|(first, last)| (first..=last).contains(&byte)) != negated
+}
+
+/// Where the token after the one at `at` begins, when that one is well formed.
+fn checked_token(text: &[u8], at: usize) -> Result<usize, GlobError> {
+    let Some((token, next)) = token(text, at) else {
+        let message = match text[at] {
+            b'[' => "`[` without a closing `]`",
+            _ => "`\\` at the end of the pattern has nothing to stand for",
+        };
+        return Err(GlobError { offset: at, message });
+    };
+    match token {
+        Token::Class(body) if class_ranges(body).any(|(first, last)| first > last) => {
+            Err(GlobError { offset: at, message: "a range in `[]` runs backwards" })
+        }
+        Token::Class(_) | Token::Byte(_) | Token::One | Token::Star | Token::Deep => Ok(next),
+    }
+}
+
+/// One match of a pattern against a subject.
+///
+/// Only the last `*` and the last `**` are ever retried. Retrying an earlier one cannot help: what
+/// stands between two stars takes a fixed number of bytes, so its first place leaves the later
+/// star every choice that another place in the same component would.
+struct Walk<'a> {
+    pattern: &'a [u8],
+    subject: &'a [u8],
+    star: Option<Retry>,
+    deep: Option<Deep>,
+}
+
+/// Where to go on when a star has taken one byte more.
+#[derive(Clone, Copy)]
+struct Retry {
+    pattern: usize,
+    subject: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Deep {
+    retry: Retry,
+    /// Where the first `*` after this `**` began to take bytes.
+    first_star: Option<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(pattern: &'a [u8], subject: &'a [u8]) -> Self {
+        Self { pattern, subject, star: None, deep: None }
+    }
+
+    fn run(mut self) -> bool {
+        let mut here = Retry { pattern: 0, subject: 0 };
+        loop {
+            let Some((token, next)) = token(self.pattern, here.pattern) else {
+                if here.subject == self.subject.len() {
+                    return true;
+                }
+                match self.retry() {
+                    Some(there) => here = there,
+                    None => return false,
+                }
+                continue;
+            };
+            match token {
+                Token::Deep if next == self.pattern.len() => return true,
+                Token::Deep => here = self.begin_deep(next, here.subject),
+                Token::Star => here = self.begin_star(next, here.subject),
+                Token::Byte(_) | Token::One | Token::Class(_) => {
+                    if self.subject.get(here.subject).is_some_and(|&byte| token.takes(byte)) {
+                        here = Retry { pattern: next, subject: here.subject + 1 };
+                    } else if let Some(there) = self.retry() {
+                        here = there;
+                    } else {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_deep(&mut self, pattern: usize, subject: usize) -> Retry {
+        let retry = Retry { pattern, subject };
+        self.star = None;
+        self.deep = Some(Deep { retry, first_star: None });
+        retry
+    }
+
+    fn begin_star(&mut self, pattern: usize, subject: usize) -> Retry {
+        let retry = Retry { pattern, subject };
+        self.star = Some(retry);
+        if let Some(deep) = &mut self.deep {
+            deep.first_star.get_or_insert(subject);
+        }
+        retry
+    }
+
+    /// The next place to try after a mismatch.
+    fn retry(&mut self) -> Option<Retry> {
+        if let Some(star) = &mut self.star {
+            if self.subject.get(star.subject).is_some_and(|&byte| byte != b'/') {
+                star.subject += 1;
+                return Some(*star);
+            }
+        }
+        self.star = None;
+        let deep = self.deep.as_mut()?;
+        let from = &mut deep.retry.subject;
+        *from = match deep.first_star.take() {
+            None => *from + 1,
+            // The first star after `**` failed from here to the end of its component, so it would
+            // from any later byte of it. The fixed part before the star must end beyond that `/`.
+            Some(star) => {
+                let slash = self.subject[star..].iter().position(|&byte| byte == b'/')? + star;
+                (slash + 1 - (star - *from)).max(*from + 1)
+            }
+        };
+        (*from <= self.subject.len()).then_some(deep.retry)
     }
 }

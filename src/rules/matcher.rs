@@ -1,35 +1,276 @@
 //! Rules compiled into an index: the first match in rule order, at a cost that does not grow with
 //! the number of rules. Pure.
-#![allow(missing_docs)]
+//!
+//! Rules are kept apart by what they ask of the user. Those that ask nothing are in one index for
+//! everybody; those that ask for a group alone are filed by group id; those that ask for a user are
+//! gathered into a [`Plan`] when that user is first seen, away from the hot path. A decision is the
+//! earliest rule of the three. Inside each, rules are filed by executable.
 
+use std::sync::Arc;
+
+use super::criteria::Person;
+use super::destination::Field;
+use super::exe::Candidate;
+use super::groups::{Filed, Groups, GroupsBuilder};
+use super::index::{Entry, Index, Query, Residue};
 use super::names::Identity;
-use super::{Facts, Rule, RuleId};
-use crate::event::Gid;
+use super::{Criteria, Facts, Rule, RuleId, UserTest};
+use crate::event::{Gid, Uid};
 
 /// The compiled index over one set of rules.
 #[derive(Debug)]
-pub struct Matcher {}
+pub struct Matcher {
+    rules: Arc<[Rule]>,
+    /// The rules that ask for neither user nor group.
+    shared: Index,
+    /// The rules that ask for a group and no user.
+    groups: Groups,
+    /// The rules that ask for a user.
+    users: Users,
+    asks_identity: bool,
+    /// Whether `shared` or `groups` test names or listed groups, so that plans must hold them.
+    keeps_identity: bool,
+}
 
-/// What is left of the rules for one user id.
+/// What is left of the rules for one user id. A few words for a user whom no rule names.
 #[derive(Debug)]
-pub struct Plan {}
+pub struct Plan {
+    /// The rules that hold for the user, with what else they ask.
+    index: Index,
+    /// Name and groups, when a rule outside the plan asks for them.
+    identity: Option<Box<Identity>>,
+}
+
+/// Rules by the user they ask for.
+#[derive(Debug, Default)]
+struct Users {
+    /// Single ids. Sorted.
+    by_uid: Vec<(Uid, RuleId)>,
+    ranges: Vec<(Uid, Uid, RuleId)>,
+    /// The rules with a pattern, each once.
+    globs: Vec<RuleId>,
+}
 
 impl Matcher {
-    pub fn compile(_rules: &[Rule]) -> Self {
-        Self {}
+    /// Builds the index. The names in `rules` must have been replaced ([`super::names::resolve`]);
+    /// a name that is left holds for nobody.
+    pub fn compile(rules: Arc<[Rule]>) -> Self {
+        let mut shared = Vec::new();
+        let mut groups = GroupsBuilder::default();
+        let mut users = Users::default();
+        let mut keeps_identity = false;
+        for (id, rule) in (0..).map(RuleId).zip(rules.iter()) {
+            let entry = Entry { id, residue: Residue::of_not(rule) };
+            if !rule.when.users.is_empty() {
+                users.add(id, rule);
+                continue;
+            }
+            keeps_identity |= asks_identity(&rule.not);
+            if rule.when.groups.is_empty() {
+                shared.push(entry);
+            } else {
+                let only_group = rule.when.exes.is_empty() && rule.not.is_empty();
+                if let Filed::NotAll = groups.add(rule, entry, only_group) {
+                    keeps_identity = true;
+                    let residue = entry.residue.with(Residue::GROUPS, true);
+                    shared.push(Entry { id, residue });
+                }
+            }
+        }
+        users.finish();
+        Self {
+            shared: Index::build(&rules, shared),
+            groups: groups.build(&rules),
+            users,
+            asks_identity: rules.iter().any(|rule| {
+                asks_identity(&rule.when)
+                    || asks_identity(&rule.not)
+                    || rule.renders(&[Field::UserName])
+            }),
+            keeps_identity,
+            rules,
+        }
     }
-    pub fn plan(&self, _rules: &[Rule], _who: &Identity) -> Plan {
-        Plan {}
+
+    /// The rules, by [`RuleId`].
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
     }
-    /// Whether a plan may depend on the user's name or listed groups at all.
+
+    /// The rule that a decision named. `None` for a decision of another matcher.
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        self.rules.get(id.0 as usize)
+    }
+
+    /// Whether anything depends on the name of a user or on the groups that list it: if not, the
+    /// [`Identity`] of a user may be its number alone, and nobody needs to ask the name service.
     pub fn asks_identity(&self) -> bool {
-        true
+        self.asks_identity
     }
-    /// Whether an executable rule comes before `than` for this plan and group.
-    pub fn asks_exe(&self, _plan: &Plan, _gid: Gid, _than: Option<RuleId>) -> bool {
-        true
+
+    /// Gathers the rules that can still hold for a user. Costs about the number of rules with a
+    /// range or a pattern of users, not that of all rules.
+    pub fn plan(&self, identity: &Identity) -> Plan {
+        let person = Person {
+            uid: identity.uid,
+            name: identity.name.as_deref(),
+            listed: &identity.listed_in,
+        };
+        let mut ids = Vec::new();
+        self.users.add_matching(&self.rules, &person, &mut ids);
+        identity.listed_in.iter().for_each(|gid| self.groups.add_listed(*gid, &mut ids));
+        let end = self.shared.end();
+        ids.retain(|id| id.0 < end);
+        ids.sort_unstable();
+        ids.dedup();
+        let entries = ids.into_iter().filter_map(|id| self.remaining(id, &person)).collect();
+        Plan {
+            index: Index::build(&self.rules, entries),
+            identity: self.keeps_identity.then(|| Box::new(identity.clone())),
+        }
     }
-    pub fn decide(&self, _plan: &Plan, _facts: &Facts<'_>) -> Option<RuleId> {
-        None
+
+    /// What a rule asks besides what is known of the user; `None` when it cannot hold.
+    fn remaining(&self, id: RuleId, person: &Person<'_>) -> Option<Entry> {
+        let rule = self.rules.get(id.0 as usize)?;
+        if rule.not.users_hold(person) || rule.not.groups_list(person) {
+            return None;
+        }
+        let groups = !rule.when.groups.is_empty() && !rule.when.groups_list(person);
+        let residue = Residue::NOTHING
+            .with(Residue::GROUPS, groups)
+            .with(Residue::NOT_GROUPS, !rule.not.groups.is_empty())
+            .with(Residue::NOT_EXES, !rule.not.exes.is_empty());
+        Some(Entry { id, residue })
+    }
+
+    /// The first rule that holds, `plan` being that of `facts.uid`.
+    ///
+    /// Facts that were not read count as absent: no executable is one that no rule means and none
+    /// excludes. [`Matcher::asks_exe`] says whether reading it can change the answer.
+    pub fn decide(&self, plan: &Plan, facts: &Facts<'_>) -> Option<RuleId> {
+        let query = Query { rules: &self.rules, facts, person: plan.person(facts.uid) };
+        let group = self.groups.get(facts.gid);
+        let mut best = plan.index.first_listed(&query, u32::MAX);
+        if let Some(group) = group {
+            best = group.first_listed(&query, best);
+        }
+        if let Some(wide) = self.groups.first_wide(facts.gid) {
+            best = best.min(wide.0);
+        }
+        best = self.shared.first_listed(&query, best);
+        if let Some(exe) = facts.exe {
+            for path in [Some(exe.path), facts.invoked].into_iter().flatten() {
+                let indexes = [Some(&plan.index), group, Some(&self.shared)];
+                best = first_of_exe(indexes, &query, path, best);
+            }
+        }
+        (best != u32::MAX).then_some(RuleId(best))
+    }
+
+    /// Whether knowing more of the executable could change `decision`, which [`Matcher::decide`]
+    /// made for this plan and group with what was known so far.
+    ///
+    /// So the caller decides first without the executable, then reads it only if this says so and
+    /// decides again; and the same once more before it pays for `invoked`. It is never asked for
+    /// when no rule that can hold for the user and group has an executable, or when a rule without
+    /// one comes before all that do.
+    pub fn asks_exe(&self, plan: &Plan, gid: Gid, decision: Option<RuleId>) -> bool {
+        let group = self.groups.get(gid).map_or(u32::MAX, Index::first_exe);
+        let first = plan.index.first_exe().min(self.shared.first_exe()).min(group);
+        match decision {
+            None => first != u32::MAX,
+            // The rule itself may turn out not to hold if it excludes an executable.
+            Some(id) => first < id.0 || self.rule(id).is_some_and(|rule| !rule.not.exes.is_empty()),
+        }
+    }
+
+    /// Bytes that the index takes besides the rules themselves, about.
+    pub fn heap(&self) -> usize {
+        self.shared.heap() + self.groups.heap() + self.users.heap()
+    }
+}
+
+/// The first rule filed under `path` in any of `indexes`, if it comes before `best`.
+#[inline]
+fn first_of_exe(
+    indexes: [Option<&Index>; 3],
+    query: &Query<'_>,
+    path: &[u8],
+    mut best: u32,
+) -> u32 {
+    if !indexes.iter().flatten().any(|index| index.files_before(best)) {
+        return best;
+    }
+    let candidate = Candidate::new(path);
+    for index in indexes.into_iter().flatten() {
+        best = index.first_of_exe(query, &candidate, best);
+    }
+    best
+}
+
+/// Whether criteria ask for more of a user than its number.
+fn asks_identity(criteria: &Criteria) -> bool {
+    !criteria.groups.is_empty()
+        || criteria.users.iter().any(|test| matches!(test, UserTest::Glob(_)))
+}
+
+impl Plan {
+    fn person(&self, uid: Uid) -> Person<'_> {
+        match &self.identity {
+            Some(who) => Person { uid, name: who.name.as_deref(), listed: &who.listed_in },
+            None => Person { uid, name: None, listed: &[] },
+        }
+    }
+
+    /// Bytes that the plan takes, about.
+    pub fn size(&self) -> usize {
+        let identity = self.identity.as_ref().map_or(0, |identity| {
+            size_of::<Identity>()
+                + identity.name.as_ref().map_or(0, String::len)
+                + size_of_val(&*identity.listed_in)
+        });
+        size_of::<Self>() + self.index.heap() + identity
+    }
+}
+
+impl Users {
+    fn add(&mut self, id: RuleId, rule: &Rule) {
+        let mut has_glob = false;
+        for test in &rule.when.users {
+            match test {
+                UserTest::Ids(first, last) if first == last => self.by_uid.push((*first, id)),
+                UserTest::Ids(first, last) => self.ranges.push((*first, *last, id)),
+                UserTest::Glob(_) => has_glob = true,
+                UserTest::Name(_) => {}
+            }
+        }
+        if has_glob {
+            self.globs.push(id);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.by_uid.sort_unstable();
+        self.by_uid.shrink_to_fit();
+        self.ranges.shrink_to_fit();
+        self.globs.shrink_to_fit();
+    }
+
+    fn add_matching(&self, rules: &[Rule], person: &Person<'_>, out: &mut Vec<RuleId>) {
+        let uid = person.uid;
+        let from = self.by_uid.partition_point(|(own, _)| *own < uid);
+        let single = self.by_uid[from..].iter().take_while(|(own, _)| *own == uid);
+        out.extend(single.map(|(_, id)| *id));
+        let ranges = self.ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&uid));
+        out.extend(ranges.map(|(_, _, id)| *id));
+        let holds = |id: &RuleId| rules[id.0 as usize].when.users_hold(person);
+        out.extend(self.globs.iter().copied().filter(holds));
+    }
+
+    fn heap(&self) -> usize {
+        self.by_uid.capacity() * size_of::<(Uid, RuleId)>()
+            + self.ranges.capacity() * size_of::<(Uid, Uid, RuleId)>()
+            + self.globs.capacity() * size_of::<RuleId>()
     }
 }

@@ -3,10 +3,16 @@
 //! `config` parses files into [`Rule`]s, [`names`] replaces user and group names by numbers,
 //! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means.
 
+mod component;
+mod criteria;
 pub mod destination;
+mod exe;
 pub mod glob;
+mod groups;
+mod index;
 pub mod matcher;
 pub mod names;
+mod span;
 mod trie;
 
 use std::fmt;
@@ -14,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Gid, Uid};
-use destination::Destination;
+use destination::{Destination, Field};
 use glob::Glob;
 
 /// Where a rule was written. Lines and columns count from 1.
@@ -47,6 +53,20 @@ pub struct Rule {
     pub exe_anywhere: bool,
     /// What to do with the process.
     pub action: Action,
+}
+
+impl Rule {
+    /// Whether a destination of the rule has one of these fields: the edge looks names up only for
+    /// rules that render them.
+    pub fn renders(&self, fields: &[Field]) -> bool {
+        match &self.action {
+            Action::Ignore => false,
+            Action::Place(targets) => targets
+                .iter()
+                .flat_map(|target| target.destination.fields())
+                .any(|field| fields.contains(&field)),
+        }
+    }
 }
 
 /// Criteria by kind. An empty list means that the kind was not given; the values of one list are

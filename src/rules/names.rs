@@ -36,49 +36,56 @@ pub enum Unknown {
 }
 
 /// Replaces the names in `rule` by numbers. Unknown alternatives are dropped and returned. The rule
-/// itself is `None` when a kind of criteria that it gave is left without any alternative: it could
-/// match nothing, or, negated away, too much.
+/// itself is `None` when a kind of criteria that it gave is left without any alternative: as an
+/// empty list it would match everybody.
 pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
     let mut unknown = Vec::new();
-    let alive = resolve_criteria(&mut rule.when, names, &mut unknown);
-    // A negated test of an unknown name holds for nobody, so dropping it changes nothing.
+    let given = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
+    resolve_criteria(&mut rule.when, names, &mut unknown);
+    // A test of an unknown name holds for nobody, so below `not` dropping it changes nothing.
     resolve_criteria(&mut rule.not, names, &mut unknown);
-    (alive.then_some(rule), unknown)
+    let left = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
+    ((given == left).then_some(rule), unknown)
 }
 
-/// Whether every kind that was given still has an alternative.
-fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Unknown>) -> bool {
-    let had_users = !criteria.users.is_empty();
-    criteria.users.retain_mut(|test| match test {
-        UserTest::Glob(_) | UserTest::Ids(..) => true,
-        UserTest::Name(name) => match names.uids.get(name.as_str()) {
-            Some(&uid) => {
-                *test = UserTest::Ids(uid, uid);
-                true
-            }
+fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Unknown>) {
+    let users = std::mem::take(&mut criteria.users);
+    criteria.users = users.into_iter().filter_map(|test| user(test, names, unknown)).collect();
+    let tests = std::mem::take(&mut criteria.groups);
+    for test in tests {
+        groups(test, names, unknown, &mut criteria.groups);
+    }
+}
+
+/// The test without a name; `None` when nobody has that name.
+fn user(test: UserTest, names: &Names, unknown: &mut Vec<Unknown>) -> Option<UserTest> {
+    match test {
+        UserTest::Glob(_) | UserTest::Ids(..) => Some(test),
+        UserTest::Name(name) => match names.uids.get(&name) {
+            Some(&uid) => Some(UserTest::Ids(uid, uid)),
             None => {
-                unknown.push(Unknown::User(std::mem::take(name)));
-                false
+                unknown.push(Unknown::User(name));
+                None
             }
         },
-    });
-    let had_groups = !criteria.groups.is_empty();
-    let groups = std::mem::take(&mut criteria.groups);
-    for test in groups {
-        match test {
-            GroupTest::Ids(..) => criteria.groups.push(test),
-            GroupTest::Glob(glob) => criteria.groups.extend(
-                names
-                    .gids
-                    .iter()
-                    .filter(|(name, _)| glob.matches(name.as_bytes()))
-                    .map(|(_, &gid)| GroupTest::Ids(gid, gid)),
-            ),
-            GroupTest::Name(name) => match names.gids.get(&name) {
-                Some(&gid) => criteria.groups.push(GroupTest::Ids(gid, gid)),
-                None => unknown.push(Unknown::Group(name)),
-            },
+    }
+}
+
+/// Adds the tests by number that `test` stands for.
+fn groups(test: GroupTest, names: &Names, unknown: &mut Vec<Unknown>, out: &mut Vec<GroupTest>) {
+    match test {
+        GroupTest::Ids(..) => out.push(test),
+        GroupTest::Name(name) => match names.gids.get(&name) {
+            Some(&gid) => out.push(GroupTest::Ids(gid, gid)),
+            None => unknown.push(Unknown::Group(name)),
+        },
+        GroupTest::Glob(glob) => {
+            let known = names.gids.iter().filter(|(name, _)| glob.matches(name.as_bytes()));
+            let mut gids: Vec<Gid> = known.map(|(_, &gid)| gid).collect();
+            // The order of a hash map must not reach what we show.
+            gids.sort_unstable();
+            gids.dedup();
+            out.extend(gids.into_iter().map(|gid| GroupTest::Ids(gid, gid)));
         }
     }
-    had_users != criteria.users.is_empty() && had_groups != criteria.groups.is_empty()
 }

@@ -1,0 +1,169 @@
+//! Ways to make a move take microseconds on a kernel that would make it wait milliseconds.
+//!
+//! A move takes the write side of the kernel's `cgroup_threadgroup_rwsem`. When that lock was not
+//! written for about one RCU grace period, the writer first waits for one. Each mode here avoids the
+//! wait: [`Mode::Warm`] by writing often enough (a no-op: our own pid into our own group), `Expedited`
+//! by making grace periods short, `FavorDynMods` by the kernel's own switch.
+
+use std::ffi::CString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::mounts::Hierarchies;
+use crate::config::daemon_toml::FastMoves;
+use crate::event::Nanos;
+use crate::process::path_in;
+use crate::sys;
+
+/// Time between two no-op writes. A grace period is over in one to four ticks of an idle kernel.
+const BEAT: Duration = Duration::from_millis(4);
+/// Warmth ends this long after the last placement.
+const QUIET_NS: u64 = 3_000_000_000;
+
+const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+
+/// A mode in force; undone on drop where it can be.
+#[derive(Debug)]
+pub enum FastMovesGuard {
+    /// Nothing was changed.
+    Off,
+    /// A thread that keeps the lock warm while placements are made.
+    Warm(Warmer),
+    /// Expedited grace periods; the text is what the switch said before.
+    Expedited(String),
+    /// The kernel's own switch, which stays on.
+    FavorDynMods,
+}
+
+impl FastMovesGuard {
+    /// Puts a mode into force.
+    ///
+    /// # Errors
+    /// The file or mount that could not be changed.
+    pub fn engage(mode: FastMoves, hierarchies: &Hierarchies) -> io::Result<Self> {
+        match mode {
+            FastMoves::Off => Ok(Self::Off),
+            FastMoves::Warm => Warmer::start(hierarchies).map(Self::Warm),
+            FastMoves::Expedited => {
+                let before = fs::read_to_string(EXPEDITED)?;
+                fs::write(EXPEDITED, "1")?;
+                Ok(Self::Expedited(before))
+            }
+            FastMoves::Favordynmods => {
+                let Some(unified) = hierarchies.unified() else {
+                    return Err(io::Error::other("favordynmods needs a mounted v2 hierarchy"));
+                };
+                let mount_point = CString::new(unified.mount_point.as_os_str().as_bytes())?;
+                sys::remount_favordynmods(&mount_point)?;
+                Ok(Self::FavorDynMods)
+            }
+        }
+    }
+
+    /// A process was moved at `now`: keep the lock warm for a while.
+    pub fn moved(&self, now: Nanos) {
+        if let Self::Warm(warmer) = self {
+            warmer.moved(now);
+        }
+    }
+}
+
+impl Drop for FastMovesGuard {
+    fn drop(&mut self) {
+        if let Self::Expedited(before) = self {
+            if let Err(error) = fs::write(EXPEDITED, before.as_bytes()) {
+                ::log::warn!("cannot restore {EXPEDITED}: {error}");
+            }
+        }
+    }
+}
+
+/// The thread that writes. It is a thread of its own because its first write does wait.
+#[derive(Debug)]
+pub struct Warmer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    last_move: AtomicU64,
+    is_beating: AtomicBool,
+    must_end: AtomicBool,
+}
+
+impl Warmer {
+    fn start(hierarchies: &Hierarchies) -> io::Result<Self> {
+        let path = own_group(hierarchies)?;
+        let mut own = OpenOptions::new().write(true).open(path)?;
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("warm".into())
+            .stack_size(64 * 1024)
+            .spawn(move || theirs.run(&mut own))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    fn moved(&self, now: Nanos) {
+        self.shared.last_move.store(now.0, Ordering::Release);
+        if !self.shared.is_beating.swap(true, Ordering::AcqRel) {
+            if let Some(thread) = &self.thread {
+                thread.thread().unpark();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, own: &mut impl Write) {
+        while !self.must_end.load(Ordering::Acquire) {
+            let last = Nanos(self.last_move.load(Ordering::Acquire));
+            if last.0 != 0 && sys::monotonic().since(last) < QUIET_NS {
+                // "0" is the writer itself. Failure costs speed, not correctness.
+                if own.write_all(b"0").is_err() {
+                    return;
+                }
+                thread::sleep(BEAT);
+            } else {
+                self.is_beating.store(false, Ordering::Release);
+                // A move between the look at the time and the store is seen by a second look.
+                if self.last_move.load(Ordering::Acquire) == last.0 {
+                    thread::park();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Warmer {
+    fn drop(&mut self) {
+        self.shared.must_end.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                ::log::error!("the thread that keeps moves fast panicked");
+            }
+        }
+    }
+}
+
+/// `cgroup.procs` of the group that we are in: of v2, else of the first hierarchy.
+fn own_group(hierarchies: &Hierarchies) -> io::Result<PathBuf> {
+    let text = fs::read("/proc/self/cgroup")?;
+    let tree = hierarchies
+        .unified()
+        .or_else(|| hierarchies.first())
+        .ok_or_else(|| io::Error::other("no cgroup hierarchy is mounted"))?;
+    let path = path_in(&text, tree.listed.as_bytes())
+        .and_then(|path| std::str::from_utf8(path).ok())
+        .and_then(|path| path.strip_prefix(tree.top.trim_end_matches('/')))
+        .unwrap_or("");
+    Ok(tree.mount_point.join(path.trim_start_matches('/')).join("cgroup.procs"))
+}

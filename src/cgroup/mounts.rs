@@ -1,0 +1,221 @@
+//! Which cgroup hierarchies are mounted: v1, v2 or both, told apart once. Pure: text of
+//! `/proc/self/mountinfo` and `/proc/self/cgroup` in, [`Hierarchy`]s out.
+
+use std::path::PathBuf;
+
+use procfs::process::MountInfo;
+
+/// The two interfaces of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// One tree for each set of controllers.
+    V1,
+    /// The unified tree.
+    V2,
+}
+
+/// One mounted tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Which interface it has.
+    pub version: Version,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// The group at the mount point as `/proc/PID/cgroup` shows it; `/` but in containers.
+    pub top: String,
+    /// What `/proc/PID/cgroup` lists for it: `cpu,cpuacct`, `name=systemd`, empty for v2.
+    pub listed: String,
+    /// The controllers that it has. For v2 the edge fills them from `cgroup.controllers`.
+    pub controllers: Vec<String>,
+    /// Whether the mount options say `favordynmods`.
+    pub favordynmods: bool,
+}
+
+/// The hierarchies that a destination concerns, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span(u32);
+
+impl Span {
+    /// The span of these positions in [`Hierarchies`].
+    pub fn of(indexes: &[usize]) -> Self {
+        let mut span = Self::default();
+        indexes.iter().for_each(|&index| span.add(index));
+        span
+    }
+
+    fn add(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    /// Its positions in [`Hierarchies`], ascending.
+    pub fn indexes(self) -> impl Iterator<Item = usize> {
+        (0..Hierarchies::MOST).filter(move |index| self.0 & 1 << index != 0)
+    }
+}
+
+/// What a v1-only host joins when neither rule nor settings name a controller.
+const DEFAULT_V1: [&str; 4] = ["cpu", "memory", "blkio", "pids"];
+
+/// All mounted trees, in the order of the mount table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies(Vec<Hierarchy>);
+
+impl std::ops::Deref for Hierarchies {
+    type Target = [Hierarchy];
+    fn deref(&self) -> &[Hierarchy] {
+        &self.0
+    }
+}
+
+impl Hierarchies {
+    /// More than any kernel has controllers; a [`Span`] holds as many.
+    pub const MOST: usize = 32;
+
+    /// These trees, [`Self::MOST`] at most.
+    pub fn new(mut trees: Vec<Hierarchy>) -> Self {
+        trees.truncate(Self::MOST);
+        Self(trees)
+    }
+
+    /// The v2 tree, if there is one.
+    pub fn unified(&self) -> Option<&Hierarchy> {
+        self.0.iter().find(|tree| tree.version == Version::V2)
+    }
+
+    /// The same, to be completed.
+    pub fn unified_mut(&mut self) -> Option<&mut Hierarchy> {
+        self.0.iter_mut().find(|tree| tree.version == Version::V2)
+    }
+
+    /// The hierarchies that a target with these controllers concerns: v2 always, v1 by controller. On
+    /// a v1-only host a target without controllers means cpu, memory, blkio and pids. The names that
+    /// no hierarchy has are returned.
+    pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
+        let mut span = Span::default();
+        let mut missing = Vec::new();
+        if let Some(index) = self.0.iter().position(|tree| tree.version == Version::V2) {
+            span.add(index);
+        } else if controllers.is_empty() {
+            DEFAULT_V1.iter().filter_map(|name| self.with(name)).for_each(|index| span.add(index));
+        }
+        for name in controllers {
+            match self.with(name) {
+                Some(index) => span.add(index),
+                None => missing.push(name.as_str()),
+            }
+        }
+        (span, missing)
+    }
+
+    fn with(&self, controller: &str) -> Option<usize> {
+        self.0.iter().position(|tree| tree.controllers.iter().any(|name| name == controller))
+    }
+}
+
+/// The hierarchies in the order of the mount table, each once; lines that make no sense are skipped.
+pub fn hierarchies(mountinfo: &str, own_cgroup: &str) -> Hierarchies {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mountinfo.lines() {
+        let Ok(mount) = MountInfo::from_line(line) else { continue };
+        let Some(hierarchy) = hierarchy(&mount, own_cgroup) else { continue };
+        // A second mount of the same tree, or a bind mount of a part of it, adds nothing.
+        if !found.iter().any(|known| known.listed == hierarchy.listed) {
+            found.push(hierarchy);
+        }
+    }
+    Hierarchies::new(found)
+}
+
+fn hierarchy(mount: &MountInfo, own_cgroup: &str) -> Option<Hierarchy> {
+    let version = match mount.fs_type.as_str() {
+        "cgroup" => Version::V1,
+        "cgroup2" => Version::V2,
+        _ => return None,
+    };
+    let option = |name: &str| mount.super_options.contains_key(name);
+    let listed =
+        own_cgroup.lines().filter_map(|line| line.split(':').nth(1)).find(
+            |listed| match version {
+                Version::V2 => listed.is_empty(),
+                Version::V1 => !listed.is_empty() && listed.split(',').all(|name| has(mount, name)),
+            },
+        )?;
+    let controllers = match version {
+        Version::V2 => Vec::new(),
+        Version::V1 => listed.split(',').map(str::to_owned).collect(),
+    };
+    Some(Hierarchy {
+        version,
+        mount_point: mount.mount_point.clone(),
+        top: mount.root.clone(),
+        listed: listed.to_owned(),
+        controllers,
+        favordynmods: option("favordynmods") || mount.mount_options.contains_key("favordynmods"),
+    })
+}
+
+/// Whether the mount has a controller or, as `name=x`, a name.
+fn has(mount: &MountInfo, listed: &str) -> bool {
+    match listed.split_once('=') {
+        Some((key, value)) => {
+            mount.super_options.get(key).and_then(Option::as_deref) == Some(value)
+        }
+        None => mount.super_options.contains_key(listed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+24 23 0:21 / /proc rw - proc proc rw
+31 23 0:27 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+32 31 0:28 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpuacct,cpu
+33 31 0:29 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+34 31 0:30 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate,favordynmods
+35 31 0:28 /part /elsewhere rw,relatime - cgroup cgroup rw,cpuacct,cpu
+garbage
+";
+    const OWN: &str = "9:name=systemd:/\n1:cpu,cpuacct:/\n0::/\n";
+
+    #[test]
+    fn a_hybrid_host() {
+        let found = hierarchies(HYBRID, OWN);
+        let listed: Vec<_> = found.iter().map(|h| (h.version, h.listed.as_str())).collect();
+        let expected =
+            [(Version::V1, "cpu,cpuacct"), (Version::V1, "name=systemd"), (Version::V2, "")];
+        assert_eq!(listed, expected);
+        assert_eq!(found[0].controllers, ["cpu", "cpuacct"]);
+        assert_eq!(found[0].mount_point, PathBuf::from("/sys/fs/cgroup/cpu"));
+        assert!(found[2].favordynmods && !found[0].favordynmods);
+    }
+
+    #[test]
+    fn v2_is_always_meant_and_v1_by_controller() {
+        let found = hierarchies(HYBRID, OWN);
+        assert_eq!(found.span(&[]), (Span::of(&[2]), vec![]));
+        let names = ["cpuacct".to_owned(), "hugetlb".to_owned()];
+        assert_eq!(found.span(&names), (Span::of(&[0, 2]), vec!["hugetlb"]));
+        assert_eq!(Span::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn a_v1_only_host_joins_the_usual_controllers() {
+        let found = hierarchies(HYBRID, "1:cpu,cpuacct:/\n9:name=systemd:/\n");
+        assert_eq!(found.span(&[]), (Span::of(&[0]), vec![]));
+    }
+
+    #[test]
+    fn no_cgroups_at_all() {
+        assert!(hierarchies("", "").is_empty());
+        assert!(hierarchies("24 23 0:21 / /proc rw - proc proc rw\n", OWN).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_ends(mountinfo in ".{0,300}", own in ".{0,100}") {
+            let _ = hierarchies(&mountinfo, &own);
+        }
+    }
+}

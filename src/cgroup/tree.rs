@@ -1,0 +1,426 @@
+//! Groups as open descriptors: find or make them once, then a placement is one write.
+//!
+//! v1 and v2 are told apart when a group is opened; after that a group is a list of `cgroup.procs`
+//! descriptors. They are close-on-exec without exception: the kernel lets whoever writes to one act
+//! with the rights of whoever opened it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+
+use super::mounts::{self, Hierarchies, Span, Version};
+use crate::event::Pid;
+use crate::process::path_in;
+
+/// Groups held open at most. At the bound all are dropped and opened again when needed (2.5 us each);
+/// a host with more users active at once than this is slower, not wrong.
+const OPEN_GROUPS: usize = 4096;
+
+/// A group that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupId(usize);
+
+#[derive(Debug)]
+struct Group {
+    /// Path from the top of each hierarchy, with a leading slash.
+    path: Box<str>,
+    leaves: Vec<Leaf>,
+}
+
+#[derive(Debug)]
+struct Leaf {
+    hierarchy: usize,
+    procs: OwnedFd,
+    inode: u64,
+}
+
+/// Where a process is now, as far as it was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whereabouts<'t> {
+    /// Inode of its v2 group.
+    pub unified: Option<u64>,
+    /// Text of `/proc/PID/cgroup`.
+    pub text: Option<&'t [u8]>,
+}
+
+/// What became of a placement.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// It was there already; nothing was written.
+    InPlace,
+    /// It was moved.
+    Moved,
+    /// There is no such process any more.
+    Gone,
+    /// The kernel refused, in at least one hierarchy.
+    Refused(Refusal),
+}
+
+/// A step on the way to a placement that the kernel refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What we wanted to do with it.
+    pub step: Step,
+    /// Why not.
+    pub errno: Errno,
+}
+
+/// What we do to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Make the directory.
+    Create,
+    /// Open `cgroup.procs`.
+    Open,
+    /// Write a process id.
+    Write,
+}
+
+impl Refusal {
+    fn new(path: impl Into<PathBuf>, step: Step, error: impl Into<io::Error>) -> Self {
+        let errno = error.into().raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        Self { path: path.into(), step, errno }
+    }
+
+    /// What the administrator can do, where there is something.
+    pub fn advice(&self) -> &'static str {
+        match (self.step, self.errno) {
+            (Step::Write, Errno::EBUSY) => {
+                "the group has controllers enabled for its children, so it may hold no process itself: name a group below it"
+            }
+            (Step::Write, Errno::EOPNOTSUPP) => {
+                "the group is in a threaded or invalid domain: write 'domain' groups only, see cgroup.type"
+            }
+            (Step::Write, Errno::ENOSPC) => {
+                "a cpuset group needs cpuset.cpus and cpuset.mems before it can hold processes"
+            }
+            (Step::Write, Errno::EINVAL) => {
+                "a kernel thread that is bound to its group, or a real-time process in a cpu group without cpu.rt_runtime_us"
+            }
+            (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+                "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
+            }
+            (_, Errno::ENOSPC | Errno::EAGAIN) => {
+                "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
+            }
+            _ => "see cgroups(7)",
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = match self.step {
+            Step::Create => "make",
+            Step::Open => "open",
+            Step::Write => "write to",
+        };
+        write!(f, "cannot {verb} {}: {} ({})", self.path.display(), self.errno.desc(), self.errno)
+    }
+}
+
+/// Finds the hierarchies of this host.
+///
+/// # Errors
+/// `/proc/self/mountinfo` or `/proc/self/cgroup` cannot be read.
+pub fn discover() -> io::Result<Hierarchies> {
+    let mountinfo = fs::read("/proc/self/mountinfo")?;
+    let own = fs::read("/proc/self/cgroup")?;
+    let mut found =
+        mounts::hierarchies(&String::from_utf8_lossy(&mountinfo), &String::from_utf8_lossy(&own));
+    if let Some(unified) = found.unified_mut() {
+        let file = unified.mount_point.join("cgroup.controllers");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        unified.controllers = text.split_whitespace().map(str::to_owned).collect();
+    }
+    Ok(found)
+}
+
+/// The mounted hierarchies and the groups that are open in them.
+#[derive(Debug)]
+pub struct Tree {
+    hierarchies: Arc<Hierarchies>,
+    by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
+    groups: Vec<Group>,
+}
+
+impl Tree {
+    /// A tree over these hierarchies.
+    pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
+        Self { hierarchies, by_path: HashMap::default(), groups: Vec::new() }
+    }
+
+    /// The hierarchies of this host, in the order of the mount table.
+    pub fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+
+    /// The group of this path, opened before or now, made if it is missing.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn group(&mut self, span: Span, path: &str) -> Result<GroupId, Refusal> {
+        if let Some(id) = self.known(span, path) {
+            return Ok(id);
+        }
+        if self.groups.len() >= OPEN_GROUPS {
+            self.forget();
+        }
+        let leaves = self.open(span, path)?;
+        let id = GroupId(self.groups.len());
+        self.groups.push(Group { path: path.into(), leaves });
+        self.by_path.insert((span, path.into()), id);
+        Ok(id)
+    }
+
+    /// The group of this path if it is open already.
+    pub fn known(&self, span: Span, path: &str) -> Option<GroupId> {
+        self.by_path.get(&Key { span, path }).copied()
+    }
+
+    /// The path of an open group, from the top of each hierarchy.
+    pub fn path(&self, id: GroupId) -> &str {
+        self.groups.get(id.0).map_or("", |group| &group.path)
+    }
+
+    /// Whether the place of a process in this group can be told without `/proc/PID/cgroup`, given
+    /// that its v2 group is known.
+    pub fn is_unified(&self, id: GroupId) -> bool {
+        self.groups.get(id.0).is_some_and(|group| {
+            group.leaves.iter().all(|leaf| self.hierarchies[leaf.hierarchy].version == Version::V2)
+        })
+    }
+
+    /// Whether the process is in the group, in every hierarchy of it.
+    pub fn holds(&self, id: GroupId, now: Whereabouts<'_>) -> bool {
+        self.groups
+            .get(id.0)
+            .is_some_and(|group| group.leaves.iter().all(|leaf| self.is_in(group, leaf, now)))
+    }
+
+    fn is_in(&self, group: &Group, leaf: &Leaf, now: Whereabouts<'_>) -> bool {
+        let hierarchy = &self.hierarchies[leaf.hierarchy];
+        if let (Version::V2, Some(inode)) = (hierarchy.version, now.unified) {
+            return inode == leaf.inode;
+        }
+        let Some(text) = now.text else { return false };
+        let top = hierarchy.top.trim_end_matches('/').as_bytes();
+        path_in(text, hierarchy.listed.as_bytes())
+            .and_then(|path| path.strip_prefix(top))
+            .is_some_and(|path| {
+                path == group.path.as_bytes() || path.is_empty() && &*group.path == "/"
+            })
+    }
+
+    /// Moves a process into the group in those hierarchies where it is not. A group that was removed
+    /// meanwhile is made once more. A hierarchy that refuses does not keep the others from taking it.
+    pub fn attach(&mut self, id: GroupId, pid: Pid, now: Whereabouts<'_>) -> Attached {
+        let Some(group) = self.groups.get(id.0) else { return Attached::InPlace };
+        let mut outcome = Attached::InPlace;
+        for index in 0..group.leaves.len() {
+            let Some(group) = self.groups.get(id.0) else { break };
+            if self.is_in(group, &group.leaves[index], now) {
+                continue;
+            }
+            match self.write(id, index, pid) {
+                Ok(()) if outcome == Attached::InPlace => outcome = Attached::Moved,
+                Ok(()) => {}
+                Err(refusal) if refusal.errno == Errno::ESRCH => return Attached::Gone,
+                Err(refusal) => outcome = Attached::Refused(refusal),
+            }
+        }
+        outcome
+    }
+
+    fn write(&mut self, id: GroupId, index: usize, pid: Pid) -> Result<(), Refusal> {
+        match self.write_once(id, index, pid) {
+            Err(Errno::ENODEV) => self.reopen(id, index)?,
+            Err(errno) => return Err(self.refusal(id, index, errno)),
+            Ok(()) => return Ok(()),
+        }
+        self.write_once(id, index, pid).map_err(|errno| self.refusal(id, index, errno))
+    }
+
+    fn write_once(&self, id: GroupId, index: usize, pid: Pid) -> Result<(), Errno> {
+        let leaf = &self.groups[id.0].leaves[index];
+        let mut text = [0u8; 12];
+        let mut rest = &mut text[..];
+        write!(rest, "{pid}").map_err(|_| Errno::EINVAL)?;
+        let length = 12 - rest.len();
+        nix::unistd::write(&leaf.procs, &text[..length]).map(drop)
+    }
+
+    /// A removed directory never comes back under an open descriptor, even when its name does.
+    fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), Refusal> {
+        let group = &self.groups[id.0];
+        let (hierarchy, path) = (group.leaves[index].hierarchy, group.path.clone());
+        let leaf = self.open_leaf(hierarchy, &path)?;
+        self.groups[id.0].leaves[index] = leaf;
+        Ok(())
+    }
+
+    fn refusal(&self, id: GroupId, index: usize, errno: Errno) -> Refusal {
+        let group = &self.groups[id.0];
+        let directory = self.directory(group.leaves[index].hierarchy, &group.path);
+        Refusal { path: directory.join("cgroup.procs"), step: Step::Write, errno }
+    }
+
+    fn directory(&self, hierarchy: usize, path: &str) -> PathBuf {
+        self.hierarchies[hierarchy].mount_point.join(path.trim_start_matches('/'))
+    }
+
+    /// Drops every descriptor; groups are opened again when needed.
+    pub fn forget(&mut self) {
+        self.by_path.clear();
+        self.groups.clear();
+    }
+
+    fn open(&self, span: Span, path: &str) -> Result<Vec<Leaf>, Refusal> {
+        span.indexes().map(|index| self.open_leaf(index, path)).collect()
+    }
+
+    fn open_leaf(&self, hierarchy: usize, path: &str) -> Result<Leaf, Refusal> {
+        let directory = self.directory(hierarchy, path);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
+        let dir = match open(&directory, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => {
+                self.create(hierarchy, path)?;
+                open(&directory, flags, Mode::empty())
+            }
+            other => other,
+        }
+        .map_err(|errno| Refusal::new(&directory, Step::Open, errno))?;
+        let inode =
+            fstat(&dir).map_err(|errno| Refusal::new(&directory, Step::Open, errno))?.st_ino;
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let procs = openat(&dir, "cgroup.procs", flags, Mode::empty())
+            .map_err(|errno| Refusal::new(directory.join("cgroup.procs"), Step::Open, errno))?;
+        Ok(Leaf { hierarchy, procs, inode })
+    }
+
+    /// Makes the missing directories of a path, root's and readable by all.
+    fn create(&self, hierarchy: usize, path: &str) -> Result<(), Refusal> {
+        let tree = &self.hierarchies[hierarchy];
+        let mut directory = tree.mount_point.clone();
+        for component in path.split('/').filter(|component| !component.is_empty()) {
+            let parent = directory.clone();
+            directory.push(component);
+            match fs::create_dir(&directory) {
+                Ok(()) if tree.controllers.iter().any(|name| name == "cpuset") => {
+                    inherit_cpuset(tree.version, &parent, &directory);
+                }
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Refusal::new(directory, Step::Create, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new v1 cpuset group is empty and refuses processes: give it what its parent has. Failure shows as
+/// the refusal of the first process, with advice.
+fn inherit_cpuset(version: Version, parent: &Path, directory: &Path) {
+    if version == Version::V2 {
+        return;
+    }
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let copied =
+            fs::read(parent.join(file)).and_then(|text| fs::write(directory.join(file), text));
+        if let Err(error) = copied {
+            ::log::warn!("cannot set {}: {error}", directory.join(file).display());
+        }
+    }
+}
+
+/// A key of `by_path` without owning the path.
+#[derive(Hash)]
+struct Key<'p> {
+    span: Span,
+    path: &'p str,
+}
+
+impl hashbrown::Equivalent<(Span, Box<str>)> for Key<'_> {
+    fn equivalent(&self, key: &(Span, Box<str>)) -> bool {
+        self.span == key.0 && self.path == &*key.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mounts::Hierarchy;
+    use super::*;
+
+    fn pid(raw: u32) -> Pid {
+        Pid::new(raw).unwrap()
+    }
+
+    fn hierarchy(root: &Path, version: Version, listed: &str) -> Hierarchy {
+        let controllers = listed.split(',').filter(|name| !name.is_empty());
+        Hierarchy {
+            version,
+            mount_point: root.to_owned(),
+            top: "/".into(),
+            listed: listed.into(),
+            controllers: controllers.map(str::to_owned).collect(),
+            favordynmods: false,
+        }
+    }
+
+    /// Directories that stand for a v1 and a v2 tree, each with group /a/b.
+    fn fake() -> (tempfile::TempDir, Tree) {
+        let root = tempfile::tempdir().unwrap();
+        let (v1, v2) = (root.path().join("pids"), root.path().join("unified"));
+        for tree in [&v1, &v2] {
+            fs::create_dir_all(tree.join("a/b")).unwrap();
+            fs::write(tree.join("a/b/cgroup.procs"), "").unwrap();
+        }
+        let trees = vec![hierarchy(&v1, Version::V1, "pids"), hierarchy(&v2, Version::V2, "")];
+        (root, Tree::new(Arc::new(Hierarchies::new(trees))))
+    }
+
+    #[test]
+    fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
+        let (root, mut tree) = fake();
+        let id = tree.group(Span::of(&[0, 1]), "/a/b").unwrap();
+        assert!(!tree.is_unified(id));
+        let text = b"8:pids:/a/b\n0::/\n";
+        let now = Whereabouts { unified: Some(1), text: Some(text) };
+        assert!(!tree.holds(id, now));
+        assert_eq!(tree.attach(id, pid(77), now), Attached::Moved);
+        let read = |tree: &str| fs::read_to_string(root.path().join(tree)).unwrap();
+        assert_eq!(read("unified/a/b/cgroup.procs"), "77");
+        assert_eq!(read("pids/a/b/cgroup.procs"), "");
+        let there = Whereabouts { unified: None, text: Some(b"8:pids:/a/b\n0::/a/b\n") };
+        assert!(tree.holds(id, there));
+        assert_eq!(tree.attach(id, pid(78), there), Attached::InPlace);
+    }
+
+    #[test]
+    fn a_group_is_opened_once() {
+        let (_root, mut tree) = fake();
+        let first = tree.group(Span::of(&[1]), "/a/b").unwrap();
+        assert_eq!(tree.group(Span::of(&[1]), "/a/b").unwrap(), first);
+        assert_ne!(tree.group(Span::of(&[0]), "/a/b").unwrap(), first);
+        assert_eq!(tree.path(first), "/a/b");
+    }
+
+    #[test]
+    fn a_tree_that_makes_no_cgroup_files_is_refused_by_name() {
+        let (root, mut tree) = fake();
+        let refusal = tree.group(Span::of(&[1]), "/x/y").unwrap_err();
+        assert_eq!(refusal.path, root.path().join("unified/x/y/cgroup.procs"));
+        assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
+        assert!(root.path().join("unified/x/y").is_dir());
+    }
+}

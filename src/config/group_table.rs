@@ -1,0 +1,148 @@
+//! `[cgroup."path"]` tables: what a group gets. Pure.
+//!
+//! This version reads the settings and takes from them the controllers that the group's rules need;
+//! it does not write them, and says so.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeString, DeValue};
+
+use super::rule_table::{is_controller, parse_destination};
+use super::table::{Piece, Value};
+use crate::rules::Origin;
+use crate::rules::destination::Destination;
+
+/// Files of every group, whatever its controllers.
+const CORE: &str = "cgroup";
+/// Bounds the recursion; a kernel file has at most three words, as `hugetlb.2MB.max`.
+const MAX_DEPTH: usize = 8;
+
+/// The settings of one destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupTable {
+    /// The path as rules write it.
+    pub path: Destination,
+    /// The settings in the order of the file.
+    pub settings: Vec<Setting>,
+    /// Where the table begins.
+    pub origin: Origin,
+}
+
+/// One setting of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// The kernel's file, as `cpu.weight`, or a key of ours.
+    pub key: String,
+    /// What to write.
+    pub value: SettingValue,
+    /// The bytes of the value in the file.
+    pub span: Range<usize>,
+}
+
+/// The value of a [`Setting`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum SettingValue {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// Another number, as written.
+    Decimal(String),
+    /// True or false.
+    Switch(bool),
+}
+
+impl GroupTable {
+    /// The controllers that the settings belong to: the words before the first dot. Sorted.
+    pub fn controllers(&self) -> Vec<String> {
+        let prefix =
+            |setting: &Setting| setting.key.split_once('.').map(|(word, _)| word.to_owned());
+        let words = self.settings.iter().filter_map(prefix);
+        let mut found: Vec<String> = words.filter(|word| word != CORE).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+/// Reads one table. The caller drops it when anything was reported meanwhile.
+pub(super) fn read(
+    key: &Spanned<DeString<'_>>,
+    value: &Value<'_>,
+    piece: &mut Piece<'_, '_>,
+) -> Option<GroupTable> {
+    if !value.get_ref().is_table() {
+        let help = "write [cgroup.\"path\"] and the settings below it";
+        piece.error_help(key.span(), "cgroup must have a table for each path", help);
+        return None;
+    }
+    let path = parse_destination(key.get_ref(), key.span(), piece)?;
+    let errors = piece.report.errors();
+    let mut settings = Vec::new();
+    flatten(String::new(), value, &mut settings, piece);
+    if settings.is_empty() && piece.report.errors() == errors {
+        piece.warning(key.span(), "the table has no settings", "leave it out");
+    } else if piece.report.errors() == errors {
+        let message = "these settings are read but not applied by this version";
+        let help = "the group's rules join the hierarchies of the controllers named here";
+        piece.warning(key.span(), message, help);
+    }
+    settings.sort_by_key(|setting| setting.span.start);
+    let origin = Origin { file: piece.text().file().clone(), line: piece.line(key.span().start) };
+    Some(GroupTable { path, settings, origin })
+}
+
+/// `cpu.weight = 50` is a table in a table: put the words together again.
+fn flatten(
+    prefix: String,
+    value: &Value<'_>,
+    settings: &mut Vec<Setting>,
+    piece: &mut Piece<'_, '_>,
+) {
+    let DeValue::Table(table) = value.get_ref() else {
+        if let Some(text) = setting_value(&prefix, value, piece) {
+            settings.push(Setting { key: prefix, value: text, span: piece.span(value.span()) });
+        }
+        return;
+    };
+    for (key, value) in table.iter() {
+        let name = if prefix.is_empty() {
+            key.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", key.get_ref())
+        };
+        if is_setting(&name) {
+            flatten(name, value, settings, piece);
+        } else {
+            let help = "write the name of a file in a cgroup directory, as cpu.weight";
+            piece.error_help(key.span(), "this cannot be a setting of a group", help);
+        }
+    }
+}
+
+/// Whether a file in a cgroup directory could have this name.
+fn is_setting(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    name.chars().all(is_word)
+        && name.split('.').count() <= MAX_DEPTH
+        && !name.split('.').any(str::is_empty)
+        && name.split_once('.').is_none_or(|(word, _)| is_controller(word))
+}
+
+fn setting_value(key: &str, value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<SettingValue> {
+    match value.get_ref() {
+        DeValue::String(_) => {
+            piece.string(value, key).map(|text| SettingValue::Text(text.to_owned()))
+        }
+        DeValue::Integer(_) => {
+            piece.integer(value, key, i64::MIN..=i64::MAX).map(SettingValue::Integer)
+        }
+        DeValue::Float(number) => Some(SettingValue::Decimal(number.as_str().to_owned())),
+        DeValue::Boolean(on) => Some(SettingValue::Switch(*on)),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            piece.wrong_type(value, key, "a string, a number, true or false");
+            None
+        }
+    }
+}

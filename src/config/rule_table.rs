@@ -1,0 +1,197 @@
+//! One `[[rule]]` of a rule file. Pure.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::criteria::{self, CRITERIA_KEYS, Mention};
+use super::table::{Piece, Value, alternatives, shortened};
+use crate::rules::destination::Destination;
+use crate::rules::{Action, Below, Criteria, Origin, Rule, Target};
+
+const RULE_KEYS: [&str; 10] = [
+    "name",
+    "user",
+    "group",
+    "exe",
+    "not",
+    "cgroup",
+    "controllers",
+    "ignore",
+    "priority",
+    "exe_anywhere",
+];
+
+/// A rule as written: its names are not resolved, its place among other files' rules is open.
+#[derive(Debug)]
+pub struct WrittenRule {
+    /// The rule.
+    pub rule: Rule,
+    /// Higher comes first.
+    pub priority: i32,
+    /// The user and group names in it, in no particular order.
+    pub mentions: Vec<Mention>,
+}
+
+/// Reads a rule. The caller drops it when anything was reported meanwhile.
+pub(super) fn read(
+    table: &DeTable<'_>,
+    header: Range<usize>,
+    piece: &mut Piece<'_, '_>,
+) -> Option<WrittenRule> {
+    piece.only_keys(table, &RULE_KEYS);
+    let mut mentions = Vec::new();
+    let when = criteria::criteria(table, piece, &mut mentions);
+    if !CRITERIA_KEYS.iter().any(|&key| table.contains_key(key)) {
+        let help = "write user = \"*\" to mean every process";
+        piece.error_help(header.clone(), "the rule says neither user, group nor exe", help);
+    }
+    let not = negated(table, piece, &mut mentions);
+    let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
+    let exe_anywhere = exe_anywhere(table, piece);
+    let action = action(table, &header, piece);
+    let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
+    let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
+    let name = match table.get("name") {
+        Some(value) => Arc::from(piece.string(value, "name")?),
+        None => default_name(&origin),
+    };
+    let rule = Rule { name, origin, when, not, exe_anywhere, action: action? };
+    Some(WrittenRule { rule, priority: priority?, mentions })
+}
+
+/// `file:line`, with the base name of the file.
+fn default_name(origin: &Origin) -> Arc<str> {
+    let base = origin.file.file_name().unwrap_or_default().to_string_lossy();
+    Arc::from(format!("{base}:{}", origin.line))
+}
+
+fn negated(
+    table: &DeTable<'_>,
+    piece: &mut Piece<'_, '_>,
+    mentions: &mut Vec<Mention>,
+) -> Criteria {
+    let Some(value) = table.get("not") else { return Criteria::default() };
+    let Some(inner) = piece.table(value, "not") else { return Criteria::default() };
+    piece.only_keys(inner, &CRITERIA_KEYS);
+    if inner.is_empty() {
+        piece.error_help(value.span(), "not is empty", "write not = { user = \"name\" }");
+    }
+    criteria::criteria(inner, piece, mentions)
+}
+
+fn priority(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<i32> {
+    let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
+    piece.integer(value, "priority", range).and_then(|number| i32::try_from(number).ok())
+}
+
+fn exe_anywhere(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
+    let Some(value) = table.get("exe_anywhere") else { return false };
+    let found = piece.boolean(value, "exe_anywhere") == Some(true);
+    let asks_exe = |table: &DeTable<'_>| table.contains_key("exe");
+    let negated = table.get("not").and_then(|not| not.get_ref().as_table());
+    if found && !asks_exe(table) && !negated.is_some_and(asks_exe) {
+        piece.warning(value.span(), "exe_anywhere has no effect without exe", "leave it out");
+    }
+    found
+}
+
+fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>) -> Option<Action> {
+    let ignore = match table.get("ignore") {
+        Some(value) => piece.boolean(value, "ignore")?,
+        None => false,
+    };
+    let controllers = match table.get("controllers") {
+        Some(value) => controllers(value, piece),
+        None => Vec::new(),
+    };
+    match (table.get("cgroup"), ignore) {
+        (Some(value), false) => {
+            let destination = destination(value, piece)?;
+            Some(Action::Place(vec![Target { destination, controllers, below: Below::Root }]))
+        }
+        (None, true) => {
+            if let Some(value) = table.get("controllers") {
+                let message = "controllers has no meaning with ignore = true";
+                piece.error_help(value.span(), message, "leave one of them out");
+            }
+            Some(Action::Ignore)
+        }
+        (Some(value), true) => {
+            let message = "the rule says both cgroup and ignore = true";
+            piece.error_help(value.span(), message, "leave one of them out");
+            None
+        }
+        (None, false) => {
+            let help =
+                "write cgroup = \"path\", or ignore = true to leave processes where they are";
+            piece.error_help(
+                header.clone(),
+                "the rule says neither cgroup nor ignore = true",
+                help,
+            );
+            None
+        }
+    }
+}
+
+fn destination(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<Destination> {
+    let text = piece.string(value, "cgroup")?;
+    parse_destination(text, value.span(), piece)
+}
+
+/// Parses a destination that is written as the string at `span`.
+pub(super) fn parse_destination(
+    text: &str,
+    span: Range<usize>,
+    piece: &mut Piece<'_, '_>,
+) -> Option<Destination> {
+    let error = match Destination::parse(text) {
+        Ok(destination) => return Some(destination),
+        Err(error) => error,
+    };
+    let at = piece.within(&span, text, error.offset..error.offset + error.len);
+    match error.help {
+        Some(help) => piece.error_help(at, error.message, help),
+        None => piece.error(at, error.message),
+    }
+    None
+}
+
+/// The controllers that a rule names.
+fn controllers(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<String> {
+    let list = alternatives(value);
+    if list.is_empty() {
+        piece.error_help(value.span(), "controllers lists nothing", "leave it out");
+    }
+    let mut found: Vec<String> = Vec::with_capacity(list.len());
+    for item in list {
+        let Some(name) = piece.string(item, "a controller") else { continue };
+        if !is_controller(name) {
+            let message = format!("\"{}\" cannot be a controller", shortened(name));
+            piece.error_help(
+                item.span(),
+                message,
+                "write it as in /proc/cgroups, or name=hierarchy",
+            );
+        } else if found.iter().any(|known| known == name) {
+            piece.warning(item.span(), "controllers lists this twice", "leave one out");
+        } else {
+            found.push(name.to_owned());
+        }
+    }
+    found
+}
+
+/// Whether the kernel could know a controller, or a v1 hierarchy without one, by this name.
+pub(super) fn is_controller(name: &str) -> bool {
+    let word = |text: &str, more: &[char]| {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(&c);
+        !text.is_empty() && text.len() <= 64 && text.chars().all(is_word)
+    };
+    match name.strip_prefix("name=") {
+        Some(hierarchy) => word(hierarchy, &['.', '-']),
+        None => word(name, &[]) && !name.contains(|c: char| c.is_ascii_uppercase()),
+    }
+}

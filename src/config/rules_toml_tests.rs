@@ -1,0 +1,464 @@
+//! Tests of the rule files' syntax.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Gid, Uid};
+use crate::rules::glob::Glob;
+use crate::rules::{Action, ExeTest, GroupTest, UserTest};
+use crate::rules::{Criteria, Rule};
+
+fn read(text: &str) -> Parsed {
+    parse(&Arc::from(Path::new("/etc/cgruled/rules.d/50-a.toml")), text)
+}
+
+/// The complaints as `line:column: message`, without the one about a missing version.
+fn complaints(text: &str) -> Vec<String> {
+    let diagnostics = read(text).diagnostics;
+    let placed = diagnostics.iter().filter_map(|d| d.place.as_ref().map(|place| (place, d)));
+    placed.map(|(p, d)| format!("{}:{}: {}", p.line, p.column, d.message)).collect()
+}
+
+/// One rule with these lines, and the complaints about it.
+fn rule_with(lines: &str) -> (Option<Rule>, Vec<String>) {
+    let text = format!("[[rule]]\n{lines}\n");
+    (read(&text).rules.pop().map(|written| written.rule), complaints(&text))
+}
+
+fn lone_complaint(lines: &str) -> String {
+    let (rule, mut wrong) = rule_with(lines);
+    assert!(rule.is_none(), "{lines}");
+    assert_eq!(wrong.len(), 1, "{lines}: {wrong:?}");
+    wrong.remove(0)
+}
+
+#[test]
+fn a_full_rule() {
+    let text = r#"
+version = 1
+[[rule]]
+name = "pools"
+user = ["site-*", "20000-29999", 7, "9", "bob"]
+group = "web"
+exe = ["/usr/sbin/php-fpm*", "/bin/sh", "cron", "nginx*"]
+not = { user = "site-demo" }
+cgroup = "sites/%u"
+controllers = ["cpu", "name=systemd"]
+priority = -3
+exe_anywhere = true
+"#;
+    let parsed = read(text);
+    assert_eq!(parsed.diagnostics, []);
+    let WrittenRule { rule, priority, mentions } = &parsed.rules[0];
+    assert_eq!((&*rule.name, *priority, rule.origin.line), ("pools", -3, 4));
+    let glob = |text: &str| Glob::parse(text.as_bytes()).unwrap();
+    let expected = Criteria {
+        users: vec![
+            UserTest::Glob(glob("site-*")),
+            UserTest::Ids(Uid(20000), Uid(29999)),
+            UserTest::Ids(Uid(7), Uid(7)),
+            UserTest::Ids(Uid(9), Uid(9)),
+            UserTest::Name("bob".to_owned()),
+        ],
+        groups: vec![GroupTest::Name("web".to_owned())],
+        exes: vec![
+            ExeTest::PathGlob(glob("/usr/sbin/php-fpm*")),
+            ExeTest::Path(b"/bin/sh".to_vec()),
+            ExeTest::Base(b"cron".to_vec()),
+            ExeTest::BaseGlob(glob("nginx*")),
+        ],
+    };
+    assert_eq!(rule.when, expected);
+    assert_eq!(rule.not.users, [UserTest::Name("site-demo".to_owned())]);
+    assert!(rule.exe_anywhere);
+    let Action::Place(targets) = &rule.action else { panic!("{:?}", rule.action) };
+    assert_eq!(targets[0].destination.as_str(), "sites/%u");
+    assert_eq!(targets[0].controllers, ["cpu", "name=systemd"]);
+    let named: Vec<_> = mentions.iter().map(|m| (m.kind, &text[m.span.clone()])).collect();
+    let expected = [
+        (NameKind::User, "\"bob\""),
+        (NameKind::Group, "\"web\""),
+        (NameKind::User, "\"site-demo\""),
+    ];
+    assert_eq!(named, expected);
+}
+
+#[test]
+fn a_rule_without_a_name_is_called_by_its_place() {
+    let (rule, wrong) = rule_with("group = 5\nignore = true");
+    let rule = rule.unwrap();
+    assert_eq!(wrong, [""; 0]);
+    assert_eq!(&*rule.name, "50-a.toml:2");
+    assert_eq!(rule.when.groups, [GroupTest::Ids(Gid(5), Gid(5))]);
+    assert_eq!(rule.action, Action::Ignore);
+}
+
+/// The lines of a rule below its header, and the only complaint about it.
+const FAULTS: &[(&str, &str)] = &[
+    ("user = \"a\"", "1:1: the rule says neither cgroup nor ignore = true"),
+    ("user = \"a\"\nignore = false", "1:1: the rule says neither cgroup nor ignore = true"),
+    (
+        "user = \"a\"\ncgroup = \"x\"\nignore = true",
+        "3:10: the rule says both cgroup and ignore = true",
+    ),
+    ("cgroup = \"x\"", "1:1: the rule says neither user, group nor exe"),
+    ("not.user = \"a\"\ncgroup = \"x\"", "1:1: the rule says neither user, group nor exe"),
+    ("user = \"a\"\ncgroup = \"x\"\nusr = \"b\"", "4:1: unknown key \"usr\""),
+    ("user = \"a\"\ncgroup = \"x\"\nnot = { name = \"b\" }", "4:9: unknown key \"name\""),
+    ("user = \"a\"\ncgroup = \"x\"\nnot = {}", "4:7: not is empty"),
+    ("user = \"a\"\ncgroup = \"x\"\nnot = 1", "4:7: not must be a table, not an integer"),
+    (
+        "user = true\ncgroup = \"x\"",
+        "2:8: user must be a name, a number or a list of these, not a boolean",
+    ),
+    (
+        "exe = 5\ncgroup = \"x\"",
+        "2:7: exe must be a path, a name or a list of these, not an integer",
+    ),
+    ("user = \"\"\ncgroup = \"x\"", "2:8: user is empty"),
+    ("user = []\ncgroup = \"x\"", "2:8: user lists nothing"),
+    (
+        "user = [[\"a\"]]\ncgroup = \"x\"",
+        "2:9: user must be a name, a number or a list of these, not an array",
+    ),
+    ("user = [\"a\", \"b\\tc\"]\ncgroup = \"x\"", "2:14: user has a control character in it"),
+    ("user = \"30-20\"\ncgroup = \"x\"", "2:8: the range ends before it begins"),
+    ("user = \"30-\"\ncgroup = \"x\"", "2:8: \"30-\" is no range of ids"),
+    ("user = \"1-2-3\"\ncgroup = \"x\"", "2:8: \"1-2-3\" is no range of ids"),
+    ("user = \"30 - 40\"\ncgroup = \"x\"", "2:8: \"30 - 40\" is no range of ids"),
+    ("user = \"4294967296\"\ncgroup = \"x\"", "2:8: user id is not between 0 and 4294967294"),
+    ("user = -1\ncgroup = \"x\"", "2:8: user id is not between 0 and 4294967294"),
+    (
+        "group = 4294967295\ncgroup = \"x\"",
+        "2:9: 4294967295 is no group id: the kernel reads it as -1",
+    ),
+    (
+        "group = \"0-4294967295\"\ncgroup = \"x\"",
+        "2:9: 4294967295 is no group id: the kernel reads it as -1",
+    ),
+    ("user = \"@web\"\ncgroup = \"x\"", "2:8: \"@web\" cannot be the name of a user"),
+    ("user = \"a:b\"\ncgroup = \"x\"", "2:8: \"a:b\" cannot be the name of a user"),
+    ("exe = \"bin/a\"\ncgroup = \"x\"", "2:7: exe is a relative path"),
+    ("exe = \"/bin/\"\ncgroup = \"x\"", "2:7: exe is a directory"),
+    ("exe = \"/a/../b\"\ncgroup = \"x\"", "2:7: exe has /../ in it"),
+    ("exe = \"/a//b\"\ncgroup = \"x\"", "2:7: exe has // in it"),
+    ("exe = \"..\"\ncgroup = \"x\"", "2:7: exe is a directory"),
+    ("user = \"a\"\ncgroup = 5", "3:10: cgroup must be a string, not an integer"),
+    ("user = \"a\"\ncgroup = \"\"", "3:10: cgroup is empty"),
+    ("user = \"a\"\nignore = 1", "3:10: ignore must be true or false, not an integer"),
+    (
+        "user = \"a\"\nignore = true\ncontrollers = \"cpu\"",
+        "4:15: controllers has no meaning with ignore = true",
+    ),
+    ("user = \"a\"\ncgroup = \"x\"\ncontrollers = \"CPU\"", "4:15: \"CPU\" cannot be a controller"),
+    (
+        "user = \"a\"\ncgroup = \"x\"\ncontrollers = [\"cpu\", \"../x\"]",
+        "4:23: \"../x\" cannot be a controller",
+    ),
+    (
+        "user = \"a\"\ncgroup = \"x\"\npriority = 3000000000",
+        "4:12: priority is not between -2147483648 and 2147483647",
+    ),
+    (
+        "user = \"a\"\ncgroup = \"x\"\npriority = \"1\"",
+        "4:12: priority must be an integer, not a string",
+    ),
+    ("user = \"a\"\ncgroup = \"x\"\nname = \"\"", "4:8: name is empty"),
+    (
+        "user = \"a\"\ncgroup = \"x\"\nexe_anywhere = 1",
+        "4:16: exe_anywhere must be true or false, not an integer",
+    ),
+    ("user = \"a\"\ncgroup = \"x\"\nuser = \"b\"", "4:1: duplicate key"),
+    (
+        "user = \"a\"\ncgroup = \"x\"\nuser.x = \"b\"",
+        "4:1: cannot extend value of type string with a dotted key",
+    ),
+];
+
+#[test]
+fn each_fault_costs_its_rule_and_is_named() {
+    for (lines, expected) in FAULTS {
+        assert_eq!(lone_complaint(lines), *expected, "{lines}");
+    }
+}
+
+#[test]
+fn all_faults_of_a_rule_are_found_at_once() {
+    let (rule, wrong) =
+        rule_with("usr = \"a\"\nuser = [\"\", -1]\nexe = \"a/b\"\npriority = \"x\"");
+    assert!(rule.is_none());
+    assert_eq!(wrong.len(), 6, "{wrong:#?}");
+}
+
+#[test]
+fn warnings_keep_the_rule() {
+    let (rule, wrong) = rule_with("user = [5, \"a\", \"5\"]\ncgroup = \"x\"\nexe_anywhere = true");
+    assert_eq!(rule.unwrap().when.users.len(), 2);
+    assert_eq!(
+        wrong,
+        ["2:17: user lists this twice", "4:16: exe_anywhere has no effect without exe"]
+    );
+}
+
+#[test]
+fn backslash_alone_is_a_name() {
+    let (rule, _) = rule_with("user = 'CORP\\bob'\ncgroup = \"x\"");
+    assert_eq!(rule.unwrap().when.users, [UserTest::Name("CORP\\bob".to_owned())]);
+}
+
+#[test]
+fn fault_in_a_pattern_is_pointed_at() {
+    let diagnostics = read("[[rule]]\nuser = \"ab[\"\ncgroup = \"x\"\n").diagnostics;
+    let place = diagnostics.iter().find_map(|d| d.place.as_ref()).unwrap();
+    assert_eq!((place.line, place.column, place.width), (2, 11, 1));
+}
+
+#[test]
+fn version_is_checked() {
+    let rule = "[[rule]]\nuser = \"a\"\ncgroup = \"x\"\n";
+    let missing = read(rule);
+    assert_eq!((missing.rules.len(), missing.diagnostics.len()), (1, 1));
+    assert!(!missing.diagnostics[0].is_error());
+    assert!(read("# nothing\n").diagnostics.is_empty());
+    let wrong = ["version = 2\n", "version = \"1\"\n", "version = \n", "version 1\n"];
+    for (wrong, complaints) in wrong.into_iter().zip([1, 1, 2, 2]) {
+        let parsed = read(&format!("{wrong}{rule}"));
+        assert!(parsed.rules.is_empty(), "{wrong}");
+        assert_eq!(parsed.diagnostics.len(), complaints, "{wrong} {:?}", parsed.diagnostics);
+    }
+    let elsewhere = read(&format!("version = 1\nfoo = \n{rule}"));
+    assert_eq!((elsewhere.rules.len(), elsewhere.diagnostics.len()), (1, 1));
+}
+
+#[test]
+fn a_syntax_error_costs_its_rule_and_no_other() {
+    let rule = |body: &str| format!("[[rule]]\n{body}\ncgroup = \"x\"\n");
+    let faults = [
+        "user = \"b\nexe = \"c\"",
+        "user \"b\"\nexe = \"c\"",
+        "user = [\"b\",\nexe = \"c\"",
+        "user = \nexe = \"c\"",
+        "user = \"b\"\nexe = \"c\" \"d\"",
+        "user = \"b\\q\"\nexe = \"c\"",
+        "user = b\nexe = \"c\"",
+        "= \"b\"\nexe = \"c\"",
+        "not = { user = \"b\"\nexe = \"c\"",
+        "[rule.not\nuser = \"b\"",
+        "]\nexe = \"c\"",
+        "\u{1}\nexe = \"c\"",
+    ];
+    for fault in faults {
+        let text = format!(
+            "version = 1\n{}{}{}",
+            rule("user = \"a\""),
+            rule(fault),
+            rule("user = \"c\"\nexe = \"d\"")
+        );
+        let parsed = read(&text);
+        let lines: Vec<u32> = parsed.rules.iter().map(|w| w.rule.origin.line).collect();
+        let third = u32::try_from(text.lines().count()).unwrap() - 2;
+        assert_eq!(lines, [3, third], "{fault}: {:#?}", parsed.diagnostics);
+        let last = parsed.rules.last().unwrap();
+        assert_eq!((last.rule.when.users.len(), last.rule.when.exes.len()), (1, 1));
+        assert!(super::super::diagnostic::has_errors(&parsed.diagnostics), "{fault}");
+    }
+}
+
+#[test]
+fn an_unclosed_text_hides_the_rest() {
+    let text = "version = 1\n[[rule]]\nuser = \"\"\"a\ncgroup = \"x\"\n[[rule]]\nuser=\"b\"\ncgroup=\"y\"\n";
+    let parsed = read(text);
+    assert!(parsed.rules.is_empty());
+    assert_eq!(parsed.diagnostics.len(), 1);
+}
+
+#[test]
+fn names_are_unique_in_a_file() {
+    let text = "version = 1\n[[rule]]\nname = \"n\"\nuser = 1\ncgroup = \"x\"\n\
+                [[rule]]\nname = \"n\"\nuser = 2\ncgroup = \"x\"\n";
+    assert_eq!(complaints(text), ["7:8: a rule with this name is in line 3"]);
+    assert_eq!(read(text).rules.len(), 2);
+}
+
+#[test]
+fn mistyped_tables_are_named() {
+    assert_eq!(complaints("version = 1\n[rule]\nuser = 1\n"), ["2:1: rule must be a list"]);
+    assert_eq!(complaints("version = 1\n[[rules]]\nuser = 1\n"), ["2:3: unknown key \"rules\""]);
+    assert_eq!(complaints("version = 1\nuser = 1\n"), ["2:1: unknown key \"user\""]);
+}
+
+#[test]
+fn group_tables_are_flattened() {
+    let text = r#"
+version = 1
+[cgroup."sites/%u"]
+cpu.weight = 50
+memory.high = "1G"
+"hugetlb.2MB.max" = 0
+cgroup.freeze = false
+io.weight = 1.5
+remove_when_empty = "5m"
+"#;
+    let parsed = read(text);
+    let group = &parsed.groups[0];
+    assert_eq!((group.path.as_str(), group.origin.line), ("sites/%u", 3));
+    let settings: Vec<_> =
+        group.settings.iter().map(|s| (s.key.as_str(), &text[s.span.clone()])).collect();
+    assert_eq!(
+        settings,
+        [
+            ("cpu.weight", "50"),
+            ("memory.high", "\"1G\""),
+            ("hugetlb.2MB.max", "0"),
+            ("cgroup.freeze", "false"),
+            ("io.weight", "1.5"),
+            ("remove_when_empty", "\"5m\""),
+        ]
+    );
+    assert_eq!(group.controllers(), ["cpu", "hugetlb", "io", "memory"]);
+    assert_eq!(complaints(text), ["3:9: these settings are read but not applied by this version"]);
+}
+
+#[test]
+fn group_tables_are_checked() {
+    let cases = [
+        (
+            "[cgroup.a]\ncpu.weight = [1]\n",
+            "3:14: cpu.weight must be a string, a number, true or false, not an array",
+        ),
+        ("[cgroup.a]\n\"../x\" = 1\n", "3:1: this cannot be a setting of a group"),
+        (
+            "[cgroup.a]\ncpu.weight = 99999999999999999999\n",
+            "3:14: cpu.weight is not between -9223372036854775808 and 9223372036854775807",
+        ),
+        ("cgroup = 1\n", "2:10: cgroup must be a table, not an integer"),
+        ("[cgroup]\na = 1\n", "3:1: cgroup must have a table for each path"),
+    ];
+    for (text, expected) in cases {
+        let text = format!("version = 1\n{text}");
+        assert_eq!(complaints(&text), [expected], "{text}");
+        assert!(read(&text).groups.is_empty());
+    }
+    let twice = "version = 1\n[cgroup.a]\npids.max = 1\n[cgroup.a]\npids.max = 2\n";
+    assert_eq!(read(twice).groups.len(), 1);
+    assert!(complaints(twice).contains(&"4:9: the group has a table already in line 2".to_owned()));
+}
+
+#[test]
+fn bytes_that_are_not_text_are_refused_with_their_place() {
+    let file = Arc::from(Path::new("/a.toml"));
+    for (bytes, message) in [
+        (&b"version = 1\nx = \"\xff\""[..], "this is not UTF-8: it has the byte 0xff"),
+        (&b"version = 1\nx = \"\0\""[..], "this is not text: it has a NUL byte"),
+    ] {
+        let parsed = parse_bytes(&file, bytes);
+        assert_eq!(parsed.diagnostics[0].message, message);
+        let place = parsed.diagnostics[0].place.as_ref().unwrap();
+        assert_eq!((place.line, place.column), (2, 6));
+    }
+}
+
+const VALID: &str = r#"version = 1
+[[rule]]
+name = "one"
+user = ["alice", "site-*"]
+group = "web"
+exe = "/bin/sh"
+cgroup = "a/%u"
+[rule.not]
+user = "bob"
+[[rule]]
+user = """carol"""
+exe = ['/bin/x',
+  "y"]
+cgroup = "b"
+[cgroup."a/%u"]
+cpu.weight = 50
+[[rule]]
+user = 7
+group = "1-2"
+exe = "z"
+ignore = true
+"#;
+
+/// How many criteria each rule of `VALID` has.
+fn kinds(criteria: &Criteria) -> usize {
+    [criteria.users.is_empty(), criteria.groups.is_empty(), criteria.exes.is_empty()]
+        .iter()
+        .filter(|&&empty| !empty)
+        .count()
+}
+
+#[test]
+fn sections_read_as_the_whole_file_would() {
+    let (whole, errors) = DeTable::parse_recoverable(VALID);
+    assert!(errors.is_empty());
+    let rules = whole.get_ref().get("rule").and_then(|rule| rule.get_ref().as_array()).unwrap();
+    let parsed = read(VALID);
+    assert_eq!((parsed.rules.len(), parsed.groups.len()), (rules.len(), 1));
+    assert_eq!(parsed.rules[0].rule.not.users.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_survived(text in any::<String>()) {
+        read(&text);
+    }
+
+    #[test]
+    fn any_toml_like_text_is_survived(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "[[rule]]\n", "[cgroup.a]\n", "[", "]", "{", "}", "=", "\n", "\"", "'", "\"\"\"",
+                "user", "not", ".", ",", "exe = \"a\"\n", "cgroup = \"x\"\n", "1", "-", "\\", "#",
+                "version = 1\n", "é", " ",
+            ]),
+            0..40,
+        )
+    ) {
+        let text = words.concat();
+        for diagnostic in read(&text).diagnostics {
+            prop_assert!(!diagnostic.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_never_makes_a_rule_wider(
+        line in 1usize..21,
+        at in 0usize..40,
+        put in prop::sample::select(vec![
+            "", "\"", "'", "[", "]", "=", "#", "\n", "\"\"\"", "'''", "{", "}", ",", "\\", ".", " x",
+            "\u{0}", "[[rule]]", "\n[[rule]]\n",
+        ]),
+        cut in 0usize..3,
+    ) {
+        let mut lines: Vec<String> = VALID.lines().map(str::to_owned).collect();
+        let target = &mut lines[line];
+        let at = at.min(target.len());
+        let end = (at + cut).min(target.len());
+        target.replace_range(at..end, put);
+        let text = lines.join("\n");
+        for written in read(&text).rules {
+            // What the text of the rule says, line by line, up to the next header.
+            let begin = written.rule.origin.line as usize - 1;
+            let body: Vec<&str> = text.lines().skip(begin)
+                .take_while(|line| !line.starts_with("[["))
+                .take_while(|line| !line.starts_with("[cgroup") && !line.starts_with("[rule.not]"))
+                .collect();
+            let says = |key: &str| body.iter().any(|line| {
+                line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+            });
+            let said = ["user", "group", "exe"].into_iter().filter(|key| says(key)).count();
+            prop_assert!(kinds(&written.rule.when) >= said, "{text}\n{written:?}");
+        }
+    }
+}
+
+#[test]
+fn fault_in_a_destination_is_pointed_at() {
+    let text = "[[rule]]\nuser = \"a\"\ncgroup = \"a/../b\"\n[cgroup.\"x/%z\"]\npids.max = 1\n";
+    let parsed = read(text);
+    let places = parsed.diagnostics.iter().filter_map(|d| d.place.as_ref());
+    let spans: Vec<_> = places.map(|p| (p.line, p.column, p.width)).collect();
+    assert_eq!(spans, [(3, 13, 2), (4, 12, 2)]);
+}

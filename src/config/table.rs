@@ -1,0 +1,279 @@
+//! TOML tables read key by key, with a complaint at each wrong value. Pure.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::source_text::{Report, SourceText};
+
+/// A value and where it stands.
+pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+
+/// Complaints about one parsed piece of a text, whose spans count from the piece's beginning.
+pub(super) struct Piece<'r, 't> {
+    pub(super) report: &'r mut Report<'t>,
+    offset: usize,
+}
+
+impl<'r, 't> Piece<'r, 't> {
+    /// The piece that begins at byte `offset`.
+    pub(super) fn new(report: &'r mut Report<'t>, offset: usize) -> Self {
+        Self { report, offset }
+    }
+
+    /// The span in the whole text.
+    pub(super) fn span(&self, span: Range<usize>) -> Range<usize> {
+        span.start + self.offset..span.end + self.offset
+    }
+
+    /// The line, from 1, of a byte of the piece.
+    pub(super) fn line(&self, at: usize) -> u32 {
+        self.text().line(at + self.offset)
+    }
+
+    pub(super) fn text(&self) -> &'t SourceText<'t> {
+        self.report.text()
+    }
+
+    pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>) {
+        self.report.error(self.span(span), message);
+    }
+
+    pub(super) fn error_help(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.report.error_help(self.span(span), message, help);
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.report.warning(Some(self.span(span)), message, help);
+    }
+
+    /// The span of `inner`, a byte range of a string value, when the string is written without
+    /// escapes; else that of the whole value.
+    pub(super) fn within(
+        &self,
+        value: &Range<usize>,
+        text: &str,
+        inner: Range<usize>,
+    ) -> Range<usize> {
+        let whole = self.span(value.clone());
+        let written = self.text().as_str().get(whole.start + 1..whole.end.saturating_sub(1));
+        if written == Some(text) {
+            value.start + 1 + inner.start..value.start + 1 + inner.end
+        } else {
+            value.clone()
+        }
+    }
+
+    /// Parses the text as TOML. `None` after syntax errors, which are then reported.
+    pub(super) fn parse<'i>(&mut self, text: &'i str) -> (DeTable<'i>, Syntax) {
+        let (table, mut errors) = DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            return (table.into_inner(), Syntax::Right);
+        }
+        errors.sort_by_key(|error| error.span().map(|span| (span.start, span.end)));
+        let mut last_line = None;
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let line = self.line(span.start);
+            // What follows on the same line is mostly a consequence.
+            if last_line.replace(line) != Some(line) {
+                self.error(span, error.message());
+            }
+        }
+        (table.into_inner(), Syntax::Wrong)
+    }
+
+    /// Complains about each key that is not among `known`.
+    pub(super) fn only_keys(&mut self, table: &DeTable<'_>, known: &[&str]) {
+        for (key, _) in table.iter() {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let message = format!("unknown key \"{}\"", shortened(name));
+            let help = match did_you_mean(name, known) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("known are: {}", known.join(", ")),
+            };
+            self.error_help(key.span(), message, help);
+        }
+    }
+
+    /// The string of a value that is neither empty nor has control characters.
+    pub(super) fn string<'v>(&mut self, value: &'v Value<'_>, what: &str) -> Option<&'v str> {
+        let DeValue::String(text) = value.get_ref() else {
+            self.wrong_type(value, what, "a string");
+            return None;
+        };
+        if text.is_empty() {
+            self.error(value.span(), format!("{what} is empty"));
+            return None;
+        }
+        match text.char_indices().find(|(_, c)| c.is_control()) {
+            Some((at, c)) => {
+                let span = self.within(&value.span(), text, at..at + c.len_utf8());
+                self.error(span, format!("{what} has a control character in it"));
+                None
+            }
+            None => Some(text),
+        }
+    }
+
+    /// A boolean.
+    pub(super) fn boolean(&mut self, value: &Value<'_>, what: &str) -> Option<bool> {
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.wrong_type(value, what, "true or false");
+        }
+        found
+    }
+
+    /// An integer in `range`.
+    pub(super) fn integer(
+        &mut self,
+        value: &Value<'_>,
+        what: &str,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Option<i64> {
+        let DeValue::Integer(digits) = value.get_ref() else {
+            self.wrong_type(value, what, "an integer");
+            return None;
+        };
+        let found = i64::from_str_radix(digits.as_str(), digits.radix()).ok();
+        let found = found.filter(|number| range.contains(number));
+        if found.is_none() {
+            let message = format!("{what} is not between {} and {}", range.start(), range.end());
+            self.error(value.span(), message);
+        }
+        found
+    }
+
+    /// A table.
+    pub(super) fn table<'v, 'i>(
+        &mut self,
+        value: &'v Value<'i>,
+        what: &str,
+    ) -> Option<&'v DeTable<'i>> {
+        let found = value.get_ref().as_table();
+        if found.is_none() {
+            self.wrong_type(value, what, "a table");
+        }
+        found
+    }
+
+    /// One of the words.
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        value: &Value<'_>,
+        what: &str,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let text = self.string(value, what)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|&(_, meaning)| meaning);
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let help = match did_you_mean(text, &known) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("write one of: {}", known.join(", ")),
+            };
+            let message = format!("\"{}\" is no value for {what}", shortened(text));
+            self.error_help(value.span(), message, help);
+        }
+        found
+    }
+
+    /// Complains that `what` must be `wanted`.
+    pub(super) fn wrong_type(&mut self, value: &Value<'_>, what: &str, wanted: &str) {
+        let found = value.get_ref().type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        self.error(value.span(), format!("{what} must be {wanted}, not {article} {found}"));
+    }
+}
+
+/// The items of a list, or a single value as a list of one.
+pub(super) fn alternatives<'v, 'i>(value: &'v Value<'i>) -> &'v [Value<'i>] {
+    match value.get_ref().as_array() {
+        Some(list) => list,
+        None => std::slice::from_ref(value),
+    }
+}
+
+/// Whether a text was TOML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// Yes.
+    Right,
+    /// No; what was recovered may lack keys.
+    Wrong,
+}
+
+/// Text from a file for a message: at most 60 characters.
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The known word that is at most a third of its letters away.
+pub(super) fn did_you_mean<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let lower = word.to_lowercase();
+    let distances = known.iter().map(|&candidate| (distance(&lower, candidate), candidate));
+    let near = distances.filter(|&(distance, candidate)| distance <= candidate.len().max(3) / 3);
+    near.min_by_key(|&(distance, _)| distance).map(|(_, candidate)| candidate)
+}
+
+/// The number of characters to insert, delete, replace or swap with a neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
+    let mut before = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_offered() {
+        let known = ["user", "group", "exe", "cgroup", "priority"];
+        assert_eq!(did_you_mean("usr", &known), Some("user"));
+        assert_eq!(did_you_mean("User", &known), Some("user"));
+        assert_eq!(did_you_mean("gruop", &known), Some("group"));
+        assert_eq!(did_you_mean("cgruop", &known), Some("cgroup"));
+        assert_eq!(did_you_mean("weight", &known), None);
+        assert_eq!(did_you_mean("", &known), None);
+    }
+
+    #[test]
+    fn distance_counts_a_swap_once() {
+        assert_eq!(distance("ab", "ba"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+}

@@ -1,0 +1,450 @@
+//! The whole behaviour of the daemon: events in, looks, placements out.
+//!
+//! An event only says *look at this process*. [`Engine::look`] reads what is true of it now, asks the
+//! matcher for the first rule that holds, and lets the placer put it into its group. There is no table
+//! of processes that could go stale.
+//!
+//! ```text
+//! WATCH ─► batch ─► look ─► matcher ─► placer ─► cgroup.procs
+//! TRAIL ─► trail ─► look (children forked before their parent's look had its effect)
+//! 100 ms later ───► look (did it hold?)
+//! start, reload, loss ─► scan ─► look (everybody)
+//! ```
+//!
+//! [`Engine::turn`] does a bounded part of the work, so that signals and answers of other threads are
+//! served meanwhile. What keeps the promise: an event is settled only by a look; a fork is judged only
+//! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
+//! kernel drops is counted exactly and answered by a scan.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::event::batch::{Batch, Look};
+use crate::event::trail::{Fork, Trail};
+use crate::event::{Cause, Event, Gid, Nanos, Pid, Uid, What};
+use crate::metrics::Metrics;
+use crate::placer::{Outcome, Placer, Subject};
+use crate::policy::{Policy, User};
+use crate::process::{Credentials, Proc};
+use crate::program::{Program, Seen, Sight};
+use crate::rules::matcher::Matcher;
+use crate::rules::{Facts, RuleId};
+use crate::source::connector::Connector;
+use crate::source::scan::Scan;
+use crate::sys;
+use crate::worker::{Answer, Desk};
+
+/// Looks of one kind before the other kinds are served: about half a millisecond.
+const AT_ONCE: usize = 64;
+/// Rounds of one turn: at most about ten milliseconds until signals are served.
+const ROUNDS: usize = 16;
+/// Datagrams of one drain; the rest is read in the next.
+const DRAIN: usize = 16_384;
+/// TRAIL is read at least this often, long before it fills: at 20,000 forks a second it holds two
+/// seconds in its default buffer.
+const TRAIL_NS: u64 = 1_000_000_000;
+/// Looks that wait for the name of one user at most; for more a scan is due.
+const MOST_WAITING: usize = 1024;
+/// An answer that took longer than this may have missed children, which only a scan finds.
+const SLOW_ANSWER_NS: u64 = 500_000_000;
+
+/// How the engine behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// From a placement to its second look; `None` for no second look.
+    pub recheck_ns: Option<u64>,
+}
+
+/// The daemon without its loop.
+pub struct Engine {
+    connector: Connector,
+    proc: Proc,
+    policy: Box<Policy>,
+    placer: Placer,
+    desk: Desk,
+    metrics: Arc<Metrics>,
+    options: Options,
+
+    batch: Batch,
+    trail: Trail,
+    scan: Scan,
+    rechecks: VecDeque<(Nanos, Pid, Cause)>,
+    /// Looks that wait for the name of their user.
+    waiting: HashMap<Uid, Vec<Look>, FixedState>,
+    scan_is_due: bool,
+    trail_is_due: bool,
+    trail_read: Nanos,
+    sight: Sight,
+}
+
+impl Engine {
+    /// Ready to work; begins with a scan of all processes.
+    pub fn new(
+        connector: Connector,
+        proc: Proc,
+        policy: Box<Policy>,
+        placer: Placer,
+        desk: Desk,
+        metrics: Arc<Metrics>,
+        options: Options,
+    ) -> Self {
+        metrics.reloads.increment();
+        Self {
+            connector,
+            proc,
+            policy,
+            placer,
+            desk,
+            metrics,
+            options,
+            batch: Batch::default(),
+            trail: Trail::default(),
+            scan: Scan::default(),
+            rechecks: VecDeque::new(),
+            waiting: HashMap::default(),
+            scan_is_due: true,
+            trail_is_due: false,
+            trail_read: sys::monotonic(),
+            sight: Sight::default(),
+        }
+    }
+
+    /// The descriptor to poll. TRAIL is never polled.
+    pub fn watch(&self) -> BorrowedFd<'_> {
+        self.connector.watch.as_fd()
+    }
+
+    /// The rules in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Puts other rules into force and places everybody by them.
+    pub fn adopt(&mut self, policy: Box<Policy>) {
+        self.policy = policy;
+        self.placer.forget_groups();
+        self.metrics.reloads.increment();
+        self.scan_is_due = true;
+        // The scan finds those who waited as well.
+        self.waiting.clear();
+    }
+
+    /// Does what there is to do, up to a bound. Returns whether something is left to do at once.
+    ///
+    /// # Errors
+    /// The kernel's events cannot be read any more.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        for _ in 0..ROUNDS {
+            self.drain_watch()?;
+            self.settle();
+            self.count_loss()?;
+            if self.trail_is_due || sys::monotonic().since(self.trail_read) >= TRAIL_NS {
+                self.drain_trail()?;
+            }
+            self.judge();
+            self.recheck();
+            self.scan_some()?;
+            if !self.has_work() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// When [`Self::turn`] must be called again although nothing happens.
+    pub fn next_turn(&self) -> Nanos {
+        let trail = self.trail_read.plus(TRAIL_NS);
+        self.rechecks.front().map_or(trail, |&(due, ..)| due.min(trail))
+    }
+
+    /// Whether the scan that was asked for last is over.
+    pub fn is_settled(&self) -> bool {
+        !self.scan_is_due && !self.has_work()
+    }
+
+    fn has_work(&self) -> bool {
+        !self.batch.is_empty()
+            || self.trail.is_waiting()
+            || self.trail_is_due
+            || self.scan_is_due
+            || self.scan.is_running()
+            || self.batch.settled() < self.batch.begun()
+    }
+
+    fn drain_watch(&mut self) -> io::Result<()> {
+        let (batch, metrics) = (&mut self.batch, &self.metrics);
+        batch.begin_drain();
+        let is_empty = self.connector.watch.drain(DRAIN, |event| {
+            metrics.events.increment();
+            let (pid, cause) = match event.what {
+                What::Exec(pid) => (pid, Cause::EXEC),
+                What::Uid(pid) => (pid, Cause::UID),
+                What::Gid(pid) => (pid, Cause::GID),
+                What::Fork { .. } => return,
+            };
+            batch.push(pid, cause, event.at);
+        })?;
+        if is_empty {
+            batch.end_drain();
+        }
+        Ok(())
+    }
+
+    fn drain_trail(&mut self) -> io::Result<()> {
+        let (trail, metrics, begun) = (&mut self.trail, &self.metrics, self.batch.begun());
+        let mut lost = 0;
+        let is_empty = self.connector.trail.drain(DRAIN, |event: Event| {
+            if let What::Fork { parent, child } = event.what {
+                metrics.forks.increment();
+                lost += u64::from(!trail.heard(Fork { at: event.at, parent, child }, begun));
+            }
+        })?;
+        if lost > 0 {
+            metrics.lost_forks.add(lost);
+            self.scan_is_due = true;
+        }
+        if is_empty {
+            self.trail_is_due = false;
+            self.trail_read = sys::monotonic();
+            self.trail.shrink(self.trail_read);
+        }
+        Ok(())
+    }
+
+    /// Exact, valid with filters and masks; the answer to any loss is a scan.
+    fn count_loss(&mut self) -> io::Result<()> {
+        let Connector { watch, trail } = &mut self.connector;
+        let lost = u64::from(watch.lost()?) + u64::from(trail.lost()?);
+        let refused = std::mem::take(&mut watch.refused) + std::mem::take(&mut trail.refused);
+        self.metrics.refused_datagrams.add(refused);
+        if lost > 0 {
+            self.metrics.lost_events.add(lost);
+            self.scan_is_due = true;
+            ::log::warn!("the kernel dropped {lost} events; looking at all processes");
+        }
+        Ok(())
+    }
+
+    /// Looks at processes of the batch.
+    fn settle(&mut self) {
+        for _ in 0..AT_ONCE {
+            let Some(look) = self.batch.pop() else { break };
+            let credentials = self.proc.credentials(look.pid);
+            if let Some(who) = &credentials {
+                if !self.batch.admit(look, who.uid) {
+                    self.metrics.deferred.increment();
+                    continue;
+                }
+            }
+            let outcome = self.look_at(look, credentials, None);
+            self.conclude(look, outcome);
+            self.batch.settle(look);
+        }
+    }
+
+    /// Looks at children that may have been born outside.
+    fn judge(&mut self) {
+        for _ in 0..AT_ONCE {
+            let Some(fork) = self.trail.next_suspect(self.batch.settled()) else { break };
+            self.metrics.trail_looks.increment();
+            self.look(Look::at_once(fork.child, Cause::FORK, fork.at), None);
+        }
+    }
+
+    /// Second looks that are due.
+    fn recheck(&mut self) {
+        let now = sys::monotonic();
+        for _ in 0..AT_ONCE {
+            let Some(&(due, pid, cause)) = self.rechecks.front() else { break };
+            if due > now {
+                break;
+            }
+            self.rechecks.pop_front();
+            self.look(Look::at_once(pid, cause, now), None);
+        }
+    }
+
+    fn scan_some(&mut self) -> io::Result<()> {
+        if self.scan_is_due && self.batch.is_empty() {
+            self.scan_is_due = false;
+            self.metrics.scans.increment();
+            self.scan.begin(&self.proc)?;
+        }
+        for _ in 0..AT_ONCE {
+            let Some(pid) = self.scan.take_next() else { break };
+            self.look(Look::at_once(pid, Cause::SCAN, sys::monotonic()), None);
+        }
+        Ok(())
+    }
+
+    /// Looks at one process, now and whatever became of it, and takes note of the outcome.
+    fn look(&mut self, look: Look, program: Option<&Program>) {
+        let credentials = self.proc.credentials(look.pid);
+        let outcome = self.look_at(look, credentials, program);
+        self.conclude(look, outcome);
+    }
+
+    fn look_at(
+        &mut self,
+        look: Look,
+        credentials: Option<Credentials>,
+        program: Option<&Program>,
+    ) -> Outcome {
+        self.metrics.looks.increment();
+        let Some(Credentials { uid, gid, unified, handle }) = credentials else {
+            return Outcome::Gone;
+        };
+        if !self.policy.knows(uid) {
+            return self.wait_for_name(look, uid);
+        }
+        let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
+        let decided = decide(&self.policy.matcher, user, (uid, gid), || {
+            self.sight.see(&mut self.proc, look.pid, program)
+        });
+        let (rule, exe) = match decided {
+            Decided::Rule(rule, exe) => (rule, exe),
+            Decided::NoRule => return Outcome::NoRule,
+            Decided::Unsure(exe) => {
+                self.scan_is_due |= !self.desk.examine(look, exe);
+                return Outcome::Waiting;
+            }
+        };
+        let user = user.name.as_deref();
+        let subject = Subject { look, uid, gid, user, unified, handle, exe };
+        self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
+    }
+
+    fn wait_for_name(&mut self, look: Look, uid: Uid) -> Outcome {
+        let waiting = self.waiting.entry(uid).or_default();
+        if waiting.is_empty() {
+            self.desk.identify(self.policy.generation, uid);
+        }
+        if waiting.len() < MOST_WAITING {
+            waiting.push(look);
+        } else {
+            self.scan_is_due = true;
+        }
+        self.metrics.waited_for_names.increment();
+        Outcome::Waiting
+    }
+
+    /// Takes note of what a look came to.
+    fn conclude(&mut self, look: Look, outcome: Outcome) {
+        let now = sys::monotonic();
+        let is_recheck = look.cause.contains(Cause::RECHECK);
+        let metrics = &self.metrics;
+        match outcome {
+            Outcome::Gone => {
+                metrics.gone.increment();
+                self.trail_is_due |= !is_recheck;
+            }
+            Outcome::Placed => {
+                self.trail_is_due = true;
+                self.placed(look, now, is_recheck);
+            }
+            Outcome::Replaced => {
+                metrics.reused_pids.increment();
+                self.trail_is_due = true;
+                self.rechecks.push_front((now, look.pid, Cause::SCAN));
+            }
+            Outcome::InPlace if is_recheck => metrics.held.increment(),
+            Outcome::InPlace => metrics.in_place.increment(),
+            Outcome::NoRule => metrics.no_rule.increment(),
+            Outcome::Ignored => metrics.ignored.increment(),
+            Outcome::Protected => metrics.protected.increment(),
+            // Counted where they are said.
+            Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}
+        }
+        // Children of one that waits are suspects until the answer comes.
+        let waits = outcome == Outcome::Waiting;
+        self.trail.looked(look.pid, if waits { now.plus(2 * SLOW_ANSWER_NS) } else { now });
+    }
+
+    fn placed(&mut self, look: Look, now: Nanos, is_recheck: bool) {
+        if let Some(delay) = self.options.recheck_ns {
+            let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
+            self.rechecks.push_back((now.plus(delay), look.pid, cause));
+        }
+        if is_recheck {
+            // Its children of the time when somebody else had it are not on the trail any more.
+            let mut children = Vec::new();
+            self.proc.children(look.pid, |child| children.push(child));
+            for child in children {
+                self.batch.push(child, Cause::FORK, now);
+            }
+        }
+    }
+
+    /// Takes an answer of another thread.
+    pub fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Policy(policy) => self.adopt(policy),
+            Answer::Refused => self.metrics.refused_reloads.increment(),
+            Answer::User { generation, uid, user } => self.meet(generation, uid, user),
+            Answer::Program { look, program } => {
+                self.desk.examined();
+                self.metrics.waited_for_program.increment();
+                self.scan_is_due |= is_slow(look);
+                match program {
+                    Some(program) => self.look(look, Some(&program)),
+                    None => self.conclude(look, Outcome::Gone),
+                }
+            }
+        }
+    }
+
+    /// The name service answered: looks at those who waited for it.
+    fn meet(&mut self, generation: u64, uid: Uid, user: User) {
+        if generation == self.policy.generation {
+            self.policy.users.insert(uid, user);
+        }
+        for look in self.waiting.remove(&uid).unwrap_or_default() {
+            self.scan_is_due |= is_slow(look);
+            self.look(look, None);
+        }
+    }
+}
+
+/// Whether a look waited so long that children may have been missed.
+fn is_slow(look: Look) -> bool {
+    sys::monotonic().since(look.since) > SLOW_ANSWER_NS
+}
+
+/// What the rules say of a process.
+enum Decided<'e> {
+    /// This rule; the executable if it was read.
+    Rule(RuleId, Option<&'e [u8]>),
+    /// None.
+    NoRule,
+    /// It depends on what only a slower look at this executable can tell.
+    Unsure(&'e [u8]),
+}
+
+/// The first rule that holds. The executable is read only if a rule that could come first asks for it.
+fn decide<'e>(
+    matcher: &Matcher,
+    user: &User,
+    (uid, gid): (Uid, Gid),
+    see: impl FnOnce() -> Option<Seen<'e>>,
+) -> Decided<'e> {
+    let mut facts = Facts { uid, gid, exe: None, invoked: None };
+    let mut decision = matcher.decide(&user.plan, &facts);
+    let mut raw = None;
+    if matcher.asks_exe(&user.plan, gid, decision) {
+        if let Some(seen) = see() {
+            facts.exe = Some(seen.exe);
+            facts.invoked = seen.invoked;
+            raw = Some(seen.raw);
+            decision = matcher.decide(&user.plan, &facts);
+            if seen.is_unsure && matcher.asks_exe(&user.plan, gid, decision) {
+                return Decided::Unsure(seen.raw);
+            }
+        }
+    }
+    decision.map_or(Decided::NoRule, |rule| Decided::Rule(rule, raw))
+}

@@ -1,0 +1,79 @@
+//! The limit on log records that repeat: one for each cause and interval, with the number left out.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::event::Nanos;
+use crate::metrics::Metrics;
+
+/// One record for each cause in this time.
+const INTERVAL_NS: u64 = 10_000_000_000;
+/// Causes remembered at most; when more appear within one interval all are forgotten.
+const CAUSES: usize = 1024;
+
+/// Remembers when each cause was last said.
+#[derive(Debug)]
+pub struct Limiter {
+    said: HashMap<u64, (Nanos, u64), FixedState>,
+    metrics: Arc<Metrics>,
+}
+
+/// How many records of a cause were left out before this one; prints as nothing when none was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut(u64);
+
+impl Limiter {
+    /// Counts what it leaves out in `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { said: HashMap::default(), metrics }
+    }
+
+    /// Whether to say a record of this cause now.
+    pub fn admit(&mut self, cause: &impl Hash, now: Nanos) -> Option<LeftOut> {
+        if self.said.len() >= CAUSES {
+            self.said.clear();
+        }
+        let key = FixedState::default().hash_one(cause);
+        let Some((last, left_out)) = self.said.get_mut(&key) else {
+            self.said.insert(key, (now, 0));
+            return Some(LeftOut(0));
+        };
+        if now.since(*last) < INTERVAL_NS {
+            *left_out += 1;
+            self.metrics.suppressed_log_records.increment();
+            return None;
+        }
+        *last = now;
+        Some(LeftOut(std::mem::take(left_out)))
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " ({count} similar left out)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_in_an_interval_with_the_number_left_out() {
+        let metrics = Arc::new(Metrics::default());
+        let mut limiter = Limiter::new(Arc::clone(&metrics));
+        assert_eq!(limiter.admit(&"a", Nanos(0)), Some(LeftOut(0)));
+        assert_eq!(limiter.admit(&"a", Nanos(1)), None);
+        assert_eq!(limiter.admit(&"b", Nanos(1)), Some(LeftOut(0)));
+        let later = limiter.admit(&"a", Nanos(INTERVAL_NS)).unwrap();
+        assert_eq!(later.to_string(), " (1 similar left out)");
+        assert_eq!(metrics.suppressed_log_records.get(), 1);
+    }
+}

@@ -1,0 +1,235 @@
+//! Counters and the latency histogram. Written by the hot thread alone with relaxed stores, readable
+//! from anywhere at any time.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Everything that is counted since the start.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// From the kernel's time stamp of the first event of a look to the end of the move.
+            pub latency: Histogram,
+        }
+
+        impl Metrics {
+            /// Name and value of each counter, in order of declaration.
+            pub fn counters(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Exec, uid and gid events read from WATCH.
+    events,
+    /// Process forks read from TRAIL.
+    forks,
+    /// Datagrams that did not come from the kernel, or made no sense.
+    refused_datagrams,
+    /// Events that the kernel dropped because a socket was full.
+    lost_events,
+    /// Forks that did not fit into the ring.
+    lost_forks,
+    /// Scans of all processes: at start, on reload, after a loss.
+    scans,
+    /// Processes looked at, for whatever reason.
+    looks,
+    /// Looks at forked children of processes that were looked at meanwhile.
+    trail_looks,
+    /// Looks that waited for the name service.
+    waited_for_names,
+    /// Looks that waited for the name of a script, or for a path in another mount namespace.
+    waited_for_program,
+    /// Looks that waited because their user had had his share.
+    deferred,
+    /// Processes that were gone when looked at.
+    gone,
+    /// Looks that matched no rule.
+    no_rule,
+    /// Looks that matched an `ignore` rule.
+    ignored,
+    /// Processes never moved by a rule that does not name them: kernel threads, pid 1, systemd.
+    protected,
+    /// Processes found where they belong.
+    in_place,
+    /// Processes moved.
+    placed,
+    /// Processes that would have been moved, with `--dry-run`.
+    would_place,
+    /// Second looks that found the process where we had put it.
+    held,
+    /// Second looks that found that somebody had moved the process away.
+    taken_back,
+    /// Processes left to whoever takes them back for the second time.
+    given_up,
+    /// Moves that the kernel refused.
+    refused,
+    /// Numbers that changed hands between look and move; looked at again.
+    reused_pids,
+    /// Rule sets put into force, the first included.
+    reloads,
+    /// Rule sets with new errors, not put into force.
+    refused_reloads,
+    /// Log records dropped because the log could not keep up.
+    dropped_log_records,
+    /// Log records left out by the limit on repetitions.
+    suppressed_log_records,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `by`.
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Buckets for each power of two: a value is known to 1/8.
+const STEPS: usize = 8;
+const BUCKETS: usize = 64 * STEPS;
+
+/// Log-linear histogram of nanoseconds. 4 KiB, no allocation when recording.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: Box<[AtomicU64]>,
+    greatest: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        let buckets = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+        Self { buckets, greatest: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    /// Adds a value in nanoseconds.
+    pub fn record(&self, ns: u64) {
+        if let Some(bucket) = self.buckets.get(bucket_of(ns)) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.greatest.fetch_max(ns, Relaxed);
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
+    /// The greatest value, exactly.
+    pub fn greatest(&self) -> u64 {
+        self.greatest.load(Relaxed)
+    }
+
+    /// The value that `per_mille` thousandths of all values do not exceed, rounded up to the end of
+    /// its bucket. 0 when there is none.
+    pub fn quantile(&self, per_mille: u64) -> u64 {
+        let wanted = (self.count() * per_mille).div_ceil(1000).max(1);
+        let mut seen = 0;
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            seen += bucket.load(Relaxed);
+            if seen >= wanted {
+                return end_of(index).min(self.greatest());
+            }
+        }
+        0
+    }
+
+    /// Buckets that hold something: the greatest value of the bucket in nanoseconds, and the count.
+    pub fn filled(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.buckets
+            .iter()
+            .enumerate()
+            .map(|(index, bucket)| (end_of(index), bucket.load(Relaxed)))
+            .filter(|&(_, count)| count > 0)
+    }
+}
+
+/// Values below 8 have a bucket each; then eight for each power of two.
+fn bucket_of(ns: u64) -> usize {
+    let Some(power) = ns.checked_ilog2().filter(|&power| power >= 3) else {
+        return ns as usize;
+    };
+    let step = (ns >> (power - 3)) as usize & (STEPS - 1);
+    (power as usize - 2) * STEPS + step
+}
+
+/// The greatest value of a bucket.
+fn end_of(index: usize) -> u64 {
+    if index < STEPS {
+        return index as u64;
+    }
+    let (power, step) = (index / STEPS + 2, (index % STEPS) as u64);
+    let width = 1u64.checked_shl((power - 3) as u32).unwrap_or(0);
+    (8 + step).saturating_mul(width).saturating_add(width.saturating_sub(1))
+}
+
+impl fmt::Display for Metrics {
+    /// `name value` lines, one for each counter, then the latency in microseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.counters() {
+            writeln!(f, "{name} {value}")?;
+        }
+        let microseconds = |ns: u64| ns as f64 / 1000.0;
+        for (name, per_mille) in [("p50", 500), ("p90", 900), ("p99", 990)] {
+            let value = microseconds(self.latency.quantile(per_mille));
+            writeln!(f, "latency_{name}_us {value:.1}")?;
+        }
+        writeln!(f, "latency_max_us {:.1}", microseconds(self.latency.greatest()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantiles_of_known_values() {
+        let histogram = Histogram::default();
+        (1..=1000).for_each(|value| histogram.record(value * 1000));
+        assert_eq!((histogram.count(), histogram.greatest()), (1000, 1_000_000));
+        let p50 = histogram.quantile(500);
+        assert!((500_000..=500_000 * 9 / 8).contains(&p50), "{p50}");
+        assert_eq!(histogram.quantile(1000), 1_000_000);
+    }
+
+    #[test]
+    fn nothing_has_no_quantile() {
+        assert_eq!(Histogram::default().quantile(500), 0);
+    }
+
+    #[test]
+    fn every_counter_is_listed_once() {
+        let metrics = Metrics::default();
+        metrics.placed.add(3);
+        let counters = metrics.counters();
+        assert_eq!(counters.iter().filter(|&&entry| entry == ("placed", 3)).count(), 1);
+        assert!(metrics.to_string().contains("latency_p50_us 0.0"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_ends_at_most_an_eighth_above_its_values(ns: u64) {
+            let end = end_of(bucket_of(ns));
+            prop_assert!(end >= ns && end - ns <= ns / 8);
+        }
+    }
+}

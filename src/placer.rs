@@ -1,0 +1,340 @@
+//! From a decision to a process in its group: the last step, and the only one that writes.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::mounts::Span;
+use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts};
+use crate::event::batch::Look;
+use crate::event::{Cause, Gid, Uid};
+use crate::log::limit::Limiter;
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::process::{PATH_MAX, Proc, path_in};
+use crate::rules::destination::{Field, Who};
+use crate::rules::{Action, Rule, RuleId, Target};
+use crate::sys;
+
+/// What a look came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// There is no such process any more.
+    Gone,
+    /// No rule matches.
+    NoRule,
+    /// A rule says to leave it.
+    Ignored,
+    /// It is never moved by a rule that does not name it.
+    Protected,
+    /// It is where it belongs.
+    InPlace,
+    /// It was moved, or with `--dry-run` would have been.
+    Placed,
+    /// The kernel refused.
+    Refused,
+    /// An answer from another thread is needed first.
+    Waiting,
+    /// It was moved, but its number may have changed hands meanwhile: look again.
+    Replaced,
+    /// It was taken back for the second time and is left there.
+    GivenUp,
+}
+
+/// The process of a look, with what was read of it.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// Why it is looked at.
+    pub look: Look,
+    /// Effective user.
+    pub uid: Uid,
+    /// Effective group.
+    pub gid: Gid,
+    /// The user's name.
+    pub user: Option<&'a str>,
+    /// Inode of its v2 group, if the kernel said it.
+    pub unified: Option<u64>,
+    /// Names the process whatever becomes of its number.
+    pub handle: Option<OwnedFd>,
+    /// Path of the executable, if it was read.
+    pub exe: Option<&'a [u8]>,
+}
+
+/// Where systemd's own programs are. A moved user manager cannot start units any more.
+const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
+
+/// Writes processes into groups.
+#[derive(Debug)]
+pub struct Placer {
+    tree: Tree,
+    fast_moves: FastMovesGuard,
+    metrics: Arc<Metrics>,
+    limiter: Limiter,
+    is_dry_run: bool,
+    own_pid: u32,
+    path: String,
+    exe: Box<[u8; PATH_MAX]>,
+}
+
+impl Placer {
+    /// A placer that writes, or with `is_dry_run` only says what it would write.
+    pub fn new(
+        tree: Tree,
+        fast_moves: FastMovesGuard,
+        metrics: Arc<Metrics>,
+        is_dry_run: bool,
+    ) -> Self {
+        Self {
+            tree,
+            fast_moves,
+            limiter: Limiter::new(Arc::clone(&metrics)),
+            metrics,
+            is_dry_run,
+            own_pid: std::process::id(),
+            path: String::with_capacity(256),
+            exe: Box::new([0; PATH_MAX]),
+        }
+    }
+
+    /// Drops every open group: after a change of rules others may be needed.
+    pub fn forget_groups(&mut self) {
+        self.tree.forget();
+    }
+
+    /// Does what the rule says with the process.
+    pub fn apply(
+        &mut self,
+        policy: &Policy,
+        proc: &mut Proc,
+        id: RuleId,
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
+        let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
+        let mut outcome = Outcome::InPlace;
+        for (index, target) in targets.iter().enumerate() {
+            let span = policy.span(self.tree.hierarchies(), id, index, target);
+            self.render(policy, proc, target, subject);
+            if self.is_in_place(proc, span, subject) {
+                continue;
+            }
+            if let Some(other) = self.unmovable(proc, rule, subject) {
+                return other;
+            }
+            match self.place(proc, rule, span, subject) {
+                Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
+                other @ (Outcome::Gone | Outcome::Replaced | Outcome::GivenUp) => return other,
+                Outcome::Refused => outcome = Outcome::Refused,
+                Outcome::Placed
+                | Outcome::InPlace
+                | Outcome::NoRule
+                | Outcome::Ignored
+                | Outcome::Protected
+                | Outcome::Waiting => {}
+            }
+        }
+        outcome
+    }
+
+    /// Fills `self.path` with the target's path for this process.
+    fn render(&mut self, policy: &Policy, proc: &Proc, target: &Target, subject: &Subject<'_>) {
+        let pid = subject.look.pid;
+        let mut program = subject.exe;
+        if program.is_none() && target.destination.fields().any(|field| field == Field::Program) {
+            program = proc.exe(pid, &mut self.exe).ok();
+        }
+        let who = Who {
+            uid: subject.uid,
+            user: subject.user,
+            gid: subject.gid,
+            group: policy.groups.get(&subject.gid).map(AsRef::as_ref),
+            pid,
+            program,
+        };
+        self.path.clear();
+        self.path.push_str(policy.beginning(target.below));
+        self.path.push('/');
+        target.destination.render(&who, &mut self.path);
+        if self.path.len() > 1 && self.path.ends_with('/') {
+            self.path.pop();
+        }
+    }
+
+    /// Whether the group is known and holds the process. Asked first: most programs that an already
+    /// placed user starts end here, and a needless write is not only a write (it can wait for an RCU
+    /// grace period).
+    fn is_in_place(&self, proc: &mut Proc, span: Span, subject: &Subject<'_>) -> bool {
+        self.tree.known(span, &self.path).is_some_and(|group| {
+            self.tree.holds(group, whereabouts(&self.tree, proc, group, subject))
+        })
+    }
+
+    /// Why a process is not moved although a rule matches: it is one that only a rule that names its
+    /// executable may move, or it is past moving.
+    fn unmovable(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        subject: &Subject<'_>,
+    ) -> Option<Outcome> {
+        let pid = subject.look.pid;
+        if pid.get() == self.own_pid {
+            return Some(Outcome::Protected);
+        }
+        if !rule.when.exes.is_empty() {
+            return None;
+        }
+        let exe = match subject.exe {
+            Some(exe) => exe,
+            None => match proc.exe(pid, &mut self.exe) {
+                Ok(exe) => exe,
+                // A kernel thread, or a zombie whose children matter.
+                Err(Errno::ENOENT) if subject.uid.0 == 0 && proc.is_kernel_thread(pid) => {
+                    return Some(Outcome::Protected);
+                }
+                Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
+                // Without CAP_SYS_PTRACE nothing is known of it.
+                Err(_) => b"",
+            },
+        };
+        let is_protected = pid.get() == 1 || SYSTEMD.iter().any(|dir| exe.starts_with(dir));
+        is_protected.then_some(Outcome::Protected)
+    }
+
+    /// Moves the process into the group `self.path`.
+    fn place(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        span: Span,
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        if self.is_dry_run {
+            self.metrics.would_place.increment();
+            ::log::info!("would move {} to {} by {}", Described(subject), self.path, Named(rule));
+            return Outcome::InPlace;
+        }
+        let pid = subject.look.pid;
+        if subject.look.cause.contains(Cause::RECHECK) && self.was_taken(proc, rule, subject) {
+            return Outcome::GivenUp;
+        }
+        let group = match self.tree.group(span, &self.path) {
+            Ok(group) => group,
+            Err(refusal) => return self.refused(rule, subject, &refusal),
+        };
+        // A group that was just made holds nobody; for another the place was read a moment ago.
+        let now = whereabouts(&self.tree, proc, group, subject);
+        match self.tree.attach(group, pid, now) {
+            Attached::InPlace => Outcome::InPlace,
+            Attached::Gone => Outcome::Gone,
+            Attached::Refused(refusal) => self.refused(rule, subject, &refusal),
+            Attached::Moved => self.moved(rule, subject),
+        }
+    }
+
+    fn moved(&mut self, rule: &Rule, subject: &Subject<'_>) -> Outcome {
+        let now = sys::monotonic();
+        self.metrics.placed.increment();
+        self.fast_moves.moved(now);
+        let cause = subject.look.cause;
+        if cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
+            self.metrics.latency.record(now.since(subject.look.since));
+        }
+        if ::log::log_enabled!(::log::Level::Debug) {
+            let microseconds = now.since(subject.look.since) / 1000;
+            ::log::debug!(
+                "moved {} to {} by {} after {cause}, {microseconds} us",
+                Described(subject),
+                self.path,
+                Named(rule)
+            );
+        }
+        // The number may have changed hands between the look and the write.
+        if subject.handle.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
+            return Outcome::Replaced;
+        }
+        Outcome::Placed
+    }
+
+    fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
+        self.metrics.refused.increment();
+        let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
+        if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
+            ::log::warn!(
+                "{} stays where it is: {refusal}: {}; {}{left_out}",
+                Described(subject),
+                refusal.advice(),
+                Named(rule)
+            );
+        }
+        Outcome::Refused
+    }
+
+    /// A second look found the process elsewhere: counts and says who has it now. Whether it is to be
+    /// left there, this being the second time.
+    fn was_taken(&mut self, proc: &mut Proc, rule: &Rule, subject: &Subject<'_>) -> bool {
+        self.metrics.taken_back.increment();
+        let gives_up = subject.look.cause.contains(Cause::AGAIN);
+        if gives_up {
+            self.metrics.given_up.increment();
+        }
+        let text = proc.cgroup(subject.look.pid).unwrap_or_default();
+        let place = self.tree.hierarchies().unified().map_or("", |tree| tree.listed.as_str());
+        let taker = path_in(text, place.as_bytes()).unwrap_or(b"another group");
+        let taker = String::from_utf8_lossy(taker);
+        if let Some(left_out) = self.limiter.admit(&(&*taker, gives_up), sys::monotonic()) {
+            let then = if gives_up { "it is left there" } else { "it is put back once" };
+            ::log::warn!(
+                "{} was moved from {} to {}; {then}; {}{left_out}",
+                Described(subject),
+                self.path,
+                taker.escape_debug(),
+                Named(rule)
+            );
+        }
+        gives_up
+    }
+}
+
+/// What is known of the place of a process, read from `/proc` only where the kernel did not say it.
+fn whereabouts<'p>(
+    tree: &Tree,
+    proc: &'p mut Proc,
+    group: GroupId,
+    subject: &Subject<'_>,
+) -> Whereabouts<'p> {
+    let is_known = subject.unified.is_some() && tree.is_unified(group);
+    let text = if is_known { None } else { proc.cgroup(subject.look.pid) };
+    Whereabouts { unified: subject.unified, text }
+}
+
+/// `process 123 of alice (/usr/bin/x)`
+struct Described<'a>(&'a Subject<'a>);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = self.0;
+        write!(f, "process {} of ", subject.look.pid)?;
+        match subject.user {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "uid {}", subject.uid)?,
+        }
+        match subject.exe {
+            Some(exe) => write!(f, " ({})", exe.escape_ascii()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `rule 'web', /etc/cgruled/rules.d/50-web.toml:3`
+struct Named<'a>(&'a Rule);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rule '{}', {}", self.0.name.escape_debug(), self.0.origin)
+    }
+}

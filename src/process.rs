@@ -1,0 +1,296 @@
+//! Facts of one process, from `/proc` or a directory that stands for it.
+//!
+//! Everything here is on the hot path: no allocation, no file parsed that a single call can answer,
+//! and nothing that can wait. The last rules out more than it seems: `/proc/PID/cmdline` and a stat of
+//! `/proc/PID/exe` can be made to hang by a user who serves his memory or binary from a FUSE mount of
+//! his own. Those are read by [`crate::invoked`], on a thread that may hang.
+
+use std::ffi::CStr;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
+
+use crate::event::{Gid, Pid, Uid};
+use crate::sys;
+
+/// Longest path that the kernel reports.
+pub const PATH_MAX: usize = 4096;
+
+/// What is true of a process, read at once.
+#[derive(Debug)]
+pub struct Credentials {
+    /// Effective user of the leader.
+    pub uid: Uid,
+    /// Effective group of the leader.
+    pub gid: Gid,
+    /// Inode of its v2 cgroup directory, where the kernel says it (Linux 6.13).
+    pub unified: Option<u64>,
+    /// Names this very process, whatever becomes of the number.
+    pub handle: Option<OwnedFd>,
+}
+
+/// A `/proc`.
+#[derive(Debug)]
+pub struct Proc {
+    dir: OwnedFd,
+    /// Whether `PIDFD_GET_INFO` answers; found out by the first process.
+    has_pidfd_info: bool,
+    our_mounts: Vec<u8>,
+    text: Vec<u8>,
+}
+
+/// `PID/name` with its NUL, on the stack.
+struct ProcPath([u8; 32]);
+
+impl ProcPath {
+    fn new(pid: Pid, name: &str) -> Self {
+        let mut bytes = [0; 32];
+        let mut rest = &mut bytes[..31];
+        // Ten digits, a slash and our longest name, `ns/mnt`, fit.
+        let written = write!(rest, "{pid}/{name}");
+        debug_assert!(written.is_ok());
+        Self(bytes)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+impl Proc {
+    /// Opens the directory; `/proc` but in tests.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = nix::fcntl::open(root, flags, Mode::empty())?;
+        let mut proc = Self {
+            dir,
+            has_pidfd_info: root == Path::new("/proc"),
+            our_mounts: Vec::new(),
+            text: Vec::with_capacity(1024),
+        };
+        let mut link = [0; 64];
+        if let Some(ours) = Pid::new(std::process::id()) {
+            proc.our_mounts = match proc.link(ours, "ns/mnt", &mut link) {
+                Ok(target) => target.to_vec(),
+                Err(_) => Vec::new(),
+            };
+        }
+        Ok(proc)
+    }
+
+    /// Effective ids, 0.9 us with the v2 cgroup, or 0.4 us by a stat of the directory, which belongs
+    /// to the effective ids of the leader. `None` when the process is gone.
+    pub fn credentials(&mut self, pid: Pid) -> Option<Credentials> {
+        if self.has_pidfd_info {
+            match Self::ask_kernel(pid) {
+                Ok(answer) => return answer,
+                Err(_) => self.has_pidfd_info = false,
+            }
+        }
+        let path = ProcPath::new(pid, "");
+        let stat = fstatat(&self.dir, path.as_c_str(), AtFlags::empty()).ok()?;
+        let (uid, gid) = (Uid(stat.st_uid), Gid(stat.st_gid));
+        Some(Credentials { uid, gid, unified: None, handle: None })
+    }
+
+    fn ask_kernel(pid: Pid) -> io::Result<Option<Credentials>> {
+        let handle = match sys::pidfd_open(pid.get()) {
+            Ok(handle) => handle,
+            Err(error) => {
+                return match error.raw_os_error() {
+                    // EINVAL: the number is a thread's, so the process that had it is gone.
+                    Some(libc::ESRCH | libc::EINVAL) => Ok(None),
+                    _ => Err(error),
+                };
+            }
+        };
+        let Some(info) = sys::pidfd_info(handle.as_fd())? else { return Ok(None) };
+        Ok(Some(Credentials {
+            uid: Uid(info.euid),
+            gid: Gid(info.egid),
+            unified: (info.cgroup != 0).then_some(info.cgroup),
+            handle: Some(handle),
+        }))
+    }
+
+    /// Path of the executable as the kernel shows it, ` (deleted)` included.
+    ///
+    /// # Errors
+    /// `ENOENT` for a kernel thread, a zombie or a process that is gone, all alike; `EACCES` without
+    /// `CAP_SYS_PTRACE`.
+    pub fn exe<'b>(&self, pid: Pid, buffer: &'b mut [u8; PATH_MAX]) -> Result<&'b [u8], Errno> {
+        self.link(pid, "exe", buffer)
+            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    /// Whether the process sees the same mounts as we do, so that its paths mean the same files.
+    pub fn shares_our_mounts(&self, pid: Pid) -> bool {
+        let mut link = [0; 64];
+        self.link(pid, "ns/mnt", &mut link).is_ok_and(|target| target == self.our_mounts)
+    }
+
+    fn link<'b>(&self, pid: Pid, name: &str, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        sys::read_link(self.dir.as_fd(), ProcPath::new(pid, name).as_c_str(), buffer)
+    }
+
+    /// The kernel's name of the leader: 15 bytes at most, set by exec to the base name of what was
+    /// invoked. `None` when the process is gone.
+    pub fn comm(&mut self, pid: Pid) -> Option<&[u8]> {
+        self.file(pid, "comm").map(|text| text.strip_suffix(b"\n").unwrap_or(text))
+    }
+
+    /// The text of `/proc/PID/cgroup`: a line for each hierarchy, `id:controllers:/path`.
+    pub fn cgroup(&mut self, pid: Pid) -> Option<&[u8]> {
+        self.file(pid, "cgroup")
+    }
+
+    /// Whether this is a kernel thread: flag `PF_KTHREAD` in `/proc/PID/stat`.
+    pub fn is_kernel_thread(&mut self, pid: Pid) -> bool {
+        const PF_KTHREAD: u64 = 0x0020_0000;
+        let Some(text) = self.file(pid, "stat") else { return false };
+        // The name, in parentheses, may hold anything; the flags are the seventh word after it.
+        let Some(end) = text.iter().rposition(|&byte| byte == b')') else { return false };
+        let flags = text[end + 1..].split(|&byte| byte == b' ').nth(7);
+        flags
+            .and_then(|word| std::str::from_utf8(word).ok())
+            .and_then(|word| word.parse::<u64>().ok())
+            .is_some_and(|flags| flags & PF_KTHREAD != 0)
+    }
+
+    /// Calls `take` with the children of every thread of `pid`.
+    pub fn children(&mut self, pid: Pid, mut take: impl FnMut(Pid)) {
+        let Ok(threads) = nix::dir::Dir::openat(
+            &self.dir,
+            ProcPath::new(pid, "task").as_c_str(),
+            OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) else {
+            return;
+        };
+        for entry in threads.into_iter().flatten() {
+            let Some(thread) = parse_pid(entry.file_name().to_bytes()) else { continue };
+            let name = format!("task/{thread}/children");
+            let Some(text) = self.file(pid, &name) else { continue };
+            text.split(|&byte| byte == b' ').filter_map(parse_pid).for_each(&mut take);
+        }
+    }
+
+    fn file(&mut self, pid: Pid, name: &str) -> Option<&[u8]> {
+        let path = ProcPath::new(pid, name);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, path.as_c_str(), flags, Mode::empty()).ok()?;
+        self.text.clear();
+        loop {
+            let start = self.text.len();
+            self.text.resize(start + 1024, 0);
+            let count = nix::unistd::read(&file, &mut self.text[start..]).ok()?;
+            self.text.truncate(start + count);
+            if count == 0 || self.text.len() > 64 * 1024 {
+                return Some(&self.text);
+            }
+        }
+    }
+
+    /// Calls `take` with every process there is now.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn all(&self, mut take: impl FnMut(Pid)) -> io::Result<()> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = nix::dir::Dir::openat(&self.dir, ".", flags, Mode::empty())?;
+        for entry in dir {
+            if let Some(pid) = parse_pid(entry?.file_name().to_bytes()) {
+                take(pid);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A process id in decimal.
+fn parse_pid(name: &[u8]) -> Option<Pid> {
+    std::str::from_utf8(name).ok()?.parse().ok().and_then(Pid::new)
+}
+
+/// The path in `/proc/PID/cgroup` of the hierarchy that the kernel lists with `controllers` (empty for
+/// v2).
+pub fn path_in<'t>(cgroup: &'t [u8], controllers: &[u8]) -> Option<&'t [u8]> {
+    cgroup.split(|&byte| byte == b'\n').find_map(|line| {
+        let mut fields = line.splitn(3, |&byte| byte == b':');
+        let (_, listed, path) = (fields.next()?, fields.next()?, fields.next()?);
+        (listed == controllers).then_some(path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> (Proc, Pid) {
+        (Proc::open(Path::new("/proc")).unwrap(), Pid::new(std::process::id()).unwrap())
+    }
+
+    #[test]
+    fn our_own_facts() {
+        let (mut proc, pid) = ours();
+        let credentials = proc.credentials(pid).unwrap();
+        assert_eq!(credentials.uid.0, nix::unistd::geteuid().as_raw());
+        assert_eq!(credentials.gid.0, nix::unistd::getegid().as_raw());
+        let mut buffer = [0; PATH_MAX];
+        let exe = proc.exe(pid, &mut buffer).unwrap();
+        assert_eq!(exe, std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
+        assert!(proc.shares_our_mounts(pid));
+        assert!(!proc.is_kernel_thread(pid));
+    }
+
+    #[test]
+    fn stat_and_pidfd_agree() {
+        let (mut proc, pid) = ours();
+        let asked = proc.credentials(pid).unwrap();
+        proc.has_pidfd_info = false;
+        let read = proc.credentials(pid).unwrap();
+        assert_eq!((asked.uid, asked.gid), (read.uid, read.gid));
+        assert_eq!(read.unified, None);
+    }
+
+    #[test]
+    fn nobody_has_the_highest_number() {
+        let (mut proc, _) = ours();
+        let pid = Pid::new(i32::MAX as u32).unwrap();
+        assert!(proc.credentials(pid).is_none());
+        assert!(proc.comm(pid).is_none());
+    }
+
+    #[test]
+    fn a_directory_can_stand_for_proc() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("41");
+        std::fs::create_dir_all(dir.join("task/41")).unwrap();
+        std::fs::write(dir.join("comm"), "a (b) c\n").unwrap();
+        std::fs::write(dir.join("stat"), "41 (a (b) c) S 2 0 0 0 -1 2129984 0 0").unwrap();
+        std::fs::write(dir.join("cgroup"), "3:cpu,cpuacct:/x:y\n0::/z\n").unwrap();
+        std::fs::write(dir.join("task/41/children"), "50 51 ").unwrap();
+        std::fs::create_dir(root.path().join("sys")).unwrap();
+        let mut proc = Proc::open(root.path()).unwrap();
+        let pid = Pid::new(41).unwrap();
+        assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
+        assert!(proc.is_kernel_thread(pid));
+        let text = proc.cgroup(pid).unwrap();
+        assert_eq!(path_in(text, b"cpu,cpuacct"), Some(&b"/x:y"[..]));
+        assert_eq!(path_in(text, b""), Some(&b"/z"[..]));
+        assert_eq!(path_in(text, b"cpu"), None);
+        let mut children = Vec::new();
+        proc.children(pid, |child| children.push(child.get()));
+        assert_eq!(children, [50, 51]);
+        let mut all = Vec::new();
+        proc.all(|pid| all.push(pid.get())).unwrap();
+        assert_eq!(all, [41]);
+    }
+}

@@ -1,0 +1,184 @@
+//! Which program a process runs: what a glance tells on the hot thread, and what only a closer look
+//! tells on a thread that may hang.
+//!
+//! A glance is the link `/proc/PID/exe`, the mount namespace and the kernel's name of the process. It
+//! is enough unless the process sees other mounts than we do (its paths may name other files), the
+//! file was deleted, or something else than the executable was invoked: a script, a symbolic link.
+//! Then [`examine`] opens files that the process's owner chose, and reads memory that he owns; both
+//! can be made to hang from a FUSE mount.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::event::Pid;
+use crate::process::{PATH_MAX, Proc};
+use crate::rules::{Exe, base_name};
+
+/// What the kernel appends to the path of a file without a name.
+const DELETED: &[u8] = b" (deleted)";
+
+/// The kernel keeps this much of a name.
+const COMM: usize = 15;
+
+/// Programs that run others: for them an argument may be the program that the administrator means.
+/// Beginnings of base names, so that `python3.11` is one.
+const INTERPRETERS: [&[u8]; 14] = [
+    b"sh", b"bash", b"dash", b"ksh", b"zsh", b"fish", b"python", b"perl", b"ruby", b"node", b"php",
+    b"lua", b"tclsh", b"env",
+];
+
+/// A program as a closer look found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The link `/proc/PID/exe` as it was then; the answer holds only while it is the same.
+    pub raw: Box<[u8]>,
+    /// The path, without ` (deleted)` if the file has no name any more.
+    pub path: Box<[u8]>,
+    /// Whether the path means the same file for us.
+    pub on_host: bool,
+    /// The script or symbolic link that was invoked.
+    pub invoked: Option<Box<[u8]>>,
+}
+
+/// What is known of the program of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The link as the kernel shows it.
+    pub raw: &'a [u8],
+    /// The executable.
+    pub exe: Exe<'a>,
+    /// What was invoked, if that is known.
+    pub invoked: Option<&'a [u8]>,
+    /// Whether a closer look could tell more.
+    pub is_unsure: bool,
+}
+
+/// The buffer for glances.
+#[derive(Debug)]
+pub struct Sight {
+    path: Box<[u8; PATH_MAX]>,
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        Self { path: Box::new([0; PATH_MAX]) }
+    }
+}
+
+impl Sight {
+    /// A glance at the program, completed by what a closer look found if it was at the same program.
+    /// `None` for a kernel thread, a zombie, or a process that is gone.
+    pub fn see<'a>(
+        &'a mut self,
+        proc: &mut Proc,
+        pid: Pid,
+        known: Option<&'a Program>,
+    ) -> Option<Seen<'a>> {
+        let raw = proc.exe(pid, &mut self.path).ok()?;
+        if let Some(known) = known.filter(|known| *known.raw == *raw) {
+            let exe = Exe { path: &known.path, on_host: known.on_host };
+            return Some(Seen { raw, exe, invoked: known.invoked.as_deref(), is_unsure: false });
+        }
+        let is_plain = !raw.ends_with(DELETED) && proc.shares_our_mounts(pid);
+        let base = base_name(raw);
+        let is_unsure = !is_plain
+            || is_interpreter(base)
+            || proc.comm(pid).is_none_or(|comm| comm != kept(base));
+        Some(Seen { raw, exe: Exe { path: raw, on_host: is_plain }, invoked: None, is_unsure })
+    }
+}
+
+fn is_interpreter(base: &[u8]) -> bool {
+    INTERPRETERS.iter().any(|name| base.starts_with(name))
+}
+
+/// As much of a name as the kernel keeps.
+fn kept(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(COMM)]
+}
+
+/// A closer look. May hang for as long as the owner of the process likes. `None` when the process is
+/// gone or runs another program by now.
+pub fn examine(pid: Pid, raw: &[u8]) -> Option<Program> {
+    let dir = PathBuf::from(format!("/proc/{pid}"));
+    let link = dir.join("exe");
+    if fs::read_link(&link).ok()?.as_os_str().as_bytes() != raw {
+        return None;
+    }
+    let file = fs::metadata(&link).ok()?;
+    let path = match raw.strip_suffix(DELETED) {
+        Some(path) if file.nlink() == 0 => path,
+        _ => raw,
+    };
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let on_host = namespace(&pid.to_string())
+        .is_some_and(|theirs| namespace("self") == Some(theirs))
+        || is_same_file(&file, path);
+    // Its paths mean the same to us only if it shares our mounts and our root directory.
+    let shares_root = fs::read_link(dir.join("root")).is_ok_and(|root| root == Path::new("/"));
+    let invoked = if on_host && shares_root { invoked(&dir, path) } else { None };
+    Some(Program {
+        raw: raw.into(),
+        path: path.into(),
+        on_host,
+        invoked: invoked.map(|path| path.into_os_string().into_vec().into()),
+    })
+}
+
+fn is_same_file(file: &fs::Metadata, path: &[u8]) -> bool {
+    fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path)))
+        .is_ok_and(|host| (host.dev(), host.ino()) == (file.dev(), file.ino()))
+}
+
+/// The argument that names what was invoked, if it is a symbolic link to the executable or a script.
+/// Arguments and the kernel's name are the process's own to choose; so neither counts by itself.
+fn invoked(dir: &Path, exe: &[u8]) -> Option<PathBuf> {
+    let comm = read_bounded(&dir.join("comm"), 64)?;
+    let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+    let arguments = read_bounded(&dir.join("cmdline"), 64 * 1024)?;
+    let arguments: Vec<&[u8]> = arguments.split(|&byte| byte == 0).collect();
+    let named = arguments.iter().find(|argument| kept(base_name(argument)) == comm);
+    // An interpreter that was started by its own name: its first argument that is no option.
+    let first = arguments.iter().skip(1).find(|argument| !argument.starts_with(b"-"));
+    [named, first].into_iter().flatten().find_map(|argument| {
+        let path = absolute(dir, argument)?;
+        (is_link_to(&path, exe) || is_script(&path)).then_some(path)
+    })
+}
+
+fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
+    if argument.is_empty() {
+        return None;
+    }
+    let path = Path::new(std::ffi::OsStr::from_bytes(argument));
+    if path.is_absolute() {
+        return Some(path.to_owned());
+    }
+    fs::canonicalize(fs::read_link(dir.join("cwd")).ok()?.join(path)).ok()
+}
+
+/// Another name of the executable.
+fn is_link_to(path: &Path, exe: &[u8]) -> bool {
+    path.as_os_str().as_bytes() != exe
+        && fs::canonicalize(path).is_ok_and(|target| target.as_os_str().as_bytes() == exe)
+}
+
+/// A regular file that begins with `#!`.
+fn is_script(path: &Path) -> bool {
+    let opened =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let Ok(mut file) = opened else { return false };
+    let mut start = [0; 2];
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
+        && file.read_exact(&mut start).is_ok()
+        && start == *b"#!"
+}
+
+fn read_bounded(path: &Path, bound: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(bound).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}

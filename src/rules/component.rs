@@ -1,0 +1,113 @@
+//! One component of a rendered cgroup path: what may stand in it, and in what form. Pure.
+
+use std::fmt::{self, Write as _};
+
+/// Longest name of a directory, in bytes (`NAME_MAX`).
+pub(super) const NAME_MAX: usize = 255;
+/// Files of a cgroup begin with the name of their controller and a dot.
+const CONTROLLERS: [&str; 15] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "io",
+    "memory",
+    "misc",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+    "rdma",
+];
+
+/// Whether the kernel keeps, or may keep, a file of this name in a cgroup.
+pub(super) fn is_cgroup_file(name: &str) -> bool {
+    match name.split_once('.') {
+        Some((before, _)) => before == "cgroup" || CONTROLLERS.contains(&before),
+        None => matches!(name, "tasks" | "notify_on_release" | "release_agent"),
+    }
+}
+
+/// Appends `name` escaped, or `number` when there is no name.
+pub(super) fn write_or(out: &mut String, name: Option<&[u8]>, number: u32) {
+    match name {
+        Some(name) if !name.is_empty() => {
+            for chunk in name.utf8_chunks() {
+                chunk.valid().chars().for_each(|character| escape(out, character));
+                chunk.invalid().iter().for_each(|&byte| escape_byte(out, byte));
+            }
+        }
+        Some(_) | None => fmt_into(out, format_args!("{number}")),
+    }
+}
+
+fn escape(out: &mut String, character: char) {
+    if character == '/' || character == '\\' || character.is_control() {
+        let mut bytes = [0; 4];
+        character.encode_utf8(&mut bytes).bytes().for_each(|byte| escape_byte(out, byte));
+    } else {
+        out.push(character);
+    }
+}
+
+fn escape_byte(out: &mut String, byte: u8) {
+    fmt_into(out, format_args!("\\x{byte:02x}"));
+}
+
+fn fmt_into(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a `String` cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+/// The component that is being rendered.
+pub(super) struct Component {
+    start: usize,
+    /// Whether a field was written into it.
+    pub(super) has_field: bool,
+}
+
+impl Component {
+    /// An empty component that begins at `start`.
+    pub(super) fn at(start: usize) -> Self {
+        Self { start, has_field: false }
+    }
+
+    /// Makes sure that what fields left behind can name a cgroup.
+    pub(super) fn finish(&self, out: &mut String) {
+        if !self.has_field {
+            return;
+        }
+        match &out[self.start..] {
+            "." => out.replace_range(self.start.., "\\x2e"),
+            ".." => out.replace_range(self.start.., "\\x2e\\x2e"),
+            // Names that already have the mark get one more, so that no two become one.
+            name if is_cgroup_file(name.trim_start_matches('_')) => out.insert(self.start, '_'),
+            _ => {}
+        }
+        if out.len() - self.start > NAME_MAX {
+            shorten(out, self.start);
+        }
+    }
+}
+
+/// Cuts the component that begins at `start` and puts a hash of the whole at its end.
+fn shorten(out: &mut String, start: usize) {
+    let hash = fnv1a(&out.as_bytes()[start..]);
+    // The mark takes 1 and the hash 16 bytes.
+    let mut end = start + NAME_MAX - 17;
+    while !out.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.truncate(end);
+    fmt_into(out, format_args!("~{hash:016x}"));
+}
+
+/// FNV-1a, 64 bits: names of groups outlive the daemon, so the hash must never change.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,87 @@
+//! What a single test says of a process. Pure.
+
+use super::glob::Glob;
+use super::{Criteria, Exe, ExeTest, Facts, GroupTest, Rule, UserTest, base_name};
+use crate::event::{Gid, Uid};
+
+/// The user of a process, as far as tests ask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Person<'a> {
+    pub(super) uid: Uid,
+    pub(super) name: Option<&'a str>,
+    /// The groups that list the user. Sorted.
+    pub(super) listed: &'a [Gid],
+}
+
+impl Person<'_> {
+    fn is_listed(&self, first: Gid, last: Gid) -> bool {
+        let from = self.listed.partition_point(|&gid| gid < first);
+        self.listed.get(from).is_some_and(|&gid| gid <= last)
+    }
+
+    fn has_name(&self, glob: &Glob) -> bool {
+        match self.name {
+            Some(name) => glob.matches(name.as_bytes()),
+            None => glob.is_any(),
+        }
+    }
+}
+
+impl Criteria {
+    /// Whether one of the users is meant.
+    pub(super) fn users_hold(&self, person: &Person<'_>) -> bool {
+        self.users.iter().any(|test| match test {
+            UserTest::Ids(first, last) => (*first..=*last).contains(&person.uid),
+            UserTest::Glob(glob) => person.has_name(glob),
+            UserTest::Name(_) => false,
+        })
+    }
+
+    /// Whether one of the groups lists the user.
+    pub(super) fn groups_list(&self, person: &Person<'_>) -> bool {
+        self.groups.iter().any(|test| match test {
+            GroupTest::Ids(first, last) => person.is_listed(*first, *last),
+            GroupTest::Glob(_) | GroupTest::Name(_) => false,
+        })
+    }
+
+    /// Whether one of the groups is the process's or lists its user.
+    pub(super) fn groups_hold(&self, gid: Gid, person: &Person<'_>) -> bool {
+        self.groups_list(person)
+            || self.groups.iter().any(|test| match test {
+                GroupTest::Ids(first, last) => (*first..=*last).contains(&gid),
+                GroupTest::Glob(_) | GroupTest::Name(_) => false,
+            })
+    }
+
+    /// Whether one of the programs is meant by this path.
+    fn exes_hold(&self, path: &[u8]) -> bool {
+        self.exes.iter().any(|test| match test {
+            ExeTest::Path(own) => own == path,
+            ExeTest::PathGlob(glob) => glob.matches(path),
+            ExeTest::Base(own) => own == base_name(path),
+            ExeTest::BaseGlob(glob) => glob.matches(base_name(path)),
+        })
+    }
+}
+
+impl Rule {
+    /// Whether the rule's programs are meant. A path that another mount namespace made up counts
+    /// only when the rule says so.
+    pub(super) fn exe_holds(&self, facts: &Facts<'_>) -> bool {
+        facts.exe.is_some_and(|exe| {
+            (exe.on_host || self.exe_anywhere) && holds_of_any(&self.when, exe, facts)
+        })
+    }
+
+    /// Whether a program that the rule excludes is meant. Here the path alone counts: a program
+    /// that the rule leaves out must not come back into it by running in a mount namespace of its
+    /// own. What is not read is not excluded.
+    pub(super) fn exe_excluded(&self, facts: &Facts<'_>) -> bool {
+        facts.exe.is_some_and(|exe| holds_of_any(&self.not, exe, facts))
+    }
+}
+
+fn holds_of_any(criteria: &Criteria, exe: Exe<'_>, facts: &Facts<'_>) -> bool {
+    criteria.exes_hold(exe.path) || facts.invoked.is_some_and(|path| criteria.exes_hold(path))
+}

@@ -1,0 +1,221 @@
+//! Rules by executable. Each test is filed under the most selective literal text that its subjects
+//! must have, so that only few rules are met that do not hold. Pure.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use super::glob::Glob;
+use super::index::{Entry, Query, Residue, prune};
+use super::span::Span;
+use super::trie::Trie;
+use super::{ExeTest, Rule, base_name};
+
+/// Rules by executable.
+///
+/// A pattern without any literal text at its beginning, at its end or as its last component, such
+/// as `*foo*`, is tried for every program.
+#[derive(Debug)]
+pub(super) struct ExeIndex {
+    paths: Exact,
+    bases: Exact,
+    path_prefixes: Trie,
+    base_prefixes: Trie,
+    /// Ends of base names, last byte first.
+    base_suffixes: Trie,
+}
+
+/// A path that rules may mean, hashed once for all indexes.
+pub(super) struct Candidate<'a> {
+    path: &'a [u8],
+    base: &'a [u8],
+    path_hash: u64,
+    base_hash: u64,
+}
+
+impl<'a> Candidate<'a> {
+    #[inline]
+    pub(super) fn new(path: &'a [u8]) -> Self {
+        let base = base_name(path);
+        Self { path, base, path_hash: hash(path), base_hash: hash(base) }
+    }
+}
+
+/// The keys of the tables come from the administrator, so a fixed seed gives nobody a collision.
+#[inline]
+fn hash(bytes: &[u8]) -> u64 {
+    FixedState::with_seed(0).hash_one(bytes)
+}
+
+/// Where a test is filed, and whether the key alone decides it.
+enum Key {
+    Path(Vec<u8>),
+    Base(Vec<u8>, bool),
+    PathPrefix(Vec<u8>, bool),
+    BasePrefix(Vec<u8>, bool),
+    BaseSuffix(Vec<u8>, bool),
+}
+
+impl Key {
+    fn of(test: &ExeTest) -> Self {
+        match test {
+            ExeTest::Path(path) => Self::Path(path.clone()),
+            ExeTest::Base(base) => Self::Base(base.clone(), true),
+            ExeTest::BaseGlob(glob) => Self::of_base_glob(glob),
+            ExeTest::PathGlob(glob) => Self::of_path_glob(glob),
+        }
+    }
+
+    fn of_base_glob(glob: &Glob) -> Self {
+        let (prefix, rest) = glob.split_prefix();
+        let stars = rest.iter().all(|&byte| byte == b'*');
+        if rest.is_empty() {
+            return Self::Base(prefix.into_owned(), true);
+        }
+        if prefix.is_empty() {
+            let mut suffix = glob.literal_suffix();
+            if !suffix.is_empty() {
+                suffix.reverse();
+                return Self::BaseSuffix(suffix, false);
+            }
+        }
+        Self::BasePrefix(prefix.into_owned(), stars)
+    }
+
+    fn of_path_glob(glob: &Glob) -> Self {
+        let (prefix, rest) = glob.split_prefix();
+        if rest.is_empty() {
+            return Self::Path(prefix.into_owned());
+        }
+        if let Some(last) = glob.last_component() {
+            // The prefix of the whole path already has that of its last component.
+            let by_prefix = !last.literal_prefix().is_empty() && !rest.contains(&b'/');
+            match Self::of_base_glob(&last) {
+                Self::Base(base, _) => return Self::Base(base, false),
+                Self::BaseSuffix(suffix, _) => return Self::BaseSuffix(suffix, false),
+                Self::BasePrefix(base, _) if !base.is_empty() && !by_prefix => {
+                    return Self::BasePrefix(base, false);
+                }
+                Self::BasePrefix(..) | Self::Path(_) | Self::PathPrefix(..) => {}
+            }
+        }
+        let all_below = rest.len() > 1 && rest.iter().all(|&byte| byte == b'*');
+        Self::PathPrefix(prefix.into_owned(), all_below)
+    }
+}
+
+/// Keys on their way into an index.
+#[derive(Default)]
+struct Filed {
+    paths: Vec<(Vec<u8>, Entry)>,
+    bases: Vec<(Vec<u8>, Entry)>,
+    path_prefixes: Vec<(Vec<u8>, Entry)>,
+    base_prefixes: Vec<(Vec<u8>, Entry)>,
+    base_suffixes: Vec<(Vec<u8>, Entry)>,
+}
+
+impl Filed {
+    fn add(&mut self, test: &ExeTest, entry: Entry) {
+        let (list, key, decides) = match Key::of(test) {
+            Key::Path(key) => (&mut self.paths, key, true),
+            Key::Base(key, decides) => (&mut self.bases, key, decides),
+            Key::PathPrefix(key, decides) => (&mut self.path_prefixes, key, decides),
+            Key::BasePrefix(key, decides) => (&mut self.base_prefixes, key, decides),
+            Key::BaseSuffix(key, decides) => (&mut self.base_suffixes, key, decides),
+        };
+        let residue = entry.residue.with(Residue::EXES, !decides);
+        list.push((key, Entry { residue, ..entry }));
+    }
+}
+
+impl ExeIndex {
+    pub(super) fn build(rules: &[Rule], entries: &[Entry]) -> Self {
+        let mut filed = Filed::default();
+        for entry in entries {
+            let rule = &rules[entry.id.0 as usize];
+            let residue = entry.residue.with(Residue::ON_HOST, !rule.exe_anywhere);
+            for test in &rule.when.exes {
+                filed.add(test, Entry { residue, ..*entry });
+            }
+        }
+        Self {
+            paths: Exact::build(filed.paths),
+            bases: Exact::build(filed.bases),
+            path_prefixes: Trie::build(filed.path_prefixes),
+            base_prefixes: Trie::build(filed.base_prefixes),
+            base_suffixes: Trie::build(filed.base_suffixes),
+        }
+    }
+
+    /// The first rule that holds for `candidate`, if it comes before `best`; else `best`.
+    #[inline]
+    pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, mut best: u32) -> u32 {
+        let Candidate { path, base, path_hash, base_hash } = *candidate;
+        let take = |list: &[Entry], best: u32| query.first_of(list, best);
+        best = take(self.paths.get(path, path_hash), best);
+        best = take(self.bases.get(base, base_hash), best);
+        best = self.path_prefixes.walk(|n| path.get(n).copied(), best, take);
+        best = self.base_prefixes.walk(|n| base.get(n).copied(), best, take);
+        self.base_suffixes.walk(|n| base.iter().nth_back(n).copied(), best, take)
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap(&self) -> usize {
+        self.paths.heap()
+            + self.bases.heap()
+            + self.path_prefixes.heap()
+            + self.base_prefixes.heap()
+            + self.base_suffixes.heap()
+    }
+}
+
+/// Lists by the whole of a text.
+#[derive(Debug, Default)]
+struct Exact {
+    table: HashTable<Bucket>,
+    keys: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    key: Span,
+    entries: Span,
+}
+
+impl Exact {
+    fn build(mut filed: Vec<(Vec<u8>, Entry)>) -> Self {
+        filed.sort_unstable();
+        let groups = || filed.chunk_by(|(a, _), (b, _)| a == b);
+        let mut exact =
+            Self { table: HashTable::with_capacity(groups().count()), ..Self::default() };
+        let mut list = Vec::new();
+        for group in groups() {
+            list.clear();
+            list.extend(group.iter().map(|(_, entry)| *entry));
+            prune(&mut list);
+            let key = Span::push(&mut exact.keys, &group[0].0);
+            let bucket = Bucket { key, entries: Span::push(&mut exact.entries, &list) };
+            let keys = &exact.keys;
+            exact.table.insert_unique(hash(&group[0].0), bucket, |own| hash(own.key.of(keys)));
+        }
+        exact.keys.shrink_to_fit();
+        exact.entries.shrink_to_fit();
+        exact
+    }
+
+    #[inline]
+    fn get(&self, key: &[u8], hash: u64) -> &[Entry] {
+        match self.table.find(hash, |bucket| bucket.key.of(&self.keys) == key) {
+            Some(bucket) => bucket.entries.of(&self.entries),
+            None => &[],
+        }
+    }
+
+    fn heap(&self) -> usize {
+        self.table.allocation_size()
+            + self.keys.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+    }
+}

@@ -1,0 +1,200 @@
+//! A set of rules by program: the first one that holds, without trying each. Pure.
+
+use super::criteria::Person;
+use super::exe::{Candidate, ExeIndex};
+use super::{Facts, Rule, RuleId};
+
+/// How many rules with an executable are cheaper to try one by one than to look up: up to here an
+/// index is one short list, and most users' plans are.
+const FEW: usize = 4;
+
+/// What remains to be tested of a rule when it is met in an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Residue(u8);
+
+impl Residue {
+    /// Nothing: the rule holds.
+    pub(super) const NOTHING: Self = Self(0);
+    /// The executable must be the host's.
+    pub(super) const ON_HOST: Self = Self(1);
+    /// A user that the rule excludes.
+    pub(super) const NOT_USERS: Self = Self(2);
+    /// A group that the rule excludes.
+    pub(super) const NOT_GROUPS: Self = Self(4);
+    /// An executable that the rule excludes.
+    pub(super) const NOT_EXES: Self = Self(8);
+    /// The rule's groups.
+    pub(super) const GROUPS: Self = Self(16);
+    /// The rule's executables. The highest bit, so that of two entries of one rule the one that
+    /// asks less comes first.
+    pub(super) const EXES: Self = Self(32);
+
+    #[inline]
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[must_use]
+    pub(super) fn with(self, other: Self, given: bool) -> Self {
+        if given { Self(self.0 | other.0) } else { self }
+    }
+
+    #[must_use]
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The tests below `not` that a rule gives.
+    pub(super) fn of_not(rule: &Rule) -> Self {
+        Self::NOTHING
+            .with(Self::NOT_USERS, !rule.not.users.is_empty())
+            .with(Self::NOT_GROUPS, !rule.not.groups.is_empty())
+            .with(Self::NOT_EXES, !rule.not.exes.is_empty())
+    }
+}
+
+/// A rule in a list. Lists are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) id: RuleId,
+    pub(super) residue: Residue,
+}
+
+/// One question, with what all indexes that are asked need.
+#[derive(Clone, Copy)]
+pub(super) struct Query<'a> {
+    pub(super) rules: &'a [Rule],
+    pub(super) facts: &'a Facts<'a>,
+    pub(super) person: Person<'a>,
+}
+
+impl Query<'_> {
+    /// The first rule of a list that holds, if it comes before `best`; else `best`.
+    #[inline]
+    pub(super) fn first_of(&self, list: &[Entry], best: u32) -> u32 {
+        for entry in list {
+            if entry.id.0 >= best {
+                break;
+            }
+            if entry.residue == Residue::NOTHING || self.rest_holds(*entry) {
+                return entry.id.0;
+            }
+        }
+        best
+    }
+
+    fn rest_holds(&self, entry: Entry) -> bool {
+        let Some(rule) = self.rules.get(entry.id.0 as usize) else { return false };
+        let (rest, person, facts) = (entry.residue, &self.person, self.facts);
+        let on_host = facts.exe.is_some_and(|exe| exe.on_host);
+        (on_host || !rest.has(Residue::ON_HOST))
+            && (!rest.has(Residue::EXES) || rule.exe_holds(facts))
+            && (!rest.has(Residue::GROUPS) || rule.when.groups_hold(facts.gid, person))
+            && !(rest.has(Residue::NOT_USERS) && rule.not.users_hold(person))
+            && !(rest.has(Residue::NOT_GROUPS) && rule.not.groups_hold(facts.gid, person))
+            && !(rest.has(Residue::NOT_EXES) && rule.exe_excluded(facts))
+    }
+}
+
+/// Sorts a list whose rules all hold for one key, and drops what can never be reached: after a rule
+/// that always holds nothing is, after one that holds for the host's files only those that do not
+/// ask for the host.
+pub(super) fn prune(list: &mut Vec<Entry>) {
+    list.sort_unstable();
+    list.dedup_by_key(|entry| entry.id);
+    let mut host_taken = false;
+    let mut all_taken = false;
+    list.retain(|entry| {
+        let taken = all_taken || host_taken && entry.residue.has(Residue::ON_HOST);
+        all_taken |= entry.residue == Residue::NOTHING;
+        host_taken |= entry.residue == Residue::ON_HOST;
+        !taken
+    });
+}
+
+/// A set of rules.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// The rules that are tried one by one: those without an executable, or all when they are few.
+    list: Box<[Entry]>,
+    exes: Option<Box<ExeIndex>>,
+    /// The first rule that asks for an executable, `u32::MAX` if none does.
+    first_exe: u32,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { list: Box::default(), exes: None, first_exe: u32::MAX }
+    }
+}
+
+impl Index {
+    /// `entries` say what is left to test besides the executables under `when`.
+    pub(super) fn build(rules: &[Rule], mut entries: Vec<Entry>) -> Self {
+        entries.sort_unstable();
+        entries.dedup_by_key(|entry| entry.id);
+        let asks_when = |entry: &Entry| !rules[entry.id.0 as usize].when.exes.is_empty();
+        let always = |entry: &Entry| entry.residue == Residue::NOTHING && !asks_when(entry);
+        if let Some(last) = entries.iter().position(always) {
+            entries.truncate(last + 1);
+        }
+        let asks = |entry: &&Entry| asks_when(entry) || entry.residue.has(Residue::NOT_EXES);
+        let first_exe = entries.iter().find(asks).map_or(u32::MAX, |entry| entry.id.0);
+        let (exes, mut list): (Vec<_>, Vec<_>) = entries.into_iter().partition(asks_when);
+        if exes.len() > FEW {
+            let exes = Some(Box::new(ExeIndex::build(rules, &exes)));
+            return Self { list: list.into(), exes, first_exe };
+        }
+        list.extend(exes.iter().map(|entry| Entry {
+            residue: entry.residue.without(Residue::ON_HOST).with(Residue::EXES, true),
+            ..*entry
+        }));
+        list.sort_unstable();
+        Self { list: list.into(), exes: None, first_exe }
+    }
+
+    /// The first rule that asks for an executable, `u32::MAX` if none does.
+    pub(super) fn first_exe(&self) -> u32 {
+        self.first_exe
+    }
+
+    /// The last rule of the set when it always holds: nothing after it can be reached.
+    pub(super) fn end(&self) -> u32 {
+        match self.list.last() {
+            Some(entry) if entry.residue == Residue::NOTHING => entry.id.0,
+            Some(_) | None => u32::MAX,
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap(&self) -> usize {
+        let exes = self.exes.as_ref().map_or(0, |exes| size_of::<ExeIndex>() + exes.heap());
+        size_of_val(&*self.list) + exes
+    }
+
+    /// The first rule that holds among those tried one by one, if it comes before `best`.
+    #[inline]
+    pub(super) fn first_listed(&self, query: &Query<'_>, best: u32) -> u32 {
+        query.first_of(&self.list, best)
+    }
+
+    /// Whether a rule before `best` has to be looked up.
+    #[inline]
+    pub(super) fn files_before(&self, best: u32) -> bool {
+        self.exes.is_some() && self.first_exe < best
+    }
+
+    /// The first rule that holds among those looked up, if it comes before `best`.
+    #[inline]
+    pub(super) fn first_of_exe(
+        &self,
+        query: &Query<'_>,
+        candidate: &Candidate<'_>,
+        best: u32,
+    ) -> u32 {
+        match &self.exes {
+            Some(exes) if self.first_exe < best => exes.first(query, candidate, best),
+            Some(_) | None => best,
+        }
+    }
+}

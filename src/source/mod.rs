@@ -1,0 +1,4 @@
+//! Where looks come from: the kernel's events and scans of `/proc`.
+
+pub mod connector;
+pub mod scan;

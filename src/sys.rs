@@ -1,0 +1,399 @@
+//! The only unsafe code: system calls that no crate of ours wraps, or wraps only with an allocation
+//! on the hot path. Each function is safe to call with any argument.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::{size_of, size_of_val, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::ptr;
+
+use crate::event::Nanos;
+use crate::event::wire::DATAGRAM;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// `CLOCK_MONOTONIC` now.
+pub fn monotonic() -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the call to fill; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Nanos(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
+/// A netlink socket for the proc connector. `netlink-sys` creates it; it is taken over at once,
+/// because that crate's `Socket` can be cloned and then closes its descriptor twice.
+///
+/// # Errors
+/// As socket(2): without `CONFIG_CONNECTOR` it is `EPROTONOSUPPORT`.
+pub fn connector_socket() -> io::Result<OwnedFd> {
+    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_CONNECTOR)?;
+    socket.set_non_blocking(true)?;
+    socket.set_no_enobufs(true)?;
+    // SAFETY: `into_raw_fd` gives up the only owner of an open descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) })
+}
+
+fn set_option<T>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(value)).unwrap_or(0);
+    // SAFETY: the pointer and length describe `value`, which the kernel only reads.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, ptr::from_ref(value).cast(), length)
+    })
+    .map(drop)
+}
+
+/// Binds a netlink socket to a multicast group, with a port number of the kernel's choice.
+///
+/// # Errors
+/// As bind(2): `ECONNREFUSED` in a network namespace other than the first.
+pub fn bind_netlink(fd: BorrowedFd<'_>, group: u32) -> io::Result<()> {
+    let address = netlink_address(group);
+    let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
+    // SAFETY: the pointer and length describe `address`, which the kernel only reads.
+    check(unsafe { libc::bind(fd.as_raw_fd(), ptr::from_ref(&address).cast(), length) }).map(drop)
+}
+
+fn netlink_address(groups: u32) -> libc::sockaddr_nl {
+    // SAFETY: sockaddr_nl is plain integers, for which zero is a value.
+    let mut address: libc::sockaddr_nl = unsafe { zeroed() };
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    address.nl_groups = groups;
+    address
+}
+
+/// Sends a datagram to the kernel.
+///
+/// # Errors
+/// As sendto(2).
+pub fn send_netlink(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let address = netlink_address(0);
+    let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
+    // SAFETY: both pointers and lengths describe live objects, which the kernel only reads.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            ptr::from_ref(&address).cast(),
+            length,
+        )
+    };
+    check_size(sent).map(drop)
+}
+
+/// Asks for a receive buffer of `bytes` (the kernel doubles it): by `SO_RCVBUFFORCE`, or without
+/// `CAP_NET_ADMIN` as much as `rmem_max` allows. Returns whether it was forced.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<bool> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    if set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &value).is_ok() {
+        return Ok(true);
+    }
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &value)?;
+    Ok(false)
+}
+
+/// One classic BPF instruction: code, jump if true, jump if false, operand.
+pub type Instruction = (u16, u8, u8, u32);
+
+/// Attaches a classic BPF filter.
+///
+/// # Errors
+/// As setsockopt(2); `EINVAL` for a program that the kernel refuses.
+pub fn attach_filter(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let mut code: Vec<libc::sock_filter> =
+        program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let len = u16::try_from(code.len()).unwrap_or(0);
+    let filter = libc::sock_fprog { len, filter: code.as_mut_ptr() };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
+}
+
+/// Datagrams that this socket dropped since it was made (`SO_MEMINFO`, sk_drops): the only loss
+/// counter that is valid with a filter or mask.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut info = [0u32; SK_MEMINFO_DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or(0);
+    // SAFETY: the pointer and length describe `info`, which the kernel fills.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(info[SK_MEMINFO_DROPS])
+}
+
+/// Datagrams read by one system call.
+const AT_ONCE: usize = 64;
+/// Room for one datagram; a longer one is cut and, by its flag, refused.
+const SLOT: usize = DATAGRAM.next_multiple_of(16);
+
+/// Buffers for reading many datagrams by one system call.
+pub struct Mailbox {
+    slots: Box<[[u8; SLOT]; AT_ONCE]>,
+    senders: Box<[libc::sockaddr_nl; AT_ONCE]>,
+}
+
+/// One datagram and what the kernel says of it.
+pub struct Datagram<'a> {
+    /// Its bytes, as many as fitted.
+    pub bytes: &'a [u8],
+    /// From the kernel itself (port 0, netlink family, whole address), and not cut.
+    pub trusted: bool,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            slots: Box::new([[0; SLOT]; AT_ONCE]),
+            senders: Box::new([netlink_address(0); AT_ONCE]),
+        }
+    }
+}
+
+impl Mailbox {
+    /// Reads what waits in `fd`, up to a bound, and hands each datagram to `take`. Never blocks.
+    /// Returns how many were read: less than [`Mailbox::capacity`] means that the socket was empty.
+    ///
+    /// # Errors
+    /// As recvmmsg(2), but an empty socket is 0.
+    pub fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        mut take: impl FnMut(Datagram<'_>),
+    ) -> io::Result<usize> {
+        // SAFETY: iovec and mmsghdr are plain integers and pointers, for which zero is a value.
+        let mut parts: [libc::iovec; AT_ONCE] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut headers: [libc::mmsghdr; AT_ONCE] = unsafe { zeroed() };
+        for (index, header) in headers.iter_mut().enumerate() {
+            parts[index].iov_base = self.slots[index].as_mut_ptr().cast();
+            parts[index].iov_len = SLOT;
+            header.msg_hdr.msg_iov = &raw mut parts[index];
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = (&raw mut self.senders[index]).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        }
+        // SAFETY: every header points to a live slot, iovec and address of the stated sizes.
+        let received = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                AT_ONCE as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        let count = match check(received) {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        for (index, header) in headers.iter().enumerate().take(count) {
+            let sender = &self.senders[index];
+            let whole = header.msg_hdr.msg_namelen as usize == size_of::<libc::sockaddr_nl>();
+            let trusted = whole
+                && i32::from(sender.nl_family) == libc::AF_NETLINK
+                && sender.nl_pid == 0
+                && header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+            let bytes = &self.slots[index][..SLOT.min(header.msg_len as usize)];
+            take(Datagram { bytes, trusted });
+        }
+        Ok(count)
+    }
+
+    /// Datagrams that one [`Self::receive`] reads at most.
+    pub const fn capacity() -> usize {
+        AT_ONCE
+    }
+}
+
+/// Reads a symbolic link into `buffer`, without allocating. A target that fills the whole buffer may
+/// be cut.
+///
+/// # Errors
+/// As readlinkat(2).
+pub fn read_link<'b>(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    buffer: &'b mut [u8],
+) -> io::Result<&'b [u8]> {
+    // SAFETY: `path` ends with NUL and the pointer and length describe `buffer`.
+    let length = unsafe {
+        libc::readlinkat(dir.as_raw_fd(), path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    };
+    Ok(&buffer[..check_size(length)?])
+}
+
+/// A pidfd of a living process (Linux 5.3).
+///
+/// # Errors
+/// `ESRCH` when there is none, `ENOSYS` on an old kernel, `EINVAL` for a thread that leads no group.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_pidfd_open, libc::pid_t::try_from(pid).unwrap_or(-1), 0) };
+    let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the kernel just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the process of a pidfd still exists (as a zombie it does).
+pub fn pidfd_alive(pidfd: BorrowedFd<'_>) -> bool {
+    // SAFETY: integers and a null siginfo, which the call allows.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            0,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// `struct pidfd_info` in its first published form (64 bytes; `linux/pidfd.h` of Linux 6.13).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    ruid: u32,
+    rgid: u32,
+    euid: u32,
+    egid: u32,
+    suid: u32,
+    sgid: u32,
+    fsuid: u32,
+    fsgid: u32,
+    exit_code: i32,
+}
+
+/// What `PIDFD_GET_INFO` says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Effective user id.
+    pub euid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Id of its v2 cgroup: the inode number of the directory. 0 when the kernel did not say.
+    pub cgroup: u64,
+}
+
+/// Asks the kernel for the facts of a process (Linux 6.13). `None` when it has been reaped.
+///
+/// # Errors
+/// `ENOTTY` or `EINVAL` on an older kernel.
+pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
+    const CREDENTIALS: u64 = 2;
+    const CGROUP: u64 = 4;
+    // _IOWR(0xFF, 11, struct pidfd_info)
+    const REQUEST: libc::c_ulong =
+        (3 << 30) | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
+    let mut info = PidfdInfo { mask: CREDENTIALS | CGROUP, ..PidfdInfo::default() };
+    // SAFETY: the request number carries the size of `info`, which the kernel fills.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), REQUEST as _, &raw mut info) };
+    if let Err(error) = check(result) {
+        return if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) };
+    }
+    if info.mask & CREDENTIALS == 0 {
+        return Ok(None);
+    }
+    let cgroup = if info.mask & CGROUP == 0 { 0 } else { info.cgroup };
+    Ok(Some(ProcessInfo { euid: info.euid, egid: info.egid, cgroup }))
+}
+
+/// Gives memory that was freed back to the system.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes an integer; glibc locks its own arenas.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The descriptor of standard input, output or error, whether it is open or not.
+pub fn standard_error() -> BorrowedFd<'static> {
+    static STDERR: std::sync::LazyLock<io::Stderr> = std::sync::LazyLock::new(io::stderr);
+    STDERR.as_fd()
+}
+
+/// Mounts of the v2 hierarchy: turns `favordynmods` on. One way on Linux 6.18 and later.
+///
+/// # Errors
+/// As mount(2).
+pub fn remount_favordynmods(mount_point: &CStr) -> io::Result<()> {
+    // SAFETY: all pointers are NUL-terminated strings that live through the call, or null.
+    check(unsafe {
+        libc::mount(
+            ptr::null(),
+            mount_point.as_ptr(),
+            ptr::null(),
+            libc::MS_REMOUNT,
+            c"favordynmods".as_ptr().cast(),
+        )
+    })
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_runs() {
+        let first = monotonic();
+        assert!(monotonic() >= first && first > Nanos(0));
+    }
+
+    #[test]
+    fn our_own_pidfd_is_alive() {
+        let pidfd = pidfd_open(std::process::id()).unwrap();
+        assert!(pidfd_alive(pidfd.as_fd()));
+    }
+
+    #[test]
+    fn pidfd_info_agrees_with_the_libc_or_is_unknown_here() {
+        let pidfd = pidfd_open(std::process::id()).unwrap();
+        if let Ok(info) = pidfd_info(pidfd.as_fd()) {
+            assert_eq!(info.unwrap().euid, nix::unistd::geteuid().as_raw());
+        }
+    }
+
+    #[test]
+    fn a_reaped_process_is_gone() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(!pidfd_alive(pidfd.as_fd()));
+        if let Ok(info) = pidfd_info(pidfd.as_fd()) {
+            assert_eq!(info, None);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Threads that may wait, so that the hot thread need not: one reads rules and asks the name service,
+//! one looks closer at programs. Questions go out and answers come back over channels; an eventfd
+//! wakes the loop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::event::batch::Look;
+use crate::event::{Nanos, Uid};
+use crate::policy::{Policy, User};
+use crate::program::{self, Program};
+use crate::sys;
+
+/// Closer looks that can wait. One that does not fit is answered by the next scan.
+const CLOSER_LOOKS: usize = 4096;
+
+/// A closer look that takes longer than this hangs: the next gets another thread.
+const HANGS_NS: u64 = 1_000_000_000;
+/// Threads for closer looks at most. With all of them hanging, scripts and foreign paths are not
+/// recognised any more; everything else goes on.
+const MOST_THREADS: usize = 8;
+
+/// What comes back.
+pub enum Answer {
+    /// Other rules, to be put into force.
+    Policy(Box<Policy>),
+    /// The rules have new errors and were not put into force; the errors are in the log.
+    Refused,
+    /// What is known of a user, by the rules of this generation.
+    User {
+        /// The policy that it belongs to.
+        generation: u64,
+        /// Who was asked for.
+        uid: Uid,
+        /// The answer.
+        user: User,
+    },
+    /// A closer look at a program; `None` when the process is gone or runs another by now.
+    Program {
+        /// The look that waited.
+        look: Look,
+        /// The answer.
+        program: Option<Program>,
+    },
+}
+
+/// What the hot thread can ask for.
+enum Question {
+    Reload(Reason),
+    Identify(u64, Uid),
+}
+
+/// Why rules are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The administrator asked, or a rule file changed: a set with new errors is not put into force.
+    Rules,
+    /// Users or groups changed. A name that is unknown now is no reason to keep old numbers.
+    Names,
+}
+
+/// Reads rules and asks the name service; what the rule thread is made of.
+pub trait Office: Send + 'static {
+    /// The rules as they are now; `None` when they have new errors (which are in the log).
+    fn reload(&mut self, reason: Reason) -> Option<Box<Policy>>;
+    /// What is known of a user; `None` when `generation` is not that of the last policy.
+    fn identify(&mut self, generation: u64, uid: Uid) -> Option<User>;
+}
+
+/// The hot thread's side.
+pub struct Desk {
+    questions: Sender<Question>,
+    closer: Sender<(Look, Box<[u8]>)>,
+    answers: Receiver<Answer>,
+    bell: Arc<EventFd>,
+    programs: Programs,
+}
+
+/// The threads for closer looks.
+struct Programs {
+    looks: Receiver<(Look, Box<[u8]>)>,
+    counter: Counter,
+    threads: usize,
+    /// Asked and not answered.
+    open: u64,
+    /// When the last answer came, or the first question after a pause.
+    progress: Nanos,
+}
+
+#[derive(Clone)]
+struct Counter {
+    answers: Sender<Answer>,
+    bell: Arc<EventFd>,
+}
+
+impl Counter {
+    /// Hands an answer over. Both fail only when the hot thread ended.
+    fn answer(&self, answer: Answer) -> bool {
+        self.answers.send(answer).is_ok() && self.bell.write(1).is_ok()
+    }
+}
+
+impl Desk {
+    /// Starts both threads.
+    ///
+    /// # Errors
+    /// No thread or eventfd can be made.
+    pub fn open(office: impl Office) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let (questions, asked) = unbounded();
+        let (closer, looks) = bounded(CLOSER_LOOKS);
+        let (sender, answers) = unbounded();
+        let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
+        let other = counter.clone();
+        thread::Builder::new().name("rules".into()).spawn(move || {
+            serve(office, &asked, &counter);
+        })?;
+        let programs =
+            Programs { looks, counter: other, threads: 0, open: 0, progress: Nanos::default() };
+        Ok(Self { questions, closer, answers, bell, programs })
+    }
+
+    /// Asks for the rules as they are now.
+    pub fn reload(&self, reason: Reason) {
+        self.ask(Question::Reload(reason));
+    }
+
+    /// Asks who a user is.
+    pub fn identify(&self, generation: u64, uid: Uid) {
+        self.ask(Question::Identify(generation, uid));
+    }
+
+    /// Asks for a closer look at a program. `false` when too many wait.
+    pub fn examine(&mut self, look: Look, exe: &[u8]) -> bool {
+        let now = sys::monotonic();
+        let programs = &mut self.programs;
+        let hangs = programs.open > 0 && now.since(programs.progress) > HANGS_NS;
+        if programs.threads == 0 || hangs && programs.threads < MOST_THREADS {
+            programs.hire();
+        }
+        if programs.open == 0 || hangs {
+            programs.progress = now;
+        }
+        let has_room = self.closer.try_send((look, exe.into())).is_ok();
+        self.programs.open += u64::from(has_room);
+        has_room
+    }
+
+    /// Takes note that a closer look was answered.
+    pub fn examined(&mut self) {
+        self.programs.open = self.programs.open.saturating_sub(1);
+        self.programs.progress = sys::monotonic();
+    }
+
+    fn ask(&self, question: Question) {
+        // The thread ends only with us.
+        if self.questions.send(question).is_err() {
+            ::log::error!("the thread that reads rules has ended");
+        }
+    }
+
+    /// What to poll.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// The answers that have come.
+    pub fn answers(&self) -> impl Iterator<Item = Answer> + '_ {
+        // Read first: an answer that comes later rings again. EAGAIN means that nobody rang.
+        let _rung = self.bell.read();
+        self.answers.try_iter()
+    }
+}
+
+impl Programs {
+    fn hire(&mut self) {
+        let (looks, counter) = (self.looks.clone(), self.counter.clone());
+        let builder = thread::Builder::new().name("programs".into()).stack_size(256 * 1024);
+        match builder.spawn(move || examine(&looks, &counter)) {
+            Ok(_) => self.threads += 1,
+            Err(error) => ::log::error!("cannot start a thread to look at programs: {error}"),
+        }
+        if self.threads > 1 {
+            ::log::warn!("looking at a program hangs; going on with thread {}", self.threads);
+        }
+    }
+}
+
+fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter) {
+    while let Ok(question) = asked.recv() {
+        let answer = match question {
+            Question::Reload(reason) => {
+                office.reload(reason).map_or(Some(Answer::Refused), |p| Some(Answer::Policy(p)))
+            }
+            Question::Identify(generation, uid) => {
+                office.identify(generation, uid).map(|user| Answer::User { generation, uid, user })
+            }
+        };
+        if answer.is_some_and(|answer| !counter.answer(answer)) {
+            return;
+        }
+    }
+}
+
+fn examine(looks: &Receiver<(Look, Box<[u8]>)>, counter: &Counter) {
+    while let Ok((look, exe)) = looks.recv() {
+        let program = program::examine(look.pid, &exe);
+        if !counter.answer(Answer::Program { look, program }) {
+            return;
+        }
+    }
+}

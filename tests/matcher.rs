@@ -1,0 +1,372 @@
+//! The compiled matcher against the reference, and what each criterion means.
+#![allow(clippy::unwrap_used)]
+
+mod reference;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cgruled::event::{Gid, Uid};
+use cgruled::rules::glob::Glob;
+use cgruled::rules::matcher::Matcher;
+use cgruled::rules::names::Identity;
+use cgruled::rules::{
+    Action, Criteria, Exe, ExeTest, Facts, GroupTest, Origin, Rule, RuleId, UserTest,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn rule(when: Criteria, not: Criteria, exe_anywhere: bool) -> Rule {
+    let origin =
+        Origin { file: Arc::from(Path::new("/etc/cgruled/rules.d/50-test.toml")), line: 1 };
+    Rule { name: Arc::from("test"), origin, when, not, exe_anywhere, action: Action::Ignore }
+}
+
+fn glob(text: &str) -> Glob {
+    Glob::parse(text.as_bytes()).unwrap()
+}
+
+// The alphabets are small so that rules collide: same ids, same paths, same first letters.
+
+fn user_test() -> impl Strategy<Value = UserTest> {
+    prop_oneof![
+        3 => (0..6u32).prop_map(|uid| UserTest::Ids(Uid(uid), Uid(uid))),
+        2 => (0..6u32, 0..40u32).prop_map(|(uid, width)| UserTest::Ids(Uid(uid), Uid(uid + width))),
+        2 => select(vec!["*", "**", "u*", "u1", "u[23]", "?4", "*5"])
+            .prop_map(|text| UserTest::Glob(glob(text))),
+        1 => Just(UserTest::Name("u1".to_owned())),
+    ]
+}
+
+fn group_test() -> impl Strategy<Value = GroupTest> {
+    prop_oneof![
+        3 => (0..5u32).prop_map(|gid| GroupTest::Ids(Gid(gid), Gid(gid))),
+        3 => (0..5u32, select(vec![0, 1, 3, 15, 16, 40, u32::MAX - 8]))
+            .prop_map(|(gid, width)| GroupTest::Ids(Gid(gid), Gid(gid + width))),
+        1 => Just(GroupTest::Ids(Gid(3), Gid(2))),
+    ]
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    vec(select(vec!["a", "b", "ab", "aa", "usr", "ba.so"]), 1..4)
+        .prop_map(|parts| format!("/{}", parts.join("/")).into_bytes())
+}
+
+fn exe_test() -> impl Strategy<Value = ExeTest> {
+    let part = || select(vec!["a", "b", "*", "**", "?", "[ab]", "/", "usr/", "\\a", "*b", ".so"]);
+    let text = move || vec(part(), 1..5).prop_map(|parts| glob(&parts.concat()));
+    let below = move || vec(part(), 0..5).prop_map(|parts| glob(&format!("/{}", parts.concat())));
+    prop_oneof![
+        path().prop_map(ExeTest::Path),
+        below().prop_map(ExeTest::PathGlob),
+        text().prop_map(ExeTest::PathGlob),
+        select(vec!["a", "b", "ab", "aa"]).prop_map(|base| ExeTest::Base(base.into())),
+        text().prop_map(ExeTest::BaseGlob),
+    ]
+}
+
+/// Each kind is given in `weight` of 10 criteria.
+fn criteria(weight: u32) -> impl Strategy<Value = Criteria> {
+    fn list<T: std::fmt::Debug + 'static>(
+        weight: u32,
+        test: impl Strategy<Value = T> + 'static,
+    ) -> BoxedStrategy<Vec<T>> {
+        prop_oneof![
+            10 - weight => Just(()).prop_map(|()| Vec::new()),
+            weight => vec(test, 1..3),
+        ]
+        .boxed()
+    }
+    (list(weight, user_test()), list(weight, group_test()), list(weight + 2, exe_test()))
+        .prop_map(|(users, groups, exes)| Criteria { users, groups, exes })
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    (criteria(4), criteria(1), prop::bool::weighted(0.3)).prop_map(|(when, mut not, anywhere)| {
+        // A rule for everybody in every set would leave little of the rest to test.
+        if when.is_empty() {
+            not.users.push(UserTest::Ids(Uid(0), Uid(4)));
+        }
+        rule(when, not, anywhere)
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    who: Identity,
+    gid: Gid,
+    exe: Option<(Vec<u8>, bool)>,
+    invoked: Option<Vec<u8>>,
+}
+
+impl Process {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            uid: self.who.uid,
+            gid: self.gid,
+            exe: self.exe.as_ref().map(|(path, on_host)| Exe { path, on_host: *on_host }),
+            invoked: self.invoked.as_deref(),
+        }
+    }
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    let listed = vec((0..5u32).prop_map(Gid), 0..3).prop_map(|mut gids| {
+        gids.sort();
+        gids.dedup();
+        gids
+    });
+    let who = (0..7u32, any::<bool>(), listed).prop_map(|(uid, named, listed_in)| Identity {
+        uid: Uid(uid),
+        name: named.then(|| format!("u{uid}")),
+        listed_in,
+    });
+    let exe = prop::option::weighted(0.9, (path(), prop::bool::weighted(0.7)));
+    (who, 0..6u32, exe, prop::option::weighted(0.3, path()))
+        .prop_map(|(who, gid, exe, invoked)| Process { who, gid: Gid(gid), exe, invoked })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decides_as_the_reference_does(
+        rules in vec(any_rule(), 0..40),
+        processes in vec(process(), 1..12),
+    ) {
+        let matcher = Matcher::compile(Arc::from(rules));
+        for process in &processes {
+            let plan = matcher.plan(&process.who);
+            let expected = reference::first_match(matcher.rules(), &process.who, &process.facts());
+            prop_assert_eq!(matcher.decide(&plan, &process.facts()), expected, "{:?}", process);
+        }
+    }
+
+    /// The protocol of the engine: decide with less, ask, read more only if told to.
+    #[test]
+    fn facts_that_are_not_asked_for_change_nothing(
+        rules in vec(any_rule(), 0..12),
+        process in process(),
+    ) {
+        let matcher = Matcher::compile(Arc::from(rules));
+        let plan = matcher.plan(&process.who);
+        let all = process.facts();
+        let decision = matcher.decide(&plan, &all);
+        for less in [Facts { exe: None, ..all }, Facts { invoked: None, ..all }] {
+            let early = matcher.decide(&plan, &less);
+            if !matcher.asks_exe(&plan, all.gid, early) {
+                prop_assert_eq!(early, decision);
+            }
+        }
+    }
+
+    #[test]
+    fn without_questions_an_identity_is_its_number(
+        rules in vec(any_rule(), 0..3),
+        process in process(),
+    ) {
+        let matcher = Matcher::compile(Arc::from(rules));
+        let bare = Identity { uid: process.who.uid, name: None, listed_in: Vec::new() };
+        if !matcher.asks_identity() {
+            let (full, bare) = (matcher.plan(&process.who), matcher.plan(&bare));
+            let facts = process.facts();
+            prop_assert_eq!(matcher.decide(&full, &facts), matcher.decide(&bare, &facts));
+        }
+    }
+}
+
+/// What one line of a table of cases asks and expects.
+struct Case<'a> {
+    uid: u32,
+    gid: u32,
+    exe: Option<(&'a str, bool)>,
+    invoked: Option<&'a str>,
+    rule: Option<u32>,
+}
+
+/// Decides each case by both implementations. User 1 is called `alice` and listed in group 7.
+fn check(rules: Vec<Rule>, cases: &[Case<'_>]) {
+    let matcher = Matcher::compile(Arc::from(rules));
+    for (n, case) in cases.iter().enumerate() {
+        let alice = case.uid == 1;
+        let who = Identity {
+            uid: Uid(case.uid),
+            name: alice.then(|| "alice".to_owned()),
+            listed_in: if alice { vec![Gid(7)] } else { Vec::new() },
+        };
+        let facts = Facts {
+            uid: who.uid,
+            gid: Gid(case.gid),
+            exe: case.exe.map(|(path, on_host)| Exe { path: path.as_bytes(), on_host }),
+            invoked: case.invoked.map(str::as_bytes),
+        };
+        let rule = case.rule.map(RuleId);
+        assert_eq!(reference::first_match(matcher.rules(), &who, &facts), rule, "reference {n}");
+        assert_eq!(matcher.decide(&matcher.plan(&who), &facts), rule, "matcher {n}");
+    }
+}
+
+const NOBODY: Case<'_> = Case { uid: 9, gid: 9, exe: None, invoked: None, rule: None };
+
+fn users(tests: &[UserTest]) -> Criteria {
+    Criteria { users: tests.to_vec(), ..Criteria::default() }
+}
+
+fn groups(first: u32, last: u32) -> Criteria {
+    Criteria { groups: vec![GroupTest::Ids(Gid(first), Gid(last))], ..Criteria::default() }
+}
+
+fn exes(tests: &[ExeTest]) -> Criteria {
+    Criteria { exes: tests.to_vec(), ..Criteria::default() }
+}
+
+fn base(name: &str) -> ExeTest {
+    ExeTest::Base(name.into())
+}
+
+fn nothing() -> Criteria {
+    Criteria::default()
+}
+
+#[test]
+fn the_first_rule_wins_whatever_it_asks() {
+    let everything = Criteria {
+        users: vec![UserTest::Ids(Uid(1), Uid(1))],
+        groups: vec![GroupTest::Ids(Gid(5), Gid(5))],
+        exes: vec![base("vim")],
+    };
+    let rules = vec![
+        rule(everything, nothing(), false),
+        rule(exes(&[base("vim")]), nothing(), false),
+        rule(groups(5, 5), nothing(), false),
+        rule(users(&[UserTest::Ids(Uid(1), Uid(3))]), nothing(), false),
+        rule(nothing(), nothing(), false),
+        rule(nothing(), nothing(), false),
+    ];
+    let vim = Some(("/usr/bin/vim", true));
+    check(
+        rules,
+        &[
+            Case { uid: 1, gid: 5, exe: vim, rule: Some(0), ..NOBODY },
+            Case { uid: 1, gid: 6, exe: vim, rule: Some(1), ..NOBODY },
+            Case { uid: 1, gid: 5, rule: Some(2), ..NOBODY },
+            Case { uid: 3, gid: 6, rule: Some(3), ..NOBODY },
+            Case { rule: Some(4), ..NOBODY },
+        ],
+    );
+}
+
+#[test]
+fn a_user_without_a_name_is_matched_by_stars_alone() {
+    let rules = vec![
+        rule(users(&[UserTest::Glob(glob("a*"))]), nothing(), false),
+        rule(users(&[UserTest::Glob(glob("?*"))]), nothing(), false),
+        rule(users(&[UserTest::Glob(glob("*"))]), nothing(), false),
+    ];
+    check(
+        rules,
+        &[Case { uid: 1, rule: Some(0), ..NOBODY }, Case { uid: 2, rule: Some(2), ..NOBODY }],
+    );
+}
+
+#[test]
+fn a_group_is_the_process_s_or_one_that_lists_the_user() {
+    let rules =
+        vec![rule(groups(7, 7), nothing(), false), rule(groups(100, 5000), nothing(), false)];
+    check(
+        rules,
+        &[
+            Case { uid: 1, rule: Some(0), ..NOBODY },
+            Case { uid: 2, gid: 7, rule: Some(0), ..NOBODY },
+            Case { uid: 2, gid: 99, ..NOBODY },
+            Case { uid: 2, gid: 100, rule: Some(1), ..NOBODY },
+            Case { uid: 2, gid: 5000, rule: Some(1), ..NOBODY },
+            Case { uid: 2, gid: 5001, ..NOBODY },
+        ],
+    );
+}
+
+#[test]
+fn an_executable_counts_on_the_host_or_where_the_rule_says_anywhere() {
+    let rules = vec![
+        rule(exes(&[ExeTest::Path(b"/usr/bin/vim".into())]), nothing(), false),
+        rule(exes(&[ExeTest::Path(b"/usr/bin/vim".into())]), nothing(), true),
+        rule(exes(&[base("run.py")]), nothing(), false),
+    ];
+    let (here, there) = (Some(("/usr/bin/vim", true)), Some(("/usr/bin/vim", false)));
+    let python = |on_host| Some(("/usr/bin/python3", on_host));
+    let script = Some("/opt/run.py");
+    check(
+        rules,
+        &[
+            Case { exe: here, rule: Some(0), ..NOBODY },
+            Case { exe: there, rule: Some(1), ..NOBODY },
+            Case { exe: python(true), invoked: script, rule: Some(2), ..NOBODY },
+            Case { exe: python(false), invoked: script, ..NOBODY },
+            Case { exe: None, invoked: script, ..NOBODY },
+        ],
+    );
+}
+
+#[test]
+fn an_excluded_executable_is_excluded_from_any_namespace() {
+    let rules = vec![rule(users(&[UserTest::Ids(Uid(2), Uid(2))]), exes(&[base("backup")]), false)];
+    let backup = |on_host| Some(("/usr/sbin/backup", on_host));
+    check(
+        rules,
+        &[
+            Case { uid: 2, exe: backup(true), ..NOBODY },
+            Case { uid: 2, exe: backup(false), ..NOBODY },
+            Case { uid: 2, exe: None, rule: Some(0), ..NOBODY },
+        ],
+    );
+}
+
+#[test]
+fn any_excluded_kind_is_enough() {
+    let not = Criteria {
+        users: vec![UserTest::Ids(Uid(3), Uid(3))],
+        groups: vec![GroupTest::Ids(Gid(7), Gid(7))],
+        exes: vec![base("vim")],
+    };
+    let rules = vec![rule(nothing(), not, false)];
+    check(
+        rules,
+        &[
+            Case { rule: Some(0), ..NOBODY },
+            Case { uid: 3, ..NOBODY },
+            Case { uid: 1, ..NOBODY },
+            Case { gid: 7, ..NOBODY },
+            Case { exe: Some(("/vim", true)), ..NOBODY },
+        ],
+    );
+}
+
+#[test]
+fn executables_are_not_asked_for_when_no_rule_can_need_them() {
+    let one = |uid| users(&[UserTest::Ids(Uid(uid), Uid(uid))]);
+    let vim = Criteria { exes: vec![base("vim")], ..one(2) };
+    let rules = vec![rule(one(1), nothing(), false), rule(vim, nothing(), false)];
+    let matcher = Matcher::compile(Arc::from(rules));
+    assert!(!matcher.asks_identity());
+    let plan = |uid| matcher.plan(&Identity { uid: Uid(uid), name: None, listed_in: Vec::new() });
+    assert!(!matcher.asks_exe(&plan(1), Gid(0), Some(RuleId(0))));
+    assert!(!matcher.asks_exe(&plan(3), Gid(0), None));
+    assert!(matcher.asks_exe(&plan(2), Gid(0), None));
+}
+
+#[test]
+fn a_plan_for_a_user_whom_no_rule_names_is_a_few_words() {
+    let rules = (0..1000).map(|n| rule(groups(n, n), nothing(), false)).collect::<Vec<_>>();
+    let matcher = Matcher::compile(Arc::from(rules));
+    let who = Identity { uid: Uid(5), name: Some("eve".to_owned()), listed_in: Vec::new() };
+    assert!(matcher.plan(&who).size() <= 6 * size_of::<usize>());
+}
+
+#[test]
+fn a_matcher_can_be_made_on_one_thread_and_used_on_another() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Matcher>();
+    is_shared::<cgruled::rules::matcher::Plan>();
+}

@@ -1,0 +1,55 @@
+//! What a set of rules means, written to be read: every rule is tried in order.
+
+use cgruled::event::Gid;
+use cgruled::rules::names::Identity;
+use cgruled::rules::{Criteria, ExeTest, Facts, GroupTest, Rule, RuleId, UserTest, base_name};
+
+/// The first rule for which everything under `when` holds and nothing under `not` does.
+pub(crate) fn first_match(rules: &[Rule], who: &Identity, facts: &Facts<'_>) -> Option<RuleId> {
+    let position = rules.iter().position(|rule| holds(rule, who, facts))?;
+    u32::try_from(position).ok().map(RuleId)
+}
+
+fn holds(rule: &Rule, who: &Identity, facts: &Facts<'_>) -> bool {
+    let Rule { when, not, .. } = rule;
+    let counts = facts.exe.is_some_and(|exe| exe.on_host || rule.exe_anywhere);
+    (when.users.is_empty() || user_holds(when, who))
+        && (when.groups.is_empty() || group_holds(when, who, facts.gid))
+        && (when.exes.is_empty() || counts && exe_holds(when, facts))
+        && !user_holds(not, who)
+        && !group_holds(not, who, facts.gid)
+        && !exe_holds(not, facts)
+}
+
+fn user_holds(criteria: &Criteria, who: &Identity) -> bool {
+    criteria.users.iter().any(|test| match test {
+        UserTest::Name(_) => false,
+        UserTest::Ids(first, last) => *first <= who.uid && who.uid <= *last,
+        UserTest::Glob(glob) => match &who.name {
+            Some(name) => glob.matches(name.as_bytes()),
+            None => [&b"*"[..], b"**"].contains(&glob.as_bytes()),
+        },
+    })
+}
+
+fn group_holds(criteria: &Criteria, who: &Identity, gid: Gid) -> bool {
+    criteria.groups.iter().any(|test| match test {
+        GroupTest::Name(_) | GroupTest::Glob(_) => false,
+        GroupTest::Ids(first, last) => {
+            let within = |gid: &Gid| first <= gid && gid <= last;
+            within(&gid) || who.listed_in.iter().any(within)
+        }
+    })
+}
+
+fn exe_holds(criteria: &Criteria, facts: &Facts<'_>) -> bool {
+    let Some(exe) = facts.exe else { return false };
+    [Some(exe.path), facts.invoked].into_iter().flatten().any(|path| {
+        criteria.exes.iter().any(|test| match test {
+            ExeTest::Path(own) => own == path,
+            ExeTest::PathGlob(glob) => glob.matches(path),
+            ExeTest::Base(own) => own == base_name(path),
+            ExeTest::BaseGlob(glob) => glob.matches(base_name(path)),
+        })
+    })
+}
