@@ -64,7 +64,7 @@ fn sigterm_is_0_with_counters() {
     live.expect(&live.hold(&format!("uid {ALICE} {ALICE}")), "a");
     let counters = daemon.stop();
     assert_eq!(counters.get("placed"), 1, "{counters:?}");
-    assert_eq!(counters.get("lost"), 0, "{counters:?}");
+    assert_eq!(counters.get("lost_events"), 0, "{counters:?}");
 }
 
 /// The daemon in a namespace where the connector does not work. The actor's alarm ends it should it

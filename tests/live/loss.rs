@@ -30,7 +30,7 @@ fn survives_a_pause(settings: &Settings<'_>, must_lose: bool) {
     live.expect_all(ALICE, size, "alice");
     live.expect_all(BOB, count, "bob");
     let counters = daemon.stop();
-    let (lost, scans) = (counters.get("lost"), counters.get("scans"));
+    let (lost, scans) = (counters.get("lost_events"), counters.get("scans"));
     assert!(lost > 0 || !must_lose, "nothing was lost: {counters:?}");
     // The first scan is that of the start.
     assert!(lost == 0 || scans > 1, "lost {lost}, but no scan followed: {counters:?}");

@@ -71,30 +71,34 @@ fn a_group_that_was_removed_is_made_again() {
 #[test]
 fn who_is_taken_away_at_once_is_taken_back_once() {
     let Some(live) = Live::require() else { return };
-    let settings = Settings { config: "recheck = \"300ms\"\n", arguments: &[] };
-    let _daemon = live.daemon_with(ALICE_THERE, &settings);
+    let settings = Settings { config: "recheck = \"1s\"\n", arguments: &[] };
+    let daemon = live.daemon_with(ALICE_THERE, &settings);
     let actor = live.hold(&become_alice());
     live.expect(&actor, "there");
     live.ground.take_away(actor.subject);
     live.expect(&actor, "there");
     live.ground.take_away(actor.subject);
-    sleep(Duration::from_secs(1));
+    daemon.expect_log("is left there");
     live.expect_untouched(&actor);
+    let counters = daemon.stop();
+    assert_eq!(counters.get("taken_back"), 2, "{counters:?}");
+    assert_eq!(counters.get("given_up"), 1, "{counters:?}");
 }
 
 #[test]
 fn a_dry_run_moves_nobody() {
     let Some(live) = Live::require() else { return };
     let before = live.hold(&become_alice());
-    live.write_rules(ALICE_THERE);
     let settings = Settings { config: "", arguments: &["--dry-run"] };
     let daemon = live.daemon_with(ALICE_THERE, &settings);
     let after = live.hold(&become_alice());
-    sleep(Duration::from_secs(1));
     for actor in [&before, &after] {
+        daemon.expect_log(&format!("would move process {} of cgt-alice", actor.subject));
         let found = census::cgroup_of(actor.subject, "").unwrap();
         assert!(!live.ground.holds(&found), "moved to {found}");
     }
-    drop(daemon);
+    let counters = daemon.stop();
+    assert_eq!(counters.get("placed"), 0, "{counters:?}");
+    assert!(counters.get("would_place") >= 2, "{counters:?}");
     assert!(live.ground.residents().is_empty());
 }
