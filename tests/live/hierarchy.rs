@@ -11,9 +11,11 @@ fn alice_arrives_in(controllers: &[&str]) {
         println!("skipped: no v1 hierarchy for {name}");
         return;
     }
-    let rules = format!(
-        "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\ncontrollers = {controllers:?}\n"
-    );
+    let key = match controllers {
+        [] => String::new(),
+        names => format!("controllers = {names:?}\n"),
+    };
+    let rules = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n{key}");
     let _daemon = live.daemon(&rules);
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     for controller in controllers.iter().chain(&[""]) {

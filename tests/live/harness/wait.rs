@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// How long to wait for what takes microseconds on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks again and again; whether `condition` held before the deadline.
 pub(crate) fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
