@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB, CAROL};
-use crate::harness::{Live, Settings};
+use crate::harness::{Actor, Live, Settings};
 
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
@@ -55,4 +55,23 @@ fn a_fork_tree_with_a_tiny_receive_buffer_leaves_nobody_outside() {
         let size = tree.said("tree") as usize;
         live.expect_all(ALICE, size, "alice");
     }
+}
+
+/// With losses in every round each process is found by a scan or never: one that begins anew with
+/// every loss would never come past the first processes.
+#[test]
+fn scans_come_to_an_end_while_events_are_lost() {
+    let Some(live) = Live::require() else { return };
+    let mut crowd = live.actor(&format!("spawn 2000 uid {CAROL} {CAROL} hold"));
+    for _ in 0..2000 {
+        crowd.said("pid");
+    }
+    let daemon = live.daemon_with(RULES, &TINY);
+    let _floods = [0; 3].map(|_| live.actor(&format!("toggle 100000000 {ALICE} 0")));
+    let bobs: Vec<Actor> = (0..10).map(|_| live.hold(&format!("uid {BOB} {BOB}"))).collect();
+    for bob in &bobs {
+        live.expect(bob, "bob");
+    }
+    let counters = daemon.stop();
+    assert!(counters.get("lost_events") > 0, "{counters:?}");
 }
