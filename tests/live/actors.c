@@ -10,6 +10,7 @@
  *   spawn N          N children do the remaining steps, the parent waits for them
  *   vfork PATH ARGV0 a vforked child executes PATH with the remaining steps
  *   thread           a thread forks, its child does the remaining steps
+ *   thread-exec PATH ARGV0  a thread executes PATH with the remaining steps
  *   tree DEPTH WIDTH become the root of a fork tree, say "tree N" when all N live, hold
  *   orphans N U      N times: a child becomes U, forks and leaves; say "orphans N" when the
  *                    grandchildren live, hold
@@ -232,6 +233,27 @@ static void run_vforked(char *path, char **arguments)
 	_exit(0);
 }
 
+struct program {
+	char *path, **arguments;
+};
+
+static void *executing_thread(void *argument)
+{
+	struct program *program = argument;
+	execute(program->path, program->arguments);
+	return NULL;
+}
+
+static void thread_exec(char *path, char **arguments)
+{
+	struct program program = { path, arguments };
+	pthread_t id;
+	if (pthread_create(&id, NULL, executing_thread, &program) != 0)
+		die("pthread_create");
+	pthread_join(id, NULL);
+	_exit(0);
+}
+
 static void spawn(long n, char **rest)
 {
 	for (long i = 0; i < n; i++)
@@ -284,6 +306,9 @@ static void split(const char *word, char **step)
 	if (IS("exec")) {
 		path = next(&step);
 		execute(path, step);
+	} else if (IS("thread-exec")) {
+		path = next(&step);
+		thread_exec(path, step);
 	} else if (IS("vfork")) {
 		path = next(&step);
 		run_vforked(path, step);

@@ -1,6 +1,6 @@
 //! Processes that are born, or whose parents leave, faster than anybody can look.
 
-use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::user::{ALICE, BOB, CAROL, NAMELESS};
 use crate::harness::{Actor, Live, census, eventually, rounds};
 
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
@@ -59,6 +59,22 @@ fn no_orphan_of_several_spawners_at_once_is_outside() {
         });
         live.expect_all(ALICE, 1000, "alice");
         live.expect_all(BOB, 1000, "bob");
+    }
+}
+
+/// Who the user is must be asked elsewhere first: the rules mention names and he has none.
+#[test]
+fn no_orphan_of_a_user_nobody_asked_for_is_outside() {
+    let Some(live) = Live::require() else { return };
+    let rules = format!(
+        "[[rule]]\nuser = \"cgt-*\"\ngroup = \"cgt-team\"\ncgroup = \"team\"\n\
+         [[rule]]\nuser = \"{NAMELESS}\"\ncgroup = \"nameless\"\n"
+    );
+    for _ in 0..rounds() {
+        let _daemon = live.daemon(&rules);
+        let mut spawner = live.actor(&format!("orphans 500 {NAMELESS}"));
+        let count = spawner.said("orphans") as usize;
+        live.expect_all(NAMELESS, count, "nameless");
     }
 }
 

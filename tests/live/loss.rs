@@ -75,3 +75,20 @@ fn scans_come_to_an_end_while_events_are_lost() {
     let counters = daemon.stop();
     assert!(counters.get("lost_events") > 0, "{counters:?}");
 }
+
+/// Killed at any instant: there is nothing to repair but the places of those who came meanwhile.
+#[test]
+fn a_killed_daemon_is_made_good_by_the_next() {
+    let Some(live) = Live::require() else { return };
+    let tool = live.program("bin/tool");
+    let _storm = live.actor(&format!("uid {CAROL} {CAROL} storm 10000000 {tool}"));
+    for _ in 0..5 {
+        let daemon = live.daemon(RULES);
+        let mut tree = live.actor(&format!("uid {ALICE} {ALICE} tree 3 5"));
+        daemon.signal(Signal::SIGKILL);
+        let size = tree.said("tree") as usize;
+        drop(daemon);
+        let _next = live.daemon(RULES);
+        live.expect_all(ALICE, size, "alice");
+    }
+}

@@ -130,6 +130,28 @@ fn a_vforked_child_is_placed_on_its_exec() {
 }
 
 #[test]
+fn a_program_that_a_thread_executes_is_placed() {
+    let Some(live) = Live::require() else { return };
+    let path = live.program("bin/tool");
+    let _daemon = daemon(&live, "tool", "");
+    live.expect(&live.hold(&format!("uid {ALICE} {ALICE} thread-exec {path} tool")), "there");
+}
+
+/// A script is only known after a closer look; its children are born meanwhile.
+#[test]
+fn the_children_of_a_script_are_placed_with_it() {
+    let Some(live) = Live::require() else { return };
+    let interpreter = live.program("bin/interpreter");
+    let script = live.script("bin/work", &format!("#!{interpreter}\n"));
+    let _daemon = daemon(&live, "work", "");
+    for _ in 0..5 {
+        let mut tree = live.actor(&format!("{} tree 3 5", executes(&script, "work")));
+        let size = tree.said("tree") as usize;
+        live.expect_all(ALICE, size, "there");
+    }
+}
+
+#[test]
 fn a_replaced_program_that_still_runs_counts_as_its_path() {
     let Some(live) = Live::require() else { return };
     let path = live.program("bin/tool");
