@@ -37,7 +37,7 @@ use crate::rules::{Facts, RuleId};
 use crate::source::connector::Connector;
 use crate::source::scan::Scan;
 use crate::sys;
-use crate::worker::{Answer, Desk};
+use crate::worker::{Answer, Desk, Reason};
 
 /// Looks of one kind before the other kinds are served: about half a millisecond.
 const AT_ONCE: usize = 64;
@@ -119,13 +119,24 @@ impl Engine {
         self.connector.watch.as_fd()
     }
 
-    /// The rules in force.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    /// The descriptor that becomes readable when another thread has an answer.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.desk.bell()
+    }
+
+    /// Takes the answers of other threads.
+    pub fn take_answers(&mut self) {
+        let answers: Vec<Answer> = self.desk.answers().collect();
+        answers.into_iter().for_each(|answer| self.answer(answer));
+    }
+
+    /// Asks for the rules as they are now; they come as an answer.
+    pub fn reload(&self, reason: Reason) {
+        self.desk.reload(reason);
     }
 
     /// Puts other rules into force and places everybody by them.
-    pub fn adopt(&mut self, policy: Box<Policy>) {
+    fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
         self.placer.forget_groups();
         self.metrics.reloads.increment();
@@ -381,7 +392,7 @@ impl Engine {
     }
 
     /// Takes an answer of another thread.
-    pub fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Policy(policy) => self.adopt(policy),
             Answer::Refused => self.metrics.refused_reloads.increment(),

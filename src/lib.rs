@@ -9,13 +9,16 @@ pub mod event;
 pub mod rules;
 
 pub mod cgroup;
+pub mod daemon;
 pub mod engine;
+pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod placer;
 pub mod policy;
 pub mod process;
 pub mod program;
+pub mod rebuild;
 pub mod source;
 pub mod sys;
 pub mod worker;

@@ -16,12 +16,14 @@ pub(super) const CRITERIA_KEYS: [&str; 3] = ["user", "group", "exe"];
 const NO_ID: u32 = u32::MAX;
 
 /// What a name in a rule names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NameKind {
     /// A user.
     User,
     /// A group.
     Group,
+    /// The groups whose names match a pattern.
+    GroupPattern,
 }
 
 /// A user's or group's name in a rule, for complaints after the name service was asked.
@@ -51,8 +53,13 @@ pub(super) fn criteria(
         }
     }
     for (test, span) in &groups {
-        if let GroupTest::Name(name) = test {
-            mention(NameKind::Group, name, span, piece, mentions);
+        match test {
+            GroupTest::Name(name) => mention(NameKind::Group, name, span, piece, mentions),
+            GroupTest::Glob(glob) => {
+                let pattern = String::from_utf8_lossy(glob.as_bytes());
+                mention(NameKind::GroupPattern, &pattern, span, piece, mentions);
+            }
+            GroupTest::Ids(..) => {}
         }
     }
     Criteria { users: tests(users), groups: tests(groups), exes: tests(exes) }

@@ -78,19 +78,22 @@ pub(super) fn read(
         return None;
     }
     let path = parse_destination(key.get_ref(), key.span(), piece)?;
-    let errors = piece.report.errors();
     let mut settings = Vec::new();
     flatten(String::new(), value, &mut settings, piece);
-    if settings.is_empty() && piece.report.errors() == errors {
-        piece.warning(key.span(), "the table has no settings", "leave it out");
-    } else if piece.report.errors() == errors {
-        let message = "these settings are read but not applied by this version";
-        let help = "the group's rules join the hierarchies of the controllers named here";
-        piece.warning(key.span(), message, help);
-    }
     settings.sort_by_key(|setting| setting.span.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(key.span().start) };
     Some(GroupTable { path, settings, origin })
+}
+
+/// Says what becomes of a table that is right.
+pub(super) fn remark(key: &Spanned<DeString<'_>>, group: &GroupTable, piece: &mut Piece<'_, '_>) {
+    if group.settings.is_empty() {
+        piece.warning(key.span(), "the table has no settings", "leave it out");
+        return;
+    }
+    let message = "these settings are read but not applied by this version";
+    let help = "the group's rules join the hierarchies of the controllers named here";
+    piece.warning(key.span(), message, help);
 }
 
 /// `cpu.weight = 50` is a table in a table: put the words together again.

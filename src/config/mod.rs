@@ -5,7 +5,7 @@ mod criteria;
 pub mod daemon_toml;
 pub mod diagnostic;
 mod group_table;
-mod quantity;
+pub mod quantity;
 mod rule_table;
 pub mod rules_toml;
 mod sections;

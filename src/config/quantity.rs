@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A time as `100ms`, `10s`, `5m` or `1h`; `0` without a unit is none at all. Whole numbers only.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let scale = match unit {
         "us" => 1,

@@ -159,6 +159,7 @@ impl Reader<'_> {
                 piece.error_help(key.span(), message, "write all its settings in one table");
             }
             if let (Some(group), true) = (group, self.report.errors() == errors) {
+                group_table::remark(key, &group, &mut Piece::new(&mut self.report, offset));
                 self.groups.push(group);
             }
         }

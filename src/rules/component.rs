@@ -5,15 +5,17 @@ use std::fmt::{self, Write as _};
 /// Longest name of a directory, in bytes (`NAME_MAX`).
 pub(super) const NAME_MAX: usize = 255;
 /// Files of a cgroup begin with the name of their controller and a dot.
-const CONTROLLERS: [&str; 15] = [
+const CONTROLLERS: [&str; 17] = [
     "blkio",
     "cpu",
     "cpuacct",
     "cpuset",
     "devices",
+    "dmem",
     "freezer",
     "hugetlb",
     "io",
+    "irq",
     "memory",
     "misc",
     "net_cls",

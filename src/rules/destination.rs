@@ -316,3 +316,165 @@ impl Field {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    const WHO: Who<'static> = Who {
+        uid: Uid(1001),
+        user: Some("alice"),
+        gid: Gid(100),
+        group: None,
+        pid: match Pid::new(42) {
+            Some(pid) => pid,
+            None => unreachable!(),
+        },
+        program: Some(b"/usr/bin/vim"),
+    };
+
+    fn render(text: &str, who: &Who<'_>) -> String {
+        let mut out = String::new();
+        Destination::parse(text).unwrap().render(who, &mut out);
+        out
+    }
+
+    #[test]
+    fn fields_are_filled() {
+        assert_eq!(render("sites/%u", &WHO), "sites/alice");
+        assert_eq!(render("/%U-%g-%G/%p.%P/", &WHO), "1001-100-100/vim.42");
+        assert_eq!(render("100%%/a b", &WHO), "100%/a b");
+        assert_eq!(render("%u%p", &Who { user: None, program: None, ..WHO }), "100142");
+        assert_eq!(render("%u%p", &Who { user: Some(""), program: Some(b"/"), ..WHO }), "100142");
+        assert_eq!(render("/", &WHO), "");
+    }
+
+    #[test]
+    fn the_text_is_kept() {
+        let destination = Destination::parse("/a/%u%%/").unwrap();
+        assert_eq!(destination.to_string(), "/a/%u%%/");
+        assert_eq!(destination.fields().collect::<Vec<_>>(), [Field::UserName]);
+        assert!(destination.has_fields());
+        assert!(!Destination::parse("a%%u").unwrap().has_fields());
+    }
+
+    #[test]
+    fn values_cannot_leave_their_component() {
+        let named = |user| Who { user: Some(user), ..WHO };
+        assert_eq!(render("s/%u", &named("..")), "s/\\x2e\\x2e");
+        assert_eq!(render("s/.%u", &named(".")), "s/\\x2e\\x2e");
+        assert_eq!(render("s/%u", &named("a/../b\n")), "s/a\\x2f..\\x2fb\\x0a");
+        assert_eq!(render("s/%u", &named("\\x2e")), "s/\\x5cx2e");
+        assert_eq!(render("s/%u", &named("tasks")), "s/_tasks");
+        assert_eq!(render("s/%u", &named("_tasks")), "s/__tasks");
+        assert_eq!(render("s/cpu.%u", &named("max")), "s/_cpu.max");
+        assert_eq!(render("s/%p", &Who { program: Some(b"a\xffb"), ..WHO }), "s/a\\xffb");
+    }
+
+    #[test]
+    fn long_values_are_cut_and_stay_apart() {
+        let long = |last: &str| render("%u", &Who { user: Some(&("ü".repeat(200) + last)), ..WHO });
+        assert!(long("a").len() <= 255 && long("a").contains('~'));
+        assert_eq!(long("a"), long("a"));
+        assert_ne!(long("a"), long("b"));
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let at = |text: &str| {
+            let error = Destination::parse(text).unwrap_err();
+            (error.offset, error.len)
+        };
+        assert_eq!(at(""), (0, 0));
+        assert_eq!(at("//"), (0, 2));
+        assert_eq!(at("//a"), (1, 0));
+        assert_eq!(at("a//b"), (2, 0));
+        assert_eq!(at("a/../b"), (2, 2));
+        assert_eq!(at("/."), (1, 1));
+        assert_eq!(at("a/%x"), (2, 2));
+        assert_eq!(at("ä/%ü"), (3, 3));
+        assert_eq!(at("a/b%"), (3, 1));
+        assert_eq!(at("a\tb"), (1, 1));
+        assert_eq!(at("a/cgroup.procs"), (2, 12));
+        assert_eq!(at("memory.high"), (0, 11));
+        assert_eq!(at("tasks/a"), (0, 5));
+        assert_eq!(at(&format!("a/{}", "b".repeat(256))), (2, 256));
+        assert_eq!(at(&"a/".repeat(2048)), (0, 4096));
+        assert!(Destination::parse("php.fpm/memory/...").is_ok());
+    }
+
+    #[test]
+    fn pieces_of_another_syntax_are_taken_as_they_are() {
+        let pieces = vec![Piece::Literal("/a/../b//".to_owned()), Piece::Field(Field::UserName)];
+        let destination = Destination::from_pieces("/a/../b//%u", pieces);
+        let mut out = String::new();
+        destination.render(&WHO, &mut out);
+        assert_eq!(out, "/a/../b//alice");
+    }
+
+    /// Values made of what could do harm.
+    fn hostile() -> impl Strategy<Value = String> {
+        let part = select(vec![
+            ".",
+            "..",
+            "/",
+            "\\",
+            "\n",
+            "\0",
+            "\u{85}",
+            "cgroup.",
+            "procs",
+            "cpu",
+            "tasks",
+            "_",
+            "a",
+            "ü",
+            "\u{2028}",
+            "%u",
+            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        ]);
+        vec(part, 0..12).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_value_changes_the_shape_of_a_path(
+            user in hostile(),
+            group in prop_oneof![hostile(), any::<String>()],
+            program in prop_oneof![hostile().prop_map(String::into_bytes), any::<Vec<u8>>()],
+            parts in vec(select(vec!["%u", "%g", "%p", "%U", ".", "a", "cpu.", "/"]), 1..8),
+        ) {
+            let Ok(destination) = Destination::parse(&parts.concat()) else { return Ok(()) };
+            let who = Who {
+                user: Some(&user),
+                group: Some(&group),
+                program: Some(&program),
+                ..WHO
+            };
+            let (mut plain, mut out) = (String::new(), String::new());
+            destination.render(&WHO, &mut plain);
+            destination.render(&who, &mut out);
+            prop_assert_eq!(out.split('/').count(), plain.split('/').count());
+            if !plain.is_empty() {
+                for component in out.split('/') {
+                    prop_assert!(!["", ".", ".."].contains(&component));
+                    prop_assert!(!component.chars().any(char::is_control));
+                    prop_assert!(component.len() <= 255 && !is_cgroup_file(component));
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_destination_or_an_error_within_it(text in hostile()) {
+            if let Err(error) = Destination::parse(&text) {
+                prop_assert!(text.get(error.offset..error.offset + error.len).is_some());
+            }
+        }
+    }
+}

@@ -22,8 +22,92 @@ pub(super) struct ExeIndex {
     bases: Exact,
     path_prefixes: Trie,
     base_prefixes: Trie,
-    /// Ends of base names, last byte first.
+    /// The last [`SUFFIX`] bytes of base names, last byte first.
     base_suffixes: Trie,
+}
+
+/// How much of the end of a name is used to find patterns. No two real ones differ only before it.
+const SUFFIX: usize = 64;
+
+/// How many tests of executables are cheaper to go through than to look up: most plans have less,
+/// and an index takes half a kilobyte.
+const FEW: usize = 4;
+
+/// Rules by executable, in the form that fits their number.
+#[derive(Debug)]
+pub(super) enum Exes {
+    /// One by one. Sorted.
+    Few(Box<[Few]>),
+    /// Looked up.
+    Many(Box<ExeIndex>),
+}
+
+/// One test of a rule. Comparing the hash first spares the rule's memory, which is cold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Few {
+    entry: Entry,
+    hash: Option<Hashed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Hashed {
+    Path(u64),
+    Base(u64),
+}
+
+impl Few {
+    fn new(entry: Entry, test: &ExeTest) -> Self {
+        let hash = match test {
+            ExeTest::Path(path) => Some(Hashed::Path(hash(path))),
+            ExeTest::Base(base) => Some(Hashed::Base(hash(base))),
+            ExeTest::PathGlob(_) | ExeTest::BaseGlob(_) => None,
+        };
+        Self { entry: Entry { residue: entry.residue.with(Residue::EXES, true), ..entry }, hash }
+    }
+
+    #[inline]
+    fn may_mean(&self, candidate: &Candidate<'_>) -> bool {
+        match self.hash {
+            Some(Hashed::Path(hash)) => hash == candidate.path_hash,
+            Some(Hashed::Base(hash)) => hash == candidate.base_hash,
+            None => true,
+        }
+    }
+}
+
+impl Exes {
+    /// `entries` are sorted and of rules with an executable.
+    pub(super) fn build(rules: &[Rule], entries: &[Entry]) -> Self {
+        let tests = |entry: &Entry| &rules[entry.id.0 as usize].when.exes;
+        if entries.iter().map(|entry| tests(entry).len()).sum::<usize>() > FEW {
+            return Self::Many(Box::new(ExeIndex::build(rules, entries)));
+        }
+        let few =
+            entries.iter().flat_map(|entry| tests(entry).iter().map(|test| Few::new(*entry, test)));
+        Self::Few(few.collect())
+    }
+
+    /// The first rule that holds for `candidate`, if it comes before `best`; else `best`.
+    #[inline]
+    pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, best: u32) -> u32 {
+        match self {
+            Self::Many(index) => index.first(query, candidate, best),
+            Self::Few(few) => few
+                .iter()
+                .take_while(|few| few.entry.id.0 < best)
+                .filter(|few| few.may_mean(candidate))
+                .find(|few| query.holds(few.entry))
+                .map_or(best, |few| few.entry.id.0),
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap(&self) -> usize {
+        match self {
+            Self::Few(few) => size_of_val(&**few),
+            Self::Many(index) => size_of::<ExeIndex>() + index.heap(),
+        }
+    }
 }
 
 /// A path that rules may mean, hashed once for all indexes.
@@ -77,6 +161,7 @@ impl Key {
             let mut suffix = glob.literal_suffix();
             if !suffix.is_empty() {
                 suffix.reverse();
+                suffix.truncate(SUFFIX);
                 return Self::BaseSuffix(suffix, false);
             }
         }
@@ -153,11 +238,17 @@ impl ExeIndex {
     pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, mut best: u32) -> u32 {
         let Candidate { path, base, path_hash, base_hash } = *candidate;
         let take = |list: &[Entry], best: u32| query.first_of(list, best);
-        best = take(self.paths.get(path, path_hash), best);
-        best = take(self.bases.get(base, base_hash), best);
-        best = self.path_prefixes.walk(|n| path.get(n).copied(), best, take);
-        best = self.base_prefixes.walk(|n| base.get(n).copied(), best, take);
-        self.base_suffixes.walk(|n| base.iter().nth_back(n).copied(), best, take)
+        best = self.paths.first(query, path, path_hash, best);
+        best = self.bases.first(query, base, base_hash, best);
+        best = self.path_prefixes.walk(path, best, take);
+        best = self.base_prefixes.walk(base, best, take);
+        if !self.base_suffixes.is_empty() {
+            let mut end = [0; SUFFIX];
+            let len = base.len().min(SUFFIX);
+            end.iter_mut().zip(base.iter().rev()).for_each(|(to, from)| *to = *from);
+            best = self.base_suffixes.walk(&end[..len], best, take);
+        }
+        best
     }
 
     /// Bytes on the heap.
@@ -181,7 +272,9 @@ struct Exact {
 #[derive(Debug)]
 struct Bucket {
     key: Span,
-    entries: Span,
+    /// Mostly the only one, so it is kept at hand.
+    first: Entry,
+    rest: Span,
 }
 
 impl Exact {
@@ -196,7 +289,8 @@ impl Exact {
             list.extend(group.iter().map(|(_, entry)| *entry));
             prune(&mut list);
             let key = Span::push(&mut exact.keys, &group[0].0);
-            let bucket = Bucket { key, entries: Span::push(&mut exact.entries, &list) };
+            let Some((&first, rest)) = list.split_first() else { continue };
+            let bucket = Bucket { key, first, rest: Span::push(&mut exact.entries, rest) };
             let keys = &exact.keys;
             exact.table.insert_unique(hash(&group[0].0), bucket, |own| hash(own.key.of(keys)));
         }
@@ -205,11 +299,14 @@ impl Exact {
         exact
     }
 
+    /// The first rule filed under `key` that holds, if it comes before `best`; else `best`.
     #[inline]
-    fn get(&self, key: &[u8], hash: u64) -> &[Entry] {
+    fn first(&self, query: &Query<'_>, key: &[u8], hash: u64, best: u32) -> u32 {
         match self.table.find(hash, |bucket| bucket.key.of(&self.keys) == key) {
-            Some(bucket) => bucket.entries.of(&self.entries),
-            None => &[],
+            None => best,
+            Some(bucket) if bucket.first.id.0 >= best => best,
+            Some(bucket) if query.holds(bucket.first) => bucket.first.id.0,
+            Some(bucket) => query.first_of(bucket.rest.of(&self.entries), best),
         }
     }
 

@@ -318,3 +318,115 @@ impl<'a> Walk<'a> {
         (*from <= self.subject.len()).then_some(deep.retry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    /// The definition, tried in every way: exponential, so only for short subjects.
+    fn oracle(pattern: &[u8], subject: &[u8]) -> bool {
+        match (pattern, subject) {
+            ([], _) => subject.is_empty(),
+            ([b'*', b'*', rest @ ..], _) => {
+                (0..=subject.len()).any(|n| oracle(rest, &subject[n..]))
+                    || rest.starts_with(b"*") && oracle(&pattern[1..], subject)
+            }
+            ([b'*', rest @ ..], _) => {
+                let component = subject.iter().take_while(|&&byte| byte != b'/').count();
+                (0..=component).any(|n| oracle(rest, &subject[n..]))
+            }
+            (_, []) => false,
+            ([b'?', rest @ ..], [byte, tail @ ..]) => *byte != b'/' && oracle(rest, tail),
+            ([b'\\', own, rest @ ..], [byte, tail @ ..]) => own == byte && oracle(rest, tail),
+            ([b'[', b'!', b'a', b']', rest @ ..], [byte, tail @ ..]) => {
+                !b"a/".contains(byte) && oracle(rest, tail)
+            }
+            ([b'[', b'a', b'-', b'c', b']', rest @ ..], [byte, tail @ ..]) => {
+                (b'a'..=b'c').contains(byte) && oracle(rest, tail)
+            }
+            ([own, rest @ ..], [byte, tail @ ..]) => own == byte && oracle(rest, tail),
+        }
+    }
+
+    fn pattern() -> impl Strategy<Value = Vec<u8>> {
+        let part = select(vec!["a", "b", "/", "*", "*", "**", "?", "\\a", "\\*", "[!a]", "[a-c]"]);
+        vec(part, 0..9).prop_map(|parts| parts.concat().into_bytes())
+    }
+
+    fn glob(text: &str) -> Glob {
+        Glob::parse(text.as_bytes()).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn matches_what_the_definition_does(
+            text in pattern(),
+            subject in vec(select(b"aabd/*".to_vec()), 0..10),
+        ) {
+            let glob = Glob::parse(&text).unwrap();
+            prop_assert_eq!(glob.matches(&subject), oracle(&text, &subject));
+        }
+
+        #[test]
+        fn what_matches_has_the_literal_ends(
+            text in pattern(),
+            subject in vec(select(b"aabd/*".to_vec()), 0..10),
+        ) {
+            let glob = Glob::parse(&text).unwrap();
+            if glob.matches(&subject) {
+                let (prefix, rest) = glob.split_prefix();
+                prop_assert!(subject.starts_with(&prefix));
+                prop_assert!(oracle(rest, &subject[prefix.len()..]));
+                prop_assert!(subject.ends_with(&glob.literal_suffix()));
+                let base = crate::rules::base_name(&subject);
+                prop_assert!(glob.last_component().is_none_or(|last| last.matches(base)));
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_pattern_or_an_error_within_it(text in vec(select(b"a[]!-\\*".to_vec()), 0..8)) {
+            match Glob::parse(&text) {
+                Ok(glob) => { glob.matches(b"a[]"); }
+                Err(error) => prop_assert!(error.offset < text.len()),
+            }
+        }
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let offset = |text: &[u8]| Glob::parse(text).map_err(|error| error.offset);
+        assert_eq!(offset(b"/usr/[ab"), Err(5));
+        assert_eq!(offset(b"[]"), Err(0));
+        assert_eq!(offset(b"[!]"), Err(0));
+        assert_eq!(offset(b"ab\\"), Err(2));
+        assert_eq!(offset(b"x[b-a]"), Err(1));
+        assert!(offset(b"[]a-]\\[").is_ok());
+    }
+
+    #[test]
+    fn classes() {
+        assert!(glob("[]]").matches(b"]"));
+        assert!(glob("[a-]").matches(b"-"));
+        assert!(glob("[\\]x]").matches(b"]"));
+        assert!(!glob("[!a]").matches(b"/"));
+        assert!(!glob("[+-9]").matches(b"/"));
+    }
+
+    /// A matcher that takes every choice back would not end here.
+    #[test]
+    fn hostile_subjects_end() {
+        let subject = vec![b'a'; 4096];
+        let components = b"a/".repeat(2048);
+        for text in ["*a", "**a", "**a*", "a*?", "**/a*", "**[a-b]"] {
+            let pattern = format!("{}b", text.repeat(100));
+            assert!(!glob(&pattern).matches(&subject));
+            assert!(!glob(&pattern).matches(&components));
+        }
+    }
+}

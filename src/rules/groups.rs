@@ -1,12 +1,13 @@
 //! Rules that ask for a group and for no user, by group id. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::index::{Entry, Index};
+use super::stretches::Stretches;
 use super::{GroupTest, Rule, RuleId};
 use crate::event::Gid;
 
@@ -20,9 +21,8 @@ pub(super) struct Groups {
     by_gid: HashTable<(Gid, Index)>,
     /// The rules of each id once more, for the plans of users whom the group lists. Sorted.
     members: Vec<(Gid, RuleId)>,
-    /// Wide ranges of rules that ask for nothing else: where each stretch begins and the first rule
-    /// that covers it. Sorted.
-    stretches: Vec<(Gid, Option<RuleId>)>,
+    /// Wide ranges of rules that ask for nothing else.
+    stretches: Stretches,
     /// Every wide range, for plans.
     wide: Vec<(Gid, Gid, RuleId)>,
 }
@@ -83,37 +83,8 @@ impl GroupsBuilder {
                 hash(*gid)
             });
         }
-        Groups { by_gid, members, stretches: stretches(&self.stretches), wide: self.wide }
+        Groups { by_gid, members, stretches: Stretches::build(&self.stretches), wide: self.wide }
     }
-}
-
-/// The first rule over each stretch of ids between the ends of `ranges`.
-fn stretches(ranges: &[(Gid, Gid, RuleId)]) -> Vec<(Gid, Option<RuleId>)> {
-    let mut edges: BTreeMap<u32, (Vec<RuleId>, Vec<RuleId>)> = BTreeMap::new();
-    for &(first, last, id) in ranges {
-        edges.entry(first.0).or_default().0.push(id);
-        if let Some(after) = last.0.checked_add(1) {
-            edges.entry(after).or_default().1.push(id);
-        }
-    }
-    // Two ranges of one rule may overlap, so the rule is counted, not only kept.
-    let mut open: BTreeSet<(RuleId, u32)> = BTreeSet::new();
-    let mut stretches = Vec::with_capacity(edges.len());
-    for (gid, (begin, end)) in edges {
-        for id in end {
-            let newest = open.range((id, 0)..=(id, u32::MAX)).next_back().copied();
-            newest.map(|newest| open.remove(&newest));
-        }
-        for id in begin {
-            let n = open.range((id, 0)..=(id, u32::MAX)).count();
-            open.insert((id, super::span::to_u32(n)));
-        }
-        let first = open.first().map(|(id, _)| *id);
-        if stretches.last().is_none_or(|(_, before)| *before != first) {
-            stretches.push((Gid(gid), first));
-        }
-    }
-    stretches
 }
 
 #[inline]
@@ -131,8 +102,7 @@ impl Groups {
     /// The first rule that asks for a wide range with `gid` in it and for nothing else.
     #[inline]
     pub(super) fn first_wide(&self, gid: Gid) -> Option<RuleId> {
-        let after = self.stretches.partition_point(|(first, _)| *first <= gid);
-        self.stretches.get(after.checked_sub(1)?)?.1
+        self.stretches.first(gid)
     }
 
     /// Adds every rule whose groups hold for a user that `gid` lists.
@@ -149,7 +119,7 @@ impl Groups {
         self.by_gid.allocation_size()
             + self.by_gid.iter().map(|(_, index)| index.heap()).sum::<usize>()
             + self.members.capacity() * size_of::<(Gid, RuleId)>()
-            + self.stretches.capacity() * size_of::<(Gid, Option<RuleId>)>()
+            + self.stretches.heap()
             + self.wide.capacity() * size_of::<(Gid, Gid, RuleId)>()
     }
 }

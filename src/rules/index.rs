@@ -1,12 +1,8 @@
 //! A set of rules by program: the first one that holds, without trying each. Pure.
 
 use super::criteria::Person;
-use super::exe::{Candidate, ExeIndex};
+use super::exe::{Candidate, Exes};
 use super::{Facts, Rule, RuleId};
-
-/// How many rules with an executable are cheaper to try one by one than to look up: up to here an
-/// index is one short list, and most users' plans are.
-const FEW: usize = 4;
 
 /// What remains to be tested of a rule when it is met in an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,11 +33,6 @@ impl Residue {
     #[must_use]
     pub(super) fn with(self, other: Self, given: bool) -> Self {
         if given { Self(self.0 | other.0) } else { self }
-    }
-
-    #[must_use]
-    fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
     }
 
     /// The tests below `not` that a rule gives.
@@ -76,18 +67,31 @@ impl Query<'_> {
             if entry.id.0 >= best {
                 break;
             }
-            if entry.residue == Residue::NOTHING || self.rest_holds(*entry) {
+            if self.holds(*entry) {
                 return entry.id.0;
             }
         }
         best
     }
 
+    /// Whether a rule that was met holds.
+    #[inline]
+    pub(super) fn holds(&self, entry: Entry) -> bool {
+        match entry.residue {
+            Residue::NOTHING => true,
+            Residue::ON_HOST => self.is_on_host(),
+            _ => self.rest_holds(entry),
+        }
+    }
+
+    fn is_on_host(&self) -> bool {
+        self.facts.exe.is_some_and(|exe| exe.on_host)
+    }
+
     fn rest_holds(&self, entry: Entry) -> bool {
         let Some(rule) = self.rules.get(entry.id.0 as usize) else { return false };
         let (rest, person, facts) = (entry.residue, &self.person, self.facts);
-        let on_host = facts.exe.is_some_and(|exe| exe.on_host);
-        (on_host || !rest.has(Residue::ON_HOST))
+        (self.is_on_host() || !rest.has(Residue::ON_HOST))
             && (!rest.has(Residue::EXES) || rule.exe_holds(facts))
             && (!rest.has(Residue::GROUPS) || rule.when.groups_hold(facts.gid, person))
             && !(rest.has(Residue::NOT_USERS) && rule.not.users_hold(person))
@@ -115,9 +119,9 @@ pub(super) fn prune(list: &mut Vec<Entry>) {
 /// A set of rules.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// The rules that are tried one by one: those without an executable, or all when they are few.
+    /// The rules without an executable, up to the first that always holds. Sorted.
     list: Box<[Entry]>,
-    exes: Option<Box<ExeIndex>>,
+    exes: Option<Exes>,
     /// The first rule that asks for an executable, `u32::MAX` if none does.
     first_exe: u32,
 }
@@ -140,17 +144,9 @@ impl Index {
         }
         let asks = |entry: &&Entry| asks_when(entry) || entry.residue.has(Residue::NOT_EXES);
         let first_exe = entries.iter().find(asks).map_or(u32::MAX, |entry| entry.id.0);
-        let (exes, mut list): (Vec<_>, Vec<_>) = entries.into_iter().partition(asks_when);
-        if exes.len() > FEW {
-            let exes = Some(Box::new(ExeIndex::build(rules, &exes)));
-            return Self { list: list.into(), exes, first_exe };
-        }
-        list.extend(exes.iter().map(|entry| Entry {
-            residue: entry.residue.without(Residue::ON_HOST).with(Residue::EXES, true),
-            ..*entry
-        }));
-        list.sort_unstable();
-        Self { list: list.into(), exes: None, first_exe }
+        let (exes, list): (Vec<_>, Vec<_>) = entries.into_iter().partition(asks_when);
+        let exes = (!exes.is_empty()).then(|| Exes::build(rules, &exes));
+        Self { list: list.into(), exes, first_exe }
     }
 
     /// The first rule that asks for an executable, `u32::MAX` if none does.
@@ -168,23 +164,22 @@ impl Index {
 
     /// Bytes on the heap.
     pub(super) fn heap(&self) -> usize {
-        let exes = self.exes.as_ref().map_or(0, |exes| size_of::<ExeIndex>() + exes.heap());
-        size_of_val(&*self.list) + exes
+        size_of_val(&*self.list) + self.exes.as_ref().map_or(0, Exes::heap)
     }
 
-    /// The first rule that holds among those tried one by one, if it comes before `best`.
+    /// The first rule that holds among those without an executable, if it comes before `best`.
     #[inline]
     pub(super) fn first_listed(&self, query: &Query<'_>, best: u32) -> u32 {
         query.first_of(&self.list, best)
     }
 
-    /// Whether a rule before `best` has to be looked up.
+    /// Whether a rule with an executable comes before `best`.
     #[inline]
     pub(super) fn files_before(&self, best: u32) -> bool {
         self.exes.is_some() && self.first_exe < best
     }
 
-    /// The first rule that holds among those looked up, if it comes before `best`.
+    /// The first rule that holds among those with an executable, if it comes before `best`.
     #[inline]
     pub(super) fn first_of_exe(
         &self,

@@ -61,7 +61,7 @@ impl Matcher {
         let mut keeps_identity = false;
         for (id, rule) in (0..).map(RuleId).zip(rules.iter()) {
             let entry = Entry { id, residue: Residue::of_not(rule) };
-            if !rule.when.users.is_empty() {
+            if asks_user(rule) {
                 users.add(id, rule);
                 continue;
             }
@@ -207,6 +207,17 @@ fn first_of_exe(
         best = index.first_of_exe(query, &candidate, best);
     }
     best
+}
+
+/// Whether some users are meant and some not. A rule for `*` is for everybody: in the plan of every
+/// user it would be kept thousands of times.
+fn asks_user(rule: &Rule) -> bool {
+    let everybody = rule.when.users.iter().any(|test| match test {
+        UserTest::Glob(glob) => glob.is_any(),
+        UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
+        UserTest::Name(_) => false,
+    });
+    !rule.when.users.is_empty() && !everybody
 }
 
 /// Whether criteria ask for more of a user than its number.

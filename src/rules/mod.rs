@@ -13,6 +13,7 @@ mod index;
 pub mod matcher;
 pub mod names;
 mod span;
+mod stretches;
 mod trie;
 
 use std::fmt;

@@ -89,3 +89,95 @@ fn groups(test: GroupTest, names: &Names, unknown: &mut Vec<Unknown>, out: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rules::glob::Glob;
+    use crate::rules::{Action, Origin};
+
+    fn names() -> Names {
+        Names {
+            uids: HashMap::from([("alice".to_owned(), Uid(1))]),
+            gids: HashMap::from([
+                ("web".to_owned(), Gid(9)),
+                ("web-a".to_owned(), Gid(8)),
+                ("db".to_owned(), Gid(7)),
+            ]),
+        }
+    }
+
+    fn rule(when: Criteria, not: Criteria) -> Rule {
+        let origin = Origin { file: Arc::from(Path::new("/rules")), line: 1 };
+        Rule {
+            name: Arc::from("test"),
+            origin,
+            when,
+            not,
+            exe_anywhere: false,
+            action: Action::Ignore,
+        }
+    }
+
+    fn users(names: &[&str]) -> Criteria {
+        let users = names.iter().map(|name| UserTest::Name((*name).to_owned())).collect();
+        Criteria { users, ..Criteria::default() }
+    }
+
+    fn groups(tests: &[GroupTest]) -> Criteria {
+        Criteria { groups: tests.to_vec(), ..Criteria::default() }
+    }
+
+    fn one(gid: u32) -> GroupTest {
+        GroupTest::Ids(Gid(gid), Gid(gid))
+    }
+
+    #[test]
+    fn names_become_numbers() {
+        let when = Criteria {
+            users: users(&["alice"]).users,
+            groups: vec![GroupTest::Name("db".to_owned())],
+            exes: Vec::new(),
+        };
+        let (resolved, unknown) = resolve(rule(when, Criteria::default()), &names());
+        let when = resolved.unwrap().when;
+        assert_eq!(when.users, [UserTest::Ids(Uid(1), Uid(1))]);
+        assert_eq!(when.groups, [one(7)]);
+        assert!(unknown.is_empty());
+    }
+
+    #[test]
+    fn a_group_pattern_becomes_its_groups_in_order() {
+        let glob = GroupTest::Glob(Glob::parse(b"web*").unwrap());
+        let (resolved, _) = resolve(rule(groups(&[glob]), Criteria::default()), &names());
+        assert_eq!(resolved.unwrap().when.groups, [one(8), one(9)]);
+    }
+
+    #[test]
+    fn an_unknown_alternative_is_dropped_and_returned() {
+        let (resolved, unknown) =
+            resolve(rule(users(&["nobody", "alice"]), Criteria::default()), &names());
+        assert_eq!(resolved.unwrap().when.users, [UserTest::Ids(Uid(1), Uid(1))]);
+        assert_eq!(unknown, [Unknown::User("nobody".to_owned())]);
+    }
+
+    #[test]
+    fn a_rule_without_a_known_alternative_is_no_rule() {
+        let (resolved, _) = resolve(rule(users(&["nobody"]), Criteria::default()), &names());
+        assert!(resolved.is_none());
+        let glob = GroupTest::Glob(Glob::parse(b"x*").unwrap());
+        let (resolved, _) = resolve(rule(groups(&[glob]), Criteria::default()), &names());
+        assert!(resolved.is_none());
+    }
+
+    #[test]
+    fn an_unknown_name_below_not_excludes_nobody() {
+        let not = groups(&[GroupTest::Name("x".to_owned())]);
+        let (resolved, unknown) = resolve(rule(users(&["alice"]), not), &names());
+        assert!(resolved.unwrap().not.is_empty());
+        assert_eq!(unknown, [Unknown::Group("x".to_owned())]);
+    }
+}

@@ -1,7 +1,8 @@
 //! Radix tree from literal prefixes to the rules that ask for them. Pure.
 //!
-//! Nodes lie in one vector, level by level, so that the children of a node are neighbours and
-//! their first bytes form one short run to search.
+//! What a look-up costs is the cache lines that it touches. So a node is half a line and holds its
+//! label itself, and the nodes lie level by level: the children of a node are neighbours and their
+//! first bytes form one short run to search.
 
 use std::collections::VecDeque;
 
@@ -13,18 +14,32 @@ pub(super) struct Trie {
     nodes: Vec<Node>,
     /// The first byte of each node's label, by node.
     first_bytes: Vec<u8>,
-    labels: Vec<u8>,
     entries: Vec<Entry>,
 }
 
+/// Longest label: what 32 bytes leave. A longer one continues in an only child.
+const LABEL: usize = 13;
+
 #[derive(Debug, Default)]
+#[repr(align(32))]
 struct Node {
-    label: Span,
-    children: u32,
-    child_count: u32,
-    entries: Span,
     /// The first rule of this node and all below.
     first: u32,
+    children: u32,
+    entries: Span,
+    child_count: u16,
+    label_len: u8,
+    label: [u8; LABEL],
+}
+
+impl Node {
+    /// What is left of `subject` behind the label, if it begins with that.
+    #[inline]
+    fn strip<'a>(&self, subject: &'a [u8]) -> Option<&'a [u8]> {
+        let len = usize::from(self.label_len);
+        let (head, rest) = subject.split_at_checked(len)?;
+        head.iter().zip(&self.label).all(|(a, b)| a == b).then_some(rest)
+    }
 }
 
 /// A node whose children are still to be made.
@@ -44,7 +59,7 @@ impl Trie {
         }
         keys.sort_unstable();
         let mut pending = VecDeque::new();
-        pending.push_back(trie.add(&keys, 0, 0));
+        pending.push_back(trie.add(&keys, 0));
         while let Some(next) = pending.pop_front() {
             trie.grow(&next, &mut pending);
         }
@@ -53,15 +68,20 @@ impl Trie {
         trie
     }
 
-    /// Adds the node for `keys`, which agree up to `end`; `depth` of it the path has used.
-    fn add<'a>(&mut self, keys: &'a [(Vec<u8>, Entry)], depth: usize, end: usize) -> Pending<'a> {
-        let label = &keys[0].0[depth..end];
-        let node = self.nodes.len();
-        self.first_bytes.push(label.first().copied().unwrap_or_default());
-        let first = keys.iter().map(|(_, entry)| entry.id.0).min().unwrap_or(u32::MAX);
-        let label = Span::push(&mut self.labels, label);
-        self.nodes.push(Node { label, first, ..Node::default() });
-        Pending { node, keys, depth: end }
+    /// Adds the node for `keys`, of which the path to it has used `depth` bytes.
+    fn add<'a>(&mut self, keys: &'a [(Vec<u8>, Entry)], depth: usize) -> Pending<'a> {
+        let (first, last) = (&keys[0].0[depth..], &keys[keys.len() - 1].0[depth..]);
+        let shared = first.iter().zip(last).take_while(|(a, b)| a == b).take(LABEL);
+        let mut node = Node { first: u32::MAX, ..Node::default() };
+        for (slot, (&byte, _)) in node.label.iter_mut().zip(shared) {
+            *slot = byte;
+            node.label_len += 1;
+        }
+        node.first = keys.iter().map(|(_, entry)| entry.id.0).min().unwrap_or(u32::MAX);
+        let depth = depth + usize::from(node.label_len);
+        self.first_bytes.push(node.label[0]);
+        self.nodes.push(node);
+        Pending { node: self.nodes.len() - 1, keys, depth }
     }
 
     /// Gives a node its entries and its children.
@@ -75,62 +95,109 @@ impl Trie {
             let byte = first[own.depth];
             let (group, rest) =
                 below.split_at(below.partition_point(|(key, _)| key[own.depth] == byte));
-            let last = &group[group.len() - 1].0;
-            let end = first.iter().zip(last).take_while(|(a, b)| a == b).count();
-            pending.push_back(self.add(group, own.depth, end));
+            pending.push_back(self.add(group, own.depth));
             below = rest;
         }
-        let child_count = to_u32(self.nodes.len() - children);
+        let count = self.nodes.len() - children;
         let entries = Span::push(&mut self.entries, &entries);
         let node = &mut self.nodes[own.node];
-        (node.entries, node.children, node.child_count) = (entries, to_u32(children), child_count);
+        node.entries = entries;
+        node.children = to_u32(children);
+        // At most 256: one for each byte.
+        node.child_count = u16::try_from(count).unwrap_or(u16::MAX);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
 
     /// Bytes on the heap.
     pub(super) fn heap(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
             + self.first_bytes.capacity()
-            + self.labels.capacity()
             + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Shows `take` the entries of each prefix of a subject, shortest first. `byte_at` gives the
-    /// bytes of the subject; `take` gets the best rule so far and gives the new one. Parts of the
-    /// tree without a rule before the best one are left out.
+    /// Shows `take` the entries of each prefix of `subject`, shortest first. It gets the best rule
+    /// so far and gives the new one. Parts of the tree without an earlier rule are left out.
     #[inline]
     pub(super) fn walk(
         &self,
-        byte_at: impl Fn(usize) -> Option<u8>,
+        mut subject: &[u8],
         mut best: u32,
-        mut take: impl FnMut(&[Entry], u32) -> u32,
+        take: impl Fn(&[Entry], u32) -> u32,
     ) -> u32 {
         let Some(mut node) = self.nodes.first() else { return best };
-        let mut depth = 0;
-        loop {
-            if node.first >= best {
-                return best;
-            }
-            let label = node.label.of(&self.labels);
-            if label.iter().enumerate().any(|(n, &byte)| byte_at(depth + n) != Some(byte)) {
-                return best;
-            }
-            depth += label.len();
+        while node.first < best {
+            let Some(rest) = node.strip(subject) else { break };
+            subject = rest;
             best = take(node.entries.of(&self.entries), best);
-            let Some(child) = byte_at(depth).and_then(|byte| self.child(node, byte)) else {
-                return best;
-            };
+            let Some(child) = rest.first().and_then(|&byte| self.child(node, byte)) else { break };
             node = child;
         }
+        best
     }
 
+    /// The child whose label may begin with `byte`.
     #[inline]
     fn child(&self, node: &Node, byte: u8) -> Option<&Node> {
-        let from = node.children as usize;
-        let first_bytes = self.first_bytes.get(from..from + node.child_count as usize)?;
-        let n = match first_bytes.len() {
-            0..=8 => first_bytes.iter().position(|&own| own == byte)?,
-            _ => first_bytes.binary_search(&byte).ok()?,
+        let (from, count) = (node.children as usize, usize::from(node.child_count));
+        let n = match count {
+            0 => return None,
+            // Its label will tell.
+            1 => 0,
+            2..=16 => self.first_bytes.get(from..from + count)?.iter().position(|&b| b == byte)?,
+            _ => self.first_bytes.get(from..from + count)?.binary_search(&byte).ok()?,
         };
         self.nodes.get(from + n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rules::RuleId;
+    use crate::rules::index::Residue;
+
+    /// Long runs of one byte make labels that need several nodes, any bytes make wide nodes.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            (0..40usize, vec(any::<u8>(), 0..2)).prop_map(|(n, end)| [vec![b'a'; n], end].concat()),
+            vec(any::<u8>(), 0..3),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn finds_the_entries_of_every_prefix(
+            keys in vec(key(), 0..200),
+            subjects in vec(key(), 1..20),
+        ) {
+            let filed = (0..).map(RuleId).zip(&keys);
+            let entries = filed
+                .map(|(id, key)| (key.clone(), Entry { id, residue: Residue::EXES }))
+                .collect();
+            let trie = Trie::build(entries);
+            for subject in subjects.iter().chain(&keys) {
+                let found = std::cell::RefCell::new(Vec::new());
+                trie.walk(subject, u32::MAX, |entries, best| {
+                    found.borrow_mut().extend(entries.iter().map(|entry| entry.id.0 as usize));
+                    best
+                });
+                let mut found = found.into_inner();
+                found.sort_unstable();
+                let expected: Vec<usize> =
+                    (0..keys.len()).filter(|n| subject.starts_with(&keys[*n])).collect();
+                prop_assert_eq!(&found, &expected);
+                let first = trie.walk(subject, u32::MAX, |entries, best| {
+                    entries.first().map_or(best, |entry| entry.id.0.min(best))
+                });
+                let expected = expected.first().map_or(u32::MAX, |n| to_u32(*n));
+                prop_assert_eq!(first, expected);
+            }
+        }
     }
 }

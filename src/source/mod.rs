@@ -1,4 +1,5 @@
 //! Where looks come from: the kernel's events and scans of `/proc`.
 
 pub mod connector;
+pub mod files;
 pub mod scan;

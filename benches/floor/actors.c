@@ -1,0 +1,332 @@
+/* actors: the processes that the measurements are made on. Every actor is bounded in count and in time, says
+ * "done COUNT" on stdout when its work stands, waits for the end of its stdin, then kills and reaps what it made.
+ * The first argument names the actor; the functions at the end say what each takes. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A sleeper that nobody killed (the harness and the actor both died) ends by itself after this many seconds. */
+enum { LIFE = 150, MOST = 40000 };
+
+struct record { int64_t pid, ns; };
+
+/* Shared by all processes of one actor: who sleeps, and since when it could have been placed. */
+static struct { atomic_int seats, sleeping, forks; struct record at[MOST]; } *roll;
+
+static int64_t now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void nap(int64_t us)
+{
+	struct timespec t = {us / 1000000, us % 1000000 * 1000};
+	while (nanosleep(&t, &t) && errno == EINTR)
+		;
+}
+
+static void die(const char *what)
+{
+	perror(what);
+	_exit(1);
+}
+
+static void become(uid_t uid)
+{
+	if (uid && setresuid(uid, uid, uid))
+		die("setresuid");
+}
+
+static pid_t spawn(void)
+{
+	pid_t pid = fork();
+	if (pid < 0)
+		die("fork");
+	atomic_fetch_add_explicit(&roll->forks, pid > 0, memory_order_relaxed);
+	return pid;
+}
+
+static void enrol(int64_t ns)
+{
+	int seat = atomic_fetch_add(&roll->seats, 1);
+	if (seat >= MOST)
+		_exit(1);
+	roll->at[seat] = (struct record){getpid(), ns};
+	atomic_fetch_add(&roll->sleeping, 1);
+}
+
+static void sleep_for_good(int64_t ns)
+{
+	enrol(ns);
+	alarm(LIFE);
+	for (;;)
+		pause();
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof set, &set);
+}
+
+/* Writes the records, says how many, waits for the harness, then ends every sleeper by its pid. */
+static int settle(const char *path, int expected, int64_t wait_ms)
+{
+	char byte;
+	int count, seats, fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	for (int64_t end = now() + wait_ms * 1000000; atomic_load(&roll->sleeping) < expected && now() < end;)
+		nap(1000);
+	count = atomic_load(&roll->sleeping);
+	seats = atomic_load(&roll->seats) < MOST ? atomic_load(&roll->seats) : MOST;
+	if (fd < 0 || write(fd, roll->at, seats * sizeof *roll->at) < 0)
+		die(path);
+	printf("done %d forks %d\n", count, atomic_load(&roll->forks));
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	/* A seat that is taken and not yet filled holds 0, and kill(0) would end our own process group. */
+	for (int i = 0; i < seats; i++)
+		if (roll->at[i].pid > 0)
+			kill(roll->at[i].pid, SIGKILL);
+	while (wait(NULL) > 0 || errno == EINTR)
+		;
+	return 0;
+}
+
+/* leash PROGRAM ARG...: the program dies with the process that started it. */
+static int leash(char **arg)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	execvp(arg[0], arg);
+	return perror(arg[0]), 1;
+}
+
+/* pulse UID COUNT GAP_US CPU RECORDS: one process after another takes the identity and sleeps. The time is taken
+ * directly before the system call. */
+static int pulse(char **arg)
+{
+	uid_t uid = atoi(arg[0]);
+	int count = atoi(arg[1]);
+
+	pin(atoi(arg[3]));
+	for (int i = 0; i < count; i++) {
+		if (!spawn()) {
+			int64_t ns = now();
+			become(uid);
+			sleep_for_good(ns);
+		}
+		nap(atoll(arg[2]));
+	}
+	return settle(arg[4], count, 5000);
+}
+
+static void grow(int width, int depth)
+{
+	for (int i = 0; depth && i < width; i++)
+		if (!spawn()) {
+			depth--;
+			i = -1;
+		}
+	sleep_for_good(0);
+}
+
+/* tree UID WIDTH DEPTH RECORDS: the root of the tree takes the identity and forks at once. */
+static int tree(char **arg)
+{
+	int width = atoi(arg[1]), depth = atoi(arg[2]), level = 1, expected = 1;
+
+	for (int i = 0; i < depth; i++)
+		expected += level *= width;
+	if (!spawn()) {
+		become(atoi(arg[0]));
+		grow(width, depth);
+	}
+	return settle(arg[3], expected, 60000);
+}
+
+/* orphans UID COUNT SPAWNERS RECORDS: each parent takes the identity, forks and leaves. */
+static int orphans(char **arg)
+{
+	int spawners = atoi(arg[2]), each = atoi(arg[1]) / spawners;
+
+	for (int s = 0; s < spawners; s++)
+		if (!spawn()) {
+			signal(SIGCHLD, SIG_DFL);
+			for (int i = 0; i < each; i++) {
+				pid_t parent = spawn();
+				if (!parent) {
+					become(atoi(arg[0]));
+					if (!spawn())
+						sleep_for_good(0);
+					_exit(0);
+				}
+				waitpid(parent, NULL, 0);
+			}
+			_exit(0);
+		}
+	return settle(arg[3], each * spawners, 60000);
+}
+
+static void leave_sleeper(int turn)
+{
+	if (turn % 100 == 0 && !spawn())
+		sleep_for_good(0);
+}
+
+/* Forks and waits: the common service. */
+static void steady(int turns)
+{
+	signal(SIGCHLD, SIG_DFL);
+	for (int i = 1; i <= turns; i++) {
+		pid_t child = spawn();
+		if (!child)
+			_exit(0);
+		waitpid(child, NULL, 0);
+		leave_sleeper(i);
+	}
+	_exit(0);
+}
+
+/* Each process forks its successor and leaves: the hardest to follow. */
+static void relay(int turns)
+{
+	for (int i = 1; i <= turns; i++) {
+		if (spawn())
+			_exit(0);
+		leave_sleeper(i);
+	}
+	_exit(0);
+}
+
+/* churn UID FORKS WORKERS RECORDS: workers, half steady and half relays; every 100th fork leaves a sleeper. */
+static int churn(char **arg)
+{
+	int workers = atoi(arg[2]), each = atoi(arg[1]) / workers;
+
+	if (!spawn()) {
+		become(atoi(arg[0]));
+		for (int w = 0; w < workers; w++)
+			if (!spawn())
+				w % 2 ? relay(each) : steady(each);
+		_exit(0);
+	}
+	return settle(arg[3], each / 100 * workers, 120000);
+}
+
+static int report(long count)
+{
+	printf("done %ld\n", count);
+	return 0;
+}
+
+static void *nothing(void *unused) { return unused; }
+
+/* forks|threads|comms MILLISECONDS UID CPU: as many as the machine does. */
+static int storm(const char *what, char **arg)
+{
+	int64_t end = now() + atoll(arg[0]) * 1000000;
+	long count = 0;
+	pthread_t thread;
+
+	pin(atoi(arg[2]));
+	become(atoi(arg[1]));
+	for (; now() < end; count++) {
+		if (!strcmp(what, "threads")) {
+			if (!pthread_create(&thread, NULL, nothing, NULL))
+				pthread_join(thread, NULL);
+		} else if (!strcmp(what, "comms")) {
+			prctl(PR_SET_NAME, count & 1 ? "odd" : "even");
+		} else {
+			pid_t child = fork();
+			if (!child)
+				_exit(0);
+			waitpid(child, NULL, 0);
+		}
+	}
+	return report(count);
+}
+
+static pid_t run(char **argv)
+{
+	pid_t pid = vfork();
+	if (!pid) {
+		execv(argv[0], argv);
+		_exit(127);
+	}
+	return pid;
+}
+
+/* execs MILLISECONDS MOST RATE UID CPU PROGRAM EVERY CHECKER ARG...: at most MOST, paced to RATE a second (0: unpaced);
+ * every EVERYth runs CHECKER ARG... instead, which nobody waits for before the end. */
+static int execs(char **arg)
+{
+	int64_t start = now(), end = start + atoll(arg[0]) * 1000000;
+	long most = atol(arg[1]), rate = atol(arg[2]), every = atol(arg[6]), count = 0;
+	char *tiny[] = {arg[5], NULL};
+
+	pin(atoi(arg[4]));
+	become(atoi(arg[3]));
+	for (; count < most && now() < end; count++) {
+		if (every && count % every == 0) {
+			run(arg + 7);
+			while (waitpid(-1, NULL, WNOHANG) > 0)
+				;
+		} else {
+			waitpid(run(tiny), NULL, 0);
+		}
+		/* A clock read every 32nd: pacing may not cost more than what it paces. */
+		if (rate && count % 32 == 0 && now() < start + count * 1000000000 / rate)
+			nap((start + count * 1000000000 / rate - now()) / 1000);
+	}
+	int64_t took = now() - start;
+	while (wait(NULL) > 0 || errno == EINTR)
+		;
+	printf("done %ld ms %ld\n", count, (long)(took / 1000000));
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct { const char *name; int args; int (*run)(char **); } actors[] = {
+		{"leash", 1, leash}, {"pulse", 5, pulse}, {"tree", 4, tree},
+		{"orphans", 4, orphans}, {"churn", 4, churn}, {"execs", 7, execs},
+	};
+	const char *name = argc > 1 ? argv[1] : "";
+
+	roll = mmap(NULL, sizeof *roll, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (roll == MAP_FAILED)
+		die("mmap");
+	for (unsigned i = 0; i < sizeof actors / sizeof *actors; i++)
+		if (!strcmp(name, actors[i].name) && argc - 2 >= actors[i].args) {
+			/* Orphans come to the actor, and the kernel reaps what it ignores: 50,000 zombies would use up
+			 * every pid. A leashed program must not inherit that, and an exec storm waits itself. */
+			if (actors[i].run != leash && actors[i].run != execs) {
+				prctl(PR_SET_CHILD_SUBREAPER, 1);
+				signal(SIGCHLD, SIG_IGN);
+			}
+			return actors[i].run(argv + 2);
+		}
+	if (argc == 5)
+		return storm(name, argv + 2);
+	return fprintf(stderr, "actors: no actor %s with %d arguments\n", name, argc - 2), 2;
+}

@@ -1,0 +1,179 @@
+//! The C programs: built once, then run as the processes that are measured.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::Result;
+use crate::machine::Ground;
+
+/// Name, and what `cc` needs beyond the common flags.
+const SOURCES: [(&str, &[&str]); 4] =
+    [("floor", &[]), ("actors", &["-pthread"]), ("tiny", &["-nostdlib"]), ("check", &[])];
+
+/// Builds into WORK/bin, and puts copies of the programs that a rule by executable matches into WORK/ruled.
+pub(crate) fn compile(work: &Path) -> Result<()> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor");
+    fs::create_dir_all(work.join("bin"))?;
+    fs::create_dir_all(ruled(work))?;
+    for (name, flags) in SOURCES {
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-Wall", "-static"]).args(flags).arg("-o").arg(work.join("bin").join(name));
+        if !cc.arg(sources.join(name).with_extension("c")).status()?.success() {
+            return Err(format!("cc failed on {name}.c").into());
+        }
+    }
+    for name in ["tiny", "check"] {
+        fs::copy(work.join("bin").join(name), ruled(work).join(name))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn program(work: &Path) -> PathBuf {
+    work.join("bin/actors")
+}
+
+/// The directory whose programs the mixed rules know.
+pub(crate) fn ruled(work: &Path) -> PathBuf {
+    work.join("ruled")
+}
+
+/// What a sleeper wrote about itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Record {
+    pub(crate) pid: i64,
+    /// `CLOCK_MONOTONIC`, directly before the system call; 0 where it was not taken.
+    pub(crate) ns: i64,
+}
+
+/// A running actor. Dropping it has it end and reap what it made.
+pub(crate) struct Actor {
+    child: Child,
+    records: PathBuf,
+}
+
+impl Actor {
+    /// Starts `name`; RECORDS is added for those that keep sleepers.
+    pub(crate) fn start(
+        ground: &Ground,
+        name: &str,
+        args: &[String],
+        keeps: Keeps,
+    ) -> Result<Self> {
+        let records = ground.work.join("records");
+        let mut command = Command::new(program(&ground.work));
+        command.arg(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        match keeps {
+            Keeps::Sleepers => {
+                command.arg(&records);
+            }
+            Keeps::Nothing => {}
+            Keeps::Verdicts(file) => {
+                command.stderr(file);
+            }
+        }
+        Ok(Self { child: command.spawn()?, records })
+    }
+
+    /// Waits for "done COUNT" and returns the count.
+    pub(crate) fn done(&mut self) -> Result<u64> {
+        let stdout = self.child.stdout.take().ok_or("asked twice")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let count = line.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+        count.ok_or_else(|| format!("the actor said {line:?}").into())
+    }
+
+    /// The sleepers; only after `done`.
+    pub(crate) fn records(&self) -> Result<Vec<Record>> {
+        let pairs = fs::read(&self.records)?;
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_ne_bytes);
+        let record = |pair: &[u8]| Record { pid: word(&pair[..8]), ns: word(&pair[8..]) };
+        Ok(pairs.chunks_exact(16).map(record).filter(|record| record.pid > 0).collect())
+    }
+
+    /// Ends a storm that is still under way.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _gone = self.child.kill();
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _status = self.child.wait();
+    }
+}
+
+/// What an actor leaves for us to read.
+pub(crate) enum Keeps {
+    Nothing,
+    Sleepers,
+    /// Its checkers write one byte each to its standard error.
+    Verdicts(File),
+}
+
+/// Arguments of any printable kinds.
+macro_rules! words {
+    ($($word:expr),* $(,)?) => { [$($word.to_string()),*] };
+}
+pub(crate) use words;
+
+/// A load that goes on beside the measurement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storm {
+    Forks,
+    Execs,
+    Threads,
+    Comms,
+}
+
+impl Storm {
+    /// Runs on `cpu` (-1: anywhere) as root for `ms` milliseconds.
+    pub(crate) fn start(self, ground: &Ground, ms: u32, cpu: i32) -> Result<Actor> {
+        let name = match self {
+            Storm::Forks => "forks",
+            Storm::Threads => "threads",
+            Storm::Comms => "comms",
+            Storm::Execs => {
+                return execs(ground, &Execs { ms, cpu, ..Execs::default() }, Keeps::Nothing);
+            }
+        };
+        Actor::start(ground, name, &words![ms, 0, cpu], Keeps::Nothing)
+    }
+}
+
+/// An exec storm.
+pub(crate) struct Execs<'a> {
+    pub(crate) ms: u32,
+    pub(crate) most: u64,
+    /// Execs a second; 0 for as many as go.
+    pub(crate) rate: u32,
+    pub(crate) uid: u32,
+    pub(crate) cpu: i32,
+    /// Where `tiny` and `check` are taken from: `bin` or `ruled`.
+    pub(crate) dir: &'static str,
+    /// Every so manieth checks that it stands on the line that follows; 0 for none.
+    pub(crate) every: u32,
+    pub(crate) line: &'a str,
+}
+
+impl Default for Execs<'_> {
+    fn default() -> Self {
+        let most = 100_000_000;
+        Self { ms: 1000, most, rate: 0, uid: 0, cpu: -1, dir: "bin", every: 0, line: "" }
+    }
+}
+
+/// How long a checker sleeps before it looks: longer than the second look takes.
+const CHECK_AFTER_MS: u32 = 300;
+
+pub(crate) fn execs(ground: &Ground, storm: &Execs<'_>, keeps: Keeps) -> Result<Actor> {
+    let Execs { ms, most, rate, uid, cpu, dir, every, line } = storm;
+    let at = |name: &str| ground.work.join(dir).join(name).display().to_string();
+    let args =
+        words![ms, most, rate, uid, cpu, at("tiny"), every, at("check"), CHECK_AFTER_MS, 2, line];
+    Actor::start(ground, "execs", &args, keeps)
+}

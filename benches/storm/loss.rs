@@ -1,0 +1,110 @@
+//! Who is left outside: families that grow while the first of them is being placed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::Result;
+use crate::actors::{Actor, Keeps, words};
+use crate::machine::{Ground, Hierarchy};
+use crate::plan::Plan;
+use crate::report::Table;
+use crate::rules::HIT;
+use crate::subjects::{Kind, Moves, Subject, drops};
+
+/// The promise is about a machine at rest: the look comes this long after the last fork.
+const REST: Duration = Duration::from_secs(1);
+
+const FIELD: [Subject; 5] = [
+    Subject::new(Kind::Floor, Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Warm), Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V1),
+    Subject::new(Kind::Cgrulesengd, Hierarchy::V1),
+];
+
+/// What one round came to.
+struct Round {
+    outside: usize,
+    total: usize,
+    drops: u64,
+}
+
+pub(crate) fn tree_small(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "Loss: a fork tree of 781 (4 levels of 5)";
+    family(ground, title, plan.rounds(10), "tree", &words![HIT, 5, 4])
+}
+
+pub(crate) fn tree_large(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "Loss: a fork tree of 9,724 (3 levels of 21)";
+    family(ground, title, plan.rounds(3), "tree", &words![HIT, 21, 3])
+}
+
+pub(crate) fn orphans(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "Loss: 1,000 orphans whose parent set its uid, forked and left; two spawners";
+    family(ground, title, plan.rounds(10), "orphans", &words![HIT, 1000, 2])
+}
+
+pub(crate) fn churn(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let forks = plan.amount(100_000);
+    let title = format!(
+        "Loss: {forks} forks by 4 workers, half of them relays; every 100th leaves a sleeper"
+    );
+    family(ground, &title, plan.rounds(3), "churn", &words![HIT, forks, 4])
+}
+
+fn family(
+    ground: &Ground,
+    title: &str,
+    rounds: usize,
+    actor: &str,
+    args: &[String],
+) -> Result<Table> {
+    let mut results: BTreeMap<Subject, Vec<Round>> = BTreeMap::new();
+    for _ in 0..rounds {
+        for subject in FIELD.into_iter().filter(|subject| subject.missing().is_none()) {
+            let round = measure(ground, subject, actor, args)
+                .map_err(|error| format!("{}: {error}", subject.name()))?;
+            results.entry(subject).or_default().push(round);
+        }
+    }
+    Ok(table(title, &results))
+}
+
+fn measure(ground: &Ground, subject: Subject, name: &str, args: &[String]) -> Result<Round> {
+    let running = subject.start(ground)?;
+    let mut actor = Actor::start(ground, name, args, Keeps::Sleepers)?;
+    actor.done()?;
+    sleep(REST);
+    let pids: Vec<i64> = actor.records()?.iter().map(|record| record.pid).collect();
+    let inside = pids.iter().filter(|&&pid| is_inside(ground, subject.hierarchy, pid)).count();
+    let drops = running.pid().map_or(0, drops);
+    drop(actor);
+    running.stop()?;
+    Ok(Round { outside: pids.len() - inside, total: pids.len(), drops })
+}
+
+fn is_inside(ground: &Ground, hierarchy: Hierarchy, pid: i64) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    hierarchy.line(&text).is_some_and(|(_start, path)| path == ground.path("one"))
+}
+
+fn table(title: &str, results: &BTreeMap<Subject, Vec<Round>>) -> Table {
+    let note = "Survivors outside their group after 1 s of rest, round by round; dropped events as the kernel counts \
+                them for the subject's sockets. The floor knows no forks and no loss: it shows what inheritance \
+                alone does.";
+    let mut table =
+        Table::new(title, note, &["subject", "survivors", "outside, by round", "dropped"]);
+    for subject in FIELD {
+        let Some(rounds) = results.get(&subject) else {
+            table.missing(subject, subject.missing().unwrap_or("not measured"));
+            continue;
+        };
+        let outside: Vec<String> = rounds.iter().map(|round| round.outside.to_string()).collect();
+        let total: usize = rounds.iter().map(|round| round.total).sum();
+        let drops: u64 = rounds.iter().map(|round| round.drops).sum();
+        table.row(vec![subject.name(), total.to_string(), outside.join(" "), drops.to_string()]);
+    }
+    table
+}

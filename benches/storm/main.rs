@@ -1,0 +1,79 @@
+//! What the daemon does to a machine under load: latency, loss, cost. `cargo bench --bench storm -- --help`.
+//!
+//! The figures are ratios of interleaved runs against the floor (`benches/floor/floor.c`, the least that a classifier
+//! can do) or against a machine without a daemon, because absolute times on a shared machine say little.
+//! Everything happens on throw-away groups, test uids and private mounts; see `machine.rs` for what is undone and how.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "those lists are the wall around the library's pure modules"
+)]
+
+mod actors;
+mod execs;
+mod latency;
+mod loss;
+mod machine;
+mod plan;
+mod rate;
+mod report;
+mod rules;
+mod subjects;
+mod supervise;
+mod trace;
+
+use std::process::ExitCode;
+
+use machine::Ground;
+use plan::Plan;
+
+/// Whatever went wrong, in words: a benchmark has nobody to match on it.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("storm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<ExitCode> {
+    let plan = match plan::parse()? {
+        plan::Asked::Run(plan) => plan,
+        plan::Asked::Help => {
+            print!("{}", plan::HELP);
+            return Ok(ExitCode::SUCCESS);
+        }
+        // `cargo test --benches` runs every bench: there is nothing to prove there.
+        plan::Asked::Nothing => return Ok(ExitCode::SUCCESS),
+    };
+    match supervise::work_of_supervisor() {
+        None => supervise::run(),
+        Some(work) => measure(&plan, &Ground::stand_on(&work)?),
+    }
+}
+
+/// A case that fails says so and costs the run its success, not the other cases.
+fn measure(plan: &Plan, ground: &Ground) -> Result<ExitCode> {
+    report::heading(plan)?;
+    let mut code = ExitCode::SUCCESS;
+    for case in plan::CASES.iter().filter(|case| plan.wants(case.name)) {
+        eprintln!("storm: {} ...", case.name);
+        let before = machine::other_load();
+        match (case.run)(plan, ground) {
+            Ok(mut table) => {
+                let after = machine::other_load();
+                table.note += &format!(" Other load before and after: {before} %, {after} %.");
+                report::print(plan, &table);
+            }
+            Err(error) => {
+                println!("{} failed: {error}\n", case.name);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}

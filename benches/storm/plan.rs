@@ -1,0 +1,105 @@
+//! What the command line asks for, and the list of cases.
+
+use crate::machine::Ground;
+use crate::report::Table;
+use crate::{Result, execs, latency, loss, rate};
+
+pub(crate) const HELP: &str = "\
+usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
+FILTER selects the cases whose name contains it. --markdown prints what benches/RESULTS.md holds.
+--seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
+Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
+";
+
+/// One entry of the benchmark: a name to filter by, and what measures it.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&Plan, &Ground) -> Result<Table>,
+}
+
+/// In the order in which they are run and printed.
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "latency-isolated", run: latency::isolated },
+    Case { name: "latency-close", run: latency::close },
+    Case { name: "latency-fork-storm", run: latency::fork_storm },
+    Case { name: "latency-exec-storm", run: latency::exec_storm },
+    Case { name: "latency-thread-storm", run: latency::thread_storm },
+    Case { name: "latency-comm-storm", run: latency::comm_storm },
+    Case { name: "latency-rules-close", run: latency::rules_close },
+    Case { name: "latency-rules-isolated", run: latency::rules_isolated },
+    Case { name: "loss-tree-781", run: loss::tree_small },
+    Case { name: "loss-tree-9724", run: loss::tree_large },
+    Case { name: "loss-orphans", run: loss::orphans },
+    Case { name: "loss-churn", run: loss::churn },
+    Case { name: "exec-storm", run: execs::storm },
+    Case { name: "rate-fork", run: rate::forks },
+    Case { name: "rate-exec", run: rate::execs },
+    Case { name: "cost-cpu", run: rate::cpu },
+    Case { name: "cost-idle", run: rate::idle },
+    Case { name: "cost-memory", run: rate::memory },
+    Case { name: "cost-start", run: rate::start },
+];
+
+/// How much to do.
+#[derive(Default)]
+pub(crate) struct Plan {
+    filter: String,
+    pub(crate) quick: bool,
+    pub(crate) markdown: bool,
+    rounds: Option<usize>,
+    seconds: Option<u32>,
+}
+
+impl Plan {
+    pub(crate) fn wants(&self, case: &str) -> bool {
+        case.contains(&self.filter)
+    }
+
+    /// `usual` rounds unless told otherwise; `--quick` is for seeing that it works.
+    pub(crate) fn rounds(&self, usual: usize) -> usize {
+        self.rounds.unwrap_or(if self.quick { usual.min(2) } else { usual })
+    }
+
+    pub(crate) fn seconds(&self) -> u32 {
+        self.seconds.unwrap_or(if self.quick { 5 } else { 60 })
+    }
+
+    /// `full`, or with `--quick` a fifth of it.
+    pub(crate) fn amount(&self, full: u32) -> u32 {
+        if self.quick { full.div_ceil(5) } else { full }
+    }
+}
+
+/// What the command line came to.
+pub(crate) enum Asked {
+    Run(Plan),
+    Help,
+    Nothing,
+}
+
+pub(crate) fn parse() -> Result<Asked> {
+    use lexopt::prelude::{Long, Short, Value, ValueExt};
+    let (mut plan, mut bench) = (Plan::default(), false);
+    let mut words = lexopt::Parser::from_env();
+    while let Some(word) = words.next()? {
+        match word {
+            Long("bench") => bench = true,
+            Long("quick") => plan.quick = true,
+            Long("markdown") => plan.markdown = true,
+            Long("rounds") => plan.rounds = Some(words.value()?.parse()?),
+            Long("seconds") => plan.seconds = Some(words.value()?.parse()?),
+            Long("list") => return Ok(list()),
+            Long("help") | Short('h') => return Ok(Asked::Help),
+            Value(filter) => plan.filter = filter.string()?,
+            other @ (Long(_) | Short(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(if bench { Asked::Run(plan) } else { Asked::Nothing })
+}
+
+fn list() -> Asked {
+    for case in CASES {
+        println!("{}: benchmark", case.name);
+    }
+    Asked::Nothing
+}

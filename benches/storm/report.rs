@@ -1,0 +1,121 @@
+//! Tables in plain text or Markdown, and the few statistics in them.
+
+use crate::Result;
+use crate::machine;
+use crate::plan::Plan;
+use crate::subjects::{self, Subject};
+
+/// One measurement's result.
+pub(crate) struct Table {
+    pub(crate) title: String,
+    /// What was done, in a sentence or two.
+    pub(crate) note: String,
+    pub(crate) head: Vec<&'static str>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(title: &str, note: &str, head: &[&'static str]) -> Self {
+        Self { title: title.into(), note: note.into(), head: head.to_vec(), rows: Vec::new() }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// A subject that is not here is shown all the same.
+    pub(crate) fn missing(&mut self, subject: Subject, why: &str) {
+        let mut cells = vec![subject.name(), why.to_owned()];
+        cells.resize(self.head.len(), String::new());
+        self.rows.push(cells);
+    }
+}
+
+pub(crate) fn heading(plan: &Plan) -> Result<()> {
+    let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output()?;
+    let mut facts = vec![("date", String::from_utf8_lossy(&date.stdout).trim().to_owned())];
+    facts.extend(machine::mode());
+    let cgruled = subjects::cgruled_version().unwrap_or_else(|| "not installed".into());
+    facts.push(("cgruled", cgruled));
+    facts.push(("length", if plan.quick { "--quick: not for quoting" } else { "full" }.into()));
+    let intro = "Ratios are taken within a round, in which all subjects run one after another; shown are the median and \
+                 the least and greatest of the rounds. The v1 subjects place into a `pids` group, because \
+                 cgrulesengd cannot place into v2 unless a controller is enabled there; each is compared with the \
+                 floor in the same tree. Compare ratios, not times.";
+    let title = "Results of `cargo bench --bench storm -- --markdown`";
+    println!("{}{title}\n\n{intro}\n", if plan.markdown { "# " } else { "" });
+    for (name, value) in facts {
+        println!("{}{name}: {value}", if plan.markdown { "- " } else { "" });
+    }
+    println!();
+    Ok(())
+}
+
+pub(crate) fn print(plan: &Plan, table: &Table) {
+    if plan.markdown { markdown(table) } else { plain(table) }
+}
+
+fn markdown(table: &Table) {
+    println!("## {}\n\n{}\n", table.title, table.note);
+    println!("| {} |", table.head.join(" | "));
+    println!("|{}", "---|".repeat(table.head.len()));
+    for row in &table.rows {
+        println!("| {} |", row.join(" | "));
+    }
+    println!();
+}
+
+fn plain(table: &Table) {
+    println!("{}\n  {}", table.title, table.note);
+    let head: Vec<String> = table.head.iter().map(|&word| word.to_owned()).collect();
+    let width = |column: usize| {
+        let cells = std::iter::once(&head).chain(&table.rows).filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    for row in std::iter::once(&head).chain(&table.rows) {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        println!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    println!();
+}
+
+/// The value below which `percent` of the sorted values lie; 100 gives the greatest.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((sorted.len() * percent / 100).min(last)).copied()
+}
+
+pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+pub(crate) fn median(values: Vec<f64>) -> Option<f64> {
+    middle(&sorted(values))
+}
+
+/// Between the two middle ones when the count is even: with few rounds the upper one alone would mislead.
+fn middle(sorted: &[f64]) -> Option<f64> {
+    let upper = sorted.get(sorted.len() / 2)?;
+    let lower = sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    Some(f64::midpoint(*lower, *upper))
+}
+
+/// `median (least..greatest)`, or a dash when there is nothing.
+pub(crate) fn spread(values: Vec<f64>, digits: usize) -> String {
+    let values = sorted(values);
+    match (values.first(), middle(&values), values.last()) {
+        (Some(least), Some(middle), Some(most)) => {
+            format!("{middle:.digits$} ({least:.digits$}..{most:.digits$})")
+        }
+        (_, _, _) => "-".into(),
+    }
+}
+
+/// A number of microseconds and the like, or a dash.
+pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
+}

@@ -1,0 +1,322 @@
+//! Who is measured: nobody, the floor, the original, and cgruled in each of its modes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Result;
+use crate::actors;
+use crate::machine::{Ground, Hierarchy, RcuExpedited};
+use crate::rules::{HIT, Rules};
+
+const ORIGINAL: &str = "/usr/sbin/cgrulesengd";
+const ORIGINAL_SOCKET: &str = "/run/cgred.socket";
+
+/// 10,000 rules with their names took the original several seconds to load.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// The `fast_moves` setting of cgruled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Moves {
+    Off,
+    Warm,
+    Expedited,
+}
+
+impl Moves {
+    fn name(self) -> &'static str {
+        match self {
+            Moves::Off => "off",
+            Moves::Warm => "warm",
+            Moves::Expedited => "expedited",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Nobody,
+    Floor,
+    Cgrulesengd,
+    Cgruled(Moves),
+}
+
+/// A program, the tree it places into and the rules it has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Subject {
+    pub(crate) kind: Kind,
+    pub(crate) hierarchy: Hierarchy,
+    pub(crate) rules: Rules,
+}
+
+impl Subject {
+    pub(crate) const fn new(kind: Kind, hierarchy: Hierarchy) -> Self {
+        Self { kind, hierarchy, rules: Rules::One }
+    }
+
+    pub(crate) fn with(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// What its figures are divided by: the floor in the same tree.
+    pub(crate) fn floor(self) -> Self {
+        Self::new(Kind::Floor, self.hierarchy)
+    }
+
+    pub(crate) fn name(self) -> String {
+        let tree = self.hierarchy.name();
+        match self.kind {
+            Kind::Nobody => "no daemon".into(),
+            Kind::Floor => format!("floor {tree}"),
+            Kind::Cgrulesengd => format!("cgrulesengd {tree}"),
+            Kind::Cgruled(moves) => format!("cgruled {} {tree}", moves.name()),
+        }
+    }
+
+    /// Why it cannot be measured here, if so.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        if self.kind != Kind::Nobody && self.hierarchy.mount().is_none() {
+            return Some("hierarchy not mounted");
+        }
+        let there = match self.kind {
+            Kind::Nobody | Kind::Floor => true,
+            Kind::Cgrulesengd => Path::new(ORIGINAL).exists(),
+            Kind::Cgruled(_) => cgruled_version().is_some(),
+        };
+        (!there).then_some("not installed")
+    }
+
+    /// Starts it and waits until it classifies.
+    pub(crate) fn start(self, ground: &Ground) -> Result<Running> {
+        write_accounts(ground, self.rules)?;
+        match self.kind {
+            Kind::Nobody => Ok(Running { started: None, ready_after: Duration::ZERO }),
+            Kind::Floor => start(ground, &self.floor_command(ground)?, Ready::Line),
+            Kind::Cgrulesengd => start(ground, &self.original_command(ground)?, Ready::Socket),
+            Kind::Cgruled(moves) => start(ground, &self.our_command(ground, moves)?, Ready::Line),
+        }
+    }
+
+    fn floor_command(self, ground: &Ground) -> Result<Vec<String>> {
+        let procs = ground
+            .group(self.hierarchy, "one")
+            .ok_or("hierarchy not mounted")?
+            .join("cgroup.procs");
+        let floor = ground.work.join("bin/floor").display().to_string();
+        Ok(vec![floor, HIT.to_string(), procs.display().to_string()])
+    }
+
+    fn original_command(self, ground: &Ground) -> Result<Vec<String>> {
+        let rules = self.rules.cgrules_conf(&ground.name, &actors::ruled(&ground.work));
+        fs::write("/etc/cgrules.conf", rules)?;
+        fs::write("/etc/cgconfig.conf", "")?;
+        fs::create_dir_all("/etc/cgconfig.d")?;
+        // It leaves its socket behind, and the socket is how we see that it is ready.
+        let _absent = fs::remove_file(ORIGINAL_SOCKET);
+        // A log file that takes nothing: by default it would write to syslog for each event.
+        Ok([ORIGINAL, "-n", "-Q", "-f", "/dev/null"].map(String::from).to_vec())
+    }
+
+    fn our_command(self, ground: &Ground, moves: Moves) -> Result<Vec<String>> {
+        let (config, rules) = (ground.work.join("cgruled.toml"), ground.work.join("rules.d"));
+        fs::create_dir_all(&rules)?;
+        let text = self.rules.toml(self.hierarchy, &actors::ruled(&ground.work));
+        write_trusted(&rules.join("10-bench.toml"), &text)?;
+        write_trusted(&config, &format!("fast_moves = \"{}\"\n", moves.name()))?;
+        let mut words = vec![cgruled_path().display().to_string(), "--no-legacy".into()];
+        for (flag, value) in [
+            ("--config", config.display().to_string()),
+            ("--rules", rules.display().to_string()),
+            ("--root", format!("/{}", ground.name)),
+            ("--log", "info".into()),
+            ("--stats-every", "1h".into()),
+        ] {
+            words.extend([flag.into(), value]);
+        }
+        Ok(words)
+    }
+}
+
+/// The daemon refuses files that others may write, whatever our umask was.
+fn write_trusted(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o644))?)
+}
+
+/// The private /etc gets the users and groups that the rules name, and no others of ours: look-ups read whole files.
+fn write_accounts(ground: &Ground, rules: Rules) -> Result<()> {
+    for (name, ours) in [("passwd", rules.passwd()), ("group", rules.group())] {
+        let original = ground.work.join(format!("{name}.original"));
+        let path = Path::new("/etc").join(name);
+        if !original.exists() {
+            fs::copy(&path, &original)?;
+        }
+        fs::write(path, fs::read_to_string(original)? + &ours)?;
+    }
+    Ok(fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n")?)
+}
+
+fn cgruled_path() -> PathBuf {
+    std::env::var_os("CGRULED").map_or_else(|| env!("CARGO_BIN_EXE_cgruled").into(), PathBuf::from)
+}
+
+/// What `cgruled --version` answers, if it answers.
+pub(crate) fn cgruled_version() -> Option<String> {
+    let output = Command::new(cgruled_path()).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && text.starts_with("cgruled")).then(|| text.trim().to_owned())
+}
+
+#[derive(Clone, Copy)]
+enum Ready {
+    /// It says `ready` on standard error.
+    Line,
+    /// Its socket is the last thing that it makes.
+    Socket,
+}
+
+struct Started {
+    child: Child,
+    /// As it was before the daemon: the next subject is measured in the same kernel.
+    rcu_expedited: RcuExpedited,
+    lines: Receiver<String>,
+}
+
+/// A subject at work. Dropping it ends it.
+pub(crate) struct Running {
+    started: Option<Started>,
+    pub(crate) ready_after: Duration,
+}
+
+fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
+    let rcu_expedited = RcuExpedited::remember();
+    let begin = Instant::now();
+    let mut command = Command::new(actors::program(&ground.work));
+    command
+        .arg("leash")
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let lines = child.stderr.take().map(read_lines).ok_or("no standard error")?;
+    let mut running = Running {
+        started: Some(Started { child, rcu_expedited, lines }),
+        ready_after: Duration::ZERO,
+    };
+    match ready {
+        Ready::Line => running.wait_for_line(begin + READY_WITHIN)?,
+        Ready::Socket => running.wait_for_socket(begin + READY_WITHIN)?,
+    }
+    running.ready_after = begin.elapsed();
+    Ok(running)
+}
+
+/// A thread of its own, so that a daemon that says much never waits for us.
+fn read_lines(stderr: ChildStderr) -> Receiver<String> {
+    let (send, lines) = channel();
+    std::thread::spawn(move || {
+        BufReader::new(stderr)
+            .lines()
+            .map_while(std::result::Result::ok)
+            .all(|line| send.send(line).is_ok())
+    });
+    lines
+}
+
+impl Running {
+    fn wait_for_line(&self, until: Instant) -> Result<()> {
+        let Some(started) = &self.started else { return Ok(()) };
+        let mut said = Vec::new();
+        loop {
+            match started.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains("ready") => return Ok(()),
+                Ok(line) => said.push(line),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return Err(format!("not ready; it said: {}", said.join("; ")).into());
+                }
+            }
+        }
+    }
+
+    fn wait_for_socket(&mut self, until: Instant) -> Result<()> {
+        let Some(started) = &mut self.started else { return Ok(()) };
+        while !Path::new(ORIGINAL_SOCKET).exists() {
+            if let Some(status) = started.child.try_wait()? {
+                return Err(format!("{ORIGINAL} ended: {status}").into());
+            }
+            if Instant::now() > until {
+                return Err(format!("{ORIGINAL} is not ready").into());
+            }
+            sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// None when nobody runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.started.as_ref().map(|started| started.child.id())
+    }
+
+    /// Ends it and returns what it said last. It must still have been alive: a figure of a dead daemon is none.
+    pub(crate) fn stop(mut self) -> Result<Vec<String>> {
+        let Some(mut started) = self.started.take() else { return Ok(Vec::new()) };
+        if let Some(status) = started.child.try_wait()? {
+            return Err(format!("the daemon ended by itself: {status}").into());
+        }
+        if end(&mut started)? {
+            return Err("the daemon left rcu_expedited changed".into());
+        }
+        Ok(started.lines.iter().collect())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(started) = &mut self.started {
+            let _ended = end(started);
+        }
+    }
+}
+
+/// Ends it; whether it left the kernel in another mode.
+fn end(started: &mut Started) -> Result<bool> {
+    let child = &mut started.child;
+    let until = Instant::now() + END_WITHIN;
+    kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > until {
+            eprintln!("storm: the subject did not end on SIGTERM; killing it");
+            child.kill()?;
+        }
+        sleep(Duration::from_millis(2));
+    }
+    Ok(started.rcu_expedited.restore())
+}
+
+/// Events that the kernel dropped for the netlink sockets of `pid`, from outside: every subject is asked alike.
+pub(crate) fn drops(pid: u32) -> u64 {
+    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| {
+            Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string("/proc/net/netlink").unwrap_or_default();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Columns: sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode.
+    rows.filter(|row| row.len() == 10 && sockets.iter().any(|inode| inode == row[9]))
+        .filter_map(|row| row[8].parse::<u64>().ok())
+        .sum()
+}

@@ -1,0 +1,334 @@
+//! The daemon around the engine: start, the one loop, end.
+//!
+//! The loop sleeps in `epoll_wait` over WATCH, signals, answers of other threads and changed files,
+//! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::log::LevelFilter;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::tree::{self, Tree};
+use crate::config::daemon_toml::{Root, Settings};
+use crate::config::diagnostic::{Diagnostic, has_errors};
+use crate::engine::{Engine, Options};
+use crate::event::{Nanos, Uid};
+use crate::load::{self, NameService, Sources};
+use crate::log::Logging;
+use crate::metrics::Metrics;
+use crate::placer::Placer;
+use crate::process::Proc;
+use crate::rebuild::Rebuilder;
+use crate::source::connector::{Connector, Unusable};
+use crate::source::files::Files;
+use crate::sys;
+use crate::worker::{Desk, Reason};
+
+/// What the command line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// File with the settings.
+    pub config: PathBuf,
+    /// Rule directories, most important first; the standard ones when empty.
+    pub rules: Vec<PathBuf>,
+    /// Whether legacy rule files are read.
+    pub legacy: bool,
+    /// Where groups begin, instead of the setting.
+    pub root: Option<PathBuf>,
+    /// Whether placements are only said.
+    pub dry_run: bool,
+    /// Log level instead of the setting.
+    pub level: Option<LevelFilter>,
+    /// Time between two reports of counters instead of the setting.
+    pub stats_every: Option<Duration>,
+}
+
+impl Default for Invocation {
+    fn default() -> Self {
+        Self {
+            config: PathBuf::from("/etc/cgruled/cgruled.toml"),
+            rules: Vec::new(),
+            legacy: true,
+            root: None,
+            dry_run: false,
+            level: None,
+            stats_every: None,
+        }
+    }
+}
+
+/// Why the daemon ended, or did not start.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something failed at run time: exit 1.
+    Run(&'static str, io::Error),
+    /// The settings have errors: exit 65.
+    Settings(Vec<Diagnostic>),
+    /// The kernel's events are not to be had here: exit 78.
+    Unusable(Unusable),
+    /// No cgroup hierarchy is mounted: exit 78.
+    NoCgroups,
+}
+
+impl Failure {
+    /// The exit code of the process.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Run(..) => 1,
+            Self::Settings(_) => 65,
+            Self::Unusable(_) | Self::NoCgroups => 78,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(what, error) => write!(f, "{what}: {error}"),
+            Self::Settings(diagnostics) => {
+                diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
+            }
+            Self::Unusable(why) => why.fmt(f),
+            Self::NoCgroups => f.write_str(
+                "no cgroup hierarchy is mounted: mount one, for example with mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+            ),
+        }
+    }
+}
+
+/// Reads the configuration and returns all complaints about it.
+pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
+    let (settings, mut diagnostics) = settings(invocation);
+    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
+    let mut rebuilder = rebuilder(invocation, &settings, &hierarchies);
+    rebuilder.first();
+    diagnostics.extend_from_slice(rebuilder.diagnostics());
+    diagnostics
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// Why it could not start, or had to end.
+pub fn run(invocation: &Invocation) -> Result<(), Failure> {
+    let (settings, diagnostics) = settings(invocation);
+    if has_errors(&diagnostics) {
+        return Err(Failure::Settings(diagnostics));
+    }
+    // Before any thread is made, so that all of them have the signals blocked.
+    let signals = block_signals().map_err(|error| Failure::Run("signals", error))?;
+    let metrics = Arc::new(Metrics::default());
+    let logging = Logging::start(&settings.log.target, settings.log.level, Arc::clone(&metrics))
+        .map_err(|error| Failure::Run("log", error))?;
+    diagnostics.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
+    let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
+        .and_then(|mut daemon| daemon.serve());
+    logging.finish();
+    println!("{metrics}");
+    result
+}
+
+fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
+    let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
+    if let Some(root) = &invocation.root {
+        settings.root = Root::Path(root.clone());
+    }
+    settings.log.level = invocation.level.unwrap_or(settings.log.level);
+    settings.stats_every = invocation.stats_every.or(settings.stats_every);
+    (settings, diagnostics)
+}
+
+fn sources(invocation: &Invocation) -> Sources {
+    let mut sources = Sources { legacy: invocation.legacy, ..Sources::default() };
+    if !invocation.rules.is_empty() {
+        sources.directories.clone_from(&invocation.rules);
+    }
+    sources
+}
+
+fn rebuilder(
+    invocation: &Invocation,
+    settings: &Settings,
+    hierarchies: &Arc<Hierarchies>,
+) -> Rebuilder {
+    let root = match &settings.root {
+        Root::Auto => String::new(),
+        Root::Path(path) => path.to_string_lossy().into_owned(),
+    };
+    Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
+}
+
+/// The signals that we serve.
+const SIGNALS: [Signal; 5] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+
+struct Daemon {
+    engine: Engine,
+    signals: SignalFd,
+    files: Files,
+    epoll: Epoll,
+    metrics: Arc<Metrics>,
+    stats: Option<(Duration, Nanos)>,
+    is_ready: bool,
+}
+
+/// What the loop waits for.
+#[derive(Clone, Copy)]
+enum Source {
+    Watch,
+    Signals,
+    Answers,
+    Files,
+}
+
+impl Daemon {
+    fn start(
+        invocation: &Invocation,
+        settings: &Settings,
+        signals: SignalFd,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Failure> {
+        let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
+        raise_descriptor_limit();
+        let hierarchies = Arc::new(tree::discover().map_err(run("/proc/self/mountinfo"))?);
+        if hierarchies.is_empty() {
+            return Err(Failure::NoCgroups);
+        }
+        // Subscribed before the first scan: what happens during the scan is queued.
+        let buffer = settings.receive_buffer as usize;
+        let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
+        let mut rebuilder = rebuilder(invocation, settings, &hierarchies);
+        let policy = rebuilder.first();
+        let fast_moves =
+            FastMovesGuard::engage(settings.fast_moves, &hierarchies).map_err(run("fast_moves"))?;
+        let placer = Placer::new(
+            Tree::new(hierarchies),
+            fast_moves,
+            Arc::clone(&metrics),
+            invocation.dry_run,
+        );
+        let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
+        let desk = Desk::open(rebuilder).map_err(run("threads"))?;
+        let files = Files::watch(&sources(invocation).directories, Path::new("/etc"))
+            .map_err(run("inotify"))?;
+        let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
+        let engine =
+            Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
+        let epoll =
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
+        let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
+        let daemon = Self { engine, signals, files, epoll, metrics, stats, is_ready: false };
+        daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
+        Ok(daemon)
+    }
+
+    fn register(&self) -> Result<(), Errno> {
+        let readable = |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
+        self.epoll.add(self.engine.watch(), readable(Source::Watch))?;
+        self.epoll.add(self.signals.as_fd(), readable(Source::Signals))?;
+        self.epoll.add(self.engine.bell(), readable(Source::Answers))?;
+        self.epoll.add(self.files.as_fd(), readable(Source::Files))
+    }
+
+    /// The loop.
+    fn serve(&mut self) -> Result<(), Failure> {
+        loop {
+            let is_busy =
+                self.engine.turn().map_err(|error| Failure::Run("process events", error))?;
+            self.say_ready();
+            self.serve_clocks();
+            let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout() };
+            let mut events = [EpollEvent::empty(); 4];
+            let ready = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(errno) => return Err(Failure::Run("epoll", errno.into())),
+            };
+            for event in &events[..ready] {
+                if event.data() == Source::Signals as u64 && self.serve_signals() {
+                    return Ok(());
+                }
+                if event.data() == Source::Answers as u64 {
+                    self.engine.take_answers();
+                }
+                if event.data() == Source::Files as u64 {
+                    self.files.read(sys::monotonic());
+                }
+            }
+        }
+    }
+
+    /// Whether to end.
+    fn serve_signals(&mut self) -> bool {
+        let mut ends = false;
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match i32::try_from(signal.ssi_signo).map_or(Err(Errno::EINVAL), Signal::try_from) {
+                Ok(Signal::SIGTERM | Signal::SIGINT) => ends = true,
+                _ => self.engine.reload(Reason::Rules),
+            }
+        }
+        ends
+    }
+
+    fn say_ready(&mut self) {
+        if !self.is_ready && self.engine.is_settled() {
+            self.is_ready = true;
+            let placed = self.metrics.placed.get();
+            ::log::info!("ready: looked at every process, moved {placed}");
+        }
+    }
+
+    fn serve_clocks(&mut self) {
+        let now = sys::monotonic();
+        if let Some(reason) = self.files.take_due(now) {
+            self.engine.reload(reason);
+        }
+        if let Some((every, last)) = &mut self.stats {
+            if now.since(*last) >= nanoseconds(*every) {
+                *last = now;
+                ::log::info!("{}", self.metrics.to_string().trim_end().replace('\n', ", "));
+            }
+        }
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
+        let next = [self.files.next_due(), stats]
+            .into_iter()
+            .flatten()
+            .fold(self.engine.next_turn(), Nanos::min);
+        let milliseconds = next.since(sys::monotonic()).div_ceil(1_000_000);
+        EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn block_signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    SIGNALS.into_iter().for_each(|signal| set.add(signal));
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// A group in use is an open descriptor.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        ::log::warn!("cannot raise the limit of open files: {}", errno.desc());
+    }
+}

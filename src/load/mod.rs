@@ -1,0 +1,296 @@
+//! Which files, in which order, trusted or not; names resolved. Edge: blocks on disk and on the name
+//! service, so it runs on a helper thread after the start.
+//!
+//! A file hides those of the same name in later directories even when it is refused: what was meant
+//! to replace a package's file must not bring the package's file back by being broken.
+
+mod name_service;
+mod resolver;
+mod trust;
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::GroupTable;
+use crate::config::daemon_toml::{self, Settings};
+use crate::config::diagnostic::{Diagnostic, Severity, sort};
+use crate::config::rules_toml::{self, Parsed};
+use crate::config::source_text::text_of;
+use crate::event::Uid;
+use crate::rules::names::Names;
+use crate::rules::{Action, Rule};
+
+pub use crate::config::diagnostic::new_errors;
+pub use name_service::NameService;
+use resolver::Resolver;
+use trust::{Content, Refusal, TrustedDirectory};
+
+/// The directories of rule files; a file in an earlier one replaces that of the same name in a
+/// later one, and its rules come first.
+pub const STANDARD_DIRECTORIES: [&str; 4] = [
+    "/etc/cgruled/rules.d",
+    "/run/cgruled/rules.d",
+    "/usr/local/lib/cgruled/rules.d",
+    "/usr/lib/cgruled/rules.d",
+];
+
+/// Where rules come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// Directories of TOML files, the most important first.
+    pub directories: Vec<PathBuf>,
+    /// Whether `/etc/cgrules.conf` and `/etc/cgrules.d` come before them.
+    pub legacy: bool,
+    /// Who must own files and directories: root, but in tests.
+    pub owner: Uid,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        let directories = STANDARD_DIRECTORIES.map(PathBuf::from).to_vec();
+        Self { directories, legacy: true, owner: Uid(0) }
+    }
+}
+
+/// All that the rule files say.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The rules in their effective order, without names.
+    pub rules: Arc<[Rule]>,
+    /// The names that rules mention.
+    pub names: Names,
+    /// The groups' settings.
+    pub groups: Vec<GroupTable>,
+    /// What is wrong, by file and line.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Every name in the directories, in the order in which they were looked at.
+    pub files: Vec<FileSeen>,
+}
+
+/// A name in a directory of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSeen {
+    /// Absolute path.
+    pub path: Arc<Path>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its rules count: this many.
+    Loaded(usize),
+    /// It is empty or a link to `/dev/null`, and hides files of its name.
+    Mask,
+    /// This file of the same name hides it.
+    HiddenBy(Arc<Path>),
+    /// It does not look like a rule file.
+    Skipped,
+    /// It is not trusted or not readable. See the diagnostics.
+    Refused,
+}
+
+/// Reads all rule files and resolves the names in them. Never fails: what is wrong is left out and
+/// reported.
+pub fn load(sources: &Sources, service: &NameService) -> Loaded {
+    let mut loader = Loader {
+        owner: sources.owner,
+        resolver: Resolver::new(service),
+        rules: Vec::new(),
+        groups: Vec::new(),
+        diagnostics: Vec::new(),
+        files: Vec::new(),
+        seen: HashMap::new(),
+    };
+    sources.directories.iter().for_each(|directory| loader.directory(directory));
+    loader.finish()
+}
+
+/// Reads the daemon's settings. Without a file all are default.
+pub fn settings(path: &Path, owner: Uid) -> (Settings, Vec<Diagnostic>) {
+    let file: Arc<Path> = Arc::from(path);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let default = Settings::default();
+    match TrustedDirectory::open(parent, owner) {
+        Ok(None) => (default, Vec::new()),
+        Err(refusal) => (default, vec![refused(&Arc::from(parent), refusal)]),
+        Ok(Some(directory)) => {
+            let name = path.file_name().unwrap_or(OsStr::new("."));
+            match directory.read(name) {
+                Ok(Content::Bytes(bytes)) => daemon_toml::parse_bytes(&file, &bytes),
+                Ok(Content::Mask) => (default, Vec::new()),
+                Err(_) if !path.exists() => (default, Vec::new()),
+                Err(refusal) => (default, vec![refused(&file, refusal)]),
+            }
+        }
+    }
+}
+
+struct Loader<'s> {
+    owner: Uid,
+    resolver: Resolver<'s>,
+    /// With their priorities, in the order of files and positions.
+    rules: Vec<(i32, Rule)>,
+    groups: Vec<GroupTable>,
+    diagnostics: Vec<Diagnostic>,
+    files: Vec<FileSeen>,
+    /// The first file of each name.
+    seen: HashMap<OsString, Arc<Path>>,
+}
+
+impl Loader<'_> {
+    fn directory(&mut self, path: &Path) {
+        let opened = TrustedDirectory::open(path, self.owner);
+        let listed = opened.and_then(|directory| match directory {
+            Some(directory) => directory.names().map(|names| Some((directory, names))),
+            None => Ok(None),
+        });
+        match listed {
+            Ok(Some((directory, names))) => {
+                names.iter().for_each(|name| self.file(&directory, path, name));
+            }
+            Ok(None) => {}
+            Err(refusal) => self.diagnostics.push(refused(&Arc::from(path), refusal)),
+        }
+    }
+
+    fn file(&mut self, directory: &TrustedDirectory, parent: &Path, name: &OsStr) {
+        let path: Arc<Path> = Arc::from(parent.join(name));
+        let outcome = if let Some(reason) = leftover(name.as_bytes()) {
+            let message = format!("is skipped: {reason}");
+            let skipped = Diagnostic::about(&path, Severity::Warning, message);
+            self.diagnostics.push(skipped.with_help("rule files are called NN-name.toml"));
+            Outcome::Skipped
+        } else if let Some(first) = self.seen.get(name) {
+            Outcome::HiddenBy(first.clone())
+        } else {
+            self.seen.insert(name.to_owned(), path.clone());
+            match directory.read(name) {
+                Ok(Content::Bytes(bytes)) => Outcome::Loaded(self.rules_of(&path, &bytes)),
+                Ok(Content::Mask) => Outcome::Mask,
+                Err(refusal) => {
+                    self.diagnostics.push(refused(&path, refusal));
+                    Outcome::Refused
+                }
+            }
+        };
+        self.files.push(FileSeen { path, outcome });
+    }
+
+    /// Reads the rules of a file. Its text is gone after it.
+    fn rules_of(&mut self, path: &Arc<Path>, bytes: &[u8]) -> usize {
+        let text = match text_of(path, bytes) {
+            Ok(text) => text,
+            Err(diagnostic) => {
+                self.diagnostics.push(diagnostic);
+                return 0;
+            }
+        };
+        let Parsed { rules, groups, diagnostics } = rules_toml::parse(path, text);
+        self.diagnostics.extend(diagnostics);
+        self.groups.extend(groups);
+        let (resolved, unknown) = self.resolver.resolve(rules, path, text);
+        self.diagnostics.extend(unknown);
+        let count = resolved.len();
+        self.rules.extend(resolved);
+        count
+    }
+
+    fn finish(mut self) -> Loaded {
+        join_controllers(&mut self.rules, &self.groups);
+        // Stable: within a priority the order of directories, names and positions stays.
+        self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
+        sort(&mut self.diagnostics);
+        Loaded {
+            rules: self.rules.into_iter().map(|(_, rule)| rule).collect(),
+            names: self.resolver.into_names(),
+            groups: self.groups,
+            diagnostics: self.diagnostics,
+            files: self.files,
+        }
+    }
+}
+
+/// Lets rules join the hierarchies of the controllers that their group's settings belong to.
+fn join_controllers(rules: &mut [(i32, Rule)], groups: &[GroupTable]) {
+    let mut needed: HashMap<&str, Vec<String>> = HashMap::new();
+    for group in groups {
+        needed
+            .entry(group.path.as_str().trim_matches('/'))
+            .or_default()
+            .extend(group.controllers());
+    }
+    for (_, rule) in rules {
+        let Action::Place(targets) = &mut rule.action else { continue };
+        for target in targets {
+            let Some(names) = needed.get(target.destination.as_str().trim_matches('/')) else {
+                continue;
+            };
+            for name in names {
+                if !target.controllers.contains(name) {
+                    target.controllers.push(name.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Why a name is not that of a rule file. Editors and package managers leave such files.
+fn leftover(name: &[u8]) -> Option<&'static str> {
+    let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+    if name.starts_with(b".") {
+        Some("a hidden file")
+    } else if name.ends_with(b"~") || name.ends_with(b".swp") {
+        Some("an editor's file")
+    } else if contains(b".dpkg-") || contains(b".rpm") {
+        Some("a package manager's file")
+    } else if name.ends_with(b".toml") {
+        None
+    } else {
+        Some("its name does not end in .toml")
+    }
+}
+
+fn refused(path: &Arc<Path>, refusal: Refusal) -> Diagnostic {
+    let mut diagnostic = Diagnostic::about(path, Severity::Error, refusal.message);
+    diagnostic.help = refusal.help;
+    diagnostic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_where_they_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cgruled.toml");
+        let owner = Uid(nix::unistd::geteuid().as_raw());
+        assert_eq!(settings(&path, owner), (Settings::default(), Vec::new()));
+        assert_eq!(settings(&path.join("x/y"), owner), (Settings::default(), Vec::new()));
+        std::fs::write(&path, "recheck = \"5s\"\nrot = 1\n").unwrap();
+        let (read, wrong) = settings(&path, owner);
+        assert_eq!(read.recheck, Some(std::time::Duration::from_secs(5)));
+        assert_eq!(wrong.len(), 1);
+        let (read, wrong) = settings(&path, Uid(owner.0 + 1));
+        assert_eq!((read, wrong.len()), (Settings::default(), 1));
+        assert_eq!(&*wrong[0].file, directory.path());
+    }
+
+    #[test]
+    fn leftovers_are_told_from_rules() {
+        for name in ["50-a.toml", "a b.toml", "rpm.toml", "dpkg-a.toml"] {
+            assert_eq!(leftover(name.as_bytes()), None, "{name}");
+        }
+        for name in [".toml", "a.toml~", "a.toml.dpkg-dist", "a.toml.rpmnew", "a.toml.swp", "a", ""]
+        {
+            assert!(leftover(name.as_bytes()).is_some(), "{name}");
+        }
+    }
+}

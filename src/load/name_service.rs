@@ -1,0 +1,241 @@
+//! Users and groups: by NSS for the names and ids that are asked for, from `/etc/passwd` and
+//! `/etc/group` for lists. NSS cannot be asked for a list on a machine whose directory has a million
+//! users. Anything here may block for as long as the name service does.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::{self, Group, User};
+
+use crate::event::{Gid, Uid};
+use crate::rules::names::Identity;
+
+/// Entries of a local list that count.
+const MAX_ENTRIES: usize = 65_536;
+/// Bytes of a local file that are read: 65,536 lines of 256 bytes.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Where users and groups come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameService {
+    /// The local users, as `/etc/passwd`.
+    pub passwd: PathBuf,
+    /// The local groups, as `/etc/group`.
+    pub group: PathBuf,
+    /// Whether names and ids are asked of NSS; else the two files say all.
+    pub nss: bool,
+}
+
+impl Default for NameService {
+    fn default() -> Self {
+        Self { passwd: "/etc/passwd".into(), group: "/etc/group".into(), nss: true }
+    }
+}
+
+impl NameService {
+    /// The local users, each id once: what a daemon can plan for before it meets them. At most
+    /// 65,536. A file that cannot be read has nobody in it.
+    pub fn identities(&self) -> Vec<Identity> {
+        let users = self.local_users();
+        let mut listed = self.memberships(&users);
+        let mut seen = HashSet::new();
+        let first = users.into_iter().filter(|user| seen.insert(user.uid));
+        let identity = |user: LocalUser| {
+            let listed_in = sorted(listed.remove(&user.name).unwrap_or_default());
+            Identity { uid: user.uid, name: Some(user.name), listed_in }
+        };
+        first.map(identity).collect()
+    }
+
+    /// Who an id is. An id without a user has neither name nor groups.
+    ///
+    /// # Errors
+    /// The name service failed: nothing is known.
+    pub fn identify(&self, uid: Uid) -> io::Result<Identity> {
+        if !self.nss {
+            let known = self.identities().into_iter().find(|identity| identity.uid == uid);
+            return Ok(known.unwrap_or_else(|| nameless(uid)));
+        }
+        let Some(user) = absent_is_none(User::from_uid(uid.0.into()))? else {
+            return Ok(nameless(uid));
+        };
+        let name = CString::new(user.name.as_str())?;
+        let groups = unistd::getgrouplist(&name, user.gid)?;
+        // The list always has the primary group, which counts by the process's own gid alone.
+        let primary = absent_is_none(Group::from_gid(user.gid))?;
+        let lists_user = primary.is_some_and(|group| group.mem.contains(&user.name));
+        let counts = |gid: &unistd::Gid| *gid != user.gid || lists_user;
+        let listed_in = groups.into_iter().filter(counts).map(|gid| Gid(gid.as_raw())).collect();
+        Ok(Identity { uid, name: Some(user.name), listed_in: sorted(listed_in) })
+    }
+
+    /// The names and numbers in the local files.
+    pub(super) fn local_names(&self) -> LocalNames {
+        let mut names = LocalNames::default();
+        for user in self.local_users() {
+            names.uids.entry(user.name).or_insert(user.uid);
+        }
+        for group in self.local_groups() {
+            names.gids.entry(group.name).or_insert(group.gid);
+        }
+        names
+    }
+
+    fn local_users(&self) -> Vec<LocalUser> {
+        records(&self.passwd, |fields| {
+            let uid = Uid(fields.get(2)?.parse().ok()?);
+            Some(LocalUser { name: fields[0].to_owned(), uid })
+        })
+    }
+
+    fn local_groups(&self) -> Vec<LocalGroup> {
+        records(&self.group, |fields| {
+            let gid = Gid(fields.get(2)?.parse().ok()?);
+            let members = fields.get(3).unwrap_or(&"").split(',').map(str::trim);
+            let members = members.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            Some(LocalGroup { name: fields[0].to_owned(), gid, members })
+        })
+    }
+
+    /// The groups that list each of the users.
+    fn memberships(&self, users: &[LocalUser]) -> HashMap<String, Vec<Gid>> {
+        let known: HashSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
+        let mut listed: HashMap<String, Vec<Gid>> = HashMap::new();
+        for group in self.local_groups() {
+            let members = group.members.into_iter().filter(|name| known.contains(name.as_str()));
+            members.for_each(|name| listed.entry(name).or_default().push(group.gid));
+        }
+        listed
+    }
+}
+
+/// The names in the local files. The first line with a name counts, as in NSS.
+#[derive(Debug, Default)]
+pub(super) struct LocalNames {
+    pub(super) uids: HashMap<String, Uid>,
+    pub(super) gids: BTreeMap<String, Gid>,
+}
+
+struct LocalUser {
+    name: String,
+    uid: Uid,
+}
+
+struct LocalGroup {
+    name: String,
+    gid: Gid,
+    members: Vec<String>,
+}
+
+fn nameless(uid: Uid) -> Identity {
+    Identity { uid, name: None, listed_in: Vec::new() }
+}
+
+fn sorted(mut gids: Vec<Gid>) -> Vec<Gid> {
+    gids.sort_unstable();
+    gids.dedup();
+    gids
+}
+
+/// Reads the lines of a file in the manner of `/etc/passwd`. NIS lines (`+`, `-`), comments and
+/// what is malformed do not count.
+fn records<T>(path: &PathBuf, read: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
+    let mut bytes = Vec::new();
+    let complete = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    if complete.is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    // A file at the limit may end in half a line.
+    let end = if bytes.len() as u64 == MAX_BYTES { text.rfind('\n') } else { None };
+    let lines = text[..end.unwrap_or(text.len())].lines();
+    let entries = lines.filter(|line| !line.starts_with(['#', '+', '-', ':']));
+    let fields = |line: &str| read(&line.split(':').collect::<Vec<_>>());
+    entries.filter_map(fields).take(MAX_ENTRIES).collect()
+}
+
+/// POSIX lets the functions fail with any of these for "no such user".
+fn absent_is_none<T>(found: nix::Result<Option<T>>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(found),
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The id of a user by NSS.
+pub(super) fn nss_uid(name: &str) -> io::Result<Option<Uid>> {
+    Ok(absent_is_none(User::from_name(name))?.map(|user| Uid(user.uid.as_raw())))
+}
+
+/// The id of a group by NSS.
+pub(super) fn nss_gid(name: &str) -> io::Result<Option<Gid>> {
+    Ok(absent_is_none(Group::from_name(name))?.map(|group| Gid(group.gid.as_raw())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(passwd: &str, group: &str) -> (tempfile::TempDir, NameService) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let passwd = path("passwd", passwd);
+        let group = path("group", group);
+        (directory, NameService { passwd, group, nss: false })
+    }
+
+    #[test]
+    fn local_lists_are_read() {
+        let (_directory, service) = service(
+            "root:x:0:0:root:/root:/bin/sh\n# c\n+nis\n:x:1:1\nbad:x:y\nalice:x:1000:1000::/:\n\
+             toor:x:0:0::/:\nbob:x:1001:100",
+            "root:x:0:\nweb:x:33:bob, alice,,ghost\nweb2:x:33:alice\nwheel:x:10:alice\nbroken\n",
+        );
+        let identity = |uid, name: &str, listed: &[u32]| Identity {
+            uid: Uid(uid),
+            name: Some(name.to_owned()),
+            listed_in: listed.iter().copied().map(Gid).collect(),
+        };
+        let expected = [
+            identity(0, "root", &[]),
+            identity(1000, "alice", &[10, 33]),
+            identity(1001, "bob", &[33]),
+        ];
+        assert_eq!(service.identities(), expected);
+        assert_eq!(service.identify(Uid(1001)).unwrap(), expected[2]);
+        assert_eq!(service.identify(Uid(77)).unwrap(), nameless(Uid(77)));
+        assert_eq!(service.local_names().uids["toor"], Uid(0));
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let passwd: String = (0..70_000).map(|id| format!("u{id}:x:{id}:1\n")).collect();
+        let (_directory, service) = service(&passwd, "");
+        assert_eq!(service.identities().len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn missing_files_have_nobody() {
+        let service =
+            NameService { passwd: "/nonexistent".into(), group: "/dev/null".into(), nss: false };
+        assert_eq!(service.identities(), []);
+    }
+
+    #[test]
+    fn nss_knows_root() {
+        let root = NameService::default().identify(Uid(0)).unwrap();
+        assert_eq!(root.name.as_deref(), Some("root"));
+        assert_eq!(nss_uid("root").unwrap(), Some(Uid(0)));
+        assert_eq!(nss_gid("no such group").unwrap(), None);
+        assert_eq!(NameService::default().identify(Uid(61_999)).unwrap(), nameless(Uid(61_999)));
+    }
+}

@@ -1,0 +1,174 @@
+//! The names in rules, looked up once each, and a complaint at each place of an unknown one.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::name_service::{LocalNames, NameService, nss_gid, nss_uid};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::rules_toml::{Mention, NameKind, WrittenRule};
+use crate::config::source_text::{Report, SourceText};
+use crate::rules::Rule;
+use crate::rules::names::{Names, Unknown, resolve};
+
+/// Looks names up and remembers what it was told.
+#[derive(Debug)]
+pub(super) struct Resolver<'s> {
+    service: &'s NameService,
+    local: Option<LocalNames>,
+    names: Names,
+    knows_all_groups: bool,
+    answers: HashMap<(NameKind, String), Answer>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Known,
+    Unknown,
+    Failed(io::Error),
+}
+
+impl<'s> Resolver<'s> {
+    pub(super) fn new(service: &'s NameService) -> Self {
+        Self {
+            service,
+            local: None,
+            names: Names::default(),
+            knows_all_groups: false,
+            answers: HashMap::new(),
+        }
+    }
+
+    /// All that was found.
+    pub(super) fn into_names(self) -> Names {
+        self.names
+    }
+
+    /// Replaces the names in the rules of one file by numbers. Gives the rules that are left, with
+    /// their priorities, and a complaint for each unknown name.
+    pub(super) fn resolve(
+        &mut self,
+        written: Vec<WrittenRule>,
+        file: &Arc<Path>,
+        text: &str,
+    ) -> (Vec<(i32, Rule)>, Vec<Diagnostic>) {
+        let text = SourceText::new(file, text);
+        let mut report = Report::new(&text);
+        let mut resolved = Vec::with_capacity(written.len());
+        for WrittenRule { rule, priority, mentions } in written {
+            mentions.iter().for_each(|mention| self.look_up(mention));
+            let (rule, unknown) = resolve(rule, &self.names);
+            self.complain(mentions, unknown, rule.is_some(), &mut report);
+            resolved.extend(rule.map(|rule| (priority, rule)));
+        }
+        (resolved, report.finish())
+    }
+
+    fn look_up(&mut self, mention: &Mention) {
+        let key = (mention.kind, mention.name.clone());
+        if self.answers.contains_key(&key) {
+            return;
+        }
+        let found = match mention.kind {
+            NameKind::User => self.user(&mention.name),
+            NameKind::Group => self.group(&mention.name),
+            NameKind::GroupPattern => {
+                self.all_groups();
+                Ok(true)
+            }
+        };
+        let answer = match found {
+            Ok(true) => Answer::Known,
+            Ok(false) => Answer::Unknown,
+            Err(error) => Answer::Failed(error),
+        };
+        self.answers.insert(key, answer);
+    }
+
+    /// Whether there is such a user.
+    fn user(&mut self, name: &str) -> io::Result<bool> {
+        let uid = match self.service.nss {
+            true => nss_uid(name)?,
+            false => self.local().uids.get(name).copied(),
+        };
+        self.names.uids.extend(uid.map(|uid| (name.to_owned(), uid)));
+        Ok(uid.is_some())
+    }
+
+    /// Whether there is such a group.
+    fn group(&mut self, name: &str) -> io::Result<bool> {
+        let gid = match self.service.nss {
+            true => nss_gid(name)?,
+            false => self.local().gids.get(name).copied(),
+        };
+        self.names.gids.extend(gid.map(|gid| (name.to_owned(), gid)));
+        Ok(gid.is_some())
+    }
+
+    /// Makes every local group known: a pattern is about them.
+    fn all_groups(&mut self) {
+        if std::mem::replace(&mut self.knows_all_groups, true) {
+            return;
+        }
+        let groups = self.local().gids.clone();
+        for (name, gid) in groups {
+            if let Entry::Vacant(entry) = self.names.gids.entry(name) {
+                entry.insert(gid);
+            }
+        }
+    }
+
+    fn local(&mut self) -> &LocalNames {
+        let service = self.service;
+        self.local.get_or_insert_with(|| service.local_names())
+    }
+
+    /// Reports the unknown names of one rule, of which something is `left` or not.
+    fn complain(
+        &self,
+        mut mentions: Vec<Mention>,
+        unknown: Vec<Unknown>,
+        left: bool,
+        report: &mut Report<'_>,
+    ) {
+        let lost_by_pattern = !left && unknown.is_empty();
+        for name in unknown {
+            let (kind, name) = match name {
+                Unknown::User(name) => (NameKind::User, name),
+                Unknown::Group(name) => (NameKind::Group, name),
+            };
+            // A name twice in a rule is unknown twice: each complaint takes a place of its own.
+            let is_it = |mention: &Mention| mention.kind == kind && mention.name == name;
+            let Some(index) = mentions.iter().position(is_it) else { continue };
+            let span = mentions.swap_remove(index).span;
+            report.error_help(span, self.message(kind, name), consequence(left));
+        }
+        let mut patterns = mentions.into_iter().filter(|m| m.kind == NameKind::GroupPattern);
+        if let (true, Some(pattern)) = (lost_by_pattern, patterns.next()) {
+            let message = "no group of /etc/group matches the pattern";
+            report.warning(Some(pattern.span), message, consequence(left));
+        }
+    }
+
+    fn message(&self, kind: NameKind, name: String) -> String {
+        let what = match kind {
+            NameKind::User => "user",
+            NameKind::Group | NameKind::GroupPattern => "group",
+        };
+        let message = format!("no {what} is named \"{name}\"");
+        match self.answers.get(&(kind, name)) {
+            Some(Answer::Failed(error)) => format!("the name service failed: {error}"),
+            Some(Answer::Known | Answer::Unknown) | None => message,
+        }
+    }
+}
+
+fn consequence(left: bool) -> &'static str {
+    if left {
+        "the rest of the rule is loaded"
+    } else {
+        "the rule is not loaded: nobody is left whom it could match"
+    }
+}

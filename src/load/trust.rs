@@ -1,0 +1,246 @@
+//! Files and directories that may tell a root daemon what to do.
+//!
+//! What counts is the opened descriptor, never a path that could mean something else a moment later.
+//! A symbolic link is followed when the file it leads to passes the same test, and the directory of
+//! that file too, but for one thing: a sticky directory may be writable, since there nobody can
+//! rename or remove a file of root's.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+
+use crate::event::Uid;
+
+/// Bytes of the largest file that is read: some 10,000 rules.
+const MAX_SIZE: u64 = 1 << 20;
+const GROUP_WRITE: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Why something is not read, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// One line, about the file.
+    pub(super) message: String,
+    /// One line.
+    pub(super) help: Option<String>,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+
+    fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: Some(help.into()) }
+    }
+
+    fn cannot(what: &str, error: impl Into<io::Error>) -> Self {
+        Self::new(format!("cannot be {what}: {}", error.into()))
+    }
+}
+
+/// What a trusted file has to say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// This.
+    Bytes(Vec<u8>),
+    /// That files of the same name in later directories do not count: it is empty, or a link to
+    /// `/dev/null`.
+    Mask,
+}
+
+/// A directory that passed the test.
+#[derive(Debug)]
+pub(super) struct TrustedDirectory {
+    descriptor: OwnedFd,
+    owner: Uid,
+}
+
+impl TrustedDirectory {
+    /// Opens the directory. `None` when there is none.
+    ///
+    /// # Errors
+    /// It is not a directory, not `owner`'s, or writable by others.
+    pub(super) fn open(path: &Path, owner: Uid) -> Result<Option<Self>, Refusal> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let descriptor = match nix::fcntl::open(path, flags, Mode::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ENOTDIR) => return Err(Refusal::new("is not a directory")),
+            Err(error) => return Err(Refusal::cannot("opened", error)),
+        };
+        let directory = File::from(descriptor);
+        let metadata = directory.metadata().map_err(|error| Refusal::cannot("read", error))?;
+        check(&metadata, owner)?;
+        Ok(Some(Self { descriptor: directory.into(), owner }))
+    }
+
+    /// The names in it, in the order of their bytes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn names(&self) -> Result<Vec<OsString>, Refusal> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::openat(&self.descriptor, ".", flags, Mode::empty())
+            .map_err(|error| Refusal::cannot("read", error))?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let entry = entry.map_err(|error| Refusal::cannot("read", error))?;
+            match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => names.push(OsStr::from_bytes(name).to_owned()),
+            }
+        }
+        names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+        Ok(names)
+    }
+
+    /// Reads a file in it.
+    ///
+    /// # Errors
+    /// It is not a regular file, not the owner's, writable by others, or too large.
+    pub(super) fn read(&self, name: &OsStr) -> Result<Content, Refusal> {
+        // O_NONBLOCK: opening a FIFO would wait for its writer.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        match openat(&self.descriptor, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Ok(file) => self.content(&File::from(file)),
+            Err(Errno::ELOOP) => {
+                let target = readlinkat(&self.descriptor, name)
+                    .map_err(|error| Refusal::cannot("read", error))?;
+                if target == "/dev/null" {
+                    return Ok(Content::Mask);
+                }
+                let file = openat(&self.descriptor, name, flags, Mode::empty())
+                    .map_err(|error| Refusal::cannot("followed", error))?;
+                let file = File::from(file);
+                let content = self.content(&file)?;
+                self.check_parent(&file)?;
+                Ok(content)
+            }
+            // A socket.
+            Err(Errno::ENXIO) => Err(Refusal::new("is not a regular file")),
+            Err(error) => Err(Refusal::cannot("opened", error)),
+        }
+    }
+
+    fn content(&self, file: &File) -> Result<Content, Refusal> {
+        let metadata = file.metadata().map_err(|error| Refusal::cannot("read", error))?;
+        if !metadata.is_file() {
+            return Err(Refusal::new("is not a regular file"));
+        }
+        check(&metadata, self.owner)?;
+        let mut bytes = Vec::new();
+        // The size may have changed since, so it is the bytes read that count.
+        file.take(MAX_SIZE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Refusal::cannot("read", error))?;
+        match bytes.len() as u64 {
+            0 => Ok(Content::Mask),
+            1..=MAX_SIZE => Ok(Content::Bytes(bytes)),
+            _ => Err(Refusal::with_help("is larger than 1 MiB", "split it")),
+        }
+    }
+
+    /// Checks the directory that a link led to.
+    fn check_parent(&self, file: &File) -> Result<(), Refusal> {
+        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .map_err(|error| Refusal::cannot("followed", error))?;
+        let parent = path.parent().unwrap_or(&path);
+        let metadata = fs::metadata(parent).map_err(|error| Refusal::cannot("followed", error))?;
+        let sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
+        if sticky && metadata.uid() == self.owner.0 {
+            return Ok(());
+        }
+        check(&metadata, self.owner).map_err(|refusal| Refusal {
+            message: format!("links into {}, which {}", parent.display(), refusal.message),
+            help: Some("put the file itself here".to_owned()),
+        })
+    }
+}
+
+/// Refuses what somebody else could have written.
+fn check(metadata: &Metadata, owner: Uid) -> Result<(), Refusal> {
+    if metadata.uid() != owner.0 {
+        let wanted = if owner.0 == 0 { "root".to_owned() } else { format!("user {owner}") };
+        let message = format!("is owned by user {}, not by {wanted}", metadata.uid());
+        return Err(Refusal::with_help(message, format!("look at it, then chown it to {wanted}")));
+    }
+    let writers = match metadata.mode() & (GROUP_WRITE | OTHERS_WRITE) {
+        0 => return Ok(()),
+        GROUP_WRITE => "its group",
+        _ => "everybody",
+    };
+    Err(Refusal::with_help(format!("is writable by {writers}"), "look at it, then chmod go-w it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn me() -> Uid {
+        Uid(nix::unistd::geteuid().as_raw())
+    }
+
+    fn read(path: &Path, owner: Uid) -> Result<Content, Refusal> {
+        // The directory is ours; only the file is in question.
+        let mut directory = TrustedDirectory::open(path, me())?.unwrap();
+        directory.owner = owner;
+        directory.read(OsStr::new("a.toml"))
+    }
+
+    fn directory(content: &[u8], mode: u32) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.toml");
+        fs::write(&file, content).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        directory
+    }
+
+    #[test]
+    fn another_owner_is_refused() {
+        let directory = directory(b"x", 0o644);
+        assert_eq!(read(directory.path(), me()), Ok(Content::Bytes(b"x".to_vec())));
+        let stranger = Uid(me().0 + 1);
+        let refusal = read(directory.path(), stranger).unwrap_err();
+        assert!(refusal.message.starts_with("is owned by user"), "{refusal:?}");
+        let refusal = TrustedDirectory::open(directory.path(), stranger).unwrap_err();
+        assert!(refusal.message.starts_with("is owned by user"), "{refusal:?}");
+    }
+
+    #[test]
+    fn the_largest_file_is_a_mebibyte() {
+        let size = usize::try_from(MAX_SIZE).unwrap();
+        let right = directory(&vec![b'x'; size], 0o600);
+        assert!(
+            matches!(read(right.path(), me()), Ok(Content::Bytes(bytes)) if bytes.len() == size)
+        );
+        let large = directory(&vec![b'x'; size + 1], 0o600);
+        assert_eq!(read(large.path(), me()).unwrap_err().message, "is larger than 1 MiB");
+    }
+
+    #[test]
+    fn writers_are_named() {
+        let group = directory(b"x", 0o620);
+        assert_eq!(read(group.path(), me()).unwrap_err().message, "is writable by its group");
+        let others = directory(b"x", 0o602);
+        assert_eq!(read(others.path(), me()).unwrap_err().message, "is writable by everybody");
+    }
+
+    #[test]
+    fn a_missing_directory_is_none() {
+        assert!(TrustedDirectory::open(Path::new("/nonexistent"), me()).unwrap().is_none());
+    }
+}

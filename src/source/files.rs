@@ -1,0 +1,185 @@
+//! Changes of rule files and of the user database, by inotify.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::event::Nanos;
+use crate::worker::Reason;
+
+/// Nothing must change for this long before rules are read: packages write several files.
+const QUIET_NS: u64 = 100_000_000;
+/// But a directory that never comes to rest is read after this.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// Files of the user database.
+const NAME_FILES: [&str; 3] = ["passwd", "group", "nsswitch.conf"];
+
+/// Watches files and says, after a pause, what to do.
+#[derive(Debug)]
+pub struct Files {
+    inotify: Inotify,
+    directories: Vec<PathBuf>,
+    etc: PathBuf,
+    change: Option<Change>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    reason: Reason,
+    first: Nanos,
+    last: Nanos,
+}
+
+impl Change {
+    fn due(self) -> Nanos {
+        self.last.plus(QUIET_NS).min(self.first.plus(PATIENCE_NS))
+    }
+}
+
+impl Files {
+    /// Watches the rule directories, those that do not exist yet by the nearest directory that does,
+    /// and the user database in `etc`.
+    ///
+    /// # Errors
+    /// inotify is not to be had.
+    pub fn watch(directories: &[PathBuf], etc: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let (directories, etc) = (directories.to_vec(), etc.to_owned());
+        let files = Self { inotify, directories, etc, change: None };
+        files.renew();
+        Ok(files)
+    }
+
+    /// Sets the watches as the directories are now. Watching one twice changes nothing.
+    fn renew(&self) {
+        let entries = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_ATTRIB
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF;
+        for directory in self.directories.iter().chain([&self.etc]) {
+            let existing = directory.ancestors().find(|ancestor| ancestor.is_dir());
+            if let Some(existing) = existing {
+                self.add(existing, entries);
+            }
+        }
+        // By themselves as well: a file that is mounted over /etc/passwd has another parent.
+        for name in NAME_FILES {
+            let path = self.etc.join(name);
+            if path.exists() {
+                self.add(&path, AddWatchFlags::IN_CLOSE_WRITE);
+            }
+        }
+    }
+
+    fn add(&self, path: &Path, flags: AddWatchFlags) {
+        if let Err(errno) = self.inotify.add_watch(path, flags) {
+            ::log::warn!("cannot watch {}: {}", path.display(), errno.desc());
+        }
+    }
+
+    /// The descriptor to poll.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// Reads what changed.
+    pub fn read(&mut self, now: Nanos) {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => {
+                    for event in events {
+                        self.note(event.name.as_deref().map(Path::new), now);
+                    }
+                }
+                Err(Errno::EAGAIN) => return,
+                Err(errno) => {
+                    ::log::warn!("inotify: {}", errno.desc());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, name: Option<&Path>, now: Nanos) {
+        let is_name_file = |name: &Path| NAME_FILES.iter().any(|known| name == Path::new(known));
+        let reason = match name {
+            // A watched file itself, or an overflow: names are looked up in either case.
+            None => Reason::Names,
+            Some(name) if is_name_file(name) => Reason::Names,
+            Some(name) if self.concerns_rules(name) => Reason::Rules,
+            Some(_) => return,
+        };
+        let change = self.change.get_or_insert(Change { reason, first: now, last: now });
+        change.last = now;
+        if reason == Reason::Rules {
+            change.reason = reason;
+        }
+    }
+
+    /// A rule file, or a directory on the way to one: `etc` has much else in it.
+    fn concerns_rules(&self, name: &Path) -> bool {
+        name.extension().is_some_and(|extension| extension == "toml")
+            || self
+                .directories
+                .iter()
+                .any(|directory| directory.components().any(|c| c.as_os_str() == name))
+    }
+
+    /// What to do at `now`, once for each burst of changes.
+    pub fn take_due(&mut self, now: Nanos) -> Option<Reason> {
+        let change = self.change.filter(|change| change.due() <= now)?;
+        self.change = None;
+        self.renew();
+        Some(change.reason)
+    }
+
+    /// When [`Self::take_due`] will have something.
+    pub fn next_due(&self) -> Option<Nanos> {
+        self.change.map(Change::due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_one_change_and_a_directory_may_come_later() {
+        let root = tempfile::tempdir().unwrap();
+        let rules = root.path().join("rules.d");
+        let mut files = Files::watch(&[rules.clone()], root.path()).unwrap();
+        std::fs::create_dir(&rules).unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(1)), None);
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        std::fs::write(rules.join("10-a.toml"), "").unwrap();
+        std::fs::write(rules.join("README"), "").unwrap();
+        files.read(Nanos(2));
+        std::fs::write(rules.join("11-b.toml"), "").unwrap();
+        files.read(Nanos(QUIET_NS));
+        assert_eq!(files.take_due(Nanos(3 + QUIET_NS)), None);
+        assert_eq!(files.take_due(Nanos(2 * QUIET_NS)), Some(Reason::Rules));
+        assert_eq!(files.next_due(), None);
+    }
+
+    #[test]
+    fn the_user_database_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("passwd"), "").unwrap();
+        let mut files = Files::watch(&[], root.path()).unwrap();
+        std::fs::write(root.path().join("hostname"), "x").unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.next_due(), None);
+        std::fs::write(root.path().join("passwd"), "x").unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(Reason::Names));
+    }
+}
