@@ -120,6 +120,7 @@ fn a_user_made_later_is_known_soon() {
     live.expect_untouched(&live.hold(&become_user(NAMELESS)));
     let mut passwd = OpenOptions::new().append(true).open("/etc/passwd").unwrap();
     passwd.write_all(passwd_line("cgt-late", NAMELESS).as_bytes()).unwrap();
+    drop(passwd);
     let known = eventually(PATIENCE, || {
         let actor = live.hold(&become_user(NAMELESS));
         live.fence();
