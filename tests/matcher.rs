@@ -357,6 +357,28 @@ fn executables_are_not_asked_for_when_no_rule_can_need_them() {
 }
 
 #[test]
+fn executables_are_not_asked_for_after_a_rule_that_holds_anyway() {
+    let rules = vec![
+        rule(groups(5, 5), nothing(), false),
+        rule(exes(&[base("vim")]), nothing(), false),
+        rule(nothing(), nothing(), false),
+    ];
+    let matcher = Matcher::compile(Arc::from(rules));
+    let plan = matcher.plan(&Identity { uid: Uid(1), name: None, listed_in: Vec::new() });
+    assert!(!matcher.asks_exe(&plan, Gid(5), Some(RuleId(0))));
+    assert!(matcher.asks_exe(&plan, Gid(6), Some(RuleId(2))));
+}
+
+#[test]
+fn rules_for_everybody_are_kept_once_and_not_in_every_plan() {
+    let all = Criteria { exes: vec![base("vim")], ..users(&[UserTest::Glob(glob("*"))]) };
+    let rules = vec![rule(all, nothing(), false); 100];
+    let matcher = Matcher::compile(Arc::from(rules));
+    let plan = matcher.plan(&Identity { uid: Uid(1), name: None, listed_in: Vec::new() });
+    assert!(plan.size() <= size_of::<[usize; 8]>());
+}
+
+#[test]
 fn a_plan_for_a_user_whom_no_rule_names_is_a_few_words() {
     let rules = (0..1000).map(|n| rule(groups(n, n), nothing(), false)).collect::<Vec<_>>();
     let matcher = Matcher::compile(Arc::from(rules));

@@ -54,6 +54,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         groups: Vec::new(),
         named: HashMap::new(),
         version: None,
+        last_rule: None,
     };
     let mut ranges = sections(text.as_str()).into_iter();
     let readable = reader.head(ranges.next().unwrap_or(0..0));
@@ -71,6 +72,8 @@ struct Reader<'t> {
     /// The lines of the names that rules and groups were given.
     named: HashMap<(&'static str, String), u32>,
     version: Option<u32>,
+    /// The index of the last rule, unless it was refused.
+    last_rule: Option<usize>,
 }
 
 impl Reader<'_> {
@@ -104,8 +107,15 @@ impl Reader<'_> {
     /// Reads one rule or group.
     fn section(&mut self, range: Range<usize>) {
         let text = &self.report.text().as_str()[range.clone()];
-        let (table, syntax) = Piece::new(&mut self.report, range.start).parse(text);
-        if syntax == Syntax::Right {
+        let mut piece = Piece::new(&mut self.report, range.start);
+        let (table, syntax) = piece.parse(text);
+        if !begins_rule(text) && may_continue_rule(text, &table, syntax) {
+            // To TOML a later [rule.not] is part of the last rule, which is wider without it.
+            let at = text.trim_start().lines().next().map_or(0, str::len);
+            let help = "write [rule.not] right below its [[rule]], or not = { … } in it";
+            piece.error_help(0..at, "the rule before this may be continued in here", help);
+            self.rules.truncate(self.last_rule.take().unwrap_or(usize::MAX));
+        } else if syntax == Syntax::Right {
             self.document(&table, range);
         }
     }
@@ -136,9 +146,11 @@ impl Reader<'_> {
             let mut piece = Piece::new(&mut self.report, offset);
             let Some(table) = piece.table(item, "a rule") else { continue };
             let errors = piece.report.errors();
+            self.last_rule = None;
             let written = rule_table::read(table, item.span(), &mut piece);
             self.check_name(table, offset);
             if let (Some(written), true) = (written, self.report.errors() == errors) {
+                self.last_rule = Some(self.rules.len());
                 self.rules.push(written);
             }
         }
@@ -182,6 +194,23 @@ impl Reader<'_> {
         if self.version.is_none() && says_something {
             let help = format!("begin the file with: version = {VERSION}");
             self.report.warning(None, format!("no version: read as version {VERSION}"), help);
+        }
+    }
+}
+
+/// Whether a section begins with `[[rule]]` or what was meant as such.
+fn begins_rule(text: &str) -> bool {
+    let inner = text.trim_start().trim_start_matches('[').trim_start();
+    inner.strip_prefix("rule").is_some_and(|rest| rest.trim_start().starts_with(']'))
+}
+
+/// Whether a section that is no rule has a table of one. Of a section that is not TOML every
+/// further header may be meant so.
+fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: Syntax) -> bool {
+    match syntax {
+        Syntax::Right => table.contains_key("rule"),
+        Syntax::Wrong => {
+            text.trim_start().lines().skip(1).any(|line| line.trim_start().starts_with('['))
         }
     }
 }

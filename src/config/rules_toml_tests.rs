@@ -265,6 +265,26 @@ fn a_syntax_error_costs_its_rule_and_no_other() {
 }
 
 #[test]
+fn a_rule_continued_elsewhere_is_not_loaded_without_that_part() {
+    let rule = "version = 1\n[[rule]]\nuser = 1\ncgroup = \"x\"\n";
+    let first = format!("{rule}[[rule]]\nuser = \"*\"\ncgroup = \"y\"\n");
+    for elsewhere in [
+        "[cgroup.y]\npids.max = 1\n[rule.not]\nuser = \"root\"\n",
+        "[cgroup.y]\npids.max =\n[rule.not]\nuser = \"root\"\n",
+        "[cgroup.y]\npids.max =\n['rule'.not]\nuser = \"root\"\n",
+        "[[other]]\n[\"\\u0072ule\".not]\nuser = \"root\"\n",
+    ] {
+        let parsed = read(&format!("{first}{elsewhere}"));
+        assert_eq!(parsed.rules.len(), 1, "{elsewhere}");
+        assert_eq!(parsed.rules[0].rule.origin.line, 3);
+        assert!(super::super::diagnostic::has_errors(&parsed.diagnostics), "{elsewhere}");
+    }
+    let refused = format!("{rule}[[rule]]\nuser = 5\n[cgroup.y]\n[rule.not]\nuser = \"root\"\n");
+    assert_eq!(read(&refused).rules.len(), 1);
+    assert_eq!(read(&format!("{rule}[rule]\nuser = 5\n")).rules.len(), 1);
+}
+
+#[test]
 fn an_unclosed_text_hides_the_rest() {
     let text = "version = 1\n[[rule]]\nuser = \"\"\"a\ncgroup = \"x\"\n[[rule]]\nuser=\"b\"\ncgroup=\"y\"\n";
     let parsed = read(text);
@@ -406,6 +426,13 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_survived(bytes in any::<Vec<u8>>()) {
+        let file = Arc::from(Path::new("/a.toml"));
+        parse_bytes(&file, &bytes);
+        super::super::daemon_toml::parse_bytes(&file, &bytes);
+    }
+
+    #[test]
     fn any_toml_like_text_is_survived(
         words in prop::collection::vec(
             prop::sample::select(vec![
@@ -461,4 +488,131 @@ fn fault_in_a_destination_is_pointed_at() {
     let places = parsed.diagnostics.iter().filter_map(|d| d.place.as_ref());
     let spans: Vec<_> = places.map(|p| (p.line, p.column, p.width)).collect();
     assert_eq!(spans, [(3, 13, 2), (4, 12, 2)]);
+}
+
+proptest! {
+    /// Damage outside of a rule's text never changes what the rule says; it may only cost the rule.
+    #[test]
+    fn damage_elsewhere_never_changes_a_rule(
+        pieces in prop::collection::vec(piece(), 1..6),
+        at in any::<prop::sample::Index>(),
+        cut in prop_oneof![Just(0), 0usize..12],
+        at_line in any::<bool>(),
+        put in damage(),
+    ) {
+        let (text, ranges) = assemble(&pieces);
+        let whole = read(&text);
+        prop_assert!(!super::super::diagnostic::has_errors(&whole.diagnostics), "{text}");
+        let begin = at.index(text.len() + 1);
+        // Most damage inside of a line is a syntax error; whole lines make other meanings.
+        let line = text[..begin].rfind('\n').map_or(0, |end| end + 1);
+        let begin = if at_line { line } else { begin };
+        let end = (begin + cut).min(text.len());
+        let damaged = format!("{}{put}{}", &text[..begin], &text[end..]);
+        prop_assert!(reads_as_toml_does(&damaged), "{}", damaged);
+        for WrittenRule { rule, .. } in read(&damaged).rules {
+            let Some((_, range)) = ranges.iter().find(|(name, _)| **name == *rule.name) else {
+                continue;
+            };
+            // At its very end a rule may be continued.
+            if begin > range.end || end <= range.start {
+                let original = whole.rules.iter().find(|w| w.rule.name == rule.name).unwrap();
+                prop_assert_eq!(&rule.when, &original.rule.when, "{}", damaged);
+                prop_assert_eq!(&rule.not, &original.rule.not, "{}", damaged);
+                prop_assert_eq!(&rule.action, &original.rule.action, "{}", damaged);
+            }
+        }
+    }
+}
+
+/// Whether each rule that is loaded has the criteria that a parse of the whole text gives it, when
+/// that finds no error.
+fn reads_as_toml_does(text: &str) -> bool {
+    let (whole, errors) = DeTable::parse_recoverable(text);
+    let list = whole.get_ref().get("rule").and_then(|rule| rule.get_ref().as_array());
+    let (true, Some(list)) = (errors.is_empty(), list) else { return true };
+    let given = |table: &DeTable<'_>| {
+        ["user", "group", "exe"].iter().filter(|&&key| table.contains_key(key)).count()
+    };
+    let tables = list.iter().filter_map(|item| item.get_ref().as_table());
+    let toml: Vec<(Option<&str>, usize, usize)> = tables
+        .map(|table| {
+            let name = table.get("name").and_then(|name| name.get_ref().as_str());
+            let not = table.get("not").and_then(|not| not.get_ref().as_table());
+            (name, given(table), not.map_or(0, given))
+        })
+        .collect();
+    read(text).rules.iter().all(|WrittenRule { rule, .. }| {
+        let has_name = toml.iter().any(|(name, ..)| *name == Some(&rule.name));
+        let ours = (has_name.then_some(&*rule.name), kinds(&rule.when), kinds(&rule.not));
+        toml.contains(&ours)
+    })
+}
+
+/// What may be put into a file to damage it.
+fn damage() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "",
+        "\"",
+        "'",
+        "[",
+        "]",
+        "[[",
+        "=",
+        "#",
+        "\n",
+        "\"\"\"",
+        "'''",
+        "{",
+        "}",
+        ",",
+        "\\",
+        "x",
+        "\u{0}",
+        "\n[[rule]]\n",
+        "\n[rule]\n",
+        "\n[rule.not]\n",
+        "\n[rule.not]\nuser = 9\n",
+        "\n[cgroup.z]\n",
+        "\n[[other]]\n",
+        "\nuser = 1\n",
+    ])
+}
+
+/// A rule or a group, with `%` for its number.
+fn piece() -> impl Strategy<Value = String> {
+    let criteria = prop::sample::subsequence(
+        vec![
+            "user = [\"a%\",\n  'b*', # [[rule]]\n]\n",
+            "group = \"\"\"\ng%\"\"\"\n",
+            "not.user = \"c\"\n",
+        ],
+        0..=3,
+    );
+    let rule = (criteria, any::<bool>()).prop_map(|(criteria, has_table)| {
+        let criteria = criteria.concat();
+        let table = match has_table && !criteria.contains("not") {
+            true => "[rule.not]\ngroup = 7\n",
+            false => "",
+        };
+        format!("[[rule]]\nname = \"n%\"\n{criteria}exe = '/bin/x%'\ncgroup = \"d%\"\n{table}")
+    });
+    prop_oneof![
+        4 => rule,
+        1 => Just("[cgroup.\"d%\"]\ncpu.weight = 5\n".to_owned()),
+    ]
+}
+
+/// The text of a file, and the names and ranges of its rules.
+fn assemble(pieces: &[String]) -> (String, Vec<(String, Range<usize>)>) {
+    let mut text = "version = 1\n".to_owned();
+    let mut ranges = Vec::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        let begin = text.len();
+        text.push_str(&piece.replace('%', &number.to_string()));
+        if piece.starts_with("[[rule]]") {
+            ranges.push((format!("n{number}"), begin..text.len()));
+        }
+    }
+    (text, ranges)
 }

@@ -24,7 +24,6 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule};
 
-pub use crate::config::diagnostic::new_errors;
 pub use name_service::NameService;
 use resolver::Resolver;
 use trust::{Content, Refusal, TrustedDirectory};
@@ -195,11 +194,9 @@ impl Loader<'_> {
         let Parsed { rules, groups, diagnostics } = rules_toml::parse(path, text);
         self.diagnostics.extend(diagnostics);
         self.groups.extend(groups);
-        let (resolved, unknown) = self.resolver.resolve(rules, path, text);
-        self.diagnostics.extend(unknown);
-        let count = resolved.len();
-        self.rules.extend(resolved);
-        count
+        let before = self.rules.len();
+        self.diagnostics.extend(self.resolver.resolve(rules, path, text, &mut self.rules));
+        self.rules.len() - before
     }
 
     fn finish(mut self) -> Loaded {

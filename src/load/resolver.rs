@@ -46,24 +46,24 @@ impl<'s> Resolver<'s> {
         self.names
     }
 
-    /// Replaces the names in the rules of one file by numbers. Gives the rules that are left, with
-    /// their priorities, and a complaint for each unknown name.
+    /// Replaces the names in the rules of one file by numbers. Adds the rules that are left, with
+    /// their priorities, to `resolved`; gives a complaint for each unknown name.
     pub(super) fn resolve(
         &mut self,
         written: Vec<WrittenRule>,
         file: &Arc<Path>,
         text: &str,
-    ) -> (Vec<(i32, Rule)>, Vec<Diagnostic>) {
+        resolved: &mut Vec<(i32, Rule)>,
+    ) -> Vec<Diagnostic> {
         let text = SourceText::new(file, text);
         let mut report = Report::new(&text);
-        let mut resolved = Vec::with_capacity(written.len());
         for WrittenRule { rule, priority, mentions } in written {
             mentions.iter().for_each(|mention| self.look_up(mention));
             let (rule, unknown) = resolve(rule, &self.names);
             self.complain(mentions, unknown, rule.is_some(), &mut report);
             resolved.extend(rule.map(|rule| (priority, rule)));
         }
-        (resolved, report.finish())
+        report.finish()
     }
 
     fn look_up(&mut self, mention: &Mention) {

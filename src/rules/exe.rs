@@ -12,7 +12,14 @@ use super::span::Span;
 use super::trie::Trie;
 use super::{ExeTest, Rule, base_name};
 
-/// Rules by executable.
+/// How much of the end of a name is used to find patterns. No two real ones differ only before it.
+const SUFFIX: usize = 64;
+
+/// How many tests of executables are cheaper to go through than to look up: most plans have less,
+/// and an index takes half a kilobyte.
+const FEW: usize = 4;
+
+/// Rules by the literal texts of their tests.
 ///
 /// A pattern without any literal text at its beginning, at its end or as its last component, such
 /// as `*foo*`, is tried for every program.
@@ -25,13 +32,6 @@ pub(super) struct ExeIndex {
     /// The last [`SUFFIX`] bytes of base names, last byte first.
     base_suffixes: Trie,
 }
-
-/// How much of the end of a name is used to find patterns. No two real ones differ only before it.
-const SUFFIX: usize = 64;
-
-/// How many tests of executables are cheaper to go through than to look up: most plans have less,
-/// and an index takes half a kilobyte.
-const FEW: usize = 4;
 
 /// Rules by executable, in the form that fits their number.
 #[derive(Debug)]
@@ -174,12 +174,12 @@ impl Key {
             return Self::Path(prefix.into_owned());
         }
         if let Some(last) = glob.last_component() {
-            // The prefix of the whole path already has that of its last component.
-            let by_prefix = !last.literal_prefix().is_empty() && !rest.contains(&b'/');
+            // Without a later `/` the prefix of the path has that of the last component in it.
+            let by_path = !rest.contains(&b'/');
             match Self::of_base_glob(&last) {
                 Self::Base(base, _) => return Self::Base(base, false),
                 Self::BaseSuffix(suffix, _) => return Self::BaseSuffix(suffix, false),
-                Self::BasePrefix(base, _) if !base.is_empty() && !by_prefix => {
+                Self::BasePrefix(base, _) if !base.is_empty() && !by_path => {
                     return Self::BasePrefix(base, false);
                 }
                 Self::BasePrefix(..) | Self::Path(_) | Self::PathPrefix(..) => {}

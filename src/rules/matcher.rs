@@ -109,7 +109,7 @@ impl Matcher {
     }
 
     /// Gathers the rules that can still hold for a user. Costs about the number of rules with a
-    /// range or a pattern of users, not that of all rules.
+    /// range or a pattern of users, not that of all rules. The plan is for this matcher alone.
     pub fn plan(&self, identity: &Identity) -> Plan {
         let person = Person {
             uid: identity.uid,
