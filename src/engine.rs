@@ -281,7 +281,7 @@ impl Engine {
     }
 
     fn scan_some(&mut self) -> io::Result<()> {
-        if self.scan_is_due && self.batch.is_empty() {
+        if self.scan_is_due && !self.scan.is_running() && self.batch.is_empty() {
             self.scan_is_due = false;
             self.metrics.scans.increment();
             self.scan.begin(&self.proc)?;
