@@ -1,11 +1,11 @@
 //! Who is measured: nobody, the floor, the original, and cgruled in each of its modes.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -205,10 +205,13 @@ fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
         .arg("leash")
         .args(words)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    let lines = child.stderr.take().map(read_lines).ok_or("no standard error")?;
+    let (send, lines) = channel();
+    // Statistics may come on either.
+    read_lines(child.stderr.take(), send.clone());
+    read_lines(child.stdout.take(), send);
     let mut running = Running {
         started: Some(Started { child, rcu_expedited, lines }),
         ready_after: Duration::ZERO,
@@ -222,15 +225,14 @@ fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
 }
 
 /// A thread of its own, so that a daemon that says much never waits for us.
-fn read_lines(stderr: ChildStderr) -> Receiver<String> {
-    let (send, lines) = channel();
+fn read_lines(stream: Option<impl Read + Send + 'static>, send: Sender<String>) {
+    let Some(stream) = stream else { return };
     std::thread::spawn(move || {
-        BufReader::new(stderr)
+        BufReader::new(stream)
             .lines()
             .map_while(std::result::Result::ok)
             .all(|line| send.send(line).is_ok())
     });
-    lines
 }
 
 impl Running {
