@@ -249,6 +249,10 @@ impl Daemon {
             self.say_ready();
             self.serve_clocks();
             let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout() };
+            let pause = self.engine.pause();
+            if pause > 0 && !is_busy {
+                std::thread::sleep(Duration::from_nanos(pause));
+            }
             let mut events = [EpollEvent::empty(); 4];
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,

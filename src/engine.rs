@@ -29,7 +29,7 @@ use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::{Policy, User};
-use crate::process::{Credentials, Proc};
+use crate::process::{Owner, Proc};
 use crate::program::{Program, Seen, Sight};
 use crate::rules::matcher::Matcher;
 use crate::rules::{Facts, RuleId};
@@ -159,6 +159,11 @@ impl Engine {
         Ok(true)
     }
 
+    /// Nanoseconds for which to let events gather before the next [`Self::turn`].
+    pub fn pause(&mut self) -> u64 {
+        self.intake.pause()
+    }
+
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
         let trail = self.intake.next_due();
@@ -188,14 +193,14 @@ impl Engine {
     fn settle(&mut self) {
         for _ in 0..AT_ONCE {
             let Some(look) = self.intake.batch.pop() else { break };
-            let credentials = self.proc.credentials(look.pid);
-            if let Some(who) = &credentials {
-                if !self.intake.batch.admit(look, who.uid) {
+            let owner = self.proc.owner(look.pid);
+            if let Some(Owner { uid, .. }) = owner {
+                if !self.intake.batch.admit(look, uid) {
                     self.metrics.deferred.increment();
                     continue;
                 }
             }
-            let outcome = self.look_at(look, credentials, None);
+            let outcome = self.look_at(look, owner, None);
             self.conclude(look, outcome);
             self.intake.batch.settle(look);
         }
@@ -240,21 +245,15 @@ impl Engine {
 
     /// Looks at one process, now and whatever became of it, and takes note of the outcome.
     fn look(&mut self, look: Look, program: Option<&Program>) {
-        let credentials = self.proc.credentials(look.pid);
-        let outcome = self.look_at(look, credentials, program);
+        let owner = self.proc.owner(look.pid);
+        let outcome = self.look_at(look, owner, program);
         self.conclude(look, outcome);
     }
 
-    fn look_at(
-        &mut self,
-        look: Look,
-        credentials: Option<Credentials>,
-        program: Option<&Program>,
-    ) -> Outcome {
+    fn look_at(&mut self, look: Look, owner: Option<Owner>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
-        let Some(Credentials { uid, gid, unified, handle }) = credentials else {
-            return Outcome::Gone;
-        };
+        let Some(owner) = owner else { return Outcome::Gone };
+        let Owner { uid, gid } = owner;
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
@@ -278,7 +277,11 @@ impl Engine {
             return self.wait(Asked::Group(gid), look);
         }
         let user = user.identity.name.as_deref();
-        let subject = Subject { look, uid, gid, user, unified, handle, exe };
+        let Some(grip) = self.proc.grip(look.pid) else { return Outcome::Gone };
+        if grip.owner != owner {
+            return Outcome::Replaced;
+        }
+        let subject = Subject { look, grip, user, exe };
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }
 
@@ -310,7 +313,7 @@ impl Engine {
                 self.intake.trail_is_due |= !is_recheck;
             }
             Outcome::Placed => {
-                self.intake.trail_is_due = true;
+                self.intake.placed(now);
                 self.placed(look, now, is_recheck);
             }
             Outcome::Replaced => {
