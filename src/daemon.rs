@@ -210,8 +210,11 @@ impl Daemon {
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         let mut rebuilder = rebuilder(invocation, settings, &hierarchies);
         let policy = rebuilder.first();
-        let fast_moves =
-            FastMovesGuard::engage(settings.fast_moves, &hierarchies).map_err(run("fast_moves"))?;
+        let fast_moves = FastMovesGuard::engage(settings.fast_moves, &hierarchies)
+            .unwrap_or_else(|error| {
+                ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
+                FastMovesGuard::Off
+            });
         let placer = Placer::new(
             Tree::new(hierarchies),
             fast_moves,
