@@ -135,7 +135,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
     logging.finish();
-    println!("{metrics}");
+    println!("{metrics:#}");
     result
 }
 
