@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn the_alternate_form_ends_with_the_histogram() {
         let metrics = Metrics::default();
-        [9_000, 10_000, 50_000].map(|ns| metrics.latency.record(ns));
+        [9_000, 10_000, 50_000].iter().for_each(|&ns| metrics.latency.record(ns));
         assert_eq!(metrics.latency.octaves(), [(16, 2), (32, 0), (64, 1)]);
         assert!(
             format!("{metrics:#}").ends_with("_le_16 2\nlatency_us_le_32 0\nlatency_us_le_64 1\n")

@@ -19,7 +19,7 @@ pub(crate) fn samples(ground: &Ground) -> Vec<Vec<String>> {
         &["sleep", "20"],
         &["env", "LANG=C", "sleep", "20"],
         &["sh", "-c", "sleep 20 & sleep 20"],
-        &["tail", "-f", "/dev/null"],
+        &["timeout", "20", "tail", "-f", "/dev/null"],
         &[&script],
     ];
     lines.map(|words| words.iter().map(ToString::to_string).collect()).to_vec()
@@ -110,6 +110,6 @@ pub(crate) fn compile(ground: &Ground) -> Result<()> {
 /// A script, to show that it is known by its own name and not by its interpreter's.
 pub(crate) fn write_script(ground: &Ground) -> Result<()> {
     let path = ground.work().join("nightly-report");
-    fs::write(&path, "#!/bin/sh\ntail -f /dev/null\n:\n")?;
+    fs::write(&path, "#!/bin/sh\nsleep 20\n:\n")?;
     ground.publish(&path, 0o755)
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, User};
@@ -115,23 +116,17 @@ impl Ground {
 
     /// Kills what has our uid and is ours: by its group, or by its program. More may be born meanwhile.
     fn end_strays(&self) {
-        for _ in 0..100 {
-            let strays: Vec<i32> = self.processes().filter(|&pid| !self.has_ended(pid)).collect();
-            if strays.is_empty() {
-                return;
-            }
-            for pid in strays.into_iter().filter(|&pid| self.is_stray(pid)) {
+        for _ in 0..200 {
+            let strays: Vec<i32> = self.processes().filter(|&pid| self.is_stray(pid)).collect();
+            for pid in &strays {
                 // It may have ended by itself since.
-                let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            }
+            if has_no_children() && strays.is_empty() {
+                return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// Reaps a process that was left to us. One that is not ours is of no concern.
-    fn has_ended(&self, pid: i32) -> bool {
-        let status = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
-        !matches!(status, Ok(WaitStatus::StillAlive)) && !self.is_stray(pid)
     }
 
     fn is_stray(&self, pid: i32) -> bool {
@@ -198,6 +193,17 @@ fn owners() -> impl Iterator<Item = (i32, u32)> {
     entries.filter_map(|entry| {
         Some((entry.file_name().to_str()?.parse().ok()?, entry.metadata().ok()?.uid()))
     })
+}
+
+/// Reaps what has ended. Orphans come to us, and nobody waits for them by their numbers.
+fn has_no_children() -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return false,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return true,
+        }
+    }
 }
 
 /// Groups of a show that was killed.

@@ -91,7 +91,8 @@ fn announce(ground: &Ground) -> Result<()> {
 }
 
 fn programs(ground: &Ground, daemon: &mut Daemon, clock: &mut Clock) -> Result<Vec<Sample>> {
-    say!("1. Programs. The time is from the kernel's event to the end of the move.\n");
+    say!("1. Programs. The time is from the kernel's event to the end of the move. A program");
+    say!("   named demo is a child of this one between its change of user and its exec.\n");
     say!(
         "    {:<16} {:>8}   {:<14} {:<16} {:>9}",
         "program",

@@ -155,7 +155,7 @@ mod tests {
     fn a_burst_is_one_change_and_a_directory_may_come_later() {
         let root = tempfile::tempdir().unwrap();
         let rules = root.path().join("rules.d");
-        let mut files = Files::watch(&[rules.clone()], root.path()).unwrap();
+        let mut files = Files::watch(std::slice::from_ref(&rules), root.path()).unwrap();
         std::fs::create_dir(&rules).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1)), None);
