@@ -18,15 +18,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::event::batch::{Batch, Look};
-use crate::event::trail::{Fork, Trail};
-use crate::event::{Cause, Event, Gid, Nanos, Pid, Uid, What};
+use crate::event::batch::Look;
+use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::{Policy, User};
@@ -35,6 +34,7 @@ use crate::program::{Program, Seen, Sight};
 use crate::rules::matcher::Matcher;
 use crate::rules::{Facts, RuleId};
 use crate::source::connector::Connector;
+use crate::source::intake::{Hearing, Intake};
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
@@ -43,11 +43,6 @@ use crate::worker::{Answer, Desk, Reason};
 const AT_ONCE: usize = 64;
 /// Rounds of one turn: at most about ten milliseconds until signals are served.
 const ROUNDS: usize = 16;
-/// Datagrams of one drain; the rest is read in the next.
-const DRAIN: usize = 16_384;
-/// TRAIL is read at least this often, long before it fills: at 20,000 forks a second it holds two
-/// seconds in its default buffer.
-const TRAIL_NS: u64 = 1_000_000_000;
 /// Looks that wait for the name of one user at most; for more a scan is due.
 const MOST_WAITING: usize = 1024;
 /// An answer that took longer than this may have missed children, which only a scan finds.
@@ -62,7 +57,7 @@ pub struct Options {
 
 /// The daemon without its loop.
 pub struct Engine {
-    connector: Connector,
+    intake: Intake,
     proc: Proc,
     policy: Box<Policy>,
     placer: Placer,
@@ -70,15 +65,11 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     options: Options,
 
-    batch: Batch,
-    trail: Trail,
     scan: Scan,
     rechecks: VecDeque<(Nanos, Pid, Cause)>,
     /// Looks that wait for the name of their user.
     waiting: HashMap<Uid, Vec<Look>, FixedState>,
     scan_is_due: bool,
-    trail_is_due: bool,
-    trail_read: Nanos,
     sight: Sight,
 }
 
@@ -95,28 +86,24 @@ impl Engine {
     ) -> Self {
         metrics.reloads.increment();
         Self {
-            connector,
+            intake: Intake::new(connector, Arc::clone(&metrics)),
             proc,
             policy,
             placer,
             desk,
             metrics,
             options,
-            batch: Batch::default(),
-            trail: Trail::default(),
             scan: Scan::default(),
             rechecks: VecDeque::new(),
             waiting: HashMap::default(),
             scan_is_due: true,
-            trail_is_due: false,
-            trail_read: sys::monotonic(),
             sight: Sight::default(),
         }
     }
 
     /// The descriptor to poll. TRAIL is never polled.
     pub fn watch(&self) -> BorrowedFd<'_> {
-        self.connector.watch.as_fd()
+        self.intake.watch()
     }
 
     /// The descriptor that becomes readable when another thread has an answer.
@@ -151,12 +138,10 @@ impl Engine {
     /// The kernel's events cannot be read any more.
     pub fn turn(&mut self) -> io::Result<bool> {
         for _ in 0..ROUNDS {
-            self.drain_watch()?;
+            self.intake.drain_watch()?;
             self.settle();
-            self.count_loss()?;
-            if self.trail_is_due || sys::monotonic().since(self.trail_read) >= TRAIL_NS {
-                self.drain_trail()?;
-            }
+            self.scan_is_due |= self.intake.has_lost()?;
+            self.follow()?;
             self.judge();
             self.recheck();
             self.scan_some()?;
@@ -169,7 +154,7 @@ impl Engine {
 
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
-        let trail = self.trail_read.plus(TRAIL_NS);
+        let trail = self.intake.next_due();
         self.rechecks.front().map_or(trail, |&(due, ..)| due.min(trail))
     }
 
@@ -179,64 +164,15 @@ impl Engine {
     }
 
     fn has_work(&self) -> bool {
-        !self.batch.is_empty()
-            || self.trail.is_waiting()
-            || self.trail_is_due
-            || self.scan_is_due
-            || self.scan.is_running()
-            || self.batch.settled() < self.batch.begun()
+        self.intake.has_work() || self.scan_is_due || self.scan.is_running()
     }
 
-    fn drain_watch(&mut self) -> io::Result<()> {
-        let (batch, metrics) = (&mut self.batch, &self.metrics);
-        batch.begin_drain();
-        let is_empty = self.connector.watch.drain(DRAIN, |event| {
-            metrics.events.increment();
-            let (pid, cause) = match event.what {
-                What::Exec(pid) => (pid, Cause::EXEC),
-                What::Uid(pid) => (pid, Cause::UID),
-                What::Gid(pid) => (pid, Cause::GID),
-                What::Fork { .. } => return,
-            };
-            batch.push(pid, cause, event.at);
-        })?;
-        if is_empty {
-            batch.end_drain();
-        }
-        Ok(())
-    }
-
-    fn drain_trail(&mut self) -> io::Result<()> {
-        let (trail, metrics, begun) = (&mut self.trail, &self.metrics, self.batch.begun());
-        let mut lost = 0;
-        let is_empty = self.connector.trail.drain(DRAIN, |event: Event| {
-            if let What::Fork { parent, child } = event.what {
-                metrics.forks.increment();
-                lost += u64::from(!trail.heard(Fork { at: event.at, parent, child }, begun));
-            }
-        })?;
-        if lost > 0 {
-            metrics.lost_forks.add(lost);
-            self.scan_is_due = true;
-        }
-        if is_empty {
-            self.trail_is_due = false;
-            self.trail_read = sys::monotonic();
-            self.trail.shrink(self.trail_read);
-        }
-        Ok(())
-    }
-
-    /// Exact, valid with filters and masks; the answer to any loss is a scan.
-    fn count_loss(&mut self) -> io::Result<()> {
-        let Connector { watch, trail } = &mut self.connector;
-        let lost = u64::from(watch.lost()?) + u64::from(trail.lost()?);
-        let refused = std::mem::take(&mut watch.refused) + std::mem::take(&mut trail.refused);
-        self.metrics.refused_datagrams.add(refused);
-        if lost > 0 {
-            self.metrics.lost_events.add(lost);
-            self.scan_is_due = true;
-            ::log::warn!("the kernel dropped {lost} events; looking at all processes");
+    /// Reads TRAIL when a look had an effect, and every now and then.
+    fn follow(&mut self) -> io::Result<()> {
+        match self.intake.follow()? {
+            Hearing::Well => {}
+            Hearing::Lost => self.scan_is_due = true,
+            Hearing::Doubtful => self.desk.provoke(),
         }
         Ok(())
     }
@@ -244,24 +180,26 @@ impl Engine {
     /// Looks at processes of the batch.
     fn settle(&mut self) {
         for _ in 0..AT_ONCE {
-            let Some(look) = self.batch.pop() else { break };
+            let Some(look) = self.intake.batch.pop() else { break };
             let credentials = self.proc.credentials(look.pid);
             if let Some(who) = &credentials {
-                if !self.batch.admit(look, who.uid) {
+                if !self.intake.batch.admit(look, who.uid) {
                     self.metrics.deferred.increment();
                     continue;
                 }
             }
             let outcome = self.look_at(look, credentials, None);
             self.conclude(look, outcome);
-            self.batch.settle(look);
+            self.intake.batch.settle(look);
         }
     }
 
     /// Looks at children that may have been born outside.
     fn judge(&mut self) {
         for _ in 0..AT_ONCE {
-            let Some(fork) = self.trail.next_suspect(self.batch.settled()) else { break };
+            let Some(fork) = self.intake.trail.next_suspect(self.intake.batch.settled()) else {
+                break;
+            };
             self.metrics.trail_looks.increment();
             self.look(Look::at_once(fork.child, Cause::FORK, fork.at), None);
         }
@@ -281,7 +219,7 @@ impl Engine {
     }
 
     fn scan_some(&mut self) -> io::Result<()> {
-        if self.scan_is_due && self.batch.is_empty() {
+        if self.scan_is_due && !self.scan.is_running() && self.intake.batch.is_empty() {
             self.scan_is_due = false;
             self.metrics.scans.increment();
             self.scan.begin(&self.proc)?;
@@ -313,7 +251,11 @@ impl Engine {
         if !self.policy.knows(uid) {
             return self.wait_for_name(look, uid);
         }
+        let generation = self.policy.generation;
         let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
+        if user.take_stale(look.since) {
+            self.desk.identify(generation, uid);
+        }
         let decided = decide(&self.policy.matcher, user, (uid, gid), || {
             self.sight.see(&mut self.proc, look.pid, program)
         });
@@ -325,7 +267,7 @@ impl Engine {
                 return Outcome::Waiting;
             }
         };
-        let user = user.name.as_deref();
+        let user = user.identity.name.as_deref();
         let subject = Subject { look, uid, gid, user, unified, handle, exe };
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }
@@ -352,17 +294,18 @@ impl Engine {
         match outcome {
             Outcome::Gone => {
                 metrics.gone.increment();
-                self.trail_is_due |= !is_recheck;
+                self.intake.trail_is_due |= !is_recheck;
             }
             Outcome::Placed => {
-                self.trail_is_due = true;
+                self.intake.trail_is_due = true;
                 self.placed(look, now, is_recheck);
             }
             Outcome::Replaced => {
                 metrics.reused_pids.increment();
-                self.trail_is_due = true;
+                self.intake.trail_is_due = true;
                 self.rechecks.push_front((now, look.pid, Cause::SCAN));
             }
+            Outcome::WouldPlace => metrics.would_place.increment(),
             Outcome::InPlace if is_recheck => metrics.held.increment(),
             Outcome::InPlace => metrics.in_place.increment(),
             Outcome::NoRule => metrics.no_rule.increment(),
@@ -373,7 +316,7 @@ impl Engine {
         }
         // Children of one that waits are suspects until the answer comes.
         let waits = outcome == Outcome::Waiting;
-        self.trail.looked(look.pid, if waits { now.plus(2 * SLOW_ANSWER_NS) } else { now });
+        self.intake.trail.looked(look.pid, if waits { now.plus(2 * SLOW_ANSWER_NS) } else { now });
     }
 
     fn placed(&mut self, look: Look, now: Nanos, is_recheck: bool) {
@@ -386,7 +329,7 @@ impl Engine {
             let mut children = Vec::new();
             self.proc.children(look.pid, |child| children.push(child));
             for child in children {
-                self.batch.push(child, Cause::FORK, now);
+                self.intake.batch.push(child, Cause::FORK, now);
             }
         }
     }
@@ -396,7 +339,7 @@ impl Engine {
         match answer {
             Answer::Policy(policy) => self.adopt(policy),
             Answer::Refused => self.metrics.refused_reloads.increment(),
-            Answer::User { generation, uid, user } => self.meet(generation, uid, user),
+            Answer::User { generation, user } => self.meet(generation, user),
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
@@ -410,9 +353,10 @@ impl Engine {
     }
 
     /// The name service answered: looks at those who waited for it.
-    fn meet(&mut self, generation: u64, uid: Uid, user: User) {
+    fn meet(&mut self, generation: u64, user: User) {
+        let uid = user.identity.uid;
         if generation == self.policy.generation {
-            self.policy.users.insert(uid, user);
+            self.scan_is_due |= self.policy.meet(user);
         }
         for look in self.waiting.remove(&uid).unwrap_or_default() {
             self.scan_is_due |= is_slow(look);

@@ -33,8 +33,10 @@ pub enum Outcome {
     Protected,
     /// It is where it belongs.
     InPlace,
-    /// It was moved, or with `--dry-run` would have been.
+    /// It was moved.
     Placed,
+    /// It would have been moved but for `--dry-run`.
+    WouldPlace,
     /// The kernel refused.
     Refused,
     /// An answer from another thread is needed first.
@@ -129,6 +131,7 @@ impl Placer {
                 Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
                 other @ (Outcome::Gone | Outcome::Replaced | Outcome::GivenUp) => return other,
                 Outcome::Refused => outcome = Outcome::Refused,
+                Outcome::WouldPlace => outcome = Outcome::WouldPlace,
                 Outcome::Placed
                 | Outcome::InPlace
                 | Outcome::NoRule
@@ -214,9 +217,8 @@ impl Placer {
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_dry_run {
-            self.metrics.would_place.increment();
             ::log::info!("would move {} to {} by {}", Described(subject), self.path, Named(rule));
-            return Outcome::InPlace;
+            return Outcome::WouldPlace;
         }
         let pid = subject.look.pid;
         if subject.look.cause.contains(Cause::RECHECK) && self.was_taken(proc, rule, subject) {

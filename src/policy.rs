@@ -5,11 +5,12 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::cgroup::mounts::{Hierarchies, Span};
-use crate::event::{Gid, Uid};
+use crate::event::{Gid, Nanos, Uid};
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
 use crate::rules::{Action, Below, RuleId, Target};
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// A set of rules in force.
@@ -28,19 +29,38 @@ pub struct Policy {
     root: Box<str>,
 }
 
+/// How long an answer of the name service is believed when a user has a name, and when it has none:
+/// one that was just made turns up before the service knows it.
+const BELIEVED_NS: [u64; 2] = [600_000_000_000, 30_000_000_000];
+
+/// User ids remembered at most; a range of subordinate ids has 65,536. Beyond, all are asked anew.
+const MOST_USERS: usize = 200_000;
+
 /// One user id.
 #[derive(Debug)]
 pub struct User {
     /// The rules that can match it.
     pub plan: Plan,
-    /// Its name, if it has one.
-    pub name: Option<Box<str>>,
+    /// Who it is.
+    pub identity: Identity,
+    asked: Cell<Nanos>,
 }
 
 impl User {
-    /// What the rules of `matcher` mean for `identity`.
-    pub fn new(matcher: &Matcher, identity: &Identity) -> Self {
-        Self { plan: matcher.plan(identity), name: identity.name.as_deref().map(Box::from) }
+    /// What the rules of `matcher` mean for `identity`, which was true at `asked`.
+    pub fn new(matcher: &Matcher, identity: Identity, asked: Nanos) -> Self {
+        Self { plan: matcher.plan(&identity), identity, asked: Cell::new(asked) }
+    }
+
+    /// Whether the name service should be asked again. `true` once for each answer.
+    pub fn take_stale(&self, now: Nanos) -> bool {
+        let [named, nameless] = BELIEVED_NS;
+        let believed = if self.identity.name.is_some() { named } else { nameless };
+        let is_stale = now.since(self.asked.get()) > believed;
+        if is_stale {
+            self.asked.set(now);
+        }
+        is_stale
     }
 }
 
@@ -49,10 +69,10 @@ impl Policy {
     /// `/path`.
     pub fn new(
         generation: u64,
-        matcher: Matcher,
+        matcher: Arc<Matcher>,
         hierarchies: &Hierarchies,
         root: &str,
-        identities: &[Identity],
+        users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Box<str>)>,
     ) -> Self {
         let span = |target: &Target| hierarchies.span(&target.controllers).0;
@@ -61,14 +81,14 @@ impl Policy {
             Action::Place(targets) => targets.first().map(span).unwrap_or_default(),
         });
         let spans = spans.collect();
-        let users = identities.iter().map(|who| (who.uid, User::new(&matcher, who))).collect();
+        let users = users.into_iter().map(|user| (user.identity.uid, user)).collect();
         Self {
             generation,
             users,
             groups: groups.into_iter().collect(),
             spans,
             root: root.trim_end_matches('/').into(),
-            matcher: Arc::new(matcher),
+            matcher,
         }
     }
 
@@ -82,8 +102,18 @@ impl Policy {
             return false;
         }
         let nobody = Identity { uid, name: None, listed_in: Vec::new() };
-        self.users.insert(uid, User::new(&self.matcher, &nobody));
+        // Without a question there is nothing to ask again.
+        self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
         true
+    }
+
+    /// Adds what the name service said. Whether it differs from what was known.
+    pub fn meet(&mut self, user: User) -> bool {
+        if self.users.len() >= MOST_USERS {
+            self.users.clear();
+        }
+        let new = user.identity.clone();
+        self.users.insert(new.uid, user).is_some_and(|old| old.identity != new)
     }
 
     /// The hierarchies that a target of a rule concerns.

@@ -63,19 +63,21 @@ impl Rebuilder {
         self.generation += 1;
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
-        let matcher = Matcher::compile(loaded.rules);
-        let identities = self.identities(&matcher);
+        let matcher = Arc::new(Matcher::compile(loaded.rules));
+        let now = sys::monotonic();
+        let users = self.identities(&matcher);
+        let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
         let groups = loaded.names.gids.into_iter().map(|(name, gid)| (gid, name.into()));
         let groups: Vec<(Gid, Box<str>)> = groups.collect();
         let policy = Policy::new(
             self.generation,
-            matcher,
+            Arc::clone(&matcher),
             &self.hierarchies,
             &self.root,
-            &identities,
+            users,
             groups,
         );
-        self.matcher = Some(Arc::clone(&policy.matcher));
+        self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
         sys::trim_memory();
@@ -126,7 +128,7 @@ impl Office for Rebuilder {
             return None;
         }
         let identity = self.ask(uid);
-        self.matcher.as_deref().map(|matcher| User::new(matcher, &identity))
+        self.matcher.as_deref().map(|matcher| User::new(matcher, identity, sys::monotonic()))
     }
 }
 

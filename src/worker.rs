@@ -14,6 +14,7 @@ use crate::event::batch::Look;
 use crate::event::{Nanos, Uid};
 use crate::policy::{Policy, User};
 use crate::program::{self, Program};
+use crate::source::connector::run_test_process;
 use crate::sys;
 
 /// Closer looks that can wait. One that does not fit is answered by the next scan.
@@ -35,8 +36,6 @@ pub enum Answer {
     User {
         /// The policy that it belongs to.
         generation: u64,
-        /// Who was asked for.
-        uid: Uid,
         /// The answer.
         user: User,
     },
@@ -53,6 +52,7 @@ pub enum Answer {
 enum Question {
     Reload(Reason),
     Identify(u64, Uid),
+    Provoke,
 }
 
 /// Why rules are read again.
@@ -158,6 +158,11 @@ impl Desk {
         self.programs.progress = sys::monotonic();
     }
 
+    /// Has some process forked, so that there is an event.
+    pub fn provoke(&self) {
+        self.ask(Question::Provoke);
+    }
+
     fn ask(&self, question: Question) {
         // The thread ends only with us.
         if self.questions.send(question).is_err() {
@@ -199,12 +204,22 @@ fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter)
                 office.reload(reason).map_or(Some(Answer::Refused), |p| Some(Answer::Policy(p)))
             }
             Question::Identify(generation, uid) => {
-                office.identify(generation, uid).map(|user| Answer::User { generation, uid, user })
+                office.identify(generation, uid).map(|user| Answer::User { generation, user })
+            }
+            Question::Provoke => {
+                provoke();
+                None
             }
         };
         if answer.is_some_and(|answer| !counter.answer(answer)) {
             return;
         }
+    }
+}
+
+fn provoke() {
+    if let Err(error) = run_test_process() {
+        ::log::warn!("cannot run a test process: {error}");
     }
 }
 

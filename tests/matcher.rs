@@ -310,14 +310,14 @@ fn an_executable_counts_on_the_host_or_where_the_rule_says_anywhere() {
 }
 
 #[test]
-fn an_excluded_executable_is_excluded_from_any_namespace() {
+fn an_excluded_path_of_another_namespace_excludes_nothing() {
     let rules = vec![rule(users(&[UserTest::Ids(Uid(2), Uid(2))]), exes(&[base("backup")]), false)];
     let backup = |on_host| Some(("/usr/sbin/backup", on_host));
     check(
         rules,
         &[
             Case { uid: 2, exe: backup(true), ..NOBODY },
-            Case { uid: 2, exe: backup(false), ..NOBODY },
+            Case { uid: 2, exe: backup(false), rule: Some(0), ..NOBODY },
             Case { uid: 2, exe: None, rule: Some(0), ..NOBODY },
         ],
     );

@@ -74,11 +74,12 @@ impl Rule {
         })
     }
 
-    /// Whether a program that the rule excludes is meant. Here the path alone counts: a program
-    /// that the rule leaves out must not come back into it by running in a mount namespace of its
-    /// own. What is not read is not excluded.
+    /// Whether a program that the rule excludes is meant. As in `when`, the path of a foreign mount
+    /// namespace does not count unless the rule says so: else anybody could leave a rule by mounting
+    /// a file of his own over an excluded path. What is not read is not excluded.
     pub(super) fn exe_excluded(&self, facts: &Facts<'_>) -> bool {
-        facts.exe.is_some_and(|exe| holds_of_any(&self.not, exe, facts))
+        let counts = |exe: &Exe<'_>| exe.on_host || self.exe_anywhere;
+        facts.exe.filter(counts).is_some_and(|exe| holds_of_any(&self.not, exe, facts))
     }
 }
 

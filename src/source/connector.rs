@@ -220,6 +220,7 @@ fn refused_by_namespace(error: io::Error) -> Unusable {
 
 /// Both sockets.
 pub struct Connector {
+    receive_buffer: usize,
     /// Exec, uid and gid events; to be polled.
     pub watch: Socket,
     /// Process forks; never polled.
@@ -233,11 +234,22 @@ impl Connector {
     /// Why the connector cannot work here.
     pub fn open(receive_buffer: usize) -> Result<Self, Unusable> {
         let mut connector = Self {
+            receive_buffer,
             watch: Socket::open(Kind::Watch, receive_buffer)?,
             trail: Socket::open(Kind::Trail, receive_buffer)?,
         };
         connector.self_test()?;
         Ok(connector)
+    }
+
+    /// Replaces both sockets: subscribing the same ones again does not help where a kernel lost count
+    /// of its listeners.
+    ///
+    /// # Errors
+    /// Why the connector cannot work any more.
+    pub fn renew(&mut self) -> Result<(), Unusable> {
+        *self = Self::open(self.receive_buffer)?;
+        Ok(())
     }
 
     /// Runs a short-lived process and expects its fork on TRAIL and its exec on WATCH within a second.
@@ -267,7 +279,10 @@ impl Connector {
 }
 
 /// Runs our own program with `--version` and waits for it.
-fn run_test_process() -> io::Result<u32> {
+///
+/// # Errors
+/// It cannot be started.
+pub fn run_test_process() -> io::Result<u32> {
     use std::process::{Command, Stdio};
     let mut child = Command::new("/proc/self/exe")
         .arg("--version")

@@ -2,4 +2,5 @@
 
 pub mod connector;
 pub mod files;
+pub mod intake;
 pub mod scan;

@@ -18,7 +18,7 @@ fn holds(rule: &Rule, who: &Identity, facts: &Facts<'_>) -> bool {
         && (when.exes.is_empty() || counts && exe_holds(when, facts))
         && !user_holds(not, who)
         && !group_holds(not, who, facts.gid)
-        && !exe_holds(not, facts)
+        && !(counts && exe_holds(not, facts))
 }
 
 fn user_holds(criteria: &Criteria, who: &Identity) -> bool {

@@ -1,0 +1,171 @@
+//! What comes in from the kernel and waits: events of WATCH in a batch, forks of TRAIL in the trail,
+//! and whether anything was lost.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::connector::Connector;
+use crate::event::batch::Batch;
+use crate::event::trail::{Fork, Trail};
+use crate::event::{Cause, Event, Nanos, What};
+use crate::metrics::Metrics;
+use crate::sys;
+
+/// Datagrams of one drain; the rest is read in the next.
+const DRAIN: usize = 16_384;
+/// TRAIL is read at least this often, long before it fills: at 20,000 forks a second it holds two
+/// seconds in its default buffer.
+const TRAIL_NS: u64 = 1_000_000_000;
+/// No fork on the whole machine for this long is worth a doubt.
+const SILENCE_NS: u64 = 30_000_000_000;
+
+/// Events and forks that wait.
+pub struct Intake {
+    /// Processes to look at.
+    pub batch: Batch,
+    /// Forks to judge.
+    pub trail: Trail,
+    /// Whether a look had an effect, so that TRAIL must be read at once.
+    pub trail_is_due: bool,
+    connector: Connector,
+    metrics: Arc<Metrics>,
+    trail_read: Nanos,
+    /// When a fork was last heard of, and how many had been until then.
+    heard: (Nanos, u64),
+}
+
+/// How well TRAIL is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Hearing {
+    /// Well, or not asked now.
+    Well,
+    /// Something was lost: look at everybody.
+    Lost,
+    /// Nothing was heard for so long that a fork should be provoked.
+    Doubtful,
+}
+
+impl Intake {
+    /// Nothing waits yet.
+    pub fn new(connector: Connector, metrics: Arc<Metrics>) -> Self {
+        let now = sys::monotonic();
+        Self {
+            batch: Batch::default(),
+            trail: Trail::default(),
+            trail_is_due: false,
+            connector,
+            metrics,
+            trail_read: now,
+            heard: (now, 0),
+        }
+    }
+
+    /// The descriptor to poll. TRAIL is never polled.
+    pub fn watch(&self) -> BorrowedFd<'_> {
+        self.connector.watch.as_fd()
+    }
+
+    /// Whether something waits.
+    pub fn has_work(&self) -> bool {
+        !self.batch.is_empty()
+            || self.trail.is_waiting()
+            || self.trail_is_due
+            || self.batch.settled() < self.batch.begun()
+    }
+
+    /// When TRAIL must be read although nothing happens.
+    pub fn next_due(&self) -> Nanos {
+        self.trail_read.plus(TRAIL_NS)
+    }
+
+    /// Reads WATCH into the batch.
+    ///
+    /// # Errors
+    /// As recvmmsg(2).
+    pub fn drain_watch(&mut self) -> io::Result<()> {
+        let (batch, metrics) = (&mut self.batch, &self.metrics);
+        batch.begin_drain();
+        let is_empty = self.connector.watch.drain(DRAIN, |event| {
+            metrics.events.increment();
+            let (pid, cause) = match event.what {
+                What::Exec(pid) => (pid, Cause::EXEC),
+                What::Uid(pid) => (pid, Cause::UID),
+                What::Gid(pid) => (pid, Cause::GID),
+                What::Fork { .. } => return,
+            };
+            batch.push(pid, cause, event.at);
+        })?;
+        if is_empty {
+            batch.end_drain();
+        }
+        Ok(())
+    }
+
+    /// Reads TRAIL if it is due.
+    ///
+    /// # Errors
+    /// As recvmmsg(2).
+    pub fn follow(&mut self) -> io::Result<Hearing> {
+        if !self.trail_is_due && sys::monotonic() < self.next_due() {
+            return Ok(Hearing::Well);
+        }
+        let (trail, metrics, begun) = (&mut self.trail, &self.metrics, self.batch.begun());
+        let mut lost = 0;
+        let is_empty = self.connector.trail.drain(DRAIN, |event: Event| {
+            if let What::Fork { parent, child } = event.what {
+                metrics.forks.increment();
+                lost += u64::from(!trail.heard(Fork { at: event.at, parent, child }, begun));
+            }
+        })?;
+        metrics.lost_forks.add(lost);
+        if !is_empty {
+            return Ok(if lost > 0 { Hearing::Lost } else { Hearing::Well });
+        }
+        self.trail_is_due = false;
+        self.trail_read = sys::monotonic();
+        self.trail.shrink(self.trail_read);
+        Ok(if lost > 0 { Hearing::Lost } else { self.doubt() })
+    }
+
+    /// Makes sure that silence is silence. Some kernels of early 2024 (with commit c46bfba1337d) stop
+    /// all events for good when a send reaches nobody: have a fork provoked, and subscribe anew if
+    /// even that is not heard.
+    fn doubt(&mut self) -> Hearing {
+        let (now, forks) = (self.trail_read, self.metrics.forks.get());
+        if forks != self.heard.1 {
+            self.heard = (now, forks);
+            return Hearing::Well;
+        }
+        let silence = now.since(self.heard.0);
+        if silence <= SILENCE_NS {
+            return Hearing::Well;
+        }
+        if silence <= 2 * SILENCE_NS {
+            return Hearing::Doubtful;
+        }
+        self.heard = (now, forks);
+        ::log::error!("the kernel sends no process events any more; subscribing again");
+        if let Err(why) = self.connector.renew() {
+            ::log::error!("{why}");
+        }
+        Hearing::Lost
+    }
+
+    /// Whether the kernel dropped events since the last call. Exact, valid with filters and masks.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    pub fn has_lost(&mut self) -> io::Result<bool> {
+        let Connector { watch, trail, .. } = &mut self.connector;
+        let lost = u64::from(watch.lost()?) + u64::from(trail.lost()?);
+        let refused = std::mem::take(&mut watch.refused) + std::mem::take(&mut trail.refused);
+        self.metrics.refused_datagrams.add(refused);
+        if lost > 0 {
+            self.metrics.lost_events.add(lost);
+            ::log::warn!("the kernel dropped {lost} events; looking at all processes");
+        }
+        Ok(lost > 0)
+    }
+}

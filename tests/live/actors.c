@@ -1,0 +1,391 @@
+/*
+ * The processes that the live tests are about. The arguments are steps, done in order:
+ *
+ *   uid R E          set the real and the effective user id (-1: keep)
+ *   gid R E          the same for groups
+ *   exec PATH ARGV0  execute PATH; the remaining steps go with it
+ *   comm NAME        set the thread's name
+ *   fork             a child does the remaining steps, the parent waits for it
+ *   double           a child's child does the remaining steps, the child leaves at once
+ *   spawn N          N children do the remaining steps, the parent waits for them
+ *   vfork PATH ARGV0 a vforked child executes PATH with the remaining steps
+ *   thread           a thread forks, its child does the remaining steps
+ *   thread-exec PATH ARGV0  a thread executes PATH with the remaining steps
+ *   tree DEPTH WIDTH become the root of a fork tree, say "tree N" when all N live, hold
+ *   orphans N U      N times: a child becomes U, forks and leaves; say "orphans N" when the
+ *                    grandchildren live, hold
+ *   storm N PATH     N times: fork, execute PATH with `quit`, wait
+ *   forks N          N times: fork, leave, wait
+ *   toggle N A B     N times: effective user A, then B
+ *   gate             wait for one byte on standard input
+ *   sleep MS         wait
+ *   mntns            a mount namespace of its own
+ *   bind FROM TO     bind mount, FROM seen at TO
+ *   netns, userns    a namespace of its own
+ *   say WORD         one line on standard output
+ *   quit             leave
+ *   hold             say "pid N" and stay
+ *
+ * Every process leaves when standard input hangs up, that is when the test ends however it ends,
+ * and after LIFETIME seconds at the latest.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LIFETIME 120
+
+static void die(const char *what)
+{
+	dprintf(2, "actors: %s: %s\n", what, strerror(errno));
+	_exit(99);
+}
+
+static void check(int result, const char *what)
+{
+	if (result < 0)
+		die(what);
+}
+
+/* One write for a line, so that lines of several processes do not mix. */
+static void say(const char *word, long number)
+{
+	char line[64];
+	int length = snprintf(line, sizeof line, "%s %ld\n", word, number);
+	if (write(1, line, length) != length)
+		_exit(0);
+}
+
+/* Waits for the other end of standard input to go away. POLLHUP needs no interest, so bytes
+ * that are meant for a gate stay where they are. */
+static void stay(void)
+{
+	struct pollfd input = { .fd = 0, .events = 0 };
+	while (poll(&input, 1, LIFETIME * 1000) < 0 && errno == EINTR)
+		;
+	_exit(0);
+}
+
+static pid_t child(void)
+{
+	pid_t pid = fork();
+	check(pid, "fork");
+	if (pid == 0)
+		alarm(LIFETIME); /* alarms are not inherited */
+	return pid;
+}
+
+static void reap_all(void)
+{
+	while (wait(NULL) > 0 || errno == EINTR)
+		;
+}
+
+/* Counts the living members of a tree or a brood across processes. */
+static long *shared_counter(void)
+{
+	long *counter = mmap(NULL, sizeof *counter, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (counter == MAP_FAILED)
+		die("mmap");
+	return counter;
+}
+
+static void await_count(long *counter, long wanted)
+{
+	while (__atomic_load_n(counter, __ATOMIC_SEQ_CST) < wanted)
+		usleep(1000);
+}
+
+static void count_me(long *counter)
+{
+	__atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
+}
+
+static void grow(long *counter, int depth, int width)
+{
+	count_me(counter);
+	if (depth == 0)
+		return;
+	for (int i = 0; i < width; i++) {
+		if (child() == 0) {
+			grow(counter, depth - 1, width);
+			stay();
+		}
+	}
+}
+
+static void tree(int depth, int width)
+{
+	long *counter = shared_counter();
+	long size = 1, level = 1;
+	for (int i = 0; i < depth; i++)
+		size += level *= width;
+	grow(counter, depth, width);
+	await_count(counter, size);
+	say("tree", size);
+	stay();
+}
+
+static void orphan(long *counter, uid_t uid)
+{
+	check(setresuid(uid, uid, uid), "setresuid");
+	if (child() != 0)
+		_exit(0);
+	setsid();
+	count_me(counter);
+	stay();
+}
+
+static void orphans(long n, uid_t uid)
+{
+	long *counter = shared_counter();
+	for (long i = 0; i < n; i++) {
+		pid_t middle = child();
+		if (middle == 0)
+			orphan(counter, uid);
+		waitpid(middle, NULL, 0);
+	}
+	await_count(counter, n);
+	say("orphans", n);
+	stay();
+}
+
+static void storm(long n, char *path)
+{
+	char *arguments[] = { path, "quit", NULL };
+	for (long i = 0; i < n; i++) {
+		pid_t pid = child();
+		if (pid == 0) {
+			execv(path, arguments);
+			_exit(0); /* the test ended and took the program with it */
+		}
+		waitpid(pid, NULL, 0);
+	}
+}
+
+static void forks(long n)
+{
+	for (long i = 0; i < n; i++) {
+		pid_t pid = fork();
+		check(pid, "fork");
+		if (pid == 0)
+			_exit(0);
+		waitpid(pid, NULL, 0);
+	}
+}
+
+static void toggle(long n, uid_t a, uid_t b)
+{
+	for (long i = 0; i < n; i++) {
+		check(setresuid(-1, a, -1), "setresuid");
+		check(setresuid(-1, b, -1), "setresuid");
+	}
+}
+
+static void steps(char **step);
+
+static void *forking_thread(void *rest)
+{
+	if (child() == 0)
+		steps(rest);
+	return NULL;
+}
+
+static void thread(char **rest)
+{
+	pthread_t id;
+	if (pthread_create(&id, NULL, forking_thread, rest) != 0)
+		die("pthread_create");
+	pthread_join(id, NULL);
+	reap_all();
+	_exit(0);
+}
+
+static void execute(char *path, char **arguments)
+{
+	execv(path, arguments);
+	die(path);
+}
+
+static void run_vforked(char *path, char **arguments)
+{
+	pid_t pid = vfork();
+	if (pid == 0) {
+		execv(path, arguments);
+		_exit(98);
+	}
+	check(pid, "vfork");
+	reap_all();
+	_exit(0);
+}
+
+struct program {
+	char *path, **arguments;
+};
+
+static void *executing_thread(void *argument)
+{
+	struct program *program = argument;
+	execute(program->path, program->arguments);
+	return NULL;
+}
+
+static void thread_exec(char *path, char **arguments)
+{
+	struct program program = { path, arguments };
+	pthread_t id;
+	if (pthread_create(&id, NULL, executing_thread, &program) != 0)
+		die("pthread_create");
+	pthread_join(id, NULL);
+	_exit(0);
+}
+
+static void spawn(long n, char **rest)
+{
+	for (long i = 0; i < n; i++)
+		if (child() == 0)
+			steps(rest);
+	reap_all();
+	_exit(0);
+}
+
+static void twice(char **rest)
+{
+	if (child() == 0) {
+		if (child() == 0)
+			steps(rest);
+		_exit(0);
+	}
+	reap_all();
+	stay();
+}
+
+static void gate(void)
+{
+	char byte;
+	if (read(0, &byte, 1) != 1)
+		_exit(0);
+}
+
+static void own_mounts(void)
+{
+	check(unshare(CLONE_NEWNS), "unshare");
+	check(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), "mount private");
+}
+
+#define IS(name) (strcmp(word, name) == 0)
+/* The next argument of a step; a missing one is the test's mistake. */
+static char *next(char ***step)
+{
+	char *argument = *(*step)++;
+	if (argument == NULL) {
+		errno = EINVAL;
+		die("missing argument");
+	}
+	return argument;
+}
+
+/* Steps that end or split the process. */
+static void split(const char *word, char **step)
+{
+	char *path;
+	if (IS("exec")) {
+		path = next(&step);
+		execute(path, step);
+	} else if (IS("thread-exec")) {
+		path = next(&step);
+		thread_exec(path, step);
+	} else if (IS("vfork")) {
+		path = next(&step);
+		run_vforked(path, step);
+	} else if (IS("fork")) {
+		spawn(1, step);
+	} else if (IS("double")) {
+		twice(step);
+	} else if (IS("thread")) {
+		thread(step);
+	} else if (IS("spawn")) {
+		long n = atol(next(&step));
+		spawn(n, step);
+	} else if (IS("tree")) {
+		int depth = atoi(next(&step));
+		tree(depth, atoi(next(&step)));
+	} else if (IS("orphans")) {
+		long n = atol(next(&step));
+		orphans(n, atoi(next(&step)));
+	} else if (IS("hold")) {
+		say("pid", getpid());
+		stay();
+	} else if (IS("quit")) {
+		_exit(0);
+	} else {
+		errno = EINVAL;
+		die(word);
+	}
+}
+
+static void steps(char **step)
+{
+	char *word;
+	while ((word = *step++) != NULL) {
+		if (IS("uid")) {
+			uid_t real = atoi(next(&step)), effective = atoi(next(&step));
+			/* The saved id stays 0 when only the effective one changes: toggling. */
+			check(setresuid(real, effective, -1), "setresuid");
+		} else if (IS("gid")) {
+			gid_t real = atoi(next(&step)), effective = atoi(next(&step));
+			check(setresgid(real, effective, -1), "setresgid");
+		} else if (IS("comm")) {
+			prctl(PR_SET_NAME, next(&step));
+		} else if (IS("storm")) {
+			long n = atol(next(&step));
+			storm(n, next(&step));
+		} else if (IS("forks")) {
+			forks(atol(next(&step)));
+		} else if (IS("toggle")) {
+			long n = atol(next(&step));
+			uid_t a = atoi(next(&step));
+			toggle(n, a, atoi(next(&step)));
+		} else if (IS("gate")) {
+			gate();
+		} else if (IS("sleep")) {
+			usleep(1000 * atol(next(&step)));
+		} else if (IS("mntns")) {
+			own_mounts();
+		} else if (IS("bind")) {
+			char *from = next(&step);
+			check(mount(from, next(&step), NULL, MS_BIND, NULL), "bind mount");
+		} else if (IS("netns")) {
+			check(unshare(CLONE_NEWNET), "unshare");
+		} else if (IS("userns")) {
+			check(unshare(CLONE_NEWUSER), "unshare");
+		} else if (IS("say")) {
+			say(next(&step), getpid());
+		} else {
+			split(word, step);
+		}
+	}
+	_exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	alarm(LIFETIME);
+	/* As the interpreter of a script, the first argument is the script's path. */
+	int first = argc > 1 && argv[1][0] == '/' ? 2 : 1;
+	steps(argv + first);
+}

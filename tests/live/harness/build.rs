@@ -1,0 +1,35 @@
+//! The C programs, compiled once for each run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The program that plays the processes under test.
+pub(super) fn actors() -> &'static Path {
+    static ACTORS: OnceLock<PathBuf> = OnceLock::new();
+    ACTORS.get_or_init(|| compile("actors"))
+}
+
+/// Runs one pin of `pins.c` and returns the `name value` lines that it printed.
+pub(crate) fn pins(pin: &str) -> HashMap<String, i64> {
+    static PINS: OnceLock<PathBuf> = OnceLock::new();
+    let program = PINS.get_or_init(|| compile("pins"));
+    let output = Command::new(program).args(pin.split_whitespace()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pin {pin}: {}: {errors}", output.status);
+    super::daemon::name_value_lines(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn compile(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/live/{name}.c"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let status = Command::new("cc")
+        .args(["-O2", "-Wall", "-Wextra", "-pthread", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .status()
+        .expect("a C compiler, cc");
+    assert!(status.success(), "cc {}", source.display());
+    program
+}

@@ -1,0 +1,148 @@
+//! The daemon under test.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wait::{PATIENCE, eventually};
+use super::{BASE, Ground};
+
+/// What a test says besides its rules.
+#[derive(Default)]
+pub(crate) struct Settings<'a> {
+    /// The text of `cgruled.toml`.
+    pub(crate) config: &'a str,
+    /// More arguments.
+    pub(crate) arguments: &'a [&'a str],
+}
+
+/// A running daemon. Ended on drop; its log is shown when the test fails.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    /// Starts it on the rules of the test and waits for `ready`.
+    pub(super) fn start(ground: &Ground, settings: &Settings<'_>) -> Self {
+        let config = format!("{BASE}/cgruled.toml");
+        fs::write(&config, settings.config).unwrap();
+        let mut child = cgruled()
+            .args(["--no-legacy", "--config", &config, "--rules"])
+            .arg(format!("{BASE}/rules.d"))
+            .args(["--root", &ground.root()])
+            .args(settings.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        collect(BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        let mut daemon = Self { child, log };
+        daemon.await_ready();
+        daemon
+    }
+
+    fn await_ready(&mut self) {
+        let ready = eventually(PATIENCE, || {
+            self.log().contains("ready") || self.child.try_wait().unwrap().is_some()
+        });
+        let ended = self.child.try_wait().unwrap();
+        assert!(ready && ended.is_none(), "no daemon: {ended:?}");
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until the log holds `text`.
+    pub(crate) fn expect_log(&self, text: &str) {
+        let said = eventually(PATIENCE, || self.log().contains(text));
+        assert!(said, "the daemon never said {text:?}");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Ends it with SIGTERM, expects status 0, returns its counters.
+    pub(crate) fn stop(mut self) -> Counters {
+        self.signal(Signal::SIGTERM);
+        let mut status = None;
+        eventually(PATIENCE, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let status = status.expect("the daemon did not end on SIGTERM");
+        assert_eq!(status.code(), Some(0), "the daemon ended with {status}");
+        let mut text = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        Counters(name_value_lines(&text))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.signal(Signal::SIGCONT);
+            self.signal(Signal::SIGTERM);
+            eventually(Duration::from_secs(5), || self.child.try_wait().unwrap().is_some());
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        }
+    }
+}
+
+/// What the daemon printed when it ended.
+#[derive(Debug)]
+pub(crate) struct Counters(HashMap<String, i64>);
+
+impl Counters {
+    /// A counter that must exist.
+    pub(crate) fn get(&self, name: &str) -> i64 {
+        *self.0.get(name).unwrap_or_else(|| panic!("no counter {name} in {:?}", self.0))
+    }
+}
+
+/// The program, to be run with arguments of one's own.
+pub(crate) fn cgruled() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_cgruled"))
+}
+
+/// Runs it to its end with arguments separated by blanks.
+pub(crate) fn run(arguments: &str) -> Output {
+    cgruled().args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
+}
+
+/// `name value` lines; others are passed over.
+pub(super) fn name_value_lines(text: &str) -> HashMap<String, i64> {
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    };
+    text.lines().filter_map(pair).collect()
+}
+
+/// Reads to the end in a thread of its own, so that the daemon never waits for us.
+fn collect(mut lines: impl BufRead + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+            log.lock().unwrap().push_str(&line);
+            line.clear();
+        }
+    });
+}

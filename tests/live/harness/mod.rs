@@ -1,0 +1,218 @@
+//! The ground that a live test stands on.
+//!
+//! [`Live`] is the whole: lock, mount namespace, users, throw-away cgroups, compiled actors.
+//! [`Daemon`] and [`Actor`] are the processes; [`census`] says where processes are.
+
+mod actor;
+mod build;
+pub(crate) mod census;
+mod daemon;
+mod ground;
+mod namespace;
+pub(crate) mod user;
+mod wait;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+pub(crate) use actor::Actor;
+pub(crate) use build::pins;
+pub(crate) use daemon::{Daemon, Settings, cgruled, run};
+pub(crate) use ground::{Ground, strangers};
+use namespace::Namespace;
+pub(crate) use wait::{PATIENCE, eventually};
+
+/// Where the test's own tmpfs is mounted, in its own namespace. Fixed, because rules name programs
+/// below it; the lock keeps others away.
+pub(crate) const BASE: &str = "/run/cgruled-live";
+const LOCK: &str = "/run/cgruled-live.lock";
+
+/// What one test holds while it runs. Dropped in this order, also after a panic.
+pub(crate) struct Live {
+    pub(crate) ground: Ground,
+    _namespace: Namespace,
+    _lock: Flock<File>,
+}
+
+impl Live {
+    /// `None` when this host cannot run live tests and nobody insisted.
+    pub(crate) fn require() -> Option<Self> {
+        match Self::prepare() {
+            Ok(live) => Some(live),
+            Err(reason) if insisted() => panic!("CGRULED_LIVE=1, but {reason}"),
+            Err(reason) => {
+                println!("skipped: {reason}");
+                None
+            }
+        }
+    }
+
+    fn prepare() -> Result<Self, String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err("not root".to_owned());
+        }
+        let file = File::create(LOCK).map_err(|error| format!("{LOCK}: {error}"))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| format!("{LOCK}: {errno}"))?;
+        connector_works()?;
+        let namespace = Namespace::enter()?;
+        let ground = Ground::prepare()?;
+        let live = Self { ground, _namespace: namespace, _lock: lock };
+        live.program("bin/actors");
+        Ok(live)
+    }
+
+    /// A path below [`BASE`].
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        Path::new(BASE).join(below)
+    }
+
+    /// Another copy of the actors program, made with its directories, so that it has a name and an
+    /// inode of its own.
+    pub(crate) fn program(&self, below: &str) -> String {
+        let path = self.path(below);
+        self.directory(path.parent().unwrap());
+        fs::copy(build::actors(), &path).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A copy of the actors program that runs as its owner.
+    pub(crate) fn setuid_program(&self, below: &str, owner: u32) -> String {
+        let path = self.program(below);
+        chown(&path, Some(owner), None).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o4755)).unwrap();
+        path
+    }
+
+    /// A script with `text`, executable.
+    pub(crate) fn script(&self, below: &str, text: &str) -> String {
+        let path = self.path(below);
+        self.directory(path.parent().unwrap());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn directory(&self, path: &Path) {
+        fs::create_dir_all(path).unwrap();
+        for part in path.ancestors().take_while(|part| part.starts_with(BASE)) {
+            fs::set_permissions(part, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    }
+
+    /// Starts the daemon with the text of one rule file and waits until it is ready.
+    pub(crate) fn daemon(&self, rules: &str) -> Daemon {
+        self.daemon_with(rules, &Settings::default())
+    }
+
+    /// The same with more to say.
+    pub(crate) fn daemon_with(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
+        self.write_rules(rules);
+        Daemon::start(&self.ground, settings)
+    }
+
+    /// Replaces the rule file that the daemon of this test reads, in one step as editors do.
+    pub(crate) fn write_rules(&self, rules: &str) {
+        self.rule_file("50-test.toml", rules);
+        self.rule_file(
+            "99-fence.toml",
+            &format!("[[rule]]\npriority = 1000\nuser = \"{}\"\ncgroup = \"fence\"\n", user::FENCE),
+        );
+    }
+
+    /// Writes one more rule file.
+    pub(crate) fn rule_file(&self, name: &str, rules: &str) {
+        let directory = self.path("rules.d");
+        self.directory(&directory);
+        let draft = directory.join(".draft");
+        fs::write(&draft, format!("version = 1\n{rules}")).unwrap();
+        fs::set_permissions(&draft, PermissionsExt::from_mode(0o644)).unwrap();
+        fs::rename(&draft, directory.join(name)).unwrap();
+    }
+
+    /// Starts a process that does `steps` (see `actors.c`).
+    pub(crate) fn actor(&self, steps: &str) -> Actor {
+        Actor::start(&self.path("bin/actors"), steps)
+    }
+
+    /// The pid of an actor that ends with `hold`, once it holds.
+    pub(crate) fn hold(&self, steps: &str) -> Actor {
+        let mut actor = self.actor(&format!("{steps} hold"));
+        actor.subject = actor.said("pid");
+        actor
+    }
+
+    /// Waits until the process is in the group `below` the test's ground.
+    pub(crate) fn expect(&self, actor: &Actor, below: &str) {
+        self.expect_pid("", actor.subject, below);
+    }
+
+    /// The same in the hierarchy of a v1 controller (empty: v2).
+    pub(crate) fn expect_pid(&self, controller: &str, pid: u32, below: &str) {
+        let wanted = self.ground.at(below);
+        let mut found = None;
+        let arrived = eventually(PATIENCE, || {
+            found = census::cgroup_of(pid, controller);
+            found.as_deref() == Some(wanted.as_str())
+        });
+        assert!(arrived, "process {pid} is in {found:?} instead of {wanted}");
+    }
+
+    /// Asserts that the daemon has looked at the process and left it alone.
+    pub(crate) fn expect_untouched(&self, actor: &Actor) {
+        self.fence();
+        // A closer look at a program is not in the order of events.
+        std::thread::sleep(Duration::from_millis(200));
+        let found = census::cgroup_of(actor.subject, "").expect("the actor left");
+        assert!(!self.ground.holds(&found), "process {} was moved to {found}", actor.subject);
+    }
+
+    /// Returns when the daemon has handled all that happened before: events are queued in order, so
+    /// a process that is placed later proves that earlier ones had their turn.
+    pub(crate) fn fence(&self) {
+        let fence = self.hold(&format!("uid {0} {0}", user::FENCE));
+        self.expect(&fence, "fence");
+    }
+
+    /// The processes of `uid` that are not below `below`, after the daemon had time to come to
+    /// rest: empty when all is well.
+    pub(crate) fn strays(&self, uid: u32, below: &str) -> Vec<census::Resident> {
+        let group = self.ground.at(below);
+        let mut strays = Vec::new();
+        eventually(PATIENCE, || {
+            strays = census::outside(uid, &group);
+            strays.is_empty()
+        });
+        strays
+    }
+
+    /// Asserts that exactly `count` processes of `uid` live and all are in the group `below`.
+    pub(crate) fn expect_all(&self, uid: u32, count: usize, below: &str) {
+        let strays = self.strays(uid, below);
+        let shown = &strays[..strays.len().min(5)];
+        assert!(strays.is_empty(), "{} of {count} outside, as {shown:?}", strays.len());
+        assert_eq!(census::of(uid).len(), count, "processes of {uid}");
+    }
+}
+
+/// How often a storm is repeated or how large it is.
+pub(crate) fn rounds() -> usize {
+    std::env::var("CGRULED_LIVE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
+fn insisted() -> bool {
+    std::env::var_os("CGRULED_LIVE").is_some_and(|value| value == "1")
+}
+
+fn connector_works() -> Result<(), String> {
+    let result = pins("selftest");
+    match result.get("heard") {
+        Some(1) => Ok(()),
+        _ => Err("the kernel's proc connector says nothing here".to_owned()),
+    }
+}

@@ -1,0 +1,55 @@
+//! A mount namespace for the test's thread. What the thread spawns inherits it; the rest of the
+//! machine, and the real `/etc`, see nothing.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::{BASE, user};
+
+/// Entered; the empty mount point on the host is removed on drop.
+pub(super) struct Namespace;
+
+impl Namespace {
+    /// A tmpfs at [`BASE`] and our users in `/etc`. The thread never leaves the namespace: the test
+    /// runner gives each test a thread of its own.
+    pub(super) fn enter() -> Result<Self, String> {
+        match fs::create_dir(BASE) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(format!("{BASE}: {error}"));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let namespace = Self;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| format!("unshare: {errno}"))?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            .map_err(|errno| format!("mount --make-rprivate /: {errno}"))?;
+        mount(Some("tmpfs"), BASE, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+            .map_err(|errno| format!("tmpfs on {BASE}: {errno}"))?;
+        cover("/etc/passwd", &user::passwd())?;
+        cover("/etc/group", &user::group())?;
+        Ok(namespace)
+    }
+}
+
+impl Drop for Namespace {
+    /// The tmpfs first; the directory below it is the one that the host sees.
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(BASE, nix::mount::MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(BASE);
+    }
+}
+
+/// Puts a copy with `more` lines over `path`.
+fn cover(path: &str, more: &str) -> Result<(), String> {
+    let name = Path::new(path).file_name().unwrap_or_default();
+    let copy = Path::new(BASE).join(name);
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    fs::write(&copy, format!("{text}{more}")).map_err(|error| format!("{path}: {error}"))?;
+    mount(Some(&copy), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|errno| format!("bind mount on {path}: {errno}"))
+}

@@ -1,0 +1,32 @@
+//! The daemon on the real kernel. As root on a host with the proc connector these tests run, else
+//! each prints why it was skipped; with `CGRULED_LIVE=1` a test that cannot run fails.
+//!
+//! Every process under test belongs to a user id of [`harness::user`], every group made lies below
+//! one throw-away group, every mount is made in a namespace of the test's own thread. One test runs
+//! at a time on a machine, also across test programs.
+//!
+//! `CGRULED_LIVE_ROUNDS` scales the storms (default: 3).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test fails by panic and does its own input and output"
+)]
+
+mod harness;
+
+mod command_line;
+mod destination;
+mod escape;
+mod hierarchy;
+mod identity;
+mod kernel;
+mod loss;
+mod order;
+mod placement;
+mod program;
+mod reload;
+mod standin;
+mod trust;

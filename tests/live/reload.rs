@@ -1,0 +1,113 @@
+//! New rules while processes run.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::{Live, PATIENCE, census, eventually};
+
+const OLD: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"old\"\n";
+const NEW: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"new\"\n";
+const BROKEN: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"new\"\nnonsense = [\n";
+
+fn become_user(uid: u32) -> String {
+    format!("uid {uid} {uid}")
+}
+
+#[test]
+fn sighup_places_running_processes_anew() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(OLD);
+    let actor = live.hold(&become_user(ALICE));
+    live.expect(&actor, "old");
+    live.write_rules(NEW);
+    daemon.signal(Signal::SIGHUP);
+    live.expect(&actor, "new");
+}
+
+#[test]
+fn a_changed_rule_file_is_noticed() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(OLD);
+    let actor = live.hold(&become_user(ALICE));
+    live.expect(&actor, "old");
+    live.write_rules(NEW);
+    live.expect(&actor, "new");
+}
+
+#[test]
+fn a_new_and_a_removed_rule_file_are_noticed() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(OLD);
+    let actor = live.hold(&become_user(ALICE));
+    live.expect(&actor, "old");
+    live.rule_file("10-new.toml", NEW);
+    live.expect(&actor, "new");
+    fs::remove_file(live.path("rules.d/10-new.toml")).unwrap();
+    live.expect(&actor, "old");
+}
+
+#[test]
+fn broken_rules_leave_those_that_ran() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(OLD);
+    live.write_rules(BROKEN);
+    daemon.signal(Signal::SIGHUP);
+    daemon.expect_log("50-test.toml");
+    let actor = live.hold(&become_user(ALICE));
+    live.expect(&actor, "old");
+    live.write_rules(NEW);
+    daemon.signal(Signal::SIGHUP);
+    live.expect(&actor, "new");
+}
+
+#[test]
+fn one_bad_rule_costs_only_itself_at_start() {
+    let Some(live) = Live::require() else { return };
+    let bad = "[[rule]]\nuser = \"cgt-alice\"\n\
+               [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\ncolour = \"red\"\n\
+               [[rule]]\nuser = \"cgt-nobody-knows\"\ncgroup = \"c\"\n";
+    let daemon = live.daemon(&format!("{bad}{OLD}"));
+    daemon.expect_log("50-test.toml:2");
+    live.expect(&live.hold(&become_user(ALICE)), "old");
+}
+
+/// Two sets of rules alternate while a fork tree grows and a storm rages; at rest the last set holds
+/// for all.
+#[test]
+fn reloads_under_a_storm_end_with_the_last_rules() {
+    let Some(live) = Live::require() else { return };
+    let tool = live.program("bin/tool");
+    let daemon = live.daemon(OLD);
+    let storm = live.actor(&format!("uid {CAROL} {CAROL} storm 10000000 {tool}"));
+    let mut tree = live.actor(&format!("{} tree 3 8", become_user(ALICE)));
+    for round in 0..30 {
+        live.write_rules(if round % 2 == 0 { NEW } else { OLD });
+        daemon.signal(Signal::SIGHUP);
+        let late = live.hold(&become_user(BOB));
+        assert!(!live.ground.holds(&census::cgroup_of(late.subject, "").unwrap()));
+    }
+    let size = tree.said("tree") as usize;
+    live.write_rules(NEW);
+    daemon.signal(Signal::SIGHUP);
+    live.expect_all(ALICE, size, "new");
+    drop(storm);
+}
+
+#[test]
+fn a_rule_that_was_removed_leaves_its_processes() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(OLD);
+    let actor = live.hold(&become_user(ALICE));
+    live.expect(&actor, "old");
+    live.write_rules("");
+    daemon.signal(Signal::SIGHUP);
+    let unruled = eventually(PATIENCE, || {
+        let late = live.hold(&become_user(ALICE));
+        live.fence();
+        !live.ground.holds(&census::cgroup_of(late.subject, "").unwrap())
+    });
+    assert!(unruled, "the removed rule still holds");
+    live.expect(&actor, "old");
+}

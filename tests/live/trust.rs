@@ -1,0 +1,75 @@
+//! Whom the daemon believes, and whom it never moves.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use crate::harness::user::{ALICE, BOB};
+use crate::harness::{Live, Settings, strangers};
+
+const ALICE_THERE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
+const BOB_THERE: &str = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n";
+
+/// Spoils a second rule file, which must then be refused by name; the first one counts.
+fn is_refused(spoil: impl FnOnce(&std::path::Path)) {
+    let Some(live) = Live::require() else { return };
+    live.rule_file("10-spoilt.toml", ALICE_THERE);
+    spoil(&live.path("rules.d/10-spoilt.toml"));
+    let daemon = live.daemon(BOB_THERE);
+    daemon.expect_log("10-spoilt.toml");
+    live.expect_untouched(&live.hold(&format!("uid {ALICE} {ALICE}")));
+    live.expect(&live.hold(&format!("uid {BOB} {BOB}")), "there");
+}
+
+#[test]
+fn a_rule_file_of_somebody_else_is_refused() {
+    is_refused(|path| chown(path, Some(ALICE), None).unwrap());
+}
+
+#[test]
+fn a_rule_file_that_others_may_write_is_refused() {
+    is_refused(|path| fs::set_permissions(path, PermissionsExt::from_mode(0o666)).unwrap());
+}
+
+#[test]
+fn a_rule_file_that_is_a_fifo_is_refused() {
+    is_refused(|path| {
+        fs::remove_file(path).unwrap();
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    });
+}
+
+/// A rule for all users, without moving: what would be done must not concern pid 1 or the kernel's
+/// own threads.
+#[test]
+fn pid_1_and_kernel_threads_are_never_meant() {
+    let Some(live) = Live::require() else { return };
+    let settings = Settings { config: "", arguments: &["--dry-run"] };
+    let daemon = live.daemon_with("[[rule]]\nuser = \"*\"\ncgroup = \"all\"\n", &settings);
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    daemon.expect_log(&format!("would move process {} of", actor.subject));
+    let log = daemon.log();
+    for pid in kernel_threads() {
+        assert!(!log.contains(&format!("would move process {pid} of")), "{pid} would be moved");
+    }
+    let counters = daemon.stop();
+    assert!(counters.get("protected") > 2, "{counters:?}");
+}
+
+/// Pid 1, and the children of kthreadd.
+fn kernel_threads() -> Vec<u32> {
+    let is_kernel = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        *pid <= 2 || parent == Some("2")
+    };
+    crate::harness::census::pids().filter(is_kernel).collect()
+}
+
+#[test]
+fn processes_of_other_users_stay() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(ALICE_THERE);
+    let _actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.fence();
+    assert_eq!(strangers(&live.ground), []);
+}
