@@ -110,6 +110,8 @@ fn programs(ground: &Ground, daemon: &mut Daemon, clock: &mut Clock) -> Result<V
             say!("    {program:<16} {pid:>8}   {:<14} {rule:<16} {us:>9}", ground.leaf(&group));
         }
     }
+    say!("\n   A lone move waits milliseconds for the kernel, whoever makes it (in the README:");
+    say!("   fast_moves). Moves that follow each other closely do not.");
     Ok(samples)
 }
 
@@ -131,9 +133,7 @@ fn logins(ground: &Ground, clock: &mut Clock) -> Result<()> {
 /// Returns the number of misplaced processes.
 fn storm(ground: &Ground, clock: &mut Clock) -> Result<usize> {
     let (width, depth) = TREE;
-    say!(
-        "\n3. Storm: {FORKS} forks, of which most end at once, while a tree of 781 processes grows."
-    );
+    say!("\n3. Storm: a tree of 781 processes grows, beside {FORKS} forks that end at once.");
     let uid = || ground.uid.to_string();
     let mut churn =
         Actor::start(ground, "churn", &[uid(), FORKS.to_string(), WORKERS.to_string()])?;
