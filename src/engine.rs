@@ -39,10 +39,10 @@ use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
 
-/// Looks of one kind before the other kinds are served: about half a millisecond.
-const AT_ONCE: usize = 64;
-/// Rounds of one turn: at most about ten milliseconds until signals are served.
-const ROUNDS: usize = 16;
+/// Looks of one kind before the other kinds are served: about a millisecond.
+const AT_ONCE: usize = 256;
+/// Rounds of one turn: some ten milliseconds until signals are served.
+const ROUNDS: usize = 8;
 /// Looks that wait for the name of one user at most; for more a scan is due.
 const MOST_WAITING: usize = 1024;
 /// An answer that took longer than this may have missed children, which only a scan finds.
@@ -53,6 +53,13 @@ const SLOW_ANSWER_NS: u64 = 500_000_000;
 pub struct Options {
     /// From a placement to its second look; `None` for no second look.
     pub recheck_ns: Option<u64>,
+}
+
+/// What the name service was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asked {
+    User(Uid),
+    Group(Gid),
 }
 
 /// The daemon without its loop.
@@ -67,8 +74,8 @@ pub struct Engine {
 
     scan: Scan,
     rechecks: VecDeque<(Nanos, Pid, Cause)>,
-    /// Looks that wait for the name of their user.
-    waiting: HashMap<Uid, Vec<Look>, FixedState>,
+    /// Looks that wait for a name.
+    waiting: HashMap<Asked, Vec<Look>, FixedState>,
     scan_is_due: bool,
     sight: Sight,
 }
@@ -249,7 +256,7 @@ impl Engine {
             return Outcome::Gone;
         };
         if !self.policy.knows(uid) {
-            return self.wait_for_name(look, uid);
+            return self.wait(Asked::User(uid), look);
         }
         let generation = self.policy.generation;
         let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
@@ -267,15 +274,21 @@ impl Engine {
                 return Outcome::Waiting;
             }
         };
+        if self.policy.lacks_group(rule, gid) {
+            return self.wait(Asked::Group(gid), look);
+        }
         let user = user.identity.name.as_deref();
         let subject = Subject { look, uid, gid, user, unified, handle, exe };
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }
 
-    fn wait_for_name(&mut self, look: Look, uid: Uid) -> Outcome {
-        let waiting = self.waiting.entry(uid).or_default();
+    fn wait(&mut self, asked: Asked, look: Look) -> Outcome {
+        let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
-            self.desk.identify(self.policy.generation, uid);
+            match asked {
+                Asked::User(uid) => self.desk.identify(self.policy.generation, uid),
+                Asked::Group(gid) => self.desk.name_group(self.policy.generation, gid),
+            }
         }
         if waiting.len() < MOST_WAITING {
             waiting.push(look);
@@ -339,7 +352,17 @@ impl Engine {
         match answer {
             Answer::Policy(policy) => self.adopt(policy),
             Answer::Refused => self.metrics.refused_reloads.increment(),
-            Answer::User { generation, user } => self.meet(generation, user),
+            Answer::User { generation, user } if generation == self.policy.generation => {
+                let asked = Asked::User(user.identity.uid);
+                self.scan_is_due |= self.policy.meet(user);
+                self.resume(asked);
+            }
+            Answer::Group { generation, gid, name } if generation == self.policy.generation => {
+                self.policy.groups.insert(gid, name);
+                self.resume(Asked::Group(gid));
+            }
+            // Asked under other rules: whoever waited was found by the scan since.
+            Answer::User { .. } | Answer::Group { .. } => {}
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
@@ -353,12 +376,8 @@ impl Engine {
     }
 
     /// The name service answered: looks at those who waited for it.
-    fn meet(&mut self, generation: u64, user: User) {
-        let uid = user.identity.uid;
-        if generation == self.policy.generation {
-            self.scan_is_due |= self.policy.meet(user);
-        }
-        for look in self.waiting.remove(&uid).unwrap_or_default() {
+    fn resume(&mut self, asked: Asked) {
+        for look in self.waiting.remove(&asked).unwrap_or_default() {
             self.scan_is_due |= is_slow(look);
             self.look(look, None);
         }

@@ -154,7 +154,7 @@ impl Placer {
             uid: subject.uid,
             user: subject.user,
             gid: subject.gid,
-            group: policy.groups.get(&subject.gid).map(AsRef::as_ref),
+            group: policy.groups.get(&subject.gid).and_then(Option::as_deref),
             pid,
             program,
         };

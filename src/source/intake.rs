@@ -9,6 +9,7 @@ use super::connector::Connector;
 use crate::event::batch::Batch;
 use crate::event::trail::{Fork, Trail};
 use crate::event::{Cause, Event, Nanos, What};
+use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::sys;
 
@@ -30,6 +31,7 @@ pub struct Intake {
     pub trail_is_due: bool,
     connector: Connector,
     metrics: Arc<Metrics>,
+    limiter: Limiter,
     trail_read: Nanos,
     /// When a fork was last heard of, and how many had been until then.
     heard: (Nanos, u64),
@@ -56,6 +58,7 @@ impl Intake {
             trail: Trail::default(),
             trail_is_due: false,
             connector,
+            limiter: Limiter::new(Arc::clone(&metrics)),
             metrics,
             trail_read: now,
             heard: (now, 0),
@@ -164,7 +167,11 @@ impl Intake {
         self.metrics.refused_datagrams.add(refused);
         if lost > 0 {
             self.metrics.lost_events.add(lost);
-            ::log::warn!("the kernel dropped {lost} events; looking at all processes");
+            if let Some(left_out) = self.limiter.admit(&"lost", sys::monotonic()) {
+                ::log::warn!(
+                    "the kernel dropped {lost} events; looking at all processes{left_out}"
+                );
+            }
         }
         Ok(lost > 0)
     }
