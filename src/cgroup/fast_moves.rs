@@ -2,8 +2,8 @@
 //!
 //! A move takes the write side of the kernel's `cgroup_threadgroup_rwsem`. When that lock was not
 //! written for about one RCU grace period, the writer first waits for one. Each mode here avoids the
-//! wait: [`Mode::Warm`] by writing often enough (a no-op: our own pid into our own group), `Expedited`
-//! by making grace periods short, `FavorDynMods` by the kernel's own switch.
+//! wait: `Warm` by writing often enough (a no-op: our own pid into our own group), `Expedited` by
+//! making grace periods short, `FavorDynMods` by the kernel's own switch.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
