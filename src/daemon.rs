@@ -135,7 +135,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
     logging.finish();
-    println!("{metrics}");
+    println!("{metrics:#}");
     result
 }
 
@@ -210,8 +210,8 @@ impl Daemon {
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         let mut rebuilder = rebuilder(invocation, settings, &hierarchies);
         let policy = rebuilder.first();
-        let fast_moves = FastMovesGuard::engage(settings.fast_moves, &hierarchies)
-            .unwrap_or_else(|error| {
+        let fast_moves =
+            FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });

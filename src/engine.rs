@@ -1,6 +1,6 @@
 //! The whole behaviour of the daemon: events in, looks, placements out.
 //!
-//! An event only says *look at this process*. [`Engine::look`] reads what is true of it now, asks the
+//! An event only says *look at this process*. `Engine::look` reads what is true of it now, asks the
 //! matcher for the first rule that holds, and lets the placer put it into its group. There is no table
 //! of processes that could go stale.
 //!

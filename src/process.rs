@@ -3,7 +3,7 @@
 //! Everything here is on the hot path: no allocation, no file parsed that a single call can answer,
 //! and nothing that can wait. The last rules out more than it seems: `/proc/PID/cmdline` and a stat of
 //! `/proc/PID/exe` can be made to hang by a user who serves his memory or binary from a FUSE mount of
-//! his own. Those are read by [`crate::invoked`], on a thread that may hang.
+//! his own. Those are read by [`crate::program`], on a thread that may hang.
 
 use std::ffi::CStr;
 use std::io::{self, Write};
