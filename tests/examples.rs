@@ -60,7 +60,11 @@ fn toml_in_the_readme_is_right() {
     let readme = read("README.md");
     let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let file = Arc::from(Path::new("README.md"));
+    let mut shows_defaults = false;
     for block in blocks {
+        shows_defaults |= block.contains("recheck") && {
+            daemon_toml::parse(&file, block).0 == daemon_toml::Settings::default()
+        };
         let diagnostics = match block.contains("[[rule]]") || block.contains("[cgroup.") {
             true => rules_toml::parse(&file, block).diagnostics,
             false => daemon_toml::parse(&file, block).1,
@@ -68,4 +72,5 @@ fn toml_in_the_readme_is_right() {
         let has_errors = diagnostics.iter().any(|one| one.severity == Severity::Error);
         assert!(!has_errors, "{block}\n{}", shown(&diagnostics));
     }
+    assert!(shows_defaults, "the README's settings are not the defaults");
 }

@@ -18,13 +18,11 @@ pub(crate) fn print(counters: &str) -> Result<()> {
     say!("\n4. What the daemon counted. Time from event to placement, at most:\n");
     for (upper, count) in buckets {
         let bar = "#".repeat(usize::try_from((count * WIDTH).div_ceil(most))?);
-        say!("  {upper:>8} us {count:>7}  {bar}");
+        say!("{}", format!("  {upper:>8} us {count:>7}  {bar}").trim_end());
     }
     let [p50, p99, max] = ["latency_p50_us", "latency_p99_us", "latency_max_us"].map(value);
     say!("\n   half within {p50} us, 99 of 100 within {p99} us, the slowest {max} us");
-    let [events, forks, placed] = ["events", "forks", "placed"].map(value);
-    say!("   {events} events and {forks} forks heard, {placed} moves made,");
-    let [lost, refused] = ["lost_events", "refused"].map(value);
-    say!("   {lost} events lost, {refused} moves refused by the kernel");
+    let [events, placed, lost, refused] = ["events", "placed", "lost_events", "refused"].map(value);
+    say!("   {events} events heard and {lost} lost, {placed} moves made and {refused} refused");
     Ok(())
 }

@@ -91,8 +91,8 @@ fn announce(ground: &Ground) -> Result<()> {
 }
 
 fn programs(ground: &Ground, daemon: &mut Daemon, clock: &mut Clock) -> Result<Vec<Sample>> {
-    say!("1. Programs. The time is from the kernel's event to the end of the move. A program");
-    say!("   named demo is a child of this one between its change of user and its exec.\n");
+    say!("1. Programs. The time is from the kernel's event to the end of the move.");
+    say!("   Where it says demo, a child of this program has just changed its user.\n");
     say!(
         "    {:<16} {:>8}   {:<14} {:<16} {:>9}",
         "program",
@@ -110,8 +110,8 @@ fn programs(ground: &Ground, daemon: &mut Daemon, clock: &mut Clock) -> Result<V
             say!("    {program:<16} {pid:>8}   {:<14} {rule:<16} {us:>9}", ground.leaf(&group));
         }
     }
-    say!("\n   A lone move waits milliseconds for the kernel, whoever makes it (in the README:");
-    say!("   fast_moves). Moves that follow each other closely do not.");
+    say!("\n   The first move after a pause waits milliseconds for the kernel, whoever makes");
+    say!("   it; those that follow do not (fast_moves in the README).");
     Ok(samples)
 }
 
