@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::process::{PATH_MAX, Proc, path_in};
 use crate::rules::destination::{Field, Who};
-use crate::rules::{Action, Rule, RuleId, Target};
+use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
 
 /// What a look came to.
@@ -120,6 +120,11 @@ impl Placer {
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
+            // A controller that this host does not have was said when the rules were read; the original
+            // does not go on to the lines that follow either.
+            if span.is_empty() && target.below == Below::Top {
+                break;
+            }
             self.render(policy, proc, target, subject);
             if self.is_in_place(proc, span, subject) {
                 continue;
@@ -127,9 +132,10 @@ impl Placer {
             if let Some(other) = self.unmovable(proc, rule, subject) {
                 return other;
             }
-            match self.place(proc, rule, span, subject) {
+            match self.place(proc, rule, (span, target.creates), subject) {
                 Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
                 other @ (Outcome::Gone | Outcome::Replaced | Outcome::GivenUp) => return other,
+                Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
                 Outcome::Refused => outcome = Outcome::Refused,
                 Outcome::WouldPlace => outcome = Outcome::WouldPlace,
                 Outcome::Placed
@@ -213,7 +219,7 @@ impl Placer {
         &mut self,
         proc: &mut Proc,
         rule: &Rule,
-        span: Span,
+        (span, creates): (Span, bool),
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_dry_run {
@@ -224,7 +230,7 @@ impl Placer {
         if subject.look.cause.contains(Cause::RECHECK) && self.was_taken(proc, rule, subject) {
             return Outcome::GivenUp;
         }
-        let group = match self.tree.group(span, &self.path) {
+        let group = match self.tree.group(span, &self.path, creates) {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, subject, &refusal),
         };

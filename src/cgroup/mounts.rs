@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use procfs::process::MountInfo;
 
+use crate::rules::{Below, Target};
+
 /// The two interfaces of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -45,6 +47,11 @@ impl Span {
 
     fn add(&mut self, index: usize) {
         self.0 |= 1 << index;
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Its positions in [`Hierarchies`], ascending.
@@ -105,6 +112,27 @@ impl Hierarchies {
             }
         }
         (span, missing)
+    }
+
+    /// The hierarchies that a target concerns, and the names that no hierarchy has. At the top only
+    /// those of its controllers; none at all when one of them is missing, as in the original.
+    pub fn span_of<'t>(&self, target: &'t Target) -> (Span, Vec<&'t str>) {
+        match target.below {
+            Below::Root => return self.span(&target.controllers),
+            Below::Top if target.controllers.iter().any(|name| name == "*") => {
+                let all: Vec<usize> = (0..self.0.len()).collect();
+                return (Span::of(&all), Vec::new());
+            }
+            Below::Top => {}
+        }
+        let found = target.controllers.iter().map(|name| (name.as_str(), self.with(name)));
+        let (present, missing): (Vec<_>, Vec<_>) = found.partition(|(_, index)| index.is_some());
+        let missing: Vec<&str> = missing.into_iter().map(|(name, _)| name).collect();
+        if !missing.is_empty() {
+            return (Span::default(), missing);
+        }
+        let indexes: Vec<usize> = present.into_iter().filter_map(|(_, index)| index).collect();
+        (Span::of(&indexes), missing)
     }
 
     fn with(&self, controller: &str) -> Option<usize> {

@@ -118,7 +118,7 @@ mod tests {
             when,
             not,
             exe_anywhere: false,
-            action: Action::Ignore,
+            action: Action::ignore(),
         }
     }
 
