@@ -48,7 +48,9 @@ fn run(cases: &Path, case: &Path) -> String {
     special.lines().for_each(|line| make(&root, line));
     let sources = Sources {
         directories: DIRECTORIES.map(|name| root.join(name)).to_vec(),
-        legacy: false,
+        legacy: root.join("legacy").exists(),
+        cgrules_conf: root.join("legacy/cgrules.conf"),
+        cgrules_d: root.join("cgrules.d"),
         owner: Uid(nix::unistd::geteuid().as_raw()),
     };
     let service =
@@ -159,7 +161,7 @@ fn show(loaded: &Loaded, root: &Path) -> String {
 
 fn show_rule(rule: &Rule) -> String {
     let action = match &rule.action {
-        Action::Ignore => "ignore".to_owned(),
+        Action::Ignore(_) => "ignore".to_owned(),
         Action::Place(targets) => {
             let target = &targets[0];
             format!("{} {:?}", target.destination.as_str(), target.controllers)
