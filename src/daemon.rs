@@ -135,7 +135,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
     logging.finish();
-    println!("{metrics}");
+    println!("{metrics:#}");
     result
 }
 
@@ -211,7 +211,10 @@ impl Daemon {
         let mut rebuilder = rebuilder(invocation, settings, &hierarchies);
         let policy = rebuilder.first();
         let fast_moves =
-            FastMovesGuard::engage(settings.fast_moves, &hierarchies).map_err(run("fast_moves"))?;
+            FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
+                ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
+                FastMovesGuard::Off
+            });
         let placer = Placer::new(
             Tree::new(hierarchies),
             fast_moves,
@@ -249,6 +252,10 @@ impl Daemon {
             self.say_ready();
             self.serve_clocks();
             let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout() };
+            let pause = self.engine.pause();
+            if pause > 0 && !is_busy {
+                std::thread::sleep(Duration::from_nanos(pause));
+            }
             let mut events = [EpollEvent::empty(); 4];
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,

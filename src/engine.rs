@@ -1,6 +1,6 @@
 //! The whole behaviour of the daemon: events in, looks, placements out.
 //!
-//! An event only says *look at this process*. [`Engine::look`] reads what is true of it now, asks the
+//! An event only says *look at this process*. `Engine::look` reads what is true of it now, asks the
 //! matcher for the first rule that holds, and lets the placer put it into its group. There is no table
 //! of processes that could go stale.
 //!
@@ -29,7 +29,7 @@ use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::{Policy, User};
-use crate::process::{Credentials, Proc};
+use crate::process::{Owner, Proc};
 use crate::program::{Program, Seen, Sight};
 use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
@@ -40,10 +40,10 @@ use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
 
-/// Looks of one kind before the other kinds are served: about half a millisecond.
-const AT_ONCE: usize = 64;
-/// Rounds of one turn: at most about ten milliseconds until signals are served.
-const ROUNDS: usize = 16;
+/// Looks of one kind before the other kinds are served: about a millisecond.
+const AT_ONCE: usize = 256;
+/// Rounds of one turn: some ten milliseconds until signals are served.
+const ROUNDS: usize = 8;
 /// Looks that wait for the name of one user at most; for more a scan is due.
 const MOST_WAITING: usize = 1024;
 /// An answer that took longer than this may have missed children, which only a scan finds.
@@ -54,6 +54,13 @@ const SLOW_ANSWER_NS: u64 = 500_000_000;
 pub struct Options {
     /// From a placement to its second look; `None` for no second look.
     pub recheck_ns: Option<u64>,
+}
+
+/// What the name service was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asked {
+    User(Uid),
+    Group(Gid),
 }
 
 /// The daemon without its loop.
@@ -68,8 +75,8 @@ pub struct Engine {
 
     scan: Scan,
     rechecks: VecDeque<(Nanos, Pid, Cause)>,
-    /// Looks that wait for the name of their user.
-    waiting: HashMap<Uid, Vec<Look>, FixedState>,
+    /// Looks that wait for a name.
+    waiting: HashMap<Asked, Vec<Look>, FixedState>,
     scan_is_due: bool,
     sight: Sight,
 }
@@ -153,6 +160,11 @@ impl Engine {
         Ok(true)
     }
 
+    /// Nanoseconds for which to let events gather before the next [`Self::turn`].
+    pub fn pause(&mut self) -> u64 {
+        self.intake.pause()
+    }
+
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
         let trail = self.intake.next_due();
@@ -182,14 +194,14 @@ impl Engine {
     fn settle(&mut self) {
         for _ in 0..AT_ONCE {
             let Some(look) = self.intake.batch.pop() else { break };
-            let credentials = self.proc.credentials(look.pid);
-            if let Some(who) = &credentials {
-                if !self.intake.batch.admit(look, who.uid) {
+            let owner = self.proc.owner(look.pid);
+            if let Some(Owner { uid, .. }) = owner {
+                if !self.intake.batch.admit(look, uid) {
                     self.metrics.deferred.increment();
                     continue;
                 }
             }
-            let outcome = self.look_at(look, credentials, None);
+            let outcome = self.look_at(look, owner, None);
             self.conclude(look, outcome);
             self.intake.batch.settle(look);
         }
@@ -234,23 +246,17 @@ impl Engine {
 
     /// Looks at one process, now and whatever became of it, and takes note of the outcome.
     fn look(&mut self, look: Look, program: Option<&Program>) {
-        let credentials = self.proc.credentials(look.pid);
-        let outcome = self.look_at(look, credentials, program);
+        let owner = self.proc.owner(look.pid);
+        let outcome = self.look_at(look, owner, program);
         self.conclude(look, outcome);
     }
 
-    fn look_at(
-        &mut self,
-        look: Look,
-        credentials: Option<Credentials>,
-        program: Option<&Program>,
-    ) -> Outcome {
+    fn look_at(&mut self, look: Look, owner: Option<Owner>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
-        let Some(Credentials { uid, gid, unified, handle }) = credentials else {
-            return Outcome::Gone;
-        };
+        let Some(owner) = owner else { return Outcome::Gone };
+        let Owner { uid, gid } = owner;
         if !self.policy.knows(uid) {
-            return self.wait_for_name(look, uid);
+            return self.wait(Asked::User(uid), look);
         }
         let generation = self.policy.generation;
         let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
@@ -269,15 +275,25 @@ impl Engine {
                 return Outcome::Waiting;
             }
         };
+        if self.policy.lacks_group(rule, gid) {
+            return self.wait(Asked::Group(gid), look);
+        }
         let user = user.identity.name.as_deref();
-        let subject = Subject { look, uid, gid, user, unified, handle, exe };
+        let Some(grip) = self.proc.grip(look.pid) else { return Outcome::Gone };
+        if grip.owner != owner {
+            return Outcome::Replaced;
+        }
+        let subject = Subject { look, grip, user, exe };
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }
 
-    fn wait_for_name(&mut self, look: Look, uid: Uid) -> Outcome {
-        let waiting = self.waiting.entry(uid).or_default();
+    fn wait(&mut self, asked: Asked, look: Look) -> Outcome {
+        let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
-            self.desk.identify(self.policy.generation, uid);
+            match asked {
+                Asked::User(uid) => self.desk.identify(self.policy.generation, uid),
+                Asked::Group(gid) => self.desk.name_group(self.policy.generation, gid),
+            }
         }
         if waiting.len() < MOST_WAITING {
             waiting.push(look);
@@ -299,7 +315,7 @@ impl Engine {
                 self.intake.trail_is_due |= !is_recheck;
             }
             Outcome::Placed => {
-                self.intake.trail_is_due = true;
+                self.intake.placed(now);
                 self.placed(look, now, is_recheck);
             }
             Outcome::Replaced => {
@@ -341,7 +357,17 @@ impl Engine {
         match answer {
             Answer::Policy(policy) => self.adopt(policy),
             Answer::Refused => self.metrics.refused_reloads.increment(),
-            Answer::User { generation, user } => self.meet(generation, user),
+            Answer::User { generation, user } if generation == self.policy.generation => {
+                let asked = Asked::User(user.identity.uid);
+                self.scan_is_due |= self.policy.meet(user);
+                self.resume(asked);
+            }
+            Answer::Group { generation, gid, name } if generation == self.policy.generation => {
+                self.policy.groups.insert(gid, name);
+                self.resume(Asked::Group(gid));
+            }
+            // Asked under other rules: whoever waited was found by the scan since.
+            Answer::User { .. } | Answer::Group { .. } => {}
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
@@ -355,12 +381,8 @@ impl Engine {
     }
 
     /// The name service answered: looks at those who waited for it.
-    fn meet(&mut self, generation: u64, user: User) {
-        let uid = user.identity.uid;
-        if generation == self.policy.generation {
-            self.scan_is_due |= self.policy.meet(user);
-        }
-        for look in self.waiting.remove(&uid).unwrap_or_default() {
+    fn resume(&mut self, asked: Asked) {
+        for look in self.waiting.remove(&asked).unwrap_or_default() {
             self.scan_is_due |= is_slow(look);
             self.look(look, None);
         }

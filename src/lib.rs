@@ -1,4 +1,28 @@
-//! cgruled.
+//! cgruled puts every process into the control group that the rules say. The promise: *at rest, every
+//! process is where the rules say for what it is now.* There is no table of processes that could go
+//! stale; the kernel is asked each time.
+//!
+//! The modules, in the order of the data. A module uses what stands before it, never what stands after.
+//!
+//! Pure, no file, clock or log:
+//! - [`event`]: datagrams of the kernel to events, one entry for each process, forked children.
+//! - [`rules`]: what a rule is, and the index that finds the first one that holds.
+//! - [`config`]: the text of a file to rules, settings and complaints.
+//!
+//! Edge:
+//! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
+//! - [`process`], [`program`]: what is true of a process now.
+//! - [`cgroup`]: the mounted hierarchies, and groups as open descriptors.
+//! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
+//!   force.
+//! - [`worker`]: the threads that may wait, so that the hot one need not.
+//! - [`placer`]: from a decision to a process in its group.
+//! - [`log`], [`metrics`]: what we say and count.
+//! - [`sys`]: the only unsafe code.
+//!
+//! Top:
+//! - [`engine`]: the whole behaviour, readable in one sitting. Begin there.
+//! - [`daemon`]: start, the one loop, end.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

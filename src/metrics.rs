@@ -160,6 +160,23 @@ impl Histogram {
             .map(|(index, bucket)| (end_of(index), bucket.load(Relaxed)))
             .filter(|&(_, count)| count > 0)
     }
+
+    /// The values by powers of two: an upper bound in microseconds, and the count; ascending. Those
+    /// between two powers that hold something are there with 0.
+    pub fn octaves(&self) -> Vec<(u64, u64)> {
+        let mut octaves: Vec<(u64, u64)> = Vec::new();
+        for (end, count) in self.filled() {
+            let upper = end.div_ceil(1000).next_power_of_two();
+            while octaves.last().is_some_and(|&(last, _)| last < upper / 2) {
+                octaves.extend(octaves.last().map(|&(last, _)| (last * 2, 0)));
+            }
+            match octaves.last_mut() {
+                Some((last, total)) if *last == upper => *total += count,
+                _ => octaves.push((upper, count)),
+            }
+        }
+        octaves
+    }
 }
 
 /// Values below 8 have a bucket each; then eight for each power of two.
@@ -182,7 +199,9 @@ fn end_of(index: usize) -> u64 {
 }
 
 impl fmt::Display for Metrics {
-    /// `name value` lines, one for each counter, then the latency in microseconds.
+    /// `name value` lines, one for each counter, then the latency in microseconds. The alternate form
+    /// (`{:#}`) ends with the histogram: `latency_us_le_64 12` says that 12 moves took more than 32
+    /// and at most 64 microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in self.counters() {
             writeln!(f, "{name} {value}")?;
@@ -192,7 +211,13 @@ impl fmt::Display for Metrics {
             let value = microseconds(self.latency.quantile(per_mille));
             writeln!(f, "latency_{name}_us {value:.1}")?;
         }
-        writeln!(f, "latency_max_us {:.1}", microseconds(self.latency.greatest()))
+        writeln!(f, "latency_max_us {:.1}", microseconds(self.latency.greatest()))?;
+        if f.alternate() {
+            for (upper, count) in self.latency.octaves() {
+                writeln!(f, "latency_us_le_{upper} {count}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -223,6 +248,17 @@ mod tests {
         let counters = metrics.counters();
         assert_eq!(counters.iter().filter(|&&entry| entry == ("placed", 3)).count(), 1);
         assert!(metrics.to_string().contains("latency_p50_us 0.0"));
+    }
+
+    #[test]
+    fn the_alternate_form_ends_with_the_histogram() {
+        let metrics = Metrics::default();
+        [9_000, 10_000, 50_000].iter().for_each(|&ns| metrics.latency.record(ns));
+        assert_eq!(metrics.latency.octaves(), [(16, 2), (32, 0), (64, 1)]);
+        assert!(
+            format!("{metrics:#}").ends_with("_le_16 2\nlatency_us_le_32 0\nlatency_us_le_64 1\n")
+        );
+        assert!(!metrics.to_string().contains("_le_"));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -9,12 +9,12 @@ use nix::errno::Errno;
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts};
+use crate::event::Cause;
 use crate::event::batch::Look;
-use crate::event::{Cause, Gid, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::process::{PATH_MAX, Proc, path_in};
+use crate::process::{Grip, PATH_MAX, Proc, path_in};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
@@ -52,16 +52,10 @@ pub enum Outcome {
 pub struct Subject<'a> {
     /// Why it is looked at.
     pub look: Look,
-    /// Effective user.
-    pub uid: Uid,
-    /// Effective group.
-    pub gid: Gid,
+    /// The process, held.
+    pub grip: Grip,
     /// The user's name.
     pub user: Option<&'a str>,
-    /// Inode of its v2 group, if the kernel said it.
-    pub unified: Option<u64>,
-    /// Names the process whatever becomes of its number.
-    pub handle: Option<OwnedFd>,
     /// Path of the executable, if it was read.
     pub exe: Option<&'a [u8]>,
 }
@@ -157,10 +151,10 @@ impl Placer {
             program = proc.exe(pid, &mut self.exe).ok();
         }
         let who = Who {
-            uid: subject.uid,
+            uid: subject.grip.owner.uid,
             user: subject.user,
-            gid: subject.gid,
-            group: policy.groups.get(&subject.gid).map(AsRef::as_ref),
+            gid: subject.grip.owner.gid,
+            group: policy.groups.get(&subject.grip.owner.gid).and_then(Option::as_deref),
             pid,
             program,
         };
@@ -202,7 +196,9 @@ impl Placer {
             None => match proc.exe(pid, &mut self.exe) {
                 Ok(exe) => exe,
                 // A kernel thread, or a zombie whose children matter.
-                Err(Errno::ENOENT) if subject.uid.0 == 0 && proc.is_kernel_thread(pid) => {
+                Err(Errno::ENOENT)
+                    if subject.grip.owner.uid.0 == 0 && proc.is_kernel_thread(pid) =>
+                {
                     return Some(Outcome::Protected);
                 }
                 Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
@@ -262,7 +258,7 @@ impl Placer {
             );
         }
         // The number may have changed hands between the look and the write.
-        if subject.handle.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
+        if subject.grip.handle.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
             return Outcome::Replaced;
         }
         Outcome::Placed
@@ -315,9 +311,9 @@ fn whereabouts<'p>(
     group: GroupId,
     subject: &Subject<'_>,
 ) -> Whereabouts<'p> {
-    let is_known = subject.unified.is_some() && tree.is_unified(group);
+    let is_known = subject.grip.unified.is_some() && tree.is_unified(group);
     let text = if is_known { None } else { proc.cgroup(subject.look.pid) };
-    Whereabouts { unified: subject.unified, text }
+    Whereabouts { unified: subject.grip.unified, text }
 }
 
 /// `process 123 of alice (/usr/bin/x)`
@@ -329,7 +325,7 @@ impl fmt::Display for Described<'_> {
         write!(f, "process {} of ", subject.look.pid)?;
         match subject.user {
             Some(name) => f.write_str(name)?,
-            None => write!(f, "uid {}", subject.uid)?,
+            None => write!(f, "uid {}", subject.grip.owner.uid)?,
         }
         match subject.exe {
             Some(exe) => write!(f, " ({})", exe.escape_ascii()),

@@ -6,9 +6,10 @@ use hashbrown::HashMap;
 
 use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::event::{Gid, Nanos, Uid};
+use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
-use crate::rules::{Action, Below, RuleId, Target};
+use crate::rules::{Action, Below, Rule, RuleId, Target};
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -22,8 +23,9 @@ pub struct Policy {
     pub matcher: Arc<Matcher>,
     /// What is known of user ids.
     pub users: HashMap<Uid, User, FixedState>,
-    /// Names of group ids.
-    pub groups: HashMap<Gid, Box<str>, FixedState>,
+    /// Names of group ids, asked for only when a destination has one in it; `None` for a group
+    /// without a name.
+    pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
@@ -73,7 +75,7 @@ impl Policy {
         hierarchies: &Hierarchies,
         root: &str,
         users: impl IntoIterator<Item = User>,
-        groups: impl IntoIterator<Item = (Gid, Box<str>)>,
+        groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
         let span = |target: &Target| hierarchies.span_of(target).0;
         let spans = matcher.rules().iter().map(|rule| match &rule.action {
@@ -105,6 +107,12 @@ impl Policy {
         // Without a question there is nothing to ask again.
         self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
         true
+    }
+
+    /// Whether the name of `gid` must be asked for before this rule can be applied.
+    pub fn lacks_group(&self, rule: RuleId, gid: Gid) -> bool {
+        let renders = |rule: &Rule| rule.renders(&[Field::GroupName]);
+        self.matcher.rule(rule).is_some_and(renders) && !self.groups.contains_key(&gid)
     }
 
     /// Adds what the name service said. Whether it differs from what was known.

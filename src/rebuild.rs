@@ -1,6 +1,7 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::event::{Gid, Pid, Uid};
 use crate::load::{Loaded, NameService, Sources, load};
 use crate::policy::{Policy, User};
 use crate::process::Proc;
+use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
 use crate::rules::{Action, Below, Rule};
@@ -67,8 +69,12 @@ impl Rebuilder {
         let now = sys::monotonic();
         let users = self.identities(&matcher);
         let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
-        let groups = loaded.names.gids.into_iter().map(|(name, gid)| (gid, name.into()));
-        let groups: Vec<(Gid, Box<str>)> = groups.collect();
+        let renders = |rule: &Rule| rule.renders(&[Field::GroupName]);
+        let groups = match matcher.rules().iter().any(renders) {
+            true => self.names.group_names(),
+            false => BTreeMap::new(),
+        };
+        let groups = groups.into_iter().map(|(gid, name)| (gid, Some(name.into())));
         let policy = Policy::new(
             self.generation,
             Arc::clone(&matcher),
@@ -130,17 +136,25 @@ impl Office for Rebuilder {
         let identity = self.ask(uid);
         self.matcher.as_deref().map(|matcher| User::new(matcher, identity, sys::monotonic()))
     }
+
+    fn group_name(&mut self, gid: Gid) -> Option<Box<str>> {
+        let answer = self.names.group_name(gid).unwrap_or_else(|error| {
+            ::log::warn!("the name service cannot say who gid {gid} is: {error}");
+            None
+        });
+        answer.map(String::into_boxed_str)
+    }
 }
 
 /// The users who own a process.
 fn owners() -> Vec<Uid> {
     let mut owners = Vec::new();
-    let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return owners };
+    let Ok(proc) = Proc::open(Path::new("/proc")) else { return owners };
     let mut pids: Vec<Pid> = Vec::new();
     if let Err(error) = proc.all(|pid| pids.push(pid)) {
         ::log::warn!("/proc: {error}");
     }
-    owners.extend(pids.into_iter().filter_map(|pid| proc.credentials(pid)).map(|who| who.uid));
+    owners.extend(pids.into_iter().filter_map(|pid| proc.owner(pid)).map(|who| who.uid));
     owners.sort_unstable();
     owners.dedup();
     owners

@@ -174,21 +174,23 @@ impl Default for Mailbox {
 }
 
 impl Mailbox {
-    /// Reads what waits in `fd`, up to a bound, and hands each datagram to `take`. Never blocks.
-    /// Returns how many were read: less than [`Mailbox::capacity`] means that the socket was empty.
+    /// Reads what waits in `fd`, `most` datagrams or [`Self::CAPACITY`], and hands each to `take`.
+    /// Never blocks. Returns how many were read; less than asked for means that the socket was empty.
     ///
     /// # Errors
     /// As recvmmsg(2), but an empty socket is 0.
     pub fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
+        most: usize,
         mut take: impl FnMut(Datagram<'_>),
     ) -> io::Result<usize> {
         // SAFETY: iovec and mmsghdr are plain integers and pointers, for which zero is a value.
         let mut parts: [libc::iovec; AT_ONCE] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut headers: [libc::mmsghdr; AT_ONCE] = unsafe { zeroed() };
-        for (index, header) in headers.iter_mut().enumerate() {
+        let most = most.min(AT_ONCE);
+        for (index, header) in headers.iter_mut().enumerate().take(most) {
             parts[index].iov_base = self.slots[index].as_mut_ptr().cast();
             parts[index].iov_len = SLOT;
             header.msg_hdr.msg_iov = &raw mut parts[index];
@@ -196,12 +198,12 @@ impl Mailbox {
             header.msg_hdr.msg_name = (&raw mut self.senders[index]).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
         }
-        // SAFETY: every header points to a live slot, iovec and address of the stated sizes.
+        // SAFETY: the first `most` headers point to live slots, iovecs and addresses of these sizes.
         let received = unsafe {
             libc::recvmmsg(
                 fd.as_raw_fd(),
                 headers.as_mut_ptr(),
-                AT_ONCE as libc::c_uint,
+                most as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
@@ -225,9 +227,7 @@ impl Mailbox {
     }
 
     /// Datagrams that one [`Self::receive`] reads at most.
-    pub const fn capacity() -> usize {
-        AT_ONCE
-    }
+    pub const CAPACITY: usize = AT_ONCE;
 }
 
 /// Reads a symbolic link into `buffer`, without allocating. A target that fills the whole buffer may

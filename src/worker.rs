@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::event::batch::Look;
-use crate::event::{Nanos, Uid};
+use crate::event::{Gid, Nanos, Uid};
 use crate::policy::{Policy, User};
 use crate::program::{self, Program};
 use crate::source::connector::run_test_process;
@@ -39,6 +39,15 @@ pub enum Answer {
         /// The answer.
         user: User,
     },
+    /// The name of a group, if it has one.
+    Group {
+        /// The policy that it was asked for.
+        generation: u64,
+        /// The group.
+        gid: Gid,
+        /// Its name.
+        name: Option<Box<str>>,
+    },
     /// A closer look at a program; `None` when the process is gone or runs another by now.
     Program {
         /// The look that waited.
@@ -52,6 +61,7 @@ pub enum Answer {
 enum Question {
     Reload(Reason),
     Identify(u64, Uid),
+    NameGroup(u64, Gid),
     Provoke,
 }
 
@@ -70,6 +80,8 @@ pub trait Office: Send + 'static {
     fn reload(&mut self, reason: Reason) -> Option<Box<Policy>>;
     /// What is known of a user; `None` when `generation` is not that of the last policy.
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User>;
+    /// The name of a group.
+    fn group_name(&mut self, gid: Gid) -> Option<Box<str>>;
 }
 
 /// The hot thread's side.
@@ -134,6 +146,11 @@ impl Desk {
     /// Asks who a user is.
     pub fn identify(&self, generation: u64, uid: Uid) {
         self.ask(Question::Identify(generation, uid));
+    }
+
+    /// Asks for the name of a group.
+    pub fn name_group(&self, generation: u64, gid: Gid) {
+        self.ask(Question::NameGroup(generation, gid));
     }
 
     /// Asks for a closer look at a program. `false` when too many wait.
@@ -205,6 +222,9 @@ fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter)
             }
             Question::Identify(generation, uid) => {
                 office.identify(generation, uid).map(|user| Answer::User { generation, user })
+            }
+            Question::NameGroup(generation, gid) => {
+                Some(Answer::Group { generation, gid, name: office.group_name(gid) })
             }
             Question::Provoke => {
                 provoke();

@@ -105,7 +105,7 @@ fn verdicts(ground: &Ground, worker: &Worker) -> PathBuf {
 
 /// The lines of the exit statistics that are about loss.
 fn of_loss(lines: &[String]) -> String {
-    let about = |line: &&String| ["lost", "drop", "overrun"].iter().any(|word| line.contains(word));
+    let about = |line: &&String| line.contains("lost");
     let said: Vec<&str> = lines.iter().filter(about).map(|line| line.trim()).collect();
     if said.is_empty() { "nothing".into() } else { said.join("; ") }
 }

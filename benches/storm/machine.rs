@@ -184,17 +184,17 @@ impl RcuExpedited {
         Self(fs::read_to_string(RCU_EXPEDITED).ok())
     }
 
-    /// Whether it had to be put back.
-    pub(crate) fn restore(&self) -> bool {
-        let Some(before) = &self.0 else { return false };
-        let changed = fs::read_to_string(RCU_EXPEDITED).is_ok_and(|now| now != *before);
-        if changed {
-            eprintln!("storm: rcu_expedited was left changed; putting {} back", before.trim());
+    pub(crate) fn restore(&self) {
+        let Some(before) = &self.0 else { return };
+        if fs::read_to_string(RCU_EXPEDITED).is_ok_and(|now| now != *before) {
+            eprintln!(
+                "storm: the daemon left rcu_expedited changed; putting back {}",
+                before.trim()
+            );
             if let Err(error) = fs::write(RCU_EXPEDITED, before) {
                 eprintln!("storm: {RCU_EXPEDITED}: {error}");
             }
         }
-        changed
     }
 }
 

@@ -92,7 +92,7 @@ fn interleave(
 }
 
 pub(crate) fn cpu(plan: &Plan, ground: &Ground) -> Result<Table> {
-    let most = u64::from(plan.amount(50_000));
+    let most = u64::from(plan.amount(20_000));
     let field = [FLOOR, OURS, OURS.with(Rules::TenThousand), ORIGINAL];
     let figures = interleave(&field, plan.rounds(5), |subject| {
         let running = subject.start(ground)?;

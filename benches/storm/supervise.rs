@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     end_strays(work.path());
     machine::remove_groups(std::process::id());
     machine::remove_trace_instance(std::process::id());
-    let _put_back = expedited.restore();
+    expedited.restore();
     machine::leave_private_mounts();
     outcome
 }

@@ -2,8 +2,13 @@
 //!
 //! A move takes the write side of the kernel's `cgroup_threadgroup_rwsem`. When that lock was not
 //! written for about one RCU grace period, the writer first waits for one. Each mode here avoids the
-//! wait: [`Mode::Warm`] by writing often enough (a no-op: our own pid into our own group), `Expedited`
+//! wait: `Warm` by writing often enough (a no-op: our own pid into our own group), `Expedited`
 //! by making grace periods short, `FavorDynMods` by the kernel's own switch.
+//!
+//! Median of an isolated move on a stock Linux 6.18 with two CPUs (moves 100 ms apart, 2026-11-24): off
+//! 6.4 to 7.0 ms, warm 0.14 ms, expedited 0.26 ms. Warm costs 5 ms of CPU a second until three seconds
+//! after the last placement and nothing else on the machine, which is why it is the default; expedited
+//! grace periods interrupt all CPUs, and `favordynmods` stays until the next boot.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};

@@ -50,7 +50,7 @@ impl Default for Settings {
         Self {
             root: Root::Auto,
             legacy_root: LegacyRoot::Top,
-            fast_moves: FastMoves::Off,
+            fast_moves: FastMoves::Warm,
             recheck: Some(Duration::from_millis(100)),
             log: LogSettings::default(),
             receive_buffer: 16 << 20,

@@ -85,9 +85,11 @@ impl Trail {
     /// Gives memory of a storm back.
     pub fn shrink(&mut self, now: Nanos) {
         self.forget(now);
-        self.waiting.shrink_to(256);
-        self.oldest.shrink_to(self.oldest.len().max(256));
-        self.looked.shrink_to(self.looked.len().max(256));
+        if self.looked.capacity() > 4 * self.looked.len() + 1024 {
+            self.looked.shrink_to(2 * self.looked.len());
+            self.oldest.shrink_to(2 * self.oldest.len());
+            self.waiting.shrink_to(2 * self.waiting.len());
+        }
     }
 
     fn forget(&mut self, now: Nanos) {

@@ -98,7 +98,8 @@ fn decode(frame: &[u8]) -> Result<Message, Malformed> {
     if (u32_at(frame, 16)?, u32_at(frame, 20)?) != (CN_IDX_PROC, CN_VAL_PROC) {
         return Err(Malformed::Id);
     }
-    if frame.len() - NL_HEADER - CN_HEADER != usize::from(payload) {
+    // The payload's length can be read from 34 bytes on, before the headers end.
+    if frame.len().checked_sub(NL_HEADER + CN_HEADER) != Some(usize::from(payload)) {
         return Err(Malformed::Length);
     }
     let at = Nanos(u64::from(u32_at(frame, 44)?) | u64::from(u32_at(frame, 48)?) << 32);
@@ -274,6 +275,16 @@ mod tests {
         let whole = datagram(EXEC, [8, 7, 0, 0]);
         for length in 1..DATAGRAM {
             assert!(decode_one(&whole[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_message_that_ends_in_its_headers_is_refused() {
+        for length in [34u8, 35] {
+            let mut bytes = datagram(EXEC, [8, 7, 0, 0]);
+            bytes.truncate(length.into());
+            bytes[..4].copy_from_slice(&u32::from(length).to_ne_bytes());
+            assert_eq!(messages(&bytes).next(), Some(Err(Malformed::Length)));
         }
     }
 

@@ -73,6 +73,26 @@ impl NameService {
         Ok(Identity { uid, name: Some(user.name), listed_in: sorted(listed_in) })
     }
 
+    /// The name of a group id.
+    ///
+    /// # Errors
+    /// The name service failed: nothing is known.
+    pub fn group_name(&self, gid: Gid) -> io::Result<Option<String>> {
+        if !self.nss {
+            return Ok(self.group_names().into_iter().find(|known| known.0 == gid).map(|g| g.1));
+        }
+        Ok(absent_is_none(Group::from_gid(gid.0.into()))?.map(|group| group.name))
+    }
+
+    /// The names of the local groups. The first line with an id counts, as in NSS.
+    pub fn group_names(&self) -> BTreeMap<Gid, String> {
+        let mut names = BTreeMap::new();
+        for group in self.local_groups() {
+            names.entry(group.gid).or_insert(group.name);
+        }
+        names
+    }
+
     /// The names and numbers in the local files.
     pub(super) fn local_names(&self) -> LocalNames {
         let mut names = LocalNames::default();

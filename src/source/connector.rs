@@ -17,6 +17,9 @@ use crate::event::wire::{self, Message, Subscription};
 use crate::event::{Event, What};
 use crate::sys::{self, Instruction, Mailbox};
 
+/// Datagrams of the first read of a drain.
+const FEW: usize = 4;
+
 /// What a socket subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -136,7 +139,7 @@ impl Socket {
     fn acknowledged(&mut self, number: u32) -> Result<bool, Unusable> {
         let mut answer = None;
         self.mailbox
-            .receive(self.fd.as_fd(), |datagram| {
+            .receive(self.fd.as_fd(), Mailbox::CAPACITY, |datagram| {
                 for message in wire::messages(datagram.bytes).flatten() {
                     if let Message::Ack { ack, error } = message {
                         if datagram.trusted && ack == number.wrapping_add(1) {
@@ -169,8 +172,10 @@ impl Socket {
     pub fn drain(&mut self, bound: usize, mut take: impl FnMut(Event)) -> io::Result<bool> {
         let refused = &mut self.refused;
         let mut read = 0;
+        // Preparing for many costs more than reading one, and mostly there is one.
+        let mut most = FEW;
         while read < bound {
-            let count = self.mailbox.receive(self.fd.as_fd(), |datagram| {
+            let count = self.mailbox.receive(self.fd.as_fd(), most, |datagram| {
                 if !datagram.trusted {
                     *refused += 1;
                     return;
@@ -184,9 +189,10 @@ impl Socket {
                 }
             })?;
             read += count;
-            if count < Mailbox::capacity() {
+            if count < most {
                 return Ok(true);
             }
+            most = Mailbox::CAPACITY;
         }
         Ok(false)
     }

@@ -6,17 +6,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::connector::Connector;
+use super::pace::Pace;
 use crate::event::batch::Batch;
 use crate::event::trail::{Fork, Trail};
 use crate::event::{Cause, Event, Nanos, What};
+use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::sys;
 
 /// Datagrams of one drain; the rest is read in the next.
 const DRAIN: usize = 16_384;
-/// TRAIL is read at least this often, long before it fills: at 20,000 forks a second it holds two
-/// seconds in its default buffer.
-const TRAIL_NS: u64 = 1_000_000_000;
+/// TRAIL is read at least this often.
+const TRAIL_NS: [u64; 2] = [20_000_000, 1_000_000_000];
+/// And so often that about this many forks wait: unread they take 832 bytes each, which at 20,000 forks
+/// a second would go through all caches once a second.
+const TRAIL_WAITS: u64 = 500;
+/// Loss can only follow upon a queue; after a short one it is asked for no more often than this.
+const LOSS_NS: u64 = 50_000_000;
+const SHORT: u64 = 4;
 /// No fork on the whole machine for this long is worth a doubt.
 const SILENCE_NS: u64 = 30_000_000_000;
 
@@ -30,7 +37,12 @@ pub struct Intake {
     pub trail_is_due: bool,
     connector: Connector,
     metrics: Arc<Metrics>,
+    limiter: Limiter,
     trail_read: Nanos,
+    trail_interval_ns: u64,
+    loss_asked: Nanos,
+    loss_events: u64,
+    pace: Pace,
     /// When a fork was last heard of, and how many had been until then.
     heard: (Nanos, u64),
 }
@@ -56,8 +68,13 @@ impl Intake {
             trail: Trail::default(),
             trail_is_due: false,
             connector,
+            limiter: Limiter::new(Arc::clone(&metrics)),
             metrics,
             trail_read: now,
+            trail_interval_ns: TRAIL_NS[1],
+            loss_asked: now,
+            loss_events: 0,
+            pace: Pace::default(),
             heard: (now, 0),
         }
     }
@@ -77,7 +94,18 @@ impl Intake {
 
     /// When TRAIL must be read although nothing happens.
     pub fn next_due(&self) -> Nanos {
-        self.trail_read.plus(TRAIL_NS)
+        self.trail_read.plus(self.trail_interval_ns)
+    }
+
+    /// A process was placed.
+    pub fn placed(&mut self, now: Nanos) {
+        self.trail_is_due = true;
+        self.pace.placed(now);
+    }
+
+    /// Nanoseconds for which to let events gather before the next turn.
+    pub fn pause(&mut self) -> u64 {
+        self.pace.pause(self.metrics.events.get(), sys::monotonic())
     }
 
     /// Reads WATCH into the batch.
@@ -112,10 +140,11 @@ impl Intake {
             return Ok(Hearing::Well);
         }
         let (trail, metrics, begun) = (&mut self.trail, &self.metrics, self.batch.begun());
-        let mut lost = 0;
+        let (mut lost, mut count) = (0, 0);
         let is_empty = self.connector.trail.drain(DRAIN, |event: Event| {
             if let What::Fork { parent, child } = event.what {
                 metrics.forks.increment();
+                count += 1;
                 lost += u64::from(!trail.heard(Fork { at: event.at, parent, child }, begun));
             }
         })?;
@@ -123,9 +152,12 @@ impl Intake {
         if !is_empty {
             return Ok(if lost > 0 { Hearing::Lost } else { Hearing::Well });
         }
+        let now = sys::monotonic();
+        let per_fork = now.since(self.trail_read) / (count + 1);
+        self.trail_interval_ns = (per_fork * TRAIL_WAITS).clamp(TRAIL_NS[0], TRAIL_NS[1]);
         self.trail_is_due = false;
-        self.trail_read = sys::monotonic();
-        self.trail.shrink(self.trail_read);
+        self.trail_read = now;
+        self.trail.shrink(now);
         Ok(if lost > 0 { Hearing::Lost } else { self.doubt() })
     }
 
@@ -158,13 +190,23 @@ impl Intake {
     /// # Errors
     /// As getsockopt(2).
     pub fn has_lost(&mut self) -> io::Result<bool> {
+        let (now, events) = (sys::monotonic(), self.metrics.events.get());
+        let is_short = events - std::mem::replace(&mut self.loss_events, events) < SHORT;
+        if is_short && now.since(self.loss_asked) < LOSS_NS {
+            return Ok(false);
+        }
+        self.loss_asked = now;
         let Connector { watch, trail, .. } = &mut self.connector;
         let lost = u64::from(watch.lost()?) + u64::from(trail.lost()?);
         let refused = std::mem::take(&mut watch.refused) + std::mem::take(&mut trail.refused);
         self.metrics.refused_datagrams.add(refused);
         if lost > 0 {
             self.metrics.lost_events.add(lost);
-            ::log::warn!("the kernel dropped {lost} events; looking at all processes");
+            if let Some(left_out) = self.limiter.admit(&"lost", now) {
+                ::log::warn!(
+                    "the kernel dropped {lost} events; looking at all processes{left_out}"
+                );
+            }
         }
         Ok(lost > 0)
     }

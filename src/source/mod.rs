@@ -3,4 +3,5 @@
 pub mod connector;
 pub mod files;
 pub mod intake;
+pub mod pace;
 pub mod scan;

@@ -36,7 +36,7 @@ impl Daemon {
         let mut child = cgruled()
             .args(["--no-legacy", "--config", &config, "--rules"])
             .arg(format!("{BASE}/rules.d"))
-            .args(["--root", &ground.root()])
+            .args(["--root", &ground.root(), "--log", "debug"])
             .args(settings.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
