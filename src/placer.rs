@@ -120,27 +120,42 @@ impl Placer {
                 break;
             }
             self.render(policy, proc, target, subject);
-            if self.is_in_place(proc, span, subject) {
-                continue;
-            }
-            if let Some(other) = self.unmovable(proc, rule, subject) {
-                return other;
-            }
-            match self.place(proc, rule, (span, target.creates), subject) {
-                Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
-                other @ (Outcome::Gone | Outcome::Replaced | Outcome::GivenUp) => return other,
-                Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
-                Outcome::Refused => outcome = Outcome::Refused,
-                Outcome::WouldPlace => outcome = Outcome::WouldPlace,
-                Outcome::Placed
-                | Outcome::InPlace
-                | Outcome::NoRule
-                | Outcome::Ignored
-                | Outcome::Protected
-                | Outcome::Waiting => {}
+            for step in steps(span, target.below) {
+                match self.enter(proc, rule, (step, target.creates), subject) {
+                    Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
+                    other @ (Outcome::Gone
+                    | Outcome::Replaced
+                    | Outcome::GivenUp
+                    | Outcome::Protected) => return other,
+                    Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
+                    Outcome::Refused => outcome = Outcome::Refused,
+                    Outcome::WouldPlace => outcome = Outcome::WouldPlace,
+                    Outcome::Placed
+                    | Outcome::InPlace
+                    | Outcome::NoRule
+                    | Outcome::Ignored
+                    | Outcome::Waiting => {}
+                }
             }
         }
         outcome
+    }
+
+    /// Puts the process into the group `self.path` if it is elsewhere and may be moved.
+    fn enter(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        (span, creates): (Span, bool),
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        if self.is_in_place(proc, span, subject) {
+            return Outcome::InPlace;
+        }
+        if let Some(other) = self.unmovable(proc, rule, subject) {
+            return other;
+        }
+        self.place(proc, rule, (span, creates), subject)
     }
 
     /// Fills `self.path` with the target's path for this process.
@@ -302,6 +317,14 @@ impl Placer {
         }
         gives_up
     }
+}
+
+/// The parts of a span that are entered together: of a legacy rule each hierarchy by itself, in the order
+/// of the mount table, so that one which refuses keeps the process only from those that follow.
+fn steps(span: Span, below: Below) -> impl Iterator<Item = Span> {
+    let whole = (below == Below::Root).then_some(span);
+    let each = span.indexes().filter(move |_| whole.is_none()).map(|index| Span::of(&[index]));
+    whole.into_iter().chain(each)
 }
 
 /// What is known of the place of a process, read from `/proc` only where the kernel did not say it.

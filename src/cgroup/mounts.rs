@@ -33,6 +33,14 @@ pub struct Hierarchy {
     pub favordynmods: bool,
 }
 
+impl Hierarchy {
+    /// Whether rules of cgrulesengd concern it. It has controllers, or a name; but systemd's own v1 tree,
+    /// which Debian's cgrulesengd does not know either, is nobody else's.
+    fn is_legacy(&self) -> bool {
+        !self.controllers.is_empty() && self.listed != "name=systemd"
+    }
+}
+
 /// The hierarchies that a destination concerns, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span(u32);
@@ -115,24 +123,26 @@ impl Hierarchies {
     }
 
     /// The hierarchies that a target concerns, and the names that no hierarchy has. At the top only
-    /// those of its controllers; none at all when one of them is missing, as in the original.
+    /// those of its controllers, and none at all when one of them is missing, as in the original.
     pub fn span_of<'t>(&self, target: &'t Target) -> (Span, Vec<&'t str>) {
-        match target.below {
-            Below::Root => return self.span(&target.controllers),
-            Below::Top if target.controllers.iter().any(|name| name == "*") => {
-                let all: Vec<usize> = (0..self.0.len()).collect();
-                return (Span::of(&all), Vec::new());
+        if target.below == Below::Root {
+            return self.span(&target.controllers);
+        }
+        let mut span = Span::default();
+        let mut missing = Vec::new();
+        for name in &target.controllers {
+            let has = |tree: &Hierarchy| name == "*" || tree.controllers.contains(name);
+            let trees = self.0.iter().enumerate().filter(|(_, tree)| tree.is_legacy() && has(tree));
+            let mut is_missing = true;
+            for (index, _) in trees {
+                span.add(index);
+                is_missing = false;
             }
-            Below::Top => {}
+            if is_missing {
+                missing.push(name.as_str());
+            }
         }
-        let found = target.controllers.iter().map(|name| (name.as_str(), self.with(name)));
-        let (present, missing): (Vec<_>, Vec<_>) = found.partition(|(_, index)| index.is_some());
-        let missing: Vec<&str> = missing.into_iter().map(|(name, _)| name).collect();
-        if !missing.is_empty() {
-            return (Span::default(), missing);
-        }
-        let indexes: Vec<usize> = present.into_iter().filter_map(|(_, index)| index).collect();
-        (Span::of(&indexes), missing)
+        (if missing.is_empty() { span } else { Span::default() }, missing)
     }
 
     fn with(&self, controller: &str) -> Option<usize> {
@@ -195,6 +205,7 @@ fn has(mount: &MountInfo, listed: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::destination::Destination;
 
     const HYBRID: &str = "\
 24 23 0:21 / /proc rw - proc proc rw
@@ -226,6 +237,30 @@ garbage
         let names = ["cpuacct".to_owned(), "hugetlb".to_owned()];
         assert_eq!(found.span(&names), (Span::of(&[0, 2]), vec!["hugetlb"]));
         assert_eq!(Span::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn at_the_top_only_the_controllers_that_are_named_are_meant() {
+        let mut found = hierarchies(HYBRID, OWN);
+        let span = |found: &Hierarchies, names: &str| {
+            let target = Target {
+                destination: Destination::from_pieces("a", Vec::new()),
+                controllers: names.split(',').map(str::to_owned).collect(),
+                below: Below::Top,
+                creates: false,
+            };
+            let (span, missing) = found.span_of(&target);
+            (span, missing.join(","))
+        };
+        let is = |indexes: &[usize], missing: &str| (Span::of(indexes), missing.to_owned());
+        assert_eq!(span(&found, "cpu,cpuacct"), is(&[0], ""));
+        assert_eq!(span(&found, "cpu,hugetlb"), is(&[], "hugetlb"));
+        assert_eq!(span(&found, "name=systemd"), is(&[], "name=systemd"));
+        assert_eq!(span(&found, "*"), is(&[0], ""));
+        found.unified_mut().unwrap().controllers = vec!["hugetlb".to_owned()];
+        assert_eq!(span(&found, "hugetlb,cpu"), is(&[0, 2], ""));
+        assert_eq!(span(&found, "*"), is(&[0, 2], ""));
+        assert_eq!(span(&Hierarchies::default(), "*"), is(&[], "*"));
     }
 
     #[test]

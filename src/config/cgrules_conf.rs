@@ -33,6 +33,8 @@ const LINE_MAX: usize = 8551;
 /// Refusals that are kept: the first whose user exists is what 2.0.2 stops at.
 const REFUSALS_KEPT: usize = 100;
 
+const SKIPPED_IF_KNOWN: &str =
+    "cgrulesengd would refuse the whole file if it knows the user; here this line is left out";
 const SKIPPED: &str = "cgrulesengd would refuse the whole file; here only this line is left out";
 
 /// What a file says.

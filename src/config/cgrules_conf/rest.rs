@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::line::{Field, Shape};
-use super::{Reader, SKIPPED, destination};
+use super::{Reader, SKIPPED, SKIPPED_IF_KNOWN, destination};
 use crate::config::criteria::Mention;
 use crate::config::diagnostic::Severity;
 use crate::config::table::shortened;
@@ -75,7 +75,7 @@ impl Reader<'_> {
             _ => Some(format!("the rule names more than {CONTROLLERS_MAX} controllers")),
         };
         if let Some(message) = wrong {
-            self.refuse(Severity::Error, span, message, SKIPPED, user.cloned());
+            self.refuse(Severity::Error, span, message, skipped(user), user.cloned());
             return None;
         }
         if text.len() > CONTROLLERS_LENGTH {
@@ -108,7 +108,7 @@ impl Reader<'_> {
                 other => {
                     let message = format!("unknown option \"{}\"", shortened(other));
                     let span = at..at + other.len();
-                    self.refuse(Severity::Error, span, message, SKIPPED, user.cloned());
+                    self.refuse(Severity::Error, span, message, skipped(user), user.cloned());
                     return None;
                 }
             }
@@ -132,6 +132,11 @@ impl Reader<'_> {
         };
         IgnoreWhen { below: (!anywhere).then(|| text.to_owned()), scheduling }
     }
+}
+
+/// What becomes of a line in which something behind the user is wrong.
+fn skipped(user: Option<&Mention>) -> &'static str {
+    if user.is_some() { SKIPPED_IF_KNOWN } else { SKIPPED }
 }
 
 #[derive(Clone, Copy, Default)]
