@@ -120,7 +120,8 @@ impl Placer {
                 break;
             }
             self.render(policy, proc, target, subject);
-            for step in steps(span, target.below) {
+            for n in 0.. {
+                let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
                 match self.enter(proc, rule, (step, target.creates), subject) {
                     Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
                     other @ (Outcome::Gone
@@ -317,14 +318,6 @@ impl Placer {
         }
         gives_up
     }
-}
-
-/// The parts of a span that are entered together: of a legacy rule each hierarchy by itself, in the order
-/// of the mount table, so that one which refuses keeps the process only from those that follow.
-fn steps(span: Span, below: Below) -> impl Iterator<Item = Span> {
-    let whole = (below == Below::Root).then_some(span);
-    let each = span.indexes().filter(move |_| whole.is_none()).map(|index| Span::of(&[index]));
-    whole.into_iter().chain(each)
 }
 
 /// What is known of the place of a process, read from `/proc` only where the kernel did not say it.

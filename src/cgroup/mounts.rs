@@ -145,6 +145,19 @@ impl Hierarchies {
         (if missing.is_empty() { span } else { Span::default() }, missing)
     }
 
+    /// The hierarchies of a target that are entered together, the `n`th time. Those of a legacy rule come
+    /// one by one, in the order of its controllers or for `*` of the mount table: one that refuses keeps a
+    /// process from those that follow. `span` is that of the target.
+    pub fn step(&self, target: &Target, span: Span, n: usize) -> Option<Span> {
+        let is_all = target.controllers.iter().any(|name| name == "*");
+        let index = match target.below {
+            Below::Root => return (n == 0).then_some(span),
+            Below::Top if is_all => span.indexes().nth(n)?,
+            Below::Top => self.with(target.controllers.get(n)?)?,
+        };
+        Some(Span::of(&[index]))
+    }
+
     fn with(&self, controller: &str) -> Option<usize> {
         self.0.iter().position(|tree| tree.controllers.iter().any(|name| name == controller))
     }
@@ -242,13 +255,14 @@ garbage
     #[test]
     fn at_the_top_only_the_controllers_that_are_named_are_meant() {
         let mut found = hierarchies(HYBRID, OWN);
+        let target = |names: &str| Target {
+            destination: Destination::from_pieces("a", Vec::new()),
+            controllers: names.split(',').map(str::to_owned).collect(),
+            below: Below::Top,
+            creates: false,
+        };
         let span = |found: &Hierarchies, names: &str| {
-            let target = Target {
-                destination: Destination::from_pieces("a", Vec::new()),
-                controllers: names.split(',').map(str::to_owned).collect(),
-                below: Below::Top,
-                creates: false,
-            };
+            let target = target(names);
             let (span, missing) = found.span_of(&target);
             (span, missing.join(","))
         };
@@ -261,6 +275,15 @@ garbage
         assert_eq!(span(&found, "hugetlb,cpu"), is(&[0, 2], ""));
         assert_eq!(span(&found, "*"), is(&[0, 2], ""));
         assert_eq!(span(&Hierarchies::default(), "*"), is(&[], "*"));
+
+        let steps = |names: &str| {
+            let target = target(names);
+            let span = found.span_of(&target).0;
+            let steps = (0..).map_while(|n| found.step(&target, span, n));
+            steps.flat_map(Span::indexes).collect::<Vec<_>>()
+        };
+        assert_eq!(steps("hugetlb,cpu"), [2, 0]);
+        assert_eq!(steps("*"), [0, 2]);
     }
 
     #[test]

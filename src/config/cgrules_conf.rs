@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::criteria::Mention;
+use super::criteria::{Mention, NameKind};
 use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
 use super::source_text::{Report, SourceText};
@@ -70,6 +70,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         rules: Vec::new(),
         refusals: Vec::new(),
         head: Head::Missing,
+        user: None,
     };
     let mut start = 0;
     for line in text.as_str().split_inclusive('\n') {
@@ -98,6 +99,8 @@ struct Reader<'t> {
     rules: Vec<WrittenRule>,
     refusals: Vec<Refusal>,
     head: Head,
+    /// The user of the last line that began a rule, right or not.
+    user: Option<Mention>,
 }
 
 impl Reader<'_> {
@@ -124,6 +127,7 @@ impl Reader<'_> {
         let continues = rule.starts_with('%');
         if !continues {
             self.head = Head::Dropped;
+            self.user = None;
         }
         if let Some(at) = rule.find(char::REPLACEMENT_CHARACTER) {
             let at = start + at;
@@ -220,10 +224,14 @@ impl Reader<'_> {
             let message = "the rule names no user and no group";
             let help = "write * for everybody; the rule is not loaded";
             self.report.warning(Some(field.span.clone()), message, help);
+            // As to 2.0.2, nobody has this name.
+            let span = field.span.start..field.span.start;
+            self.user = Some(Mention { kind: NameKind::User, name: String::new(), span });
             return;
         };
+        self.user.clone_from(&mention);
         self.remark_program(program, field);
-        let action = match self.rest(rest, mention.as_ref()) {
+        let action = match self.rest(rest, mention.as_ref(), true) {
             None => return,
             Some(Rest::Ignore(when)) => Action::Ignore(when),
             Some(Rest::Nothing) => Action::Place(Vec::new()),
@@ -247,11 +255,9 @@ impl Reader<'_> {
 
     /// Reads a line that continues a rule.
     fn continuation(&mut self, rest: &[Field], start: usize) {
-        let mention = match self.head {
-            Head::Rule(index) => self.rules[index].mentions.first().cloned(),
-            Head::Missing | Head::Closed | Head::Dropped => None,
-        };
-        let Some(read) = self.rest(rest, mention.as_ref()) else { return };
+        let user = self.user.clone();
+        let Some(read) = self.rest(rest, user.as_ref(), false) else { return };
+        self.remark_options(rest);
         let useless = match (&self.head, read) {
             (&Head::Rule(index), Rest::Place(target)) => {
                 if let Action::Place(targets) = &mut self.rules[index].rule.action {
@@ -264,12 +270,21 @@ impl Reader<'_> {
                 self.head = Head::Closed;
                 return;
             }
-            (Head::Rule(_), Rest::Ignore(_)) => "a line that continues a rule cannot ignore",
+            // Not read from such a line.
+            (Head::Rule(_), Rest::Ignore(_)) => return,
             (Head::Missing, _) => "the line continues no rule",
             (Head::Closed, _) => "the line continues a rule that does not come so far",
             (Head::Dropped, _) => "the line continues a rule that is not loaded",
         };
         self.report.warning(Some(start..start + 1), useless, "the line has no effect");
+    }
+
+    /// Says that the options of a line that continues a rule mean nothing.
+    fn remark_options(&mut self, rest: &[Field]) {
+        if let [_, _, options, ..] = rest {
+            let message = "a line that continues a rule has no options";
+            self.report.warning(Some(options.span.clone()), message, "it moves all the same");
+        }
     }
 
     fn remark_program(&mut self, program: Program, field: &Field) {

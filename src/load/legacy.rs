@@ -26,7 +26,7 @@ pub enum Original {
     Starts,
     /// Exit: this file does not exist or could not be read.
     Misses(Arc<Path>),
-    /// Exit because of this line, the first that it would not take.
+    /// Exit because of this line, the first that it would not take, or this link to nothing.
     Refuses(Box<Diagnostic>),
 }
 
@@ -91,7 +91,12 @@ impl Loader<'_> {
                     Outcome::Skipped
                 }
                 Err(refusal) => {
-                    self.diagnostics.push(refused(&path, refusal));
+                    let is_dangling = refusal.kind == Kind::Missing;
+                    let diagnostic = refused(&path, refusal);
+                    if let (true, Original::Starts) = (is_dangling, &self.original) {
+                        self.original = Original::Refuses(Box::new(diagnostic.clone()));
+                    }
+                    self.diagnostics.push(diagnostic);
                     Outcome::Refused
                 }
             },

@@ -39,7 +39,7 @@ pub(super) struct Refusal {
 /// What a caller may want to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// There is no such file.
+    /// There is no such file, or a link leads to none.
     Missing,
     /// It is a directory, a FIFO, a socket or a device.
     Special,
@@ -61,12 +61,17 @@ impl Refusal {
     }
 
     fn open(error: Errno) -> Self {
-        let kind = if error == Errno::ENOENT { Kind::Missing } else { Kind::Other };
-        Self { kind, ..Self::cannot("opened", error) }
+        Self { kind: Kind::of(error), ..Self::cannot("opened", error) }
     }
 
     fn cannot(what: &str, error: impl Into<io::Error>) -> Self {
         Self::new(format!("cannot be {what}: {}", error.into()))
+    }
+}
+
+impl Kind {
+    fn of(error: Errno) -> Self {
+        if error == Errno::ENOENT { Self::Missing } else { Self::Other }
     }
 }
 
@@ -149,8 +154,10 @@ impl TrustedDirectory {
                 if target == "/dev/null" {
                     return Ok(Content::Mask);
                 }
-                let file = openat(&self.descriptor, name, flags, Mode::empty())
-                    .map_err(|error| Refusal::cannot("followed", error))?;
+                let file =
+                    openat(&self.descriptor, name, flags, Mode::empty()).map_err(|error| {
+                        Refusal { kind: Kind::of(error), ..Refusal::cannot("followed", error) }
+                    })?;
                 let file = File::from(file);
                 let content = self.content(&file, limit)?;
                 self.check_parent(&file)?;

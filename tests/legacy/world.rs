@@ -93,7 +93,9 @@ impl World {
             }
             let mut path = "/".to_owned();
             target.destination.render(&who, &mut path);
-            for index in span.indexes() {
+            let steps = (0..).map_while(|n| self.hierarchies.step(target, span, n));
+            let steps: Vec<usize> = steps.flat_map(|step| step.indexes()).collect();
+            for index in steps {
                 let (name, place) = &mut self.places[index];
                 let exists = path == "/" || self.groups.contains(&(name.clone(), path.clone()));
                 if !exists && !target.creates {

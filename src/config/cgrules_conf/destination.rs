@@ -31,10 +31,10 @@ pub(super) fn read(text: &str) -> Option<Read> {
                     None => [character, letter].into_iter().for_each(|c| path.literal(c)),
                 }
             }
-            ('\\', Some(meant)) => {
+            ('\\', meant) => {
                 characters.next();
                 is_template = true;
-                path.literal(meant);
+                meant.into_iter().for_each(|meant| path.literal(meant));
             }
             (other, _) => path.literal(other),
         }
@@ -118,6 +118,7 @@ mod tests {
         is(r"ct/\%u", "ct/%u", true);
         is(r"ct/a\\b", r"ct/a\b", true);
         is(r"ct\/a", "ct/a", true);
+        is(r"ct/a\", "ct/a", true);
     }
 
     #[test]
@@ -126,7 +127,6 @@ mod tests {
         is("a%%u", "a%%u", false);
         is("a%x", "a%x", false);
         is("a%", "a%", false);
-        is("a\\", "a\\", false);
         is(r"%\u", r"%\u", false);
     }
 

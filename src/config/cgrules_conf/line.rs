@@ -25,16 +25,33 @@ pub(super) enum Shape {
 }
 
 /// The fields of a line, which begins at byte `start` of the file. Quotes count in the first field and
-/// in the third.
+/// in the third, unless the line is no rule with them and one without.
 pub(super) fn fields(line: &str, start: usize) -> Vec<Field> {
+    let quoted = cut(line, start, [key, destination]);
+    if quoted.len() >= 3 || !line.contains('"') {
+        return quoted;
+    }
+    let open: Shaped = |text| match destination(text).1 {
+        Shape::Plain => (word(text), Shape::Plain),
+        Shape::Quoted | Shape::QuotedProgram | Shape::OpenQuote => (word(text), Shape::OpenQuote),
+    };
+    let plain = cut(line, start, [open, open]);
+    if plain.len() >= 3 { plain } else { quoted }
+}
+
+/// The length and shape of the field that a text begins with.
+type Shaped = fn(&str) -> (usize, Shape);
+
+/// Cuts a line, with these for its first and its third field.
+fn cut(line: &str, start: usize, shaped: [Shaped; 2]) -> Vec<Field> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(begin) = line[at..].find(|c| !is_blank(c)) {
         let begin = at + begin;
         let rest = &line[begin..];
         let (length, shape) = match found.len() {
-            0 => key(rest),
-            2 => destination(rest),
+            0 => shaped[0](rest),
+            2 => shaped[1](rest),
             _ => (word(rest), Shape::Plain),
         };
         at = begin + length;
@@ -84,34 +101,36 @@ fn quoted(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn cut(line: &str) -> Vec<(&str, Shape)> {
+    fn shown(line: &str) -> Vec<(&str, Shape)> {
         fields(line, 0).into_iter().map(|field| (&line[field.span], field.shape)).collect()
     }
 
     #[test]
     fn blanks_are_those_of_the_c_locale() {
         let words: Vec<&str> =
-            cut("a\t b\u{b}c \u{c}d\r").into_iter().map(|(text, _)| text).collect();
+            shown("a\t b\u{b}c \u{c}d\r").into_iter().map(|(text, _)| text).collect();
         assert_eq!(words, ["a", "b", "c", "d"]);
-        assert_eq!(cut("a\u{a0}b").len(), 1);
-        assert_eq!(cut(" \r "), []);
+        assert_eq!(shown("a\u{a0}b").len(), 1);
+        assert_eq!(shown(" \r "), []);
     }
 
     #[test]
     fn quotes_count_around_key_program_and_destination() {
         let plain = |text| (text, Shape::Plain);
         assert_eq!(
-            cut(r#""a:b c" cpu "d e" f"#),
+            shown(r#""a:b c" cpu "d e" f"#),
             [("\"a:b c\"", Shape::Quoted), plain("cpu"), ("\"d e\"", Shape::Quoted), plain("f")]
         );
         assert_eq!(
-            cut(r#"a:"b c" "cpu" d"#)[..2],
+            shown(r#"a:"b c" "cpu" d"#)[..2],
             [("a:\"b c\"", Shape::QuotedProgram), plain("\"cpu\"")]
         );
-        assert_eq!(cut(r#"a:"b cpu d"#)[0], ("a:\"b", Shape::OpenQuote));
-        assert_eq!(cut(r#""a cpu d"#)[0], ("\"a", Shape::OpenQuote));
-        assert_eq!(cut(r#"a"b:"c d" x y"#)[0], ("a\"b:\"c d\"", Shape::QuotedProgram));
-        assert_eq!(cut(r#"a cpu "b"c"#)[2], ("\"b\"c", Shape::OpenQuote));
-        assert_eq!(cut(r#"a cpu b"c d""#)[2], plain("b\"c"));
+        assert_eq!(shown(r#"a:"b cpu d"#)[0], ("a:\"b", Shape::OpenQuote));
+        assert_eq!(shown(r#""a cpu d"#)[0], ("\"a", Shape::OpenQuote));
+        assert_eq!(shown(r#"a"b:"c d" x y"#)[0], ("a\"b:\"c d\"", Shape::QuotedProgram));
+        assert_eq!(shown(r#"a:"b cpu c"#).len(), 3);
+        assert_eq!(shown(r#"a:"b cpu c""#)[2], plain("c\""));
+        assert_eq!(shown(r#"a cpu "b"c"#)[2], ("\"b\"c", Shape::OpenQuote));
+        assert_eq!(shown(r#"a cpu b"c d""#)[2], plain("b\"c"));
     }
 }

@@ -26,8 +26,14 @@ pub(super) enum Rest {
 }
 
 impl Reader<'_> {
-    /// Reads what follows the key. `None` when the line is left out.
-    pub(super) fn rest(&mut self, rest: &[Field], user: Option<&Mention>) -> Option<Rest> {
+    /// Reads what follows the key. `None` when the line is left out. A line that continues a rule moves
+    /// even if it says otherwise.
+    pub(super) fn rest(
+        &mut self,
+        rest: &[Field],
+        user: Option<&Mention>,
+        may_ignore: bool,
+    ) -> Option<Rest> {
         let [controllers, destination, more @ ..] = rest else { return None };
         let (controllers, is_possible) = self.controllers(controllers, user)?;
         let options = match more.first() {
@@ -39,7 +45,7 @@ impl Reader<'_> {
             Shape::Quoted => destination.span.start + 1..destination.span.end - 1,
             Shape::Plain | Shape::QuotedProgram | Shape::OpenQuote => destination.span.clone(),
         };
-        if options.ignores() {
+        if options.ignores() && may_ignore {
             return Some(Rest::Ignore(self.ignore(&text[span.clone()], span, options)));
         }
         let Some(read) = destination::read(&text[span.clone()]) else {
@@ -100,6 +106,11 @@ impl Reader<'_> {
         let text = &self.report.text().as_str()[field.span.clone()];
         let mut options = Options::default();
         let mut at = field.span.start;
+        if text.bytes().all(|byte| byte == b',') {
+            let message = "the options are empty".to_owned();
+            self.refuse(Severity::Error, field.span.clone(), message, skipped(user), user.cloned());
+            return None;
+        }
         for word in text.split(',') {
             match word {
                 "" => {}
