@@ -69,6 +69,8 @@ fn what_the_original_does_not_take_is_a_fault() {
     for (text, expected) in [
         ("group a { cpu { x = 1 } }", "1:23: `}` stands where `;` is expected"),
         ("group a { }", "1:11: the section is empty"),
+        ("mount { }", "1:9: the section is empty"),
+        ("group a { cpu { x = 1; x = 2; } }", "1:24: the section says this already"),
         ("group a { cpu {} perm { } }", "1:18: perm must be the first thing in its section"),
         ("group a { cpu {} cpu {} }", "1:18: the section has this controller already"),
         ("group a { perm { task { uid = a; } } }", "1:36: perm must have both task and admin"),
@@ -90,7 +92,19 @@ fn what_the_original_does_not_take_is_a_fault() {
         assert_eq!(fault(text), expected);
     }
     let mode = format!("group a {{ {} }}", perm.replace("uid = a; }", "fperm = 78; }"));
-    assert_eq!(fault(&mode), "1:33: a mode is an octal number up to 7777");
+    assert_eq!(fault(&mode), "1:33: a mode is an octal number");
+}
+
+#[test]
+fn a_mode_that_the_original_takes_is_cut() {
+    let perm = |mode: &str| {
+        read(&format!("default {{ perm {{ task {{ fperm = {mode}; }} admin {{ uid = a; }} }} }}"))
+    };
+    for (text, mode) in [("0664", 0o664), ("17777", 0o7777), ("-1", 0o7777)] {
+        let parsed = perm(text);
+        assert_eq!(parsed.defaults[0].task.file_mode, Some(mode));
+        assert_eq!(parsed.diagnostics.len(), usize::from(text != "0664"), "{text}");
+    }
 }
 
 #[test]

@@ -143,7 +143,9 @@ impl Reader<'_> {
             _ => {
                 let message = "a rule has three fields: user[:program], controllers, destination";
                 let span = start..start + rule.trim_end().len();
-                self.refuse(Severity::Error, span, message.to_owned(), SKIPPED, None);
+                // Of a line that continues a rule not even the fields are counted if its user is unknown.
+                let user = self.user.clone().filter(|_| continues);
+                self.refuse(Severity::Error, span, message.to_owned(), SKIPPED, user);
             }
         }
     }

@@ -17,16 +17,21 @@ const LEFT_OUT: &str = "cgrulesengd would not start; here only this section is l
 const KEYWORDS: [&str; 9] =
     ["group", "template", "mount", "namespace", "default", "systemd", "perm", "task", "admin"];
 /// The highest mode: permissions, set-id and sticky bits.
-const MODE_MAX: u32 = 0o7777;
+const MODE_MAX: i64 = 0o7777;
 
 pub(super) fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let text = SourceText::new(file, text);
+    let mut returns = None;
     let mut parser = Parser {
         report: Report::new(&text),
-        tokens: tokens(text.as_str()),
+        tokens: tokens(text.as_str(), &mut returns),
         at: 0,
         parsed: Parsed::default(),
     };
+    if let Some(at) = returns {
+        let help = "cgrulesengd would not start; write lines that end without one";
+        parser.refuse(Severity::Warning, at..at + 1, "a carriage return".to_owned(), help);
+    }
     while parser.at < parser.tokens.len() {
         let start = parser.at;
         if parser.section().is_err() {
@@ -123,23 +128,32 @@ impl<'t> Parser<'t> {
 
     fn controller(&mut self) -> Read<Controller> {
         let name = self.name("a controller")?;
-        let settings = self.settings()?;
+        let settings = self.settings(true)?;
         Ok(Controller { name, settings })
     }
 
     /// `mount { settings }` and the like.
     fn settings_section(&mut self) -> Read<Vec<Setting>> {
         self.at += 1;
-        self.settings()
+        let settings = self.settings(false)?;
+        if settings.is_empty() {
+            self.at -= 1;
+            return Err(self.fault("the section is empty"));
+        }
+        Ok(settings)
     }
 
-    /// `{ name = value; ... }`
-    fn settings(&mut self) -> Read<Vec<Setting>> {
+    /// `{ name = value; ... }`, where a name may stand once only if it `is_unique`.
+    fn settings(&mut self, is_unique: bool) -> Read<Vec<Setting>> {
         self.take(Kind::Open)?;
         let mut settings = Vec::new();
         while !self.is_at(Kind::Close) {
-            let origin = self.origin(self.at);
+            let (at, origin) = (self.at, self.origin(self.at));
             let (name, value) = self.pair()?;
+            if is_unique && settings.iter().any(|known: &Setting| known.name == name) {
+                self.at = at;
+                return Err(self.fault("the section says this already"));
+            }
             settings.push(Setting { name, value: self.text(value).to_owned(), origin });
         }
         self.take(Kind::Close)?;
@@ -208,10 +222,14 @@ impl<'t> Parser<'t> {
     }
 
     fn mode(&mut self, span: Range<usize>) -> Read<u32> {
-        let text = self.text(span.clone());
-        let is_octal = text.bytes().all(|byte| byte.is_ascii_digit());
-        let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| is_octal && mode <= MODE_MAX);
-        mode.ok_or_else(|| self.fault_at(span, "a mode is an octal number up to 7777".to_owned()))
+        let Ok(mode) = i64::from_str_radix(self.text(span.clone()), 8) else {
+            return Err(self.fault_at(span, "a mode is an octal number".to_owned()));
+        };
+        if !(0..=MODE_MAX).contains(&mode) {
+            let help = "only the last four digits count";
+            self.report.warning(Some(span), "no mode is higher than 7777", help);
+        }
+        u32::try_from(mode & MODE_MAX).map_err(|_| Fault)
     }
 
     /// The word that stands here, unless it is quoted.
@@ -299,15 +317,20 @@ impl<'t> Parser<'t> {
     }
 
     fn fault_at(&mut self, span: Range<usize>, message: String) -> Fault {
+        self.refuse(Severity::Error, span, message, LEFT_OUT);
+        Fault
+    }
+
+    /// Reports what 2.0.2 takes for a reason not to start.
+    fn refuse(&mut self, severity: Severity, span: Range<usize>, message: String, help: &str) {
         if self.parsed.refusal.is_none() {
             let text = self.report.text();
             self.parsed.refusal = Some(Diagnostic {
                 place: Some(text.place(span.clone())),
-                ..Diagnostic::about(text.file(), Severity::Error, &*message).with_help(LEFT_OUT)
+                ..Diagnostic::about(text.file(), severity, &*message).with_help(help)
             });
         }
-        self.report.add(Severity::Error, Some(span), message, Some(LEFT_OUT.to_owned()));
-        Fault
+        self.report.add(severity, Some(span), message, Some(help.to_owned()));
     }
 
     /// Goes on to the next section. Its keyword can be nothing else, since as a name it has quotes.

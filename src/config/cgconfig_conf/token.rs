@@ -34,8 +34,8 @@ pub(super) enum Kind {
 }
 
 /// The tokens of a text in their order. Comments are lines that begin with `#` after blanks, or with
-/// `*`.
-pub(super) fn tokens(text: &str) -> Vec<Token> {
+/// `*`. A carriage return between tokens is blank here and not to 2.0.2: the first one goes to `returns`.
+pub(super) fn tokens(text: &str, returns: &mut Option<usize>) -> Vec<Token> {
     let mut found = Vec::new();
     let mut at = 0;
     let mut begins_line = true;
@@ -44,7 +44,11 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
         let is_comment = next == '#' || next == '*' && (at == 0 || text[..at].ends_with('\n'));
         let (kind, length) = match next {
             '\n' => (None, 1),
-            ' ' | '\t' | '\r' => (None, 1),
+            ' ' | '\t' => (None, 1),
+            '\r' => {
+                returns.get_or_insert(at);
+                (None, 1)
+            }
             _ if is_comment && begins_line => (None, line(rest)),
             '#' => (Some(Kind::LateComment), line(rest)),
             '{' => (Some(Kind::Open), 1),
@@ -86,7 +90,7 @@ mod tests {
     use super::*;
 
     fn cut(text: &str) -> Vec<(Kind, &str)> {
-        tokens(text).into_iter().map(|token| (token.kind, &text[token.span])).collect()
+        tokens(text, &mut None).into_iter().map(|token| (token.kind, &text[token.span])).collect()
     }
 
     #[test]
@@ -106,6 +110,13 @@ mod tests {
         );
         assert_eq!(cut("a\r\n\"b"), [(Kind::Word, "a"), (Kind::OpenQuote, "\"b")]);
         assert_eq!(cut("é"), [(Kind::Stray, "é")]);
+    }
+
+    #[test]
+    fn returns_between_tokens_are_noticed() {
+        let mut returns = None;
+        tokens("# a\r\nb \"\r\" \r\n\r", &mut returns);
+        assert_eq!(returns, Some(11));
     }
 
     #[test]
