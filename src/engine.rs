@@ -29,7 +29,7 @@ use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::{Policy, User};
-use crate::process::{Owner, Proc};
+use crate::process::{Grip, Proc};
 use crate::program::{Program, Seen, Sight};
 use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
@@ -194,14 +194,14 @@ impl Engine {
     fn settle(&mut self) {
         for _ in 0..AT_ONCE {
             let Some(look) = self.intake.batch.pop() else { break };
-            let owner = self.proc.owner(look.pid);
-            if let Some(Owner { uid, .. }) = owner {
-                if !self.intake.batch.admit(look, uid) {
+            let grip = self.proc.grip(look.pid);
+            if let Some(grip) = &grip {
+                if !self.intake.batch.admit(look, grip.uid) {
                     self.metrics.deferred.increment();
                     continue;
                 }
             }
-            let outcome = self.look_at(look, owner, None);
+            let outcome = self.look_at(look, grip, None);
             self.conclude(look, outcome);
             self.intake.batch.settle(look);
         }
@@ -246,15 +246,15 @@ impl Engine {
 
     /// Looks at one process, now and whatever became of it, and takes note of the outcome.
     fn look(&mut self, look: Look, program: Option<&Program>) {
-        let owner = self.proc.owner(look.pid);
-        let outcome = self.look_at(look, owner, program);
+        let grip = self.proc.grip(look.pid);
+        let outcome = self.look_at(look, grip, program);
         self.conclude(look, outcome);
     }
 
-    fn look_at(&mut self, look: Look, owner: Option<Owner>, program: Option<&Program>) -> Outcome {
+    fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
-        let Some(owner) = owner else { return Outcome::Gone };
-        let Owner { uid, gid } = owner;
+        let Some(grip) = grip else { return Outcome::Gone };
+        let Grip { uid, gid, .. } = grip;
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
@@ -279,10 +279,6 @@ impl Engine {
             return self.wait(Asked::Group(gid), look);
         }
         let user = user.identity.name.as_deref();
-        let Some(grip) = self.proc.grip(look.pid) else { return Outcome::Gone };
-        if grip.owner != owner {
-            return Outcome::Replaced;
-        }
         let subject = Subject { look, grip, user, exe };
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }

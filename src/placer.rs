@@ -167,10 +167,10 @@ impl Placer {
             program = proc.exe(pid, &mut self.exe).ok();
         }
         let who = Who {
-            uid: subject.grip.owner.uid,
+            uid: subject.grip.uid,
             user: subject.user,
-            gid: subject.grip.owner.gid,
-            group: policy.groups.get(&subject.grip.owner.gid).and_then(Option::as_deref),
+            gid: subject.grip.gid,
+            group: policy.groups.get(&subject.grip.gid).and_then(Option::as_deref),
             pid,
             program,
         };
@@ -212,9 +212,7 @@ impl Placer {
             None => match proc.exe(pid, &mut self.exe) {
                 Ok(exe) => exe,
                 // A kernel thread, or a zombie whose children matter.
-                Err(Errno::ENOENT)
-                    if subject.grip.owner.uid.0 == 0 && proc.is_kernel_thread(pid) =>
-                {
+                Err(Errno::ENOENT) if subject.grip.uid.0 == 0 && proc.is_kernel_thread(pid) => {
                     return Some(Outcome::Protected);
                 }
                 Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
@@ -341,7 +339,7 @@ impl fmt::Display for Described<'_> {
         write!(f, "process {} of ", subject.look.pid)?;
         match subject.user {
             Some(name) => f.write_str(name)?,
-            None => write!(f, "uid {}", subject.grip.owner.uid)?,
+            None => write!(f, "uid {}", subject.grip.uid)?,
         }
         match subject.exe {
             Some(exe) => write!(f, " ({})", exe.escape_ascii()),

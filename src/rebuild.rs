@@ -149,12 +149,12 @@ impl Office for Rebuilder {
 /// The users who own a process.
 fn owners() -> Vec<Uid> {
     let mut owners = Vec::new();
-    let Ok(proc) = Proc::open(Path::new("/proc")) else { return owners };
+    let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return owners };
     let mut pids: Vec<Pid> = Vec::new();
     if let Err(error) = proc.all(|pid| pids.push(pid)) {
         ::log::warn!("/proc: {error}");
     }
-    owners.extend(pids.into_iter().filter_map(|pid| proc.owner(pid)).map(|who| who.uid));
+    owners.extend(pids.into_iter().filter_map(|pid| proc.grip(pid)).map(|who| who.uid));
     owners.sort_unstable();
     owners.dedup();
     owners

@@ -23,10 +23,6 @@ use super::{Nanos, Pid};
 /// needed; a fork rate of 20,000/s fills it in three seconds.
 pub const WAITING: usize = 65_536;
 
-/// How long a look is remembered: longer than a fork can stay unread in TRAIL, which is read at least
-/// once a second.
-const MEMORY_NS: u64 = 4_000_000_000;
-
 /// One fork of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fork {
@@ -44,6 +40,7 @@ pub struct Trail {
     waiting: VecDeque<(Drain, Fork)>,
     looked: HashMap<Pid, Nanos, FixedState>,
     oldest: VecDeque<(Nanos, Pid)>,
+    read_since: Nanos,
 }
 
 impl Trail {
@@ -58,9 +55,14 @@ impl Trail {
         true
     }
 
+    /// TRAIL was read from `began` until it was empty. Forks that concern a look before `began` were
+    /// in it, so once all that wait are judged, such looks can be forgotten.
+    pub fn read(&mut self, began: Nanos) {
+        self.read_since = began;
+    }
+
     /// A look at `pid` had its effect, if any, at `at`: placed, in place, or found gone.
     pub fn looked(&mut self, pid: Pid, at: Nanos) {
-        self.forget(at);
         self.looked.insert(pid, at);
         self.oldest.push_back((at, pid));
     }
@@ -74,6 +76,9 @@ impl Trail {
                 return Some(fork);
             }
         }
+        if self.waiting.is_empty() {
+            self.forget();
+        }
         None
     }
 
@@ -83,8 +88,7 @@ impl Trail {
     }
 
     /// Gives memory of a storm back.
-    pub fn shrink(&mut self, now: Nanos) {
-        self.forget(now);
+    pub fn shrink(&mut self) {
         if self.looked.capacity() > 4 * self.looked.len() + 1024 {
             self.looked.shrink_to(2 * self.looked.len());
             self.oldest.shrink_to(2 * self.oldest.len());
@@ -92,9 +96,9 @@ impl Trail {
         }
     }
 
-    fn forget(&mut self, now: Nanos) {
+    fn forget(&mut self) {
         while let Some(&(at, pid)) = self.oldest.front() {
-            if now.since(at) <= MEMORY_NS {
+            if at >= self.read_since {
                 break;
             }
             self.oldest.pop_front();
@@ -151,14 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_forgotten_but_not_the_last_one() {
+    fn looks_are_forgotten_when_all_forks_before_the_reading_are_judged() {
         let mut trail = Trail::default();
         trail.looked(pid(1), Nanos(1));
-        trail.looked(pid(1), Nanos(MEMORY_NS));
-        trail.looked(pid(2), Nanos(MEMORY_NS + 2));
-        assert_eq!(trail.looked.len(), 2);
-        trail.looked(pid(2), Nanos(3 * MEMORY_NS));
-        assert_eq!(trail.looked.len(), 1);
+        trail.looked(pid(2), Nanos(2));
+        trail.looked(pid(1), Nanos(5));
+        assert!(trail.heard(fork(1, 7, 8), Drain(1)));
+        trail.read(Nanos(4));
+        assert_eq!(trail.next_suspect(Drain(1)), None);
+        assert_eq!(trail.looked.len(), 2, "a fork still waits");
+        assert_eq!(trail.next_suspect(Drain(2)), None);
+        assert_eq!(trail.looked.get(&pid(2)), None);
+        assert_eq!(trail.looked.get(&pid(1)), Some(&Nanos(5)), "the later look counts");
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl Destination {
                 parse_component(text, range, &mut pieces)?;
             }
         }
+        pieces.shrink_to_fit();
         Ok(Self { text: text.to_owned(), pieces })
     }
 

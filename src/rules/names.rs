@@ -35,7 +35,8 @@ pub enum Unknown {
     Group(String),
 }
 
-/// Replaces the names in `rule` by numbers. Unknown alternatives are dropped and returned. The rule
+/// Replaces the names in `rule` by numbers, and gives back what memory its lists have to spare: most
+/// have one entry and room for four. Unknown alternatives are dropped and returned. The rule
 /// itself is `None` when a kind of criteria that it gave is left without any alternative: as an
 /// empty list it would match everybody.
 pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
@@ -55,6 +56,9 @@ fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Un
     for test in tests {
         groups(test, names, unknown, &mut criteria.groups);
     }
+    criteria.users.shrink_to_fit();
+    criteria.groups.shrink_to_fit();
+    criteria.exes.shrink_to_fit();
 }
 
 /// The test without a name; `None` when nobody has that name.

@@ -136,7 +136,8 @@ impl Intake {
     /// # Errors
     /// As recvmmsg(2).
     pub fn follow(&mut self) -> io::Result<Hearing> {
-        if !self.trail_is_due && sys::monotonic() < self.next_due() {
+        let began = sys::monotonic();
+        if !self.trail_is_due && began < self.next_due() {
             return Ok(Hearing::Well);
         }
         let (trail, metrics, begun) = (&mut self.trail, &self.metrics, self.batch.begun());
@@ -157,7 +158,8 @@ impl Intake {
         self.trail_interval_ns = (per_fork * TRAIL_WAITS).clamp(TRAIL_NS[0], TRAIL_NS[1]);
         self.trail_is_due = false;
         self.trail_read = now;
-        self.trail.shrink(now);
+        self.trail.read(began);
+        self.trail.shrink();
         Ok(if lost > 0 { Hearing::Lost } else { self.doubt() })
     }
 
