@@ -142,7 +142,7 @@ impl Bench {
         let mut times = Vec::new();
         let processes: Vec<_> = self.sets[set].iter().step_by(step).collect();
         let naive = |process: &Process| {
-            reference::first_match(self.matcher.rules(), &process.who, &process.facts())
+            reference::first_match(self.matcher.rules(), &process.who, &process.facts(), 0)
         };
         for batch in processes.chunks(BATCH) {
             let start = Instant::now();
@@ -263,7 +263,7 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
         _ => when.exes = vec![ExeTest::PathGlob(glob(format!("/srv/*/bin/job{n}")))],
     }
     let name = Arc::from(format!("rule {n}"));
-    let action = Action::Ignore;
+    let action = Action::ignore();
     Rule { name, origin: origin.clone(), when, not, exe_anywhere: false, action }
 }
 

@@ -31,8 +31,9 @@ use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::{Policy, User};
 use crate::process::{Grip, Proc};
 use crate::program::{Program, Seen, Sight};
+use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
-use crate::rules::{Facts, RuleId};
+use crate::rules::{Action, Facts, Rule, RuleId};
 use crate::source::connector::Connector;
 use crate::source::intake::{Hearing, Intake};
 use crate::source::scan::Scan;
@@ -262,8 +263,9 @@ impl Engine {
         if user.take_stale(look.since) {
             self.desk.identify(generation, uid);
         }
-        let decided = decide(&self.policy.matcher, user, (uid, gid), || {
-            self.sight.see(&mut self.proc, look.pid, program)
+        let (matcher, proc, sight) = (&self.policy.matcher, &mut self.proc, &mut self.sight);
+        let decided = decide(matcher, user, (uid, gid), look.pid, proc, |proc| {
+            sight.see(proc, look.pid, program)
         });
         let (rule, exe) = match decided {
             Decided::Rule(rule, exe) => (rule, exe),
@@ -398,26 +400,45 @@ enum Decided<'e> {
     Unsure(&'e [u8]),
 }
 
-/// The first rule that holds. The executable is read only if a rule that could come first asks for it.
+/// The first rule that holds and applies. The executable is read only if a rule that could come first
+/// asks for it, and where the process is now only if such a rule depends on it.
 fn decide<'e>(
     matcher: &Matcher,
     user: &User,
     (uid, gid): (Uid, Gid),
-    see: impl FnOnce() -> Option<Seen<'e>>,
+    pid: Pid,
+    proc: &mut Proc,
+    see: impl FnOnce(&mut Proc) -> Option<Seen<'e>>,
 ) -> Decided<'e> {
     let mut facts = Facts { uid, gid, exe: None, invoked: None };
     let mut decision = matcher.decide(&user.plan, &facts);
-    let mut raw = None;
-    if matcher.asks_exe(&user.plan, gid, decision) {
-        if let Some(seen) = see() {
-            facts.exe = Some(seen.exe);
-            facts.invoked = seen.invoked;
-            raw = Some(seen.raw);
-            decision = matcher.decide(&user.plan, &facts);
-            if seen.is_unsure && matcher.asks_exe(&user.plan, gid, decision) {
+    let mut see = Some(see);
+    let mut seen: Option<Seen<'e>> = None;
+    loop {
+        if matcher.asks_exe(&user.plan, gid, decision) {
+            if let Some(see) = see.take() {
+                seen = see(proc);
+                facts.exe = seen.as_ref().map(|seen| seen.exe);
+                facts.invoked = seen.as_ref().and_then(|seen| seen.invoked);
+                decision = matcher.decide(&user.plan, &facts);
+                continue;
+            }
+            if let Some(seen) = seen.as_ref().filter(|seen| seen.is_unsure) {
                 return Decided::Unsure(seen.raw);
             }
         }
+        let Some(id) = decision else { return Decided::NoRule };
+        if matcher.rule(id).is_none_or(|rule| applies(rule, proc, pid)) {
+            return Decided::Rule(id, seen.map(|seen| seen.raw));
+        }
+        decision = matcher.decide_after(&user.plan, &facts, id);
     }
-    decision.map_or(Decided::NoRule, |rule| Decided::Rule(rule, raw))
+}
+
+/// Whether a rule that holds applies to where the process is now and how it is scheduled. Nothing
+/// tells us when that changes, so it counts as it is at the look.
+fn applies(rule: &Rule, proc: &mut Proc, pid: Pid) -> bool {
+    let Action::Ignore(when) = &rule.action else { return true };
+    let place = when.below.is_none() || proc.cgroup(pid).is_some_and(|text| when.means_place(text));
+    place && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(pid)))
 }

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc, path_in};
 use crate::rules::destination::{Field, Who};
-use crate::rules::{Action, Rule, RuleId, Target};
+use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
 
 /// What a look came to.
@@ -120,27 +120,49 @@ impl Placer {
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
+            // A controller that this host does not have was said when the rules were read; the original
+            // does not go on to the lines that follow either.
+            if span.is_empty() && target.below == Below::Top {
+                break;
+            }
             self.render(policy, proc, target, subject);
-            if self.is_in_place(proc, span, subject) {
-                continue;
-            }
-            if let Some(other) = self.unmovable(proc, rule, subject) {
-                return other;
-            }
-            match self.place(proc, rule, span, subject) {
-                Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
-                other @ (Outcome::Gone | Outcome::Replaced | Outcome::GivenUp) => return other,
-                Outcome::Refused => outcome = Outcome::Refused,
-                Outcome::WouldPlace => outcome = Outcome::WouldPlace,
-                Outcome::Placed
-                | Outcome::InPlace
-                | Outcome::NoRule
-                | Outcome::Ignored
-                | Outcome::Protected
-                | Outcome::Waiting => {}
+            for n in 0.. {
+                let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
+                match self.enter(proc, rule, (step, target.creates), subject) {
+                    Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
+                    other @ (Outcome::Gone
+                    | Outcome::Replaced
+                    | Outcome::GivenUp
+                    | Outcome::Protected) => return other,
+                    Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
+                    Outcome::Refused => outcome = Outcome::Refused,
+                    Outcome::WouldPlace => outcome = Outcome::WouldPlace,
+                    Outcome::Placed
+                    | Outcome::InPlace
+                    | Outcome::NoRule
+                    | Outcome::Ignored
+                    | Outcome::Waiting => {}
+                }
             }
         }
         outcome
+    }
+
+    /// Puts the process into the group `self.path` if it is elsewhere and may be moved.
+    fn enter(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        (span, creates): (Span, bool),
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        if self.is_in_place(proc, span, subject) {
+            return Outcome::InPlace;
+        }
+        if let Some(other) = self.unmovable(proc, rule, subject) {
+            return other;
+        }
+        self.place(proc, rule, (span, creates), subject)
     }
 
     /// Fills `self.path` with the target's path for this process.
@@ -214,7 +236,7 @@ impl Placer {
         &mut self,
         proc: &mut Proc,
         rule: &Rule,
-        span: Span,
+        (span, creates): (Span, bool),
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_dry_run {
@@ -225,7 +247,7 @@ impl Placer {
         if subject.look.cause.contains(Cause::RECHECK) && self.was_taken(proc, rule, subject) {
             return Outcome::GivenUp;
         }
-        let group = match self.tree.group(span, &self.path) {
+        let group = match self.tree.group(span, &self.path, creates) {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, subject, &refusal),
         };

@@ -77,9 +77,9 @@ impl Policy {
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
-        let span = |target: &Target| hierarchies.span(&target.controllers).0;
+        let span = |target: &Target| hierarchies.span_of(target).0;
         let spans = matcher.rules().iter().map(|rule| match &rule.action {
-            Action::Ignore => Span::default(),
+            Action::Ignore(_) => Span::default(),
             Action::Place(targets) => targets.first().map(span).unwrap_or_default(),
         });
         let spans = spans.collect();
@@ -134,7 +134,7 @@ impl Policy {
     ) -> Span {
         match (index, self.spans.get(rule.0 as usize)) {
             (0, Some(&span)) => span,
-            _ => hierarchies.span(&target.controllers).0,
+            _ => hierarchies.span_of(target).0,
         }
     }
 

@@ -156,14 +156,23 @@ impl Proc {
     /// Whether this is a kernel thread: flag `PF_KTHREAD` in `/proc/PID/stat`.
     pub fn is_kernel_thread(&mut self, pid: Pid) -> bool {
         const PF_KTHREAD: u64 = 0x0020_0000;
-        let Some(text) = self.file(pid, "stat") else { return false };
-        // The name, in parentheses, may hold anything; the flags are the seventh word after it.
-        let Some(end) = text.iter().rposition(|&byte| byte == b')') else { return false };
-        let flags = text[end + 1..].split(|&byte| byte == b' ').nth(7);
-        flags
-            .and_then(|word| std::str::from_utf8(word).ok())
-            .and_then(|word| word.parse::<u64>().ok())
-            .is_some_and(|flags| flags & PF_KTHREAD != 0)
+        self.stat(pid, 9).is_some_and(|flags| flags & PF_KTHREAD != 0)
+    }
+
+    /// Whether the leader is scheduled in real time: policy `SCHED_FIFO` or `SCHED_RR`.
+    pub fn is_real_time(&mut self, pid: Pid) -> bool {
+        const FIFO: u64 = 1;
+        const RR: u64 = 2;
+        self.stat(pid, 41).is_some_and(|policy| policy == FIFO || policy == RR)
+    }
+
+    /// A number of `/proc/PID/stat` by the count of proc(5), which begins at 1. The state is field 3.
+    fn stat(&mut self, pid: Pid, field: usize) -> Option<u64> {
+        let text = self.file(pid, "stat")?;
+        // The name, field 2, stands in parentheses and may hold anything.
+        let end = text.iter().rposition(|&byte| byte == b')')?;
+        let word = text[end + 1..].split(|&byte| byte == b' ').nth(field.checked_sub(2)?)?;
+        std::str::from_utf8(word).ok()?.trim_end().parse().ok()
     }
 
     /// Calls `take` with the children of every thread of `pid`.
@@ -250,6 +259,7 @@ mod tests {
         assert_eq!(exe, std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
         assert!(proc.shares_our_mounts(pid));
         assert!(!proc.is_kernel_thread(pid));
+        assert!(!proc.is_real_time(pid));
     }
 
     #[test]
@@ -277,14 +287,16 @@ mod tests {
         let dir = root.path().join("41");
         std::fs::create_dir_all(dir.join("task/41")).unwrap();
         std::fs::write(dir.join("comm"), "a (b) c\n").unwrap();
-        std::fs::write(dir.join("stat"), "41 (a (b) c) S 2 0 0 0 -1 2129984 0 0").unwrap();
+        let zeros = "0 ".repeat(31);
+        let stat = format!("41 (a (b) c) S 2 0 0 0 -1 2129984 {zeros}2 0\n");
+        std::fs::write(dir.join("stat"), stat).unwrap();
         std::fs::write(dir.join("cgroup"), "3:cpu,cpuacct:/x:y\n0::/z\n").unwrap();
         std::fs::write(dir.join("task/41/children"), "50 51 ").unwrap();
         std::fs::create_dir(root.path().join("sys")).unwrap();
         let mut proc = Proc::open(root.path()).unwrap();
         let pid = Pid::new(41).unwrap();
         assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
-        assert!(proc.is_kernel_thread(pid));
+        assert!(proc.is_kernel_thread(pid) && proc.is_real_time(pid));
         let text = proc.cgroup(pid).unwrap();
         assert_eq!(path_in(text, b"cpu,cpuacct"), Some(&b"/x:y"[..]));
         assert_eq!(path_in(text, b""), Some(&b"/z"[..]));

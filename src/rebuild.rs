@@ -16,7 +16,7 @@ use crate::process::Proc;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
-use crate::rules::{Action, Rule};
+use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
 
@@ -166,14 +166,18 @@ fn missing_controllers(rules: &[Rule], hierarchies: &Hierarchies) -> Vec<Diagnos
     for rule in rules {
         let Action::Place(targets) = &rule.action else { continue };
         for target in targets {
-            for name in hierarchies.span(&target.controllers).1 {
+            for name in hierarchies.span_of(target).1 {
                 let message = format!(
                     "line {}: no cgroup hierarchy of this host has the controller \"{name}\"",
                     rule.origin.line
                 );
                 diagnostics.push(
-                    Diagnostic::about(&rule.origin.file, Severity::Warning, message)
-                        .with_help("the rule works in the hierarchies that there are"),
+                    Diagnostic::about(&rule.origin.file, Severity::Warning, message).with_help(
+                        match target.below {
+                            Below::Root => "the rule works in the hierarchies that there are",
+                            Below::Top => "so the rule moves nothing",
+                        },
+                    ),
                 );
             }
         }

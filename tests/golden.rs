@@ -16,10 +16,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use cgruled::event::Uid;
-use cgruled::load::{Loaded, NameService, Outcome, Sources, load};
+use cgruled::load::{Loaded, NameService, Original, Outcome, Sources, load};
 use cgruled::rules::{Action, Rule};
 
 const DIRECTORIES: [&str; 4] = ["etc", "run", "usr-local", "usr"];
+/// Where `cgrules.conf` and the further legacy files are, if a case has any.
+const LEGACY: [&str; 2] = ["legacy", "cgrules.d"];
 
 #[test]
 fn loading_gives_what_is_expected() {
@@ -41,14 +43,17 @@ fn loading_gives_what_is_expected() {
 fn run(cases: &Path, case: &Path) -> String {
     let copy = tempfile::tempdir().unwrap();
     let root = copy.path().canonicalize().unwrap();
-    for directory in DIRECTORIES.map(|name| case.join(name)).iter().filter(|path| path.is_dir()) {
-        copy_directory(directory, &root);
+    let directories = DIRECTORIES.iter().chain(&LEGACY).map(|name| case.join(name));
+    for directory in directories.filter(|path| path.is_dir()) {
+        copy_directory(&directory, &root);
     }
     let special = fs::read_to_string(case.join("special.txt")).unwrap_or_default();
     special.lines().for_each(|line| make(&root, line));
     let sources = Sources {
         directories: DIRECTORIES.map(|name| root.join(name)).to_vec(),
-        legacy: false,
+        legacy: LEGACY.iter().any(|name| root.join(name).exists()),
+        cgrules_conf: root.join("legacy/cgrules.conf"),
+        cgrules_d: root.join("cgrules.d"),
         owner: Uid(nix::unistd::geteuid().as_raw()),
     };
     let service =
@@ -150,6 +155,12 @@ fn show(loaded: &Loaded, root: &Path) -> String {
         };
         writeln!(text, "  {}: {outcome}", path.display().to_string().escape_debug()).unwrap();
     }
+    match &loaded.original {
+        Original::NotAsked => {}
+        Original::Starts => text.push_str("original: starts\n"),
+        Original::Misses(file) => writeln!(text, "original: misses {}", file.display()).unwrap(),
+        Original::Refuses(line) => writeln!(text, "original: refuses {line}").unwrap(),
+    }
     text.push_str("diagnostics:\n");
     for diagnostic in &loaded.diagnostics {
         writeln!(text, "{diagnostic}").unwrap();
@@ -159,7 +170,7 @@ fn show(loaded: &Loaded, root: &Path) -> String {
 
 fn show_rule(rule: &Rule) -> String {
     let action = match &rule.action {
-        Action::Ignore => "ignore".to_owned(),
+        Action::Ignore(_) => "ignore".to_owned(),
         Action::Place(targets) => {
             let target = &targets[0];
             format!("{} {:?}", target.destination.as_str(), target.controllers)

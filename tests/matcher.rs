@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cgruled::event::{Gid, Uid};
 use cgruled::rules::glob::Glob;
+use cgruled::rules::ignore::IgnoreWhen;
 use cgruled::rules::matcher::Matcher;
 use cgruled::rules::names::Identity;
 use cgruled::rules::{
@@ -20,7 +21,7 @@ use proptest::sample::select;
 fn rule(when: Criteria, not: Criteria, exe_anywhere: bool) -> Rule {
     let origin =
         Origin { file: Arc::from(Path::new("/etc/cgruled/rules.d/50-test.toml")), line: 1 };
-    Rule { name: Arc::from("test"), origin, when, not, exe_anywhere, action: Action::Ignore }
+    Rule { name: Arc::from("test"), origin, when, not, exe_anywhere, action: Action::ignore() }
 }
 
 fn glob(text: &str) -> Glob {
@@ -83,13 +84,21 @@ fn criteria(weight: u32) -> impl Strategy<Value = Criteria> {
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
-    (criteria(4), criteria(1), prop::bool::weighted(0.3)).prop_map(|(when, mut not, anywhere)| {
-        // A rule for everybody in every set would leave little of the rest to test.
-        if when.is_empty() {
-            not.users.push(UserTest::Ids(Uid(0), Uid(4)));
-        }
-        rule(when, not, anywhere)
-    })
+    (criteria(4), criteria(1), prop::bool::weighted(0.3), prop::bool::weighted(0.3)).prop_map(
+        |(when, mut not, anywhere, conditional)| {
+            // A rule for everybody in every set would leave little of the rest to test.
+            if when.is_empty() {
+                not.users.push(UserTest::Ids(Uid(0), Uid(4)));
+            }
+            let rule = rule(when, not, anywhere);
+            if conditional { self::conditional(rule) } else { rule }
+        },
+    )
+}
+
+fn conditional(rule: Rule) -> Rule {
+    let when = IgnoreWhen { below: Some("ct".to_owned()), ..IgnoreWhen::default() };
+    Rule { action: Action::Ignore(when), ..rule }
 }
 
 #[derive(Clone, Debug)]
@@ -138,8 +147,32 @@ proptest! {
         let matcher = Matcher::compile(Arc::from(rules));
         for process in &processes {
             let plan = matcher.plan(&process.who);
-            let expected = reference::first_match(matcher.rules(), &process.who, &process.facts());
+            let expected =
+                reference::first_match(matcher.rules(), &process.who, &process.facts(), 0);
             prop_assert_eq!(matcher.decide(&plan, &process.facts()), expected, "{:?}", process);
+        }
+    }
+
+    /// The protocol for conditional rules: decide, test the circumstances, go on behind the rule.
+    #[test]
+    fn goes_on_behind_conditional_rules_as_the_reference_does(
+        rules in vec(any_rule(), 0..40),
+        process in process(),
+        fails in vec(any::<bool>(), 40),
+    ) {
+        let matcher = Matcher::compile(Arc::from(rules));
+        let (plan, facts) = (matcher.plan(&process.who), process.facts());
+        let fails = |id: RuleId| {
+            fails[id.0 as usize] && matcher.rule(id).unwrap().action.is_conditional()
+        };
+        let mut decision = matcher.decide(&plan, &facts);
+        let mut expected = reference::first_match(matcher.rules(), &process.who, &facts, 0);
+        prop_assert_eq!(decision, expected);
+        while let Some(id) = decision.filter(|&id| fails(id)) {
+            decision = matcher.decide_after(&plan, &facts, id);
+            expected =
+                reference::first_match(matcher.rules(), &process.who, &facts, id.0 + 1);
+            prop_assert_eq!(decision, expected, "{:?}", process);
         }
     }
 
@@ -202,7 +235,7 @@ fn check(rules: Vec<Rule>, cases: &[Case<'_>]) {
             invoked: case.invoked.map(str::as_bytes),
         };
         let rule = case.rule.map(RuleId);
-        assert_eq!(reference::first_match(matcher.rules(), &who, &facts), rule, "reference {n}");
+        assert_eq!(reference::first_match(matcher.rules(), &who, &facts, 0), rule, "reference {n}");
         assert_eq!(matcher.decide(&matcher.plan(&who), &facts), rule, "matcher {n}");
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use procfs::process::MountInfo;
 
+use crate::rules::{Below, Target};
+
 /// The two interfaces of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -31,6 +33,14 @@ pub struct Hierarchy {
     pub favordynmods: bool,
 }
 
+impl Hierarchy {
+    /// Whether rules of cgrulesengd concern it. It has controllers, or a name; but systemd's own v1 tree,
+    /// which Debian's cgrulesengd does not know either, is nobody else's.
+    fn is_legacy(&self) -> bool {
+        !self.controllers.is_empty() && self.listed != "name=systemd"
+    }
+}
+
 /// The hierarchies that a destination concerns, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span(u32);
@@ -45,6 +55,11 @@ impl Span {
 
     fn add(&mut self, index: usize) {
         self.0 |= 1 << index;
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Its positions in [`Hierarchies`], ascending.
@@ -107,6 +122,42 @@ impl Hierarchies {
         (span, missing)
     }
 
+    /// The hierarchies that a target concerns, and the names that no hierarchy has. At the top only
+    /// those of its controllers, and none at all when one of them is missing, as in the original.
+    pub fn span_of<'t>(&self, target: &'t Target) -> (Span, Vec<&'t str>) {
+        if target.below == Below::Root {
+            return self.span(&target.controllers);
+        }
+        let mut span = Span::default();
+        let mut missing = Vec::new();
+        for name in &target.controllers {
+            let has = |tree: &Hierarchy| name == "*" || tree.controllers.contains(name);
+            let trees = self.0.iter().enumerate().filter(|(_, tree)| tree.is_legacy() && has(tree));
+            let mut is_missing = true;
+            for (index, _) in trees {
+                span.add(index);
+                is_missing = false;
+            }
+            if is_missing {
+                missing.push(name.as_str());
+            }
+        }
+        (if missing.is_empty() { span } else { Span::default() }, missing)
+    }
+
+    /// The hierarchies of a target that are entered together, the `n`th time. Those of a legacy rule come
+    /// one by one, in the order of its controllers or for `*` of the mount table: one that refuses keeps a
+    /// process from those that follow. `span` is that of the target.
+    pub fn step(&self, target: &Target, span: Span, n: usize) -> Option<Span> {
+        let is_all = target.controllers.iter().any(|name| name == "*");
+        let index = match target.below {
+            Below::Root => return (n == 0).then_some(span),
+            Below::Top if is_all => span.indexes().nth(n)?,
+            Below::Top => self.with(target.controllers.get(n)?)?,
+        };
+        Some(Span::of(&[index]))
+    }
+
     fn with(&self, controller: &str) -> Option<usize> {
         self.0.iter().position(|tree| tree.controllers.iter().any(|name| name == controller))
     }
@@ -167,6 +218,7 @@ fn has(mount: &MountInfo, listed: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::destination::Destination;
 
     const HYBRID: &str = "\
 24 23 0:21 / /proc rw - proc proc rw
@@ -198,6 +250,40 @@ garbage
         let names = ["cpuacct".to_owned(), "hugetlb".to_owned()];
         assert_eq!(found.span(&names), (Span::of(&[0, 2]), vec!["hugetlb"]));
         assert_eq!(Span::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn at_the_top_only_the_controllers_that_are_named_are_meant() {
+        let mut found = hierarchies(HYBRID, OWN);
+        let target = |names: &str| Target {
+            destination: Destination::from_pieces("a", Vec::new()),
+            controllers: names.split(',').map(str::to_owned).collect(),
+            below: Below::Top,
+            creates: false,
+        };
+        let span = |found: &Hierarchies, names: &str| {
+            let target = target(names);
+            let (span, missing) = found.span_of(&target);
+            (span, missing.join(","))
+        };
+        let is = |indexes: &[usize], missing: &str| (Span::of(indexes), missing.to_owned());
+        assert_eq!(span(&found, "cpu,cpuacct"), is(&[0], ""));
+        assert_eq!(span(&found, "cpu,hugetlb"), is(&[], "hugetlb"));
+        assert_eq!(span(&found, "name=systemd"), is(&[], "name=systemd"));
+        assert_eq!(span(&found, "*"), is(&[0], ""));
+        found.unified_mut().unwrap().controllers = vec!["hugetlb".to_owned()];
+        assert_eq!(span(&found, "hugetlb,cpu"), is(&[0, 2], ""));
+        assert_eq!(span(&found, "*"), is(&[0, 2], ""));
+        assert_eq!(span(&Hierarchies::default(), "*"), is(&[], "*"));
+
+        let steps = |names: &str| {
+            let target = target(names);
+            let span = found.span_of(&target).0;
+            let steps = (0..).map_while(|n| found.step(&target, span, n));
+            steps.flat_map(Span::indexes).collect::<Vec<_>>()
+        };
+        assert_eq!(steps("hugetlb,cpu"), [2, 0]);
+        assert_eq!(steps("*"), [0, 2]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct GroupId(usize);
 struct Group {
     /// Path from the top of each hierarchy, with a leading slash.
     path: Box<str>,
+    /// Whether it is made when it is missing.
+    creates: bool,
     leaves: Vec<Leaf>,
 }
 
@@ -110,6 +112,9 @@ impl Refusal {
             (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
                 "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
             }
+            (Step::Open, Errno::ENOENT) => {
+                "a rule of cgrules.conf makes no group whose path is written out: make it first"
+            }
             (_, Errno::ENOSPC | Errno::EAGAIN) => {
                 "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
             }
@@ -165,20 +170,21 @@ impl Tree {
         &self.hierarchies
     }
 
-    /// The group of this path, opened before or now, made if it is missing.
+    /// The group of this path, opened before or now; made if it is missing and `creates`.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn group(&mut self, span: Span, path: &str) -> Result<GroupId, Refusal> {
+    pub fn group(&mut self, span: Span, path: &str, creates: bool) -> Result<GroupId, Refusal> {
         if let Some(id) = self.known(span, path) {
+            self.groups[id.0].creates |= creates;
             return Ok(id);
         }
         if self.groups.len() >= OPEN_GROUPS {
             self.forget();
         }
-        let leaves = self.open(span, path)?;
+        let leaves = self.open(span, path, creates)?;
         let id = GroupId(self.groups.len());
-        self.groups.push(Group { path: path.into(), leaves });
+        self.groups.push(Group { path: path.into(), creates, leaves });
         self.by_path.insert((span, path.into()), id);
         Ok(id)
     }
@@ -264,7 +270,7 @@ impl Tree {
     fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), Refusal> {
         let group = &self.groups[id.0];
         let (hierarchy, path) = (group.leaves[index].hierarchy, group.path.clone());
-        let leaf = self.open_leaf(hierarchy, &path)?;
+        let leaf = self.open_leaf(hierarchy, &path, group.creates)?;
         self.groups[id.0].leaves[index] = leaf;
         Ok(())
     }
@@ -285,15 +291,15 @@ impl Tree {
         self.groups.clear();
     }
 
-    fn open(&self, span: Span, path: &str) -> Result<Vec<Leaf>, Refusal> {
-        span.indexes().map(|index| self.open_leaf(index, path)).collect()
+    fn open(&self, span: Span, path: &str, creates: bool) -> Result<Vec<Leaf>, Refusal> {
+        span.indexes().map(|index| self.open_leaf(index, path, creates)).collect()
     }
 
-    fn open_leaf(&self, hierarchy: usize, path: &str) -> Result<Leaf, Refusal> {
+    fn open_leaf(&self, hierarchy: usize, path: &str, creates: bool) -> Result<Leaf, Refusal> {
         let directory = self.directory(hierarchy, path);
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
         let dir = match open(&directory, flags, Mode::empty()) {
-            Err(Errno::ENOENT) => {
+            Err(Errno::ENOENT) if creates => {
                 self.create(hierarchy, path)?;
                 open(&directory, flags, Mode::empty())
             }
@@ -392,7 +398,7 @@ mod tests {
     #[test]
     fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
         let (root, mut tree) = fake();
-        let id = tree.group(Span::of(&[0, 1]), "/a/b").unwrap();
+        let id = tree.group(Span::of(&[0, 1]), "/a/b", true).unwrap();
         assert!(!tree.is_unified(id));
         let text = b"8:pids:/a/b\n0::/\n";
         let now = Whereabouts { unified: Some(1), text: Some(text) };
@@ -409,16 +415,19 @@ mod tests {
     #[test]
     fn a_group_is_opened_once() {
         let (_root, mut tree) = fake();
-        let first = tree.group(Span::of(&[1]), "/a/b").unwrap();
-        assert_eq!(tree.group(Span::of(&[1]), "/a/b").unwrap(), first);
-        assert_ne!(tree.group(Span::of(&[0]), "/a/b").unwrap(), first);
+        let first = tree.group(Span::of(&[1]), "/a/b", true).unwrap();
+        assert_eq!(tree.group(Span::of(&[1]), "/a/b", true).unwrap(), first);
+        assert_ne!(tree.group(Span::of(&[0]), "/a/b", true).unwrap(), first);
         assert_eq!(tree.path(first), "/a/b");
     }
 
     #[test]
     fn a_tree_that_makes_no_cgroup_files_is_refused_by_name() {
         let (root, mut tree) = fake();
-        let refusal = tree.group(Span::of(&[1]), "/x/y").unwrap_err();
+        let refusal = tree.group(Span::of(&[1]), "/x/y", false).unwrap_err();
+        assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
+        assert!(!root.path().join("unified/x").exists());
+        let refusal = tree.group(Span::of(&[1]), "/x/y", true).unwrap_err();
         assert_eq!(refusal.path, root.path().join("unified/x/y/cgroup.procs"));
         assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
         assert!(root.path().join("unified/x/y").is_dir());

@@ -1,6 +1,8 @@
 //! Text of configuration files → rules and settings, and what is wrong with them. One file for each
 //! syntax. Pure: the edge ([`crate::load`]) reads the files.
 
+pub mod cgconfig_conf;
+pub mod cgrules_conf;
 mod criteria;
 pub mod daemon_toml;
 pub mod diagnostic;

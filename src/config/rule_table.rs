@@ -62,7 +62,7 @@ pub(super) fn read(
 }
 
 /// `file:line`, with the base name of the file.
-fn default_name(origin: &Origin) -> Arc<str> {
+pub(super) fn default_name(origin: &Origin) -> Arc<str> {
     let base = origin.file.file_name().unwrap_or_default().to_string_lossy();
     Arc::from(format!("{base}:{}", origin.line))
 }
@@ -109,14 +109,15 @@ fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>)
     match (table.get("cgroup"), ignore) {
         (Some(value), false) => {
             let destination = destination(value, piece)?;
-            Some(Action::Place(vec![Target { destination, controllers, below: Below::Root }]))
+            let below = Below::Root;
+            Some(Action::Place(vec![Target { destination, controllers, below, creates: true }]))
         }
         (None, true) => {
             if let Some(value) = table.get("controllers") {
                 let message = "controllers has no meaning with ignore = true";
                 piece.error_help(value.span(), message, "leave one of them out");
             }
-            Some(Action::Ignore)
+            Some(Action::ignore())
         }
         (Some(value), true) => {
             let message = "the rule says both cgroup and ignore = true";

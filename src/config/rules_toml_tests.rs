@@ -90,7 +90,7 @@ fn a_rule_without_a_name_is_called_by_its_place() {
     assert_eq!(wrong, [""; 0]);
     assert_eq!(&*rule.name, "50-a.toml:2");
     assert_eq!(rule.when.groups, [GroupTest::Ids(Gid(5), Gid(5))]);
-    assert_eq!(rule.action, Action::Ignore);
+    assert_eq!(rule.action, Action::ignore());
 }
 
 /// The lines of a rule below its header, and the only complaint about it.

@@ -132,7 +132,8 @@ impl<'t> Report<'t> {
         self.add(Severity::Warning, span, message.into(), Some(help.into()));
     }
 
-    pub(super) fn add(
+    /// A complaint of any kind.
+    pub fn add(
         &mut self,
         severity: Severity,
         span: Option<Range<usize>>,

@@ -4,6 +4,7 @@
 //! A file hides those of the same name in later directories even when it is refused: what was meant
 //! to replace a package's file must not bring the package's file back by being broken.
 
+mod legacy;
 mod name_service;
 mod resolver;
 mod trust;
@@ -24,6 +25,7 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule};
 
+pub use legacy::Original;
 pub use name_service::NameService;
 use resolver::Resolver;
 use trust::{Content, Refusal, TrustedDirectory};
@@ -42,16 +44,25 @@ pub const STANDARD_DIRECTORIES: [&str; 4] = [
 pub struct Sources {
     /// Directories of TOML files, the most important first.
     pub directories: Vec<PathBuf>,
-    /// Whether `/etc/cgrules.conf` and `/etc/cgrules.d` come before them.
+    /// Whether the legacy files come before them.
     pub legacy: bool,
+    /// The legacy rule file.
+    pub cgrules_conf: PathBuf,
+    /// The directory of further ones.
+    pub cgrules_d: PathBuf,
     /// Who must own files and directories: root, but in tests.
     pub owner: Uid,
 }
 
 impl Default for Sources {
     fn default() -> Self {
-        let directories = STANDARD_DIRECTORIES.map(PathBuf::from).to_vec();
-        Self { directories, legacy: true, owner: Uid(0) }
+        Self {
+            directories: STANDARD_DIRECTORIES.map(PathBuf::from).to_vec(),
+            legacy: true,
+            cgrules_conf: PathBuf::from("/etc/cgrules.conf"),
+            cgrules_d: PathBuf::from("/etc/cgrules.d"),
+            owner: Uid(0),
+        }
     }
 }
 
@@ -68,6 +79,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Every name in the directories, in the order in which they were looked at.
     pub files: Vec<FileSeen>,
+    /// What cgrulesengd would do with the legacy files.
+    pub original: Original,
 }
 
 /// A name in a directory of rules.
@@ -100,12 +113,17 @@ pub fn load(sources: &Sources, service: &NameService) -> Loaded {
     let mut loader = Loader {
         owner: sources.owner,
         resolver: Resolver::new(service),
+        legacy: Vec::new(),
         rules: Vec::new(),
         groups: Vec::new(),
         diagnostics: Vec::new(),
         files: Vec::new(),
         seen: HashMap::new(),
+        original: Original::NotAsked,
     };
+    if sources.legacy {
+        loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
+    }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
     loader.finish()
 }
@@ -134,13 +152,16 @@ pub fn settings(path: &Path, owner: Uid) -> (Settings, Vec<Diagnostic>) {
 struct Loader<'s> {
     owner: Uid,
     resolver: Resolver<'s>,
-    /// With their priorities, in the order of files and positions.
+    /// The rules of legacy files, which come first.
+    legacy: Vec<(i32, Rule)>,
+    /// The others with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
     groups: Vec<GroupTable>,
     diagnostics: Vec<Diagnostic>,
     files: Vec<FileSeen>,
     /// The first file of each name.
     seen: HashMap<OsString, Arc<Path>>,
+    original: Original,
 }
 
 impl Loader<'_> {
@@ -195,7 +216,9 @@ impl Loader<'_> {
         self.diagnostics.extend(diagnostics);
         self.groups.extend(groups);
         let before = self.rules.len();
-        self.diagnostics.extend(self.resolver.resolve(rules, path, text, &mut self.rules));
+        let severity = Severity::Error;
+        let unknown = self.resolver.resolve(rules, path, text, severity, &mut self.rules);
+        self.diagnostics.extend(unknown);
         self.rules.len() - before
     }
 
@@ -205,11 +228,12 @@ impl Loader<'_> {
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
         Loaded {
-            rules: self.rules.into_iter().map(|(_, rule)| rule).collect(),
+            rules: self.legacy.into_iter().chain(self.rules).map(|(_, rule)| rule).collect(),
             names: self.resolver.into_names(),
             groups: self.groups,
             diagnostics: self.diagnostics,
             files: self.files,
+            original: self.original,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::name_service::{LocalNames, NameService, nss_gid, nss_uid};
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{Mention, NameKind, WrittenRule};
 use crate::config::source_text::{Report, SourceText};
 use crate::rules::Rule;
@@ -47,12 +47,13 @@ impl<'s> Resolver<'s> {
     }
 
     /// Replaces the names in the rules of one file by numbers. Adds the rules that are left, with
-    /// their priorities, to `resolved`; gives a complaint for each unknown name.
+    /// their priorities, to `resolved`; gives a complaint of this severity for each unknown name.
     pub(super) fn resolve(
         &mut self,
         written: Vec<WrittenRule>,
         file: &Arc<Path>,
         text: &str,
+        severity: Severity,
         resolved: &mut Vec<(i32, Rule)>,
     ) -> Vec<Diagnostic> {
         let text = SourceText::new(file, text);
@@ -60,10 +61,17 @@ impl<'s> Resolver<'s> {
         for WrittenRule { rule, priority, mentions } in written {
             mentions.iter().for_each(|mention| self.look_up(mention));
             let (rule, unknown) = resolve(rule, &self.names);
-            self.complain(mentions, unknown, rule.is_some(), &mut report);
+            self.complain(mentions, unknown, severity, rule.is_some(), &mut report);
             resolved.extend(rule.map(|rule| (priority, rule)));
         }
         report.finish()
+    }
+
+    /// Whether the name is that of somebody.
+    pub(super) fn knows(&mut self, mention: &Mention) -> bool {
+        self.look_up(mention);
+        let answer = self.answers.get(&(mention.kind, mention.name.clone()));
+        matches!(answer, Some(Answer::Known))
     }
 
     fn look_up(&mut self, mention: &Mention) {
@@ -130,6 +138,7 @@ impl<'s> Resolver<'s> {
         &self,
         mut mentions: Vec<Mention>,
         unknown: Vec<Unknown>,
+        severity: Severity,
         left: bool,
         report: &mut Report<'_>,
     ) {
@@ -143,7 +152,8 @@ impl<'s> Resolver<'s> {
             let is_it = |mention: &Mention| mention.kind == kind && mention.name == name;
             let Some(index) = mentions.iter().position(is_it) else { continue };
             let span = mentions.swap_remove(index).span;
-            report.error_help(span, self.message(kind, name), consequence(left));
+            let help = consequence(left).to_owned();
+            report.add(severity, Some(span), self.message(kind, name), Some(help));
         }
         let mut patterns = mentions.into_iter().filter(|m| m.kind == NameKind::GroupPattern);
         if let (true, Some(pattern)) = (lost_by_pattern, patterns.next()) {

@@ -33,19 +33,45 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// One line.
     pub(super) help: Option<String>,
+    pub(super) kind: Kind,
+}
+
+/// What a caller may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// There is no such file, or a link leads to none.
+    Missing,
+    /// It is a directory, a FIFO, a socket or a device.
+    Special,
+    /// Anything else.
+    Other,
 }
 
 impl Refusal {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None }
+        Self { message: message.into(), help: None, kind: Kind::Other }
     }
 
     fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { message: message.into(), help: Some(help.into()) }
+        Self { help: Some(help.into()), ..Self::new(message) }
+    }
+
+    fn special() -> Self {
+        Self { kind: Kind::Special, ..Self::new("is not a regular file") }
+    }
+
+    fn open(error: Errno) -> Self {
+        Self { kind: Kind::of(error), ..Self::cannot("opened", error) }
     }
 
     fn cannot(what: &str, error: impl Into<io::Error>) -> Self {
         Self::new(format!("cannot be {what}: {}", error.into()))
+    }
+}
+
+impl Kind {
+    fn of(error: Errno) -> Self {
+        if error == Errno::ENOENT { Self::Missing } else { Self::Other }
     }
 }
 
@@ -108,46 +134,59 @@ impl TrustedDirectory {
     /// Reads a file in it.
     ///
     /// # Errors
-    /// It is not a regular file, not the owner's, writable by others, or too large.
+    /// It is not a regular file, not the owner's, writable by others, or larger than 1 MiB.
     pub(super) fn read(&self, name: &OsStr) -> Result<Content, Refusal> {
+        self.read_up_to(name, MAX_SIZE)
+    }
+
+    /// The same for a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub(super) fn read_up_to(&self, name: &OsStr, limit: u64) -> Result<Content, Refusal> {
         // O_NONBLOCK: opening a FIFO would wait for its writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         match openat(&self.descriptor, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
-            Ok(file) => self.content(&File::from(file)),
+            Ok(file) => self.content(&File::from(file), limit),
             Err(Errno::ELOOP) => {
                 let target = readlinkat(&self.descriptor, name)
                     .map_err(|error| Refusal::cannot("read", error))?;
                 if target == "/dev/null" {
                     return Ok(Content::Mask);
                 }
-                let file = openat(&self.descriptor, name, flags, Mode::empty())
-                    .map_err(|error| Refusal::cannot("followed", error))?;
+                let file =
+                    openat(&self.descriptor, name, flags, Mode::empty()).map_err(|error| {
+                        Refusal { kind: Kind::of(error), ..Refusal::cannot("followed", error) }
+                    })?;
                 let file = File::from(file);
-                let content = self.content(&file)?;
+                let content = self.content(&file, limit)?;
                 self.check_parent(&file)?;
                 Ok(content)
             }
             // A socket.
-            Err(Errno::ENXIO) => Err(Refusal::new("is not a regular file")),
-            Err(error) => Err(Refusal::cannot("opened", error)),
+            Err(Errno::ENXIO) => Err(Refusal::special()),
+            Err(error) => Err(Refusal::open(error)),
         }
     }
 
-    fn content(&self, file: &File) -> Result<Content, Refusal> {
+    fn content(&self, file: &File, limit: u64) -> Result<Content, Refusal> {
         let metadata = file.metadata().map_err(|error| Refusal::cannot("read", error))?;
         if !metadata.is_file() {
-            return Err(Refusal::new("is not a regular file"));
+            return Err(Refusal::special());
         }
         check(&metadata, self.owner)?;
         let mut bytes = Vec::new();
         // The size may have changed since, so it is the bytes read that count.
-        file.take(MAX_SIZE + 1)
+        file.take(limit + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| Refusal::cannot("read", error))?;
         match bytes.len() as u64 {
             0 => Ok(Content::Mask),
-            1..=MAX_SIZE => Ok(Content::Bytes(bytes)),
-            _ => Err(Refusal::with_help("is larger than 1 MiB", "split it")),
+            size if size <= limit => Ok(Content::Bytes(bytes)),
+            _ => {
+                let message = format!("is larger than {} MiB", limit >> 20);
+                Err(Refusal::with_help(message, "split it"))
+            }
         }
     }
 
@@ -164,6 +203,7 @@ impl TrustedDirectory {
         check(&metadata, self.owner).map_err(|refusal| Refusal {
             message: format!("links into {}, which {}", parent.display(), refusal.message),
             help: Some("put the file itself here".to_owned()),
+            kind: Kind::Other,
         })
     }
 }

@@ -43,6 +43,19 @@ impl Glob {
         Ok(Self { text: text.to_vec() })
     }
 
+    /// The pattern for every text that begins with `prefix`, taken as it is, whatever follows.
+    pub fn starting_with(prefix: &[u8]) -> Self {
+        let mut text = Vec::with_capacity(prefix.len() + 2);
+        for &byte in prefix {
+            if b"*?[\\".contains(&byte) {
+                text.push(b'\\');
+            }
+            text.push(byte);
+        }
+        text.extend(b"**");
+        Self { text }
+    }
+
     /// Whether `text` has a byte that makes it a pattern.
     pub fn is_glob(text: &[u8]) -> bool {
         text.iter().any(|byte| b"*?[\\".contains(byte))

@@ -21,9 +21,11 @@ impl Residue {
     pub(super) const NOT_EXES: Self = Self(8);
     /// The rule's groups.
     pub(super) const GROUPS: Self = Self(16);
-    /// The rule's executables. The highest bit, so that of two entries of one rule the one that
-    /// asks less comes first.
+    /// The rule's executables. The highest bit that not all entries of a rule share, so that of two of
+    /// them the one that asks less comes first.
     pub(super) const EXES: Self = Self(32);
+    /// Circumstances that only the caller can test: the rule may turn out not to hold.
+    pub(super) const CONDITIONAL: Self = Self(64);
 
     #[inline]
     pub(super) fn has(self, other: Self) -> bool {
@@ -35,9 +37,10 @@ impl Residue {
         if given { Self(self.0 | other.0) } else { self }
     }
 
-    /// The tests below `not` that a rule gives.
-    pub(super) fn of_not(rule: &Rule) -> Self {
+    /// The tests that a rule gives besides those under `when`.
+    pub(super) fn of_rest(rule: &Rule) -> Self {
         Self::NOTHING
+            .with(Self::CONDITIONAL, rule.action.is_conditional())
             .with(Self::NOT_USERS, !rule.not.users.is_empty())
             .with(Self::NOT_GROUPS, !rule.not.groups.is_empty())
             .with(Self::NOT_EXES, !rule.not.exes.is_empty())
@@ -57,6 +60,8 @@ pub(super) struct Query<'a> {
     pub(super) rules: &'a [Rule],
     pub(super) facts: &'a Facts<'a>,
     pub(super) person: Person<'a>,
+    /// The first rule that counts among the conditional ones.
+    pub(super) from: u32,
 }
 
 impl Query<'_> {
@@ -91,7 +96,8 @@ impl Query<'_> {
     fn rest_holds(&self, entry: Entry) -> bool {
         let Some(rule) = self.rules.get(entry.id.0 as usize) else { return false };
         let (rest, person, facts) = (entry.residue, &self.person, self.facts);
-        (self.is_on_host() || !rest.has(Residue::ON_HOST))
+        (entry.id.0 >= self.from || !rest.has(Residue::CONDITIONAL))
+            && (self.is_on_host() || !rest.has(Residue::ON_HOST))
             && (!rest.has(Residue::EXES) || rule.exe_holds(facts))
             && (!rest.has(Residue::GROUPS) || rule.when.groups_hold(facts.gid, person))
             && !(rest.has(Residue::NOT_USERS) && rule.not.users_hold(person))

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+#[cfg(doc)]
+use super::Action;
 use super::criteria::Person;
 use super::destination::Field;
 use super::exe::Candidate;
@@ -60,7 +62,7 @@ impl Matcher {
         let mut users = Users::default();
         let mut keeps_identity = false;
         for (id, rule) in (0..).map(RuleId).zip(rules.iter()) {
-            let entry = Entry { id, residue: Residue::of_not(rule) };
+            let entry = Entry { id, residue: Residue::of_rest(rule) };
             if asks_user(rule) {
                 users.add(id, rule);
                 continue;
@@ -69,7 +71,7 @@ impl Matcher {
             if rule.when.groups.is_empty() {
                 shared.push(entry);
             } else {
-                let only_group = rule.when.exes.is_empty() && rule.not.is_empty();
+                let only_group = rule.when.exes.is_empty() && entry.residue == Residue::NOTHING;
                 if let Filed::NotAll = groups.add(rule, entry, only_group) {
                     keeps_identity = true;
                     let residue = entry.residue.with(Residue::GROUPS, true);
@@ -139,6 +141,7 @@ impl Matcher {
         let groups = !rule.when.groups.is_empty() && !rule.when.groups_list(person);
         let residue = Residue::NOTHING
             .with(Residue::GROUPS, groups)
+            .with(Residue::CONDITIONAL, rule.action.is_conditional())
             .with(Residue::NOT_GROUPS, !rule.not.groups.is_empty())
             .with(Residue::NOT_EXES, !rule.not.exes.is_empty());
         Some(Entry { id, residue })
@@ -148,8 +151,27 @@ impl Matcher {
     ///
     /// Facts that were not read count as absent: no executable is one that no rule means and none
     /// excludes. [`Matcher::asks_exe`] says whether reading it can change the answer.
+    ///
+    /// A rule that ignores processes under circumstances ([`Action::is_conditional`]) counts as one
+    /// that holds. The caller tests the circumstances; if they are not given it goes on with
+    /// [`Matcher::decide_after`].
     pub fn decide(&self, plan: &Plan, facts: &Facts<'_>) -> Option<RuleId> {
-        let query = Query { rules: &self.rules, facts, person: plan.person(facts.uid) };
+        self.decide_from(plan, facts, 0)
+    }
+
+    /// The first rule that holds after `failed`, a conditional rule whose circumstances are not given.
+    ///
+    /// Only for a rule that [`Matcher::decide`], or this, returned for the same process: then each
+    /// rule before it either does not hold, or is conditional and failed as well. So only conditional
+    /// rules need be compared with `failed`, which costs the others nothing, and lists may leave out
+    /// what stands behind a rule that holds unconditionally.
+    pub fn decide_after(&self, plan: &Plan, facts: &Facts<'_>, failed: RuleId) -> Option<RuleId> {
+        self.decide_from(plan, facts, failed.0.saturating_add(1))
+    }
+
+    #[inline]
+    fn decide_from(&self, plan: &Plan, facts: &Facts<'_>, from: u32) -> Option<RuleId> {
+        let query = Query { rules: &self.rules, facts, person: plan.person(facts.uid), from };
         let group = self.groups.get(facts.gid);
         let mut best = plan.index.first_listed(&query, u32::MAX);
         if let Some(group) = group {

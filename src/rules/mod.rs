@@ -9,6 +9,7 @@ pub mod destination;
 mod exe;
 pub mod glob;
 mod groups;
+pub mod ignore;
 mod index;
 pub mod matcher;
 pub mod names;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use crate::event::{Gid, Uid};
 use destination::{Destination, Field};
 use glob::Glob;
+use ignore::IgnoreWhen;
 
 /// Where a rule was written. Lines and columns count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Rule {
     /// rules that render them.
     pub fn renders(&self, fields: &[Field]) -> bool {
         match &self.action {
-            Action::Ignore => false,
+            Action::Ignore(_) => false,
             Action::Place(targets) => targets
                 .iter()
                 .flat_map(|target| target.destination.fields())
@@ -127,10 +129,26 @@ pub enum ExeTest {
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Leave the process where it is.
-    Ignore,
-    /// Put it into each of these groups, in order.
+    /// Leave the process where it is, under these circumstances; under others the rule does not hold.
+    Ignore(IgnoreWhen),
+    /// Put it into each of these groups, in order. With none, leave it where it is.
     Place(Vec<Target>),
+}
+
+impl Action {
+    /// Leave the process where it is, always.
+    pub fn ignore() -> Self {
+        Self::Ignore(IgnoreWhen::default())
+    }
+
+    /// Whether what a process is decides less than where it is now, so that a rule that holds may not
+    /// apply: see [`matcher::Matcher::decide_after`].
+    pub fn is_conditional(&self) -> bool {
+        match self {
+            Self::Ignore(when) => !when.is_always(),
+            Self::Place(_) => false,
+        }
+    }
 }
 
 /// A cgroup in one or several hierarchies.
@@ -138,10 +156,13 @@ pub enum Action {
 pub struct Target {
     /// The path below `below`.
     pub destination: Destination,
-    /// The controllers whose hierarchies are joined besides the v2 one; as the kernel names them.
+    /// The controllers whose hierarchies are joined, as the kernel names them: below
+    /// [`Below::Root`] besides the v2 one; below [`Below::Top`] no others, and `*` alone for all.
     pub controllers: Vec<String>,
     /// Where the path begins.
     pub below: Below,
+    /// Whether missing groups are made. If not, the process stays where it is when one is missing.
+    pub creates: bool,
 }
 
 /// Where the path of a [`Target`] begins.

@@ -122,7 +122,7 @@ mod tests {
             when,
             not,
             exe_anywhere: false,
-            action: Action::Ignore,
+            action: Action::ignore(),
         }
     }
 

@@ -4,10 +4,15 @@ use cgruled::event::Gid;
 use cgruled::rules::names::Identity;
 use cgruled::rules::{Criteria, ExeTest, Facts, GroupTest, Rule, RuleId, UserTest, base_name};
 
-/// The first rule for which everything under `when` holds and nothing under `not` does.
-pub(crate) fn first_match(rules: &[Rule], who: &Identity, facts: &Facts<'_>) -> Option<RuleId> {
-    let position = rules.iter().position(|rule| holds(rule, who, facts))?;
-    u32::try_from(position).ok().map(RuleId)
+/// The first rule from `from` on for which everything under `when` holds and nothing under `not` does.
+pub(crate) fn first_match(
+    rules: &[Rule],
+    who: &Identity,
+    facts: &Facts<'_>,
+    from: u32,
+) -> Option<RuleId> {
+    let mut later = (0..).map(RuleId).zip(rules).skip(from as usize);
+    later.find(|(_, rule)| holds(rule, who, facts)).map(|(id, _)| id)
 }
 
 fn holds(rule: &Rule, who: &Identity, facts: &Facts<'_>) -> bool {

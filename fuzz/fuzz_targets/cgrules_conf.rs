@@ -1,0 +1,23 @@
+//! Any file of cgrulesengd's ends in rules and complaints; every complaint can be shown, and lies inside
+//! of the file.
+#![no_main]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cgruled::config::cgrules_conf;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let file = Arc::from(Path::new("/etc/cgrules.conf"));
+    let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let parsed = cgrules_conf::parse(&file, &cgrules_conf::decode(bytes));
+    for diagnostic in &parsed.diagnostics {
+        let _shown = diagnostic.to_string();
+        assert!(diagnostic.place.as_ref().is_none_or(|place| place.line as usize <= lines));
+    }
+    for written in &parsed.rules {
+        assert!(written.rule.origin.line as usize <= lines);
+        assert!(written.rule.when.is_empty() || written.mentions.len() <= 1);
+    }
+});

@@ -1,0 +1,131 @@
+//! cgconfig.conf cut into words and signs. Pure.
+
+use std::ops::Range;
+
+/// A piece of the text that has a meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    /// Its bytes in the file; without the quotes for a quoted word.
+    pub(super) span: Range<usize>,
+}
+
+/// Kinds of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A name or a value.
+    Word,
+    /// One within quotes, which may be any text and is never a keyword.
+    Quoted,
+    /// `{`
+    Open,
+    /// `}`
+    Close,
+    /// `=`
+    Equals,
+    /// `;`
+    Semicolon,
+    /// A comment behind something else, up to the end of the line.
+    LateComment,
+    /// A quote that is not closed, up to the end of the text.
+    OpenQuote,
+    /// A character that stands for nothing.
+    Stray,
+}
+
+/// The tokens of a text in their order. Comments are lines that begin with `#` after blanks, or with
+/// `*`. A carriage return between tokens is blank here and not to 2.0.2: the first one goes to `returns`.
+pub(super) fn tokens(text: &str, returns: &mut Option<usize>) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    let mut begins_line = true;
+    while let Some(next) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let is_comment = next == '#' || next == '*' && (at == 0 || text[..at].ends_with('\n'));
+        let (kind, length) = match next {
+            '\n' => (None, 1),
+            ' ' | '\t' => (None, 1),
+            '\r' => {
+                returns.get_or_insert(at);
+                (None, 1)
+            }
+            _ if is_comment && begins_line => (None, line(rest)),
+            '#' => (Some(Kind::LateComment), line(rest)),
+            '{' => (Some(Kind::Open), 1),
+            '}' => (Some(Kind::Close), 1),
+            '=' => (Some(Kind::Equals), 1),
+            ';' => (Some(Kind::Semicolon), 1),
+            '"' => match rest[1..].find('"') {
+                Some(end) => {
+                    found.push(Token { kind: Kind::Quoted, span: at + 1..at + 1 + end });
+                    (None, end + 2)
+                }
+                None => (Some(Kind::OpenQuote), rest.len()),
+            },
+            c if is_word(c) => (Some(Kind::Word), word(rest)),
+            c => (Some(Kind::Stray), c.len_utf8()),
+        };
+        found.extend(kind.map(|kind| Token { kind, span: at..at + length }));
+        begins_line = next == '\n' || begins_line && matches!(next, ' ' | '\t');
+        at += length;
+    }
+    found
+}
+
+/// The length of the line that `text` begins with, without its end.
+fn line(text: &str) -> usize {
+    text.find('\n').unwrap_or(text.len())
+}
+
+fn word(text: &str) -> usize {
+    text.find(|c| !is_word(c)).unwrap_or(text.len())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-/.,%@\\".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Vec<(Kind, &str)> {
+        tokens(text, &mut None).into_iter().map(|token| (token.kind, &text[token.span])).collect()
+    }
+
+    #[test]
+    fn words_and_signs_are_told_apart() {
+        assert_eq!(
+            cut("group a-b/%u{\tx=\"1 2\"; }"),
+            [
+                (Kind::Word, "group"),
+                (Kind::Word, "a-b/%u"),
+                (Kind::Open, "{"),
+                (Kind::Word, "x"),
+                (Kind::Equals, "="),
+                (Kind::Quoted, "1 2"),
+                (Kind::Semicolon, ";"),
+                (Kind::Close, "}"),
+            ]
+        );
+        assert_eq!(cut("a\r\n\"b"), [(Kind::Word, "a"), (Kind::OpenQuote, "\"b")]);
+        assert_eq!(cut("é"), [(Kind::Stray, "é")]);
+    }
+
+    #[test]
+    fn returns_between_tokens_are_noticed() {
+        let mut returns = None;
+        tokens("# a\r\nb \"\r\" \r\n\r", &mut returns);
+        assert_eq!(returns, Some(11));
+    }
+
+    #[test]
+    fn comments_have_lines_of_their_own() {
+        assert_eq!(cut("# { \n \t# }\n* x\n"), []);
+        assert_eq!(
+            cut("a # b\nc"),
+            [(Kind::Word, "a"), (Kind::LateComment, "# b"), (Kind::Word, "c")]
+        );
+        assert_eq!(cut(" *"), [(Kind::Stray, "*")]);
+    }
+}

@@ -1,0 +1,155 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+fn read(text: &str) -> Parsed {
+    parse(&Arc::from(Path::new("/etc/cgconfig.conf")), text)
+}
+
+/// The first complaint as `line:column: message`.
+fn fault(text: &str) -> String {
+    let parsed = read(text);
+    let refusal = parsed.refusal.unwrap();
+    assert!(parsed.diagnostics.contains(&refusal));
+    let place = refusal.place.unwrap();
+    format!("{}:{}: {}", place.line, place.column, refusal.message)
+}
+
+#[test]
+fn a_template_is_read_in_full() {
+    let parsed = read(
+        "# c\n\ntemplate ct/%u {\n\tperm {\n\t\tadmin { uid = root; gid = \"web dev\"; dperm = 775; \
+         fperm = 0664; }\n\t\ttask { uid = bob; fperm = 770; }\n\t}\n* x\n\tcpu { cpu.shares = 333; \
+         }\n\t\"name=x\" { }\n\tmemory{memory.limit_in_bytes=\"1 G\";a=b;}\n}\n",
+    );
+    assert!(parsed.diagnostics.is_empty() && parsed.refusal.is_none(), "{:?}", parsed.diagnostics);
+    let [template] = &*parsed.templates else { panic!("{parsed:?}") };
+    assert_eq!((&*template.text, template.origin.line), ("ct/%u", 3));
+    let perm = template.perm.as_ref().unwrap();
+    assert_eq!(perm.admin.group.as_ref().unwrap().name, "web dev");
+    assert_eq!((perm.admin.directory_mode, perm.admin.file_mode), (Some(0o775), Some(0o664)));
+    assert_eq!((perm.task.directory_mode, perm.task.file_mode), (None, Some(0o770)));
+    assert_eq!(perm.task.user.as_ref().unwrap().name, "bob");
+    let shown: Vec<_> = template
+        .controllers
+        .iter()
+        .map(|c| (&*c.name, c.settings.iter().map(|s| (&*s.name, &*s.value)).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("cpu", vec![("cpu.shares", "333")]),
+            ("name=x", vec![]),
+            ("memory", vec![("memory.limit_in_bytes", "1 G"), ("a", "b")]),
+        ]
+    );
+    assert_eq!(template.controllers[2].settings[1].origin.line, 11);
+}
+
+#[test]
+fn the_other_sections_are_read() {
+    let parsed = read(
+        "mount { cpu = /cg/cpu; }\ngroup . { cpu {} }\nnamespace { cpu = /; }\nsystemd { slice = \
+         a.slice; }\ndefault { perm { task { uid = a; } admin { uid = a; } } }\n",
+    );
+    assert!(parsed.refusal.is_none());
+    let all = [&parsed.mounts, &parsed.namespaces, &parsed.systemd];
+    let shown: Vec<_> = all.iter().map(|list| (&*list[0].name, &*list[0].value)).collect();
+    assert_eq!(shown, [("cpu", "/cg/cpu"), ("cpu", "/"), ("slice", "a.slice")]);
+    assert_eq!((&*parsed.groups[0].text, parsed.defaults.len()), (".", 1));
+    let message = "mount and namespace (line 3) do not go together for cgconfigparser";
+    assert_eq!(parsed.diagnostics[0].message, message);
+}
+
+#[test]
+fn what_the_original_does_not_take_is_a_fault() {
+    let perm = "perm { task { uid = a; } admin { uid = a; } }";
+    for (text, expected) in [
+        ("group a { cpu { x = 1 } }", "1:23: `}` stands where `;` is expected"),
+        ("group a { }", "1:11: the section is empty"),
+        ("mount { }", "1:9: the section is empty"),
+        ("group a { cpu { x = 1; x = 2; } }", "1:24: the section says this already"),
+        ("group a { cpu {} perm { } }", "1:18: perm must be the first thing in its section"),
+        ("group a { cpu {} cpu {} }", "1:18: the section has this controller already"),
+        ("group a { perm { task { uid = a; } } }", "1:36: perm must have both task and admin"),
+        ("group a { perm { task { } } }", "1:25: task and admin must not be empty"),
+        (
+            "group a { perm { x } }",
+            "1:18: `x` stands where `task` and `admin`, each once is expected",
+        ),
+        ("group perm { cpu {} }", "1:7: `perm` has a meaning of its own: put it in quotes"),
+        ("group a { cpu {} } # x", "1:20: a comment must have a line of its own"),
+        ("group a { cpu { x = \"1; } }", "1:21: the quote is not closed"),
+        ("group a { cpu {", "1:16: the file ends where a name is expected"),
+        (
+            "templte a { cpu {} }",
+            "1:1: `templte` stands where a section, such as `template` is expected",
+        ),
+        ("default { cpu {} }", "1:11: `cpu` stands where `perm` is expected"),
+    ] {
+        assert_eq!(fault(text), expected);
+    }
+    let mode = format!("group a {{ {} }}", perm.replace("uid = a; }", "fperm = 78; }"));
+    assert_eq!(fault(&mode), "1:33: a mode is an octal number");
+}
+
+#[test]
+fn a_mode_that_the_original_takes_is_cut() {
+    let perm = |mode: &str| {
+        read(&format!("default {{ perm {{ task {{ fperm = {mode}; }} admin {{ uid = a; }} }} }}"))
+    };
+    for (text, mode) in [("0664", 0o664), ("17777", 0o7777), ("-1", 0o7777)] {
+        let parsed = perm(text);
+        assert_eq!(parsed.defaults[0].task.file_mode, Some(mode));
+        assert_eq!(parsed.diagnostics.len(), usize::from(text != "0664"), "{text}");
+    }
+}
+
+#[test]
+fn a_bad_section_costs_itself_alone() {
+    let right = "group b { cpu {} }\n";
+    for wrong in [
+        "group a { cpu { x = 1 } }\n",
+        "group a { cpu {\n",
+        "what is this { } }\n",
+        "group a { cpu { x = default; } }\n",
+        "mount { cpu }\n",
+        "}\n",
+        "group a { cpu {} } # group c {\n",
+    ] {
+        let parsed = read(&format!("{right}{wrong}template c {{ cpu {{}} }}\n"));
+        let names: Vec<&str> = parsed.groups.iter().map(|group| &*group.text).collect();
+        let kept = if wrong.contains('#') { vec!["b", "a"] } else { vec!["b"] };
+        assert_eq!((names, parsed.templates.len()), (kept, 1), "{wrong}");
+        assert_eq!(parsed.diagnostics.len(), 1, "{wrong}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_sections_or_complaints(bytes in vec(any::<u8>(), 0..200)) {
+        read(&decode(&bytes));
+    }
+
+    #[test]
+    fn any_words_are_sections_or_complaints(words in vec(select(vec![
+        "group", "template", "mount", "default", "perm", "task", "admin", "uid", "fperm", "a", "\"",
+        "{", "}", "=", ";", "#", "\n", "*", "7", "é",
+    ]), 0..40)) {
+        let parsed = read(&words.join(" "));
+        prop_assert_eq!(parsed.refusal.is_some(), parsed.diagnostics.iter().any(Diagnostic::is_error));
+    }
+
+    /// A right section after anything without quotes is read.
+    #[test]
+    fn the_next_section_is_read(words in vec(select(vec![
+        "group", "mount", "perm", "a", "{", "}", "=", ";", "#", "\n", "é",
+    ]), 0..20)) {
+        let parsed = read(&format!("{}\ntemplate ct/%u {{ cpu {{ a = b; }} }}\n", words.join(" ")));
+        prop_assert_eq!(parsed.templates.len(), 1);
+    }
+}

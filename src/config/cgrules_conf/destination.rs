@@ -1,0 +1,147 @@
+//! A destination in the words of cgrules.conf. Pure.
+//!
+//! cgrulesengd takes fields and escapes out and hands the rest to the file system. So `//`, `.` and
+//! `..` have their meaning there; it is given to them here, once, since a control group has no
+//! symbolic links that could change it.
+
+use crate::rules::destination::{Destination, Field, Piece};
+
+/// A destination and whether cgrulesengd calls it a template.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) destination: Destination,
+    /// Whether the text differs from the path that it stands for. Only then groups are made.
+    pub(super) is_template: bool,
+}
+
+/// Reads a destination. `None` when it leads out of the hierarchy.
+pub(super) fn read(text: &str) -> Option<Read> {
+    let mut path = Path::default();
+    let mut is_template = false;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, characters.clone().next()) {
+            ('%', Some(letter)) => {
+                characters.next();
+                match Field::from_letter(letter) {
+                    Some(field) => {
+                        is_template = true;
+                        path.push(Piece::Field(field));
+                    }
+                    None => [character, letter].into_iter().for_each(|c| path.literal(c)),
+                }
+            }
+            ('\\', meant) => {
+                characters.next();
+                is_template = true;
+                meant.into_iter().for_each(|meant| path.literal(meant));
+            }
+            (other, _) => path.literal(other),
+        }
+    }
+    let pieces = path.finish()?;
+    Some(Read { destination: Destination::from_pieces(text, pieces), is_template })
+}
+
+/// The components read so far.
+#[derive(Default)]
+struct Path {
+    done: Vec<Vec<Piece>>,
+    last: Vec<Piece>,
+    is_outside: bool,
+}
+
+impl Path {
+    fn push(&mut self, piece: Piece) {
+        self.last.push(piece);
+    }
+
+    fn literal(&mut self, character: char) {
+        if character == '/' {
+            return self.end_component();
+        }
+        match self.last.last_mut() {
+            Some(Piece::Literal(text)) => text.push(character),
+            Some(Piece::Field(_)) | None => self.push(Piece::Literal(character.to_string())),
+        }
+    }
+
+    fn end_component(&mut self) {
+        let component = std::mem::take(&mut self.last);
+        let is = |name: &str| matches!(&*component, [Piece::Literal(text)] if text == name);
+        if is("..") {
+            self.is_outside |= self.done.pop().is_none();
+        } else if !component.is_empty() && !is(".") {
+            self.done.push(component);
+        }
+    }
+
+    fn finish(mut self) -> Option<Vec<Piece>> {
+        self.end_component();
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (n, component) in self.done.into_iter().enumerate() {
+            let slash = (n > 0).then(|| Piece::Literal("/".to_owned()));
+            for piece in slash.into_iter().chain(component) {
+                match (pieces.last_mut(), piece) {
+                    (Some(Piece::Literal(text)), Piece::Literal(more)) => text.push_str(&more),
+                    (_, piece) => pieces.push(piece),
+                }
+            }
+        }
+        (!self.is_outside).then_some(pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pieces, with fields as `{Field}`, and whether it is a template.
+    fn shown(text: &str) -> Option<(String, bool)> {
+        let read = read(text)?;
+        assert_eq!(read.destination.as_str(), text);
+        let pieces = read.destination.pieces().iter().map(|piece| match piece {
+            Piece::Literal(text) => text.clone(),
+            Piece::Field(field) => format!("{{{field:?}}}"),
+        });
+        Some((pieces.collect(), read.is_template))
+    }
+
+    fn is(text: &str, path: &str, is_template: bool) {
+        assert_eq!(shown(text), Some((path.to_owned(), is_template)), "{text}");
+    }
+
+    #[test]
+    fn fields_and_escapes_make_a_template() {
+        is("ct/%u/%U-%g%G", "ct/{UserName}/{UserId}-{GroupName}{GroupId}", true);
+        is("%p.%P", "{Program}.{ProcessId}", true);
+        is(r"ct/\%u", "ct/%u", true);
+        is(r"ct/a\\b", r"ct/a\b", true);
+        is(r"ct\/a", "ct/a", true);
+        is(r"ct/a\", "ct/a", true);
+    }
+
+    #[test]
+    fn what_is_no_field_stays_two_characters() {
+        is("ct/a%%b", "ct/a%%b", false);
+        is("a%%u", "a%%u", false);
+        is("a%x", "a%x", false);
+        is("a%", "a%", false);
+        is(r"%\u", r"%\u", false);
+    }
+
+    #[test]
+    fn the_file_system_s_names_are_given_their_meaning() {
+        is("/ct/a", "ct/a", false);
+        is("ct/a/", "ct/a", false);
+        is("ct//./a", "ct/a", false);
+        is("ct/a/../b", "ct/b", false);
+        is("ct/%u/../b", "ct/b", true);
+        is("a/..", "", false);
+        is("/", "", false);
+        is("...", "...", false);
+        is("%%/..", "", false);
+        assert_eq!(shown("../a"), None);
+        assert_eq!(shown("a/../../b"), None);
+    }
+}

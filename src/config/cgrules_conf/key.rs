@@ -1,0 +1,94 @@
+//! The first field of a rule: `user[:program]`. Pure.
+
+use std::ops::Range;
+
+use super::line::{Field, Shape};
+use crate::config::criteria::{Mention, NameKind};
+use crate::rules::glob::Glob;
+use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
+
+/// cgrulesengd keeps this much of a user's name, in bytes.
+const USER_MAX: usize = 255;
+
+/// A key in our words.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) criteria: Criteria,
+    /// The name that is still to be resolved.
+    pub(super) mention: Option<Mention>,
+    pub(super) program: Program,
+}
+
+/// What to remark about the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// Nothing.
+    Right,
+    /// A `*` before the end, which is no pattern.
+    InnerStar,
+    /// A relative path, which no program has.
+    Relative,
+}
+
+/// The user part and the program part, as ranges of the file.
+pub(super) fn split(field: &Field, text: &str) -> (Range<usize>, Option<Range<usize>>) {
+    let whole = match field.shape {
+        Shape::Quoted => field.span.start + 1..field.span.end - 1,
+        Shape::Plain | Shape::QuotedProgram | Shape::OpenQuote => field.span.clone(),
+    };
+    let Some(colon) = text[whole.clone()].find(':') else { return (whole, None) };
+    let colon = whole.start + colon;
+    let quote = usize::from(field.shape == Shape::QuotedProgram);
+    (whole.start..colon, Some(colon + 1 + quote..whole.end - quote))
+}
+
+/// Reads a key. `None` when it names nobody.
+pub(super) fn read(field: &Field, text: &str) -> Option<Key> {
+    let (user, program) = split(field, text);
+    let mut criteria = Criteria::default();
+    let mut mention = None;
+    let name = |span: &Range<usize>| {
+        let whole = &text[span.clone()];
+        let end = (0..=whole.len().min(USER_MAX)).rev().find(|&end| whole.is_char_boundary(end));
+        whole[..end.unwrap_or(0)].to_owned()
+    };
+    if text[user.clone()].starts_with('@') {
+        let span = user.start + 1..user.end;
+        let name = name(&span);
+        criteria.groups = vec![GroupTest::Name(name.clone())];
+        mention = Some(Mention { kind: NameKind::Group, name, span });
+    } else if !text[user.clone()].starts_with('*') {
+        let name = name(&user);
+        criteria.users = vec![UserTest::Name(name.clone())];
+        mention = Some(Mention { kind: NameKind::User, name, span: user });
+    }
+    if mention.as_ref().is_some_and(|mention| mention.name.is_empty()) {
+        return None;
+    }
+    let program = program.map_or("", |span| &text[span]);
+    criteria.exes = exe(program).into_iter().collect();
+    Some(Key { criteria, mention, program: remark(program) })
+}
+
+/// The test for a program. A star at the end stands for anything, `/` included, after a beginning of
+/// the whole path; a star alone, like nothing, asks for nothing.
+fn exe(program: &str) -> Option<ExeTest> {
+    Some(match program.strip_suffix('*') {
+        Some("") => return None,
+        Some(prefix) => ExeTest::PathGlob(Glob::starting_with(prefix.as_bytes())),
+        None if program.is_empty() => return None,
+        None if program.contains('/') => ExeTest::Path(program.into()),
+        None => ExeTest::Base(program.into()),
+    })
+}
+
+fn remark(program: &str) -> Program {
+    let text = program.strip_suffix('*').unwrap_or(program);
+    if text.contains('*') {
+        Program::InnerStar
+    } else if !program.starts_with('/') && (program.contains('/') || text.len() < program.len()) {
+        if text.is_empty() { Program::Right } else { Program::Relative }
+    } else {
+        Program::Right
+    }
+}

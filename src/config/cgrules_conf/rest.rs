@@ -1,0 +1,163 @@
+//! What follows the key of a line: controllers, destination and options. Pure.
+
+use std::ops::Range;
+
+use super::line::{Field, Shape};
+use super::{Reader, SKIPPED, SKIPPED_IF_KNOWN, destination};
+use crate::config::criteria::Mention;
+use crate::config::diagnostic::Severity;
+use crate::config::table::shortened;
+use crate::rules::ignore::{IgnoreWhen, Scheduling};
+use crate::rules::{Below, Target};
+
+/// 2.0.2 refuses a rule with more controllers.
+const CONTROLLERS_MAX: usize = 16;
+/// Bytes of the controllers for which 2.0.2 has room; more overwrite its stack.
+const CONTROLLERS_LENGTH: usize = 99;
+
+/// Controllers, destination and options of a line.
+pub(super) enum Rest {
+    /// Leave processes where they are.
+    Ignore(IgnoreWhen),
+    /// Move them.
+    Place(Target),
+    /// Match and do nothing.
+    Nothing,
+}
+
+impl Reader<'_> {
+    /// Reads what follows the key. `None` when the line is left out. A line that continues a rule moves
+    /// even if it says otherwise.
+    pub(super) fn rest(
+        &mut self,
+        rest: &[Field],
+        user: Option<&Mention>,
+        may_ignore: bool,
+    ) -> Option<Rest> {
+        let [controllers, destination, more @ ..] = rest else { return None };
+        let (controllers, is_possible) = self.controllers(controllers, user)?;
+        let options = match more.first() {
+            Some(options) => self.options(options, user)?,
+            None => Options::default(),
+        };
+        let text = self.report.text().as_str();
+        let span = match destination.shape {
+            Shape::Quoted => destination.span.start + 1..destination.span.end - 1,
+            Shape::Plain | Shape::QuotedProgram | Shape::OpenQuote => destination.span.clone(),
+        };
+        if options.ignores() && may_ignore {
+            return Some(Rest::Ignore(self.ignore(&text[span.clone()], span, options)));
+        }
+        let Some(read) = destination::read(&text[span.clone()]) else {
+            let message = "the destination leads out of the hierarchy";
+            self.report.warning(Some(span), message, "the rule applies and moves nothing");
+            return Some(Rest::Nothing);
+        };
+        if !is_possible {
+            return Some(Rest::Nothing);
+        }
+        let destination::Read { destination, is_template } = read;
+        Some(Rest::Place(Target {
+            destination,
+            controllers,
+            below: Below::Top,
+            creates: is_template,
+        }))
+    }
+
+    /// The controllers, and whether cgrulesengd moves anything by such a list.
+    fn controllers(
+        &mut self,
+        field: &Field,
+        user: Option<&Mention>,
+    ) -> Option<(Vec<String>, bool)> {
+        let span = field.span.clone();
+        let text = &self.report.text().as_str()[span.clone()];
+        let mut names: Vec<String> =
+            text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let wrong = match names.len() {
+            0 => Some("the rule names no controller".to_owned()),
+            1..=CONTROLLERS_MAX => None,
+            _ => Some(format!("the rule names more than {CONTROLLERS_MAX} controllers")),
+        };
+        if let Some(message) = wrong {
+            self.refuse(Severity::Error, span, message, skipped(user), user.cloned());
+            return None;
+        }
+        if text.len() > CONTROLLERS_LENGTH {
+            let message = format!("controllers of more than {CONTROLLERS_LENGTH} bytes");
+            let help = "cgrulesengd may crash on them";
+            self.report.warning(Some(span.clone()), message, help);
+        }
+        if names[0] == "*" {
+            names.truncate(1);
+        }
+        let once = |(n, name): (usize, &String)| !names[..n].contains(name);
+        let is_possible =
+            names.iter().enumerate().all(once) && !names[1..].iter().any(|name| name == "*");
+        if !is_possible {
+            let message = "the rule names a controller twice";
+            self.report.warning(Some(span), message, "the rule applies and moves nothing");
+        }
+        Some((names, is_possible))
+    }
+
+    fn options(&mut self, field: &Field, user: Option<&Mention>) -> Option<Options> {
+        let text = &self.report.text().as_str()[field.span.clone()];
+        let mut options = Options::default();
+        let mut at = field.span.start;
+        if text.bytes().all(|byte| byte == b',') {
+            let message = "the options are empty".to_owned();
+            self.refuse(Severity::Error, field.span.clone(), message, skipped(user), user.cloned());
+            return None;
+        }
+        for word in text.split(',') {
+            match word {
+                "" => {}
+                "ignore" => options.ignore = true,
+                "ignore_rt" => options.ignore_rt = true,
+                other => {
+                    let message = format!("unknown option \"{}\"", shortened(other));
+                    let span = at..at + other.len();
+                    self.refuse(Severity::Error, span, message, skipped(user), user.cloned());
+                    return None;
+                }
+            }
+            at += word.len() + 1;
+        }
+        Some(options)
+    }
+
+    /// When a rule that ignores applies. 2.0.2 knows neither `*` nor real time, so for a path `ignore`
+    /// means every process, and for `*` what 3.2 means by it.
+    fn ignore(&mut self, text: &str, span: Range<usize>, options: Options) -> IgnoreWhen {
+        let anywhere = text == "*";
+        if text.len() > 1 && text.starts_with('/') {
+            let message = "a path with a slash at its beginning is never ignored";
+            self.report.warning(Some(span), message, "write it without the slash");
+        }
+        let scheduling = match (options.ignore, options.ignore_rt) {
+            (false, true) => Scheduling::RealTime,
+            (true, false) if anywhere => Scheduling::NotRealTime,
+            (true, _) | (false, false) => Scheduling::Any,
+        };
+        IgnoreWhen { below: (!anywhere).then(|| text.to_owned()), scheduling }
+    }
+}
+
+/// What becomes of a line in which something behind the user is wrong.
+fn skipped(user: Option<&Mention>) -> &'static str {
+    if user.is_some() { SKIPPED_IF_KNOWN } else { SKIPPED }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Options {
+    ignore: bool,
+    ignore_rt: bool,
+}
+
+impl Options {
+    fn ignores(self) -> bool {
+        self.ignore || self.ignore_rt
+    }
+}

@@ -1,0 +1,172 @@
+//! `/etc/cgrules.conf` and `/etc/cgrules.d`: the rules of cgrulesengd, which come before all others.
+//!
+//! They are trusted like other rule files: a file that somebody but root could write is refused, which
+//! the original did not ask.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::trust::{Content, Kind, TrustedDirectory};
+use super::{FileSeen, Loader, Outcome, refused};
+use crate::config::cgrules_conf::{self, Parsed, Refusal};
+use crate::config::diagnostic::{Diagnostic, Severity};
+
+/// Bytes of the largest file that is read: some 400,000 rules. The original has no limit.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// What cgrulesengd 2.0.2 would do with the legacy files at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Original {
+    /// Nothing: they were not asked for.
+    #[default]
+    NotAsked,
+    /// Start.
+    Starts,
+    /// Exit: this file does not exist or could not be read.
+    Misses(Arc<Path>),
+    /// Exit because of this line, the first that it would not take, or this link to nothing.
+    Refuses(Box<Diagnostic>),
+}
+
+impl Loader<'_> {
+    /// Reads the legacy files.
+    pub(super) fn legacy(&mut self, file: &Path, directory: &Path) {
+        self.original = Original::Misses(Arc::from(file));
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        match TrustedDirectory::open(parent, self.owner) {
+            Ok(Some(opened)) => {
+                let name = file.file_name().unwrap_or(OsStr::new("."));
+                self.legacy_file(&opened, file, name, true);
+            }
+            Ok(None) => {}
+            Err(refusal) => self.diagnostics.push(refused(&Arc::from(parent), refusal)),
+        }
+        self.legacy_directory(directory);
+    }
+
+    fn legacy_directory(&mut self, path: &Path) {
+        let opened = TrustedDirectory::open(path, self.owner);
+        let listed = opened.and_then(|directory| match directory {
+            Some(directory) => directory.names().map(|names| Some((directory, names))),
+            None => Ok(None),
+        });
+        match listed {
+            Ok(Some((directory, names))) => {
+                for name in names {
+                    self.legacy_file(&directory, &path.join(&name), &name, false);
+                }
+            }
+            Ok(None) => {}
+            Err(refusal) => self.diagnostics.push(refused(&Arc::from(path), refusal)),
+        }
+    }
+
+    /// Reads one file, which `is_main` if it is `/etc/cgrules.conf`.
+    fn legacy_file(
+        &mut self,
+        directory: &TrustedDirectory,
+        path: &Path,
+        name: &OsStr,
+        is_main: bool,
+    ) {
+        let path: Arc<Path> = Arc::from(path);
+        let outcome = match leftover(name.as_bytes()).filter(|_| !is_main) {
+            Some(reason) => {
+                let message = format!("is skipped: {reason}");
+                let help = "cgrulesengd would take its lines for rules";
+                let skipped = Diagnostic::about(&path, Severity::Warning, message);
+                self.diagnostics.push(skipped.with_help(help));
+                Outcome::Skipped
+            }
+            None => match directory.read_up_to(name, MAX_SIZE) {
+                Ok(Content::Bytes(bytes)) => self.legacy_rules(&path, &bytes, is_main),
+                Ok(Content::Mask) => self.legacy_rules(&path, b"", is_main),
+                Err(refusal) if is_main && refusal.kind == Kind::Missing => return,
+                Err(refusal) if !is_main && refusal.kind == Kind::Special => {
+                    let message = format!("is skipped: it {}", refusal.message);
+                    self.diagnostics.push(Diagnostic::about(&path, Severity::Warning, message));
+                    Outcome::Skipped
+                }
+                Err(refusal) => {
+                    let is_dangling = refusal.kind == Kind::Missing;
+                    let diagnostic = refused(&path, refusal);
+                    if let (true, Original::Starts) = (is_dangling, &self.original) {
+                        self.original = Original::Refuses(Box::new(diagnostic.clone()));
+                    }
+                    self.diagnostics.push(diagnostic);
+                    Outcome::Refused
+                }
+            },
+        };
+        self.files.push(FileSeen { path, outcome });
+    }
+
+    fn legacy_rules(&mut self, path: &Arc<Path>, bytes: &[u8], is_main: bool) -> Outcome {
+        if is_main {
+            self.original = Original::Starts;
+        }
+        let text = cgrules_conf::decode(bytes);
+        let Parsed { rules, diagnostics, refusals } = cgrules_conf::parse(path, &text);
+        self.diagnostics.extend(diagnostics);
+        let before = self.legacy.len();
+        let severity = Severity::Warning;
+        let unknown = self.resolver.resolve(rules, path, &text, severity, &mut self.legacy);
+        self.diagnostics.extend(unknown);
+        let mut stops = refusals.into_iter().filter(|refusal| self.resolver.stops(refusal));
+        if let (Original::Starts, Some(first)) = (&self.original, stops.next()) {
+            self.original = Original::Refuses(Box::new(first.diagnostic));
+        }
+        Outcome::Loaded(self.legacy.len() - before)
+    }
+}
+
+impl super::Resolver<'_> {
+    /// Whether 2.0.2 comes so far as to refuse: it skips the line of an unknown user before.
+    fn stops(&mut self, refusal: &Refusal) -> bool {
+        refusal.unless_unknown.as_ref().is_none_or(|mention| self.knows(mention))
+    }
+}
+
+/// Why a name is that of a file which an editor or a package manager left. The original reads every
+/// file whatever its name is, and so do we all others.
+fn leftover(name: &[u8]) -> Option<&'static str> {
+    let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+    let ends = |ends: &[&[u8]]| ends.iter().any(|end| name.ends_with(end));
+    let swap = name.starts_with(b".") && ends(&[b".swp", b".swo", b".swn", b".swx"]);
+    let emacs = name.starts_with(b".#") || name.starts_with(b"#") && name.ends_with(b"#");
+    if name.ends_with(b"~") || swap || emacs {
+        return Some("an editor's file");
+    }
+    let package = [&b".dpkg-"[..], b".rpmnew", b".rpmsave", b".rpmorig", b".ucf-"];
+    let other = ends(&[b".pacnew", b".pacsave", b".pacorig", b".apk-new"]);
+    let managers = package.iter().any(|part| contains(part)) || other || name.starts_with(b"._cfg");
+    managers.then_some("a package manager's file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_told_from_rules() {
+        for name in
+            ["a.conf", "README", ".hid", "a b", "rpm.conf", "a.conf.bak", "x.swp.conf", "#a"]
+        {
+            assert_eq!(leftover(name.as_bytes()), None, "{name}");
+        }
+        for name in [
+            "c.conf~",
+            ".a.conf.swp",
+            "#a.conf#",
+            ".#a.conf",
+            "a.conf.dpkg-old",
+            "a.rpmsave",
+            "._cfg0000_a",
+        ] {
+            assert!(leftover(name.as_bytes()).is_some(), "{name}");
+        }
+    }
+}
