@@ -264,7 +264,7 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
     }
     let name = Arc::from(format!("rule {n}"));
     let action = Action::ignore();
-    Rule { name, origin: origin.clone(), when, not, exe_anywhere: false, action }
+    Rule { name, origin: origin.clone(), when, not: not.into(), exe_anywhere: false, action }
 }
 
 fn uid(n: u32) -> u32 {

@@ -21,7 +21,14 @@ use proptest::sample::select;
 fn rule(when: Criteria, not: Criteria, exe_anywhere: bool) -> Rule {
     let origin =
         Origin { file: Arc::from(Path::new("/etc/cgruled/rules.d/50-test.toml")), line: 1 };
-    Rule { name: Arc::from("test"), origin, when, not, exe_anywhere, action: Action::ignore() }
+    Rule {
+        name: Arc::from("test"),
+        origin,
+        when,
+        not: not.into(),
+        exe_anywhere,
+        action: Action::ignore(),
+    }
 }
 
 fn glob(text: &str) -> Glob {

@@ -23,7 +23,7 @@ use super::criteria::{Mention, NameKind};
 use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
 use super::source_text::{Report, SourceText};
-use crate::rules::{Action, Criteria, Origin, Rule};
+use crate::rules::{Action, Negated, Origin, Rule};
 use key::{Key, Program};
 use line::{Field, Shape, fields, is_blank};
 use rest::Rest;
@@ -247,7 +247,7 @@ impl Reader<'_> {
             name: default_name(&origin),
             origin,
             when: criteria,
-            not: Criteria::default(),
+            not: Negated::default(),
             exe_anywhere: true,
             action,
         };

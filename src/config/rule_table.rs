@@ -57,7 +57,7 @@ pub(super) fn read(
         Some(value) => Arc::from(piece.string(value, "name")?),
         None => default_name(&origin),
     };
-    let rule = Rule { name, origin, when, not, exe_anywhere, action: action? };
+    let rule = Rule { name, origin, when, not: not.into(), exe_anywhere, action: action? };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 

@@ -17,8 +17,9 @@ const PATH_MAX: usize = 4095;
 /// A cgroup path relative to its beginning, possibly with fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    text: String,
-    pieces: Vec<Piece>,
+    text: Box<str>,
+    /// Empty when the path is `text` itself, without `/` at either end.
+    pieces: Box<[Piece]>,
 }
 
 /// A part of a destination.
@@ -127,14 +128,15 @@ impl Destination {
                 parse_component(text, range, &mut pieces)?;
             }
         }
-        pieces.shrink_to_fit();
-        Ok(Self { text: text.to_owned(), pieces })
+        Ok(Self::from_pieces(text, pieces))
     }
 
     /// A destination of another syntax, already taken apart. `text` is what was written. The pieces
     /// are not checked; the values of fields are escaped all the same.
     pub fn from_pieces(text: &str, pieces: Vec<Piece>) -> Self {
-        Self { text: text.to_owned(), pieces }
+        let is_plain = matches!(&*pieces, [Piece::Literal(path)] if path == text.trim_matches('/'));
+        let pieces = if is_plain { Box::default() } else { pieces.into() };
+        Self { text: text.into(), pieces }
     }
 
     /// The destination as written.
@@ -143,8 +145,17 @@ impl Destination {
     }
 
     /// The parts, in order.
-    pub fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    pub fn pieces(&self) -> Vec<Piece> {
+        match self.plain() {
+            Some("") => Vec::new(),
+            Some(path) => vec![Piece::Literal(path.to_owned())],
+            None => self.pieces.to_vec(),
+        }
+    }
+
+    /// The whole path when it is what was written.
+    fn plain(&self) -> Option<&str> {
+        self.pieces.is_empty().then(|| self.text.trim_matches('/'))
     }
 
     /// Whether the path differs from process to process.
@@ -162,6 +173,9 @@ impl Destination {
 
     /// Appends the path for `who` to `out`, without `/` before or after it.
     pub fn render(&self, who: &Who<'_>, out: &mut String) {
+        if let Some(path) = self.plain() {
+            return out.push_str(path);
+        }
         let mut component = Component::at(out.len());
         for piece in &self.pieces {
             match piece {

@@ -51,7 +51,7 @@ pub struct Rule {
     /// Every criterion given must hold.
     pub when: Criteria,
     /// No criterion given may hold.
-    pub not: Criteria,
+    pub not: Negated,
     /// Compare the executable's path alone, whatever mount namespace it was seen in.
     pub exe_anywhere: bool,
     /// What to do with the process.
@@ -82,6 +82,25 @@ pub struct Criteria {
     pub groups: Vec<GroupTest>,
     /// The program.
     pub exes: Vec<ExeTest>,
+}
+
+/// Criteria of which none may hold. Most rules have none, and then it is one word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Negated(Option<Box<Criteria>>);
+
+impl From<Criteria> for Negated {
+    fn from(criteria: Criteria) -> Self {
+        Self((!criteria.is_empty()).then(|| Box::new(criteria)))
+    }
+}
+
+impl std::ops::Deref for Negated {
+    type Target = Criteria;
+    fn deref(&self) -> &Criteria {
+        static NONE: Criteria =
+            Criteria { users: Vec::new(), groups: Vec::new(), exes: Vec::new() };
+        self.0.as_deref().unwrap_or(&NONE)
+    }
 }
 
 impl Criteria {

@@ -44,7 +44,9 @@ pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
     let given = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
     resolve_criteria(&mut rule.when, names, &mut unknown);
     // A test of an unknown name holds for nobody, so below `not` dropping it changes nothing.
-    resolve_criteria(&mut rule.not, names, &mut unknown);
+    let mut not = (*rule.not).clone();
+    resolve_criteria(&mut not, names, &mut unknown);
+    rule.not = not.into();
     let left = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
     ((given == left).then_some(rule), unknown)
 }
@@ -120,7 +122,7 @@ mod tests {
             name: Arc::from("test"),
             origin,
             when,
-            not,
+            not: not.into(),
             exe_anywhere: false,
             action: Action::ignore(),
         }

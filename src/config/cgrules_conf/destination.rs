@@ -100,8 +100,8 @@ mod tests {
     fn shown(text: &str) -> Option<(String, bool)> {
         let read = read(text)?;
         assert_eq!(read.destination.as_str(), text);
-        let pieces = read.destination.pieces().iter().map(|piece| match piece {
-            Piece::Literal(text) => text.clone(),
+        let pieces = read.destination.pieces().into_iter().map(|piece| match piece {
+            Piece::Literal(text) => text,
             Piece::Field(field) => format!("{{{field:?}}}"),
         });
         Some((pieces.collect(), read.is_template))
