@@ -18,8 +18,8 @@ const PATH_MAX: usize = 4095;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     text: Box<str>,
-    /// Empty when the path is `text` itself, without `/` at either end.
-    pieces: Box<[Piece]>,
+    /// `None` when the path is `text` itself, without `/` at either end.
+    pieces: Option<Box<[Piece]>>,
 }
 
 /// A part of a destination.
@@ -134,8 +134,12 @@ impl Destination {
     /// A destination of another syntax, already taken apart. `text` is what was written. The pieces
     /// are not checked; the values of fields are escaped all the same.
     pub fn from_pieces(text: &str, pieces: Vec<Piece>) -> Self {
-        let is_plain = matches!(&*pieces, [Piece::Literal(path)] if path == text.trim_matches('/'));
-        let pieces = if is_plain { Box::default() } else { pieces.into() };
+        let is_plain = match &*pieces {
+            [] => text.trim_matches('/').is_empty(),
+            [Piece::Literal(path)] => path == text.trim_matches('/'),
+            _ => false,
+        };
+        let pieces = (!is_plain).then(|| pieces.into());
         Self { text: text.into(), pieces }
     }
 
@@ -146,16 +150,11 @@ impl Destination {
 
     /// The parts, in order.
     pub fn pieces(&self) -> Vec<Piece> {
-        match self.plain() {
-            Some("") => Vec::new(),
-            Some(path) => vec![Piece::Literal(path.to_owned())],
-            None => self.pieces.to_vec(),
+        match (&self.pieces, self.text.trim_matches('/')) {
+            (Some(pieces), _) => pieces.to_vec(),
+            (None, "") => Vec::new(),
+            (None, path) => vec![Piece::Literal(path.to_owned())],
         }
-    }
-
-    /// The whole path when it is what was written.
-    fn plain(&self) -> Option<&str> {
-        self.pieces.is_empty().then(|| self.text.trim_matches('/'))
     }
 
     /// Whether the path differs from process to process.
@@ -165,7 +164,7 @@ impl Destination {
 
     /// The fields in order, with repetitions.
     pub fn fields(&self) -> impl Iterator<Item = Field> + '_ {
-        self.pieces.iter().filter_map(|piece| match piece {
+        self.pieces.iter().flatten().filter_map(|piece| match piece {
             Piece::Field(field) => Some(*field),
             Piece::Literal(_) => None,
         })
@@ -173,11 +172,11 @@ impl Destination {
 
     /// Appends the path for `who` to `out`, without `/` before or after it.
     pub fn render(&self, who: &Who<'_>, out: &mut String) {
-        if let Some(path) = self.plain() {
-            return out.push_str(path);
-        }
+        let Some(pieces) = &self.pieces else {
+            return out.push_str(self.text.trim_matches('/'));
+        };
         let mut component = Component::at(out.len());
-        for piece in &self.pieces {
+        for piece in pieces {
             match piece {
                 Piece::Field(field) => {
                     component.has_field = true;
