@@ -1,11 +1,12 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
@@ -210,6 +211,10 @@ impl Placer {
         if pid.get() == self.own_pid {
             return Some(Outcome::Protected);
         }
+        // A zombie: the kernel would take the write and do nothing. Its children matter.
+        if subject.grip.handle.as_ref().is_some_and(has_exited) {
+            return Some(Outcome::Gone);
+        }
         let can_be_protected = subject.grip.uid.0 == 0 || self.has_systemd;
         if !rule.when.exes.is_empty() || !can_be_protected {
             return None;
@@ -323,6 +328,12 @@ impl Placer {
         }
         gives_up
     }
+}
+
+/// Whether a process has ended, reaped or not: then its pidfd is readable.
+fn has_exited(handle: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// What is known of the place of a process, read from `/proc` only where the kernel did not say it.
