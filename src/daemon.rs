@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::log::LevelFilter;
+use ::log::{Level, LevelFilter};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,9 +23,9 @@ use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::engine::{Engine, Options};
-use crate::event::{Nanos, Uid};
-use crate::load::{self, NameService, Sources};
-use crate::log::Logging;
+use crate::event::{Gid, Nanos, Uid};
+use crate::load::{self, Loaded, NameService, Sources};
+use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
@@ -36,7 +36,7 @@ use crate::sys;
 use crate::worker::{Desk, Reason};
 
 /// What the command line says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Invocation {
     /// File with the settings.
     pub config: PathBuf,
@@ -52,6 +52,39 @@ pub struct Invocation {
     pub level: Option<LevelFilter>,
     /// Time between two reports of counters instead of the setting.
     pub stats_every: Option<Duration>,
+    /// Where log lines go instead of the setting; empty for the setting.
+    pub outputs: Vec<Output>,
+    /// Whether the counters are printed at the end.
+    pub prints_counters: bool,
+    /// What is said besides our own lines.
+    pub announcements: Announcements,
+    /// Who owns the socket of cgrulesengd; nobody said so when `None`.
+    pub socket_owner: Option<Uid>,
+    /// The group of the socket of cgrulesengd.
+    pub socket_group: Option<Gid>,
+}
+
+/// Lines of another daemon's log, for which scripts may wait.
+#[derive(Clone, Debug)]
+pub struct Announcements {
+    /// First of all.
+    pub opening: Vec<(Level, String)>,
+    /// Every process was looked at.
+    pub ready: fn(),
+    /// The rules are read again.
+    pub reloading: fn(),
+    /// A signal ends the daemon.
+    pub ended: fn(),
+    /// Rules came into force.
+    pub rules: fn(&Loaded),
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
+        let (ready, reloading, ended) = (nothing, nothing, nothing);
+        Self { opening, ready, reloading, ended, rules: |_| {} }
+    }
 }
 
 impl Default for Invocation {
@@ -64,6 +97,11 @@ impl Default for Invocation {
             dry_run: false,
             level: None,
             stats_every: None,
+            outputs: Vec::new(),
+            prints_counters: true,
+            announcements: Announcements::default(),
+            socket_owner: None,
+            socket_group: None,
         }
     }
 }
@@ -129,14 +167,29 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     // Before any thread is made, so that all of them have the signals blocked.
     let signals = block_signals().map_err(|error| Failure::Run("signals", error))?;
     let metrics = Arc::new(Metrics::default());
-    let logging = Logging::start(&settings.log.target, settings.log.level, Arc::clone(&metrics))
-        .map_err(|error| Failure::Run("log", error))?;
+    let logging =
+        Logging::start(&outputs(invocation, &settings), settings.log.level, Arc::clone(&metrics))
+            .map_err(|error| Failure::Run("log", error))?;
+    let Announcements { opening, ended, .. } = &invocation.announcements;
+    opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
     diagnostics.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
     let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
+    if result.is_ok() {
+        ended();
+    }
     logging.finish();
-    println!("{metrics:#}");
+    if invocation.prints_counters {
+        println!("{metrics:#}");
+    }
     result
+}
+
+fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
+    match &*invocation.outputs {
+        [] => vec![Output::Target(settings.log.target.clone())],
+        outputs => outputs.to_vec(),
+    }
 }
 
 fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
@@ -167,6 +220,7 @@ fn rebuilder(
         Root::Path(path) => path.to_string_lossy().into_owned(),
     };
     Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
+        .announcing(invocation.announcements.rules)
 }
 
 /// The signals that we serve.
@@ -181,6 +235,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
+    announcements: Announcements,
 }
 
 /// What the loop waits for.
@@ -231,7 +286,10 @@ impl Daemon {
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
-        let daemon = Self { engine, signals, files, epoll, metrics, stats, is_ready: false };
+        let announcements = invocation.announcements.clone();
+        let is_ready = false;
+        let daemon =
+            Self { engine, signals, files, epoll, metrics, stats, is_ready, announcements };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -282,10 +340,15 @@ impl Daemon {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).map_or(Err(Errno::EINVAL), Signal::try_from) {
                 Ok(Signal::SIGTERM | Signal::SIGINT) => ends = true,
-                _ => self.engine.reload(Reason::Rules),
+                _ => self.reload(Reason::Rules),
             }
         }
         ends
+    }
+
+    fn reload(&self, reason: Reason) {
+        (self.announcements.reloading)();
+        self.engine.reload(reason);
     }
 
     fn say_ready(&mut self) {
@@ -293,13 +356,14 @@ impl Daemon {
             self.is_ready = true;
             let placed = self.metrics.placed.get();
             ::log::info!("ready: looked at every process, moved {placed}");
+            (self.announcements.ready)();
         }
     }
 
     fn serve_clocks(&mut self) {
         let now = sys::monotonic();
         if let Some(reason) = self.files.take_due(now) {
-            self.engine.reload(reason);
+            self.reload(reason);
         }
         if let Some((every, last)) = &mut self.stats {
             if now.since(*last) >= nanoseconds(*every) {

@@ -23,6 +23,7 @@
 //! Top:
 //! - [`engine`]: the whole behaviour, readable in one sitting. Begin there.
 //! - [`daemon`]: start, the one loop, end.
+//! - [`cgrulesengd`]: the command line and the manners of the original, around the same daemon.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -33,6 +34,7 @@ pub mod event;
 pub mod rules;
 
 pub mod cgroup;
+pub mod cgrulesengd;
 pub mod daemon;
 pub mod engine;
 pub mod load;

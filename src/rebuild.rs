@@ -29,6 +29,7 @@ pub struct Rebuilder {
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
+    announce: fn(&Loaded),
 }
 
 impl Rebuilder {
@@ -40,7 +41,14 @@ impl Rebuilder {
         root: String,
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
-        Self { sources, names, hierarchies, root, generation: 0, matcher, diagnostics }
+        let announce = |_: &Loaded| {};
+        Self { sources, names, hierarchies, root, generation: 0, matcher, diagnostics, announce }
+    }
+
+    /// The same, and `announce` is told of all rules that come into force.
+    #[must_use]
+    pub fn announcing(self, announce: fn(&Loaded)) -> Self {
+        Self { announce, ..self }
     }
 
     /// The first policy. Bad rules are left out and said; the others are in force.
@@ -63,6 +71,7 @@ impl Rebuilder {
 
     fn build(&mut self, loaded: Loaded) -> Box<Policy> {
         self.generation += 1;
+        (self.announce)(&loaded);
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
         let matcher = Arc::new(Matcher::compile(loaded.rules));

@@ -40,7 +40,7 @@ fn datagram(level: Level, text: &str) -> Vec<u8> {
 }
 
 /// The syslog level.
-const fn priority(level: Level) -> u8 {
+pub(super) const fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
         Level::Warn => 4,

@@ -3,28 +3,34 @@
 
 mod journal;
 pub mod limit;
+mod sink;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::Duration;
 
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::config::daemon_toml::LogTarget;
 use crate::metrics::Metrics;
-use journal::Journal;
+use sink::Sink;
+pub use sink::{Facility, Output, try_file};
 
 /// Records that can wait. A disk that stands still for longer than it takes to fill costs records.
 const QUEUE: usize = 4096;
+
+/// How long the end waits for a syslog or a disk that stands still.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Records of this target are for files and terminals: syslog and the journal do not get them.
+pub const FILES_ONLY: &str = "files only";
 
 /// A record on its way.
 struct Entry {
     level: Level,
     text: String,
+    is_for_files: bool,
 }
 
 enum Order {
@@ -36,7 +42,8 @@ enum Order {
 #[derive(Debug)]
 pub struct Logging {
     orders: Sender<Order>,
-    thread: JoinHandle<()>,
+    /// Disconnected when everything is written.
+    written: Receiver<()>,
 }
 
 impl Logging {
@@ -46,36 +53,39 @@ impl Logging {
     /// The file cannot be opened, the journal cannot be reached, no thread can be made, or there is a
     /// logger already.
     pub fn start(
-        target: &LogTarget,
+        outputs: &[Output],
         level: LevelFilter,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
-        let mut sink = Sink::open(target)?;
+        let mut sinks = outputs.iter().map(Sink::open).collect::<io::Result<Vec<Sink>>>()?;
         let (orders, queue) = bounded(QUEUE);
-        let thread = thread::Builder::new()
-            .name("log".into())
-            .stack_size(128 * 1024)
-            .spawn(move || write_all(&queue, &mut sink))?;
+        let (end, written) = bounded(0);
+        thread::Builder::new().name("log".into()).stack_size(128 * 1024).spawn(move || {
+            write_all(&queue, &mut sinks);
+            drop(end);
+        })?;
         let front = Front { orders: orders.clone(), metrics };
         ::log::set_boxed_logger(Box::new(front)).map_err(io::Error::other)?;
         ::log::set_max_level(level);
-        Ok(Self { orders, thread })
+        Ok(Self { orders, written })
     }
 
-    /// Writes what waits and ends.
+    /// Writes what waits and ends; without what waits when it takes longer than two seconds.
     pub fn finish(self) {
         ::log::set_max_level(LevelFilter::Off);
-        // Both fail only when the thread is gone, and then there is nobody to tell.
-        if self.orders.send(Order::End).is_ok() {
-            let _ended = self.thread.join();
+        // Both fail only when the thread is gone or stands still, and then there is nobody to tell.
+        if self.orders.send_timeout(Order::End, PATIENCE).is_ok() {
+            let _ended = self.written.recv_timeout(PATIENCE);
         }
     }
 }
 
-fn write_all(queue: &Receiver<Order>, sink: &mut Sink) {
+fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
     while let Ok(Order::Write(entry)) = queue.recv() {
-        // A sink that fails cannot be reported anywhere better.
-        let _written = sink.write(&entry);
+        for sink in &mut *sinks {
+            // A sink that fails cannot be reported anywhere better.
+            let _written = sink.write(&entry);
+        }
     }
 }
 
@@ -90,7 +100,11 @@ impl Log for Front {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let entry = Entry { level: record.level(), text: record.args().to_string() };
+        let entry = Entry {
+            level: record.level(),
+            text: record.args().to_string(),
+            is_for_files: record.target() == FILES_ONLY,
+        };
         match self.orders.try_send(Order::Write(entry)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
@@ -102,53 +116,10 @@ impl Log for Front {
     fn flush(&self) {}
 }
 
-enum Sink {
-    Stderr,
-    Journal(Journal),
-    File(File),
-}
-
-impl Sink {
-    fn open(target: &LogTarget) -> io::Result<Self> {
-        Ok(match target {
-            LogTarget::Stderr => Self::Stderr,
-            LogTarget::Journal => Self::Journal(Journal::open()?),
-            LogTarget::File(path) => Self::File(open_file(path)?),
-        })
-    }
-
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let line = format!("{}: {}\n", word(entry.level), entry.text);
-        match self {
-            Self::Stderr => io::stderr().lock().write_all(line.as_bytes()),
-            Self::File(file) => file.write_all(line.as_bytes()),
-            Self::Journal(journal) => journal.send(entry.level, &entry.text),
-        }
-    }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-const fn word(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warning",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::daemon_toml::LogTarget;
 
     #[test]
     fn a_file_gets_lines_and_a_slow_sink_costs_records_not_time() {
@@ -162,17 +133,22 @@ mod tests {
             front.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());
         }
         assert_eq!(metrics.dropped_log_records.get(), 1);
-        let mut sink = Sink::open(&LogTarget::File(path.clone())).unwrap();
+        let sink = Sink::open(&Output::Target(LogTarget::File(path.clone()))).unwrap();
+        let bare = Sink::open(&Output::Lines(dir.path().join("bare"))).unwrap();
         drop((front, orders));
-        write_all(&queue, &mut sink);
+        write_all(&queue, &mut [sink, bare]);
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text, "warning: record 0\nwarning: record 1\n");
+        let text = std::fs::read_to_string(dir.path().join("bare")).unwrap();
+        assert_eq!(text, "record 0\nrecord 1\n");
     }
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let target = LogTarget::File("/nonexistent/log".into());
-        let error = Sink::open(&target).err().unwrap();
-        assert!(error.to_string().starts_with("/nonexistent/log: "));
+        let path = std::path::PathBuf::from("/nonexistent/log");
+        for output in [Output::Lines(path.clone()), Output::Target(LogTarget::File(path))] {
+            let error = Sink::open(&output).err().unwrap();
+            assert!(error.to_string().starts_with("/nonexistent/log: "));
+        }
     }
 }

@@ -1,0 +1,171 @@
+//! A command line as getopt_long(3) reads it. Pure.
+//!
+//! lexopt, which `cgruled` uses, takes `-f=log` for the file `log`; for the original it is `=log`. And
+//! it does not know abbreviations.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Whether an option has an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    Nothing,
+    /// Attached or the next word.
+    Argument,
+    /// Attached or nothing.
+    Attached,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spec<F> {
+    pub(super) flag: F,
+    /// `None` for an option of ours: it has no letter, and its name cannot be abbreviated, so that all
+    /// abbreviations of the original mean what they meant.
+    pub(super) letter: Option<u8>,
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+}
+
+/// The options of a command line, one after the other. Words that are none are passed over.
+pub(super) struct Words<'s, F> {
+    specs: &'s [Spec<F>],
+    words: VecDeque<OsString>,
+    /// What is left of a word of letters.
+    letters: VecDeque<u8>,
+}
+
+impl<'s, F: Copy> Words<'s, F> {
+    pub(super) fn new(specs: &'s [Spec<F>], words: impl IntoIterator<Item = OsString>) -> Self {
+        Self { specs, words: words.into_iter().collect(), letters: VecDeque::new() }
+    }
+
+    /// The next option and its argument; the message when there is no such option, or not so.
+    pub(super) fn next_option(&mut self) -> Option<Result<(F, Option<OsString>), String>> {
+        if let Some(letter) = self.letters.pop_front() {
+            return Some(self.letter(letter));
+        }
+        while let Some(word) = self.words.pop_front() {
+            match word.as_bytes() {
+                b"--" => return None,
+                [b'-', b'-', name @ ..] => return Some(self.name(name)),
+                [b'-', letters @ ..] if !letters.is_empty() => {
+                    self.letters = letters.iter().copied().collect();
+                    return self.next_option();
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn letter(&mut self, letter: u8) -> Result<(F, Option<OsString>), String> {
+        let Some(spec) = self.specs.iter().find(|spec| spec.letter == Some(letter)) else {
+            return Err(format!("there is no option -{}", letter.escape_ascii()));
+        };
+        if spec.takes == Takes::Nothing {
+            return Ok((spec.flag, None));
+        }
+        let rest = Vec::from(std::mem::take(&mut self.letters));
+        let attached = (!rest.is_empty()).then(|| OsString::from_vec(rest));
+        self.argument(*spec, attached)
+    }
+
+    fn name(&mut self, word: &[u8]) -> Result<(F, Option<OsString>), String> {
+        let equals = word.iter().position(|&byte| byte == b'=');
+        let (name, attached) = match equals {
+            Some(at) => (&word[..at], Some(OsStr::from_bytes(&word[at + 1..]).to_owned())),
+            None => (word, None),
+        };
+        let spec = self.named(name)?;
+        if spec.takes == Takes::Nothing && attached.is_some() {
+            return Err(format!("--{} takes no argument", spec.name));
+        }
+        self.argument(spec, attached)
+    }
+
+    fn named(&self, name: &[u8]) -> Result<Spec<F>, String> {
+        if let Some(spec) = self.specs.iter().find(|spec| spec.name.as_bytes() == name) {
+            return Ok(*spec);
+        }
+        let begins =
+            |spec: &&Spec<F>| spec.letter.is_some() && spec.name.as_bytes().starts_with(name);
+        let found: Vec<&Spec<F>> = self.specs.iter().filter(begins).collect();
+        match *found {
+            [spec] => Ok(*spec),
+            [] => Err(format!("there is no option --{}", name.escape_ascii())),
+            _ => Err(format!("--{} may be several options", name.escape_ascii())),
+        }
+    }
+
+    fn argument(
+        &mut self,
+        spec: Spec<F>,
+        attached: Option<OsString>,
+    ) -> Result<(F, Option<OsString>), String> {
+        if spec.takes != Takes::Argument || attached.is_some() {
+            return Ok((spec.flag, attached));
+        }
+        match self.words.pop_front() {
+            Some(word) => Ok((spec.flag, Some(word))),
+            None => Err(format!("--{} takes an argument", spec.name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECS: [Spec<char>; 6] = [
+        Spec { flag: 'v', letter: Some(b'v'), name: "verbose", takes: Takes::Nothing },
+        Spec { flag: 'f', letter: Some(b'f'), name: "logfile", takes: Takes::Argument },
+        Spec { flag: 's', letter: Some(b's'), name: "syslog", takes: Takes::Attached },
+        Spec { flag: 'u', letter: Some(b'u'), name: "socket-user", takes: Takes::Argument },
+        Spec { flag: 'g', letter: Some(b'g'), name: "socket-group", takes: Takes::Argument },
+        Spec { flag: '!', letter: None, name: "strict", takes: Takes::Nothing },
+    ];
+
+    /// `v f=x s !`, with `?` for what is wrong.
+    fn read(line: &str) -> String {
+        let words = line.split_whitespace().map(OsString::from);
+        let mut words = Words::new(&SPECS, words);
+        let mut read = Vec::new();
+        while let Some(option) = words.next_option() {
+            read.push(match option {
+                Ok((flag, None)) => flag.to_string(),
+                Ok((flag, Some(argument))) => format!("{flag}={}", argument.display()),
+                Err(_) => "?".to_owned(),
+            });
+        }
+        read.join(" ")
+    }
+
+    #[test]
+    fn letters_stand_together_and_the_last_has_the_argument() {
+        assert_eq!(read("-vvf- -v"), "v v f=- v");
+        assert_eq!(read("-f=x -f -v"), "f==x f=-v");
+        assert_eq!(read("-s3 -s 3 -sv"), "s=3 s s=v");
+        assert_eq!(read("-vxv"), "v ? v");
+        assert_eq!(read("-f"), "?");
+    }
+
+    #[test]
+    fn names_may_be_cut_short_while_they_are_clear() {
+        assert_eq!(read("--v --log x --sy=3 --syslog 3"), "v f=x s=3 s");
+        assert_eq!(read("--s --socket- --socket-u=a --=x"), "? ? u=a ?");
+        assert_eq!(read("--verbose=1 --logfile= --logfile"), "? f= ?");
+    }
+
+    #[test]
+    fn an_option_of_ours_steals_no_abbreviation() {
+        assert_eq!(read("--strict --stric --st --s"), "! ? ? ?");
+    }
+
+    #[test]
+    fn other_words_are_passed_over() {
+        assert_eq!(read("a -v - b -v -- -v"), "v v");
+        assert_eq!(read("-f -- -v"), "f=-- v");
+    }
+}

@@ -1,0 +1,229 @@
+//! The daemon under the name, with the command line and with the manners of the original.
+//!
+//! What differs from `cgruled` is decided here: options, what is checked before the start and with
+//! which status it ends, going into the background, and the lines of the log that scripts wait for.
+//! The engine is the same one.
+
+mod getopt;
+mod options;
+mod strict;
+mod table;
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+
+use ::log::{Level, LevelFilter};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
+
+use crate::cgroup::tree;
+use crate::config::diagnostic::{Severity, has_errors};
+use crate::daemon::{self, Announcements, Failure, Invocation};
+use crate::event::Uid;
+use crate::load::{self, Loaded, NameService, Original, Sources};
+use crate::log::{FILES_ONLY, Output};
+use crate::sys;
+use options::{Accounts, Command, HELP, Options, Wrong};
+use strict::{Refusal, Templates};
+use table::Table;
+
+/// Statuses of the process, those of the original where it has one.
+const NOT_ROOT: u8 = 1;
+const NO_BACKGROUND: u8 = 1;
+const USAGE: u8 = 2;
+const NO_SUCH_NAME: u8 = 3;
+const NO_CGROUPS: u8 = 81;
+const FAILED: u8 = 255;
+
+/// Runs under the command line `words`, which begins behind the name of the program, and under the
+/// value of `CGROUP_LOGLEVEL`. Returns the status of the process; the one that was called may have
+/// ended before, when the daemon went into the background.
+pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) -> u8 {
+    // Asked before anything else is read, as by the original.
+    if !getuid().is_root() {
+        eprintln!("cgrulesengd: only root can run this daemon");
+        return NOT_ROOT;
+    }
+    let accounts = Accounts::default();
+    match options::parse(words, level.map(OsString::as_os_str), &accounts) {
+        Ok(Command::Help) => {
+            print!("{HELP}");
+            0
+        }
+        Ok(Command::Start(options)) => start(&options, &accounts),
+        Err(Wrong::Usage(message)) => {
+            eprintln!("cgrulesengd: {message}\n\n{HELP}");
+            USAGE
+        }
+        Err(Wrong::Name(message)) => {
+            eprintln!("cgrulesengd: {message}\n\n{HELP}");
+            NO_SUCH_NAME
+        }
+    }
+}
+
+fn start(options: &Options, accounts: &Accounts) -> u8 {
+    let mut invocation = invocation(options);
+    let refused = check(options, &invocation, accounts);
+    if let Err(Refusal { code, message }) = refused {
+        eprintln!("cgrulesengd: {message}");
+        return code;
+    }
+    if !options.stays {
+        if let Err(error) = sys::daemonise() {
+            eprintln!("cgrulesengd: cannot go into the background: {error}");
+            return NO_BACKGROUND;
+        }
+    }
+    make_sure_of_file(&mut invocation.outputs);
+    if !options.stays {
+        // Standard output stays if the log goes there. Nothing else can be done about an error.
+        let _left = leave_terminal(invocation.outputs.contains(&Output::Stdout));
+    }
+    invocation.announcements = announcements(options, &invocation.outputs);
+    match daemon::run(&invocation) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("cgrulesengd: {failure}");
+            code_of(&failure)
+        }
+    }
+}
+
+fn invocation(options: &Options) -> Invocation {
+    Invocation {
+        level: Some(options.level()),
+        outputs: options.outputs(),
+        prints_counters: false,
+        socket_owner: options.socket_owner,
+        socket_group: options.socket_group,
+        ..Invocation::default()
+    }
+}
+
+const fn code_of(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Run(..) | Failure::Unusable(_) => FAILED,
+        Failure::NoCgroups => NO_CGROUPS,
+        Failure::Settings(_) => failure.code(),
+    }
+}
+
+/// Everything that can be known to be wrong while somebody still waits for the status.
+fn check(options: &Options, invocation: &Invocation, accounts: &Accounts) -> Result<(), Refusal> {
+    let refuse = |failure: &Failure| {
+        Err(Refusal { code: code_of(failure), message: failure.to_string().trim_end().to_owned() })
+    };
+    let (_, diagnostics) = load::settings(&invocation.config, Uid(0));
+    if has_errors(&diagnostics) {
+        return refuse(&Failure::Settings(diagnostics));
+    }
+    if tree::discover().is_ok_and(|found| found.is_empty()) {
+        return refuse(&Failure::NoCgroups);
+    }
+    let loaded = load::load(&Sources::default(), &NameService::default());
+    if options.is_strict {
+        strict::check(&Templates::default(), &loaded.original, accounts)?;
+    }
+    if !invocation.outputs.contains(&Output::Stdout) {
+        complain(&loaded);
+    }
+    Ok(())
+}
+
+/// Says what is left out of the rules to whoever starts the daemon by hand.
+fn complain(loaded: &Loaded) {
+    if let Some(line) = missing(&loaded.original) {
+        eprintln!("cgrulesengd: {line}");
+    }
+    let errors = loaded.diagnostics.iter().filter(|one| one.severity == Severity::Error);
+    errors.for_each(|error| eprintln!("{error}"));
+}
+
+fn missing(original: &Original) -> Option<String> {
+    match original {
+        Original::Misses(file) => Some(format!("{}: there is no such file", file.display())),
+        Original::NotAsked | Original::Starts | Original::Refuses(_) => None,
+    }
+}
+
+/// Lines go to standard output when the file cannot be opened.
+fn make_sure_of_file(outputs: &mut [Output]) {
+    for output in outputs {
+        let Output::Lines(path) = &*output else { continue };
+        let opened = crate::log::try_file(path);
+        if let Err(error) = opened {
+            eprintln!("cgrulesengd: {error}; log lines go to standard output");
+            *output = Output::Stdout;
+        }
+    }
+}
+
+/// Lets go of the terminal. The original leaves the descriptors closed, so that its sockets become
+/// standard input and output; here they are of `/dev/null`.
+fn leave_terminal(keeps_output: bool) -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    if !keeps_output {
+        dup2_stdout(&null)?;
+    }
+    Ok(dup2_stderr(&null)?)
+}
+
+fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
+    let has_file = outputs.iter().any(|output| !matches!(output, Output::Syslog(_)));
+    let is_shown = has_file && options.level() >= LevelFilter::Info;
+    Announcements {
+        opening: opening(options, outputs),
+        ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
+        reloading: || ::log::info!("Reloading rules configuration"),
+        ended: || {
+            ::log::info!("Stopped CGroup Rules Engine Daemon at {}\n", sys::local_time());
+        },
+        rules: if is_shown { show_rules } else { say_missing },
+    }
+}
+
+/// Without rules the daemon does nothing, which the original prevents by not starting.
+fn say_missing(loaded: &Loaded) {
+    let level = if loaded.rules.is_empty() { Level::Error } else { Level::Warn };
+    missing(&loaded.original).iter().for_each(|line| ::log::log!(level, "{line}"));
+}
+
+fn show_rules(loaded: &Loaded) {
+    say_missing(loaded);
+    let sources = Sources::default();
+    let table = Table { rules: &loaded.rules, names: &loaded.names, sources: &sources };
+    ::log::info!(target: FILES_ONLY, "{table}");
+}
+
+fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
+    let mut lines = vec![
+        (Level::Debug, "CGroup Rules Engine Daemon log started".to_owned()),
+        (Level::Debug, format!("Current time: {}\n", sys::local_time())),
+    ];
+    let facility = outputs.iter().find_map(|output| match output {
+        Output::Syslog(facility) => Some(u32::from(facility.number()) << 3),
+        Output::Target(_) | Output::Stdout | Output::Lines(_) => None,
+    });
+    if let Some(file) = &options.log_file {
+        let (file, facility) = (file.display(), facility.unwrap_or(0));
+        let level = severity(options.level());
+        let line = format!("Opened log file: {file}, log facility: {facility},log level: {level}");
+        lines.push((Level::Debug, line));
+    }
+    lines.push((Level::Info, format!("Proceeding with PID {}", std::process::id())));
+    lines
+}
+
+/// The least important severity of syslog that is written.
+const fn severity(level: LevelFilter) -> u8 {
+    match level {
+        LevelFilter::Off => 0,
+        LevelFilter::Error => 3,
+        LevelFilter::Warn => 4,
+        LevelFilter::Info => 6,
+        LevelFilter::Debug | LevelFilter::Trace => 7,
+    }
+}

@@ -1,0 +1,298 @@
+//! What the command line and the environment say. Options count in their order: each does what it does
+//! before the next is read.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::absolute;
+
+use ::log::LevelFilter;
+use nix::unistd::{Group, User};
+
+use super::getopt::{Spec, Takes, Words};
+use crate::event::{Gid, Uid};
+use crate::log::{Facility, Output};
+
+/// The text of `--help`.
+pub(super) const HELP: &str = "\
+cgrulesengd puts every process into the control group that the rules say.
+
+Usage: cgrulesengd [OPTION]...
+
+  -f, --logfile=FILE         write log lines to FILE; - is standard output
+  -s, --syslog[=FACILITY]    write to syslog: 0 to 7 for local0 to local7, D for daemon;
+                             the value follows without a blank: -s3
+  -v, --verbose              say more: warnings, with -vv changes, with -vvv everything
+  -q, --quiet                say less
+  -Q, --nolog                say nothing
+  -n, --nodaemon             stay in the foreground
+  -d, --debug                stay in the foreground and say everything on standard output
+  -u, --socket-user=USER     owner of the socket, by name
+  -g, --socket-group=GROUP   group of the socket, by name
+      --strict               do not start with a rule file that has a bad line, or without one
+  -h, --help                 this text
+
+Rules: /etc/cgrules.conf, /etc/cgrules.d/*, then those of cgruled.
+Signals: TERM and INT end it; HUP, USR1 and USR2 make it read the rules again.
+Exit: 0 started, or ended by a signal; 1 not root; 2 wrong usage; 3 no such user or group;
+65 bad settings of cgruled; 81 no cgroups; 255 failed; with --strict 96, 99, 104 for the file
+that is missing or bad. See cgrulesengd(8).
+";
+
+#[derive(Clone, Copy)]
+enum Flag {
+    Help,
+    Verbose,
+    Quiet,
+    Nolog,
+    Logfile,
+    Syslog,
+    Nodaemon,
+    Debug,
+    SocketUser,
+    SocketGroup,
+    Strict,
+}
+
+const fn spec(letter: u8, name: &'static str, takes: Takes, flag: Flag) -> Spec<Flag> {
+    Spec { flag, letter: Some(letter), name, takes }
+}
+
+const SPECS: [Spec<Flag>; 11] = [
+    spec(b'h', "help", Takes::Nothing, Flag::Help),
+    spec(b'v', "verbose", Takes::Nothing, Flag::Verbose),
+    spec(b'q', "quiet", Takes::Nothing, Flag::Quiet),
+    spec(b'Q', "nolog", Takes::Nothing, Flag::Nolog),
+    spec(b'f', "logfile", Takes::Argument, Flag::Logfile),
+    spec(b's', "syslog", Takes::Attached, Flag::Syslog),
+    spec(b'n', "nodaemon", Takes::Nothing, Flag::Nodaemon),
+    spec(b'd', "debug", Takes::Nothing, Flag::Debug),
+    spec(b'u', "socket-user", Takes::Argument, Flag::SocketUser),
+    spec(b'g', "socket-group", Takes::Argument, Flag::SocketGroup),
+    Spec { flag: Flag::Strict, letter: None, name: "strict", takes: Takes::Nothing },
+];
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Help,
+    Start(Options),
+}
+
+/// Why nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// Of the command line: exit 2.
+    Usage(String),
+    /// A user or group that nobody knows: exit 3.
+    Name(String),
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// As counted: below 0 and above 4 are as 0 and 4.
+    pub(super) verbosity: i32,
+    /// `-` for standard output.
+    pub(super) log_file: Option<OsString>,
+    pub(super) facility: Option<Facility>,
+    pub(super) stays: bool,
+    pub(super) is_strict: bool,
+    pub(super) socket_owner: Option<Uid>,
+    pub(super) socket_group: Option<Gid>,
+}
+
+const EVERYTHING: i32 = 4;
+
+/// The ids of names.
+pub(super) struct Accounts {
+    pub(super) uid: fn(&str) -> io::Result<Option<Uid>>,
+    pub(super) gid: fn(&str) -> io::Result<Option<Gid>>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            uid: |name| Ok(User::from_name(name)?.map(|user| Uid(user.uid.as_raw()))),
+            gid: |name| Ok(Group::from_name(name)?.map(|group| Gid(group.gid.as_raw()))),
+        }
+    }
+}
+
+impl Options {
+    /// `level` is the value of `CGROUP_LOGLEVEL`; of all values only that for debugging means
+    /// something here.
+    fn new(level: Option<&OsStr>) -> Self {
+        let level = level.unwrap_or_default().as_bytes();
+        let is_debug = level.eq_ignore_ascii_case(b"DEBUG") || level == b"4";
+        Self {
+            verbosity: if is_debug { EVERYTHING } else { 1 },
+            log_file: is_debug.then(|| "-".into()),
+            facility: None,
+            stays: false,
+            is_strict: false,
+            socket_owner: None,
+            socket_group: None,
+        }
+    }
+
+    /// The least important lines that are written.
+    pub(super) const fn level(&self) -> LevelFilter {
+        match self.verbosity {
+            ..=0 => LevelFilter::Off,
+            1 => LevelFilter::Error,
+            2 => LevelFilter::Warn,
+            3 => LevelFilter::Info,
+            EVERYTHING.. => LevelFilter::Debug,
+        }
+    }
+
+    /// Where lines go: to syslog unless there is a file.
+    pub(super) fn outputs(&self) -> Vec<Output> {
+        let file = self.log_file.as_ref().map(|path| match path.as_bytes() {
+            b"-" => Output::Stdout,
+            // The directory changes on the way into the background.
+            _ => Output::Lines(absolute(path).unwrap_or_else(|_| path.into())),
+        });
+        let default = if file.is_none() { Some(Facility::DAEMON) } else { None };
+        let syslog = self.facility.or(default).map(Output::Syslog);
+        file.into_iter().chain(syslog).collect()
+    }
+}
+
+/// Reads the command line without the name of the program.
+pub(super) fn parse(
+    words: impl IntoIterator<Item = OsString>,
+    level: Option<&OsStr>,
+    accounts: &Accounts,
+) -> Result<Command, Wrong> {
+    let mut options = Options::new(level);
+    let mut words = Words::new(&SPECS, words);
+    while let Some(option) = words.next_option() {
+        let (flag, argument) = option.map_err(Wrong::Usage)?;
+        match flag {
+            Flag::Help => return Ok(Command::Help),
+            Flag::Verbose => options.verbosity = options.verbosity.saturating_add(1),
+            Flag::Quiet => options.verbosity = options.verbosity.saturating_sub(1),
+            Flag::Nolog => options.verbosity = 0,
+            Flag::Logfile => options.log_file = argument,
+            Flag::Syslog => options.facility = Some(facility(argument)?),
+            Flag::Nodaemon => options.stays = true,
+            Flag::Debug => {
+                options.stays = true;
+                options.verbosity = EVERYTHING;
+                options.log_file = Some("-".into());
+            }
+            Flag::SocketUser => options.socket_owner = Some(id("user", argument, accounts.uid)?),
+            Flag::SocketGroup => options.socket_group = Some(id("group", argument, accounts.gid)?),
+            Flag::Strict => options.is_strict = true,
+        }
+    }
+    Ok(Command::Start(options))
+}
+
+fn facility(argument: Option<OsString>) -> Result<Facility, Wrong> {
+    let Some(argument) = argument else { return Ok(Facility::DAEMON) };
+    let found = match argument.as_bytes() {
+        b"D" => Some(Facility::DAEMON),
+        [digit @ b'0'..=b'7'] => Facility::local(digit - b'0'),
+        _ => None,
+    };
+    let unknown = || format!("there is no syslog facility {}", argument.display());
+    found.ok_or_else(|| Wrong::Usage(unknown()))
+}
+
+fn id<T>(
+    kind: &str,
+    argument: Option<OsString>,
+    find: fn(&str) -> io::Result<Option<T>>,
+) -> Result<T, Wrong> {
+    let name = argument.unwrap_or_default();
+    match name.to_str().map(find).transpose() {
+        Ok(found) => found
+            .flatten()
+            .ok_or_else(|| Wrong::Name(format!("there is no {kind} {}", name.display()))),
+        Err(error) => {
+            Err(Wrong::Name(format!("cannot look up the {kind} {}: {error}", name.display())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_with(line: &str, level: &str) -> Result<Command, Wrong> {
+        let accounts = Accounts {
+            uid: |name| Ok((name == "web").then_some(Uid(33))),
+            gid: |name| Ok((name == "web").then_some(Gid(34))),
+        };
+        parse(line.split_whitespace().map(OsString::from), Some(OsStr::new(level)), &accounts)
+    }
+
+    fn options(line: &str) -> Options {
+        match parse_with(line, "") {
+            Ok(Command::Start(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn level(line: &str) -> LevelFilter {
+        options(line).level()
+    }
+
+    #[test]
+    fn verbosity_is_counted_and_then_kept_within_bounds() {
+        assert_eq!(level(""), LevelFilter::Error);
+        assert_eq!(level("-v"), LevelFilter::Warn);
+        assert_eq!(level("-vv"), LevelFilter::Info);
+        assert_eq!(level("-vvvvvv"), LevelFilter::Debug);
+        assert_eq!(level("-vvvvvvqqqq"), LevelFilter::Info);
+        assert_eq!(level("-q"), LevelFilter::Off);
+        assert_eq!(level("-qqv"), LevelFilter::Off);
+        assert_eq!(level("-vvQ"), LevelFilter::Off);
+        assert_eq!(level("-Qv"), LevelFilter::Error);
+        assert_eq!(level("-dq"), LevelFilter::Info);
+    }
+
+    #[test]
+    fn lines_go_to_syslog_unless_there_is_a_file() {
+        let syslog = |number| Output::Syslog(Facility::local(number).unwrap());
+        let daemon = || Output::Syslog(Facility::DAEMON);
+        assert_eq!(options("").outputs(), [daemon()]);
+        assert_eq!(options("-s3").outputs(), [syslog(3)]);
+        assert_eq!(options("-s 3 --syslog=D").outputs(), [daemon()]);
+        assert_eq!(options("-f /a -f /b").outputs(), [Output::Lines("/b".into())]);
+        assert_eq!(options("-f - -s").outputs(), [Output::Stdout, daemon()]);
+        assert_eq!(options("-d").outputs(), [Output::Stdout]);
+        assert_eq!(options("-d -f /x").outputs(), [Output::Lines("/x".into())]);
+        assert_eq!(options("-f x").outputs(), [Output::Lines(absolute("x").unwrap())]);
+    }
+
+    #[test]
+    fn debug_stays_and_the_environment_does_not() {
+        assert!(options("-d").stays && options("-n").stays && !options("").stays);
+        for level in ["DEBUG", "debug", "4"] {
+            let Ok(Command::Start(options)) = parse_with("", level) else { panic!() };
+            let outputs = options.outputs();
+            assert_eq!((options.level(), options.stays), (LevelFilter::Debug, false));
+            assert_eq!(outputs, [Output::Stdout]);
+        }
+        for level in ["", "3", "INFO", "ERROR", "5", "x"] {
+            assert_eq!(parse_with("", level), parse_with("", ""));
+        }
+    }
+
+    #[test]
+    fn the_first_wrong_option_wins() {
+        let usage = |line| matches!(parse_with(line, ""), Err(Wrong::Usage(_)));
+        let name = |line| matches!(parse_with(line, ""), Err(Wrong::Name(_)));
+        assert!(usage("-s9 -h") && usage("-s33") && usage("--syslog=d") && usage("--syslog="));
+        assert_eq!(parse_with("-h -s9", ""), Ok(Command::Help));
+        assert!(name("-u nobody-here -x") && usage("-x -u nobody-here"));
+        assert!(name("--socket-user=33") && name("-g ghost"));
+        let found = options("-u web --socket-g=web --strict");
+        assert_eq!((found.socket_owner, found.socket_group), (Some(Uid(33)), Some(Gid(34))));
+        assert!(found.is_strict);
+    }
+}

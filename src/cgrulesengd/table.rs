@@ -1,0 +1,176 @@
+//! The rules in the form in which the original prints them at start and after a reload.
+
+use std::fmt::{self, Display, Write};
+
+use crate::event::{Gid, Uid};
+use crate::load::Sources;
+use crate::rules::names::Names;
+use crate::rules::{Action, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
+
+/// The rules of legacy files; of the others only the number, since the form has no room for them.
+pub(super) struct Table<'r> {
+    pub(super) rules: &'r [Rule],
+    pub(super) names: &'r Names,
+    pub(super) sources: &'r Sources,
+}
+
+impl Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (legacy, others): (Vec<&Rule>, Vec<&Rule>) =
+            self.rules.iter().partition(|rule| self.is_legacy(rule));
+        let mut text = String::new();
+        if legacy.is_empty() {
+            text.push_str("The rules table is empty.\n");
+        }
+        legacy.iter().try_for_each(|rule| self.rule(&mut text, rule))?;
+        if !others.is_empty() {
+            writeln!(text, "And {} rules of TOML files.", others.len())?;
+        }
+        f.write_str(text.trim_end_matches('\n'))
+    }
+}
+
+impl Table<'_> {
+    fn is_legacy(&self, rule: &Rule) -> bool {
+        let file = &*rule.origin.file;
+        file == self.sources.cgrules_conf || file.parent() == Some(&self.sources.cgrules_d)
+    }
+
+    fn rule(&self, text: &mut String, rule: &Rule) -> fmt::Result {
+        let who = self.who(&rule.when);
+        let head = match program(&rule.when) {
+            Some(program) => format!("{who}:{program}"),
+            None => who,
+        };
+        match &rule.action {
+            Action::Ignore(when) => {
+                let place = when.below.as_deref().unwrap_or("*");
+                entry(text, &rule.when, &head, place, &["*".to_owned()], true)
+            }
+            Action::Place(targets) if targets.is_empty() => {
+                entry(text, &rule.when, &head, "", &[], false)
+            }
+            Action::Place(targets) => {
+                // The lines that continue a rule are rules of their own to the original.
+                let heads = std::iter::once(head.as_str()).chain(std::iter::repeat("%"));
+                for (head, Target { destination, controllers, .. }) in heads.zip(targets) {
+                    entry(text, &rule.when, head, destination.as_str(), controllers, false)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn who(&self, when: &Criteria) -> String {
+        if let Some(uid) = uid_of(when) {
+            let named = self.names.uids.iter().filter(|&(_, &known)| known == uid);
+            return named.map(|(name, _)| name.clone()).min().unwrap_or_else(|| uid.to_string());
+        }
+        if let Some(gid) = gid_of(when) {
+            let named = self.names.gids.iter().filter(|&(_, &known)| known == gid);
+            let name = named.map(|(name, _)| name.clone()).min();
+            return format!("@{}", name.unwrap_or_else(|| gid.to_string()));
+        }
+        "*".to_owned()
+    }
+}
+
+fn entry(
+    text: &mut String,
+    when: &Criteria,
+    head: &str,
+    destination: &str,
+    controllers: &[String],
+    is_ignore: bool,
+) -> fmt::Result {
+    let (uid, gid) = ids(when);
+    let is_ignore = if is_ignore { "True" } else { "False" };
+    writeln!(text, "Rule: {head}\n  UID: {uid}\n  GID: {gid}\n  DEST: {destination}")?;
+    writeln!(text, "  CONTROLLERS:")?;
+    controllers.iter().try_for_each(|name| writeln!(text, "    {name}"))?;
+    writeln!(text, "  OPTIONS:\n    IS_IGNORE: {is_ignore}\n")
+}
+
+/// A rule of a legacy file names one user, or one group, or everybody.
+fn ids(when: &Criteria) -> (String, String) {
+    let absent = || "N/A".to_owned();
+    match (uid_of(when), gid_of(when)) {
+        (Some(uid), _) => (uid.to_string(), absent()),
+        (None, Some(gid)) => (absent(), gid.to_string()),
+        (None, None) => ("any".to_owned(), "any".to_owned()),
+    }
+}
+
+fn uid_of(when: &Criteria) -> Option<Uid> {
+    match when.users.first() {
+        Some(&UserTest::Ids(uid, _)) => Some(uid),
+        Some(UserTest::Name(_) | UserTest::Glob(_)) | None => None,
+    }
+}
+
+fn gid_of(when: &Criteria) -> Option<Gid> {
+    match when.groups.first() {
+        Some(&GroupTest::Ids(gid, _)) => Some(gid),
+        Some(GroupTest::Name(_) | GroupTest::Glob(_)) | None => None,
+    }
+}
+
+fn program(when: &Criteria) -> Option<String> {
+    when.exes.first().map(|test| match test {
+        ExeTest::Path(name) | ExeTest::Base(name) => String::from_utf8_lossy(name).into_owned(),
+        // A beginning of a path and anything, which is written with one star.
+        ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
+            let text = String::from_utf8_lossy(glob.as_bytes());
+            format!("{}*", text.trim_end_matches('*').replace('\\', ""))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::load::{NameService, load};
+
+    fn shown(text: &str) -> String {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path("passwd"), "alice:x:1001:1001::/:\n").unwrap();
+        fs::write(path("group"), "web:x:33:\n").unwrap();
+        fs::write(path("cgrules.conf"), text).unwrap();
+        let service = NameService { passwd: path("passwd"), group: path("group"), nss: false };
+        let sources = Sources {
+            directories: Vec::new(),
+            legacy: true,
+            cgrules_conf: path("cgrules.conf"),
+            cgrules_d: path("cgrules.d"),
+            owner: Uid(nix::unistd::geteuid().as_raw()),
+        };
+        let loaded = load(&sources, &service);
+        Table { rules: &loaded.rules, names: &loaded.names, sources: &sources }.to_string()
+    }
+
+    #[test]
+    fn a_table_has_every_line_of_the_file() {
+        let text = shown("alice:/opt/x/* cpu,memory t1\n% pids t2\n@web * t/%u\n* cpu / ignore\n");
+        let entry = |head, ids, rest| format!("Rule: {head}\n  UID: {ids}\n  DEST: {rest}");
+        let end = |is| format!("\n  OPTIONS:\n    IS_IGNORE: {is}\n\n");
+        let expected = [
+            entry("alice:/opt/x/*", "1001\n  GID: N/A", "t1\n  CONTROLLERS:\n    cpu\n    memory"),
+            end("False"),
+            entry("%", "1001\n  GID: N/A", "t2\n  CONTROLLERS:\n    pids"),
+            end("False"),
+            entry("@web", "N/A\n  GID: 33", "t/%u\n  CONTROLLERS:\n    *"),
+            end("False"),
+            entry("*", "any\n  GID: any", "/\n  CONTROLLERS:\n    *"),
+            end("True"),
+        ];
+        assert_eq!(text, expected.concat().trim_end());
+    }
+
+    #[test]
+    fn no_rules_are_said() {
+        assert_eq!(shown("# none\n"), "The rules table is empty.");
+    }
+}

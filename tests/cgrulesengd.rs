@@ -1,0 +1,448 @@
+//! The daemon under the name of the original: command line, statuses, log and manners. What can be asked of
+//! the original is asked of it too, where `/usr/sbin/cgrulesengd` is the real one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test fails by panic and does its own input and output"
+)]
+
+#[allow(dead_code, unused_imports, reason = "made for the live tests")]
+#[path = "live/harness/mod.rs"]
+mod harness;
+#[path = "cgrulesengd/private.rs"]
+mod private;
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::user::ALICE;
+use harness::{BASE, Live, PATIENCE, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use private::Private;
+
+const OURS: &str = env!("CARGO_BIN_EXE_cgrulesengd");
+const ORIGINAL: &str = "/usr/sbin/cgrulesengd";
+
+/// All files that the original asks for.
+const FILES: [(&str, &str); 3] = [("cgrules.conf", ""), ("cgconfig.conf", ""), ("cgconfig.d/", "")];
+
+/// The programs to ask, with what makes ours as strict as the original.
+fn programs() -> Vec<(&'static str, &'static [&'static str])> {
+    let mut programs: Vec<(&str, &[&str])> = vec![(OURS, &["--strict"])];
+    if is_original() {
+        programs.push((ORIGINAL, &[]));
+    }
+    programs
+}
+
+/// Whether the original is installed: a package of ours has the same name.
+fn is_original() -> bool {
+    let text = fs::read(ORIGINAL).unwrap_or_default();
+    text.windows(12).any(|part| part == b"libcgroup.so")
+}
+
+fn run(program: &str, words: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(words).env_remove("CGROUP_LOGLEVEL").stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+/// A command line and its status. Where it would start it ends with 1, because there is no
+/// `/etc/cgconfig.d`.
+const LINES: [(&str, i32); 42] = [
+    ("-h", 0),
+    ("--help", 0),
+    ("--he", 0),
+    ("-vqh", 0),
+    ("word -h", 0),
+    ("-", 1),
+    ("word", 1),
+    ("-- -h", 1),
+    ("-x", 2),
+    ("-vx", 2),
+    ("-hx", 0),
+    ("--config /etc/cgrules.conf", 2),
+    ("--strictly", 2),
+    ("--stric", 2),
+    ("--s", 2),
+    ("--no", 2),
+    ("--nol", 1),
+    ("--verbose=1", 2),
+    ("--=", 2),
+    ("-s9 -h", 2),
+    ("-h -s9", 0),
+    ("-s", 1),
+    ("-s0", 1),
+    ("-s7", 1),
+    ("-s8", 2),
+    ("-sD", 1),
+    ("-sd", 2),
+    ("-s 9", 1),
+    ("--syslog", 1),
+    ("--syslog=3", 1),
+    ("--syslog=x", 2),
+    ("-f", 2),
+    ("--logfile", 2),
+    ("-f -h", 1),
+    ("-f- -h", 0),
+    ("--log -h", 1),
+    ("--socket-user=61701", 3),
+    ("-u nobody-here -x", 3),
+    ("-x -u nobody-here", 2),
+    ("-g nobody-here -h", 3),
+    ("-u cgt-alice -g cgt-team", 1),
+    ("-vvvvvvqqqqqqqqQQdnQ", 1),
+];
+
+#[test]
+fn the_command_line_means_what_it_means_to_the_original() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&[]);
+    let mut wrong = Vec::new();
+    for (program, first) in programs() {
+        for (line, expected) in LINES {
+            let words: Vec<&str> = first.iter().copied().chain(line.split(' ')).collect();
+            let output = run(program, &words);
+            let is_help = code(&output) == Some(0);
+            if code(&output) != Some(expected) || output.stdout.is_empty() == is_help {
+                wrong.push(format!("{program} {line}: {output:?}, not {expected}"));
+            }
+            if output.stderr.is_empty() != is_help {
+                wrong.push(format!("{program} {line}: {output:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_root_may_and_that_is_asked_first() {
+    let Some(live) = Live::require() else { return };
+    let _private = Private::enter(&live);
+    let ours = format!("{BASE}/cgrulesengd");
+    fs::copy(OURS, &ours).unwrap();
+    for program in
+        programs().iter().map(|&(program, _)| if program == OURS { &ours } else { program })
+    {
+        for word in ["-h", "-x", "-n"] {
+            let mut command = Command::new(program);
+            let output = command.arg(word).uid(ALICE).gid(ALICE).output().unwrap();
+            assert_eq!(code(&output), Some(1), "{program} {word}: {output:?}");
+            assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output:?}");
+        }
+    }
+}
+
+const GOOD: &str = "* cpu t1\n";
+const BAD: &str = "* cpu\n";
+
+#[test]
+fn a_strict_start_fails_as_the_original_does() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let rules = |text: &'static str| ("cgrules.conf", text);
+    let conf = |text: &'static str| ("cgconfig.conf", text);
+    let (rules_d, config_d) = (("cgrules.d/", ""), ("cgconfig.d/", ""));
+    let cases: [(&[(&str, &str)], i32); 10] = [
+        (&[], 1),
+        (&[rules(BAD), conf("group")], 1),
+        (&[config_d], 99),
+        (&[config_d, conf("group")], 99),
+        (&[config_d, rules(BAD), conf("")], 99),
+        (&[config_d, rules(GOOD), conf(""), rules_d, ("cgrules.d/README", BAD)], 99),
+        (&[config_d, rules(GOOD)], 96),
+        (&[config_d, rules(GOOD), conf("group")], 104),
+        (&[config_d, rules(GOOD), conf("group a {")], 104),
+        (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a.conf", "template {")], 104),
+    ];
+    let mut wrong = Vec::new();
+    for (files, expected) in cases {
+        private.files(files);
+        for (program, first) in programs() {
+            let output = run(program, first);
+            if code(&output) != Some(expected) {
+                wrong.push(format!("{program} with {files:?}: {output:?}, not {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A daemon that went into the background. Ended on drop.
+struct Background {
+    pid: i32,
+    log: String,
+}
+
+impl Background {
+    /// Starts ours with a log file and waits for its line.
+    fn start(words: &[&str]) -> Self {
+        let log = format!("{BASE}/log");
+        let began = Instant::now();
+        let mut command = Command::new(OURS);
+        command.args(["-f", &log]).args(words).current_dir(BASE);
+        let output = command.output().unwrap();
+        assert_eq!(code(&output), Some(0), "{output:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the caller waited {:?}",
+            began.elapsed()
+        );
+        let mut background = Self { pid: 0, log };
+        background.expect("Proceeding with PID ");
+        let text = background.text();
+        let after = text.split("Proceeding with PID ").nth(1).unwrap();
+        background.pid = after.lines().next().unwrap().parse().unwrap();
+        background.expect("Started the CGroup Rules Engine Daemon.");
+        background
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn expect(&self, line: &str) {
+        let said = eventually(PATIENCE, || self.text().contains(line));
+        assert!(said, "never said {line:?}: {}", self.text());
+    }
+
+    fn expect_times(&self, line: &str, times: usize) {
+        let said = eventually(PATIENCE, || self.text().matches(line).count() >= times);
+        assert!(said, "did not say {line:?} {times} times: {}", self.text());
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid), signal).unwrap();
+    }
+
+    fn of_proc(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.pid)).unwrap_or_default()
+    }
+
+    /// Whether it runs; one that nobody waits for does not.
+    fn is_alive(&self) -> bool {
+        let stat = self.of_proc("stat");
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.pid > 0 && self.is_alive() {
+            self.signal(Signal::SIGTERM);
+            if !eventually(Duration::from_secs(5), || !self.is_alive()) {
+                self.signal(Signal::SIGKILL);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}---", self.log, self.text());
+        }
+    }
+}
+
+/// A rule for alice in the ground of the test.
+fn alice(live: &Live) -> String {
+    format!("cgt-alice pids {}\n", live.ground.at("%u").trim_start_matches('/'))
+}
+
+fn with_rules<'t>(rules: &'t str) -> [(&'t str, &'t str); 3] {
+    let [_, conf, directory] = FILES;
+    [("cgrules.conf", rules), conf, directory]
+}
+
+#[test]
+fn it_goes_into_the_background_and_places_by_legacy_rules() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let rules = alice(&live);
+    private.files(&with_rules(&rules));
+    let daemon = Background::start(&["-vv"]);
+    let process = format!("/proc/{}", daemon.pid);
+    let stat = daemon.of_proc("stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    assert_eq!(fields[3], daemon.pid.to_string(), "session in {stat}");
+    assert_ne!(fields[1], std::process::id().to_string(), "parent in {stat}");
+    assert_eq!(fs::read_link(format!("{process}/cwd")).unwrap(), Path::new("/"));
+    for number in 0..3 {
+        let target = fs::read_link(format!("{process}/fd/{number}")).unwrap();
+        assert_eq!(target, Path::new("/dev/null"), "descriptor {number}");
+    }
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+}
+
+#[test]
+fn signals_make_it_read_the_rules_and_do_not_end_it() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules("# none yet\n"));
+    let daemon = Background::start(&["-vv"]);
+    for (times, signal) in
+        [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2].into_iter().enumerate()
+    {
+        daemon.signal(signal);
+        daemon.expect_times("Reloading rules configuration", times + 1);
+    }
+    daemon.signal(Signal::SIGPIPE);
+    private.files(&with_rules(&alice(&live)));
+    daemon.signal(Signal::SIGUSR2);
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+    daemon.expect("Rule: cgt-alice");
+    daemon.signal(Signal::SIGTERM);
+    daemon.expect("Stopped CGroup Rules Engine Daemon at ");
+    assert!(eventually(PATIENCE, || !daemon.is_alive()));
+}
+
+#[test]
+fn a_bad_line_is_said_and_left_out() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let rules = format!("{BAD}{}", alice(&live));
+    private.files(&[("cgrules.conf", &rules)]);
+    let mut command = Command::new(OURS);
+    let log = format!("{BASE}/log");
+    let child = command.args(["-n", "-f", &log]).stderr(Stdio::piped()).spawn().unwrap();
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let log = fs::read_to_string(log).unwrap();
+    for text in [said, log] {
+        assert!(text.contains("/etc/cgrules.conf:1:"), "{text}");
+    }
+}
+
+/// Runs a program in the foreground until its log has `line`, ends it and returns the log.
+fn foreground(program: &str, words: &[&str], line: &str) -> String {
+    let log = format!("{BASE}/log");
+    let _absent = fs::remove_file(&log);
+    let mut command = Command::new(program);
+    command.args(words).args(["-n", "-f", &log]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    let said = eventually(PATIENCE, || text().contains(line));
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let status = child.wait().unwrap();
+    assert!(said && status.code() == Some(0), "{program}: {status}: {}", text());
+    text()
+}
+
+const EVERY_KIND: &str = "\
+cgt-alice:/opt/x/* cpu,memory cgt/t1
+% pids cgt/t2
+@cgt-team:sh pids cgt/t/%u
+cgt-bob:/bin/x * cgt/t3
+nobody-here cpu cgt/t4
+@cgt-bob pids cgt/t5
+";
+
+/// The lines of a log that stand in the table of rules.
+fn table(log: &str) -> Vec<&str> {
+    let starts = ["Rule:", "  UID:", "  GID:", "  DEST:", "  CONTROLLERS:", "    ", "  OPTIONS:"];
+    let mut lines = log.lines().skip_while(|line| !line.starts_with("Rule:"));
+    lines.by_ref().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect()
+}
+
+#[test]
+fn the_table_and_the_lines_are_those_of_the_original() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(EVERY_KIND));
+    let wait = "Started the CGroup Rules Engine Daemon.";
+    let ours = foreground(OURS, &["-vvv"], wait);
+    assert_eq!(table(&ours).iter().filter(|line| line.starts_with("Rule:")).count(), 5, "{ours}");
+    for line in [
+        "CGroup Rules Engine Daemon log started",
+        "Current time: ",
+        "Proceeding with PID ",
+        "Stopped CGroup Rules Engine Daemon at ",
+    ] {
+        assert!(ours.lines().any(|one| one.starts_with(line)), "{line}: {ours}");
+    }
+    if is_original() {
+        let original = foreground(ORIGINAL, &["-vvv"], wait);
+        assert_eq!(table(&ours), table(&original), "{ours}\n{original}");
+        let opening = |log: &str| -> Vec<String> {
+            let log = log.replace(char::is_numeric, "");
+            log.lines()
+                .take_while(|line| !line.starts_with("Proceeding"))
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(opening(&ours), opening(&original));
+    }
+}
+
+#[test]
+fn syslog_gets_lines_with_name_and_facility() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let syslog = UnixDatagram::bind("/dev/log").unwrap();
+    syslog.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = Command::new(OURS);
+    let mut child = command.args(["-n", "-vv", "-s3"]).spawn().unwrap();
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains("Started the CGroup")) {
+        let mut bytes = [0; 4096];
+        let length = syslog.recv(&mut bytes).unwrap();
+        lines.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+    }
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let first = lines.iter().find(|line| line.contains("Proceeding with PID")).unwrap();
+    // local3 is 19, informational is 6.
+    assert!(first.starts_with("<158>"), "{first}");
+    assert!(first.contains(&format!(" CGRE[{}]: Proceeding", child.id())), "{first}");
+    assert!(!lines.iter().any(|line| line.contains("Rule: ")), "{lines:?}");
+}
+
+#[test]
+fn a_syslog_that_stands_still_stops_nothing() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    // Nobody reads: the queue of the socket is soon full, and the next line waits.
+    let _syslog = UnixDatagram::bind("/dev/log").unwrap();
+    let mut command = Command::new(OURS);
+    let mut child = command.args(["-n", "-vvv"]).spawn().unwrap();
+    for _ in 0..40 {
+        let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", actor.subject, "cgt-alice");
+    }
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(eventually(PATIENCE, || child.try_wait().unwrap().is_some()));
+}
+
+#[test]
+fn every_option_stands_in_the_manual_page() {
+    let page = include_str!("../packaging/man/cgrulesengd.8").replace('\\', "");
+    for name in ["help", "verbose", "quiet", "nolog", "logfile", "syslog", "nodaemon", "debug"]
+        .into_iter()
+        .chain(["socket-user", "socket-group", "strict"])
+    {
+        assert!(page.contains(&format!("--{name}")), "--{name}");
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man/cgrulesengd.8");
+    let Ok(output) = Command::new("man").args(["--warnings", "-l"]).arg(page).output() else {
+        return;
+    };
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(!warnings.contains("warning"), "{warnings}");
+}
