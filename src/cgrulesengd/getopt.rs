@@ -135,7 +135,7 @@ mod tests {
         while let Some(option) = words.next_option() {
             read.push(match option {
                 Ok((flag, None)) => flag.to_string(),
-                Ok((flag, Some(argument))) => format!("{flag}={}", argument.display()),
+                Ok((flag, Some(argument))) => format!("{flag}={}", argument.to_string_lossy()),
                 Err(_) => "?".to_owned(),
             });
         }

@@ -208,7 +208,7 @@ fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
         Output::Target(_) | Output::Stdout | Output::Lines(_) => None,
     });
     if let Some(file) = &options.log_file {
-        let (file, facility) = (file.display(), facility.unwrap_or(0));
+        let (file, facility) = (Path::new(file).display(), facility.unwrap_or(0));
         let level = severity(options.level());
         let line = format!("Opened log file: {file}, log facility: {facility},log level: {level}");
         lines.push((Level::Debug, line));

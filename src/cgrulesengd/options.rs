@@ -198,7 +198,7 @@ fn facility(argument: Option<OsString>) -> Result<Facility, Wrong> {
         [digit @ b'0'..=b'7'] => Facility::local(digit - b'0'),
         _ => None,
     };
-    let unknown = || format!("there is no syslog facility {}", argument.display());
+    let unknown = || format!("there is no syslog facility {}", argument.to_string_lossy());
     found.ok_or_else(|| Wrong::Usage(unknown()))
 }
 
@@ -211,10 +211,11 @@ fn id<T>(
     match name.to_str().map(find).transpose() {
         Ok(found) => found
             .flatten()
-            .ok_or_else(|| Wrong::Name(format!("there is no {kind} {}", name.display()))),
-        Err(error) => {
-            Err(Wrong::Name(format!("cannot look up the {kind} {}: {error}", name.display())))
-        }
+            .ok_or_else(|| Wrong::Name(format!("there is no {kind} {}", name.to_string_lossy()))),
+        Err(error) => Err(Wrong::Name(format!(
+            "cannot look up the {kind} {}: {error}",
+            name.to_string_lossy()
+        ))),
     }
 }
 
