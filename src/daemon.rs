@@ -20,7 +20,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
-use crate::config::daemon_toml::{Root, Settings};
+use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::engine::{Engine, Options};
 use crate::event::{Gid, Nanos, Uid};
@@ -167,16 +167,19 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     // Before any thread is made, so that all of them have the signals blocked.
     let signals = block_signals().map_err(|error| Failure::Run("signals", error))?;
     let metrics = Arc::new(Metrics::default());
-    let logging =
-        Logging::start(&outputs(invocation, &settings), settings.log.level, Arc::clone(&metrics))
-            .map_err(|error| Failure::Run("log", error))?;
+    let outputs = outputs(invocation, &settings);
+    let logging = Logging::start(&outputs, settings.log.level, Arc::clone(&metrics))
+        .map_err(|error| Failure::Run("log", error))?;
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
     diagnostics.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
     let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
-    if result.is_ok() {
-        ended();
+    match &result {
+        Ok(()) => ended(),
+        // The caller says it on standard error.
+        Err(_) if outputs.contains(&Output::Target(LogTarget::Stderr)) => {}
+        Err(failure) => ::log::error!("{failure}"),
     }
     logging.finish();
     if invocation.prints_counters {

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::user::ALICE;
+use harness::user::{ALICE, BOB};
 use harness::{BASE, Live, PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -201,6 +201,11 @@ impl Background {
             "the caller waited {:?}",
             began.elapsed()
         );
+        Self::with_log(log)
+    }
+
+    /// The one that writes to this file and was just started.
+    fn with_log(log: String) -> Self {
         let mut background = Self { pid: 0, log };
         background.expect("Proceeding with PID ");
         let text = background.text();
@@ -258,7 +263,7 @@ fn alice(live: &Live) -> String {
     format!("cgt-alice pids {}\n", live.ground.at("%u").trim_start_matches('/'))
 }
 
-fn with_rules<'t>(rules: &'t str) -> [(&'t str, &'t str); 3] {
+fn with_rules(rules: &str) -> [(&str, &str); 3] {
     let [_, conf, directory] = FILES;
     [("cgrules.conf", rules), conf, directory]
 }
@@ -387,6 +392,75 @@ fn the_table_and_the_lines_are_those_of_the_original() {
         };
         assert_eq!(opening(&ours), opening(&original));
     }
+}
+
+#[test]
+fn debugging_goes_to_standard_output() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let output = fs::File::create(format!("{BASE}/log")).unwrap();
+    let mut command = Command::new(OURS);
+    let mut child = command.arg("-d").stdout(output).spawn().unwrap();
+    let text = || fs::read_to_string(format!("{BASE}/log")).unwrap();
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+    let moved = format!("moved process {}", actor.subject);
+    let said = eventually(PATIENCE, || text().contains(&moved));
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(said, "{}", text());
+    assert!(text().starts_with("CGroup Rules Engine Daemon log started\nCurrent time: "));
+    assert!(text().contains("\nOpened log file: -, log facility: 0,log level: 7\n"));
+}
+
+/// Starts ours in the background with standard output in a file, which has its log. Returns what it
+/// said on standard error, too.
+fn background_on_stdout(words: &[&str], level: &str) -> (Background, String) {
+    let log = format!("{BASE}/log");
+    let mut command = Command::new(OURS);
+    command.args(words).env("CGROUP_LOGLEVEL", level).stdout(fs::File::create(&log).unwrap());
+    let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(code(&output), Some(0), "{output:?}");
+    (Background::with_log(log), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn the_environment_asks_for_debugging_in_the_background() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules("# none\n"));
+    let (daemon, complaint) = background_on_stdout(&[], "debug");
+    assert_eq!(complaint, "");
+    daemon.expect("CGroup Rules Engine Daemon log started");
+    daemon.expect("The rules table is empty.");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_said_and_replaced() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules("# none\n"));
+    let (_daemon, complaint) = background_on_stdout(&["-vv", "-f", "/nonexistent/log"], "");
+    assert!(complaint.contains("/nonexistent/log: "), "{complaint}");
+}
+
+#[test]
+fn rules_of_toml_files_come_after_those_of_the_original() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let toml = |user: &str, place: &str| {
+        format!("[[rule]]\nuser = \"{user}\"\ncgroup = \"{}\"\n", live.ground.at(place))
+    };
+    let text = format!("version = 1\n{}{}", toml("cgt-alice", "late"), toml("cgt-bob", "toml"));
+    private.toml(&text);
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("And 2 rules of TOML files.");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+    let actor = live.hold(&format!("uid {BOB} {BOB}"));
+    live.expect_pid("", actor.subject, "toml");
 }
 
 #[test]

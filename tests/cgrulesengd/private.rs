@@ -56,6 +56,15 @@ impl Private {
             }
         }
     }
+
+    /// Puts a rule file of `cgruled` there as well.
+    pub(crate) fn toml(&self, text: &str) {
+        for path in ["/etc/cgruled", "/etc/cgruled/rules.d"] {
+            fs::create_dir(path).unwrap();
+            fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        file(Path::new("/etc/cgruled/rules.d/50-test.toml"), text);
+    }
 }
 
 impl Drop for Private {
