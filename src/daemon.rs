@@ -3,14 +3,15 @@
 //! The loop sleeps in `epoll_wait` over WATCH, signals, answers of other threads and changed files,
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
+mod invocation;
+
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::log::{Level, LevelFilter};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,8 +24,8 @@ use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::engine::{Engine, Options};
-use crate::event::{Gid, Nanos, Uid};
-use crate::load::{self, Loaded, NameService, Sources};
+use crate::event::{Nanos, Uid};
+use crate::load::{self, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
@@ -34,77 +35,7 @@ use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
-
-/// What the command line says.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    /// File with the settings.
-    pub config: PathBuf,
-    /// Rule directories, most important first; the standard ones when empty.
-    pub rules: Vec<PathBuf>,
-    /// Whether legacy rule files are read.
-    pub legacy: bool,
-    /// Where groups begin, instead of the setting.
-    pub root: Option<PathBuf>,
-    /// Whether placements are only said.
-    pub dry_run: bool,
-    /// Log level instead of the setting.
-    pub level: Option<LevelFilter>,
-    /// Time between two reports of counters instead of the setting.
-    pub stats_every: Option<Duration>,
-    /// Where log lines go instead of the setting; empty for the setting.
-    pub outputs: Vec<Output>,
-    /// Whether the counters are printed at the end.
-    pub prints_counters: bool,
-    /// What is said besides our own lines.
-    pub announcements: Announcements,
-    /// Who owns the socket of cgrulesengd; nobody said so when `None`.
-    pub socket_owner: Option<Uid>,
-    /// The group of the socket of cgrulesengd.
-    pub socket_group: Option<Gid>,
-}
-
-/// Lines of another daemon's log, for which scripts may wait.
-#[derive(Clone, Debug)]
-pub struct Announcements {
-    /// First of all.
-    pub opening: Vec<(Level, String)>,
-    /// Every process was looked at.
-    pub ready: fn(),
-    /// The rules are read again.
-    pub reloading: fn(),
-    /// A signal ends the daemon.
-    pub ended: fn(),
-    /// Rules came into force.
-    pub rules: fn(&Loaded),
-}
-
-impl Default for Announcements {
-    fn default() -> Self {
-        let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
-        let (ready, reloading, ended) = (nothing, nothing, nothing);
-        Self { opening, ready, reloading, ended, rules: |_| {} }
-    }
-}
-
-impl Default for Invocation {
-    fn default() -> Self {
-        Self {
-            config: PathBuf::from("/etc/cgruled/cgruled.toml"),
-            rules: Vec::new(),
-            legacy: true,
-            root: None,
-            dry_run: false,
-            level: None,
-            stats_every: None,
-            outputs: Vec::new(),
-            prints_counters: true,
-            announcements: Announcements::default(),
-            socket_owner: None,
-            socket_group: None,
-        }
-    }
-}
+pub use invocation::{Announcements, Invocation};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]

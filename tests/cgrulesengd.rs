@@ -274,7 +274,7 @@ fn it_goes_into_the_background_and_places_by_legacy_rules() {
     let private = Private::enter(&live);
     let rules = alice(&live);
     private.files(&with_rules(&rules));
-    let daemon = Background::start(&["-vv"]);
+    let daemon = Background::start(&["-vv", "--strict"]);
     let process = format!("/proc/{}", daemon.pid);
     let stat = daemon.of_proc("stat");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -443,6 +443,18 @@ fn a_log_file_that_cannot_be_opened_is_said_and_replaced() {
     private.files(&with_rules("# none\n"));
     let (_daemon, complaint) = background_on_stdout(&["-vv", "-f", "/nonexistent/log"], "");
     assert!(complaint.contains("/nonexistent/log: "), "{complaint}");
+}
+
+#[test]
+fn bad_settings_are_said_before_it_starts() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    private.toml("version = 1\n");
+    fs::write("/etc/cgruled/cgruled.toml", "rot = 1\n").unwrap();
+    let output = run(OURS, &[]);
+    assert_eq!(code(&output), Some(65), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cgruled.toml:1:"), "{output:?}");
 }
 
 #[test]

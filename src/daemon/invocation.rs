@@ -1,0 +1,81 @@
+//! How the daemon is called.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::log::{Level, LevelFilter};
+
+use crate::event::{Gid, Uid};
+use crate::load::Loaded;
+use crate::log::Output;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// File with the settings.
+    pub config: PathBuf,
+    /// Rule directories, most important first; the standard ones when empty.
+    pub rules: Vec<PathBuf>,
+    /// Whether legacy rule files are read.
+    pub legacy: bool,
+    /// Where groups begin, instead of the setting.
+    pub root: Option<PathBuf>,
+    /// Whether placements are only said.
+    pub dry_run: bool,
+    /// Log level instead of the setting.
+    pub level: Option<LevelFilter>,
+    /// Time between two reports of counters instead of the setting.
+    pub stats_every: Option<Duration>,
+    /// Where log lines go instead of the setting; empty for the setting.
+    pub outputs: Vec<Output>,
+    /// Whether the counters are printed at the end.
+    pub prints_counters: bool,
+    /// What is said besides our own lines.
+    pub announcements: Announcements,
+    /// Who owns the socket of cgrulesengd; nobody said so when `None`.
+    pub socket_owner: Option<Uid>,
+    /// The group of the socket of cgrulesengd.
+    pub socket_group: Option<Gid>,
+}
+
+/// Lines of another daemon's log, for which scripts may wait.
+#[derive(Clone, Debug)]
+pub struct Announcements {
+    /// First of all.
+    pub opening: Vec<(Level, String)>,
+    /// Every process was looked at.
+    pub ready: fn(),
+    /// The rules are read again.
+    pub reloading: fn(),
+    /// A signal ends the daemon.
+    pub ended: fn(),
+    /// Rules came into force.
+    pub rules: fn(&Loaded),
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
+        let (ready, reloading, ended) = (nothing, nothing, nothing);
+        Self { opening, ready, reloading, ended, rules: |_| {} }
+    }
+}
+
+impl Default for Invocation {
+    fn default() -> Self {
+        Self {
+            config: PathBuf::from("/etc/cgruled/cgruled.toml"),
+            rules: Vec::new(),
+            legacy: true,
+            root: None,
+            dry_run: false,
+            level: None,
+            stats_every: None,
+            outputs: Vec::new(),
+            prints_counters: true,
+            announcements: Announcements::default(),
+            socket_owner: None,
+            socket_group: None,
+        }
+    }
+}
