@@ -4,6 +4,7 @@
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
 mod invocation;
+mod prepared;
 
 use std::fmt;
 use std::io;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Hierarchies;
@@ -36,6 +37,7 @@ use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
 pub use invocation::{Announcements, Invocation};
+pub use prepared::Prepared;
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]
@@ -91,12 +93,18 @@ pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
 /// # Errors
 /// Why it could not start, or had to end.
 pub fn run(invocation: &Invocation) -> Result<(), Failure> {
+    run_prepared(invocation, Prepared::new(invocation)?)
+}
+
+/// The same when the rules were read before.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), Failure> {
     let (settings, diagnostics) = settings(invocation);
     if has_errors(&diagnostics) {
         return Err(Failure::Settings(diagnostics));
     }
-    // Before any thread is made, so that all of them have the signals blocked.
-    let signals = block_signals().map_err(|error| Failure::Run("signals", error))?;
     let metrics = Arc::new(Metrics::default());
     let outputs = outputs(invocation, &settings);
     let logging = Logging::start(&outputs, settings.log.level, Arc::clone(&metrics))
@@ -104,7 +112,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
     diagnostics.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
-    let result = Daemon::start(invocation, &settings, signals, Arc::clone(&metrics))
+    let result = Daemon::start(invocation, &settings, prepared, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
     match &result {
         Ok(()) => ended(),
@@ -157,10 +165,6 @@ fn rebuilder(
         .announcing(invocation.announcements.rules)
 }
 
-/// The signals that we serve.
-const SIGNALS: [Signal; 5] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
-
 struct Daemon {
     engine: Engine,
     signals: SignalFd,
@@ -185,7 +189,7 @@ impl Daemon {
     fn start(
         invocation: &Invocation,
         settings: &Settings,
-        signals: SignalFd,
+        Prepared { signals, files, loaded }: Prepared,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Failure> {
         let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
@@ -197,7 +201,7 @@ impl Daemon {
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
-        let mut rebuilder = rebuilder(invocation, settings, &hierarchies);
+        let mut rebuilder = rebuilder(invocation, settings, &hierarchies).having(loaded);
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
@@ -212,9 +216,6 @@ impl Daemon {
         );
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
-        let files =
-            Files::watch(&sources(invocation).directories, Path::new("/etc"), invocation.legacy)
-                .map_err(run("inotify"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
         let engine =
             Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
@@ -321,13 +322,6 @@ impl Daemon {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn block_signals() -> io::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    SIGNALS.into_iter().for_each(|signal| set.add(signal));
-    set.thread_block()?;
-    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
 /// A group in use is an open descriptor.

@@ -30,6 +30,8 @@ pub struct Rebuilder {
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
     announce: fn(&Loaded),
+    /// Read before, to be used first.
+    preloaded: Option<Loaded>,
 }
 
 impl Rebuilder {
@@ -42,7 +44,24 @@ impl Rebuilder {
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
         let announce = |_: &Loaded| {};
-        Self { sources, names, hierarchies, root, generation: 0, matcher, diagnostics, announce }
+        let (generation, preloaded) = (0, None);
+        Self {
+            sources,
+            names,
+            hierarchies,
+            root,
+            generation,
+            matcher,
+            diagnostics,
+            announce,
+            preloaded,
+        }
+    }
+
+    /// The same, and `loaded` is what the files say until they are asked again.
+    #[must_use]
+    pub fn having(self, loaded: Loaded) -> Self {
+        Self { preloaded: Some(loaded), ..self }
     }
 
     /// The same, and `announce` is told of all rules that come into force.
@@ -63,8 +82,9 @@ impl Rebuilder {
         &self.diagnostics
     }
 
-    fn load(&self) -> Loaded {
-        let mut loaded = load(&self.sources, &self.names);
+    fn load(&mut self) -> Loaded {
+        let preloaded = self.preloaded.take();
+        let mut loaded = preloaded.unwrap_or_else(|| load(&self.sources, &self.names));
         loaded.diagnostics.extend(missing_controllers(&loaded.rules, &self.hierarchies));
         loaded
     }

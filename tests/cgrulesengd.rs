@@ -313,6 +313,22 @@ fn signals_make_it_read_the_rules_and_do_not_end_it() {
 }
 
 #[test]
+fn a_change_right_after_the_start_counts() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    for _ in 0..5 {
+        private.files(&with_rules("# none yet\n"));
+        let log = format!("{BASE}/log");
+        let _absent = fs::remove_file(&log);
+        let output = run(OURS, &["-vv", "-f", &log]);
+        private.files(&with_rules(&alice(&live)));
+        assert_eq!(code(&output), Some(0), "{output:?}");
+        let daemon = Background::with_log(log);
+        daemon.expect("Rule: cgt-alice");
+    }
+}
+
+#[test]
 fn a_bad_line_is_said_and_left_out() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);

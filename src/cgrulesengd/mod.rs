@@ -19,9 +19,9 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 
 use crate::cgroup::tree;
 use crate::config::diagnostic::{Severity, has_errors};
-use crate::daemon::{self, Announcements, Failure, Invocation};
+use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
 use crate::event::Uid;
-use crate::load::{self, Loaded, NameService, Original, Sources};
+use crate::load::{self, Loaded, Original, Sources};
 use crate::log::{FILES_ONLY, Output};
 use crate::sys;
 use options::{Accounts, Command, HELP, Options, Wrong};
@@ -65,11 +65,13 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
 
 fn start(options: &Options, accounts: &Accounts) -> u8 {
     let mut invocation = invocation(options);
-    let refused = check(options, &invocation, accounts);
-    if let Err(Refusal { code, message }) = refused {
-        eprintln!("cgrulesengd: {message}");
-        return code;
-    }
+    let prepared = match prepare(options, &invocation, accounts) {
+        Ok(prepared) => prepared,
+        Err(Refusal { code, message }) => {
+            eprintln!("cgrulesengd: {message}");
+            return code;
+        }
+    };
     if !options.stays {
         if let Err(error) = sys::daemonise() {
             eprintln!("cgrulesengd: cannot go into the background: {error}");
@@ -82,7 +84,7 @@ fn start(options: &Options, accounts: &Accounts) -> u8 {
         let _left = leave_terminal(invocation.outputs.contains(&Output::Stdout));
     }
     invocation.announcements = announcements(options, &invocation.outputs);
-    match daemon::run(&invocation) {
+    match daemon::run_prepared(&invocation, prepared) {
         Ok(()) => 0,
         Err(failure) => {
             eprintln!("cgrulesengd: {failure}");
@@ -110,26 +112,31 @@ const fn code_of(failure: &Failure) -> u8 {
     }
 }
 
-/// Everything that can be known to be wrong while somebody still waits for the status.
-fn check(options: &Options, invocation: &Invocation, accounts: &Accounts) -> Result<(), Refusal> {
-    let refuse = |failure: &Failure| {
-        Err(Refusal { code: code_of(failure), message: failure.to_string().trim_end().to_owned() })
+/// Finds out everything that can be known to be wrong while somebody still waits for the status.
+fn prepare(
+    options: &Options,
+    invocation: &Invocation,
+    accounts: &Accounts,
+) -> Result<Prepared, Refusal> {
+    let refusal = |failure: &Failure| {
+        let message = failure.to_string().trim_end().to_owned();
+        Refusal { code: code_of(failure), message }
     };
     let (_, diagnostics) = load::settings(&invocation.config, Uid(0));
     if has_errors(&diagnostics) {
-        return refuse(&Failure::Settings(diagnostics));
+        return Err(refusal(&Failure::Settings(diagnostics)));
     }
     if tree::discover().is_ok_and(|found| found.is_empty()) {
-        return refuse(&Failure::NoCgroups);
+        return Err(refusal(&Failure::NoCgroups));
     }
-    let loaded = load::load(&Sources::default(), &NameService::default());
+    let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if options.is_strict {
-        strict::check(&Templates::default(), &loaded.original, accounts)?;
+        strict::check(&Templates::default(), &prepared.loaded().original, accounts)?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
-        complain(&loaded);
+        complain(prepared.loaded());
     }
-    Ok(())
+    Ok(prepared)
 }
 
 /// Says what is left out of the rules to whoever starts the daemon by hand.
