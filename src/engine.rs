@@ -24,6 +24,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::control::request::Request;
+use crate::control::sticky::Sticky;
 use crate::event::batch::Look;
 use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::metrics::Metrics;
@@ -73,6 +75,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     options: Options,
 
+    sticky: Sticky,
     scan: Scan,
     rechecks: VecDeque<(Nanos, Pid, Cause)>,
     /// Looks that wait for a name.
@@ -95,6 +98,7 @@ impl Engine {
         metrics.reloads.increment();
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
+            sticky: Sticky::new(Arc::clone(&metrics)),
             proc,
             policy,
             placer,
@@ -147,8 +151,9 @@ impl Engine {
     pub fn turn(&mut self) -> io::Result<bool> {
         for _ in 0..ROUNDS {
             self.intake.drain_watch()?;
+            self.pass_on()?;
             self.settle();
-            self.scan_is_due |= self.intake.has_lost()?;
+            self.doubt_if_lost()?;
             self.follow()?;
             self.judge();
             self.recheck();
@@ -158,6 +163,16 @@ impl Engine {
             }
         }
         Ok(true)
+    }
+
+    /// Does what a client of user `peer` asks. Returns whether it may.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub fn grant(&mut self, request: Request, peer: Uid) -> io::Result<bool> {
+        // Forks until now are judged by the wishes until now.
+        self.pass_on()?;
+        Ok(self.sticky.grant(request, peer, &mut self.proc))
     }
 
     /// Nanoseconds for which to let events gather before the next [`Self::turn`].
@@ -180,9 +195,31 @@ impl Engine {
         self.intake.has_work() || self.scan_is_due || self.scan.is_running()
     }
 
+    /// Lets children inherit that their parent stays where it is, before anybody is looked at.
+    fn pass_on(&mut self) -> io::Result<()> {
+        if !self.sticky.has_heirs() {
+            return Ok(());
+        }
+        self.intake.trail_is_due = true;
+        while self.intake.trail_is_due {
+            self.follow()?;
+        }
+        self.sticky.emptied(&mut self.proc);
+        self.doubt_if_lost()
+    }
+
+    /// Looks at everybody when the kernel dropped events.
+    fn doubt_if_lost(&mut self) -> io::Result<()> {
+        if self.intake.has_lost()? {
+            self.scan_is_due = true;
+            self.sticky.search(&mut self.proc);
+        }
+        Ok(())
+    }
+
     /// Reads TRAIL when a look had an effect, and every now and then.
     fn follow(&mut self) -> io::Result<()> {
-        match self.intake.follow()? {
+        match self.intake.follow(|fork| self.sticky.heard(fork))? {
             Hearing::Well => {}
             Hearing::Lost => self.scan_is_due = true,
             Hearing::Doubtful => self.desk.provoke(),
@@ -236,6 +273,7 @@ impl Engine {
             self.scan_is_due = false;
             self.metrics.scans.increment();
             self.scan.begin(&self.proc)?;
+            self.pass_on()?;
         }
         for _ in 0..AT_ONCE {
             let Some(pid) = self.scan.take_next() else { break };
@@ -254,6 +292,9 @@ impl Engine {
     fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
         let Some(grip) = grip else { return Outcome::Gone };
+        if self.sticky.holds(look.pid, &mut self.proc) {
+            return Outcome::Sticky;
+        }
         let Grip { uid, gid, .. } = grip;
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
@@ -324,6 +365,11 @@ impl Engine {
             Outcome::InPlace => metrics.in_place.increment(),
             Outcome::NoRule => metrics.no_rule.increment(),
             Outcome::Ignored => metrics.ignored.increment(),
+            Outcome::Sticky => {
+                // Its children are only looked at for what they do themselves.
+                metrics.sticky.increment();
+                return;
+            }
             Outcome::Protected => metrics.protected.increment(),
             // Counted where they are said.
             Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}

@@ -17,6 +17,7 @@
 //!   force.
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
 //! - [`placer`]: from a decision to a process in its group.
+//! - [`control`]: what others ask of us, and who asked to be left alone.
 //! - [`log`], [`metrics`]: what we say and count.
 //! - [`sys`]: the only unsafe code.
 //!
@@ -33,6 +34,7 @@ pub mod event;
 pub mod rules;
 
 pub mod cgroup;
+pub mod control;
 pub mod daemon;
 pub mod engine;
 pub mod load;
