@@ -16,6 +16,8 @@
 //! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
 //! kernel drops is counted exactly and answered by a scan.
 
+mod hearing;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -24,7 +26,6 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::control::request::Request;
 use crate::control::sticky::Sticky;
 use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
@@ -35,7 +36,7 @@ use crate::policy::Policy;
 use crate::process::{Grip, Proc};
 use crate::program::{Program, Sight};
 use crate::source::connector::Connector;
-use crate::source::intake::{Hearing, Intake};
+use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
@@ -164,16 +165,6 @@ impl Engine {
         Ok(true)
     }
 
-    /// Does what a client of user `peer` asks. Returns whether it may.
-    ///
-    /// # Errors
-    /// As [`Self::turn`].
-    pub fn grant(&mut self, request: Request, peer: Uid) -> io::Result<bool> {
-        // Forks until now are judged by the wishes until now.
-        self.pass_on()?;
-        Ok(self.sticky.grant(request, peer, &mut self.proc))
-    }
-
     /// Nanoseconds for which to let events gather before the next [`Self::turn`].
     pub fn pause(&mut self) -> u64 {
         self.intake.pause()
@@ -192,38 +183,6 @@ impl Engine {
 
     fn has_work(&self) -> bool {
         self.intake.has_work() || self.scan_is_due || self.scan.is_running()
-    }
-
-    /// Lets children inherit that their parent stays where it is, before anybody is looked at.
-    fn pass_on(&mut self) -> io::Result<()> {
-        if !self.sticky.has_heirs() {
-            return Ok(());
-        }
-        self.intake.trail_is_due = true;
-        while self.intake.trail_is_due {
-            self.follow()?;
-        }
-        self.sticky.emptied(&mut self.proc);
-        self.doubt_if_lost()
-    }
-
-    /// Looks at everybody when the kernel dropped events.
-    fn doubt_if_lost(&mut self) -> io::Result<()> {
-        if self.intake.has_lost()? {
-            self.scan_is_due = true;
-            self.sticky.search(&mut self.proc);
-        }
-        Ok(())
-    }
-
-    /// Reads TRAIL when a look had an effect, and every now and then.
-    fn follow(&mut self) -> io::Result<()> {
-        match self.intake.follow(|fork| self.sticky.heard(fork))? {
-            Hearing::Well => {}
-            Hearing::Lost => self.scan_is_due = true,
-            Hearing::Doubtful => self.desk.provoke(),
-        }
-        Ok(())
     }
 
     /// Looks at processes of the batch.

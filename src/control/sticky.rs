@@ -109,10 +109,19 @@ impl Sticky {
     #[must_use]
     pub fn grant(&mut self, request: Request, peer: Uid, proc: &mut Proc) -> bool {
         let is_granted = self.try_grant(request, peer, proc).is_some();
-        if !is_granted {
-            self.metrics.sticky_refused.increment();
+        let Request { pid, wish } = request;
+        let pid = pid.map_or(0, Pid::get);
+        if is_granted {
+            ::log::debug!("uid {peer} asked for process {pid}: {wish:?}");
+            return true;
         }
-        is_granted
+        self.metrics.sticky_refused.increment();
+        if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
+            ::log::warn!(
+                "uid {peer} asked for process {pid} ({wish:?}), which is gone or not its own{left_out}"
+            );
+        }
+        false
     }
 
     fn try_grant(&mut self, request: Request, peer: Uid, proc: &mut Proc) -> Option<()> {

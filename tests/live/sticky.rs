@@ -274,6 +274,33 @@ fn a_thousand_connections_keep_nobody_waiting() {
     assert!(counters.get("sticky_dropped") >= 900, "{counters:?}");
 }
 
+/// Forks until an actor of alice's has the number `pid`, which is free. `None` when others were quicker
+/// every time.
+fn actor_with_number(live: &Live, pid: u32) -> Option<Actor> {
+    (0..100).find_map(|_| {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let actor = live.hold(&become_alice());
+        (actor.subject == pid).then_some(actor)
+    })
+}
+
+#[test]
+fn a_number_that_changed_hands_is_not_meant() {
+    let Some((live, _run, _daemon)) = served() else { return };
+    for flags in [0, 1] {
+        let first = live.hold("");
+        let pid = first.subject;
+        let mut client = connect();
+        client.write_all(&request(pid, flags)).unwrap();
+        assert_eq!(rest(client), b"SUCCESS_STORE_PID\0");
+        drop(first);
+        match actor_with_number(&live, pid) {
+            Some(second) => live.expect(&second, "there"),
+            None => println!("skipped: the number {pid} went to somebody else"),
+        }
+    }
+}
+
 #[test]
 fn a_second_daemon_does_not_take_the_socket_over() {
     let Some((live, _run, daemon)) = served() else { return };
