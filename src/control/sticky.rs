@@ -1,8 +1,9 @@
 //! Processes that asked to stay where they are.
 //!
 //! A wish belongs to a process, not to its number: an entry holds the time when the process started,
-//! and a process with the same number and another start is not meant. So nothing need be told of the
-//! end of a process. Entries of those that ended are found in passing, some at a time.
+//! and a process with the same number and another start is not meant. (The time is known to 10 ms; no
+//! kernel gives out all numbers within that.) So nothing need be told of the end of a process. Entries of
+//! those that ended are found in passing, some at a time.
 //!
 //! A wish can include *heirs*: children born later, their children, and so on. Neither a walk up the
 //! parents at the time of a look would find them (after a double fork the process between is gone and
