@@ -2,8 +2,8 @@
 //! left where they are (see [`super::request`] for the protocol).
 //!
 //! Nobody can keep the loop waiting: nothing here blocks, a call to [`Cgred::serve`] does a bounded
-//! amount of work, and a client has [`PATIENCE_NS`] and one of [`MOST`] places; beyond that the oldest
-//! goes. All descriptors are in an epoll set of their own, which is the one descriptor to poll.
+//! amount of work, and a client has five seconds and one of 64 places; beyond that the oldest goes.
+//! All descriptors are in an epoll set of their own, which is the one descriptor to poll.
 //!
 //! Different from the original: a client that is not root can name only processes of its own; a second
 //! request for a process replaces the first; the file is removed at the end; a socket that somebody
@@ -332,6 +332,11 @@ fn finish(place: &Place, draft: &Path, fd: &impl AsFd) -> io::Result<()> {
     let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP;
     fchmodat(nix::fcntl::AT_FDCWD, draft, mode, FchmodatFlags::FollowSymlink)?;
     listen(fd, Backlog::MAXCONN)?;
+    // Of two daemons that start at once, one finds the path taken by a socket that is served already.
+    if fs::hard_link(draft, &place.path).is_ok() {
+        return fs::remove_file(draft);
+    }
+    probe(&place.path)?;
     fs::rename(draft, &place.path)
 }
 

@@ -328,6 +328,8 @@ fn a_socket_that_was_left_behind_is_replaced() {
     let mut client = connect();
     client.write_all(&request(actor.subject, 0)).unwrap();
     assert_eq!(rest(client), b"SUCCESS_STORE_PID\0");
+    let drafts = fs::read_dir("/run").unwrap().flatten().map(|entry| entry.file_name());
+    assert_eq!(drafts.filter(|name| name.to_string_lossy().starts_with("cgred")).count(), 1);
 }
 
 #[test]
