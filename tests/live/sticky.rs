@@ -30,7 +30,19 @@ impl PrivateRun {
         fs::create_dir(BASE).unwrap();
         let below = format!("/proc/self/fd/{}", base.as_raw_fd());
         mount(Some(below.as_str()), BASE, none, MsFlags::MS_BIND, none).unwrap();
+        hide_legacy_rules();
         Self
+    }
+}
+
+/// The daemon of these tests reads legacy rules; those of the host are not a test's.
+fn hide_legacy_rules() {
+    let nothing = format!("{BASE}/nothing");
+    fs::create_dir_all(&nothing).unwrap();
+    for (hidden, by) in [("/etc/cgrules.conf", "/dev/null"), ("/etc/cgrules.d", nothing.as_str())] {
+        if Path::new(hidden).exists() {
+            mount(Some(by), hidden, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        }
     }
 }
 
