@@ -24,6 +24,7 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
+use crate::control::cgred::{Cgred, Place};
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
 use crate::load::{self, NameService, Sources};
@@ -165,8 +166,24 @@ fn rebuilder(
         .announcing(invocation.announcements.rules)
 }
 
+/// Opens the original's socket, if it is to be served.
+fn sticky_socket(
+    invocation: &Invocation,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Cgred>, Failure> {
+    let path = invocation.sticky_socket.as_ref();
+    let Some(path) = path.filter(|_| invocation.legacy && !invocation.dry_run) else {
+        return Ok(None);
+    };
+    let (owner, group) = (invocation.socket_owner, invocation.socket_group);
+    let place = Place { path: path.clone(), owner, group };
+    let cgred = Cgred::open(place, Arc::clone(metrics));
+    cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
+}
+
 struct Daemon {
     engine: Engine,
+    cgred: Option<Cgred>,
     signals: SignalFd,
     files: Files,
     epoll: Epoll,
@@ -183,6 +200,7 @@ enum Source {
     Signals,
     Answers,
     Files,
+    Cgred,
 }
 
 impl Daemon {
@@ -198,6 +216,8 @@ impl Daemon {
         if hierarchies.is_empty() {
             return Err(Failure::NoCgroups);
         }
+        // Before anything is moved: there can be another daemon.
+        let cgred = sticky_socket(invocation, &metrics)?;
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
@@ -225,7 +245,7 @@ impl Daemon {
         let announcements = invocation.announcements.clone();
         let is_ready = false;
         let daemon =
-            Self { engine, signals, files, epoll, metrics, stats, is_ready, announcements };
+            Self { engine, cgred, signals, files, epoll, metrics, stats, is_ready, announcements };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -235,7 +255,8 @@ impl Daemon {
         self.epoll.add(self.engine.watch(), readable(Source::Watch))?;
         self.epoll.add(self.signals.as_fd(), readable(Source::Signals))?;
         self.epoll.add(self.engine.bell(), readable(Source::Answers))?;
-        self.epoll.add(self.files.as_fd(), readable(Source::Files))
+        self.epoll.add(self.files.as_fd(), readable(Source::Files))?;
+        self.cgred.as_ref().map_or(Ok(()), |cgred| self.epoll.add(cgred, readable(Source::Cgred)))
     }
 
     /// The loop.
@@ -250,7 +271,7 @@ impl Daemon {
             if pause > 0 && !is_busy {
                 std::thread::sleep(Duration::from_nanos(pause));
             }
-            let mut events = [EpollEvent::empty(); 4];
+            let mut events = [EpollEvent::empty(); 5];
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
@@ -263,11 +284,27 @@ impl Daemon {
                 if event.data() == Source::Answers as u64 {
                     self.engine.take_answers();
                 }
+                if event.data() == Source::Cgred as u64 {
+                    self.serve_clients()?;
+                }
                 if event.data() == Source::Files as u64 {
                     self.files.read(sys::monotonic());
                 }
             }
         }
+    }
+
+    fn serve_clients(&mut self) -> Result<(), Failure> {
+        let Self { engine, cgred: Some(cgred), .. } = self else { return Ok(()) };
+        let mut result = Ok(());
+        cgred.serve(|request, peer| match engine.grant(request, peer) {
+            Ok(is_granted) => is_granted,
+            Err(error) => {
+                result = Err(Failure::Run("process events", error));
+                false
+            }
+        });
+        result
     }
 
     /// Whether to end.
@@ -301,6 +338,9 @@ impl Daemon {
         if let Some(reason) = self.files.take_due(now) {
             self.reload(reason);
         }
+        if let Some(cgred) = &mut self.cgred {
+            cgred.expire(now);
+        }
         if let Some((every, last)) = &mut self.stats {
             if now.since(*last) >= nanoseconds(*every) {
                 *last = now;
@@ -311,7 +351,8 @@ impl Daemon {
 
     fn timeout(&self) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
-        let next = [self.files.next_due(), stats]
+        let clients = self.cgred.as_ref().and_then(Cgred::next_due);
+        let next = [self.files.next_due(), clients, stats]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);

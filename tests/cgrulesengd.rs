@@ -16,13 +16,14 @@ mod harness;
 mod private;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::user::{ALICE, BOB};
+use harness::user::{ALICE, BOB, TEAM};
 use harness::{BASE, Live, PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -310,6 +311,22 @@ fn signals_make_it_read_the_rules_and_do_not_end_it() {
     daemon.signal(Signal::SIGTERM);
     daemon.expect("Stopped CGroup Rules Engine Daemon at ");
     assert!(eventually(PATIENCE, || !daemon.is_alive()));
+}
+
+#[test]
+fn the_socket_has_the_owner_that_was_asked_for() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules("# none\n"));
+    let daemon = Background::start(&["-vv", "-u", "cgt-alice", "--socket-group=cgt-team"]);
+    let socket = fs::metadata("/run/cgred.socket").unwrap();
+    assert_eq!((socket.uid(), socket.gid(), socket.mode() & 0o7777), (ALICE, TEAM, 0o660));
+    // A second one does not take the socket over, and says so in its log.
+    let log = format!("{BASE}/second");
+    assert_eq!(code(&run(OURS, &["-f", &log])), Some(0));
+    let said = || fs::read_to_string(&log).unwrap_or_default().contains("/run/cgred.socket");
+    assert!(eventually(PATIENCE, said));
+    assert!(daemon.is_alive());
 }
 
 #[test]

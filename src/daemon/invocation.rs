@@ -32,9 +32,12 @@ pub struct Invocation {
     pub prints_counters: bool,
     /// What is said besides our own lines.
     pub announcements: Announcements,
-    /// Who owns the socket of cgrulesengd; nobody said so when `None`.
+    /// The original's socket, by which processes ask to be left alone; not served without `legacy`, nor
+    /// in a dry run.
+    pub sticky_socket: Option<PathBuf>,
+    /// Owner of that socket.
     pub socket_owner: Option<Uid>,
-    /// The group of the socket of cgrulesengd.
+    /// Group of that socket, whose members may connect.
     pub socket_group: Option<Gid>,
 }
 
@@ -74,6 +77,7 @@ impl Default for Invocation {
             outputs: Vec::new(),
             prints_counters: true,
             announcements: Announcements::default(),
+            sticky_socket: Some(PathBuf::from("/run/cgred.socket")),
             socket_owner: None,
             socket_group: None,
         }

@@ -29,4 +29,5 @@ mod placement;
 mod program;
 mod reload;
 mod standin;
+mod sticky;
 mod trust;
