@@ -1,13 +1,14 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use ::log::Level;
 
-use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::mounts::{Hierarchies, Meaning};
+use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::load::{Loaded, NameService, Sources, load};
@@ -45,9 +46,9 @@ impl Rebuilder {
 
     /// The first policy. Bad rules are left out and said; the others are in force.
     pub fn first(&mut self) -> Box<Policy> {
-        let loaded = self.load();
+        let (loaded, provisions) = self.load();
         say(&loaded.diagnostics);
-        self.build(loaded)
+        self.build(loaded, provisions)
     }
 
     /// The complaints about the rules in force.
@@ -55,13 +56,21 @@ impl Rebuilder {
         &self.diagnostics
     }
 
-    fn load(&self) -> Loaded {
+    /// Reads everything and fits it to this host.
+    fn load(&self) -> (Loaded, Provisions) {
         let mut loaded = load(&self.sources, &self.names);
-        loaded.diagnostics.extend(missing_controllers(&loaded.rules, &self.hierarchies));
-        loaded
+        // Nobody else has the rules yet.
+        if let Some(rules) = Arc::get_mut(&mut loaded.rules) {
+            loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
+        }
+        let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
+        loaded.diagnostics.extend(missing);
+        let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
+        loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
+        (loaded, provisions)
     }
 
-    fn build(&mut self, loaded: Loaded) -> Box<Policy> {
+    fn build(&mut self, loaded: Loaded, provisions: Provisions) -> Box<Policy> {
         self.generation += 1;
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
@@ -75,7 +84,7 @@ impl Rebuilder {
             false => BTreeMap::new(),
         };
         let groups = groups.into_iter().map(|(gid, name)| (gid, Some(name.into())));
-        let policy = Policy::new(
+        let mut policy = Policy::new(
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
@@ -83,6 +92,7 @@ impl Rebuilder {
             users,
             groups,
         );
+        policy.provisions = Arc::new(provisions);
         self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
@@ -118,7 +128,7 @@ impl Rebuilder {
 
 impl Office for Rebuilder {
     fn reload(&mut self, reason: Reason) -> Option<Box<Policy>> {
-        let loaded = self.load();
+        let (loaded, provisions) = self.load();
         let new = new_errors(&self.diagnostics, &loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
@@ -126,7 +136,7 @@ impl Office for Rebuilder {
             return None;
         }
         say(&loaded.diagnostics);
-        Some(self.build(loaded))
+        Some(self.build(loaded, provisions))
     }
 
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {
@@ -160,13 +170,55 @@ fn owners() -> Vec<Uid> {
     owners
 }
 
-/// A controller that this host does not have costs the rule that hierarchy only.
-fn missing_controllers(rules: &[Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+/// Puts the names that this host has for controllers into the rules, and says so once for each name.
+fn adapt(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+    let mut said = BTreeSet::new();
     let mut diagnostics = Vec::new();
+    for rule in rules {
+        let Action::Place(targets) = &mut rule.action else { continue };
+        for (name, meaning) in targets.iter_mut().flat_map(|target| hierarchies.adapt(target)) {
+            if said.contains(&name) {
+                continue;
+            }
+            let message = match meaning {
+                Meaning::Other(other) => format!("\"{name}\" is \"{other}\" on this host"),
+                Meaning::Needless | Meaning::Itself => {
+                    format!("\"{name}\" is no controller of cgroup v2, where no group needs it")
+                }
+            };
+            let message = format!("line {}: {message}", rule.origin.line);
+            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
+            diagnostics.push(about.with_help("all rules that name it are read so"));
+            said.insert(name);
+        }
+    }
+    diagnostics
+}
+
+fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
+    let message = match &place {
+        Some(_) => complaint.message,
+        None => format!("line {}: {}", origin.line, complaint.message),
+    };
+    let about = Diagnostic::about(&origin.file, Severity::Warning, message);
+    Diagnostic { place, ..about.with_help(complaint.help) }
+}
+
+/// A controller that this host does not have costs the rule that hierarchy only. That a table's is
+/// missing is said of the table.
+fn missing_controllers(
+    rules: &[Rule],
+    gifts: &Gifts,
+    hierarchies: &Hierarchies,
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let of_tables: BTreeSet<&str> =
+        gifts.tables.iter().flat_map(|table| table.controllers_of_settings()).collect();
     for rule in rules {
         let Action::Place(targets) = &rule.action else { continue };
         for target in targets {
-            for name in hierarchies.span_of(target).1 {
+            let is_said = |name: &&str| target.below == Below::Root && of_tables.contains(name);
+            for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
                 let message = format!(
                     "line {}: no cgroup hierarchy of this host has the controller \"{name}\"",
                     rule.origin.line

@@ -54,6 +54,8 @@ fn run(cases: &Path, case: &Path) -> String {
         legacy: LEGACY.iter().any(|name| root.join(name).exists()),
         cgrules_conf: root.join("legacy/cgrules.conf"),
         cgrules_d: root.join("cgrules.d"),
+        cgconfig_conf: root.join("legacy/cgconfig.conf"),
+        cgconfig_d: root.join("cgconfig.d"),
         owner: Uid(nix::unistd::geteuid().as_raw()),
     };
     let service =

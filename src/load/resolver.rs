@@ -74,6 +74,22 @@ impl<'s> Resolver<'s> {
         matches!(answer, Some(Answer::Known))
     }
 
+    /// The number of a user or group, which may be written as one.
+    ///
+    /// # Errors
+    /// What to say: there is none, or the name service failed.
+    pub(super) fn number(&mut self, kind: NameKind, name: &str) -> Result<u32, String> {
+        if let Ok(number) = name.parse() {
+            return Ok(number);
+        }
+        self.look_up(&Mention { kind, name: name.to_owned(), span: 0..0 });
+        let found = match kind {
+            NameKind::User => self.names.uids.get(name).map(|uid| uid.0),
+            NameKind::Group | NameKind::GroupPattern => self.names.gids.get(name).map(|gid| gid.0),
+        };
+        found.ok_or_else(|| self.message(kind, name.to_owned()))
+    }
+
     fn look_up(&mut self, mention: &Mention) {
         let key = (mention.kind, mention.name.clone());
         if self.answers.contains_key(&key) {

@@ -28,5 +28,6 @@ mod order;
 mod placement;
 mod program;
 mod reload;
+mod settings;
 mod standin;
 mod trust;
