@@ -14,18 +14,24 @@ use super::mounts::{Hierarchy, Version};
 use super::provision::{HostWrite, Kit, Level, Ownership, Perm, Provision};
 use super::tree::{Refusal, Step};
 
-/// The causes that were said: one refusal for a thousand users' groups is one line.
+/// What was done since rules were read.
 #[derive(Debug, Default)]
-pub(super) struct Said(RefCell<HashSet<(usize, Box<str>, i32)>>);
+pub(super) struct Done {
+    /// The causes that were said: one refusal for a thousand users' groups is one line.
+    causes: RefCell<HashSet<(usize, Box<str>, i32)>>,
+    /// The groups that have all their tables say: one above a thousand users' groups is written once.
+    given: RefCell<HashSet<PathBuf>>,
+}
 
-impl Said {
-    /// From now on everything is said again.
+impl Done {
+    /// From now on everything is said and given again.
     pub(super) fn forget(&self) {
-        self.0.borrow_mut().clear();
+        self.causes.borrow_mut().clear();
+        self.given.borrow_mut().clear();
     }
 
     fn is_new(&self, hierarchy: usize, what: &str, errno: Errno) -> bool {
-        self.0.borrow_mut().insert((hierarchy, what.into(), errno as i32))
+        self.causes.borrow_mut().insert((hierarchy, what.into(), errno as i32))
     }
 }
 
@@ -93,7 +99,7 @@ impl<'p> Stage<'p> {
     }
 
     /// Enables the controllers that are needed here in the group above.
-    pub(super) fn enable(&self, said: &Said) {
+    pub(super) fn enable(&self, done: &Done) {
         if self.needs.is_empty() {
             return;
         }
@@ -104,7 +110,7 @@ impl<'p> Stage<'p> {
                 continue;
             }
             let Err(errno) = write(&file, &format!("+{name}")) else { continue };
-            if said.is_new(self.hierarchy, name, errno) {
+            if done.is_new(self.hierarchy, name, errno) {
                 ::log::warn!(
                     "the controller {name} cannot be enabled for the groups in {}: {} ({errno}): {}",
                     self.parent.display(),
@@ -119,21 +125,25 @@ impl<'p> Stage<'p> {
     ///
     /// # Errors
     /// Something was refused that is required.
-    pub(super) fn give(&self, is_new: bool, said: &Said) -> Result<(), Refusal> {
+    pub(super) fn give(&self, is_new: bool, done: &Done) -> Result<(), Refusal> {
         let Some(kit) = self.kit() else { return Ok(()) };
-        if !is_new && !self.level.is_some_and(|level| level.is_for_old) {
+        let is_for_old = self.level.is_some_and(|level| level.is_for_old);
+        if !is_new && (!is_for_old || done.given.borrow().contains(&self.directory)) {
             return Ok(());
         }
         for write in kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy) {
-            self.set(write, kit.is_required, said)?;
+            self.set(write, kit.is_required, done)?;
         }
         if is_new {
-            self.own(&kit.perm, said);
+            self.own(&kit.perm, done);
+        }
+        if is_for_old {
+            done.given.borrow_mut().insert(self.directory.clone());
         }
         Ok(())
     }
 
-    fn set(&self, wanted: &HostWrite, is_required: bool, said: &Said) -> Result<(), Refusal> {
+    fn set(&self, wanted: &HostWrite, is_required: bool, done: &Done) -> Result<(), Refusal> {
         let path = self.directory.join(&wanted.write.file);
         let mut result = write(&path, &wanted.write.value);
         if let (Err(Errno::ENOENT), Some((file, value))) = (result, &wanted.write.instead) {
@@ -141,7 +151,7 @@ impl<'p> Stage<'p> {
             result = if instead == Err(Errno::ENOENT) { result } else { instead };
         }
         let Err(errno) = result else { return Ok(()) };
-        if said.is_new(self.hierarchy, &wanted.written, errno) {
+        if done.is_new(self.hierarchy, &wanted.written, errno) {
             ::log::warn!(
                 "{}: cannot write \"{}\" to {}: {} ({errno}): {}",
                 wanted.written.escape_debug(),
@@ -155,7 +165,7 @@ impl<'p> Stage<'p> {
     }
 
     /// Gives a new directory and its files to their owners.
-    fn own(&self, perm: &Perm, said: &Said) {
+    fn own(&self, perm: &Perm, done: &Done) {
         if *perm == Perm::default() {
             return;
         }
@@ -166,15 +176,15 @@ impl<'p> Stage<'p> {
                 Some("cgroup.subtree_control") => &perm.subtree,
                 Some(_) | None => &perm.files,
             };
-            self.hand(&entry.path(), ownership, false, said);
+            self.hand(&entry.path(), ownership, false, done);
         }
-        self.hand(&self.directory, &perm.directory, true, said);
+        self.hand(&self.directory, &perm.directory, true, done);
     }
 
-    fn hand(&self, path: &Path, to: &Ownership, is_directory: bool, said: &Said) {
+    fn hand(&self, path: &Path, to: &Ownership, is_directory: bool, done: &Done) {
         let Err(error) = hand_over(path, to, is_directory) else { return };
         let errno = errno(&error);
-        if said.is_new(self.hierarchy, "owner", errno) {
+        if done.is_new(self.hierarchy, "owner", errno) {
             ::log::warn!("cannot change the owner or mode of {}: {error}", path.display());
         }
     }
@@ -251,3 +261,7 @@ fn look_up(errno: Errno, known: &[(Errno, &'static str)]) -> &'static str {
     let found = known.iter().find(|(own, _)| *own == errno);
     found.map_or("see cgroups(7)", |(_, text)| text)
 }
+
+#[cfg(test)]
+#[path = "equip_tests.rs"]
+mod tests;

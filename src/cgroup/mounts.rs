@@ -188,16 +188,26 @@ impl Hierarchies {
     }
 
     /// The hierarchies of a target that are entered together, the `n`th time. Those of a legacy rule come
-    /// one by one, in the order of its controllers or for `*` of the mount table: one that refuses keeps a
-    /// process from those that follow. `span` is that of the target.
+    /// one by one, each once, in the order of its controllers or for `*` of the mount table: one that
+    /// refuses keeps a process from those that follow. `span` is that of the target.
     pub fn step(&self, target: &Target, span: Span, n: usize) -> Option<Span> {
         let is_all = target.controllers.iter().any(|name| name == "*");
         let index = match target.below {
             Below::Root => return (n == 0).then_some(span),
             Below::Top if is_all => span.indexes().nth(n)?,
-            Below::Top => self.with(target.controllers.get(n)?)?,
+            Below::Top => self.in_order(target).nth(n)?,
         };
         Some(Span::of(&[index]))
+    }
+
+    /// The hierarchies of a target's controllers, each once.
+    fn in_order<'s>(&'s self, target: &'s Target) -> impl Iterator<Item = usize> + 's {
+        let mut seen = Span::default();
+        target.controllers.iter().filter_map(|name| self.with(name)).filter(move |&index| {
+            let is_new = !seen.has(index);
+            seen.add(index);
+            is_new
+        })
     }
 
     fn with(&self, controller: &str) -> Option<usize> {
@@ -377,7 +387,48 @@ garbage
             steps.flat_map(Span::indexes).collect::<Vec<_>>()
         };
         assert_eq!(steps("hugetlb,cpu"), [2, 0]);
+        assert_eq!(steps("cpu,cpuacct,hugetlb"), [0, 2]);
         assert_eq!(steps("*"), [0, 2]);
+    }
+
+    #[test]
+    fn names_of_the_other_interface_are_understood() {
+        let unified = |names: &str| {
+            let mut found = hierarchies(HYBRID, "0::/\n");
+            let names = names.split(',').map(str::to_owned).collect();
+            found.unified_mut().unwrap().controllers = names;
+            found
+        };
+        let adapted = |found: &Hierarchies, names: &str, below: Below| {
+            let mut target = Target {
+                destination: Destination::from_pieces("a", Vec::new()),
+                controllers: names.split(',').map(str::to_owned).collect(),
+                below,
+                creates: false,
+            };
+            let changed = found.adapt(&mut target);
+            let (span, missing) = found.span_of(&target);
+            assert_eq!(changed.is_empty(), names == target.controllers.join(","));
+            (target.controllers.join(","), span, missing.join(","))
+        };
+        let found = unified("cpu,io,memory");
+        let is = |names: &str, missing: &str| {
+            let span = if missing.is_empty() { Span::of(&[0]) } else { Span::default() };
+            (names.to_owned(), span, missing.to_owned())
+        };
+        assert_eq!(adapted(&found, "cpu,cpuacct", Below::Top), is("cpu", ""));
+        assert_eq!(adapted(&found, "blkio,memory", Below::Top), is("io,memory", ""));
+        assert_eq!(adapted(&found, "freezer", Below::Top), is("cgroup v2", ""));
+        assert_eq!(adapted(&found, "devices,net_cls", Below::Top), is("cgroup v2", ""));
+        assert_eq!(adapted(&found, "hugetlb,cpu", Below::Top), is("hugetlb,cpu", "hugetlb"));
+        assert_eq!(adapted(&found, "blkio,freezer", Below::Root), is("io", ""));
+        assert_eq!(found.home("blkio"), Some((0, "io")));
+        assert_eq!(found.home("cgroup"), Some((0, "")));
+        assert_eq!(found.home("pids"), None);
+        let v1 = hierarchies(HYBRID, "1:cpu,cpuacct:/\n");
+        assert_eq!(adapted(&v1, "cpuacct", Below::Top), is("cpuacct", ""));
+        assert_eq!(adapted(&v1, "freezer", Below::Top), is("freezer", "freezer"));
+        assert_eq!(v1.home("cgroup"), None);
     }
 
     #[test]

@@ -159,6 +159,19 @@ impl Gift {
         names
     }
 
+    /// Adds what another table for the same path says and this does not.
+    fn join(&mut self, other: &Self) {
+        for setting in &other.settings {
+            if !self.settings.iter().any(|own| own.key == setting.key) {
+                self.settings.push(setting.clone());
+            }
+        }
+        self.is_required |= other.is_required;
+        if self.perm == Perm::default() {
+            self.perm = other.perm;
+        }
+    }
+
     /// Translates it for a host.
     fn on(&self, hierarchies: &Hierarchies, remarks: &mut Vec<Remark>) -> Kit {
         let mut settings: Vec<&Setting> = self.settings.iter().collect();
@@ -186,6 +199,23 @@ impl Gift {
             false => homes.fold(Span::default(), |span, (index, _)| span.with(index)),
         };
         kit
+    }
+}
+
+impl Gifts {
+    /// Makes the tables for one path one table. Where two say the same the earlier counts.
+    pub fn join_tables(&mut self) {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut joined: Vec<Gift> = Vec::new();
+        for table in std::mem::take(&mut self.tables) {
+            let path = table.text.trim_matches('/').to_owned();
+            let place = *places.entry(path).or_insert(joined.len());
+            match joined.get_mut(place) {
+                Some(known) => known.join(&table),
+                None => joined.push(table),
+            }
+        }
+        self.tables = joined;
     }
 }
 
@@ -329,3 +359,7 @@ fn levels<'t>(
         Level { text: component.into(), kit: find(prefix), is_for_old: false, is_template: false }
     })
 }
+
+#[cfg(test)]
+#[path = "provision_tests.rs"]
+mod tests;

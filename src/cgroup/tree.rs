@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::equip::{self, Said};
+use super::equip::{self, Done};
 use super::mounts::{self, Hierarchies, Span, Version};
 use super::provision::Provision;
 use crate::event::Pid;
@@ -179,15 +179,15 @@ pub struct Tree {
     hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
-    /// What was said of settings that were refused.
-    said: Said,
+    /// What groups were given since rules were read.
+    done: Done,
 }
 
 impl Tree {
     /// A tree over these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
         let (by_path, groups) = (HashMap::default(), Vec::new());
-        Self { hierarchies, by_path, groups, said: Said::default() }
+        Self { hierarchies, by_path, groups, done: Done::default() }
     }
 
     /// The hierarchies of this host, in the order of the mount table.
@@ -322,7 +322,7 @@ impl Tree {
     pub fn forget(&mut self) {
         self.by_path.clear();
         self.groups.clear();
-        self.said.forget();
+        self.done.forget();
     }
 
     fn open(&self, span: Span, path: &str, wish: &Wish) -> Result<Vec<Leaf>, Refusal> {
@@ -362,7 +362,7 @@ impl Tree {
     ) -> Result<(), Refusal> {
         let tree = &self.hierarchies[hierarchy];
         for stage in equip::stages(hierarchy, tree, path, provision) {
-            stage.enable(&self.said);
+            stage.enable(&self.done);
             let is_new = match fs::create_dir(&stage.directory) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
@@ -371,7 +371,7 @@ impl Tree {
             if is_new && tree.controllers.iter().any(|name| name == "cpuset") {
                 inherit_cpuset(tree.version, &stage.parent, &stage.directory);
             }
-            stage.give(is_new, &self.said)?;
+            stage.give(is_new, &self.done)?;
         }
         Ok(())
     }
@@ -387,8 +387,8 @@ impl Tree {
         let Some(provision) = provision.filter(is_for_old) else { return Ok(()) };
         let tree = &self.hierarchies[hierarchy];
         for stage in equip::stages(hierarchy, tree, path, Some(provision)) {
-            stage.enable(&self.said);
-            stage.give(false, &self.said)?;
+            stage.enable(&self.done);
+            stage.give(false, &self.done)?;
         }
         Ok(())
     }

@@ -237,6 +237,7 @@ impl Loader<'_> {
     }
 
     fn finish(mut self) -> Loaded {
+        self.gifts.join_tables();
         join_controllers(&mut self.rules, &self.gifts.tables);
         // Stable: within a priority the order of directories, names and positions stays.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
