@@ -137,6 +137,53 @@ fn controllers_are_enabled_along_the_path_on_v2() {
     drop(guard);
 }
 
+#[test]
+fn a_group_that_holds_processes_hands_no_controller_on() {
+    let Some(live) = Live::require() else { return };
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    let Some(name) = available.split_whitespace().next() else {
+        println!("skipped: the v2 tree has no controller");
+        return;
+    };
+    let guard = Enabled::note(&top, name);
+    let rules = format!(
+        "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n{RULE}controllers = [\"{name}\"]\n"
+    );
+    let daemon = live.daemon(&rules);
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    live.expect(&bob, "there");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    daemon.expect_log("that group holds processes itself");
+    drop((alice, bob));
+    drop(daemon);
+    drop(live);
+    drop(guard);
+}
+
+/// M99.
+#[test]
+fn a_template_destination_has_its_controllers_enabled_on_v2() {
+    let Some(live) = Live::require() else { return };
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    if !available.split_whitespace().any(|name| name == "hugetlb") {
+        println!("skipped: the v2 tree has no hugetlb");
+        return;
+    }
+    let guard = Enabled::note(&top, "hugetlb");
+    let template = "template {ground}/there/%u { hugetlb { hugetlb.2MB.limit_in_bytes = 4M; } }\n";
+    let (policy, mut tree) = legacy(&live, "cgt-alice hugetlb {ground}/there/%u\n", template);
+    open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
+    let there = live.ground.directory("", "there").unwrap();
+    expect(&there, "cgroup.subtree_control", "hugetlb");
+    expect(&there.join("cgt-alice"), "hugetlb.2MB.max", "4194304");
+    drop(tree);
+    drop(live);
+    drop(guard);
+}
+
 /// A controller at the top of the v2 tree; disabled again if it was not enabled before.
 struct Enabled(Option<(PathBuf, String)>);
 
