@@ -1,9 +1,8 @@
 //! What one decision costs, by number of rules, against trying each rule in order.
 //!
-//! The sizes take turns, so that what else the machine does falls on all of them alike, and each
-//! turn goes through thousands of different processes, so that no query finds its own cache lines
-//! warm; only plan and path are, as they are in the daemon, which has just looked the one up and
-//! read the other. One sample is the mean of 64 calls: a single one is shorter than the clock can tell.
+//! The sizes take turns, so that what else the machine does falls on all of them alike. Plan and path
+//! of a query are warm, as they are in the daemon, which has just looked the one up and read the other;
+//! how warm the index is depends on the load, of which there are two. One sample is the mean of 64 calls: a single one is shorter than the clock can tell.
 //!
 //! `cargo bench --bench matcher`
 
@@ -29,7 +28,9 @@ use cgruled::rules::{
 const SIZES: [u32; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
 /// Up to here the reference is timed too; beyond, one call takes milliseconds.
 const NAIVE_UP_TO: u32 = 10_000;
-const QUERIES: u32 = 4096;
+/// Processes of a set, and how often the set is gone through before another size has its turn: what a
+/// machine usually runs, again and again, and so many that each finds its cache lines cold.
+const LOADS: [(u32, usize); 2] = [(256, 16), (4096, 1)];
 const BATCH: usize = 64;
 const ROUNDS: usize = 40;
 /// Kinds of rules that take turns between the first and the last. The first nine make an index of
@@ -38,13 +39,21 @@ const KINDS: u32 = 16;
 
 fn main() {
     let origin = Origin { file: Arc::from(Path::new("/etc/cgruled/rules.d/bench.toml")), line: 1 };
-    let mut benches: Vec<Bench> = SIZES.iter().map(|&size| Bench::new(size, &origin)).collect();
+    for (distinct, passes) in LOADS {
+        measure(distinct, passes, &origin);
+    }
+}
+
+fn measure(distinct: u32, passes: usize, origin: &Origin) {
+    let new = |&size: &u32| Bench::new(size, distinct, origin);
+    let mut benches: Vec<Bench> = SIZES.iter().map(new).collect();
     for _ in 0..ROUNDS {
         for bench in &mut benches {
-            bench.round();
+            (0..passes).for_each(|_| bench.round());
         }
     }
     println!("compiled matcher: ns for one decision, means of {BATCH} calls");
+    println!("{distinct} different processes, {passes} times before another size has its turn");
     println!(
         "{:<10} {:>7} {:>8} {:>8} {:>8} {:>9} {:>10} {:>9}",
         "query", "rules", "p50", "p90", "min", "to 10", "naive p50", "speed-up"
@@ -59,6 +68,7 @@ fn main() {
         "rules", "compile", "plan p50", "index bytes", "plan bytes"
     );
     benches.iter().for_each(Bench::print_sizes);
+    println!();
 }
 
 /// Which rule the processes of a set meet.
@@ -110,14 +120,14 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(size: u32, origin: &Origin) -> Self {
+    fn new(size: u32, distinct: u32, origin: &Origin) -> Self {
         let rules: Arc<[Rule]> = (0..size).map(|n| rule(n, size, origin)).collect();
         let start = Instant::now();
         let matcher = Matcher::compile(rules);
         let compile = start.elapsed();
         let sets: Vec<Vec<Process>> = Set::ALL
             .iter()
-            .map(|&set| (0..QUERIES).map(|n| process(set, n, size)).collect())
+            .map(|&set| (0..distinct).map(|n| process(set, n, size)).collect())
             .collect();
         let (mut plans, mut plan_times) = (HashMap::new(), Vec::new());
         for process in sets.iter().flatten() {
@@ -138,7 +148,7 @@ impl Bench {
     /// Compares with the reference and times it. Checks fewer processes where it is slow.
     fn check(&self, set: usize) -> Option<f64> {
         let count = if self.size <= 1_000 { 1024 } else { 128 };
-        let step = QUERIES as usize / count;
+        let step = (self.sets[set].len() / count).max(1);
         let mut times = Vec::new();
         let processes: Vec<_> = self.sets[set].iter().step_by(step).collect();
         let naive = |process: &Process| {

@@ -223,8 +223,9 @@ impl Daemon {
         );
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
-        let files = Files::watch(&sources(invocation).directories, Path::new("/etc"))
-            .map_err(run("inotify"))?;
+        let files =
+            Files::watch(&sources(invocation).directories, Path::new("/etc"), invocation.legacy)
+                .map_err(run("inotify"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
         let engine =
             Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);

@@ -24,16 +24,14 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
-use crate::event::{Cause, Gid, Nanos, Pid, Uid};
+use crate::event::{Cause, Gid, Nanos, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
-use crate::policy::{Policy, User};
+use crate::policy::Policy;
 use crate::process::{Grip, Proc};
-use crate::program::{Program, Seen, Sight};
-use crate::rules::ignore::Scheduling;
-use crate::rules::matcher::Matcher;
-use crate::rules::{Action, Facts, Rule, RuleId};
+use crate::program::{Program, Sight};
 use crate::source::connector::Connector;
 use crate::source::intake::{Hearing, Intake};
 use crate::source::scan::Scan;
@@ -74,7 +72,8 @@ pub struct Engine {
     options: Options,
 
     scan: Scan,
-    rechecks: VecDeque<(Nanos, Pid, Cause)>,
+    /// Second looks and when they are due, in order.
+    rechecks: VecDeque<(Nanos, Look)>,
     /// Looks that wait for a name.
     waiting: HashMap<Asked, Vec<Look>, FixedState>,
     scan_is_due: bool,
@@ -222,12 +221,12 @@ impl Engine {
     fn recheck(&mut self) {
         let now = sys::monotonic();
         for _ in 0..AT_ONCE {
-            let Some(&(due, pid, cause)) = self.rechecks.front() else { break };
+            let Some(&(due, look)) = self.rechecks.front() else { break };
             if due > now {
                 break;
             }
             self.rechecks.pop_front();
-            self.look(Look::at_once(pid, cause, now), None);
+            self.look(look, None);
         }
     }
 
@@ -317,7 +316,7 @@ impl Engine {
             Outcome::Replaced => {
                 metrics.reused_pids.increment();
                 self.intake.trail_is_due = true;
-                self.rechecks.push_front((now, look.pid, Cause::SCAN));
+                self.rechecks.push_front((now, Look::at_once(look.pid, Cause::SCAN, now)));
             }
             Outcome::WouldPlace => metrics.would_place.increment(),
             Outcome::InPlace if is_recheck => metrics.held.increment(),
@@ -336,7 +335,9 @@ impl Engine {
     fn placed(&mut self, look: Look, now: Nanos, is_recheck: bool) {
         if let Some(delay) = self.options.recheck_ns {
             let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
-            self.rechecks.push_back((now.plus(delay), look.pid, cause));
+            let due = now.plus(delay);
+            let again = Look::after(look.pid, cause, due, self.placer.last_placement());
+            self.rechecks.push_back((due, again));
         }
         if is_recheck {
             // Its children of the time when somebody else had it are not on the trail any more.
@@ -388,57 +389,4 @@ impl Engine {
 /// Whether a look waited so long that children may have been missed.
 fn is_slow(look: Look) -> bool {
     sys::monotonic().since(look.since) > SLOW_ANSWER_NS
-}
-
-/// What the rules say of a process.
-enum Decided<'e> {
-    /// This rule; the executable if it was read.
-    Rule(RuleId, Option<&'e [u8]>),
-    /// None.
-    NoRule,
-    /// It depends on what only a slower look at this executable can tell.
-    Unsure(&'e [u8]),
-}
-
-/// The first rule that holds and applies. The executable is read only if a rule that could come first
-/// asks for it, and where the process is now only if such a rule depends on it.
-fn decide<'e>(
-    matcher: &Matcher,
-    user: &User,
-    (uid, gid): (Uid, Gid),
-    pid: Pid,
-    proc: &mut Proc,
-    see: impl FnOnce(&mut Proc) -> Option<Seen<'e>>,
-) -> Decided<'e> {
-    let mut facts = Facts { uid, gid, exe: None, invoked: None };
-    let mut decision = matcher.decide(&user.plan, &facts);
-    let mut see = Some(see);
-    let mut seen: Option<Seen<'e>> = None;
-    loop {
-        if matcher.asks_exe(&user.plan, gid, decision) {
-            if let Some(see) = see.take() {
-                seen = see(proc);
-                facts.exe = seen.as_ref().map(|seen| seen.exe);
-                facts.invoked = seen.as_ref().and_then(|seen| seen.invoked);
-                decision = matcher.decide(&user.plan, &facts);
-                continue;
-            }
-            if let Some(seen) = seen.as_ref().filter(|seen| seen.is_unsure) {
-                return Decided::Unsure(seen.raw);
-            }
-        }
-        let Some(id) = decision else { return Decided::NoRule };
-        if matcher.rule(id).is_none_or(|rule| applies(rule, proc, pid)) {
-            return Decided::Rule(id, seen.map(|seen| seen.raw));
-        }
-        decision = matcher.decide_after(&user.plan, &facts, id);
-    }
-}
-
-/// Whether a rule that holds applies to where the process is now and how it is scheduled. Nothing
-/// tells us when that changes, so it counts as it is at the look.
-fn applies(rule: &Rule, proc: &mut Proc, pid: Pid) -> bool {
-    let Action::Ignore(when) = &rule.action else { return true };
-    let place = when.below.is_none() || proc.cgroup(pid).is_some_and(|text| when.means_place(text));
-    place && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(pid)))
 }

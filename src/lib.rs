@@ -16,6 +16,7 @@
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
+//! - [`decision`]: from what is true of a process to a rule.
 //! - [`placer`]: from a decision to a process in its group.
 //! - [`log`], [`metrics`]: what we say and count.
 //! - [`sys`]: the only unsafe code.
@@ -34,6 +35,7 @@ pub mod rules;
 
 pub mod cgroup;
 pub mod daemon;
+pub mod decision;
 pub mod engine;
 pub mod load;
 pub mod log;

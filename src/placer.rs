@@ -1,10 +1,12 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 use std::fmt;
+use std::hash::BuildHasher;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -78,6 +80,7 @@ pub struct Placer {
     has_systemd: bool,
     own_pid: u32,
     path: String,
+    placement: u64,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -99,8 +102,14 @@ impl Placer {
             has_systemd: Path::new("/run/systemd/system").is_dir(),
             own_pid: std::process::id(),
             path: String::with_capacity(256),
+            placement: 0,
             exe: Box::new([0; PATH_MAX]),
         }
+    }
+
+    /// The number of the last placement: the same for the same group.
+    pub fn last_placement(&self) -> u64 {
+        self.placement
     }
 
     /// Drops every open group: after a change of rules others may be needed.
@@ -251,7 +260,9 @@ impl Placer {
             return Outcome::WouldPlace;
         }
         let pid = subject.look.pid;
-        if subject.look.cause.contains(Cause::RECHECK) && self.was_taken(proc, rule, subject) {
+        // Whoever belongs elsewhere by now was not taken from there.
+        let was_here = subject.look.placement == numbered(&self.path);
+        if was_here && self.was_taken(proc, rule, subject) {
             return Outcome::GivenUp;
         }
         let provision = || policy.provisions.of(target);
@@ -272,6 +283,7 @@ impl Placer {
     fn moved(&mut self, rule: &Rule, subject: &Subject<'_>) -> Outcome {
         let now = sys::monotonic();
         self.metrics.placed.increment();
+        self.placement = numbered(&self.path);
         self.fast_moves.moved(now);
         let cause = subject.look.cause;
         if cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
@@ -331,6 +343,11 @@ impl Placer {
         }
         gives_up
     }
+}
+
+/// A number for a group. Two groups with the same one would cost a wrong line in the log.
+fn numbered(path: &str) -> u64 {
+    FixedState::default().hash_one(path) | 1
 }
 
 /// Whether a process has ended, reaped or not: then its pidfd is readable.

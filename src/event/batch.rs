@@ -31,6 +31,8 @@ pub struct Look {
     pub cause: Cause,
     /// When the first of it happened.
     pub since: Nanos,
+    /// For a second look, which placement it is about: a number of the placer's. Else 0.
+    pub placement: u64,
     drain: Drain,
     admitted: bool,
 }
@@ -38,7 +40,12 @@ pub struct Look {
 impl Look {
     /// A look outside any batch, for children on the trail and second looks.
     pub const fn at_once(pid: Pid, cause: Cause, since: Nanos) -> Self {
-        Self { pid, cause, since, drain: Drain(0), admitted: true }
+        Self { pid, cause, since, placement: 0, drain: Drain(0), admitted: true }
+    }
+
+    /// A second look, after a placement.
+    pub const fn after(pid: Pid, cause: Cause, since: Nanos, placement: u64) -> Self {
+        Self { placement, ..Self::at_once(pid, cause, since) }
     }
 }
 
@@ -80,7 +87,8 @@ impl Batch {
             entry.cause = entry.cause | cause;
             return;
         }
-        self.entries.insert(pid, Look { pid, cause, since: at, drain, admitted: false });
+        self.entries
+            .insert(pid, Look { pid, cause, since: at, placement: 0, drain, admitted: false });
         self.fresh.push_back(pid);
         if let Some(count) = self.unsettled.back_mut() {
             *count += 1;

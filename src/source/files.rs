@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use crate::event::Nanos;
 use crate::worker::Reason;
@@ -14,6 +14,10 @@ use crate::worker::Reason;
 const QUIET_NS: u64 = 100_000_000;
 /// But a directory that never comes to rest is read after this.
 const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// The original's files and directories.
+const LEGACY_FILES: [&str; 2] = ["cgrules.conf", "cgconfig.conf"];
+const LEGACY_DIRECTORIES: [&str; 2] = ["cgrules.d", "cgconfig.d"];
 
 /// Files of the user database.
 const NAME_FILES: [&str; 3] = ["passwd", "group", "nsswitch.conf"];
@@ -24,6 +28,9 @@ pub struct Files {
     inotify: Inotify,
     directories: Vec<PathBuf>,
     etc: PathBuf,
+    has_legacy: bool,
+    /// The watches of the original's directories, in which every name counts.
+    legacy: Vec<WatchDescriptor>,
     change: Option<Change>,
 }
 
@@ -41,21 +48,22 @@ impl Change {
 }
 
 impl Files {
-    /// Watches the rule directories, those that do not exist yet by the nearest directory that does,
-    /// and the user database in `etc`.
+    /// Watches the rule directories, those that do not exist yet by the nearest directory that does;
+    /// the user database in `etc`; and there, with `has_legacy`, the original's files.
     ///
     /// # Errors
     /// inotify is not to be had.
-    pub fn watch(directories: &[PathBuf], etc: &Path) -> io::Result<Self> {
+    pub fn watch(directories: &[PathBuf], etc: &Path, has_legacy: bool) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let (directories, etc) = (directories.to_vec(), etc.to_owned());
-        let files = Self { inotify, directories, etc, change: None };
+        let legacy = Vec::new();
+        let mut files = Self { inotify, directories, etc, has_legacy, legacy, change: None };
         files.renew();
         Ok(files)
     }
 
     /// Sets the watches as the directories are now. Watching one twice changes nothing.
-    fn renew(&self) {
+    fn renew(&mut self) {
         let entries = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -67,21 +75,30 @@ impl Files {
         for directory in self.directories.iter().chain([&self.etc]) {
             let existing = directory.ancestors().find(|ancestor| ancestor.is_dir());
             if let Some(existing) = existing {
-                self.add(existing, entries);
+                let _watch = self.add(existing, entries);
             }
+        }
+        if self.has_legacy {
+            let paths = LEGACY_DIRECTORIES.map(|name| self.etc.join(name));
+            let paths = paths.iter().filter(|path| path.is_dir());
+            self.legacy = paths.filter_map(|path| self.add(path, entries)).collect();
         }
         // By themselves as well: a file that is mounted over /etc/passwd has another parent.
         for name in NAME_FILES {
             let path = self.etc.join(name);
             if path.exists() {
-                self.add(&path, AddWatchFlags::IN_CLOSE_WRITE);
+                let _watch = self.add(&path, AddWatchFlags::IN_CLOSE_WRITE);
             }
         }
     }
 
-    fn add(&self, path: &Path, flags: AddWatchFlags) {
-        if let Err(errno) = self.inotify.add_watch(path, flags) {
-            ::log::warn!("cannot watch {}: {}", path.display(), errno.desc());
+    fn add(&self, path: &Path, flags: AddWatchFlags) -> Option<WatchDescriptor> {
+        match self.inotify.add_watch(path, flags) {
+            Ok(watch) => Some(watch),
+            Err(errno) => {
+                ::log::warn!("cannot watch {}: {}", path.display(), errno.desc());
+                None
+            }
         }
     }
 
@@ -96,7 +113,8 @@ impl Files {
             match self.inotify.read_events() {
                 Ok(events) => {
                     for event in events {
-                        self.note(event.name.as_deref().map(Path::new), now);
+                        let is_legacy = self.legacy.contains(&event.wd);
+                        self.note(event.name.as_deref().map(Path::new), is_legacy, now);
                     }
                 }
                 Err(Errno::EAGAIN) => return,
@@ -108,9 +126,10 @@ impl Files {
         }
     }
 
-    fn note(&mut self, name: Option<&Path>, now: Nanos) {
+    fn note(&mut self, name: Option<&Path>, is_legacy: bool, now: Nanos) {
         let is_name_file = |name: &Path| NAME_FILES.iter().any(|known| name == Path::new(known));
         let reason = match name {
+            Some(_) if is_legacy => Reason::Rules,
             // A watched file itself, or an overflow: names are looked up in either case.
             None => Reason::Names,
             Some(name) if is_name_file(name) => Reason::Names,
@@ -126,7 +145,10 @@ impl Files {
 
     /// A rule file, or a directory on the way to one: `etc` has much else in it.
     fn concerns_rules(&self, name: &Path) -> bool {
+        let is = |known: &str| name == Path::new(known);
+        let is_legacy = LEGACY_FILES.into_iter().chain(LEGACY_DIRECTORIES).any(is);
         name.extension().is_some_and(|extension| extension == "toml")
+            || self.has_legacy && is_legacy
             || self
                 .directories
                 .iter()
@@ -155,7 +177,7 @@ mod tests {
     fn a_burst_is_one_change_and_a_directory_may_come_later() {
         let root = tempfile::tempdir().unwrap();
         let rules = root.path().join("rules.d");
-        let mut files = Files::watch(std::slice::from_ref(&rules), root.path()).unwrap();
+        let mut files = Files::watch(std::slice::from_ref(&rules), root.path(), false).unwrap();
         std::fs::create_dir(&rules).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1)), None);
@@ -174,12 +196,24 @@ mod tests {
     fn the_user_database_is_watched() {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("passwd"), "").unwrap();
-        let mut files = Files::watch(&[], root.path()).unwrap();
+        let mut files = Files::watch(&[], root.path(), true).unwrap();
         std::fs::write(root.path().join("hostname"), "x").unwrap();
         files.read(Nanos(1));
         assert_eq!(files.next_due(), None);
         std::fs::write(root.path().join("passwd"), "x").unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(Reason::Names));
+    }
+
+    #[test]
+    fn legacy_files_of_any_name_are_watched() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("cgrules.d")).unwrap();
+        let mut files = Files::watch(&[], root.path(), true).unwrap();
+        for name in ["cgrules.conf", "cgrules.d/web"] {
+            std::fs::write(root.path().join(name), "").unwrap();
+            files.read(Nanos(1));
+            assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(Reason::Rules), "{name}");
+        }
     }
 }
