@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::mounts::{Hierarchy, Version};
 use super::provision::{HostWrite, Kit, Level, Ownership, Perm, Provision};
-use super::tree::{Refusal, Step};
+use super::refusal::{Refusal, Step};
 
 /// What was done since rules were read.
 #[derive(Debug, Default)]

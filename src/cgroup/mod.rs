@@ -6,6 +6,7 @@ pub mod fast_moves;
 pub mod mounts;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod provision;
+mod refusal;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod settings;
 pub mod tree;

@@ -134,7 +134,7 @@ pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>
     }
     if let (false, Some(percent)) = (is_v1, text.strip_suffix('%')) {
         let percent = percent.trim().parse::<u64>().ok();
-        let quota = percent.and_then(|percent| percent.checked_mul(super::PERIOD / 100));
+        let quota = percent.and_then(|percent| percent.checked_mul(super::translate::PERIOD / 100));
         let quota = quota.filter(|quota| (PERIODS.0..=MOST_QUOTA).contains(quota));
         return Ok((Some(quota.ok_or_else(|| wrong(help))?), None));
     }
