@@ -215,6 +215,10 @@ fn other(key: &str, value: &str, version: Version) -> Result<Writes, Fault> {
         let help = "rules say which processes a group holds; leave it out";
         return Err(Fault::Value(Complaint::new(format!("{key} is no setting"), help)));
     }
+    if key.is_empty() || key.contains('/') {
+        let help = "write the name of a file in a cgroup directory";
+        return Err(Fault::Value(Complaint::new(format!("\"{key}\" is no setting"), help)));
+    }
     let Some((huge, own)) = hugetlb(key) else { return Ok(one(key, value)) };
     let files = [huge.clone() + ".max", huge + ".limit_in_bytes"];
     let none = |_: &str| None;

@@ -151,6 +151,7 @@ fn wrong_values_are_wrong_on_every_host() {
         ("cpuset.cpus.partition", "yes"),
         ("hugetlb.2MB.max", "x"),
         ("cgroup.procs", "1"),
+        ("../cpu.shares", "5"),
     ] {
         assert!(check(key, value).is_err(), "{key} = {value}");
     }
