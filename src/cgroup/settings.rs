@@ -118,6 +118,7 @@ const WORDS: &[Word] = &[
     word("memory.min", "", Kind::Size),
     word("memory.swap.max", "memory.memsw.limit_in_bytes", Kind::Swap),
     word("memory.swap.high", "", Kind::Size),
+    word("memory.zswap.max", "", Kind::Size),
     word("memory.oom.group", "", Kind::Whole(0, 1)),
     word("pids.max", "pids.max", Kind::Count),
 ];
@@ -187,6 +188,11 @@ pub fn check(key: &str, value: &str) -> Result<(), Complaint> {
             Ok(_) | Err(Fault::NoCounterpart(_)) => Ok(()),
         }
     })
+}
+
+/// All words of both interfaces.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().flat_map(|word| [word.v2, word.v1]).filter(|name| !name.is_empty())
 }
 
 /// Where a setting comes in the order of writing.

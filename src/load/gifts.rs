@@ -59,6 +59,13 @@ impl Reader<'_, '_, '_, '_> {
             self.report.error_help(span, complaint.message, complaint.help);
             return None;
         }
+        let is_known = settings::words().any(|word| word == written.key);
+        let near = || config::misspelled(&written.key, settings::words());
+        if let (false, Some(near)) = (is_known, near()) {
+            let message = format!("{} is taken for the name of a kernel file", written.key);
+            let help = format!("did you mean {near}?");
+            self.report.warning(Some(span.clone()), message, help);
+        }
         let text = self.report.text();
         let place = text.place(span);
         let origin = Origin { file: text.file().clone(), line: place.line };
