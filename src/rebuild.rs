@@ -248,3 +248,47 @@ fn say_one(diagnostic: &Diagnostic) {
     };
     ::log::log!(level, "{diagnostic}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::mounts::{Hierarchy, Version};
+    use crate::config::rules_toml;
+
+    /// A host with nothing but v2.
+    fn unified(controllers: &[&str]) -> Hierarchies {
+        Hierarchies::new(vec![Hierarchy {
+            version: Version::V2,
+            mount_point: "/sys/fs/cgroup".into(),
+            top: "/".into(),
+            listed: String::new(),
+            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+            favordynmods: false,
+        }])
+    }
+
+    #[test]
+    fn a_name_that_means_another_is_said_once() {
+        let rule = "[[rule]]\nuser = 1\ncgroup = \"a\"\ncontrollers = [\"blkio\", \"freezer\"]\n";
+        let text = format!("version = 1\n{rule}{rule}");
+        let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
+        let host = unified(&["io", "cpu"]);
+        let said: Vec<String> =
+            adapt(&mut rules, &host).into_iter().map(|diagnostic| diagnostic.message).collect();
+        assert_eq!(
+            said,
+            [
+                "line 3: \"blkio\" is \"io\" on this host",
+                "line 3: \"freezer\" is no controller of cgroup v2, where no group needs it",
+            ]
+        );
+        for rule in &rules {
+            let Action::Place(targets) = &rule.action else { panic!() };
+            assert_eq!(targets[0].controllers, ["io"]);
+        }
+        assert!(missing_controllers(&rules, &Gifts::default(), &host).is_empty());
+        let missing = missing_controllers(&rules, &Gifts::default(), &unified(&[]));
+        assert_eq!(missing.len(), 2);
+    }
+}
