@@ -54,15 +54,22 @@ impl Fake {
 }
 
 fn table(text: &str, key: &str, value: &str) -> Gift {
+    let origin = Origin { file: Path::new("/a").into(), line: 1 };
     let setting = Setting {
         key: key.to_owned(),
         value: value.to_owned(),
         controller: "memory".to_owned(),
-        origin: Origin { file: Path::new("/a").into(), line: 1 },
+        origin: origin.clone(),
         place: None,
     };
-    let (controllers, settings) = (Vec::new(), vec![setting]);
-    Gift { text: text.to_owned(), controllers, settings, perm: Perm::default(), is_required: false }
+    Gift {
+        text: text.to_owned(),
+        controllers: Vec::new(),
+        settings: vec![setting],
+        perm: Perm::default(),
+        is_required: false,
+        origin,
+    }
 }
 
 #[test]

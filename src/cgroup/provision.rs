@@ -65,6 +65,8 @@ pub struct Gift {
     pub perm: Perm,
     /// Whether no process may enter before all is written.
     pub is_required: bool,
+    /// Where it begins.
+    pub origin: Origin,
 }
 
 /// All gifts by the kind of what described them.

@@ -36,6 +36,7 @@ fn gift(text: &str, settings: &[(&str, &str)], controllers: &[&str]) -> Gift {
         settings: settings.collect(),
         perm: Perm::default(),
         is_required: false,
+        origin: Origin { file: Path::new("/a").into(), line: 1 },
     }
 }
 

@@ -1,6 +1,7 @@
 //! What groups are given: the tables of rule files and the sections of cgconfig.conf, their values
 //! checked and their names resolved. What is wrong costs itself alone.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::resolver::Resolver;
@@ -11,7 +12,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{Mention, NameKind};
 use crate::config::source_text::Report;
 use crate::config::{self, GroupTable, SettingValue, quantity};
-use crate::rules::Origin;
+use crate::rules::{Action, Origin, Rule};
 
 /// The keys of a table that are no settings.
 const KEYS: [&str; 4] = ["owner", "mode", "required", "remove_when_empty"];
@@ -29,8 +30,8 @@ pub(super) fn table(
     let mut reader = Reader { report, resolver, perm: Perm::default(), is_required: false };
     let settings = table.settings.iter().filter_map(|setting| reader.setting(setting)).collect();
     let Reader { perm, is_required, .. } = reader;
-    let text = table.path.as_str().to_owned();
-    Gift { text, controllers: Vec::new(), settings, perm, is_required }
+    let (text, origin) = (table.path.as_str().to_owned(), table.origin.clone());
+    Gift { text, controllers: Vec::new(), settings, perm, is_required, origin }
 }
 
 struct Reader<'r, 't, 's, 'n> {
@@ -179,7 +180,32 @@ pub(super) fn section(
         settings: kept,
         perm: perm.unwrap_or_default(),
         is_required: false,
+        origin: section.origin.clone(),
     }
+}
+
+/// Says which tables are for groups that no rule names, nor has above the one it names.
+pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> {
+    let targets = rules.iter().flat_map(|(_, rule)| match &rule.action {
+        Action::Place(targets) if !tables.is_empty() => &targets[..],
+        Action::Place(_) | Action::Ignore(_) => &[],
+    });
+    let used: HashSet<&str> =
+        targets.flat_map(|target| prefixes(target.destination.as_str())).collect();
+    let unused = tables.iter().filter(|table| !used.contains(table.text.trim_matches('/')));
+    let complaint = |table: &Gift| {
+        let message = format!("line {}: no rule leads to \"{}\"", table.origin.line, table.text);
+        let about = Diagnostic::about(&table.origin.file, Severity::Warning, message);
+        about.with_help("its settings are for no group: write the path as in the rule")
+    };
+    unused.map(complaint).collect()
+}
+
+/// The paths of the groups from the first to the last of a path, each without `/` at either end.
+pub(super) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let path = path.trim_matches('/');
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end]).filter(|prefix| !prefix.is_empty())
 }
 
 fn of_controller(controller: &Controller, setting: &cgconfig_conf::Setting) -> Setting {

@@ -239,6 +239,7 @@ impl Loader<'_> {
     fn finish(mut self) -> Loaded {
         self.gifts.join_tables();
         join_controllers(&mut self.rules, &self.gifts.tables);
+        self.diagnostics.extend(gifts::unused(&self.gifts.tables, &self.rules));
         // Stable: within a priority the order of directories, names and positions stays.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
@@ -267,9 +268,8 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     for (_, rule) in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         for Target { destination, controllers, .. } in targets {
-            let path = destination.as_str().trim_matches('/');
-            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-            for name in ends.filter_map(|end| needed.get(&path[..end])).flatten() {
+            let prefixes = gifts::prefixes(destination.as_str());
+            for name in prefixes.filter_map(|path| needed.get(path)).flatten() {
                 if !controllers.iter().any(|own| own == name) {
                     controllers.push((*name).to_owned());
                 }
