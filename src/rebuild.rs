@@ -59,10 +59,9 @@ impl Rebuilder {
     /// Reads everything and fits it to this host.
     fn load(&self) -> (Loaded, Provisions) {
         let mut loaded = load(&self.sources, &self.names);
-        // Nobody else has the rules yet.
-        if let Some(rules) = Arc::get_mut(&mut loaded.rules) {
-            loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
-        }
+        // Copied only if somebody else has the rules by now.
+        let rules = Arc::make_mut(&mut loaded.rules);
+        loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
