@@ -22,8 +22,9 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
+use crate::control::cgred::{Cgred, Place};
 use crate::engine::{Engine, Options};
-use crate::event::{Nanos, Uid};
+use crate::event::{Gid, Nanos, Uid};
 use crate::load::{self, NameService, Sources};
 use crate::log::Logging;
 use crate::metrics::Metrics;
@@ -52,6 +53,13 @@ pub struct Invocation {
     pub level: Option<LevelFilter>,
     /// Time between two reports of counters instead of the setting.
     pub stats_every: Option<Duration>,
+    /// The original's socket, by which processes ask to be left alone; not served without `legacy`, nor
+    /// in a dry run.
+    pub sticky_socket: Option<PathBuf>,
+    /// Owner of that socket.
+    pub socket_owner: Option<Uid>,
+    /// Group of that socket, whose members may connect.
+    pub socket_group: Option<Gid>,
 }
 
 impl Default for Invocation {
@@ -64,6 +72,9 @@ impl Default for Invocation {
             dry_run: false,
             level: None,
             stats_every: None,
+            sticky_socket: Some(PathBuf::from("/run/cgred.socket")),
+            socket_owner: None,
+            socket_group: None,
         }
     }
 }
@@ -173,8 +184,24 @@ fn rebuilder(
 const SIGNALS: [Signal; 5] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
+/// Opens the original's socket, if it is to be served.
+fn sticky_socket(
+    invocation: &Invocation,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Cgred>, Failure> {
+    let path = invocation.sticky_socket.as_ref();
+    let Some(path) = path.filter(|_| invocation.legacy && !invocation.dry_run) else {
+        return Ok(None);
+    };
+    let (owner, group) = (invocation.socket_owner, invocation.socket_group);
+    let place = Place { path: path.clone(), owner, group };
+    let cgred = Cgred::open(place, Arc::clone(metrics));
+    cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
+}
+
 struct Daemon {
     engine: Engine,
+    cgred: Option<Cgred>,
     signals: SignalFd,
     files: Files,
     epoll: Epoll,
@@ -190,6 +217,7 @@ enum Source {
     Signals,
     Answers,
     Files,
+    Cgred,
 }
 
 impl Daemon {
@@ -205,6 +233,8 @@ impl Daemon {
         if hierarchies.is_empty() {
             return Err(Failure::NoCgroups);
         }
+        // Before anything is moved: there can be another daemon.
+        let cgred = sticky_socket(invocation, &metrics)?;
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
@@ -232,7 +262,7 @@ impl Daemon {
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
-        let daemon = Self { engine, signals, files, epoll, metrics, stats, is_ready: false };
+        let daemon = Self { engine, cgred, signals, files, epoll, metrics, stats, is_ready: false };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -242,7 +272,8 @@ impl Daemon {
         self.epoll.add(self.engine.watch(), readable(Source::Watch))?;
         self.epoll.add(self.signals.as_fd(), readable(Source::Signals))?;
         self.epoll.add(self.engine.bell(), readable(Source::Answers))?;
-        self.epoll.add(self.files.as_fd(), readable(Source::Files))
+        self.epoll.add(self.files.as_fd(), readable(Source::Files))?;
+        self.cgred.as_ref().map_or(Ok(()), |cgred| self.epoll.add(cgred, readable(Source::Cgred)))
     }
 
     /// The loop.
@@ -257,7 +288,7 @@ impl Daemon {
             if pause > 0 && !is_busy {
                 std::thread::sleep(Duration::from_nanos(pause));
             }
-            let mut events = [EpollEvent::empty(); 4];
+            let mut events = [EpollEvent::empty(); 5];
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
@@ -270,11 +301,27 @@ impl Daemon {
                 if event.data() == Source::Answers as u64 {
                     self.engine.take_answers();
                 }
+                if event.data() == Source::Cgred as u64 {
+                    self.serve_clients()?;
+                }
                 if event.data() == Source::Files as u64 {
                     self.files.read(sys::monotonic());
                 }
             }
         }
+    }
+
+    fn serve_clients(&mut self) -> Result<(), Failure> {
+        let Self { engine, cgred: Some(cgred), .. } = self else { return Ok(()) };
+        let mut result = Ok(());
+        cgred.serve(|request, peer| match engine.grant(request, peer) {
+            Ok(is_granted) => is_granted,
+            Err(error) => {
+                result = Err(Failure::Run("process events", error));
+                false
+            }
+        });
+        result
     }
 
     /// Whether to end.
@@ -302,6 +349,9 @@ impl Daemon {
         if let Some(reason) = self.files.take_due(now) {
             self.engine.reload(reason);
         }
+        if let Some(cgred) = &mut self.cgred {
+            cgred.expire(now);
+        }
         if let Some((every, last)) = &mut self.stats {
             if now.since(*last) >= nanoseconds(*every) {
                 *last = now;
@@ -312,7 +362,8 @@ impl Daemon {
 
     fn timeout(&self) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
-        let next = [self.files.next_due(), stats]
+        let clients = self.cgred.as_ref().and_then(Cgred::next_due);
+        let next = [self.files.next_due(), clients, stats]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);

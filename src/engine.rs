@@ -16,6 +16,8 @@
 //! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
 //! kernel drops is counted exactly and answered by a scan.
 
+mod hearing;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::control::sticky::Sticky;
 use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
 use crate::event::{Cause, Gid, Nanos, Uid};
@@ -33,7 +36,7 @@ use crate::policy::Policy;
 use crate::process::{Grip, Proc};
 use crate::program::{Program, Sight};
 use crate::source::connector::Connector;
-use crate::source::intake::{Hearing, Intake};
+use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
@@ -71,6 +74,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     options: Options,
 
+    sticky: Sticky,
     scan: Scan,
     /// Second looks and when they are due, in order.
     rechecks: VecDeque<(Nanos, Look)>,
@@ -94,6 +98,7 @@ impl Engine {
         metrics.reloads.increment();
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
+            sticky: Sticky::new(Arc::clone(&metrics)),
             proc,
             policy,
             placer,
@@ -146,8 +151,9 @@ impl Engine {
     pub fn turn(&mut self) -> io::Result<bool> {
         for _ in 0..ROUNDS {
             self.intake.drain_watch()?;
+            self.pass_on()?;
             self.settle();
-            self.scan_is_due |= self.intake.has_lost()?;
+            self.doubt_if_lost()?;
             self.follow()?;
             self.judge();
             self.recheck();
@@ -177,16 +183,6 @@ impl Engine {
 
     fn has_work(&self) -> bool {
         self.intake.has_work() || self.scan_is_due || self.scan.is_running()
-    }
-
-    /// Reads TRAIL when a look had an effect, and every now and then.
-    fn follow(&mut self) -> io::Result<()> {
-        match self.intake.follow()? {
-            Hearing::Well => {}
-            Hearing::Lost => self.scan_is_due = true,
-            Hearing::Doubtful => self.desk.provoke(),
-        }
-        Ok(())
     }
 
     /// Looks at processes of the batch.
@@ -235,6 +231,7 @@ impl Engine {
             self.scan_is_due = false;
             self.metrics.scans.increment();
             self.scan.begin(&self.proc)?;
+            self.pass_on()?;
         }
         for _ in 0..AT_ONCE {
             let Some(pid) = self.scan.take_next() else { break };
@@ -253,6 +250,9 @@ impl Engine {
     fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
         let Some(grip) = grip else { return Outcome::Gone };
+        if self.sticky.holds(look.pid, &mut self.proc) {
+            return Outcome::Sticky;
+        }
         let Grip { uid, gid, .. } = grip;
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
@@ -323,6 +323,11 @@ impl Engine {
             Outcome::InPlace => metrics.in_place.increment(),
             Outcome::NoRule => metrics.no_rule.increment(),
             Outcome::Ignored => metrics.ignored.increment(),
+            Outcome::Sticky => {
+                // Its children are only looked at for what they do themselves.
+                metrics.sticky.increment();
+                return;
+            }
             Outcome::Protected => metrics.protected.increment(),
             // Counted where they are said.
             Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}

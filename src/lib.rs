@@ -18,6 +18,7 @@
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
 //! - [`decision`]: from what is true of a process to a rule.
 //! - [`placer`]: from a decision to a process in its group.
+//! - [`control`]: what others ask of us, and who asked to be left alone.
 //! - [`log`], [`metrics`]: what we say and count.
 //! - [`sys`]: the only unsafe code.
 //!
@@ -34,6 +35,7 @@ pub mod event;
 pub mod rules;
 
 pub mod cgroup;
+pub mod control;
 pub mod daemon;
 pub mod decision;
 pub mod engine;

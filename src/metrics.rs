@@ -54,6 +54,18 @@ counters! {
     ignored,
     /// Processes never moved by a rule that does not name them: kernel threads, pid 1, systemd.
     protected,
+    /// Looks at processes that asked to stay where they are.
+    sticky,
+    /// Processes that a client of the socket asked to leave where they are.
+    sticky_registered,
+    /// Children that inherited such a wish.
+    sticky_inherited,
+    /// Wishes taken back by a client.
+    sticky_cancelled,
+    /// Wishes refused: no such process, somebody else's, or no room.
+    sticky_refused,
+    /// Connections to the socket that ended without a whole request: garbage, silence, too many.
+    sticky_dropped,
     /// Processes found where they belong.
     in_place,
     /// Processes moved.

@@ -35,6 +35,8 @@ pub enum Outcome {
     Ignored,
     /// It is never moved by a rule that does not name it.
     Protected,
+    /// It asked to stay where it is.
+    Sticky,
     /// It is where it belongs.
     InPlace,
     /// It was moved.
@@ -151,6 +153,7 @@ impl Placer {
                     | Outcome::InPlace
                     | Outcome::NoRule
                     | Outcome::Ignored
+                    | Outcome::Sticky
                     | Outcome::Waiting => {}
                 }
             }

@@ -33,6 +33,17 @@ pub struct Grip {
     pub handle: Option<OwnedFd>,
 }
 
+/// Whose a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process itself, also when it was asked for by the number of a thread.
+    pub process: Pid,
+    /// Real user of the thread that was asked for.
+    pub real: Uid,
+    /// Effective user of that thread.
+    pub effective: Uid,
+}
+
 /// A `/proc`.
 #[derive(Debug)]
 pub struct Proc {
@@ -166,6 +177,34 @@ impl Proc {
         self.stat(pid, 41).is_some_and(|policy| policy == FIFO || policy == RR)
     }
 
+    /// When the process started, in ticks since the machine did. It tells a process from a later one of
+    /// the same number, and an exec does not change it. `None` when it is gone.
+    pub fn started(&mut self, pid: Pid) -> Option<u64> {
+        self.stat(pid, 22)
+    }
+
+    /// Whether there is a process of this number, dead but not reaped included.
+    pub fn exists(&self, pid: Pid) -> bool {
+        fstatat(&self.dir, ProcPath::new(pid, "").as_c_str(), AtFlags::empty()).is_ok()
+    }
+
+    /// Whose a process is, from `/proc/PID/status`. `None` when it is gone.
+    pub fn owner(&mut self, pid: Pid) -> Option<Owner> {
+        let text = self.file(pid, "status")?;
+        // The name is free to choose, but the kernel escapes a newline in it.
+        let field = |name: &[u8], index: usize| -> Option<u32> {
+            let line =
+                text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            std::str::from_utf8(words.nth(index)?).ok()?.parse().ok()
+        };
+        Some(Owner {
+            process: Pid::new(field(b"Tgid:", 0)?)?,
+            real: Uid(field(b"Uid:", 0)?),
+            effective: Uid(field(b"Uid:", 1)?),
+        })
+    }
+
     /// A number of `/proc/PID/stat` by the count of proc(5), which begins at 1. The state is field 3.
     fn stat(&mut self, pid: Pid, field: usize) -> Option<u64> {
         let text = self.file(pid, "stat")?;
@@ -260,6 +299,9 @@ mod tests {
         assert!(proc.shares_our_mounts(pid));
         assert!(!proc.is_kernel_thread(pid));
         assert!(!proc.is_real_time(pid));
+        let owner = proc.owner(pid).unwrap();
+        assert_eq!((owner.process, owner.effective), (pid, grip.uid));
+        assert!(proc.started(pid).unwrap() > 0);
     }
 
     #[test]

@@ -131,11 +131,11 @@ impl Intake {
         Ok(())
     }
 
-    /// Reads TRAIL if it is due.
+    /// Reads TRAIL if it is due, which it is no more when it was emptied. Hands each fork to `heed`.
     ///
     /// # Errors
     /// As recvmmsg(2).
-    pub fn follow(&mut self) -> io::Result<Hearing> {
+    pub fn follow(&mut self, mut heed: impl FnMut(Fork)) -> io::Result<Hearing> {
         let began = sys::monotonic();
         if !self.trail_is_due && began < self.next_due() {
             return Ok(Hearing::Well);
@@ -146,7 +146,9 @@ impl Intake {
             if let What::Fork { parent, child } = event.what {
                 metrics.forks.increment();
                 count += 1;
-                lost += u64::from(!trail.heard(Fork { at: event.at, parent, child }, begun));
+                let fork = Fork { at: event.at, parent, child };
+                heed(fork);
+                lost += u64::from(!trail.heard(fork, begun));
             }
         })?;
         metrics.lost_forks.add(lost);

@@ -18,6 +18,7 @@
  *   forks N          N times: fork, leave, wait
  *   toggle N A B     N times: effective user A, then B
  *   gate             wait for one byte on standard input
+ *   ask PID FLAGS    send these to /run/cgred.socket, say "answer N" for an answer of N bytes
  *   sleep MS         wait
  *   mntns            a mount namespace of its own
  *   bind FROM TO     bind mount, FROM seen at TO
@@ -42,7 +43,9 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -281,6 +284,19 @@ static void gate(void)
 		_exit(0);
 }
 
+static void ask(int pid, int flags)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/run/cgred.socket" };
+	int request[2] = { pid, flags };
+	char answer[64];
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	check(connect(fd, (struct sockaddr *)&address, sizeof address), address.sun_path);
+	check(write(fd, request, sizeof request), "write");
+	ssize_t length = read(fd, answer, sizeof answer);
+	say("answer", length < 0 ? 0 : length);
+	close(fd);
+}
+
 static void own_mounts(void)
 {
 	check(unshare(CLONE_NEWNS), "unshare");
@@ -362,6 +378,9 @@ static void steps(char **step)
 			toggle(n, a, atoi(next(&step)));
 		} else if (IS("gate")) {
 			gate();
+		} else if (IS("ask")) {
+			int pid = atoi(next(&step));
+			ask(pid, atoi(next(&step)));
 		} else if (IS("sleep")) {
 			usleep(1000 * atol(next(&step)));
 		} else if (IS("mntns")) {

@@ -30,4 +30,5 @@ mod program;
 mod reload;
 mod settings;
 mod standin;
+mod sticky;
 mod trust;

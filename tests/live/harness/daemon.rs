@@ -31,10 +31,20 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it on the rules of the test and waits for `ready`.
     pub(super) fn start(ground: &Ground, settings: &Settings<'_>) -> Self {
+        Self::launch(ground, settings, &["--no-legacy"])
+    }
+
+    /// The same with what is the original's: legacy rules and the socket.
+    pub(super) fn start_legacy(ground: &Ground) -> Self {
+        Self::launch(ground, &Settings::default(), &[])
+    }
+
+    fn launch(ground: &Ground, settings: &Settings<'_>, first: &[&str]) -> Self {
         let config = format!("{BASE}/cgruled.toml");
         fs::write(&config, settings.config).unwrap();
         let mut child = cgruled()
-            .args(["--no-legacy", "--config", &config, "--rules"])
+            .args(first)
+            .args(["--config", &config, "--rules"])
             .arg(format!("{BASE}/rules.d"))
             .args(["--root", &ground.root(), "--log", "debug"])
             .args(settings.arguments)

@@ -116,6 +116,12 @@ impl Live {
         Daemon::start(&self.ground, settings)
     }
 
+    /// Starts a daemon that serves the original's socket, `/run/cgred.socket`: cover `/run` before.
+    pub(crate) fn legacy_daemon(&self, rules: &str) -> Daemon {
+        self.write_rules(rules);
+        Daemon::start_legacy(&self.ground)
+    }
+
     /// Replaces the rule file that the daemon of this test reads, in one step as editors do.
     pub(crate) fn write_rules(&self, rules: &str) {
         self.rule_file("50-test.toml", rules);

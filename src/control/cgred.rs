@@ -1,0 +1,348 @@
+//! The original's socket, `/run/cgred.socket`: `cgexec` and `cgclassify` ask by it that processes be
+//! left where they are (see [`super::request`] for the protocol).
+//!
+//! Nobody can keep the loop waiting: nothing here blocks, a call to [`Cgred::serve`] does a bounded
+//! amount of work, and a client has five seconds and one of 64 places; beyond that the oldest goes.
+//! All descriptors are in an epoll set of their own, which is the one descriptor to poll.
+//!
+//! Different from the original: a client that is not root can name only processes of its own; a second
+//! request for a process replaces the first; the file is removed at the end; a socket that somebody
+//! serves is not taken over (exit 1).
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockopt,
+    listen, send, socket, sockopt,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
+
+use super::request::{GRANTED, Incoming, Request};
+use crate::event::{Gid, Nanos, Uid};
+use crate::log::limit::Limiter;
+use crate::metrics::Metrics;
+use crate::sys;
+
+/// Open connections; the original had one.
+const MOST: usize = 64;
+/// How long a client may take for its eight bytes.
+const PATIENCE_NS: u64 = 5_000_000_000;
+/// Connections accepted, and clients heard, by one call: about 100 us.
+const AT_ONCE: usize = 16;
+/// With no descriptor left, no connection is accepted for this long.
+const PAUSE_NS: u64 = 1_000_000_000;
+/// How long whoever may serve the socket already is waited for, once at the start.
+const PROBE: Duration = Duration::from_millis(500);
+const SERVED: &str = "another daemon serves it; end that one first, or start this with --no-legacy";
+const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
+/// Stands for the listening socket; connections have their serial number.
+const LISTENER: u64 = u64::MAX;
+
+/// Where the socket is, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// Its owner, if not root.
+    pub owner: Option<Uid>,
+    /// Its group, whose members may connect; if not root's.
+    pub group: Option<Gid>,
+}
+
+/// The server.
+pub struct Cgred {
+    listener: UnixListener,
+    place: Place,
+    /// Device and inode of the file that we made.
+    identity: (u64, u64),
+    epoll: Epoll,
+    /// Oldest first.
+    connections: VecDeque<Connection>,
+    serial: u64,
+    paused_until: Option<Nanos>,
+    metrics: Arc<Metrics>,
+    limiter: Limiter,
+}
+
+struct Connection {
+    stream: UnixStream,
+    serial: u64,
+    since: Nanos,
+    peer: Uid,
+    incoming: Incoming,
+}
+
+/// What became of a connection.
+enum Heard {
+    /// Bytes are missing.
+    Part,
+    /// All is there.
+    Whole(Request),
+    /// It is of no use any more.
+    End,
+}
+
+impl Cgred {
+    /// Makes the socket, with mode 0660. A file that a former daemon left is replaced.
+    ///
+    /// # Errors
+    /// `AddrInUse` when somebody serves the socket or the path is that of another kind of file; else as
+    /// socket(2), bind(2), chown(2), rename(2), with the path.
+    pub fn open(place: Place, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", place.path.display()))
+        };
+        probe(&place.path).map_err(named)?;
+        let listener = make(&place).map_err(named)?;
+        let file = fs::symlink_metadata(&place.path).map_err(named)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        Ok(Self {
+            listener,
+            place,
+            identity: (file.dev(), file.ino()),
+            epoll,
+            connections: VecDeque::new(),
+            serial: 0,
+            paused_until: None,
+            limiter: Limiter::new(Arc::clone(&metrics)),
+            metrics,
+        })
+    }
+
+    /// When [`Self::expire`] must be called.
+    pub fn next_due(&self) -> Option<Nanos> {
+        let oldest = self.connections.front().map(|oldest| oldest.since.plus(PATIENCE_NS));
+        [oldest, self.paused_until].into_iter().flatten().min()
+    }
+
+    /// Serves who is ready; who does not get his turn is reported again. `grant` is asked for each
+    /// request, with the user of the client.
+    pub fn serve(&mut self, mut grant: impl FnMut(Request, Uid) -> bool) {
+        let mut events = [EpollEvent::empty(); AT_ONCE];
+        // EINTR only: whoever is ready is reported again.
+        let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        for event in &events[..ready] {
+            if event.data() == LISTENER {
+                self.accept();
+            } else {
+                self.hear(event.data(), &mut grant);
+            }
+        }
+    }
+
+    /// Drops clients that took too long, and goes on accepting after a pause.
+    pub fn expire(&mut self, now: Nanos) {
+        while self.connections.front().is_some_and(|one| now.since(one.since) >= PATIENCE_NS) {
+            self.drop_oldest();
+        }
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.listen_for(EpollFlags::EPOLLIN);
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..AT_ONCE {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    let errno = error.raw_os_error().map(Errno::from_raw);
+                    if !matches!(errno, Some(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED)) {
+                        self.pause(&error);
+                    }
+                    return;
+                }
+            };
+            if self.connections.len() >= MOST {
+                self.drop_oldest();
+            }
+            if let Err(error) = self.admit(stream) {
+                self.metrics.sticky_dropped.increment();
+                self.complain(&error);
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let peer = Uid(getsockopt(&stream, sockopt::PeerCredentials)?.uid());
+        self.serial += 1;
+        let (serial, since) = (self.serial, sys::monotonic());
+        self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, serial))?;
+        let incoming = Incoming::default();
+        self.connections.push_back(Connection { stream, serial, since, peer, incoming });
+        Ok(())
+    }
+
+    fn hear(&mut self, serial: u64, grant: &mut impl FnMut(Request, Uid) -> bool) {
+        // In order of age, so of serial numbers. It may have been dropped a moment ago.
+        let Ok(index) = self.connections.binary_search_by_key(&serial, |one| one.serial) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        match connection.hear() {
+            Heard::Part => return,
+            Heard::Whole(request) => {
+                if grant(request, connection.peer) {
+                    connection.answer();
+                }
+            }
+            Heard::End => self.metrics.sticky_dropped.increment(),
+        }
+        // Closing takes it out of the epoll set.
+        self.connections.remove(index);
+    }
+
+    fn drop_oldest(&mut self) {
+        if self.connections.pop_front().is_some() {
+            self.metrics.sticky_dropped.increment();
+        }
+    }
+
+    /// A connection waits that cannot be accepted, for lack of descriptors or memory: without a pause
+    /// the loop would spin.
+    fn pause(&mut self, error: &io::Error) {
+        self.complain(error);
+        self.paused_until = Some(sys::monotonic().plus(PAUSE_NS));
+        self.listen_for(EpollFlags::empty());
+    }
+
+    fn listen_for(&mut self, flags: EpollFlags) {
+        let modified = self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER));
+        if let Err(errno) = modified {
+            self.complain(&errno.into());
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        if let Some(left_out) = self.limiter.admit(&error.raw_os_error(), sys::monotonic()) {
+            ::log::warn!("{}: {error}{left_out}", self.place.path.display());
+        }
+    }
+}
+
+impl AsFd for Cgred {
+    /// The descriptor to poll.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+impl Drop for Cgred {
+    /// Removes the file, unless another was put into its place.
+    fn drop(&mut self) {
+        let file = fs::symlink_metadata(&self.place.path);
+        if file.is_ok_and(|file| (file.dev(), file.ino()) == self.identity) {
+            if let Err(error) = fs::remove_file(&self.place.path) {
+                ::log::warn!("cannot remove {}: {error}", self.place.path.display());
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn hear(&mut self) -> Heard {
+        loop {
+            match self.stream.read(self.incoming.missing()) {
+                Ok(0) => return Heard::End,
+                Ok(count) => {
+                    if let Some(request) = self.incoming.filled(count) {
+                        return Heard::Whole(request);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Part,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Heard::End,
+            }
+        }
+    }
+
+    /// Fails only when the client has gone, which is its own affair: 18 bytes fit into the buffer of a
+    /// new connection.
+    fn answer(&self) {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        if let Err(errno) = send(self.stream.as_raw_fd(), GRANTED, flags) {
+            ::log::debug!("a client left before it was answered: {}", errno.desc());
+        }
+    }
+}
+
+/// Makes sure that nobody serves the path. The question is a whole request about ourselves, because
+/// releases of the original up to 2.0.2 do not survive a client that says nothing.
+fn probe(path: &Path) -> io::Result<()> {
+    let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why.to_owned()));
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(file) if !file.file_type().is_socket() => {
+            return taken("there is a file that is no socket");
+        }
+        Ok(_) => {}
+    }
+    let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
+    match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
+        // Too many clients wait for it.
+        Err(Errno::EAGAIN) => return taken(SERVED),
+        other => other?,
+    }
+    let mut stream = UnixStream::from(fd);
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(PROBE))?;
+    stream.set_read_timeout(Some(PROBE))?;
+    let cancel_own = [std::process::id().to_ne_bytes(), 2u32.to_ne_bytes()].concat();
+    // Whatever it answers, or if it does not, it serves.
+    let _answer = stream.write_all(&cancel_own).and_then(|()| stream.read(&mut [0; 18]));
+    taken(SERVED)
+}
+
+/// The listening socket, complete before it appears at its path.
+fn make(place: &Place) -> io::Result<UnixListener> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
+    // The file gets the mode of the descriptor: never, for no moment, is it open to everybody.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let draft = draft(&place.path);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    bind(fd.as_raw_fd(), &UnixAddr::new(&draft)?)?;
+    let made = finish(place, &draft, &fd);
+    if made.is_err() {
+        // The first error is the one to report.
+        let _removed = fs::remove_file(&draft);
+    }
+    made.map(|()| UnixListener::from(fd))
+}
+
+fn finish(place: &Place, draft: &Path, fd: &impl AsFd) -> io::Result<()> {
+    let (owner, group) = (place.owner.map(|uid| uid.0), place.group.map(|gid| gid.0));
+    std::os::unix::fs::lchown(draft, owner, group)?;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP;
+    fchmodat(nix::fcntl::AT_FDCWD, draft, mode, FchmodatFlags::FollowSymlink)?;
+    listen(fd, Backlog::MAXCONN)?;
+    // Of two daemons that start at once, one finds the path taken by a socket that is served already.
+    if fs::hard_link(draft, &place.path).is_ok() {
+        return fs::remove_file(draft);
+    }
+    probe(&place.path)?;
+    fs::rename(draft, &place.path)
+}
+
+/// A name beside the path, which no other daemon uses.
+fn draft(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    PathBuf::from(name)
+}

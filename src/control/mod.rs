@@ -1,0 +1,9 @@
+//! What others ask of a running daemon.
+//!
+//! [`request`] is the protocol of the original's socket (pure), [`cgred`] serves it, and [`sticky`]
+//! remembers what was asked.
+
+pub mod cgred;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod request;
+pub mod sticky;

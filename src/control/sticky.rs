@@ -1,0 +1,457 @@
+//! Processes that asked to stay where they are.
+//!
+//! A wish belongs to a process, not to its number: an entry holds the time when the process started,
+//! and a process with the same number and another start is not meant. (The time is known to 10 ms; no
+//! kernel gives out all numbers within that.) So nothing need be told of the end of a process. Entries of
+//! those that ended are found in passing, some at a time.
+//!
+//! A wish can include *heirs*: children born later, their children, and so on. Neither a walk up the
+//! parents at the time of a look would find them (after a double fork the process between is gone and
+//! the orphan's parent is init) nor TRAIL read as lazily as otherwise. But the kernel queues the fork
+//! of a child in TRAIL before the child runs, so before any exec or change of identity of the child can
+//! be queued in WATCH. If TRAIL is emptied *after* WATCH was read and *before* anybody is looked at,
+//! then every fork that precedes those events is known, in order, whoever ended meanwhile. The engine
+//! does that in every turn while somebody has heirs; else it costs one comparison for each fork. TRAIL
+//! is still not polled: a fork wakes nobody.
+//!
+//! Three things follow from the order of TRAIL. A fork before the wish does not inherit. A fork by a
+//! process that is not meant takes the child's number out of the table: the number has changed hands.
+//! And whoever has heirs and is found dead is kept until TRAIL was emptied once more, because his last
+//! fork may still be in it.
+//!
+//! Forks that the kernel dropped are made good by walking down to the living children; an orphan whose
+//! fork was dropped is lost to its wish. As with the original, no wish survives the daemon.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::request::{Request, Wish};
+use crate::event::trail::Fork;
+use crate::event::{Nanos, Pid, Uid};
+use crate::log::limit::Limiter;
+use crate::metrics::Metrics;
+use crate::process::Proc;
+use crate::sys;
+
+/// Entries at most, 40 bytes each.
+const MOST: usize = 65_536;
+/// Entries looked at for those that ended: for each that is added, so that the dead do not fill the
+/// table, and now and then. 3 us each for an heir, else 10 us.
+const SWEEP: [usize; 2] = [2, 64];
+/// The time between two of the latter.
+const SWEEP_NS: u64 = 100_000_000;
+
+/// One process.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// When it started, in ticks; 0 until the first look at an heir.
+    started: u64,
+    /// From when on the wish holds.
+    since: Nanos,
+    has_heirs: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Sticky {
+    entries: HashMap<Pid, Entry, FixedState>,
+    /// Entries with heirs.
+    heirs: usize,
+    /// Inherited since TRAIL was last empty.
+    newcomers: usize,
+    /// With heirs, and found dead since TRAIL was last empty.
+    dead: Vec<(Pid, Nanos)>,
+    /// Every entry, for the sweep. Numbers without an entry are dropped when met.
+    ring: VecDeque<Pid>,
+    swept: Nanos,
+    metrics: Arc<Metrics>,
+    limiter: Limiter,
+}
+
+impl Sticky {
+    /// Nobody asked yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            entries: HashMap::default(),
+            heirs: 0,
+            newcomers: 0,
+            dead: Vec::new(),
+            ring: VecDeque::new(),
+            swept: Nanos::default(),
+            limiter: Limiter::new(Arc::clone(&metrics)),
+            metrics,
+        }
+    }
+
+    /// Whether the process is to stay where it is.
+    pub fn holds(&mut self, pid: Pid, proc: &mut Proc) -> bool {
+        if self.entries.is_empty() {
+            return false;
+        }
+        let Some(entry) = self.entries.get_mut(&pid) else { return false };
+        let Some(started) = proc.started(pid) else { return false };
+        // By TRAIL an heir's number has not changed hands until now.
+        if entry.started == 0 {
+            entry.started = started;
+        }
+        entry.started == started
+    }
+
+    /// Whether children of somebody inherit, so that TRAIL must be empty before a look.
+    pub const fn has_heirs(&self) -> bool {
+        self.heirs > 0
+    }
+
+    /// Grants a wish of a client of user `peer`, or refuses it. Root may name any process, others only
+    /// processes that are entirely their own. A later wish for the same process replaces the earlier.
+    #[must_use]
+    pub fn grant(&mut self, request: Request, peer: Uid, proc: &mut Proc) -> bool {
+        let is_granted = self.try_grant(request, peer, proc).is_some();
+        let Request { pid, wish } = request;
+        let pid = pid.map_or(0, Pid::get);
+        if is_granted {
+            ::log::debug!("uid {peer} asked for process {pid}: {wish:?}");
+            return true;
+        }
+        self.metrics.sticky_refused.increment();
+        if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
+            ::log::warn!(
+                "uid {peer} asked for process {pid} ({wish:?}), which is gone or not its own{left_out}"
+            );
+        }
+        false
+    }
+
+    fn try_grant(&mut self, request: Request, peer: Uid, proc: &mut Proc) -> Option<()> {
+        let pid = request.pid?;
+        let owner = proc.owner(pid)?;
+        if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
+            return None;
+        }
+        // The number of a thread stands for its process.
+        let pid = owner.process;
+        match request.wish {
+            Wish::Cancel => {
+                self.remove(pid);
+                self.metrics.sticky_cancelled.increment();
+            }
+            Wish::Stay { children } => {
+                let started = proc.started(pid)?;
+                let entry = Entry { started, since: sys::monotonic(), has_heirs: children };
+                if !self.insert(pid, entry) {
+                    return None;
+                }
+                self.sweep(SWEEP[0], proc);
+                self.metrics.sticky_registered.increment();
+            }
+        }
+        Some(())
+    }
+
+    /// A fork was read from TRAIL.
+    pub fn heard(&mut self, fork: Fork) {
+        if self.heirs == 0 {
+            return;
+        }
+        // A wish of the child's own that is younger than its fork counts.
+        if self.entries.get(&fork.child).is_some_and(|own| own.since > fork.at) {
+            return;
+        }
+        let parent = self.entries.get(&fork.parent);
+        if parent.is_some_and(|parent| parent.has_heirs && parent.since <= fork.at) {
+            self.inherit(fork.child, fork.at);
+        } else {
+            self.remove(fork.child);
+        }
+    }
+
+    fn inherit(&mut self, child: Pid, since: Nanos) {
+        if self.insert(child, Entry { started: 0, since, has_heirs: true }) {
+            self.newcomers += 1;
+            self.metrics.sticky_inherited.increment();
+            return;
+        }
+        self.metrics.sticky_refused.increment();
+        if let Some(left_out) = self.limiter.admit(&"full", sys::monotonic()) {
+            ::log::warn!(
+                "more than {MOST} processes asked to stay where they are; process {child} is moved as the rules say{left_out}"
+            );
+        }
+    }
+
+    /// TRAIL was read until it was empty.
+    pub fn emptied(&mut self, proc: &mut Proc) {
+        for (pid, since) in std::mem::take(&mut self.dead) {
+            if self.entries.get(&pid).is_some_and(|entry| entry.since == since) {
+                self.remove(pid);
+            }
+        }
+        let mut count = SWEEP[0] * std::mem::take(&mut self.newcomers);
+        let now = sys::monotonic();
+        if now.since(self.swept) > SWEEP_NS {
+            self.swept = now;
+            count = count.max(SWEEP[1]);
+        }
+        self.sweep(count, proc);
+    }
+
+    /// The kernel dropped forks: takes in the living children of everybody who has heirs. A child that
+    /// is older than the wish is not told apart.
+    pub fn search(&mut self, proc: &mut Proc) {
+        let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
+        let mut parents: Vec<(Pid, Nanos)> =
+            parents.map(|(&pid, entry)| (pid, entry.since)).collect();
+        while let Some((parent, since)) = parents.pop() {
+            let mut children = Vec::new();
+            proc.children(parent, |child| children.push(child));
+            children.retain(|child| !self.entries.contains_key(child));
+            for child in children {
+                self.inherit(child, since);
+                if self.entries.contains_key(&child) {
+                    parents.push((child, since));
+                }
+            }
+        }
+    }
+
+    /// `false` when there is no room.
+    fn insert(&mut self, pid: Pid, entry: Entry) -> bool {
+        let is_known = self.entries.contains_key(&pid);
+        if !is_known && self.entries.len() >= MOST {
+            return false;
+        }
+        self.heirs += usize::from(entry.has_heirs);
+        if let Some(old) = self.entries.insert(pid, entry) {
+            self.heirs -= usize::from(old.has_heirs);
+        } else {
+            self.ring.push_back(pid);
+        }
+        true
+    }
+
+    fn remove(&mut self, pid: Pid) {
+        if let Some(old) = self.entries.remove(&pid) {
+            self.heirs -= usize::from(old.has_heirs);
+        }
+    }
+
+    /// Looks at the next `count` entries for those whose process ended.
+    fn sweep(&mut self, count: usize, proc: &mut Proc) {
+        // Who is taken out and in again stands in the ring twice.
+        if self.ring.len() > 2 * self.entries.len() + 64 {
+            self.ring.clear();
+            self.ring.extend(self.entries.keys());
+        }
+        for _ in 0..count.min(self.ring.len()) {
+            let Some(pid) = self.ring.pop_front() else { break };
+            let Some(&entry) = self.entries.get(&pid) else { continue };
+            let is_alive = match entry.started {
+                0 => proc.exists(pid),
+                started => proc.started(pid) == Some(started),
+            };
+            if !is_alive && !entry.has_heirs {
+                self.remove(pid);
+                continue;
+            }
+            if !is_alive {
+                self.dead.push((pid, entry.since));
+            }
+            self.ring.push_back(pid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    const ROOT: Uid = Uid(0);
+    const ALICE: Uid = Uid(61_701);
+
+    /// A `/proc` of our own, and who asked.
+    struct World {
+        root: tempfile::TempDir,
+        proc: Proc,
+        sticky: Sticky,
+    }
+
+    fn pid(raw: u32) -> Pid {
+        Pid::new(raw).unwrap()
+    }
+
+    /// A time after all wishes.
+    fn later() -> Nanos {
+        sys::monotonic().plus(1)
+    }
+
+    impl World {
+        fn new(pids: &[u32]) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let proc = Proc::open(root.path()).unwrap();
+            let sticky = Sticky::new(Arc::default());
+            let mut world = Self { root, proc, sticky };
+            pids.iter().for_each(|&pid| world.run(pid, 100, ALICE));
+            world
+        }
+
+        fn dir(&self, pid: u32) -> std::path::PathBuf {
+            Path::new(self.root.path()).join(pid.to_string())
+        }
+
+        fn run(&mut self, pid: u32, started: u64, uid: Uid) {
+            fs::create_dir_all(self.dir(pid)).unwrap();
+            let zeros = "0 ".repeat(18);
+            fs::write(self.dir(pid).join("stat"), format!("{pid} (a) S {zeros}{started} 0\n"))
+                .unwrap();
+            let status = format!("Name:\ta\nTgid:\t{pid}\nUid:\t{uid}\t{uid}\t0\t0\n");
+            fs::write(self.dir(pid).join("status"), status).unwrap();
+        }
+
+        fn end(&self, pid: u32) {
+            fs::remove_dir_all(self.dir(pid)).unwrap();
+        }
+
+        fn ask(&mut self, raw: u32, wish: Wish, peer: Uid) -> bool {
+            let request = Request { pid: Pid::new(raw), wish };
+            self.sticky.grant(request, peer, &mut self.proc)
+        }
+
+        fn stay(&mut self, raw: u32, children: bool) {
+            assert!(self.ask(raw, Wish::Stay { children }, ROOT));
+        }
+
+        fn fork(&mut self, parent: u32, child: u32) {
+            self.sticky.heard(Fork { at: later(), parent: pid(parent), child: pid(child) });
+        }
+
+        fn emptied(&mut self) {
+            self.sticky.emptied(&mut self.proc);
+        }
+
+        fn holds(&mut self, raw: u32) -> bool {
+            self.sticky.holds(pid(raw), &mut self.proc)
+        }
+    }
+
+    #[test]
+    fn a_wish_holds_for_a_process_and_not_for_its_number() {
+        let mut world = World::new(&[5]);
+        assert!(!world.holds(5));
+        world.stay(5, false);
+        assert!(world.holds(5) && !world.holds(6) && !world.sticky.has_heirs());
+        world.run(5, 101, ALICE);
+        assert!(!world.holds(5));
+    }
+
+    #[test]
+    fn a_later_wish_replaces_the_earlier() {
+        let mut world = World::new(&[5, 6]);
+        world.stay(5, true);
+        world.stay(5, false);
+        world.fork(5, 6);
+        world.emptied();
+        assert!(world.holds(5) && !world.holds(6));
+        assert!(world.ask(5, Wish::Cancel, ROOT) && !world.holds(5));
+    }
+
+    #[test]
+    fn others_than_root_name_their_own_processes() {
+        let mut world = World::new(&[5]);
+        world.run(6, 100, ROOT);
+        assert!(world.ask(5, Wish::Stay { children: false }, ALICE));
+        assert!(!world.ask(5, Wish::Cancel, Uid(61_702)) && world.holds(5));
+        assert!(!world.ask(6, Wish::Stay { children: false }, ALICE));
+        assert!(!world.ask(7, Wish::Stay { children: false }, ROOT), "there is no 7");
+        assert!(!world.ask(0, Wish::Cancel, ROOT));
+        assert_eq!(world.sticky.metrics.sticky_refused.get(), 4);
+    }
+
+    #[test]
+    fn heirs_of_heirs_inherit_whoever_ended_meanwhile() {
+        let mut world = World::new(&[5, 7]);
+        world.stay(5, true);
+        // 6 ends before anybody looks, and its last fork is read later.
+        world.fork(5, 6);
+        world.emptied();
+        world.end(5);
+        world.fork(6, 7);
+        world.emptied();
+        assert!(world.holds(7));
+        world.emptied();
+        assert!(!world.sticky.entries.contains_key(&pid(6)), "nothing of 6 can come any more");
+    }
+
+    #[test]
+    fn a_fork_before_the_wish_does_not_inherit() {
+        let mut world = World::new(&[5, 6]);
+        let before = sys::monotonic();
+        world.stay(5, true);
+        world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) });
+        world.emptied();
+        assert!(!world.holds(6));
+    }
+
+    #[test]
+    fn a_number_that_somebody_else_gave_out_is_free() {
+        let mut world = World::new(&[1, 5, 6]);
+        world.stay(5, true);
+        world.fork(5, 6);
+        world.emptied();
+        assert!(world.holds(6));
+        world.fork(1, 6);
+        assert!(!world.holds(6));
+    }
+
+    #[test]
+    fn the_dead_leave_the_table() {
+        let mut world = World::new(&[5, 6]);
+        world.stay(5, true);
+        world.stay(6, false);
+        world.end(5);
+        world.end(6);
+        world.sticky.sweep(64, &mut world.proc);
+        assert_eq!(world.sticky.entries.len(), 1, "the last fork of 5 may still come");
+        assert!(world.sticky.has_heirs());
+        world.emptied();
+        assert!(world.sticky.entries.is_empty() && !world.sticky.has_heirs());
+    }
+
+    #[test]
+    fn who_asks_and_cancels_for_ever_takes_no_room() {
+        let mut world = World::new(&[5]);
+        for _ in 0..1000 {
+            world.stay(5, true);
+            assert!(world.ask(5, Wish::Cancel, ALICE));
+        }
+        assert!(world.sticky.ring.len() < 100);
+    }
+
+    #[test]
+    fn a_storm_of_heirs_does_not_fill_the_table() {
+        let mut world = World::new(&[5]);
+        world.stay(5, true);
+        for child in 100..2100 {
+            world.fork(5, child);
+            world.emptied();
+        }
+        assert!(world.sticky.entries.len() < 100, "{}", world.sticky.entries.len());
+    }
+
+    #[test]
+    fn lost_forks_are_made_good_by_the_living_children() {
+        let mut world = World::new(&[5, 6, 7]);
+        world.stay(5, true);
+        for (parent, child) in [(5, "6 "), (6, "7 "), (7, "")] {
+            let task = world.dir(parent).join(format!("task/{parent}"));
+            fs::create_dir_all(&task).unwrap();
+            fs::write(task.join("children"), child).unwrap();
+        }
+        world.sticky.search(&mut world.proc);
+        assert!(world.holds(6) && world.holds(7));
+    }
+}

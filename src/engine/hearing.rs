@@ -1,0 +1,58 @@
+//! What the engine hears on TRAIL, and whom that lets stay where they are.
+
+use std::io;
+
+use super::Engine;
+use crate::control::request::Request;
+use crate::event::Uid;
+use crate::source::intake::Hearing;
+
+impl Engine {
+    /// Does what a client of user `peer` asks. Returns whether it may.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub fn grant(&mut self, request: Request, peer: Uid) -> io::Result<bool> {
+        // Forks until now are judged by the wishes until now.
+        self.pass_on()?;
+        Ok(self.sticky.grant(request, peer, &mut self.proc))
+    }
+
+    /// Lets children inherit that their parent stays where it is. Called between reading WATCH, or the
+    /// list of all processes, and looking at anybody.
+    pub(super) fn pass_on(&mut self) -> io::Result<()> {
+        if !self.sticky.has_heirs() {
+            return Ok(());
+        }
+        self.intake.trail_is_due = true;
+        while self.intake.trail_is_due {
+            self.follow()?;
+        }
+        self.sticky.emptied(&mut self.proc);
+        self.doubt_if_lost()
+    }
+
+    /// Reads TRAIL when a look had an effect, and every now and then.
+    pub(super) fn follow(&mut self) -> io::Result<()> {
+        match self.intake.follow(|fork| self.sticky.heard(fork))? {
+            Hearing::Well => {}
+            Hearing::Lost => self.doubt(),
+            Hearing::Doubtful => self.desk.provoke(),
+        }
+        Ok(())
+    }
+
+    /// Doubts everything when the kernel dropped events.
+    pub(super) fn doubt_if_lost(&mut self) -> io::Result<()> {
+        if self.intake.has_lost()? {
+            self.doubt();
+        }
+        Ok(())
+    }
+
+    /// Events are missing: looks at everybody.
+    fn doubt(&mut self) {
+        self.scan_is_due = true;
+        self.sticky.search(&mut self.proc);
+    }
+}
