@@ -140,7 +140,7 @@ impl Placer {
             self.render(policy, proc, target, subject);
             for n in 0.. {
                 let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
-                match self.enter(proc, rule, (step, target.creates), subject) {
+                match self.enter(policy, proc, rule, (step, target), subject) {
                     Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
                     other @ (Outcome::Gone
                     | Outcome::Replaced
@@ -164,9 +164,10 @@ impl Placer {
     /// Puts the process into the group `self.path` if it is elsewhere and may be moved.
     fn enter(
         &mut self,
+        policy: &Policy,
         proc: &mut Proc,
         rule: &Rule,
-        (span, creates): (Span, bool),
+        (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_in_place(proc, span, subject) {
@@ -175,7 +176,7 @@ impl Placer {
         if let Some(other) = self.unmovable(proc, rule, subject) {
             return other;
         }
-        self.place(proc, rule, (span, creates), subject)
+        self.place(policy, proc, rule, (span, target), subject)
     }
 
     /// Fills `self.path` with the target's path for this process.
@@ -251,9 +252,10 @@ impl Placer {
     /// Moves the process into the group `self.path`.
     fn place(
         &mut self,
+        policy: &Policy,
         proc: &mut Proc,
         rule: &Rule,
-        (span, creates): (Span, bool),
+        (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_dry_run {
@@ -266,7 +268,8 @@ impl Placer {
         if was_here && self.was_taken(proc, rule, subject) {
             return Outcome::GivenUp;
         }
-        let group = match self.tree.group(span, &self.path, creates) {
+        let provision = || policy.provisions.of(target);
+        let group = match self.tree.group(span, &self.path, target.creates, provision) {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, subject, &refusal),
         };

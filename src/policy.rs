@@ -5,6 +5,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::cgroup::mounts::{Hierarchies, Span};
+use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
@@ -26,6 +27,8 @@ pub struct Policy {
     /// Names of group ids, asked for only when a destination has one in it; `None` for a group
     /// without a name.
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
+    /// What groups are given when they are made.
+    pub provisions: Arc<Provisions>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
@@ -88,6 +91,7 @@ impl Policy {
             generation,
             users,
             groups: groups.into_iter().collect(),
+            provisions: Arc::default(),
             spans,
             root: root.trim_end_matches('/').into(),
             matcher,

@@ -1,13 +1,14 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use ::log::Level;
 
-use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::mounts::{Hierarchies, Meaning};
+use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::load::{Loaded, NameService, Sources, load};
@@ -72,9 +73,9 @@ impl Rebuilder {
 
     /// The first policy. Bad rules are left out and said; the others are in force.
     pub fn first(&mut self) -> Box<Policy> {
-        let loaded = self.load();
+        let (loaded, provisions) = self.load();
         say(&loaded.diagnostics);
-        self.build(loaded)
+        self.build(loaded, provisions)
     }
 
     /// The complaints about the rules in force.
@@ -82,14 +83,21 @@ impl Rebuilder {
         &self.diagnostics
     }
 
-    fn load(&mut self) -> Loaded {
+    /// Reads everything and fits it to this host.
+    fn load(&mut self) -> (Loaded, Provisions) {
         let preloaded = self.preloaded.take();
         let mut loaded = preloaded.unwrap_or_else(|| load(&self.sources, &self.names));
-        loaded.diagnostics.extend(missing_controllers(&loaded.rules, &self.hierarchies));
-        loaded
+        // Copied only if somebody else has the rules by now.
+        let rules = Arc::make_mut(&mut loaded.rules);
+        loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
+        let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
+        loaded.diagnostics.extend(missing);
+        let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
+        loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
+        (loaded, provisions)
     }
 
-    fn build(&mut self, loaded: Loaded) -> Box<Policy> {
+    fn build(&mut self, loaded: Loaded, provisions: Provisions) -> Box<Policy> {
         self.generation += 1;
         (self.announce)(&loaded);
         self.diagnostics = loaded.diagnostics;
@@ -104,7 +112,7 @@ impl Rebuilder {
             false => BTreeMap::new(),
         };
         let groups = groups.into_iter().map(|(gid, name)| (gid, Some(name.into())));
-        let policy = Policy::new(
+        let mut policy = Policy::new(
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
@@ -112,6 +120,7 @@ impl Rebuilder {
             users,
             groups,
         );
+        policy.provisions = Arc::new(provisions);
         self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
@@ -147,7 +156,7 @@ impl Rebuilder {
 
 impl Office for Rebuilder {
     fn reload(&mut self, reason: Reason) -> Option<Box<Policy>> {
-        let loaded = self.load();
+        let (loaded, provisions) = self.load();
         let new = new_errors(&self.diagnostics, &loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
@@ -155,7 +164,7 @@ impl Office for Rebuilder {
             return None;
         }
         say(&loaded.diagnostics);
-        Some(self.build(loaded))
+        Some(self.build(loaded, provisions))
     }
 
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {
@@ -189,13 +198,55 @@ fn owners() -> Vec<Uid> {
     owners
 }
 
-/// A controller that this host does not have costs the rule that hierarchy only.
-fn missing_controllers(rules: &[Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+/// Puts the names that this host has for controllers into the rules, and says so once for each name.
+fn adapt(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+    let mut said = BTreeSet::new();
     let mut diagnostics = Vec::new();
+    for rule in rules {
+        let Action::Place(targets) = &mut rule.action else { continue };
+        for (name, meaning) in targets.iter_mut().flat_map(|target| hierarchies.adapt(target)) {
+            if said.contains(&name) {
+                continue;
+            }
+            let message = match meaning {
+                Meaning::Other(other) => format!("\"{name}\" is \"{other}\" on this host"),
+                Meaning::Needless | Meaning::Itself => {
+                    format!("\"{name}\" is no controller of cgroup v2, where no group needs it")
+                }
+            };
+            let message = format!("line {}: {message}", rule.origin.line);
+            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
+            diagnostics.push(about.with_help("all rules that name it are read so"));
+            said.insert(name);
+        }
+    }
+    diagnostics
+}
+
+fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
+    let message = match &place {
+        Some(_) => complaint.message,
+        None => format!("line {}: {}", origin.line, complaint.message),
+    };
+    let about = Diagnostic::about(&origin.file, Severity::Warning, message);
+    Diagnostic { place, ..about.with_help(complaint.help) }
+}
+
+/// A controller that this host does not have costs the rule that hierarchy only. That a table's is
+/// missing is said of the table.
+fn missing_controllers(
+    rules: &[Rule],
+    gifts: &Gifts,
+    hierarchies: &Hierarchies,
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let of_tables: BTreeSet<&str> =
+        gifts.tables.iter().flat_map(|table| table.controllers_of_settings()).collect();
     for rule in rules {
         let Action::Place(targets) = &rule.action else { continue };
         for target in targets {
-            for name in hierarchies.span_of(target).1 {
+            let is_said = |name: &&str| target.below == Below::Root && of_tables.contains(name);
+            for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
                 let message = format!(
                     "line {}: no cgroup hierarchy of this host has the controller \"{name}\"",
                     rule.origin.line
@@ -224,4 +275,48 @@ fn say_one(diagnostic: &Diagnostic) {
         Severity::Warning => Level::Warn,
     };
     ::log::log!(level, "{diagnostic}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::mounts::{Hierarchy, Version};
+    use crate::config::rules_toml;
+
+    /// A host with nothing but v2.
+    fn unified(controllers: &[&str]) -> Hierarchies {
+        Hierarchies::new(vec![Hierarchy {
+            version: Version::V2,
+            mount_point: "/sys/fs/cgroup".into(),
+            top: "/".into(),
+            listed: String::new(),
+            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+            favordynmods: false,
+        }])
+    }
+
+    #[test]
+    fn a_name_that_means_another_is_said_once() {
+        let rule = "[[rule]]\nuser = 1\ncgroup = \"a\"\ncontrollers = [\"blkio\", \"freezer\"]\n";
+        let text = format!("version = 1\n{rule}{rule}");
+        let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
+        let host = unified(&["io", "cpu"]);
+        let said: Vec<String> =
+            adapt(&mut rules, &host).into_iter().map(|diagnostic| diagnostic.message).collect();
+        assert_eq!(
+            said,
+            [
+                "line 3: \"blkio\" is \"io\" on this host",
+                "line 3: \"freezer\" is no controller of cgroup v2, where no group needs it",
+            ]
+        );
+        for rule in &rules {
+            let Action::Place(targets) = &rule.action else { panic!() };
+            assert_eq!(targets[0].controllers, ["io"]);
+        }
+        assert!(missing_controllers(&rules, &Gifts::default(), &host).is_empty());
+        let missing = missing_controllers(&rules, &Gifts::default(), &unified(&[]));
+        assert_eq!(missing.len(), 2);
+    }
 }

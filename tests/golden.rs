@@ -15,13 +15,14 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use cgruled::cgroup::provision::{Gifts, Ownership, Perm, Setting};
 use cgruled::event::Uid;
 use cgruled::load::{Loaded, NameService, Original, Outcome, Sources, load};
 use cgruled::rules::{Action, Rule};
 
 const DIRECTORIES: [&str; 4] = ["etc", "run", "usr-local", "usr"];
 /// Where `cgrules.conf` and the further legacy files are, if a case has any.
-const LEGACY: [&str; 2] = ["legacy", "cgrules.d"];
+const LEGACY: [&str; 3] = ["legacy", "cgrules.d", "cgconfig.d"];
 
 #[test]
 fn loading_gives_what_is_expected() {
@@ -54,6 +55,8 @@ fn run(cases: &Path, case: &Path) -> String {
         legacy: LEGACY.iter().any(|name| root.join(name).exists()),
         cgrules_conf: root.join("legacy/cgrules.conf"),
         cgrules_d: root.join("cgrules.d"),
+        cgconfig_conf: root.join("legacy/cgconfig.conf"),
+        cgconfig_d: root.join("cgconfig.d"),
         owner: Uid(nix::unistd::geteuid().as_raw()),
     };
     let service =
@@ -143,6 +146,7 @@ fn show(loaded: &Loaded, root: &Path) -> String {
     for rule in &*loaded.rules {
         writeln!(text, "  {}", show_rule(rule)).unwrap();
     }
+    show_gifts(&loaded.gifts, &mut text);
     text.push_str("files:\n");
     for file in &loaded.files {
         let path = file.path.strip_prefix(root).unwrap();
@@ -166,6 +170,29 @@ fn show(loaded: &Loaded, root: &Path) -> String {
         writeln!(text, "{diagnostic}").unwrap();
     }
     text
+}
+
+/// What groups are given, if anything is.
+fn show_gifts(gifts: &Gifts, text: &mut String) {
+    let kinds =
+        [("table", &gifts.tables), ("template", &gifts.templates), ("group", &gifts.groups)];
+    for (kind, gift) in kinds.iter().flat_map(|(kind, list)| list.iter().map(move |g| (kind, g))) {
+        writeln!(text, "{kind} {}:", gift.text).unwrap();
+        for Setting { key, value, controller, .. } in &gift.settings {
+            writeln!(text, "  {controller}: {key} = {value}").unwrap();
+        }
+        if gift.perm != Perm::default() {
+            let Perm { directory, task, .. } = gift.perm;
+            let one = |o: Ownership| {
+                let mode = o.mode.map(|mode| format!("{mode:04o}"));
+                format!("{:?} {:?} {mode:?}", o.uid.map(|id| id.0), o.gid.map(|id| id.0))
+            };
+            writeln!(text, "  owners: {}, of tasks {}", one(directory), one(task)).unwrap();
+        }
+        if gift.is_required {
+            text.push_str("  required\n");
+        }
+    }
 }
 
 fn show_rule(rule: &Rule) -> String {

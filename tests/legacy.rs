@@ -46,6 +46,8 @@ fn loaded(conf: Option<&str>, directory: &BTreeMap<String, String>) -> Loaded {
         legacy: true,
         cgrules_conf: file,
         cgrules_d: dir,
+        cgconfig_conf: root.path().join("cgconfig.conf"),
+        cgconfig_d: root.path().join("cgconfig.d"),
         owner: Uid(nix::unistd::geteuid().as_raw()),
     };
     load(&sources, &names())

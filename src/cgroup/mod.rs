@@ -1,6 +1,12 @@
-//! Control groups: which trees are mounted, and groups in them.
+//! Control groups: which trees are mounted, what groups in them are given, and the groups.
 
+mod equip;
 pub mod fast_moves;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod mounts;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod provision;
+mod refusal;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod settings;
 pub mod tree;

@@ -34,6 +34,11 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    fn has(&self, controller: &str) -> bool {
+        let is_unified = self.version == Version::V2 && controller == UNIFIED;
+        is_unified || self.controllers.iter().any(|name| name == controller)
+    }
+
     /// Whether rules of cgrulesengd concern it. It has controllers, or a name; but systemd's own v1 tree,
     /// which Debian's cgrulesengd does not know either, is nobody else's.
     fn is_legacy(&self) -> bool {
@@ -53,6 +58,18 @@ impl Span {
         span
     }
 
+    /// The same and this position.
+    #[must_use]
+    pub fn with(mut self, index: usize) -> Self {
+        self.add(index);
+        self
+    }
+
+    /// Whether it has this position.
+    pub fn has(self, index: usize) -> bool {
+        self.0 & 1 << index != 0
+    }
+
     fn add(&mut self, index: usize) {
         self.0 |= 1 << index;
     }
@@ -64,12 +81,33 @@ impl Span {
 
     /// Its positions in [`Hierarchies`], ascending.
     pub fn indexes(self) -> impl Iterator<Item = usize> {
-        (0..Hierarchies::MOST).filter(move |index| self.0 & 1 << index != 0)
+        (0..Hierarchies::MOST).filter(move |&index| self.has(index))
     }
 }
 
 /// What a v1-only host joins when neither rule nor settings name a controller.
 const DEFAULT_V1: [&str; 4] = ["cpu", "memory", "blkio", "pids"];
+
+/// What a target says for the v2 tree itself, where a v1 controller has no successor that it would have
+/// to enable. No controller has a blank in its name.
+const UNIFIED: &str = "cgroup v2";
+
+/// Controllers of v1 without which every v2 group does the same.
+const NEEDLESS: [&str; 5] = ["devices", "freezer", "net_cls", "net_prio", "perf_event"];
+
+/// Names that v1 and v2 have for the same controller.
+const ALSO_CALLED: [(&str, &str); 3] = [("cpuacct", "cpu"), ("blkio", "io"), ("io", "blkio")];
+
+/// What a controller's name means on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The controller of this name, or none at all.
+    Itself,
+    /// Another one: this.
+    Other(&'static str),
+    /// Nothing that the v2 group would not do.
+    Needless,
+}
 
 /// All mounted trees, in the order of the mount table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,8 +169,12 @@ impl Hierarchies {
         let mut span = Span::default();
         let mut missing = Vec::new();
         for name in &target.controllers {
-            let has = |tree: &Hierarchy| name == "*" || tree.controllers.contains(name);
-            let trees = self.0.iter().enumerate().filter(|(_, tree)| tree.is_legacy() && has(tree));
+            let has = |tree: &Hierarchy| match &**name {
+                "*" => tree.is_legacy(),
+                UNIFIED => tree.has(UNIFIED),
+                name => tree.is_legacy() && tree.has(name),
+            };
+            let trees = self.0.iter().enumerate().filter(|(_, tree)| has(tree));
             let mut is_missing = true;
             for (index, _) in trees {
                 span.add(index);
@@ -146,20 +188,82 @@ impl Hierarchies {
     }
 
     /// The hierarchies of a target that are entered together, the `n`th time. Those of a legacy rule come
-    /// one by one, in the order of its controllers or for `*` of the mount table: one that refuses keeps a
-    /// process from those that follow. `span` is that of the target.
+    /// one by one, each once, in the order of its controllers or for `*` of the mount table: one that
+    /// refuses keeps a process from those that follow. `span` is that of the target.
     pub fn step(&self, target: &Target, span: Span, n: usize) -> Option<Span> {
         let is_all = target.controllers.iter().any(|name| name == "*");
         let index = match target.below {
             Below::Root => return (n == 0).then_some(span),
             Below::Top if is_all => span.indexes().nth(n)?,
-            Below::Top => self.with(target.controllers.get(n)?)?,
+            Below::Top => self.in_order(target).nth(n)?,
         };
         Some(Span::of(&[index]))
     }
 
+    /// The hierarchies of a target's controllers, each once.
+    fn in_order<'s>(&'s self, target: &'s Target) -> impl Iterator<Item = usize> + 's {
+        let mut seen = Span::default();
+        target.controllers.iter().filter_map(|name| self.with(name)).filter(move |&index| {
+            let is_new = !seen.has(index);
+            seen.add(index);
+            is_new
+        })
+    }
+
     fn with(&self, controller: &str) -> Option<usize> {
-        self.0.iter().position(|tree| tree.controllers.iter().any(|name| name == controller))
+        self.0.iter().position(|tree| tree.has(controller))
+    }
+
+    /// What a controller's name means here. `*` and names of hierarchies mean themselves.
+    pub fn meaning(&self, name: &str) -> Meaning {
+        if self.with(name).is_some() {
+            return Meaning::Itself;
+        }
+        let also = ALSO_CALLED.iter().filter(|(own, _)| *own == name).map(|&(_, other)| other);
+        match also.into_iter().find(|other| self.with(other).is_some()) {
+            Some(other) => Meaning::Other(other),
+            None if self.unified().is_some() && NEEDLESS.contains(&name) => Meaning::Needless,
+            None => Meaning::Itself,
+        }
+    }
+
+    /// Puts the names that this host has into a target, each once. Those that changed are returned.
+    pub fn adapt(&self, target: &mut Target) -> Vec<(String, Meaning)> {
+        let mut changed = Vec::new();
+        let mut names: Vec<String> = Vec::with_capacity(target.controllers.len());
+        for name in std::mem::take(&mut target.controllers) {
+            let meaning = self.meaning(&name);
+            let own = match (meaning, target.below) {
+                (Meaning::Itself, _) => name,
+                (Meaning::Other(other), _) => {
+                    changed.push((name, meaning));
+                    other.to_owned()
+                }
+                (Meaning::Needless, below) => {
+                    changed.push((name, meaning));
+                    // The v2 group of a rule of ours is joined anyway.
+                    if below == Below::Root { continue } else { UNIFIED.to_owned() }
+                }
+            };
+            if !names.contains(&own) {
+                names.push(own);
+            }
+        }
+        target.controllers = names;
+        changed
+    }
+
+    /// The hierarchy for the settings of a controller, and its name there: empty for what every v2
+    /// group has.
+    pub fn home<'n>(&self, controller: &'n str) -> Option<(usize, &'n str)> {
+        if controller == "cgroup" {
+            return Some((self.with(UNIFIED)?, ""));
+        }
+        match self.meaning(controller) {
+            Meaning::Itself => Some((self.with(controller)?, controller)),
+            Meaning::Other(other) => Some((self.with(other)?, other)),
+            Meaning::Needless => Some((self.with(UNIFIED)?, "")),
+        }
     }
 }
 
@@ -283,7 +387,48 @@ garbage
             steps.flat_map(Span::indexes).collect::<Vec<_>>()
         };
         assert_eq!(steps("hugetlb,cpu"), [2, 0]);
+        assert_eq!(steps("cpu,cpuacct,hugetlb"), [0, 2]);
         assert_eq!(steps("*"), [0, 2]);
+    }
+
+    #[test]
+    fn names_of_the_other_interface_are_understood() {
+        let unified = |names: &str| {
+            let mut found = hierarchies(HYBRID, "0::/\n");
+            let names = names.split(',').map(str::to_owned).collect();
+            found.unified_mut().unwrap().controllers = names;
+            found
+        };
+        let adapted = |found: &Hierarchies, names: &str, below: Below| {
+            let mut target = Target {
+                destination: Destination::from_pieces("a", Vec::new()),
+                controllers: names.split(',').map(str::to_owned).collect(),
+                below,
+                creates: false,
+            };
+            let changed = found.adapt(&mut target);
+            let (span, missing) = found.span_of(&target);
+            assert_eq!(changed.is_empty(), names == target.controllers.join(","));
+            (target.controllers.join(","), span, missing.join(","))
+        };
+        let found = unified("cpu,io,memory");
+        let is = |names: &str, missing: &str| {
+            let span = if missing.is_empty() { Span::of(&[0]) } else { Span::default() };
+            (names.to_owned(), span, missing.to_owned())
+        };
+        assert_eq!(adapted(&found, "cpu,cpuacct", Below::Top), is("cpu", ""));
+        assert_eq!(adapted(&found, "blkio,memory", Below::Top), is("io,memory", ""));
+        assert_eq!(adapted(&found, "freezer", Below::Top), is("cgroup v2", ""));
+        assert_eq!(adapted(&found, "devices,net_cls", Below::Top), is("cgroup v2", ""));
+        assert_eq!(adapted(&found, "hugetlb,cpu", Below::Top), is("hugetlb,cpu", "hugetlb"));
+        assert_eq!(adapted(&found, "blkio,freezer", Below::Root), is("io", ""));
+        assert_eq!(found.home("blkio"), Some((0, "io")));
+        assert_eq!(found.home("cgroup"), Some((0, "")));
+        assert_eq!(found.home("pids"), None);
+        let v1 = hierarchies(HYBRID, "1:cpu,cpuacct:/\n");
+        assert_eq!(adapted(&v1, "cpuacct", Below::Top), is("cpuacct", ""));
+        assert_eq!(adapted(&v1, "freezer", Below::Top), is("freezer", "freezer"));
+        assert_eq!(v1.home("cgroup"), None);
     }
 
     #[test]

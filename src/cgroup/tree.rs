@@ -16,7 +16,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 
+use super::equip::{self, Done};
 use super::mounts::{self, Hierarchies, Span, Version};
+use super::provision::Provision;
+pub use super::refusal::{Refusal, Step};
 use crate::event::Pid;
 use crate::process::path_in;
 
@@ -32,9 +35,25 @@ pub struct GroupId(usize);
 struct Group {
     /// Path from the top of each hierarchy, with a leading slash.
     path: Box<str>,
-    /// Whether it is made when it is missing.
-    creates: bool,
+    /// What becomes of it when it is missing.
+    wish: Wish,
     leaves: Vec<Leaf>,
+}
+
+/// What becomes of groups that are missing.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Whether they are made.
+    pub creates: bool,
+    /// What they are given.
+    pub provision: Option<Arc<Provision>>,
+}
+
+impl Wish {
+    fn creates_in(&self, hierarchy: usize) -> bool {
+        let described = self.provision.as_deref().is_some_and(|what| what.creates.has(hierarchy));
+        self.creates || described
+    }
 }
 
 #[derive(Debug)]
@@ -66,74 +85,6 @@ pub enum Attached {
     Refused(Refusal),
 }
 
-/// A step on the way to a placement that the kernel refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The file or directory.
-    pub path: PathBuf,
-    /// What we wanted to do with it.
-    pub step: Step,
-    /// Why not.
-    pub errno: Errno,
-}
-
-/// What we do to files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Make the directory.
-    Create,
-    /// Open `cgroup.procs`.
-    Open,
-    /// Write a process id.
-    Write,
-}
-
-impl Refusal {
-    fn new(path: impl Into<PathBuf>, step: Step, error: impl Into<io::Error>) -> Self {
-        let errno = error.into().raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        Self { path: path.into(), step, errno }
-    }
-
-    /// What the administrator can do, where there is something.
-    pub fn advice(&self) -> &'static str {
-        match (self.step, self.errno) {
-            (Step::Write, Errno::EBUSY) => {
-                "the group has controllers enabled for its children, so it may hold no process itself: name a group below it"
-            }
-            (Step::Write, Errno::EOPNOTSUPP) => {
-                "the group is in a threaded or invalid domain: write 'domain' groups only, see cgroup.type"
-            }
-            (Step::Write, Errno::ENOSPC) => {
-                "a cpuset group needs cpuset.cpus and cpuset.mems before it can hold processes"
-            }
-            (Step::Write, Errno::EINVAL) => {
-                "a kernel thread that is bound to its group, or a real-time process in a cpu group without cpu.rt_runtime_us"
-            }
-            (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
-                "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
-            }
-            (Step::Open, Errno::ENOENT) => {
-                "a rule of cgrules.conf makes no group whose path is written out: make it first"
-            }
-            (_, Errno::ENOSPC | Errno::EAGAIN) => {
-                "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
-            }
-            _ => "see cgroups(7)",
-        }
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let verb = match self.step {
-            Step::Create => "make",
-            Step::Open => "open",
-            Step::Write => "write to",
-        };
-        write!(f, "cannot {verb} {}: {} ({})", self.path.display(), self.errno.desc(), self.errno)
-    }
-}
-
 /// Finds the hierarchies of this host.
 ///
 /// # Errors
@@ -157,12 +108,15 @@ pub struct Tree {
     hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
+    /// What groups were given since rules were read.
+    done: Done,
 }
 
 impl Tree {
     /// A tree over these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
-        Self { hierarchies, by_path: HashMap::default(), groups: Vec::new() }
+        let (by_path, groups) = (HashMap::default(), Vec::new());
+        Self { hierarchies, by_path, groups, done: Done::default() }
     }
 
     /// The hierarchies of this host, in the order of the mount table.
@@ -170,21 +124,29 @@ impl Tree {
         &self.hierarchies
     }
 
-    /// The group of this path, opened before or now; made if it is missing and `creates`.
+    /// The group of this path, opened before or now; made if it is missing and `creates`. What it is
+    /// given is asked for only when it is opened now.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn group(&mut self, span: Span, path: &str, creates: bool) -> Result<GroupId, Refusal> {
+    pub fn group(
+        &mut self,
+        span: Span,
+        path: &str,
+        creates: bool,
+        provision: impl FnOnce() -> Option<Arc<Provision>>,
+    ) -> Result<GroupId, Refusal> {
         if let Some(id) = self.known(span, path) {
-            self.groups[id.0].creates |= creates;
+            self.groups[id.0].wish.creates |= creates;
             return Ok(id);
         }
+        let wish = Wish { creates, provision: provision() };
         if self.groups.len() >= OPEN_GROUPS {
             self.forget();
         }
-        let leaves = self.open(span, path, creates)?;
+        let leaves = self.open(span, path, &wish)?;
         let id = GroupId(self.groups.len());
-        self.groups.push(Group { path: path.into(), creates, leaves });
+        self.groups.push(Group { path: path.into(), wish, leaves });
         self.by_path.insert((span, path.into()), id);
         Ok(id)
     }
@@ -270,7 +232,7 @@ impl Tree {
     fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), Refusal> {
         let group = &self.groups[id.0];
         let (hierarchy, path) = (group.leaves[index].hierarchy, group.path.clone());
-        let leaf = self.open_leaf(hierarchy, &path, group.creates)?;
+        let leaf = self.open_leaf(hierarchy, &path, &group.wish)?;
         self.groups[id.0].leaves[index] = leaf;
         Ok(())
     }
@@ -289,19 +251,24 @@ impl Tree {
     pub fn forget(&mut self) {
         self.by_path.clear();
         self.groups.clear();
+        self.done.forget();
     }
 
-    fn open(&self, span: Span, path: &str, creates: bool) -> Result<Vec<Leaf>, Refusal> {
-        span.indexes().map(|index| self.open_leaf(index, path, creates)).collect()
+    fn open(&self, span: Span, path: &str, wish: &Wish) -> Result<Vec<Leaf>, Refusal> {
+        span.indexes().map(|index| self.open_leaf(index, path, wish)).collect()
     }
 
-    fn open_leaf(&self, hierarchy: usize, path: &str, creates: bool) -> Result<Leaf, Refusal> {
+    fn open_leaf(&self, hierarchy: usize, path: &str, wish: &Wish) -> Result<Leaf, Refusal> {
         let directory = self.directory(hierarchy, path);
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
         let dir = match open(&directory, flags, Mode::empty()) {
-            Err(Errno::ENOENT) if creates => {
-                self.create(hierarchy, path)?;
+            Err(Errno::ENOENT) if wish.creates_in(hierarchy) => {
+                self.create(hierarchy, path, wish.provision.as_deref())?;
                 open(&directory, flags, Mode::empty())
+            }
+            Ok(dir) => {
+                self.renew(hierarchy, path, wish.provision.as_deref())?;
+                Ok(dir)
             }
             other => other,
         }
@@ -314,21 +281,43 @@ impl Tree {
         Ok(Leaf { hierarchy, procs, inode })
     }
 
-    /// Makes the missing directories of a path, root's and readable by all.
-    fn create(&self, hierarchy: usize, path: &str) -> Result<(), Refusal> {
+    /// Makes the missing directories of a path, root's and readable by all, and gives them what they
+    /// are to get.
+    fn create(
+        &self,
+        hierarchy: usize,
+        path: &str,
+        provision: Option<&Provision>,
+    ) -> Result<(), Refusal> {
         let tree = &self.hierarchies[hierarchy];
-        let mut directory = tree.mount_point.clone();
-        for component in path.split('/').filter(|component| !component.is_empty()) {
-            let parent = directory.clone();
-            directory.push(component);
-            match fs::create_dir(&directory) {
-                Ok(()) if tree.controllers.iter().any(|name| name == "cpuset") => {
-                    inherit_cpuset(tree.version, &parent, &directory);
-                }
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Refusal::new(directory, Step::Create, error)),
+        for stage in equip::stages(hierarchy, tree, path, provision) {
+            stage.enable(&self.done);
+            let is_new = match fs::create_dir(&stage.directory) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(Refusal::new(stage.directory, Step::Create, error)),
+            };
+            if is_new && tree.controllers.iter().any(|name| name == "cpuset") {
+                inherit_cpuset(tree.version, &stage.parent, &stage.directory);
             }
+            stage.give(is_new, &self.done)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the directories of a path that exists what they are to have after a reload.
+    fn renew(
+        &self,
+        hierarchy: usize,
+        path: &str,
+        provision: Option<&Provision>,
+    ) -> Result<(), Refusal> {
+        let is_for_old = |what: &&Provision| what.levels.iter().any(|level| level.is_for_old);
+        let Some(provision) = provision.filter(is_for_old) else { return Ok(()) };
+        let tree = &self.hierarchies[hierarchy];
+        for stage in equip::stages(hierarchy, tree, path, Some(provision)) {
+            stage.enable(&self.done);
+            stage.give(false, &self.done)?;
         }
         Ok(())
     }
@@ -398,7 +387,7 @@ mod tests {
     #[test]
     fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
         let (root, mut tree) = fake();
-        let id = tree.group(Span::of(&[0, 1]), "/a/b", true).unwrap();
+        let id = tree.group(Span::of(&[0, 1]), "/a/b", true, || None).unwrap();
         assert!(!tree.is_unified(id));
         let text = b"8:pids:/a/b\n0::/\n";
         let now = Whereabouts { unified: Some(1), text: Some(text) };
@@ -415,19 +404,19 @@ mod tests {
     #[test]
     fn a_group_is_opened_once() {
         let (_root, mut tree) = fake();
-        let first = tree.group(Span::of(&[1]), "/a/b", true).unwrap();
-        assert_eq!(tree.group(Span::of(&[1]), "/a/b", true).unwrap(), first);
-        assert_ne!(tree.group(Span::of(&[0]), "/a/b", true).unwrap(), first);
+        let first = tree.group(Span::of(&[1]), "/a/b", true, || None).unwrap();
+        assert_eq!(tree.group(Span::of(&[1]), "/a/b", true, || None).unwrap(), first);
+        assert_ne!(tree.group(Span::of(&[0]), "/a/b", true, || None).unwrap(), first);
         assert_eq!(tree.path(first), "/a/b");
     }
 
     #[test]
     fn a_tree_that_makes_no_cgroup_files_is_refused_by_name() {
         let (root, mut tree) = fake();
-        let refusal = tree.group(Span::of(&[1]), "/x/y", false).unwrap_err();
+        let refusal = tree.group(Span::of(&[1]), "/x/y", false, || None).unwrap_err();
         assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
         assert!(!root.path().join("unified/x").exists());
-        let refusal = tree.group(Span::of(&[1]), "/x/y", true).unwrap_err();
+        let refusal = tree.group(Span::of(&[1]), "/x/y", true, || None).unwrap_err();
         assert_eq!(refusal.path, root.path().join("unified/x/y/cgroup.procs"));
         assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
         assert!(root.path().join("unified/x/y").is_dir());

@@ -145,6 +145,8 @@ mod tests {
             legacy: true,
             cgrules_conf: path("cgrules.conf"),
             cgrules_d: path("cgrules.d"),
+            cgconfig_conf: path("cgconfig.conf"),
+            cgconfig_d: path("cgconfig.d"),
             owner: Uid(nix::unistd::geteuid().as_raw()),
         };
         let loaded = load(&sources, &service);

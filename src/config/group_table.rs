@@ -1,7 +1,5 @@
-//! `[cgroup."path"]` tables: what a group gets. Pure.
-//!
-//! This version reads the settings and takes from them the controllers that the group's rules need;
-//! it does not write them, and says so.
+//! `[cgroup."path"]` tables: what a group gets, as it is written. Pure. What the values mean is the
+//! business of [`crate::cgroup::settings`].
 
 use std::ops::Range;
 
@@ -13,8 +11,6 @@ use super::table::{Piece, Value};
 use crate::rules::Origin;
 use crate::rules::destination::Destination;
 
-/// Files of every group, whatever its controllers.
-const CORE: &str = "cgroup";
 /// Bounds the recursion; a kernel file has at most three words, as `hugetlb.2MB.max`.
 const MAX_DEPTH: usize = 8;
 
@@ -53,20 +49,7 @@ pub enum SettingValue {
     Switch(bool),
 }
 
-impl GroupTable {
-    /// The controllers that the settings belong to: the words before the first dot. Sorted.
-    pub fn controllers(&self) -> Vec<String> {
-        let prefix =
-            |setting: &Setting| setting.key.split_once('.').map(|(word, _)| word.to_owned());
-        let words = self.settings.iter().filter_map(prefix);
-        let mut found: Vec<String> = words.filter(|word| word != CORE).collect();
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
-}
-
-/// Reads one table. The caller drops it when anything was reported meanwhile.
+/// Reads one table. A setting with anything wrong in it is left out.
 pub(super) fn read(
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
@@ -85,15 +68,11 @@ pub(super) fn read(
     Some(GroupTable { path, settings, origin })
 }
 
-/// Says what becomes of a table that is right.
+/// Complains of a table that is right and says nothing.
 pub(super) fn remark(key: &Spanned<DeString<'_>>, group: &GroupTable, piece: &mut Piece<'_, '_>) {
     if group.settings.is_empty() {
         piece.warning(key.span(), "the table has no settings", "leave it out");
-        return;
     }
-    let message = "these settings are read but not applied by this version";
-    let help = "the group's rules join the hierarchies of the controllers named here";
-    piece.warning(key.span(), message, help);
 }
 
 /// `cpu.weight = 50` is a table in a table: put the words together again.

@@ -15,3 +15,4 @@ pub mod source_text;
 mod table;
 
 pub use group_table::{GroupTable, Setting, SettingValue};
+pub(crate) use table::misspelled;

@@ -1,7 +1,8 @@
 //! Rule files in TOML. Pure.
 //!
 //! All that is wrong with a file is found in one run. A rule with anything wrong in it is left out
-//! whole: with one criterion less it would match more than its author wrote.
+//! whole: with one criterion less it would match more than its author wrote. Of a table of settings only
+//! those are left out that are wrong.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,7 +30,7 @@ const FILE_KEYS: [&str; 3] = ["version", "rule", "cgroup"];
 pub struct Parsed {
     /// The rules that are right, in the order of the file.
     pub rules: Vec<WrittenRule>,
-    /// The `[cgroup."path"]` tables that are right.
+    /// The `[cgroup."path"]` tables, without the settings that are wrong.
     pub groups: Vec<GroupTable>,
     /// What is wrong, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
@@ -163,15 +164,17 @@ impl Reader<'_> {
             let mut piece = Piece::new(&mut self.report, offset);
             let errors = piece.report.errors();
             let group = group_table::read(key, value, &mut piece);
+            let is_right = piece.report.errors() == errors;
             let line = piece.line(key.span().start);
             let known = self.named.insert(("cgroup", key.get_ref().to_string()), line);
             if let Some(first) = known {
                 let message = format!("the group has a table already in line {first}");
                 let mut piece = Piece::new(&mut self.report, offset);
                 piece.error_help(key.span(), message, "write all its settings in one table");
-            }
-            if let (Some(group), true) = (group, self.report.errors() == errors) {
-                group_table::remark(key, &group, &mut Piece::new(&mut self.report, offset));
+            } else if let Some(group) = group {
+                if is_right {
+                    group_table::remark(key, &group, &mut Piece::new(&mut self.report, offset));
+                }
                 self.groups.push(group);
             }
         }

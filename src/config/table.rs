@@ -235,6 +235,17 @@ pub(super) fn did_you_mean<'k>(word: &str, known: &[&'k str]) -> Option<&'k str>
     near.min_by_key(|&(distance, _)| distance).map(|(_, candidate)| candidate)
 }
 
+/// The known word that a word was meant to be, which differs by one or two letters. For words that may
+/// also be right as they are.
+pub(crate) fn misspelled(
+    word: &str,
+    known: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
+    let distances = known.map(|candidate| (distance(word, candidate), candidate));
+    let near = distances.filter(|&(distance, _)| (1..=2).contains(&distance));
+    near.min_by_key(|&(distance, _)| distance).map(|(_, candidate)| candidate)
+}
+
 /// The number of characters to insert, delete, replace or swap with a neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
@@ -268,6 +279,15 @@ mod tests {
         assert_eq!(did_you_mean("cgruop", &known), Some("cgroup"));
         assert_eq!(did_you_mean("weight", &known), None);
         assert_eq!(did_you_mean("", &known), None);
+    }
+
+    #[test]
+    fn a_word_that_may_be_right_must_be_nearer() {
+        let known = || ["cpu.weight", "io.max"].into_iter();
+        assert_eq!(misspelled("cpu.wieght", known()), Some("cpu.weight"));
+        assert_eq!(misspelled("io.mx", known()), Some("io.max"));
+        assert_eq!(misspelled("io.max", known()), None);
+        assert_eq!(misspelled("io.stat", known()), None);
     }
 
     #[test]

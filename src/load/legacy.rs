@@ -132,7 +132,7 @@ impl super::Resolver<'_> {
 
 /// Why a name is that of a file which an editor or a package manager left. The original reads every
 /// file whatever its name is, and so do we all others.
-fn leftover(name: &[u8]) -> Option<&'static str> {
+pub(super) fn leftover(name: &[u8]) -> Option<&'static str> {
     let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
     let ends = |ends: &[&[u8]]| ends.iter().any(|end| name.ends_with(end));
     let swap = name.starts_with(b".") && ends(&[b".swp", b".swo", b".swn", b".swx"]);

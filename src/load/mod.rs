@@ -4,6 +4,8 @@
 //! A file hides those of the same name in later directories even when it is refused: what was meant
 //! to replace a package's file must not bring the package's file back by being broken.
 
+mod cgconfig;
+mod gifts;
 mod legacy;
 mod name_service;
 mod resolver;
@@ -16,14 +18,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::GroupTable;
+use crate::cgroup::provision::{Gift, Gifts};
 use crate::config::daemon_toml::{self, Settings};
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
 use crate::config::rules_toml::{self, Parsed};
-use crate::config::source_text::text_of;
+use crate::config::source_text::{Report, SourceText, text_of};
 use crate::event::Uid;
 use crate::rules::names::Names;
-use crate::rules::{Action, Rule};
+use crate::rules::{Action, Rule, Target};
 
 pub use legacy::Original;
 pub use name_service::NameService;
@@ -50,6 +52,10 @@ pub struct Sources {
     pub cgrules_conf: PathBuf,
     /// The directory of further ones.
     pub cgrules_d: PathBuf,
+    /// The legacy file of what groups are given.
+    pub cgconfig_conf: PathBuf,
+    /// The directory of further ones.
+    pub cgconfig_d: PathBuf,
     /// Who must own files and directories: root, but in tests.
     pub owner: Uid,
 }
@@ -61,6 +67,8 @@ impl Default for Sources {
             legacy: true,
             cgrules_conf: PathBuf::from("/etc/cgrules.conf"),
             cgrules_d: PathBuf::from("/etc/cgrules.d"),
+            cgconfig_conf: PathBuf::from("/etc/cgconfig.conf"),
+            cgconfig_d: PathBuf::from("/etc/cgconfig.d"),
             owner: Uid(0),
         }
     }
@@ -73,8 +81,8 @@ pub struct Loaded {
     pub rules: Arc<[Rule]>,
     /// The names that rules mention.
     pub names: Names,
-    /// The groups' settings.
-    pub groups: Vec<GroupTable>,
+    /// What groups are given.
+    pub gifts: Gifts,
     /// What is wrong, by file and line.
     pub diagnostics: Vec<Diagnostic>,
     /// Every name in the directories, in the order in which they were looked at.
@@ -115,7 +123,7 @@ pub fn load(sources: &Sources, service: &NameService) -> Loaded {
         resolver: Resolver::new(service),
         legacy: Vec::new(),
         rules: Vec::new(),
-        groups: Vec::new(),
+        gifts: Gifts::default(),
         diagnostics: Vec::new(),
         files: Vec::new(),
         seen: HashMap::new(),
@@ -123,6 +131,7 @@ pub fn load(sources: &Sources, service: &NameService) -> Loaded {
     };
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
+        loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
     }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
     loader.finish()
@@ -156,7 +165,7 @@ struct Loader<'s> {
     legacy: Vec<(i32, Rule)>,
     /// The others with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
-    groups: Vec<GroupTable>,
+    gifts: Gifts,
     diagnostics: Vec<Diagnostic>,
     files: Vec<FileSeen>,
     /// The first file of each name.
@@ -214,7 +223,12 @@ impl Loader<'_> {
         };
         let Parsed { rules, groups, diagnostics } = rules_toml::parse(path, text);
         self.diagnostics.extend(diagnostics);
-        self.groups.extend(groups);
+        let source = SourceText::new(path, text);
+        let mut report = Report::new(&source);
+        let tables =
+            groups.iter().map(|group| gifts::table(group, &mut report, &mut self.resolver));
+        self.gifts.tables.extend(tables);
+        self.diagnostics.extend(report.finish());
         let before = self.rules.len();
         let severity = Severity::Error;
         let unknown = self.resolver.resolve(rules, path, text, severity, &mut self.rules);
@@ -223,14 +237,16 @@ impl Loader<'_> {
     }
 
     fn finish(mut self) -> Loaded {
-        join_controllers(&mut self.rules, &self.groups);
+        self.gifts.join_tables();
+        join_controllers(&mut self.rules, &self.gifts.tables);
+        self.diagnostics.extend(gifts::unused(&self.gifts.tables, &self.rules));
         // Stable: within a priority the order of directories, names and positions stays.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
         Loaded {
             rules: self.legacy.into_iter().chain(self.rules).map(|(_, rule)| rule).collect(),
             names: self.resolver.into_names(),
-            groups: self.groups,
+            gifts: self.gifts,
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
@@ -238,24 +254,24 @@ impl Loader<'_> {
     }
 }
 
-/// Lets rules join the hierarchies of the controllers that their group's settings belong to.
-fn join_controllers(rules: &mut [(i32, Rule)], groups: &[GroupTable]) {
-    let mut needed: HashMap<&str, Vec<String>> = HashMap::new();
-    for group in groups {
-        needed
-            .entry(group.path.as_str().trim_matches('/'))
-            .or_default()
-            .extend(group.controllers());
+/// Lets rules join the hierarchies of the controllers that the settings of their groups belong to, and
+/// those of the groups above.
+fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
+    if tables.is_empty() {
+        return;
+    }
+    let mut needed: HashMap<&str, Vec<&str>> = HashMap::new();
+    for table in tables {
+        let mut names = table.controllers_of_settings();
+        needed.entry(table.text.trim_matches('/')).or_default().append(&mut names);
     }
     for (_, rule) in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
-        for target in targets {
-            let Some(names) = needed.get(target.destination.as_str().trim_matches('/')) else {
-                continue;
-            };
-            for name in names {
-                if !target.controllers.contains(name) {
-                    target.controllers.push(name.clone());
+        for Target { destination, controllers, .. } in targets {
+            let prefixes = gifts::prefixes(destination.as_str());
+            for name in prefixes.filter_map(|path| needed.get(path)).flatten() {
+                if !controllers.iter().any(|own| own == name) {
+                    controllers.push((*name).to_owned());
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::rules::names::{Names, Unknown, resolve};
 #[derive(Debug)]
 pub(super) struct Resolver<'s> {
     service: &'s NameService,
-    local: Option<LocalNames>,
+    local: LocalNames,
     names: Names,
     knows_all_groups: bool,
     answers: HashMap<(NameKind, String), Answer>,
@@ -34,7 +34,8 @@ impl<'s> Resolver<'s> {
     pub(super) fn new(service: &'s NameService) -> Self {
         Self {
             service,
-            local: None,
+            // Read before any rule is, so that in memory it does not lie between them when it goes.
+            local: service.local_names(),
             names: Names::default(),
             knows_all_groups: false,
             answers: HashMap::new(),
@@ -74,6 +75,22 @@ impl<'s> Resolver<'s> {
         matches!(answer, Some(Answer::Known))
     }
 
+    /// The number of a user or group, which may be written as one.
+    ///
+    /// # Errors
+    /// What to say: there is none, or the name service failed.
+    pub(super) fn number(&mut self, kind: NameKind, name: &str) -> Result<u32, String> {
+        if let Ok(number) = name.parse() {
+            return Ok(number);
+        }
+        self.look_up(&Mention { kind, name: name.to_owned(), span: 0..0 });
+        let found = match kind {
+            NameKind::User => self.names.uids.get(name).map(|uid| uid.0),
+            NameKind::Group | NameKind::GroupPattern => self.names.gids.get(name).map(|gid| gid.0),
+        };
+        found.ok_or_else(|| self.message(kind, name.to_owned()))
+    }
+
     fn look_up(&mut self, mention: &Mention) {
         let key = (mention.kind, mention.name.clone());
         if self.answers.contains_key(&key) {
@@ -98,7 +115,7 @@ impl<'s> Resolver<'s> {
     /// Whether there is such a user. The local file is asked first, and read once: NSS goes through it
     /// for each name anew, which takes seconds for 10,000 rules by name.
     fn user(&mut self, name: &str) -> io::Result<bool> {
-        let uid = match self.local().uids.get(name).copied() {
+        let uid = match self.local.uids.get(name).copied() {
             None if self.service.nss => nss_uid(name)?,
             local => local,
         };
@@ -108,7 +125,7 @@ impl<'s> Resolver<'s> {
 
     /// Whether there is such a group.
     fn group(&mut self, name: &str) -> io::Result<bool> {
-        let gid = match self.local().gids.get(name).copied() {
+        let gid = match self.local.gids.get(name).copied() {
             None if self.service.nss => nss_gid(name)?,
             local => local,
         };
@@ -121,17 +138,12 @@ impl<'s> Resolver<'s> {
         if std::mem::replace(&mut self.knows_all_groups, true) {
             return;
         }
-        let groups = self.local().gids.clone();
+        let groups = self.local.gids.clone();
         for (name, gid) in groups {
             if let Entry::Vacant(entry) = self.names.gids.entry(name) {
                 entry.insert(gid);
             }
         }
-    }
-
-    fn local(&mut self) -> &LocalNames {
-        let service = self.service;
-        self.local.get_or_insert_with(|| service.local_names())
     }
 
     /// Reports the unknown names of one rule, of which something is `left` or not.

@@ -28,6 +28,7 @@ mod order;
 mod placement;
 mod program;
 mod reload;
+mod settings;
 mod standin;
 mod sticky;
 mod trust;

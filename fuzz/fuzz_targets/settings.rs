@@ -1,0 +1,21 @@
+//! Any key and value is translated for either interface or complained about, and both interfaces agree on
+//! whether the value is wrong.
+#![no_main]
+
+use cgruled::cgroup::mounts::Version;
+use cgruled::cgroup::settings::{Fault, check, files};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let Some((key, value)) = text.split_once('=') else { return };
+    let beside = |_: &str| Some(value.to_owned());
+    for version in [Version::V1, Version::V2] {
+        match files(key, value, version, &beside) {
+            Ok(writes) => assert!(
+                writes.writes.iter().all(|write| !write.file.contains('/') || key.contains('/'))
+            ),
+            Err(Fault::Value(_)) => assert!(check(key, value).is_err()),
+            Err(Fault::NoCounterpart(_)) => assert!(check(key, value).is_ok()),
+        }
+    }
+});

@@ -1,0 +1,140 @@
+use std::sync::Arc;
+
+use super::super::mounts::{Hierarchies, Span};
+use super::super::provision::{Gift, Gifts, Provisions, Setting};
+use super::super::tree::Tree;
+use super::*;
+use crate::rules::destination::Destination;
+use crate::rules::{Below, Origin, Target};
+
+/// A directory that stands for a v2 tree with the group `/sites/alice`.
+struct Fake(tempfile::TempDir);
+
+impl Fake {
+    fn new() -> Self {
+        let fake = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(fake.0.path().join("sites/alice")).unwrap();
+        for group in ["", "sites/", "sites/alice/"] {
+            for file in ["cgroup.subtree_control", "cgroup.procs", "memory.max", "memory.high"] {
+                fs::write(fake.0.path().join(format!("{group}{file}")), "").unwrap();
+            }
+        }
+        fake
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.0.path().join(file)).unwrap()
+    }
+
+    fn hierarchies(&self) -> Arc<Hierarchies> {
+        Arc::new(Hierarchies::new(vec![Hierarchy {
+            version: Version::V2,
+            mount_point: self.0.path().to_owned(),
+            top: "/".into(),
+            listed: String::new(),
+            controllers: vec!["memory".to_owned()],
+            favordynmods: false,
+        }]))
+    }
+
+    /// Opens alice's group as a rule with these tables does.
+    fn open(&self, tree: &mut Tree, tables: &[Gift]) -> Result<(), Refusal> {
+        let gifts = Gifts { tables: tables.to_vec(), ..Gifts::default() };
+        let (provisions, remarks) = Provisions::new(&gifts, &self.hierarchies());
+        assert_eq!(remarks, []);
+        let target = Target {
+            destination: Destination::parse("sites/%u").unwrap(),
+            controllers: vec!["memory".to_owned()],
+            below: Below::Root,
+            creates: true,
+        };
+        let provision = || provisions.of(&target);
+        tree.group(Span::of(&[0]), "/sites/alice", true, provision).map(drop)
+    }
+}
+
+fn table(text: &str, key: &str, value: &str) -> Gift {
+    let origin = Origin { file: Path::new("/a").into(), line: 1 };
+    let setting = Setting {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        controller: "memory".to_owned(),
+        origin: origin.clone(),
+        place: None,
+    };
+    Gift {
+        text: text.to_owned(),
+        controllers: Vec::new(),
+        settings: vec![setting],
+        perm: Perm::default(),
+        is_required: false,
+        origin,
+    }
+}
+
+#[test]
+fn controllers_come_down_the_path_and_settings_to_their_level() {
+    let fake = Fake::new();
+    let mut tree = Tree::new(fake.hierarchies());
+    let tables = [table("sites", "memory.high", "2K"), table("sites/%u", "memory.max", "1K")];
+    fake.open(&mut tree, &tables).unwrap();
+    assert_eq!(fake.read("cgroup.subtree_control"), "+memory");
+    assert_eq!(fake.read("sites/cgroup.subtree_control"), "+memory");
+    assert_eq!(fake.read("sites/alice/cgroup.subtree_control"), "");
+    assert_eq!(fake.read("sites/memory.high"), "2048");
+    assert_eq!(fake.read("sites/alice/memory.max"), "1024");
+    assert_eq!(fake.read("sites/alice/memory.high"), "");
+}
+
+#[test]
+fn an_open_group_is_given_nothing_until_rules_are_read_again() {
+    let fake = Fake::new();
+    let mut tree = Tree::new(fake.hierarchies());
+    let tables = [table("sites/%u", "memory.max", "1K")];
+    fake.open(&mut tree, &tables).unwrap();
+    let limit = fake.0.path().join("sites/alice/memory.max");
+    fs::write(&limit, "9").unwrap();
+    fake.open(&mut tree, &tables).unwrap();
+    assert_eq!(fake.read("sites/alice/memory.max"), "9");
+    tree.forget();
+    fs::write(&limit, "").unwrap();
+    fake.open(&mut tree, &tables).unwrap();
+    assert_eq!(fake.read("sites/alice/memory.max"), "1024");
+}
+
+#[test]
+fn what_is_refused_keeps_nobody_out_unless_it_is_required() {
+    let fake = Fake::new();
+    let mut tree = Tree::new(fake.hierarchies());
+    let mut wrong = table("sites/%u", "memory.nonsense", "1");
+    fake.open(&mut tree, &[wrong.clone()]).unwrap();
+    tree.forget();
+    wrong.is_required = true;
+    let refusal = fake.open(&mut tree, &[wrong]).unwrap_err();
+    assert_eq!((refusal.step, refusal.errno), (Step::Set, Errno::ENOENT));
+    assert!(refusal.to_string().starts_with("cannot set what is required in "), "{refusal}");
+    assert!(!fake.0.path().join("sites/alice/memory.nonsense").exists());
+}
+
+#[test]
+fn one_cause_is_said_once() {
+    let done = Done::default();
+    assert!(done.is_new(0, "a", Errno::ENOENT) && done.is_new(1, "a", Errno::ENOENT));
+    assert!(!done.is_new(0, "a", Errno::ENOENT) && done.is_new(0, "a", Errno::EBUSY));
+    done.forget();
+    assert!(done.is_new(0, "a", Errno::ENOENT));
+}
+
+#[test]
+fn a_mode_takes_away_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memory.stat");
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).unwrap();
+    let to = Ownership { mode: Some(0o664), ..Ownership::default() };
+    hand_over(&path, &to, false).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o444);
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    hand_over(&path, &to, false).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o664);
+}

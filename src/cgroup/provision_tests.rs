@@ -1,0 +1,164 @@
+use std::path::Path;
+
+use super::super::mounts::Hierarchy;
+use super::*;
+use crate::rules::destination::Destination;
+
+/// The v2 tree has memory and cpu; pids and blkio are v1's.
+fn host() -> Hierarchies {
+    let tree = |version, listed: &str, controllers: &[&str]| Hierarchy {
+        version,
+        mount_point: format!("/cg/{listed}").into(),
+        top: "/".into(),
+        listed: listed.into(),
+        controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+        favordynmods: false,
+    };
+    Hierarchies::new(vec![
+        tree(Version::V2, "", &["cpu", "memory"]),
+        tree(Version::V1, "pids", &["pids"]),
+        tree(Version::V1, "blkio", &["blkio"]),
+    ])
+}
+
+fn setting(controller: &str, key: &str, value: &str) -> Setting {
+    let origin = Origin { file: Path::new("/a").into(), line: 1 };
+    let (key, value, controller) = (key.to_owned(), value.to_owned(), controller.to_owned());
+    Setting { key, value, controller, origin, place: None }
+}
+
+fn gift(text: &str, settings: &[(&str, &str)], controllers: &[&str]) -> Gift {
+    let settings =
+        settings.iter().map(|(key, value)| setting(key.split_once('.').unwrap().0, key, value));
+    Gift {
+        text: text.to_owned(),
+        controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+        settings: settings.collect(),
+        perm: Perm::default(),
+        is_required: false,
+        origin: Origin { file: Path::new("/a").into(), line: 1 },
+    }
+}
+
+fn target(text: &str, controllers: &[&str], below: Below) -> Target {
+    Target {
+        destination: Destination::parse(text).unwrap(),
+        controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+        below,
+        creates: below == Below::Root || text.contains('%'),
+    }
+}
+
+/// `hierarchy:file=value` of each level.
+fn shown(provision: &Provision) -> Vec<String> {
+    let kit = |level: &Level| {
+        let writes = level.kit.iter().flat_map(|kit| &kit.writes);
+        let words = writes.map(|w| format!("{}:{}={}", w.hierarchy, w.write.file, w.write.value));
+        format!("{} {}", level.text, words.collect::<Vec<_>>().join(" ")).trim().to_owned()
+    };
+    provision.levels.iter().map(kit).collect()
+}
+
+#[test]
+fn a_table_is_for_its_level_and_each_hierarchy_gets_its_own() {
+    let settings =
+        [("io.weight", "20"), ("memory.max", "1K"), ("pids.max", "9"), ("cgroup.freeze", "0")];
+    let tables =
+        vec![gift("sites/%u/", &settings, &[]), gift("/sites", &[("cpu.weight", "5")], &[])];
+    let gifts = Gifts { tables, ..Gifts::default() };
+    let (provisions, remarks) = Provisions::new(&gifts, &host());
+    assert_eq!(remarks, []);
+    let provision = provisions.of(&target("sites/%u/x", &["memory", "cpu"], Below::Root)).unwrap();
+    assert_eq!(
+        shown(&provision),
+        [
+            "sites 0:cpu.weight=5",
+            "%u 2:blkio.weight=100 0:memory.max=1024 1:pids.max=9 0:cgroup.freeze=0",
+            "x"
+        ]
+    );
+    assert!(provision.controllers.is_empty() && provision.creates.is_empty());
+    let kit = provision.levels[1].kit.as_deref().unwrap();
+    assert_eq!(kit.needs(0).collect::<Vec<_>>(), ["memory"]);
+    assert!(provisions.of(&target("other/%u", &[], Below::Root)).is_none());
+    let other = provisions.of(&target("other/%u", &["memory", "pids"], Below::Root)).unwrap();
+    assert_eq!(other.controllers, ["memory"]);
+}
+
+#[test]
+fn what_this_host_cannot_do_is_said() {
+    let table = gift(
+        "a",
+        &[("hugetlb.2MB.max", "0"), ("io.weight", "900"), ("io.latency", "8:0 target=1")],
+        &[],
+    );
+    let (provisions, remarks) =
+        Provisions::new(&Gifts { tables: vec![table], ..Gifts::default() }, &host());
+    let said: Vec<&str> = remarks.iter().map(|remark| &*remark.complaint.message).collect();
+    assert_eq!(
+        said,
+        [
+            "io.weight = 900 is blkio.weight = 1000 here, the most it can be",
+            "io.latency has no counterpart in cgroup v1, which this host uses",
+            "no cgroup hierarchy of this host has the controller of hugetlb.2MB.max",
+        ]
+    );
+    let provision = provisions.of(&target("a", &[], Below::Root)).unwrap();
+    assert_eq!(shown(&provision), ["a 2:blkio.weight=1000"]);
+}
+
+#[test]
+fn templates_are_found_by_the_same_text_and_controller() {
+    let both = [("cpu.shares", "2048"), ("memory.limit_in_bytes", "1K")];
+    let templates = vec![
+        gift("ct/%u/", &both, &["cpu", "memory"]),
+        gift("/lead/%u", &[("pids.max", "1")], &["pids"]),
+    ];
+    let gifts = Gifts { templates, ..Gifts::default() };
+    let (provisions, _) = Provisions::new(&gifts, &host());
+    let legacy = |text: &str, controllers: &[&str]| {
+        provisions.of(&target(text, controllers, Below::Top)).map(|provision| shown(&provision))
+    };
+    assert_eq!(legacy("ct/%u", &["cpu"]).unwrap(), ["ct", "%u 0:cpu.weight=200"]);
+    let all = "%u 0:cpu.weight=200 0:memory.max=1024";
+    assert_eq!(legacy("ct/%u", &["*"]).unwrap(), ["ct", all]);
+    assert_eq!(legacy("/lead/%u/", &["pids"]).unwrap(), ["lead", "%u 1:pids.max=1"]);
+    assert_eq!(legacy("lead/%u", &["pids"]), None);
+    assert_eq!(legacy("/ct/%u", &["pids"]), None);
+    // Not a section, but cpu must be enabled for it.
+    assert_eq!(legacy("/ct/%u", &["cpu"]).unwrap(), ["ct", "%u"]);
+}
+
+#[test]
+fn a_section_makes_a_plain_group_in_its_hierarchies() {
+    let groups = vec![gift("/web", &[("pids.max", "5")], &["pids", "freezer", "net_prio"])];
+    let (provisions, _) = Provisions::new(&Gifts { groups, ..Gifts::default() }, &host());
+    let creates = |controllers: &[&str]| {
+        provisions.of(&target("web/", controllers, Below::Top)).unwrap().creates
+    };
+    // Without a hierarchy of its own freezer is the v2 tree's.
+    assert_eq!(creates(&["pids"]), Span::of(&[0, 1]));
+    assert!(
+        provisions.of(&target("web/a", &["cpu"], Below::Top)).is_none_or(|p| p.creates.is_empty())
+    );
+    assert!(provisions.of(&target("other", &["pids"], Below::Top)).is_none());
+}
+
+#[test]
+fn tables_for_one_path_are_one() {
+    let mut gifts = Gifts {
+        tables: vec![
+            gift("/a/", &[("pids.max", "1")], &[]),
+            gift("b", &[("pids.max", "2")], &[]),
+            gift("a", &[("pids.max", "3"), ("cpu.weight", "4")], &[]),
+        ],
+        ..Gifts::default()
+    };
+    gifts.join_tables();
+    let shown: Vec<Vec<&str>> = gifts
+        .tables
+        .iter()
+        .map(|table| table.settings.iter().map(|s| &*s.value).collect())
+        .collect();
+    assert_eq!(shown, [vec!["1", "4"], vec!["2"]]);
+}

@@ -1,0 +1,80 @@
+//! What the kernel refused on the way to a placement, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use super::equip;
+
+/// A step on the way to a placement that the kernel refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What we wanted to do with it.
+    pub step: Step,
+    /// Why not.
+    pub errno: Errno,
+}
+
+/// What we do to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Make the directory.
+    Create,
+    /// Give a new group what its table says must be there.
+    Set,
+    /// Open `cgroup.procs`.
+    Open,
+    /// Write a process id.
+    Write,
+}
+
+impl Refusal {
+    pub(super) fn new(path: impl Into<PathBuf>, step: Step, error: impl Into<io::Error>) -> Self {
+        let errno = error.into().raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        Self { path: path.into(), step, errno }
+    }
+
+    /// What the administrator can do, where there is something.
+    pub fn advice(&self) -> &'static str {
+        match (self.step, self.errno) {
+            (Step::Set, errno) => equip::advice(errno),
+            (Step::Write, Errno::EBUSY) => {
+                "the group has controllers enabled for its children, so it may hold no process itself: name a group below it"
+            }
+            (Step::Write, Errno::EOPNOTSUPP) => {
+                "the group is in a threaded or invalid domain: write 'domain' groups only, see cgroup.type"
+            }
+            (Step::Write, Errno::ENOSPC) => {
+                "a cpuset group needs cpuset.cpus and cpuset.mems before it can hold processes"
+            }
+            (Step::Write, Errno::EINVAL) => {
+                "a kernel thread that is bound to its group, or a real-time process in a cpu group without cpu.rt_runtime_us"
+            }
+            (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+                "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
+            }
+            (Step::Open, Errno::ENOENT) => {
+                "a rule of cgrules.conf makes no group whose path is written out: make it first"
+            }
+            (_, Errno::ENOSPC | Errno::EAGAIN) => {
+                "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
+            }
+            _ => "see cgroups(7)",
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = match self.step {
+            Step::Create => "make",
+            Step::Set => "set what is required in",
+            Step::Open => "open",
+            Step::Write => "write to",
+        };
+        write!(f, "cannot {verb} {}: {} ({})", self.path.display(), self.errno.desc(), self.errno)
+    }
+}

@@ -1,0 +1,227 @@
+//! From the words of one interface to the files of the other. Pure.
+
+use super::value::{Bound, device, device_rates, max_or_size, quota, whole};
+use super::{Beside, Complaint, Fault, Kind, WORDS, Writes, one};
+use crate::cgroup::mounts::Version;
+
+const SHARES: (u64, u64) = (2, 262_144);
+const WEIGHTS: (u64, u64) = (1, 10_000);
+const BLKIO_WEIGHTS: (u64, u64) = (10, 1_000);
+/// As `blkio.weight` is called by the BFQ scheduler, which has the default 100 as v2.
+const BFQ: (&str, (u64, u64)) = ("blkio.bfq.weight", (1, 1_000));
+/// Microseconds; the period of a new group.
+pub(super) const PERIOD: u64 = 100_000;
+
+/// A setting to be translated from the interface of its key to that of the host.
+pub(super) struct Setting<'a> {
+    pub(super) key: &'a str,
+    pub(super) value: &'a str,
+    pub(super) own: Version,
+    pub(super) to: Version,
+    pub(super) beside: &'a Beside<'a>,
+}
+
+impl Setting<'_> {
+    fn no_counterpart(&self, help: &str) -> Fault {
+        let version = match self.to {
+            Version::V1 => "cgroup v1",
+            Version::V2 => "cgroup v2",
+        };
+        let message = format!("{} has no counterpart in {version}, which this host uses", self.key);
+        Fault::NoCounterpart(Complaint::new(message, help))
+    }
+
+    /// One value that is the same with both interfaces.
+    pub(super) fn same(
+        &self,
+        v2: &str,
+        v1: &str,
+        value: Result<String, Complaint>,
+    ) -> Result<Writes, Fault> {
+        let value = value.map_err(Fault::Value)?;
+        match self.to {
+            Version::V1 if v1.is_empty() => Err(self.no_counterpart("it is left out")),
+            Version::V1 => Ok(one(v1, value)),
+            Version::V2 => Ok(one(v2, value)),
+        }
+    }
+
+    pub(super) fn one_of(&self, v2: &str, v1: &str, words: &[&str]) -> Result<Writes, Fault> {
+        let value = if words.contains(&self.value) {
+            Ok(self.value.to_owned())
+        } else {
+            let help = format!("write one of: {}", words.join(", "));
+            Err(Complaint::new("is none of its values", help))
+        };
+        self.same(v2, v1, value)
+    }
+
+    pub(super) fn size(&self, v2: &str, v1: &str) -> Result<Writes, Fault> {
+        let bound = self.bound(self.value).map_err(|fault| fault.about(self.key))?;
+        let written = match self.to {
+            Version::V1 => bound.v1(),
+            Version::V2 => bound.v2(),
+        };
+        let mut writes = self.same(v2, v1, Ok(written))?;
+        let has_swap = (self.beside)("memory.swap.max").is_some();
+        if v2 == "memory.max" && self.to == Version::V1 && has_swap {
+            // The sum may not be lower than the limit at any moment: lift it first.
+            writes.writes.splice(0..0, one("memory.memsw.limit_in_bytes", "-1").writes);
+        }
+        Ok(writes)
+    }
+
+    /// A size as the interface of the key writes it.
+    fn bound(&self, value: &str) -> Result<Bound, Fault> {
+        max_or_size(value, self.own == Version::V1).map_err(Fault::Value)
+    }
+
+    pub(super) fn cpu_weight(&self) -> Result<Writes, Fault> {
+        let (low, high) = if self.own == Version::V1 { SHARES } else { WEIGHTS };
+        let number = whole(self.value, low, high).map_err(Fault::Value)?;
+        Ok(match (self.own, self.to) {
+            (Version::V1, Version::V1) => one("cpu.shares", number.to_string()),
+            (Version::V2, Version::V2) => one("cpu.weight", number.to_string()),
+            // Up here and down there: going to and fro changes nothing.
+            (Version::V2, Version::V1) => {
+                self.cut("cpu.shares", (number * 1024).div_ceil(100), SHARES)
+            }
+            (Version::V1, Version::V2) => self.cut("cpu.weight", number * 100 / 1024, WEIGHTS),
+        })
+    }
+
+    /// A translated number, cut to what the kernel takes.
+    fn cut(&self, file: &str, number: u64, (low, high): (u64, u64)) -> Writes {
+        let cut = number.clamp(low, high);
+        let note = (cut != number).then(|| {
+            let what = if cut == high { "most" } else { "least" };
+            format!("{} = {} is {file} = {cut} here, the {what} it can be", self.key, self.value)
+        });
+        Writes { note, ..one(file, cut.to_string()) }
+    }
+
+    pub(super) fn io_weight(&self) -> Result<Writes, Fault> {
+        let text = self.value.strip_prefix("default ").unwrap_or(self.value).trim();
+        let (low, high) = if self.own == Version::V1 { BLKIO_WEIGHTS } else { WEIGHTS };
+        let number = whole(text, low, high).map_err(Fault::Value)?;
+        Ok(match (self.own, self.to) {
+            (Version::V2, Version::V2) => one("io.weight", number.to_string()),
+            (Version::V1, Version::V2) => self.cut("io.weight", (number / 5).max(1), WEIGHTS),
+            (Version::V1, Version::V1) => {
+                Self::or_bfq(one("blkio.weight", number.to_string()), number / 5)
+            }
+            (Version::V2, Version::V1) => {
+                Self::or_bfq(self.cut("blkio.weight", number * 5, BLKIO_WEIGHTS), number)
+            }
+        })
+    }
+
+    /// `weight` is on the scale of v2, whose default is that of BFQ.
+    fn or_bfq(mut writes: Writes, weight: u64) -> Writes {
+        let (file, (low, high)) = BFQ;
+        for write in &mut writes.writes {
+            write.instead = Some((file, weight.clamp(low, high).to_string()));
+        }
+        writes
+    }
+
+    pub(super) fn cpu_max(&self) -> Result<Writes, Fault> {
+        let is_v1 = self.own == Version::V1;
+        let (quota, period) = quota(self.value, is_v1).map_err(Fault::Value)?;
+        let written = |none: &str| quota.map_or(none.to_owned(), |number| number.to_string());
+        if self.to == Version::V2 {
+            let beside = is_v1.then(|| (self.beside)("cpu.cfs_period_us")).flatten();
+            let period = beside.and_then(|text| text.parse().ok()).or(period).unwrap_or(PERIOD);
+            return Ok(one("cpu.max", format!("{} {period}", written("max"))));
+        }
+        if is_v1 {
+            return Ok(one("cpu.cfs_quota_us", written("-1")));
+        }
+        // Without a quota any period is right below any other group.
+        let writes = one("cpu.cfs_quota_us", "-1");
+        let writes = writes.and("cpu.cfs_period_us", period.unwrap_or(PERIOD).to_string());
+        Ok(match quota {
+            Some(quota) => writes.and("cpu.cfs_quota_us", quota.to_string()),
+            None => writes,
+        })
+    }
+
+    pub(super) fn cpu_period(&self) -> Result<Writes, Fault> {
+        let period: u64 = whole(self.value, 1_000, 1_000_000).map_err(Fault::Value)?;
+        Ok(match (self.to, (self.beside)("cpu.cfs_quota_us")) {
+            (Version::V1, _) => one("cpu.cfs_period_us", period.to_string()),
+            (Version::V2, None) => one("cpu.max", format!("max {period}")),
+            // The quota says it.
+            (Version::V2, Some(_)) => Writes::default(),
+        })
+    }
+
+    /// Each device is a write of its own.
+    pub(super) fn io_max(&self) -> Result<Writes, Fault> {
+        let mut writes = Writes::default();
+        for part in self.value.split(',') {
+            let (device, rates) = device_rates(part.trim()).map_err(Fault::Value)?;
+            if self.to == Version::V2 {
+                let rates: Vec<String> =
+                    rates.iter().map(|(name, bound)| format!("{name}={}", bound.v2())).collect();
+                writes = writes.and("io.max", format!("{device} {}", rates.join(" ")));
+                continue;
+            }
+            for (name, bound) in rates {
+                let file = WORDS.iter().find(|word| word.kind == Kind::Throttle(name));
+                let file = file.map_or("", |word| word.v1);
+                writes = writes.and(file, format!("{device} {}", bound.throttle()));
+            }
+        }
+        Ok(writes)
+    }
+
+    /// `8:0 1048576`, where 0 takes the limit away.
+    pub(super) fn throttle(&self, limit: &str) -> Result<Writes, Fault> {
+        let (device, rest) = device(self.value).map_err(Fault::Value)?;
+        let number: u64 = whole(rest, 0, u64::MAX).map_err(Fault::Value)?;
+        Ok(match self.to {
+            Version::V1 => one(self.key, format!("{device} {number}")),
+            Version::V2 if number == 0 => one("io.max", format!("{device} {limit}=max")),
+            Version::V2 => one("io.max", format!("{device} {limit}={number}")),
+        })
+    }
+
+    pub(super) fn io_latency(&self) -> Result<Writes, Fault> {
+        let (device, rest) = device(self.value).map_err(Fault::Value)?;
+        let help = "write a device and microseconds: \"8:0 target=2000\"";
+        let target = rest.strip_prefix("target=").and_then(|text| text.parse::<u64>().ok());
+        let wrong = || Complaint::new("has no target", help);
+        let target = target.ok_or_else(|| Fault::Value(wrong()))?;
+        self.same("io.latency", "", Ok(format!("{device} target={target}")))
+    }
+
+    /// v1 limits memory and swap together, so that each needs the other limit to be translated.
+    pub(super) fn swap(&self) -> Result<Writes, Fault> {
+        let bound = self.bound(self.value)?;
+        let (file, memory) = match self.own {
+            Version::V2 => ("memory.memsw.limit_in_bytes", "memory.max"),
+            Version::V1 => ("memory.swap.max", "memory.limit_in_bytes"),
+        };
+        if self.own == self.to {
+            let written = if self.own == Version::V1 { bound.v1() } else { bound.v2() };
+            return Ok(one(self.key, written));
+        }
+        let beside = (self.beside)(memory).and_then(|text| self.bound(&text).ok());
+        let help = || format!("set {memory} beside it: v1 limits memory and swap together");
+        let translated = match (self.own, bound, beside) {
+            (_, Bound::Max, _) => Bound::Max,
+            (_, Bound::At(_), None) => return Err(self.no_counterpart(&help())),
+            (Version::V2, Bound::At(_), Some(Bound::Max)) => Bound::Max,
+            (Version::V2, Bound::At(swap), Some(Bound::At(memory))) => {
+                Bound::At(swap.saturating_add(memory))
+            }
+            (Version::V1, Bound::At(_), Some(Bound::Max)) => Bound::At(0),
+            (Version::V1, Bound::At(both), Some(Bound::At(memory))) => {
+                Bound::At(both.saturating_sub(memory))
+            }
+        };
+        let written = if self.to == Version::V1 { translated.v1() } else { translated.v2() };
+        Ok(one(file, written))
+    }
+}

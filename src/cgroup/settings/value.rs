@@ -1,0 +1,206 @@
+//! The values that settings take. Pure.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::Complaint;
+
+/// A limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// None.
+    Max,
+    /// This much.
+    At(u64),
+}
+
+impl Bound {
+    pub(super) fn v2(self) -> String {
+        self.or("max")
+    }
+
+    pub(super) fn v1(self) -> String {
+        self.or("-1")
+    }
+
+    /// As `blkio.throttle.*` has it.
+    pub(super) fn throttle(self) -> String {
+        self.or("0")
+    }
+
+    fn or(self, none: &str) -> String {
+        match self {
+            Self::Max => none.to_owned(),
+            Self::At(number) => number.to_string(),
+        }
+    }
+}
+
+/// What v1 shows for no limit: the largest number of whole pages.
+const V1_UNLIMITED: u64 = i64::MAX as u64 & !4095;
+/// The kernel's `PID_MAX_LIMIT`.
+const MOST_PROCESSES: u64 = 4_194_304;
+/// The largest number of a CPU or memory node that is worth reading.
+const MOST_CPUS: u64 = 1 << 20;
+/// Microseconds: the shortest and the longest period, and the shortest quota.
+const PERIODS: (u64, u64) = (1_000, 1_000_000);
+/// Microseconds: 100 days of one CPU.
+const MOST_QUOTA: u64 = 100 * 86_400 * 1_000_000;
+
+/// A whole number in a range.
+pub(super) fn whole<N: FromStr + PartialOrd + Display + Copy>(
+    text: &str,
+    low: N,
+    high: N,
+) -> Result<N, Complaint> {
+    let found = text.parse().ok().filter(|number| (low..=high).contains(number));
+    found.ok_or_else(|| {
+        let help = format!("write a whole number from {low} to {high}");
+        Complaint::new(format!("cannot be {}", quoted(text)), help)
+    })
+}
+
+/// A size as `1073741824`, `1024M` or `1G`, or `max`; to v1 `-1` and what is no limit in effect mean
+/// `max`.
+pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, Complaint> {
+    if text == "max" || is_v1 && text == "-1" {
+        return Ok(Bound::Max);
+    }
+    match size(text) {
+        Some(bytes) if is_v1 && bytes >= V1_UNLIMITED => Ok(Bound::Max),
+        Some(bytes) => Ok(Bound::At(bytes)),
+        None => {
+            let help = match text.ends_with('%') {
+                true => "percent are for cpu.max alone; write a size as 512M or 2G, or max",
+                false => "write a size in bytes, or as 64K, 512M or 2G, or max",
+            };
+            Err(Complaint::new(format!("cannot be {}", quoted(text)), help))
+        }
+    }
+}
+
+/// Bytes; a unit is a power of 1024, in capital or small letters as the kernel takes it.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let shift = match &text[digits..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// A number of processes, or `max`.
+pub(super) fn count(text: &str) -> Result<String, Complaint> {
+    if text == "max" || text == "-1" {
+        return Ok("max".to_owned());
+    }
+    let number = whole(text, 0, MOST_PROCESSES);
+    number
+        .map(|number| number.to_string())
+        .map_err(|complaint| Complaint { help: format!("{}, or max", complaint.help), ..complaint })
+}
+
+/// A list of numbers and ranges, as `0-3,8`. Nothing at all means what the group above has.
+pub(super) fn list(text: &str) -> Result<String, Complaint> {
+    let number = |text: &str| text.trim().parse::<u64>().ok().filter(|&n| n <= MOST_CPUS);
+    let is_item = |item: &str| match item.split_once('-') {
+        Some((first, last)) => {
+            matches!((number(first), number(last)), (Some(a), Some(b)) if a <= b)
+        }
+        None => number(item).is_some(),
+    };
+    if text.is_empty() || text.split(',').all(is_item) {
+        return Ok(text.to_owned());
+    }
+    let message = format!("cannot be {}", quoted(text));
+    Err(Complaint::new(message, "write numbers and ranges: \"0-3,8\""))
+}
+
+/// Microseconds of CPU in each period, `None` without a limit, and the period where it is said:
+/// `max`, `50000`, `50000 100000`, or `50%` of one CPU. To v1 a number, `-1` without a limit.
+pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>), Complaint> {
+    let wrong = |help: &str| Complaint::new(format!("cannot be {}", quoted(text)), help);
+    let help = match is_v1 {
+        true => "write microseconds of at least 1000, or -1",
+        false => "write \"50%\" of one CPU, \"QUOTA PERIOD\" in microseconds, or \"max\"",
+    };
+    if is_v1 && text.parse::<i64>().is_ok_and(|number| number < 0) {
+        return Ok((None, None));
+    }
+    if let (false, Some(percent)) = (is_v1, text.strip_suffix('%')) {
+        let percent = percent.trim().parse::<u64>().ok();
+        let quota = percent.and_then(|percent| percent.checked_mul(super::translate::PERIOD / 100));
+        let quota = quota.filter(|quota| (PERIODS.0..=MOST_QUOTA).contains(quota));
+        return Ok((Some(quota.ok_or_else(|| wrong(help))?), None));
+    }
+    let mut words = text.split_ascii_whitespace();
+    let quota = match words.next() {
+        Some("max") if !is_v1 => None,
+        Some(word) => {
+            let number = word.parse().ok().filter(|n| (PERIODS.0..=MOST_QUOTA).contains(n));
+            Some(number.ok_or_else(|| wrong(help))?)
+        }
+        None => return Err(wrong(help)),
+    };
+    let period = match words.next() {
+        Some(word) if !is_v1 => {
+            let number = word.parse().ok().filter(|n| (PERIODS.0..=PERIODS.1).contains(n));
+            Some(number.ok_or_else(|| wrong("a period is 1000 to 1000000 microseconds"))?)
+        }
+        Some(_) => return Err(wrong(help)),
+        None => None,
+    };
+    match words.next() {
+        None => Ok((quota, period)),
+        Some(_) => Err(wrong(help)),
+    }
+}
+
+const DEVICE: &str = "begin with a device by its numbers, as in lsblk: \"8:0\"";
+
+/// A device, as `8:0`, and what follows it.
+pub(super) fn device(text: &str) -> Result<(&str, &str), Complaint> {
+    let (device, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    match device.split_once(':') {
+        Some((major, minor)) if is_number(major) && is_number(minor) => Ok((device, rest.trim())),
+        Some(_) | None => Err(Complaint::new("names no device", DEVICE)),
+    }
+}
+
+/// Limits by their names in `io.max`.
+pub(super) type Rates = Vec<(&'static str, Bound)>;
+
+/// The limits of `io.max`.
+const RATES: [&str; 4] = ["rbps", "wbps", "riops", "wiops"];
+
+/// A device with the limits of `io.max`.
+pub(super) fn device_rates(text: &str) -> Result<(&str, Rates), Complaint> {
+    let (device, rest) = device(text)?;
+    let help = "write limits as rbps=1M wbps=max riops=100 wiops=100 after the device";
+    let wrong = || Complaint::new(format!("cannot be {}", quoted(text)), help);
+    let mut rates = Vec::new();
+    for word in rest.split_ascii_whitespace() {
+        let (name, value) = word.split_once('=').ok_or_else(wrong)?;
+        let name = RATES.into_iter().find(|known| *known == name).ok_or_else(wrong)?;
+        match max_or_size(value, false).map_err(|_| wrong())? {
+            // The kernel takes no limit of nothing.
+            Bound::At(0) => return Err(wrong()),
+            bound @ (Bound::Max | Bound::At(_)) => rates.push((name, bound)),
+        }
+    }
+    if rates.is_empty() { Err(wrong()) } else { Ok((device, rates)) }
+}
+
+/// A value for a message: at most 60 characters.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("\"{}…\"", &text[..end]),
+        None => format!("\"{text}\""),
+    }
+}

@@ -1,0 +1,247 @@
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+fn alone(_: &str) -> Option<String> {
+    None
+}
+
+/// `file=value` words of a translation.
+fn shown(key: &str, value: &str, version: Version) -> String {
+    shown_beside(key, value, version, &alone)
+}
+
+fn shown_beside(key: &str, value: &str, version: Version, beside: &Beside<'_>) -> String {
+    match files(key, value, version, beside) {
+        Ok(writes) => {
+            let words = writes.writes.iter().map(|write| format!("{}={}", write.file, write.value));
+            words.collect::<Vec<_>>().join(";")
+        }
+        Err(Fault::Value(complaint)) => format!("wrong: {}", complaint.message),
+        Err(Fault::NoCounterpart(complaint)) => format!("none: {}", complaint.message),
+    }
+}
+
+#[test]
+fn words_of_v2_on_either_interface() {
+    use Version::{V1, V2};
+    for (key, value, version, expected) in [
+        ("cpu.weight", "100", V2, "cpu.weight=100"),
+        ("cpu.weight", "100", V1, "cpu.shares=1024"),
+        ("cpu.weight", "1", V1, "cpu.shares=11"),
+        ("cpu.weight", "10000", V1, "cpu.shares=102400"),
+        ("cpu.max", "max", V2, "cpu.max=max 100000"),
+        ("cpu.max", "50%", V2, "cpu.max=50000 100000"),
+        ("cpu.max", "20000 50000", V2, "cpu.max=20000 50000"),
+        ("cpu.max", "max", V1, "cpu.cfs_quota_us=-1;cpu.cfs_period_us=100000"),
+        (
+            "cpu.max",
+            "150%",
+            V1,
+            "cpu.cfs_quota_us=-1;cpu.cfs_period_us=100000;cpu.cfs_quota_us=150000",
+        ),
+        ("cpu.idle", "1", V1, "cpu.idle=1"),
+        ("io.weight", "default 20", V2, "io.weight=20"),
+        ("io.weight", "20", V1, "blkio.weight=100"),
+        ("io.max", "8:0 rbps=1M wbps=max", V2, "io.max=8:0 rbps=1048576 wbps=max"),
+        (
+            "io.max",
+            "8:0 rbps=1M riops=5, 8:16 wbps=max",
+            V1,
+            "blkio.throttle.read_bps_device=8:0 1048576;blkio.throttle.read_iops_device=8:0 5;\
+             blkio.throttle.write_bps_device=8:16 0",
+        ),
+        ("io.latency", "8:0 target=2000", V2, "io.latency=8:0 target=2000"),
+        ("memory.max", "1G", V2, "memory.max=1073741824"),
+        ("memory.max", "max", V1, "memory.limit_in_bytes=-1"),
+        ("memory.high", "1K", V1, "memory.soft_limit_in_bytes=1024"),
+        ("memory.low", "1K", V2, "memory.low=1024"),
+        ("pids.max", "512", V1, "pids.max=512"),
+        ("cpuset.cpus", "0-3,8", V1, "cpuset.cpus=0-3,8"),
+        ("hugetlb.2MB.max", "4M", V2, "hugetlb.2MB.max=4194304"),
+        ("hugetlb.2MB.max", "4M", V1, "hugetlb.2MB.limit_in_bytes=4194304"),
+        ("hugetlb.2MB.rsvd.max", "max", V1, "hugetlb.2MB.rsvd.limit_in_bytes=-1"),
+        ("memory.swappiness", " 10", V2, "memory.swappiness= 10"),
+    ] {
+        assert_eq!(shown(key, value, version), expected, "{key} = {value}");
+    }
+}
+
+#[test]
+fn words_of_v1_on_either_interface() {
+    use Version::{V1, V2};
+    for (key, value, version, expected) in [
+        ("cpu.shares", "333", V1, "cpu.shares=333"),
+        ("cpu.shares", "1024", V2, "cpu.weight=100"),
+        ("cpu.shares", "5", V2, "cpu.weight=1"),
+        ("cpu.cfs_quota_us", "50000", V2, "cpu.max=50000 100000"),
+        ("cpu.cfs_quota_us", "-1", V2, "cpu.max=max 100000"),
+        ("cpu.cfs_period_us", "50000", V2, "cpu.max=max 50000"),
+        ("blkio.weight", "500", V2, "io.weight=100"),
+        ("blkio.throttle.read_bps_device", "8:0 1000", V2, "io.max=8:0 rbps=1000"),
+        ("blkio.throttle.read_bps_device", "8:0 0", V2, "io.max=8:0 rbps=max"),
+        ("memory.limit_in_bytes", "1G", V2, "memory.max=1073741824"),
+        ("memory.limit_in_bytes", "9223372036854771712", V2, "memory.max=max"),
+        ("memory.limit_in_bytes", "-1", V1, "memory.limit_in_bytes=-1"),
+        ("hugetlb.2MB.limit_in_bytes", "-1", V2, "hugetlb.2MB.max=max"),
+    ] {
+        assert_eq!(shown(key, value, version), expected, "{key} = {value}");
+    }
+}
+
+#[test]
+fn some_settings_are_translated_together() {
+    use Version::{V1, V2};
+    let beside = |own: &'static str, value: &'static str| {
+        move |key: &str| (key == own).then(|| value.to_owned())
+    };
+    let swap = beside("memory.swap.max", "1G");
+    assert_eq!(
+        shown_beside("memory.max", "1G", V1, &swap),
+        "memory.memsw.limit_in_bytes=-1;memory.limit_in_bytes=1073741824"
+    );
+    let memory = beside("memory.max", "1G");
+    assert_eq!(
+        shown_beside("memory.swap.max", "1G", V1, &memory),
+        "memory.memsw.limit_in_bytes=2147483648"
+    );
+    assert!(shown("memory.swap.max", "1G", V1).starts_with("none: "));
+    assert_eq!(shown("memory.swap.max", "max", V1), "memory.memsw.limit_in_bytes=-1");
+    let limit = beside("memory.limit_in_bytes", "1G");
+    assert_eq!(
+        shown_beside("memory.memsw.limit_in_bytes", "3G", V2, &limit),
+        "memory.swap.max=2147483648"
+    );
+    let period = beside("cpu.cfs_period_us", "50000");
+    assert_eq!(shown_beside("cpu.cfs_quota_us", "25000", V2, &period), "cpu.max=25000 50000");
+    let quota = beside("cpu.cfs_quota_us", "25000");
+    assert_eq!(shown_beside("cpu.cfs_period_us", "50000", V2, &quota), "");
+    assert!(rank("memory.max") < rank("memory.swap.max") && rank("x.y") > rank("pids.max"));
+}
+
+#[test]
+fn wrong_values_are_wrong_on_every_host() {
+    for (key, value) in [
+        ("cpu.weight", "0"),
+        ("cpu.weight", "10001"),
+        ("cpu.weight", "50%"),
+        ("cpu.weight", "1.5"),
+        ("cpu.shares", "1"),
+        ("cpu.max", ""),
+        ("cpu.max", "0%"),
+        ("cpu.max", "500"),
+        ("cpu.max", "50000 10"),
+        ("cpu.max", "max max"),
+        ("cpu.max", "1000 1000 1000"),
+        ("cpu.max.burst", "-1"),
+        ("cpu.idle", "2"),
+        ("io.weight", "10001"),
+        ("io.max", "8:0"),
+        ("io.max", "8:0 rbps=0"),
+        ("io.max", "sda rbps=1"),
+        ("io.latency", "8:0 2000"),
+        ("memory.max", "50%"),
+        ("memory.max", "1GB"),
+        ("memory.max", "-1"),
+        ("memory.low", "all"),
+        ("memory.high", "99999999999G"),
+        ("pids.max", "5000000"),
+        ("cpuset.cpus", "3-1"),
+        ("cpuset.cpus.partition", "yes"),
+        ("hugetlb.2MB.max", "x"),
+        ("cgroup.procs", "1"),
+        ("../cpu.shares", "5"),
+    ] {
+        assert!(check(key, value).is_err(), "{key} = {value}");
+    }
+    let complaint = check("memory.max", "50%").unwrap_err();
+    assert_eq!(complaint.message, "memory.max cannot be \"50%\"");
+    assert!(complaint.help.contains("percent"));
+}
+
+#[test]
+fn what_has_no_counterpart_is_said() {
+    for key in ["memory.low", "memory.min", "io.latency", "cpu.weight.nice"] {
+        let value = if key == "io.latency" { "8:0 target=1" } else { "1" };
+        assert!(
+            shown(key, value, Version::V1).contains("has no counterpart in cgroup v1"),
+            "{key}"
+        );
+        assert_eq!(check(key, value), Ok(()));
+    }
+}
+
+#[test]
+fn what_is_cut_is_said() {
+    let note = |key, value, version| files(key, value, version, &alone).unwrap().note;
+    assert_eq!(note("io.weight", "200", Version::V1), None);
+    assert_eq!(
+        note("io.weight", "201", Version::V1).unwrap(),
+        "io.weight = 201 is blkio.weight = 1000 here, the most it can be"
+    );
+    assert!(note("cpu.shares", "262144", Version::V2).unwrap().contains("cpu.weight = 10000"));
+    let bfq = files("io.weight", "5000", Version::V1, &alone).unwrap().writes.remove(0).instead;
+    assert_eq!(bfq, Some(("blkio.bfq.weight", "1000".to_owned())));
+}
+
+fn number(key: &str, value: u64, version: Version) -> u64 {
+    let writes = files(key, &value.to_string(), version, &alone).unwrap();
+    writes.writes[0].value.parse().unwrap()
+}
+
+proptest! {
+    #[test]
+    fn cpu_weights_go_to_and_fro(weight in 1u64..=10_000) {
+        let shares = number("cpu.weight", weight, Version::V1);
+        prop_assert!((2..=262_144).contains(&shares));
+        prop_assert_eq!(number("cpu.shares", shares, Version::V2), weight);
+    }
+
+    #[test]
+    fn shares_stay_in_range_and_keep_their_ratios(shares in 2u64..=262_144) {
+        let weight = number("cpu.shares", shares, Version::V2);
+        prop_assert!((1..=10_000).contains(&weight));
+        if (11..=102_400).contains(&shares) {
+            prop_assert!(weight * 1024 <= shares * 100 && shares * 100 < (weight + 1) * 1024);
+        }
+    }
+
+    #[test]
+    fn io_weights_stay_in_range_and_keep_their_ratios(weight in 1u64..=10_000) {
+        let blkio = number("io.weight", weight, Version::V1);
+        prop_assert!((10..=1_000).contains(&blkio));
+        if (2..=200).contains(&weight) {
+            prop_assert_eq!(number("blkio.weight", blkio, Version::V2), weight);
+        }
+    }
+
+    #[test]
+    fn larger_is_never_smaller(a in 1u64..=10_000, b in 1u64..=10_000) {
+        let (low, high) = (a.min(b), a.max(b));
+        for key in ["cpu.weight", "io.weight"] {
+            prop_assert!(number(key, low, Version::V1) <= number(key, high, Version::V1));
+        }
+    }
+
+    #[test]
+    fn sizes_keep_their_bytes(bytes in 0u64..=i64::MAX as u64 - 8192) {
+        prop_assert_eq!(number("memory.max", bytes, Version::V1), bytes);
+        prop_assert_eq!(number("memory.limit_in_bytes", bytes, Version::V2), bytes);
+    }
+
+    /// Any text is translated or complained about, with no line end for the kernel to stumble over.
+    #[test]
+    fn any_value_ends(word in select(WORDS), value in "[0-9a-z%:=., -]{0,20}") {
+        for key in [word.v1, word.v2, "hugetlb.2MB.max"].into_iter().filter(|key| !key.is_empty()) {
+            for version in [Version::V1, Version::V2] {
+                if let Ok(writes) = files(key, &value, version, &alone) {
+                    for write in &writes.writes {
+                        prop_assert!(!write.file.is_empty() && write.file.contains('.'));
+                    }
+                    prop_assert!(check(key, &value).is_ok());
+                }
+            }
+        }
+    }
+}

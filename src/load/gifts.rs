@@ -1,0 +1,246 @@
+//! What groups are given: the tables of rule files and the sections of cgconfig.conf, their values
+//! checked and their names resolved. What is wrong costs itself alone.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::resolver::Resolver;
+use crate::cgroup::provision::{Gift, Ownership, Perm, Setting};
+use crate::cgroup::settings;
+use crate::config::cgconfig_conf::{self, Controller, GroupSection};
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::rules_toml::{Mention, NameKind};
+use crate::config::source_text::Report;
+use crate::config::{self, GroupTable, SettingValue, quantity};
+use crate::rules::{Action, Origin, Rule};
+
+/// The keys of a table that are no settings.
+const KEYS: [&str; 4] = ["owner", "mode", "required", "remove_when_empty"];
+/// The highest mode.
+const MODE_MAX: u32 = 0o7777;
+/// What every group has, whatever its controllers.
+const CORE: &str = "cgroup";
+
+/// Reads a `[cgroup."path"]` table.
+pub(super) fn table(
+    table: &GroupTable,
+    report: &mut Report<'_>,
+    resolver: &mut Resolver<'_>,
+) -> Gift {
+    let mut reader = Reader { report, resolver, perm: Perm::default(), is_required: false };
+    let settings = table.settings.iter().filter_map(|setting| reader.setting(setting)).collect();
+    let Reader { perm, is_required, .. } = reader;
+    let (text, origin) = (table.path.as_str().to_owned(), table.origin.clone());
+    Gift { text, controllers: Vec::new(), settings, perm, is_required, origin }
+}
+
+struct Reader<'r, 't, 's, 'n> {
+    report: &'r mut Report<'t>,
+    resolver: &'s mut Resolver<'n>,
+    perm: Perm,
+    is_required: bool,
+}
+
+impl Reader<'_, '_, '_, '_> {
+    fn setting(&mut self, written: &config::Setting) -> Option<Setting> {
+        let span = written.span.clone();
+        let value = match &written.value {
+            SettingValue::Text(text) | SettingValue::Decimal(text) => text.clone(),
+            SettingValue::Integer(number) => number.to_string(),
+            SettingValue::Switch(on) if settings::is_switch(&written.key) => {
+                u8::from(*on).to_string()
+            }
+            SettingValue::Switch(on) => on.to_string(),
+        };
+        let Some((controller, _)) = written.key.split_once('.') else {
+            self.key(written, &value);
+            return None;
+        };
+        if let Err(complaint) = settings::check(&written.key, &value) {
+            self.report.error_help(span, complaint.message, complaint.help);
+            return None;
+        }
+        let is_known = settings::words().any(|word| word == written.key);
+        let near = || config::misspelled(&written.key, settings::words());
+        if let (false, Some(near)) = (is_known, near()) {
+            let message = format!("{} is taken for the name of a kernel file", written.key);
+            let help = format!("did you mean {near}?");
+            self.report.warning(Some(span.clone()), message, help);
+        }
+        let text = self.report.text();
+        let place = text.place(span);
+        let origin = Origin { file: text.file().clone(), line: place.line };
+        let (key, controller) = (written.key.clone(), controller.to_owned());
+        Some(Setting { key, value, controller, origin, place: Some(place) })
+    }
+
+    /// A key that is not the name of a file.
+    fn key(&mut self, written: &config::Setting, value: &str) {
+        let span = written.span.clone();
+        match (&*written.key, &written.value) {
+            ("owner", SettingValue::Text(_)) => self.owner(value, span),
+            ("mode", SettingValue::Text(_)) => self.mode(u32::from_str_radix(value, 8).ok(), span),
+            // TOML has octal numbers; a decimal one was hardly meant.
+            ("mode", SettingValue::Integer(number)) if self.is_octal(&span) => {
+                self.mode(u32::try_from(*number).ok(), span);
+            }
+            ("mode", _) => self.mode(None, span),
+            ("required", SettingValue::Switch(on)) => self.is_required = *on,
+            ("required", _) => self.report.error(span, "required must be true or false"),
+            ("remove_when_empty", SettingValue::Text(_)) if quantity::duration(value).is_some() => {
+                let help = "empty groups stay";
+                self.report.warning(Some(span), "remove_when_empty does nothing yet", help);
+            }
+            ("remove_when_empty", _) => {
+                let help = "write a time, as \"5m\" or \"1h\"";
+                self.report.error_help(span, "remove_when_empty is not a time", help);
+            }
+            ("owner", _) => {
+                let help = "write owner = \"user\", \"user:group\" or \":group\"";
+                self.report.error_help(span, "owner is not a name", help);
+            }
+            (key, _) => {
+                let known = KEYS.join(", ");
+                let help = format!("known are {known}, and kernel files such as cpu.weight");
+                self.report.error_help(span, format!("\"{key}\" is no setting of a group"), help);
+            }
+        }
+    }
+
+    fn is_octal(&self, span: &Range<usize>) -> bool {
+        let written = self.report.text().as_str().get(span.clone());
+        written.is_some_and(|text| text.starts_with("0o"))
+    }
+
+    fn mode(&mut self, mode: Option<u32>, span: Range<usize>) {
+        match mode.filter(|mode| *mode <= MODE_MAX) {
+            Some(mode) => self.perm.directory.mode = Some(mode),
+            None => {
+                let help = "write octal digits in quotes, as \"0755\"";
+                self.report.error_help(span, "mode is no mode of a directory", help);
+            }
+        }
+    }
+
+    /// An owner may place processes and make groups below; the limits stay out of reach.
+    fn owner(&mut self, text: &str, span: Range<usize>) {
+        let (user, group) = text.split_once(':').unwrap_or((text, ""));
+        let mut unknown = Vec::new();
+        let mut resolve = |kind, name: &str| match self.resolver.number(kind, name) {
+            Ok(number) => Some(number),
+            Err(message) => {
+                unknown.push(message);
+                None
+            }
+        };
+        let name = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let uid = name(user).and_then(|name| resolve(NameKind::User, &name));
+        let gid = name(group).and_then(|name| resolve(NameKind::Group, &name));
+        for message in unknown {
+            self.report.error_help(span.clone(), message, "the group stays root's");
+        }
+        let (uid, gid) = (uid.map(crate::event::Uid), gid.map(crate::event::Gid));
+        for ownership in [&mut self.perm.directory, &mut self.perm.task, &mut self.perm.subtree] {
+            (ownership.uid, ownership.gid) = (uid, gid);
+        }
+    }
+}
+
+/// Reads a `template` or `group` section.
+pub(super) fn section(
+    section: &GroupSection,
+    resolver: &mut Resolver<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Gift {
+    let controllers = section.controllers.iter().map(|controller| controller.name.clone());
+    let settings = section.controllers.iter().flat_map(|controller| {
+        let setting = |setting| of_controller(controller, setting);
+        controller.settings.iter().map(setting).collect::<Vec<_>>()
+    });
+    let mut kept = Vec::new();
+    for setting in settings {
+        match settings::check(&setting.key, &setting.value) {
+            Ok(()) => kept.push(setting),
+            Err(complaint) => {
+                let message = format!("line {}: {}", setting.origin.line, complaint.message);
+                let about = Diagnostic::about(&setting.origin.file, Severity::Error, message);
+                diagnostics.push(about.with_help(complaint.help));
+            }
+        }
+    }
+    let perm = section.perm.as_ref().map(|perm| {
+        let task = ownership(&perm.task, section, resolver, diagnostics);
+        let admin = ownership(&perm.admin, section, resolver, diagnostics);
+        let directory = Ownership { mode: perm.admin.directory_mode, ..admin };
+        Perm { directory, task, subtree: admin, files: admin }
+    });
+    Gift {
+        text: section.text.clone(),
+        controllers: controllers.collect(),
+        settings: kept,
+        perm: perm.unwrap_or_default(),
+        is_required: false,
+        origin: section.origin.clone(),
+    }
+}
+
+/// Says which tables are for groups that no rule names, nor has above the one it names.
+pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> {
+    let targets = rules.iter().flat_map(|(_, rule)| match &rule.action {
+        Action::Place(targets) if !tables.is_empty() => &targets[..],
+        Action::Place(_) | Action::Ignore(_) => &[],
+    });
+    let used: HashSet<&str> =
+        targets.flat_map(|target| prefixes(target.destination.as_str())).collect();
+    let unused = tables.iter().filter(|table| !used.contains(table.text.trim_matches('/')));
+    let complaint = |table: &Gift| {
+        let message = format!("line {}: no rule leads to \"{}\"", table.origin.line, table.text);
+        let about = Diagnostic::about(&table.origin.file, Severity::Warning, message);
+        about.with_help("its settings are for no group: write the path as in the rule")
+    };
+    unused.map(complaint).collect()
+}
+
+/// The paths of the groups from the first to the last of a path, each without `/` at either end.
+pub(super) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let path = path.trim_matches('/');
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end]).filter(|prefix| !prefix.is_empty())
+}
+
+fn of_controller(controller: &Controller, setting: &cgconfig_conf::Setting) -> Setting {
+    Setting {
+        key: setting.name.clone(),
+        value: setting.value.clone(),
+        controller: if setting.name.starts_with("cgroup.") { CORE } else { &controller.name }
+            .to_owned(),
+        origin: setting.origin.clone(),
+        place: None,
+    }
+}
+
+/// Owner and mode of files. An unknown name is left out.
+fn ownership(
+    written: &cgconfig_conf::Ownership,
+    section: &GroupSection,
+    resolver: &mut Resolver<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Ownership {
+    let mut number = |mention: &Option<Mention>| {
+        let mention = mention.as_ref()?;
+        let found = resolver.number(mention.kind, &mention.name);
+        if let Err(message) = &found {
+            let line = section.origin.line;
+            let message = format!("the section in line {line}: {message}");
+            let about = Diagnostic::about(&section.origin.file, Severity::Error, message);
+            let help = "cgrulesengd would not start; here the files stay root's";
+            diagnostics.push(about.with_help(help));
+        }
+        found.ok()
+    };
+    Ownership {
+        uid: number(&written.user).map(crate::event::Uid),
+        gid: number(&written.group).map(crate::event::Gid),
+        mode: written.file_mode,
+    }
+}

@@ -1,0 +1,297 @@
+//! What new groups are given: by tables of rule files through the daemon, by sections of cgconfig.conf
+//! through the library, since the daemon under test reads no legacy files.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cgruled::cgroup::tree::{self, Tree};
+use cgruled::load::{NameService, Sources};
+use cgruled::policy::Policy;
+use cgruled::rebuild::Rebuilder;
+use cgruled::rules::{Action, RuleId};
+use nix::sys::signal::Signal;
+
+use crate::harness::user::{ALICE, BOB};
+use crate::harness::{Live, PATIENCE, eventually};
+
+const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
+
+/// The directory of alice's group, or why the test is skipped.
+fn group(live: &Live, controller: &str) -> Option<PathBuf> {
+    let found = live.ground.directory(controller, "there/cgt-alice");
+    if found.is_none() {
+        println!("skipped: no v1 hierarchy for {controller}");
+    }
+    found
+}
+
+fn expect(group: &Path, file: &str, value: &str) {
+    let mut found = String::new();
+    let is_so = eventually(PATIENCE, || {
+        found = fs::read_to_string(group.join(file)).unwrap_or_default();
+        found.trim() == value
+    });
+    assert!(is_so, "{file} is {found:?}, not {value}");
+}
+
+#[test]
+fn a_table_is_translated_for_v1() {
+    let Some(live) = Live::require() else { return };
+    let settings = "[cgroup.\"there/%u\"]\ncpu.weight = 50\ncpu.max = \"50%\"\nmemory.max = \"64M\"\n\
+                    memory.swap.max = \"16M\"\npids.max = 77\n";
+    let groups = ["cpu", "memory", "pids"].map(|name| group(&live, name));
+    let [Some(cpu), Some(memory), Some(pids)] = groups else { return };
+    let _daemon = live.daemon(&format!("{RULE}{settings}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    for controller in ["cpu", "memory", "pids", ""] {
+        live.expect_pid(controller, actor.subject, "there/cgt-alice");
+    }
+    expect(&cpu, "cpu.shares", "512");
+    expect(&cpu, "cpu.cfs_quota_us", "50000");
+    expect(&memory, "memory.limit_in_bytes", "67108864");
+    expect(&memory, "memory.memsw.limit_in_bytes", "83886080");
+    expect(&pids, "pids.max", "77");
+}
+
+#[test]
+fn a_table_holds_for_old_groups_after_a_reload() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let text = |most: u32| format!("{RULE}[cgroup.\"there/%u\"]\npids.max = {most}\n");
+    let daemon = live.daemon(&text(77));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "there/cgt-alice");
+    expect(&pids, "pids.max", "77");
+    live.write_rules(&text(78));
+    daemon.signal(Signal::SIGHUP);
+    expect(&pids, "pids.max", "78");
+}
+
+#[test]
+fn a_refused_setting_is_said_and_keeps_nobody_out() {
+    let Some(live) = Live::require() else { return };
+    let Some(_) = group(&live, "pids") else { return };
+    let table = "[cgroup.\"there/%u\"]\npids.max = 7\n\"pids.nonsense\" = 1\n";
+    let daemon = live.daemon(&format!("{RULE}{table}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "there/cgt-alice");
+    daemon.expect_log("pids.nonsense = 1");
+}
+
+#[test]
+fn a_required_setting_keeps_everybody_out() {
+    let Some(live) = Live::require() else { return };
+    let Some(_) = group(&live, "pids") else { return };
+    let table = "[cgroup.\"there/%u\"]\n\"pids.nonsense\" = 1\nrequired = true\n";
+    let daemon = live.daemon(&format!("{RULE}{table}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    daemon.expect_log("cannot set what is required");
+    live.expect_untouched(&actor);
+}
+
+#[test]
+fn an_owner_may_make_groups_and_not_lift_limits() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let table =
+        "[cgroup.\"there/%u\"]\npids.max = 7\nowner = \"cgt-alice:cgt-bob\"\nmode = \"0750\"\n";
+    let _daemon = live.daemon(&format!("{RULE}{table}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "there/cgt-alice");
+    let owner = |path: &Path| {
+        let seen = fs::metadata(path).unwrap();
+        (seen.uid(), seen.gid())
+    };
+    assert_eq!(owner(&pids), (ALICE, BOB));
+    assert_eq!(fs::metadata(&pids).unwrap().permissions().mode() & 0o7777, 0o750);
+    assert_eq!(owner(&pids.join("cgroup.procs")), (ALICE, BOB));
+    assert_eq!(owner(&pids.join("pids.max")), (0, 0));
+    assert_eq!(owner(pids.parent().unwrap()), (0, 0));
+}
+
+/// Whatever controller the v2 tree has left is enabled along the path, and taken back at the top when
+/// the test did it.
+#[test]
+fn controllers_are_enabled_along_the_path_on_v2() {
+    let Some(live) = Live::require() else { return };
+    let group = live.ground.directory("", "there/cgt-alice").unwrap();
+    let ground = live.ground.directory("", "").unwrap();
+    let top = ground.parent().unwrap().to_owned();
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    let Some(name) = available.split_whitespace().next() else {
+        println!("skipped: the v2 tree has no controller");
+        return;
+    };
+    let guard = Enabled::note(&top, name);
+    let _daemon = live.daemon(&format!("{RULE}controllers = [\"{name}\"]\n"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "there/cgt-alice");
+    for directory in [&ground, &ground.join("there")] {
+        expect(directory, "cgroup.subtree_control", name);
+    }
+    expect(&group, "cgroup.controllers", name);
+    drop(actor);
+    drop(live);
+    drop(guard);
+}
+
+#[test]
+fn a_group_that_holds_processes_hands_no_controller_on() {
+    let Some(live) = Live::require() else { return };
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    let Some(name) = available.split_whitespace().next() else {
+        println!("skipped: the v2 tree has no controller");
+        return;
+    };
+    let guard = Enabled::note(&top, name);
+    let rules = format!(
+        "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n{RULE}controllers = [\"{name}\"]\n"
+    );
+    let daemon = live.daemon(&rules);
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    live.expect(&bob, "there");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    daemon.expect_log("that group holds processes itself");
+    drop((alice, bob));
+    drop(daemon);
+    drop(live);
+    drop(guard);
+}
+
+/// M99.
+#[test]
+fn a_template_destination_has_its_controllers_enabled_on_v2() {
+    let Some(live) = Live::require() else { return };
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    if !available.split_whitespace().any(|name| name == "hugetlb") {
+        println!("skipped: the v2 tree has no hugetlb");
+        return;
+    }
+    let guard = Enabled::note(&top, "hugetlb");
+    let template = "template {ground}/there/%u { hugetlb { hugetlb.2MB.limit_in_bytes = 4M; } }\n";
+    let (policy, mut tree) = legacy(&live, "cgt-alice hugetlb {ground}/there/%u\n", template);
+    open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
+    let there = live.ground.directory("", "there").unwrap();
+    expect(&there, "cgroup.subtree_control", "hugetlb");
+    expect(&there.join("cgt-alice"), "hugetlb.2MB.max", "4194304");
+    drop(tree);
+    drop(live);
+    drop(guard);
+}
+
+/// A controller at the top of the v2 tree; disabled again if it was not enabled before.
+struct Enabled(Option<(PathBuf, String)>);
+
+impl Enabled {
+    fn note(top: &Path, name: &str) -> Self {
+        let file = top.join("cgroup.subtree_control");
+        let before = fs::read_to_string(&file).unwrap();
+        let was_enabled = before.split_whitespace().any(|known| known == name);
+        Self((!was_enabled).then(|| (file, name.to_owned())))
+    }
+}
+
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        if let Some((file, name)) = &self.0 {
+            let _ = fs::write(file, format!("-{name}"));
+        }
+    }
+}
+
+/// A policy from legacy files alone. `{ground}` in them is the test's group.
+fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, Tree) {
+    let ground = live.ground.at("");
+    let ground = ground.trim_matches('/');
+    let file = |name: &str, text: &str| {
+        let path = live.path(name);
+        fs::write(&path, text.replace("{ground}", ground)).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        path
+    };
+    let sources = Sources {
+        directories: Vec::new(),
+        cgrules_conf: file("cgrules.conf", cgrules),
+        cgrules_d: live.path("cgrules.d"),
+        cgconfig_conf: file("cgconfig.conf", cgconfig),
+        cgconfig_d: live.path("cgconfig.d"),
+        ..Sources::default()
+    };
+    let hierarchies = Arc::new(tree::discover().unwrap());
+    let names = NameService::default();
+    let mut rebuilder = Rebuilder::new(sources, names, Arc::clone(&hierarchies), String::new());
+    let policy = rebuilder.first();
+    let shown: Vec<String> = rebuilder.diagnostics().iter().map(ToString::to_string).collect();
+    assert!(shown.is_empty(), "{shown:#?}");
+    (policy, Tree::new(hierarchies))
+}
+
+/// Opens the group of the first rule at `below`, as for a process.
+fn open(live: &Live, policy: &Policy, tree: &mut Tree, below: &str) -> Result<(), tree::Refusal> {
+    let id = RuleId(0);
+    let Action::Place(targets) = &policy.matcher.rule(id).unwrap().action else { panic!() };
+    let span = policy.span(tree.hierarchies(), id, 0, &targets[0]);
+    let path = live.ground.at(below);
+    let provision = || policy.provisions.of(&targets[0]);
+    tree.group(span, &path, targets[0].creates, provision).map(drop)
+}
+
+fn modes(path: &Path) -> (u32, u32, u32) {
+    let seen = fs::metadata(path).unwrap();
+    (seen.uid(), seen.gid(), seen.permissions().mode() & 0o7777)
+}
+
+/// M101, but that `perm` is applied here.
+#[test]
+fn a_template_gives_settings_and_owners() {
+    let Some(live) = Live::require() else { return };
+    let (Some(cpu), Some(freezer)) = (group(&live, "cpu"), group(&live, "freezer")) else { return };
+    let template = "template {ground}/there/%u {\n\
+                    perm { task { uid = cgt-bob; fperm = 770; } admin { uid = root; gid = cgt-bob; \
+                    dperm = 775; fperm = 664; } }\ncpu { cpu.shares = 333; } }\n";
+    let rule = "cgt-alice cpu,freezer {ground}/there/%u\n";
+    let (policy, mut tree) = legacy(&live, rule, template);
+    open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
+    expect(&cpu, "cpu.shares", "333");
+    assert_eq!(modes(&cpu), (0, BOB, 0o775));
+    assert_eq!(modes(&cpu.join("cpu.shares")), (0, BOB, 0o664));
+    let tasks = modes(&cpu.join("tasks"));
+    assert_eq!((tasks.0, tasks.1), (BOB, 0));
+    assert_eq!(modes(&freezer), (0, 0, 0o755));
+    assert_eq!(modes(cpu.parent().unwrap()), (0, 0, 0o755));
+}
+
+/// M102: what is written out is made plainly, and an old group is left as it is.
+#[test]
+fn a_template_is_for_levels_with_fields() {
+    let Some(live) = Live::require() else { return };
+    let Some(cpu) = group(&live, "cpu") else { return };
+    let templates = "template {ground}/there { cpu { cpu.shares = 11; } }\n\
+                     template {ground}/there/%u { cpu { cpu.shares = 22; } }\n";
+    let rule = "cgt-alice cpu {ground}/there/%u\n";
+    let (policy, mut tree) = legacy(&live, rule, templates);
+    open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
+    expect(&cpu, "cpu.shares", "22");
+    expect(cpu.parent().unwrap(), "cpu.shares", "1024");
+    fs::write(cpu.join("cpu.shares"), "44").unwrap();
+    tree.forget();
+    open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
+    expect(&cpu, "cpu.shares", "44");
+}
+
+#[test]
+fn a_plain_group_is_made_if_a_section_describes_it() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = live.ground.directory("pids", "plain") else { return };
+    let section = "group {ground}/plain { pids { pids.max = 9; } }\n";
+    let (policy, mut tree) = legacy(&live, "cgt-alice pids {ground}/plain\n", section);
+    open(&live, &policy, &mut tree, "plain").unwrap();
+    expect(&pids, "pids.max", "9");
+    let (policy, mut tree) = legacy(&live, "cgt-alice pids {ground}/other\n", section);
+    assert!(open(&live, &policy, &mut tree, "other").is_err());
+}
