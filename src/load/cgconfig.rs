@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::legacy::{self, Original};
+use super::legacy;
 use super::trust::{Content, Kind, TrustedDirectory};
 use super::{Loader, gifts, refused};
 use crate::config::cgconfig_conf;
@@ -68,9 +68,6 @@ impl Loader<'_> {
     fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) {
         let parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
         self.diagnostics.extend(parsed.diagnostics);
-        if let (Original::Starts, Some(first)) = (&self.original, parsed.refusal) {
-            self.original = Original::Refuses(Box::new(first));
-        }
         let kinds = [
             (&parsed.templates, &mut self.gifts.templates),
             (&parsed.groups, &mut self.gifts.groups),

@@ -16,7 +16,8 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 /// Bytes of the largest file that is read: some 400,000 rules. The original has no limit.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// What cgrulesengd 2.0.2 would do with the legacy files at its start.
+/// What cgrulesengd 2.0.2 would do with the legacy rule files at its start. Of `cgconfig.conf` it would
+/// ask besides, with another exit status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Original {
     /// Nothing: they were not asked for.

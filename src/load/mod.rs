@@ -87,7 +87,7 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Every name in the directories, in the order in which they were looked at.
     pub files: Vec<FileSeen>,
-    /// What cgrulesengd would do with the legacy files.
+    /// What cgrulesengd would do with the legacy rule files.
     pub original: Original,
 }
 
