@@ -74,3 +74,12 @@ fn toml_in_the_readme_is_right() {
     }
     assert!(shows_defaults, "the README's settings are not the defaults");
 }
+
+#[test]
+fn the_readme_names_every_counter() {
+    let readme = include_str!("../README.md");
+    let counters = cgruled::metrics::Metrics::default().counters();
+    let missing: Vec<_> =
+        counters.iter().filter(|(name, _)| !readme.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
