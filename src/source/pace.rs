@@ -3,8 +3,9 @@
 //! Being woken costs more than an event does: 15 us of CPU for an exec that matches nothing when each
 //! wakes us, 4 us when ten are read at once, 2.5 us when thirty are (measured at 10,000 a second). And
 //! what wakes nobody costs the machine nothing. So under a storm of events of which none leads to a
-//! placement, reading pauses for three milliseconds at a time. A machine that starts thousands of processes a second schedules no better
-//! than that anyway; below the storm, and as soon as something is placed, every event is read at once.
+//! placement, reading pauses for three milliseconds at a time. A machine that starts thousands of
+//! processes a second schedules no better than that anyway; below the storm, and as soon as something
+//! is placed, every event is read at once.
 
 use crate::event::Nanos;
 
