@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
-use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts};
+use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
 use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::log::limit::Limiter;
@@ -83,6 +83,8 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// Room for `/proc/PID/cgroup`.
+    text: Vec<u8>,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -105,6 +107,7 @@ impl Placer {
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            text: Vec::new(),
             exe: Box::new([0; PATH_MAX]),
         }
     }
@@ -170,13 +173,31 @@ impl Placer {
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Outcome {
-        if self.is_in_place(proc, span, subject) {
+        // Taken out while it is borrowed: where the process is now is read once for the whole placement.
+        let mut text = std::mem::take(&mut self.text);
+        let now = whereabouts(&self.tree, proc, span, subject, &mut text);
+        let outcome = self.enter_from(now, policy, proc, rule, (span, target), subject);
+        self.text = text;
+        outcome
+    }
+
+    /// The same for a process that is there `now`.
+    fn enter_from(
+        &mut self,
+        now: Whereabouts<'_>,
+        policy: &Policy,
+        proc: &mut Proc,
+        rule: &Rule,
+        (span, target): (Span, &Target),
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        if self.is_in_place(span, now) {
             return Outcome::InPlace;
         }
         if let Some(other) = self.unmovable(proc, rule, subject) {
             return other;
         }
-        self.place(policy, proc, rule, (span, target), subject)
+        self.place(now, policy, proc, rule, (span, target), subject)
     }
 
     /// Fills `self.path` with the target's path for this process.
@@ -206,10 +227,8 @@ impl Placer {
     /// Whether the group is known and holds the process. Asked first: most programs that an already
     /// placed user starts end here, and a needless write is not only a write (it can wait for an RCU
     /// grace period).
-    fn is_in_place(&self, proc: &mut Proc, span: Span, subject: &Subject<'_>) -> bool {
-        self.tree.known(span, &self.path).is_some_and(|group| {
-            self.tree.holds(group, whereabouts(&self.tree, proc, group, subject))
-        })
+    fn is_in_place(&self, span: Span, now: Whereabouts<'_>) -> bool {
+        self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
     }
 
     /// Why a process is not moved although a rule matches: it is one that only a rule that names its
@@ -252,6 +271,7 @@ impl Placer {
     /// Moves the process into the group `self.path`.
     fn place(
         &mut self,
+        now: Whereabouts<'_>,
         policy: &Policy,
         proc: &mut Proc,
         rule: &Rule,
@@ -273,8 +293,6 @@ impl Placer {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, subject, &refusal),
         };
-        // A group that was just made holds nobody; for another the place was read a moment ago.
-        let now = whereabouts(&self.tree, proc, group, subject);
         match self.tree.attach(group, pid, now) {
             Attached::InPlace => Outcome::InPlace,
             Attached::Gone => Outcome::Gone,
@@ -360,15 +378,20 @@ fn has_exited(handle: &OwnedFd) -> bool {
 }
 
 /// What is known of the place of a process, read from `/proc` only where the kernel did not say it.
-fn whereabouts<'p>(
+fn whereabouts<'t>(
     tree: &Tree,
-    proc: &'p mut Proc,
-    group: GroupId,
+    proc: &mut Proc,
+    span: Span,
     subject: &Subject<'_>,
-) -> Whereabouts<'p> {
-    let is_known = subject.grip.unified.is_some() && tree.is_unified(group);
-    let text = if is_known { None } else { proc.cgroup(subject.look.pid) };
-    Whereabouts { unified: subject.grip.unified, text }
+    text: &'t mut Vec<u8>,
+) -> Whereabouts<'t> {
+    let unified = subject.grip.unified;
+    if unified.is_some() && tree.is_unified(span) {
+        return Whereabouts { unified, text: None };
+    }
+    text.clear();
+    let read = proc.cgroup(subject.look.pid).map(|read| text.extend_from_slice(read));
+    Whereabouts { unified, text: read.map(|()| text.as_slice()) }
 }
 
 /// `process 123 of alice (/usr/bin/x)`

@@ -161,12 +161,10 @@ impl Tree {
         self.groups.get(id.0).map_or("", |group| &group.path)
     }
 
-    /// Whether the place of a process in this group can be told without `/proc/PID/cgroup`, given
-    /// that its v2 group is known.
-    pub fn is_unified(&self, id: GroupId) -> bool {
-        self.groups.get(id.0).is_some_and(|group| {
-            group.leaves.iter().all(|leaf| self.hierarchies[leaf.hierarchy].version == Version::V2)
-        })
+    /// Whether the place of a process in these hierarchies can be told without `/proc/PID/cgroup`,
+    /// given that its v2 group is known.
+    pub fn is_unified(&self, span: Span) -> bool {
+        span.indexes().all(|index| self.hierarchies[index].version == Version::V2)
     }
 
     /// Whether the process is in the group, in every hierarchy of it.
@@ -388,7 +386,7 @@ mod tests {
     fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
         let (root, mut tree) = fake();
         let id = tree.group(Span::of(&[0, 1]), "/a/b", true, || None).unwrap();
-        assert!(!tree.is_unified(id));
+        assert!(!tree.is_unified(Span::of(&[0, 1])));
         let text = b"8:pids:/a/b\n0::/\n";
         let now = Whereabouts { unified: Some(1), text: Some(text) };
         assert!(!tree.holds(id, now));
