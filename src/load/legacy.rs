@@ -49,12 +49,7 @@ impl Loader<'_> {
     }
 
     fn legacy_directory(&mut self, path: &Path) {
-        let opened = TrustedDirectory::open(path, self.owner);
-        let listed = opened.and_then(|directory| match directory {
-            Some(directory) => directory.names().map(|names| Some((directory, names))),
-            None => Ok(None),
-        });
-        match listed {
+        match TrustedDirectory::list(path, self.owner) {
             Ok(Some((directory, names))) => {
                 for name in names {
                     self.legacy_file(&directory, &path.join(&name), &name, false);

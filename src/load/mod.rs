@@ -175,12 +175,7 @@ struct Loader<'s> {
 
 impl Loader<'_> {
     fn directory(&mut self, path: &Path) {
-        let opened = TrustedDirectory::open(path, self.owner);
-        let listed = opened.and_then(|directory| match directory {
-            Some(directory) => directory.names().map(|names| Some((directory, names))),
-            None => Ok(None),
-        });
-        match listed {
+        match TrustedDirectory::list(path, self.owner) {
             Ok(Some((directory, names))) => {
                 names.iter().for_each(|name| self.file(&directory, path, name));
             }

@@ -111,6 +111,17 @@ impl TrustedDirectory {
         Ok(Some(Self { descriptor: directory.into(), owner }))
     }
 
+    /// Opens a directory and reads the names in it. `None` if there is none.
+    ///
+    /// # Errors
+    /// It is not trusted or cannot be read.
+    pub(super) fn list(path: &Path, owner: Uid) -> Result<Option<(Self, Vec<OsString>)>, Refusal> {
+        match Self::open(path, owner)? {
+            Some(directory) => directory.names().map(|names| Some((directory, names))),
+            None => Ok(None),
+        }
+    }
+
     /// The names in it, in the order of their bytes.
     ///
     /// # Errors
