@@ -7,7 +7,7 @@ mod service;
 use std::ffi::CStr;
 use std::io;
 use std::mem::{size_of, size_of_val, zeroed};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 
 use crate::event::Nanos;
@@ -341,12 +341,6 @@ pub fn trim_memory() {
     }
 }
 
-/// The descriptor of standard input, output or error, whether it is open or not.
-pub fn standard_error() -> BorrowedFd<'static> {
-    static STDERR: std::sync::LazyLock<io::Stderr> = std::sync::LazyLock::new(io::stderr);
-    STDERR.as_fd()
-}
-
 /// Mounts of the v2 hierarchy: turns `favordynmods` on. One way on Linux 6.18 and later.
 ///
 /// # Errors
@@ -367,6 +361,8 @@ pub fn remount_favordynmods(mount_point: &CStr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
