@@ -1,11 +1,13 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
-use std::fmt;
+mod described;
+
 use std::hash::BuildHasher;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use described::{Described, Named};
 use foldhash::fast::FixedState;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -392,31 +394,4 @@ fn whereabouts<'t>(
     text.clear();
     let read = proc.cgroup(subject.look.pid).map(|read| text.extend_from_slice(read));
     Whereabouts { unified, text: read.map(|()| text.as_slice()) }
-}
-
-/// `process 123 of alice (/usr/bin/x)`
-struct Described<'a>(&'a Subject<'a>);
-
-impl fmt::Display for Described<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subject = self.0;
-        write!(f, "process {} of ", subject.look.pid)?;
-        match subject.user {
-            Some(name) => f.write_str(name)?,
-            None => write!(f, "uid {}", subject.grip.uid)?,
-        }
-        match subject.exe {
-            Some(exe) => write!(f, " ({})", exe.escape_ascii()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// `rule 'web', /etc/cgruled/rules.d/50-web.toml:3`
-struct Named<'a>(&'a Rule);
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule '{}', {}", self.0.name.escape_debug(), self.0.origin)
-    }
 }
