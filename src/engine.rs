@@ -32,7 +32,7 @@ use crate::event::batch::Look;
 use crate::event::{Cause, Gid, Nanos, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
-use crate::policy::Policy;
+use crate::policy::{Policy, Summary};
 use crate::process::{Grip, Proc};
 use crate::program::{Program, Sight};
 use crate::source::connector::Connector;
@@ -174,6 +174,11 @@ impl Engine {
     pub fn next_turn(&self) -> Nanos {
         let trail = self.intake.next_due();
         self.rechecks.front().map_or(trail, |&(due, ..)| due.min(trail))
+    }
+
+    /// What the rules in force are made of.
+    pub fn summary(&self) -> Summary {
+        self.policy.summary
     }
 
     /// Whether the scan that was asked for last is over.
