@@ -16,6 +16,7 @@
 //! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
 //! kernel drops is counted exactly and answered by a scan.
 
+mod account;
 mod hearing;
 
 use std::collections::VecDeque;
@@ -32,7 +33,7 @@ use crate::event::batch::Look;
 use crate::event::{Cause, Gid, Nanos, Uid};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
-use crate::policy::{Policy, Summary};
+use crate::policy::Policy;
 use crate::process::{Grip, Proc};
 use crate::program::{Program, Sight};
 use crate::source::connector::Connector;
@@ -174,11 +175,6 @@ impl Engine {
     pub fn next_turn(&self) -> Nanos {
         let trail = self.intake.next_due();
         self.rechecks.front().map_or(trail, |&(due, ..)| due.min(trail))
-    }
-
-    /// What the rules in force are made of.
-    pub fn summary(&self) -> Summary {
-        self.policy.summary
     }
 
     /// Whether the scan that was asked for last is over.
@@ -335,7 +331,7 @@ impl Engine {
             }
             Outcome::Protected => metrics.protected.increment(),
             // Counted where they are said.
-            Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}
+            Outcome::Refused | Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
         }
         // Children of one that waits are suspects until the answer comes.
         let waits = outcome == Outcome::Waiting;
