@@ -28,6 +28,7 @@ use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::control::cgred::{Cgred, Place};
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
+use crate::host::{Grounds, Host};
 use crate::load::{self, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
@@ -86,7 +87,8 @@ impl fmt::Display for Failure {
 pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
     let (settings, mut diagnostics) = settings(invocation);
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let mut rebuilder = rebuilder(invocation, &settings, &hierarchies);
+    let grounds = Host::default().grounds(&settings, &hierarchies);
+    let mut rebuilder = rebuilder(invocation, grounds, &hierarchies);
     rebuilder.first();
     diagnostics.extend_from_slice(rebuilder.diagnostics());
     diagnostics
@@ -158,14 +160,13 @@ fn sources(invocation: &Invocation) -> Sources {
 
 fn rebuilder(
     invocation: &Invocation,
-    settings: &Settings,
+    grounds: Grounds,
     hierarchies: &Arc<Hierarchies>,
 ) -> Rebuilder {
-    let root = match &settings.root {
-        Root::Auto => String::new(),
-        Root::Path(path) => path.to_string_lossy().into_owned(),
-    };
-    Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
+    let (sources, names, hierarchies) =
+        (sources(invocation), NameService::default(), Arc::clone(hierarchies));
+    Rebuilder::new(sources, names, hierarchies, grounds)
+        .with_settings_of(&invocation.config)
         .announcing(invocation.announcements.rules)
 }
 
@@ -225,19 +226,19 @@ impl Daemon {
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
-        let mut rebuilder = rebuilder(invocation, settings, &hierarchies).having(loaded);
+        let grounds = Host::default().grounds(settings, &hierarchies);
+        let mut tree = Tree::new(Arc::clone(&hierarchies));
+        if grounds.is_delegated {
+            tree.stay_below(&grounds.rules, !invocation.dry_run);
+        }
+        let mut rebuilder = rebuilder(invocation, grounds, &hierarchies).having(loaded);
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let placer = Placer::new(
-            Tree::new(hierarchies),
-            fast_moves,
-            Arc::clone(&metrics),
-            invocation.dry_run,
-        );
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
