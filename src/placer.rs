@@ -89,6 +89,8 @@ pub struct Placer {
     placement: u64,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
+    /// Room for the v2 group that a process is in.
+    place: String,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -112,6 +114,7 @@ impl Placer {
             path: String::with_capacity(256),
             placement: 0,
             text: Vec::new(),
+            place: String::new(),
             exe: Box::new([0; PATH_MAX]),
         }
     }
