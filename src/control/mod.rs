@@ -5,5 +5,6 @@
 
 pub mod cgred;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod protocol;
 pub mod request;
 pub mod sticky;

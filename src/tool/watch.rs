@@ -1,0 +1,19 @@
+//! `cgrulectl watch`.
+
+use std::io::Write;
+
+use super::command::{Command, Failure, Given};
+
+pub(super) const COMMAND: Command = Command {
+    name: "watch",
+    operands: "",
+    summary: "Decisions as they happen",
+    flags: &[],
+    examples: &[],
+    ends_at_operand: false,
+    run,
+};
+
+fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
+    Err(Failure::Failed("watch is not there yet".to_owned()))
+}
