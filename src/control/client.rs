@@ -122,7 +122,7 @@ impl Conversation {
     /// The only line of the answer.
     ///
     /// # Errors
-    /// As [`Self::next`], or there is none.
+    /// As [`Self::next_line`], or there is none.
     pub fn only<T: DeserializeOwned>(mut self) -> Result<T, Error> {
         let nothing = || Error::Nonsense(self.path.clone(), "it hung up".to_owned());
         let nothing = nothing();

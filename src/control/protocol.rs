@@ -17,8 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where the socket is, unless the settings say otherwise.
-pub const SOCKET: &str = "/run/cgruled/control.sock";
+pub use crate::config::daemon_toml::CONTROL_SOCKET as SOCKET;
 
 /// The group whose members may ask, but not change anything.
 pub const READERS: &str = "cgruled";
