@@ -24,7 +24,8 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
-use crate::control::cgred::{Cgred, Place};
+use crate::control::cgred::Cgred;
+use crate::control::socket::Place;
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
 use crate::load::{self, NameService, Sources};
@@ -176,7 +177,7 @@ fn sticky_socket(
         return Ok(None);
     };
     let (owner, group) = (invocation.socket_owner, invocation.socket_group);
-    let place = Place { path: path.clone(), owner, group };
+    let place = Place::shared(path.clone(), owner, group);
     let cgred = Cgred::open(place, Arc::clone(metrics));
     cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
 }
