@@ -4,6 +4,7 @@
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
 mod invocation;
+mod notify;
 mod prepared;
 
 use std::fmt;
@@ -38,6 +39,8 @@ use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
+use notify::Notifier;
+
 pub use invocation::{Announcements, Invocation};
 pub use prepared::Prepared;
 
@@ -192,6 +195,7 @@ struct Daemon {
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
     announcements: Announcements,
+    notifier: Notifier,
 }
 
 /// What the loop waits for.
@@ -244,9 +248,18 @@ impl Daemon {
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
         let announcements = invocation.announcements.clone();
-        let is_ready = false;
-        let daemon =
-            Self { engine, cgred, signals, files, epoll, metrics, stats, is_ready, announcements };
+        let daemon = Self {
+            engine,
+            cgred,
+            signals,
+            files,
+            epoll,
+            metrics,
+            stats,
+            is_ready: false,
+            announcements,
+            notifier: Notifier::from_environment(),
+        };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -280,6 +293,7 @@ impl Daemon {
             };
             for event in &events[..ready] {
                 if event.data() == Source::Signals as u64 && self.serve_signals() {
+                    self.notifier.stopping();
                     return Ok(());
                 }
                 if event.data() == Source::Answers as u64 {
@@ -320,8 +334,9 @@ impl Daemon {
         ends
     }
 
-    fn reload(&self, reason: Reason) {
+    fn reload(&mut self, reason: Reason) {
         (self.announcements.reloading)();
+        self.notifier.reloading(sys::monotonic(), &self.metrics);
         self.engine.reload(reason);
     }
 
@@ -336,6 +351,8 @@ impl Daemon {
 
     fn serve_clocks(&mut self) {
         let now = sys::monotonic();
+        let (is_settled, summary) = (self.engine.is_settled(), self.engine.summary());
+        self.notifier.tick(now, is_settled, summary, &self.metrics);
         if let Some(reason) = self.files.take_due(now) {
             self.reload(reason);
         }
@@ -353,7 +370,7 @@ impl Daemon {
     fn timeout(&self) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
         let clients = self.cgred.as_ref().and_then(Cgred::next_due);
-        let next = [self.files.next_due(), clients, stats]
+        let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);
