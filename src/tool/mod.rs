@@ -7,11 +7,13 @@
 
 pub mod command;
 
+mod asking;
 mod cat;
 mod check;
 mod convert;
 mod doctor;
 mod explain;
+mod figures;
 mod groups;
 mod list;
 mod metrics;
