@@ -4,13 +4,16 @@
 //! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means.
 
 mod component;
+mod cover;
 mod criteria;
 pub mod destination;
 mod exe;
+pub mod explain;
 pub mod glob;
 mod groups;
 pub mod ignore;
 mod index;
+pub mod lint;
 pub mod matcher;
 pub mod names;
 mod span;
