@@ -27,12 +27,12 @@ use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::control::cgred::{Cgred, Place};
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
-use crate::load::{self, NameService, Sources};
+use crate::load::{self, Loaded, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
-use crate::rebuild::Rebuilder;
+use crate::rebuild::{Rebuilder, Survey};
 use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
@@ -81,12 +81,23 @@ impl fmt::Display for Failure {
 
 /// Reads the configuration and returns all complaints about it.
 pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
+    survey(invocation, None).loaded.diagnostics
+}
+
+/// What a daemon that is called so would read and where it would place, without starting one. `loaded`
+/// is taken for what the rule files say, if it is there.
+pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
     let (settings, mut diagnostics) = settings(invocation);
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
     let mut rebuilder = rebuilder(invocation, &settings, &hierarchies);
-    rebuilder.first();
-    diagnostics.extend_from_slice(rebuilder.diagnostics());
-    diagnostics
+    if let Some(loaded) = loaded {
+        // Only these files are in question.
+        diagnostics.clear();
+        rebuilder = rebuilder.having(loaded);
+    }
+    let mut survey = rebuilder.survey();
+    survey.loaded.diagnostics.splice(0..0, diagnostics);
+    survey
 }
 
 /// Runs until a signal ends it.

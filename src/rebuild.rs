@@ -21,6 +21,19 @@ use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
 
+/// What the files say, fitted to this host, without being in force.
+#[derive(Debug)]
+pub struct Survey {
+    /// Rules as they would be in force, and all complaints.
+    pub loaded: Loaded,
+    /// The hierarchies of this host.
+    pub hierarchies: Arc<Hierarchies>,
+    /// Where the groups of TOML rules begin in each hierarchy: empty for the top, else `/path`.
+    pub root: String,
+    /// Who answers for users and groups.
+    pub names: NameService,
+}
+
 /// Everything that a policy is made from.
 pub struct Rebuilder {
     sources: Sources,
@@ -71,16 +84,18 @@ impl Rebuilder {
         Self { announce, ..self }
     }
 
+    /// Reads everything as for a policy, and makes none.
+    pub fn survey(mut self) -> Survey {
+        let (loaded, _) = self.load();
+        let Self { hierarchies, root, names, .. } = self;
+        Survey { loaded, hierarchies, root: root.trim_end_matches('/').to_owned(), names }
+    }
+
     /// The first policy. Bad rules are left out and said; the others are in force.
     pub fn first(&mut self) -> Box<Policy> {
         let (loaded, provisions) = self.load();
         say(&loaded.diagnostics);
         self.build(loaded, provisions)
-    }
-
-    /// The complaints about the rules in force.
-    pub fn diagnostics(&self) -> &[Diagnostic] {
-        &self.diagnostics
     }
 
     /// Reads everything and fits it to this host.

@@ -216,7 +216,7 @@ fn char_columns(character: char) -> usize {
 
 /// Whether the character could forge a line, drive a terminal or hide text: control characters
 /// (C1 too), line and paragraph separators, zero-width characters and changes of direction.
-fn is_unsafe(character: char) -> bool {
+pub(crate) fn is_unsafe(character: char) -> bool {
     let hidden = matches!(
         u32::from(character),
         0x00AD | 0x061C | 0x180E | 0xFEFF
