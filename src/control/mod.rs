@@ -4,6 +4,7 @@
 //! remembers what was asked.
 
 pub mod cgred;
+pub mod client;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod protocol;
 pub mod request;

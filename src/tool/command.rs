@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use lexopt::Arg;
 
 use crate::config::diagnostic::Diagnostic;
+use crate::control::protocol::SOCKET;
 use crate::daemon::Invocation;
 
 /// One command.
@@ -169,6 +170,11 @@ impl Given {
             Failure::Usage(format!("--{long} {shown}: is not text"))
         };
         self.value(long).map(|value| value.to_str().ok_or_else(|| text(value))).transpose()
+    }
+
+    /// The daemon's control socket: that of `--socket`, of the settings, or the standard one.
+    pub fn socket(&self) -> PathBuf {
+        self.value("socket").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from)
     }
 
     /// Where a daemon with the same flags would read its files.

@@ -7,13 +7,13 @@
 
 pub mod command;
 
-mod cat;
-mod check;
+pub mod cat;
+pub mod check;
 mod convert;
 mod doctor;
-mod explain;
+pub mod explain;
 mod groups;
-mod list;
+pub mod list;
 mod metrics;
 mod place;
 mod reload;
@@ -21,6 +21,7 @@ mod run;
 mod status;
 mod top;
 mod watch;
+mod words;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
