@@ -40,12 +40,13 @@ pub fn dead(rules: &[Rule]) -> Vec<(RuleId, Dead)> {
     found
 }
 
-/// The rules with a name that an earlier one has, and the first that has it.
+/// The rules that were given a name which an earlier one has, and the first that has it.
 pub fn namesakes(rules: &[Rule]) -> Vec<(RuleId, RuleId)> {
     let mut first: HashMap<&str, RuleId> = HashMap::with_capacity(rules.len());
     let mut found = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
-        match first.entry(&rule.name) {
+        let Some(name) = rule.given_name() else { continue };
+        match first.entry(name) {
             Entry::Vacant(entry) => {
                 entry.insert(id(at));
             }

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::command::{Command, Failure, Flag, Given};
-use super::words::{self, Words, cut};
+use super::rows::{self, Row};
+use super::words::{self, Words};
 use crate::config::diagnostic::has_errors;
 use crate::daemon;
 use crate::rebuild::Survey;
@@ -45,21 +46,6 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Columns of a line.
-const WIDTH: usize = 80;
-/// Columns for the name of a rule and for its origin at most.
-const NAME: usize = 18;
-const ORIGIN: usize = 22;
-
-/// What is shown of a rule.
-struct Row {
-    number: usize,
-    is_dead: bool,
-    name: String,
-    what: String,
-    origin: String,
-}
-
 /// The rules as a table, and below it why some can never match.
 ///
 /// # Errors
@@ -68,31 +54,16 @@ pub fn table(survey: &Survey, is_full: bool, out: &mut dyn Write) -> io::Result<
     let rules = &survey.loaded.rules;
     let words = Words::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
-    let row = |(index, rule): (usize, &Rule)| Row {
-        number: index + 1,
-        is_dead: dead.contains_key(&id(index)),
+    let row = |(at, rule): (usize, &Rule)| Row::Rule {
+        number: at + 1,
+        mark: if dead.contains_key(&id(at)) { '!' } else { ' ' },
         name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
-        what: format!("{} → {}", words.asked(rule), words::done(rule)),
+        text: words.asked(rule),
+        target: words::done(rule),
         origin: if is_full { words::origin(rule) } else { words::short_origin(rule) },
     };
     let rows: Vec<Row> = rules.iter().enumerate().map(row).collect();
-    let limits = if is_full { [usize::MAX; 2] } else { [NAME, ORIGIN] };
-    let longest = |text: fn(&Row) -> &str, title: &str, limit: usize| {
-        let longest = rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0);
-        longest.max(title.len()).min(limit)
-    };
-    let number = rows.len().to_string().len() + 2;
-    let name = longest(|row| &row.name, "NAME", limits[0]);
-    let origin = longest(|row| &row.origin, "FILE:LINE", limits[1]);
-    let left = if is_full { usize::MAX } else { WIDTH - number - name - origin - 6 };
-    let what = longest(|row| &row.what, "WHO → WHERE", left);
-    writeln!(out, "{:>number$}  {:name$}  {:what$}  FILE:LINE", "#", "NAME", "WHO → WHERE")?;
-    for row in &rows {
-        let mark = if row.is_dead { "!" } else { "" };
-        let number = format!("{mark:1}{:>1$}", row.number, number - 1);
-        let (name, what) = (pad(&row.name, name), pad(&row.what, what));
-        writeln!(out, "{number}  {name}  {what}  {}", end_of(&row.origin, origin))?;
-    }
+    rows::show(&rows, Some("WHO → WHERE"), is_full, out)?;
     for (at, rule) in rules.iter().enumerate() {
         if let Some(why) = dead.get(&id(at)) {
             writeln!(out, "\n! {} ({}) never decides:", at + 1, words::origin(rule))?;
@@ -100,20 +71,6 @@ pub fn table(survey: &Survey, is_full: bool, out: &mut dyn Write) -> io::Result<
         }
     }
     Ok(())
-}
-
-fn pad(text: &str, width: usize) -> String {
-    format!("{:width$}", cut(text, width))
-}
-
-/// The end of an origin tells more than its beginning.
-fn end_of(text: &str, width: usize) -> String {
-    let over = text.chars().count().saturating_sub(width);
-    if over == 0 {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().skip(over + 1).collect();
-    format!("…{kept}")
 }
 
 /// Why a rule never decides.

@@ -17,6 +17,7 @@ pub mod list;
 mod metrics;
 mod place;
 mod reload;
+mod rows;
 mod run;
 mod status;
 mod top;

@@ -99,7 +99,7 @@ pub(super) fn done(rule: &Rule) -> String {
 
 /// The name of a rule; `None` when its author gave none.
 pub(super) fn name(rule: &Rule) -> Option<String> {
-    (*rule.name != *rule.origin.to_string()).then(|| Escaped(&rule.name).to_string())
+    rule.given_name().map(|name| Escaped(name).to_string())
 }
 
 /// File and line of a rule.

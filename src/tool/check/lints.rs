@@ -100,12 +100,12 @@ fn exists(path: &[u8]) -> bool {
     }
 }
 
-/// `rule "web"`, or `this rule` without a name.
+/// `rule "web"`, or `the rule in line 7` without a name.
 fn title(rule: &Rule) -> String {
-    if *rule.name == *rule.origin.to_string() {
-        return format!("the rule in line {}", rule.origin.line);
+    match rule.given_name() {
+        Some(name) => format!("rule \"{name}\""),
+        None => format!("the rule in line {}", rule.origin.line),
     }
-    format!("rule \"{}\"", rule.name)
 }
 
 /// The files of rules once more, for the lines that are complained of.
