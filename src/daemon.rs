@@ -4,6 +4,7 @@
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
 mod invocation;
+mod notify;
 mod prepared;
 
 use std::fmt;
@@ -24,7 +25,8 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
-use crate::control::cgred::{Cgred, Place};
+use crate::control::cgred::Cgred;
+use crate::control::socket::Place;
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
 use crate::load::{self, Loaded, NameService, Sources};
@@ -37,6 +39,8 @@ use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
+use notify::Notifier;
+
 pub use invocation::{Announcements, Invocation};
 pub use prepared::Prepared;
 
@@ -188,7 +192,7 @@ fn sticky_socket(
         return Ok(None);
     };
     let (owner, group) = (invocation.socket_owner, invocation.socket_group);
-    let place = Place { path: path.clone(), owner, group };
+    let place = Place::shared(path.clone(), owner, group);
     let cgred = Cgred::open(place, Arc::clone(metrics));
     cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
 }
@@ -203,6 +207,7 @@ struct Daemon {
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
     announcements: Announcements,
+    notifier: Notifier,
 }
 
 /// What the loop waits for.
@@ -255,9 +260,18 @@ impl Daemon {
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
         let announcements = invocation.announcements.clone();
-        let is_ready = false;
-        let daemon =
-            Self { engine, cgred, signals, files, epoll, metrics, stats, is_ready, announcements };
+        let daemon = Self {
+            engine,
+            cgred,
+            signals,
+            files,
+            epoll,
+            metrics,
+            stats,
+            is_ready: false,
+            announcements,
+            notifier: Notifier::from_environment(),
+        };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -291,6 +305,7 @@ impl Daemon {
             };
             for event in &events[..ready] {
                 if event.data() == Source::Signals as u64 && self.serve_signals() {
+                    self.notifier.stopping();
                     return Ok(());
                 }
                 if event.data() == Source::Answers as u64 {
@@ -331,8 +346,9 @@ impl Daemon {
         ends
     }
 
-    fn reload(&self, reason: Reason) {
+    fn reload(&mut self, reason: Reason) {
         (self.announcements.reloading)();
+        self.notifier.reloading(sys::monotonic(), &self.metrics);
         self.engine.reload(reason);
     }
 
@@ -347,6 +363,8 @@ impl Daemon {
 
     fn serve_clocks(&mut self) {
         let now = sys::monotonic();
+        let (is_settled, summary) = (self.engine.is_settled(), self.engine.summary());
+        self.notifier.tick(now, is_settled, summary, &self.metrics);
         if let Some(reason) = self.files.take_due(now) {
             self.reload(reason);
         }
@@ -364,7 +382,7 @@ impl Daemon {
     fn timeout(&self) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
         let clients = self.cgred.as_ref().and_then(Cgred::next_due);
-        let next = [self.files.next_due(), clients, stats]
+        let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);

@@ -16,7 +16,9 @@
 //! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
 //! kernel drops is counted exactly and answered by a scan.
 
+mod account;
 mod hearing;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,7 +31,7 @@ use hashbrown::HashMap;
 use crate::control::sticky::Sticky;
 use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
-use crate::event::{Cause, Gid, Nanos, Uid};
+use crate::event::{Cause, Nanos};
 use crate::metrics::Metrics;
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::Policy;
@@ -40,28 +42,17 @@ use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
+use waiting::{Asked, SLOW_ANSWER_NS, is_slow};
 
 /// Looks of one kind before the other kinds are served: about a millisecond.
 const AT_ONCE: usize = 256;
 /// Rounds of one turn: some ten milliseconds until signals are served.
 const ROUNDS: usize = 8;
-/// Looks that wait for the name of one user at most; for more a scan is due.
-const MOST_WAITING: usize = 1024;
-/// An answer that took longer than this may have missed children, which only a scan finds.
-const SLOW_ANSWER_NS: u64 = 500_000_000;
-
 /// How the engine behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// From a placement to its second look; `None` for no second look.
     pub recheck_ns: Option<u64>,
-}
-
-/// What the name service was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Asked {
-    User(Uid),
-    Group(Gid),
 }
 
 /// The daemon without its loop.
@@ -282,23 +273,6 @@ impl Engine {
         self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
     }
 
-    fn wait(&mut self, asked: Asked, look: Look) -> Outcome {
-        let waiting = self.waiting.entry(asked).or_default();
-        if waiting.is_empty() {
-            match asked {
-                Asked::User(uid) => self.desk.identify(self.policy.generation, uid),
-                Asked::Group(gid) => self.desk.name_group(self.policy.generation, gid),
-            }
-        }
-        if waiting.len() < MOST_WAITING {
-            waiting.push(look);
-        } else {
-            self.scan_is_due = true;
-        }
-        self.metrics.waited_for_names.increment();
-        Outcome::Waiting
-    }
-
     /// Takes note of what a look came to.
     fn conclude(&mut self, look: Look, outcome: Outcome) {
         let now = sys::monotonic();
@@ -330,7 +304,7 @@ impl Engine {
             }
             Outcome::Protected => metrics.protected.increment(),
             // Counted where they are said.
-            Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}
+            Outcome::Refused | Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
         }
         // Children of one that waits are suspects until the answer comes.
         let waits = outcome == Outcome::Waiting;
@@ -381,17 +355,4 @@ impl Engine {
             }
         }
     }
-
-    /// The name service answered: looks at those who waited for it.
-    fn resume(&mut self, asked: Asked) {
-        for look in self.waiting.remove(&asked).unwrap_or_default() {
-            self.scan_is_due |= is_slow(look);
-            self.look(look, None);
-        }
-    }
-}
-
-/// Whether a look waited so long that children may have been missed.
-fn is_slow(look: Look) -> bool {
-    sys::monotonic().since(look.since) > SLOW_ANSWER_NS
 }

@@ -15,7 +15,7 @@ use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
-use crate::policy::{Policy, User};
+use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
@@ -154,8 +154,9 @@ impl Rebuilder {
             groups,
         );
         policy.provisions = Arc::new(provisions);
-        self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        policy.summary = Summary { rules, files, errors };
+        self.matcher = Some(matcher);
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
         sys::trim_memory();
         Box::new(policy)

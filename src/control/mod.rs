@@ -8,4 +8,5 @@ pub mod client;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod protocol;
 pub mod request;
+pub mod socket;
 pub mod sticky;
