@@ -6,6 +6,7 @@
 mod invocation;
 mod notify;
 mod prepared;
+mod survey;
 
 use std::fmt;
 use std::io;
@@ -29,12 +30,13 @@ use crate::control::cgred::Cgred;
 use crate::control::socket::Place;
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
-use crate::load::{self, Loaded, NameService, Sources};
+use crate::host::{Grounds, Host};
+use crate::load::{self, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
-use crate::rebuild::{Rebuilder, Survey};
+use crate::rebuild::Rebuilder;
 use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
@@ -43,6 +45,7 @@ use notify::Notifier;
 
 pub use invocation::{Announcements, Invocation};
 pub use prepared::Prepared;
+pub use survey::{check, survey};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]
@@ -81,27 +84,6 @@ impl fmt::Display for Failure {
             ),
         }
     }
-}
-
-/// Reads the configuration and returns all complaints about it.
-pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
-    survey(invocation, None).loaded.diagnostics
-}
-
-/// What a daemon that is called so would read and where it would place, without starting one. `loaded`
-/// is taken for what the rule files say, if it is there.
-pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
-    let (settings, mut diagnostics) = settings(invocation);
-    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let mut rebuilder = rebuilder(invocation, &settings, &hierarchies);
-    if let Some(loaded) = loaded {
-        // Only these files are in question.
-        diagnostics.clear();
-        rebuilder = rebuilder.having(loaded);
-    }
-    let mut survey = rebuilder.survey();
-    survey.loaded.diagnostics.splice(0..0, diagnostics);
-    survey
 }
 
 /// Runs until a signal ends it.
@@ -171,14 +153,13 @@ fn sources(invocation: &Invocation) -> Sources {
 
 fn rebuilder(
     invocation: &Invocation,
-    settings: &Settings,
+    grounds: Grounds,
     hierarchies: &Arc<Hierarchies>,
 ) -> Rebuilder {
-    let root = match &settings.root {
-        Root::Auto => String::new(),
-        Root::Path(path) => path.to_string_lossy().into_owned(),
-    };
-    Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
+    let (sources, names, hierarchies) =
+        (sources(invocation), NameService::default(), Arc::clone(hierarchies));
+    Rebuilder::new(sources, names, hierarchies, grounds)
+        .with_settings_of(&invocation.config)
         .announcing(invocation.announcements.rules)
 }
 
@@ -238,19 +219,19 @@ impl Daemon {
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
-        let mut rebuilder = rebuilder(invocation, settings, &hierarchies).having(loaded);
+        let grounds = Host::default().grounds(settings, &hierarchies);
+        let mut tree = Tree::new(Arc::clone(&hierarchies));
+        if grounds.is_delegated {
+            tree.stay_below(&grounds.rules, !invocation.dry_run);
+        }
+        let mut rebuilder = rebuilder(invocation, grounds, &hierarchies).having(loaded);
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let placer = Placer::new(
-            Tree::new(hierarchies),
-            fast_moves,
-            Arc::clone(&metrics),
-            invocation.dry_run,
-        );
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };

@@ -8,11 +8,11 @@ mod units;
 
 use std::hash::BuildHasher;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
+pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
@@ -20,6 +20,7 @@ use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
 use crate::event::Cause;
 use crate::event::batch::Look;
+use crate::host::Host;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -77,8 +78,7 @@ impl Placer {
             takers: Takers::default(),
             metrics,
             is_dry_run,
-            // As sd_booted(3).
-            has_systemd: Path::new("/run/systemd/system").is_dir(),
+            has_systemd: Host::default().runs_systemd(),
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,

@@ -1,10 +1,11 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
+mod grounds;
 pub mod published;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +15,7 @@ use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
+use crate::host::{Grounds, Host};
 use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
 use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
@@ -32,8 +34,8 @@ pub struct Survey {
     pub loaded: Loaded,
     /// The hierarchies of this host.
     pub hierarchies: Arc<Hierarchies>,
-    /// Where the groups of TOML rules begin in each hierarchy: empty for the top, else `/path`.
-    pub root: String,
+    /// Where groups begin.
+    pub grounds: Grounds,
     /// Who answers for users and groups.
     pub names: NameService,
 }
@@ -43,7 +45,8 @@ pub struct Rebuilder {
     sources: Sources,
     names: NameService,
     hierarchies: Arc<Hierarchies>,
-    root: String,
+    grounds: Grounds,
+    settings_file: PathBuf,
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
@@ -54,12 +57,12 @@ pub struct Rebuilder {
 }
 
 impl Rebuilder {
-    /// `root` is where the groups of TOML rules begin in each hierarchy.
+    /// `grounds` is where groups begin.
     pub fn new(
         sources: Sources,
         names: NameService,
         hierarchies: Arc<Hierarchies>,
-        root: String,
+        grounds: Grounds,
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
         let announce = |_: &Loaded| {};
@@ -68,7 +71,8 @@ impl Rebuilder {
             sources,
             names,
             hierarchies,
-            root,
+            grounds,
+            settings_file: PathBuf::from("/etc/cgruled/cgruled.toml"),
             generation,
             matcher,
             diagnostics,
@@ -84,6 +88,12 @@ impl Rebuilder {
         Self { preloaded: Some(loaded), ..self }
     }
 
+    /// The same, and `file` is where settings are, for complaints about them.
+    #[must_use]
+    pub fn with_settings_of(self, file: &Path) -> Self {
+        Self { settings_file: file.to_owned(), ..self }
+    }
+
     /// The same, and `announce` is told of all rules that come into force.
     #[must_use]
     pub fn announcing(self, announce: fn(&Loaded)) -> Self {
@@ -93,8 +103,8 @@ impl Rebuilder {
     /// Reads everything as for a policy, and makes none.
     pub fn survey(mut self) -> Survey {
         let (loaded, _) = self.load();
-        let Self { hierarchies, root, names, .. } = self;
-        Survey { loaded, hierarchies, root: root.trim_end_matches('/').to_owned(), names }
+        let Self { hierarchies, grounds, names, .. } = self;
+        Survey { loaded, hierarchies, grounds, names }
     }
 
     /// The same, and what is in force is put up there.
@@ -122,6 +132,8 @@ impl Rebuilder {
         // Copied only if somebody else has the rules by now.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
+        let has_systemd = Host::default().runs_systemd();
+        grounds::fit(&mut loaded, &self.grounds, &self.settings_file, has_systemd);
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
@@ -149,7 +161,7 @@ impl Rebuilder {
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
-            &self.root,
+            &self.grounds,
             users,
             groups,
         );
@@ -170,7 +182,7 @@ impl Rebuilder {
             matcher: Arc::clone(matcher),
             files: files.iter().filter(counts).map(|file| Arc::clone(&file.path)).collect(),
             diagnostics: self.diagnostics.clone(),
-            root: self.root.clone(),
+            root: self.grounds.rules.clone(),
         });
     }
 

@@ -47,7 +47,7 @@ fn users_cover(wide: &Criteria, narrow: &Criteria) -> bool {
 }
 
 /// Whether the users of the criteria are everybody, named or not.
-pub(super) fn asks_nothing(criteria: &Criteria) -> bool {
+fn asks_nothing(criteria: &Criteria) -> bool {
     let all = |test: &UserTest| match test {
         UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
         UserTest::Glob(glob) => glob.is_any(),

@@ -6,9 +6,8 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::cover::{asks_nothing, covers, group_ids, is_empty, user_ids};
-use super::{Action, Criteria, ExeTest, Rule, RuleId};
-use crate::event::Uid;
+use super::cover::{covers, group_ids, is_empty, user_ids};
+use super::{Criteria, ExeTest, Rule, RuleId};
 
 /// Why a rule can never be the one that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,22 +53,6 @@ pub fn namesakes(rules: &[Rule]) -> Vec<(RuleId, RuleId)> {
         }
     }
     found
-}
-
-/// Whether a rule takes every process of root or of everybody, whatever program it is: on a host with
-/// systemd, also all services out of their units.
-pub fn is_wide(rule: &Rule) -> bool {
-    let Rule { when, not, action, .. } = rule;
-    let moves = match action {
-        Action::Ignore(_) => false,
-        Action::Place(targets) => !targets.is_empty(),
-    };
-    let has_root = |criteria: &Criteria| {
-        let mut ids = criteria.users.iter().filter_map(user_ids);
-        ids.any(|(first, last)| (first..=last).contains(&Uid(0).0))
-    };
-    let takes_root = (asks_nothing(when) || has_root(when)) && !has_root(not);
-    moves && takes_root && when.exes.is_empty() && when.groups.is_empty()
 }
 
 fn id(index: usize) -> RuleId {

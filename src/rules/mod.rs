@@ -19,6 +19,7 @@ pub mod names;
 mod span;
 mod stretches;
 mod trie;
+pub mod width;
 
 use std::fmt;
 use std::path::Path;
@@ -216,7 +217,7 @@ pub struct Target {
 pub enum Below {
     /// At the managed root of the configuration.
     Root,
-    /// At the top of each hierarchy, as legacy rules do.
+    /// At the top of each hierarchy, or where `legacy_root` says, as legacy rules do.
     Top,
 }
 

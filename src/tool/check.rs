@@ -14,8 +14,6 @@ use crate::daemon;
 use crate::load::{NameService, load_given};
 use crate::rebuild::Survey;
 
-pub use lints::Host;
-
 pub(super) const COMMAND: Command = Command {
     name: "check",
     operands: "[PATH]...",
@@ -41,7 +39,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         let loaded = load_given(&files, &NameService::default());
         (daemon::survey(&invocation, Some(loaded)), notes)
     };
-    let diagnostics = all(&survey, Host::this());
+    let diagnostics = all(&survey);
     if given.has("json") {
         json(&diagnostics, out)?;
     } else {
@@ -59,9 +57,9 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 /// What reading said and what is odd about the rules on this host, in the order of files and lines.
-pub fn all(survey: &Survey, host: Host) -> Vec<Diagnostic> {
+pub fn all(survey: &Survey) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
-    all.extend(lints::all(&survey.loaded.rules, host));
+    all.extend(lints::all(&survey.loaded.rules));
     sort(&mut all);
     all
 }

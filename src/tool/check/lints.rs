@@ -19,23 +19,8 @@ const MAX_SIZE: u64 = 16 << 20;
 /// Characters of a line that are kept: more than are shown.
 const KEPT: usize = 400;
 
-/// What the lints ask of a host besides its files.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    /// Whether systemd runs it.
-    pub has_systemd: bool,
-}
-
-impl Host {
-    /// This one.
-    pub fn this() -> Self {
-        // As sd_booted(3).
-        Self { has_systemd: Path::new("/run/systemd/system").is_dir() }
-    }
-}
-
 /// All lints over rules in their effective order.
-pub(super) fn all(rules: &[Rule], host: Host) -> Vec<Diagnostic> {
+pub(super) fn all(rules: &[Rule]) -> Vec<Diagnostic> {
     let mut pages = Pages::default();
     let mut said = Vec::new();
     let rule = |id: RuleId| &rules[id.0 as usize];
@@ -60,12 +45,6 @@ pub(super) fn all(rules: &[Rule], host: Host) -> Vec<Diagnostic> {
             said.push(pages.warning(&own.origin, message, "the log tells them apart by line only"));
         }
     }
-    let wide = rules.iter().filter(|rule| host.has_systemd && lint::is_wide(rule));
-    said.extend(wide.map(|rule| {
-        let message = format!("{} takes the processes of system services", title(rule));
-        let help = "name the users or the programs that are meant, or exclude root";
-        pages.warning(&rule.origin, message, help)
-    }));
     said.extend(missing_programs(rules, &mut pages));
     said
 }

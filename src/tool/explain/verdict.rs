@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use super::subject::{Life, Subject};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::cgroup::unit::Unit;
 use crate::decision;
+use crate::host::Host;
+use crate::placer::is_protected;
 use crate::process::{Proc, path_in};
 use crate::rebuild::Survey;
 use crate::rules::destination::{Field, Who};
 use crate::rules::explain::{Walk, walk};
-use crate::rules::{Action, Below, Rule, RuleId, Target};
+use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
 
 /// What is to be said of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,20 +85,42 @@ fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat]) -> State {
     match &subject.life {
         None => State::Imagined,
         Some(_) if seats.iter().all(|seat| seat.is_right) => State::InPlace,
-        Some(life) if is_protected(rule, life, subject) => State::Protected,
+        Some(life) if is_left_alone(rule, life, subject) => State::Protected,
         Some(life) if life.is_zombie => State::Ended,
         Some(_) => State::Misplaced,
     }
 }
 
-/// Where systemd's own programs are.
-const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
+/// Whether the daemon leaves a process alone although a rule holds.
+fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject) -> bool {
+    let is_root = subject.who.uid.0 == 0;
+    let exe = subject.raw_exe();
+    match exe {
+        None if life.is_kernel_thread => true,
+        Some(_) if !is_root && !Host::default().runs_systemd() => false,
+        exe => is_protected(rule, life.pid, exe.unwrap_or_default(), is_root),
+    }
+}
 
-/// Whether the daemon leaves a process alone although a rule holds that does not name its program.
-fn is_protected(rule: &Rule, life: &Life, subject: &Subject) -> bool {
-    let is_systemds = |exe: &[u8]| SYSTEMD.iter().any(|directory| exe.starts_with(directory));
-    let is_ours = life.pid.get() == 1 || life.is_kernel_thread;
-    rule.when.exes.is_empty() && (is_ours || subject.raw_exe().is_some_and(is_systemds))
+/// The unit of systemd that would lose the process, so that it stays there. `None` if it may leave.
+pub(super) fn keeping_unit(
+    survey: &Survey,
+    subject: &Subject,
+    rule: &Rule,
+    seats: &[Seat],
+) -> Option<String> {
+    let concerned = seats.iter().any(|seat| seat.version == Version::V2 && !seat.is_right);
+    if !concerned || rule.leave_units != LeaveUnits::No || !Host::default().runs_systemd() {
+        return None;
+    }
+    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice())?;
+    let path = std::str::from_utf8(path_in(text, b"")?).ok()?;
+    match Unit::of(path, &[&survey.grounds.rules, &survey.grounds.legacy]) {
+        Unit::ForOthers(name) if subject.who.uid.0 == 0 => Some(name.to_owned()),
+        Unit::Other(name) => Some(name.to_owned()),
+        // Whether it is the last of its session changes from one moment to the next: the daemon knows.
+        Unit::None | Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => None,
+    }
 }
 
 fn seats(survey: &Survey, subject: &Subject, rule: &Rule) -> Vec<Seat> {
@@ -140,8 +165,8 @@ fn seat(tree: &Hierarchy, path: &str, target: &Target, subject: &Subject) -> Sea
 /// before there is a process, as it is written.
 fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
     let mut path = match target.below {
-        Below::Root => survey.root.clone(),
-        Below::Top => String::new(),
+        Below::Root => survey.grounds.rules.clone(),
+        Below::Top => survey.grounds.legacy.clone(),
     };
     path.push('/');
     let unknown = |field: Field| match field {
@@ -171,7 +196,7 @@ fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
 }
 
 /// The v2 group of a process first, then the others that are not at the top.
-pub fn whereabouts(hierarchies: &Hierarchies, life: &Life) -> Vec<(String, Vec<u8>)> {
+pub(super) fn whereabouts(hierarchies: &Hierarchies, life: &Life) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for tree in hierarchies.iter() {
         let Some(path) = path_in(&life.cgroup, tree.listed.as_bytes()) else { continue };
