@@ -89,13 +89,15 @@ impl Widths {
     }
 }
 
-/// Text and target in a number of columns. Of the target more is kept: it is what people look for.
+/// Text and target in a number of columns. The target may have two thirds, and what the text leaves: it
+/// is what people look for.
 fn joined(text: &str, target: &str, width: usize) -> String {
     if target.is_empty() {
         return cut(text, width);
     }
     let arrow = " → ";
-    let target = cut(target, width / 3 * 2);
+    let rest = width.saturating_sub(text.chars().count() + arrow.chars().count());
+    let target = cut(target, rest.max(width / 3 * 2));
     let left = width.saturating_sub(target.chars().count() + arrow.chars().count());
     format!("{}{arrow}{target}", cut(text, left))
 }

@@ -62,7 +62,7 @@ pub fn why(
     let mut reasons: Vec<String> = memory.happenings().iter().rev().map(told).collect();
     match memory {
         Memory::NoDaemon(socket) => reasons.push(format!(
-            "no daemon runs: nobody answers at {}",
+            "no daemon runs, so nobody moves it: start cgruled, which would answer at {}",
             EscapedBytes(socket.as_os_str().as_encoded_bytes())
         )),
         Memory::Silent(why) => reasons.push(format!("the daemon cannot be asked: {why}")),

@@ -116,8 +116,8 @@ impl Subject {
         let Some(grip) = proc.grip(pid) else { return Ok(None) };
         let mut subject = Self::new(grip.uid, grip.gid, names)?;
         subject.program = read_program(pid, proc);
-        let stat =
-            procfs::process::Process::new(pid.get().cast_signed()).and_then(|own| own.stat()).ok();
+        let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
+        let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
         let comm = proc.comm(pid).unwrap_or_default().to_vec();
         let cgroup = proc.cgroup(pid).unwrap_or_default().to_vec();
         let parent = stat.as_ref().and_then(|stat| Pid::new(u32::try_from(stat.ppid).ok()?));

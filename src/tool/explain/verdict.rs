@@ -6,11 +6,12 @@ use super::subject::{Life, Subject};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::cgroup::unit::Unit;
 use crate::decision;
+use crate::event::Pid;
 use crate::host::Host;
 use crate::placer::is_protected;
 use crate::process::{Proc, path_in};
 use crate::rebuild::Survey;
-use crate::rules::destination::{Field, Who};
+use crate::rules::destination::{Destination, Field, Piece, Who};
 use crate::rules::explain::{Walk, walk};
 use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
 
@@ -161,33 +162,29 @@ fn seat(tree: &Hierarchy, path: &str, target: &Target, subject: &Subject) -> Sea
     }
 }
 
-/// The path of a target for the process, as the daemon renders it. With a field that is not known
-/// before there is a process, as it is written.
+/// The path of a target for the process, as the daemon renders it. A field that is not known before there
+/// is a process stays as it is written.
 fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
     let mut path = match target.below {
         Below::Root => survey.grounds.rules.clone(),
         Below::Top => survey.grounds.legacy.clone(),
     };
     path.push('/');
-    let unknown = |field: Field| match field {
-        Field::ProcessId => subject.life.is_none(),
-        Field::Program => subject.life.is_none() && subject.raw_exe().is_none(),
-        Field::UserName | Field::UserId | Field::GroupName | Field::GroupId => false,
-    };
-    let pid = subject.life.as_ref().map(|life| life.pid).or(crate::event::Pid::new(1));
-    match pid {
-        Some(pid) if !target.destination.fields().any(unknown) => {
-            let who = Who {
-                uid: subject.who.uid,
-                user: subject.who.name.as_deref(),
-                gid: subject.gid,
-                group: subject.group.as_deref(),
-                pid,
-                program: subject.raw_exe(),
-            };
-            target.destination.render(&who, &mut path);
+    let known = |piece: Piece| match piece {
+        Piece::Field(Field::ProcessId) if subject.life.is_none() => Piece::Literal("%P".to_owned()),
+        Piece::Field(Field::Program) if subject.life.is_none() && subject.raw_exe().is_none() => {
+            Piece::Literal("%p".to_owned())
         }
-        Some(_) | None => path.push_str(target.destination.as_str().trim_matches('/')),
+        piece @ (Piece::Field(_) | Piece::Literal(_)) => piece,
+    };
+    let pieces = target.destination.pieces().into_iter().map(known).collect();
+    let destination = Destination::from_pieces(target.destination.as_str(), pieces);
+    // Of one that does not exist the number is not shown.
+    if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
+        let (uid, user) = (subject.who.uid, subject.who.name.as_deref());
+        let (gid, group) = (subject.gid, subject.group.as_deref());
+        let program = subject.raw_exe();
+        destination.render(&Who { uid, user, gid, group, pid, program }, &mut path);
     }
     if path.len() > 1 && path.ends_with('/') {
         path.pop();
