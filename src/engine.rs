@@ -17,6 +17,7 @@
 //! kernel drops is counted exactly and answered by a scan.
 
 mod account;
+mod errands;
 mod hearing;
 mod waiting;
 
@@ -42,7 +43,8 @@ use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
-use waiting::{Asked, SLOW_ANSWER_NS, is_slow};
+use errands::{Errands, Noted};
+use waiting::{Asked, SLOW_ANSWER_NS};
 
 /// Looks of one kind before the other kinds are served: about a millisecond.
 const AT_ONCE: usize = 256;
@@ -73,6 +75,8 @@ pub struct Engine {
     waiting: HashMap<Asked, Vec<Look>, FixedState>,
     scan_is_due: bool,
     sight: Sight,
+    errands: Errands,
+    noted: Noted,
 }
 
 impl Engine {
@@ -101,6 +105,8 @@ impl Engine {
             waiting: HashMap::default(),
             scan_is_due: true,
             sight: Sight::default(),
+            errands: Errands::default(),
+            noted: Noted::default(),
         }
     }
 
@@ -121,7 +127,8 @@ impl Engine {
     }
 
     /// Asks for the rules as they are now; they come as an answer.
-    pub fn reload(&self, reason: Reason) {
+    pub fn reload(&mut self, reason: Reason) {
+        self.errands.reload_asked();
         self.desk.reload(reason);
     }
 
@@ -149,6 +156,7 @@ impl Engine {
             self.judge();
             self.recheck();
             self.scan_some()?;
+            self.run_errand();
             if !self.has_work() {
                 return Ok(false);
             }
@@ -173,7 +181,7 @@ impl Engine {
     }
 
     fn has_work(&self) -> bool {
-        self.intake.has_work() || self.scan_is_due || self.scan.is_running()
+        self.intake.has_work() || self.scan_is_due || self.scan.is_running() || self.has_errand()
     }
 
     /// Looks at processes of the batch.
@@ -245,6 +253,7 @@ impl Engine {
             return Outcome::Sticky;
         }
         let Grip { uid, gid, .. } = grip;
+        self.noted.uid = Some(uid);
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
@@ -261,10 +270,15 @@ impl Engine {
             Decided::Rule(rule, exe) => (rule, exe),
             Decided::NoRule => return Outcome::NoRule,
             Decided::Unsure(exe) => {
-                self.scan_is_due |= !self.desk.examine(look, exe);
+                if self.desk.examine(look, exe) {
+                    self.errands.examined.insert(look.pid, look.since);
+                } else {
+                    self.scan_is_due = true;
+                }
                 return Outcome::Waiting;
             }
         };
+        self.noted.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
             return self.wait(Asked::Group(gid), look);
         }
@@ -277,6 +291,7 @@ impl Engine {
     fn conclude(&mut self, look: Look, outcome: Outcome) {
         let now = sys::monotonic();
         let is_recheck = look.cause.contains(Cause::RECHECK);
+        self.account(look, outcome, now);
         let metrics = &self.metrics;
         match outcome {
             Outcome::Gone => {
@@ -331,8 +346,14 @@ impl Engine {
     /// Takes an answer of another thread.
     fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Policy(policy) => self.adopt(policy),
-            Answer::Refused => self.metrics.refused_reloads.increment(),
+            Answer::Policy(policy) => {
+                self.adopt(policy);
+                self.errands.reload_answered();
+            }
+            Answer::Refused => {
+                self.metrics.refused_reloads.increment();
+                self.errands.reload_answered();
+            }
             Answer::User { generation, user } if generation == self.policy.generation => {
                 let asked = Asked::User(user.identity.uid);
                 self.scan_is_due |= self.policy.meet(user);
@@ -347,7 +368,8 @@ impl Engine {
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
-                self.scan_is_due |= is_slow(look);
+                self.errands.examined.remove(&look.pid);
+                self.note_slowness(look);
                 match program {
                     Some(program) => self.look(look, Some(&program)),
                     None => self.conclude(look, Outcome::Gone),

@@ -18,6 +18,7 @@ use takers::Takers;
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
+use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::host::Host;
@@ -58,6 +59,8 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// What went wrong with the last process, and on the way to which group.
+    troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
     exe: Box<[u8; PATH_MAX]>,
@@ -82,6 +85,7 @@ impl Placer {
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            troubles: Vec::new(),
             text: Vec::new(),
             exe: Box::new([0; PATH_MAX]),
         }
@@ -90,6 +94,25 @@ impl Placer {
     /// The number of the last placement: the same for the same group.
     pub fn last_placement(&self) -> u64 {
         self.placement
+    }
+
+    /// The group of the last placement, refused ones included, from the top of its hierarchies.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether something went wrong since they were taken.
+    pub fn has_troubles(&self) -> bool {
+        !self.troubles.is_empty()
+    }
+
+    /// Takes what went wrong, and on the way to which group.
+    pub fn take_troubles(&mut self) -> Vec<(Trouble, String)> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        self.troubles.push((trouble, self.path.clone()));
     }
 
     /// Drops every open group: after a change of rules others may be needed.
@@ -271,6 +294,7 @@ impl Placer {
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
         self.metrics.refusals.increment(refusal.errno as i32);
+        self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             ::log::warn!(

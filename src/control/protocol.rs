@@ -41,7 +41,8 @@ pub enum Request {
         /// Process ids, at most [`MOST_PIDS`].
         pids: Vec<u32>,
     },
-    /// Decisions as they happen: answered by [`Watched`] until the client leaves.
+    /// Decisions as they happen: answered by [`Watched`] until the client leaves. The first line is
+    /// `{"lost":0}`: from there on nothing is missed.
     Watch,
     /// Read all files again: answered by one [`Reloaded`] when that is done.
     Reload,
@@ -110,6 +111,8 @@ pub enum Watched {
 /// A look at a process and what it came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
+    /// When it was made, in milliseconds since 1970.
+    pub time_ms: u64,
     /// Process id.
     pub pid: u32,
     /// Effective user id; not there for a process that was gone.
@@ -120,8 +123,8 @@ pub struct Decision {
     pub rule: Option<String>,
     /// The group that the rule means, from the top of the hierarchy.
     pub cgroup: Option<String>,
-    /// What it came to: `placed`, `in-place`, `held`, `refused`, `taken-back`, `given-up`, `waiting`,
-    /// `would-place`, `reused`, `no-rule`, `ignored`, `protected`, `sticky` or `gone`.
+    /// What it came to: `placed`, `in-place`, `held`, `refused`, `given-up`, `waiting`,
+    /// `would-place`, `in-unit`, `reused`, `no-rule`, `ignored`, `protected`, `sticky` or `gone`.
     pub outcome: String,
     /// Why the process was looked at: `exec`, `setuid`, `setgid`, `fork`, `scan`, `recheck`, `again`,
     /// `asked`, joined by `+`.

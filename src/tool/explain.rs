@@ -8,12 +8,11 @@ mod verdict;
 mod view;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::command::{Command, Failure, Flag, Given};
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::EscapedBytes;
-use crate::control::protocol;
 use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
@@ -97,7 +96,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         let verdict = judge(&survey, &subject, &mut proc);
         (vec![Explained { subject, verdict, reasons: Vec::new() }], 0)
     } else {
-        living(&survey, &pids, &socket(given), &mut proc)?
+        living(&survey, &pids, &given.socket(), &mut proc)?
     };
     print(given, &survey, &explained, out)?;
     out.flush()?;
@@ -170,13 +169,6 @@ fn pids(given: &Given) -> Result<Vec<Pid>, Failure> {
         found.ok_or_else(|| Failure::Usage(format!("explain: {shown} is no process id")))
     };
     given.operands.iter().map(number).collect()
-}
-
-/// Where the daemon would be asked.
-fn socket(given: &Given) -> PathBuf {
-    let configured = || daemon::settings(&given.invocation()).0.control_socket;
-    let said = given.value("socket").map(PathBuf::from);
-    said.or_else(configured).unwrap_or_else(|| PathBuf::from(protocol::SOCKET))
 }
 
 fn imagined(given: &Given, names: &NameService) -> Result<Subject, Failure> {

@@ -7,11 +7,13 @@
 
 pub mod command;
 
+mod asking;
 pub mod cat;
 pub mod check;
 mod convert;
 mod doctor;
 pub mod explain;
+mod figures;
 mod groups;
 pub mod list;
 mod metrics;
