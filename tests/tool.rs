@@ -85,7 +85,7 @@ fn ask(survey: &Survey, line: &str) -> Explained {
     let verdict = judge(survey, &subject, &mut Proc::open(Path::new("/proc")).unwrap());
     let happenings: Vec<Happening> = parts.map(happening).collect();
     let memory = match line.contains(" |") {
-        true => Memory::Told(About { pid: 4711, happenings }),
+        true => Memory::Told(About { pid: 4711, happenings }, Vec::new()),
         false => Memory::NoDaemon("/run/cgruled/control.sock".into()),
     };
     let mut explained = Explained { subject, verdict, reasons: Vec::new() };

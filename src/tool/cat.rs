@@ -25,9 +25,7 @@ pub(super) const COMMAND: Command = Command {
 const MAX_SIZE: u64 = 16 << 20;
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
-    if !given.operands.is_empty() {
-        return Err(Failure::Usage("cat: takes no operands".to_owned()));
-    }
+    given.no_operands()?;
     show(&daemon::survey(&given.invocation(), None).loaded.files, out)?;
     Ok(0)
 }

@@ -88,7 +88,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         (true, true) | (false, false) => {}
     }
     let pids = pids(given)?;
-    let survey = daemon::survey(&given.invocation(), None);
+    let mut survey = daemon::survey(&given.invocation(), None);
     let failed = |error: std::io::Error| Failure::Failed(format!("/proc: {error}"));
     let mut proc = Proc::open(Path::new("/proc")).map_err(failed)?;
     let (explained, missing) = if is_imagined {
@@ -96,7 +96,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         let verdict = judge(&survey, &subject, &mut proc);
         (vec![Explained { subject, verdict, reasons: Vec::new() }], 0)
     } else {
-        living(&survey, &pids, &given.socket(), &mut proc)?
+        living(&mut survey, &pids, &given.socket(), &mut proc)?
     };
     print(given, &survey, &explained, out)?;
     out.flush()?;
@@ -132,13 +132,13 @@ fn print(
 
 /// The processes that exist, and how many do not, which is said.
 fn living(
-    survey: &Survey,
+    survey: &mut Survey,
     pids: &[Pid],
     socket: &Path,
     proc: &mut Proc,
 ) -> Result<(Vec<Explained>, usize), Failure> {
     let numbers: Vec<u32> = pids.iter().map(|pid| pid.get()).collect();
-    let memories = Memory::ask(socket, &numbers);
+    let memories = Memory::ask(socket, &numbers, survey);
     let (mut explained, mut missing) = (Vec::new(), 0);
     for (pid, memory) in pids.iter().zip(memories) {
         let Some(subject) = Subject::living(*pid, proc, &survey.names)? else {

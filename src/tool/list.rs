@@ -31,9 +31,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
-    if !given.operands.is_empty() {
-        return Err(Failure::Usage("list: takes no operands".to_owned()));
-    }
+    given.no_operands()?;
     let survey = daemon::survey(&given.invocation(), None);
     if given.has("json") {
         json(&survey, out)?;

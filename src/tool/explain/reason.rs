@@ -4,12 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::subject::Subject;
 use super::verdict::{Seat, Verdict, keeping_unit};
 use crate::cgroup::mounts::Version;
-use crate::config::escape::EscapedBytes;
-use crate::control::client;
-use crate::control::protocol::{About, Happening};
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::control::client::{self, Conversation};
+use crate::control::protocol::{About, Happening, Request};
+use crate::control::status::{RuleInForce, Rules, Status};
 use crate::rebuild::Survey;
 use crate::rules::Rule;
 
@@ -20,8 +23,8 @@ const FRESH: Duration = Duration::from_millis(200);
 /// What the daemon has to say of a process.
 #[derive(Clone, Debug)]
 pub enum Memory {
-    /// This.
-    Told(About),
+    /// This of the process, and this, in words, that keeps many from their groups.
+    Told(About, Vec<String>),
     /// Nobody answers at this socket.
     NoDaemon(PathBuf),
     /// There is a daemon, but it does not tell us, and why.
@@ -29,26 +32,66 @@ pub enum Memory {
 }
 
 impl Memory {
-    /// Asks the daemon at `socket` for each process, in order.
-    pub fn ask(socket: &Path, pids: &[u32]) -> Vec<Self> {
+    /// Asks the daemon at `socket` for each process, in order. Takes where its groups begin into the
+    /// survey: its command line may say something else than the settings.
+    pub fn ask(socket: &Path, pids: &[u32], survey: &mut Survey) -> Vec<Self> {
         let same = |memory: Self| vec![memory; pids.len()];
-        match client::about(socket, pids) {
-            Err(error) => same(Self::Silent(error.to_string())),
-            Ok(None) => same(Self::NoDaemon(socket.to_owned())),
-            Ok(Some(told)) => {
-                let of = |pid: &u32| told.iter().find(|about| about.pid == *pid).cloned();
-                let nothing = |pid: &u32| About { pid: *pid, happenings: Vec::new() };
-                pids.iter().map(|pid| Self::Told(of(pid).unwrap_or_else(|| nothing(pid)))).collect()
-            }
-        }
+        let status = match answer::<Status>(socket, &Request::Status) {
+            Err(error) => return same(Self::Silent(error.to_string())),
+            Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
+            Ok(Some(status)) => status,
+        };
+        survey.grounds.rules.clone_from(&status.root);
+        let told = match client::about(socket, pids) {
+            Err(error) => return same(Self::Silent(error.to_string())),
+            Ok(told) => told.unwrap_or_default(),
+        };
+        let rules = answer::<Rules>(socket, &Request::Rules).ok().flatten();
+        let general = general(&status, rules.as_ref(), survey);
+        let of = |pid: &u32| {
+            let about = told.iter().find(|about| about.pid == *pid).cloned();
+            let nothing = || About { pid: *pid, happenings: Vec::new() };
+            Self::Told(about.unwrap_or_else(nothing), general.clone())
+        };
+        pids.iter().map(of).collect()
     }
 
     fn happenings(&self) -> &[Happening] {
         match self {
-            Self::Told(about) => &about.happenings,
+            Self::Told(about, _) => &about.happenings,
             Self::NoDaemon(_) | Self::Silent(_) => &[],
         }
     }
+}
+
+fn answer<T: DeserializeOwned>(
+    socket: &Path,
+    request: &Request,
+) -> Result<Option<T>, client::Error> {
+    client::ask(socket, request)?.map(Conversation::only).transpose()
+}
+
+/// What keeps many processes from their groups.
+fn general(status: &Status, rules: Option<&Rules>, survey: &Survey) -> Vec<String> {
+    let dry_run = "the daemon runs with --dry-run: it moves nobody";
+    let refused = "the files have new errors, so the daemon still goes by older rules than these: see \
+                   cgrulectl check";
+    let changed = "the daemon goes by other rules than the files say now: cgrulectl reload";
+    let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
+    let said = [
+        (status.dry_run, dry_run),
+        (status.refused_reload.is_some(), refused),
+        (is_other && status.refused_reload.is_none(), changed),
+    ];
+    said.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
+}
+
+/// Whether the rules in force are those of the files, by their names and lines.
+fn are_same(in_force: &Rules, files: &[Rule]) -> bool {
+    let is_it = |(own, rule): (&RuleInForce, &Rule)| {
+        own.line == rule.origin.line && own.name == Escaped(&rule.name).to_string()
+    };
+    in_force.rules.len() == files.len() && in_force.rules.iter().zip(files).all(is_it)
 }
 
 /// The reasons why a process is misplaced, the weightiest first; never none.
@@ -66,9 +109,9 @@ pub fn why(
             EscapedBytes(socket.as_os_str().as_encoded_bytes())
         )),
         Memory::Silent(why) => reasons.push(format!("the daemon cannot be asked: {why}")),
-        Memory::Told(_) => {}
+        Memory::Told(_, general) => reasons.extend_from_slice(general),
     }
-    if !reasons.is_empty() && !memory.happenings().is_empty() {
+    if !memory.happenings().is_empty() {
         return reasons;
     }
     if let Some(unit) = keeping_unit(survey, subject, rule, &verdict.seats) {
