@@ -7,6 +7,7 @@ mod controlled;
 mod invocation;
 mod notify;
 mod prepared;
+mod survey;
 
 use std::fmt;
 use std::io;
@@ -47,6 +48,7 @@ use notify::Notifier;
 
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
+pub use survey::{check, survey};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]
@@ -85,17 +87,6 @@ impl fmt::Display for Failure {
             ),
         }
     }
-}
-
-/// Reads the configuration and returns all complaints about it.
-pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
-    let (settings, mut diagnostics) = settings(invocation);
-    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let grounds = Host::default().grounds(&settings, &hierarchies);
-    let mut rebuilder = rebuilder(invocation, grounds, &hierarchies);
-    rebuilder.first();
-    diagnostics.extend_from_slice(rebuilder.diagnostics());
-    diagnostics
 }
 
 /// Runs until a signal ends it.
@@ -144,7 +135,8 @@ fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
     }
 }
 
-fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
+/// The settings of a daemon that is called so, and what is wrong with them.
+pub(crate) fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
     let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     if let Some(root) = &invocation.root {
         settings.root = Root::Path(root.clone());
@@ -231,13 +223,10 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let overview = Overview::new(
-            Arc::clone(&metrics),
-            board,
-            Arc::clone(&hierarchies),
-            invocation.dry_run,
-        );
-        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
+        let is_dry_run = invocation.dry_run;
+        let overview =
+            Overview::new(Arc::clone(&metrics), board, Arc::clone(&hierarchies), is_dry_run);
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
+pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;

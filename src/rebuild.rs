@@ -27,6 +27,19 @@ use crate::sys;
 use crate::worker::{Office, Reason};
 use published::{Board, InForce};
 
+/// What the files say, fitted to this host, without being in force.
+#[derive(Debug)]
+pub struct Survey {
+    /// Rules as they would be in force, and all complaints.
+    pub loaded: Loaded,
+    /// The hierarchies of this host.
+    pub hierarchies: Arc<Hierarchies>,
+    /// Where groups begin.
+    pub grounds: Grounds,
+    /// Who answers for users and groups.
+    pub names: NameService,
+}
+
 /// Everything that a policy is made from.
 pub struct Rebuilder {
     sources: Sources,
@@ -85,6 +98,13 @@ impl Rebuilder {
     #[must_use]
     pub fn announcing(self, announce: fn(&Loaded)) -> Self {
         Self { announce, ..self }
+    }
+
+    /// Reads everything as for a policy, and makes none.
+    pub fn survey(mut self) -> Survey {
+        let (loaded, _) = self.load();
+        let Self { hierarchies, grounds, names, .. } = self;
+        Survey { loaded, hierarchies, grounds, names }
     }
 
     /// The same, and what is in force is put up there.

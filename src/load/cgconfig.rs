@@ -65,7 +65,7 @@ impl Loader<'_> {
         }
     }
 
-    fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) {
+    pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) {
         let parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
         self.diagnostics.extend(parsed.diagnostics);
         let kinds = [

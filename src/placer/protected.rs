@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Outcome, Placer, Subject};
+use crate::event::Pid;
 use crate::process::{Proc, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
 
@@ -54,11 +55,16 @@ impl Placer {
                 }
             },
         };
-        // A program that was replaced by an upgrade and runs on.
-        let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
-        let is_protected = pid.get() == 1 || is_systemds(exe, is_root);
-        (is_protected && !is_named(rule, exe)).then_some(Outcome::Protected)
+        is_protected(rule, pid, exe, is_root).then_some(Outcome::Protected)
     }
+}
+
+/// Whether the first process, or one that runs a program of systemd's, is left alone by a rule that does
+/// not name its program. `exe` as the kernel shows it.
+pub(crate) fn is_protected(rule: &Rule, pid: Pid, exe: &[u8], is_root: bool) -> bool {
+    // A program that was replaced by an upgrade and runs on.
+    let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
+    (pid.get() == 1 || is_systemds(exe, is_root)) && !is_named(rule, exe)
 }
 
 fn is_systemds(exe: &[u8], is_root: bool) -> bool {
