@@ -17,6 +17,7 @@
 //! kernel drops is counted exactly and answered by a scan.
 
 mod hearing;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,6 +32,7 @@ use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
 use crate::event::{Cause, Gid, Nanos, Uid};
 use crate::metrics::Metrics;
+use crate::narrator::{Ending, Told};
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc};
@@ -40,28 +42,18 @@ use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
+use waiting::{Asked, SLOW_ANSWER_NS, is_slow};
 
 /// Looks of one kind before the other kinds are served: about a millisecond.
 const AT_ONCE: usize = 256;
 /// Rounds of one turn: some ten milliseconds until signals are served.
 const ROUNDS: usize = 8;
-/// Looks that wait for the name of one user at most; for more a scan is due.
-const MOST_WAITING: usize = 1024;
-/// An answer that took longer than this may have missed children, which only a scan finds.
-const SLOW_ANSWER_NS: u64 = 500_000_000;
 
 /// How the engine behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// From a placement to its second look; `None` for no second look.
     pub recheck_ns: Option<u64>,
-}
-
-/// What the name service was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Asked {
-    User(Uid),
-    Group(Gid),
 }
 
 /// The daemon without its loop.
@@ -250,10 +242,11 @@ impl Engine {
     fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
         let Some(grip) = grip else { return Outcome::Gone };
+        let Grip { uid, gid, .. } = grip;
         if self.sticky.holds(look.pid, &mut self.proc) {
+            self.tell(look, (uid, gid), Ending::Sticky);
             return Outcome::Sticky;
         }
-        let Grip { uid, gid, .. } = grip;
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
@@ -268,7 +261,10 @@ impl Engine {
         });
         let (rule, exe) = match decided {
             Decided::Rule(rule, exe) => (rule, exe),
-            Decided::NoRule => return Outcome::NoRule,
+            Decided::NoRule => {
+                self.tell(look, (uid, gid), Ending::NoRule);
+                return Outcome::NoRule;
+            }
             Decided::Unsure(exe) => {
                 self.scan_is_due |= !self.desk.examine(look, exe);
                 return Outcome::Waiting;
@@ -279,24 +275,19 @@ impl Engine {
         }
         let user = user.identity.name.as_deref();
         let subject = Subject { look, grip, user, exe };
-        self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
-    }
-
-    fn wait(&mut self, asked: Asked, look: Look) -> Outcome {
-        let waiting = self.waiting.entry(asked).or_default();
-        if waiting.is_empty() {
-            match asked {
-                Asked::User(uid) => self.desk.identify(self.policy.generation, uid),
-                Asked::Group(gid) => self.desk.name_group(self.policy.generation, gid),
+        let outcome = self.placer.apply(&self.policy, &mut self.proc, rule, &subject);
+        if let Some(narrator) = &self.policy.narrator {
+            if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
+                narrator.tell(&Told { look, ids: (uid, gid), exe, ending }, &mut self.proc);
             }
         }
-        if waiting.len() < MOST_WAITING {
-            waiting.push(look);
-        } else {
-            self.scan_is_due = true;
+        outcome
+    }
+
+    fn tell(&mut self, look: Look, ids: (Uid, Gid), ending: Ending) {
+        if let Some(narrator) = &self.policy.narrator {
+            narrator.tell(&Told { look, ids, exe: None, ending }, &mut self.proc);
         }
-        self.metrics.waited_for_names.increment();
-        Outcome::Waiting
     }
 
     /// Takes note of what a look came to.
@@ -381,17 +372,4 @@ impl Engine {
             }
         }
     }
-
-    /// The name service answered: looks at those who waited for it.
-    fn resume(&mut self, asked: Asked) {
-        for look in self.waiting.remove(&asked).unwrap_or_default() {
-            self.scan_is_due |= is_slow(look);
-            self.look(look, None);
-        }
-    }
-}
-
-/// Whether a look waited so long that children may have been missed.
-fn is_slow(look: Look) -> bool {
-    sys::monotonic().since(look.since) > SLOW_ANSWER_NS
 }

@@ -13,6 +13,7 @@
 //! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
 //! - [`process`], [`program`]: what is true of a process now.
 //! - [`cgroup`]: the mounted hierarchies, what groups are given, and groups as open descriptors.
+//! - [`narrator`]: who tells of looks in another daemon's words.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
@@ -44,6 +45,7 @@ pub mod engine;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod narrator;
 pub mod placer;
 pub mod policy;
 pub mod process;

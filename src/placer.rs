@@ -1,6 +1,7 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod outcome;
 
 use std::hash::BuildHasher;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,41 +20,13 @@ use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::narrator::Obstacle;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc, path_in};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
-
-/// What a look came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// There is no such process any more.
-    Gone,
-    /// No rule matches.
-    NoRule,
-    /// A rule says to leave it.
-    Ignored,
-    /// It is never moved by a rule that does not name it.
-    Protected,
-    /// It asked to stay where it is.
-    Sticky,
-    /// It is where it belongs.
-    InPlace,
-    /// It was moved.
-    Placed,
-    /// It would have been moved but for `--dry-run`.
-    WouldPlace,
-    /// The kernel refused.
-    Refused,
-    /// An answer from another thread is needed first.
-    Waiting,
-    /// It was moved, but its number may have changed hands meanwhile: look again.
-    Replaced,
-    /// It was taken back for the second time and is left there.
-    GivenUp,
-}
+pub use outcome::Outcome;
 
 /// The process of a look, with what was read of it.
 #[derive(Debug)]
@@ -85,6 +58,8 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// What the last process met that is not where its rule says.
+    obstacle: Option<Obstacle>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
     exe: Box<[u8; PATH_MAX]>,
@@ -109,6 +84,7 @@ impl Placer {
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            obstacle: None,
             text: Vec::new(),
             exe: Box::new([0; PATH_MAX]),
         }
@@ -117,6 +93,11 @@ impl Placer {
     /// The number of the last placement: the same for the same group.
     pub fn last_placement(&self) -> u64 {
         self.placement
+    }
+
+    /// What kept the last process from the group of its rule.
+    pub fn last_obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
     }
 
     /// Drops every open group: after a change of rules others may be needed.
@@ -134,12 +115,14 @@ impl Placer {
     ) -> Outcome {
         let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
         let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
+        self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
             // A controller that this host does not have was said when the rules were read; the original
             // does not go on to the lines that follow either.
             if span.is_empty() && target.below == Below::Top {
+                self.obstacle = Some(Obstacle::NoController);
                 break;
             }
             self.render(policy, proc, target, subject);
@@ -330,6 +313,7 @@ impl Placer {
 
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
+        self.obstacle = Some(outcome::obstacle(refusal));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             ::log::warn!(

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
+use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
@@ -29,6 +30,8 @@ pub struct Policy {
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
     /// What groups are given when they are made.
     pub provisions: Arc<Provisions>,
+    /// Who tells of the looks under these rules, if somebody does.
+    pub narrator: Option<Box<dyn Narrator>>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
@@ -92,6 +95,7 @@ impl Policy {
             users,
             groups: groups.into_iter().collect(),
             provisions: Arc::default(),
+            narrator: None,
             spans,
             root: root.trim_end_matches('/').into(),
             matcher,

@@ -12,6 +12,7 @@ use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::load::{Loaded, NameService, Sources, load};
+use crate::narrator::Narrator;
 use crate::policy::{Policy, User};
 use crate::process::Proc;
 use crate::rules::destination::Field;
@@ -20,6 +21,9 @@ use crate::rules::names::Identity;
 use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
+
+/// Is told of all rules that come into force, and says who tells of the looks under them.
+pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
 
 /// Everything that a policy is made from.
 pub struct Rebuilder {
@@ -30,7 +34,7 @@ pub struct Rebuilder {
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
-    announce: fn(&Loaded),
+    announce: Announce,
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
 }
@@ -44,7 +48,7 @@ impl Rebuilder {
         root: String,
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
-        let announce = |_: &Loaded| {};
+        let announce: Announce = |_| None;
         let (generation, preloaded) = (0, None);
         Self {
             sources,
@@ -67,15 +71,14 @@ impl Rebuilder {
 
     /// The same, and `announce` is told of all rules that come into force.
     #[must_use]
-    pub fn announcing(self, announce: fn(&Loaded)) -> Self {
+    pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }
     }
 
     /// The first policy. Bad rules are left out and said; the others are in force.
     pub fn first(&mut self) -> Box<Policy> {
-        let (loaded, provisions) = self.load();
-        say(&loaded.diagnostics);
-        self.build(loaded, provisions)
+        let loaded = self.read();
+        self.put_into_force(loaded)
     }
 
     /// The complaints about the rules in force.
@@ -83,10 +86,27 @@ impl Rebuilder {
         &self.diagnostics
     }
 
-    /// Reads everything and fits it to this host.
-    fn load(&mut self) -> (Loaded, Provisions) {
-        let preloaded = self.preloaded.take();
-        let mut loaded = preloaded.unwrap_or_else(|| load(&self.sources, &self.names));
+    /// Reads everything, if that was not done before.
+    fn read(&mut self) -> Loaded {
+        self.preloaded.take().unwrap_or_else(|| load(&self.sources, &self.names))
+    }
+
+    fn put_into_force(&mut self, mut loaded: Loaded) -> Box<Policy> {
+        say(&loaded.diagnostics);
+        // Told of them as they are written.
+        let narrator = (self.announce)(&loaded);
+        let said = loaded.diagnostics.len();
+        let provisions = self.fit(&mut loaded);
+        say(&loaded.diagnostics[said..]);
+        let mut policy = self.build(loaded);
+        policy.provisions = Arc::new(provisions);
+        policy.narrator = narrator;
+        sys::trim_memory();
+        Box::new(policy)
+    }
+
+    /// Fits rules and what groups are given to this host.
+    fn fit(&self, loaded: &mut Loaded) -> Provisions {
         // Copied only if somebody else has the rules by now.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
@@ -94,12 +114,11 @@ impl Rebuilder {
         loaded.diagnostics.extend(missing);
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
-        (loaded, provisions)
+        provisions
     }
 
-    fn build(&mut self, loaded: Loaded, provisions: Provisions) -> Box<Policy> {
+    fn build(&mut self, loaded: Loaded) -> Policy {
         self.generation += 1;
-        (self.announce)(&loaded);
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
         let matcher = Arc::new(Matcher::compile(loaded.rules));
@@ -112,7 +131,7 @@ impl Rebuilder {
             false => BTreeMap::new(),
         };
         let groups = groups.into_iter().map(|(gid, name)| (gid, Some(name.into())));
-        let mut policy = Policy::new(
+        let policy = Policy::new(
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
@@ -120,12 +139,10 @@ impl Rebuilder {
             users,
             groups,
         );
-        policy.provisions = Arc::new(provisions);
         self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
-        sys::trim_memory();
-        Box::new(policy)
+        policy
     }
 
     /// The users that can be known before their first event: those of the user database and those
@@ -156,15 +173,14 @@ impl Rebuilder {
 
 impl Office for Rebuilder {
     fn reload(&mut self, reason: Reason) -> Option<Box<Policy>> {
-        let (loaded, provisions) = self.load();
+        let loaded = self.read();
         let new = new_errors(&self.diagnostics, &loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
             new.into_iter().for_each(say_one);
             return None;
         }
-        say(&loaded.diagnostics);
-        Some(self.build(loaded, provisions))
+        Some(self.put_into_force(loaded))
     }
 
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {

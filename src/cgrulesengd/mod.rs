@@ -5,6 +5,7 @@
 //! The engine is the same one.
 
 mod getopt;
+mod narration;
 mod options;
 mod strict;
 mod table;
@@ -23,7 +24,9 @@ use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
 use crate::event::Uid;
 use crate::load::{self, Loaded, Original, Sources};
 use crate::log::{FILES_ONLY, Output};
+use crate::narrator::Narrator;
 use crate::sys;
+use narration::Narration;
 use options::{Accounts, Command, HELP, Options, Wrong};
 use strict::{Refusal, Templates};
 use table::Table;
@@ -180,7 +183,7 @@ fn leave_terminal(keeps_output: bool) -> io::Result<()> {
 
 fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
     let has_file = outputs.iter().any(|output| !matches!(output, Output::Syslog(_)));
-    let is_shown = has_file && options.level() >= LevelFilter::Info;
+    let level = options.level();
     Announcements {
         opening: opening(options, outputs),
         ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
@@ -188,7 +191,13 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
         ended: || {
             ::log::info!("Stopped CGroup Rules Engine Daemon at {}\n", sys::local_time());
         },
-        rules: if is_shown { show_rules } else { say_missing },
+        rules: if has_file && level >= LevelFilter::Info {
+            show_rules
+        } else if level >= LevelFilter::Warn {
+            narrate
+        } else {
+            keep_quiet
+        },
     }
 }
 
@@ -198,11 +207,25 @@ fn say_missing(loaded: &Loaded) {
     missing(&loaded.original).iter().for_each(|line| ::log::log!(level, "{line}"));
 }
 
-fn show_rules(loaded: &Loaded) {
+/// For a log that has errors only.
+fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
     say_missing(loaded);
-    let sources = Sources::default();
-    let table = Table { rules: &loaded.rules, names: &loaded.names, sources: &sources };
-    ::log::info!(target: FILES_ONLY, "{table}");
+    None
+}
+
+fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+    say_missing(loaded);
+    Some(Box::new(Narration { heads: table(loaded, &Sources::default()).heads() }))
+}
+
+fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+    let narrator = narrate(loaded);
+    ::log::info!(target: FILES_ONLY, "{}", table(loaded, &Sources::default()));
+    narrator
+}
+
+fn table<'l>(loaded: &'l Loaded, sources: &'l Sources) -> Table<'l> {
+    Table::new(&loaded.rules, &loaded.names, sources)
 }
 
 fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
