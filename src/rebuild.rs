@@ -9,6 +9,7 @@ use ::log::Level;
 
 use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::{Gifts, Provisions, Remark};
+use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::load::{Loaded, NameService, Sources, load};
@@ -110,6 +111,7 @@ impl Rebuilder {
         // Copied only if somebody else has the rules by now.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
+        loaded.diagnostics.extend(settle(rules, &self.hierarchies));
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
@@ -239,6 +241,26 @@ fn adapt(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     diagnostics
 }
 
+/// Lets the last line of a rule win where two lead to different groups of one hierarchy.
+fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    for rule in rules {
+        let Action::Place(targets) = &mut rule.action else { continue };
+        for Rivals { loser, winner, hierarchy } in hierarchies.settle(targets) {
+            let (line, place) = (rule.origin.line, hierarchies[hierarchy].mount_point.display());
+            let message = format!(
+                "line {line}: the rule leads to \"{loser}\" and to \"{winner}\" in {place}, where a process \
+                 has one group: \"{winner}\" counts, the last line"
+            );
+            let help = "write one line with all controllers for one group, and give that group the \
+                        settings of both";
+            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
+            diagnostics.push(about.with_help(help));
+        }
+    }
+    diagnostics
+}
+
 fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
     let message = match &place {
         Some(_) => complaint.message,
@@ -297,7 +319,7 @@ fn say_one(diagnostic: &Diagnostic) {
 mod tests {
     use super::*;
     use crate::cgroup::mounts::{Hierarchy, Version};
-    use crate::config::rules_toml;
+    use crate::config::{cgrules_conf, rules_toml};
 
     /// A host with nothing but v2.
     fn unified(controllers: &[&str]) -> Hierarchies {
@@ -309,6 +331,26 @@ mod tests {
             controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
             favordynmods: false,
         }])
+    }
+
+    #[test]
+    fn two_groups_for_one_process_are_said_with_the_one_that_counts() {
+        let text = "* cpu a\n\n* cpu web/%u\n% blkio,memory disk/%u\n";
+        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
+        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
+        let host = unified(&["io", "cpu", "memory"]);
+        adapt(&mut rules, &host);
+        let said = settle(&mut rules, &host);
+        let [said] = &*said else { panic!("{said:?}") };
+        assert_eq!(
+            (&*said.file, said.severity),
+            (Path::new("/etc/cgrules.conf"), Severity::Warning)
+        );
+        let end = "where a process has one group: \"disk/%u\" counts, the last line";
+        assert!(said.message.starts_with("line 3: ") && said.message.ends_with(end), "{said}");
+        let Action::Place(targets) = &rules[1].action else { panic!() };
+        assert_eq!(targets.len(), 1);
+        assert_eq!(targets[0].controllers, ["io", "memory"]);
     }
 
     #[test]

@@ -520,6 +520,56 @@ fn processes_are_said_in_the_words_of_the_original() {
 }
 
 #[test]
+fn of_two_lines_for_one_hierarchy_the_last_counts() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    private.files(&with_rules(&format!(
+        "cgt-alice pids {}\n% pids {}\n",
+        at("first-%u"),
+        at("last-%u")
+    )));
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("/etc/cgrules.conf: warning: line 1: the rule leads to ");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "last-cgt-alice");
+    // Longer than until the second look, which would find it taken by its own rule.
+    std::thread::sleep(Duration::from_millis(300));
+    live.expect_pid("pids", actor.subject, "last-cgt-alice");
+    assert!(!daemon.text().contains("put back"), "{}", daemon.text());
+    if is_original() {
+        drop(daemon);
+        let log = format!("{BASE}/log");
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(ORIGINAL);
+        let mut child = command.args(["-n", "-vv", "-f", &log]).spawn().unwrap();
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        assert!(eventually(PATIENCE, || text().contains("Started the")), "{}", text());
+        let other = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", other.subject, "last-cgt-alice");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_missing_group_is_said_with_what_to_add() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let path = live.ground.at("plain");
+    let rules = format!("cgt-alice pids {}\n", path.trim_start_matches('/'));
+    private.files(&with_rules(&rules));
+    let daemon = Background::start(&["-vv"]);
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    daemon.expect("add a section \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf");
+    // What it says is right.
+    let section = format!("group {} {{ pids {{ }} }}\n", path.trim_start_matches('/'));
+    private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);
+    daemon.signal(Signal::SIGUSR2);
+    live.expect_pid("pids", actor.subject, "plain");
+}
+
+#[test]
 fn a_name_cannot_write_lines_of_its_own() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
