@@ -10,6 +10,9 @@ use crate::rules::RuleId;
 
 /// Told of each look at a process that was found, when it is over.
 pub trait Narrator: Debug + Send {
+    /// The rules are in force, and what is wrong with them is said.
+    fn begin(&mut self);
+
     /// Says what there is to say. Called on the hot thread: it may read more of the process from
     /// `proc`, which costs what the level of the log asks for, and must not wait.
     fn tell(&self, told: &Told<'_>, proc: &mut Proc);

@@ -93,12 +93,13 @@ impl Rebuilder {
     }
 
     fn put_into_force(&mut self, mut loaded: Loaded) -> Box<Policy> {
-        say(&loaded.diagnostics);
         // Told of them as they are written.
-        let narrator = (self.announce)(&loaded);
-        let said = loaded.diagnostics.len();
+        let mut narrator = (self.announce)(&loaded);
         let provisions = self.fit(&mut loaded);
-        say(&loaded.diagnostics[said..]);
+        say(&loaded.diagnostics);
+        if let Some(narrator) = &mut narrator {
+            narrator.begin();
+        }
         let mut policy = self.build(loaded);
         policy.provisions = Arc::new(provisions);
         policy.narrator = narrator;

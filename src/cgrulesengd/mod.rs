@@ -23,7 +23,7 @@ use crate::config::diagnostic::{Severity, has_errors};
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
 use crate::event::Uid;
 use crate::load::{self, Loaded, Original, Sources};
-use crate::log::{FILES_ONLY, Output};
+use crate::log::Output;
 use crate::narrator::Narrator;
 use crate::sys;
 use narration::Narration;
@@ -214,18 +214,18 @@ fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
 }
 
 fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
-    say_missing(loaded);
-    Some(Box::new(Narration { heads: table(loaded, &Sources::default()).heads() }))
+    Some(Box::new(narration(loaded, |_| None)))
 }
 
 fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
-    let narrator = narrate(loaded);
-    ::log::info!(target: FILES_ONLY, "{}", table(loaded, &Sources::default()));
-    narrator
+    Some(Box::new(narration(loaded, |table| Some(table.to_string()))))
 }
 
-fn table<'l>(loaded: &'l Loaded, sources: &'l Sources) -> Table<'l> {
-    Table::new(&loaded.rules, &loaded.names, sources)
+fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
+    say_missing(loaded);
+    let sources = Sources::default();
+    let table = Table::new(&loaded.rules, &loaded.names, &sources);
+    Narration { heads: table.heads(), table: show(&table) }
 }
 
 fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {

@@ -5,6 +5,7 @@ use std::fmt;
 use ::log::Level;
 
 use crate::event::{Cause, Gid, Pid, Uid};
+use crate::log::FILES_ONLY;
 use crate::narrator::{Ending, Narrator, Obstacle, Told};
 use crate::process::{PATH_MAX, Proc};
 use crate::rules::RuleId;
@@ -17,9 +18,17 @@ const CHANGES: [Cause; 4] = [Cause::EXEC, Cause::UID, Cause::GID, Cause::FORK];
 pub(super) struct Narration {
     /// What the original calls each rule, in the order of the rules.
     pub(super) heads: Box<[Box<str>]>,
+    /// The table of rules, if it is to be shown.
+    pub(super) table: Option<String>,
 }
 
 impl Narrator for Narration {
+    fn begin(&mut self) {
+        if let Some(table) = self.table.take() {
+            ::log::info!(target: FILES_ONLY, "{table}");
+        }
+    }
+
     fn tell(&self, told: &Told<'_>, proc: &mut Proc) {
         let is_change = CHANGES.into_iter().any(|change| told.look.cause.intersects(change));
         // The original has no second looks; its first one at everybody says nothing but the rules.
