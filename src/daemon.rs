@@ -3,7 +3,9 @@
 //! The loop sleeps in `epoll_wait` over WATCH, signals, answers of other threads and changed files,
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
+mod controlled;
 mod invocation;
+mod notify;
 mod prepared;
 
 use std::fmt;
@@ -24,7 +26,8 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
-use crate::control::cgred::{Cgred, Place};
+use crate::control::cgred::Cgred;
+use crate::control::overview::Overview;
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
 use crate::load::{self, NameService, Sources};
@@ -33,11 +36,15 @@ use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
 use crate::rebuild::Rebuilder;
+use crate::rebuild::published::Board;
 use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
-pub use invocation::{Announcements, Invocation};
+use controlled::{Controlled, sticky_socket};
+use notify::Notifier;
+
+pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
 
 /// Why the daemon ended, or did not start.
@@ -166,22 +173,9 @@ fn rebuilder(
         .announcing(invocation.announcements.rules)
 }
 
-/// Opens the original's socket, if it is to be served.
-fn sticky_socket(
-    invocation: &Invocation,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<Cgred>, Failure> {
-    let path = invocation.sticky_socket.as_ref();
-    let Some(path) = path.filter(|_| invocation.legacy && !invocation.dry_run) else {
-        return Ok(None);
-    };
-    let (owner, group) = (invocation.socket_owner, invocation.socket_group);
-    let place = Place { path: path.clone(), owner, group };
-    let cgred = Cgred::open(place, Arc::clone(metrics));
-    cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
-}
-
 struct Daemon {
+    /// First, so that it is gone before what it asks.
+    _controlled: Controlled,
     engine: Engine,
     cgred: Option<Cgred>,
     signals: SignalFd,
@@ -191,6 +185,7 @@ struct Daemon {
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
     announcements: Announcements,
+    notifier: Notifier,
 }
 
 /// What the loop waits for.
@@ -221,13 +216,21 @@ impl Daemon {
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
-        let mut rebuilder = rebuilder(invocation, settings, &hierarchies).having(loaded);
+        let board = Board::default();
+        let rebuilder = rebuilder(invocation, settings, &hierarchies);
+        let mut rebuilder = rebuilder.having(loaded).publishing(board.clone());
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
+        let overview = Overview::new(
+            Arc::clone(&metrics),
+            board,
+            Arc::clone(&hierarchies),
+            invocation.dry_run,
+        );
         let placer = Placer::new(
             Tree::new(hierarchies),
             fast_moves,
@@ -237,15 +240,26 @@ impl Daemon {
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
-        let engine =
+        let mut engine =
             Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
+        let controlled = Controlled::start(invocation, settings, &overview, &mut engine)?;
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
         let announcements = invocation.announcements.clone();
-        let is_ready = false;
-        let daemon =
-            Self { engine, cgred, signals, files, epoll, metrics, stats, is_ready, announcements };
+        let daemon = Self {
+            _controlled: controlled,
+            engine,
+            cgred,
+            signals,
+            files,
+            epoll,
+            metrics,
+            stats,
+            is_ready: false,
+            announcements,
+            notifier: Notifier::from_environment(),
+        };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -279,6 +293,7 @@ impl Daemon {
             };
             for event in &events[..ready] {
                 if event.data() == Source::Signals as u64 && self.serve_signals() {
+                    self.notifier.stopping();
                     return Ok(());
                 }
                 if event.data() == Source::Answers as u64 {
@@ -319,8 +334,9 @@ impl Daemon {
         ends
     }
 
-    fn reload(&self, reason: Reason) {
+    fn reload(&mut self, reason: Reason) {
         (self.announcements.reloading)();
+        self.notifier.reloading(sys::monotonic(), &self.metrics);
         self.engine.reload(reason);
     }
 
@@ -335,8 +351,13 @@ impl Daemon {
 
     fn serve_clocks(&mut self) {
         let now = sys::monotonic();
+        let (is_settled, summary) = (self.engine.is_settled(), self.engine.summary());
+        self.notifier.tick(now, is_settled, summary, &self.metrics);
         if let Some(reason) = self.files.take_due(now) {
             self.reload(reason);
+        }
+        if self.engine.wants_reload() {
+            self.reload(Reason::Rules);
         }
         if let Some(cgred) = &mut self.cgred {
             cgred.expire(now);
@@ -352,7 +373,7 @@ impl Daemon {
     fn timeout(&self) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
         let clients = self.cgred.as_ref().and_then(Cgred::next_due);
-        let next = [self.files.next_due(), clients, stats]
+        let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);

@@ -16,6 +16,8 @@
 //! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
 //! kernel drops is counted exactly and answered by a scan.
 
+mod account;
+mod errands;
 mod hearing;
 mod waiting;
 
@@ -30,7 +32,7 @@ use hashbrown::HashMap;
 use crate::control::sticky::Sticky;
 use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
-use crate::event::{Cause, Gid, Nanos, Uid};
+use crate::event::{Cause, Nanos};
 use crate::metrics::Metrics;
 use crate::narrator::{Ending, Told};
 use crate::placer::{Outcome, Placer, Subject};
@@ -42,13 +44,13 @@ use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
-use waiting::{Asked, SLOW_ANSWER_NS, is_slow};
+use errands::{Errands, Noted};
+use waiting::{Asked, SLOW_ANSWER_NS};
 
 /// Looks of one kind before the other kinds are served: about a millisecond.
 const AT_ONCE: usize = 256;
 /// Rounds of one turn: some ten milliseconds until signals are served.
 const ROUNDS: usize = 8;
-
 /// How the engine behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -74,6 +76,8 @@ pub struct Engine {
     waiting: HashMap<Asked, Vec<Look>, FixedState>,
     scan_is_due: bool,
     sight: Sight,
+    errands: Errands,
+    noted: Noted,
 }
 
 impl Engine {
@@ -102,6 +106,8 @@ impl Engine {
             waiting: HashMap::default(),
             scan_is_due: true,
             sight: Sight::default(),
+            errands: Errands::default(),
+            noted: Noted::default(),
         }
     }
 
@@ -122,7 +128,8 @@ impl Engine {
     }
 
     /// Asks for the rules as they are now; they come as an answer.
-    pub fn reload(&self, reason: Reason) {
+    pub fn reload(&mut self, reason: Reason) {
+        self.errands.reload_asked();
         self.desk.reload(reason);
     }
 
@@ -150,6 +157,7 @@ impl Engine {
             self.judge();
             self.recheck();
             self.scan_some()?;
+            self.run_errand();
             if !self.has_work() {
                 return Ok(false);
             }
@@ -174,7 +182,7 @@ impl Engine {
     }
 
     fn has_work(&self) -> bool {
-        self.intake.has_work() || self.scan_is_due || self.scan.is_running()
+        self.intake.has_work() || self.scan_is_due || self.scan.is_running() || self.has_errand()
     }
 
     /// Looks at processes of the batch.
@@ -244,9 +252,12 @@ impl Engine {
         let Some(grip) = grip else { return Outcome::Gone };
         let Grip { uid, gid, .. } = grip;
         if self.sticky.holds(look.pid, &mut self.proc) {
-            self.tell(look, (uid, gid), Ending::Sticky);
+            let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::Sticky };
+            narrate(&self.policy, &mut self.proc, &told);
             return Outcome::Sticky;
         }
+        let Grip { uid, gid, .. } = grip;
+        self.noted.uid = Some(uid);
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
@@ -262,38 +273,37 @@ impl Engine {
         let (rule, exe) = match decided {
             Decided::Rule(rule, exe) => (rule, exe),
             Decided::NoRule => {
-                self.tell(look, (uid, gid), Ending::NoRule);
+                let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::NoRule };
+                narrate(&self.policy, &mut self.proc, &told);
                 return Outcome::NoRule;
             }
             Decided::Unsure(exe) => {
-                self.scan_is_due |= !self.desk.examine(look, exe);
+                if self.desk.examine(look, exe) {
+                    self.errands.examined.insert(look.pid, look.since);
+                } else {
+                    self.scan_is_due = true;
+                }
                 return Outcome::Waiting;
             }
         };
+        self.noted.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
             return self.wait(Asked::Group(gid), look);
         }
         let user = user.identity.name.as_deref();
         let subject = Subject { look, grip, user, exe };
         let outcome = self.placer.apply(&self.policy, &mut self.proc, rule, &subject);
-        if let Some(narrator) = &self.policy.narrator {
-            if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
-                narrator.tell(&Told { look, ids: (uid, gid), exe, ending }, &mut self.proc);
-            }
+        if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
+            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), exe, ending });
         }
         outcome
-    }
-
-    fn tell(&mut self, look: Look, ids: (Uid, Gid), ending: Ending) {
-        if let Some(narrator) = &self.policy.narrator {
-            narrator.tell(&Told { look, ids, exe: None, ending }, &mut self.proc);
-        }
     }
 
     /// Takes note of what a look came to.
     fn conclude(&mut self, look: Look, outcome: Outcome) {
         let now = sys::monotonic();
         let is_recheck = look.cause.contains(Cause::RECHECK);
+        self.account(look, outcome, now);
         let metrics = &self.metrics;
         match outcome {
             Outcome::Gone => {
@@ -321,7 +331,7 @@ impl Engine {
             }
             Outcome::Protected => metrics.protected.increment(),
             // Counted where they are said.
-            Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}
+            Outcome::Refused | Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
         }
         // Children of one that waits are suspects until the answer comes.
         let waits = outcome == Outcome::Waiting;
@@ -348,8 +358,14 @@ impl Engine {
     /// Takes an answer of another thread.
     fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Policy(policy) => self.adopt(policy),
-            Answer::Refused => self.metrics.refused_reloads.increment(),
+            Answer::Policy(policy) => {
+                self.adopt(policy);
+                self.errands.reload_answered();
+            }
+            Answer::Refused => {
+                self.metrics.refused_reloads.increment();
+                self.errands.reload_answered();
+            }
             Answer::User { generation, user } if generation == self.policy.generation => {
                 let asked = Asked::User(user.identity.uid);
                 self.scan_is_due |= self.policy.meet(user);
@@ -364,12 +380,19 @@ impl Engine {
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
-                self.scan_is_due |= is_slow(look);
+                self.errands.examined.remove(&look.pid);
+                self.note_slowness(look);
                 match program {
                     Some(program) => self.look(look, Some(&program)),
                     None => self.conclude(look, Outcome::Gone),
                 }
             }
         }
+    }
+}
+
+fn narrate(policy: &Policy, proc: &mut Proc, told: &Told<'_>) {
+    if let Some(narrator) = &policy.narrator {
+        narrator.tell(told, proc);
     }
 }

@@ -2,27 +2,30 @@
 
 mod described;
 mod outcome;
+mod protected;
+mod takers;
+mod units;
 
 use std::hash::BuildHasher;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
+use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::narrator::Obstacle;
 use crate::policy::Policy;
-use crate::process::{Grip, PATH_MAX, Proc, path_in};
+use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
@@ -41,9 +44,6 @@ pub struct Subject<'a> {
     pub exe: Option<&'a [u8]>,
 }
 
-/// Where systemd's own programs are. A moved user manager cannot start units any more.
-const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
-
 /// Writes processes into groups.
 #[derive(Debug)]
 pub struct Placer {
@@ -51,6 +51,7 @@ pub struct Placer {
     fast_moves: FastMovesGuard,
     metrics: Arc<Metrics>,
     limiter: Limiter,
+    takers: Takers,
     is_dry_run: bool,
     /// Where systemd does not run, only root has processes that must not be moved, and the link to the
     /// executable need not be read: 13 us of a placement (measured).
@@ -60,6 +61,8 @@ pub struct Placer {
     placement: u64,
     /// What the last process met that is not where its rule says.
     obstacle: Option<Obstacle>,
+    /// What went wrong with the last process, and on the way to which group.
+    troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
     exe: Box<[u8; PATH_MAX]>,
@@ -77,6 +80,7 @@ impl Placer {
             tree,
             fast_moves,
             limiter: Limiter::new(Arc::clone(&metrics)),
+            takers: Takers::default(),
             metrics,
             is_dry_run,
             // As sd_booted(3).
@@ -85,6 +89,7 @@ impl Placer {
             path: String::with_capacity(256),
             placement: 0,
             obstacle: None,
+            troubles: Vec::new(),
             text: Vec::new(),
             exe: Box::new([0; PATH_MAX]),
         }
@@ -98,6 +103,25 @@ impl Placer {
     /// What kept the last process from the group of its rule.
     pub fn last_obstacle(&self) -> Option<Obstacle> {
         self.obstacle
+    }
+
+    /// The group of the last placement, refused ones included, from the top of its hierarchies.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether something went wrong since they were taken.
+    pub fn has_troubles(&self) -> bool {
+        !self.troubles.is_empty()
+    }
+
+    /// Takes what went wrong, and on the way to which group.
+    pub fn take_troubles(&mut self) -> Vec<(Trouble, String)> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        self.troubles.push((trouble, self.path.clone()));
     }
 
     /// Drops every open group: after a change of rules others may be needed.
@@ -133,6 +157,7 @@ impl Placer {
                     other @ (Outcome::Gone
                     | Outcome::Replaced
                     | Outcome::GivenUp
+                    | Outcome::InUnit
                     | Outcome::Protected) => return other,
                     Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
                     Outcome::Refused => outcome = Outcome::Refused,
@@ -182,6 +207,9 @@ impl Placer {
         if let Some(other) = self.unmovable(proc, rule, subject) {
             return other;
         }
+        if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
+            return Outcome::InUnit;
+        }
         self.place(now, policy, proc, rule, (span, target), subject)
     }
 
@@ -214,43 +242,6 @@ impl Placer {
     /// grace period).
     fn is_in_place(&self, span: Span, now: Whereabouts<'_>) -> bool {
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
-    }
-
-    /// Why a process is not moved although a rule matches: it is one that only a rule that names its
-    /// executable may move, or it is past moving.
-    fn unmovable(
-        &mut self,
-        proc: &mut Proc,
-        rule: &Rule,
-        subject: &Subject<'_>,
-    ) -> Option<Outcome> {
-        let pid = subject.look.pid;
-        if pid.get() == self.own_pid {
-            return Some(Outcome::Protected);
-        }
-        // A zombie: the kernel would take the write and do nothing. Its children matter.
-        if subject.grip.handle.as_ref().is_some_and(has_exited) {
-            return Some(Outcome::Gone);
-        }
-        let can_be_protected = subject.grip.uid.0 == 0 || self.has_systemd;
-        if !rule.when.exes.is_empty() || !can_be_protected {
-            return None;
-        }
-        let exe = match subject.exe {
-            Some(exe) => exe,
-            None => match proc.exe(pid, &mut self.exe) {
-                Ok(exe) => exe,
-                // A kernel thread, or a zombie whose children matter.
-                Err(Errno::ENOENT) if subject.grip.uid.0 == 0 && proc.is_kernel_thread(pid) => {
-                    return Some(Outcome::Protected);
-                }
-                Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
-                // Without CAP_SYS_PTRACE nothing is known of it.
-                Err(_) => b"",
-            },
-        };
-        let is_protected = pid.get() == 1 || SYSTEMD.iter().any(|dir| exe.starts_with(dir));
-        is_protected.then_some(Outcome::Protected)
     }
 
     /// Moves the process into the group `self.path`.
@@ -314,6 +305,8 @@ impl Placer {
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
         self.obstacle = Some(outcome::obstacle(refusal));
+        self.metrics.refusals.increment(refusal.errno as i32);
+        self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             ::log::warn!(
@@ -325,42 +318,11 @@ impl Placer {
         }
         Outcome::Refused
     }
-
-    /// A second look found the process elsewhere: counts and says who has it now. Whether it is to be
-    /// left there, this being the second time.
-    fn was_taken(&mut self, proc: &mut Proc, rule: &Rule, subject: &Subject<'_>) -> bool {
-        self.metrics.taken_back.increment();
-        let gives_up = subject.look.cause.contains(Cause::AGAIN);
-        if gives_up {
-            self.metrics.given_up.increment();
-        }
-        let text = proc.cgroup(subject.look.pid).unwrap_or_default();
-        let place = self.tree.hierarchies().unified().map_or("", |tree| tree.listed.as_str());
-        let taker = path_in(text, place.as_bytes()).unwrap_or(b"another group");
-        let taker = String::from_utf8_lossy(taker);
-        if let Some(left_out) = self.limiter.admit(&(&*taker, gives_up), sys::monotonic()) {
-            let then = if gives_up { "it is left there" } else { "it is put back once" };
-            ::log::warn!(
-                "{} was moved from {} to {}; {then}; {}{left_out}",
-                Described(subject),
-                self.path,
-                taker.escape_debug(),
-                Named(rule)
-            );
-        }
-        gives_up
-    }
 }
 
 /// A number for a group. Two groups with the same one would cost a wrong line in the log.
 fn numbered(path: &str) -> u64 {
     FixedState::default().hash_one(path) | 1
-}
-
-/// Whether a process has ended, reaped or not: then its pidfd is readable.
-fn has_exited(handle: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// What is known of the place of a process, read from `/proc` only where the kernel did not say it.

@@ -28,6 +28,8 @@ pub struct Policy {
     /// Names of group ids, asked for only when a destination has one in it; `None` for a group
     /// without a name.
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
+    /// How many rules there are, for people.
+    pub summary: Summary,
     /// What groups are given when they are made.
     pub provisions: Arc<Provisions>,
     /// Who tells of the looks under these rules, if somebody does.
@@ -35,6 +37,17 @@ pub struct Policy {
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
+}
+
+/// What the rules in force are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rules in force.
+    pub rules: usize,
+    /// Names seen in the directories of rules.
+    pub files: usize,
+    /// Errors in them, each of which cost a rule or a setting.
+    pub errors: usize,
 }
 
 /// How long an answer of the name service is believed when a user has a name, and when it has none:
@@ -94,6 +107,7 @@ impl Policy {
             generation,
             users,
             groups: groups.into_iter().collect(),
+            summary: Summary::default(),
             provisions: Arc::default(),
             narrator: None,
             spans,

@@ -1,9 +1,12 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
+pub mod published;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::log::Level;
 
@@ -12,9 +15,9 @@ use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
-use crate::load::{Loaded, NameService, Sources, load};
+use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
 use crate::narrator::Narrator;
-use crate::policy::{Policy, User};
+use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
@@ -22,6 +25,7 @@ use crate::rules::names::Identity;
 use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
+use published::{Board, InForce};
 
 /// Is told of all rules that come into force, and says who tells of the looks under them.
 pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
@@ -38,6 +42,7 @@ pub struct Rebuilder {
     announce: Announce,
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
+    board: Board,
 }
 
 impl Rebuilder {
@@ -61,6 +66,7 @@ impl Rebuilder {
             diagnostics,
             announce,
             preloaded,
+            board: Board::default(),
         }
     }
 
@@ -74,6 +80,12 @@ impl Rebuilder {
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }
+    }
+
+    /// The same, and what is in force is put up there.
+    #[must_use]
+    pub fn publishing(self, board: Board) -> Self {
+        Self { board, ..self }
     }
 
     /// The first policy. Bad rules are left out and said; the others are in force.
@@ -125,6 +137,7 @@ impl Rebuilder {
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
         let matcher = Arc::new(Matcher::compile(loaded.rules));
+        self.publish(&matcher, &loaded.files);
         let now = sys::monotonic();
         let users = self.identities(&matcher);
         let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
@@ -134,7 +147,7 @@ impl Rebuilder {
             false => BTreeMap::new(),
         };
         let groups = groups.into_iter().map(|(gid, name)| (gid, Some(name.into())));
-        let policy = Policy::new(
+        let mut policy = Policy::new(
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
@@ -142,10 +155,23 @@ impl Rebuilder {
             users,
             groups,
         );
-        self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        policy.summary = Summary { rules, files, errors };
+        self.matcher = Some(matcher);
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
         policy
+    }
+
+    fn publish(&self, matcher: &Arc<Matcher>, files: &[FileSeen]) {
+        let counts = |file: &&FileSeen| matches!(file.outcome, FileOutcome::Loaded(_));
+        self.board.adopted(InForce {
+            generation: self.generation,
+            since: SystemTime::now(),
+            matcher: Arc::clone(matcher),
+            files: files.iter().filter(counts).map(|file| Arc::clone(&file.path)).collect(),
+            diagnostics: self.diagnostics.clone(),
+            root: self.root.clone(),
+        });
     }
 
     /// The users that can be known before their first event: those of the user database and those
@@ -180,7 +206,8 @@ impl Office for Rebuilder {
         let new = new_errors(&self.diagnostics, &loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
-            new.into_iter().for_each(say_one);
+            new.iter().for_each(|error| say_one(error));
+            self.board.refused(new.into_iter().cloned().collect());
             return None;
         }
         Some(self.put_into_force(loaded))

@@ -12,3 +12,5 @@ pub mod rivals;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod settings;
 pub mod tree;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod unit;

@@ -4,7 +4,6 @@ use super::Engine;
 use crate::event::batch::Look;
 use crate::event::{Gid, Uid};
 use crate::placer::Outcome;
-use crate::sys;
 
 /// Looks that wait for the name of one user at most; for more a scan is due.
 const MOST_WAITING: usize = 1024;
@@ -39,13 +38,8 @@ impl Engine {
     /// The name service answered: looks at those who waited for it.
     pub(super) fn resume(&mut self, asked: Asked) {
         for look in self.waiting.remove(&asked).unwrap_or_default() {
-            self.scan_is_due |= is_slow(look);
+            self.note_slowness(look);
             self.look(look, None);
         }
     }
-}
-
-/// Whether a look waited so long that children may have been missed.
-pub(super) fn is_slow(look: Look) -> bool {
-    sys::monotonic().since(look.since) > SLOW_ANSWER_NS
 }

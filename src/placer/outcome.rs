@@ -34,9 +34,30 @@ pub enum Outcome {
     Replaced,
     /// It was taken back for the second time and is left there.
     GivenUp,
+    /// A unit of systemd would lose it, which its rule does not allow.
+    InUnit,
 }
 
 impl Outcome {
+    /// Its word in the control protocol.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::NoRule => "no-rule",
+            Self::Ignored => "ignored",
+            Self::Protected => "protected",
+            Self::Sticky => "sticky",
+            Self::InPlace => "in-place",
+            Self::Placed => "placed",
+            Self::WouldPlace => "would-place",
+            Self::Refused => "refused",
+            Self::Waiting => "waiting",
+            Self::Replaced => "reused",
+            Self::GivenUp => "given-up",
+            Self::InUnit => "in-unit",
+        }
+    }
+
     /// The same for who tells of looks; `None` while it is not over. `obstacle` is what the process met.
     pub(crate) fn ending(self, rule: RuleId, obstacle: Option<Obstacle>) -> Option<Ending> {
         Some(match (self, obstacle) {
@@ -53,7 +74,8 @@ impl Outcome {
                 | Self::WouldPlace
                 | Self::Refused
                 | Self::Replaced
-                | Self::GivenUp,
+                | Self::GivenUp
+                | Self::InUnit,
                 _,
             ) => Ending::Done(rule),
         })

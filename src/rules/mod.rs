@@ -54,6 +54,8 @@ pub struct Rule {
     pub not: Negated,
     /// Compare the executable's path alone, whatever mount namespace it was seen in.
     pub exe_anywhere: bool,
+    /// Whether processes are taken out of units of systemd.
+    pub leave_units: LeaveUnits,
     /// What to do with the process.
     pub action: Action,
 }
@@ -143,6 +145,18 @@ pub enum ExeTest {
     Base(Vec<u8>),
     /// A base name by pattern.
     BaseGlob(Glob),
+}
+
+/// Whether a rule takes a process out of a unit of systemd that loses it: see [`crate::cgroup::unit`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaveUnits {
+    /// No, and it is said.
+    #[default]
+    No,
+    /// Yes, as its author wants.
+    Yes,
+    /// Yes, as cgrulesengd, which knows nothing of units; it is said.
+    AsTheOriginal,
 }
 
 /// What a rule does.

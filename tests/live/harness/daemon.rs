@@ -31,12 +31,12 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it on the rules of the test and waits for `ready`.
     pub(super) fn start(ground: &Ground, settings: &Settings<'_>) -> Self {
-        Self::launch(ground, settings, &["--no-legacy"])
+        Self::launch(ground, settings, &["--no-legacy", "--control", "off"])
     }
 
     /// The same with what is the original's: legacy rules and the socket.
     pub(super) fn start_legacy(ground: &Ground) -> Self {
-        Self::launch(ground, &Settings::default(), &[])
+        Self::launch(ground, &Settings::default(), &["--control", "off"])
     }
 
     fn launch(ground: &Ground, settings: &Settings<'_>, first: &[&str]) -> Self {
