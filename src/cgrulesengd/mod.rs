@@ -28,7 +28,7 @@ use crate::narrator::Narrator;
 use crate::sys;
 use narration::Narration;
 use options::{Accounts, Command, HELP, Options, Wrong};
-use strict::{Refusal, Templates};
+use strict::Refusal;
 use table::Table;
 
 /// Statuses of the process, those of the original where it has one.
@@ -54,7 +54,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
             print!("{HELP}");
             0
         }
-        Ok(Command::Start(options)) => start(&options, &accounts),
+        Ok(Command::Start(options)) => start(&options),
         Err(Wrong::Usage(message)) => {
             eprintln!("cgrulesengd: {message}\n\n{HELP}");
             USAGE
@@ -66,9 +66,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
     }
 }
 
-fn start(options: &Options, accounts: &Accounts) -> u8 {
+fn start(options: &Options) -> u8 {
     let mut invocation = invocation(options);
-    let prepared = match prepare(options, &invocation, accounts) {
+    let prepared = match prepare(options, &invocation) {
         Ok(prepared) => prepared,
         Err(Refusal { code, message }) => {
             eprintln!("cgrulesengd: {message}");
@@ -117,11 +117,7 @@ const fn code_of(failure: &Failure) -> u8 {
 }
 
 /// Finds out everything that can be known to be wrong while somebody still waits for the status.
-fn prepare(
-    options: &Options,
-    invocation: &Invocation,
-    accounts: &Accounts,
-) -> Result<Prepared, Refusal> {
+fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refusal> {
     let refusal = |failure: &Failure| {
         let message = failure.to_string().trim_end().to_owned();
         Refusal { code: code_of(failure), message }
@@ -135,7 +131,7 @@ fn prepare(
     }
     let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if options.is_strict {
-        strict::check(&Templates::default(), &prepared.loaded().original, accounts)?;
+        strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
         complain(prepared.loaded());

@@ -89,6 +89,8 @@ pub struct Loaded {
     pub files: Vec<FileSeen>,
     /// What cgrulesengd would do with the legacy rule files.
     pub original: Original,
+    /// The same of `cgconfig.conf` and its directory.
+    pub original_cgconfig: Original,
 }
 
 /// A name in a directory of rules.
@@ -129,12 +131,13 @@ pub fn load(sources: &Sources, service: &NameService) -> Loaded {
         seen: HashMap::new(),
         original: Original::NotAsked,
     };
+    let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
-        loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
+        original_cgconfig = loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
     }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
-    loader.finish()
+    Loaded { original_cgconfig, ..loader.finish() }
 }
 
 /// Reads the daemon's settings. Without a file all are default.
@@ -245,6 +248,7 @@ impl Loader<'_> {
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
+            original_cgconfig: Original::NotAsked,
         }
     }
 }
