@@ -14,6 +14,7 @@
 //! - [`process`], [`program`]: what is true of a process now.
 //! - [`cgroup`]: the mounted hierarchies, what groups are given, and groups as open descriptors.
 //! - [`host`]: where groups may be made on this host.
+//! - [`narrator`]: who tells of looks in another daemon's words.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
@@ -47,6 +48,7 @@ pub mod host;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod narrator;
 pub mod placer;
 pub mod policy;
 pub mod process;

@@ -8,6 +8,8 @@ pub mod mounts;
 pub mod provision;
 mod refusal;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod rivals;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod settings;
 pub mod tree;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

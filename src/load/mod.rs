@@ -91,6 +91,8 @@ pub struct Loaded {
     pub files: Vec<FileSeen>,
     /// What cgrulesengd would do with the legacy rule files.
     pub original: Original,
+    /// The same of `cgconfig.conf` and its directory.
+    pub original_cgconfig: Original,
 }
 
 /// A name in a directory of rules.
@@ -121,12 +123,13 @@ pub enum Outcome {
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
     let mut loader = Loader::new(sources.owner, service);
+    let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
-        loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
+        original_cgconfig = loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
     }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
-    loader.finish()
+    Loaded { original_cgconfig, ..loader.finish() }
 }
 
 /// Reads the daemon's settings. Without a file all are default.
@@ -251,6 +254,7 @@ impl<'s> Loader<'s> {
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
+            original_cgconfig: Original::NotAsked,
         }
     }
 }
