@@ -10,6 +10,8 @@ mod cases;
 mod cast;
 #[path = "legacy/daemons.rs"]
 mod daemons;
+#[path = "legacy/generated.rs"]
+mod generated;
 #[allow(dead_code, unused_imports, reason = "made for the live tests")]
 #[path = "live/harness/mod.rs"]
 mod harness;

@@ -110,8 +110,9 @@ fn stranger<'p>(parsed: &'p Parsed, accounts: &Accounts) -> Option<&'p str> {
 
 fn unknown<'p>(ownership: &'p Ownership, accounts: &Accounts) -> Option<&'p str> {
     let Ownership { user, group, .. } = ownership;
-    let user = user.as_ref().map(|mention| mention.name.as_str());
-    let group = group.as_ref().map(|mention| mention.name.as_str());
+    let is_name = |name: &&str| cgconfig_conf::leading_number(name).is_none();
+    let user = user.as_ref().map(|mention| mention.name.as_str()).filter(is_name);
+    let group = group.as_ref().map(|mention| mention.name.as_str()).filter(is_name);
     let no_user = |name: &&str| !matches!((accounts.uid)(name), Ok(Some(_)));
     let no_group = |name: &&str| !matches!((accounts.gid)(name), Ok(Some(_)));
     user.filter(no_user).or(group.filter(no_group))
@@ -155,7 +156,9 @@ mod tests {
         let perm = |user: &str| {
             format!("group a {{ perm {{ task {{ uid = {user}; }} admin {{ gid = root; }} }} }}")
         };
-        assert_eq!(code(&Original::Starts, Some(&perm("root")), Some("")), 0);
+        for known in ["root", "7", "98x"] {
+            assert_eq!(code(&Original::Starts, Some(&perm(known)), Some("")), 0);
+        }
         assert_eq!(code(&Original::Starts, Some(&perm("nobody-here")), Some("")), 104);
     }
 }

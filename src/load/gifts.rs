@@ -228,7 +228,8 @@ fn ownership(
 ) -> Ownership {
     let mut number = |mention: &Option<Mention>| {
         let mention = mention.as_ref()?;
-        let found = resolver.number(mention.kind, &mention.name);
+        let number = cgconfig_conf::leading_number(&mention.name);
+        let found = number.map_or_else(|| resolver.number(mention.kind, &mention.name), Ok);
         if let Err(message) = &found {
             let line = section.origin.line;
             let message = format!("the section in line {line}: {message}");
@@ -236,7 +237,7 @@ fn ownership(
             let help = "cgrulesengd would not start; here the files stay root's";
             diagnostics.push(about.with_help(help));
         }
-        found.ok()
+        found.ok().filter(|&id| id != u32::MAX)
     };
     Ownership {
         uid: number(&written.user).map(crate::event::Uid),
