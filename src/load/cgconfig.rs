@@ -120,7 +120,8 @@ impl Loader<'_> {
         let ownerships = perms.flat_map(|Perm { task, admin }| [task, admin]);
         let mut names =
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
-        let unknown = names.find_map(|name| self.resolver.number(name.kind, &name.name).err());
+        let unknown =
+            names.find_map(|mention| gifts::id_in_perm(mention, &mut self.resolver).err());
         unknown.map(|message| Diagnostic::about(path, Severity::Error, message))
     }
 }
