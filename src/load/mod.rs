@@ -273,6 +273,11 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     }
 }
 
+/// Why a name in a directory of legacy files is that of a file which an editor or a package manager left.
+pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
+    legacy::leftover(name.as_bytes())
+}
+
 /// Why a name is not that of a rule file. Editors and package managers leave such files.
 fn leftover(name: &[u8]) -> Option<&'static str> {
     let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
