@@ -27,6 +27,7 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
+pub use cgconfig::{Described, groups};
 pub use legacy::Original;
 pub use name_service::NameService;
 use resolver::Resolver;

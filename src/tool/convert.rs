@@ -42,7 +42,7 @@ const MAX_DEPTH: usize = 8;
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let from = syntax(given)?;
     let mut sources = Vec::new();
-    for path in paths(given)? {
+    for path in paths(given, &standard())? {
         let text = read(&path).map_err(|error| unreadable(&path, &error))?;
         let syntax = from.unwrap_or_else(|| Syntax::guess(&path, &text));
         let file = Arc::from(std::path::absolute(&path).unwrap_or(path));
@@ -94,16 +94,19 @@ fn knows(kind: NameKind, name: &str) -> bool {
     }
 }
 
-/// The files that are meant, in the order in which they count.
-pub(super) fn paths(given: &Given) -> Result<Vec<PathBuf>, Failure> {
+/// The files of cgrulesengd.
+fn standard() -> [PathBuf; 4] {
+    let Sources { cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d, .. } = Sources::default();
+    [cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d]
+}
+
+/// The files that are meant, in the order in which they count; without any, those of `standard` that
+/// exist.
+pub(super) fn paths(given: &Given, standard: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     if given.operands.is_empty() {
-        let Sources { cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d, .. } = Sources::default();
-        for path in [cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d] {
-            if path.exists() {
-                files(&path, MAX_DEPTH, &mut found)?;
-            }
-        }
+        let there = standard.iter().filter(|path| path.exists());
+        there.into_iter().try_for_each(|path| files(path, MAX_DEPTH, &mut found))?;
     }
     given.operands.iter().try_for_each(|path| files(Path::new(path), MAX_DEPTH, &mut found))?;
     Ok(found)
