@@ -31,6 +31,7 @@ use crate::load::{self, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
+use crate::policy::Policy;
 use crate::process::Proc;
 use crate::rebuild::Rebuilder;
 use crate::source::connector::{Connector, Unusable};
@@ -87,6 +88,12 @@ pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
     rebuilder.first();
     diagnostics.extend_from_slice(rebuilder.diagnostics());
     diagnostics
+}
+
+/// What a daemon that is called like this would decide by. What is wrong with the files is left out.
+pub fn policy(invocation: &Invocation, hierarchies: &Arc<Hierarchies>) -> Box<Policy> {
+    let (settings, _) = settings(invocation);
+    rebuilder(invocation, &settings, hierarchies).first()
 }
 
 /// Runs until a signal ends it.

@@ -12,6 +12,7 @@ mod check;
 mod convert;
 mod doctor;
 mod explain;
+mod foreseen;
 mod groups;
 mod list;
 mod metrics;

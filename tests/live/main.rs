@@ -29,6 +29,7 @@ mod order;
 mod placement;
 mod program;
 mod reload;
+mod run;
 mod settings;
 mod standin;
 mod sticky;
