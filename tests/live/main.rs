@@ -19,6 +19,7 @@ mod harness;
 
 mod command_line;
 mod destination;
+mod doctor;
 mod escape;
 mod groups;
 mod hierarchy;
