@@ -48,7 +48,7 @@ use notify::Notifier;
 
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
-pub use survey::{check, survey};
+pub use survey::{check, policy, survey};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]

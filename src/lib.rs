@@ -8,6 +8,7 @@
 //! - [`event`]: datagrams of the kernel to events, one entry for each process, forked children.
 //! - [`rules`]: what a rule is, and the index that finds the first one that holds.
 //! - [`config`]: the text of a file to rules, settings and complaints.
+//! - [`convert`]: the text of other programs' files to that of a rule file.
 //!
 //! Edge:
 //! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
@@ -33,6 +34,8 @@
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod convert;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -23,6 +23,7 @@ use super::criteria::{Mention, NameKind};
 use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
 use super::source_text::{Report, SourceText};
+use crate::rules::destination::Destination;
 use crate::rules::{Action, LeaveUnits, Negated, Origin, Rule};
 use key::{Key, Program};
 use line::{Field, Shape, fields, is_blank};
@@ -79,6 +80,11 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     }
     let Reader { report, rules, refusals, .. } = reader;
     Parsed { rules, diagnostics: report.finish(), refusals }
+}
+
+/// A destination in the words of these files. `None` when it leads out of the hierarchy.
+pub fn destination(text: &str) -> Option<Destination> {
+    destination::read(text).map(|read| read.destination)
 }
 
 /// What a line that begins with `%` would continue.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::legacy;
 use super::trust::{Content, Kind, TrustedDirectory};
-use super::{Loader, Original, gifts, refused};
-use crate::config::cgconfig_conf::{self, Parsed, Perm};
+use super::{Loader, NameService, Original, Resolver, gifts, refused};
+use crate::cgroup::provision::Gift;
+use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm};
 use crate::config::diagnostic::{Diagnostic, Severity};
 
 /// Bytes of the largest file that is read.
@@ -124,4 +125,57 @@ impl Loader<'_> {
             names.find_map(|mention| gifts::id_in_perm(mention, &mut self.resolver).err());
         unknown.map(|message| Diagnostic::about(path, Severity::Error, message))
     }
+}
+
+/// The `group` sections of files, for a program that makes them. The last `default` section of all fills
+/// in what the perm of a section does not say.
+#[derive(Debug)]
+pub struct Described {
+    /// The sections in the order of the files.
+    pub groups: Vec<Gift>,
+    /// What is wrong with the files, and which sections are nobody's business.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads the `group` sections of these texts.
+pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Described {
+    let mut resolver = Resolver::new(service);
+    let mut diagnostics = Vec::new();
+    let mut sections: Vec<GroupSection> = Vec::new();
+    let mut default = None;
+    for (file, text) in files {
+        let mut parsed = cgconfig_conf::parse(file, text);
+        diagnostics.append(&mut parsed.diagnostics);
+        default = parsed.defaults.pop().or(default);
+        sections.append(&mut parsed.groups);
+        let others = [
+            ("mount", parsed.mounts),
+            ("namespace", parsed.namespaces),
+            ("systemd", parsed.systemd),
+        ];
+        for (kind, settings) in others {
+            let Some(first) = settings.first() else { continue };
+            let message = format!("line {}: {kind} sections are left out", first.origin.line);
+            let about = Diagnostic::about(file, Severity::Warning, message);
+            diagnostics.push(about.with_help("groups are made where hierarchies are mounted now"));
+        }
+    }
+    let mut groups = Vec::new();
+    for mut section in sections {
+        section.perm = filled(section.perm.take(), default.as_ref());
+        groups.push(gifts::section(&section, &mut resolver, &mut diagnostics));
+    }
+    Described { groups, diagnostics }
+}
+
+fn filled(perm: Option<Perm>, default: Option<&Perm>) -> Option<Perm> {
+    let Some(default) = default else { return perm };
+    let own = perm.unwrap_or_default();
+    let fill = |own: Ownership, default: &Ownership| Ownership {
+        user: own.user.or_else(|| default.user.clone()),
+        group: own.group.or_else(|| default.group.clone()),
+        file_mode: own.file_mode.or(default.file_mode),
+        directory_mode: own.directory_mode.or(default.directory_mode),
+    };
+    Some(Perm { task: fill(own.task, &default.task), admin: fill(own.admin, &default.admin) })
 }

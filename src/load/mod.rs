@@ -28,6 +28,7 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
+pub use cgconfig::{Described, groups};
 pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
@@ -281,6 +282,11 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
             }
         }
     }
+}
+
+/// Why a name in a directory of legacy files is that of a file which an editor or a package manager left.
+pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
+    legacy::leftover(name.as_bytes())
 }
 
 /// Why a name is not that of a rule file. Editors and package managers leave such files.

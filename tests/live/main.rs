@@ -19,7 +19,9 @@ mod harness;
 
 mod command_line;
 mod destination;
+mod doctor;
 mod escape;
+mod groups;
 mod hierarchy;
 mod identity;
 mod kernel;
@@ -28,6 +30,7 @@ mod order;
 mod placement;
 mod program;
 mod reload;
+mod run;
 mod settings;
 mod standin;
 mod sticky;

@@ -23,10 +23,10 @@ const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 
 /// A `/run` of the test's own, with the test's files where they were. Declared after [`Live`], so gone
 /// before it.
-struct PrivateRun;
+pub(crate) struct PrivateRun;
 
 impl PrivateRun {
-    fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         let base = File::open(BASE).unwrap();
         let none = None::<&str>;
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
