@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod service;
+mod terminal;
 
 use std::ffi::CStr;
 use std::io;
@@ -13,6 +14,7 @@ use std::ptr;
 use crate::event::Nanos;
 use crate::event::wire::DATAGRAM;
 pub use service::{daemonise, local_time, open_syslog, syslog};
+pub use terminal::terminal_size;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

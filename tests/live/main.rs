@@ -34,4 +34,5 @@ mod run;
 mod settings;
 mod standin;
 mod sticky;
+mod top;
 mod trust;
