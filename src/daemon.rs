@@ -20,6 +20,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
@@ -228,12 +229,12 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let placer = Placer::new(
-            Tree::new(hierarchies),
-            fast_moves,
-            Arc::clone(&metrics),
-            invocation.dry_run,
-        );
+        let mut tree = Tree::new(Arc::clone(&hierarchies));
+        if !invocation.dry_run {
+            let keeper = Keeper::start(hierarchies, Arc::clone(&metrics));
+            tree = tree.kept_by(keeper.map_err(run("threads"))?);
+        }
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };

@@ -1,5 +1,5 @@
-//! Counters and the latency histogram. Written by the hot thread alone with relaxed stores, readable
-//! from anywhere at any time.
+//! Counters and the latency histogram. Written with relaxed stores, most by the hot thread alone, and
+//! readable from anywhere at any time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -80,6 +80,10 @@ counters! {
     given_up,
     /// Moves that the kernel refused.
     refused,
+    /// Groups made.
+    made_groups,
+    /// Groups of ours removed because they were empty as long as their tables say.
+    removed_groups,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.

@@ -2,6 +2,7 @@
 
 mod equip;
 pub mod fast_moves;
+pub mod keeper;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod mounts;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -36,6 +36,7 @@ fn gift(text: &str, settings: &[(&str, &str)], controllers: &[&str]) -> Gift {
         settings: settings.collect(),
         perm: Perm::default(),
         is_required: false,
+        remove_after: None,
         origin: Origin { file: Path::new("/a").into(), line: 1 },
     }
 }
@@ -80,7 +81,8 @@ fn a_table_is_for_its_level_and_each_hierarchy_gets_its_own() {
     assert!(provision.controllers.is_empty() && provision.creates.is_empty());
     let kit = provision.levels[1].kit.as_deref().unwrap();
     assert_eq!(kit.needs(0).collect::<Vec<_>>(), ["memory"]);
-    assert!(provisions.of(&target("other/%u", &[], Below::Root)).is_none());
+    let other = provisions.of(&target("other/%u", &[], Below::Root)).unwrap();
+    assert_eq!(shown(&other), ["other", "%u"]);
     let other = provisions.of(&target("other/%u", &["memory", "pids"], Below::Root)).unwrap();
     assert_eq!(other.controllers, ["memory"]);
 }

@@ -263,7 +263,7 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     for (_, rule) in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         for Target { destination, controllers, .. } in targets {
-            let prefixes = gifts::prefixes(destination.as_str());
+            let prefixes = gifts::prefixes(destination.as_str()).chain([""]);
             for name in prefixes.filter_map(|path| needed.get(path)).flatten() {
                 if !controllers.iter().any(|own| own == name) {
                     controllers.push((*name).to_owned());

@@ -28,6 +28,7 @@ mod order;
 mod placement;
 mod program;
 mod reload;
+mod removal;
 mod settings;
 mod standin;
 mod sticky;
