@@ -84,6 +84,10 @@ counters! {
     made_groups,
     /// Groups of ours removed because they were empty as long as their tables say.
     removed_groups,
+    /// Units of systemd that were given their settings.
+    set_units,
+    /// Units that systemd did not give their settings.
+    refused_units,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.

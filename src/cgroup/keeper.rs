@@ -1,5 +1,6 @@
 //! Groups that exist, looked after away from the hot thread: they are given what changed tables say, and
-//! those of ours that stay empty for as long as their table says are removed.
+//! those of ours that stay empty for as long as their table says are removed. What units of systemd are
+//! to have is passed on.
 //!
 //! A removal loses no process. The kernel lets nobody remove a group that holds one, and a write into a
 //! removed group says so: then [`super::tree`] makes it again. What is ours is marked (see [`mark`]), so
@@ -29,6 +30,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::equip::{self, Done};
 use super::mounts::Hierarchies;
 use super::provision::{Kit, Provision, Provisions};
+use super::units::{Systemd, Units};
 use crate::event::Nanos;
 use crate::metrics::Metrics;
 use crate::sys;
@@ -83,6 +85,7 @@ impl Keeper {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (sender, errands) = unbounded();
+        let units = Units::new(Systemd::default(), Arc::clone(&metrics));
         let keeping = Keeping {
             hierarchies,
             metrics,
@@ -92,6 +95,7 @@ impl Keeper {
             done: Done::default(),
             marks: Marks::default(),
             vacancies: Vacancies::open()?,
+            units,
         };
         thread::Builder::new().name("groups".into()).spawn(move || keeping.serve())?;
         Ok(Self { errands: sender, bell })
@@ -124,6 +128,7 @@ struct Keeping {
     done: Done,
     marks: Marks,
     vacancies: Vacancies,
+    units: Units,
 }
 
 impl Keeping {
@@ -175,6 +180,7 @@ impl Keeping {
 
     fn adopt(&mut self, tables: Arc<Provisions>, root: &str) {
         self.done.forget();
+        self.units.give(tables.units());
         let mut timed = Vec::new();
         for (text, kit) in tables.tables() {
             let provision = tables.of_path(text);

@@ -11,3 +11,4 @@ mod refusal;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod settings;
 pub mod tree;
+mod units;

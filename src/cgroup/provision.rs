@@ -15,7 +15,7 @@ use super::settings::{self, Complaint, Fault, Write};
 use crate::config::diagnostic::Place;
 use crate::event::{Gid, Uid};
 use crate::rules::{Below, Origin, Target};
-pub use gift::{Gift, Gifts, Setting};
+pub use gift::{Gift, Gifts, Setting, UnitGift};
 
 /// Owner and mode; what is `None` stays as the kernel makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub struct Provisions {
     tables: HashMap<Box<str>, Arc<Kit>>,
     templates: HashMap<Box<str>, Arc<Kit>>,
     groups: HashMap<Box<str>, Arc<Kit>>,
+    /// What systemd is to give its units.
+    units: Vec<UnitGift>,
     /// The controllers of the v2 tree.
     unified: Option<(usize, Vec<String>)>,
 }
@@ -200,7 +202,8 @@ impl Provisions {
         let is_v2 = |tree: &(usize, &super::mounts::Hierarchy)| tree.1.version == Version::V2;
         let unified = hierarchies.iter().enumerate().find(is_v2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
-        (Self { tables, templates, groups, unified }, remarks)
+        let units = gifts.units.clone();
+        (Self { tables, templates, groups, units, unified }, remarks)
     }
 
     /// What the groups of a target get; `None` for most that are the original's: nothing.
@@ -219,6 +222,11 @@ impl Provisions {
     /// The tables by their paths, without `/` at either end.
     pub fn tables(&self) -> impl Iterator<Item = (&str, &Arc<Kit>)> {
         self.tables.iter().map(|(text, kit)| (&**text, kit))
+    }
+
+    /// What systemd is to give its units.
+    pub fn units(&self) -> &[UnitGift] {
+        &self.units
     }
 
     /// The table for this path, if there is one.

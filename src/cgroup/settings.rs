@@ -6,11 +6,14 @@
 //! groups stay, and cut to what the kernel takes, which is reported.
 
 mod translate;
+mod unit;
 mod value;
 
 use super::mounts::Version;
 use translate::Setting;
 use value::{count, list, whole};
+
+pub use unit::{Properties, properties};
 
 /// One write into a file of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -38,6 +38,16 @@ pub(super) fn table(
     Gift { text, controllers, settings, perm, is_required, remove_after, origin }
 }
 
+/// The value of a setting as the kernel takes it.
+pub(super) fn written(setting: &config::Setting) -> String {
+    match &setting.value {
+        SettingValue::Text(text) | SettingValue::Decimal(text) => text.clone(),
+        SettingValue::Integer(number) => number.to_string(),
+        SettingValue::Switch(on) if settings::is_switch(&setting.key) => u8::from(*on).to_string(),
+        SettingValue::Switch(on) => on.to_string(),
+    }
+}
+
 struct Reader<'r, 't, 's, 'n> {
     report: &'r mut Report<'t>,
     resolver: &'s mut Resolver<'n>,
@@ -51,14 +61,7 @@ struct Reader<'r, 't, 's, 'n> {
 impl Reader<'_, '_, '_, '_> {
     fn setting(&mut self, written: &config::Setting) -> Option<Setting> {
         let span = written.span.clone();
-        let value = match &written.value {
-            SettingValue::Text(text) | SettingValue::Decimal(text) => text.clone(),
-            SettingValue::Integer(number) => number.to_string(),
-            SettingValue::Switch(on) if settings::is_switch(&written.key) => {
-                u8::from(*on).to_string()
-            }
-            SettingValue::Switch(on) => on.to_string(),
-        };
+        let value = self::written(written);
         let Some((controller, _)) = written.key.split_once('.') else {
             self.key(written, &value);
             return None;

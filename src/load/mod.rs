@@ -10,6 +10,7 @@ mod legacy;
 mod name_service;
 mod resolver;
 mod trust;
+mod units;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -216,13 +217,14 @@ impl Loader<'_> {
                 return 0;
             }
         };
-        let Parsed { rules, groups, diagnostics } = rules_toml::parse(path, text);
+        let Parsed { rules, groups, units, diagnostics } = rules_toml::parse(path, text);
         self.diagnostics.extend(diagnostics);
         let source = SourceText::new(path, text);
         let mut report = Report::new(&source);
         let tables =
             groups.iter().map(|group| gifts::table(group, &mut report, &mut self.resolver));
         self.gifts.tables.extend(tables);
+        self.gifts.units.extend(units.iter().map(|unit| units::table(unit, &mut report)));
         self.diagnostics.extend(report.finish());
         let before = self.rules.len();
         let severity = Severity::Error;
@@ -233,6 +235,7 @@ impl Loader<'_> {
 
     fn finish(mut self) -> Loaded {
         self.gifts.join_tables();
+        self.gifts.join_units();
         join_controllers(&mut self.rules, &self.gifts.tables);
         self.diagnostics.extend(gifts::unused(&self.gifts.tables, &self.rules));
         // Stable: within a priority the order of directories, names and positions stays.

@@ -41,6 +41,24 @@ pub struct Gift {
     pub origin: Origin,
 }
 
+/// What a unit of systemd is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitGift {
+    /// Its name with the suffix.
+    pub name: String,
+    /// The settings by their words, each as `Property=value` words.
+    pub settings: Vec<(String, Vec<String>)>,
+    /// Where its table begins.
+    pub origin: Origin,
+}
+
+impl UnitGift {
+    /// All `Property=value` words in their order.
+    pub fn properties(&self) -> Vec<&str> {
+        self.settings.iter().flat_map(|(_, words)| words).map(String::as_str).collect()
+    }
+}
+
 /// All gifts by the kind of what described them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gifts {
@@ -50,6 +68,8 @@ pub struct Gifts {
     pub templates: Vec<Gift>,
     /// `group` sections: they also say that a group without fields is made.
     pub groups: Vec<Gift>,
+    /// Of systemd's units.
+    pub units: Vec<UnitGift>,
 }
 
 impl Gift {
@@ -78,6 +98,23 @@ impl Gift {
 }
 
 impl Gifts {
+    /// Makes the tables for one unit one table. Where two say the same the earlier counts.
+    pub fn join_units(&mut self) {
+        let mut joined: Vec<UnitGift> = Vec::new();
+        for unit in std::mem::take(&mut self.units) {
+            let Some(known) = joined.iter_mut().find(|known| known.name == unit.name) else {
+                joined.push(unit);
+                continue;
+            };
+            for (key, words) in unit.settings {
+                if !known.settings.iter().any(|(own, _)| *own == key) {
+                    known.settings.push((key, words));
+                }
+            }
+        }
+        self.units = joined;
+    }
+
     /// Makes the tables for one path one table. Where two say the same the earlier counts.
     pub fn join_tables(&mut self) {
         let mut places: HashMap<String, usize> = HashMap::new();
