@@ -267,5 +267,8 @@ impl Fault {
 }
 
 #[cfg(test)]
+mod inverse_tests;
+
+#[cfg(test)]
 #[path = "settings_tests.rs"]
 mod tests;

@@ -318,6 +318,40 @@ mod tests {
         assert_eq!(&*wrong[0].file, directory.path());
     }
 
+    /// The places of all errors when each word of the vocabulary has the value `"@"`.
+    fn errors_of_every_word(header: &str) -> Vec<(u32, u32)> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut text = format!("version = 1\n{header}\n");
+        words().iter().for_each(|word| text.push_str(&format!("\"{word}\" = \"@\"\n")));
+        std::fs::write(directory.path().join("50-a.toml"), text).unwrap();
+        let owner = Uid(nix::unistd::geteuid().as_raw());
+        let directories = vec![directory.path().to_owned()];
+        let sources = Sources { directories, legacy: false, owner, ..Sources::default() };
+        let loaded = load(&sources, &NameService::default());
+        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        let errors = loaded.diagnostics.iter().filter(is_error);
+        let place = |diagnostic: &Diagnostic| diagnostic.place.as_ref().map(|p| (p.line, p.column));
+        errors.filter_map(place).collect()
+    }
+
+    /// Some are those of both interfaces.
+    fn words() -> std::collections::BTreeSet<&'static str> {
+        crate::cgroup::settings::words().collect()
+    }
+
+    #[test]
+    fn a_wrong_value_of_any_word_is_an_error_where_it_stands() {
+        let quotes_and_equals = 6;
+        let expected: Vec<(u32, u32)> = words()
+            .iter()
+            .zip(3..)
+            .map(|(word, line)| (line, u32::try_from(word.len()).unwrap() + quotes_and_equals))
+            .collect();
+        for header in ["[cgroup.a]", "[unit.\"a.service\"]"] {
+            assert_eq!(errors_of_every_word(header), expected, "{header}");
+        }
+    }
+
     #[test]
     fn leftovers_are_told_from_rules() {
         for name in ["50-a.toml", "a b.toml", "rpm.toml", "dpkg-a.toml"] {

@@ -33,3 +33,4 @@ mod settings;
 mod standin;
 mod sticky;
 mod trust;
+mod units;
