@@ -80,7 +80,7 @@ counters! {
     given_up,
     /// Moves that the kernel refused.
     refused,
-    /// Groups made.
+    /// Groups made by rules of ours.
     made_groups,
     /// Groups of ours removed because they were empty as long as their tables say.
     removed_groups,
