@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::log::Level;
+use nix::sys::sysinfo::sysinfo;
 
 use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::{Gifts, Provisions, Remark};
@@ -92,6 +93,10 @@ impl Rebuilder {
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
+        match sysinfo() {
+            Ok(host) => loaded.gifts.share_out(host.ram_total()),
+            Err(errno) => ::log::error!("the size of the memory: {}", errno.desc()),
+        }
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
         (loaded, provisions)

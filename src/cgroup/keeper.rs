@@ -80,7 +80,7 @@ impl Keeper {
     /// Starts the thread.
     ///
     /// # Errors
-    /// No thread, eventfd or inotify can be had.
+    /// No thread or eventfd can be had.
     pub fn start(hierarchies: Arc<Hierarchies>, metrics: Arc<Metrics>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
@@ -94,7 +94,7 @@ impl Keeper {
             tables: Arc::default(),
             done: Done::default(),
             marks: Marks::default(),
-            vacancies: Vacancies::open()?,
+            vacancies: Vacancies::open(),
             units,
         };
         thread::Builder::new().name("groups".into()).spawn(move || keeping.serve())?;

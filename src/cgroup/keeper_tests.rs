@@ -64,7 +64,7 @@ fn a_time_begins_when_the_last_process_leaves() {
     let (group, below) = (top.path().join("a"), top.path().join("a/below"));
     fill(&group, "");
     fill(&below, "7\n");
-    let mut vacancies = Vacancies::open().unwrap();
+    let mut vacancies = Vacancies::open();
     let after = Duration::from_secs(4);
     vacancies.watch(super::super::mounts::Version::V1, &group, after, Nanos(0));
     let mut expired = |seconds: u64| vacancies.take_expired(Nanos(seconds * SECOND));

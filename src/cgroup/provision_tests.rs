@@ -147,6 +147,19 @@ fn a_section_makes_a_plain_group_in_its_hierarchies() {
 }
 
 #[test]
+fn percent_of_memory_are_bytes_of_this_host() {
+    let settings = [("memory.max", "50%"), ("memory.swap.max", "1K"), ("cpu.max", "50%")];
+    let mut gifts = Gifts { tables: vec![gift("a", &settings, &[])], ..Gifts::default() };
+    gifts.share_out(200_000);
+    let (provisions, remarks) = Provisions::new(&gifts, &host());
+    assert_eq!(remarks, []);
+    let provision = provisions.of(&target("a", &[], Below::Root)).unwrap();
+    let shown = shown(&provision);
+    assert!(shown[0].contains("memory.max=100000 "), "{shown:?}");
+    assert!(shown[0].contains("cpu.max=50000 100000"), "{shown:?}");
+}
+
+#[test]
 fn tables_for_one_path_are_one() {
     let mut gifts = Gifts {
         tables: vec![

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,9 @@ const LOOKS_NS: (u64, u64) = (10_000_000, 30_000_000_000);
 /// Groups with a time, and since when they are empty.
 #[derive(Debug)]
 pub(super) struct Vacancies {
-    inotify: Inotify,
+    /// Without it all groups are looked at from time to time. A user may have 128 by default, and root
+    /// is a user of much.
+    inotify: Option<Inotify>,
     groups: HashMap<PathBuf, Group>,
     by_watch: HashMap<WatchDescriptor, PathBuf>,
     /// When to look at which group.
@@ -47,10 +48,15 @@ struct Group {
 }
 
 impl Vacancies {
-    pub(super) fn open() -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    pub(super) fn open() -> Self {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
+        let inotify = inotify
+            .inspect_err(|errno| {
+                ::log::warn!("groups are looked at from time to time: inotify: {}", errno.desc());
+            })
+            .ok();
         let (groups, by_watch) = (HashMap::new(), HashMap::new());
-        Ok(Self { inotify, groups, by_watch, due: BTreeSet::new(), gathers: Nanos::default() })
+        Self { inotify, groups, by_watch, due: BTreeSet::new(), gathers: Nanos::default() }
     }
 
     pub(super) fn has(&self, directory: &Path) -> bool {
@@ -91,7 +97,10 @@ impl Vacancies {
         let Some(inode) = inode(directory) else { return };
         let events = directory.join("cgroup.events");
         let watch = match version {
-            Version::V2 => self.inotify.add_watch(&events, AddWatchFlags::IN_MODIFY).ok(),
+            Version::V2 => self
+                .inotify
+                .as_ref()
+                .and_then(|inotify| inotify.add_watch(&events, AddWatchFlags::IN_MODIFY).ok()),
             Version::V1 => None,
         };
         self.by_watch.extend(watch.map(|watch| (watch, directory.to_owned())));
@@ -103,10 +112,10 @@ impl Vacancies {
 
     pub(super) fn forget(&mut self, directory: &Path) {
         let Some(group) = self.groups.remove(directory) else { return };
-        if let Some(watch) = group.watch {
+        if let (Some(watch), Some(inotify)) = (group.watch, &self.inotify) {
             self.by_watch.remove(&watch);
             // The kernel may have taken it away with the group.
-            let _removed = self.inotify.rm_watch(watch);
+            let _removed = inotify.rm_watch(watch);
         }
         if let Some(due) = group.due {
             self.due.remove(&(due, directory.to_owned()));
@@ -156,13 +165,14 @@ impl Vacancies {
         }
         match self.gathers > now {
             true => (None, earlier(due, Some(self.gathers))),
-            false => (Some(self.inotify.as_fd()), due),
+            false => (self.inotify.as_ref().map(AsFd::as_fd), due),
         }
     }
 
     fn read_changes(&mut self, now: Nanos) {
         let mut changed = BTreeSet::new();
-        while let Ok(events) = self.inotify.read_events() {
+        let inotify = self.inotify.as_ref();
+        while let Some(Ok(events)) = inotify.map(Inotify::read_events) {
             for event in events {
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                     changed.extend(self.groups.keys().cloned());

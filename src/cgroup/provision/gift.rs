@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Perm;
+use super::{Perm, settings};
 use crate::config::diagnostic::Place;
 use crate::rules::Origin;
 
@@ -98,6 +98,17 @@ impl Gift {
 }
 
 impl Gifts {
+    /// Makes bytes of the shares of the host's memory, which has `total` bytes.
+    pub fn share_out(&mut self, total: u64) {
+        let gifts = self.tables.iter_mut().chain(&mut self.templates).chain(&mut self.groups);
+        for setting in gifts.flat_map(|gift| &mut gift.settings) {
+            if let Some(percent) = settings::share(&setting.key, &setting.value) {
+                // Divided first: the product may not fit, and a page more or less is nothing.
+                setting.value = (total / 100 * percent).to_string();
+            }
+        }
+    }
+
     /// Makes the tables for one unit one table. Where two say the same the earlier counts.
     pub fn join_units(&mut self) {
         let mut joined: Vec<UnitGift> = Vec::new();

@@ -32,6 +32,7 @@ fn words_as_properties() {
         ),
         ("io.latency", "8:0 target=2000", "IODeviceLatencyTargetSec=/dev/block/8:0 2000us"),
         ("memory.max", "1G", "MemoryMax=1073741824"),
+        ("memory.high", "50%", "MemoryHigh=50%"),
         ("memory.swap.max", "max", "MemorySwapMax=infinity"),
         ("pids.max", "512", "TasksMax=512"),
         ("cpuset.cpus", "0-3,8", "AllowedCPUs=0-3,8"),
