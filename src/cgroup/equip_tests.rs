@@ -68,6 +68,7 @@ fn table(text: &str, key: &str, value: &str) -> Gift {
         settings: vec![setting],
         perm: Perm::default(),
         is_required: false,
+        remove_after: None,
         origin,
     }
 }
