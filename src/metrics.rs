@@ -80,6 +80,8 @@ counters! {
     given_up,
     /// Moves that the kernel refused.
     refused,
+    /// Processes left in the unit of systemd that a move would have taken them out of.
+    left_in_unit,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.

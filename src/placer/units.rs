@@ -1,0 +1,116 @@
+//! Whether a process may be taken out of the unit of systemd that it is in.
+
+use std::fs::File;
+use std::io::Read;
+
+use super::described::{Described, Named};
+use super::{Placer, Subject};
+use crate::cgroup::mounts::{Span, Version};
+use crate::cgroup::tree::Whereabouts;
+use crate::cgroup::unit::Unit;
+use crate::event::Pid;
+use crate::policy::Policy;
+use crate::process::{Proc, path_in};
+use crate::rules::{Below, LeaveUnits, Rule};
+use crate::sys;
+
+/// Enough of a list of processes to see that there are two.
+const TWO: usize = 32;
+
+impl Placer {
+    /// Whether the process stays because its unit would lose it and its rule does not allow that. Read
+    /// for processes alone that are about to be moved: those in place are not asked about.
+    pub(super) fn stays_in_unit(
+        &mut self,
+        now: Whereabouts<'_>,
+        policy: &Policy,
+        proc: &mut Proc,
+        (span, rule): (Span, &Rule),
+        subject: &Subject<'_>,
+    ) -> bool {
+        if !self.has_systemd || rule.leave_units == LeaveUnits::Yes || !self.concerns_units(span) {
+            return false;
+        }
+        let Some(text) = now.text.or_else(|| proc.cgroup(subject.look.pid)) else { return false };
+        // A name of a unit is text; what a unit makes below its group need not be.
+        let path = path_in(text, b"").and_then(|path| path.utf8_chunks().next());
+        let Some(path) = path.map(|chunk| chunk.valid()) else { return false };
+        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        let unit = Unit::of(path, &grounds);
+        let is_lost = match unit {
+            Unit::None | Unit::OfUser(_) => false,
+            Unit::ForOthers(_) => subject.grip.uid.0 == 0,
+            Unit::Session(_, group) => self.is_last(group, subject.look.pid),
+            Unit::Other(_) => true,
+        };
+        let stays = is_lost && rule.leave_units == LeaveUnits::No;
+        if stays {
+            self.metrics.left_in_unit.increment();
+        }
+        if is_lost {
+            self.say_unit(unit, stays, rule, subject);
+        }
+        stays
+    }
+
+    /// systemd keeps its units in the v2 tree, on hybrid hosts as well.
+    fn concerns_units(&self, span: Span) -> bool {
+        let trees = self.tree.hierarchies();
+        span.indexes().any(|index| trees.get(index).is_some_and(|tree| tree.version == Version::V2))
+    }
+
+    /// Whether the group holds no other process.
+    fn is_last(&self, group: &str, pid: Pid) -> bool {
+        let Some(tree) = self.tree.hierarchies().unified() else { return false };
+        let file = tree.mount_point.join(group.trim_start_matches('/')).join("cgroup.procs");
+        let mut start = [0; TWO];
+        let Ok(length) = File::open(file).and_then(|mut file| file.read(&mut start)) else {
+            return false;
+        };
+        has_only(&start[..length], pid)
+    }
+
+    fn say_unit(&mut self, unit: Unit<'_>, stays: bool, rule: &Rule, subject: &Subject<'_>) {
+        let name = unit.name().unwrap_or_default();
+        let Some(left_out) = self.limiter.admit(&(name, &rule.name), sys::monotonic()) else {
+            return;
+        };
+        let name = name.escape_debug();
+        let why = match unit {
+            Unit::Session(..) => {
+                "it is the last process of the session, which systemd ends with nobody in it"
+            }
+            Unit::None | Unit::OfUser(_) | Unit::ForOthers(_) | Unit::Other(_) => {
+                "outside, the limits of the unit would not hold for it and stopping the unit would \
+                 not end it"
+            }
+        };
+        let (who, rule) = (Described(subject), Named(rule));
+        if stays {
+            ::log::warn!(
+                "{who} stays in {name}: {why}; leave_units = true would allow it in {rule}{left_out}"
+            );
+        } else {
+            ::log::warn!("{who} leaves {name}, as with cgrulesengd: {why}; {rule}{left_out}");
+        }
+    }
+}
+
+/// Whether the beginning of a list of processes names `pid` and no other.
+fn has_only(list: &[u8], pid: Pid) -> bool {
+    list.strip_suffix(b"\n").is_some_and(|list| list == pid.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_with_one_process_is_told_from_others() {
+        let pid = Pid::new(41).unwrap();
+        assert!(has_only(b"41\n", pid));
+        for list in [&b""[..], b"41\n42\n", b"4", b"411\n", b"40\n41\n", b"40\n"] {
+            assert!(!has_only(list, pid));
+        }
+    }
+}
