@@ -39,11 +39,16 @@ is_ready() { said "ready: looked at every process"; }
 log() { journalctl -q -o cat "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID cgruled.service)"; }
 said() { log | grep -qF -- "$1"; }
 
-# as USER COMMAND...: runs in the background, outside of any session; its number is in $pid.
+# as USER COMMAND...: runs in the background, in a group that belongs to no unit; its number is in $pid.
+outside=/sys/fs/cgroup/outside
+mkdir -p $outside
 as() {
     local user=$1
     shift
-    setpriv --reuid="$user" --regid="$user" --init-groups "$@" </dev/null >/dev/null 2>&1 &
+    (
+        echo "$BASHPID" >$outside/cgroup.procs
+        exec setpriv --reuid="$user" --regid="$user" --init-groups "$@"
+    ) </dev/null >/dev/null 2>&1 &
     pid=$!
     started+=($pid)
     disown # or bash says of each that it was killed
@@ -52,7 +57,7 @@ started=()
 # Ends all that `as` started, and their children.
 leave() {
     local group
-    [ ${#started[@]} = 0 ] || kill -KILL "${started[@]}"
+    [ ${#started[@]} = 0 ] || kill -KILL "${started[@]}" 2>/dev/null
     for group in "$ground"/*/; do
         [ ! -e "$group/cgroup.kill" ] || echo 1 >"$group/cgroup.kill"
     done

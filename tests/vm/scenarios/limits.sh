@@ -2,7 +2,7 @@
 . /vm/scenario.bash
 
 settings <<'END'
-root = "/cgruled.slice/cgruled-pool.service"
+root = "auto"
 END
 disk=$(cat /sys/block/vda/dev)
 rules <<END
