@@ -29,6 +29,7 @@ mod placement;
 mod program;
 mod reload;
 mod settings;
+mod shares;
 mod standin;
 mod sticky;
 mod systemd;

@@ -12,12 +12,12 @@ expect() {
     if output=$("$@" 2>&1); then ok "$name"; else not_ok "$name" "$* (${output:-code $?})"; fi
 }
 
-# within SECONDS COMMAND...: whether COMMAND succeeds before then.
+# within SECONDS COMMAND...: whether COMMAND succeeds before then, else what it said last.
 within() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1)) output
     shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
+    until output=$("$@" 2>&1); do
+        [ $SECONDS -lt $end ] || { echo "$output" && return 1; }
         sleep 0.1
     done
 }
@@ -39,16 +39,19 @@ is_ready() { said "ready: looked at every process"; }
 log() { journalctl -q -o cat "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID cgruled.service)"; }
 said() { log | grep -qF -- "$1"; }
 
-# as USER COMMAND...: runs in the background, in a group that belongs to no unit; its number is in $pid.
+# In a group that belongs to no unit: from there the daemon takes whom it likes.
 outside=/sys/fs/cgroup/outside
 mkdir -p $outside
-as() {
+# become USER COMMAND...: ends in it; for subshells.
+become() {
     local user=$1
     shift
-    (
-        echo "$BASHPID" >$outside/cgroup.procs
-        exec setpriv --reuid="$user" --regid="$user" --init-groups "$@"
-    ) </dev/null >/dev/null 2>&1 &
+    echo "$BASHPID" >$outside/cgroup.procs
+    HOME=/home/$user exec setpriv --reuid="$user" --regid="$user" --init-groups "$@"
+}
+# as USER COMMAND...: in the background; its number is in $pid.
+as() {
+    (become "$@") </dev/null >/dev/null 2>&1 &
     pid=$!
     started+=($pid)
     disown # or bash says of each that it was killed
