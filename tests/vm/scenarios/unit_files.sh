@@ -32,3 +32,14 @@ first=$(watchdog)
 was_fed() { [ "$(watchdog)" != "$first" ]; }
 expect "the watchdog is fed" within 25 was_fed
 expect "no complaint" test -z "$(journalctl -q -p warning -o cat _SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID cgruled.service)")"
+
+# A daemon that stands still is started again.
+mkdir -p /run/systemd/system/cgruled.service.d
+printf '[Service]\nWatchdogSec=4\nTimeoutAbortSec=1\n' >/run/systemd/system/cgruled.service.d/watchdog.conf
+systemctl daemon-reload
+daemon
+systemctl kill -s STOP cgruled.service
+restarted() { [ "$(systemctl show -P NRestarts cgruled.service)" -ge 1 ] && is_ready; }
+expect "a daemon that stands still is started again" within 40 restarted
+rm -r /run/systemd/system/cgruled.service.d
+systemctl daemon-reload
