@@ -26,6 +26,7 @@
 //! Top:
 //! - [`engine`]: the whole behaviour, readable in one sitting. Begin there.
 //! - [`daemon`]: start, the one loop, end.
+//! - [`tool`]: the commands of `cgrulectl`, one file each.
 //! - [`cgrulesengd`]: the command line and the manners of the original, around the same daemon.
 #![deny(rustdoc::broken_intra_doc_links)]
 
@@ -53,4 +54,5 @@ pub mod program;
 pub mod rebuild;
 pub mod source;
 pub mod sys;
+pub mod tool;
 pub mod worker;

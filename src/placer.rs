@@ -1,6 +1,7 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod outcome;
 mod protected;
 mod takers;
 mod units;
@@ -16,6 +17,7 @@ use takers::Takers;
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
+use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::host::Host;
@@ -26,38 +28,7 @@ use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
-
-/// What a look came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// There is no such process any more.
-    Gone,
-    /// No rule matches.
-    NoRule,
-    /// A rule says to leave it.
-    Ignored,
-    /// It is never moved by a rule that does not name it.
-    Protected,
-    /// It asked to stay where it is.
-    Sticky,
-    /// It is where it belongs.
-    InPlace,
-    /// It was moved.
-    Placed,
-    /// It would have been moved but for `--dry-run`.
-    WouldPlace,
-    /// The kernel refused.
-    Refused,
-    /// An answer from another thread is needed first.
-    Waiting,
-    /// It was moved, but its number may have changed hands meanwhile: look again.
-    Replaced,
-    /// It was taken back for the second time and is left there.
-    GivenUp,
-    /// A unit of systemd would lose it, which its rule does not allow.
-    InUnit,
-}
+pub use outcome::Outcome;
 
 /// The process of a look, with what was read of it.
 #[derive(Debug)]
@@ -87,8 +58,12 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// What went wrong with the last process, and on the way to which group.
+    troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
+    /// Room for the v2 group that a process is in.
+    place: String,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -111,7 +86,9 @@ impl Placer {
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            troubles: Vec::new(),
             text: Vec::new(),
+            place: String::new(),
             exe: Box::new([0; PATH_MAX]),
         }
     }
@@ -119,6 +96,25 @@ impl Placer {
     /// The number of the last placement: the same for the same group.
     pub fn last_placement(&self) -> u64 {
         self.placement
+    }
+
+    /// The group of the last placement, refused ones included, from the top of its hierarchies.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether something went wrong since they were taken.
+    pub fn has_troubles(&self) -> bool {
+        !self.troubles.is_empty()
+    }
+
+    /// Takes what went wrong, and on the way to which group.
+    pub fn take_troubles(&mut self) -> Vec<(Trouble, String)> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        self.troubles.push((trouble, self.path.clone()));
     }
 
     /// Drops every open group: after a change of rules others may be needed.
@@ -299,6 +295,8 @@ impl Placer {
 
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
+        self.metrics.refusals.increment(refusal.errno as i32);
+        self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             ::log::warn!(

@@ -2,10 +2,12 @@
 //! whom nobody knows. May wait for disks and for the name service.
 
 mod grounds;
+pub mod published;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::log::Level;
 
@@ -14,7 +16,7 @@ use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::host::{Grounds, Host};
-use crate::load::{Loaded, NameService, Sources, load};
+use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
 use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
 use crate::rules::destination::Field;
@@ -23,6 +25,7 @@ use crate::rules::names::Identity;
 use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
+use published::{Board, InForce};
 
 /// Everything that a policy is made from.
 pub struct Rebuilder {
@@ -37,6 +40,7 @@ pub struct Rebuilder {
     announce: fn(&Loaded),
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
+    board: Board,
 }
 
 impl Rebuilder {
@@ -61,6 +65,7 @@ impl Rebuilder {
             diagnostics,
             announce,
             preloaded,
+            board: Board::default(),
         }
     }
 
@@ -80,6 +85,12 @@ impl Rebuilder {
     #[must_use]
     pub fn announcing(self, announce: fn(&Loaded)) -> Self {
         Self { announce, ..self }
+    }
+
+    /// The same, and what is in force is put up there.
+    #[must_use]
+    pub fn publishing(self, board: Board) -> Self {
+        Self { board, ..self }
     }
 
     /// The first policy. Bad rules are left out and said; the others are in force.
@@ -116,6 +127,7 @@ impl Rebuilder {
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
         let matcher = Arc::new(Matcher::compile(loaded.rules));
+        self.publish(&matcher, &loaded.files);
         let now = sys::monotonic();
         let users = self.identities(&matcher);
         let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
@@ -140,6 +152,18 @@ impl Rebuilder {
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
         sys::trim_memory();
         Box::new(policy)
+    }
+
+    fn publish(&self, matcher: &Arc<Matcher>, files: &[FileSeen]) {
+        let counts = |file: &&FileSeen| matches!(file.outcome, FileOutcome::Loaded(_));
+        self.board.adopted(InForce {
+            generation: self.generation,
+            since: SystemTime::now(),
+            matcher: Arc::clone(matcher),
+            files: files.iter().filter(counts).map(|file| Arc::clone(&file.path)).collect(),
+            diagnostics: self.diagnostics.clone(),
+            root: self.grounds.rules.clone(),
+        });
     }
 
     /// The users that can be known before their first event: those of the user database and those
@@ -174,7 +198,8 @@ impl Office for Rebuilder {
         let new = new_errors(&self.diagnostics, &loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
-            new.into_iter().for_each(say_one);
+            new.iter().for_each(|error| say_one(error));
+            self.board.refused(new.into_iter().cloned().collect());
             return None;
         }
         say(&loaded.diagnostics);

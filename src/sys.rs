@@ -2,6 +2,7 @@
 //! on the hot path. Each function is safe to call with any argument.
 #![allow(unsafe_code)]
 
+mod peer;
 mod service;
 
 use std::ffi::CStr;
@@ -12,6 +13,7 @@ use std::ptr;
 
 use crate::event::Nanos;
 use crate::event::wire::DATAGRAM;
+pub use peer::peer_groups;
 pub use service::{daemonise, local_time, open_syslog, syslog};
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

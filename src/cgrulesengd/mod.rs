@@ -98,6 +98,7 @@ fn invocation(options: &Options) -> Invocation {
         level: Some(options.level()),
         outputs: options.outputs(),
         prints_counters: false,
+        control_is_optional: true,
         socket_owner: options.socket_owner,
         socket_group: options.socket_group,
         ..Invocation::default()

@@ -6,6 +6,7 @@ pub mod cgrules_conf;
 mod criteria;
 pub mod daemon_toml;
 pub mod diagnostic;
+pub mod escape;
 mod group_table;
 pub mod quantity;
 mod rule_table;

@@ -1,0 +1,24 @@
+//! `cgrulectl metrics`.
+
+use std::io::Write;
+
+use super::asking;
+use super::command::{Command, Failure, Given};
+use crate::control::openmetrics;
+
+pub(super) const COMMAND: Command = Command {
+    name: "metrics",
+    operands: "",
+    summary: "All counters as OpenMetrics text",
+    flags: &[],
+    examples: &[("metrics", "for a scrape; or set metrics_textfile in cgruled.toml")],
+    ends_at_operand: false,
+    run,
+};
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
+    let status = asking::status(given)?;
+    out.write_all(openmetrics::render(&status).as_bytes())?;
+    Ok(0)
+}

@@ -1,0 +1,149 @@
+//! `cgrulectl`: an administrator sees, asks and changes. One file for each command.
+//!
+//! Data goes to standard output, complaints to standard error. A command asks the daemon by its
+//! [control socket](crate::control::client) where only the daemon knows, and the files where they are
+//! enough. Exit codes: 0 well, 1 failed or found wrong, 2 wrong usage, 65 bad rules or settings, 69 no
+//! daemon answers.
+
+pub mod command;
+
+mod asking;
+mod cat;
+mod check;
+mod convert;
+mod doctor;
+mod explain;
+mod figures;
+mod groups;
+mod list;
+mod metrics;
+mod place;
+mod reload;
+mod run;
+mod status;
+mod top;
+mod watch;
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use command::{Command, Failure, help, parse};
+
+/// Every command, in the order of the help.
+pub const COMMANDS: &[&Command] = &[
+    &check::COMMAND,
+    &explain::COMMAND,
+    &list::COMMAND,
+    &cat::COMMAND,
+    &status::COMMAND,
+    &watch::COMMAND,
+    &top::COMMAND,
+    &metrics::COMMAND,
+    &reload::COMMAND,
+    &place::COMMAND,
+    &run::COMMAND,
+    &doctor::COMMAND,
+    &convert::COMMAND,
+    &groups::COMMAND,
+];
+
+/// Runs a command line without the program's name. Returns the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let mut out = io::stdout().lock();
+    let result = dispatch(arguments.into_iter().collect(), &mut out);
+    // What is still buffered counts too; nobody who closes the pipe wants to hear about it.
+    let flushed = out.flush().map_err(Failure::from);
+    match result.and_then(|code| flushed.map(|()| code)) {
+        Ok(code) => code,
+        Err(Failure::Written(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
+        Err(failure) => {
+            let hint = match failure {
+                Failure::Usage(_) => "\nTry 'cgrulectl --help'.",
+                Failure::Data(_)
+                | Failure::NoDaemon(_)
+                | Failure::Failed(_)
+                | Failure::Written(_) => "",
+            };
+            eprintln!("cgrulectl: {failure}{hint}");
+            failure.code()
+        }
+    }
+}
+
+fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, Failure> {
+    let mut arguments = arguments.into_iter();
+    let name = arguments.next().unwrap_or_else(|| "--help".into());
+    match name.to_str() {
+        Some("-h" | "--help" | "help") => out.write_all(overview().as_bytes())?,
+        Some("-V" | "--version") => writeln!(out, "cgrulectl {}", env!("CARGO_PKG_VERSION"))?,
+        name => {
+            let found = COMMANDS.iter().find(|command| Some(command.name) == name);
+            let Some(command) = found else {
+                let shown =
+                    name.map_or_else(|| "?".to_owned(), |name| name.escape_debug().to_string());
+                return Err(Failure::Usage(format!("no such command: {shown}")));
+            };
+            let Some(mut given) = parse(command, &mut lexopt::Parser::from_args(arguments))? else {
+                out.write_all(help(command).as_bytes())?;
+                return Ok(0);
+            };
+            // See https://no-color.org: set and not empty.
+            let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            given.color = io::stdout().is_terminal() && !is_unwanted;
+            return (command.run)(&given, out);
+        }
+    }
+    Ok(0)
+}
+
+/// The text of `cgrulectl --help`; fits a screen of 24 lines.
+fn overview() -> String {
+    let commands: String = COMMANDS
+        .iter()
+        .map(|command| format!("  {:8}  {}\n", command.name, command.summary))
+        .collect();
+    format!(
+        "Usage: cgrulectl COMMAND [OPTION]... (see cgrulectl COMMAND --help)\n\n{commands}\n\
+         Examples:\n  cgrulectl explain $$    why is my shell where it is?\n  \
+         cgrulectl check         would the daemon take my files?\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(line: &str) -> (Result<u8, Failure>, String) {
+        let mut out = Vec::new();
+        let arguments = line.split_whitespace().map(OsString::from).collect();
+        let result = dispatch(arguments, &mut out);
+        (result, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let (result, text) = call("--help");
+        assert_eq!(result.unwrap(), 0);
+        assert!(text.lines().count() <= 24 && text.lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn every_command_explains_itself_and_names_each_flag_once() {
+        for command in COMMANDS {
+            let (result, text) = call(&format!("{} --help", command.name));
+            assert_eq!(result.unwrap(), 0);
+            for flag in command.flags.iter().chain(command::COMMON) {
+                assert_eq!(text.matches(&format!("  {}  ", flag.usage())).count(), 1, "{text}");
+            }
+            assert!(text.lines().count() <= 40, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_said() {
+        for line in ["frobnicate", "check --frobnicate", "check --config", "check --no-legacy=1"] {
+            let (result, _) = call(line);
+            assert_eq!(result.unwrap_err().code(), 2, "{line}");
+        }
+    }
+}
