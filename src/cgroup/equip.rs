@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -168,7 +168,11 @@ impl<'p> Stage<'p> {
             if enabled.split_ascii_whitespace().any(|known| known == *name) {
                 continue;
             }
-            let Err(errno) = write(&file, &format!("+{name}")) else { continue };
+            let enabled = match self.is_parent_populated() {
+                true => Err(Errno::EBUSY),
+                false => write(&file, &format!("+{name}")),
+            };
+            let Err(errno) = enabled else { continue };
             if done.is_new(self.hierarchy, name, errno) {
                 ::log::warn!(
                     "the controller {name} cannot be enabled for the groups in {}: {} ({errno}): {}",
@@ -178,6 +182,15 @@ impl<'p> Stage<'p> {
                 );
             }
         }
+    }
+
+    /// Whether the group above holds processes itself. The kernel refuses to let it hand on `memory` or
+    /// `io` then, but takes `cpu`, `cpuset` and `pids`: from there on the group is threaded, and those
+    /// below it take no process at all.
+    fn is_parent_populated(&self) -> bool {
+        let read = || File::open(self.parent.join("cgroup.procs"))?.read(&mut [0]);
+        // The top of the tree may hand on what it likes, and has no type.
+        self.parent.join("cgroup.type").exists() && read().is_ok_and(|length| length > 0)
     }
 
     /// Gives the directory what it is to have.

@@ -88,6 +88,18 @@ fn controllers_come_down_the_path_and_settings_to_their_level() {
 }
 
 #[test]
+fn a_group_with_processes_is_not_made_threaded() {
+    let fake = Fake::new();
+    fs::write(fake.0.path().join("cgroup.procs"), "1\n").unwrap();
+    fs::write(fake.0.path().join("sites/cgroup.procs"), "41\n").unwrap();
+    fs::write(fake.0.path().join("sites/cgroup.type"), "domain\n").unwrap();
+    let mut tree = Tree::new(fake.hierarchies());
+    fake.open(&mut tree, &[table("sites/%u", "memory.max", "1K")]).unwrap();
+    assert_eq!(fake.read("cgroup.subtree_control"), "+memory");
+    assert_eq!(fake.read("sites/cgroup.subtree_control"), "");
+}
+
+#[test]
 fn above_the_ground_nothing_is_written() {
     let fake = Fake::new();
     let mut tree = Tree::new(fake.hierarchies());

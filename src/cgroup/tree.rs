@@ -133,8 +133,16 @@ impl Tree {
         self.done = Done::below(&self.hierarchies, ground);
         let unified = self.hierarchies.iter().position(|tree| tree.version == Version::V2);
         let Some(index) = unified.filter(|_| makes) else { return };
+        let directory = self.directory(index, ground);
         if let Err(refusal) = self.create(index, ground, None, &mut Vec::new()) {
             ::log::warn!("{refusal}: {}", refusal.advice());
+        } else if fs::read(directory.join("cgroup.controllers")).is_ok_and(|text| text.len() < 2) {
+            ::log::warn!(
+                "{} has no controllers, so groups in it cannot be given limits: is the unit started, \
+                 and has it Delegate=yes? See systemctl status {}",
+                directory.display(),
+                directory.file_name().unwrap_or_default().to_string_lossy()
+            );
         }
     }
 

@@ -33,6 +33,7 @@ mod reload;
 mod removal;
 mod run;
 mod settings;
+mod shares;
 mod standin;
 mod sticky;
 mod systemd;
