@@ -750,3 +750,32 @@ fn every_option_stands_in_the_manual_page() {
     let warnings = String::from_utf8_lossy(&output.stderr);
     assert!(!warnings.contains("warning"), "{warnings}");
 }
+
+#[test]
+fn the_migration_page_quotes_what_is_said() {
+    let page = include_str!("../packaging/doc/migration.md");
+    let sources = [
+        include_str!("../src/config/cgrules_conf.rs"),
+        include_str!("../src/load/trust.rs"),
+        include_str!("../src/load/resolver.rs"),
+        include_str!("../src/rebuild.rs"),
+        include_str!("../src/placer.rs"),
+        include_str!("../src/cgrulesengd/narration.rs"),
+    ];
+    for quote in [
+        "cgrulesengd would refuse the whole file",
+        "is owned by",
+        "is writable by",
+        "the rule is not loaded: nobody is left whom it could match",
+        "on this host",
+        "no cgroup hierarchy of this host has the controller",
+        "counts, the last line",
+        "stays where it is",
+        "FAILED!",
+    ] {
+        assert!(page.contains(quote), "{quote} is not on the page");
+        assert!(sources.iter().any(|source| source.contains(quote)), "{quote} is not said");
+    }
+    // Who swaps finds it from the first page.
+    assert!(include_str!("../README.md").contains("packaging/doc/migration.md"));
+}
