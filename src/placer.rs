@@ -8,11 +8,11 @@ mod units;
 
 use std::hash::BuildHasher;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
+pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
@@ -21,6 +21,7 @@ use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
 use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
+use crate::host::Host;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::narrator::Obstacle;
@@ -65,6 +66,8 @@ pub struct Placer {
     troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
+    /// Room for the v2 group that a process is in.
+    place: String,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -83,14 +86,14 @@ impl Placer {
             takers: Takers::default(),
             metrics,
             is_dry_run,
-            // As sd_booted(3).
-            has_systemd: Path::new("/run/systemd/system").is_dir(),
+            has_systemd: Host::default().runs_systemd(),
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
             obstacle: None,
             troubles: Vec::new(),
             text: Vec::new(),
+            place: String::new(),
             exe: Box::new([0; PATH_MAX]),
         }
     }

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
+use crate::host::Grounds;
 use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
@@ -37,6 +38,7 @@ pub struct Policy {
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
+    legacy_root: Box<str>,
 }
 
 /// What the rules in force are made of.
@@ -92,7 +94,7 @@ impl Policy {
         generation: u64,
         matcher: Arc<Matcher>,
         hierarchies: &Hierarchies,
-        root: &str,
+        grounds: &Grounds,
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
@@ -111,7 +113,8 @@ impl Policy {
             provisions: Arc::default(),
             narrator: None,
             spans,
-            root: root.trim_end_matches('/').into(),
+            root: grounds.rules.trim_end_matches('/').into(),
+            legacy_root: grounds.legacy.trim_end_matches('/').into(),
             matcher,
         }
     }
@@ -164,7 +167,7 @@ impl Policy {
     pub fn beginning(&self, below: Below) -> &str {
         match below {
             Below::Root => &self.root,
-            Below::Top => "",
+            Below::Top => &self.legacy_root,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
+mod grounds;
 pub mod published;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
+use crate::host::{Grounds, Host};
 use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
 use crate::narrator::Narrator;
 use crate::policy::{Policy, Summary, User};
@@ -27,15 +29,35 @@ use crate::sys;
 use crate::worker::{Office, Reason};
 use published::{Board, InForce};
 
+/// What the files say, fitted to this host, without being in force.
+#[derive(Debug)]
+pub struct Survey {
+    /// Rules as they would be in force, and all complaints.
+    pub loaded: Loaded,
+    /// The hierarchies of this host.
+    pub hierarchies: Arc<Hierarchies>,
+    /// Where groups begin.
+    pub grounds: Grounds,
+    /// Who answers for users and groups.
+    pub names: NameService,
+}
 /// Is told of all rules that come into force, and says who tells of the looks under them.
 pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
+
+/// What the files say, fitted to this host, and who would tell of it.
+struct Draft {
+    loaded: Loaded,
+    provisions: Provisions,
+    narrator: Option<Box<dyn Narrator>>,
+}
 
 /// Everything that a policy is made from.
 pub struct Rebuilder {
     sources: Sources,
     names: NameService,
     hierarchies: Arc<Hierarchies>,
-    root: String,
+    grounds: Grounds,
+    settings_file: PathBuf,
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
@@ -46,12 +68,12 @@ pub struct Rebuilder {
 }
 
 impl Rebuilder {
-    /// `root` is where the groups of TOML rules begin in each hierarchy.
+    /// `grounds` is where groups begin.
     pub fn new(
         sources: Sources,
         names: NameService,
         hierarchies: Arc<Hierarchies>,
-        root: String,
+        grounds: Grounds,
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
         let announce: Announce = |_| None;
@@ -60,7 +82,8 @@ impl Rebuilder {
             sources,
             names,
             hierarchies,
-            root,
+            grounds,
+            settings_file: PathBuf::from("/etc/cgruled/cgruled.toml"),
             generation,
             matcher,
             diagnostics,
@@ -76,10 +99,24 @@ impl Rebuilder {
         Self { preloaded: Some(loaded), ..self }
     }
 
+    /// The same, and `file` is where settings are, for complaints about them.
+    #[must_use]
+    pub fn with_settings_of(self, file: &Path) -> Self {
+        Self { settings_file: file.to_owned(), ..self }
+    }
+
     /// The same, and `announce` is told of all rules that come into force.
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }
+    }
+
+    /// Reads everything as for a policy, and makes none.
+    pub fn survey(mut self) -> Survey {
+        let mut loaded = self.read();
+        self.fit(&mut loaded);
+        let Self { hierarchies, grounds, names, .. } = self;
+        Survey { loaded, hierarchies, grounds, names }
     }
 
     /// The same, and what is in force is put up there.
@@ -90,8 +127,8 @@ impl Rebuilder {
 
     /// The first policy. Bad rules are left out and said; the others are in force.
     pub fn first(&mut self) -> Box<Policy> {
-        let loaded = self.read();
-        self.put_into_force(loaded)
+        let draft = self.draft();
+        self.put_into_force(draft)
     }
 
     /// The complaints about the rules in force.
@@ -104,10 +141,16 @@ impl Rebuilder {
         self.preloaded.take().unwrap_or_else(|| load(&self.sources, &self.names))
     }
 
-    fn put_into_force(&mut self, mut loaded: Loaded) -> Box<Policy> {
-        // Told of them as they are written.
-        let mut narrator = (self.announce)(&loaded);
+    /// What could be put into force.
+    fn draft(&mut self) -> Draft {
+        let mut loaded = self.read();
+        // Told of the rules as they are written.
+        let narrator = (self.announce)(&loaded);
         let provisions = self.fit(&mut loaded);
+        Draft { loaded, provisions, narrator }
+    }
+
+    fn put_into_force(&mut self, Draft { loaded, provisions, mut narrator }: Draft) -> Box<Policy> {
         say(&loaded.diagnostics);
         if let Some(narrator) = &mut narrator {
             narrator.begin();
@@ -125,6 +168,8 @@ impl Rebuilder {
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
         loaded.diagnostics.extend(settle(rules, &self.hierarchies));
+        let has_systemd = Host::default().runs_systemd();
+        grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
@@ -151,7 +196,7 @@ impl Rebuilder {
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
-            &self.root,
+            &self.grounds,
             users,
             groups,
         );
@@ -170,7 +215,7 @@ impl Rebuilder {
             matcher: Arc::clone(matcher),
             files: files.iter().filter(counts).map(|file| Arc::clone(&file.path)).collect(),
             diagnostics: self.diagnostics.clone(),
-            root: self.root.clone(),
+            root: self.grounds.rules.clone(),
         });
     }
 
@@ -202,15 +247,15 @@ impl Rebuilder {
 
 impl Office for Rebuilder {
     fn reload(&mut self, reason: Reason) -> Option<Box<Policy>> {
-        let loaded = self.read();
-        let new = new_errors(&self.diagnostics, &loaded.diagnostics);
+        let draft = self.draft();
+        let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
             new.iter().for_each(|error| say_one(error));
             self.board.refused(new.into_iter().cloned().collect());
             return None;
         }
-        Some(self.put_into_force(loaded))
+        Some(self.put_into_force(draft))
     }
 
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {

@@ -94,7 +94,9 @@ mod tests {
             format!("{head} {{ perm {{ task {{ uid = {user}; }} admin {{ gid = root; }} }} }}")
         };
         for head in ["group a", "template a", "default"] {
-            assert_eq!(code(RULES, Some(&perm(head, "root")), Some("")), 0, "{head}");
+            for known in ["root", "7", "98x"] {
+                assert_eq!(code(RULES, Some(&perm(head, known)), Some("")), 0, "{head} {known}");
+            }
             assert_eq!(code(RULES, Some(&perm(head, "nobody-here")), Some("")), 104, "{head}");
         }
     }

@@ -97,7 +97,7 @@ impl Loader<'_> {
     }
 
     /// Reads the sections of a file. Returns why the original does not start with it.
-    fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
+    pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
         let parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
         let refusal = parsed.refusal.clone().or_else(|| self.stranger(path, &parsed));
         self.diagnostics.extend(parsed.diagnostics);
@@ -120,7 +120,8 @@ impl Loader<'_> {
         let ownerships = perms.flat_map(|Perm { task, admin }| [task, admin]);
         let mut names =
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
-        let unknown = names.find_map(|name| self.resolver.number(name.kind, &name.name).err());
+        let unknown =
+            names.find_map(|mention| gifts::id_in_perm(mention, &mut self.resolver).err());
         unknown.map(|message| Diagnostic::about(path, Severity::Error, message))
     }
 }

@@ -108,7 +108,12 @@ impl Loader<'_> {
         self.files.push(FileSeen { path, outcome });
     }
 
-    fn legacy_rules(&mut self, path: &Arc<Path>, bytes: &[u8], is_main: bool) -> Outcome {
+    pub(super) fn legacy_rules(
+        &mut self,
+        path: &Arc<Path>,
+        bytes: &[u8],
+        is_main: bool,
+    ) -> Outcome {
         if is_main {
             self.original = Original::Starts;
         }

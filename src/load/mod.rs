@@ -6,6 +6,7 @@
 
 mod cgconfig;
 mod gifts;
+mod given;
 mod legacy;
 mod name_service;
 mod resolver;
@@ -27,6 +28,7 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
+pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
 use resolver::Resolver;
@@ -120,17 +122,7 @@ pub enum Outcome {
 /// Reads all rule files and resolves the names in them. Never fails: what is wrong is left out and
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
-    let mut loader = Loader {
-        owner: sources.owner,
-        resolver: Resolver::new(service),
-        legacy: Vec::new(),
-        rules: Vec::new(),
-        gifts: Gifts::default(),
-        diagnostics: Vec::new(),
-        files: Vec::new(),
-        seen: HashMap::new(),
-        original: Original::NotAsked,
-    };
+    let mut loader = Loader::new(sources.owner, service);
     let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
@@ -176,7 +168,21 @@ struct Loader<'s> {
     original: Original,
 }
 
-impl Loader<'_> {
+impl<'s> Loader<'s> {
+    fn new(owner: Uid, service: &'s NameService) -> Self {
+        Self {
+            owner,
+            resolver: Resolver::new(service),
+            legacy: Vec::new(),
+            rules: Vec::new(),
+            gifts: Gifts::default(),
+            diagnostics: Vec::new(),
+            files: Vec::new(),
+            seen: HashMap::new(),
+            original: Original::NotAsked,
+        }
+    }
+
     fn directory(&mut self, path: &Path) {
         match TrustedDirectory::list(path, self.owner) {
             Ok(Some((directory, names))) => {

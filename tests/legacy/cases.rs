@@ -26,7 +26,7 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(names: &[&str]) -> Vec<T> {
 
 /// What loading a text gives.
 pub(crate) fn parsing() -> Vec<Parsing> {
-    read(&["parsing.toml"])
+    read(&["parsing.toml", "hostile.toml"])
 }
 
 /// What becomes of a process.
@@ -107,6 +107,8 @@ pub(crate) struct Parsing {
     #[serde(default)]
     pub(crate) directory: BTreeMap<String, String>,
     pub(crate) rules: Vec<String>,
+    /// What the complaints hold.
+    pub(crate) says: Option<Vec<String>>,
     /// What a strict start does with it, when that is not what the original does.
     strict: Option<String>,
     pub(crate) differs: Option<Differs<OriginalRules>>,
