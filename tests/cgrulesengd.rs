@@ -193,6 +193,8 @@ impl Background {
     /// Starts ours with a log file and waits for its line.
     fn start(words: &[&str]) -> Self {
         let log = format!("{BASE}/log");
+        // Appended to: a former daemon of the test would be taken for this one.
+        let _absent = fs::remove_file(&log);
         let began = Instant::now();
         let mut command = Command::new(OURS);
         command.args(["-f", &log]).args(words).current_dir(BASE);
@@ -350,6 +352,28 @@ fn the_socket_has_the_owner_that_was_asked_for() {
     let said = || fs::read_to_string(&log).unwrap_or_default().contains("/run/cgred.socket");
     assert!(eventually(PATIENCE, said));
     assert!(daemon.is_alive());
+}
+
+#[test]
+fn cgrulectl_can_ask_it_and_it_goes_on_when_nobody_can() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let status = || {
+        let words = ["status", "--json"];
+        Command::new(env!("CARGO_BIN_EXE_cgrulectl")).args(words).output().unwrap()
+    };
+    let daemon = Background::start(&["-vv"]);
+    let said = String::from_utf8(status().stdout).unwrap();
+    assert!(said.contains(&format!("\"pid\": {}", daemon.pid)), "{said}");
+    drop(daemon);
+    assert_eq!(code(&status()), Some(69));
+    fs::remove_dir("/run/cgruled").unwrap();
+    fs::write("/run/cgruled", "no directory").unwrap();
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("going on without it");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
 }
 
 #[test]
