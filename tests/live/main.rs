@@ -20,6 +20,7 @@ mod harness;
 mod command_line;
 mod destination;
 mod escape;
+mod explain;
 mod hierarchy;
 mod identity;
 mod kernel;
