@@ -146,7 +146,7 @@ fn of_many_rules_the_near_ones_are_shown() {
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() < 40 && lines.iter().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(text.contains("…  999 more rules of other users"), "{text}");
+    assert!(text.contains("…  999 more rules for other users"), "{text}");
     assert_eq!(text.matches("wants exe /opt/x").count(), 10, "{text}");
     assert!(text.contains("> 10001  the last"), "{text}");
 
