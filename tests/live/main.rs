@@ -18,6 +18,7 @@
 mod harness;
 
 mod command_line;
+mod control;
 mod destination;
 mod escape;
 mod explain;
