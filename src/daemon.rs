@@ -135,8 +135,7 @@ fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
     }
 }
 
-/// The settings of a daemon that is called so, and what is wrong with them.
-pub(crate) fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
+fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
     let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     if let Some(root) = &invocation.root {
         settings.root = Root::Path(root.clone());
@@ -223,10 +222,13 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let is_dry_run = invocation.dry_run;
-        let overview =
-            Overview::new(Arc::clone(&metrics), board, Arc::clone(&hierarchies), is_dry_run);
-        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
+        let overview = Overview::new(
+            Arc::clone(&metrics),
+            board,
+            Arc::clone(&hierarchies),
+            invocation.dry_run,
+        );
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };

@@ -127,10 +127,17 @@ impl Tree {
     pub fn stay_below(&mut self, ground: &str, makes: bool) {
         self.ground = ground.trim_end_matches('/').into();
         let unified = self.hierarchies.iter().position(|tree| tree.version == Version::V2);
-        if let Some(refusal) =
-            unified.filter(|_| makes).and_then(|index| self.create(index, &self.ground, None).err())
-        {
+        let Some(index) = unified.filter(|_| makes) else { return };
+        let directory = self.directory(index, &self.ground);
+        if let Err(refusal) = self.create(index, &self.ground, None) {
             ::log::warn!("{refusal}: {}", refusal.advice());
+        } else if fs::read(directory.join("cgroup.controllers")).is_ok_and(|text| text.len() < 2) {
+            ::log::warn!(
+                "{} has no controllers, so groups in it cannot be given limits: is the unit started, \
+                 and has it Delegate=yes? See systemctl status {}",
+                directory.display(),
+                directory.file_name().unwrap_or_default().to_string_lossy()
+            );
         }
     }
 

@@ -11,11 +11,9 @@ use crate::rules::{Action, Below, LeaveUnits, Rule, Target};
 
 /// Takes the rules out that lead to a ground itself, and says what there is to say.
 pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, has_systemd: bool) {
-    let (out, rules): (Vec<Rule>, Vec<Rule>) = match grounds.is_delegated {
-        true => loaded.rules.iter().cloned().partition(|rule| leads_to_ground(rule, grounds)),
-        false => (Vec::new(), Vec::new()),
-    };
-    if !out.is_empty() {
+    let is_out = |rule: &Rule| grounds.is_delegated && leads_to_ground(rule, grounds);
+    if loaded.rules.iter().any(is_out) {
+        let (out, rules): (Vec<Rule>, Vec<Rule>) = loaded.rules.iter().cloned().partition(is_out);
         loaded.rules = rules.into();
         loaded.diagnostics.extend(out.iter().map(ground_is_no_group));
     }

@@ -33,4 +33,5 @@ mod reload;
 mod settings;
 mod standin;
 mod sticky;
+mod systemd;
 mod trust;
