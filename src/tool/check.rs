@@ -119,8 +119,7 @@ struct Said<'d> {
 /// The output cannot be written.
 pub fn json(diagnostics: &[Diagnostic], out: &mut dyn Write) -> io::Result<()> {
     let all: Vec<Said<'_>> = diagnostics.iter().map(said).collect();
-    serde_json::to_writer_pretty(&mut *out, &all)?;
-    writeln!(out)
+    super::json::write(&all, out)
 }
 
 fn said(diagnostic: &Diagnostic) -> Said<'_> {

@@ -15,6 +15,7 @@ mod doctor;
 pub mod explain;
 mod figures;
 mod groups;
+mod json;
 pub mod list;
 mod metrics;
 mod place;
