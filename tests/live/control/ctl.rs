@@ -1,13 +1,13 @@
 //! `cgrulectl` as a user runs it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::SOCKET;
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, eventually};
 
 /// What a command said and how it ended.
 #[derive(Debug)]
@@ -51,7 +51,9 @@ pub(super) fn cgrulectl(line: &str) -> Said {
 /// A command that goes on until it is dropped.
 pub(super) struct Watch {
     child: Child,
+    output: Option<BufReader<ChildStdout>>,
     lines: Receiver<String>,
+    sender: Sender<String>,
 }
 
 impl Watch {
@@ -59,21 +61,43 @@ impl Watch {
         let mut child = command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
+        let output = child.stdout.take().map(BufReader::new);
         let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
         // Long enough for it to ask; what is decided before is not shown.
         std::thread::sleep(Duration::from_millis(1500));
-        Self { child, lines }
+        Self { child, output, lines, sender }
     }
 
     /// The next line.
-    pub(super) fn line(&self) -> String {
+    pub(super) fn line(&mut self) -> String {
+        if let Some(output) = self.output.take() {
+            let sender = self.sender.clone();
+            std::thread::spawn(move || {
+                output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+        }
         self.lines.recv_timeout(PATIENCE).expect("a line")
+    }
+
+    /// Closes the reading end of its output.
+    pub(super) fn hang_up(&mut self) {
+        self.output = None;
+    }
+
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// How it ended by itself, and its complaints.
+    pub(super) fn end(mut self) -> (i32, String) {
+        assert!(eventually(PATIENCE, || self.has_ended()), "it goes on");
+        let code = self.child.wait().unwrap().code().expect("it was killed");
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (code, text)
     }
 }
 
