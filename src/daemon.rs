@@ -48,7 +48,7 @@ use notify::Notifier;
 
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
-pub use survey::{check, survey};
+pub use survey::{check, policy, survey};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]
@@ -222,13 +222,10 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let overview = Overview::new(
-            Arc::clone(&metrics),
-            board,
-            Arc::clone(&hierarchies),
-            invocation.dry_run,
-        );
-        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
+        let is_dry_run = invocation.dry_run;
+        let overview =
+            Overview::new(Arc::clone(&metrics), board, Arc::clone(&hierarchies), is_dry_run);
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };

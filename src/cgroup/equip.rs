@@ -190,7 +190,8 @@ impl<'p> Stage<'p> {
     }
 }
 
-fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
+/// Gives a file or directory to its owner.
+pub(super) fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
     if to.uid.is_some() || to.gid.is_some() {
         chown(path, to.uid.map(|uid| uid.0), to.gid.map(|gid| gid.0))?;
     }

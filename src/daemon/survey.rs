@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{Invocation, rebuilder, settings};
+use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
 use crate::config::diagnostic::Diagnostic;
 use crate::host::Host;
 use crate::load::Loaded;
+use crate::policy::Policy;
 use crate::rebuild::Survey;
 
 /// Reads the configuration and returns all complaints about it.
@@ -31,4 +33,10 @@ pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
     let files = &survey.loaded.files;
     survey.loaded.diagnostics.retain(|own| files.iter().any(|file| file.path == own.file));
     survey
+}
+
+/// What a daemon that is called so would decide by. What is wrong with the files is left out.
+pub fn policy(invocation: &Invocation, hierarchies: &Arc<Hierarchies>) -> Box<Policy> {
+    let grounds = Host::default().grounds(&settings(invocation).0, hierarchies);
+    rebuilder(invocation, grounds, hierarchies).first()
 }

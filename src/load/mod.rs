@@ -28,6 +28,7 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
+pub use cgconfig::{Described, groups};
 pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
@@ -91,6 +92,8 @@ pub struct Loaded {
     pub files: Vec<FileSeen>,
     /// What cgrulesengd would do with the legacy rule files.
     pub original: Original,
+    /// The same of `cgconfig.conf` and its directory.
+    pub original_cgconfig: Original,
 }
 
 /// A name in a directory of rules.
@@ -121,12 +124,13 @@ pub enum Outcome {
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
     let mut loader = Loader::new(sources.owner, service);
+    let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
-        loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
+        original_cgconfig = loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
     }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
-    loader.finish()
+    Loaded { original_cgconfig, ..loader.finish() }
 }
 
 /// Reads the daemon's settings. Without a file all are default.
@@ -251,6 +255,7 @@ impl<'s> Loader<'s> {
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
+            original_cgconfig: Original::NotAsked,
         }
     }
 }
@@ -277,6 +282,11 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
             }
         }
     }
+}
+
+/// Why a name in a directory of legacy files is that of a file which an editor or a package manager left.
+pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
+    legacy::leftover(name.as_bytes())
 }
 
 /// Why a name is not that of a rule file. Editors and package managers leave such files.

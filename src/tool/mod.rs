@@ -14,6 +14,7 @@ mod convert;
 mod doctor;
 pub mod explain;
 mod figures;
+mod foreseen;
 mod groups;
 mod json;
 pub mod list;
