@@ -37,4 +37,5 @@ mod settings;
 mod standin;
 mod sticky;
 mod systemd;
+mod top;
 mod trust;
