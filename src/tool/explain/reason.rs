@@ -51,7 +51,11 @@ impl Memory {
         let of = |pid: &u32| {
             let about = told.iter().find(|about| about.pid == *pid).cloned();
             let nothing = || About { pid: *pid, happenings: Vec::new() };
-            Self::Told(about.unwrap_or_else(nothing), general.clone())
+            let mut general = general.clone();
+            if *pid == status.pid {
+                general.insert(0, "it is the daemon, which moves everybody but itself".to_owned());
+            }
+            Self::Told(about.unwrap_or_else(nothing), general)
         };
         pids.iter().map(of).collect()
     }
