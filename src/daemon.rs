@@ -23,6 +23,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
@@ -209,10 +210,8 @@ impl Daemon {
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         let grounds = Host::default().grounds(settings, &hierarchies);
-        let mut tree = Tree::new(Arc::clone(&hierarchies));
-        if grounds.is_delegated {
-            tree.stay_below(&grounds.rules, !invocation.dry_run);
-        }
+        let is_dry_run = invocation.dry_run;
+        let tree = tree_of(&hierarchies, &grounds, is_dry_run, &metrics).map_err(run("threads"))?;
         let board = Board::default();
         let rebuilder = rebuilder(invocation, grounds, &hierarchies);
         let mut rebuilder = rebuilder.having(loaded).publishing(board.clone());
@@ -222,9 +221,7 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let is_dry_run = invocation.dry_run;
-        let overview =
-            Overview::new(Arc::clone(&metrics), board, Arc::clone(&hierarchies), is_dry_run);
+        let overview = Overview::new(Arc::clone(&metrics), board, hierarchies, is_dry_run);
         let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
@@ -373,6 +370,25 @@ impl Daemon {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The groups, and who looks after them.
+fn tree_of(
+    hierarchies: &Arc<Hierarchies>,
+    grounds: &Grounds,
+    is_dry_run: bool,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Tree> {
+    let mut tree = Tree::new(Arc::clone(hierarchies));
+    let ground = grounds.is_delegated.then_some(&*grounds.rules);
+    if let Some(ground) = ground {
+        tree.stay_below(ground, !is_dry_run);
+    }
+    if is_dry_run {
+        return Ok(tree);
+    }
+    let keeper = Keeper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics))?;
+    Ok(tree.kept_by(keeper))
 }
 
 /// A group in use is an open descriptor.

@@ -86,12 +86,13 @@ impl Engine {
         connector: Connector,
         proc: Proc,
         policy: Box<Policy>,
-        placer: Placer,
+        mut placer: Placer,
         desk: Desk,
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Self {
         metrics.reloads.increment();
+        placer.adopt(&policy);
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
             sticky: Sticky::new(Arc::clone(&metrics)),
@@ -136,7 +137,7 @@ impl Engine {
     /// Puts other rules into force and places everybody by them.
     fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
-        self.placer.forget_groups();
+        self.placer.adopt(&self.policy);
         self.metrics.reloads.increment();
         self.scan_is_due = true;
         // The scan finds those who waited as well.

@@ -13,7 +13,8 @@
 //! Edge:
 //! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
 //! - [`process`], [`program`]: what is true of a process now.
-//! - [`cgroup`]: the mounted hierarchies, what groups are given, and groups as open descriptors.
+//! - [`cgroup`]: the mounted hierarchies, what groups are given, groups as open descriptors, and
+//!   who looks after those that exist.
 //! - [`host`]: where groups may be made on this host.
 //! - [`narrator`]: who tells of looks in another daemon's words.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in

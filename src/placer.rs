@@ -128,8 +128,8 @@ impl Placer {
     }
 
     /// Drops every open group: after a change of rules others may be needed.
-    pub fn forget_groups(&mut self) {
-        self.tree.forget();
+    pub fn adopt(&mut self, policy: &Policy) {
+        self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
 
     /// Does what the rule says with the process.

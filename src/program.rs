@@ -2,16 +2,19 @@
 //! tells on a thread that may hang.
 //!
 //! A glance is the link `/proc/PID/exe`, the mount namespace and the kernel's name of the process. It
-//! is enough unless the process sees other mounts than we do (its paths may name other files), the
+//! is enough unless the process sees other mounts than the host (its paths may name other files), the
 //! file was deleted, or something else than the executable was invoked: a script, a symbolic link.
 //! Then [`examine`] opens files that the process's owner chose, and reads memory that he owns; both
 //! can be made to hang from a FUSE mount.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use crate::event::Pid;
 use crate::process::{PATH_MAX, Proc};
@@ -60,35 +63,53 @@ pub struct Seen<'a> {
 #[derive(Debug)]
 pub struct Sight {
     path: Box<[u8; PATH_MAX]>,
+    comm: Vec<u8>,
 }
 
 impl Default for Sight {
     fn default() -> Self {
-        Self { path: Box::new([0; PATH_MAX]) }
+        Self { path: Box::new([0; PATH_MAX]), comm: Vec::new() }
     }
 }
 
 impl Sight {
-    /// A glance at the program, completed by what a closer look found if it was at the same program.
-    /// `None` for a kernel thread, a zombie, or a process that is gone.
+    /// A glance at the program, completed by what a closer look found if it was at the same program. A
+    /// kernel thread, which has none, has its name instead; only rules that compare the path alone mean
+    /// it. `None` for a zombie, or a process that is gone.
     pub fn see<'a>(
         &'a mut self,
         proc: &mut Proc,
         pid: Pid,
         known: Option<&'a Program>,
     ) -> Option<Seen<'a>> {
-        let raw = proc.exe(pid, &mut self.path).ok()?;
+        let raw = match proc.exe(pid, &mut self.path) {
+            Ok(raw) => raw,
+            // Only here, off the way of every process with a program, more of it is read.
+            Err(Errno::ENOENT) => return kernel_thread(proc, pid, &mut self.comm),
+            Err(_) => return None,
+        };
         if let Some(known) = known.filter(|known| *known.raw == *raw) {
             let exe = Exe { path: &known.path, on_host: known.on_host };
             return Some(Seen { raw, exe, invoked: known.invoked.as_deref(), is_unsure: false });
         }
-        let is_plain = !raw.ends_with(DELETED) && proc.shares_our_mounts(pid);
+        let is_plain = !raw.ends_with(DELETED) && proc.shares_host_mounts(pid);
         let base = base_name(raw);
         let is_unsure = !is_plain
             || is_interpreter(base)
             || proc.comm(pid).is_none_or(|comm| comm != kept(base));
         Some(Seen { raw, exe: Exe { path: raw, on_host: is_plain }, invoked: None, is_unsure })
     }
+}
+
+/// A kernel thread's name stands for its program, as for the original. Nobody but the kernel chooses it.
+fn kernel_thread<'a>(proc: &mut Proc, pid: Pid, comm: &'a mut Vec<u8>) -> Option<Seen<'a>> {
+    if !proc.is_kernel_thread(pid) {
+        return None;
+    }
+    comm.clear();
+    comm.extend_from_slice(proc.comm(pid)?);
+    let exe = Exe { path: comm, on_host: false };
+    Some(Seen { raw: comm, exe, invoked: None, is_unsure: false })
 }
 
 fn is_interpreter(base: &[u8]) -> bool {
@@ -114,12 +135,16 @@ pub fn examine(pid: Pid, raw: &[u8]) -> Option<Program> {
         _ => raw,
     };
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let on_host = namespace(&pid.to_string())
-        .is_some_and(|theirs| namespace("self") == Some(theirs))
-        || is_same_file(&file, path);
-    // Its paths mean the same to us only if it shares our mounts and our root directory.
+    let theirs = namespace(&pid.to_string());
+    let shares_mounts_of = |host: &str| theirs.is_some() && namespace(host) == theirs;
+    let (is_ours, is_first) = (shares_mounts_of("self"), shares_mounts_of("1"));
+    let on_host = is_ours || is_first || is_same_file(&file, Path::new(OsStr::from_bytes(path)));
+    // Its paths mean the same to the host only if it shares the host's mounts and root directory.
     let shares_root = fs::read_link(dir.join("root")).is_ok_and(|root| root == Path::new("/"));
-    let invoked = if on_host && shares_root { invoked(&dir, path) } else { None };
+    // Not by the root of the process itself, which it may change meanwhile.
+    let view = if is_first && !is_ours { "/proc/1/root" } else { "/" };
+    let invoked =
+        if on_host && shares_root { invoked(&dir, Path::new(view), path, &file) } else { None };
     Some(Program {
         raw: raw.into(),
         path: path.into(),
@@ -128,14 +153,15 @@ pub fn examine(pid: Pid, raw: &[u8]) -> Option<Program> {
     })
 }
 
-fn is_same_file(file: &fs::Metadata, path: &[u8]) -> bool {
-    fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path)))
-        .is_ok_and(|host| (host.dev(), host.ino()) == (file.dev(), file.ino()))
+fn is_same_file(file: &fs::Metadata, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
 }
 
 /// The argument that names what was invoked, if it is a symbolic link to the executable or a script.
 /// Arguments and the kernel's name are the process's own to choose; so neither counts by itself.
-fn invoked(dir: &Path, exe: &[u8]) -> Option<PathBuf> {
+///
+/// `view` is where the host's files are to be seen: a service may have a /tmp of its own.
+fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<PathBuf> {
     let comm = read_bounded(&dir.join("comm"), 64)?;
     let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
     let arguments = read_bounded(&dir.join("cmdline"), 64 * 1024)?;
@@ -145,7 +171,9 @@ fn invoked(dir: &Path, exe: &[u8]) -> Option<PathBuf> {
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with(b"-"));
     [named, first].into_iter().flatten().find_map(|argument| {
         let path = absolute(dir, argument)?;
-        (is_link_to(&path, exe) || is_script(&path)).then_some(path)
+        let seen = view.join(path.strip_prefix("/").unwrap_or(&path));
+        let is_other_name = path.as_os_str().as_bytes() != exe && is_same_file(file, &seen);
+        (is_other_name || is_script(&seen)).then_some(path)
     })
 }
 
@@ -153,17 +181,13 @@ fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
     if argument.is_empty() {
         return None;
     }
-    let path = Path::new(std::ffi::OsStr::from_bytes(argument));
+    let path = Path::new(OsStr::from_bytes(argument));
     if path.is_absolute() {
         return Some(path.to_owned());
     }
-    fs::canonicalize(fs::read_link(dir.join("cwd")).ok()?.join(path)).ok()
-}
-
-/// Another name of the executable.
-fn is_link_to(path: &Path, exe: &[u8]) -> bool {
-    path.as_os_str().as_bytes() != exe
-        && fs::canonicalize(path).is_ok_and(|target| target.as_os_str().as_bytes() == exe)
+    let path = fs::read_link(dir.join("cwd")).ok()?.join(path);
+    // What is hidden from us is taken by its letters.
+    Some(fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect()))
 }
 
 /// A regular file that begins with `#!`.
@@ -181,4 +205,67 @@ fn read_bounded(path: &Path, bound: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(bound).read_to_end(&mut bytes).ok()?;
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{cgrules_conf, rules_toml};
+    use crate::event::{Gid, Nanos, Uid};
+    use crate::policy::User;
+    use crate::rules::Facts;
+    use crate::rules::matcher::Matcher;
+    use crate::rules::names::Identity;
+
+    /// A process without a program in a directory that stands for `/proc`.
+    fn without_program(comm: &str, flags: u64) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("41");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
+        let stat = format!("41 ({comm}) S 2 0 0 0 -1 {flags} 0 0\n");
+        fs::write(dir.join("stat"), stat).unwrap();
+        root
+    }
+
+    /// The line of the rule that holds.
+    fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&Seen<'_>>) -> Option<u32> {
+        let matcher = Matcher::compile(rules.into());
+        let root = Identity { uid: Uid(0), name: None, listed_in: Vec::new() };
+        let user = User::new(&matcher, root, Nanos(0));
+        let exe = seen.map(|seen| seen.exe);
+        let facts = Facts { uid: Uid(0), gid: Gid(0), exe, invoked: None };
+        let id = matcher.decide(&user.plan, &facts)?;
+        matcher.rule(id).map(|rule| rule.origin.line)
+    }
+
+    #[test]
+    fn a_kernel_thread_has_its_name_for_rules_that_compare_the_path_alone() {
+        let legacy = |text: &str| {
+            let parsed = cgrules_conf::parse(&Arc::from(Path::new("/a")), text);
+            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
+        };
+        let toml = |more: &str| {
+            let text = format!("version = 1\n[[rule]]\nexe = \"kswapd0\"\n{more}ignore = true\n");
+            let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+            assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
+        };
+        let kernel = without_program("kswapd0", 0x0020_0000);
+        let mut proc = Proc::open(kernel.path()).unwrap();
+        let pid = Pid::new(41).unwrap();
+        let mut sight = Sight::default();
+        let seen = sight.see(&mut proc, pid, None).unwrap();
+        assert!(!seen.is_unsure);
+        let rules = "*:/opt/* cpu x\n*:kswapd cpu x\n*:kswapd0 cpu a\n";
+        assert_eq!(decided(legacy(rules), Some(&seen)), Some(3));
+        assert_eq!(decided(legacy("*:kswap* cpu b\n"), Some(&seen)), Some(1));
+        assert_eq!(decided(toml(""), Some(&seen)), None);
+        assert_eq!(decided(toml("exe_anywhere = true\n"), Some(&seen)), Some(3));
+        let zombie = without_program("kswapd0", 0);
+        let mut proc = Proc::open(zombie.path()).unwrap();
+        assert!(sight.see(&mut proc, pid, None).is_none());
+    }
 }

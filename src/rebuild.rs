@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::log::Level;
+use nix::sys::sysinfo::sysinfo;
 
 use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::{Gifts, Provisions, Remark};
@@ -172,6 +173,10 @@ impl Rebuilder {
         grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
+        match sysinfo() {
+            Ok(host) => loaded.gifts.share_out(host.ram_total()),
+            Err(errno) => ::log::error!("the size of the memory: {}", errno.desc()),
+        }
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
         provisions

@@ -16,11 +16,12 @@ mod harness;
 mod private;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::user::{ALICE, BOB, CAROL, NAMELESS, TEAM};
@@ -259,6 +260,28 @@ impl Drop for Background {
     }
 }
 
+/// A daemon in the foreground. Killed on drop, also when the test fails: one that is left would move the
+/// processes of the next.
+struct Foreground(Child);
+
+impl Foreground {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 /// A rule for alice in the ground of the test.
 fn alice(live: &Live) -> String {
     format!("cgt-alice pids {}\n", live.ground.at("%u").trim_start_matches('/'))
@@ -353,13 +376,13 @@ fn a_bad_line_is_said_and_left_out() {
     private.files(&[("cgrules.conf", &rules)]);
     let mut command = Command::new(OURS);
     let log = format!("{BASE}/log");
-    let child = command.args(["-n", "-f", &log]).stderr(Stdio::piped()).spawn().unwrap();
+    let command = command.args(["-n", "-f", &log]).stderr(Stdio::piped());
+    let mut child = Foreground::start(command);
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "cgt-alice");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    kill(Pid::from_raw(child.0.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let said = io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0), "{said}");
     let log = fs::read_to_string(log).unwrap();
     for text in [said, log] {
         assert!(text.contains("/etc/cgrules.conf:1:"), "{text}");
@@ -372,11 +395,10 @@ fn foreground(program: &str, words: &[&str], line: &str) -> String {
     let _absent = fs::remove_file(&log);
     let mut command = Command::new(program);
     command.args(words).args(["-n", "-f", &log]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let mut child = Foreground::start(&mut command);
     let text = || fs::read_to_string(&log).unwrap_or_default();
     let said = eventually(PATIENCE, || text().contains(line));
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let status = child.wait().unwrap();
+    let status = child.end();
     assert!(said && status.code() == Some(0), "{program}: {status}: {}", text());
     text()
 }
@@ -440,7 +462,7 @@ fn said_of_actors(live: &Live, program: &str) -> Vec<String> {
     let log = format!("{BASE}/log");
     let _absent = fs::remove_file(&log);
     let mut command = Command::new(program);
-    let mut child = command.args(["-n", "-vvv", "-f", &log]).spawn().unwrap();
+    let mut child = Foreground::start(command.args(["-n", "-vvv", "-f", &log]));
     let text = || fs::read_to_string(&log).unwrap_or_default();
     assert!(eventually(PATIENCE, || text().contains("Started the")), "{program}: {}", text());
     let mut said = Vec::new();
@@ -467,8 +489,7 @@ fn said_of_actors(live: &Live, program: &str) -> Vec<String> {
             last = if is_of_actor { line } else { "" };
         }
     }
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.end().code(), Some(0));
     said
 }
 
@@ -542,13 +563,12 @@ fn of_two_lines_for_one_hierarchy_the_last_counts() {
         let log = format!("{BASE}/log");
         let _absent = fs::remove_file(&log);
         let mut command = Command::new(ORIGINAL);
-        let mut child = command.args(["-n", "-vv", "-f", &log]).spawn().unwrap();
+        let mut child = Foreground::start(command.args(["-n", "-vv", "-f", &log]));
         let text = || fs::read_to_string(&log).unwrap_or_default();
         assert!(eventually(PATIENCE, || text().contains("Started the")), "{}", text());
         let other = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", other.subject, "last-cgt-alice");
-        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-        child.wait().unwrap();
+        child.end();
     }
 }
 
@@ -597,7 +617,7 @@ fn without_asking_for_it_nothing_is_said_of_processes() {
         let log = format!("{BASE}/log");
         let _absent = fs::remove_file(&log);
         let mut command = Command::new(OURS);
-        let mut child = command.args(words).args(["-f", &log]).spawn().unwrap();
+        let mut child = Foreground::start(command.args(words).args(["-f", &log]));
         let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", alice.subject, "cgt-alice");
         // It listens by now, so this one is not met by the scan at the start.
@@ -605,8 +625,7 @@ fn without_asking_for_it_nothing_is_said_of_processes() {
         let failed = format!("Cgroup change for PID: {}, UID: {BOB}, GID: 0", bob.subject);
         let has = |text: &str| fs::read_to_string(&log).unwrap_or_default().contains(text);
         let is_said = said && eventually(PATIENCE, || has(&failed));
-        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert_eq!(child.end().code(), Some(0));
         assert_eq!((is_said, has("Cgroup change"), has("Event")), (said, said, false));
         assert!(!has(&format!("PID: {}", alice.subject)));
     }
@@ -619,14 +638,13 @@ fn debugging_goes_to_standard_output() {
     private.files(&with_rules(&alice(&live)));
     let output = fs::File::create(format!("{BASE}/log")).unwrap();
     let mut command = Command::new(OURS);
-    let mut child = command.arg("-d").stdout(output).spawn().unwrap();
+    let mut child = Foreground::start(command.arg("-d").stdout(output));
     let text = || fs::read_to_string(format!("{BASE}/log")).unwrap();
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "cgt-alice");
     let moved = format!("moved process {}", actor.subject);
     let said = eventually(PATIENCE, || text().contains(&moved));
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.end().code(), Some(0));
     assert!(said, "{}", text());
     assert!(text().starts_with("CGroup Rules Engine Daemon log started\nCurrent time: "));
     assert!(text().contains("\nOpened log file: -, log facility: 0,log level: 7\n"));
@@ -701,19 +719,18 @@ fn syslog_gets_lines_with_name_and_facility() {
     let syslog = UnixDatagram::bind("/dev/log").unwrap();
     syslog.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = Command::new(OURS);
-    let mut child = command.args(["-n", "-vv", "-s3"]).spawn().unwrap();
+    let mut child = Foreground::start(command.args(["-n", "-vv", "-s3"]));
     let mut lines = Vec::new();
     while !lines.iter().any(|line: &String| line.contains("Started the CGroup")) {
         let mut bytes = [0; 4096];
         let length = syslog.recv(&mut bytes).unwrap();
         lines.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
     }
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.end().code(), Some(0));
     let first = lines.iter().find(|line| line.contains("Proceeding with PID")).unwrap();
     // local3 is 19, informational is 6.
     assert!(first.starts_with("<158>"), "{first}");
-    assert!(first.contains(&format!(" CGRE[{}]: Proceeding", child.id())), "{first}");
+    assert!(first.contains(&format!(" CGRE[{}]: Proceeding", child.0.id())), "{first}");
     assert!(!lines.iter().any(|line| line.contains("Rule: ")), "{lines:?}");
 }
 
@@ -725,13 +742,13 @@ fn a_syslog_that_stands_still_stops_nothing() {
     // Nobody reads: the queue of the socket is soon full, and the next line waits.
     let _syslog = UnixDatagram::bind("/dev/log").unwrap();
     let mut command = Command::new(OURS);
-    let mut child = command.args(["-n", "-vvv"]).spawn().unwrap();
+    let mut child = Foreground::start(command.args(["-n", "-vvv"]));
     for _ in 0..40 {
         let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", actor.subject, "cgt-alice");
     }
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert!(eventually(PATIENCE, || child.try_wait().unwrap().is_some()));
+    kill(Pid::from_raw(child.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(eventually(PATIENCE, || child.0.try_wait().unwrap().is_some()));
 }
 
 #[test]
@@ -749,4 +766,33 @@ fn every_option_stands_in_the_manual_page() {
     };
     let warnings = String::from_utf8_lossy(&output.stderr);
     assert!(!warnings.contains("warning"), "{warnings}");
+}
+
+#[test]
+fn the_migration_page_quotes_what_is_said() {
+    let page = include_str!("../packaging/doc/migration.md");
+    let sources = [
+        include_str!("../src/config/cgrules_conf.rs"),
+        include_str!("../src/load/trust.rs"),
+        include_str!("../src/load/resolver.rs"),
+        include_str!("../src/rebuild.rs"),
+        include_str!("../src/placer.rs"),
+        include_str!("../src/cgrulesengd/narration.rs"),
+    ];
+    for quote in [
+        "cgrulesengd would refuse the whole file",
+        "is owned by",
+        "is writable by",
+        "the rule is not loaded: nobody is left whom it could match",
+        "on this host",
+        "no cgroup hierarchy of this host has the controller",
+        "counts, the last line",
+        "stays where it is",
+        "FAILED!",
+    ] {
+        assert!(page.contains(quote), "{quote} is not on the page");
+        assert!(sources.iter().any(|source| source.contains(quote)), "{quote} is not said");
+    }
+    // Who swaps finds it from the first page.
+    assert!(include_str!("../README.md").contains("packaging/doc/migration.md"));
 }

@@ -76,6 +76,12 @@ fn show_gifts(gifts: &Gifts, text: &mut String) {
         if gift.is_required {
             text.push_str("  required\n");
         }
+        if let Some(after) = gift.remove_after {
+            writeln!(text, "  removed after {after:?}").unwrap();
+        }
+    }
+    for unit in &gifts.units {
+        writeln!(text, "unit {}: {}", unit.name, unit.properties().join(" ")).unwrap();
     }
 }
 

@@ -93,7 +93,7 @@ fn files_say_what_they_say_to_the_original() {
         if rules != case.rules {
             wrong.push(format!("{}: {rules:?}, not {:?}", case.id, case.rules));
         }
-        let complaints = complaints(&loaded);
+        let complaints = complaints(&loaded.diagnostics);
         let held = |text: &String| complaints.iter().any(|one| one.contains(text.as_str()));
         if let Some(says) = case
             .says
@@ -117,13 +117,13 @@ fn files_say_what_they_say_to_the_original() {
 }
 
 /// Complaints as `line:column: message`.
-fn complaints(loaded: &Loaded) -> Vec<String> {
+fn complaints(diagnostics: &[Diagnostic]) -> Vec<String> {
     let shown = |diagnostic: &Diagnostic| {
         let place = diagnostic.place.as_ref();
         let place = place.map(|place| format!("{}:{}: ", place.line, place.column));
         format!("{}{}", place.unwrap_or_default(), diagnostic.message)
     };
-    loaded.diagnostics.iter().map(shown).collect()
+    diagnostics.iter().map(shown).collect()
 }
 
 /// A rule in one line.

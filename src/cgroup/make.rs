@@ -277,6 +277,7 @@ mod tests {
             settings: settings.iter().map(setting).collect(),
             perm: Perm::default(),
             is_required: false,
+            remove_after: None,
             origin: origin.clone(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod equip;
 pub mod fast_moves;
+pub mod keeper;
 pub mod make;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod mounts;
@@ -15,3 +16,4 @@ pub mod settings;
 pub mod tree;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod unit;
+mod units;

@@ -53,6 +53,9 @@ impl Refusal {
             (Step::Write, Errno::EINVAL) => {
                 "a kernel thread that is bound to its group, or a real-time process in a cpu group without cpu.rt_runtime_us"
             }
+            (Step::Write, Errno::EPERM) => {
+                "the daemon may not move it: into a cpuset group that takes CAP_SYS_NICE if the process has capabilities that the daemon lacks"
+            }
             (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
                 "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
             }

@@ -40,20 +40,24 @@ impl Placer {
             return None;
         }
         let exe = match subject.exe {
-            Some(exe) => exe,
-            None => match proc.exe(pid, &mut self.exe) {
-                Ok(exe) => exe,
-                // A kernel thread, or a zombie whose children matter.
-                Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => {
-                    return Some(Outcome::Protected);
-                }
-                Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
-                // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
-                Err(_) => {
-                    let is_protected = proc.cgroup(pid).is_some_and(is_managers);
-                    return is_protected.then_some(Outcome::Protected);
-                }
-            },
+            Some(exe) => Ok(exe),
+            None => proc.exe(pid, &mut self.exe),
+        };
+        let exe = match exe {
+            Ok(name) if is_root && !name.starts_with(b"/") && proc.is_kernel_thread(pid) => {
+                return (!is_thread_named(rule, name)).then_some(Outcome::Protected);
+            }
+            Ok(exe) => exe,
+            // A kernel thread, or a zombie whose children matter.
+            Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => {
+                return Some(Outcome::Protected);
+            }
+            Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
+            // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
+            Err(_) => {
+                let is_protected = proc.cgroup(pid).is_some_and(is_managers);
+                return is_protected.then_some(Outcome::Protected);
+            }
         };
         is_protected(rule, pid, exe, is_root).then_some(Outcome::Protected)
     }
@@ -91,6 +95,16 @@ fn is_named(rule: &Rule, exe: &[u8]) -> bool {
     })
 }
 
+/// The same of a kernel thread, which has a name in place of a program.
+fn is_thread_named(rule: &Rule, name: &[u8]) -> bool {
+    rule.when.exes.iter().any(|test| match test {
+        ExeTest::Path(own) | ExeTest::Base(own) => own == name,
+        ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
+            !glob.literal_prefix().is_empty() && glob.matches(name)
+        }
+    })
+}
+
 /// Whether a process has ended, reaped or not: then its pidfd is readable.
 fn has_exited(handle: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
@@ -103,7 +117,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::rules_toml;
+    use crate::config::{cgrules_conf, rules_toml};
 
     fn rule(exe: &str) -> Rule {
         let text = format!("version = 1\n[[rule]]\nuser = \"*\"\ncgroup = \"a\"\n{exe}");
@@ -120,6 +134,15 @@ mod tests {
         for exe in [&b"/usr/bin/systemd-run"[..], b"/home/u/usr/lib/systemd/x", b"", b"/usr/lib"] {
             assert!(!is_systemds(exe, true));
         }
+    }
+
+    #[test]
+    fn a_kernel_thread_is_named_by_its_name() {
+        let text = "* cpu a\n*:kswapd0 cpu a\n*:kswap* cpu a\n*:* cpu a\n*:/opt/* cpu a\n";
+        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/a")), text);
+        let named = parsed.rules.iter().map(|written| is_thread_named(&written.rule, b"kswapd0"));
+        assert_eq!(named.collect::<Vec<_>>(), [false, true, true, false, false]);
+        assert!(!is_thread_named(&rule("exe = \"*\""), b"kswapd0"));
     }
 
     #[test]

@@ -17,9 +17,10 @@ use serde::Serialize;
 use super::command::{Command, Failure, Flag, Given};
 use super::foreseen::Foreseen;
 use crate::config::quantity;
+use crate::rules::Below;
 use patterns::Patterns;
 use rows::{Row, SORTS, Sort, rows, sort};
-use sample::{Groups, Sampler};
+use sample::{Groups, Sampler, shown};
 use terminal::{Input, Terminal};
 use view::{Frame, Look, lines};
 
@@ -66,7 +67,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let patterns = Patterns::new(rules, |target| policy.beginning(target.below));
     let sampler = Sampler { hierarchies, patterns };
     let name = |rule: usize| rules.get(rule).map_or(String::new(), |rule| rule.name.to_string());
-    let mut top = Top::new(&sampler, &name);
+    let root = format!("{}/", shown(policy.beginning(Below::Root).as_bytes()));
+    let mut top = Top::new(&sampler, rules.len(), root, &name);
     if is_interactive {
         watch(&mut top, &mut options, given.color, out)?;
     } else {
@@ -100,14 +102,22 @@ fn options(given: &Given) -> Result<Options, Failure> {
 /// The looks.
 struct Top<'t> {
     sampler: &'t Sampler,
+    rules: usize,
+    /// What is left out of paths that begin with it, as in rules.
+    root: String,
     name: &'t dyn Fn(usize) -> String,
     last: Groups,
     at: Instant,
 }
 
 impl<'t> Top<'t> {
-    fn new(sampler: &'t Sampler, name: &'t dyn Fn(usize) -> String) -> Self {
-        Self { sampler, name, last: sampler.sample(), at: Instant::now() }
+    fn new(
+        sampler: &'t Sampler,
+        rules: usize,
+        root: String,
+        name: &'t dyn Fn(usize) -> String,
+    ) -> Self {
+        Self { sampler, rules, root, name, last: sampler.sample(), at: Instant::now() }
     }
 
     /// The groups as they are now, with rates since the last look.
@@ -115,7 +125,12 @@ impl<'t> Top<'t> {
         let now = self.sampler.sample();
         let at = Instant::now();
         let apart = at - self.at;
-        let rows = rows(&self.last, &now, apart, self.name);
+        let mut rows = rows(&self.last, &now, apart, self.name);
+        for row in &mut rows {
+            if let Some(below) = row.shown.strip_prefix(&self.root) {
+                row.shown = below.to_owned();
+            }
+        }
         (self.last, self.at) = (now, at);
         (rows, apart)
     }
@@ -151,7 +166,8 @@ fn print(
             }
             let (width, _) = terminal::size(io::stdout().as_fd());
             let look = Look { color: given.color, unicode: is_unicode(), width, height: None };
-            let frame = Frame { sort: options.sort, cpus: cpus(), is_interactive: false };
+            let frame =
+                Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
             for line in lines(&rows, frame, look) {
                 writeln!(out, "{}", line.trim_end())?;
             }
@@ -176,7 +192,9 @@ fn watch(
     let mut count = 0;
     loop {
         sort(&mut rows, options.sort);
-        draw(&rows, options.sort, color, terminal.size(), out)?;
+        let frame =
+            Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: true };
+        draw(&rows, frame, color, terminal.size(), out)?;
         let input = terminal.wait(next.saturating_duration_since(Instant::now()), out)?;
         match input {
             Input::End | Input::Key(b'q' | b'Q') => return Ok(()),
@@ -200,13 +218,12 @@ fn watch(
 /// Draws over what was there, so that nothing flickers.
 fn draw(
     rows: &[Row],
-    sort: Sort,
+    frame: Frame,
     color: bool,
     (width, height): (usize, usize),
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let look = Look { color, unicode: is_unicode(), width, height: Some(height) };
-    let frame = Frame { sort, cpus: cpus(), is_interactive: true };
     let mut text = "\x1b[H".to_owned();
     for (index, line) in lines(rows, frame, look).iter().take(height).enumerate() {
         text += if index == 0 { "" } else { "\r\n" };

@@ -114,6 +114,38 @@ pub(crate) struct Parsing {
     pub(crate) differs: Option<Differs<OriginalRules>>,
 }
 
+/// A file of templates.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sections {
+    pub(crate) id: String,
+    text: String,
+    /// Whether the original starts with it.
+    pub(crate) loads: bool,
+    /// The number of sections that are in force here.
+    pub(crate) kept: usize,
+    pub(crate) says: Vec<String>,
+    pub(crate) not_live: Option<String>,
+}
+
+impl Sections {
+    pub(crate) fn text(&self) -> String {
+        expanded(&self.text)
+    }
+}
+
+/// Files of templates.
+pub(crate) fn sections() -> Vec<Sections> {
+    read(&["sections.toml"])
+}
+
+/// `{x*9000}` becomes 9000 times x.
+fn expanded(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("{x*") else { return text.to_owned() };
+    let (count, after) = rest.split_once('}').unwrap();
+    format!("{before}{}{after}", "x".repeat(count.parse().unwrap()))
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum OriginalRules {
@@ -123,12 +155,8 @@ pub(crate) enum OriginalRules {
 }
 
 impl Parsing {
-    /// The text, with `{x*9000}` become 9000 times x.
     pub(crate) fn text(&self) -> Option<String> {
-        let text = self.text.as_deref()?;
-        let Some((before, rest)) = text.split_once("{x*") else { return Some(text.to_owned()) };
-        let (count, after) = rest.split_once('}').unwrap();
-        Some(format!("{before}{}{after}", "x".repeat(count.parse().unwrap())))
+        self.text.as_deref().map(expanded)
     }
 
     /// What the original does with the files.

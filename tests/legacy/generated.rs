@@ -1,13 +1,17 @@
 //! Files that nobody wrote, read by the original: what it loads we load, and a strict start takes what it
 //! takes. It ends before it does anything, because another file is missing or broken.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cgruled::config::cgconfig_conf;
 
 use crate::cast::Cast;
 use crate::daemons::Which;
 use crate::harness::{Live, rounds};
-use crate::live;
 use crate::private::Private;
+use crate::{cases, complaints, live};
 
 /// Numbers that are the same in each run, by the method of linear congruence.
 struct Dice {
@@ -163,14 +167,59 @@ fn perm(dice: &mut Dice) -> String {
     format!("perm {{ {parts} }}\n")
 }
 
+/// Whether a file of templates is loaded, when it stands where `write_sections` put it.
+fn loads_sections((code, said): &(Option<i32>, String)) -> Option<bool> {
+    (*code == Some(104)).then(|| said.contains("/etc/cgconfig.d/z"))
+}
+
+/// The second file is broken, so a daemon ends.
+fn write_sections(private: &Private, text: &str) -> fn(&(Option<i32>, String)) -> Option<bool> {
+    let broken = ("cgconfig.d/z", "group {");
+    let files = [("cgrules.conf", ""), ("cgconfig.conf", text), ("cgconfig.d/", ""), broken];
+    private.files(&files);
+    loads_sections
+}
+
 #[test]
 fn sections_are_loaded_where_the_original_loads_them() {
-    let dice = Dice { state: 2, odd: 25 };
-    compare(dice, sections, |private, text| {
-        // The second file is broken, so it ends.
-        let broken = ("cgconfig.d/z", "group {");
-        let files = [("cgrules.conf", ""), ("cgconfig.conf", text), ("cgconfig.d/", ""), broken];
-        private.files(&files);
-        |(code, said)| (*code == Some(104)).then(|| said.contains("/etc/cgconfig.d/z"))
-    });
+    compare(Dice { state: 2, odd: 25 }, sections, write_sections);
+}
+
+#[test]
+fn sections_that_nobody_writes_cost_themselves() {
+    let mut wrong = Vec::new();
+    let file: Arc<Path> = Arc::from(Path::new("/etc/cgconfig.conf"));
+    for case in cases::sections() {
+        let parsed = cgconfig_conf::parse(&file, &case.text());
+        let kept = parsed.groups.len() + parsed.templates.len();
+        if (kept, parsed.refusal.is_none()) != (case.kept, case.loads) {
+            wrong.push(format!("{}: {kept} sections, {:?}", case.id, parsed.refusal));
+        }
+        let said = complaints(&parsed.diagnostics);
+        let held = |text: &String| said.iter().any(|one| one.contains(text.as_str()));
+        if !case.says.iter().all(held) || case.says.is_empty() != said.is_empty() {
+            wrong.push(format!("{}: says {said:?}, not {:?}", case.id, case.says));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn sections_that_nobody_writes_stop_a_strict_start() {
+    let Some((_live, private)) = stage() else { return };
+    let mut wrong = Vec::new();
+    for case in cases::sections() {
+        let loads = write_sections(&private, &case.text());
+        for which in [Which::Ours, Which::Original] {
+            if let (Which::Original, Some(reason)) = (which, &case.not_live) {
+                println!("{} is not run by the original: {reason}", case.id);
+                continue;
+            }
+            let end = ask(which);
+            if loads(&end) != Some(case.loads) {
+                wrong.push(format!("{} {which:?}: {end:?}", case.id));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

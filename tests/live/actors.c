@@ -29,6 +29,8 @@
  *   gate             wait for one byte on standard input
  *   ask PID FLAGS    send these to /run/cgred.socket, say "answer N" for an answer of N bytes
  *   sleep MS         wait
+ *   eat MIB          use that much memory
+ *   busy             keep the first processor that it may use busy, say "busy N" before
  *   mntns            a mount namespace of its own
  *   bind FROM TO     bind mount, FROM seen at TO
  *   netns, userns    a namespace of its own
@@ -310,6 +312,38 @@ static void gate(void)
 		_exit(0);
 }
 
+static void eat(size_t bytes)
+{
+	volatile char *memory = malloc(bytes);
+	if (memory == NULL)
+		die("malloc");
+	for (size_t i = 0; i < bytes; i += 4096)
+		memory[i] = 1;
+}
+
+static void pin(void)
+{
+	cpu_set_t allowed;
+	int first = 0;
+	check(sched_getaffinity(0, sizeof allowed, &allowed), "sched_getaffinity");
+	while (!CPU_ISSET(first, &allowed))
+		first++;
+	CPU_ZERO(&allowed);
+	CPU_SET(first, &allowed);
+	check(sched_setaffinity(0, sizeof allowed, &allowed), "sched_setaffinity");
+}
+
+static void busy(void)
+{
+	struct pollfd input = { .fd = 0, .events = 0 };
+	pin();
+	say("busy", getpid());
+	while (poll(&input, 1, 0) == 0)
+		for (volatile long i = 0; i < 1000000; i++)
+			;
+	_exit(0);
+}
+
 static void ask(int pid, int flags)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/run/cgred.socket" };
@@ -422,6 +456,8 @@ static void split(const char *word, char **step)
 	} else if (IS("hold")) {
 		say("pid", getpid());
 		stay();
+	} else if (IS("busy")) {
+		busy();
 	} else if (IS("quit")) {
 		_exit(0);
 	} else {
@@ -489,6 +525,8 @@ static void steps(char **step)
 			ask(pid, atoi(next(&step)));
 		} else if (IS("sleep")) {
 			usleep(1000 * atol(next(&step)));
+		} else if (IS("eat")) {
+			eat((size_t)atol(next(&step)) << 20);
 		} else if (IS("mntns")) {
 			own_mounts();
 		} else if (IS("bind")) {

@@ -15,7 +15,7 @@ use cgruled::rules::{Action, RuleId};
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Live, PATIENCE, eventually};
+use crate::harness::{Live, PATIENCE, Settings, eventually};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
 
@@ -68,6 +68,63 @@ fn a_table_holds_for_old_groups_after_a_reload() {
     live.write_rules(&text(78));
     daemon.signal(Signal::SIGHUP);
     expect(&pids, "pids.max", "78");
+}
+
+/// Nobody enters a group that is empty, so nobody opens it either.
+#[test]
+fn an_empty_group_gets_what_a_reload_says() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let rule = format!("{RULE}controllers = \"pids\"\n");
+    let daemon = live.daemon(&rule);
+    drop({
+        let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", actor.subject, "there/cgt-alice");
+        actor
+    });
+    let theirs = pids.with_file_name("theirs");
+    fs::create_dir(&theirs).unwrap();
+    for most in ["77", "78"] {
+        let tables = format!(
+            "[cgroup.\"there/%u\"]\npids.max = {most}\n[cgroup.there]\npids.max = 1{most}\n"
+        );
+        live.write_rules(&format!("{rule}{tables}"));
+        daemon.signal(Signal::SIGHUP);
+        expect(&pids, "pids.max", most);
+        expect(pids.parent().unwrap(), "pids.max", &format!("1{most}"));
+    }
+    // A table that is taken away takes nothing back.
+    live.write_rules(&rule);
+    daemon.signal(Signal::SIGHUP);
+    assert!(eventually(PATIENCE, || daemon.log().matches("are in force").count() >= 4));
+    expect(&pids, "pids.max", "78");
+    expect(&theirs, "pids.max", "max");
+}
+
+#[test]
+fn the_managed_root_has_a_table() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = live.ground.directory("pids", "") else { return };
+    let daemon = live.daemon(&format!("{RULE}[cgroup.\"/\"]\npids.max = 70\n"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "there/cgt-alice");
+    expect(&pids, "pids.max", "70");
+    expect(&pids.join("there"), "pids.max", "max");
+    live.write_rules(&format!("{RULE}[cgroup.\"/\"]\npids.max = 71\n"));
+    daemon.signal(Signal::SIGHUP);
+    expect(&pids, "pids.max", "71");
+}
+
+/// The top of a hierarchy is not the test's to change: this has no such file.
+#[test]
+fn the_top_says_why_it_takes_no_settings() {
+    let Some(live) = Live::require() else { return };
+    let Some(_) = group(&live, "pids") else { return };
+    let rules = format!("{RULE}[cgroup.\"/\"]\n\"pids.nonsense\" = 1\n")
+        .replace("there/%u", &format!("{}there/%u", live.ground.at("")));
+    let settings = Settings { config: "", arguments: &["--root", "/"] };
+    let daemon = live.daemon_with(&rules, &settings);
+    daemon.expect_log("this is the top of the hierarchy");
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::user::ALICE;
+use crate::harness::user::CAROL;
 use crate::harness::{Actor, BASE, Live, PATIENCE, eventually};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cgrulectl");
-const RULES: &str = "[[rule]]\nname = \"people\"\nuser = \"cgt-alice\"\ncgroup = \"load/%u\"\n\
+const RULES: &str = "[[rule]]\nname = \"people\"\nuser = \"cgt-carol\"\ncgroup = \"load/%u\"\n\
                      [cgroup.\"load/%u\"]\npids.max = 100\n";
 
 /// The arguments that make the tool read the rules of the test.
@@ -26,8 +26,11 @@ fn arguments(live: &Live) -> Vec<String> {
 /// Somebody in the group of the rule.
 fn placed(live: &Live) -> Actor {
     let _daemon = live.daemon(RULES);
-    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
-    live.expect(&actor, "load/cgt-alice");
+    let actor = live.hold(&format!("uid {CAROL} {CAROL}"));
+    live.expect(&actor, "load/cgt-carol");
+    if live.ground.directory("pids", "").is_some() {
+        live.expect_pid("pids", actor.subject, "load/cgt-carol");
+    }
     actor
 }
 
@@ -43,7 +46,7 @@ fn a_group_is_shown_with_its_rule() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.starts_with("1 groups  CPU "), "{output:?}");
     let row = text.lines().nth(2).unwrap();
-    assert!(row.contains("load/cgt-alice ") && row.ends_with(" people"), "{text}");
+    assert!(row.starts_with("load/cgt-carol ") && row.ends_with(" people"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let output = top(&live, &["--json", "-n", "2", "-d", "100ms"]);
     let lines: Vec<Value> = String::from_utf8_lossy(&output.stdout)
@@ -52,7 +55,7 @@ fn a_group_is_shown_with_its_rule() {
         .collect();
     assert_eq!(lines.len(), 2, "{output:?}");
     let group = &lines[1]["groups"][0];
-    assert_eq!(group["cgroup"], live.ground.at("load/cgt-alice"));
+    assert_eq!(group["cgroup"], live.ground.at("load/cgt-carol"));
     assert_eq!((&group["rule"], &group["rules"]), (&Value::from("people"), &Value::from(1)));
     assert_eq!(group["tasks"], 1);
     assert!(group["cpu_percent"].is_number() && lines[1]["interval_ms"].as_u64() >= Some(100));
@@ -125,7 +128,7 @@ fn ends_by(key: &str) {
         "sh -c 'trap : INT; {PROGRAM} {line} --delay 200ms; echo code $?; stty -a | tr \" \" \"\\n\" | grep canon; sleep 60'"
     );
     let Some(tmux) = Tmux::start(&live, &command) else { return };
-    let screen = tmux.expect("the table", |screen| screen.contains("load/cgt-alice"));
+    let screen = tmux.expect("the table", |screen| screen.contains("load/cgt-carol"));
     let lines: Vec<&str> = screen.lines().collect();
     assert!(lines[0].starts_with("1 groups  CPU "), "{screen}");
     assert!(lines[1].contains("c:*cpu") && lines[2].starts_with("GROUP "), "{screen}");

@@ -107,7 +107,8 @@ mod tests {
         let settings = keys.iter().map(setting).collect();
         let perm = crate::cgroup::provision::Perm::default();
         let (text, controllers, is_required) = ("a".to_owned(), Vec::new(), false);
-        let table = Gift { text, controllers, settings, perm, is_required, origin: origin.clone() };
+        let remove_after = None;
+        let table = Gift { text, controllers, settings, perm, is_required, remove_after, origin };
         Gifts { tables: vec![table], ..Gifts::default() }
     }
 

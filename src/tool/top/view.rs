@@ -26,6 +26,8 @@ pub(super) struct Look {
 pub(super) struct Frame {
     pub(super) sort: Sort,
     pub(super) cpus: usize,
+    /// How many rules there are.
+    pub(super) rules: usize,
     /// Whether keys do something.
     pub(super) is_interactive: bool,
 }
@@ -45,7 +47,11 @@ pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
     };
     lines.extend(fit.iter().map(|row| line(row, frame, look)));
     if rows.is_empty() {
-        lines.push("No group of a rule exists.".to_owned());
+        let why = match frame.rules {
+            0 => "No rule is in force here: see cgrulectl check.",
+            _ => "None of the groups exists that the rules lead to.",
+        };
+        lines.push(why.to_owned());
     } else if !rest.is_empty() {
         lines.push(format!("{} {} more groups", dots(look), rest.len()));
     }
@@ -62,7 +68,8 @@ fn widths(width: usize) -> (usize, usize) {
 }
 
 fn totals(rows: &[Row], look: Look) -> String {
-    let cpu: f64 = total(rows, |row| row.cpu_percent);
+    // The sum of nothing is -0.0.
+    let cpu: f64 = total::<f64>(rows, |row| row.cpu_percent) + 0.0;
     let io: f64 = total(rows, |row| row.io_bytes_per_second);
     let text = format!(
         "{} groups  CPU {cpu:.1}%  memory {}  IO {}/s  tasks {}  OOM kills {}",

@@ -19,7 +19,7 @@ fn row(name: &str, cpu: f64) -> Row {
 }
 
 const PLAIN: Look = Look { color: false, unicode: true, width: 80, height: Some(24) };
-const FRAME: Frame = Frame { sort: Sort::Cpu, cpus: 2, is_interactive: true };
+const FRAME: Frame = Frame { sort: Sort::Cpu, cpus: 2, rules: 3, is_interactive: true };
 
 #[test]
 fn the_table_of_eighty_columns() {
@@ -70,7 +70,11 @@ fn what_does_not_fit_is_counted() {
     let shown = lines(&rows, FRAME, PLAIN);
     assert_eq!((shown.len(), &*shown[23]), (24, "… 20 more groups"));
     assert_eq!(lines(&rows, FRAME, Look { height: None, ..PLAIN }).len(), 43);
-    assert_eq!(lines(&[], FRAME, PLAIN).last().unwrap(), "No group of a rule exists.");
+    let empty = lines(&[], FRAME, PLAIN);
+    assert!(
+        empty[0].starts_with("0 groups  CPU 0.0%") && empty[3].starts_with("None of the groups")
+    );
+    assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rule is in force"));
 }
 
 #[test]

@@ -1,0 +1,42 @@
+# The delegated ground: found, made, with all controllers.
+. /vm/scenario.bash
+
+settings <<'END'
+root = "auto"
+END
+rules <<'END'
+[[rule]]
+user = ["alice", "bob"]
+cgroup = "people/%u"
+[cgroup."people/%u"]
+cpu.weight = 50
+io.weight = 20
+memory.high = "200M"
+pids.max = 100
+END
+expect "the daemon starts" daemon
+expect "the ground is there" systemctl is-active cgruled-pool.service
+as alice sleep 1000
+expect "a process is placed below the ground" in_group $pid people/alice
+for file in cpu.weight=50 memory.high=209715200 pids.max=100; do
+    expect "${file%=*} is set" grep -qx "${file#*=}" "$ground/people/alice/${file%=*}"
+done
+expect "io.weight is set" grep -q "20" "$ground/people/alice/io.weight"
+expect "no warnings" test -z "$(log | grep -v '^info')"
+
+# What systemd has not given away stays as it is.
+above() { cat /sys/fs/cgroup/{,cgruled.slice/}cgroup.subtree_control; }
+before=$(above)
+rules <<'END'
+[[rule]]
+user = "bob"
+cgroup = "huge"
+[cgroup.huge]
+hugetlb.2MB.max = "4M"
+END
+systemctl reload cgruled.service
+as bob sleep 1000
+expect "a process is placed though its controller is not delegated" in_group $pid huge
+expect "why is said" said "the controller hugetlb cannot be enabled"
+expect "nothing is enabled above the ground" test "$(above)" = "$before"
+log | grep -v '^info'
