@@ -136,8 +136,7 @@ fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
     }
 }
 
-/// The settings of a daemon that is called so, and what is wrong with them.
-pub(crate) fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
+fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
     let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     if let Some(root) = &invocation.root {
         settings.root = Root::Path(root.clone());

@@ -11,6 +11,7 @@ mod case;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ fn of_many_rules_the_near_ones_are_shown() {
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() < 40 && lines.iter().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(text.contains("…  999 more rules of other users"), "{text}");
+    assert!(text.contains("…  999 more rules for other users"), "{text}");
     assert_eq!(text.matches("wants exe /opt/x").count(), 10, "{text}");
     assert!(text.contains("> 10001  the last"), "{text}");
 
@@ -173,5 +174,43 @@ fn json_has_stable_names() {
     let said: serde_json::Value = serde_json::from_slice(&out).unwrap();
     for name in ["severity", "file", "line", "column", "message", "help"] {
         assert!(said[0].get(name).is_some(), "{name}");
+    }
+}
+
+/// Files that are named are judged whoever owns them, and the exit code says what was found.
+#[test]
+fn check_of_named_files_ends_as_documented() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rule = |keys: &str| format!("version = 1\n[[rule]]\n{keys}\ncgroup = \"a\"\n");
+    let good = file("50-good.toml", &rule("user = 60001"));
+    let odd = file("60-odd.toml", &rule("user = 60001"));
+    let bad = file("70-bad.toml", &rule("usr = 60001"));
+    let settings = file("cgruled.toml", "recheck = \"5s\"\n");
+    let legacy = file("cgrules.conf", "60001 cpu\n");
+    let unknown = file("notes.txt", "");
+    let both = [good.as_str(), &odd];
+    let table: [(&[&str], i32, &str); 9] = [
+        (&[&good], 0, "0 errors, 0 warnings in 1 file; 1 rule"),
+        (&both, 0, "0 errors, 1 warning in 2 files; 2 rules"),
+        (&["--strict", &good, &odd], 65, "0 errors, 1 warning"),
+        (&[&bad], 65, "error"),
+        (&[&settings, &good], 0, "in 2 files"),
+        (&[&legacy], 65, "1 error"),
+        (&[directory.path().to_str().unwrap()], 65, "is passed over"),
+        (&[&unknown], 2, "notes.txt: is none of"),
+        (&["/nonexistent/50-a.toml"], 1, "/nonexistent/50-a.toml: No such file"),
+    ];
+    for (arguments, code, said) in table {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        let output = command.arg("check").args(arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let shown = format!("{arguments:?}: {errors}{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        assert!(errors.contains(said) || said == "error", "{shown}");
     }
 }

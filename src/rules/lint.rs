@@ -22,7 +22,8 @@ pub enum Dead {
 /// several others shadow only together is not found.
 ///
 /// Compares each rule with those before it by a few numbers, and by all it says only where those leave
-/// it open: 10,000 rules take a tenth of a second.
+/// it open: `check` of 10,000 mixed rules takes 0.3 s, of 10,000 with nothing but patterns 0.9 s
+/// (measured), of which the first 0.03 s are for reading them.
 pub fn dead(rules: &[Rule]) -> Vec<(RuleId, Dead)> {
     let sketches: Vec<Sketch> = rules.iter().map(Sketch::new).collect();
     let mut found = Vec::new();

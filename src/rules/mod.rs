@@ -1,7 +1,8 @@
 //! The one form of a rule between every file syntax and the engine. Pure.
 //!
 //! `config` parses files into [`Rule`]s, [`names`] replaces user and group names by numbers,
-//! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means.
+//! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means. For people
+//! [`explain`] says why a rule holds or does not, [`lint`] what is odd about several together.
 
 mod component;
 mod cover;

@@ -1,6 +1,7 @@
 //! `cgrulectl check`.
 
 mod files;
+mod kernel;
 mod lints;
 
 use std::io::{self, Write};
@@ -60,6 +61,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 pub fn all(survey: &Survey) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
+    all.extend(kernel::missing(&survey.loaded.gifts, &survey.hierarchies));
     sort(&mut all);
     all
 }
@@ -117,8 +119,7 @@ struct Said<'d> {
 /// The output cannot be written.
 pub fn json(diagnostics: &[Diagnostic], out: &mut dyn Write) -> io::Result<()> {
     let all: Vec<Said<'_>> = diagnostics.iter().map(said).collect();
-    serde_json::to_writer_pretty(&mut *out, &all)?;
-    writeln!(out)
+    super::json::write(&all, out)
 }
 
 fn said(diagnostic: &Diagnostic) -> Said<'_> {

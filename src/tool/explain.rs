@@ -116,9 +116,7 @@ fn print(
     if given.has("json") {
         let documents: Vec<_> =
             explained.iter().map(|one| json::Document::of(survey, one)).collect();
-        serde_json::to_writer_pretty(&mut *out, &documents).map_err(std::io::Error::from)?;
-        writeln!(out)?;
-        return Ok(());
+        return Ok(super::json::write(&documents, out)?);
     }
     let manner = Manner { color: given.color, all: given.has("all") };
     for (index, one) in explained.iter().enumerate() {

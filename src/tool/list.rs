@@ -132,6 +132,5 @@ pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
         }
     };
     let all: Vec<Listed> = rules.iter().enumerate().map(listed).collect();
-    serde_json::to_writer_pretty(&mut *out, &all)?;
-    writeln!(out)
+    super::json::write(&all, out)
 }

@@ -16,6 +16,7 @@ pub mod explain;
 mod figures;
 mod foreseen;
 mod groups;
+mod json;
 pub mod list;
 mod metrics;
 mod place;

@@ -22,6 +22,7 @@ mod control;
 mod destination;
 mod doctor;
 mod escape;
+mod explain;
 mod groups;
 mod hierarchy;
 mod identity;

@@ -16,7 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, BASE, Daemon, Live, census, run};
+use crate::harness::{Actor, BASE, Daemon, Live, Settings, census, run};
 
 const SOCKET: &str = "/run/cgred.socket";
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
@@ -110,6 +110,27 @@ fn what_cgexec_runs_stays() {
     let counters = daemon.stop();
     assert_eq!(counters.get("sticky_registered"), 1, "{counters:?}");
     assert!(counters.get("sticky") >= 1, "{counters:?}");
+}
+
+#[test]
+fn explain_says_who_asked_to_stay() {
+    let Some(live) = Live::require().filter(|_| has_clients()) else { return };
+    let _run = PrivateRun::enter();
+    let socket = format!("{BASE}/control.sock");
+    let settings = Settings { config: "", arguments: &["--control", &socket] };
+    let _daemon = live.legacy_daemon_with(RULES, &settings);
+    let actor = live.hold(&format!("{} {}", cgexec(&live, ""), become_alice()));
+    live.expect_untouched(&actor);
+    let output = Command::new(env!("CARGO_BIN_EXE_cgrulectl"))
+        .args(["explain", "--no-legacy", "--rules", &format!("{BASE}/rules.d")])
+        .args(["--socket", &socket, &actor.subject.to_string()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("it asked to stay where it is"), "{text}");
+    let wanted = format!("belongs  {}", live.ground.at("there"));
+    assert!(text.contains(&wanted), "{text}");
 }
 
 /// M96

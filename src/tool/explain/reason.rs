@@ -51,7 +51,11 @@ impl Memory {
         let of = |pid: &u32| {
             let about = told.iter().find(|about| about.pid == *pid).cloned();
             let nothing = || About { pid: *pid, happenings: Vec::new() };
-            Self::Told(about.unwrap_or_else(nothing), general.clone())
+            let mut general = general.clone();
+            if *pid == status.pid {
+                general.insert(0, "it is the daemon, which moves everybody but itself".to_owned());
+            }
+            Self::Told(about.unwrap_or_else(nothing), general)
         };
         pids.iter().map(of).collect()
     }
@@ -76,7 +80,8 @@ fn general(status: &Status, rules: Option<&Rules>, survey: &Survey) -> Vec<Strin
     let dry_run = "the daemon runs with --dry-run: it moves nobody";
     let refused = "the files have new errors, so the daemon still goes by older rules than these: see \
                    cgrulectl check";
-    let changed = "the daemon goes by other rules than the files say now: cgrulectl reload";
+    let changed = "the daemon goes by other rules than the files say now: cgrulectl \
+                   reload (or it was started with other options than this command)";
     let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
     let said = [
         (status.dry_run, dry_run),
@@ -131,6 +136,9 @@ pub fn why(
 /// What the daemon remembers, in words.
 fn told(happening: &Happening) -> String {
     let Happening { ago_ms, outcome, detail, .. } = happening;
+    if outcome == "sticky" {
+        return detail.clone();
+    }
     let ago = match outcome.as_str() {
         "waiting" => format!("for {}", span(Duration::from_millis(*ago_ms))),
         _ => format!("{} ago", span(Duration::from_millis(*ago_ms))),
@@ -142,7 +150,6 @@ fn told(happening: &Happening) -> String {
         "in-unit" => "it was left in its unit",
         "waited" => "the answer was slow",
         "waiting" => "it has been on its way",
-        "sticky" => "it asked to be left alone",
         other => other,
     };
     if detail.is_empty() { format!("{ago}: {what}") } else { format!("{ago}: {what}: {detail}") }
@@ -184,9 +191,9 @@ fn guesses(subject: &Subject) -> Vec<String> {
         )];
     }
     vec![format!(
-        "the daemon remembers no trouble with it. Perhaps the rules are newer than its last look at the \
-         process (cgrulectl reload), or it was moved later by hand, or asked to be left alone: cgrulectl \
-         place {} looks at it now and says what comes of it",
+        "the daemon remembers no trouble with it. Perhaps it was moved by hand later than the daemon looked, \
+         or the daemon has yet to look by rules that are new (cgrulectl reload): cgrulectl place {} looks \
+         at it now and says what comes of it",
         life.pid
     )]
 }

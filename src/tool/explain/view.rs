@@ -181,7 +181,7 @@ fn origin(life: &Life, out: &mut dyn Write) -> io::Result<()> {
 fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
     let (rules, walk) = (&survey.loaded.rules, &explained.verdict.walk);
     let words = Words::new(&survey.loaded.names);
-    let is_shown = near(&walk.misses, all);
+    let is_shown = shown(rules, &walk.misses, all);
     let mut rows = Vec::new();
     let mut gap: Vec<Miss> = Vec::new();
     for ((at, miss), rule) in walk.misses.iter().enumerate().zip(&**rules) {
@@ -205,12 +205,13 @@ fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
     rows
 }
 
-/// Which of the rules that failed are shown: of many only the last that asked for this user.
-fn near(misses: &[Miss], all: bool) -> Vec<bool> {
+/// Which of the rules that failed are shown: of many only the last that came near.
+fn shown(rules: &[Rule], misses: &[Miss], all: bool) -> Vec<bool> {
     if all || misses.len() < SHOWN {
         return vec![true; misses.len()];
     }
-    let mut shown: Vec<bool> = misses.iter().map(|miss| *miss != Miss::User).collect();
+    let mut shown: Vec<bool> =
+        rules.iter().zip(misses).map(|(rule, miss)| is_near(rule, *miss)).collect();
     let mut left = SHOWN - 1;
     for is_shown in shown.iter_mut().rev().filter(|is_shown| **is_shown) {
         *is_shown = left > 0;
@@ -219,10 +220,28 @@ fn near(misses: &[Miss], all: bool) -> Vec<bool> {
     shown
 }
 
+/// Whether all but the last of what a rule asks for is given.
+fn is_near(rule: &Rule, miss: Miss) -> bool {
+    match miss {
+        Miss::User => false,
+        Miss::Group => !rule.when.users.is_empty(),
+        Miss::Exe | Miss::UnknownExe => !rule.when.users.is_empty() || !rule.when.groups.is_empty(),
+        Miss::ForeignExe | Miss::NotUser | Miss::NotGroup | Miss::NotExe | Miss::Circumstances => {
+            true
+        }
+    }
+}
+
 fn passed_over(gap: &mut Vec<Miss>) -> Option<Row> {
     let count = gap.len();
-    let others = gap.drain(..).all(|miss| miss == Miss::User);
-    let what = if others { "of other users" } else { "that do not hold" };
+    let is_of = |kinds: &[Miss]| gap.iter().all(|miss| kinds.contains(miss));
+    let what = match () {
+        () if is_of(&[Miss::User]) => "for other users",
+        () if is_of(&[Miss::User, Miss::Group]) => "for other users and groups",
+        () if is_of(&[Miss::Exe, Miss::UnknownExe]) => "for other programs",
+        () => "for others",
+    };
+    gap.clear();
     (count > 0).then(|| Row::Gap(format!("{} {what}", counted(count))))
 }
 
