@@ -36,7 +36,7 @@ pub(super) const COMMAND: Command = Command {
         Flag { short: Some('n'), ..Flag::value("iterations", "N", "end after this many looks") },
         Flag::value("sort", "KEY", "cpu (default), memory, io, tasks, pressure or name"),
         Flag::new("once", "print one table and end, as when the output is no terminal"),
-        Flag::new("json", "one JSON object for each look, on a line"),
+        Flag::new("json", "one JSON object for each look, one look without -n"),
     ],
     examples: &[
         ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
@@ -59,8 +59,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut options = options(given)?;
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let is_interactive = has_terminal && !given.has("once") && !given.has("json");
-    if options.iterations.is_none() && !is_interactive && !(given.has("json") && has_terminal) {
-        options.iterations = Some(1);
+    if !is_interactive {
+        options.iterations = options.iterations.or(Some(1));
     }
     let Foreseen { policy, hierarchies } = Foreseen::new(given)?;
     let rules = policy.matcher.rules();
