@@ -7,8 +7,9 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::equip::{advice, hand_over};
-use super::mounts::{Hierarchies, Version};
+use super::mounts::{Hierarchies, Hierarchy, Version};
 use super::provision::{Gift, Gifts, Kit, Perm, Provisions, Remark};
+use super::settings::Write;
 use crate::rules::destination::Destination;
 use crate::rules::{Below, Target};
 use nix::errno::Errno;
@@ -64,41 +65,52 @@ pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
     let is_missing = |name: &&String| hierarchies.home(name).is_none();
     let missing = gift.controllers.iter().filter(is_missing).cloned().collect();
     let mut steps = Vec::new();
-    let mut seen = Vec::new();
-    for &(index, _) in &homes {
-        if seen.contains(&index) {
+    for (n, &(index, _)) in homes.iter().enumerate() {
+        if homes[..n].iter().any(|(other, _)| *other == index) {
             continue;
         }
-        seen.push(index);
         let tree = &hierarchies[index];
-        let needs: Vec<&str> = homes
-            .iter()
-            .filter(|(own, name)| *own == index && !name.is_empty())
-            .map(|h| h.1)
-            .collect();
-        let mut directory = tree.mount_point.clone();
-        for component in &components {
-            if tree.version == Version::V2 {
-                let enable = |name: &&str| Step::Enable(directory.clone(), (*name).to_owned());
-                steps.extend(needs.iter().map(enable));
-            }
-            directory.push(component);
-            steps.push(Step::Create(directory.clone()));
-            if tree.version == Version::V1 && tree.controllers.iter().any(|name| name == "cpuset") {
-                steps.push(Step::Inherit(directory.clone()));
-            }
-        }
+        let own = homes.iter().filter(|(other, name)| *other == index && !name.is_empty());
+        let needs: Vec<&str> = own.map(|(_, name)| *name).collect();
+        let directory = directories(tree, &components, &needs, &mut steps);
         let own = kit.writes.iter().filter(|write| write.hierarchy == index);
-        steps.extend(own.map(|own| {
-            let instead = own.write.instead.as_ref();
-            let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
-            Step::Write(directory.join(&own.write.file), own.write.value.clone(), instead)
-        }));
+        steps.extend(own.map(|own| own.write.step(&directory)));
         if kit.perm != Perm::default() {
             steps.push(Step::Own(directory, kit.perm, tree.version));
         }
     }
     Some(Plan { steps, missing, remarks })
+}
+
+/// Adds what it takes to have a directory, which is returned.
+fn directories(
+    tree: &Hierarchy,
+    components: &[&str],
+    needs: &[&str],
+    steps: &mut Vec<Step>,
+) -> PathBuf {
+    let mut directory = tree.mount_point.clone();
+    let is_cpuset = tree.version == Version::V1 && tree.controllers.iter().any(|n| n == "cpuset");
+    for component in components {
+        if tree.version == Version::V2 {
+            let enable = |name: &&str| Step::Enable(directory.clone(), (*name).to_owned());
+            steps.extend(needs.iter().map(enable));
+        }
+        directory.push(component);
+        steps.push(Step::Create(directory.clone()));
+        if is_cpuset {
+            steps.push(Step::Inherit(directory.clone()));
+        }
+    }
+    directory
+}
+
+impl Write {
+    fn step(&self, directory: &Path) -> Step {
+        let instead = self.instead.as_ref();
+        let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
+        Step::Write(directory.join(&self.file), self.value.clone(), instead)
+    }
 }
 
 /// The settings of a section in the words of this host.
@@ -243,7 +255,6 @@ pub fn complaint(path: &Path, error: &io::Error) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::mounts::Hierarchy;
     use super::*;
     use crate::cgroup::provision::{Ownership, Setting};
     use crate::event::Uid;

@@ -207,7 +207,10 @@ impl Set<'_> {
                 continue;
             }
             self.draft.blank();
-            self.draft.lines(&format!("[cgroup.{}]\n", quoted(&path)));
+            if let Err(why) = self.draft.table(&path, &file.lines, *number) {
+                self.draft.lost(&file.lines, *number, &why, "leave one of them out");
+                continue;
+            }
             for (key, value) in object.iter().filter(|(key, _)| !NAMES.contains(&key.as_str())) {
                 self.limit(file, *number, key, value);
             }

@@ -1,6 +1,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use crate::config::rules_toml::{self, NameKind};
 use crate::convert::{Converted, Host, Source, Syntax, convert};
 
@@ -77,4 +81,37 @@ fn a_sign_within_an_object_begins_no_comment() {
     let made =
         converted(&[("a.rules", "{\"name\": \"c#\", \"cgroup\": \"a\"}\n#{\"name\": \"d\"}\n")]);
     assert!(made.text.contains("exe = \"c#\"\n") && made.text.contains("#{\"name\": \"d\"}\n"));
+}
+
+/// Lines of files, the odd ones too.
+fn line() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        r#"{"name": "gcc", "type": "BG"}"#,
+        r#"{"name": "a\n\u001b\"b", "cgroup": "c"}"#,
+        r#"{"name": "", "cgroup": "c"}"#,
+        r#"{"name": "x", "cgroup": "../c\n"}"#,
+        r#"{"name": "x", "cgroup": "tasks"}"#,
+        r#"{"name": "[*?\\", "cgroup": "a%u"}"#,
+        r#"{"type": "BG", "cgroup": "cpu80", "nice\n": 1}"#,
+        r#"{"type": "T\n[[rule]]", "nice": 1}"#,
+        r#"{"name": "y", "type": "T\n[[rule]]"}"#,
+        r#"{"cgroup": "cpu80", "CPUQuota": 80}"#,
+        r#"{"cgroup": "a\nb", "CPUQuota": 80}"#,
+        r#"{"cgroup": "cpu80", "CPUQuota": "x", "k\n": 2}"#,
+        r#"{"name": 5}"#,
+        "[]",
+        "# c\u{1b}",
+        "{",
+        "",
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// The helper asserts it: whatever is in a file, what is written is a rule file.
+    #[test]
+    fn any_lines_become_a_rule_file(lines in vec(line(), 0..12)) {
+        converted(&[("a.rules", &lines.join("\n"))]);
+    }
 }

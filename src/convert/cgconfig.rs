@@ -1,6 +1,5 @@
 //! `cgconfig.conf` to `[cgroup."path"]` tables. Pure.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,7 +56,7 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
         sections.extend(settings.iter().map(|setting| Section::Other(setting, kind)));
     }
     sections.sort_by_key(Section::line);
-    let mut file = File { host, lines: &lines, draft, remarked: 0, known: HashMap::new() };
+    let mut file = File { host, lines: &lines, draft, remarked: 0 };
     for section in &sections {
         file.section(section);
     }
@@ -76,8 +75,6 @@ struct File<'f, 's> {
     draft: &'f mut Draft,
     /// Comments up to this line are written.
     remarked: u32,
-    /// The lines of the tables by path.
-    known: HashMap<String, u32>,
 }
 
 impl File<'_, '_> {
@@ -118,10 +115,6 @@ impl File<'_, '_> {
                 return self.draft.lost(self.lines, line, &why, help);
             }
         };
-        if let Some(first) = self.known.insert(path.clone(), line) {
-            let why = format!("the group has a section already in line {first}");
-            return self.draft.lost(self.lines, line, &why, "put the settings into that one");
-        }
         let settings: Vec<&Setting> =
             group.controllers.iter().flat_map(|controller| &controller.settings).collect();
         let perm = group.perm.as_ref();
@@ -129,7 +122,9 @@ impl File<'_, '_> {
             let why = "the group has no settings: rules make their groups without a table";
             return self.draft.left_out(self.lines, line, why);
         }
-        self.draft.lines(&format!("[cgroup.{}]\n", quoted(&path)));
+        if let Err(why) = self.draft.table(&path, self.lines, line) {
+            return self.draft.lost(self.lines, line, &why, "put the settings into that one");
+        }
         if let Some(perm) = perm {
             self.perm(perm, line);
         }

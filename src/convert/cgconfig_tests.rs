@@ -1,6 +1,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use crate::config::rules_toml;
 use crate::convert::{Converted, Host, Source, Syntax, convert};
 
@@ -47,7 +51,7 @@ fn sections_become_tables() {
 #[test]
 fn what_has_no_counterpart_is_said_with_its_line() {
     let text = "mount {\n cpu = /sys/fs/cgroup/cpu;\n}\ngroup . { cpu { cpu.shares = 1; } }\n\
-                group a { cpu { cpu.shares = x; } }\ngroup a { cpu { } }\ngroup c { cpu { } }\n\
+                group a { cpu { cpu.shares = x; } }\ngroup a/ { cpu { cpu.shares = 2; } }\ngroup c { cpu { } }\n\
                 group d { cpu { cpu.max = 5000; cpu.max.burst = 2; cpu.shares = 2; } }\nbroken\n";
     let made = converted(text);
     let said = errors(&made);
@@ -67,4 +71,38 @@ fn owners_that_differ_or_are_unknown_are_said() {
     assert_eq!(errors(&converted(&perm("ghost", "ghost"))), [""; 0]);
     assert!(!converted(&perm("root", "root")).text.contains("owner"));
     assert!(converted(&perm("root", "root")).text.contains("# line 1: fperm has no counterpart"));
+}
+
+/// Pieces of files, the odd ones too.
+fn piece() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        "group a {\n",
+        "group \"a\\\"b\nc\" {",
+        "template ct/%u {",
+        "}\n",
+        "} ",
+        "cpu { cpu.shares = 10; }\n",
+        "cpu { cpu.max = max; cpu.max.burst = 5; }",
+        "memory { memory.limit_in_bytes = \"1G\"; }",
+        "x { Y.z = \"a\nb\"; }",
+        "perm { task { uid = www; } admin { uid = www; dperm = 4755; } }",
+        "mount { cpu = /x; }",
+        "default {",
+        "# c\u{1b}\r\n",
+        "* star\n",
+        "group .. { cpu { } }",
+        "\0",
+        "é",
+        "group tasks { cpu { cpu.shares = 5; } }",
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// The helper asserts it: whatever is in a file, what is written is a rule file.
+    #[test]
+    fn any_text_becomes_a_rule_file(pieces in vec(piece(), 0..12)) {
+        converted(&pieces.concat());
+    }
 }

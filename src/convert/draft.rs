@@ -1,5 +1,7 @@
 //! A rule file in the making, and what is to be said about it. Pure.
 
+use std::collections::HashMap;
+
 use super::{Converted, Source, toml_text};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
@@ -10,7 +12,8 @@ const HEAD: &str = "\
 # Groups begin at `root` of /etc/cgruled/cgruled.toml; those of the old files began at the top of
 # each hierarchy, which is root = \"/\".
 # Groups that are missing are made; cgrulesengd made those alone that have a %-field.
-# Where cgroup v2 is mounted, processes join the v2 group besides those of the controllers.
+# Processes join the hierarchies of the settings of their group too, and where cgroup v2 is mounted
+# the v2 group.
 # A controller that the host lacks costs a rule that hierarchy; cgrulesengd then moved nothing.
 ";
 
@@ -19,6 +22,8 @@ const HEAD: &str = "\
 pub(super) struct Draft {
     text: String,
     diagnostics: Vec<Diagnostic>,
+    /// Where the group of each table was described.
+    tables: HashMap<String, String>,
 }
 
 /// The lines of a file, which complaints are about.
@@ -94,6 +99,20 @@ impl Draft {
     /// Lines of TOML that are not in force.
     pub(super) fn disabled(&mut self, text: &str) {
         text.lines().for_each(|line| self.comment(&format!("#{line}")));
+    }
+
+    /// Begins the table of a path, which a rule file can have once.
+    ///
+    /// # Errors
+    /// Why it cannot have this one.
+    pub(super) fn table(&mut self, path: &str, lines: &Lines<'_>, line: u32) -> Result<(), String> {
+        if let Some(first) = self.tables.get(path) {
+            return Err(format!("the group is described already in {first}"));
+        }
+        let place = format!("{}:{line}", lines.text.file().display());
+        self.tables.insert(path.to_owned(), place);
+        self.text += &format!("[cgroup.{}]\n", toml_text::quoted(path));
+        Ok(())
     }
 
     /// Passes on what the parser said.

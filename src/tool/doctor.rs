@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::command::{Command, Failure, Flag, Given};
 use crate::cgroup::tree;
-use crate::config::daemon_toml::{Root, Settings};
 use crate::event::Uid;
 use crate::load;
 
@@ -104,16 +103,9 @@ fn findings(given: &Given) -> Vec<Finding> {
         let text = format!("{} has {} complaints", invocation.config.display(), diagnostics.len());
         found.push(Finding::note("settings", text, "see cgrulectl check"));
     }
-    found.extend(latency::findings(&hierarchies, &root(&settings), settings.fast_moves));
+    let ground = groups::ground(&hierarchies, &settings.root);
+    found.extend(latency::findings(&hierarchies, ground.as_deref(), settings.fast_moves));
     found
-}
-
-/// Where groups begin, without a slash at the end.
-fn root(settings: &Settings) -> String {
-    match &settings.root {
-        Root::Auto => String::new(),
-        Root::Path(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
-    }
 }
 
 /// One finding, its text in a column of its own.

@@ -2,6 +2,8 @@
 //!
 //! The tool itself enters the groups and becomes the user, then it is replaced by the command: there is
 //! no moment at which the command is elsewhere, and pid, terminal, signals and exit status are its own.
+//! `CLONE_INTO_CGROUP` would save one wait for the kernel (some 10 ms on a stock 6.18), on version 2 alone,
+//! and take a second process that stays and passes signals on.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};

@@ -36,7 +36,7 @@ pub(super) const COMMAND: Command = Command {
         Flag { short: Some('n'), ..Flag::value("iterations", "N", "end after this many looks") },
         Flag::value("sort", "KEY", "cpu (default), memory, io, tasks, pressure or name"),
         Flag::new("once", "print one table and end, as when the output is no terminal"),
-        Flag::new("json", "one JSON object for each look, on a line"),
+        Flag::new("json", "one JSON object for each look, one look without -n"),
     ],
     examples: &[
         ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
@@ -59,8 +59,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut options = options(given)?;
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let is_interactive = has_terminal && !given.has("once") && !given.has("json");
-    if options.iterations.is_none() && !is_interactive && !(given.has("json") && has_terminal) {
-        options.iterations = Some(1);
+    if !is_interactive {
+        options.iterations = options.iterations.or(Some(1));
     }
     let Foreseen { policy, hierarchies } = Foreseen::new(given)?;
     let rules = policy.matcher.rules();
@@ -120,19 +120,29 @@ impl<'t> Top<'t> {
         Self { sampler, rules, root, name, last: sampler.sample(), at: Instant::now() }
     }
 
+    /// The groups as they were at the beginning: there are no rates yet.
+    fn first(&self) -> Vec<Row> {
+        self.rows(&Groups::new(), &self.last, Duration::ZERO)
+    }
+
     /// The groups as they are now, with rates since the last look.
     fn look(&mut self) -> (Vec<Row>, Duration) {
         let now = self.sampler.sample();
         let at = Instant::now();
         let apart = at - self.at;
-        let mut rows = rows(&self.last, &now, apart, self.name);
+        let rows = self.rows(&self.last, &now, apart);
+        (self.last, self.at) = (now, at);
+        (rows, apart)
+    }
+
+    fn rows(&self, before: &Groups, now: &Groups, apart: Duration) -> Vec<Row> {
+        let mut rows = rows(before, now, apart, self.name);
         for row in &mut rows {
             if let Some(below) = row.shown.strip_prefix(&self.root) {
                 row.shown = below.to_owned();
             }
         }
-        (self.last, self.at) = (now, at);
-        (rows, apart)
+        rows
     }
 }
 
@@ -186,9 +196,9 @@ fn watch(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let terminal = Terminal::take(out)?;
-    // Rates need two looks; the first table comes soon.
-    let (mut rows, mut next) =
-        (top.look().0, Instant::now() + options.delay.min(Duration::from_millis(300)));
+    // The first rates come soon.
+    let mut rows = top.first();
+    let mut next = Instant::now() + options.delay.min(Duration::from_millis(300));
     let mut count = 0;
     loop {
         sort(&mut rows, options.sort);

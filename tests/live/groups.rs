@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::harness::Live;
+use crate::harness::user::{BOB, CAROL};
+use crate::settings::Enabled;
 
 const PARSER: &str = "/usr/sbin/cgconfigparser";
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "freezer"];
@@ -146,4 +148,31 @@ fn a_cpuset_below_another_works() {
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(fs::read_to_string(group.join("cpuset.cpus")).unwrap(), "0\n");
     assert_eq!(fs::read_to_string(group.join("cpuset.mems")).unwrap(), "0\n");
+}
+
+#[test]
+fn on_v2_controllers_are_enabled_and_names_translated() {
+    let Some(live) = Live::require() else { return };
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    if !available.split_whitespace().any(|name| name == "hugetlb") {
+        println!("skipped: the v2 tree has no hugetlb");
+        return;
+    }
+    let guard = Enabled::note(&top, "hugetlb");
+    let text = |prefix: &str| {
+        format!(
+            "group {prefix}/h {{ perm {{ task {{ uid = cgt-carol; }} admin {{ uid = cgt-bob; fperm = 600; }} }} \
+             hugetlb {{ hugetlb.2MB.limit_in_bytes = 4M; }} }}\n"
+        )
+    };
+    let output = groups(&[&write(&live, "some", text)]);
+    assert!(output.status.success(), "{}", said(&output));
+    let group = live.ground.directory("", "some/h").unwrap();
+    assert_eq!(fs::read_to_string(group.join("hugetlb.2MB.max")).unwrap(), "4194304\n");
+    let owner = |file: &str| fs::metadata(group.join(file)).unwrap().uid();
+    assert_eq!((owner("cgroup.procs"), owner("hugetlb.2MB.max"), owner("")), (CAROL, BOB, BOB));
+    assert_eq!(fs::metadata(group.join("hugetlb.2MB.max")).unwrap().mode() & 0o777, 0o600);
+    drop(live);
+    drop(guard);
 }

@@ -243,10 +243,10 @@ fn a_template_destination_has_its_controllers_enabled_on_v2() {
 }
 
 /// A controller at the top of the v2 tree; disabled again if it was not enabled before.
-struct Enabled(Option<(PathBuf, String)>);
+pub(crate) struct Enabled(Option<(PathBuf, String)>);
 
 impl Enabled {
-    fn note(top: &Path, name: &str) -> Self {
+    pub(crate) fn note(top: &Path, name: &str) -> Self {
         let file = top.join("cgroup.subtree_control");
         let before = fs::read_to_string(&file).unwrap();
         let was_enabled = before.split_whitespace().any(|known| known == name);

@@ -44,7 +44,7 @@ fn a_group_is_shown_with_its_rule() {
     let _actor = placed(&live);
     let output = top(&live, &["--once", "--delay", "100ms"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.starts_with("1 groups  CPU "), "{output:?}");
+    assert!(output.status.success() && text.starts_with("groups 1  CPU "), "{output:?}");
     let row = text.lines().nth(2).unwrap();
     assert!(row.starts_with("load/cgt-carol ") && row.ends_with(" people"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -130,7 +130,7 @@ fn ends_by(key: &str) {
     let Some(tmux) = Tmux::start(&live, &command) else { return };
     let screen = tmux.expect("the table", |screen| screen.contains("load/cgt-carol"));
     let lines: Vec<&str> = screen.lines().collect();
-    assert!(lines[0].starts_with("1 groups  CPU "), "{screen}");
+    assert!(lines[0].starts_with("groups 1  CPU "), "{screen}");
     assert!(lines[1].contains("c:*cpu") && lines[2].starts_with("GROUP "), "{screen}");
     assert!(lines[3].ends_with("people"), "{screen}");
     assert!(lines[4..].iter().all(|line| line.is_empty()), "{screen}");

@@ -10,6 +10,9 @@ use crate::config::daemon_toml::{FastMoves, Root, Settings};
 
 /// The unit on whose ground groups stand on a systemd host.
 const POOL: &str = "cgruled-pool.service";
+/// Its group.
+const POOL_GROUP: &str = "/cgruled.slice/cgruled-pool.service";
+const BOOTED: &str = "/run/systemd/system";
 const UNITS: [&str; 4] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -20,7 +23,7 @@ const UNITS: [&str; 4] = [
 const WANTED: [&str; 4] = ["cpu", "memory", "io", "pids"];
 
 pub(super) fn findings(hierarchies: &Hierarchies, settings: &Settings) -> Vec<Finding> {
-    let has_systemd = Path::new("/run/systemd/system").is_dir();
+    let has_systemd = Path::new(BOOTED).is_dir();
     let has_pool = UNITS.iter().any(|directory| Path::new(directory).join(POOL).exists());
     let mut found = vec![trees(hierarchies)];
     found.extend(controllers(hierarchies));
@@ -28,6 +31,20 @@ pub(super) fn findings(hierarchies: &Hierarchies, settings: &Settings) -> Vec<Fi
     found.push(fast_moves(hierarchies, settings.fast_moves));
     found.push(systemd(has_systemd, has_pool, hierarchies, &settings.root));
     found
+}
+
+/// Where groups may be made for a moment, without a slash at the end. `None` where the tree is systemd's
+/// and no part of it is ours.
+pub(super) fn ground(hierarchies: &Hierarchies, root: &Root) -> Option<String> {
+    let unified = match (root, hierarchies.unified()) {
+        (Root::Path(path), _) => {
+            return Some(path.to_string_lossy().trim_end_matches('/').to_owned());
+        }
+        (Root::Auto, Some(unified)) if Path::new(BOOTED).is_dir() => unified,
+        (Root::Auto, _) => return Some(String::new()),
+    };
+    let pool = unified.mount_point.join(POOL_GROUP.trim_start_matches('/'));
+    pool.is_dir().then(|| POOL_GROUP.to_owned())
 }
 
 fn trees(hierarchies: &Hierarchies) -> Finding {

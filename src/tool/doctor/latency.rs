@@ -28,7 +28,7 @@ const SLOW: Duration = Duration::from_millis(1);
 
 pub(super) fn findings(
     hierarchies: &Arc<Hierarchies>,
-    root: &str,
+    ground: Option<&str>,
     mode: FastMoves,
 ) -> Vec<Finding> {
     if !geteuid().is_root() {
@@ -37,6 +37,10 @@ pub(super) fn findings(
     let v2 = hierarchies.iter().position(|tree| tree.version == Version::V2);
     let Some(index) = v2.or_else(|| (!hierarchies.is_empty()).then_some(0)) else {
         return Vec::new();
+    };
+    let Some(root) = ground else {
+        let advice = "start cgruled-pool.service: elsewhere the tree is systemd's";
+        return vec![Finding::note(TOPIC, "not measured: no part of the tree is ours", advice)];
     };
     match measured(hierarchies, index, root, mode) {
         Ok(findings) => findings,

@@ -72,7 +72,7 @@ fn totals(rows: &[Row], look: Look) -> String {
     let cpu: f64 = total::<f64>(rows, |row| row.cpu_percent) + 0.0;
     let io: f64 = total(rows, |row| row.io_bytes_per_second);
     let text = format!(
-        "{} groups  CPU {cpu:.1}%  memory {}  IO {}/s  tasks {}  OOM kills {}",
+        "groups {}  CPU {cpu:.1}%  memory {}  IO {}/s  tasks {}  OOM kills {}",
         rows.len(),
         bytes(total(rows, |row| row.memory_bytes)),
         bytes(io as u64),

@@ -42,7 +42,7 @@ fn the_table_of_eighty_columns() {
     let rows = [busy, row("/sites", 25.0), unknown];
     let shown = lines(&rows, FRAME, PLAIN).join("\n");
     let expected = "\
-3 groups  CPU 175.0%  memory 1.0G  IO 2.4M/s  tasks 24  OOM kills 2
+groups 3  CPU 175.0%  memory 1.0G  IO 2.4M/s  tasks 24  OOM kills 2
 sort  c:*cpu m:memory i:io t:tasks p:pressure n:name  q:quit
 GROUP                    CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \u{20}
 …-with-a-long-name ███  150.0   512M   1.2M    12  3.2c    0   2 php-fpm pools…
@@ -72,7 +72,7 @@ fn what_does_not_fit_is_counted() {
     assert_eq!(lines(&rows, FRAME, Look { height: None, ..PLAIN }).len(), 43);
     let empty = lines(&[], FRAME, PLAIN);
     assert!(
-        empty[0].starts_with("0 groups  CPU 0.0%") && empty[3].starts_with("None of the groups")
+        empty[0].starts_with("groups 0  CPU 0.0%") && empty[3].starts_with("None of the groups")
     );
     assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rule is in force"));
 }
