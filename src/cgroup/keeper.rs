@@ -196,8 +196,11 @@ impl Keeping {
                 }
                 let top = &tree.mount_point;
                 for path in walk::paths(top, root, text, &self.marks) {
-                    self.renew(hierarchy, &path, &provision);
-                    timed.extend(Self::timed(kit, hierarchy, walk::join(top, &path), text));
+                    let directory = walk::join(top, &path);
+                    if !text.contains('%') || mark::is_sure(&directory) {
+                        self.renew(hierarchy, &path, &provision);
+                    }
+                    timed.extend(Self::timed(kit, hierarchy, directory, text));
                 }
             }
         }
