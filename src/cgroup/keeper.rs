@@ -3,7 +3,7 @@
 //! to have is passed on.
 //!
 //! A removal loses no process. The kernel lets nobody remove a group that holds one, and a write into a
-//! removed group says so: then [`super::tree`] makes it again. What is ours is marked (see [`mark`]), so
+//! removed group says so: then [`super::tree`] makes it again. What is ours is marked (see `mark`), so
 //! that a restart does not forget it, and nothing else is ever removed.
 //!
 //! On v2 the kernel says when a group becomes empty. On v1 it says so to one program for the whole
@@ -196,8 +196,11 @@ impl Keeping {
                 }
                 let top = &tree.mount_point;
                 for path in walk::paths(top, root, text, &self.marks) {
-                    self.renew(hierarchy, &path, &provision);
-                    timed.extend(Self::timed(kit, hierarchy, walk::join(top, &path), text));
+                    let directory = walk::join(top, &path);
+                    if !text.contains('%') || mark::is_sure(&directory) {
+                        self.renew(hierarchy, &path, &provision);
+                    }
+                    timed.extend(Self::timed(kit, hierarchy, directory, text));
                 }
             }
         }

@@ -23,14 +23,14 @@ use crate::harness::user::{ALICE, BOB};
 use crate::harness::{Live, PATIENCE, census, eventually, rounds};
 
 const RULES: &str =
-    "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\ncontrollers = \"pids\"\n";
+    "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\ncontrollers = \"freezer\"\n";
 
 fn gone(group: &Path) -> bool {
     eventually(PATIENCE, || !group.exists())
 }
 
 fn both(live: &Live, below: &str) -> Vec<PathBuf> {
-    ["", "pids"].iter().filter_map(|name| live.ground.directory(name, below)).collect()
+    ["", "freezer"].iter().filter_map(|name| live.ground.directory(name, below)).collect()
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_others_made_stays_and_what_was_made_before_a_restart_goes() {
     daemon.stop();
     assert!(groups.iter().all(|group| group.exists()));
     let table = "[cgroup.\"there/%u\"]\nremove_when_empty = \"100ms\"\n";
-    let rule = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there/%u\"\ncontrollers = \"pids\"\n";
+    let rule = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there/%u\"\ncontrollers = \"freezer\"\n";
     let _daemon = live.daemon(&format!("{RULES}{rule}{table}"));
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     live.expect(&bob, "there/cgt-bob");
@@ -127,6 +127,23 @@ fn groups_below_go_with_it_unless_they_are_not_ours() {
     assert!(gone(&group));
 }
 
+/// The same through the daemon, whose own removal is the only one.
+#[test]
+fn the_daemon_places_whoever_comes_while_it_removes() {
+    let Some(live) = Live::require() else { return };
+    let table = "[cgroup.\"there/%u\"]\nremove_when_empty = \"1ms\"\n";
+    let daemon = live.daemon(&format!("{RULES}{table}"));
+    for _ in 0..rounds() * 30 {
+        let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect(&actor, "there/cgt-alice");
+        live.expect_pid("freezer", actor.subject, "there/cgt-alice");
+    }
+    let counters = daemon.stop();
+    println!("removed: {}", counters.get("removed_groups"));
+    assert!(counters.get("removed_groups") > 0);
+    assert_eq!(counters.get("refused"), 0);
+}
+
 /// Placements while the groups are removed as fast as can be: by the daemon's own thread after a
 /// millisecond, and half of them by somebody who does little else. Each process must be in its group afterwards.
 #[test]
@@ -145,10 +162,14 @@ fn no_placement_is_lost_to_a_removal() {
         let (groups, ends) = (groups.clone(), Arc::clone(&ends));
         move || {
             let mut removed = 0;
-            while !ends.load(Ordering::Relaxed) {
-                let others = groups.iter().step_by(2);
-                removed += others.filter(|group| fs::remove_dir(group).is_ok()).count();
-                std::thread::sleep(Duration::from_micros(50));
+            // One at a time: whoever waits for the directory's lock at each moment gets it right after
+            // every mkdir, and 16 attempts are nothing.
+            for group in groups.iter().step_by(2).cycle() {
+                if ends.load(Ordering::Relaxed) {
+                    break;
+                }
+                removed += usize::from(fs::remove_dir(group).is_ok());
+                std::thread::sleep(Duration::from_micros(200));
             }
             removed
         }

@@ -101,6 +101,31 @@ fn an_empty_group_gets_what_a_reload_says() {
     expect(&theirs, "pids.max", "max");
 }
 
+/// A mark says which table an empty group is for, and an owner can write it.
+#[test]
+fn an_owner_cannot_choose_among_tables() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let tables = "[cgroup.\"there/%u\"]\npids.max = 7\nowner = \"cgt-alice\"\n\
+                  [cgroup.\"there/%g\"]\npids.max = 700\n";
+    let other = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there/%g\"\n";
+    let daemon = live.daemon(&format!("{RULE}{other}{tables}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "there/cgt-alice");
+    expect(&pids, "pids.max", "7");
+    let (name, text) = ("user.cgruled", "there/%g".as_bytes());
+    rustix::fs::setxattr(&pids, name, text, rustix::fs::XattrFlags::empty()).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    assert!(eventually(PATIENCE, || daemon.log().matches("are in force").count() >= 2));
+    live.fence();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    expect(&pids, "pids.max", "7");
+    let rules = format!("{RULE}{other}{tables}").replace("max = 7\n", "max = 8\n");
+    live.write_rules(&rules);
+    daemon.signal(Signal::SIGHUP);
+    expect(&pids, "pids.max", "8");
+}
+
 #[test]
 fn the_managed_root_has_a_table() {
     let Some(live) = Live::require() else { return };

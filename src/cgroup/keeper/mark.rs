@@ -2,16 +2,24 @@
 //! a group of the same name that somebody else makes later is not ours. It names the text of the
 //! destination that the group was made for, because two texts can lead to one name.
 //!
-//! Whoever owns a group can change its mark. That gains nothing: he could remove his group himself, and
-//! one that is in use gets its settings when it is opened, whatever its mark.
+//! Whoever may write to a directory can change its mark. He could remove the group himself, so that a
+//! removal may rely on it; what a group is given may not, or its owner could choose among the tables.
+//! Such a group gets its settings when a process enters it, by the rule.
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 /// Kernels before 5.7 refuse it on cgroup directories. `trusted.` would need `CAP_SYS_ADMIN`.
 const NAME: &str = "user.cgruled";
+
+/// Whether nobody but root can have set the mark of a directory.
+pub(super) fn is_sure(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|seen| seen.uid() == 0 && seen.mode() & 0o022 == 0)
+}
 
 /// Reads and sets marks.
 #[derive(Debug, Default)]
