@@ -72,7 +72,7 @@ trap leave EXIT
 # The v2 group of a process.
 group_of() { sed -n 's/^0:://p' "/proc/$1/cgroup"; }
 # in_group PID PATH: whether it is in PATH below the ground, now or soon.
-in_group() { within 10 is_in "$1" "${ground#/sys/fs/cgroup}/$2" || { group_of "$1" && false; }; }
+in_group() { within 20 is_in "$1" "${ground#/sys/fs/cgroup}/$2" || { group_of "$1" && false; }; }
 is_in() { [ "$(group_of "$1")" = "$2" ]; }
 # stat GROUP KEY: a value of its cpu.stat, in microseconds.
 cpu_stat() { sed -n "s/^$2 //p" "$ground/$1/cpu.stat"; }

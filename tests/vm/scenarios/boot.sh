@@ -25,3 +25,6 @@ done
 job=$(pgrep -u bob -x sleep)
 expect "a job that cron started at boot is placed" in_group "$job" people/bob
 rm /etc/cron.d/bob
+# Other scenarios want alice without a manager.
+loginctl disable-linger alice
+systemctl stop "user@$(id -u alice).service"

@@ -33,6 +33,19 @@ was_fed() { [ "$(watchdog)" != "$first" ]; }
 expect "the watchdog is fed" within 25 was_fed
 expect "no complaint" test -z "$(journalctl -q -p warning -o cat _SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID cgruled.service)")"
 
+socket=/run/cgruled/control.sock
+expect "the control socket is there" within 5 test -S $socket
+expect "it is root's and the group's" test "$(stat -c '%U:%G' $socket)" = root:cgruled
+expect "root may ask" cgrulectl status
+asks() { setpriv --reuid=alice --regid=alice "$@" cgrulectl status; }
+expect "members of the group may ask" asks --groups=cgruled
+refused() { ! "$@"; }
+expect "others may not" refused asks --clear-groups
+as alice sleep 1000
+in_group $pid people/alice
+expect "explain" cgrulectl explain $pid
+leave
+
 # A daemon that stands still is started again.
 mkdir -p /run/systemd/system/cgruled.service.d
 printf '[Service]\nWatchdogSec=4\nTimeoutAbortSec=1\n' >/run/systemd/system/cgruled.service.d/watchdog.conf
