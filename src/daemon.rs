@@ -7,6 +7,7 @@ mod controlled;
 mod invocation;
 mod notify;
 mod prepared;
+mod survey;
 
 use std::fmt;
 use std::io;
@@ -30,6 +31,7 @@ use crate::control::cgred::Cgred;
 use crate::control::overview::Overview;
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
+use crate::host::{Grounds, Host};
 use crate::load::{self, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
@@ -46,6 +48,7 @@ use notify::Notifier;
 
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
+pub use survey::{check, policy, survey};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]
@@ -84,16 +87,6 @@ impl fmt::Display for Failure {
             ),
         }
     }
-}
-
-/// Reads the configuration and returns all complaints about it.
-pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
-    let (settings, mut diagnostics) = settings(invocation);
-    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let mut rebuilder = rebuilder(invocation, &settings, &hierarchies);
-    rebuilder.first();
-    diagnostics.extend_from_slice(rebuilder.diagnostics());
-    diagnostics
 }
 
 /// Runs until a signal ends it.
@@ -142,7 +135,8 @@ fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
     }
 }
 
-fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
+/// The settings of a daemon that is called so, and what is wrong with them.
+pub(crate) fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
     let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     if let Some(root) = &invocation.root {
         settings.root = Root::Path(root.clone());
@@ -162,14 +156,13 @@ fn sources(invocation: &Invocation) -> Sources {
 
 fn rebuilder(
     invocation: &Invocation,
-    settings: &Settings,
+    grounds: Grounds,
     hierarchies: &Arc<Hierarchies>,
 ) -> Rebuilder {
-    let root = match &settings.root {
-        Root::Auto => String::new(),
-        Root::Path(path) => path.to_string_lossy().into_owned(),
-    };
-    Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
+    let (sources, names, hierarchies) =
+        (sources(invocation), NameService::default(), Arc::clone(hierarchies));
+    Rebuilder::new(sources, names, hierarchies, grounds)
+        .with_settings_of(&invocation.config)
         .announcing(invocation.announcements.rules)
 }
 
@@ -216,8 +209,13 @@ impl Daemon {
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
+        let grounds = Host::default().grounds(settings, &hierarchies);
+        let mut tree = Tree::new(Arc::clone(&hierarchies));
+        if grounds.is_delegated {
+            tree.stay_below(&grounds.rules, !invocation.dry_run);
+        }
         let board = Board::default();
-        let rebuilder = rebuilder(invocation, settings, &hierarchies);
+        let rebuilder = rebuilder(invocation, grounds, &hierarchies);
         let mut rebuilder = rebuilder.having(loaded).publishing(board.clone());
         let policy = rebuilder.first();
         let fast_moves =
@@ -225,18 +223,10 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let overview = Overview::new(
-            Arc::clone(&metrics),
-            board,
-            Arc::clone(&hierarchies),
-            invocation.dry_run,
-        );
-        let placer = Placer::new(
-            Tree::new(hierarchies),
-            fast_moves,
-            Arc::clone(&metrics),
-            invocation.dry_run,
-        );
+        let is_dry_run = invocation.dry_run;
+        let overview =
+            Overview::new(Arc::clone(&metrics), board, Arc::clone(&hierarchies), is_dry_run);
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };

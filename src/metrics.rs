@@ -85,7 +85,7 @@ counters! {
     given_up,
     /// Moves that the kernel refused.
     refused,
-    /// Processes left in the unit of systemd that a move would have taken them out of.
+    /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.
     left_in_unit,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,

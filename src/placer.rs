@@ -8,11 +8,11 @@ mod units;
 
 use std::hash::BuildHasher;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
+pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
@@ -21,8 +21,10 @@ use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
 use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
+use crate::host::Host;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::narrator::Obstacle;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
@@ -58,10 +60,14 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// What the last process met that is not where its rule says.
+    obstacle: Option<Obstacle>,
     /// What went wrong with the last process, and on the way to which group.
     troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
+    /// Room for the v2 group that a process is in.
+    place: String,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -80,13 +86,14 @@ impl Placer {
             takers: Takers::default(),
             metrics,
             is_dry_run,
-            // As sd_booted(3).
-            has_systemd: Path::new("/run/systemd/system").is_dir(),
+            has_systemd: Host::default().runs_systemd(),
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            obstacle: None,
             troubles: Vec::new(),
             text: Vec::new(),
+            place: String::new(),
             exe: Box::new([0; PATH_MAX]),
         }
     }
@@ -94,6 +101,11 @@ impl Placer {
     /// The number of the last placement: the same for the same group.
     pub fn last_placement(&self) -> u64 {
         self.placement
+    }
+
+    /// What kept the last process from the group of its rule.
+    pub fn last_obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
     }
 
     /// The group of the last placement, refused ones included, from the top of its hierarchies.
@@ -130,12 +142,14 @@ impl Placer {
     ) -> Outcome {
         let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
         let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
+        self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
             // A controller that this host does not have was said when the rules were read; the original
             // does not go on to the lines that follow either.
             if span.is_empty() && target.below == Below::Top {
+                self.obstacle = Some(Obstacle::NoController);
                 break;
             }
             self.render(policy, proc, target, subject);
@@ -293,6 +307,7 @@ impl Placer {
 
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
+        self.obstacle = Some(outcome::obstacle(refusal));
         self.metrics.refusals.increment(refusal.errno as i32);
         self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);

@@ -7,6 +7,8 @@ use hashbrown::HashMap;
 use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
+use crate::host::Grounds;
+use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
@@ -31,9 +33,12 @@ pub struct Policy {
     pub summary: Summary,
     /// What groups are given when they are made.
     pub provisions: Arc<Provisions>,
+    /// Who tells of the looks under these rules, if somebody does.
+    pub narrator: Option<Box<dyn Narrator>>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
+    legacy_root: Box<str>,
 }
 
 /// What the rules in force are made of.
@@ -89,7 +94,7 @@ impl Policy {
         generation: u64,
         matcher: Arc<Matcher>,
         hierarchies: &Hierarchies,
-        root: &str,
+        grounds: &Grounds,
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
@@ -106,8 +111,10 @@ impl Policy {
             groups: groups.into_iter().collect(),
             summary: Summary::default(),
             provisions: Arc::default(),
+            narrator: None,
             spans,
-            root: root.trim_end_matches('/').into(),
+            root: grounds.rules.trim_end_matches('/').into(),
+            legacy_root: grounds.legacy.trim_end_matches('/').into(),
             matcher,
         }
     }
@@ -160,7 +167,7 @@ impl Policy {
     pub fn beginning(&self, below: Below) -> &str {
         match below {
             Below::Root => &self.root,
-            Below::Top => "",
+            Below::Top => &self.legacy_root,
         }
     }
 }

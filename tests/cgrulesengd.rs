@@ -23,7 +23,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::user::{ALICE, BOB, TEAM};
+use harness::user::{ALICE, BOB, CAROL, NAMELESS, TEAM};
 use harness::{BASE, Live, PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -412,13 +412,17 @@ cgt-alice:/opt/x/* cpu,memory cgt/t1
 cgt-bob:/bin/x * cgt/t3
 nobody-here cpu cgt/t4
 @cgt-bob pids cgt/t5
+cgt-carol cpuacct,io cgt/t6
 ";
 
 /// The lines of a log that stand in the table of rules.
 fn table(log: &str) -> Vec<&str> {
     let starts = ["Rule:", "  UID:", "  GID:", "  DEST:", "  CONTROLLERS:", "    ", "  OPTIONS:"];
     let mut lines = log.lines().skip_while(|line| !line.starts_with("Rule:"));
-    lines.by_ref().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect()
+    // What a diagnostic says below its first line stands further in.
+    let is_further_in = |line: &&str| line.starts_with("     ");
+    let is_table = |line: &&str| starts.iter().any(|start| line.starts_with(start));
+    lines.by_ref().filter(|line| is_table(line) && !is_further_in(line)).collect()
 }
 
 #[test]
@@ -428,7 +432,9 @@ fn the_table_and_the_lines_are_those_of_the_original() {
     private.files(&with_rules(EVERY_KIND));
     let wait = "Started the CGroup Rules Engine Daemon.";
     let ours = foreground(OURS, &["-vvv"], wait);
-    assert_eq!(table(&ours).iter().filter(|line| line.starts_with("Rule:")).count(), 5, "{ours}");
+    assert_eq!(table(&ours).iter().filter(|line| line.starts_with("Rule:")).count(), 6, "{ours}");
+    // In the words of the file, whatever this host calls it.
+    assert!(table(&ours).contains(&"    io"), "{ours}");
     for line in [
         "CGroup Rules Engine Daemon log started",
         "Current time: ",
@@ -448,6 +454,185 @@ fn the_table_and_the_lines_are_those_of_the_original() {
                 .collect()
         };
         assert_eq!(opening(&ours), opening(&original));
+    }
+}
+
+/// What a daemon says of processes, each line with `N` for the process's number. An actor changes its
+/// identity, then waits: one of alice is moved, bob's group is missing, carol's rule ignores her, dave
+/// has none.
+fn said_of_actors(live: &Live, program: &str) -> Vec<String> {
+    let log = format!("{BASE}/log");
+    let _absent = fs::remove_file(&log);
+    let mut command = Command::new(program);
+    let mut child = command.args(["-n", "-vvv", "-f", &log]).spawn().unwrap();
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    assert!(eventually(PATIENCE, || text().contains("Started the")), "{program}: {}", text());
+    let mut said = Vec::new();
+    for steps in [
+        format!("gid {TEAM} {TEAM} uid {ALICE} {ALICE}"),
+        format!("uid {BOB} {BOB}"),
+        format!("uid {CAROL} {CAROL}"),
+        format!("uid {NAMELESS} {NAMELESS}"),
+    ] {
+        let actor = live.hold(&steps);
+        let result = format!("Cgroup change for PID: {}, UID: 61", actor.subject);
+        assert!(eventually(PATIENCE, || text().contains(&result)), "{program}: {}", text());
+        let number = actor.subject.to_string();
+        let texts =
+            ["Event: PID", "matching rule", "to match PID", "Executing rule", "Cgroup change"];
+        let text = text();
+        let mut last = "";
+        for line in text.lines() {
+            let is_of_actor = line.split(|c: char| !c.is_ascii_digit()).any(|part| part == number);
+            let is_ignored = line == "Matching rule is an ignore rule" && !last.is_empty();
+            if is_ignored || is_of_actor && texts.iter().any(|text| line.contains(text)) {
+                said.push(line.replace(&number, "N"));
+            }
+            last = if is_of_actor { line } else { "" };
+        }
+    }
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    said
+}
+
+#[test]
+fn processes_are_said_in_the_words_of_the_original() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    let (own, missing) = (at("%u"), at("missing"));
+    let program = format!("{BASE}/bin/actors");
+    private.files(&with_rules(&format!(
+        "cgt-alice pids {own}\ncgt-bob pids {missing}\ncgt-carol:{program} pids / ignore\n"
+    )));
+    let ours = said_of_actors(&live, OURS);
+    let change = |ids: &str, end: &str| {
+        format!("Cgroup change for PID: N, UID: {ids}, PROCNAME: {program} {end}")
+    };
+    let found =
+        |user: &str, ids: &str| format!("Found matching rule {user} for PID: N, UID: {ids}");
+    let alice = format!("{ALICE}, GID: {TEAM}");
+    let bob = format!("{BOB}, GID: 0");
+    let expected = [
+        "EXEC Event: PID = N, tGID = N".to_owned(),
+        format!("GID Event: PID = N, tGID = N, rGID = {TEAM}, eGID = {TEAM}"),
+        format!("UID Event: PID = N, tGID = N, rUID = {ALICE}, eUID = {ALICE}"),
+        found("cgt-alice", &alice),
+        "Executing rule cgt-alice for PID N... OK!".to_owned(),
+        change(&alice, "OK"),
+        found("cgt-bob", &bob),
+        "Executing rule cgt-bob for PID N... FAILED! (Error Code: 50002)".to_owned(),
+        change(&bob, "FAILED! (Error Code: 50002)"),
+        found("cgt-carol", &format!("{CAROL}, GID: 0")),
+        "Matching rule is an ignore rule".to_owned(),
+        change(&format!("{CAROL}, GID: 0"), "OK"),
+        format!("No rule found to match PID: N, UID: {NAMELESS}, GID: 0"),
+        change(&format!("{NAMELESS}, GID: 0"), "OK"),
+    ];
+    for line in &expected {
+        assert!(ours.contains(line), "{line} is not in {ours:#?}");
+    }
+    if is_original() {
+        let original = said_of_actors(&live, ORIGINAL);
+        // Its library goes on in the line until the rule is through.
+        let is_whole = |line: &&String| !line.starts_with("Executing rule");
+        for line in expected.iter().filter(is_whole) {
+            assert!(original.contains(line), "{line} is not in {original:#?}");
+        }
+    }
+}
+
+#[test]
+fn of_two_lines_for_one_hierarchy_the_last_counts() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    private.files(&with_rules(&format!(
+        "cgt-alice pids {}\n% pids {}\n",
+        at("first-%u"),
+        at("last-%u")
+    )));
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("/etc/cgrules.conf: warning: line 1: the rule leads to ");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "last-cgt-alice");
+    // Longer than until the second look, which would find it taken by its own rule.
+    std::thread::sleep(Duration::from_millis(300));
+    live.expect_pid("pids", actor.subject, "last-cgt-alice");
+    assert!(!daemon.text().contains("put back"), "{}", daemon.text());
+    if is_original() {
+        drop(daemon);
+        let log = format!("{BASE}/log");
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(ORIGINAL);
+        let mut child = command.args(["-n", "-vv", "-f", &log]).spawn().unwrap();
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        assert!(eventually(PATIENCE, || text().contains("Started the")), "{}", text());
+        let other = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", other.subject, "last-cgt-alice");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_missing_group_is_said_with_what_to_add() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let path = live.ground.at("plain");
+    let rules = format!("cgt-alice pids {}\n", path.trim_start_matches('/'));
+    private.files(&with_rules(&rules));
+    let daemon = Background::start(&["-vv"]);
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    daemon.expect("add a section \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf");
+    // What it says is right.
+    let section = format!("group {} {{ pids {{ }} }}\n", path.trim_start_matches('/'));
+    private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);
+    daemon.signal(Signal::SIGUSR2);
+    live.expect_pid("pids", actor.subject, "plain");
+}
+
+#[test]
+fn a_name_cannot_write_lines_of_its_own() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let program = live.program("bin/x\nFAILED! \u{1b}[2J");
+    let daemon = Background::start(&["-vv"]);
+    let id = ALICE.to_string();
+    let mut command = Command::new(&program);
+    command.args(["uid", &id, &id, "hold"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut actor = command.spawn().unwrap();
+    daemon.expect(&format!("PROCNAME: {BASE}/bin/x\\nFAILED! \\x1b[2J OK\n"));
+    actor.kill().unwrap();
+    actor.wait().unwrap();
+    assert!(!daemon.text().lines().any(|line| line.starts_with("FAILED!")));
+}
+
+#[test]
+fn without_asking_for_it_nothing_is_said_of_processes() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let missing = live.ground.at("missing");
+    let rules = format!("{}cgt-bob pids {}\n", alice(&live), missing.trim_start_matches('/'));
+    private.files(&with_rules(&rules));
+    for (words, said) in [(&["-n"][..], false), (&["-n", "-v"], true)] {
+        let log = format!("{BASE}/log");
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(OURS);
+        let mut child = command.args(words).args(["-f", &log]).spawn().unwrap();
+        let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", alice.subject, "cgt-alice");
+        // It listens by now, so this one is not met by the scan at the start.
+        let bob = live.hold(&format!("uid {BOB} {BOB}"));
+        let failed = format!("Cgroup change for PID: {}, UID: {BOB}, GID: 0", bob.subject);
+        let has = |text: &str| fs::read_to_string(&log).unwrap_or_default().contains(text);
+        let is_said = said && eventually(PATIENCE, || has(&failed));
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert_eq!((is_said, has("Cgroup change"), has("Event")), (said, said, false));
+        assert!(!has(&format!("PID: {}", alice.subject)));
     }
 }
 

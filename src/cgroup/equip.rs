@@ -190,7 +190,8 @@ impl<'p> Stage<'p> {
     }
 }
 
-fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
+/// Gives a file or directory to its owner.
+pub(super) fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
     if to.uid.is_some() || to.gid.is_some() {
         chown(path, to.uid.map(|uid| uid.0), to.gid.map(|gid| gid.0))?;
     }
@@ -248,7 +249,11 @@ fn remedy(errno: Errno) -> &'static str {
                 "that group holds processes itself, and only one without can hand controllers on: \
                  move them into a group below it",
             ),
-            (Errno::ENOENT, "the controller is not available there: enable it in the group above"),
+            (
+                Errno::ENOENT,
+                "the controller is not available there: enable it in the group above, or where that is \
+                 systemd's start the unit with Delegate=yes",
+            ),
             (Errno::EACCES, NO_RIGHT),
             (Errno::EPERM, NO_RIGHT),
             (Errno::EROFS, NO_RIGHT),

@@ -11,8 +11,9 @@
 //! - What a user's own manager started (below `user@1000.service`) may be left. It is the user's, and to
 //!   keep it would let every user out of his limits by `systemd-run --user`. The manager itself is never
 //!   moved, see the placer.
-//! - Services that run jobs and logins for others ([`FOR_OTHERS`]) may be left by all but root: `cron` is
-//!   root's and stays, the job is its user's. They are made to leave processes running when stopped.
+//! - Services that run jobs and logins for others ([`FOR_OTHERS`]) may be left by all but the service
+//!   itself: `cron` is root's and a child of process 1, its jobs are neither both. Such services are made to
+//!   leave processes running when they are stopped.
 //! - Every other service or scope is not left: daemons, containers, virtual machines.
 //!
 //! A group that no unit is named for, as of another container manager or of a rule of ours, is none of
@@ -81,6 +82,21 @@ impl<'p> Unit<'p> {
             };
         }
         Self::None
+    }
+
+    /// Whether a move of a process out of the unit is what its rule must allow. `is_last`: whether it is
+    /// the only process in this group. `is_service`: whether it is root's and a child of process 1.
+    pub fn loses(
+        self,
+        is_last: impl FnOnce(&str) -> bool,
+        is_service: impl FnOnce() -> bool,
+    ) -> bool {
+        match self {
+            Self::None | Self::OfUser(_) => false,
+            Self::Session(_, group) => is_last(group),
+            Self::ForOthers(_) => is_service(),
+            Self::Other(_) => true,
+        }
     }
 
     /// Its name, if there is one.
@@ -155,6 +171,20 @@ mod tests {
             assert_eq!(Unit::of(&path, &["", GROUND]), unit, "{path}");
         }
         assert_eq!(Unit::of(GROUND, &[""]), Unit::Other("cgruled-pool.service"));
+    }
+
+    #[test]
+    fn what_a_unit_loses() {
+        let lost = |path: &str, is_last, is_service| {
+            Unit::of(path, &[GROUND]).loses(|_| is_last, || is_service)
+        };
+        assert!(lost("/system.slice/nginx.service", false, false));
+        assert!(lost("/system.slice/cron.service", false, true));
+        assert!(!lost("/system.slice/cron.service", true, false));
+        assert!(lost("/user.slice/session-1.scope", true, false));
+        assert!(!lost("/user.slice/session-1.scope", false, true));
+        assert!(!lost("/user.slice/user@1.service/app.slice/a.scope", true, true));
+        assert!(!lost("/people", true, true) && !lost(GROUND, true, true));
     }
 
     proptest::proptest! {

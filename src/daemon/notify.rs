@@ -171,7 +171,7 @@ impl std::fmt::Display for Report {
             write!(f, ", {} moves refused by the kernel", self.refused)?;
         }
         if self.left_in_unit > 0 {
-            write!(f, ", {} processes left in their units", self.left_in_unit)?;
+            write!(f, ", {} moves out of units not made", self.left_in_unit)?;
         }
         if self.is_reload_refused {
             f.write_str("; newer rules have errors and are not in force, see the log")?;

@@ -219,6 +219,12 @@ fn of_controller(controller: &Controller, setting: &cgconfig_conf::Setting) -> S
     }
 }
 
+/// The id that a `perm` section means: a number as the original reads it, or a name.
+pub(super) fn id_in_perm(mention: &Mention, resolver: &mut Resolver<'_>) -> Result<u32, String> {
+    let number = cgconfig_conf::leading_number(&mention.name);
+    number.map_or_else(|| resolver.number(mention.kind, &mention.name), Ok)
+}
+
 /// Owner and mode of files. An unknown name is left out.
 fn ownership(
     written: &cgconfig_conf::Ownership,
@@ -228,7 +234,7 @@ fn ownership(
 ) -> Ownership {
     let mut number = |mention: &Option<Mention>| {
         let mention = mention.as_ref()?;
-        let found = resolver.number(mention.kind, &mention.name);
+        let found = id_in_perm(mention, resolver);
         if let Err(message) = &found {
             let line = section.origin.line;
             let message = format!("the section in line {line}: {message}");
@@ -236,7 +242,7 @@ fn ownership(
             let help = "cgrulesengd would not start; here the files stay root's";
             diagnostics.push(about.with_help(help));
         }
-        found.ok()
+        found.ok().filter(|&id| id != u32::MAX)
     };
     Ownership {
         uid: number(&written.user).map(crate::event::Uid),

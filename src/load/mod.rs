@@ -6,6 +6,7 @@
 
 mod cgconfig;
 mod gifts;
+mod given;
 mod legacy;
 mod name_service;
 mod resolver;
@@ -27,6 +28,8 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
+pub use cgconfig::{Described, groups};
+pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
 use resolver::Resolver;
@@ -89,6 +92,8 @@ pub struct Loaded {
     pub files: Vec<FileSeen>,
     /// What cgrulesengd would do with the legacy rule files.
     pub original: Original,
+    /// The same of `cgconfig.conf` and its directory.
+    pub original_cgconfig: Original,
 }
 
 /// A name in a directory of rules.
@@ -118,23 +123,14 @@ pub enum Outcome {
 /// Reads all rule files and resolves the names in them. Never fails: what is wrong is left out and
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
-    let mut loader = Loader {
-        owner: sources.owner,
-        resolver: Resolver::new(service),
-        legacy: Vec::new(),
-        rules: Vec::new(),
-        gifts: Gifts::default(),
-        diagnostics: Vec::new(),
-        files: Vec::new(),
-        seen: HashMap::new(),
-        original: Original::NotAsked,
-    };
+    let mut loader = Loader::new(sources.owner, service);
+    let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
-        loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
+        original_cgconfig = loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
     }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
-    loader.finish()
+    Loaded { original_cgconfig, ..loader.finish() }
 }
 
 /// Reads the daemon's settings. Without a file all are default.
@@ -173,7 +169,21 @@ struct Loader<'s> {
     original: Original,
 }
 
-impl Loader<'_> {
+impl<'s> Loader<'s> {
+    fn new(owner: Uid, service: &'s NameService) -> Self {
+        Self {
+            owner,
+            resolver: Resolver::new(service),
+            legacy: Vec::new(),
+            rules: Vec::new(),
+            gifts: Gifts::default(),
+            diagnostics: Vec::new(),
+            files: Vec::new(),
+            seen: HashMap::new(),
+            original: Original::NotAsked,
+        }
+    }
+
     fn directory(&mut self, path: &Path) {
         match TrustedDirectory::list(path, self.owner) {
             Ok(Some((directory, names))) => {
@@ -245,6 +255,7 @@ impl Loader<'_> {
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
+            original_cgconfig: Original::NotAsked,
         }
     }
 }
@@ -271,6 +282,11 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
             }
         }
     }
+}
+
+/// Why a name in a directory of legacy files is that of a file which an editor or a package manager left.
+pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
+    legacy::leftover(name.as_bytes())
 }
 
 /// Why a name is not that of a rule file. Editors and package managers leave such files.

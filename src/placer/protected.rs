@@ -6,7 +6,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Outcome, Placer, Subject};
-use crate::process::Proc;
+use crate::event::Pid;
+use crate::process::{Proc, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
 
 /// Where systemd's own programs are: the manager of the machine and those of users with their
@@ -47,19 +48,32 @@ impl Placer {
                     return Some(Outcome::Protected);
                 }
                 Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
-                // Without CAP_SYS_PTRACE nothing is known of it.
-                Err(_) => b"",
+                // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
+                Err(_) => {
+                    let is_protected = proc.cgroup(pid).is_some_and(is_managers);
+                    return is_protected.then_some(Outcome::Protected);
+                }
             },
         };
-        // A program that was replaced by an upgrade and runs on.
-        let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
-        let is_protected = pid.get() == 1 || is_systemds(exe, is_root);
-        (is_protected && !is_named(rule, exe)).then_some(Outcome::Protected)
+        is_protected(rule, pid, exe, is_root).then_some(Outcome::Protected)
     }
+}
+
+/// Whether the first process, or one that runs a program of systemd's, is left alone by a rule that does
+/// not name its program. `exe` as the kernel shows it.
+pub(crate) fn is_protected(rule: &Rule, pid: Pid, exe: &[u8], is_root: bool) -> bool {
+    // A program that was replaced by an upgrade and runs on.
+    let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
+    (pid.get() == 1 || is_systemds(exe, is_root)) && !is_named(rule, exe)
 }
 
 fn is_systemds(exe: &[u8], is_root: bool) -> bool {
     SYSTEMD.iter().any(|directory| exe.starts_with(directory)) || is_root && UDEV.contains(&exe)
+}
+
+/// Whether this text of `/proc/PID/cgroup` is that of a manager or its `(sd-pam)`.
+fn is_managers(text: &[u8]) -> bool {
+    path_in(text, b"").is_some_and(|path| path.ends_with(b"/init.scope"))
 }
 
 /// Whether a rule names this program, and not only by a pattern that any other would fit as well.
@@ -106,6 +120,13 @@ mod tests {
         for exe in [&b"/usr/bin/systemd-run"[..], b"/home/u/usr/lib/systemd/x", b"", b"/usr/lib"] {
             assert!(!is_systemds(exe, true));
         }
+    }
+
+    #[test]
+    fn managers_by_their_place() {
+        let manager = b"1:cpu:/init.scope\n0::/user.slice/user-5.slice/user@5.service/init.scope\n";
+        assert!(is_managers(manager) && is_managers(b"0::/init.scope\n"));
+        assert!(!is_managers(b"1:cpu:/init.scope\n0::/user.slice\n") && !is_managers(b""));
     }
 
     #[test]

@@ -32,27 +32,39 @@ impl Placer {
         if !self.has_systemd || rule.leave_units == LeaveUnits::Yes || !self.concerns_units(span) {
             return false;
         }
-        let Some(text) = now.text.or_else(|| proc.cgroup(subject.look.pid)) else { return false };
+        // Copied, and taken out while it is borrowed: what it was read into is used again.
+        let mut place = std::mem::take(&mut self.place);
+        place.clear();
+        let text = now.text.or_else(|| proc.cgroup(subject.look.pid));
+        let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
         // A name of a unit is text; what a unit makes below its group need not be.
-        let path = path_in(text, b"").and_then(|path| path.utf8_chunks().next());
-        let Some(path) = path.map(|chunk| chunk.valid()) else { return false };
+        place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));
         let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
-        let unit = Unit::of(path, &grounds);
-        let is_lost = match unit {
-            Unit::None | Unit::OfUser(_) => false,
-            Unit::ForOthers(_) => subject.grip.uid.0 == 0,
-            Unit::Session(_, group) => self.is_last(group, subject.look.pid),
-            Unit::Other(_) => true,
-        };
-        let stays = is_lost && rule.leave_units == LeaveUnits::No;
+        let stays = self.stays_in(Unit::of(&place, &grounds), proc, rule, subject);
+        self.place = place;
+        stays
+    }
+
+    fn stays_in(
+        &mut self,
+        unit: Unit<'_>,
+        proc: &mut Proc,
+        rule: &Rule,
+        subject: &Subject<'_>,
+    ) -> bool {
+        let pid = subject.look.pid;
+        let is_service =
+            || subject.grip.uid.0 == 0 && proc.parent(pid).is_some_and(|parent| parent.get() == 1);
+        if !unit.loses(|group| self.is_last(group, pid), is_service) {
+            return false;
+        }
+        let stays = rule.leave_units == LeaveUnits::No;
         if stays {
             self.metrics.left_in_unit.increment();
             let name = unit.name().unwrap_or_default().to_owned();
             self.troubles.push((Trouble::InUnit(name), self.path.clone()));
         }
-        if is_lost {
-            self.say_unit(unit, stays, rule, subject);
-        }
+        self.say_unit(unit, stays, rule, subject);
         stays
     }
 

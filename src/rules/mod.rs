@@ -4,18 +4,22 @@
 //! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means.
 
 mod component;
+mod cover;
 mod criteria;
 pub mod destination;
 mod exe;
+pub mod explain;
 pub mod glob;
 mod groups;
 pub mod ignore;
 mod index;
+pub mod lint;
 pub mod matcher;
 pub mod names;
 mod span;
 mod stretches;
 mod trie;
+pub mod width;
 
 use std::fmt;
 use std::path::Path;
@@ -61,6 +65,16 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The name that its author gave it; `None` for one that is called after its file and line.
+    pub fn given_name(&self) -> Option<&str> {
+        let Origin { file, line } = &self.origin;
+        let base = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+        let is_default = self.name.strip_prefix(&*base).is_some_and(|rest| {
+            rest.strip_prefix(':').is_some_and(|rest| *rest == *line.to_string())
+        });
+        (!is_default).then_some(&*self.name)
+    }
+
     /// Whether a destination of the rule has one of these fields: the edge looks names up only for
     /// rules that render them.
     pub fn renders(&self, fields: &[Field]) -> bool {
@@ -203,7 +217,7 @@ pub struct Target {
 pub enum Below {
     /// At the managed root of the configuration.
     Root,
-    /// At the top of each hierarchy, as legacy rules do.
+    /// At the top of each hierarchy, or where `legacy_root` says, as legacy rules do.
     Top,
 }
 

@@ -8,21 +8,24 @@
 pub mod command;
 
 mod asking;
-mod cat;
-mod check;
+pub mod cat;
+pub mod check;
 mod convert;
 mod doctor;
-mod explain;
+pub mod explain;
 mod figures;
+mod foreseen;
 mod groups;
-mod list;
+pub mod list;
 mod metrics;
 mod place;
 mod reload;
+mod rows;
 mod run;
 mod status;
 mod top;
 mod watch;
+mod words;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};

@@ -1,12 +1,15 @@
 //! Processes that ask by the original's socket to stay where they are, with the original's clients.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,10 +23,10 @@ const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 
 /// A `/run` of the test's own, with the test's files where they were. Declared after [`Live`], so gone
 /// before it.
-struct PrivateRun;
+pub(crate) struct PrivateRun;
 
 impl PrivateRun {
-    fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         let base = File::open(BASE).unwrap();
         let none = None::<&str>;
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
@@ -267,6 +270,65 @@ fn a_request_in_single_bytes_is_answered_and_abuse_is_not() {
     let counters = daemon.stop();
     assert_eq!(counters.get("sticky_dropped"), 4, "{counters:?}");
     assert_eq!(counters.get("sticky_registered"), 2, "{counters:?}");
+}
+
+#[test]
+fn who_will_not_write_any_more_is_answered_at_once() {
+    let Some((live, _run, daemon)) = served() else { return };
+    let actor = live.hold("");
+    let whole = request(actor.subject, 0);
+    let began = Instant::now();
+    for (length, answer) in [(8, &b"SUCCESS_STORE_PID\0"[..]), (4, b""), (0, b"")] {
+        let mut client = connect();
+        client.write_all(&whole[..length]).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(client), answer, "after {length} bytes");
+    }
+    // Less than the five seconds that a silent client has.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_quick(&live);
+    assert_eq!(daemon.stop().get("sticky_registered"), 1);
+}
+
+/// Clients of every bad kind, as fast as they can.
+fn misbehave(until: &AtomicBool) -> u32 {
+    let mut crowd = VecDeque::new();
+    let mut count = 0;
+    while !until.load(Ordering::Relaxed) {
+        // Refused while the queue of the socket is full.
+        let Ok(mut client) = UnixStream::connect(SOCKET) else { continue };
+        let bytes = [request(u32::MAX, 99), vec![0xa5; 4096]].concat();
+        let length = [0, 3, 4, 8, bytes.len()][count as usize % 5];
+        let _broken_pipe = client.write_all(&bytes[..length]);
+        if count % 3 == 0 {
+            crowd.push_back(client);
+        }
+        if crowd.len() > 200 {
+            crowd.pop_front();
+        }
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn a_storm_of_clients_keeps_nobody_waiting() {
+    let Some((live, _run, daemon)) = served() else { return };
+    let done = AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| misbehave(&done));
+        let best = (0..15).map(|_| time_of_placement(&live)).min().unwrap();
+        done.store(true, Ordering::Relaxed);
+        assert!(best < Duration::from_millis(500), "{best:?}");
+        storm.join().unwrap()
+    });
+    assert!(count > 100, "{count} clients are no storm");
+    let actor = live.hold("");
+    let mut client = connect();
+    client.write_all(&request(actor.subject, 0)).unwrap();
+    assert_eq!(rest(client), b"SUCCESS_STORE_PID\0");
+    let counters = daemon.stop();
+    assert_eq!(counters.get("sticky_registered"), 1, "{counters:?}");
 }
 
 #[test]
