@@ -36,7 +36,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let rules = counted(reloaded.rules, "rule", "rules");
     let files = counted(reloaded.files, "file", "files");
     if reloaded.in_force {
-        writeln!(out, "{rules} from {files} are in force")?;
+        writeln!(out, "in force: {rules} from {files}")?;
         if !reloaded.settled {
             writeln!(out, "not every process was looked at yet; that goes on")?;
         }
