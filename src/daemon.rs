@@ -4,11 +4,12 @@
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
 mod controlled;
+mod failure;
 mod invocation;
 mod notify;
 mod prepared;
+mod survey;
 
-use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -22,6 +23,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
@@ -38,65 +40,17 @@ use crate::placer::Placer;
 use crate::process::Proc;
 use crate::rebuild::Rebuilder;
 use crate::rebuild::published::Board;
-use crate::source::connector::{Connector, Unusable};
+use crate::source::connector::Connector;
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
 use controlled::{Controlled, sticky_socket};
 use notify::Notifier;
 
+pub use failure::Failure;
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
-
-/// Why the daemon ended, or did not start.
-#[derive(Debug)]
-pub enum Failure {
-    /// Something failed at run time: exit 1.
-    Run(&'static str, io::Error),
-    /// The settings have errors: exit 65.
-    Settings(Vec<Diagnostic>),
-    /// The kernel's events are not to be had here: exit 78.
-    Unusable(Unusable),
-    /// No cgroup hierarchy is mounted: exit 78.
-    NoCgroups,
-}
-
-impl Failure {
-    /// The exit code of the process.
-    pub const fn code(&self) -> u8 {
-        match self {
-            Self::Run(..) => 1,
-            Self::Settings(_) => 65,
-            Self::Unusable(_) | Self::NoCgroups => 78,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Run(what, error) => write!(f, "{what}: {error}"),
-            Self::Settings(diagnostics) => {
-                diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
-            }
-            Self::Unusable(why) => why.fmt(f),
-            Self::NoCgroups => f.write_str(
-                "no cgroup hierarchy is mounted: mount one, for example with mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-            ),
-        }
-    }
-}
-
-/// Reads the configuration and returns all complaints about it.
-pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
-    let (settings, mut diagnostics) = settings(invocation);
-    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let grounds = Host::default().grounds(&settings, &hierarchies);
-    let mut rebuilder = rebuilder(invocation, grounds, &hierarchies);
-    rebuilder.first();
-    diagnostics.extend_from_slice(rebuilder.diagnostics());
-    diagnostics
-}
+pub use survey::{check, policy, survey};
 
 /// Runs until a signal ends it.
 ///
@@ -218,10 +172,8 @@ impl Daemon {
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         let grounds = Host::default().grounds(settings, &hierarchies);
-        let mut tree = Tree::new(Arc::clone(&hierarchies));
-        if grounds.is_delegated {
-            tree.stay_below(&grounds.rules, !invocation.dry_run);
-        }
+        let is_dry_run = invocation.dry_run;
+        let tree = tree_of(&hierarchies, &grounds, is_dry_run, &metrics).map_err(run("threads"))?;
         let board = Board::default();
         let rebuilder = rebuilder(invocation, grounds, &hierarchies);
         let mut rebuilder = rebuilder.having(loaded).publishing(board.clone());
@@ -231,13 +183,8 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let overview = Overview::new(
-            Arc::clone(&metrics),
-            board,
-            Arc::clone(&hierarchies),
-            invocation.dry_run,
-        );
-        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
+        let overview = Overview::new(Arc::clone(&metrics), board, hierarchies, is_dry_run);
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
@@ -385,6 +332,25 @@ impl Daemon {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The groups, and who looks after them.
+fn tree_of(
+    hierarchies: &Arc<Hierarchies>,
+    grounds: &Grounds,
+    is_dry_run: bool,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Tree> {
+    let mut tree = Tree::new(Arc::clone(hierarchies));
+    let ground = grounds.is_delegated.then_some(&*grounds.rules);
+    if let Some(ground) = ground {
+        tree.stay_below(ground, !is_dry_run);
+    }
+    if is_dry_run {
+        return Ok(tree);
+    }
+    let keeper = Keeper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics))?;
+    Ok(tree.kept_by(keeper))
 }
 
 /// A group in use is an open descriptor.

@@ -34,6 +34,7 @@ use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
 use crate::event::{Cause, Nanos};
 use crate::metrics::Metrics;
+use crate::narrator::{Ending, Told};
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc};
@@ -85,12 +86,13 @@ impl Engine {
         connector: Connector,
         proc: Proc,
         policy: Box<Policy>,
-        placer: Placer,
+        mut placer: Placer,
         desk: Desk,
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Self {
         metrics.reloads.increment();
+        placer.adopt(&policy);
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
             sticky: Sticky::new(Arc::clone(&metrics)),
@@ -135,7 +137,7 @@ impl Engine {
     /// Puts other rules into force and places everybody by them.
     fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
-        self.placer.forget_groups();
+        self.placer.adopt(&self.policy);
         self.metrics.reloads.increment();
         self.scan_is_due = true;
         // The scan finds those who waited as well.
@@ -249,7 +251,10 @@ impl Engine {
     fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
         let Some(grip) = grip else { return Outcome::Gone };
+        let Grip { uid, gid, .. } = grip;
         if self.sticky.holds(look.pid, &mut self.proc) {
+            let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::Sticky };
+            narrate(&self.policy, &mut self.proc, &told);
             return Outcome::Sticky;
         }
         let Grip { uid, gid, .. } = grip;
@@ -268,7 +273,11 @@ impl Engine {
         });
         let (rule, exe) = match decided {
             Decided::Rule(rule, exe) => (rule, exe),
-            Decided::NoRule => return Outcome::NoRule,
+            Decided::NoRule => {
+                let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::NoRule };
+                narrate(&self.policy, &mut self.proc, &told);
+                return Outcome::NoRule;
+            }
             Decided::Unsure(exe) => {
                 if self.desk.examine(look, exe) {
                     self.errands.examined.insert(look.pid, look.since);
@@ -284,7 +293,11 @@ impl Engine {
         }
         let user = user.identity.name.as_deref();
         let subject = Subject { look, grip, user, exe };
-        self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
+        let outcome = self.placer.apply(&self.policy, &mut self.proc, rule, &subject);
+        if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
+            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), exe, ending });
+        }
+        outcome
     }
 
     /// Takes note of what a look came to.
@@ -376,5 +389,11 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+fn narrate(policy: &Policy, proc: &mut Proc, told: &Told<'_>) {
+    if let Some(narrator) = &policy.narrator {
+        narrator.tell(told, proc);
     }
 }

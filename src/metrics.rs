@@ -1,5 +1,5 @@
-//! Counters and the latency histogram. Written by the hot thread alone with relaxed stores, readable
-//! from anywhere at any time.
+//! Counters and the latency histogram. Written with relaxed stores, most by the hot thread alone, and
+//! readable from anywhere at any time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -87,6 +87,14 @@ counters! {
     refused,
     /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.
     left_in_unit,
+    /// Groups made by rules of ours.
+    made_groups,
+    /// Groups of ours removed because they were empty as long as their tables say.
+    removed_groups,
+    /// Units of systemd that were given their settings.
+    set_units,
+    /// Units that systemd did not give their settings.
+    refused_units,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.

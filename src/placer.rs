@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
+pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
@@ -23,6 +24,7 @@ use crate::event::batch::Look;
 use crate::host::Host;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::narrator::Obstacle;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
@@ -58,6 +60,8 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// What the last process met that is not where its rule says.
+    obstacle: Option<Obstacle>,
     /// What went wrong with the last process, and on the way to which group.
     troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
@@ -86,6 +90,7 @@ impl Placer {
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            obstacle: None,
             troubles: Vec::new(),
             text: Vec::new(),
             place: String::new(),
@@ -96,6 +101,11 @@ impl Placer {
     /// The number of the last placement: the same for the same group.
     pub fn last_placement(&self) -> u64 {
         self.placement
+    }
+
+    /// What kept the last process from the group of its rule.
+    pub fn last_obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
     }
 
     /// The group of the last placement, refused ones included, from the top of its hierarchies.
@@ -118,8 +128,8 @@ impl Placer {
     }
 
     /// Drops every open group: after a change of rules others may be needed.
-    pub fn forget_groups(&mut self) {
-        self.tree.forget();
+    pub fn adopt(&mut self, policy: &Policy) {
+        self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
 
     /// Does what the rule says with the process.
@@ -132,12 +142,14 @@ impl Placer {
     ) -> Outcome {
         let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
         let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
+        self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
             // A controller that this host does not have was said when the rules were read; the original
             // does not go on to the lines that follow either.
             if span.is_empty() && target.below == Below::Top {
+                self.obstacle = Some(Obstacle::NoController);
                 break;
             }
             self.render(policy, proc, target, subject);
@@ -295,6 +307,7 @@ impl Placer {
 
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
+        self.obstacle = Some(outcome::obstacle(refusal));
         self.metrics.refusals.increment(refusal.errno as i32);
         self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);

@@ -18,7 +18,9 @@ Usage: cgruled [OPTION]...
   --config FILE       settings (default: /etc/cgruled/cgruled.toml)
   --rules DIR         read rules here instead of the standard directories; may be repeated,
                       the first directory wins
-  --no-legacy         do not read /etc/cgrules.conf and /etc/cgrules.d
+  --no-legacy         do not read /etc/cgrules.conf, /etc/cgrules.d, /etc/cgconfig.conf and
+                      /etc/cgconfig.d, and do not serve /run/cgred.socket: cgexec and
+                      cgclassify --sticky have no effect
   --root PATH         where the groups of rules begin, from the top of each hierarchy
   --control PATH      the control socket, or off (default: /run/cgruled/control.sock)
   --check             print all complaints about settings and rules, then end

@@ -68,6 +68,7 @@ fn table(text: &str, key: &str, value: &str) -> Gift {
         settings: vec![setting],
         perm: Perm::default(),
         is_required: false,
+        remove_after: None,
         origin,
     }
 }
@@ -170,4 +171,39 @@ fn a_mode_takes_away_only() {
     fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     hand_over(&path, &to, false).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o664);
+}
+
+/// What is enabled at the top and in `/sites` when a legacy rule with these controllers makes the group of
+/// bob, with this template.
+fn enabled_for(controllers: &str, template: Option<(&str, &str)>) -> [String; 2] {
+    let fake = Fake::new();
+    let gift =
+        |(key, value)| Gift { controllers: vec!["memory".into()], ..table("sites/%u", key, value) };
+    let gifts = Gifts { templates: template.map(gift).into_iter().collect(), ..Gifts::default() };
+    let (provisions, _) = Provisions::new(&gifts, &fake.hierarchies());
+    let target = Target {
+        destination: Destination::parse("sites/%u").unwrap(),
+        controllers: vec![controllers.to_owned()],
+        below: Below::Top,
+        creates: true,
+    };
+    let provision = provisions.of(&target);
+    let done = Done::default();
+    let hierarchies = fake.hierarchies();
+    for stage in stages(0, &hierarchies[0], "/sites/bob", provision.as_deref()) {
+        stage.enable(&done);
+    }
+    ["cgroup.subtree_control", "sites/cgroup.subtree_control"].map(|file| fake.read(file))
+}
+
+#[test]
+fn a_legacy_rule_has_enabled_what_it_names_and_by_every_controller_what_a_template_sets() {
+    let none = [String::new(), String::new()];
+    let memory = ["+memory".to_owned(), "+memory".to_owned()];
+    assert_eq!(enabled_for("memory", None), memory);
+    assert_eq!(enabled_for("*", None), none);
+    assert_eq!(enabled_for("*", Some(("memory.max", "1G"))), memory);
+    // What the settings of v1 need is known by its name there.
+    assert_eq!(enabled_for("*", Some(("memory.limit_in_bytes", "1G"))), memory);
+    assert_eq!(enabled_for("cgroup v2", None), none);
 }

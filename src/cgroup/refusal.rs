@@ -60,7 +60,8 @@ impl Refusal {
                 "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
             }
             (Step::Open, Errno::ENOENT) => {
-                "a rule of cgrules.conf makes no group whose path is written out: make it first"
+                "a rule of cgrules.conf makes no group whose path is written out: make it, or add a section \
+                 \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf, and it is made"
             }
             (_, Errno::ENOSPC | Errno::EAGAIN) => {
                 "cgroup.max.descendants or cgroup.max.depth of a group above is reached"

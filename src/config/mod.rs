@@ -14,6 +14,8 @@ pub mod rules_toml;
 mod sections;
 pub mod source_text;
 mod table;
+mod unit_table;
 
 pub use group_table::{GroupTable, Setting, SettingValue};
 pub(crate) use table::misspelled;
+pub use unit_table::UnitTable;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ::log::{Level, LevelFilter};
 
 use crate::event::{Gid, Uid};
-use crate::load::Loaded;
 use crate::log::Output;
+use crate::rebuild::Announce;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -66,14 +66,14 @@ pub struct Announcements {
     /// A signal ends the daemon.
     pub ended: fn(),
     /// Rules came into force.
-    pub rules: fn(&Loaded),
+    pub rules: Announce,
 }
 
 impl Default for Announcements {
     fn default() -> Self {
         let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
         let (ready, reloading, ended) = (nothing, nothing, nothing);
-        Self { opening, ready, reloading, ended, rules: |_| {} }
+        Self { opening, ready, reloading, ended, rules: |_| None }
     }
 }
 

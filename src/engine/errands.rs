@@ -125,6 +125,10 @@ impl Engine {
             let ago_ms = now.since(since) / 1_000_000;
             happenings.push(happening(ago_ms, Outcome::Waiting.word(), why));
         }
+        if self.sticky.holds(pid, &mut self.proc) {
+            let why = "it asked to stay where it is, as by cgexec --sticky";
+            happenings.push(happening(0, Outcome::Sticky.word(), why));
+        }
         About { pid: raw, happenings }
     }
 

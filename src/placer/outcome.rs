@@ -1,5 +1,11 @@
 //! What a look came to.
 
+use nix::errno::Errno;
+
+use crate::cgroup::tree::{Refusal, Step};
+use crate::narrator::{Ending, Obstacle};
+use crate::rules::RuleId;
+
 /// What a look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -50,5 +56,35 @@ impl Outcome {
             Self::GivenUp => "given-up",
             Self::InUnit => "in-unit",
         }
+    }
+
+    /// The same for who tells of looks; `None` while it is not over. `obstacle` is what the process met.
+    pub(crate) fn ending(self, rule: RuleId, obstacle: Option<Obstacle>) -> Option<Ending> {
+        Some(match (self, obstacle) {
+            (Self::Waiting, _) => return None,
+            (Self::Sticky, _) => Ending::Sticky,
+            (Self::NoRule, _) => Ending::NoRule,
+            (Self::Ignored, _) => Ending::Ignored(rule),
+            (Self::Refused | Self::InPlace | Self::Placed, Some(met)) => Ending::Failed(rule, met),
+            (
+                Self::Gone
+                | Self::Protected
+                | Self::InPlace
+                | Self::Placed
+                | Self::WouldPlace
+                | Self::Refused
+                | Self::Replaced
+                | Self::GivenUp
+                | Self::InUnit,
+                _,
+            ) => Ending::Done(rule),
+        })
+    }
+}
+
+pub(super) fn obstacle(refusal: &Refusal) -> Obstacle {
+    match (refusal.step, refusal.errno) {
+        (Step::Open, Errno::ENOENT) => Obstacle::NoGroup,
+        (Step::Open | Step::Create | Step::Set | Step::Write, _) => Obstacle::Kernel,
     }
 }

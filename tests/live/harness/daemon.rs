@@ -59,8 +59,8 @@ impl Daemon {
     }
 
     /// The same with what is the original's: legacy rules and the socket.
-    pub(super) fn start_legacy(ground: &Ground) -> Self {
-        Self::launch(ground, &Settings::default(), &OWN[1..], &Surroundings::default())
+    pub(super) fn start_legacy(ground: &Ground, settings: &Settings<'_>) -> Self {
+        Self::launch(ground, settings, &OWN[1..], &Surroundings::default())
     }
 
     fn launch(
