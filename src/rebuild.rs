@@ -42,7 +42,8 @@ pub struct Survey {
     /// Who answers for users and groups.
     pub names: NameService,
 }
-/// Is told of all rules that come into force, and says who tells of the looks under them.
+
+/// Is shown rules that may come into force, and says who would tell of the looks under them.
 pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
 
 /// What the files say, fitted to this host, and who would tell of it.
@@ -106,7 +107,7 @@ impl Rebuilder {
         Self { settings_file: file.to_owned(), ..self }
     }
 
-    /// The same, and `announce` is told of all rules that come into force.
+    /// The same, and `announce` says who tells of looks.
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }

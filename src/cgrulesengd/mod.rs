@@ -19,10 +19,9 @@ use ::log::{Level, LevelFilter};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 
 use crate::cgroup::tree;
-use crate::config::diagnostic::{Severity, has_errors};
+use crate::config::diagnostic::Severity;
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
-use crate::event::Uid;
-use crate::load::{self, Loaded, Original, Sources};
+use crate::load::{Loaded, Original, Sources};
 use crate::log::Output;
 use crate::narrator::Narrator;
 use crate::sys;
@@ -122,14 +121,10 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
         let message = failure.to_string().trim_end().to_owned();
         Refusal { code: code_of(failure), message }
     };
-    let (_, diagnostics) = load::settings(&invocation.config, Uid(0));
-    if has_errors(&diagnostics) {
-        return Err(refusal(&Failure::Settings(diagnostics)));
-    }
+    let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if tree::discover().is_ok_and(|found| found.is_empty()) {
         return Err(refusal(&Failure::NoCgroups));
     }
-    let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if options.is_strict {
         strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
     }
