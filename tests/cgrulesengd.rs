@@ -820,6 +820,7 @@ fn the_migration_page_quotes_what_is_said() {
         include_str!("../src/load/trust.rs"),
         include_str!("../src/load/resolver.rs"),
         include_str!("../src/rebuild.rs"),
+        include_str!("../src/rebuild/controllers.rs"),
         include_str!("../src/placer.rs"),
         include_str!("../src/cgrulesengd/narration.rs"),
     ];
