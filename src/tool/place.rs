@@ -48,7 +48,7 @@ fn pid(text: &OsStr) -> Result<u32, Failure> {
     let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
     number.ok_or_else(|| {
         let shown = text.to_string_lossy();
-        Failure::Usage(format!("place: {}: is no process id", Escaped(&shown)))
+        Failure::Usage(format!("place: {} is no process id", Escaped(&shown)))
     })
 }
 
