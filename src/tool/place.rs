@@ -81,7 +81,7 @@ mod tests {
     fn about(outcome: &str, cgroup: &str, detail: &str) -> About {
         let [outcome, rule, cgroup, detail] = [outcome, "web", cgroup, detail].map(str::to_owned);
         let happening = Happening { ago_ms: 0, outcome, rule, cgroup, detail };
-        About { pid: 7, happenings: vec![happening] }
+        About { pid: 7, happenings: vec![happening], moved_ago_ms: None }
     }
 
     #[test]
