@@ -21,7 +21,7 @@ pub(super) const COMMAND: Command = Command {
     summary: "Complaints about rules and settings",
     flags: &[
         Flag::new("strict", "take warnings for errors"),
-        Flag::new("json", "an array of objects: severity, file, line, column, message, help"),
+        Flag::new("json", "objects with severity, file, line, column, message, help"),
     ],
     examples: &[
         ("check", "all that the daemon would read"),

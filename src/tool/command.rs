@@ -47,17 +47,9 @@ pub struct Flag {
 /// The flags of every command.
 pub const COMMON: &[Flag] = &[
     Flag::value("config", "FILE", "settings (default: /etc/cgruled/cgruled.toml)"),
-    Flag::value(
-        "rules",
-        "DIR",
-        "read rules here instead of the standard directories; may be repeated",
-    ),
+    Flag::value("rules", "DIR", "rules are here, not in the usual directories; repeatable"),
     Flag::new("no-legacy", "do not read the files of cgrulesengd"),
-    Flag::value(
-        "socket",
-        "PATH",
-        "the daemon's control socket (default: /run/cgruled/control.sock)",
-    ),
+    Flag::value("socket", "PATH", "the daemon's socket (default: /run/cgruled/control.sock)"),
     Flag { short: Some('h'), ..Flag::new("help", "explain the command") },
 ];
 

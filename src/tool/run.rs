@@ -30,11 +30,7 @@ pub(super) const COMMAND: Command = Command {
     flags: &[
         Flag::value("user", "USER", "become this user, a name or a number"),
         Flag::value("group", "GROUP", "with this group instead of the user's own"),
-        Flag::value(
-            "cgroup",
-            "PATH",
-            "in this group, instead of what the rules say; %-fields as in rules",
-        ),
+        Flag::value("cgroup", "PATH", "in this group, not where rules say; %-fields as in rules"),
         Flag::value(
             "controllers",
             "LIST",
