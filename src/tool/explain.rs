@@ -83,7 +83,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
             return Err(Failure::Usage(message.to_owned()));
         }
         (false, true) => {
-            return Err(Failure::Usage("explain: give a PID, or --user NAME".to_owned()));
+            return Err(Failure::Usage("explain: give a PID, or --user USER".to_owned()));
         }
         (true, true) | (false, false) => {}
     }
