@@ -161,6 +161,23 @@ fn of_many_rules_the_near_ones_are_shown() {
     assert_eq!(String::from_utf8(all).unwrap().matches("wants user").count(), 9990);
 }
 
+/// What shells complete: names without anything else on their lines.
+#[test]
+fn names_are_listed_one_a_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let rule = |name: &str| format!("[[rule]]\n{name}\nuser = 60001\ncgroup = \"a\"\n");
+    let names =
+        ["name = \"web\"", "", "name = \"é (b), 'c'\"", "name = \"web\"", "name = \"the last\""];
+    let text = format!("version = 1\n{}", names.map(rule).concat());
+    fs::write(directory.path().join("50-a.toml"), text).unwrap();
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tool");
+    let mut copy = Copy::of(&cases, Path::new("/nonexistent"));
+    copy.sources.directories = vec![directory.path().to_owned()];
+    let mut out = Vec::new();
+    list::names(&survey(&copy), &mut out).unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), "web\né (b), 'c'\nthe last\n");
+}
+
 /// The documented names of fields, which programs rely on.
 #[test]
 fn json_has_stable_names() {

@@ -31,17 +31,17 @@ pub use view::{Manner, show};
 pub(super) const COMMAND: Command = Command {
     name: "explain",
     operands: "[PID]...",
-    summary: "Why a process is where it is",
+    summary: "Say which group a process belongs in, and why it is not there",
     flags: &[
-        Flag::value("user", "NAME", "explain a process of this user that need not exist"),
-        Flag::value("group", "NAME", "with this group (default: the user's own)"),
-        Flag::value("exe", "PATH", "that runs this program"),
+        Flag::value("user", "USER", "imagine a process of this user instead, by name or number"),
+        Flag::value("group", "GROUP", "imagine it with this group (default: the user's own)"),
+        Flag::value("exe", "PATH", "imagine that it runs this program"),
         Flag::new("all", "show every rule that was tried, with whole paths"),
         Flag::new("json", "one object for each process, in an array"),
     ],
     examples: &[
-        ("explain $$", "why is my shell where it is?"),
-        ("explain --user www-data --exe /usr/bin/php", "where would it go?"),
+        ("explain $$", "is my shell in its group? exit 1 if it is not, and why"),
+        ("explain --user www-data --exe /usr/bin/php", "where would php of www-data be put?"),
     ],
     ends_at_operand: false,
     run,
@@ -85,7 +85,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
             return Err(Failure::Usage(message.to_owned()));
         }
         (false, true) => {
-            return Err(Failure::Usage("explain: give a PID, or --user NAME".to_owned()));
+            return Err(Failure::Usage("explain: give a PID, or --user USER".to_owned()));
         }
         (true, true) | (false, false) => {}
     }

@@ -110,9 +110,10 @@ fn overview() -> String {
         .map(|command| format!("  {:8}  {}\n", command.name, command.summary))
         .collect();
     format!(
-        "Usage: cgrulectl COMMAND [OPTION]... (see cgrulectl COMMAND --help)\n\n{commands}\n\
-         Examples:\n  cgrulectl explain $$    why is my shell where it is?\n  \
-         cgrulectl check         would the daemon take my files?\n"
+        "Usage: cgrulectl COMMAND [OPTION]...\n\n{commands}\n\
+         Examples:\n  cgrulectl explain $$    is my shell in its group, and if not, why?\n  \
+         cgrulectl check         would the daemon take my files?\n\n\
+         For options and examples: cgrulectl COMMAND --help, man cgrulectl.\n"
     )
 }
 
@@ -142,8 +143,8 @@ mod tests {
             for flag in command.flags.iter().chain(command::COMMON) {
                 assert_eq!(text.matches(&format!("  {}  ", flag.usage())).count(), 1, "{text}");
             }
-            let fits = |line: &str| line.chars().count() <= 80;
-            assert!(text.lines().count() <= 24 && text.lines().all(fits), "{text}");
+            let fits = text.lines().all(|line| line.chars().count() <= 80);
+            assert!(fits && text.lines().count() <= 24, "{text}");
         }
     }
 

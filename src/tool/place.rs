@@ -12,8 +12,8 @@ use crate::control::protocol::About;
 pub(super) const COMMAND: Command = Command {
     name: "place",
     operands: "PID...",
-    summary: "Look at processes now and put them in place",
-    flags: &[Flag::new("json", "a line of JSON for each process; fields are only ever added")],
+    summary: "Make the daemon look at processes now",
+    flags: &[Flag::new("json", "a line of JSON for each process")],
     examples: &[("place 4711", "also one that was taken away twice, and is left alone since")],
     ends_at_operand: false,
     run,

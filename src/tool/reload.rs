@@ -11,8 +11,8 @@ use crate::control::protocol::{Reloaded, Request};
 pub(super) const COMMAND: Command = Command {
     name: "reload",
     operands: "",
-    summary: "Read all files again, and wait for the result",
-    flags: &[Flag::new("json", "the result as JSON; fields are only ever added")],
+    summary: "Make the daemon read its files again, and wait for the result",
+    flags: &[Flag::new("json", "one object")],
     examples: &[("reload", "exit 65 if the files have new errors and the old rules stay")],
     ends_at_operand: false,
     run,

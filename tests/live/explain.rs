@@ -58,6 +58,22 @@ fn who_is_in_place_and_whom_no_rule_means() {
     expect(&text, &["no rule holds for it", "wants user cgt-alice"]);
 }
 
+/// Paths have no second slash in front when rules begin at the top, as they do without systemd.
+#[test]
+fn at_the_top_who_is_in_place_is_in_place() {
+    let Some(live) = Live::require() else { return };
+    let group = live.ground.at("there/%u");
+    let rules = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{group}\"\n");
+    let socket = format!("{BASE}/control.sock");
+    let arguments = &["--control", &socket, "--root", "/"];
+    let _daemon = live.daemon_with(&rules, &Settings { config: "", arguments });
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    let text = said(&explain(&[&alice.subject.to_string()]), 0);
+    let place = format!("is in    {}", live.ground.at("there/cgt-alice"));
+    expect(&text, &["is where its rule says", &place]);
+}
+
 #[test]
 fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
     let Some(live) = Live::require() else { return };

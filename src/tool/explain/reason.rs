@@ -41,7 +41,8 @@ impl Memory {
             Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
             Ok(Some(status)) => status,
         };
-        survey.grounds.rules.clone_from(&status.root);
+        // The daemon says `/` for the top.
+        status.root.trim_end_matches('/').clone_into(&mut survey.grounds.rules);
         let told = match client::about(socket, pids) {
             Err(error) => return same(Self::Silent(error.to_string())),
             Ok(told) => told.unwrap_or_default(),
