@@ -50,7 +50,8 @@ pub struct Proc {
     dir: OwnedFd,
     /// Whether `PIDFD_GET_INFO` answers; found out by the first process held.
     has_pidfd_info: bool,
-    our_mounts: Vec<u8>,
+    /// The mount namespaces whose paths mean the host's files: ours and that of process 1.
+    host_mounts: [Vec<u8>; 2],
     text: Vec<u8>,
 }
 
@@ -83,16 +84,14 @@ impl Proc {
         let mut proc = Self {
             dir,
             has_pidfd_info: root == Path::new("/proc"),
-            our_mounts: Vec::new(),
+            host_mounts: Default::default(),
             text: Vec::with_capacity(1024),
         };
         let mut link = [0; 64];
-        if let Some(ours) = Pid::new(std::process::id()) {
-            proc.our_mounts = match proc.link(ours, "ns/mnt", &mut link) {
-                Ok(target) => target.to_vec(),
-                Err(_) => Vec::new(),
-            };
-        }
+        proc.host_mounts = [std::process::id(), 1].map(|host| {
+            let target = Pid::new(host).and_then(|pid| proc.link(pid, "ns/mnt", &mut link).ok());
+            target.map_or_else(Vec::new, <[u8]>::to_vec)
+        });
         Ok(proc)
     }
 
@@ -143,10 +142,12 @@ impl Proc {
             .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
-    /// Whether the process sees the same mounts as we do, so that its paths mean the same files.
-    pub fn shares_our_mounts(&self, pid: Pid) -> bool {
+    /// Whether the process sees the mounts of the host, so that its paths mean the host's files. These
+    /// are those of process 1: a service manager may have given us mounts of our own, with other rights.
+    pub fn shares_host_mounts(&self, pid: Pid) -> bool {
         let mut link = [0; 64];
-        self.link(pid, "ns/mnt", &mut link).is_ok_and(|target| target == self.our_mounts)
+        self.link(pid, "ns/mnt", &mut link)
+            .is_ok_and(|target| self.host_mounts.iter().any(|host| host == target))
     }
 
     fn link<'b>(&self, pid: Pid, name: &str, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
@@ -296,7 +297,7 @@ mod tests {
         let mut buffer = [0; PATH_MAX];
         let exe = proc.exe(pid, &mut buffer).unwrap();
         assert_eq!(exe, std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
-        assert!(proc.shares_our_mounts(pid));
+        assert!(proc.shares_host_mounts(pid));
         assert!(!proc.is_kernel_thread(pid));
         assert!(!proc.is_real_time(pid));
         let owner = proc.owner(pid).unwrap();

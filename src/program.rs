@@ -2,11 +2,12 @@
 //! tells on a thread that may hang.
 //!
 //! A glance is the link `/proc/PID/exe`, the mount namespace and the kernel's name of the process. It
-//! is enough unless the process sees other mounts than we do (its paths may name other files), the
+//! is enough unless the process sees other mounts than the host (its paths may name other files), the
 //! file was deleted, or something else than the executable was invoked: a script, a symbolic link.
 //! Then [`examine`] opens files that the process's owner chose, and reads memory that he owns; both
 //! can be made to hang from a FUSE mount.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -82,7 +83,7 @@ impl Sight {
             let exe = Exe { path: &known.path, on_host: known.on_host };
             return Some(Seen { raw, exe, invoked: known.invoked.as_deref(), is_unsure: false });
         }
-        let is_plain = !raw.ends_with(DELETED) && proc.shares_our_mounts(pid);
+        let is_plain = !raw.ends_with(DELETED) && proc.shares_host_mounts(pid);
         let base = base_name(raw);
         let is_unsure = !is_plain
             || is_interpreter(base)
@@ -114,12 +115,16 @@ pub fn examine(pid: Pid, raw: &[u8]) -> Option<Program> {
         _ => raw,
     };
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let on_host = namespace(&pid.to_string())
-        .is_some_and(|theirs| namespace("self") == Some(theirs))
-        || is_same_file(&file, path);
-    // Its paths mean the same to us only if it shares our mounts and our root directory.
+    let theirs = namespace(&pid.to_string());
+    let shares_mounts_of = |host: &str| theirs.is_some() && namespace(host) == theirs;
+    let (is_ours, is_first) = (shares_mounts_of("self"), shares_mounts_of("1"));
+    let on_host = is_ours || is_first || is_same_file(&file, Path::new(OsStr::from_bytes(path)));
+    // Its paths mean the same to the host only if it shares the host's mounts and root directory.
     let shares_root = fs::read_link(dir.join("root")).is_ok_and(|root| root == Path::new("/"));
-    let invoked = if on_host && shares_root { invoked(&dir, path) } else { None };
+    // Not by the root of the process itself, which it may change meanwhile.
+    let view = if is_first && !is_ours { "/proc/1/root" } else { "/" };
+    let invoked =
+        if on_host && shares_root { invoked(&dir, Path::new(view), path, &file) } else { None };
     Some(Program {
         raw: raw.into(),
         path: path.into(),
@@ -128,14 +133,15 @@ pub fn examine(pid: Pid, raw: &[u8]) -> Option<Program> {
     })
 }
 
-fn is_same_file(file: &fs::Metadata, path: &[u8]) -> bool {
-    fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path)))
-        .is_ok_and(|host| (host.dev(), host.ino()) == (file.dev(), file.ino()))
+fn is_same_file(file: &fs::Metadata, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
 }
 
 /// The argument that names what was invoked, if it is a symbolic link to the executable or a script.
 /// Arguments and the kernel's name are the process's own to choose; so neither counts by itself.
-fn invoked(dir: &Path, exe: &[u8]) -> Option<PathBuf> {
+///
+/// `view` is where the host's files are to be seen: a service may have a /tmp of its own.
+fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<PathBuf> {
     let comm = read_bounded(&dir.join("comm"), 64)?;
     let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
     let arguments = read_bounded(&dir.join("cmdline"), 64 * 1024)?;
@@ -145,7 +151,9 @@ fn invoked(dir: &Path, exe: &[u8]) -> Option<PathBuf> {
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with(b"-"));
     [named, first].into_iter().flatten().find_map(|argument| {
         let path = absolute(dir, argument)?;
-        (is_link_to(&path, exe) || is_script(&path)).then_some(path)
+        let seen = view.join(path.strip_prefix("/").unwrap_or(&path));
+        let is_other_name = path.as_os_str().as_bytes() != exe && is_same_file(file, &seen);
+        (is_other_name || is_script(&seen)).then_some(path)
     })
 }
 
@@ -153,17 +161,13 @@ fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
     if argument.is_empty() {
         return None;
     }
-    let path = Path::new(std::ffi::OsStr::from_bytes(argument));
+    let path = Path::new(OsStr::from_bytes(argument));
     if path.is_absolute() {
         return Some(path.to_owned());
     }
-    fs::canonicalize(fs::read_link(dir.join("cwd")).ok()?.join(path)).ok()
-}
-
-/// Another name of the executable.
-fn is_link_to(path: &Path, exe: &[u8]) -> bool {
-    path.as_os_str().as_bytes() != exe
-        && fs::canonicalize(path).is_ok_and(|target| target.as_os_str().as_bytes() == exe)
+    let path = fs::read_link(dir.join("cwd")).ok()?.join(path);
+    // What is hidden from us is taken by its letters.
+    Some(fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect()))
 }
 
 /// A regular file that begins with `#!`.

@@ -1,0 +1,72 @@
+# What scenarios are written with. Sourced: . /vm/scenario.bash
+
+ground=/sys/fs/cgroup/cgruled.slice/cgruled-pool.service
+ok() { echo "ok $1"; }
+not_ok() { echo "not ok $1: $2"; }
+say() { echo "#   $*"; }
+
+# expect NAME COMMAND...: ok if COMMAND succeeds, else its output is the reason.
+expect() {
+    local name=$1 output
+    shift
+    if output=$("$@" 2>&1); then ok "$name"; else not_ok "$name" "$* (${output:-code $?})"; fi
+}
+
+# within SECONDS COMMAND...: whether COMMAND succeeds before then.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+
+# rules <<END: these and no others. settings <<END: these.
+rules() { { echo "version = 1" && cat; } >/etc/cgruled/rules.d/50-test.toml; }
+settings() { cat >/etc/cgruled/cgruled.toml; }
+
+# (Re)starts the daemon with the rules and settings that are there.
+daemon() {
+    systemctl restart cgruled.service && within 20 is_ready || {
+        journalctl -b -n 20 --no-pager -u cgruled.service
+        return 1
+    }
+}
+is_ready() { said "ready: looked at every process"; }
+
+# The daemon's log since it was started last.
+log() { journalctl -q -o cat "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID cgruled.service)"; }
+said() { log | grep -qF -- "$1"; }
+
+# as USER COMMAND...: runs in the background, outside of any session; its number is in $pid.
+as() {
+    local user=$1
+    shift
+    setpriv --reuid="$user" --regid="$user" --init-groups "$@" </dev/null >/dev/null 2>&1 &
+    pid=$!
+    started+=($pid)
+    disown # or bash says of each that it was killed
+}
+started=()
+# Ends all that `as` started, and their children.
+leave() {
+    local group
+    [ ${#started[@]} = 0 ] || kill -KILL "${started[@]}"
+    for group in "$ground"/*/; do
+        [ ! -e "$group/cgroup.kill" ] || echo 1 >"$group/cgroup.kill"
+    done
+    started=()
+    sleep 0.5
+}
+trap leave EXIT
+
+# The v2 group of a process.
+group_of() { sed -n 's/^0:://p' "/proc/$1/cgroup"; }
+# in_group PID PATH: whether it is in PATH below the ground, now or soon.
+in_group() { within 10 is_in "$1" "${ground#/sys/fs/cgroup}/$2" || { group_of "$1" && false; }; }
+is_in() { [ "$(group_of "$1")" = "$2" ]; }
+# stat GROUP KEY: a value of its cpu.stat, in microseconds.
+cpu_stat() { sed -n "s/^$2 //p" "$ground/$1/cpu.stat"; }
+
+busy='while :; do :; done'

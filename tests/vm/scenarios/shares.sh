@@ -1,0 +1,64 @@
+# CPU weights divide busy processors, and only busy ones.
+. /vm/scenario.bash
+
+settings <<'END'
+root = "/cgruled.slice/cgruled-pool.service"
+END
+for user in alice=1000 bob=100 database=300 web=100; do
+    cat <<END
+[[rule]]
+user = "${user%=*}"
+cgroup = "${user%=*}"
+[cgroup.${user%=*}]
+cpu.weight = ${user#*=}
+END
+done | rules
+daemon || exit
+
+# ratio A B SECONDS: 100 times the CPU time of group A against B's meanwhile.
+ratio() {
+    local a b
+    a=$(cpu_stat "$1" usage_usec) b=$(cpu_stat "$2" usage_usec)
+    sleep "$3"
+    a=$(($(cpu_stat "$1" usage_usec) - a)) b=$(($(cpu_stat "$2" usage_usec) - b))
+    echo $((100 * a / (b + 1)))
+}
+# share GROUP SECONDS: percent of one processor.
+share() {
+    local used from
+    used=$(cpu_stat "$1" usage_usec) from=$(date +%s%6N)
+    sleep "$2"
+    echo $((100 * ($(cpu_stat "$1" usage_usec) - used) / ($(date +%s%6N) - from)))
+}
+between() { [ "$1" -ge "$2" ] && [ "$1" -le "$3" ]; }
+
+as alice taskset -c 1 sh -c "$busy"
+in_group $pid alice
+as bob taskset -c 1 sh -c "$busy"
+in_group $pid bob
+sleep 1
+hundred=$(ratio alice bob 6)
+say "weights 10:1, one busy process each on one processor: $hundred:100"
+expect "weights divide a busy processor 10:1 within 15 %" between "$hundred" 850 1150
+leave
+
+for user in database web; do
+    for _ in 1 2 3; do
+        as $user sh -c "$busy"
+        in_group $pid $user
+        [ $user = web ] || database+=($pid)
+    done
+done
+sleep 1
+hundred=$(ratio database web 6)
+say "database and web at 3:1, three busy processes each on two processors: $hundred:100"
+expect "a database and a web server get their shares" between "$hundred" 225 375
+kill -STOP "${database[@]}"
+percent=$(share web 3)
+say "web alone: $percent % of 200 %"
+expect "web bursts when the database is idle" between "$percent" 150 205
+kill -CONT "${database[@]}"
+sleep 1
+hundred=$(ratio database web 4)
+say "both again: $hundred:100"
+expect "the database has its share again at once" between "$hundred" 225 375
