@@ -22,7 +22,7 @@ use cgruled::rules::glob::Glob;
 use cgruled::rules::matcher::{Matcher, Plan};
 use cgruled::rules::names::Identity;
 use cgruled::rules::{
-    Action, Criteria, Exe, ExeTest, Facts, GroupTest, Origin, Rule, RuleId, UserTest,
+    Action, Criteria, Exe, ExeTest, Facts, GroupTest, LeaveUnits, Origin, Rule, RuleId, UserTest,
 };
 
 const SIZES: [u32; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
@@ -274,7 +274,8 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
     }
     let name = Arc::from(format!("rule {n}"));
     let action = Action::ignore();
-    Rule { name, origin: origin.clone(), when, not: not.into(), exe_anywhere: false, action }
+    let (exe_anywhere, leave_units) = (false, LeaveUnits::No);
+    Rule { name, origin: origin.clone(), when, not: not.into(), exe_anywhere, leave_units, action }
 }
 
 fn uid(n: u32) -> u32 {

@@ -4,6 +4,7 @@
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
 mod invocation;
+mod notify;
 mod prepared;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::control::cgred::{Cgred, Place};
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
+use crate::host::{Grounds, Host};
 use crate::load::{self, NameService, Sources};
 use crate::log::{Logging, Output};
 use crate::metrics::Metrics;
@@ -37,6 +39,8 @@ use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
+use notify::Notifier;
+
 pub use invocation::{Announcements, Invocation};
 pub use prepared::Prepared;
 
@@ -83,7 +87,8 @@ impl fmt::Display for Failure {
 pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
     let (settings, mut diagnostics) = settings(invocation);
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let mut rebuilder = rebuilder(invocation, &settings, &hierarchies);
+    let grounds = Host::default().grounds(&settings, &hierarchies);
+    let mut rebuilder = rebuilder(invocation, grounds, &hierarchies);
     rebuilder.first();
     diagnostics.extend_from_slice(rebuilder.diagnostics());
     diagnostics
@@ -155,14 +160,13 @@ fn sources(invocation: &Invocation) -> Sources {
 
 fn rebuilder(
     invocation: &Invocation,
-    settings: &Settings,
+    grounds: Grounds,
     hierarchies: &Arc<Hierarchies>,
 ) -> Rebuilder {
-    let root = match &settings.root {
-        Root::Auto => String::new(),
-        Root::Path(path) => path.to_string_lossy().into_owned(),
-    };
-    Rebuilder::new(sources(invocation), NameService::default(), Arc::clone(hierarchies), root)
+    let (sources, names, hierarchies) =
+        (sources(invocation), NameService::default(), Arc::clone(hierarchies));
+    Rebuilder::new(sources, names, hierarchies, grounds)
+        .with_settings_of(&invocation.config)
         .announcing(invocation.announcements.rules)
 }
 
@@ -191,6 +195,7 @@ struct Daemon {
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
     announcements: Announcements,
+    notifier: Notifier,
 }
 
 /// What the loop waits for.
@@ -221,19 +226,19 @@ impl Daemon {
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
-        let mut rebuilder = rebuilder(invocation, settings, &hierarchies).having(loaded);
+        let grounds = Host::default().grounds(settings, &hierarchies);
+        let mut tree = Tree::new(Arc::clone(&hierarchies));
+        if grounds.is_delegated {
+            tree.stay_below(&grounds.rules, !invocation.dry_run);
+        }
+        let mut rebuilder = rebuilder(invocation, grounds, &hierarchies).having(loaded);
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let placer = Placer::new(
-            Tree::new(hierarchies),
-            fast_moves,
-            Arc::clone(&metrics),
-            invocation.dry_run,
-        );
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
@@ -243,9 +248,18 @@ impl Daemon {
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
         let announcements = invocation.announcements.clone();
-        let is_ready = false;
-        let daemon =
-            Self { engine, cgred, signals, files, epoll, metrics, stats, is_ready, announcements };
+        let daemon = Self {
+            engine,
+            cgred,
+            signals,
+            files,
+            epoll,
+            metrics,
+            stats,
+            is_ready: false,
+            announcements,
+            notifier: Notifier::from_environment(),
+        };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
     }
@@ -279,6 +293,7 @@ impl Daemon {
             };
             for event in &events[..ready] {
                 if event.data() == Source::Signals as u64 && self.serve_signals() {
+                    self.notifier.stopping();
                     return Ok(());
                 }
                 if event.data() == Source::Answers as u64 {
@@ -319,8 +334,9 @@ impl Daemon {
         ends
     }
 
-    fn reload(&self, reason: Reason) {
+    fn reload(&mut self, reason: Reason) {
         (self.announcements.reloading)();
+        self.notifier.reloading(sys::monotonic(), &self.metrics);
         self.engine.reload(reason);
     }
 
@@ -335,6 +351,8 @@ impl Daemon {
 
     fn serve_clocks(&mut self) {
         let now = sys::monotonic();
+        let (is_settled, summary) = (self.engine.is_settled(), self.engine.summary());
+        self.notifier.tick(now, is_settled, summary, &self.metrics);
         if let Some(reason) = self.files.take_due(now) {
             self.reload(reason);
         }
@@ -352,7 +370,7 @@ impl Daemon {
     fn timeout(&self) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
         let clients = self.cgred.as_ref().and_then(Cgred::next_due);
-        let next = [self.files.next_due(), clients, stats]
+        let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);

@@ -16,6 +16,7 @@
 //! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
 //! kernel drops is counted exactly and answered by a scan.
 
+mod account;
 mod hearing;
 
 use std::collections::VecDeque;
@@ -330,7 +331,7 @@ impl Engine {
             }
             Outcome::Protected => metrics.protected.increment(),
             // Counted where they are said.
-            Outcome::Refused | Outcome::GivenUp | Outcome::Waiting => {}
+            Outcome::Refused | Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
         }
         // Children of one that waits are suspects until the answer comes.
         let waits = outcome == Outcome::Waiting;

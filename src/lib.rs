@@ -13,6 +13,7 @@
 //! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
 //! - [`process`], [`program`]: what is true of a process now.
 //! - [`cgroup`]: the mounted hierarchies, what groups are given, and groups as open descriptors.
+//! - [`host`]: where groups may be made on this host.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
@@ -42,6 +43,7 @@ pub mod control;
 pub mod daemon;
 pub mod decision;
 pub mod engine;
+pub mod host;
 pub mod load;
 pub mod log;
 pub mod metrics;

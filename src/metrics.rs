@@ -80,6 +80,8 @@ counters! {
     given_up,
     /// Moves that the kernel refused.
     refused,
+    /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.
+    left_in_unit,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.

@@ -1,26 +1,28 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod protected;
+mod takers;
+mod units;
 
 use std::hash::BuildHasher;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
 use crate::event::Cause;
 use crate::event::batch::Look;
+use crate::host::Host;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::process::{Grip, PATH_MAX, Proc, path_in};
+use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
@@ -53,6 +55,8 @@ pub enum Outcome {
     Replaced,
     /// It was taken back for the second time and is left there.
     GivenUp,
+    /// A unit of systemd would lose it, which its rule does not allow.
+    InUnit,
 }
 
 /// The process of a look, with what was read of it.
@@ -68,9 +72,6 @@ pub struct Subject<'a> {
     pub exe: Option<&'a [u8]>,
 }
 
-/// Where systemd's own programs are. A moved user manager cannot start units any more.
-const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
-
 /// Writes processes into groups.
 #[derive(Debug)]
 pub struct Placer {
@@ -78,6 +79,7 @@ pub struct Placer {
     fast_moves: FastMovesGuard,
     metrics: Arc<Metrics>,
     limiter: Limiter,
+    takers: Takers,
     is_dry_run: bool,
     /// Where systemd does not run, only root has processes that must not be moved, and the link to the
     /// executable need not be read: 13 us of a placement (measured).
@@ -87,6 +89,8 @@ pub struct Placer {
     placement: u64,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
+    /// Room for the v2 group that a process is in.
+    place: String,
     exe: Box<[u8; PATH_MAX]>,
 }
 
@@ -102,14 +106,15 @@ impl Placer {
             tree,
             fast_moves,
             limiter: Limiter::new(Arc::clone(&metrics)),
+            takers: Takers::default(),
             metrics,
             is_dry_run,
-            // As sd_booted(3).
-            has_systemd: Path::new("/run/systemd/system").is_dir(),
+            has_systemd: Host::default().runs_systemd(),
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
             text: Vec::new(),
+            place: String::new(),
             exe: Box::new([0; PATH_MAX]),
         }
     }
@@ -150,6 +155,7 @@ impl Placer {
                     other @ (Outcome::Gone
                     | Outcome::Replaced
                     | Outcome::GivenUp
+                    | Outcome::InUnit
                     | Outcome::Protected) => return other,
                     Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
                     Outcome::Refused => outcome = Outcome::Refused,
@@ -199,6 +205,9 @@ impl Placer {
         if let Some(other) = self.unmovable(proc, rule, subject) {
             return other;
         }
+        if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
+            return Outcome::InUnit;
+        }
         self.place(now, policy, proc, rule, (span, target), subject)
     }
 
@@ -231,43 +240,6 @@ impl Placer {
     /// grace period).
     fn is_in_place(&self, span: Span, now: Whereabouts<'_>) -> bool {
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
-    }
-
-    /// Why a process is not moved although a rule matches: it is one that only a rule that names its
-    /// executable may move, or it is past moving.
-    fn unmovable(
-        &mut self,
-        proc: &mut Proc,
-        rule: &Rule,
-        subject: &Subject<'_>,
-    ) -> Option<Outcome> {
-        let pid = subject.look.pid;
-        if pid.get() == self.own_pid {
-            return Some(Outcome::Protected);
-        }
-        // A zombie: the kernel would take the write and do nothing. Its children matter.
-        if subject.grip.handle.as_ref().is_some_and(has_exited) {
-            return Some(Outcome::Gone);
-        }
-        let can_be_protected = subject.grip.uid.0 == 0 || self.has_systemd;
-        if !rule.when.exes.is_empty() || !can_be_protected {
-            return None;
-        }
-        let exe = match subject.exe {
-            Some(exe) => exe,
-            None => match proc.exe(pid, &mut self.exe) {
-                Ok(exe) => exe,
-                // A kernel thread, or a zombie whose children matter.
-                Err(Errno::ENOENT) if subject.grip.uid.0 == 0 && proc.is_kernel_thread(pid) => {
-                    return Some(Outcome::Protected);
-                }
-                Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
-                // Without CAP_SYS_PTRACE nothing is known of it.
-                Err(_) => b"",
-            },
-        };
-        let is_protected = pid.get() == 1 || SYSTEMD.iter().any(|dir| exe.starts_with(dir));
-        is_protected.then_some(Outcome::Protected)
     }
 
     /// Moves the process into the group `self.path`.
@@ -341,42 +313,11 @@ impl Placer {
         }
         Outcome::Refused
     }
-
-    /// A second look found the process elsewhere: counts and says who has it now. Whether it is to be
-    /// left there, this being the second time.
-    fn was_taken(&mut self, proc: &mut Proc, rule: &Rule, subject: &Subject<'_>) -> bool {
-        self.metrics.taken_back.increment();
-        let gives_up = subject.look.cause.contains(Cause::AGAIN);
-        if gives_up {
-            self.metrics.given_up.increment();
-        }
-        let text = proc.cgroup(subject.look.pid).unwrap_or_default();
-        let place = self.tree.hierarchies().unified().map_or("", |tree| tree.listed.as_str());
-        let taker = path_in(text, place.as_bytes()).unwrap_or(b"another group");
-        let taker = String::from_utf8_lossy(taker);
-        if let Some(left_out) = self.limiter.admit(&(&*taker, gives_up), sys::monotonic()) {
-            let then = if gives_up { "it is left there" } else { "it is put back once" };
-            ::log::warn!(
-                "{} was moved from {} to {}; {then}; {}{left_out}",
-                Described(subject),
-                self.path,
-                taker.escape_debug(),
-                Named(rule)
-            );
-        }
-        gives_up
-    }
 }
 
 /// A number for a group. Two groups with the same one would cost a wrong line in the log.
 fn numbered(path: &str) -> u64 {
     FixedState::default().hash_one(path) | 1
-}
-
-/// Whether a process has ended, reaped or not: then its pidfd is readable.
-fn has_exited(handle: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// What is known of the place of a process, read from `/proc` only where the kernel did not say it.

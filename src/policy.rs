@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
+use crate::host::Grounds;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
@@ -27,11 +28,25 @@ pub struct Policy {
     /// Names of group ids, asked for only when a destination has one in it; `None` for a group
     /// without a name.
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
+    /// How many rules there are, for people.
+    pub summary: Summary,
     /// What groups are given when they are made.
     pub provisions: Arc<Provisions>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
+    legacy_root: Box<str>,
+}
+
+/// What the rules in force are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rules in force.
+    pub rules: usize,
+    /// Names seen in the directories of rules.
+    pub files: usize,
+    /// Errors in them, each of which cost a rule or a setting.
+    pub errors: usize,
 }
 
 /// How long an answer of the name service is believed when a user has a name, and when it has none:
@@ -76,7 +91,7 @@ impl Policy {
         generation: u64,
         matcher: Arc<Matcher>,
         hierarchies: &Hierarchies,
-        root: &str,
+        grounds: &Grounds,
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
@@ -91,9 +106,11 @@ impl Policy {
             generation,
             users,
             groups: groups.into_iter().collect(),
+            summary: Summary::default(),
             provisions: Arc::default(),
             spans,
-            root: root.trim_end_matches('/').into(),
+            root: grounds.rules.trim_end_matches('/').into(),
+            legacy_root: grounds.legacy.trim_end_matches('/').into(),
             matcher,
         }
     }
@@ -146,7 +163,7 @@ impl Policy {
     pub fn beginning(&self, below: Below) -> &str {
         match below {
             Below::Root => &self.root,
-            Below::Top => "",
+            Below::Top => &self.legacy_root,
         }
     }
 }

@@ -178,6 +178,11 @@ impl Proc {
         self.stat(pid, 41).is_some_and(|policy| policy == FIFO || policy == RR)
     }
 
+    /// The parent of the process: process 1 when that is gone. `None` when the process itself is.
+    pub fn parent(&mut self, pid: Pid) -> Option<Pid> {
+        self.stat(pid, 4).and_then(|parent| Pid::new(u32::try_from(parent).ok()?))
+    }
+
     /// When the process started, in ticks since the machine did. It tells a process from a later one of
     /// the same number, and an exec does not change it. `None` when it is gone.
     pub fn started(&mut self, pid: Pid) -> Option<u64> {
@@ -340,6 +345,7 @@ mod tests {
         let pid = Pid::new(41).unwrap();
         assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
         assert!(proc.is_kernel_thread(pid) && proc.is_real_time(pid));
+        assert_eq!(proc.parent(pid), Pid::new(2));
         let text = proc.cgroup(pid).unwrap();
         assert_eq!(path_in(text, b"cpu,cpuacct"), Some(&b"/x:y"[..]));
         assert_eq!(path_in(text, b""), Some(&b"/z"[..]));

@@ -1,8 +1,10 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
+mod grounds;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::log::Level;
@@ -11,8 +13,9 @@ use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::{Gifts, Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
+use crate::host::{Grounds, Host};
 use crate::load::{Loaded, NameService, Sources, load};
-use crate::policy::{Policy, User};
+use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
@@ -26,7 +29,8 @@ pub struct Rebuilder {
     sources: Sources,
     names: NameService,
     hierarchies: Arc<Hierarchies>,
-    root: String,
+    grounds: Grounds,
+    settings_file: PathBuf,
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
@@ -36,12 +40,12 @@ pub struct Rebuilder {
 }
 
 impl Rebuilder {
-    /// `root` is where the groups of TOML rules begin in each hierarchy.
+    /// `grounds` is where groups begin.
     pub fn new(
         sources: Sources,
         names: NameService,
         hierarchies: Arc<Hierarchies>,
-        root: String,
+        grounds: Grounds,
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
         let announce = |_: &Loaded| {};
@@ -50,7 +54,8 @@ impl Rebuilder {
             sources,
             names,
             hierarchies,
-            root,
+            grounds,
+            settings_file: PathBuf::from("/etc/cgruled/cgruled.toml"),
             generation,
             matcher,
             diagnostics,
@@ -63,6 +68,12 @@ impl Rebuilder {
     #[must_use]
     pub fn having(self, loaded: Loaded) -> Self {
         Self { preloaded: Some(loaded), ..self }
+    }
+
+    /// The same, and `file` is where settings are, for complaints about them.
+    #[must_use]
+    pub fn with_settings_of(self, file: &Path) -> Self {
+        Self { settings_file: file.to_owned(), ..self }
     }
 
     /// The same, and `announce` is told of all rules that come into force.
@@ -90,6 +101,8 @@ impl Rebuilder {
         // Copied only if somebody else has the rules by now.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
+        let has_systemd = Host::default().runs_systemd();
+        grounds::fit(&mut loaded, &self.grounds, &self.settings_file, has_systemd);
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
@@ -116,13 +129,14 @@ impl Rebuilder {
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
-            &self.root,
+            &self.grounds,
             users,
             groups,
         );
         policy.provisions = Arc::new(provisions);
-        self.matcher = Some(matcher);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        policy.summary = Summary { rules, files, errors };
+        self.matcher = Some(matcher);
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
         sys::trim_memory();
         Box::new(policy)

@@ -12,7 +12,7 @@ use cgruled::rules::ignore::IgnoreWhen;
 use cgruled::rules::matcher::Matcher;
 use cgruled::rules::names::Identity;
 use cgruled::rules::{
-    Action, Criteria, Exe, ExeTest, Facts, GroupTest, Origin, Rule, RuleId, UserTest,
+    Action, Criteria, Exe, ExeTest, Facts, GroupTest, LeaveUnits, Origin, Rule, RuleId, UserTest,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,6 +27,7 @@ fn rule(when: Criteria, not: Criteria, exe_anywhere: bool) -> Rule {
         when,
         not: not.into(),
         exe_anywhere,
+        leave_units: LeaveUnits::No,
         action: Action::ignore(),
     }
 }

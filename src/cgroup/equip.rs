@@ -248,7 +248,11 @@ fn remedy(errno: Errno) -> &'static str {
                 "that group holds processes itself, and only one without can hand controllers on: \
                  move them into a group below it",
             ),
-            (Errno::ENOENT, "the controller is not available there: enable it in the group above"),
+            (
+                Errno::ENOENT,
+                "the controller is not available there: enable it in the group above, or where that is \
+                 systemd's start the unit with Delegate=yes",
+            ),
             (Errno::EACCES, NO_RIGHT),
             (Errno::EPERM, NO_RIGHT),
             (Errno::EROFS, NO_RIGHT),

@@ -87,6 +87,27 @@ fn controllers_come_down_the_path_and_settings_to_their_level() {
 }
 
 #[test]
+fn above_the_ground_nothing_is_written() {
+    let fake = Fake::new();
+    let mut tree = Tree::new(fake.hierarchies());
+    tree.stay_below("/cgruled.slice/pool.service/", true);
+    assert!(fake.0.path().join("cgruled.slice/pool.service").is_dir());
+    tree.stay_below("/sites", true);
+    fake.open(&mut tree, &[table("sites/%u", "memory.max", "1K")]).unwrap();
+    assert_eq!(fake.read("cgroup.subtree_control"), "");
+    assert_eq!(fake.read("sites/cgroup.subtree_control"), "+memory");
+    assert_eq!(fake.read("sites/alice/memory.max"), "1024");
+    // What is not below it is not ours to judge: a legacy rule leads there.
+    tree.stay_below("/site", false);
+    tree.forget();
+    fake.open(&mut tree, &[]).unwrap();
+    assert!(!fake.0.path().join("site").exists());
+    tree.forget();
+    fake.open(&mut tree, &[table("sites", "memory.high", "1K")]).unwrap();
+    assert_eq!(fake.read("cgroup.subtree_control"), "+memory");
+}
+
+#[test]
 fn an_open_group_is_given_nothing_until_rules_are_read_again() {
     let fake = Fake::new();
     let mut tree = Tree::new(fake.hierarchies());

@@ -10,3 +10,5 @@ mod refusal;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod settings;
 pub mod tree;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod unit;

@@ -108,6 +108,8 @@ pub struct Tree {
     hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
+    /// Where our part of systemd's tree begins; empty when all of it is ours.
+    ground: Box<str>,
     /// What groups were given since rules were read.
     done: Done,
 }
@@ -116,7 +118,28 @@ impl Tree {
     /// A tree over these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
         let (by_path, groups) = (HashMap::default(), Vec::new());
-        Self { hierarchies, by_path, groups, done: Done::default() }
+        Self { hierarchies, by_path, groups, ground: Box::default(), done: Done::default() }
+    }
+
+    /// Groups below `ground` are ours, what is above it is systemd's: controllers are enabled in the
+    /// ground and below alone. With `makes` it is made now if it is missing, as it is whenever a
+    /// group in it is: systemd removes it when it is empty.
+    pub fn stay_below(&mut self, ground: &str, makes: bool) {
+        self.ground = ground.trim_end_matches('/').into();
+        let unified = self.hierarchies.iter().position(|tree| tree.version == Version::V2);
+        if let Some(refusal) =
+            unified.filter(|_| makes).and_then(|index| self.create(index, &self.ground, None).err())
+        {
+            ::log::warn!("{refusal}: {}", refusal.advice());
+        }
+    }
+
+    /// Whether controllers may be enabled in the group `parent` of a path.
+    fn may_enable(&self, hierarchy: usize, path: &str, parent: &Path) -> bool {
+        let is_below = Path::new(path).starts_with(&*self.ground);
+        self.ground.is_empty()
+            || !is_below
+            || parent.starts_with(self.directory(hierarchy, &self.ground))
     }
 
     /// The hierarchies of this host, in the order of the mount table.
@@ -289,7 +312,9 @@ impl Tree {
     ) -> Result<(), Refusal> {
         let tree = &self.hierarchies[hierarchy];
         for stage in equip::stages(hierarchy, tree, path, provision) {
-            stage.enable(&self.done);
+            if self.may_enable(hierarchy, path, &stage.parent) {
+                stage.enable(&self.done);
+            }
             let is_new = match fs::create_dir(&stage.directory) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
@@ -314,7 +339,9 @@ impl Tree {
         let Some(provision) = provision.filter(is_for_old) else { return Ok(()) };
         let tree = &self.hierarchies[hierarchy];
         for stage in equip::stages(hierarchy, tree, path, Some(provision)) {
-            stage.enable(&self.done);
+            if self.may_enable(hierarchy, path, &stage.parent) {
+                stage.enable(&self.done);
+            }
             stage.give(false, &self.done)?;
         }
         Ok(())

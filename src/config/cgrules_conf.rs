@@ -23,7 +23,7 @@ use super::criteria::{Mention, NameKind};
 use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
 use super::source_text::{Report, SourceText};
-use crate::rules::{Action, Negated, Origin, Rule};
+use crate::rules::{Action, LeaveUnits, Negated, Origin, Rule};
 use key::{Key, Program};
 use line::{Field, Shape, fields, is_blank};
 use rest::Rest;
@@ -249,6 +249,7 @@ impl Reader<'_> {
             when: criteria,
             not: Negated::default(),
             exe_anywhere: true,
+            leave_units: LeaveUnits::AsTheOriginal,
             action,
         };
         let mentions = mention.into_iter().collect();

@@ -49,7 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             root: Root::Auto,
-            legacy_root: LegacyRoot::Top,
+            legacy_root: LegacyRoot::Unsaid,
             fast_moves: FastMoves::Warm,
             recheck: Some(Duration::from_millis(100)),
             log: LogSettings::default(),
@@ -71,6 +71,8 @@ pub enum Root {
 /// Where the paths of legacy rules begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegacyRoot {
+    /// At the top, and that is said where it matters: nobody chose.
+    Unsaid,
     /// At the top of each hierarchy, as cgrulesengd has it.
     Top,
     /// Where those of TOML rules begin.

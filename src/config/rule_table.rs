@@ -8,9 +8,9 @@ use toml::de::DeTable;
 use super::criteria::{self, CRITERIA_KEYS, Mention};
 use super::table::{Piece, Value, alternatives, shortened};
 use crate::rules::destination::Destination;
-use crate::rules::{Action, Below, Criteria, Origin, Rule, Target};
+use crate::rules::{Action, Below, Criteria, LeaveUnits, Origin, Rule, Target};
 
-const RULE_KEYS: [&str; 10] = [
+const RULE_KEYS: [&str; 11] = [
     "name",
     "user",
     "group",
@@ -21,6 +21,7 @@ const RULE_KEYS: [&str; 10] = [
     "ignore",
     "priority",
     "exe_anywhere",
+    "leave_units",
 ];
 
 /// A rule as written: its names are not resolved, its place among other files' rules is open.
@@ -50,6 +51,7 @@ pub(super) fn read(
     let not = negated(table, piece, &mut mentions);
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
     let exe_anywhere = exe_anywhere(table, piece);
+    let leave_units = leave_units(table, piece);
     let action = action(table, &header, piece);
     let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
@@ -57,7 +59,8 @@ pub(super) fn read(
         Some(value) => Arc::from(piece.string(value, "name")?),
         None => default_name(&origin),
     };
-    let rule = Rule { name, origin, when, not: not.into(), exe_anywhere, action: action? };
+    let (not, action) = (not.into(), action?);
+    let rule = Rule { name, origin, when, not, exe_anywhere, leave_units, action };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 
@@ -95,6 +98,17 @@ fn exe_anywhere(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
         piece.warning(value.span(), "exe_anywhere has no effect without exe", "leave it out");
     }
     found
+}
+
+fn leave_units(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> LeaveUnits {
+    let Some(value) = table.get("leave_units") else { return LeaveUnits::No };
+    if !table.contains_key("cgroup") {
+        piece.warning(value.span(), "leave_units has no effect without cgroup", "leave it out");
+    }
+    match piece.boolean(value, "leave_units") {
+        Some(true) => LeaveUnits::Yes,
+        Some(false) | None => LeaveUnits::No,
+    }
 }
 
 fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>) -> Option<Action> {

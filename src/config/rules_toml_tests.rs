@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::{Gid, Uid};
 use crate::rules::glob::Glob;
-use crate::rules::{Action, ExeTest, GroupTest, UserTest};
+use crate::rules::{Action, ExeTest, GroupTest, LeaveUnits, UserTest};
 use crate::rules::{Criteria, Rule};
 
 fn read(text: &str) -> Parsed {
@@ -46,6 +46,7 @@ cgroup = "sites/%u"
 controllers = ["cpu", "name=systemd"]
 priority = -3
 exe_anywhere = true
+leave_units = true
 "#;
     let parsed = read(text);
     assert_eq!(parsed.diagnostics, []);
@@ -71,6 +72,7 @@ exe_anywhere = true
     assert_eq!(rule.when, expected);
     assert_eq!(rule.not.users, [UserTest::Name("site-demo".to_owned())]);
     assert!(rule.exe_anywhere);
+    assert_eq!(rule.leave_units, LeaveUnits::Yes);
     let Action::Place(targets) = &rule.action else { panic!("{:?}", rule.action) };
     assert_eq!(targets[0].destination.as_str(), "sites/%u");
     assert_eq!(targets[0].controllers, ["cpu", "name=systemd"]);
@@ -168,6 +170,10 @@ const FAULTS: &[(&str, &str)] = &[
         "user = \"a\"\ncgroup = \"x\"\nexe_anywhere = 1",
         "4:16: exe_anywhere must be true or false, not an integer",
     ),
+    (
+        "user = \"a\"\ncgroup = \"x\"\nleave_units = \"yes\"",
+        "4:15: leave_units must be true or false, not a string",
+    ),
     ("user = \"a\"\ncgroup = \"x\"\nuser = \"b\"", "4:1: duplicate key"),
     (
         "user = \"a\"\ncgroup = \"x\"\nuser.x = \"b\"",
@@ -198,6 +204,9 @@ fn warnings_keep_the_rule() {
         wrong,
         ["2:17: user lists this twice", "4:16: exe_anywhere has no effect without exe"]
     );
+    let (rule, wrong) = rule_with("user = 5\nignore = true\nleave_units = true");
+    assert!(rule.is_some());
+    assert_eq!(wrong, ["4:15: leave_units has no effect without cgroup"]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod names;
 mod span;
 mod stretches;
 mod trie;
+pub mod width;
 
 use std::fmt;
 use std::path::Path;
@@ -54,6 +55,8 @@ pub struct Rule {
     pub not: Negated,
     /// Compare the executable's path alone, whatever mount namespace it was seen in.
     pub exe_anywhere: bool,
+    /// Whether processes are taken out of units of systemd.
+    pub leave_units: LeaveUnits,
     /// What to do with the process.
     pub action: Action,
 }
@@ -145,6 +148,18 @@ pub enum ExeTest {
     BaseGlob(Glob),
 }
 
+/// Whether a rule takes a process out of a unit of systemd that loses it: see [`crate::cgroup::unit`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaveUnits {
+    /// No, and it is said.
+    #[default]
+    No,
+    /// Yes, as its author wants.
+    Yes,
+    /// Yes, as cgrulesengd, which knows nothing of units; it is said.
+    AsTheOriginal,
+}
+
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -189,7 +204,7 @@ pub struct Target {
 pub enum Below {
     /// At the managed root of the configuration.
     Root,
-    /// At the top of each hierarchy, as legacy rules do.
+    /// At the top of each hierarchy, or where `legacy_root` says, as legacy rules do.
     Top,
 }
 

@@ -124,6 +124,7 @@ mod tests {
             when,
             not: not.into(),
             exe_anywhere: false,
+            leave_units: crate::rules::LeaveUnits::No,
             action: Action::ignore(),
         }
     }

@@ -31,4 +31,5 @@ mod reload;
 mod settings;
 mod standin;
 mod sticky;
+mod systemd;
 mod trust;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cgruled::cgroup::tree::{self, Tree};
+use cgruled::host::Grounds;
 use cgruled::load::{NameService, Sources};
 use cgruled::policy::Policy;
 use cgruled::rebuild::Rebuilder;
@@ -224,7 +225,8 @@ fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, Tree) {
     };
     let hierarchies = Arc::new(tree::discover().unwrap());
     let names = NameService::default();
-    let mut rebuilder = Rebuilder::new(sources, names, Arc::clone(&hierarchies), String::new());
+    let mut rebuilder =
+        Rebuilder::new(sources, names, Arc::clone(&hierarchies), Grounds::default());
     let policy = rebuilder.first();
     let shown: Vec<String> = rebuilder.diagnostics().iter().map(ToString::to_string).collect();
     assert!(shown.is_empty(), "{shown:#?}");

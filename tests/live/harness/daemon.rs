@@ -22,6 +22,18 @@ pub(crate) struct Settings<'a> {
     pub(crate) arguments: &'a [&'a str],
 }
 
+/// What is around the daemon of a test, besides what is around all of them.
+#[derive(Default)]
+pub(crate) struct Surroundings<'a> {
+    /// More variables.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// A program and its arguments that execute the daemon, which follows them.
+    pub(crate) launcher: &'a [&'a str],
+    /// Whether groups begin where the daemon thinks, and legacy rules are read: only for a launcher
+    /// that hides those of the host.
+    pub(crate) is_bare: bool,
+}
+
 /// A running daemon. Ended on drop; its log is shown when the test fails.
 pub(crate) struct Daemon {
     child: Child,
@@ -31,23 +43,40 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it on the rules of the test and waits for `ready`.
     pub(super) fn start(ground: &Ground, settings: &Settings<'_>) -> Self {
-        Self::launch(ground, settings, &["--no-legacy"])
+        Self::launch(ground, settings, &["--no-legacy"], &Surroundings::default())
+    }
+
+    /// The same elsewhere.
+    pub(super) fn start_on(
+        ground: &Ground,
+        settings: &Settings<'_>,
+        on: &Surroundings<'_>,
+    ) -> Self {
+        Self::launch(ground, settings, if on.is_bare { &[] } else { &["--no-legacy"] }, on)
     }
 
     /// The same with what is the original's: legacy rules and the socket.
     pub(super) fn start_legacy(ground: &Ground) -> Self {
-        Self::launch(ground, &Settings::default(), &[])
+        Self::launch(ground, &Settings::default(), &[], &Surroundings::default())
     }
 
-    fn launch(ground: &Ground, settings: &Settings<'_>, first: &[&str]) -> Self {
+    fn launch(
+        ground: &Ground,
+        settings: &Settings<'_>,
+        first: &[&str],
+        on: &Surroundings<'_>,
+    ) -> Self {
         let config = format!("{BASE}/cgruled.toml");
         fs::write(&config, settings.config).unwrap();
-        let mut child = cgruled()
+        let root = ["--root".to_owned(), ground.root()];
+        let mut child = launched(on.launcher)
             .args(first)
             .args(["--config", &config, "--rules"])
             .arg(format!("{BASE}/rules.d"))
-            .args(["--root", &ground.root(), "--log", "debug"])
+            .args(if on.is_bare { &[][..] } else { &root })
+            .args(["--log", "debug"])
             .args(settings.arguments)
+            .envs(on.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -130,6 +159,13 @@ impl Counters {
 /// The program, to be run with arguments of one's own.
 pub(crate) fn cgruled() -> Command {
     Command::new(env!("CARGO_BIN_EXE_cgruled"))
+}
+
+fn launched(launcher: &[&str]) -> Command {
+    let [program, arguments @ ..] = launcher else { return cgruled() };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(env!("CARGO_BIN_EXE_cgruled"));
+    command
 }
 
 /// Runs it to its end with arguments separated by blanks.

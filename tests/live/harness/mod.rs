@@ -21,7 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use actor::Actor;
 pub(crate) use build::pins;
-pub(crate) use daemon::{Daemon, Settings, cgruled, run};
+pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, run};
 pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
 pub(crate) use wait::{PATIENCE, eventually};
@@ -114,6 +114,17 @@ impl Live {
     pub(crate) fn daemon_with(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
         self.write_rules(rules);
         Daemon::start(&self.ground, settings)
+    }
+
+    /// The same elsewhere.
+    pub(crate) fn daemon_on(
+        &self,
+        rules: &str,
+        settings: &Settings<'_>,
+        on: &Surroundings<'_>,
+    ) -> Daemon {
+        self.write_rules(rules);
+        Daemon::start_on(&self.ground, settings, on)
     }
 
     /// Starts a daemon that serves the original's socket, `/run/cgred.socket`: cover `/run` before.

@@ -1,0 +1,199 @@
+//! Which unit of systemd a process is in, by the path of its group, and what a move would do to that
+//! unit. Pure.
+//!
+//! systemd does not notice that a process was moved. From then on the limits of its unit do not hold for
+//! it, `systemctl stop` does not end it, and a scope without processes is ended by systemd. So a move out
+//! of a unit is for the author of a rule to allow (`leave_units`). But a login or a job of a user is
+//! what rules are written for, so it must not need a key:
+//!
+//! - Login sessions (`session-3.scope`) may be left. What opened the session, as `sshd` or `login`, is
+//!   root's and stays, so the scope lives on. Only the last process in it stays where it is.
+//! - What a user's own manager started (below `user@1000.service`) may be left. It is the user's, and to
+//!   keep it would let every user out of his limits by `systemd-run --user`. The manager itself is never
+//!   moved, see the placer.
+//! - Services that run jobs and logins for others ([`FOR_OTHERS`]) may be left by all but the service
+//!   itself: `cron` is root's and a child of process 1, its jobs are neither both. Such services are made to
+//!   leave processes running when they are stopped.
+//! - Every other service or scope is not left: daemons, containers, virtual machines.
+//!
+//! A group that no unit is named for, as of another container manager or of a rule of ours, is none of
+//! this.
+
+/// Endings of the names of units that have groups with processes. A slice has none of its own.
+const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+
+/// Services whose processes of users are jobs and logins of those users; `@` alone stands for any
+/// instance. Without `pam_systemd` no session is made for them, as for the jobs of cron on Debian.
+const FOR_OTHERS: [&str; 13] = [
+    "anacron.service",
+    "atd.service",
+    "cron.service",
+    "crond.service",
+    "cronie.service",
+    "dropbear.service",
+    "fcron.service",
+    "getty@",
+    "serial-getty@",
+    "ssh.service",
+    "ssh@",
+    "sshd.service",
+    "sshd@",
+];
+
+/// The unit of a process, as far as it matters for a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit<'p> {
+    /// In none.
+    None,
+    /// In a login session: the name, and the path of its group.
+    Session(&'p str, &'p str),
+    /// Started by the manager of its user: the name of the manager's unit.
+    OfUser(&'p str),
+    /// In a service that runs jobs or logins of users.
+    ForOthers(&'p str),
+    /// In any other unit.
+    Other(&'p str),
+}
+
+impl<'p> Unit<'p> {
+    /// The unit of the group with this path, which begins with a slash. `grounds` are the paths where
+    /// our own groups begin, which are no unit that could be left.
+    pub fn of(path: &'p str, grounds: &[&str]) -> Self {
+        if grounds.iter().any(|ground| is_below(path, ground)) {
+            return Self::None;
+        }
+        let mut end = 0;
+        for component in path.split('/') {
+            end += component.len() + 1;
+            // A name that could be that of a file of the kernel has one in front.
+            let name = component.strip_prefix('_').unwrap_or(component);
+            if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+                continue;
+            }
+            return match name {
+                _ if name.starts_with("user@") => Self::OfUser(name),
+                _ if name.starts_with("session-") && name.ends_with(".scope") => {
+                    Self::Session(name, &path[..end - 1])
+                }
+                _ if FOR_OTHERS.iter().any(|known| is_instance(name, known)) => {
+                    Self::ForOthers(name)
+                }
+                _ => Self::Other(name),
+            };
+        }
+        Self::None
+    }
+
+    /// Whether a move of a process out of the unit is what its rule must allow. `is_last`: whether it is
+    /// the only process in this group. `is_service`: whether it is root's and a child of process 1.
+    pub fn loses(
+        self,
+        is_last: impl FnOnce(&str) -> bool,
+        is_service: impl FnOnce() -> bool,
+    ) -> bool {
+        match self {
+            Self::None | Self::OfUser(_) => false,
+            Self::Session(_, group) => is_last(group),
+            Self::ForOthers(_) => is_service(),
+            Self::Other(_) => true,
+        }
+    }
+
+    /// Its name, if there is one.
+    pub const fn name(self) -> Option<&'p str> {
+        match self {
+            Self::None => None,
+            Self::Session(name, _)
+            | Self::OfUser(name)
+            | Self::ForOthers(name)
+            | Self::Other(name) => Some(name),
+        }
+    }
+}
+
+/// Whether `path` is `ground` or below it. The top of the tree is nobody's ground.
+fn is_below(path: &str, ground: &str) -> bool {
+    let rest = path.strip_prefix(ground);
+    !ground.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn is_instance(name: &str, known: &str) -> bool {
+    name == known || known.ends_with('@') && name.starts_with(known) && name.ends_with(".service")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUND: &str = "/cgruled.slice/cgruled-pool.service";
+
+    #[test]
+    fn units_by_path() {
+        let user = "/user.slice/user-1000.slice";
+        let session = format!("{user}/session-3.scope");
+        let manager = format!("{user}/user@1000.service");
+        let table = [
+            ("/".to_owned(), Unit::None),
+            ("/students/alice".to_owned(), Unit::None),
+            ("/system.slice".to_owned(), Unit::None),
+            ("/docker/0123".to_owned(), Unit::None),
+            ("/lxc.payload.web/a".to_owned(), Unit::None),
+            (session.clone(), Unit::Session("session-3.scope", &session)),
+            (format!("{session}/below"), Unit::Session("session-3.scope", &session)),
+            (format!("{user}/session-c1.scope"), {
+                Unit::Session("session-c1.scope", "/user.slice/user-1000.slice/session-c1.scope")
+            }),
+            (format!("{manager}/init.scope"), Unit::OfUser("user@1000.service")),
+            (format!("{manager}/app.slice/app-x-1.scope"), Unit::OfUser("user@1000.service")),
+            (format!("{manager}/app.slice/foo.service"), Unit::OfUser("user@1000.service")),
+            ("/system.slice/cron.service".to_owned(), Unit::ForOthers("cron.service")),
+            ("/system.slice/ssh@4-1:22.service".to_owned(), {
+                Unit::ForOthers("ssh@4-1:22.service")
+            }),
+            ("/system.slice/system-getty.slice/getty@tty1.service".to_owned(), {
+                Unit::ForOthers("getty@tty1.service")
+            }),
+            ("/system.slice/nginx.service".to_owned(), Unit::Other("nginx.service")),
+            ("/system.slice/php.service/pool".to_owned(), Unit::Other("php.service")),
+            ("/system.slice/cron.service.d".to_owned(), Unit::None),
+            ("/system.slice/mycron.service".to_owned(), Unit::Other("mycron.service")),
+            ("/system.slice/docker-01.scope/init.scope".to_owned(), Unit::Other("docker-01.scope")),
+            ("/machine.slice/libpod-1.scope/container".to_owned(), Unit::Other("libpod-1.scope")),
+            ("/system.slice/srv-x.mount".to_owned(), Unit::Other("srv-x.mount")),
+            ("/system.slice/_cpu.service".to_owned(), Unit::Other("cpu.service")),
+            ("/init.scope".to_owned(), Unit::Other("init.scope")),
+            (GROUND.to_owned(), Unit::None),
+            (format!("{GROUND}/a/b.service"), Unit::None),
+            (format!("{GROUND}x"), Unit::None),
+            ("/cgruled.slice/cgruled.service".to_owned(), Unit::Other("cgruled.service")),
+        ];
+        for (path, unit) in table {
+            assert_eq!(Unit::of(&path, &["", GROUND]), unit, "{path}");
+        }
+        assert_eq!(Unit::of(GROUND, &[""]), Unit::Other("cgruled-pool.service"));
+    }
+
+    #[test]
+    fn what_a_unit_loses() {
+        let lost = |path: &str, is_last, is_service| {
+            Unit::of(path, &[GROUND]).loses(|_| is_last, || is_service)
+        };
+        assert!(lost("/system.slice/nginx.service", false, false));
+        assert!(lost("/system.slice/cron.service", false, true));
+        assert!(!lost("/system.slice/cron.service", true, false));
+        assert!(lost("/user.slice/session-1.scope", true, false));
+        assert!(!lost("/user.slice/session-1.scope", false, true));
+        assert!(!lost("/user.slice/user@1.service/app.slice/a.scope", true, true));
+        assert!(!lost("/people", true, true) && !lost(GROUND, true, true));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_has_an_answer(path in "[/a-z@._-]{0,40}") {
+            let unit = Unit::of(&path, &[GROUND]);
+            if let Some(name) = unit.name() {
+                assert!(path.contains(name));
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What the service manager is told, by the protocol of sd_notify(3).
+//!
+//! A datagram that cannot be sent is no error and never waited for: the daemon works the same when
+//! nobody listens. A state that matters is sent again with the next one.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::event::Nanos;
+use crate::metrics::Metrics;
+use crate::policy::Summary;
+
+/// The status is sent again this long after the last time at the earliest.
+const STATUS_NS: u64 = 5_000_000_000;
+
+/// The connection to whoever started us.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// The time between two signs of life, which is half of what we are granted.
+    watchdog: Option<u64>,
+    fed: Nanos,
+    phase: Phase,
+    status: Option<(Report, Nanos)>,
+}
+
+/// What the service manager thinks of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Ready,
+    /// Until that many rule sets were put into force or refused. The second: how many were refused
+    /// before.
+    Reloading(u64, u64),
+}
+
+/// What the status is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    summary: Summary,
+    placed: u64,
+    refused: u64,
+    left_in_unit: u64,
+    is_reload_refused: bool,
+}
+
+impl Notifier {
+    /// As the environment says. Whoever sets it is root, as we are.
+    pub(super) fn from_environment() -> Self {
+        let number = |name: &str| -> Option<u64> { env::var(name).ok()?.parse().ok() };
+        let own = u64::from(std::process::id());
+        // Without WATCHDOG_PID the time is meant for whoever reads it.
+        let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == own);
+        let watchdog = number("WATCHDOG_USEC").filter(|&time| time > 0 && is_ours);
+        let socket = env::var_os("NOTIFY_SOCKET");
+        Self::new(socket.as_deref(), watchdog)
+    }
+
+    /// `watchdog` is the time in microseconds after which a silent daemon is taken for dead.
+    fn new(socket: Option<&OsStr>, watchdog: Option<u64>) -> Self {
+        let socket = socket.and_then(open);
+        // Nobody would hear it.
+        let watchdog = watchdog.filter(|_| socket.is_some()).map(|time| time.saturating_mul(500));
+        let (fed, phase, status) = (Nanos::default(), Phase::Starting, None);
+        Self { socket, watchdog, fed, phase, status }
+    }
+
+    /// Rules are being read again, since `now`.
+    pub(super) fn reloading(&mut self, now: Nanos, metrics: &Metrics) {
+        let (asked, refused) = match self.phase {
+            // READY=1 is still to come, and means these rules as well.
+            Phase::Starting => return,
+            Phase::Ready => (answered(metrics), metrics.refused_reloads.get()),
+            Phase::Reloading(asked, refused) => (asked, refused),
+        };
+        self.phase = Phase::Reloading(asked + 1, refused);
+        let microseconds = now.0 / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
+    }
+
+    /// What there is to say at this time. `is_settled`: every process was looked at by the rules in
+    /// force.
+    pub(super) fn tick(
+        &mut self,
+        now: Nanos,
+        is_settled: bool,
+        summary: Summary,
+        metrics: &Metrics,
+    ) {
+        if self.socket.is_none() {
+            return;
+        }
+        let is_due = match self.phase {
+            Phase::Starting => is_settled,
+            Phase::Ready => false,
+            Phase::Reloading(asked, _) => is_settled && answered(metrics) >= asked,
+        };
+        let report = self.report(is_due, summary, metrics);
+        if is_due {
+            self.phase = Phase::Ready;
+            self.status = Some((report, now));
+            self.send(&format!("READY=1\n{report}"));
+        } else if self.is_status_due(now, report) {
+            self.status = Some((report, now));
+            self.send(&report.to_string());
+        }
+        self.feed(now);
+    }
+
+    /// The end begins.
+    pub(super) fn stopping(&self) {
+        self.send("STOPPING=1\nSTATUS=ending");
+    }
+
+    /// When [`Self::tick`] is to be called although nothing happens.
+    pub(super) fn next_due(&self) -> Option<Nanos> {
+        Some(self.fed.plus(self.watchdog?))
+    }
+
+    fn report(&self, is_due: bool, summary: Summary, metrics: &Metrics) -> Report {
+        let is_reload_refused = match self.phase {
+            Phase::Reloading(_, before) if is_due => metrics.refused_reloads.get() > before,
+            Phase::Starting | Phase::Ready | Phase::Reloading(..) => {
+                self.status.is_some_and(|(last, _)| last.is_reload_refused)
+            }
+        };
+        Report {
+            summary,
+            placed: metrics.placed.get(),
+            refused: metrics.refused.get(),
+            left_in_unit: metrics.left_in_unit.get(),
+            is_reload_refused,
+        }
+    }
+
+    /// Whether a status that differs from the last may be said by now. The loop runs every few seconds
+    /// anyway, so nobody has to wake it for this.
+    fn is_status_due(&self, now: Nanos, report: Report) -> bool {
+        self.phase == Phase::Ready
+            && self
+                .status
+                .is_some_and(|(last, said)| last != report && now.since(said) >= STATUS_NS)
+    }
+
+    fn feed(&mut self, now: Nanos) {
+        if self.watchdog.is_some_and(|every| now.since(self.fed) >= every) {
+            self.fed = now;
+            self.send("WATCHDOG=1");
+        }
+    }
+
+    fn send(&self, text: &str) {
+        if let Some((socket, address)) = &self.socket {
+            // Nobody listens, or too slowly: not our trouble.
+            let _sent = socket.send_to_addr(text.as_bytes(), address);
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    /// `STATUS=213 rules from 14 files, 3 errors; 5021 processes moved`, and more where there is.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Summary { rules, files, errors } = self.summary;
+        write!(f, "STATUS={rules} rules from {files} files, {errors} errors; ")?;
+        write!(f, "{} processes moved", self.placed)?;
+        if self.refused > 0 {
+            write!(f, ", {} moves refused by the kernel", self.refused)?;
+        }
+        if self.left_in_unit > 0 {
+            write!(f, ", {} moves out of units not made", self.left_in_unit)?;
+        }
+        if self.is_reload_refused {
+            f.write_str("; newer rules have errors and are not in force, see the log")?;
+        }
+        f.write_char('\n')
+    }
+}
+
+/// How many rule sets came into force or were refused so far.
+fn answered(metrics: &Metrics) -> u64 {
+    metrics.reloads.get() + metrics.refused_reloads.get()
+}
+
+/// The socket and where to send: a path, or with `@` a name in the abstract namespace. Other kinds are
+/// for virtual machines.
+fn open(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok()?,
+        [b'/', ..] => SocketAddr::from_pathname(address).ok()?,
+        _ => return None,
+    };
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((socket, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUMMARY: Summary = Summary { rules: 213, files: 14, errors: 3 };
+
+    struct Manager {
+        socket: UnixDatagram,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Manager {
+        fn new(watchdog: Option<u64>) -> (Self, Notifier) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("notify");
+            let socket = UnixDatagram::bind(&path).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            (Self { socket, _dir: dir }, Notifier::new(Some(path.as_os_str()), watchdog))
+        }
+
+        fn heard(&self) -> Vec<String> {
+            let mut buffer = [0; 512];
+            let mut heard = Vec::new();
+            while let Ok(length) = self.socket.recv(&mut buffer) {
+                heard.push(String::from_utf8_lossy(&buffer[..length]).trim().replace('\n', "|"));
+            }
+            heard
+        }
+    }
+
+    #[test]
+    fn ready_comes_after_the_first_scan_and_once() {
+        let (manager, mut notifier) = Manager::new(None);
+        let metrics = Metrics::default();
+        metrics.reloads.increment();
+        notifier.tick(Nanos(1), false, SUMMARY, &metrics);
+        notifier.reloading(Nanos(1), &metrics);
+        assert!(manager.heard().is_empty());
+        notifier.tick(Nanos(2), true, SUMMARY, &metrics);
+        notifier.tick(Nanos(3), true, SUMMARY, &metrics);
+        let said = "READY=1|STATUS=213 rules from 14 files, 3 errors; 0 processes moved";
+        assert_eq!(manager.heard(), [said]);
+        assert_eq!(notifier.next_due(), None);
+        notifier.stopping();
+        assert_eq!(manager.heard(), ["STOPPING=1|STATUS=ending"]);
+    }
+
+    #[test]
+    fn a_reload_ends_when_its_rules_are_in_force_and_everybody_was_looked_at() {
+        let (manager, mut notifier) = Manager::new(None);
+        let metrics = Metrics::default();
+        metrics.reloads.increment();
+        notifier.tick(Nanos(1), true, SUMMARY, &metrics);
+        manager.heard();
+        notifier.reloading(Nanos(7000), &metrics);
+        notifier.reloading(Nanos(9000), &metrics);
+        let said = ["RELOADING=1|MONOTONIC_USEC=7", "RELOADING=1|MONOTONIC_USEC=9"];
+        assert_eq!(manager.heard(), said);
+        metrics.reloads.increment();
+        notifier.tick(Nanos(10_000), true, SUMMARY, &metrics);
+        assert!(manager.heard().is_empty(), "the second is still to come");
+        metrics.refused_reloads.increment();
+        notifier.tick(Nanos(10_000), false, SUMMARY, &metrics);
+        assert!(manager.heard().is_empty(), "not everybody was looked at");
+        notifier.tick(Nanos(10_000), true, SUMMARY, &metrics);
+        let said = manager.heard();
+        assert!(said[0].starts_with("READY=1|STATUS=213") && said[0].contains("not in force"));
+        assert_eq!(said.len(), 1);
+    }
+
+    #[test]
+    fn the_status_is_said_when_it_changed_and_not_too_often() {
+        let (manager, mut notifier) = Manager::new(None);
+        let metrics = Metrics::default();
+        notifier.tick(Nanos(1), true, SUMMARY, &metrics);
+        manager.heard();
+        metrics.placed.increment();
+        notifier.tick(Nanos(2), true, SUMMARY, &metrics);
+        assert!(manager.heard().is_empty());
+        notifier.tick(Nanos(1 + STATUS_NS), true, SUMMARY, &metrics);
+        notifier.tick(Nanos(2 + 2 * STATUS_NS), true, SUMMARY, &metrics);
+        assert_eq!(
+            manager.heard(),
+            ["STATUS=213 rules from 14 files, 3 errors; 1 processes moved"]
+        );
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_in_half_of_its_time() {
+        let (manager, mut notifier) = Manager::new(Some(2_000_000));
+        let metrics = Metrics::default();
+        notifier.tick(Nanos(5_000_000_000), true, SUMMARY, &metrics);
+        assert_eq!(notifier.next_due(), Some(Nanos(6_000_000_000)));
+        notifier.tick(Nanos(5_999_999_999), true, SUMMARY, &metrics);
+        notifier.tick(Nanos(6_000_000_000), true, SUMMARY, &metrics);
+        let fed = manager.heard().iter().filter(|text| *text == "WATCHDOG=1").count();
+        assert_eq!(fed, 2);
+    }
+
+    #[test]
+    fn nobody_who_listens_is_no_error_and_a_full_socket_is_not_waited_for() {
+        let metrics = Metrics::default();
+        for socket in
+            [None, Some("/nonexistent/socket"), Some("vsock:2:1"), Some("@nobody"), Some("")]
+        {
+            let mut notifier = Notifier::new(socket.map(OsStr::new), Some(1));
+            notifier.tick(Nanos(1), true, SUMMARY, &metrics);
+            notifier.reloading(Nanos(1), &metrics);
+            notifier.stopping();
+        }
+        let (manager, notifier) = Manager::new(None);
+        (0..10_000).for_each(|_| notifier.stopping());
+        assert!(manager.heard().len() < 10_000);
+    }
+}

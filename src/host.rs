@@ -1,0 +1,218 @@
+//! What kind of host this is, as far as that decides where groups may be made. Asked once, at the start.
+//!
+//! systemd owns the cgroup tree where it runs on v2: others may make groups below a unit with
+//! `Delegate=yes` alone. The package brings such a unit, without any process that could die:
+//! `cgruled-pool.service`. systemd removes the empty directory, so we make it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::mounts::{Hierarchies, Version};
+use crate::config::daemon_toml::{LegacyRoot, Root, Settings};
+
+/// The unit below which groups are made.
+pub const POOL: &str = "cgruled-pool.service";
+/// Its group.
+const POOL_PATH: &str = "/cgruled.slice/cgruled-pool.service";
+/// Where unit files are, the most important first.
+const UNIT_DIRECTORIES: [&str; 5] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+];
+
+/// A host, at `/` but in tests.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+/// Where the paths of rules begin in each hierarchy. Without a slash at the end; empty for the top.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grounds {
+    /// Those of TOML rules.
+    pub rules: String,
+    /// Those of legacy rules.
+    pub legacy: String,
+    /// Whether systemd owns the tree and `rules` is a part of it: all that is above is systemd's.
+    pub is_delegated: bool,
+    /// What the administrator should know.
+    pub remarks: Vec<Remark>,
+}
+
+/// Something about where groups begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// `root = "auto"`, systemd owns the tree, and there is no ground for us in it.
+    NoPool,
+    /// The root is a slice, in which systemd wants no groups but its own.
+    RootIsSlice,
+    /// systemd owns the tree, and nobody chose where legacy rules begin.
+    LegacyAtTop,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::at("/")
+    }
+}
+
+impl Host {
+    /// A host whose files are below this directory.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Whether systemd is the init system that runs, as sd_booted(3) has it.
+    pub fn runs_systemd(&self) -> bool {
+        self.root.join("run/systemd/system").is_dir()
+    }
+
+    /// Where groups begin by these settings.
+    pub fn grounds(&self, settings: &Settings, hierarchies: &Hierarchies) -> Grounds {
+        let is_systemds = self.runs_systemd() && is_unified(hierarchies);
+        let mut remarks = Vec::new();
+        let rules = match &settings.root {
+            Root::Path(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
+            Root::Auto if !is_systemds => String::new(),
+            Root::Auto if self.knows(POOL) => POOL_PATH.to_owned(),
+            Root::Auto => {
+                remarks.push(Remark::NoPool);
+                String::new()
+            }
+        };
+        if is_systemds && rules.ends_with(".slice") {
+            remarks.push(Remark::RootIsSlice);
+        }
+        let legacy = match settings.legacy_root {
+            LegacyRoot::Pool => rules.clone(),
+            LegacyRoot::Top => String::new(),
+            LegacyRoot::Unsaid => {
+                remarks.extend(is_systemds.then_some(Remark::LegacyAtTop));
+                String::new()
+            }
+        };
+        Grounds { is_delegated: is_systemds && is_in_unit(&rules), rules, legacy, remarks }
+    }
+
+    /// Whether systemd has a unit of this name: the first file counts, and a link to `/dev/null` or an
+    /// empty file says that there is none.
+    fn knows(&self, unit: &str) -> bool {
+        let files = UNIT_DIRECTORIES.map(|directory| self.root.join(directory).join(unit));
+        let found = files.iter().find_map(|file| Some((file, fs::symlink_metadata(file).ok()?)));
+        found.is_some_and(|(file, metadata)| match metadata.is_symlink() {
+            true => fs::read_link(file).is_ok_and(|target| target != Path::new("/dev/null")),
+            false => metadata.len() > 0,
+        })
+    }
+}
+
+/// Whether a tree that systemd owns is the v2 one. On hybrid hosts it has one of v1 besides.
+fn is_unified(hierarchies: &Hierarchies) -> bool {
+    hierarchies.iter().any(|tree| tree.version == Version::V2)
+        && hierarchies.iter().all(|tree| tree.listed != "name=systemd")
+}
+
+fn is_in_unit(path: &str) -> bool {
+    let first = path.split('/').find(|name| !name.is_empty()).unwrap_or_default();
+    [".slice", ".service", ".scope"].iter().any(|ending| first.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::mounts::Hierarchy;
+
+    fn trees(listed: &[&str]) -> Hierarchies {
+        let tree = |listed: &&str| Hierarchy {
+            version: if listed.is_empty() { Version::V2 } else { Version::V1 },
+            mount_point: "/sys/fs/cgroup".into(),
+            top: "/".into(),
+            listed: (*listed).to_owned(),
+            controllers: Vec::new(),
+            favordynmods: false,
+        };
+        Hierarchies::new(listed.iter().map(tree).collect())
+    }
+
+    /// A directory that stands for a host, with these files; a name that ends in a slash is a directory,
+    /// one with `>` a link.
+    fn host(files: &[&str]) -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let (name, target) = file.split_once('>').unwrap_or((file, ""));
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match target {
+                "" if name.ends_with('/') => fs::create_dir_all(path).unwrap(),
+                "" => fs::write(path, "[Service]\n").unwrap(),
+                target => std::os::unix::fs::symlink(target, path).unwrap(),
+            }
+        }
+        let host = Host::at(root.path());
+        (root, host)
+    }
+
+    const BOOTED: &str = "run/systemd/system/";
+    const UNIT: &str = "usr/lib/systemd/system/cgruled-pool.service";
+
+    fn auto(files: &[&str], listed: &[&str]) -> (String, bool, Vec<Remark>) {
+        let (_root, host) = host(files);
+        let found = host.grounds(&Settings::default(), &trees(listed));
+        assert_eq!(found.legacy, "");
+        (found.rules, found.is_delegated, found.remarks)
+    }
+
+    #[test]
+    fn the_pool_is_the_ground_where_systemd_owns_v2_and_knows_the_unit() {
+        let pool = || (POOL_PATH.to_owned(), true, vec![Remark::LegacyAtTop]);
+        assert_eq!(auto(&[BOOTED, UNIT], &[""]), pool());
+        assert_eq!(auto(&[BOOTED, "etc/systemd/system/cgruled-pool.service"], &[""]), pool());
+        assert_eq!(auto(&[BOOTED, "lib/systemd/system/cgruled-pool.service"], &[""]), pool());
+        let linked = "etc/systemd/system/cgruled-pool.service>/opt/cgruled/pool";
+        assert_eq!(auto(&[BOOTED, linked], &[""]), pool());
+        // Somebody mounts a v1 hierarchy for himself.
+        assert_eq!(auto(&[BOOTED, UNIT], &["", "net_cls"]), pool());
+    }
+
+    #[test]
+    fn else_groups_begin_at_the_top() {
+        let top = |remarks: &[Remark]| (String::new(), false, remarks.to_vec());
+        assert_eq!(auto(&[UNIT], &[""]), top(&[]));
+        assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu", ""]), top(&[]));
+        assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu"]), top(&[]));
+        assert_eq!(auto(&[BOOTED, UNIT], &["cpu"]), top(&[]));
+        let missing = top(&[Remark::NoPool, Remark::LegacyAtTop]);
+        assert_eq!(auto(&[BOOTED], &[""]), missing);
+        let masked = "etc/systemd/system/cgruled-pool.service>/dev/null";
+        assert_eq!(auto(&[BOOTED, UNIT, masked], &[""]), missing);
+    }
+
+    #[test]
+    fn settings_choose_where_rules_begin() {
+        let (_root, host) = host(&[BOOTED, UNIT]);
+        let grounds = |root: &str, legacy_root| {
+            let root = match root {
+                "auto" => Root::Auto,
+                path => Root::Path(path.into()),
+            };
+            let settings = Settings { root, legacy_root, ..Settings::default() };
+            host.grounds(&settings, &trees(&[""]))
+        };
+        let found = grounds("auto", LegacyRoot::Pool);
+        assert_eq!((&*found.legacy, &*found.remarks), (POOL_PATH, &[][..]));
+        assert_eq!(grounds("auto", LegacyRoot::Top).legacy, "");
+        let found = grounds("/sites/", LegacyRoot::Pool);
+        assert_eq!(
+            (&*found.rules, &*found.legacy, found.is_delegated),
+            ("/sites", "/sites", false)
+        );
+        let found = grounds("/own.slice/own.service/a", LegacyRoot::Top);
+        assert!(found.is_delegated && found.remarks.is_empty());
+        let found = grounds("/own.slice", LegacyRoot::Top);
+        assert_eq!(found.remarks, [Remark::RootIsSlice]);
+        assert_eq!(grounds("/", LegacyRoot::Top).rules, "");
+    }
+}

@@ -1,0 +1,138 @@
+//! Processes that are not moved although a rule matches.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Outcome, Placer, Subject};
+use crate::process::{Proc, path_in};
+use crate::rules::{ExeTest, Rule, base_name};
+
+/// Where systemd's own programs are: the manager of the machine and those of users with their
+/// `(sd-pam)`, which runs the same program, and the daemons. A moved user manager cannot start units any
+/// more. Whoever runs a program of his own under such a path, in mounts of his own, stays in the group
+/// that he is in.
+const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
+/// What `systemd-udevd` is a link to. Everybody may call it by its own name.
+const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];
+
+impl Placer {
+    /// Why a process is not moved although a rule matches: it is one that only a rule that names its
+    /// executable may move, or it is past moving.
+    pub(super) fn unmovable(
+        &mut self,
+        proc: &mut Proc,
+        rule: &Rule,
+        subject: &Subject<'_>,
+    ) -> Option<Outcome> {
+        let pid = subject.look.pid;
+        if pid.get() == self.own_pid {
+            return Some(Outcome::Protected);
+        }
+        // A zombie: the kernel would take the write and do nothing. Its children matter.
+        if subject.grip.handle.as_ref().is_some_and(has_exited) {
+            return Some(Outcome::Gone);
+        }
+        let is_root = subject.grip.uid.0 == 0;
+        if !is_root && !self.has_systemd {
+            return None;
+        }
+        let exe = match subject.exe {
+            Some(exe) => exe,
+            None => match proc.exe(pid, &mut self.exe) {
+                Ok(exe) => exe,
+                // A kernel thread, or a zombie whose children matter.
+                Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => {
+                    return Some(Outcome::Protected);
+                }
+                Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
+                // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
+                Err(_) => {
+                    let is_protected = proc.cgroup(pid).is_some_and(is_managers);
+                    return is_protected.then_some(Outcome::Protected);
+                }
+            },
+        };
+        // A program that was replaced by an upgrade and runs on.
+        let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
+        let is_protected = pid.get() == 1 || is_systemds(exe, is_root);
+        (is_protected && !is_named(rule, exe)).then_some(Outcome::Protected)
+    }
+}
+
+fn is_systemds(exe: &[u8], is_root: bool) -> bool {
+    SYSTEMD.iter().any(|directory| exe.starts_with(directory)) || is_root && UDEV.contains(&exe)
+}
+
+/// Whether this text of `/proc/PID/cgroup` is that of a manager or its `(sd-pam)`.
+fn is_managers(text: &[u8]) -> bool {
+    path_in(text, b"").is_some_and(|path| path.ends_with(b"/init.scope"))
+}
+
+/// Whether a rule names this program, and not only by a pattern that any other would fit as well.
+fn is_named(rule: &Rule, exe: &[u8]) -> bool {
+    rule.when.exes.iter().any(|test| match test {
+        ExeTest::Path(path) => path == exe,
+        ExeTest::Base(name) => name == base_name(exe),
+        ExeTest::PathGlob(glob) => {
+            let start = glob.literal_prefix();
+            SYSTEMD.iter().any(|directory| start.starts_with(directory)) && glob.matches(exe)
+        }
+        ExeTest::BaseGlob(glob) => {
+            glob.literal_prefix().starts_with(b"systemd") && glob.matches(base_name(exe))
+        }
+    })
+}
+
+/// Whether a process has ended, reaped or not: then its pidfd is readable.
+fn has_exited(handle: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::rules_toml;
+
+    fn rule(exe: &str) -> Rule {
+        let text = format!("version = 1\n[[rule]]\nuser = \"*\"\ncgroup = \"a\"\n{exe}");
+        let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+        assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+        parsed.rules.into_iter().next().unwrap().rule
+    }
+
+    #[test]
+    fn programs_of_systemd_by_path() {
+        let manager = b"/usr/lib/systemd/systemd";
+        assert!(is_systemds(manager, false) && is_systemds(b"/lib/systemd/systemd-logind", true));
+        assert!(is_systemds(b"/usr/bin/udevadm", true) && !is_systemds(b"/usr/bin/udevadm", false));
+        for exe in [&b"/usr/bin/systemd-run"[..], b"/home/u/usr/lib/systemd/x", b"", b"/usr/lib"] {
+            assert!(!is_systemds(exe, true));
+        }
+    }
+
+    #[test]
+    fn managers_by_their_place() {
+        let manager = b"1:cpu:/init.scope\n0::/user.slice/user-5.slice/user@5.service/init.scope\n";
+        assert!(is_managers(manager) && is_managers(b"0::/init.scope\n"));
+        assert!(!is_managers(b"1:cpu:/init.scope\n0::/user.slice\n") && !is_managers(b""));
+    }
+
+    #[test]
+    fn a_pattern_for_everything_names_nobody() {
+        let manager = b"/usr/lib/systemd/systemd";
+        let names = |exe: &str| is_named(&rule(&format!("exe = {exe:?}")), manager);
+        for exe in ["/usr/lib/systemd/systemd", "systemd", "/usr/lib/systemd/*", "systemd*"] {
+            assert!(names(exe), "{exe}");
+        }
+        for exe in ["*", "/**", "/usr/lib/**", "/usr/lib/systemd/systemd-*", "s*", "nginx"] {
+            assert!(!names(exe), "{exe}");
+        }
+        assert!(!is_named(&rule(""), manager));
+    }
+}

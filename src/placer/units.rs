@@ -1,0 +1,128 @@
+//! Whether a process may be taken out of the unit of systemd that it is in.
+
+use std::fs::File;
+use std::io::Read;
+
+use super::described::{Described, Named};
+use super::{Placer, Subject};
+use crate::cgroup::mounts::{Span, Version};
+use crate::cgroup::tree::Whereabouts;
+use crate::cgroup::unit::Unit;
+use crate::event::Pid;
+use crate::policy::Policy;
+use crate::process::{Proc, path_in};
+use crate::rules::{Below, LeaveUnits, Rule};
+use crate::sys;
+
+/// Enough of a list of processes to see that there are two.
+const TWO: usize = 32;
+
+impl Placer {
+    /// Whether the process stays because its unit would lose it and its rule does not allow that. Read
+    /// for processes alone that are about to be moved: those in place are not asked about.
+    pub(super) fn stays_in_unit(
+        &mut self,
+        now: Whereabouts<'_>,
+        policy: &Policy,
+        proc: &mut Proc,
+        (span, rule): (Span, &Rule),
+        subject: &Subject<'_>,
+    ) -> bool {
+        if !self.has_systemd || rule.leave_units == LeaveUnits::Yes || !self.concerns_units(span) {
+            return false;
+        }
+        // Copied, and taken out while it is borrowed: what it was read into is used again.
+        let mut place = std::mem::take(&mut self.place);
+        place.clear();
+        let text = now.text.or_else(|| proc.cgroup(subject.look.pid));
+        let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
+        // A name of a unit is text; what a unit makes below its group need not be.
+        place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));
+        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        let stays = self.stays_in(Unit::of(&place, &grounds), proc, rule, subject);
+        self.place = place;
+        stays
+    }
+
+    fn stays_in(
+        &mut self,
+        unit: Unit<'_>,
+        proc: &mut Proc,
+        rule: &Rule,
+        subject: &Subject<'_>,
+    ) -> bool {
+        let pid = subject.look.pid;
+        let is_service =
+            || subject.grip.uid.0 == 0 && proc.parent(pid).is_some_and(|parent| parent.get() == 1);
+        if !unit.loses(|group| self.is_last(group, pid), is_service) {
+            return false;
+        }
+        let stays = rule.leave_units == LeaveUnits::No;
+        if stays {
+            self.metrics.left_in_unit.increment();
+        }
+        self.say_unit(unit, stays, rule, subject);
+        stays
+    }
+
+    /// systemd keeps its units in the v2 tree, on hybrid hosts as well.
+    fn concerns_units(&self, span: Span) -> bool {
+        let trees = self.tree.hierarchies();
+        span.indexes().any(|index| trees.get(index).is_some_and(|tree| tree.version == Version::V2))
+    }
+
+    /// Whether the group holds no other process.
+    fn is_last(&self, group: &str, pid: Pid) -> bool {
+        let Some(tree) = self.tree.hierarchies().unified() else { return false };
+        let file = tree.mount_point.join(group.trim_start_matches('/')).join("cgroup.procs");
+        let mut start = [0; TWO];
+        let Ok(length) = File::open(file).and_then(|mut file| file.read(&mut start)) else {
+            return false;
+        };
+        has_only(&start[..length], pid)
+    }
+
+    fn say_unit(&mut self, unit: Unit<'_>, stays: bool, rule: &Rule, subject: &Subject<'_>) {
+        let name = unit.name().unwrap_or_default();
+        let Some(left_out) = self.limiter.admit(&(name, &rule.name), sys::monotonic()) else {
+            return;
+        };
+        let name = name.escape_debug();
+        let why = match unit {
+            Unit::Session(..) => {
+                "it is the last process of the session, which systemd ends with nobody in it"
+            }
+            Unit::None | Unit::OfUser(_) | Unit::ForOthers(_) | Unit::Other(_) => {
+                "outside, the limits of the unit would not hold for it and stopping the unit would \
+                 not end it"
+            }
+        };
+        let (who, rule) = (Described(subject), Named(rule));
+        if stays {
+            ::log::warn!(
+                "{who} stays in {name}: {why}; leave_units = true would allow it in {rule}{left_out}"
+            );
+        } else {
+            ::log::warn!("{who} leaves {name}, as with cgrulesengd: {why}; {rule}{left_out}");
+        }
+    }
+}
+
+/// Whether the beginning of a list of processes names `pid` and no other.
+fn has_only(list: &[u8], pid: Pid) -> bool {
+    list.strip_suffix(b"\n").is_some_and(|list| list == pid.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_with_one_process_is_told_from_others() {
+        let pid = Pid::new(41).unwrap();
+        assert!(has_only(b"41\n", pid));
+        for list in [&b""[..], b"41\n42\n", b"4", b"411\n", b"40\n41\n", b"40\n"] {
+            assert!(!has_only(list, pid));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What is to be said of rules because of where their groups begin on this host.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::host::{Grounds, POOL, Remark};
+use crate::load::Loaded;
+use crate::rules::width::{Width, width};
+use crate::rules::{Action, Below, LeaveUnits, Rule, Target};
+
+/// Takes the rules out that lead to a ground itself, and says what there is to say.
+pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, has_systemd: bool) {
+    let is_out = |rule: &Rule| grounds.is_delegated && leads_to_ground(rule, grounds);
+    if loaded.rules.iter().any(is_out) {
+        let (out, rules): (Vec<Rule>, Vec<Rule>) = loaded.rules.iter().cloned().partition(is_out);
+        loaded.rules = rules.into();
+        loaded.diagnostics.extend(out.iter().map(ground_is_no_group));
+    }
+    for remark in &grounds.remarks {
+        loaded.diagnostics.extend(complaint(*remark, &loaded.rules, settings_file));
+    }
+    if has_systemd {
+        loaded.diagnostics.extend(loaded.rules.iter().filter_map(too_wide));
+    }
+}
+
+fn targets(rule: &Rule) -> &[Target] {
+    match &rule.action {
+        Action::Place(targets) => targets,
+        Action::Ignore(_) => &[],
+    }
+}
+
+/// Groups are leaves below the ground. The ground hands controllers on to them, so it may hold no
+/// process itself, and on a systemd host it is the unit's own group.
+fn leads_to_ground(rule: &Rule, grounds: &Grounds) -> bool {
+    targets(rule).iter().any(|target| {
+        let beginning = match target.below {
+            Below::Root => &grounds.rules,
+            Below::Top => &grounds.legacy,
+        };
+        !beginning.is_empty() && target.destination.pieces().is_empty()
+    })
+}
+
+fn ground_is_no_group(rule: &Rule) -> Diagnostic {
+    let message =
+        "the rule leads to the root of all groups, which may hold no process on this host";
+    about(rule, Severity::Error, message)
+        .with_help("name a group below it, as cgroup = \"people/%u\"; the rule is left out")
+}
+
+fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
+    let message = format!("line {}: {message}", rule.origin.line);
+    Diagnostic::about(&rule.origin.file, severity, message)
+}
+
+/// The remark, if there is a rule that it matters for.
+fn complaint(remark: Remark, rules: &[Rule], settings_file: &Path) -> Option<Diagnostic> {
+    let first = |below| {
+        let is_meant = |rule: &&Rule| targets(rule).iter().any(|target| target.below == below);
+        rules.iter().find(is_meant)
+    };
+    let settings =
+        |message: String| Diagnostic::about(&Arc::from(settings_file), Severity::Warning, message);
+    Some(match remark {
+        Remark::NoPool => {
+            first(Below::Root)?;
+            let message = format!(
+                "root = \"auto\": systemd owns the cgroups of this host and has no unit {POOL}, so groups \
+                 are made at the top, where it may undo what they are given"
+            );
+            settings(message).with_help(format!(
+                "install {POOL}, run systemctl enable --now {POOL}, restart cgruled; or set root to a \
+                 path below a unit with Delegate=yes"
+            ))
+        }
+        Remark::RootIsSlice => {
+            first(Below::Root)?;
+            let message = "root is a slice, in which systemd wants no groups but its own";
+            settings(message.to_owned()).with_help("name a unit with Delegate=yes in it")
+        }
+        Remark::LegacyAtTop => {
+            let message = "paths of legacy rules begin at the top, as with cgrulesengd, but the top is \
+                           systemd's, which may undo what groups there are given";
+            about(first(Below::Top)?, Severity::Warning, message).with_help(format!(
+                "legacy_root = \"pool\" in {} lets them begin below {POOL}; \"top\" keeps it so, without \
+                 this warning",
+                settings_file.display()
+            ))
+        }
+    })
+}
+
+fn too_wide(rule: &Rule) -> Option<Diagnostic> {
+    let whose = match width(rule)? {
+        Width::Everybody => "root and all users of the system",
+        Width::Root => "root",
+        Width::System => "users of the system",
+    };
+    let message = format!("the rule takes the processes of {whose} out of their services");
+    let help = match rule.leave_units {
+        LeaveUnits::Yes => "leave out leave_units, name users or groups of people, or add exe",
+        LeaveUnits::AsTheOriginal | LeaveUnits::No => {
+            "name users or groups of people, or a program"
+        }
+    };
+    Some(about(rule, Severity::Warning, &message).with_help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{cgrules_conf, rules_toml};
+    use crate::event::Uid;
+    use crate::load::{NameService, Sources, load};
+
+    /// What the rules of these files come to: those that are left, and what is said.
+    fn fitted(toml: &str, legacy: &str, grounds: &Grounds) -> (Vec<String>, Vec<String>) {
+        let path = |name: &str| Arc::from(Path::new(name));
+        let toml = rules_toml::parse(&path("/r.toml"), &format!("version = 1\n{toml}"));
+        let legacy = cgrules_conf::parse(&path("/cgrules.conf"), legacy);
+        assert!(toml.diagnostics.is_empty() && legacy.diagnostics.is_empty());
+        let written = legacy.rules.into_iter().chain(toml.rules);
+        let nowhere = path("/nonexistent").to_path_buf();
+        let sources = Sources {
+            directories: Vec::new(),
+            legacy: false,
+            cgrules_conf: nowhere.clone(),
+            cgrules_d: nowhere,
+            owner: Uid(0),
+            ..Sources::default()
+        };
+        let mut loaded = load(&sources, &NameService::default());
+        loaded.rules = written.map(|written| written.rule).collect();
+        fit(&mut loaded, grounds, Path::new("/c.toml"), true);
+        let rules = loaded.rules.iter().map(|rule| rule.name.to_string()).collect();
+        let said = loaded.diagnostics.iter().map(|d| format!("{}: {}", d.severity, d.message));
+        (rules, said.collect())
+    }
+
+    fn pool(remarks: &[Remark]) -> Grounds {
+        let (rules, legacy) = ("/a.slice/a.service".to_owned(), String::new());
+        Grounds { rules, legacy, is_delegated: true, remarks: remarks.to_vec() }
+    }
+
+    const TOP: &str = "[[rule]]\nuser = 5000\ncgroup = \"/\"\n";
+    const GROUP: &str = "[[rule]]\nuser = 5000\ncgroup = \"x\"\n";
+
+    #[test]
+    fn a_rule_for_the_ground_itself_is_left_out() {
+        let (rules, said) = fitted(&format!("{TOP}{GROUP}"), "", &pool(&[]));
+        assert_eq!(rules, ["r.toml:6"]);
+        let message = "error: line 3: the rule leads to the root of all groups, which may hold no \
+                       process on this host";
+        assert_eq!(said, [message]);
+        let (rules, said) = fitted(TOP, "", &Grounds::default());
+        assert_eq!((rules.len(), said.len()), (1, 0));
+        assert_eq!(fitted("", "5000 cpu /", &pool(&[])).0.len(), 1);
+        let both = Grounds { legacy: "/a.slice/a.service".to_owned(), ..pool(&[]) };
+        assert_eq!(fitted("", "5000 cpu /", &both).0.len(), 0);
+    }
+
+    #[test]
+    fn what_matters_for_no_rule_is_not_said() {
+        let said = |toml, legacy, remark| fitted(toml, legacy, &pool(&[remark])).1;
+        assert_eq!(said(GROUP, "", Remark::LegacyAtTop), [""; 0]);
+        assert_eq!(said("", "5000 cpu a\n5001 cpu a", Remark::LegacyAtTop).len(), 1);
+        assert_eq!(said("", "5000 cpu a", Remark::NoPool), [""; 0]);
+        assert!(said(GROUP, "", Remark::NoPool)[0].contains("no unit cgruled-pool.service"));
+        assert_eq!(said(GROUP, "", Remark::RootIsSlice).len(), 1);
+    }
+
+    #[test]
+    fn wide_rules_are_warned_about() {
+        let wide = "[[rule]]\nuser = \"*\"\ncgroup = \"x\"\nleave_units = true\n";
+        let (rules, said) = fitted(wide, "* cpu a", &pool(&[]));
+        assert_eq!((rules.len(), said.len()), (2, 2));
+        let text = "line 3: the rule takes the processes of root and all users of the system out";
+        assert!(said.iter().any(|said| said.contains(text)), "{said:?}");
+    }
+}

@@ -1,0 +1,118 @@
+//! Rules so wide that they would empty the services of a host with systemd. Pure.
+
+use super::{Action, Criteria, GroupTest, LeaveUnits, Rule, UserTest};
+
+/// Users and groups of the system have ids up to this one, as systemd and the distributions have it.
+const SYSTEM: u32 = 999;
+/// Names that a pattern for everybody fits.
+const NAMES: [&[u8]; 4] = [b"root", b"daemon", b"www-data", b"nobody"];
+
+/// Whom a rule is for, if that is too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// Everybody, root and all services.
+    Everybody,
+    /// Root.
+    Root,
+    /// Users of the system, who run services.
+    System,
+}
+
+/// How wide a rule is, if services would lose their processes by it: it places processes of root or of
+/// the system's users, whatever they run, out of every unit.
+pub fn width(rule: &Rule) -> Option<Width> {
+    let places = matches!(&rule.action, Action::Place(targets) if !targets.is_empty());
+    let leaves = rule.leave_units != LeaveUnits::No;
+    if !places || !leaves || !rule.when.exes.is_empty() {
+        return None;
+    }
+    let (has_root, has_system) = (reaches(&rule.when, 0), is_for_system(&rule.when));
+    match (has_root && !is_out(rule, 0), has_system && !is_out(rule, SYSTEM)) {
+        (true, true) => Some(Width::Everybody),
+        (true, false) => Some(Width::Root),
+        (false, true) => Some(Width::System),
+        (false, false) => None,
+    }
+}
+
+/// Whether processes of this id can fit.
+fn reaches(when: &Criteria, id: u32) -> bool {
+    let fits_user = |test: &UserTest| match test {
+        UserTest::Name(_) => false,
+        UserTest::Glob(glob) => NAMES[..1].iter().any(|name| glob.matches(name)),
+        UserTest::Ids(first, last) => (first.0..=last.0).contains(&id),
+    };
+    let fits_group = |test: &GroupTest| match test {
+        GroupTest::Name(_) | GroupTest::Glob(_) => false,
+        GroupTest::Ids(first, last) => (first.0..=last.0).contains(&id),
+    };
+    (when.users.is_empty() || when.users.iter().any(fits_user))
+        && (when.groups.is_empty() || when.groups.iter().any(fits_group))
+}
+
+/// Whether processes of a user of the system can fit, other than root.
+fn is_for_system(when: &Criteria) -> bool {
+    let fits_user = |test: &UserTest| match test {
+        UserTest::Name(_) => false,
+        UserTest::Glob(glob) => NAMES[1..].iter().any(|name| glob.matches(name)),
+        UserTest::Ids(first, last) => first.0 <= SYSTEM && last.0 >= 1,
+    };
+    let fits_group = |test: &GroupTest| match test {
+        GroupTest::Name(_) | GroupTest::Glob(_) => false,
+        GroupTest::Ids(first, last) => first.0 <= SYSTEM && last.0 >= 1,
+    };
+    (when.users.is_empty() || when.users.iter().any(fits_user))
+        && (when.groups.is_empty() || when.groups.iter().any(fits_group))
+}
+
+/// Whether the rule excludes all users up to this one but root, or for 0 root.
+fn is_out(rule: &Rule, last: u32) -> bool {
+    rule.not.users.iter().any(|test| match test {
+        UserTest::Name(_) => false,
+        UserTest::Glob(glob) => glob.is_any(),
+        UserTest::Ids(from, to) => from.0 <= last.min(1) && to.0 >= last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::rules_toml;
+
+    fn of(keys: &str) -> Option<Width> {
+        let text = format!("version = 1\n[[rule]]\n{}", keys.replace("; ", "\n"));
+        let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+        assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+        width(&parsed.rules[0].rule)
+    }
+
+    #[test]
+    fn rules_that_would_empty_services() {
+        let table = [
+            ("user = \"*\"", Some(Width::Everybody)),
+            ("user = \"0-65535\"", Some(Width::Everybody)),
+            ("user = 0", Some(Width::Root)),
+            ("user = [5000, \"r*\"]", Some(Width::Root)),
+            ("user = \"*\"; not = { user = \"1-999\" }", Some(Width::Root)),
+            ("user = \"*\"; not = { user = 0 }", Some(Width::System)),
+            ("user = \"100-2000\"", Some(Width::System)),
+            ("user = 33", Some(Width::System)),
+            ("group = 33", Some(Width::System)),
+            ("group = 0", Some(Width::Root)),
+            ("user = \"*\"; not = { user = \"0-999\" }", None),
+            ("user = \"1000-59999\"", None),
+            ("user = \"*\"; group = 5000", None),
+            ("user = \"site-*\"", None),
+            ("user = \"*\"; exe = \"/usr/bin/x\"", None),
+        ];
+        for (criteria, expected) in table {
+            let keys = format!("cgroup = \"a\"; leave_units = true; {criteria}");
+            assert_eq!(of(&keys), expected, "{criteria}");
+            assert_eq!(of(&format!("cgroup = \"a\"; {criteria}")), None, "{criteria}");
+            assert_eq!(of(&format!("ignore = true; {criteria}")), None, "{criteria}");
+        }
+    }
+}

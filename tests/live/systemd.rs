@@ -1,0 +1,296 @@
+//! A host with systemd on pure v2, played by a mount namespace of the daemon's own: no v1 hierarchy is
+//! mounted, `/run/systemd/system` is there, and so is a file of the pool's unit. What systemd itself
+//! does is not played. The cgroup tree is the real one.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::{
+    Actor, BASE, Daemon, Live, PATIENCE, Settings, Surroundings, census, eventually,
+};
+
+const POOL: &str = "/cgruled.slice/cgruled-pool.service";
+
+/// `sh -c SCRIPT UNIT DAEMON ARGUMENT...`: makes the host and executes the daemon in it. UNIT is the text
+/// of the pool's unit, or nothing.
+const SCRIPT: &str = "set -e
+base=/run/cgruled-live
+umount -l /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+cp -a /etc $base/etc
+rm -rf $base/etc/cgrules.d $base/etc/cgrules.conf $base/etc/cgconfig.conf $base/etc/cgconfig.d
+[ ! -e $base/cgrules.conf ] || cp $base/cgrules.conf $base/etc/
+mount --bind $base/etc /etc
+mount --bind $base /mnt
+mount -t tmpfs tmpfs /run
+mkdir -p $base /run/systemd/system
+mount --bind /mnt $base
+umount /mnt
+[ -z \"$0\" ] || echo \"$0\" > /run/systemd/system/cgruled-pool.service
+exec \"$@\"";
+
+const fn launcher(unit: &str) -> [&str; 6] {
+    ["unshare", "--mount", "sh", "-c", SCRIPT, unit]
+}
+
+/// The groups that the daemon makes at the top of the real tree. Removed on drop, when the processes in
+/// them have left: so declared after [`Live`] and before anything that runs.
+struct Pool {
+    slice: PathBuf,
+}
+
+impl Pool {
+    fn of(live: &Live) -> Self {
+        let ground = live.ground.directory("", "").unwrap();
+        let slice = ground.parent().unwrap().join("cgruled.slice");
+        assert!(!slice.exists(), "{} is there before the test", slice.display());
+        Self { slice }
+    }
+
+    fn remove(&self) -> bool {
+        fn remove_below(group: &std::path::Path) {
+            for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    remove_below(&entry.path());
+                }
+            }
+            let _ = fs::remove_dir(group);
+        }
+        eventually(PATIENCE, || {
+            remove_below(&self.slice);
+            !self.slice.exists()
+        })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !self.remove() {
+            eprintln!("left behind: {}", self.slice.display());
+        }
+    }
+}
+
+/// The daemon on such a host.
+fn on_systemd(live: &Live, rules: &str, config: &str, unit: &str) -> Daemon {
+    let launcher = launcher(unit);
+    let settings = Settings { config, ..Settings::default() };
+    let on = Surroundings { launcher: &launcher, is_bare: true, ..Surroundings::default() };
+    live.daemon_on(rules, &settings, &on)
+}
+
+fn expect_at(actor: &Actor, wanted: &str) {
+    let mut found = None;
+    let arrived = eventually(PATIENCE, || {
+        found = census::cgroup_of(actor.subject, "");
+        found.as_deref() == Some(wanted)
+    });
+    assert!(arrived, "process {} is in {found:?} instead of {wanted}", actor.subject);
+}
+
+#[test]
+fn groups_are_made_below_the_pool_and_nothing_is_written_above() {
+    let Some(live) = Live::require() else { return };
+    let pool = Pool::of(&live);
+    let top = pool.slice.parent().unwrap().join("cgroup.subtree_control");
+    let before = fs::read_to_string(&top).unwrap();
+    // Whatever this host has on v2: without systemd nobody hands it to the pool.
+    let controllers = fs::read_to_string(top.with_file_name("cgroup.controllers")).unwrap();
+    let rules = format!(
+        "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"people/%u\"\ncontrollers = {:?}\n",
+        controllers.split_whitespace().collect::<Vec<_>>()
+    );
+    let rules = rules.replace("controllers = []\n", "");
+    let daemon = on_systemd(&live, &rules, "", "[Service]");
+    assert!(pool.slice.join("cgruled-pool.service").is_dir(), "the ground was not made");
+    let there = format!("{POOL}/people/cgt-alice");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    expect_at(&actor, &there);
+    assert_eq!(fs::read_to_string(&top).unwrap(), before);
+    // systemd removes what is empty.
+    drop(actor);
+    assert!(pool.remove());
+    expect_at(&live.hold(&format!("uid {ALICE} {ALICE}")), &there);
+    assert!(!daemon.log().contains("begin at the top"), "there are no legacy rules");
+}
+
+#[test]
+fn a_rule_for_the_ground_itself_is_left_out() {
+    let Some(live) = Live::require() else { return };
+    let _pool = Pool::of(&live);
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n\
+                 [[rule]]\nuser = \"61000-61999\"\ncgroup = \"rest\"\n";
+    let daemon = on_systemd(&live, rules, "", "[Service]");
+    daemon.expect_log("50-test.toml: error: line 3: the rule leads to the root of all groups");
+    expect_at(&live.hold(&format!("uid {ALICE} {ALICE}")), &format!("{POOL}/rest"));
+}
+
+#[test]
+fn without_the_unit_groups_are_at_the_top_and_that_is_said() {
+    let Some(live) = Live::require() else { return };
+    let rules = format!(
+        "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{}\"\n",
+        live.ground.at("people").trim_start_matches('/')
+    );
+    let daemon = on_systemd(&live, &rules, "", "");
+    daemon.expect_log("has no unit cgruled-pool.service");
+    live.expect(&live.hold(&format!("uid {ALICE} {ALICE}")), "people");
+    assert!(!live.ground.directory("", "").unwrap().with_file_name("cgruled.slice").exists());
+}
+
+/// A process of a user in a group of this name, before there is a daemon.
+fn resident(live: &Live, uid: u32, group: &str) -> Actor {
+    let actor = live.hold(&format!("uid {uid} {uid}"));
+    let directory = live.ground.directory("", group).unwrap();
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("cgroup.procs"), actor.subject.to_string()).unwrap();
+    actor
+}
+
+#[test]
+fn units_are_left_only_where_nothing_is_lost_or_the_rule_says_so() {
+    let Some(live) = Live::require() else { return };
+    let _pool = Pool::of(&live);
+    let rule = |more: &str| {
+        format!("[[rule]]\nname = \"all\"\nuser = [\"cgt-alice\"]\ncgroup = \"people/%u\"\n{more}")
+    };
+    let session = "user.slice/user-61701.slice/session-7.scope";
+    let stays = [
+        resident(&live, ALICE, "system.slice/cgt.service/below"),
+        resident(&live, ALICE, "system.slice/docker-1.scope"),
+        resident(&live, ALICE, "user.slice/session-8.scope"),
+    ];
+    let _shell = resident(&live, BOB, session);
+    let moves = [
+        resident(&live, ALICE, session),
+        resident(&live, ALICE, "user.slice/user@61701.service/app.slice/app-x.scope"),
+        resident(&live, ALICE, "system.slice/cron.service"),
+        resident(&live, ALICE, "elsewhere"),
+    ];
+    let places: Vec<_> = stays.iter().map(|a| census::cgroup_of(a.subject, "").unwrap()).collect();
+    let daemon = on_systemd(&live, &rule(""), "", "[Service]");
+    let there = format!("{POOL}/people/cgt-alice");
+    moves.iter().for_each(|actor| expect_at(actor, &there));
+    stays.iter().zip(&places).for_each(|(actor, place)| expect_at(actor, place));
+    for said in ["stays in cgt.service", "stays in docker-1.scope", "last process of the session"] {
+        daemon.expect_log(said);
+    }
+    daemon.expect_log("leave_units = true would allow it in rule 'all', ");
+    live.write_rules(&rule("leave_units = true\n"));
+    daemon.signal(Signal::SIGHUP);
+    stays.iter().for_each(|actor| expect_at(actor, &there));
+    let counters = daemon.stop();
+    assert!(counters.get("left_in_unit") >= 3, "{counters:?}");
+}
+
+/// A legacy rule on a host that has nothing but v2.
+fn legacy(live: &Live, config: &str, path: &str) -> Daemon {
+    let rule = format!("cgt-alice freezer {path}/%u\n");
+    fs::write(format!("{BASE}/cgrules.conf"), rule).unwrap();
+    on_systemd(live, "", config, "[Service]")
+}
+
+#[test]
+fn legacy_rules_begin_at_the_top_with_a_warning_and_leave_units_as_the_original() {
+    let Some(live) = Live::require() else { return };
+    let _pool = Pool::of(&live);
+    let actor = resident(&live, ALICE, "system.slice/cgt.service");
+    let path = live.ground.at("legacy");
+    let daemon = legacy(&live, "", path.trim_start_matches('/'));
+    live.expect(&actor, "legacy/cgt-alice");
+    daemon.expect_log("paths of legacy rules begin at the top");
+    daemon.expect_log("leaves cgt.service, as with cgrulesengd");
+    assert_eq!(daemon.stop().get("left_in_unit"), 0);
+}
+
+#[test]
+fn legacy_rules_begin_below_the_pool_where_the_settings_say_so() {
+    let Some(live) = Live::require() else { return };
+    let _pool = Pool::of(&live);
+    let daemon = legacy(&live, "legacy_root = \"pool\"\n", "legacy");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    expect_at(&actor, &format!("{POOL}/legacy/cgt-alice"));
+    assert!(!daemon.log().contains("begin at the top"), "the choice was made");
+}
+
+/// A service manager that listens.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    const PATH: &str = "/run/cgruled-live/notify";
+
+    fn listen() -> Self {
+        let socket = UnixDatagram::bind(Self::PATH).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    fn hear(&self) -> String {
+        let mut buffer = [0; 1024];
+        let length = self.0.recv(&mut buffer).expect("nothing was said");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// The next in which this stands. A change of files is a reload too, so that others come before.
+    fn expect(&self, text: &str) -> String {
+        loop {
+            let heard = self.hear();
+            if heard.contains(text) {
+                return heard;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_when_rules_are_in_force_everywhere() {
+    let Some(live) = Live::require() else { return };
+    let manager = Manager::listen();
+    let resident = live.hold(&format!("uid {ALICE} {ALICE}"));
+    let environment = [("NOTIFY_SOCKET", Manager::PATH), ("WATCHDOG_USEC", "400000")];
+    let on = Surroundings { environment: &environment, ..Surroundings::default() };
+    let rule = |name: &str| format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{name}\"\n");
+    let daemon = live.daemon_on(&rule("a"), &Settings::default(), &on);
+    let ready = manager.expect("READY=1\n");
+    assert!(ready.contains("STATUS=2 rules from 2 files, 0 errors; 1 processes moved"), "{ready}");
+    assert_eq!(census::cgroup_of(resident.subject, ""), Some(live.ground.at("a")));
+
+    live.write_rules(&rule("b"));
+    daemon.signal(Signal::SIGHUP);
+    let reloading = manager.expect("RELOADING=1\nMONOTONIC_USEC=");
+    let since: u64 = reloading.trim().rsplit_once('=').unwrap().1.parse().unwrap();
+    assert!(since > 0);
+    manager.expect("READY=1\n");
+    live.expect(&resident, "b");
+
+    std::thread::sleep(Duration::from_millis(500));
+    live.write_rules("[[rule]]\nuser = 5\n");
+    daemon.signal(Signal::SIGHUP);
+    let heard = manager.expect("not in force, see the log");
+    assert!(heard.starts_with("READY=1\nSTATUS=2 rules"), "{heard}");
+    manager.expect("WATCHDOG=1");
+    manager.expect("WATCHDOG=1");
+    daemon.stop();
+    manager.expect("STOPPING=1\n");
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    let Some(live) = Live::require() else { return };
+    let manager = Manager::listen();
+    let environment =
+        [("NOTIFY_SOCKET", Manager::PATH), ("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")];
+    let on = Surroundings { environment: &environment, ..Surroundings::default() };
+    let daemon = live.daemon_on("", &Settings::default(), &on);
+    manager.expect("READY=1\n");
+    let carol = live.hold(&format!("uid {CAROL} {CAROL}"));
+    std::thread::sleep(Duration::from_millis(500));
+    drop(carol);
+    daemon.stop();
+    assert!(manager.hear().starts_with("STOPPING=1\n"));
+}
