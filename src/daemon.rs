@@ -3,9 +3,11 @@
 //! The loop sleeps in `epoll_wait` over WATCH, signals, answers of other threads and changed files,
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
+mod controlled;
 mod invocation;
 mod notify;
 mod prepared;
+mod survey;
 
 use std::fmt;
 use std::io;
@@ -21,11 +23,13 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
 use crate::config::diagnostic::{Diagnostic, has_errors};
-use crate::control::cgred::{Cgred, Place};
+use crate::control::cgred::Cgred;
+use crate::control::overview::Overview;
 use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
 use crate::host::{Grounds, Host};
@@ -35,14 +39,17 @@ use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
 use crate::rebuild::Rebuilder;
+use crate::rebuild::published::Board;
 use crate::source::connector::{Connector, Unusable};
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
+use controlled::{Controlled, sticky_socket};
 use notify::Notifier;
 
-pub use invocation::{Announcements, Invocation};
+pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
+pub use survey::{check, policy, survey};
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug)]
@@ -81,17 +88,6 @@ impl fmt::Display for Failure {
             ),
         }
     }
-}
-
-/// Reads the configuration and returns all complaints about it.
-pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
-    let (settings, mut diagnostics) = settings(invocation);
-    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let grounds = Host::default().grounds(&settings, &hierarchies);
-    let mut rebuilder = rebuilder(invocation, grounds, &hierarchies);
-    rebuilder.first();
-    diagnostics.extend_from_slice(rebuilder.diagnostics());
-    diagnostics
 }
 
 /// Runs until a signal ends it.
@@ -170,22 +166,9 @@ fn rebuilder(
         .announcing(invocation.announcements.rules)
 }
 
-/// Opens the original's socket, if it is to be served.
-fn sticky_socket(
-    invocation: &Invocation,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<Cgred>, Failure> {
-    let path = invocation.sticky_socket.as_ref();
-    let Some(path) = path.filter(|_| invocation.legacy && !invocation.dry_run) else {
-        return Ok(None);
-    };
-    let (owner, group) = (invocation.socket_owner, invocation.socket_group);
-    let place = Place { path: path.clone(), owner, group };
-    let cgred = Cgred::open(place, Arc::clone(metrics));
-    cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
-}
-
 struct Daemon {
+    /// First, so that it is gone before what it asks.
+    _controlled: Controlled,
     engine: Engine,
     cgred: Option<Cgred>,
     signals: SignalFd,
@@ -227,28 +210,31 @@ impl Daemon {
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         let grounds = Host::default().grounds(settings, &hierarchies);
-        let mut tree = Tree::new(Arc::clone(&hierarchies));
-        if grounds.is_delegated {
-            tree.stay_below(&grounds.rules, !invocation.dry_run);
-        }
-        let mut rebuilder = rebuilder(invocation, grounds, &hierarchies).having(loaded);
+        let is_dry_run = invocation.dry_run;
+        let tree = tree_of(&hierarchies, &grounds, is_dry_run, &metrics).map_err(run("threads"))?;
+        let board = Board::default();
+        let rebuilder = rebuilder(invocation, grounds, &hierarchies);
+        let mut rebuilder = rebuilder.having(loaded).publishing(board.clone());
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), invocation.dry_run);
+        let overview = Overview::new(Arc::clone(&metrics), board, hierarchies, is_dry_run);
+        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
-        let engine =
+        let mut engine =
             Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
+        let controlled = Controlled::start(invocation, settings, &overview, &mut engine)?;
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
         let announcements = invocation.announcements.clone();
         let daemon = Self {
+            _controlled: controlled,
             engine,
             cgred,
             signals,
@@ -356,6 +342,9 @@ impl Daemon {
         if let Some(reason) = self.files.take_due(now) {
             self.reload(reason);
         }
+        if self.engine.wants_reload() {
+            self.reload(Reason::Rules);
+        }
         if let Some(cgred) = &mut self.cgred {
             cgred.expire(now);
         }
@@ -381,6 +370,25 @@ impl Daemon {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The groups, and who looks after them.
+fn tree_of(
+    hierarchies: &Arc<Hierarchies>,
+    grounds: &Grounds,
+    is_dry_run: bool,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Tree> {
+    let mut tree = Tree::new(Arc::clone(hierarchies));
+    let ground = grounds.is_delegated.then_some(&*grounds.rules);
+    if let Some(ground) = ground {
+        tree.stay_below(ground, !is_dry_run);
+    }
+    if is_dry_run {
+        return Ok(tree);
+    }
+    let keeper = Keeper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics))?;
+    Ok(tree.kept_by(keeper))
 }
 
 /// A group in use is an open descriptor.

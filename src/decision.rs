@@ -57,7 +57,7 @@ pub fn decide<'e>(
 
 /// Whether a rule that holds applies to where the process is now and how it is scheduled. Nothing
 /// tells us when that changes, so it counts as it is at the look.
-fn applies(rule: &Rule, proc: &mut Proc, pid: Pid) -> bool {
+pub fn applies(rule: &Rule, proc: &mut Proc, pid: Pid) -> bool {
     let Action::Ignore(when) = &rule.action else { return true };
     let place = when.below.is_none() || proc.cgroup(pid).is_some_and(|text| when.means_place(text));
     place && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(pid)))

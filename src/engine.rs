@@ -17,7 +17,9 @@
 //! kernel drops is counted exactly and answered by a scan.
 
 mod account;
+mod errands;
 mod hearing;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,8 +32,9 @@ use hashbrown::HashMap;
 use crate::control::sticky::Sticky;
 use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
-use crate::event::{Cause, Gid, Nanos, Uid};
+use crate::event::{Cause, Nanos};
 use crate::metrics::Metrics;
+use crate::narrator::{Ending, Told};
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc};
@@ -41,28 +44,18 @@ use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk, Reason};
+use errands::{Errands, Noted};
+use waiting::{Asked, SLOW_ANSWER_NS};
 
 /// Looks of one kind before the other kinds are served: about a millisecond.
 const AT_ONCE: usize = 256;
 /// Rounds of one turn: some ten milliseconds until signals are served.
 const ROUNDS: usize = 8;
-/// Looks that wait for the name of one user at most; for more a scan is due.
-const MOST_WAITING: usize = 1024;
-/// An answer that took longer than this may have missed children, which only a scan finds.
-const SLOW_ANSWER_NS: u64 = 500_000_000;
-
 /// How the engine behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// From a placement to its second look; `None` for no second look.
     pub recheck_ns: Option<u64>,
-}
-
-/// What the name service was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Asked {
-    User(Uid),
-    Group(Gid),
 }
 
 /// The daemon without its loop.
@@ -83,6 +76,8 @@ pub struct Engine {
     waiting: HashMap<Asked, Vec<Look>, FixedState>,
     scan_is_due: bool,
     sight: Sight,
+    errands: Errands,
+    noted: Noted,
 }
 
 impl Engine {
@@ -91,12 +86,13 @@ impl Engine {
         connector: Connector,
         proc: Proc,
         policy: Box<Policy>,
-        placer: Placer,
+        mut placer: Placer,
         desk: Desk,
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Self {
         metrics.reloads.increment();
+        placer.adopt(&policy);
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
             sticky: Sticky::new(Arc::clone(&metrics)),
@@ -111,6 +107,8 @@ impl Engine {
             waiting: HashMap::default(),
             scan_is_due: true,
             sight: Sight::default(),
+            errands: Errands::default(),
+            noted: Noted::default(),
         }
     }
 
@@ -131,14 +129,15 @@ impl Engine {
     }
 
     /// Asks for the rules as they are now; they come as an answer.
-    pub fn reload(&self, reason: Reason) {
+    pub fn reload(&mut self, reason: Reason) {
+        self.errands.reload_asked();
         self.desk.reload(reason);
     }
 
     /// Puts other rules into force and places everybody by them.
     fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
-        self.placer.forget_groups();
+        self.placer.adopt(&self.policy);
         self.metrics.reloads.increment();
         self.scan_is_due = true;
         // The scan finds those who waited as well.
@@ -159,6 +158,7 @@ impl Engine {
             self.judge();
             self.recheck();
             self.scan_some()?;
+            self.run_errand();
             if !self.has_work() {
                 return Ok(false);
             }
@@ -183,7 +183,7 @@ impl Engine {
     }
 
     fn has_work(&self) -> bool {
-        self.intake.has_work() || self.scan_is_due || self.scan.is_running()
+        self.intake.has_work() || self.scan_is_due || self.scan.is_running() || self.has_errand()
     }
 
     /// Looks at processes of the batch.
@@ -251,10 +251,14 @@ impl Engine {
     fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
         self.metrics.looks.increment();
         let Some(grip) = grip else { return Outcome::Gone };
+        let Grip { uid, gid, .. } = grip;
         if self.sticky.holds(look.pid, &mut self.proc) {
+            let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::Sticky };
+            narrate(&self.policy, &mut self.proc, &told);
             return Outcome::Sticky;
         }
         let Grip { uid, gid, .. } = grip;
+        self.noted.uid = Some(uid);
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
@@ -269,41 +273,38 @@ impl Engine {
         });
         let (rule, exe) = match decided {
             Decided::Rule(rule, exe) => (rule, exe),
-            Decided::NoRule => return Outcome::NoRule,
+            Decided::NoRule => {
+                let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::NoRule };
+                narrate(&self.policy, &mut self.proc, &told);
+                return Outcome::NoRule;
+            }
             Decided::Unsure(exe) => {
-                self.scan_is_due |= !self.desk.examine(look, exe);
+                if self.desk.examine(look, exe) {
+                    self.errands.examined.insert(look.pid, look.since);
+                } else {
+                    self.scan_is_due = true;
+                }
                 return Outcome::Waiting;
             }
         };
+        self.noted.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
             return self.wait(Asked::Group(gid), look);
         }
         let user = user.identity.name.as_deref();
         let subject = Subject { look, grip, user, exe };
-        self.placer.apply(&self.policy, &mut self.proc, rule, &subject)
-    }
-
-    fn wait(&mut self, asked: Asked, look: Look) -> Outcome {
-        let waiting = self.waiting.entry(asked).or_default();
-        if waiting.is_empty() {
-            match asked {
-                Asked::User(uid) => self.desk.identify(self.policy.generation, uid),
-                Asked::Group(gid) => self.desk.name_group(self.policy.generation, gid),
-            }
+        let outcome = self.placer.apply(&self.policy, &mut self.proc, rule, &subject);
+        if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
+            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), exe, ending });
         }
-        if waiting.len() < MOST_WAITING {
-            waiting.push(look);
-        } else {
-            self.scan_is_due = true;
-        }
-        self.metrics.waited_for_names.increment();
-        Outcome::Waiting
+        outcome
     }
 
     /// Takes note of what a look came to.
     fn conclude(&mut self, look: Look, outcome: Outcome) {
         let now = sys::monotonic();
         let is_recheck = look.cause.contains(Cause::RECHECK);
+        self.account(look, outcome, now);
         let metrics = &self.metrics;
         match outcome {
             Outcome::Gone => {
@@ -358,8 +359,14 @@ impl Engine {
     /// Takes an answer of another thread.
     fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Policy(policy) => self.adopt(policy),
-            Answer::Refused => self.metrics.refused_reloads.increment(),
+            Answer::Policy(policy) => {
+                self.adopt(policy);
+                self.errands.reload_answered();
+            }
+            Answer::Refused => {
+                self.metrics.refused_reloads.increment();
+                self.errands.reload_answered();
+            }
             Answer::User { generation, user } if generation == self.policy.generation => {
                 let asked = Asked::User(user.identity.uid);
                 self.scan_is_due |= self.policy.meet(user);
@@ -374,7 +381,8 @@ impl Engine {
             Answer::Program { look, program } => {
                 self.desk.examined();
                 self.metrics.waited_for_program.increment();
-                self.scan_is_due |= is_slow(look);
+                self.errands.examined.remove(&look.pid);
+                self.note_slowness(look);
                 match program {
                     Some(program) => self.look(look, Some(&program)),
                     None => self.conclude(look, Outcome::Gone),
@@ -382,17 +390,10 @@ impl Engine {
             }
         }
     }
-
-    /// The name service answered: looks at those who waited for it.
-    fn resume(&mut self, asked: Asked) {
-        for look in self.waiting.remove(&asked).unwrap_or_default() {
-            self.scan_is_due |= is_slow(look);
-            self.look(look, None);
-        }
-    }
 }
 
-/// Whether a look waited so long that children may have been missed.
-fn is_slow(look: Look) -> bool {
-    sys::monotonic().since(look.since) > SLOW_ANSWER_NS
+fn narrate(policy: &Policy, proc: &mut Proc, told: &Told<'_>) {
+    if let Some(narrator) = &policy.narrator {
+        narrator.tell(told, proc);
+    }
 }

@@ -8,12 +8,15 @@
 //! - [`event`]: datagrams of the kernel to events, one entry for each process, forked children.
 //! - [`rules`]: what a rule is, and the index that finds the first one that holds.
 //! - [`config`]: the text of a file to rules, settings and complaints.
+//! - [`convert`]: the text of other programs' files to that of a rule file.
 //!
 //! Edge:
 //! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
 //! - [`process`], [`program`]: what is true of a process now.
-//! - [`cgroup`]: the mounted hierarchies, what groups are given, and groups as open descriptors.
+//! - [`cgroup`]: the mounted hierarchies, what groups are given, groups as open descriptors, and
+//!   who looks after those that exist.
 //! - [`host`]: where groups may be made on this host.
+//! - [`narrator`]: who tells of looks in another daemon's words.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
@@ -33,6 +36,8 @@
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod convert;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
@@ -47,6 +52,7 @@ pub mod host;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod narrator;
 pub mod placer;
 pub mod policy;
 pub mod process;

@@ -1,5 +1,5 @@
-//! Counters and the latency histogram. Written by the hot thread alone with relaxed stores, readable
-//! from anywhere at any time.
+//! Counters and the latency histogram. Written with relaxed stores, most by the hot thread alone, and
+//! readable from anywhere at any time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,6 +12,8 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: Counter,)+
             /// From the kernel's time stamp of the first event of a look to the end of the move.
             pub latency: Histogram,
+            /// Moves that the kernel refused, by errno.
+            pub refusals: Refusals,
         }
 
         impl Metrics {
@@ -20,6 +22,9 @@ macro_rules! counters {
                 vec![$((stringify!($name), self.$name.get()),)+]
             }
         }
+
+        /// Name and meaning of each counter, in the same order.
+        pub const MEANINGS: &[(&str, &str)] = &[$((stringify!($name), concat!($($doc),+)),)+];
     };
 }
 
@@ -82,6 +87,14 @@ counters! {
     refused,
     /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.
     left_in_unit,
+    /// Groups made by rules of ours.
+    made_groups,
+    /// Groups of ours removed because they were empty as long as their tables say.
+    removed_groups,
+    /// Units of systemd that were given their settings.
+    set_units,
+    /// Units that systemd did not give their settings.
+    refused_units,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.
@@ -115,6 +128,34 @@ impl Counter {
     }
 }
 
+/// A count for each errno.
+#[derive(Debug)]
+pub struct Refusals(Box<[Counter]>);
+
+/// Above all that Linux has (`EHWPOISON` is 133).
+const ERRNOS: usize = 134;
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self((0..ERRNOS).map(|_| Counter::default()).collect())
+    }
+}
+
+impl Refusals {
+    /// Counts one. What is no errno counts as 0.
+    pub fn increment(&self, errno: i32) {
+        let index = usize::try_from(errno).ok().filter(|&index| index < ERRNOS).unwrap_or(0);
+        if let Some(counter) = self.0.get(index) {
+            counter.increment();
+        }
+    }
+
+    /// Those that occurred: errno and count.
+    pub fn counted(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
+        (0..).zip(&*self.0).map(|(errno, counter)| (errno, counter.get())).filter(|one| one.1 > 0)
+    }
+}
+
 /// Buckets for each power of two: a value is known to 1/8.
 const STEPS: usize = 8;
 const BUCKETS: usize = 64 * STEPS;
@@ -124,12 +165,13 @@ const BUCKETS: usize = 64 * STEPS;
 pub struct Histogram {
     buckets: Box<[AtomicU64]>,
     greatest: AtomicU64,
+    sum: AtomicU64,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
         let buckets = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-        Self { buckets, greatest: AtomicU64::new(0) }
+        Self { buckets, greatest: AtomicU64::new(0), sum: AtomicU64::new(0) }
     }
 }
 
@@ -140,11 +182,17 @@ impl Histogram {
             bucket.fetch_add(1, Relaxed);
         }
         self.greatest.fetch_max(ns, Relaxed);
+        self.sum.fetch_add(ns, Relaxed);
     }
 
     /// How many values there are.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
+    /// The sum of all values, exactly.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
     }
 
     /// The greatest value, exactly.
@@ -256,11 +304,19 @@ mod tests {
     }
 
     #[test]
+    fn refusals_are_counted_by_errno() {
+        let refusals = Refusals::default();
+        [16, 28, 16, -5, i32::MAX].into_iter().for_each(|errno| refusals.increment(errno));
+        assert_eq!(refusals.counted().collect::<Vec<_>>(), [(0, 2), (16, 2), (28, 1)]);
+    }
+
+    #[test]
     fn every_counter_is_listed_once() {
         let metrics = Metrics::default();
         metrics.placed.add(3);
         let counters = metrics.counters();
         assert_eq!(counters.iter().filter(|&&entry| entry == ("placed", 3)).count(), 1);
+        assert!(counters.iter().map(|counter| counter.0).eq(MEANINGS.iter().map(|one| one.0)));
         assert!(metrics.to_string().contains("latency_p50_us 0.0"));
     }
 

@@ -1,6 +1,7 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod outcome;
 mod protected;
 mod takers;
 mod units;
@@ -11,53 +12,25 @@ use std::sync::Arc;
 
 use described::{Described, Named};
 use foldhash::fast::FixedState;
+pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
+use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::host::Host;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::narrator::Obstacle;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
-
-/// What a look came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// There is no such process any more.
-    Gone,
-    /// No rule matches.
-    NoRule,
-    /// A rule says to leave it.
-    Ignored,
-    /// It is never moved by a rule that does not name it.
-    Protected,
-    /// It asked to stay where it is.
-    Sticky,
-    /// It is where it belongs.
-    InPlace,
-    /// It was moved.
-    Placed,
-    /// It would have been moved but for `--dry-run`.
-    WouldPlace,
-    /// The kernel refused.
-    Refused,
-    /// An answer from another thread is needed first.
-    Waiting,
-    /// It was moved, but its number may have changed hands meanwhile: look again.
-    Replaced,
-    /// It was taken back for the second time and is left there.
-    GivenUp,
-    /// A unit of systemd would lose it, which its rule does not allow.
-    InUnit,
-}
+pub use outcome::Outcome;
 
 /// The process of a look, with what was read of it.
 #[derive(Debug)]
@@ -87,6 +60,10 @@ pub struct Placer {
     own_pid: u32,
     path: String,
     placement: u64,
+    /// What the last process met that is not where its rule says.
+    obstacle: Option<Obstacle>,
+    /// What went wrong with the last process, and on the way to which group.
+    troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
     /// Room for the v2 group that a process is in.
@@ -113,6 +90,8 @@ impl Placer {
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
+            obstacle: None,
+            troubles: Vec::new(),
             text: Vec::new(),
             place: String::new(),
             exe: Box::new([0; PATH_MAX]),
@@ -124,9 +103,33 @@ impl Placer {
         self.placement
     }
 
+    /// What kept the last process from the group of its rule.
+    pub fn last_obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
+    }
+
+    /// The group of the last placement, refused ones included, from the top of its hierarchies.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether something went wrong since they were taken.
+    pub fn has_troubles(&self) -> bool {
+        !self.troubles.is_empty()
+    }
+
+    /// Takes what went wrong, and on the way to which group.
+    pub fn take_troubles(&mut self) -> Vec<(Trouble, String)> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        self.troubles.push((trouble, self.path.clone()));
+    }
+
     /// Drops every open group: after a change of rules others may be needed.
-    pub fn forget_groups(&mut self) {
-        self.tree.forget();
+    pub fn adopt(&mut self, policy: &Policy) {
+        self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
 
     /// Does what the rule says with the process.
@@ -139,12 +142,14 @@ impl Placer {
     ) -> Outcome {
         let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
         let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
+        self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
             // A controller that this host does not have was said when the rules were read; the original
             // does not go on to the lines that follow either.
             if span.is_empty() && target.below == Below::Top {
+                self.obstacle = Some(Obstacle::NoController);
                 break;
             }
             self.render(policy, proc, target, subject);
@@ -302,6 +307,9 @@ impl Placer {
 
     fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
         self.metrics.refused.increment();
+        self.obstacle = Some(outcome::obstacle(refusal));
+        self.metrics.refusals.increment(refusal.errno as i32);
+        self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             ::log::warn!(

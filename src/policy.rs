@@ -8,6 +8,7 @@ use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
 use crate::host::Grounds;
+use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
@@ -32,6 +33,8 @@ pub struct Policy {
     pub summary: Summary,
     /// What groups are given when they are made.
     pub provisions: Arc<Provisions>,
+    /// Who tells of the looks under these rules, if somebody does.
+    pub narrator: Option<Box<dyn Narrator>>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
@@ -108,6 +111,7 @@ impl Policy {
             groups: groups.into_iter().collect(),
             summary: Summary::default(),
             provisions: Arc::default(),
+            narrator: None,
             spans,
             root: grounds.rules.trim_end_matches('/').into(),
             legacy_root: grounds.legacy.trim_end_matches('/').into(),

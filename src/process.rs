@@ -42,6 +42,8 @@ pub struct Owner {
     pub real: Uid,
     /// Effective user of that thread.
     pub effective: Uid,
+    /// Real group of that thread.
+    pub real_group: Gid,
 }
 
 /// A `/proc`.
@@ -208,6 +210,7 @@ impl Proc {
             process: Pid::new(field(b"Tgid:", 0)?)?,
             real: Uid(field(b"Uid:", 0)?),
             effective: Uid(field(b"Uid:", 1)?),
+            real_group: Gid(field(b"Gid:", 0)?),
         })
     }
 

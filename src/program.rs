@@ -14,6 +14,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::event::Pid;
 use crate::process::{PATH_MAX, Proc};
 use crate::rules::{Exe, base_name};
@@ -61,24 +63,31 @@ pub struct Seen<'a> {
 #[derive(Debug)]
 pub struct Sight {
     path: Box<[u8; PATH_MAX]>,
+    comm: Vec<u8>,
 }
 
 impl Default for Sight {
     fn default() -> Self {
-        Self { path: Box::new([0; PATH_MAX]) }
+        Self { path: Box::new([0; PATH_MAX]), comm: Vec::new() }
     }
 }
 
 impl Sight {
-    /// A glance at the program, completed by what a closer look found if it was at the same program.
-    /// `None` for a kernel thread, a zombie, or a process that is gone.
+    /// A glance at the program, completed by what a closer look found if it was at the same program. A
+    /// kernel thread, which has none, has its name instead; only rules that compare the path alone mean
+    /// it. `None` for a zombie, or a process that is gone.
     pub fn see<'a>(
         &'a mut self,
         proc: &mut Proc,
         pid: Pid,
         known: Option<&'a Program>,
     ) -> Option<Seen<'a>> {
-        let raw = proc.exe(pid, &mut self.path).ok()?;
+        let raw = match proc.exe(pid, &mut self.path) {
+            Ok(raw) => raw,
+            // Only here, off the way of every process with a program, more of it is read.
+            Err(Errno::ENOENT) => return kernel_thread(proc, pid, &mut self.comm),
+            Err(_) => return None,
+        };
         if let Some(known) = known.filter(|known| *known.raw == *raw) {
             let exe = Exe { path: &known.path, on_host: known.on_host };
             return Some(Seen { raw, exe, invoked: known.invoked.as_deref(), is_unsure: false });
@@ -90,6 +99,17 @@ impl Sight {
             || proc.comm(pid).is_none_or(|comm| comm != kept(base));
         Some(Seen { raw, exe: Exe { path: raw, on_host: is_plain }, invoked: None, is_unsure })
     }
+}
+
+/// A kernel thread's name stands for its program, as for the original. Nobody but the kernel chooses it.
+fn kernel_thread<'a>(proc: &mut Proc, pid: Pid, comm: &'a mut Vec<u8>) -> Option<Seen<'a>> {
+    if !proc.is_kernel_thread(pid) {
+        return None;
+    }
+    comm.clear();
+    comm.extend_from_slice(proc.comm(pid)?);
+    let exe = Exe { path: comm, on_host: false };
+    Some(Seen { raw: comm, exe, invoked: None, is_unsure: false })
 }
 
 fn is_interpreter(base: &[u8]) -> bool {
@@ -185,4 +205,67 @@ fn read_bounded(path: &Path, bound: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(bound).read_to_end(&mut bytes).ok()?;
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{cgrules_conf, rules_toml};
+    use crate::event::{Gid, Nanos, Uid};
+    use crate::policy::User;
+    use crate::rules::Facts;
+    use crate::rules::matcher::Matcher;
+    use crate::rules::names::Identity;
+
+    /// A process without a program in a directory that stands for `/proc`.
+    fn without_program(comm: &str, flags: u64) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("41");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
+        let stat = format!("41 ({comm}) S 2 0 0 0 -1 {flags} 0 0\n");
+        fs::write(dir.join("stat"), stat).unwrap();
+        root
+    }
+
+    /// The line of the rule that holds.
+    fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&Seen<'_>>) -> Option<u32> {
+        let matcher = Matcher::compile(rules.into());
+        let root = Identity { uid: Uid(0), name: None, listed_in: Vec::new() };
+        let user = User::new(&matcher, root, Nanos(0));
+        let exe = seen.map(|seen| seen.exe);
+        let facts = Facts { uid: Uid(0), gid: Gid(0), exe, invoked: None };
+        let id = matcher.decide(&user.plan, &facts)?;
+        matcher.rule(id).map(|rule| rule.origin.line)
+    }
+
+    #[test]
+    fn a_kernel_thread_has_its_name_for_rules_that_compare_the_path_alone() {
+        let legacy = |text: &str| {
+            let parsed = cgrules_conf::parse(&Arc::from(Path::new("/a")), text);
+            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
+        };
+        let toml = |more: &str| {
+            let text = format!("version = 1\n[[rule]]\nexe = \"kswapd0\"\n{more}ignore = true\n");
+            let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+            assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
+        };
+        let kernel = without_program("kswapd0", 0x0020_0000);
+        let mut proc = Proc::open(kernel.path()).unwrap();
+        let pid = Pid::new(41).unwrap();
+        let mut sight = Sight::default();
+        let seen = sight.see(&mut proc, pid, None).unwrap();
+        assert!(!seen.is_unsure);
+        let rules = "*:/opt/* cpu x\n*:kswapd cpu x\n*:kswapd0 cpu a\n";
+        assert_eq!(decided(legacy(rules), Some(&seen)), Some(3));
+        assert_eq!(decided(legacy("*:kswap* cpu b\n"), Some(&seen)), Some(1));
+        assert_eq!(decided(toml(""), Some(&seen)), None);
+        assert_eq!(decided(toml("exe_anywhere = true\n"), Some(&seen)), Some(3));
+        let zombie = without_program("kswapd0", 0);
+        let mut proc = Proc::open(zombie.path()).unwrap();
+        assert!(sight.see(&mut proc, pid, None).is_none());
+    }
 }

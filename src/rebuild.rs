@@ -2,19 +2,24 @@
 //! whom nobody knows. May wait for disks and for the name service.
 
 mod grounds;
+pub mod published;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::log::Level;
+use nix::sys::sysinfo::sysinfo;
 
 use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::{Gifts, Provisions, Remark};
+use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::host::{Grounds, Host};
-use crate::load::{Loaded, NameService, Sources, load};
+use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
+use crate::narrator::Narrator;
 use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
 use crate::rules::destination::Field;
@@ -23,6 +28,29 @@ use crate::rules::names::Identity;
 use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
+use published::{Board, InForce};
+
+/// What the files say, fitted to this host, without being in force.
+#[derive(Debug)]
+pub struct Survey {
+    /// Rules as they would be in force, and all complaints.
+    pub loaded: Loaded,
+    /// The hierarchies of this host.
+    pub hierarchies: Arc<Hierarchies>,
+    /// Where groups begin.
+    pub grounds: Grounds,
+    /// Who answers for users and groups.
+    pub names: NameService,
+}
+/// Is told of all rules that come into force, and says who tells of the looks under them.
+pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
+
+/// What the files say, fitted to this host, and who would tell of it.
+struct Draft {
+    loaded: Loaded,
+    provisions: Provisions,
+    narrator: Option<Box<dyn Narrator>>,
+}
 
 /// Everything that a policy is made from.
 pub struct Rebuilder {
@@ -34,9 +62,10 @@ pub struct Rebuilder {
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
-    announce: fn(&Loaded),
+    announce: Announce,
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
+    board: Board,
 }
 
 impl Rebuilder {
@@ -48,7 +77,7 @@ impl Rebuilder {
         grounds: Grounds,
     ) -> Self {
         let (matcher, diagnostics) = (None, Vec::new());
-        let announce = |_: &Loaded| {};
+        let announce: Announce = |_| None;
         let (generation, preloaded) = (0, None);
         Self {
             sources,
@@ -61,6 +90,7 @@ impl Rebuilder {
             diagnostics,
             announce,
             preloaded,
+            board: Board::default(),
         }
     }
 
@@ -78,15 +108,28 @@ impl Rebuilder {
 
     /// The same, and `announce` is told of all rules that come into force.
     #[must_use]
-    pub fn announcing(self, announce: fn(&Loaded)) -> Self {
+    pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }
+    }
+
+    /// Reads everything as for a policy, and makes none.
+    pub fn survey(mut self) -> Survey {
+        let mut loaded = self.read();
+        self.fit(&mut loaded);
+        let Self { hierarchies, grounds, names, .. } = self;
+        Survey { loaded, hierarchies, grounds, names }
+    }
+
+    /// The same, and what is in force is put up there.
+    #[must_use]
+    pub fn publishing(self, board: Board) -> Self {
+        Self { board, ..self }
     }
 
     /// The first policy. Bad rules are left out and said; the others are in force.
     pub fn first(&mut self) -> Box<Policy> {
-        let (loaded, provisions) = self.load();
-        say(&loaded.diagnostics);
-        self.build(loaded, provisions)
+        let draft = self.draft();
+        self.put_into_force(draft)
     }
 
     /// The complaints about the rules in force.
@@ -94,28 +137,57 @@ impl Rebuilder {
         &self.diagnostics
     }
 
-    /// Reads everything and fits it to this host.
-    fn load(&mut self) -> (Loaded, Provisions) {
-        let preloaded = self.preloaded.take();
-        let mut loaded = preloaded.unwrap_or_else(|| load(&self.sources, &self.names));
+    /// Reads everything, if that was not done before.
+    fn read(&mut self) -> Loaded {
+        self.preloaded.take().unwrap_or_else(|| load(&self.sources, &self.names))
+    }
+
+    /// What could be put into force.
+    fn draft(&mut self) -> Draft {
+        let mut loaded = self.read();
+        // Told of the rules as they are written.
+        let narrator = (self.announce)(&loaded);
+        let provisions = self.fit(&mut loaded);
+        Draft { loaded, provisions, narrator }
+    }
+
+    fn put_into_force(&mut self, Draft { loaded, provisions, mut narrator }: Draft) -> Box<Policy> {
+        say(&loaded.diagnostics);
+        if let Some(narrator) = &mut narrator {
+            narrator.begin();
+        }
+        let mut policy = self.build(loaded);
+        policy.provisions = Arc::new(provisions);
+        policy.narrator = narrator;
+        sys::trim_memory();
+        Box::new(policy)
+    }
+
+    /// Fits rules and what groups are given to this host.
+    fn fit(&self, loaded: &mut Loaded) -> Provisions {
         // Copied only if somebody else has the rules by now.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
+        loaded.diagnostics.extend(settle(rules, &self.hierarchies));
         let has_systemd = Host::default().runs_systemd();
-        grounds::fit(&mut loaded, &self.grounds, &self.settings_file, has_systemd);
+        grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
         let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
+        match sysinfo() {
+            Ok(host) => loaded.gifts.share_out(host.ram_total()),
+            Err(errno) => ::log::error!("the size of the memory: {}", errno.desc()),
+        }
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
-        (loaded, provisions)
+        provisions
     }
 
-    fn build(&mut self, loaded: Loaded, provisions: Provisions) -> Box<Policy> {
+    fn build(&mut self, loaded: Loaded) -> Policy {
         self.generation += 1;
-        (self.announce)(&loaded);
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
         let matcher = Arc::new(Matcher::compile(loaded.rules));
+        self.publish(&matcher, &loaded.files);
         let now = sys::monotonic();
         let users = self.identities(&matcher);
         let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
@@ -133,13 +205,23 @@ impl Rebuilder {
             users,
             groups,
         );
-        policy.provisions = Arc::new(provisions);
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         policy.summary = Summary { rules, files, errors };
         self.matcher = Some(matcher);
         ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
-        sys::trim_memory();
-        Box::new(policy)
+        policy
+    }
+
+    fn publish(&self, matcher: &Arc<Matcher>, files: &[FileSeen]) {
+        let counts = |file: &&FileSeen| matches!(file.outcome, FileOutcome::Loaded(_));
+        self.board.adopted(InForce {
+            generation: self.generation,
+            since: SystemTime::now(),
+            matcher: Arc::clone(matcher),
+            files: files.iter().filter(counts).map(|file| Arc::clone(&file.path)).collect(),
+            diagnostics: self.diagnostics.clone(),
+            root: self.grounds.rules.clone(),
+        });
     }
 
     /// The users that can be known before their first event: those of the user database and those
@@ -170,15 +252,15 @@ impl Rebuilder {
 
 impl Office for Rebuilder {
     fn reload(&mut self, reason: Reason) -> Option<Box<Policy>> {
-        let (loaded, provisions) = self.load();
-        let new = new_errors(&self.diagnostics, &loaded.diagnostics);
+        let draft = self.draft();
+        let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
-            new.into_iter().for_each(say_one);
+            new.iter().for_each(|error| say_one(error));
+            self.board.refused(new.into_iter().cloned().collect());
             return None;
         }
-        say(&loaded.diagnostics);
-        Some(self.build(loaded, provisions))
+        Some(self.put_into_force(draft))
     }
 
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {
@@ -232,6 +314,26 @@ fn adapt(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
             let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
             diagnostics.push(about.with_help("all rules that name it are read so"));
             said.insert(name);
+        }
+    }
+    diagnostics
+}
+
+/// Lets the last line of a rule win where two lead to different groups of one hierarchy.
+fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    for rule in rules {
+        let Action::Place(targets) = &mut rule.action else { continue };
+        for Rivals { loser, winner, hierarchy } in hierarchies.settle(targets) {
+            let (line, place) = (rule.origin.line, hierarchies[hierarchy].mount_point.display());
+            let message = format!(
+                "line {line}: the rule leads to \"{loser}\" and to \"{winner}\" in {place}, where a process \
+                 has one group: \"{winner}\" counts, the last line"
+            );
+            let help = "write one line with all controllers for one group, and give that group the \
+                        settings of both";
+            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
+            diagnostics.push(about.with_help(help));
         }
     }
     diagnostics
@@ -295,7 +397,7 @@ fn say_one(diagnostic: &Diagnostic) {
 mod tests {
     use super::*;
     use crate::cgroup::mounts::{Hierarchy, Version};
-    use crate::config::rules_toml;
+    use crate::config::{cgrules_conf, rules_toml};
 
     /// A host with nothing but v2.
     fn unified(controllers: &[&str]) -> Hierarchies {
@@ -307,6 +409,26 @@ mod tests {
             controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
             favordynmods: false,
         }])
+    }
+
+    #[test]
+    fn two_groups_for_one_process_are_said_with_the_one_that_counts() {
+        let text = "* cpu a\n\n* cpu web/%u\n% blkio,memory disk/%u\n";
+        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
+        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
+        let host = unified(&["io", "cpu", "memory"]);
+        adapt(&mut rules, &host);
+        let said = settle(&mut rules, &host);
+        let [said] = &*said else { panic!("{said:?}") };
+        assert_eq!(
+            (&*said.file, said.severity),
+            (Path::new("/etc/cgrules.conf"), Severity::Warning)
+        );
+        let end = "where a process has one group: \"disk/%u\" counts, the last line";
+        assert!(said.message.starts_with("line 3: ") && said.message.ends_with(end), "{said}");
+        let Action::Place(targets) = &rules[1].action else { panic!() };
+        assert_eq!(targets.len(), 1);
+        assert_eq!(targets[0].controllers, ["io", "memory"]);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! on the hot path. Each function is safe to call with any argument.
 #![allow(unsafe_code)]
 
+mod peer;
 mod service;
+mod terminal;
 
 use std::ffi::CStr;
 use std::io;
@@ -12,7 +14,9 @@ use std::ptr;
 
 use crate::event::Nanos;
 use crate::event::wire::DATAGRAM;
+pub use peer::peer_groups;
 pub use service::{daemonise, local_time, open_syslog, syslog};
+pub use terminal::terminal_size;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

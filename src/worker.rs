@@ -192,6 +192,11 @@ impl Desk {
         self.bell.as_fd()
     }
 
+    /// What to write to for the loop to wake up.
+    pub fn ringer(&self) -> Arc<EventFd> {
+        Arc::clone(&self.bell)
+    }
+
     /// The answers that have come.
     pub fn answers(&self) -> impl Iterator<Item = Answer> + '_ {
         // Read first: an answer that comes later rings again. EAGAIN means that nobody rang.

@@ -16,14 +16,15 @@ mod harness;
 mod private;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::user::{ALICE, BOB, TEAM};
+use harness::user::{ALICE, BOB, CAROL, NAMELESS, TEAM};
 use harness::{BASE, Live, PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -192,6 +193,8 @@ impl Background {
     /// Starts ours with a log file and waits for its line.
     fn start(words: &[&str]) -> Self {
         let log = format!("{BASE}/log");
+        // Appended to: a former daemon of the test would be taken for this one.
+        let _absent = fs::remove_file(&log);
         let began = Instant::now();
         let mut command = Command::new(OURS);
         command.args(["-f", &log]).args(words).current_dir(BASE);
@@ -256,6 +259,28 @@ impl Drop for Background {
         if std::thread::panicking() {
             eprintln!("--- {}\n{}---", self.log, self.text());
         }
+    }
+}
+
+/// A daemon in the foreground. Killed on drop, also when the test fails: one that is left would move the
+/// processes of the next.
+struct Foreground(Child);
+
+impl Foreground {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
 
@@ -330,6 +355,28 @@ fn the_socket_has_the_owner_that_was_asked_for() {
 }
 
 #[test]
+fn cgrulectl_can_ask_it_and_it_goes_on_when_nobody_can() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let status = || {
+        let words = ["status", "--json"];
+        Command::new(env!("CARGO_BIN_EXE_cgrulectl")).args(words).output().unwrap()
+    };
+    let daemon = Background::start(&["-vv"]);
+    let said = String::from_utf8(status().stdout).unwrap();
+    assert!(said.contains(&format!("\"pid\": {}", daemon.pid)), "{said}");
+    drop(daemon);
+    assert_eq!(code(&status()), Some(69));
+    fs::remove_dir("/run/cgruled").unwrap();
+    fs::write("/run/cgruled", "no directory").unwrap();
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("going on without it");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+}
+
+#[test]
 fn a_change_right_after_the_start_counts() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
@@ -353,13 +400,13 @@ fn a_bad_line_is_said_and_left_out() {
     private.files(&[("cgrules.conf", &rules)]);
     let mut command = Command::new(OURS);
     let log = format!("{BASE}/log");
-    let child = command.args(["-n", "-f", &log]).stderr(Stdio::piped()).spawn().unwrap();
+    let command = command.args(["-n", "-f", &log]).stderr(Stdio::piped());
+    let mut child = Foreground::start(command);
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "cgt-alice");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    kill(Pid::from_raw(child.0.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let said = io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0), "{said}");
     let log = fs::read_to_string(log).unwrap();
     for text in [said, log] {
         assert!(text.contains("/etc/cgrules.conf:1:"), "{text}");
@@ -372,11 +419,10 @@ fn foreground(program: &str, words: &[&str], line: &str) -> String {
     let _absent = fs::remove_file(&log);
     let mut command = Command::new(program);
     command.args(words).args(["-n", "-f", &log]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let mut child = Foreground::start(&mut command);
     let text = || fs::read_to_string(&log).unwrap_or_default();
     let said = eventually(PATIENCE, || text().contains(line));
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let status = child.wait().unwrap();
+    let status = child.end();
     assert!(said && status.code() == Some(0), "{program}: {status}: {}", text());
     text()
 }
@@ -388,13 +434,17 @@ cgt-alice:/opt/x/* cpu,memory cgt/t1
 cgt-bob:/bin/x * cgt/t3
 nobody-here cpu cgt/t4
 @cgt-bob pids cgt/t5
+cgt-carol cpuacct,io cgt/t6
 ";
 
 /// The lines of a log that stand in the table of rules.
 fn table(log: &str) -> Vec<&str> {
     let starts = ["Rule:", "  UID:", "  GID:", "  DEST:", "  CONTROLLERS:", "    ", "  OPTIONS:"];
     let mut lines = log.lines().skip_while(|line| !line.starts_with("Rule:"));
-    lines.by_ref().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect()
+    // What a diagnostic says below its first line stands further in.
+    let is_further_in = |line: &&str| line.starts_with("     ");
+    let is_table = |line: &&str| starts.iter().any(|start| line.starts_with(start));
+    lines.by_ref().filter(|line| is_table(line) && !is_further_in(line)).collect()
 }
 
 #[test]
@@ -404,7 +454,9 @@ fn the_table_and_the_lines_are_those_of_the_original() {
     private.files(&with_rules(EVERY_KIND));
     let wait = "Started the CGroup Rules Engine Daemon.";
     let ours = foreground(OURS, &["-vvv"], wait);
-    assert_eq!(table(&ours).iter().filter(|line| line.starts_with("Rule:")).count(), 5, "{ours}");
+    assert_eq!(table(&ours).iter().filter(|line| line.starts_with("Rule:")).count(), 6, "{ours}");
+    // In the words of the file, whatever this host calls it.
+    assert!(table(&ours).contains(&"    io"), "{ours}");
     for line in [
         "CGroup Rules Engine Daemon log started",
         "Current time: ",
@@ -427,6 +479,182 @@ fn the_table_and_the_lines_are_those_of_the_original() {
     }
 }
 
+/// What a daemon says of processes, each line with `N` for the process's number. An actor changes its
+/// identity, then waits: one of alice is moved, bob's group is missing, carol's rule ignores her, dave
+/// has none.
+fn said_of_actors(live: &Live, program: &str) -> Vec<String> {
+    let log = format!("{BASE}/log");
+    let _absent = fs::remove_file(&log);
+    let mut command = Command::new(program);
+    let mut child = Foreground::start(command.args(["-n", "-vvv", "-f", &log]));
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    assert!(eventually(PATIENCE, || text().contains("Started the")), "{program}: {}", text());
+    let mut said = Vec::new();
+    for steps in [
+        format!("gid {TEAM} {TEAM} uid {ALICE} {ALICE}"),
+        format!("uid {BOB} {BOB}"),
+        format!("uid {CAROL} {CAROL}"),
+        format!("uid {NAMELESS} {NAMELESS}"),
+    ] {
+        let actor = live.hold(&steps);
+        let result = format!("Cgroup change for PID: {}, UID: 61", actor.subject);
+        assert!(eventually(PATIENCE, || text().contains(&result)), "{program}: {}", text());
+        let number = actor.subject.to_string();
+        let texts =
+            ["Event: PID", "matching rule", "to match PID", "Executing rule", "Cgroup change"];
+        let text = text();
+        let mut last = "";
+        for line in text.lines() {
+            let is_of_actor = line.split(|c: char| !c.is_ascii_digit()).any(|part| part == number);
+            let is_ignored = line == "Matching rule is an ignore rule" && !last.is_empty();
+            if is_ignored || is_of_actor && texts.iter().any(|text| line.contains(text)) {
+                said.push(line.replace(&number, "N"));
+            }
+            last = if is_of_actor { line } else { "" };
+        }
+    }
+    assert_eq!(child.end().code(), Some(0));
+    said
+}
+
+#[test]
+fn processes_are_said_in_the_words_of_the_original() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    let (own, missing) = (at("%u"), at("missing"));
+    let program = format!("{BASE}/bin/actors");
+    private.files(&with_rules(&format!(
+        "cgt-alice pids {own}\ncgt-bob pids {missing}\ncgt-carol:{program} pids / ignore\n"
+    )));
+    let ours = said_of_actors(&live, OURS);
+    let change = |ids: &str, end: &str| {
+        format!("Cgroup change for PID: N, UID: {ids}, PROCNAME: {program} {end}")
+    };
+    let found =
+        |user: &str, ids: &str| format!("Found matching rule {user} for PID: N, UID: {ids}");
+    let alice = format!("{ALICE}, GID: {TEAM}");
+    let bob = format!("{BOB}, GID: 0");
+    let expected = [
+        "EXEC Event: PID = N, tGID = N".to_owned(),
+        format!("GID Event: PID = N, tGID = N, rGID = {TEAM}, eGID = {TEAM}"),
+        format!("UID Event: PID = N, tGID = N, rUID = {ALICE}, eUID = {ALICE}"),
+        found("cgt-alice", &alice),
+        "Executing rule cgt-alice for PID N... OK!".to_owned(),
+        change(&alice, "OK"),
+        found("cgt-bob", &bob),
+        "Executing rule cgt-bob for PID N... FAILED! (Error Code: 50002)".to_owned(),
+        change(&bob, "FAILED! (Error Code: 50002)"),
+        found("cgt-carol", &format!("{CAROL}, GID: 0")),
+        "Matching rule is an ignore rule".to_owned(),
+        change(&format!("{CAROL}, GID: 0"), "OK"),
+        format!("No rule found to match PID: N, UID: {NAMELESS}, GID: 0"),
+        change(&format!("{NAMELESS}, GID: 0"), "OK"),
+    ];
+    for line in &expected {
+        assert!(ours.contains(line), "{line} is not in {ours:#?}");
+    }
+    if is_original() {
+        let original = said_of_actors(&live, ORIGINAL);
+        // Its library goes on in the line until the rule is through.
+        let is_whole = |line: &&String| !line.starts_with("Executing rule");
+        for line in expected.iter().filter(is_whole) {
+            assert!(original.contains(line), "{line} is not in {original:#?}");
+        }
+    }
+}
+
+#[test]
+fn of_two_lines_for_one_hierarchy_the_last_counts() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    private.files(&with_rules(&format!(
+        "cgt-alice pids {}\n% pids {}\n",
+        at("first-%u"),
+        at("last-%u")
+    )));
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("/etc/cgrules.conf: warning: line 1: the rule leads to ");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "last-cgt-alice");
+    // Longer than until the second look, which would find it taken by its own rule.
+    std::thread::sleep(Duration::from_millis(300));
+    live.expect_pid("pids", actor.subject, "last-cgt-alice");
+    assert!(!daemon.text().contains("put back"), "{}", daemon.text());
+    if is_original() {
+        drop(daemon);
+        let log = format!("{BASE}/log");
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(ORIGINAL);
+        let mut child = Foreground::start(command.args(["-n", "-vv", "-f", &log]));
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        assert!(eventually(PATIENCE, || text().contains("Started the")), "{}", text());
+        let other = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", other.subject, "last-cgt-alice");
+        child.end();
+    }
+}
+
+#[test]
+fn a_missing_group_is_said_with_what_to_add() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let path = live.ground.at("plain");
+    let rules = format!("cgt-alice pids {}\n", path.trim_start_matches('/'));
+    private.files(&with_rules(&rules));
+    let daemon = Background::start(&["-vv"]);
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    daemon.expect("add a section \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf");
+    // What it says is right.
+    let section = format!("group {} {{ pids {{ }} }}\n", path.trim_start_matches('/'));
+    private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);
+    daemon.signal(Signal::SIGUSR2);
+    live.expect_pid("pids", actor.subject, "plain");
+}
+
+#[test]
+fn a_name_cannot_write_lines_of_its_own() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let program = live.program("bin/x\nFAILED! \u{1b}[2J");
+    let daemon = Background::start(&["-vv"]);
+    let id = ALICE.to_string();
+    let mut command = Command::new(&program);
+    command.args(["uid", &id, &id, "hold"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut actor = command.spawn().unwrap();
+    daemon.expect(&format!("PROCNAME: {BASE}/bin/x\\nFAILED! \\x1b[2J OK\n"));
+    actor.kill().unwrap();
+    actor.wait().unwrap();
+    assert!(!daemon.text().lines().any(|line| line.starts_with("FAILED!")));
+}
+
+#[test]
+fn without_asking_for_it_nothing_is_said_of_processes() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let missing = live.ground.at("missing");
+    let rules = format!("{}cgt-bob pids {}\n", alice(&live), missing.trim_start_matches('/'));
+    private.files(&with_rules(&rules));
+    for (words, said) in [(&["-n"][..], false), (&["-n", "-v"], true)] {
+        let log = format!("{BASE}/log");
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(OURS);
+        let mut child = Foreground::start(command.args(words).args(["-f", &log]));
+        let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", alice.subject, "cgt-alice");
+        // It listens by now, so this one is not met by the scan at the start.
+        let bob = live.hold(&format!("uid {BOB} {BOB}"));
+        let failed = format!("Cgroup change for PID: {}, UID: {BOB}, GID: 0", bob.subject);
+        let has = |text: &str| fs::read_to_string(&log).unwrap_or_default().contains(text);
+        let is_said = said && eventually(PATIENCE, || has(&failed));
+        assert_eq!(child.end().code(), Some(0));
+        assert_eq!((is_said, has("Cgroup change"), has("Event")), (said, said, false));
+        assert!(!has(&format!("PID: {}", alice.subject)));
+    }
+}
+
 #[test]
 fn debugging_goes_to_standard_output() {
     let Some(live) = Live::require() else { return };
@@ -434,14 +662,13 @@ fn debugging_goes_to_standard_output() {
     private.files(&with_rules(&alice(&live)));
     let output = fs::File::create(format!("{BASE}/log")).unwrap();
     let mut command = Command::new(OURS);
-    let mut child = command.arg("-d").stdout(output).spawn().unwrap();
+    let mut child = Foreground::start(command.arg("-d").stdout(output));
     let text = || fs::read_to_string(format!("{BASE}/log")).unwrap();
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "cgt-alice");
     let moved = format!("moved process {}", actor.subject);
     let said = eventually(PATIENCE, || text().contains(&moved));
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.end().code(), Some(0));
     assert!(said, "{}", text());
     assert!(text().starts_with("CGroup Rules Engine Daemon log started\nCurrent time: "));
     assert!(text().contains("\nOpened log file: -, log facility: 0,log level: 7\n"));
@@ -516,19 +743,18 @@ fn syslog_gets_lines_with_name_and_facility() {
     let syslog = UnixDatagram::bind("/dev/log").unwrap();
     syslog.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = Command::new(OURS);
-    let mut child = command.args(["-n", "-vv", "-s3"]).spawn().unwrap();
+    let mut child = Foreground::start(command.args(["-n", "-vv", "-s3"]));
     let mut lines = Vec::new();
     while !lines.iter().any(|line: &String| line.contains("Started the CGroup")) {
         let mut bytes = [0; 4096];
         let length = syslog.recv(&mut bytes).unwrap();
         lines.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
     }
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.end().code(), Some(0));
     let first = lines.iter().find(|line| line.contains("Proceeding with PID")).unwrap();
     // local3 is 19, informational is 6.
     assert!(first.starts_with("<158>"), "{first}");
-    assert!(first.contains(&format!(" CGRE[{}]: Proceeding", child.id())), "{first}");
+    assert!(first.contains(&format!(" CGRE[{}]: Proceeding", child.0.id())), "{first}");
     assert!(!lines.iter().any(|line| line.contains("Rule: ")), "{lines:?}");
 }
 
@@ -540,13 +766,13 @@ fn a_syslog_that_stands_still_stops_nothing() {
     // Nobody reads: the queue of the socket is soon full, and the next line waits.
     let _syslog = UnixDatagram::bind("/dev/log").unwrap();
     let mut command = Command::new(OURS);
-    let mut child = command.args(["-n", "-vvv"]).spawn().unwrap();
+    let mut child = Foreground::start(command.args(["-n", "-vvv"]));
     for _ in 0..40 {
         let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", actor.subject, "cgt-alice");
     }
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert!(eventually(PATIENCE, || child.try_wait().unwrap().is_some()));
+    kill(Pid::from_raw(child.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(eventually(PATIENCE, || child.0.try_wait().unwrap().is_some()));
 }
 
 #[test]
@@ -564,4 +790,33 @@ fn every_option_stands_in_the_manual_page() {
     };
     let warnings = String::from_utf8_lossy(&output.stderr);
     assert!(!warnings.contains("warning"), "{warnings}");
+}
+
+#[test]
+fn the_migration_page_quotes_what_is_said() {
+    let page = include_str!("../packaging/doc/migration.md");
+    let sources = [
+        include_str!("../src/config/cgrules_conf.rs"),
+        include_str!("../src/load/trust.rs"),
+        include_str!("../src/load/resolver.rs"),
+        include_str!("../src/rebuild.rs"),
+        include_str!("../src/placer.rs"),
+        include_str!("../src/cgrulesengd/narration.rs"),
+    ];
+    for quote in [
+        "cgrulesengd would refuse the whole file",
+        "is owned by",
+        "is writable by",
+        "the rule is not loaded: nobody is left whom it could match",
+        "on this host",
+        "no cgroup hierarchy of this host has the controller",
+        "counts, the last line",
+        "stays where it is",
+        "FAILED!",
+    ] {
+        assert!(page.contains(quote), "{quote} is not on the page");
+        assert!(sources.iter().any(|source| source.contains(quote)), "{quote} is not said");
+    }
+    // Who swaps finds it from the first page.
+    assert!(include_str!("../README.md").contains("packaging/doc/migration.md"));
 }

@@ -65,7 +65,8 @@ fn toml_in_the_readme_is_right() {
         shows_defaults |= block.contains("recheck") && {
             daemon_toml::parse(&file, block).0 == daemon_toml::Settings::default()
         };
-        let diagnostics = match block.contains("[[rule]]") || block.contains("[cgroup.") {
+        let headers = ["[[rule]]", "[cgroup.", "[unit."];
+        let diagnostics = match headers.iter().any(|header| block.contains(header)) {
             true => rules_toml::parse(&file, block).diagnostics,
             false => daemon_toml::parse(&file, block).1,
         };

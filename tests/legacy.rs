@@ -1,9 +1,28 @@
 //! What cgrulesengd does, case by case, and where we differ: the files of `tests/cases/legacy` through
-//! loader, parser, matcher and reference. A case that says that it differs and does not is wrong too.
+//! loader, parser, matcher and reference; then live, by ours and by the original. A case that says that it
+//! differs and does not is wrong too.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "legacy/cases.rs"]
+mod cases;
+#[path = "legacy/cast.rs"]
+mod cast;
+#[path = "legacy/daemons.rs"]
+mod daemons;
+#[path = "legacy/generated.rs"]
+mod generated;
+#[allow(dead_code, unused_imports, reason = "made for the live tests")]
+#[path = "live/harness/mod.rs"]
+mod harness;
+#[path = "legacy/live.rs"]
+mod live;
+#[allow(dead_code, reason = "made for the tests of the command line")]
+#[path = "cgrulesengd/private.rs"]
+mod private;
 mod reference;
+#[path = "legacy/table.rs"]
+mod table;
 #[path = "legacy/world.rs"]
 mod world;
 
@@ -13,21 +32,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cases::{Decision, OriginalRules, Parsing, Process};
+use cast::Cast;
+use cgruled::config::diagnostic::Diagnostic;
 use cgruled::event::{Gid, Pid, Uid};
 use cgruled::load::{Loaded, NameService, Original, Sources, load};
 use cgruled::rules::ignore::Scheduling;
 use cgruled::rules::matcher::Matcher;
 use cgruled::rules::names::Identity;
 use cgruled::rules::{Action, Exe, ExeTest, Facts, GroupTest, Rule, RuleId, Target, UserTest};
-use serde::Deserialize;
+use daemons::Which;
+use harness::Live;
+use private::Private;
+use table::Start;
 use world::World;
 
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/legacy")
-}
-
 fn names() -> NameService {
-    NameService { passwd: cases().join("passwd"), group: cases().join("group"), nss: false }
+    let directory = cases::directory();
+    NameService { passwd: directory.join("passwd"), group: directory.join("group"), nss: false }
 }
 
 /// Loads a cgrules.conf, if there is one, and files of cgrules.d.
@@ -53,15 +75,6 @@ fn loaded(conf: Option<&str>, directory: &BTreeMap<String, String>) -> Loaded {
     load(&sources, &names())
 }
 
-fn read<T: for<'de> Deserialize<'de>>(name: &str) -> Vec<T> {
-    #[derive(Deserialize)]
-    struct File<T> {
-        case: Vec<T>,
-    }
-    let text = fs::read_to_string(cases().join(name)).unwrap();
-    toml::from_str::<File<T>>(&text).unwrap_or_else(|error| panic!("{name}: {error}")).case
-}
-
 fn verdict(original: &Original) -> &'static str {
     match original {
         Original::NotAsked => "not asked",
@@ -71,86 +84,46 @@ fn verdict(original: &Original) -> &'static str {
     }
 }
 
-/// Complains of a case whose difference is not one, or is not explained.
-fn check_difference(
-    id: &str,
-    ours: &str,
-    original: Option<&str>,
-    difference: Option<&str>,
-    wrong: &mut Vec<String>,
-) {
-    match (original, difference) {
-        (None, None) => {}
-        (Some(original), Some(_)) if original == ours => {
-            wrong.push(format!("{id}: says that it differs and does not: {ours}"));
-        }
-        (Some(_), Some(heading)) => {
-            let text = include_str!("QUIRKS.md");
-            let of_heading = text.split("\n## ").find(|part| part.lines().next() == Some(heading));
-            if !of_heading.is_some_and(|part| part.contains(&format!("`{id}`"))) {
-                wrong.push(format!("{id}: is not under \"{heading}\" in QUIRKS.md"));
-            }
-        }
-        (Some(_), None) | (None, Some(_)) => {
-            wrong.push(format!("{id}: original and difference belong together"));
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Parsing {
-    id: String,
-    text: Option<String>,
-    #[serde(default)]
-    directory: BTreeMap<String, String>,
-    rules: Vec<String>,
-    original: Option<OriginalRules>,
-    strict: Option<String>,
-    difference: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OriginalRules {
-    Verdict(String),
-    Rules(Vec<String>),
-}
-
-/// `{x*9000}` becomes 9000 times x.
-fn expanded(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("{x*") else { return text.to_owned() };
-    let (count, after) = rest.split_once('}').unwrap();
-    format!("{before}{}{after}", "x".repeat(count.parse().unwrap()))
-}
-
 #[test]
 fn files_say_what_they_say_to_the_original() {
     let mut wrong = Vec::new();
-    for case in read::<Parsing>("parsing.toml") {
-        let text = case.text.as_deref().map(expanded);
-        let loaded = loaded(text.as_deref(), &case.directory);
+    for case in cases::parsing() {
+        let loaded = loaded(case.text().as_deref(), &case.directory);
         let rules: Vec<String> = loaded.rules.iter().map(show).collect();
         if rules != case.rules {
             wrong.push(format!("{}: {rules:?}, not {:?}", case.id, case.rules));
         }
-        let original = case.original.as_ref().map(|original| match original {
+        let complaints = complaints(&loaded.diagnostics);
+        let held = |text: &String| complaints.iter().any(|one| one.contains(text.as_str()));
+        if let Some(says) = case
+            .says
+            .as_ref()
+            .filter(|says| !says.iter().all(held) || says.is_empty() != complaints.is_empty())
+        {
+            wrong.push(format!("{}: says {complaints:?}, not {says:?}", case.id));
+        }
+        let verdict = verdict(&loaded.original);
+        if verdict != case.strict() {
+            wrong.push(format!("{}: strictly it {verdict}, not {}", case.id, case.strict()));
+        }
+        let Some(differs) = &case.differs else { continue };
+        let original = differs.original.as_ref().map(|original| match original {
             OriginalRules::Verdict(verdict) => verdict.clone(),
             OriginalRules::Rules(rules) => format!("{rules:?}"),
         });
-        let stops = original.as_deref().filter(|what| !what.starts_with('['));
-        let expected = case.strict.as_deref().or(stops).unwrap_or("starts");
-        if verdict(&loaded.original) != expected {
-            wrong.push(format!(
-                "{}: strictly it {}, not {expected}",
-                case.id,
-                verdict(&loaded.original)
-            ));
-        }
-        let (original, difference) = (original.as_deref(), case.difference.as_deref());
-        check_difference(&case.id, &format!("{rules:?}"), original, difference, &mut wrong);
+        wrong.extend(differs.check(&case.id, &format!("{rules:?}"), original.as_deref()));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Complaints as `line:column: message`.
+fn complaints(diagnostics: &[Diagnostic]) -> Vec<String> {
+    let shown = |diagnostic: &Diagnostic| {
+        let place = diagnostic.place.as_ref();
+        let place = place.map(|place| format!("{}:{}: ", place.line, place.column));
+        format!("{}{}", place.unwrap_or_default(), diagnostic.message)
+    };
+    diagnostics.iter().map(shown).collect()
 }
 
 /// A rule in one line.
@@ -192,64 +165,25 @@ fn show(rule: &Rule) -> String {
     format!("{} -> {action}", words.join(" "))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Decision {
-    id: String,
-    rules: String,
-    #[serde(default)]
-    process: Process,
-    #[serde(default)]
-    world: String,
-    expect: Option<String>,
-    rule: Option<u32>,
-    beyond: Option<String>,
-    original: Option<String>,
-    strict: Option<String>,
-    difference: Option<String>,
-    /// For the reader, and for who runs the case for real.
-    #[serde(rename = "note")]
-    _note: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Process {
-    uid: u32,
-    gid: u32,
+/// The facts of a process, with the names of its files.
+struct Files {
     exe: String,
     invoked: Option<String>,
-    /// Its group in the freezer hierarchy.
-    at: String,
-    /// Its v2 group.
-    unified: String,
-    real_time: bool,
-    /// Whether it is a kernel thread, which has no executable.
-    kernel: bool,
 }
 
-impl Default for Process {
-    fn default() -> Self {
-        Self {
-            uid: 1001,
-            gid: 1001,
-            exe: "/opt/t/idle".to_owned(),
-            invoked: None,
-            at: "/".to_owned(),
-            unified: "/".to_owned(),
-            real_time: false,
-            kernel: false,
-        }
+impl Files {
+    fn of(process: &Process) -> Self {
+        let text = |path: &String| Cast::as_written().text(path, 0);
+        Self { exe: text(&process.exe), invoked: process.invoked.as_ref().map(text) }
     }
-}
 
-impl Process {
-    fn facts(&self) -> Facts<'_> {
+    fn facts(&self, process: &Process) -> Facts<'_> {
         let exe = Exe { path: self.exe.as_bytes(), on_host: false };
+        let cast = Cast::as_written();
         Facts {
-            uid: Uid(self.uid),
-            gid: Gid(self.gid),
-            exe: (!self.kernel).then_some(exe),
+            uid: Uid(cast.uid(&process.user)),
+            gid: Gid(cast.gid(&process.group)),
+            exe: (!process.kernel).then_some(exe),
             invoked: self.invoked.as_deref().map(str::as_bytes),
         }
     }
@@ -258,55 +192,39 @@ impl Process {
 #[test]
 fn processes_go_where_the_original_puts_them() {
     let mut wrong = Vec::new();
-    let mut beyond = 0;
-    for case in read::<Decision>("decisions.toml") {
-        let text = case.rules.replace("; ", "\n").replace("X/", "/opt/t/");
-        let text = text.replace(" F", " freezer").replace(",F", ",freezer");
-        let loaded = loaded(Some(&text), &BTreeMap::new());
-        let expected = case.strict.as_deref().unwrap_or("starts");
-        if verdict(&loaded.original) != expected {
+    let (cases, cast) = (cases::decisions(), Cast::as_written());
+    for case in &cases {
+        let loaded = loaded(Some(&cast.text(&case.rules(), 0)), &BTreeMap::new());
+        if verdict(&loaded.original) != case.strict() {
             wrong.push(format!("{}: strictly it {}", case.id, verdict(&loaded.original)));
         }
         let mut world = World::new(&case.world, &case.process.at, &case.process.unified);
-        let (rules, decision) = decide(&case, loaded, &world, &mut wrong);
+        let (rules, decision) = decide(case, loaded, &world, &mut wrong);
         if case.rule.is_some() && decision.map(|id| id.0) != case.rule {
             wrong.push(format!("{}: rule {decision:?}, not {:?}", case.id, case.rule));
         }
-        beyond += usize::from(case.beyond.is_some());
-        let Some(expect) = &case.expect else {
-            if case.beyond.is_none() || case.rule.is_none() {
-                wrong.push(format!("{}: expects nothing", case.id));
+        let expect = cast.text(&case.expect, PID);
+        if case.beyond.is_none() {
+            if let Some(Action::Place(targets)) = decision.map(|id| &rules[id.0 as usize].action) {
+                let files = Files::of(&case.process);
+                let (facts, who) = (files.facts(&case.process), who_is(&case.process));
+                world.place(targets, &facts, &who, &names());
             }
-            check_difference(
-                &case.id,
-                "",
-                case.original.as_deref(),
-                case.difference.as_deref(),
-                &mut wrong,
-            );
-            continue;
-        };
-        if let Some(Action::Place(targets)) = decision.map(|id| &rules[id.0 as usize].action) {
-            world.place(targets, &case.process.facts(), &who_is(case.process.uid), &names());
+            let ours = world.show(&expect);
+            if ours != expect {
+                wrong.push(format!("{}: {ours}, not {expect}", case.id));
+            }
         }
-        let ours = world.show(expect);
-        if &ours != expect {
-            wrong.push(format!("{}: {ours}, not {expect}", case.id));
+        if let Some(differs) = &case.differs {
+            wrong.extend(differs.check(&case.id, &expect, differs.original.as_deref()));
         }
-        check_difference(
-            &case.id,
-            &ours,
-            case.original.as_deref(),
-            case.difference.as_deref(),
-            &mut wrong,
-        );
     }
-    assert!(beyond < 10, "most cases must be run here");
+    assert!(cases.iter().filter(|case| case.beyond.is_some()).count() < 10, "most run here");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-fn who_is(uid: u32) -> Identity {
-    names().identify(Uid(uid)).unwrap()
+fn who_is(process: &Process) -> Identity {
+    names().identify(Uid(Cast::as_written().uid(&process.user))).unwrap()
 }
 
 /// The rule that decides, by the matcher and by the reference.
@@ -318,7 +236,8 @@ fn decide(
 ) -> (Arc<[Rule]>, Option<RuleId>) {
     let rules = Arc::clone(&loaded.rules);
     let matcher = Matcher::compile(loaded.rules);
-    let (who, facts) = (who_is(case.process.uid), case.process.facts());
+    let files = Files::of(&case.process);
+    let (who, facts) = (who_is(&case.process), files.facts(&case.process));
     let applies = |id: RuleId| match &rules[id.0 as usize].action {
         Action::Ignore(when) => {
             when.means_place(&world.cgroup()) && when.scheduling.means(case.process.real_time)
@@ -342,8 +261,8 @@ fn decide(
 
 #[test]
 fn every_case_that_is_explained_exists() {
-    let parsing = read::<Parsing>("parsing.toml").into_iter().map(|case| case.id);
-    let decisions = read::<Decision>("decisions.toml").into_iter().map(|case| case.id);
+    let parsing = cases::parsing().into_iter().map(|case| case.id);
+    let decisions = cases::decisions().into_iter().map(|case| case.id);
     let mut known: Vec<String> = parsing.chain(decisions).collect();
     known.sort();
     let count = known.len();
@@ -357,7 +276,139 @@ fn every_case_that_is_explained_exists() {
     }
 }
 
-/// A process id for `%P`.
+/// A controller at the top of the v2 tree; disabled again if it was not enabled before.
+struct Enabled(Option<PathBuf>);
+
+impl Enabled {
+    fn note(live: &Live) -> Self {
+        let ground = live.ground.directory("", "").unwrap();
+        let file = ground.parent().unwrap().join("cgroup.subtree_control");
+        let enabled = fs::read_to_string(&file).unwrap();
+        Self((!enabled.split_whitespace().any(|name| name == "hugetlb")).then_some(file))
+    }
+}
+
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _was_not_needed = fs::write(file, "-hugetlb");
+        }
+    }
+}
+
+/// Why a case is not run live here.
+fn obstacle(live: &Live, case: &Decision) -> Option<String> {
+    if let Some(reason) = &case.not_live {
+        return Some(reason.clone());
+    }
+    let text = format!("{} {}", case.rules(), case.steps.as_deref().unwrap_or_default());
+    if text.contains("cgexec") && !Path::new("/usr/bin/cgexec").exists() {
+        return Some("no cgexec".to_owned());
+    }
+    let top = live.ground.directory("", "").unwrap().join("../cgroup.controllers");
+    let has_hugetlb = fs::read_to_string(top).unwrap().contains("hugetlb");
+    (text.contains("hugetlb") && !has_hugetlb).then(|| "the v2 tree has no hugetlb".to_owned())
+}
+
+#[test]
+fn processes_go_there_for_real() {
+    // The controller can be disabled when the groups of the test are gone.
+    let _enabled;
+    let Some(live) = Live::require() else { return };
+    if live.ground.directory("freezer", "").is_none() {
+        println!("skipped: no v1 hierarchy");
+        return;
+    }
+    _enabled = Enabled::note(&live);
+    let private = Private::enter(&live);
+    let cases = cases::decisions();
+    let (skipped, cases): (Vec<_>, Vec<_>) =
+        cases.iter().partition(|case| obstacle(&live, case).is_some());
+    for case in skipped {
+        println!("{} is not run: {}", case.id, obstacle(&live, case).unwrap());
+    }
+    let mut wrong = Vec::new();
+    for which in Which::installed() {
+        let refused =
+            |case: &&&Decision| which == Which::Original && case.by_original() == "refuses";
+        let runs: Vec<&Decision> = cases.iter().filter(|case| !refused(case)).copied().collect();
+        let (alone, together): (Vec<_>, Vec<_>) =
+            runs.iter().partition(|case| live::is_alone(case));
+        for cases in together.chunks(60).chain(alone.chunks(1)) {
+            wrong.extend(live::run(&live, &private, which, cases));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What a daemon is expected to make of the files of a case. `verdict` is `starts` or why it does not.
+fn expected(verdict: &str, rules: &[String]) -> Start {
+    // The table has no place for the scheduling that a rule asks for.
+    let shown = rules.iter().map(|rule| rule.trim_end_matches(" if RealTime").to_owned());
+    if verdict == "starts" { Start::Rules(shown.collect()) } else { Start::Ended(Some(99)) }
+}
+
+/// What is wrong with the start of a daemon on the files that are there.
+fn check_start(which: Which, case: &Parsing, words: &[&str], wanted: &mut Start) -> Option<String> {
+    let mut start = Start::of(which, words);
+    if let (Which::Original, Start::Rules(wanted), Start::Rules(rules)) =
+        (which, &mut *wanted, &mut start)
+    {
+        // The original reads a directory as it lies on the disk.
+        if !case.directory.is_empty() {
+            wanted.sort();
+            rules.sort();
+        }
+    }
+    let text = |name| fs::read_to_string(format!("{}/{name}", harness::BASE)).unwrap_or_default();
+    let said = text("said") + &text("log");
+    let is_lenient = which == Which::Ours && words.is_empty();
+    if is_lenient
+        && case.says.as_ref().is_some_and(|says| {
+            !says.iter().all(|text| {
+                let place = text.splitn(3, ':').take(2).collect::<Vec<_>>().join(":");
+                said.contains(&format!("/etc/cgrules.conf:{place}"))
+            })
+        })
+    {
+        return Some(format!("{}: it says {said}", case.id));
+    }
+    let words = words.join(" ");
+    (start != *wanted).then(|| format!("{} {which:?} {words}: {start:?}, not {wanted:?}", case.id))
+}
+
+#[test]
+fn files_say_it_to_the_daemons() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    live::accounts(&[Cast::as_written()]);
+    let mut wrong = Vec::new();
+    let installed = Which::installed();
+    for case in cases::parsing() {
+        let text = case.text();
+        let main = text.as_deref().map(|text| ("cgrules.conf".to_owned(), text));
+        let further = case.directory.iter();
+        let further = further.map(|(name, text)| (format!("cgrules.d/{name}"), text.as_str()));
+        let always = ["cgconfig.conf", "cgconfig.d/", "cgrules.d/"];
+        let always = always.map(|name| (name.to_owned(), ""));
+        let files: Vec<_> = always.into_iter().chain(main).chain(further).collect();
+        private.files(&files.iter().map(|(name, text)| (&**name, *text)).collect::<Vec<_>>());
+        let mut starts = vec![
+            (Which::Ours, vec![], expected("starts", &case.rules)),
+            (Which::Ours, vec!["--strict"], expected(case.strict(), &case.rules)),
+            (Which::Original, vec![], expected(case.verdict(), case.of_original())),
+        ];
+        starts.retain(|(which, ..)| installed.contains(which));
+        for (which, words, mut wanted) in starts {
+            wrong.extend(check_start(which, &case, &words, &mut wanted));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The process in question.
+const PID: u32 = 77;
+
 fn pid() -> Pid {
-    Pid::new(77).unwrap()
+    Pid::new(PID).unwrap()
 }

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cgruled::event::{Gid, Uid};
+use cgruled::rules::explain::walk;
 use cgruled::rules::glob::Glob;
 use cgruled::rules::ignore::IgnoreWhen;
+use cgruled::rules::lint::{self, Dead};
 use cgruled::rules::matcher::Matcher;
 use cgruled::rules::names::Identity;
 use cgruled::rules::{
@@ -181,6 +183,50 @@ proptest! {
             expected =
                 reference::first_match(matcher.rules(), &process.who, &facts, id.0 + 1);
             prop_assert_eq!(decision, expected, "{:?}", process);
+        }
+    }
+
+    /// The explanation tells the truth: the same winner, and of each rule before it that it fails.
+    #[test]
+    fn explains_what_it_decides(
+        rules in vec(any_rule(), 0..40),
+        process in process(),
+        fails in vec(any::<bool>(), 40),
+    ) {
+        let matcher = Matcher::compile(Arc::from(rules));
+        let (plan, facts) = (matcher.plan(&process.who), process.facts());
+        let mut decision = matcher.decide(&plan, &facts);
+        while let Some(id) = decision {
+            if !fails[id.0 as usize] || !matcher.rule(id).unwrap().action.is_conditional() {
+                break;
+            }
+            decision = matcher.decide_after(&plan, &facts, id);
+        }
+        let rules = matcher.rules();
+        let at = |rule: &Rule| rules.iter().position(|own| std::ptr::eq(own, rule)).unwrap();
+        let walked = walk(rules, &process.who, &facts, |rule| !fails[at(rule)]);
+        prop_assert_eq!(walked.winner, decision, "{:?}", process);
+        let before = decision.map_or(rules.len(), |id| id.0 as usize);
+        prop_assert_eq!(walked.misses.len(), before);
+    }
+
+    /// A rule that is called dead decides for nobody, whatever circumstances are given.
+    #[test]
+    fn dead_rules_never_decide(
+        rules in vec(any_rule(), 0..25),
+        processes in vec(process(), 1..30),
+    ) {
+        let dead: Vec<RuleId> = lint::dead(&rules).into_iter().map(|(id, _)| id).collect();
+        for process in &processes {
+            let facts = process.facts();
+            let mut from = 0;
+            while let Some(id) = reference::first_match(&rules, &process.who, &facts, from) {
+                prop_assert!(!dead.contains(&id), "{:?} decides for {:?}", rules[id.0 as usize], process);
+                if !rules[id.0 as usize].action.is_conditional() {
+                    break;
+                }
+                from = id.0 + 1;
+            }
         }
     }
 
@@ -425,6 +471,45 @@ fn a_plan_for_a_user_whom_no_rule_names_is_a_few_words() {
     let matcher = Matcher::compile(Arc::from(rules));
     let who = Identity { uid: Uid(5), name: Some("eve".to_owned()), listed_in: Vec::new() };
     assert!(matcher.plan(&who).size() <= size_of::<[usize; 8]>());
+}
+
+/// Which of two rules is dead, if any.
+fn dead_of(first: Rule, second: Rule) -> Vec<(RuleId, Dead)> {
+    lint::dead(&[first, second])
+}
+
+#[test]
+fn what_an_earlier_rule_accepts_never_reaches_a_later_one() {
+    let ids = |first, last| users(&[UserTest::Ids(Uid(first), Uid(last))]);
+    let pattern = |text| users(&[UserTest::Glob(glob(text))]);
+    let path = |text: &str| exes(&[ExeTest::Path(text.into())]);
+    let pairs = [
+        (ids(1, 9), ids(3, 3)),
+        (pattern("*"), ids(3, 3)),
+        (nothing(), pattern("web-*")),
+        (pattern("web-*"), pattern("web-*")),
+        (groups(1, 9), groups(2, 3)),
+        (exes(&[base("vim")]), path("/usr/bin/vim")),
+        (exes(&[ExeTest::PathGlob(glob("/usr/**"))]), path("/usr/bin/vim")),
+        (
+            exes(&[ExeTest::PathGlob(glob("/usr/**"))]),
+            exes(&[ExeTest::PathGlob(glob("/usr/b*/v"))]),
+        ),
+    ];
+    let shadowed = [(RuleId(1), Dead::ShadowedBy(RuleId(0)))];
+    for (wide, narrow) in pairs {
+        let (first, second) = (rule(wide, nothing(), false), rule(narrow, nothing(), false));
+        assert_eq!(dead_of(first.clone(), second.clone()), shadowed, "{first:?} {second:?}");
+        assert!(dead_of(conditional(first.clone()), second.clone()).is_empty());
+        if first.when != second.when {
+            assert!(dead_of(second, first).is_empty());
+        }
+    }
+    let others = rule(nothing(), ids(0, 4), false);
+    assert_eq!(dead_of(others.clone(), rule(ids(5, 6), nothing(), false)), shadowed);
+    assert!(dead_of(others, rule(ids(4, 6), nothing(), false)).is_empty());
+    let nobody = rule(ids(3, 4), ids(0, 9), false);
+    assert_eq!(lint::dead(&[nobody]), [(RuleId(0), Dead::HoldsForNobody)]);
 }
 
 #[test]

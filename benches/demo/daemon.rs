@@ -83,7 +83,14 @@ impl Daemon {
     pub(crate) fn start(program: &Path, ground: &Ground) -> Result<Self> {
         let mut command = Command::new(ground.actors());
         // It dies with us, whatever we die of.
-        command.arg("leash").arg(program).args(["--no-legacy", "--log", "debug", "--config"]);
+        command.arg("leash").arg(program).args([
+            "--no-legacy",
+            "--control",
+            "off",
+            "--log",
+            "debug",
+            "--config",
+        ]);
         command
             .arg(ground.work().join("cgruled.toml"))
             .arg("--rules")

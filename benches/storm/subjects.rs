@@ -137,6 +137,7 @@ impl Subject {
             ("--config", config.display().to_string()),
             ("--rules", rules.display().to_string()),
             ("--root", format!("/{}", ground.name)),
+            ("--control", "off".into()),
             ("--log", "info".into()),
             ("--stats-every", "1h".into()),
         ] {

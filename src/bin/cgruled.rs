@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
-use cgruled::daemon::{Invocation, check, run};
+use cgruled::daemon::{Control, Invocation, check, run};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -18,8 +18,11 @@ Usage: cgruled [OPTION]...
   --config FILE       settings (default: /etc/cgruled/cgruled.toml)
   --rules DIR         read rules here instead of the standard directories; may be repeated,
                       the first directory wins
-  --no-legacy         do not read /etc/cgrules.conf and /etc/cgrules.d
+  --no-legacy         do not read /etc/cgrules.conf, /etc/cgrules.d, /etc/cgconfig.conf and
+                      /etc/cgconfig.d, and do not serve /run/cgred.socket: cgexec and
+                      cgclassify --sticky have no effect
   --root PATH         where the groups of rules begin, from the top of each hierarchy
+  --control PATH      the control socket, or off (default: /run/cgruled/control.sock)
   --check             print all complaints about settings and rules, then end
   --dry-run           say what would be moved, move nothing
   --log LEVEL         error, warn, info (default), debug or off
@@ -78,6 +81,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexop
             Long("rules") => invocation.rules.push(parser.value()?.into()),
             Long("no-legacy") => invocation.legacy = false,
             Long("root") => invocation.root = Some(root(parser.value()?.into())?),
+            Long("control") => invocation.control = Some(control(parser.value()?.into())?),
             Long("check") => checks = true,
             Long("dry-run") => invocation.dry_run = true,
             Long("log") => invocation.level = Some(parser.value()?.parse()?),
@@ -96,6 +100,16 @@ fn root(path: PathBuf) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("--root {}: give an absolute path without '..'", path.display()))
+    }
+}
+
+fn control(path: PathBuf) -> Result<Control, String> {
+    if path.as_os_str() == "off" {
+        Ok(Control::Off)
+    } else if path.is_absolute() {
+        Ok(Control::At(path))
+    } else {
+        Err(format!("--control {}: give an absolute path, or off", path.display()))
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::mounts::{Hierarchy, Version};
+use super::mounts::{Hierarchies, Hierarchy, Version};
 use super::provision::{HostWrite, Kit, Level, Ownership, Perm, Provision};
 use super::refusal::{Refusal, Step};
 
@@ -21,16 +21,31 @@ pub(super) struct Done {
     causes: RefCell<HashSet<(usize, Box<str>, i32)>>,
     /// The groups that have all their tables say: one above a thousand users' groups is written once.
     given: RefCell<HashSet<PathBuf>>,
+    /// Where our part of systemd's tree begins, if only a part of it is ours.
+    ground: Option<PathBuf>,
 }
 
 impl Done {
+    /// Nothing was done, and only what is below `ground` on v2 is ours.
+    pub(super) fn below(hierarchies: &Hierarchies, ground: &str) -> Self {
+        let unified = hierarchies.iter().find(|tree| tree.version == Version::V2);
+        let ground = unified.map(|tree| tree.mount_point.join(ground.trim_matches('/')));
+        Self { ground, ..Self::default() }
+    }
+
+    /// Whether controllers may be enabled for `directory` in the group above it: not on the way to the
+    /// ground, which is systemd's.
+    fn may_enable(&self, directory: &Path) -> bool {
+        self.ground.as_ref().is_none_or(|ground| !ground.starts_with(directory))
+    }
+
     /// From now on everything is said and given again.
     pub(super) fn forget(&self) {
         self.causes.borrow_mut().clear();
         self.given.borrow_mut().clear();
     }
 
-    fn is_new(&self, hierarchy: usize, what: &str, errno: Errno) -> bool {
+    pub(super) fn is_new(&self, hierarchy: usize, what: &str, errno: Errno) -> bool {
         self.causes.borrow_mut().insert((hierarchy, what.into(), errno as i32))
     }
 }
@@ -44,13 +59,17 @@ pub(super) struct Stage<'p> {
     hierarchy: usize,
     /// The controllers that it and those below it need.
     needs: Vec<&'p str>,
-    level: Option<&'p Level>,
+    /// Those of the path up to its own, which is the last.
+    levels: &'p [Level],
     /// Whether its path is not what the destination says by letter.
     differs: bool,
+    /// Whether it is the top of its hierarchy.
+    is_top: bool,
 }
 
 /// The directories of a path in their order, with what each is to have. The levels of a destination are
-/// the last ones; what comes before is where groups begin, and gets nothing.
+/// the last ones; what comes before is where groups begin: the managed root, which can have a table, and
+/// what is above it, which gets nothing. The top of a hierarchy is there only if it is to have something.
 pub(super) fn stages<'p>(
     hierarchy: usize,
     tree: &Hierarchy,
@@ -59,16 +78,30 @@ pub(super) fn stages<'p>(
 ) -> Vec<Stage<'p>> {
     let components: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let levels = provision.map_or(&[][..], |what| &what.levels);
+    let root = provision.map_or(&[][..], |what| what.root.as_slice());
     let before = components.len().checked_sub(levels.len());
-    let mut stages = Vec::with_capacity(components.len());
+    // The top of the hierarchy is depth 0.
+    let levels_at = |depth: usize| match before {
+        Some(before) if depth == before => root,
+        Some(before) if depth > before => &levels[..depth - before],
+        Some(_) | None => &[],
+    };
+    let mut stages = Vec::with_capacity(components.len() + 1);
     let (mut directory, mut differs) = (tree.mount_point.clone(), false);
+    let stage = |parent: &Path, directory: &Path, depth: usize, differs: bool| {
+        let (parent, directory) = (parent.to_owned(), directory.to_owned());
+        let (needs, levels, is_top) = (Vec::new(), levels_at(depth), depth == 0);
+        Stage { parent, directory, hierarchy, needs, levels, differs, is_top }
+    };
+    if !levels_at(0).is_empty() {
+        stages.push(stage(&directory, &directory, 0, false));
+    }
     for (index, component) in components.iter().enumerate() {
         let parent = directory.clone();
         directory.push(component);
-        let level = before.and_then(|before| levels.get(index.checked_sub(before)?));
-        differs |= level.is_some_and(|level| *level.text != **component);
-        let (directory, needs) = (directory.clone(), Vec::new());
-        stages.push(Stage { parent, directory, hierarchy, needs, level, differs });
+        let own = levels_at(index + 1).last().filter(|level| !level.text.is_empty());
+        differs |= own.is_some_and(|level| *level.text != **component);
+        stages.push(stage(&parent, &directory, index + 1, differs));
     }
     if tree.version == Version::V2 {
         add_needs(&mut stages, provision);
@@ -76,11 +109,29 @@ pub(super) fn stages<'p>(
     stages
 }
 
+/// Gives the directories of a path that exists what they are to have after a reload.
+///
+/// # Errors
+/// Something was refused that is required.
+pub(super) fn renew(
+    hierarchy: usize,
+    tree: &Hierarchy,
+    path: &str,
+    provision: &Provision,
+    done: &Done,
+) -> Result<(), Refusal> {
+    for stage in stages(hierarchy, tree, path, Some(provision)) {
+        stage.enable(done);
+        stage.give(false, done)?;
+    }
+    Ok(())
+}
+
 /// A controller of a group must be enabled in every group above it.
 fn add_needs<'p>(stages: &mut [Stage<'p>], provision: Option<&'p Provision>) {
     let mut needs: Vec<&'p str> = Vec::new();
     needs.extend(provision.iter().flat_map(|what| &what.controllers).map(String::as_str));
-    for stage in stages.iter_mut().rev() {
+    for stage in stages.iter_mut().filter(|stage| !stage.is_top).rev() {
         for name in stage.kit().into_iter().flat_map(|kit| kit.needs(stage.hierarchy)) {
             if !needs.contains(&name) {
                 needs.push(name);
@@ -91,16 +142,24 @@ fn add_needs<'p>(stages: &mut [Stage<'p>], provision: Option<&'p Provision>) {
 }
 
 impl<'p> Stage<'p> {
+    /// The text by which a group of ours is made: that of its destination up to here.
+    pub(super) fn text(&self) -> Option<String> {
+        let own = self.levels.last().filter(|level| level.is_for_old && !level.text.is_empty())?;
+        let above = &self.levels[..self.levels.len() - 1];
+        let words = above.iter().chain([own]).map(|level| &*level.text);
+        Some(words.collect::<Vec<_>>().join("/"))
+    }
+
     /// What it gets, if it gets anything.
     fn kit(&self) -> Option<&'p Kit> {
-        let level = self.level?;
+        let level = self.levels.last()?;
         let kit = level.kit.as_deref().filter(|kit| kit.span.has(self.hierarchy))?;
         (self.differs || !level.is_template).then_some(kit)
     }
 
     /// Enables the controllers that are needed here in the group above.
     pub(super) fn enable(&self, done: &Done) {
-        if self.needs.is_empty() {
+        if self.needs.is_empty() || !done.may_enable(&self.directory) {
             return;
         }
         let file = self.parent.join("cgroup.subtree_control");
@@ -109,7 +168,11 @@ impl<'p> Stage<'p> {
             if enabled.split_ascii_whitespace().any(|known| known == *name) {
                 continue;
             }
-            let Err(errno) = write(&file, &format!("+{name}")) else { continue };
+            let enabled = match self.is_parent_populated() {
+                true => Err(Errno::EBUSY),
+                false => write(&file, &format!("+{name}")),
+            };
+            let Err(errno) = enabled else { continue };
             if done.is_new(self.hierarchy, name, errno) {
                 ::log::warn!(
                     "the controller {name} cannot be enabled for the groups in {}: {} ({errno}): {}",
@@ -121,13 +184,22 @@ impl<'p> Stage<'p> {
         }
     }
 
+    /// Whether the group above holds processes itself. The kernel refuses to let it hand on `memory` or
+    /// `io` then, but takes `cpu`, `cpuset` and `pids`: from there on the group is threaded, and those
+    /// below it take no process at all.
+    fn is_parent_populated(&self) -> bool {
+        let read = || File::open(self.parent.join("cgroup.procs"))?.read(&mut [0]);
+        // The top of the tree may hand on what it likes, and has no type.
+        self.parent.join("cgroup.type").exists() && read().is_ok_and(|length| length > 0)
+    }
+
     /// Gives the directory what it is to have.
     ///
     /// # Errors
     /// Something was refused that is required.
     pub(super) fn give(&self, is_new: bool, done: &Done) -> Result<(), Refusal> {
         let Some(kit) = self.kit() else { return Ok(()) };
-        let is_for_old = self.level.is_some_and(|level| level.is_for_old);
+        let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
         if !is_new && (!is_for_old || done.given.borrow().contains(&self.directory)) {
             return Ok(());
         }
@@ -158,7 +230,7 @@ impl<'p> Stage<'p> {
                 wanted.write.value.escape_debug(),
                 path.display(),
                 errno.desc(),
-                advice(errno)
+                if self.is_top { TOP } else { advice(errno) }
             );
         }
         if is_required { Err(Refusal::new(path, Step::Set, errno)) } else { Ok(()) }
@@ -190,7 +262,8 @@ impl<'p> Stage<'p> {
     }
 }
 
-fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
+/// Gives a file or directory to its owner.
+pub(super) fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
     if to.uid.is_some() || to.gid.is_some() {
         chown(path, to.uid.map(|uid| uid.0), to.gid.map(|gid| gid.0))?;
     }
@@ -210,6 +283,10 @@ fn write(path: &Path, value: &str) -> Result<(), Errno> {
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+/// Why the top of a hierarchy refuses most settings.
+const TOP: &str = "this is the top of the hierarchy, which is the whole machine and has few settings: \
+                   give them to the groups below, or name a root below the top";
 
 /// What can be done when a setting is refused.
 pub(super) fn advice(errno: Errno) -> &'static str {

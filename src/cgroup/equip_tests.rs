@@ -68,6 +68,7 @@ fn table(text: &str, key: &str, value: &str) -> Gift {
         settings: vec![setting],
         perm: Perm::default(),
         is_required: false,
+        remove_after: None,
         origin,
     }
 }
@@ -84,6 +85,18 @@ fn controllers_come_down_the_path_and_settings_to_their_level() {
     assert_eq!(fake.read("sites/memory.high"), "2048");
     assert_eq!(fake.read("sites/alice/memory.max"), "1024");
     assert_eq!(fake.read("sites/alice/memory.high"), "");
+}
+
+#[test]
+fn a_group_with_processes_is_not_made_threaded() {
+    let fake = Fake::new();
+    fs::write(fake.0.path().join("cgroup.procs"), "1\n").unwrap();
+    fs::write(fake.0.path().join("sites/cgroup.procs"), "41\n").unwrap();
+    fs::write(fake.0.path().join("sites/cgroup.type"), "domain\n").unwrap();
+    let mut tree = Tree::new(fake.hierarchies());
+    fake.open(&mut tree, &[table("sites/%u", "memory.max", "1K")]).unwrap();
+    assert_eq!(fake.read("cgroup.subtree_control"), "+memory");
+    assert_eq!(fake.read("sites/cgroup.subtree_control"), "");
 }
 
 #[test]
@@ -158,4 +171,39 @@ fn a_mode_takes_away_only() {
     fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     hand_over(&path, &to, false).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o664);
+}
+
+/// What is enabled at the top and in `/sites` when a legacy rule with these controllers makes the group of
+/// bob, with this template.
+fn enabled_for(controllers: &str, template: Option<(&str, &str)>) -> [String; 2] {
+    let fake = Fake::new();
+    let gift =
+        |(key, value)| Gift { controllers: vec!["memory".into()], ..table("sites/%u", key, value) };
+    let gifts = Gifts { templates: template.map(gift).into_iter().collect(), ..Gifts::default() };
+    let (provisions, _) = Provisions::new(&gifts, &fake.hierarchies());
+    let target = Target {
+        destination: Destination::parse("sites/%u").unwrap(),
+        controllers: vec![controllers.to_owned()],
+        below: Below::Top,
+        creates: true,
+    };
+    let provision = provisions.of(&target);
+    let done = Done::default();
+    let hierarchies = fake.hierarchies();
+    for stage in stages(0, &hierarchies[0], "/sites/bob", provision.as_deref()) {
+        stage.enable(&done);
+    }
+    ["cgroup.subtree_control", "sites/cgroup.subtree_control"].map(|file| fake.read(file))
+}
+
+#[test]
+fn a_legacy_rule_has_enabled_what_it_names_and_by_every_controller_what_a_template_sets() {
+    let none = [String::new(), String::new()];
+    let memory = ["+memory".to_owned(), "+memory".to_owned()];
+    assert_eq!(enabled_for("memory", None), memory);
+    assert_eq!(enabled_for("*", None), none);
+    assert_eq!(enabled_for("*", Some(("memory.max", "1G"))), memory);
+    // What the settings of v1 need is known by its name there.
+    assert_eq!(enabled_for("*", Some(("memory.limit_in_bytes", "1G"))), memory);
+    assert_eq!(enabled_for("cgroup v2", None), none);
 }

@@ -210,7 +210,7 @@ impl Hierarchies {
         })
     }
 
-    fn with(&self, controller: &str) -> Option<usize> {
+    pub(super) fn with(&self, controller: &str) -> Option<usize> {
         self.0.iter().position(|tree| tree.has(controller))
     }
 

@@ -4,14 +4,18 @@
 //! Nothing of this is kept for a rule. What the levels of a destination get is looked up when one of
 //! its groups is opened, which takes a hundred times as long; a group that is open costs nothing more.
 
+mod gift;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::mounts::{Hierarchies, Span, Version};
 use super::settings::{self, Complaint, Fault, Write};
 use crate::config::diagnostic::Place;
 use crate::event::{Gid, Uid};
 use crate::rules::{Below, Origin, Target};
+pub use gift::{Gift, Gifts, Setting, UnitGift};
 
 /// Owner and mode; what is `None` stays as the kernel makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,49 +41,6 @@ pub struct Perm {
     pub files: Ownership,
 }
 
-/// A setting as it was written, its value checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// A word of [`settings`] or the name of a kernel file.
-    pub key: String,
-    /// The value.
-    pub value: String,
-    /// The controller it belongs to; `cgroup` for what every group has.
-    pub controller: String,
-    /// Where it was written.
-    pub origin: Origin,
-    /// Where its value stands, if that is known.
-    pub place: Option<Place>,
-}
-
-/// What the groups of one path are given, as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gift {
-    /// The path as written.
-    pub text: String,
-    /// The controllers of a section, with settings or without; none in a table, which is for all.
-    pub controllers: Vec<String>,
-    /// The settings in the order of the file.
-    pub settings: Vec<Setting>,
-    /// Owners and modes of a new group.
-    pub perm: Perm,
-    /// Whether no process may enter before all is written.
-    pub is_required: bool,
-    /// Where it begins.
-    pub origin: Origin,
-}
-
-/// All gifts by the kind of what described them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gifts {
-    /// Tables of rule files: for new groups, and again when rules are read.
-    pub tables: Vec<Gift>,
-    /// `template` sections: for new groups with fields in their paths.
-    pub templates: Vec<Gift>,
-    /// `group` sections: they also say that a group without fields is made.
-    pub groups: Vec<Gift>,
-}
-
 /// A write of a [`Kit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostWrite {
@@ -102,6 +63,8 @@ pub struct Kit {
     pub perm: Perm,
     /// Whether no process may enter before all is written.
     pub is_required: bool,
+    /// How long a group of ours is empty before it is removed.
+    pub remove_after: Option<Duration>,
     /// The hierarchies of a section's controllers, or all of them.
     pub span: Span,
 }
@@ -123,6 +86,8 @@ pub struct Provisions {
     tables: HashMap<Box<str>, Arc<Kit>>,
     templates: HashMap<Box<str>, Arc<Kit>>,
     groups: HashMap<Box<str>, Arc<Kit>>,
+    /// What systemd is to give its units.
+    units: Vec<UnitGift>,
     /// The controllers of the v2 tree.
     unified: Option<(usize, Vec<String>)>,
 }
@@ -130,6 +95,8 @@ pub struct Provisions {
 /// What the groups along one destination get.
 #[derive(Debug, Default)]
 pub struct Provision {
+    /// The managed root, if it has a table.
+    pub root: Option<Level>,
     /// One for each component of the destination's text.
     pub levels: Vec<Level>,
     /// The controllers that the group itself needs on v2.
@@ -145,35 +112,13 @@ pub struct Level {
     pub text: Box<str>,
     /// What it gets.
     pub kit: Option<Arc<Kit>>,
-    /// Whether an old group gets it too.
+    /// Whether its group is one of ours, not of the original's files: an old one gets it too.
     pub is_for_old: bool,
     /// Whether it is for groups alone whose path differs from the text.
     pub is_template: bool,
 }
 
 impl Gift {
-    /// The controllers of its settings, sorted, without what every group has.
-    pub fn controllers_of_settings(&self) -> Vec<&str> {
-        let names = self.settings.iter().map(|setting| &*setting.controller);
-        let mut names: Vec<&str> = names.filter(|name| *name != "cgroup").collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    /// Adds what another table for the same path says and this does not.
-    fn join(&mut self, other: &Self) {
-        for setting in &other.settings {
-            if !self.settings.iter().any(|own| own.key == setting.key) {
-                self.settings.push(setting.clone());
-            }
-        }
-        self.is_required |= other.is_required;
-        if self.perm == Perm::default() {
-            self.perm = other.perm;
-        }
-    }
-
     /// Translates it for a host.
     fn on(&self, hierarchies: &Hierarchies, remarks: &mut Vec<Remark>) -> Kit {
         let mut settings: Vec<&Setting> = self.settings.iter().collect();
@@ -182,7 +127,8 @@ impl Gift {
             let found = self.settings.iter().find(|setting| setting.key == key)?;
             Some(found.value.clone())
         };
-        let mut kit = Kit { perm: self.perm, is_required: self.is_required, ..Kit::default() };
+        let Self { perm, is_required, remove_after, .. } = *self;
+        let mut kit = Kit { perm, is_required, remove_after, ..Kit::default() };
         for setting in settings {
             match setting.on(hierarchies, &beside) {
                 Ok((writes, note)) => {
@@ -201,23 +147,6 @@ impl Gift {
             false => homes.fold(Span::default(), |span, (index, _)| span.with(index)),
         };
         kit
-    }
-}
-
-impl Gifts {
-    /// Makes the tables for one path one table. Where two say the same the earlier counts.
-    pub fn join_tables(&mut self) {
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut joined: Vec<Gift> = Vec::new();
-        for table in std::mem::take(&mut self.tables) {
-            let path = table.text.trim_matches('/').to_owned();
-            let place = *places.entry(path).or_insert(joined.len());
-            match joined.get_mut(place) {
-                Some(known) => known.join(&table),
-                None => joined.push(table),
-            }
-        }
-        self.tables = joined;
     }
 }
 
@@ -273,13 +202,15 @@ impl Provisions {
         let is_v2 = |tree: &(usize, &super::mounts::Hierarchy)| tree.1.version == Version::V2;
         let unified = hierarchies.iter().enumerate().find(is_v2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
-        (Self { tables, templates, groups, unified }, remarks)
+        let units = gifts.units.clone();
+        (Self { tables, templates, groups, units, unified }, remarks)
     }
 
-    /// What the groups of a target get; `None` for most: nothing.
+    /// What the groups of a target get; `None` for most that are the original's: nothing.
     pub fn of(&self, target: &Target) -> Option<Arc<Provision>> {
         let provision = match target.below {
-            Below::Root => self.of_table(target),
+            // Without a table it still says by which text a group was made.
+            Below::Root => return Some(Arc::new(self.of_rule(target))),
             Below::Top => self.of_sections(target),
         };
         let is_needed = !provision.controllers.is_empty()
@@ -288,18 +219,39 @@ impl Provisions {
         is_needed.then(|| Arc::new(provision))
     }
 
-    fn of_table(&self, target: &Target) -> Provision {
-        let levels = levels(target.destination.as_str(), |prefix| {
-            self.tables.get(prefix.trim_matches('/')).map(Arc::clone)
-        });
-        let levels: Vec<Level> = levels.map(|level| Level { is_for_old: true, ..level }).collect();
+    /// The tables by their paths, without `/` at either end.
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &Arc<Kit>)> {
+        self.tables.iter().map(|(text, kit)| (&**text, kit))
+    }
+
+    /// What systemd is to give its units.
+    pub fn units(&self) -> &[UnitGift] {
+        &self.units
+    }
+
+    /// The table for this path, if there is one.
+    pub fn table(&self, text: &str) -> Option<&Arc<Kit>> {
+        self.tables.get(text)
+    }
+
+    /// What tables give the groups along a path.
+    pub fn of_path(&self, text: &str) -> Provision {
+        let table = |prefix: &str| self.tables.get(prefix.trim_matches('/')).map(Arc::clone);
+        let ours = |level| Level { is_for_old: true, ..level };
+        let root = table("").map(|kit| ours(Level::of("", Some(kit))));
+        let levels = levels(text, table).map(ours).collect();
+        Provision { root, levels, ..Provision::default() }
+    }
+
+    fn of_rule(&self, target: &Target) -> Provision {
+        let provision = self.of_path(target.destination.as_str());
         // What a table needs is known from its writes.
-        let kits = levels.iter().filter_map(|level| level.kit.as_ref());
+        let kits = provision.levels.iter().filter_map(|level| level.kit.as_ref());
         let of_tables: Vec<&str> =
             kits.flat_map(|kit| kit.writes.iter().map(|write| &*write.controller)).collect();
         let controllers = self.on_unified(target);
         let controllers = controllers.filter(|name| !of_tables.contains(&name.as_str()));
-        Provision { controllers: controllers.collect(), levels, creates: Span::default() }
+        Provision { controllers: controllers.collect(), ..provision }
     }
 
     fn of_sections(&self, target: &Target) -> Provision {
@@ -319,7 +271,7 @@ impl Provisions {
         // A plain group that is missing stays so unless a section describes it.
         let needs = has_fields || !creates.is_empty();
         let controllers = self.on_unified(target).filter(|_| needs).collect();
-        Provision { levels, controllers, creates }
+        Provision { root: None, levels, controllers, creates }
     }
 
     /// The controllers of a target that the v2 tree has.
@@ -327,6 +279,23 @@ impl Provisions {
         let names = self.unified.iter().flat_map(|(_, names)| names);
         let is_meant = |name: &&String| target.controllers.iter().any(|own| own == *name);
         names.filter(move |name| is_meant(name)).cloned()
+    }
+}
+
+impl Provision {
+    /// Whether it has something for groups that exist already: tables or controllers for groups of ours.
+    pub fn is_for_old(&self) -> bool {
+        let is_ours = self.levels.iter().any(|level| level.is_for_old);
+        is_ours && (!self.controllers.is_empty() || self.kits().next().is_some())
+    }
+
+    /// Whether no process may enter before something of it is written.
+    pub fn is_required(&self) -> bool {
+        self.kits().any(|kit| kit.is_required)
+    }
+
+    fn kits(&self) -> impl Iterator<Item = &Kit> {
+        self.root.iter().chain(&self.levels).filter_map(|level| level.kit.as_deref())
     }
 }
 
@@ -357,9 +326,15 @@ fn levels<'t>(
         start = end + 1;
         (component, &text[..end])
     });
-    components.filter(|(component, _)| !component.is_empty()).map(move |(component, prefix)| {
-        Level { text: component.into(), kit: find(prefix), is_for_old: false, is_template: false }
-    })
+    components
+        .filter(|(component, _)| !component.is_empty())
+        .map(move |(component, prefix)| Level::of(component, find(prefix)))
+}
+
+impl Level {
+    fn of(text: &str, kit: Option<Arc<Kit>>) -> Self {
+        Self { text: text.into(), kit, is_for_old: false, is_template: false }
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ fn gift(text: &str, settings: &[(&str, &str)], controllers: &[&str]) -> Gift {
         settings: settings.collect(),
         perm: Perm::default(),
         is_required: false,
+        remove_after: None,
         origin: Origin { file: Path::new("/a").into(), line: 1 },
     }
 }
@@ -80,7 +81,8 @@ fn a_table_is_for_its_level_and_each_hierarchy_gets_its_own() {
     assert!(provision.controllers.is_empty() && provision.creates.is_empty());
     let kit = provision.levels[1].kit.as_deref().unwrap();
     assert_eq!(kit.needs(0).collect::<Vec<_>>(), ["memory"]);
-    assert!(provisions.of(&target("other/%u", &[], Below::Root)).is_none());
+    let other = provisions.of(&target("other/%u", &[], Below::Root)).unwrap();
+    assert_eq!(shown(&other), ["other", "%u"]);
     let other = provisions.of(&target("other/%u", &["memory", "pids"], Below::Root)).unwrap();
     assert_eq!(other.controllers, ["memory"]);
 }
@@ -142,6 +144,19 @@ fn a_section_makes_a_plain_group_in_its_hierarchies() {
         provisions.of(&target("web/a", &["cpu"], Below::Top)).is_none_or(|p| p.creates.is_empty())
     );
     assert!(provisions.of(&target("other", &["pids"], Below::Top)).is_none());
+}
+
+#[test]
+fn percent_of_memory_are_bytes_of_this_host() {
+    let settings = [("memory.max", "50%"), ("memory.swap.max", "1K"), ("cpu.max", "50%")];
+    let mut gifts = Gifts { tables: vec![gift("a", &settings, &[])], ..Gifts::default() };
+    gifts.share_out(200_000);
+    let (provisions, remarks) = Provisions::new(&gifts, &host());
+    assert_eq!(remarks, []);
+    let provision = provisions.of(&target("a", &[], Below::Root)).unwrap();
+    let shown = shown(&provision);
+    assert!(shown[0].contains("memory.max=100000 "), "{shown:?}");
+    assert!(shown[0].contains("cpu.max=50000 100000"), "{shown:?}");
 }
 
 #[test]

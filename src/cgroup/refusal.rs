@@ -53,11 +53,15 @@ impl Refusal {
             (Step::Write, Errno::EINVAL) => {
                 "a kernel thread that is bound to its group, or a real-time process in a cpu group without cpu.rt_runtime_us"
             }
+            (Step::Write, Errno::EPERM) => {
+                "the daemon may not move it: into a cpuset group that takes CAP_SYS_NICE if the process has capabilities that the daemon lacks"
+            }
             (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
                 "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
             }
             (Step::Open, Errno::ENOENT) => {
-                "a rule of cgrules.conf makes no group whose path is written out: make it first"
+                "a rule of cgrules.conf makes no group whose path is written out: make it, or add a section \
+                 \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf, and it is made"
             }
             (_, Errno::ENOSPC | Errno::EAGAIN) => {
                 "cgroup.max.descendants or cgroup.max.depth of a group above is reached"

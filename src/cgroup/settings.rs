@@ -6,11 +6,14 @@
 //! groups stay, and cut to what the kernel takes, which is reported.
 
 mod translate;
+mod unit;
 mod value;
 
 use super::mounts::Version;
 use translate::Setting;
 use value::{count, list, whole};
+
+pub use unit::{Properties, properties};
 
 /// One write into a file of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,6 +209,22 @@ pub fn is_switch(key: &str) -> bool {
     find(key).is_none_or(|(word, _)| word.kind == Kind::Whole(0, 1))
 }
 
+/// What can be a share of the memory of the host.
+const SHARES: [&str; 6] = [
+    "memory.max",
+    "memory.high",
+    "memory.low",
+    "memory.min",
+    "memory.limit_in_bytes",
+    "memory.soft_limit_in_bytes",
+];
+
+/// The percentage of the host's memory that a setting asks for, if it does: 1 to 100.
+pub fn share(key: &str, value: &str) -> Option<u64> {
+    let percent = value.trim().strip_suffix('%').filter(|_| SHARES.contains(&key))?;
+    percent.parse().ok().filter(|percent| (1..=100).contains(percent))
+}
+
 /// The word with this name and the interface that it is of.
 fn find(key: &str) -> Option<(Word, Version)> {
     let named = |name: fn(&Word) -> &'static str| {
@@ -262,6 +281,9 @@ impl Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod inverse_tests;
 
 #[cfg(test)]
 #[path = "settings_tests.rs"]

@@ -141,7 +141,9 @@ fn wrong_values_are_wrong_on_every_host() {
         ("io.max", "8:0 rbps=0"),
         ("io.max", "sda rbps=1"),
         ("io.latency", "8:0 2000"),
-        ("memory.max", "50%"),
+        ("memory.max", "0%"),
+        ("memory.max", "101%"),
+        ("memory.swap.max", "50%"),
         ("memory.max", "1GB"),
         ("memory.max", "-1"),
         ("memory.low", "all"),
@@ -155,9 +157,9 @@ fn wrong_values_are_wrong_on_every_host() {
     ] {
         assert!(check(key, value).is_err(), "{key} = {value}");
     }
-    let complaint = check("memory.max", "50%").unwrap_err();
-    assert_eq!(complaint.message, "memory.max cannot be \"50%\"");
-    assert!(complaint.help.contains("percent"));
+    let complaint = check("memory.swap.max", "50%").unwrap_err();
+    assert_eq!(complaint.message, "memory.swap.max cannot be \"50%\"");
+    assert!(complaint.help.contains("1% to 100%"));
 }
 
 #[test]

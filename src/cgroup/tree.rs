@@ -4,21 +4,22 @@
 //! descriptors. They are close-on-exec without exception: the kernel lets whoever writes to one act
 //! with the rights of whoever opened it.
 
+mod open;
+
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, fstat};
 
-use super::equip::{self, Done};
+use super::equip::Done;
+use super::keeper::{Errand, Keeper};
 use super::mounts::{self, Hierarchies, Span, Version};
-use super::provision::Provision;
+use super::provision::{Provision, Provisions};
 pub use super::refusal::{Refusal, Step};
 use crate::event::Pid;
 use crate::process::path_in;
@@ -26,6 +27,10 @@ use crate::process::path_in;
 /// Groups held open at most. At the bound all are dropped and opened again when needed (2.5 us each);
 /// a host with more users active at once than this is slower, not wrong.
 const OPEN_GROUPS: usize = 4096;
+
+/// How often a group is made again that is removed on the way to it. Once is what happens; somebody who
+/// removes it each time wins in the end.
+const ATTEMPTS: usize = 16;
 
 /// A group that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,38 +113,51 @@ pub struct Tree {
     hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
-    /// Where our part of systemd's tree begins; empty when all of it is ours.
-    ground: Box<str>,
     /// What groups were given since rules were read.
     done: Done,
+    /// Who looks after groups that exist; without one it is done here.
+    keeper: Option<Keeper>,
 }
 
 impl Tree {
     /// A tree over these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
         let (by_path, groups) = (HashMap::default(), Vec::new());
-        Self { hierarchies, by_path, groups, ground: Box::default(), done: Done::default() }
+        Self { hierarchies, by_path, groups, done: Done::default(), keeper: None }
     }
 
     /// Groups below `ground` are ours, what is above it is systemd's: controllers are enabled in the
     /// ground and below alone. With `makes` it is made now if it is missing, as it is whenever a
     /// group in it is: systemd removes it when it is empty.
     pub fn stay_below(&mut self, ground: &str, makes: bool) {
-        self.ground = ground.trim_end_matches('/').into();
+        self.done = Done::below(&self.hierarchies, ground);
         let unified = self.hierarchies.iter().position(|tree| tree.version == Version::V2);
-        if let Some(refusal) =
-            unified.filter(|_| makes).and_then(|index| self.create(index, &self.ground, None).err())
-        {
+        let Some(index) = unified.filter(|_| makes) else { return };
+        let directory = self.directory(index, ground);
+        if let Err(refusal) = self.create(index, ground, None, &mut Vec::new()) {
             ::log::warn!("{refusal}: {}", refusal.advice());
+        } else if fs::read(directory.join("cgroup.controllers")).is_ok_and(|text| text.len() < 2) {
+            ::log::warn!(
+                "{} has no controllers, so groups in it cannot be given limits: is the unit started, \
+                 and has it Delegate=yes? See systemctl status {}",
+                directory.display(),
+                directory.file_name().unwrap_or_default().to_string_lossy()
+            );
         }
     }
 
-    /// Whether controllers may be enabled in the group `parent` of a path.
-    fn may_enable(&self, hierarchy: usize, path: &str, parent: &Path) -> bool {
-        let is_below = Path::new(path).starts_with(&*self.ground);
-        self.ground.is_empty()
-            || !is_below
-            || parent.starts_with(self.directory(hierarchy, &self.ground))
+    /// The same, and `keeper` looks after the groups that exist.
+    #[must_use]
+    pub fn kept_by(self, keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
+    }
+
+    /// Other rules are in force, which give groups below `root` this: all are opened again.
+    pub fn adopt(&mut self, provisions: &Arc<Provisions>, root: &str) {
+        self.forget();
+        if let Some(keeper) = &self.keeper {
+            keeper.send(Errand::Adopt { provisions: Arc::clone(provisions), root: root.into() });
+        }
     }
 
     /// The hierarchies of this host, in the order of the mount table.
@@ -212,7 +230,7 @@ impl Tree {
     }
 
     /// Moves a process into the group in those hierarchies where it is not. A group that was removed
-    /// meanwhile is made once more. A hierarchy that refuses does not keep the others from taking it.
+    /// meanwhile is made again. A hierarchy that refuses does not keep the others from taking it.
     pub fn attach(&mut self, id: GroupId, pid: Pid, now: Whereabouts<'_>) -> Attached {
         let Some(group) = self.groups.get(id.0) else { return Attached::InPlace };
         let mut outcome = Attached::InPlace;
@@ -232,12 +250,15 @@ impl Tree {
     }
 
     fn write(&mut self, id: GroupId, index: usize, pid: Pid) -> Result<(), Refusal> {
-        match self.write_once(id, index, pid) {
-            Err(Errno::ENODEV) => self.reopen(id, index)?,
-            Err(errno) => return Err(self.refusal(id, index, errno)),
-            Ok(()) => return Ok(()),
+        let mut written = self.write_once(id, index, pid);
+        for _ in 0..ATTEMPTS {
+            if written != Err(Errno::ENODEV) {
+                break;
+            }
+            self.reopen(id, index)?;
+            written = self.write_once(id, index, pid);
         }
-        self.write_once(id, index, pid).map_err(|errno| self.refusal(id, index, errno))
+        written.map_err(|errno| self.refusal(id, index, errno))
     }
 
     fn write_once(&self, id: GroupId, index: usize, pid: Pid) -> Result<(), Errno> {
@@ -274,93 +295,6 @@ impl Tree {
         self.groups.clear();
         self.done.forget();
     }
-
-    fn open(&self, span: Span, path: &str, wish: &Wish) -> Result<Vec<Leaf>, Refusal> {
-        span.indexes().map(|index| self.open_leaf(index, path, wish)).collect()
-    }
-
-    fn open_leaf(&self, hierarchy: usize, path: &str, wish: &Wish) -> Result<Leaf, Refusal> {
-        let directory = self.directory(hierarchy, path);
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
-        let dir = match open(&directory, flags, Mode::empty()) {
-            Err(Errno::ENOENT) if wish.creates_in(hierarchy) => {
-                self.create(hierarchy, path, wish.provision.as_deref())?;
-                open(&directory, flags, Mode::empty())
-            }
-            Ok(dir) => {
-                self.renew(hierarchy, path, wish.provision.as_deref())?;
-                Ok(dir)
-            }
-            other => other,
-        }
-        .map_err(|errno| Refusal::new(&directory, Step::Open, errno))?;
-        let inode =
-            fstat(&dir).map_err(|errno| Refusal::new(&directory, Step::Open, errno))?.st_ino;
-        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let procs = openat(&dir, "cgroup.procs", flags, Mode::empty())
-            .map_err(|errno| Refusal::new(directory.join("cgroup.procs"), Step::Open, errno))?;
-        Ok(Leaf { hierarchy, procs, inode })
-    }
-
-    /// Makes the missing directories of a path, root's and readable by all, and gives them what they
-    /// are to get.
-    fn create(
-        &self,
-        hierarchy: usize,
-        path: &str,
-        provision: Option<&Provision>,
-    ) -> Result<(), Refusal> {
-        let tree = &self.hierarchies[hierarchy];
-        for stage in equip::stages(hierarchy, tree, path, provision) {
-            if self.may_enable(hierarchy, path, &stage.parent) {
-                stage.enable(&self.done);
-            }
-            let is_new = match fs::create_dir(&stage.directory) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-                Err(error) => return Err(Refusal::new(stage.directory, Step::Create, error)),
-            };
-            if is_new && tree.controllers.iter().any(|name| name == "cpuset") {
-                inherit_cpuset(tree.version, &stage.parent, &stage.directory);
-            }
-            stage.give(is_new, &self.done)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the directories of a path that exists what they are to have after a reload.
-    fn renew(
-        &self,
-        hierarchy: usize,
-        path: &str,
-        provision: Option<&Provision>,
-    ) -> Result<(), Refusal> {
-        let is_for_old = |what: &&Provision| what.levels.iter().any(|level| level.is_for_old);
-        let Some(provision) = provision.filter(is_for_old) else { return Ok(()) };
-        let tree = &self.hierarchies[hierarchy];
-        for stage in equip::stages(hierarchy, tree, path, Some(provision)) {
-            if self.may_enable(hierarchy, path, &stage.parent) {
-                stage.enable(&self.done);
-            }
-            stage.give(false, &self.done)?;
-        }
-        Ok(())
-    }
-}
-
-/// A new v1 cpuset group is empty and refuses processes: give it what its parent has. Failure shows as
-/// the refusal of the first process, with advice.
-fn inherit_cpuset(version: Version, parent: &Path, directory: &Path) {
-    if version == Version::V2 {
-        return;
-    }
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let copied =
-            fs::read(parent.join(file)).and_then(|text| fs::write(directory.join(file), text));
-        if let Err(error) = copied {
-            ::log::warn!("cannot set {}: {error}", directory.join(file).display());
-        }
-    }
 }
 
 /// A key of `by_path` without owning the path.
@@ -378,6 +312,8 @@ impl hashbrown::Equivalent<(Span, Box<str>)> for Key<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::mounts::Hierarchy;
     use super::*;
 

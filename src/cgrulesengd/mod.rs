@@ -5,6 +5,7 @@
 //! The engine is the same one.
 
 mod getopt;
+mod narration;
 mod options;
 mod strict;
 mod table;
@@ -22,10 +23,12 @@ use crate::config::diagnostic::{Severity, has_errors};
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
 use crate::event::Uid;
 use crate::load::{self, Loaded, Original, Sources};
-use crate::log::{FILES_ONLY, Output};
+use crate::log::Output;
+use crate::narrator::Narrator;
 use crate::sys;
+use narration::Narration;
 use options::{Accounts, Command, HELP, Options, Wrong};
-use strict::{Refusal, Templates};
+use strict::Refusal;
 use table::Table;
 
 /// Statuses of the process, those of the original where it has one.
@@ -51,7 +54,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
             print!("{HELP}");
             0
         }
-        Ok(Command::Start(options)) => start(&options, &accounts),
+        Ok(Command::Start(options)) => start(&options),
         Err(Wrong::Usage(message)) => {
             eprintln!("cgrulesengd: {message}\n\n{HELP}");
             USAGE
@@ -63,9 +66,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
     }
 }
 
-fn start(options: &Options, accounts: &Accounts) -> u8 {
+fn start(options: &Options) -> u8 {
     let mut invocation = invocation(options);
-    let prepared = match prepare(options, &invocation, accounts) {
+    let prepared = match prepare(options, &invocation) {
         Ok(prepared) => prepared,
         Err(Refusal { code, message }) => {
             eprintln!("cgrulesengd: {message}");
@@ -98,6 +101,7 @@ fn invocation(options: &Options) -> Invocation {
         level: Some(options.level()),
         outputs: options.outputs(),
         prints_counters: false,
+        control_is_optional: true,
         socket_owner: options.socket_owner,
         socket_group: options.socket_group,
         ..Invocation::default()
@@ -113,11 +117,7 @@ const fn code_of(failure: &Failure) -> u8 {
 }
 
 /// Finds out everything that can be known to be wrong while somebody still waits for the status.
-fn prepare(
-    options: &Options,
-    invocation: &Invocation,
-    accounts: &Accounts,
-) -> Result<Prepared, Refusal> {
+fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refusal> {
     let refusal = |failure: &Failure| {
         let message = failure.to_string().trim_end().to_owned();
         Refusal { code: code_of(failure), message }
@@ -131,7 +131,7 @@ fn prepare(
     }
     let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if options.is_strict {
-        strict::check(&Templates::default(), &prepared.loaded().original, accounts)?;
+        strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
         complain(prepared.loaded());
@@ -180,7 +180,7 @@ fn leave_terminal(keeps_output: bool) -> io::Result<()> {
 
 fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
     let has_file = outputs.iter().any(|output| !matches!(output, Output::Syslog(_)));
-    let is_shown = has_file && options.level() >= LevelFilter::Info;
+    let level = options.level();
     Announcements {
         opening: opening(options, outputs),
         ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
@@ -188,7 +188,13 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
         ended: || {
             ::log::info!("Stopped CGroup Rules Engine Daemon at {}\n", sys::local_time());
         },
-        rules: if is_shown { show_rules } else { say_missing },
+        rules: if has_file && level >= LevelFilter::Info {
+            show_rules
+        } else if level >= LevelFilter::Warn {
+            narrate
+        } else {
+            keep_quiet
+        },
     }
 }
 
@@ -198,11 +204,25 @@ fn say_missing(loaded: &Loaded) {
     missing(&loaded.original).iter().for_each(|line| ::log::log!(level, "{line}"));
 }
 
-fn show_rules(loaded: &Loaded) {
+/// For a log that has errors only.
+fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+    say_missing(loaded);
+    None
+}
+
+fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+    Some(Box::new(narration(loaded, |_| None)))
+}
+
+fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+    Some(Box::new(narration(loaded, |table| Some(table.to_string()))))
+}
+
+fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
     say_missing(loaded);
     let sources = Sources::default();
-    let table = Table { rules: &loaded.rules, names: &loaded.names, sources: &sources };
-    ::log::info!(target: FILES_ONLY, "{table}");
+    let table = Table::new(&loaded.rules, &loaded.names, &sources);
+    Narration { heads: table.heads(), table: show(&table) }
 }
 
 fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {

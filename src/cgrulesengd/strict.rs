@@ -1,17 +1,9 @@
 //! What the original asks of its files before it starts, and the status that it ends with if it does
 //! not get it: the meaning of `--strict`.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use super::options::Accounts;
-use crate::config::cgconfig_conf::{self, Ownership, Parsed, Perm};
-use crate::load::Original;
-
-/// Bytes of a file that are read: more than any that was written by hand.
-const MAX_SIZE: u64 = 16 << 20;
+use crate::load::{Loaded, Original};
 
 /// Why the original would not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,134 +20,84 @@ impl Refusal {
     const TEMPLATES: u8 = 104;
 }
 
-/// The files of templates.
-#[derive(Clone, Debug)]
-pub(super) struct Templates {
-    pub(super) file: PathBuf,
-    pub(super) directory: PathBuf,
-}
-
-impl Default for Templates {
-    fn default() -> Self {
-        Self { file: "/etc/cgconfig.conf".into(), directory: "/etc/cgconfig.d".into() }
-    }
-}
-
-/// Asks in the order of the original: it lists the files of templates, reads the rules, then the
-/// templates. `original` is what it thinks of the rules.
-pub(super) fn check(
-    templates: &Templates,
-    original: &Original,
-    accounts: &Accounts,
-) -> Result<(), Refusal> {
-    let mut files = list(&templates.directory).map_err(|error| {
-        let message = format!("{}: {error}", templates.directory.display());
-        Refusal { code: Refusal::DIRECTORY, message }
-    })?;
-    check_rules(original)?;
-    files.insert(0, templates.file.clone());
-    files.iter().try_for_each(|file| check_templates(file, accounts))
-}
-
-/// Regular files and links, in the order of their names; the original takes the order of the disk.
-fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_file() || kind.is_symlink() {
-            files.push(entry.path());
+/// Asks in the order of the original: it lists the directory of templates, reads the rules, then the
+/// templates.
+pub(super) fn check(loaded: &Loaded, directory: &Path) -> Result<(), Refusal> {
+    let refuse = |code, message| Err(Refusal { code, message });
+    let missing = |file: &Path| format!("{}: there is no such file or directory", file.display());
+    if let Original::Misses(file) = &loaded.original_cgconfig {
+        if **file == *directory {
+            return refuse(Refusal::DIRECTORY, missing(file));
         }
     }
-    files.sort_unstable();
-    Ok(files)
-}
-
-fn check_rules(original: &Original) -> Result<(), Refusal> {
-    let message = match original {
-        Original::NotAsked | Original::Starts => return Ok(()),
-        Original::Misses(file) => format!("{}: there is no such file", file.display()),
-        Original::Refuses(diagnostic) => diagnostic.to_string(),
-    };
-    Err(Refusal { code: Refusal::RULES, message })
-}
-
-fn check_templates(file: &Path, accounts: &Accounts) -> Result<(), Refusal> {
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(MAX_SIZE).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        let message = format!("{}: {error}", file.display());
-        return Err(Refusal { code: Refusal::NO_TEMPLATES, message });
+    match &loaded.original {
+        Original::NotAsked | Original::Starts => {}
+        Original::Misses(file) => return refuse(Refusal::RULES, missing(file)),
+        Original::Refuses(why) => return refuse(Refusal::RULES, why.to_string()),
     }
-    let file: Arc<Path> = Arc::from(file);
-    let parsed = cgconfig_conf::parse(&file, &cgconfig_conf::decode(&bytes));
-    let message = match &parsed.refusal {
-        Some(diagnostic) => diagnostic.to_string(),
-        None => match stranger(&parsed, accounts) {
-            Some(name) => format!("{}: there is no user or group {name}", file.display()),
-            None => return Ok(()),
-        },
-    };
-    Err(Refusal { code: Refusal::TEMPLATES, message })
-}
-
-/// The first name in the `perm` sections that nobody has.
-fn stranger<'p>(parsed: &'p Parsed, accounts: &Accounts) -> Option<&'p str> {
-    let sections = parsed.templates.iter().chain(&parsed.groups);
-    let perms = sections.filter_map(|section| section.perm.as_ref()).chain(&parsed.defaults);
-    perms
-        .flat_map(|Perm { task, admin }| [task, admin])
-        .find_map(|ownership| unknown(ownership, accounts))
-}
-
-fn unknown<'p>(ownership: &'p Ownership, accounts: &Accounts) -> Option<&'p str> {
-    let Ownership { user, group, .. } = ownership;
-    let user = user.as_ref().map(|mention| mention.name.as_str());
-    let group = group.as_ref().map(|mention| mention.name.as_str());
-    let no_user = |name: &&str| !matches!((accounts.uid)(name), Ok(Some(_)));
-    let no_group = |name: &&str| !matches!((accounts.gid)(name), Ok(Some(_)));
-    user.filter(no_user).or(group.filter(no_group))
+    match &loaded.original_cgconfig {
+        Original::NotAsked | Original::Starts => Ok(()),
+        Original::Misses(file) => refuse(Refusal::NO_TEMPLATES, missing(file)),
+        Original::Refuses(why) => refuse(Refusal::TEMPLATES, why.to_string()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    fn code(original: &Original, conf: Option<&str>, more: Option<&str>) -> u8 {
+    use super::*;
+    use crate::event::Uid;
+    use crate::load::{NameService, Sources, load};
+
+    /// The status with these texts of `cgrules.conf`, `cgconfig.conf` and a file of `cgconfig.d`.
+    fn code(rules: Option<&str>, conf: Option<&str>, more: Option<&str>) -> u8 {
         let root = tempfile::tempdir().unwrap();
-        let templates = Templates {
-            file: root.path().join("cgconfig.conf"),
-            directory: root.path().join("cgconfig.d"),
+        let path = |name: &str| root.path().join(name);
+        let texts = [("cgrules.conf", rules), ("cgconfig.conf", conf), ("cgconfig.d/README", more)];
+        for (name, text) in texts {
+            let Some(text) = text else { continue };
+            fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            fs::write(path(name), text).unwrap();
+        }
+        fs::write(path("passwd"), "root:x:0:0::/:\n").unwrap();
+        fs::write(path("group"), "root:x:0:\n").unwrap();
+        let service = NameService { passwd: path("passwd"), group: path("group"), nss: false };
+        let sources = Sources {
+            directories: Vec::new(),
+            legacy: true,
+            cgrules_conf: path("cgrules.conf"),
+            cgrules_d: path("cgrules.d"),
+            cgconfig_conf: path("cgconfig.conf"),
+            cgconfig_d: path("cgconfig.d"),
+            owner: Uid(nix::unistd::geteuid().as_raw()),
         };
-        if let Some(text) = conf {
-            fs::write(&templates.file, text).unwrap();
-        }
-        if let Some(text) = more {
-            fs::create_dir(&templates.directory).unwrap();
-            fs::write(templates.directory.join("README"), text).unwrap();
-        }
-        let checked = check(&templates, original, &Accounts::default());
+        let checked = check(&load(&sources, &service), &sources.cgconfig_d);
         checked.err().map_or(0, |refusal| refusal.code)
     }
 
+    const RULES: Option<&str> = Some("* cpu t1\n");
+
     #[test]
     fn each_file_has_its_status_and_the_directory_comes_first() {
-        let starts = Original::Starts;
-        let misses = Original::Misses(Arc::from(Path::new("/etc/cgrules.conf")));
-        assert_eq!(code(&starts, Some(""), Some("")), 0);
-        assert_eq!(code(&misses, None, None), 1);
-        assert_eq!(code(&misses, None, Some("")), 99);
-        assert_eq!(code(&starts, None, Some("")), 96);
-        assert_eq!(code(&starts, Some("group"), Some("")), 104);
-        assert_eq!(code(&starts, Some(""), Some("group {")), 104);
+        assert_eq!(code(RULES, Some(""), Some("")), 0);
+        assert_eq!(code(None, None, None), 1);
+        assert_eq!(code(None, None, Some("")), 99);
+        assert_eq!(code(RULES, None, Some("")), 96);
+        assert_eq!(code(RULES, Some("group"), Some("")), 104);
+        assert_eq!(code(RULES, Some(""), Some("group {")), 104);
     }
 
     #[test]
     fn a_stranger_is_a_fault() {
-        let perm = |user: &str| {
-            format!("group a {{ perm {{ task {{ uid = {user}; }} admin {{ gid = root; }} }} }}")
+        let perm = |head: &str, user: &str| {
+            format!("{head} {{ perm {{ task {{ uid = {user}; }} admin {{ gid = root; }} }} }}")
         };
-        assert_eq!(code(&Original::Starts, Some(&perm("root")), Some("")), 0);
-        assert_eq!(code(&Original::Starts, Some(&perm("nobody-here")), Some("")), 104);
+        for head in ["group a", "template a", "default"] {
+            for known in ["root", "7", "98x"] {
+                assert_eq!(code(RULES, Some(&perm(head, known)), Some("")), 0, "{head} {known}");
+            }
+            assert_eq!(code(RULES, Some(&perm(head, "nobody-here")), Some("")), 104, "{head}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The rules in the form in which the original prints them at start and after a reload.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
 use crate::event::{Gid, Uid};
@@ -9,9 +10,10 @@ use crate::rules::{Action, Criteria, ExeTest, GroupTest, Rule, Target, UserTest}
 
 /// The rules of legacy files; of the others only the number, since the form has no room for them.
 pub(super) struct Table<'r> {
-    pub(super) rules: &'r [Rule],
-    pub(super) names: &'r Names,
-    pub(super) sources: &'r Sources,
+    rules: &'r [Rule],
+    sources: &'r Sources,
+    users: BTreeMap<Uid, &'r str>,
+    groups: BTreeMap<Gid, &'r str>,
 }
 
 impl Display for Table<'_> {
@@ -30,7 +32,22 @@ impl Display for Table<'_> {
     }
 }
 
-impl Table<'_> {
+impl<'r> Table<'r> {
+    pub(super) fn new(rules: &'r [Rule], names: &'r Names, sources: &'r Sources) -> Self {
+        let (users, groups) = (reversed(&names.uids), reversed(&names.gids));
+        Self { rules, sources, users, groups }
+    }
+
+    /// What the original calls each rule where it says that one matches: its user, or its group. A rule
+    /// of a TOML file has a name.
+    pub(super) fn heads(&self) -> Box<[Box<str>]> {
+        let head = |rule: &Rule| match self.is_legacy(rule) {
+            true => self.who(&rule.when).into(),
+            false => rule.name.escape_debug().to_string().into(),
+        };
+        self.rules.iter().map(head).collect()
+    }
+
     fn is_legacy(&self, rule: &Rule) -> bool {
         let file = &*rule.origin.file;
         file == self.sources.cgrules_conf || file.parent() == Some(&self.sources.cgrules_d)
@@ -63,16 +80,26 @@ impl Table<'_> {
 
     fn who(&self, when: &Criteria) -> String {
         if let Some(uid) = uid_of(when) {
-            let named = self.names.uids.iter().filter(|&(_, &known)| known == uid);
-            return named.map(|(name, _)| name.clone()).min().unwrap_or_else(|| uid.to_string());
+            return self.users.get(&uid).map_or_else(|| uid.to_string(), |&name| name.to_owned());
         }
         if let Some(gid) = gid_of(when) {
-            let named = self.names.gids.iter().filter(|&(_, &known)| known == gid);
-            let name = named.map(|(name, _)| name.clone()).min();
-            return format!("@{}", name.unwrap_or_else(|| gid.to_string()));
+            return match self.groups.get(&gid) {
+                Some(name) => format!("@{name}"),
+                None => format!("@{gid}"),
+            };
         }
         "*".to_owned()
     }
+}
+
+/// The names by number; of several for one number the first by the alphabet.
+fn reversed<'n, N: Copy + Ord + 'n>(
+    names: impl IntoIterator<Item = (&'n String, &'n N)>,
+) -> BTreeMap<N, &'n str> {
+    let mut pairs: Vec<(N, &str)> =
+        names.into_iter().map(|(name, &number)| (number, name.as_str())).collect();
+    pairs.sort_unstable_by(|a, b| b.cmp(a));
+    pairs.into_iter().collect()
 }
 
 fn entry(
@@ -150,7 +177,7 @@ mod tests {
             owner: Uid(nix::unistd::geteuid().as_raw()),
         };
         let loaded = load(&sources, &service);
-        Table { rules: &loaded.rules, names: &loaded.names, sources: &sources }.to_string()
+        Table::new(&loaded.rules, &loaded.names, &sources).to_string()
     }
 
     #[test]

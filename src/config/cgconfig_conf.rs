@@ -85,6 +85,19 @@ pub struct Perm {
     pub admin: Ownership,
 }
 
+/// What 2.0.2 takes a `uid` or `gid` for: the number at its beginning, unless that is 0; else `None`, and
+/// it is a name. `u32::MAX` is nobody's: the files stay whose they are.
+#[must_use]
+pub fn leading_number(name: &str) -> Option<u32> {
+    let name = name.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
+    let digits = name.strip_prefix(['-', '+']).unwrap_or(name);
+    let digits = digits.bytes().take_while(u8::is_ascii_digit).map(|digit| i64::from(digit - b'0'));
+    let number = digits.fold(0_i64, |sum, digit| sum.saturating_mul(10).saturating_add(digit));
+    let number = if name.starts_with('-') { number.saturating_neg() } else { number };
+    // The low half of a C long, as atoi(3) gives it.
+    u32::try_from(number & i64::from(u32::MAX)).ok().filter(|&low| low != 0)
+}
+
 /// Owner and mode of files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {

@@ -48,6 +48,20 @@ fn a_template_is_read_in_full() {
     assert_eq!(template.controllers[2].settings[1].origin.line, 11);
 }
 
+/// As 2.0.2 did with each.
+#[test]
+fn a_number_at_the_beginning_is_an_id() {
+    for (text, id) in [("7", 7), ("7x", 7), (" 7", 7), ("7.5", 7), ("99999999999", 1_215_752_191)] {
+        assert_eq!(leading_number(text), Some(id), "{text}");
+    }
+    for (text, id) in [("-1", u32::MAX), ("4294967295", u32::MAX), ("-2", u32::MAX - 1)] {
+        assert_eq!(leading_number(text), Some(id), "{text}");
+    }
+    for name in ["", "0", "00", "0x10", "alice", "a7", "-", "--1", "4294967296"] {
+        assert_eq!(leading_number(name), None, "{name}");
+    }
+}
+
 #[test]
 fn the_other_sections_are_read() {
     let parsed = read(

@@ -23,6 +23,7 @@ use super::criteria::{Mention, NameKind};
 use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
 use super::source_text::{Report, SourceText};
+use crate::rules::destination::Destination;
 use crate::rules::{Action, LeaveUnits, Negated, Origin, Rule};
 use key::{Key, Program};
 use line::{Field, Shape, fields, is_blank};
@@ -81,6 +82,11 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     Parsed { rules, diagnostics: report.finish(), refusals }
 }
 
+/// A destination in the words of these files. `None` when it leads out of the hierarchy.
+pub fn destination(text: &str) -> Option<Destination> {
+    destination::read(text).map(|read| read.destination)
+}
+
 /// What a line that begins with `%` would continue.
 #[derive(Clone, Debug)]
 enum Head {
@@ -129,13 +135,11 @@ impl Reader<'_> {
             self.head = Head::Dropped;
             self.user = None;
         }
+        let fields = fields(rule, start);
         if let Some(at) = rule.find(char::REPLACEMENT_CHARACTER) {
-            let at = start + at;
-            let message = "this is not UTF-8";
-            self.report.error_help(at..at + 1, message, "this line is left out");
+            self.not_utf8(start + at, fields.len(), continues);
             return;
         }
-        let fields = fields(rule, start);
         self.remark_fields(&fields);
         match (&*fields, continues) {
             ([key, rest @ ..], false) if rest.len() > 1 => self.rule(key, rest),
@@ -147,6 +151,17 @@ impl Reader<'_> {
                 let user = self.user.clone().filter(|_| continues);
                 self.refuse(Severity::Error, span, message.to_owned(), SKIPPED, user);
             }
+        }
+    }
+
+    /// Leaves out a line with such text, in which 2.0.2 counts the fields as in any other.
+    fn not_utf8(&mut self, at: usize, fields: usize, continues: bool) {
+        let (span, message) = (at..at + 1, "this is not UTF-8");
+        if fields < 3 {
+            let user = self.user.clone().filter(|_| continues);
+            self.refuse(Severity::Error, span, message.to_owned(), SKIPPED, user);
+        } else {
+            self.report.error_help(span, message, "this line is left out");
         }
     }
 
@@ -175,10 +190,13 @@ impl Reader<'_> {
     fn long_line(&mut self, line: &str, start: usize) {
         let message = format!("a line of more than {LINE_MAX} bytes");
         let end = (LINE_MAX..line.len()).find(|&at| line.is_char_boundary(at));
-        let rest = &line[end.unwrap_or(line.len())..];
-        let rest = rest.split(['#', '\0']).next().unwrap_or_default();
+        let (first, rest) = line.split_at(end.unwrap_or(line.len()));
+        let is_short = |part: &str| {
+            let read = part.split(['#', '\0']).next().unwrap_or_default();
+            matches!(fields(read, 0).len(), 1 | 2)
+        };
         let span = start..start + 1;
-        if matches!(fields(rest, 0).len(), 1 | 2) {
+        if is_short(first) || is_short(rest) {
             let help = "cgrulesengd would read the rest as another line and refuse the whole file";
             self.refuse(Severity::Warning, span, message, help, None);
         } else {

@@ -13,7 +13,7 @@ use super::quantity;
 use super::source_text::{Report, SourceText, text_of};
 use super::table::{Piece, Syntax, Value, shortened};
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     "version",
     "root",
     "legacy_root",
@@ -22,6 +22,8 @@ const KEYS: [&str; 8] = [
     "log",
     "receive_buffer",
     "stats_every",
+    "control_socket",
+    "metrics_textfile",
 ];
 const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
 
@@ -43,7 +45,14 @@ pub struct Settings {
     pub receive_buffer: u32,
     /// `stats_every = "5m"`: the time between two lines of counters in the log; `None` for never.
     pub stats_every: Option<Duration>,
+    /// `control_socket = "/path" | "off"`: where `cgrulectl` asks; `None` for nowhere.
+    pub control_socket: Option<PathBuf>,
+    /// `metrics_textfile = "/path" | "off"`: where all counters are written every 15 s as OpenMetrics.
+    pub metrics_textfile: Option<PathBuf>,
 }
+
+/// Where the control socket is if nobody says otherwise.
+pub const CONTROL_SOCKET: &str = "/run/cgruled/control.sock";
 
 impl Default for Settings {
     fn default() -> Self {
@@ -55,6 +64,8 @@ impl Default for Settings {
             log: LogSettings::default(),
             receive_buffer: 16 << 20,
             stats_every: None,
+            control_socket: Some(PathBuf::from(CONTROL_SOCKET)),
+            metrics_textfile: None,
         }
     }
 }
@@ -154,6 +165,10 @@ fn settings(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> Settings {
         receive_buffer: read(table, "receive_buffer", piece, receive_buffer)
             .unwrap_or(default.receive_buffer),
         stats_every: read(table, "stats_every", piece, interval).unwrap_or(default.stats_every),
+        control_socket: read(table, "control_socket", piece, path_or_off)
+            .unwrap_or(default.control_socket),
+        metrics_textfile: read(table, "metrics_textfile", piece, path_or_off)
+            .unwrap_or(default.metrics_textfile),
     }
 }
 
@@ -296,6 +311,13 @@ fn log_target(
     }
 }
 
+fn path_or_off(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Option<PathBuf>> {
+    if piece.string(value, key)? == "off" {
+        return Some(None);
+    }
+    absolute_path(value, key, piece).map(Some)
+}
+
 fn absolute_path(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<PathBuf> {
     let text = piece.string(value, key)?;
     let odd = |part: &str| part == "." || part == "..";
@@ -331,6 +353,7 @@ mod tests {
         let (settings, wrong) = read(
             "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nrecheck = \"0\"\n\
              receive_buffer = \"8M\"\nstats_every = \"5m\"\nversion = 1\n\
+             control_socket = \"off\"\nmetrics_textfile = \"/var/lib/a.prom\"\n\
              log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n",
         );
         assert_eq!(wrong, [""; 0]);
@@ -345,6 +368,8 @@ mod tests {
             },
             receive_buffer: 8 << 20,
             stats_every: Some(Duration::from_secs(300)),
+            control_socket: None,
+            metrics_textfile: Some(PathBuf::from("/var/lib/a.prom")),
         };
         assert_eq!(settings, expected);
         assert_eq!(read("recheck = 0").0.recheck, None);

@@ -1,9 +1,11 @@
 //! What is wrong with a file, where, and what to do. Pure.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+
+use super::escape::{Escaped, is_unsafe};
 
 /// Columns of a source line that are shown: with the gutter it fits a terminal of 120 columns.
 const SHOWN_COLUMNS: usize = 100;
@@ -211,36 +213,6 @@ fn char_columns(character: char) -> usize {
         | 0x1F300..=0x1FAFF
         | 0x20000..=0x3FFFD => 2,
         _ => 1,
-    }
-}
-
-/// Whether the character could forge a line, drive a terminal or hide text: control characters
-/// (C1 too), line and paragraph separators, zero-width characters and changes of direction.
-fn is_unsafe(character: char) -> bool {
-    let hidden = matches!(
-        u32::from(character),
-        0x00AD | 0x061C | 0x180E | 0xFEFF
-            | 0x200B..=0x200F
-            | 0x2028..=0x202E
-            | 0x2060..=0x206F
-            | 0xFFF9..=0xFFFB
-            | 0xE0000..=0xE007F
-    );
-    hidden || character.is_control()
-}
-
-/// Text from a file or about it, safe to print on one line.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|character| {
-            if is_unsafe(character) {
-                write!(f, "{}", character.escape_unicode())
-            } else {
-                f.write_char(character)
-            }
-        })
     }
 }
 

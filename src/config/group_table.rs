@@ -61,11 +61,17 @@ pub(super) fn read(
         return None;
     }
     let path = parse_destination(key.get_ref(), key.span(), piece)?;
+    let settings = settings(value, piece);
+    let origin = Origin { file: piece.text().file().clone(), line: piece.line(key.span().start) };
+    Some(GroupTable { path, settings, origin })
+}
+
+/// The settings of a table in the order of the file.
+pub(super) fn settings(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<Setting> {
     let mut settings = Vec::new();
     flatten(String::new(), value, &mut settings, piece);
     settings.sort_by_key(|setting| setting.span.start);
-    let origin = Origin { file: piece.text().file().clone(), line: piece.line(key.span().start) };
-    Some(GroupTable { path, settings, origin })
+    settings
 }
 
 /// Complains of a table that is right and says nothing.

@@ -6,6 +6,7 @@ pub mod cgrules_conf;
 mod criteria;
 pub mod daemon_toml;
 pub mod diagnostic;
+pub mod escape;
 mod group_table;
 pub mod quantity;
 mod rule_table;
@@ -13,6 +14,8 @@ pub mod rules_toml;
 mod sections;
 pub mod source_text;
 mod table;
+mod unit_table;
 
 pub use group_table::{GroupTable, Setting, SettingValue};
 pub(crate) use table::misspelled;
+pub use unit_table::UnitTable;

@@ -17,13 +17,14 @@ use super::rule_table;
 use super::sections::sections;
 use super::source_text::{Report, SourceText, text_of};
 use super::table::{Piece, Syntax, Value};
+use super::unit_table::{self, UnitTable};
 
 pub use super::criteria::{Mention, NameKind};
 pub use super::rule_table::WrittenRule;
 
 /// The only version of the format so far.
 const VERSION: u32 = 1;
-const FILE_KEYS: [&str; 3] = ["version", "rule", "cgroup"];
+const FILE_KEYS: [&str; 4] = ["version", "rule", "cgroup", "unit"];
 
 /// What a rule file says.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Parsed {
     pub rules: Vec<WrittenRule>,
     /// The `[cgroup."path"]` tables, without the settings that are wrong.
     pub groups: Vec<GroupTable>,
+    /// The `[unit."name"]` tables, without the settings that are wrong.
+    pub units: Vec<UnitTable>,
     /// What is wrong, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -41,7 +44,8 @@ pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> Parsed {
     match text_of(file, bytes) {
         Ok(text) => parse(file, text),
         Err(diagnostic) => {
-            Parsed { rules: Vec::new(), groups: Vec::new(), diagnostics: vec![diagnostic] }
+            let (rules, groups, units) = (Vec::new(), Vec::new(), Vec::new());
+            Parsed { rules, groups, units, diagnostics: vec![diagnostic] }
         }
     }
 }
@@ -53,6 +57,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         report: Report::new(&text),
         rules: Vec::new(),
         groups: Vec::new(),
+        units: Vec::new(),
         named: HashMap::new(),
         version: None,
         last_rule: None,
@@ -63,13 +68,15 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         ranges.for_each(|range| reader.section(range));
         reader.expect_version();
     }
-    Parsed { rules: reader.rules, groups: reader.groups, diagnostics: reader.report.finish() }
+    let Reader { report, rules, groups, units, .. } = reader;
+    Parsed { rules, groups, units, diagnostics: report.finish() }
 }
 
 struct Reader<'t> {
     report: Report<'t>,
     rules: Vec<WrittenRule>,
     groups: Vec<GroupTable>,
+    units: Vec<UnitTable>,
     /// The lines of the names that rules and groups were given.
     named: HashMap<(&'static str, String), u32>,
     version: Option<u32>,
@@ -131,6 +138,9 @@ impl Reader<'_> {
         if let Some(value) = table.get("cgroup") {
             self.groups(value, range.start);
         }
+        if let Some(value) = table.get("unit") {
+            self.units(value, range.start);
+        }
     }
 
     fn rules(&mut self, value: &Value<'_>, offset: usize) {
@@ -180,6 +190,23 @@ impl Reader<'_> {
         }
     }
 
+    fn units(&mut self, value: &Value<'_>, offset: usize) {
+        let mut piece = Piece::new(&mut self.report, offset);
+        let Some(table) = piece.table(value, "unit") else { return };
+        for (key, value) in table.iter() {
+            let mut piece = Piece::new(&mut self.report, offset);
+            let unit = unit_table::read(key, value, &mut piece);
+            let line = piece.line(key.span().start);
+            let known = self.named.insert(("unit", key.get_ref().to_string()), line);
+            if let Some(first) = known {
+                let message = format!("the unit has a table already in line {first}");
+                piece.error_help(key.span(), message, "write all its settings in one table");
+            } else {
+                self.units.extend(unit);
+            }
+        }
+    }
+
     /// Two rules with one name are told apart by line only, so say it.
     fn check_name(&mut self, table: &DeTable<'_>, offset: usize) {
         let Some(value) = table.get("name") else { return };
@@ -193,7 +220,8 @@ impl Reader<'_> {
     }
 
     fn expect_version(&mut self) {
-        let says_something = !self.rules.is_empty() || !self.groups.is_empty();
+        let says_something =
+            !self.rules.is_empty() || !self.groups.is_empty() || !self.units.is_empty();
         if self.version.is_none() && says_something {
             let help = format!("begin the file with: version = {VERSION}");
             self.report.warning(None, format!("no version: read as version {VERSION}"), help);

@@ -40,7 +40,7 @@ fn is_header(line: &str) -> bool {
     let rest = rest.trim_start();
     match rest.chars().next() {
         Some(']') => word == "rule" || (double && word.starts_with(|c: char| c.is_alphabetic())),
-        Some('.') => !double && word == "cgroup" && is_last_key(&rest[1..]),
+        Some('.') => !double && matches!(word, "cgroup" | "unit") && is_last_key(&rest[1..]),
         Some(_) | None => false,
     }
 }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn cuts_at_rules_and_groups() {
         let text = "version = 1\n[[rule]]\na=1\n [[ rule ]] # x\n[rule.not]\n[cgroup.\"a.b\"]\nx=1\n\
-                    [cgroup.\"a.b\".cpu]\n[ cgroup . web ]\n";
+                    [cgroup.\"a.b\".cpu]\n[ cgroup . web ]\n[unit.\"a.service\"]\n";
         assert_eq!(
             cut(text),
             [
@@ -124,6 +124,7 @@ mod tests {
                 " [[ rule ]] # x\n[rule.not]\n",
                 "[cgroup.\"a.b\"]\nx=1\n[cgroup.\"a.b\".cpu]\n",
                 "[ cgroup . web ]\n",
+                "[unit.\"a.service\"]\n",
             ]
         );
     }

@@ -10,25 +10,19 @@
 //! serves is not taken over (exit 1).
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockopt,
-    listen, send, socket, sockopt,
-};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
+use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 
 use super::request::{GRANTED, Incoming, Request};
-use crate::event::{Gid, Nanos, Uid};
+use super::socket::{Listener, Place};
+use crate::event::{Nanos, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::sys;
@@ -44,27 +38,12 @@ const PAUSE_NS: u64 = 1_000_000_000;
 /// How long whoever may serve the socket already is waited for, once at the start.
 const PROBE: Duration = Duration::from_millis(500);
 const SERVED: &str = "another daemon serves it; end that one first, or start this with --no-legacy";
-const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 /// Stands for the listening socket; connections have their serial number.
 const LISTENER: u64 = u64::MAX;
 
-/// Where the socket is, and whose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub path: PathBuf,
-    /// Its owner, if not root.
-    pub owner: Option<Uid>,
-    /// Its group, whose members may connect; if not root's.
-    pub group: Option<Gid>,
-}
-
 /// The server.
 pub struct Cgred {
-    listener: UnixListener,
-    place: Place,
-    /// Device and inode of the file that we made.
-    identity: (u64, u64),
+    socket: Listener,
     epoll: Epoll,
     /// Oldest first.
     connections: VecDeque<Connection>,
@@ -93,24 +72,16 @@ enum Heard {
 }
 
 impl Cgred {
-    /// Makes the socket, with mode 0660. A file that a former daemon left is replaced.
+    /// Makes the socket. A file that a former daemon left is replaced.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody serves the socket or the path is that of another kind of file; else as
-    /// socket(2), bind(2), chown(2), rename(2), with the path.
+    /// As [`Listener::open`].
     pub fn open(place: Place, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", place.path.display()))
-        };
-        probe(&place.path).map_err(named)?;
-        let listener = make(&place).map_err(named)?;
-        let file = fs::symlink_metadata(&place.path).map_err(named)?;
+        let socket = Listener::open(place, SERVED, greet)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        epoll.add(&socket.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         Ok(Self {
-            listener,
-            place,
-            identity: (file.dev(), file.ino()),
+            socket,
             epoll,
             connections: VecDeque::new(),
             serial: 0,
@@ -154,7 +125,7 @@ impl Cgred {
 
     fn accept(&mut self) {
         for _ in 0..AT_ONCE {
-            let stream = match self.listener.accept() {
+            let stream = match self.socket.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     let errno = error.raw_os_error().map(Errno::from_raw);
@@ -219,7 +190,8 @@ impl Cgred {
     }
 
     fn listen_for(&mut self, flags: EpollFlags) {
-        let modified = self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER));
+        let modified =
+            self.epoll.modify(&self.socket.listener, &mut EpollEvent::new(flags, LISTENER));
         if let Err(errno) = modified {
             self.complain(&errno.into());
         }
@@ -227,7 +199,7 @@ impl Cgred {
 
     fn complain(&mut self, error: &io::Error) {
         if let Some(left_out) = self.limiter.admit(&error.raw_os_error(), sys::monotonic()) {
-            ::log::warn!("{}: {error}{left_out}", self.place.path.display());
+            ::log::warn!("{}: {error}{left_out}", self.socket.path().display());
         }
     }
 }
@@ -236,18 +208,6 @@ impl AsFd for Cgred {
     /// The descriptor to poll.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
-    }
-}
-
-impl Drop for Cgred {
-    /// Removes the file, unless another was put into its place.
-    fn drop(&mut self) {
-        let file = fs::symlink_metadata(&self.place.path);
-        if file.is_ok_and(|file| (file.dev(), file.ino()) == self.identity) {
-            if let Err(error) = fs::remove_file(&self.place.path) {
-                ::log::warn!("cannot remove {}: {error}", self.place.path.display());
-            }
-        }
     }
 }
 
@@ -278,71 +238,14 @@ impl Connection {
     }
 }
 
-/// Makes sure that nobody serves the path. The question is a whole request about ourselves, because
-/// releases of the original up to 2.0.2 do not survive a client that says nothing.
-fn probe(path: &Path) -> io::Result<()> {
-    let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why.to_owned()));
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(file) if !file.file_type().is_socket() => {
-            return taken("there is a file that is no socket");
-        }
-        Ok(_) => {}
-    }
-    let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
-    match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
-        Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
-        // Too many clients wait for it.
-        Err(Errno::EAGAIN) => return taken(SERVED),
-        other => other?,
-    }
-    let mut stream = UnixStream::from(fd);
-    stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(PROBE))?;
-    stream.set_read_timeout(Some(PROBE))?;
+/// The question is a whole request about ourselves, because releases of the original up to 2.0.2 do not
+/// survive a client that says nothing. Whatever it answers, or if it does not, it serves.
+fn greet(mut stream: UnixStream) {
     let cancel_own = [std::process::id().to_ne_bytes(), 2u32.to_ne_bytes()].concat();
-    // Whatever it answers, or if it does not, it serves.
-    let _answer = stream.write_all(&cancel_own).and_then(|()| stream.read(&mut [0; 18]));
-    taken(SERVED)
-}
-
-/// The listening socket, complete before it appears at its path.
-fn make(place: &Place) -> io::Result<UnixListener> {
-    let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
-    // The file gets the mode of the descriptor: never, for no moment, is it open to everybody.
-    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let draft = draft(&place.path);
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    bind(fd.as_raw_fd(), &UnixAddr::new(&draft)?)?;
-    let made = finish(place, &draft, &fd);
-    if made.is_err() {
-        // The first error is the one to report.
-        let _removed = fs::remove_file(&draft);
-    }
-    made.map(|()| UnixListener::from(fd))
-}
-
-fn finish(place: &Place, draft: &Path, fd: &impl AsFd) -> io::Result<()> {
-    let (owner, group) = (place.owner.map(|uid| uid.0), place.group.map(|gid| gid.0));
-    std::os::unix::fs::lchown(draft, owner, group)?;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP;
-    fchmodat(nix::fcntl::AT_FDCWD, draft, mode, FchmodatFlags::FollowSymlink)?;
-    listen(fd, Backlog::MAXCONN)?;
-    // Of two daemons that start at once, one finds the path taken by a socket that is served already.
-    if fs::hard_link(draft, &place.path).is_ok() {
-        return fs::remove_file(draft);
-    }
-    probe(&place.path)?;
-    fs::rename(draft, &place.path)
-}
-
-/// A name beside the path, which no other daemon uses.
-fn draft(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    PathBuf::from(name)
+    let _answer = stream
+        .set_nonblocking(false)
+        .and_then(|()| stream.set_write_timeout(Some(PROBE)))
+        .and_then(|()| stream.set_read_timeout(Some(PROBE)))
+        .and_then(|()| stream.write_all(&cancel_own))
+        .and_then(|()| stream.read(&mut [0; 18]));
 }

@@ -308,7 +308,8 @@ mod tests {
             let zeros = "0 ".repeat(18);
             fs::write(self.dir(pid).join("stat"), format!("{pid} (a) S {zeros}{started} 0\n"))
                 .unwrap();
-            let status = format!("Name:\ta\nTgid:\t{pid}\nUid:\t{uid}\t{uid}\t0\t0\n");
+            let status =
+                format!("Name:\ta\nTgid:\t{pid}\nUid:\t{uid}\t{uid}\t0\t0\nGid:\t0\t0\t0\t0\n");
             fs::write(self.dir(pid).join("status"), status).unwrap();
         }
 

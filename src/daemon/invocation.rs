@@ -6,8 +6,8 @@ use std::time::Duration;
 use ::log::{Level, LevelFilter};
 
 use crate::event::{Gid, Uid};
-use crate::load::Loaded;
 use crate::log::Output;
+use crate::rebuild::Announce;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -35,10 +35,23 @@ pub struct Invocation {
     /// The original's socket, by which processes ask to be left alone; not served without `legacy`, nor
     /// in a dry run.
     pub sticky_socket: Option<PathBuf>,
-    /// Owner of that socket.
+    /// Where our own control socket is, instead of the setting.
+    pub control: Option<Control>,
+    /// Whether the daemon goes on without its control socket when that cannot be made.
+    pub control_is_optional: bool,
+    /// Owner of the original's socket.
     pub socket_owner: Option<Uid>,
-    /// Group of that socket, whose members may connect.
+    /// Group of the original's socket, whose members may connect.
     pub socket_group: Option<Gid>,
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(PathBuf),
 }
 
 /// Lines of another daemon's log, for which scripts may wait.
@@ -53,14 +66,14 @@ pub struct Announcements {
     /// A signal ends the daemon.
     pub ended: fn(),
     /// Rules came into force.
-    pub rules: fn(&Loaded),
+    pub rules: Announce,
 }
 
 impl Default for Announcements {
     fn default() -> Self {
         let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
         let (ready, reloading, ended) = (nothing, nothing, nothing);
-        Self { opening, ready, reloading, ended, rules: |_| {} }
+        Self { opening, ready, reloading, ended, rules: |_| None }
     }
 }
 
@@ -77,6 +90,8 @@ impl Default for Invocation {
             outputs: Vec::new(),
             prints_counters: true,
             announcements: Announcements::default(),
+            control: None,
+            control_is_optional: false,
             sticky_socket: Some(PathBuf::from("/run/cgred.socket")),
             socket_owner: None,
             socket_group: None,

@@ -162,6 +162,11 @@ impl Batch {
         self.begun
     }
 
+    /// The look at `pid` that waits, if one does.
+    pub fn find(&self, pid: Pid) -> Option<&Look> {
+        self.entries.get(&pid)
+    }
+
     /// How many processes wait.
     pub fn len(&self) -> usize {
         self.entries.len()

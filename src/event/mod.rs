@@ -116,6 +116,8 @@ impl Cause {
     pub const RECHECK: Self = Self(32);
     /// Besides [`Self::RECHECK`]: somebody had moved it away and it was put back.
     pub const AGAIN: Self = Self(64);
+    /// An administrator asked for it.
+    pub const ASKED: Self = Self(128);
 
     /// Whether any of `other` is in `self`.
     pub const fn intersects(self, other: Self) -> bool {
@@ -138,7 +140,7 @@ impl BitOr for Cause {
 impl fmt::Display for Cause {
     /// `setuid+exec`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Cause, &str); 7] = [
+        const NAMES: [(Cause, &str); 8] = [
             (Cause::GID, "setgid"),
             (Cause::UID, "setuid"),
             (Cause::EXEC, "exec"),
@@ -146,6 +148,7 @@ impl fmt::Display for Cause {
             (Cause::SCAN, "scan"),
             (Cause::RECHECK, "recheck"),
             (Cause::AGAIN, "again"),
+            (Cause::ASKED, "asked"),
         ];
         let mut separator = "";
         for (cause, name) in NAMES {

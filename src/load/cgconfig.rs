@@ -8,40 +8,60 @@ use std::sync::Arc;
 
 use super::legacy;
 use super::trust::{Content, Kind, TrustedDirectory};
-use super::{Loader, gifts, refused};
-use crate::config::cgconfig_conf;
+use super::{Loader, NameService, Original, Resolver, gifts, refused};
+use crate::cgroup::provision::Gift;
+use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm};
 use crate::config::diagnostic::{Diagnostic, Severity};
 
 /// Bytes of the largest file that is read.
 const MAX_SIZE: u64 = 16 << 20;
 
 impl Loader<'_> {
-    /// Reads the file and all files of the directory.
-    pub(super) fn cgconfig(&mut self, file: &Path, directory: &Path) {
+    /// Reads the file and all files of the directory. Returns what the original does with them.
+    pub(super) fn cgconfig(&mut self, file: &Path, directory: &Path) -> Original {
+        // It lists the directory before it reads anything.
+        let mut verdict = match directory.is_dir() {
+            true => Original::Starts,
+            false => Original::Misses(Arc::from(directory)),
+        };
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let name = file.file_name().unwrap_or(OsStr::new("."));
-        if let Some(opened) = self.opened(parent) {
-            self.cgconfig_file(&opened, file, name);
-        }
-        let Some(opened) = self.opened(directory) else { return };
+        let of_file = match self.opened(parent) {
+            Some(opened) => self.cgconfig_file(&opened, file, name),
+            None => Original::Misses(Arc::from(file)),
+        };
+        verdict = verdict.then(of_file);
+        let Some(opened) = self.opened(directory) else { return verdict };
         match opened.names() {
             Ok(names) => {
                 for name in names {
-                    let path = directory.join(&name);
-                    match legacy::leftover(name.as_bytes()) {
-                        Some(reason) => {
-                            let path: Arc<Path> = Arc::from(path);
-                            let message = format!("is skipped: {reason}");
-                            let skipped = Diagnostic::about(&path, Severity::Warning, message);
-                            self.diagnostics.push(skipped);
-                        }
-                        None => self.cgconfig_file(&opened, &path, &name),
-                    }
+                    let of_file = self.cgconfig_entry(&opened, directory, &name);
+                    verdict = verdict.then(of_file);
                 }
             }
             Err(refusal) => self.diagnostics.push(refused(&Arc::from(directory), refusal)),
         }
+        verdict
+    }
+
+    fn cgconfig_entry(
+        &mut self,
+        opened: &TrustedDirectory,
+        directory: &Path,
+        name: &OsStr,
+    ) -> Original {
+        let path = directory.join(name);
+        let Some(reason) = legacy::leftover(name.as_bytes()) else {
+            let verdict = self.cgconfig_file(opened, &path, name);
+            // Not a file, which the original passes over, or gone since.
+            let is_no_file = matches!(verdict, Original::Misses(_)) && !path.is_symlink();
+            return if is_no_file { Original::Starts } else { verdict };
+        };
+        let path: Arc<Path> = Arc::from(path);
+        let message = format!("is skipped: {reason}");
+        self.diagnostics.push(Diagnostic::about(&path, Severity::Warning, message));
+        Original::Starts
     }
 
     fn opened(&mut self, path: &Path) -> Option<TrustedDirectory> {
@@ -55,18 +75,32 @@ impl Loader<'_> {
         })
     }
 
-    fn cgconfig_file(&mut self, directory: &TrustedDirectory, path: &Path, name: &OsStr) {
+    fn cgconfig_file(
+        &mut self,
+        directory: &TrustedDirectory,
+        path: &Path,
+        name: &OsStr,
+    ) -> Original {
         let path: Arc<Path> = Arc::from(path);
-        match directory.read_up_to(name, MAX_SIZE) {
+        let refusal = match directory.read_up_to(name, MAX_SIZE) {
             Ok(Content::Bytes(bytes)) => self.sections(&path, &bytes),
-            Ok(Content::Mask) => {}
-            Err(refusal) if matches!(refusal.kind, Kind::Missing | Kind::Special) => {}
-            Err(refusal) => self.diagnostics.push(refused(&path, refusal)),
-        }
+            Ok(Content::Mask) => None,
+            Err(refusal) if matches!(refusal.kind, Kind::Missing | Kind::Special) => {
+                return Original::Misses(path);
+            }
+            Err(refusal) => {
+                let diagnostic = refused(&path, refusal);
+                self.diagnostics.push(diagnostic.clone());
+                Some(diagnostic)
+            }
+        };
+        refusal.map_or(Original::Starts, |diagnostic| Original::Refuses(Box::new(diagnostic)))
     }
 
-    fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) {
+    /// Reads the sections of a file. Returns why the original does not start with it.
+    pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
         let parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
+        let refusal = parsed.refusal.clone().or_else(|| self.stranger(path, &parsed));
         self.diagnostics.extend(parsed.diagnostics);
         let kinds = [
             (&parsed.templates, &mut self.gifts.templates),
@@ -77,5 +111,71 @@ impl Loader<'_> {
                 gifts.push(gifts::section(section, &mut self.resolver, &mut self.diagnostics));
             }
         }
+        refusal
     }
+
+    /// The first name in the `perm` sections that nobody has.
+    fn stranger(&mut self, path: &Arc<Path>, parsed: &Parsed) -> Option<Diagnostic> {
+        let sections = parsed.templates.iter().chain(&parsed.groups);
+        let perms = sections.filter_map(|section| section.perm.as_ref()).chain(&parsed.defaults);
+        let ownerships = perms.flat_map(|Perm { task, admin }| [task, admin]);
+        let mut names =
+            ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
+        let unknown =
+            names.find_map(|mention| gifts::id_in_perm(mention, &mut self.resolver).err());
+        unknown.map(|message| Diagnostic::about(path, Severity::Error, message))
+    }
+}
+
+/// The `group` sections of files, for a program that makes them. The last `default` section of all fills
+/// in what the perm of a section does not say.
+#[derive(Debug)]
+pub struct Described {
+    /// The sections in the order of the files.
+    pub groups: Vec<Gift>,
+    /// What is wrong with the files, and which sections are nobody's business.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads the `group` sections of these texts.
+pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Described {
+    let mut resolver = Resolver::new(service);
+    let mut diagnostics = Vec::new();
+    let mut sections: Vec<GroupSection> = Vec::new();
+    let mut default = None;
+    for (file, text) in files {
+        let mut parsed = cgconfig_conf::parse(file, text);
+        diagnostics.append(&mut parsed.diagnostics);
+        default = parsed.defaults.pop().or(default);
+        sections.append(&mut parsed.groups);
+        let others = [
+            ("mount", parsed.mounts),
+            ("namespace", parsed.namespaces),
+            ("systemd", parsed.systemd),
+        ];
+        for (kind, settings) in others {
+            let Some(first) = settings.first() else { continue };
+            let message = format!("line {}: {kind} sections are left out", first.origin.line);
+            let about = Diagnostic::about(file, Severity::Warning, message);
+            diagnostics.push(about.with_help("groups are made where hierarchies are mounted now"));
+        }
+    }
+    let mut groups = Vec::new();
+    for mut section in sections {
+        section.perm = filled(section.perm.take(), default.as_ref());
+        groups.push(gifts::section(&section, &mut resolver, &mut diagnostics));
+    }
+    Described { groups, diagnostics }
+}
+
+fn filled(perm: Option<Perm>, default: Option<&Perm>) -> Option<Perm> {
+    let Some(default) = default else { return perm };
+    let own = perm.unwrap_or_default();
+    let fill = |own: Ownership, default: &Ownership| Ownership {
+        user: own.user.or_else(|| default.user.clone()),
+        group: own.group.or_else(|| default.group.clone()),
+        file_mode: own.file_mode.or(default.file_mode),
+        directory_mode: own.directory_mode.or(default.directory_mode),
+    };
+    Some(Perm { task: fill(own.task, &default.task), admin: fill(own.admin, &default.admin) })
 }

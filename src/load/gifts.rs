@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::resolver::Resolver;
 use crate::cgroup::provision::{Gift, Ownership, Perm, Setting};
@@ -27,31 +28,40 @@ pub(super) fn table(
     report: &mut Report<'_>,
     resolver: &mut Resolver<'_>,
 ) -> Gift {
-    let mut reader = Reader { report, resolver, perm: Perm::default(), is_required: false };
+    let text = table.path.as_str().to_owned();
+    let is_root = text.trim_matches('/').is_empty();
+    let (perm, is_required, remove_after) = (Perm::default(), false, None);
+    let mut reader = Reader { report, resolver, is_root, perm, is_required, remove_after };
     let settings = table.settings.iter().filter_map(|setting| reader.setting(setting)).collect();
-    let Reader { perm, is_required, .. } = reader;
-    let (text, origin) = (table.path.as_str().to_owned(), table.origin.clone());
-    Gift { text, controllers: Vec::new(), settings, perm, is_required, origin }
+    let Reader { perm, is_required, remove_after, .. } = reader;
+    let (controllers, origin) = (Vec::new(), table.origin.clone());
+    Gift { text, controllers, settings, perm, is_required, remove_after, origin }
+}
+
+/// The value of a setting as the kernel takes it.
+pub(super) fn written(setting: &config::Setting) -> String {
+    match &setting.value {
+        SettingValue::Text(text) | SettingValue::Decimal(text) => text.clone(),
+        SettingValue::Integer(number) => number.to_string(),
+        SettingValue::Switch(on) if settings::is_switch(&setting.key) => u8::from(*on).to_string(),
+        SettingValue::Switch(on) => on.to_string(),
+    }
 }
 
 struct Reader<'r, 't, 's, 'n> {
     report: &'r mut Report<'t>,
     resolver: &'s mut Resolver<'n>,
+    /// Whether the table is for the managed root.
+    is_root: bool,
     perm: Perm,
     is_required: bool,
+    remove_after: Option<Duration>,
 }
 
 impl Reader<'_, '_, '_, '_> {
     fn setting(&mut self, written: &config::Setting) -> Option<Setting> {
         let span = written.span.clone();
-        let value = match &written.value {
-            SettingValue::Text(text) | SettingValue::Decimal(text) => text.clone(),
-            SettingValue::Integer(number) => number.to_string(),
-            SettingValue::Switch(on) if settings::is_switch(&written.key) => {
-                u8::from(*on).to_string()
-            }
-            SettingValue::Switch(on) => on.to_string(),
-        };
+        let value = self::written(written);
         let Some((controller, _)) = written.key.split_once('.') else {
             self.key(written, &value);
             return None;
@@ -87,14 +97,8 @@ impl Reader<'_, '_, '_, '_> {
             ("mode", _) => self.mode(None, span),
             ("required", SettingValue::Switch(on)) => self.is_required = *on,
             ("required", _) => self.report.error(span, "required must be true or false"),
-            ("remove_when_empty", SettingValue::Text(_)) if quantity::duration(value).is_some() => {
-                let help = "empty groups stay";
-                self.report.warning(Some(span), "remove_when_empty does nothing yet", help);
-            }
-            ("remove_when_empty", _) => {
-                let help = "write a time, as \"5m\" or \"1h\"";
-                self.report.error_help(span, "remove_when_empty is not a time", help);
-            }
+            ("remove_when_empty", SettingValue::Text(_)) => self.remove_after(value, span),
+            ("remove_when_empty", _) => self.remove_after("", span),
             ("owner", _) => {
                 let help = "write owner = \"user\", \"user:group\" or \":group\"";
                 self.report.error_help(span, "owner is not a name", help);
@@ -104,6 +108,19 @@ impl Reader<'_, '_, '_, '_> {
                 let help = format!("known are {known}, and kernel files such as cpu.weight");
                 self.report.error_help(span, format!("\"{key}\" is no setting of a group"), help);
             }
+        }
+    }
+
+    fn remove_after(&mut self, value: &str, span: Range<usize>) {
+        let time = quantity::duration(value).filter(|time| !time.is_zero());
+        if self.is_root {
+            let help = "write it in a table for a group below";
+            self.report.error_help(span, "the managed root is never removed", help);
+        } else if time.is_none() {
+            let help = "write a time, as \"5m\" or \"1h\"; without the key empty groups stay";
+            self.report.error_help(span, "remove_when_empty is not a time", help);
+        } else {
+            self.remove_after = time;
         }
     }
 
@@ -180,6 +197,7 @@ pub(super) fn section(
         settings: kept,
         perm: perm.unwrap_or_default(),
         is_required: false,
+        remove_after: None,
         origin: section.origin.clone(),
     }
 }
@@ -192,7 +210,8 @@ pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> 
     });
     let used: HashSet<&str> =
         targets.flat_map(|target| prefixes(target.destination.as_str())).collect();
-    let unused = tables.iter().filter(|table| !used.contains(table.text.trim_matches('/')));
+    let is_unused = |path: &str| !path.is_empty() && !used.contains(path);
+    let unused = tables.iter().filter(|table| is_unused(table.text.trim_matches('/')));
     let complaint = |table: &Gift| {
         let message = format!("line {}: no rule leads to \"{}\"", table.origin.line, table.text);
         let about = Diagnostic::about(&table.origin.file, Severity::Warning, message);
@@ -219,6 +238,12 @@ fn of_controller(controller: &Controller, setting: &cgconfig_conf::Setting) -> S
     }
 }
 
+/// The id that a `perm` section means: a number as the original reads it, or a name.
+pub(super) fn id_in_perm(mention: &Mention, resolver: &mut Resolver<'_>) -> Result<u32, String> {
+    let number = cgconfig_conf::leading_number(&mention.name);
+    number.map_or_else(|| resolver.number(mention.kind, &mention.name), Ok)
+}
+
 /// Owner and mode of files. An unknown name is left out.
 fn ownership(
     written: &cgconfig_conf::Ownership,
@@ -228,7 +253,7 @@ fn ownership(
 ) -> Ownership {
     let mut number = |mention: &Option<Mention>| {
         let mention = mention.as_ref()?;
-        let found = resolver.number(mention.kind, &mention.name);
+        let found = id_in_perm(mention, resolver);
         if let Err(message) = &found {
             let line = section.origin.line;
             let message = format!("the section in line {line}: {message}");
@@ -236,7 +261,7 @@ fn ownership(
             let help = "cgrulesengd would not start; here the files stay root's";
             diagnostics.push(about.with_help(help));
         }
-        found.ok()
+        found.ok().filter(|&id| id != u32::MAX)
     };
     Ownership {
         uid: number(&written.user).map(crate::event::Uid),

@@ -16,8 +16,8 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 /// Bytes of the largest file that is read: some 400,000 rules. The original has no limit.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// What cgrulesengd 2.0.2 would do with the legacy rule files at its start. Of `cgconfig.conf` it would
-/// ask besides, with another exit status.
+/// What cgrulesengd 2.0.2 would do with the legacy rule files, or with those of `cgconfig.conf`, at its
+/// start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Original {
     /// Nothing: they were not asked for.
@@ -25,10 +25,18 @@ pub enum Original {
     NotAsked,
     /// Start.
     Starts,
-    /// Exit: this file does not exist or could not be read.
+    /// Exit: this file, or directory, does not exist or could not be read.
     Misses(Arc<Path>),
     /// Exit because of this line, the first that it would not take, or this link to nothing.
     Refuses(Box<Diagnostic>),
+}
+
+impl Original {
+    /// What it does with these files and then with those that `next` is about: it ends at the first that
+    /// it would not take.
+    pub(super) fn then(self, next: Self) -> Self {
+        if self == Self::Starts { next } else { self }
+    }
 }
 
 impl Loader<'_> {
@@ -100,7 +108,12 @@ impl Loader<'_> {
         self.files.push(FileSeen { path, outcome });
     }
 
-    fn legacy_rules(&mut self, path: &Arc<Path>, bytes: &[u8], is_main: bool) -> Outcome {
+    pub(super) fn legacy_rules(
+        &mut self,
+        path: &Arc<Path>,
+        bytes: &[u8],
+        is_main: bool,
+    ) -> Outcome {
         if is_main {
             self.original = Original::Starts;
         }

@@ -6,10 +6,12 @@
 
 mod cgconfig;
 mod gifts;
+mod given;
 mod legacy;
 mod name_service;
 mod resolver;
 mod trust;
+mod units;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -27,6 +29,8 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
+pub use cgconfig::{Described, groups};
+pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
 use resolver::Resolver;
@@ -89,6 +93,8 @@ pub struct Loaded {
     pub files: Vec<FileSeen>,
     /// What cgrulesengd would do with the legacy rule files.
     pub original: Original,
+    /// The same of `cgconfig.conf` and its directory.
+    pub original_cgconfig: Original,
 }
 
 /// A name in a directory of rules.
@@ -118,23 +124,14 @@ pub enum Outcome {
 /// Reads all rule files and resolves the names in them. Never fails: what is wrong is left out and
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
-    let mut loader = Loader {
-        owner: sources.owner,
-        resolver: Resolver::new(service),
-        legacy: Vec::new(),
-        rules: Vec::new(),
-        gifts: Gifts::default(),
-        diagnostics: Vec::new(),
-        files: Vec::new(),
-        seen: HashMap::new(),
-        original: Original::NotAsked,
-    };
+    let mut loader = Loader::new(sources.owner, service);
+    let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
-        loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
+        original_cgconfig = loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
     }
     sources.directories.iter().for_each(|directory| loader.directory(directory));
-    loader.finish()
+    Loaded { original_cgconfig, ..loader.finish() }
 }
 
 /// Reads the daemon's settings. Without a file all are default.
@@ -173,7 +170,21 @@ struct Loader<'s> {
     original: Original,
 }
 
-impl Loader<'_> {
+impl<'s> Loader<'s> {
+    fn new(owner: Uid, service: &'s NameService) -> Self {
+        Self {
+            owner,
+            resolver: Resolver::new(service),
+            legacy: Vec::new(),
+            rules: Vec::new(),
+            gifts: Gifts::default(),
+            diagnostics: Vec::new(),
+            files: Vec::new(),
+            seen: HashMap::new(),
+            original: Original::NotAsked,
+        }
+    }
+
     fn directory(&mut self, path: &Path) {
         match TrustedDirectory::list(path, self.owner) {
             Ok(Some((directory, names))) => {
@@ -216,13 +227,14 @@ impl Loader<'_> {
                 return 0;
             }
         };
-        let Parsed { rules, groups, diagnostics } = rules_toml::parse(path, text);
+        let Parsed { rules, groups, units, diagnostics } = rules_toml::parse(path, text);
         self.diagnostics.extend(diagnostics);
         let source = SourceText::new(path, text);
         let mut report = Report::new(&source);
         let tables =
             groups.iter().map(|group| gifts::table(group, &mut report, &mut self.resolver));
         self.gifts.tables.extend(tables);
+        self.gifts.units.extend(units.iter().map(|unit| units::table(unit, &mut report)));
         self.diagnostics.extend(report.finish());
         let before = self.rules.len();
         let severity = Severity::Error;
@@ -233,6 +245,7 @@ impl Loader<'_> {
 
     fn finish(mut self) -> Loaded {
         self.gifts.join_tables();
+        self.gifts.join_units();
         join_controllers(&mut self.rules, &self.gifts.tables);
         self.diagnostics.extend(gifts::unused(&self.gifts.tables, &self.rules));
         // Stable: within a priority the order of directories, names and positions stays.
@@ -245,6 +258,7 @@ impl Loader<'_> {
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
+            original_cgconfig: Original::NotAsked,
         }
     }
 }
@@ -263,7 +277,7 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     for (_, rule) in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         for Target { destination, controllers, .. } in targets {
-            let prefixes = gifts::prefixes(destination.as_str());
+            let prefixes = gifts::prefixes(destination.as_str()).chain([""]);
             for name in prefixes.filter_map(|path| needed.get(path)).flatten() {
                 if !controllers.iter().any(|own| own == name) {
                     controllers.push((*name).to_owned());
@@ -271,6 +285,11 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
             }
         }
     }
+}
+
+/// Why a name in a directory of legacy files is that of a file which an editor or a package manager left.
+pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
+    legacy::leftover(name.as_bytes())
 }
 
 /// Why a name is not that of a rule file. Editors and package managers leave such files.
@@ -313,6 +332,40 @@ mod tests {
         let (read, wrong) = settings(&path, Uid(owner.0 + 1));
         assert_eq!((read, wrong.len()), (Settings::default(), 1));
         assert_eq!(&*wrong[0].file, directory.path());
+    }
+
+    /// The places of all errors when each word of the vocabulary has the value `"@"`.
+    fn errors_of_every_word(header: &str) -> Vec<(u32, u32)> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut text = format!("version = 1\n{header}\n");
+        words().iter().for_each(|word| text.push_str(&format!("\"{word}\" = \"@\"\n")));
+        std::fs::write(directory.path().join("50-a.toml"), text).unwrap();
+        let owner = Uid(nix::unistd::geteuid().as_raw());
+        let directories = vec![directory.path().to_owned()];
+        let sources = Sources { directories, legacy: false, owner, ..Sources::default() };
+        let loaded = load(&sources, &NameService::default());
+        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        let errors = loaded.diagnostics.iter().filter(is_error);
+        let place = |diagnostic: &Diagnostic| diagnostic.place.as_ref().map(|p| (p.line, p.column));
+        errors.filter_map(place).collect()
+    }
+
+    /// Some are those of both interfaces.
+    fn words() -> std::collections::BTreeSet<&'static str> {
+        crate::cgroup::settings::words().collect()
+    }
+
+    #[test]
+    fn a_wrong_value_of_any_word_is_an_error_where_it_stands() {
+        let quotes_and_equals = 6;
+        let expected: Vec<(u32, u32)> = words()
+            .iter()
+            .zip(3..)
+            .map(|(word, line)| (line, u32::try_from(word.len()).unwrap() + quotes_and_equals))
+            .collect();
+        for header in ["[cgroup.a]", "[unit.\"a.service\"]"] {
+            assert_eq!(errors_of_every_word(header), expected, "{header}");
+        }
     }
 
     #[test]

@@ -73,6 +73,38 @@ impl NameService {
         Ok(Identity { uid, name: Some(user.name), listed_in: sorted(listed_in) })
     }
 
+    /// The user of a name.
+    ///
+    /// # Errors
+    /// The name service failed: nothing is known.
+    pub fn uid(&self, name: &str) -> io::Result<Option<Uid>> {
+        if self.nss { nss_uid(name) } else { Ok(self.local_names().uids.remove(name)) }
+    }
+
+    /// The group of a name.
+    ///
+    /// # Errors
+    /// The name service failed: nothing is known.
+    pub fn gid(&self, name: &str) -> io::Result<Option<Gid>> {
+        if self.nss { nss_gid(name) } else { Ok(self.local_names().gids.remove(name)) }
+    }
+
+    /// The group that a user logs in with. `None` for an id without a user.
+    ///
+    /// # Errors
+    /// The name service failed: nothing is known.
+    pub fn login_group(&self, uid: Uid) -> io::Result<Option<Gid>> {
+        if self.nss {
+            let user = absent_is_none(User::from_uid(uid.0.into()))?;
+            return Ok(user.map(|user| Gid(user.gid.as_raw())));
+        }
+        let of =
+            |fields: &[&str]| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?));
+        let found =
+            records(&self.passwd, of).into_iter().find(|(own, _): &(u32, u32)| *own == uid.0);
+        Ok(found.map(|(_, gid)| Gid(gid)))
+    }
+
     /// The name of a group id.
     ///
     /// # Errors

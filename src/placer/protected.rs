@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Outcome, Placer, Subject};
+use crate::event::Pid;
 use crate::process::{Proc, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
 
@@ -39,26 +40,35 @@ impl Placer {
             return None;
         }
         let exe = match subject.exe {
-            Some(exe) => exe,
-            None => match proc.exe(pid, &mut self.exe) {
-                Ok(exe) => exe,
-                // A kernel thread, or a zombie whose children matter.
-                Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => {
-                    return Some(Outcome::Protected);
-                }
-                Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
-                // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
-                Err(_) => {
-                    let is_protected = proc.cgroup(pid).is_some_and(is_managers);
-                    return is_protected.then_some(Outcome::Protected);
-                }
-            },
+            Some(exe) => Ok(exe),
+            None => proc.exe(pid, &mut self.exe),
         };
-        // A program that was replaced by an upgrade and runs on.
-        let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
-        let is_protected = pid.get() == 1 || is_systemds(exe, is_root);
-        (is_protected && !is_named(rule, exe)).then_some(Outcome::Protected)
+        let exe = match exe {
+            Ok(name) if is_root && !name.starts_with(b"/") && proc.is_kernel_thread(pid) => {
+                return (!is_thread_named(rule, name)).then_some(Outcome::Protected);
+            }
+            Ok(exe) => exe,
+            // A kernel thread, or a zombie whose children matter.
+            Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => {
+                return Some(Outcome::Protected);
+            }
+            Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
+            // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
+            Err(_) => {
+                let is_protected = proc.cgroup(pid).is_some_and(is_managers);
+                return is_protected.then_some(Outcome::Protected);
+            }
+        };
+        is_protected(rule, pid, exe, is_root).then_some(Outcome::Protected)
     }
+}
+
+/// Whether the first process, or one that runs a program of systemd's, is left alone by a rule that does
+/// not name its program. `exe` as the kernel shows it.
+pub(crate) fn is_protected(rule: &Rule, pid: Pid, exe: &[u8], is_root: bool) -> bool {
+    // A program that was replaced by an upgrade and runs on.
+    let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
+    (pid.get() == 1 || is_systemds(exe, is_root)) && !is_named(rule, exe)
 }
 
 fn is_systemds(exe: &[u8], is_root: bool) -> bool {
@@ -85,6 +95,16 @@ fn is_named(rule: &Rule, exe: &[u8]) -> bool {
     })
 }
 
+/// The same of a kernel thread, which has a name in place of a program.
+fn is_thread_named(rule: &Rule, name: &[u8]) -> bool {
+    rule.when.exes.iter().any(|test| match test {
+        ExeTest::Path(own) | ExeTest::Base(own) => own == name,
+        ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
+            !glob.literal_prefix().is_empty() && glob.matches(name)
+        }
+    })
+}
+
 /// Whether a process has ended, reaped or not: then its pidfd is readable.
 fn has_exited(handle: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
@@ -97,7 +117,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::rules_toml;
+    use crate::config::{cgrules_conf, rules_toml};
 
     fn rule(exe: &str) -> Rule {
         let text = format!("version = 1\n[[rule]]\nuser = \"*\"\ncgroup = \"a\"\n{exe}");
@@ -114,6 +134,15 @@ mod tests {
         for exe in [&b"/usr/bin/systemd-run"[..], b"/home/u/usr/lib/systemd/x", b"", b"/usr/lib"] {
             assert!(!is_systemds(exe, true));
         }
+    }
+
+    #[test]
+    fn a_kernel_thread_is_named_by_its_name() {
+        let text = "* cpu a\n*:kswapd0 cpu a\n*:kswap* cpu a\n*:* cpu a\n*:/opt/* cpu a\n";
+        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/a")), text);
+        let named = parsed.rules.iter().map(|written| is_thread_named(&written.rule, b"kswapd0"));
+        assert_eq!(named.collect::<Vec<_>>(), [false, true, true, false, false]);
+        assert!(!is_thread_named(&rule("exe = \"*\""), b"kswapd0"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::described::{Described, Named};
 use super::{Placer, Subject};
 use crate::cgroup::unit::Unit;
+use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::process::{Proc, path_in};
 use crate::rules::Rule;
@@ -55,6 +56,11 @@ impl Placer {
         let taker = path_in(text, place.as_bytes()).unwrap_or(b"another group");
         let taker = String::from_utf8_lossy(taker);
         self.takers.count(Unit::of(&taker, &[]).name().unwrap_or(&taker));
+        let noted = taker.clone().into_owned();
+        self.troubles.push((
+            if gives_up { Trouble::GivenUp(noted) } else { Trouble::TakenBack(noted) },
+            self.path.clone(),
+        ));
         if let Some(left_out) = self.limiter.admit(&(&*taker, gives_up), sys::monotonic()) {
             let then = if gives_up { "it is left there" } else { "it is put back once" };
             ::log::warn!(

@@ -8,6 +8,7 @@ use super::{Placer, Subject};
 use crate::cgroup::mounts::{Span, Version};
 use crate::cgroup::tree::Whereabouts;
 use crate::cgroup::unit::Unit;
+use crate::control::memory::Trouble;
 use crate::event::Pid;
 use crate::policy::Policy;
 use crate::process::{Proc, path_in};
@@ -60,6 +61,8 @@ impl Placer {
         let stays = rule.leave_units == LeaveUnits::No;
         if stays {
             self.metrics.left_in_unit.increment();
+            let name = unit.name().unwrap_or_default().to_owned();
+            self.troubles.push((Trouble::InUnit(name), self.path.clone()));
         }
         self.say_unit(unit, stays, rule, subject);
         stays

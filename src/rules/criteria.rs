@@ -83,6 +83,7 @@ impl Rule {
     }
 }
 
-fn holds_of_any(criteria: &Criteria, exe: Exe<'_>, facts: &Facts<'_>) -> bool {
+/// Whether a program of `criteria` is meant by the path of the executable or of what was invoked.
+pub(super) fn holds_of_any(criteria: &Criteria, exe: Exe<'_>, facts: &Facts<'_>) -> bool {
     criteria.exes_hold(exe.path) || facts.invoked.is_some_and(|path| criteria.exes_hold(path))
 }

@@ -1,16 +1,20 @@
 //! The one form of a rule between every file syntax and the engine. Pure.
 //!
 //! `config` parses files into [`Rule`]s, [`names`] replaces user and group names by numbers,
-//! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means.
+//! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means. For people
+//! [`explain`] says why a rule holds or does not, [`lint`] what is odd about several together.
 
 mod component;
+mod cover;
 mod criteria;
 pub mod destination;
 mod exe;
+pub mod explain;
 pub mod glob;
 mod groups;
 pub mod ignore;
 mod index;
+pub mod lint;
 pub mod matcher;
 pub mod names;
 mod span;
@@ -62,6 +66,16 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The name that its author gave it; `None` for one that is called after its file and line.
+    pub fn given_name(&self) -> Option<&str> {
+        let Origin { file, line } = &self.origin;
+        let base = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+        let is_default = self.name.strip_prefix(&*base).is_some_and(|rest| {
+            rest.strip_prefix(':').is_some_and(|rest| *rest == *line.to_string())
+        });
+        (!is_default).then_some(&*self.name)
+    }
+
     /// Whether a destination of the rule has one of these fields: the edge looks names up only for
     /// rules that render them.
     pub fn renders(&self, fields: &[Field]) -> bool {

@@ -1,19 +1,111 @@
 //! `cgrulectl cat`.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use super::command::{Command, Failure, Given};
+use crate::config::escape::{EscapedBytes, is_unsafe};
+use crate::daemon;
+use crate::load::{FileSeen, Outcome};
 
 pub(super) const COMMAND: Command = Command {
     name: "cat",
     operands: "",
     summary: "The rule files, in the order in which they count",
     flags: &[],
-    examples: &[],
+    examples: &[("cat", "which files are there, and what do they say?")],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("cat is not there yet".to_owned()))
+/// Bytes of the largest file that the daemon reads.
+const MAX_SIZE: u64 = 16 << 20;
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
+    show(&daemon::survey(&given.invocation(), None).loaded.files, out)?;
+    Ok(0)
+}
+
+/// Each file after its path; of those that do not count, the path and why.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn show(files: &[FileSeen], out: &mut dyn Write) -> io::Result<()> {
+    for (index, FileSeen { path, outcome }) in files.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        let path = shown(path);
+        match outcome {
+            Outcome::Loaded(_) => {
+                writeln!(out, "# {path}")?;
+                content(&files[index].path, out)?;
+            }
+            Outcome::Mask => {
+                writeln!(out, "# {path}: is empty and masks later files of this name")?;
+            }
+            Outcome::HiddenBy(first) => {
+                writeln!(out, "# {path}: is overridden by {}", shown(first))?;
+            }
+            Outcome::Skipped => writeln!(out, "# {path}: is skipped, not a rule file's name")?,
+            Outcome::Refused => writeln!(out, "# {path}: is refused, see cgrulectl check")?,
+        }
+    }
+    Ok(())
+}
+
+fn shown(path: &Path) -> EscapedBytes<'_> {
+    EscapedBytes(path.as_os_str().as_encoded_bytes())
+}
+
+fn content(path: &Path, out: &mut dyn Write) -> io::Result<()> {
+    match read(path) {
+        Ok(bytes) => out.write_all(plain(&bytes).as_bytes()),
+        Err(error) => writeln!(out, "# cannot be read: {error}"),
+    }
+}
+
+/// A regular file, not waited for.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Text as it is but for what would drive a terminal, with a line end at its end.
+fn plain(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() + 1);
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\n' | '\t' => text.push(character),
+                other if is_unsafe(other) => text.extend(other.escape_unicode()),
+                other => text.push(other),
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_file_drives_a_terminal() {
+        assert_eq!(plain(b"a\tb\n\x1b[2J\xff"), "a\tb\n\\u{1b}[2J\\xff\n");
+        assert_eq!(plain(b""), "");
+    }
 }

@@ -1,19 +1,135 @@
 //! `cgrulectl check`.
 
-use std::io::Write;
+mod files;
+mod kernel;
+mod lints;
 
-use super::command::{Command, Failure, Given};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::command::{Command, Failure, Flag, Given};
+use crate::config::diagnostic::{Diagnostic, Severity, sort};
+use crate::daemon;
+use crate::load::{NameService, load_given};
+use crate::rebuild::Survey;
 
 pub(super) const COMMAND: Command = Command {
     name: "check",
     operands: "[PATH]...",
     summary: "Complaints about rules and settings",
-    flags: &[],
-    examples: &[],
+    flags: &[
+        Flag::new("strict", "take warnings for errors"),
+        Flag::new("json", "an array of objects: severity, file, line, column, message, help"),
+    ],
+    examples: &[
+        ("check", "all that the daemon would read"),
+        ("check --strict ./50-web.toml", "one file before it is installed, also as a user"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("check is not there yet".to_owned()))
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    let invocation = given.invocation();
+    let (survey, notes) = if given.operands.is_empty() {
+        (daemon::survey(&invocation, None), Vec::new())
+    } else {
+        let (files, notes) = files::given(&given.operands)?;
+        let loaded = load_given(&files, &NameService::default());
+        (daemon::survey(&invocation, Some(loaded)), notes)
+    };
+    let diagnostics = all(&survey);
+    if given.has("json") {
+        json(&diagnostics, out)?;
+    } else {
+        show(&diagnostics, given.color, out)?;
+    }
+    out.flush()?;
+    notes.iter().for_each(|note| eprintln!("cgrulectl: {note}"));
+    eprintln!("{}", summary(&survey, &diagnostics));
+    let worst = diagnostics.iter().map(|diagnostic| diagnostic.severity).max();
+    Ok(match worst {
+        Some(Severity::Error) => 65,
+        Some(Severity::Warning) if given.has("strict") => 65,
+        Some(Severity::Warning) | None => 0,
+    })
+}
+
+/// What reading said and what is odd about the rules on this host, in the order of files and lines.
+pub fn all(survey: &Survey) -> Vec<Diagnostic> {
+    let mut all = survey.loaded.diagnostics.clone();
+    all.extend(lints::all(&survey.loaded.rules));
+    all.extend(kernel::missing(&survey.loaded.gifts, &survey.hierarchies));
+    sort(&mut all);
+    all
+}
+
+/// Each as a compiler would say it.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io::Result<()> {
+    diagnostics.iter().try_for_each(|diagnostic| {
+        let text = diagnostic.to_string();
+        if !color {
+            return writeln!(out, "{text}");
+        }
+        let code = match diagnostic.severity {
+            Severity::Error => 31,
+            Severity::Warning => 35,
+        };
+        let word = format!(": {}: ", diagnostic.severity);
+        let painted = format!(": \x1b[1;{code}m{}\x1b[0m: ", diagnostic.severity);
+        writeln!(out, "{}", text.replacen(&word, &painted, 1))
+    })
+}
+
+/// `1 error, 2 warnings in 3 files; 17 rules`
+pub fn summary(survey: &Survey, diagnostics: &[Diagnostic]) -> String {
+    let of = |severity| diagnostics.iter().filter(|own| own.severity == severity).count();
+    format!(
+        "{}, {} in {}; {}",
+        counted(of(Severity::Error), "error"),
+        counted(of(Severity::Warning), "warning"),
+        counted(survey.loaded.files.len(), "file"),
+        counted(survey.loaded.rules.len(), "rule"),
+    )
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A complaint as JSON. Fields are added, never renamed.
+#[derive(Serialize)]
+struct Said<'d> {
+    severity: String,
+    file: std::borrow::Cow<'d, str>,
+    line: Option<u32>,
+    column: Option<u32>,
+    message: &'d str,
+    help: Option<&'d str>,
+}
+
+/// The complaints as an array of objects.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn json(diagnostics: &[Diagnostic], out: &mut dyn Write) -> io::Result<()> {
+    let all: Vec<Said<'_>> = diagnostics.iter().map(said).collect();
+    super::json::write(&all, out)
+}
+
+fn said(diagnostic: &Diagnostic) -> Said<'_> {
+    let file: &Path = &diagnostic.file;
+    Said {
+        severity: diagnostic.severity.to_string(),
+        file: file.to_string_lossy(),
+        line: diagnostic.place.as_ref().map(|place| place.line),
+        column: diagnostic.place.as_ref().map(|place| place.column),
+        message: &diagnostic.message,
+        help: diagnostic.help.as_deref(),
+    }
 }

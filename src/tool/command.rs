@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use lexopt::Arg;
 
 use crate::config::diagnostic::Diagnostic;
+use crate::control::protocol::SOCKET;
 use crate::daemon::Invocation;
+use crate::event::Uid;
+use crate::load;
 
 /// One command.
 pub struct Command {
@@ -169,6 +172,26 @@ impl Given {
             Failure::Usage(format!("--{long} {shown}: is not text"))
         };
         self.value(long).map(|value| value.to_str().ok_or_else(|| text(value))).transpose()
+    }
+
+    /// The daemon's control socket: that of `--socket`, of the settings, or the standard one.
+    pub fn socket(&self) -> PathBuf {
+        if let Some(path) = self.value("socket") {
+            return path.into();
+        }
+        let (settings, _) = load::settings(&self.invocation().config, Uid(0));
+        settings.control_socket.unwrap_or_else(|| PathBuf::from(SOCKET))
+    }
+
+    /// Makes sure that nothing but flags is given.
+    ///
+    /// # Errors
+    /// There is something.
+    pub fn no_operands(&self) -> Result<(), Failure> {
+        self.operands.first().map_or(Ok(()), |operand| {
+            let shown = operand.to_string_lossy().escape_debug().to_string();
+            Err(Failure::Usage(format!("what is {shown} to mean?")))
+        })
     }
 
     /// Where a daemon with the same flags would read its files.

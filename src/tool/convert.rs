@@ -1,19 +1,153 @@
-//! `cgrulectl convert`.
+//! `cgrulectl convert`: the files of cgrulesengd, cgconfigparser and ananicy as one rule file.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::command::{Command, Failure, Given};
+use super::command::{Command, Failure, Flag, Given};
+use crate::cgroup::mounts::Version;
+use crate::cgroup::tree;
+use crate::config::diagnostic::has_errors;
+use crate::config::rules_toml::NameKind;
+use crate::convert::{Converted, Host, Source, Syntax, convert};
+use crate::load::{Sources, is_leftover};
 
 pub(super) const COMMAND: Command = Command {
     name: "convert",
     operands: "[PATH]...",
-    summary: "Turn other rule files into TOML rules",
-    flags: &[],
-    examples: &[],
+    summary: "Turn files of cgrulesengd or ananicy into TOML rules",
+    flags: &[Flag::value(
+        "from",
+        "SYNTAX",
+        "cgrules, cgconfig or ananicy, instead of what names and contents say",
+    )],
+    examples: &[
+        (
+            "convert > 10-legacy.toml",
+            "from /etc/cgrules.conf, cgrules.d, cgconfig.conf and cgconfig.d; what cannot be \
+             expressed is said line by line, and then the exit code is 1",
+        ),
+        ("convert /etc/ananicy.d", "all files in and below a directory"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("convert is not there yet".to_owned()))
+/// Bytes of the largest file that is read.
+const MAX_SIZE: u64 = 16 << 20;
+/// Directories below a directory that is given.
+const MAX_DEPTH: usize = 8;
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    let from = syntax(given)?;
+    let mut sources = Vec::new();
+    for path in paths(given, &standard())? {
+        let text = read(&path).map_err(|error| unreadable(&path, &error))?;
+        let syntax = from.unwrap_or_else(|| Syntax::guess(&path, &text));
+        let file = Arc::from(std::path::absolute(&path).unwrap_or(path));
+        sources.push(Source { file, syntax, text });
+    }
+    if sources.is_empty() {
+        let message =
+            "there is nothing to convert: no file of cgrulesengd is in /etc, and none is named";
+        return Err(Failure::Failed(message.to_owned()));
+    }
+    let Converted { text, diagnostics } = convert(&sources, &host());
+    out.write_all(text.as_bytes())?;
+    diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+    Ok(u8::from(has_errors(&diagnostics)))
+}
+
+fn syntax(given: &Given) -> Result<Option<Syntax>, Failure> {
+    Ok(match given.text("from")? {
+        None => None,
+        Some("cgrules") => Some(Syntax::Cgrules),
+        Some("cgconfig") => Some(Syntax::Cgconfig),
+        Some("ananicy") => Some(Syntax::Ananicy),
+        Some(other) => {
+            let shown = other.escape_debug();
+            let message = format!("--from {shown}: write cgrules, cgconfig or ananicy");
+            return Err(Failure::Usage(message));
+        }
+    })
+}
+
+/// This host, as far as it matters.
+fn host() -> Host<'static> {
+    let trees = tree::discover().unwrap_or_default();
+    let old = trees.iter().filter(|tree| tree.version == Version::V1);
+    let controllers = old.flat_map(|tree| tree.controllers.iter().cloned()).collect();
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    Host { controllers, cpus, knows: &knows }
+}
+
+/// Whether there is such a user or group. If the name service fails it is taken for known: the daemon
+/// asks again.
+fn knows(kind: NameKind, name: &str) -> bool {
+    match kind {
+        NameKind::User => nix::unistd::User::from_name(name).map_or(true, |user| user.is_some()),
+        NameKind::Group => {
+            nix::unistd::Group::from_name(name).map_or(true, |group| group.is_some())
+        }
+        NameKind::GroupPattern => true,
+    }
+}
+
+/// The files of cgrulesengd.
+fn standard() -> [PathBuf; 4] {
+    let Sources { cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d, .. } = Sources::default();
+    [cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d]
+}
+
+/// The files that are meant, in the order in which they count; without any, those of `standard` that
+/// exist.
+pub(super) fn paths(given: &Given, standard: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    if given.operands.is_empty() {
+        let there = standard.iter().filter(|path| path.exists());
+        there.into_iter().try_for_each(|path| files(path, MAX_DEPTH, &mut found))?;
+    }
+    given.operands.iter().try_for_each(|path| files(Path::new(path), MAX_DEPTH, &mut found))?;
+    Ok(found)
+}
+
+/// Adds a file, or all files below a directory in the order of their names.
+fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let failed = |error: io::Error| unreadable(path, &error);
+    if !fs::metadata(path).map_err(failed)?.is_dir() {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    let entries: io::Result<Vec<_>> = fs::read_dir(path).map_err(failed)?.collect();
+    let mut entries: Vec<PathBuf> =
+        entries.map_err(failed)?.into_iter().map(|entry| entry.path()).collect();
+    entries.sort();
+    for entry in entries {
+        let name = entry.file_name().unwrap_or_default();
+        let Ok(metadata) = fs::metadata(&entry) else { continue };
+        if let Some(reason) = is_leftover(name) {
+            eprintln!("{}: warning: is skipped: {reason}", shown(&entry));
+        } else if metadata.is_file() || metadata.is_dir() && depth > 0 {
+            files(&entry, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other("is larger than 16 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
+
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::Failed(format!("{}: {error}", shown(path)))
 }

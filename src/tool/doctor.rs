@@ -1,19 +1,188 @@
-//! `cgrulectl doctor`.
+//! `cgrulectl doctor`: what this host has, and what to change, in plain words.
 
-use std::io::Write;
+mod groups;
+mod host;
+mod kernel;
+mod latency;
 
-use super::command::{Command, Failure, Given};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::command::{Command, Failure, Flag, Given};
+use crate::cgroup::tree;
+use crate::event::Uid;
+use crate::load;
 
 pub(super) const COMMAND: Command = Command {
     name: "doctor",
     operands: "",
     summary: "What this host has, and what to change",
-    flags: &[],
-    examples: &[],
+    flags: &[Flag::new("json", "one JSON object: well, and a list of findings")],
+    examples: &[(
+        "doctor",
+        "exit 0 if the daemon can work here, 1 if something stops it; as root it also tries whether \
+         the kernel reports events, and measures how long a move takes",
+    )],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("doctor is not there yet".to_owned()))
+/// Columns of a text line.
+const WIDTH: usize = 80;
+/// Columns before the text.
+const INDENT: usize = 18;
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// As it should be.
+    Ok,
+    /// It works, and could be better.
+    Note,
+    /// It stops the daemon from working.
+    Wrong,
+}
+
+/// One thing about this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    topic: &'static str,
+    state: State,
+    text: String,
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn new(topic: &'static str, state: State, text: impl Into<String>) -> Self {
+        Self { topic, state, text: text.into(), advice: None }
+    }
+
+    fn ok(topic: &'static str, text: impl Into<String>) -> Self {
+        Self::new(topic, State::Ok, text)
+    }
+
+    fn note(topic: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..Self::new(topic, State::Note, text) }
+    }
+
+    fn wrong(topic: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..Self::new(topic, State::Wrong, text) }
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'f> {
+    well: bool,
+    findings: &'f [Finding],
+}
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    let findings = findings(given);
+    let well = !findings.iter().any(|finding| finding.state == State::Wrong);
+    if given.has("json") {
+        let report = Report { well, findings: &findings };
+        serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        findings.iter().try_for_each(|finding| print(finding, given.color, out))?;
+    }
+    Ok(u8::from(!well))
+}
+
+fn findings(given: &Given) -> Vec<Finding> {
+    let invocation = given.invocation();
+    let (settings, diagnostics) = load::settings(&invocation.config, Uid(0));
+    let mut found = kernel::findings();
+    let hierarchies = Arc::new(tree::discover().unwrap_or_default());
+    found.extend(groups::findings(&hierarchies, &settings));
+    found.extend(host::findings());
+    if !diagnostics.is_empty() {
+        let text = format!("{} has {} complaints", invocation.config.display(), diagnostics.len());
+        found.push(Finding::note("settings", text, "see cgrulectl check"));
+    }
+    let ground = groups::ground(&hierarchies, &settings.root);
+    found.extend(latency::findings(&hierarchies, ground.as_deref(), settings.fast_moves));
+    found
+}
+
+/// One finding, its text in a column of its own.
+fn print(finding: &Finding, color: bool, out: &mut dyn Write) -> io::Result<()> {
+    let (word, paint) = match finding.state {
+        State::Ok => ("ok", "32"),
+        State::Note => ("note", "33"),
+        State::Wrong => ("WRONG", "31"),
+    };
+    let word = match color {
+        true => format!("\x1b[{paint}m{word:<6}\x1b[0m"),
+        false => format!("{word:<6}"),
+    };
+    let text = wrapped(&finding.text);
+    let (first, rest) = text.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+    writeln!(out, "{word}{:<12}{first}", finding.topic)?;
+    let advice = finding.advice.as_deref().map(|advice| wrapped(&format!("-> {advice}")));
+    for line in rest.iter().chain(advice.iter().flatten()) {
+        writeln!(out, "{:INDENT$}{line}", "")?;
+    }
+    Ok(())
+}
+
+/// A text in lines that fit its column. Control characters are shown as escapes.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let word: String = word.chars().flat_map(visible).collect();
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && line + 1 + word.chars().count() > WIDTH - INDENT {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(&word);
+        }
+    }
+    lines
+}
+
+fn visible(character: char) -> Vec<char> {
+    match character.is_control() {
+        true => character.escape_default().collect(),
+        false => vec![character],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(finding: &Finding, color: bool) -> String {
+        let mut out = Vec::new();
+        print(finding, color, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn findings_fit_eighty_columns_and_cannot_forge_lines() {
+        let text = "a user\nnamed\u{1b}[31m ".to_owned() + &"word ".repeat(40);
+        let finding =
+            Finding::wrong("names", text.trim_end(), "do something ".repeat(12).trim_end());
+        let shown = printed(&finding, false);
+        assert!(shown.starts_with("WRONG names       a user\\nnamed\\u{1b}[31m word"), "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
+        assert!(shown.contains("\n                  -> do something"), "{shown}");
+        assert!(printed(&finding, true).starts_with("\u{1b}[31mWRONG \u{1b}[0mnames"));
+    }
+
+    #[test]
+    fn json_has_a_word_for_each_state() {
+        let findings = [Finding::ok("kernel", "6.18"), Finding::note("a", "b", "c")];
+        let text = serde_json::to_string(&Report { well: true, findings: &findings }).unwrap();
+        assert_eq!(
+            text,
+            "{\"well\":true,\"findings\":[{\"topic\":\"kernel\",\"state\":\"ok\",\"text\":\"6.18\",\
+             \"advice\":null},{\"topic\":\"a\",\"state\":\"note\",\"text\":\"b\",\"advice\":\"c\"}]}"
+        );
+    }
 }

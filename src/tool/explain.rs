@@ -1,19 +1,193 @@
-//! `cgrulectl explain`.
+//! `cgrulectl explain`: which rule a process falls under, why not an earlier one, where it is, and what
+//! keeps it from its group.
+
+mod json;
+mod reason;
+mod subject;
+mod verdict;
+mod view;
 
 use std::io::Write;
+use std::path::Path;
 
-use super::command::{Command, Failure, Given};
+use super::command::{Command, Failure, Flag, Given};
+use crate::config::diagnostic::has_errors;
+use crate::config::escape::EscapedBytes;
+use crate::daemon;
+use crate::event::{Gid, Pid, Uid};
+use crate::load::NameService;
+use crate::process::Proc;
+use crate::rebuild::Survey;
+use crate::rules::explain::Miss;
+use crate::rules::{Rule, RuleId};
+
+pub use reason::{Memory, span, why};
+pub use subject::{Life, Parent, Program, Subject};
+pub use verdict::{Seat, State, Verdict, judge};
+pub use view::{Manner, show};
 
 pub(super) const COMMAND: Command = Command {
     name: "explain",
     operands: "[PID]...",
     summary: "Why a process is where it is",
-    flags: &[],
-    examples: &[],
+    flags: &[
+        Flag::value("user", "NAME", "explain a process of this user that need not exist"),
+        Flag::value("group", "NAME", "with this group (default: the user's own)"),
+        Flag::value("exe", "PATH", "that runs this program"),
+        Flag::new("all", "show every rule that was tried, with whole paths"),
+        Flag::new("json", "one object for each process, in an array"),
+    ],
+    examples: &[
+        ("explain $$", "why is my shell where it is?"),
+        ("explain --user www-data --exe /usr/bin/php", "where would it go?"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("explain is not there yet".to_owned()))
+/// All that is said of a process.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The process.
+    pub subject: Subject,
+    /// What the rules say of it.
+    pub verdict: Verdict,
+    /// Why it is misplaced, if it is.
+    pub reasons: Vec<String>,
+}
+
+impl Explained {
+    /// The rule that decides.
+    pub fn rule<'s>(&self, survey: &'s Survey) -> Option<&'s Rule> {
+        self.verdict.walk.winner.and_then(|RuleId(id)| survey.loaded.rules.get(id as usize))
+    }
+
+    /// What makes the answer unsure: rules that ask for a program that we could not see.
+    fn caveat(&self, survey: &Survey) -> Option<String> {
+        let Program::Hidden(why) = &self.subject.program else { return None };
+        let misses = self.verdict.walk.misses.iter();
+        let asking = misses.filter(|miss| **miss == Miss::UnknownExe).count()
+            + usize::from(self.rule(survey).is_some_and(|rule| !rule.not.exes.is_empty()));
+        (asking > 0).then(|| {
+            let rules = if asking == 1 { "a rule asks" } else { "rules ask" };
+            format!("{rules} for its program, which is not known: {why}")
+        })
+    }
+}
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    let is_imagined = ["user", "group", "exe"].iter().any(|flag| given.has(flag));
+    match (is_imagined, given.operands.is_empty()) {
+        (true, false) => {
+            let message = "explain: --user, --group and --exe are for a process that has no PID";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        (false, true) => {
+            return Err(Failure::Usage("explain: give a PID, or --user NAME".to_owned()));
+        }
+        (true, true) | (false, false) => {}
+    }
+    let pids = pids(given)?;
+    let mut survey = daemon::survey(&given.invocation(), None);
+    let failed = |error: std::io::Error| Failure::Failed(format!("/proc: {error}"));
+    let mut proc = Proc::open(Path::new("/proc")).map_err(failed)?;
+    let (explained, missing) = if is_imagined {
+        let subject = imagined(given, &survey.names)?;
+        let verdict = judge(&survey, &subject, &mut proc);
+        (vec![Explained { subject, verdict, reasons: Vec::new() }], 0)
+    } else {
+        living(&mut survey, &pids, &given.socket(), &mut proc)?
+    };
+    print(given, &survey, &explained, out)?;
+    out.flush()?;
+    if has_errors(&survey.loaded.diagnostics) {
+        eprintln!("cgrulectl: some rules are wrong and were not tried: see cgrulectl check");
+    }
+    let is_misplaced = |one: &Explained| one.verdict.state == State::Misplaced;
+    Ok(u8::from(missing > 0 || explained.iter().any(is_misplaced)))
+}
+
+fn print(
+    given: &Given,
+    survey: &Survey,
+    explained: &[Explained],
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    if given.has("json") {
+        let documents: Vec<_> =
+            explained.iter().map(|one| json::Document::of(survey, one)).collect();
+        return Ok(super::json::write(&documents, out)?);
+    }
+    let manner = Manner { color: given.color, all: given.has("all") };
+    for (index, one) in explained.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        show(survey, one, manner, out)?;
+    }
+    Ok(())
+}
+
+/// The processes that exist, and how many do not, which is said.
+fn living(
+    survey: &mut Survey,
+    pids: &[Pid],
+    socket: &Path,
+    proc: &mut Proc,
+) -> Result<(Vec<Explained>, usize), Failure> {
+    let numbers: Vec<u32> = pids.iter().map(|pid| pid.get()).collect();
+    let memories = Memory::ask(socket, &numbers, survey);
+    let (mut explained, mut missing) = (Vec::new(), 0);
+    for (pid, memory) in pids.iter().zip(memories) {
+        let Some(subject) = Subject::living(*pid, proc, &survey.names)? else {
+            missing += 1;
+            match proc.owner(*pid) {
+                Some(owner) => eprintln!(
+                    "cgrulectl: {pid} is a thread of process {}: explain that",
+                    owner.process
+                ),
+                None => eprintln!("cgrulectl: there is no process {pid}"),
+            }
+            continue;
+        };
+        let verdict = judge(survey, &subject, proc);
+        let mut one = Explained { subject, verdict, reasons: Vec::new() };
+        if let (State::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
+            one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);
+        }
+        explained.push(one);
+    }
+    Ok((explained, missing))
+}
+
+fn pids(given: &Given) -> Result<Vec<Pid>, Failure> {
+    let number = |operand: &std::ffi::OsString| {
+        let found = operand.to_str().and_then(|text| text.parse().ok()).and_then(Pid::new);
+        let shown = EscapedBytes(operand.as_encoded_bytes());
+        found.ok_or_else(|| Failure::Usage(format!("explain: {shown} is no process id")))
+    };
+    given.operands.iter().map(number).collect()
+}
+
+fn imagined(given: &Given, names: &NameService) -> Result<Subject, Failure> {
+    let failed = |error| Failure::Failed(format!("the name service failed: {error}"));
+    let unknown = |what: &str, name: &str| {
+        Failure::Usage(format!("explain: no {what} is named {}", name.escape_debug()))
+    };
+    let uid = match given.text("user")? {
+        None => return Err(Failure::Usage("explain: --user is missing".to_owned())),
+        Some(text) => match text.parse() {
+            Ok(number) => Uid(number),
+            Err(_) => names.uid(text).map_err(failed)?.ok_or_else(|| unknown("user", text))?,
+        },
+    };
+    let gid = match given.text("group")? {
+        // Who has no group of his own has that of his number on most hosts.
+        None => names.login_group(uid).map_err(failed)?.unwrap_or(Gid(uid.0)),
+        Some(text) => match text.parse() {
+            Ok(number) => Gid(number),
+            Err(_) => names.gid(text).map_err(failed)?.ok_or_else(|| unknown("group", text))?,
+        },
+    };
+    Subject::imagined(uid, gid, given.value("exe").map(Path::new), names)
 }

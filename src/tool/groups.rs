@@ -1,19 +1,110 @@
-//! `cgrulectl groups`.
+//! `cgrulectl groups`: the `group` sections of cgconfig.conf, as `cgconfigparser -l` makes them.
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::command::{Command, Failure, Given};
+use super::command::{Command, Failure, Flag, Given};
+use super::convert::{paths, read, unreadable};
+use crate::cgroup::make::{Made, Plan, Step, complaint, plan};
+use crate::cgroup::provision::Gift;
+use crate::cgroup::tree;
+use crate::config::diagnostic::has_errors;
+use crate::load::{self, NameService, Sources};
 
 pub(super) const COMMAND: Command = Command {
     name: "groups",
     operands: "[PATH]...",
-    summary: "Make the groups of cgconfig.conf",
-    flags: &[],
-    examples: &[],
+    summary: "Make the groups of cgconfig.conf, as cgconfigparser",
+    flags: &[
+        Flag::new("dry-run", "say what would be done, do nothing"),
+        Flag { short: Some('v'), ..Flag::new("verbose", "say what is done") },
+    ],
+    examples: &[
+        (
+            "groups",
+            "make what /etc/cgconfig.conf and cgconfig.d describe; exit 1 if the kernel refuses \
+             something, 65 if a file has errors: the rest is made all the same",
+        ),
+        ("groups --dry-run web.conf", "what would be made and written"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("groups is not there yet".to_owned()))
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    let Sources { cgconfig_conf, cgconfig_d, .. } = Sources::default();
+    let mut files = Vec::new();
+    for path in paths(given, &[cgconfig_conf, cgconfig_d])? {
+        let text = read(&path).map_err(|error| unreadable(&path, &error))?;
+        files.push((Arc::from(std::path::absolute(&path).unwrap_or(path)), text));
+    }
+    if files.is_empty() {
+        let message = "there is nothing to make: /etc/cgconfig.conf and cgconfig.d do not exist";
+        return Err(Failure::Failed(message.to_owned()));
+    }
+    let described = load::groups(&files, &NameService::default());
+    described.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+    let hierarchies = tree::discover()
+        .map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}")))?;
+    let mut maker = Maker { out, given, failed: false };
+    for gift in &described.groups {
+        match plan(gift, &hierarchies) {
+            Some(plan) => maker.group(gift, &plan)?,
+            None => maker.complain(gift, "the path leads out of the hierarchy"),
+        }
+    }
+    let is_bad = has_errors(&described.diagnostics);
+    Ok(if is_bad { 65 } else { u8::from(maker.failed) })
+}
+
+struct Maker<'o> {
+    out: &'o mut dyn Write,
+    given: &'o Given,
+    failed: bool,
+}
+
+impl Maker<'_> {
+    fn group(&mut self, gift: &Gift, plan: &Plan) -> Result<(), Failure> {
+        for name in &plan.missing {
+            let name = name.escape_debug();
+            self.complain(
+                gift,
+                &format!("no hierarchy of this host has the controller \"{name}\""),
+            );
+        }
+        for remark in &plan.remarks {
+            let message = &remark.complaint.message;
+            eprintln!("{}: {}: {}", remark.origin, message.escape_debug(), remark.complaint.help);
+        }
+        // Where a directory cannot be made nothing below it can be done.
+        let mut without: Option<PathBuf> = None;
+        for step in &plan.steps {
+            if without.as_ref().is_some_and(|path| step.path().starts_with(path)) {
+                continue;
+            }
+            if self.given.has("dry-run") {
+                if !matches!(step, Step::Create(path) if path.is_dir()) {
+                    writeln!(self.out, "{step}")?;
+                }
+                continue;
+            }
+            match step.take() {
+                Ok(Made::Done) if self.given.has("verbose") => writeln!(self.out, "{step}")?,
+                Ok(Made::Done | Made::Already) => {}
+                Err((path, error)) => {
+                    self.complain(gift, &complaint(&path, &error));
+                    if let Step::Create(path) = step {
+                        without = Some(path.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn complain(&mut self, gift: &Gift, message: &str) {
+        eprintln!("{}: group {}: {message}", gift.origin, gift.text.escape_debug());
+        self.failed = true;
+    }
 }

@@ -1,19 +1,136 @@
 //! `cgrulectl list`.
 
-use std::io::Write;
+use std::collections::HashMap;
+use std::io::{self, Write};
 
-use super::command::{Command, Failure, Given};
+use serde::Serialize;
+
+use super::command::{Command, Failure, Flag, Given};
+use super::rows::{self, Row};
+use super::words::{self, Words};
+use crate::config::diagnostic::has_errors;
+use crate::daemon;
+use crate::rebuild::Survey;
+use crate::rules::lint::{self, Dead};
+use crate::rules::{Action, Rule, RuleId};
 
 pub(super) const COMMAND: Command = Command {
     name: "list",
     operands: "",
     summary: "The rules in force, in the order in which they are tried",
-    flags: &[],
-    examples: &[],
+    flags: &[
+        Flag::new("full", "do not cut lines to 80 columns, show whole paths"),
+        Flag::new("json", "one object for each rule, in an array"),
+    ],
+    examples: &[
+        ("list", "the first rule that holds for a process decides; ! marks rules that never do"),
+        ("list --rules ./rules.d --no-legacy", "the rules of a directory"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("list is not there yet".to_owned()))
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
+    let survey = daemon::survey(&given.invocation(), None);
+    if given.has("json") {
+        json(&survey, out)?;
+    } else {
+        table(&survey, given.has("full"), out)?;
+    }
+    if has_errors(&survey.loaded.diagnostics) {
+        eprintln!("cgrulectl: some rules are wrong and not in this list: see cgrulectl check");
+    }
+    Ok(0)
+}
+
+/// The rules as a table, and below it why some can never match.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn table(survey: &Survey, is_full: bool, out: &mut dyn Write) -> io::Result<()> {
+    let rules = &survey.loaded.rules;
+    let words = Words::new(&survey.loaded.names);
+    let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
+    let row = |(at, rule): (usize, &Rule)| Row::Rule {
+        number: at + 1,
+        mark: if dead.contains_key(&id(at)) { '!' } else { ' ' },
+        name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
+        text: words.asked(rule),
+        target: words::done(rule),
+        origin: if is_full { words::origin(rule) } else { words::short_origin(rule) },
+    };
+    let rows: Vec<Row> = rules.iter().enumerate().map(row).collect();
+    rows::show(&rows, Some("WHO → WHERE"), is_full, out)?;
+    for (at, rule) in rules.iter().enumerate() {
+        if let Some(why) = dead.get(&id(at)) {
+            writeln!(out, "\n! {} ({}) never decides:", at + 1, words::origin(rule))?;
+            writeln!(out, "  {}", cause(*why, rules))?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a rule never decides.
+fn cause(dead: Dead, rules: &[Rule]) -> String {
+    match dead {
+        Dead::ShadowedBy(id) => {
+            let origin = rules.get(id.0 as usize).map(words::origin).unwrap_or_default();
+            format!("rule {} ({origin}) comes first and holds for all that it does", id.0 + 1)
+        }
+        Dead::HoldsForNobody => "it excludes all that it asks for".to_owned(),
+    }
+}
+
+fn id(index: usize) -> RuleId {
+    RuleId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+/// A rule as JSON. Fields are added, never renamed.
+#[derive(Serialize)]
+struct Listed {
+    number: usize,
+    name: String,
+    file: String,
+    line: u32,
+    when: String,
+    ignore: bool,
+    cgroup: Vec<String>,
+    /// The number of the rule that holds for all that this one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadowed_by: Option<u32>,
+    never_matches: bool,
+}
+
+/// The rules as an array of objects.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
+    let rules = &survey.loaded.rules;
+    let words = Words::new(&survey.loaded.names);
+    let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
+    let listed = |(at, rule): (usize, &Rule)| {
+        let targets = match &rule.action {
+            Action::Ignore(_) => &[][..],
+            Action::Place(targets) => targets,
+        };
+        let own = dead.get(&id(at));
+        Listed {
+            number: at + 1,
+            name: rule.name.to_string(),
+            file: rule.origin.file.to_string_lossy().into_owned(),
+            line: rule.origin.line,
+            when: words.asked(rule),
+            ignore: targets.is_empty(),
+            cgroup: targets.iter().map(|target| target.destination.to_string()).collect(),
+            shadowed_by: own.and_then(|dead| match dead {
+                Dead::ShadowedBy(id) => Some(id.0 + 1),
+                Dead::HoldsForNobody => None,
+            }),
+            never_matches: own.is_some(),
+        }
+    };
+    let all: Vec<Listed> = rules.iter().enumerate().map(listed).collect();
+    super::json::write(&all, out)
 }

@@ -2,18 +2,23 @@
 
 use std::io::Write;
 
+use super::asking;
 use super::command::{Command, Failure, Given};
+use crate::control::openmetrics;
 
 pub(super) const COMMAND: Command = Command {
     name: "metrics",
     operands: "",
     summary: "All counters as OpenMetrics text",
     flags: &[],
-    examples: &[],
+    examples: &[("metrics", "for a scrape; or set metrics_textfile in cgruled.toml")],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("metrics is not there yet".to_owned()))
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
+    let status = asking::status(given)?;
+    out.write_all(openmetrics::render(&status).as_bytes())?;
+    Ok(0)
 }

@@ -3,24 +3,30 @@
 //! Data goes to standard output, complaints to standard error. A command asks the daemon by its
 //! [control socket](crate::control::client) where only the daemon knows, and the files where they are
 //! enough. Exit codes: 0 well, 1 failed or found wrong, 2 wrong usage, 65 bad rules or settings, 69 no
-//! daemon answers.
+//! daemon answers; `run` has those of its command, or 125 to 127 as env(1).
 
 pub mod command;
 
-mod cat;
-mod check;
+mod asking;
+pub mod cat;
+pub mod check;
 mod convert;
 mod doctor;
-mod explain;
+pub mod explain;
+mod figures;
+mod foreseen;
 mod groups;
-mod list;
+mod json;
+pub mod list;
 mod metrics;
 mod place;
 mod reload;
+mod rows;
 mod run;
 mod status;
 mod top;
 mod watch;
+mod words;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};

@@ -1,19 +1,102 @@
 //! `cgrulectl place`.
 
+use std::ffi::OsStr;
 use std::io::Write;
 
-use super::command::{Command, Failure, Given};
+use super::asking;
+use super::command::{Command, Failure, Flag, Given};
+use crate::config::escape::Escaped;
+use crate::control::client;
+use crate::control::protocol::About;
 
 pub(super) const COMMAND: Command = Command {
     name: "place",
     operands: "PID...",
-    summary: "Make the daemon look at processes now",
-    flags: &[],
-    examples: &[],
+    summary: "Look at processes now and put them in place",
+    flags: &[Flag::new("json", "a line of JSON for each process; fields are only ever added")],
+    examples: &[("place 4711", "also one that was taken away twice, and is left alone since")],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("place is not there yet".to_owned()))
+/// After these there is nothing to complain about.
+const WELL: [&str; 7] =
+    ["placed", "in-place", "would-place", "no-rule", "ignored", "protected", "sticky"];
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    if given.operands.is_empty() {
+        return Err(Failure::Usage("place: name at least one process".to_owned()));
+    }
+    let pids = given.operands.iter().map(|text| pid(text)).collect::<Result<Vec<u32>, _>>()?;
+    let abouts = client::place(&given.socket(), &pids)?;
+    let abouts = abouts.ok_or_else(|| asking::no_daemon(given))?;
+    for about in &abouts {
+        if given.has("json") {
+            let text = serde_json::to_string(about).map_err(std::io::Error::from)?;
+            writeln!(out, "{text}")?;
+        } else {
+            writeln!(out, "{}", told(about))?;
+        }
+    }
+    let is_well = |about: &About| {
+        about.happenings.last().is_some_and(|last| WELL.contains(&last.outcome.as_str()))
+    };
+    Ok(u8::from(!abouts.iter().all(is_well)))
+}
+
+fn pid(text: &OsStr) -> Result<u32, Failure> {
+    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
+    number.ok_or_else(|| {
+        let shown = text.to_string_lossy();
+        Failure::Usage(format!("place: {}: is no process id", Escaped(&shown)))
+    })
+}
+
+/// `4711: placed in /people/alice by rule 'people'`
+fn told(about: &About) -> String {
+    let pid = about.pid;
+    let Some(last) = about.happenings.last() else {
+        return format!("{pid}: nothing is known");
+    };
+    let mut text = format!("{pid}: {}", Escaped(&last.outcome));
+    if !last.cgroup.is_empty() {
+        let link =
+            if last.outcome.ends_with("place") || last.outcome == "placed" { "in" } else { "for" };
+        text += &format!(" {link} {}", Escaped(&last.cgroup));
+    }
+    if !last.rule.is_empty() {
+        text += &format!(" by rule '{}'", Escaped(&last.rule));
+    }
+    if !last.detail.is_empty() {
+        text += &format!(": {}", Escaped(&last.detail));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::Happening;
+
+    fn about(outcome: &str, cgroup: &str, detail: &str) -> About {
+        let [outcome, rule, cgroup, detail] = [outcome, "web", cgroup, detail].map(str::to_owned);
+        let happening = Happening { ago_ms: 0, outcome, rule, cgroup, detail };
+        About { pid: 7, happenings: vec![happening] }
+    }
+
+    #[test]
+    fn each_process_gets_one_line() {
+        assert_eq!(told(&about("placed", "/a", "")), "7: placed in /a by rule 'web'");
+        assert_eq!(
+            told(&about("refused", "/a\n7: placed", "busy")),
+            "7: refused for /a\\u{a}7: placed by rule 'web': busy"
+        );
+    }
+
+    #[test]
+    fn what_is_no_process_id_is_said() {
+        for wrong in ["0", "-1", "x", "4294967296", ""] {
+            assert_eq!(pid(OsStr::new(wrong)).unwrap_err().code(), 2, "{wrong}");
+        }
+    }
 }

@@ -1,19 +1,34 @@
 //! `cgrulectl status`.
 
+mod page;
+
 use std::io::Write;
 
-use super::command::{Command, Failure, Given};
+use super::asking;
+use super::command::{Command, Failure, Flag, Given};
 
 pub(super) const COMMAND: Command = Command {
     name: "status",
     operands: "",
     summary: "What the daemon did and how fast",
-    flags: &[],
-    examples: &[],
+    flags: &[Flag::new("json", "as JSON, for programs; fields are only ever added")],
+    examples: &[
+        ("status", "is it well? how long do moves take?"),
+        ("status --json | jq .latency.p99_us", "one figure"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("status is not there yet".to_owned()))
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
+    let status = asking::status(given)?;
+    if given.has("json") {
+        let text = serde_json::to_string_pretty(&status).map_err(std::io::Error::from)?;
+        writeln!(out, "{text}")?;
+    } else {
+        let look = page::Look { is_colored: given.color, is_unicode: page::is_unicode() };
+        out.write_all(page::render(&status, look).as_bytes())?;
+    }
+    Ok(0)
 }

@@ -1,19 +1,262 @@
-//! `cgrulectl top`.
+//! `cgrulectl top`: the groups that rules lead to, by what they use.
 
-use std::io::Write;
+mod patterns;
+mod rows;
+mod sample;
+mod terminal;
+mod view;
 
-use super::command::{Command, Failure, Given};
+use std::env;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::command::{Command, Failure, Flag, Given};
+use super::foreseen::Foreseen;
+use crate::config::quantity;
+use crate::rules::Below;
+use patterns::Patterns;
+use rows::{Row, SORTS, Sort, rows, sort};
+use sample::{Groups, Sampler, shown};
+use terminal::{Input, Terminal};
+use view::{Frame, Look, lines};
 
 pub(super) const COMMAND: Command = Command {
     name: "top",
     operands: "",
-    summary: "Groups by what they use",
-    flags: &[],
-    examples: &[],
+    summary: "The groups of rules, by what they use",
+    flags: &[
+        Flag {
+            short: Some('d'),
+            ..Flag::value("delay", "TIME", "between two looks, as 500ms (default: 1s)")
+        },
+        Flag { short: Some('n'), ..Flag::value("iterations", "N", "end after this many looks") },
+        Flag::value("sort", "KEY", "cpu (default), memory, io, tasks, pressure or name"),
+        Flag::new("once", "print one table and end, as when the output is no terminal"),
+        Flag::new("json", "one JSON object for each look, one look without -n"),
+    ],
+    examples: &[
+        ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
+        ("top --once --sort memory", "for a mail or a log"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("top is not there yet".to_owned()))
+/// Shorter would be busy with itself.
+const LEAST_DELAY: Duration = Duration::from_millis(50);
+
+struct Options {
+    delay: Duration,
+    iterations: Option<u64>,
+    sort: Sort,
 }
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    let mut options = options(given)?;
+    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let is_interactive = has_terminal && !given.has("once") && !given.has("json");
+    if !is_interactive {
+        options.iterations = options.iterations.or(Some(1));
+    }
+    let Foreseen { policy, hierarchies } = Foreseen::new(given)?;
+    let rules = policy.matcher.rules();
+    let patterns = Patterns::new(rules, |target| policy.beginning(target.below));
+    let sampler = Sampler { hierarchies, patterns };
+    let name = |rule: usize| rules.get(rule).map_or(String::new(), |rule| rule.name.to_string());
+    let root = format!("{}/", shown(policy.beginning(Below::Root).as_bytes()));
+    let mut top = Top::new(&sampler, rules.len(), root, &name);
+    if is_interactive {
+        watch(&mut top, &mut options, given.color, out)?;
+    } else {
+        print(&mut top, &options, given, out)?;
+    }
+    Ok(0)
+}
+
+fn options(given: &Given) -> Result<Options, Failure> {
+    let usage = |text: &str| Failure::Usage(format!("top: {text}"));
+    let delay = match given.text("delay")? {
+        None => Some(Duration::from_secs(1)),
+        // As systemd-cgtop, which takes seconds.
+        Some(text) => quantity::duration(text).or_else(|| quantity::duration(&format!("{text}s"))),
+    };
+    let delay = delay.filter(|delay| *delay >= LEAST_DELAY);
+    let delay =
+        delay.ok_or_else(|| usage("--delay: write a time such as 500ms or 2s, 50ms at least"))?;
+    let iterations = given.text("iterations")?.map(str::parse::<u64>).transpose();
+    let iterations = iterations.ok().filter(|count| *count != Some(0));
+    let iterations = iterations.ok_or_else(|| usage("--iterations: write a number from 1 on"))?;
+    let word = given.text("sort")?.unwrap_or("cpu");
+    let found = SORTS.iter().find(|(own, _, _)| *own == word);
+    let words = SORTS.map(|(word, _, _)| word).join(", ");
+    let sort = found
+        .map(|(_, _, sort)| *sort)
+        .ok_or_else(|| usage(&format!("--sort: write one of {words}")))?;
+    Ok(Options { delay, iterations, sort })
+}
+
+/// The looks.
+struct Top<'t> {
+    sampler: &'t Sampler,
+    rules: usize,
+    /// What is left out of paths that begin with it, as in rules.
+    root: String,
+    name: &'t dyn Fn(usize) -> String,
+    last: Groups,
+    at: Instant,
+}
+
+impl<'t> Top<'t> {
+    fn new(
+        sampler: &'t Sampler,
+        rules: usize,
+        root: String,
+        name: &'t dyn Fn(usize) -> String,
+    ) -> Self {
+        Self { sampler, rules, root, name, last: sampler.sample(), at: Instant::now() }
+    }
+
+    /// The groups as they were at the beginning: there are no rates yet.
+    fn first(&self) -> Vec<Row> {
+        self.rows(&Groups::new(), &self.last, Duration::ZERO)
+    }
+
+    /// The groups as they are now, with rates since the last look.
+    fn look(&mut self) -> (Vec<Row>, Duration) {
+        let now = self.sampler.sample();
+        let at = Instant::now();
+        let apart = at - self.at;
+        let rows = self.rows(&self.last, &now, apart);
+        (self.last, self.at) = (now, at);
+        (rows, apart)
+    }
+
+    fn rows(&self, before: &Groups, now: &Groups, apart: Duration) -> Vec<Row> {
+        let mut rows = rows(before, now, apart, self.name);
+        for row in &mut rows {
+            if let Some(below) = row.shown.strip_prefix(&self.root) {
+                row.shown = below.to_owned();
+            }
+        }
+        rows
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'r> {
+    /// Time between the two moments that rates are made from.
+    interval_ms: u64,
+    groups: &'r [Row],
+}
+
+/// Without a terminal: one table, or one line of JSON, for each look.
+fn print(
+    top: &mut Top<'_>,
+    options: &Options,
+    given: &Given,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let mut count = 0;
+    while options.iterations.is_none_or(|most| count < most) {
+        thread::sleep(options.delay);
+        let (mut rows, apart) = top.look();
+        sort(&mut rows, options.sort);
+        if given.has("json") {
+            let interval_ms = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
+            serde_json::to_writer(&mut *out, &Object { interval_ms, groups: &rows })
+                .map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            if count > 0 {
+                writeln!(out)?;
+            }
+            let (width, _) = terminal::size(io::stdout().as_fd());
+            let look = Look { color: given.color, unicode: is_unicode(), width, height: None };
+            let frame =
+                Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
+            for line in lines(&rows, frame, look) {
+                writeln!(out, "{}", line.trim_end())?;
+            }
+        }
+        out.flush()?;
+        count += 1;
+    }
+    Ok(())
+}
+
+/// With a terminal, until somebody ends it.
+fn watch(
+    top: &mut Top<'_>,
+    options: &mut Options,
+    color: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let terminal = Terminal::take(out)?;
+    // The first rates come soon.
+    let mut rows = top.first();
+    let mut next = Instant::now() + options.delay.min(Duration::from_millis(300));
+    let mut count = 0;
+    loop {
+        sort(&mut rows, options.sort);
+        let frame =
+            Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: true };
+        draw(&rows, frame, color, terminal.size(), out)?;
+        let input = terminal.wait(next.saturating_duration_since(Instant::now()), out)?;
+        match input {
+            Input::End | Input::Key(b'q' | b'Q') => return Ok(()),
+            Input::Key(key) => {
+                let found = SORTS.iter().find(|(_, own, _)| *own == key.to_ascii_lowercase());
+                options.sort = found.map_or(options.sort, |(_, _, sort)| *sort);
+            }
+            Input::Nothing | Input::Resized => {}
+        }
+        if Instant::now() >= next {
+            rows = top.look().0;
+            next = Instant::now() + options.delay;
+            count += 1;
+            if options.iterations.is_some_and(|most| count >= most) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Draws over what was there, so that nothing flickers.
+fn draw(
+    rows: &[Row],
+    frame: Frame,
+    color: bool,
+    (width, height): (usize, usize),
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let look = Look { color, unicode: is_unicode(), width, height: Some(height) };
+    let mut text = "\x1b[H".to_owned();
+    for (index, line) in lines(rows, frame, look).iter().take(height).enumerate() {
+        text += if index == 0 { "" } else { "\r\n" };
+        text += line;
+        text += "\x1b[K";
+    }
+    text += "\x1b[J";
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Whether the locale has the characters of bars.
+fn is_unicode() -> bool {
+    let of = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = of("LC_ALL").or_else(|| of("LC_CTYPE")).or_else(|| of("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+#[cfg(test)]
+#[path = "top/tests.rs"]
+mod tests;

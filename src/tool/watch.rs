@@ -1,19 +1,173 @@
 //! `cgrulectl watch`.
 
+use std::collections::HashMap;
 use std::io::Write;
 
-use super::command::{Command, Failure, Given};
+use nix::unistd::{Uid, User};
+
+use super::asking;
+use super::command::{Command, Failure, Flag, Given};
+use super::figures::{counted, microseconds, time_of_day};
+use crate::config::escape::Escaped;
+use crate::control::protocol::{Decision, Request, Watched};
 
 pub(super) const COMMAND: Command = Command {
     name: "watch",
     operands: "",
     summary: "Decisions as they happen",
-    flags: &[],
-    examples: &[],
+    flags: &[
+        Flag::value("user", "USER", "only processes of this user, by name or number"),
+        Flag::value("rule", "NAME", "only decisions by this rule"),
+        Flag::value("exe", "PATH", "only this program, by path or base name"),
+        Flag::new("all", "also processes that are gone, match no rule, or were found held"),
+        Flag::new("json", "a line of JSON for each decision; fields are only ever added"),
+    ],
+    examples: &[
+        ("watch --user alice", "why does the new login of alice go where it goes?"),
+        ("watch --json | jq .latency_us", "how long moves take"),
+    ],
     ends_at_operand: false,
     run,
 };
 
-fn run(_given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::Failed("watch is not there yet".to_owned()))
+/// Left out without `--all`: there are many, and nothing comes of them.
+const DULL: [&str; 3] = ["gone", "no-rule", "held"];
+
+fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
+    let filter = Filter::new(given)?;
+    let mut names = Names::default();
+    let mut conversation = asking::ask(given, &Request::Watch)?;
+    while let Some(watched) = conversation.next_line::<Watched>()? {
+        let line = match &watched {
+            // The first line says that from here on nothing is missed.
+            Watched::Lost { lost: 0 } => continue,
+            Watched::Decision(decision) if !filter.admits(decision) => continue,
+            _ if given.has("json") => {
+                serde_json::to_string(&watched).map_err(std::io::Error::from)?
+            }
+            Watched::Lost { lost } => format!("({} lost)", counted(*lost, "line", "lines")),
+            Watched::Decision(decision) => told(decision, names.of(decision.uid)),
+        };
+        writeln!(out, "{line}")?;
+        out.flush()?;
+    }
+    Err(Failure::NoDaemon("the daemon has ended".to_owned()))
+}
+
+/// What is shown.
+#[derive(Debug, Default)]
+struct Filter<'g> {
+    uid: Option<u32>,
+    rule: Option<&'g str>,
+    exe: Option<&'g str>,
+    has_dull: bool,
+}
+
+impl<'g> Filter<'g> {
+    fn new(given: &'g Given) -> Result<Self, Failure> {
+        let uid = given.text("user")?.map(uid).transpose()?;
+        let (rule, exe) = (given.text("rule")?, given.text("exe")?);
+        Ok(Self { uid, rule, exe, has_dull: given.has("all") })
+    }
+
+    fn admits(&self, decision: &Decision) -> bool {
+        let Decision { uid, rule, exe, outcome, .. } = decision;
+        let is_exe = |wanted: &str| {
+            exe.as_deref().is_some_and(|exe| {
+                exe == wanted || !wanted.contains('/') && exe.rsplit('/').next() == Some(wanted)
+            })
+        };
+        self.uid.is_none_or(|wanted| *uid == Some(wanted))
+            && self.rule.is_none_or(|wanted| rule.as_deref() == Some(wanted))
+            && self.exe.is_none_or(is_exe)
+            && (self.has_dull || !DULL.contains(&outcome.as_str()))
+    }
+}
+
+fn uid(text: &str) -> Result<u32, Failure> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let found = User::from_name(text).map_err(|errno| {
+        Failure::Failed(format!("the name service cannot say who {} is: {errno}", Escaped(text)))
+    })?;
+    let unknown = || Failure::Usage(format!("watch: no user is named {}", Escaped(text)));
+    found.map(|user| user.uid.as_raw()).ok_or_else(unknown)
+}
+
+/// Names of users, asked for once each.
+#[derive(Debug, Default)]
+struct Names(HashMap<u32, String>);
+
+impl Names {
+    fn of(&mut self, uid: Option<u32>) -> &str {
+        let Some(uid) = uid else { return "?" };
+        self.0.entry(uid).or_insert_with(|| {
+            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+            user.map_or_else(|| uid.to_string(), |user| Escaped(&user.name).to_string())
+        })
+    }
+}
+
+/// `13:55:31.123Z placed 4711 alice /usr/bin/make -> /people/alice by 'people' (exec, 104 us)`
+fn told(decision: &Decision, user: &str) -> String {
+    let Decision { time_ms, pid, exe, rule, cgroup, outcome, cause, latency_us, .. } = decision;
+    let mut text =
+        format!("{} {:9} {pid} {user}", time_of_day(*time_ms), Escaped(outcome).to_string());
+    for (before, name, after) in [(" ", exe, ""), (" -> ", cgroup, ""), (" by '", rule, "'")] {
+        if let Some(name) = name {
+            text += &format!("{before}{}{after}", Escaped(name));
+        }
+    }
+    text + &format!(" ({}, {})", Escaped(cause), microseconds(*latency_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision() -> Decision {
+        Decision {
+            time_ms: 1_795_528_531_123,
+            pid: 4711,
+            uid: Some(1000),
+            exe: Some("/usr/bin/make\n".to_owned()),
+            rule: Some("people".to_owned()),
+            cgroup: Some("/people/alice".to_owned()),
+            outcome: "placed".to_owned(),
+            cause: "exec".to_owned(),
+            latency_us: 104,
+        }
+    }
+
+    #[test]
+    fn a_decision_is_one_line() {
+        assert_eq!(
+            told(&decision(), "alice"),
+            "13:55:31.123Z placed    4711 alice /usr/bin/make\\u{a} -> /people/alice by 'people' \
+             (exec, 104 us)"
+        );
+    }
+
+    #[test]
+    fn filters_must_all_hold() {
+        let mut decision = decision();
+        decision.exe = Some("/usr/bin/make".to_owned());
+        let all =
+            Filter { uid: Some(1000), rule: Some("people"), exe: Some("make"), has_dull: false };
+        assert!(all.admits(&decision));
+        assert!(Filter { exe: Some("/usr/bin/make"), ..Filter::default() }.admits(&decision));
+        for wrong in [
+            Filter { uid: Some(1), ..Filter::default() },
+            Filter { rule: Some("peopl"), ..Filter::default() },
+            Filter { exe: Some("/make"), ..Filter::default() },
+            Filter { exe: Some("ake"), ..Filter::default() },
+        ] {
+            assert!(!wrong.admits(&decision), "{wrong:?}");
+        }
+        decision.outcome = "no-rule".to_owned();
+        assert!(!Filter::default().admits(&decision));
+        assert!(Filter { has_dull: true, ..Filter::default() }.admits(&decision));
+    }
 }

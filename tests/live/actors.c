@@ -4,7 +4,15 @@
  *   uid R E          set the real and the effective user id (-1: keep)
  *   gid R E          the same for groups
  *   exec PATH ARGV0  execute PATH; the remaining steps go with it
+ *   groups G         the supplementary group G alone (-1: none)
+ *   thread-uid U     a thread sets its own ids and stays; the others keep theirs
  *   comm NAME        set the thread's name
+ *   comm-of PATH     the same to the base name of PATH
+ *   chdir PATH       change the working directory
+ *   path DIRECTORY   find programs in DIRECTORY first
+ *   fifo             real-time scheduling
+ *   unlink-me        remove the own executable
+ *   threads N        N threads that stay
  *   fork             a child does the remaining steps, the parent waits for it
  *   double           a child's child does the remaining steps, the child leaves at once
  *   spawn N          N children do the remaining steps, the parent waits for them
@@ -14,12 +22,15 @@
  *   tree DEPTH WIDTH become the root of a fork tree, say "tree N" when all N live, hold
  *   orphans N U      N times: a child becomes U, forks and leaves; say "orphans N" when the
  *                    grandchildren live, hold
+ *   orphan U         a child becomes U, forks and leaves; the grandchild does the remaining steps
  *   storm N PATH     N times: fork, execute PATH with `quit`, wait
  *   forks N          N times: fork, leave, wait
  *   toggle N A B     N times: effective user A, then B
  *   gate             wait for one byte on standard input
  *   ask PID FLAGS    send these to /run/cgred.socket, say "answer N" for an answer of N bytes
  *   sleep MS         wait
+ *   eat MIB          use that much memory
+ *   busy             keep the first processor that it may use busy, say "busy N" before
  *   mntns            a mount namespace of its own
  *   bind FROM TO     bind mount, FROM seen at TO
  *   netns, userns    a namespace of its own
@@ -33,6 +44,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -143,6 +155,8 @@ static void tree(int depth, int width)
 	stay();
 }
 
+static void steps(char **step);
+
 static void orphan(long *counter, uid_t uid)
 {
 	check(setresuid(uid, uid, uid), "setresuid");
@@ -164,6 +178,22 @@ static void orphans(long n, uid_t uid)
 	}
 	await_count(counter, n);
 	say("orphans", n);
+	stay();
+}
+
+static void orphaned(uid_t uid, char **rest)
+{
+	pid_t middle = child();
+	if (middle == 0) {
+		check(setresuid(uid, uid, uid), "setresuid");
+		middle = getpid();
+		if (child() != 0)
+			_exit(0);
+		while (kill(middle, 0) == 0) /* until it is reaped */
+			usleep(1000);
+		steps(rest);
+	}
+	waitpid(middle, NULL, 0);
 	stay();
 }
 
@@ -198,8 +228,6 @@ static void toggle(long n, uid_t a, uid_t b)
 		check(setresuid(-1, b, -1), "setresuid");
 	}
 }
-
-static void steps(char **step);
 
 static void *forking_thread(void *rest)
 {
@@ -284,6 +312,38 @@ static void gate(void)
 		_exit(0);
 }
 
+static void eat(size_t bytes)
+{
+	volatile char *memory = malloc(bytes);
+	if (memory == NULL)
+		die("malloc");
+	for (size_t i = 0; i < bytes; i += 4096)
+		memory[i] = 1;
+}
+
+static void pin(void)
+{
+	cpu_set_t allowed;
+	int first = 0;
+	check(sched_getaffinity(0, sizeof allowed, &allowed), "sched_getaffinity");
+	while (!CPU_ISSET(first, &allowed))
+		first++;
+	CPU_ZERO(&allowed);
+	CPU_SET(first, &allowed);
+	check(sched_setaffinity(0, sizeof allowed, &allowed), "sched_setaffinity");
+}
+
+static void busy(void)
+{
+	struct pollfd input = { .fd = 0, .events = 0 };
+	pin();
+	say("busy", getpid());
+	while (poll(&input, 1, 0) == 0)
+		for (volatile long i = 0; i < 1000000; i++)
+			;
+	_exit(0);
+}
+
 static void ask(int pid, int flags)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/run/cgred.socket" };
@@ -295,6 +355,53 @@ static void ask(int pid, int flags)
 	ssize_t length = read(fd, answer, sizeof answer);
 	say("answer", length < 0 ? 0 : length);
 	close(fd);
+}
+
+static void *idle_thread(void *argument)
+{
+	/* The system call, because the library's function changes all threads. */
+	uid_t *uid = argument;
+	if (uid != NULL)
+		check(syscall(SYS_setresuid, *uid, *uid, *uid), "setresuid");
+	stay();
+	return NULL;
+}
+
+static void idle_threads(long n, uid_t *uid)
+{
+	pthread_t id;
+	for (long i = 0; i < n; i++)
+		if (pthread_create(&id, NULL, idle_thread, uid) != 0)
+			die("pthread_create");
+}
+
+static void real_time(void)
+{
+	struct sched_param param = { .sched_priority = 1 };
+	check(sched_setscheduler(0, SCHED_FIFO, &param), "sched_setscheduler");
+}
+
+static void only_group(int gid)
+{
+	gid_t group = gid;
+	check(setgroups(gid < 0 ? 0 : 1, &group), "setgroups");
+}
+
+/* Finds programs in DIRECTORY first. */
+static void set_path(const char *directory)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s:/usr/bin:/bin", directory);
+	check(setenv("PATH", path, 1), "setenv");
+}
+
+static void unlink_me(void)
+{
+	char path[4096];
+	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+	check(length, "readlink");
+	path[length] = 0;
+	check(unlink(path), path);
 }
 
 static void own_mounts(void)
@@ -343,9 +450,14 @@ static void split(const char *word, char **step)
 	} else if (IS("orphans")) {
 		long n = atol(next(&step));
 		orphans(n, atoi(next(&step)));
+	} else if (IS("orphan")) {
+		uid_t uid = atoi(next(&step));
+		orphaned(uid, step);
 	} else if (IS("hold")) {
 		say("pid", getpid());
 		stay();
+	} else if (IS("busy")) {
+		busy();
 	} else if (IS("quit")) {
 		_exit(0);
 	} else {
@@ -354,10 +466,40 @@ static void split(const char *word, char **step)
 	}
 }
 
+/* Steps that prepare what the process is. Whether `word` is one. */
+static int prepare(const char *word, char ***step)
+{
+	static uid_t uid;
+	if (IS("groups")) {
+		only_group(atoi(next(step)));
+	} else if (IS("comm-of")) {
+		char *path = next(step), *slash = strrchr(path, '/');
+		prctl(PR_SET_NAME, slash == NULL ? path : slash + 1);
+	} else if (IS("chdir")) {
+		check(chdir(next(step)), "chdir");
+	} else if (IS("path")) {
+		set_path(next(step));
+	} else if (IS("fifo")) {
+		real_time();
+	} else if (IS("unlink-me")) {
+		unlink_me();
+	} else if (IS("threads")) {
+		idle_threads(atol(next(step)), NULL);
+	} else if (IS("thread-uid")) {
+		uid = atoi(next(step));
+		idle_threads(1, &uid);
+	} else {
+		return 0;
+	}
+	return 1;
+}
+
 static void steps(char **step)
 {
 	char *word;
 	while ((word = *step++) != NULL) {
+		if (prepare(word, &step))
+			continue;
 		if (IS("uid")) {
 			uid_t real = atoi(next(&step)), effective = atoi(next(&step));
 			/* The saved id stays 0 when only the effective one changes: toggling. */
@@ -383,6 +525,8 @@ static void steps(char **step)
 			ask(pid, atoi(next(&step)));
 		} else if (IS("sleep")) {
 			usleep(1000 * atol(next(&step)));
+		} else if (IS("eat")) {
+			eat((size_t)atol(next(&step)) << 20);
 		} else if (IS("mntns")) {
 			own_mounts();
 		} else if (IS("bind")) {

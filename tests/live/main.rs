@@ -18,8 +18,12 @@
 mod harness;
 
 mod command_line;
+mod control;
 mod destination;
+mod doctor;
 mod escape;
+mod explain;
+mod groups;
 mod hierarchy;
 mod identity;
 mod kernel;
@@ -28,8 +32,13 @@ mod order;
 mod placement;
 mod program;
 mod reload;
+mod removal;
+mod run;
 mod settings;
+mod shares;
 mod standin;
 mod sticky;
 mod systemd;
+mod top;
 mod trust;
+mod units;

@@ -89,7 +89,7 @@ fn a_program_is_meant_by_the_symlink_that_was_invoked() {
     live.expect(&live.hold(&executes(&link, &link)), "there");
 }
 
-/// The original took a process's word for its name; see COMPAT for `/opt/zork`.
+/// The original took a process's word for its name; see "names of programs" in tests/QUIRKS.md.
 #[test]
 fn a_name_that_a_process_gave_itself_does_not_count() {
     let Some(live) = Live::require() else { return };

@@ -15,7 +15,7 @@ use cgruled::rules::{Action, RuleId};
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Live, PATIENCE, eventually};
+use crate::harness::{Live, PATIENCE, Settings, eventually};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
 
@@ -68,6 +68,88 @@ fn a_table_holds_for_old_groups_after_a_reload() {
     live.write_rules(&text(78));
     daemon.signal(Signal::SIGHUP);
     expect(&pids, "pids.max", "78");
+}
+
+/// Nobody enters a group that is empty, so nobody opens it either.
+#[test]
+fn an_empty_group_gets_what_a_reload_says() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let rule = format!("{RULE}controllers = \"pids\"\n");
+    let daemon = live.daemon(&rule);
+    drop({
+        let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", actor.subject, "there/cgt-alice");
+        actor
+    });
+    let theirs = pids.with_file_name("theirs");
+    fs::create_dir(&theirs).unwrap();
+    for most in ["77", "78"] {
+        let tables = format!(
+            "[cgroup.\"there/%u\"]\npids.max = {most}\n[cgroup.there]\npids.max = 1{most}\n"
+        );
+        live.write_rules(&format!("{rule}{tables}"));
+        daemon.signal(Signal::SIGHUP);
+        expect(&pids, "pids.max", most);
+        expect(pids.parent().unwrap(), "pids.max", &format!("1{most}"));
+    }
+    // A table that is taken away takes nothing back.
+    live.write_rules(&rule);
+    daemon.signal(Signal::SIGHUP);
+    assert!(eventually(PATIENCE, || daemon.log().matches("are in force").count() >= 4));
+    expect(&pids, "pids.max", "78");
+    expect(&theirs, "pids.max", "max");
+}
+
+/// A mark says which table an empty group is for, and an owner can write it.
+#[test]
+fn an_owner_cannot_choose_among_tables() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let tables = "[cgroup.\"there/%u\"]\npids.max = 7\nowner = \"cgt-alice\"\n\
+                  [cgroup.\"there/%g\"]\npids.max = 700\n";
+    let other = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there/%g\"\n";
+    let daemon = live.daemon(&format!("{RULE}{other}{tables}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "there/cgt-alice");
+    expect(&pids, "pids.max", "7");
+    let (name, text) = ("user.cgruled", "there/%g".as_bytes());
+    rustix::fs::setxattr(&pids, name, text, rustix::fs::XattrFlags::empty()).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    assert!(eventually(PATIENCE, || daemon.log().matches("are in force").count() >= 2));
+    live.fence();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    expect(&pids, "pids.max", "7");
+    let rules = format!("{RULE}{other}{tables}").replace("max = 7\n", "max = 8\n");
+    live.write_rules(&rules);
+    daemon.signal(Signal::SIGHUP);
+    expect(&pids, "pids.max", "8");
+}
+
+#[test]
+fn the_managed_root_has_a_table() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = live.ground.directory("pids", "") else { return };
+    let daemon = live.daemon(&format!("{RULE}[cgroup.\"/\"]\npids.max = 70\n"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "there/cgt-alice");
+    expect(&pids, "pids.max", "70");
+    expect(&pids.join("there"), "pids.max", "max");
+    live.write_rules(&format!("{RULE}[cgroup.\"/\"]\npids.max = 71\n"));
+    daemon.signal(Signal::SIGHUP);
+    expect(&pids, "pids.max", "71");
+}
+
+/// The top of a hierarchy is not the test's to change: this has no such file.
+#[test]
+fn the_top_says_why_it_takes_no_settings() {
+    let Some(live) = Live::require() else { return };
+    let Some(_) = group(&live, "pids") else { return };
+    let rules = format!("{RULE}[cgroup.\"/\"]\n\"pids.nonsense\" = 1\n")
+        .replace("there/%u", &format!("{}there/%u", live.ground.at("")));
+    let settings = Settings { config: "", arguments: &["--root", "/"] };
+    let daemon = live.daemon_with(&rules, &settings);
+    daemon.expect_log("this is the top of the hierarchy");
 }
 
 #[test]
@@ -186,10 +268,10 @@ fn a_template_destination_has_its_controllers_enabled_on_v2() {
 }
 
 /// A controller at the top of the v2 tree; disabled again if it was not enabled before.
-struct Enabled(Option<(PathBuf, String)>);
+pub(crate) struct Enabled(Option<(PathBuf, String)>);
 
 impl Enabled {
-    fn note(top: &Path, name: &str) -> Self {
+    pub(crate) fn note(top: &Path, name: &str) -> Self {
         let file = top.join("cgroup.subtree_control");
         let before = fs::read_to_string(&file).unwrap();
         let was_enabled = before.split_whitespace().any(|known| known == name);

@@ -1,29 +1,32 @@
 //! Processes that ask by the original's socket to stay where they are, with the original's clients.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, BASE, Daemon, Live, census, run};
+use crate::harness::{Actor, BASE, Daemon, Live, Settings, census, run};
 
 const SOCKET: &str = "/run/cgred.socket";
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 
 /// A `/run` of the test's own, with the test's files where they were. Declared after [`Live`], so gone
 /// before it.
-struct PrivateRun;
+pub(crate) struct PrivateRun;
 
 impl PrivateRun {
-    fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         let base = File::open(BASE).unwrap();
         let none = None::<&str>;
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
@@ -107,6 +110,27 @@ fn what_cgexec_runs_stays() {
     let counters = daemon.stop();
     assert_eq!(counters.get("sticky_registered"), 1, "{counters:?}");
     assert!(counters.get("sticky") >= 1, "{counters:?}");
+}
+
+#[test]
+fn explain_says_who_asked_to_stay() {
+    let Some(live) = Live::require().filter(|_| has_clients()) else { return };
+    let _run = PrivateRun::enter();
+    let socket = format!("{BASE}/control.sock");
+    let settings = Settings { config: "", arguments: &["--control", &socket] };
+    let _daemon = live.legacy_daemon_with(RULES, &settings);
+    let actor = live.hold(&format!("{} {}", cgexec(&live, ""), become_alice()));
+    live.expect_untouched(&actor);
+    let output = Command::new(env!("CARGO_BIN_EXE_cgrulectl"))
+        .args(["explain", "--no-legacy", "--rules", &format!("{BASE}/rules.d")])
+        .args(["--socket", &socket, &actor.subject.to_string()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("it asked to stay where it is"), "{text}");
+    let wanted = format!("belongs  {}", live.ground.at("there"));
+    assert!(text.contains(&wanted), "{text}");
 }
 
 /// M96
@@ -267,6 +291,65 @@ fn a_request_in_single_bytes_is_answered_and_abuse_is_not() {
     let counters = daemon.stop();
     assert_eq!(counters.get("sticky_dropped"), 4, "{counters:?}");
     assert_eq!(counters.get("sticky_registered"), 2, "{counters:?}");
+}
+
+#[test]
+fn who_will_not_write_any_more_is_answered_at_once() {
+    let Some((live, _run, daemon)) = served() else { return };
+    let actor = live.hold("");
+    let whole = request(actor.subject, 0);
+    let began = Instant::now();
+    for (length, answer) in [(8, &b"SUCCESS_STORE_PID\0"[..]), (4, b""), (0, b"")] {
+        let mut client = connect();
+        client.write_all(&whole[..length]).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(client), answer, "after {length} bytes");
+    }
+    // Less than the five seconds that a silent client has.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_quick(&live);
+    assert_eq!(daemon.stop().get("sticky_registered"), 1);
+}
+
+/// Clients of every bad kind, as fast as they can.
+fn misbehave(until: &AtomicBool) -> u32 {
+    let mut crowd = VecDeque::new();
+    let mut count = 0;
+    while !until.load(Ordering::Relaxed) {
+        // Refused while the queue of the socket is full.
+        let Ok(mut client) = UnixStream::connect(SOCKET) else { continue };
+        let bytes = [request(u32::MAX, 99), vec![0xa5; 4096]].concat();
+        let length = [0, 3, 4, 8, bytes.len()][count as usize % 5];
+        let _broken_pipe = client.write_all(&bytes[..length]);
+        if count % 3 == 0 {
+            crowd.push_back(client);
+        }
+        if crowd.len() > 200 {
+            crowd.pop_front();
+        }
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn a_storm_of_clients_keeps_nobody_waiting() {
+    let Some((live, _run, daemon)) = served() else { return };
+    let done = AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| misbehave(&done));
+        let best = (0..15).map(|_| time_of_placement(&live)).min().unwrap();
+        done.store(true, Ordering::Relaxed);
+        assert!(best < Duration::from_millis(500), "{best:?}");
+        storm.join().unwrap()
+    });
+    assert!(count > 100, "{count} clients are no storm");
+    let actor = live.hold("");
+    let mut client = connect();
+    client.write_all(&request(actor.subject, 0)).unwrap();
+    assert_eq!(rest(client), b"SUCCESS_STORE_PID\0");
+    let counters = daemon.stop();
+    assert_eq!(counters.get("sticky_registered"), 1, "{counters:?}");
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn groups_are_made_below_the_pool_and_nothing_is_written_above() {
     let rules = rules.replace("controllers = []\n", "");
     let daemon = on_systemd(&live, &rules, "", "[Service]");
     assert!(pool.slice.join("cgruled-pool.service").is_dir(), "the ground was not made");
+    daemon.expect_log("pool.service has no controllers");
     let there = format!("{POOL}/people/cgt-alice");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     expect_at(&actor, &there);

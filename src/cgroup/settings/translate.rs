@@ -57,6 +57,10 @@ impl Setting<'_> {
     }
 
     pub(super) fn size(&self, v2: &str, v1: &str) -> Result<Writes, Fault> {
+        if super::share(self.key, self.value).is_some() {
+            // Of how much is not known here.
+            return self.same(v2, v1, Ok(self.value.to_owned()));
+        }
         let bound = self.bound(self.value).map_err(|fault| fault.about(self.key))?;
         let written = match self.to {
             Version::V1 => bound.v1(),

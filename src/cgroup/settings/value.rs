@@ -71,7 +71,7 @@ pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, Complaint> {
         Some(bytes) => Ok(Bound::At(bytes)),
         None => {
             let help = match text.ends_with('%') {
-                true => "percent are for cpu.max alone; write a size as 512M or 2G, or max",
+                true => "1% to 100% are for cpu.max and limits of memory; write 512M or 2G, or max",
                 false => "write a size in bytes, or as 64K, 512M or 2G, or max",
             };
             Err(Complaint::new(format!("cannot be {}", quoted(text)), help))

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::token::{Kind, Token, tokens};
+use super::token::{Between, Kind, Token, tokens};
 use super::{Controller, GroupSection, Ownership, Parsed, Perm, Setting};
 use crate::config::criteria::{Mention, NameKind};
 use crate::config::diagnostic::{Diagnostic, Severity};
@@ -16,21 +16,29 @@ const LEFT_OUT: &str = "cgrulesengd would not start; here only this section is l
 /// Words that are names only within quotes.
 const KEYWORDS: [&str; 9] =
     ["group", "template", "mount", "namespace", "default", "systemd", "perm", "task", "admin"];
+/// Controllers of a section, and settings of a controller, for which 2.0.2 has room.
+const ROOM: usize = 100;
+/// Bytes of a value for which it has room.
+const VALUE_MAX: usize = 4095;
 /// The highest mode: permissions, set-id and sticky bits.
 const MODE_MAX: i64 = 0o7777;
 
 pub(super) fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let text = SourceText::new(file, text);
-    let mut returns = None;
+    let mut between = Between::default();
     let mut parser = Parser {
         report: Report::new(&text),
-        tokens: tokens(text.as_str(), &mut returns),
+        tokens: tokens(text.as_str(), &mut between),
         at: 0,
         parsed: Parsed::default(),
     };
-    if let Some(at) = returns {
+    if let Some(at) = between.carriage_return {
         let help = "cgrulesengd would not start; write lines that end without one";
         parser.refuse(Severity::Warning, at..at + 1, "a carriage return".to_owned(), help);
+    }
+    if let Some(at) = between.nul {
+        let help = "cgrulesengd does not read what follows it either";
+        parser.report.warning(Some(at..at + 1), "a NUL byte ends the file", help);
     }
     while parser.at < parser.tokens.len() {
         let start = parser.at;
@@ -118,6 +126,9 @@ impl<'t> Parser<'t> {
                 return Err(self.fault("the section has this controller already"));
             }
             controllers.push(controller);
+            if controllers.len() == ROOM + 1 {
+                self.no_room(at, format!("more than {ROOM} controllers"));
+            }
         }
         if perm.is_none() && controllers.is_empty() {
             return Err(self.fault("the section is empty"));
@@ -154,7 +165,13 @@ impl<'t> Parser<'t> {
                 self.at = at;
                 return Err(self.fault("the section says this already"));
             }
+            if is_unique && value.len() > VALUE_MAX {
+                self.no_room(at, format!("a value of more than {VALUE_MAX} bytes"));
+            }
             settings.push(Setting { name, value: self.text(value).to_owned(), origin });
+            if is_unique && settings.len() == ROOM + 1 {
+                self.no_room(at, format!("more than {ROOM} settings of a controller"));
+            }
         }
         self.take(Kind::Close)?;
         Ok(settings)
@@ -331,6 +348,13 @@ impl<'t> Parser<'t> {
             });
         }
         self.report.add(severity, Some(span), message, Some(help.to_owned()));
+    }
+
+    /// Warns of what is too much for 2.0.2, at this token.
+    fn no_room(&mut self, token: usize, message: String) {
+        let span = self.tokens[token].span.clone();
+        let help = "cgrulesengd would not start; here it is read";
+        self.refuse(Severity::Warning, span, message, help);
     }
 
     /// Goes on to the next section. Its keyword can be nothing else, since as a name it has quotes.

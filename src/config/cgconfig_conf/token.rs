@@ -33,9 +33,18 @@ pub(super) enum Kind {
     Stray,
 }
 
+/// What stands between tokens and is worth a word.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Between {
+    /// The first carriage return, which is blank here and not to 2.0.2.
+    pub(super) carriage_return: Option<usize>,
+    /// A NUL, which is the end of the text.
+    pub(super) nul: Option<usize>,
+}
+
 /// The tokens of a text in their order. Comments are lines that begin with `#` after blanks, or with
-/// `*`. A carriage return between tokens is blank here and not to 2.0.2: the first one goes to `returns`.
-pub(super) fn tokens(text: &str, returns: &mut Option<usize>) -> Vec<Token> {
+/// `*`.
+pub(super) fn tokens(text: &str, between: &mut Between) -> Vec<Token> {
     let mut found = Vec::new();
     let mut at = 0;
     let mut begins_line = true;
@@ -46,8 +55,12 @@ pub(super) fn tokens(text: &str, returns: &mut Option<usize>) -> Vec<Token> {
             '\n' => (None, 1),
             ' ' | '\t' => (None, 1),
             '\r' => {
-                returns.get_or_insert(at);
+                between.carriage_return.get_or_insert(at);
                 (None, 1)
+            }
+            '\0' => {
+                between.nul = Some(at);
+                break;
             }
             _ if is_comment && begins_line => (None, line(rest)),
             '#' => (Some(Kind::LateComment), line(rest)),
@@ -90,7 +103,10 @@ mod tests {
     use super::*;
 
     fn cut(text: &str) -> Vec<(Kind, &str)> {
-        tokens(text, &mut None).into_iter().map(|token| (token.kind, &text[token.span])).collect()
+        tokens(text, &mut Between::default())
+            .into_iter()
+            .map(|token| (token.kind, &text[token.span]))
+            .collect()
     }
 
     #[test]
@@ -114,9 +130,16 @@ mod tests {
 
     #[test]
     fn returns_between_tokens_are_noticed() {
-        let mut returns = None;
-        tokens("# a\r\nb \"\r\" \r\n\r", &mut returns);
-        assert_eq!(returns, Some(11));
+        let mut between = Between::default();
+        tokens("# a\r\nb \"\r\" \r\n\r", &mut between);
+        assert_eq!(between.carriage_return, Some(11));
+    }
+
+    #[test]
+    fn a_nul_between_tokens_is_the_end() {
+        let mut between = Between::default();
+        let found = tokens("# \0\na \"\0\" b\0 {", &mut between);
+        assert_eq!((found.len(), between.nul), (3, Some(11)));
     }
 
     #[test]

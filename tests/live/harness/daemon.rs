@@ -40,10 +40,13 @@ pub(crate) struct Daemon {
     log: Arc<Mutex<String>>,
 }
 
+/// Without legacy files, and without the control socket, which several daemons cannot share.
+const OWN: [&str; 3] = ["--no-legacy", "--control", "off"];
+
 impl Daemon {
     /// Starts it on the rules of the test and waits for `ready`.
     pub(super) fn start(ground: &Ground, settings: &Settings<'_>) -> Self {
-        Self::launch(ground, settings, &["--no-legacy"], &Surroundings::default())
+        Self::launch(ground, settings, &OWN, &Surroundings::default())
     }
 
     /// The same elsewhere.
@@ -52,12 +55,12 @@ impl Daemon {
         settings: &Settings<'_>,
         on: &Surroundings<'_>,
     ) -> Self {
-        Self::launch(ground, settings, if on.is_bare { &[] } else { &["--no-legacy"] }, on)
+        Self::launch(ground, settings, if on.is_bare { &OWN[1..] } else { &OWN }, on)
     }
 
     /// The same with what is the original's: legacy rules and the socket.
-    pub(super) fn start_legacy(ground: &Ground) -> Self {
-        Self::launch(ground, &Settings::default(), &[], &Surroundings::default())
+    pub(super) fn start_legacy(ground: &Ground, settings: &Settings<'_>) -> Self {
+        Self::launch(ground, settings, &OWN[1..], &Surroundings::default())
     }
 
     fn launch(

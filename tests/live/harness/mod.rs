@@ -129,8 +129,13 @@ impl Live {
 
     /// Starts a daemon that serves the original's socket, `/run/cgred.socket`: cover `/run` before.
     pub(crate) fn legacy_daemon(&self, rules: &str) -> Daemon {
+        self.legacy_daemon_with(rules, &Settings::default())
+    }
+
+    /// The same with more to say.
+    pub(crate) fn legacy_daemon_with(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
         self.write_rules(rules);
-        Daemon::start_legacy(&self.ground)
+        Daemon::start_legacy(&self.ground, settings)
     }
 
     /// Replaces the rule file that the daemon of this test reads, in one step as editors do.

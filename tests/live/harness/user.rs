@@ -13,6 +13,9 @@ pub(crate) const FENCE: u32 = 61_799;
 /// `cgt-team`, which lists alice; nobody's own group.
 pub(crate) const TEAM: u32 = 61_710;
 
+/// `cgruled`, whose members may ask the daemon; nobody's own group.
+pub(crate) const READERS: u32 = 61_720;
+
 /// Lines for `/etc/passwd`.
 pub(super) fn passwd() -> String {
     [("cgt-alice", ALICE), ("cgt-bob", BOB), ("cgt-carol", CAROL), ("cgt-fence", FENCE)]
@@ -28,6 +31,6 @@ pub(crate) fn passwd_line(name: &str, id: u32) -> String {
 /// Lines for `/etc/group`.
 pub(super) fn group() -> String {
     format!(
-        "cgt-alice:x:{ALICE}:\ncgt-bob:x:{BOB}:\ncgt-carol:x:{CAROL}:\ncgt-team:x:{TEAM}:cgt-alice\n"
+        "cgt-alice:x:{ALICE}:\ncgt-bob:x:{BOB}:\ncgt-carol:x:{CAROL}:\ncgt-team:x:{TEAM}:cgt-alice\ncgruled:x:{READERS}:\n"
     )
 }

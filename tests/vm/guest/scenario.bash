@@ -12,12 +12,12 @@ expect() {
     if output=$("$@" 2>&1); then ok "$name"; else not_ok "$name" "$* (${output:-code $?})"; fi
 }
 
-# within SECONDS COMMAND...: whether COMMAND succeeds before then.
+# within SECONDS COMMAND...: whether COMMAND succeeds before then, else what it said last.
 within() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1)) output
     shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
+    until output=$("$@" 2>&1); do
+        [ $SECONDS -lt $end ] || { echo "$output" && return 1; }
         sleep 0.1
     done
 }
@@ -39,11 +39,19 @@ is_ready() { said "ready: looked at every process"; }
 log() { journalctl -q -o cat "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID cgruled.service)"; }
 said() { log | grep -qF -- "$1"; }
 
-# as USER COMMAND...: runs in the background, outside of any session; its number is in $pid.
-as() {
+# In a group that belongs to no unit: from there the daemon takes whom it likes.
+outside=/sys/fs/cgroup/outside
+mkdir -p $outside
+# become USER COMMAND...: ends in it; for subshells.
+become() {
     local user=$1
     shift
-    setpriv --reuid="$user" --regid="$user" --init-groups "$@" </dev/null >/dev/null 2>&1 &
+    echo "$BASHPID" >$outside/cgroup.procs
+    HOME=/home/$user exec setpriv --reuid="$user" --regid="$user" --init-groups "$@"
+}
+# as USER COMMAND...: in the background; its number is in $pid.
+as() {
+    (become "$@") </dev/null >/dev/null 2>&1 &
     pid=$!
     started+=($pid)
     disown # or bash says of each that it was killed
@@ -52,7 +60,7 @@ started=()
 # Ends all that `as` started, and their children.
 leave() {
     local group
-    [ ${#started[@]} = 0 ] || kill -KILL "${started[@]}"
+    [ ${#started[@]} = 0 ] || kill -KILL "${started[@]}" 2>/dev/null
     for group in "$ground"/*/; do
         [ ! -e "$group/cgroup.kill" ] || echo 1 >"$group/cgroup.kill"
     done
@@ -64,7 +72,7 @@ trap leave EXIT
 # The v2 group of a process.
 group_of() { sed -n 's/^0:://p' "/proc/$1/cgroup"; }
 # in_group PID PATH: whether it is in PATH below the ground, now or soon.
-in_group() { within 10 is_in "$1" "${ground#/sys/fs/cgroup}/$2" || { group_of "$1" && false; }; }
+in_group() { within 20 is_in "$1" "${ground#/sys/fs/cgroup}/$2" || { group_of "$1" && false; }; }
 is_in() { [ "$(group_of "$1")" = "$2" ]; }
 # stat GROUP KEY: a value of its cpu.stat, in microseconds.
 cpu_stat() { sed -n "s/^$2 //p" "$ground/$1/cpu.stat"; }

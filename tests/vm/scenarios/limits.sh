@@ -2,7 +2,7 @@
 . /vm/scenario.bash
 
 settings <<'END'
-root = "/cgruled.slice/cgruled-pool.service"
+root = "auto"
 END
 disk=$(cat /sys/block/vda/dev)
 rules <<END
@@ -46,7 +46,7 @@ write='dd if=/dev/zero of=$HOME/file bs=1M count=8 oflag=direct status=none'
 took() { # took USER: milliseconds of the write
     local from
     from=$(date +%s%3N)
-    HOME=/home/$1 setpriv --reuid="$1" --regid="$1" --init-groups sh -c "$write"
+    (become "$1" sh -c "$write")
     echo $(($(date +%s%3N) - from))
 }
 bob=$(took bob) web=$(took web)

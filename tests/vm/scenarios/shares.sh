@@ -2,7 +2,7 @@
 . /vm/scenario.bash
 
 settings <<'END'
-root = "/cgruled.slice/cgruled-pool.service"
+root = "auto"
 END
 for user in alice=1000 bob=100 database=300 web=100; do
     cat <<END

@@ -1,0 +1,23 @@
+//! Any bytes, however they arrive, are a request or an error that can be said; an answer of any daemon is
+//! understood or refused.
+#![no_main]
+
+use cgruled::control::protocol::{About, Incoming, Reloaded, Watched};
+use cgruled::control::status::{Rules, Status};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (size, bytes) = input;
+    let mut incoming = Incoming::default();
+    for part in bytes.chunks(usize::from(size).max(1)) {
+        if let Some(request) = incoming.push(part) {
+            drop(request.map(|request| serde_json::to_vec(&request)));
+            break;
+        }
+    }
+    drop(serde_json::from_slice::<Status>(bytes));
+    drop(serde_json::from_slice::<Rules>(bytes));
+    drop(serde_json::from_slice::<About>(bytes));
+    drop(serde_json::from_slice::<Watched>(bytes));
+    drop(serde_json::from_slice::<Reloaded>(bytes));
+});

@@ -1,0 +1,357 @@
+//! Making the groups that `group` sections describe, as cgconfigparser does: each step is a value, so
+//! that it can be shown instead of done.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::equip::{advice, hand_over};
+use super::mounts::{Hierarchies, Hierarchy, Version};
+use super::provision::{Gift, Gifts, Kit, Perm, Provisions, Remark};
+use super::settings::Write;
+use crate::rules::destination::Destination;
+use crate::rules::{Below, Target};
+use nix::errno::Errno;
+
+/// The files of a v1 cpuset without which no process may enter.
+const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Enable a controller for the groups in a directory.
+    Enable(PathBuf, String),
+    /// Make a directory.
+    Create(PathBuf),
+    /// Give a new v1 cpuset what its parent has.
+    Inherit(PathBuf),
+    /// Write a value to a file, or to the second where the first is missing.
+    Write(PathBuf, String, Option<(PathBuf, String)>),
+    /// Give a directory and its files to their owners.
+    Own(PathBuf, Perm, Version),
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was done.
+    Done,
+    /// It was so before.
+    Already,
+}
+
+/// What is to be done for a group.
+#[derive(Debug)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// The controllers that no hierarchy has.
+    pub missing: Vec<String>,
+    /// What is to be said of settings.
+    pub remarks: Vec<Remark>,
+}
+
+/// What is to be done for a `group` section on this host. `None` if its path leads out of the hierarchy.
+pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
+    let components: Vec<&str> =
+        gift.text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if components.contains(&"..") {
+        return None;
+    }
+    let (kit, remarks) = kit(gift, hierarchies);
+    let homes = gift.controllers.iter().filter_map(|name| hierarchies.home(name));
+    let homes: Vec<(usize, &str)> = homes.collect();
+    let is_missing = |name: &&String| hierarchies.home(name).is_none();
+    let missing = gift.controllers.iter().filter(is_missing).cloned().collect();
+    let mut steps = Vec::new();
+    for (n, &(index, _)) in homes.iter().enumerate() {
+        if homes[..n].iter().any(|(other, _)| *other == index) {
+            continue;
+        }
+        let tree = &hierarchies[index];
+        let own = homes.iter().filter(|(other, name)| *other == index && !name.is_empty());
+        let needs: Vec<&str> = own.map(|(_, name)| *name).collect();
+        let directory = directories(tree, &components, &needs, &mut steps);
+        let own = kit.writes.iter().filter(|write| write.hierarchy == index);
+        steps.extend(own.map(|own| own.write.step(&directory)));
+        if kit.perm != Perm::default() {
+            steps.push(Step::Own(directory, kit.perm, tree.version));
+        }
+    }
+    Some(Plan { steps, missing, remarks })
+}
+
+/// Adds what it takes to have a directory, which is returned.
+fn directories(
+    tree: &Hierarchy,
+    components: &[&str],
+    needs: &[&str],
+    steps: &mut Vec<Step>,
+) -> PathBuf {
+    let mut directory = tree.mount_point.clone();
+    let is_cpuset = tree.version == Version::V1 && tree.controllers.iter().any(|n| n == "cpuset");
+    for component in components {
+        if tree.version == Version::V2 {
+            let enable = |name: &&str| Step::Enable(directory.clone(), (*name).to_owned());
+            steps.extend(needs.iter().map(enable));
+        }
+        directory.push(component);
+        steps.push(Step::Create(directory.clone()));
+        if is_cpuset {
+            steps.push(Step::Inherit(directory.clone()));
+        }
+    }
+    directory
+}
+
+impl Write {
+    fn step(&self, directory: &Path) -> Step {
+        let instead = self.instead.as_ref();
+        let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
+        Step::Write(directory.join(&self.file), self.value.clone(), instead)
+    }
+}
+
+/// The settings of a section in the words of this host.
+fn kit(gift: &Gift, hierarchies: &Hierarchies) -> (Kit, Vec<Remark>) {
+    let gifts = Gifts { groups: vec![gift.clone()], ..Gifts::default() };
+    let (provisions, remarks) = Provisions::new(&gifts, hierarchies);
+    let target = Target {
+        destination: Destination::from_pieces(&gift.text, Vec::new()),
+        // The settings name their controllers as this host does.
+        controllers: vec!["*".to_owned()],
+        below: Below::Top,
+        creates: false,
+    };
+    let provision = provisions.of(&target);
+    let level = provision.as_ref().and_then(|provision| provision.levels.last());
+    let kit = level.and_then(|level| level.kit.as_deref()).cloned();
+    (kit.unwrap_or_else(|| Kit { perm: gift.perm, ..Kit::default() }), remarks)
+}
+
+impl Step {
+    /// The directory or file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Enable(path, _)
+            | Self::Create(path)
+            | Self::Inherit(path)
+            | Self::Write(path, _, _)
+            | Self::Own(path, _, _) => path,
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// The file and why the kernel refused it.
+    pub fn take(&self) -> Result<Made, (PathBuf, io::Error)> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| (path, error)
+        };
+        match self {
+            Self::Enable(directory, name) => {
+                let file = directory.join("cgroup.subtree_control");
+                let enabled = fs::read_to_string(&file).unwrap_or_default();
+                if enabled.split_ascii_whitespace().any(|known| known == *name) {
+                    return Ok(Made::Already);
+                }
+                write(&file, &format!("+{name}")).map_err(failed(&file))?;
+            }
+            Self::Create(directory) => match fs::create_dir(directory) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Made::Already),
+                result => result.map_err(failed(directory))?,
+            },
+            Self::Inherit(directory) => return inherit(directory).map_err(failed(directory)),
+            Self::Write(path, value, instead) => match (write(path, value), instead) {
+                (Err(error), Some((other, value))) if error.kind() == ErrorKind::NotFound => {
+                    write(other, value).map_err(|_| (path.clone(), error))?;
+                }
+                (result, _) => result.map_err(failed(path))?,
+            },
+            Self::Own(directory, perm, version) => own(directory, perm, *version)?,
+        }
+        Ok(Made::Done)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Enable(directory, name) => {
+                format!("enable {name} below {}", directory.display())
+            }
+            Self::Create(directory) => format!("make {}", directory.display()),
+            Self::Inherit(directory) => format!("give {} its parent's cpuset", directory.display()),
+            Self::Write(path, value, _) => format!("write {value} to {}", path.display()),
+            Self::Own(directory, perm, _) => {
+                let number = |id: Option<u32>| id.map_or("-".to_owned(), |id| id.to_string());
+                let owner = |of: &super::provision::Ownership| {
+                    format!(
+                        "{}:{} {}",
+                        number(of.uid.map(|uid| uid.0)),
+                        number(of.gid.map(|gid| gid.0)),
+                        of.mode.map_or("-".to_owned(), |mode| format!("{mode:04o}"))
+                    )
+                };
+                let (directory, task) = (directory.display(), owner(&perm.task));
+                let of = (owner(&perm.directory), owner(&perm.files));
+                format!("give {directory} to {}, its files to {}, tasks to {task}", of.0, of.1)
+            }
+        };
+        write!(f, "{}", text.escape_debug())
+    }
+}
+
+/// What can be done about an error of a step.
+pub fn remedy(error: &io::Error) -> &'static str {
+    error.raw_os_error().map_or("see cgroups(7)", |raw| advice(Errno::from_raw(raw)))
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// A cpuset that has something already is left alone.
+fn inherit(directory: &Path) -> io::Result<Made> {
+    let Some(parent) = directory.parent() else { return Ok(Made::Already) };
+    let mut made = Made::Already;
+    for file in CPUSET {
+        if fs::read_to_string(directory.join(file))?.trim().is_empty() {
+            fs::write(directory.join(file), fs::read(parent.join(file))?)?;
+            made = Made::Done;
+        }
+    }
+    Ok(made)
+}
+
+/// Of v1 only `tasks` is for who places processes, as in cgconfigparser.
+fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, io::Error)> {
+    let failed = |error| (directory.to_owned(), error);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_type().map_err(failed)?.is_file() {
+            continue;
+        }
+        let name = entry.file_name();
+        let to = match (version, name.to_str()) {
+            (Version::V1, Some("tasks")) => &perm.task,
+            (Version::V2, Some("cgroup.procs" | "cgroup.threads")) => &perm.task,
+            (Version::V1 | Version::V2, _) => &perm.files,
+        };
+        hand_over(&entry.path(), to, false).map_err(|error| (entry.path(), error))?;
+    }
+    hand_over(directory, &perm.directory, true).map_err(failed)
+}
+
+/// A step that failed, for people.
+pub fn complaint(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cgroup::provision::{Ownership, Setting};
+    use crate::event::Uid;
+    use crate::rules::Origin;
+
+    fn tree(root: &Path, version: Version, controllers: &[&str]) -> Hierarchy {
+        Hierarchy {
+            version,
+            mount_point: root.to_owned(),
+            top: "/".into(),
+            listed: if version == Version::V1 { controllers.join(",") } else { String::new() },
+            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+            favordynmods: false,
+        }
+    }
+
+    fn gift(text: &str, settings: &[(&str, &str, &str)]) -> Gift {
+        let origin = Origin { file: Arc::from(Path::new("/etc/cgconfig.conf")), line: 1 };
+        let setting = |&(controller, key, value): &(&str, &str, &str)| Setting {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            controller: controller.to_owned(),
+            origin: origin.clone(),
+            place: None,
+        };
+        let mut controllers: Vec<String> = settings.iter().map(|s| s.0.to_owned()).collect();
+        controllers.dedup();
+        Gift {
+            text: text.to_owned(),
+            controllers,
+            settings: settings.iter().map(setting).collect(),
+            perm: Perm::default(),
+            is_required: false,
+            remove_after: None,
+            origin: origin.clone(),
+        }
+    }
+
+    #[test]
+    fn a_host_with_v2_gets_the_same_in_its_own_words() {
+        let root = Path::new("/x");
+        let host = Hierarchies::new(vec![tree(root, Version::V2, &["cpu", "memory"])]);
+        let gift = gift(
+            "/a/./b/",
+            &[
+                ("cpu", "cpu.shares", "1024"),
+                ("memory", "memory.limit_in_bytes", "1M"),
+                ("devices", "devices.allow", "a"),
+                ("nosuch", "nosuch.x", "1"),
+            ],
+        );
+        let plan = plan(&gift, &host).unwrap();
+        let shown: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "enable cpu below /x",
+                "enable memory below /x",
+                "make /x/a",
+                "enable cpu below /x/a",
+                "enable memory below /x/a",
+                "make /x/a/b",
+                "write 100 to /x/a/b/cpu.weight",
+                "write 1048576 to /x/a/b/memory.max",
+                "write a to /x/a/b/devices.allow",
+            ]
+        );
+        assert_eq!(plan.missing, ["nosuch"]);
+    }
+
+    #[test]
+    fn a_path_cannot_leave_the_hierarchy() {
+        let host = Hierarchies::new(vec![tree(Path::new("/x"), Version::V1, &["pids"])]);
+        assert!(plan(&gift("a/../b", &[("pids", "pids.max", "1")]), &host).is_none());
+        let top = plan(&gift(".", &[("pids", "pids.max", "1")]), &host).unwrap();
+        assert_eq!(top.steps[0].to_string(), "write 1 to /x/pids.max");
+    }
+
+    #[test]
+    fn steps_are_done_once() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Hierarchies::new(vec![tree(root.path(), Version::V1, &["pids"])]);
+        let owner = Ownership {
+            uid: Some(Uid(nix::unistd::geteuid().as_raw())),
+            gid: None,
+            mode: Some(0o711),
+        };
+        let perm = Perm { directory: owner, ..Perm::default() };
+        let plan =
+            plan(&Gift { perm, ..gift("a/b", &[("pids", "pids.max", "1")]) }, &host).unwrap();
+        let take = || -> Vec<bool> {
+            plan.steps.iter().map(|step| matches!(step.take(), Ok(Made::Done))).collect()
+        };
+        // A plain directory has no files.
+        assert_eq!(take(), [true, true, false, true]);
+        fs::write(root.path().join("a/b/pids.max"), "").unwrap();
+        assert_eq!(take(), [false, false, true, true]);
+        assert_eq!(fs::read_to_string(root.path().join("a/b/pids.max")).unwrap(), "1");
+    }
+}

@@ -1,0 +1,112 @@
+//! From the words of v2 to the properties of systemd's units, as `systemctl set-property` takes them.
+//! Pure.
+
+use super::translate::PERIOD;
+use super::{Beside, Complaint, Fault, Write, Writes, files};
+use crate::cgroup::mounts::Version;
+
+/// Words whose value is the property's but for `max`.
+const SAME: [(&str, &str); 11] = [
+    ("cpu.weight", "CPUWeight"),
+    ("cpuset.cpus", "AllowedCPUs"),
+    ("cpuset.mems", "AllowedMemoryNodes"),
+    ("io.weight", "IOWeight"),
+    ("memory.high", "MemoryHigh"),
+    ("memory.low", "MemoryLow"),
+    ("memory.max", "MemoryMax"),
+    ("memory.min", "MemoryMin"),
+    ("memory.swap.max", "MemorySwapMax"),
+    ("memory.zswap.max", "MemoryZSwapMax"),
+    ("pids.max", "TasksMax"),
+];
+
+/// The limits of `io.max`.
+const RATES: [(&str, &str); 4] = [
+    ("rbps", "IOReadBandwidthMax"),
+    ("wbps", "IOWriteBandwidthMax"),
+    ("riops", "IOReadIOPSMax"),
+    ("wiops", "IOWriteIOPSMax"),
+];
+
+/// What a setting comes to for a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// `Property=value` words.
+    pub words: Vec<String>,
+    /// Why the unit does not get exactly what was asked for.
+    pub note: Option<String>,
+}
+
+/// The properties that give a unit the setting `key`, a word of either interface.
+///
+/// # Errors
+/// The value is wrong, or systemd has no such property.
+pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Properties, Complaint> {
+    let Writes { writes, note } = match files(key, value, Version::V2, beside) {
+        Ok(writes) => writes,
+        Err(Fault::Value(complaint) | Fault::NoCounterpart(complaint)) => return Err(complaint),
+    };
+    let none = || {
+        let message = format!("{key} is no property of systemd's units");
+        Complaint::new(message, "leave it out; a group of ours can have it: [cgroup.\"path\"]")
+    };
+    let mut words = Vec::new();
+    for write in writes {
+        words.extend(of_write(&write).ok_or_else(none)?);
+    }
+    Ok(Properties { words, note })
+}
+
+/// The properties for a file of v2. `None` where systemd has none.
+fn of_write(Write { file, value, .. }: &Write) -> Option<Vec<String>> {
+    let same = SAME.iter().find(|(word, _)| word == file);
+    if let Some((_, property)) = same {
+        return Some(vec![format!("{property}={}", infinite(value))]);
+    }
+    match &**file {
+        "cpu.max" => Some(quota(value)),
+        "cpu.idle" if value == "1" => Some(vec!["CPUWeight=idle".to_owned()]),
+        "cpu.idle" => Some(Vec::new()),
+        "io.max" => {
+            let (device, rates) = value.split_once(' ')?;
+            rates.split(' ').map(|rate| of_rate(device, rate)).collect()
+        }
+        "io.latency" => {
+            let (device, target) = value.split_once(" target=")?;
+            Some(vec![format!("IODeviceLatencyTargetSec=/dev/block/{device} {target}us")])
+        }
+        _ => None,
+    }
+}
+
+fn of_rate(device: &str, rate: &str) -> Option<String> {
+    let (name, value) = rate.split_once('=')?;
+    let (_, property) = RATES.iter().find(|(word, _)| *word == name)?;
+    Some(format!("{property}=/dev/block/{device} {}", infinite(value)))
+}
+
+/// `QUOTA PERIOD` in microseconds, to hundredths of a percent of one CPU, which is as exact as systemd
+/// takes it. Nothing at all takes a quota away.
+fn quota(value: &str) -> Vec<String> {
+    let (quota, period) = value.split_once(' ').unwrap_or((value, ""));
+    let period = period.parse().unwrap_or(PERIOD);
+    let mut words = vec![match quota.parse::<u64>() {
+        Ok(quota) => {
+            let hundredths = (quota.saturating_mul(10_000) / period.max(1)).max(1);
+            format!("CPUQuota={}.{:02}%", hundredths / 100, hundredths % 100).replace(".00%", "%")
+        }
+        Err(_) => "CPUQuota=".to_owned(),
+    }];
+    if period != PERIOD {
+        words.push(format!("CPUQuotaPeriodSec={period}us"));
+    }
+    words
+}
+
+fn infinite(value: &str) -> &str {
+    if value == "max" { "infinity" } else { value }
+}
+
+#[cfg(test)]
+#[path = "unit_tests.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+//! The lines of the original's log about events and processes, at the verbosity of the original.
+
+use std::fmt;
+
+use ::log::Level;
+
+use crate::event::{Cause, Gid, Pid, Uid};
+use crate::log::FILES_ONLY;
+use crate::narrator::{Ending, Narrator, Obstacle, Told};
+use crate::process::{PATH_MAX, Proc};
+use crate::rules::RuleId;
+
+/// The changes after which the original looks at a process.
+const CHANGES: [Cause; 4] = [Cause::EXEC, Cause::UID, Cause::GID, Cause::FORK];
+
+/// Tells of looks as the original does.
+#[derive(Debug)]
+pub(super) struct Narration {
+    /// What the original calls each rule, in the order of the rules.
+    pub(super) heads: Box<[Box<str>]>,
+    /// The table of rules, if it is to be shown.
+    pub(super) table: Option<String>,
+}
+
+impl Narrator for Narration {
+    fn begin(&mut self) {
+        if let Some(table) = self.table.take() {
+            ::log::info!(target: FILES_ONLY, "{table}");
+        }
+    }
+
+    fn tell(&self, told: &Told<'_>, proc: &mut Proc) {
+        let is_change = CHANGES.into_iter().any(|change| told.look.cause.intersects(change));
+        // The original has no second looks; its first one at everybody says nothing but the rules.
+        if told.look.cause.intersects(Cause::RECHECK) && !is_change {
+            return;
+        }
+        if ::log::log_enabled!(Level::Debug) {
+            events(told, proc);
+            self.decision(told);
+        }
+        let level = match told.ending {
+            Ending::Failed(..) => Level::Warn,
+            Ending::Sticky | Ending::NoRule | Ending::Ignored(_) | Ending::Done(_) => Level::Info,
+        };
+        if is_change && told.ending != Ending::Sticky && ::log::log_enabled!(level) {
+            let (pid, (uid, gid)) = (told.look.pid, told.ids);
+            let mut buffer = [0; PATH_MAX];
+            let name = Name(name(told, proc, &mut buffer));
+            let result = Outcome(told.ending);
+            ::log::log!(
+                level,
+                "Cgroup change for PID: {pid}, UID: {uid}, GID: {gid}, PROCNAME: {name} {result}"
+            );
+        }
+    }
+}
+
+impl Narration {
+    fn decision(&self, told: &Told<'_>) {
+        let (pid, (uid, gid)) = (told.look.pid, told.ids);
+        let found = |id: RuleId| {
+            let head = self.head(id);
+            ::log::debug!("Found matching rule {head} for PID: {pid}, UID: {uid}, GID: {gid}");
+            head
+        };
+        match told.ending {
+            Ending::Sticky => {}
+            Ending::NoRule => {
+                ::log::debug!("No rule found to match PID: {pid}, UID: {uid}, GID: {gid}");
+            }
+            Ending::Ignored(id) => {
+                found(id);
+                ::log::debug!("Matching rule is an ignore rule");
+            }
+            Ending::Done(id) | Ending::Failed(id, _) => {
+                let (head, result) = (found(id), Outcome(told.ending));
+                let end = if matches!(told.ending, Ending::Done(_)) { "!" } else { "" };
+                ::log::debug!("Executing rule {head} for PID {pid}... {result}{end}");
+            }
+        }
+    }
+
+    fn head(&self, id: RuleId) -> &str {
+        self.heads.get(id.0 as usize).map_or("", |head| head)
+    }
+}
+
+/// A line for each kind of change since the last look.
+fn events(told: &Told<'_>, proc: &mut Proc) {
+    let (pid, (euid, egid), cause) = (told.look.pid, told.ids, told.look.cause);
+    // Not known unless it is asked for, and gone if the process is.
+    let (ruid, rgid) = match cause.intersects(Cause::UID | Cause::GID) {
+        true => real(proc, pid).unwrap_or(told.ids),
+        false => told.ids,
+    };
+    if cause.contains(Cause::GID) {
+        ::log::debug!("GID Event: PID = {pid}, tGID = {pid}, rGID = {rgid}, eGID = {egid}");
+    }
+    if cause.contains(Cause::UID) {
+        ::log::debug!("UID Event: PID = {pid}, tGID = {pid}, rUID = {ruid}, eUID = {euid}");
+    }
+    if cause.contains(Cause::EXEC) {
+        ::log::debug!("EXEC Event: PID = {pid}, tGID = {pid}");
+    }
+}
+
+fn real(proc: &mut Proc, pid: Pid) -> Option<(Uid, Gid)> {
+    proc.owner(pid).map(|owner| (owner.real, owner.real_group))
+}
+
+/// The executable, or the kernel's name of a process that has none.
+fn name<'n>(told: &Told<'n>, proc: &'n mut Proc, buffer: &'n mut [u8; PATH_MAX]) -> &'n [u8] {
+    if let Some(exe) = told.exe {
+        return exe;
+    }
+    match proc.exe(told.look.pid, buffer) {
+        Ok(exe) => exe,
+        Err(_) => proc.comm(told.look.pid).unwrap_or_default(),
+    }
+}
+
+/// A name that its owner chose: nothing in it can end the line or drive a terminal.
+struct Name<'n>(&'n [u8]);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.escape_ascii().fmt(f)
+    }
+}
+
+struct Outcome(Ending);
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ending::Sticky | Ending::NoRule | Ending::Ignored(_) | Ending::Done(_) => {
+                f.write_str("OK")
+            }
+            Ending::Failed(_, obstacle) => {
+                write!(f, "FAILED! (Error Code: {})", error_code(obstacle))
+            }
+        }
+    }
+}
+
+/// The number that the original's library has for it.
+const fn error_code(obstacle: Obstacle) -> u16 {
+    match obstacle {
+        Obstacle::NoGroup => 50002,
+        Obstacle::NoController => 50004,
+        Obstacle::Nowhere => 50007,
+        Obstacle::Kernel => 50016,
+    }
+}

@@ -1,0 +1,167 @@
+//! What went wrong with processes, so that it can be said later why one is not where its rule says.
+//!
+//! A process is known by its number and the time of its start: another with the same number is not
+//! blamed. The hot thread writes and reads; it is asked through [`super::exchange`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use super::protocol::Happening;
+use crate::cgroup::tree::Refusal;
+use crate::config::escape::Escaped;
+use crate::event::{Nanos, Pid};
+
+/// Troubles at most; the oldest go. 300 KB when full.
+const MOST: usize = 1024;
+
+/// Something that keeps a process from its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The kernel refused.
+    Refused(Refusal),
+    /// Somebody moved it here, and it was put back.
+    TakenBack(String),
+    /// Somebody moved it here for the second time, and it is left there.
+    GivenUp(String),
+    /// It is left in this unit of systemd.
+    InUnit(String),
+    /// An answer of the name service, or a closer look at a program, took so many nanoseconds.
+    Waited(u64),
+}
+
+impl Trouble {
+    /// Its word in the protocol.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::TakenBack(_) => "taken-back",
+            Self::GivenUp(_) => "given-up",
+            Self::InUnit(_) => "in-unit",
+            Self::Waited(_) => "waited",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "{refusal}: {}", refusal.advice()),
+            Self::TakenBack(by) => write!(f, "it was moved to {by}, and put back once"),
+            Self::GivenUp(by) => {
+                write!(f, "it was moved to {by} for the second time, and is left there")
+            }
+            Self::InUnit(unit) => write!(
+                f,
+                "the unit {unit} of systemd would lose it; leave_units = true in the rule would allow that"
+            ),
+            Self::Waited(ns) => {
+                write!(f, "the name service, or a look at the program, took {} ms", ns / 1_000_000)
+            }
+        }
+    }
+}
+
+/// A trouble, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The process.
+    pub pid: Pid,
+    /// When it started, in ticks.
+    pub started: u64,
+    /// When it happened.
+    pub at: Nanos,
+    /// What.
+    pub trouble: Trouble,
+    /// The rule's name; empty when none was found yet.
+    pub rule: Arc<str>,
+    /// The group that it was to be in.
+    pub cgroup: String,
+}
+
+/// The last troubles, oldest first.
+#[derive(Debug, Default)]
+pub struct Memory(VecDeque<Remembered>);
+
+impl Memory {
+    /// Adds one. The same again only gets a new time, so that one process cannot push out all others.
+    pub fn remember(&mut self, new: Remembered) {
+        let is_same = |old: &Remembered| {
+            let Remembered { pid, started, trouble, cgroup, .. } = old;
+            (*pid, *started) == (new.pid, new.started)
+                && trouble.word() == new.trouble.word()
+                && *cgroup == new.cgroup
+        };
+        match self.0.iter().position(is_same) {
+            Some(index) => drop(self.0.remove(index)),
+            None if self.0.len() >= MOST => drop(self.0.pop_front()),
+            None => {}
+        }
+        self.0.push_back(new);
+    }
+
+    /// The troubles of the process `pid` that started at `started`, or of whoever had that number last
+    /// if it is gone.
+    pub fn of(&self, pid: Pid, started: Option<u64>) -> impl Iterator<Item = &Remembered> {
+        let last = self.0.iter().rev().find(|one| one.pid == pid).map(|one| one.started);
+        let meant = started.or(last);
+        self.0.iter().filter(move |one| one.pid == pid && Some(one.started) == meant)
+    }
+}
+
+impl Remembered {
+    /// As it is told at `now`.
+    pub fn told(&self, now: Nanos) -> Happening {
+        Happening {
+            ago_ms: now.since(self.at) / 1_000_000,
+            outcome: self.trouble.word().to_owned(),
+            rule: Escaped(&self.rule).to_string(),
+            cgroup: Escaped(&self.cgroup).to_string(),
+            detail: Escaped(&self.trouble.to_string()).to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(pid: u32, started: u64, at: u64) -> Remembered {
+        Remembered {
+            pid: Pid::new(pid).unwrap(),
+            started,
+            at: Nanos(at),
+            trouble: Trouble::GivenUp("/a\n/b".to_owned()),
+            rule: "web".into(),
+            cgroup: "/people".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_number_that_changed_hands_is_not_blamed() {
+        let mut memory = Memory::default();
+        memory.remember(trouble(5, 100, 0));
+        let five = Pid::new(5).unwrap();
+        assert_eq!(memory.of(five, Some(100)).count(), 1);
+        assert_eq!(memory.of(five, Some(101)).count(), 0);
+        memory.remember(trouble(5, 101, 1));
+        assert_eq!(memory.of(five, None).map(|one| one.started).collect::<Vec<_>>(), [101]);
+    }
+
+    #[test]
+    fn the_oldest_go_and_the_same_counts_once() {
+        let mut memory = Memory::default();
+        (0..5000).for_each(|at| memory.remember(trouble(5, 100, at)));
+        assert_eq!(memory.0.len(), 1);
+        (0..5000).for_each(|at| memory.remember(trouble(6, at, at)));
+        assert_eq!(memory.0.len(), MOST);
+        assert_eq!(memory.of(Pid::new(5).unwrap(), Some(100)).count(), 0);
+    }
+
+    #[test]
+    fn what_is_told_is_one_harmless_line() {
+        let told = trouble(5, 1, 0).told(Nanos(7_000_000));
+        assert_eq!((told.ago_ms, told.outcome.as_str()), (7, "given-up"));
+        assert!(!told.detail.contains('\n'), "{}", told.detail);
+    }
+}

@@ -1,0 +1,194 @@
+//! Collects what the daemon says of itself, away from the hot thread.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+
+use super::protocol::Reloaded;
+use super::status::{
+    HierarchyStatus, Latency, Refusal, RefusedReload, RuleInForce, Rules, RulesInForce, Status,
+    Taker,
+};
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::escape::Escaped;
+use crate::metrics::{Histogram, Metrics, Refusals};
+use crate::rebuild::published::{Board, Bulletin, InForce};
+use crate::rules::{Action, Rule};
+
+/// Where everything is to be found.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    metrics: Arc<Metrics>,
+    board: Board,
+    hierarchies: Arc<Hierarchies>,
+    is_dry_run: bool,
+    started: SystemTime,
+}
+
+impl Overview {
+    /// Of a daemon that starts now.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        board: Board,
+        hierarchies: Arc<Hierarchies>,
+        is_dry_run: bool,
+    ) -> Self {
+        Self { metrics, board, hierarchies, is_dry_run, started: SystemTime::now() }
+    }
+
+    /// What happened since the start, as far as it can be known without the hot thread.
+    pub fn status(&self) -> Status {
+        let Bulletin { in_force, refused } = self.board.read();
+        let refused_reload = refused.map(|refused| RefusedReload {
+            at: seconds(refused.at),
+            errors: refused.errors.iter().map(Diagnostic::to_string).collect(),
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: seconds(self.started),
+            uptime: self.started.elapsed().unwrap_or_default().as_secs(),
+            dry_run: self.is_dry_run,
+            stalled: false,
+            rules: in_force.as_deref().map(rules_in_force).unwrap_or_default(),
+            refused_reload,
+            root: in_force.map_or_else(String::new, |rules| root(&rules.root)),
+            hierarchies: self.hierarchies.iter().map(hierarchy).collect(),
+            counters: counters(&self.metrics),
+            refusals: refusals(&self.metrics.refusals),
+            taken_back_by: Vec::new(),
+            latency: latency(&self.metrics.latency),
+        }
+    }
+
+    /// The same with what the hot thread says of those who took processes back.
+    pub fn status_with(&self, takers: Vec<(String, u64)>) -> Status {
+        let taker =
+            |(name, count): (String, u64)| Taker { name: Escaped(&name).to_string(), count };
+        Status { taken_back_by: takers.into_iter().map(taker).collect(), ..self.status() }
+    }
+
+    /// The same when the hot thread does not answer.
+    pub fn status_stalled(&self) -> Status {
+        Status { stalled: true, ..self.status() }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Rules {
+        let in_force = self.board.read().in_force;
+        let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
+        Rules { rules: rules.map(rule).collect() }
+    }
+
+    /// The number of the rules in force.
+    pub fn generation(&self) -> u64 {
+        self.board.read().in_force.map_or(0, |rules| rules.generation)
+    }
+
+    /// What came of the last reading of the files.
+    pub fn reloaded(&self, is_settled: bool) -> Reloaded {
+        let Bulletin { in_force, refused } = self.board.read();
+        let current = in_force.iter().flat_map(|rules| &rules.diagnostics);
+        let diagnostics: Vec<&Diagnostic> = match &refused {
+            Some(refused) => refused.errors.iter().collect(),
+            None => current.collect(),
+        };
+        let rules = in_force.as_deref().map(rules_in_force).unwrap_or_default();
+        Reloaded {
+            in_force: refused.is_none(),
+            rules: rules.count,
+            files: count(rules.files.len()),
+            errors: count(diagnostics.iter().filter(|one| one.is_error()).count()),
+            diagnostics: diagnostics.into_iter().map(Diagnostic::to_string).collect(),
+            settled: is_settled,
+        }
+    }
+}
+
+fn rules_in_force(rules: &InForce) -> RulesInForce {
+    let errors = rules.diagnostics.iter().filter(|one| one.is_error()).count();
+    RulesInForce {
+        count: count(rules.matcher.rules().len()),
+        since: seconds(rules.since),
+        generation: rules.generation,
+        files: rules.files.iter().map(|file| shown(file)).collect(),
+        errors: count(errors),
+        warnings: count(rules.diagnostics.len() - errors),
+    }
+}
+
+fn root(root: &str) -> String {
+    if root.is_empty() { "/".to_owned() } else { Escaped(root).to_string() }
+}
+
+fn hierarchy(tree: &Hierarchy) -> HierarchyStatus {
+    HierarchyStatus {
+        version: match tree.version {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        },
+        mount_point: shown(&tree.mount_point),
+        controllers: tree.controllers.clone(),
+    }
+}
+
+fn counters(metrics: &Metrics) -> BTreeMap<String, u64> {
+    metrics.counters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn refusals(counted: &Refusals) -> Vec<Refusal> {
+    let mut refusals: Vec<Refusal> = counted
+        .counted()
+        .map(|(errno, count)| {
+            let errno = Errno::from_raw(errno);
+            Refusal { errno: format!("{errno:?}"), meaning: errno.desc().to_owned(), count }
+        })
+        .collect();
+    refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.count));
+    refusals
+}
+
+fn latency(histogram: &Histogram) -> Latency {
+    let quantile = |per_mille| histogram.quantile(per_mille).div_ceil(1000);
+    Latency {
+        count: histogram.count(),
+        p50_us: quantile(500),
+        p90_us: quantile(900),
+        p99_us: quantile(990),
+        max_us: histogram.greatest().div_ceil(1000),
+        sum_us: histogram.sum() / 1000,
+        octaves: histogram.octaves(),
+    }
+}
+
+fn rule(rule: &Rule) -> RuleInForce {
+    let cgroups = match &rule.action {
+        Action::Ignore(_) => Vec::new(),
+        Action::Place(targets) => {
+            targets.iter().map(|target| Escaped(target.destination.as_str()).to_string()).collect()
+        }
+    };
+    RuleInForce {
+        name: Escaped(&rule.name).to_string(),
+        file: shown(&rule.origin.file),
+        line: rule.origin.line,
+        cgroups,
+    }
+}
+
+fn shown(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    crate::config::escape::EscapedBytes(path.as_os_str().as_bytes()).to_string()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,292 @@
+//! The files of ananicy, one JSON object a line, to rules and tables. Pure.
+//!
+//! A rule names a program, and a type or properties. Of the properties only the group is ours to give.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::{Map, Value};
+
+use super::cgconfig::pair;
+use super::draft::{Draft, Lines};
+use super::toml_text::{destination, literally, quoted, says};
+use super::{Host, Source};
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::rules::destination::{Destination, Piece};
+use crate::rules::{Action, Below, Criteria, ExeTest, LeaveUnits, Negated, Origin, Rule, Target};
+
+type Object = Map<String, Value>;
+
+/// Microseconds in which a quota counts.
+const PERIOD: u64 = 100_000;
+/// Properties that name things and set nothing.
+const NAMES: [&str; 3] = ["name", "type", "cgroup"];
+
+/// Adds the rules and groups of all files. Types and groups may stand in other files than the rules.
+pub(super) fn convert(sources: &[&Source], host: &Host<'_>, draft: &mut Draft) {
+    let mut set =
+        Set { host, draft, types: HashMap::new(), last: HashMap::new(), unused: BTreeMap::new() };
+    let files: Vec<File<'_>> = sources.iter().map(|source| set.read(source)).collect();
+    for (index, file) in files.iter().enumerate() {
+        for (number, object) in &file.objects {
+            match kind(object) {
+                Some(Kind::Type(name)) => drop(set.types.insert(name.to_owned(), object.clone())),
+                Some(Kind::Rule(name)) => drop(set.last.insert(name.to_owned(), (index, *number))),
+                Some(Kind::Group(_)) | None => {}
+            }
+        }
+    }
+    for (index, file) in files.iter().enumerate() {
+        set.rules(index, file);
+    }
+    for file in &files {
+        set.groups(file);
+    }
+    set.count_unused(&files);
+}
+
+/// A file and the objects in it by line.
+struct File<'s> {
+    source: &'s Source,
+    lines: Lines<'s>,
+    objects: Vec<(u32, Object)>,
+}
+
+enum Kind<'o> {
+    Rule(&'o str),
+    Type(&'o str),
+    Group(&'o str),
+}
+
+/// What a line is about.
+fn kind(object: &Object) -> Option<Kind<'_>> {
+    let text = |key: &str| object.get(key).and_then(Value::as_str);
+    match (text("name"), text("type"), text("cgroup")) {
+        (Some(name), _, _) => Some(Kind::Rule(name)),
+        (None, Some(name), _) => Some(Kind::Type(name)),
+        (None, None, Some(name)) => Some(Kind::Group(name)),
+        (None, None, None) => None,
+    }
+}
+
+struct Set<'f> {
+    host: &'f Host<'f>,
+    draft: &'f mut Draft,
+    types: HashMap<String, Object>,
+    /// Where each program was named last: that counts.
+    last: HashMap<String, (usize, u32)>,
+    /// The properties that are not ours, by type, with how many rules have them.
+    unused: BTreeMap<String, (BTreeSet<String>, usize)>,
+}
+
+impl Set<'_> {
+    fn read<'s>(&mut self, source: &'s Source) -> File<'s> {
+        let lines = Lines::new(source);
+        let mut objects = Vec::new();
+        for (number, line) in lines.all() {
+            let text = without_remark(line).0;
+            if text.is_empty() {
+                continue;
+            }
+            match serde_json::from_str::<Object>(text) {
+                Ok(object) if kind(&object).is_some() => objects.push((number, object)),
+                Ok(_) => {
+                    let help = "ananicy cannot use it either";
+                    self.draft.lost(&lines, number, "it names no program, type or cgroup", help);
+                }
+                Err(error) => {
+                    let why = format!("it is no JSON object: {error}");
+                    let help = "ananicy reads one object in each line";
+                    self.draft.lost(&lines, number, &why, help);
+                }
+            }
+        }
+        File { source, lines, objects }
+    }
+
+    fn rules(&mut self, index: usize, file: &File<'_>) {
+        self.draft.blank();
+        self.draft.comment(&format!("# {}", file.source.file.display()));
+        let objects: HashMap<u32, &Object> =
+            file.objects.iter().map(|(number, object)| (*number, object)).collect();
+        let mut begun = false;
+        for (number, line) in file.lines.all() {
+            let (_, remark) = without_remark(line);
+            let rule = objects.get(&number).copied().filter(|object| object.contains_key("name"));
+            let text = rule.and_then(|rule| self.rule(index, file, number, rule));
+            if text.is_some() || (remark.is_some() && begun) {
+                self.draft.blank();
+            }
+            begun = remark.is_none();
+            remark.into_iter().for_each(|remark| self.draft.comment(remark));
+            text.into_iter().for_each(|text| self.draft.lines(&text));
+        }
+    }
+
+    /// The text of a rule that has a group.
+    fn rule(
+        &mut self,
+        index: usize,
+        file: &File<'_>,
+        number: u32,
+        rule: &Object,
+    ) -> Option<String> {
+        let name = rule.get("name").and_then(Value::as_str)?;
+        if self.last.get(name) != Some(&(index, number)) {
+            let how = format!("\"{}\" is named again later, which counts", name.escape_debug());
+            self.draft.differs(&file.lines, number, &how, "leave the first one out");
+            return None;
+        }
+        let kind = rule.get("type").and_then(Value::as_str);
+        let of_type = kind.and_then(|kind| self.types.get(kind)).cloned().unwrap_or_default();
+        if let Some(kind) = kind.filter(|kind| !self.types.contains_key(*kind)) {
+            let how = format!("there is no type \"{}\"", kind.escape_debug());
+            self.draft.differs(
+                &file.lines,
+                number,
+                &how,
+                "convert the .types files with the rules",
+            );
+        }
+        self.note_unused(kind.unwrap_or_default(), rule, &of_type);
+        let cgroup =
+            rule.get("cgroup").or_else(|| of_type.get("cgroup")).and_then(Value::as_str)?;
+        let text = match self.text(file, number, name, cgroup) {
+            Ok(text) => text,
+            Err(why) => {
+                let help = "nothing in a TOML rule says the same";
+                self.draft.lost(&file.lines, number, &why, help);
+                return None;
+            }
+        };
+        Some(text)
+    }
+
+    fn text(
+        &self,
+        file: &File<'_>,
+        number: u32,
+        name: &str,
+        cgroup: &str,
+    ) -> Result<String, String> {
+        let path = group(cgroup);
+        let base = file.source.file.file_name().unwrap_or_default().to_string_lossy();
+        let title = format!("{}:{number}", base.replace(char::is_control, "?"));
+        let text = format!(
+            "[[rule]]\nname = {}\nexe = {}\nexe_anywhere = true\ncgroup = {}\n",
+            quoted(&title),
+            quoted(&literally(name)),
+            quoted(&destination(&path))
+        );
+        let origin = Origin { file: file.source.file.clone(), line: number };
+        let exes = vec![ExeTest::Base(name.as_bytes().to_vec())];
+        let target = Target {
+            destination: path,
+            controllers: Vec::new(),
+            below: Below::Root,
+            creates: true,
+        };
+        let meant = Rule {
+            name: title.into(),
+            origin,
+            when: Criteria { exes, ..Criteria::default() },
+            not: Negated::default(),
+            exe_anywhere: true,
+            leave_units: LeaveUnits::No,
+            action: Action::Place(vec![target]),
+        };
+        says(&text, &meant).map(|()| text)
+    }
+
+    fn groups(&mut self, file: &File<'_>) {
+        for (number, object) in &file.objects {
+            let Some(Kind::Group(name)) = kind(object) else { continue };
+            let path = destination(&group(name));
+            if let Err(error) = Destination::parse(&path) {
+                let help = "no table can have this path";
+                self.draft.lost(&file.lines, *number, &error.message, help);
+                continue;
+            }
+            self.draft.blank();
+            if let Err(why) = self.draft.table(&path, &file.lines, *number) {
+                self.draft.lost(&file.lines, *number, &why, "leave one of them out");
+                continue;
+            }
+            for (key, value) in object.iter().filter(|(key, _)| !NAMES.contains(&key.as_str())) {
+                self.limit(file, *number, key, value);
+            }
+        }
+    }
+
+    /// A quota is a part of the whole machine.
+    fn limit(&mut self, file: &File<'_>, number: u32, key: &str, value: &Value) {
+        let percent = value.as_u64().filter(|percent| (1..=100).contains(percent));
+        match (key, percent) {
+            ("CPUQuota", Some(percent)) => {
+                let cpus = self.host.cpus;
+                let quota = percent * cpus * (PERIOD / 100);
+                self.draft.comment(&format!("# {percent} % of {cpus} CPUs"));
+                self.draft.lines(&pair("cpu.max", &format!("{quota} {PERIOD}"), false));
+            }
+            ("CPUQuota", None) => {
+                let help = "write a number from 1 to 100, or no quota";
+                self.draft.lost(&file.lines, number, "CPUQuota is no percentage", help);
+            }
+            (other, _) => {
+                let why = format!("{} has no counterpart", other.escape_debug());
+                self.draft.lost(&file.lines, number, &why, "see cgruled-rules(5) for settings");
+            }
+        }
+    }
+
+    fn note_unused(&mut self, kind: &str, rule: &Object, of_type: &Object) {
+        let keys = rule.keys().chain(of_type.keys()).filter(|key| !NAMES.contains(&key.as_str()));
+        let mut keys = keys.cloned().peekable();
+        if keys.peek().is_some() {
+            let (known, count) = self.unused.entry(kind.to_owned()).or_default();
+            known.extend(keys);
+            *count += 1;
+        }
+    }
+
+    /// Says once for each type what of it is not ours to do.
+    fn count_unused(&mut self, files: &[File<'_>]) {
+        let Some(file) = files.first() else { return };
+        if !self.unused.is_empty() {
+            self.draft.blank();
+        }
+        for (kind, (keys, count)) in &self.unused {
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let of = match kind.as_str() {
+                "" => "without a type".to_owned(),
+                kind => format!("of type \"{}\"", kind.escape_debug()),
+            };
+            let how = format!("{count} rules {of}: no counterpart: {}", keys.join(", "));
+            self.draft.comment(&format!("# {how}"));
+            let about = Diagnostic::about(&file.source.file, Severity::Warning, how);
+            let help = "cgruled gives processes groups; the shares of a group say what nice said";
+            self.draft.pass_on(vec![about.with_help(help)]);
+        }
+    }
+}
+
+/// A group of ananicy, whose name has no fields.
+fn group(name: &str) -> Destination {
+    let path = name.trim_matches('/');
+    Destination::from_pieces(name, vec![Piece::Literal(path.to_owned())])
+}
+
+/// A line without its comment, and the comment with its sign. A `#` within the object is text.
+fn without_remark(line: &str) -> (&str, Option<&str>) {
+    let end = line.rfind('}').map_or(0, |end| end + 1);
+    match line[end..].find('#').map(|at| end + at) {
+        Some(at) if end > 0 && !line.trim_start().starts_with('#') => {
+            (line[..at].trim(), Some(&line[at..]))
+        }
+        _ if line.trim_start().starts_with('#') => ("", Some(line.trim_start())),
+        Some(_) | None => (line.trim(), None),
+    }
+}
+
+#[cfg(test)]
+#[path = "ananicy_tests.rs"]
+mod tests;

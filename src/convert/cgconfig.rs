@@ -1,0 +1,241 @@
+//! `cgconfig.conf` to `[cgroup."path"]` tables. Pure.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::draft::{Draft, Lines};
+use super::toml_text::{self, quoted};
+use super::{Host, Source};
+use crate::cgroup::settings;
+use crate::config::SettingValue;
+use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Perm, Setting};
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::rules_toml::{self, Mention};
+use crate::rules::Origin;
+use crate::rules::destination::Destination;
+
+const NOT_RULES: &str = "rules neither mount hierarchies nor set defaults for them";
+
+/// A section of any kind, in the order of the file.
+enum Section<'p> {
+    Group(&'p GroupSection),
+    /// The first line of a section, or one of its lines, that no rule file has.
+    Other(&'p Setting, &'static str),
+}
+
+impl Section<'_> {
+    fn line(&self) -> u32 {
+        match self {
+            Self::Group(section) => section.origin.line,
+            Self::Other(setting, _) => setting.origin.line,
+        }
+    }
+}
+
+/// Adds the groups of a file.
+pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
+    let mut parsed = cgconfig_conf::parse(&source.file, &source.text);
+    let lines = Lines::new(source);
+    draft.blank();
+    draft.comment(&format!("# {}", source.file.display()));
+    // A section that was not read is one that is lost.
+    for diagnostic in &mut parsed.diagnostics {
+        if let (Some(place), Severity::Error) = (&diagnostic.place, diagnostic.severity) {
+            draft.left_out(&lines, place.line, &diagnostic.message);
+        }
+    }
+    draft.pass_on(std::mem::take(&mut parsed.diagnostics));
+    let groups = parsed.templates.iter().chain(&parsed.groups).map(Section::Group);
+    let mut sections: Vec<Section<'_>> = groups.collect();
+    let others = [
+        (&parsed.mounts, "mount"),
+        (&parsed.namespaces, "namespace"),
+        (&parsed.systemd, "systemd"),
+    ];
+    for (settings, kind) in others {
+        sections.extend(settings.iter().map(|setting| Section::Other(setting, kind)));
+    }
+    sections.sort_by_key(Section::line);
+    let mut file = File { host, lines: &lines, draft, remarked: 0 };
+    for section in &sections {
+        file.section(section);
+    }
+    for _ in &parsed.defaults {
+        let how = "the default section is left out: it is for groups of cgconfigparser alone";
+        file.draft.comment(&format!("# {how}"));
+        let about = Diagnostic::about(&source.file, Severity::Warning, how);
+        file.draft.pass_on(vec![about.with_help("write owner and mode in each table")]);
+    }
+    file.remarks_before(u32::MAX);
+}
+
+struct File<'f, 's> {
+    host: &'f Host<'f>,
+    lines: &'f Lines<'s>,
+    draft: &'f mut Draft,
+    /// Comments up to this line are written.
+    remarked: u32,
+}
+
+impl File<'_, '_> {
+    fn section(&mut self, section: &Section<'_>) {
+        match section {
+            Section::Group(group) => {
+                self.draft.blank();
+                self.remarks_before(section.line());
+                self.group(group);
+            }
+            Section::Other(setting, kind) => {
+                self.remarks_before(section.line());
+                let why = format!("it is part of a {kind} section");
+                self.draft.lost(self.lines, setting.origin.line, &why, NOT_RULES);
+            }
+        }
+    }
+
+    /// Writes the comments that stand before a line.
+    fn remarks_before(&mut self, line: u32) {
+        let lines = self.lines.all().skip(self.remarked as usize);
+        for (number, text) in lines.take_while(|(number, _)| *number < line) {
+            self.remarked = number;
+            if let Some(remark) = text.trim_start().strip_prefix('#') {
+                self.draft.comment(&format!("#{remark}"));
+            } else if let Some(remark) = text.strip_prefix('*') {
+                self.draft.comment(&format!("# {remark}"));
+            }
+        }
+    }
+
+    fn group(&mut self, group: &GroupSection) {
+        let line = group.origin.line;
+        let path = match path(&group.text) {
+            Ok(path) => path,
+            Err(why) => {
+                let help = "no table can have this path";
+                return self.draft.lost(self.lines, line, &why, help);
+            }
+        };
+        let settings: Vec<&Setting> =
+            group.controllers.iter().flat_map(|controller| &controller.settings).collect();
+        let perm = group.perm.as_ref();
+        if settings.is_empty() && perm.is_none_or(|perm| *perm == Perm::default()) {
+            let why = "the group has no settings: rules make their groups without a table";
+            return self.draft.left_out(self.lines, line, why);
+        }
+        if let Err(why) = self.draft.table(&path, self.lines, line) {
+            return self.draft.lost(self.lines, line, &why, "put the settings into that one");
+        }
+        if let Some(perm) = perm {
+            self.perm(perm, line);
+        }
+        for (index, setting) in settings.iter().enumerate() {
+            self.remarks_before(setting.origin.line);
+            self.setting(setting, &settings, index);
+        }
+    }
+
+    fn setting(&mut self, setting: &Setting, all: &[&Setting], index: usize) {
+        let Setting { name, value, origin: Origin { line, .. } } = setting;
+        if all[..index].iter().any(|other| other.name == *name) {
+            let why = format!("{name} is set already");
+            return self.draft.lost(self.lines, *line, &why, "one of them is enough");
+        }
+        if let Err(complaint) = settings::check(name, value) {
+            return self.draft.lost(self.lines, *line, &complaint.message, &complaint.help);
+        }
+        // In TOML `a.b` cannot have a value and be the beginning of `a.b.c` too.
+        let begins = |long: &str, short: &str| {
+            long.strip_prefix(short).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let clashes =
+            all.iter().any(|other| begins(name, &other.name) || begins(&other.name, name));
+        let text = pair(name, value, clashes);
+        if let Err(why) = says(&text, name, value) {
+            let help = "no setting of a table can have this name or value";
+            return self.draft.lost(self.lines, *line, &why, help);
+        }
+        self.draft.lines(&text);
+    }
+
+    /// Owners: a table knows one, of the directory and the files by which processes and groups are
+    /// made; cgconfig.conf has one for processes and one for everything else.
+    fn perm(&mut self, perm: &Perm, line: u32) {
+        let ((user, group), task) = (names(&perm.admin), names(&perm.task));
+        let unknown = [&perm.admin.user, &perm.admin.group]
+            .into_iter()
+            .flatten()
+            .find(|name| !(self.host.knows)(name.kind, &name.name));
+        let help = "see owner and mode in cgruled-rules(5)";
+        if let Some(unknown) = unknown {
+            let how = format!("\"{}\" is not known here", unknown.name.escape_debug());
+            self.draft.differs(self.lines, line, &how, "the group stays root's");
+        } else if (user, group) != task {
+            let why = "perm has different owners for task and admin, a table has one";
+            self.draft.lost(self.lines, line, why, help);
+        } else if !matches!((user, group), ("" | "root", "" | "root")) {
+            let owner = if group.is_empty() { user.to_owned() } else { format!("{user}:{group}") };
+            self.draft.lines(&format!("owner = {}\n", quoted(&owner)));
+            let how = "the owner may place processes and make groups; the limits stay root's";
+            self.draft.differs(self.lines, line, how, help);
+        }
+        if let Some(mode) = perm.admin.directory_mode {
+            self.draft.lines(&format!("mode = \"{mode:04o}\"\n"));
+        }
+        if perm.admin.file_mode.is_some() || perm.task.file_mode.is_some() {
+            self.draft.differs(self.lines, line, "fperm has no counterpart in a table", help);
+        }
+    }
+}
+
+/// The names of user and group; empty where there is none.
+fn names(of: &Ownership) -> (&str, &str) {
+    let name = |mention| Option::as_ref(mention).map_or("", |mention: &Mention| &*mention.name);
+    (name(&of.user), name(&of.group))
+}
+
+/// The path of a table.
+fn path(text: &str) -> Result<String, String> {
+    let Some(destination) = crate::config::cgrules_conf::destination(text) else {
+        return Err("the path leads out of the hierarchy".to_owned());
+    };
+    let path = toml_text::destination(&destination);
+    if path == "/" {
+        return Err("it is the top of the hierarchy".to_owned());
+    }
+    match Destination::parse(&path) {
+        Ok(read) if read.pieces() == destination.pieces() => Ok(path),
+        Ok(_) => Err("a table would have another path".to_owned()),
+        Err(error) => Err(error.message),
+    }
+}
+
+/// A line of a table.
+pub(super) fn pair(key: &str, value: &str, quotes_key: bool) -> String {
+    let key = if quotes_key { quoted(key) } else { key.to_owned() };
+    let is_number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
+    let value = if is_number { value.to_owned() } else { quoted(value) };
+    format!("{key} = {value}\n")
+}
+
+/// Whether a line of a table is read as this setting.
+fn says(text: &str, key: &str, value: &str) -> Result<(), String> {
+    let file: Arc<Path> = Arc::from(Path::new("/converted.toml"));
+    let parsed = rules_toml::parse(&file, &format!("version = 1\n[cgroup.\"a\"]\n{text}"));
+    if let Some(error) = parsed.diagnostics.iter().find(|diagnostic| diagnostic.is_error()) {
+        return Err(error.message.clone());
+    }
+    let read = parsed.groups.first().and_then(|group| group.settings.first());
+    let is_same = read.is_some_and(|read| {
+        read.key == key
+            && match &read.value {
+                SettingValue::Text(text) | SettingValue::Decimal(text) => text == value,
+                SettingValue::Integer(number) => number.to_string() == value,
+                SettingValue::Switch(_) => false,
+            }
+    });
+    is_same.then_some(()).ok_or_else(|| "a table would say something else by it".to_owned())
+}
+
+#[cfg(test)]
+#[path = "cgconfig_tests.rs"]
+mod tests;

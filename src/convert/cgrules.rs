@@ -1,0 +1,231 @@
+//! `cgrules.conf` to rules. Pure.
+
+use std::collections::HashMap;
+
+use super::draft::{Draft, Lines};
+use super::toml_text::{destination, exe, list, quoted, says};
+use super::{Host, Source};
+use crate::config::cgrules_conf;
+use crate::config::rules_toml::WrittenRule;
+use crate::rules::ignore::{IgnoreWhen, Scheduling};
+use crate::rules::{Action, ExeTest, GroupTest, Target, UserTest};
+
+const ONE_GROUP: &str = "a TOML rule has one group, and this line sends processes to another";
+const NO_COUNTERPART: &str = "nothing in a TOML rule says the same";
+
+/// Adds the rules of a file.
+pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
+    let parsed = cgrules_conf::parse(&source.file, &source.text);
+    let lines = Lines::new(source);
+    draft.blank();
+    draft.comment(&format!("# {}", source.file.display()));
+    let mut complaints: HashMap<u32, String> = HashMap::new();
+    for diagnostic in &parsed.diagnostics {
+        let line = diagnostic.place.as_ref().map_or(0, |place| place.line);
+        complaints.entry(line).or_insert_with(|| diagnostic.message.clone());
+    }
+    draft.pass_on(parsed.diagnostics);
+    let rules: HashMap<u32, &WrittenRule> =
+        parsed.rules.iter().map(|written| (written.rule.origin.line, written)).collect();
+    let mut file = File { source, host, lines: &lines, draft, group: None };
+    for (number, line) in lines.all() {
+        let (text, remark) = cut(line);
+        match (text.is_empty(), text.starts_with('%'), rules.get(&number)) {
+            (true, _, _) => file.no_rule(line, remark),
+            (false, true, _) => file.continuation(number, text, complaints.get(&number)),
+            (false, false, Some(written)) => file.rule(number, written, remark),
+            (false, false, None) => {
+                file.group = None;
+                let why = complaints.get(&number).map_or("no rule", String::as_str);
+                file.draft.blank();
+                file.draft.left_out(&lines, number, why);
+            }
+        }
+    }
+}
+
+/// What a line says, and its comment with the sign.
+fn cut(line: &str) -> (&str, Option<&str>) {
+    let read = line.split('\0').next().unwrap_or_default();
+    let (text, remark) = match read.find('#') {
+        Some(at) => (&read[..at], Some(&read[at..])),
+        None => (read, None),
+    };
+    (text.trim_matches([' ', '\t', '\r', '\u{b}', '\u{c}']), remark)
+}
+
+struct File<'f, 's> {
+    source: &'f Source,
+    host: &'f Host<'f>,
+    lines: &'f Lines<'s>,
+    draft: &'f mut Draft,
+    /// The targets of the rule that `%` lines continue.
+    group: Option<Vec<Target>>,
+}
+
+impl File<'_, '_> {
+    fn no_rule(&mut self, line: &str, remark: Option<&str>) {
+        match remark {
+            Some(remark) => self.draft.comment(remark),
+            None if line.trim().is_empty() => self.draft.blank(),
+            None => {}
+        }
+    }
+
+    fn rule(&mut self, number: u32, written: &WrittenRule, remark: Option<&str>) {
+        self.draft.blank();
+        if let Some(remark) = remark {
+            self.draft.comment(remark);
+        }
+        self.group = None;
+        if written.rule.when.exes.iter().any(is_never) {
+            return self.draft.left_out(self.lines, number, "no program is called like this");
+        }
+        let targets = match &written.rule.action {
+            Action::Ignore(when) if !when.is_always() => return self.conditional(number, when),
+            Action::Ignore(_) => &[][..],
+            Action::Place(targets) => targets,
+        };
+        let text = self.text(number, written, targets);
+        // Ignoring for all and moving nowhere are the same to a process.
+        if let Err(why) = says(&text, &written.rule) {
+            return self.draft.lost(self.lines, number, &why, NO_COUNTERPART);
+        }
+        self.group = Some(targets.to_vec());
+        let unknown =
+            written.mentions.iter().find(|name| !(self.host.knows)(name.kind, &name.name));
+        if let Some(unknown) = unknown {
+            let how = format!("\"{}\" is not known here", unknown.name.escape_debug());
+            let help = "cgrulesengd skips the line; the rule is there as a comment";
+            self.draft.differs(self.lines, number, &how, help);
+            return self.draft.disabled(&text);
+        }
+        self.draft.lines(&text);
+    }
+
+    fn text(&mut self, number: u32, written: &WrittenRule, targets: &[Target]) -> String {
+        let rule = &written.rule;
+        let mut text = "[[rule]]\n".to_owned();
+        let mut key = |name: &str, value: String| text.extend([name, " = ", &value, "\n"]);
+        let base = self.source.file.file_name().unwrap_or_default().to_string_lossy();
+        key("name", quoted(&format!("{}:{number}", base.replace(char::is_control, "?"))));
+        for test in &rule.when.users {
+            if let UserTest::Name(name) = test {
+                key("user", quoted(name));
+            }
+        }
+        for test in &rule.when.groups {
+            if let GroupTest::Name(name) = test {
+                key("group", quoted(name));
+            }
+        }
+        for test in &rule.when.exes {
+            key("exe", quoted(&exe(test)));
+            key("exe_anywhere", "true".to_owned());
+        }
+        if rule.when.is_empty() {
+            key("user", quoted("*"));
+        }
+        let Some(first) = targets.first() else {
+            key("ignore", "true".to_owned());
+            return text;
+        };
+        let controllers = self.controllers(targets);
+        if !controllers.is_empty() {
+            key("controllers", list(controllers.iter()));
+        }
+        key("cgroup", quoted(&destination(&first.destination)));
+        // The original knows nothing of units.
+        key("leave_units", "true".to_owned());
+        text
+    }
+
+    /// The controllers of all targets that mean the first one's group.
+    fn controllers(&self, targets: &[Target]) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let same = targets.iter().filter(|target| is_same_group(target, &targets[0]));
+        for name in same.flat_map(|target| &target.controllers) {
+            let stands_for = match &**name {
+                "*" => &self.host.controllers[..],
+                _ => std::slice::from_ref(name),
+            };
+            for name in stands_for {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        names
+    }
+
+    fn conditional(&mut self, number: u32, when: &IgnoreWhen) {
+        let (place, scheduling) = (when.below.as_deref(), when.scheduling);
+        let why = match (place, scheduling) {
+            (Some(place), _) => {
+                format!(
+                    "it ignores processes in \"{}\" only, by where they are",
+                    place.escape_debug()
+                )
+            }
+            (None, Scheduling::RealTime) => "it ignores real-time processes only".to_owned(),
+            (None, Scheduling::NotRealTime | Scheduling::Any) => {
+                "it ignores processes only that are not scheduled in real time".to_owned()
+            }
+        };
+        let help =
+            "ignore = true of a TOML rule has no condition; such a rule stays in cgrules.conf";
+        self.draft.lost(self.lines, number, &why, help);
+    }
+
+    /// A `%` line: nothing is to be said if its controllers went into the rule.
+    fn continuation(&mut self, number: u32, text: &str, complaint: Option<&String>) {
+        let Some(targets) = &self.group else {
+            let why = complaint.map_or("it continues a rule that is left out", String::as_str);
+            return self.draft.left_out(self.lines, number, why);
+        };
+        match self.own_group(text, targets) {
+            Some(true) => {}
+            Some(false) => {
+                let help = "on cgroup v2 a process is in one group; write which one it is to be";
+                self.draft.lost(self.lines, number, ONE_GROUP, help);
+            }
+            None => {
+                let why = complaint.map_or("it moves nothing", String::as_str);
+                self.draft.left_out(self.lines, number, why);
+            }
+        }
+    }
+
+    /// Whether a line that continues a rule leads to the rule's first group. `None` if it does nothing.
+    fn own_group(&self, text: &str, targets: &[Target]) -> Option<bool> {
+        let rest = text.trim_start_matches(|c: char| !c.is_ascii_whitespace() && c != '\u{b}');
+        // Read as if it began a rule.
+        let parsed = cgrules_conf::parse(&self.source.file, &format!("*{rest}"));
+        let own = match parsed.rules.into_iter().next()?.rule.action {
+            Action::Place(targets) => targets.into_iter().next()?,
+            // It moves all the same.
+            Action::Ignore(_) => return Some(false),
+        };
+        let is_it =
+            |known: &Target| is_same_group(known, &own) && known.controllers == own.controllers;
+        let index = targets.iter().position(is_it)?;
+        Some(is_same_group(&targets[index], &targets[0]))
+    }
+}
+
+fn is_same_group(a: &Target, b: &Target) -> bool {
+    a.destination.pieces() == b.destination.pieces()
+}
+
+/// Whether no program can have this path: the kernel's begin with a slash.
+fn is_never(test: &ExeTest) -> bool {
+    match test {
+        ExeTest::Path(path) => !path.starts_with(b"/"),
+        ExeTest::PathGlob(glob) => !glob.as_bytes().starts_with(b"/"),
+        ExeTest::Base(_) | ExeTest::BaseGlob(_) => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "cgrules_tests.rs"]
+mod tests;

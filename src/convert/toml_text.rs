@@ -1,0 +1,174 @@
+//! Values and rules as TOML text, and whether the text says what was meant. Pure.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::rules_toml;
+use crate::rules::destination::{Destination, Field, Piece};
+use crate::rules::{Action, Criteria, ExeTest, GroupTest, LeaveUnits, Rule, UserTest};
+
+/// A string in quotes.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            other if other.is_control() => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{:04X}", u32::from(other));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A list of strings.
+pub(super) fn list<'s>(items: impl Iterator<Item = &'s String>) -> String {
+    let items: Vec<String> = items.map(|item| quoted(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// What a comment may hold.
+pub(super) fn comment(text: &str) -> String {
+    let text = text.trim_end_matches(['\r', '\n', ' ', '\t']);
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// A destination in the words of a TOML rule.
+pub(super) fn destination(destination: &Destination) -> String {
+    let pieces = destination.pieces();
+    if pieces.is_empty() {
+        return "/".to_owned();
+    }
+    let piece = |piece: Piece| match piece {
+        Piece::Literal(text) => text.replace('%', "%%"),
+        Piece::Field(field) => format!("%{}", letter(field)),
+    };
+    pieces.into_iter().map(piece).collect()
+}
+
+const fn letter(field: Field) -> char {
+    match field {
+        Field::UserName => 'u',
+        Field::UserId => 'U',
+        Field::GroupName => 'g',
+        Field::GroupId => 'G',
+        Field::Program => 'p',
+        Field::ProcessId => 'P',
+    }
+}
+
+/// A program in the words of a TOML rule. Names of legacy rules are text.
+pub(super) fn exe(test: &ExeTest) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match test {
+        ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => text(glob.as_bytes()),
+        ExeTest::Path(literal) | ExeTest::Base(literal) => literally(&text(literal)),
+    }
+}
+
+/// A name that is no pattern. A backslash has a meaning in patterns alone.
+pub(super) fn literally(text: &str) -> String {
+    if !text.contains(['*', '?', '[']) {
+        return text.to_owned();
+    }
+    let escaped = |c: char| [matches!(c, '*' | '?' | '[' | '\\').then_some('\\'), Some(c)];
+    text.chars().flat_map(escaped).flatten().collect()
+}
+
+/// Whether a rule in TOML is `meant`.
+///
+/// # Errors
+/// Why it is not.
+pub(super) fn says(text: &str, meant: &Rule) -> Result<(), String> {
+    let file: Arc<Path> = Arc::from(Path::new("/converted.toml"));
+    let parsed = rules_toml::parse(&file, &format!("version = 1\n{text}"));
+    if let Some(error) = parsed.diagnostics.iter().find(|diagnostic| diagnostic.is_error()) {
+        return Err(error.message.clone());
+    }
+    let [read] = &*parsed.rules else {
+        return Err("it would not be one rule".to_owned());
+    };
+    let is_same = same_criteria(&read.rule.when, &meant.when)
+        && read.rule.not.is_empty()
+        && (meant.when.exes.is_empty() || read.rule.exe_anywhere == meant.exe_anywhere)
+        && leaves_units(&read.rule) == leaves_units(meant)
+        && same_action(&read.rule.action, &meant.action);
+    is_same.then_some(()).ok_or_else(|| "a TOML rule would mean something else by it".to_owned())
+}
+
+fn leaves_units(rule: &Rule) -> bool {
+    let moves = matches!(&rule.action, Action::Place(targets) if !targets.is_empty());
+    moves && rule.leave_units != LeaveUnits::No
+}
+
+fn same_criteria(read: &Criteria, meant: &Criteria) -> bool {
+    let read_users: Vec<&UserTest> = read.users.iter().filter(|test| !is_anybody(test)).collect();
+    let meant_groups: Vec<&GroupTest> = meant.groups.iter().collect();
+    read_users == meant.users.iter().collect::<Vec<_>>()
+        && read.groups.iter().collect::<Vec<_>>() == meant_groups
+        && read.exes.len() == meant.exes.len()
+        && read.exes.iter().zip(&meant.exes).all(|(read, meant)| same_exe(read, meant))
+}
+
+fn is_anybody(test: &UserTest) -> bool {
+    match test {
+        UserTest::Glob(glob) => glob.is_any(),
+        UserTest::Name(_) | UserTest::Ids(..) => false,
+    }
+}
+
+/// What a test compares: path or base name, the text it begins with, the pattern that follows.
+fn parts(test: &ExeTest) -> (bool, Vec<u8>, &[u8]) {
+    match test {
+        ExeTest::Path(text) => (true, text.clone(), &[]),
+        ExeTest::Base(text) => (false, text.clone(), &[]),
+        ExeTest::PathGlob(glob) => {
+            (true, glob.literal_prefix().into_owned(), glob.split_prefix().1)
+        }
+        ExeTest::BaseGlob(glob) => {
+            (false, glob.literal_prefix().into_owned(), glob.split_prefix().1)
+        }
+    }
+}
+
+fn same_exe(read: &ExeTest, meant: &ExeTest) -> bool {
+    parts(read) == parts(meant)
+}
+
+/// Whether an action puts processes where the first target of another does, or leaves them alike.
+fn same_action(read: &Action, meant: &Action) -> bool {
+    match (read, meant) {
+        (Action::Place(read), Action::Place(meant)) => match (read.first(), meant.first()) {
+            (Some(read), Some(meant)) => read.destination.pieces() == meant.destination.pieces(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        },
+        (Action::Ignore(when), Action::Place(meant)) => when.is_always() && meant.is_empty(),
+        (Action::Ignore(read), Action::Ignore(meant)) => read == meant,
+        (Action::Place(_), Action::Ignore(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted_so_that_toml_reads_them_back() {
+        for text in ["a", "a\"b", "a\\b", "a\nb", "\u{7f}", "ü"] {
+            let parsed: toml::Table = format!("key = {}", quoted(text)).parse().unwrap();
+            assert_eq!(parsed["key"].as_str(), Some(text));
+        }
+    }
+
+    #[test]
+    fn names_stay_names() {
+        assert_eq!(literally("a\\b"), "a\\b");
+        assert_eq!(literally("a*[\\"), "a\\*\\[\\\\");
+    }
+}

@@ -1,0 +1,246 @@
+//! What clients of the control socket ask of the engine, done between looks; and what the engine tells
+//! them of its decisions.
+
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::Engine;
+use super::waiting::SLOW_ANSWER_NS;
+use crate::config::escape::Escaped;
+use crate::control::exchange::{Done, Errand, HotSide, Seen, Ticket};
+use crate::control::memory::{Memory, Remembered, Trouble};
+use crate::control::protocol::{About, Happening};
+use crate::event::batch::Look;
+use crate::event::{Cause, Nanos, Pid, Uid};
+use crate::placer::Outcome;
+use crate::process::PATH_MAX;
+use crate::rules::{Action, RuleId};
+use crate::sys;
+
+/// What of the last look is not in its outcome.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Noted {
+    pub(super) uid: Option<Uid>,
+    pub(super) rule: Option<RuleId>,
+}
+
+/// Errands, and what is remembered for them.
+#[derive(Default)]
+pub(super) struct Errands {
+    side: Option<HotSide>,
+    memory: Memory,
+    /// Closer looks that are under way, and since when.
+    pub(super) examined: HashMap<Pid, Nanos, FixedState>,
+    reloads: Reloads,
+}
+
+/// Clients that wait for a reload.
+#[derive(Debug, Default)]
+struct Reloads {
+    /// It has not been asked for yet.
+    wished: Vec<Ticket>,
+    /// The rule thread was asked, counted from 1.
+    asked_for: Vec<(Ticket, u64)>,
+    /// In force, and the scan is not over.
+    settling: Vec<Ticket>,
+    asked: u64,
+    answered: u64,
+}
+
+impl Errands {
+    /// The rule thread was asked to read all files.
+    pub(super) fn reload_asked(&mut self) {
+        let reloads = &mut self.reloads;
+        reloads.asked += 1;
+        let asked = reloads.asked;
+        reloads.asked_for.extend(reloads.wished.drain(..).map(|ticket| (ticket, asked)));
+    }
+
+    /// It answered. Whoever asked until then need not wait for more than the scan, if there is one.
+    pub(super) fn reload_answered(&mut self) {
+        let reloads = &mut self.reloads;
+        reloads.answered += 1;
+        let answered = reloads.answered;
+        let is_answered = |one: &(Ticket, u64)| one.1 <= answered;
+        let tickets = reloads.asked_for.iter().filter(|one| is_answered(one)).map(|one| one.0);
+        reloads.settling.extend(tickets);
+        reloads.asked_for.retain(|one| !is_answered(one));
+    }
+}
+
+impl Engine {
+    /// Does the errands of `side` from now on.
+    pub fn serve(&mut self, side: HotSide) {
+        self.errands.side = Some(side);
+    }
+
+    /// The bell that wakes the loop for an errand.
+    pub fn ringer(&self) -> Arc<nix::sys::eventfd::EventFd> {
+        self.desk.ringer()
+    }
+
+    /// Whether a client wants the files to be read again.
+    pub fn wants_reload(&self) -> bool {
+        !self.errands.reloads.wished.is_empty()
+    }
+
+    pub(super) fn has_errand(&self) -> bool {
+        self.errands.side.as_ref().is_some_and(HotSide::has_errand)
+    }
+
+    /// Does one errand, and answers those who waited for a scan that is over.
+    pub(super) fn run_errand(&mut self) {
+        if !self.errands.reloads.settling.is_empty() && !self.scan_is_due && !self.scan.is_running()
+        {
+            for ticket in std::mem::take(&mut self.errands.reloads.settling) {
+                self.report(ticket, Done::Reloaded);
+            }
+        }
+        let errand = self.errands.side.as_ref().and_then(HotSide::take_errand);
+        let Some((ticket, errand)) = errand else { return };
+        let done = match errand {
+            Errand::About(pids) => Done::About(pids.iter().map(|&pid| self.about(pid)).collect()),
+            Errand::Place(pids) => Done::About(pids.iter().map(|&pid| self.place(pid)).collect()),
+            Errand::Takers => Done::Takers(self.placer.taken_back_by().to_vec()),
+            Errand::Reload => return self.errands.reloads.wished.push(ticket),
+        };
+        self.report(ticket, done);
+    }
+
+    fn report(&self, ticket: Ticket, done: Done) {
+        if let Some(side) = &self.errands.side {
+            side.answer(ticket, done);
+        }
+    }
+
+    /// What is known of a process.
+    fn about(&mut self, raw: u32) -> About {
+        let Some(pid) = Pid::new(raw) else { return About { pid: raw, happenings: Vec::new() } };
+        let (now, started) = (sys::monotonic(), self.proc.started(pid));
+        let mut happenings: Vec<Happening> =
+            self.errands.memory.of(pid, started).map(|one| one.told(now)).collect();
+        if let Some((since, why)) = started.and_then(|_| self.under_way(pid)) {
+            let ago_ms = now.since(since) / 1_000_000;
+            happenings.push(happening(ago_ms, Outcome::Waiting.word(), why));
+        }
+        if self.sticky.holds(pid, &mut self.proc) {
+            let why = "it asked to stay where it is, as by cgexec --sticky";
+            happenings.push(happening(0, Outcome::Sticky.word(), why));
+        }
+        About { pid: raw, happenings }
+    }
+
+    /// Since when a look at the process is under way, and what it waits for.
+    fn under_way(&self, pid: Pid) -> Option<(Nanos, &'static str)> {
+        if let Some(&since) = self.errands.examined.get(&pid) {
+            return Some((since, "it waits for a closer look at its program"));
+        }
+        let mut waiting = self.waiting.values().flatten();
+        if let Some(look) = waiting.find(|look| look.pid == pid) {
+            return Some((look.since, "it waits for the name service"));
+        }
+        let queued = self.intake.batch.find(pid);
+        queued.map(|look| (look.since, "it waits for its turn, behind others"))
+    }
+
+    /// Looks at a process now, and tells what came of it.
+    fn place(&mut self, raw: u32) -> About {
+        let Some(pid) = Pid::new(raw) else {
+            let gone = happening(0, Outcome::Gone.word(), "there is no such process");
+            return About { pid: raw, happenings: vec![gone] };
+        };
+        let look = Look::at_once(pid, Cause::ASKED, sys::monotonic());
+        let grip = self.proc.grip(pid);
+        let outcome = self.look_at(look, grip, None);
+        let (rule, cgroup) = self.target(outcome);
+        self.conclude(look, outcome);
+        let mut about = self.about(raw);
+        // A trouble says more than the bare outcome.
+        if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
+            let mut last = happening(0, outcome.word(), "");
+            last.rule = rule.map(|rule| Escaped(&rule).to_string()).unwrap_or_default();
+            last.cgroup = cgroup.map(|path| Escaped(&path).to_string()).unwrap_or_default();
+            about.happenings.push(last);
+        }
+        about
+    }
+
+    /// The rule of the last look and its group, as far as they are known.
+    fn target(&self, outcome: Outcome) -> (Option<Arc<str>>, Option<Box<str>>) {
+        let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
+        let Some(rule) = rule else { return (None, None) };
+        let is_placed = match &rule.action {
+            Action::Place(targets) => !targets.is_empty() && outcome != Outcome::Waiting,
+            Action::Ignore(_) => false,
+        };
+        (Some(Arc::clone(&rule.name)), is_placed.then(|| self.placer.path().into()))
+    }
+
+    /// Remembers the troubles of a look, and tells of it if somebody watches.
+    pub(super) fn account(&mut self, look: Look, outcome: Outcome, now: Nanos) {
+        if self.placer.has_troubles() {
+            self.remember(look, now);
+        }
+        if self.errands.side.as_ref().is_some_and(HotSide::is_watched) {
+            self.tell(look, outcome, now);
+        }
+        self.noted = Noted::default();
+    }
+
+    fn tell(&self, look: Look, outcome: Outcome, now: Nanos) {
+        let Some(side) = &self.errands.side else { return };
+        let (rule, cgroup) = self.target(outcome);
+        let mut link = [0; PATH_MAX];
+        let exe = self.proc.exe(look.pid, &mut link).ok().map(Box::from);
+        let is_held = outcome == Outcome::InPlace && look.cause.contains(Cause::RECHECK);
+        side.tell(Seen {
+            pid: look.pid,
+            uid: self.noted.uid,
+            exe,
+            rule,
+            cgroup,
+            outcome: if is_held { "held" } else { outcome.word() },
+            cause: look.cause,
+            at: now,
+            latency_ns: now.since(look.since),
+        });
+    }
+
+    fn remember(&mut self, look: Look, at: Nanos) {
+        let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
+        let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
+        let troubles = self.placer.take_troubles();
+        let Some(started) = self.proc.started(look.pid) else { return };
+        for (trouble, cgroup) in troubles {
+            let rule = Arc::clone(&rule);
+            let pid = look.pid;
+            self.errands.memory.remember(Remembered { pid, started, at, trouble, rule, cgroup });
+        }
+    }
+
+    /// Remembers that an answer took so long that children may have been missed.
+    pub(super) fn note_slowness(&mut self, look: Look) {
+        let at = sys::monotonic();
+        let waited = at.since(look.since);
+        if waited <= SLOW_ANSWER_NS {
+            return;
+        }
+        self.scan_is_due = true;
+        let Some(started) = self.proc.started(look.pid) else { return };
+        let (pid, trouble) = (look.pid, Trouble::Waited(waited));
+        let (rule, cgroup) = (Arc::from(""), String::new());
+        self.errands.memory.remember(Remembered { pid, started, at, trouble, rule, cgroup });
+    }
+}
+
+fn happening(ago_ms: u64, outcome: &str, detail: &str) -> Happening {
+    Happening {
+        ago_ms,
+        outcome: outcome.to_owned(),
+        rule: String::new(),
+        cgroup: String::new(),
+        detail: detail.to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! Files that somebody names, judged without asking whose they are: what they say is looked at, never
+//! put into force.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{FileSeen, Loaded, Loader, NameService, Outcome};
+use crate::config::daemon_toml;
+use crate::event::Uid;
+
+/// What a file is, by its name and place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TOML rules.
+    Rules,
+    /// The settings of the daemon.
+    Settings,
+    /// Rules in the words of `cgrules.conf`.
+    Legacy,
+    /// Groups in the words of `cgconfig.conf`.
+    Groups,
+}
+
+impl Kind {
+    /// What the daemon would take a file for. `None` when it would never read one of this name.
+    pub fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let parent = path.parent().and_then(Path::file_name).unwrap_or_default();
+        match (name.as_str(), parent.to_str()) {
+            ("cgruled.toml", _) => Some(Self::Settings),
+            (name, _) if name.ends_with(".toml") => Some(Self::Rules),
+            (_, Some("cgrules.d")) => Some(Self::Legacy),
+            (_, Some("cgconfig.d")) => Some(Self::Groups),
+            (name, _) if name.contains("cgrules") => Some(Self::Legacy),
+            (name, _) if name.contains("cgconfig") => Some(Self::Groups),
+            _ => None,
+        }
+    }
+}
+
+/// Reads these files as [`super::load`] reads those of the standard directories: legacy rules first,
+/// else in the order given.
+pub fn load_given(files: &[(Kind, Arc<Path>, Vec<u8>)], service: &NameService) -> Loaded {
+    let mut loader = Loader::new(Uid(0), service);
+    for (kind, path, bytes) in files {
+        let outcome = match kind {
+            Kind::Rules => Outcome::Loaded(loader.rules_of(path, bytes)),
+            Kind::Legacy => loader.legacy_rules(path, bytes, false),
+            Kind::Groups => {
+                loader.sections(path, bytes);
+                Outcome::Loaded(0)
+            }
+            Kind::Settings => {
+                loader.diagnostics.extend(daemon_toml::parse_bytes(path, bytes).1);
+                Outcome::Loaded(0)
+            }
+        };
+        loader.files.push(FileSeen { path: Arc::clone(path), outcome });
+    }
+    loader.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_judged_by_its_name_and_place() {
+        let kinds = [
+            ("/etc/cgruled/cgruled.toml", Some(Kind::Settings)),
+            ("50-a.toml", Some(Kind::Rules)),
+            ("/etc/cgrules.conf", Some(Kind::Legacy)),
+            ("/etc/cgrules.d/web", Some(Kind::Legacy)),
+            ("cgconfig.conf.new", Some(Kind::Groups)),
+            ("/etc/cgconfig.d/a.conf", Some(Kind::Groups)),
+            ("/etc/passwd", None),
+            ("/", None),
+        ];
+        for (path, kind) in kinds {
+            assert_eq!(Kind::of(Path::new(path)), kind, "{path}");
+        }
+    }
+}

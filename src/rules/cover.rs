@@ -1,0 +1,143 @@
+//! Whether one rule accepts everything that another does. Pure.
+//!
+//! Never yes when it is not so: what cannot be told from the two texts is a no. Patterns are compared
+//! by their text, and by their literal beginning where the rest of the wider one is stars.
+
+use super::glob::Glob;
+use super::{Criteria, ExeTest, GroupTest, Rule, UserTest, base_name};
+
+/// Whether every process for which `narrow` holds is one for which `wide` does.
+pub(super) fn covers(wide: &Rule, narrow: &Rule) -> bool {
+    // What `wide` excludes must be excluded by `narrow` too.
+    let exes_count = narrow.exe_anywhere || !wide.exe_anywhere;
+    users_cover(&wide.when, &narrow.when)
+        && groups_cover(&wide.when, &narrow.when)
+        && (wide.when.exes.is_empty()
+            || (wide.exe_anywhere || !narrow.exe_anywhere) && exes_cover(&wide.when, &narrow.when))
+        && (wide.not.users.is_empty()
+            || !narrow.not.users.is_empty() && users_cover(&narrow.not, &wide.not)
+            || are_apart(&wide.not, &narrow.when))
+        && (wide.not.groups.is_empty()
+            || !narrow.not.groups.is_empty() && groups_cover(&narrow.not, &wide.not))
+        && (wide.not.exes.is_empty()
+            || !narrow.not.exes.is_empty() && exes_count && exes_cover(&narrow.not, &wide.not))
+}
+
+/// Whether the rule holds for nobody, whatever comes before it: it excludes all that it asks for.
+pub(super) fn is_empty(rule: &Rule) -> bool {
+    let Rule { when, not, .. } = rule;
+    !not.users.is_empty() && users_cover(not, when)
+        || !not.groups.is_empty() && groups_cover(not, when)
+        || !not.exes.is_empty() && !when.exes.is_empty() && exes_cover(not, when)
+}
+
+/// An empty list of `wide` accepts everybody.
+fn users_cover(wide: &Criteria, narrow: &Criteria) -> bool {
+    if wide.users.is_empty() || asks_nothing(wide) {
+        return true;
+    }
+    let ids = merged(wide.users.iter().filter_map(user_ids).collect());
+    let covered = |test: &UserTest| match test {
+        UserTest::Ids(first, last) => has_all(&ids, (first.0, last.0)),
+        // Whoever is matched by name has any number.
+        UserTest::Glob(_) => wide.users.contains(test),
+        UserTest::Name(_) => true,
+    };
+    !narrow.users.is_empty() && narrow.users.iter().all(covered)
+}
+
+/// Whether the users of the criteria are everybody, named or not.
+fn asks_nothing(criteria: &Criteria) -> bool {
+    let all = |test: &UserTest| match test {
+        UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
+        UserTest::Glob(glob) => glob.is_any(),
+        UserTest::Name(_) => false,
+    };
+    criteria.users.is_empty() || criteria.users.iter().any(all)
+}
+
+/// Whether no user is in both, as far as they are numbers.
+fn are_apart(one: &Criteria, other: &Criteria) -> bool {
+    let apart = |(first, last): (u32, u32)| {
+        let meets =
+            |ids: Option<(u32, u32)>| ids.is_none_or(|(from, to)| from <= last && first <= to);
+        !one.users.iter().any(|test| meets(user_ids(test)))
+    };
+    !other.users.is_empty() && other.users.iter().all(|test| user_ids(test).is_some_and(apart))
+}
+
+fn groups_cover(wide: &Criteria, narrow: &Criteria) -> bool {
+    let ids = merged(wide.groups.iter().filter_map(group_ids).collect());
+    // Every process has a group.
+    if wide.groups.is_empty() || ids == [(0, u32::MAX)] {
+        return true;
+    }
+    let covered = |test: &GroupTest| group_ids(test).is_none_or(|range| has_all(&ids, range));
+    !narrow.groups.is_empty() && narrow.groups.iter().all(covered)
+}
+
+fn exes_cover(wide: &Criteria, narrow: &Criteria) -> bool {
+    let covered = |test: &ExeTest| wide.exes.iter().any(|own| exe_covers(own, test));
+    !narrow.exes.is_empty() && narrow.exes.iter().all(covered)
+}
+
+fn exe_covers(wide: &ExeTest, narrow: &ExeTest) -> bool {
+    match (wide, narrow) {
+        (ExeTest::BaseGlob(glob), _) if glob.is_any() => true,
+        (ExeTest::PathGlob(glob), ExeTest::Path(path)) => glob.matches(path),
+        (ExeTest::Base(own), ExeTest::Path(path)) => own == base_name(path),
+        (ExeTest::BaseGlob(glob), ExeTest::Path(path)) => glob.matches(base_name(path)),
+        (ExeTest::BaseGlob(glob), ExeTest::Base(name)) => glob.matches(name),
+        (ExeTest::PathGlob(own), ExeTest::PathGlob(other)) => own == other || begins(own, other, 2),
+        // A base name has no slash at which one star would stop.
+        (ExeTest::BaseGlob(own), ExeTest::BaseGlob(other)) => own == other || begins(own, other, 1),
+        (ExeTest::Path(own), ExeTest::Path(other)) | (ExeTest::Base(own), ExeTest::Base(other)) => {
+            own == other
+        }
+        (ExeTest::Path(_) | ExeTest::PathGlob(_) | ExeTest::Base(_), _)
+        | (ExeTest::BaseGlob(_), ExeTest::PathGlob(_)) => false,
+    }
+}
+
+/// Whether `wide` is a beginning followed by `stars` stars or more, and `narrow` has that beginning.
+fn begins(wide: &Glob, narrow: &Glob, stars: usize) -> bool {
+    let (prefix, rest) = wide.split_prefix();
+    rest.len() >= stars
+        && rest.iter().all(|&byte| byte == b'*')
+        && narrow.literal_prefix().starts_with(&prefix)
+}
+
+/// The ids of a test; `None` when it is a pattern. A range that ends before it begins has none, and is
+/// part of every other.
+pub(super) fn user_ids(test: &UserTest) -> Option<(u32, u32)> {
+    match test {
+        UserTest::Ids(first, last) => Some((first.0, last.0)),
+        UserTest::Glob(_) | UserTest::Name(_) => None,
+    }
+}
+
+/// The same of a group; `None` for a name or pattern, which holds for nobody once names are resolved.
+pub(super) fn group_ids(test: &GroupTest) -> Option<(u32, u32)> {
+    match test {
+        GroupTest::Ids(first, last) => Some((first.0, last.0)),
+        GroupTest::Glob(_) | GroupTest::Name(_) => None,
+    }
+}
+
+/// The same ids in ranges that neither meet nor follow one another, in order.
+fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    ranges.retain(|(first, last)| first <= last);
+    ranges.sort_unstable();
+    let mut out: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match out.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            Some(_) | None => out.push((first, last)),
+        }
+    }
+    out
+}
+
+fn has_all(merged: &[(u32, u32)], (first, last): (u32, u32)) -> bool {
+    first > last || merged.iter().any(|&(from, to)| from <= first && last <= to)
+}

@@ -1,0 +1,138 @@
+//! Settings that the kernel of this host does not have: the files that they would be written to, looked
+//! for in the groups that there are.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::cgroup::provision::{Gift, Gifts, Setting};
+use crate::cgroup::settings;
+use crate::config::diagnostic::{Diagnostic, Severity};
+
+/// Groups that are looked into at most, for a host with thousands.
+const GROUPS: usize = 256;
+
+/// Complains of each setting for which no group of this host has a file.
+pub(super) fn missing(gifts: &Gifts, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+    let mut samples = Samples { hierarchies, found: HashMap::new() };
+    let all = gifts.tables.iter().chain(&gifts.templates).chain(&gifts.groups);
+    all.flat_map(|gift| {
+        gift.settings.iter().filter_map(|own| samples.complaint(gift, own)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// For each hierarchy and controller a group that has all its files, if there is one.
+struct Samples<'h> {
+    hierarchies: &'h Hierarchies,
+    found: HashMap<(usize, String), Option<PathBuf>>,
+}
+
+impl Samples<'_> {
+    fn complaint(&mut self, gift: &Gift, setting: &Setting) -> Option<Diagnostic> {
+        // That the host lacks the controller is said elsewhere.
+        let (index, controller) = self.hierarchies.home(&setting.controller)?;
+        let tree = self.hierarchies.get(index)?;
+        let beside = |key: &str| {
+            let other = gift.settings.iter().find(|other| other.key == key)?;
+            Some(other.value.clone())
+        };
+        let writes = settings::files(&setting.key, &setting.value, tree.version, &beside).ok()?;
+        let sample = self.found.entry((index, controller.to_owned()));
+        let sample = sample.or_insert_with(|| sample_of(tree, controller)).as_ref()?;
+        let is_there = |file: &str| sample.join(file).exists();
+        let missing = writes.writes.iter().find(|write| {
+            let instead = write.instead.as_ref().is_some_and(|(file, _)| is_there(file));
+            !is_there(&write.file) && !instead
+        })?;
+        let message = format!("the kernel of this host has no {}", missing.file);
+        let line = |message: String| match setting.place {
+            Some(_) => message,
+            None => format!("line {}: {message}", setting.origin.line),
+        };
+        let about = Diagnostic::about(&setting.origin.file, Severity::Warning, line(message));
+        let help = format!("{} does nothing here", setting.key);
+        Some(Diagnostic { place: setting.place.clone(), ..about.with_help(help) })
+    }
+}
+
+/// A group below the top, where some files are missing, for which the controller is enabled.
+fn sample_of(tree: &Hierarchy, controller: &str) -> Option<PathBuf> {
+    let mut groups = groups_in(&tree.mount_point);
+    let mut next = 0;
+    while let Some(group) = groups.get(next).cloned() {
+        if has_controller(tree.version, &group, controller) {
+            return Some(group);
+        }
+        if groups.len() < GROUPS {
+            groups.extend(groups_in(&group));
+        }
+        next += 1;
+    }
+    None
+}
+
+fn has_controller(version: Version, group: &Path, controller: &str) -> bool {
+    match version {
+        Version::V1 => true,
+        Version::V2 if controller.is_empty() => true,
+        Version::V2 => fs::read_to_string(group.join("cgroup.controllers"))
+            .is_ok_and(|text| text.split_whitespace().any(|name| name == controller)),
+    }
+}
+
+fn groups_in(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.flatten().filter(is_group).map(|entry| entry.path()).take(GROUPS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rules::Origin;
+
+    fn gift(keys: &[&str]) -> Gifts {
+        let origin = Origin { file: Arc::from(Path::new("/a.toml")), line: 7 };
+        let setting = |key: &&str| Setting {
+            key: (*key).to_owned(),
+            value: "1".to_owned(),
+            controller: key.split('.').next().unwrap().to_owned(),
+            origin: origin.clone(),
+            place: None,
+        };
+        let settings = keys.iter().map(setting).collect();
+        let perm = crate::cgroup::provision::Perm::default();
+        let (text, controllers, is_required) = ("a".to_owned(), Vec::new(), false);
+        let remove_after = None;
+        let table = Gift { text, controllers, settings, perm, is_required, remove_after, origin };
+        Gifts { tables: vec![table], ..Gifts::default() }
+    }
+
+    #[test]
+    fn files_are_looked_for_where_the_controller_is_enabled() {
+        let root = tempfile::tempdir().unwrap();
+        let (outer, inner) = (root.path().join("a"), root.path().join("a/b"));
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(outer.join("cgroup.controllers"), "cpu memory\n").unwrap();
+        fs::write(inner.join("cgroup.controllers"), "memory pids\n").unwrap();
+        fs::write(outer.join("memory.high"), "").unwrap();
+        fs::write(inner.join("pids.max"), "").unwrap();
+        let tree = Hierarchy {
+            version: Version::V2,
+            mount_point: root.path().to_owned(),
+            top: "/".to_owned(),
+            listed: String::new(),
+            controllers: ["cpu", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+            favordynmods: false,
+        };
+        let host = Hierarchies::new(vec![tree]);
+        // Of io nothing can be said: no group has it.
+        let gifts = gift(&["memory.high", "memory.peak", "pids.max", "io.weight", "hugetlb.x"]);
+        let said: Vec<String> = missing(&gifts, &host).into_iter().map(|own| own.message).collect();
+        assert_eq!(said, ["line 7: the kernel of this host has no memory.peak"]);
+    }
+}

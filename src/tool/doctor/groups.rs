@@ -1,0 +1,209 @@
+//! The cgroup hierarchies, and whose they are.
+
+use std::path::Path;
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::Finding;
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::config::daemon_toml::{FastMoves, Root, Settings};
+
+/// The unit on whose ground groups stand on a systemd host.
+const POOL: &str = "cgruled-pool.service";
+/// Its group.
+const POOL_GROUP: &str = "/cgruled.slice/cgruled-pool.service";
+const BOOTED: &str = "/run/systemd/system";
+const UNITS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+/// What people want to share.
+const WANTED: [&str; 4] = ["cpu", "memory", "io", "pids"];
+
+pub(super) fn findings(hierarchies: &Hierarchies, settings: &Settings) -> Vec<Finding> {
+    let has_systemd = Path::new(BOOTED).is_dir();
+    let has_pool = UNITS.iter().any(|directory| Path::new(directory).join(POOL).exists());
+    let mut found = vec![trees(hierarchies)];
+    found.extend(controllers(hierarchies));
+    found.extend(read_only(hierarchies));
+    found.push(fast_moves(hierarchies, settings.fast_moves));
+    found.push(systemd(has_systemd, has_pool, hierarchies, &settings.root));
+    found
+}
+
+/// Where groups may be made for a moment, without a slash at the end. `None` where the tree is systemd's
+/// and no part of it is ours.
+pub(super) fn ground(hierarchies: &Hierarchies, root: &Root) -> Option<String> {
+    let unified = match (root, hierarchies.unified()) {
+        (Root::Path(path), _) => {
+            return Some(path.to_string_lossy().trim_end_matches('/').to_owned());
+        }
+        (Root::Auto, Some(unified)) if Path::new(BOOTED).is_dir() => unified,
+        (Root::Auto, _) => return Some(String::new()),
+    };
+    let pool = unified.mount_point.join(POOL_GROUP.trim_start_matches('/'));
+    pool.is_dir().then(|| POOL_GROUP.to_owned())
+}
+
+fn trees(hierarchies: &Hierarchies) -> Finding {
+    let (mut v1, mut v2) = (Vec::new(), None);
+    for tree in hierarchies.iter() {
+        match tree.version {
+            Version::V1 => v1.push(&*tree.listed),
+            Version::V2 => v2 = Some(tree.mount_point.display()),
+        }
+    }
+    match (v2, &*v1) {
+        (None, []) => Finding::wrong(
+            "cgroups",
+            "no cgroup hierarchy is mounted",
+            "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+        ),
+        (Some(at), []) => Finding::ok("cgroups", format!("version 2 at {at}")),
+        (Some(at), v1) => {
+            let text = format!("hybrid: version 2 at {at}, version 1 for {}", v1.join(", "));
+            Finding::ok("cgroups", text)
+        }
+        (None, v1) => Finding::ok("cgroups", format!("version 1 for {}", v1.join(", "))),
+    }
+}
+
+/// The controllers that neither interface has.
+fn controllers(hierarchies: &Hierarchies) -> Option<Finding> {
+    if hierarchies.is_empty() {
+        return None;
+    }
+    let lacks = |name: &&&str| hierarchies.home(name).is_none();
+    let missing: Vec<&str> = WANTED.iter().filter(lacks).copied().collect();
+    if missing.is_empty() {
+        return Some(Finding::ok("controllers", format!("{} are there", WANTED.join(", "))));
+    }
+    let text = format!("no hierarchy has {}", missing.join(", "));
+    let advice = "groups can be made, these settings not; a boot option such as \
+                  cgroup_disable=memory, the container, or the kernel leaves them out";
+    Some(Finding::note("controllers", text, advice))
+}
+
+fn read_only(hierarchies: &Hierarchies) -> Option<Finding> {
+    let is_read_only = |tree: &&Hierarchy| {
+        statvfs(&tree.mount_point).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY))
+    };
+    let tree = hierarchies.iter().find(is_read_only)?;
+    let text = format!("{} is mounted read-only", tree.mount_point.display());
+    let advice = "no process can be moved there: run the daemon on the host, or remount it with rw";
+    Some(Finding::wrong("mounts", text, advice))
+}
+
+/// What the setting means for how fast moves are.
+fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
+    const TOPIC: &str = "fast moves";
+    let all = |tree: &Hierarchy| tree.favordynmods;
+    if !hierarchies.is_empty() && hierarchies.iter().all(all) {
+        return Finding::ok(TOPIC, "favordynmods is on: every move is fast, whatever the setting");
+    }
+    match setting {
+        FastMoves::Warm => Finding::ok(TOPIC, "\"warm\": moves are fast while placements are made"),
+        FastMoves::Off => Finding::note(
+            TOPIC,
+            "\"off\": a move that comes alone waits for the kernel, for milliseconds",
+            "set fast_moves = \"warm\", which costs 5 ms of CPU a second while placements are made",
+        ),
+        FastMoves::Expedited => {
+            Finding::ok(TOPIC, "\"expedited\": grace periods of the kernel are short")
+        }
+        FastMoves::Favordynmods if hierarchies.unified().is_some_and(all) => {
+            Finding::ok(TOPIC, "\"favordynmods\": is on in version 2, not in version 1")
+        }
+        FastMoves::Favordynmods if hierarchies.unified().is_none() => Finding::note(
+            TOPIC,
+            "\"favordynmods\": there is no version 2 to be mounted with it",
+            "set fast_moves = \"warm\"",
+        ),
+        FastMoves::Favordynmods => {
+            Finding::ok(TOPIC, "\"favordynmods\": the daemon turns it on when it starts")
+        }
+    }
+}
+
+fn systemd(is_booted: bool, has_pool: bool, hierarchies: &Hierarchies, root: &Root) -> Finding {
+    const TOPIC: &str = "systemd";
+    if !is_booted {
+        return Finding::ok(TOPIC, "does not run: all of the tree is ours to use");
+    }
+    if let Root::Path(path) = root {
+        let text = format!("runs; groups begin at {}, as the settings say", path.display());
+        return Finding::ok(TOPIC, text);
+    }
+    match (hierarchies.unified().is_some(), has_pool) {
+        (true, true) => Finding::ok(TOPIC, format!("runs, and {POOL} gives groups a place")),
+        (true, false) => Finding::note(
+            TOPIC,
+            format!("runs, and {POOL} is not there: nobody gives us a part of its tree"),
+            "install the units that come with the package, or set root below a unit with Delegate=yes",
+        ),
+        (false, _) => {
+            Finding::ok(TOPIC, "runs on version 1, where it leaves controllers to others")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    fn tree(version: Version, listed: &str, favordynmods: bool) -> Hierarchy {
+        Hierarchy {
+            version,
+            mount_point: "/nonexistent".into(),
+            top: "/".into(),
+            listed: listed.to_owned(),
+            controllers: listed.split(',').map(str::to_owned).collect(),
+            favordynmods,
+        }
+    }
+
+    fn host(trees: &[(Version, &str, bool)]) -> Hierarchies {
+        Hierarchies::new(
+            trees.iter().map(|&(version, listed, on)| tree(version, listed, on)).collect(),
+        )
+    }
+
+    #[test]
+    fn a_host_without_groups_is_wrong() {
+        let found = findings(&host(&[]), &Settings::default());
+        assert_eq!((found[0].topic, found[0].state), ("cgroups", State::Wrong));
+        assert!(controllers(&host(&[])).is_none());
+    }
+
+    #[test]
+    fn trees_are_named() {
+        let hybrid = host(&[(Version::V1, "cpu,cpuacct", false), (Version::V2, "", false)]);
+        let text = "hybrid: version 2 at /nonexistent, version 1 for cpu,cpuacct";
+        assert_eq!(trees(&hybrid).text, text);
+        let missing = controllers(&hybrid).unwrap();
+        assert_eq!(
+            (missing.state, &*missing.text),
+            (State::Note, "no hierarchy has memory, io, pids")
+        );
+        let old = host(&[(Version::V1, "cpu,memory,blkio,pids", false)]);
+        assert_eq!(controllers(&old).unwrap().state, State::Ok);
+    }
+
+    #[test]
+    fn settings_are_judged_by_what_they_give_here() {
+        let plain = host(&[(Version::V2, "", false)]);
+        assert_eq!(fast_moves(&plain, FastMoves::Warm).state, State::Ok);
+        assert_eq!(fast_moves(&plain, FastMoves::Off).state, State::Note);
+        let on = host(&[(Version::V2, "", true)]);
+        assert_eq!(fast_moves(&on, FastMoves::Off).state, State::Ok);
+        let old = host(&[(Version::V1, "cpu", false)]);
+        assert_eq!(fast_moves(&old, FastMoves::Favordynmods).state, State::Note);
+        assert_eq!(systemd(true, false, &plain, &Root::Auto).state, State::Note);
+        assert_eq!(systemd(true, true, &plain, &Root::Auto).state, State::Ok);
+        assert_eq!(systemd(true, false, &plain, &Root::Path("/x".into())).state, State::Ok);
+        assert_eq!(systemd(false, false, &plain, &Root::Auto).state, State::Ok);
+    }
+}

@@ -1,0 +1,175 @@
+//! Other daemons, the name service, `/proc`, limits.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::Finding;
+use crate::event::{Pid, Uid};
+use crate::load::NameService;
+use crate::process::Proc;
+
+/// Users who are asked for.
+const USERS: usize = 10;
+/// Slower than this, a new user's first process waits noticeably.
+const SLOW: Duration = Duration::from_millis(20);
+/// No longer is waited for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Groups that the daemon holds open at most, each in a few hierarchies.
+const DESCRIPTORS: u64 = 8192;
+
+pub(super) fn findings() -> Vec<Finding> {
+    let mut found = vec![name_service()];
+    found.extend(Proc::open(Path::new("/proc")).ok().map(|mut proc| daemons(&mut proc)));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    found.extend(hidden(&mounts));
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        found.push(limit(hard));
+    }
+    found
+}
+
+/// How long it takes to know who somebody is: users and their groups, who own processes now.
+fn name_service() -> Finding {
+    const TOPIC: &str = "names";
+    let uids = owners();
+    let (sender, answers) = mpsc::channel();
+    let asked = uids.clone();
+    // A name service that hangs must not hang the doctor.
+    thread::spawn(move || {
+        for uid in asked {
+            let start = Instant::now();
+            let answer = NameService::default().identify(uid).map(drop);
+            if sender.send((start.elapsed(), answer)).is_err() {
+                break;
+            }
+        }
+    });
+    let mut slowest = Duration::ZERO;
+    for uid in &uids {
+        match answers.recv_timeout(PATIENCE) {
+            Ok((time, Ok(()))) => slowest = slowest.max(time),
+            Ok((_, Err(error))) => {
+                let text = format!("the name service does not know who {} is: {error}", uid.0);
+                return Finding::note(TOPIC, text, "see nsswitch.conf(5); rules by number work");
+            }
+            Err(_) => {
+                let text = format!("no answer who {} is within {} s", uid.0, PATIENCE.as_secs());
+                return Finding::note(
+                    TOPIC,
+                    text,
+                    "run nscd or sssd; processes of new users wait for it",
+                );
+            }
+        }
+    }
+    judged(TOPIC, slowest, uids.len())
+}
+
+fn judged(topic: &'static str, slowest: Duration, users: usize) -> Finding {
+    let milliseconds = slowest.as_secs_f64() * 1000.0;
+    let text =
+        format!("{users} users with their groups: {milliseconds:.1} ms for the slowest answer");
+    if slowest > SLOW {
+        let advice = "the first process of a user waits that long; nscd or sssd with a cache help";
+        return Finding::note(topic, text, advice);
+    }
+    Finding::ok(topic, text)
+}
+
+fn owners() -> Vec<Uid> {
+    let mut owners = BTreeSet::from([Uid(0)]);
+    let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return Vec::new() };
+    let mut pids: Vec<Pid> = Vec::new();
+    // What was read so far is enough.
+    let _incomplete = proc.all(|pid| pids.push(pid));
+    owners.extend(pids.into_iter().filter_map(|pid| proc.owner(pid)).map(|owner| owner.effective));
+    owners.into_iter().take(USERS).collect()
+}
+
+/// The daemons that move processes, ours among them.
+fn daemons(proc: &mut Proc) -> Finding {
+    const TOPIC: &str = "daemons";
+    let mut pids: Vec<Pid> = Vec::new();
+    let _incomplete = proc.all(|pid| pids.push(pid));
+    let mut found = Vec::new();
+    for pid in pids {
+        for name in ["cgruled", "cgrulesengd", "ananicy", "ananicy-cpp"] {
+            if proc.comm(pid) == Some(name.as_bytes()) {
+                found.push(format!("{name} ({pid})"));
+            }
+        }
+    }
+    match &*found {
+        [] => Finding::ok(TOPIC, "none runs that places processes"),
+        [one] => Finding::ok(TOPIC, format!("{one} runs")),
+        several => Finding::note(
+            TOPIC,
+            format!("{} run", several.join(", ")),
+            "they take processes from each other: leave one",
+        ),
+    }
+}
+
+/// Whether `/proc` hides processes from others.
+fn hidden(mountinfo: &str) -> Option<Finding> {
+    let line =
+        mountinfo.lines().find(|line| line.contains(" /proc ") && line.contains(" - proc "))?;
+    let hides = line.split([',', ' ']).find_map(|option| option.strip_prefix("hidepid="))?;
+    if matches!(hides, "0" | "off") {
+        return None;
+    }
+    let text = format!("/proc is mounted with hidepid={hides}");
+    let advice = "the daemon sees all with CAP_SYS_PTRACE; cgrulectl explain must be run as root";
+    Some(Finding::note("/proc", text, advice))
+}
+
+fn limit(hard: u64) -> Finding {
+    let text = format!("up to {hard} open files");
+    if hard < DESCRIPTORS {
+        let advice = format!("a group in use is an open file: allow {DESCRIPTORS} (LimitNOFILE=)");
+        return Finding::note("limits", text, advice);
+    }
+    Finding::ok("limits", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_hidden_proc_is_said() {
+        let line = |options: &str| format!("24 1 0:21 / /proc rw,nosuid - proc proc rw{options}\n");
+        assert!(hidden(&line("")).is_none() && hidden(&line(",hidepid=off")).is_none());
+        let found = hidden(&line(",gid=7,hidepid=invisible")).unwrap();
+        assert_eq!(found.text, "/proc is mounted with hidepid=invisible");
+    }
+
+    #[test]
+    fn slowness_and_limits_are_judged() {
+        assert_eq!(judged("names", SLOW, 1).state, State::Ok);
+        assert_eq!(judged("names", SLOW * 2, 1).state, State::Note);
+        assert_eq!(limit(1024).state, State::Note);
+        assert_eq!(limit(DESCRIPTORS).state, State::Ok);
+    }
+
+    #[test]
+    fn other_daemons_are_found_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let mut proc = Proc::open(root.path()).unwrap();
+        assert_eq!(daemons(&mut proc).text, "none runs that places processes");
+        for (pid, name) in [("41", "cgruled"), ("42", "cgrulesengd"), ("43", "cgruled2")] {
+            fs::create_dir(root.path().join(pid)).unwrap();
+            fs::write(root.path().join(pid).join("comm"), format!("{name}\n")).unwrap();
+        }
+        let found = daemons(&mut proc);
+        assert_eq!(found.state, State::Note);
+        assert!(found.text.contains("cgruled (41)") && found.text.contains("cgrulesengd (42)"));
+    }
+}

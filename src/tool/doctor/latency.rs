@@ -1,0 +1,156 @@
+//! How long a move takes here: a child of ours, to and fro between two groups that are made for it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::geteuid;
+
+use super::Finding;
+use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::mounts::{Hierarchies, Span, Version};
+use crate::cgroup::tree::{Attached, GroupId, Tree, Whereabouts};
+use crate::config::daemon_toml::FastMoves;
+use crate::event::Pid;
+use crate::sys;
+
+const TOPIC: &str = "latency";
+/// Moves for each figure.
+const MOVES: usize = 10;
+/// Far enough apart that the kernel's lock is cold again.
+const APART: Duration = Duration::from_millis(100);
+/// A median above this is a wait for the kernel.
+const SLOW: Duration = Duration::from_millis(1);
+
+pub(super) fn findings(
+    hierarchies: &Arc<Hierarchies>,
+    ground: Option<&str>,
+    mode: FastMoves,
+) -> Vec<Finding> {
+    if !geteuid().is_root() {
+        return vec![Finding::note(TOPIC, "not measured", "run cgrulectl doctor as root")];
+    }
+    let v2 = hierarchies.iter().position(|tree| tree.version == Version::V2);
+    let Some(index) = v2.or_else(|| (!hierarchies.is_empty()).then_some(0)) else {
+        return Vec::new();
+    };
+    let Some(root) = ground else {
+        let advice = "start cgruled-pool.service: elsewhere the tree is systemd's";
+        return vec![Finding::note(TOPIC, "not measured: no part of the tree is ours", advice)];
+    };
+    match measured(hierarchies, index, root, mode) {
+        Ok(findings) => findings,
+        Err(error) => {
+            let text = format!("no process could be moved: {error}");
+            vec![Finding::wrong(TOPIC, text, "see the findings above, and cgroups(7)")]
+        }
+    }
+}
+
+fn measured(
+    hierarchies: &Arc<Hierarchies>,
+    index: usize,
+    root: &str,
+    mode: FastMoves,
+) -> io::Result<Vec<Finding>> {
+    let start = Instant::now();
+    let mut ground = Ground::new(hierarchies, index, root)?;
+    let set_up = start.elapsed();
+    let cold = ground.median(&|| ())?;
+    let text = format!(
+        "a move takes {} ({MOVES} moves {} ms apart, median); two groups and a process were made in {}",
+        shown(cold),
+        APART.as_millis(),
+        shown(set_up)
+    );
+    let mut found = vec![match cold > SLOW && mode == FastMoves::Off {
+        true => Finding::note(TOPIC, text, "set fast_moves = \"warm\""),
+        false => Finding::ok(TOPIC, text),
+    }];
+    if cold > SLOW && mode == FastMoves::Warm {
+        let guard = FastMovesGuard::engage(FastMoves::Warm, hierarchies)?;
+        let warm = ground.median(&|| guard.moved(sys::monotonic()))?;
+        found.push(Finding::ok(
+            TOPIC,
+            format!("with fast_moves = \"warm\" it takes {}", shown(warm)),
+        ));
+    }
+    Ok(found)
+}
+
+fn shown(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// Two groups and a process. Removed on drop.
+struct Ground {
+    directory: PathBuf,
+    child: Option<Child>,
+    tree: Tree,
+    groups: Vec<GroupId>,
+}
+
+impl Ground {
+    fn new(hierarchies: &Arc<Hierarchies>, index: usize, root: &str) -> io::Result<Self> {
+        let name = format!("{root}/cgruled-doctor-{}", std::process::id());
+        let directory = hierarchies[index].mount_point.join(name.trim_start_matches('/'));
+        let tree = Tree::new(Arc::clone(hierarchies));
+        let mut ground = Self { directory, child: None, tree, groups: Vec::new() };
+        for below in ["a", "b"] {
+            let path = format!("{name}/{below}");
+            let group = ground.tree.group(Span::of(&[index]), &path, true, || None);
+            ground.groups.push(group.map_err(|refusal| io::Error::other(refusal.to_string()))?);
+        }
+        // It ends by itself should we be killed.
+        let child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn()?;
+        ground.child = Some(child);
+        Ok(ground)
+    }
+
+    /// The median of isolated moves, before each of which there is a pause.
+    fn median(&mut self, moved: &dyn Fn()) -> io::Result<Duration> {
+        let pid = self.child.as_ref().and_then(|child| Pid::new(child.id()));
+        let Some(pid) = pid else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut times = Vec::with_capacity(MOVES);
+        for count in 0..=MOVES {
+            let group = self.groups[count % self.groups.len()];
+            let start = Instant::now();
+            match self.tree.attach(group, pid, Whereabouts::default()) {
+                Attached::Moved | Attached::InPlace => {}
+                Attached::Gone => return Err(io::Error::other("the test process is gone")),
+                Attached::Refused(refusal) => return Err(io::Error::other(refusal.to_string())),
+            }
+            // The first one may find it anywhere.
+            if count > 0 {
+                times.push(start.elapsed());
+            }
+            moved();
+            thread::sleep(APART);
+        }
+        times.sort_unstable();
+        Ok(times[times.len() / 2])
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Neither can fail for a child of ours that was not waited for.
+            let _killed = child.kill();
+            let _status = child.wait();
+        }
+        for directory in
+            [self.directory.join("a"), self.directory.join("b"), self.directory.clone()]
+        {
+            if let Err(error) = fs::remove_dir(&directory) {
+                if error.kind() != io::ErrorKind::NotFound {
+                    eprintln!("cgrulectl: doctor: {} is left: {error}", directory.display());
+                }
+            }
+        }
+    }
+}

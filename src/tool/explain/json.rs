@@ -1,0 +1,144 @@
+//! An explanation for programs. Fields are added, never renamed or given another meaning. Names and paths
+//! that are no text have `\xff` for each byte that is none.
+
+use serde::Serialize;
+
+use super::Explained;
+use super::subject::{Life, Program, Subject};
+use super::verdict::{Seat, State};
+use crate::config::escape::EscapedBytes;
+use crate::rebuild::Survey;
+use crate::rules::{Rule, RuleId};
+
+/// What is said of one process.
+#[derive(Serialize)]
+pub(super) struct Document {
+    pid: Option<u32>,
+    comm: Option<String>,
+    /// `in-place`, `misplaced`, `no-rule`, `ignored`, `protected`, `ended`, `imagined`.
+    state: &'static str,
+    uid: u32,
+    user: Option<String>,
+    gid: u32,
+    group: Option<String>,
+    /// The ids of the groups that list the user.
+    listed_in: Vec<u32>,
+    exe: Option<String>,
+    exe_on_host: Option<bool>,
+    invoked: Option<String>,
+    age_ms: Option<u64>,
+    ppid: Option<u32>,
+    /// The rule that decides.
+    rule: Option<Decider>,
+    hierarchies: Vec<Place>,
+    /// Why it is misplaced, in words.
+    reasons: Vec<String>,
+    /// The rules that were tried before, in order.
+    failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Decider {
+    number: usize,
+    name: String,
+    file: String,
+    line: u32,
+}
+
+#[derive(Serialize)]
+struct Place {
+    hierarchy: String,
+    belongs: String,
+    is: Option<String>,
+    in_place: bool,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    number: usize,
+    name: String,
+    file: String,
+    line: u32,
+    /// The first criterion that failed.
+    criterion: &'static str,
+}
+
+const fn word(state: State) -> &'static str {
+    match state {
+        State::InPlace => "in-place",
+        State::Misplaced => "misplaced",
+        State::NoRule => "no-rule",
+        State::Ignored => "ignored",
+        State::Protected => "protected",
+        State::Ended => "ended",
+        State::Imagined => "imagined",
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    EscapedBytes(bytes).to_string()
+}
+
+impl Document {
+    pub(super) fn of(survey: &Survey, explained: &Explained) -> Self {
+        let Explained { subject, verdict, reasons } = explained;
+        let Subject { life, who, gid, group, program, .. } = subject;
+        let (exe, on_host, invoked) = match program {
+            Program::Read { path, on_host, invoked, .. } => {
+                (Some(text(path)), Some(*on_host), invoked.as_deref().map(text))
+            }
+            Program::None | Program::Hidden(_) => (None, None, None),
+        };
+        let age = life.as_ref().and_then(|life| life.age);
+        let parent = life.as_ref().and_then(|life| life.parent.as_ref());
+        let pid = |life: &Life| life.pid.get();
+        Self {
+            pid: life.as_ref().map(pid),
+            comm: life.as_ref().map(|life| text(&life.comm)),
+            state: word(verdict.state),
+            uid: who.uid.0,
+            user: who.name.clone(),
+            gid: gid.0,
+            group: group.clone(),
+            listed_in: who.listed_in.iter().map(|gid| gid.0).collect(),
+            exe,
+            exe_on_host: on_host,
+            invoked,
+            age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            ppid: parent.map(|parent| parent.pid.get()),
+            rule: verdict.walk.winner.and_then(|id| decider(survey, id)),
+            hierarchies: verdict.seats.iter().map(place).collect(),
+            reasons: reasons.clone(),
+            failed: failed(survey, explained),
+        }
+    }
+}
+
+fn place(seat: &Seat) -> Place {
+    Place {
+        hierarchy: seat.tree.clone(),
+        belongs: seat.belongs.clone(),
+        is: seat.is.as_deref().map(text),
+        in_place: seat.is_right,
+    }
+}
+
+fn decider(survey: &Survey, RuleId(id): RuleId) -> Option<Decider> {
+    let rule = survey.loaded.rules.get(id as usize)?;
+    let Rule { name, origin, .. } = rule;
+    let file = text(origin.file.as_os_str().as_encoded_bytes());
+    Some(Decider { number: id as usize + 1, name: name.to_string(), file, line: origin.line })
+}
+
+fn failed(survey: &Survey, explained: &Explained) -> Vec<Failed> {
+    let rules = survey.loaded.rules.iter().enumerate();
+    let misses = &explained.verdict.walk.misses;
+    let failed = rules.zip(misses).map(|((at, rule), miss)| Failed {
+        number: at + 1,
+        name: rule.name.to_string(),
+        file: text(rule.origin.file.as_os_str().as_encoded_bytes()),
+        line: rule.origin.line,
+        criterion: miss.word(),
+    });
+    failed.collect()
+}

@@ -1,0 +1,296 @@
+//! An explanation for people: the answer first, then what it comes from.
+
+use std::io::{self, Write};
+
+use super::Explained;
+use super::reason::span;
+use super::subject::{Life, Program, Subject};
+use super::verdict::{Seat, State, whereabouts};
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::rebuild::Survey;
+use crate::rules::explain::Miss;
+use crate::rules::{Action, Rule, RuleId};
+use crate::tool::rows::{self, Row};
+use crate::tool::words::{self, Words};
+
+/// Columns of a line of text.
+const WIDTH: usize = 80;
+/// Columns before it.
+const INDENT: usize = 11;
+/// Rules that are shown unless all are asked for.
+const SHOWN: usize = 20;
+
+/// How an explanation is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// With colours.
+    pub color: bool,
+    /// With every rule.
+    pub all: bool,
+}
+
+/// Shows one.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn show(
+    survey: &Survey,
+    explained: &Explained,
+    manner: Manner,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Explained { subject, verdict, .. } = explained;
+    let rule = explained.rule(survey);
+    let (headline, code) = headline(subject, verdict.state);
+    match manner.color {
+        true => writeln!(out, "\x1b[1;{code}m{headline}\x1b[0m")?,
+        false => writeln!(out, "{headline}")?,
+    }
+    if rule.is_some() || subject.life.is_some() {
+        writeln!(out)?;
+    }
+    if let Some(rule) = rule {
+        let name = rule.given_name().map(|name| format!("\"{}\", ", Escaped(name)));
+        item("rule", &format!("{}{}", name.unwrap_or_default(), words::origin(rule)), out)?;
+    }
+    places(survey, explained, out)?;
+    for reason in &explained.reasons {
+        item("why", reason, out)?;
+    }
+    if let Some(caveat) = explained.caveat(survey) {
+        item("but", &caveat, out)?;
+    }
+    writeln!(out, "\nWhat rules can ask of it")?;
+    facts(subject, out)?;
+    if !survey.loaded.rules.is_empty() {
+        writeln!(out, "\nThe rules, in the order in which they are tried")?;
+    }
+    rows::show(&rules(survey, explained, manner.all), None, manner.all, out)
+}
+
+/// The answer in a line, and its colour.
+fn headline(subject: &Subject, state: State) -> (String, u8) {
+    let who = match &subject.life {
+        Some(life) => format!("Process {} ({})", life.pid, EscapedBytes(&life.comm)),
+        None => "Such a process".to_owned(),
+    };
+    let (what, code) = match state {
+        State::InPlace => ("is where its rule says.", 32),
+        State::Misplaced => ("is NOT where its rule says.", 31),
+        State::NoRule if subject.life.is_none() => {
+            ("would stay where it starts: no rule holds.", 33)
+        }
+        State::NoRule => ("stays where it is: no rule holds for it.", 33),
+        State::Ignored => ("stays where it is: its rule says so.", 32),
+        State::Protected => ("is left alone: only a rule that names its program moves it.", 33),
+        State::Ended => ("has ended, and waits for its parent to take note.", 33),
+        State::Imagined => ("would be moved by a rule.", 32),
+    };
+    (format!("{who} {what}"), code)
+}
+
+/// `  word     text`, wrapped.
+fn item(word: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
+    for (index, line) in wrapped(text, WIDTH - INDENT).into_iter().enumerate() {
+        let word = if index == 0 { word } else { "" };
+        writeln!(out, "  {word:0$}{line}", INDENT - 2)?;
+    }
+    Ok(())
+}
+
+/// Text in lines; a word that is longer than a line has its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        let length = line.chars().count() + 1 + word.chars().count();
+        if line.is_empty() {
+            line.push_str(word);
+        } else if length <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+fn places(survey: &Survey, explained: &Explained, out: &mut dyn Write) -> io::Result<()> {
+    let seats = &explained.verdict.seats;
+    let names_trees = survey.hierarchies.len() > 1;
+    let shown = |path: &[u8], tree: &str| match names_trees {
+        true => format!("{}  ({})", EscapedBytes(path), Escaped(tree)),
+        false => EscapedBytes(path).to_string(),
+    };
+    for Seat { tree, belongs, is, is_right, .. } in seats {
+        if !is_right {
+            item("belongs", &shown(belongs.as_bytes(), tree), out)?;
+        }
+        if let Some(is) = is {
+            item("is in", &shown(is, tree), out)?;
+        }
+    }
+    match &explained.subject.life {
+        Some(life) if seats.is_empty() => whereabouts(&survey.hierarchies, life)
+            .iter()
+            .try_for_each(|(tree, path)| item("is in", &shown(path, tree), out)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn facts(subject: &Subject, out: &mut dyn Write) -> io::Result<()> {
+    let named = |name: Option<&str>, number: String| match name {
+        Some(name) => format!("{} ({number})", Escaped(name)),
+        None => number,
+    };
+    let Subject { who, gid, group, listed_in, program, life } = subject;
+    item("user", &named(who.name.as_deref(), who.uid.to_string()), out)?;
+    let mut groups = named(group.as_deref(), gid.to_string());
+    if !listed_in.is_empty() {
+        groups += &format!("; the user is listed in {}", Escaped(&listed_in.join(", ")));
+    }
+    item("group", &groups, out)?;
+    match program {
+        Program::Read { path, on_host, invoked, .. } => {
+            let mount = if *on_host { "" } else { "  (of another mount namespace)" };
+            item("exe", &format!("{}{mount}", EscapedBytes(path)), out)?;
+            if let Some(invoked) = invoked {
+                item("invoked", &EscapedBytes(invoked).to_string(), out)?;
+            }
+        }
+        Program::None if life.is_none() => {}
+        Program::None => item("exe", "none", out)?,
+        Program::Hidden(why) => {
+            item("exe", &format!("not known: {why}"), out)?;
+        }
+    }
+    life.as_ref().map_or(Ok(()), |life| origin(life, out))
+}
+
+fn origin(life: &Life, out: &mut dyn Write) -> io::Result<()> {
+    let Some(age) = life.age else { return Ok(()) };
+    let parent = life
+        .parent
+        .as_ref()
+        .map(|parent| format!(", child of {} ({})", parent.pid, EscapedBytes(&parent.comm)));
+    item("started", &format!("{} ago{}", span(age), parent.unwrap_or_default()), out)
+}
+
+/// The rules that were tried: all, or those that came near.
+fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
+    let (rules, walk) = (&survey.loaded.rules, &explained.verdict.walk);
+    let words = Words::new(&survey.loaded.names);
+    let is_shown = shown(rules, &walk.misses, all);
+    let mut rows = Vec::new();
+    let mut gap: Vec<Miss> = Vec::new();
+    for ((at, miss), rule) in walk.misses.iter().enumerate().zip(&**rules) {
+        if !is_shown[at] {
+            gap.push(*miss);
+            continue;
+        }
+        rows.extend(passed_over(&mut gap));
+        rows.push(row(at, rule, failed(*miss, rule, &words), String::new(), ' ', all));
+    }
+    rows.extend(passed_over(&mut gap));
+    let Some(RuleId(id)) = walk.winner else { return rows };
+    let at = id as usize;
+    if let Some(rule) = rules.get(at) {
+        rows.push(row(at, rule, "holds".to_owned(), words::done(rule), '>', all));
+    }
+    let later = rules.len().saturating_sub(at + 1);
+    if later > 0 {
+        rows.push(Row::Gap(format!("{} not tried: the first that holds decides", counted(later))));
+    }
+    rows
+}
+
+/// Which of the rules that failed are shown: of many only the last that came near.
+fn shown(rules: &[Rule], misses: &[Miss], all: bool) -> Vec<bool> {
+    if all || misses.len() < SHOWN {
+        return vec![true; misses.len()];
+    }
+    let mut shown: Vec<bool> =
+        rules.iter().zip(misses).map(|(rule, miss)| is_near(rule, *miss)).collect();
+    let mut left = SHOWN - 1;
+    for is_shown in shown.iter_mut().rev().filter(|is_shown| **is_shown) {
+        *is_shown = left > 0;
+        left = left.saturating_sub(1);
+    }
+    shown
+}
+
+/// Whether all but the last of what a rule asks for is given.
+fn is_near(rule: &Rule, miss: Miss) -> bool {
+    match miss {
+        Miss::User => false,
+        Miss::Group => !rule.when.users.is_empty(),
+        Miss::Exe | Miss::UnknownExe => !rule.when.users.is_empty() || !rule.when.groups.is_empty(),
+        Miss::ForeignExe | Miss::NotUser | Miss::NotGroup | Miss::NotExe | Miss::Circumstances => {
+            true
+        }
+    }
+}
+
+fn passed_over(gap: &mut Vec<Miss>) -> Option<Row> {
+    let count = gap.len();
+    let is_of = |kinds: &[Miss]| gap.iter().all(|miss| kinds.contains(miss));
+    let what = match () {
+        () if is_of(&[Miss::User]) => "for other users",
+        () if is_of(&[Miss::User, Miss::Group]) => "for other users and groups",
+        () if is_of(&[Miss::Exe, Miss::UnknownExe]) => "for other programs",
+        () => "for others",
+    };
+    gap.clear();
+    (count > 0).then(|| Row::Gap(format!("{} {what}", counted(count))))
+}
+
+fn counted(count: usize) -> String {
+    format!("{count} more rule{}", if count == 1 { "" } else { "s" })
+}
+
+fn row(at: usize, rule: &Rule, text: String, target: String, mark: char, is_full: bool) -> Row {
+    Row::Rule {
+        number: at + 1,
+        mark,
+        name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
+        text,
+        target,
+        origin: if is_full { words::origin(rule) } else { words::short_origin(rule) },
+    }
+}
+
+/// The criterion that failed, in words.
+fn failed(miss: Miss, rule: &Rule, words: &Words) -> String {
+    match miss {
+        Miss::User => format!("wants user {}", words.users(&rule.when)),
+        Miss::Group => format!("wants group {}", words.groups(&rule.when)),
+        Miss::Exe => format!("wants exe {}", Words::exes(&rule.when)),
+        Miss::UnknownExe => format!("wants exe {}, none known", Words::exes(&rule.when)),
+        Miss::ForeignExe => "wants exe of the host's mounts".to_owned(),
+        Miss::NotUser => format!("excludes user {}", words.users(&rule.not)),
+        Miss::NotGroup => format!("excludes group {}", words.groups(&rule.not)),
+        Miss::NotExe => format!("excludes exe {}", Words::exes(&rule.not)),
+        Miss::Circumstances => match &rule.action {
+            Action::Ignore(when) => words::circumstances(when).join("; "),
+            Action::Place(_) => String::new(),
+        },
+    }
+}
+
+impl Miss {
+    /// The word in JSON: stable.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Exe => "exe",
+            Self::ForeignExe => "exe-of-another-namespace",
+            Self::UnknownExe => "exe-unknown",
+            Self::NotUser => "not-user",
+            Self::NotGroup => "not-group",
+            Self::NotExe => "not-exe",
+            Self::Circumstances => "circumstances",
+        }
+    }
+}

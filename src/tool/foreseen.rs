@@ -1,0 +1,215 @@
+//! What the rules would say of a program that is not running yet.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::command::{Failure, Given};
+use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::tree;
+use crate::daemon;
+use crate::event::{Gid, Pid, Uid};
+use crate::load::NameService;
+use crate::policy::{Policy, User};
+use crate::process::Proc;
+use crate::rules::destination::Who;
+use crate::rules::ignore::Scheduling;
+use crate::rules::names::Identity;
+use crate::rules::{Action, Exe, Facts, Rule, RuleId, Target};
+use crate::sys;
+
+/// The rules of this host.
+pub(super) struct Foreseen {
+    pub(super) policy: Box<Policy>,
+    pub(super) hierarchies: Arc<Hierarchies>,
+}
+
+/// Who would run the program.
+#[derive(Clone, Debug)]
+pub(super) struct Person {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    pub(super) identity: Identity,
+    pub(super) group: Option<String>,
+}
+
+/// A program that a command line names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    /// What is to be executed.
+    pub(super) path: PathBuf,
+    /// What the kernel will then show as the executable.
+    pub(super) exe: PathBuf,
+    /// The script or symbolic link, if it is one.
+    pub(super) invoked: Option<PathBuf>,
+}
+
+impl Person {
+    /// Asks the name service.
+    pub(super) fn new(uid: Uid, gid: Gid) -> Self {
+        let names = NameService::default();
+        let nobody = |_| Identity { uid, name: None, listed_in: Vec::new() };
+        let identity = names.identify(uid).unwrap_or_else(nobody);
+        let group = names.group_name(gid).ok().flatten();
+        Self { uid, gid, identity, group }
+    }
+}
+
+impl Foreseen {
+    /// Reads the files that a daemon with the same flags would read.
+    ///
+    /// # Errors
+    /// There are no control groups.
+    pub(super) fn new(given: &Given) -> Result<Self, Failure> {
+        let found = tree::discover();
+        let found =
+            found.map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}")))?;
+        if found.is_empty() {
+            let message = "no cgroup hierarchy is mounted: mount one, for example with mount -t \
+                           cgroup2 cgroup2 /sys/fs/cgroup";
+            return Err(Failure::Failed(message.to_owned()));
+        }
+        let hierarchies = Arc::new(found);
+        let policy = daemon::policy(&given.invocation(), &hierarchies);
+        Ok(Self { policy, hierarchies })
+    }
+
+    /// The rule that holds for a program that is started from here.
+    pub(super) fn rule(&self, person: &Person, program: &Program) -> Option<&Rule> {
+        let matcher = &self.policy.matcher;
+        let user = User::new(matcher, person.identity.clone(), sys::monotonic());
+        let path = |path: &'_ Path| path.as_os_str().as_bytes().to_vec();
+        let (exe, invoked) = (path(&program.exe), program.invoked.as_deref().map(path));
+        let exe = Exe { path: &exe, on_host: true };
+        let facts =
+            Facts { uid: person.uid, gid: person.gid, exe: Some(exe), invoked: invoked.as_deref() };
+        let mut id: Option<RuleId> = matcher.decide(&user.plan, &facts);
+        while let Some(rule) = id.and_then(|id| matcher.rule(id)) {
+            if applies_here(rule) {
+                return Some(rule);
+            }
+            id = matcher.decide_after(&user.plan, &facts, id?);
+        }
+        None
+    }
+
+    /// The path of a target for a person, from the top of each hierarchy.
+    pub(super) fn path(
+        &self,
+        target: &Target,
+        person: &Person,
+        program: &Program,
+    ) -> Option<String> {
+        let who = Who {
+            uid: person.uid,
+            user: person.identity.name.as_deref(),
+            gid: person.gid,
+            group: person.group.as_deref(),
+            pid: Pid::new(std::process::id())?,
+            program: Some(program.exe.as_os_str().as_bytes()),
+        };
+        let mut path = format!("{}/", self.policy.beginning(target.below));
+        target.destination.render(&who, &mut path);
+        if path.len() > 1 && path.ends_with('/') {
+            path.pop();
+        }
+        Some(path)
+    }
+}
+
+/// Whether a rule applies to a child of ours: it begins where we are and is scheduled as we are.
+fn applies_here(rule: &Rule) -> bool {
+    let Action::Ignore(when) = &rule.action else { return true };
+    let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return true };
+    let Some(own) = Pid::new(std::process::id()) else { return true };
+    let is_here =
+        when.below.is_none() || proc.cgroup(own).is_some_and(|text| when.means_place(text));
+    is_here && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(own)))
+}
+
+impl Program {
+    /// Finds a program as execvp(3) does. `None` if there is none.
+    pub(super) fn find(name: &Path) -> Option<Self> {
+        let path = located(name)?;
+        let absolute = std::path::absolute(&path).ok()?;
+        let file = fs::canonicalize(&path).ok()?;
+        match interpreter(&file) {
+            Some(interpreter) => {
+                let exe = fs::canonicalize(&interpreter).unwrap_or(interpreter);
+                Some(Self { path, exe, invoked: Some(absolute) })
+            }
+            None => {
+                let invoked = (absolute != file).then_some(absolute);
+                Some(Self { path, exe: file, invoked })
+            }
+        }
+    }
+}
+
+/// The file that a name means: looked for in PATH unless it has a slash.
+fn located(name: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        let flags = nix::unistd::AccessFlags::X_OK;
+        path.is_file() && nix::unistd::access(path, flags).is_ok()
+    };
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        let path = name.to_owned();
+        return path.is_file().then_some(path);
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+}
+
+/// What runs a script, found by `env` if the script asks it.
+fn interpreter(file: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_ascii_whitespace();
+    let first = PathBuf::from(words.next()?);
+    match words.find(|word| !word.starts_with('-')) {
+        Some(word) if first.ends_with("env") => located(Path::new(word)),
+        Some(_) | None => Some(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_what_the_kernel_will_show() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(directory.path()).unwrap();
+        let write = |name: &str, text: &str| {
+            fs::write(base.join(name), text).unwrap();
+            fs::set_permissions(base.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+            base.join(name)
+        };
+        let plain = write("plain", "\u{7f}ELF");
+        let script = write("script", "#!/proc/self/exe -x\n");
+        let by_env = write("by-env", "#!/usr/bin/env sh\n");
+        symlink(&plain, base.join("link")).unwrap();
+        let find = |path: &Path| Program::find(path).unwrap();
+        assert_eq!(
+            find(&plain),
+            Program { path: plain.clone(), exe: plain.clone(), invoked: None }
+        );
+        let link = find(&base.join("link"));
+        assert_eq!((link.exe, link.invoked), (plain, Some(base.join("link"))));
+        let ours = env::current_exe().unwrap();
+        let found = find(&script);
+        assert_eq!((found.exe, found.invoked), (ours, Some(script)));
+        let shell = fs::canonicalize(located(Path::new("sh")).unwrap()).unwrap();
+        assert_eq!(find(&by_env).exe, shell);
+        assert_eq!(find(Path::new("sh")).exe, shell);
+        assert_eq!(Program::find(Path::new("no such program")), None);
+        assert_eq!(Program::find(&base.join("none")), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! JSON that is also safe to look at: what could drive a terminal or hide text is written as `\u009b`,
+//! which means the same.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::config::escape::is_unsafe;
+
+/// Writes a value over several lines.
+pub(super) fn write(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    let plain = serde_json::to_string_pretty(value)?;
+    let mut safe = String::with_capacity(plain.len());
+    for character in plain.chars() {
+        // Line ends stand between values alone: those in text are escaped by now.
+        if character == '\n' || !is_unsafe(character) {
+            safe.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(safe, "\\u{unit:04x}");
+        }
+    }
+    writeln!(out, "{safe}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_is_the_same_text_and_safe() {
+        let hostile = vec!["a\n\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{e0001}é"];
+        let mut out = Vec::new();
+        write(&hostile, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.chars().all(|own| own == '\n' || !is_unsafe(own)), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), hostile);
+    }
+}

@@ -1,0 +1,351 @@
+//! The status as a page of 80 columns. Pure, but for the locale.
+
+use std::fmt::{self, Write};
+
+use crate::config::escape::Escaped;
+use crate::control::status::{HierarchyStatus, Latency, Status};
+use crate::tool::figures::{counted, date, grouped, microseconds, span};
+
+/// Columns of the longest bar, and of bar and number together.
+const BAR: u64 = 46;
+const CHART: usize = 63;
+/// Rows of the chart; the longest moves are put together when there are more.
+const ROWS: usize = 16;
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) is_colored: bool,
+    pub(super) is_unicode: bool,
+}
+
+impl Look {
+    fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn alarm(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.is_colored { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A number that should be 0.
+    fn bad(self, number: u64, what: &str) -> String {
+        let text = format!("{} {what}", grouped(number));
+        if number == 0 { text } else { self.alarm(&text) }
+    }
+}
+
+/// Whether the locale has block characters.
+pub(super) fn is_unicode() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let locale = locale.to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// The whole page.
+pub(super) fn render(status: &Status, look: Look) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_all(status, look, &mut text);
+    text
+}
+
+fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+    head(status, look, out)?;
+    rules(status, look, out)?;
+    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+    let (events, lost) = (counter("events"), counter("lost_events") + counter("lost_forks"));
+    row(look, out, "Events", &format!("{} heard, {}", grouped(events), look.bad(lost, "lost")))?;
+    let scans = counted(counter("scans"), "scan", "scans");
+    let looks = counted(counter("looks"), "look", "looks");
+    row(look, out, "Looks", &format!("{looks} at processes, {scans} of all processes"))?;
+    let placed = if status.dry_run { "would_place" } else { "placed" };
+    let verb = if status.dry_run { "would be moved" } else { "moved" };
+    row(look, out, "Moves", &format!("{} {verb}", grouped(counter(placed))))?;
+    left_alone(status, look, out)?;
+    troubles(status, look, out)?;
+    latency(&status.latency, look, out)
+}
+
+fn head(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+    let name = look.bold(&format!("cgruled {}", Escaped(&status.version)));
+    let (pid, since) = (status.pid, date(status.started));
+    writeln!(out, "{name}, process {pid}, running for {} since {since}", span(status.uptime))?;
+    if status.stalled {
+        let text = "The thread that moves processes does not answer.";
+        writeln!(out, "{}", look.alarm(text))?;
+    }
+    if status.dry_run {
+        writeln!(out, "A dry run: nobody is moved.")?;
+    }
+    Ok(())
+}
+
+fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+    let rules = &status.rules;
+    let files = counted(rules.files.len() as u64, "file", "files");
+    let age = span((status.started + status.uptime).saturating_sub(rules.since));
+    let text = format!("{} from {files}, read {age} ago", counted(rules.count, "rule", "rules"));
+    row(look, out, "Rules", &text)?;
+    if rules.errors + rules.warnings > 0 {
+        let errors = look.bad(rules.errors, if rules.errors == 1 { "error" } else { "errors" });
+        let warnings = counted(rules.warnings, "warning", "warnings");
+        row(look, out, "", &format!("{errors}, {warnings}: see cgrulectl check"))?;
+    }
+    if let Some(refused) = &status.refused_reload {
+        let errors = counted(refused.errors.len() as u64, "new error", "new errors");
+        let text = format!("the files have {errors}; older rules stay in force");
+        row(look, out, "", &look.alarm(&text))?;
+        row(look, out, "", "see cgrulectl check")?;
+    }
+    row(look, out, "Groups", &format!("below {} in", Escaped(&status.root)))?;
+    status.hierarchies.iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))
+}
+
+fn hierarchy(tree: &HierarchyStatus) -> String {
+    let place = format!("v{} {}", tree.version, Escaped(&tree.mount_point));
+    let controllers = tree.controllers.join(" ");
+    // Of 80 columns twelve are the margin and seven the parentheses with what is left out.
+    let room = 61usize.saturating_sub(place.chars().count());
+    match controllers.char_indices().nth(room) {
+        _ if controllers.is_empty() || place.ends_with(&controllers) => place,
+        None => format!("{place} ({controllers})"),
+        Some((end, _)) => {
+            let shown = controllers[..end].rsplit_once(' ').map_or("", |(first, _)| first);
+            format!("{place} ({shown} ...)")
+        }
+    }
+}
+
+/// Those who were not moved, by reason.
+fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+    const REASONS: [(&str, &str); 8] = [
+        ("in_place", "in place"),
+        ("no_rule", "without a rule"),
+        ("ignored", "ignored by rule"),
+        ("protected", "protected"),
+        ("sticky", "asked to stay"),
+        ("left_in_unit", "kept in their unit"),
+        ("gone", "gone"),
+        ("deferred", "deferred for others"),
+    ];
+    let parts = REASONS.iter().filter_map(|(name, text)| {
+        let count = *status.counters.get(*name)?;
+        (count > 0).then(|| format!("{} {text}", grouped(count)))
+    });
+    let mut heading = "Left";
+    for line in lines(parts, 66) {
+        row(look, out, heading, &line)?;
+        heading = "";
+    }
+    Ok(())
+}
+
+/// Puts parts onto lines of at most `width` columns.
+fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.len() + part.len() + 2 <= width => {
+                line.push_str(", ");
+                line.push_str(&part);
+            }
+            Some(line) => {
+                line.push(',');
+                lines.push(part);
+            }
+            None => lines.push(part),
+        }
+    }
+    lines
+}
+
+fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+    let refused = look.bad(counter("refused"), "refused");
+    let taken = look.bad(counter("taken_back"), "taken back");
+    let given_up = look.bad(counter("given_up"), "given up");
+    let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
+    row(look, out, "Troubles", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
+    for refusal in &status.refusals {
+        let (errno, meaning) = (Escaped(&refusal.errno), Escaped(&refusal.meaning));
+        row(look, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
+    }
+    for taker in &status.taken_back_by {
+        let name = Escaped(&taker.name);
+        row(look, out, "", &format!("{} taken back by {name}", grouped(taker.count)))?;
+    }
+    Ok(())
+}
+
+fn latency(latency: &Latency, look: Look, out: &mut String) -> fmt::Result {
+    if latency.count == 0 {
+        return row(look, out, "Latency", "nobody was moved after an event yet");
+    }
+    let [p50, p90, p99, max] =
+        [latency.p50_us, latency.p90_us, latency.p99_us, latency.max_us].map(microseconds);
+    let moves = counted(latency.count, "move", "moves");
+    row(look, out, "Latency", &format!("p50 {p50}, p90 {p90}, p99 {p99}, max {max} of {moves}"))?;
+    let octaves = together(&latency.octaves);
+    let most = octaves.iter().map(|&(_, count)| count).max().unwrap_or(1).max(1);
+    let room = CHART.saturating_sub(grouped(most).len()) as u64;
+    for (upper, count) in octaves {
+        let bar = bar(count, most, room.min(BAR), look.is_unicode);
+        let bar = look.paint("36", &bar);
+        let label = format!("<= {}", microseconds(upper));
+        let space = if bar.is_empty() { "" } else { " " };
+        writeln!(out, "{label:>14}  {bar}{space}{}", grouped(count))?;
+    }
+    Ok(())
+}
+
+/// The last rows in one when there are too many.
+fn together(octaves: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut rows = octaves.to_vec();
+    let tail = rows.split_off(rows.len().min(ROWS));
+    if let (Some(last), Some(&(upper, _))) = (rows.last_mut(), tail.last()) {
+        last.0 = upper;
+        last.1 += tail.iter().map(|&(_, count)| count).sum::<u64>();
+    }
+    rows
+}
+
+/// A bar with eighths where the terminal has them. What is not 0 can be seen.
+fn bar(count: u64, most: u64, width: u64, is_unicode: bool) -> String {
+    if count == 0 {
+        return String::new();
+    }
+    let eighths = u64::try_from(u128::from(count) * u128::from(width * 8) / u128::from(most));
+    let eighths = eighths.unwrap_or(width * 8).max(1);
+    let whole = usize::try_from(eighths / 8).unwrap_or(0);
+    if !is_unicode {
+        return "#".repeat(whole.max(1));
+    }
+    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let part = rest.get(usize::try_from(eighths % 8).unwrap_or(0)).copied().unwrap_or_default();
+    format!("{}{part}", "█".repeat(whole))
+}
+
+fn row(look: Look, out: &mut String, heading: &str, text: &str) -> fmt::Result {
+    let padding = " ".repeat(12usize.saturating_sub(heading.len()));
+    let heading = if heading.is_empty() { String::new() } else { look.bold(heading) };
+    writeln!(out, "{heading}{padding}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::status::{Refusal, RefusedReload, RulesInForce, Taker};
+
+    const PLAIN: Look = Look { is_colored: false, is_unicode: false };
+
+    fn status() -> Status {
+        let counters = [
+            ("events", 1_234_567),
+            ("scans", 2),
+            ("looks", 99_000),
+            ("placed", 4_321),
+            ("in_place", 12_345),
+            ("no_rule", 80_000),
+            ("ignored", 7),
+            ("protected", 150),
+            ("gone", 2_184),
+            ("refused", 3),
+            ("taken_back", 2),
+            ("given_up", 1),
+        ];
+        Status {
+            version: "0.1.0".into(),
+            pid: 712,
+            started: 1_795_528_531,
+            uptime: 90_000,
+            rules: RulesInForce {
+                count: 12,
+                since: 1_795_528_531 + 82_800,
+                generation: 3,
+                files: vec!["/a".into(), "/b".into()],
+                errors: 1,
+                warnings: 2,
+            },
+            root: "/".into(),
+            hierarchies: vec![HierarchyStatus {
+                version: 2,
+                mount_point: "/sys/fs/cgroup".into(),
+                controllers: "cpuset cpu io memory hugetlb pids rdma misc dmem perf_event"
+                    .split(' ')
+                    .map(str::to_owned)
+                    .collect(),
+            }],
+            counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
+            refusals: vec![Refusal {
+                errno: "EBUSY".into(),
+                meaning: "Device or resource busy".into(),
+                count: 3,
+            }],
+            taken_back_by: vec![Taker { name: "user@1000.service".into(), count: 2 }],
+            latency: Latency {
+                count: 4_321,
+                p50_us: 112,
+                p90_us: 240,
+                p99_us: 1_280,
+                max_us: 10_123,
+                sum_us: 0,
+                octaves: vec![(64, 400), (128, 2_600), (256, 1_200), (512, 0), (1024, 121)],
+            },
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_page_reads_well() {
+        let expected = "\
+cgruled 0.1.0, process 712, running for 1 d 1 h since 2026-11-24 13:55:31 UTC
+Rules       12 rules from 2 files, read 2 h 0 min ago
+            1 error, 2 warnings: see cgrulectl check
+Groups      below / in
+            v2 /sys/fs/cgroup (cpuset cpu io memory hugetlb pids rdma misc ...)
+Events      1,234,567 heard, 0 lost
+Looks       99,000 looks at processes, 2 scans of all processes
+Moves       4,321 moved
+Left        12,345 in place, 80,000 without a rule, 7 ignored by rule,
+            150 protected, 2,184 gone
+Troubles    3 refused, 2 taken back, 1 given up, 0 log lines dropped
+            3 refused: Device or resource busy (EBUSY)
+            2 taken back by user@1000.service
+Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
+      <= 64 us  ####### 400
+     <= 128 us  ############################################## 2,600
+     <= 256 us  ##################### 1,200
+     <= 512 us  0
+     <= 1.0 ms  ## 121
+";
+        assert_eq!(render(&status(), PLAIN), expected);
+    }
+
+    #[test]
+    fn it_fits_80_columns_whatever_the_daemon_says() {
+        let mut status = status();
+        status.refused_reload = Some(RefusedReload { at: 0, errors: vec!["a".into(); 3] });
+        status.stalled = true;
+        status.latency.octaves = (0..40).map(|power| (1 << power, u64::MAX / 64)).collect();
+        let page = render(&status, Look { is_colored: false, is_unicode: true });
+        assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+        assert!(page.lines().count() <= 24 + ROWS);
+    }
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        let mut status = status();
+        status.taken_back_by = vec![Taker { name: "\x1b]0;x\x07\nTroubles".into(), count: 1 }];
+        let page = render(&status, PLAIN);
+        assert!(
+            !page.contains('\x1b') && page.lines().filter(|l| l.starts_with("Tr")).count() == 1
+        );
+        assert!(render(&status, Look { is_colored: true, ..PLAIN }).contains("\x1b[31m3 refused"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Which groups rules can lead to: destinations as patterns of paths. Pure.
+
+use crate::rules::destination::Piece;
+use crate::rules::{Action, Rule};
+
+/// The destinations of all rules.
+#[derive(Debug, Default)]
+pub(super) struct Patterns {
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    rule: usize,
+    components: Vec<Vec<Piece>>,
+}
+
+/// What patterns say of a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The rules that can lead there, in their order, each once.
+    pub(super) rules: Vec<usize>,
+    /// Whether there can be more below it.
+    pub(super) goes_on: bool,
+}
+
+impl Patterns {
+    /// `beginning` says where the path of a target begins, from the top of a hierarchy.
+    pub(super) fn new<'p>(
+        rules: &[Rule],
+        beginning: impl Fn(&crate::rules::Target) -> &'p str,
+    ) -> Self {
+        let mut patterns = Vec::new();
+        for (rule, action) in rules.iter().map(|rule| &rule.action).enumerate() {
+            let Action::Place(targets) = action else { continue };
+            for target in targets {
+                let start = Piece::Literal(format!("{}/", beginning(target)));
+                let pieces = std::iter::once(start).chain(target.destination.pieces());
+                patterns.push(Pattern { rule, components: components(pieces) });
+            }
+        }
+        Self { patterns }
+    }
+
+    /// What is known of a path, given by its components.
+    pub(super) fn find(&self, path: &[Vec<u8>]) -> Found {
+        let mut found = Found::default();
+        for Pattern { rule, components } in &self.patterns {
+            let fits = path.len() <= components.len()
+                && path.iter().zip(components).all(|(name, pieces)| matches(pieces, name));
+            if !fits {
+                continue;
+            }
+            if path.len() < components.len() {
+                found.goes_on = true;
+            } else if found.rules.last() != Some(rule) {
+                found.rules.push(*rule);
+            }
+        }
+        found
+    }
+}
+
+/// The pieces of each component of a path.
+fn components(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
+    let mut found: Vec<Vec<Piece>> = vec![Vec::new()];
+    for piece in pieces {
+        match piece {
+            Piece::Field(field) => last(&mut found).push(Piece::Field(field)),
+            Piece::Literal(text) => {
+                for (index, part) in text.split('/').enumerate() {
+                    if index > 0 {
+                        found.push(Vec::new());
+                    }
+                    if !part.is_empty() {
+                        last(&mut found).push(Piece::Literal(part.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+    found.retain(|component| !component.is_empty());
+    found
+}
+
+fn last(found: &mut Vec<Vec<Piece>>) -> &mut Vec<Piece> {
+    if found.is_empty() {
+        found.push(Vec::new());
+    }
+    let index = found.len() - 1;
+    &mut found[index]
+}
+
+/// Whether a name can come of the pieces. A field is never empty.
+fn matches(pieces: &[Piece], name: &[u8]) -> bool {
+    match pieces {
+        [] => name.is_empty(),
+        [Piece::Literal(text), rest @ ..] => {
+            name.strip_prefix(text.as_bytes()).is_some_and(|name| matches(rest, name))
+        }
+        [Piece::Field(_)] => !name.is_empty(),
+        [Piece::Field(_), rest @ ..] => (1..=name.len()).any(|at| matches(rest, &name[at..])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::rules_toml;
+
+    fn patterns(destinations: &[&str]) -> Patterns {
+        let rule = |path: &&str| format!("[[rule]]\nuser = 1\ncgroup = \"{path}\"\n");
+        let text: String = destinations.iter().map(rule).collect();
+        let file = Arc::from(Path::new("/a.toml"));
+        let parsed = rules_toml::parse(&file, &format!("version = 1\n{text}"));
+        let rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
+        Patterns::new(&rules, |_| "/pool")
+    }
+
+    fn find(patterns: &Patterns, path: &str) -> (Vec<usize>, bool) {
+        let names = path.split('/').filter(|name| !name.is_empty());
+        let names: Vec<Vec<u8>> = names.map(|name| name.as_bytes().to_vec()).collect();
+        let found = patterns.find(&names);
+        (found.rules, found.goes_on)
+    }
+
+    #[test]
+    fn a_path_is_fed_by_the_rules_whose_destination_it_can_be() {
+        let patterns = patterns(&["sites/%u", "sites/x-%u-%g", "db", "sites/%U", "/"]);
+        assert_eq!(find(&patterns, "/pool/sites/alice"), (vec![0, 3], false));
+        assert_eq!(find(&patterns, "/pool/sites/x-a-b"), (vec![0, 1, 3], false));
+        assert_eq!(find(&patterns, "/pool/db"), (vec![2], false));
+        assert_eq!(find(&patterns, "/pool/sites"), (vec![], true));
+        assert_eq!(find(&patterns, "/pool"), (vec![4], true));
+        assert_eq!(find(&patterns, "/"), (vec![], true));
+        assert_eq!(find(&patterns, "/db"), (vec![], false));
+        assert_eq!(find(&patterns, "/pool/db/more"), (vec![], false));
+    }
+}

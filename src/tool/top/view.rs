@@ -1,0 +1,211 @@
+//! Rows as a table that fits a terminal. Pure.
+
+use super::rows::{Row, SORTS, Sort, total};
+
+/// Columns of everything but the group and the rule, with what separates them.
+const FIXED: usize = 48;
+/// A rule is shown where it and the group have this much room.
+const LEAST: usize = 24;
+/// Cells of the bar.
+const BAR: usize = 4;
+/// Pressure and throttling from here on are worth a look, in percent.
+const MUCH: f64 = 10.0;
+
+/// What the terminal can do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) color: bool,
+    pub(super) unicode: bool,
+    pub(super) width: usize,
+    /// Lines, if there is an end to them.
+    pub(super) height: Option<usize>,
+}
+
+/// What is shown besides the rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) sort: Sort,
+    pub(super) cpus: usize,
+    /// How many rules there are.
+    pub(super) rules: usize,
+    /// Whether keys do something.
+    pub(super) is_interactive: bool,
+}
+
+/// The lines of the table, without anything that would move the cursor.
+pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
+    let mut lines = vec![totals(rows, look)];
+    if frame.is_interactive {
+        lines.push(keys(frame.sort, look));
+    }
+    let (group, rule) = widths(look.width);
+    lines.push(paint(&header(group, rule, look.width), "7", look));
+    let room = look.height.map_or(usize::MAX, |height| height.saturating_sub(lines.len()));
+    let (fit, rest) = match rows.len() > room {
+        true => rows.split_at(room.saturating_sub(1)),
+        false => (rows, &[][..]),
+    };
+    lines.extend(fit.iter().map(|row| line(row, frame, look)));
+    if rows.is_empty() {
+        let why = match frame.rules {
+            0 => "No rule is in force here: see cgrulectl check.",
+            _ => "None of the groups exists that the rules lead to.",
+        };
+        lines.push(why.to_owned());
+    } else if !rest.is_empty() {
+        lines.push(format!("{} {} more groups", dots(look), rest.len()));
+    }
+    lines
+}
+
+fn widths(width: usize) -> (usize, usize) {
+    let rest = width.saturating_sub(FIXED);
+    if rest < LEAST {
+        return ((rest + 1).max(8), 0);
+    }
+    let group = rest * 4 / 7;
+    (group, rest - group)
+}
+
+fn totals(rows: &[Row], look: Look) -> String {
+    // The sum of nothing is -0.0.
+    let cpu: f64 = total::<f64>(rows, |row| row.cpu_percent) + 0.0;
+    let io: f64 = total(rows, |row| row.io_bytes_per_second);
+    let text = format!(
+        "groups {}  CPU {cpu:.1}%  memory {}  IO {}/s  tasks {}  OOM kills {}",
+        rows.len(),
+        bytes(total(rows, |row| row.memory_bytes)),
+        bytes(io as u64),
+        total::<u64>(rows, |row| row.tasks),
+        total::<u64>(rows, |row| row.oom_kills),
+    );
+    paint(&cut(&text, look.width, look), "1", look)
+}
+
+fn keys(sort: Sort, look: Look) -> String {
+    let words: Vec<String> = SORTS
+        .iter()
+        .map(|&(word, key, own)| {
+            let mark = if own == sort { "*" } else { "" };
+            format!("{}:{mark}{word}", char::from(key))
+        })
+        .collect();
+    cut(&format!("sort  {}  q:quit", words.join(" ")), look.width, look)
+}
+
+fn header(group: usize, rule: usize, width: usize) -> String {
+    let text = format!(
+        "{:<group$} {:>10} {:>6} {:>6} {:>5} {:>5} {:>4} {:>3}",
+        "GROUP", "CPU%", "MEM", "IO/s", "TASKS", "PRESS", "THR%", "OOM"
+    );
+    let text = if rule > 0 { format!("{text} {:<rule$}", "RULE") } else { text };
+    format!("{text:<width$}").chars().take(width).collect()
+}
+
+fn line(row: &Row, Frame { cpus, .. }: Frame, look: Look) -> String {
+    let (group, rule) = widths(look.width);
+    let number = |value: Option<f64>| match value {
+        Some(value) if value < 9999.95 => format!("{value:.1}"),
+        Some(value) => format!("{:.0}", value.min(999_999.0)),
+        None => "-".to_owned(),
+    };
+    let count = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+    let pressure = match (row.pressure_percent, row.pressure_of) {
+        (Some(percent), Some(of)) if percent >= 0.05 => {
+            format!("{percent:.1}{}", of.chars().next().unwrap_or(' '))
+        }
+        (Some(_), _) => "0".to_owned(),
+        (None, _) => "-".to_owned(),
+    };
+    let throttled = row
+        .throttled_percent
+        .map_or("-".to_owned(), |percent| format!("{:.0}", percent.min(9999.0)));
+    let is_much = |percent: Option<f64>| percent.is_some_and(|percent| percent >= MUCH);
+    let alarm = |cell: String, on: bool| if on { paint(&cell, "31", look) } else { cell };
+    let oom = format!("{:>3}", count(row.oom_kills));
+    let cells = [
+        format!("{:<group$}", cut_start(&row.shown, group, look)),
+        paint(&bar(row.cpu_percent.unwrap_or(0.0) / 100.0 / cpus.max(1) as f64, look), "36", look)
+            + &format!("{:>6}", number(row.cpu_percent)),
+        format!("{:>6}", row.memory_bytes.map_or("-".to_owned(), bytes)),
+        format!("{:>6}", row.io_bytes_per_second.map_or("-".to_owned(), |rate| bytes(rate as u64))),
+        format!("{:>5}", count(row.tasks)),
+        alarm(format!("{pressure:>5}"), is_much(row.pressure_percent)),
+        alarm(format!("{throttled:>4}"), is_much(row.throttled_percent)),
+        alarm(oom, row.oom_kills.is_some_and(|kills| kills > 0)),
+    ];
+    let mut line = cells.join(" ");
+    if rule > 0 {
+        line.push(' ');
+        line += &feeders(row, rule, look);
+    }
+    line
+}
+
+/// The rule, and how many more can lead to the group.
+fn feeders(row: &Row, width: usize, look: Look) -> String {
+    let more = if row.rules > 1 { format!(" +{}", row.rules - 1) } else { String::new() };
+    let name =
+        cut(&super::sample::shown(row.rule.as_bytes()), width.saturating_sub(more.len()), look);
+    name + &more
+}
+
+/// A part of one as a bar.
+fn bar(part: f64, look: Look) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let steps = if look.unicode { 8 } else { 1 };
+    let filled = (part.clamp(0.0, 1.0) * (BAR * steps) as f64).round() as usize;
+    let full = if look.unicode { '█' } else { '#' };
+    let mut text: String = std::iter::repeat_n(full, filled / steps).collect();
+    if filled % steps > 0 {
+        text.push(EIGHTHS[filled % steps]);
+    }
+    format!("{text:<BAR$}")
+}
+
+/// At most five characters: `1023`, `1.0K`, `12.3M`, `123G`.
+fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "";
+    for next in ["K", "M", "G", "T", "P", "E"] {
+        if value < 1000.0 || (unit.is_empty() && value < 1024.0) {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit.is_empty() || value >= 99.95 {
+        return format!("{value:.0}{unit}");
+    }
+    format!("{value:.1}{unit}")
+}
+
+const fn dots(look: Look) -> &'static str {
+    if look.unicode { "…" } else { "~" }
+}
+
+/// The beginning of a text.
+fn cut(text: &str, width: usize, look: Look) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(dots(look).chars()).take(width).collect()
+}
+
+/// The end of a path, by which groups differ.
+fn cut_start(text: &str, width: usize, look: Look) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    let rest = text.chars().skip(count - width.saturating_sub(1));
+    dots(look).chars().chain(rest).take(width).collect()
+}
+
+fn paint(text: &str, code: &str, look: Look) -> String {
+    if look.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+use super::*;
+
+fn row(name: &str, cpu: f64) -> Row {
+    Row {
+        cgroup: name.to_owned(),
+        shown: name.to_owned(),
+        rule: "php-fpm pools of sites".to_owned(),
+        rules: 1,
+        cpu_percent: Some(cpu),
+        memory_bytes: Some(512 << 20),
+        io_bytes_per_second: Some(1_234_567.0),
+        tasks: Some(12),
+        pressure_percent: Some(3.21),
+        pressure_of: Some("cpu"),
+        throttled_percent: Some(0.4),
+        oom_kills: Some(0),
+        is_nested: false,
+    }
+}
+
+const PLAIN: Look = Look { color: false, unicode: true, width: 80, height: Some(24) };
+const FRAME: Frame = Frame { sort: Sort::Cpu, cpus: 2, rules: 3, is_interactive: true };
+
+#[test]
+fn the_table_of_eighty_columns() {
+    let unknown = Row {
+        cgroup: "/db".to_owned(),
+        shown: "/db".to_owned(),
+        rule: "db".to_owned(),
+        rules: 3,
+        cpu_percent: None,
+        memory_bytes: None,
+        io_bytes_per_second: None,
+        tasks: None,
+        pressure_percent: None,
+        pressure_of: None,
+        throttled_percent: None,
+        oom_kills: None,
+        is_nested: false,
+    };
+    let busy = Row { oom_kills: Some(2), ..row("/sites/a-user-with-a-long-name", 150.0) };
+    let rows = [busy, row("/sites", 25.0), unknown];
+    let shown = lines(&rows, FRAME, PLAIN).join("\n");
+    let expected = "\
+groups 3  CPU 175.0%  memory 1.0G  IO 2.4M/s  tasks 24  OOM kills 2
+sort  c:*cpu m:memory i:io t:tasks p:pressure n:name  q:quit
+GROUP                    CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \u{20}
+…-with-a-long-name ███  150.0   512M   1.2M    12  3.2c    0   2 php-fpm pools…
+/sites             ▌     25.0   512M   1.2M    12  3.2c    0   0 php-fpm pools…
+/db                         -      -      -     -     -    -   - db +2";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for width in [60, 72, 80, 81, 120, 200] {
+        for unicode in [true, false] {
+            let look = Look { width, unicode, ..PLAIN };
+            let rows = [row(&"/x".repeat(200), 1e9), row("/a", 0.0)];
+            for line in lines(&rows, FRAME, look) {
+                assert!(line.chars().count() <= width, "{width}: {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_counted() {
+    let rows: Vec<Row> = (0..40).map(|n| row(&format!("/g{n}"), 1.0)).collect();
+    let shown = lines(&rows, FRAME, PLAIN);
+    assert_eq!((shown.len(), &*shown[23]), (24, "… 20 more groups"));
+    assert_eq!(lines(&rows, FRAME, Look { height: None, ..PLAIN }).len(), 43);
+    let empty = lines(&[], FRAME, PLAIN);
+    assert!(
+        empty[0].starts_with("groups 0  CPU 0.0%") && empty[3].starts_with("None of the groups")
+    );
+    assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rule is in force"));
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let look = Look { color: true, ..PLAIN };
+    let rows = [Row { oom_kills: Some(1), pressure_percent: Some(50.0), ..row("/a", 1.0) }];
+    let shown = lines(&rows, FRAME, look).join("\n");
+    assert!(
+        shown.contains("\u{1b}[31m  1\u{1b}[0m") && shown.contains("\u{1b}[31m50.0c\u{1b}[0m"),
+        "{shown:?}"
+    );
+    assert!(!lines(&rows, FRAME, PLAIN).join("").contains('\u{1b}'));
+}
+
+#[test]
+fn sizes_take_five_characters() {
+    let cases = [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1.0K"),
+        (12_345, "12.1K"),
+        (999 << 10, "999K"),
+        (1000 << 10, "1.0M"),
+        (512 << 20, "512M"),
+        (u64::MAX, "16.0E"),
+    ];
+    for (number, text) in cases {
+        assert_eq!(bytes(number), text);
+    }
+}
+
+#[test]
+fn bars_are_a_part_of_the_machine() {
+    assert_eq!(bar(0.5, PLAIN), "██  ");
+    assert_eq!(bar(0.04, PLAIN), "▏   ");
+    assert_eq!(bar(7.0, PLAIN), "████");
+    assert_eq!(bar(0.5, Look { unicode: false, ..PLAIN }), "##  ");
+}

@@ -1,0 +1,150 @@
+//! Rules in words: what they ask for, by the names that their authors wrote, and what they do.
+
+use std::collections::BTreeMap;
+
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::event::{Gid, Uid};
+use crate::rules::ignore::{IgnoreWhen, Scheduling};
+use crate::rules::names::Names;
+use crate::rules::{Action, Below, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
+
+/// Alternatives of one kind that are shown; the others are counted. A pattern for groups can stand for
+/// hundreds.
+const SHOWN: usize = 4;
+
+/// The names of the numbers in rules. What is shown is safe on one line of a terminal.
+#[derive(Debug)]
+pub(super) struct Words {
+    users: BTreeMap<Uid, String>,
+    groups: BTreeMap<Gid, String>,
+}
+
+impl Words {
+    /// By the names that rules mention.
+    pub(super) fn new(names: &Names) -> Self {
+        Self {
+            users: names.uids.iter().map(|(name, &uid)| (uid, name.clone())).collect(),
+            groups: names.gids.iter().map(|(name, &gid)| (gid, name.clone())).collect(),
+        }
+    }
+
+    /// All that a rule asks for: `user alice; not exe vim`. `everybody` when it asks for nothing.
+    pub(super) fn asked(&self, rule: &Rule) -> String {
+        let mut parts = self.kinds(&rule.when);
+        parts.extend(self.kinds(&rule.not).into_iter().map(|part| format!("not {part}")));
+        if let Action::Ignore(when) = &rule.action {
+            parts.extend(circumstances(when));
+        }
+        if parts.is_empty() { "everybody".to_owned() } else { parts.join("; ") }
+    }
+
+    fn kinds(&self, criteria: &Criteria) -> Vec<String> {
+        let given =
+            |word: &str, values: String| (!values.is_empty()).then(|| format!("{word} {values}"));
+        let kinds = [
+            given("user", self.users(criteria)),
+            given("group", self.groups(criteria)),
+            given("exe", Self::exes(criteria)),
+        ];
+        kinds.into_iter().flatten().collect()
+    }
+
+    /// The users that criteria mean.
+    pub(super) fn users(&self, criteria: &Criteria) -> String {
+        listed(&criteria.users, |test| match test {
+            UserTest::Name(name) => Escaped(name).to_string(),
+            UserTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
+            UserTest::Ids(first, last) if first == last => named(*first, &self.users),
+            UserTest::Ids(first, last) => format!("{first}-{last}"),
+        })
+    }
+
+    /// The groups that criteria mean.
+    pub(super) fn groups(&self, criteria: &Criteria) -> String {
+        listed(&criteria.groups, |test| match test {
+            GroupTest::Name(name) => Escaped(name).to_string(),
+            GroupTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
+            GroupTest::Ids(first, last) if first == last => named(*first, &self.groups),
+            GroupTest::Ids(first, last) => format!("{first}-{last}"),
+        })
+    }
+
+    /// The programs that criteria mean.
+    pub(super) fn exes(criteria: &Criteria) -> String {
+        listed(&criteria.exes, |test| match test {
+            ExeTest::Path(text) | ExeTest::Base(text) => EscapedBytes(text).to_string(),
+            ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
+                EscapedBytes(glob.as_bytes()).to_string()
+            }
+        })
+    }
+}
+
+/// What a rule does with a process: the destinations as written, those of legacy rules with their
+/// controllers.
+pub(super) fn done(rule: &Rule) -> String {
+    let Action::Place(targets) = &rule.action else { return "stays".to_owned() };
+    let target = |target: &Target| {
+        let path = Escaped(target.destination.as_str()).to_string();
+        match target.below {
+            Below::Root => path,
+            Below::Top => format!("{}:{path}", Escaped(&target.controllers.join(","))),
+        }
+    };
+    match &**targets {
+        [] => "stays".to_owned(),
+        targets => targets.iter().map(target).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// The name of a rule; `None` when its author gave none.
+pub(super) fn name(rule: &Rule) -> Option<String> {
+    rule.given_name().map(|name| Escaped(name).to_string())
+}
+
+/// File and line of a rule.
+pub(super) fn origin(rule: &Rule) -> String {
+    Escaped(&rule.origin.to_string()).to_string()
+}
+
+/// The last component of the file, and the line.
+pub(super) fn short_origin(rule: &Rule) -> String {
+    let file = rule.origin.file.file_name().unwrap_or(rule.origin.file.as_os_str());
+    format!("{}:{}", EscapedBytes(file.as_encoded_bytes()), rule.origin.line)
+}
+
+/// The circumstances under which a rule ignores a process.
+pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
+    let below = when.below.as_ref().map(|path| match path.as_str() {
+        "/" => "only at the top of a hierarchy".to_owned(),
+        path => format!("only below /{}", Escaped(path)),
+    });
+    let scheduling = match when.scheduling {
+        Scheduling::Any => None,
+        Scheduling::RealTime => Some("only in real time".to_owned()),
+        Scheduling::NotRealTime => Some("only not in real time".to_owned()),
+    };
+    below.into_iter().chain(scheduling).collect()
+}
+
+fn listed<T>(tests: &[T], show: impl Fn(&T) -> String) -> String {
+    let mut text = tests.iter().take(SHOWN).map(show).collect::<Vec<_>>().join(", ");
+    if tests.len() > SHOWN {
+        text += &format!(" and {} more", tests.len() - SHOWN);
+    }
+    text
+}
+
+fn named<N: Ord + ToString + Copy>(number: N, names: &BTreeMap<N, String>) -> String {
+    names.get(&number).map_or_else(|| number.to_string(), |name| Escaped(name).to_string())
+}
+
+/// Text cut to a number of characters, with a mark where it was cut.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}

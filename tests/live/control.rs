@@ -1,0 +1,298 @@
+//! The control socket and the commands of `cgrulectl` that ask by it.
+
+mod abuse;
+mod ctl;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use cgruled::control::client;
+use cgruled::control::protocol::{Decision, Request, Watched};
+use cgruled::control::status::{Rules, Status};
+
+use crate::harness::user::{ALICE, BOB, READERS};
+use crate::harness::{BASE, Daemon, Live, PATIENCE, Settings, census, eventually, run};
+use ctl::{Said, Watch, cgrulectl, ctl};
+
+pub(super) const SOCKET: &str = "/run/cgruled-live/control/control.sock";
+const RULES: &str = "[[rule]]\nname = \"people\"\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
+const BROKEN: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"new\"\nnonsense = [\n";
+
+fn served_with(config: &str) -> Option<(Live, Daemon)> {
+    let live = Live::require()?;
+    let settings = Settings { config, arguments: &["--control", SOCKET] };
+    let daemon = live.daemon_with(RULES, &settings);
+    Some((live, daemon))
+}
+
+pub(super) fn served() -> Option<(Live, Daemon)> {
+    served_with("")
+}
+
+fn become_alice() -> String {
+    format!("uid {ALICE} {ALICE}")
+}
+
+fn path() -> &'static Path {
+    Path::new(SOCKET)
+}
+
+fn status() -> Status {
+    client::ask(path(), &Request::Status).unwrap().expect("a daemon").only().unwrap()
+}
+
+#[test]
+fn commands_without_a_daemon_say_so_and_end_with_69() {
+    let directory = tempfile::tempdir().unwrap();
+    let stale = directory.path().join("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    for socket in [directory.path().join("none.sock"), stale] {
+        let socket = socket.to_str().unwrap();
+        for line in ["status", "status --json", "watch", "metrics", "reload", "place 1"] {
+            let Said { code, out, err } = cgrulectl(&format!("{line} --socket {socket}"));
+            assert_eq!((code, out.as_str()), (69, ""), "{line}: {err}");
+            assert!(err.contains(socket) && err.contains("no daemon answers"), "{line}: {err}");
+        }
+    }
+}
+
+#[test]
+fn status_tells_what_happened() {
+    let Some((live, daemon)) = served() else { return };
+    live.expect(&live.hold(&become_alice()), "there");
+    let said = ctl("status --json");
+    let status: Status = serde_json::from_str(&said.ok()).unwrap();
+    assert_eq!((status.rules.count, status.rules.errors, status.rules.files.len()), (2, 0, 2));
+    assert!(status.counters["placed"] >= 1 && status.latency.count >= 1, "{status:?}");
+    assert!(status.latency.p50_us <= status.latency.max_us && !status.stalled);
+    assert_eq!(status.root, live.ground.at("").trim_end_matches('/'));
+    assert_eq!(status.hierarchies.iter().filter(|tree| tree.version == 2).count(), 1);
+    let page = ctl("status").ok();
+    assert!(
+        page.contains(&format!("process {}", status.pid)) && page.contains("Latency"),
+        "{page}"
+    );
+    assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+    let metrics = ctl("metrics").ok();
+    assert!(metrics.ends_with("# EOF\n") && metrics.contains("\ncgruled_placed_total "));
+    let rules = client::ask(path(), &Request::Rules).unwrap().unwrap().only::<Rules>().unwrap();
+    assert_eq!(rules.rules[1].name, "people");
+    assert_eq!(rules.rules[1].cgroups, ["there"]);
+    daemon.stop();
+    assert!(!path().exists(), "the socket is left behind");
+}
+
+#[test]
+fn root_may_change_and_readers_may_ask() {
+    let Some((live, _daemon)) = served() else { return };
+    let file = fs::metadata(SOCKET).unwrap();
+    assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o660, 0, READERS));
+    assert_eq!(fs::metadata(path().parent().unwrap()).unwrap().mode() & 0o7777, 0o755);
+    let program = live.path("bin/cgrulectl");
+    fs::copy(env!("CARGO_BIN_EXE_cgrulectl"), &program).unwrap();
+    let ask = |line: &str, gid: u32| Said::of(ctl::command(&program, line).uid(BOB).gid(gid));
+    let stranger = ask("status", BOB);
+    assert_eq!(stranger.code, 1, "{stranger:?}");
+    assert!(stranger.err.contains("permission denied"), "{stranger:?}");
+    assert!(ask("status", READERS).ok().contains("Events"));
+    let actor = live.hold(&become_alice());
+    for line in ["reload".to_owned(), format!("place {}", actor.subject)] {
+        let said = ask(&line, READERS);
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
+        assert!(said.err.contains("only root"), "{said:?}");
+    }
+    // A mode that lets everybody in does not let everybody ask.
+    fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o666)).unwrap();
+    let said = ask("status", BOB);
+    assert!(said.code == 1 && said.err.contains("only root and members"), "{said:?}");
+}
+
+#[test]
+fn a_socket_that_is_served_is_not_taken_over() {
+    let Some((live, daemon)) = served() else { return };
+    let arguments = format!(
+        "--no-legacy --config {BASE}/cgruled.toml --rules {BASE}/rules.d --control {SOCKET}"
+    );
+    let second = run(&arguments);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains(SOCKET) && said.contains("another daemon"), "{said}");
+    assert!(status().pid > 0);
+    daemon.stop();
+    // What a daemon that was killed leaves behind is replaced.
+    drop(UnixListener::bind(SOCKET).unwrap());
+    let settings = Settings { config: "", arguments: &["--control", SOCKET] };
+    let _daemon = live.daemon_with(RULES, &settings);
+    assert!(status().pid > 0);
+}
+
+#[test]
+fn reload_waits_until_everybody_is_in_place() {
+    let Some((live, _daemon)) = served() else { return };
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    live.write_rules(&RULES.replace("there", "elsewhere"));
+    let said = ctl("reload");
+    assert!(said.ok().contains("2 rules from 2 files are in force"));
+    assert_eq!(census::cgroup_of(actor.subject, ""), Some(live.ground.at("elsewhere")));
+}
+
+#[test]
+fn reload_with_a_broken_file_ends_with_65_and_the_old_rules_stay() {
+    let Some((live, _daemon)) = served() else { return };
+    live.write_rules(BROKEN);
+    for _ in 0..2 {
+        let said = ctl("reload");
+        assert_eq!((said.code, said.out.as_str()), (65, ""), "{said:?}");
+        assert!(said.err.contains("50-test.toml:5") && said.err.contains("old rules stay"));
+    }
+    live.expect(&live.hold(&become_alice()), "there");
+    let refused = status().refused_reload.expect("it is refused");
+    assert!(refused.errors[0].contains("50-test.toml"), "{refused:?}");
+    assert!(ctl("status").ok().contains("older rules stay in force"));
+    live.write_rules(RULES);
+    ctl("reload").ok();
+    assert_eq!(status().refused_reload, None);
+}
+
+#[test]
+fn place_moves_a_process_that_was_put_elsewhere() {
+    let Some((live, _daemon)) = served_with("recheck = \"off\"\n") else { return };
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    live.ground.take_away(actor.subject);
+    let place = |pid: u32| ctl(&format!("place {pid}"));
+    let said = place(actor.subject).ok();
+    assert!(said.contains(": placed in ") && said.contains("by rule 'people'"), "{said}");
+    assert_eq!(census::cgroup_of(actor.subject, ""), Some(live.ground.at("there")));
+    assert!(place(actor.subject).ok().contains(": in-place in "));
+    let gone = actor.subject;
+    drop(actor);
+    let said = place(gone);
+    assert!(said.code == 1 && said.out.contains(": gone"), "{said:?}");
+    assert_eq!(ctl("place").code, 2);
+}
+
+#[test]
+fn the_daemon_knows_who_took_a_process_away() {
+    let Some((live, daemon)) = served_with("recheck = \"1s\"\n") else { return };
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    live.ground.take_away(actor.subject);
+    live.expect(&actor, "there");
+    live.ground.take_away(actor.subject);
+    daemon.expect_log("is left there");
+    let abouts = client::about(path(), &[actor.subject, 1]).unwrap().unwrap();
+    let outcomes: Vec<&str> = abouts[0].happenings.iter().map(|one| one.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["taken-back", "given-up"], "{abouts:?}");
+    let last = &abouts[0].happenings[1];
+    assert_eq!((last.rule.as_str(), &last.cgroup), ("people", &live.ground.at("there")));
+    assert!(last.detail.contains("moved to /"), "{last:?}");
+    assert_eq!((abouts[1].pid, abouts[1].happenings.len()), (1, 0));
+    let takers = status().taken_back_by;
+    assert_eq!(takers.iter().map(|taker| taker.count).sum::<u64>(), 2, "{takers:?}");
+    // Who is given up is taken up again when somebody asks for it.
+    ctl(&format!("place {}", actor.subject)).ok();
+    live.expect(&actor, "there");
+}
+
+#[test]
+fn the_daemon_knows_why_the_kernel_refused() {
+    let Some((live, _daemon)) = served() else { return };
+    let limit = live.ground.directory("", "cgroup.max.descendants").unwrap();
+    fs::write(limit, "0").unwrap();
+    let actor = live.hold(&become_alice());
+    let mut happenings = Vec::new();
+    let remembered = eventually(PATIENCE, || {
+        happenings = client::about(path(), &[actor.subject]).unwrap().unwrap().remove(0).happenings;
+        !happenings.is_empty()
+    });
+    assert!(remembered);
+    let last = &happenings[0];
+    assert_eq!(
+        (happenings.len(), last.outcome.as_str(), last.rule.as_str()),
+        (1, "refused", "people")
+    );
+    assert!(last.detail.contains("EAGAIN") && last.detail.contains("cgroup.max.descendants"));
+    assert_eq!(status().refusals[0].errno, "EAGAIN");
+    assert!(ctl("metrics").ok().contains("cgruled_refusals_total{errno=\"EAGAIN\"} "));
+    let said = ctl(&format!("place {}", actor.subject));
+    assert!(said.code == 1 && said.out.contains(": refused for "), "{said:?}");
+}
+
+#[test]
+fn watch_ends_quietly_when_nobody_reads_it() {
+    let Some((live, daemon)) = served() else { return };
+    let mut watch = Watch::start("watch");
+    watch.hang_up();
+    let ended = eventually(PATIENCE, || {
+        live.expect(&live.hold(&become_alice()), "there");
+        watch.has_ended()
+    });
+    assert!(ended, "it goes on");
+    assert_eq!(watch.end(), (0, String::new()));
+    let other = Watch::start("watch");
+    daemon.stop();
+    let (code, err) = other.end();
+    assert!(code == 69 && err.contains("the daemon has ended"), "{code} {err}");
+}
+
+#[test]
+fn watch_shows_decisions_and_no_more_than_a_line_each() {
+    let Some((live, _daemon)) = served() else { return };
+    let hostile = live.program("bin/x\u{1b}[2J\u{9b}31m");
+    let mut watch = Watch::start("watch --user cgt-alice");
+    let mut actor = live.actor(&format!("{} gate exec {hostile} tool hold", become_alice()));
+    let line = watch.line();
+    assert!(line.contains(" placed ") && line.contains("cgt-alice"), "{line:?}");
+    assert!(line.contains(&live.ground.at("there")) && line.contains("by 'people'"), "{line:?}");
+    actor.open_gate();
+    let line = watch.line();
+    assert!(line.contains("in-place") && line.contains("x\\u{1b}[2J\\u{9b}31m"), "{line:?}");
+    assert!(!line.contains('\u{1b}') && !line.contains('\u{9b}'), "{line:?}");
+}
+
+#[test]
+fn who_watches_by_the_protocol_sees_facts() {
+    let Some((live, daemon)) = served() else { return };
+    let mut watch = client::ask(path(), &Request::Watch).unwrap().unwrap();
+    assert_eq!(watch.next_line::<Watched>().unwrap(), Some(Watched::Lost { lost: 0 }));
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    let decision = loop {
+        match watch.next_line::<Watched>().unwrap().expect("a line") {
+            Watched::Decision(one) if one.pid == actor.subject && one.outcome == "placed" => {
+                break one;
+            }
+            Watched::Decision(_) | Watched::Lost { .. } => {}
+        }
+    };
+    let Decision { uid, exe, rule, cgroup, cause, .. } = decision;
+    assert_eq!(uid, Some(ALICE));
+    assert!(cause.contains("setuid"), "{cause}");
+    assert_eq!(exe, live.path("bin/actors").to_str().map(str::to_owned));
+    assert_eq!((rule.as_deref(), cgroup), (Some("people"), Some(live.ground.at("there"))));
+    daemon.stop();
+    while watch.next_line::<Watched>().unwrap().is_some() {}
+}
+
+#[test]
+fn metrics_are_written_to_a_file_while_the_daemon_runs() {
+    let file = format!("{BASE}/cgruled.prom");
+    let Some((_live, daemon)) = served_with(&format!("metrics_textfile = \"{file}\"\n")) else {
+        return;
+    };
+    let mut text = String::new();
+    let written = eventually(PATIENCE, || {
+        text.clear();
+        fs::File::open(&file).and_then(|mut file| file.read_to_string(&mut text)).is_ok()
+    });
+    assert!(written && text.ends_with("# EOF\n"), "{text}");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o644);
+    daemon.stop();
+    assert!(!Path::new(&file).exists(), "figures of a dead daemon");
+}

@@ -1,0 +1,185 @@
+//! Clients that mean no good: nobody else waits for them, least of all processes.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use cgruled::control::protocol::{LONGEST_REQUEST, Watched};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::ctl::ctl;
+use super::{SOCKET, become_alice, served, status};
+use crate::harness::user::BOB;
+use crate::harness::{Live, PATIENCE, eventually};
+
+fn connect() -> UnixStream {
+    let stream = UnixStream::connect(SOCKET).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// All that comes back.
+fn answer(mut stream: UnixStream) -> String {
+    let mut text = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut text) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn said_to(request: &[u8]) -> String {
+    let mut stream = connect();
+    // It may hang up before all is said.
+    let _written = stream.write_all(request);
+    answer(stream)
+}
+
+fn is_one_error(text: &str) -> bool {
+    text.starts_with("{\"error\":\"") && text.ends_with("\"}\n") && text.lines().count() == 1
+}
+
+#[test]
+fn what_is_no_request_gets_one_line() {
+    let Some((_live, _daemon)) = served() else { return };
+    for request in [
+        &b"\n"[..],
+        b"status\n",
+        b"{\"request\":\"stop\"}\n",
+        b"{\"request\":\"about\",\"pids\":[-1]}\n",
+        b"\xff\xfe\x00\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"{\"request\":\"place\",\"pids\":[1],\"x\":\"\\u001b\\n\"}\n",
+    ] {
+        let text = said_to(request);
+        assert!(is_one_error(&text), "{request:?}: {text:?}");
+    }
+    let endless = vec![b'['; 2 * LONGEST_REQUEST];
+    let text = said_to(&endless);
+    assert!(is_one_error(&text) && text.contains("65536"), "{text:?}");
+    // Byte by byte, and with the other half closed, it is a request all the same.
+    let mut slow = connect();
+    for byte in b"{\"request\":\"about\",\"pids\":[1]}\n" {
+        slow.write_all(&[*byte]).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    slow.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(answer(slow), "{\"pid\":1,\"happenings\":[]}\n");
+    assert_eq!(said_to(b""), "");
+}
+
+#[test]
+fn who_says_nothing_is_sent_away() {
+    let Some((_live, _daemon)) = served() else { return };
+    let began = Instant::now();
+    let mut half = connect();
+    half.write_all(b"{\"request\":").unwrap();
+    assert_eq!((answer(connect()), answer(half)), (String::new(), String::new()));
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(20), "{waited:?}");
+}
+
+/// The shortest of some: the machine may be busy, a daemon that waits for a client is so every time.
+fn time_of_placement(live: &Live) -> Duration {
+    let place = || {
+        let began = Instant::now();
+        live.expect(&live.hold(&become_alice()), "there");
+        began.elapsed()
+    };
+    (0..8).map(|_| place()).min().unwrap()
+}
+
+fn assert_undisturbed(what: &str, without: Duration, with: Duration) {
+    println!("a placement takes {without:?}, {what} {with:?}");
+    assert!(with < without * 5 + Duration::from_millis(200), "{what}: {without:?}, {with:?}");
+}
+
+#[test]
+fn a_thousand_clients_keep_nobody_waiting() {
+    let Some((live, _daemon)) = served() else { return };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let without = time_of_placement(&live);
+    let silent: Vec<UnixStream> = (0..1000).map(|_| connect()).collect();
+    assert_undisturbed("with 1,000 silent clients", without, time_of_placement(&live));
+    // The others get their turn, in a tenth of a second for each 64 silent ones.
+    let began = Instant::now();
+    assert!(ctl("status").ok().contains("Events"));
+    println!("status behind them took {:?}", began.elapsed());
+    drop(silent);
+    let asking: Vec<UnixStream> = (0..1000)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"{\"request\":\"status\"}\n").unwrap();
+            stream
+        })
+        .collect();
+    assert_undisturbed("with 1,000 that ask", without, time_of_placement(&live));
+    for stream in asking {
+        assert!(answer(stream).contains("\"counters\""));
+    }
+}
+
+fn watch() -> BufReader<UnixStream> {
+    let mut stream = connect();
+    stream.write_all(b"{\"request\":\"watch\"}\n").unwrap();
+    let mut reader = BufReader::new(stream);
+    assert_eq!(next(&mut reader), Watched::Lost { lost: 0 });
+    reader
+}
+
+fn next(reader: &mut impl BufRead) -> Watched {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+#[test]
+fn who_watches_and_does_not_read_loses_lines_and_nobody_waits() {
+    let Some((live, _daemon)) = served() else { return };
+    let tool = live.program("bin/tool");
+    let storm = live.actor(&format!("uid {BOB} {BOB} storm 10000000 {tool}"));
+    let without = time_of_placement(&live);
+    let mut lazy: Vec<BufReader<UnixStream>> = (0..8).map(|_| watch()).collect();
+    let looks = status().counters["looks"];
+    // More than fits into the buffers of the socket and the daemon: some 200 bytes each.
+    let grown = eventually(PATIENCE, || status().counters["looks"] > looks + 6000);
+    assert!(grown, "no storm");
+    assert_undisturbed("with 8 that watch and do not read", without, time_of_placement(&live));
+    drop(storm);
+    let reader = &mut lazy[0];
+    let lost = loop {
+        match next(reader) {
+            Watched::Lost { lost } => break lost,
+            Watched::Decision(_) => {}
+        }
+    };
+    assert!(lost > 0);
+    println!("{lost} lines lost");
+    // From there on it hears again.
+    let actor = live.hold(&become_alice());
+    loop {
+        match next(reader) {
+            Watched::Decision(one) if one.pid == actor.subject => break,
+            Watched::Decision(_) | Watched::Lost { .. } => {}
+        }
+    }
+}
+
+#[test]
+fn there_is_no_room_for_more_than_sixteen_who_watch() {
+    let Some((live, _daemon)) = served() else { return };
+    let mut watching: Vec<BufReader<UnixStream>> = (0..16).map(|_| watch()).collect();
+    let text = said_to(b"{\"request\":\"watch\"}\n");
+    assert!(is_one_error(&text) && text.contains("16"), "{text:?}");
+    watching.pop();
+    let served = eventually(PATIENCE, || {
+        let mut stream = connect();
+        stream.write_all(b"{\"request\":\"watch\"}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line == "{\"lost\":0}\n"
+    });
+    assert!(served);
+    live.expect(&live.hold(&become_alice()), "there");
+}

@@ -1,0 +1,109 @@
+//! `cgrulectl` as a user runs it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use super::SOCKET;
+use crate::harness::{PATIENCE, eventually};
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) code: i32,
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+impl Said {
+    pub(super) fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let code = output.status.code().expect("it was killed");
+        Self { code, out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// Its output; it must have ended well and have complained of nothing.
+    pub(super) fn ok(self) -> String {
+        assert!(self.code == 0 && self.err.is_empty(), "{self:?}");
+        self.out
+    }
+}
+
+/// With arguments separated by blanks, and the daemon of the test.
+pub(super) fn ctl(line: &str) -> Said {
+    Said::of(&mut command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line))
+}
+
+pub(super) fn command(program: &Path, line: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(line.split_whitespace()).args(["--socket", SOCKET]);
+    command
+}
+
+/// With nothing but these arguments.
+pub(super) fn cgrulectl(line: &str) -> Said {
+    Said::of(Command::new(env!("CARGO_BIN_EXE_cgrulectl")).args(line.split_whitespace()))
+}
+
+/// A command that goes on until it is dropped.
+pub(super) struct Watch {
+    child: Child,
+    output: Option<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
+    sender: Sender<String>,
+}
+
+impl Watch {
+    pub(super) fn start(line: &str) -> Self {
+        let mut child = command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().map(BufReader::new);
+        let (sender, lines) = channel();
+        // Long enough for it to ask; what is decided before is not shown.
+        std::thread::sleep(Duration::from_millis(1500));
+        Self { child, output, lines, sender }
+    }
+
+    /// The next line.
+    pub(super) fn line(&mut self) -> String {
+        if let Some(output) = self.output.take() {
+            let sender = self.sender.clone();
+            std::thread::spawn(move || {
+                output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+        }
+        self.lines.recv_timeout(PATIENCE).expect("a line")
+    }
+
+    /// Closes the reading end of its output.
+    pub(super) fn hang_up(&mut self) {
+        self.output = None;
+    }
+
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// How it ended by itself, and its complaints.
+    pub(super) fn end(mut self) -> (i32, String) {
+        assert!(eventually(PATIENCE, || self.has_ended()), "it goes on");
+        let code = self.child.wait().unwrap().code().expect("it was killed");
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (code, text)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

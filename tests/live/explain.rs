@@ -1,0 +1,149 @@
+//! `cgrulectl explain`, with a daemon and without.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::user::{ALICE, BOB};
+use crate::harness::{BASE, Daemon, Live, Settings};
+
+const ALICE_THERE: &str =
+    "[[rule]]\nname = \"alice's\"\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
+
+/// A daemon that can be asked.
+fn daemon(live: &Live, rules: &str, config: &str) -> Daemon {
+    let socket = format!("{BASE}/control.sock");
+    live.daemon_with(rules, &Settings { config, arguments: &["--control", &socket] })
+}
+
+fn explain(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cgrulectl"))
+        .args(["explain", "--no-legacy", "--config", &format!("{BASE}/cgruled.toml")])
+        .args(["--rules", &format!("{BASE}/rules.d"), "--socket", &format!("{BASE}/control.sock")])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// What is said on standard output; the exit code must be `code`.
+fn said(output: &Output, code: i32) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}{errors}");
+    text
+}
+
+fn expect(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn who_is_in_place_and_whom_no_rule_means() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = daemon(&live, ALICE_THERE, "");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    let text = said(&explain(&[&alice.subject.to_string()]), 0);
+    let place = format!("is in    {}", live.ground.at("there/cgt-alice"));
+    expect(&text, &["is where its rule says", "\"alice's\", ", &place, "cgt-alice (61701)"]);
+    let text = said(&explain(&[&bob.subject.to_string()]), 0);
+    expect(&text, &["no rule holds for it", "wants user cgt-alice"]);
+}
+
+#[test]
+fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
+    let Some(live) = Live::require() else { return };
+    let daemon = daemon(&live, ALICE_THERE, "recheck = \"1s\"\n");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    for _ in 0..2 {
+        live.expect(&alice, "there/cgt-alice");
+        live.ground.take_away(alice.subject);
+    }
+    daemon.expect_log("is left there");
+    let output = explain(&[&alice.subject.to_string()]);
+    let wanted = format!("belongs  {}", live.ground.at("there/cgt-alice"));
+    expect(
+        &said(&output, 1),
+        &["is NOT where its rule says", &wanted, "took it back again", "is left there"],
+    );
+}
+
+#[test]
+fn without_a_daemon_the_files_are_enough() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(ALICE_THERE);
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    let text = said(&explain(&[&alice.subject.to_string()]), 1);
+    expect(&text, &["is NOT where its rule says", "belongs  /there/cgt-alice", "no daemon runs"]);
+    let text = said(&explain(&["--user", "cgt-alice", "--exe", "/bin/sh"]), 0);
+    expect(&text, &["would be moved by a rule", "belongs  /there/cgt-alice"]);
+}
+
+#[test]
+fn rules_that_are_newer_than_the_daemon_are_told_from_those_in_force() {
+    let Some(live) = Live::require() else { return };
+    let daemon = daemon(&live, ALICE_THERE, "");
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    // New errors keep the old rules in force.
+    let rules = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n[[rule]]\nuser = \"cgt-nobody\"\ncgroup = \"b\"\n";
+    live.write_rules(rules);
+    daemon.expect_log("the old rules stay in force");
+    let text = said(&explain(&[&bob.subject.to_string()]), 1);
+    expect(&text, &["is NOT where its rule says", "goes by older rules"]);
+}
+
+#[test]
+fn a_kernel_thread_is_protected() {
+    let Some(live) = Live::require() else { return };
+    // No daemon has this rule.
+    live.write_rules("[[rule]]\nuser = \"root\"\ncgroup = \"never\"\n");
+    let text = said(&explain(&["2"]), 0);
+    expect(&text, &["is left alone", "exe      none", "/never"]);
+}
+
+#[test]
+fn a_process_cannot_forge_a_line() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(ALICE_THERE);
+    let program = live.program("bin/a\n\u{1b}[31mb");
+    let mut command = Command::new(program);
+    command.arg("hold").uid(ALICE).gid(ALICE).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let output = explain(&[&child.id().to_string()]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let text = said(&output, 1);
+    expect(&text, &["(a\\u{a}\\u{1b}[31mb)", "bin/a\\u{a}\\u{1b}[31mb"]);
+    assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+}
+
+#[test]
+fn who_does_not_exist_is_said() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(ALICE_THERE);
+    let output = explain(&["4000000"]);
+    assert_eq!(said(&output, 1), "");
+    expect(&String::from_utf8_lossy(&output.stderr), &["there is no process 4000000"]);
+    for wrong in [&[][..], &["x"], &["0"], &["--user", "cgt-nobody"], &["1", "--user", "root"]] {
+        said(&explain(wrong), 2);
+    }
+}
+
+#[test]
+fn a_stranger_is_told_what_he_may_not_see() {
+    let Some(live) = Live::require() else { return };
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\nexe = \"/x\"\ncgroup = \"there\"\n";
+    live.write_rules(rules);
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    let tool = live.path("bin/cgrulectl");
+    fs::copy(env!("CARGO_BIN_EXE_cgrulectl"), &tool).unwrap();
+    let mut command = Command::new(tool);
+    command.uid(BOB).gid(BOB).args(["explain", "--no-legacy", "--rules"]);
+    let output = command.arg(live.path("rules.d")).arg(alice.subject.to_string()).output().unwrap();
+    let text = said(&output, 0);
+    expect(&text, &["only root may see it", "a rule asks for its program, which is not known"]);
+}

@@ -1,0 +1,122 @@
+//! `cgrulectl run`: a command that begins in a group, as another user.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::harness::user::{ALICE, TEAM};
+use crate::harness::{BASE, Live};
+use crate::sticky::PrivateRun;
+
+const RULES: &str = "[[rule]]\nname = \"shells\"\nuser = \"cgt-alice\"\nexe = \"dash\"\ncgroup = \"shells/%u\"\n\
+                     [[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n\
+                     [cgroup.\"shells/%u\"]\npids.max = 77\n";
+const LOOK: &str = "cat /proc/self/cgroup; id -u; id -G; echo $HOME $USER; exit 7";
+
+/// `cgrulectl run` with the rules of the test.
+fn cgrulectl(live: &Live) -> Command {
+    let config = live.path("run.toml");
+    fs::write(&config, format!("root = \"{}\"\n", live.ground.at("").trim_end_matches('/')))
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+    command
+        .args(["run", "--no-legacy", "--rules", &format!("{BASE}/rules.d"), "--config"])
+        .arg(config);
+    command
+}
+
+fn run(live: &Live, arguments: &[&str]) -> (Output, String) {
+    let output = cgrulectl(live).args(arguments).output().unwrap();
+    let all = [output.stdout.as_slice(), b"--\n", output.stderr.as_slice()].concat();
+    let all = String::from_utf8_lossy(&all).into_owned();
+    (output, all)
+}
+
+#[test]
+fn a_command_begins_where_the_rules_say_as_its_user() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(RULES);
+    let (output, all) = run(&live, &["--user", "cgt-alice", "--", "sh", "-c", LOOK]);
+    assert_eq!(output.status.code(), Some(7), "{all}");
+    let group = live.ground.at("shells/cgt-alice");
+    let lines: Vec<&str> = all.lines().collect();
+    assert!(lines.contains(&format!("0::{group}").as_str()), "{all}");
+    assert!(
+        all.contains(&format!("\n{ALICE}\n{ALICE} {TEAM}\n/nonexistent cgt-alice\n--\n")),
+        "{all}"
+    );
+    if let Some(pids) = live.ground.directory("pids", "shells/cgt-alice/pids.max") {
+        assert!(lines.iter().any(|line| line.ends_with(&format!(":pids:{group}"))), "{all}");
+        assert_eq!(fs::read_to_string(pids).unwrap(), "77\n");
+    }
+    let (_, all) = run(&live, &["--user", &ALICE.to_string(), "cat", "/proc/self/cgroup"]);
+    assert!(all.contains(&format!("0::{}", live.ground.at("there"))), "{all}");
+}
+
+#[test]
+fn a_group_of_ones_choice_is_made() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(RULES);
+    let choice =
+        ["--cgroup", "mine/%u", "--group", "cgt-team", "--controllers", "pids", "id", "-g"];
+    let (output, all) = run(&live, &choice);
+    assert!(output.status.success(), "{all}");
+    assert_eq!(all, format!("{TEAM}\n--\n"));
+    assert!(live.ground.directory("", "mine/root").unwrap().is_dir());
+    // By hand nobody would know the controllers of the group's settings.
+    let (_, all) = run(&live, &["--cgroup", "shells/%u", "cat", "/proc/self/cgroup"]);
+    assert!(all.contains(&format!(":pids:{}", live.ground.at("shells/root"))), "{all}");
+}
+
+#[test]
+fn failures_have_the_codes_of_env() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(RULES);
+    let code = |arguments: &[&str], text: &str| {
+        let (output, all) = run(&live, arguments);
+        assert!(all.contains(text), "{text} is not in {all}");
+        output.status.code()
+    };
+    let marker = live.path("ran");
+    let touch = marker.to_str().unwrap();
+    assert_eq!(code(&["no-such-program"], "there is no such program"), Some(127));
+    assert_eq!(code(&["/etc/passwd"], "Permission denied"), Some(126));
+    assert_eq!(code(&["--user", "no-such-user", "true"], "there is no user"), Some(125));
+    let wrong = ["--cgroup", "x", "--controllers", "no_such", "touch", touch];
+    assert_eq!(code(&wrong, "no hierarchy of this host has"), Some(125));
+    assert_eq!(code(&["--cgroup", "../x", "touch", touch], "--cgroup ../x"), Some(2));
+    assert_eq!(code(&["--controllers", "cpu", "touch", touch], "--cgroup"), Some(2));
+    assert_eq!(code(&[], "no command"), Some(2));
+    assert!(!marker.exists(), "a command ran that could not be placed");
+    let output = cgrulectl(&live).arg("true").uid(ALICE).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("needs root"));
+}
+
+#[test]
+fn a_rule_that_would_move_it_is_said_unless_a_daemon_lets_it_be() {
+    let Some(live) = Live::require() else { return };
+    let _run = PrivateRun::enter();
+    live.write_rules(RULES);
+    let own = [
+        "--user",
+        "cgt-alice",
+        "--cgroup",
+        "mine",
+        "--",
+        "sh",
+        "-c",
+        "sleep 0.5; cat /proc/$$/cgroup",
+    ];
+    let (_, all) = run(&live, &own);
+    assert!(
+        all.contains("the rule \"shells\"") && all.contains("/shells/cgt-alice: no daemon"),
+        "{all}"
+    );
+    let daemon = live.legacy_daemon(RULES);
+    let (_, all) = run(&live, &own);
+    assert!(Path::new("/run/cgred.socket").exists() && all.ends_with("--\n"), "{all}");
+    assert!(all.contains(&format!("0::{}", live.ground.at("mine"))), "{all}");
+    daemon.stop();
+}

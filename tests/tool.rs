@@ -1,0 +1,216 @@
+//! What `cgrulectl` says of directories of rule files. `UPDATE_GOLDEN=1` writes what it says now: read the
+//! difference before you commit it.
+//!
+//! `asks.txt` of a case has a process a line for `explain`: `USER:GROUP EXE`, for a living one followed by
+//! `@ PATH COMM`, the v2 group that it is in and its name, and then by `| OUTCOME DETAIL` for each thing
+//! that the daemon remembers, or by `|` for a daemon that remembers nothing.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod case;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use case::{Copy, unescaped};
+use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use cgruled::control::protocol::{About, Happening};
+use cgruled::event::Pid;
+use cgruled::host::Grounds;
+use cgruled::process::Proc;
+use cgruled::rebuild::{Rebuilder, Survey};
+use cgruled::tool::explain::{
+    Explained, Life, Manner, Memory, Parent, State, Subject, judge, show, why,
+};
+use cgruled::tool::{cat, check, list};
+
+#[test]
+fn the_tool_says_what_is_expected() {
+    case::compare("tool", run);
+}
+
+fn run(cases: &Path, case: &Path) -> String {
+    let copy = Copy::of(cases, case);
+    let survey = survey(&copy);
+    let mut out = b"$ list\n".to_vec();
+    list::table(&survey, false, &mut out).unwrap();
+    out.extend(b"\n$ check\n");
+    let diagnostics = check::all(&survey);
+    check::show(&diagnostics, false, &mut out).unwrap();
+    out.extend(format!("{}\n\n$ cat\n", check::summary(&survey, &diagnostics)).bytes());
+    cat::show(&survey.loaded.files, &mut out).unwrap();
+    let asks = fs::read(case.join("asks.txt")).unwrap_or_default();
+    for line in String::from_utf8(asks).unwrap().lines() {
+        out.extend(format!("\n$ explain {line}\n").bytes());
+        let explained = ask(&survey, line);
+        show(&survey, &explained, Manner::default(), &mut out).unwrap();
+    }
+    let text = String::from_utf8(out).unwrap();
+    let is_plain = |character: char| character == '\n' || !character.is_control();
+    assert!(text.replace('\t', "").chars().all(is_plain), "{text:?}");
+    copy.nameless(&text)
+}
+
+/// A host with nothing but v2.
+fn survey(copy: &Copy) -> Survey {
+    let unified = Hierarchy {
+        version: Version::V2,
+        mount_point: "/nonexistent/cgroup".into(),
+        top: "/".into(),
+        listed: String::new(),
+        controllers: ["cpu", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+        favordynmods: false,
+    };
+    let hierarchies = Arc::new(Hierarchies::new(vec![unified]));
+    let (sources, service) = (copy.sources.clone(), copy.service.clone());
+    Rebuilder::new(sources, service, hierarchies, Grounds::default()).survey()
+}
+
+/// What is said of the process in a line of `asks.txt`.
+fn ask(survey: &Survey, line: &str) -> Explained {
+    let mut parts = line.split(" | ");
+    let head = parts.next().unwrap().trim_end_matches(" |");
+    let (facts, place) = head.split_once(" @ ").unwrap_or((head, ""));
+    let (who, exe) = facts.split_once(' ').unwrap_or((facts, ""));
+    let (user, group) = who.split_once(':').unwrap();
+    let names = &survey.names;
+    let uid = user.parse().map_or_else(|_| names.uid(user).unwrap().unwrap(), cgruled::event::Uid);
+    let gid =
+        group.parse().map_or_else(|_| names.gid(group).unwrap().unwrap(), cgruled::event::Gid);
+    let exe = (!exe.is_empty()).then(|| Path::new(exe));
+    let mut subject = Subject::imagined(uid, gid, exe, names).unwrap();
+    subject.life = place.split_once(' ').map(|(path, comm)| life(path, comm));
+    let verdict = judge(survey, &subject, &mut Proc::open(Path::new("/proc")).unwrap());
+    let happenings: Vec<Happening> = parts.map(happening).collect();
+    let memory = match line.contains(" |") {
+        true => Memory::Told(About { pid: 4711, happenings }, Vec::new()),
+        false => Memory::NoDaemon("/run/cgruled/control.sock".into()),
+    };
+    let mut explained = Explained { subject, verdict, reasons: Vec::new() };
+    if explained.verdict.state == State::Misplaced {
+        let rule = explained.rule(survey).unwrap();
+        explained.reasons = why(survey, &explained.subject, rule, &explained.verdict, &memory);
+    }
+    explained
+}
+
+fn life(path: &str, comm: &str) -> Life {
+    let (child, comm) = comm.strip_prefix("child ").map_or((false, comm), |comm| (true, comm));
+    Life {
+        pid: Pid::new(4711).unwrap(),
+        comm: unescaped(comm),
+        cgroup: [b"0::", &*unescaped(path), b"\n"].concat(),
+        age: Some(Duration::from_secs(150)),
+        parent: Some(Parent {
+            pid: Pid::new(800).unwrap(),
+            comm: b"sshd".to_vec(),
+            is_alike: child,
+        }),
+        is_kernel_thread: comm.starts_with("kworker"),
+        is_zombie: comm == "zombie",
+    }
+}
+
+fn happening(text: &str) -> Happening {
+    let (outcome, detail) = text.split_once(' ').unwrap();
+    Happening {
+        ago_ms: 12_400,
+        outcome: outcome.to_owned(),
+        rule: String::new(),
+        cgroup: String::new(),
+        detail: detail.to_owned(),
+    }
+}
+
+/// Of 10,000 rules those are shown that ask for the user, and the others are counted.
+#[test]
+fn of_many_rules_the_near_ones_are_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let rule = |n: usize| match n % 1000 {
+        7 => "[[rule]]\nuser = 1000\nexe = \"/opt/x\"\ncgroup = \"a\"\n".to_owned(),
+        _ => format!("[[rule]]\nuser = {}\ncgroup = \"a\"\n", 20_000 + n),
+    };
+    let rules: String = (0..10_000).map(rule).collect();
+    let last = "[[rule]]\nname = \"the last\"\nuser = 1000\ncgroup = \"b\"\n";
+    fs::write(directory.path().join("50-a.toml"), format!("version = 1\n{rules}{last}")).unwrap();
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tool");
+    let mut copy = Copy::of(&cases, Path::new("/nonexistent"));
+    copy.sources.directories = vec![directory.path().to_owned()];
+    let survey = survey(&copy);
+    assert_eq!(survey.loaded.rules.len(), 10_001, "{:?}", survey.loaded.diagnostics);
+
+    let mut out = Vec::new();
+    show(&survey, &ask(&survey, "alice:alice /opt/y"), Manner::default(), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() < 40 && lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.contains("…  999 more rules for other users"), "{text}");
+    assert_eq!(text.matches("wants exe /opt/x").count(), 10, "{text}");
+    assert!(text.contains("> 10001  the last"), "{text}");
+
+    let mut all = Vec::new();
+    let manner = Manner { all: true, ..Manner::default() };
+    show(&survey, &ask(&survey, "alice:alice /opt/y"), manner, &mut all).unwrap();
+    assert_eq!(String::from_utf8(all).unwrap().matches("wants user").count(), 9990);
+}
+
+/// The documented names of fields, which programs rely on.
+#[test]
+fn json_has_stable_names() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tool");
+    let copy = Copy::of(&cases, &cases.join("01-people"));
+    let survey = survey(&copy);
+    let mut out = Vec::new();
+    list::json(&survey, &mut out).unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    for name in ["number", "name", "file", "line", "when", "ignore", "cgroup", "never_matches"] {
+        assert!(listed[0].get(name).is_some(), "{name}");
+    }
+    let mut out = Vec::new();
+    check::json(&check::all(&survey), &mut out).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    for name in ["severity", "file", "line", "column", "message", "help"] {
+        assert!(said[0].get(name).is_some(), "{name}");
+    }
+}
+
+/// Files that are named are judged whoever owns them, and the exit code says what was found.
+#[test]
+fn check_of_named_files_ends_as_documented() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rule = |keys: &str| format!("version = 1\n[[rule]]\n{keys}\ncgroup = \"a\"\n");
+    let good = file("50-good.toml", &rule("user = 60001"));
+    let odd = file("60-odd.toml", &rule("user = 60001"));
+    let bad = file("70-bad.toml", &rule("usr = 60001"));
+    let settings = file("cgruled.toml", "recheck = \"5s\"\n");
+    let legacy = file("cgrules.conf", "60001 cpu\n");
+    let unknown = file("notes.txt", "");
+    let both = [good.as_str(), &odd];
+    let table: [(&[&str], i32, &str); 9] = [
+        (&[&good], 0, "0 errors, 0 warnings in 1 file; 1 rule"),
+        (&both, 0, "0 errors, 1 warning in 2 files; 2 rules"),
+        (&["--strict", &good, &odd], 65, "0 errors, 1 warning"),
+        (&[&bad], 65, "error"),
+        (&[&settings, &good], 0, "in 2 files"),
+        (&[&legacy], 65, "1 error"),
+        (&[directory.path().to_str().unwrap()], 65, "is passed over"),
+        (&[&unknown], 2, "notes.txt: is none of"),
+        (&["/nonexistent/50-a.toml"], 1, "/nonexistent/50-a.toml: No such file"),
+    ];
+    for (arguments, code, said) in table {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        let output = command.arg("check").args(arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let shown = format!("{arguments:?}: {errors}{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        assert!(errors.contains(said) || said == "error", "{shown}");
+    }
+}

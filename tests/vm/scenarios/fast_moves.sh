@@ -1,0 +1,42 @@
+# The modes of fast_moves work under the hardened unit. What they bring is printed.
+. /vm/scenario.bash
+
+rules <<'END'
+[[rule]]
+user = ["alice", "bob"]
+cgroup = "people/%u"
+END
+# measure MODE: starts the daemon in it; $p50 is the median of isolated moves in microseconds.
+measure() {
+    settings <<END
+root = "auto"
+fast_moves = "$1"
+END
+    daemon || return
+    for _ in {1..50}; do
+        as alice sleep 20
+        sleep 0.15
+    done
+    during=$(cat /sys/kernel/rcu_expedited)
+    systemctl stop cgruled.service
+    p50=$(log | sed -n 's/^latency_p50_us //p')
+    say "$1: median $p50 us, ${off:+$(perl -e 'printf "%.2f", $ARGV[0] / $ARGV[1]' "$p50" "$off") of off}"
+}
+measure off
+off=$p50
+measure warm
+expect "warm" test -z "$(log | grep fast_moves)"
+measure expedited
+expect "expedited" test "$during" = 1
+expect "expedited is undone" test "$(cat /sys/kernel/rcu_expedited)" = 0
+measure favordynmods
+expect "favordynmods without the right to mount is said" said "fast_moves: Operation not permitted"
+
+mkdir -p /run/systemd/system/cgruled.service.d
+cp /vm/packaging/systemd/favordynmods.conf /run/systemd/system/cgruled.service.d
+systemctl daemon-reload
+measure favordynmods
+expect "favordynmods with its drop-in" grep -q favordynmods /proc/self/mountinfo
+expect "favordynmods makes no complaint" test -z "$(log | grep fast_moves)"
+rm -r /run/systemd/system/cgruled.service.d
+systemctl daemon-reload

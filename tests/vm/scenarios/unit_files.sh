@@ -1,0 +1,58 @@
+# The unit files, as systemd sees them.
+. /vm/scenario.bash
+
+units=(cgruled.service cgruled-pool.service cgruled.slice)
+for unit in "${units[@]}"; do
+    # Of our units alone: `verify` reads on and complains of others.
+    expect "verify $unit" test -z "$(systemd-analyze --man=no verify "$unit" 2>&1 | grep cgruled)"
+done
+expect "exposure is 2.5 at most" systemd-analyze security --threshold=25 cgruled.service
+say "$(systemd-analyze security cgruled.service | tail -n 1)"
+expect "the group of the control socket" getent group cgruled
+
+settings <<'END'
+log = { file = "/var/log/cgruled/log" }
+END
+rules <<'END'
+[[rule]]
+user = "alice"
+cgroup = "people/%u"
+END
+systemctl restart cgruled.service
+expect "a log in /var/log/cgruled" within 10 grep -q "ready" /var/log/cgruled/log
+expect "the status is said" test -n "$(systemctl show -P StatusText cgruled.service)"
+say "$(systemctl show -P StatusText cgruled.service)"
+settings </dev/null
+mkdir -p /run/cgruled/rules.d
+expect "restart" daemon
+expect "rules in /run outlive the daemon" test -d /run/cgruled/rules.d
+rmdir /run/cgruled/rules.d
+watchdog() { systemctl show -P WatchdogTimestampMonotonic cgruled.service; }
+first=$(watchdog)
+was_fed() { [ "$(watchdog)" != "$first" ]; }
+expect "the watchdog is fed" within 25 was_fed
+expect "no complaint" test -z "$(journalctl -q -p warning -o cat _SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID cgruled.service)")"
+
+socket=/run/cgruled/control.sock
+expect "the control socket is there" within 5 test -S $socket
+expect "it is root's and the group's" test "$(stat -c '%U:%G' $socket)" = root:cgruled
+expect "root may ask" cgrulectl status
+asks() { setpriv --reuid=alice --regid=alice "$@" cgrulectl status; }
+expect "members of the group may ask" asks --groups=cgruled
+refused() { ! "$@"; }
+expect "others may not" refused asks --clear-groups
+as alice sleep 1000
+in_group $pid people/alice
+expect "explain" cgrulectl explain $pid
+leave
+
+# A daemon that stands still is started again.
+mkdir -p /run/systemd/system/cgruled.service.d
+printf '[Service]\nWatchdogSec=4\nTimeoutAbortSec=1\n' >/run/systemd/system/cgruled.service.d/watchdog.conf
+systemctl daemon-reload
+daemon
+systemctl kill -s STOP cgruled.service
+restarted() { [ "$(systemctl show -P NRestarts cgruled.service)" -ge 1 ] && is_ready; }
+expect "a daemon that stands still is started again" within 40 restarted
+rm -r /run/systemd/system/cgruled.service.d
+systemctl daemon-reload
