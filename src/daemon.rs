@@ -4,12 +4,12 @@
 //! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
 
 mod controlled;
+mod failure;
 mod invocation;
 mod notify;
 mod prepared;
 mod survey;
 
-use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -40,55 +40,17 @@ use crate::placer::Placer;
 use crate::process::Proc;
 use crate::rebuild::Rebuilder;
 use crate::rebuild::published::Board;
-use crate::source::connector::{Connector, Unusable};
+use crate::source::connector::Connector;
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
 use controlled::{Controlled, sticky_socket};
 use notify::Notifier;
 
+pub use failure::Failure;
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
 pub use survey::{check, policy, survey};
-
-/// Why the daemon ended, or did not start.
-#[derive(Debug)]
-pub enum Failure {
-    /// Something failed at run time: exit 1.
-    Run(&'static str, io::Error),
-    /// The settings have errors: exit 65.
-    Settings(Vec<Diagnostic>),
-    /// The kernel's events are not to be had here: exit 78.
-    Unusable(Unusable),
-    /// No cgroup hierarchy is mounted: exit 78.
-    NoCgroups,
-}
-
-impl Failure {
-    /// The exit code of the process.
-    pub const fn code(&self) -> u8 {
-        match self {
-            Self::Run(..) => 1,
-            Self::Settings(_) => 65,
-            Self::Unusable(_) | Self::NoCgroups => 78,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Run(what, error) => write!(f, "{what}: {error}"),
-            Self::Settings(diagnostics) => {
-                diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
-            }
-            Self::Unusable(why) => why.fmt(f),
-            Self::NoCgroups => f.write_str(
-                "no cgroup hierarchy is mounted: mount one, for example with mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-            ),
-        }
-    }
-}
 
 /// Runs until a signal ends it.
 ///

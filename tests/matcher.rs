@@ -213,8 +213,8 @@ proptest! {
     /// A rule that is called dead decides for nobody, whatever circumstances are given.
     #[test]
     fn dead_rules_never_decide(
-        rules in vec(any_rule(), 0..25),
-        processes in vec(process(), 1..30),
+        rules in vec(any_rule(), 0..20),
+        processes in vec(process(), 1..12),
     ) {
         let dead: Vec<RuleId> = lint::dead(&rules).into_iter().map(|(id, _)| id).collect();
         for process in &processes {

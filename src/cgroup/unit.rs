@@ -11,7 +11,7 @@
 //! - What a user's own manager started (below `user@1000.service`) may be left. It is the user's, and to
 //!   keep it would let every user out of his limits by `systemd-run --user`. The manager itself is never
 //!   moved, see the placer.
-//! - Services that run jobs and logins for others ([`FOR_OTHERS`]) may be left by all but the service
+//! - Services that run jobs and logins for others (cron, at, ssh, getty) may be left by all but the service
 //!   itself: `cron` is root's and a child of process 1, its jobs are neither both. Such services are made to
 //!   leave processes running when they are stopped.
 //! - Every other service or scope is not left: daemons, containers, virtual machines.

@@ -258,7 +258,20 @@ pub fn help(command: &Command) -> String {
     }
     for (index, (line, meaning)) in examples.iter().enumerate() {
         let _ = write!(text, "{}", if index == 0 { "\nExamples:\n" } else { "" });
-        let _ = writeln!(text, "  cgrulectl {line}\n      {meaning}");
+        let _ = writeln!(text, "  cgrulectl {line}");
+        folded(meaning).iter().for_each(|line| text.extend(["      ", line, "\n"]));
     }
     text
+}
+
+/// A text in lines of at most 72 characters.
+fn folded(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.len() + 1 + word.len() <= 72) {
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }

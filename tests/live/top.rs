@@ -4,6 +4,8 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::user::CAROL;
@@ -100,6 +102,17 @@ impl Tmux {
         assert!(self.run(&["send-keys", key]).status.success());
     }
 
+    /// The tool, which is below the terminal's shell.
+    fn tool(&self) -> Pid {
+        let output = self.run(&["display-message", "-p", "#{pane_pid}"]);
+        let mut pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        while fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() != "cgrulectl\n" {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            pid = children.split_whitespace().next().unwrap().to_owned();
+        }
+        Pid::from_raw(pid.parse().unwrap())
+    }
+
     /// Waits until the screen is as wanted.
     fn expect(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let mut screen = String::new();
@@ -119,8 +132,8 @@ impl Drop for Tmux {
     }
 }
 
-/// What is left of the terminal when the tool has ended by a key.
-fn ends_by(key: &str) {
+/// What is left of the terminal when the tool was ended.
+fn ends_by(end: impl Fn(&Tmux)) {
     let Some(live) = Live::require() else { return };
     let _actor = placed(&live);
     let line = arguments(&live).join(" ");
@@ -142,7 +155,7 @@ fn ends_by(key: &str) {
         header.find("RULE").is_some_and(|at| at > 70)
     });
     std::thread::sleep(Duration::from_millis(300));
-    tmux.key(key);
+    end(&tmux);
     let screen = tmux.expect("the end", |screen| screen.contains("canon"));
     assert!(screen.contains("code 0") && !screen.contains("GROUP"), "{screen}");
     assert!(screen.lines().any(|line| line.trim() == "icanon"), "{screen}");
@@ -150,10 +163,27 @@ fn ends_by(key: &str) {
 
 #[test]
 fn a_terminal_is_given_back_by_q() {
-    ends_by("q");
+    ends_by(|tmux| tmux.key("q"));
 }
 
 #[test]
 fn a_terminal_is_given_back_by_an_interrupt() {
-    ends_by("C-c");
+    ends_by(|tmux| tmux.key("C-c"));
+}
+
+#[test]
+fn a_terminal_is_given_back_by_a_signal() {
+    ends_by(|tmux| kill(tmux.tool(), Signal::SIGTERM).unwrap());
+}
+
+#[test]
+fn a_terminal_is_given_back_while_it_is_stopped() {
+    ends_by(|tmux| {
+        let tool = tmux.tool();
+        kill(tool, Signal::SIGTSTP).unwrap();
+        tmux.expect("the other screen", |screen| !screen.contains("GROUP"));
+        kill(tool, Signal::SIGCONT).unwrap();
+        tmux.expect("the table again", |screen| screen.contains("GROUP"));
+        tmux.key("q");
+    });
 }
