@@ -9,143 +9,201 @@ if [ ${#packages[@]} = 0 ]; then
     exit 0
 fi
 ours=${packages[0]}
-dropin=(/vm/packages/cgruled-cgrulesengd_*.deb)
+dropins=(/vm/packages/cgruled-cgrulesengd_*.deb)
 export DEBIAN_FRONTEND=noninteractive
-apt() { apt-get -o Debug::NoLocking=1 -y --allow-downgrades "$@"; }
-active() { systemctl is-active cgruled.service; }
-main_pid() { systemctl show -P MainPID cgruled.service; }
+apt() { apt-get -q -y --allow-downgrades "$@"; }
+active() { systemctl is-active "${1:-cgruled.service}"; }
+show() { systemctl show -P "$1" "${2:-cgruled.service}"; }
+not() { ! "$@"; }
 
-# another VERSION: a package of somebody else; its rule file comes from standard input.
+# another VERSION: installs a package of somebody else; its rule file comes from standard input.
 another() {
     local tree=/tmp/another
     rm -rf $tree
     mkdir -p $tree/DEBIAN $tree/usr/lib/cgruled/rules.d
-    cat >$tree/usr/lib/cgruled/rules.d/60-another.toml
+    { echo "version = 1" && cat; } >$tree/usr/lib/cgruled/rules.d/60-another.toml
     printf '%s\n' "Package: another" "Version: $1" "Architecture: all" \
         "Maintainer: nobody <nobody@localhost>" "Description: rules of another package" \
         >$tree/DEBIAN/control
-    dpkg-deb --root-owner-group --build $tree /tmp/another.deb && dpkg -i /tmp/another.deb
+    dpkg-deb --root-owner-group -Zgzip --build $tree /tmp/another.deb && dpkg -i /tmp/another.deb
 }
 
-# newer: our package with a higher version, as it would be after a rebuild.
+# newer: our package with a higher version, as it is after the next build.
 newer() {
     rm -rf /tmp/newer
     dpkg-deb -R "$ours" /tmp/newer
     sed -i 's/^Version: .*/&+newer/' /tmp/newer/DEBIAN/control
-    dpkg-deb --root-owner-group --build /tmp/newer /tmp/newer.deb >/dev/null
+    dpkg-deb --root-owner-group -Zgzip -z1 --build /tmp/newer /tmp/newer.deb
 }
 
+# Complaints of the service and about it since the scenario began.
+begun=$(date +%s)
+complaints() {
+    journalctl -q -b --since "@$begun" -p "$1" -o cat -u cgruled.service | grep -v "60-another.toml" | grep .
+}
 status_says() { systemctl status cgruled.service | grep -F -- "$1"; }
-errors() { journalctl -q -b -p err -o cat -u cgruled.service | grep -v "60-another.toml" | grep .; }
+check_fails() { cgrulectl check; [ $? = 65 ]; }
+command_line() { tr '\0' ' ' <"/proc/$(show MainPID)/cmdline"; }
+runs_as() { command_line | grep -- "^$1"; }
+restarted_from() { [ "$(show MainPID)" != "$1" ] && active; }
+strays() { ps -ww -u "$1" -o pid=,stat=,args=,cgroup= | grep -v -e " Z" -e "$2/$1\$"; }
+none_outside() { ! strays alice mended && ! strays bob people; }
+stayed() { [ -d /proc/$standing ] && is_in $standing "${ground#/sys/fs/cgroup}/$1"; }
+no_groups() { not ls -d "$ground"/*/; }
+asks() { setpriv --reuid=web --regid=web "$@" cgrulectl status; }
+is_ours() { cgrulesengd --help | grep -- --strict; }
 
-if [ "${1:-}" != rebooted ]; then
-    apt purge cgruled cgruled-cgrulesengd >/dev/null 2>&1
-    rm -rf /etc/cgruled
-    systemctl daemon-reload
-
+installs() {
     expect "the package installs without any configuration" apt install "$ours"
     expect "the service runs after that" active
-    expect "it waits for the first look at all processes" status_says "rules"
-    expect "the samples move nothing" test ! -e "$ground/people"
-    expect "systemd-analyze verify is content" \
-        systemd-analyze verify cgruled.service cgruled-pool.service cgruled.slice
+    expect "the status is said" status_says "0 rules from "
+    expect "the samples move nothing" no_groups
+    expect "nothing is complained of" not complaints warning
+    for unit in cgruled.service cgruled-pool.service cgruled.slice; do
+        expect "verify $unit" test -z "$(systemd-analyze --man=no verify $unit 2>&1 | grep cgruled)"
+    done
+    expect "cgexec finds the socket of cgred" test -S /run/cgred.socket
+    expect "cgrulectl asks" cgrulectl status
+    expect "so do members of the group" asks --groups=cgruled
+    expect "others may not" not asks --clear-groups
+}
 
+takes_rules_of_others() {
     as alice sleep 1000
     standing=$pid
-    another 1.0 >/dev/null <<'END'
-version = 1
+    another 1.0 >/dev/null <<'END_OF_RULES'
 [[rule]]
-name = "another"
 user = "alice"
 cgroup = "another/%u"
-END
+END_OF_RULES
     expect "a rule file of another package is live without a script" in_group $standing another/alice
-    cat >/etc/cgruled/rules.d/70-bob.toml <<'END'
+    cat >/etc/cgruled/rules.d/70-bob.toml <<'END_OF_RULES'
 version = 1
 [[rule]]
 user = "bob"
 cgroup = "people/bob"
-END
+END_OF_RULES
     as bob sleep 1000
     expect "so is one of the administrator" in_group $pid people/bob
 
-    another 1.1 >/dev/null <<'END'
-version = 1
+    another 1.1 >/dev/null <<'END_OF_RULES'
 [[rule]]
 user = "alice"
 cgrup = "another/%u"
-END
+END_OF_RULES
     expect "a broken file is in the journal with its line" within 10 said "60-another.toml:4"
-    expect "and in systemctl status" within 10 status_says "error"
+    expect "and in systemctl status" within 10 status_says "60-another.toml:4"
     as alice sleep 1000
     expect "the rules that ran before stay in force" in_group $pid another/alice
-    expect "cgrulectl check says so too" bash -c 'cgrulectl check; [ $? = 65 ]'
-    another 1.2 >/dev/null <<'END'
-version = 1
+    expect "cgrulectl check says so too" check_fails
+    systemctl restart cgruled.service
+    expect "the service starts with it" active
+    expect "and counts it" within 10 status_says "1 errors"
+    as bob sleep 1000
+    expect "rules of others are in force" in_group $pid people/bob
+    another 1.2 >/dev/null <<'END_OF_RULES'
 [[rule]]
 user = "alice"
 cgroup = "mended/%u"
-END
+END_OF_RULES
     as alice sleep 1000
     expect "a mended file is live" in_group $pid mended/alice
-    expect "nothing else was an error" bash -c "! $(declare -f errors); ! errors"
+    expect "it takes along who was placed" in_group $standing mended/alice
+    expect "nothing else was an error" not complaints err
+}
 
-    as alice bash -c 'while :; do sleep 0.05 & sleep 0.05 & wait; done'
-    load=$pid before=$(main_pid)
-    in_group $load mended/alice
+# after WHAT COMMAND...: under load, nobody is left outside, and who was placed stays.
+after() {
+    local before
+    before=$(show MainPID)
+    expect "$@"
+    expect "$1: another daemon runs" restarted_from "$before"
+    expect "$1: all are placed" within 30 none_outside
+    expect "$1: placed processes stay" stayed mended/alice
+}
+
+is_upgraded_under_load() {
     newer
-    expect "an upgrade under load" apt install /tmp/newer.deb
-    expect "starts the new daemon" test "$(main_pid)" != "$before" -a "$(active)" = active
-    stray() { ps -o pid=,cgroup= -u alice | grep -v "mended/alice"; }
-    expect "every process of the load is in its place" bash -c "$(declare -f stray); ! stray"
-    expect "a downgrade" apt install "$ours"
-    expect "runs as well" active
-    expect "every process of the load is in its place then" bash -c "$(declare -f stray); ! stray"
+    (while :; do
+        as bob sleep 3
+        as alice bash -c 'sleep 2 & sleep 3'
+        sleep 0.2
+    done) &
+    local load=$!
+    after "upgrade" apt install /tmp/newer.deb
+    after "downgrade" apt install "$ours"
+    kill $load
+    expect "upgrades are no error" not complaints err
+}
 
+gets_out_of_the_way_of_cgroup_tools() {
     expect "cgroup-tools installs" dpkg -i /opt/debs/*.deb
-    echo 'bob cpu legacy/%u' >/etc/cgrules.conf
+    echo 'web cpu legacy/%u' >/etc/cgrules.conf
+    mkdir -p /etc/sysconfig
+    printf '%s\n' 'SOCKET_GROUP="cgred"' 'LOG_FILE="/var/log/cgred.log"' >/etc/sysconfig/cgred.conf
     echo 'OPTIONS="-v"' >/etc/default/cgred
-    expect "the drop-in installs beside it" apt install "${dropin[0]}"
-    expect "its program stands in for the original" bash -c 'cgrulesengd --help | grep -q -- --strict'
+    expect "the drop-in installs beside it" apt install "${dropins[0]}"
+    expect "its program stands in for the original" is_ours
     expect "which is kept aside" test -x /usr/sbin/cgrulesengd.libcgroup
-    expect "the service is cgred too" systemctl is-active cgred.service
-    expect "it runs with the options of its file" bash -c \
-        "tr '\\0' ' ' </proc/$(main_pid)/cmdline | grep -q 'cgrulesengd --nodaemon -v'"
-    as bob sleep 1000
-    expect "legacy rules are live" within 10 grep -q '^0::/legacy/bob$' /proc/$pid/cgroup
+    expect "the service is cgred too" active cgred.service
+    expect "it runs with the options of its files" runs_as \
+        "/usr/sbin/cgrulesengd --nodaemon --logfile=/var/log/cgred.log --socket-group=cgred -v"
+    expect "the log is where they say" within 10 test -s /var/log/cgred.log
+    expect "the socket is their group's" test "$(stat -c %G /run/cgred.socket)" = cgred
+    as web sleep 1000
+    expect "legacy rules are live" within 10 grep -q '^0::/legacy/web$' /proc/$pid/cgroup
     mkdir -p /sys/fs/cgroup/legacy/by-hand
     cgexec -g cpu:legacy/by-hand sleep 1000 &
     started+=($!)
     expect "cgexec still works" within 10 grep -q '^0::/legacy/by-hand$' /proc/$!/cgroup
-    leave
-    as alice sleep 1000
-    in_group $pid mended/alice
+    expect "placed processes stay with the drop-in" stayed mended/alice
     expect "the drop-in goes" apt remove cgruled-cgrulesengd
-    expect "and the original is back" bash -c '! /usr/sbin/cgrulesengd --help | grep -q -- --strict'
-    expect "the service runs on as cgruled" within 10 bash -c \
-        "tr '\\0' ' ' </proc/\$(systemctl show -P MainPID cgruled.service)/cmdline | grep -q '^/usr/sbin/cgruled '"
-    rm /etc/cgrules.conf /etc/default/cgred
+    expect "and the original is back" not is_ours
+    expect "the service runs on as cgruled" within 10 runs_as "/usr/sbin/cgruled "
+    expect "the drop-in was no error" not complaints err
+    rm /etc/cgrules.conf /etc/default/cgred /etc/sysconfig/cgred.conf /var/log/cgred.log
+}
+
+goes() {
+    expect "the package goes" apt remove cgruled
+    expect "what was placed stays there" stayed mended/alice
+    expect "no unit is left" not active cgruled.service cgruled-pool.service
+    expect "purge asks nothing" apt purge cgruled
+    expect "it leaves the administrator's file" test -e /etc/cgruled/rules.d/70-bob.toml
     leave
+    rm /etc/cgruled/rules.d/70-bob.toml
+    dpkg -P another cgruled-cgrulesengd cgroup-tools >/dev/null
+    apt install "$ours" >/dev/null
+    apt purge cgruled >/dev/null
+    expect "without it nothing is left" nothing_left
+}
+nothing_left() {
+    local left=(/etc/cgruled* /usr/lib/cgruled* /run/cgr* /usr/share/doc/cgruled* /var/log/cgruled* "$ground"*
+        /var/lib/systemd/deb-systemd-helper-enabled/*/cgruled* /etc/systemd/system/*/cgruled*)
+    [ ${#left[@]} = 0 ] || { echo "${left[@]}" && false; }
+    not systemctl list-units --all --plain --no-legend 'cgruled*' | grep .
+}
+
+if [ "${1:-}" != rebooted ]; then
+    # Other scenarios install it too, and leave rules.
+    dpkg -P cgruled >/dev/null
+    rm -rf /etc/cgruled /run/cgruled /var/log/cgruled "$ground"/*/
+    installs
+    takes_rules_of_others
+    is_upgraded_under_load
+    gets_out_of_the_way_of_cgroup_tools
     exit 75
 fi
 
-since() { systemctl show -P ActiveEnterTimestampMonotonic "$1"; }
-expect "the service runs after a reboot" within 20 active
+expect "the service runs after a reboot" active
+ready=$(show ActiveEnterTimestampMonotonic)
 for unit in systemd-user-sessions.service cron.service getty.target; do
-    expect "it is ready before $unit" test "$(since cgruled.service)" -lt "$(since $unit)"
+    expect "it is ready before $unit begins" test "$(show InactiveExitTimestampMonotonic $unit)" -ge "$ready"
 done
 as alice sleep 1000
+standing=$pid
 expect "rules are live after a reboot" in_group $pid mended/alice
-expect "the package goes" apt remove cgruled
-expect "what was placed stays there" in_group $pid mended/alice
-expect "no unit is left" bash -c '! systemctl is-active cgruled.service cgruled-pool.service'
-expect "what the administrator wrote stays" test -e /etc/cgruled/rules.d/70-bob.toml
-expect "purge asks nothing" apt purge cgruled
-expect "and leaves the administrator's file" test -e /etc/cgruled/rules.d/70-bob.toml
-rm -r /etc/cgruled/rules.d/70-bob.toml
-apt purge another >/dev/null
-apt install "$ours" >/dev/null 2>&1
-expect "without it nothing is left" bash -c "apt-get purge -y cgruled >/dev/null 2>&1
-    ls -d /etc/cgruled /usr/lib/cgruled /run/cgruled /usr/share/doc/cgruled /etc/systemd/system/*/cgruled* 2>/dev/null
-    [ ! -e /etc/cgruled ] && [ ! -e /usr/lib/cgruled ] && [ ! -e /run/cgruled ]"
+begun=0
+expect "the boot was no error" not complaints warning
+goes
 cd /vm && ./install
