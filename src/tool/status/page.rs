@@ -104,7 +104,13 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
         row(look, out, "", "see cgrulectl check")?;
     }
     row(look, out, "Groups", &format!("below {} in", Escaped(&status.root)))?;
-    status.hierarchies.iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))
+    let (first, second): (Vec<_>, Vec<_>) =
+        status.hierarchies.iter().partition(|tree| tree.version == 1);
+    let names = first.iter().map(|tree| Escaped(&tree.controllers.join(",")).to_string());
+    for line in lines(names, 63) {
+        row(look, out, "", &format!("v1 {line}"))?;
+    }
+    second.into_iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))
 }
 
 fn hierarchy(tree: &HierarchyStatus) -> String {
@@ -336,6 +342,26 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
         let page = render(&status, Look { is_colored: false, is_unicode: true });
         assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
         assert!(page.lines().count() <= 24 + ROWS);
+    }
+
+    #[test]
+    fn many_hierarchies_take_few_lines() {
+        let mut status = status();
+        let names = "cpu,cpuacct cpuset memory devices freezer net_cls,net_prio blkio perf_event \
+                     hugetlb pids rdma misc name=systemd";
+        let version_1 = names.split_whitespace().map(|names| HierarchyStatus {
+            version: 1,
+            mount_point: format!("/sys/fs/cgroup/{names}"),
+            controllers: names.split(',').map(str::to_owned).collect(),
+        });
+        status.hierarchies.splice(0..0, version_1);
+        let page = render(&status, PLAIN);
+        let expected = "\
+Groups      below / in
+            v1 cpu,cpuacct, cpuset, memory, devices, freezer, net_cls,net_prio,
+            v1 blkio, perf_event, hugetlb, pids, rdma, misc, name=systemd
+            v2 /sys/fs/cgroup (cpuset";
+        assert!(page.contains(expected), "{page}");
     }
 
     #[test]
