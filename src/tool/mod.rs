@@ -112,7 +112,9 @@ fn overview() -> String {
     format!(
         "Usage: cgrulectl COMMAND [OPTION]... (see cgrulectl COMMAND --help)\n\n{commands}\n\
          Examples:\n  cgrulectl explain $$    why is my shell where it is?\n  \
-         cgrulectl check         would the daemon take my files?\n"
+         cgrulectl check         would the daemon take my files?\n\n\
+         Exit: 0 well, 1 failed or found wrong, 2 wrong usage, 65 bad rules or settings,\n\
+         69 no daemon answers; run has that of its command, or 125 to 127.\n"
     )
 }
 
