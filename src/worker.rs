@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::event::batch::Look;
@@ -126,7 +126,8 @@ impl Desk {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (questions, asked) = unbounded();
-        let (closer, looks) = bounded(CLOSER_LOOKS);
+        // A bounded channel would touch all of its room now.
+        let (closer, looks) = unbounded();
         let (sender, answers) = unbounded();
         let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
         let other = counter.clone();
@@ -164,7 +165,8 @@ impl Desk {
         if programs.open == 0 || hangs {
             programs.progress = now;
         }
-        let has_room = self.closer.try_send((look, exe.into())).is_ok();
+        let has_room =
+            self.closer.len() < CLOSER_LOOKS && self.closer.send((look, exe.into())).is_ok();
         self.programs.open += u64::from(has_room);
         has_room
     }

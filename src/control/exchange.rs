@@ -1,6 +1,6 @@
 //! What passes between the hot thread and the thread that serves the control socket.
 //!
-//! The hot thread never waits: all channels are bounded, what does not fit is counted or comes to
+//! The hot thread never waits: all channels have bounds, what does not fit is counted or comes to
 //! nothing, and as long as nobody watches a decision costs it one relaxed load.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::protocol::{About, Decision};
@@ -125,7 +125,9 @@ pub fn exchange(hot_bell: Arc<EventFd>) -> io::Result<(HotSide, ControlSide)> {
     let (to_hot, errands) = bounded(ERRANDS);
     // An errand that was given up by its client is answered too, so there is room for some more.
     let (done, from_hot) = bounded(2 * ERRANDS);
-    let (decisions, seen) = bounded(DECISIONS);
+    // Bounded where it is filled: a bounded channel would touch all of its room now, half a megabyte for
+    // those who never watch.
+    let (decisions, seen) = unbounded();
     let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
     let (is_watched, missed) = (AtomicBool::new(false), AtomicU64::new(0));
     let shared = Arc::new(Shared { is_watched, missed, bell });
@@ -160,7 +162,7 @@ impl HotSide {
 
     /// Tells of a decision, or counts that it could not.
     pub fn tell(&self, seen: Seen) {
-        if self.decisions.try_send(seen).is_err() {
+        if self.decisions.len() >= DECISIONS || self.decisions.send(seen).is_err() {
             self.shared.missed.fetch_add(1, Relaxed);
         }
     }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::metrics::Metrics;
 use sink::Sink;
@@ -58,13 +58,14 @@ impl Logging {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let mut sinks = outputs.iter().map(Sink::open).collect::<io::Result<Vec<Sink>>>()?;
-        let (orders, queue) = bounded(QUEUE);
+        // A bounded channel would touch all of its room now.
+        let (orders, queue) = unbounded();
         let (end, written) = bounded(0);
         thread::Builder::new().name("log".into()).stack_size(128 * 1024).spawn(move || {
             write_all(&queue, &mut sinks);
             drop(end);
         })?;
-        let front = Front { orders: orders.clone(), metrics };
+        let front = Front { orders: orders.clone(), most: QUEUE, metrics };
         ::log::set_boxed_logger(Box::new(front)).map_err(io::Error::other)?;
         ::log::set_max_level(level);
         Ok(Self { orders, written })
@@ -74,7 +75,7 @@ impl Logging {
     pub fn finish(self) {
         ::log::set_max_level(LevelFilter::Off);
         // Both fail only when the thread is gone or stands still, and then there is nobody to tell.
-        if self.orders.send_timeout(Order::End, PATIENCE).is_ok() {
+        if self.orders.send(Order::End).is_ok() {
             let _ended = self.written.recv_timeout(PATIENCE);
         }
     }
@@ -91,6 +92,8 @@ fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
 
 struct Front {
     orders: Sender<Order>,
+    /// Records that may wait; threads that log at the same moment may add one each.
+    most: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -105,11 +108,8 @@ impl Log for Front {
             text: record.args().to_string(),
             is_for_files: record.target() == FILES_ONLY,
         };
-        match self.orders.try_send(Order::Write(entry)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.metrics.dropped_log_records.increment();
-            }
+        if self.orders.len() >= self.most || self.orders.send(Order::Write(entry)).is_err() {
+            self.metrics.dropped_log_records.increment();
         }
     }
 
@@ -126,8 +126,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let metrics = Arc::new(Metrics::default());
-        let (orders, queue) = bounded(2);
-        let front = Front { orders: orders.clone(), metrics: Arc::clone(&metrics) };
+        let (orders, queue) = unbounded();
+        let front = Front { orders: orders.clone(), most: 2, metrics: Arc::clone(&metrics) };
         for number in 0..3 {
             let text = format_args!("record {number}").to_string();
             front.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 use super::asking;
 use super::command::{Command, Failure, Flag, Given};
 use super::figures::{counted, microseconds, time_of_day};
-use crate::config::escape::Escaped;
+use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::protocol::{Decision, Request, Watched};
 
 pub(super) const COMMAND: Command = Command {
@@ -61,6 +61,8 @@ struct Filter<'g> {
     uid: Option<u32>,
     rule: Option<&'g str>,
     exe: Option<&'g str>,
+    /// The same without links, as the kernel says it: `/bin/sh` is `/usr/bin/dash`.
+    resolved: Option<String>,
     has_dull: bool,
 }
 
@@ -68,14 +70,17 @@ impl<'g> Filter<'g> {
     fn new(given: &'g Given) -> Result<Self, Failure> {
         let uid = given.text("user")?.map(uid).transpose()?;
         let (rule, exe) = (given.text("rule")?, given.text("exe")?);
-        Ok(Self { uid, rule, exe, has_dull: given.has("all") })
+        let resolved = exe.filter(|exe| exe.contains('/')).and_then(resolved);
+        Ok(Self { uid, rule, exe, resolved, has_dull: given.has("all") })
     }
 
     fn admits(&self, decision: &Decision) -> bool {
         let Decision { uid, rule, exe, outcome, .. } = decision;
         let is_exe = |wanted: &str| {
             exe.as_deref().is_some_and(|exe| {
-                exe == wanted || !wanted.contains('/') && exe.rsplit('/').next() == Some(wanted)
+                exe == wanted
+                    || self.resolved.as_deref() == Some(exe)
+                    || !wanted.contains('/') && exe.rsplit('/').next() == Some(wanted)
             })
         };
         self.uid.is_none_or(|wanted| *uid == Some(wanted))
@@ -83,6 +88,12 @@ impl<'g> Filter<'g> {
             && self.exe.is_none_or(is_exe)
             && (self.has_dull || !DULL.contains(&outcome.as_str()))
     }
+}
+
+/// A path without links, escaped as the daemon does.
+fn resolved(path: &str) -> Option<String> {
+    let path = std::fs::canonicalize(path).ok()?;
+    Some(EscapedBytes(path.as_os_str().as_encoded_bytes()).to_string())
 }
 
 fn uid(text: &str) -> Result<u32, Failure> {
@@ -154,9 +165,16 @@ mod tests {
     fn filters_must_all_hold() {
         let mut decision = decision();
         decision.exe = Some("/usr/bin/make".to_owned());
-        let all =
-            Filter { uid: Some(1000), rule: Some("people"), exe: Some("make"), has_dull: false };
+        let all = Filter {
+            uid: Some(1000),
+            rule: Some("people"),
+            exe: Some("make"),
+            ..Filter::default()
+        };
         assert!(all.admits(&decision));
+        let resolved = Some("/usr/bin/make".to_owned());
+        let link = Filter { exe: Some("/bin/make"), resolved, ..Filter::default() };
+        assert!(link.admits(&decision));
         assert!(Filter { exe: Some("/usr/bin/make"), ..Filter::default() }.admits(&decision));
         for wrong in [
             Filter { uid: Some(1), ..Filter::default() },

@@ -352,6 +352,26 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
     }
 
     #[test]
+    fn many_hierarchies_take_few_lines() {
+        let mut status = status();
+        let names = "cpu,cpuacct cpuset memory devices freezer net_cls,net_prio blkio perf_event \
+                     hugetlb pids rdma misc name=systemd";
+        let version_1 = names.split_whitespace().map(|names| HierarchyStatus {
+            version: 1,
+            mount_point: format!("/sys/fs/cgroup/{names}"),
+            controllers: names.split(',').map(str::to_owned).collect(),
+        });
+        status.hierarchies.splice(0..0, version_1);
+        let page = render(&status, PLAIN);
+        let expected = "\
+Groups      below / in
+            v1 cpu,cpuacct, cpuset, memory, devices, freezer, net_cls,net_prio,
+            v1 blkio, perf_event, hugetlb, pids, rdma, misc, name=systemd
+            v2 /sys/fs/cgroup (cpuset";
+        assert!(page.contains(expected), "{page}");
+    }
+
+    #[test]
     fn names_cannot_drive_the_terminal() {
         let mut status = status();
         status.taken_back_by = vec![Taker { name: "\x1b]0;x\x07\nTroubles".into(), count: 1 }];

@@ -79,19 +79,35 @@ fn who_says_nothing_is_sent_away() {
     assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(20), "{waited:?}");
 }
 
-/// The shortest of some: the machine may be busy, a daemon that waits for a client is so every time.
-fn time_of_placement(live: &Live) -> Duration {
-    let place = || {
-        let began = Instant::now();
+/// Placements of one measurement.
+const PLACEMENTS: u64 = 16;
+
+/// From the kernel's event to the end of the move, by the daemon's own clock: the median of some
+/// placements while `clients` are there, within a power of two.
+fn latency(live: &Live, clients: &dyn Fn() -> Vec<UnixStream>) -> Duration {
+    let before = status().latency.octaves;
+    let kept = clients();
+    for _ in 0..PLACEMENTS {
         live.expect(&live.hold(&become_alice()), "there");
-        began.elapsed()
+    }
+    drop(kept);
+    let count = |octaves: &[(u64, u64)], upper| {
+        octaves.iter().find(|octave| octave.0 == upper).map_or(0, |octave| octave.1)
     };
-    (0..8).map(|_| place()).min().unwrap()
+    let mut seen = 0;
+    let after = status().latency.octaves;
+    let median = after.iter().find(|&&(upper, now)| {
+        seen += now - count(&before, upper);
+        2 * seen >= PLACEMENTS
+    });
+    Duration::from_micros(median.unwrap().0)
 }
 
+/// A thread that waits for a client, or shares a lock with one that does, waits every time. What is allowed
+/// besides is the noise of a machine whose CPUs the clients need as well.
 fn assert_undisturbed(what: &str, without: Duration, with: Duration) {
     println!("a placement takes {without:?}, {what} {with:?}");
-    assert!(with < without * 5 + Duration::from_millis(200), "{what}: {without:?}, {with:?}");
+    assert!(with <= without * 4 + Duration::from_millis(20), "{what}: {without:?}, {with:?}");
 }
 
 #[test]
@@ -99,23 +115,23 @@ fn a_thousand_clients_keep_nobody_waiting() {
     let Some((live, _daemon)) = served() else { return };
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let without = time_of_placement(&live);
-    let silent: Vec<UnixStream> = (0..1000).map(|_| connect()).collect();
-    assert_undisturbed("with 1,000 silent clients", without, time_of_placement(&live));
+    let without = latency(&live, &Vec::new);
+    let silent = || (0..1000).map(|_| connect()).collect::<Vec<UnixStream>>();
+    assert_undisturbed("with 1,000 silent clients", without, latency(&live, &silent));
+    let silent = silent();
     // The others get their turn, in a tenth of a second for each 64 silent ones.
     let began = Instant::now();
     assert!(ctl("status").ok().contains("Events"));
     println!("status behind them took {:?}", began.elapsed());
     drop(silent);
-    let asking: Vec<UnixStream> = (0..1000)
-        .map(|_| {
-            let mut stream = connect();
-            stream.write_all(b"{\"request\":\"status\"}\n").unwrap();
-            stream
-        })
-        .collect();
-    assert_undisturbed("with 1,000 that ask", without, time_of_placement(&live));
-    for stream in asking {
+    let ask = |_| {
+        let mut stream = connect();
+        stream.write_all(b"{\"request\":\"status\"}\n").unwrap();
+        stream
+    };
+    let asking = || (0..1000).map(ask).collect::<Vec<UnixStream>>();
+    assert_undisturbed("with 1,000 that ask", without, latency(&live, &asking));
+    for stream in asking() {
         assert!(answer(stream).contains("\"counters\""));
     }
 }
@@ -139,13 +155,13 @@ fn who_watches_and_does_not_read_loses_lines_and_nobody_waits() {
     let Some((live, _daemon)) = served() else { return };
     let tool = live.program("bin/tool");
     let storm = live.actor(&format!("uid {BOB} {BOB} storm 10000000 {tool}"));
-    let without = time_of_placement(&live);
+    let without = latency(&live, &Vec::new);
     let mut lazy: Vec<BufReader<UnixStream>> = (0..8).map(|_| watch()).collect();
     let looks = status().counters["looks"];
     // More than fits into the buffers of the socket and the daemon: some 200 bytes each.
     let grown = eventually(PATIENCE, || status().counters["looks"] > looks + 6000);
     assert!(grown, "no storm");
-    assert_undisturbed("with 8 that watch and do not read", without, time_of_placement(&live));
+    assert_undisturbed("with 8 that watch and do not read", without, latency(&live, &Vec::new));
     drop(storm);
     let reader = &mut lazy[0];
     let lost = loop {
