@@ -30,6 +30,7 @@ use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
 pub use cgconfig::{Described, groups};
+pub use gifts::KEYS as GROUP_KEYS;
 pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
