@@ -159,6 +159,7 @@ gets_out_of_the_way_of_cgroup_tools() {
     cgexec -g cpu:legacy/by-hand sleep 1000 &
     started+=($!)
     expect "cgexec still works" within 10 grep -q '^0::/legacy/by-hand$' /proc/$!/cgroup
+    disown
     expect "placed processes stay with the drop-in" stayed mended/alice
     expect "the drop-in goes" apt remove cgruled-cgrulesengd
     expect "and the original is back" not is_ours
@@ -183,8 +184,8 @@ goes() {
 nothing_left() {
     local left=(/etc/cgruled* /usr/lib/cgruled* /run/cgr* /usr/share/doc/cgruled* /var/log/cgruled* "$ground"*
         /var/lib/systemd/deb-systemd-helper-enabled/*/cgruled* /etc/systemd/system/*/cgruled*)
+    left+=($(systemctl list-units --all --plain --no-legend 'cgruled*'))
     [ ${#left[@]} = 0 ] || { echo "${left[@]}" && false; }
-    not systemctl list-units --all --plain --no-legend 'cgruled*' | grep .
 }
 
 if [ "${1:-}" != rebooted ]; then
