@@ -27,7 +27,7 @@ use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
 use crate::config::daemon_toml::{LogTarget, Root, Settings};
-use crate::config::diagnostic::{Diagnostic, has_errors};
+use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::control::overview::Overview;
 use crate::engine::{Engine, Options};
@@ -65,18 +65,14 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
 /// # Errors
 /// As [`run`].
 pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), Failure> {
-    let (settings, diagnostics) = settings(invocation);
-    if has_errors(&diagnostics) {
-        return Err(Failure::Settings(diagnostics));
-    }
     let metrics = Arc::new(Metrics::default());
-    let outputs = outputs(invocation, &settings);
-    let logging = Logging::start(&outputs, settings.log.level, Arc::clone(&metrics))
+    let outputs = outputs(invocation, &prepared.settings);
+    let logging = Logging::start(&outputs, prepared.settings.log.level, Arc::clone(&metrics))
         .map_err(|error| Failure::Run("log", error))?;
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
-    diagnostics.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
-    let result = Daemon::start(invocation, &settings, prepared, Arc::clone(&metrics))
+    prepared.remarks.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
+    let result = Daemon::start(invocation, prepared, Arc::clone(&metrics))
         .and_then(|mut daemon| daemon.serve());
     match &result {
         Ok(()) => ended(),
@@ -156,10 +152,10 @@ enum Source {
 impl Daemon {
     fn start(
         invocation: &Invocation,
-        settings: &Settings,
-        Prepared { signals, files, loaded }: Prepared,
+        Prepared { settings, signals, files, loaded, .. }: Prepared,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Failure> {
+        let settings = &settings;
         let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
         raise_descriptor_limit();
         let hierarchies = Arc::new(tree::discover().map_err(run("/proc/self/mountinfo"))?);

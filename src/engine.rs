@@ -51,6 +51,7 @@ use waiting::{Asked, SLOW_ANSWER_NS};
 const AT_ONCE: usize = 256;
 /// Rounds of one turn: some ten milliseconds until signals are served.
 const ROUNDS: usize = 8;
+
 /// How the engine behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -252,13 +253,12 @@ impl Engine {
         self.metrics.looks.increment();
         let Some(grip) = grip else { return Outcome::Gone };
         let Grip { uid, gid, .. } = grip;
+        self.noted.uid = Some(uid);
         if self.sticky.holds(look.pid, &mut self.proc) {
             let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::Sticky };
             narrate(&self.policy, &mut self.proc, &told);
             return Outcome::Sticky;
         }
-        let Grip { uid, gid, .. } = grip;
-        self.noted.uid = Some(uid);
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }

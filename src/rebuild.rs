@@ -1,10 +1,11 @@
 //! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
 //! whom nobody knows. May wait for disks and for the name service.
 
+mod controllers;
 mod grounds;
 pub mod published;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,9 +13,8 @@ use std::time::SystemTime;
 use ::log::Level;
 use nix::sys::sysinfo::sysinfo;
 
-use crate::cgroup::mounts::{Hierarchies, Meaning};
-use crate::cgroup::provision::{Gifts, Provisions, Remark};
-use crate::cgroup::rivals::Rivals;
+use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::provision::{Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::host::{Grounds, Host};
@@ -22,10 +22,10 @@ use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources
 use crate::narrator::Narrator;
 use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
+use crate::rules::Rule;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
-use crate::rules::{Action, Below, Rule};
 use crate::sys;
 use crate::worker::{Office, Reason};
 use published::{Board, InForce};
@@ -42,7 +42,8 @@ pub struct Survey {
     /// Who answers for users and groups.
     pub names: NameService,
 }
-/// Is told of all rules that come into force, and says who tells of the looks under them.
+
+/// Is shown rules that may come into force, and says who would tell of the looks under them.
 pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
 
 /// What the files say, fitted to this host, and who would tell of it.
@@ -106,7 +107,7 @@ impl Rebuilder {
         Self { settings_file: file.to_owned(), ..self }
     }
 
-    /// The same, and `announce` is told of all rules that come into force.
+    /// The same, and `announce` says who tells of looks.
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }
@@ -167,11 +168,11 @@ impl Rebuilder {
     fn fit(&self, loaded: &mut Loaded) -> Provisions {
         // Copied only if somebody else has the rules by now.
         let rules = Arc::make_mut(&mut loaded.rules);
-        loaded.diagnostics.extend(adapt(rules, &self.hierarchies));
-        loaded.diagnostics.extend(settle(rules, &self.hierarchies));
+        loaded.diagnostics.extend(controllers::adapt(rules, &loaded.gifts, &self.hierarchies));
+        loaded.diagnostics.extend(controllers::settle(rules, &self.hierarchies));
         let has_systemd = Host::default().runs_systemd();
         grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
-        let missing = missing_controllers(&loaded.rules, &loaded.gifts, &self.hierarchies);
+        let missing = controllers::missing(&loaded.rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         match sysinfo() {
             Ok(host) => loaded.gifts.share_out(host.ram_total()),
@@ -294,51 +295,6 @@ fn owners() -> Vec<Uid> {
     owners
 }
 
-/// Puts the names that this host has for controllers into the rules, and says so once for each name.
-fn adapt(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
-    let mut said = BTreeSet::new();
-    let mut diagnostics = Vec::new();
-    for rule in rules {
-        let Action::Place(targets) = &mut rule.action else { continue };
-        for (name, meaning) in targets.iter_mut().flat_map(|target| hierarchies.adapt(target)) {
-            if said.contains(&name) {
-                continue;
-            }
-            let message = match meaning {
-                Meaning::Other(other) => format!("\"{name}\" is \"{other}\" on this host"),
-                Meaning::Needless | Meaning::Itself => {
-                    format!("\"{name}\" is no controller of cgroup v2, where no group needs it")
-                }
-            };
-            let message = format!("line {}: {message}", rule.origin.line);
-            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
-            diagnostics.push(about.with_help("all rules that name it are read so"));
-            said.insert(name);
-        }
-    }
-    diagnostics
-}
-
-/// Lets the last line of a rule win where two lead to different groups of one hierarchy.
-fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
-    let mut diagnostics = Vec::new();
-    for rule in rules {
-        let Action::Place(targets) = &mut rule.action else { continue };
-        for Rivals { loser, winner, hierarchy } in hierarchies.settle(targets) {
-            let (line, place) = (rule.origin.line, hierarchies[hierarchy].mount_point.display());
-            let message = format!(
-                "line {line}: the rule leads to \"{loser}\" and to \"{winner}\" in {place}, where a process \
-                 has one group: \"{winner}\" counts, the last line"
-            );
-            let help = "write one line with all controllers for one group, and give that group the \
-                        settings of both";
-            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
-            diagnostics.push(about.with_help(help));
-        }
-    }
-    diagnostics
-}
-
 fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
     let message = match &place {
         Some(_) => complaint.message,
@@ -346,39 +302,6 @@ fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
     };
     let about = Diagnostic::about(&origin.file, Severity::Warning, message);
     Diagnostic { place, ..about.with_help(complaint.help) }
-}
-
-/// A controller that this host does not have costs the rule that hierarchy only. That a table's is
-/// missing is said of the table.
-fn missing_controllers(
-    rules: &[Rule],
-    gifts: &Gifts,
-    hierarchies: &Hierarchies,
-) -> Vec<Diagnostic> {
-    let mut diagnostics = Vec::new();
-    let of_tables: BTreeSet<&str> =
-        gifts.tables.iter().flat_map(|table| table.controllers_of_settings()).collect();
-    for rule in rules {
-        let Action::Place(targets) = &rule.action else { continue };
-        for target in targets {
-            let is_said = |name: &&str| target.below == Below::Root && of_tables.contains(name);
-            for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
-                let message = format!(
-                    "line {}: no cgroup hierarchy of this host has the controller \"{name}\"",
-                    rule.origin.line
-                );
-                diagnostics.push(
-                    Diagnostic::about(&rule.origin.file, Severity::Warning, message).with_help(
-                        match target.below {
-                            Below::Root => "the rule works in the hierarchies that there are",
-                            Below::Top => "so the rule moves nothing",
-                        },
-                    ),
-                );
-            }
-        }
-    }
-    diagnostics
 }
 
 fn say(diagnostics: &[Diagnostic]) {
@@ -391,68 +314,4 @@ fn say_one(diagnostic: &Diagnostic) {
         Severity::Warning => Level::Warn,
     };
     ::log::log!(level, "{diagnostic}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cgroup::mounts::{Hierarchy, Version};
-    use crate::config::{cgrules_conf, rules_toml};
-
-    /// A host with nothing but v2.
-    fn unified(controllers: &[&str]) -> Hierarchies {
-        Hierarchies::new(vec![Hierarchy {
-            version: Version::V2,
-            mount_point: "/sys/fs/cgroup".into(),
-            top: "/".into(),
-            listed: String::new(),
-            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
-            favordynmods: false,
-        }])
-    }
-
-    #[test]
-    fn two_groups_for_one_process_are_said_with_the_one_that_counts() {
-        let text = "* cpu a\n\n* cpu web/%u\n% blkio,memory disk/%u\n";
-        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
-        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
-        let host = unified(&["io", "cpu", "memory"]);
-        adapt(&mut rules, &host);
-        let said = settle(&mut rules, &host);
-        let [said] = &*said else { panic!("{said:?}") };
-        assert_eq!(
-            (&*said.file, said.severity),
-            (Path::new("/etc/cgrules.conf"), Severity::Warning)
-        );
-        let end = "where a process has one group: \"disk/%u\" counts, the last line";
-        assert!(said.message.starts_with("line 3: ") && said.message.ends_with(end), "{said}");
-        let Action::Place(targets) = &rules[1].action else { panic!() };
-        assert_eq!(targets.len(), 1);
-        assert_eq!(targets[0].controllers, ["io", "memory"]);
-    }
-
-    #[test]
-    fn a_name_that_means_another_is_said_once() {
-        let rule = "[[rule]]\nuser = 1\ncgroup = \"a\"\ncontrollers = [\"blkio\", \"freezer\"]\n";
-        let text = format!("version = 1\n{rule}{rule}");
-        let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
-        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
-        let host = unified(&["io", "cpu"]);
-        let said: Vec<String> =
-            adapt(&mut rules, &host).into_iter().map(|diagnostic| diagnostic.message).collect();
-        assert_eq!(
-            said,
-            [
-                "line 3: \"blkio\" is \"io\" on this host",
-                "line 3: \"freezer\" is no controller of cgroup v2, where no group needs it",
-            ]
-        );
-        for rule in &rules {
-            let Action::Place(targets) = &rule.action else { panic!() };
-            assert_eq!(targets[0].controllers, ["io"]);
-        }
-        assert!(missing_controllers(&rules, &Gifts::default(), &host).is_empty());
-        let missing = missing_controllers(&rules, &Gifts::default(), &unified(&[]));
-        assert_eq!(missing.len(), 2);
-    }
 }

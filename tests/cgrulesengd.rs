@@ -393,6 +393,26 @@ fn a_change_right_after_the_start_counts() {
 }
 
 #[test]
+fn what_is_not_put_into_force_is_not_said_to_be_missing() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let daemon = Background::start(&["-vv"]);
+    let bad = ("cgrules.d/bad", BAD);
+    private.files(&[("cgrules.conf", &alice(&live)), ("cgrules.d/", ""), bad]);
+    daemon.signal(Signal::SIGHUP);
+    daemon.expect("the old rules stay in force");
+    let refused = daemon.text().matches("the old rules stay in force").count();
+    fs::remove_file("/etc/cgrules.conf").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.expect_times("the old rules stay in force", refused + 1);
+    assert!(!daemon.text().contains("there is no such file"), "{}", daemon.text());
+    fs::remove_file("/etc/cgrules.d/bad").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.expect("/etc/cgrules.conf: there is no such file");
+}
+
+#[test]
 fn a_bad_line_is_said_and_left_out() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
@@ -800,6 +820,7 @@ fn the_migration_page_quotes_what_is_said() {
         include_str!("../src/load/trust.rs"),
         include_str!("../src/load/resolver.rs"),
         include_str!("../src/rebuild.rs"),
+        include_str!("../src/rebuild/controllers.rs"),
         include_str!("../src/placer.rs"),
         include_str!("../src/cgrulesengd/narration.rs"),
     ];

@@ -432,6 +432,7 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
             cgroup: String::new(),
             detail: String::new(),
         }],
+        moved_ago_ms: Some(0),
     };
     let values = [
         serde_json::to_value(status).unwrap(),

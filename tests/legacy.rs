@@ -174,7 +174,8 @@ struct Files {
 impl Files {
     fn of(process: &Process) -> Self {
         let text = |path: &String| Cast::as_written().text(path, 0);
-        Self { exe: text(&process.exe), invoked: process.invoked.as_ref().map(text) }
+        let exe = process.kernel.clone().unwrap_or_else(|| text(&process.exe));
+        Self { exe, invoked: process.invoked.as_ref().map(text) }
     }
 
     fn facts(&self, process: &Process) -> Facts<'_> {
@@ -183,7 +184,7 @@ impl Files {
         Facts {
             uid: Uid(cast.uid(&process.user)),
             gid: Gid(cast.gid(&process.group)),
-            exe: (!process.kernel).then_some(exe),
+            exe: Some(exe),
             invoked: self.invoked.as_deref().map(str::as_bytes),
         }
     }

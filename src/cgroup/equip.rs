@@ -57,6 +57,7 @@ pub(super) struct Stage<'p> {
     /// The directory itself.
     pub(super) directory: PathBuf,
     hierarchy: usize,
+    version: Version,
     /// The controllers that it and those below it need.
     needs: Vec<&'p str>,
     /// Those of the path up to its own, which is the last.
@@ -91,7 +92,16 @@ pub(super) fn stages<'p>(
     let stage = |parent: &Path, directory: &Path, depth: usize, differs: bool| {
         let (parent, directory) = (parent.to_owned(), directory.to_owned());
         let (needs, levels, is_top) = (Vec::new(), levels_at(depth), depth == 0);
-        Stage { parent, directory, hierarchy, needs, levels, differs, is_top }
+        Stage {
+            parent,
+            directory,
+            hierarchy,
+            version: tree.version,
+            needs,
+            levels,
+            differs,
+            is_top,
+        }
     };
     if !levels_at(0).is_empty() {
         stages.push(stage(&directory, &directory, 0, false));
@@ -243,11 +253,8 @@ impl<'p> Stage<'p> {
         }
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
-            let ownership = match entry.file_name().to_str() {
-                Some("cgroup.procs" | "cgroup.threads" | "tasks") => &perm.task,
-                Some("cgroup.subtree_control") => &perm.subtree,
-                Some(_) | None => &perm.files,
-            };
+            let name = entry.file_name();
+            let ownership = perm.of_file(name.to_str().unwrap_or_default(), self.version);
             self.hand(&entry.path(), ownership, false, done);
         }
         self.hand(&self.directory, &perm.directory, true, done);

@@ -227,7 +227,6 @@ fn inherit(directory: &Path) -> io::Result<Made> {
     Ok(made)
 }
 
-/// Of v1 only `tasks` is for who places processes, as in cgconfigparser.
 fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, io::Error)> {
     let failed = |error| (directory.to_owned(), error);
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -236,11 +235,7 @@ fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, 
             continue;
         }
         let name = entry.file_name();
-        let to = match (version, name.to_str()) {
-            (Version::V1, Some("tasks")) => &perm.task,
-            (Version::V2, Some("cgroup.procs" | "cgroup.threads")) => &perm.task,
-            (Version::V1 | Version::V2, _) => &perm.files,
-        };
+        let to = perm.of_file(name.to_str().unwrap_or_default(), version);
         hand_over(&entry.path(), to, false).map_err(|error| (entry.path(), error))?;
     }
     hand_over(directory, &perm.directory, true).map_err(failed)

@@ -33,12 +33,26 @@ pub struct Ownership {
 pub struct Perm {
     /// Of the directory.
     pub directory: Ownership,
-    /// Of the files that take processes: `cgroup.procs`, `cgroup.threads`, `tasks`.
+    /// Of the files that take processes: `tasks` of v1, `cgroup.procs` and `cgroup.threads` of v2.
     pub task: Ownership,
+    /// Of `cgroup.procs` on v1, which cgconfigparser leaves to whom the settings are left.
+    pub v1_procs: Ownership,
     /// Of `cgroup.subtree_control`.
     pub subtree: Ownership,
     /// Of the other files. A mode takes bits away only: a file that nobody can write stays so.
     pub files: Ownership,
+}
+
+impl Perm {
+    /// What the file `name` of a group is given.
+    pub fn of_file(&self, name: &str, version: Version) -> &Ownership {
+        match (version, name) {
+            (Version::V1, "tasks") | (Version::V2, "cgroup.procs" | "cgroup.threads") => &self.task,
+            (Version::V1, "cgroup.procs") => &self.v1_procs,
+            (Version::V2, "cgroup.subtree_control") => &self.subtree,
+            (Version::V1 | Version::V2, _) => &self.files,
+        }
+    }
 }
 
 /// A write of a [`Kit`].

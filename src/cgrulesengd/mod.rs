@@ -19,10 +19,9 @@ use ::log::{Level, LevelFilter};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 
 use crate::cgroup::tree;
-use crate::config::diagnostic::{Severity, has_errors};
+use crate::config::diagnostic::Severity;
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
-use crate::event::Uid;
-use crate::load::{self, Loaded, Original, Sources};
+use crate::load::{Loaded, Original, Sources};
 use crate::log::Output;
 use crate::narrator::Narrator;
 use crate::sys;
@@ -122,14 +121,10 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
         let message = failure.to_string().trim_end().to_owned();
         Refusal { code: code_of(failure), message }
     };
-    let (_, diagnostics) = load::settings(&invocation.config, Uid(0));
-    if has_errors(&diagnostics) {
-        return Err(refusal(&Failure::Settings(diagnostics)));
-    }
+    let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if tree::discover().is_ok_and(|found| found.is_empty()) {
         return Err(refusal(&Failure::NoCgroups));
     }
-    let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
     if options.is_strict {
         strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
     }
@@ -141,16 +136,20 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
 
 /// Says what is left out of the rules to whoever starts the daemon by hand.
 fn complain(loaded: &Loaded) {
-    if let Some(line) = missing(&loaded.original) {
+    if let Some((_, line)) = missing(loaded) {
         eprintln!("cgrulesengd: {line}");
     }
     let errors = loaded.diagnostics.iter().filter(|one| one.severity == Severity::Error);
     errors.for_each(|error| eprintln!("{error}"));
 }
 
-fn missing(original: &Original) -> Option<String> {
-    match original {
-        Original::Misses(file) => Some(format!("{}: there is no such file", file.display())),
+/// The file that the original would not start without. Without rules the daemon does nothing.
+fn missing(loaded: &Loaded) -> Option<(Level, String)> {
+    let level = if loaded.rules.is_empty() { Level::Error } else { Level::Warn };
+    match &loaded.original {
+        Original::Misses(file) => {
+            Some((level, format!("{}: there is no such file", file.display())))
+        }
         Original::NotAsked | Original::Starts | Original::Refuses(_) => None,
     }
 }
@@ -198,16 +197,10 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
     }
 }
 
-/// Without rules the daemon does nothing, which the original prevents by not starting.
-fn say_missing(loaded: &Loaded) {
-    let level = if loaded.rules.is_empty() { Level::Error } else { Level::Warn };
-    missing(&loaded.original).iter().for_each(|line| ::log::log!(level, "{line}"));
-}
-
-/// For a log that has errors only.
+/// For a log that has errors only: tells of no looks.
 fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
-    say_missing(loaded);
-    None
+    let missing = missing(loaded)?;
+    Some(Box::new(Narration { heads: Box::default(), table: None, missing: Some(missing) }))
 }
 
 fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
@@ -219,10 +212,9 @@ fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
 }
 
 fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
-    say_missing(loaded);
     let sources = Sources::default();
     let table = Table::new(&loaded.rules, &loaded.names, &sources);
-    Narration { heads: table.heads(), table: show(&table) }
+    Narration { heads: table.heads(), table: show(&table), missing: missing(loaded) }
 }
 
 fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {

@@ -20,10 +20,15 @@ pub(super) struct Narration {
     pub(super) heads: Box<[Box<str>]>,
     /// The table of rules, if it is to be shown.
     pub(super) table: Option<String>,
+    /// What is to be said of a file that the original would miss.
+    pub(super) missing: Option<(Level, String)>,
 }
 
 impl Narrator for Narration {
     fn begin(&mut self) {
+        if let Some((level, line)) = self.missing.take() {
+            ::log::log!(level, "{line}");
+        }
         if let Some(table) = self.table.take() {
             ::log::info!(target: FILES_ONLY, "{table}");
         }

@@ -97,7 +97,10 @@ mod tests {
             for known in ["root", "7", "98x"] {
                 assert_eq!(code(RULES, Some(&perm(head, known)), Some("")), 0, "{head} {known}");
             }
-            assert_eq!(code(RULES, Some(&perm(head, "nobody-here")), Some("")), 104, "{head}");
+            for unknown in ["nobody-here", "0"] {
+                let text = perm(head, unknown);
+                assert_eq!(code(RULES, Some(&text), Some("")), 104, "{head} {unknown}");
+            }
         }
     }
 }

@@ -160,16 +160,18 @@ impl File<'_, '_> {
     /// Owners: a table knows one, of the directory and the files by which processes and groups are
     /// made; cgconfig.conf has one for processes and one for everything else.
     fn perm(&mut self, perm: &Perm, line: u32) {
-        let ((user, group), task) = (names(&perm.admin), names(&perm.task));
-        let unknown = [&perm.admin.user, &perm.admin.group]
-            .into_iter()
-            .flatten()
-            .find(|name| !(self.host.knows)(name.kind, &name.name));
+        let (admin, task) = (names(&perm.admin), names(&perm.task));
+        let (user, group) = (&*admin.0, &*admin.1);
+        let mut named = [&perm.admin.user, &perm.admin.group].into_iter().flatten();
+        let unknown = named.find(|name| {
+            cgconfig_conf::leading_number(&name.name).is_none()
+                && !(self.host.knows)(name.kind, &name.name)
+        });
         let help = "see owner and mode in cgruled-rules(5)";
         if let Some(unknown) = unknown {
             let how = format!("\"{}\" is not known here", unknown.name.escape_debug());
             self.draft.differs(self.lines, line, &how, "the group stays root's");
-        } else if (user, group) != task {
+        } else if admin != task {
             let why = "perm has different owners for task and admin, a table has one";
             self.draft.lost(self.lines, line, why, help);
         } else if !matches!((user, group), ("" | "root", "" | "root")) {
@@ -187,9 +189,14 @@ impl File<'_, '_> {
     }
 }
 
-/// The names of user and group; empty where there is none.
-fn names(of: &Ownership) -> (&str, &str) {
-    let name = |mention| Option::as_ref(mention).map_or("", |mention: &Mention| &*mention.name);
+/// User and group as a table names them; empty where the files stay whose they are.
+fn names(of: &Ownership) -> (String, String) {
+    let name = |mention: &Mention| match cgconfig_conf::leading_number(&mention.name) {
+        Some(u32::MAX) => String::new(),
+        Some(id) => id.to_string(),
+        None => mention.name.clone(),
+    };
+    let name = |mention: &Option<Mention>| mention.as_ref().map_or_else(String::new, name);
     (name(&of.user), name(&of.group))
 }
 

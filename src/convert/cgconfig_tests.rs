@@ -73,6 +73,20 @@ fn owners_that_differ_or_are_unknown_are_said() {
     assert!(converted(&perm("root", "root")).text.contains("# line 1: fperm has no counterpart"));
 }
 
+#[test]
+fn numbers_at_the_beginning_of_owners_are_ids() {
+    let perm = |owner: &str| {
+        let owner = format!("{{ uid = {owner}; gid = {owner}; }}");
+        let made = converted(&format!("group a {{ perm {{ task {owner} admin {owner} }} }}\n"));
+        assert_eq!(errors(&made), [""; 0]);
+        let line = made.text.lines().find(|line| line.starts_with("owner"));
+        line.map(str::to_owned)
+    };
+    assert_eq!(perm("7").as_deref(), Some("owner = \"7:7\""));
+    assert_eq!(perm("98ghost").as_deref(), Some("owner = \"98:98\""));
+    assert_eq!(perm("-1"), None);
+}
+
 /// Pieces of files, the odd ones too.
 fn piece() -> impl Strategy<Value = &'static str> {
     select(vec![

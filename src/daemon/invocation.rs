@@ -65,7 +65,7 @@ pub struct Announcements {
     pub reloading: fn(),
     /// A signal ends the daemon.
     pub ended: fn(),
-    /// Rules came into force.
+    /// Who tells of looks under rules that may come into force.
     pub rules: Announce,
 }
 

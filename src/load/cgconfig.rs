@@ -121,8 +121,11 @@ impl Loader<'_> {
         let ownerships = perms.flat_map(|Perm { task, admin }| [task, admin]);
         let mut names =
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
-        let unknown =
-            names.find_map(|mention| gifts::id_in_perm(mention, &mut self.resolver).err());
+        let unknown = names.find_map(|mention| match mention.name.parse() {
+            // Read as a name, as any word without a number at its beginning.
+            Ok(0_u32) => Some(format!("nobody is called \"{}\"", mention.name)),
+            Ok(_) | Err(_) => gifts::id_in_perm(mention, &mut self.resolver).err(),
+        });
         unknown.map(|message| Diagnostic::about(path, Severity::Error, message))
     }
 }

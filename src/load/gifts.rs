@@ -157,7 +157,8 @@ impl Reader<'_, '_, '_, '_> {
             self.report.error_help(span.clone(), message, "the group stays root's");
         }
         let (uid, gid) = (uid.map(crate::event::Uid), gid.map(crate::event::Gid));
-        for ownership in [&mut self.perm.directory, &mut self.perm.task, &mut self.perm.subtree] {
+        let Perm { directory, task, v1_procs, subtree, files: _ } = &mut self.perm;
+        for ownership in [directory, task, v1_procs, subtree] {
             (ownership.uid, ownership.gid) = (uid, gid);
         }
     }
@@ -189,7 +190,7 @@ pub(super) fn section(
         let task = ownership(&perm.task, section, resolver, diagnostics);
         let admin = ownership(&perm.admin, section, resolver, diagnostics);
         let directory = Ownership { mode: perm.admin.directory_mode, ..admin };
-        Perm { directory, task, subtree: admin, files: admin }
+        Perm { directory, task, v1_procs: admin, subtree: admin, files: admin }
     });
     Gift {
         text: section.text.clone(),

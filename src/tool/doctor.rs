@@ -80,6 +80,7 @@ struct Report<'f> {
 }
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
     let findings = findings(given);
     let well = !findings.iter().any(|finding| finding.state == State::Wrong);
     if given.has("json") {

@@ -48,7 +48,7 @@ fn pid(text: &OsStr) -> Result<u32, Failure> {
     let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
     number.ok_or_else(|| {
         let shown = text.to_string_lossy();
-        Failure::Usage(format!("place: {}: is no process id", Escaped(&shown)))
+        Failure::Usage(format!("place: {} is no process id", Escaped(&shown)))
     })
 }
 
@@ -81,7 +81,7 @@ mod tests {
     fn about(outcome: &str, cgroup: &str, detail: &str) -> About {
         let [outcome, rule, cgroup, detail] = [outcome, "web", cgroup, detail].map(str::to_owned);
         let happening = Happening { ago_ms: 0, outcome, rule, cgroup, detail };
-        About { pid: 7, happenings: vec![happening] }
+        About { pid: 7, happenings: vec![happening], moved_ago_ms: None }
     }
 
     #[test]

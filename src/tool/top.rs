@@ -56,6 +56,7 @@ struct Options {
 }
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
     let mut options = options(given)?;
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let is_interactive = has_terminal && !given.has("once") && !given.has("json");

@@ -252,8 +252,8 @@ pub(crate) struct Process {
     /// Its v2 group.
     pub(crate) unified: String,
     pub(crate) real_time: bool,
-    /// Whether it is a kernel thread, which has no executable.
-    pub(crate) kernel: bool,
+    /// The name of a kernel thread, which has no executable.
+    pub(crate) kernel: Option<String>,
 }
 
 impl Default for Process {
@@ -270,7 +270,7 @@ impl Default for Process {
             at: "/".to_owned(),
             unified: "/".to_owned(),
             real_time: false,
-            kernel: false,
+            kernel: None,
         }
     }
 }

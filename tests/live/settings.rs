@@ -346,6 +346,8 @@ fn a_template_gives_settings_and_owners() {
     assert_eq!(modes(&cpu.join("cpu.shares")), (0, BOB, 0o664));
     let tasks = modes(&cpu.join("tasks"));
     assert_eq!((tasks.0, tasks.1), (BOB, 0));
+    // As cgconfigparser, and so `cgrulectl groups`, does it.
+    assert_eq!(modes(&cpu.join("cgroup.procs")), (0, BOB, 0o664));
     assert_eq!(modes(&freezer), (0, 0, 0o755));
     assert_eq!(modes(cpu.parent().unwrap()), (0, 0, 0o755));
 }
