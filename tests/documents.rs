@@ -1,5 +1,6 @@
 //! Completions are made from the tables of options, manual pages are checked against them: what a
-//! program knows is in its help, in its page and in three shells.
+//! program knows is in its help, in its page and in three shells. What CONTRIBUTING.md says of the order
+//! of modules is so.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -447,6 +448,49 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     let words: HashSet<&str> = json.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let missing: Vec<_> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// All files of a module that is a file or a directory of `src`.
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+/// The modules that a file uses outside of its tests.
+fn used(text: &str) -> BTreeSet<&str> {
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let names = lines.flat_map(|line| line.split("crate::").skip(1));
+    names.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).collect()
+}
+
+#[test]
+fn modules_use_those_before_them_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let list = text.split("**Directions**").nth(1).unwrap().split(". Every").next().unwrap();
+    let order: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    let library = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let modules = library.lines().filter_map(|line| line.strip_prefix("pub mod "));
+    let modules: BTreeSet<&str> = modules.map(|name| name.trim_end_matches(';')).collect();
+    let listed: BTreeSet<&str> = order.iter().copied().chain(["sys"]).collect();
+    assert_eq!(modules, listed);
+    for (index, module) in order.iter().enumerate() {
+        let mut files = Vec::new();
+        sources(&root.join("src").join(module), &mut files);
+        sources(&root.join("src").join(module).with_extension("rs"), &mut files);
+        for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            for other in used(&text) {
+                let is_after = order.iter().position(|name| *name == other) > Some(index);
+                let is_known = (*module, other) == ("source", "worker");
+                assert!(!is_after || is_known, "{} uses {other}", file.display());
+            }
+        }
+    }
 }
 
 fn pages() -> Vec<PathBuf> {
