@@ -141,6 +141,7 @@ fn quoted(text: &str) -> String {
     text.replace('\'', "'\\''")
 }
 
+/// In zsh `commands` is the table that `_normal` looks in, so ours has another name.
 fn zsh() -> String {
     let action = |what: Offer| match what {
         Offer::Nothing => " ".to_owned(),
@@ -163,15 +164,15 @@ _cgrulectl_rules() {{
 }}
 
 _cgrulectl() {{
-    local -a commands
-    commands=(\n"
+    local -a known
+    known=(\n"
     );
     for command in COMMANDS {
         let _ = writeln!(text, "        '{}:{}'", command.name, plain(command.summary));
     }
     text += "    )
     if (( CURRENT == 2 )); then
-        _describe command commands
+        _describe command known
         return
     fi
     local command=$words[2]
@@ -190,6 +191,8 @@ _cgrulectl() {{
         }
         let last = match command.operands {
             "" => "':: :'".to_owned(),
+            // The command, and then what it completes itself.
+            _ if command.ends_at_operand => "'*:::command:_normal'".to_owned(),
             operands => format!("'*:{}:{}'", plain(operands), action(operand(command))),
         };
         let _ = writeln!(text, "            {last}\n        ;;");
