@@ -2,11 +2,11 @@
 //! process is where the rules say for what it is now.* There is no table of processes that could go
 //! stale; the kernel is asked each time.
 //!
-//! The modules, in the order of the data. A module uses what stands before it, never what stands after.
+//! The modules, in the order of the data. Which of them may use which is in CONTRIBUTING.md, and tested.
 //!
 //! Pure, no file, clock or log:
 //! - [`event`]: datagrams of the kernel to events, one entry for each process, forked children.
-//! - [`rules`]: what a rule is, and the index that finds the first one that holds.
+//! - [`rules`]: what a rule is, the index that finds the first one that holds, and why others do not.
 //! - [`config`]: the text of a file to rules, settings and complaints.
 //! - [`convert`]: the text of other programs' files to that of a rule file.
 //!
@@ -22,14 +22,16 @@
 //! - [`worker`]: the threads that may wait, so that the hot one need not.
 //! - [`decision`]: from what is true of a process to a rule.
 //! - [`placer`]: from a decision to a process in its group.
-//! - [`control`]: what others ask of us, and who asked to be left alone.
+//! - [`control`]: the socket of `cgrulectl` and that of the original: what others ask of us, what is
+//!   remembered for them, and who asked to be left alone.
 //! - [`log`], [`metrics`]: what we say and count.
 //! - [`sys`]: the only unsafe code.
 //!
 //! Top:
 //! - [`engine`]: the whole behaviour, readable in one sitting. Begin there.
 //! - [`daemon`]: start, the one loop, end.
-//! - [`tool`]: the commands of `cgrulectl`, one file each.
+//! - [`tool`]: the commands of `cgrulectl`, one file each, and the tables that help, completions and
+//!   manual pages follow.
 //! - [`cgrulesengd`]: the command line and the manners of the original, around the same daemon.
 #![deny(rustdoc::broken_intra_doc_links)]
 

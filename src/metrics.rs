@@ -29,9 +29,9 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Exec, uid and gid events read from WATCH.
+    /// Exec, uid and gid events that were heard.
     events,
-    /// Process forks read from TRAIL.
+    /// Forks that were read, to follow the children of processes being placed.
     forks,
     /// Datagrams that did not come from the kernel, or made no sense.
     refused_datagrams,

@@ -1,5 +1,5 @@
 //! What we ship and show to copy is right: the example rules once the `#` is taken away, and every
-//! TOML block of the README.
+//! piece of TOML in the README and the manual pages.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -55,32 +55,40 @@ fn examples_are_right_once_uncommented() {
     }
 }
 
-#[test]
-fn toml_in_the_readme_is_right() {
-    let readme = read("README.md");
-    let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let file = Arc::from(Path::new("README.md"));
-    let mut shows_defaults = false;
-    for block in blocks {
-        shows_defaults |= block.contains("recheck") && {
-            daemon_toml::parse(&file, block).0 == daemon_toml::Settings::default()
-        };
-        let headers = ["[[rule]]", "[cgroup.", "[unit."];
-        let diagnostics = match headers.iter().any(|header| block.contains(header)) {
-            true => rules_toml::parse(&file, block).diagnostics,
-            false => daemon_toml::parse(&file, block).1,
-        };
-        let has_errors = diagnostics.iter().any(|one| one.severity == Severity::Error);
-        assert!(!has_errors, "{block}\n{}", shown(&diagnostics));
-    }
-    assert!(shows_defaults, "the README's settings are not the defaults");
+/// What the file shows as TOML: blocks of Markdown, or of a manual page.
+fn blocks(name: &str) -> Vec<String> {
+    let text = read(name);
+    let (begin, end) = match name.ends_with(".md") {
+        true => ("```toml\n", "```"),
+        false => (".nf\n", "\n.fi"),
+    };
+    let blocks = text.split(begin).skip(1).filter_map(|rest| rest.split(end).next());
+    let plain = |block: &str| block.replace("\\-", "-").replace("\\&", "").replace("\\e", "\\");
+    // A page has other blocks too: commands, and what they print.
+    let is_toml = |block: &String| name.ends_with(".md") || block.contains(" = ");
+    blocks.map(plain).filter(is_toml).collect()
 }
 
 #[test]
-fn the_readme_names_every_counter() {
-    let readme = include_str!("../README.md");
-    let counters = cgruled::metrics::Metrics::default().counters();
-    let missing: Vec<_> =
-        counters.iter().filter(|(name, _)| !readme.contains(&format!("`{name}`"))).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+fn toml_in_the_documents_is_right() {
+    let names = ["README.md", "packaging/man/cgruled-rules.5", "packaging/man/cgruled.toml.5"];
+    for name in names {
+        let (file, blocks) = (Arc::from(Path::new(name)), blocks(name));
+        let mut shows_defaults = name.ends_with("rules.5");
+        for block in &blocks {
+            let headers = ["[[rule]]", "[cgroup.", "[unit."];
+            let diagnostics = if headers.iter().any(|header| block.contains(header)) {
+                rules_toml::parse(&file, block).diagnostics
+            } else {
+                let (settings, diagnostics) = daemon_toml::parse(&file, block);
+                let shows_all = block.contains("recheck");
+                shows_defaults |= shows_all && settings == daemon_toml::Settings::default();
+                diagnostics
+            };
+            let has_errors = diagnostics.iter().any(|one| one.severity == Severity::Error);
+            assert!(!has_errors, "{name}: {block}\n{}", shown(&diagnostics));
+        }
+        assert!(blocks.len() > 2, "{name}: {blocks:?}");
+        assert!(shows_defaults, "the settings in {name} are not the defaults");
+    }
 }

@@ -1,0 +1,378 @@
+# Made from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents
+
+# Names are compared and quoted here: compgen -W would expand them.
+_cgrulectl_rules() {
+    local name quoted
+    COMPREPLY=()
+    while IFS= read -r name; do
+        printf -v quoted %q "$name"
+        if [[ $cur == [\"\']* ]]; then
+            [[ $name == "${cur:1}"* ]] && COMPREPLY+=("$name")
+        elif [[ $name == "$cur"* || $quoted == "$cur"* ]]; then
+            COMPREPLY+=("$quoted")
+        fi
+    done < <(cgrulectl list --names 2>/dev/null)
+}
+
+_cgrulectl() {
+    local cur prev words cword
+    _init_completion || return
+    local command=${words[1]}
+    if [[ $cword -eq 1 ]]; then
+        COMPREPLY=($(compgen -W "check explain list cat status watch top metrics reload place run doctor convert groups --help --version" -- "$cur"))
+        return
+    fi
+    case $command in
+    check)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--strict --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _filedir
+        ;;
+    explain)
+        case $prev in
+        --user)
+            COMPREPLY=($(compgen -u -- "$cur"))
+            return
+            ;;
+        --group)
+            COMPREPLY=($(compgen -g -- "$cur"))
+            return
+            ;;
+        --exe)
+            _filedir
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--user --group --exe --all --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _pids
+        ;;
+    list)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--full --names --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    cat)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    status)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    watch)
+        case $prev in
+        --user)
+            COMPREPLY=($(compgen -u -- "$cur"))
+            return
+            ;;
+        --rule)
+            _cgrulectl_rules
+            return
+            ;;
+        --exe)
+            _filedir
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--user --rule --exe --all --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    top)
+        case $prev in
+        -d | --delay)
+            :
+            return
+            ;;
+        -n | --iterations)
+            :
+            return
+            ;;
+        --sort)
+            COMPREPLY=($(compgen -W "cpu memory io tasks pressure name" -- "$cur"))
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--delay --iterations --sort --once --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    metrics)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    reload)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    place)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _pids
+        ;;
+    run)
+        case $prev in
+        --user)
+            COMPREPLY=($(compgen -u -- "$cur"))
+            return
+            ;;
+        --group)
+            COMPREPLY=($(compgen -g -- "$cur"))
+            return
+            ;;
+        --cgroup)
+            _filedir
+            return
+            ;;
+        --controllers)
+            :
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--user --group --cgroup --controllers --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        COMPREPLY=($(compgen -c -- "$cur"))
+        ;;
+    doctor)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    convert)
+        case $prev in
+        --from)
+            COMPREPLY=($(compgen -W "cgrules cgconfig ananicy" -- "$cur"))
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--from --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _filedir
+        ;;
+    groups)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--dry-run --verbose --config --rules --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _filedir
+        ;;
+    esac
+} &&
+    complete -F _cgrulectl cgrulectl

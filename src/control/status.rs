@@ -33,7 +33,7 @@ pub struct Status {
     pub root: String,
     /// The mounted cgroup hierarchies.
     pub hierarchies: Vec<HierarchyStatus>,
-    /// All counters by name; see the README for their meanings.
+    /// All counters by name; cgruled(8) has their meanings.
     pub counters: BTreeMap<String, u64>,
     /// The counter `refused` by cause, the most frequent first.
     pub refusals: Vec<Refusal>,

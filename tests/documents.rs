@@ -1,0 +1,531 @@
+//! Completions are made from the tables of options, manual pages are checked against them: what a
+//! program knows is in its help, in its page and in three shells. What CONTRIBUTING.md says of the order
+//! of modules is so.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use cgruled::config::{daemon_toml, rules_toml};
+use cgruled::control::protocol::{About, Happening, Reloaded};
+use cgruled::control::status::{HierarchyStatus, Refusal, RefusedReload, Status, Taker};
+use cgruled::load::GROUP_KEYS;
+use cgruled::metrics::Metrics;
+use cgruled::tool::COMMANDS;
+use cgruled::tool::command::{COMMON, Command, Flag};
+use serde_json::Value;
+
+const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
+
+/// What a shell offers for a word.
+#[derive(Clone, Copy)]
+enum Offer {
+    Nothing,
+    Files,
+    Directories,
+    Users,
+    Groups,
+    Rules,
+    Pids,
+    Commands,
+    /// One of these.
+    Words(&'static str),
+}
+
+/// By the name that help and page give to a value or an operand.
+fn offer(name: &str) -> Offer {
+    match name.trim_matches(['[', ']', '.']) {
+        "FILE" | "PATH" => Offer::Files,
+        "DIR" => Offer::Directories,
+        "USER" => Offer::Users,
+        "GROUP" => Offer::Groups,
+        "RULE" => Offer::Rules,
+        "PID" => Offer::Pids,
+        "COMMAND" => Offer::Commands,
+        "KEY" => Offer::Words("cpu memory io tasks pressure name"),
+        "SYNTAX" => Offer::Words("cgrules cgconfig ananicy"),
+        _ => Offer::Nothing,
+    }
+}
+
+fn operand(command: &Command) -> Offer {
+    let offers = command.operands.split(' ').map(offer);
+    offers.into_iter().find(|offer| !matches!(offer, Offer::Nothing)).unwrap_or(Offer::Nothing)
+}
+
+fn flags(command: &Command) -> impl Iterator<Item = &'static Flag> {
+    command.flags.iter().chain(COMMON)
+}
+
+fn names() -> String {
+    COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>().join(" ")
+}
+
+const MADE: &str =
+    "# Made from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents\n";
+
+const BASH_RULES: &str = r#"# Names are compared and quoted here: compgen -W would expand them.
+_cgrulectl_rules() {
+    local name quoted
+    COMPREPLY=()
+    while IFS= read -r name; do
+        printf -v quoted %q "$name"
+        if [[ $cur == [\"\']* ]]; then
+            [[ $name == "${cur:1}"* ]] && COMPREPLY+=("$name")
+        elif [[ $name == "$cur"* || $quoted == "$cur"* ]]; then
+            COMPREPLY+=("$quoted")
+        fi
+    done < <(cgrulectl list --names 2>/dev/null)
+}"#;
+
+fn bash() -> String {
+    let reply = |what: Offer| match what {
+        Offer::Nothing => ":".to_owned(),
+        Offer::Files => "_filedir".to_owned(),
+        Offer::Directories => "_filedir -d".to_owned(),
+        Offer::Users => "COMPREPLY=($(compgen -u -- \"$cur\"))".to_owned(),
+        Offer::Groups => "COMPREPLY=($(compgen -g -- \"$cur\"))".to_owned(),
+        Offer::Rules => "_cgrulectl_rules".to_owned(),
+        Offer::Pids => "_pids".to_owned(),
+        Offer::Commands => "COMPREPLY=($(compgen -c -- \"$cur\"))".to_owned(),
+        Offer::Words(words) => format!("COMPREPLY=($(compgen -W \"{words}\" -- \"$cur\"))"),
+    };
+    let mut text = format!(
+        "{MADE}
+{BASH_RULES}
+
+_cgrulectl() {{
+    local cur prev words cword
+    _init_completion || return
+    local command=${{words[1]}}
+    if [[ $cword -eq 1 ]]; then
+        COMPREPLY=($(compgen -W \"{} --help --version\" -- \"$cur\"))
+        return
+    fi
+    case $command in
+",
+        names()
+    );
+    for command in COMMANDS {
+        let _ = writeln!(text, "    {})\n        case $prev in", command.name);
+        for flag in flags(command) {
+            let Some(value) = flag.value else { continue };
+            let short = flag.short.map_or(String::new(), |short| format!("-{short} | "));
+            let _ = writeln!(
+                text,
+                "        {short}--{})\n            {}\n            return\n            ;;",
+                flag.long,
+                reply(offer(value))
+            );
+        }
+        let long: Vec<String> = flags(command).map(|flag| format!("--{}", flag.long)).collect();
+        let _ = writeln!(
+            text,
+            "        esac\n        if [[ $cur == -* ]]; then\n            \
+             COMPREPLY=($(compgen -W \"{}\" -- \"$cur\"))\n            return\n        fi\n        \
+             {}\n        ;;",
+            long.join(" "),
+            reply(operand(command))
+        );
+    }
+    text + "    esac\n} &&\n    complete -F _cgrulectl cgrulectl\n"
+}
+
+/// A text between apostrophes for zsh and fish; brackets and colons mean something to zsh.
+fn quoted(text: &str) -> String {
+    text.replace('\'', "'\\''")
+}
+
+/// In zsh `commands` is the table that `_normal` looks in, so ours has another name.
+fn zsh() -> String {
+    let action = |what: Offer| match what {
+        Offer::Nothing => " ".to_owned(),
+        Offer::Files => "_files".to_owned(),
+        Offer::Directories => "_files -/".to_owned(),
+        Offer::Users => "_users".to_owned(),
+        Offer::Groups => "_groups".to_owned(),
+        Offer::Rules => "_cgrulectl_rules".to_owned(),
+        Offer::Pids => "_pids".to_owned(),
+        Offer::Commands => "_command_names -e".to_owned(),
+        Offer::Words(words) => format!("({words})"),
+    };
+    let plain = |text: &str| quoted(text).replace(['[', ']'], "").replace(':', "\\:");
+    let mut text = format!(
+        "#compdef cgrulectl\n{MADE}
+_cgrulectl_rules() {{
+    local -a rules
+    rules=(\"${{(@f)$(cgrulectl list --names 2>/dev/null)}}\")
+    compadd -a rules
+}}
+
+_cgrulectl() {{
+    local -a known
+    known=(\n"
+    );
+    for command in COMMANDS {
+        let _ = writeln!(text, "        '{}:{}'", command.name, plain(command.summary));
+    }
+    text += "    )
+    if (( CURRENT == 2 )); then
+        _describe command known
+        return
+    fi
+    local command=$words[2]
+    shift words
+    (( CURRENT-- ))
+    case $command in\n";
+    for command in COMMANDS {
+        let _ = writeln!(text, "    {})\n        _arguments -s \\", command.name);
+        for flag in flags(command) {
+            let what = plain(flag.summary);
+            let value = flag.value.map_or(String::new(), |value| {
+                format!(":{}:{}", value.to_lowercase(), action(offer(value)))
+            });
+            let repeats = if flag.long == "rules" { "*" } else { "" };
+            let _ = writeln!(text, "            '{repeats}--{}[{what}]{value}' \\", flag.long);
+        }
+        let last = match command.operands {
+            "" => "':: :'".to_owned(),
+            // The command, and then what it completes itself.
+            _ if command.ends_at_operand => "'*:::command:_normal'".to_owned(),
+            operands => format!("'*:{}:{}'", plain(operands), action(operand(command))),
+        };
+        let _ = writeln!(text, "            {last}\n        ;;");
+    }
+    text + "    esac\n}\n\n_cgrulectl \"$@\"\n"
+}
+
+fn fish() -> String {
+    let arguments = |what: Offer| match what {
+        Offer::Nothing => " -x".to_owned(),
+        Offer::Files => " -rF".to_owned(),
+        Offer::Directories => " -xa '(__fish_complete_directories)'".to_owned(),
+        Offer::Users => " -xa '(__fish_complete_users)'".to_owned(),
+        Offer::Groups => " -xa '(__fish_complete_groups)'".to_owned(),
+        Offer::Rules => " -xa '(cgrulectl list --names 2>/dev/null)'".to_owned(),
+        Offer::Pids => " -xa '(__fish_complete_pids)'".to_owned(),
+        Offer::Commands => " -xa '(__fish_complete_command)'".to_owned(),
+        Offer::Words(words) => format!(" -xa '{words}'"),
+    };
+    let mut text = format!("{MADE}complete -c cgrulectl -f\n");
+    for command in COMMANDS {
+        let _ = writeln!(
+            text,
+            "complete -c cgrulectl -n __fish_use_subcommand -a {} -d '{}'",
+            command.name,
+            quoted(command.summary)
+        );
+        let here = format!("-n '__fish_seen_subcommand_from {}'", command.name);
+        for flag in flags(command) {
+            let value = flag.value.map_or(String::new(), |value| arguments(offer(value)));
+            let short = flag.short.map_or(String::new(), |short| format!(" -s {short}"));
+            let what = quoted(flag.summary);
+            let _ = writeln!(
+                text,
+                "complete -c cgrulectl {here}{short} -l {}{value} -d '{what}'",
+                flag.long
+            );
+        }
+        match operand(command) {
+            Offer::Nothing => {}
+            Offer::Files => {
+                let _ = writeln!(text, "complete -c cgrulectl {here} -F");
+            }
+            what @ (Offer::Directories
+            | Offer::Users
+            | Offer::Groups
+            | Offer::Rules
+            | Offer::Pids
+            | Offer::Commands
+            | Offer::Words(_)) => {
+                let offered = arguments(what);
+                let offered = offered.trim_start().trim_start_matches("-xa ");
+                let _ = writeln!(text, "complete -c cgrulectl {here} -a {offered}");
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn completions_are_those_of_the_tables() {
+    for (file, made) in
+        [("cgrulectl.bash", bash()), ("_cgrulectl", zsh()), ("cgrulectl.fish", fish())]
+    {
+        let path = Path::new(PACKAGING).join("completions").join(file);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, &made).unwrap();
+        }
+        let written = fs::read_to_string(&path).unwrap();
+        assert_eq!(written, made, "{file}: UPDATE_GOLDEN=1 cargo test --test documents");
+    }
+}
+
+#[test]
+fn completions_are_scripts() {
+    for (shell, file) in
+        [("bash", "cgrulectl.bash"), ("zsh", "_cgrulectl"), ("fish", "cgrulectl.fish")]
+    {
+        let path = Path::new(PACKAGING).join("completions").join(file);
+        match Process::new(shell).arg("-n").arg(&path).status() {
+            Ok(status) => assert!(status.success(), "{shell} -n {file}"),
+            Err(error) => eprintln!("{shell}: {error}: not checked"),
+        }
+    }
+}
+
+/// What bash offers for the last of `words`, where rules have the names that files should not have.
+fn offered(words: &[&str]) -> Option<Vec<String>> {
+    let library = Path::new("/usr/share/bash-completion/bash_completion");
+    if !library.exists() {
+        eprintln!("there is no {}: not checked", library.display());
+        return None;
+    }
+    let script = r#"
+        source "$0"; source "$1"; shift
+        cgrulectl() { printf '%s\n' web 'web of a' '$(echo gotcha >&2)' "it's"; }
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*"
+        COMP_POINT=${#COMP_LINE} COMP_TYPE=9 COMP_KEY=9
+        _cgrulectl
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let completions = Path::new(PACKAGING).join("completions/cgrulectl.bash");
+    let mut bash = Process::new("bash");
+    bash.args(["-c", script]).arg(library).arg(completions).arg("cgrulectl").args(words);
+    let output = bash.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!errors.contains("gotcha") && !errors.contains("error"), "{errors}");
+    Some(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn bash_completes_commands_flags_users_rules_and_pids() {
+    let table: [(&[&str], &[&str]); 8] = [
+        (&["ex"], &["explain"]),
+        (&["explain", "--us"], &["--user"]),
+        (&["explain", "--user", "roo"], &["root"]),
+        (&["top", "--sort", "mem"], &["memory"]),
+        (&["watch", "--rule", "we"], &["web", "web\\ of\\ a"]),
+        (&["watch", "--rule", "web\\ o"], &["web\\ of\\ a"]),
+        (&["watch", "--rule", "\"web o"], &["web of a"]),
+        (&["watch", "--rule", "$"], &[]),
+    ];
+    for (words, wanted) in table {
+        let Some(offered) = offered(words) else { return };
+        let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
+        assert!(wanted.iter().all(|word| offered.contains(word)), "{words:?}: {offered:?}");
+    }
+    let own = std::process::id().to_string();
+    let Some(pids) = offered(&["explain", &own]) else { return };
+    assert!(pids.contains(&own), "{own}: {pids:?}");
+}
+
+/// The text of a manual page without the signs of its language.
+fn page(name: &str) -> String {
+    let text = fs::read_to_string(Path::new(PACKAGING).join("man").join(name)).unwrap();
+    let plain = text.replace("\\-", "-").replace("\\&", "").replace("\\e", "\\");
+    ["\\fB", "\\fI", "\\fP", "\\fR"].iter().fold(plain, |text, sign| text.replace(sign, ""))
+}
+
+#[test]
+fn the_page_of_cgrulectl_has_each_command_and_flag() {
+    let page = page("cgrulectl.1");
+    for flag in COMMON {
+        assert!(page.contains(&format!("--{}", flag.long)), "--{}", flag.long);
+    }
+    for command in COMMANDS {
+        let begin = page.find(&format!("\n.SS {}", command.name));
+        let begin = begin.unwrap_or_else(|| panic!("no section about {}", command.name));
+        let section = &page[begin + 1..];
+        let section = section.find("\n.S").map_or(section, |end| &section[..end]);
+        for flag in command.flags {
+            let usage = flag.usage();
+            assert!(section.contains(&usage), "{}: {usage}", command.name);
+        }
+    }
+}
+
+/// The long options that a help text explains.
+fn options(help: &str) -> Vec<&str> {
+    let lines = help.lines().filter(|line| line.trim_start().starts_with('-'));
+    lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect()
+}
+
+#[test]
+fn the_page_of_the_daemon_has_each_option() {
+    let output = Process::new(env!("CARGO_BIN_EXE_cgruled")).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let (page, options) = (page("cgruled.8"), options(&help));
+    assert!(options.len() > 8, "{options:?}");
+    for option in options {
+        let is_tag =
+            |line: &str| line.starts_with('-') && line.split([' ', ',']).any(|word| word == option);
+        assert!(page.lines().any(is_tag), "{option}");
+    }
+}
+
+/// The words that a page explains: those of the lines after `.TP`.
+fn explained(page: &str) -> HashSet<String> {
+    let is_part = |character: char| character.is_alphanumeric() || "_.".contains(character);
+    let mut lines = page.lines();
+    let mut words = HashSet::new();
+    while lines.any(|line| line == ".TP") {
+        let tag = lines.next().unwrap_or_default();
+        words.extend(tag.split(|character| !is_part(character)).map(str::to_owned));
+    }
+    words
+}
+
+fn expect<'w>(page_name: &str, wanted: impl IntoIterator<Item = &'w str>) {
+    let explained = explained(&page(page_name));
+    let missing: Vec<&str> = wanted.into_iter().filter(|word| !explained.contains(*word)).collect();
+    assert!(missing.is_empty(), "{page_name}: {missing:?}");
+}
+
+#[test]
+fn the_pages_of_the_files_have_each_key() {
+    // `log` is explained by its parts.
+    expect("cgruled.toml.5", daemon_toml::KEYS.into_iter().filter(|key| *key != "log"));
+    let parts = daemon_toml::LOG_KEYS.map(|key| format!("log.{key}"));
+    expect("cgruled.toml.5", parts.iter().map(String::as_str));
+    expect("cgruled-rules.5", rules_toml::FILE_KEYS);
+    expect("cgruled-rules.5", rules_toml::RULE_KEYS);
+    expect("cgruled-rules.5", GROUP_KEYS);
+}
+
+#[test]
+fn every_counter_is_explained() {
+    let counters = Metrics::default().counters();
+    expect("cgruled.8", counters.iter().map(|(name, _)| *name));
+}
+
+/// Adds the names of all fields, at any depth.
+fn fields(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                found.insert(name.clone());
+                fields(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| fields(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
+    let status = Status {
+        refused_reload: Some(RefusedReload::default()),
+        hierarchies: vec![HierarchyStatus::default()],
+        refusals: vec![Refusal::default()],
+        taken_back_by: vec![Taker::default()],
+        ..Status::default()
+    };
+    let about = About {
+        pid: 1,
+        happenings: vec![Happening {
+            ago_ms: 0,
+            outcome: String::new(),
+            rule: String::new(),
+            cgroup: String::new(),
+            detail: String::new(),
+        }],
+        moved_ago_ms: Some(0),
+    };
+    let values = [
+        serde_json::to_value(status).unwrap(),
+        serde_json::to_value(about).unwrap(),
+        serde_json::to_value(Reloaded::default()).unwrap(),
+    ];
+    let mut names = BTreeSet::new();
+    values.iter().for_each(|value| fields(value, &mut names));
+    assert!(names.len() > 30, "{names:?}");
+    let page = page("cgrulectl.1");
+    let json = page.split("\n.SH JSON\n").nth(1).unwrap().split("\n.SH").next().unwrap();
+    let words: HashSet<&str> = json.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let missing: Vec<_> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// All files of a module that is a file or a directory of `src`.
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+/// The modules that a file uses outside of its tests.
+fn used(text: &str) -> BTreeSet<&str> {
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let names = lines.flat_map(|line| line.split("crate::").skip(1));
+    names.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).collect()
+}
+
+#[test]
+fn modules_use_those_before_them_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let list = text.split("**Directions**").nth(1).unwrap().split(". Every").next().unwrap();
+    let order: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    let library = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let modules = library.lines().filter_map(|line| line.strip_prefix("pub mod "));
+    let modules: BTreeSet<&str> = modules.map(|name| name.trim_end_matches(';')).collect();
+    let listed: BTreeSet<&str> = order.iter().copied().chain(["sys"]).collect();
+    assert_eq!(modules, listed);
+    for (index, module) in order.iter().enumerate() {
+        let mut files = Vec::new();
+        sources(&root.join("src").join(module), &mut files);
+        sources(&root.join("src").join(module).with_extension("rs"), &mut files);
+        for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            for other in used(&text) {
+                let is_after = order.iter().position(|name| *name == other) > Some(index);
+                let is_known = (*module, other) == ("source", "worker");
+                assert!(!is_after || is_known, "{} uses {other}", file.display());
+            }
+        }
+    }
+}
+
+fn pages() -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new(PACKAGING).join("man")).unwrap();
+    let mut pages: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    pages.sort();
+    assert!(pages.len() >= 5, "{pages:?}");
+    pages
+}
+
+#[test]
+fn pages_are_clean() {
+    for page in pages() {
+        let mandoc = Process::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(&page).output();
+        match mandoc {
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success(), "{said}");
+            }
+            Err(error) => eprintln!("mandoc: {error}: {} not checked", page.display()),
+        }
+        let man = Process::new("man")
+            .args(["--warnings", "-l", "-Tutf8", "-Z"])
+            .arg(&page)
+            .env("MANWIDTH", "80")
+            .output();
+        match man {
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && said.is_empty(), "{}: {said}", page.display());
+            }
+            Err(error) => eprintln!("man: {error}: {} not checked", page.display()),
+        }
+    }
+}
