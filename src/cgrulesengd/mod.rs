@@ -126,12 +126,12 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
     if tree::discover().is_ok_and(|found| found.is_empty()) {
         return Err(refusal(&Failure::NoCgroups));
     }
+    if options.is_strict {
+        strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
+    }
     if let Some(path) = &invocation.sticky_socket {
         Cgred::ensure_alone(path)
             .map_err(|error| refusal(&Failure::Run("sticky socket", error)))?;
-    }
-    if options.is_strict {
-        strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
         complain(prepared.loaded());
