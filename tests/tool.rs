@@ -3,7 +3,8 @@
 //!
 //! `asks.txt` of a case has a process a line for `explain`: `USER:GROUP EXE`, for a living one followed by
 //! `@ PATH COMM`, the v2 group that it is in and its name, and then by `| OUTCOME DETAIL` for each thing
-//! that the daemon remembers, or by `|` for a daemon that remembers nothing.
+//! that the daemon remembers, `| moved MILLISECONDS` for its last move, or by `|` for a daemon that
+//! remembers nothing.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -84,12 +85,15 @@ fn ask(survey: &Survey, line: &str) -> Explained {
     let mut subject = Subject::imagined(uid, gid, exe, names).unwrap();
     subject.life = place.split_once(' ').map(|(path, comm)| life(path, comm));
     let verdict = judge(survey, &subject, &mut Proc::open(Path::new("/proc")).unwrap());
-    let happenings: Vec<Happening> = parts.map(happening).collect();
+    let (moves, parts): (Vec<&str>, Vec<&str>) = parts.partition(|part| part.starts_with("moved "));
+    let moved_ago_ms = moves.first().map(|part| part["moved ".len()..].parse().unwrap());
+    let happenings = parts.into_iter().map(happening).collect();
     let memory = match line.contains(" |") {
-        true => Memory::Told(About { pid: 4711, happenings }, Vec::new()),
+        true => Memory::Told(About { pid: 4711, happenings, moved_ago_ms }, Vec::new()),
         false => Memory::NoDaemon("/run/cgruled/control.sock".into()),
     };
-    let mut explained = Explained { subject, verdict, reasons: Vec::new() };
+    let moved = memory.moved();
+    let mut explained = Explained { subject, verdict, moved, reasons: Vec::new() };
     if explained.verdict.state == State::Misplaced {
         let rule = explained.rule(survey).unwrap();
         explained.reasons = why(survey, &explained.subject, rule, &explained.verdict, &memory);
@@ -155,6 +159,23 @@ fn of_many_rules_the_near_ones_are_shown() {
     let manner = Manner { all: true, ..Manner::default() };
     show(&survey, &ask(&survey, "alice:alice /opt/y"), manner, &mut all).unwrap();
     assert_eq!(String::from_utf8(all).unwrap().matches("wants user").count(), 9990);
+}
+
+/// What shells complete: names without anything else on their lines.
+#[test]
+fn names_are_listed_one_a_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let rule = |name: &str| format!("[[rule]]\n{name}\nuser = 60001\ncgroup = \"a\"\n");
+    let names =
+        ["name = \"web\"", "", "name = \"é (b), 'c'\"", "name = \"web\"", "name = \"the last\""];
+    let text = format!("version = 1\n{}", names.map(rule).concat());
+    fs::write(directory.path().join("50-a.toml"), text).unwrap();
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tool");
+    let mut copy = Copy::of(&cases, Path::new("/nonexistent"));
+    copy.sources.directories = vec![directory.path().to_owned()];
+    let mut out = Vec::new();
+    list::names(&survey(&copy), &mut out).unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), "web\né (b), 'c'\nthe last\n");
 }
 
 /// The documented names of fields, which programs rely on.

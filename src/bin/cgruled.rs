@@ -11,28 +11,31 @@ use cgruled::daemon::{Control, Invocation, check, run};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-cgruled puts every process into the control group that the rules say.
+cgruled puts every process into the control group that your rules say. It stays
+in the foreground. Rules are in /etc/cgruled/rules.d/*.toml.
 
 Usage: cgruled [OPTION]...
 
   --config FILE       settings (default: /etc/cgruled/cgruled.toml)
-  --rules DIR         read rules here instead of the standard directories; may be repeated,
-                      the first directory wins
-  --no-legacy         do not read /etc/cgrules.conf, /etc/cgrules.d, /etc/cgconfig.conf and
-                      /etc/cgconfig.d, and do not serve /run/cgred.socket: cgexec and
-                      cgclassify --sticky have no effect
-  --root PATH         where the groups of rules begin, from the top of each hierarchy
-  --control PATH      the control socket, or off (default: /run/cgruled/control.sock)
-  --check             print all complaints about settings and rules, then end
+  --rules DIR         read rules here instead of the standard directories; may
+                      be repeated, the first directory wins
+  --no-legacy         do not read /etc/cgrules.conf, cgrules.d, cgconfig.conf and
+                      cgconfig.d, and do not serve /run/cgred.socket, so that
+                      cgexec and cgclassify --sticky have no effect
+  --root PATH         where the groups of rules begin in each hierarchy
+  --control PATH      the control socket (default: /run/cgruled/control.sock),
+                      or off
+  --check             say what is wrong with settings and rules, then end
   --dry-run           say what would be moved, move nothing
-  --log LEVEL         error, warn, info (default), debug or off
+  --log LEVEL         off, error, warn, info (default), debug or trace
   --stats-every TIME  write all counters to the log, for example every 10s
   -h, --help          this text
   -V, --version       the version
 
 Signals: TERM and INT end it; HUP, USR1 and USR2 make it read the rules again.
-Exit: 0 ended by a signal, 1 failed, 2 wrong usage, 65 bad rules or settings,
-78 cannot work on this host.
+Exit: 0 ended by a signal, 1 failed, 2 wrong usage, 65 bad settings (with
+--check also bad rules), 78 cannot work on this host.
+More: man cgruled, man cgruled-rules, man cgrulectl.
 ";
 
 enum Command {

@@ -13,7 +13,8 @@ use super::quantity;
 use super::source_text::{Report, SourceText, text_of};
 use super::table::{Piece, Syntax, Value, shortened};
 
-const KEYS: [&str; 10] = [
+/// The keys of the file.
+pub const KEYS: [&str; 10] = [
     "version",
     "root",
     "legacy_root",
@@ -25,7 +26,8 @@ const KEYS: [&str; 10] = [
     "control_socket",
     "metrics_textfile",
 ];
-const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
+/// The keys of `log`.
+pub const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
 
 /// The settings of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use super::table::{Piece, Value, alternatives, shortened};
 use crate::rules::destination::Destination;
 use crate::rules::{Action, Below, Criteria, LeaveUnits, Origin, Rule, Target};
 
-const RULE_KEYS: [&str; 11] = [
+/// The keys of a rule.
+pub const RULE_KEYS: [&str; 11] = [
     "name",
     "user",
     "group",

@@ -20,11 +20,12 @@ use super::table::{Piece, Syntax, Value};
 use super::unit_table::{self, UnitTable};
 
 pub use super::criteria::{Mention, NameKind};
-pub use super::rule_table::WrittenRule;
+pub use super::rule_table::{RULE_KEYS, WrittenRule};
 
 /// The only version of the format so far.
 const VERSION: u32 = 1;
-const FILE_KEYS: [&str; 4] = ["version", "rule", "cgroup", "unit"];
+/// The keys of a file.
+pub const FILE_KEYS: [&str; 4] = ["version", "rule", "cgroup", "unit"];
 
 /// What a rule file says.
 #[derive(Debug)]

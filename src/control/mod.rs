@@ -12,6 +12,7 @@ pub mod cgred;
 pub mod client;
 pub mod exchange;
 pub mod memory;
+pub mod moves;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod openmetrics;
 pub mod overview;

@@ -70,14 +70,17 @@ pub struct Refused {
     pub error: String,
 }
 
-/// What the daemon remembers of a process. Only trouble and what is going on are remembered: that a
-/// process is in place can be seen from the kernel.
+/// What the daemon remembers of a process: trouble, what is going on, and its last move. That a process is
+/// in place can be seen from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Process id.
     pub pid: u32,
     /// The last happenings, oldest first.
     pub happenings: Vec<Happening>,
+    /// Milliseconds since it was moved last; not there if it was not, or too long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_ago_ms: Option<u64>,
 }
 
 /// One thing that happened to a process.

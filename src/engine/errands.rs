@@ -11,6 +11,7 @@ use super::waiting::SLOW_ANSWER_NS;
 use crate::config::escape::Escaped;
 use crate::control::exchange::{Done, Errand, HotSide, Seen, Ticket};
 use crate::control::memory::{Memory, Remembered, Trouble};
+use crate::control::moves::Moves;
 use crate::control::protocol::{About, Happening};
 use crate::event::batch::Look;
 use crate::event::{Cause, Nanos, Pid, Uid};
@@ -31,6 +32,7 @@ pub(super) struct Noted {
 pub(super) struct Errands {
     side: Option<HotSide>,
     memory: Memory,
+    moves: Moves,
     /// Closer looks that are under way, and since when.
     pub(super) examined: HashMap<Pid, Nanos, FixedState>,
     reloads: Reloads,
@@ -117,7 +119,8 @@ impl Engine {
 
     /// What is known of a process.
     fn about(&mut self, raw: u32) -> About {
-        let Some(pid) = Pid::new(raw) else { return About { pid: raw, happenings: Vec::new() } };
+        let nothing = About { pid: raw, ..About::default() };
+        let Some(pid) = Pid::new(raw) else { return nothing };
         let (now, started) = (sys::monotonic(), self.proc.started(pid));
         let mut happenings: Vec<Happening> =
             self.errands.memory.of(pid, started).map(|one| one.told(now)).collect();
@@ -129,7 +132,10 @@ impl Engine {
             let why = "it asked to stay where it is, as by cgexec --sticky";
             happenings.push(happening(0, Outcome::Sticky.word(), why));
         }
-        About { pid: raw, happenings }
+        let ticks = started.unwrap_or(u64::MAX);
+        let moved = self.errands.moves.last(pid, sys::of_ticks(ticks));
+        let moved_ago_ms = moved.map(|at| now.since(at) / 1_000_000);
+        About { pid: raw, happenings, moved_ago_ms }
     }
 
     /// Since when a look at the process is under way, and what it waits for.
@@ -149,7 +155,7 @@ impl Engine {
     fn place(&mut self, raw: u32) -> About {
         let Some(pid) = Pid::new(raw) else {
             let gone = happening(0, Outcome::Gone.word(), "there is no such process");
-            return About { pid: raw, happenings: vec![gone] };
+            return About { pid: raw, happenings: vec![gone], moved_ago_ms: None };
         };
         let look = Look::at_once(pid, Cause::ASKED, sys::monotonic());
         let grip = self.proc.grip(pid);
@@ -180,6 +186,9 @@ impl Engine {
 
     /// Remembers the troubles of a look, and tells of it if somebody watches.
     pub(super) fn account(&mut self, look: Look, outcome: Outcome, now: Nanos) {
+        if outcome == Outcome::Placed {
+            self.errands.moves.remember(look.pid, now);
+        }
         if self.placer.has_troubles() {
             self.remember(look, now);
         }

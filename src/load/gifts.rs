@@ -16,7 +16,7 @@ use crate::config::{self, GroupTable, SettingValue, quantity};
 use crate::rules::{Action, Origin, Rule};
 
 /// The keys of a table that are no settings.
-const KEYS: [&str; 4] = ["owner", "mode", "required", "remove_when_empty"];
+pub const KEYS: [&str; 4] = ["owner", "mode", "required", "remove_when_empty"];
 /// The highest mode.
 const MODE_MAX: u32 = 0o7777;
 /// What every group has, whatever its controllers.

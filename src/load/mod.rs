@@ -31,6 +31,7 @@ use crate::rules::{Action, Rule, Target};
 
 use cgconfig::Described;
 pub use cgconfig::{Groups, groups};
+pub use gifts::KEYS as GROUP_KEYS;
 pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;

@@ -4,6 +4,7 @@ use super::command::{Failure, Given};
 use crate::control::client::{self, Conversation};
 use crate::control::protocol::Request;
 use crate::control::status::Status;
+use crate::daemon::Invocation;
 
 /// Sends `request` to the daemon.
 pub(super) fn ask(given: &Given, request: &Request) -> Result<Conversation, Failure> {
@@ -22,6 +23,17 @@ pub(super) fn no_daemon(given: &Given) -> Failure {
 /// What the daemon says of itself.
 pub(super) fn status(given: &Given) -> Result<Status, Failure> {
     Ok(ask(given, &Request::Status)?.only()?)
+}
+
+/// Where a daemon with the same flags would read its files, and where the groups of the one that runs
+/// begin: its own command line may say something else than the settings. Without one that tells us, the
+/// settings count.
+pub(super) fn invocation(given: &Given) -> Invocation {
+    let mut invocation = given.invocation();
+    let asked = client::ask(&given.socket(), &Request::Status).ok().flatten();
+    let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
+    invocation.root = status.map(|status| status.root.into());
+    invocation
 }
 
 impl From<client::Error> for Failure {

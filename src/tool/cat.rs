@@ -14,7 +14,7 @@ use crate::load::{FileSeen, Outcome};
 pub(super) const COMMAND: Command = Command {
     name: "cat",
     operands: "",
-    summary: "The rule files, in the order in which they count",
+    summary: "Print the rule files in the order in which they count",
     flags: &[],
     examples: &[("cat", "which files are there, and what do they say?")],
     ends_at_operand: false,

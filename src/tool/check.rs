@@ -18,13 +18,13 @@ use crate::rebuild::Survey;
 pub(super) const COMMAND: Command = Command {
     name: "check",
     operands: "[PATH]...",
-    summary: "Complaints about rules and settings",
+    summary: "Find mistakes in rules and settings; exit 65 on errors",
     flags: &[
-        Flag::new("strict", "take warnings for errors"),
-        Flag::new("json", "an array of objects: severity, file, line, column, message, help"),
+        Flag::new("strict", "treat warnings as errors"),
+        Flag::new("json", "one object for each mistake, in an array"),
     ],
     examples: &[
-        ("check", "all that the daemon would read"),
+        ("check", "all files that the daemon would read"),
         ("check --strict ./50-web.toml", "one file before it is installed, also as a user"),
     ],
     ends_at_operand: false,

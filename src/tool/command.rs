@@ -46,19 +46,11 @@ pub struct Flag {
 
 /// The flags of every command.
 pub const COMMON: &[Flag] = &[
-    Flag::value("config", "FILE", "settings (default: /etc/cgruled/cgruled.toml)"),
-    Flag::value(
-        "rules",
-        "DIR",
-        "read rules here instead of the standard directories; may be repeated",
-    ),
+    Flag::value("config", "FILE", "the settings (default: /etc/cgruled/cgruled.toml)"),
+    Flag::value("rules", "DIR", "read rules here and nowhere else; may be repeated"),
     Flag::new("no-legacy", "do not read the files of cgrulesengd"),
-    Flag::value(
-        "socket",
-        "PATH",
-        "the daemon's control socket (default: /run/cgruled/control.sock)",
-    ),
-    Flag { short: Some('h'), ..Flag::new("help", "explain the command") },
+    Flag::value("socket", "PATH", "the daemon's socket (default: /run/cgruled/control.sock)"),
+    Flag { short: Some('h'), ..Flag::new("help", "this text") },
 ];
 
 impl Flag {
@@ -190,7 +182,7 @@ impl Given {
     pub fn no_operands(&self) -> Result<(), Failure> {
         self.operands.first().map_or(Ok(()), |operand| {
             let shown = operand.to_string_lossy().escape_debug().to_string();
-            Err(Failure::Usage(format!("what is {shown} to mean?")))
+            Err(Failure::Usage(format!("unexpected argument: {shown}")))
         })
     }
 
@@ -252,7 +244,9 @@ pub fn help(command: &Command) -> String {
     }
     text += "\n\n";
     let width = flags.iter().chain(COMMON).map(|flag| flag.usage().len()).max().unwrap_or(0);
-    for flag in flags.iter().chain(COMMON) {
+    for (index, flag) in flags.iter().chain(COMMON).enumerate() {
+        let is_first_of_all = index == flags.len() && index > 0;
+        text += if is_first_of_all { "\n" } else { "" };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {:width$}  {}", flag.usage(), flag.summary);
     }

@@ -20,7 +20,7 @@ pub(super) const COMMAND: Command = Command {
     flags: &[Flag::value(
         "from",
         "SYNTAX",
-        "cgrules, cgconfig or ananicy, instead of what names and contents say",
+        "cgrules, cgconfig or ananicy (default: by name and contents)",
     )],
     examples: &[
         (

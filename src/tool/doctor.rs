@@ -18,8 +18,8 @@ use crate::load;
 pub(super) const COMMAND: Command = Command {
     name: "doctor",
     operands: "",
-    summary: "What this host has, and what to change",
-    flags: &[Flag::new("json", "one JSON object: well, and a list of findings")],
+    summary: "Check what this host offers, and say what to change",
+    flags: &[Flag::new("json", "one object")],
     examples: &[(
         "doctor",
         "exit 0 if the daemon can work here, 1 if something stops it; as root it also tries whether \
@@ -80,6 +80,7 @@ struct Report<'f> {
 }
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
     let findings = findings(given);
     let well = !findings.iter().any(|finding| finding.state == State::Wrong);
     if given.has("json") {

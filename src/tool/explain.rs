@@ -9,7 +9,9 @@ mod view;
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
+use super::asking;
 use super::command::{Command, Failure, Flag, Given};
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::EscapedBytes;
@@ -18,28 +20,28 @@ use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
 use crate::process::Proc;
 use crate::rebuild::Survey;
-use crate::rules::explain::Miss;
 use crate::rules::{Rule, RuleId};
 
 pub use reason::{Memory, span, why};
 pub use subject::{Life, Parent, Program, Subject};
+use verdict::unseen;
 pub use verdict::{Seat, State, Verdict, judge};
 pub use view::{Manner, show};
 
 pub(super) const COMMAND: Command = Command {
     name: "explain",
     operands: "[PID]...",
-    summary: "Why a process is where it is",
+    summary: "Say which group a process belongs in, and why it is not there",
     flags: &[
-        Flag::value("user", "NAME", "explain a process of this user that need not exist"),
-        Flag::value("group", "NAME", "with this group (default: the user's own)"),
-        Flag::value("exe", "PATH", "that runs this program"),
+        Flag::value("user", "USER", "imagine a process of this user instead, by name or number"),
+        Flag::value("group", "GROUP", "imagine it with this group (default: the user's own)"),
+        Flag::value("exe", "PATH", "imagine that it runs this program"),
         Flag::new("all", "show every rule that was tried, with whole paths"),
         Flag::new("json", "one object for each process, in an array"),
     ],
     examples: &[
-        ("explain $$", "why is my shell where it is?"),
-        ("explain --user www-data --exe /usr/bin/php", "where would it go?"),
+        ("explain $$", "is my shell in its group? exit 1 if it is not, and why"),
+        ("explain --user www-data --exe /usr/bin/php", "where would php of www-data be put?"),
     ],
     ends_at_operand: false,
     run,
@@ -52,6 +54,8 @@ pub struct Explained {
     pub subject: Subject,
     /// What the rules say of it.
     pub verdict: Verdict,
+    /// When the daemon moved it last, if it remembers; `None` when it was not asked or did not tell.
+    pub moved: Option<Option<Duration>>,
     /// Why it is misplaced, if it is.
     pub reasons: Vec<String>,
 }
@@ -65,9 +69,7 @@ impl Explained {
     /// What makes the answer unsure: rules that ask for a program that we could not see.
     fn caveat(&self, survey: &Survey) -> Option<String> {
         let Program::Hidden(why) = &self.subject.program else { return None };
-        let misses = self.verdict.walk.misses.iter();
-        let asking = misses.filter(|miss| **miss == Miss::UnknownExe).count()
-            + usize::from(self.rule(survey).is_some_and(|rule| !rule.not.exes.is_empty()));
+        let asking = unseen(self.rule(survey), &self.subject, &self.verdict.walk);
         (asking > 0).then(|| {
             let rules = if asking == 1 { "a rule asks" } else { "rules ask" };
             format!("{rules} for its program, which is not known: {why}")
@@ -83,18 +85,19 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
             return Err(Failure::Usage(message.to_owned()));
         }
         (false, true) => {
-            return Err(Failure::Usage("explain: give a PID, or --user NAME".to_owned()));
+            return Err(Failure::Usage("explain: give a PID, or --user USER".to_owned()));
         }
         (true, true) | (false, false) => {}
     }
     let pids = pids(given)?;
-    let mut survey = daemon::survey(&given.invocation(), None);
+    let invocation = if is_imagined { asking::invocation(given) } else { given.invocation() };
+    let mut survey = daemon::survey(&invocation, None);
     let failed = |error: std::io::Error| Failure::Failed(format!("/proc: {error}"));
     let mut proc = Proc::open(Path::new("/proc")).map_err(failed)?;
     let (explained, missing) = if is_imagined {
         let subject = imagined(given, &survey.names)?;
         let verdict = judge(&survey, &subject, &mut proc);
-        (vec![Explained { subject, verdict, reasons: Vec::new() }], 0)
+        (vec![Explained { subject, verdict, moved: None, reasons: Vec::new() }], 0)
     } else {
         living(&mut survey, &pids, &given.socket(), &mut proc)?
     };
@@ -151,7 +154,8 @@ fn living(
             continue;
         };
         let verdict = judge(survey, &subject, proc);
-        let mut one = Explained { subject, verdict, reasons: Vec::new() };
+        let moved = memory.moved();
+        let mut one = Explained { subject, verdict, moved, reasons: Vec::new() };
         if let (State::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
             one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);
         }

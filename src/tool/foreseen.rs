@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::asking;
 use super::command::{Failure, Given};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
@@ -73,7 +74,7 @@ impl Foreseen {
             return Err(Failure::Failed(message.to_owned()));
         }
         let hierarchies = Arc::new(found);
-        let policy = daemon::policy(&given.invocation(), &hierarchies);
+        let policy = daemon::policy(&asking::invocation(given), &hierarchies);
         Ok(Self { policy, hierarchies })
     }
 

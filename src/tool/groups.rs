@@ -15,7 +15,7 @@ use crate::load::{self, NameService, Sources};
 pub(super) const COMMAND: Command = Command {
     name: "groups",
     operands: "[PATH]...",
-    summary: "Make the groups of cgconfig.conf, as cgconfigparser",
+    summary: "Make the groups of cgconfig.conf, as cgconfigparser does",
     flags: &[
         Flag::new("dry-run", "say what would be done, do nothing"),
         Flag { short: Some('v'), ..Flag::new("verbose", "say what is done") },

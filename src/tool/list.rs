@@ -1,6 +1,6 @@
 //! `cgrulectl list`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -17,9 +17,10 @@ use crate::rules::{Action, Rule, RuleId};
 pub(super) const COMMAND: Command = Command {
     name: "list",
     operands: "",
-    summary: "The rules in force, in the order in which they are tried",
+    summary: "List the rules in the order in which they are tried",
     flags: &[
         Flag::new("full", "do not cut lines to 80 columns, show whole paths"),
+        Flag::new("names", "only the names of rules that have one, each once"),
         Flag::new("json", "one object for each rule, in an array"),
     ],
     examples: &[
@@ -35,6 +36,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let survey = daemon::survey(&given.invocation(), None);
     if given.has("json") {
         json(&survey, out)?;
+    } else if given.has("names") {
+        names(&survey, out)?;
     } else {
         table(&survey, given.has("full"), out)?;
     }
@@ -69,6 +72,16 @@ pub fn table(survey: &Survey, is_full: bool, out: &mut dyn Write) -> io::Result<
         }
     }
     Ok(())
+}
+
+/// A name a line, each once; a rule without one has none.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn names(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
+    let mut seen = HashSet::new();
+    let names = survey.loaded.rules.iter().filter_map(words::name);
+    names.filter(|name| seen.insert(name.clone())).try_for_each(|name| writeln!(out, "{name}"))
 }
 
 /// Why a rule never decides.

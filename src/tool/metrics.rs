@@ -9,7 +9,7 @@ use crate::control::openmetrics;
 pub(super) const COMMAND: Command = Command {
     name: "metrics",
     operands: "",
-    summary: "All counters as OpenMetrics text",
+    summary: "Print all counters as OpenMetrics text",
     flags: &[],
     examples: &[("metrics", "for a scrape; or set metrics_textfile in cgruled.toml")],
     ends_at_operand: false,

@@ -54,7 +54,10 @@ pub const COMMANDS: &[&Command] = &[
 /// Runs a command line without the program's name. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let mut out = io::stdout().lock();
-    let result = dispatch(arguments.into_iter().collect(), &mut out);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let named = COMMANDS.iter().find(|one| arguments.first().is_some_and(|name| name == one.name));
+    let topic = named.map_or_else(String::new, |one| format!("{} ", one.name));
+    let result = dispatch(arguments, &mut out);
     // What is still buffered counts too; nobody who closes the pipe wants to hear about it.
     let flushed = out.flush().map_err(Failure::from);
     match result.and_then(|code| flushed.map(|()| code)) {
@@ -62,11 +65,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(Failure::Written(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(failure) => {
             let hint = match failure {
-                Failure::Usage(_) => "\nTry 'cgrulectl --help'.",
+                Failure::Usage(_) => format!("\nTry 'cgrulectl {topic}--help'."),
                 Failure::Data(_)
                 | Failure::NoDaemon(_)
                 | Failure::Failed(_)
-                | Failure::Written(_) => "",
+                | Failure::Written(_) => String::new(),
             };
             eprintln!("cgrulectl: {failure}{hint}");
             failure.code()
@@ -107,9 +110,10 @@ fn overview() -> String {
         .map(|command| format!("  {:8}  {}\n", command.name, command.summary))
         .collect();
     format!(
-        "Usage: cgrulectl COMMAND [OPTION]... (see cgrulectl COMMAND --help)\n\n{commands}\n\
-         Examples:\n  cgrulectl explain $$    why is my shell where it is?\n  \
-         cgrulectl check         would the daemon take my files?\n"
+        "Usage: cgrulectl COMMAND [OPTION]...\n\n{commands}\n\
+         Examples:\n  cgrulectl explain $$    is my shell in its group, and if not, why?\n  \
+         cgrulectl check         would the daemon take my files?\n\n\
+         For options and examples: cgrulectl COMMAND --help, man cgrulectl.\n"
     )
 }
 
@@ -139,13 +143,22 @@ mod tests {
             for flag in command.flags.iter().chain(command::COMMON) {
                 assert_eq!(text.matches(&format!("  {}  ", flag.usage())).count(), 1, "{text}");
             }
-            assert!(text.lines().count() <= 40, "{text}");
+            let fits = text.lines().all(|line| line.chars().count() <= 80);
+            assert!(fits && text.lines().count() <= 24, "{text}");
         }
     }
 
     #[test]
     fn wrong_usage_is_said() {
-        for line in ["frobnicate", "check --frobnicate", "check --config", "check --no-legacy=1"] {
+        for line in [
+            "frobnicate",
+            "check --frobnicate",
+            "check --config",
+            "check --no-legacy=1",
+            "top x",
+            "doctor x",
+            "place x",
+        ] {
             let (result, _) = call(line);
             assert_eq!(result.unwrap_err().code(), 2, "{line}");
         }

@@ -12,8 +12,8 @@ use crate::control::protocol::About;
 pub(super) const COMMAND: Command = Command {
     name: "place",
     operands: "PID...",
-    summary: "Look at processes now and put them in place",
-    flags: &[Flag::new("json", "a line of JSON for each process; fields are only ever added")],
+    summary: "Make the daemon look at processes now",
+    flags: &[Flag::new("json", "a line of JSON for each process")],
     examples: &[("place 4711", "also one that was taken away twice, and is left alone since")],
     ends_at_operand: false,
     run,
@@ -48,7 +48,7 @@ fn pid(text: &OsStr) -> Result<u32, Failure> {
     let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
     number.ok_or_else(|| {
         let shown = text.to_string_lossy();
-        Failure::Usage(format!("place: {}: is no process id", Escaped(&shown)))
+        Failure::Usage(format!("place: {} is no process id", Escaped(&shown)))
     })
 }
 
@@ -81,7 +81,7 @@ mod tests {
     fn about(outcome: &str, cgroup: &str, detail: &str) -> About {
         let [outcome, rule, cgroup, detail] = [outcome, "web", cgroup, detail].map(str::to_owned);
         let happening = Happening { ago_ms: 0, outcome, rule, cgroup, detail };
-        About { pid: 7, happenings: vec![happening] }
+        About { pid: 7, happenings: vec![happening], moved_ago_ms: None }
     }
 
     #[test]

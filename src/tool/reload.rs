@@ -11,8 +11,8 @@ use crate::control::protocol::{Reloaded, Request};
 pub(super) const COMMAND: Command = Command {
     name: "reload",
     operands: "",
-    summary: "Read all files again, and wait for the result",
-    flags: &[Flag::new("json", "the result as JSON; fields are only ever added")],
+    summary: "Make the daemon read its files again, and wait for the result",
+    flags: &[Flag::new("json", "one object")],
     examples: &[("reload", "exit 65 if the files have new errors and the old rules stay")],
     ends_at_operand: false,
     run,
@@ -36,7 +36,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let rules = counted(reloaded.rules, "rule", "rules");
     let files = counted(reloaded.files, "file", "files");
     if reloaded.in_force {
-        writeln!(out, "{rules} from {files} are in force")?;
+        writeln!(out, "in force: {rules} from {files}")?;
         if !reloaded.settled {
             writeln!(out, "not every process was looked at yet; that goes on")?;
         }

@@ -26,15 +26,11 @@ use crate::rules::{Action, Below, Rule, Target};
 pub(super) const COMMAND: Command = Command {
     name: "run",
     operands: "[--] COMMAND [ARGUMENT]...",
-    summary: "Start a command in its group, or in another",
+    summary: "Start a command in the group of its rule, or in another",
     flags: &[
         Flag::value("user", "USER", "become this user, a name or a number"),
         Flag::value("group", "GROUP", "with this group instead of the user's own"),
-        Flag::value(
-            "cgroup",
-            "PATH",
-            "in this group, instead of what the rules say; %-fields as in rules",
-        ),
+        Flag::value("cgroup", "PATH", "in this group, not that of the rules; %-fields as there"),
         Flag::value(
             "controllers",
             "LIST",

@@ -10,8 +10,8 @@ use super::command::{Command, Failure, Flag, Given};
 pub(super) const COMMAND: Command = Command {
     name: "status",
     operands: "",
-    summary: "What the daemon did and how fast",
-    flags: &[Flag::new("json", "as JSON, for programs; fields are only ever added")],
+    summary: "Show what the daemon did, and how fast",
+    flags: &[Flag::new("json", "one object")],
     examples: &[
         ("status", "is it well? how long do moves take?"),
         ("status --json | jq .latency.p99_us", "one figure"),

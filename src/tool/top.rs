@@ -27,16 +27,16 @@ use view::{Frame, Look, lines};
 pub(super) const COMMAND: Command = Command {
     name: "top",
     operands: "",
-    summary: "The groups of rules, by what they use",
+    summary: "Show the groups of rules, by what they use",
     flags: &[
         Flag {
             short: Some('d'),
-            ..Flag::value("delay", "TIME", "between two looks, as 500ms (default: 1s)")
+            ..Flag::value("delay", "TIME", "time between two tables, as 500ms (default: 1s)")
         },
-        Flag { short: Some('n'), ..Flag::value("iterations", "N", "end after this many looks") },
-        Flag::value("sort", "KEY", "cpu (default), memory, io, tasks, pressure or name"),
+        Flag { short: Some('n'), ..Flag::value("iterations", "N", "end after this many tables") },
+        Flag::value("sort", "KEY", "sort by cpu (default), memory, io, tasks, pressure or name"),
         Flag::new("once", "print one table and end, as when the output is no terminal"),
-        Flag::new("json", "one JSON object for each look, one look without -n"),
+        Flag::new("json", "a line of JSON for each table; one, without -n"),
     ],
     examples: &[
         ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
@@ -56,6 +56,7 @@ struct Options {
 }
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+    given.no_operands()?;
     let mut options = options(given)?;
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let is_interactive = has_terminal && !given.has("once") && !given.has("json");

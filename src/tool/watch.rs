@@ -14,17 +14,17 @@ use crate::control::protocol::{Decision, Request, Watched};
 pub(super) const COMMAND: Command = Command {
     name: "watch",
     operands: "",
-    summary: "Decisions as they happen",
+    summary: "Show decisions as they happen",
     flags: &[
         Flag::value("user", "USER", "only processes of this user, by name or number"),
-        Flag::value("rule", "NAME", "only decisions by this rule"),
+        Flag::value("rule", "RULE", "only decisions by this rule, by its name or FILE:LINE"),
         Flag::value("exe", "PATH", "only this program, by path or base name"),
-        Flag::new("all", "also processes that are gone, match no rule, or were found held"),
-        Flag::new("json", "a line of JSON for each decision; fields are only ever added"),
+        Flag::new("all", "also processes that are gone, match no rule, or stayed"),
+        Flag::new("json", "a line of JSON for each decision"),
     ],
     examples: &[
-        ("watch --user alice", "why does the new login of alice go where it goes?"),
-        ("watch --json | jq .latency_us", "how long moves take"),
+        ("watch --user alice", "let alice log in, and see what becomes of it"),
+        ("watch --json | jq .latency_us", "how long decisions take, in microseconds"),
     ],
     ends_at_operand: false,
     run,

@@ -148,7 +148,7 @@ fn reload_waits_until_everybody_is_in_place() {
     live.expect(&actor, "there");
     live.write_rules(&RULES.replace("there", "elsewhere"));
     let said = ctl("reload");
-    assert!(said.ok().contains("2 rules from 2 files are in force"));
+    assert!(said.ok().contains("in force: 2 rules from 2 files"));
     assert_eq!(census::cgroup_of(actor.subject, ""), Some(live.ground.at("elsewhere")));
 }
 

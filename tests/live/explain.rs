@@ -50,8 +50,28 @@ fn who_is_in_place_and_whom_no_rule_means() {
     let text = said(&explain(&[&alice.subject.to_string()]), 0);
     let place = format!("is in    {}", live.ground.at("there/cgt-alice"));
     expect(&text, &["is where its rule says", "\"alice's\", ", &place, "cgt-alice (61701)"]);
+    expect(&text, &["since    ", " ago, when the daemon moved it there"]);
+    // The groups begin where the daemon was told, which no file says.
+    let imagined = said(&explain(&["--user", "cgt-alice"]), 0);
+    expect(&imagined, &[&format!("belongs  {}", live.ground.at("there/cgt-alice"))]);
     let text = said(&explain(&[&bob.subject.to_string()]), 0);
     expect(&text, &["no rule holds for it", "wants user cgt-alice"]);
+}
+
+/// Paths have no second slash in front when rules begin at the top, as they do without systemd.
+#[test]
+fn at_the_top_who_is_in_place_is_in_place() {
+    let Some(live) = Live::require() else { return };
+    let group = live.ground.at("there/%u");
+    let rules = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{group}\"\n");
+    let socket = format!("{BASE}/control.sock");
+    let arguments = &["--control", &socket, "--root", "/"];
+    let _daemon = live.daemon_with(&rules, &Settings { config: "", arguments });
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    let text = said(&explain(&[&alice.subject.to_string()]), 0);
+    let place = format!("is in    {}", live.ground.at("there/cgt-alice"));
+    expect(&text, &["is where its rule says", &place]);
 }
 
 #[test]
@@ -70,6 +90,18 @@ fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
         &said(&output, 1),
         &["is NOT where its rule says", &wanted, "took it back again", "is left there"],
     );
+}
+
+#[test]
+fn who_was_moved_away_after_the_second_look_is_told_from_who_was_never_moved() {
+    let Some(live) = Live::require() else { return };
+    let daemon = daemon(&live, ALICE_THERE, "recheck = \"off\"\n");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    live.ground.take_away(alice.subject);
+    let text = said(&explain(&[&alice.subject.to_string()]), 1);
+    expect(&text, &["is NOT where its rule says", "ago: the daemon moved it last"]);
+    assert_eq!(daemon.stop().get("taken_back"), 0);
 }
 
 #[test]
@@ -145,5 +177,12 @@ fn a_stranger_is_told_what_he_may_not_see() {
     command.uid(BOB).gid(BOB).args(["explain", "--no-legacy", "--rules"]);
     let output = command.arg(live.path("rules.d")).arg(alice.subject.to_string()).output().unwrap();
     let text = said(&output, 0);
-    expect(&text, &["only root may see it", "a rule asks for its program, which is not known"]);
+    expect(
+        &text,
+        &[
+            "cannot be judged",
+            "only root may see it",
+            "a rule asks for its program, which is not known",
+        ],
+    );
 }

@@ -1,6 +1,8 @@
 //! An explanation for programs. Fields are added, never renamed or given another meaning. Names and paths
 //! that are no text have `\xff` for each byte that is none.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::Explained;
@@ -15,7 +17,7 @@ use crate::rules::{Rule, RuleId};
 pub(super) struct Document {
     pid: Option<u32>,
     comm: Option<String>,
-    /// `in-place`, `misplaced`, `no-rule`, `ignored`, `protected`, `ended`, `imagined`.
+    /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `protected`, `ended`, `imagined`.
     state: &'static str,
     uid: u32,
     user: Option<String>,
@@ -31,6 +33,8 @@ pub(super) struct Document {
     /// The rule that decides.
     rule: Option<Decider>,
     hierarchies: Vec<Place>,
+    /// Milliseconds since the daemon moved it; null if it did not, or does not remember.
+    moved_ago_ms: Option<u64>,
     /// Why it is misplaced, in words.
     reasons: Vec<String>,
     /// The rules that were tried before, in order.
@@ -67,6 +71,7 @@ const fn word(state: State) -> &'static str {
     match state {
         State::InPlace => "in-place",
         State::Misplaced => "misplaced",
+        State::Unsure => "unsure",
         State::NoRule => "no-rule",
         State::Ignored => "ignored",
         State::Protected => "protected",
@@ -81,7 +86,7 @@ fn text(bytes: &[u8]) -> String {
 
 impl Document {
     pub(super) fn of(survey: &Survey, explained: &Explained) -> Self {
-        let Explained { subject, verdict, reasons } = explained;
+        let Explained { subject, verdict, moved, reasons } = explained;
         let Subject { life, who, gid, group, program, .. } = subject;
         let (exe, on_host, invoked) = match program {
             Program::Read { path, on_host, invoked, .. } => {
@@ -89,6 +94,7 @@ impl Document {
             }
             Program::None | Program::Hidden(_) => (None, None, None),
         };
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let age = life.as_ref().and_then(|life| life.age);
         let parent = life.as_ref().and_then(|life| life.parent.as_ref());
         let pid = |life: &Life| life.pid.get();
@@ -104,10 +110,11 @@ impl Document {
             exe,
             exe_on_host: on_host,
             invoked,
-            age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            age_ms: age.map(milliseconds),
             ppid: parent.map(|parent| parent.pid.get()),
             rule: verdict.walk.winner.and_then(|id| decider(survey, id)),
             hierarchies: verdict.seats.iter().map(place).collect(),
+            moved_ago_ms: moved.flatten().map(milliseconds),
             reasons: reasons.clone(),
             failed: failed(survey, explained),
         }

@@ -41,7 +41,8 @@ impl Memory {
             Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
             Ok(Some(status)) => status,
         };
-        survey.grounds.rules.clone_from(&status.root);
+        // The daemon says `/` for the top.
+        status.root.trim_end_matches('/').clone_into(&mut survey.grounds.rules);
         let told = match client::about(socket, pids) {
             Err(error) => return same(Self::Silent(error.to_string())),
             Ok(told) => told.unwrap_or_default(),
@@ -50,7 +51,7 @@ impl Memory {
         let general = general(&status, rules.as_ref(), survey);
         let of = |pid: &u32| {
             let about = told.iter().find(|about| about.pid == *pid).cloned();
-            let nothing = || About { pid: *pid, happenings: Vec::new() };
+            let nothing = || About { pid: *pid, ..About::default() };
             let mut general = general.clone();
             if *pid == status.pid {
                 general.insert(0, "it is the daemon, which moves everybody but itself".to_owned());
@@ -58,6 +59,14 @@ impl Memory {
             Self::Told(about.unwrap_or_else(nothing), general)
         };
         pids.iter().map(of).collect()
+    }
+
+    /// When the daemon moved the process last, if it remembers; `None` when it did not tell.
+    pub fn moved(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Told(about, _) => Some(about.moved_ago_ms.map(Duration::from_millis)),
+            Self::NoDaemon(_) | Self::Silent(_) => None,
+        }
     }
 
     fn happenings(&self) -> &[Happening] {
@@ -107,7 +116,8 @@ pub fn why(
     verdict: &Verdict,
     memory: &Memory,
 ) -> Vec<String> {
-    let mut reasons: Vec<String> = memory.happenings().iter().rev().map(told).collect();
+    let mut reasons: Vec<String> = moved_since(memory).into_iter().collect();
+    reasons.extend(memory.happenings().iter().rev().map(told));
     match memory {
         Memory::NoDaemon(socket) => reasons.push(format!(
             "no daemon runs, so nobody moves it: start cgruled, which would answer at {}",
@@ -116,7 +126,7 @@ pub fn why(
         Memory::Silent(why) => reasons.push(format!("the daemon cannot be asked: {why}")),
         Memory::Told(_, general) => reasons.extend_from_slice(general),
     }
-    if !memory.happenings().is_empty() {
+    if !memory.happenings().is_empty() || moved_since(memory).is_some() {
         return reasons;
     }
     if let Some(unit) = keeping_unit(survey, subject, rule, &verdict.seats) {
@@ -131,6 +141,20 @@ pub fn why(
         reasons.extend(guesses(subject));
     }
     reasons
+}
+
+/// That the daemon did move it, and knows of nothing that happened to it since.
+fn moved_since(memory: &Memory) -> Option<String> {
+    let moved = memory.moved()??;
+    let last = memory.happenings().last().map(|last| Duration::from_millis(last.ago_ms));
+    // What happened last may have happened on the way to that move.
+    last.is_none_or(|last| moved <= last).then(|| {
+        format!(
+            "{} ago: the daemon moved it last. Since then somebody else has moved it, or it has come under \
+             another rule: cgrulectl place looks at it now",
+            span(moved)
+        )
+    })
 }
 
 /// What the daemon remembers, in words.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::subject::{Life, Subject};
+use super::subject::{Life, Program, Subject};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::cgroup::unit::Unit;
 use crate::decision;
@@ -12,7 +12,7 @@ use crate::placer::is_protected;
 use crate::process::{Proc, path_in};
 use crate::rebuild::Survey;
 use crate::rules::destination::{Destination, Field, Piece, Who};
-use crate::rules::explain::{Walk, walk};
+use crate::rules::explain::{Miss, Walk, walk};
 use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
 
 /// What is to be said of a process.
@@ -22,6 +22,8 @@ pub enum State {
     InPlace,
     /// It is elsewhere.
     Misplaced,
+    /// Rules ask for its program, which is not known.
+    Unsure,
     /// No rule holds for it.
     NoRule,
     /// Its rule says to leave it.
@@ -73,7 +75,21 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();
-    Verdict { state: state(rule, subject, &seats), walk, seats }
+    let said = state(rule, subject, &seats);
+    let depends =
+        matches!(said, State::InPlace | State::Misplaced | State::NoRule) && subject.life.is_some();
+    let is_unsure = depends && unseen(rule, subject, &walk) > 0;
+    let state = if is_unsure { State::Unsure } else { said };
+    Verdict { state, walk, seats }
+}
+
+/// How many rules ask for a program that we could not see, so that the answer may be wrong.
+pub(super) fn unseen(rule: Option<&Rule>, subject: &Subject, walk: &Walk) -> usize {
+    if !matches!(subject.program, Program::Hidden(_)) {
+        return 0;
+    }
+    walk.misses.iter().filter(|miss| **miss == Miss::UnknownExe).count()
+        + usize::from(rule.is_some_and(|rule| !rule.not.exes.is_empty()))
 }
 
 fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat]) -> State {

@@ -54,6 +54,9 @@ pub fn show(
         item("rule", &format!("{}{}", name.unwrap_or_default(), words::origin(rule)), out)?;
     }
     places(survey, explained, out)?;
+    if let Some(since) = since(explained) {
+        item("since", &since, out)?;
+    }
     for reason in &explained.reasons {
         item("why", reason, out)?;
     }
@@ -68,6 +71,15 @@ pub fn show(
     rows::show(&rules(survey, explained, manner.all), None, manner.all, out)
 }
 
+/// Since when a process is in place.
+fn since(explained: &Explained) -> Option<String> {
+    let moved = explained.moved.filter(|_| explained.verdict.state == State::InPlace)?;
+    Some(match moved {
+        Some(ago) => format!("{} ago, when the daemon moved it there", span(ago)),
+        None => "it was there before the daemon looked, for all that it remembers".to_owned(),
+    })
+}
+
 /// The answer in a line, and its colour.
 fn headline(subject: &Subject, state: State) -> (String, u8) {
     let who = match &subject.life {
@@ -77,6 +89,7 @@ fn headline(subject: &Subject, state: State) -> (String, u8) {
     let (what, code) = match state {
         State::InPlace => ("is where its rule says.", 32),
         State::Misplaced => ("is NOT where its rule says.", 31),
+        State::Unsure => ("cannot be judged: a rule asks for its program.", 33),
         State::NoRule if subject.life.is_none() => {
             ("would stay where it starts: no rule holds.", 33)
         }

@@ -104,7 +104,15 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
         row(look, out, "", "see cgrulectl check")?;
     }
     row(look, out, "Groups", &format!("below {} in", Escaped(&status.root)))?;
-    status.hierarchies.iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))
+    let (old, unified): (Vec<_>, Vec<_>) =
+        status.hierarchies.iter().partition(|tree| tree.version == 1);
+    unified.into_iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))?;
+    // One line each would take up half a screen.
+    let old = old.into_iter().map(|tree| Escaped(&tree.controllers.join("+")).to_string());
+    let old = lines(old, 64).into_iter().enumerate();
+    old.into_iter().try_for_each(|(index, line)| {
+        row(look, out, "", &format!("{} {line}", if index == 0 { "v1" } else { "  " }))
+    })
 }
 
 fn hierarchy(tree: &HierarchyStatus) -> String {
@@ -113,7 +121,7 @@ fn hierarchy(tree: &HierarchyStatus) -> String {
     // Of 80 columns twelve are the margin and seven the parentheses with what is left out.
     let room = 61usize.saturating_sub(place.chars().count());
     match controllers.char_indices().nth(room) {
-        _ if controllers.is_empty() || place.ends_with(&controllers) => place,
+        _ if controllers.is_empty() => place,
         None => format!("{place} ({controllers})"),
         Some((end, _)) => {
             let shown = controllers[..end].rsplit_once(' ').map_or("", |(first, _)| first);
@@ -244,6 +252,13 @@ mod tests {
 
     const PLAIN: Look = Look { is_colored: false, is_unicode: false };
 
+    const UNIFIED: &str = "cpuset cpu io memory hugetlb pids rdma misc dmem perf_event";
+
+    fn hierarchy(version: u8, mount_point: &str, controllers: &str) -> HierarchyStatus {
+        let controllers = controllers.split(' ').map(str::to_owned).collect();
+        HierarchyStatus { version, mount_point: mount_point.to_owned(), controllers }
+    }
+
     fn status() -> Status {
         let counters = [
             ("events", 1_234_567),
@@ -273,14 +288,11 @@ mod tests {
                 warnings: 2,
             },
             root: "/".into(),
-            hierarchies: vec![HierarchyStatus {
-                version: 2,
-                mount_point: "/sys/fs/cgroup".into(),
-                controllers: "cpuset cpu io memory hugetlb pids rdma misc dmem perf_event"
-                    .split(' ')
-                    .map(str::to_owned)
-                    .collect(),
-            }],
+            hierarchies: vec![
+                hierarchy(1, "/sys/fs/cgroup/freezer", "freezer"),
+                hierarchy(1, "/sys/fs/cgroup/net_cls,net_prio", "net_cls net_prio"),
+                hierarchy(2, "/sys/fs/cgroup", UNIFIED),
+            ],
             counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
             refusals: vec![Refusal {
                 errno: "EBUSY".into(),
@@ -309,6 +321,7 @@ Rules       12 rules from 2 files, read 2 h 0 min ago
             1 error, 2 warnings: see cgrulectl check
 Groups      below / in
             v2 /sys/fs/cgroup (cpuset cpu io memory hugetlb pids rdma misc ...)
+            v1 freezer, net_cls+net_prio
 Events      1,234,567 heard, 0 lost
 Looks       99,000 looks at processes, 2 scans of all processes
 Moves       4,321 moved
