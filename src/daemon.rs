@@ -44,7 +44,7 @@ use crate::source::connector::Connector;
 use crate::source::files::Files;
 use crate::sys;
 use crate::worker::{Desk, Reason};
-use controlled::{Controlled, sticky_socket};
+use controlled::{Controlled, control_socket, sticky_socket};
 use notify::Notifier;
 
 pub use failure::Failure;
@@ -162,8 +162,9 @@ impl Daemon {
         if hierarchies.is_empty() {
             return Err(Failure::NoCgroups);
         }
-        // Before anything is moved: there can be another daemon.
+        // Before anything is moved or given: there can be another daemon.
         let cgred = sticky_socket(invocation, &metrics)?;
+        let control = control_socket(invocation, settings)?;
         // Subscribed before the first scan: what happens during the scan is queued.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
@@ -186,7 +187,7 @@ impl Daemon {
         let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
         let mut engine =
             Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
-        let controlled = Controlled::start(invocation, settings, &overview, &mut engine)?;
+        let controlled = Controlled::start(invocation, settings, control, &overview, &mut engine)?;
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));

@@ -15,9 +15,9 @@ mod harness;
 #[path = "cgrulesengd/private.rs"]
 mod private;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -346,11 +346,6 @@ fn the_socket_has_the_owner_that_was_asked_for() {
     let daemon = Background::start(&["-vv", "-u", "cgt-alice", "--socket-group=cgt-team"]);
     let socket = fs::metadata("/run/cgred.socket").unwrap();
     assert_eq!((socket.uid(), socket.gid(), socket.mode() & 0o7777), (ALICE, TEAM, 0o660));
-    // A second one does not take the socket over, and says so in its log.
-    let log = format!("{BASE}/second");
-    assert_eq!(code(&run(OURS, &["-f", &log])), Some(0));
-    let said = || fs::read_to_string(&log).unwrap_or_default().contains("/run/cgred.socket");
-    assert!(eventually(PATIENCE, said));
     assert!(daemon.is_alive());
 }
 
@@ -410,6 +405,38 @@ fn what_is_not_put_into_force_is_not_said_to_be_missing() {
     fs::remove_file("/etc/cgrules.d/bad").unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.expect("/etc/cgrules.conf: there is no such file");
+}
+
+#[test]
+fn a_second_one_fails_while_somebody_waits_for_its_status() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    let daemon = Background::start(&["-vv"]);
+    daemon.expect("Started the");
+    let second = run(OURS, &[]);
+    assert_eq!(code(&second), Some(255), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("/run/cgred.socket: another daemon serves it"), "{said}");
+    assert!(Path::new("/run/cgred.socket").exists() && daemon.is_alive());
+}
+
+#[test]
+fn a_file_that_is_not_trusted_is_said_as_it_is() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    fs::set_permissions("/etc/cgrules.conf", Permissions::from_mode(0o664)).unwrap();
+    let log = format!("{BASE}/log");
+    let output = run(OURS, &["-vv", "-f", &log]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let daemon = Background::with_log(log);
+    daemon.expect("Started the");
+    for text in [&said, &daemon.text()] {
+        assert!(text.contains("/etc/cgrules.conf: error: is writable by its group"), "{text}");
+        assert!(!text.contains("there is no such file"), "{text}");
+    }
+    assert_eq!(code(&run(OURS, &["--strict"])), Some(99));
 }
 
 #[test]

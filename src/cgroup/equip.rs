@@ -185,7 +185,7 @@ impl<'p> Stage<'p> {
             let Err(errno) = enabled else { continue };
             if done.is_new(self.hierarchy, name, errno) {
                 ::log::warn!(
-                    "the controller {name} cannot be enabled for the groups in {}: {} ({errno}): {}",
+                    "the controller {name} cannot be enabled for the groups in {}: {} ({errno:?}): {}",
                     self.parent.display(),
                     errno.desc(),
                     remedy(errno)
@@ -235,7 +235,7 @@ impl<'p> Stage<'p> {
         let Err(errno) = result else { return Ok(()) };
         if done.is_new(self.hierarchy, &wanted.written, errno) {
             ::log::warn!(
-                "{}: cannot write \"{}\" to {}: {} ({errno}): {}",
+                "{}: cannot write \"{}\" to {}: {} ({errno:?}): {}",
                 wanted.written.escape_debug(),
                 wanted.write.value.escape_debug(),
                 path.display(),

@@ -79,6 +79,6 @@ impl std::fmt::Display for Refusal {
             Step::Open => "open",
             Step::Write => "write to",
         };
-        write!(f, "cannot {verb} {}: {} ({})", self.path.display(), self.errno.desc(), self.errno)
+        write!(f, "cannot {verb} {}: {} ({:?})", self.path.display(), self.errno.desc(), self.errno)
     }
 }

@@ -20,6 +20,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 
 use crate::cgroup::tree;
 use crate::config::diagnostic::Severity;
+use crate::control::cgred::Cgred;
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
 use crate::load::{Loaded, Original, Sources};
 use crate::log::Output;
@@ -127,6 +128,10 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
     }
     if options.is_strict {
         strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
+    }
+    if let Some(path) = &invocation.sticky_socket {
+        Cgred::ensure_alone(path)
+            .map_err(|error| refusal(&Failure::Run("sticky socket", error)))?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
         complain(prepared.loaded());

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 
 use super::request::{GRANTED, Incoming, Request};
-use super::socket::{Listener, Place};
+use super::socket::{Listener, Place, ensure_free};
 use crate::event::{Nanos, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
@@ -37,7 +38,8 @@ const AT_ONCE: usize = 16;
 const PAUSE_NS: u64 = 1_000_000_000;
 /// How long whoever may serve the socket already is waited for, once at the start.
 const PROBE: Duration = Duration::from_millis(500);
-const SERVED: &str = "another daemon serves it; end that one first, or start this with --no-legacy";
+const SERVED: &str =
+    "another daemon serves it: end that one first; cgruled --no-legacy goes without";
 /// Stands for the listening socket; connections have their serial number.
 const LISTENER: u64 = u64::MAX;
 
@@ -72,6 +74,14 @@ enum Heard {
 }
 
 impl Cgred {
+    /// Makes sure that no other daemon serves the socket.
+    ///
+    /// # Errors
+    /// `AddrInUse` when one does.
+    pub fn ensure_alone(path: &Path) -> io::Result<()> {
+        ensure_free(path, SERVED, greet)
+    }
+
     /// Makes the socket. A file that a former daemon left is replaced.
     ///
     /// # Errors

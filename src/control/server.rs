@@ -43,6 +43,24 @@ const BELL: u64 = u64::MAX - 1;
 const SERVED: &str =
     "another daemon serves it; end that one first, or start this one with --control off";
 
+/// The socket before it is served: whoever connects waits.
+#[derive(Debug)]
+pub struct Bound {
+    listener: Listener,
+    readers: Option<Gid>,
+}
+
+impl Bound {
+    /// Makes the socket `path`. Its directory is made if it is not there.
+    ///
+    /// # Errors
+    /// `AddrInUse` when somebody serves it; else the socket cannot be made.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let readers = readers();
+        Ok(Self { listener: open(path, readers)?, readers })
+    }
+}
+
 /// The running server. Dropping it ends the thread and removes the socket.
 #[derive(Debug)]
 pub struct Server {
@@ -52,13 +70,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the socket `path`. Its directory is made if it is not there.
+    /// Serves the socket.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody serves it; else the socket or the thread cannot be made.
-    pub fn start(path: &Path, side: ControlSide, overview: Overview) -> io::Result<Self> {
-        let readers = readers();
-        let listener = open(path, readers)?;
+    /// The thread cannot be made.
+    pub fn start(
+        Bound { listener, readers }: Bound,
+        side: ControlSide,
+        overview: Overview,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         epoll.add(side.bell(), EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;

@@ -60,9 +60,7 @@ impl Listener {
     /// `AddrInUse` when somebody serves the socket (then `taken` is the message), or the path is that of
     /// another kind of file; else as socket(2), bind(2), chown(2), rename(2), with the path.
     pub fn open(place: Place, taken: &str, greeting: Greeting) -> io::Result<Self> {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", place.path.display()))
-        };
+        let named = |error: io::Error| named(&place.path, &error);
         let probe = || probe(&place.path, taken, greeting);
         probe().map_err(named)?;
         let listener = make(&place, probe).map_err(named)?;
@@ -88,7 +86,18 @@ impl Drop for Listener {
     }
 }
 
-/// Makes sure that nobody serves the path.
+/// Makes sure that nobody serves the path, for who wants to know before it is time for [`Listener::open`].
+///
+/// # Errors
+/// As there.
+pub(super) fn ensure_free(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
+    probe(path, taken, greeting).map_err(|error| named(path, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 fn probe(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
     let in_use = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why.to_owned()));
     match fs::symlink_metadata(path) {

@@ -1,6 +1,6 @@
 //! The daemon's sockets: where they are, and who answers there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Control, Failure, Invocation};
@@ -8,7 +8,7 @@ use crate::config::daemon_toml::Settings;
 use crate::control::cgred::Cgred;
 use crate::control::exchange::exchange;
 use crate::control::overview::Overview;
-use crate::control::server::Server;
+use crate::control::server::{Bound, Server};
 use crate::control::socket::Place;
 use crate::control::textfile::Textfile;
 use crate::engine::Engine;
@@ -21,10 +21,11 @@ pub(super) struct Controlled {
 }
 
 impl Controlled {
-    /// Lets `engine` be asked as the settings and the command line say.
+    /// Lets `engine` be asked by the socket, if there is one, and told of in a file.
     pub(super) fn start(
         invocation: &Invocation,
         settings: &Settings,
+        socket: Option<Bound>,
         overview: &Overview,
         engine: &mut Engine,
     ) -> Result<Self, Failure> {
@@ -34,10 +35,7 @@ impl Controlled {
                 .map_err(|error| Failure::Run("metrics_textfile", error))
         });
         Ok(Self {
-            _server: path(invocation, settings)
-                .map(|path| serve(&path, invocation, overview, engine))
-                .transpose()?
-                .flatten(),
+            _server: socket.map(|socket| serve(socket, overview, engine)).transpose()?,
             _textfile: textfile.transpose()?,
         })
     }
@@ -52,19 +50,23 @@ fn path(invocation: &Invocation, settings: &Settings) -> Option<PathBuf> {
     }
 }
 
-fn serve(
-    path: &Path,
-    invocation: &Invocation,
-    overview: &Overview,
-    engine: &mut Engine,
-) -> Result<Option<Server>, Failure> {
+fn serve(socket: Bound, overview: &Overview, engine: &mut Engine) -> Result<Server, Failure> {
     let started = exchange(Arc::clone(&engine.ringer())).and_then(|(hot, side)| {
-        let server = Server::start(path, side, overview.clone())?;
+        let server = Server::start(socket, side, overview.clone())?;
         engine.serve(hot);
         Ok(server)
     });
-    match started {
-        Ok(server) => Ok(Some(server)),
+    started.map_err(|error| Failure::Run("control socket", error))
+}
+
+/// Opens our socket, if it is to be served.
+pub(super) fn control_socket(
+    invocation: &Invocation,
+    settings: &Settings,
+) -> Result<Option<Bound>, Failure> {
+    let Some(path) = path(invocation, settings) else { return Ok(None) };
+    match Bound::open(&path) {
+        Ok(bound) => Ok(Some(bound)),
         Err(error) if invocation.control_is_optional => {
             ::log::warn!("control socket: {error}; going on without it");
             Ok(None)

@@ -99,18 +99,14 @@ impl Loader<'_> {
 
     /// Reads the sections of a file. Returns why the original does not start with it.
     pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
-        let parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
-        let refusal = parsed.refusal.clone().or_else(|| self.stranger(path, &parsed));
-        self.diagnostics.extend(parsed.diagnostics);
-        let kinds = [
-            (&parsed.templates, &mut self.gifts.templates),
-            (&parsed.groups, &mut self.gifts.groups),
-        ];
-        for (sections, gifts) in kinds {
-            for section in sections {
-                gifts.push(gifts::section(section, &mut self.resolver, &mut self.diagnostics));
-            }
+        let mut parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
+        let refusal = parsed.refusal.take().or_else(|| self.stranger(path, &parsed));
+        self.diagnostics.append(&mut parsed.diagnostics);
+        for section in &parsed.templates {
+            let gift = gifts::section(section, &mut self.resolver, &mut self.diagnostics);
+            self.gifts.templates.push(gift);
         }
+        self.groups.add(&mut parsed);
         refusal
     }
 
@@ -130,10 +126,39 @@ impl Loader<'_> {
     }
 }
 
-/// The `group` sections of files, for a program that makes them. The last `default` section of all fills
-/// in what the perm of a section does not say.
+/// The `group` sections of all files and the last `default` section, which fills in what their perm
+/// does not say.
+#[derive(Debug, Default)]
+pub(super) struct Described {
+    sections: Vec<GroupSection>,
+    default: Option<Perm>,
+}
+
+impl Described {
+    /// Takes those of one more file.
+    fn add(&mut self, parsed: &mut Parsed) {
+        self.sections.append(&mut parsed.groups);
+        self.default = parsed.defaults.pop().or(self.default.take());
+    }
+
+    /// What the groups are given.
+    pub(super) fn gifts(
+        self,
+        resolver: &mut Resolver<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Vec<Gift> {
+        let default = self.default.as_ref();
+        let filled = self.sections.into_iter().map(|mut section| {
+            section.perm = filled(section.perm.take(), default);
+            section
+        });
+        filled.map(|section| gifts::section(&section, resolver, diagnostics)).collect()
+    }
+}
+
+/// The `group` sections of files, for a program that makes them.
 #[derive(Debug)]
-pub struct Described {
+pub struct Groups {
     /// The sections in the order of the files.
     pub groups: Vec<Gift>,
     /// What is wrong with the files, and which sections are nobody's business.
@@ -141,16 +166,14 @@ pub struct Described {
 }
 
 /// Reads the `group` sections of these texts.
-pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Described {
+pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Groups {
     let mut resolver = Resolver::new(service);
     let mut diagnostics = Vec::new();
-    let mut sections: Vec<GroupSection> = Vec::new();
-    let mut default = None;
+    let mut described = Described::default();
     for (file, text) in files {
         let mut parsed = cgconfig_conf::parse(file, text);
         diagnostics.append(&mut parsed.diagnostics);
-        default = parsed.defaults.pop().or(default);
-        sections.append(&mut parsed.groups);
+        described.add(&mut parsed);
         let others = [
             ("mount", parsed.mounts),
             ("namespace", parsed.namespaces),
@@ -163,12 +186,8 @@ pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Described
             diagnostics.push(about.with_help("groups are made where hierarchies are mounted now"));
         }
     }
-    let mut groups = Vec::new();
-    for mut section in sections {
-        section.perm = filled(section.perm.take(), default.as_ref());
-        groups.push(gifts::section(&section, &mut resolver, &mut diagnostics));
-    }
-    Described { groups, diagnostics }
+    let groups = described.gifts(&mut resolver, &mut diagnostics);
+    Groups { groups, diagnostics }
 }
 
 fn filled(perm: Option<Perm>, default: Option<&Perm>) -> Option<Perm> {

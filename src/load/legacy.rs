@@ -27,7 +27,8 @@ pub enum Original {
     Starts,
     /// Exit: this file, or directory, does not exist or could not be read.
     Misses(Arc<Path>),
-    /// Exit because of this line, the first that it would not take, or this link to nothing.
+    /// Exit because of this line, the first that it would not take, or this link to nothing. A file that
+    /// it would read and we do not trust counts as such.
     Refuses(Box<Diagnostic>),
 }
 
@@ -51,9 +52,21 @@ impl Loader<'_> {
                 self.legacy_file(&opened, file, name, true);
             }
             Ok(None) => {}
-            Err(refusal) => self.diagnostics.push(refused(&Arc::from(parent), refusal)),
+            Err(refusal) => {
+                // It may exist, in a place where anybody could have put it.
+                self.original = Original::Starts;
+                self.distrust(refused(&Arc::from(parent), refusal));
+            }
         }
         self.legacy_directory(directory);
+    }
+
+    /// Takes note of what is not read although the original would.
+    fn distrust(&mut self, diagnostic: Diagnostic) {
+        if self.original == Original::Starts {
+            self.original = Original::Refuses(Box::new(diagnostic.clone()));
+        }
+        self.diagnostics.push(diagnostic);
     }
 
     fn legacy_directory(&mut self, path: &Path) {
@@ -64,7 +77,7 @@ impl Loader<'_> {
                 }
             }
             Ok(None) => {}
-            Err(refusal) => self.diagnostics.push(refused(&Arc::from(path), refusal)),
+            Err(refusal) => self.distrust(refused(&Arc::from(path), refusal)),
         }
     }
 
@@ -95,12 +108,10 @@ impl Loader<'_> {
                     Outcome::Skipped
                 }
                 Err(refusal) => {
-                    let is_dangling = refusal.kind == Kind::Missing;
-                    let diagnostic = refused(&path, refusal);
-                    if let (true, Original::Starts) = (is_dangling, &self.original) {
-                        self.original = Original::Refuses(Box::new(diagnostic.clone()));
+                    if is_main {
+                        self.original = Original::Starts;
                     }
-                    self.diagnostics.push(diagnostic);
+                    self.distrust(refused(&path, refusal));
                     Outcome::Refused
                 }
             },
@@ -157,7 +168,38 @@ pub(super) fn leftover(name: &[u8]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::event::Uid;
+    use crate::load::{NameService, Sources, load};
+
+    /// What the original would do where the directory and `cgrules.conf` in it have these modes.
+    fn with_modes(directory: u32, file: u32) -> Original {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("cgrules.conf");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(file)).unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(directory)).unwrap();
+        let sources = Sources {
+            directories: Vec::new(),
+            cgrules_conf: path,
+            cgrules_d: root.path().join("cgrules.d"),
+            owner: Uid(nix::unistd::geteuid().as_raw()),
+            ..Sources::default()
+        };
+        load(&sources, &NameService::default()).original
+    }
+
+    #[test]
+    fn a_file_that_is_not_trusted_is_not_missing() {
+        assert_eq!(with_modes(0o755, 0o644), Original::Starts);
+        for (directory, file) in [(0o755, 0o664), (0o775, 0o644)] {
+            let original = with_modes(directory, file);
+            assert!(matches!(original, Original::Refuses(_)), "{file:o}: {original:?}");
+        }
+    }
 
     #[test]
     fn leftovers_are_told_from_rules() {

@@ -29,7 +29,8 @@ use crate::event::Uid;
 use crate::rules::names::Names;
 use crate::rules::{Action, Rule, Target};
 
-pub use cgconfig::{Described, groups};
+use cgconfig::Described;
+pub use cgconfig::{Groups, groups};
 pub use gifts::KEYS as GROUP_KEYS;
 pub use given::{Kind, load_given};
 pub use legacy::Original;
@@ -164,6 +165,7 @@ struct Loader<'s> {
     /// The others with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
     gifts: Gifts,
+    groups: Described,
     diagnostics: Vec<Diagnostic>,
     files: Vec<FileSeen>,
     /// The first file of each name.
@@ -179,6 +181,7 @@ impl<'s> Loader<'s> {
             legacy: Vec::new(),
             rules: Vec::new(),
             gifts: Gifts::default(),
+            groups: Described::default(),
             diagnostics: Vec::new(),
             files: Vec::new(),
             seen: HashMap::new(),
@@ -245,6 +248,8 @@ impl<'s> Loader<'s> {
     }
 
     fn finish(mut self) -> Loaded {
+        let groups = std::mem::take(&mut self.groups);
+        self.gifts.groups = groups.gifts(&mut self.resolver, &mut self.diagnostics);
         self.gifts.join_tables();
         self.gifts.join_units();
         join_controllers(&mut self.rules, &self.gifts.tables);

@@ -53,7 +53,8 @@ impl Placer {
                 return Some(Outcome::Protected);
             }
             Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
-            // Without CAP_SYS_PTRACE only the place is known, which a user can choose.
+            // Without CAP_SYS_PTRACE, or in a container where that does not reach the first process, only
+            // the place is known, which a user can choose.
             Err(_) => {
                 let is_protected = pid.get() == 1 || proc.cgroup(pid).is_some_and(is_managers);
                 return is_protected.then_some(Outcome::Protected);

@@ -31,12 +31,16 @@ pub struct Files {
     has_legacy: bool,
     /// The watches of the original's directories, in which every name counts.
     legacy: Vec<WatchDescriptor>,
+    /// The rule directories that there were when the watches were set.
+    existing: Vec<PathBuf>,
     change: Option<Change>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    reason: Reason,
+    /// `None` while nothing but a directory was made on the way to one with rules, as by ourselves for
+    /// our socket.
+    reason: Option<Reason>,
     first: Nanos,
     last: Nanos,
 }
@@ -56,14 +60,17 @@ impl Files {
     pub fn watch(directories: &[PathBuf], etc: &Path, has_legacy: bool) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let (directories, etc) = (directories.to_vec(), etc.to_owned());
-        let legacy = Vec::new();
-        let mut files = Self { inotify, directories, etc, has_legacy, legacy, change: None };
+        let (legacy, existing) = (Vec::new(), Vec::new());
+        let mut files =
+            Self { inotify, directories, etc, has_legacy, legacy, existing, change: None };
         files.renew();
         Ok(files)
     }
 
     /// Sets the watches as the directories are now. Watching one twice changes nothing.
     fn renew(&mut self) {
+        let directories = self.directories.iter();
+        self.existing = directories.filter(|directory| directory.is_dir()).cloned().collect();
         let entries = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -114,7 +121,10 @@ impl Files {
                 Ok(events) => {
                     for event in events {
                         let is_legacy = self.legacy.contains(&event.wd);
-                        self.note(event.name.as_deref().map(Path::new), is_legacy, now);
+                        let is_made = event.mask.contains(AddWatchFlags::IN_CREATE)
+                            && event.mask.contains(AddWatchFlags::IN_ISDIR);
+                        let name = event.name.as_deref().map(Path::new);
+                        self.note(name, is_legacy, is_made, now);
                     }
                 }
                 Err(Errno::EAGAIN) => return,
@@ -126,41 +136,45 @@ impl Files {
         }
     }
 
-    fn note(&mut self, name: Option<&Path>, is_legacy: bool, now: Nanos) {
+    fn note(&mut self, name: Option<&Path>, is_legacy: bool, is_made: bool, now: Nanos) {
         let is_name_file = |name: &Path| NAME_FILES.iter().any(|known| name == Path::new(known));
         let reason = match name {
-            Some(_) if is_legacy => Reason::Rules,
+            Some(_) if is_legacy => Some(Reason::Rules),
             // A watched file itself, or an overflow: names are looked up in either case.
-            None => Reason::Names,
-            Some(name) if is_name_file(name) => Reason::Names,
-            Some(name) if self.concerns_rules(name) => Reason::Rules,
+            None => Some(Reason::Names),
+            Some(name) if is_name_file(name) => Some(Reason::Names),
+            Some(name) if self.concerns_rules(name) => Some(Reason::Rules),
+            Some(name) if self.is_on_the_way(name) => (!is_made).then_some(Reason::Rules),
             Some(_) => return,
         };
         let change = self.change.get_or_insert(Change { reason, first: now, last: now });
         change.last = now;
-        if reason == Reason::Rules {
+        if reason == Some(Reason::Rules) || change.reason.is_none() {
             change.reason = reason;
         }
     }
 
-    /// A rule file, or a directory on the way to one: `etc` has much else in it.
+    /// A rule file, or one of the original's directories: `etc` has much else in it.
     fn concerns_rules(&self, name: &Path) -> bool {
         let is = |known: &str| name == Path::new(known);
         let is_legacy = LEGACY_FILES.into_iter().chain(LEGACY_DIRECTORIES).any(is);
         name.extension().is_some_and(|extension| extension == "toml")
             || self.has_legacy && is_legacy
-            || self
-                .directories
-                .iter()
-                .any(|directory| directory.components().any(|c| c.as_os_str() == name))
+    }
+
+    /// A directory with rules, or one on the way there.
+    fn is_on_the_way(&self, name: &Path) -> bool {
+        let mut parts = self.directories.iter().flat_map(|directory| directory.components());
+        parts.any(|part| part.as_os_str() == name)
     }
 
     /// What to do at `now`, once for each burst of changes.
     pub fn take_due(&mut self, now: Nanos) -> Option<Reason> {
         let change = self.change.filter(|change| change.due() <= now)?;
         self.change = None;
+        let before = std::mem::take(&mut self.existing);
         self.renew();
-        Some(change.reason)
+        change.reason.or_else(|| (self.existing != before).then_some(Reason::Rules))
     }
 
     /// When [`Self::take_due`] will have something.
@@ -190,6 +204,27 @@ mod tests {
         assert_eq!(files.take_due(Nanos(3 + QUIET_NS)), None);
         assert_eq!(files.take_due(Nanos(2 * QUIET_NS)), Some(Reason::Rules));
         assert_eq!(files.next_due(), None);
+    }
+
+    #[test]
+    fn a_directory_on_the_way_is_no_change_until_there_are_rules() {
+        let root = tempfile::tempdir().unwrap();
+        let rules = root.path().join("cgruled/rules.d");
+        let mut files = Files::watch(std::slice::from_ref(&rules), root.path(), false).unwrap();
+        std::fs::create_dir(root.path().join("cgruled")).unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), None);
+        assert_eq!(files.next_due(), None);
+        std::fs::create_dir(&rules).unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        // All at once, before the watch on what is between is set.
+        std::fs::remove_dir_all(root.path().join("cgruled")).unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        std::fs::create_dir_all(&rules).unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::path::Path;
 use cgruled::control::client;
 use cgruled::control::protocol::{Decision, Request, Watched};
 use cgruled::control::status::{Rules, Status};
+use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB, READERS};
 use crate::harness::{BASE, Daemon, Live, PATIENCE, Settings, census, eventually, run};
@@ -114,13 +115,23 @@ fn root_may_change_and_readers_may_ask() {
 #[test]
 fn a_socket_that_is_served_is_not_taken_over() {
     let Some((live, daemon)) = served() else { return };
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    daemon.signal(Signal::SIGSTOP);
+    live.rule_file("60-second.toml", "[cgroup.there]\n\"cgroup.max.depth\" = 7\n");
+    let root = live.ground.at("");
+    let root = root.trim_end_matches('/');
     let arguments = format!(
-        "--no-legacy --config {BASE}/cgruled.toml --rules {BASE}/rules.d --control {SOCKET}"
+        "--no-legacy --config {BASE}/cgruled.toml --rules {BASE}/rules.d --control {SOCKET} --root {root}"
     );
     let second = run(&arguments);
+    let depth = live.ground.directory("", "there/cgroup.max.depth").unwrap();
+    let depth = fs::read_to_string(depth).unwrap();
+    daemon.signal(Signal::SIGCONT);
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{said}");
     assert!(said.contains(SOCKET) && said.contains("another daemon"), "{said}");
+    assert_eq!(depth, "max\n", "the second gave groups something");
     assert!(status().pid > 0);
     daemon.stop();
     // What a daemon that was killed leaves behind is replaced.

@@ -374,10 +374,15 @@ fn a_template_is_for_levels_with_fields() {
 fn a_plain_group_is_made_if_a_section_describes_it() {
     let Some(live) = Live::require() else { return };
     let Some(pids) = live.ground.directory("pids", "plain") else { return };
-    let section = "group {ground}/plain { pids { pids.max = 9; } }\n";
+    // What perm does not say is in the default, as for `cgrulectl groups`.
+    let section = "group {ground}/plain { perm { task { uid = cgt-bob; } admin { uid = root; } } \
+                   pids { pids.max = 9; } }\n\
+                   default { perm { task { gid = cgt-bob; } admin { gid = cgt-bob; } } }\n";
     let (policy, mut tree) = legacy(&live, "cgt-alice pids {ground}/plain\n", section);
     open(&live, &policy, &mut tree, "plain").unwrap();
     expect(&pids, "pids.max", "9");
+    assert_eq!(modes(&pids.join("tasks")), (BOB, BOB, 0o644));
+    assert_eq!(modes(&pids), (0, BOB, 0o755));
     let (policy, mut tree) = legacy(&live, "cgt-alice pids {ground}/other\n", section);
     assert!(open(&live, &policy, &mut tree, "other").is_err());
 }
