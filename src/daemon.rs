@@ -72,8 +72,9 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
     prepared.remarks.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
-    let result = Daemon::start(invocation, prepared, Arc::clone(&metrics))
-        .and_then(|mut daemon| daemon.serve());
+    let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
+    let counts = started.is_ok() && invocation.prints_counters;
+    let result = started.and_then(|mut daemon| daemon.serve());
     match &result {
         Ok(()) => ended(),
         // The caller says it on standard error.
@@ -81,7 +82,7 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
         Err(failure) => ::log::error!("{failure}"),
     }
     logging.finish();
-    if invocation.prints_counters {
+    if counts {
         println!("{metrics:#}");
     }
     result

@@ -33,13 +33,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--strict --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--strict --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _filedir
@@ -66,13 +70,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --exe --all --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --exe --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids
@@ -87,13 +95,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--full --names --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--full --names --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -108,13 +120,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -129,13 +145,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -162,13 +182,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --rule --exe --all --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --rule --exe --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -195,13 +219,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--delay --iterations --sort --once --json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--delay --iterations --sort --once --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -216,13 +244,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -237,13 +269,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -258,13 +294,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids
@@ -295,13 +335,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --cgroup --controllers --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --cgroup --controllers --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         COMPREPLY=($(compgen -c -- "$cur"))
@@ -316,13 +360,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--json --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :
@@ -341,13 +389,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--from --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--from --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _filedir
@@ -362,13 +414,17 @@ _cgrulectl() {
             _filedir -d
             return
             ;;
+        --root)
+            _filedir
+            return
+            ;;
         --socket)
             _filedir
             return
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--dry-run --verbose --config --rules --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--dry-run --verbose --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _filedir

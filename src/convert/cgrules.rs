@@ -11,6 +11,7 @@ use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::{Action, ExeTest, GroupTest, Target, UserTest};
 
 const ONE_GROUP: &str = "a TOML rule has one group, and this line sends processes to another";
+const NUMBER: &str = "a number is a name to cgrulesengd, which skips the line, and an id in TOML";
 const NO_COUNTERPART: &str = "nothing in a TOML rule says the same";
 
 /// Adds the rules of a file.
@@ -89,6 +90,10 @@ impl File<'_, '_> {
         let text = self.text(number, written, targets);
         // Ignoring for all and moving nowhere are the same to a process.
         if let Err(why) = says(&text, &written.rule) {
+            let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+            if written.mentions.iter().any(|mention| is_number(&mention.name)) {
+                return self.draft.lost(self.lines, number, NUMBER, "if the id is meant, write it");
+            }
             return self.draft.lost(self.lines, number, &why, NO_COUNTERPART);
         }
         self.group = Some(targets.to_vec());

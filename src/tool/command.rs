@@ -48,6 +48,7 @@ pub struct Flag {
 pub const COMMON: &[Flag] = &[
     Flag::value("config", "FILE", "the settings (default: /etc/cgruled/cgruled.toml)"),
     Flag::value("rules", "DIR", "read rules here and nowhere else; may be repeated"),
+    Flag::value("root", "PATH", "groups begin here, as for a daemon with --root"),
     Flag::new("no-legacy", "do not read the files of cgrulesengd"),
     Flag::value("socket", "PATH", "the daemon's socket (default: /run/cgruled/control.sock)"),
     Flag { short: Some('h'), ..Flag::new("help", "this text") },
@@ -193,6 +194,7 @@ impl Given {
         if let Some(config) = self.value("config") {
             invocation.config = config.into();
         }
+        invocation.root = self.value("root").map(PathBuf::from);
         invocation
     }
 }

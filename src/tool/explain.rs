@@ -103,6 +103,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     };
     print(given, &survey, &explained, out)?;
     out.flush()?;
+    if survey.loaded.rules.is_empty() {
+        eprintln!(
+            "cgrulectl: no rule was read: there is none, or the daemon was started with --config, \
+             --rules, --root or --no-legacy, which are to be given here too"
+        );
+    }
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: some rules are wrong and were not tried: see cgrulectl check");
     }
@@ -155,6 +161,9 @@ fn living(
         };
         let verdict = judge(survey, &subject, proc);
         let moved = memory.moved();
+        if verdict.state != State::Misplaced && explained.is_empty() {
+            memory.general().iter().for_each(|note| eprintln!("cgrulectl: {note}"));
+        }
         let mut one = Explained { subject, verdict, moved, reasons: Vec::new() };
         if let (State::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
             one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);

@@ -110,7 +110,7 @@ fn overview() -> String {
         .map(|command| format!("  {:8}  {}\n", command.name, command.summary))
         .collect();
     format!(
-        "Usage: cgrulectl COMMAND [OPTION]... (see cgrulectl COMMAND --help, man cgrulectl)\n\n{commands}\n\
+        "Usage: cgrulectl COMMAND [OPTION]... (more: COMMAND --help, man cgrulectl)\n\n{commands}\n\
          Examples:\n  cgrulectl explain $$    is my shell in its group, and if not, why?\n  \
          cgrulectl check         would the daemon take my files?\n\n\
          Exit: 0 well, 1 failed or found wrong, 2 wrong usage, 65 bad rules or settings,\n\

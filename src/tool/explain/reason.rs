@@ -69,6 +69,14 @@ impl Memory {
         }
     }
 
+    /// What keeps many processes from their groups.
+    pub fn general(&self) -> &[String] {
+        match self {
+            Self::Told(_, general) => general,
+            Self::NoDaemon(_) | Self::Silent(_) => &[],
+        }
+    }
+
     fn happenings(&self) -> &[Happening] {
         match self {
             Self::Told(about, _) => &about.happenings,

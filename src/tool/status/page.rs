@@ -363,11 +363,9 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
         });
         status.hierarchies.splice(0..0, version_1);
         let page = render(&status, PLAIN);
-        let expected = "\
-Groups      below / in
-            v1 cpu,cpuacct, cpuset, memory, devices, freezer, net_cls,net_prio,
-            v1 blkio, perf_event, hugetlb, pids, rdma, misc, name=systemd
-            v2 /sys/fs/cgroup (cpuset";
+        let expected = "
+            v1 cpu+cpuacct, cpuset, memory, devices, freezer, net_cls+net_prio,
+               blkio, perf_event, hugetlb, pids, rdma, misc, name=systemd";
         assert!(page.contains(expected), "{page}");
     }
 
