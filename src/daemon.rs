@@ -163,12 +163,13 @@ impl Daemon {
         if hierarchies.is_empty() {
             return Err(Failure::NoCgroups);
         }
+        // Subscribed before the first scan: what happens during the scan is queued. Where no events come,
+        // that is what is said, whatever else would fail too.
+        let buffer = settings.receive_buffer as usize;
+        let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         // Before anything is moved or given: there can be another daemon.
         let cgred = sticky_socket(invocation, &metrics)?;
         let control = control_socket(invocation, settings)?;
-        // Subscribed before the first scan: what happens during the scan is queued.
-        let buffer = settings.receive_buffer as usize;
-        let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
         let grounds = Host::default().grounds(settings, &hierarchies);
         let is_dry_run = invocation.dry_run;
         let tree = tree_of(&hierarchies, &grounds, is_dry_run, &metrics).map_err(run("threads"))?;

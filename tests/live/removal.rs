@@ -133,11 +133,15 @@ fn the_daemon_places_whoever_comes_while_it_removes() {
     let Some(live) = Live::require() else { return };
     let table = "[cgroup.\"there/%u\"]\nremove_when_empty = \"1ms\"\n";
     let daemon = live.daemon(&format!("{RULES}{table}"));
-    for _ in 0..rounds() * 30 {
+    for round in 0..rounds() * 30 {
         let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect(&actor, "there/cgt-alice");
         live.expect_pid("freezer", actor.subject, "there/cgt-alice");
+        drop(actor);
+        // From before the removal to after it.
+        std::thread::sleep(Duration::from_millis(1) * (round % 5) as u32);
     }
+    assert!(both(&live, "there/cgt-alice").iter().all(|group| gone(group)));
     let counters = daemon.stop();
     println!("removed: {}", counters.get("removed_groups"));
     assert!(counters.get("removed_groups") > 0);
