@@ -174,11 +174,12 @@ impl<'p> Stage<'p> {
         }
         let file = self.parent.join("cgroup.subtree_control");
         let enabled = fs::read_to_string(&file).unwrap_or_default();
-        for name in &self.needs {
-            if enabled.split_ascii_whitespace().any(|known| known == *name) {
-                continue;
-            }
-            let enabled = match self.is_parent_populated() {
+        let is_missing =
+            |name: &&&str| !enabled.split_ascii_whitespace().any(|known| known == **name);
+        let missing: Vec<&str> = self.needs.iter().filter(is_missing).copied().collect();
+        let is_populated = !missing.is_empty() && self.is_parent_populated();
+        for name in missing {
+            let enabled = match is_populated {
                 true => Err(Errno::EBUSY),
                 false => write(&file, &format!("+{name}")),
             };
