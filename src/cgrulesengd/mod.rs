@@ -251,3 +251,21 @@ const fn severity(level: LevelFilter) -> u8 {
         LevelFilter::Debug | LevelFilter::Trace => 7,
     }
 }
+
+/// The files of the original and the user database of a test, in one directory.
+#[cfg(test)]
+fn in_directory(root: &Path) -> (Sources, crate::load::NameService) {
+    let path = |name: &str| root.join(name);
+    let service =
+        crate::load::NameService { passwd: path("passwd"), group: path("group"), nss: false };
+    let sources = Sources {
+        directories: Vec::new(),
+        legacy: true,
+        cgrules_conf: path("cgrules.conf"),
+        cgrules_d: path("cgrules.d"),
+        cgconfig_conf: path("cgconfig.conf"),
+        cgconfig_d: path("cgconfig.d"),
+        owner: crate::event::Uid(nix::unistd::geteuid().as_raw()),
+    };
+    (sources, service)
+}

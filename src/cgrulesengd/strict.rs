@@ -47,8 +47,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::event::Uid;
-    use crate::load::{NameService, Sources, load};
+    use crate::cgrulesengd::in_directory;
+    use crate::load::load;
 
     /// The status with these texts of `cgrules.conf`, `cgconfig.conf` and a file of `cgconfig.d`.
     fn code(rules: Option<&str>, conf: Option<&str>, more: Option<&str>) -> u8 {
@@ -62,16 +62,7 @@ mod tests {
         }
         fs::write(path("passwd"), "root:x:0:0::/:\n").unwrap();
         fs::write(path("group"), "root:x:0:\n").unwrap();
-        let service = NameService { passwd: path("passwd"), group: path("group"), nss: false };
-        let sources = Sources {
-            directories: Vec::new(),
-            legacy: true,
-            cgrules_conf: path("cgrules.conf"),
-            cgrules_d: path("cgrules.d"),
-            cgconfig_conf: path("cgconfig.conf"),
-            cgconfig_d: path("cgconfig.d"),
-            owner: Uid(nix::unistd::geteuid().as_raw()),
-        };
+        let (sources, service) = in_directory(root.path());
         let checked = check(&load(&sources, &service), &sources.cgconfig_d);
         checked.err().map_or(0, |refusal| refusal.code)
     }

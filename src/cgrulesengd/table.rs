@@ -158,7 +158,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::load::{NameService, load};
+    use crate::cgrulesengd::in_directory;
+    use crate::load::load;
 
     fn shown(text: &str) -> String {
         let root = tempfile::tempdir().unwrap();
@@ -166,16 +167,7 @@ mod tests {
         fs::write(path("passwd"), "alice:x:1001:1001::/:\n").unwrap();
         fs::write(path("group"), "web:x:33:\n").unwrap();
         fs::write(path("cgrules.conf"), text).unwrap();
-        let service = NameService { passwd: path("passwd"), group: path("group"), nss: false };
-        let sources = Sources {
-            directories: Vec::new(),
-            legacy: true,
-            cgrules_conf: path("cgrules.conf"),
-            cgrules_d: path("cgrules.d"),
-            cgconfig_conf: path("cgconfig.conf"),
-            cgconfig_d: path("cgconfig.d"),
-            owner: Uid(nix::unistd::geteuid().as_raw()),
-        };
+        let (sources, service) = in_directory(root.path());
         let loaded = load(&sources, &service);
         Table::new(&loaded.rules, &loaded.names, &sources).to_string()
     }
