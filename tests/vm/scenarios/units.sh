@@ -60,6 +60,6 @@ expect "taken back: it is put back once" in_group $pid people/alice
 back
 sleep 3
 expect "taken back again: it is left there" is_in $pid /outside
-expect "who took it is said" said "it is left there"
+expect "who took it is said" within 10 said "it is left there"
 systemctl stop cgruled.service
 expect "it is counted" test "$(log | grep -E '^(taken_back|given_up) ' | xargs)" = "taken_back 2 given_up 1"
