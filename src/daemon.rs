@@ -26,7 +26,7 @@ use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
-use crate::config::daemon_toml::{LogTarget, Root, Settings};
+use crate::config::daemon_toml::{Root, Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::control::overview::Overview;
@@ -71,14 +71,14 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
         .map_err(|error| Failure::Run("log", error))?;
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
-    prepared.remarks.iter().for_each(|diagnostic| ::log::warn!("{diagnostic}"));
+    prepared.remarks.iter().for_each(crate::rebuild::say);
     let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
     let counts = started.is_ok() && invocation.prints_counters;
     let result = started.and_then(|mut daemon| daemon.serve());
     match &result {
         Ok(()) => ended(),
         // The caller says it on standard error.
-        Err(_) if outputs.contains(&Output::Target(LogTarget::Stderr)) => {}
+        Err(_) if outputs.iter().any(Output::is_standard_error) => {}
         Err(failure) => ::log::error!("{failure}"),
     }
     logging.finish();
@@ -291,7 +291,7 @@ impl Daemon {
         if !self.is_ready && self.engine.is_settled() {
             self.is_ready = true;
             let placed = self.metrics.placed.get();
-            ::log::info!("ready: looked at every process, moved {placed}");
+            ::log::info!(message_id = crate::log::field::READY; "ready: looked at every process, moved {placed}");
             (self.announcements.ready)();
         }
     }

@@ -10,7 +10,8 @@ use std::hash::BuildHasher;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use described::{Described, Named};
+use ::log::Level;
+use described::{Decided, Described, Named};
 use foldhash::fast::FixedState;
 pub(crate) use protected::is_protected;
 use takers::Takers;
@@ -22,6 +23,7 @@ use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
 use crate::host::Host;
+use crate::log::field;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::narrator::Obstacle;
@@ -258,7 +260,9 @@ impl Placer {
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_dry_run {
-            ::log::info!("would move {} to {} by {}", Described(subject), self.path, Named(rule));
+            let (who, by) = (Described(subject), Named(rule));
+            self.decided(field::MOVED, rule, subject)
+                .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
             return Outcome::WouldPlace;
         }
         let pid = subject.look.pid;
@@ -289,13 +293,13 @@ impl Placer {
         if cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
             self.metrics.latency.record(now.since(subject.look.since));
         }
-        if ::log::log_enabled!(::log::Level::Debug) {
+        if ::log::log_enabled!(Level::Debug) {
             let microseconds = now.since(subject.look.since) / 1000;
-            ::log::debug!(
-                "moved {} to {} by {} after {cause}, {microseconds} us",
-                Described(subject),
-                self.path,
-                Named(rule)
+            let (who, to, by) = (Described(subject), &self.path, Named(rule));
+            let more = Some(("latency_us", i64::try_from(microseconds).unwrap_or(i64::MAX)));
+            Decided { more, ..self.decided(field::MOVED, rule, subject) }.say(
+                Level::Debug,
+                format_args!("moved {who} to {to} by {by} after {cause}, {microseconds} us"),
             );
         }
         // The number may have changed hands between the look and the write.
@@ -312,14 +316,24 @@ impl Placer {
         self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-            ::log::warn!(
-                "{} stays where it is: {refusal}: {}; {}{left_out}",
-                Described(subject),
-                refusal.advice(),
-                Named(rule)
+            let (who, by, advice) = (Described(subject), Named(rule), refusal.advice());
+            let more = Some(("errno", i64::from(refusal.errno as i32)));
+            Decided { more, ..self.decided(field::REFUSED, rule, subject) }.say(
+                Level::Warn,
+                format_args!("{who} stays where it is: {refusal}: {advice}; {by}{left_out}"),
             );
         }
         Outcome::Refused
+    }
+
+    /// For the log: a decision about the group `self.path`.
+    fn decided<'a>(
+        &'a self,
+        kind: &'static str,
+        rule: &'a Rule,
+        subject: &'a Subject<'a>,
+    ) -> Decided<'a> {
+        Decided { subject, rule, group: &self.path, kind, more: None }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::rules::names::Identity;
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
 
 /// A set of rules in force.
@@ -50,6 +51,16 @@ pub struct Summary {
     pub files: usize,
     /// Errors in them, each of which cost a rule or a setting.
     pub errors: usize,
+}
+
+impl fmt::Display for Summary {
+    /// `213 rules from 14 files, 1 error`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        let Self { rules, files, errors } = *self;
+        write!(f, "{rules} rule{} from {files} file{}, ", s(rules), s(files))?;
+        write!(f, "{errors} error{}", s(errors))
+    }
 }
 
 /// How long an answer of the name service is believed when a user has a name, and when it has none:

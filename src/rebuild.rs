@@ -19,6 +19,7 @@ use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::host::{Grounds, Host};
 use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
+use crate::log;
 use crate::narrator::Narrator;
 use crate::policy::{Policy, Summary, User};
 use crate::process::Proc;
@@ -153,7 +154,7 @@ impl Rebuilder {
     }
 
     fn put_into_force(&mut self, Draft { loaded, provisions, mut narrator }: Draft) -> Box<Policy> {
-        say(&loaded.diagnostics);
+        loaded.diagnostics.iter().for_each(say);
         if let Some(narrator) = &mut narrator {
             narrator.begin();
         }
@@ -209,7 +210,7 @@ impl Rebuilder {
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         policy.summary = Summary { rules, files, errors };
         self.matcher = Some(matcher);
-        ::log::info!("{rules} rules from {files} files are in force, {errors} errors");
+        ::log::info!(message_id = log::field::RULES; "in force: {}", policy.summary);
         policy
     }
 
@@ -257,7 +258,7 @@ impl Office for Rebuilder {
         let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
         if reason == Reason::Rules && !new.is_empty() {
             ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
-            new.iter().for_each(|error| say_one(error));
+            new.iter().copied().for_each(say);
             self.board.refused(new.into_iter().cloned().collect());
             return None;
         }
@@ -304,14 +305,17 @@ fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
     Diagnostic { place, ..about.with_help(complaint.help) }
 }
 
-fn say(diagnostics: &[Diagnostic]) {
-    diagnostics.iter().for_each(say_one);
-}
-
-fn say_one(diagnostic: &Diagnostic) {
+/// Writes what is wrong with a file to the log.
+pub fn say(diagnostic: &Diagnostic) {
     let level = match diagnostic.severity {
         Severity::Error => Level::Error,
         Severity::Warning => Level::Warn,
     };
-    ::log::log!(level, "{diagnostic}");
+    let file = diagnostic.file.to_string_lossy();
+    let line = diagnostic.place.as_ref().map_or(0, |place| place.line);
+    ::log::log!(
+        target: log::DIAGNOSTIC, level,
+        message_id = log::field::DIAGNOSTIC, rule_file = &*file, rule_line = line;
+        "{diagnostic}"
+    );
 }

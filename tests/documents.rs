@@ -399,6 +399,11 @@ fn the_pages_of_the_files_have_each_key() {
 }
 
 #[test]
+fn every_kind_of_journal_entry_is_explained() {
+    expect("cgruled.8", cgruled::log::field::KINDS);
+}
+
+#[test]
 fn every_counter_is_explained() {
     let counters = Metrics::default().counters();
     expect("cgruled.8", counters.iter().map(|(name, _)| *name));

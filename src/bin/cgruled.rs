@@ -8,6 +8,7 @@ use std::time::Duration;
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
 use cgruled::daemon::{Control, Invocation, check, run};
+use cgruled::log::complain;
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -63,12 +64,12 @@ fn main() -> ExitCode {
         Ok(Command::Run(invocation)) => match run(&invocation) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                eprintln!("cgruled: {failure}");
+                complain(&format!("cgruled: {failure}"));
                 ExitCode::from(failure.code())
             }
         },
         Err(error) => {
-            eprintln!("cgruled: {error}\nTry 'cgruled --help'.");
+            complain(&format!("cgruled: {error}\nTry 'cgruled --help'."));
             ExitCode::from(2)
         }
     }

@@ -116,13 +116,15 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: LevelFilter::Info, target: LogTarget::Stderr }
+        Self { level: LevelFilter::Info, target: LogTarget::Auto }
     }
 }
 
 /// Where log lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
+    /// The journal where standard error leads to it, else standard error.
+    Auto,
     /// Standard error.
     Stderr,
     /// The journal's socket.
@@ -278,6 +280,7 @@ fn level(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Leve
 
 #[derive(Clone, Copy)]
 enum TargetWord {
+    Auto,
     Stderr,
     Journal,
     File,
@@ -290,6 +293,7 @@ fn log_target(
     piece: &mut Piece<'_, '_>,
 ) -> Option<LogTarget> {
     let words = [
+        ("auto", TargetWord::Auto),
         ("stderr", TargetWord::Stderr),
         ("journal", TargetWord::Journal),
         ("file", TargetWord::File),
@@ -304,10 +308,11 @@ fn log_target(
             None
         }
         (TargetWord::File, true) => file.map(LogTarget::File),
-        (TargetWord::Stderr | TargetWord::Journal, true) => {
+        (TargetWord::Auto | TargetWord::Stderr | TargetWord::Journal, true) => {
             conflict(value.span(), "there is a file, but target is not \"file\"", "leave one out");
             None
         }
+        (TargetWord::Auto, false) => Some(LogTarget::Auto),
         (TargetWord::Stderr, false) => Some(LogTarget::Stderr),
         (TargetWord::Journal, false) => Some(LogTarget::Journal),
     }

@@ -164,9 +164,8 @@ impl Notifier {
 impl std::fmt::Display for Report {
     /// `STATUS=213 rules from 14 files, 3 errors; 5021 processes moved`, and more where there is.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Summary { rules, files, errors } = self.summary;
-        write!(f, "STATUS={rules} rules from {files} files, {errors} errors; ")?;
-        write!(f, "{} processes moved", self.placed)?;
+        let s = if self.placed == 1 { "" } else { "es" };
+        write!(f, "STATUS={}; {} process{s} moved", self.summary, self.placed)?;
         if self.refused > 0 {
             write!(f, ", {} moves refused by the kernel", self.refused)?;
         }
@@ -279,10 +278,7 @@ mod tests {
         assert!(manager.heard().is_empty());
         notifier.tick(Nanos(1 + STATUS_NS), true, SUMMARY, &metrics);
         notifier.tick(Nanos(2 + 2 * STATUS_NS), true, SUMMARY, &metrics);
-        assert_eq!(
-            manager.heard(),
-            ["STATUS=213 rules from 14 files, 3 errors; 1 processes moved"]
-        );
+        assert_eq!(manager.heard(), ["STATUS=213 rules from 14 files, 3 errors; 1 process moved"]);
     }
 
     #[test]

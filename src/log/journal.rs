@@ -4,6 +4,9 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 
 use ::log::Level;
+use nix::sys::stat::fstat;
+
+use super::field::Field;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -19,24 +22,39 @@ impl Journal {
         Ok(Self(socket))
     }
 
-    pub(super) fn send(&self, level: Level, text: &str) -> io::Result<()> {
-        self.0.send(&datagram(level, text)).map(drop)
+    pub(super) fn send(&self, level: Level, text: &str, fields: &[Field]) -> io::Result<()> {
+        self.0.send(&datagram(level, text, fields)).map(drop)
     }
 }
 
-/// A value with a newline in it is sent by length, so that no text can add a field.
-fn datagram(level: Level, text: &str) -> Vec<u8> {
-    let mut bytes =
-        format!("SYSLOG_IDENTIFIER=cgruled\nPRIORITY={}\n", priority(level)).into_bytes();
-    if text.contains('\n') {
-        bytes.extend(b"MESSAGE\n");
-        bytes.extend((text.len() as u64).to_le_bytes());
-    } else {
-        bytes.extend(b"MESSAGE=");
-    }
-    bytes.extend(text.as_bytes());
-    bytes.push(b'\n');
+/// Whether standard error leads to the journal, which loses how bad a line is, and its fields. systemd says
+/// by `JOURNAL_STREAM` which file it is (systemd.exec(5)); a program that redirects it keeps the variable.
+pub(super) fn has_standard_error() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(file) = fstat(io::stderr()) else { return false };
+    stream == format!("{}:{}", file.st_dev, file.st_ino)
+}
+
+pub(super) fn datagram(level: Level, text: &str, fields: &[Field]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push(&mut bytes, "SYSLOG_IDENTIFIER", "cgruled");
+    push(&mut bytes, "PRIORITY", &priority(level).to_string());
+    fields.iter().for_each(|field| push(&mut bytes, &field.name, &field.value));
+    push(&mut bytes, "MESSAGE", text);
     bytes
+}
+
+/// A value with a newline in it is sent by length, so that no text can add a field.
+fn push(bytes: &mut Vec<u8>, name: &str, value: &str) {
+    bytes.extend(name.as_bytes());
+    if value.contains('\n') {
+        bytes.push(b'\n');
+        bytes.extend((value.len() as u64).to_le_bytes());
+    } else {
+        bytes.push(b'=');
+    }
+    bytes.extend(value.as_bytes());
+    bytes.push(b'\n');
 }
 
 /// The syslog level.
@@ -55,9 +73,9 @@ mod tests {
 
     #[test]
     fn a_line_is_a_field_and_lines_are_sent_by_length() {
-        let one = datagram(Level::Warn, "hello");
+        let one = datagram(Level::Warn, "hello", &[]);
         assert_eq!(one, b"SYSLOG_IDENTIFIER=cgruled\nPRIORITY=4\nMESSAGE=hello\n");
-        let two = datagram(Level::Info, "a\nPRIORITY=0");
+        let two = datagram(Level::Info, "a\nPRIORITY=0", &[]);
         let tail = b"MESSAGE\n\x0c\0\0\0\0\0\0\0a\nPRIORITY=0\n";
         assert!(two.ends_with(tail));
     }

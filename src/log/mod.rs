@@ -1,6 +1,7 @@
 //! Log records leave by a thread of their own: the hot thread never waits for a disk, a terminal or
 //! journald. The queue is bounded; what does not fit is counted.
 
+pub mod field;
 mod journal;
 pub mod limit;
 mod sink;
@@ -14,6 +15,7 @@ use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::metrics::Metrics;
+use field::Field;
 use sink::Sink;
 pub use sink::{Facility, Output, try_file};
 
@@ -26,11 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Records of this target are for files and terminals: syslog and the journal do not get them.
 pub const FILES_ONLY: &str = "files only";
 
+/// Records of this target say themselves how bad it is, behind the place: no line begins with the level.
+pub const DIAGNOSTIC: &str = "diagnostic";
+
 /// A record on its way.
 struct Entry {
     level: Level,
     text: String,
     is_for_files: bool,
+    says_level: bool,
+    fields: Vec<Field>,
 }
 
 enum Order {
@@ -58,6 +65,7 @@ impl Logging {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let mut sinks = outputs.iter().map(Sink::open).collect::<io::Result<Vec<Sink>>>()?;
+        let takes_fields = sinks.iter().any(Sink::takes_fields);
         // A bounded channel would touch all of its room now.
         let (orders, queue) = unbounded();
         let (end, written) = bounded(0);
@@ -65,7 +73,7 @@ impl Logging {
             write_all(&queue, &mut sinks);
             drop(end);
         })?;
-        let front = Front { orders: orders.clone(), most: QUEUE, metrics };
+        let front = Front { orders: orders.clone(), most: QUEUE, takes_fields, metrics };
         ::log::set_boxed_logger(Box::new(front)).map_err(io::Error::other)?;
         ::log::set_max_level(level);
         Ok(Self { orders, written })
@@ -81,6 +89,13 @@ impl Logging {
     }
 }
 
+/// Says on standard error why a program does not go on. Where that leads to the journal each line says that it
+/// is an error, as in sd-daemon(3).
+pub fn complain(text: &str) {
+    let mark = if journal::has_standard_error() { "<3>" } else { "" };
+    text.lines().for_each(|line| eprintln!("{mark}{line}"));
+}
+
 fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
     while let Ok(Order::Write(entry)) = queue.recv() {
         for sink in &mut *sinks {
@@ -94,6 +109,8 @@ struct Front {
     orders: Sender<Order>,
     /// Records that may wait; threads that log at the same moment may add one each.
     most: usize,
+    /// Whether any sink keeps more than the text.
+    takes_fields: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -107,6 +124,8 @@ impl Log for Front {
             level: record.level(),
             text: record.args().to_string(),
             is_for_files: record.target() == FILES_ONLY,
+            says_level: record.target() == DIAGNOSTIC,
+            fields: if self.takes_fields { field::of(record) } else { Vec::new() },
         };
         if self.orders.len() >= self.most || self.orders.send(Order::Write(entry)).is_err() {
             self.metrics.dropped_log_records.increment();
@@ -127,7 +146,9 @@ mod tests {
         let path = dir.path().join("log");
         let metrics = Arc::new(Metrics::default());
         let (orders, queue) = unbounded();
-        let front = Front { orders: orders.clone(), most: 2, metrics: Arc::clone(&metrics) };
+        let metrics_too = Arc::clone(&metrics);
+        let front =
+            Front { orders: orders.clone(), most: 2, takes_fields: false, metrics: metrics_too };
         for number in 0..3 {
             let text = format_args!("record {number}").to_string();
             front.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ::log::Level;
 
 use super::Entry;
-use super::journal::{Journal, priority};
+use super::journal::{self, Journal, priority};
 use crate::config::daemon_toml::LogTarget;
 use crate::sys;
 
@@ -27,6 +27,13 @@ pub enum Output {
     Lines(PathBuf),
     /// Syslog, as cgrulesengd has it.
     Syslog(Facility),
+}
+
+impl Output {
+    /// Whether it is standard error, or stands in for it.
+    pub fn is_standard_error(&self) -> bool {
+        matches!(self, Self::Target(LogTarget::Auto | LogTarget::Stderr))
+    }
 }
 
 /// A facility of syslog.
@@ -61,7 +68,10 @@ pub(super) enum Sink {
 impl Sink {
     pub(super) fn open(output: &Output) -> io::Result<Self> {
         Ok(match output {
-            Output::Target(LogTarget::Stderr) => Self::Stderr,
+            Output::Target(LogTarget::Auto) if journal::has_standard_error() => {
+                Journal::open().map_or(Self::Stderr, Self::Journal)
+            }
+            Output::Target(LogTarget::Auto | LogTarget::Stderr) => Self::Stderr,
             Output::Target(LogTarget::Journal) => Self::Journal(Journal::open()?),
             Output::Target(LogTarget::File(path)) => Self::File(open_file(path, 0o640)?),
             Output::Stdout => Self::Stdout,
@@ -73,13 +83,16 @@ impl Sink {
         })
     }
 
+    /// Whether it keeps more than the text.
+    pub(super) const fn takes_fields(&self) -> bool {
+        matches!(self, Self::Journal(_))
+    }
+
     pub(super) fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let Entry { level, text, is_for_files } = entry;
+        let Entry { level, text, is_for_files, fields, .. } = entry;
         match self {
-            Self::Stderr => {
-                io::stderr().lock().write_all(format!("{}: {text}\n", word(*level)).as_bytes())
-            }
-            Self::File(file) => file.write_all(format!("{}: {text}\n", word(*level)).as_bytes()),
+            Self::Stderr => io::stderr().lock().write_all(with_level(entry).as_bytes()),
+            Self::File(file) => file.write_all(with_level(entry).as_bytes()),
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(format!("{text}\n").as_bytes())?;
@@ -87,7 +100,7 @@ impl Sink {
             }
             Self::Lines(file) => file.write_all(format!("{text}\n").as_bytes()),
             Self::Journal(_) | Self::Syslog if *is_for_files => Ok(()),
-            Self::Journal(journal) => journal.send(*level, text),
+            Self::Journal(journal) => journal.send(*level, text, fields),
             Self::Syslog => {
                 // A message is a line for syslog.
                 for line in text.lines().filter(|line| !line.is_empty()) {
@@ -114,6 +127,10 @@ fn open_file(path: &Path, mode: u32) -> io::Result<File> {
         .mode(mode)
         .open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn with_level(Entry { level, text, says_level, .. }: &Entry) -> String {
+    if *says_level { format!("{text}\n") } else { format!("{}: {text}\n", word(*level)) }
 }
 
 const fn word(level: Level) -> &'static str {

@@ -1,8 +1,12 @@
-//! How the log names processes and rules.
+//! How the log names processes, rules, and what was decided.
 
 use std::fmt;
 
+use ::log::kv::Value;
+use ::log::{Level, Record};
+
 use super::Subject;
+use crate::log::field::{MESSAGE_ID, PID};
 use crate::rules::Rule;
 
 /// `process 123 of alice (/usr/bin/x)`
@@ -29,5 +33,44 @@ pub(super) struct Named<'a>(pub(super) &'a Rule);
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rule '{}', {}", self.0.name.escape_debug(), self.0.origin)
+    }
+}
+
+/// What was decided about a process: the fields of a record.
+pub(super) struct Decided<'a> {
+    pub(super) subject: &'a Subject<'a>,
+    pub(super) rule: &'a Rule,
+    /// The group of the rule, from the top of its hierarchies.
+    pub(super) group: &'a str,
+    /// One of [`crate::log::field::KINDS`].
+    pub(super) kind: &'static str,
+    /// What this kind has besides.
+    pub(super) more: Option<(&'static str, i64)>,
+}
+
+impl Decided<'_> {
+    /// Writes a record, if the log takes this level.
+    pub(super) fn say(&self, level: Level, text: fmt::Arguments<'_>) {
+        if level > ::log::max_level() {
+            return;
+        }
+        let Self { subject: Subject { look, grip, exe, .. }, rule, .. } = self;
+        let exe = exe.map(String::from_utf8_lossy);
+        let file = rule.origin.file.to_string_lossy();
+        let mut fields = vec![
+            (MESSAGE_ID, Value::from(self.kind)),
+            (PID, Value::from_display(&look.pid)),
+            ("uid", grip.uid.0.into()),
+            ("gid", grip.gid.0.into()),
+            ("rule", Value::from(&*rule.name)),
+            ("rule_file", Value::from(&*file)),
+            ("rule_line", rule.origin.line.into()),
+            ("dest", self.group.into()),
+        ];
+        fields.extend(exe.as_ref().map(|exe| ("exe", Value::from(&**exe))));
+        fields.extend(self.more.map(|(key, value)| (key, value.into())));
+        let mut record = Record::builder();
+        record.level(level).target(module_path!()).key_values(&fields);
+        ::log::logger().log(&record.args(text).build());
     }
 }

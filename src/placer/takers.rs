@@ -1,10 +1,13 @@
 //! Who takes processes back, and how often.
 
+use ::log::Level;
+
 use super::described::{Described, Named};
 use super::{Placer, Subject};
 use crate::cgroup::unit::Unit;
 use crate::control::memory::Trouble;
 use crate::event::Cause;
+use crate::log::field;
 use crate::process::{Proc, path_in};
 use crate::rules::Rule;
 use crate::sys;
@@ -63,12 +66,11 @@ impl Placer {
         ));
         if let Some(left_out) = self.limiter.admit(&(&*taker, gives_up), sys::monotonic()) {
             let then = if gives_up { "it is left there" } else { "it is put back once" };
-            ::log::warn!(
-                "{} was moved from {} to {}; {then}; {}{left_out}",
-                Described(subject),
-                self.path,
-                taker.escape_debug(),
-                Named(rule)
+            let (who, by) = (Described(subject), Named(rule));
+            let (from, to) = (&self.path, taker.escape_debug());
+            self.decided(field::TAKEN, rule, subject).say(
+                Level::Warn,
+                format_args!("{who} was moved from {from} to {to}; {then}; {by}{left_out}"),
             );
         }
         gives_up

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 
+use ::log::Level;
+
 use super::described::{Described, Named};
 use super::{Placer, Subject};
 use crate::cgroup::mounts::{Span, Version};
@@ -10,6 +12,7 @@ use crate::cgroup::tree::Whereabouts;
 use crate::cgroup::unit::Unit;
 use crate::control::memory::Trouble;
 use crate::event::Pid;
+use crate::log::field;
 use crate::policy::Policy;
 use crate::process::{Proc, path_in};
 use crate::rules::{Below, LeaveUnits, Rule};
@@ -100,13 +103,19 @@ impl Placer {
                  not end it"
             }
         };
-        let (who, rule) = (Described(subject), Named(rule));
+        let (who, by) = (Described(subject), Named(rule));
+        let decided = self.decided(field::UNIT, rule, subject);
         if stays {
-            ::log::warn!(
-                "{who} stays in {name}: {why}; leave_units = true would allow it in {rule}{left_out}"
+            decided.say(
+                Level::Warn,
+                format_args!(
+                    "{who} stays in {name}: {why}; leave_units = true would allow it in {by}{left_out}"
+                ),
             );
         } else {
-            ::log::warn!("{who} leaves {name}, as with cgrulesengd: {why}; {rule}{left_out}");
+            let why =
+                format_args!("{who} leaves {name}, as with cgrulesengd: {why}; {by}{left_out}");
+            decided.say(Level::Warn, why);
         }
     }
 }

@@ -208,6 +208,7 @@ impl Intake {
             self.metrics.lost_events.add(lost);
             if let Some(left_out) = self.limiter.admit(&"lost", now) {
                 ::log::warn!(
+                    message_id = crate::log::field::LOST;
                     "the kernel dropped {lost} events; looking at all processes{left_out}"
                 );
             }

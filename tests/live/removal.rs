@@ -95,7 +95,7 @@ fn a_reload_gives_and_takes_the_time() {
     assert!(groups.iter().all(|group| gone(group)));
     live.write_rules(RULES);
     daemon.signal(Signal::SIGHUP);
-    let reloaded = || daemon.log().matches("are in force").count() >= 3;
+    let reloaded = || daemon.log().matches("in force: ").count() >= 3;
     assert!(eventually(PATIENCE, reloaded));
     std::thread::sleep(Duration::from_millis(300));
     come_and_go();

@@ -96,7 +96,7 @@ fn an_empty_group_gets_what_a_reload_says() {
     // A table that is taken away takes nothing back.
     live.write_rules(&rule);
     daemon.signal(Signal::SIGHUP);
-    assert!(eventually(PATIENCE, || daemon.log().matches("are in force").count() >= 4));
+    assert!(eventually(PATIENCE, || daemon.log().matches("in force: ").count() >= 4));
     expect(&pids, "pids.max", "78");
     expect(&theirs, "pids.max", "max");
 }
@@ -116,7 +116,7 @@ fn an_owner_cannot_choose_among_tables() {
     let (name, text) = ("user.cgruled", "there/%g".as_bytes());
     rustix::fs::setxattr(&pids, name, text, rustix::fs::XattrFlags::empty()).unwrap();
     daemon.signal(Signal::SIGHUP);
-    assert!(eventually(PATIENCE, || daemon.log().matches("are in force").count() >= 2));
+    assert!(eventually(PATIENCE, || daemon.log().matches("in force: ").count() >= 2));
     live.fence();
     std::thread::sleep(std::time::Duration::from_millis(300));
     expect(&pids, "pids.max", "7");

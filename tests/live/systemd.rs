@@ -258,7 +258,7 @@ fn the_service_manager_is_told_when_rules_are_in_force_everywhere() {
     let rule = |name: &str| format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{name}\"\n");
     let daemon = live.daemon_on(&rule("a"), &Settings::default(), &on);
     let ready = manager.expect("READY=1\n");
-    assert!(ready.contains("STATUS=2 rules from 2 files, 0 errors; 1 processes moved"), "{ready}");
+    assert!(ready.contains("STATUS=2 rules from 2 files, 0 errors; 1 process moved"), "{ready}");
     assert_eq!(census::cgroup_of(resident.subject, ""), Some(live.ground.at("a")));
 
     live.write_rules(&rule("b"));

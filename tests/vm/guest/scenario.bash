@@ -28,15 +28,22 @@ settings() { cat >/etc/cgruled/cgruled.toml; }
 
 # (Re)starts the daemon with the rules and settings that are there.
 daemon() {
-    systemctl restart cgruled.service && within 20 is_ready || {
+    systemctl restart cgruled.service && known=$(started_as) && within 20 is_ready || {
         journalctl -b -n 20 --no-pager -u cgruled.service
         return 1
     }
 }
 is_ready() { said "ready: looked at every process"; }
 
-# The daemon's log since it was started last.
-log() { journalctl -q -o cat "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID cgruled.service)"; }
+# The daemon's log since it was started last; with -p warning only from there on.
+log() {
+    local invocation
+    invocation=$(started_as)
+    journalctl -q -o cat "$@" "_SYSTEMD_INVOCATION_ID=${invocation:-$known}"
+}
+# systemd forgets a unit that is stopped and not enabled.
+started_as() { systemctl show -P InvocationID cgruled.service; }
+known=
 said() { log | grep -qF -- "$1"; }
 
 # In a group that belongs to no unit: from there the daemon takes whom it likes.

@@ -22,7 +22,6 @@ memory.max = "400M"
 cpuset.cpus = "1"
 END
 daemon || exit
-log
 
 eat='$x = "x" x ($ARGV[0] << 20); sleep 1000'
 as bob perl -e "$eat" 20

@@ -101,7 +101,7 @@ END_OF_RULES
     expect "cgrulectl check says so too" check_fails
     systemctl restart cgruled.service
     expect "the service starts with it" active
-    expect "and counts it" within 10 status_says "[1-9] errors"
+    expect "and counts it" within 10 status_says "[1-9] error"
     as bob sleep 1000
     expect "rules of others are in force" in_group $pid people/bob
     another 1.2 >/dev/null <<'END_OF_RULES'

@@ -93,4 +93,4 @@ in_group $pid holder
 as web sleep 1000
 expect "a process is placed though a controller cannot be enabled" in_group $pid holder/inner
 expect "why it cannot is said" said "that group holds processes itself"
-log | grep -v "^info"
+log -p warning
