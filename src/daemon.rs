@@ -43,7 +43,7 @@ use crate::rebuild::published::Board;
 use crate::source::connector::Connector;
 use crate::source::files::Files;
 use crate::sys;
-use crate::worker::{Desk, Reason};
+use crate::worker::Desk;
 use controlled::{Controlled, control_socket, sticky_socket};
 use notify::Notifier;
 
@@ -275,16 +275,16 @@ impl Daemon {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).map_or(Err(Errno::EINVAL), Signal::try_from) {
                 Ok(Signal::SIGTERM | Signal::SIGINT) => ends = true,
-                _ => self.reload(Reason::Rules),
+                _ => self.reload(),
             }
         }
         ends
     }
 
-    fn reload(&mut self, reason: Reason) {
+    fn reload(&mut self) {
         (self.announcements.reloading)();
         self.notifier.reloading(sys::monotonic(), &self.metrics);
-        self.engine.reload(reason);
+        self.engine.reload();
     }
 
     fn say_ready(&mut self) {
@@ -298,13 +298,13 @@ impl Daemon {
 
     fn serve_clocks(&mut self) {
         let now = sys::monotonic();
-        let (is_settled, summary) = (self.engine.is_settled(), self.engine.summary());
-        self.notifier.tick(now, is_settled, summary, &self.metrics);
-        if let Some(reason) = self.files.take_due(now) {
-            self.reload(reason);
+        let is_settled = self.engine.is_settled();
+        self.notifier.tick(now, is_settled, self.engine.summary(), &self.metrics);
+        if self.files.take_due(now).is_some() {
+            self.reload();
         }
         if self.engine.wants_reload() {
-            self.reload(Reason::Rules);
+            self.reload();
         }
         if let Some(cgred) = &mut self.cgred {
             cgred.expire(now);

@@ -43,7 +43,7 @@ use crate::source::connector::Connector;
 use crate::source::intake::Intake;
 use crate::source::scan::Scan;
 use crate::sys;
-use crate::worker::{Answer, Desk, Reason};
+use crate::worker::{Answer, Desk};
 use errands::{Errands, Noted};
 use waiting::{Asked, SLOW_ANSWER_NS};
 
@@ -130,9 +130,9 @@ impl Engine {
     }
 
     /// Asks for the rules as they are now; they come as an answer.
-    pub fn reload(&mut self, reason: Reason) {
+    pub fn reload(&mut self) {
         self.errands.reload_asked();
-        self.desk.reload(reason);
+        self.desk.reload();
     }
 
     /// Puts other rules into force and places everybody by them.
@@ -140,6 +140,7 @@ impl Engine {
         self.policy = policy;
         self.placer.adopt(&self.policy);
         self.metrics.reloads.increment();
+        self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
         self.scan_is_due = true;
         // The scan finds those who waited as well.
         self.waiting.clear();
@@ -361,10 +362,6 @@ impl Engine {
         match answer {
             Answer::Policy(policy) => {
                 self.adopt(policy);
-                self.errands.reload_answered();
-            }
-            Answer::Refused => {
-                self.metrics.refused_reloads.increment();
                 self.errands.reload_answered();
             }
             Answer::User { generation, user } if generation == self.policy.generation => {

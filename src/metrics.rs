@@ -99,7 +99,7 @@ counters! {
     reused_pids,
     /// Rule sets put into force, the first included.
     reloads,
-    /// Rule sets with new errors, not put into force.
+    /// Those in which a file with new errors stayed as it was.
     refused_reloads,
     /// Log records dropped because the log could not keep up.
     dropped_log_records,

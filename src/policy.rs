@@ -43,23 +43,37 @@ pub struct Policy {
 }
 
 /// What the rules in force are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Rules in force.
     pub rules: usize,
     /// Names seen in the directories of rules.
     pub files: usize,
-    /// Errors in them, each of which cost a rule or a setting.
+    /// Errors in them: each cost a rule or a setting, or keeps a file as it was.
     pub errors: usize,
+    /// `FILE:LINE` of the first of them.
+    pub first_error: Option<Box<str>>,
+    /// Files, or directories, that are taken at what they said before.
+    pub kept: usize,
 }
 
 impl fmt::Display for Summary {
-    /// `213 rules from 14 files, 1 error`
+    /// `213 rules from 14 files, 1 error: /etc/cgruled/rules.d/50-a.toml:4 (1 file stays as it was)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |count: usize| if count == 1 { "" } else { "s" };
-        let Self { rules, files, errors } = *self;
-        write!(f, "{rules} rule{} from {files} file{}, ", s(rules), s(files))?;
-        write!(f, "{errors} error{}", s(errors))
+        let Self { rules, files, errors, first_error, kept } = self;
+        write!(f, "{rules} rule{} from {files} file{}, ", s(*rules), s(*files))?;
+        write!(f, "{errors} error{}", s(*errors))?;
+        match (first_error, errors) {
+            (Some(place), 1) => write!(f, ": {place}")?,
+            (Some(place), _) => write!(f, ", the first: {place}")?,
+            (None, _) => {}
+        }
+        match kept {
+            0 => Ok(()),
+            1 => f.write_str(" (1 file stays as it was)"),
+            more => write!(f, " ({more} files stay as they were)"),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod controllers;
 mod grounds;
+pub mod kept;
 pub mod published;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,9 @@ use crate::cgroup::provision::{Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
 use crate::host::{Grounds, Host};
-use crate::load::{FileSeen, Loaded, NameService, Outcome as FileOutcome, Sources, load};
+use crate::load::{
+    FileSeen, Loaded, NameService, Outcome as FileOutcome, Overlay, Sources, load_over,
+};
 use crate::log;
 use crate::narrator::Narrator;
 use crate::policy::{Policy, Summary, User};
@@ -28,7 +31,8 @@ use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
 use crate::sys;
-use crate::worker::{Office, Reason};
+use crate::worker::Office;
+use kept::{Keeping, Kept, Texts};
 use published::{Board, InForce};
 
 /// What the files say, fitted to this host, without being in force.
@@ -52,6 +56,10 @@ struct Draft {
     loaded: Loaded,
     provisions: Provisions,
     narrator: Option<Box<dyn Narrator>>,
+    /// Files that are taken at what they said before.
+    keeping: Keeping,
+    /// Errors that the rules in force do not have.
+    new_errors: usize,
 }
 
 /// Everything that a policy is made from.
@@ -64,6 +72,7 @@ pub struct Rebuilder {
     generation: u64,
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
+    texts: Texts,
     announce: Announce,
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
@@ -90,6 +99,7 @@ impl Rebuilder {
             generation,
             matcher,
             diagnostics,
+            texts: Texts::default(),
             announce,
             preloaded,
             board: Board::default(),
@@ -116,7 +126,7 @@ impl Rebuilder {
 
     /// Reads everything as for a policy, and makes none.
     pub fn survey(mut self) -> Survey {
-        let mut loaded = self.read();
+        let mut loaded = self.read(&Overlay::default());
         self.fit(&mut loaded);
         let Self { hierarchies, grounds, names, .. } = self;
         Survey { loaded, hierarchies, grounds, names }
@@ -140,25 +150,42 @@ impl Rebuilder {
     }
 
     /// Reads everything, if that was not done before.
-    fn read(&mut self) -> Loaded {
-        self.preloaded.take().unwrap_or_else(|| load(&self.sources, &self.names))
+    fn read(&mut self, overlay: &Overlay) -> Loaded {
+        let read = self.preloaded.take();
+        read.unwrap_or_else(|| load_over(&self.sources, &self.names, overlay.clone()))
     }
 
-    /// What could be put into force.
+    /// What could be put into force. A file with new errors is taken at what it said before, if it was in
+    /// force, so that it changes nothing for the others.
     fn draft(&mut self) -> Draft {
-        let mut loaded = self.read();
+        let mut keeping = Keeping::default();
+        loop {
+            let mut draft = self.draft_over(&keeping.overlay);
+            let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
+            draft.new_errors = new.len();
+            if !self.texts.keep(&mut keeping, &draft.loaded, &new) {
+                return Draft { keeping, ..draft };
+            }
+        }
+    }
+
+    fn draft_over(&mut self, overlay: &Overlay) -> Draft {
+        let mut loaded = self.read(overlay);
         // Told of the rules as they are written.
         let narrator = (self.announce)(&loaded);
         let provisions = self.fit(&mut loaded);
-        Draft { loaded, provisions, narrator }
+        Draft { loaded, provisions, narrator, keeping: Keeping::default(), new_errors: 0 }
     }
 
-    fn put_into_force(&mut self, Draft { loaded, provisions, mut narrator }: Draft) -> Box<Policy> {
+    fn put_into_force(&mut self, draft: Draft) -> Box<Policy> {
+        let Draft { mut loaded, provisions, mut narrator, keeping, new_errors } = draft;
         loaded.diagnostics.iter().for_each(say);
+        keeping.files.iter().for_each(say_kept);
         if let Some(narrator) = &mut narrator {
             narrator.begin();
         }
-        let mut policy = self.build(loaded);
+        self.texts.adopt(std::mem::take(&mut loaded.contents), SystemTime::now());
+        let mut policy = self.build(loaded, keeping, new_errors);
         policy.provisions = Arc::new(provisions);
         policy.narrator = narrator;
         sys::trim_memory();
@@ -184,12 +211,13 @@ impl Rebuilder {
         provisions
     }
 
-    fn build(&mut self, loaded: Loaded) -> Policy {
+    fn build(&mut self, loaded: Loaded, keeping: Keeping, new_errors: usize) -> Policy {
         self.generation += 1;
         self.diagnostics = loaded.diagnostics;
         let (rules, files) = (loaded.rules.len(), loaded.files.len());
         let matcher = Arc::new(Matcher::compile(loaded.rules));
-        self.publish(&matcher, &loaded.files);
+        let summary = summary(rules, files, &self.diagnostics, &keeping.files);
+        self.publish(&matcher, &loaded.files, keeping, new_errors);
         let now = sys::monotonic();
         let users = self.identities(&matcher);
         let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
@@ -207,14 +235,19 @@ impl Rebuilder {
             users,
             groups,
         );
-        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
-        policy.summary = Summary { rules, files, errors };
+        policy.summary = summary;
         self.matcher = Some(matcher);
         ::log::info!(message_id = log::field::RULES; "in force: {}", policy.summary);
         policy
     }
 
-    fn publish(&self, matcher: &Arc<Matcher>, files: &[FileSeen]) {
+    fn publish(
+        &self,
+        matcher: &Arc<Matcher>,
+        files: &[FileSeen],
+        keeping: Keeping,
+        new_errors: usize,
+    ) {
         let counts = |file: &&FileSeen| matches!(file.outcome, FileOutcome::Loaded(_));
         self.board.adopted(InForce {
             generation: self.generation,
@@ -222,6 +255,8 @@ impl Rebuilder {
             matcher: Arc::clone(matcher),
             files: files.iter().filter(counts).map(|file| Arc::clone(&file.path)).collect(),
             diagnostics: self.diagnostics.clone(),
+            new_errors,
+            keeping,
             root: self.grounds.rules.clone(),
         });
     }
@@ -253,16 +288,9 @@ impl Rebuilder {
 }
 
 impl Office for Rebuilder {
-    fn reload(&mut self, reason: Reason) -> Option<Box<Policy>> {
+    fn reload(&mut self) -> Box<Policy> {
         let draft = self.draft();
-        let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
-        if reason == Reason::Rules && !new.is_empty() {
-            ::log::error!("the rules have {} new errors; the old rules stay in force", new.len());
-            new.iter().copied().for_each(say);
-            self.board.refused(new.into_iter().cloned().collect());
-            return None;
-        }
-        Some(self.put_into_force(draft))
+        self.put_into_force(draft)
     }
 
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {
@@ -280,6 +308,17 @@ impl Office for Rebuilder {
         });
         answer.map(String::into_boxed_str)
     }
+}
+
+/// Of so many rules from so many files, with these complaints about them as they are in force, and
+/// these files that are not.
+fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Kept]) -> Summary {
+    let of_kept = kept.iter().flat_map(|kept| &kept.errors);
+    let mut errors = of_kept.chain(diagnostics.iter().filter(|one| one.is_error()));
+    let first = errors.next();
+    let first_error = first.map(|error| error.whereabouts().into());
+    let errors = errors.count() + usize::from(first.is_some());
+    Summary { rules, files, errors, first_error, kept: kept.len() }
 }
 
 /// The users who own a process.
@@ -303,6 +342,12 @@ fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
     };
     let about = Diagnostic::about(&origin.file, Severity::Warning, message);
     Diagnostic { place, ..about.with_help(complaint.help) }
+}
+
+/// Says what stays of a file, and because of which errors.
+fn say_kept(kept: &Kept) {
+    ::log::error!("{kept}");
+    kept.errors.iter().for_each(say);
 }
 
 /// Writes what is wrong with a file to the log.

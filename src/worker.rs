@@ -30,8 +30,6 @@ const MOST_THREADS: usize = 8;
 pub enum Answer {
     /// Other rules, to be put into force.
     Policy(Box<Policy>),
-    /// The rules have new errors and were not put into force; the errors are in the log.
-    Refused,
     /// What is known of a user, by the rules of this generation.
     User {
         /// The policy that it belongs to.
@@ -59,7 +57,7 @@ pub enum Answer {
 
 /// What the hot thread can ask for.
 enum Question {
-    Reload(Reason),
+    Reload,
     Identify(u64, Uid),
     NameGroup(u64, Gid),
     Provoke,
@@ -68,16 +66,16 @@ enum Question {
 /// Why rules are read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The administrator asked, or a rule file changed: a set with new errors is not put into force.
+    /// The administrator asked, or a rule file changed.
     Rules,
-    /// Users or groups changed. A name that is unknown now is no reason to keep old numbers.
+    /// Users or groups changed.
     Names,
 }
 
 /// Reads rules and asks the name service; what the rule thread is made of.
 pub trait Office: Send + 'static {
-    /// The rules as they are now; `None` when they have new errors (which are in the log).
-    fn reload(&mut self, reason: Reason) -> Option<Box<Policy>>;
+    /// The rules as they are now; a file with new errors is taken at what it said before.
+    fn reload(&mut self) -> Box<Policy>;
     /// What is known of a user; `None` when `generation` is not that of the last policy.
     fn identify(&mut self, generation: u64, uid: Uid) -> Option<User>;
     /// The name of a group.
@@ -140,8 +138,8 @@ impl Desk {
     }
 
     /// Asks for the rules as they are now.
-    pub fn reload(&self, reason: Reason) {
-        self.ask(Question::Reload(reason));
+    pub fn reload(&self) {
+        self.ask(Question::Reload);
     }
 
     /// Asks who a user is.
@@ -224,9 +222,7 @@ impl Programs {
 fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter) {
     while let Ok(question) = asked.recv() {
         let answer = match question {
-            Question::Reload(reason) => {
-                office.reload(reason).map_or(Some(Answer::Refused), |p| Some(Answer::Policy(p)))
-            }
+            Question::Reload => Some(Answer::Policy(office.reload())),
             Question::Identify(generation, uid) => {
                 office.identify(generation, uid).map(|user| Answer::User { generation, user })
             }

@@ -13,7 +13,7 @@ use std::process::Command as Process;
 
 use cgruled::config::{daemon_toml, rules_toml};
 use cgruled::control::protocol::{About, Happening, Reloaded};
-use cgruled::control::status::{HierarchyStatus, Refusal, RefusedReload, Status, Taker};
+use cgruled::control::status::{HierarchyStatus, KeptFile, Refusal, RefusedReload, Status, Taker};
 use cgruled::load::GROUP_KEYS;
 use cgruled::metrics::Metrics;
 use cgruled::tool::COMMANDS;
@@ -426,7 +426,14 @@ fn fields(value: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     let status = Status {
-        refused_reload: Some(RefusedReload::default()),
+        refused_reload: Some(RefusedReload {
+            kept: vec![KeptFile {
+                since: Some(0),
+                instead: Some("".into()),
+                ..KeptFile::default()
+            }],
+            ..RefusedReload::default()
+        }),
         hierarchies: vec![HierarchyStatus::default()],
         refusals: vec![Refusal::default()],
         taken_back_by: vec![Taker::default()],

@@ -75,6 +75,12 @@ impl Diagnostic {
         self
     }
 
+    /// Where it is, as `path:line`.
+    pub fn whereabouts(&self) -> String {
+        let file = Escaped(&self.file.to_string_lossy()).to_string();
+        self.place.as_ref().map_or_else(|| file.clone(), |place| format!("{file}:{}", place.line))
+    }
+
     /// Whether something was not loaded because of this.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error

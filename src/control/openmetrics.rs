@@ -26,8 +26,10 @@ fn write_all(status: &Status, out: &mut String) -> fmt::Result {
     writeln!(out, "cgruled_build_info{{version=\"{}\"}} 1", label(&status.version))?;
     gauge(out, "cgruled_start_time_seconds", "seconds", "When it started.", status.started)?;
     gauge(out, "cgruled_rules", "", "Rules in force.", status.rules.count)?;
-    gauge(out, "cgruled_rule_errors", "", "Errors in rule files.", status.rules.errors)?;
-    let help = "Whether files with new errors were refused, so that older rules are in force.";
+    let not_in_force = status.refused_reload.as_ref().map_or(0, |refused| refused.errors.len());
+    let errors = status.rules.errors + not_in_force as u64;
+    gauge(out, "cgruled_rule_errors", "", "Errors in rule files.", errors)?;
+    let help = "Whether files with new errors stay in force as they were.";
     gauge(out, "cgruled_rules_stale", "", help, u64::from(status.refused_reload.is_some()))?;
     for (name, meaning) in MEANINGS {
         let Some(value) = status.counters.get(*name) else { continue };

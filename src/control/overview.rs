@@ -9,14 +9,15 @@ use nix::errno::Errno;
 
 use super::protocol::Reloaded;
 use super::status::{
-    HierarchyStatus, Latency, Refusal, RefusedReload, RuleInForce, Rules, RulesInForce, Status,
-    Taker,
+    HierarchyStatus, KeptFile, Latency, Refusal, RefusedReload, RuleInForce, Rules, RulesInForce,
+    Status, Taker,
 };
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::Escaped;
 use crate::metrics::{Histogram, Metrics, Refusals};
-use crate::rebuild::published::{Board, Bulletin, InForce};
+use crate::rebuild::kept::{Kept, Stays};
+use crate::rebuild::published::{Board, InForce};
 use crate::rules::{Action, Rule};
 
 /// Where everything is to be found.
@@ -42,11 +43,8 @@ impl Overview {
 
     /// What happened since the start, as far as it can be known without the hot thread.
     pub fn status(&self) -> Status {
-        let Bulletin { in_force, refused } = self.board.read();
-        let refused_reload = refused.map(|refused| RefusedReload {
-            at: seconds(refused.at),
-            errors: refused.errors.iter().map(Diagnostic::to_string).collect(),
-        });
+        let in_force = self.board.read();
+        let refused_reload = in_force.as_deref().and_then(refused_reload);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -79,27 +77,30 @@ impl Overview {
 
     /// The rules in force.
     pub fn rules(&self) -> Rules {
-        let in_force = self.board.read().in_force;
+        let in_force = self.board.read();
         let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
         Rules { rules: rules.map(rule).collect() }
     }
 
     /// The number of the rules in force.
     pub fn generation(&self) -> u64 {
-        self.board.read().in_force.map_or(0, |rules| rules.generation)
+        self.board.read().map_or(0, |rules| rules.generation)
     }
 
     /// What came of the last reading of the files.
     pub fn reloaded(&self, is_settled: bool) -> Reloaded {
-        let Bulletin { in_force, refused } = self.board.read();
-        let current = in_force.iter().flat_map(|rules| &rules.diagnostics);
-        let diagnostics: Vec<&Diagnostic> = match &refused {
-            Some(refused) => refused.errors.iter().collect(),
-            None => current.collect(),
-        };
-        let rules = in_force.as_deref().map(rules_in_force).unwrap_or_default();
+        let Some(in_force) = self.board.read() else { return Reloaded::default() };
+        let kept = &in_force.keeping.files;
+        let new = kept.iter().flat_map(|kept| &kept.errors);
+        // Those of kept files are about what they said before.
+        let is_read = |own: &&Diagnostic| !kept.iter().any(|kept| kept.file == own.file);
+        let diagnostics: Vec<&Diagnostic> =
+            new.chain(in_force.diagnostics.iter().filter(is_read)).collect();
+        let rules = rules_in_force(&in_force);
         Reloaded {
-            in_force: refused.is_none(),
+            in_force: kept.is_empty(),
+            new_errors: count(in_force.new_errors + new_errors(kept)),
+            kept: kept.iter().map(kept_file).collect(),
             rules: rules.count,
             files: count(rules.files.len()),
             errors: count(diagnostics.iter().filter(|one| one.is_error()).count()),
@@ -107,6 +108,31 @@ impl Overview {
             settled: is_settled,
         }
     }
+}
+
+/// Set when files stay as they were.
+fn refused_reload(rules: &InForce) -> Option<RefusedReload> {
+    let kept = &rules.keeping.files;
+    let errors = kept.iter().flat_map(|kept| &kept.errors);
+    (!kept.is_empty()).then(|| RefusedReload {
+        at: seconds(rules.since),
+        errors: errors.map(Diagnostic::to_string).collect(),
+        kept: kept.iter().map(kept_file).collect(),
+    })
+}
+
+fn new_errors(kept: &[Kept]) -> usize {
+    kept.iter().map(|kept| kept.errors.len()).sum()
+}
+
+fn kept_file(kept: &Kept) -> KeptFile {
+    let (since, instead) = match &kept.stays {
+        Stays::AsOf(since) => (Some(seconds(*since)), None),
+        Stays::Directory => (None, None),
+        Stays::Aside(other) => (None, Some(shown(other))),
+    };
+    let first_error = kept.errors.first().map(Diagnostic::whereabouts).unwrap_or_default();
+    KeptFile { file: shown(&kept.file), since, instead, first_error }
 }
 
 fn rules_in_force(rules: &InForce) -> RulesInForce {

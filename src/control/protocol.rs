@@ -17,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::status::KeptFile;
 pub use crate::config::daemon_toml::CONTROL_SOCKET as SOCKET;
 
 /// The group whose members may ask, but not change anything.
@@ -139,17 +140,23 @@ pub struct Decision {
 /// The answer to [`Request::Reload`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Whether what the files say now is in force. If not, the old rules are.
+    /// Whether what all files say now is in force. If not, files with new errors stay as they were.
     pub in_force: bool,
     /// Rules in force.
     pub rules: u64,
     /// Files that they are from.
     pub files: u64,
-    /// Complaints about what the files say now, as text of several lines; if the old rules stayed, the
-    /// errors because of which they did.
+    /// Complaints about what the files say now, as text of several lines; first those because of which
+    /// files stay as they were.
     pub diagnostics: Vec<String>,
     /// How many of the complaints are errors.
     pub errors: u64,
+    /// How many of those the rules that ran before did not have.
+    #[serde(default)]
+    pub new_errors: u64,
+    /// Files, or directories, that stay as they were.
+    #[serde(default)]
+    pub kept: Vec<KeptFile>,
     /// Whether every process was looked at since. With `false` that goes on.
     pub settled: bool,
 }

@@ -27,7 +27,7 @@ pub struct Status {
     pub stalled: bool,
     /// The rules in force.
     pub rules: RulesInForce,
-    /// Set when the files have new errors, because of which older rules are in force.
+    /// Set when files have new errors, because of which they stay as they were.
     pub refused_reload: Option<RefusedReload>,
     /// Where the groups of TOML rules begin, from the top of each hierarchy.
     pub root: String,
@@ -61,13 +61,31 @@ pub struct RulesInForce {
     pub warnings: u64,
 }
 
-/// Files that were not put into force.
+/// Files that were not put into force as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedReload {
     /// When they were read.
     pub at: u64,
     /// The new errors, each of several lines.
     pub errors: Vec<String>,
+    /// The files, or directories, that stay as they were.
+    #[serde(default)]
+    pub kept: Vec<KeptFile>,
+}
+
+/// A file, or directory, with new errors, which stays as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// Its path.
+    pub file: String,
+    /// When what counts was read for the first time; not there for a directory, all of whose files stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// The file that counts instead, where a new one would hide it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
+    /// `FILE:LINE` of the first new error.
+    pub first_error: String,
 }
 
 /// A mounted cgroup tree.

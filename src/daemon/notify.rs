@@ -33,19 +33,17 @@ pub(super) struct Notifier {
 enum Phase {
     Starting,
     Ready,
-    /// Until that many rule sets were put into force or refused. The second: how many were refused
-    /// before.
-    Reloading(u64, u64),
+    /// Until that many rule sets were put into force.
+    Reloading(u64),
 }
 
 /// What the status is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
     summary: Summary,
     placed: u64,
     refused: u64,
     left_in_unit: u64,
-    is_reload_refused: bool,
 }
 
 impl Notifier {
@@ -71,13 +69,13 @@ impl Notifier {
 
     /// Rules are being read again, since `now`.
     pub(super) fn reloading(&mut self, now: Nanos, metrics: &Metrics) {
-        let (asked, refused) = match self.phase {
+        let asked = match self.phase {
             // READY=1 is still to come, and means these rules as well.
             Phase::Starting => return,
-            Phase::Ready => (answered(metrics), metrics.refused_reloads.get()),
-            Phase::Reloading(asked, refused) => (asked, refused),
+            Phase::Ready => metrics.reloads.get(),
+            Phase::Reloading(asked) => asked,
         };
-        self.phase = Phase::Reloading(asked + 1, refused);
+        self.phase = Phase::Reloading(asked + 1);
         let microseconds = now.0 / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
@@ -88,7 +86,7 @@ impl Notifier {
         &mut self,
         now: Nanos,
         is_settled: bool,
-        summary: Summary,
+        summary: &Summary,
         metrics: &Metrics,
     ) {
         if self.socket.is_none() {
@@ -97,16 +95,16 @@ impl Notifier {
         let is_due = match self.phase {
             Phase::Starting => is_settled,
             Phase::Ready => false,
-            Phase::Reloading(asked, _) => is_settled && answered(metrics) >= asked,
+            Phase::Reloading(asked) => is_settled && metrics.reloads.get() >= asked,
         };
-        let report = self.report(is_due, summary, metrics);
+        let report = Report::new(summary, metrics);
         if is_due {
             self.phase = Phase::Ready;
-            self.status = Some((report, now));
             self.send(&format!("READY=1\n{report}"));
-        } else if self.is_status_due(now, report) {
             self.status = Some((report, now));
+        } else if self.is_status_due(now, &report) {
             self.send(&report.to_string());
+            self.status = Some((report, now));
         }
         self.feed(now);
     }
@@ -121,29 +119,14 @@ impl Notifier {
         Some(self.fed.plus(self.watchdog?))
     }
 
-    fn report(&self, is_due: bool, summary: Summary, metrics: &Metrics) -> Report {
-        let is_reload_refused = match self.phase {
-            Phase::Reloading(_, before) if is_due => metrics.refused_reloads.get() > before,
-            Phase::Starting | Phase::Ready | Phase::Reloading(..) => {
-                self.status.is_some_and(|(last, _)| last.is_reload_refused)
-            }
-        };
-        Report {
-            summary,
-            placed: metrics.placed.get(),
-            refused: metrics.refused.get(),
-            left_in_unit: metrics.left_in_unit.get(),
-            is_reload_refused,
-        }
-    }
-
     /// Whether a status that differs from the last may be said by now. The loop runs every few seconds
     /// anyway, so nobody has to wake it for this.
-    fn is_status_due(&self, now: Nanos, report: Report) -> bool {
+    fn is_status_due(&self, now: Nanos, report: &Report) -> bool {
         self.phase == Phase::Ready
             && self
                 .status
-                .is_some_and(|(last, said)| last != report && now.since(said) >= STATUS_NS)
+                .as_ref()
+                .is_some_and(|(last, said)| last != report && now.since(*said) >= STATUS_NS)
     }
 
     fn feed(&mut self, now: Nanos) {
@@ -161,6 +144,17 @@ impl Notifier {
     }
 }
 
+impl Report {
+    fn new(summary: &Summary, metrics: &Metrics) -> Self {
+        Self {
+            summary: summary.clone(),
+            placed: metrics.placed.get(),
+            refused: metrics.refused.get(),
+            left_in_unit: metrics.left_in_unit.get(),
+        }
+    }
+}
+
 impl std::fmt::Display for Report {
     /// `STATUS=213 rules from 14 files, 3 errors; 5021 processes moved`, and more where there is.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -172,16 +166,8 @@ impl std::fmt::Display for Report {
         if self.left_in_unit > 0 {
             write!(f, ", {} moves out of units not made", self.left_in_unit)?;
         }
-        if self.is_reload_refused {
-            f.write_str("; newer rules have errors and are not in force, see the log")?;
-        }
         f.write_char('\n')
     }
-}
-
-/// How many rule sets came into force or were refused so far.
-fn answered(metrics: &Metrics) -> u64 {
-    metrics.reloads.get() + metrics.refused_reloads.get()
 }
 
 /// The socket and where to send: a path, or with `@` a name in the abstract namespace. Other kinds are
@@ -201,7 +187,8 @@ fn open(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
 mod tests {
     use super::*;
 
-    const SUMMARY: Summary = Summary { rules: 213, files: 14, errors: 3 };
+    const SUMMARY: &Summary =
+        &Summary { rules: 213, files: 14, errors: 3, first_error: None, kept: 0 };
 
     struct Manager {
         socket: UnixDatagram,
@@ -258,13 +245,15 @@ mod tests {
         metrics.reloads.increment();
         notifier.tick(Nanos(10_000), true, SUMMARY, &metrics);
         assert!(manager.heard().is_empty(), "the second is still to come");
-        metrics.refused_reloads.increment();
+        metrics.reloads.increment();
         notifier.tick(Nanos(10_000), false, SUMMARY, &metrics);
         assert!(manager.heard().is_empty(), "not everybody was looked at");
-        notifier.tick(Nanos(10_000), true, SUMMARY, &metrics);
-        let said = manager.heard();
-        assert!(said[0].starts_with("READY=1|STATUS=213") && said[0].contains("not in force"));
-        assert_eq!(said.len(), 1);
+        let first_error = Some("/etc/a.toml:7".into());
+        let kept = Summary { first_error, kept: 1, ..SUMMARY.clone() };
+        notifier.tick(Nanos(10_000), true, &kept, &metrics);
+        let said = "READY=1|STATUS=213 rules from 14 files, 3 errors, the first: /etc/a.toml:7 \
+                    (1 file stays as it was); 0 processes moved";
+        assert_eq!(manager.heard(), [said]);
     }
 
     #[test]

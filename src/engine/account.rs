@@ -5,8 +5,8 @@ use crate::policy::Summary;
 
 impl Engine {
     /// What the rules in force are made of.
-    pub fn summary(&self) -> Summary {
-        self.policy.summary
+    pub fn summary(&self) -> &Summary {
+        &self.policy.summary
     }
 
     /// Who took processes back and how often: see [`crate::placer::Placer::taken_back_by`].

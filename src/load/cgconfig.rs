@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::legacy;
-use super::trust::{Content, Kind, TrustedDirectory};
+use super::overlay::Opened;
+use super::trust::Kind;
 use super::{Loader, NameService, Original, Resolver, gifts, refused};
 use crate::cgroup::provision::Gift;
 use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm};
@@ -26,14 +27,13 @@ impl Loader<'_> {
         };
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        let name = file.file_name().unwrap_or(OsStr::new("."));
         let of_file = match self.opened(parent) {
-            Some(opened) => self.cgconfig_file(&opened, file, name),
+            Some(opened) => self.cgconfig_file(&opened, file),
             None => Original::Misses(Arc::from(file)),
         };
         verdict = verdict.then(of_file);
         let Some(opened) = self.opened(directory) else { return verdict };
-        match opened.names() {
+        match self.names(&opened, directory) {
             Ok(names) => {
                 for name in names {
                     let of_file = self.cgconfig_entry(&opened, directory, &name);
@@ -45,15 +45,10 @@ impl Loader<'_> {
         verdict
     }
 
-    fn cgconfig_entry(
-        &mut self,
-        opened: &TrustedDirectory,
-        directory: &Path,
-        name: &OsStr,
-    ) -> Original {
+    fn cgconfig_entry(&mut self, opened: &Opened, directory: &Path, name: &OsStr) -> Original {
         let path = directory.join(name);
         let Some(reason) = legacy::leftover(name.as_bytes()) else {
-            let verdict = self.cgconfig_file(opened, &path, name);
+            let verdict = self.cgconfig_file(opened, &path);
             // Not a file, which the original passes over, or gone since.
             let is_no_file = matches!(verdict, Original::Misses(_)) && !path.is_symlink();
             return if is_no_file { Original::Starts } else { verdict };
@@ -64,8 +59,8 @@ impl Loader<'_> {
         Original::Starts
     }
 
-    fn opened(&mut self, path: &Path) -> Option<TrustedDirectory> {
-        TrustedDirectory::open(path, self.owner).unwrap_or_else(|refusal| {
+    fn opened(&mut self, path: &Path) -> Option<Opened> {
+        self.open(path).unwrap_or_else(|refusal| {
             let diagnostic = refused(&Arc::from(path), refusal);
             // That of the rules beside it was said already.
             if !self.diagnostics.contains(&diagnostic) {
@@ -75,16 +70,11 @@ impl Loader<'_> {
         })
     }
 
-    fn cgconfig_file(
-        &mut self,
-        directory: &TrustedDirectory,
-        path: &Path,
-        name: &OsStr,
-    ) -> Original {
+    fn cgconfig_file(&mut self, directory: &Opened, path: &Path) -> Original {
         let path: Arc<Path> = Arc::from(path);
-        let refusal = match directory.read_up_to(name, MAX_SIZE) {
-            Ok(Content::Bytes(bytes)) => self.sections(&path, &bytes),
-            Ok(Content::Mask) => None,
+        let refusal = match self.content(directory, &path, MAX_SIZE) {
+            Ok(bytes) if bytes.is_empty() => None,
+            Ok(bytes) => self.sections(&path, &bytes),
             Err(refusal) if matches!(refusal.kind, Kind::Missing | Kind::Special) => {
                 return Original::Misses(path);
             }

@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::trust::{Content, Kind, TrustedDirectory};
+use super::overlay::Opened;
+use super::trust::Kind;
 use super::{FileSeen, Loader, Outcome, refused};
 use crate::config::cgrules_conf::{self, Parsed, Refusal};
 use crate::config::diagnostic::{Diagnostic, Severity};
@@ -46,7 +47,7 @@ impl Loader<'_> {
         self.original = Original::Misses(Arc::from(file));
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        match TrustedDirectory::open(parent, self.owner) {
+        match self.open(parent) {
             Ok(Some(opened)) => {
                 let name = file.file_name().unwrap_or(OsStr::new("."));
                 self.legacy_file(&opened, file, name, true);
@@ -70,7 +71,7 @@ impl Loader<'_> {
     }
 
     fn legacy_directory(&mut self, path: &Path) {
-        match TrustedDirectory::list(path, self.owner) {
+        match self.list(path) {
             Ok(Some((directory, names))) => {
                 for name in names {
                     self.legacy_file(&directory, &path.join(&name), &name, false);
@@ -82,13 +83,7 @@ impl Loader<'_> {
     }
 
     /// Reads one file, which `is_main` if it is `/etc/cgrules.conf`.
-    fn legacy_file(
-        &mut self,
-        directory: &TrustedDirectory,
-        path: &Path,
-        name: &OsStr,
-        is_main: bool,
-    ) {
+    fn legacy_file(&mut self, directory: &Opened, path: &Path, name: &OsStr, is_main: bool) {
         let path: Arc<Path> = Arc::from(path);
         let outcome = match leftover(name.as_bytes()).filter(|_| !is_main) {
             Some(reason) => {
@@ -98,9 +93,8 @@ impl Loader<'_> {
                 self.diagnostics.push(skipped.with_help(help));
                 Outcome::Skipped
             }
-            None => match directory.read_up_to(name, MAX_SIZE) {
-                Ok(Content::Bytes(bytes)) => self.legacy_rules(&path, &bytes, is_main),
-                Ok(Content::Mask) => self.legacy_rules(&path, b"", is_main),
+            None => match self.content(directory, &path, MAX_SIZE) {
+                Ok(bytes) => self.legacy_rules(&path, &bytes, is_main),
                 Err(refusal) if is_main && refusal.kind == Kind::Missing => return,
                 Err(refusal) if !is_main && refusal.kind == Kind::Special => {
                     let message = format!("is skipped: it {}", refusal.message);

@@ -9,6 +9,7 @@ mod gifts;
 mod given;
 mod legacy;
 mod name_service;
+mod overlay;
 mod resolver;
 mod trust;
 mod units;
@@ -35,8 +36,10 @@ pub use gifts::KEYS as GROUP_KEYS;
 pub use given::{Kind, load_given};
 pub use legacy::Original;
 pub use name_service::NameService;
+use overlay::Opened;
+pub use overlay::{Contents, Overlay};
 use resolver::Resolver;
-use trust::{Content, Refusal, TrustedDirectory};
+use trust::{Content, MAX_SIZE, Refusal, TrustedDirectory};
 
 /// The directories of rule files; a file in an earlier one replaces that of the same name in a
 /// later one, and its rules come first.
@@ -97,6 +100,8 @@ pub struct Loaded {
     pub original: Original,
     /// The same of `cgconfig.conf` and its directory.
     pub original_cgconfig: Original,
+    /// What each file said that was read.
+    pub contents: Contents,
 }
 
 /// A name in a directory of rules.
@@ -126,7 +131,13 @@ pub enum Outcome {
 /// Reads all rule files and resolves the names in them. Never fails: what is wrong is left out and
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
+    load_over(sources, service, Overlay::default())
+}
+
+/// The same, with what is in `overlay` taken for what those files say.
+pub fn load_over(sources: &Sources, service: &NameService, overlay: Overlay) -> Loaded {
     let mut loader = Loader::new(sources.owner, service);
+    loader.overlay = overlay;
     let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
@@ -171,6 +182,8 @@ struct Loader<'s> {
     /// The first file of each name.
     seen: HashMap<OsString, Arc<Path>>,
     original: Original,
+    overlay: Overlay,
+    contents: Contents,
 }
 
 impl<'s> Loader<'s> {
@@ -186,11 +199,13 @@ impl<'s> Loader<'s> {
             files: Vec::new(),
             seen: HashMap::new(),
             original: Original::NotAsked,
+            overlay: Overlay::default(),
+            contents: Contents::default(),
         }
     }
 
     fn directory(&mut self, path: &Path) {
-        match TrustedDirectory::list(path, self.owner) {
+        match self.list(path) {
             Ok(Some((directory, names))) => {
                 names.iter().for_each(|name| self.file(&directory, path, name));
             }
@@ -199,20 +214,22 @@ impl<'s> Loader<'s> {
         }
     }
 
-    fn file(&mut self, directory: &TrustedDirectory, parent: &Path, name: &OsStr) {
+    fn file(&mut self, directory: &Opened, parent: &Path, name: &OsStr) {
         let path: Arc<Path> = Arc::from(parent.join(name));
         let outcome = if let Some(reason) = leftover(name.as_bytes()) {
             let message = format!("is skipped: {reason}");
             let skipped = Diagnostic::about(&path, Severity::Warning, message);
             self.diagnostics.push(skipped.with_help("rule files are called NN-name.toml"));
             Outcome::Skipped
+        } else if self.overlay.aside.contains(&path) {
+            Outcome::Refused
         } else if let Some(first) = self.seen.get(name) {
             Outcome::HiddenBy(first.clone())
         } else {
             self.seen.insert(name.to_owned(), path.clone());
-            match directory.read(name) {
-                Ok(Content::Bytes(bytes)) => Outcome::Loaded(self.rules_of(&path, &bytes)),
-                Ok(Content::Mask) => Outcome::Mask,
+            match self.content(directory, &path, MAX_SIZE) {
+                Ok(bytes) if bytes.is_empty() => Outcome::Mask,
+                Ok(bytes) => Outcome::Loaded(self.rules_of(&path, &bytes)),
                 Err(refusal) => {
                     self.diagnostics.push(refused(&path, refusal));
                     Outcome::Refused
@@ -222,7 +239,7 @@ impl<'s> Loader<'s> {
         self.files.push(FileSeen { path, outcome });
     }
 
-    /// Reads the rules of a file. Its text is gone after it.
+    /// Reads the rules of a file.
     fn rules_of(&mut self, path: &Arc<Path>, bytes: &[u8]) -> usize {
         let text = match text_of(path, bytes) {
             Ok(text) => text,
@@ -265,6 +282,7 @@ impl<'s> Loader<'s> {
             files: self.files,
             original: self.original,
             original_cgconfig: Original::NotAsked,
+            contents: self.contents,
         }
     }
 }

@@ -21,7 +21,7 @@ use nix::sys::stat::Mode;
 use crate::event::Uid;
 
 /// Bytes of the largest file that is read: some 10,000 rules.
-const MAX_SIZE: u64 = 1 << 20;
+pub(super) const MAX_SIZE: u64 = 1 << 20;
 const GROUP_WRITE: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -54,6 +54,11 @@ impl Refusal {
 
     fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..Self::new(message) }
+    }
+
+    /// There is no such file.
+    pub(super) fn missing() -> Self {
+        Self::open(Errno::ENOENT)
     }
 
     fn special() -> Self {
@@ -109,17 +114,6 @@ impl TrustedDirectory {
         let metadata = directory.metadata().map_err(|error| Refusal::cannot("read", error))?;
         check(&metadata, owner)?;
         Ok(Some(Self { descriptor: directory.into(), owner }))
-    }
-
-    /// Opens a directory and reads the names in it. `None` if there is none.
-    ///
-    /// # Errors
-    /// It is not trusted or cannot be read.
-    pub(super) fn list(path: &Path, owner: Uid) -> Result<Option<(Self, Vec<OsString>)>, Refusal> {
-        match Self::open(path, owner)? {
-            Some(directory) => directory.names().map(|names| Some((directory, names))),
-            None => Ok(None),
-        }
     }
 
     /// The names in it, in the order of their bytes.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::kept::Keeping;
 use crate::config::diagnostic::Diagnostic;
 use crate::rules::matcher::Matcher;
 
@@ -19,55 +20,32 @@ pub struct InForce {
     pub matcher: Arc<Matcher>,
     /// The files that they are from.
     pub files: Vec<Arc<Path>>,
-    /// What is wrong with the files.
+    /// What is wrong with the files as they are in force.
     pub diagnostics: Vec<Diagnostic>,
+    /// How many of the errors in them are new.
+    pub new_errors: usize,
+    /// Files with new errors that are taken at what they said before.
+    pub keeping: Keeping,
     /// Where the groups of TOML rules begin in each hierarchy, without a slash at the end.
     pub root: String,
 }
 
-/// Files with new errors, because of which other rules stay in force.
-#[derive(Clone, Debug)]
-pub struct RefusedFiles {
-    /// When they were read.
-    pub at: SystemTime,
-    /// The new errors.
-    pub errors: Vec<Diagnostic>,
-}
-
-/// What came of the last reading of all files.
-#[derive(Clone, Debug, Default)]
-pub struct Bulletin {
-    /// The rules in force; `None` before the first.
-    pub in_force: Option<Arc<InForce>>,
-    /// Set when the last files were refused.
-    pub refused: Option<RefusedFiles>,
-}
-
 /// Where the rule thread puts it up.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Bulletin>>);
+pub struct Board(Arc<Mutex<Option<Arc<InForce>>>>);
 
 impl Board {
-    /// What is there now.
-    pub fn read(&self) -> Bulletin {
+    /// What is there now; `None` before the first rules.
+    pub fn read(&self) -> Option<Arc<InForce>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn adopted(&self, in_force: InForce) {
-        self.put(Bulletin { in_force: Some(Arc::new(in_force)), refused: None });
-    }
-
-    pub(super) fn refused(&self, errors: Vec<Diagnostic>) {
-        let refused = Some(RefusedFiles { at: SystemTime::now(), errors });
-        self.put(Bulletin { refused, ..self.read() });
-    }
-
-    fn put(&self, bulletin: Bulletin) {
-        let old = std::mem::replace(
-            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
-            bulletin,
-        );
-        // After the lock is free.
+        let in_force = Some(Arc::new(in_force));
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *place, in_force);
+        // So that it goes after the lock is free.
+        drop(place);
         drop(old);
     }
 }

@@ -17,6 +17,7 @@ mod figures;
 mod foreseen;
 mod groups;
 mod json;
+mod kept;
 pub mod list;
 mod metrics;
 mod place;

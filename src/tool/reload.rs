@@ -5,6 +5,7 @@ use std::io::Write;
 use super::asking;
 use super::command::{Command, Failure, Flag, Given};
 use super::figures::counted;
+use super::kept;
 use crate::config::escape::Escaped;
 use crate::control::protocol::{Reloaded, Request};
 
@@ -13,18 +14,19 @@ pub(super) const COMMAND: Command = Command {
     operands: "",
     summary: "Make the daemon read its files again, and wait for the result",
     flags: &[Flag::new("json", "one object")],
-    examples: &[("reload", "exit 65 if the files have new errors and the old rules stay")],
+    examples: &[("reload", "exit 65 if files have new errors; such a file stays as it was")],
     ends_at_operand: false,
     run,
 };
 
-/// The old rules stay in force.
+/// There are new errors.
 const REFUSED: u8 = 65;
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     given.no_operands()?;
     let reloaded: Reloaded = asking::ask(given, &Request::Reload)?.only()?;
-    let code = if reloaded.in_force { 0 } else { REFUSED };
+    let is_good = reloaded.in_force && reloaded.new_errors == 0;
+    let code = if is_good { 0 } else { REFUSED };
     if given.has("json") {
         let text = serde_json::to_string(&reloaded).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
@@ -35,14 +37,14 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     }
     let rules = counted(reloaded.rules, "rule", "rules");
     let files = counted(reloaded.files, "file", "files");
-    if reloaded.in_force {
-        writeln!(out, "in force: {rules} from {files}")?;
-        if !reloaded.settled {
-            writeln!(out, "not every process was looked at yet; that goes on")?;
-        }
-    } else {
-        let errors = counted(reloaded.errors, "new error", "new errors");
-        eprintln!("cgrulectl: {errors}; the old rules stay in force ({rules} from {files})");
+    writeln!(out, "in force: {rules} from {files}")?;
+    if !reloaded.settled {
+        writeln!(out, "not every process was looked at yet; that goes on")?;
+    }
+    reloaded.kept.iter().for_each(|file| eprintln!("cgrulectl: {}", kept::words(file)));
+    if !is_good {
+        let errors = counted(reloaded.new_errors, "new error", "new errors");
+        eprintln!("cgrulectl: {errors}; all else is in force");
     }
     Ok(code)
 }

@@ -120,10 +120,10 @@ fn rules_that_are_newer_than_the_daemon_are_told_from_those_in_force() {
     let Some(live) = Live::require() else { return };
     let daemon = daemon(&live, ALICE_THERE, "");
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
-    // New errors keep the old rules in force.
+    // With new errors the file stays as it was.
     let rules = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n[[rule]]\nuser = \"cgt-nobody\"\ncgroup = \"b\"\n";
     live.write_rules(rules);
-    daemon.expect_log("the old rules stay in force");
+    daemon.expect_log("what it said before stays in force");
     let text = said(&explain(&[&bob.subject.to_string()]), 1);
     expect(&text, &["is NOT where its rule says", "goes by older rules"]);
 }

@@ -62,6 +62,36 @@ fn broken_rules_leave_those_that_ran() {
     live.expect(&actor, "new");
 }
 
+/// A rule file of a package, for the user.
+fn package(user: &str, cgroup: &str) -> String {
+    format!("[[rule]]\nuser = \"{user}\"\ncgroup = \"{cgroup}\"\n")
+}
+
+#[test]
+fn a_broken_file_of_one_package_changes_nothing_for_the_others() {
+    let Some(live) = Live::require() else { return };
+    live.rule_file("60-b.toml", &package("cgt-bob", "b"));
+    live.rule_file("65-d.toml", &package("cgt-carol", "d"));
+    let daemon = live.daemon(OLD);
+    live.rule_file("60-b.toml", "[[rule]]\nuser = \"cgt-bob\"\ncgrup = \"b\"\n");
+    daemon.expect_log("60-b.toml: 2 new errors: what it said before stays in force");
+    live.rule_file("70-c.toml", &package("cgt-alice", "c"));
+    live.write_rules("");
+    fs::remove_file(live.path("rules.d/65-d.toml")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    let alice = live.hold(&become_user(ALICE));
+    live.expect(&alice, "c");
+    live.expect(&live.hold(&become_user(BOB)), "b");
+    let carol = live.hold(&become_user(CAROL));
+    live.fence();
+    assert!(!live.ground.holds(&census::cgroup_of(carol.subject, "").unwrap()), "D is gone");
+    live.write_rules(NEW);
+    live.expect(&alice, "new");
+    live.rule_file("60-b.toml", &package("cgt-bob", "mended"));
+    live.expect(&live.hold(&become_user(BOB)), "mended");
+    assert!(daemon.stop().get("refused_reloads") > 0);
+}
+
 #[test]
 fn one_bad_rule_costs_only_itself_at_start() {
     let Some(live) = Live::require() else { return };

@@ -272,7 +272,7 @@ fn the_service_manager_is_told_when_rules_are_in_force_everywhere() {
     std::thread::sleep(Duration::from_millis(500));
     live.write_rules("[[rule]]\nuser = 5\n");
     daemon.signal(Signal::SIGHUP);
-    let heard = manager.expect("not in force, see the log");
+    let heard = manager.expect("50-test.toml:2 (1 file stays as it was)");
     assert!(heard.starts_with("READY=1\nSTATUS=2 rules"), "{heard}");
     manager.expect("WATCHDOG=1");
     manager.expect("WATCHDOG=1");

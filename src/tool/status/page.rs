@@ -99,9 +99,14 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     }
     if let Some(refused) = &status.refused_reload {
         let errors = counted(refused.errors.len() as u64, "new error", "new errors");
-        let text = format!("the files have {errors}; older rules stay in force");
-        row(look, out, "", &look.alarm(&text))?;
-        row(look, out, "", "see cgrulectl check")?;
+        row(look, out, "", &look.alarm(&format!("{errors}, see cgrulectl check")))?;
+        let place = refused.kept.first().map_or("", |kept| &kept.first_error);
+        row(look, out, "", &tail(&Escaped(place).to_string()))?;
+        let files = match refused.kept.len() {
+            1 => "this file stays as it was".to_owned(),
+            more => format!("the first; {more} files stay as they were"),
+        };
+        row(look, out, "", &files)?;
     }
     row(look, out, "Groups", &format!("below {} in", Escaped(&status.root)))?;
     let (old, unified): (Vec<_>, Vec<_>) =
@@ -113,6 +118,14 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     old.into_iter().try_for_each(|(index, line)| {
         row(look, out, "", &format!("{} {line}", if index == 0 { "v1" } else { "  " }))
     })
+}
+
+/// The end of a text that is too long for a row.
+fn tail(text: &str) -> String {
+    match text.chars().count().checked_sub(68) {
+        None | Some(0) => text.to_owned(),
+        Some(more) => format!("...{}", text.chars().skip(more + 3).collect::<String>()),
+    }
 }
 
 fn hierarchy(tree: &HierarchyStatus) -> String {
@@ -248,7 +261,7 @@ fn row(look: Look, out: &mut String, heading: &str, text: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{Refusal, RefusedReload, RulesInForce, Taker};
+    use crate::control::status::{KeptFile, Refusal, RefusedReload, RulesInForce, Taker};
 
     const PLAIN: Look = Look { is_colored: false, is_unicode: false };
 
@@ -343,7 +356,11 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
     #[test]
     fn it_fits_80_columns_whatever_the_daemon_says() {
         let mut status = status();
-        status.refused_reload = Some(RefusedReload { at: 0, errors: vec!["a".into(); 3] });
+        status.refused_reload = Some({
+            let first_error = format!("/{}.toml:4", "a".repeat(100));
+            let kept = vec![KeptFile { first_error, ..KeptFile::default() }; 2];
+            RefusedReload { at: 0, errors: vec!["a".into(); 3], kept }
+        });
         status.stalled = true;
         status.latency.octaves = (0..40).map(|power| (1 << power, u64::MAX / 64)).collect();
         let page = render(&status, Look { is_colored: false, is_unicode: true });
