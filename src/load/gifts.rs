@@ -139,7 +139,9 @@ impl Reader<'_, '_, '_, '_> {
         }
     }
 
-    /// An owner may place processes and make groups below; the limits stay out of reach.
+    /// An owner may place processes and make groups below; the limits stay out of reach. So does
+    /// `cgroup.subtree_control`: who enables a controller there makes the kernel refuse every process
+    /// that we place afterwards, and those are then without any limit.
     fn owner(&mut self, text: &str, span: Range<usize>) {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let mut unknown = Vec::new();
@@ -157,8 +159,8 @@ impl Reader<'_, '_, '_, '_> {
             self.report.error_help(span.clone(), message, "the group stays root's");
         }
         let (uid, gid) = (uid.map(crate::event::Uid), gid.map(crate::event::Gid));
-        let Perm { directory, task, v1_procs, subtree, files: _ } = &mut self.perm;
-        for ownership in [directory, task, v1_procs, subtree] {
+        let Perm { directory, task, v1_procs, subtree: _, files: _ } = &mut self.perm;
+        for ownership in [directory, task, v1_procs] {
             (ownership.uid, ownership.gid) = (uid, gid);
         }
     }
