@@ -226,6 +226,13 @@ impl<'p> Stage<'p> {
         Ok(())
     }
 
+    /// Leaves what an old group is to get to another thread. Whether it is to get anything.
+    pub(super) fn leave(&self, done: &Done) -> bool {
+        let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
+        let is_left = is_for_old && self.kit().is_some();
+        is_left && done.given.borrow_mut().insert(self.directory.clone())
+    }
+
     fn set(&self, wanted: &HostWrite, is_required: bool, done: &Done) -> Result<(), Refusal> {
         let path = self.directory.join(&wanted.write.file);
         let mut result = write(&path, &wanted.write.value);
