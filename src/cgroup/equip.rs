@@ -214,6 +214,9 @@ impl<'p> Stage<'p> {
         if !is_new && (!is_for_old || done.given.borrow().contains(&self.directory)) {
             return Ok(());
         }
+        if let Some(key) = &kit.unmet {
+            return Err(Refusal::new(self.directory.join(&**key), Step::Set, Errno::EOPNOTSUPP));
+        }
         for write in kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy) {
             self.set(write, kit.is_required, done)?;
         }
@@ -321,6 +324,7 @@ pub(super) fn advice(errno: Errno) -> &'static str {
             (Errno::EINVAL, TOO_MUCH),
             (Errno::ERANGE, TOO_MUCH),
             (Errno::ENODEV, "there is no such device"),
+            (Errno::EOPNOTSUPP, "this host has no such setting: leave it out, or required = true"),
             (Errno::EACCES, NO_RIGHT),
             (Errno::EPERM, NO_RIGHT),
             (Errno::EROFS, NO_RIGHT),

@@ -32,7 +32,12 @@ pub(super) fn table(
     let is_root = text.trim_matches('/').is_empty();
     let (perm, is_required, remove_after) = (Perm::default(), false, None);
     let mut reader = Reader { report, resolver, is_root, perm, is_required, remove_after };
-    let settings = table.settings.iter().filter_map(|setting| reader.setting(setting)).collect();
+    let kept = |setting| Some((reader.setting(setting)?, setting.span.clone()));
+    let (settings, spans): (Vec<Setting>, Vec<_>) = table.settings.iter().filter_map(kept).unzip();
+    let words = settings.iter().map(|setting| (&*setting.key, &*setting.value));
+    for (late, complaint) in settings::contradictions(&words.collect::<Vec<_>>()) {
+        reader.report.warning(spans.get(late).cloned(), complaint.message, complaint.help);
+    }
     let Reader { perm, is_required, remove_after, .. } = reader;
     let (controllers, origin) = (Vec::new(), table.origin.clone());
     Gift { text, controllers, settings, perm, is_required, remove_after, origin }
