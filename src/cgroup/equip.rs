@@ -214,6 +214,9 @@ impl<'p> Stage<'p> {
         if !is_new && (!is_for_old || done.given.borrow().contains(&self.directory)) {
             return Ok(());
         }
+        if let Some(key) = &kit.unmet {
+            return Err(Refusal::new(self.directory.join(&**key), Step::Set, Errno::EOPNOTSUPP));
+        }
         for write in kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy) {
             self.set(write, kit.is_required, done)?;
         }
@@ -224,6 +227,13 @@ impl<'p> Stage<'p> {
             done.given.borrow_mut().insert(self.directory.clone());
         }
         Ok(())
+    }
+
+    /// Leaves what an old group is to get to another thread. Whether it is to get anything.
+    pub(super) fn leave(&self, done: &Done) -> bool {
+        let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
+        let is_left = is_for_old && self.kit().is_some();
+        is_left && done.given.borrow_mut().insert(self.directory.clone())
     }
 
     fn set(&self, wanted: &HostWrite, is_required: bool, done: &Done) -> Result<(), Refusal> {
@@ -314,6 +324,7 @@ pub(super) fn advice(errno: Errno) -> &'static str {
             (Errno::EINVAL, TOO_MUCH),
             (Errno::ERANGE, TOO_MUCH),
             (Errno::ENODEV, "there is no such device"),
+            (Errno::EOPNOTSUPP, "this host has no such setting: leave it out, or required = true"),
             (Errno::EACCES, NO_RIGHT),
             (Errno::EPERM, NO_RIGHT),
             (Errno::EROFS, NO_RIGHT),

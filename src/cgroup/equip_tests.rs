@@ -207,3 +207,19 @@ fn a_legacy_rule_has_enabled_what_it_names_and_by_every_controller_what_a_templa
     assert_eq!(enabled_for("*", Some(("memory.limit_in_bytes", "1G"))), memory);
     assert_eq!(enabled_for("cgroup v2", None), none);
 }
+
+#[test]
+fn who_requires_what_the_host_does_not_have_is_kept_out() {
+    let fake = Fake::new();
+    let gifts = Gifts {
+        tables: vec![Gift { is_required: true, ..table("sites/%u", "memory.swappiness", "1") }],
+        ..Gifts::default()
+    };
+    let provision = Arc::new(Provisions::new(&gifts, &fake.hierarchies()).0.of_path("sites/%u"));
+    let mut tree = Tree::new(fake.hierarchies());
+    let opened = tree.group(Span::of(&[0]), "/sites/alice", true, || Some(provision));
+    let refusal = opened.unwrap_err();
+    assert_eq!((refusal.step, refusal.errno), (Step::Set, Errno::EOPNOTSUPP));
+    assert!(refusal.path.ends_with("sites/alice/memory.swappiness"));
+    assert!(refusal.advice().contains("this host has no such setting"));
+}

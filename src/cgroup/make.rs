@@ -314,10 +314,10 @@ mod tests {
                 "make /x/a/b",
                 "write 100 to /x/a/b/cpu.weight",
                 "write 1048576 to /x/a/b/memory.max",
-                "write a to /x/a/b/devices.allow",
             ]
         );
         assert_eq!(plan.missing, ["nosuch"]);
+        assert!(plan.remarks[0].complaint.message.starts_with("devices.allow has no counterpart"));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Kit {
     pub perm: Perm,
     /// Whether no process may enter before all is written.
     pub is_required: bool,
+    /// A setting that is required and that this host does not have.
+    pub unmet: Option<Box<str>>,
     /// How long a group of ours is empty before it is removed.
     pub remove_after: Option<Duration>,
     /// The hierarchies of a section's controllers, or all of them.
@@ -146,10 +148,21 @@ impl Gift {
         for setting in settings {
             match setting.on(hierarchies, &beside) {
                 Ok((writes, note)) => {
+                    let version = writes.first().map(|write| hierarchies[write.hierarchy].version);
+                    let weaker = version.and_then(|version| {
+                        settings::weaker(&setting.key, &setting.value, version)
+                    });
+                    remarks.extend(weaker.map(|complaint| setting.remark(complaint)));
                     kit.writes.extend(writes);
                     let help = "the ratio to other groups is not what their settings say";
                     let note = note.map(|note| Complaint { message: note, help: help.to_owned() });
                     remarks.extend(note.map(|complaint| setting.remark(complaint)));
+                }
+                Err(complaint) if is_required => {
+                    kit.unmet.get_or_insert_with(|| setting.key.as_str().into());
+                    let help =
+                        "the table says required = true: no process enters before it is left out";
+                    remarks.push(setting.remark(Complaint { help: help.to_owned(), ..complaint }));
                 }
                 Err(complaint) => remarks.push(setting.remark(complaint)),
             }
@@ -217,6 +230,7 @@ impl Provisions {
         let unified = hierarchies.iter().enumerate().find(is_v2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
         let units = gifts.units.clone();
+        said_once(&mut remarks);
         (Self { tables, templates, groups, units, unified }, remarks)
     }
 
@@ -327,6 +341,15 @@ impl Kit {
         let own = self.writes.iter().filter(move |write| write.hierarchy == hierarchy);
         own.map(|write| &*write.controller).filter(|name| !name.is_empty())
     }
+}
+
+/// Keeps one of the remarks that say the same of this host whatever the table is.
+fn said_once(remarks: &mut Vec<Remark>) {
+    let general = settings::weaker("memory.high", "0", Version::V1);
+    let mut is_said = false;
+    remarks.retain(|remark| {
+        general.as_ref() != Some(&remark.complaint) || !std::mem::replace(&mut is_said, true)
+    });
 }
 
 /// The components of a destination's text with what `find` has for the text up to each.

@@ -177,3 +177,31 @@ fn tables_for_one_path_are_one() {
         .collect();
     assert_eq!(shown, [vec!["1", "4"], vec!["2"]]);
 }
+
+#[test]
+fn what_is_required_and_not_to_be_had_is_kept_in_mind() {
+    let unmet = |settings: &[(&str, &str)], is_required| {
+        let table = Gift { is_required, ..gift("a", settings, &[]) };
+        let gifts = Gifts { tables: vec![table], ..Gifts::default() };
+        let (provisions, remarks) = Provisions::new(&gifts, &host());
+        (provisions.table("a").unwrap().unmet.clone(), remarks.len())
+    };
+    let without = [("pids.max", "5"), ("memory.swappiness", "5")];
+    assert_eq!(unmet(&without, true), (Some("memory.swappiness".into()), 1));
+    assert_eq!(unmet(&without, false), (None, 1));
+    assert_eq!(unmet(&[("cpuset.cpus", "1")], true), (Some("cpuset.cpus".into()), 1));
+    assert_eq!(unmet(&[("pids.max", "5")], true), (None, 0));
+}
+
+#[test]
+fn a_soft_limit_is_said_once() {
+    let mut host = host();
+    host = Hierarchies::new(
+        host.iter().map(|tree| Hierarchy { version: Version::V1, ..tree.clone() }).collect(),
+    );
+    let table = |text| gift(text, &[("memory.high", "1G")], &[]);
+    let gifts = Gifts { tables: vec![table("a"), table("b")], ..Gifts::default() };
+    let (_, remarks) = Provisions::new(&gifts, &host);
+    assert_eq!(remarks.len(), 1);
+    assert!(remarks[0].complaint.message.contains("memory.soft_limit_in_bytes"));
+}

@@ -5,14 +5,17 @@
 //! kernel file and is passed on as it is. Weights are translated linearly, so that the ratios between
 //! groups stay, and cut to what the kernel takes, which is reported.
 
+mod caveat;
+mod kernel_file;
 mod translate;
 mod unit;
 mod value;
 
 use super::mounts::Version;
 use translate::Setting;
-use value::{count, list, whole};
+use value::{count, list, microseconds, whole};
 
+pub use caveat::{contradictions, weaker};
 pub use unit::{Properties, properties};
 
 /// One write into a file of a group.
@@ -84,6 +87,8 @@ enum Kind {
     /// Bytes of swap, to v1 bytes of memory and swap together.
     Swap,
     Count,
+    /// Microseconds, or a time.
+    Time,
     /// A whole number in this range, the same with both interfaces.
     Whole(i64, i64),
     /// Numbers and ranges.
@@ -106,7 +111,7 @@ const WORDS: &[Word] = &[
     word("cpu.weight.nice", "", Kind::Whole(-20, 19)),
     word("", "cpu.cfs_period_us", Kind::CpuPeriod),
     word("cpu.max", "cpu.cfs_quota_us", Kind::CpuMax),
-    word("cpu.max.burst", "cpu.cfs_burst_us", Kind::Whole(0, i64::MAX / 1000)),
+    word("cpu.max.burst", "cpu.cfs_burst_us", Kind::Time),
     word("cpu.idle", "cpu.idle", Kind::Whole(0, 1)),
     word("io.weight", "blkio.weight", Kind::IoWeight),
     word("io.max", "", Kind::IoMax),
@@ -169,6 +174,7 @@ pub fn files(
         Kind::Swap => setting.swap(),
         Kind::Size => Ok(Writes::default()),
         Kind::Count => setting.same(v2, v1, count(setting.value)),
+        Kind::Time => setting.same(v2, v1, microseconds(setting.value)),
         Kind::Whole(low, high) => {
             let number = whole(setting.value, low, high);
             setting.same(v2, v1, number.map(|number| number.to_string()))
@@ -210,11 +216,14 @@ pub fn is_switch(key: &str) -> bool {
 }
 
 /// What can be a share of the memory of the host.
-const SHARES: [&str; 6] = [
+const SHARES: [&str; 9] = [
     "memory.max",
     "memory.high",
     "memory.low",
     "memory.min",
+    "memory.swap.max",
+    "memory.swap.high",
+    "memory.zswap.max",
     "memory.limit_in_bytes",
     "memory.soft_limit_in_bytes",
 ];
@@ -244,10 +253,16 @@ fn other(key: &str, value: &str, version: Version) -> Result<Writes, Fault> {
         let help = "write the name of a file in a cgroup directory";
         return Err(Fault::Value(Complaint::new(format!("\"{key}\" is no setting"), help)));
     }
-    let Some((huge, own)) = hugetlb(key) else { return Ok(one(key, value)) };
-    let files = [huge.clone() + ".max", huge + ".limit_in_bytes"];
     let none = |_: &str| None;
-    let setting = Setting { key, value: value.trim(), own, to: version, beside: &none };
+    let setting = Setting { key, value: value.trim(), own: version, to: version, beside: &none };
+    let Some((huge, own)) = hugetlb(key) else {
+        return match kernel_file::only_in(key).is_none_or(|own| own == version) {
+            true => Ok(one(key, value)),
+            false => Err(setting.no_counterpart("it is left out")),
+        };
+    };
+    let files = [huge.clone() + ".max", huge + ".limit_in_bytes"];
+    let setting = Setting { own, ..setting };
     setting.size(&files[0], &files[1])
 }
 

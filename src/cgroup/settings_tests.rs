@@ -59,10 +59,11 @@ fn words_of_v2_on_either_interface() {
         ("memory.low", "1K", V2, "memory.low=1024"),
         ("pids.max", "512", V1, "pids.max=512"),
         ("cpuset.cpus", "0-3,8", V1, "cpuset.cpus=0-3,8"),
+        ("cpuset.mems", "", V1, "cpuset.mems=\n"),
         ("hugetlb.2MB.max", "4M", V2, "hugetlb.2MB.max=4194304"),
         ("hugetlb.2MB.max", "4M", V1, "hugetlb.2MB.limit_in_bytes=4194304"),
         ("hugetlb.2MB.rsvd.max", "max", V1, "hugetlb.2MB.rsvd.limit_in_bytes=-1"),
-        ("memory.swappiness", " 10", V2, "memory.swappiness= 10"),
+        ("memory.swappiness", " 10", V1, "memory.swappiness= 10"),
     ] {
         assert_eq!(shown(key, value, version), expected, "{key} = {value}");
     }
@@ -143,7 +144,9 @@ fn wrong_values_are_wrong_on_every_host() {
         ("io.latency", "8:0 2000"),
         ("memory.max", "0%"),
         ("memory.max", "101%"),
-        ("memory.swap.max", "50%"),
+        ("memory.swap.max", "150%"),
+        ("cpu.max.burst", "5 ms"),
+        ("cpu.max.burst", "10000000000s"),
         ("memory.max", "1GB"),
         ("memory.max", "-1"),
         ("memory.low", "all"),
@@ -157,8 +160,8 @@ fn wrong_values_are_wrong_on_every_host() {
     ] {
         assert!(check(key, value).is_err(), "{key} = {value}");
     }
-    let complaint = check("memory.swap.max", "50%").unwrap_err();
-    assert_eq!(complaint.message, "memory.swap.max cannot be \"50%\"");
+    let complaint = check("memory.swap.max", "150%").unwrap_err();
+    assert_eq!(complaint.message, "memory.swap.max cannot be \"150%\"");
     assert!(complaint.help.contains("1% to 100%"));
 }
 
@@ -171,6 +174,84 @@ fn what_has_no_counterpart_is_said() {
             "{key}"
         );
         assert_eq!(check(key, value), Ok(()));
+    }
+}
+
+#[test]
+fn a_file_that_one_interface_has_is_no_file_of_the_other() {
+    let of_v1 = [
+        "cpu.rt_runtime_us",
+        "memory.swappiness",
+        "blkio.weight_device",
+        "cpuset.cpu_exclusive",
+        "cpuset.memory_migrate",
+    ];
+    let of_v2 = [
+        "memory.zswap.writeback",
+        "cpuset.cpus.exclusive",
+        "memory.reclaim",
+        "cpu.pressure",
+        "io.cost.qos",
+        "cgroup.max.depth",
+    ];
+    let of_both = ["cpu.uclamp.min", "pids.events", "misc.max", "rdma.max", "x.y"];
+    let (v1, v2) = (Version::V1, Version::V2);
+    let has = |key: &str, version| !shown(key, "1", version).contains("has no counterpart in");
+    for (keys, on) in
+        [(&of_v1[..], (true, false)), (&of_v2, (false, true)), (&of_both, (true, true))]
+    {
+        for key in keys {
+            assert_eq!((has(key, v1), has(key, v2)), on, "{key}");
+            assert_eq!(check(key, "1"), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn times_are_microseconds() {
+    assert_eq!(shown("cpu.max.burst", "5ms", Version::V2), "cpu.max.burst=5000");
+    assert_eq!(shown("cpu.max.burst", "70", Version::V1), "cpu.cfs_burst_us=70");
+    assert_eq!(shown("io.latency", "8:0 target=2ms", Version::V2), "io.latency=8:0 target=2000");
+}
+
+#[test]
+fn swap_can_be_a_share_of_memory() {
+    for key in ["memory.swap.max", "memory.swap.high", "memory.zswap.max"] {
+        assert_eq!(check(key, "25%"), Ok(()), "{key}");
+        assert_eq!(share(key, "25%"), Some(25), "{key}");
+    }
+}
+
+#[test]
+fn what_limits_less_on_v1_is_said() {
+    let said = |value, version| weaker("memory.high", value, version).is_some();
+    assert!(said("1G", Version::V1));
+    assert!(!said("1G", Version::V2) && !said("max", Version::V1));
+    assert_eq!(weaker("memory.max", "1G", Version::V1), None);
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_said() {
+    let said = |settings: &[(&str, &str)]| {
+        let found = contradictions(settings).into_iter();
+        found.map(|(at, complaint)| format!("{at}: {}", complaint.message)).collect::<Vec<_>>()
+    };
+    let twice = said(&[("cpu.weight", "1"), ("pids.max", "2"), ("cpu.shares", "100")]);
+    assert_eq!(twice.len(), 1);
+    assert!(twice[0].starts_with("2: cpu.shares says the same as cpu.weight"), "{twice:?}");
+    assert_eq!(said(&[("memory.limit_in_bytes", "1G"), ("memory.max", "1G")]).len(), 1);
+    let high = said(&[("memory.high", "2G"), ("memory.max", "1G")]);
+    assert!(high[0].starts_with("1: memory.high = 2G is above memory.max = 1G"), "{high:?}");
+    assert_eq!(said(&[("memory.max", "25%"), ("memory.low", "50%")]).len(), 1);
+    for fine in [
+        &[("memory.high", "1G"), ("memory.max", "1024M")][..],
+        &[("memory.high", "max"), ("memory.max", "1G")],
+        &[("memory.low", "1G"), ("memory.max", "50%")],
+        &[("memory.low", "1G"), ("memory.high", "512M")],
+        &[("io.max", "8:0 rbps=1"), ("blkio.throttle.read_bps_device", "8:16 1")],
+        &[("x.y", "1"), ("x.z", "1")],
+    ] {
+        assert_eq!(said(fine), [""; 0]);
     }
 }
 

@@ -120,6 +120,10 @@ fn is_setting(name: &str) -> bool {
 
 fn setting_value(key: &str, value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<SettingValue> {
     match value.get_ref() {
+        // An empty list of processors is that of the group above.
+        DeValue::String(text) if text.is_empty() && key.starts_with("cpuset.") => {
+            Some(SettingValue::Text(String::new()))
+        }
         DeValue::String(_) => {
             piece.string(value, key).map(|text| SettingValue::Text(text.to_owned()))
         }

@@ -237,12 +237,17 @@ fn begins_rule(text: &str) -> bool {
 }
 
 /// Whether a section that is no rule has a table of one. Of a section that is not TOML every
-/// further header may be meant so.
+/// further header may be meant so, but for those of groups and units, as `[cgroup.a.cpu]`.
 fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: Syntax) -> bool {
     match syntax {
         Syntax::Right => table.contains_key("rule"),
         Syntax::Wrong => {
-            text.trim_start().lines().skip(1).any(|line| line.trim_start().starts_with('['))
+            let lines = text.trim_start().lines().skip(1);
+            let mut headers = lines.filter_map(|line| line.trim_start().strip_prefix('['));
+            headers.any(|header| {
+                let word = header.trim_start().split_once('.').map(|(word, _)| word.trim_end());
+                !matches!(word, Some("cgroup" | "unit"))
+            })
         }
     }
 }

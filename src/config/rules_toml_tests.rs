@@ -240,6 +240,15 @@ fn version_is_checked() {
 }
 
 #[test]
+fn an_error_in_a_part_of_a_group_costs_no_rule() {
+    let text = "[[rule]]\nuser = 1\ncgroup = \"a\"\n\
+                [cgroup.a]\npids.max = 1\n[cgroup.a.cpu]\nweight = 1\nweight = 2\n";
+    let parsed = parse(&Arc::from(Path::new("/r.toml")), &format!("version = 1\n{text}"));
+    let said: Vec<&str> = parsed.diagnostics.iter().map(|d| &*d.message).collect();
+    assert_eq!((parsed.rules.len(), &*said), (1, &["duplicate key"][..]));
+}
+
+#[test]
 fn a_syntax_error_costs_its_rule_and_no_other() {
     let rule = |body: &str| format!("[[rule]]\n{body}\ncgroup = \"x\"\n");
     let faults = [

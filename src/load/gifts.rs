@@ -32,7 +32,12 @@ pub(super) fn table(
     let is_root = text.trim_matches('/').is_empty();
     let (perm, is_required, remove_after) = (Perm::default(), false, None);
     let mut reader = Reader { report, resolver, is_root, perm, is_required, remove_after };
-    let settings = table.settings.iter().filter_map(|setting| reader.setting(setting)).collect();
+    let kept = |setting| Some((reader.setting(setting)?, setting.span.clone()));
+    let (settings, spans): (Vec<Setting>, Vec<_>) = table.settings.iter().filter_map(kept).unzip();
+    let words = settings.iter().map(|setting| (&*setting.key, &*setting.value));
+    for (late, complaint) in settings::contradictions(&words.collect::<Vec<_>>()) {
+        reader.report.warning(spans.get(late).cloned(), complaint.message, complaint.help);
+    }
     let Reader { perm, is_required, remove_after, .. } = reader;
     let (controllers, origin) = (Vec::new(), table.origin.clone());
     Gift { text, controllers, settings, perm, is_required, remove_after, origin }
@@ -139,7 +144,9 @@ impl Reader<'_, '_, '_, '_> {
         }
     }
 
-    /// An owner may place processes and make groups below; the limits stay out of reach.
+    /// An owner may place processes and make groups below; the limits stay out of reach. So does
+    /// `cgroup.subtree_control`: who enables a controller there makes the kernel refuse every process
+    /// that we place afterwards, and those are then without any limit.
     fn owner(&mut self, text: &str, span: Range<usize>) {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let mut unknown = Vec::new();
@@ -157,8 +164,8 @@ impl Reader<'_, '_, '_, '_> {
             self.report.error_help(span.clone(), message, "the group stays root's");
         }
         let (uid, gid) = (uid.map(crate::event::Uid), gid.map(crate::event::Gid));
-        let Perm { directory, task, v1_procs, subtree, files: _ } = &mut self.perm;
-        for ownership in [directory, task, v1_procs, subtree] {
+        let Perm { directory, task, v1_procs, subtree: _, files: _ } = &mut self.perm;
+        for ownership in [directory, task, v1_procs] {
             (ownership.uid, ownership.gid) = (uid, gid);
         }
     }

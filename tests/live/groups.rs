@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::harness::Live;
-use crate::harness::user::{BOB, CAROL};
+use crate::harness::user::{ALICE, BOB, CAROL};
 use crate::settings::Enabled;
 
 const PARSER: &str = "/usr/sbin/cgconfigparser";
@@ -148,6 +148,25 @@ fn a_cpuset_below_another_works() {
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(fs::read_to_string(group.join("cpuset.cpus")).unwrap(), "0\n");
     assert_eq!(fs::read_to_string(group.join("cpuset.mems")).unwrap(), "0\n");
+}
+
+/// Both: one that is on the way, and one that the rule names.
+#[test]
+fn a_rule_leads_into_cpusets_that_somebody_left_empty() {
+    let Some(live) = Live::require() else { return };
+    let Some(pre) = live.ground.directory("cpuset", "pre") else {
+        println!("skipped: no v1 hierarchy for cpuset");
+        return;
+    };
+    fs::create_dir_all(pre.join("leaf")).unwrap();
+    let _daemon = live.daemon(
+        "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"pre/%u\"\ncontrollers = [\"cpuset\"]\n\
+         [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"pre/leaf\"\ncontrollers = [\"cpuset\"]\n",
+    );
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("cpuset", alice.subject, "pre/cgt-alice");
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    live.expect_pid("cpuset", bob.subject, "pre/leaf");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cgruled::cgroup::tree::{self, Tree};
@@ -194,6 +196,33 @@ fn an_owner_may_make_groups_and_not_lift_limits() {
     assert_eq!(owner(pids.parent().unwrap()), (0, 0));
 }
 
+/// An owner who hands a controller on would make the kernel refuse whoever is placed afterwards.
+#[test]
+fn an_owner_cannot_keep_later_processes_out_of_his_limits() {
+    let Some(live) = Live::require() else { return };
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    if !has_hugetlb(&top) {
+        return;
+    }
+    let guard = Enabled::note(&top, "hugetlb");
+    let group = live.ground.directory("", "there/cgt-alice").unwrap();
+    let table = "[cgroup.\"there/%u\"]\nhugetlb.2MB.max = \"4M\"\nowner = \"cgt-alice\"\n";
+    let daemon = live.daemon(&format!("{RULE}{table}"));
+    let script = "until cd \"$0\" 2>/dev/null && grep -q $$ cgroup.procs; do :; done\n\
+                  mkdir sub && echo $$ > sub/cgroup.procs || exit 3\n\
+                  echo +hugetlb > cgroup.subtree_control";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(&group).uid(ALICE).gid(ALICE).stderr(Stdio::null());
+    let tried = shell.status().unwrap();
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "there/cgt-alice");
+    assert_eq!(tried.code(), Some(2), "the shell could not write");
+    drop(actor);
+    drop(daemon);
+    drop(live);
+    drop(guard);
+}
+
 /// Whatever controller the v2 tree has left is enabled along the path, and taken back at the top when
 /// the test did it.
 #[test]
@@ -250,9 +279,7 @@ fn a_group_that_holds_processes_hands_no_controller_on() {
 fn a_template_destination_has_its_controllers_enabled_on_v2() {
     let Some(live) = Live::require() else { return };
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
-    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
-    if !available.split_whitespace().any(|name| name == "hugetlb") {
-        println!("skipped: the v2 tree has no hugetlb");
+    if !has_hugetlb(&top) {
         return;
     }
     let guard = Enabled::note(&top, "hugetlb");
@@ -265,6 +292,15 @@ fn a_template_destination_has_its_controllers_enabled_on_v2() {
     drop(tree);
     drop(live);
     drop(guard);
+}
+
+fn has_hugetlb(top: &Path) -> bool {
+    let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    let has = available.split_whitespace().any(|name| name == "hugetlb");
+    if !has {
+        println!("skipped: the v2 tree has no hugetlb");
+    }
+    has
 }
 
 /// A controller at the top of the v2 tree; disabled again if it was not enabled before.

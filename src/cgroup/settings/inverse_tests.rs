@@ -106,6 +106,7 @@ fn of_v2(kind: Kind) -> Option<BoxedStrategy<String>> {
         Kind::Whole(low, high) => {
             (low..=high.min(1 << 30)).prop_map(|number| number.to_string()).boxed()
         }
+        Kind::Time => number(0, 1 << 30),
         Kind::List => list(),
         // Not words of v2, or not alone.
         Kind::CpuPeriod | Kind::Throttle(_) | Kind::Swap => return None,
@@ -127,7 +128,7 @@ fn of_v1(kind: Kind) -> Option<BoxedStrategy<String>> {
             (device(), 0u64..1 << 40).prop_map(|(device, rate)| format!("{device} {rate}")).boxed()
         }
         Kind::Size => size("-1"),
-        Kind::Count | Kind::Whole(..) | Kind::List => of_v2(kind)?,
+        Kind::Count | Kind::Time | Kind::Whole(..) | Kind::List => of_v2(kind)?,
         Kind::Swap | Kind::IoMax | Kind::IoLatency | Kind::OneOf(_) => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! From the words of one interface to the files of the other. Pure.
 
-use super::value::{Bound, device, device_rates, max_or_size, quota, whole};
+use super::value::{Bound, device, device_rates, max_or_size, microseconds, quota, whole};
 use super::{Beside, Complaint, Fault, Kind, WORDS, Writes, one};
 use crate::cgroup::mounts::Version;
 
@@ -22,7 +22,7 @@ pub(super) struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn no_counterpart(&self, help: &str) -> Fault {
+    pub(super) fn no_counterpart(&self, help: &str) -> Fault {
         let version = match self.to {
             Version::V1 => "cgroup v1",
             Version::V2 => "cgroup v2",
@@ -193,8 +193,8 @@ impl Setting<'_> {
 
     pub(super) fn io_latency(&self) -> Result<Writes, Fault> {
         let (device, rest) = device(self.value).map_err(Fault::Value)?;
-        let help = "write a device and microseconds: \"8:0 target=2000\"";
-        let target = rest.strip_prefix("target=").and_then(|text| text.parse::<u64>().ok());
+        let help = "write a device and microseconds or a time: \"8:0 target=2ms\"";
+        let target = rest.strip_prefix("target=").and_then(|text| microseconds(text).ok());
         let wrong = || Complaint::new("has no target", help);
         let target = target.ok_or_else(|| Fault::Value(wrong()))?;
         self.same("io.latency", "", Ok(format!("{device} target={target}")))
@@ -202,6 +202,10 @@ impl Setting<'_> {
 
     /// v1 limits memory and swap together, so that each needs the other limit to be translated.
     pub(super) fn swap(&self) -> Result<Writes, Fault> {
+        if super::share(self.key, self.value).is_some() {
+            // Of how much is not known here.
+            return self.same(self.key, self.key, Ok(self.value.to_owned()));
+        }
         let bound = self.bound(self.value)?;
         let (file, memory) = match self.own {
             Version::V2 => ("memory.memsw.limit_in_bytes", "memory.max"),

@@ -1,6 +1,7 @@
 //! From the words of v2 to the properties of systemd's units, as `systemctl set-property` takes them.
 //! Pure.
 
+use super::kernel_file::only_in;
 use super::translate::PERIOD;
 use super::{Beside, Complaint, Fault, Write, Writes, files};
 use crate::cgroup::mounts::Version;
@@ -42,13 +43,14 @@ pub struct Properties {
 /// # Errors
 /// The value is wrong, or systemd has no such property.
 pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Properties, Complaint> {
-    let Writes { writes, note } = match files(key, value, Version::V2, beside) {
-        Ok(writes) => writes,
-        Err(Fault::Value(complaint) | Fault::NoCounterpart(complaint)) => return Err(complaint),
-    };
     let none = || {
         let message = format!("{key} is no property of systemd's units");
         Complaint::new(message, "leave it out; a group of ours can have it: [cgroup.\"path\"]")
+    };
+    let Writes { writes, note } = match files(key, value, Version::V2, beside) {
+        Ok(writes) => writes,
+        Err(Fault::NoCounterpart(_)) if only_in(key).is_some() => return Err(none()),
+        Err(Fault::Value(complaint) | Fault::NoCounterpart(complaint)) => return Err(complaint),
     };
     let mut words = Vec::new();
     for write in writes {
@@ -104,7 +106,7 @@ fn quota(value: &str) -> Vec<String> {
 }
 
 fn infinite(value: &str) -> &str {
-    if value == "max" { "infinity" } else { value }
+    if value == "max" { "infinity" } else { value.trim_end() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::Complaint;
+use crate::config::quantity;
 
 /// A limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,17 @@ pub(super) fn count(text: &str) -> Result<String, Complaint> {
         .map_err(|complaint| Complaint { help: format!("{}, or max", complaint.help), ..complaint })
 }
 
+/// Microseconds, as a number or a time.
+pub(super) fn microseconds(text: &str) -> Result<String, Complaint> {
+    let time = quantity::duration(text).and_then(|time| u64::try_from(time.as_micros()).ok());
+    // The kernel counts in nanoseconds.
+    let found = text.parse().ok().or(time).filter(|&us: &u64| us <= i64::MAX as u64 / 1000);
+    found.map(|us| us.to_string()).ok_or_else(|| {
+        let help = "write microseconds, or a time as \"5ms\"";
+        Complaint::new(format!("cannot be {}", quoted(text)), help)
+    })
+}
+
 /// A list of numbers and ranges, as `0-3,8`. Nothing at all means what the group above has.
 pub(super) fn list(text: &str) -> Result<String, Complaint> {
     let number = |text: &str| text.trim().parse::<u64>().ok().filter(|&n| n <= MOST_CPUS);
@@ -114,7 +126,11 @@ pub(super) fn list(text: &str) -> Result<String, Complaint> {
         }
         None => number(item).is_some(),
     };
-    if text.is_empty() || text.split(',').all(is_item) {
+    if text.is_empty() {
+        // A write of no bytes is none.
+        return Ok("\n".to_owned());
+    }
+    if text.split(',').all(is_item) {
         return Ok(text.to_owned());
     }
     let message = format!("cannot be {}", quoted(text));

@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, fstat};
 use super::{ATTEMPTS, Leaf, Refusal, Step, Tree, Wish};
 use crate::cgroup::equip;
 use crate::cgroup::keeper::Errand;
-use crate::cgroup::mounts::{Span, Version};
+use crate::cgroup::mounts::{Hierarchy, Span, Version};
 use crate::cgroup::provision::Provision;
 
 impl Tree {
@@ -45,12 +45,15 @@ impl Tree {
         let dir = match open(&directory, flags, Mode::empty()) {
             Err(Errno::ENOENT) if wish.creates_in(hierarchy) => {
                 let mut made = Vec::new();
-                let created = self.create(hierarchy, path, wish.provision.as_deref(), &mut made);
+                let created = self.create(hierarchy, path, wish.provision.as_ref(), &mut made);
                 self.report(made);
                 created?;
                 open(&directory, flags, Mode::empty())
             }
             Ok(dir) => {
+                if wish.creates_in(hierarchy) {
+                    self.fill_cpusets(hierarchy, path);
+                }
                 self.renew(hierarchy, path, wish.provision.as_ref())?;
                 Ok(dir)
             }
@@ -66,32 +69,67 @@ impl Tree {
     }
 
     /// Makes the missing directories of a path, root's and readable by all, and gives them what they
-    /// are to get.
+    /// are to get. Those that exist get it as in [`Self::renew`].
     pub(super) fn create(
         &self,
         hierarchy: usize,
         path: &str,
-        provision: Option<&Provision>,
+        provision: Option<&Arc<Provision>>,
         made: &mut Vec<Errand>,
     ) -> Result<(), Refusal> {
         let tree = &self.hierarchies[hierarchy];
-        for stage in equip::stages(hierarchy, tree, path, provision) {
+        let is_later = self.keeper.is_some() && !provision.is_some_and(|what| what.is_required());
+        let mut is_left = false;
+        for stage in equip::stages(hierarchy, tree, path, provision.map(Arc::as_ref)) {
             stage.enable(&self.done);
             let is_new = match fs::create_dir(&stage.directory) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(Refusal::new(stage.directory, Step::Create, error)),
             };
-            if is_new && tree.controllers.iter().any(|name| name == "cpuset") {
-                inherit_cpuset(tree.version, &stage.parent, &stage.directory);
+            if has_v1_cpuset(tree) {
+                self.inherit_cpuset(hierarchy, &stage.parent, &stage.directory);
             }
             if let (true, Some(text)) = (is_new, stage.text()) {
                 let directory = stage.directory.clone();
                 made.push(Errand::Made { hierarchy, directory, text });
             }
-            stage.give(is_new, &self.done)?;
+            match !is_new && is_later {
+                true => is_left |= stage.leave(&self.done),
+                false => stage.give(is_new, &self.done)?,
+            }
+        }
+        if let (true, Some(provision)) = (is_left, provision.map(Arc::clone)) {
+            made.push(Errand::Renew { hierarchy, path: path.into(), provision });
         }
         Ok(())
+    }
+
+    /// Fills the empty cpusets of a path that exists.
+    fn fill_cpusets(&self, hierarchy: usize, path: &str) {
+        let tree = &self.hierarchies[hierarchy];
+        if has_v1_cpuset(tree) {
+            for stage in equip::stages(hierarchy, tree, path, None) {
+                self.inherit_cpuset(hierarchy, &stage.parent, &stage.directory);
+            }
+        }
+    }
+
+    /// An empty v1 cpuset refuses processes, and so does every one below it: give it what its parent
+    /// has, which was filled before. Failure shows as the refusal of the first process, with advice.
+    fn inherit_cpuset(&self, hierarchy: usize, parent: &Path, directory: &Path) {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let path = directory.join(file);
+            if fs::read(&path).is_ok_and(|text| !text.trim_ascii().is_empty()) {
+                continue;
+            }
+            let text = fs::read(parent.join(file));
+            let Err(error) = text.and_then(|text| fs::write(&path, text)) else { continue };
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+            if self.done.is_new(hierarchy, file, errno) {
+                ::log::warn!("cannot set {}: {error}", path.display());
+            }
+        }
     }
 
     fn report(&self, made: Vec<Errand>) {
@@ -124,17 +162,10 @@ impl Tree {
     }
 }
 
-/// A new v1 cpuset group is empty and refuses processes: give it what its parent has. Failure shows as
-/// the refusal of the first process, with advice.
-fn inherit_cpuset(version: Version, parent: &Path, directory: &Path) {
-    if version == Version::V2 {
-        return;
-    }
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let copied =
-            fs::read(parent.join(file)).and_then(|text| fs::write(directory.join(file), text));
-        if let Err(error) = copied {
-            ::log::warn!("cannot set {}: {error}", directory.join(file).display());
-        }
-    }
+fn has_v1_cpuset(tree: &Hierarchy) -> bool {
+    tree.version == Version::V1 && tree.controllers.iter().any(|name| name == "cpuset")
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+//! Files of the kernel that only one interface has and that no word of the vocabulary stands for. Pure.
+//!
+//! Checked against the tables of Linux 6.18. A file that is not here is taken to be known to both, and
+//! what the kernel says of it is reported when it is written.
+
+use crate::cgroup::mounts::Version;
+
+/// Every file of these begins so: of controllers, or of parts of one, that one interface has.
+const PREFIXES: [(&str, Version); 14] = [
+    ("blkio.", Version::V1),
+    ("cpuacct.", Version::V1),
+    ("devices.", Version::V1),
+    ("freezer.", Version::V1),
+    ("net_cls.", Version::V1),
+    ("net_prio.", Version::V1),
+    ("perf_event.", Version::V1),
+    ("cpu.rt_", Version::V1),
+    ("cpuset.memory_", Version::V1),
+    ("cpuset.sched_", Version::V1),
+    ("memory.kmem.", Version::V1),
+    ("io.", Version::V2),
+    ("memory.zswap.", Version::V2),
+    ("cpuset.cpus.", Version::V2),
+];
+
+const V1: [&str; 10] = [
+    "cgroup.clone_children",
+    "cpuset.cpu_exclusive",
+    "cpuset.mem_exclusive",
+    "cpuset.mem_hardwall",
+    "memory.force_empty",
+    "memory.move_charge_at_immigrate",
+    "memory.oom_control",
+    "memory.pressure_level",
+    "memory.swappiness",
+    "memory.use_hierarchy",
+];
+
+const V2: [&str; 10] = [
+    "cgroup.freeze",
+    "cgroup.max.depth",
+    "cgroup.max.descendants",
+    "cgroup.pressure",
+    "cgroup.type",
+    "cpu.pressure",
+    "memory.peak",
+    "memory.pressure",
+    "memory.reclaim",
+    "memory.swap.peak",
+];
+
+/// The interface that alone has this file.
+pub(super) fn only_in(file: &str) -> Option<Version> {
+    let begins = PREFIXES.iter().find(|(prefix, _)| file.starts_with(prefix));
+    let begins = begins.map(|(_, version)| *version);
+    let named = |names: &[&str], version| names.contains(&file).then_some(version);
+    begins.or_else(|| named(&V1, Version::V1)).or_else(|| named(&V2, Version::V2))
+}
