@@ -106,8 +106,14 @@ impl Proc {
         let handle = match sys::pidfd_open(pid.get()) {
             Ok(handle) if self.has_pidfd_info => handle,
             Ok(handle) => return self.loose_grip(pid, Some(handle)),
-            // EINVAL: the number is a thread's, so the process that had it is gone.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
+            // The number is a thread's, so the process that had it is gone: EINVAL, or ENOENT where the
+            // kernel has pidfds of threads (Linux 6.9).
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)
+                ) =>
+            {
                 return None;
             }
             Err(_) => return self.loose_grip(pid, None),
@@ -330,6 +336,25 @@ mod tests {
         let pid = Pid::new(i32::MAX as u32).unwrap();
         assert!(proc.grip(pid).is_none());
         assert!(proc.comm(pid).is_none());
+    }
+
+    /// Its `/proc` directory exists all the same, with the ids of a process that nobody asked for.
+    #[test]
+    fn a_thread_is_no_process() {
+        let (mut proc, pid) = ours();
+        let (told, tid) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid().as_raw()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        let tid = Pid::new(u32::try_from(tid.recv().unwrap()).unwrap()).unwrap();
+        let owner = proc.owner(tid).unwrap();
+        assert!(proc.exists(tid) && tid != pid);
+        assert_eq!(owner.process, pid);
+        assert!(proc.grip(tid).is_none());
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]
