@@ -29,6 +29,7 @@ use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
 use crate::sys;
 use crate::worker::{Office, Reason};
+pub use grounds::too_wide;
 use published::{Board, InForce};
 
 /// What the files say, fitted to this host, without being in force.

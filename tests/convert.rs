@@ -69,7 +69,8 @@ fn the_daemon_takes_what_is_written() {
     fs::create_dir(&target).unwrap();
     fs::set_permissions(&target, PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(target.join("10-legacy.toml"), &made.stdout).unwrap();
-    let settings = path("none.toml");
+    let settings = path("settings.toml");
+    fs::write(&settings, "").unwrap();
     let arguments = ["--check", "--no-legacy", "--rules"].map(Path::new);
     let arguments = [&arguments[..], &[&target, Path::new("--config"), &settings]].concat();
     let checked = run(env!("CARGO_BIN_EXE_cgruled"), &arguments);
