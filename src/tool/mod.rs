@@ -20,6 +20,7 @@ mod json;
 pub mod list;
 mod metrics;
 mod place;
+mod regular;
 mod reload;
 mod rows;
 mod run;
