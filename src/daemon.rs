@@ -50,7 +50,7 @@ use notify::Notifier;
 pub use failure::Failure;
 pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
-pub use survey::{check, policy, survey};
+pub use survey::{check, missing, policy, survey};
 
 /// Runs until a signal ends it.
 ///

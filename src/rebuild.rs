@@ -32,6 +32,7 @@ use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
 use crate::sys;
 use crate::worker::Office;
+pub use grounds::too_wide;
 use kept::{Keeping, Kept, Texts};
 use published::{Board, InForce};
 

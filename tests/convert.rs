@@ -69,7 +69,8 @@ fn the_daemon_takes_what_is_written() {
     fs::create_dir(&target).unwrap();
     fs::set_permissions(&target, PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(target.join("10-legacy.toml"), &made.stdout).unwrap();
-    let settings = path("none.toml");
+    let settings = path("settings.toml");
+    fs::write(&settings, "").unwrap();
     let arguments = ["--check", "--no-legacy", "--rules"].map(Path::new);
     let arguments = [&arguments[..], &[&target, Path::new("--config"), &settings]].concat();
     let checked = run(env!("CARGO_BIN_EXE_cgruled"), &arguments);
@@ -89,4 +90,26 @@ fn exit_codes() {
     assert_eq!(code(&[Path::new("--from"), Path::new("cgconfig"), &good]), Some(1));
     assert_eq!(code(&[Path::new("--from"), Path::new("x"), &good]), Some(2));
     assert_eq!(code(&[&directory.path().join("none")]), Some(1));
+}
+
+#[test]
+fn what_cannot_be_converted_is_said_and_nothing_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("50-new.toml"), "version = 1\n").unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let cases: [(&str, &Path, &str); 4] = [
+        ("convert", &empty, "50-new.toml: warning: is skipped"),
+        ("convert", &empty, "what is named holds no file"),
+        ("convert", &pipe, "pipe: is not a regular file"),
+        ("groups", &pipe, "pipe: is not a regular file"),
+    ];
+    for (command, path, expected) in cases {
+        let output = run(env!("CARGO_BIN_EXE_cgrulectl"), &[Path::new(command), path]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
 }

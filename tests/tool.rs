@@ -215,7 +215,19 @@ fn check_of_named_files_ends_as_documented() {
     let legacy = file("cgrules.conf", "60001 cpu\n");
     let unknown = file("notes.txt", "");
     let both = [good.as_str(), &odd];
-    let table: [(&[&str], i32, &str); 9] = [
+    let wide = file("80-wide.toml", &rule("user = \"*\"\nleave_units = true"));
+    let directories = tempfile::tempdir().unwrap();
+    let empty = directories.path().to_str().unwrap();
+    let absent = directories.path().join("absent");
+    let absent = absent.to_str().unwrap();
+    let elsewhere = ["--no-legacy", "--rules", empty];
+    let nowhere = ["--no-legacy", "--rules", absent];
+    let unset = [&elsewhere[..], &["--config", absent]].concat();
+    let table: [(&[&str], i32, &str); 13] = [
+        (&elsewhere, 0, "0 errors, 0 warnings in 0 files"),
+        (&nowhere, 65, "1 error, "),
+        (&unset, 65, "1 error, "),
+        (&["--strict", &wide], 65, "0 errors, 1 warning in 1 file"),
         (&[&good], 0, "0 errors, 0 warnings in 1 file; 1 rule"),
         (&both, 0, "0 errors, 1 warning in 2 files; 2 rules"),
         (&["--strict", &good, &odd], 65, "0 errors, 1 warning"),

@@ -14,6 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::protocol::{About, Decision};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Cause, Nanos, Pid, Uid};
+use crate::rules::Origin;
 use crate::sys;
 
 /// Errands that wait for the hot thread at most; a client whose errand does not fit is told so.
@@ -59,6 +60,8 @@ pub struct Seen {
     pub exe: Option<Box<[u8]>>,
     /// The rule's name.
     pub rule: Option<Arc<str>>,
+    /// Where the rule stands.
+    pub origin: Option<Origin>,
     /// The group of the rule.
     pub cgroup: Option<Box<str>>,
     /// The word of what it came to.
@@ -81,6 +84,10 @@ impl From<Seen> for Decision {
             uid: seen.uid.map(|uid| uid.0),
             exe: seen.exe.map(|exe| EscapedBytes(&exe).to_string()),
             rule: seen.rule.map(|rule| Escaped(&rule).to_string()),
+            line: seen.origin.as_ref().map(|origin| origin.line),
+            file: seen
+                .origin
+                .map(|origin| EscapedBytes(origin.file.as_os_str().as_encoded_bytes()).to_string()),
             cgroup: seen.cgroup.map(|path| Escaped(&path).to_string()),
             outcome: seen.outcome.to_owned(),
             cause: seen.cause.to_string(),
@@ -227,6 +234,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn pair() -> (HotSide, ControlSide) {
@@ -239,6 +248,7 @@ mod tests {
             uid: Some(Uid(1)),
             exe: Some(Box::from(&b"/bin/\xff\n"[..])),
             rule: Some("web".into()),
+            origin: Some(Origin { file: Arc::from(Path::new("/r/\n.toml")), line: 7 }),
             cgroup: None,
             outcome: "placed",
             cause: Cause::EXEC,
@@ -267,6 +277,7 @@ mod tests {
     fn names_are_made_harmless() {
         let decision = Decision::from(seen());
         assert_eq!(decision.exe.as_deref(), Some("/bin/\\xff\\u{a}"));
+        assert_eq!((decision.file.as_deref(), decision.line), (Some("/r/\\u{a}.toml"), Some(7)));
         assert_eq!((decision.latency_us, decision.cause.as_str()), (1, "exec"));
     }
 }

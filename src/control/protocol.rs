@@ -125,6 +125,12 @@ pub struct Decision {
     pub exe: Option<String>,
     /// The rule's name, or file and line; not there when no rule matched or none was looked for.
     pub rule: Option<String>,
+    /// The file of the rule.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// The line of its first key, from 1.
+    #[serde(default)]
+    pub line: Option<u32>,
     /// The group that the rule means, from the top of the hierarchy.
     pub cgroup: Option<String>,
     /// What it came to: `placed`, `in-place`, `held`, `refused`, `given-up`, `waiting`,

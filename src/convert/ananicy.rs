@@ -2,7 +2,7 @@
 //!
 //! A rule names a program, and a type or properties. Of the properties only the group is ours to give.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -23,15 +23,22 @@ const NAMES: [&str; 3] = ["name", "type", "cgroup"];
 
 /// Adds the rules and groups of all files. Types and groups may stand in other files than the rules.
 pub(super) fn convert(sources: &[&Source], host: &Host<'_>, draft: &mut Draft) {
-    let mut set =
-        Set { host, draft, types: HashMap::new(), last: HashMap::new(), unused: BTreeMap::new() };
+    let mut set = Set {
+        host,
+        draft,
+        types: HashMap::new(),
+        known_groups: HashSet::new(),
+        last: HashMap::new(),
+        unused: BTreeMap::new(),
+    };
     let files: Vec<File<'_>> = sources.iter().map(|source| set.read(source)).collect();
     for (index, file) in files.iter().enumerate() {
         for (number, object) in &file.objects {
             match kind(object) {
-                Some(Kind::Type(name)) => drop(set.types.insert(name.to_owned(), object.clone())),
+                Some(Kind::Type(name)) => set.describe(file, *number, name, object),
                 Some(Kind::Rule(name)) => drop(set.last.insert(name.to_owned(), (index, *number))),
-                Some(Kind::Group(_)) | None => {}
+                Some(Kind::Group(name)) => drop(set.known_groups.insert(group(name).to_string())),
+                None => {}
             }
         }
     }
@@ -72,6 +79,8 @@ struct Set<'f> {
     host: &'f Host<'f>,
     draft: &'f mut Draft,
     types: HashMap<String, Object>,
+    /// The groups that are described.
+    known_groups: HashSet<String>,
     /// Where each program was named last: that counts.
     last: HashMap<String, (usize, u32)>,
     /// The properties that are not ours, by type, with how many rules have them.
@@ -88,6 +97,10 @@ impl Set<'_> {
                 continue;
             }
             match serde_json::from_str::<Object>(text) {
+                Ok(object) if !object.contains_key("name") && is_rules(source) => {
+                    let help = "types and groups are described in .types and .cgroups files";
+                    self.draft.lost(&lines, number, "it names no program", help);
+                }
                 Ok(object) if kind(&object).is_some() => objects.push((number, object)),
                 Ok(_) => {
                     let help = "ananicy cannot use it either";
@@ -101,6 +114,14 @@ impl Set<'_> {
             }
         }
         File { source, lines, objects }
+    }
+
+    /// The last description of a type counts.
+    fn describe(&mut self, file: &File<'_>, number: u32, name: &str, object: &Object) {
+        if self.types.insert(name.to_owned(), object.clone()).is_some_and(|old| old != *object) {
+            let how = format!("type \"{}\" is described before: this counts", name.escape_debug());
+            self.draft.differs(&file.lines, number, &how, "leave the other one out");
+        }
     }
 
     fn rules(&mut self, index: usize, file: &File<'_>) {
@@ -158,6 +179,11 @@ impl Set<'_> {
                 return None;
             }
         };
+        if !self.known_groups.contains(&group(cgroup).to_string()) {
+            let how = format!("the group \"{}\" is described nowhere", cgroup.escape_debug());
+            let help = "it gets no limits; convert the .cgroups files with the rules";
+            self.draft.differs(&file.lines, number, &how, help);
+        }
         Some(text)
     }
 
@@ -267,6 +293,11 @@ impl Set<'_> {
             self.draft.pass_on(vec![about.with_help(help)]);
         }
     }
+}
+
+/// Whether rules alone are expected in a file.
+fn is_rules(source: &Source) -> bool {
+    source.file.extension().is_some_and(|extension| extension == "rules")
 }
 
 /// A group of ananicy, whose name has no fields.

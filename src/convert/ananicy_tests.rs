@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::{self, NameKind};
 use crate::convert::{Converted, Host, Source, Syntax, convert};
 
@@ -35,6 +36,37 @@ fn converted(files: &[(&str, &str)]) -> Converted {
     made
 }
 
+fn said(made: &Converted) -> Vec<String> {
+    let said = |d: &Diagnostic| format!("{}: {}", d.severity, d.message);
+    made.diagnostics.iter().filter(|d| !d.message.contains("no counterpart")).map(said).collect()
+}
+
+#[test]
+fn the_head_speaks_of_ananicy_alone() {
+    let made = converted(&[("c.cgroups", "{\"cgroup\": \"a\", \"CPUQuota\": 80}\n")]);
+    assert!(made.text.contains("disable it first"), "{}", made.text);
+    assert!(!made.text.contains("--no-legacy") && !made.text.contains("cgrulesengd"));
+}
+
+#[test]
+fn types_are_not_changed_without_a_word() {
+    let rules = "{\"name\": \"gcc\", \"type\": \"BG_CPUIO\"}\n{\"type\": \"BG_CPUIO\"}\n";
+    let made = converted(&[("a.rules", rules), ("b.types", TYPES), ("c.cgroups", GROUPS)]);
+    assert!(made.text.contains("exe = \"gcc\""), "{}", made.text);
+    assert_eq!(said(&made), ["error: it names no program", "error: CPUQuota is no percentage"]);
+    let again = "{\"type\": \"Game\", \"nice\": -5}\n{\"type\": \"Game\"}\n{\"type\": \"Game\"}\n";
+    let made = converted(&[("b.types", again)]);
+    assert_eq!(said(&made), ["warning: type \"Game\" is described before: this counts"]);
+}
+
+#[test]
+fn a_group_that_is_not_described_is_said() {
+    let rules = "{\"name\": \"ffmpeg\", \"cgroup\": \"nocg\"}\n";
+    let made = converted(&[("a.rules", rules)]);
+    assert!(made.text.contains("cgroup = \"nocg\""), "{}", made.text);
+    assert_eq!(said(&made), ["warning: the group \"nocg\" is described nowhere"]);
+}
+
 #[test]
 fn programs_with_a_group_become_rules() {
     let rules = "# compilers\n{\"name\": \"gcc\", \"type\": \"BG_CPUIO\"} # C\n\n# games\n\
@@ -62,7 +94,9 @@ fn programs_with_a_group_become_rules() {
 #[test]
 fn the_last_rule_for_a_program_counts() {
     let rule = |group: &str| format!("{{\"name\": \"x\", \"cgroup\": \"{group}\"}}\n");
-    let made = converted(&[("a.rules", &rule("one")), ("b.rules", &rule("two"))]);
+    let groups = "{\"cgroup\": \"one\"}\n{\"cgroup\": \"two\"}\n";
+    let (one, two) = (rule("one"), rule("two"));
+    let made = converted(&[("a.rules", &one), ("b.rules", &two), ("c.cgroups", groups)]);
     assert!(made.text.contains("cgroup = \"two\"") && !made.text.contains("cgroup = \"one\""));
     assert_eq!(made.diagnostics.len(), 1);
 }
@@ -112,6 +146,7 @@ proptest! {
     /// The helper asserts it: whatever is in a file, what is written is a rule file.
     #[test]
     fn any_lines_become_a_rule_file(lines in vec(line(), 0..12)) {
-        converted(&[("a.rules", &lines.join("\n"))]);
+        // What else than a rule stands in a .rules file is an error.
+        converted(&[("a.rules", &lines.join("\n")), ("a.types", &lines.join("\n"))]);
     }
 }

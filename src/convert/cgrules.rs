@@ -6,6 +6,7 @@ use super::draft::{Draft, Lines};
 use super::toml_text::{destination, exe, list, quoted, says};
 use super::{Host, Source};
 use crate::config::cgrules_conf;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::WrittenRule;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::{Action, ExeTest, GroupTest, Target, UserTest};
@@ -20,11 +21,7 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
     let lines = Lines::new(source);
     draft.blank();
     draft.comment(&format!("# {}", source.file.display()));
-    let mut complaints: HashMap<u32, String> = HashMap::new();
-    for diagnostic in &parsed.diagnostics {
-        let line = diagnostic.place.as_ref().map_or(0, |place| place.line);
-        complaints.entry(line).or_insert_with(|| diagnostic.message.clone());
-    }
+    let complaints = complaints(&parsed.diagnostics);
     draft.pass_on(parsed.diagnostics);
     let rules: HashMap<u32, &WrittenRule> =
         parsed.rules.iter().map(|written| (written.rule.origin.line, written)).collect();
@@ -43,6 +40,17 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
             }
         }
     }
+}
+
+/// Why the rule of each line is none: the first error, or what else there is to say.
+fn complaints(diagnostics: &[Diagnostic]) -> HashMap<u32, String> {
+    let mut complaints = HashMap::new();
+    let (errors, others): (Vec<_>, Vec<_>) = diagnostics.iter().partition(|own| own.is_error());
+    for diagnostic in errors.into_iter().chain(others) {
+        let line = diagnostic.place.as_ref().map_or(0, |place| place.line);
+        complaints.entry(line).or_insert_with(|| diagnostic.message.clone());
+    }
+    complaints
 }
 
 /// What a line says, and its comment with the sign.

@@ -34,6 +34,12 @@ fn body(text: &str) -> String {
 }
 
 #[test]
+fn a_line_is_left_out_because_of_its_error() {
+    let body = body("\"a3bob cpu y z\n");
+    assert!(body.contains("left out: unknown option \"z\""), "{body}");
+}
+
+#[test]
 fn a_rule_keeps_its_meaning_and_its_comments() {
     let text =
         "# sites\nalice:/usr/bin/vim cpu,memory ct/%u # edits\n\n@web:x* * /web/\n@web:x cpu /w/\n";

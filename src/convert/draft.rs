@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Converted, Source, toml_text};
+use super::{Converted, Source, Syntax, toml_text};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
 
-/// What no single rule can say.
+/// What no single rule of cgrulesengd can say.
 const HEAD: &str = "\
 # cgruled reads the old files as well, before this one: remove them, or start it with --no-legacy.
 # Groups begin at `root` of /etc/cgruled/cgruled.toml; those of the old files began at the top of
@@ -15,6 +15,12 @@ const HEAD: &str = "\
 # Processes join the hierarchies of the settings of their group too, and where cgroup v2 is mounted
 # the v2 group.
 # A controller that the host lacks costs a rule that hierarchy; cgrulesengd then moved nothing.
+";
+
+/// The same of ananicy.
+const ANANICY: &str = "\
+# ananicy puts programs into groups too, as long as it runs: disable it first.
+# Groups begin at `root` of /etc/cgruled/cgruled.toml, and those that are missing are made.
 ";
 
 /// The text so far.
@@ -70,7 +76,13 @@ impl Draft {
         let names: Vec<String> =
             sources.iter().map(|source| source.file.display().to_string()).collect();
         self.comment(&format!("# Converted from {}.", names.join(", ")));
-        self.text += HEAD;
+        let is_ananicy = |source: &Source| source.syntax == Syntax::Ananicy;
+        if !sources.iter().all(is_ananicy) {
+            self.text += HEAD;
+        }
+        if sources.iter().any(is_ananicy) {
+            self.text += ANANICY;
+        }
         self.text += "version = 1\n";
     }
 

@@ -1,19 +1,40 @@
 //! What a daemon would read and where it would place, without one.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::{fs, path};
 
 use super::{Invocation, rebuilder, settings};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::host::Host;
 use crate::load::Loaded;
 use crate::policy::Policy;
-use crate::rebuild::Survey;
+use crate::rebuild::{self, Survey};
 
 /// Reads the configuration and returns all complaints about it.
 pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
-    survey(invocation, None).loaded.diagnostics
+    let mut diagnostics = survey(invocation, None).loaded.diagnostics;
+    diagnostics.extend(missing(invocation));
+    diagnostics
+}
+
+/// An error for each file and directory that the command line names and that is not there. Whoever asks what is
+/// wrong wants to know of a mistyped path; a daemon may be started before its files are there.
+pub fn missing(invocation: &Invocation) -> Vec<Diagnostic> {
+    let settings = Some(&invocation.config).filter(|path| **path != Invocation::default().config);
+    let named = settings.into_iter().chain(&invocation.rules);
+    let absent = named.filter_map(|path| {
+        let error = fs::metadata(path).err()?;
+        let is_absent = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        is_absent.then(|| path::absolute(path).unwrap_or_else(|_| path.clone()))
+    });
+    let said = absent.map(|path| {
+        Diagnostic::about(&Arc::from(path), Severity::Error, "does not exist")
+            .with_help("the command line names it: correct it there, or make it")
+    });
+    said.collect()
 }
 
 /// What a daemon that is called so would have in force. `loaded` is taken for what the rule files say, if
@@ -30,6 +51,10 @@ pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
         return survey;
     };
     let mut survey = rebuilder.having(loaded).survey();
+    if !Host::default().runs_systemd() {
+        // They may be meant for another host.
+        survey.loaded.diagnostics.extend(rebuild::too_wide(&survey.loaded.rules));
+    }
     let files = &survey.loaded.files;
     survey.loaded.diagnostics.retain(|own| files.iter().any(|file| file.path == own.file));
     survey

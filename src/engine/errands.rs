@@ -17,7 +17,7 @@ use crate::event::batch::Look;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::placer::Outcome;
 use crate::process::PATH_MAX;
-use crate::rules::{Action, RuleId};
+use crate::rules::{Action, Rule, RuleId};
 use crate::sys;
 
 /// What of the last look is not in its outcome.
@@ -161,6 +161,7 @@ impl Engine {
         let grip = self.proc.grip(pid);
         let outcome = self.look_at(look, grip, None);
         let (rule, cgroup) = self.target(outcome);
+        let rule = rule.map(|rule| Arc::clone(&rule.name));
         self.conclude(look, outcome);
         let mut about = self.about(raw);
         // A trouble says more than the bare outcome.
@@ -174,14 +175,14 @@ impl Engine {
     }
 
     /// The rule of the last look and its group, as far as they are known.
-    fn target(&self, outcome: Outcome) -> (Option<Arc<str>>, Option<Box<str>>) {
+    fn target(&self, outcome: Outcome) -> (Option<&Rule>, Option<Box<str>>) {
         let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
         let Some(rule) = rule else { return (None, None) };
         let is_placed = match &rule.action {
             Action::Place(targets) => !targets.is_empty() && outcome != Outcome::Waiting,
             Action::Ignore(_) => false,
         };
-        (Some(Arc::clone(&rule.name)), is_placed.then(|| self.placer.path().into()))
+        (Some(rule), is_placed.then(|| self.placer.path().into()))
     }
 
     /// Remembers the troubles of a look, and tells of it if somebody watches.
@@ -208,7 +209,8 @@ impl Engine {
             pid: look.pid,
             uid: self.noted.uid,
             exe,
-            rule,
+            rule: rule.map(|rule| Arc::clone(&rule.name)),
+            origin: rule.map(|rule| rule.origin.clone()),
             cgroup,
             outcome: if is_held { "held" } else { outcome.word() },
             cause: look.cause,

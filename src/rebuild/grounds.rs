@@ -21,7 +21,7 @@ pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, 
         loaded.diagnostics.extend(complaint(*remark, &loaded.rules, settings_file));
     }
     if has_systemd {
-        loaded.diagnostics.extend(loaded.rules.iter().filter_map(too_wide));
+        loaded.diagnostics.extend(too_wide(&loaded.rules));
     }
 }
 
@@ -93,7 +93,12 @@ fn complaint(remark: Remark, rules: &[Rule], settings_file: &Path) -> Option<Dia
     })
 }
 
-fn too_wide(rule: &Rule) -> Option<Diagnostic> {
+/// A warning for each rule that would empty services of the system.
+pub fn too_wide(rules: &[Rule]) -> Vec<Diagnostic> {
+    rules.iter().filter_map(is_too_wide).collect()
+}
+
+fn is_too_wide(rule: &Rule) -> Option<Diagnostic> {
     let whose = match width(rule)? {
         Width::Everybody => "root and all users of the system",
         Width::Root => "root",

@@ -40,7 +40,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         let loaded = load_given(&files, &NameService::default());
         (daemon::survey(&invocation, Some(loaded)), notes)
     };
-    let diagnostics = all(&survey);
+    let mut diagnostics = all(&survey);
+    diagnostics.extend(daemon::missing(&invocation));
     if given.has("json") {
         json(&diagnostics, out)?;
     } else {

@@ -1,11 +1,12 @@
 //! `cgrulectl convert`: the files of cgrulesengd, cgconfigparser and ananicy as one rule file.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::command::{Command, Failure, Flag, Given};
+use super::regular;
 use crate::cgroup::mounts::Version;
 use crate::cgroup::tree;
 use crate::config::diagnostic::has_errors;
@@ -34,8 +35,6 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// Bytes of the largest file that is read.
-const MAX_SIZE: u64 = 16 << 20;
 /// Directories below a directory that is given.
 const MAX_DEPTH: usize = 8;
 
@@ -49,9 +48,11 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         sources.push(Source { file, syntax, text });
     }
     if sources.is_empty() {
-        let message =
-            "there is nothing to convert: no file of cgrulesengd is in /etc, and none is named";
-        return Err(Failure::Failed(message.to_owned()));
+        let why = match given.operands.is_empty() {
+            true => "no file of cgrulesengd is in /etc, and none is named",
+            false => "what is named holds no file in an old form",
+        };
+        return Err(Failure::Failed(format!("there is nothing to convert: {why}")));
     }
     let Converted { text, diagnostics } = convert(&sources, &host());
     out.write_all(text.as_bytes())?;
@@ -116,7 +117,11 @@ pub(super) fn paths(given: &Given, standard: &[PathBuf]) -> Result<Vec<PathBuf>,
 fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let failed = |error: io::Error| unreadable(path, &error);
     if !fs::metadata(path).map_err(failed)?.is_dir() {
-        found.push(path.to_owned());
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            eprintln!("{}: warning: is skipped: TOML is the new form", shown(path));
+        } else {
+            found.push(path.to_owned());
+        }
         return Ok(());
     }
     let entries: io::Result<Vec<_>> = fs::read_dir(path).map_err(failed)?.collect();
@@ -136,11 +141,7 @@ fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Fail
 }
 
 pub(super) fn read(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(io::Error::other("is larger than 16 MiB"));
-    }
+    let (bytes, _) = regular::read(path)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

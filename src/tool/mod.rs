@@ -21,6 +21,7 @@ mod kept;
 pub mod list;
 mod metrics;
 mod place;
+mod regular;
 mod reload;
 mod rows;
 mod run;

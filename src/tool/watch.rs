@@ -10,6 +10,7 @@ use super::command::{Command, Failure, Flag, Given};
 use super::figures::{counted, microseconds, time_of_day};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::protocol::{Decision, Request, Watched};
+use crate::control::status::Rules;
 
 pub(super) const COMMAND: Command = Command {
     name: "watch",
@@ -36,12 +37,18 @@ const DULL: [&str; 3] = ["gone", "no-rule", "held"];
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     given.no_operands()?;
     let filter = Filter::new(given)?;
+    if let Some(rule) = filter.rule {
+        warn_of_unknown(given, rule)?;
+    }
     let mut names = Names::default();
     let mut conversation = asking::ask(given, &Request::Watch)?;
     while let Some(watched) = conversation.next_line::<Watched>()? {
         let line = match &watched {
             // The first line says that from here on nothing is missed.
-            Watched::Lost { lost: 0 } => continue,
+            Watched::Lost { lost: 0 } => {
+                eprintln!("cgrulectl: watching; interrupt it to end");
+                continue;
+            }
             Watched::Decision(decision) if !filter.admits(decision) => continue,
             _ if given.has("json") => {
                 serde_json::to_string(&watched).map_err(std::io::Error::from)?
@@ -53,6 +60,29 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         out.flush()?;
     }
     Err(Failure::NoDaemon("the daemon has ended".to_owned()))
+}
+
+/// Who mistypes a rule would wait for ever. No error: the next files may have it.
+fn warn_of_unknown(given: &Given, wanted: &str) -> Result<(), Failure> {
+    let Rules { rules } = asking::ask(given, &Request::Rules)?.only()?;
+    let is_there =
+        |(name, file, line): (&str, &str, u32)| is_rule(wanted, name, Some((file, line)));
+    if !rules.iter().any(|rule| is_there((&rule.name, &rule.file, rule.line))) {
+        let wanted = Escaped(wanted);
+        eprintln!(
+            "cgrulectl: no rule in force is called {wanted}, or is there: see cgrulectl list"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a rule is meant: by its name, its file and line, or the end of that.
+fn is_rule(wanted: &str, name: &str, origin: Option<(&str, u32)>) -> bool {
+    let is_origin = |(file, line): (&str, u32)| {
+        let origin = format!("{file}:{line}");
+        origin.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+    };
+    wanted == name || !wanted.is_empty() && origin.is_some_and(is_origin)
 }
 
 /// What is shown.
@@ -75,7 +105,8 @@ impl<'g> Filter<'g> {
     }
 
     fn admits(&self, decision: &Decision) -> bool {
-        let Decision { uid, rule, exe, outcome, .. } = decision;
+        let Decision { uid, rule, file, line, exe, outcome, .. } = decision;
+        let origin = file.as_deref().zip(*line);
         let is_exe = |wanted: &str| {
             exe.as_deref().is_some_and(|exe| {
                 exe == wanted
@@ -84,7 +115,9 @@ impl<'g> Filter<'g> {
             })
         };
         self.uid.is_none_or(|wanted| *uid == Some(wanted))
-            && self.rule.is_none_or(|wanted| rule.as_deref() == Some(wanted))
+            && self.rule.is_none_or(|wanted| {
+                rule.as_deref().is_some_and(|name| is_rule(wanted, name, origin))
+            })
             && self.exe.is_none_or(is_exe)
             && (self.has_dull || !DULL.contains(&outcome.as_str()))
     }
@@ -145,6 +178,8 @@ mod tests {
             uid: Some(1000),
             exe: Some("/usr/bin/make\n".to_owned()),
             rule: Some("people".to_owned()),
+            file: Some("/etc/cgruled/rules.d/50-people.toml".to_owned()),
+            line: Some(7),
             cgroup: Some("/people/alice".to_owned()),
             outcome: "placed".to_owned(),
             cause: "exec".to_owned(),
@@ -183,6 +218,18 @@ mod tests {
             Filter { exe: Some("ake"), ..Filter::default() },
         ] {
             assert!(!wrong.admits(&decision), "{wrong:?}");
+        }
+        for rule in [
+            "/etc/cgruled/rules.d/50-people.toml:7",
+            "50-people.toml:7",
+            "rules.d/50-people.toml:7",
+        ] {
+            let place = Filter { rule: Some(rule), ..Filter::default() };
+            assert!(place.admits(&decision), "{rule}");
+        }
+        for rule in ["people.toml:7", "50-people.toml:17", "50-people.toml", "7", ":7", "", "/"] {
+            let place = Filter { rule: Some(rule), ..Filter::default() };
+            assert!(!place.admits(&decision), "{rule}");
         }
         decision.outcome = "no-rule".to_owned();
         assert!(!Filter::default().admits(&decision));

@@ -4,7 +4,7 @@ mod abuse;
 mod ctl;
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -269,6 +269,33 @@ fn watch_shows_decisions_and_no_more_than_a_line_each() {
     let line = watch.line();
     assert!(line.contains("in-place") && line.contains("x\\u{1b}[2J\\u{9b}31m"), "{line:?}");
     assert!(!line.contains('\u{1b}') && !line.contains('\u{9b}'), "{line:?}");
+}
+
+#[test]
+fn a_rule_is_watched_by_its_name_or_where_it_stands() {
+    let Some((live, daemon)) = served() else { return };
+    let file = live.path("rules.d/50-test.toml");
+    let rules = fs::read_to_string(&file).unwrap();
+    let line = rules.lines().position(|line| line.contains("people")).unwrap() + 1;
+    let file = file.display();
+    let forms = ["people".to_owned(), format!("{file}:{line}"), format!("50-test.toml:{line}")];
+    let watches = forms.map(|rule| Watch::start(&format!("watch --rule {rule}")));
+    let actor = live.hold(&become_alice());
+    for mut watch in watches {
+        let line = watch.line();
+        assert!(line.contains(&format!(" {} cgt-alice ", actor.subject)), "{line}");
+    }
+    let mut child = ctl::command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), "watch --rule pepole")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut complaints = std::io::BufReader::new(child.stderr.take().unwrap());
+    complaints.read_line(&mut said).unwrap();
+    // It ends with the daemon.
+    daemon.stop();
+    child.wait().unwrap();
+    assert!(said.contains("no rule in force is called pepole"), "{said}");
 }
 
 #[test]

@@ -1,18 +1,16 @@
 //! The files that a command line names.
 
 use std::ffi::OsString;
-use std::fs::{self, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::escape::EscapedBytes;
 use crate::load::Kind;
 use crate::tool::command::Failure;
-
-/// Bytes of the largest file that the daemon reads.
-const MAX_SIZE: u64 = 16 << 20;
+use crate::tool::regular;
 
 /// What a file is, its absolute path, and what is in it.
 type GivenFile = (Kind, Arc<Path>, Vec<u8>);
@@ -51,15 +49,7 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
 
 fn read(kind: Kind, path: PathBuf, notes: &mut Vec<String>) -> Result<GivenFile, Failure> {
     let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", shown(&path)));
-    // A FIFO is not waited for.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
-    let file = opened.map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Failure::Failed(format!("{}: is not a regular file", shown(&path))));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
+    let (bytes, metadata) = regular::read(&path).map_err(failed)?;
     let distrust = distrust(&metadata).map(|why| {
         format!("{} {why}: installed like this the daemon would refuse it", shown(&path))
     });

@@ -2,9 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use super::SOCKET;
 use crate::harness::{PATIENCE, eventually};
@@ -52,11 +51,13 @@ pub(super) fn cgrulectl(line: &str) -> Said {
 pub(super) struct Watch {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
+    complaints: BufReader<ChildStderr>,
     lines: Receiver<String>,
     sender: Sender<String>,
 }
 
 impl Watch {
+    /// Returns when it watches: what is decided before is not shown.
     pub(super) fn start(line: &str) -> Self {
         let mut child = command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line)
             .stdin(Stdio::null())
@@ -65,10 +66,14 @@ impl Watch {
             .spawn()
             .unwrap();
         let output = child.stdout.take().map(BufReader::new);
+        let mut complaints = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
-        // Long enough for it to ask; what is decided before is not shown.
-        std::thread::sleep(Duration::from_millis(1500));
-        Self { child, output, lines, sender }
+        let mut line = String::new();
+        while !line.contains("watching") {
+            line.clear();
+            assert!(complaints.read_line(&mut line).unwrap() > 0, "it ends");
+        }
+        Self { child, output, complaints, lines, sender }
     }
 
     /// The next line.
@@ -91,12 +96,12 @@ impl Watch {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// How it ended by itself, and its complaints.
+    /// How it ended by itself, and its complaints since it began.
     pub(super) fn end(mut self) -> (i32, String) {
         assert!(eventually(PATIENCE, || self.has_ended()), "it goes on");
         let code = self.child.wait().unwrap().code().expect("it was killed");
         let mut text = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        self.complaints.read_to_string(&mut text).unwrap();
         (code, text)
     }
 }
