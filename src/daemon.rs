@@ -68,7 +68,7 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
     let metrics = Arc::new(Metrics::default());
     let outputs = outputs(invocation, &prepared.settings);
     let logging = Logging::start(&outputs, prepared.settings.log.level, Arc::clone(&metrics))
-        .map_err(|error| Failure::Run("log", error))?;
+        .map_err(|error| Failure::to_make("log", error))?;
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
     prepared.remarks.iter().for_each(crate::rebuild::say);

@@ -413,6 +413,9 @@ fn a_second_one_fails_while_somebody_waits_for_its_status() {
     assert_eq!(code(&second), Some(255), "{second:?}");
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("/run/cgred.socket: another daemon serves it"), "{said}");
+    // The unit of systemd is told not to try again after this one.
+    let third = Command::new(OURS).arg("-n").env("NOTIFY_SOCKET", "/nowhere").output().unwrap();
+    assert_eq!(code(&third), Some(78), "{third:?}");
     assert!(Path::new("/run/cgred.socket").exists() && daemon.is_alive());
 }
 

@@ -369,6 +369,26 @@ fn the_page_of_the_daemon_has_each_option() {
     }
 }
 
+/// What systemd must not try again is a status that the page explains.
+#[test]
+fn the_pages_explain_the_statuses_that_end_a_service() {
+    for (unit, name) in
+        [("systemd/cgruled.service", "cgruled.8"), ("cgred/cgrulesengd.conf", "cgrulesengd.8")]
+    {
+        let unit = fs::read_to_string(Path::new(PACKAGING).join(unit)).unwrap();
+        let line = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+        let statuses: Vec<&str> = line.unwrap().split(' ').collect();
+        assert!(statuses.len() >= 3, "{unit}");
+        let page = page(name).replace(".B ", "");
+        let begin = page.find("EXIT STATUS").unwrap();
+        let end = page[begin..].find("\n.SH").unwrap();
+        for status in statuses {
+            let tag = format!("\n.TP\n{status}\n");
+            assert!(page[begin..][..end].contains(&tag), "{name}: {status}");
+        }
+    }
+}
+
 /// The words that a page explains: those of the lines after `.TP`.
 fn explained(page: &str) -> HashSet<String> {
     let is_part = |character: char| character.is_alphanumeric() || "_.".contains(character);

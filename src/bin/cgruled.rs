@@ -35,7 +35,7 @@ Usage: cgruled [OPTION]...
 
 Signals: TERM and INT end it; HUP, USR1 and USR2 make it read the rules again.
 Exit: 0 ended by a signal, 1 failed, 2 wrong usage, 65 bad settings (with
---check also bad rules), 78 cannot work on this host.
+--check also bad rules), 78 cannot work on this host or beside another daemon.
 More: man cgruled, man cgruled-rules, man cgrulectl.
 ";
 

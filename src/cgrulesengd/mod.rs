@@ -108,11 +108,18 @@ fn invocation(options: &Options) -> Invocation {
     }
 }
 
-const fn code_of(failure: &Failure) -> u8 {
+/// The original ends with 255 for all that goes wrong. Systemd is to tell what passes, and is worth another
+/// start, from what does not: as its service the daemon ends with the code that `cgruled` has for the latter.
+fn code_of(failure: &Failure) -> u8 {
+    let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
     match failure {
-        Failure::Run(..) | Failure::Unusable(_) => FAILED,
+        Failure::Run(..) => FAILED,
+        Failure::Place(..) | Failure::Occupied(..) | Failure::Unusable(_) if !is_service => FAILED,
         Failure::NoCgroups => NO_CGROUPS,
-        Failure::Settings(_) => failure.code(),
+        Failure::Place(..)
+        | Failure::Occupied(..)
+        | Failure::Unusable(_)
+        | Failure::Settings(_) => failure.code(),
     }
 }
 
@@ -131,7 +138,7 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
     }
     if let Some(path) = &invocation.sticky_socket {
         Cgred::ensure_alone(path)
-            .map_err(|error| refusal(&Failure::Run("sticky socket", error)))?;
+            .map_err(|error| refusal(&Failure::to_make("sticky socket", error)))?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
         complain(prepared.loaded());

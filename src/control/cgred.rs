@@ -7,7 +7,7 @@
 //!
 //! Different from the original: a client that is not root can name only processes of its own; a second
 //! request for a process replaces the first; the file is removed at the end; a socket that somebody
-//! serves is not taken over (exit 1).
+//! serves is not taken over (exit 78).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};

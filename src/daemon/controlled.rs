@@ -71,7 +71,7 @@ pub(super) fn control_socket(
             ::log::warn!("control socket: {error}; going on without it");
             Ok(None)
         }
-        Err(error) => Err(Failure::Run("control socket", error)),
+        Err(error) => Err(Failure::to_make("control socket", error)),
     }
 }
 
@@ -87,5 +87,5 @@ pub(super) fn sticky_socket(
     let (owner, group) = (invocation.socket_owner, invocation.socket_group);
     let place = Place::shared(path.clone(), owner, group);
     let cgred = Cgred::open(place, Arc::clone(metrics));
-    cgred.map(Some).map_err(|error| Failure::Run("sticky socket", error))
+    cgred.map(Some).map_err(|error| Failure::to_make("sticky socket", error))
 }

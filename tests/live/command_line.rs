@@ -1,5 +1,6 @@
 //! Arguments and exit codes.
 
+use std::fs;
 use std::process::{Command, Output};
 
 use crate::harness::user::ALICE;
@@ -65,6 +66,25 @@ fn sigterm_is_0_with_counters() {
     let counters = daemon.stop();
     assert_eq!(counters.get("placed"), 1, "{counters:?}");
     assert_eq!(counters.get("lost_events"), 0, "{counters:?}");
+}
+
+/// What a service manager must not try again and again.
+#[test]
+fn a_log_or_a_socket_that_cannot_be_made_is_65() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(GOOD);
+    for setting in [
+        "log = { file = \"/nonexistent/log\" }",
+        "log.file = \"/proc\"",
+        "control_socket = \"/proc/nowhere/control.sock\"",
+    ] {
+        fs::write(live.path("cgruled.toml"), setting).unwrap();
+        let output =
+            run(&format!("--no-legacy --config {BASE}/cgruled.toml --rules {BASE}/rules.d"));
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(65), "{setting}: {said}");
+        assert!(said.contains("/nonexistent/log") || said.contains("/proc"), "{setting}: {said}");
+    }
 }
 
 /// The daemon in a namespace where the connector does not work. The actor's alarm ends it should it
