@@ -652,9 +652,11 @@ fn a_missing_group_is_said_with_what_to_add() {
     private.files(&with_rules(&rules));
     let daemon = Background::start(&["-vv"]);
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
-    daemon.expect("add a section \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf");
+    let section = format!("group {} {{ pids {{ }} }}", path.trim_start_matches('/'));
+    daemon.expect(&format!(
+        "add a section for it to /etc/cgconfig.conf, and it is made: {section}; "
+    ));
     // What it says is right.
-    let section = format!("group {} {{ pids {{ }} }}\n", path.trim_start_matches('/'));
     private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);
     daemon.signal(Signal::SIGUSR2);
     live.expect_pid("pids", actor.subject, "plain");
