@@ -622,7 +622,7 @@ fn of_two_lines_for_one_hierarchy_the_last_counts() {
         at("last-%u")
     )));
     let daemon = Background::start(&["-vv"]);
-    daemon.expect("/etc/cgrules.conf: warning: line 1: the rule leads to ");
+    daemon.expect("/etc/cgrules.conf:1: warning: the rule leads to ");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "last-cgt-alice");
     // Longer than until the second look, which would find it taken by its own rule.
