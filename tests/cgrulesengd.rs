@@ -460,6 +460,48 @@ fn a_bad_line_is_said_and_left_out() {
     }
 }
 
+#[test]
+fn what_becomes_of_lines_is_said_without_asking() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    let rules = format!(
+        "cgt-alice pids {}\n% pids {}\nnobody-here pids x\ncgt-bob memroy y\n",
+        at("a"),
+        at("b")
+    );
+    let sections = "mount {\n  cpu = /sys/fs/cgroup/cpu;\n}\n";
+    private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", sections)]);
+    let expected = [
+        "/etc/cgrules.conf:1: warning: the rule leads to ",
+        "/etc/cgrules.conf:3:1: warning: no user is named \"nobody-here\"",
+        "/etc/cgrules.conf:4: warning: no cgroup hierarchy of this host has the controller \"memroy\"",
+        "/etc/cgconfig.conf:2: warning: mount sections are left out",
+    ];
+    let log = format!("{BASE}/log");
+    for (words, is_said) in [(&["-n"][..], true), (&["-n", "-q"], false)] {
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(OURS);
+        let command = command.args(words).args(["-f", &log]).stderr(Stdio::piped());
+        let mut child = Foreground::start(command);
+        let socket = Path::new("/run/cgred.socket");
+        assert!(eventually(PATIENCE, || socket.exists()));
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        let said =
+            eventually(PATIENCE, || !is_said || expected.iter().all(|line| text().contains(line)));
+        let ended = child.end().code();
+        let text = text();
+        assert!(said && ended == Some(0), "{text}");
+        // The rules are in force by the end, so all is said that would be.
+        assert_eq!(text.is_empty(), !is_said, "{text}");
+        assert!(!text.contains("Started the") && !text.contains("moved"), "{text}");
+        let error = io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
+        for line in [expected[1], expected[3]] {
+            assert_eq!(error.contains(line), is_said, "{error}");
+        }
+    }
+}
+
 /// Runs a program in the foreground until its log has `line`, ends it and returns the log.
 fn foreground(program: &str, words: &[&str], line: &str) -> String {
     let log = format!("{BASE}/log");
