@@ -326,6 +326,7 @@ fn signals_make_it_read_the_rules_and_do_not_end_it() {
     {
         daemon.signal(signal);
         daemon.expect_times("Reloading rules configuration", times + 1);
+        daemon.expect_times("Reloading templates configuration.", times + 1);
     }
     daemon.signal(Signal::SIGPIPE);
     private.files(&with_rules(&alice(&live)));
@@ -651,6 +652,69 @@ fn processes_are_said_in_the_words_of_the_original() {
             assert!(original.contains(line), "{line} is not in {original:#?}");
         }
     }
+}
+
+/// What a daemon calls the program of a script of alice that its rule names.
+fn said_of_script(live: &Live, program: &str, script: &str) -> String {
+    let log = format!("{BASE}/log");
+    let _absent = fs::remove_file(&log);
+    let mut command = Command::new(program);
+    let mut child = Foreground::start(command.args(["-n", "-vvv", "-f", &log]));
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    assert!(eventually(PATIENCE, || text().contains("Started the")), "{program}: {}", text());
+    let mut actor = live.actor(&format!("uid {ALICE} {ALICE} exec {script} {script}"));
+    let pid = actor.said("pid");
+    let head = format!("Cgroup change for PID: {pid}, UID: {ALICE}, GID: 0, PROCNAME: ");
+    let last = || {
+        let text = text();
+        let mut names = text.lines().rev().filter_map(|line| line.strip_prefix(&*head));
+        names.next().unwrap_or_default().to_owned()
+    };
+    eventually(PATIENCE, || last().starts_with(script));
+    assert_eq!(child.end().code(), Some(0));
+    last()
+}
+
+#[test]
+fn a_script_is_called_as_it_was_invoked() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let text = "#!/bin/sh\necho \"pid $$\"\nwhile read -r line; do :; done\n";
+    let script = live.script("bin/scr.sh", text);
+    let own = live.ground.at("%u");
+    let own = own.trim_start_matches('/');
+    private.files(&with_rules(&format!("cgt-alice:{script} pids {own}\n")));
+    let expected = format!("{script} OK");
+    assert_eq!(said_of_script(&live, OURS, &script), expected);
+    if is_original() {
+        assert_eq!(said_of_script(&live, ORIGINAL, &script), expected);
+    }
+}
+
+#[test]
+fn lost_events_are_said_in_the_words_of_the_original_at_every_verbosity() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    private.toml("version = 1\n");
+    fs::write("/etc/cgruled/cgruled.toml", "receive_buffer = \"64K\"\n").unwrap();
+    fs::set_permissions("/etc/cgruled/cgruled.toml", Permissions::from_mode(0o644)).unwrap();
+    let log = format!("{BASE}/log");
+    let mut command = Command::new(OURS);
+    let mut child = Foreground::start(command.args(["-n", "-f", &log]));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+    let pid = Pid::from_raw(child.0.id().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    for _ in 0..1000 {
+        Command::new("/bin/true").status().unwrap();
+    }
+    kill(pid, Signal::SIGCONT).unwrap();
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    let line = "ERROR: NETLINK BUFFER FULL, MESSAGE DROPPED!\n";
+    let is_said = eventually(PATIENCE, || text().contains(line));
+    assert_eq!(child.end().code(), Some(0));
+    assert!(is_said && text().matches(line).count() == 1, "{}", text());
 }
 
 #[test]

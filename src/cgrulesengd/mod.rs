@@ -191,7 +191,11 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
     Announcements {
         opening: opening(options, outputs),
         ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
-        reloading: || ::log::info!("Reloading rules configuration"),
+        reloading: || {
+            ::log::info!("Reloading rules configuration");
+            // Of SIGUSR1 to the original; here every reload reads both.
+            ::log::info!("Reloading templates configuration.");
+        },
         ended: || {
             ::log::info!("Stopped CGroup Rules Engine Daemon at {}\n", sys::local_time());
         },
@@ -199,16 +203,17 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
             show_rules
         } else if level >= LevelFilter::Warn {
             narrate
-        } else {
+        } else if level >= LevelFilter::Error {
             keep_quiet
+        } else {
+            |_| None
         },
     }
 }
 
-/// For a log that has errors only: tells of no looks.
+/// For a log that has errors only.
 fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
-    let missing = missing(loaded)?;
-    Some(Box::new(Narration { heads: Box::default(), table: None, missing: Some(missing) }))
+    Some(Box::new(Narration::of_errors(missing(loaded))))
 }
 
 fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
@@ -222,7 +227,8 @@ fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
 fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
     let sources = Sources::default();
     let table = Table::new(&loaded.rules, &loaded.names, &sources);
-    Narration { heads: table.heads(), table: show(&table), missing: missing(loaded) }
+    let (heads, table) = (table.heads(), show(&table));
+    Narration { heads, table, ..Narration::of_errors(missing(loaded)) }
 }
 
 fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
