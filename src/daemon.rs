@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::log::LevelFilter;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -34,7 +35,7 @@ use crate::engine::{Engine, Options};
 use crate::event::{Nanos, Uid};
 use crate::host::{Grounds, Host};
 use crate::load::{self, NameService, Sources};
-use crate::log::{Logging, Output};
+use crate::log::{Levels, Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
@@ -67,7 +68,8 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
 pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::default());
     let outputs = outputs(invocation, &prepared.settings);
-    let logging = Logging::start(&outputs, prepared.settings.log.level, Arc::clone(&metrics))
+    let levels = levels(invocation, &prepared.settings);
+    let logging = Logging::start(&outputs, levels, Arc::clone(&metrics))
         .map_err(|error| Failure::to_make("log", error))?;
     let Announcements { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
@@ -93,6 +95,13 @@ fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
         [] => vec![Output::Target(settings.log.target.clone())],
         outputs => outputs.to_vec(),
     }
+}
+
+fn levels(invocation: &Invocation, settings: &Settings) -> Levels {
+    let usual = settings.log.level;
+    let says_more = invocation.warns_of_files && usual > LevelFilter::Off;
+    let diagnostics = if says_more { usual.max(LevelFilter::Warn) } else { usual };
+    Levels { usual, diagnostics }
 }
 
 fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {

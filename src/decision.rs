@@ -12,10 +12,10 @@ use crate::rules::{Action, Facts, Rule, RuleId};
 /// What the rules say of a process.
 #[must_use]
 pub enum Decided<'e> {
-    /// This rule; the executable if it was read.
-    Rule(RuleId, Option<&'e [u8]>),
-    /// None.
-    NoRule,
+    /// This rule; the program if it was read.
+    Rule(RuleId, Option<Seen<'e>>),
+    /// None; the program if it was read.
+    NoRule(Option<Seen<'e>>),
     /// It depends on what only a slower look at this executable can tell.
     Unsure(&'e [u8]),
 }
@@ -47,9 +47,9 @@ pub fn decide<'e>(
                 return Decided::Unsure(seen.raw);
             }
         }
-        let Some(id) = decision else { return Decided::NoRule };
+        let Some(id) = decision else { return Decided::NoRule(seen) };
         if matcher.rule(id).is_none_or(|rule| applies(rule, proc, pid)) {
-            return Decided::Rule(id, seen.map(|seen| seen.raw));
+            return Decided::Rule(id, seen);
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
     }

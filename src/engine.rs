@@ -38,7 +38,7 @@ use crate::narrator::{Ending, Told};
 use crate::placer::{Outcome, Placer, Subject};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc};
-use crate::program::{Program, Sight};
+use crate::program::{Program, Seen, Sight};
 use crate::source::connector::Connector;
 use crate::source::intake::Intake;
 use crate::source::scan::Scan;
@@ -256,7 +256,7 @@ impl Engine {
         let Grip { uid, gid, .. } = grip;
         self.noted.uid = Some(uid);
         if self.sticky.holds(look.pid, &mut self.proc) {
-            let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::Sticky };
+            let told = Told { look, ids: (uid, gid), program: None, ending: Ending::Sticky };
             narrate(&self.policy, &mut self.proc, &told);
             return Outcome::Sticky;
         }
@@ -272,10 +272,11 @@ impl Engine {
         let decided = decide(matcher, user, (uid, gid), look.pid, proc, |proc| {
             sight.see(proc, look.pid, program)
         });
-        let (rule, exe) = match decided {
-            Decided::Rule(rule, exe) => (rule, exe),
-            Decided::NoRule => {
-                let told = Told { look, ids: (uid, gid), exe: None, ending: Ending::NoRule };
+        let (rule, seen) = match decided {
+            Decided::Rule(rule, seen) => (rule, seen),
+            Decided::NoRule(seen) => {
+                let program = seen.map(Seen::name);
+                let told = Told { look, ids: (uid, gid), program, ending: Ending::NoRule };
                 narrate(&self.policy, &mut self.proc, &told);
                 return Outcome::NoRule;
             }
@@ -292,11 +293,11 @@ impl Engine {
         if self.policy.lacks_group(rule, gid) {
             return self.wait(Asked::Group(gid), look);
         }
-        let user = user.identity.name.as_deref();
-        let subject = Subject { look, grip, user, exe };
+        let (user, program) = (user.identity.name.as_deref(), seen.map(Seen::name));
+        let subject = Subject { look, grip, user, exe: seen.map(|seen| seen.raw) };
         let outcome = self.placer.apply(&self.policy, &mut self.proc, rule, &subject);
         if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
-            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), exe, ending });
+            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
         }
         outcome
     }

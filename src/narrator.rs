@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use crate::event::batch::Look;
-use crate::event::{Gid, Uid};
+use crate::event::{Gid, Nanos, Uid};
 use crate::process::Proc;
 use crate::rules::RuleId;
 
@@ -16,6 +16,9 @@ pub trait Narrator: Debug + Send {
     /// Says what there is to say. Called on the hot thread: it may read more of the process from
     /// `proc`, which costs what the level of the log asks for, and must not wait.
     fn tell(&self, told: &Told<'_>, proc: &mut Proc);
+
+    /// Says that the kernel dropped events. Called on the hot thread, at `now`, as often as it did.
+    fn lost(&self, now: Nanos);
 }
 
 /// A look that is over.
@@ -25,8 +28,9 @@ pub struct Told<'a> {
     pub look: Look,
     /// Its effective user and group.
     pub ids: (Uid, Gid),
-    /// Its executable as the kernel shows it, if it was read.
-    pub exe: Option<&'a [u8]>,
+    /// Its program, if it was read: the script or link that was invoked where that is known, or the
+    /// executable as the kernel shows it.
+    pub program: Option<&'a [u8]>,
     /// What it came to.
     pub ending: Ending,
 }

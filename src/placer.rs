@@ -274,12 +274,12 @@ impl Placer {
         let provision = || policy.provisions.of(target);
         let group = match self.tree.group(span, &self.path, target.creates, provision) {
             Ok(group) => group,
-            Err(refusal) => return self.refused(rule, subject, &refusal),
+            Err(refusal) => return self.refused(rule, target, subject, &refusal),
         };
         match self.tree.attach(group, pid, now) {
             Attached::InPlace => Outcome::InPlace,
             Attached::Gone => Outcome::Gone,
-            Attached::Refused(refusal) => self.refused(rule, subject, &refusal),
+            Attached::Refused(refusal) => self.refused(rule, target, subject, &refusal),
             Attached::Moved => self.moved(rule, subject),
         }
     }
@@ -309,7 +309,13 @@ impl Placer {
         Outcome::Placed
     }
 
-    fn refused(&mut self, rule: &Rule, subject: &Subject<'_>, refusal: &Refusal) -> Outcome {
+    fn refused(
+        &mut self,
+        rule: &Rule,
+        target: &Target,
+        subject: &Subject<'_>,
+        refusal: &Refusal,
+    ) -> Outcome {
         self.metrics.refused.increment();
         self.obstacle = Some(outcome::obstacle(refusal));
         self.metrics.refusals.increment(refusal.errno as i32);
@@ -317,10 +323,14 @@ impl Placer {
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
             let (who, by, advice) = (Described(subject), Named(rule), refusal.advice());
+            let section = refusal.section(target, self.tree.hierarchies());
+            let section = section.map_or_else(String::new, |section| format!(": {section}"));
             let more = Some(("errno", i64::from(refusal.errno as i32)));
             Decided { more, ..self.decided(field::REFUSED, rule, subject) }.say(
                 Level::Warn,
-                format_args!("{who} stays where it is: {refusal}: {advice}; {by}{left_out}"),
+                format_args!(
+                    "{who} stays where it is: {refusal}: {advice}{section}; {by}{left_out}"
+                ),
             );
         }
         Outcome::Refused

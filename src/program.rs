@@ -59,6 +59,14 @@ pub struct Seen<'a> {
     pub is_unsure: bool,
 }
 
+impl<'a> Seen<'a> {
+    /// What people call the program: the script or link that was invoked if that is known, or the
+    /// executable.
+    pub fn name(self) -> &'a [u8] {
+        self.invoked.unwrap_or(self.raw)
+    }
+}
+
 /// The buffer for glances.
 #[derive(Debug)]
 pub struct Sight {

@@ -337,12 +337,10 @@ fn owners() -> Vec<Uid> {
 }
 
 fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
-    let message = match &place {
-        Some(_) => complaint.message,
-        None => format!("line {}: {}", origin.line, complaint.message),
-    };
-    let about = Diagnostic::about(&origin.file, Severity::Warning, message);
-    Diagnostic { place, ..about.with_help(complaint.help) }
+    let severity = Severity::Warning;
+    let about = Diagnostic::at_line(&origin.file, origin.line, severity, complaint.message);
+    let about = about.with_help(complaint.help);
+    Diagnostic { place: place.or(about.place), ..about }
 }
 
 /// Says what stays of a file, and because of which errors.

@@ -326,6 +326,7 @@ fn signals_make_it_read_the_rules_and_do_not_end_it() {
     {
         daemon.signal(signal);
         daemon.expect_times("Reloading rules configuration", times + 1);
+        daemon.expect_times("Reloading templates configuration.", times + 1);
     }
     daemon.signal(Signal::SIGPIPE);
     private.files(&with_rules(&alice(&live)));
@@ -455,6 +456,48 @@ fn a_bad_line_is_said_and_left_out() {
     let log = fs::read_to_string(log).unwrap();
     for text in [said, log] {
         assert!(text.contains("/etc/cgrules.conf:1:"), "{text}");
+    }
+}
+
+#[test]
+fn what_becomes_of_lines_is_said_without_asking() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
+    let rules = format!(
+        "cgt-alice pids {}\n% pids {}\nnobody-here pids x\ncgt-bob memroy y\n",
+        at("a"),
+        at("b")
+    );
+    let sections = "mount {\n  cpu = /sys/fs/cgroup/cpu;\n}\n";
+    private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", sections)]);
+    let expected = [
+        "/etc/cgrules.conf:1: warning: the rule leads to ",
+        "/etc/cgrules.conf:3:1: warning: no user is named \"nobody-here\"",
+        "/etc/cgrules.conf:4: warning: no cgroup hierarchy of this host has the controller \"memroy\"",
+        "/etc/cgconfig.conf:2: warning: mount sections are left out",
+    ];
+    let log = format!("{BASE}/log");
+    for (words, is_said) in [(&["-n"][..], true), (&["-n", "-q"], false)] {
+        let _absent = fs::remove_file(&log);
+        let mut command = Command::new(OURS);
+        let command = command.args(words).args(["-f", &log]).stderr(Stdio::piped());
+        let mut child = Foreground::start(command);
+        let socket = Path::new("/run/cgred.socket");
+        assert!(eventually(PATIENCE, || socket.exists()));
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        let said =
+            eventually(PATIENCE, || !is_said || expected.iter().all(|line| text().contains(line)));
+        let ended = child.end().code();
+        let text = text();
+        assert!(said && ended == Some(0), "{text}");
+        // The rules are in force by the end, so all is said that would be.
+        assert_eq!(text.is_empty(), !is_said, "{text}");
+        assert!(!text.contains("Started the") && !text.contains("moved"), "{text}");
+        let error = io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
+        for line in [expected[1], expected[3]] {
+            assert_eq!(error.contains(line), is_said, "{error}");
+        }
     }
 }
 
@@ -609,6 +652,69 @@ fn processes_are_said_in_the_words_of_the_original() {
     }
 }
 
+/// What a daemon calls the program of a script of alice that its rule names.
+fn said_of_script(live: &Live, program: &str, script: &str) -> String {
+    let log = format!("{BASE}/log");
+    let _absent = fs::remove_file(&log);
+    let mut command = Command::new(program);
+    let mut child = Foreground::start(command.args(["-n", "-vvv", "-f", &log]));
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    assert!(eventually(PATIENCE, || text().contains("Started the")), "{program}: {}", text());
+    let mut actor = live.actor(&format!("uid {ALICE} {ALICE} exec {script} {script}"));
+    let pid = actor.said("pid");
+    let head = format!("Cgroup change for PID: {pid}, UID: {ALICE}, GID: 0, PROCNAME: ");
+    let last = || {
+        let text = text();
+        let mut names = text.lines().rev().filter_map(|line| line.strip_prefix(&*head));
+        names.next().unwrap_or_default().to_owned()
+    };
+    eventually(PATIENCE, || last().starts_with(script));
+    assert_eq!(child.end().code(), Some(0));
+    last()
+}
+
+#[test]
+fn a_script_is_called_as_it_was_invoked() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    let text = "#!/bin/sh\necho \"pid $$\"\nwhile read -r line; do :; done\n";
+    let script = live.script("bin/scr.sh", text);
+    let own = live.ground.at("%u");
+    let own = own.trim_start_matches('/');
+    private.files(&with_rules(&format!("cgt-alice:{script} pids {own}\n")));
+    let expected = format!("{script} OK");
+    assert_eq!(said_of_script(&live, OURS, &script), expected);
+    if is_original() {
+        assert_eq!(said_of_script(&live, ORIGINAL, &script), expected);
+    }
+}
+
+#[test]
+fn lost_events_are_said_in_the_words_of_the_original_at_every_verbosity() {
+    let Some(live) = Live::require() else { return };
+    let private = Private::enter(&live);
+    private.files(&with_rules(&alice(&live)));
+    private.toml("version = 1\n");
+    fs::write("/etc/cgruled/cgruled.toml", "receive_buffer = \"64K\"\n").unwrap();
+    fs::set_permissions("/etc/cgruled/cgruled.toml", Permissions::from_mode(0o644)).unwrap();
+    let log = format!("{BASE}/log");
+    let mut command = Command::new(OURS);
+    let mut child = Foreground::start(command.args(["-n", "-f", &log]));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "cgt-alice");
+    let pid = Pid::from_raw(child.0.id().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    for _ in 0..1000 {
+        Command::new("/bin/true").status().unwrap();
+    }
+    kill(pid, Signal::SIGCONT).unwrap();
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    let line = "ERROR: NETLINK BUFFER FULL, MESSAGE DROPPED!\n";
+    let is_said = eventually(PATIENCE, || text().contains(line));
+    assert_eq!(child.end().code(), Some(0));
+    assert!(is_said && text().matches(line).count() == 1, "{}", text());
+}
+
 #[test]
 fn of_two_lines_for_one_hierarchy_the_last_counts() {
     let Some(live) = Live::require() else { return };
@@ -620,7 +726,7 @@ fn of_two_lines_for_one_hierarchy_the_last_counts() {
         at("last-%u")
     )));
     let daemon = Background::start(&["-vv"]);
-    daemon.expect("/etc/cgrules.conf: warning: line 1: the rule leads to ");
+    daemon.expect("/etc/cgrules.conf:1: warning: the rule leads to ");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "last-cgt-alice");
     // Longer than until the second look, which would find it taken by its own rule.
@@ -650,9 +756,11 @@ fn a_missing_group_is_said_with_what_to_add() {
     private.files(&with_rules(&rules));
     let daemon = Background::start(&["-vv"]);
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
-    daemon.expect("add a section \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf");
+    let section = format!("group {} {{ pids {{ }} }}", path.trim_start_matches('/'));
+    daemon.expect(&format!(
+        "add a section for it to /etc/cgconfig.conf, and it is made: {section}; "
+    ));
     // What it says is right.
-    let section = format!("group {} {{ pids {{ }} }}\n", path.trim_start_matches('/'));
     private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);
     daemon.signal(Signal::SIGUSR2);
     live.expect_pid("pids", actor.subject, "plain");

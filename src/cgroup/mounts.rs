@@ -95,6 +95,10 @@ const UNIFIED: &str = "cgroup v2";
 /// Controllers of v1 without which every v2 group does the same.
 const NEEDLESS: [&str; 5] = ["devices", "freezer", "net_cls", "net_prio", "perf_event"];
 
+/// The other controllers of v1. A v2 host may lack them, by `cgroup_disable=` or in a container.
+const SEPARABLE: [&str; 8] =
+    ["blkio", "cpu", "cpuacct", "cpuset", "hugetlb", "memory", "pids", "rdma"];
+
 /// Names that v1 and v2 have for the same controller.
 const ALSO_CALLED: [(&str, &str); 3] = [("cpuacct", "cpu"), ("blkio", "io"), ("io", "blkio")];
 
@@ -107,6 +111,8 @@ pub enum Meaning {
     Other(&'static str),
     /// Nothing that the v2 group would not do.
     Needless,
+    /// Nothing on this v2 host, which lacks the controller: the group without its settings.
+    Absent,
 }
 
 /// All mounted trees, in the order of the mount table.
@@ -223,8 +229,15 @@ impl Hierarchies {
         match also.into_iter().find(|other| self.with(other).is_some()) {
             Some(other) => Meaning::Other(other),
             None if self.unified().is_some() && NEEDLESS.contains(&name) => Meaning::Needless,
+            None if self.is_unified() && SEPARABLE.contains(&name) => Meaning::Absent,
             None => Meaning::Itself,
         }
+    }
+
+    /// Whether a process has one group here, whatever controllers a rule names.
+    fn is_unified(&self) -> bool {
+        let is_v1 = |tree: &Hierarchy| tree.version == Version::V1 && tree.is_legacy();
+        self.unified().is_some() && !self.0.iter().any(is_v1)
     }
 
     /// Puts the names that this host has into a target, each once. Those that changed are returned.
@@ -234,12 +247,13 @@ impl Hierarchies {
         for name in std::mem::take(&mut target.controllers) {
             let meaning = self.meaning(&name);
             let own = match (meaning, target.below) {
-                (Meaning::Itself, _) => name,
+                // Said of the rule that is left with the others.
+                (Meaning::Itself, _) | (Meaning::Absent, Below::Root) => name,
                 (Meaning::Other(other), _) => {
                     changed.push((name, meaning));
                     other.to_owned()
                 }
-                (Meaning::Needless, below) => {
+                (Meaning::Needless | Meaning::Absent, below) => {
                     changed.push((name, meaning));
                     // The v2 group of a rule of ours is joined anyway.
                     if below == Below::Root { continue } else { UNIFIED.to_owned() }
@@ -263,6 +277,7 @@ impl Hierarchies {
             Meaning::Itself => Some((self.with(controller)?, controller)),
             Meaning::Other(other) => Some((self.with(other)?, other)),
             Meaning::Needless => Some((self.with(UNIFIED)?, "")),
+            Meaning::Absent => None,
         }
     }
 }
@@ -420,7 +435,10 @@ garbage
         assert_eq!(adapted(&found, "blkio,memory", Below::Top), is("io,memory", ""));
         assert_eq!(adapted(&found, "freezer", Below::Top), is("cgroup v2", ""));
         assert_eq!(adapted(&found, "devices,net_cls", Below::Top), is("cgroup v2", ""));
-        assert_eq!(adapted(&found, "hugetlb,cpu", Below::Top), is("hugetlb,cpu", "hugetlb"));
+        assert_eq!(adapted(&found, "hugetlb,cpu", Below::Top), is("cgroup v2,cpu", ""));
+        assert_eq!(adapted(&found, "hugetbl,cpu", Below::Top), is("hugetbl,cpu", "hugetbl"));
+        assert_eq!(adapted(&unified("hugetlb"), "blkio,cpuacct", Below::Top), is("cgroup v2", ""));
+        assert_eq!(found.home("hugetlb"), None);
         assert_eq!(adapted(&found, "blkio,freezer", Below::Root), is("io", ""));
         assert_eq!(found.home("blkio"), Some((0, "io")));
         assert_eq!(found.home("cgroup"), Some((0, "")));

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use super::equip;
+use super::mounts::Hierarchies;
+use crate::rules::Target;
 
 /// A step on the way to a placement that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,13 +63,28 @@ impl Refusal {
             }
             (Step::Open, Errno::ENOENT) => {
                 "a rule of cgrules.conf makes no group whose path is written out: make it, or add a section \
-                 \"group PATH { CONTROLLER { } }\" to /etc/cgconfig.conf, and it is made"
+                 for it to /etc/cgconfig.conf, and it is made"
             }
             (_, Errno::ENOSPC | Errno::EAGAIN) => {
                 "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
             }
             _ => "see cgroups(7)",
         }
+    }
+
+    /// The section of cgconfig.conf that lets the missing group of `target` be made, if that is what is
+    /// missing.
+    pub fn section(&self, target: &Target, hierarchies: &Hierarchies) -> Option<String> {
+        if (self.step, self.errno) != (Step::Open, Errno::ENOENT) {
+            return None;
+        }
+        let trees = hierarchies.iter().filter(|tree| self.path.starts_with(&tree.mount_point));
+        // Where v2 is mounted in the directory of the others, the longer path is meant.
+        let tree = trees.max_by_key(|tree| tree.mount_point.as_os_str().len())?;
+        let named = target.controllers.iter().find(|name| tree.controllers.contains(name));
+        // Every v2 group does what freezer is for.
+        let controller = named.or_else(|| tree.controllers.first()).map_or("freezer", |name| name);
+        Some(format!("group {} {{ {controller} {{ }} }}", target.destination.as_str()))
     }
 }
 

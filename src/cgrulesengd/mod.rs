@@ -19,7 +19,7 @@ use ::log::{Level, LevelFilter};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 
 use crate::cgroup::tree;
-use crate::config::diagnostic::Severity;
+use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
 use crate::load::{Loaded, Original, Sources};
@@ -99,6 +99,8 @@ fn start(options: &Options) -> u8 {
 fn invocation(options: &Options) -> Invocation {
     Invocation {
         level: Some(options.level()),
+        // The original refuses to start where we leave something out: that must not stay unsaid.
+        warns_of_files: true,
         outputs: options.outputs(),
         prints_counters: false,
         control_is_optional: true,
@@ -141,18 +143,19 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
             .map_err(|error| refusal(&Failure::to_make("sticky socket", error)))?;
     }
     if !invocation.outputs.contains(&Output::Stdout) {
-        complain(prepared.loaded());
+        complain(prepared.loaded(), options.level());
     }
     Ok(prepared)
 }
 
-/// Says what is left out of the rules to whoever starts the daemon by hand.
-fn complain(loaded: &Loaded) {
+/// Says what is wrong with the files to whoever starts the daemon by hand; only what is left out if the
+/// log is to say nothing.
+fn complain(loaded: &Loaded, level: LevelFilter) {
     if let Some((_, line)) = missing(loaded) {
         eprintln!("cgrulesengd: {line}");
     }
-    let errors = loaded.diagnostics.iter().filter(|one| one.severity == Severity::Error);
-    errors.for_each(|error| eprintln!("{error}"));
+    let is_said = |one: &&Diagnostic| one.is_error() || level > LevelFilter::Off;
+    loaded.diagnostics.iter().filter(is_said).for_each(|one| eprintln!("{one}"));
 }
 
 /// The file that the original would not start without. Without rules the daemon does nothing.
@@ -195,7 +198,11 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
     Announcements {
         opening: opening(options, outputs),
         ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
-        reloading: || ::log::info!("Reloading rules configuration"),
+        reloading: || {
+            ::log::info!("Reloading rules configuration");
+            // Of SIGUSR1 to the original; here every reload reads both.
+            ::log::info!("Reloading templates configuration.");
+        },
         ended: || {
             ::log::info!("Stopped CGroup Rules Engine Daemon at {}\n", sys::local_time());
         },
@@ -203,16 +210,17 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
             show_rules
         } else if level >= LevelFilter::Warn {
             narrate
-        } else {
+        } else if level >= LevelFilter::Error {
             keep_quiet
+        } else {
+            |_| None
         },
     }
 }
 
-/// For a log that has errors only: tells of no looks.
+/// For a log that has errors only.
 fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
-    let missing = missing(loaded)?;
-    Some(Box::new(Narration { heads: Box::default(), table: None, missing: Some(missing) }))
+    Some(Box::new(Narration::of_errors(missing(loaded))))
 }
 
 fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
@@ -226,7 +234,8 @@ fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
 fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
     let sources = Sources::default();
     let table = Table::new(&loaded.rules, &loaded.names, &sources);
-    Narration { heads: table.heads(), table: show(&table), missing: missing(loaded) }
+    let (heads, table) = (table.heads(), show(&table));
+    Narration { heads, table, ..Narration::of_errors(missing(loaded)) }
 }
 
 fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {

@@ -1,10 +1,11 @@
 //! The lines of the original's log about events and processes, at the verbosity of the original.
 
+use std::cell::Cell;
 use std::fmt;
 
 use ::log::Level;
 
-use crate::event::{Cause, Gid, Pid, Uid};
+use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::log::FILES_ONLY;
 use crate::narrator::{Ending, Narrator, Obstacle, Told};
 use crate::process::{PATH_MAX, Proc};
@@ -12,6 +13,9 @@ use crate::rules::RuleId;
 
 /// The changes after which the original looks at a process.
 const CHANGES: [Cause; 4] = [Cause::EXEC, Cause::UID, Cause::GID, Cause::FORK];
+
+/// A loss is said this often at most. The log is full when events are.
+const LOSS_NS: u64 = 10_000_000_000;
 
 /// Tells of looks as the original does.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Narration {
     pub(super) table: Option<String>,
     /// What is to be said of a file that the original would miss.
     pub(super) missing: Option<(Level, String)>,
+    /// When a loss was said last.
+    pub(super) said_loss: Cell<Option<Nanos>>,
 }
 
 impl Narrator for Narration {
@@ -59,9 +65,22 @@ impl Narrator for Narration {
             );
         }
     }
+
+    fn lost(&self, now: Nanos) {
+        let last = self.said_loss.get();
+        if last.is_none_or(|last| now.since(last) >= LOSS_NS) {
+            self.said_loss.set(Some(now));
+            ::log::error!("ERROR: NETLINK BUFFER FULL, MESSAGE DROPPED!");
+        }
+    }
 }
 
 impl Narration {
+    /// For a log of errors: it tells of losses and of nothing else.
+    pub(super) fn of_errors(missing: Option<(Level, String)>) -> Self {
+        Self { heads: Box::default(), table: None, missing, said_loss: Cell::default() }
+    }
+
     fn decision(&self, told: &Told<'_>) {
         let (pid, (uid, gid)) = (told.look.pid, told.ids);
         let found = |id: RuleId| {
@@ -114,10 +133,10 @@ fn real(proc: &mut Proc, pid: Pid) -> Option<(Uid, Gid)> {
     proc.owner(pid).map(|owner| (owner.real, owner.real_group))
 }
 
-/// The executable, or the kernel's name of a process that has none.
+/// The program, or the kernel's name of a process that has none.
 fn name<'n>(told: &Told<'n>, proc: &'n mut Proc, buffer: &'n mut [u8; PATH_MAX]) -> &'n [u8] {
-    if let Some(exe) = told.exe {
-        return exe;
+    if let Some(program) = told.program {
+        return program;
     }
     match proc.exe(told.look.pid, buffer) {
         Ok(exe) => exe,

@@ -52,9 +52,9 @@ pub struct Diagnostic {
 pub struct Place {
     /// From 1.
     pub line: u32,
-    /// From 1, in characters.
+    /// From 1, in characters; 0 when the line as a whole is meant, whose text is not at hand.
     pub column: u32,
-    /// Number of characters meant; at least 1.
+    /// Number of characters meant; at least 1 where there is a column.
     pub width: u32,
     /// The line without its end. Of a very long line only the part around the place.
     pub source: String,
@@ -66,6 +66,17 @@ impl Diagnostic {
     /// A complaint about `file` as a whole.
     pub fn about(file: &Arc<Path>, severity: Severity, message: impl Into<String>) -> Self {
         Self { severity, file: file.clone(), place: None, message: message.into(), help: None }
+    }
+
+    /// A complaint about a line of `file`, counted from 1, whose text is not at hand.
+    pub fn at_line(
+        file: &Arc<Path>,
+        line: u32,
+        severity: Severity,
+        message: impl Into<String>,
+    ) -> Self {
+        let place = Place { line, column: 0, width: 0, source: String::new(), skipped: 0 };
+        Self { place: Some(place), ..Self::about(file, severity, message) }
     }
 
     /// The same with what to do about it.
@@ -127,11 +138,13 @@ fn identity(diagnostic: &Diagnostic) -> (&Path, &str, Option<&str>) {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Escaped(&self.file.to_string_lossy()))?;
-        if let Some(place) = &self.place {
-            write!(f, ":{}:{}", place.line, place.column)?;
+        match &self.place {
+            Some(Place { line, column: 0, .. }) => write!(f, ":{line}")?,
+            Some(Place { line, column, .. }) => write!(f, ":{line}:{column}")?,
+            None => {}
         }
         write!(f, ": {}: {}", self.severity, Escaped(&self.message))?;
-        if let Some(place) = &self.place {
+        if let Some(place) = self.place.as_ref().filter(|place| place.column > 0) {
             place.fmt_source(f)?;
         }
         match &self.help {
@@ -253,6 +266,13 @@ mod tests {
         let file = Arc::from(Path::new("/etc/a.toml"));
         let shown = Diagnostic::about(&file, Severity::Warning, "is odd").to_string();
         assert_eq!(shown, "/etc/a.toml: warning: is odd");
+    }
+
+    #[test]
+    fn a_line_without_its_text_is_a_place() {
+        let file = Arc::from(Path::new("/etc/a.conf"));
+        let shown = Diagnostic::at_line(&file, 7, Severity::Warning, "is odd").with_help("mend it");
+        assert_eq!(shown.to_string(), "/etc/a.conf:7: warning: is odd\n      = help: mend it");
     }
 
     #[test]

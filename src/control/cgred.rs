@@ -38,8 +38,7 @@ const AT_ONCE: usize = 16;
 const PAUSE_NS: u64 = 1_000_000_000;
 /// How long whoever may serve the socket already is waited for, once at the start.
 const PROBE: Duration = Duration::from_millis(500);
-const SERVED: &str =
-    "another daemon serves it: end that one first; cgruled --no-legacy goes without";
+const SERVED: &str = "another daemon serves it: end that one first";
 /// Stands for the listening socket; connections have their serial number.
 const LISTENER: u64 = u64::MAX;
 

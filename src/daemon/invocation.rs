@@ -24,6 +24,8 @@ pub struct Invocation {
     pub dry_run: bool,
     /// Log level instead of the setting.
     pub level: Option<LevelFilter>,
+    /// Whether warnings about files are said where errors are, whatever the level.
+    pub warns_of_files: bool,
     /// Time between two reports of counters instead of the setting.
     pub stats_every: Option<Duration>,
     /// Where log lines go instead of the setting; empty for the setting.
@@ -86,6 +88,7 @@ impl Default for Invocation {
             root: None,
             dry_run: false,
             level: None,
+            warns_of_files: false,
             stats_every: None,
             outputs: Vec::new(),
             prints_counters: true,

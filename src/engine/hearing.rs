@@ -6,6 +6,7 @@ use super::Engine;
 use crate::control::request::Request;
 use crate::event::Uid;
 use crate::source::intake::Hearing;
+use crate::sys;
 
 impl Engine {
     /// Does what a client of user `peer` asks. Returns whether it may.
@@ -45,6 +46,9 @@ impl Engine {
     /// Doubts everything when the kernel dropped events.
     pub(super) fn doubt_if_lost(&mut self) -> io::Result<()> {
         if self.intake.has_lost()? {
+            if let Some(narrator) = &self.policy.narrator {
+                narrator.lost(sys::monotonic());
+            }
             self.doubt();
         }
         Ok(())

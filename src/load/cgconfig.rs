@@ -11,8 +11,9 @@ use super::overlay::Opened;
 use super::trust::Kind;
 use super::{Loader, NameService, Original, Resolver, gifts, refused};
 use crate::cgroup::provision::Gift;
-use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm};
+use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm, Setting};
 use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::source_text::SourceText;
 
 /// Bytes of the largest file that is read.
 const MAX_SIZE: u64 = 16 << 20;
@@ -89,9 +90,12 @@ impl Loader<'_> {
 
     /// Reads the sections of a file. Returns why the original does not start with it.
     pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
-        let mut parsed = cgconfig_conf::parse(path, &cgconfig_conf::decode(bytes));
-        let refusal = parsed.refusal.take().or_else(|| self.stranger(path, &parsed));
+        let text = cgconfig_conf::decode(bytes);
+        let mut parsed = cgconfig_conf::parse(path, &text);
+        let text = SourceText::new(path, &text);
+        let refusal = parsed.refusal.take().or_else(|| self.stranger(&text, &parsed));
         self.diagnostics.append(&mut parsed.diagnostics);
+        self.diagnostics.extend(not_ours(path, &parsed));
         for section in &parsed.templates {
             let gift = gifts::section(section, &mut self.resolver, &mut self.diagnostics);
             self.gifts.templates.push(gift);
@@ -101,18 +105,21 @@ impl Loader<'_> {
     }
 
     /// The first name in the `perm` sections that nobody has.
-    fn stranger(&mut self, path: &Arc<Path>, parsed: &Parsed) -> Option<Diagnostic> {
+    fn stranger(&mut self, text: &SourceText<'_>, parsed: &Parsed) -> Option<Diagnostic> {
         let sections = parsed.templates.iter().chain(&parsed.groups);
         let perms = sections.filter_map(|section| section.perm.as_ref()).chain(&parsed.defaults);
         let ownerships = perms.flat_map(|Perm { task, admin }| [task, admin]);
         let mut names =
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
-        let unknown = names.find_map(|mention| match mention.name.parse() {
-            // Read as a name, as any word without a number at its beginning.
-            Ok(0_u32) => Some(format!("nobody is called \"{}\"", mention.name)),
-            Ok(_) | Err(_) => gifts::id_in_perm(mention, &mut self.resolver).err(),
-        });
-        unknown.map(|message| Diagnostic::about(path, Severity::Error, message))
+        names.find_map(|mention| {
+            let message = match mention.name.parse() {
+                // Read as a name, as any word without a number at its beginning.
+                Ok(0_u32) => format!("nobody is called \"{}\"", mention.name),
+                Ok(_) | Err(_) => gifts::id_in_perm(mention, &mut self.resolver).err()?,
+            };
+            let place = Some(text.place(mention.span.clone()));
+            Some(Diagnostic { place, ..Diagnostic::about(text.file(), Severity::Error, message) })
+        })
     }
 }
 
@@ -163,21 +170,27 @@ pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Groups {
     for (file, text) in files {
         let mut parsed = cgconfig_conf::parse(file, text);
         diagnostics.append(&mut parsed.diagnostics);
+        diagnostics.extend(not_ours(file, &parsed));
         described.add(&mut parsed);
-        let others = [
-            ("mount", parsed.mounts),
-            ("namespace", parsed.namespaces),
-            ("systemd", parsed.systemd),
-        ];
-        for (kind, settings) in others {
-            let Some(first) = settings.first() else { continue };
-            let message = format!("line {}: {kind} sections are left out", first.origin.line);
-            let about = Diagnostic::about(file, Severity::Warning, message);
-            diagnostics.push(about.with_help("groups are made where hierarchies are mounted now"));
-        }
     }
     let groups = described.gifts(&mut resolver, &mut diagnostics);
     Groups { groups, diagnostics }
+}
+
+/// One complaint for each kind of section that is nobody's business here, where the first of it is.
+fn not_ours(file: &Arc<Path>, parsed: &Parsed) -> Vec<Diagnostic> {
+    let others = [
+        ("mount", &parsed.mounts),
+        ("namespace", &parsed.namespaces),
+        ("systemd", &parsed.systemd),
+    ];
+    let firsts = others.into_iter().filter_map(|(kind, settings)| Some((kind, settings.first()?)));
+    let complaint = |(kind, first): (&str, &Setting)| {
+        let message = format!("{kind} sections are left out");
+        let about = Diagnostic::at_line(file, first.origin.line, Severity::Warning, message);
+        about.with_help("groups are made where hierarchies are mounted now")
+    };
+    firsts.map(complaint).collect()
 }
 
 fn filled(perm: Option<Perm>, default: Option<&Perm>) -> Option<Perm> {

@@ -187,8 +187,9 @@ pub(super) fn section(
         match settings::check(&setting.key, &setting.value) {
             Ok(()) => kept.push(setting),
             Err(complaint) => {
-                let message = format!("line {}: {}", setting.origin.line, complaint.message);
-                let about = Diagnostic::about(&setting.origin.file, Severity::Error, message);
+                let Origin { file, line } = &setting.origin;
+                let error = Severity::Error;
+                let about = Diagnostic::at_line(file, *line, error, complaint.message);
                 diagnostics.push(about.with_help(complaint.help));
             }
         }
@@ -221,8 +222,9 @@ pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> 
     let is_unused = |path: &str| !path.is_empty() && !used.contains(path);
     let unused = tables.iter().filter(|table| is_unused(table.text.trim_matches('/')));
     let complaint = |table: &Gift| {
-        let message = format!("line {}: no rule leads to \"{}\"", table.origin.line, table.text);
-        let about = Diagnostic::about(&table.origin.file, Severity::Warning, message);
+        let message = format!("no rule leads to \"{}\"", table.text);
+        let Origin { file, line } = &table.origin;
+        let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
         about.with_help("its settings are for no group: write the path as in the rule")
     };
     unused.map(complaint).collect()
@@ -263,9 +265,9 @@ fn ownership(
         let mention = mention.as_ref()?;
         let found = id_in_perm(mention, resolver);
         if let Err(message) = &found {
-            let line = section.origin.line;
-            let message = format!("the section in line {line}: {message}");
-            let about = Diagnostic::about(&section.origin.file, Severity::Error, message);
+            let Origin { file, line } = &section.origin;
+            let message = format!("in this section: {message}");
+            let about = Diagnostic::at_line(file, *line, Severity::Error, message);
             let help = "cgrulesengd would not start; here the files stay root's";
             diagnostics.push(about.with_help(help));
         }

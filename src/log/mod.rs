@@ -53,17 +53,29 @@ pub struct Logging {
     written: Receiver<()>,
 }
 
+/// The least important records that are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels {
+    /// Of most records.
+    pub usual: LevelFilter,
+    /// Of those of the target [`DIAGNOSTIC`].
+    pub diagnostics: LevelFilter,
+}
+
+impl Levels {
+    fn admit(self, metadata: &Metadata<'_>) -> bool {
+        let is_diagnostic = metadata.target() == DIAGNOSTIC;
+        metadata.level() <= if is_diagnostic { self.diagnostics } else { self.usual }
+    }
+}
+
 impl Logging {
     /// Starts the thread and makes it the destination of the `log` macros.
     ///
     /// # Errors
     /// The file cannot be opened, the journal cannot be reached, no thread can be made, or there is a
     /// logger already.
-    pub fn start(
-        outputs: &[Output],
-        level: LevelFilter,
-        metrics: Arc<Metrics>,
-    ) -> io::Result<Self> {
+    pub fn start(outputs: &[Output], levels: Levels, metrics: Arc<Metrics>) -> io::Result<Self> {
         let mut sinks = outputs.iter().map(Sink::open).collect::<io::Result<Vec<Sink>>>()?;
         let takes_fields = sinks.iter().any(Sink::takes_fields);
         // A bounded channel would touch all of its room now.
@@ -73,9 +85,9 @@ impl Logging {
             write_all(&queue, &mut sinks);
             drop(end);
         })?;
-        let front = Front { orders: orders.clone(), most: QUEUE, takes_fields, metrics };
+        let front = Front { orders: orders.clone(), most: QUEUE, takes_fields, levels, metrics };
         ::log::set_boxed_logger(Box::new(front)).map_err(io::Error::other)?;
-        ::log::set_max_level(level);
+        ::log::set_max_level(levels.usual.max(levels.diagnostics));
         Ok(Self { orders, written })
     }
 
@@ -111,15 +123,20 @@ struct Front {
     most: usize,
     /// Whether any sink keeps more than the text.
     takes_fields: bool,
+    levels: Levels,
     metrics: Arc<Metrics>,
 }
 
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= ::log::max_level()
+        self.levels.admit(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
+        // The macros have asked for the least important level of all only.
+        if !self.levels.admit(record.metadata()) {
+            return;
+        }
         let entry = Entry {
             level: record.level(),
             text: record.args().to_string(),
@@ -147,8 +164,13 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let (orders, queue) = unbounded();
         let metrics_too = Arc::clone(&metrics);
-        let front =
-            Front { orders: orders.clone(), most: 2, takes_fields: false, metrics: metrics_too };
+        let front = Front {
+            orders: orders.clone(),
+            most: 2,
+            takes_fields: false,
+            levels: Levels { usual: LevelFilter::Warn, diagnostics: LevelFilter::Off },
+            metrics: metrics_too,
+        };
         for number in 0..3 {
             let text = format_args!("record {number}").to_string();
             front.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());
@@ -162,6 +184,15 @@ mod tests {
         assert_eq!(text, "warning: record 0\nwarning: record 1\n");
         let text = std::fs::read_to_string(dir.path().join("bare")).unwrap();
         assert_eq!(text, "record 0\nrecord 1\n");
+    }
+
+    #[test]
+    fn diagnostics_have_a_level_of_their_own() {
+        let levels = Levels { usual: LevelFilter::Error, diagnostics: LevelFilter::Warn };
+        let admits =
+            |level, target| levels.admit(&Metadata::builder().level(level).target(target).build());
+        assert!(admits(Level::Error, "any") && !admits(Level::Warn, "any"));
+        assert!(admits(Level::Warn, DIAGNOSTIC) && !admits(Level::Info, DIAGNOSTIC));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::Gifts;
 use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::rules::{Action, Below, Rule};
+use crate::rules::{Action, Below, Origin, Rule};
 
 /// The controllers of settings in tables, which rules that lead there have without naming them.
 fn controllers_of_tables(gifts: &Gifts) -> BTreeSet<&str> {
@@ -33,19 +33,30 @@ pub(super) fn adapt(
             if said.contains(&name) || of_ours && of_tables.contains(&*name) {
                 continue;
             }
-            let message = match meaning {
-                Meaning::Other(other) => format!("\"{name}\" is \"{other}\" on this host"),
-                Meaning::Needless | Meaning::Itself => {
-                    format!("\"{name}\" is no controller of cgroup v2, where no group needs it")
-                }
-            };
-            let message = format!("line {}: {message}", rule.origin.line);
-            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
-            diagnostics.push(about.with_help("all rules that name it are read so"));
+            diagnostics.push(translation(&rule.origin, &name, meaning));
             said.insert(name);
         }
     }
     diagnostics
+}
+
+/// What is said of a name that means something else here.
+fn translation(Origin { file, line }: &Origin, name: &str, meaning: Meaning) -> Diagnostic {
+    let (message, help) = match meaning {
+        Meaning::Other(other) => (
+            format!("\"{name}\" is \"{other}\" on this host"),
+            "all rules that name it are read so",
+        ),
+        Meaning::Needless | Meaning::Itself => (
+            format!("\"{name}\" is no controller of cgroup v2, where no group needs it"),
+            "all rules that name it are read so",
+        ),
+        Meaning::Absent => (
+            format!("cgroup v2 of this host does not have the controller \"{name}\""),
+            "processes join the groups of all rules that name it; what it would limit has no limit",
+        ),
+    };
+    Diagnostic::at_line(file, *line, Severity::Warning, message).with_help(help)
 }
 
 /// Lets the last line of a rule win where two lead to different groups of one hierarchy.
@@ -54,22 +65,24 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
     for rule in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         for Rivals { loser, winner, hierarchy } in hierarchies.settle(targets) {
-            let (line, place) = (rule.origin.line, hierarchies[hierarchy].mount_point.display());
+            let place = hierarchies[hierarchy].mount_point.display();
             let message = format!(
-                "line {line}: the rule leads to \"{loser}\" and to \"{winner}\" in {place}, where a process \
+                "the rule leads to \"{loser}\" and to \"{winner}\" in {place}, where a process \
                  has one group: \"{winner}\" counts, the last line"
             );
             let help = "write one line with all controllers for one group, and give that group the \
                         settings of both";
-            let about = Diagnostic::about(&rule.origin.file, Severity::Warning, message);
+            let Origin { file, line } = &rule.origin;
+            let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
             diagnostics.push(about.with_help(help));
         }
     }
     diagnostics
 }
 
-/// A controller that this host does not have costs the rule that hierarchy only. That a table's is
-/// missing is said of the table.
+/// A controller that this host does not have costs a rule of ours that hierarchy only, and a rule of
+/// the original everything, as there: on a v2 host only a name that nobody knows comes so far. That a
+/// table's is missing is said of the table.
 pub(super) fn missing(rules: &[Rule], gifts: &Gifts, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     let of_tables = controllers_of_tables(gifts);
@@ -78,18 +91,15 @@ pub(super) fn missing(rules: &[Rule], gifts: &Gifts, hierarchies: &Hierarchies) 
         for target in targets {
             let is_said = |name: &&str| target.below == Below::Root && of_tables.contains(name);
             for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
-                let message = format!(
-                    "line {}: no cgroup hierarchy of this host has the controller \"{name}\"",
-                    rule.origin.line
-                );
-                diagnostics.push(
-                    Diagnostic::about(&rule.origin.file, Severity::Warning, message).with_help(
-                        match target.below {
-                            Below::Root => "the rule works in the hierarchies that there are",
-                            Below::Top => "so the rule moves nothing",
-                        },
-                    ),
-                );
+                let message =
+                    format!("no cgroup hierarchy of this host has the controller \"{name}\"");
+                let help = match target.below {
+                    Below::Root => "the rule works in the hierarchies that there are",
+                    Below::Top => "so the rule moves nothing",
+                };
+                let Origin { file, line } = &rule.origin;
+                let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
+                diagnostics.push(about.with_help(help));
             }
         }
     }
@@ -133,7 +143,8 @@ mod tests {
             (Path::new("/etc/cgrules.conf"), Severity::Warning)
         );
         let end = "where a process has one group: \"disk/%u\" counts, the last line";
-        assert!(said.message.starts_with("line 3: ") && said.message.ends_with(end), "{said}");
+        assert_eq!(said.place.as_ref().map(|place| place.line), Some(3));
+        assert!(said.message.ends_with(end), "{said}");
         let Action::Place(targets) = &rules[1].action else { panic!() };
         assert_eq!(targets.len(), 1);
         assert_eq!(targets[0].controllers, ["io", "memory"]);
@@ -153,8 +164,8 @@ mod tests {
         assert_eq!(
             said,
             [
-                "line 3: \"blkio\" is \"io\" on this host",
-                "line 3: \"freezer\" is no controller of cgroup v2, where no group needs it",
+                "\"blkio\" is \"io\" on this host",
+                "\"freezer\" is no controller of cgroup v2, where no group needs it",
             ]
         );
         for rule in &rules {
@@ -164,6 +175,29 @@ mod tests {
         assert!(missing(&rules, &Gifts::default(), &host).is_empty());
         let missing = missing(&rules, &Gifts::default(), &unified(&[]));
         assert_eq!(missing.len(), 2);
+    }
+
+    #[test]
+    fn an_old_file_joins_the_groups_of_a_v2_host_that_lacks_its_controllers() {
+        let text = "* blkio,cpu,cpuacct,memory x/%u\n* cpu,memory y/%u\n* memroy,cpu z/%u\n";
+        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
+        let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
+        let host = unified(&["hugetlb"]);
+        let said = adapt(&mut rules, &Gifts::default(), &host);
+        let names = ["blkio", "cpu", "cpuacct", "memory"];
+        let expected = names.map(|name| {
+            format!("/etc/cgrules.conf:1: warning: cgroup v2 of this host does not have the controller \"{name}\"")
+        });
+        let first = |one: &Diagnostic| one.to_string().lines().next().unwrap().to_owned();
+        assert_eq!(said.iter().map(first).collect::<Vec<_>>(), expected);
+        let spans = rules.iter().map(|rule| match &rule.action {
+            Action::Place(targets) => host.span_of(&targets[0]).0.is_empty(),
+            Action::Ignore(_) => panic!(),
+        });
+        assert_eq!(spans.collect::<Vec<_>>(), [false, false, true]);
+        let missing = missing(&rules, &Gifts::default(), &host);
+        assert_eq!(missing.len(), 1, "{missing:?}");
+        assert!(missing[0].message.ends_with("\"memroy\"") && missing[0].help.is_some());
     }
 
     #[test]

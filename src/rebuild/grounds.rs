@@ -52,8 +52,7 @@ fn ground_is_no_group(rule: &Rule) -> Diagnostic {
 }
 
 fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
-    let message = format!("line {}: {message}", rule.origin.line);
-    Diagnostic::about(&rule.origin.file, severity, message)
+    Diagnostic::at_line(&rule.origin.file, rule.origin.line, severity, message)
 }
 
 /// The remark, if there is a rule that it matters for.
@@ -157,7 +156,7 @@ mod tests {
     fn a_rule_for_the_ground_itself_is_left_out() {
         let (rules, said) = fitted(&format!("{TOP}{GROUP}"), "", &pool(&[]));
         assert_eq!(rules, ["r.toml:6"]);
-        let message = "error: line 3: the rule leads to the root of all groups, which may hold no \
+        let message = "error: the rule leads to the root of all groups, which may hold no \
                        process on this host";
         assert_eq!(said, [message]);
         let (rules, said) = fitted(TOP, "", &Grounds::default());
@@ -182,7 +181,7 @@ mod tests {
         let wide = "[[rule]]\nuser = \"*\"\ncgroup = \"x\"\nleave_units = true\n";
         let (rules, said) = fitted(wide, "* cpu a", &pool(&[]));
         assert_eq!((rules.len(), said.len()), (2, 2));
-        let text = "line 3: the rule takes the processes of root and all users of the system out";
+        let text = "warning: the rule takes the processes of root and all users of the system out";
         assert!(said.iter().any(|said| said.contains(text)), "{said:?}");
     }
 }

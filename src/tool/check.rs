@@ -129,7 +129,7 @@ fn said(diagnostic: &Diagnostic) -> Said<'_> {
         severity: diagnostic.severity.to_string(),
         file: file.to_string_lossy(),
         line: diagnostic.place.as_ref().map(|place| place.line),
-        column: diagnostic.place.as_ref().map(|place| place.column),
+        column: diagnostic.place.as_ref().map(|place| place.column).filter(|&column| column > 0),
         message: &diagnostic.message,
         help: diagnostic.help.as_deref(),
     }

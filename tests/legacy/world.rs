@@ -87,6 +87,9 @@ impl World {
             program: facts.exe.map(|exe| exe.path),
         };
         for target in targets {
+            let mut target = target.clone();
+            self.hierarchies.adapt(&mut target);
+            let target = &target;
             let (span, missing) = self.hierarchies.span_of(target);
             if !missing.is_empty() {
                 return;

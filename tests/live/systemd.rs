@@ -127,7 +127,7 @@ fn a_rule_for_the_ground_itself_is_left_out() {
     let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n\
                  [[rule]]\nuser = \"61000-61999\"\ncgroup = \"rest\"\n";
     let daemon = on_systemd(&live, rules, "", "[Service]");
-    daemon.expect_log("50-test.toml: error: line 3: the rule leads to the root of all groups");
+    daemon.expect_log("50-test.toml:3: error: the rule leads to the root of all groups");
     expect_at(&live.hold(&format!("uid {ALICE} {ALICE}")), &format!("{POOL}/rest"));
 }
 

@@ -47,13 +47,10 @@ impl Samples<'_> {
             !is_there(&write.file) && !instead
         })?;
         let message = format!("the kernel of this host has no {}", missing.file);
-        let line = |message: String| match setting.place {
-            Some(_) => message,
-            None => format!("line {}: {message}", setting.origin.line),
-        };
-        let about = Diagnostic::about(&setting.origin.file, Severity::Warning, line(message));
-        let help = format!("{} does nothing here", setting.key);
-        Some(Diagnostic { place: setting.place.clone(), ..about.with_help(help) })
+        let (file, line) = (&setting.origin.file, setting.origin.line);
+        let about = Diagnostic::at_line(file, line, Severity::Warning, message);
+        let about = about.with_help(format!("{} does nothing here", setting.key));
+        Some(Diagnostic { place: setting.place.clone().or(about.place), ..about })
     }
 }
 
@@ -132,7 +129,9 @@ mod tests {
         let host = Hierarchies::new(vec![tree]);
         // Of io nothing can be said: no group has it.
         let gifts = gift(&["memory.high", "memory.peak", "pids.max", "io.weight", "hugetlb.x"]);
-        let said: Vec<String> = missing(&gifts, &host).into_iter().map(|own| own.message).collect();
-        assert_eq!(said, ["line 7: the kernel of this host has no memory.peak"]);
+        let said = missing(&gifts, &host);
+        assert_eq!(said.len(), 1);
+        assert_eq!(said[0].message, "the kernel of this host has no memory.peak");
+        assert_eq!(said[0].place.as_ref().map(|place| place.line), Some(7));
     }
 }
