@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::equip::{advice, hand_over};
 use super::mounts::{Hierarchies, Hierarchy, Version};
 use super::provision::{Gift, Gifts, Kit, Perm, Provisions, Remark};
-use super::settings::Write;
+use super::settings::{Write, order};
 use crate::rules::destination::Destination;
 use crate::rules::{Below, Target};
 use nix::errno::Errno;
@@ -74,7 +74,10 @@ pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
         let needs: Vec<&str> = own.map(|(_, name)| *name).collect();
         let directory = directories(tree, &components, &needs, &mut steps);
         let own = kit.writes.iter().filter(|write| write.hierarchy == index);
-        steps.extend(own.map(|own| own.write.step(&directory)));
+        let writes: Vec<&Write> = own.map(|own| &own.write).collect();
+        let present = |file: &str| fs::read_to_string(directory.join(file)).ok();
+        let ordered = order::bundles(&writes, &present).into_iter().flatten();
+        steps.extend(ordered.map(|step| step_of(&step, writes[step.of], &directory)));
         if kit.perm != Perm::default() {
             steps.push(Step::Own(directory, kit.perm, tree.version));
         }
@@ -105,12 +108,10 @@ fn directories(
     directory
 }
 
-impl Write {
-    fn step(&self, directory: &Path) -> Step {
-        let instead = self.instead.as_ref();
-        let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
-        Step::Write(directory.join(&self.file), self.value.clone(), instead)
-    }
+fn step_of(step: &order::Step, wanted: &Write, directory: &Path) -> Step {
+    let instead = wanted.instead.as_ref();
+    let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
+    Step::Write(directory.join(&step.file), step.value.clone(), instead)
 }
 
 /// The settings of a section in the words of this host.
@@ -206,8 +207,9 @@ impl fmt::Display for Step {
 }
 
 /// What can be done about an error of a step.
-pub fn remedy(error: &io::Error) -> &'static str {
-    error.raw_os_error().map_or("see cgroups(7)", |raw| advice(Errno::from_raw(raw)))
+pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    error.raw_os_error().map_or("see cgroups(7)", |raw| advice(name, Errno::from_raw(raw)))
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
@@ -243,7 +245,7 @@ fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, 
 
 /// A step that failed, for people.
 pub fn complaint(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(error))
+    format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(path, error))
 }
 
 #[cfg(test)]

@@ -111,12 +111,16 @@ pub enum Meaning {
 
 /// All mounted trees, in the order of the mount table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hierarchies(Vec<Hierarchy>);
+pub struct Hierarchies {
+    trees: Vec<Hierarchy>,
+    /// Whether the kernel has `blkio.weight`, as it had before 5.0; later ones have `blkio.bfq.weight`.
+    pub has_blkio_weight: bool,
+}
 
 impl std::ops::Deref for Hierarchies {
     type Target = [Hierarchy];
     fn deref(&self) -> &[Hierarchy] {
-        &self.0
+        &self.trees
     }
 }
 
@@ -127,17 +131,17 @@ impl Hierarchies {
     /// These trees, [`Self::MOST`] at most.
     pub fn new(mut trees: Vec<Hierarchy>) -> Self {
         trees.truncate(Self::MOST);
-        Self(trees)
+        Self { trees, has_blkio_weight: false }
     }
 
     /// The v2 tree, if there is one.
     pub fn unified(&self) -> Option<&Hierarchy> {
-        self.0.iter().find(|tree| tree.version == Version::V2)
+        self.trees.iter().find(|tree| tree.version == Version::V2)
     }
 
     /// The same, to be completed.
     pub fn unified_mut(&mut self) -> Option<&mut Hierarchy> {
-        self.0.iter_mut().find(|tree| tree.version == Version::V2)
+        self.trees.iter_mut().find(|tree| tree.version == Version::V2)
     }
 
     /// The hierarchies that a target with these controllers concerns: v2 always, v1 by controller. On
@@ -146,7 +150,7 @@ impl Hierarchies {
     pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
         let mut span = Span::default();
         let mut missing = Vec::new();
-        if let Some(index) = self.0.iter().position(|tree| tree.version == Version::V2) {
+        if let Some(index) = self.trees.iter().position(|tree| tree.version == Version::V2) {
             span.add(index);
         } else if controllers.is_empty() {
             DEFAULT_V1.iter().filter_map(|name| self.with(name)).for_each(|index| span.add(index));
@@ -174,7 +178,7 @@ impl Hierarchies {
                 UNIFIED => tree.has(UNIFIED),
                 name => tree.is_legacy() && tree.has(name),
             };
-            let trees = self.0.iter().enumerate().filter(|(_, tree)| has(tree));
+            let trees = self.trees.iter().enumerate().filter(|(_, tree)| has(tree));
             let mut is_missing = true;
             for (index, _) in trees {
                 span.add(index);
@@ -211,7 +215,7 @@ impl Hierarchies {
     }
 
     pub(super) fn with(&self, controller: &str) -> Option<usize> {
-        self.0.iter().position(|tree| tree.has(controller))
+        self.trees.iter().position(|tree| tree.has(controller))
     }
 
     /// What a controller's name means here. `*` and names of hierarchies mean themselves.

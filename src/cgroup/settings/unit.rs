@@ -42,7 +42,7 @@ pub struct Properties {
 /// # Errors
 /// The value is wrong, or systemd has no such property.
 pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Properties, Complaint> {
-    let Writes { writes, note } = match files(key, value, Version::V2, beside) {
+    let Writes { writes, note, .. } = match files(key, value, Version::V2, beside) {
         Ok(writes) => writes,
         Err(Fault::Value(complaint) | Fault::NoCounterpart(complaint)) => return Err(complaint),
     };
