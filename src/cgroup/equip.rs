@@ -214,7 +214,7 @@ impl<'p> Stage<'p> {
         let writes: Vec<&Write> = wanted.iter().map(|wanted| &wanted.write).collect();
         let present = |file: &str| fs::read_to_string(self.directory.join(file)).ok();
         for bundle in order::bundles(&writes, &present) {
-            let Err((step, errno)) = self.take(&bundle, &writes) else { continue };
+            let Err((step, errno)) = take(&self.directory, &bundle, &writes) else { continue };
             self.say(wanted[step.of], step, errno, done);
             if kit.is_required {
                 let path = self.directory.join(&step.file);
@@ -222,34 +222,6 @@ impl<'p> Stage<'p> {
             }
         }
         Ok(())
-    }
-
-    /// Takes these steps, or none of them. What a file says already is not written again: one write of a
-    /// limit of memory can wait for the kernel to take memory back.
-    fn take<'s>(&self, bundle: &'s [Step], writes: &[&Write]) -> Result<(), (&'s Step, Errno)> {
-        let mut before: Vec<(PathBuf, String)> = Vec::new();
-        for step in bundle {
-            let path = self.directory.join(&step.file);
-            let text = fs::read_to_string(&path).ok();
-            if text.as_ref().is_some_and(|text| order::says(&step.file, text, &step.value)) {
-                continue;
-            }
-            if let Err(errno) = self.write(&path, step, writes[step.of]) {
-                before.iter().rev().for_each(|(path, text)| restore(path, text));
-                return Err((step, errno));
-            }
-            before.extend(text.map(|text| (path, text)));
-        }
-        Ok(())
-    }
-
-    fn write(&self, path: &Path, step: &Step, wanted: &Write) -> Result<(), Errno> {
-        let result = write(path, &step.value);
-        let (Err(Errno::ENOENT), Some((file, value))) = (result, &wanted.instead) else {
-            return result;
-        };
-        let instead = write(&self.directory.join(file), value);
-        if instead == Err(Errno::ENOENT) { result } else { instead }
     }
 
     fn say(&self, wanted: &HostWrite, step: &Step, errno: Errno, done: &Done) {
@@ -299,6 +271,35 @@ pub(super) fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::
     let own = fs::metadata(path)?.mode() >> 6 & 0o7;
     let may = if is_directory { 0o7777 } else { own << 6 | own << 3 | own };
     fs::set_permissions(path, PermissionsExt::from_mode(mode & may))
+}
+
+/// Takes these steps in a group, or none of them. What a file says already is not written again: one write
+/// of a limit of memory can wait for the kernel to take memory back.
+pub(super) fn take<'s>(
+    directory: &Path,
+    bundle: &'s [Step],
+    writes: &[&Write],
+) -> Result<(), (&'s Step, Errno)> {
+    let mut before: Vec<(PathBuf, String)> = Vec::new();
+    for step in bundle {
+        let path = directory.join(&step.file);
+        let text = fs::read_to_string(&path).ok();
+        if text.as_ref().is_some_and(|text| order::says(&step.file, text, &step.value)) {
+            continue;
+        }
+        let mut result = write(&path, &step.value);
+        let instead = writes.get(step.of).and_then(|wanted| wanted.instead.as_ref());
+        if let (Err(Errno::ENOENT), Some((file, value))) = (result, instead) {
+            let instead = write(&directory.join(file), value);
+            result = if instead == Err(Errno::ENOENT) { result } else { instead };
+        }
+        if let Err(errno) = result {
+            before.iter().rev().for_each(|(path, text)| restore(path, text));
+            return Err((step, errno));
+        }
+        before.extend(text.map(|text| (path, text)));
+    }
+    Ok(())
 }
 
 /// One write, as the kernel wants it; a file that is missing is not made.

@@ -66,8 +66,11 @@ fn join_period(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
     };
     let period = bundles.remove(from);
     let Some(quota) = place(bundles, QUOTA) else { return };
-    let has = |file: &str, value: &str| present(file).is_some_and(|text| text.trim() == value);
-    let is_free = has(QUOTA, "-1") || period.last().is_some_and(|step| has(PERIOD, &step.value));
+    let old = present(PERIOD);
+    let is_same = |step: &Step| old.as_ref().is_some_and(|old| old.trim() == step.value);
+    // A group that is not made yet has no quota.
+    let is_free = present(QUOTA).is_none_or(|text| text.trim() == "-1");
+    let is_free = is_free || period.last().is_some_and(is_same);
     let lift = bundles[quota].last().filter(|_| !is_free).cloned();
     let lift = lift.map(|step| Step { value: "-1".to_owned(), ..step });
     bundles[quota].splice(0..0, lift.into_iter().chain(period));
@@ -162,6 +165,8 @@ mod tests {
         ] {
             assert_eq!(shown(&writes, &[(PERIOD, old.0), (QUOTA, old.1)]), expected);
         }
+        let plain = "shares=9 cfs_period_us=100000+cfs_quota_us=20000";
+        assert_eq!(shown(&writes, &[]), plain);
         assert_eq!(shown(&[(PERIOD, "5")], &[(QUOTA, "5")]), "cfs_period_us=5");
         assert_eq!(shown(&[(QUOTA, "5")], &[(QUOTA, "7")]), "cfs_quota_us=5");
     }
