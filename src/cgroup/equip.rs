@@ -1,8 +1,9 @@
 //! Giving groups what they are to have: controllers, settings, owners. What the kernel refuses is said
 //! once for each cause and keeps no process out, unless a table says that it must.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
+mod advice;
+mod done;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,45 +11,14 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::mounts::{Hierarchies, Hierarchy, Version};
+use super::mounts::{Hierarchy, Version};
 use super::provision::{HostWrite, Kit, Level, Ownership, Perm, Provision};
-use super::refusal::{Refusal, Step};
-
-/// What was done since rules were read.
-#[derive(Debug, Default)]
-pub(super) struct Done {
-    /// The causes that were said: one refusal for a thousand users' groups is one line.
-    causes: RefCell<HashSet<(usize, Box<str>, i32)>>,
-    /// The groups that have all their tables say: one above a thousand users' groups is written once.
-    given: RefCell<HashSet<PathBuf>>,
-    /// Where our part of systemd's tree begins, if only a part of it is ours.
-    ground: Option<PathBuf>,
-}
-
-impl Done {
-    /// Nothing was done, and only what is below `ground` on v2 is ours.
-    pub(super) fn below(hierarchies: &Hierarchies, ground: &str) -> Self {
-        let unified = hierarchies.iter().find(|tree| tree.version == Version::V2);
-        let ground = unified.map(|tree| tree.mount_point.join(ground.trim_matches('/')));
-        Self { ground, ..Self::default() }
-    }
-
-    /// Whether controllers may be enabled for `directory` in the group above it: not on the way to the
-    /// ground, which is systemd's.
-    fn may_enable(&self, directory: &Path) -> bool {
-        self.ground.as_ref().is_none_or(|ground| !ground.starts_with(directory))
-    }
-
-    /// From now on everything is said and given again.
-    pub(super) fn forget(&self) {
-        self.causes.borrow_mut().clear();
-        self.given.borrow_mut().clear();
-    }
-
-    pub(super) fn is_new(&self, hierarchy: usize, what: &str, errno: Errno) -> bool {
-        self.causes.borrow_mut().insert((hierarchy, what.into(), errno as i32))
-    }
-}
+use super::refusal::{self, Refusal};
+use super::settings::Write;
+use super::settings::order::{self, Step};
+pub(super) use advice::advice;
+use advice::{TOP, remedy};
+pub(super) use done::Done;
 
 /// One directory on the way to a group.
 pub(super) struct Stage<'p> {
@@ -184,14 +154,28 @@ impl<'p> Stage<'p> {
                 false => write(&file, &format!("+{name}")),
             };
             let Err(errno) = enabled else { continue };
-            if done.is_new(self.hierarchy, name, errno) {
-                ::log::warn!(
+            // What is missing above is so for every group, a group that holds processes is one of many.
+            let what = match errno == Errno::EBUSY {
+                true => format!("{name} in {}", self.place()),
+                false => name.to_owned(),
+            };
+            done.refused(&self.directory, (self.hierarchy, &what, errno), || {
+                format!(
                     "the controller {name} cannot be enabled for the groups in {}: {} ({errno:?}): {}",
                     self.parent.display(),
                     errno.desc(),
                     remedy(errno)
-                );
-            }
+                )
+            });
+        }
+    }
+
+    /// What a refusal is said once for: all groups of one destination up to here.
+    fn place(&self) -> String {
+        let words: Vec<&str> = self.levels.iter().map(|level| &*level.text).collect();
+        match words.is_empty() {
+            true => self.directory.display().to_string(),
+            false => words.join("/"),
         }
     }
 
@@ -211,20 +195,19 @@ impl<'p> Stage<'p> {
     pub(super) fn give(&self, is_new: bool, done: &Done) -> Result<(), Refusal> {
         let Some(kit) = self.kit() else { return Ok(()) };
         let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
-        if !is_new && (!is_for_old || done.given.borrow().contains(&self.directory)) {
+        if !is_new && (!is_for_old || done.is_given(&self.directory)) {
             return Ok(());
         }
         if let Some(key) = &kit.unmet {
-            return Err(Refusal::new(self.directory.join(&**key), Step::Set, Errno::EOPNOTSUPP));
+            let path = self.directory.join(&**key);
+            return Err(Refusal::new(path, refusal::Step::Set, Errno::EOPNOTSUPP));
         }
-        for write in kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy) {
-            self.set(write, kit.is_required, done)?;
-        }
+        self.set(kit, done)?;
         if is_new {
             self.own(&kit.perm, done);
         }
         if is_for_old {
-            done.given.borrow_mut().insert(self.directory.clone());
+            done.give(&self.directory);
         }
         Ok(())
     }
@@ -233,28 +216,37 @@ impl<'p> Stage<'p> {
     pub(super) fn leave(&self, done: &Done) -> bool {
         let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
         let is_left = is_for_old && self.kit().is_some();
-        is_left && done.given.borrow_mut().insert(self.directory.clone())
+        is_left && done.give(&self.directory)
     }
 
-    fn set(&self, wanted: &HostWrite, is_required: bool, done: &Done) -> Result<(), Refusal> {
-        let path = self.directory.join(&wanted.write.file);
-        let mut result = write(&path, &wanted.write.value);
-        if let (Err(Errno::ENOENT), Some((file, value))) = (result, &wanted.write.instead) {
-            let instead = write(&self.directory.join(file), value);
-            result = if instead == Err(Errno::ENOENT) { result } else { instead };
+    fn set(&self, kit: &Kit, done: &Done) -> Result<(), Refusal> {
+        let wanted: Vec<&HostWrite> =
+            kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy).collect();
+        let writes: Vec<&Write> = wanted.iter().map(|wanted| &wanted.write).collect();
+        let present = |file: &str| fs::read_to_string(self.directory.join(file)).ok();
+        for bundle in order::bundles(&writes, &present) {
+            let Err((step, errno)) = take(&self.directory, &bundle, &writes) else { continue };
+            self.say(wanted[step.of], step, errno, done);
+            if kit.is_required {
+                let path = self.directory.join(&step.file);
+                return Err(Refusal::new(path, refusal::Step::Set, errno));
+            }
         }
-        let Err(errno) = result else { return Ok(()) };
-        if done.is_new(self.hierarchy, &wanted.written, errno) {
-            ::log::warn!(
-                "{}: cannot write \"{}\" to {}: {} ({errno:?}): {}",
-                wanted.written.escape_debug(),
-                wanted.write.value.escape_debug(),
-                path.display(),
+        Ok(())
+    }
+
+    fn say(&self, wanted: &HostWrite, step: &Step, errno: Errno, done: &Done) {
+        let (origin, written) = (&wanted.origin, wanted.written.escape_debug());
+        let what = format!("{origin}: {written}");
+        done.refused(&self.directory, (self.hierarchy, &what, errno), || {
+            format!(
+                "{what}: cannot write \"{}\" to {}: {} ({errno:?}): {}",
+                step.value.escape_debug(),
+                self.directory.join(&step.file).display(),
                 errno.desc(),
-                if self.is_top { TOP } else { advice(errno) }
-            );
-        }
-        if is_required { Err(Refusal::new(path, Step::Set, errno)) } else { Ok(()) }
+                if self.is_top { TOP } else { advice(&step.file, errno) }
+            )
+        });
     }
 
     /// Gives a new directory and its files to their owners.
@@ -273,10 +265,10 @@ impl<'p> Stage<'p> {
 
     fn hand(&self, path: &Path, to: &Ownership, is_directory: bool, done: &Done) {
         let Err(error) = hand_over(path, to, is_directory) else { return };
-        let errno = errno(&error);
-        if done.is_new(self.hierarchy, "owner", errno) {
-            ::log::warn!("cannot change the owner or mode of {}: {error}", path.display());
-        }
+        let what = format!("owner in {}", self.place());
+        done.refused(&self.directory, (self.hierarchy, &what, errno(&error)), || {
+            format!("cannot change the owner or mode of {}: {error}", path.display())
+        });
     }
 }
 
@@ -292,74 +284,51 @@ pub(super) fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::
     fs::set_permissions(path, PermissionsExt::from_mode(mode & may))
 }
 
+/// Takes these steps in a group, or none of them. What a file says already is not written again: one write
+/// of a limit of memory can wait for the kernel to take memory back.
+pub(super) fn take<'s>(
+    directory: &Path,
+    bundle: &'s [Step],
+    writes: &[&Write],
+) -> Result<(), (&'s Step, Errno)> {
+    let mut before: Vec<(PathBuf, String)> = Vec::new();
+    for step in bundle {
+        let path = directory.join(&step.file);
+        let text = fs::read_to_string(&path).ok();
+        if text.as_ref().is_some_and(|text| order::says(&step.file, text, &step.value)) {
+            continue;
+        }
+        let mut result = write(&path, &step.value);
+        let instead = writes.get(step.of).and_then(|wanted| wanted.instead.as_ref());
+        if let (Err(Errno::ENOENT), Some((file, value))) = (result, instead) {
+            let instead = write(&directory.join(file), value);
+            result = if instead == Err(Errno::ENOENT) { result } else { instead };
+        }
+        if let Err(errno) = result {
+            before.iter().rev().for_each(|(path, text)| restore(path, text));
+            return Err((step, errno));
+        }
+        before.extend(text.map(|text| (path, text)));
+    }
+    Ok(())
+}
+
 /// One write, as the kernel wants it; a file that is missing is not made.
 fn write(path: &Path, value: &str) -> Result<(), Errno> {
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| errno(&error))
 }
 
+/// Gives a file what it had.
+fn restore(path: &Path, text: &str) {
+    if let Err(errno) = write(path, text.trim()) {
+        let (path, text) = (path.display(), text.trim().escape_debug());
+        ::log::warn!("{path}: cannot write back \"{text}\": {} ({errno:?})", errno.desc());
+    }
+}
+
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
-/// Why the top of a hierarchy refuses most settings.
-const TOP: &str = "this is the top of the hierarchy, which is the whole machine and has few settings: \
-                   give them to the groups below, or name a root below the top";
-
-/// What can be done when a setting is refused.
-pub(super) fn advice(errno: Errno) -> &'static str {
-    const NO_RIGHT: &str = "the daemon may not write there: is the cgroup file system mounted \
-                            read-only, or does the group belong to another manager?";
-    const TOO_MUCH: &str = "the kernel does not take the value here: a group may not have more than \
-                            the group above it";
-    look_up(
-        errno,
-        &[
-            (
-                Errno::ENOENT,
-                "the group has no such file: is the controller enabled in the group above, and does \
-                 this kernel have it?",
-            ),
-            (Errno::EBUSY, "the group uses more than that: stop some of its processes first"),
-            (Errno::EINVAL, TOO_MUCH),
-            (Errno::ERANGE, TOO_MUCH),
-            (Errno::ENODEV, "there is no such device"),
-            (Errno::EOPNOTSUPP, "this host has no such setting: leave it out, or required = true"),
-            (Errno::EACCES, NO_RIGHT),
-            (Errno::EPERM, NO_RIGHT),
-            (Errno::EROFS, NO_RIGHT),
-        ],
-    )
-}
-
-/// What can be done when a controller cannot be enabled.
-fn remedy(errno: Errno) -> &'static str {
-    const NO_RIGHT: &str = "that group belongs to another manager, as systemd: name a root below a \
-                            unit with Delegate=yes";
-    look_up(
-        errno,
-        &[
-            (
-                Errno::EBUSY,
-                "that group holds processes itself, and only one without can hand controllers on: \
-                 move them into a group below it",
-            ),
-            (
-                Errno::ENOENT,
-                "the controller is not available there: enable it in the group above, or where that is \
-                 systemd's start the unit with Delegate=yes",
-            ),
-            (Errno::EACCES, NO_RIGHT),
-            (Errno::EPERM, NO_RIGHT),
-            (Errno::EROFS, NO_RIGHT),
-            (Errno::EOPNOTSUPP, "that group is threaded, and the controller is not"),
-        ],
-    )
-}
-
-fn look_up(errno: Errno, known: &[(Errno, &'static str)]) -> &'static str {
-    let found = known.iter().find(|(own, _)| *own == errno);
-    found.map_or("see cgroups(7)", |(_, text)| text)
 }
 
 #[cfg(test)]

@@ -145,18 +145,9 @@ fn what_is_refused_keeps_nobody_out_unless_it_is_required() {
     tree.forget();
     wrong.is_required = true;
     let refusal = fake.open(&mut tree, &[wrong]).unwrap_err();
-    assert_eq!((refusal.step, refusal.errno), (Step::Set, Errno::ENOENT));
+    assert_eq!((refusal.step, refusal.errno), (refusal::Step::Set, Errno::ENOENT));
     assert!(refusal.to_string().starts_with("cannot set what is required in "), "{refusal}");
     assert!(!fake.0.path().join("sites/alice/memory.nonsense").exists());
-}
-
-#[test]
-fn one_cause_is_said_once() {
-    let done = Done::default();
-    assert!(done.is_new(0, "a", Errno::ENOENT) && done.is_new(1, "a", Errno::ENOENT));
-    assert!(!done.is_new(0, "a", Errno::ENOENT) && done.is_new(0, "a", Errno::EBUSY));
-    done.forget();
-    assert!(done.is_new(0, "a", Errno::ENOENT));
 }
 
 #[test]
@@ -219,7 +210,7 @@ fn who_requires_what_the_host_does_not_have_is_kept_out() {
     let mut tree = Tree::new(fake.hierarchies());
     let opened = tree.group(Span::of(&[0]), "/sites/alice", true, || Some(provision));
     let refusal = opened.unwrap_err();
-    assert_eq!((refusal.step, refusal.errno), (Step::Set, Errno::EOPNOTSUPP));
+    assert_eq!((refusal.step, refusal.errno), (refusal::Step::Set, Errno::EOPNOTSUPP));
     assert!(refusal.path.ends_with("sites/alice/memory.swappiness"));
     assert!(refusal.advice().contains("this host has no such setting"));
 }

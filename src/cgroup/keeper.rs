@@ -186,9 +186,10 @@ impl Keeping {
     fn adopt(&mut self, tables: Arc<Provisions>, root: &str) {
         self.done.forget();
         self.units.give(tables.units());
-        let mut timed = Vec::new();
+        self.done.hold();
+        let (mut timed, mut refused) = (Vec::new(), Vec::new());
         for (text, kit) in tables.tables() {
-            let provision = tables.of_path(text);
+            let provision = Arc::new(tables.of_path(text));
             for (hierarchy, tree) in self.hierarchies.clone().iter().enumerate() {
                 let writes = kit.writes.iter().any(|write| write.hierarchy == hierarchy);
                 if !writes && kit.remove_after.is_none() {
@@ -197,13 +198,15 @@ impl Keeping {
                 let top = &tree.mount_point;
                 for path in walk::paths(top, root, text, &self.marks) {
                     let directory = walk::join(top, &path);
-                    if !text.contains('%') || mark::is_sure(&directory) {
-                        self.renew(hierarchy, &path, &provision);
+                    let is_ours = !text.contains('%') || mark::is_sure(&directory);
+                    if is_ours && !self.renew(hierarchy, &path, &provision) {
+                        refused.push((hierarchy, path.clone(), Arc::clone(&provision)));
                     }
                     timed.extend(Self::timed(kit, hierarchy, directory, text));
                 }
             }
         }
+        self.retry(refused);
         self.tables = tables;
         timed.retain(|(_, directory, _, text)| self.marks.of(directory).as_ref() == Some(text));
         let times = timed.into_iter().map(|(hierarchy, directory, after, _)| {
@@ -232,11 +235,31 @@ impl Keeping {
         }
     }
 
-    fn renew(&self, hierarchy: usize, path: &str, provision: &Provision) {
-        let tree = &self.hierarchies[hierarchy];
-        if let Err(refusal) = equip::renew(hierarchy, tree, path, provision, &self.done) {
-            ::log::warn!("{refusal}: {}", refusal.advice());
+    /// Gives it to those again that were refused something, as long as fewer are: a limit of a group may
+    /// have to wait for those in it, and theirs for it. What is refused still is said.
+    fn retry(&self, mut refused: Vec<(usize, String, Arc<Provision>)>) {
+        let mut before = usize::MAX;
+        while !refused.is_empty() && self.done.held() < before {
+            before = self.done.held();
+            self.done.retry();
+            refused.retain(|(hierarchy, path, what)| !self.renew(*hierarchy, path, what));
         }
+        self.done.release();
+    }
+
+    /// Whether nothing was refused.
+    fn renew(&self, hierarchy: usize, path: &str, provision: &Provision) -> bool {
+        let before = self.done.held();
+        let tree = &self.hierarchies[hierarchy];
+        let Err(refusal) = equip::renew(hierarchy, tree, path, provision, &self.done) else {
+            return self.done.held() == before;
+        };
+        let directory = refusal.path.parent().unwrap_or(&refusal.path);
+        let what = refusal.path.to_string_lossy();
+        self.done.refused(directory, (hierarchy, &what, refusal.errno), || {
+            format!("{refusal}: {}", refusal.advice())
+        });
+        false
     }
 
     /// Removes a group that was empty for its time.

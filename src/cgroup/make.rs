@@ -6,10 +6,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::equip::{advice, hand_over};
+use super::equip::{self, advice, hand_over};
 use super::mounts::{Hierarchies, Hierarchy, Version};
 use super::provision::{Gift, Gifts, Kit, Perm, Provisions, Remark};
-use super::settings::Write;
+use super::settings::{Write, order};
 use crate::rules::destination::Destination;
 use crate::rules::{Below, Target};
 use nix::errno::Errno;
@@ -28,6 +28,8 @@ pub enum Step {
     Inherit(PathBuf),
     /// Write a value to a file, or to the second where the first is missing.
     Write(PathBuf, String, Option<(PathBuf, String)>),
+    /// Write to files of a group that are compared with each other: all or, if one is refused, none.
+    Together(PathBuf, Vec<order::Step>),
     /// Give a directory and its files to their owners.
     Own(PathBuf, Perm, Version),
 }
@@ -74,7 +76,10 @@ pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
         let needs: Vec<&str> = own.map(|(_, name)| *name).collect();
         let directory = directories(tree, &components, &needs, &mut steps);
         let own = kit.writes.iter().filter(|write| write.hierarchy == index);
-        steps.extend(own.map(|own| own.write.step(&directory)));
+        let writes: Vec<&Write> = own.map(|own| &own.write).collect();
+        let present = |file: &str| fs::read_to_string(directory.join(file)).ok();
+        let ordered = order::bundles(&writes, &present).into_iter();
+        steps.extend(ordered.map(|bundle| step_of(bundle, &writes, &directory)));
         if kit.perm != Perm::default() {
             steps.push(Step::Own(directory, kit.perm, tree.version));
         }
@@ -105,12 +110,11 @@ fn directories(
     directory
 }
 
-impl Write {
-    fn step(&self, directory: &Path) -> Step {
-        let instead = self.instead.as_ref();
-        let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
-        Step::Write(directory.join(&self.file), self.value.clone(), instead)
-    }
+fn step_of(bundle: order::Bundle, writes: &[&Write], directory: &Path) -> Step {
+    let [step] = &bundle[..] else { return Step::Together(directory.to_owned(), bundle) };
+    let instead = writes[step.of].instead.as_ref();
+    let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
+    Step::Write(directory.join(&step.file), step.value.clone(), instead)
 }
 
 /// The settings of a section in the words of this host.
@@ -138,6 +142,7 @@ impl Step {
             | Self::Create(path)
             | Self::Inherit(path)
             | Self::Write(path, _, _)
+            | Self::Together(path, _)
             | Self::Own(path, _, _) => path,
         }
     }
@@ -171,6 +176,10 @@ impl Step {
                 }
                 (result, _) => result.map_err(failed(path))?,
             },
+            Self::Together(directory, bundle) => {
+                equip::take(directory, bundle, &[])
+                    .map_err(|(step, errno)| (directory.join(&step.file), errno.into()))?;
+            }
             Self::Own(directory, perm, version) => own(directory, perm, *version)?,
         }
         Ok(Made::Done)
@@ -186,6 +195,12 @@ impl fmt::Display for Step {
             Self::Create(directory) => format!("make {}", directory.display()),
             Self::Inherit(directory) => format!("give {} its parent's cpuset", directory.display()),
             Self::Write(path, value, _) => format!("write {value} to {}", path.display()),
+            Self::Together(directory, bundle) => {
+                let one = |step: &order::Step| {
+                    format!("write {} to {}", step.value, directory.join(&step.file).display())
+                };
+                bundle.iter().map(one).collect::<Vec<_>>().join(", ")
+            }
             Self::Own(directory, perm, _) => {
                 let number = |id: Option<u32>| id.map_or("-".to_owned(), |id| id.to_string());
                 let owner = |of: &super::provision::Ownership| {
@@ -206,8 +221,9 @@ impl fmt::Display for Step {
 }
 
 /// What can be done about an error of a step.
-pub fn remedy(error: &io::Error) -> &'static str {
-    error.raw_os_error().map_or("see cgroups(7)", |raw| advice(Errno::from_raw(raw)))
+pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    error.raw_os_error().map_or("see cgroups(7)", |raw| advice(name, Errno::from_raw(raw)))
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
@@ -243,7 +259,7 @@ fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, 
 
 /// A step that failed, for people.
 pub fn complaint(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(error))
+    format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(path, error))
 }
 
 #[cfg(test)]
@@ -326,6 +342,29 @@ mod tests {
         assert!(plan(&gift("a/../b", &[("pids", "pids.max", "1")]), &host).is_none());
         let top = plan(&gift(".", &[("pids", "pids.max", "1")]), &host).unwrap();
         assert_eq!(top.steps[0].to_string(), "write 1 to /x/pids.max");
+    }
+
+    #[test]
+    fn a_refused_period_leaves_the_quota() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Hierarchies::new(vec![tree(root.path(), Version::V1, &["cpu"])]);
+        let settings =
+            [("cpu", "cpu.cfs_quota_us", "20000"), ("cpu", "cpu.cfs_period_us", "50000")];
+        let group = root.path().join("a");
+        let quota = group.join("cpu.cfs_quota_us");
+        fs::create_dir_all(group.join("cpu.cfs_period_us")).unwrap();
+        fs::write(&quota, "70000\n").unwrap();
+        let plan = plan(&gift("a", &settings), &host).unwrap();
+        let last = plan.steps.last().unwrap();
+        let path = |file: &str| group.join(file).display().to_string();
+        let (period, shown) = (path("cpu.cfs_period_us"), path("cpu.cfs_quota_us"));
+        assert_eq!(
+            last.to_string(),
+            format!("write -1 to {shown}, write 50000 to {period}, write 20000 to {shown}")
+        );
+        let (refused, _) = last.take().unwrap_err();
+        assert_eq!(refused.display().to_string(), period);
+        assert!(fs::read_to_string(&quota).unwrap().starts_with("70000"));
     }
 
     #[test]

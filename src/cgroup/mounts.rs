@@ -117,12 +117,16 @@ pub enum Meaning {
 
 /// All mounted trees, in the order of the mount table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hierarchies(Vec<Hierarchy>);
+pub struct Hierarchies {
+    trees: Vec<Hierarchy>,
+    /// Whether the kernel has `blkio.weight`, as it had before 5.0; later ones have `blkio.bfq.weight`.
+    pub has_blkio_weight: bool,
+}
 
 impl std::ops::Deref for Hierarchies {
     type Target = [Hierarchy];
     fn deref(&self) -> &[Hierarchy] {
-        &self.0
+        &self.trees
     }
 }
 
@@ -133,17 +137,17 @@ impl Hierarchies {
     /// These trees, [`Self::MOST`] at most.
     pub fn new(mut trees: Vec<Hierarchy>) -> Self {
         trees.truncate(Self::MOST);
-        Self(trees)
+        Self { trees, has_blkio_weight: false }
     }
 
     /// The v2 tree, if there is one.
     pub fn unified(&self) -> Option<&Hierarchy> {
-        self.0.iter().find(|tree| tree.version == Version::V2)
+        self.trees.iter().find(|tree| tree.version == Version::V2)
     }
 
     /// The same, to be completed.
     pub fn unified_mut(&mut self) -> Option<&mut Hierarchy> {
-        self.0.iter_mut().find(|tree| tree.version == Version::V2)
+        self.trees.iter_mut().find(|tree| tree.version == Version::V2)
     }
 
     /// The hierarchies that a target with these controllers concerns: v2 always, v1 by controller. On
@@ -152,7 +156,7 @@ impl Hierarchies {
     pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
         let mut span = Span::default();
         let mut missing = Vec::new();
-        if let Some(index) = self.0.iter().position(|tree| tree.version == Version::V2) {
+        if let Some(index) = self.trees.iter().position(|tree| tree.version == Version::V2) {
             span.add(index);
         } else if controllers.is_empty() {
             DEFAULT_V1.iter().filter_map(|name| self.with(name)).for_each(|index| span.add(index));
@@ -180,7 +184,7 @@ impl Hierarchies {
                 UNIFIED => tree.has(UNIFIED),
                 name => tree.is_legacy() && tree.has(name),
             };
-            let trees = self.0.iter().enumerate().filter(|(_, tree)| has(tree));
+            let trees = self.trees.iter().enumerate().filter(|(_, tree)| has(tree));
             let mut is_missing = true;
             for (index, _) in trees {
                 span.add(index);
@@ -217,7 +221,7 @@ impl Hierarchies {
     }
 
     pub(super) fn with(&self, controller: &str) -> Option<usize> {
-        self.0.iter().position(|tree| tree.has(controller))
+        self.trees.iter().position(|tree| tree.has(controller))
     }
 
     /// What a controller's name means here. `*` and names of hierarchies mean themselves.
@@ -237,7 +241,7 @@ impl Hierarchies {
     /// Whether a process has one group here, whatever controllers a rule names.
     fn is_unified(&self) -> bool {
         let is_v1 = |tree: &Hierarchy| tree.version == Version::V1 && tree.is_legacy();
-        self.unified().is_some() && !self.0.iter().any(is_v1)
+        self.unified().is_some() && !self.trees.iter().any(is_v1)
     }
 
     /// Puts the names that this host has into a target, each once. Those that changed are returned.

@@ -64,6 +64,8 @@ pub struct HostWrite {
     pub controller: Box<str>,
     /// The setting as it was written: `cpu.weight = 50`.
     pub written: Box<str>,
+    /// Where it was written.
+    pub origin: Origin,
     /// The file and what to write.
     pub write: Write,
 }
@@ -204,9 +206,15 @@ impl Setting {
             hierarchy,
             controller: controller.into(),
             written: written.clone(),
+            origin: self.origin.clone(),
             write,
         };
-        Ok((writes.writes.into_iter().map(host_write).collect(), writes.note))
+        let has_other = writes.writes.iter().any(|write| write.instead.is_some());
+        let note = match has_other && !hierarchies.has_blkio_weight {
+            true => writes.note_instead,
+            false => writes.note,
+        };
+        Ok((writes.writes.into_iter().map(host_write).collect(), note))
     }
 }
 

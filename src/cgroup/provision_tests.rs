@@ -94,8 +94,12 @@ fn what_this_host_cannot_do_is_said() {
         &[("hugetlb.2MB.max", "0"), ("io.weight", "900"), ("io.latency", "8:0 target=1")],
         &[],
     );
-    let (provisions, remarks) =
-        Provisions::new(&Gifts { tables: vec![table], ..Gifts::default() }, &host());
+    let gifts = Gifts { tables: vec![table], ..Gifts::default() };
+    // The BFQ scheduler takes as much.
+    assert_eq!(Provisions::new(&gifts, &host()).1.len(), 2);
+    let mut host = host();
+    host.has_blkio_weight = true;
+    let (provisions, remarks) = Provisions::new(&gifts, &host);
     let said: Vec<&str> = remarks.iter().map(|remark| &*remark.complaint.message).collect();
     assert_eq!(
         said,

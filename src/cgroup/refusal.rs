@@ -42,7 +42,10 @@ impl Refusal {
     /// What the administrator can do, where there is something.
     pub fn advice(&self) -> &'static str {
         match (self.step, self.errno) {
-            (Step::Set, errno) => equip::advice(errno),
+            (Step::Set, errno) => {
+                let name = self.path.file_name().and_then(|name| name.to_str());
+                equip::advice(name.unwrap_or_default(), errno)
+            }
             (Step::Write, Errno::EBUSY) => {
                 "the group has controllers enabled for its children, so it may hold no process itself: name a group below it"
             }

@@ -7,6 +7,7 @@
 
 mod caveat;
 mod kernel_file;
+pub mod order;
 mod translate;
 mod unit;
 mod value;
@@ -32,10 +33,12 @@ pub struct Write {
 /// What a setting comes to with one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
-    /// In an order that the kernel accepts.
+    /// In an order that the kernel accepts for a new group; for one that has something see [`order`].
     pub writes: Vec<Write>,
     /// Why the group does not get exactly what was asked for.
     pub note: Option<String>,
+    /// The same where the second file is written.
+    pub note_instead: Option<String>,
 }
 
 /// Why a setting cannot be written.
@@ -102,17 +105,17 @@ const fn word(v2: &'static str, v1: &'static str, kind: Kind) -> Word {
 }
 
 /// In the order in which a group must be given them: memory nodes before anything is charged, a limit
-/// before what must not be lower.
+/// before what must not be lower, whether it is idle before its weight.
 const WORDS: &[Word] = &[
     word("cpuset.mems", "cpuset.mems", Kind::List),
     word("cpuset.cpus", "cpuset.cpus", Kind::List),
     word("cpuset.cpus.partition", "", Kind::OneOf(&["member", "root", "isolated"])),
+    word("cpu.idle", "cpu.idle", Kind::Whole(0, 1)),
     word("cpu.weight", "cpu.shares", Kind::CpuWeight),
     word("cpu.weight.nice", "", Kind::Whole(-20, 19)),
     word("", "cpu.cfs_period_us", Kind::CpuPeriod),
     word("cpu.max", "cpu.cfs_quota_us", Kind::CpuMax),
     word("cpu.max.burst", "cpu.cfs_burst_us", Kind::Time),
-    word("cpu.idle", "cpu.idle", Kind::Whole(0, 1)),
     word("io.weight", "blkio.weight", Kind::IoWeight),
     word("io.max", "", Kind::IoMax),
     word("", "blkio.throttle.read_bps_device", Kind::Throttle("rbps")),
@@ -177,7 +180,9 @@ pub fn files(
         Kind::Time => setting.same(v2, v1, microseconds(setting.value)),
         Kind::Whole(low, high) => {
             let number = whole(setting.value, low, high);
-            setting.same(v2, v1, number.map(|number| number.to_string()))
+            let writes = setting.same(v2, v1, number.map(|number| number.to_string()));
+            let is_weight = v2 == "cpu.weight.nice" && setting.is_beside_idle();
+            if is_weight { writes.map(|_| Writes::default()) } else { writes }
         }
         Kind::List => setting.same(v2, v1, list(setting.value)),
         Kind::OneOf(words) => setting.one_of(v2, v1, words),
@@ -275,7 +280,7 @@ fn hugetlb(key: &str) -> Option<(String, Version)> {
 
 fn one(file: &str, value: impl Into<String>) -> Writes {
     let write = Write { file: file.to_owned(), value: value.into(), instead: None };
-    Writes { writes: vec![write], note: None }
+    Writes { writes: vec![write], ..Writes::default() }
 }
 
 impl Writes {

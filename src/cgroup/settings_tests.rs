@@ -34,13 +34,8 @@ fn words_of_v2_on_either_interface() {
         ("cpu.max", "max", V2, "cpu.max=max 100000"),
         ("cpu.max", "50%", V2, "cpu.max=50000 100000"),
         ("cpu.max", "20000 50000", V2, "cpu.max=20000 50000"),
-        ("cpu.max", "max", V1, "cpu.cfs_quota_us=-1;cpu.cfs_period_us=100000"),
-        (
-            "cpu.max",
-            "150%",
-            V1,
-            "cpu.cfs_quota_us=-1;cpu.cfs_period_us=100000;cpu.cfs_quota_us=150000",
-        ),
+        ("cpu.max", "max", V1, "cpu.cfs_period_us=100000;cpu.cfs_quota_us=-1"),
+        ("cpu.max", "150%", V1, "cpu.cfs_period_us=100000;cpu.cfs_quota_us=150000"),
         ("cpu.idle", "1", V1, "cpu.idle=1"),
         ("io.weight", "default 20", V2, "io.weight=20"),
         ("io.weight", "20", V1, "blkio.weight=100"),
@@ -97,11 +92,14 @@ fn some_settings_are_translated_together() {
     let beside = |own: &'static str, value: &'static str| {
         move |key: &str| (key == own).then(|| value.to_owned())
     };
-    let swap = beside("memory.swap.max", "1G");
-    assert_eq!(
-        shown_beside("memory.max", "1G", V1, &swap),
-        "memory.memsw.limit_in_bytes=-1;memory.limit_in_bytes=1073741824"
-    );
+    let idle = beside("cpu.idle", "1");
+    for key in ["cpu.weight", "cpu.shares", "cpu.weight.nice"] {
+        assert_eq!(shown_beside(key, "5", V2, &idle), "", "{key}");
+        assert!(!shown_beside(key, "5", V2, &beside("cpu.idle", "0")).is_empty(), "{key}");
+        assert!(shown_beside(key, "x", V2, &idle).starts_with("wrong: "), "{key}");
+    }
+    assert_eq!(shown_beside("cpu.weight", "5", V1, &idle), "");
+    assert!(rank("cpu.idle") < rank("cpu.weight") && rank("cpu.idle") < rank("cpu.weight.nice"));
     let memory = beside("memory.max", "1G");
     assert_eq!(
         shown_beside("memory.swap.max", "1G", V1, &memory),
@@ -264,8 +262,17 @@ fn what_is_cut_is_said() {
         "io.weight = 201 is blkio.weight = 1000 here, the most it can be"
     );
     assert!(note("cpu.shares", "262144", Version::V2).unwrap().contains("cpu.weight = 10000"));
-    let bfq = files("io.weight", "5000", Version::V1, &alone).unwrap().writes.remove(0).instead;
-    assert_eq!(bfq, Some(("blkio.bfq.weight", "1000".to_owned())));
+    let bfq = |value| {
+        let mut writes = files("io.weight", value, Version::V1, &alone).unwrap();
+        (writes.writes.remove(0).instead.unwrap().1, writes.note_instead)
+    };
+    assert_eq!(bfq("900"), ("900".to_owned(), None));
+    let (cut, note) = bfq("5000");
+    assert_eq!(cut, "1000");
+    assert_eq!(
+        note.unwrap(),
+        "io.weight = 5000 is blkio.bfq.weight = 1000 here, the most it can be"
+    );
 }
 
 fn number(key: &str, value: u64, version: Version) -> u64 {

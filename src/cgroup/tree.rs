@@ -104,6 +104,9 @@ pub fn discover() -> io::Result<Hierarchies> {
         let text = fs::read_to_string(file).unwrap_or_default();
         unified.controllers = text.split_whitespace().map(str::to_owned).collect();
     }
+    let blkio = found.iter().find(|tree| tree.controllers.iter().any(|name| name == "blkio"));
+    found.has_blkio_weight =
+        blkio.is_some_and(|tree| tree.mount_point.join("blkio.weight").exists());
     Ok(found)
 }
 

@@ -27,6 +27,7 @@ mod groups;
 mod hierarchy;
 mod identity;
 mod kernel;
+mod limits;
 mod loss;
 mod order;
 mod placement;

@@ -66,13 +66,7 @@ impl Setting<'_> {
             Version::V1 => bound.v1(),
             Version::V2 => bound.v2(),
         };
-        let mut writes = self.same(v2, v1, Ok(written))?;
-        let has_swap = (self.beside)("memory.swap.max").is_some();
-        if v2 == "memory.max" && self.to == Version::V1 && has_swap {
-            // The sum may not be lower than the limit at any moment: lift it first.
-            writes.writes.splice(0..0, one("memory.memsw.limit_in_bytes", "-1").writes);
-        }
-        Ok(writes)
+        self.same(v2, v1, Ok(written))
     }
 
     /// A size as the interface of the key writes it.
@@ -83,6 +77,9 @@ impl Setting<'_> {
     pub(super) fn cpu_weight(&self) -> Result<Writes, Fault> {
         let (low, high) = if self.own == Version::V1 { SHARES } else { WEIGHTS };
         let number = whole(self.value, low, high).map_err(Fault::Value)?;
+        if self.is_beside_idle() {
+            return Ok(Writes::default());
+        }
         Ok(match (self.own, self.to) {
             (Version::V1, Version::V1) => one("cpu.shares", number.to_string()),
             (Version::V2, Version::V2) => one("cpu.weight", number.to_string()),
@@ -94,14 +91,21 @@ impl Setting<'_> {
         })
     }
 
+    /// Whether the group is to be idle: the kernel takes no weight of it then.
+    pub(super) fn is_beside_idle(&self) -> bool {
+        (self.beside)("cpu.idle").is_some_and(|value| value.trim() == "1")
+    }
+
     /// A translated number, cut to what the kernel takes.
     fn cut(&self, file: &str, number: u64, (low, high): (u64, u64)) -> Writes {
         let cut = number.clamp(low, high);
-        let note = (cut != number).then(|| {
-            let what = if cut == high { "most" } else { "least" };
-            format!("{} = {} is {file} = {cut} here, the {what} it can be", self.key, self.value)
-        });
+        let note = (cut != number).then(|| self.cut_note(file, cut, high));
         Writes { note, ..one(file, cut.to_string()) }
+    }
+
+    fn cut_note(&self, file: &str, cut: u64, high: u64) -> String {
+        let what = if cut == high { "most" } else { "least" };
+        format!("{} = {} is {file} = {cut} here, the {what} it can be", self.key, self.value)
     }
 
     pub(super) fn io_weight(&self) -> Result<Writes, Fault> {
@@ -112,20 +116,22 @@ impl Setting<'_> {
             (Version::V2, Version::V2) => one("io.weight", number.to_string()),
             (Version::V1, Version::V2) => self.cut("io.weight", (number / 5).max(1), WEIGHTS),
             (Version::V1, Version::V1) => {
-                Self::or_bfq(one("blkio.weight", number.to_string()), number / 5)
+                self.or_bfq(one("blkio.weight", number.to_string()), number / 5)
             }
             (Version::V2, Version::V1) => {
-                Self::or_bfq(self.cut("blkio.weight", number * 5, BLKIO_WEIGHTS), number)
+                self.or_bfq(self.cut("blkio.weight", number * 5, BLKIO_WEIGHTS), number)
             }
         })
     }
 
     /// `weight` is on the scale of v2, whose default is that of BFQ.
-    fn or_bfq(mut writes: Writes, weight: u64) -> Writes {
+    fn or_bfq(&self, mut writes: Writes, weight: u64) -> Writes {
         let (file, (low, high)) = BFQ;
+        let cut = weight.clamp(low, high);
         for write in &mut writes.writes {
-            write.instead = Some((file, weight.clamp(low, high).to_string()));
+            write.instead = Some((file, cut.to_string()));
         }
+        writes.note_instead = (cut != weight).then(|| self.cut_note(file, cut, high));
         writes
     }
 
@@ -141,13 +147,8 @@ impl Setting<'_> {
         if is_v1 {
             return Ok(one("cpu.cfs_quota_us", written("-1")));
         }
-        // Without a quota any period is right below any other group.
-        let writes = one("cpu.cfs_quota_us", "-1");
-        let writes = writes.and("cpu.cfs_period_us", period.unwrap_or(PERIOD).to_string());
-        Ok(match quota {
-            Some(quota) => writes.and("cpu.cfs_quota_us", quota.to_string()),
-            None => writes,
-        })
+        let writes = one("cpu.cfs_period_us", period.unwrap_or(PERIOD).to_string());
+        Ok(writes.and("cpu.cfs_quota_us", written("-1")))
     }
 
     pub(super) fn cpu_period(&self) -> Result<Writes, Fault> {

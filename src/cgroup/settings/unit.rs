@@ -47,7 +47,7 @@ pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Propert
         let message = format!("{key} is no property of systemd's units");
         Complaint::new(message, "leave it out; a group of ours can have it: [cgroup.\"path\"]")
     };
-    let Writes { writes, note } = match files(key, value, Version::V2, beside) {
+    let Writes { writes, note, .. } = match files(key, value, Version::V2, beside) {
         Ok(writes) => writes,
         Err(Fault::NoCounterpart(_)) if only_in(key).is_some() => return Err(none()),
         Err(Fault::Value(complaint) | Fault::NoCounterpart(complaint)) => return Err(complaint),

@@ -1,0 +1,219 @@
+//! The order in which writes are made, which depends on what the group has: the kernel compares some
+//! files with each other at every single write. Pure.
+
+use super::Write;
+
+/// One write of a [`Writes`](super::Writes), or one that it needs before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The position of what was asked for.
+    pub of: usize,
+    /// The name of the file.
+    pub file: String,
+    /// What to write.
+    pub value: String,
+}
+
+/// Steps that are taken together: when one is refused, those before it are taken back.
+pub type Bundle = Vec<Step>;
+
+/// What a file of the group says, `None` if it cannot be read.
+pub type Present<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+const QUOTA: &str = "cpu.cfs_quota_us";
+const PERIOD: &str = "cpu.cfs_period_us";
+/// A quota and the burst that may not be more.
+const BURSTS: [(&str, &str); 2] = [(QUOTA, "cpu.cfs_burst_us"), ("cpu.max", "cpu.max.burst")];
+const PAGE: u64 = 4096;
+/// Bytes from which on v1 has no limit.
+const UNLIMITED: u64 = i64::MAX as u64 & !(PAGE - 1);
+const LIMIT: &str = "memory.limit_in_bytes";
+/// Memory and swap together, which may not be less than [`LIMIT`].
+const BOTH: &str = "memory.memsw.limit_in_bytes";
+
+/// Writes in an order that the kernel accepts, given what the group has.
+pub fn bundles(writes: &[&Write], present: &Present<'_>) -> Vec<Bundle> {
+    let step = |(of, write): (usize, &&Write)| {
+        vec![Step { of, file: write.file.clone(), value: write.value.clone() }]
+    };
+    let mut bundles: Vec<Bundle> = writes.iter().enumerate().map(step).collect();
+    join_period(&mut bundles, present);
+    for (quota, burst) in BURSTS {
+        let wanted = last(&bundles, burst).and_then(|step| number(&step.value));
+        let is_lower =
+            wanted.is_some_and(|to| present(burst).as_deref().and_then(number) > Some(to));
+        if is_lower {
+            put_before(&mut bundles, burst, quota);
+        }
+    }
+    raise_both(&mut bundles, present);
+    bundles
+}
+
+/// Whether a file says already what is to be written to it.
+pub fn says(file: &str, text: &str, value: &str) -> bool {
+    let (text, value) = (text.trim(), value.trim());
+    // Whole pages, and for no limit their largest number.
+    let pages = |text: &str| bytes(text).map(|bytes| bytes.min(UNLIMITED) / PAGE);
+    text == value || [LIMIT, BOTH].contains(&file) && pages(text) == pages(value)
+}
+
+/// Period and quota are compared with those of other groups after each write. Where the period changes
+/// the quota is lifted until both are written: without one any period is right.
+fn join_period(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
+    let (Some(from), true) = (place(bundles, PERIOD), place(bundles, QUOTA).is_some()) else {
+        return;
+    };
+    let period = bundles.remove(from);
+    let Some(quota) = place(bundles, QUOTA) else { return };
+    let old = present(PERIOD);
+    let is_same = |step: &Step| old.as_ref().is_some_and(|old| old.trim() == step.value);
+    // A group that is not made yet has no quota.
+    let is_free = present(QUOTA).is_none_or(|text| text.trim() == "-1");
+    let is_free = is_free || period.last().is_some_and(is_same);
+    let lift = bundles[quota].last().filter(|_| !is_free).cloned();
+    let lift = lift.map(|step| Step { value: "-1".to_owned(), ..step });
+    bundles[quota].splice(0..0, lift.into_iter().chain(period));
+}
+
+/// Where the limit comes to be above what memory and swap may be together, that is raised first: to what
+/// it is to be, or so far that the limit of swap stays what it is.
+fn raise_both(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
+    let Some(limit) = last(bundles, LIMIT).cloned() else { return };
+    let own = |file: &str| bytes(&present(file)?);
+    let (Some(to), Some(old), Some(both)) = (bytes(&limit.value), own(LIMIT), own(BOTH)) else {
+        return;
+    };
+    if to <= both {
+        return;
+    }
+    if last(bundles, BOTH).is_some() {
+        return put_before(bundles, BOTH, LIMIT);
+    }
+    let raised = to.saturating_add(both.saturating_sub(old));
+    let value = if raised < UNLIMITED { raised.to_string() } else { "-1".to_owned() };
+    if let Some(place) = place(bundles, LIMIT) {
+        bundles[place].insert(0, Step { file: BOTH.to_owned(), value, ..limit });
+    }
+}
+
+fn put_before(bundles: &mut Vec<Bundle>, file: &str, other: &str) {
+    let (Some(from), Some(to)) = (place(bundles, file), place(bundles, other)) else { return };
+    if to < from {
+        let bundle = bundles.remove(from);
+        bundles.insert(to, bundle);
+    }
+}
+
+fn place(bundles: &[Bundle], file: &str) -> Option<usize> {
+    bundles.iter().position(|bundle| bundle.iter().any(|step| step.file == file))
+}
+
+/// The last step that writes a file: what is in it in the end.
+fn last<'b>(bundles: &'b [Bundle], file: &str) -> Option<&'b Step> {
+    bundles.iter().flatten().rfind(|step| step.file == file)
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// A size; `-1` is the most there is.
+fn bytes(text: &str) -> Option<u64> {
+    match super::value::max_or_size(text.trim(), true).ok()? {
+        super::value::Bound::Max => Some(u64::MAX),
+        super::value::Bound::At(bytes) => Some(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `file=value` in their order, those of one bundle with `+` between them.
+    fn shown(writes: &[(&str, &str)], present: &[(&str, &str)]) -> String {
+        let write = |&(file, value): &(&str, &str)| Write {
+            file: file.to_owned(),
+            value: value.to_owned(),
+            instead: None,
+        };
+        let writes: Vec<Write> = writes.iter().map(write).collect();
+        let writes: Vec<&Write> = writes.iter().collect();
+        let present = |file: &str| {
+            let found = present.iter().find(|(own, _)| *own == file);
+            found.map(|(_, value)| format!("{value}\n"))
+        };
+        let one = |step: &Step| {
+            let file = step.file.rsplit_once('.').unwrap().1;
+            format!("{file}={}", step.value)
+        };
+        let bundles = bundles(&writes, &present);
+        let words = bundles.iter().map(|own| own.iter().map(one).collect::<Vec<_>>().join("+"));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_period_changes_without_a_quota() {
+        let writes = [("cpu.shares", "9"), (PERIOD, "100000"), (QUOTA, "20000")];
+        for (old, expected) in [
+            (("100000", "50000"), "shares=9 cfs_period_us=100000+cfs_quota_us=20000"),
+            (("50000", "-1"), "shares=9 cfs_period_us=100000+cfs_quota_us=20000"),
+            (
+                ("50000", "50000"),
+                "shares=9 cfs_quota_us=-1+cfs_period_us=100000+cfs_quota_us=20000",
+            ),
+        ] {
+            assert_eq!(shown(&writes, &[(PERIOD, old.0), (QUOTA, old.1)]), expected);
+        }
+        let plain = "shares=9 cfs_period_us=100000+cfs_quota_us=20000";
+        assert_eq!(shown(&writes, &[]), plain);
+        assert_eq!(shown(&[(PERIOD, "5")], &[(QUOTA, "5")]), "cfs_period_us=5");
+        assert_eq!(shown(&[(QUOTA, "5")], &[(QUOTA, "7")]), "cfs_quota_us=5");
+    }
+
+    #[test]
+    fn a_burst_comes_first_when_it_becomes_less() {
+        for (quota, burst) in BURSTS {
+            let writes = [(quota, "20000"), (burst, "10000")];
+            let name = |file: &str| file.rsplit_once('.').unwrap().1.to_owned();
+            let (quota, short) = (name(quota), name(burst));
+            let lower = format!("{short}=10000 {quota}=20000");
+            assert_eq!(shown(&writes, &[(burst, "40000")]), lower);
+            let higher = format!("{quota}=20000 {short}=10000");
+            assert_eq!(shown(&writes, &[(burst, "5000")]), higher);
+            assert_eq!(shown(&writes, &[]), higher);
+        }
+        assert_eq!(shown(&[("cpu.max", "20000")], &[("cpu.max.burst", "1")]), "max=20000");
+    }
+
+    #[test]
+    fn both_are_raised_before_the_limit() {
+        let has = |limit, both| [(LIMIT, limit), (BOTH, both)];
+        let writes = has("80M", "90M");
+        let up = "limit_in_bytes=90M limit_in_bytes=80M";
+        let down = "limit_in_bytes=80M limit_in_bytes=90M";
+        assert_eq!(shown(&writes, &has("52428800", "52428800")), up);
+        assert_eq!(shown(&writes, &has("52428800", "83886080")), down);
+        assert_eq!(shown(&writes, &has("9223372036854771712", "9223372036854771712")), down);
+        assert_eq!(shown(&writes, &[]), down);
+    }
+
+    #[test]
+    fn swap_stays_when_the_limit_alone_is_raised() {
+        let has = [(LIMIT, "1048576"), (BOTH, "1052672")];
+        assert_eq!(
+            shown(&[(LIMIT, "2097152")], &has),
+            "limit_in_bytes=2101248+limit_in_bytes=2097152"
+        );
+        assert_eq!(shown(&[(LIMIT, "-1")], &has), "limit_in_bytes=-1+limit_in_bytes=-1");
+        assert_eq!(shown(&[(LIMIT, "4096")], &has), "limit_in_bytes=4096");
+    }
+
+    #[test]
+    fn a_file_says_what_it_means() {
+        assert!(says("cpu.max", "50000 100000\n", "50000 100000") && !says("cpu.max", "1", "2"));
+        assert!(says(LIMIT, "9223372036854771712\n", "-1") && says(LIMIT, "1048576\n", "1049000"));
+        assert!(says(BOTH, "1048576\n", "1M") && !says(LIMIT, "0", "4096"));
+        assert!(!says("pids.max", "4096", "4097"));
+    }
+}
