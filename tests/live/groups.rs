@@ -178,7 +178,7 @@ fn on_v2_controllers_are_enabled_and_names_translated() {
         skip("the v2 tree has no hugetlb");
         return;
     }
-    let guard = Enabled::note(&top, "hugetlb");
+    let (guard, live) = (Enabled::note(&top, "hugetlb"), live);
     let text = |prefix: &str| {
         format!(
             "group {prefix}/h {{ perm {{ task {{ uid = cgt-carol; }} admin {{ uid = cgt-bob; fperm = 600; }} }} \

@@ -206,7 +206,7 @@ fn an_owner_cannot_keep_later_processes_out_of_his_limits() {
     if !has_hugetlb(&top) {
         return;
     }
-    let guard = Enabled::note(&top, "hugetlb");
+    let (guard, live) = (Enabled::note(&top, "hugetlb"), live);
     let group = live.ground.directory("", "there/cgt-alice").unwrap();
     let table = "[cgroup.\"there/%u\"]\nhugetlb.2MB.max = \"4M\"\nowner = \"cgt-alice\"\n";
     let daemon = live.daemon(&format!("{RULE}{table}"));
@@ -238,7 +238,7 @@ fn controllers_are_enabled_along_the_path_on_v2() {
         skip("the v2 tree has no controller");
         return;
     };
-    let guard = Enabled::note(&top, name);
+    let (guard, live) = (Enabled::note(&top, name), live);
     let _daemon = live.daemon(&format!("{RULE}controllers = [\"{name}\"]\n"));
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect(&actor, "there/cgt-alice");
@@ -260,7 +260,7 @@ fn a_group_that_holds_processes_hands_no_controller_on() {
         skip("the v2 tree has no controller");
         return;
     };
-    let guard = Enabled::note(&top, name);
+    let (guard, live) = (Enabled::note(&top, name), live);
     let rules = format!(
         "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n{RULE}controllers = [\"{name}\"]\n"
     );
@@ -284,7 +284,7 @@ fn a_template_destination_has_its_controllers_enabled_on_v2() {
     if !has_hugetlb(&top) {
         return;
     }
-    let guard = Enabled::note(&top, "hugetlb");
+    let (guard, live) = (Enabled::note(&top, "hugetlb"), live);
     let template = "template {ground}/there/%u { hugetlb { hugetlb.2MB.limit_in_bytes = 4M; } }\n";
     let (policy, mut tree) = legacy(&live, "cgt-alice hugetlb {ground}/there/%u\n", template);
     open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
@@ -305,7 +305,8 @@ fn has_hugetlb(top: &Path) -> bool {
     has
 }
 
-/// A controller at the top of the v2 tree; disabled again if it was not enabled before.
+/// A controller at the top of the v2 tree; disabled again if it was not enabled before. Bound before
+/// [`Live`], whose groups keep the kernel from disabling it.
 pub(crate) struct Enabled(Option<(PathBuf, String)>);
 
 impl Enabled {
