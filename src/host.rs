@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::mounts::{Hierarchies, Version};
 use crate::config::daemon_toml::{LegacyRoot, Root, Settings};
+use crate::rules::Below;
 
 /// The unit below which groups are made.
 pub const POOL: &str = "cgruled-pool.service";
@@ -38,6 +39,8 @@ pub struct Grounds {
     pub legacy: String,
     /// Whether systemd owns the tree and `rules` is a part of it: all that is above is systemd's.
     pub is_delegated: bool,
+    /// The rules for which there is no place: they make no groups.
+    pub groundless: Vec<Below>,
     /// What the administrator should know.
     pub remarks: Vec<Remark>,
 }
@@ -45,8 +48,11 @@ pub struct Grounds {
 /// Something about where groups begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remark {
-    /// `root = "auto"`, systemd owns the tree, and there is no ground for us in it.
+    /// `root = "auto"`, systemd owns the tree, and there is no ground for us in it. Nothing is made
+    /// at the top, which nobody chose.
     NoPool,
+    /// `root = "auto"` is the top, and systemd runs.
+    AutoIsTop,
     /// The root is a slice, in which systemd wants no groups but its own.
     RootIsSlice,
     /// systemd owns the tree, and nobody chose where legacy rules begin.
@@ -73,13 +79,17 @@ impl Host {
     /// Where groups begin by these settings.
     pub fn grounds(&self, settings: &Settings, hierarchies: &Hierarchies) -> Grounds {
         let is_systemds = self.runs_systemd() && is_unified(hierarchies);
-        let mut remarks = Vec::new();
+        let (mut remarks, mut groundless) = (Vec::new(), Vec::new());
         let rules = match &settings.root {
             Root::Path(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
-            Root::Auto if !is_systemds => String::new(),
+            Root::Auto if !is_systemds => {
+                remarks.extend(self.runs_systemd().then_some(Remark::AutoIsTop));
+                String::new()
+            }
             Root::Auto if self.knows(POOL) => POOL_PATH.to_owned(),
             Root::Auto => {
                 remarks.push(Remark::NoPool);
+                groundless.push(Below::Root);
                 String::new()
             }
         };
@@ -87,14 +97,19 @@ impl Host {
             remarks.push(Remark::RootIsSlice);
         }
         let legacy = match settings.legacy_root {
-            LegacyRoot::Pool => rules.clone(),
+            LegacyRoot::Pool => {
+                let is_missing = groundless.contains(&Below::Root);
+                groundless.extend(is_missing.then_some(Below::Top));
+                rules.clone()
+            }
             LegacyRoot::Top => String::new(),
             LegacyRoot::Unsaid => {
                 remarks.extend(is_systemds.then_some(Remark::LegacyAtTop));
                 String::new()
             }
         };
-        Grounds { is_delegated: is_systemds && is_in_unit(&rules), rules, legacy, remarks }
+        let is_delegated = is_systemds && is_in_unit(&rules);
+        Grounds { rules, legacy, is_delegated, groundless, remarks }
     }
 
     /// Whether systemd has a unit of this name: the first file counts, and a link to `/dev/null` or an
@@ -181,13 +196,27 @@ mod tests {
     fn else_groups_begin_at_the_top() {
         let top = |remarks: &[Remark]| (String::new(), false, remarks.to_vec());
         assert_eq!(auto(&[UNIT], &[""]), top(&[]));
-        assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu", ""]), top(&[]));
-        assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu"]), top(&[]));
-        assert_eq!(auto(&[BOOTED, UNIT], &["cpu"]), top(&[]));
+        let said = top(&[Remark::AutoIsTop]);
+        assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu", ""]), said);
+        assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu"]), said);
+        assert_eq!(auto(&[BOOTED, UNIT], &["cpu"]), said);
         let missing = top(&[Remark::NoPool, Remark::LegacyAtTop]);
         assert_eq!(auto(&[BOOTED], &[""]), missing);
         let masked = "etc/systemd/system/cgruled-pool.service>/dev/null";
         assert_eq!(auto(&[BOOTED, UNIT, masked], &[""]), missing);
+    }
+
+    #[test]
+    fn without_a_pool_nothing_is_made_that_nobody_chose_a_place_for() {
+        let (_root, host) = host(&[BOOTED]);
+        let groundless = |root, legacy_root| {
+            let settings = Settings { root, legacy_root, ..Settings::default() };
+            host.grounds(&settings, &trees(&[""])).groundless
+        };
+        assert_eq!(groundless(Root::Auto, LegacyRoot::Unsaid), [Below::Root]);
+        assert_eq!(groundless(Root::Auto, LegacyRoot::Top), [Below::Root]);
+        assert_eq!(groundless(Root::Auto, LegacyRoot::Pool), [Below::Root, Below::Top]);
+        assert_eq!(groundless(Root::Path("/".into()), LegacyRoot::Pool), []);
     }
 
     #[test]

@@ -245,7 +245,7 @@ fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: Syntax) -> bool {
             let lines = text.trim_start().lines().skip(1);
             let mut headers = lines.filter_map(|line| line.trim_start().strip_prefix('['));
             headers.any(|header| {
-                let word = header.trim_start().split_once('.').map(|(word, _)| word.trim_end());
+                let word = header.split(['.', ']']).next().map(str::trim);
                 !matches!(word, Some("cgroup" | "unit"))
             })
         }

@@ -18,10 +18,25 @@ pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, 
         loaded.diagnostics.extend(out.iter().map(ground_is_no_group));
     }
     for remark in &grounds.remarks {
-        loaded.diagnostics.extend(complaint(*remark, &loaded.rules, settings_file));
+        loaded.diagnostics.extend(complaint(*remark, loaded, settings_file));
+    }
+    if !grounds.groundless.is_empty() {
+        leave_out_groundless(loaded, grounds);
     }
     if has_systemd {
         loaded.diagnostics.extend(too_wide(&loaded.rules));
+    }
+}
+
+/// The top of a tree that is systemd's is no place that anybody chose, so nothing is made or set there.
+fn leave_out_groundless(loaded: &mut Loaded, grounds: &Grounds) {
+    let has_ground = |rule: &&Rule| {
+        let mut beginnings = targets(rule).iter().map(|target| target.below);
+        !beginnings.any(|below| grounds.groundless.contains(&below))
+    };
+    loaded.rules = loaded.rules.iter().filter(has_ground).cloned().collect();
+    if grounds.groundless.contains(&Below::Root) {
+        loaded.gifts.tables.clear();
     }
 }
 
@@ -56,29 +71,38 @@ fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
 }
 
 /// The remark, if there is a rule that it matters for.
-fn complaint(remark: Remark, rules: &[Rule], settings_file: &Path) -> Option<Diagnostic> {
+fn complaint(remark: Remark, loaded: &Loaded, settings_file: &Path) -> Option<Diagnostic> {
     let first = |below| {
         let is_meant = |rule: &&Rule| targets(rule).iter().any(|target| target.below == below);
-        rules.iter().find(is_meant)
+        loaded.rules.iter().find(is_meant)
     };
-    let settings =
-        |message: String| Diagnostic::about(&Arc::from(settings_file), Severity::Warning, message);
+    let settings = |severity, message: &str| {
+        Diagnostic::about(&Arc::from(settings_file), severity, message.to_owned())
+    };
     Some(match remark {
         Remark::NoPool => {
-            first(Below::Root)?;
+            first(Below::Root).map(drop).or((!loaded.gifts.tables.is_empty()).then_some(()))?;
             let message = format!(
-                "root = \"auto\": systemd owns the cgroups of this host and has no unit {POOL}, so groups \
-                 are made at the top, where it may undo what they are given"
+                "root = \"auto\": systemd owns the cgroups of this host and has no unit {POOL}, so there \
+                 is no place for groups: rules that lead to one are left out, and tables for groups"
             );
-            settings(message).with_help(format!(
-                "install {POOL}, run systemctl enable --now {POOL}, restart cgruled; or set root to a \
-                 path below a unit with Delegate=yes"
+            settings(Severity::Error, &message).with_help(format!(
+                "install or unmask {POOL}, run systemctl enable --now {POOL}, restart cgruled; or set \
+                 root to a path below a unit with Delegate=yes, or to \"/\" for the top, where systemd may \
+                 undo what groups are given"
             ))
+        }
+        Remark::AutoIsTop => {
+            first(Below::Root)?;
+            let message = "root = \"auto\" is the top of each hierarchy on this host, beside the groups of \
+                           systemd, which has no part of cgroup v1 to give away";
+            settings(Severity::Warning, message)
+                .with_help("root = \"/\" says the same without this warning")
         }
         Remark::RootIsSlice => {
             first(Below::Root)?;
             let message = "root is a slice, in which systemd wants no groups but its own";
-            settings(message.to_owned()).with_help("name a unit with Delegate=yes in it")
+            settings(Severity::Warning, message).with_help("name a unit with Delegate=yes in it")
         }
         Remark::LegacyAtTop => {
             let message = "paths of legacy rules begin at the top, as with cgrulesengd, but the top is \
@@ -146,7 +170,8 @@ mod tests {
 
     fn pool(remarks: &[Remark]) -> Grounds {
         let (rules, legacy) = ("/a.slice/a.service".to_owned(), String::new());
-        Grounds { rules, legacy, is_delegated: true, remarks: remarks.to_vec() }
+        let (groundless, remarks) = (Vec::new(), remarks.to_vec());
+        Grounds { rules, legacy, is_delegated: true, groundless, remarks }
     }
 
     const TOP: &str = "[[rule]]\nuser = 5000\ncgroup = \"/\"\n";
@@ -173,7 +198,26 @@ mod tests {
         assert_eq!(said("", "5000 cpu a\n5001 cpu a", Remark::LegacyAtTop).len(), 1);
         assert_eq!(said("", "5000 cpu a", Remark::NoPool), [""; 0]);
         assert!(said(GROUP, "", Remark::NoPool)[0].contains("no unit cgruled-pool.service"));
+        assert_eq!(said("", "5000 cpu a", Remark::AutoIsTop), [""; 0]);
+        assert!(said(GROUP, "", Remark::AutoIsTop)[0].starts_with("warning: root = \"auto\""));
         assert_eq!(said(GROUP, "", Remark::RootIsSlice).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_without_a_ground_is_left_out_and_the_others_hold() {
+        let missing = |groundless: &[Below]| Grounds {
+            groundless: groundless.to_vec(),
+            remarks: vec![Remark::NoPool],
+            ..Grounds::default()
+        };
+        let ignores = "[[rule]]\nuser = 5001\nignore = true\n";
+        let (rules, said) =
+            fitted(&format!("{GROUP}{ignores}"), "5000 cpu a", &missing(&[Below::Root]));
+        assert_eq!((rules.len(), said.len()), (2, 1), "{rules:?}");
+        assert!(!rules.contains(&"r.toml:2".to_owned()), "{rules:?}");
+        assert!(said[0].starts_with("error: root = \"auto\""), "{said:?}");
+        let both = missing(&[Below::Root, Below::Top]);
+        assert_eq!(fitted(&format!("{GROUP}{ignores}"), "5000 cpu a", &both).0, ["r.toml:6"]);
     }
 
     #[test]

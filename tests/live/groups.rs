@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::harness::Live;
 use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::{Live, skip};
 use crate::settings::Enabled;
 
 const PARSER: &str = "/usr/sbin/cgconfigparser";
@@ -112,7 +112,7 @@ fn groups_are_what_cgconfigparser_makes() {
 fn what_fails_is_said_and_the_rest_is_made() {
     let Some(live) = Live::require() else { return };
     if live.ground.directory("pids", "").is_none() {
-        println!("skipped: no v1 hierarchy for pids");
+        skip("no v1 hierarchy for pids");
         return;
     }
     let text = |prefix: &str| {
@@ -140,7 +140,7 @@ fn what_fails_is_said_and_the_rest_is_made() {
 fn a_cpuset_below_another_works() {
     let Some(live) = Live::require() else { return };
     let Some(group) = live.ground.directory("cpuset", "some/a") else {
-        println!("skipped: no v1 hierarchy for cpuset");
+        skip("no v1 hierarchy for cpuset");
         return;
     };
     let text = |prefix: &str| format!("group {prefix}/a {{ cpuset {{ cpuset.cpus = 0; }} }}\n");
@@ -155,7 +155,7 @@ fn a_cpuset_below_another_works() {
 fn a_rule_leads_into_cpusets_that_somebody_left_empty() {
     let Some(live) = Live::require() else { return };
     let Some(pre) = live.ground.directory("cpuset", "pre") else {
-        println!("skipped: no v1 hierarchy for cpuset");
+        skip("no v1 hierarchy for cpuset");
         return;
     };
     fs::create_dir_all(pre.join("leaf")).unwrap();
@@ -175,10 +175,10 @@ fn on_v2_controllers_are_enabled_and_names_translated() {
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
     if !available.split_whitespace().any(|name| name == "hugetlb") {
-        println!("skipped: the v2 tree has no hugetlb");
+        skip("the v2 tree has no hugetlb");
         return;
     }
-    let guard = Enabled::note(&top, "hugetlb");
+    let (guard, live) = (Enabled::note(&top, "hugetlb"), live);
     let text = |prefix: &str| {
         format!(
             "group {prefix}/h {{ perm {{ task {{ uid = cgt-carol; }} admin {{ uid = cgt-bob; fperm = 600; }} }} \

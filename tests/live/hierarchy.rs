@@ -1,14 +1,14 @@
 //! v1 hierarchies, alone and together with v2.
 
-use crate::harness::Live;
 use crate::harness::user::ALICE;
+use crate::harness::{Live, skip};
 
 /// Sends alice to `there` for `controllers`; she must arrive in all of those and in v2.
 fn alice_arrives_in(controllers: &[&str]) {
     let Some(live) = Live::require() else { return };
     let missing = controllers.iter().find(|name| live.ground.directory(name, "").is_none());
     if let Some(name) = missing {
-        println!("skipped: no v1 hierarchy for {name}");
+        skip(&format!("no v1 hierarchy for {name}"));
         return;
     }
     let key = match controllers {
@@ -47,7 +47,7 @@ fn cpu_cpuacct_and_blkio() {
 fn children_born_later_inherit_every_hierarchy() {
     let Some(live) = Live::require() else { return };
     if live.ground.directory("pids", "").is_none() {
-        println!("skipped: no v1 hierarchy for pids");
+        skip("no v1 hierarchy for pids");
         return;
     }
     let _daemon = live

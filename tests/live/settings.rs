@@ -17,7 +17,7 @@ use cgruled::rules::{Action, RuleId};
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Live, PATIENCE, Settings, eventually};
+use crate::harness::{Live, PATIENCE, Settings, eventually, skip};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
 
@@ -25,7 +25,7 @@ const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
 fn group(live: &Live, controller: &str) -> Option<PathBuf> {
     let found = live.ground.directory(controller, "there/cgt-alice");
     if found.is_none() {
-        println!("skipped: no v1 hierarchy for {controller}");
+        skip(&format!("no v1 hierarchy for {controller}"));
     }
     found
 }
@@ -95,10 +95,11 @@ fn an_empty_group_gets_what_a_reload_says() {
         expect(&pids, "pids.max", most);
         expect(pids.parent().unwrap(), "pids.max", &format!("1{most}"));
     }
-    // A table that is taken away takes nothing back.
-    live.write_rules(&rule);
+    // A table that is taken away takes nothing back. The rule more tells of the last reload.
+    live.write_rules(&format!("{rule}[[rule]]\nuser = \"cgt-carol\"\nignore = true\n"));
     daemon.signal(Signal::SIGHUP);
-    assert!(eventually(PATIENCE, || daemon.log().matches("in force: ").count() >= 4));
+    daemon.expect_log("in force: 3 rules");
+    live.fence();
     expect(&pids, "pids.max", "78");
     expect(&theirs, "pids.max", "max");
 }
@@ -131,7 +132,8 @@ fn an_owner_cannot_choose_among_tables() {
 #[test]
 fn the_managed_root_has_a_table() {
     let Some(live) = Live::require() else { return };
-    let Some(pids) = live.ground.directory("pids", "") else { return };
+    let Some(_) = group(&live, "pids") else { return };
+    let pids = live.ground.directory("pids", "").unwrap();
     let daemon = live.daemon(&format!("{RULE}[cgroup.\"/\"]\npids.max = 70\n"));
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "there/cgt-alice");
@@ -204,7 +206,7 @@ fn an_owner_cannot_keep_later_processes_out_of_his_limits() {
     if !has_hugetlb(&top) {
         return;
     }
-    let guard = Enabled::note(&top, "hugetlb");
+    let (guard, live) = (Enabled::note(&top, "hugetlb"), live);
     let group = live.ground.directory("", "there/cgt-alice").unwrap();
     let table = "[cgroup.\"there/%u\"]\nhugetlb.2MB.max = \"4M\"\nowner = \"cgt-alice\"\n";
     let daemon = live.daemon(&format!("{RULE}{table}"));
@@ -233,10 +235,10 @@ fn controllers_are_enabled_along_the_path_on_v2() {
     let top = ground.parent().unwrap().to_owned();
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
     let Some(name) = available.split_whitespace().next() else {
-        println!("skipped: the v2 tree has no controller");
+        skip("the v2 tree has no controller");
         return;
     };
-    let guard = Enabled::note(&top, name);
+    let (guard, live) = (Enabled::note(&top, name), live);
     let _daemon = live.daemon(&format!("{RULE}controllers = [\"{name}\"]\n"));
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect(&actor, "there/cgt-alice");
@@ -255,10 +257,10 @@ fn a_group_that_holds_processes_hands_no_controller_on() {
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
     let Some(name) = available.split_whitespace().next() else {
-        println!("skipped: the v2 tree has no controller");
+        skip("the v2 tree has no controller");
         return;
     };
-    let guard = Enabled::note(&top, name);
+    let (guard, live) = (Enabled::note(&top, name), live);
     let rules = format!(
         "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n{RULE}controllers = [\"{name}\"]\n"
     );
@@ -282,7 +284,7 @@ fn a_template_destination_has_its_controllers_enabled_on_v2() {
     if !has_hugetlb(&top) {
         return;
     }
-    let guard = Enabled::note(&top, "hugetlb");
+    let (guard, live) = (Enabled::note(&top, "hugetlb"), live);
     let template = "template {ground}/there/%u { hugetlb { hugetlb.2MB.limit_in_bytes = 4M; } }\n";
     let (policy, mut tree) = legacy(&live, "cgt-alice hugetlb {ground}/there/%u\n", template);
     open(&live, &policy, &mut tree, "there/cgt-alice").unwrap();
@@ -298,12 +300,13 @@ fn has_hugetlb(top: &Path) -> bool {
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
     let has = available.split_whitespace().any(|name| name == "hugetlb");
     if !has {
-        println!("skipped: the v2 tree has no hugetlb");
+        skip("the v2 tree has no hugetlb");
     }
     has
 }
 
-/// A controller at the top of the v2 tree; disabled again if it was not enabled before.
+/// A controller at the top of the v2 tree; disabled again if it was not enabled before. Bound before
+/// [`Live`], whose groups keep the kernel from disabling it.
 pub(crate) struct Enabled(Option<(PathBuf, String)>);
 
 impl Enabled {

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, Live, PATIENCE, eventually};
+use crate::harness::{Actor, Live, PATIENCE, eventually, skip};
 
 /// A rule for each of the two, with this setting.
 fn rules(alice: &str, bob: &str) -> String {
@@ -28,7 +28,7 @@ fn home(live: &Live, controller: &'static str) -> Option<&'static str> {
     let available = fs::read_to_string(ground.parent().unwrap().join("cgroup.controllers"));
     let is_there = available.unwrap().split_whitespace().any(|name| name == controller);
     if !is_there {
-        println!("skipped: no hierarchy has {controller}");
+        skip(&format!("no hierarchy has {controller}"));
     }
     is_there.then_some("")
 }

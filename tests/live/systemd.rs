@@ -132,14 +132,24 @@ fn a_rule_for_the_ground_itself_is_left_out() {
 }
 
 #[test]
-fn without_the_unit_groups_are_at_the_top_and_that_is_said() {
+fn without_the_unit_nothing_is_made_unless_the_top_is_chosen() {
     let Some(live) = Live::require() else { return };
     let rules = format!(
         "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{}\"\n",
         live.ground.at("people").trim_start_matches('/')
     );
     let daemon = on_systemd(&live, &rules, "", "");
-    daemon.expect_log("has no unit cgruled-pool.service");
+    daemon.expect_log(
+        "error: root = \"auto\": systemd owns the cgroups of this host and has no unit",
+    );
+    daemon.expect_log("ready: ");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    // There is no rule for a fence either.
+    std::thread::sleep(Duration::from_millis(500));
+    let found = census::cgroup_of(alice.subject, "").unwrap();
+    assert!(!live.ground.holds(&found), "moved to {found}");
+    daemon.stop();
+    let _daemon = on_systemd(&live, &rules, "root = \"/\"\n", "");
     live.expect(&live.hold(&format!("uid {ALICE} {ALICE}")), "people");
     assert!(!live.ground.directory("", "").unwrap().with_file_name("cgruled.slice").exists());
 }

@@ -43,9 +43,8 @@ impl Live {
     pub(crate) fn require() -> Option<Self> {
         match Self::prepare() {
             Ok(live) => Some(live),
-            Err(reason) if insisted() => panic!("CGRULED_LIVE=1, but {reason}"),
             Err(reason) => {
-                println!("skipped: {reason}");
+                skip(&reason);
                 None
             }
         }
@@ -225,6 +224,15 @@ impl Live {
 /// How often a storm is repeated or how large it is.
 pub(crate) fn rounds() -> usize {
     std::env::var("CGRULED_LIVE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
+/// Says what a test lacks on this host, so that it is left out.
+///
+/// # Panics
+/// Somebody insists that all tests run.
+pub(crate) fn skip(reason: &str) {
+    assert!(!insisted(), "CGRULED_LIVE=1, but {reason}");
+    println!("skipped: {reason}");
 }
 
 fn insisted() -> bool {
