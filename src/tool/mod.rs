@@ -18,6 +18,7 @@ mod foreseen;
 mod groups;
 mod json;
 pub mod list;
+mod locale;
 mod metrics;
 mod place;
 mod regular;
