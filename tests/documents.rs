@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use cgruled::config::{daemon_toml, rules_toml};
-use cgruled::control::protocol::{About, Happening, Reloaded};
+use cgruled::control::protocol::{About, Decision, Happening, Reloaded};
 use cgruled::control::status::{HierarchyStatus, KeptFile, Refusal, RefusedReload, Status, Taker};
 use cgruled::load::GROUP_KEYS;
 use cgruled::metrics::Metrics;
@@ -81,6 +81,27 @@ _cgrulectl_rules() {
             COMPREPLY+=("$quoted")
         fi
     done < <(cgrulectl list --names 2>/dev/null)
+}
+
+# From the first operand on it is a command line of its own. Takes a pattern of the flags with a value.
+_cgrulectl_operand() {
+    local at
+    shopt -s extglob
+    for ((at = 2; at < COMP_CWORD; at++)); do
+        case ${COMP_WORDS[at]} in
+        --) ((at++)) ;;
+        $1)
+            # The shell has split --user=root at its sign.
+            [[ ${COMP_WORDS[at + 1]} == = ]] && ((at++))
+            ((at++))
+            continue
+            ;;
+        -*) continue ;;
+        esac
+        _command_offset $at
+        return 0
+    done
+    return 1
 }"#;
 
 fn bash() -> String {
@@ -100,8 +121,8 @@ fn bash() -> String {
 {BASH_RULES}
 
 _cgrulectl() {{
-    local cur prev words cword
-    _init_completion || return
+    local cur prev words cword split
+    _init_completion -s || return
     local command=${{words[1]}}
     if [[ $cword -eq 1 ]]; then
         COMPREPLY=($(compgen -W \"{} --help --version\" -- \"$cur\"))
@@ -112,7 +133,14 @@ _cgrulectl() {{
         names()
     );
     for command in COMMANDS {
-        let _ = writeln!(text, "    {})\n        case $prev in", command.name);
+        let _ = writeln!(text, "    {})", command.name);
+        if command.ends_at_operand {
+            let valued = flags(command).filter(|flag| flag.value.is_some());
+            let valued: Vec<String> = valued.map(|flag| format!("--{}", flag.long)).collect();
+            let _ =
+                writeln!(text, "        _cgrulectl_operand '@({})' && return", valued.join("|"));
+        }
+        text += "        case $prev in\n";
         for flag in flags(command) {
             let Some(value) = flag.value else { continue };
             let short = flag.short.map_or(String::new(), |short| format!("-{short} | "));
@@ -180,14 +208,18 @@ _cgrulectl() {{
     (( CURRENT-- ))
     case $command in\n";
     for command in COMMANDS {
-        let _ = writeln!(text, "    {})\n        _arguments -s \\", command.name);
+        // From the first operand on no flag is ours.
+        let rest = if command.ends_at_operand { " -A '-*'" } else { "" };
+        let _ = writeln!(text, "    {})\n        _arguments -s -S{rest} \\", command.name);
         for flag in flags(command) {
             let what = plain(flag.summary);
             let value = flag.value.map_or(String::new(), |value| {
                 format!(":{}:{}", value.to_lowercase(), action(offer(value)))
             });
             let repeats = if flag.long == "rules" { "*" } else { "" };
-            let _ = writeln!(text, "            '{repeats}--{}[{what}]{value}' \\", flag.long);
+            let sign = if flag.value.is_some() { "=" } else { "" };
+            let _ =
+                writeln!(text, "            '{repeats}--{}{sign}[{what}]{value}' \\", flag.long);
         }
         let last = match command.operands {
             "" => "':: :'".to_owned(),
@@ -266,6 +298,12 @@ fn completions_are_those_of_the_tables() {
     }
 }
 
+/// A tool is missing. Where all tests must run that is a failure.
+fn unchecked(why: &str) {
+    assert!(std::env::var_os("CGRULED_LIVE").is_none_or(|value| value != "1"), "{why}");
+    eprintln!("{why}: not checked");
+}
+
 #[test]
 fn completions_are_scripts() {
     for (shell, file) in
@@ -274,7 +312,7 @@ fn completions_are_scripts() {
         let path = Path::new(PACKAGING).join("completions").join(file);
         match Process::new(shell).arg("-n").arg(&path).status() {
             Ok(status) => assert!(status.success(), "{shell} -n {file}"),
-            Err(error) => eprintln!("{shell}: {error}: not checked"),
+            Err(error) => unchecked(&format!("{shell}: {error}")),
         }
     }
 }
@@ -283,7 +321,7 @@ fn completions_are_scripts() {
 fn offered(words: &[&str]) -> Option<Vec<String>> {
     let library = Path::new("/usr/share/bash-completion/bash_completion");
     if !library.exists() {
-        eprintln!("there is no {}: not checked", library.display());
+        unchecked(&format!("there is no {}", library.display()));
         return None;
     }
     let script = r#"
@@ -305,7 +343,10 @@ fn offered(words: &[&str]) -> Option<Vec<String>> {
 
 #[test]
 fn bash_completes_commands_flags_users_rules_and_pids() {
-    let table: [(&[&str], &[&str]); 8] = [
+    let table: [(&[&str], &[&str]); 11] = [
+        (&["explain", "--user=roo"], &["root"]),
+        (&["run", "--us"], &["--user"]),
+        (&["run", "--user", "root", "--", "ls", "--al"], &["--all"]),
         (&["ex"], &["explain"]),
         (&["explain", "--us"], &["--user"]),
         (&["explain", "--user", "roo"], &["root"]),
@@ -319,6 +360,14 @@ fn bash_completes_commands_flags_users_rules_and_pids() {
         let Some(offered) = offered(words) else { return };
         let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
         assert!(wanted.iter().all(|word| offered.contains(word)), "{words:?}: {offered:?}");
+    }
+    for words in [
+        &["run", "--user", "root", "--", "ls", "--"][..],
+        &["run", "--user=root", "ls", "--"],
+        &["run", "--cgroup", "a", "ls", "-l", "--"],
+    ] {
+        let Some(offered) = offered(words) else { return };
+        assert!(!offered.iter().any(|word| word == "--cgroup"), "{words:?}: {offered:?}");
     }
     let own = std::process::id().to_string();
     let Some(pids) = offered(&["explain", &own]) else { return };
@@ -470,7 +519,21 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
         }],
         moved_ago_ms: Some(0),
     };
+    let decision = Decision {
+        time_ms: 0,
+        pid: 1,
+        uid: None,
+        exe: None,
+        rule: None,
+        file: None,
+        line: None,
+        cgroup: None,
+        outcome: String::new(),
+        cause: String::new(),
+        latency_us: 0,
+    };
     let values = [
+        serde_json::to_value(decision).unwrap(),
         serde_json::to_value(status).unwrap(),
         serde_json::to_value(about).unwrap(),
         serde_json::to_value(Reloaded::default()).unwrap(),
@@ -545,7 +608,7 @@ fn pages_are_clean() {
                 let said = String::from_utf8_lossy(&output.stdout);
                 assert!(output.status.success(), "{said}");
             }
-            Err(error) => eprintln!("mandoc: {error}: {} not checked", page.display()),
+            Err(error) => unchecked(&format!("mandoc: {error}")),
         }
         let man = Process::new("man")
             .args(["--warnings", "-l", "-Tutf8", "-Z"])
@@ -557,7 +620,7 @@ fn pages_are_clean() {
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success() && said.is_empty(), "{}: {said}", page.display());
             }
-            Err(error) => eprintln!("man: {error}: {} not checked", page.display()),
+            Err(error) => unchecked(&format!("man: {error}")),
         }
     }
 }

@@ -37,7 +37,7 @@ fn run(cases: &Path, case: &Path) -> String {
     let copy = Copy::of(cases, case);
     let survey = survey(&copy);
     let mut out = b"$ list\n".to_vec();
-    list::table(&survey, false, &mut out).unwrap();
+    list::table(&survey, list::Look::default(), &mut out).unwrap();
     out.extend(b"\n$ check\n");
     let diagnostics = check::all(&survey);
     check::show(&diagnostics, false, &mut out).unwrap();

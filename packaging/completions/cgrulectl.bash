@@ -14,9 +14,30 @@ _cgrulectl_rules() {
     done < <(cgrulectl list --names 2>/dev/null)
 }
 
+# From the first operand on it is a command line of its own. Takes a pattern of the flags with a value.
+_cgrulectl_operand() {
+    local at
+    shopt -s extglob
+    for ((at = 2; at < COMP_CWORD; at++)); do
+        case ${COMP_WORDS[at]} in
+        --) ((at++)) ;;
+        $1)
+            # The shell has split --user=root at its sign.
+            [[ ${COMP_WORDS[at + 1]} == = ]] && ((at++))
+            ((at++))
+            continue
+            ;;
+        -*) continue ;;
+        esac
+        _command_offset $at
+        return 0
+    done
+    return 1
+}
+
 _cgrulectl() {
-    local cur prev words cword
-    _init_completion || return
+    local cur prev words cword split
+    _init_completion -s || return
     local command=${words[1]}
     if [[ $cword -eq 1 ]]; then
         COMPREPLY=($(compgen -W "check explain list cat status watch top metrics reload place run doctor convert groups --help --version" -- "$cur"))
@@ -310,6 +331,7 @@ _cgrulectl() {
         _pids
         ;;
     run)
+        _cgrulectl_operand '@(--user|--group|--cgroup|--controllers|--config|--rules|--root|--socket)' && return
         case $prev in
         --user)
             COMPREPLY=($(compgen -u -- "$cur"))

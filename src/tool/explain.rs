@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::asking;
 use super::command::{Command, Failure, Flag, Given};
+use super::locale;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::EscapedBytes;
 use crate::daemon;
@@ -127,7 +128,7 @@ fn print(
             explained.iter().map(|one| json::Document::of(survey, one)).collect();
         return Ok(super::json::write(&documents, out)?);
     }
-    let manner = Manner { color: given.color, all: given.has("all") };
+    let manner = Manner { color: given.color, all: given.has("all"), ascii: !locale::is_unicode() };
     for (index, one) in explained.iter().enumerate() {
         if index > 0 {
             writeln!(out)?;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::command::{Command, Failure, Flag, Given};
+use super::locale;
 use super::rows::{self, Row};
 use super::words::{self, Words};
 use crate::config::diagnostic::has_errors;
@@ -13,6 +14,8 @@ use crate::daemon;
 use crate::rebuild::Survey;
 use crate::rules::lint::{self, Dead};
 use crate::rules::{Action, Rule, RuleId};
+
+pub use super::rows::Look;
 
 pub(super) const COMMAND: Command = Command {
     name: "list",
@@ -39,7 +42,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     } else if given.has("names") {
         names(&survey, out)?;
     } else {
-        table(&survey, given.has("full"), out)?;
+        let is_ascii = !locale::is_unicode();
+        table(&survey, Look { is_full: given.has("full"), is_ascii }, out)?;
     }
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: some rules are wrong and not in this list: see cgrulectl check");
@@ -51,7 +55,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn table(survey: &Survey, is_full: bool, out: &mut dyn Write) -> io::Result<()> {
+pub fn table(survey: &Survey, look: Look, out: &mut dyn Write) -> io::Result<()> {
     let rules = &survey.loaded.rules;
     let words = Words::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
@@ -61,10 +65,10 @@ pub fn table(survey: &Survey, is_full: bool, out: &mut dyn Write) -> io::Result<
         name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
         text: words.asked(rule),
         target: words::done(rule),
-        origin: if is_full { words::origin(rule) } else { words::short_origin(rule) },
+        origin: if look.is_full { words::origin(rule) } else { words::short_origin(rule) },
     };
     let rows: Vec<Row> = rules.iter().enumerate().map(row).collect();
-    rows::show(&rows, Some("WHO → WHERE"), is_full, out)?;
+    rows::show(&rows, Some("WHO → WHERE"), look, out)?;
     for (at, rule) in rules.iter().enumerate() {
         if let Some(why) = dead.get(&id(at)) {
             writeln!(out, "\n! {} ({}) never decides:", at + 1, words::origin(rule))?;

@@ -19,6 +19,7 @@ mod groups;
 mod json;
 mod kept;
 pub mod list;
+mod locale;
 mod metrics;
 mod place;
 mod regular;

@@ -27,7 +27,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         let text = serde_json::to_string_pretty(&status).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
     } else {
-        let look = page::Look { is_colored: given.color, is_unicode: page::is_unicode() };
+        let look = page::Look { is_colored: given.color, is_unicode: super::locale::is_unicode() };
         out.write_all(page::render(&status, look).as_bytes())?;
     }
     Ok(0)

@@ -6,7 +6,6 @@ mod sample;
 mod terminal;
 mod view;
 
-use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::thread;
@@ -16,6 +15,7 @@ use serde::Serialize;
 
 use super::command::{Command, Failure, Flag, Given};
 use super::foreseen::Foreseen;
+use super::locale;
 use crate::config::quantity;
 use crate::rules::Below;
 use patterns::Patterns;
@@ -176,7 +176,8 @@ fn print(
                 writeln!(out)?;
             }
             let (width, _) = terminal::size(io::stdout().as_fd());
-            let look = Look { color: given.color, unicode: is_unicode(), width, height: None };
+            let look =
+                Look { color: given.color, unicode: locale::is_unicode(), width, height: None };
             let frame =
                 Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
             for line in lines(&rows, frame, look) {
@@ -234,7 +235,7 @@ fn draw(
     (width, height): (usize, usize),
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let look = Look { color, unicode: is_unicode(), width, height: Some(height) };
+    let look = Look { color, unicode: locale::is_unicode(), width, height: Some(height) };
     let mut text = "\x1b[H".to_owned();
     for (index, line) in lines(rows, frame, look).iter().take(height).enumerate() {
         text += if index == 0 { "" } else { "\r\n" };
@@ -248,14 +249,6 @@ fn draw(
 
 fn cpus() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Whether the locale has the characters of bars.
-fn is_unicode() -> bool {
-    let of = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = of("LC_ALL").or_else(|| of("LC_CTYPE")).or_else(|| of("LANG")).unwrap_or_default();
-    let locale = locale.to_ascii_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 #[cfg(test)]

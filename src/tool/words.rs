@@ -138,13 +138,3 @@ fn listed<T>(tests: &[T], show: impl Fn(&T) -> String) -> String {
 fn named<N: Ord + ToString + Copy>(number: N, names: &BTreeMap<N, String>) -> String {
     names.get(&number).map_or_else(|| number.to_string(), |name| Escaped(name).to_string())
 }
-
-/// Text cut to a number of characters, with a mark where it was cut.
-pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
-    cut.push('…');
-    cut
-}

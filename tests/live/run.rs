@@ -1,9 +1,10 @@
 //! `cgrulectl run`: a command that begins in a group, as another user.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::harness::user::{ALICE, TEAM};
 use crate::harness::{BASE, Live};
@@ -99,24 +100,29 @@ fn a_rule_that_would_move_it_is_said_unless_a_daemon_lets_it_be() {
     let Some(live) = Live::require() else { return };
     let _run = PrivateRun::enter();
     live.write_rules(RULES);
-    let own = [
-        "--user",
-        "cgt-alice",
-        "--cgroup",
-        "mine",
-        "--",
-        "sh",
-        "-c",
-        "sleep 0.5; cat /proc/$$/cgroup",
-    ];
+    let look = "echo begun; read go; cat /proc/$$/cgroup";
+    let own = ["--user", "cgt-alice", "--cgroup", "mine", "--", "sh", "-c", look];
     let (_, all) = run(&live, &own);
     assert!(
         all.contains("the rule \"shells\"") && all.contains("/shells/cgt-alice: no daemon"),
         "{all}"
     );
     let daemon = live.legacy_daemon(RULES);
-    let (_, all) = run(&live, &own);
-    assert!(Path::new("/run/cgred.socket").exists() && all.ends_with("--\n"), "{all}");
+    let mut child = cgrulectl(&live)
+        .args(own)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut begun = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    // It has begun, and the daemon had its turn.
+    live.fence();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let all = String::from_utf8_lossy(&output.stdout);
+    assert!(Path::new("/run/cgred.socket").exists() && output.stderr.is_empty(), "{output:?}");
     assert!(all.contains(&format!("0::{}", live.ground.at("mine"))), "{all}");
     daemon.stop();
 }

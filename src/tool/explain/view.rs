@@ -27,6 +27,8 @@ pub struct Manner {
     pub color: bool,
     /// With every rule.
     pub all: bool,
+    /// Without arrows and ellipses.
+    pub ascii: bool,
 }
 
 /// Shows one.
@@ -68,7 +70,8 @@ pub fn show(
     if !survey.loaded.rules.is_empty() {
         writeln!(out, "\nThe rules, in the order in which they are tried")?;
     }
-    rows::show(&rules(survey, explained, manner.all), None, manner.all, out)
+    let look = rows::Look { is_full: manner.all, is_ascii: manner.ascii };
+    rows::show(&rules(survey, explained, manner.all), None, look, out)
 }
 
 /// Since when a process is in place.

@@ -39,14 +39,6 @@ impl Look {
     }
 }
 
-/// Whether the locale has block characters.
-pub(super) fn is_unicode() -> bool {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
-    let locale = locale.to_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
-}
-
 /// The whole page.
 pub(super) fn render(status: &Status, look: Look) -> String {
     let mut text = String::new();

@@ -4,6 +4,8 @@ use super::rows::{Row, SORTS, Sort, total};
 
 /// Columns of everything but the group and the rule, with what separates them.
 const FIXED: usize = 48;
+/// Columns of the group at least.
+const SHORTEST: usize = 8;
 /// A rule is shown where it and the group have this much room.
 const LEAST: usize = 24;
 /// Cells of the bar.
@@ -34,6 +36,8 @@ pub(super) struct Frame {
 
 /// The lines of the table, without anything that would move the cursor.
 pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
+    // Narrower than the least row all is cut, and what is painted cannot be.
+    let look = Look { color: look.color && look.width >= FIXED + SHORTEST, ..look };
     let mut lines = vec![totals(rows, look)];
     if frame.is_interactive {
         lines.push(keys(frame.sort, look));
@@ -55,13 +59,14 @@ pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
     } else if !rest.is_empty() {
         lines.push(format!("{} {} more groups", dots(look), rest.len()));
     }
-    lines
+    let fits = |line: String| if look.color { line } else { cut(&line, look.width, look) };
+    lines.into_iter().map(fits).collect()
 }
 
 fn widths(width: usize) -> (usize, usize) {
     let rest = width.saturating_sub(FIXED);
     if rest < LEAST {
-        return ((rest + 1).max(8), 0);
+        return ((rest + 1).max(SHORTEST), 0);
     }
     let group = rest * 4 / 7;
     (group, rest - group)

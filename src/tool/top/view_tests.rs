@@ -53,13 +53,18 @@ GROUP                    CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \
 
 #[test]
 fn no_line_is_wider_than_the_terminal() {
-    for width in [60, 72, 80, 81, 120, 200] {
+    for width in [1, 40, 54, 55, 56, 60, 72, 80, 81, 120, 200] {
         for unicode in [true, false] {
             let look = Look { width, unicode, ..PLAIN };
             let rows = [row(&"/x".repeat(200), 1e9), row("/a", 0.0)];
             for line in lines(&rows, FRAME, look) {
                 assert!(line.chars().count() <= width, "{width}: {line:?}");
             }
+            let empty = lines(&[], FRAME, Look { color: true, width, ..look });
+            let shown = |line: &str| {
+                line.replace("\x1b[1m", "").replace("\x1b[7m", "").replace("\x1b[0m", "")
+            };
+            assert!(empty.iter().all(|line| shown(line).chars().count() <= width), "{empty:?}");
         }
     }
 }
