@@ -73,6 +73,8 @@ pub struct Rebuilder {
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
     texts: Texts,
+    /// What is taken for what files say, whatever errors there are.
+    overlay: Overlay,
     announce: Announce,
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
@@ -100,6 +102,7 @@ impl Rebuilder {
             matcher,
             diagnostics,
             texts: Texts::default(),
+            overlay: Overlay::default(),
             announce,
             preloaded,
             board: Board::default(),
@@ -118,6 +121,12 @@ impl Rebuilder {
         Self { settings_file: file.to_owned(), ..self }
     }
 
+    /// The same, and `overlay` is taken for what files say.
+    #[must_use]
+    pub fn taking(self, overlay: Overlay) -> Self {
+        Self { overlay, ..self }
+    }
+
     /// The same, and `announce` says who tells of looks.
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
@@ -126,7 +135,8 @@ impl Rebuilder {
 
     /// Reads everything as for a policy, and makes none.
     pub fn survey(mut self) -> Survey {
-        let mut loaded = self.read(&Overlay::default());
+        let overlay = std::mem::take(&mut self.overlay);
+        let mut loaded = self.read(&overlay);
         self.fit(&mut loaded);
         let Self { hierarchies, grounds, names, .. } = self;
         Survey { loaded, hierarchies, grounds, names }
@@ -158,7 +168,7 @@ impl Rebuilder {
     /// What could be put into force. A file with new errors is taken at what it said before, if it was in
     /// force, so that it changes nothing for the others.
     fn draft(&mut self) -> Draft {
-        let mut keeping = Keeping::default();
+        let mut keeping = Keeping { overlay: self.overlay.clone(), files: Vec::new() };
         loop {
             let mut draft = self.draft_over(&keeping.overlay);
             let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
