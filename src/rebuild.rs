@@ -29,7 +29,7 @@ use crate::process::Proc;
 use crate::rules::Rule;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
-use crate::rules::names::Identity;
+use crate::rules::names::{Identity, Names};
 use crate::sys;
 use crate::worker::Office;
 use kept::{Keeping, Kept, Texts};
@@ -174,6 +174,8 @@ impl Rebuilder {
             let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
             draft.new_errors = new.len();
             if !self.texts.keep(&mut keeping, &draft.loaded, &new) {
+                // Only the next load asks for them.
+                keeping.overlay.names = Names::default();
                 return Draft { keeping, ..draft };
             }
         }
@@ -195,6 +197,7 @@ impl Rebuilder {
             narrator.begin();
         }
         self.texts.adopt(std::mem::take(&mut loaded.contents), SystemTime::now());
+        self.overlay.names = std::mem::take(&mut loaded.learned);
         let mut policy = self.build(loaded, keeping, new_errors);
         policy.provisions = Arc::new(provisions);
         policy.narrator = narrator;

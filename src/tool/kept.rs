@@ -17,6 +17,7 @@ pub(super) fn overlay(kept: KeptTexts) -> Overlay {
         files: kept.texts.into_iter().map(text).collect(),
         directories: kept.directories.into_iter().map(path).collect(),
         aside: kept.aside.into_iter().map(path).collect(),
+        ..Overlay::default()
     }
 }
 
