@@ -131,6 +131,7 @@ fn rebuilder(
         (sources(invocation), NameService::default(), Arc::clone(hierarchies));
     Rebuilder::new(sources, names, hierarchies, grounds)
         .with_settings_of(&invocation.config)
+        .taking(invocation.overlay.clone())
         .announcing(invocation.announcements.rules)
 }
 

@@ -29,7 +29,7 @@ use crate::process::Proc;
 use crate::rules::Rule;
 use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
-use crate::rules::names::Identity;
+use crate::rules::names::{Identity, Names};
 use crate::sys;
 use crate::worker::Office;
 pub use grounds::too_wide;
@@ -74,6 +74,8 @@ pub struct Rebuilder {
     matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
     texts: Texts,
+    /// What is taken for what files say, whatever errors there are.
+    overlay: Overlay,
     announce: Announce,
     /// Read before, to be used first.
     preloaded: Option<Loaded>,
@@ -101,6 +103,7 @@ impl Rebuilder {
             matcher,
             diagnostics,
             texts: Texts::default(),
+            overlay: Overlay::default(),
             announce,
             preloaded,
             board: Board::default(),
@@ -119,6 +122,12 @@ impl Rebuilder {
         Self { settings_file: file.to_owned(), ..self }
     }
 
+    /// The same, and `overlay` is taken for what files say.
+    #[must_use]
+    pub fn taking(self, overlay: Overlay) -> Self {
+        Self { overlay, ..self }
+    }
+
     /// The same, and `announce` says who tells of looks.
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
@@ -127,7 +136,8 @@ impl Rebuilder {
 
     /// Reads everything as for a policy, and makes none.
     pub fn survey(mut self) -> Survey {
-        let mut loaded = self.read(&Overlay::default());
+        let overlay = std::mem::take(&mut self.overlay);
+        let mut loaded = self.read(&overlay);
         self.fit(&mut loaded);
         let Self { hierarchies, grounds, names, .. } = self;
         Survey { loaded, hierarchies, grounds, names }
@@ -159,12 +169,14 @@ impl Rebuilder {
     /// What could be put into force. A file with new errors is taken at what it said before, if it was in
     /// force, so that it changes nothing for the others.
     fn draft(&mut self) -> Draft {
-        let mut keeping = Keeping::default();
+        let mut keeping = Keeping { overlay: self.overlay.clone(), files: Vec::new() };
         loop {
             let mut draft = self.draft_over(&keeping.overlay);
             let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
             draft.new_errors = new.len();
             if !self.texts.keep(&mut keeping, &draft.loaded, &new) {
+                // Only the next load asks for them.
+                keeping.overlay.names = Names::default();
                 return Draft { keeping, ..draft };
             }
         }
@@ -186,6 +198,7 @@ impl Rebuilder {
             narrator.begin();
         }
         self.texts.adopt(std::mem::take(&mut loaded.contents), SystemTime::now());
+        self.overlay.names = std::mem::take(&mut loaded.learned);
         let mut policy = self.build(loaded, keeping, new_errors);
         policy.provisions = Arc::new(provisions);
         policy.narrator = narrator;

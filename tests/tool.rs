@@ -42,7 +42,7 @@ fn run(cases: &Path, case: &Path) -> String {
     let diagnostics = check::all(&survey);
     check::show(&diagnostics, false, &mut out).unwrap();
     out.extend(format!("{}\n\n$ cat\n", check::summary(&survey, &diagnostics)).bytes());
-    cat::show(&survey.loaded.files, &mut out).unwrap();
+    cat::show(&survey.loaded, &mut out).unwrap();
     let asks = fs::read(case.join("asks.txt")).unwrap_or_default();
     for line in String::from_utf8(asks).unwrap().lines() {
         out.extend(format!("\n$ explain {line}\n").bytes());

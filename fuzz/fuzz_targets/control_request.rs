@@ -2,7 +2,7 @@
 //! understood or refused.
 #![no_main]
 
-use cgruled::control::protocol::{About, Incoming, Reloaded, Watched};
+use cgruled::control::protocol::{About, Incoming, KeptTexts, Reloaded, Watched};
 use cgruled::control::status::{Rules, Status};
 use libfuzzer_sys::fuzz_target;
 
@@ -20,4 +20,5 @@ fuzz_target!(|input: (u8, &[u8])| {
     drop(serde_json::from_slice::<About>(bytes));
     drop(serde_json::from_slice::<Watched>(bytes));
     drop(serde_json::from_slice::<Reloaded>(bytes));
+    drop(serde_json::from_slice::<KeptTexts>(bytes));
 });

@@ -83,7 +83,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error
     let patience = match request {
         Request::Watch => None,
         Request::Reload | Request::Place { .. } => Some(LONG_PATIENCE),
-        Request::Status | Request::Rules | Request::About { .. } => {
+        Request::Status | Request::Rules | Request::Kept | Request::About { .. } => {
             Some(Duration::from_secs(PATIENCE_S.unsigned_abs()))
         }
     };

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
-use super::protocol::Reloaded;
+use super::protocol::{KeptTexts, Reloaded};
 use super::status::{
     HierarchyStatus, KeptFile, Latency, Refusal, RefusedReload, RuleInForce, Rules, RulesInForce,
     Status, Taker,
@@ -16,7 +16,7 @@ use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::Escaped;
 use crate::metrics::{Histogram, Metrics, Refusals};
-use crate::rebuild::kept::{Kept, Stays};
+use crate::rebuild::kept::{Keeping, Kept, Stays};
 use crate::rebuild::published::{Board, InForce};
 use crate::rules::{Action, Rule};
 
@@ -80,6 +80,20 @@ impl Overview {
         let in_force = self.board.read();
         let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
         Rules { rules: rules.map(rule).collect() }
+    }
+
+    /// What is in force of files with new errors.
+    pub fn kept(&self) -> KeptTexts {
+        let Some(in_force) = self.board.read() else { return KeptTexts::default() };
+        let Keeping { files, overlay } = &in_force.keeping;
+        let path = |path: &Arc<Path>| path.to_string_lossy().into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        KeptTexts {
+            kept: files.iter().map(kept_file).collect(),
+            texts: overlay.files.iter().map(|(file, bytes)| (path(file), text(bytes))).collect(),
+            directories: overlay.directories.iter().map(path).collect(),
+            aside: overlay.aside.iter().map(path).collect(),
+        }
     }
 
     /// The number of the rules in force.

@@ -4,16 +4,19 @@
 //! ```text
 //! {"request":"status"}                  one Status
 //! {"request":"rules"}                   one Rules
+//! {"request":"kept"}                    one KeptTexts
 //! {"request":"about","pids":[4711]}     one About for each
 //! {"request":"watch"}                   Watched, until the client leaves
 //! {"request":"reload"}                  one Reloaded, when everybody was looked at by the new rules
 //! {"request":"place","pids":[4711]}     one About for each, when all were looked at
 //! ```
-//! What cannot be answered is answered by `{"error":"why"}`. Status, rules, about and watch are for root
+//! What cannot be answered is answered by `{"error":"why"}`. Status, rules, kept, about and watch are for root
 //! and members of the group `cgruled`, reload and place for root.
 //!
 //! The schema is stable: fields are added, never renamed or given another meaning. In all text, what is
 //! no printable text is written as `\u{a}` or `\xff`, so that it can be shown as it is.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +40,8 @@ pub enum Request {
     Status,
     /// The rules in force, in order: answered by one list.
     Rules,
+    /// What is in force of files with new errors: answered by one [`KeptTexts`].
+    Kept,
     /// What the daemon remembers of these processes: answered by one [`About`] each.
     About {
         /// Process ids, at most [`MOST_PIDS`].
@@ -58,7 +63,7 @@ impl Request {
     /// Whether something changes by it.
     pub const fn is_write(&self) -> bool {
         match self {
-            Self::Status | Self::Rules | Self::About { .. } | Self::Watch => false,
+            Self::Status | Self::Rules | Self::Kept | Self::About { .. } | Self::Watch => false,
             Self::Reload | Self::Place { .. } => true,
         }
     }
@@ -69,6 +74,20 @@ impl Request {
 pub struct Refused {
     /// In words.
     pub error: String,
+}
+
+/// The answer to [`Request::Kept`]: what counts instead of what files with new errors say now. Other than
+/// everywhere else paths and texts are as they are, but for what is not UTF-8.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptTexts {
+    /// The files, or directories, with new errors.
+    pub kept: Vec<KeptFile>,
+    /// What files say, by their paths; nothing of one that is to say nothing.
+    pub texts: BTreeMap<String, String>,
+    /// Directories that have no files but those of `texts`.
+    pub directories: Vec<String>,
+    /// Files that are passed over.
+    pub aside: Vec<String>,
 }
 
 /// What the daemon remembers of a process: trouble, what is going on, and its last move. That a process is
@@ -180,6 +199,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         }
         Request::Status
         | Request::Rules
+        | Request::Kept
         | Request::About { .. }
         | Request::Watch
         | Request::Reload
@@ -251,6 +271,7 @@ mod tests {
         prop_oneof![
             Just(Request::Status),
             Just(Request::Rules),
+            Just(Request::Kept),
             Just(Request::Watch),
             Just(Request::Reload),
             pids().prop_map(|pids| Request::About { pids }),

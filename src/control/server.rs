@@ -261,10 +261,8 @@ impl Service {
             return client.refuse(why, now);
         }
         let (errand, kind) = match request {
-            Request::Rules => {
-                client.say(&overview.rules());
-                return client.turn_to(State::Leaving, now);
-            }
+            Request::Rules => return client.tell(&overview.rules(), now),
+            Request::Kept => return client.tell(&overview.kept(), now),
             Request::Watch if is_full => {
                 return client.refuse(format!("{MOST_WATCHING} clients watch already"), now);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::log::{Level, LevelFilter};
 
 use crate::event::{Gid, Uid};
+use crate::load::Overlay;
 use crate::log::Output;
 use crate::rebuild::Announce;
 
@@ -18,6 +19,8 @@ pub struct Invocation {
     pub rules: Vec<PathBuf>,
     /// Whether legacy rule files are read.
     pub legacy: bool,
+    /// What is taken for what rule files say, as a daemon that runs does.
+    pub overlay: Overlay,
     /// Where groups begin, instead of the setting.
     pub root: Option<PathBuf>,
     /// Whether placements are only said.
@@ -85,6 +88,7 @@ impl Default for Invocation {
             config: PathBuf::from("/etc/cgruled/cgruled.toml"),
             rules: Vec::new(),
             legacy: true,
+            overlay: Overlay::default(),
             root: None,
             dry_run: false,
             level: None,

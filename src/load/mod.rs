@@ -102,6 +102,8 @@ pub struct Loaded {
     pub original_cgconfig: Original,
     /// What each file said that was read.
     pub contents: Contents,
+    /// What the name service said of the names that the local files do not have.
+    pub learned: Names,
 }
 
 /// A name in a directory of rules.
@@ -135,8 +137,9 @@ pub fn load(sources: &Sources, service: &NameService) -> Loaded {
 }
 
 /// The same, with what is in `overlay` taken for what those files say.
-pub fn load_over(sources: &Sources, service: &NameService, overlay: Overlay) -> Loaded {
+pub fn load_over(sources: &Sources, service: &NameService, mut overlay: Overlay) -> Loaded {
     let mut loader = Loader::new(sources.owner, service);
+    loader.resolver.remember(std::mem::take(&mut overlay.names));
     loader.overlay = overlay;
     let mut original_cgconfig = Original::NotAsked;
     if sources.legacy {
@@ -274,9 +277,11 @@ impl<'s> Loader<'s> {
         // Stable: within a priority the order of directories, names and positions stays.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
+        let (names, learned) = self.resolver.into_names();
         Loaded {
             rules: self.legacy.into_iter().chain(self.rules).map(|(_, rule)| rule).collect(),
-            names: self.resolver.into_names(),
+            names,
+            learned,
             gifts: self.gifts,
             diagnostics: self.diagnostics,
             files: self.files,

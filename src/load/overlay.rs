@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::Loader;
 use super::trust::{Content, Refusal, TrustedDirectory};
+use crate::rules::names::Names;
 
 /// What files say, by their absolute paths; nothing of one that is empty or a link to `/dev/null`.
 pub type Contents = BTreeMap<Arc<Path>, Arc<[u8]>>;
 
 /// What is taken for what files and directories say, instead of asking the disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Overlay {
     /// Files that say this.
     pub files: Contents,
@@ -21,6 +22,8 @@ pub struct Overlay {
     pub directories: BTreeSet<Arc<Path>>,
     /// Rule files that are passed over and hide no others.
     pub aside: BTreeSet<Arc<Path>>,
+    /// What the name service said, for a time when it fails.
+    pub names: Names,
 }
 
 impl Overlay {

@@ -10,6 +10,7 @@ use super::name_service::{LocalNames, NameService, nss_gid, nss_uid};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{Mention, NameKind, WrittenRule};
 use crate::config::source_text::{Report, SourceText};
+use crate::event::{Gid, Uid};
 use crate::rules::Rule;
 use crate::rules::names::{Names, Unknown, resolve};
 
@@ -19,6 +20,10 @@ pub(super) struct Resolver<'s> {
     service: &'s NameService,
     local: LocalNames,
     names: Names,
+    /// What the name service said of names in earlier loads, for a time when it fails.
+    before: Names,
+    /// The same of this load. The local files can be read again, so their names are not among them.
+    learned: Names,
     knows_all_groups: bool,
     answers: HashMap<(NameKind, String), Answer>,
 }
@@ -37,14 +42,21 @@ impl<'s> Resolver<'s> {
             // Read before any rule is, so that in memory it does not lie between them when it goes.
             local: service.local_names(),
             names: Names::default(),
+            before: Names::default(),
+            learned: Names::default(),
             knows_all_groups: false,
             answers: HashMap::new(),
         }
     }
 
-    /// All that was found.
-    pub(super) fn into_names(self) -> Names {
-        self.names
+    /// Takes `before` for what the name service says when it fails.
+    pub(super) fn remember(&mut self, before: Names) {
+        self.before = before;
+    }
+
+    /// All that was found, and what of it the name service said.
+    pub(super) fn into_names(self) -> (Names, Names) {
+        (self.names, self.learned)
     }
 
     /// Replaces the names in the rules of one file by numbers. Adds the rules that are left, with
@@ -107,30 +119,66 @@ impl<'s> Resolver<'s> {
         let answer = match found {
             Ok(true) => Answer::Known,
             Ok(false) => Answer::Unknown,
-            Err(error) => Answer::Failed(error),
+            Err(error) => self.recall(mention, error),
         };
         self.answers.insert(key, answer);
+    }
+
+    /// What was known of a name before, since the name service failed with `error`: who was somebody then
+    /// is not nobody now.
+    fn recall(&mut self, Mention { kind, name, .. }: &Mention, error: io::Error) -> Answer {
+        let was_known = match kind {
+            NameKind::User => {
+                let uid = self.before.uids.get(name).copied();
+                self.learn_user(name, uid);
+                uid.is_some()
+            }
+            NameKind::Group | NameKind::GroupPattern => {
+                let gid = self.before.gids.get(name).copied();
+                self.learn_group(name, gid);
+                gid.is_some()
+            }
+        };
+        if !was_known {
+            return Answer::Failed(error);
+        }
+        ::log::warn!("the name service failed: {error}; {name:?} has the number that it had");
+        Answer::Known
+    }
+
+    fn learn_user(&mut self, name: &str, uid: Option<Uid>) {
+        self.names.uids.extend(uid.map(|uid| (name.to_owned(), uid)));
+        self.learned.uids.extend(uid.map(|uid| (name.to_owned(), uid)));
+    }
+
+    fn learn_group(&mut self, name: &str, gid: Option<Gid>) {
+        self.names.gids.extend(gid.map(|gid| (name.to_owned(), gid)));
+        self.learned.gids.extend(gid.map(|gid| (name.to_owned(), gid)));
     }
 
     /// Whether there is such a user. The local file is asked first, and read once: NSS goes through it
     /// for each name anew, which takes seconds for 10,000 rules by name.
     fn user(&mut self, name: &str) -> io::Result<bool> {
-        let uid = match self.local.uids.get(name).copied() {
-            None if self.service.nss => nss_uid(name)?,
-            local => local,
-        };
-        self.names.uids.extend(uid.map(|uid| (name.to_owned(), uid)));
-        Ok(uid.is_some())
+        let local = self.local.uids.get(name).copied();
+        if local.is_none() && self.service.nss {
+            let uid = nss_uid(name)?;
+            self.learn_user(name, uid);
+            return Ok(uid.is_some());
+        }
+        self.names.uids.extend(local.map(|uid| (name.to_owned(), uid)));
+        Ok(local.is_some())
     }
 
     /// Whether there is such a group.
     fn group(&mut self, name: &str) -> io::Result<bool> {
-        let gid = match self.local.gids.get(name).copied() {
-            None if self.service.nss => nss_gid(name)?,
-            local => local,
-        };
-        self.names.gids.extend(gid.map(|gid| (name.to_owned(), gid)));
-        Ok(gid.is_some())
+        let local = self.local.gids.get(name).copied();
+        if local.is_none() && self.service.nss {
+            let gid = nss_gid(name)?;
+            self.learn_group(name, gid);
+            return Ok(gid.is_some());
+        }
+        self.names.gids.extend(local.map(|gid| (name.to_owned(), gid)));
+        Ok(local.is_some())
     }
 
     /// Makes every local group known: a pattern is about them.
@@ -193,5 +241,26 @@ fn consequence(left: bool) -> &'static str {
         "the rest of the rule is loaded"
     } else {
         "the rule is not loaded: nobody is left whom it could match"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_name_service_fails_who_was_known_stays_known() {
+        let service = NameService::default();
+        let mut resolver = Resolver::new(&service);
+        let uids = [("cgt-far".to_owned(), Uid(61_800))].into();
+        resolver.remember(Names { uids, ..Names::default() });
+        let mention =
+            |name: &str| Mention { kind: NameKind::User, name: name.to_owned(), span: 0..0 };
+        let error = || io::Error::from(io::ErrorKind::TimedOut);
+        assert!(matches!(resolver.recall(&mention("cgt-far"), error()), Answer::Known));
+        assert!(matches!(resolver.recall(&mention("cgt-new"), error()), Answer::Failed(_)));
+        let (names, learned) = resolver.into_names();
+        assert_eq!(names.uids.get("cgt-far"), Some(&Uid(61_800)));
+        assert_eq!(learned.uids, names.uids, "and so the next time");
     }
 }

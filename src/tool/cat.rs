@@ -5,11 +5,13 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::asking::{self, Notes};
 use super::command::{Command, Failure, Given};
 use crate::config::escape::{EscapedBytes, is_unsafe};
 use crate::daemon;
-use crate::load::{FileSeen, Outcome};
+use crate::load::{FileSeen, Loaded, Outcome};
 
 pub(super) const COMMAND: Command = Command {
     name: "cat",
@@ -26,7 +28,7 @@ const MAX_SIZE: u64 = 16 << 20;
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     given.no_operands()?;
-    show(&daemon::survey(&given.invocation(), None).loaded.files, out)?;
+    show(&daemon::survey(&asking::as_in_force(given, Notes::Said), None).loaded, out)?;
     Ok(0)
 }
 
@@ -34,16 +36,17 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn show(files: &[FileSeen], out: &mut dyn Write) -> io::Result<()> {
-    for (index, FileSeen { path, outcome }) in files.iter().enumerate() {
+pub fn show(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    for (index, FileSeen { path, outcome }) in loaded.files.iter().enumerate() {
         if index > 0 {
             writeln!(out)?;
         }
+        let bytes = loaded.contents.get(path);
         let path = shown(path);
         match outcome {
             Outcome::Loaded(_) => {
                 writeln!(out, "# {path}")?;
-                content(&files[index].path, out)?;
+                content(&loaded.files[index].path, bytes, out)?;
             }
             Outcome::Mask => {
                 writeln!(out, "# {path}: is empty and masks later files of this name")?;
@@ -62,8 +65,9 @@ fn shown(path: &Path) -> EscapedBytes<'_> {
     EscapedBytes(path.as_os_str().as_encoded_bytes())
 }
 
-fn content(path: &Path, out: &mut dyn Write) -> io::Result<()> {
-    match read(path) {
+/// What a file says that counts, or without that what is on the disk.
+fn content(path: &Path, bytes: Option<&Arc<[u8]>>, out: &mut dyn Write) -> io::Result<()> {
+    match bytes.map_or_else(|| read(path), |bytes| Ok(bytes.to_vec())) {
         Ok(bytes) => out.write_all(plain(&bytes).as_bytes()),
         Err(error) => writeln!(out, "# cannot be read: {error}"),
     }

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use super::asking;
+use super::asking::{self, Notes};
 use super::command::{Command, Failure, Flag, Given};
 use super::locale;
 use crate::config::diagnostic::has_errors;
@@ -91,7 +91,11 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         (true, true) | (false, false) => {}
     }
     let pids = pids(given)?;
-    let invocation = if is_imagined { asking::invocation(given) } else { given.invocation() };
+    let invocation = if is_imagined {
+        asking::invocation(given, Notes::Said)
+    } else {
+        asking::as_in_force(given, Notes::Said)
+    };
     let mut survey = daemon::survey(&invocation, None);
     let failed = |error: std::io::Error| Failure::Failed(format!("/proc: {error}"));
     let mut proc = Proc::open(Path::new("/proc")).map_err(failed)?;
@@ -160,7 +164,11 @@ fn living(
             }
             continue;
         };
-        let verdict = judge(survey, &subject, proc);
+        let mut verdict = judge(survey, &subject, proc);
+        let is_well = matches!(verdict.state, State::InPlace | State::NoRule);
+        if is_well && memory.has_other_rules() {
+            verdict.state = State::Outdated;
+        }
         let moved = memory.moved();
         if verdict.state != State::Misplaced && explained.is_empty() {
             memory.general().iter().for_each(|note| eprintln!("cgrulectl: {note}"));

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::asking;
+use super::asking::{self, Notes};
 use super::command::{Failure, Given};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
@@ -64,7 +64,7 @@ impl Foreseen {
     ///
     /// # Errors
     /// There are no control groups.
-    pub(super) fn new(given: &Given) -> Result<Self, Failure> {
+    pub(super) fn new(given: &Given, notes: Notes) -> Result<Self, Failure> {
         let found = tree::discover();
         let found =
             found.map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}")))?;
@@ -74,7 +74,7 @@ impl Foreseen {
             return Err(Failure::Failed(message.to_owned()));
         }
         let hierarchies = Arc::new(found);
-        let policy = daemon::policy(&asking::invocation(given), &hierarchies);
+        let policy = daemon::policy(&asking::invocation(given, notes), &hierarchies);
         Ok(Self { policy, hierarchies })
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::asking::{self, Notes};
 use super::command::{Command, Failure, Flag, Given};
 use super::locale;
 use super::rows::{self, Row};
@@ -36,7 +37,7 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     given.no_operands()?;
-    let survey = daemon::survey(&given.invocation(), None);
+    let survey = daemon::survey(&asking::as_in_force(given, Notes::Said), None);
     if given.has("json") {
         json(&survey, out)?;
     } else if given.has("names") {

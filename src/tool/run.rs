@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::unistd::{self, User};
 
+use super::asking::Notes;
 use super::command::{Command, Failure, Flag, Given};
 use super::foreseen::{Foreseen, Person, Program};
 use crate::cgroup::tree::{Attached, Tree, Whereabouts};
@@ -99,7 +100,7 @@ fn placed(given: &Given, name: &OsStr) -> Result<(Program, Option<User>), NotRun
     }
     let (user, person) = person(given)?;
     let program = Program::find(Path::new(name)).ok_or(NotRun::NoProgram)?;
-    let foreseen = Foreseen::new(given)?;
+    let foreseen = Foreseen::new(given, Notes::LeftOut)?;
     // From here on what the library warns of is for the caller.
     // There is another logger only if somebody calls this as a library.
     let _ = ::log::set_logger(&Stderr);

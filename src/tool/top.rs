@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::asking::Notes;
 use super::command::{Command, Failure, Flag, Given};
 use super::foreseen::Foreseen;
 use super::locale;
@@ -63,7 +64,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if !is_interactive {
         options.iterations = options.iterations.or(Some(1));
     }
-    let Foreseen { policy, hierarchies } = Foreseen::new(given)?;
+    let Foreseen { policy, hierarchies } = Foreseen::new(given, Notes::Said)?;
     let rules = policy.matcher.rules();
     let patterns = Patterns::new(rules, |target| policy.beginning(target.below));
     let sampler = Sampler { hierarchies, patterns };

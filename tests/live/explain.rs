@@ -115,17 +115,67 @@ fn without_a_daemon_the_files_are_enough() {
     expect(&text, &["would be moved by a rule", "belongs  /there/cgt-alice"]);
 }
 
+/// What `cgrulectl` prints about the files of the test.
+fn ctl(command: &str, flag: &str) -> (String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_cgrulectl"))
+        .args([command, "--no-legacy", "--config", &format!("{BASE}/cgruled.toml"), "--rules"])
+        .args([&format!("{BASE}/rules.d"), "--socket", &format!("{BASE}/control.sock")])
+        .args((!flag.is_empty()).then_some(flag))
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
 #[test]
-fn rules_that_are_newer_than_the_daemon_are_told_from_those_in_force() {
+fn a_file_that_stays_as_it_was_is_told_as_it_is_in_force() {
     let Some(live) = Live::require() else { return };
     let daemon = daemon(&live, ALICE_THERE, "");
-    let bob = live.hold(&format!("uid {BOB} {BOB}"));
     // With new errors the file stays as it was.
-    let rules = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n[[rule]]\nuser = \"cgt-nobody\"\ncgroup = \"b\"\n";
-    live.write_rules(rules);
+    live.write_rules("[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n[[rule]]\nuser = 7\n");
     daemon.expect_log("what it said before stays in force");
-    let text = said(&explain(&[&bob.subject.to_string()]), 1);
-    expect(&text, &["is NOT where its rule says", "goes by older rules"]);
+    live.rule_file("70-new.toml", "[[rule]]\nuser = \"cgt-carol\"\ncgroup = \"c\"\n");
+    daemon.expect_log("in force: 3 rules");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    let output = explain(&[&alice.subject.to_string()]);
+    expect(&said(&output, 0), &["is where its rule says", "50-test.toml"]);
+    let note = "50-test.toml stays as it was, read ";
+    assert!(String::from_utf8_lossy(&output.stderr).contains(note), "{output:?}");
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    expect(&said(&explain(&[&bob.subject.to_string()]), 0), &["no rule holds for it"]);
+    let (list, noted) = ctl("list", "--json");
+    assert!(
+        list.contains("there/%u") && !list.contains("\"b\"") && list.contains("\"c\""),
+        "{list}"
+    );
+    assert!(noted.contains(note), "{noted}");
+    let (files, _) = ctl("cat", "");
+    assert!(files.contains("there/%u") && !files.contains("cgt-bob"), "{files}");
+    let (table, _) = ctl("top", "--once");
+    assert!(table.contains("there/cgt-alice"), "{table}");
+    live.write_rules(ALICE_THERE);
+    daemon.expect_log("in force: 3 rules from 3 files, 0 errors\n");
+    assert_eq!(ctl("list", "").1, "");
+}
+
+#[test]
+fn without_the_rules_of_the_daemon_nobody_is_judged() {
+    let Some(live) = Live::require() else { return };
+    let other = live.path("other.d");
+    fs::create_dir_all(&other).unwrap();
+    let bob = "version = 1\n[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n";
+    fs::write(other.join("10-bob.toml"), bob).unwrap();
+    let (socket, other) = (format!("{BASE}/control.sock"), other.display().to_string());
+    let arguments = &["--control", &socket, "--rules", &other];
+    let _daemon = live.daemon_with(ALICE_THERE, &Settings { config: "", arguments });
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    live.expect(&bob, "b");
+    let pid = bob.subject.to_string();
+    let output = explain(&[&pid]);
+    expect(&said(&output, 0), &["cannot be judged: the daemon goes by other rules"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("other options"), "{output:?}");
+    expect(&said(&explain(&["--json", &pid]), 0), &["\"state\": \"unsure\""]);
 }
 
 #[test]

@@ -163,9 +163,14 @@ impl Connection {
     }
 
     /// Its only answer.
-    pub(super) fn refuse(&mut self, why: impl Into<String>, now: Nanos) {
-        self.say(&Refused { error: why.into() });
+    pub(super) fn tell(&mut self, answer: &impl Serialize, now: Nanos) {
+        self.say(answer);
         self.turn_to(State::Leaving, now);
+    }
+
+    /// The same when there is none.
+    pub(super) fn refuse(&mut self, why: impl Into<String>, now: Nanos) {
+        self.tell(&Refused { error: why.into() }, now);
     }
 
     /// A line about a decision, or one more that is lost.

@@ -71,7 +71,7 @@ const fn word(state: State) -> &'static str {
     match state {
         State::InPlace => "in-place",
         State::Misplaced => "misplaced",
-        State::Unsure => "unsure",
+        State::Unsure | State::Outdated => "unsure",
         State::NoRule => "no-rule",
         State::Ignored => "ignored",
         State::Protected => "protected",

@@ -20,6 +20,10 @@ use crate::rules::Rule;
 /// kernel milliseconds for the move.
 const FRESH: Duration = Duration::from_millis(200);
 
+/// The rules that were tried are not those in force, whose conditions the daemon does not tell.
+const OTHER_RULES: &str = "the daemon goes by other rules than the files say now: cgrulectl \
+                           reload (or it was started with other options than this command)";
+
 /// What the daemon has to say of a process.
 #[derive(Clone, Debug)]
 pub enum Memory {
@@ -77,6 +81,11 @@ impl Memory {
         }
     }
 
+    /// Whether the daemon goes by other rules than those of the survey.
+    pub fn has_other_rules(&self) -> bool {
+        self.general().iter().any(|note| note == OTHER_RULES)
+    }
+
     fn happenings(&self) -> &[Happening] {
         match self {
             Self::Told(about, _) => &about.happenings,
@@ -95,16 +104,8 @@ fn answer<T: DeserializeOwned>(
 /// What keeps many processes from their groups.
 fn general(status: &Status, rules: Option<&Rules>, survey: &Survey) -> Vec<String> {
     let dry_run = "the daemon runs with --dry-run: it moves nobody";
-    let refused = "the files have new errors, so the daemon still goes by older rules than these: see \
-                   cgrulectl check";
-    let changed = "the daemon goes by other rules than the files say now: cgrulectl \
-                   reload (or it was started with other options than this command)";
     let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
-    let said = [
-        (status.dry_run, dry_run),
-        (status.refused_reload.is_some(), refused),
-        (is_other && status.refused_reload.is_none(), changed),
-    ];
+    let said = [(status.dry_run, dry_run), (is_other, OTHER_RULES)];
     said.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
 }
 

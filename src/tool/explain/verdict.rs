@@ -24,6 +24,8 @@ pub enum State {
     Misplaced,
     /// Rules ask for its program, which is not known.
     Unsure,
+    /// The daemon goes by other rules than those that were tried.
+    Outdated,
     /// No rule holds for it.
     NoRule,
     /// Its rule says to leave it.

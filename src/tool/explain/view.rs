@@ -93,6 +93,9 @@ fn headline(subject: &Subject, state: State) -> (String, u8) {
         State::InPlace => ("is where its rule says.", 32),
         State::Misplaced => ("is NOT where its rule says.", 31),
         State::Unsure => ("cannot be judged: a rule asks for its program.", 33),
+        State::Outdated => {
+            ("cannot be judged: the daemon goes by other rules than the files say.", 33)
+        }
         State::NoRule if subject.life.is_none() => {
             ("would stay where it starts: no rule holds.", 33)
         }

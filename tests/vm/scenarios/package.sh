@@ -97,7 +97,19 @@ END_OF_RULES
     expect "a broken file is in the journal with its line" within 10 said "60-another.toml:4"
     expect "and in systemctl status" within 10 status_says "60-another.toml:4"
     as alice sleep 1000
-    expect "the rules that ran before stay in force" in_group $pid another/alice
+    expect "the file stays in force as it was" in_group $pid another/alice
+    cat >/etc/cgruled/rules.d/40-third.toml <<'END_OF_RULES'
+version = 1
+[[rule]]
+user = "bob"
+cgroup = "third/bob"
+END_OF_RULES
+    as bob sleep 1000
+    expect "a third file that comes meanwhile is live" in_group $pid third/bob
+    expect "the status says so" within 10 status_says "1 file stays as it was"
+    rm /etc/cgruled/rules.d/40-third.toml
+    as bob sleep 1000
+    expect "one that goes is gone" in_group $pid people/bob
     expect "cgrulectl check says so too" check_fails
     systemctl restart cgruled.service
     expect "the service starts with it" active
