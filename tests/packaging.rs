@@ -133,7 +133,7 @@ fn make(targets: &[&str], directory: &Path) {
             .args(["-s", "-C", PACKAGING])
             .args(targets)
             .arg(variable("BUILT", &built))
-            .arg(variable("DESTDIR", &directory.join("root"))),
+            .arg(variable("DESTDIR", &directory.join("the root"))),
     );
 }
 
@@ -145,7 +145,7 @@ fn what_is_installed_can_be_uninstalled() {
     }
     let directory = tempfile::tempdir().unwrap();
     make(&["install"], directory.path());
-    let root = directory.path().join("root");
+    let root = directory.path().join("the root");
     let unit = root.join("usr/local/lib/systemd/system/cgruled.service");
     let text = std::fs::read_to_string(&unit).unwrap();
     assert!(text.contains("ExecStart=/usr/local/sbin/cgruled\n"), "{text}");
@@ -155,6 +155,8 @@ fn what_is_installed_can_be_uninstalled() {
         "usr/local/lib/cgruled/rules.d/50-examples.toml",
         "usr/local/lib/sysusers.d/cgruled.conf",
         "usr/local/share/man/man8/cgruled.8",
+        "usr/local/share/doc/cgruled/CHANGELOG.md",
+        "usr/local/share/doc/cgruled/LICENSE",
         "usr/local/share/doc/cgruled/openrc/cgruled",
         "usr/local/share/doc/cgruled/runit/cgruled/run",
         "etc/cgruled/rules.d",
@@ -173,4 +175,64 @@ fn what_is_installed_can_be_uninstalled() {
     let left = output(Command::new("sh").args(find).current_dir(&root));
     let mine = "./etc/cgruled/rules.d/50-mine.toml\n./etc/cgruled\n./etc/cgruled/rules.d\n";
     assert_eq!(left, mine, "what is left");
+}
+
+#[test]
+fn uninstalling_ends_the_service_of_this_host_alone() {
+    if Command::new("make").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no make");
+        return;
+    }
+    let would_run = |destination: &str| {
+        let arguments = ["-n", "-C", PACKAGING, "stop", destination];
+        output(Command::new("make").args(arguments))
+    };
+    let here = would_run("DESTDIR=");
+    assert!(here.contains("systemctl disable --now cgruled.service"), "{here}");
+    let elsewhere = would_run("DESTDIR=/nowhere");
+    assert!(!elsewhere.contains("systemctl"), "{elsewhere}");
+}
+
+/// `packaging/cgred/cgred` with stand-ins below `directory`: its files, and a daemon that says its arguments.
+fn starter(directory: &Path) -> Command {
+    let script = std::fs::read_to_string(format!("{PACKAGING}/cgred/cgred")).unwrap();
+    let etc = format!("{}/etc/", directory.display());
+    let script = script.replace("/etc/", &etc).replace("/usr/sbin/cgrulesengd", "echo");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "cgred"]).env_clear().env("PATH", "/usr/bin:/bin");
+    command
+}
+
+#[test]
+fn service_managers_that_read_no_files_have_the_options_of_the_original() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("sysconfig/cgred.conf", "LOG_FILE=\"/var/log/a b\"\nSOCKET_GROUP=\"staff\"\nLOG=\"-v\"\n"),
+        ("sysconfig/cgred", "OPTIONS=\"-n\"\n"),
+        ("default/cgred", "OPTIONS=\"-s -g x\"\n"),
+    ] {
+        let path = directory.path().join("etc").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let read = output(starter(directory.path()).arg("--read-files"));
+    assert_eq!(read, "--nodaemon --logfile=/var/log/a b --socket-group=staff -v -s -g x\n");
+    let given = output(starter(directory.path()).env("OPTIONS", "-q"));
+    assert_eq!(given, "--nodaemon -q\n");
+}
+
+/// `packaging/openrc/cgruled` with a daemon that says its arguments, and one function of it called.
+fn openrc(before: &str, function: &str) -> String {
+    let script = std::fs::read_to_string(format!("{PACKAGING}/openrc/cgruled")).unwrap();
+    let script =
+        script.replace("/usr/sbin/cgruled", "echo").replace("/usr/lib/cgruled", "/nowhere");
+    let script = format!("checkpath() {{ :; }}\n{before}\n{script}\n{function}");
+    output(Command::new("sh").args(["-c", &script]))
+}
+
+#[test]
+fn openrc_starts_nothing_that_its_settings_would_end() {
+    let said = openrc("command_args='--log debug'", "start_pre");
+    assert_eq!(said, "--check --no-legacy --rules /run/cgruled/none --log debug\n");
+    assert_eq!(openrc("", "check"), "--check\n");
 }
