@@ -6,18 +6,28 @@
     reason = "a test fails by panic and reads its own files"
 )]
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Licenses that ask for no more than to be named.
+/// Licenses that ask for no more than to be shown.
 const ALLOWED: [&str; 5] = ["MIT", "Apache-2.0", "Zlib", "Unicode-3.0", "BSD-3-Clause"];
 const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/THIRD-PARTY");
+const RUST: &str = "The Rust standard library, MIT OR Apache-2.0; what it is made of is in \
+    share/doc/rust/COPYRIGHT-library.html of a toolchain\n";
 
-/// The crates that are linked into the programs, as `name version license` lines.
-fn linked() -> Vec<String> {
+/// A crate that is linked into the programs.
+struct Crate {
+    /// `name version license`.
+    line: String,
+    /// Where its source is.
+    directory: PathBuf,
+}
+
+/// The crates that are linked into the programs, by name.
+fn linked() -> Vec<Crate> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--offline"])
         .args(["--filter-platform=x86_64-unknown-linux-gnu"])
@@ -45,16 +55,18 @@ fn linked() -> Vec<String> {
         }
     }
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-    let line = |id: &&str| {
+    let linked = |id: &&str| {
         let package = &packages[*id];
         let [name, version, license] =
             ["name", "version", "license"].map(|key| text(&package[key]));
-        format!("{name} {version} {license}")
+        let manifest = PathBuf::from(text(&package["manifest_path"]));
+        let directory = manifest.parent().unwrap().to_owned();
+        Crate { line: format!("{name} {version} {license}"), directory }
     };
-    let mut lines: Vec<String> = seen.iter().map(line).collect();
-    lines.retain(|line| !line.starts_with("cgruled "));
-    lines.sort();
-    lines
+    let mut crates: Vec<Crate> = seen.iter().map(linked).collect();
+    crates.retain(|found| !found.line.starts_with("cgruled "));
+    crates.sort_by(|a, b| a.line.cmp(&b.line));
+    crates
 }
 
 /// Whether an expression such as `(MIT OR Apache-2.0) AND Unicode-3.0` can be met by [`ALLOWED`].
@@ -64,14 +76,59 @@ fn is_allowed(license: &str) -> bool {
     plain.split(" AND ").all(|part| part.split(" OR ").any(is_known))
 }
 
+/// What a crate's authors ask to be shown: its license files, but those of the Apache license and of the
+/// Unlicense, which are alternatives to MIT in all that have them.
+fn notices(directory: &Path) -> String {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_notice = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_ascii_uppercase();
+        name.starts_with("LICENSE") && !name.contains("APACHE")
+    };
+    let mut files: Vec<PathBuf> = entries.filter(is_notice).collect();
+    files.sort();
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.trim_start_matches('\u{feff}')
+            .lines()
+            .map(|line| line.trim_end().to_owned() + "\n")
+            .collect()
+    };
+    let texts: Vec<String> = files.iter().map(read).collect();
+    texts.join("\n").trim_matches('\n').to_owned()
+}
+
+/// The list of crates, then each text once, below the names of those that it is from.
+fn third_party(crates: &[Crate]) -> String {
+    let mut page: String = crates.iter().map(|found| found.line.clone() + "\n").collect();
+    page += RUST;
+    let mut by_text: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for found in crates {
+        let name = found.line.split(' ').next().unwrap();
+        let text = notices(&found.directory);
+        assert!(text.len() > 500, "{name}: no license in {}", found.directory.display());
+        by_text.entry(text).or_default().push(name);
+    }
+    let ours = include_str!("../LICENSE");
+    let words = &ours[ours.find("Permission is").unwrap()..];
+    let rust = format!("Copyright (c) The Rust Project Contributors\n\n{}", words.trim_end());
+    by_text.entry(rust).or_default().push("the Rust standard library");
+    let mut sections: Vec<(String, String)> =
+        by_text.into_iter().map(|(text, names)| (names.join(", "), text)).collect();
+    sections.sort();
+    for (names, text) in sections {
+        page += &format!("\n{}\n{names}\n\n{text}\n", "=".repeat(78));
+    }
+    page
+}
+
 #[test]
-fn the_list_of_crates_is_complete() {
-    let lines = linked();
-    for line in &lines {
+fn the_list_of_crates_and_their_notices_is_complete() {
+    let crates = linked();
+    for Crate { line, .. } in &crates {
         let license = line.splitn(3, ' ').nth(2).unwrap();
         assert!(is_allowed(license), "{line}: not among the licenses {ALLOWED:?}");
     }
-    let text = lines.join("\n") + "\n";
+    let text = third_party(&crates);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(LIST, &text).unwrap();
     }
@@ -133,7 +190,7 @@ fn make(targets: &[&str], directory: &Path) {
             .args(["-s", "-C", PACKAGING])
             .args(targets)
             .arg(variable("BUILT", &built))
-            .arg(variable("DESTDIR", &directory.join("root"))),
+            .arg(variable("DESTDIR", &directory.join("the root"))),
     );
 }
 
@@ -145,7 +202,7 @@ fn what_is_installed_can_be_uninstalled() {
     }
     let directory = tempfile::tempdir().unwrap();
     make(&["install"], directory.path());
-    let root = directory.path().join("root");
+    let root = directory.path().join("the root");
     let unit = root.join("usr/local/lib/systemd/system/cgruled.service");
     let text = std::fs::read_to_string(&unit).unwrap();
     assert!(text.contains("ExecStart=/usr/local/sbin/cgruled\n"), "{text}");
@@ -155,6 +212,8 @@ fn what_is_installed_can_be_uninstalled() {
         "usr/local/lib/cgruled/rules.d/50-examples.toml",
         "usr/local/lib/sysusers.d/cgruled.conf",
         "usr/local/share/man/man8/cgruled.8",
+        "usr/local/share/doc/cgruled/CHANGELOG.md",
+        "usr/local/share/doc/cgruled/LICENSE",
         "usr/local/share/doc/cgruled/openrc/cgruled",
         "usr/local/share/doc/cgruled/runit/cgruled/run",
         "etc/cgruled/rules.d",
@@ -173,4 +232,64 @@ fn what_is_installed_can_be_uninstalled() {
     let left = output(Command::new("sh").args(find).current_dir(&root));
     let mine = "./etc/cgruled/rules.d/50-mine.toml\n./etc/cgruled\n./etc/cgruled/rules.d\n";
     assert_eq!(left, mine, "what is left");
+}
+
+#[test]
+fn uninstalling_ends_the_service_of_this_host_alone() {
+    if Command::new("make").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no make");
+        return;
+    }
+    let would_run = |destination: &str| {
+        let arguments = ["-n", "-C", PACKAGING, "stop", destination];
+        output(Command::new("make").args(arguments))
+    };
+    let here = would_run("DESTDIR=");
+    assert!(here.contains("systemctl disable --now cgruled.service"), "{here}");
+    let elsewhere = would_run("DESTDIR=/nowhere");
+    assert!(!elsewhere.contains("systemctl"), "{elsewhere}");
+}
+
+/// `packaging/cgred/cgred` with stand-ins below `directory`: its files, and a daemon that says its arguments.
+fn starter(directory: &Path) -> Command {
+    let script = std::fs::read_to_string(format!("{PACKAGING}/cgred/cgred")).unwrap();
+    let etc = format!("{}/etc/", directory.display());
+    let script = script.replace("/etc/", &etc).replace("/usr/sbin/cgrulesengd", "echo");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "cgred"]).env_clear().env("PATH", "/usr/bin:/bin");
+    command
+}
+
+#[test]
+fn service_managers_that_read_no_files_have_the_options_of_the_original() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("sysconfig/cgred.conf", "LOG_FILE=\"/var/log/a b\"\nSOCKET_GROUP=\"staff\"\nLOG=\"-v\"\n"),
+        ("sysconfig/cgred", "OPTIONS=\"-n\"\n"),
+        ("default/cgred", "OPTIONS=\"-s -g x\"\n"),
+    ] {
+        let path = directory.path().join("etc").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let read = output(starter(directory.path()).arg("--read-files"));
+    assert_eq!(read, "--nodaemon --logfile=/var/log/a b --socket-group=staff -v -s -g x\n");
+    let given = output(starter(directory.path()).env("OPTIONS", "-q"));
+    assert_eq!(given, "--nodaemon -q\n");
+}
+
+/// `packaging/openrc/cgruled` with a daemon that says its arguments, and one function of it called.
+fn openrc(before: &str, function: &str) -> String {
+    let script = std::fs::read_to_string(format!("{PACKAGING}/openrc/cgruled")).unwrap();
+    let script =
+        script.replace("/usr/sbin/cgruled", "echo").replace("/usr/lib/cgruled", "/nowhere");
+    let script = format!("checkpath() {{ :; }}\n{before}\n{script}\n{function}");
+    output(Command::new("sh").args(["-c", &script]))
+}
+
+#[test]
+fn openrc_starts_nothing_that_its_settings_would_end() {
+    let said = openrc("command_args='--log debug'", "start_pre");
+    assert_eq!(said, "--check --no-legacy --rules /run/cgruled/none --log debug\n");
+    assert_eq!(openrc("", "check"), "--check\n");
 }
