@@ -5,8 +5,7 @@ if ! is_hybrid; then
     say "left out: the machine is not hybrid (CGRULED_VM_BOOT=systemd.unified_cgroup_hierarchy=0)"
     exit 0
 fi
-ground=/sys/fs/cgroup/unified # the top, for in_group
-in_group() { within 20 is_in "$1" "/$2" || { group_of "$1" && false; }; }
+ground=/sys/fs/cgroup/unified/people # what is ended at the end
 settings <<'END'
 root = "auto"
 END
