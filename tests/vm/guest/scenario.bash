@@ -26,6 +26,15 @@ within() {
 rules() { { echo "version = 1" && cat; } >/etc/cgruled/rules.d/50-test.toml; }
 settings() { cat >/etc/cgruled/cgruled.toml; }
 
+# verifies UNIT: whether systemd has no complaint about it and its drop-ins. `verify` reads on and complains of
+# others, so only what names us counts.
+verifies() {
+    local said
+    command -v systemd-analyze >/dev/null || { echo "there is no systemd-analyze" && return 1; }
+    said=$(systemd-analyze --man=no verify "$1" 2>&1 | grep cgruled)
+    [ -z "$said" ] || { echo "$said" && return 1; }
+}
+
 # (Re)starts the daemon with the rules and settings that are there.
 daemon() {
     systemctl restart cgruled.service && known=$(started_as) && within 20 is_ready || {
@@ -46,14 +55,17 @@ started_as() { systemctl show -P InvocationID cgruled.service; }
 known=
 said() { log | grep -qF -- "$1"; }
 
-# In a group that belongs to no unit: from there the daemon takes whom it likes.
-outside=/sys/fs/cgroup/outside
-mkdir -p $outside
+# In a group that belongs to no unit, in each tree that systemd keeps units in: from there the daemon takes
+# whom it likes.
+outside=(/sys/fs/cgroup/outside)
+is_hybrid() { [ -d /sys/fs/cgroup/unified ]; }
+! is_hybrid || outside=(/sys/fs/cgroup/{unified,systemd}/outside)
+mkdir -p "${outside[@]}"
 # become USER COMMAND...: ends in it; for subshells.
 become() {
-    local user=$1
+    local user=$1 group
     shift
-    echo "$BASHPID" >$outside/cgroup.procs
+    for group in "${outside[@]}"; do echo "$BASHPID" >"$group/cgroup.procs"; done
     HOME=/home/$user exec setpriv --reuid="$user" --regid="$user" --init-groups "$@"
 }
 # as USER COMMAND...: in the background; its number is in $pid.

@@ -22,6 +22,7 @@ for later in systemd-user-sessions.service cron.service getty.target "user@$(id 
     say "ready at $((ready / 1000)) ms, $later began at $((start / 1000)) ms"
     expect "before $later" test "$start" -ge "$ready"
 done
+within 20 pgrep -u bob -x sleep
 job=$(pgrep -u bob -x sleep)
 expect "a job that cron started at boot is placed" in_group "$job" people/bob
 rm /etc/cron.d/bob

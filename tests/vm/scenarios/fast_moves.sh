@@ -30,7 +30,7 @@ measure expedited
 expect "expedited" test "$during" = 1
 expect "expedited is undone" test "$(cat /sys/kernel/rcu_expedited)" = 0
 measure favordynmods
-expect "favordynmods without the right to mount is said" said "fast_moves: Operation not permitted"
+expect "favordynmods without the right to mount is said" within 10 said "fast_moves: Operation not permitted"
 
 mkdir -p /run/systemd/system/cgruled.service.d
 cp /vm/packaging/systemd/favordynmods.conf /run/systemd/system/cgruled.service.d

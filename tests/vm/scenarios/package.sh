@@ -28,10 +28,13 @@ another() {
     dpkg-deb --root-owner-group -Zgzip --build $tree /tmp/another.deb && dpkg -i /tmp/another.deb
 }
 
-# newer: our package with a higher version, as it is after the next build.
+# newer: our package with a higher version, as it is after the next build: another program, another unit.
 newer() {
     rm -rf /tmp/newer
     dpkg-deb -R "$ours" /tmp/newer
+    # In place of the version there is one of the same length.
+    LC_ALL=C sed -i "s/$version/9${version#?}/g" /tmp/newer/usr/sbin/cgruled
+    sed -i 's/^Description=.*/Description=The next build/' /tmp/newer/lib/systemd/system/cgruled.service
     sed -i 's/^Version: .*/&+newer/' /tmp/newer/DEBIAN/control
     dpkg-deb --root-owner-group -Zgzip -z1 --build /tmp/newer /tmp/newer.deb
 }
@@ -39,7 +42,9 @@ newer() {
 # Complaints of the service and about it since the scenario began.
 begun=$(date +%s)
 complaints() {
-    journalctl -q -b --since "@$begun" -p "$1" -o cat -u cgruled.service | grep -v "60-another.toml" | grep .
+    # An entry has several lines, but one in JSON. What is wrong with the file is said on purpose, and how often.
+    journalctl -q -b --since "@$begun" -p "$1" -o json -u cgruled.service |
+        grep -v -e 60-another.toml -e 'the rules have [0-9]* new error' | grep .
 }
 status_says() { systemctl status cgruled.service | grep -E -- "$1"; }
 check_fails() { cgrulectl check; [ $? = 65 ]; }
@@ -63,7 +68,7 @@ installs() {
     expect "the samples move nothing" no_groups
     expect "nothing is complained of" not complaints warning
     for unit in cgruled.service cgruled-pool.service cgruled.slice; do
-        expect "verify $unit" test -z "$(systemd-analyze --man=no verify $unit 2>&1 | grep cgruled)"
+        expect "verify $unit" verifies $unit
     done
     expect "cgexec finds the socket of cgred" test -S /run/cgred.socket
     expect "cgrulectl asks" cgrulectl status
@@ -137,7 +142,15 @@ after() {
     expect "$1: placed processes stay" stayed mended/alice
 }
 
+# runs_version VERSION: whether the file and the daemon that runs have it.
+runs_version() {
+    [ "$(cgruled --version)" = "cgruled $1" ] && cmp "/proc/$(show MainPID)/exe" /usr/sbin/cgruled
+}
+
 is_upgraded_under_load() {
+    local version description
+    version=$(cgruled --version | cut -d ' ' -f 2)
+    description=$(show Description)
     newer >/dev/null
     (while :; do
         as bob sleep 3
@@ -146,7 +159,11 @@ is_upgraded_under_load() {
     done) &
     local load=$!
     after "upgrade" apt install /tmp/newer.deb
+    expect "the next program is installed" runs_version "9${version#?}"
+    expect "the next unit is in force" test "$(show Description)" = "The next build"
     after "downgrade" apt install "$ours"
+    expect "the program of before is installed" runs_version "$version"
+    expect "the unit of before is in force" test "$(show Description)" = "$description"
     kill $load
     expect "upgrades are no error" not complaints err
 }
@@ -159,6 +176,8 @@ gets_out_of_the_way_of_cgroup_tools() {
     echo 'OPTIONS="-v"' >/etc/default/cgred
     expect "the drop-in installs beside it" apt install "${dropins[0]}"
     expect "its program stands in for the original" is_ours
+    expect "verify cgruled.service with the drop-in" verifies cgruled.service
+    expect "its exposure is 2.5 at most" systemd-analyze security --threshold=25 cgruled.service
     expect "which is kept aside" test -x /usr/sbin/cgrulesengd.libcgroup
     expect "the service is cgred too" active cgred.service
     expect "it runs with the options of its files" runs_as \
@@ -180,11 +199,41 @@ gets_out_of_the_way_of_cgroup_tools() {
     rm /etc/cgrules.conf /etc/default/cgred /etc/sysconfig/cgred.conf /var/log/cgred.log
 }
 
+ended_with() { # ended_with STATUS: it did, and was not started again
+    sleep 3
+    [ "$(show ExecMainStatus) $(show NRestarts)" = "$1 0" ]
+}
+# As doc/migration.md has it: while the original runs ours waits.
+takes_over_from_the_original() {
+    local original
+    systemctl stop cgruled.service
+    mkdir -p /etc/cgconfig.d
+    touch /etc/cgrules.conf /etc/cgconfig.conf
+    /usr/sbin/cgrulesengd --nodaemon >/dev/null 2>&1 &
+    original=$!
+    within 20 test -S /run/cgred.socket
+    systemctl start cgruled.service
+    expect "ours does not run beside the original, and is not tried again" ended_with 78
+    expect "forbidden, it does not hinder the package" masked_install
+    expect "and does not run" not active cgruled.service
+    kill $original
+    wait $original
+    systemctl unmask cgruled.service
+    expect "it takes over" systemctl enable --now cgruled.service
+    expect "placed processes stayed" stayed mended/alice
+    rm -r /etc/cgrules.conf /etc/cgconfig.conf /etc/cgconfig.d
+}
+masked_install() {
+    systemctl mask cgruled.service && dpkg -r cgruled && apt install "$ours"
+}
+
 goes() {
     expect "the package goes" apt remove cgruled
     expect "what was placed stays there" stayed mended/alice
-    expect "no unit is left" not active cgruled.service cgruled-pool.service
-    expect "purge asks nothing" apt purge cgruled
+    expect "cgruled.service is not left" not active cgruled.service
+    expect "cgruled-pool.service is not left" not active cgruled-pool.service
+    expect "there is nothing that could ask" asks_nothing
+    expect "purge asks nothing" env -u DEBIAN_FRONTEND dpkg -P cgruled
     expect "it leaves the administrator's file" test -e /etc/cgruled/rules.d/70-bob.toml
     leave
     rm /etc/cgruled/rules.d/70-bob.toml
@@ -192,6 +241,11 @@ goes() {
     apt install "$ours" >/dev/null
     apt purge cgruled >/dev/null
     expect "without it nothing is left" nothing_left
+}
+# The scripts of cgruled that are still there after its removal, and those of the drop-in.
+asks_nothing() {
+    local files=(/var/lib/dpkg/info/cgruled*)
+    [ ${#files[@]} -gt 1 ] && ! grep -lE "^Template:|debconf|^[^#]*\bread\b" "${files[@]}"
 }
 nothing_left() {
     local left=(/etc/cgruled* /usr/lib/cgruled* /run/cgr* /usr/share/doc/cgruled* /var/log/cgruled* "$ground"*
@@ -208,6 +262,7 @@ if [ "${1:-}" != rebooted ]; then
     takes_rules_of_others
     is_upgraded_under_load
     gets_out_of_the_way_of_cgroup_tools
+    takes_over_from_the_original
     exit 75
 fi
 

@@ -60,8 +60,9 @@ after "daemon-reload" systemctl daemon-reload
 after "daemon-reexec" systemctl daemon-reexec
 after "stop of the ground is refused" refused
 after "systemctl reload" systemctl reload cgruled.service
-after "a weight for the ground" systemctl set-property --runtime cgruled-pool.service CPUWeight=200
-expect "the weight is that of the ground" grep -qx 200 "$ground/cpu.weight"
+after "a weight for the ground" systemctl set-property --runtime cgruled.slice CPUWeight=200
+expect "the weight is that of the slice" grep -qx 200 "$ground/../cpu.weight"
+systemctl -q revert cgruled.slice
 systemctl stop cgruled.service
 systemctl daemon-reload
 expect "daemon-reload without the daemon: placed processes stay" stayed

@@ -65,3 +65,19 @@ sleep 1
 hundred=$(ratio database web 4)
 say "both again: $hundred:100"
 expect "the database has its share again at once" between "$hundred" 225 375
+leave
+
+# All that is placed against all services: the weight of cgruled.slice against that of system.slice.
+systemctl set-property --runtime cgruled.slice CPUWeight=1000
+as alice sh -c "$busy"
+in_group $pid alice
+taskset -cp 1 $pid >/dev/null
+systemd-run -q --unit=busy sh -c "$busy"
+taskset -cp 1 "$(systemctl show -P MainPID busy.service)" >/dev/null
+sleep 1
+hundred=$(ratio . ../../system.slice/busy.service 6)
+say "cgruled.slice and system.slice at 10:1, one busy process each on one processor: $hundred:100"
+# The rest of system.slice works a little too, so the share of the one service is less than the slice's.
+expect "the weight of cgruled.slice holds against services" between "$hundred" 800 1500
+systemctl stop busy.service
+systemctl -q revert cgruled.slice

@@ -14,9 +14,8 @@ daemon || exit
 unit() { systemctl show -P MainPID "$1"; }
 systemd-run -q --unit=shop --uid=alice sleep 1000
 shop=$(unit shop)
-sleep 2
+expect "that it stays is said" within 10 said "shop.service"
 expect "a process in a service stays there" is_in "$shop" /system.slice/shop.service
-expect "that it stays is said" said "shop.service"
 expect "it is counted" within 10 grep -q "unit" <(systemctl status cgruled.service)
 rules <<<"$plain
 leave_units = true"
@@ -25,6 +24,63 @@ expect "leave_units = true takes it out" in_group "$shop" people/alice
 rules <<<"$plain"
 systemctl reload cgruled.service
 systemctl stop shop.service
+
+# Settings on a unit, from the service as it is locked down.
+cat >/run/systemd/system/store.service <<'END'
+[Service]
+ExecStart=sleep 1000
+END
+systemctl daemon-reload
+systemctl start store.service
+disk=$(cat /sys/block/vda/dev)
+has() { # has FILE VALUE
+    expect "store.service: $1" within 10 grep -qxF "$2" "/sys/fs/cgroup/system.slice/store.service/$1"
+}
+stores() { # stores CPU_MAX: the rules with settings for the unit
+    cat <<END
+$plain
+[unit."store.service"]
+cpu.weight = 50
+cpu.max = "$1"
+memory.min = "1M"
+memory.low = "2M"
+memory.high = "100M"
+memory.max = "200M"
+memory.swap.max = "16M"
+io.weight = 40
+io.max = "$disk rbps=50M wiops=100"
+pids.max = 50
+cpuset.cpus = "1"
+END
+}
+stores "50%" | rules
+systemctl reload cgruled.service
+has cpu.weight 50
+has cpu.max "50000 100000"
+has memory.min 1048576
+has memory.low 2097152
+has memory.high 104857600
+has memory.max 209715200
+has memory.swap.max 16777216
+has io.weight "default 40"
+has io.max "$disk rbps=52428800 wbps=max riops=max wiops=100"
+has pids.max 50
+has cpuset.cpus 1
+stores "20%" | rules
+has cpu.max "20000 100000"
+expect "systemd refused nothing" test -z "$(log -p warning | grep store.service)"
+expect "cgrulectl says so too" grep -q '"refused_units": *0' <(cgrulectl status --json)
+rules <<<"$plain"
+systemctl reload cgruled.service
+sleep 2
+systemctl daemon-reload
+has cpu.max "20000 100000" # without the table too, until
+systemctl -q revert store.service
+has cpu.max "max 100000"
+has memory.max max
+systemctl stop store.service
+rm /run/systemd/system/store.service
+systemctl daemon-reload
 
 # A user with a manager of his own, while a rule is for all that he runs.
 loginctl enable-linger alice

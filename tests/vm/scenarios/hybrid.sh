@@ -1,0 +1,68 @@
+# Where systemd has the hierarchies of v1, and v2 beside them without controllers.
+. /vm/scenario.bash
+
+if ! is_hybrid; then
+    say "left out: the machine is not hybrid (CGRULED_VM_BOOT=systemd.unified_cgroup_hierarchy=0)"
+    exit 0
+fi
+ground=/sys/fs/cgroup/unified/people # what is ended at the end
+settings <<'END'
+root = "auto"
+END
+rules <<'END'
+[[rule]]
+user = ["alice", "bob"]
+cgroup = "people/%u"
+[cgroup."people/%u"]
+cpu.weight = 50
+memory.max = "200M"
+pids.max = 100
+END
+expect "the daemon starts" daemon
+expect "without a complaint" test -z "$(log -p warning)"
+
+as alice sleep 1000
+standing=$pid
+places() { # places PID: where it is in the trees of the settings, and in that of v2
+    sed -nE 's/^[0-9]+:(cpu,cpuacct|memory|pids|):/\1 /p' "/proc/$1/cgroup" | sort | xargs
+}
+placed=" /people/alice cpu,cpuacct /people/alice memory /people/alice pids /people/alice"
+is_placed() { [ "$(places "$1")" = "${placed# }" ] || { places "$1" && false; }; }
+expect "a process is placed in all trees" within 20 is_placed $standing
+has() { # has TREE/FILE VALUE
+    expect "${1##*/}" grep -qx "$2" "/sys/fs/cgroup/${1%/*}/people/alice/${1##*/}"
+}
+has cpu/cpu.shares 512
+has memory/memory.limit_in_bytes 209715200
+has pids/pids.max 100
+
+systemd-run -q --unit=shop --uid=alice sleep 1000
+shop=$(systemctl show -P MainPID shop.service)
+expect "that a process in a service stays is said" within 10 said "shop.service"
+expect "it stays in all trees" test -z "$(places "$shop" | grep people)"
+systemctl stop shop.service
+
+loginctl enable-linger alice
+id=$(id -u alice)
+within 30 systemctl is-active "user@$id.service"
+mine() { setpriv --reuid=alice --regid=alice --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"; }
+expect "the user's manager starts units" mine systemd-run -q --user --unit=work sleep 1000
+work=$(mine systemctl --user show -P MainPID work)
+expect "what it starts is placed" within 20 is_placed "$work"
+expect "its unit is still active" mine systemctl --user is-active work
+expect "it is not degraded" mine systemctl --user is-system-running
+loginctl disable-linger alice
+systemctl stop "user@$id.service"
+
+# after WHAT COMMAND...: nobody was moved by it.
+after() {
+    expect "$@"
+    sleep 2
+    expect "$1: placed processes stay" is_placed $standing
+}
+after "daemon-reload" systemctl daemon-reload
+after "daemon-reexec" systemctl daemon-reexec
+after "restart" daemon
+killed() { systemctl kill -s KILL cgruled.service && sleep 1 && within 30 is_ready; }
+after "kill -9" killed
+expect "no unit failed" test -z "$(systemctl list-units --failed --plain --no-legend)"
