@@ -158,7 +158,8 @@ fn a_strict_start_fails_as_the_original_does() {
     let rules = |text: &'static str| ("cgrules.conf", text);
     let conf = |text: &'static str| ("cgconfig.conf", text);
     let (rules_d, config_d) = (("cgrules.d/", ""), ("cgconfig.d/", ""));
-    let cases: [(&[(&str, &str)], i32); 10] = [
+    let last = ("cgconfig.d/z", "group {");
+    let cases: [(&[(&str, &str)], i32); 18] = [
         (&[], 1),
         (&[rules(BAD), conf("group")], 1),
         (&[config_d], 99),
@@ -169,6 +170,16 @@ fn a_strict_start_fails_as_the_original_does() {
         (&[config_d, rules(GOOD), conf("group")], 104),
         (&[config_d, rules(GOOD), conf("group a {")], 104),
         (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a.conf", "template {")], 104),
+        // The original reads what editors leave.
+        (&[config_d, rules(GOOD), conf(""), rules_d, ("cgrules.d/x~", BAD)], 99),
+        (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/z~", "group {")], 104),
+        (&[config_d, rules(GOOD), rules_d, ("cgrules.d/x~", "nobody-here cpu x\n")], 96),
+        (&[config_d, rules(GOOD), ("cgconfig.conf/", "")], 104),
+        (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a/", ""), last], 104),
+        // Lines of a directory are none, files of a file as well.
+        (&[config_d, ("cgrules.conf/", ""), conf(""), last], 104),
+        (&[config_d, rules(GOOD), conf(""), ("cgrules.d", BAD), last], 104),
+        (&[rules(GOOD), conf(""), ("cgconfig.d", "")], 1),
     ];
     let mut wrong = Vec::new();
     for (files, expected) in cases {
