@@ -1,7 +1,7 @@
 # The unit files, as systemd sees them.
 . /vm/scenario.bash
 
-units=(cgruled.service cgruled-pool.service cgruled.slice)
+units=(cgruled.service cgruled-groups.service cgruled-pool.service cgruled.slice)
 for unit in "${units[@]}"; do
     # Of our units alone: `verify` reads on and complains of others.
     expect "verify $unit" test -z "$(systemd-analyze --man=no verify "$unit" 2>&1 | grep cgruled)"
