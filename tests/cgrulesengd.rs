@@ -158,7 +158,8 @@ fn a_strict_start_fails_as_the_original_does() {
     let rules = |text: &'static str| ("cgrules.conf", text);
     let conf = |text: &'static str| ("cgconfig.conf", text);
     let (rules_d, config_d) = (("cgrules.d/", ""), ("cgconfig.d/", ""));
-    let cases: [(&[(&str, &str)], i32); 10] = [
+    let last = ("cgconfig.d/z", "group {");
+    let cases: [(&[(&str, &str)], i32); 18] = [
         (&[], 1),
         (&[rules(BAD), conf("group")], 1),
         (&[config_d], 99),
@@ -169,6 +170,16 @@ fn a_strict_start_fails_as_the_original_does() {
         (&[config_d, rules(GOOD), conf("group")], 104),
         (&[config_d, rules(GOOD), conf("group a {")], 104),
         (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a.conf", "template {")], 104),
+        // The original reads what editors leave.
+        (&[config_d, rules(GOOD), conf(""), rules_d, ("cgrules.d/x~", BAD)], 99),
+        (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/z~", "group {")], 104),
+        (&[config_d, rules(GOOD), rules_d, ("cgrules.d/x~", "nobody-here cpu x\n")], 96),
+        (&[config_d, rules(GOOD), ("cgconfig.conf/", "")], 104),
+        (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a/", ""), last], 104),
+        // Lines of a directory are none, files of a file as well.
+        (&[config_d, ("cgrules.conf/", ""), conf(""), last], 104),
+        (&[config_d, rules(GOOD), conf(""), ("cgrules.d", BAD), last], 104),
+        (&[rules(GOOD), conf(""), ("cgconfig.d", "")], 1),
     ];
     let mut wrong = Vec::new();
     for (files, expected) in cases {
@@ -800,6 +811,9 @@ fn without_asking_for_it_nothing_is_said_of_processes() {
         // It listens by now, so this one is not met by the scan at the start.
         let bob = live.hold(&format!("uid {BOB} {BOB}"));
         let failed = format!("Cgroup change for PID: {}, UID: {BOB}, GID: 0", bob.subject);
+        // Looked at after bob: whatever is said of him is said by then, and written by the end.
+        let fence = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect_pid("pids", fence.subject, "cgt-alice");
         let has = |text: &str| fs::read_to_string(&log).unwrap_or_default().contains(text);
         let is_said = said && eventually(PATIENCE, || has(&failed));
         assert_eq!(child.end().code(), Some(0));
@@ -916,10 +930,18 @@ fn a_syslog_that_stands_still_stops_nothing() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
-    // Nobody reads: the queue of the socket is soon full, and the next line waits.
+    // Nobody reads.
     let _syslog = UnixDatagram::bind("/dev/log").unwrap();
     let mut command = Command::new(OURS);
     let mut child = Foreground::start(command.args(["-n", "-vvv"]));
+    let first = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", first.subject, "cgt-alice");
+    // The queue is full when this ends, and the daemon's next line waits.
+    let other = UnixDatagram::unbound().unwrap();
+    other.connect("/dev/log").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let full = (0..100_000).find_map(|_| other.send(b"x").err()).expect("the queue has an end");
+    assert_eq!(full.kind(), io::ErrorKind::WouldBlock, "{full}");
     for _ in 0..40 {
         let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", actor.subject, "cgt-alice");

@@ -220,6 +220,10 @@ fn what_is_installed_can_be_uninstalled() {
     ] {
         assert!(root.join(name).exists(), "{name}");
     }
+    let groups = std::fs::read_to_string(unit.with_file_name("cgruled-groups.service")).unwrap();
+    assert!(groups.contains("ExecStart=/usr/local/bin/cgrulectl groups\n"), "{groups}");
+    let is_enabled = |target: &str| unit.with_file_name(target).exists();
+    assert!(!is_enabled("sysinit.target.wants") && !is_enabled("basic.target.wants"));
     assert!(!unit.with_file_name("cgruled.service.d").exists(), "the drop-in was not asked for");
 
     make(&["install-cgrulesengd"], directory.path());

@@ -233,7 +233,7 @@ fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
 
 fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
     let sources = Sources::default();
-    let table = Table::new(&loaded.rules, &loaded.names, &sources);
+    let table = Table::new(loaded, &sources);
     let (heads, table) = (table.heads(), show(&table));
     Narration { heads, table, ..Narration::of_errors(missing(loaded)) }
 }

@@ -124,7 +124,7 @@ impl Options {
     /// something here.
     fn new(level: Option<&OsStr>) -> Self {
         let level = level.unwrap_or_default().as_bytes();
-        let is_debug = level.eq_ignore_ascii_case(b"DEBUG") || level == b"4";
+        let is_debug = level.eq_ignore_ascii_case(b"DEBUG") || integer(level) == Some(4);
         Self {
             verbosity: if is_debug { EVERYTHING } else { 1 },
             log_file: is_debug.then(|| "-".into()),
@@ -158,6 +158,13 @@ impl Options {
         let syslog = self.facility.or(default).map(Output::Syslog);
         file.into_iter().chain(syslog).collect()
     }
+}
+
+/// A number as strtol(3) reads one, with nothing behind it.
+fn integer(text: &[u8]) -> Option<i64> {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    let start = text.iter().position(|byte| !is_blank(byte))?;
+    std::str::from_utf8(&text[start..]).ok()?.parse().ok()
 }
 
 /// Reads the command line without the name of the program.
@@ -273,13 +280,13 @@ mod tests {
     #[test]
     fn debug_stays_and_the_environment_does_not() {
         assert!(options("-d").stays && options("-n").stays && !options("").stays);
-        for level in ["DEBUG", "debug", "4"] {
+        for level in ["DEBUG", "debug", "4", "04", " 4", "+4", "\t\x0b+004"] {
             let Ok(Command::Start(options)) = parse_with("", level) else { panic!() };
             let outputs = options.outputs();
             assert_eq!((options.level(), options.stays), (LevelFilter::Debug, false));
             assert_eq!(outputs, [Output::Stdout]);
         }
-        for level in ["", "3", "INFO", "ERROR", "5", "x"] {
+        for level in ["", "3", "INFO", "ERROR", "5", "x", "4 ", "4x", "++4", "-4", " "] {
             assert_eq!(parse_with("", level), parse_with("", ""));
         }
     }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::event::{Gid, Uid};
-use crate::load::Sources;
-use crate::rules::names::Names;
+use crate::load::{Loaded, Sources};
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
 
 /// The rules of legacy files; of the others only the number, since the form has no room for them.
 pub(super) struct Table<'r> {
     rules: &'r [Rule],
+    written: &'r BTreeMap<(Arc<Path>, u32), String>,
     sources: &'r Sources,
     users: BTreeMap<Uid, &'r str>,
     groups: BTreeMap<Gid, &'r str>,
@@ -33,16 +35,17 @@ impl Display for Table<'_> {
 }
 
 impl<'r> Table<'r> {
-    pub(super) fn new(rules: &'r [Rule], names: &'r Names, sources: &'r Sources) -> Self {
+    pub(super) fn new(loaded: &'r Loaded, sources: &'r Sources) -> Self {
+        let Loaded { rules, names, written, .. } = loaded;
         let (users, groups) = (reversed(&names.uids), reversed(&names.gids));
-        Self { rules, sources, users, groups }
+        Self { rules, written, sources, users, groups }
     }
 
     /// What the original calls each rule where it says that one matches: its user, or its group. A rule
     /// of a TOML file has a name.
     pub(super) fn heads(&self) -> Box<[Box<str>]> {
         let head = |rule: &Rule| match self.is_legacy(rule) {
-            true => self.who(&rule.when).into(),
+            true => self.who(rule).into(),
             false => rule.name.escape_debug().to_string().into(),
         };
         self.rules.iter().map(head).collect()
@@ -54,7 +57,7 @@ impl<'r> Table<'r> {
     }
 
     fn rule(&self, text: &mut String, rule: &Rule) -> fmt::Result {
-        let who = self.who(&rule.when);
+        let who = self.who(rule);
         let head = match program(&rule.when) {
             Some(program) => format!("{who}:{program}"),
             None => who,
@@ -78,12 +81,17 @@ impl<'r> Table<'r> {
         }
     }
 
-    fn who(&self, when: &Criteria) -> String {
+    fn who(&self, Rule { when, origin, .. }: &Rule) -> String {
+        let written = self.written.get(&(Arc::clone(&origin.file), origin.line));
         if let Some(uid) = uid_of(when) {
+            if let Some(name) = written {
+                return name.clone();
+            }
             return self.users.get(&uid).map_or_else(|| uid.to_string(), |&name| name.to_owned());
         }
         if let Some(gid) = gid_of(when) {
-            return match self.groups.get(&gid) {
+            let known = self.groups.get(&gid).copied();
+            return match written.map(String::as_str).or(known) {
                 Some(name) => format!("@{name}"),
                 None => format!("@{gid}"),
             };
@@ -164,12 +172,16 @@ mod tests {
     fn shown(text: &str) -> String {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
-        fs::write(path("passwd"), "alice:x:1001:1001::/:\n").unwrap();
-        fs::write(path("group"), "web:x:33:\n").unwrap();
+        fs::write(
+            path("passwd"),
+            "alice:x:1001:1001::/:\nroot:x:0:0::/:\ntoor:x:0:0::/:\nadmin:x:0:0::/:\n",
+        )
+        .unwrap();
+        fs::write(path("group"), "web:x:33:\nwww:x:33:\n").unwrap();
         fs::write(path("cgrules.conf"), text).unwrap();
         let (sources, service) = in_directory(root.path());
         let loaded = load(&sources, &service);
-        Table::new(&loaded.rules, &loaded.names, &sources).to_string()
+        Table::new(&loaded, &sources).to_string()
     }
 
     #[test]
@@ -188,6 +200,16 @@ mod tests {
             end("True"),
         ];
         assert_eq!(text, expected.concat().trim_end());
+    }
+
+    #[test]
+    fn users_are_called_as_they_are_written() {
+        let rules = ["toor", "root", "admin", "@www", "@web"];
+        let text: String = rules.iter().map(|who| format!("{who} cpu t\n")).collect();
+        let shown = shown(&text);
+        let heads: Vec<&str> =
+            shown.lines().filter_map(|line| line.strip_prefix("Rule: ")).collect();
+        assert_eq!(heads, rules);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Loader<'_> {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let of_file = match self.opened(parent) {
-            Some(opened) => self.cgconfig_file(&opened, file),
+            Some(opened) => self.cgconfig_file(&opened, file, true),
             None => Original::Misses(Arc::from(file)),
         };
         verdict = verdict.then(of_file);
@@ -49,7 +49,7 @@ impl Loader<'_> {
     fn cgconfig_entry(&mut self, opened: &Opened, directory: &Path, name: &OsStr) -> Original {
         let path = directory.join(name);
         let Some(reason) = legacy::leftover(name.as_bytes()) else {
-            let verdict = self.cgconfig_file(opened, &path);
+            let verdict = self.cgconfig_file(opened, &path, false);
             // Not a file, which the original passes over, or gone since.
             let is_no_file = matches!(verdict, Original::Misses(_)) && !path.is_symlink();
             return if is_no_file { Original::Starts } else { verdict };
@@ -57,7 +57,9 @@ impl Loader<'_> {
         let path: Arc<Path> = Arc::from(path);
         let message = format!("is skipped: {reason}");
         self.diagnostics.push(Diagnostic::about(&path, Severity::Warning, message));
-        Original::Starts
+        // The original reads it.
+        let read = self.read(opened, &path, MAX_SIZE);
+        verdict(read.ok().and_then(|bytes| self.parsed(&path, &bytes).1))
     }
 
     fn opened(&mut self, path: &Path) -> Option<Opened> {
@@ -71,11 +73,17 @@ impl Loader<'_> {
         })
     }
 
-    fn cgconfig_file(&mut self, directory: &Opened, path: &Path) -> Original {
+    fn cgconfig_file(&mut self, directory: &Opened, path: &Path, is_main: bool) -> Original {
         let path: Arc<Path> = Arc::from(path);
         let refusal = match self.content(directory, &path, MAX_SIZE) {
             Ok(bytes) if bytes.is_empty() => None,
             Ok(bytes) => self.sections(&path, &bytes),
+            // It opens a directory, and then cannot read it.
+            Err(refusal) if refusal.kind == Kind::Special && path.is_dir() && is_main => {
+                let diagnostic = refused(&path, refusal);
+                self.diagnostics.push(diagnostic.clone());
+                Some(diagnostic)
+            }
             Err(refusal) if matches!(refusal.kind, Kind::Missing | Kind::Special) => {
                 return Original::Misses(path);
             }
@@ -85,15 +93,12 @@ impl Loader<'_> {
                 Some(diagnostic)
             }
         };
-        refusal.map_or(Original::Starts, |diagnostic| Original::Refuses(Box::new(diagnostic)))
+        verdict(refusal)
     }
 
     /// Reads the sections of a file. Returns why the original does not start with it.
     pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
-        let text = cgconfig_conf::decode(bytes);
-        let mut parsed = cgconfig_conf::parse(path, &text);
-        let text = SourceText::new(path, &text);
-        let refusal = parsed.refusal.take().or_else(|| self.stranger(&text, &parsed));
+        let (mut parsed, refusal) = self.parsed(path, bytes);
         self.diagnostics.append(&mut parsed.diagnostics);
         self.diagnostics.extend(not_ours(path, &parsed));
         for section in &parsed.templates {
@@ -102,6 +107,15 @@ impl Loader<'_> {
         }
         self.groups.add(&mut parsed);
         refusal
+    }
+
+    /// What a file says, and why the original does not start with it.
+    fn parsed(&mut self, path: &Arc<Path>, bytes: &[u8]) -> (Parsed, Option<Diagnostic>) {
+        let text = cgconfig_conf::decode(bytes);
+        let mut parsed = cgconfig_conf::parse(path, &text);
+        let text = SourceText::new(path, &text);
+        let refusal = parsed.refusal.take().or_else(|| self.stranger(&text, &parsed));
+        (parsed, refusal)
     }
 
     /// The first name in the `perm` sections that nobody has.
@@ -121,6 +135,10 @@ impl Loader<'_> {
             Some(Diagnostic { place, ..Diagnostic::about(text.file(), Severity::Error, message) })
         })
     }
+}
+
+fn verdict(refusal: Option<Diagnostic>) -> Original {
+    refusal.map_or(Original::Starts, |diagnostic| Original::Refuses(Box::new(diagnostic)))
 }
 
 /// The `group` sections of all files and the last `default` section, which fills in what their perm

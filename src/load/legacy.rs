@@ -13,6 +13,7 @@ use super::trust::Kind;
 use super::{FileSeen, Loader, Outcome, refused};
 use crate::config::cgrules_conf::{self, Parsed, Refusal};
 use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::rules_toml::{Mention, WrittenRule};
 
 /// Bytes of the largest file that is read: some 400,000 rules. The original has no limit.
 const MAX_SIZE: u64 = 16 << 20;
@@ -78,7 +79,26 @@ impl Loader<'_> {
                 }
             }
             Ok(None) => {}
+            // It passes over a file of this name.
+            Err(refusal) if refusal.kind == Kind::Special => {
+                self.diagnostics.push(refused(&Arc::from(path), refusal));
+            }
             Err(refusal) => self.distrust(refused(&Arc::from(path), refusal)),
+        }
+    }
+
+    /// Finds out what the original thinks of a file that we pass over.
+    fn judge_leftover(&mut self, directory: &Opened, path: &Arc<Path>) {
+        if let Ok(bytes) = self.read(directory, path, MAX_SIZE) {
+            self.judge(cgrules_conf::parse(path, &cgrules_conf::decode(&bytes)).refusals);
+        }
+    }
+
+    /// Takes note of the first line for which the original ends.
+    fn judge(&mut self, refusals: Vec<Refusal>) {
+        let mut stops = refusals.into_iter().filter(|refusal| self.resolver.stops(refusal));
+        if let (Original::Starts, Some(first)) = (&self.original, stops.next()) {
+            self.original = Original::Refuses(Box::new(first.diagnostic));
         }
     }
 
@@ -91,6 +111,7 @@ impl Loader<'_> {
                 let help = "cgrulesengd would take its lines for rules";
                 let skipped = Diagnostic::about(&path, Severity::Warning, message);
                 self.diagnostics.push(skipped.with_help(help));
+                self.judge_leftover(directory, &path);
                 Outcome::Skipped
             }
             None => match self.content(directory, &path, MAX_SIZE) {
@@ -105,7 +126,12 @@ impl Loader<'_> {
                     if is_main {
                         self.original = Original::Starts;
                     }
-                    self.distrust(refused(&path, refusal));
+                    if refusal.kind == Kind::Special {
+                        // It finds no lines in a directory.
+                        self.diagnostics.push(refused(&path, refusal));
+                    } else {
+                        self.distrust(refused(&path, refusal));
+                    }
                     Outcome::Refused
                 }
             },
@@ -125,14 +151,16 @@ impl Loader<'_> {
         let text = cgrules_conf::decode(bytes);
         let Parsed { rules, diagnostics, refusals } = cgrules_conf::parse(path, &text);
         self.diagnostics.extend(diagnostics);
+        for WrittenRule { rule, mentions, .. } in &rules {
+            if let Some(Mention { kind, name, .. }) = mentions.first() {
+                self.mentioned.push((Arc::clone(path), rule.origin.line, *kind, name.clone()));
+            }
+        }
         let before = self.legacy.len();
         let severity = Severity::Warning;
         let unknown = self.resolver.resolve(rules, path, &text, severity, &mut self.legacy);
         self.diagnostics.extend(unknown);
-        let mut stops = refusals.into_iter().filter(|refusal| self.resolver.stops(refusal));
-        if let (Original::Starts, Some(first)) = (&self.original, stops.next()) {
-            self.original = Original::Refuses(Box::new(first.diagnostic));
-        }
+        self.judge(refusals);
         Outcome::Loaded(self.legacy.len() - before)
     }
 }

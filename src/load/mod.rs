@@ -15,8 +15,9 @@ mod trust;
 mod units;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::hash::Hash;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use crate::cgroup::provision::{Gift, Gifts};
 use crate::config::daemon_toml::{self, Settings};
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
-use crate::config::rules_toml::{self, Parsed};
+use crate::config::rules_toml::{self, NameKind, Parsed};
 use crate::config::source_text::{Report, SourceText, text_of};
 use crate::event::Uid;
 use crate::rules::names::Names;
@@ -90,6 +91,9 @@ pub struct Loaded {
     pub rules: Arc<[Rule]>,
     /// The names that rules mention.
     pub names: Names,
+    /// How rules of legacy files, by file and line, call a user or group that rules call by several
+    /// names.
+    pub written: BTreeMap<(Arc<Path>, u32), String>,
     /// What groups are given.
     pub gifts: Gifts,
     /// What is wrong, by file and line.
@@ -176,6 +180,8 @@ struct Loader<'s> {
     resolver: Resolver<'s>,
     /// The rules of legacy files, which come first.
     legacy: Vec<(i32, Rule)>,
+    /// Where a legacy rule mentions which name.
+    mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
     /// The others with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
     gifts: Gifts,
@@ -195,6 +201,7 @@ impl<'s> Loader<'s> {
             owner,
             resolver: Resolver::new(service),
             legacy: Vec::new(),
+            mentioned: Vec::new(),
             rules: Vec::new(),
             gifts: Gifts::default(),
             groups: Described::default(),
@@ -279,6 +286,7 @@ impl<'s> Loader<'s> {
         sort(&mut self.diagnostics);
         let (names, learned) = self.resolver.into_names();
         Loaded {
+            written: written(self.mentioned, &names),
             rules: self.legacy.into_iter().chain(self.rules).map(|(_, rule)| rule).collect(),
             names,
             learned,
@@ -290,6 +298,28 @@ impl<'s> Loader<'s> {
             contents: self.contents,
         }
     }
+}
+
+/// Keeps the mentions of users and groups for whom there is another name.
+fn written(
+    mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
+    names: &Names,
+) -> BTreeMap<(Arc<Path>, u32), String> {
+    let (uids, gids) = (shared(names.uids.values()), shared(names.gids.values()));
+    let is_shared = |kind: NameKind, name: &str| match kind {
+        NameKind::User => names.uids.get(name).is_some_and(|uid| uids.contains(uid)),
+        NameKind::Group | NameKind::GroupPattern => {
+            names.gids.get(name).is_some_and(|gid| gids.contains(gid))
+        }
+    };
+    let kept = mentioned.into_iter().filter(|(_, _, kind, name)| is_shared(*kind, name));
+    kept.map(|(file, line, _, name)| ((file, line), name)).collect()
+}
+
+/// The numbers that are there twice.
+fn shared<'n, N: Copy + Eq + Hash + 'n>(numbers: impl Iterator<Item = &'n N>) -> HashSet<N> {
+    let mut seen = HashSet::new();
+    numbers.copied().filter(|&number| !seen.insert(number)).collect()
 }
 
 /// Lets rules join the hierarchies of the controllers that the settings of their groups belong to, and

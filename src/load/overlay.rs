@@ -75,7 +75,8 @@ impl Loader<'_> {
         Ok(Some((opened, names)))
     }
 
-    /// What a file of at most `limit` bytes says; nothing if it is empty or a link to `/dev/null`.
+    /// What a file of at most `limit` bytes says; nothing if it is empty or a link to `/dev/null`. It
+    /// counts as one whose words are in force.
     ///
     /// # Errors
     /// It is not trusted or cannot be read.
@@ -85,18 +86,31 @@ impl Loader<'_> {
         path: &Arc<Path>,
         limit: u64,
     ) -> Result<Arc<[u8]>, Refusal> {
-        let bytes = match (self.overlay.files.get(path), directory) {
-            (Some(bytes), _) => Arc::clone(bytes),
-            (None, Opened::AsBefore) => return Err(Refusal::missing()),
-            (None, Opened::Trusted(directory)) => {
-                let name = path.file_name().unwrap_or(OsStr::new("."));
-                match directory.read_up_to(name, limit)? {
-                    Content::Bytes(bytes) => bytes.into(),
-                    Content::Mask => Arc::default(),
-                }
-            }
-        };
+        let bytes = self.read(directory, path, limit)?;
         self.contents.insert(Arc::clone(path), Arc::clone(&bytes));
         Ok(bytes)
+    }
+
+    /// The same of a file that only the original would take.
+    ///
+    /// # Errors
+    /// It is not trusted or cannot be read.
+    pub(super) fn read(
+        &self,
+        directory: &Opened,
+        path: &Arc<Path>,
+        limit: u64,
+    ) -> Result<Arc<[u8]>, Refusal> {
+        match (self.overlay.files.get(path), directory) {
+            (Some(bytes), _) => Ok(Arc::clone(bytes)),
+            (None, Opened::AsBefore) => Err(Refusal::missing()),
+            (None, Opened::Trusted(directory)) => {
+                let name = path.file_name().unwrap_or(OsStr::new("."));
+                Ok(match directory.read_up_to(name, limit)? {
+                    Content::Bytes(bytes) => bytes.into(),
+                    Content::Mask => Arc::default(),
+                })
+            }
+        }
     }
 }

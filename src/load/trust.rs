@@ -41,7 +41,7 @@ pub(super) struct Refusal {
 pub(super) enum Kind {
     /// There is no such file, or a link leads to none.
     Missing,
-    /// It is a directory, a FIFO, a socket or a device.
+    /// It is a directory, a FIFO, a socket or a device; or not the directory that it should be.
     Special,
     /// Anything else.
     Other,
@@ -107,7 +107,9 @@ impl TrustedDirectory {
         let descriptor = match nix::fcntl::open(path, flags, Mode::empty()) {
             Ok(descriptor) => descriptor,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::ENOTDIR) => return Err(Refusal::new("is not a directory")),
+            Err(Errno::ENOTDIR) => {
+                return Err(Refusal { kind: Kind::Special, ..Refusal::new("is not a directory") });
+            }
             Err(error) => return Err(Refusal::cannot("opened", error)),
         };
         let directory = File::from(descriptor);

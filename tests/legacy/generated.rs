@@ -13,7 +13,7 @@ use crate::harness::{Live, rounds};
 use crate::private::Private;
 use crate::{cases, complaints, live};
 
-/// Numbers that are the same in each run, by the method of linear congruence.
+/// Numbers that are the same in each run with the same seed, by the method of linear congruence.
 struct Dice {
     state: u64,
     /// One in how many is odd.
@@ -21,6 +21,14 @@ struct Dice {
 }
 
 impl Dice {
+    /// The numbers of CGRULED_SEED, or of `usual` without it. Printed, so that a failure can be had again.
+    fn new(usual: u64, odd: usize) -> Self {
+        let given = std::env::var("CGRULED_SEED").ok();
+        let state = given.map_or(usual, |seed| seed.parse().expect("CGRULED_SEED is a number"));
+        println!("CGRULED_SEED={state}");
+        Self { state, odd }
+    }
+
     fn below(&mut self, end: usize) -> usize {
         self.state = self
             .state
@@ -91,7 +99,7 @@ fn rules(dice: &mut Dice) -> String {
 
 #[test]
 fn rules_are_loaded_where_the_original_loads_them() {
-    let dice = Dice { state: 1, odd: 6 };
+    let dice = Dice::new(1, 6);
     compare(dice, rules, |private, text| {
         // Without cgconfig.conf it ends, if it comes so far.
         private.files(&[("cgrules.conf", text), ("cgconfig.d/", "")]);
@@ -182,7 +190,7 @@ fn write_sections(private: &Private, text: &str) -> fn(&(Option<i32>, String)) -
 
 #[test]
 fn sections_are_loaded_where_the_original_loads_them() {
-    compare(Dice { state: 2, odd: 25 }, sections, write_sections);
+    compare(Dice::new(2, 25), sections, write_sections);
 }
 
 #[test]

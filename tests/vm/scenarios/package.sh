@@ -67,9 +67,10 @@ installs() {
     expect "the status is said" status_says "0 rules from "
     expect "the samples move nothing" no_groups
     expect "nothing is complained of" not complaints warning
-    for unit in cgruled.service cgruled-pool.service cgruled.slice; do
+    for unit in cgruled.service cgruled-groups.service cgruled-pool.service cgruled.slice; do
         expect "verify $unit" verifies $unit
     done
+    expect "nobody makes groups at boot unasked" not systemctl is-enabled cgruled-groups.service
     expect "cgexec finds the socket of cgred" test -S /run/cgred.socket
     expect "cgrulectl asks" cgrulectl status
     expect "so do members of the group" asks --groups=cgruled

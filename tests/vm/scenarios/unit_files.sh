@@ -1,7 +1,7 @@
 # The unit files, as systemd sees them.
 . /vm/scenario.bash
 
-units=(cgruled.service cgruled-pool.service cgruled.slice)
+units=(cgruled.service cgruled-groups.service cgruled-pool.service cgruled.slice)
 for unit in "${units[@]}"; do
     expect "verify $unit" verifies "$unit"
 done
