@@ -6,13 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use cgruled::config::{daemon_toml, rules_toml};
-use cgruled::control::protocol::{About, Decision, Happening, Reloaded};
+use cgruled::control::protocol::{About, Decision, Happening, Reloaded, Watched};
 use cgruled::control::status::{HierarchyStatus, KeptFile, Refusal, RefusedReload, Status, Taker};
 use cgruled::load::GROUP_KEYS;
 use cgruled::metrics::Metrics;
@@ -522,18 +524,19 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     let decision = Decision {
         time_ms: 0,
         pid: 1,
-        uid: None,
-        exe: None,
-        rule: None,
-        file: None,
-        line: None,
-        cgroup: None,
+        uid: Some(0),
+        exe: Some(String::new()),
+        rule: Some(String::new()),
+        file: Some(String::new()),
+        line: Some(1),
+        cgroup: Some(String::new()),
         outcome: String::new(),
         cause: String::new(),
         latency_us: 0,
     };
     let values = [
-        serde_json::to_value(decision).unwrap(),
+        serde_json::to_value(Watched::Decision(decision)).unwrap(),
+        serde_json::to_value(Watched::Lost { lost: 1 }).unwrap(),
         serde_json::to_value(status).unwrap(),
         serde_json::to_value(about).unwrap(),
         serde_json::to_value(Reloaded::default()).unwrap(),
@@ -541,6 +544,50 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     let mut names = BTreeSet::new();
     values.iter().for_each(|value| fields(value, &mut names));
     assert!(names.len() > 30, "{names:?}");
+    expect_in_json(&names);
+}
+
+/// What commands write that no daemon says.
+#[test]
+fn the_page_of_cgrulectl_has_each_field_of_the_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = "version = 1\n[[rule]]\nuser = 0\nexe = \"/x\"\ncgroup = \"a\"\n[[rule]]\nuser = 0\n\
+                 cgroup = \"b\"\n[[rule]]\nuser = 0\ncgroup = \"c\"\nnonsense = 1\n";
+    let file = directory.path().join(OsStr::from_bytes(b"50-\xff\n.toml"));
+    fs::write(&file, rules).unwrap();
+    let mut names = BTreeSet::new();
+    for line in [
+        "check --json",
+        "list --json",
+        "explain --json --user 0",
+        "explain --json 4000000 1",
+        "top --json --once --delay 50ms",
+    ] {
+        let mut command = Process::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(line.split(' ')).args(["--no-legacy", "--socket", "/nonexistent"]);
+        command.args(["--config", "/nonexistent", "--rules"]).arg(directory.path());
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        // Without control groups there is no table.
+        if line.starts_with("top") && text.is_empty() {
+            continue;
+        }
+        let value: Value = serde_json::from_str(&text).unwrap();
+        fields(&value, &mut names);
+        // Others' files are no rules.
+        if (line.starts_with("list") || line.starts_with("check"))
+            && nix::unistd::geteuid().is_root()
+        {
+            let name = "50-\\xff\\u{a}.toml";
+            assert!(value[0]["file"].as_str().unwrap().ends_with(name), "{text}");
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
+    expect_in_json(&names);
+}
+
+/// The part of the page about JSON has these words.
+fn expect_in_json(names: &BTreeSet<String>) {
     let page = page("cgrulectl.1");
     let json = page.split("\n.SH JSON\n").nth(1).unwrap().split("\n.SH").next().unwrap();
     let words: HashSet<&str> = json.split(|c: char| !c.is_alphanumeric() && c != '_').collect();

@@ -5,21 +5,23 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::protocol::{About, MOST_PIDS, READERS, Refused, Request};
-use crate::config::escape::Escaped;
+use crate::config::escape::{Escaped, EscapedBytes};
 
-/// A daemon that does not even take the connection, or the request, for this long is not well.
-const PATIENCE_S: i64 = 10;
-/// How long a change may take: all rules are read, all processes looked at.
+/// A daemon that takes or says nothing for this long is not well: it answers what is short within two
+/// seconds, even when the thread that moves processes does not.
+const PATIENCE_S: u32 = 5;
+/// How long a change may take while the daemon answers others: all rules are read, all processes looked
+/// at.
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
 /// The longest line of an answer: 10,000 rules are 3 MB.
 const LONGEST_ANSWER: u64 = 64 << 20;
@@ -33,6 +35,15 @@ pub enum Error {
     Refused(String),
     /// What came is no answer.
     Nonsense(PathBuf, String),
+    /// The daemon hung up before all was said.
+    HungUp(PathBuf),
+    /// The daemon says nothing.
+    Silent(PathBuf),
+}
+
+/// A path on a line of ours.
+fn shown(path: &Path) -> EscapedBytes<'_> {
+    EscapedBytes(path.as_os_str().as_encoded_bytes())
 }
 
 impl fmt::Display for Error {
@@ -41,15 +52,20 @@ impl fmt::Display for Error {
             Self::Io(path, error) if error.kind() == ErrorKind::PermissionDenied => write!(
                 f,
                 "{}: permission denied: root may ask the daemon, and members of the group {READERS}",
-                path.display()
+                shown(path)
             ),
-            Self::Io(path, error) if error.kind() == ErrorKind::WouldBlock => {
-                write!(f, "{}: the daemon does not answer", path.display())
+            Self::Io(path, error) => write!(f, "{}: {error}", shown(path)),
+            Self::HungUp(path) => {
+                write!(f, "{}: the daemon ended, or hung up, while it was asked", shown(path))
             }
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Silent(path) => write!(
+                f,
+                "{}: the daemon does not answer: it is stopped, or hangs; its log may say why",
+                shown(path)
+            ),
             Self::Refused(why) => write!(f, "the daemon refused: {}", Escaped(why)),
             Self::Nonsense(path, why) => {
-                write!(f, "{}: no answer of a daemon: {}", path.display(), Escaped(why))
+                write!(f, "{}: no answer of a daemon: {}", shown(path), Escaped(why))
             }
         }
     }
@@ -57,11 +73,36 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl Error {
+    /// What an error of the connection means.
+    fn of(path: &Path, error: io::Error) -> Self {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+            Self::Silent(path.to_owned())
+        } else if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+            Self::HungUp(path.to_owned())
+        } else {
+            Self::Io(path.to_owned(), error)
+        }
+    }
+}
+
 /// A request on its way.
 #[derive(Debug)]
 pub struct Conversation {
     path: PathBuf,
     stream: BufReader<UnixStream>,
+    pace: Pace,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// It comes at once.
+    Short,
+    /// It comes until then.
+    Long(Instant),
+    /// It begins at once and never ends.
+    Endless,
 }
 
 /// Asks the daemon at `path`. `None` when no daemon is there.
@@ -69,10 +110,10 @@ pub struct Conversation {
 /// # Errors
 /// There is a socket, but it cannot be asked.
 pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error> {
-    let failed = |error: io::Error| Error::Io(path.to_owned(), error);
+    let failed = |error: io::Error| Error::of(path, error);
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(|errno| failed(errno.into()))?;
-    let patience = TimeVal::seconds(PATIENCE_S);
+    let patience = TimeVal::seconds(PATIENCE_S.into());
     setsockopt(&fd, sockopt::SendTimeout, &patience).map_err(|errno| failed(errno.into()))?;
     let address = UnixAddr::new(path).map_err(|errno| failed(errno.into()))?;
     match connect(fd.as_raw_fd(), &address) {
@@ -80,14 +121,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error
         other => other.map_err(|errno| failed(errno.into()))?,
     }
     let mut stream = UnixStream::from(fd);
-    let patience = match request {
-        Request::Watch => None,
-        Request::Reload | Request::Place { .. } => Some(LONG_PATIENCE),
-        Request::Status | Request::Rules | Request::Kept | Request::About { .. } => {
-            Some(Duration::from_secs(PATIENCE_S.unsigned_abs()))
-        }
-    };
-    stream.set_read_timeout(patience).map_err(failed)?;
+    stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S.into()))).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
     match stream.write_all(&line) {
@@ -95,21 +129,33 @@ pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         other => other.map_err(failed)?,
     }
-    Ok(Some(Conversation { path: path.to_owned(), stream: BufReader::new(stream) }))
+    let pace = match request {
+        Request::Watch => Pace::Endless,
+        Request::Reload | Request::Place { .. } => Pace::Long(Instant::now() + LONG_PATIENCE),
+        Request::Status | Request::Rules | Request::Kept | Request::About { .. } => Pace::Short,
+    };
+    Ok(Some(Conversation { path: path.to_owned(), stream: BufReader::new(stream), pace }))
 }
 
 impl Conversation {
     /// The next line of the answer. `None` after the last.
     ///
     /// # Errors
-    /// The daemon refused, or the connection failed.
+    /// The daemon refused, ended or is silent, or the connection failed.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let mut line = Vec::new();
-        let read = self.stream.by_ref().take(LONGEST_ANSWER).read_until(b'\n', &mut line);
-        match read {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(Error::Io(self.path.clone(), error)),
+        self.read(&mut line)?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if !line.ends_with(b"\n") && u64::try_from(line.len()).is_ok_and(|len| len < LONGEST_ANSWER)
+        {
+            return Err(Error::HungUp(self.path.clone()));
+        }
+        if matches!(self.pace, Pace::Endless) {
+            // It listens. What comes next may take as long as it likes.
+            let endless = self.stream.get_ref().set_read_timeout(None);
+            endless.map_err(|error| Error::of(&self.path, error))?;
         }
         if let Ok(Refused { error }) = serde_json::from_slice(&line) {
             return Err(Error::Refused(error));
@@ -119,14 +165,32 @@ impl Conversation {
             .map_err(|error| Error::Nonsense(self.path.clone(), error.to_string()))
     }
 
+    /// Reads a line. What takes long is waited for as long as the daemon answers others.
+    fn read(&mut self, line: &mut Vec<u8>) -> Result<(), Error> {
+        loop {
+            let read = self.stream.by_ref().take(LONGEST_ANSWER).read_until(b'\n', line);
+            let error = match read {
+                Ok(_) => return Ok(()),
+                Err(error) => Error::of(&self.path, error),
+            };
+            let (Error::Silent(path), Pace::Long(end)) = (&error, self.pace) else {
+                return Err(error);
+            };
+            if Instant::now() >= end {
+                return Err(error);
+            }
+            let asked = ask(path, &Request::Status)?;
+            asked.ok_or_else(|| Error::HungUp(path.clone()))?.only::<IgnoredAny>()?;
+        }
+    }
+
     /// The only line of the answer.
     ///
     /// # Errors
     /// As [`Self::next_line`], or there is none.
     pub fn only<T: DeserializeOwned>(mut self) -> Result<T, Error> {
-        let nothing = || Error::Nonsense(self.path.clone(), "it hung up".to_owned());
-        let nothing = nothing();
-        self.next_line()?.ok_or(nothing)
+        let hung_up = Error::HungUp(self.path.clone());
+        self.next_line()?.ok_or(hung_up)
     }
 }
 
@@ -158,8 +222,12 @@ fn each(
         let Some(mut conversation) = ask(socket, &request(some.to_vec()))? else {
             return Ok(None);
         };
+        let before = answers.len();
         while let Some(about) = conversation.next_line()? {
             answers.push(about);
+        }
+        if answers.len() - before < some.len() {
+            return Err(Error::HungUp(socket.to_owned()));
         }
     }
     Ok(Some(answers))

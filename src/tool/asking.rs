@@ -1,23 +1,71 @@
 //! Asks the running daemon.
 
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
 use super::command::{Failure, Given};
 use super::kept;
-use crate::control::client::{self, Conversation};
+use crate::config::diagnostic::Severity;
+use crate::config::escape::EscapedBytes;
+use crate::control::client::{self, Conversation, Error};
 use crate::control::protocol::{KeptTexts, Request};
 use crate::control::status::Status;
 use crate::daemon::Invocation;
+use crate::event::Uid;
+use crate::load;
+
+/// Where the daemon is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// At this socket.
+    At(PathBuf),
+    /// Nowhere: this file turns the socket off.
+    Off(PathBuf),
+}
+
+/// The daemon's control socket: that of `--socket`, of the settings, or the standard one. Errors of the
+/// settings are said.
+pub(super) fn address(given: &Given) -> Address {
+    if let Some(path) = given.value("socket") {
+        return Address::At(path.into());
+    }
+    let config = given.invocation().config;
+    let (settings, said) = load::settings(&config, Uid(0));
+    // A command may ask more than once.
+    static SAID: Once = Once::new();
+    let errors = said.iter().filter(|one| one.severity == Severity::Error);
+    SAID.call_once(|| errors.for_each(|error| eprintln!("{error}")));
+    settings.control_socket.map_or(Address::Off(config), Address::At)
+}
+
+/// Its path.
+///
+/// # Errors
+/// There is none.
+pub(super) fn socket(given: &Given) -> Result<PathBuf, Failure> {
+    match address(given) {
+        Address::At(socket) => Ok(socket),
+        Address::Off(file) => Err(Failure::NoDaemon(turned_off(&file))),
+    }
+}
+
+/// That nobody can ask.
+pub(super) fn turned_off(file: &Path) -> String {
+    let file = EscapedBytes(file.as_os_str().as_encoded_bytes());
+    format!("the control socket is turned off in {file}, so no daemon can be asked")
+}
 
 /// Sends `request` to the daemon.
 pub(super) fn ask(given: &Given, request: &Request) -> Result<Conversation, Failure> {
-    client::ask(&given.socket(), request)?.ok_or_else(|| no_daemon(given))
+    let socket = socket(given)?;
+    client::ask(&socket, request)?.ok_or_else(|| no_daemon(&socket))
 }
 
 /// That there is none.
-pub(super) fn no_daemon(given: &Given) -> Failure {
-    let socket = given.socket();
+pub(super) fn no_daemon(socket: &Path) -> Failure {
     Failure::NoDaemon(format!(
         "no daemon answers at {}: start cgruled, or name its socket with --socket",
-        socket.display()
+        EscapedBytes(socket.as_os_str().as_encoded_bytes())
     ))
 }
 
@@ -38,7 +86,8 @@ pub(super) enum Notes {
 /// Where a daemon with the same flags would read its files, with those that the one that runs takes at
 /// what they said before.
 pub(super) fn as_in_force(given: &Given, notes: Notes) -> Invocation {
-    let asked = client::ask(&given.socket(), &Request::Kept).ok().flatten();
+    let Address::At(socket) = address(given) else { return given.invocation() };
+    let asked = client::ask(&socket, &Request::Kept).ok().flatten();
     let kept: Option<KeptTexts> = asked.and_then(|conversation| conversation.only().ok());
     let kept = kept.unwrap_or_default();
     for file in kept.kept.iter().filter(|_| notes == Notes::Said) {
@@ -47,19 +96,26 @@ pub(super) fn as_in_force(given: &Given, notes: Notes) -> Invocation {
     Invocation { overlay: kept::overlay(kept), ..given.invocation() }
 }
 
-/// The same, and where the groups of the one that runs
-/// begin: its own command line may say something else than the settings. Without one that tells us, the
-/// settings count.
+/// The same, and where the groups of the one that runs begin: its own command line may say something else
+/// than the settings. Without one that tells us, the flags and the settings count.
 pub(super) fn invocation(given: &Given, notes: Notes) -> Invocation {
     let mut invocation = as_in_force(given, notes);
-    let asked = client::ask(&given.socket(), &Request::Status).ok().flatten();
+    let Address::At(socket) = address(given) else { return invocation };
+    let asked = client::ask(&socket, &Request::Status).ok().flatten();
     let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
-    invocation.root = status.map(|status| status.root.into());
+    if let Some(status) = status {
+        invocation.root = Some(status.root.into());
+    }
     invocation
 }
 
-impl From<client::Error> for Failure {
-    fn from(error: client::Error) -> Self {
-        Self::Failed(error.to_string())
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::HungUp(_) | Error::Silent(_) => Self::NoDaemon(error.to_string()),
+            Error::Io(..) | Error::Refused(_) | Error::Nonsense(..) => {
+                Self::Failed(error.to_string())
+            }
+        }
     }
 }

@@ -5,12 +5,12 @@ mod kernel;
 mod lints;
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use serde::Serialize;
 
 use super::command::{Command, Failure, Flag, Given};
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
+use crate::config::escape::EscapedBytes;
 use crate::daemon;
 use crate::load::{NameService, load_given};
 use crate::rebuild::Survey;
@@ -107,7 +107,7 @@ fn counted(count: usize, what: &str) -> String {
 #[derive(Serialize)]
 struct Said<'d> {
     severity: String,
-    file: std::borrow::Cow<'d, str>,
+    file: String,
     line: Option<u32>,
     column: Option<u32>,
     message: &'d str,
@@ -124,10 +124,9 @@ pub fn json(diagnostics: &[Diagnostic], out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn said(diagnostic: &Diagnostic) -> Said<'_> {
-    let file: &Path = &diagnostic.file;
     Said {
         severity: diagnostic.severity.to_string(),
-        file: file.to_string_lossy(),
+        file: EscapedBytes(diagnostic.file.as_os_str().as_encoded_bytes()).to_string(),
         line: diagnostic.place.as_ref().map(|place| place.line),
         column: diagnostic.place.as_ref().map(|place| place.column).filter(|&column| column > 0),
         message: &diagnostic.message,

@@ -9,10 +9,7 @@ use std::path::PathBuf;
 use lexopt::Arg;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::control::protocol::SOCKET;
 use crate::daemon::Invocation;
-use crate::event::Uid;
-use crate::load;
 
 /// One command.
 pub struct Command {
@@ -165,15 +162,6 @@ impl Given {
             Failure::Usage(format!("--{long} {shown}: is not text"))
         };
         self.value(long).map(|value| value.to_str().ok_or_else(|| text(value))).transpose()
-    }
-
-    /// The daemon's control socket: that of `--socket`, of the settings, or the standard one.
-    pub fn socket(&self) -> PathBuf {
-        if let Some(path) = self.value("socket") {
-            return path.into();
-        }
-        let (settings, _) = load::settings(&self.invocation().config, Uid(0));
-        settings.control_socket.unwrap_or_else(|| PathBuf::from(SOCKET))
     }
 
     /// Makes sure that nothing but flags is given.

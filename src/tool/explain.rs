@@ -7,13 +7,16 @@ mod subject;
 mod verdict;
 mod view;
 
+use std::ffi::OsStr;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::asking::{self, Notes};
+use super::asking::{self, Address, Notes};
 use super::command::{Command, Failure, Flag, Given};
+use super::foreseen::located;
 use super::locale;
+use super::unread;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::EscapedBytes;
 use crate::daemon;
@@ -67,8 +70,13 @@ impl Explained {
         self.verdict.walk.winner.and_then(|RuleId(id)| survey.loaded.rules.get(id as usize))
     }
 
-    /// What makes the answer unsure: rules that ask for a program that we could not see.
-    fn caveat(&self, survey: &Survey) -> Option<String> {
+    /// What makes the answer unsure: rules that ask for a program that we could not see, and files that
+    /// we may not read.
+    fn caveats(&self, survey: &Survey) -> Vec<String> {
+        self.hidden(survey).into_iter().chain(unread::told(&self.verdict.unread)).collect()
+    }
+
+    fn hidden(&self, survey: &Survey) -> Option<String> {
         let Program::Hidden(why) = &self.subject.program else { return None };
         let asking = unseen(self.rule(survey), &self.subject, &self.verdict.walk);
         (asking > 0).then(|| {
@@ -99,14 +107,15 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut survey = daemon::survey(&invocation, None);
     let failed = |error: std::io::Error| Failure::Failed(format!("/proc: {error}"));
     let mut proc = Proc::open(Path::new("/proc")).map_err(failed)?;
-    let (explained, missing) = if is_imagined {
+    let answers = if is_imagined {
         let subject = imagined(given, &survey.names)?;
         let verdict = judge(&survey, &subject, &mut proc);
-        (vec![Explained { subject, verdict, moved: None, reasons: Vec::new() }], 0)
+        let reasons = Vec::new();
+        vec![Answer::There(Box::new(Explained { subject, verdict, moved: None, reasons }))]
     } else {
-        living(&mut survey, &pids, &given.socket(), &mut proc)?
+        living(&mut survey, &pids, &asking::address(given), &mut proc)?
     };
-    print(given, &survey, &explained, out)?;
+    print(given, &survey, &answers, out)?;
     out.flush()?;
     if survey.loaded.rules.is_empty() {
         eprintln!(
@@ -117,23 +126,29 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: some rules are wrong and were not tried: see cgrulectl check");
     }
-    let is_misplaced = |one: &Explained| one.verdict.state == State::Misplaced;
-    Ok(u8::from(missing > 0 || explained.iter().any(is_misplaced)))
+    let is_wrong = |answer: &Answer| match answer {
+        Answer::There(one) => one.verdict.state == State::Misplaced,
+        Answer::Gone(..) => true,
+    };
+    Ok(u8::from(answers.iter().any(is_wrong)))
 }
 
 fn print(
     given: &Given,
     survey: &Survey,
-    explained: &[Explained],
+    answers: &[Answer],
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     if given.has("json") {
-        let documents: Vec<_> =
-            explained.iter().map(|one| json::Document::of(survey, one)).collect();
-        return Ok(super::json::write(&documents, out)?);
+        let element = |answer| element(survey, answer);
+        return Ok(super::json::write(&answers.iter().map(element).collect::<Vec<_>>(), out)?);
     }
     let manner = Manner { color: given.color, all: given.has("all"), ascii: !locale::is_unicode() };
-    for (index, one) in explained.iter().enumerate() {
+    let there = answers.iter().filter_map(|answer| match answer {
+        Answer::There(one) => Some(one),
+        Answer::Gone(..) => None,
+    });
+    for (index, one) in there.enumerate() {
         if index > 0 {
             writeln!(out)?;
         }
@@ -142,26 +157,40 @@ fn print(
     Ok(())
 }
 
-/// The processes that exist, and how many do not, which is said.
+fn element<'a>(survey: &Survey, answer: &'a Answer) -> json::Element<'a> {
+    match answer {
+        Answer::There(one) => json::Element::There(Box::new(json::Document::of(survey, one))),
+        Answer::Gone(pid, why) => json::Element::Missing(json::Missing::of(*pid, why)),
+    }
+}
+
+/// What came of a question.
+enum Answer {
+    There(Box<Explained>),
+    /// There is no such process, in words.
+    Gone(Pid, String),
+}
+
+/// The processes, in order. Of those that do not exist, and of a daemon that does not tell, is said so.
 fn living(
     survey: &mut Survey,
     pids: &[Pid],
-    socket: &Path,
+    address: &Address,
     proc: &mut Proc,
-) -> Result<(Vec<Explained>, usize), Failure> {
+) -> Result<Vec<Answer>, Failure> {
     let numbers: Vec<u32> = pids.iter().map(|pid| pid.get()).collect();
-    let memories = Memory::ask(socket, &numbers, survey);
-    let (mut explained, mut missing) = (Vec::new(), 0);
+    let memories = Memory::ask(address, &numbers, survey);
+    let (mut answers, mut has_told) = (Vec::new(), false);
     for (pid, memory) in pids.iter().zip(memories) {
         let Some(subject) = Subject::living(*pid, proc, &survey.names)? else {
-            missing += 1;
-            match proc.owner(*pid) {
-                Some(owner) => eprintln!(
-                    "cgrulectl: {pid} is a thread of process {}: explain that",
-                    owner.process
-                ),
-                None => eprintln!("cgrulectl: there is no process {pid}"),
-            }
+            let why = match proc.owner(*pid) {
+                Some(owner) => {
+                    format!("{pid} is a thread of process {}: explain that", owner.process)
+                }
+                None => format!("there is no process {pid}"),
+            };
+            eprintln!("cgrulectl: {why}");
+            answers.push(Answer::Gone(*pid, why));
             continue;
         };
         let mut verdict = judge(survey, &subject, proc);
@@ -170,16 +199,18 @@ fn living(
             verdict.state = State::Outdated;
         }
         let moved = memory.moved();
-        if verdict.state != State::Misplaced && explained.is_empty() {
-            memory.general().iter().for_each(|note| eprintln!("cgrulectl: {note}"));
+        if verdict.state != State::Misplaced && !has_told {
+            let notes = memory.general().iter().cloned().chain(memory.silence());
+            notes.for_each(|note| eprintln!("cgrulectl: {note}"));
+            has_told = true;
         }
         let mut one = Explained { subject, verdict, moved, reasons: Vec::new() };
         if let (State::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
             one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);
         }
-        explained.push(one);
+        answers.push(Answer::There(Box::new(one)));
     }
-    Ok((explained, missing))
+    Ok(answers)
 }
 
 fn pids(given: &Given) -> Result<Vec<Pid>, Failure> {
@@ -211,5 +242,24 @@ fn imagined(given: &Given, names: &NameService) -> Result<Subject, Failure> {
             Err(_) => names.gid(text).map_err(failed)?.ok_or_else(|| unknown("group", text))?,
         },
     };
-    Subject::imagined(uid, gid, given.value("exe").map(Path::new), names)
+    let program = given.value("exe").map(program).transpose()?;
+    Subject::imagined(uid, gid, program.as_deref(), names)
+}
+
+/// The path of a program, which need not be on this host; a bare name is looked for in PATH.
+fn program(named: &OsStr) -> Result<PathBuf, Failure> {
+    let shown = EscapedBytes(named.as_encoded_bytes());
+    if named.is_empty() {
+        return Err(Failure::Usage("explain: --exe: name a program".to_owned()));
+    }
+    if !named.as_encoded_bytes().contains(&b'/') {
+        let unknown = format!("explain: --exe: no program {shown} is in PATH: give its path");
+        return located(Path::new(named)).ok_or(Failure::Usage(unknown));
+    }
+    let path = std::path::absolute(named)
+        .map_err(|error| Failure::Failed(format!("the current directory: {error}")))?;
+    if !path.is_file() {
+        eprintln!("cgrulectl: there is no file {shown} here: it is taken as it is written");
+    }
+    Ok(path)
 }

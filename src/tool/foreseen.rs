@@ -151,7 +151,7 @@ impl Program {
 }
 
 /// The file that a name means: looked for in PATH unless it has a slash.
-fn located(name: &Path) -> Option<PathBuf> {
+pub(super) fn located(name: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         let flags = nix::unistd::AccessFlags::X_OK;
         path.is_file() && nix::unistd::access(path, flags).is_ok()

@@ -11,6 +11,7 @@ use super::locale;
 use super::rows::{self, Row};
 use super::words::{self, Words};
 use crate::config::diagnostic::has_errors;
+use crate::config::escape::EscapedBytes;
 use crate::daemon;
 use crate::rebuild::Survey;
 use crate::rules::lint::{self, Dead};
@@ -137,7 +138,7 @@ pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
         Listed {
             number: at + 1,
             name: rule.name.to_string(),
-            file: rule.origin.file.to_string_lossy().into_owned(),
+            file: EscapedBytes(rule.origin.file.as_os_str().as_encoded_bytes()).to_string(),
             line: rule.origin.line,
             when: words.asked(rule),
             ignore: targets.is_empty(),

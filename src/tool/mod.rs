@@ -7,7 +7,7 @@
 
 pub mod command;
 
-mod asking;
+pub mod asking;
 pub mod cat;
 pub mod check;
 mod convert;
@@ -28,6 +28,7 @@ mod rows;
 mod run;
 mod status;
 mod top;
+mod unread;
 mod watch;
 mod words;
 

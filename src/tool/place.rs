@@ -28,8 +28,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         return Err(Failure::Usage("place: name at least one process".to_owned()));
     }
     let pids = given.operands.iter().map(|text| pid(text)).collect::<Result<Vec<u32>, _>>()?;
-    let abouts = client::place(&given.socket(), &pids)?;
-    let abouts = abouts.ok_or_else(|| asking::no_daemon(given))?;
+    let socket = asking::socket(given)?;
+    let abouts = client::place(&socket, &pids)?.ok_or_else(|| asking::no_daemon(&socket))?;
     for about in &abouts {
         if given.has("json") {
             let text = serde_json::to_string(about).map_err(std::io::Error::from)?;

@@ -17,7 +17,9 @@ use super::asking::Notes;
 use super::command::{Command, Failure, Flag, Given};
 use super::foreseen::Foreseen;
 use super::locale;
+use super::unread;
 use crate::config::quantity;
+use crate::daemon;
 use crate::rules::Below;
 use patterns::Patterns;
 use rows::{Row, SORTS, Sort, rows, sort};
@@ -65,6 +67,9 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         options.iterations = options.iterations.or(Some(1));
     }
     let Foreseen { policy, hierarchies } = Foreseen::new(given, Notes::Said)?;
+    if let Some(note) = unread::told(&unread::files(&daemon::check(&given.invocation()))) {
+        eprintln!("cgrulectl: {note}");
+    }
     let rules = policy.matcher.rules();
     let patterns = Patterns::new(rules, |target| policy.beginning(target.below));
     let sampler = Sampler { hierarchies, patterns };

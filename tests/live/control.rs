@@ -2,6 +2,7 @@
 
 mod abuse;
 mod ctl;
+mod ill;
 
 use std::fs;
 use std::io::{BufRead, Read};

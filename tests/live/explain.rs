@@ -1,7 +1,9 @@
 //! `cgrulectl explain`, with a daemon and without.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::user::{ALICE, BOB};
@@ -235,4 +237,125 @@ fn a_stranger_is_told_what_he_may_not_see() {
             "a rule asks for its program, which is not known",
         ],
     );
+}
+
+/// As somebody who is not root, with a copy of the tool that he may execute.
+fn explain_as_bob(live: &Live, arguments: &[&str]) -> Output {
+    let tool = live.path("bin/cgrulectl");
+    fs::copy(env!("CARGO_BIN_EXE_cgrulectl"), &tool).unwrap();
+    let mut command = Command::new(tool);
+    command.uid(BOB).gid(BOB).args(arguments).args(["--no-legacy", "--rules"]);
+    command.arg(live.path("rules.d")).args(["--config", "/nonexistent"]).output().unwrap()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn who_may_not_read_the_rules_gets_no_confident_answer() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(ALICE_THERE);
+    let directory = live.path("rules.d");
+    let file = fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    let pid = bob.subject.to_string();
+    let text = said(&explain_as_bob(&live, &["explain", &pid]), 0);
+    expect(&text, &["no rule holds for it"]);
+    for (path, mode) in [(&file, 0o600), (&directory, 0o700), (&directory, 0o711)] {
+        set_mode(path, mode);
+        let text = said(&explain_as_bob(&live, &["explain", &pid]), 0);
+        expect(&text, &["cannot be judged", path.to_str().unwrap(), "ask as root"]);
+        let text = said(&explain_as_bob(&live, &["explain", "--json", &pid]), 0);
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer[0]["state"], "unsure", "{text}");
+        assert!(answer[0]["caveats"][0].as_str().unwrap().contains("ask as root"), "{text}");
+        let text = said(&explain_as_bob(&live, &["explain", "--user", "cgt-bob"]), 0);
+        expect(&text, &["Such a process cannot be judged", path.to_str().unwrap()]);
+        let top = explain_as_bob(&live, &["top", "--once"]);
+        let text = said(&top, 0);
+        assert!(path == &file || text.contains("No rule was read"), "{text}");
+        expect(&String::from_utf8_lossy(&top.stderr), &[path.to_str().unwrap()]);
+        set_mode(path, 0o755);
+    }
+}
+
+#[test]
+fn an_imagined_process_without_a_program_is_judged_where_rules_ask_for_none() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules("[[rule]]\nuser = \"cgt-alice\"\nexe = \"/x/sleep\"\ncgroup = \"there\"\n");
+    let text = said(&explain(&["--json", "--user", "cgt-alice"]), 0);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer[0]["state"], "unsure", "{text}");
+    assert_eq!(answer[0]["caveats"].as_array().unwrap().len(), 1, "{text}");
+    let text = said(&explain(&["--json", "--user", "cgt-bob"]), 0);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&answer[0]["state"], &answer[0]["caveats"]),
+        (&"no-rule".into(), &serde_json::json!([]))
+    );
+}
+
+#[test]
+fn a_program_is_looked_for_as_a_shell_does() {
+    let Some(live) = Live::require() else { return };
+    let shell = fs::canonicalize("/bin/sh").unwrap();
+    live.write_rules(&format!(
+        "[[rule]]\nuser = \"cgt-alice\"\nexe = {shell:?}\ncgroup = \"there\"\n"
+    ));
+    let imagine = |exe: &str| explain(&["--user", "cgt-alice", "--exe", exe]);
+    for exe in ["sh", "/bin/sh", "/bin/../bin/sh"] {
+        expect(&said(&imagine(exe), 0), &["would be moved by a rule"]);
+    }
+    for wrong in ["", "no-such-program"] {
+        said(&imagine(wrong), 2);
+    }
+    let output = imagine("/nonexistent/sh");
+    expect(&said(&output, 0), &["no rule holds", "/nonexistent/sh"]);
+    expect(&String::from_utf8_lossy(&output.stderr), &["there is no file /nonexistent/sh"]);
+}
+
+#[test]
+fn who_is_gone_is_in_the_array() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(ALICE_THERE);
+    let bob = live.hold(&format!("uid {BOB} {BOB}"));
+    let text = said(&explain(&["--json", "4000000", &bob.subject.to_string()]), 1);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&answer[0]["pid"], &answer[0]["state"]), (&4_000_000.into(), &"gone".into()));
+    assert_eq!(answer[0]["reasons"][0], "there is no process 4000000");
+    assert_eq!((answer.as_array().unwrap().len(), &answer[1]["state"]), (2, &"no-rule".into()));
+}
+
+/// What is in the settings counts, and what is wrong with them is said.
+#[test]
+fn settings_that_name_no_socket_are_said() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(ALICE_THERE);
+    let config = format!("{BASE}/cgruled.toml");
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    let alice = actor.subject.to_string();
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(arguments).args(["--config", &config]).output().unwrap()
+    };
+    let rules = format!("{BASE}/rules.d");
+    let explain = ["explain", &alice, "--no-legacy", "--rules", &rules];
+    fs::write(&config, "control_socket = \"off\"\n").unwrap();
+    let off = format!("the control socket is turned off in {config}");
+    for line in ["status", "watch", "reload", "metrics"] {
+        let output = ask(&[line]);
+        said(&output, 69);
+        expect(&String::from_utf8_lossy(&output.stderr), &[&off]);
+    }
+    said(&ask(&["place", "1"]), 69);
+    let text = said(&ask(&explain), 1).split_whitespace().collect::<Vec<_>>().join(" ");
+    expect(&text, &["is NOT where its rule says", &off]);
+    assert!(!text.contains("no daemon runs"), "{text}");
+    for broken in ["control_socket = [\n", "control_socket = 7\n"] {
+        fs::write(&config, broken).unwrap();
+        let errors = String::from_utf8(ask(&["status"]).stderr).unwrap();
+        expect(&errors, &[&format!("{config}:1:")]);
+        assert_eq!(errors.matches(": error: ").count(), 1, "{errors}");
+    }
 }

@@ -9,6 +9,7 @@ use super::Explained;
 use super::subject::{Life, Program, Subject};
 use super::verdict::{Seat, State};
 use crate::config::escape::EscapedBytes;
+use crate::event::Pid;
 use crate::rebuild::Survey;
 use crate::rules::{Rule, RuleId};
 
@@ -37,6 +38,8 @@ pub(super) struct Document {
     moved_ago_ms: Option<u64>,
     /// Why it is misplaced, in words.
     reasons: Vec<String>,
+    /// What makes the answer unsure, in words.
+    caveats: Vec<String>,
     /// The rules that were tried before, in order.
     failed: Vec<Failed>,
 }
@@ -84,6 +87,30 @@ fn text(bytes: &[u8]) -> String {
     EscapedBytes(bytes).to_string()
 }
 
+/// What is said of a process that is none.
+#[derive(Serialize)]
+pub(super) struct Missing<'a> {
+    pid: u32,
+    /// `gone`.
+    state: &'static str,
+    /// What there is instead, in words.
+    reasons: [&'a str; 1],
+}
+
+impl<'a> Missing<'a> {
+    pub(super) fn of(pid: Pid, why: &'a str) -> Self {
+        Self { pid: pid.get(), state: "gone", reasons: [why] }
+    }
+}
+
+/// An element of the answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Element<'a> {
+    There(Box<Document>),
+    Missing(Missing<'a>),
+}
+
 impl Document {
     pub(super) fn of(survey: &Survey, explained: &Explained) -> Self {
         let Explained { subject, verdict, moved, reasons } = explained;
@@ -116,6 +143,7 @@ impl Document {
             hierarchies: verdict.seats.iter().map(place).collect(),
             moved_ago_ms: moved.flatten().map(milliseconds),
             reasons: reasons.clone(),
+            caveats: explained.caveats(survey),
             failed: failed(survey, explained),
         }
     }

@@ -15,6 +15,7 @@ use crate::control::protocol::{About, Happening, Request};
 use crate::control::status::{RuleInForce, Rules, Status};
 use crate::rebuild::Survey;
 use crate::rules::Rule;
+use crate::tool::asking::{self, Address};
 
 /// A process that is younger may be on its way. The daemon takes microseconds when it is not busy, the
 /// kernel milliseconds for the move.
@@ -31,15 +32,21 @@ pub enum Memory {
     Told(About, Vec<String>),
     /// Nobody answers at this socket.
     NoDaemon(PathBuf),
+    /// The control socket is turned off in this file.
+    Off(PathBuf),
     /// There is a daemon, but it does not tell us, and why.
     Silent(String),
 }
 
 impl Memory {
-    /// Asks the daemon at `socket` for each process, in order. Takes where its groups begin into the
+    /// Asks the daemon at this address for each process, in order. Takes where its groups begin into the
     /// survey: its command line may say something else than the settings.
-    pub fn ask(socket: &Path, pids: &[u32], survey: &mut Survey) -> Vec<Self> {
+    pub fn ask(address: &Address, pids: &[u32], survey: &mut Survey) -> Vec<Self> {
         let same = |memory: Self| vec![memory; pids.len()];
+        let socket = match address {
+            Address::At(socket) => socket,
+            Address::Off(file) => return same(Self::Off(file.clone())),
+        };
         let status = match answer::<Status>(socket, &Request::Status) {
             Err(error) => return same(Self::Silent(error.to_string())),
             Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
@@ -69,7 +76,7 @@ impl Memory {
     pub fn moved(&self) -> Option<Option<Duration>> {
         match self {
             Self::Told(about, _) => Some(about.moved_ago_ms.map(Duration::from_millis)),
-            Self::NoDaemon(_) | Self::Silent(_) => None,
+            Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => None,
         }
     }
 
@@ -77,7 +84,16 @@ impl Memory {
     pub fn general(&self) -> &[String] {
         match self {
             Self::Told(_, general) => general,
-            Self::NoDaemon(_) | Self::Silent(_) => &[],
+            Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => &[],
+        }
+    }
+
+    /// Why the daemon says nothing although there may be one.
+    pub fn silence(&self) -> Option<String> {
+        match self {
+            Self::Told(..) | Self::NoDaemon(_) => None,
+            Self::Off(file) => Some(asking::turned_off(file)),
+            Self::Silent(why) => Some(format!("the daemon cannot be asked: {why}")),
         }
     }
 
@@ -89,7 +105,7 @@ impl Memory {
     fn happenings(&self) -> &[Happening] {
         match self {
             Self::Told(about, _) => &about.happenings,
-            Self::NoDaemon(_) | Self::Silent(_) => &[],
+            Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => &[],
         }
     }
 }
@@ -132,7 +148,7 @@ pub fn why(
             "no daemon runs, so nobody moves it: start cgruled, which would answer at {}",
             EscapedBytes(socket.as_os_str().as_encoded_bytes())
         )),
-        Memory::Silent(why) => reasons.push(format!("the daemon cannot be asked: {why}")),
+        Memory::Off(_) | Memory::Silent(_) => reasons.extend(memory.silence()),
         Memory::Told(_, general) => reasons.extend_from_slice(general),
     }
     if !memory.happenings().is_empty() || moved_since(memory).is_some() {

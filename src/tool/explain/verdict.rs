@@ -14,6 +14,7 @@ use crate::rebuild::Survey;
 use crate::rules::destination::{Destination, Field, Piece, Who};
 use crate::rules::explain::{Miss, Walk, walk};
 use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
+use crate::tool::unread;
 
 /// What is to be said of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum State {
     InPlace,
     /// It is elsewhere.
     Misplaced,
-    /// Rules ask for its program, which is not known.
+    /// Rules ask for its program, which is not known, or not all rules could be read.
     Unsure,
     /// The daemon goes by other rules than those that were tried.
     Outdated,
@@ -66,6 +67,8 @@ pub struct Verdict {
     pub walk: Walk,
     /// The hierarchies that the rule concerns, in order.
     pub seats: Vec<Seat>,
+    /// Files that the daemon goes by and that we may not read.
+    pub unread: Vec<PathBuf>,
 }
 
 /// Tries the rules, and compares.
@@ -78,11 +81,11 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();
     let said = state(rule, subject, &seats);
-    let depends =
-        matches!(said, State::InPlace | State::Misplaced | State::NoRule) && subject.life.is_some();
-    let is_unsure = depends && unseen(rule, subject, &walk) > 0;
+    let depends = matches!(said, State::InPlace | State::Misplaced | State::NoRule);
+    let unread = unread::files(&survey.loaded.diagnostics);
+    let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { State::Unsure } else { said };
-    Verdict { state, walk, seats }
+    Verdict { state, walk, seats, unread }
 }
 
 /// How many rules ask for a program that we could not see, so that the answer may be wrong.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Explained;
 use super::reason::span;
 use super::subject::{Life, Program, Subject};
-use super::verdict::{Seat, State, whereabouts};
+use super::verdict::{Seat, State, Verdict, whereabouts};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::rebuild::Survey;
 use crate::rules::explain::Miss;
@@ -43,12 +43,13 @@ pub fn show(
 ) -> io::Result<()> {
     let Explained { subject, verdict, .. } = explained;
     let rule = explained.rule(survey);
-    let (headline, code) = headline(subject, verdict.state);
+    let caveats = explained.caveats(survey);
+    let (headline, code) = headline(subject, verdict);
     match manner.color {
         true => writeln!(out, "\x1b[1;{code}m{headline}\x1b[0m")?,
         false => writeln!(out, "{headline}")?,
     }
-    if rule.is_some() || subject.life.is_some() {
+    if rule.is_some() || subject.life.is_some() || !caveats.is_empty() {
         writeln!(out)?;
     }
     if let Some(rule) = rule {
@@ -62,8 +63,8 @@ pub fn show(
     for reason in &explained.reasons {
         item("why", reason, out)?;
     }
-    if let Some(caveat) = explained.caveat(survey) {
-        item("but", &caveat, out)?;
+    for caveat in &caveats {
+        item("but", caveat, out)?;
     }
     writeln!(out, "\nWhat rules can ask of it")?;
     facts(subject, out)?;
@@ -84,14 +85,17 @@ fn since(explained: &Explained) -> Option<String> {
 }
 
 /// The answer in a line, and its colour.
-fn headline(subject: &Subject, state: State) -> (String, u8) {
+fn headline(subject: &Subject, verdict: &Verdict) -> (String, u8) {
     let who = match &subject.life {
         Some(life) => format!("Process {} ({})", life.pid, EscapedBytes(&life.comm)),
         None => "Such a process".to_owned(),
     };
-    let (what, code) = match state {
+    let (what, code) = match verdict.state {
         State::InPlace => ("is where its rule says.", 32),
         State::Misplaced => ("is NOT where its rule says.", 31),
+        State::Unsure if !verdict.unread.is_empty() => {
+            ("cannot be judged: not all rules can be read.", 33)
+        }
         State::Unsure => ("cannot be judged: a rule asks for its program.", 33),
         State::Outdated => {
             ("cannot be judged: the daemon goes by other rules than the files say.", 33)

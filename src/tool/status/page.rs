@@ -58,7 +58,13 @@ fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     row(look, out, "Looks", &format!("{looks} at processes, {scans} of all processes"))?;
     let placed = if status.dry_run { "would_place" } else { "placed" };
     let verb = if status.dry_run { "would be moved" } else { "moved" };
-    row(look, out, "Moves", &format!("{} {verb}", grouped(counter(placed))))?;
+    let (all, timed) = (counter(placed), status.latency.count);
+    // The others were found by a scan, or asked for: nothing says since when they waited.
+    let part = match timed < all && !status.dry_run {
+        true => format!(", {} of them after an event, which are timed", grouped(timed)),
+        false => String::new(),
+    };
+    row(look, out, "Moves", &format!("{} {verb}{part}", grouped(all)))?;
     left_alone(status, look, out)?;
     troubles(status, look, out)?;
     latency(&status.latency, look, out)
@@ -316,6 +322,16 @@ mod tests {
             },
             ..Status::default()
         }
+    }
+
+    #[test]
+    fn moves_that_are_not_timed_are_told_from_those_that_are() {
+        let mut status = status();
+        status.latency.count = 4_000;
+        let page = render(&status, PLAIN);
+        let wanted = "Moves       4,321 moved, 4,000 of them after an event, which are timed\n";
+        assert!(page.contains(wanted), "{page}");
+        assert!(page.contains("of 4,000 moves\n"), "{page}");
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
     lines.extend(fit.iter().map(|row| line(row, frame, look)));
     if rows.is_empty() {
         let why = match frame.rules {
-            0 => "No rule is in force here: see cgrulectl check.",
+            0 => "No rule was read: see cgrulectl check.",
             _ => "None of the groups exists that the rules lead to.",
         };
         lines.push(why.to_owned());

@@ -79,7 +79,7 @@ fn what_does_not_fit_is_counted() {
     assert!(
         empty[0].starts_with("groups 0  CPU 0.0%") && empty[3].starts_with("None of the groups")
     );
-    assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rule is in force"));
+    assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rule was read"));
 }
 
 #[test]
