@@ -43,6 +43,14 @@ fn path() -> &'static Path {
     Path::new(SOCKET)
 }
 
+/// `None` while too many others wait.
+fn try_status() -> Option<Status> {
+    match client::ask(path(), &Request::Status).unwrap().expect("a daemon").only() {
+        Err(client::Error::Refused(why)) if why.contains("try again") => None,
+        other => Some(other.unwrap()),
+    }
+}
+
 fn status() -> Status {
     client::ask(path(), &Request::Status).unwrap().expect("a daemon").only().unwrap()
 }

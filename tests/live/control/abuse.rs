@@ -9,7 +9,7 @@ use cgruled::control::protocol::{LONGEST_REQUEST, Watched};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::ctl::ctl;
-use super::{SOCKET, become_alice, served, status};
+use super::{SOCKET, become_alice, served, status, try_status};
 use crate::harness::user::BOB;
 use crate::harness::{Live, PATIENCE, eventually};
 
@@ -84,10 +84,21 @@ const PLACEMENTS: u64 = 16;
 /// A median of this is no noise: a silent client is let be for five seconds.
 const A_WAIT: Duration = Duration::from_secs(1);
 
+/// What the daemon counts, when those who asked before are answered: while they wait it asks others to try
+/// again.
+fn octaves() -> Vec<(u64, u64)> {
+    let mut found = None;
+    assert!(eventually(PATIENCE, || {
+        found = try_status();
+        found.is_some()
+    }));
+    found.unwrap().latency.octaves
+}
+
 /// From the kernel's event to the end of the move, by the daemon's own clock: the median of some
 /// placements while `clients` are there, within a power of two.
 fn latency(live: &Live, clients: &dyn Fn() -> Vec<UnixStream>) -> Duration {
-    let before = status().latency.octaves;
+    let before = octaves();
     let kept = clients();
     for _ in 0..PLACEMENTS {
         live.expect(&live.hold(&become_alice()), "there");
@@ -97,7 +108,7 @@ fn latency(live: &Live, clients: &dyn Fn() -> Vec<UnixStream>) -> Duration {
         octaves.iter().find(|octave| octave.0 == upper).map_or(0, |octave| octave.1)
     };
     let mut seen = 0;
-    let after = status().latency.octaves;
+    let after = octaves();
     let median = after.iter().find(|&&(upper, now)| {
         seen += now - count(&before, upper);
         2 * seen >= PLACEMENTS
