@@ -19,7 +19,14 @@ memory.max = "200M"
 pids.max = 100
 END
 expect "the daemon starts" daemon
-expect "without a complaint" test -z "$(log -p warning)"
+complaints() { log -p warning -o json | grep -c MESSAGE; }
+expect "that its groups are beside those of systemd is said" test "$(complaints)" = 1
+expect "and how to choose it" said 'root = "/"'
+settings <<'END'
+root = "/"
+END
+daemon
+expect "what was chosen is no complaint" test "$(complaints)" = 0
 
 as alice sleep 1000
 standing=$pid
