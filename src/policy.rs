@@ -52,7 +52,7 @@ pub struct Summary {
     /// Errors in them: each cost a rule or a setting, or keeps a file as it was.
     pub errors: usize,
     /// `FILE:LINE` of the first of them.
-    pub first_error: Option<Box<str>>,
+    pub first_error: Option<Arc<str>>,
     /// Files, or directories, that are taken at what they said before.
     pub kept: usize,
 }

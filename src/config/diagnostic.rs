@@ -132,10 +132,7 @@ pub fn new_errors<'n>(old: &'n [Diagnostic], new: &'n [Diagnostic]) -> Vec<&'n D
 /// What makes two complaints the same one.
 fn identity(diagnostic: &Diagnostic) -> (&Path, &str, Option<&str>) {
     let source = diagnostic.place.as_ref().map(|place| place.source.as_str());
-    let numbered = ["line ", "the section in line "];
-    let is_numbered = numbered.iter().any(|start| diagnostic.message.starts_with(start));
-    let rest = diagnostic.message.split_once(": ").filter(|_| is_numbered);
-    (&diagnostic.file, rest.map_or(diagnostic.message.as_str(), |(_, rest)| rest), source)
+    (&diagnostic.file, &diagnostic.message, source)
 }
 
 impl fmt::Display for Diagnostic {
@@ -322,11 +319,8 @@ mod tests {
         let found = new_errors(&old, &new);
         assert_eq!(found, [&new[1], &new[2]]);
         assert!(new_errors(&new, &old).is_empty());
-        let numbered = |line: u32, what: &str| Diagnostic {
-            place: None,
-            message: format!("line {line}: {what}"),
-            ..old[0].clone()
-        };
+        let numbered =
+            |line: u32, what: &str| Diagnostic::at_line(&old[0].file, line, Severity::Error, what);
         let at = |line| [numbered(line, "no: such word")];
         assert!(new_errors(&at(3), &at(12)).is_empty());
         assert_eq!(new_errors(&at(3), &[numbered(3, "no: other word")]).len(), 1);
