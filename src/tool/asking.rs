@@ -86,8 +86,12 @@ pub(super) enum Notes {
 /// Where a daemon with the same flags would read its files, with those that the one that runs takes at
 /// what they said before.
 pub(super) fn as_in_force(given: &Given, notes: Notes) -> Invocation {
-    let Address::At(socket) = address(given) else { return given.invocation() };
-    let asked = client::ask(&socket, &Request::Kept).ok().flatten();
+    overlaid(given, &address(given), notes)
+}
+
+fn overlaid(given: &Given, address: &Address, notes: Notes) -> Invocation {
+    let Address::At(socket) = address else { return given.invocation() };
+    let asked = client::ask(socket, &Request::Kept).ok().flatten();
     let kept: Option<KeptTexts> = asked.and_then(|conversation| conversation.only().ok());
     let kept = kept.unwrap_or_default();
     for file in kept.kept.iter().filter(|_| notes == Notes::Said) {
@@ -99,8 +103,9 @@ pub(super) fn as_in_force(given: &Given, notes: Notes) -> Invocation {
 /// The same, and where the groups of the one that runs begin: its own command line may say something else
 /// than the settings. Without one that tells us, the flags and the settings count.
 pub(super) fn invocation(given: &Given, notes: Notes) -> Invocation {
-    let mut invocation = as_in_force(given, notes);
-    let Address::At(socket) = address(given) else { return invocation };
+    let address = address(given);
+    let mut invocation = overlaid(given, &address, notes);
+    let Address::At(socket) = address else { return invocation };
     let asked = client::ask(&socket, &Request::Status).ok().flatten();
     let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
     if let Some(status) = status {
