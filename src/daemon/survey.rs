@@ -60,8 +60,16 @@ pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
     survey
 }
 
-/// What a daemon that is called so would decide by. What is wrong with the files is left out.
-pub fn policy(invocation: &Invocation, hierarchies: &Arc<Hierarchies>) -> Box<Policy> {
-    let grounds = Host::default().grounds(&settings(invocation).0, hierarchies);
-    rebuilder(invocation, grounds, hierarchies).first()
+/// What a daemon that is called so would decide by, and all complaints about the files: what is wrong with
+/// them is left out.
+pub fn policy(
+    invocation: &Invocation,
+    hierarchies: &Arc<Hierarchies>,
+) -> (Box<Policy>, Vec<Diagnostic>) {
+    let (settings, mut diagnostics) = settings(invocation);
+    let grounds = Host::default().grounds(&settings, hierarchies);
+    let mut rebuilder = rebuilder(invocation, grounds, hierarchies);
+    let policy = rebuilder.first();
+    diagnostics.extend_from_slice(rebuilder.diagnostics());
+    (policy, diagnostics)
 }

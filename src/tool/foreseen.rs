@@ -11,6 +11,7 @@ use super::asking::{self, Notes};
 use super::command::{Failure, Given};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
+use crate::config::diagnostic::Diagnostic;
 use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
@@ -26,6 +27,8 @@ use crate::sys;
 pub(super) struct Foreseen {
     pub(super) policy: Box<Policy>,
     pub(super) hierarchies: Arc<Hierarchies>,
+    /// What is wrong with the files.
+    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 /// Who would run the program.
@@ -74,8 +77,9 @@ impl Foreseen {
             return Err(Failure::Failed(message.to_owned()));
         }
         let hierarchies = Arc::new(found);
-        let policy = daemon::policy(&asking::invocation(given, notes), &hierarchies);
-        Ok(Self { policy, hierarchies })
+        let invocation = asking::invocation(given, notes);
+        let (policy, diagnostics) = daemon::policy(&invocation, &hierarchies);
+        Ok(Self { policy, hierarchies, diagnostics })
     }
 
     /// The rule that holds for a program that is started from here.

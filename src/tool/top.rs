@@ -19,7 +19,6 @@ use super::foreseen::Foreseen;
 use super::locale;
 use super::unread;
 use crate::config::quantity;
-use crate::daemon;
 use crate::rules::Below;
 use patterns::Patterns;
 use rows::{Row, SORTS, Sort, rows, sort};
@@ -66,8 +65,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if !is_interactive {
         options.iterations = options.iterations.or(Some(1));
     }
-    let Foreseen { policy, hierarchies } = Foreseen::new(given, Notes::Said)?;
-    if let Some(note) = unread::told(&unread::files(&daemon::check(&given.invocation()))) {
+    let Foreseen { policy, hierarchies, diagnostics } = Foreseen::new(given, Notes::Said)?;
+    if let Some(note) = unread::told(&unread::files(&diagnostics)) {
         eprintln!("cgrulectl: {note}");
     }
     let rules = policy.matcher.rules();
