@@ -31,14 +31,16 @@ use crate::config::daemon_toml::{Root, Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::control::overview::Overview;
-use crate::engine::{Engine, Options};
+use crate::engine::{Engine, Options, Turn};
 use crate::event::{Nanos, Uid};
 use crate::host::{Grounds, Host};
+use crate::leader::{self, Activity, Duty, Next};
 use crate::load::{self, NameService, Sources};
 use crate::log::{Levels, Logging, Output};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::process::Proc;
+use crate::program::ExeRead;
 use crate::rebuild::Rebuilder;
 use crate::rebuild::published::Board;
 use crate::source::connector::Connector;
@@ -76,7 +78,7 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
     prepared.remarks.iter().for_each(crate::rebuild::say);
     let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
     let counts = started.is_ok() && invocation.prints_counters;
-    let result = started.and_then(|mut daemon| daemon.serve());
+    let result = started.and_then(Daemon::serve);
     match &result {
         Ok(()) => ended(),
         // The caller says it on standard error.
@@ -148,6 +150,7 @@ struct Daemon {
     is_ready: bool,
     announcements: Announcements,
     notifier: Notifier,
+    activity: Arc<Activity>,
 }
 
 /// What the loop waits for.
@@ -216,6 +219,7 @@ impl Daemon {
             is_ready: false,
             announcements,
             notifier: Notifier::from_environment(),
+            activity: Arc::new(Activity::new().map_err(run("timerfd"))?),
         };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
@@ -230,40 +234,49 @@ impl Daemon {
         self.cgred.as_ref().map_or(Ok(()), |cgred| self.epoll.add(cgred, readable(Source::Cgred)))
     }
 
-    /// The loop.
-    fn serve(&mut self) -> Result<(), Failure> {
-        loop {
-            let is_busy =
-                self.engine.turn().map_err(|error| Failure::Run("process events", error))?;
-            self.say_ready();
-            self.serve_clocks();
-            let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout() };
-            let pause = self.engine.pause();
-            if pause > 0 && !is_busy {
-                std::thread::sleep(Duration::from_nanos(pause));
+    /// Serves until the end, on threads of its own: one that is stuck when another has ended the daemon
+    /// is left to the exit of the process.
+    fn serve(mut self) -> Result<(), Failure> {
+        let run = |error| Failure::Run("threads", error);
+        let (reader, late) = (self.engine.exe_reader().map_err(run)?, self.engine.late_reads());
+        let activity = Arc::clone(&self.activity);
+        self.engine.tell(Arc::clone(&activity));
+        leader::run(Box::new(self), activity, reader, late).map_err(run)?
+    }
+
+    /// Waits for events and serves what is not the engine's. Whether that ends the daemon.
+    fn wait(&mut self, is_busy: bool) -> Result<bool, Failure> {
+        self.say_ready();
+        self.serve_clocks();
+        let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout() };
+        let pause = self.engine.pause();
+        if pause > 0 && !is_busy {
+            std::thread::sleep(Duration::from_nanos(pause));
+        }
+        let mut events = [EpollEvent::empty(); 5];
+        self.activity.waits();
+        let ready = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(Failure::Run("epoll", errno.into())),
+        };
+        self.activity.works(sys::monotonic());
+        for event in &events[..ready] {
+            if event.data() == Source::Signals as u64 && self.serve_signals() {
+                self.notifier.stopping();
+                return Ok(true);
             }
-            let mut events = [EpollEvent::empty(); 5];
-            let ready = match self.epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => 0,
-                Err(errno) => return Err(Failure::Run("epoll", errno.into())),
-            };
-            for event in &events[..ready] {
-                if event.data() == Source::Signals as u64 && self.serve_signals() {
-                    self.notifier.stopping();
-                    return Ok(());
-                }
-                if event.data() == Source::Answers as u64 {
-                    self.engine.take_answers();
-                }
-                if event.data() == Source::Cgred as u64 {
-                    self.serve_clients()?;
-                }
-                if event.data() == Source::Files as u64 {
-                    self.files.read(sys::monotonic());
-                }
+            if event.data() == Source::Answers as u64 {
+                self.engine.take_answers();
+            }
+            if event.data() == Source::Cgred as u64 {
+                self.serve_clients()?;
+            }
+            if event.data() == Source::Files as u64 {
+                self.files.read(sys::monotonic());
             }
         }
+        Ok(false)
     }
 
     fn serve_clients(&mut self) -> Result<(), Failure> {
@@ -336,6 +349,34 @@ impl Daemon {
             .fold(self.engine.next_turn(), Nanos::min);
         let milliseconds = next.since(sys::monotonic()).div_ceil(1_000_000);
         EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
+    }
+}
+
+impl Duty for Daemon {
+    type End = Result<(), Failure>;
+
+    fn work(&mut self) -> Next<Self::End> {
+        loop {
+            let is_busy = match self.engine.turn() {
+                Ok(Turn::Read(request)) => return Next::Read(request),
+                Ok(Turn::Busy) => true,
+                Ok(Turn::Idle) => false,
+                Err(error) => return Next::End(Err(Failure::Run("process events", error))),
+            };
+            match self.wait(is_busy) {
+                Ok(false) => {}
+                Ok(true) => return Next::End(Ok(())),
+                Err(failure) => return Next::End(Err(failure)),
+            }
+        }
+    }
+
+    fn supply(&mut self, read: &ExeRead) {
+        self.engine.supply(read);
+    }
+
+    fn read_is_late(&mut self) {
+        self.engine.read_is_late();
     }
 }
 

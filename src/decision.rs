@@ -9,47 +9,78 @@ use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
 use crate::rules::{Action, Facts, Rule, RuleId};
 
-/// What the rules say of a process.
-#[must_use]
-pub enum Decided<'e> {
-    /// This rule; the program if it was read.
-    Rule(RuleId, Option<Seen<'e>>),
-    /// None; the program if it was read.
-    NoRule(Option<Seen<'e>>),
-    /// It depends on what only a slower look at this executable can tell.
-    Unsure(&'e [u8]),
+/// What is known of the executable of a process.
+#[derive(Clone, Copy, Debug)]
+pub enum Exe<'e> {
+    /// It was not read.
+    Unread,
+    /// It cannot be read, or not in time: it is one that no rule means and none excludes.
+    Unavailable,
+    /// It was read.
+    Read(Seen<'e>),
 }
 
-/// The first rule that holds and applies. The executable is read only if a rule that could come first
+impl<'e> Exe<'e> {
+    /// What was read.
+    pub fn seen(self) -> Option<Seen<'e>> {
+        match self {
+            Self::Unread | Self::Unavailable => None,
+            Self::Read(seen) => Some(seen),
+        }
+    }
+
+    /// The same, to be decided by without more.
+    #[must_use]
+    pub fn as_final(self) -> Self {
+        match self {
+            Self::Unread | Self::Unavailable => Self::Unavailable,
+            Self::Read(seen) => Self::Read(Seen { is_unsure: false, ..seen }),
+        }
+    }
+}
+
+/// What the rules say of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decided {
+    /// This rule.
+    Rule(RuleId),
+    /// None.
+    NoRule,
+    /// It depends on the executable, which was not read.
+    NeedsExe,
+    /// It depends on what only [`crate::program::examine`] can tell of the executable.
+    NeedsExamination,
+}
+
+/// The first rule that holds and applies. The executable is asked for only if a rule that could come first
 /// asks for it, and where the process is now only if such a rule depends on it.
-pub fn decide<'e>(
+pub fn decide(
     matcher: &Matcher,
     user: &User,
     (uid, gid): (Uid, Gid),
-    pid: Pid,
-    proc: &mut Proc,
-    see: impl FnOnce(&mut Proc) -> Option<Seen<'e>>,
-) -> Decided<'e> {
-    let mut facts = Facts { uid, gid, exe: None, invoked: None };
+    exe: Exe<'_>,
+    mut applies: impl FnMut(&Rule) -> bool,
+) -> Decided {
+    let seen = exe.seen();
+    let facts = Facts {
+        uid,
+        gid,
+        exe: seen.map(|seen| seen.exe),
+        invoked: seen.and_then(|seen| seen.invoked),
+    };
     let mut decision = matcher.decide(&user.plan, &facts);
-    let mut see = Some(see);
-    let mut seen: Option<Seen<'e>> = None;
     loop {
         if matcher.asks_exe(&user.plan, gid, decision) {
-            if let Some(see) = see.take() {
-                seen = see(proc);
-                facts.exe = seen.as_ref().map(|seen| seen.exe);
-                facts.invoked = seen.as_ref().and_then(|seen| seen.invoked);
-                decision = matcher.decide(&user.plan, &facts);
-                continue;
-            }
-            if let Some(seen) = seen.as_ref().filter(|seen| seen.is_unsure) {
-                return Decided::Unsure(seen.raw);
+            match exe {
+                Exe::Unread => return Decided::NeedsExe,
+                Exe::Read(seen) if seen.is_unsure => return Decided::NeedsExamination,
+                Exe::Unavailable | Exe::Read(_) => {}
             }
         }
-        let Some(id) = decision else { return Decided::NoRule(seen) };
-        if matcher.rule(id).is_none_or(|rule| applies(rule, proc, pid)) {
-            return Decided::Rule(id, seen);
+        let Some(id) = decision else { return Decided::NoRule };
+        if matcher.rule(id).is_none_or(&mut applies) {
+            return Decided::Rule(id);
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
     }
@@ -57,8 +88,9 @@ pub fn decide<'e>(
 
 /// Whether a rule that holds applies to where the process is now and how it is scheduled. Nothing
 /// tells us when that changes, so it counts as it is at the look.
-pub fn applies(rule: &Rule, proc: &mut Proc, pid: Pid) -> bool {
+pub fn applies(rule: &Rule, proc: &mut Proc, pid: Pid, thread: Option<Pid>) -> bool {
     let Action::Ignore(when) = &rule.action else { return true };
-    let place = when.below.is_none() || proc.cgroup(pid).is_some_and(|text| when.means_place(text));
+    let place =
+        when.below.is_none() || proc.cgroup(pid, thread).is_some_and(|text| when.means_place(text));
     place && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(pid)))
 }

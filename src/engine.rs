@@ -1,24 +1,31 @@
-//! The whole behaviour of the daemon: events in, looks, placements out.
+//! The whole behaviour of the daemon: events in, evaluations, placements out.
 //!
-//! An event only says *look at this process*. `Engine::look` reads what is true of it now, asks the
-//! matcher for the first rule that holds, and lets the placer put it into its group. There is no table
+//! An event only says *evaluate this process*. [`Engine::evaluate`] reads what is true of it now, asks the
+//! matcher for the first rule that matches, and lets the placer put it into its cgroup. There is no table
 //! of processes that could go stale.
 //!
 //! ```text
-//! WATCH ─► batch ─► look ─► matcher ─► placer ─► cgroup.procs
-//! TRAIL ─► trail ─► look (children forked before their parent's look had its effect)
-//! 100 ms later ───► look (did it hold?)
-//! start, reload, loss ─► scan ─► look (everybody)
+//! WATCH ─► batch ─► evaluation ─► matcher ─► placer ─► cgroup.procs
+//! TRAIL ─► tracker ─► evaluation (children born before their creator's evaluation had its effect)
+//! 100 ms later ─────► evaluation (did it hold?)
+//! start, reload, loss ─► scan ─► evaluation (all processes)
 //! ```
 //!
 //! [`Engine::turn`] does a bounded part of the work, so that signals and answers of other threads are
-//! served meanwhile. What keeps the promise: an event is settled only by a look; a fork is judged only
-//! after everything that was queued before it is settled (see [`crate::event::trail`]); and what the
-//! kernel drops is counted exactly and answered by a scan.
+//! served meanwhile. It stops where an evaluation needs an executable: reading that can block, so whoever
+//! leads the daemon does it with the engine checked in (see [`crate::leader`]), and goes on by
+//! [`Engine::supply`]. What keeps the promise: an event is settled only by an evaluation; a fork is judged
+//! only after everything that was queued before it is settled (see [`crate::event::fork_tracker`]); and what
+//! the kernel drops is counted exactly and answered by a scan.
 
 mod account;
 mod errands;
+mod evaluation;
+mod executables;
 mod hearing;
+mod rechecks;
+mod rescan;
+mod threads;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -30,33 +37,100 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::control::sticky::Sticky;
-use crate::decision::{Decided, decide};
 use crate::event::batch::Look;
 use crate::event::{Cause, Nanos};
+use crate::leader::Activity;
 use crate::metrics::Metrics;
-use crate::narrator::{Ending, Told};
-use crate::placer::{Outcome, Placer, Subject};
+use crate::placer::Placer;
 use crate::policy::Policy;
-use crate::process::{Grip, Proc};
-use crate::program::{Program, Seen, Sight};
+use crate::process::Proc;
+use crate::program::{ExeReader, ReadRequest};
 use crate::source::connector::Connector;
 use crate::source::intake::Intake;
-use crate::source::scan::Scan;
 use crate::sys;
 use crate::worker::{Answer, Desk};
 use errands::{Errands, Noted};
-use waiting::{Asked, SLOW_ANSWER_NS};
+use evaluation::{Job, Open};
+use executables::Executables;
+use rechecks::Rechecks;
+use rescan::{Rescan, Urgency};
+use threads::OwnCredentials;
+use waiting::Asked;
 
-/// Looks of one kind before the other kinds are served: about a millisecond.
+/// Evaluations of one kind before the other kinds are served: about a millisecond.
 const AT_ONCE: usize = 256;
-/// Rounds of one turn: some ten milliseconds until signals are served.
+/// A turn begins no further round after this, so that signals are served.
+const TURN_NS: u64 = 20_000_000;
+/// Rounds of one turn.
 const ROUNDS: usize = 8;
 
 /// How the engine behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// From a placement to its second look; `None` for no second look.
+    /// From a placement to its recheck; `None` for no recheck.
     pub recheck_ns: Option<u64>,
+}
+
+/// What is to be done after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Turn {
+    /// Wait for events.
+    Idle,
+    /// Something is left to do at once.
+    Busy,
+    /// Read this executable, then [`Engine::supply`] it or say [`Engine::read_is_late`], then go on with
+    /// this turn.
+    Read(ReadRequest),
+}
+
+/// Where a turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Sockets are read.
+    Receive,
+    /// Processes of the batch are evaluated.
+    Batch,
+    /// Loss is asked for and forks are read.
+    Follow,
+    /// Forked children are evaluated.
+    Forks,
+    /// Placements are rechecked.
+    Rechecks,
+    /// Evaluations go on whose answer has come.
+    Answered,
+    /// Processes of a scan are evaluated.
+    Scan,
+    /// Clients are served.
+    Errands,
+    /// Processes that a client named are evaluated.
+    Asked,
+}
+
+impl Stage {
+    const fn next(self) -> Self {
+        match self {
+            Self::Receive => Self::Batch,
+            Self::Batch => Self::Follow,
+            Self::Follow => Self::Forks,
+            Self::Forks => Self::Rechecks,
+            Self::Rechecks => Self::Answered,
+            Self::Answered => Self::Scan,
+            Self::Scan => Self::Errands,
+            Self::Errands => Self::Asked,
+            Self::Asked => Self::Receive,
+        }
+    }
+}
+
+/// How far a turn has come.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    began: Nanos,
+    rounds: usize,
+    stage: Stage,
+    /// Evaluations that are left in this stage.
+    left: usize,
 }
 
 /// The daemon without its loop.
@@ -70,15 +144,21 @@ pub struct Engine {
     options: Options,
 
     sticky: Sticky,
-    scan: Scan,
-    /// Second looks and when they are due, in order.
-    rechecks: VecDeque<(Nanos, Look)>,
-    /// Looks that wait for a name.
+    rescan: Rescan,
+    rechecks: Rechecks,
+    /// Evaluations that wait for a name.
     waiting: HashMap<Asked, Vec<Look>, FixedState>,
-    scan_is_due: bool,
-    sight: Sight,
+    /// Evaluations that wait for an executable.
+    executables: Executables,
+    /// Evaluations that can go on.
+    answered: VecDeque<Job>,
+    own_credentials: OwnCredentials,
     errands: Errands,
     noted: Noted,
+    /// The turn that is under way.
+    progress: Option<Progress>,
+    /// The evaluation whose executable is being read.
+    open: Option<Open>,
 }
 
 impl Engine {
@@ -94,6 +174,8 @@ impl Engine {
     ) -> Self {
         metrics.reloads.increment();
         placer.adopt(&policy);
+        let mut rescan = Rescan::default();
+        rescan.want(Urgency::Now);
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
             sticky: Sticky::new(Arc::clone(&metrics)),
@@ -103,13 +185,16 @@ impl Engine {
             desk,
             metrics,
             options,
-            scan: Scan::default(),
-            rechecks: VecDeque::new(),
+            rescan,
+            rechecks: Rechecks::default(),
             waiting: HashMap::default(),
-            scan_is_due: true,
-            sight: Sight::default(),
+            executables: Executables::default(),
+            answered: VecDeque::new(),
+            own_credentials: OwnCredentials::default(),
             errands: Errands::default(),
             noted: Noted::default(),
+            progress: None,
+            open: None,
         }
     }
 
@@ -123,10 +208,31 @@ impl Engine {
         self.desk.bell()
     }
 
+    /// What reads the executables that a turn asks for.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn exe_reader(&self) -> io::Result<ExeReader> {
+        ExeReader::new(&self.proc)
+    }
+
+    /// Tells of reads that were late, when they are over.
+    pub fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
+        self.desk.late_reads()
+    }
+
+    /// Tells `activity` of calls that can take long.
+    pub fn tell(&mut self, activity: Arc<Activity>) {
+        self.placer.tell(activity);
+    }
+
     /// Takes the answers of other threads.
     pub fn take_answers(&mut self) {
         let answers: Vec<Answer> = self.desk.answers().collect();
         answers.into_iter().for_each(|answer| self.answer(answer));
+        if self.desk.take_overflown() {
+            self.rescan.want(Urgency::Limited);
+        }
     }
 
     /// Asks for the rules as they are now; they come as an answer.
@@ -135,37 +241,104 @@ impl Engine {
         self.desk.reload();
     }
 
-    /// Puts other rules into force and places everybody by them.
+    /// Activates another policy and places all processes by it.
     fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
         self.placer.adopt(&self.policy);
         self.metrics.reloads.increment();
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
-        self.scan_is_due = true;
-        // The scan finds those who waited as well.
+        // The scan finds those that waited as well.
         self.waiting.clear();
+        self.executables.forget();
+        self.answered.clear();
+        self.intake.forks.drop_pending();
+        self.rescan.want(Urgency::Now);
     }
 
-    /// Does what there is to do, up to a bound. Returns whether something is left to do at once.
+    /// Does what there is to do, up to a bound.
     ///
     /// # Errors
     /// The kernel's events cannot be read any more.
-    pub fn turn(&mut self) -> io::Result<bool> {
-        for _ in 0..ROUNDS {
-            self.intake.drain_watch()?;
-            self.pass_on()?;
-            self.settle();
-            self.doubt_if_lost()?;
-            self.follow()?;
-            self.judge();
-            self.recheck();
-            self.scan_some()?;
-            self.run_errand();
+    pub fn turn(&mut self) -> io::Result<Turn> {
+        let mut progress = self.progress.take().unwrap_or_else(|| Progress {
+            began: sys::monotonic(),
+            rounds: 0,
+            stage: Stage::Receive,
+            left: 0,
+        });
+        loop {
+            if let Some(request) = self.work(&mut progress)? {
+                self.progress = Some(progress);
+                return Ok(Turn::Read(request));
+            }
+            progress.stage = progress.stage.next();
+            progress.left = AT_ONCE;
+            if progress.stage != Stage::Receive {
+                continue;
+            }
+            progress.rounds += 1;
             if !self.has_work() {
-                return Ok(false);
+                return Ok(Turn::Idle);
+            }
+            if progress.rounds == ROUNDS || sys::monotonic().since(progress.began) > TURN_NS {
+                return Ok(Turn::Busy);
             }
         }
-        Ok(true)
+    }
+
+    /// Does a stage, or as much of it as can be done without an executable.
+    fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
+        match progress.stage {
+            Stage::Receive => {
+                self.intake.drain_watch()?;
+                self.pass_on()?;
+                return Ok(None);
+            }
+            Stage::Follow => {
+                self.doubt_if_lost()?;
+                self.follow()?;
+                self.sweep_threads();
+                return Ok(None);
+            }
+            Stage::Errands => {
+                self.run_errand();
+                return Ok(None);
+            }
+            Stage::Scan => self.begin_scan()?,
+            Stage::Batch | Stage::Forks | Stage::Rechecks | Stage::Answered | Stage::Asked => {}
+        }
+        while progress.left > 0 {
+            let Some(job) = self.next_job(progress.stage) else { break };
+            progress.left -= 1;
+            if let Some(request) = self.start(job) {
+                return Ok(Some(request));
+            }
+        }
+        if progress.stage == Stage::Scan {
+            self.end_scan();
+        }
+        Ok(None)
+    }
+
+    fn next_job(&mut self, stage: Stage) -> Option<Job> {
+        let now = sys::monotonic();
+        let look = match stage {
+            Stage::Batch => return self.intake.batch.pop().map(Job::of_batch),
+            Stage::Forks => {
+                let fork = self.intake.forks.next_candidate(self.intake.batch.settled())?;
+                self.metrics.trail_looks.increment();
+                Look::at_once(fork.child, Cause::FORK, fork.at)
+            }
+            Stage::Rechecks => self.rechecks.next_due(now)?,
+            Stage::Scan => Look::at_once(self.rescan.next()?, Cause::SCAN, now),
+            Stage::Answered => {
+                let late = || self.executables.next_late(now).map(Job::without_examination);
+                return self.answered.pop_front().or_else(late);
+            }
+            Stage::Asked => return self.next_asked().map(Job::asked),
+            Stage::Receive | Stage::Follow | Stage::Errands => return None,
+        };
+        Some(Job::new(look))
     }
 
     /// Nanoseconds for which to let events gather before the next [`Self::turn`].
@@ -175,223 +348,47 @@ impl Engine {
 
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
-        let trail = self.intake.next_due();
-        self.rechecks.front().map_or(trail, |&(due, ..)| due.min(trail))
+        [self.rechecks.due(), self.executables.due(), self.rescan.due()]
+            .into_iter()
+            .flatten()
+            .fold(self.intake.next_due(), Nanos::min)
     }
 
-    /// Whether the scan that was asked for last is over.
+    /// Whether the scan that was asked for last is over, the children of its processes included.
     pub fn is_settled(&self) -> bool {
-        !self.scan_is_due && !self.has_work()
+        self.rescan.is_complete(self.intake.forks.horizon())
     }
 
     fn has_work(&self) -> bool {
-        self.intake.has_work() || self.scan_is_due || self.scan.is_running() || self.has_errand()
+        self.intake.has_work()
+            || !self.answered.is_empty()
+            || self.rescan.has_work(sys::monotonic())
+            || self.has_errand()
     }
 
-    /// Looks at processes of the batch.
-    fn settle(&mut self) {
-        for _ in 0..AT_ONCE {
-            let Some(look) = self.intake.batch.pop() else { break };
-            let grip = self.proc.grip(look.pid);
-            if let Some(grip) = &grip {
-                if !self.intake.batch.admit(look, grip.uid) {
-                    self.metrics.deferred.increment();
-                    continue;
-                }
-            }
-            let outcome = self.look_at(look, grip, None);
-            self.conclude(look, outcome);
-            self.intake.batch.settle(look);
-        }
-    }
-
-    /// Looks at children that may have been born outside.
-    fn judge(&mut self) {
-        for _ in 0..AT_ONCE {
-            let Some(fork) = self.intake.trail.next_suspect(self.intake.batch.settled()) else {
-                break;
-            };
-            self.metrics.trail_looks.increment();
-            self.look(Look::at_once(fork.child, Cause::FORK, fork.at), None);
-        }
-    }
-
-    /// Second looks that are due.
-    fn recheck(&mut self) {
+    /// Begins the scan that is wanted, if it may begin now.
+    fn begin_scan(&mut self) -> io::Result<()> {
         let now = sys::monotonic();
-        for _ in 0..AT_ONCE {
-            let Some(&(due, look)) = self.rechecks.front() else { break };
-            if due > now {
-                break;
-            }
-            self.rechecks.pop_front();
-            self.look(look, None);
+        if !self.rescan.may_begin(now) {
+            return Ok(());
         }
+        self.metrics.scans.increment();
+        self.own_credentials.begin_scan();
+        if self.rescan.take_lost() {
+            self.sticky.search(&mut self.proc);
+        }
+        // Before the list is read: what is born later is not in it.
+        self.intake.forks.begin_scan(now);
+        self.rescan.begin(&self.proc, now)?;
+        self.pass_on()
     }
 
-    fn scan_some(&mut self) -> io::Result<()> {
-        if self.scan_is_due && !self.scan.is_running() && self.intake.batch.is_empty() {
-            self.scan_is_due = false;
-            self.metrics.scans.increment();
-            self.scan.begin(&self.proc)?;
-            self.pass_on()?;
-        }
-        for _ in 0..AT_ONCE {
-            let Some(pid) = self.scan.take_next() else { break };
-            self.look(Look::at_once(pid, Cause::SCAN, sys::monotonic()), None);
-        }
-        Ok(())
-    }
-
-    /// Looks at one process, now and whatever became of it, and takes note of the outcome.
-    fn look(&mut self, look: Look, program: Option<&Program>) {
-        let grip = self.proc.grip(look.pid);
-        let outcome = self.look_at(look, grip, program);
-        self.conclude(look, outcome);
-    }
-
-    fn look_at(&mut self, look: Look, grip: Option<Grip>, program: Option<&Program>) -> Outcome {
-        self.metrics.looks.increment();
-        let Some(grip) = grip else { return Outcome::Gone };
-        let Grip { uid, gid, .. } = grip;
-        self.noted.uid = Some(uid);
-        if self.sticky.holds(look.pid, &mut self.proc) {
-            let told = Told { look, ids: (uid, gid), program: None, ending: Ending::Sticky };
-            narrate(&self.policy, &mut self.proc, &told);
-            return Outcome::Sticky;
-        }
-        if !self.policy.knows(uid) {
-            return self.wait(Asked::User(uid), look);
-        }
-        let generation = self.policy.generation;
-        let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
-        if user.take_stale(look.since) {
-            self.desk.identify(generation, uid);
-        }
-        let (matcher, proc, sight) = (&self.policy.matcher, &mut self.proc, &mut self.sight);
-        let decided = decide(matcher, user, (uid, gid), look.pid, proc, |proc| {
-            sight.see(proc, look.pid, program)
-        });
-        let (rule, seen) = match decided {
-            Decided::Rule(rule, seen) => (rule, seen),
-            Decided::NoRule(seen) => {
-                let program = seen.map(Seen::name);
-                let told = Told { look, ids: (uid, gid), program, ending: Ending::NoRule };
-                narrate(&self.policy, &mut self.proc, &told);
-                return Outcome::NoRule;
-            }
-            Decided::Unsure(exe) => {
-                if self.desk.examine(look, exe) {
-                    self.errands.examined.insert(look.pid, look.since);
-                } else {
-                    self.scan_is_due = true;
-                }
-                return Outcome::Waiting;
-            }
-        };
-        self.noted.rule = Some(rule);
-        if self.policy.lacks_group(rule, gid) {
-            return self.wait(Asked::Group(gid), look);
-        }
-        let (user, program) = (user.identity.name.as_deref(), seen.map(Seen::name));
-        let subject = Subject { look, grip, user, exe: seen.map(|seen| seen.raw) };
-        let outcome = self.placer.apply(&self.policy, &mut self.proc, rule, &subject);
-        if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
-            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
-        }
-        outcome
-    }
-
-    /// Takes note of what a look came to.
-    fn conclude(&mut self, look: Look, outcome: Outcome) {
+    fn end_scan(&mut self) {
         let now = sys::monotonic();
-        let is_recheck = look.cause.contains(Cause::RECHECK);
-        self.account(look, outcome, now);
-        let metrics = &self.metrics;
-        match outcome {
-            Outcome::Gone => {
-                metrics.gone.increment();
-                self.intake.trail_is_due |= !is_recheck;
-            }
-            Outcome::Placed => {
-                self.intake.placed(now);
-                self.placed(look, now, is_recheck);
-            }
-            Outcome::Replaced => {
-                metrics.reused_pids.increment();
-                self.intake.trail_is_due = true;
-                self.rechecks.push_front((now, Look::at_once(look.pid, Cause::SCAN, now)));
-            }
-            Outcome::WouldPlace => metrics.would_place.increment(),
-            Outcome::InPlace if is_recheck => metrics.held.increment(),
-            Outcome::InPlace => metrics.in_place.increment(),
-            Outcome::NoRule => metrics.no_rule.increment(),
-            Outcome::Ignored => metrics.ignored.increment(),
-            Outcome::Sticky => {
-                // Its children are only looked at for what they do themselves.
-                metrics.sticky.increment();
-                return;
-            }
-            Outcome::Protected => metrics.protected.increment(),
-            // Counted where they are said.
-            Outcome::Refused | Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
+        if self.rescan.end_if_over(now) {
+            self.intake.forks.end_scan(now);
+            // So that the forks of the meantime are judged soon.
+            self.intake.trail_is_due = true;
         }
-        // Children of one that waits are suspects until the answer comes.
-        let waits = outcome == Outcome::Waiting;
-        self.intake.trail.looked(look.pid, if waits { now.plus(2 * SLOW_ANSWER_NS) } else { now });
-    }
-
-    fn placed(&mut self, look: Look, now: Nanos, is_recheck: bool) {
-        if let Some(delay) = self.options.recheck_ns {
-            let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
-            let due = now.plus(delay);
-            let again = Look::after(look.pid, cause, due, self.placer.last_placement());
-            self.rechecks.push_back((due, again));
-        }
-        if is_recheck {
-            // Its children of the time when somebody else had it are not on the trail any more.
-            let mut children = Vec::new();
-            self.proc.children(look.pid, |child| children.push(child));
-            for child in children {
-                self.intake.batch.push(child, Cause::FORK, now);
-            }
-        }
-    }
-
-    /// Takes an answer of another thread.
-    fn answer(&mut self, answer: Answer) {
-        match answer {
-            Answer::Policy(policy) => {
-                self.adopt(policy);
-                self.errands.reload_answered();
-            }
-            Answer::User { generation, user } if generation == self.policy.generation => {
-                let asked = Asked::User(user.identity.uid);
-                self.scan_is_due |= self.policy.meet(user);
-                self.resume(asked);
-            }
-            Answer::Group { generation, gid, name } if generation == self.policy.generation => {
-                self.policy.groups.insert(gid, name);
-                self.resume(Asked::Group(gid));
-            }
-            // Asked under other rules: whoever waited was found by the scan since.
-            Answer::User { .. } | Answer::Group { .. } => {}
-            Answer::Program { look, program } => {
-                self.desk.examined();
-                self.metrics.waited_for_program.increment();
-                self.errands.examined.remove(&look.pid);
-                self.note_slowness(look);
-                match program {
-                    Some(program) => self.look(look, Some(&program)),
-                    None => self.conclude(look, Outcome::Gone),
-                }
-            }
-        }
-    }
-}
-
-fn narrate(policy: &Policy, proc: &mut Proc, told: &Told<'_>) {
-    if let Some(narrator) = &policy.narrator {
-        narrator.tell(told, proc);
     }
 }

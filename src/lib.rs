@@ -19,7 +19,8 @@
 //! - [`narrator`]: who tells of looks in another daemon's words.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
-//! - [`worker`]: the threads that may wait, so that the hot one need not.
+//! - [`worker`], [`exe_pool`]: the threads that may wait, so that the hot one need not.
+//! - [`leader`]: which thread is the hot one, and what becomes of a read that blocks it.
 //! - [`decision`]: from what is true of a process to a rule.
 //! - [`placer`]: from a decision to a process in its group.
 //! - [`control`]: the socket of `cgrulectl` and that of the original: what others ask of us, what is
@@ -50,7 +51,9 @@ pub mod control;
 pub mod daemon;
 pub mod decision;
 pub mod engine;
+pub mod exe_pool;
 pub mod host;
+pub mod leader;
 pub mod load;
 pub mod log;
 pub mod metrics;

@@ -49,6 +49,12 @@ counters! {
     waited_for_names,
     /// Looks that waited for the name of a script, or for a path in another mount namespace.
     waited_for_program,
+    /// Reads of an executable that blocked the hot thread for 5 ms, so that another one went on without it.
+    blocked_reads,
+    /// Executables that could not be read: only rules without `exe`, or by path alone, decided.
+    unreadable_executables,
+    /// Examinations of executables refused because too many of the same user waited.
+    refused_examinations,
     /// Looks that waited because their user had had his share.
     deferred,
     /// Processes that were gone when looked at.

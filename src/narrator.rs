@@ -13,6 +13,9 @@ pub trait Narrator: Debug + Send {
     /// The rules are in force, and what is wrong with them is said.
     fn begin(&mut self);
 
+    /// Whether [`Told::program`] is shown, so that the executable is to be read for it.
+    fn shows_program(&self) -> bool;
+
     /// Says what there is to say. Called on the hot thread: it may read more of the process from
     /// `proc`, which costs what the level of the log asks for, and must not wait.
     fn tell(&self, told: &Told<'_>, proc: &mut Proc);

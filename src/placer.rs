@@ -13,22 +13,25 @@ use std::sync::Arc;
 use ::log::Level;
 use described::{Decided, Described, Named};
 use foldhash::fast::FixedState;
+use nix::errno::Errno;
 pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
-use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
+use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts};
 use crate::control::memory::Trouble;
-use crate::event::Cause;
+use crate::decision::Exe;
 use crate::event::batch::Look;
+use crate::event::{Cause, Pid};
 use crate::host::Host;
+use crate::leader::{Activity, Call};
 use crate::log::field;
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::narrator::Obstacle;
 use crate::policy::Policy;
-use crate::process::{Grip, PATH_MAX, Proc};
+use crate::process::{Grip, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
@@ -40,11 +43,27 @@ pub struct Subject<'a> {
     /// Why it is looked at.
     pub look: Look,
     /// The process, held.
-    pub grip: Grip,
+    pub grip: &'a Grip,
     /// The user's name.
     pub user: Option<&'a str>,
-    /// Path of the executable, if it was read.
-    pub exe: Option<&'a [u8]>,
+    /// What is known of the executable.
+    pub exe: Exe<'a>,
+}
+
+impl Subject<'_> {
+    /// Path of the executable as the kernel shows it, if it was read.
+    fn exe_path(&self) -> Option<&[u8]> {
+        self.exe.seen().map(|seen| seen.raw)
+    }
+}
+
+/// What must be known of a process before it can be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Its executable.
+    Exe,
+    /// A live thread: its leader has exited, and what was read is about that.
+    LiveThread,
 }
 
 /// Writes processes into groups.
@@ -64,13 +83,18 @@ pub struct Placer {
     placement: u64,
     /// What the last process met that is not where its rule says.
     obstacle: Option<Obstacle>,
+    /// With what the kernel refused it.
+    errno: Option<Errno>,
     /// What went wrong with the last process, and on the way to which group.
     troubles: Vec<(Trouble, String)>,
     /// Room for `/proc/PID/cgroup`.
     text: Vec<u8>,
     /// Room for the v2 group that a process is in.
     place: String,
-    exe: Box<[u8; PATH_MAX]>,
+    /// The group that was written to last.
+    written: Option<GroupId>,
+    /// Told of calls that can take long.
+    activity: Option<Arc<Activity>>,
 }
 
 impl Placer {
@@ -93,11 +117,18 @@ impl Placer {
             path: String::with_capacity(256),
             placement: 0,
             obstacle: None,
+            errno: None,
             troubles: Vec::new(),
             text: Vec::new(),
             place: String::new(),
-            exe: Box::new([0; PATH_MAX]),
+            written: None,
+            activity: None,
         }
+    }
+
+    /// Tells `activity` of calls that can take long.
+    pub fn tell(&mut self, activity: Arc<Activity>) {
+        self.activity = Some(activity);
     }
 
     /// The number of the last placement: the same for the same group.
@@ -125,6 +156,16 @@ impl Placer {
         std::mem::take(&mut self.troubles)
     }
 
+    /// Whether what the kernel refused for the last process may be granted later, without a change of rules
+    /// or groups: a real-time process in a v1 cpu group without real-time budget, or lack of memory.
+    pub fn can_refusal_pass(&self, proc: &Proc, pid: Pid) -> bool {
+        match self.errno {
+            Some(Errno::EINVAL) => proc.is_real_time(pid),
+            Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EINTR) => true,
+            Some(_) | None => false,
+        }
+    }
+
     fn note(&mut self, trouble: Trouble) {
         self.troubles.push((trouble, self.path.clone()));
     }
@@ -135,15 +176,20 @@ impl Placer {
     }
 
     /// Does what the rule says with the process.
+    ///
+    /// # Errors
+    /// What must be known of the process first.
     pub fn apply(
         &mut self,
         policy: &Policy,
         proc: &mut Proc,
         id: RuleId,
         subject: &Subject<'_>,
-    ) -> Outcome {
-        let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
-        let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
+    ) -> Result<Outcome, Missing> {
+        let Some(rule) = policy.matcher.rule(id) else { return Ok(Outcome::NoRule) };
+        let Action::Place(targets) = &rule.action else { return Ok(Outcome::Ignored) };
+        self.written = None;
+        self.errno = None;
         self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
@@ -154,17 +200,22 @@ impl Placer {
                 self.obstacle = Some(Obstacle::NoController);
                 break;
             }
-            self.render(policy, proc, target, subject);
+            if is_exe_missing(target, subject) {
+                return Err(Missing::Exe);
+            }
+            self.render(policy, target, subject);
             for n in 0.. {
                 let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
-                match self.enter(policy, proc, rule, (step, target), subject) {
+                match self.enter(policy, proc, rule, (step, target), subject)? {
                     Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
                     other @ (Outcome::Gone
                     | Outcome::Replaced
                     | Outcome::GivenUp
                     | Outcome::InUnit
-                    | Outcome::Protected) => return other,
-                    Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
+                    | Outcome::Protected) => return Ok(other),
+                    Outcome::Refused if target.below == Below::Top => {
+                        return Ok(Outcome::Refused);
+                    }
                     Outcome::Refused => outcome = Outcome::Refused,
                     Outcome::WouldPlace => outcome = Outcome::WouldPlace,
                     Outcome::Placed
@@ -176,7 +227,7 @@ impl Placer {
                 }
             }
         }
-        outcome
+        Ok(outcome)
     }
 
     /// Puts the process into the group `self.path` if it is elsewhere and may be moved.
@@ -187,7 +238,7 @@ impl Placer {
         rule: &Rule,
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
-    ) -> Outcome {
+    ) -> Result<Outcome, Missing> {
         // Taken out while it is borrowed: where the process is now is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         let now = whereabouts(&self.tree, proc, span, subject, &mut text);
@@ -205,33 +256,29 @@ impl Placer {
         rule: &Rule,
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
-    ) -> Outcome {
+    ) -> Result<Outcome, Missing> {
         if self.is_in_place(span, now) {
-            return Outcome::InPlace;
+            return Ok(Outcome::InPlace);
         }
-        if let Some(other) = self.unmovable(proc, rule, subject) {
-            return other;
+        if let Some(other) = self.unmovable(proc, rule, subject)? {
+            return Ok(other);
         }
         if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
-            return Outcome::InUnit;
+            return Ok(Outcome::InUnit);
         }
-        self.place(now, policy, proc, rule, (span, target), subject)
+        Ok(self.place(now, policy, proc, rule, (span, target), subject))
     }
 
     /// Fills `self.path` with the target's path for this process.
-    fn render(&mut self, policy: &Policy, proc: &Proc, target: &Target, subject: &Subject<'_>) {
+    fn render(&mut self, policy: &Policy, target: &Target, subject: &Subject<'_>) {
         let pid = subject.look.pid;
-        let mut program = subject.exe;
-        if program.is_none() && target.destination.fields().any(|field| field == Field::Program) {
-            program = proc.exe(pid, &mut self.exe).ok();
-        }
         let who = Who {
             uid: subject.grip.uid,
             user: subject.user,
             gid: subject.grip.gid,
             group: policy.groups.get(&subject.grip.gid).and_then(Option::as_deref),
             pid,
-            program,
+            program: subject.exe_path(),
         };
         self.path.clear();
         self.path.push_str(policy.beginning(target.below));
@@ -266,21 +313,68 @@ impl Placer {
             return Outcome::WouldPlace;
         }
         let pid = subject.look.pid;
-        // Whoever belongs elsewhere by now was not taken from there.
+        self.begin(Call::Open, subject);
+        let provision = || policy.provisions.of(target);
+        let opened = self.tree.group(span, &self.path, target.creates, provision);
+        self.end_call();
+        let group = match opened {
+            Ok(group) => group,
+            Err(refusal) => return self.refused(rule, target, subject, &refusal),
+        };
+        // Only now it is known where the group is, when it was not open: after a reload.
+        if self.tree.holds(group, now) {
+            return Outcome::InPlace;
+        }
+        // A process that belongs elsewhere by now was not taken from there.
         let was_here = subject.look.placement == numbered(&self.path);
         if was_here && self.was_taken(proc, rule, subject) {
             return Outcome::GivenUp;
         }
-        let provision = || policy.provisions.of(target);
-        let group = match self.tree.group(span, &self.path, target.creates, provision) {
-            Ok(group) => group,
-            Err(refusal) => return self.refused(rule, target, subject, &refusal),
-        };
-        match self.tree.attach(group, pid, now) {
+        self.written = Some(group);
+        self.begin(Call::Attach, subject);
+        let attached = self.tree.attach(group, pid, now);
+        self.end_call();
+        match attached {
             Attached::InPlace => Outcome::InPlace,
             Attached::Gone => Outcome::Gone,
             Attached::Refused(refusal) => self.refused(rule, target, subject, &refusal),
             Attached::Moved => self.moved(rule, subject),
+        }
+    }
+
+    fn begin(&self, call: Call, subject: &Subject<'_>) {
+        if let Some(activity) = &self.activity {
+            activity.begins(call, subject.look.pid);
+        }
+    }
+
+    fn end_call(&self) {
+        if let Some(activity) = &self.activity {
+            activity.ends();
+        }
+    }
+
+    /// Returns a process that has the PID of one that exited while it was moved to the cgroup in which it
+    /// was born: that of the process `creator`, as far as that can be told. Only from where the last
+    /// placement wrote.
+    pub fn return_to_birth(&mut self, proc: &mut Proc, pid: Pid, creator: Pid) {
+        let Some(group) = self.written.take() else { return };
+        let Some(text) = proc.cgroup(creator, None) else { return };
+        let home = text.to_vec();
+        for _ in 0..ATTEMPTS {
+            let Some(grip) = proc.grip(pid) else { return };
+            let now = proc.cgroup(pid, None).map(<[u8]>::to_vec).unwrap_or_default();
+            if let Err(refusal) = self.tree.move_back(group, pid, &now, &home) {
+                ::log::warn!(
+                    "process {pid} was moved to {} by mistake, for a process of the same PID that \
+                     exited meanwhile, and cannot be moved back: {refusal}",
+                    self.tree.path(group)
+                );
+                return;
+            }
+            if grip.handle.as_ref().is_none_or(|handle| sys::pidfd_alive(handle.as_fd())) {
+                return;
+            }
         }
     }
 
@@ -318,6 +412,7 @@ impl Placer {
     ) -> Outcome {
         self.metrics.refused.increment();
         self.obstacle = Some(outcome::obstacle(refusal));
+        self.errno = Some(refusal.errno);
         self.metrics.refusals.increment(refusal.errno as i32);
         self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
@@ -347,6 +442,15 @@ impl Placer {
     }
 }
 
+/// PIDs that change hands while a process is moved back, one after the other, before that is given up.
+const ATTEMPTS: usize = 16;
+
+/// Whether the path of the group contains the program, which was not read.
+fn is_exe_missing(target: &Target, subject: &Subject<'_>) -> bool {
+    matches!(subject.exe, Exe::Unread)
+        && target.destination.fields().any(|field| field == Field::Program)
+}
+
 /// A number for a group. Two groups with the same one would cost a wrong line in the log.
 fn numbered(path: &str) -> u64 {
     FixedState::default().hash_one(path) | 1
@@ -360,11 +464,11 @@ fn whereabouts<'t>(
     subject: &Subject<'_>,
     text: &'t mut Vec<u8>,
 ) -> Whereabouts<'t> {
-    let unified = subject.grip.unified;
+    let Grip { unified, thread, .. } = *subject.grip;
     if unified.is_some() && tree.is_unified(span) {
         return Whereabouts { unified, text: None };
     }
     text.clear();
-    let read = proc.cgroup(subject.look.pid).map(|read| text.extend_from_slice(read));
+    let read = proc.cgroup(subject.look.pid, thread).map(|read| text.extend_from_slice(read));
     Whereabouts { unified, text: read.map(|()| text.as_slice()) }
 }

@@ -36,10 +36,23 @@ pub struct Policy {
     pub provisions: Arc<Provisions>,
     /// Who tells of the looks under these rules, if somebody does.
     pub narrator: Option<Box<dyn Narrator>>,
+    /// The ranges of subordinate user IDs, by their first.
+    pub subordinates: Box<[Subordinates]>,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
     legacy_root: Box<str>,
+}
+
+/// A range of user IDs that a user may use in user namespaces: see subuid(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subordinates {
+    /// The first of them.
+    pub first: Uid,
+    /// How many they are.
+    pub count: u32,
+    /// Whose they are.
+    pub owner: Uid,
 }
 
 /// What the rules in force are made of.
@@ -137,6 +150,7 @@ impl Policy {
             summary: Summary::default(),
             provisions: Arc::default(),
             narrator: None,
+            subordinates: Box::default(),
             spans,
             root: grounds.rules.trim_end_matches('/').into(),
             legacy_root: grounds.legacy.trim_end_matches('/').into(),
@@ -172,6 +186,16 @@ impl Policy {
         }
         let new = user.identity.clone();
         self.users.insert(new.uid, user).is_some_and(|old| old.identity != new)
+    }
+
+    /// The user who is accountable for what processes of `uid` do: the owner of a subordinate ID, else
+    /// itself.
+    pub fn accountable(&self, uid: Uid) -> Uid {
+        let next = self.subordinates.partition_point(|range| range.first <= uid);
+        match next.checked_sub(1).and_then(|index| self.subordinates.get(index)) {
+            Some(range) if uid.0 - range.first.0 < range.count => range.owner,
+            Some(_) | None => uid,
+        }
     }
 
     /// The hierarchies that a target of a rule concerns.

@@ -1,21 +1,23 @@
 //! Facts of one process, from `/proc` or a directory that stands for it.
 //!
 //! Everything here is on the hot path: no allocation, no file parsed that a single call can answer,
-//! and nothing that can wait. The last rules out more than it seems: `/proc/PID/cmdline` and a stat of
-//! `/proc/PID/exe` can be made to hang by a user who serves his memory or binary from a FUSE mount of
-//! his own. Those are read by [`crate::program`], on a thread that may hang.
+//! and nothing that a user can make wait. The last rules out more than it seems. `/proc/PID/cmdline` and
+//! a stat of `/proc/PID/exe` hang when memory or executable are served by a FUSE mount that does not
+//! answer. And while an execve(2) hangs in a FLUSH of such a mount it holds `exec_update_lock`, for which
+//! `/proc/PID/stat` and the links `exe`, `cwd`, `root` and `ns/*` wait (measured on Linux 6.18; `status`,
+//! `cgroup`, `comm`, `statm`, `task` and pidfds answer). The executable is read by [`crate::program`].
 
 use std::ffi::CStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, fstat, fstatat};
 
-use crate::event::{Gid, Pid, Uid};
-use crate::sys;
+use crate::event::{Gid, Nanos, Pid, Uid};
+use crate::sys::{self, PidfdOf};
 
 /// Longest path that the kernel reports.
 pub const PATH_MAX: usize = 4096;
@@ -31,6 +33,25 @@ pub struct Grip {
     pub unified: Option<u64>,
     /// Names this very process, whatever becomes of the number (Linux 5.3).
     pub handle: Option<OwnedFd>,
+    /// When it was opened.
+    pub opened: Nanos,
+    /// The live thread that the rest is about, where the leader has exited before it.
+    pub thread: Option<Pid>,
+}
+
+impl Grip {
+    /// Whether what the pidfd refers to has exited: the leader, before Linux 6.13 the whole process.
+    pub fn has_exited(&self) -> bool {
+        self.handle.as_ref().is_some_and(has_exited)
+    }
+}
+
+/// What `/proc/PID/status` says of the scheduling state of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Alive,
+    /// It has exited, whether or not it was waited for.
+    Exited,
 }
 
 /// Whose a process is.
@@ -50,27 +71,39 @@ pub struct Owner {
 #[derive(Debug)]
 pub struct Proc {
     dir: OwnedFd,
-    /// Whether `PIDFD_GET_INFO` answers; found out by the first process held.
+    /// Whether `PIDFD_GET_INFO` answers, which implies pidfds of threads.
     has_pidfd_info: bool,
-    /// The mount namespaces whose paths mean the host's files: ours and that of process 1.
-    host_mounts: [Vec<u8>; 2],
+    /// Whether the inode of a pidfd identifies a process: see [`sys::has_unique_inode`].
+    has_unique_inodes: bool,
     text: Vec<u8>,
 }
 
 /// `PID/name` with its NUL, on the stack.
-struct ProcPath([u8; 32]);
+pub(crate) struct ProcPath([u8; 48]);
 
 impl ProcPath {
-    fn new(pid: Pid, name: &str) -> Self {
-        let mut bytes = [0; 32];
-        let mut rest = &mut bytes[..31];
-        // Ten digits, a slash and our longest name, `ns/mnt`, fit.
-        let written = write!(rest, "{pid}/{name}");
+    /// A file of a process.
+    pub(crate) fn new(pid: Pid, name: &str) -> Self {
+        Self::format(format_args!("{pid}/{name}"))
+    }
+
+    /// A file of a thread of the process, or of the process itself, which stands for its leader.
+    pub(crate) fn of(pid: Pid, thread: Option<Pid>, name: &str) -> Self {
+        match thread {
+            Some(thread) => Self::format(format_args!("{pid}/task/{thread}/{name}")),
+            None => Self::new(pid, name),
+        }
+    }
+
+    fn format(text: std::fmt::Arguments<'_>) -> Self {
+        let mut bytes = [0; 48];
+        // Two PIDs of ten digits, `/task/`, a slash and our longest name, `children`, fit.
+        let written = (&mut bytes[..47]).write_fmt(text);
         debug_assert!(written.is_ok());
         Self(bytes)
     }
 
-    fn as_c_str(&self) -> &CStr {
+    pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
     }
 }
@@ -85,16 +118,24 @@ impl Proc {
         let dir = nix::fcntl::open(root, flags, Mode::empty())?;
         let mut proc = Self {
             dir,
-            has_pidfd_info: root == Path::new("/proc"),
-            host_mounts: Default::default(),
+            has_pidfd_info: false,
+            has_unique_inodes: false,
             text: Vec::with_capacity(1024),
         };
-        let mut link = [0; 64];
-        proc.host_mounts = [std::process::id(), 1].map(|host| {
-            let target = Pid::new(host).and_then(|pid| proc.link(pid, "ns/mnt", &mut link).ok());
-            target.map_or_else(Vec::new, <[u8]>::to_vec)
-        });
+        if root == Path::new("/proc") {
+            proc.find_features();
+        }
         Ok(proc)
+    }
+
+    fn find_features(&mut self) {
+        let own = std::process::id();
+        if let Ok(pidfd) = sys::pidfd_open(own, PidfdOf::Thread) {
+            self.has_pidfd_info = sys::pidfd_info(pidfd.as_fd()).is_ok_and(|info| info.is_some());
+        }
+        if let Ok(pidfd) = sys::pidfd_open(own, PidfdOf::Process) {
+            self.has_unique_inodes = sys::has_unique_inode(pidfd.as_fd()).unwrap_or(false);
+        }
     }
 
     /// Holds a process and reads its effective ids. `None` when it is gone.
@@ -103,9 +144,12 @@ impl Proc {
     /// its directory is 3.5 us and 2.4 us (`/proc` makes an inode for it either way), and would have
     /// to be followed by the pidfd whenever a rule matches (measured on Linux 6.18).
     pub fn grip(&mut self, pid: Pid) -> Option<Grip> {
-        let handle = match sys::pidfd_open(pid.get()) {
+        let opened = sys::monotonic();
+        // Of the leader: then the pidfd also tells when it exits before other threads.
+        let of = if self.has_pidfd_info { PidfdOf::Thread } else { PidfdOf::Process };
+        let handle = match sys::pidfd_open(pid.get(), of) {
             Ok(handle) if self.has_pidfd_info => handle,
-            Ok(handle) => return self.loose_grip(pid, Some(handle)),
+            Ok(handle) => return self.grip_by_stat(pid, Some(handle), opened),
             // The number is a thread's, so the process that had it is gone: EINVAL, or ENOENT where the
             // kernel has pidfds of threads (Linux 6.9).
             Err(error)
@@ -116,85 +160,150 @@ impl Proc {
             {
                 return None;
             }
-            Err(_) => return self.loose_grip(pid, None),
+            // EMFILE, or no pidfds: the PID alone names the process.
+            Err(_) => return self.grip_by_stat(pid, None, opened),
         };
         match sys::pidfd_info(handle.as_fd()) {
-            Ok(None) => None,
-            Ok(Some(info)) => Some(Grip {
+            Ok(Some(info)) => (info.pid == info.tgid).then_some(Grip {
                 uid: Uid(info.euid),
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
                 handle: Some(handle),
+                opened,
+                thread: None,
             }),
-            Err(_) => {
-                self.has_pidfd_info = false;
-                self.loose_grip(pid, Some(handle))
-            }
+            Ok(None) => None,
+            Err(_) => self.grip_by_stat(pid, Some(handle), opened),
         }
     }
 
     /// The same before Linux 6.13: the directory belongs to the effective ids of the leader.
-    fn loose_grip(&self, pid: Pid, handle: Option<OwnedFd>) -> Option<Grip> {
-        let path = ProcPath::new(pid, "");
-        let stat = fstatat(&self.dir, path.as_c_str(), AtFlags::empty()).ok()?;
-        Some(Grip { uid: Uid(stat.st_uid), gid: Gid(stat.st_gid), unified: None, handle })
+    fn grip_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>, opened: Nanos) -> Option<Grip> {
+        let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
+        // The number of a thread has a directory too.
+        let is_process = handle.is_some() || self.owner(pid).is_some_and(|own| own.process == pid);
+        is_process.then_some(Grip { uid, gid, unified: None, handle, opened, thread: None })
     }
 
-    /// Path of the executable as the kernel shows it, ` (deleted)` included.
+    /// The effective ids of a thread. `None` when it is gone.
+    pub fn thread_ids(&self, pid: Pid, thread: Pid) -> Option<(Uid, Gid)> {
+        self.ids(&ProcPath::of(pid, Some(thread), ""))
+    }
+
+    fn ids(&self, path: &ProcPath) -> Option<(Uid, Gid)> {
+        let stat = fstatat(&self.dir, path.as_c_str(), AtFlags::empty()).ok()?;
+        Some((Uid(stat.st_uid), Gid(stat.st_gid)))
+    }
+
+    /// How many threads the process has, as the directory of its threads counts them.
+    #[allow(clippy::unnecessary_cast, reason = "u32 on some targets")]
+    pub fn thread_count(&self, pid: Pid) -> u64 {
+        let path = ProcPath::new(pid, "task");
+        fstatat(&self.dir, path.as_c_str(), AtFlags::empty())
+            .map_or(0, |stat| (stat.st_nlink as u64).saturating_sub(2))
+    }
+
+    /// Whether the leader has exited, alone or with all other threads.
+    pub fn has_leader_exited(&mut self, pid: Pid, grip: &Grip) -> bool {
+        match &grip.handle {
+            Some(handle) if self.has_pidfd_info => has_exited(handle),
+            _ => self.state(pid, None) == Some(State::Exited),
+        }
+    }
+
+    /// The process as one of its live threads shows it, in place of `grip`, whose leader has exited: the
+    /// kernel freezes what it says of a dead leader. `None` when the whole process has exited.
+    pub fn stand_in(&mut self, pid: Pid, grip: Grip) -> Option<Grip> {
+        let mut threads = Vec::new();
+        self.threads(pid, |thread| threads.push(thread));
+        threads.retain(|&thread| thread != pid);
+        let thread = threads
+            .into_iter()
+            .find(|&thread| self.state(pid, Some(thread)) == Some(State::Alive))?;
+        let (uid, gid) = self.thread_ids(pid, thread)?;
+        Some(Grip { uid, gid, unified: None, thread: Some(thread), ..grip })
+    }
+
+    /// Whether a thread has other effective ids than `ids`.
+    pub fn has_thread_of_others(&mut self, pid: Pid, ids: (Uid, Gid)) -> bool {
+        let mut threads = Vec::new();
+        self.threads(pid, |thread| threads.push(thread));
+        let differs = |&thread: &Pid| self.thread_ids(pid, thread).is_some_and(|own| own != ids);
+        threads.iter().any(differs)
+    }
+
+    fn state(&mut self, pid: Pid, thread: Option<Pid>) -> Option<State> {
+        let text = self.file(&ProcPath::of(pid, thread, "status"))?;
+        match status_words(text, b"State:").next()? {
+            b"Z" | b"X" => Some(State::Exited),
+            _ => Some(State::Alive),
+        }
+    }
+
+    /// A directory descriptor of this `/proc` for another thread.
     ///
     /// # Errors
-    /// `ENOENT` for a kernel thread, a zombie or a process that is gone, all alike; `EACCES` without
-    /// `CAP_SYS_PTRACE`.
-    pub fn exe<'b>(&self, pid: Pid, buffer: &'b mut [u8; PATH_MAX]) -> Result<&'b [u8], Errno> {
-        self.link(pid, "exe", buffer)
-            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
-    }
-
-    /// Whether the process sees the mounts of the host, so that its paths mean the host's files. These
-    /// are those of process 1: a service manager may have given us mounts of our own, with other rights.
-    pub fn shares_host_mounts(&self, pid: Pid) -> bool {
-        let mut link = [0; 64];
-        self.link(pid, "ns/mnt", &mut link)
-            .is_ok_and(|target| self.host_mounts.iter().any(|host| host == target))
-    }
-
-    fn link<'b>(&self, pid: Pid, name: &str, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-        sys::read_link(self.dir.as_fd(), ProcPath::new(pid, name).as_c_str(), buffer)
+    /// As dup(2).
+    pub fn duplicate_dir(&self) -> io::Result<OwnedFd> {
+        self.dir.try_clone()
     }
 
     /// The kernel's name of the leader: 15 bytes at most, set by exec to the base name of what was
     /// invoked. `None` when the process is gone.
     pub fn comm(&mut self, pid: Pid) -> Option<&[u8]> {
-        self.file(pid, "comm").map(|text| text.strip_suffix(b"\n").unwrap_or(text))
+        self.file(&ProcPath::new(pid, "comm")).map(|text| text.strip_suffix(b"\n").unwrap_or(text))
     }
 
-    /// The text of `/proc/PID/cgroup`: a line for each hierarchy, `id:controllers:/path`.
-    pub fn cgroup(&mut self, pid: Pid) -> Option<&[u8]> {
-        self.file(pid, "cgroup")
+    /// The text of `/proc/PID/cgroup`, or of a thread's: a line for each hierarchy,
+    /// `id:controllers:/path`.
+    pub fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]> {
+        self.file(&ProcPath::of(pid, thread, "cgroup"))
     }
 
-    /// Whether this is a kernel thread: flag `PF_KTHREAD` in `/proc/PID/stat`.
+    /// Whether this is a kernel thread: `Kthread` in `/proc/PID/status` (Linux 6.8), before that a child
+    /// of kthreadd, which is process 2, or kthreadd itself.
     pub fn is_kernel_thread(&mut self, pid: Pid) -> bool {
-        const PF_KTHREAD: u64 = 0x0020_0000;
-        self.stat(pid, 9).is_some_and(|flags| flags & PF_KTHREAD != 0)
+        let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
+        if let Some(word) = status_words(text, b"Kthread:").next() {
+            return word == b"1";
+        }
+        const KTHREADD: u32 = 2;
+        pid.get() == KTHREADD || status_number(text, b"PPid:", 0) == Some(KTHREADD)
     }
 
     /// Whether the leader is scheduled in real time: policy `SCHED_FIFO` or `SCHED_RR`.
-    pub fn is_real_time(&mut self, pid: Pid) -> bool {
-        const FIFO: u64 = 1;
-        const RR: u64 = 2;
-        self.stat(pid, 41).is_some_and(|policy| policy == FIFO || policy == RR)
+    pub fn is_real_time(&self, pid: Pid) -> bool {
+        sys::scheduling_policy(pid.get()).is_ok_and(|policy| {
+            matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
+        })
     }
 
     /// The parent of the process: process 1 when that is gone. `None` when the process itself is.
     pub fn parent(&mut self, pid: Pid) -> Option<Pid> {
-        self.stat(pid, 4).and_then(|parent| Pid::new(u32::try_from(parent).ok()?))
+        let text = self.file(&ProcPath::new(pid, "status"))?;
+        Pid::new(status_number(text, b"PPid:", 0)?)
     }
 
-    /// When the process started, in ticks since the machine did. It tells a process from a later one of
-    /// the same number, and an exec does not change it. `None` when it is gone.
-    pub fn started(&mut self, pid: Pid) -> Option<u64> {
-        self.stat(pid, 22)
+    /// A number that tells a process from a later one of the same PID, and that an exec does not change:
+    /// the inode of its pidfd, before Linux 6.9 the time of its start. `None` when it is gone.
+    ///
+    /// The time is field 22 of `/proc/PID/stat`, which waits for a hanging exec on kernels where
+    /// ptrace_may_access() takes `exec_update_lock`. Of those known all have the inode.
+    pub fn identity(&mut self, pid: Pid) -> Option<u64> {
+        if self.has_unique_inodes {
+            let pidfd = sys::pidfd_open(pid.get(), PidfdOf::Process).ok()?;
+            // Of a process that was waited for but still has a pidfd somewhere it could be opened, too.
+            return inode_of(&pidfd);
+        }
+        self.start_time(pid)
+    }
+
+    /// The same of a process that is held.
+    pub fn identity_of(&mut self, pid: Pid, grip: &Grip) -> Option<u64> {
+        match &grip.handle {
+            Some(handle) if self.has_unique_inodes => inode_of(handle),
+            _ => self.start_time(pid),
+        }
     }
 
     /// Whether there is a process of this number, dead but not reaped included.
@@ -204,51 +313,47 @@ impl Proc {
 
     /// Whose a process is, from `/proc/PID/status`. `None` when it is gone.
     pub fn owner(&mut self, pid: Pid) -> Option<Owner> {
-        let text = self.file(pid, "status")?;
-        // The name is free to choose, but the kernel escapes a newline in it.
-        let field = |name: &[u8], index: usize| -> Option<u32> {
-            let line =
-                text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-            std::str::from_utf8(words.nth(index)?).ok()?.parse().ok()
-        };
+        let text = self.file(&ProcPath::new(pid, "status"))?;
         Some(Owner {
-            process: Pid::new(field(b"Tgid:", 0)?)?,
-            real: Uid(field(b"Uid:", 0)?),
-            effective: Uid(field(b"Uid:", 1)?),
-            real_group: Gid(field(b"Gid:", 0)?),
+            process: Pid::new(status_number(text, b"Tgid:", 0)?)?,
+            real: Uid(status_number(text, b"Uid:", 0)?),
+            effective: Uid(status_number(text, b"Uid:", 1)?),
+            real_group: Gid(status_number(text, b"Gid:", 0)?),
         })
     }
 
-    /// A number of `/proc/PID/stat` by the count of proc(5), which begins at 1. The state is field 3.
-    fn stat(&mut self, pid: Pid, field: usize) -> Option<u64> {
-        let text = self.file(pid, "stat")?;
+    /// When a process started, in ticks since the machine did: field 22 of `/proc/PID/stat`.
+    fn start_time(&mut self, pid: Pid) -> Option<u64> {
+        let text = self.file(&ProcPath::new(pid, "stat"))?;
         // The name, field 2, stands in parentheses and may hold anything.
         let end = text.iter().rposition(|&byte| byte == b')')?;
-        let word = text[end + 1..].split(|&byte| byte == b' ').nth(field.checked_sub(2)?)?;
+        let word = text[end + 1..].split(|&byte| byte == b' ').nth(20)?;
         std::str::from_utf8(word).ok()?.trim_end().parse().ok()
+    }
+
+    fn threads(&self, pid: Pid, mut take: impl FnMut(Pid)) {
+        let path = ProcPath::new(pid, "task");
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = nix::dir::Dir::openat(&self.dir, path.as_c_str(), flags, Mode::empty());
+        for entry in opened.into_iter().flatten().flatten() {
+            if let Some(thread) = parse_pid(entry.file_name().to_bytes()) {
+                take(thread);
+            }
+        }
     }
 
     /// Calls `take` with the children of every thread of `pid`.
     pub fn children(&mut self, pid: Pid, mut take: impl FnMut(Pid)) {
-        let Ok(threads) = nix::dir::Dir::openat(
-            &self.dir,
-            ProcPath::new(pid, "task").as_c_str(),
-            OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) else {
-            return;
-        };
-        for entry in threads.into_iter().flatten() {
-            let Some(thread) = parse_pid(entry.file_name().to_bytes()) else { continue };
-            let name = format!("task/{thread}/children");
-            let Some(text) = self.file(pid, &name) else { continue };
+        let mut threads = Vec::new();
+        self.threads(pid, |thread| threads.push(thread));
+        for thread in threads {
+            let path = ProcPath::of(pid, Some(thread), "children");
+            let Some(text) = self.file(&path) else { continue };
             text.split(|&byte| byte == b' ').filter_map(parse_pid).for_each(&mut take);
         }
     }
 
-    fn file(&mut self, pid: Pid, name: &str) -> Option<&[u8]> {
-        let path = ProcPath::new(pid, name);
+    fn file(&mut self, path: &ProcPath) -> Option<&[u8]> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let file = openat(&self.dir, path.as_c_str(), flags, Mode::empty()).ok()?;
         self.text.clear();
@@ -279,8 +384,30 @@ impl Proc {
     }
 }
 
+/// The words after `name` in the text of a `status` file. A name of a process is free to choose, but the
+/// kernel escapes a newline in it.
+fn status_words<'t>(text: &'t [u8], name: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
+    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name));
+    let words = line.unwrap_or_default().split(u8::is_ascii_whitespace);
+    words.filter(|word| !word.is_empty())
+}
+
+fn status_number(text: &[u8], name: &[u8], index: usize) -> Option<u32> {
+    std::str::from_utf8(status_words(text, name).nth(index)?).ok()?.parse().ok()
+}
+
+/// Whether what a pidfd refers to has exited, waited for or not: then it is readable.
+fn has_exited(handle: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+fn inode_of(pidfd: &OwnedFd) -> Option<u64> {
+    fstat(pidfd).ok().map(|stat| stat.st_ino)
+}
+
 /// A process id in decimal.
-fn parse_pid(name: &[u8]) -> Option<Pid> {
+pub(crate) fn parse_pid(name: &[u8]) -> Option<Pid> {
     std::str::from_utf8(name).ok()?.parse().ok().and_then(Pid::new)
 }
 
@@ -308,15 +435,21 @@ mod tests {
         let grip = proc.grip(pid).unwrap();
         assert_eq!(grip.uid.0, nix::unistd::geteuid().as_raw());
         assert_eq!(grip.gid.0, nix::unistd::getegid().as_raw());
-        let mut buffer = [0; PATH_MAX];
-        let exe = proc.exe(pid, &mut buffer).unwrap();
-        assert_eq!(exe, std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
-        assert!(proc.shares_host_mounts(pid));
+        assert!(!proc.has_leader_exited(pid, &grip));
+        assert!(proc.thread_count(pid) > 0);
+        assert_eq!(proc.thread_ids(pid, pid), Some((grip.uid, grip.gid)));
+        assert!(!proc.has_thread_of_others(pid, (grip.uid, grip.gid)));
+        assert!(proc.has_thread_of_others(pid, (grip.uid, Gid(grip.gid.0 + 1))));
         assert!(!proc.is_kernel_thread(pid));
         assert!(!proc.is_real_time(pid));
         let owner = proc.owner(pid).unwrap();
         assert_eq!((owner.process, owner.effective), (pid, grip.uid));
-        assert!(proc.started(pid).unwrap() > 0);
+        assert_eq!(proc.parent(pid).unwrap().get(), std::os::unix::process::parent_id());
+        assert!(proc.start_time(pid).unwrap() > 0);
+        let identity = proc.identity(pid).unwrap();
+        assert_eq!(proc.identity_of(pid, &grip), Some(identity));
+        let parent = Pid::new(std::os::unix::process::parent_id()).unwrap();
+        assert_ne!(proc.identity(parent), Some(identity));
     }
 
     #[test]
@@ -353,6 +486,10 @@ mod tests {
         assert!(proc.exists(tid) && tid != pid);
         assert_eq!(owner.process, pid);
         assert!(proc.grip(tid).is_none());
+        proc.has_pidfd_info = false;
+        assert!(proc.grip(tid).is_none());
+        assert!(proc.grip_by_stat(tid, None, Nanos(0)).is_none());
+        assert!(proc.grip_by_stat(pid, None, Nanos(0)).is_some());
         drop(end);
         thread.join().unwrap();
     }
@@ -366,15 +503,19 @@ mod tests {
         let zeros = "0 ".repeat(31);
         let stat = format!("41 (a (b) c) S 2 0 0 0 -1 2129984 {zeros}2 0\n");
         std::fs::write(dir.join("stat"), stat).unwrap();
+        let status = "Name:\ta (b) c\nState:\tZ (zombie)\nTgid:\t41\nPPid:\t2\n";
+        std::fs::write(dir.join("status"), status).unwrap();
         std::fs::write(dir.join("cgroup"), "3:cpu,cpuacct:/x:y\n0::/z\n").unwrap();
         std::fs::write(dir.join("task/41/children"), "50 51 ").unwrap();
         std::fs::create_dir(root.path().join("sys")).unwrap();
         let mut proc = Proc::open(root.path()).unwrap();
         let pid = Pid::new(41).unwrap();
         assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
-        assert!(proc.is_kernel_thread(pid) && proc.is_real_time(pid));
+        assert!(proc.is_kernel_thread(pid));
+        assert_eq!(proc.state(pid, None), Some(State::Exited));
+        assert_eq!(proc.start_time(pid), Some(0));
         assert_eq!(proc.parent(pid), Pid::new(2));
-        let text = proc.cgroup(pid).unwrap();
+        let text = proc.cgroup(pid, None).unwrap();
         assert_eq!(path_in(text, b"cpu,cpuacct"), Some(&b"/x:y"[..]));
         assert_eq!(path_in(text, b""), Some(&b"/z"[..]));
         assert_eq!(path_in(text, b"cpu"), None);

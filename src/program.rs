@@ -1,15 +1,19 @@
-//! Which program a process runs: what a glance tells on the hot thread, and what only a closer look
-//! tells on a thread that may hang.
+//! Which program a process runs: what one read tells, and what takes more.
 //!
-//! A glance is the link `/proc/PID/exe`, the mount namespace and the kernel's name of the process. It
-//! is enough unless the process sees other mounts than the host (its paths may name other files), the
-//! file was deleted, or something else than the executable was invoked: a script, a symbolic link.
-//! Then [`examine`] opens files that the process's owner chose, and reads memory that he owns; both
-//! can be made to hang from a FUSE mount.
+//! The first read is the link `/proc/PID/exe` and the mount namespace. Together with the kernel's name of
+//! the process it is enough unless the process sees other mounts than the host (its paths may name other
+//! files), the file was deleted, or something else than the executable was invoked: a script, a symbolic
+//! link. Then [`examine`] opens files that the process's owner chose, and reads memory that he owns.
+//!
+//! Both can wait for as long as that owner likes: the first for an execve(2) that hangs while it holds
+//! `exec_update_lock`, the second for any FUSE mount. So the first is made by whoever leads the daemon, with
+//! the daemon's state handed in (see [`crate::leader`]), the second on threads of its own
+//! ([`crate::exe_pool`]).
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,8 +21,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::event::Pid;
-use crate::process::{PATH_MAX, Proc};
+use crate::process::{PATH_MAX, Proc, ProcPath};
 use crate::rules::{Exe, base_name};
+use crate::sys;
 
 /// What the kernel appends to the path of a file without a name.
 const DELETED: &[u8] = b" (deleted)";
@@ -33,17 +38,27 @@ const INTERPRETERS: [&[u8]; 14] = [
     b"lua", b"tclsh", b"env",
 ];
 
-/// A program as a closer look found it.
+/// A program as [`examine`] found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The link `/proc/PID/exe` as it was then; the answer holds only while it is the same.
+    /// The link `/proc/PID/exe` as it was then.
     pub raw: Box<[u8]>,
-    /// The path, without ` (deleted)` if the file has no name any more.
+    /// The path, without ` (deleted)` if the file is not there any more.
     pub path: Box<[u8]>,
     /// Whether the path means the same file for us.
     pub on_host: bool,
     /// The script or symbolic link that was invoked.
     pub invoked: Option<Box<[u8]>>,
+    /// Whether root may not read the file, so that it is not known to be the host's.
+    pub is_unreadable: bool,
+}
+
+impl Program {
+    /// The same as what is known of the program of a process.
+    pub fn seen(&self) -> Seen<'_> {
+        let exe = Exe { path: &self.path, on_host: self.on_host };
+        Seen { raw: &self.raw, exe, invoked: self.invoked.as_deref(), is_unsure: false }
+    }
 }
 
 /// What is known of the program of a process.
@@ -55,7 +70,7 @@ pub struct Seen<'a> {
     pub exe: Exe<'a>,
     /// What was invoked, if that is known.
     pub invoked: Option<&'a [u8]>,
-    /// Whether a closer look could tell more.
+    /// Whether [`examine`] could tell more.
     pub is_unsure: bool,
 }
 
@@ -65,59 +80,114 @@ impl<'a> Seen<'a> {
     pub fn name(self) -> &'a [u8] {
         self.invoked.unwrap_or(self.raw)
     }
-}
 
-/// The buffer for glances.
-#[derive(Debug)]
-pub struct Sight {
-    path: Box<[u8; PATH_MAX]>,
-    comm: Vec<u8>,
-}
-
-impl Default for Sight {
-    fn default() -> Self {
-        Self { path: Box::new([0; PATH_MAX]), comm: Vec::new() }
+    /// A kernel thread, which has a name in place of a program. Only rules that compare the path alone
+    /// mean it, as with cgrulesengd; nobody but the kernel chooses it.
+    pub fn kernel_thread(comm: &'a [u8]) -> Self {
+        let exe = Exe { path: comm, on_host: false };
+        Seen { raw: comm, exe, invoked: None, is_unsure: false }
     }
 }
 
-impl Sight {
-    /// A glance at the program, completed by what a closer look found if it was at the same program. A
-    /// kernel thread, which has none, has its name instead; only rules that compare the path alone mean
-    /// it. `None` for a zombie, or a process that is gone.
-    pub fn see<'a>(
-        &'a mut self,
-        proc: &mut Proc,
-        pid: Pid,
-        known: Option<&'a Program>,
-    ) -> Option<Seen<'a>> {
-        let raw = match proc.exe(pid, &mut self.path) {
-            Ok(raw) => raw,
-            // Only here, off the way of every process with a program, more of it is read.
-            Err(Errno::ENOENT) => return kernel_thread(proc, pid, &mut self.comm),
-            Err(_) => return None,
-        };
-        if let Some(known) = known.filter(|known| *known.raw == *raw) {
-            let exe = Exe { path: &known.path, on_host: known.on_host };
-            return Some(Seen { raw, exe, invoked: known.invoked.as_deref(), is_unsure: false });
-        }
-        let is_plain = !raw.ends_with(DELETED) && proc.shares_host_mounts(pid);
+/// Which executable is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The process.
+    pub pid: Pid,
+    /// A live thread of it, where its leader has exited.
+    pub thread: Option<Pid>,
+}
+
+/// Reads executables. May wait for as long as the owner of a process likes.
+#[derive(Debug)]
+pub struct ExeReader {
+    dir: OwnedFd,
+    /// The mount namespaces whose paths mean the host's files: ours and that of process 1, which is
+    /// another when a service manager gave us mounts of our own.
+    host_mounts: [Box<[u8]>; 2],
+}
+
+/// What one read of an executable gave.
+#[derive(Debug)]
+pub struct ExeRead {
+    buffer: Box<[u8; PATH_MAX]>,
+    link: Result<usize, Errno>,
+    shares_host_mounts: bool,
+}
+
+impl Default for ExeRead {
+    fn default() -> Self {
+        Self { buffer: Box::new([0; PATH_MAX]), link: Err(Errno::ESRCH), shares_host_mounts: false }
+    }
+}
+
+impl ExeRead {
+    /// The link `/proc/PID/exe` as the kernel shows it, ` (deleted)` included.
+    ///
+    /// # Errors
+    /// `ENOENT` for a kernel thread, a dead leader or a process that is gone, all alike; `EACCES` without
+    /// `CAP_SYS_PTRACE`.
+    pub fn link(&self) -> Result<&[u8], Errno> {
+        self.link.map(|length| &self.buffer[..length])
+    }
+
+    /// What the link and the kernel's name of the process tell of its program. `None` where no link could
+    /// be read.
+    pub fn seen(&self, comm: Option<&[u8]>) -> Option<Seen<'_>> {
+        let raw = self.link().ok()?;
+        let is_plain = !raw.ends_with(DELETED) && self.shares_host_mounts;
         let base = base_name(raw);
-        let is_unsure = !is_plain
-            || is_interpreter(base)
-            || proc.comm(pid).is_none_or(|comm| comm != kept(base));
+        let is_unsure =
+            !is_plain || is_interpreter(base) || comm.is_none_or(|comm| comm != kept(base));
         Some(Seen { raw, exe: Exe { path: raw, on_host: is_plain }, invoked: None, is_unsure })
     }
 }
 
-/// A kernel thread's name stands for its program, as for the original. Nobody but the kernel chooses it.
-fn kernel_thread<'a>(proc: &mut Proc, pid: Pid, comm: &'a mut Vec<u8>) -> Option<Seen<'a>> {
-    if !proc.is_kernel_thread(pid) {
-        return None;
+impl ExeReader {
+    /// A reader of the processes of `proc`.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn new(proc: &Proc) -> io::Result<Self> {
+        let mut reader = Self { dir: proc.duplicate_dir()?, host_mounts: Default::default() };
+        reader.host_mounts = [std::process::id(), 1].map(|host| {
+            let mut link = [0; 64];
+            let request = Pid::new(host).map(|pid| ReadRequest { pid, thread: None });
+            let target = request.and_then(|of| reader.read_link(of, "ns/mnt", &mut link).ok());
+            target.map_or_else(Box::default, Box::from)
+        });
+        Ok(reader)
     }
-    comm.clear();
-    comm.extend_from_slice(proc.comm(pid)?);
-    let exe = Exe { path: comm, on_host: false };
-    Some(Seen { raw: comm, exe, invoked: None, is_unsure: false })
+
+    /// Another reader of the same processes, for another thread.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { dir: self.dir.try_clone()?, host_mounts: self.host_mounts.clone() })
+    }
+
+    /// Reads the executable of a process into `read`.
+    pub fn read(&self, of: ReadRequest, read: &mut ExeRead) {
+        read.link = self
+            .read_link(of, "exe", &mut *read.buffer)
+            .map(<[u8]>::len)
+            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        let mut link = [0; 64];
+        read.shares_host_mounts = read.link.is_ok()
+            && self
+                .read_link(of, "ns/mnt", &mut link)
+                .is_ok_and(|target| self.host_mounts.iter().any(|host| **host == *target));
+    }
+
+    fn read_link<'b>(
+        &self,
+        ReadRequest { pid, thread }: ReadRequest,
+        name: &str,
+        buffer: &'b mut [u8],
+    ) -> io::Result<&'b [u8]> {
+        sys::read_link(self.dir.as_fd(), ProcPath::of(pid, thread, name).as_c_str(), buffer)
+    }
 }
 
 fn is_interpreter(base: &[u8]) -> bool {
@@ -129,36 +199,88 @@ fn kept(name: &[u8]) -> &[u8] {
     &name[..name.len().min(COMM)]
 }
 
-/// A closer look. May hang for as long as the owner of the process likes. `None` when the process is
-/// gone or runs another program by now.
-pub fn examine(pid: Pid, raw: &[u8]) -> Option<Program> {
-    let dir = PathBuf::from(format!("/proc/{pid}"));
-    let link = dir.join("exe");
-    if fs::read_link(&link).ok()?.as_os_str().as_bytes() != raw {
+/// What became of an examination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// The program.
+    Program(Program),
+    /// It runs another program than was asked for: the event of that exec follows.
+    Changed,
+    /// The link cannot be read, for lack of a right.
+    Unreadable,
+    /// The process has exited.
+    Gone,
+}
+
+/// Examines the program of a process, `raw` being the link that was read before, if one was. May wait for
+/// as long as the owner of the process likes.
+///
+/// What root may not read, as on a FUSE mount without `allow_other`, is not on the host: only rules that
+/// compare the path alone mean it.
+pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let mut dir = process.clone();
+    let mut link = fs::read_link(dir.join("exe"));
+    if link.as_ref().is_err_and(is_absence) {
+        // The leader may have exited before the other threads.
+        let Some(thread) = live_thread(pid) else { return Examined::Gone };
+        dir = process.join(format!("task/{thread}"));
+        link = fs::read_link(dir.join("exe"));
+    }
+    let link = match link {
+        Ok(link) => link.into_os_string().into_vec(),
+        Err(error) if is_absence(&error) => return Examined::Gone,
+        Err(_) => return Examined::Unreadable,
+    };
+    if raw.is_some_and(|raw| raw != link) {
+        return Examined::Changed;
+    }
+    Examined::Program(examine_in(&dir, link))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// A thread that is not the leader and lives.
+fn live_thread(pid: Pid) -> Option<Pid> {
+    let mut proc = Proc::open(Path::new("/proc")).ok()?;
+    let grip = proc.grip(pid)?;
+    if proc.is_kernel_thread(pid) || !proc.has_leader_exited(pid, &grip) {
         return None;
     }
-    let file = fs::metadata(&link).ok()?;
-    let path = match raw.strip_suffix(DELETED) {
-        Some(path) if file.nlink() == 0 => path,
-        _ => raw,
+    proc.stand_in(pid, grip)?.thread
+}
+
+fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
+    let Ok(file) = fs::metadata(dir.join("exe")) else {
+        let path = raw.clone().into();
+        let raw = raw.into();
+        return Program { raw, path, on_host: false, invoked: None, is_unreadable: true };
     };
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let theirs = namespace(&pid.to_string());
-    let shares_mounts_of = |host: &str| theirs.is_some() && namespace(host) == theirs;
-    let (is_ours, is_first) = (shares_mounts_of("self"), shares_mounts_of("1"));
+    let namespace = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
+    let theirs = namespace(dir);
+    let shares_mounts_of = |host: &str| theirs.is_some() && namespace(Path::new(host)) == theirs;
+    let (is_ours, is_first) = (shares_mounts_of("/proc/self"), shares_mounts_of("/proc/1"));
+    // A file whose real name ends so is at that path.
+    let path = match raw.strip_suffix(DELETED) {
+        Some(path) if !is_same_file(&file, Path::new(OsStr::from_bytes(&raw))) => path,
+        _ => &raw,
+    };
     let on_host = is_ours || is_first || is_same_file(&file, Path::new(OsStr::from_bytes(path)));
     // Its paths mean the same to the host only if it shares the host's mounts and root directory.
     let shares_root = fs::read_link(dir.join("root")).is_ok_and(|root| root == Path::new("/"));
     // Not by the root of the process itself, which it may change meanwhile.
     let view = if is_first && !is_ours { "/proc/1/root" } else { "/" };
     let invoked =
-        if on_host && shares_root { invoked(&dir, Path::new(view), path, &file) } else { None };
-    Some(Program {
-        raw: raw.into(),
+        if on_host && shares_root { invoked(dir, Path::new(view), path, &file) } else { None };
+    Program {
         path: path.into(),
         on_host,
+        is_unreadable: false,
         invoked: invoked.map(|path| path.into_os_string().into_vec().into()),
-    })
+        raw: raw.into(),
+    }
 }
 
 fn is_same_file(file: &fs::Metadata, path: &Path) -> bool {
@@ -227,17 +349,6 @@ mod tests {
     use crate::rules::matcher::Matcher;
     use crate::rules::names::Identity;
 
-    /// A process without a program in a directory that stands for `/proc`.
-    fn without_program(comm: &str, flags: u64) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("41");
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
-        let stat = format!("41 ({comm}) S 2 0 0 0 -1 {flags} 0 0\n");
-        fs::write(dir.join("stat"), stat).unwrap();
-        root
-    }
-
     /// The line of the rule that holds.
     fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&Seen<'_>>) -> Option<u32> {
         let matcher = Matcher::compile(rules.into());
@@ -261,19 +372,41 @@ mod tests {
             assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
             parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
         };
-        let kernel = without_program("kswapd0", 0x0020_0000);
-        let mut proc = Proc::open(kernel.path()).unwrap();
-        let pid = Pid::new(41).unwrap();
-        let mut sight = Sight::default();
-        let seen = sight.see(&mut proc, pid, None).unwrap();
-        assert!(!seen.is_unsure);
+        let seen = Seen::kernel_thread(b"kswapd0");
         let rules = "*:/opt/* cpu x\n*:kswapd cpu x\n*:kswapd0 cpu a\n";
         assert_eq!(decided(legacy(rules), Some(&seen)), Some(3));
         assert_eq!(decided(legacy("*:kswap* cpu b\n"), Some(&seen)), Some(1));
         assert_eq!(decided(toml(""), Some(&seen)), None);
         assert_eq!(decided(toml("exe_anywhere = true\n"), Some(&seen)), Some(3));
-        let zombie = without_program("kswapd0", 0);
-        let mut proc = Proc::open(zombie.path()).unwrap();
-        assert!(sight.see(&mut proc, pid, None).is_none());
+    }
+
+    #[test]
+    fn our_own_executable_is_read() {
+        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let reader = ExeReader::new(&proc).unwrap();
+        let pid = Pid::new(std::process::id()).unwrap();
+        let mut read = ExeRead::default();
+        assert_eq!(read.link(), Err(Errno::ESRCH));
+        reader.read(ReadRequest { pid, thread: Some(pid) }, &mut read);
+        let own = std::env::current_exe().unwrap();
+        let own = own.as_os_str().as_bytes();
+        assert_eq!(read.link(), Ok(own));
+        let comm = kept(base_name(own));
+        assert!(read.seen(Some(comm)).is_some_and(|seen| !seen.is_unsure && seen.exe.on_host));
+        assert!(read.seen(Some(b"another")).is_some_and(|seen| seen.is_unsure));
+        let Examined::Program(program) = examine(pid, Some(own)) else { panic!() };
+        assert_eq!((&*program.raw, program.on_host), (own, true));
+        assert_eq!(examine(pid, Some(b"/another")), Examined::Changed);
+    }
+
+    #[test]
+    fn a_process_that_exited_is_gone() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = Pid::new(child.id()).unwrap();
+        while !matches!(examine(pid, None), Examined::Gone) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.wait().unwrap();
+        assert_eq!(examine(pid, None), Examined::Gone);
     }
 }

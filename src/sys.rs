@@ -149,7 +149,22 @@ pub fn attach_filter(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<
 /// # Errors
 /// As getsockopt(2).
 pub fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    const SK_MEMINFO_DROPS: usize = 8;
+    Ok(socket_memory(fd)?[SK_MEMINFO_DROPS])
+}
+
+/// Bytes that the datagrams in the receive queue of this socket take, 832 for a process event
+/// (`SO_MEMINFO`, sk_rmem_alloc).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn queued_bytes(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    const SK_MEMINFO_RMEM_ALLOC: usize = 0;
+    Ok(socket_memory(fd)?[SK_MEMINFO_RMEM_ALLOC])
+}
+
+const SK_MEMINFO_DROPS: usize = 8;
+
+fn socket_memory(fd: BorrowedFd<'_>) -> io::Result<[u32; SK_MEMINFO_DROPS + 1]> {
     let mut info = [0u32; SK_MEMINFO_DROPS + 1];
     let mut length = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or(0);
     // SAFETY: the pointer and length describe `info`, which the kernel fills.
@@ -162,7 +177,7 @@ pub fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut length,
         )
     })?;
-    Ok(info[SK_MEMINFO_DROPS])
+    Ok(info)
 }
 
 /// Datagrams read by one system call.
@@ -267,14 +282,28 @@ pub fn read_link<'b>(
     Ok(&buffer[..check_size(length)?])
 }
 
-/// A pidfd of a living process (Linux 5.3).
+/// What a pidfd refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PidfdOf {
+    /// A thread group: readable when all its threads have exited (Linux 5.3).
+    Process,
+    /// One thread: readable when that thread has exited (`PIDFD_THREAD`, Linux 6.9).
+    Thread,
+}
+
+/// Opens a pidfd.
 ///
 /// # Errors
-/// `ESRCH` when there is none, `ENOSYS` on an old kernel, `EINVAL` for a thread that leads no group.
-pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// `ESRCH` when there is no such process, `ENOSYS` before Linux 5.3. Of [`PidfdOf::Process`] `EINVAL`, or
+/// `ENOENT` since Linux 6.9, for a thread that leads no group; of [`PidfdOf::Thread`] `EINVAL` before 6.9.
+pub fn pidfd_open(pid: u32, of: PidfdOf) -> io::Result<OwnedFd> {
+    let flags = match of {
+        PidfdOf::Process => 0,
+        PidfdOf::Thread => libc::O_EXCL,
+    };
+    let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
     // SAFETY: the call takes two integers.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_pidfd_open, libc::pid_t::try_from(pid).unwrap_or(-1), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
     let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
     // SAFETY: the kernel just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -318,6 +347,12 @@ struct PidfdInfo {
 /// What `PIDFD_GET_INFO` says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
+    /// The thread that the pidfd refers to.
+    pub pid: u32,
+    /// Its thread group.
+    pub tgid: u32,
+    /// The real parent, as `getppid(2)` would return.
+    pub ppid: u32,
     /// Effective user id.
     pub euid: u32,
     /// Effective group id.
@@ -346,7 +381,33 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
         return Ok(None);
     }
     let cgroup = if info.mask & CGROUP == 0 { 0 } else { info.cgroup };
-    Ok(Some(ProcessInfo { euid: info.euid, egid: info.egid, cgroup }))
+    let PidfdInfo { pid, tgid, ppid, euid, egid, .. } = info;
+    Ok(Some(ProcessInfo { pid, tgid, ppid, euid, egid, cgroup }))
+}
+
+/// Whether the pidfds of this kernel have inode numbers that are unique until the next boot: those of
+/// pidfs (Linux 6.9) on 64 bits.
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn has_unique_inode(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    // `PID_FS_MAGIC` of linux/magic.h.
+    const PIDFS: i64 = 0x5049_4446;
+    // SAFETY: statfs is plain integers, for which zero is a value.
+    let mut info: libc::statfs = unsafe { zeroed() };
+    // SAFETY: `info` is a statfs for the call to fill.
+    check(unsafe { libc::fstatfs(pidfd.as_raw_fd(), &raw mut info) })?;
+    Ok(cfg!(target_pointer_width = "64") && info.f_type as i64 == PIDFS)
+}
+
+/// The scheduling policy of a thread, as sched_getscheduler(2).
+///
+/// # Errors
+/// `ESRCH` when there is no such thread.
+pub fn scheduling_policy(pid: u32) -> io::Result<i32> {
+    let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
+    // SAFETY: the call takes an integer.
+    check(unsafe { libc::sched_getscheduler(pid) })
 }
 
 /// Gives memory that was freed back to the system.
@@ -390,13 +451,13 @@ mod tests {
 
     #[test]
     fn our_own_pidfd_is_alive() {
-        let pidfd = pidfd_open(std::process::id()).unwrap();
+        let pidfd = pidfd_open(std::process::id(), PidfdOf::Process).unwrap();
         assert!(pidfd_alive(pidfd.as_fd()));
     }
 
     #[test]
     fn pidfd_info_agrees_with_the_libc_or_is_unknown_here() {
-        let pidfd = pidfd_open(std::process::id()).unwrap();
+        let pidfd = pidfd_open(std::process::id(), PidfdOf::Process).unwrap();
         if let Ok(info) = pidfd_info(pidfd.as_fd()) {
             assert_eq!(info.unwrap().euid, nix::unistd::geteuid().as_raw());
         }
@@ -405,7 +466,7 @@ mod tests {
     #[test]
     fn a_reaped_process_is_gone() {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
-        let pidfd = pidfd_open(child.id()).unwrap();
+        let pidfd = pidfd_open(child.id(), PidfdOf::Process).unwrap();
         child.wait().unwrap();
         assert!(!pidfd_alive(pidfd.as_fd()));
         if let Ok(info) = pidfd_info(pidfd.as_fd()) {

@@ -1,6 +1,6 @@
 //! Threads that may wait, so that the hot thread need not: one reads rules and asks the name service,
-//! one looks closer at programs. Questions go out and answers come back over channels; an eventfd
-//! wakes the loop.
+//! those of [`crate::exe_pool`] examine executables. Questions go out and answers come back over channels;
+//! an eventfd wakes the loop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,21 +10,11 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::event::batch::Look;
-use crate::event::{Gid, Nanos, Uid};
+use crate::event::{Gid, Pid, Uid};
+use crate::exe_pool::{Examination, Pool};
 use crate::policy::{Policy, User};
-use crate::program::{self, Program};
+use crate::program::{self, Examined, ReadRequest};
 use crate::source::connector::run_test_process;
-use crate::sys;
-
-/// Closer looks that can wait. One that does not fit is answered by the next scan.
-const CLOSER_LOOKS: usize = 4096;
-
-/// A closer look that takes longer than this hangs: the next gets another thread.
-const HANGS_NS: u64 = 1_000_000_000;
-/// Threads for closer looks at most. With all of them hanging, scripts and foreign paths are not
-/// recognised any more; everything else goes on.
-const MOST_THREADS: usize = 8;
 
 /// What comes back.
 pub enum Answer {
@@ -46,13 +36,17 @@ pub enum Answer {
         /// Its name.
         name: Option<Box<str>>,
     },
-    /// A closer look at a program; `None` when the process is gone or runs another by now.
-    Program {
-        /// The look that waited.
-        look: Look,
+    /// An executable was examined.
+    Examined {
+        /// The process.
+        pid: Pid,
+        /// The number of the examination.
+        number: u64,
         /// The answer.
-        program: Option<Program>,
+        examined: Examined,
     },
+    /// An executable whose read had blocked the hot thread can be read again.
+    Readable(Pid),
 }
 
 /// What the hot thread can ask for.
@@ -85,21 +79,10 @@ pub trait Office: Send + 'static {
 /// The hot thread's side.
 pub struct Desk {
     questions: Sender<Question>,
-    closer: Sender<(Look, Box<[u8]>)>,
+    executables: Pool,
+    counter: Counter,
     answers: Receiver<Answer>,
     bell: Arc<EventFd>,
-    programs: Programs,
-}
-
-/// The threads for closer looks.
-struct Programs {
-    looks: Receiver<(Look, Box<[u8]>)>,
-    counter: Counter,
-    threads: usize,
-    /// Asked and not answered.
-    open: u64,
-    /// When the last answer came, or the first question after a pause.
-    progress: Nanos,
 }
 
 #[derive(Clone)]
@@ -116,7 +99,7 @@ impl Counter {
 }
 
 impl Desk {
-    /// Starts both threads.
+    /// Starts the thread that reads rules.
     ///
     /// # Errors
     /// No thread or eventfd can be made.
@@ -124,17 +107,19 @@ impl Desk {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (questions, asked) = unbounded();
-        // A bounded channel would touch all of its room now.
-        let (closer, looks) = unbounded();
         let (sender, answers) = unbounded();
         let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
-        let other = counter.clone();
+        let (of_rules, of_executables) = (counter.clone(), counter.clone());
         thread::Builder::new().name("rules".into()).spawn(move || {
-            serve(office, &asked, &counter);
+            serve(office, &asked, &of_rules);
         })?;
-        let programs =
-            Programs { looks, counter: other, threads: 0, open: 0, progress: Nanos::default() };
-        Ok(Self { questions, closer, answers, bell, programs })
+        let executables = Pool::new(
+            Box::new(|Examination { pid, raw, .. }| program::examine(pid, raw.as_deref())),
+            Box::new(move |pid, number, examined| {
+                of_executables.answer(Answer::Examined { pid, number, examined })
+            }),
+        );
+        Ok(Self { questions, executables, counter, answers, bell })
     }
 
     /// Asks for the rules as they are now.
@@ -152,27 +137,25 @@ impl Desk {
         self.ask(Question::NameGroup(generation, gid));
     }
 
-    /// Asks for a closer look at a program. `false` when too many wait.
-    pub fn examine(&mut self, look: Look, exe: &[u8]) -> bool {
-        let now = sys::monotonic();
-        let programs = &mut self.programs;
-        let hangs = programs.open > 0 && now.since(programs.progress) > HANGS_NS;
-        if programs.threads == 0 || hangs && programs.threads < MOST_THREADS {
-            programs.hire();
-        }
-        if programs.open == 0 || hangs {
-            programs.progress = now;
-        }
-        let has_room =
-            self.closer.len() < CLOSER_LOOKS && self.closer.send((look, exe.into())).is_ok();
-        self.programs.open += u64::from(has_room);
-        has_room
+    /// Asks for an examination of an executable, which counts for `user`. `false` when too many of that
+    /// user wait.
+    #[must_use]
+    pub fn examine(&self, user: Uid, examination: Examination) -> bool {
+        self.executables.submit(user, examination)
     }
 
-    /// Takes note that a closer look was answered.
-    pub fn examined(&mut self) {
-        self.programs.open = self.programs.open.saturating_sub(1);
-        self.programs.progress = sys::monotonic();
+    /// Whether a user whose examinations were refused has none left that waits.
+    pub fn take_overflown(&self) -> bool {
+        self.executables.take_overflown()
+    }
+
+    /// What is told of a read that was late, when it is over.
+    pub fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
+        let counter = self.counter.clone();
+        Box::new(move |request| {
+            // It fails only when the hot thread ended.
+            let _told = counter.answer(Answer::Readable(request.pid));
+        })
     }
 
     /// Has some process forked, so that there is an event.
@@ -205,20 +188,6 @@ impl Desk {
     }
 }
 
-impl Programs {
-    fn hire(&mut self) {
-        let (looks, counter) = (self.looks.clone(), self.counter.clone());
-        let builder = thread::Builder::new().name("programs".into()).stack_size(256 * 1024);
-        match builder.spawn(move || examine(&looks, &counter)) {
-            Ok(_) => self.threads += 1,
-            Err(error) => ::log::error!("cannot start a thread to look at programs: {error}"),
-        }
-        if self.threads > 1 {
-            ::log::warn!("looking at a program hangs; going on with thread {}", self.threads);
-        }
-    }
-}
-
 fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter) {
     while let Ok(question) = asked.recv() {
         let answer = match question {
@@ -243,14 +212,5 @@ fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter)
 fn provoke() {
     if let Err(error) = run_test_process() {
         ::log::warn!("cannot run a test process: {error}");
-    }
-}
-
-fn examine(looks: &Receiver<(Look, Box<[u8]>)>, counter: &Counter) {
-    while let Ok((look, exe)) = looks.recv() {
-        let program = program::examine(look.pid, &exe);
-        if !counter.answer(Answer::Program { look, program }) {
-            return;
-        }
     }
 }

@@ -6,9 +6,11 @@
 
 mod open;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -290,6 +292,36 @@ impl Tree {
 
     fn directory(&self, hierarchy: usize, path: &str) -> PathBuf {
         self.hierarchies[hierarchy].mount_point.join(path.trim_start_matches('/'))
+    }
+
+    /// Moves a process out of the group, in those hierarchies where it is in it, to where `home` says, a
+    /// text of `/proc/PID/cgroup` as `now` is that of the process.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn move_back(&self, id: GroupId, pid: Pid, now: &[u8], home: &[u8]) -> Result<(), Refusal> {
+        let Some(group) = self.groups.get(id.0) else { return Ok(()) };
+        let is_here = Whereabouts { unified: None, text: Some(now) };
+        let is_home = Whereabouts { unified: None, text: Some(home) };
+        for leaf in &group.leaves {
+            if !self.is_in(group, leaf, is_here) || self.is_in(group, leaf, is_home) {
+                continue;
+            }
+            let hierarchy = &self.hierarchies[leaf.hierarchy];
+            let top = hierarchy.top.trim_end_matches('/').as_bytes();
+            let listed = path_in(home, hierarchy.listed.as_bytes());
+            let Some(path) = listed.and_then(|path| path.strip_prefix(top)) else { continue };
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            let file = hierarchy.mount_point.join(OsStr::from_bytes(path)).join("cgroup.procs");
+            match fs::OpenOptions::new().write(true).open(&file) {
+                Ok(procs) => match nix::unistd::write(&procs, pid.to_string().as_bytes()) {
+                    Ok(_) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(Refusal { path: file, step: Step::Write, errno }),
+                },
+                Err(error) => return Err(Refusal::new(file, Step::Open, error)),
+            }
+        }
+        Ok(())
     }
 
     /// Drops every descriptor; groups are opened again when needed.

@@ -8,7 +8,7 @@ use ::log::Level;
 use crate::event::{Cause, Gid, Nanos, Pid, Uid};
 use crate::log::FILES_ONLY;
 use crate::narrator::{Ending, Narrator, Obstacle, Told};
-use crate::process::{PATH_MAX, Proc};
+use crate::process::Proc;
 use crate::rules::RuleId;
 
 /// The changes after which the original looks at a process.
@@ -40,6 +40,10 @@ impl Narrator for Narration {
         }
     }
 
+    fn shows_program(&self) -> bool {
+        ::log::log_enabled!(Level::Info)
+    }
+
     fn tell(&self, told: &Told<'_>, proc: &mut Proc) {
         let is_change = CHANGES.into_iter().any(|change| told.look.cause.intersects(change));
         // The original has no second looks; its first one at everybody says nothing but the rules.
@@ -56,8 +60,7 @@ impl Narrator for Narration {
         };
         if is_change && told.ending != Ending::Sticky && ::log::log_enabled!(level) {
             let (pid, (uid, gid)) = (told.look.pid, told.ids);
-            let mut buffer = [0; PATH_MAX];
-            let name = Name(name(told, proc, &mut buffer));
+            let name = Name(name(told, proc));
             let result = Outcome(told.ending);
             ::log::log!(
                 level,
@@ -133,14 +136,11 @@ fn real(proc: &mut Proc, pid: Pid) -> Option<(Uid, Gid)> {
     proc.owner(pid).map(|owner| (owner.real, owner.real_group))
 }
 
-/// The program, or the kernel's name of a process that has none.
-fn name<'n>(told: &Told<'n>, proc: &'n mut Proc, buffer: &'n mut [u8; PATH_MAX]) -> &'n [u8] {
-    if let Some(program) = told.program {
-        return program;
-    }
-    match proc.exe(told.look.pid, buffer) {
-        Ok(exe) => exe,
-        Err(_) => proc.comm(told.look.pid).unwrap_or_default(),
+/// The program, or the kernel's name of a process whose program is not known.
+fn name<'n>(told: &Told<'n>, proc: &'n mut Proc) -> &'n [u8] {
+    match told.program {
+        Some(program) => program,
+        None => proc.comm(told.look.pid).unwrap_or_default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What went wrong with processes, so that it can be said later why one is not where its rule says.
 //!
-//! A process is known by its number and the time of its start: another with the same number is not
-//! blamed. The hot thread writes and reads; it is asked through [`super::exchange`].
+//! A process is known by its PID and its identity (see [`crate::process::Proc::identity`]): another with
+//! the same PID is not blamed. The hot thread writes and reads; it is asked through [`super::exchange`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -67,8 +67,8 @@ impl fmt::Display for Trouble {
 pub struct Remembered {
     /// The process.
     pub pid: Pid,
-    /// When it started, in ticks.
-    pub started: u64,
+    /// Which process of that PID.
+    pub identity: u64,
     /// When it happened.
     pub at: Nanos,
     /// What.
@@ -87,8 +87,8 @@ impl Memory {
     /// Adds one. The same again only gets a new time, so that one process cannot push out all others.
     pub fn remember(&mut self, new: Remembered) {
         let is_same = |old: &Remembered| {
-            let Remembered { pid, started, trouble, cgroup, .. } = old;
-            (*pid, *started) == (new.pid, new.started)
+            let Remembered { pid, identity, trouble, cgroup, .. } = old;
+            (*pid, *identity) == (new.pid, new.identity)
                 && trouble.word() == new.trouble.word()
                 && *cgroup == new.cgroup
         };
@@ -100,12 +100,12 @@ impl Memory {
         self.0.push_back(new);
     }
 
-    /// The troubles of the process `pid` that started at `started`, or of whoever had that number last
+    /// The troubles of the process `pid` with this identity, or of whoever had that number last
     /// if it is gone.
-    pub fn of(&self, pid: Pid, started: Option<u64>) -> impl Iterator<Item = &Remembered> {
-        let last = self.0.iter().rev().find(|one| one.pid == pid).map(|one| one.started);
-        let meant = started.or(last);
-        self.0.iter().filter(move |one| one.pid == pid && Some(one.started) == meant)
+    pub fn of(&self, pid: Pid, identity: Option<u64>) -> impl Iterator<Item = &Remembered> {
+        let last = self.0.iter().rev().find(|one| one.pid == pid).map(|one| one.identity);
+        let meant = identity.or(last);
+        self.0.iter().filter(move |one| one.pid == pid && Some(one.identity) == meant)
     }
 }
 
@@ -126,10 +126,10 @@ impl Remembered {
 mod tests {
     use super::*;
 
-    fn trouble(pid: u32, started: u64, at: u64) -> Remembered {
+    fn trouble(pid: u32, identity: u64, at: u64) -> Remembered {
         Remembered {
             pid: Pid::new(pid).unwrap(),
-            started,
+            identity,
             at: Nanos(at),
             trouble: Trouble::GivenUp("/a\n/b".to_owned()),
             rule: "web".into(),
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(memory.of(five, Some(100)).count(), 1);
         assert_eq!(memory.of(five, Some(101)).count(), 0);
         memory.remember(trouble(5, 101, 1));
-        assert_eq!(memory.of(five, None).map(|one| one.started).collect::<Vec<_>>(), [101]);
+        assert_eq!(memory.of(five, None).map(|one| one.identity).collect::<Vec<_>>(), [101]);
     }
 
     #[test]

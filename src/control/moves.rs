@@ -1,40 +1,40 @@
 //! When processes were moved last, so that it can be said since when one is where it is.
 //!
-//! The hot thread writes a line of 16 bytes for each move and reads them only when somebody asks. A
-//! number may have changed hands since: whoever asks says when the process started.
+//! The hot thread writes a line of 24 bytes for each move and reads them only when somebody asks. A PID may
+//! have been reused since, so a line holds the identity of its process: see [`crate::process::Proc::identity`].
 
 use crate::event::{Nanos, Pid};
 
-/// Moves at most, 128 KB of which only what was used is resident. Older ones are written over.
+/// Moves at most, 196 KB of which only what was used is resident. Older ones are written over.
 const MOST: usize = 8192;
 
 /// The last moves.
 #[derive(Debug)]
 pub struct Moves {
-    ring: Box<[(u32, u64)]>,
+    ring: Box<[(u32, u64, u64)]>,
     next: usize,
 }
 
 impl Default for Moves {
     fn default() -> Self {
         // Zeroed pages, which the kernel gives when they are written to.
-        Self { ring: vec![(0, 0); MOST].into_boxed_slice(), next: 0 }
+        Self { ring: vec![(0, 0, 0); MOST].into_boxed_slice(), next: 0 }
     }
 }
 
 impl Moves {
-    /// The process was moved at `at`.
-    pub fn remember(&mut self, pid: Pid, at: Nanos) {
-        self.ring[self.next] = (pid.get(), at.0);
+    /// The process `identity` was moved at `at`.
+    pub fn remember(&mut self, pid: Pid, identity: u64, at: Nanos) {
+        self.ring[self.next] = (pid.get(), identity, at.0);
         self.next = (self.next + 1) % MOST;
     }
 
-    /// When a process that started at `started` was moved last. `None` if it was not, or too long ago.
-    pub fn last(&self, pid: Pid, started: Nanos) -> Option<Nanos> {
+    /// When the process `identity` was moved last. `None` if it was not, or too long ago.
+    pub fn last(&self, pid: Pid, identity: u64) -> Option<Nanos> {
         let (newer, older) = self.ring.split_at(self.next);
         let mut lines = newer.iter().rev().chain(older.iter().rev());
-        let found = lines.find(|&&(number, _)| number == pid.get());
-        found.map(|&(_, at)| Nanos(at)).filter(|at| *at >= started)
+        let found = lines.find(|&&(number, of, _)| (number, of) == (pid.get(), identity));
+        found.map(|&(_, _, at)| Nanos(at))
     }
 }
 
@@ -49,21 +49,21 @@ mod tests {
     #[test]
     fn the_last_move_of_the_process_and_not_of_its_number() {
         let mut moves = Moves::default();
-        moves.remember(pid(5), Nanos(100));
-        moves.remember(pid(6), Nanos(150));
-        moves.remember(pid(5), Nanos(200));
-        assert_eq!(moves.last(pid(5), Nanos(50)), Some(Nanos(200)));
-        assert_eq!(moves.last(pid(5), Nanos(201)), None);
-        assert_eq!(moves.last(pid(7), Nanos(0)), None);
+        moves.remember(pid(5), 50, Nanos(100));
+        moves.remember(pid(6), 60, Nanos(150));
+        moves.remember(pid(5), 50, Nanos(200));
+        assert_eq!(moves.last(pid(5), 50), Some(Nanos(200)));
+        assert_eq!(moves.last(pid(5), 51), None);
+        assert_eq!(moves.last(pid(7), 50), None);
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
         let mut moves = Moves::default();
         let most = u32::try_from(MOST).unwrap();
-        (1..=most + 10).for_each(|raw| moves.remember(pid(raw), Nanos(u64::from(raw))));
-        assert_eq!(moves.last(pid(10), Nanos(0)), None);
-        assert_eq!(moves.last(pid(11), Nanos(0)), Some(Nanos(11)));
-        assert_eq!(moves.last(pid(most + 10), Nanos(0)), Some(Nanos(u64::from(most) + 10)));
+        (1..=most + 10).for_each(|raw| moves.remember(pid(raw), 1, Nanos(u64::from(raw))));
+        assert_eq!(moves.last(pid(10), 1), None);
+        assert_eq!(moves.last(pid(11), 1), Some(Nanos(11)));
+        assert_eq!(moves.last(pid(most + 10), 1), Some(Nanos(u64::from(most) + 10)));
     }
 }

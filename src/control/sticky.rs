@@ -1,8 +1,9 @@
 //! Processes that asked to stay where they are.
 //!
-//! A wish belongs to a process, not to its number: an entry holds the time when the process started,
-//! and a process with the same number and another start is not meant. So nothing need be told of the end
-//! of a process. Entries of those that ended are found in passing, some at a time.
+//! A wish belongs to a process, not to its number: an entry holds the inode of its pidfd, before Linux 6.9
+//! the time when the process started, and a process with the same number and another one is not meant. So
+//! nothing need be told of the end of a process. Entries of those that ended are found in passing, some at
+//! a time.
 //!
 //! The time is known to 10 ms. A number comes again only after all that are free were given out: at
 //! 15,000 forks a second, more than two processors do, 32,768 numbers take two seconds. A pidfd
@@ -32,7 +33,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::request::{Request, Wish};
-use crate::event::trail::Fork;
+use crate::event::fork_tracker::Fork;
 use crate::event::{Nanos, Pid, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
@@ -50,7 +51,7 @@ const SWEEP_NS: u64 = 100_000_000;
 /// One process.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// When it started, in ticks; 0 until the first look at an heir.
+    /// Which process of the PID it is: see [`Proc::identity`]; 0 until the first look at an heir.
     started: u64,
     /// From when on the wish holds.
     since: Nanos,
@@ -95,7 +96,7 @@ impl Sticky {
             return false;
         }
         let Some(entry) = self.entries.get_mut(&pid) else { return false };
-        let Some(started) = proc.started(pid) else { return false };
+        let Some(started) = proc.identity(pid) else { return false };
         // By TRAIL an heir's number has not changed hands until now.
         if entry.started == 0 {
             entry.started = started;
@@ -133,7 +134,7 @@ impl Sticky {
         let pid = proc.owner(request.pid?)?.process;
         // Before it is asked whose it is: should the number change hands meanwhile, the entry is for one
         // that ended, and for nobody else's.
-        let started = proc.started(pid)?;
+        let started = proc.identity(pid)?;
         let owner = proc.owner(pid)?;
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
             return None;
@@ -254,7 +255,7 @@ impl Sticky {
             let Some(&entry) = self.entries.get(&pid) else { continue };
             let is_alive = match entry.started {
                 0 => proc.exists(pid),
-                started => proc.started(pid) == Some(started),
+                started => proc.identity(pid) == Some(started),
             };
             if !is_alive && !entry.has_heirs {
                 self.remove(pid);

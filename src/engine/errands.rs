@@ -1,30 +1,38 @@
 //! What clients of the control socket ask of the engine, done between looks; and what the engine tells
 //! them of its decisions.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
 use super::Engine;
-use super::waiting::SLOW_ANSWER_NS;
 use crate::config::escape::Escaped;
 use crate::control::exchange::{Done, Errand, HotSide, Seen, Ticket};
 use crate::control::memory::{Memory, Remembered, Trouble};
 use crate::control::moves::Moves;
 use crate::control::protocol::{About, Happening};
+use crate::decision::Exe;
 use crate::event::batch::Look;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::placer::Outcome;
-use crate::process::PATH_MAX;
+use crate::process::Grip;
 use crate::rules::{Action, Rule, RuleId};
 use crate::sys;
 
 /// What of the last look is not in its outcome.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Noted {
     pub(super) uid: Option<Uid>,
     pub(super) rule: Option<RuleId>,
+    /// The link to the executable, if somebody watches.
+    exe: Option<Box<[u8]>>,
+}
+
+/// Processes that a client wants to be evaluated now.
+#[derive(Debug)]
+struct Placing {
+    ticket: Ticket,
+    left: VecDeque<u32>,
+    done: Vec<About>,
 }
 
 /// Errands, and what is remembered for them.
@@ -33,8 +41,7 @@ pub(super) struct Errands {
     side: Option<HotSide>,
     memory: Memory,
     moves: Moves,
-    /// Closer looks that are under way, and since when.
-    pub(super) examined: HashMap<Pid, Nanos, FixedState>,
+    placing: Option<Placing>,
     reloads: Reloads,
 }
 
@@ -89,22 +96,34 @@ impl Engine {
     }
 
     pub(super) fn has_errand(&self) -> bool {
-        self.errands.side.as_ref().is_some_and(HotSide::has_errand)
+        self.errands.placing.is_some()
+            || self.errands.side.as_ref().is_some_and(HotSide::has_errand)
+    }
+
+    /// Whether a client watches decisions.
+    pub(super) fn is_watched(&self) -> bool {
+        self.errands.side.as_ref().is_some_and(HotSide::is_watched)
     }
 
     /// Does one errand, and answers those who waited for a scan that is over.
     pub(super) fn run_errand(&mut self) {
-        if !self.errands.reloads.settling.is_empty() && !self.scan_is_due && !self.scan.is_running()
-        {
+        if !self.errands.reloads.settling.is_empty() && self.is_settled() {
             for ticket in std::mem::take(&mut self.errands.reloads.settling) {
                 self.report(ticket, Done::Reloaded);
             }
+        }
+        if self.errands.placing.is_some() {
+            return;
         }
         let errand = self.errands.side.as_ref().and_then(HotSide::take_errand);
         let Some((ticket, errand)) = errand else { return };
         let done = match errand {
             Errand::About(pids) => Done::About(pids.iter().map(|&pid| self.about(pid)).collect()),
-            Errand::Place(pids) => Done::About(pids.iter().map(|&pid| self.place(pid)).collect()),
+            Errand::Place(pids) => {
+                let placing = Placing { ticket, left: pids.into(), done: Vec::new() };
+                self.errands.placing = Some(placing);
+                return;
+            }
             Errand::Takers => Done::Takers(self.placer.taken_back_by().to_vec()),
             Errand::Reload => return self.errands.reloads.wished.push(ticket),
         };
@@ -121,10 +140,10 @@ impl Engine {
     fn about(&mut self, raw: u32) -> About {
         let nothing = About { pid: raw, ..About::default() };
         let Some(pid) = Pid::new(raw) else { return nothing };
-        let (now, started) = (sys::monotonic(), self.proc.started(pid));
+        let (now, identity) = (sys::monotonic(), self.proc.identity(pid));
         let mut happenings: Vec<Happening> =
-            self.errands.memory.of(pid, started).map(|one| one.told(now)).collect();
-        if let Some((since, why)) = started.and_then(|_| self.under_way(pid)) {
+            self.errands.memory.of(pid, identity).map(|one| one.told(now)).collect();
+        if let Some((since, why)) = identity.and_then(|_| self.under_way(pid)) {
             let ago_ms = now.since(since) / 1_000_000;
             happenings.push(happening(ago_ms, Outcome::Waiting.word(), why));
         }
@@ -132,16 +151,15 @@ impl Engine {
             let why = "it asked to stay where it is, as by cgexec --sticky";
             happenings.push(happening(0, Outcome::Sticky.word(), why));
         }
-        let ticks = started.unwrap_or(u64::MAX);
-        let moved = self.errands.moves.last(pid, sys::of_ticks(ticks));
+        let moved = identity.and_then(|identity| self.errands.moves.last(pid, identity));
         let moved_ago_ms = moved.map(|at| now.since(at) / 1_000_000);
         About { pid: raw, happenings, moved_ago_ms }
     }
 
     /// Since when a look at the process is under way, and what it waits for.
     fn under_way(&self, pid: Pid) -> Option<(Nanos, &'static str)> {
-        if let Some(&since) = self.errands.examined.get(&pid) {
-            return Some((since, "it waits for a closer look at its program"));
+        if let Some(since) = self.executables.waits_since(pid) {
+            return Some((since, "it waits for its executable to be read"));
         }
         let mut waiting = self.waiting.values().flatten();
         if let Some(look) = waiting.find(|look| look.pid == pid) {
@@ -151,19 +169,32 @@ impl Engine {
         queued.map(|look| (look.since, "it waits for its turn, behind others"))
     }
 
-    /// Looks at a process now, and tells what came of it.
-    fn place(&mut self, raw: u32) -> About {
-        let Some(pid) = Pid::new(raw) else {
+    /// The next process that a client wants to be evaluated.
+    pub(super) fn next_asked(&mut self) -> Option<Look> {
+        loop {
+            let placing = self.errands.placing.as_mut()?;
+            let Some(raw) = placing.left.pop_front() else {
+                let Placing { ticket, done, .. } = self.errands.placing.take()?;
+                self.report(ticket, Done::About(done));
+                continue;
+            };
+            if let Some(pid) = Pid::new(raw) {
+                return Some(Look::at_once(pid, Cause::ASKED, sys::monotonic()));
+            }
             let gone = happening(0, Outcome::Gone.word(), "there is no such process");
-            return About { pid: raw, happenings: vec![gone], moved_ago_ms: None };
-        };
-        let look = Look::at_once(pid, Cause::ASKED, sys::monotonic());
-        let grip = self.proc.grip(pid);
-        let outcome = self.look_at(look, grip, None);
-        let (rule, cgroup) = self.target(outcome);
-        let rule = rule.map(|rule| Arc::clone(&rule.name));
-        self.conclude(look, outcome);
-        let mut about = self.about(raw);
+            placing.done.push(About { pid: raw, happenings: vec![gone], moved_ago_ms: None });
+        }
+    }
+
+    /// Takes note of what came of an evaluation that a client wanted.
+    pub(super) fn answer_asked(
+        &mut self,
+        pid: Pid,
+        outcome: Outcome,
+        rule: Option<Arc<str>>,
+        cgroup: Option<Box<str>>,
+    ) {
+        let mut about = self.about(pid.get());
         // A trouble says more than the bare outcome.
         if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
             let mut last = happening(0, outcome.word(), "");
@@ -171,7 +202,15 @@ impl Engine {
             last.cgroup = cgroup.map(|path| Escaped(&path).to_string()).unwrap_or_default();
             about.happenings.push(last);
         }
-        about
+        if let Some(placing) = &mut self.errands.placing {
+            placing.done.push(about);
+        }
+    }
+
+    /// The names of the rule of the last look and of its group.
+    pub(super) fn target_names(&self, outcome: Outcome) -> (Option<Arc<str>>, Option<Box<str>>) {
+        let (rule, cgroup) = self.target(outcome);
+        (rule.map(|rule| Arc::clone(&rule.name)), cgroup)
     }
 
     /// The rule of the last look and its group, as far as they are known.
@@ -185,25 +224,38 @@ impl Engine {
         (Some(rule), is_placed.then(|| self.placer.path().into()))
     }
 
+    /// Takes note of the executable of the process that is evaluated, if somebody watches.
+    pub(super) fn note_exe(&mut self, exe: Exe<'_>) {
+        if self.is_watched() {
+            self.noted.exe = exe.seen().map(|seen| Box::from(seen.raw));
+        }
+    }
+
     /// Remembers the troubles of a look, and tells of it if somebody watches.
-    pub(super) fn account(&mut self, look: Look, outcome: Outcome, now: Nanos) {
-        if outcome == Outcome::Placed {
-            self.errands.moves.remember(look.pid, now);
+    pub(super) fn account(
+        &mut self,
+        look: Look,
+        grip: Option<&Grip>,
+        outcome: Outcome,
+        now: Nanos,
+    ) {
+        if let (Outcome::Placed, Some(grip)) = (outcome, grip) {
+            let identity = self.proc.identity_of(look.pid, grip).unwrap_or(0);
+            self.errands.moves.remember(look.pid, identity, now);
         }
         if self.placer.has_troubles() {
             self.remember(look, now);
         }
-        if self.errands.side.as_ref().is_some_and(HotSide::is_watched) {
-            self.tell(look, outcome, now);
+        if self.is_watched() {
+            self.tell_watchers(look, outcome, now);
         }
         self.noted = Noted::default();
     }
 
-    fn tell(&self, look: Look, outcome: Outcome, now: Nanos) {
+    fn tell_watchers(&mut self, look: Look, outcome: Outcome, now: Nanos) {
+        let exe = self.noted.exe.take();
         let Some(side) = &self.errands.side else { return };
         let (rule, cgroup) = self.target(outcome);
-        let mut link = [0; PATH_MAX];
-        let exe = self.proc.exe(look.pid, &mut link).ok().map(Box::from);
         let is_held = outcome == Outcome::InPlace && look.cause.contains(Cause::RECHECK);
         side.tell(Seen {
             pid: look.pid,
@@ -223,26 +275,18 @@ impl Engine {
         let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
         let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
         let troubles = self.placer.take_troubles();
-        let Some(started) = self.proc.started(look.pid) else { return };
+        let Some(identity) = self.proc.identity(look.pid) else { return };
         for (trouble, cgroup) in troubles {
-            let rule = Arc::clone(&rule);
-            let pid = look.pid;
-            self.errands.memory.remember(Remembered { pid, started, at, trouble, rule, cgroup });
+            let (rule, pid) = (Arc::clone(&rule), look.pid);
+            self.errands.memory.remember(Remembered { pid, identity, at, trouble, rule, cgroup });
         }
     }
 
-    /// Remembers that an answer took so long that children may have been missed.
-    pub(super) fn note_slowness(&mut self, look: Look) {
-        let at = sys::monotonic();
-        let waited = at.since(look.since);
-        if waited <= SLOW_ANSWER_NS {
-            return;
-        }
-        self.scan_is_due = true;
-        let Some(started) = self.proc.started(look.pid) else { return };
-        let (pid, trouble) = (look.pid, Trouble::Waited(waited));
+    /// Remembers what happened to a process before a rule was found.
+    pub(super) fn remember_trouble(&mut self, pid: Pid, trouble: Trouble, at: Nanos) {
+        let Some(identity) = self.proc.identity(pid) else { return };
         let (rule, cgroup) = (Arc::from(""), String::new());
-        self.errands.memory.remember(Remembered { pid, started, at, trouble, rule, cgroup });
+        self.errands.memory.remember(Remembered { pid, identity, at, trouble, rule, cgroup });
     }
 }
 

@@ -54,9 +54,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Events are missing: looks at everybody.
+    /// Events are missing: all processes are evaluated.
     fn doubt(&mut self) {
-        self.scan_is_due = true;
-        self.sticky.search(&mut self.proc);
+        self.rescan.want_after_loss();
     }
 }

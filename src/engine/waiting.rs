@@ -1,14 +1,19 @@
-//! Looks that wait for the name service.
+//! Evaluations that wait for the name service, and the answers of other threads.
 
 use super::Engine;
+use super::evaluation::Job;
+use super::rescan::Urgency;
+use crate::control::memory::Trouble;
 use crate::event::batch::Look;
 use crate::event::{Gid, Uid};
 use crate::placer::Outcome;
+use crate::sys;
+use crate::worker::Answer;
 
 /// Looks that wait for the name of one user at most; for more a scan is due.
 const MOST_WAITING: usize = 1024;
-/// An answer that took longer than this may have missed children, which only a scan finds.
-pub(super) const SLOW_ANSWER_NS: u64 = 500_000_000;
+/// A wait for another thread that is longer than this is remembered for `explain`.
+const SLOW_ANSWER_NS: u64 = 500_000_000;
 
 /// What the name service was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,17 +34,53 @@ impl Engine {
         if waiting.len() < MOST_WAITING {
             waiting.push(look);
         } else {
-            self.scan_is_due = true;
+            self.rescan.want(Urgency::Limited);
         }
         self.metrics.waited_for_names.increment();
         Outcome::Waiting
     }
 
-    /// The name service answered: looks at those who waited for it.
-    pub(super) fn resume(&mut self, asked: Asked) {
+    /// The name service answered: evaluates those that waited for it.
+    fn resume(&mut self, asked: Asked) {
         for look in self.waiting.remove(&asked).unwrap_or_default() {
-            self.note_slowness(look);
-            self.look(look, None);
+            self.remember_wait(look);
+            self.answered.push_back(Job::new(look));
+        }
+    }
+
+    /// Takes an answer of another thread.
+    pub(super) fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Policy(policy) => {
+                self.adopt(policy);
+                self.errands.reload_answered();
+            }
+            Answer::User { generation, user } if generation == self.policy.generation => {
+                let asked = Asked::User(user.identity.uid);
+                if self.policy.meet(user) {
+                    self.rescan.want(Urgency::Now);
+                }
+                self.resume(asked);
+            }
+            Answer::Group { generation, gid, name } if generation == self.policy.generation => {
+                self.policy.groups.insert(gid, name);
+                self.resume(Asked::Group(gid));
+            }
+            // Asked under other rules: the scan since found those that waited.
+            Answer::User { .. } | Answer::Group { .. } => {}
+            Answer::Examined { pid, number, examined } => {
+                self.take_examined(pid, number, examined);
+            }
+            Answer::Readable(pid) => self.take_readable(pid),
+        }
+    }
+
+    /// Remembers that an evaluation waited long.
+    pub(super) fn remember_wait(&mut self, look: Look) {
+        let at = sys::monotonic();
+        let waited = at.since(look.since);
+        if waited > SLOW_ANSWER_NS {
+            self.remember_trouble(look.pid, Trouble::Waited(waited), at);
         }
     }
 }

@@ -6,14 +6,14 @@
 //! entries of others are done, so that one who floods delays only himself.
 //!
 //! A *drain* is one reading of the WATCH socket until it is empty. Drains are numbered, and
-//! [`Batch::settled`] says up to which drain every process was looked at: [`super::trail`] needs it.
+//! [`Batch::settled`] says up to which drain every process was looked at: [`super::fork_tracker`] needs it.
 
 use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::{Cause, Nanos, Pid, Uid};
+use super::{Cause, Nanos, Pid, Task, Uid};
 
 /// Looks that one user gets in one turn before others.
 pub const SHARE: u32 = 32;
@@ -21,6 +21,30 @@ pub const SHARE: u32 = 32;
 /// The number of a drain, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Drain(pub u64);
+
+/// Threads other than the leader whose credentials changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// None.
+    #[default]
+    None,
+    /// One.
+    One(Pid),
+    /// Two or more.
+    Several,
+}
+
+impl Threads {
+    /// Adds the thread that made a change; the leader is not counted.
+    fn add(&mut self, task: Task) {
+        *self = match *self {
+            _ if task.thread == task.process => return,
+            Self::None => Self::One(task.thread),
+            Self::One(other) if other == task.thread => return,
+            Self::One(_) | Self::Several => Self::Several,
+        }
+    }
+}
 
 /// A process to look at, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +57,8 @@ pub struct Look {
     pub since: Nanos,
     /// For a second look, which placement it is about: a number of the placer's. Else 0.
     pub placement: u64,
+    /// The threads besides the leader that changed their credentials.
+    pub threads: Threads,
     drain: Drain,
     admitted: bool,
 }
@@ -40,7 +66,15 @@ pub struct Look {
 impl Look {
     /// A look outside any batch, for children on the trail and second looks.
     pub const fn at_once(pid: Pid, cause: Cause, since: Nanos) -> Self {
-        Self { pid, cause, since, placement: 0, drain: Drain(0), admitted: true }
+        Self {
+            pid,
+            cause,
+            since,
+            placement: 0,
+            threads: Threads::None,
+            drain: Drain(0),
+            admitted: true,
+        }
     }
 
     /// A second look, after a placement.
@@ -76,19 +110,26 @@ impl Batch {
 
     /// Ends the drain that began last: the socket was empty.
     pub fn end_drain(&mut self) {
-        self.finished = self.begun;
+        self.finish(self.begun);
+    }
+
+    /// Ends `drain` and all before it: what the socket held when it began was read.
+    pub fn finish(&mut self, drain: Drain) {
+        self.finished = self.finished.max(drain);
         self.advance();
     }
 
-    /// Adds what happened to a process to its entry.
-    pub fn push(&mut self, pid: Pid, cause: Cause, at: Nanos) {
-        let drain = self.begun;
+    /// Adds what a thread did to the entry of its process.
+    pub fn push(&mut self, task: Task, cause: Cause, at: Nanos) {
+        let (pid, drain) = (task.process, self.begun);
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.cause = entry.cause | cause;
+            entry.threads.add(task);
             return;
         }
-        self.entries
-            .insert(pid, Look { pid, cause, since: at, placement: 0, drain, admitted: false });
+        let mut look = Look { drain, admitted: false, ..Look::at_once(pid, cause, at) };
+        look.threads.add(task);
+        self.entries.insert(pid, look);
         self.fresh.push_back(pid);
         if let Some(count) = self.unsettled.back_mut() {
             *count += 1;
@@ -122,30 +163,37 @@ impl Batch {
         if *used <= SHARE {
             return true;
         }
-        // It may have been pushed again since it was popped; then that entry takes this one's place.
-        let parked = Look { admitted: true, ..look };
-        match self.entries.get_mut(&look.pid) {
-            Some(entry) => entry.cause = entry.cause | look.cause,
-            None => {
-                self.entries.insert(look.pid, parked);
-                let queue = self.parked.entry(uid).or_default();
-                if queue.is_empty() {
-                    self.turn.push_back(uid);
-                }
-                queue.push_back(look.pid);
-                return false;
+        // It may have been pushed again since it was popped. Then that entry takes this one's place, and its
+        // drain: a fork between the two changes must not be judged before the evaluation.
+        let Some(entry) = self.entries.get_mut(&look.pid) else {
+            self.entries.insert(look.pid, Look { admitted: true, ..look });
+            let queue = self.parked.entry(uid).or_default();
+            if queue.is_empty() {
+                self.turn.push_back(uid);
             }
+            queue.push_back(look.pid);
+            return false;
+        };
+        entry.cause = entry.cause | look.cause;
+        entry.since = entry.since.min(look.since);
+        if look.threads != Threads::None {
+            entry.threads = Threads::Several;
         }
-        self.settle(look);
+        let later = std::mem::replace(&mut entry.drain, look.drain);
+        self.settle_one_of(later);
         false
     }
 
     /// The look was done.
     pub fn settle(&mut self, look: Look) {
-        if look.drain <= self.settled {
+        self.settle_one_of(look.drain);
+    }
+
+    fn settle_one_of(&mut self, drain: Drain) {
+        if drain <= self.settled {
             return;
         }
-        let index = usize::try_from(look.drain.0 - self.settled.0 - 1).unwrap_or(usize::MAX);
+        let index = usize::try_from(drain.0 - self.settled.0 - 1).unwrap_or(usize::MAX);
         if let Some(count) = self.unsettled.get_mut(index) {
             *count = count.saturating_sub(1);
         }
@@ -194,19 +242,48 @@ mod tests {
         Pid::new(raw).unwrap()
     }
 
+    fn leader(raw: u32) -> Task {
+        Task { process: pid(raw), thread: pid(raw) }
+    }
+
     #[test]
     fn one_login_is_one_look() {
         let mut batch = Batch::default();
         batch.begin_drain();
-        batch.push(pid(9), Cause::GID, Nanos(1));
-        batch.push(pid(9), Cause::UID, Nanos(2));
-        batch.push(pid(9), Cause::EXEC, Nanos(3));
+        batch.push(leader(9), Cause::GID, Nanos(1));
+        batch.push(leader(9), Cause::UID, Nanos(2));
+        batch.push(leader(9), Cause::EXEC, Nanos(3));
         batch.end_drain();
         let look = batch.pop().unwrap();
         assert_eq!((look.cause.to_string().as_str(), look.since), ("setgid+setuid+exec", Nanos(1)));
         assert!(batch.pop().is_none());
         assert_eq!(batch.settled(), Drain(0));
         batch.settle(look);
+        assert_eq!(batch.settled(), Drain(1));
+    }
+
+    #[test]
+    fn threads_that_changed_are_told_from_the_leader() {
+        let mut batch = Batch::default();
+        batch.begin_drain();
+        let thread = |raw| Task { process: pid(9), thread: pid(raw) };
+        let mut after = |task| {
+            batch.push(task, Cause::UID, Nanos(1));
+            batch.find(pid(9)).unwrap().threads
+        };
+        assert_eq!(after(thread(9)), Threads::None);
+        assert_eq!(after(thread(10)), Threads::One(pid(10)));
+        assert_eq!(after(thread(10)), Threads::One(pid(10)));
+        assert_eq!(after(thread(9)), Threads::One(pid(10)));
+        assert_eq!(after(thread(11)), Threads::Several);
+    }
+
+    #[test]
+    fn a_drain_is_finished_when_what_was_queued_at_its_end_is_read() {
+        let mut batch = Batch::default();
+        let first = batch.begin_drain();
+        batch.begin_drain();
+        batch.finish(first);
         assert_eq!(batch.settled(), Drain(1));
     }
 
@@ -220,14 +297,38 @@ mod tests {
         assert_eq!(batch.settled(), Drain(2));
     }
 
+    /// A change that is pushed while the process waits for its turn does not settle the earlier drain.
+    #[test]
+    fn what_is_pushed_again_keeps_its_first_drain() {
+        let mut batch = Batch::default();
+        batch.begin_drain();
+        (1..=SHARE + 1).for_each(|raw| batch.push(leader(raw), Cause::UID, Nanos(1)));
+        batch.end_drain();
+        batch.begin_drain();
+        for _ in 0..SHARE {
+            let look = batch.pop().unwrap();
+            assert!(batch.admit(look, Uid(1)));
+            batch.settle(look);
+        }
+        let last = batch.pop().unwrap();
+        batch.push(leader(last.pid.get()), Cause::EXEC, Nanos(2));
+        batch.push(leader(5000), Cause::EXEC, Nanos(2));
+        assert!(!batch.admit(last, Uid(1)));
+        assert_eq!(batch.settled(), Drain(0));
+        let again = batch.pop().unwrap();
+        assert_eq!((again.pid, again.since), (last.pid, Nanos(1)));
+        batch.settle(again);
+        assert_eq!(batch.settled(), Drain(1));
+    }
+
     #[test]
     fn who_floods_delays_only_himself() {
         let mut batch = Batch::default();
         batch.begin_drain();
         for raw in 1..=1000 {
-            batch.push(pid(raw), Cause::EXEC, Nanos(1));
+            batch.push(leader(raw), Cause::EXEC, Nanos(1));
         }
-        batch.push(pid(5000), Cause::EXEC, Nanos(1));
+        batch.push(leader(5000), Cause::EXEC, Nanos(1));
         batch.end_drain();
         let mut done = 0;
         while let Some(look) = batch.pop() {
@@ -253,7 +354,7 @@ mod tests {
             let mut owed = std::collections::HashSet::new();
             batch.begin_drain();
             for (raw, user, drain) in steps {
-                batch.push(pid(raw), Cause::EXEC, Nanos(0));
+                batch.push(leader(raw), Cause::EXEC, Nanos(0));
                 owed.insert(pid(raw));
                 if drain {
                     batch.end_drain();

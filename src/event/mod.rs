@@ -1,10 +1,11 @@
 //! What the kernel tells us, in our words. Pure.
 //!
-//! [`wire`] turns datagrams into [`Event`]s, [`batch`] keeps one entry for each process, [`trail`]
-//! decides which forked children must be looked at.
+//! [`wire`] turns datagrams into [`Event`]s, [`batch`] keeps one entry for each process,
+//! [`fork_tracker`] decides which forked children must be evaluated.
 
 pub mod batch;
-pub mod trail;
+pub mod fork_tracker;
+mod windows;
 pub mod wire;
 
 use std::fmt;
@@ -91,15 +92,24 @@ pub enum What {
     },
     /// A process executes a new program.
     Exec(Pid),
-    /// A thread of this process changed one of its user ids.
-    Uid(Pid),
-    /// A thread of this process changed one of its group ids.
-    Gid(Pid),
+    /// A thread changed one of its user IDs.
+    Uid(Task),
+    /// A thread changed one of its group IDs.
+    Gid(Task),
+}
+
+/// A thread and its process. Credentials belong to the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The process, by the ID of its first thread, the leader.
+    pub process: Pid,
+    /// The thread.
+    pub thread: Pid,
 }
 
 /// Why we look at a process: a set, since one login is setgid, setuid and exec in one look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cause(u8);
+pub struct Cause(u16);
 
 impl Cause {
     /// It executed a program.
@@ -118,6 +128,13 @@ impl Cause {
     pub const AGAIN: Self = Self(64);
     /// An administrator asked for it.
     pub const ASKED: Self = Self(128);
+    /// The kernel had refused to move it for a reason that can pass.
+    pub const RETRY: Self = Self(256);
+
+    /// Both sets, where `|` cannot be used.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 
     /// Whether any of `other` is in `self`.
     pub const fn intersects(self, other: Self) -> bool {
@@ -133,14 +150,14 @@ impl Cause {
 impl BitOr for Cause {
     type Output = Self;
     fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        self.or(other)
     }
 }
 
 impl fmt::Display for Cause {
     /// `setuid+exec`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Cause, &str); 8] = [
+        const NAMES: [(Cause, &str); 9] = [
             (Cause::GID, "setgid"),
             (Cause::UID, "setuid"),
             (Cause::EXEC, "exec"),
@@ -149,6 +166,7 @@ impl fmt::Display for Cause {
             (Cause::RECHECK, "recheck"),
             (Cause::AGAIN, "again"),
             (Cause::ASKED, "asked"),
+            (Cause::RETRY, "retry"),
         ];
         let mut separator = "";
         for (cause, name) in NAMES {

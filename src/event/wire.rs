@@ -12,7 +12,7 @@ use netlink_packet_core::{
     NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 
-use super::{Event, Nanos, Pid, What};
+use super::{Event, Nanos, Pid, Task, What};
 
 /// `CN_IDX_PROC`: both the connector id and the multicast group.
 pub const CN_IDX_PROC: u32 = 1;
@@ -112,10 +112,10 @@ fn decode(frame: &[u8]) -> Result<Message, Malformed> {
             }
             What::Fork { parent: pid_at(frame, 56)?, child: pid_at(frame, 64)? }
         }
-        // The second number is the thread group: rules look at the process, whichever thread acted.
+        // The second number is the thread group: the process is classified, whichever thread acted.
         EXEC => What::Exec(pid_at(frame, 56)?),
-        UID => What::Uid(pid_at(frame, 56)?),
-        GID => What::Gid(pid_at(frame, 56)?),
+        UID => What::Uid(task_at(frame)?),
+        GID => What::Gid(task_at(frame)?),
         ACK => return Ok(Message::Ack { ack: u32_at(frame, 28)?, error: u32_at(frame, 52)? }),
         _ => return Ok(Message::Other),
     };
@@ -134,6 +134,10 @@ fn u16_at(frame: &[u8], offset: usize) -> Result<u16, Malformed> {
         Some(bytes) => Ok(u16::from_ne_bytes(bytes)),
         None => Err(Malformed::Length),
     }
+}
+
+fn task_at(frame: &[u8]) -> Result<Task, Malformed> {
+    Ok(Task { thread: pid_at(frame, 52)?, process: pid_at(frame, 56)? })
 }
 
 fn pid_at(frame: &[u8], offset: usize) -> Result<Pid, Malformed> {
@@ -254,9 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn identity_events_name_the_process_not_the_thread() {
+    fn identity_events_name_the_process_and_the_thread() {
+        let task = Task { process: pid(7), thread: pid(8) };
         for (what, expected) in
-            [(EXEC, What::Exec(pid(7))), (UID, What::Uid(pid(7))), (GID, What::Gid(pid(7)))]
+            [(EXEC, What::Exec(pid(7))), (UID, What::Uid(task)), (GID, What::Gid(task))]
         {
             let Ok(Message::Event(event)) = decode_one(&datagram(what, [8, 7, 0, 0])) else {
                 panic!("{what} is an event");

@@ -20,7 +20,7 @@ impl fmt::Display for Described<'_> {
             Some(name) => f.write_str(name)?,
             None => write!(f, "uid {}", subject.grip.uid)?,
         }
-        match subject.exe {
+        match subject.exe_path() {
             Some(exe) => write!(f, " ({})", exe.escape_ascii()),
             None => Ok(()),
         }
@@ -54,8 +54,9 @@ impl Decided<'_> {
         if level > ::log::max_level() {
             return;
         }
-        let Self { subject: Subject { look, grip, exe, .. }, rule, .. } = self;
-        let exe = exe.map(String::from_utf8_lossy);
+        let Self { subject, rule, .. } = self;
+        let Subject { look, grip, .. } = subject;
+        let exe = subject.exe_path().map(String::from_utf8_lossy);
         let file = rule.origin.file.to_string_lossy();
         let mut fields = vec![
             (MESSAGE_ID, Value::from(self.kind)),

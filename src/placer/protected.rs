@@ -1,11 +1,7 @@
 //! Processes that are not moved although a rule matches.
 
-use std::os::fd::{AsFd, OwnedFd};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::{Outcome, Placer, Subject};
+use super::{Missing, Outcome, Placer, Subject};
+use crate::decision::Exe;
 use crate::event::Pid;
 use crate::process::{Proc, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
@@ -21,46 +17,44 @@ const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];
 impl Placer {
     /// Why a process is not moved although a rule matches: it is one that only a rule that names its
     /// executable may move, or it is past moving.
+    ///
+    /// # Errors
+    /// What must be known of it first.
     pub(super) fn unmovable(
         &mut self,
         proc: &mut Proc,
         rule: &Rule,
         subject: &Subject<'_>,
-    ) -> Option<Outcome> {
+    ) -> Result<Option<Outcome>, Missing> {
         let pid = subject.look.pid;
         if pid.get() == self.own_pid {
-            return Some(Outcome::Protected);
+            return Ok(Some(Outcome::Protected));
         }
-        // A zombie: the kernel would take the write and do nothing. Its children matter.
-        if subject.grip.handle.as_ref().is_some_and(has_exited) {
-            return Some(Outcome::Gone);
+        // Without a live thread it is a zombie: the kernel would take the write and do nothing.
+        if subject.grip.thread.is_none() && subject.grip.has_exited() {
+            return Err(Missing::LiveThread);
         }
         let is_root = subject.grip.uid.0 == 0;
         if !is_root && !self.has_systemd {
-            return None;
+            return Ok(None);
         }
-        let exe = match subject.exe {
-            Some(exe) => Ok(exe),
-            None => proc.exe(pid, &mut self.exe),
-        };
-        let exe = match exe {
-            Ok(name) if is_root && !name.starts_with(b"/") && proc.is_kernel_thread(pid) => {
-                return (!is_thread_named(rule, name)).then_some(Outcome::Protected);
+        let is_protected = match subject.exe {
+            Exe::Unread => return Err(Missing::Exe),
+            Exe::Read(seen)
+                if is_root && !seen.raw.starts_with(b"/") && proc.is_kernel_thread(pid) =>
+            {
+                !is_thread_named(rule, seen.raw)
             }
-            Ok(exe) => exe,
-            // A kernel thread, or a zombie whose children matter.
-            Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => {
-                return Some(Outcome::Protected);
-            }
-            Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
+            Exe::Read(seen) => is_protected(rule, pid, seen.raw, is_root),
             // Without CAP_SYS_PTRACE, or in a container where that does not reach the first process, only
             // the place is known, which a user can choose.
-            Err(_) => {
-                let is_protected = pid.get() == 1 || proc.cgroup(pid).is_some_and(is_managers);
-                return is_protected.then_some(Outcome::Protected);
+            Exe::Unavailable => {
+                pid.get() == 1
+                    || proc.cgroup(pid, None).is_some_and(is_managers)
+                    || is_root && proc.is_kernel_thread(pid)
             }
         };
-        is_protected(rule, pid, exe, is_root).then_some(Outcome::Protected)
+        Ok(is_protected.then_some(Outcome::Protected))
     }
 }
 
@@ -104,12 +98,6 @@ fn is_thread_named(rule: &Rule, name: &[u8]) -> bool {
             !glob.literal_prefix().is_empty() && glob.matches(name)
         }
     })
-}
-
-/// Whether a process has ended, reaped or not: then its pidfd is readable.
-fn has_exited(handle: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

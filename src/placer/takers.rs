@@ -54,7 +54,7 @@ impl Placer {
         if gives_up {
             self.metrics.given_up.increment();
         }
-        let text = proc.cgroup(subject.look.pid).unwrap_or_default();
+        let text = proc.cgroup(subject.look.pid, subject.grip.thread).unwrap_or_default();
         let place = self.tree.hierarchies().unified().map_or("", |tree| tree.listed.as_str());
         let taker = path_in(text, place.as_bytes()).unwrap_or(b"another group");
         let taker = String::from_utf8_lossy(taker);

@@ -38,7 +38,7 @@ impl Placer {
         // Copied, and taken out while it is borrowed: what it was read into is used again.
         let mut place = std::mem::take(&mut self.place);
         place.clear();
-        let text = now.text.or_else(|| proc.cgroup(subject.look.pid));
+        let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
         let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
         // A name of a unit is text; what a unit makes below its group need not be.
         place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));

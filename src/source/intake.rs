@@ -1,5 +1,5 @@
-//! What comes in from the kernel and waits: events of WATCH in a batch, forks of TRAIL in the trail,
-//! and whether anything was lost.
+//! What comes in from the kernel and waits: events of WATCH in a batch, forks of TRAIL in the tracker of
+//! forks, and whether anything was lost.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::connector::Connector;
 use super::pace::Pace;
-use crate::event::batch::Batch;
-use crate::event::trail::{Fork, Trail};
-use crate::event::{Cause, Event, Nanos, What};
+use crate::event::batch::{Batch, Drain};
+use crate::event::fork_tracker::{Fork, ForkTracker};
+use crate::event::{Cause, Event, Nanos, Task, What};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::sys;
@@ -32,7 +32,7 @@ pub struct Intake {
     /// Processes to look at.
     pub batch: Batch,
     /// Forks to judge.
-    pub trail: Trail,
+    pub forks: ForkTracker,
     /// Whether a look had an effect, so that TRAIL must be read at once.
     pub trail_is_due: bool,
     connector: Connector,
@@ -45,6 +45,9 @@ pub struct Intake {
     pace: Pace,
     /// When a fork was last heard of, and how many had been until then.
     heard: (Nanos, u64),
+    /// The last drain that was cut short, and how many datagrams are to be read until all that it would
+    /// have read is.
+    owed: Option<(Drain, usize)>,
 }
 
 /// How well TRAIL is heard.
@@ -65,7 +68,7 @@ impl Intake {
         let now = sys::monotonic();
         Self {
             batch: Batch::default(),
-            trail: Trail::default(),
+            forks: ForkTracker::default(),
             trail_is_due: false,
             connector,
             limiter: Limiter::new(Arc::clone(&metrics)),
@@ -76,6 +79,7 @@ impl Intake {
             loss_events: 0,
             pace: Pace::default(),
             heard: (now, 0),
+            owed: None,
         }
     }
 
@@ -87,7 +91,7 @@ impl Intake {
     /// Whether something waits.
     pub fn has_work(&self) -> bool {
         !self.batch.is_empty()
-            || self.trail.is_waiting()
+            || self.forks.is_waiting()
             || self.trail_is_due
             || self.batch.settled() < self.batch.begun()
     }
@@ -108,25 +112,37 @@ impl Intake {
         self.pace.pause(self.metrics.events.get(), sys::monotonic())
     }
 
-    /// Reads WATCH into the batch.
+    /// Reads WATCH into the batch. A flood fills the socket as fast as it is read; then a drain is over when
+    /// as much was read as was queued at its end.
     ///
     /// # Errors
     /// As recvmmsg(2).
     pub fn drain_watch(&mut self) -> io::Result<()> {
         let (batch, metrics) = (&mut self.batch, &self.metrics);
-        batch.begin_drain();
-        let is_empty = self.connector.watch.drain(DRAIN, |event| {
+        let begun = batch.begin_drain();
+        let drained = self.connector.watch.drain(DRAIN, |event| {
             metrics.events.increment();
-            let (pid, cause) = match event.what {
-                What::Exec(pid) => (pid, Cause::EXEC),
-                What::Uid(pid) => (pid, Cause::UID),
-                What::Gid(pid) => (pid, Cause::GID),
+            let (task, cause) = match event.what {
+                What::Exec(pid) => (Task { process: pid, thread: pid }, Cause::EXEC),
+                What::Uid(task) => (task, Cause::UID),
+                What::Gid(task) => (task, Cause::GID),
                 What::Fork { .. } => return,
             };
-            batch.push(pid, cause, event.at);
+            batch.push(task, cause, event.at);
         })?;
-        if is_empty {
+        if drained.is_empty {
             batch.end_drain();
+            self.owed = None;
+            return Ok(());
+        }
+        match &mut self.owed {
+            Some((_, left)) if *left > drained.read => *left -= drained.read,
+            owed => {
+                if let Some((drain, _)) = *owed {
+                    batch.finish(drain);
+                }
+                *owed = Some((begun, self.connector.watch.backlog()?));
+            }
         }
         Ok(())
     }
@@ -140,19 +156,19 @@ impl Intake {
         if !self.trail_is_due && began < self.next_due() {
             return Ok(Hearing::Well);
         }
-        let (trail, metrics, begun) = (&mut self.trail, &self.metrics, self.batch.begun());
+        let (forks, metrics, begun) = (&mut self.forks, &self.metrics, self.batch.begun());
         let (mut lost, mut count) = (0, 0);
-        let is_empty = self.connector.trail.drain(DRAIN, |event: Event| {
+        let drained = self.connector.trail.drain(DRAIN, |event: Event| {
             if let What::Fork { parent, child } = event.what {
                 metrics.forks.increment();
                 count += 1;
                 let fork = Fork { at: event.at, parent, child };
                 heed(fork);
-                lost += u64::from(!trail.heard(fork, begun));
+                lost += u64::from(!forks.record(fork, begun));
             }
         })?;
         metrics.lost_forks.add(lost);
-        if !is_empty {
+        if !drained.is_empty {
             return Ok(if lost > 0 { Hearing::Lost } else { Hearing::Well });
         }
         let now = sys::monotonic();
@@ -160,8 +176,8 @@ impl Intake {
         self.trail_interval_ns = (per_fork * TRAIL_WAITS).clamp(TRAIL_NS[0], TRAIL_NS[1]);
         self.trail_is_due = false;
         self.trail_read = now;
-        self.trail.read(began);
-        self.trail.shrink();
+        self.forks.emptied(began);
+        self.forks.shrink();
         Ok(if lost > 0 { Hearing::Lost } else { self.doubt() })
     }
 

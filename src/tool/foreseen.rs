@@ -13,14 +13,14 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
 use crate::config::diagnostic::Diagnostic;
 use crate::daemon;
+use crate::decision::applies;
 use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
 use crate::policy::{Policy, User};
 use crate::process::Proc;
 use crate::rules::destination::Who;
-use crate::rules::ignore::Scheduling;
 use crate::rules::names::Identity;
-use crate::rules::{Action, Exe, Facts, Rule, RuleId, Target};
+use crate::rules::{Exe, Facts, Rule, RuleId, Target};
 use crate::sys;
 
 /// The rules of this host.
@@ -127,12 +127,8 @@ impl Foreseen {
 
 /// Whether a rule applies to a child of ours: it begins where we are and is scheduled as we are.
 fn applies_here(rule: &Rule) -> bool {
-    let Action::Ignore(when) = &rule.action else { return true };
     let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return true };
-    let Some(own) = Pid::new(std::process::id()) else { return true };
-    let is_here =
-        when.below.is_none() || proc.cgroup(own).is_some_and(|text| when.means_place(text));
-    is_here && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(own)))
+    Pid::new(std::process::id()).is_none_or(|own| applies(rule, &mut proc, own, None))
 }
 
 impl Program {

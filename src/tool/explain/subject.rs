@@ -11,8 +11,8 @@ use nix::errno::Errno;
 
 use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
-use crate::process::{PATH_MAX, Proc};
-use crate::program::{self, Sight};
+use crate::process::Proc;
+use crate::program::{self, Examined, ExeRead, ExeReader, ReadRequest};
 use crate::rules::names::Identity;
 use crate::rules::{Exe, Facts};
 use crate::tool::command::Failure;
@@ -119,7 +119,7 @@ impl Subject {
         let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
         let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
         let comm = proc.comm(pid).unwrap_or_default().to_vec();
-        let cgroup = proc.cgroup(pid).unwrap_or_default().to_vec();
+        let cgroup = proc.cgroup(pid, None).unwrap_or_default().to_vec();
         let parent = stat.as_ref().and_then(|stat| Pid::new(u32::try_from(stat.ppid).ok()?));
         let parent = parent.and_then(|parent| {
             let comm = proc.comm(parent)?.to_vec();
@@ -166,7 +166,10 @@ impl Subject {
 }
 
 fn read_program(pid: Pid, proc: &mut Proc) -> Program {
-    let raw = match proc.exe(pid, &mut [0; PATH_MAX]) {
+    let Some(read) = read(pid, proc) else {
+        return Program::Hidden("its owner keeps us from reading it".to_owned());
+    };
+    let raw = match read.link() {
         Ok(raw) => raw.to_vec(),
         Err(Errno::ENOENT | Errno::ESRCH) => return Program::None,
         Err(Errno::EACCES | Errno::EPERM) => {
@@ -174,29 +177,45 @@ fn read_program(pid: Pid, proc: &mut Proc) -> Program {
         }
         Err(errno) => return Program::Hidden(errno.desc().to_owned()),
     };
-    let mut sight = Sight::default();
-    let glance = sight.see(proc, pid, None);
-    if let Some(seen) = glance.filter(|seen| !seen.is_unsure) {
+    if let Some(seen) = read.seen(proc.comm(pid)).filter(|seen| !seen.is_unsure) {
         let (path, on_host) = (seen.exe.path.to_vec(), seen.exe.on_host);
         return Program::Read { raw, path, on_host, invoked: None };
     }
-    match examine(pid, raw.clone()) {
-        Some(found) => Program::Read {
+    let of = raw.clone();
+    match patiently(move || Some(program::examine(pid, Some(&of)))) {
+        Some(Examined::Program(found)) => Program::Read {
             raw,
             path: found.path.into_vec(),
             on_host: found.on_host,
             invoked: found.invoked.map(<[u8]>::into_vec),
         },
-        None => Program::Hidden("its owner keeps us from reading it".to_owned()),
+        Some(Examined::Changed | Examined::Unreadable | Examined::Gone) | None => {
+            Program::Hidden("its owner keeps us from reading it".to_owned())
+        }
     }
 }
 
-/// A closer look, on a thread that is left behind when it hangs.
-fn examine(pid: Pid, raw: Vec<u8>) -> Option<program::Program> {
+/// The first read of an executable: of a live thread where the leader has exited.
+fn read(pid: Pid, proc: &mut Proc) -> Option<ExeRead> {
+    let grip = proc.grip(pid)?;
+    let thread = match proc.has_leader_exited(pid, &grip) {
+        true => proc.stand_in(pid, grip).and_then(|grip| grip.thread),
+        false => None,
+    };
+    let reader = ExeReader::new(proc).ok()?;
+    patiently(move || {
+        let mut read = ExeRead::default();
+        reader.read(ReadRequest { pid, thread }, &mut read);
+        Some(read)
+    })
+}
+
+/// The result of what can hang, on a thread that is left behind when it does.
+fn patiently<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
     let (answer, answered) = mpsc::channel();
     std::thread::spawn(move || {
         // Nobody waits any more when this fails.
-        let _ = answer.send(program::examine(pid, &raw));
+        let _ = answer.send(work());
     });
     answered.recv_timeout(PATIENCE).ok().flatten()
 }
@@ -205,12 +224,12 @@ fn examine(pid: Pid, raw: Vec<u8>) -> Option<program::Program> {
 fn is_alike((pid, parent): (Pid, Pid), uid: Uid, proc: &mut Proc) -> bool {
     let exe = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let comm = proc.comm(pid).map(<[u8]>::to_vec);
-    let groups = proc.cgroup(pid).map(<[u8]>::to_vec);
+    let groups = proc.cgroup(pid, None).map(<[u8]>::to_vec);
     let has_same_user = proc.grip(parent).is_some_and(|grip| grip.uid == uid);
     has_same_user
         && exe(pid) == exe(parent)
         && comm.as_deref() == proc.comm(parent)
-        && groups.as_deref() == proc.cgroup(parent)
+        && groups.as_deref() == proc.cgroup(parent, None)
 }
 
 /// Time since a number of ticks after the start of the machine.

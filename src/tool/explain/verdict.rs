@@ -76,7 +76,7 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
     let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
-        pid.is_some_and(|pid| decision::applies(rule, proc, pid))
+        pid.is_some_and(|pid| decision::applies(rule, proc, pid, None))
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();

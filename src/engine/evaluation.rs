@@ -1,0 +1,392 @@
+//! One evaluation: what is true of a process, the rule that matches, the placement.
+
+use super::Engine;
+use super::rescan::Urgency;
+use super::waiting::Asked;
+use crate::decision::{Decided, Exe, applies, decide};
+use crate::event::batch::{Look, Threads};
+use crate::event::fork_tracker::Evaluated;
+use crate::event::{Cause, Nanos};
+use crate::narrator::{Ending, Told};
+use crate::placer::{Missing, Outcome, Subject};
+use crate::policy::Policy;
+use crate::process::{Grip, Proc};
+use crate::program::{ExeRead, Program, ReadRequest, Seen};
+use crate::sys;
+
+/// The longest name of a kernel thread, that of a workqueue included.
+const THREAD_NAME: usize = 64;
+
+/// An evaluation to be done.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) look: Look,
+    /// What an examination found.
+    program: Option<Program>,
+    /// Decide by what is known.
+    is_final: bool,
+    /// The process was decided without its executable before: children that were born since may be
+    /// misplaced too.
+    is_late: bool,
+    /// The user of the process may have had its share.
+    is_of_batch: bool,
+    /// A client waits for the outcome.
+    is_asked: bool,
+    /// The leader may have exited.
+    is_careful: bool,
+}
+
+impl Job {
+    pub(super) const fn new(look: Look) -> Self {
+        Self {
+            look,
+            program: None,
+            is_final: false,
+            is_late: false,
+            is_of_batch: false,
+            is_asked: false,
+            is_careful: false,
+        }
+    }
+
+    pub(super) fn of_batch(look: Look) -> Self {
+        Self { is_of_batch: true, ..Self::new(look) }
+    }
+
+    pub(super) fn asked(look: Look) -> Self {
+        Self { is_asked: true, ..Self::new(look) }
+    }
+
+    /// To be decided without the examination that it waits for.
+    pub(super) fn without_examination(look: Look) -> Self {
+        Self { is_final: true, ..Self::new(look) }
+    }
+
+    /// With the result of its examination, if there is one.
+    pub(super) fn examined(look: Look, program: Option<Program>, is_late: bool) -> Self {
+        Self { is_final: program.is_none(), program, is_late, ..Self::new(look) }
+    }
+
+    /// To be evaluated again because the executable may be readable now.
+    pub(super) fn late(look: Look) -> Self {
+        Self { is_late: true, ..Self::new(look) }
+    }
+}
+
+/// An evaluation whose executable is being read.
+#[derive(Debug)]
+pub(super) struct Open {
+    job: Job,
+    grip: Grip,
+}
+
+/// What an evaluation came to.
+enum Evaluation {
+    Over(Outcome),
+    /// The executable is needed.
+    NeedsExe,
+    /// An examination of this executable is needed.
+    NeedsExamination(Box<[u8]>),
+    /// A live thread is needed: the leader has exited.
+    NeedsLiveThread,
+}
+
+impl Engine {
+    /// Begins an evaluation. Returns what must be read first; else it is over.
+    pub(super) fn start(&mut self, job: Job) -> Option<ReadRequest> {
+        let look = job.look;
+        let Some(grip) = self.proc.grip(look.pid) else {
+            self.metrics.looks.increment();
+            self.finish(&job, None, Outcome::Gone);
+            return None;
+        };
+        if job.is_of_batch && !self.intake.batch.admit(look, grip.uid) {
+            self.metrics.deferred.increment();
+            return None;
+        }
+        self.metrics.looks.increment();
+        self.proceed(job, grip, Exe::Unread)
+    }
+
+    /// Goes on with what was read.
+    pub fn supply(&mut self, read: &ExeRead) {
+        let Some(Open { mut job, grip }) = self.open.take() else { return };
+        let pid = job.look.pid;
+        let mut name = [0; THREAD_NAME];
+        let exe = match read.link() {
+            Ok(_) => read.seen(self.proc.comm(pid)).map(Exe::Read),
+            // Only here, off the way of every process with a program, more of it is read.
+            Err(_) => self.without_exe(&job, &grip, &mut name),
+        };
+        let Some(exe) = exe else {
+            job.is_careful = true;
+            self.answered.push_front(job);
+            return;
+        };
+        // What it needs beyond the executable does not have to be read.
+        let request = self.proceed(job, grip, exe);
+        debug_assert!(request.is_none());
+    }
+
+    /// What is known of a process whose link could not be read. `None` when a live thread is to be asked.
+    fn without_exe<'n>(
+        &mut self,
+        job: &Job,
+        grip: &Grip,
+        name: &'n mut [u8; THREAD_NAME],
+    ) -> Option<Exe<'n>> {
+        let pid = job.look.pid;
+        if self.proc.is_kernel_thread(pid) {
+            let comm = self.proc.comm(pid).unwrap_or_default();
+            let length = comm.len().min(THREAD_NAME);
+            name[..length].copy_from_slice(&comm[..length]);
+            return Some(Exe::Read(Seen::kernel_thread(&name[..length])));
+        }
+        if !job.is_careful && self.proc.has_leader_exited(pid, grip) {
+            return None;
+        }
+        self.metrics.unreadable_executables.increment();
+        Some(Exe::Unavailable)
+    }
+
+    /// The read blocks another thread: decides without it.
+    pub fn read_is_late(&mut self) {
+        let Some(Open { job, grip }) = self.open.take() else { return };
+        self.metrics.blocked_reads.increment();
+        let user = self.policy.accountable(grip.uid);
+        self.executables.block(job.look.pid, user);
+        let request = self.proceed(Job { is_final: true, ..job }, grip, Exe::Unavailable);
+        debug_assert!(request.is_none());
+    }
+
+    /// Evaluates a process as far as that can be done without reading its executable.
+    fn proceed(&mut self, mut job: Job, mut grip: Grip, exe: Exe<'_>) -> Option<ReadRequest> {
+        let pid = job.look.pid;
+        // Of this very process: an answer is taken for no other.
+        let program = job.program.take();
+        let mut exe = program.as_ref().map_or(exe, |program| Exe::Read(program.seen()));
+        let is_frozen =
+            may_be_frozen(&job) && grip.thread.is_none() && self.proc.has_leader_exited(pid, &grip);
+        if is_frozen {
+            let Some(live) = self.proc.stand_in(pid, grip) else {
+                self.finish(&job, None, Outcome::Gone);
+                return None;
+            };
+            grip = live;
+        }
+        self.note_threads(job.look, &grip);
+        loop {
+            match self.evaluate(job.look, &grip, exe) {
+                Evaluation::Over(outcome) => {
+                    self.finish(&job, Some(&grip), outcome);
+                    return None;
+                }
+                Evaluation::NeedsExe => {
+                    let user = self.policy.accountable(grip.uid);
+                    if self.executables.may_be_read(user) {
+                        let request = ReadRequest { pid, thread: grip.thread };
+                        self.open = Some(Open { job, grip });
+                        return Some(request);
+                    }
+                    if !job.is_final && self.examine(&job, &grip, None) {
+                        self.finish(&job, Some(&grip), Outcome::Waiting);
+                        return None;
+                    }
+                    exe = Exe::Unavailable;
+                }
+                Evaluation::NeedsExamination(raw) => {
+                    if !job.is_final && self.examine(&job, &grip, Some(raw)) {
+                        self.finish(&job, Some(&grip), Outcome::Waiting);
+                        return None;
+                    }
+                    exe = exe.as_final();
+                }
+                Evaluation::NeedsLiveThread => {
+                    let Some(live) = self.proc.stand_in(pid, grip) else {
+                        self.finish(&job, None, Outcome::Gone);
+                        return None;
+                    };
+                    grip = live;
+                }
+            }
+        }
+    }
+
+    fn evaluate(&mut self, look: Look, grip: &Grip, exe: Exe<'_>) -> Evaluation {
+        let &Grip { uid, gid, thread, .. } = grip;
+        self.noted.uid = Some(uid);
+        if self.sticky.holds(look.pid, &mut self.proc) {
+            let told = Told { look, ids: (uid, gid), program: None, ending: Ending::Sticky };
+            narrate(&self.policy, &mut self.proc, &told);
+            return Evaluation::Over(Outcome::Sticky);
+        }
+        if matches!(exe, Exe::Unread) && self.shows_exe() {
+            return Evaluation::NeedsExe;
+        }
+        self.note_exe(exe);
+        if !self.policy.knows(uid) {
+            return Evaluation::Over(self.wait(Asked::User(uid), look));
+        }
+        let generation = self.policy.generation;
+        let Some(user) = self.policy.users.get(&uid) else {
+            return Evaluation::Over(Outcome::NoRule);
+        };
+        if user.take_stale(look.since) {
+            self.desk.identify(generation, uid);
+        }
+        let program = exe.seen().map(Seen::name);
+        let proc = &mut self.proc;
+        let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |rule| {
+            applies(rule, proc, look.pid, thread)
+        });
+        let rule = match decided {
+            Decided::Rule(rule) => rule,
+            Decided::NoRule => {
+                let told = Told { look, ids: (uid, gid), program, ending: Ending::NoRule };
+                narrate(&self.policy, &mut self.proc, &told);
+                return Evaluation::Over(Outcome::NoRule);
+            }
+            Decided::NeedsExe => return Evaluation::NeedsExe,
+            Decided::NeedsExamination => {
+                let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
+                return Evaluation::NeedsExamination(raw);
+            }
+        };
+        self.noted.rule = Some(rule);
+        if self.policy.lacks_group(rule, gid) {
+            return Evaluation::Over(self.wait(Asked::Group(gid), look));
+        }
+        let subject = Subject { look, grip, user: user.identity.name.as_deref(), exe };
+        let outcome = match self.placer.apply(&self.policy, &mut self.proc, rule, &subject) {
+            Ok(outcome) => outcome,
+            Err(Missing::Exe) => return Evaluation::NeedsExe,
+            Err(Missing::LiveThread) => return Evaluation::NeedsLiveThread,
+        };
+        if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
+            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
+        }
+        Evaluation::Over(outcome)
+    }
+
+    /// Whether executables are read for others than the rules.
+    fn shows_exe(&self) -> bool {
+        self.is_watched() || self.policy.narrator.as_ref().is_some_and(|one| one.shows_program())
+    }
+
+    /// Takes note of what an evaluation came to.
+    pub(super) fn finish(&mut self, job: &Job, grip: Option<&Grip>, outcome: Outcome) {
+        let (look, now) = (job.look, sys::monotonic());
+        let target = job.is_asked.then(|| self.target_names(outcome));
+        self.account(look, grip, outcome, now);
+        self.conclude(job, outcome, now);
+        let opened = grip.map_or(now, |grip| grip.opened);
+        match outcome {
+            // Its children are only evaluated for what they do themselves.
+            Outcome::Sticky => self.intake.forks.dismissed(look.pid),
+            // Children of one that waits are candidates until the answer comes.
+            Outcome::Waiting => self.intake.forks.deferred(look.pid, look.since, opened),
+            Outcome::Gone
+            | Outcome::NoRule
+            | Outcome::Ignored
+            | Outcome::Protected
+            | Outcome::InPlace
+            | Outcome::Placed
+            | Outcome::WouldPlace
+            | Outcome::Refused
+            | Outcome::Replaced
+            | Outcome::GivenUp
+            | Outcome::InUnit => {
+                let evaluated = Evaluated { since: look.since, opened, ended: now };
+                self.intake.forks.completed(look.pid, evaluated);
+            }
+        }
+        if look.cause.contains(Cause::SCAN) {
+            self.rescan.add_cost(now.since(opened));
+        }
+        self.intake.batch.settle(look);
+        if let Some((rule, cgroup)) = target {
+            self.answer_asked(look.pid, outcome, rule, cgroup);
+        }
+    }
+
+    fn conclude(&mut self, job: &Job, outcome: Outcome, now: Nanos) {
+        let look = job.look;
+        let is_recheck = look.cause.contains(Cause::RECHECK);
+        let metrics = &self.metrics;
+        match outcome {
+            Outcome::Gone => {
+                metrics.gone.increment();
+                self.intake.trail_is_due |= !is_recheck;
+            }
+            Outcome::Placed => {
+                self.intake.placed(now);
+                self.placed(job, now);
+            }
+            Outcome::Replaced => self.undo(look, now),
+            Outcome::WouldPlace => metrics.would_place.increment(),
+            Outcome::InPlace if is_recheck => metrics.held.increment(),
+            Outcome::InPlace => metrics.in_place.increment(),
+            Outcome::NoRule => metrics.no_rule.increment(),
+            Outcome::Ignored => metrics.ignored.increment(),
+            Outcome::Sticky => metrics.sticky.increment(),
+            Outcome::Protected => metrics.protected.increment(),
+            Outcome::Refused => {
+                if self.placer.can_refusal_pass(&self.proc, look.pid) {
+                    let attempts =
+                        if look.cause.contains(Cause::RETRY) { look.placement } else { 0 };
+                    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+                    self.rechecks.retry(look.pid, now, attempts);
+                }
+            }
+            // Counted where they are said.
+            Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
+        }
+    }
+
+    fn placed(&mut self, job: &Job, now: Nanos) {
+        let look = job.look;
+        let is_recheck = look.cause.contains(Cause::RECHECK);
+        if let Some(delay) = self.options.recheck_ns {
+            let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
+            let due = now.plus(delay);
+            let again = Look::after(look.pid, cause, due, self.placer.last_placement());
+            self.rechecks.after_placement(due, again);
+        }
+        // Descendants that were born while it was elsewhere, or while its executable could not be read,
+        // are not recorded any more.
+        if is_recheck || job.is_late {
+            self.rescan.want(Urgency::Limited);
+        }
+    }
+
+    /// The PID was reused while its process was moved: the new process goes back to the cgroup in which it
+    /// was born, and is evaluated.
+    fn undo(&mut self, look: Look, now: Nanos) {
+        self.metrics.reused_pids.increment();
+        self.intake.trail_is_due = true;
+        // The new process exists, so its fork is in the socket; on failure its parent is asked.
+        if let Err(error) = self.follow() {
+            ::log::debug!("cannot read forks: {error}");
+        }
+        self.intake.trail_is_due = true;
+        let fork = self.intake.forks.creation_of(look.pid);
+        let creator = fork.map(|fork| fork.parent).filter(|&parent| self.proc.exists(parent));
+        if let Some(creator) = creator.or_else(|| self.proc.parent(look.pid)) {
+            self.placer.return_to_birth(&mut self.proc, look.pid, creator);
+        }
+        self.answered.push_back(Job::new(Look::at_once(look.pid, Cause::SCAN, now)));
+    }
+}
+
+/// Whether what the kernel says of the leader may be frozen, because it has exited. Not after an event of
+/// the leader: it was alive then, and is moved by what was true of it.
+fn may_be_frozen(job: &Job) -> bool {
+    const CAUSES: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
+    job.is_careful || job.look.threads != Threads::None || job.look.cause.intersects(CAUSES)
+}
+
+fn narrate(policy: &Policy, proc: &mut Proc, told: &Told<'_>) {
+    if let Some(narrator) = &policy.narrator {
+        narrator.tell(told, proc);
+    }
+}

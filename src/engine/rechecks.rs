@@ -1,0 +1,121 @@
+//! Evaluations that are due at a time: rechecks of placements, and attempts after a refusal that can pass.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::event::batch::Look;
+use crate::event::{Cause, Nanos, Pid};
+
+/// The first attempt after a refusal; each later one waits twice as long.
+const FIRST_RETRY_NS: u64 = 100_000_000;
+/// Attempts are made this often in the end.
+const LAST_RETRY_NS: u64 = 60_000_000_000;
+/// Processes that are tried again. A reload finds the others.
+const MOST_RETRIES: usize = 1024;
+
+/// What is due when.
+#[derive(Debug, Default)]
+pub(super) struct Rechecks {
+    /// In order: all wait for the same time.
+    queue: VecDeque<(Nanos, Look)>,
+    /// When the last placement of each process is rechecked. Rechecks of earlier ones are dropped: the
+    /// process is not where they say because it was placed anew.
+    latest: HashMap<Pid, Nanos, FixedState>,
+    retries: BTreeMap<(Nanos, Pid), u32>,
+    /// When each of them is due.
+    retry_of: HashMap<Pid, Nanos, FixedState>,
+}
+
+impl Rechecks {
+    /// Rechecks a placement at `due`.
+    pub(super) fn after_placement(&mut self, due: Nanos, look: Look) {
+        self.latest.insert(look.pid, due);
+        self.queue.push_back((due, look));
+    }
+
+    /// Tries again a process that was refused at `now`; `attempts` were made before.
+    pub(super) fn retry(&mut self, pid: Pid, now: Nanos, attempts: u32) {
+        if self.retries.len() >= MOST_RETRIES || self.retry_of.contains_key(&pid) {
+            return;
+        }
+        let delay = FIRST_RETRY_NS.checked_shl(attempts).unwrap_or(LAST_RETRY_NS);
+        let due = now.plus(delay.min(LAST_RETRY_NS));
+        self.retries.insert((due, pid), attempts);
+        self.retry_of.insert(pid, due);
+    }
+
+    /// The next evaluation that is due at `now`.
+    pub(super) fn next_due(&mut self, now: Nanos) -> Option<Look> {
+        while let Some(&(due, look)) = self.queue.front().filter(|(due, _)| *due <= now) {
+            self.queue.pop_front();
+            if self.latest.get(&look.pid) == Some(&due) {
+                self.latest.remove(&look.pid);
+                return Some(look);
+            }
+        }
+        let (&(due, pid), &attempts) = self.retries.first_key_value()?;
+        if due > now {
+            return None;
+        }
+        self.retries.pop_first();
+        self.retry_of.remove(&pid);
+        // The number of attempts is carried in place of a placement.
+        Some(Look::after(pid, Cause::RETRY, now, u64::from(attempts) + 1))
+    }
+
+    /// When something is due.
+    pub(super) fn due(&self) -> Option<Nanos> {
+        let recheck = self.queue.front().map(|&(due, _)| due);
+        let retry = self.retries.first_key_value().map(|(&(due, _), _)| due);
+        recheck.into_iter().chain(retry).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pid(raw: u32) -> Pid {
+        Pid::new(raw).unwrap()
+    }
+
+    fn recheck(raw: u32, placement: u64) -> Look {
+        Look::after(pid(raw), Cause::RECHECK, Nanos(0), placement)
+    }
+
+    #[test]
+    fn only_the_latest_placement_of_a_process_is_rechecked() {
+        let mut rechecks = Rechecks::default();
+        rechecks.after_placement(Nanos(10), recheck(1, 100));
+        rechecks.after_placement(Nanos(11), recheck(2, 200));
+        rechecks.after_placement(Nanos(12), recheck(1, 300));
+        assert_eq!(rechecks.due(), Some(Nanos(10)));
+        assert_eq!(rechecks.next_due(Nanos(9)), None);
+        let mut next = || rechecks.next_due(Nanos(20)).map(|look| (look.pid.get(), look.placement));
+        assert_eq!(next(), Some((2, 200)));
+        assert_eq!(next(), Some((1, 300)));
+        assert_eq!(next(), None);
+        assert!(rechecks.latest.is_empty());
+    }
+
+    #[test]
+    fn a_refused_process_is_tried_again_later_and_later() {
+        let mut rechecks = Rechecks::default();
+        let mut now = Nanos(0);
+        let mut waited = Vec::new();
+        let mut attempts = 0;
+        for _ in 0..12 {
+            rechecks.retry(pid(1), now, attempts);
+            rechecks.retry(pid(1), now, 0);
+            let due = rechecks.due().unwrap();
+            waited.push(due.since(now) / 100_000_000);
+            now = due;
+            let look = rechecks.next_due(now).unwrap();
+            assert_eq!((look.pid, look.cause), (pid(1), Cause::RETRY));
+            attempts = u32::try_from(look.placement).unwrap();
+        }
+        assert_eq!(waited, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
+    }
+}

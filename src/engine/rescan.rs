@@ -1,0 +1,170 @@
+//! When all processes are evaluated.
+
+use std::io;
+
+use crate::event::{Nanos, Pid};
+use crate::process::Proc;
+use crate::source::scan::Scan;
+
+/// A scan that is not urgent begins this long after the last one at the earliest.
+const PAUSE_NS: u64 = 1_000_000_000;
+/// And at least so many times the duration of the last one: such scans take a tenth of one CPU at most.
+const PAUSE_FACTOR: u64 = 9;
+
+/// How soon a scan is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// Something was lost or may be misplaced: soon, but users can cause that as often as they like.
+    Limited,
+    /// Rules changed: at once.
+    Now,
+}
+
+/// The scan that is wanted, or runs.
+#[derive(Debug, Default)]
+pub(super) struct Rescan {
+    scan: Scan,
+    wanted: Option<Urgency>,
+    /// Whether forks were lost since the last scan began.
+    lost: bool,
+    is_running: bool,
+    began: Nanos,
+    ended: Nanos,
+    /// Time that the last scan took, without what was done between its parts.
+    cost: u64,
+    is_first_over: bool,
+}
+
+impl Rescan {
+    /// A scan is wanted.
+    pub(super) fn want(&mut self, urgency: Urgency) {
+        self.wanted = self.wanted.max(Some(urgency));
+    }
+
+    /// A scan is wanted because the kernel dropped events.
+    pub(super) fn want_after_loss(&mut self) {
+        self.lost = true;
+        self.want(Urgency::Limited);
+    }
+
+    /// Whether forks were lost since this was asked last.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// When the wanted scan may begin. `None` when none is wanted, or one runs.
+    pub(super) fn due(&self) -> Option<Nanos> {
+        if self.is_running {
+            return None;
+        }
+        match self.wanted? {
+            Urgency::Now => Some(Nanos(0)),
+            Urgency::Limited => {
+                Some(self.ended.plus(PAUSE_NS.max(self.cost.saturating_mul(PAUSE_FACTOR))))
+            }
+        }
+    }
+
+    /// Whether the wanted scan may begin at `now`.
+    pub(super) fn may_begin(&self, now: Nanos) -> bool {
+        self.due().is_some_and(|due| due <= now)
+    }
+
+    /// Whether there is something to do at `now`.
+    pub(super) fn has_work(&self, now: Nanos) -> bool {
+        self.is_running || self.may_begin(now)
+    }
+
+    /// Lists all processes.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub(super) fn begin(&mut self, proc: &Proc, now: Nanos) -> io::Result<()> {
+        self.scan.begin(proc)?;
+        self.wanted = None;
+        self.is_running = true;
+        self.began = now;
+        self.cost = 0;
+        Ok(())
+    }
+
+    /// The next process of the list.
+    pub(super) fn next(&mut self) -> Option<Pid> {
+        self.scan.take_next()
+    }
+
+    /// An evaluation of this scan took so many nanoseconds.
+    pub(super) fn add_cost(&mut self, nanoseconds: u64) {
+        self.cost += nanoseconds;
+    }
+
+    /// Ends the scan when its list is done. Whether it did.
+    pub(super) fn end_if_over(&mut self, now: Nanos) -> bool {
+        if !self.is_running || self.scan.is_running() {
+            return false;
+        }
+        self.is_running = false;
+        self.ended = now;
+        self.is_first_over = true;
+        true
+    }
+
+    /// Whether no urgent scan is wanted or runs, and every fork until the end of the last one was judged,
+    /// as it was up to `horizon`.
+    pub(super) fn is_complete(&self, horizon: Nanos) -> bool {
+        self.is_first_over
+            && self.wanted != Some(Urgency::Now)
+            && !self.is_running
+            && horizon > self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+
+    /// A scan of nothing from `began` to `ended`.
+    fn scan(rescan: &mut Rescan, began: u64, ended: u64) {
+        let root = tempfile::tempdir().unwrap();
+        let proc = Proc::open(root.path()).unwrap();
+        assert!(rescan.may_begin(Nanos(began)));
+        rescan.begin(&proc, Nanos(began)).unwrap();
+        assert!(rescan.has_work(Nanos(began)) && !rescan.may_begin(Nanos(began)));
+        rescan.add_cost(ended - began);
+        assert!(rescan.next().is_none() && rescan.end_if_over(Nanos(ended)));
+        assert!(!rescan.end_if_over(Nanos(ended)));
+    }
+
+    #[test]
+    fn losses_cause_one_scan_a_second_and_a_tenth_of_a_cpu() {
+        let mut rescan = Rescan::default();
+        rescan.want(Urgency::Now);
+        scan(&mut rescan, 10, 20);
+        assert_eq!(rescan.due(), None);
+        rescan.want_after_loss();
+        rescan.want_after_loss();
+        assert_eq!(rescan.due(), Some(Nanos(20 + PAUSE_NS)));
+        assert!(!rescan.has_work(Nanos(PAUSE_NS)));
+        scan(&mut rescan, PAUSE_NS + 20, 3 * PAUSE_NS + 20);
+        assert!(rescan.take_lost() && !rescan.take_lost());
+        rescan.want(Urgency::Limited);
+        assert_eq!(rescan.due(), Some(Nanos(3 * PAUSE_NS + 20 + 18 * PAUSE_NS)));
+        rescan.want(Urgency::Now);
+        rescan.want(Urgency::Limited);
+        assert!(rescan.may_begin(Nanos(3 * PAUSE_NS + 21)), "a reload does not wait");
+    }
+
+    #[test]
+    fn complete_is_a_scan_whose_forks_are_judged_although_another_is_wanted() {
+        let mut rescan = Rescan::default();
+        rescan.want(Urgency::Now);
+        assert!(!rescan.is_complete(Nanos(100)));
+        scan(&mut rescan, 10, 20);
+        assert!(!rescan.is_complete(Nanos(20)));
+        rescan.want_after_loss();
+        assert!(rescan.is_complete(Nanos(21)));
+        rescan.want(Urgency::Now);
+        assert!(!rescan.is_complete(Nanos(21)));
+    }
+}

@@ -1,0 +1,101 @@
+//! Processes of which a thread has other credentials than the leader.
+//!
+//! Credentials belong to a thread; a process is classified by those of its leader. So a child that such a
+//! thread forks may belong elsewhere than the process, and no event precedes the fork. While there is such a
+//! process, every forked child is evaluated: with `CLONE_PARENT` the fork event does not name the process.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+
+use super::Engine;
+use crate::event::batch::{Look, Threads};
+use crate::event::{Cause, Nanos, Pid};
+use crate::process::Grip;
+use crate::sys;
+
+/// Processes at most. With more, every fork is a candidate until a scan has found them anew.
+const MOST: usize = 4096;
+/// The time between two checks whether such threads are still there.
+const SWEEP_NS: u64 = 1_000_000_000;
+/// Processes of one check.
+const SWEEP: usize = 64;
+
+/// The processes that are known.
+#[derive(Debug, Default)]
+pub(super) struct OwnCredentials {
+    processes: HashSet<Pid, FixedState>,
+    overflown: bool,
+    swept: Nanos,
+}
+
+impl OwnCredentials {
+    /// A scan begins, which finds all such processes.
+    pub(super) fn begin_scan(&mut self) {
+        self.overflown = false;
+    }
+
+    fn add(&mut self, pid: Pid) {
+        if self.processes.len() < MOST {
+            self.processes.insert(pid);
+        } else {
+            self.overflown = true;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.processes.is_empty() && !self.overflown
+    }
+}
+
+impl Engine {
+    /// Finds out whether a thread of the process has other credentials than what it is classified by, where
+    /// that can have changed.
+    pub(super) fn note_threads(&mut self, look: Look, grip: &Grip) {
+        let (pid, ids) = (look.pid, (grip.uid, grip.gid));
+        let is_known = self.own_credentials.processes.contains(&pid);
+        let differs = match look.threads {
+            // Events of threads may have been lost, or came before the start.
+            Threads::None if look.cause.intersects(Cause::SCAN | Cause::ASKED) => {
+                self.proc.thread_count(pid) > 1 && self.proc.has_thread_of_others(pid, ids)
+            }
+            Threads::None if !is_known => return,
+            Threads::One(thread) if !is_known => {
+                self.proc.thread_ids(pid, thread).is_some_and(|own| own != ids)
+            }
+            Threads::None | Threads::One(_) | Threads::Several => {
+                self.proc.has_thread_of_others(pid, ids)
+            }
+        };
+        if differs {
+            self.own_credentials.add(pid);
+        } else if is_known {
+            self.own_credentials.processes.remove(&pid);
+        }
+        self.intake.forks.suspect_every_fork(!self.own_credentials.is_empty());
+    }
+
+    /// Drops processes whose threads are gone.
+    pub(super) fn sweep_threads(&mut self) {
+        let own = &mut self.own_credentials;
+        if own.is_empty() {
+            return;
+        }
+        let now = sys::monotonic();
+        if now.since(own.swept) < SWEEP_NS {
+            return;
+        }
+        own.swept = now;
+        let some: Vec<Pid> = own.processes.iter().copied().take(SWEEP).collect();
+        for pid in some {
+            let grip = self.proc.grip(pid);
+            let stays =
+                grip.is_some_and(|grip| self.proc.has_thread_of_others(pid, (grip.uid, grip.gid)));
+            // Taken out and in again, so that others have their turn.
+            self.own_credentials.processes.remove(&pid);
+            if stays {
+                self.own_credentials.add(pid);
+            }
+        }
+        self.intake.forks.suspect_every_fork(!self.own_credentials.is_empty());
+    }
+}

@@ -1,0 +1,291 @@
+//! One thread leads the daemon, and another takes over when it is stuck.
+//!
+//! Reading an executable can wait for a lock that a user controls (see [`crate::program`]). Handing every
+//! such read to another thread would cost two context switches each; so the thread that leads makes it
+//! itself, but checks the daemon's whole state in before and out after: two uncontended locks of a mutex,
+//! 50 ns. A watcher takes the state when a read has blocked for [`LATE_NS`], leads from then on, and decides
+//! without that executable. What the stuck thread read comes later, as an answer.
+//!
+//! The watcher costs nothing while the daemon is idle: the leader arms its timer when it begins to work,
+//! once in ten milliseconds at most.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::event::{Nanos, Pid};
+use crate::program::{ExeRead, ExeReader, ReadRequest};
+use crate::sys;
+
+/// A read that has blocked for so long is left to its thread.
+pub const LATE_NS: u64 = 5_000_000;
+/// A leader that has worked for so long without waiting for events is reported.
+pub const STUCK_NS: u64 = 100_000_000;
+/// The watcher looks this long after work began.
+const FIRST_LOOK_NS: u64 = 10_000_000;
+/// The same leader is reported no more often than this.
+const REPORT_NS: u64 = 10_000_000_000;
+
+/// What the leader is doing, for the report that it is stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Call {
+    /// Nothing that can take long.
+    Other,
+    /// Writing a PID to `cgroup.procs`.
+    Attach,
+    /// Opening or creating a cgroup.
+    Open,
+    /// Reading an executable.
+    Read,
+}
+
+impl Call {
+    const ALL: [Self; 4] = [Self::Other, Self::Attach, Self::Open, Self::Read];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Other => "evaluating processes",
+            Self::Attach => "writing to cgroup.procs",
+            Self::Open => "opening or creating a cgroup",
+            Self::Read => "reading /proc/PID/exe",
+        }
+    }
+}
+
+/// What the leader does, as others may see it.
+#[derive(Debug)]
+pub struct Activity {
+    timer: TimerFd,
+    /// Whether the timer is running.
+    is_armed: AtomicBool,
+    /// Since when it works without waiting for events; 0 while it waits.
+    busy_since: AtomicU64,
+    /// Since when it reads an executable; 0 while it does not.
+    reading_since: AtomicU64,
+    call: AtomicU32,
+    pid: AtomicU32,
+    /// The thread that leads.
+    thread: AtomicU32,
+}
+
+impl Activity {
+    /// # Errors
+    /// As timerfd_create(2).
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?,
+            is_armed: AtomicBool::new(false),
+            busy_since: AtomicU64::new(0),
+            reading_since: AtomicU64::new(0),
+            call: AtomicU32::new(0),
+            pid: AtomicU32::new(0),
+            thread: AtomicU32::new(0),
+        })
+    }
+
+    /// The leader begins to work.
+    pub fn works(&self, now: Nanos) {
+        self.busy_since.store(now.0, Relaxed);
+        if !self.is_armed.swap(true, Relaxed) {
+            self.arm(FIRST_LOOK_NS);
+        }
+    }
+
+    /// The leader waits for events.
+    pub fn waits(&self) {
+        self.busy_since.store(0, Relaxed);
+    }
+
+    /// The leader makes this call about this process.
+    pub fn begins(&self, call: Call, pid: Pid) {
+        self.pid.store(pid.get(), Relaxed);
+        self.call.store(call as u32, Relaxed);
+    }
+
+    /// The call is over.
+    pub fn ends(&self) {
+        self.call.store(Call::Other as u32, Relaxed);
+    }
+
+    fn arm(&self, nanoseconds: u64) {
+        let expiration = Expiration::OneShot(Duration::from_nanos(nanoseconds).into());
+        if let Err(errno) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
+            ::log::error!("timer of the watcher: {}", errno.desc());
+        }
+    }
+
+    fn report(&self, now: Nanos) {
+        let call = Call::ALL[self.call.load(Relaxed) as usize % Call::ALL.len()].name();
+        let (pid, since) = (self.pid.load(Relaxed), self.busy_since.load(Relaxed));
+        ::log::warn!(
+            "no events were handled for {} ms: {call}, process {pid}",
+            now.since(Nanos(since)) / 1_000_000
+        );
+    }
+
+    /// Whether the leader waits in the kernel, and not only for a processor.
+    fn is_blocked(&self) -> bool {
+        let thread = self.thread.load(Relaxed);
+        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
+        status.is_ok_and(|text| !text.lines().any(|line| line.starts_with("State:\tR")))
+    }
+}
+
+impl AsFd for Activity {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
+/// What a leader does next.
+pub enum Next<E> {
+    /// Read this executable and [`Duty::supply`] it.
+    Read(ReadRequest),
+    /// End with this result.
+    End(E),
+}
+
+/// The state that is handed from leader to leader.
+pub trait Duty: Send + 'static {
+    /// The result of the whole.
+    type End: Send + 'static;
+
+    /// Works until an executable must be read, or all is over.
+    fn work(&mut self) -> Next<Self::End>;
+
+    /// Takes what was read.
+    fn supply(&mut self, read: &ExeRead);
+
+    /// The read blocks: decides without it.
+    fn read_is_late(&mut self);
+}
+
+/// Told of a read that was late, when it is over.
+pub type TakeLate = dyn Fn(ReadRequest) + Send + Sync;
+
+struct Shared<D: Duty> {
+    /// The state, while the leader reads.
+    slot: Mutex<Option<Box<D>>>,
+    activity: Arc<Activity>,
+    reader: ExeReader,
+    take_late: Box<TakeLate>,
+    /// The last watcher leads and none could be started: the stuck leader will watch.
+    lacks_watcher: AtomicBool,
+    end: SyncSender<D::End>,
+}
+
+/// Leads `duty` on threads of its own and returns its result.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn run<D: Duty>(
+    duty: Box<D>,
+    activity: Arc<Activity>,
+    reader: ExeReader,
+    take_late: Box<TakeLate>,
+) -> io::Result<D::End> {
+    let (end, ended): (_, Receiver<D::End>) = sync_channel(1);
+    let (slot, lacks_watcher) = (Mutex::new(None), AtomicBool::new(false));
+    let shared = Arc::new(Shared { slot, activity, reader, take_late, lacks_watcher, end });
+    spawn_watcher(&shared)?;
+    let leading = Arc::clone(&shared);
+    thread::Builder::new().name("engine".into()).spawn(move || lead(&leading, duty))?;
+    // A leader exits only when another leads, or after the end was sent.
+    drop(shared);
+    ended.recv().map_err(io::Error::other)
+}
+
+fn spawn_watcher<D: Duty>(shared: &Arc<Shared<D>>) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("watcher".into()).spawn(move || watch(&shared)).map(drop)
+}
+
+impl<D: Duty> Shared<D> {
+    fn slot(&self) -> MutexGuard<'_, Option<Box<D>>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lead<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
+    let activity = &shared.activity;
+    activity.thread.store(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0), Relaxed);
+    let mut read = ExeRead::default();
+    loop {
+        let request = match duty.work() {
+            Next::Read(request) => request,
+            Next::End(end) => {
+                drop(duty);
+                // Nobody waits for it when the process ends anyway.
+                let _sent = shared.end.send(end);
+                return;
+            }
+        };
+        activity.begins(Call::Read, request.pid);
+        activity.reading_since.store(sys::monotonic().0, Relaxed);
+        *shared.slot() = Some(duty);
+        shared.reader.read(request, &mut read);
+        match shared.slot().take() {
+            Some(back) => {
+                activity.reading_since.store(0, Relaxed);
+                activity.ends();
+                duty = back;
+            }
+            None => {
+                (shared.take_late)(request);
+                if shared.lacks_watcher.swap(false, Relaxed) {
+                    watch(shared);
+                }
+                return;
+            }
+        }
+        duty.supply(&read);
+    }
+}
+
+fn watch<D: Duty>(shared: &Arc<Shared<D>>) {
+    let activity = &shared.activity;
+    let mut reported = Nanos::default();
+    while activity.timer.wait().is_ok() {
+        let now = sys::monotonic();
+        let busy = activity.busy_since.load(Relaxed);
+        let reading = activity.reading_since.load(Relaxed);
+        if busy == 0 && reading == 0 {
+            activity.is_armed.store(false, Relaxed);
+            continue;
+        }
+        if reading != 0 && now.since(Nanos(reading)) >= LATE_NS && activity.is_blocked() {
+            let taken = shared.slot().take();
+            if let Some(duty) = taken {
+                return take_over(shared, duty);
+            }
+        }
+        if busy != 0 && now.since(Nanos(busy)) >= STUCK_NS && now.since(reported) >= REPORT_NS {
+            reported = now;
+            activity.report(now);
+        }
+        activity.arm(LATE_NS);
+    }
+}
+
+/// Leads in place of a thread that is stuck; another thread watches.
+fn take_over<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
+    let activity = &shared.activity;
+    activity.reading_since.store(0, Relaxed);
+    activity.ends();
+    if let Err(error) = spawn_watcher(shared) {
+        ::log::error!(
+            "cannot start another watcher: {error}; the next read that blocks is waited for"
+        );
+        shared.lacks_watcher.store(true, Relaxed);
+    }
+    activity.arm(LATE_NS);
+    duty.read_is_late();
+    lead(shared, duty);
+}
