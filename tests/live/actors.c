@@ -23,6 +23,20 @@
  *   orphans N U      N times: a child becomes U, forks and leaves; say "orphans N" when the
  *                    grandchildren live, hold
  *   orphan U         a child becomes U, forks and leaves; the grandchild does the remaining steps
+ *   daemonize        a child does the remaining steps, the parent exits at once
+ *   subreaper        adopt orphaned descendants
+ *   siblings N       clone N children with CLONE_PARENT, say "siblings N" when all live, hold
+ *   thread-as U L    a thread sets its own IDs to U and does the remaining steps; the leader sets its
+ *                    own IDs to L and holds
+ *   exit-leader      the thread-group leader exits, another thread then does the remaining steps
+ *   breed US MS      every US microseconds: fork a child that exits after MS milliseconds. After a
+ *                    byte on standard input: say "bred N" for the N children that live, hold with them
+ *   relay LOW HIGH   a chain of processes that fork and exit at once, with PIDs from LOW and from
+ *                    HIGH in turn (0: any). After a byte on standard input: say "relay 1", hold with
+ *                    the last one
+ *   reuse N U MS     N times, every MS milliseconds: a child becomes U and exits, another child gets
+ *                    its PID and holds; say "reused N" for the N of them that live, hold
+ *   keep-caps        keep the capabilities when the user changes
  *   storm N PATH     N times: fork, execute PATH with `quit`, wait
  *   forks N          N times: fork, leave, wait
  *   toggle N A B     N times: effective user A, then B
@@ -45,6 +59,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/sched.h>
+#include <linux/securebits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -59,6 +75,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LIFETIME 120
@@ -156,6 +173,7 @@ static void tree(int depth, int width)
 }
 
 static void steps(char **step);
+static void gate(void);
 
 static void orphan(long *counter, uid_t uid)
 {
@@ -305,6 +323,211 @@ static void twice(char **rest)
 	stay();
 }
 
+static void daemonize(char **rest)
+{
+	if (child() != 0)
+		_exit(0);
+	steps(rest);
+}
+
+/* The parent of the child is the parent of the caller. */
+static pid_t sibling(void)
+{
+	pid_t pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	check(pid, "clone");
+	if (pid == 0)
+		alarm(LIFETIME);
+	return pid;
+}
+
+static void siblings(long n)
+{
+	long *counter = shared_counter();
+	for (long i = 0; i < n; i++) {
+		if (sibling() == 0) {
+			count_me(counter);
+			stay();
+		}
+	}
+	await_count(counter, n);
+	say("siblings", n);
+	stay();
+}
+
+/* The system call changes the calling thread only, the library's function all threads. */
+static void set_thread_uid(uid_t uid)
+{
+	check(syscall(SYS_setresuid, uid, uid, uid), "setresuid");
+}
+
+struct duty {
+	uid_t uid;
+	char **rest;
+};
+
+static void *thread_with_own_uid(void *argument)
+{
+	struct duty *duty = argument;
+	set_thread_uid(duty->uid);
+	steps(duty->rest);
+	return NULL;
+}
+
+static void thread_as(uid_t uid, uid_t leader, char **rest)
+{
+	struct duty duty = { uid, rest };
+	pthread_t id;
+	if (pthread_create(&id, NULL, thread_with_own_uid, &duty) != 0)
+		die("pthread_create");
+	set_thread_uid(leader);
+	stay();
+}
+
+static int is_leader_dead(void)
+{
+	char text[256];
+	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t length = read(fd, text, sizeof text - 1);
+	check(length, "/proc/self/status");
+	close(fd);
+	text[length] = 0;
+	return strstr(text, "State:\tZ") != NULL;
+}
+
+static void *surviving_thread(void *rest)
+{
+	while (!is_leader_dead())
+		sched_yield();
+	steps(rest);
+	return NULL;
+}
+
+static void exit_leader(char **rest)
+{
+	pthread_t id;
+	if (pthread_create(&id, NULL, surviving_thread, rest) != 0)
+		die("pthread_create");
+	pthread_exit(NULL);
+}
+
+/* What the processes of a test share. */
+struct shared {
+	long living, stop;
+};
+
+static struct shared *shared_state(void)
+{
+	struct shared *state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE,
+				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (state == MAP_FAILED)
+		die("mmap");
+	return state;
+}
+
+static int is_stopped(struct shared *state)
+{
+	return __atomic_load_n(&state->stop, __ATOMIC_SEQ_CST);
+}
+
+static void short_lived(struct shared *state, long ms)
+{
+	usleep(1000 * ms);
+	if (!is_stopped(state)) {
+		__atomic_sub_fetch(&state->living, 1, __ATOMIC_SEQ_CST);
+		_exit(0);
+	}
+	stay();
+}
+
+/* Whether a byte waits on standard input; exits when the test has ended. */
+static int has_byte(void)
+{
+	struct pollfd input = { .fd = 0, .events = POLLIN };
+	if (poll(&input, 1, 0) > 0 && !(input.revents & POLLIN))
+		_exit(0);
+	return input.revents & POLLIN;
+}
+
+static void breed(long us, long ms)
+{
+	struct timespec pause = { .tv_nsec = 1000 * us };
+	struct shared *state = shared_state();
+	signal(SIGCHLD, SIG_IGN); /* reaps */
+	while (!has_byte()) {
+		count_me(&state->living);
+		if (child() == 0)
+			short_lived(state, ms);
+		nanosleep(&pause, NULL);
+	}
+	state->stop = 1;
+	usleep(2000 * ms); /* children that had decided to exit have exited */
+	say("bred", state->living);
+	stay();
+}
+
+/* A child with this PID, or the next that is free; 0: any. */
+static pid_t child_with_pid(pid_t wanted, int may_differ)
+{
+	struct clone_args arguments = { .exit_signal = SIGCHLD,
+					.set_tid = (uintptr_t)&wanted,
+					.set_tid_size = wanted != 0 };
+	pid_t pid;
+	while ((pid = syscall(SYS_clone3, &arguments, sizeof arguments)) < 0) {
+		if (errno != EEXIST || !may_differ)
+			return -1;
+		wanted++;
+	}
+	if (pid == 0)
+		alarm(LIFETIME);
+	return pid;
+}
+
+static void relay_on(struct shared *state, pid_t low, pid_t high)
+{
+	for (int i = 0; !is_stopped(state); i++) {
+		pid_t base = i % 2 ? high : low;
+		pid_t pid = child_with_pid(base == 0 ? 0 : base + i / 2 % 300, 1);
+		check(pid, "clone3");
+		if (pid != 0)
+			_exit(0);
+	}
+	count_me(&state->living);
+	stay();
+}
+
+static void relay(pid_t low, pid_t high)
+{
+	struct shared *state = shared_state();
+	check(prctl(PR_SET_CHILD_SUBREAPER, 1), "subreaper");
+	signal(SIGCHLD, SIG_IGN);
+	if (child() == 0)
+		relay_on(state, low, high);
+	gate();
+	state->stop = 1;
+	await_count(&state->living, 1);
+	say("relay", 1);
+	stay();
+}
+
+static void reuse(long n, uid_t uid, long ms)
+{
+	long living = 0;
+	for (long i = 0; i < n; i++, usleep(1000 * ms)) {
+		pid_t pid = child();
+		if (pid == 0) {
+			check(setresuid(uid, uid, uid), "setresuid");
+			_exit(0);
+		}
+		waitpid(pid, NULL, 0);
+		pid = child_with_pid(pid, 0);
+		if (pid == 0)
+			stay();
+		living += pid > 0;
+	}
+	say("reused", living);
+	stay();
+}
+
 static void gate(void)
 {
 	char byte;
@@ -359,10 +582,9 @@ static void ask(int pid, int flags)
 
 static void *idle_thread(void *argument)
 {
-	/* The system call, because the library's function changes all threads. */
 	uid_t *uid = argument;
 	if (uid != NULL)
-		check(syscall(SYS_setresuid, *uid, *uid, *uid), "setresuid");
+		set_thread_uid(*uid);
 	stay();
 	return NULL;
 }
@@ -422,10 +644,40 @@ static char *next(char ***step)
 	return argument;
 }
 
+/* Steps that go on in other threads or processes than before. Whether `word` is one. */
+static int multiply(const char *word, char **step)
+{
+	if (IS("daemonize")) {
+		daemonize(step);
+	} else if (IS("siblings")) {
+		siblings(atol(next(&step)));
+	} else if (IS("thread-as")) {
+		uid_t uid = atoi(next(&step)), leader = atoi(next(&step));
+		thread_as(uid, leader, step);
+	} else if (IS("exit-leader")) {
+		exit_leader(step);
+	} else if (IS("breed")) {
+		long us = atol(next(&step));
+		breed(us, atol(next(&step)));
+	} else if (IS("relay")) {
+		pid_t low = atoi(next(&step));
+		relay(low, atoi(next(&step)));
+	} else if (IS("reuse")) {
+		long n = atol(next(&step));
+		uid_t uid = atoi(next(&step));
+		reuse(n, uid, atol(next(&step)));
+	} else {
+		return 0;
+	}
+	return 1;
+}
+
 /* Steps that end or split the process. */
 static void split(const char *word, char **step)
 {
 	char *path;
+	if (multiply(word, step))
+		return;
 	if (IS("exec")) {
 		path = next(&step);
 		execute(path, step);
@@ -481,6 +733,10 @@ static int prepare(const char *word, char ***step)
 		set_path(next(step));
 	} else if (IS("fifo")) {
 		real_time();
+	} else if (IS("subreaper")) {
+		check(prctl(PR_SET_CHILD_SUBREAPER, 1), "subreaper");
+	} else if (IS("keep-caps")) {
+		check(prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP), "securebits");
 	} else if (IS("unlink-me")) {
 		unlink_me();
 	} else if (IS("threads")) {

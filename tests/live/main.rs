@@ -17,6 +17,7 @@
 
 mod harness;
 
+mod clone_parent;
 mod command_line;
 mod control;
 mod destination;

@@ -11,6 +11,12 @@ pub(super) fn actors() -> &'static Path {
     ACTORS.get_or_init(|| compile("actors"))
 }
 
+/// The same linked statically: its first step follows the exec without the work of a dynamic loader.
+pub(super) fn static_actors() -> &'static Path {
+    static ACTORS: OnceLock<PathBuf> = OnceLock::new();
+    ACTORS.get_or_init(|| compile_as("actors", "actors-static", &["-static"]))
+}
+
 /// Runs one pin of `pins.c` and returns the `name value` lines that it printed.
 pub(crate) fn pins(pin: &str) -> HashMap<String, i64> {
     static PINS: OnceLock<PathBuf> = OnceLock::new();
@@ -22,10 +28,16 @@ pub(crate) fn pins(pin: &str) -> HashMap<String, i64> {
 }
 
 fn compile(name: &str) -> PathBuf {
+    compile_as(name, name, &[])
+}
+
+fn compile_as(name: &str, output: &str, options: &[&str]) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/live/{name}.c"));
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(output);
     let status = Command::new("cc")
-        .args(["-O2", "-Wall", "-Wextra", "-pthread", "-o"])
+        .args(["-O2", "-Wall", "-Wextra", "-pthread"])
+        .args(options)
+        .arg("-o")
         .arg(&program)
         .arg(&source)
         .status()

@@ -13,7 +13,11 @@ pub(crate) struct Resident {
 /// The group of a process in the hierarchy of a v1 controller, or of v2 for the empty name. `None`
 /// when the process is gone.
 pub(crate) fn cgroup_of(pid: u32, controller: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroup_of_path(&format!("/proc/{pid}/cgroup"), controller)
+}
+
+fn cgroup_of_path(path: &str, controller: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
@@ -23,7 +27,7 @@ pub(crate) fn cgroup_of(pid: u32, controller: &str) -> Option<String> {
 
 /// All living processes whose effective user is `uid`.
 pub(crate) fn of(uid: u32) -> Vec<Resident> {
-    pids().filter(|&pid| effective_uid(pid) == Some(uid)).filter_map(resident).collect()
+    pids().filter(|&pid| may_be_of(pid, uid)).filter_map(|pid| resident(pid, uid)).collect()
 }
 
 /// The living processes of `uid` that are not in `group`.
@@ -38,20 +42,47 @@ pub(crate) fn pids() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// The owner of `/proc/PID` is the effective user, also of a process that may not be dumped.
-fn effective_uid(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
+/// A live thread of a process: the leader, or another one if the leader has exited. `None` when the
+/// process is gone, also when nobody has reaped it yet.
+pub(crate) fn live_thread(pid: u32) -> Option<u32> {
+    if status_of(pid, pid)?.is_alive {
+        return Some(pid);
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    threads
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|&tid| status_of(pid, tid).is_some_and(|status| status.is_alive))
 }
 
-/// `None` for the dead, also when nobody has reaped them yet.
-fn resident(pid: u32) -> Option<Resident> {
-    let cgroup = cgroup_of(pid, "")?;
-    is_alive(pid).then_some(Resident { pid, cgroup })
+/// The v2 group of a thread. `None` when it is gone.
+pub(crate) fn cgroup_of_thread(pid: u32, tid: u32) -> Option<String> {
+    cgroup_of_path(&format!("/proc/{pid}/task/{tid}/cgroup"), "")
 }
 
-fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name is in parentheses and may hold any byte; the state follows it.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+/// The owner of `/proc/PID` is the effective user of the leader, who is not asked for when that has
+/// exited: its IDs are frozen.
+fn may_be_of(pid: u32, uid: u32) -> bool {
+    let owner = fs::metadata(format!("/proc/{pid}")).map(|metadata| metadata.uid());
+    owner.is_ok_and(|owner| owner == uid) || live_thread(pid).is_some_and(|tid| tid != pid)
+}
+
+fn resident(pid: u32, uid: u32) -> Option<Resident> {
+    let tid = live_thread(pid)?;
+    let is_theirs = status_of(pid, tid)?.effective_uid == uid;
+    let cgroup = cgroup_of_thread(pid, tid)?;
+    is_theirs.then_some(Resident { pid, cgroup })
+}
+
+struct Status {
+    is_alive: bool,
+    effective_uid: u32,
+}
+
+/// Of one thread, from `status`: a hanging exec makes `stat` hang too.
+fn status_of(pid: u32, tid: u32) -> Option<Status> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let state = field("State:\t")?.chars().next()?;
+    let effective_uid = field("Uid:\t")?.split('\t').nth(1)?.parse().ok()?;
+    Some(Status { is_alive: !matches!(state, 'Z' | 'X'), effective_uid })
 }

@@ -24,7 +24,7 @@ pub(crate) use build::pins;
 pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, run};
 pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
-pub(crate) use wait::{PATIENCE, eventually};
+pub(crate) use wait::{PATIENCE, REST, eventually};
 
 /// Where the test's own tmpfs is mounted, in its own namespace. Fixed, because rules name programs
 /// below it; the lock keeps others away.
@@ -78,6 +78,13 @@ impl Live {
         fs::copy(build::actors(), &path).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// A copy of the actors program that is linked statically.
+    pub(crate) fn static_program(&self, below: &str) -> String {
+        let path = self.program(below);
+        fs::copy(build::static_actors(), &path).unwrap();
+        path
     }
 
     /// A copy of the actors program that runs as its owner.
@@ -218,6 +225,32 @@ impl Live {
         let shown = &strays[..strays.len().min(5)];
         assert!(strays.is_empty(), "{} of {count} outside, as {shown:?}", strays.len());
         assert_eq!(census::of(uid).len(), count, "processes of {uid}");
+    }
+}
+
+impl Live {
+    /// Waits until all processes of `uid` are in the group `below`, [`REST`] at most, prints how many
+    /// of `count` are outside and asserts that it is none. That there are `count` of them shows that
+    /// none escaped the count.
+    pub(crate) fn expect_at_rest(&self, what: &str, uid: u32, count: usize, below: &str) {
+        let (outside, seen) = self.at_rest(uid, below);
+        println!("{what}: {} of {count} outside", outside.len());
+        assert_eq!(seen, count, "{what}: processes of {uid}");
+        let shown = &outside[..outside.len().min(3)];
+        assert!(outside.is_empty(), "{what}: {} of {count} outside: {shown:?}", outside.len());
+    }
+
+    /// The processes of `uid` outside of the group `below` at rest, and how many there are in all.
+    pub(crate) fn at_rest(&self, uid: u32, below: &str) -> (Vec<census::Resident>, usize) {
+        let group = self.ground.at(below);
+        let mut all = Vec::new();
+        eventually(REST, || {
+            all = census::of(uid);
+            all.iter().all(|resident| resident.cgroup == group)
+        });
+        let seen = all.len();
+        all.retain(|resident| resident.cgroup != group);
+        (all, seen)
     }
 }
 

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// How long to wait for what takes microseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long after the last event every process must be in its cgroup.
+pub(crate) const REST: Duration = Duration::from_secs(3);
+
 /// Asks again and again; whether `condition` held before the deadline.
 pub(crate) fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;
