@@ -41,6 +41,7 @@ mod shares;
 mod standin;
 mod sticky;
 mod systemd;
+mod threads;
 mod top;
 mod trust;
 mod units;
