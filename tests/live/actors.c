@@ -34,8 +34,9 @@
  *   relay LOW HIGH   a chain of processes that fork and exit at once, with PIDs from LOW and from
  *                    HIGH in turn (0: any). After a byte on standard input: say "relay 1", hold with
  *                    the last one
- *   reuse N U MS     N times, every MS milliseconds: a child becomes U and exits, another child gets
- *                    its PID and holds; say "reused N" for the N of them that live, hold
+ *   reuse N U MS     N times, every MS milliseconds: a child becomes U and exits after 0 to 240 us,
+ *                    another child gets its PID and holds; say "reused N" for the N of them, hold
+ *   brood N          N children do the remaining steps; the parent says "brood N" and holds
  *   keep-caps        keep the capabilities when the user changes
  *   storm N PATH     N times: fork, execute PATH with `quit`, wait
  *   forks N          N times: fork, leave, wait
@@ -173,7 +174,6 @@ static void tree(int depth, int width)
 }
 
 static void steps(char **step);
-static void gate(void);
 
 static void orphan(long *counter, uid_t uid)
 {
@@ -323,6 +323,15 @@ static void twice(char **rest)
 	stay();
 }
 
+static void brood(long n, char **rest)
+{
+	for (long i = 0; i < n; i++)
+		if (child() == 0)
+			steps(rest);
+	say("brood", n);
+	stay();
+}
+
 static void daemonize(char **rest)
 {
 	if (child() != 0)
@@ -439,13 +448,23 @@ static void short_lived(struct shared *state, long ms)
 	stay();
 }
 
-/* Whether a byte waits on standard input; exits when the test has ended. */
-static int has_byte(void)
+static int standard_input(short wanted)
 {
 	struct pollfd input = { .fd = 0, .events = POLLIN };
-	if (poll(&input, 1, 0) > 0 && !(input.revents & POLLIN))
-		_exit(0);
-	return input.revents & POLLIN;
+	poll(&input, 1, 0);
+	return (input.revents & wanted) != 0;
+}
+
+/* Whether a byte waits. */
+static int has_byte(void)
+{
+	return standard_input(POLLIN);
+}
+
+/* Whether the test has ended. */
+static int is_over(void)
+{
+	return standard_input(POLLHUP);
 }
 
 static void breed(long us, long ms)
@@ -453,7 +472,7 @@ static void breed(long us, long ms)
 	struct timespec pause = { .tv_nsec = 1000 * us };
 	struct shared *state = shared_state();
 	signal(SIGCHLD, SIG_IGN); /* reaps */
-	while (!has_byte()) {
+	while (!has_byte() && !is_over()) {
 		count_me(&state->living);
 		if (child() == 0)
 			short_lived(state, ms);
@@ -469,7 +488,7 @@ static void breed(long us, long ms)
 static pid_t child_with_pid(pid_t wanted, int may_differ)
 {
 	struct clone_args arguments = { .exit_signal = SIGCHLD,
-					.set_tid = (uintptr_t)&wanted,
+					.set_tid = wanted != 0 ? (uintptr_t)&wanted : 0,
 					.set_tid_size = wanted != 0 };
 	pid_t pid;
 	while ((pid = syscall(SYS_clone3, &arguments, sizeof arguments)) < 0) {
@@ -484,7 +503,7 @@ static pid_t child_with_pid(pid_t wanted, int may_differ)
 
 static void relay_on(struct shared *state, pid_t low, pid_t high)
 {
-	for (int i = 0; !is_stopped(state); i++) {
+	for (int i = 0; !is_stopped(state) && !is_over(); i++) {
 		pid_t base = i % 2 ? high : low;
 		pid_t pid = child_with_pid(base == 0 ? 0 : base + i / 2 % 300, 1);
 		check(pid, "clone3");
@@ -502,11 +521,27 @@ static void relay(pid_t low, pid_t high)
 	signal(SIGCHLD, SIG_IGN);
 	if (child() == 0)
 		relay_on(state, low, high);
-	gate();
+	while (!has_byte() && !is_over())
+		usleep(1000);
 	state->stop = 1;
 	await_count(&state->living, 1);
 	say("relay", 1);
 	stay();
+}
+
+static long now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Longer than the wake-up of the daemon, shorter than a sleep. */
+static void spin(long us)
+{
+	long end = now_us() + us;
+	while (now_us() < end)
+		;
 }
 
 static void reuse(long n, uid_t uid, long ms)
@@ -516,6 +551,7 @@ static void reuse(long n, uid_t uid, long ms)
 		pid_t pid = child();
 		if (pid == 0) {
 			check(setresuid(uid, uid, uid), "setresuid");
+			spin(i % 16 * 16);
 			_exit(0);
 		}
 		waitpid(pid, NULL, 0);
@@ -649,6 +685,9 @@ static int multiply(const char *word, char **step)
 {
 	if (IS("daemonize")) {
 		daemonize(step);
+	} else if (IS("brood")) {
+		long n = atol(next(&step));
+		brood(n, step);
 	} else if (IS("siblings")) {
 		siblings(atol(next(&step)));
 	} else if (IS("thread-as")) {

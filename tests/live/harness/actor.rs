@@ -37,6 +37,15 @@ impl Actor {
         number.unwrap_or_else(|| panic!("expected `{word} N` from the actor, got {line:?}"))
     }
 
+    /// The word and the number on the next line.
+    pub(crate) fn says(&mut self) -> (String, u32) {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let pair = line.trim().split_once(' ');
+        let pair = pair.and_then(|(word, number)| Some((word.to_owned(), number.parse().ok()?)));
+        pair.unwrap_or_else(|| panic!("expected a word and a number from the actor, got {line:?}"))
+    }
+
     /// Lets one process that waits at a gate go on.
     pub(crate) fn open_gate(&mut self) {
         self.input.as_mut().unwrap().write_all(b"g").unwrap();

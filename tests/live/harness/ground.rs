@@ -65,6 +65,11 @@ impl Ground {
         fs::write(top, pid.to_string()).unwrap();
     }
 
+    /// The PIDs in the v2 group `below`.
+    pub(crate) fn members(&self, below: &str) -> Vec<u32> {
+        pids_in(&self.directory("", below).unwrap())
+    }
+
     /// Pids in any group of the ground, in any hierarchy.
     pub(crate) fn residents(&self) -> Vec<u32> {
         self.groups().iter().flat_map(|group| pids_in(group)).collect()

@@ -21,7 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use actor::Actor;
 pub(crate) use build::pins;
-pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, run};
+pub(crate) use daemon::{Counters, Daemon, Settings, Surroundings, cgruled, run};
 pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
 pub(crate) use wait::{PATIENCE, REST, eventually};

@@ -1,0 +1,33 @@
+//! A PID that another process has got between the evaluation and the move.
+
+use crate::harness::user::ALICE;
+use crate::harness::{Live, strangers};
+
+/// A process of alice exits at once, and a process of root gets its PID: `count` times, `ms` apart. No
+/// rule matches root. None may stay in a cgroup of alice.
+fn reused(to: &str, count: u32, ms: u32) {
+    let Some(live) = Live::require() else { return };
+    let rule = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{to}\"\n");
+    let daemon = live.daemon(&rule);
+    let mut helper = live.actor(&format!("reuse {count} {ALICE} {ms}"));
+    let living = helper.said("reused");
+    live.fence();
+    let moved = strangers(&live.ground).len();
+    println!("PIDs reused, {to:?}: {moved} of {living} processes of root moved");
+    drop(helper);
+    let counters = daemon.stop();
+    println!("moves of a process that was gone: {}", counters.get("reused_pids"));
+    assert!(living > count / 2, "only {living} PIDs were reused");
+    assert_eq!(moved, 0, "of {living} processes of root are in a cgroup of alice");
+}
+
+#[test]
+fn reused_pids_at_once() {
+    reused("alice", 2000, 0);
+}
+
+/// A cgroup for each process is created between the evaluation and the move.
+#[test]
+fn reused_pids_while_a_cgroup_is_created() {
+    reused("alice/%P", 300, 5);
+}

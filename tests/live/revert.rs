@@ -1,0 +1,112 @@
+//! External moves: another process writes to `cgroup.procs`, and the recheck reverts it.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::harness::user::{ALICE, BOB, CAROL};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Counters, Daemon, Live, census};
+
+fn rule(to: &str) -> String {
+    format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{to}\"\n")
+}
+
+/// Alice's process is placed and moved away at once. Before the recheck, 100 ms later, `births` makes
+/// `count` descendants that say `line` in `lines` lines.
+fn descendants(births: &str, line: &str, lines: usize, count: usize) {
+    let Some(live) = Live::require() else { return };
+    let tool = live.program("bin/tool");
+    let _daemon = live.daemon(&rule("alice"));
+    // Events of another user, so that the daemon does not read these forks as late as at the recheck.
+    let _storm = live.actor(&format!("uid {CAROL} {CAROL} storm 10000000 {tool}"));
+    let steps = format!("subreaper fork uid {ALICE} {ALICE} say ready gate {births}");
+    let mut actor = live.actor(&steps);
+    let pid = actor.said("ready");
+    let wanted = live.ground.at("alice");
+    let begin = Instant::now();
+    while census::cgroup_of(pid, "").as_ref() != Some(&wanted) {
+        assert!(begin.elapsed() < Duration::from_secs(3), "never placed");
+    }
+    live.ground.take_away(pid);
+    actor.open_gate();
+    let mut left = lines;
+    while left > 0 {
+        // The line of the brood itself may be anywhere between those of its children.
+        left -= usize::from(actor.says().0 == line);
+    }
+    let reverted = census::cgroup_of(pid, "").as_ref() == Some(&wanted);
+    println!("{births}: born in {:?}, reverted by then: {reverted}", begin.elapsed());
+    live.expect_at_rest(&format!("external move, then {births}"), ALICE, count, "alice");
+}
+
+#[test]
+fn children_born_before_an_external_move_is_reverted() {
+    descendants("brood 50 hold", "pid", 50, 51);
+}
+
+#[test]
+fn grandchildren_born_before_an_external_move_is_reverted() {
+    descendants("brood 50 fork hold", "pid", 50, 101);
+}
+
+#[test]
+fn great_grandchildren_born_before_an_external_move_is_reverted() {
+    descendants("brood 25 fork fork hold", "pid", 25, 76);
+}
+
+#[test]
+fn orphans_born_before_an_external_move_is_reverted() {
+    descendants("brood 50 daemonize hold", "pid", 50, 51);
+}
+
+#[test]
+fn siblings_born_before_an_external_move_is_reverted() {
+    descendants("siblings 50", "siblings", 1, 51);
+}
+
+#[test]
+fn nephews_born_before_an_external_move_is_reverted() {
+    descendants("brood 10 daemonize siblings 5", "siblings", 10, 61);
+}
+
+/// Waits until all rechecks are over; none may have reported an external move.
+fn expect_no_external_moves(what: &str, daemon: Daemon) -> Counters {
+    sleep(Duration::from_millis(400));
+    let counters = daemon.stop();
+    let (reverted, abandoned) = (counters.get("taken_back"), counters.get("given_up"));
+    println!("{what}: {reverted} external moves reported, {abandoned} abandoned");
+    assert_eq!((reverted, abandoned), (0, 0), "{what}: nobody else moved anything");
+    counters
+}
+
+/// Reloads between placements and their rechecks are no external moves.
+#[test]
+fn reloads_right_after_placements_report_no_external_move() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(&rule("alice"));
+    let mut actors = Vec::new();
+    for number in 0..200 {
+        actors.push(live.hold(&format!("uid {ALICE} {ALICE}")));
+        if number % 10 == 9 {
+            daemon.signal(Signal::SIGHUP);
+        }
+    }
+    live.expect_at_rest("reloads after placements", ALICE, 200, "alice");
+    let counters = expect_no_external_moves("200 placements with reloads", daemon);
+    assert!(counters.get("reloads") > 5 && counters.get("placed") >= 200);
+}
+
+/// Users that change between two rules are no external moves.
+#[test]
+fn changes_between_two_users_report_no_external_move() {
+    let Some(live) = Live::require() else { return };
+    let more = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
+    let daemon = live.daemon(&format!("{}{more}", rule("alice")));
+    let flood = format!("keep-caps toggle 100000000 {ALICE} {BOB}");
+    let floods = [0; 4].map(|_| live.actor(&flood));
+    sleep(Duration::from_secs(2));
+    drop(floods);
+    let counters = expect_no_external_moves("4 processes between two users", daemon);
+    assert!(counters.get("placed") > 20);
+}
