@@ -17,6 +17,12 @@ pub(super) fn static_actors() -> &'static Path {
     ACTORS.get_or_init(|| compile_as("actors", "actors-static", &["-static"]))
 }
 
+/// The program that serves a file system.
+pub(super) fn fuse() -> &'static Path {
+    static FUSE: OnceLock<PathBuf> = OnceLock::new();
+    FUSE.get_or_init(|| compile("fuse"))
+}
+
 /// Runs one pin of `pins.c` and returns the `name value` lines that it printed.
 pub(crate) fn pins(pin: &str) -> HashMap<String, i64> {
     static PINS: OnceLock<PathBuf> = OnceLock::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually, within};
 use super::{BASE, Ground};
 
 /// What a test says besides its rules.
@@ -63,7 +63,23 @@ impl Daemon {
         Self::launch(ground, settings, &OWN[1..], &Surroundings::default())
     }
 
+    /// Starts it and does not wait for `ready`.
+    pub(super) fn start_unready(ground: &Ground, settings: &Settings<'_>) -> Self {
+        Self::spawn(ground, settings, &OWN, &Surroundings::default())
+    }
+
     fn launch(
+        ground: &Ground,
+        settings: &Settings<'_>,
+        first: &[&str],
+        on: &Surroundings<'_>,
+    ) -> Self {
+        let mut daemon = Self::spawn(ground, settings, first, on);
+        daemon.await_ready();
+        daemon
+    }
+
+    fn spawn(
         ground: &Ground,
         settings: &Settings<'_>,
         first: &[&str],
@@ -87,9 +103,7 @@ impl Daemon {
             .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         collect(BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
-        let mut daemon = Self { child, log };
-        daemon.await_ready();
-        daemon
+        Self { child, log }
     }
 
     fn await_ready(&mut self) {
@@ -98,6 +112,17 @@ impl Daemon {
         });
         let ended = self.child.try_wait().unwrap();
         assert!(ready && ended.is_none(), "no daemon: {ended:?}");
+    }
+
+    /// How long until it is ready; `None` when it is not within `limit`.
+    pub(crate) fn ready_within(&self, limit: Duration) -> Option<Duration> {
+        within(limit, || self.log().contains("ready"))
+    }
+
+    /// Sends SIGTERM; how long until it has exited. `None` when it has not within `limit`.
+    pub(crate) fn exits_within(&mut self, limit: Duration) -> Option<Duration> {
+        self.signal(Signal::SIGTERM);
+        within(limit, || self.child.try_wait().unwrap().is_some())
     }
 
     /// What it has said so far.

@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, SFlag, mknod};
 
 pub(crate) use actor::Actor;
 pub(crate) use build::pins;
 pub(crate) use daemon::{Counters, Daemon, Settings, Surroundings, cgruled, run};
 pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
-pub(crate) use wait::{PATIENCE, REST, eventually};
+pub(crate) use wait::{PATIENCE, REST, eventually, within};
 
 /// Where the test's own tmpfs is mounted, in its own namespace. Fixed, because rules name programs
 /// below it; the lock keeps others away.
@@ -122,6 +123,12 @@ impl Live {
         Daemon::start(&self.ground, settings)
     }
 
+    /// Starts it and does not wait until it is ready.
+    pub(crate) fn unready_daemon(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
+        self.write_rules(rules);
+        Daemon::start_unready(&self.ground, settings)
+    }
+
     /// The same elsewhere.
     pub(crate) fn daemon_on(
         &self,
@@ -166,6 +173,30 @@ impl Live {
     /// Starts a process that does `steps` (see `actors.c`).
     pub(crate) fn actor(&self, steps: &str) -> Actor {
         Actor::start(&self.path("bin/actors"), steps)
+    }
+
+    /// Starts a file system at `m` in [`BASE`] (see `fuse.c`) with one file, the actors program. Whoever
+    /// waits for it is released when the actor is dropped.
+    pub(crate) fn file_system(&self, uid: u32, mode: &str) -> Actor {
+        let (device, directory) = (self.path("fuse"), self.path("m"));
+        if !device.exists() {
+            let number = nix::sys::stat::makedev(10, 229);
+            mknod(&device, SFlag::S_IFCHR, Mode::empty(), number).unwrap();
+            fs::set_permissions(&device, PermissionsExt::from_mode(0o666)).unwrap();
+            self.directory(&directory);
+        }
+        let (device, directory) = (device.display(), directory.display());
+        let file = self.path("bin/actors");
+        let steps = format!("{device} {directory} {} {uid} {mode}", file.display());
+        Actor::start(build::fuse(), &steps)
+    }
+
+    /// How long until the process is in the group `below`, if that is within a second.
+    pub(crate) fn placed_within_a_second(&self, pid: u32, below: &str) -> Option<Duration> {
+        let wanted = self.ground.at(below);
+        within(Duration::from_secs(1), || {
+            census::cgroup_of(pid, "").as_deref() == Some(wanted.as_str())
+        })
     }
 
     /// The pid of an actor that ends with `hold`, once it holds.

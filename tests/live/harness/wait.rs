@@ -9,6 +9,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long after the last event every process must be in its cgroup.
 pub(crate) const REST: Duration = Duration::from_secs(3);
 
+/// How long until `condition` is true; `None` when it is not before `limit`.
+pub(crate) fn within(limit: Duration, condition: impl FnMut() -> bool) -> Option<Duration> {
+    let begin = Instant::now();
+    eventually(limit, condition).then(|| begin.elapsed())
+}
+
 /// Asks again and again; whether `condition` held before the deadline.
 pub(crate) fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;

@@ -1,0 +1,67 @@
+//! Floods of credential events: processes that change their effective user as fast as they can.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::{Actor, Live, Settings};
+
+const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
+                     [[rule]]\nuser = \"cgt-carol\"\ncgroup = \"carol\"\n";
+
+/// Four processes that toggle between two users.
+fn flood(live: &Live) -> [Actor; 4] {
+    let steps = format!("keep-caps toggle 1000000000 {ALICE} {BOB}");
+    [0; 4].map(|_| live.actor(&steps))
+}
+
+/// Five starts; how many were not ready or did not exit in time.
+fn starts(what: &str, config: &str, is_flooded: bool) {
+    let Some(live) = Live::require() else { return };
+    let _flood = is_flooded.then(|| flood(&live));
+    let settings = Settings { config, arguments: &[] };
+    let (mut late, mut times) = (0, Vec::new());
+    for _ in 0..5 {
+        let mut daemon = live.unready_daemon(RULES, &settings);
+        let ready = daemon.ready_within(Duration::from_secs(3));
+        let exited = daemon.exits_within(Duration::from_millis(500));
+        late += usize::from(ready.is_none() || exited.is_none());
+        times.push((ready, exited));
+    }
+    println!("{what}: {late} of 5 outside; ready and exited after {times:?}, ms");
+    assert_eq!(late, 0, "of 5 starts were not ready within 3 s or did not exit within 500 ms");
+}
+
+#[test]
+fn starts_under_a_flood() {
+    starts("starts under a flood", "", true);
+}
+
+#[test]
+fn starts_under_a_flood_with_a_small_receive_buffer() {
+    starts("starts under a flood, 1 MiB", "receive_buffer = \"1M\"\n", true);
+}
+
+/// The control.
+#[test]
+fn starts_without_a_flood() {
+    starts("starts without a flood", "", false);
+}
+
+/// Losses cause one scan a second at most, and carol is placed all the same.
+#[test]
+fn losses_cause_few_scans() {
+    let Some(live) = Live::require() else { return };
+    let settings = Settings { config: "receive_buffer = \"8K\"\n", arguments: &[] };
+    let daemon = live.daemon_with(RULES, &settings);
+    let flood = flood(&live);
+    sleep(Duration::from_secs(5));
+    let carol = live.hold(&format!("uid {CAROL} {CAROL}"));
+    live.expect_at_rest("bystander of a flood", CAROL, 1, "carol");
+    drop((flood, carol));
+    let counters = daemon.stop();
+    let (lost, scans) = (counters.get("lost_events"), counters.get("scans"));
+    println!("{lost} events lost, {scans} scans in 5 to 8 s, ms");
+    assert!(lost > 0, "nothing was lost: {counters:?}");
+    assert!(scans <= 10, "{scans} scans in 5 to 8 s");
+}
