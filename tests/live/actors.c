@@ -11,6 +11,7 @@
  *   chdir PATH       change the working directory
  *   path DIRECTORY   find programs in DIRECTORY first
  *   fifo             real-time scheduling
+ *   normal           normal scheduling
  *   unlink-me        remove the own executable
  *   threads N        N threads that stay
  *   fork             a child does the remaining steps, the parent waits for it
@@ -29,6 +30,8 @@
  *   thread-as U L    a thread sets its own IDs to U and does the remaining steps; the leader sets its
  *                    own IDs to L and holds
  *   exit-leader      the thread-group leader exits, another thread then does the remaining steps
+ *   uid-exit U       all threads become U, the thread-group leader exits within 0.5 ms, another thread
+ *                    then does the remaining steps
  *   breed US MS      every US microseconds: fork a child that exits after MS milliseconds. After a
  *                    byte on standard input: say "bred N" for the N children that live, hold with them
  *   relay LOW HIGH   a chain of processes that fork and exit at once, with PIDs from LOW and from
@@ -392,6 +395,21 @@ static void thread_as(uid_t uid, uid_t leader, char **rest)
 	stay();
 }
 
+static long now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Longer than the wake-up of the daemon, shorter than a sleep. */
+static void spin(long us)
+{
+	long end = now_us() + us;
+	while (now_us() < end)
+		;
+}
+
 static int is_leader_dead(void)
 {
 	char text[256];
@@ -411,11 +429,15 @@ static void *surviving_thread(void *rest)
 	return NULL;
 }
 
-static void exit_leader(char **rest)
+/* With another user for all threads before, unless that is -1. */
+static void exit_leader(uid_t uid, char **rest)
 {
 	pthread_t id;
 	if (pthread_create(&id, NULL, surviving_thread, rest) != 0)
 		die("pthread_create");
+	check(setresuid(uid, uid, uid), "setresuid");
+	if (uid != (uid_t)-1)
+		spin(getpid() % 16 * 32); /* not always before the daemon wakes up */
 	pthread_exit(NULL);
 }
 
@@ -527,21 +549,6 @@ static void relay(pid_t low, pid_t high)
 	await_count(&state->living, 1);
 	say("relay", 1);
 	stay();
-}
-
-static long now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* Longer than the wake-up of the daemon, shorter than a sleep. */
-static void spin(long us)
-{
-	long end = now_us() + us;
-	while (now_us() < end)
-		;
 }
 
 static void reuse(long n, uid_t uid, long ms)
@@ -694,7 +701,10 @@ static int multiply(const char *word, char **step)
 		uid_t uid = atoi(next(&step)), leader = atoi(next(&step));
 		thread_as(uid, leader, step);
 	} else if (IS("exit-leader")) {
-		exit_leader(step);
+		exit_leader(-1, step);
+	} else if (IS("uid-exit")) {
+		uid_t uid = atoi(next(&step));
+		exit_leader(uid, step);
 	} else if (IS("breed")) {
 		long us = atol(next(&step));
 		breed(us, atol(next(&step)));
@@ -772,6 +782,9 @@ static int prepare(const char *word, char ***step)
 		set_path(next(step));
 	} else if (IS("fifo")) {
 		real_time();
+	} else if (IS("normal")) {
+		struct sched_param none = { 0 };
+		check(sched_setscheduler(0, SCHED_OTHER, &none), "sched_setscheduler");
 	} else if (IS("subreaper")) {
 		check(prctl(PR_SET_CHILD_SUBREAPER, 1), "subreaper");
 	} else if (IS("keep-caps")) {

@@ -3,6 +3,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::user::{ALICE, BOB, CAROL};
 use crate::harness::{Actor, Live, Settings};
 
@@ -25,6 +27,9 @@ fn starts(what: &str, config: &str, is_flooded: bool) {
         let mut daemon = live.unready_daemon(RULES, &settings);
         let ready = daemon.ready_within(Duration::from_secs(3));
         let exited = daemon.exits_within(Duration::from_millis(500));
+        if exited.is_none() {
+            daemon.signal(Signal::SIGKILL);
+        }
         late += usize::from(ready.is_none() || exited.is_none());
         times.push((ready, exited));
     }

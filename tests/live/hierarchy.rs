@@ -1,7 +1,7 @@
 //! v1 hierarchies, alone and together with v2.
 
 use crate::harness::user::ALICE;
-use crate::harness::{Live, skip};
+use crate::harness::{Live, REST, census, skip, within};
 
 /// Sends alice to `there` for `controllers`; she must arrive in all of those and in v2.
 fn alice_arrives_in(controllers: &[&str]) {
@@ -55,7 +55,32 @@ fn children_born_later_inherit_every_hierarchy() {
     let mut tree = live.actor(&format!("uid {ALICE} {ALICE} tree 3 5"));
     let size = tree.said("tree") as usize;
     live.expect_all(ALICE, size, "there");
-    for resident in crate::harness::census::of(ALICE) {
+    for resident in census::of(ALICE) {
         live.expect_pid("pids", resident.pid, "there");
     }
+}
+
+/// The v1 cpu controller refuses real-time processes in a cgroup without a real-time budget (EINVAL).
+/// When the process has become an ordinary one it is moved without a reload; no event tells so.
+#[test]
+fn a_process_that_is_not_real_time_any_more_is_placed() {
+    let Some(live) = Live::require() else { return };
+    if live.ground.directory("cpu", "").is_none() {
+        skip("no v1 hierarchy for cpu");
+        return;
+    }
+    let daemon = live
+        .daemon("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\ncontrollers = [\"cpu\"]\n");
+    let mut actor =
+        live.actor(&format!("fifo uid {ALICE} {ALICE} say real-time gate normal say normal hold"));
+    let pid = actor.said("real-time");
+    live.fence();
+    let wanted = live.ground.at("there");
+    assert_ne!(census::cgroup_of(pid, "cpu").as_ref(), Some(&wanted), "it was not refused");
+    actor.open_gate();
+    actor.said("normal");
+    let placed = within(REST, || census::cgroup_of(pid, "cpu").as_ref() == Some(&wanted));
+    println!("placed after it became an ordinary process: {placed:?}, ms");
+    assert!(placed.is_some(), "1 of 1 outside after {REST:?}");
+    assert!(daemon.stop().get("refused") > 0);
 }

@@ -195,3 +195,36 @@ fn the_host_s_file_in_a_foreign_mount_namespace_counts() {
     let _daemon = daemon(&live, &tool, "");
     live.expect(&live.hold(&format!("mntns {}", executes(&tool, "tool"))), "there");
 }
+
+/// An upgrade replaced the file of a running program that has another hard link, too.
+fn replaced_with_another_link(what: &str, setuid_late: bool) {
+    let Some(live) = Live::require() else { return };
+    let path = live.program("bin/tool");
+    let user = format!("uid {ALICE} {ALICE}");
+    let steps = format!("exec {path} tool say running gate {user}");
+    let mut actor = live.actor(&format!("spawn 10 {steps} hold"));
+    for _ in 0..10 {
+        actor.said("running");
+    }
+    fs::hard_link(&path, format!("{BASE}/bin/other")).unwrap();
+    fs::remove_file(&path).unwrap();
+    let early = setuid_late.then(|| daemon(&live, "tool", ""));
+    for _ in 0..10 {
+        actor.open_gate();
+    }
+    for _ in 0..10 {
+        actor.said("pid");
+    }
+    let _daemon = early.unwrap_or_else(|| daemon(&live, "tool", ""));
+    live.expect_at_rest(what, ALICE, 10, "there");
+}
+
+#[test]
+fn a_replaced_program_with_another_link_counts_as_its_name() {
+    replaced_with_another_link("removed, other link, setuid", true);
+}
+
+#[test]
+fn a_replaced_program_with_another_link_counts_as_its_name_at_the_start() {
+    replaced_with_another_link("removed, other link, then start", false);
+}

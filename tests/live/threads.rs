@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, Daemon, Live, REST, census, eventually};
+use crate::harness::{Actor, Daemon, Live, REST, census, eventually, rounds};
 
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
@@ -259,4 +259,33 @@ fn forks_of_a_thread_after_the_leader_exited() {
         assert!(eventually(REST, || census::of(ALICE).is_empty()));
     }
     expect_no_external_moves(daemon);
+}
+
+/// The executable of an interpreter is read twice, the second time on a helper thread; the leader exits
+/// in between.
+#[test]
+fn a_leader_that_exits_between_two_reads_of_the_executable() {
+    const COUNT: usize = 300;
+    let Some(live) = Live::require() else { return };
+    let python = live.program("bin/python3");
+    let rules = format!("[[rule]]\nexe = \"cc1\"\ncgroup = \"cc\"\n{RULES}");
+    let _daemon = live.daemon(&rules);
+    let steps = format!("exec {python} python3 say ready gate uid-exit {ALICE} hold");
+    let (mut outside, mut seen) = (0, 0);
+    for _ in 0..rounds() {
+        let mut actor = live.actor(&format!("spawn {COUNT} {steps}"));
+        for _ in 0..COUNT {
+            actor.said("ready");
+        }
+        for _ in 0..COUNT {
+            actor.open_gate();
+        }
+        await_pids(&mut actor, COUNT);
+        let (strays, all) = live.at_rest(ALICE, "alice");
+        (outside, seen) = (outside + strays.len(), seen + all);
+        drop(actor);
+        assert!(eventually(REST, || census::of(ALICE).is_empty()));
+    }
+    println!("interpreter, setuid, leader exits: {outside} of {seen} outside");
+    assert_eq!((outside, seen), (0, COUNT * rounds()), "interpreter, setuid, leader exits");
 }
