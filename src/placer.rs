@@ -57,14 +57,9 @@ impl Subject<'_> {
     }
 }
 
-/// What must be known of a process before it can be placed.
+/// A process cannot be placed before its executable is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// Its executable.
-    Exe,
-    /// A live thread: its leader has exited, and what was read is about that.
-    LiveThread,
-}
+pub struct ExeIsMissing;
 
 /// Writes processes into groups.
 #[derive(Debug)]
@@ -178,14 +173,14 @@ impl Placer {
     /// Does what the rule says with the process.
     ///
     /// # Errors
-    /// What must be known of the process first.
+    /// The executable of the process must be read first.
     pub fn apply(
         &mut self,
         policy: &Policy,
         proc: &mut Proc,
         id: RuleId,
         subject: &Subject<'_>,
-    ) -> Result<Outcome, Missing> {
+    ) -> Result<Outcome, ExeIsMissing> {
         let Some(rule) = policy.matcher.rule(id) else { return Ok(Outcome::NoRule) };
         let Action::Place(targets) = &rule.action else { return Ok(Outcome::Ignored) };
         self.written = None;
@@ -201,7 +196,7 @@ impl Placer {
                 break;
             }
             if is_exe_missing(target, subject) {
-                return Err(Missing::Exe);
+                return Err(ExeIsMissing);
             }
             self.render(policy, target, subject);
             for n in 0.. {
@@ -238,7 +233,7 @@ impl Placer {
         rule: &Rule,
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
-    ) -> Result<Outcome, Missing> {
+    ) -> Result<Outcome, ExeIsMissing> {
         // Taken out while it is borrowed: where the process is now is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         let now = whereabouts(&self.tree, proc, span, subject, &mut text);
@@ -256,7 +251,7 @@ impl Placer {
         rule: &Rule,
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
-    ) -> Result<Outcome, Missing> {
+    ) -> Result<Outcome, ExeIsMissing> {
         if self.is_in_place(span, now) {
             return Ok(Outcome::InPlace);
         }

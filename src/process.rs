@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat, fstatat};
 
 use crate::event::{Gid, Nanos, Pid, Uid};
-use crate::sys::{self, PidfdOf};
+use crate::sys;
 
 /// Longest path that the kernel reports.
 pub const PATH_MAX: usize = 4096;
@@ -40,7 +40,7 @@ pub struct Grip {
 }
 
 impl Grip {
-    /// Whether what the pidfd refers to has exited: the leader, before Linux 6.13 the whole process.
+    /// Whether all threads of the process have exited, as far as a pidfd tells.
     pub fn has_exited(&self) -> bool {
         self.handle.as_ref().is_some_and(has_exited)
     }
@@ -71,7 +71,7 @@ pub struct Owner {
 #[derive(Debug)]
 pub struct Proc {
     dir: OwnedFd,
-    /// Whether `PIDFD_GET_INFO` answers, which implies pidfds of threads.
+    /// Whether `PIDFD_GET_INFO` answers.
     has_pidfd_info: bool,
     /// Whether the inode of a pidfd identifies a process: see [`sys::has_unique_inode`].
     has_unique_inodes: bool,
@@ -130,10 +130,8 @@ impl Proc {
 
     fn find_features(&mut self) {
         let own = std::process::id();
-        if let Ok(pidfd) = sys::pidfd_open(own, PidfdOf::Thread) {
+        if let Ok(pidfd) = sys::pidfd_open(own) {
             self.has_pidfd_info = sys::pidfd_info(pidfd.as_fd()).is_ok_and(|info| info.is_some());
-        }
-        if let Ok(pidfd) = sys::pidfd_open(own, PidfdOf::Process) {
             self.has_unique_inodes = sys::has_unique_inode(pidfd.as_fd()).unwrap_or(false);
         }
     }
@@ -145,9 +143,7 @@ impl Proc {
     /// to be followed by the pidfd whenever a rule matches (measured on Linux 6.18).
     pub fn grip(&mut self, pid: Pid) -> Option<Grip> {
         let opened = sys::monotonic();
-        // Of the leader: then the pidfd also tells when it exits before other threads.
-        let of = if self.has_pidfd_info { PidfdOf::Thread } else { PidfdOf::Process };
-        let handle = match sys::pidfd_open(pid.get(), of) {
+        let handle = match sys::pidfd_open(pid.get()) {
             Ok(handle) if self.has_pidfd_info => handle,
             Ok(handle) => return self.grip_by_stat(pid, Some(handle), opened),
             // The number is a thread's, so the process that had it is gone: EINVAL, or ENOENT where the
@@ -164,7 +160,7 @@ impl Proc {
             Err(_) => return self.grip_by_stat(pid, None, opened),
         };
         match sys::pidfd_info(handle.as_fd()) {
-            Ok(Some(info)) => (info.pid == info.tgid).then_some(Grip {
+            Ok(Some(info)) => Some(Grip {
                 uid: Uid(info.euid),
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
@@ -203,12 +199,10 @@ impl Proc {
             .map_or(0, |stat| (stat.st_nlink as u64).saturating_sub(2))
     }
 
-    /// Whether the leader has exited, alone or with all other threads.
-    pub fn has_leader_exited(&mut self, pid: Pid, grip: &Grip) -> bool {
-        match &grip.handle {
-            Some(handle) if self.has_pidfd_info => has_exited(handle),
-            _ => self.state(pid, None) == Some(State::Exited),
-        }
+    /// Whether the leader has exited, alone or with all other threads. 4 us: since Linux 6.15 a pidfd,
+    /// also one of the leader alone, says nothing while other threads live.
+    pub fn has_leader_exited(&mut self, pid: Pid) -> bool {
+        self.state(pid, None) == Some(State::Exited)
     }
 
     /// The process as one of its live threads shows it, in place of `grip`, whose leader has exited: the
@@ -291,7 +285,7 @@ impl Proc {
     /// ptrace_may_access() takes `exec_update_lock`. Of those known all have the inode.
     pub fn identity(&mut self, pid: Pid) -> Option<u64> {
         if self.has_unique_inodes {
-            let pidfd = sys::pidfd_open(pid.get(), PidfdOf::Process).ok()?;
+            let pidfd = sys::pidfd_open(pid.get()).ok()?;
             // Of a process that was waited for but still has a pidfd somewhere it could be opened, too.
             return inode_of(&pidfd);
         }
@@ -435,7 +429,7 @@ mod tests {
         let grip = proc.grip(pid).unwrap();
         assert_eq!(grip.uid.0, nix::unistd::geteuid().as_raw());
         assert_eq!(grip.gid.0, nix::unistd::getegid().as_raw());
-        assert!(!proc.has_leader_exited(pid, &grip));
+        assert!(!proc.has_leader_exited(pid));
         assert!(proc.thread_count(pid) > 0);
         assert_eq!(proc.thread_ids(pid, pid), Some((grip.uid, grip.gid)));
         assert!(!proc.has_thread_of_others(pid, (grip.uid, grip.gid)));

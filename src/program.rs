@@ -246,7 +246,7 @@ fn is_absence(error: &io::Error) -> bool {
 fn live_thread(pid: Pid) -> Option<Pid> {
     let mut proc = Proc::open(Path::new("/proc")).ok()?;
     let grip = proc.grip(pid)?;
-    if proc.is_kernel_thread(pid) || !proc.has_leader_exited(pid, &grip) {
+    if proc.is_kernel_thread(pid) || !proc.has_leader_exited(pid) {
         return None;
     }
     proc.stand_in(pid, grip)?.thread

@@ -282,28 +282,15 @@ pub fn read_link<'b>(
     Ok(&buffer[..check_size(length)?])
 }
 
-/// What a pidfd refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PidfdOf {
-    /// A thread group: readable when all its threads have exited (Linux 5.3).
-    Process,
-    /// One thread: readable when that thread has exited (`PIDFD_THREAD`, Linux 6.9).
-    Thread,
-}
-
-/// Opens a pidfd.
+/// Opens a pidfd of a process (Linux 5.3). It is readable when all threads of the process have exited.
 ///
 /// # Errors
-/// `ESRCH` when there is no such process, `ENOSYS` before Linux 5.3. Of [`PidfdOf::Process`] `EINVAL`, or
-/// `ENOENT` since Linux 6.9, for a thread that leads no group; of [`PidfdOf::Thread`] `EINVAL` before 6.9.
-pub fn pidfd_open(pid: u32, of: PidfdOf) -> io::Result<OwnedFd> {
-    let flags = match of {
-        PidfdOf::Process => 0,
-        PidfdOf::Thread => libc::O_EXCL,
-    };
+/// `ESRCH` when there is none, `ENOSYS` on an old kernel; for a thread that leads no group `EINVAL`, or
+/// `ENOENT` since Linux 6.9.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
     // SAFETY: the call takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
     // SAFETY: the kernel just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -347,12 +334,6 @@ struct PidfdInfo {
 /// What `PIDFD_GET_INFO` says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
-    /// The thread that the pidfd refers to.
-    pub pid: u32,
-    /// Its thread group.
-    pub tgid: u32,
-    /// The real parent, as `getppid(2)` would return.
-    pub ppid: u32,
     /// Effective user id.
     pub euid: u32,
     /// Effective group id.
@@ -381,8 +362,7 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
         return Ok(None);
     }
     let cgroup = if info.mask & CGROUP == 0 { 0 } else { info.cgroup };
-    let PidfdInfo { pid, tgid, ppid, euid, egid, .. } = info;
-    Ok(Some(ProcessInfo { pid, tgid, ppid, euid, egid, cgroup }))
+    Ok(Some(ProcessInfo { euid: info.euid, egid: info.egid, cgroup }))
 }
 
 /// Whether the pidfds of this kernel have inode numbers that are unique until the next boot: those of
@@ -451,13 +431,13 @@ mod tests {
 
     #[test]
     fn our_own_pidfd_is_alive() {
-        let pidfd = pidfd_open(std::process::id(), PidfdOf::Process).unwrap();
+        let pidfd = pidfd_open(std::process::id()).unwrap();
         assert!(pidfd_alive(pidfd.as_fd()));
     }
 
     #[test]
     fn pidfd_info_agrees_with_the_libc_or_is_unknown_here() {
-        let pidfd = pidfd_open(std::process::id(), PidfdOf::Process).unwrap();
+        let pidfd = pidfd_open(std::process::id()).unwrap();
         if let Ok(info) = pidfd_info(pidfd.as_fd()) {
             assert_eq!(info.unwrap().euid, nix::unistd::geteuid().as_raw());
         }
@@ -466,7 +446,7 @@ mod tests {
     #[test]
     fn a_reaped_process_is_gone() {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
-        let pidfd = pidfd_open(child.id(), PidfdOf::Process).unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
         child.wait().unwrap();
         assert!(!pidfd_alive(pidfd.as_fd()));
         if let Ok(info) = pidfd_info(pidfd.as_fd()) {

@@ -8,7 +8,7 @@ use crate::event::batch::{Look, Threads};
 use crate::event::fork_tracker::Evaluated;
 use crate::event::{Cause, Nanos};
 use crate::narrator::{Ending, Told};
-use crate::placer::{Missing, Outcome, Subject};
+use crate::placer::{ExeIsMissing, Outcome, Subject};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc};
 use crate::program::{ExeRead, Program, ReadRequest, Seen};
@@ -87,8 +87,6 @@ enum Evaluation {
     NeedsExe,
     /// An examination of this executable is needed.
     NeedsExamination(Box<[u8]>),
-    /// A live thread is needed: the leader has exited.
-    NeedsLiveThread,
 }
 
 impl Engine {
@@ -116,7 +114,7 @@ impl Engine {
         let exe = match read.link() {
             Ok(_) => read.seen(self.proc.comm(pid)).map(Exe::Read),
             // Only here, off the way of every process with a program, more of it is read.
-            Err(_) => self.without_exe(&job, &grip, &mut name),
+            Err(_) => self.without_exe(&job, &mut name),
         };
         let Some(exe) = exe else {
             job.is_careful = true;
@@ -129,12 +127,7 @@ impl Engine {
     }
 
     /// What is known of a process whose link could not be read. `None` when a live thread is to be asked.
-    fn without_exe<'n>(
-        &mut self,
-        job: &Job,
-        grip: &Grip,
-        name: &'n mut [u8; THREAD_NAME],
-    ) -> Option<Exe<'n>> {
+    fn without_exe<'n>(&mut self, job: &Job, name: &'n mut [u8; THREAD_NAME]) -> Option<Exe<'n>> {
         let pid = job.look.pid;
         if self.proc.is_kernel_thread(pid) {
             let comm = self.proc.comm(pid).unwrap_or_default();
@@ -142,7 +135,7 @@ impl Engine {
             name[..length].copy_from_slice(&comm[..length]);
             return Some(Exe::Read(Seen::kernel_thread(&name[..length])));
         }
-        if !job.is_careful && self.proc.has_leader_exited(pid, grip) {
+        if !job.is_careful && self.proc.has_leader_exited(pid) {
             return None;
         }
         self.metrics.unreadable_executables.increment();
@@ -166,7 +159,7 @@ impl Engine {
         let program = job.program.take();
         let mut exe = program.as_ref().map_or(exe, |program| Exe::Read(program.seen()));
         let is_frozen =
-            may_be_frozen(&job) && grip.thread.is_none() && self.proc.has_leader_exited(pid, &grip);
+            may_be_frozen(&job) && grip.thread.is_none() && self.proc.has_leader_exited(pid);
         if is_frozen {
             let Some(live) = self.proc.stand_in(pid, grip) else {
                 self.finish(&job, None, Outcome::Gone);
@@ -200,13 +193,6 @@ impl Engine {
                         return None;
                     }
                     exe = exe.as_final();
-                }
-                Evaluation::NeedsLiveThread => {
-                    let Some(live) = self.proc.stand_in(pid, grip) else {
-                        self.finish(&job, None, Outcome::Gone);
-                        return None;
-                    };
-                    grip = live;
                 }
             }
         }
@@ -259,8 +245,7 @@ impl Engine {
         let subject = Subject { look, grip, user: user.identity.name.as_deref(), exe };
         let outcome = match self.placer.apply(&self.policy, &mut self.proc, rule, &subject) {
             Ok(outcome) => outcome,
-            Err(Missing::Exe) => return Evaluation::NeedsExe,
-            Err(Missing::LiveThread) => return Evaluation::NeedsLiveThread,
+            Err(ExeIsMissing) => return Evaluation::NeedsExe,
         };
         if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
             narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });

@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use super::Engine;
+use super::evaluation::Job;
 use crate::event::batch::{Look, Threads};
 use crate::event::{Cause, Nanos, Pid};
 use crate::process::Grip;
@@ -87,12 +88,15 @@ impl Engine {
         own.swept = now;
         let some: Vec<Pid> = own.processes.iter().copied().take(SWEEP).collect();
         for pid in some {
-            let grip = self.proc.grip(pid);
-            let stays =
-                grip.is_some_and(|grip| self.proc.has_thread_of_others(pid, (grip.uid, grip.gid)));
             // Taken out and in again, so that others have their turn.
             self.own_credentials.processes.remove(&pid);
-            if stays {
+            let Some(grip) = self.proc.grip(pid) else { continue };
+            if self.proc.has_leader_exited(pid) {
+                // No event told, and from now on another thread decides.
+                let look = Look::at_once(pid, Cause::RETRY, now);
+                self.answered.push_back(Job::new(look));
+            }
+            if self.proc.has_thread_of_others(pid, (grip.uid, grip.gid)) {
                 self.own_credentials.add(pid);
             }
         }

@@ -1,6 +1,6 @@
 //! Processes that are not moved although a rule matches.
 
-use super::{Missing, Outcome, Placer, Subject};
+use super::{ExeIsMissing, Outcome, Placer, Subject};
 use crate::decision::Exe;
 use crate::event::Pid;
 use crate::process::{Proc, path_in};
@@ -19,27 +19,27 @@ impl Placer {
     /// executable may move, or it is past moving.
     ///
     /// # Errors
-    /// What must be known of it first.
+    /// Its executable must be read first.
     pub(super) fn unmovable(
         &mut self,
         proc: &mut Proc,
         rule: &Rule,
         subject: &Subject<'_>,
-    ) -> Result<Option<Outcome>, Missing> {
+    ) -> Result<Option<Outcome>, ExeIsMissing> {
         let pid = subject.look.pid;
         if pid.get() == self.own_pid {
             return Ok(Some(Outcome::Protected));
         }
-        // Without a live thread it is a zombie: the kernel would take the write and do nothing.
-        if subject.grip.thread.is_none() && subject.grip.has_exited() {
-            return Err(Missing::LiveThread);
+        // A zombie: the kernel would take the write and do nothing. Its children matter.
+        if subject.grip.has_exited() {
+            return Ok(Some(Outcome::Gone));
         }
         let is_root = subject.grip.uid.0 == 0;
         if !is_root && !self.has_systemd {
             return Ok(None);
         }
         let is_protected = match subject.exe {
-            Exe::Unread => return Err(Missing::Exe),
+            Exe::Unread => return Err(ExeIsMissing),
             Exe::Read(seen)
                 if is_root && !seen.raw.starts_with(b"/") && proc.is_kernel_thread(pid) =>
             {

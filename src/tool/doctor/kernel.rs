@@ -41,7 +41,7 @@ fn parsed(release: &str) -> Option<(u32, u32)> {
 }
 
 fn process_facts() -> Finding {
-    let own = sys::pidfd_open(std::process::id(), sys::PidfdOf::Process);
+    let own = sys::pidfd_open(std::process::id());
     match own.and_then(|own| sys::pidfd_info(own.as_fd())) {
         Ok(_) => Finding::ok("facts", "one call tells user, group and cgroup of a process"),
         Err(_) => Finding::note(

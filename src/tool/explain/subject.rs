@@ -198,7 +198,7 @@ fn read_program(pid: Pid, proc: &mut Proc) -> Program {
 /// The first read of an executable: of a live thread where the leader has exited.
 fn read(pid: Pid, proc: &mut Proc) -> Option<ExeRead> {
     let grip = proc.grip(pid)?;
-    let thread = match proc.has_leader_exited(pid, &grip) {
+    let thread = match proc.has_leader_exited(pid) {
         true => proc.stand_in(pid, grip).and_then(|grip| grip.thread),
         false => None,
     };
