@@ -127,8 +127,8 @@ fn unreadable(live: &Live, name: &str, more: &str) -> Actor {
     actor
 }
 
-/// Processes (and the server, the 11th) whose executable root cannot read are placed by the rule that does not need it, also
-/// when the daemon starts later, and also when the name is that of an interpreter.
+/// Processes (and the server, the 11th) whose executable root cannot read are placed by the rule that does
+/// not need it, also when the daemon starts later, and also when the name is that of an interpreter.
 fn by_the_user_rule(name: &str, more: &str) {
     let Some(live) = Live::require() else { return };
     let mut file_system = live.file_system(ALICE, "serve");
@@ -172,15 +172,18 @@ fn an_unreadable_executable_does_not_match_a_negated_exe() {
 }
 
 /// Alice has 30 processes whose executable never answers; the 5 processes of bob are of interpreters
-/// too, and their executable must be read as well.
+/// too, and their executable must be read as well. Four of hers, as many as keep two processors busy, do
+/// `flood` besides.
 fn hanging_reads(flood: &str) {
     let Some(live) = Live::require() else { return };
     let python = live.program("bin/python3");
     let mut file_system = live.file_system(ALICE, "share");
     file_system.said("mounted");
     let path = live.path("m/python3");
-    let attack = format!("exec {} python3 say ready gate {flood}", path.display());
-    let mut attackers: Vec<Actor> = (0..30).map(|_| live.actor(&attack)).collect();
+    let attack = |more| format!("exec {} python3 say ready gate {more}", path.display());
+    let quiet = format!("uid {ALICE} {ALICE} sleep 60000");
+    let steps = |number| attack(if number < 4 { flood } else { quiet.as_str() });
+    let mut attackers: Vec<Actor> = (0..30).map(|number| live.actor(&steps(number))).collect();
     for attacker in &mut attackers {
         attacker.said("ready");
     }
