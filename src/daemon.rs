@@ -241,7 +241,8 @@ impl Daemon {
         let (reader, late) = (self.engine.exe_reader().map_err(run)?, self.engine.late_reads());
         let activity = Arc::clone(&self.activity);
         self.engine.tell(Arc::clone(&activity));
-        leader::run(Box::new(self), activity, reader, late).map_err(run)?
+        let read = Box::new(move |request, read: &mut ExeRead| reader.read(request, read));
+        leader::run(Box::new(self), activity, read, late).map_err(run)?
     }
 
     /// Waits for events and serves what is not the engine's. Whether that ends the daemon.

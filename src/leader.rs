@@ -20,7 +20,7 @@ use std::time::Duration;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::event::{Nanos, Pid};
-use crate::program::{ExeRead, ExeReader, ReadRequest};
+use crate::program::{ExeRead, ReadRequest};
 use crate::sys;
 
 /// A read that has blocked for so long is left to its thread.
@@ -167,6 +167,9 @@ pub trait Duty: Send + 'static {
     fn read_is_late(&mut self);
 }
 
+/// Reads an executable; may block.
+pub type Read = dyn Fn(ReadRequest, &mut ExeRead) + Send + Sync;
+
 /// Told of a read that was late, when it is over.
 pub type TakeLate = dyn Fn(ReadRequest) + Send + Sync;
 
@@ -174,7 +177,7 @@ struct Shared<D: Duty> {
     /// The state, while the leader reads.
     slot: Mutex<Option<Box<D>>>,
     activity: Arc<Activity>,
-    reader: ExeReader,
+    read: Box<Read>,
     take_late: Box<TakeLate>,
     /// The last watcher leads and none could be started: the stuck leader will watch.
     lacks_watcher: AtomicBool,
@@ -188,12 +191,12 @@ struct Shared<D: Duty> {
 pub fn run<D: Duty>(
     duty: Box<D>,
     activity: Arc<Activity>,
-    reader: ExeReader,
+    read: Box<Read>,
     take_late: Box<TakeLate>,
 ) -> io::Result<D::End> {
     let (end, ended): (_, Receiver<D::End>) = sync_channel(1);
     let (slot, lacks_watcher) = (Mutex::new(None), AtomicBool::new(false));
-    let shared = Arc::new(Shared { slot, activity, reader, take_late, lacks_watcher, end });
+    let shared = Arc::new(Shared { slot, activity, read, take_late, lacks_watcher, end });
     spawn_watcher(&shared)?;
     let leading = Arc::clone(&shared);
     thread::Builder::new().name("engine".into()).spawn(move || lead(&leading, duty))?;
@@ -230,7 +233,7 @@ fn lead<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
         activity.begins(Call::Read, request.pid);
         activity.reading_since.store(sys::monotonic().0, Relaxed);
         *shared.slot() = Some(duty);
-        shared.reader.read(request, &mut read);
+        (shared.read)(request, &mut read);
         match shared.slot().take() {
             Some(back) => {
                 activity.reading_since.store(0, Relaxed);
@@ -288,4 +291,98 @@ fn take_over<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
     activity.arm(LATE_NS);
     duty.read_is_late();
     lead(shared, duty);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    fn request(pid: u32) -> ReadRequest {
+        ReadRequest { pid: Pid::new(pid).unwrap(), thread: None }
+    }
+
+    /// Has process after process read, and ends after the last.
+    struct Reads {
+        pids: std::ops::RangeInclusive<u32>,
+        supplied: Vec<u32>,
+        late: Vec<u32>,
+        last: u32,
+    }
+
+    impl Duty for Reads {
+        type End = (Vec<u32>, Vec<u32>);
+
+        fn work(&mut self) -> Next<Self::End> {
+            match self.pids.next() {
+                Some(pid) => {
+                    self.last = pid;
+                    Next::Read(request(pid))
+                }
+                None => Next::End((self.supplied.clone(), self.late.clone())),
+            }
+        }
+
+        fn supply(&mut self, _: &ExeRead) {
+            self.supplied.push(self.last);
+        }
+
+        fn read_is_late(&mut self) {
+            self.late.push(self.last);
+        }
+    }
+
+    fn started() -> Arc<Activity> {
+        let activity = Arc::new(Activity::new().unwrap());
+        activity.works(sys::monotonic());
+        activity
+    }
+
+    fn reads(count: u32) -> Box<Reads> {
+        Box::new(Reads { pids: 1..=count, supplied: Vec::new(), late: Vec::new(), last: 0 })
+    }
+
+    #[test]
+    fn reads_that_do_not_block_are_supplied() {
+        let (supplied, late) =
+            run(reads(1000), started(), Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
+        assert_eq!((supplied, late), ((1..=1000).collect(), vec![]));
+    }
+
+    #[test]
+    fn another_thread_goes_on_when_reads_block_and_hears_when_they_are_over() {
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let (over, told): (Sender<u32>, _) = channel();
+        let read = move |request: ReadRequest, _: &mut ExeRead| {
+            if request.pid.get() % 10 == 0 {
+                let _ = released.lock().map(|released| released.recv());
+            }
+        };
+        let take_late = move |request: ReadRequest| {
+            let _ = over.send(request.pid.get());
+        };
+        let (supplied, late) =
+            run(reads(35), started(), Box::new(read), Box::new(take_late)).unwrap();
+        assert_eq!(late, [10, 20, 30]);
+        assert_eq!(supplied, (1..=35).filter(|pid| pid % 10 != 0).collect::<Vec<_>>());
+        assert!(told.try_recv().is_err(), "the threads are still stuck");
+        drop(release);
+        let mut over: Vec<u32> =
+            (0..3).map(|_| told.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+        over.sort_unstable();
+        assert_eq!(over, [10, 20, 30]);
+    }
+
+    /// A thread that only waits for a processor is not blocked.
+    #[test]
+    fn a_read_that_takes_its_time_is_waited_for() {
+        let read = |_: ReadRequest, _: &mut ExeRead| {
+            let begin = sys::monotonic();
+            while sys::monotonic().since(begin) < 4 * LATE_NS {}
+        };
+        let (supplied, late) = run(reads(1), started(), Box::new(read), Box::new(|_| {})).unwrap();
+        assert_eq!((supplied, late), (vec![1], vec![]));
+    }
 }
