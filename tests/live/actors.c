@@ -441,7 +441,7 @@ static void exit_leader(uid_t uid, char **rest)
 	pthread_exit(NULL);
 }
 
-/* What the processes of a test share. */
+/* State that several processes share. */
 struct shared {
 	long living, stop;
 };

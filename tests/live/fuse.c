@@ -13,7 +13,7 @@
  *                                             the same, but FLUSH is answered; say "passes PID"
  *
  * After a byte on standard input nothing is answered any more; say "silent 1". The server exits when
- * standard input hangs up, after LIFETIME seconds at the latest; that releases all who wait for it.
+ * standard input hangs up, after LIFETIME seconds at the latest; that releases all waiting processes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -176,7 +176,7 @@ static void answer(struct server *server, const struct fuse_in_header *in)
 	}
 }
 
-static void heed_input(struct server *server, short events)
+static void handle_input(struct server *server, short events)
 {
 	char byte;
 	if (!(events & POLLIN) || read(0, &byte, 1) != 1)
@@ -195,7 +195,7 @@ static void serve(struct server *server)
 		if (poll(sources, 2, -1) < 0)
 			die("poll");
 		if (sources[1].revents != 0)
-			heed_input(server, sources[1].revents);
+			handle_input(server, sources[1].revents);
 		if (sources[0].revents == 0)
 			continue;
 		if (read(server->device, request, sizeof request) > 0) {
@@ -276,7 +276,7 @@ static void execute_over(struct server *server, char **argument)
 	check(child, "fork");
 	if (child == 0)
 		serve(server);
-	close(server->device);
+	close(server->device); /* only the server keeps the connection */
 	snprintf(path, sizeof path, "%s/held", argument[1]);
 	check(open(path, O_RDONLY | O_CLOEXEC), path);
 	alarm(LIFETIME + 10);

@@ -18,7 +18,7 @@ fn rules(alice: &str) -> String {
     )
 }
 
-/// What was measured; printed at once, asserted at the end, when nothing hangs any more.
+/// Measurements: printed at once, asserted at the end, when nothing hangs any more.
 #[derive(Default)]
 struct Findings(Vec<String>);
 
@@ -127,8 +127,8 @@ fn unreadable(live: &Live, name: &str, more: &str) -> Actor {
     actor
 }
 
-/// Processes (and the server, the 11th) whose executable root cannot read are placed by the rule that does
-/// not need it, also when the daemon starts later, and also when the name is that of an interpreter.
+/// Processes (and the server, the 11th) whose executable root cannot read are placed by the rule that does not need it, also
+/// when the daemon starts later, and also when the name is that of an interpreter.
 fn by_the_user_rule(name: &str, more: &str) {
     let Some(live) = Live::require() else { return };
     let mut file_system = live.file_system(ALICE, "serve");
@@ -171,19 +171,22 @@ fn an_unreadable_executable_does_not_match_a_negated_exe() {
     live.expect_at_rest("unreadable python3, not exe", ALICE, 11, "alice");
 }
 
-/// Alice has 30 processes whose executable never answers; the 5 processes of bob are of interpreters
-/// too, and their executable must be read as well. Four of hers, as many as keep two processors busy, do
-/// `flood` besides.
+/// Becomes alice once.
+const IDLE: &str = "uid 61701 61701";
+
+/// Alice has 30 processes, of which 4 do `flood`, and whose executable never answers; the 5 processes of bob are of interpreters
+/// too, and their executable must be read as well.
 fn hanging_reads(flood: &str) {
     let Some(live) = Live::require() else { return };
     let python = live.program("bin/python3");
     let mut file_system = live.file_system(ALICE, "share");
     file_system.said("mounted");
     let path = live.path("m/python3");
-    let attack = |more| format!("exec {} python3 say ready gate {more}", path.display());
-    let quiet = format!("uid {ALICE} {ALICE} sleep 60000");
-    let steps = |number| attack(if number < 4 { flood } else { quiet.as_str() });
-    let mut attackers: Vec<Actor> = (0..30).map(|number| live.actor(&steps(number))).collect();
+    let attack = |number| {
+        let flood = if number < 4 { flood } else { IDLE };
+        format!("exec {} python3 say ready gate {flood} sleep 60000", path.display())
+    };
+    let mut attackers: Vec<Actor> = (0..30).map(|number| live.actor(&attack(number))).collect();
     for attacker in &mut attackers {
         attacker.said("ready");
     }
@@ -209,7 +212,7 @@ fn hanging_reads(flood: &str) {
 
 #[test]
 fn reads_that_hang_do_not_delay_others() {
-    hanging_reads(&format!("uid {ALICE} {ALICE} sleep 60000"));
+    hanging_reads(IDLE);
 }
 
 #[test]

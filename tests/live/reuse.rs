@@ -1,7 +1,7 @@
 //! A PID that another process has got between the evaluation and the move.
 
 use crate::harness::user::ALICE;
-use crate::harness::{Live, strangers};
+use crate::harness::{Live, REST, eventually, strangers};
 
 /// A process of alice exits at once, and a process of root gets its PID: `count` times, `ms` apart. No
 /// rule matches root. None may stay in a cgroup of alice.
@@ -12,6 +12,7 @@ fn reused(to: &str, count: u32, ms: u32) {
     let mut helper = live.actor(&format!("reuse {count} {ALICE} {ms}"));
     let living = helper.said("reused");
     live.fence();
+    eventually(REST, || strangers(&live.ground).is_empty());
     let moved = strangers(&live.ground).len();
     println!("PIDs reused, {to:?}: {moved} of {living} processes of root moved");
     drop(helper);

@@ -36,7 +36,7 @@ fn breeders(live: &Live) -> Actor {
     actor
 }
 
-/// What several rounds found.
+/// The sums of several rounds.
 #[derive(Default)]
 struct Tally {
     outside: usize,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, Daemon, Live, REST, census, eventually, rounds};
+use crate::harness::{Actor, Live, REST, census, eventually, rounds};
 
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
@@ -95,15 +95,6 @@ fn forks_of_a_thread_with_the_user_of_the_leader() {
     live.expect_at_rest("leader and thread alice: spawn 100", ALICE, 101, "alice");
 }
 
-/// Stops the daemon after the rechecks; none may have reported an external move.
-fn expect_no_external_moves(daemon: Daemon) {
-    sleep(LATER);
-    let counters = daemon.stop();
-    let (reverted, abandoned) = (counters.get("taken_back"), counters.get("given_up"));
-    println!("external moves reported: {reverted}, abandoned: {abandoned}");
-    assert_eq!((reverted, abandoned), (0, 0), "nobody else moved anything");
-}
-
 /// 50 processes of alice do `steps`, during which their leader exits.
 fn without_leader(live: &Live, steps: &str) -> Actor {
     let mut actor = live.actor(&format!("spawn 50 {steps} hold"));
@@ -117,7 +108,7 @@ fn a_leader_that_exits_right_after_setuid() {
     let daemon = live.daemon(RULES);
     let _actor = without_leader(&live, &format!("uid {ALICE} {ALICE} exit-leader"));
     live.expect_at_rest("setuid, leader exits", ALICE, 50, "alice");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 #[test]
@@ -126,7 +117,7 @@ fn a_leader_that_exited_before_the_daemon_started() {
     let _actor = without_leader(&live, &format!("uid {ALICE} {ALICE} exit-leader"));
     let daemon = live.daemon(RULES);
     live.expect_at_rest("dead leader, then start", ALICE, 50, "alice");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 /// The first rule needs the executable, which is readable through a live thread only.
@@ -141,7 +132,7 @@ fn an_exe_rule_before_the_user_rule_with_a_dead_leader() {
     assert!(eventually(REST, || census::of(ALICE).is_empty()));
     let _late = without_leader(&live, &format!("exit-leader uid {ALICE} {ALICE}"));
     live.expect_at_rest("exe rule first, dead leader, then setuid", ALICE, 50, "alice");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 /// 50 processes of alice that execute `bin/tool`; their leaders exit after the change of user, or before.
@@ -166,7 +157,7 @@ fn an_exe_rule_matches_when_the_leader_exited_before_setuid() {
     let daemon = live.daemon(TOOL);
     let _actor = tools_without_leader(&live, false);
     live.expect_at_rest("exe = \"tool\", leader exits, setuid", ALICE, 50, "there");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 #[test]
@@ -175,7 +166,7 @@ fn an_exe_rule_matches_when_the_leader_exited_before_the_start() {
     let _actor = tools_without_leader(&live, true);
     let daemon = live.daemon(TOOL);
     live.expect_at_rest("exe = \"tool\", dead leader, then start", ALICE, 50, "there");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 /// Asserts that none of 50 processes of alice is in the ground.
@@ -216,7 +207,7 @@ fn a_destination_that_changes_and_changes_back_with_a_dead_leader() {
         daemon.signal(Signal::SIGHUP);
         live.expect_at_rest(&format!("dead leader, reload to {to}"), ALICE, 50, to);
     }
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 #[test]
@@ -225,7 +216,7 @@ fn setuid_by_all_live_threads_after_the_leader_exited() {
     let daemon = live.daemon(RULES);
     let _actor = without_leader(&live, &format!("exit-leader sleep 100 uid {ALICE} {ALICE}"));
     live.expect_at_rest("leader exits, setuid", ALICE, 50, "alice");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 #[test]
@@ -237,7 +228,7 @@ fn setgid_by_all_live_threads_after_the_leader_exited() {
         format!("uid 0 {ALICE} exit-leader sleep 100 uid 0 0 gid {BOB} {BOB} uid 0 {ALICE}");
     let _actor = without_leader(&live, &steps);
     live.expect_at_rest("leader exits, setgid", ALICE, 50, "there");
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 #[test]
@@ -258,7 +249,7 @@ fn forks_of_a_thread_after_the_leader_exited() {
         drop(actor);
         assert!(eventually(REST, || census::of(ALICE).is_empty()));
     }
-    expect_no_external_moves(daemon);
+    daemon.expect_no_external_moves("dead leaders");
 }
 
 /// The executable of an interpreter is read twice, the second time on a helper thread; the leader exits

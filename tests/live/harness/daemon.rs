@@ -142,6 +142,16 @@ impl Daemon {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
+    /// Stops it after the rechecks of all placements and asserts that it reported no external move.
+    pub(crate) fn expect_no_external_moves(self, what: &str) -> Counters {
+        std::thread::sleep(Duration::from_millis(400));
+        let counters = self.stop();
+        let (reverted, abandoned) = (counters.get("taken_back"), counters.get("given_up"));
+        println!("{what}: {reverted} external moves reported, {abandoned} abandoned");
+        assert_eq!((reverted, abandoned), (0, 0), "{what}: no other process moved anything");
+        counters
+    }
+
     /// Ends it with SIGTERM, expects status 0, returns its counters.
     pub(crate) fn stop(mut self) -> Counters {
         self.signal(Signal::SIGTERM);

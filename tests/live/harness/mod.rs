@@ -22,7 +22,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 
 pub(crate) use actor::Actor;
 pub(crate) use build::pins;
-pub(crate) use daemon::{Counters, Daemon, Settings, Surroundings, cgruled, run};
+pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, run};
 pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
 pub(crate) use wait::{PATIENCE, REST, eventually, within};
@@ -175,8 +175,8 @@ impl Live {
         Actor::start(&self.path("bin/actors"), steps)
     }
 
-    /// Starts a file system at `m` in [`BASE`] (see `fuse.c`) with one file, the actors program. Whoever
-    /// waits for it is released when the actor is dropped.
+    /// Starts a file system at `m` in [`BASE`] (see `fuse.c`) with one file, the actors program. Drop
+    /// the actor to release the processes that wait for it.
     pub(crate) fn file_system(&self, uid: u32, mode: &str) -> Actor {
         let (device, directory) = (self.path("fuse"), self.path("m"));
         if !device.exists() {
