@@ -179,6 +179,8 @@ const IDLE: &str = "uid 61701 61701";
 fn hanging_reads(flood: &str) {
     let Some(live) = Live::require() else { return };
     let python = live.program("bin/python3");
+    // Dropped after the file system, which releases them.
+    let mut attackers: Vec<Actor> = Vec::new();
     let mut file_system = live.file_system(ALICE, "share");
     file_system.said("mounted");
     let path = live.path("m/python3");
@@ -186,7 +188,7 @@ fn hanging_reads(flood: &str) {
         let flood = if number < 4 { flood } else { IDLE };
         format!("exec {} python3 say ready gate {flood} sleep 60000", path.display())
     };
-    let mut attackers: Vec<Actor> = (0..30).map(|number| live.actor(&attack(number))).collect();
+    attackers.extend((0..30).map(|number| live.actor(&attack(number))));
     for attacker in &mut attackers {
         attacker.said("ready");
     }
