@@ -174,8 +174,8 @@ fn an_unreadable_executable_does_not_match_a_negated_exe() {
 /// Becomes alice once.
 const IDLE: &str = "uid 61701 61701";
 
-/// Alice has 30 processes, of which 4 do `flood`, and whose executable never answers; the 5 processes of bob are of interpreters
-/// too, and their executable must be read as well.
+/// Alice has 30 processes whose executable never answers, of which 4 do `flood`; the 5 processes of bob are
+/// of interpreters too, and their executable must be read as well.
 fn hanging_reads(flood: &str) {
     let Some(live) = Live::require() else { return };
     let python = live.program("bin/python3");

@@ -98,5 +98,5 @@ fn changes_between_two_users_report_no_external_move() {
     sleep(Duration::from_secs(2));
     drop(floods);
     let counters = daemon.expect_no_external_moves("4 processes between two users");
-    assert!(counters.get("placed") > 20);
+    assert!(counters.get("placed") > 4, "no change was seen");
 }
