@@ -327,6 +327,7 @@ impl Engine {
             Outcome::InPlace => metrics.in_place.increment(),
             Outcome::NoRule => metrics.no_rule.increment(),
             Outcome::Ignored => metrics.ignored.increment(),
+            Outcome::Inapplicable => metrics.inapplicable.increment(),
             Outcome::Sticky => {
                 // Its children are only looked at for what they do themselves.
                 metrics.sticky.increment();

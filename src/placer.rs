@@ -30,7 +30,7 @@ use crate::narrator::Obstacle;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
-use crate::rules::{Action, Below, Rule, RuleId, Target};
+use crate::rules::{Action, Below, InapplicableReason, Rule, RuleId, Target};
 use crate::sys;
 pub use outcome::Outcome;
 
@@ -143,13 +143,18 @@ impl Placer {
         subject: &Subject<'_>,
     ) -> Outcome {
         let Some(rule) = policy.matcher.rule(id) else { return Outcome::NoRule };
-        let Action::Place(targets) = &rule.action else { return Outcome::Ignored };
-        self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
+        let targets = match &rule.action {
+            Action::Ignore(_) => return Outcome::Ignored,
+            Action::Inapplicable(it) => return self.leave(rule, &it.reason, subject),
+            Action::Place(targets) => targets,
+        };
+        self.obstacle = None;
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
-            // A controller that this host does not have was said when the rules were read; the original
-            // does not go on to the lines that follow either.
+            // A line whose controller this host does not have ends the rule, as in cgrulesengd; it was
+            // reported when the rules were read. The first line has its controllers, or the rule would be
+            // [`Action::Inapplicable`].
             if span.is_empty() && target.below == Below::Top {
                 self.obstacle = Some(Obstacle::NoController);
                 break;
@@ -171,12 +176,39 @@ impl Placer {
                     | Outcome::InPlace
                     | Outcome::NoRule
                     | Outcome::Ignored
+                    | Outcome::Inapplicable
                     | Outcome::Sticky
                     | Outcome::Waiting => {}
                 }
             }
         }
         outcome
+    }
+
+    /// Leaves the process where it is because its rule cannot be applied, which was reported when the rules
+    /// were read. A dry run is read without that report, so it says so again, once for each rule.
+    fn leave(
+        &mut self,
+        rule: &Rule,
+        reason: &InapplicableReason,
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        self.obstacle = Some(outcome::inapplicable(reason));
+        self.path.clear();
+        if self.is_dry_run {
+            let cause = (&*rule.origin.file, rule.origin.line);
+            if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
+                let (who, by) = (Described(subject), Named(rule));
+                self.decided(field::REFUSED, rule, subject).say(
+                    Level::Info,
+                    format_args!(
+                        "would leave {who} where it is: the rule cannot be applied on this host: {reason}; \
+                         {by}{left_out}"
+                    ),
+                );
+            }
+        }
+        Outcome::Inapplicable
     }
 
     /// Puts the process into the group `self.path` if it is elsewhere and may be moved.

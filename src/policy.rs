@@ -12,7 +12,7 @@ use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
-use crate::rules::{Action, Below, Rule, RuleId, Target};
+use crate::rules::{Below, Rule, RuleId, Target};
 
 use std::cell::Cell;
 use std::fmt;
@@ -124,11 +124,8 @@ impl Policy {
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
         let span = |target: &Target| hierarchies.span_of(target).0;
-        let spans = matcher.rules().iter().map(|rule| match &rule.action {
-            Action::Ignore(_) => Span::default(),
-            Action::Place(targets) => targets.first().map(span).unwrap_or_default(),
-        });
-        let spans = spans.collect();
+        let first = |rule: &Rule| rule.action.targets().first().map(span).unwrap_or_default();
+        let spans = matcher.rules().iter().map(first).collect();
         let users = users.into_iter().map(|user| (user.identity.uid, user)).collect();
         Self {
             generation,

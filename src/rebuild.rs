@@ -214,7 +214,8 @@ impl Rebuilder {
         loaded.diagnostics.extend(controllers::settle(rules, &self.hierarchies));
         let has_systemd = Host::default().runs_systemd();
         grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
-        let missing = controllers::missing(&loaded.rules, &loaded.gifts, &self.hierarchies);
+        let rules = Arc::make_mut(&mut loaded.rules);
+        let missing = controllers::missing(rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         match sysinfo() {
             Ok(host) => loaded.gifts.share_out(host.ram_total()),

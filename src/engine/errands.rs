@@ -161,12 +161,13 @@ impl Engine {
         let grip = self.proc.grip(pid);
         let outcome = self.look_at(look, grip, None);
         let (rule, cgroup) = self.target(outcome);
+        let reason = rule.and_then(|rule| rule.action.inapplicable()).map(ToString::to_string);
         let rule = rule.map(|rule| Arc::clone(&rule.name));
         self.conclude(look, outcome);
         let mut about = self.about(raw);
         // A trouble says more than the bare outcome.
         if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
-            let mut last = happening(0, outcome.word(), "");
+            let mut last = happening(0, outcome.word(), &reason.unwrap_or_default());
             last.rule = rule.map(|rule| Escaped(&rule).to_string()).unwrap_or_default();
             last.cgroup = cgroup.map(|path| Escaped(&path).to_string()).unwrap_or_default();
             about.happenings.push(last);
@@ -179,8 +180,8 @@ impl Engine {
         let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
         let Some(rule) = rule else { return (None, None) };
         let is_placed = match &rule.action {
-            Action::Place(targets) => !targets.is_empty() && outcome != Outcome::Waiting,
-            Action::Ignore(_) => false,
+            Action::Place(_) => outcome != Outcome::Waiting,
+            Action::Ignore(_) | Action::Inapplicable(_) => false,
         };
         (Some(rule), is_placed.then(|| self.placer.path().into()))
     }
