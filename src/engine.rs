@@ -233,7 +233,7 @@ impl Engine {
         if self.scan_is_due && !self.scan.is_running() && self.intake.batch.is_empty() {
             self.scan_is_due = false;
             self.metrics.scans.increment();
-            self.scan.begin(&self.proc)?;
+            self.placer.with_descriptors(|| self.scan.begin(&self.proc))?;
             self.pass_on()?;
         }
         for _ in 0..AT_ONCE {

@@ -1,24 +1,27 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod inapplicable;
 mod outcome;
 mod protected;
 mod takers;
 mod units;
 
 use std::hash::BuildHasher;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ::log::Level;
 use described::{Decided, Described, Named};
 use foldhash::fast::FixedState;
+use nix::errno::Errno;
 pub(crate) use protected::is_protected;
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
-use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts};
+use crate::cgroup::tree::{Attached, Refusal, Tree, Whereabouts, is_out_of_descriptors};
 use crate::control::memory::Trouble;
 use crate::event::Cause;
 use crate::event::batch::Look;
@@ -30,7 +33,7 @@ use crate::narrator::Obstacle;
 use crate::policy::Policy;
 use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
-use crate::rules::{Action, Below, InapplicableReason, Rule, RuleId, Target};
+use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
 pub use outcome::Outcome;
 
@@ -129,6 +132,25 @@ impl Placer {
         self.troubles.push((trouble, self.path.clone()));
     }
 
+    /// Does something that opens files. Where no descriptor is left the groups are closed and it is tried once
+    /// more.
+    ///
+    /// # Errors
+    /// As `attempt`.
+    pub fn with_descriptors<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        attempt().or_else(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            if !is_out_of_descriptors(errno) {
+                return Err(error);
+            }
+            self.tree.close();
+            attempt()
+        })
+    }
+
     /// Drops every open group: after a change of rules others may be needed.
     pub fn adopt(&mut self, policy: &Policy) {
         self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
@@ -183,32 +205,6 @@ impl Placer {
             }
         }
         outcome
-    }
-
-    /// Leaves the process where it is because its rule cannot be applied, which was reported when the rules
-    /// were read. A dry run is read without that report, so it says so again, once for each rule.
-    fn leave(
-        &mut self,
-        rule: &Rule,
-        reason: &InapplicableReason,
-        subject: &Subject<'_>,
-    ) -> Outcome {
-        self.obstacle = Some(outcome::inapplicable(reason));
-        self.path.clear();
-        if self.is_dry_run {
-            let cause = (&*rule.origin.file, rule.origin.line);
-            if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-                let (who, by) = (Described(subject), Named(rule));
-                self.decided(field::REFUSED, rule, subject).say(
-                    Level::Info,
-                    format_args!(
-                        "would leave {who} where it is: the rule cannot be applied on this host: {reason}; \
-                         {by}{left_out}"
-                    ),
-                );
-            }
-        }
-        Outcome::Inapplicable
     }
 
     /// Puts the process into the group `self.path` if it is elsewhere and may be moved.

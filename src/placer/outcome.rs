@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::tree::{Refusal, Step};
 use crate::narrator::{Ending, Obstacle};
-use crate::rules::{InapplicableReason, RuleId};
+use crate::rules::RuleId;
 
 /// What a look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,19 +85,6 @@ impl Outcome {
                 _,
             ) => Ending::Done(rule),
         })
-    }
-}
-
-/// The same reason in the terms of cgrulesengd, for its log.
-pub(super) fn inapplicable(reason: &InapplicableReason) -> Obstacle {
-    match reason {
-        InapplicableReason::OutsideHierarchy
-        | InapplicableReason::RepeatedController
-        | InapplicableReason::DelegatedRoot
-        | InapplicableReason::NoDelegation => Obstacle::Nowhere,
-        InapplicableReason::NoController(_) | InapplicableReason::NoHierarchy => {
-            Obstacle::NoController
-        }
     }
 }
 

@@ -19,6 +19,7 @@ mod harness;
 
 mod command_line;
 mod control;
+mod descriptors;
 mod destination;
 mod doctor;
 mod escape;
