@@ -263,10 +263,9 @@ impl Engine {
         if !self.policy.knows(uid) {
             return self.wait(Asked::User(uid), look);
         }
-        let generation = self.policy.generation;
         let Some(user) = self.policy.users.get(&uid) else { return Outcome::NoRule };
         if user.take_stale(look.since) {
-            self.desk.identify(generation, uid);
+            self.desk.identify(&self.policy, uid);
         }
         let (matcher, proc, sight) = (&self.policy.matcher, &mut self.proc, &mut self.sight);
         let decided = decide(matcher, user, (uid, gid), look.pid, proc, |proc| {

@@ -1,6 +1,8 @@
-//! Threads that may wait, so that the hot thread need not: one reads rules and asks the name service,
-//! one looks closer at programs. Questions go out and answers come back over channels; an eventfd
+//! Threads that may wait, so that the hot thread need not: one reads rules, a few ask the name service, and
+//! some look closer at programs. Questions go out and answers come back over channels; an eventfd
 //! wakes the loop.
+
+mod lookups;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,6 +18,8 @@ use crate::policy::{Policy, User};
 use crate::program::{self, Program};
 use crate::source::connector::run_test_process;
 use crate::sys;
+pub use lookups::Directory;
+use lookups::{LookupKey, Lookups};
 
 /// Closer looks that can wait. One that does not fit is answered by the next scan.
 const CLOSER_LOOKS: usize = 4096;
@@ -58,8 +62,6 @@ pub enum Answer {
 /// What the hot thread can ask for.
 enum Question {
     Reload,
-    Identify(u64, Uid),
-    NameGroup(u64, Gid),
     Provoke,
 }
 
@@ -72,14 +74,12 @@ pub enum Reason {
     Names,
 }
 
-/// Reads rules and asks the name service; what the rule thread is made of.
+/// Reads rules; what the rule thread is made of.
 pub trait Office: Send + 'static {
     /// The rules as they are now; a file with new errors is taken at what it said before.
     fn reload(&mut self) -> Box<Policy>;
-    /// What is known of a user; `None` when `generation` is not that of the last policy.
-    fn identify(&mut self, generation: u64, uid: Uid) -> Option<User>;
-    /// The name of a group.
-    fn group_name(&mut self, gid: Gid) -> Option<Box<str>>;
+    /// The name service that the rules are resolved by.
+    fn directory(&self) -> Arc<dyn Directory>;
 }
 
 /// The hot thread's side.
@@ -88,6 +88,7 @@ pub struct Desk {
     closer: Sender<(Look, Box<[u8]>)>,
     answers: Receiver<Answer>,
     bell: Arc<EventFd>,
+    lookups: Lookups,
     programs: Programs,
 }
 
@@ -116,7 +117,7 @@ impl Counter {
 }
 
 impl Desk {
-    /// Starts both threads.
+    /// Starts the threads.
     ///
     /// # Errors
     /// No thread or eventfd can be made.
@@ -129,12 +130,13 @@ impl Desk {
         let (sender, answers) = unbounded();
         let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
         let other = counter.clone();
+        let lookups = Lookups::open(office.directory(), counter.clone())?;
         thread::Builder::new().name("rules".into()).spawn(move || {
             serve(office, &asked, &counter);
         })?;
         let programs =
             Programs { looks, counter: other, threads: 0, open: 0, progress: Nanos::default() };
-        Ok(Self { questions, closer, answers, bell, programs })
+        Ok(Self { questions, closer, answers, bell, lookups, programs })
     }
 
     /// Asks for the rules as they are now.
@@ -142,14 +144,14 @@ impl Desk {
         self.ask(Question::Reload);
     }
 
-    /// Asks who a user is.
-    pub fn identify(&self, generation: u64, uid: Uid) {
-        self.ask(Question::Identify(generation, uid));
+    /// Asks for the name and the groups of a user, who is planned for by the rules of `policy`.
+    pub fn identify(&mut self, policy: &Policy, uid: Uid) {
+        self.lookups.ask(LookupKey::User(uid), policy.generation, &policy.matcher);
     }
 
-    /// Asks for the name of a group.
-    pub fn name_group(&self, generation: u64, gid: Gid) {
-        self.ask(Question::NameGroup(generation, gid));
+    /// Asks for the name of a group, under `policy`.
+    pub fn name_group(&mut self, policy: &Policy, gid: Gid) {
+        self.lookups.ask(LookupKey::Group(gid), policy.generation, &policy.matcher);
     }
 
     /// Asks for a closer look at a program. `false` when too many wait.
@@ -198,10 +200,11 @@ impl Desk {
     }
 
     /// The answers that have come.
-    pub fn answers(&self) -> impl Iterator<Item = Answer> + '_ {
+    pub fn answers(&mut self) -> impl Iterator<Item = Answer> + '_ {
         // Read first: an answer that comes later rings again. EAGAIN means that nobody rang.
         let _rung = self.bell.read();
-        self.answers.try_iter()
+        let lookups = &mut self.lookups;
+        self.answers.try_iter().inspect(|answer| lookups.note(answer))
     }
 }
 
@@ -223,12 +226,6 @@ fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter)
     while let Ok(question) = asked.recv() {
         let answer = match question {
             Question::Reload => Some(Answer::Policy(office.reload())),
-            Question::Identify(generation, uid) => {
-                office.identify(generation, uid).map(|user| Answer::User { generation, user })
-            }
-            Question::NameGroup(generation, gid) => {
-                Some(Answer::Group { generation, gid, name: office.group_name(gid) })
-            }
             Question::Provoke => {
                 provoke();
                 None
