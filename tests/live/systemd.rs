@@ -154,6 +154,21 @@ fn a_rule_with_a_missing_controller_ends_the_search() {
     expect_alice_stays_and_bob_goes_to_rest(&live);
 }
 
+#[test]
+fn a_dry_run_says_of_whom_a_rule_cannot_be_applied() {
+    let Some(live) = Live::require() else { return };
+    let launcher = launcher("[Service]");
+    let settings = Settings { arguments: &["--dry-run"], ..Settings::default() };
+    let on = Surroundings { launcher: &launcher, is_bare: true, ..Surroundings::default() };
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n";
+    let daemon = live.daemon_on(rules, &settings, &on);
+    daemon.expect_log(
+        "where it is: the rule cannot be applied on this host: its destination is the root",
+    );
+    assert!(daemon.log().contains(&format!("would leave process {} ", alice.subject)));
+}
+
 /// Alice matches the rule that cannot be applied, and a later one; both match the later one.
 fn expect_alice_stays_and_bob_goes_to_rest(live: &Live) {
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
