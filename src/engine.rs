@@ -379,7 +379,7 @@ impl Engine {
         }
         // Before the list is read: what is born later is not in it.
         self.intake.forks.begin_scan(now);
-        self.rescan.begin(&self.proc, now)?;
+        self.placer.with_descriptors(|| self.rescan.begin(&self.proc, now))?;
         self.pass_on()
     }
 

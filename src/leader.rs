@@ -11,7 +11,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -92,9 +93,31 @@ impl Activity {
 
     /// The leader begins to work.
     pub fn works(&self, now: Nanos) {
-        self.busy_since.store(now.0, Relaxed);
-        if !self.is_armed.swap(true, Relaxed) {
+        self.busy_since.store(now.0, SeqCst);
+        self.ensure_armed();
+    }
+
+    /// The leader begins to read an executable.
+    fn reads(&self, pid: Pid) {
+        self.begins(Call::Read, pid);
+        self.reading_since.store(sys::monotonic().0, SeqCst);
+        self.ensure_armed();
+    }
+
+    /// Arms the timer unless it runs. What the watcher must see was stored before: either it sees that, or
+    /// we see that it has let the timer go.
+    fn ensure_armed(&self) {
+        if !self.is_armed.swap(true, SeqCst) {
             self.arm(FIRST_LOOK_NS);
+        }
+    }
+
+    /// Lets the timer go, if there is nothing to watch.
+    fn disarm(&self) {
+        self.is_armed.store(false, SeqCst);
+        let is_idle = self.busy_since.load(SeqCst) == 0 && self.reading_since.load(SeqCst) == 0;
+        if !is_idle {
+            self.ensure_armed();
         }
     }
 
@@ -230,8 +253,7 @@ fn lead<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
                 return;
             }
         };
-        activity.begins(Call::Read, request.pid);
-        activity.reading_since.store(sys::monotonic().0, Relaxed);
+        activity.reads(request.pid);
         *shared.slot() = Some(duty);
         (shared.read)(request, &mut read);
         match shared.slot().take() {
@@ -260,7 +282,7 @@ fn watch<D: Duty>(shared: &Arc<Shared<D>>) {
         let busy = activity.busy_since.load(Relaxed);
         let reading = activity.reading_since.load(Relaxed);
         if busy == 0 && reading == 0 {
-            activity.is_armed.store(false, Relaxed);
+            activity.disarm();
             continue;
         }
         if reading != 0 && now.since(Nanos(reading)) >= LATE_NS && activity.is_blocked() {
@@ -334,9 +356,7 @@ mod tests {
     }
 
     fn started() -> Arc<Activity> {
-        let activity = Arc::new(Activity::new().unwrap());
-        activity.works(sys::monotonic());
-        activity
+        Arc::new(Activity::new().unwrap())
     }
 
     fn reads(count: u32) -> Box<Reads> {

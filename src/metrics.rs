@@ -63,6 +63,8 @@ counters! {
     no_rule,
     /// Looks that matched an `ignore` rule.
     ignored,
+    /// Evaluations that matched a rule which cannot be applied on this host.
+    inapplicable,
     /// Processes never moved by a rule that does not name them: kernel threads, pid 1, systemd.
     protected,
     /// Looks at processes that asked to stay where they are.

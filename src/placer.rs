@@ -1,12 +1,14 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod inapplicable;
 mod outcome;
 mod protected;
 mod takers;
 mod units;
 
 use std::hash::BuildHasher;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
-use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts};
+use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts, is_out_of_descriptors};
 use crate::control::memory::Trouble;
 use crate::decision::Exe;
 use crate::event::batch::Look;
@@ -165,6 +167,25 @@ impl Placer {
         self.troubles.push((trouble, self.path.clone()));
     }
 
+    /// Does something that opens files. Where no descriptor is left the groups are closed and it is tried once
+    /// more.
+    ///
+    /// # Errors
+    /// As `attempt`.
+    pub fn with_descriptors<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        attempt().or_else(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            if !is_out_of_descriptors(errno) {
+                return Err(error);
+            }
+            self.tree.close();
+            attempt()
+        })
+    }
+
     /// Drops every open group: after a change of rules others may be needed.
     pub fn adopt(&mut self, policy: &Policy) {
         self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
@@ -182,15 +203,20 @@ impl Placer {
         subject: &Subject<'_>,
     ) -> Result<Outcome, ExeIsMissing> {
         let Some(rule) = policy.matcher.rule(id) else { return Ok(Outcome::NoRule) };
-        let Action::Place(targets) = &rule.action else { return Ok(Outcome::Ignored) };
+        let targets = match &rule.action {
+            Action::Ignore(_) => return Ok(Outcome::Ignored),
+            Action::Inapplicable(it) => return Ok(self.leave(rule, &it.reason, subject)),
+            Action::Place(targets) => targets,
+        };
         self.written = None;
         self.errno = None;
-        self.obstacle = targets.is_empty().then_some(Obstacle::Nowhere);
+        self.obstacle = None;
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
-            // A controller that this host does not have was said when the rules were read; the original
-            // does not go on to the lines that follow either.
+            // A line whose controller this host does not have ends the rule, as in cgrulesengd; it was
+            // reported when the rules were read. The first line has its controllers, or the rule would be
+            // [`Action::Inapplicable`].
             if span.is_empty() && target.below == Below::Top {
                 self.obstacle = Some(Obstacle::NoController);
                 break;
@@ -217,6 +243,7 @@ impl Placer {
                     | Outcome::InPlace
                     | Outcome::NoRule
                     | Outcome::Ignored
+                    | Outcome::Inapplicable
                     | Outcome::Sticky
                     | Outcome::Waiting => {}
                 }

@@ -8,11 +8,12 @@ use crate::cgroup::mounts::{Hierarchies, Span};
 use crate::cgroup::provision::Provisions;
 use crate::event::{Gid, Nanos, Uid};
 use crate::host::Grounds;
+use crate::load::Subordinates;
 use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
-use crate::rules::{Action, Below, Rule, RuleId, Target};
+use crate::rules::{Below, Rule, RuleId, Target};
 
 use std::cell::Cell;
 use std::fmt;
@@ -36,23 +37,12 @@ pub struct Policy {
     pub provisions: Arc<Provisions>,
     /// Who tells of the looks under these rules, if somebody does.
     pub narrator: Option<Box<dyn Narrator>>,
-    /// The ranges of subordinate user IDs, by their first.
-    pub subordinates: Box<[Subordinates]>,
+    /// Whose the subordinate user IDs are.
+    pub subordinates: Subordinates,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
     legacy_root: Box<str>,
-}
-
-/// A range of user IDs that a user may use in user namespaces: see subuid(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subordinates {
-    /// The first of them.
-    pub first: Uid,
-    /// How many they are.
-    pub count: u32,
-    /// Whose they are.
-    pub owner: Uid,
 }
 
 /// What the rules in force are made of.
@@ -137,11 +127,8 @@ impl Policy {
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
         let span = |target: &Target| hierarchies.span_of(target).0;
-        let spans = matcher.rules().iter().map(|rule| match &rule.action {
-            Action::Ignore(_) => Span::default(),
-            Action::Place(targets) => targets.first().map(span).unwrap_or_default(),
-        });
-        let spans = spans.collect();
+        let first = |rule: &Rule| rule.action.targets().first().map(span).unwrap_or_default();
+        let spans = matcher.rules().iter().map(first).collect();
         let users = users.into_iter().map(|user| (user.identity.uid, user)).collect();
         Self {
             generation,
@@ -150,7 +137,7 @@ impl Policy {
             summary: Summary::default(),
             provisions: Arc::default(),
             narrator: None,
-            subordinates: Box::default(),
+            subordinates: Subordinates::default(),
             spans,
             root: grounds.rules.trim_end_matches('/').into(),
             legacy_root: grounds.legacy.trim_end_matches('/').into(),
@@ -191,11 +178,7 @@ impl Policy {
     /// The user who is accountable for what processes of `uid` do: the owner of a subordinate ID, else
     /// itself.
     pub fn accountable(&self, uid: Uid) -> Uid {
-        let next = self.subordinates.partition_point(|range| range.first <= uid);
-        match next.checked_sub(1).and_then(|index| self.subordinates.get(index)) {
-            Some(range) if uid.0 - range.first.0 < range.count => range.owner,
-            Some(_) | None => uid,
-        }
+        self.subordinates.owner_of(uid).unwrap_or(uid)
     }
 
     /// The hierarchies that a target of a rule concerns.

@@ -1,5 +1,5 @@
-//! From files to a policy: what the rule thread does at start, on reload, and when a user turns up
-//! whom nobody knows. May wait for disks and for the name service.
+//! From files to a policy: the work of the rule thread at start and on reload, and the name service as lookups use
+//! it. May wait for disks and for the name service.
 
 mod controllers;
 mod grounds;
@@ -9,6 +9,7 @@ pub mod published;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::SystemTime;
 
 use ::log::Level;
@@ -31,10 +32,13 @@ use crate::rules::destination::Field;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::{Identity, Names};
 use crate::sys;
-use crate::worker::Office;
+use crate::worker::{Directory, Office};
 pub use grounds::too_wide;
 use kept::{Keeping, Kept, Texts};
 use published::{Board, InForce};
+
+/// Users that are looked up at a time while rules are read.
+const LOOKUPS_AT_ONCE: usize = 4;
 
 /// What the files say, fitted to this host, without being in force.
 #[derive(Debug)]
@@ -71,7 +75,6 @@ pub struct Rebuilder {
     grounds: Grounds,
     settings_file: PathBuf,
     generation: u64,
-    matcher: Option<Arc<Matcher>>,
     diagnostics: Vec<Diagnostic>,
     texts: Texts,
     /// What is taken for what files say, whatever errors there are.
@@ -90,7 +93,7 @@ impl Rebuilder {
         hierarchies: Arc<Hierarchies>,
         grounds: Grounds,
     ) -> Self {
-        let (matcher, diagnostics) = (None, Vec::new());
+        let diagnostics = Vec::new();
         let announce: Announce = |_| None;
         let (generation, preloaded) = (0, None);
         Self {
@@ -100,7 +103,6 @@ impl Rebuilder {
             grounds,
             settings_file: PathBuf::from("/etc/cgruled/cgruled.toml"),
             generation,
-            matcher,
             diagnostics,
             texts: Texts::default(),
             overlay: Overlay::default(),
@@ -214,7 +216,8 @@ impl Rebuilder {
         loaded.diagnostics.extend(controllers::settle(rules, &self.hierarchies));
         let has_systemd = Host::default().runs_systemd();
         grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
-        let missing = controllers::missing(&loaded.rules, &loaded.gifts, &self.hierarchies);
+        let rules = Arc::make_mut(&mut loaded.rules);
+        let missing = controllers::missing(rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         match sysinfo() {
             Ok(host) => loaded.gifts.share_out(host.ram_total()),
@@ -250,7 +253,7 @@ impl Rebuilder {
             groups,
         );
         policy.summary = summary;
-        self.matcher = Some(matcher);
+        policy.subordinates = self.names.subordinates();
         ::log::info!(message_id = log::field::RULES; "in force: {}", policy.summary);
         policy
     }
@@ -284,20 +287,51 @@ impl Rebuilder {
         let mut known = self.names.identities();
         known.sort_by_key(|identity| identity.uid);
         known.dedup_by_key(|identity| identity.uid);
-        for uid in owners() {
-            if let Err(place) = known.binary_search_by_key(&uid, |identity| identity.uid) {
-                known.insert(place, self.ask(uid));
-            }
-        }
+        let is_known = |uid: &Uid| known.binary_search_by_key(uid, |identity| identity.uid).is_ok();
+        let unknown: Vec<Uid> = owners().into_iter().filter(|uid| !is_known(uid)).collect();
+        known.extend(identified(&self.names, &unknown));
         known
     }
+}
 
-    /// Who a user is; a number alone when the name service fails, which is said.
-    fn ask(&self, uid: Uid) -> Identity {
-        self.names.identify(uid).unwrap_or_else(|error| {
+/// Looks up users, several at a time: a reload waits for all of them.
+fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<Identity> {
+    let share = uids.len().div_ceil(LOOKUPS_AT_ONCE).max(1);
+    let look_up = |share: &[Uid]| -> Vec<Identity> {
+        share.iter().map(|&uid| directory.identify(uid)).collect()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = uids
+            .chunks(share)
+            .map(|share| {
+                let started = thread::Builder::new().spawn_scoped(scope, move || look_up(share));
+                (share, started)
+            })
+            .collect();
+        let found =
+            threads.into_iter().map(|(share, thread)| match thread.map(ScopedJoinHandle::join) {
+                Ok(Ok(found)) => found,
+                Ok(Err(_)) | Err(_) => look_up(share),
+            });
+        found.flatten().collect()
+    })
+}
+
+impl Directory for NameService {
+    /// A number alone when the name service fails, which is reported.
+    fn identify(&self, uid: Uid) -> Identity {
+        self.identify(uid).unwrap_or_else(|error| {
             ::log::warn!("the name service cannot say who uid {uid} is: {error}");
             Identity { uid, name: None, listed_in: Vec::new() }
         })
+    }
+
+    fn group_name(&self, gid: Gid) -> Option<Box<str>> {
+        let answer = self.group_name(gid).unwrap_or_else(|error| {
+            ::log::warn!("the name service cannot say who gid {gid} is: {error}");
+            None
+        });
+        answer.map(String::into_boxed_str)
     }
 }
 
@@ -307,20 +341,8 @@ impl Office for Rebuilder {
         self.put_into_force(draft)
     }
 
-    fn identify(&mut self, generation: u64, uid: Uid) -> Option<User> {
-        if generation != self.generation {
-            return None;
-        }
-        let identity = self.ask(uid);
-        self.matcher.as_deref().map(|matcher| User::new(matcher, identity, sys::monotonic()))
-    }
-
-    fn group_name(&mut self, gid: Gid) -> Option<Box<str>> {
-        let answer = self.names.group_name(gid).unwrap_or_else(|error| {
-            ::log::warn!("the name service cannot say who gid {gid} is: {error}");
-            None
-        });
-        answer.map(String::into_boxed_str)
+    fn directory(&self) -> Arc<dyn Directory> {
+        Arc::new(self.names.clone())
     }
 }
 
@@ -375,4 +397,41 @@ pub fn say(diagnostic: &Diagnostic) {
         message_id = log::field::DIAGNOSTIC, rule_file = &*file, rule_line = line;
         "{diagnostic}"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A name service that takes 100 ms, and remembers who asked.
+    #[derive(Default)]
+    struct Slow(Mutex<Vec<Uid>>);
+
+    impl Directory for Slow {
+        fn identify(&self, uid: Uid) -> Identity {
+            thread::sleep(Duration::from_millis(100));
+            self.0.lock().unwrap().push(uid);
+            Identity { uid, name: None, listed_in: Vec::new() }
+        }
+
+        fn group_name(&self, _: Gid) -> Option<Box<str>> {
+            None
+        }
+    }
+
+    #[test]
+    fn owners_are_looked_up_once_each_and_several_at_a_time() {
+        for count in [0, 1, 4, 9, 21] {
+            let uids: Vec<Uid> = (0..count).map(Uid).collect();
+            let (slow, before) = (Slow::default(), Instant::now());
+            let found: Vec<Uid> = identified(&slow, &uids).iter().map(|one| one.uid).collect();
+            assert_eq!(found, uids);
+            assert_eq!(slow.0.lock().unwrap().len(), uids.len());
+            let one_by_one = Duration::from_millis(100) * count;
+            assert!(count < 9 || before.elapsed() < one_by_one * 3 / 4, "{:?}", before.elapsed());
+        }
+    }
 }

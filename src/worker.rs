@@ -1,6 +1,8 @@
-//! Threads that may wait, so that the hot thread need not: one reads rules and asks the name service,
+//! Threads that may wait, so that the hot thread need not: one reads rules, a few ask the name service,
 //! those of [`crate::exe_pool`] examine executables. Questions go out and answers come back over channels;
 //! an eventfd wakes the loop.
+
+mod lookups;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,6 +17,8 @@ use crate::exe_pool::{Examination, Pool};
 use crate::policy::{Policy, User};
 use crate::program::{self, Examined, ReadRequest};
 use crate::source::connector::run_test_process;
+pub use lookups::Directory;
+use lookups::{LookupKey, Lookups};
 
 /// What comes back.
 pub enum Answer {
@@ -52,8 +56,6 @@ pub enum Answer {
 /// What the hot thread can ask for.
 enum Question {
     Reload,
-    Identify(u64, Uid),
-    NameGroup(u64, Gid),
     Provoke,
 }
 
@@ -66,14 +68,12 @@ pub enum Reason {
     Names,
 }
 
-/// Reads rules and asks the name service; what the rule thread is made of.
+/// Reads rules; what the rule thread is made of.
 pub trait Office: Send + 'static {
     /// The rules as they are now; a file with new errors is taken at what it said before.
     fn reload(&mut self) -> Box<Policy>;
-    /// What is known of a user; `None` when `generation` is not that of the last policy.
-    fn identify(&mut self, generation: u64, uid: Uid) -> Option<User>;
-    /// The name of a group.
-    fn group_name(&mut self, gid: Gid) -> Option<Box<str>>;
+    /// The name service that the rules are resolved by.
+    fn directory(&self) -> Arc<dyn Directory>;
 }
 
 /// The hot thread's side.
@@ -83,6 +83,7 @@ pub struct Desk {
     counter: Counter,
     answers: Receiver<Answer>,
     bell: Arc<EventFd>,
+    lookups: Lookups,
 }
 
 #[derive(Clone)]
@@ -99,7 +100,7 @@ impl Counter {
 }
 
 impl Desk {
-    /// Starts the thread that reads rules.
+    /// Starts the threads.
     ///
     /// # Errors
     /// No thread or eventfd can be made.
@@ -110,6 +111,7 @@ impl Desk {
         let (sender, answers) = unbounded();
         let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
         let (of_rules, of_executables) = (counter.clone(), counter.clone());
+        let lookups = Lookups::open(office.directory(), counter.clone())?;
         thread::Builder::new().name("rules".into()).spawn(move || {
             serve(office, &asked, &of_rules);
         })?;
@@ -119,7 +121,7 @@ impl Desk {
                 of_executables.answer(Answer::Examined { pid, number, examined })
             }),
         );
-        Ok(Self { questions, executables, counter, answers, bell })
+        Ok(Self { questions, executables, counter, answers, bell, lookups })
     }
 
     /// Asks for the rules as they are now.
@@ -127,14 +129,14 @@ impl Desk {
         self.ask(Question::Reload);
     }
 
-    /// Asks who a user is.
-    pub fn identify(&self, generation: u64, uid: Uid) {
-        self.ask(Question::Identify(generation, uid));
+    /// Asks for the name and the groups of a user, who is planned for by the rules of `policy`.
+    pub fn identify(&mut self, policy: &Policy, uid: Uid) {
+        self.lookups.ask(LookupKey::User(uid), policy.generation, &policy.matcher);
     }
 
-    /// Asks for the name of a group.
-    pub fn name_group(&self, generation: u64, gid: Gid) {
-        self.ask(Question::NameGroup(generation, gid));
+    /// Asks for the name of a group, under `policy`.
+    pub fn name_group(&mut self, policy: &Policy, gid: Gid) {
+        self.lookups.ask(LookupKey::Group(gid), policy.generation, &policy.matcher);
     }
 
     /// Asks for an examination of an executable, which counts for `user`. `false` when too many of that
@@ -181,10 +183,11 @@ impl Desk {
     }
 
     /// The answers that have come.
-    pub fn answers(&self) -> impl Iterator<Item = Answer> + '_ {
+    pub fn answers(&mut self) -> impl Iterator<Item = Answer> + '_ {
         // Read first: an answer that comes later rings again. EAGAIN means that nobody rang.
         let _rung = self.bell.read();
-        self.answers.try_iter()
+        let lookups = &mut self.lookups;
+        self.answers.try_iter().inspect(|answer| lookups.note(answer))
     }
 }
 
@@ -192,12 +195,6 @@ fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter)
     while let Ok(question) = asked.recv() {
         let answer = match question {
             Question::Reload => Some(Answer::Policy(office.reload())),
-            Question::Identify(generation, uid) => {
-                office.identify(generation, uid).map(|user| Answer::User { generation, user })
-            }
-            Question::NameGroup(generation, gid) => {
-                Some(Answer::Group { generation, gid, name: office.group_name(gid) })
-            }
             Question::Provoke => {
                 provoke();
                 None

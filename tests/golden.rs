@@ -88,6 +88,7 @@ fn show_gifts(gifts: &Gifts, text: &mut String) {
 fn show_rule(rule: &Rule) -> String {
     let action = match &rule.action {
         Action::Ignore(_) => "ignore".to_owned(),
+        Action::Inapplicable(it) => format!("stays: {}", it.reason),
         Action::Place(targets) => {
             let target = &targets[0];
             format!("{} {:?}", target.destination.as_str(), target.controllers)

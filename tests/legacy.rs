@@ -156,7 +156,7 @@ fn show(rule: &Rule) -> String {
             };
             format!("ignore{}{scheduling}", place.unwrap_or_default())
         }
-        Action::Place(targets) if targets.is_empty() => "nothing".to_owned(),
+        Action::Inapplicable(_) => "nothing".to_owned(),
         Action::Place(targets) => {
             let shown = |t: &Target| format!("{} {}", t.controllers.join(","), t.destination);
             targets.iter().map(shown).collect::<Vec<_>>().join(", ")
@@ -243,7 +243,7 @@ fn decide(
         Action::Ignore(when) => {
             when.means_place(&world.cgroup()) && when.scheduling.means(case.process.real_time)
         }
-        Action::Place(_) => true,
+        Action::Place(_) | Action::Inapplicable(_) => true,
     };
     let plan = matcher.plan(&who);
     let mut decision = matcher.decide(&plan, &facts);

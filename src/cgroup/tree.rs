@@ -17,6 +17,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::equip::Done;
 use super::keeper::{Errand, Keeper};
@@ -26,9 +27,14 @@ pub use super::refusal::{Refusal, Step};
 use crate::event::Pid;
 use crate::process::path_in;
 
-/// Groups held open at most. At the bound all are dropped and opened again when needed (2.5 us each);
-/// a host with more users active at once than this is slower, not wrong.
-const OPEN_GROUPS: usize = 4096;
+/// Descriptors of groups held open at most. At the bound all are closed and opened again when needed (2.5 us
+/// each); a host with more users active at once than this is slower, not wrong.
+const MOST_OPEN: usize = 16_384;
+/// Descriptors below the limit of open files that are left to everything else: sockets, clients of the control
+/// socket, a pidfd, what is read of `/proc`.
+const RESERVE: u64 = 64;
+/// Descriptors of groups that are held open whatever the limit is.
+const FEWEST_OPEN: usize = 16;
 
 /// How often a group is made again that is removed on the way to it. Once is what happens; somebody who
 /// removes it each time wins in the end.
@@ -118,6 +124,10 @@ pub struct Tree {
     hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
+    /// Descriptors in `groups`.
+    open: usize,
+    /// The bound of `open`.
+    most_open: usize,
     /// What groups were given since rules were read.
     done: Done,
     /// Who looks after groups that exist; without one it is done here.
@@ -127,8 +137,15 @@ pub struct Tree {
 impl Tree {
     /// A tree over these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
-        let (by_path, groups) = (HashMap::default(), Vec::new());
-        Self { hierarchies, by_path, groups, done: Done::default(), keeper: None }
+        Self {
+            hierarchies,
+            by_path: HashMap::default(),
+            groups: Vec::new(),
+            open: 0,
+            most_open: most_open(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)),
+            done: Done::default(),
+            keeper: None,
+        }
     }
 
     /// Groups below `ground` are ours, what is above it is systemd's: controllers are enabled in the
@@ -171,7 +188,8 @@ impl Tree {
     }
 
     /// The group of this path, opened before or now; made if it is missing and `creates`. What it is
-    /// given is asked for only when it is opened now.
+    /// given is asked for only when it is opened now. Where no descriptor is left all other groups are closed
+    /// and it is tried once more.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -187,10 +205,17 @@ impl Tree {
             return Ok(id);
         }
         let wish = Wish { creates, provision: provision() };
-        if self.groups.len() >= OPEN_GROUPS {
-            self.forget();
+        if self.open + span.indexes().count() > self.most_open {
+            self.close();
         }
-        let leaves = self.open(span, path, &wish)?;
+        let leaves = match self.open(span, path, &wish) {
+            Err(refusal) if is_out_of_descriptors(refusal.errno) && self.open > 0 => {
+                self.close();
+                self.open(span, path, &wish)?
+            }
+            opened => opened?,
+        };
+        self.open += leaves.len();
         let id = GroupId(self.groups.len());
         self.groups.push(Group { path: path.into(), wish, leaves });
         self.by_path.insert((span, path.into()), id);
@@ -279,7 +304,13 @@ impl Tree {
     fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), Refusal> {
         let group = &self.groups[id.0];
         let (hierarchy, path) = (group.leaves[index].hierarchy, group.path.clone());
-        let leaf = self.open_leaf(hierarchy, &path, &group.wish)?;
+        let leaf = match self.open_leaf(hierarchy, &path, &group.wish) {
+            Err(refusal) if is_out_of_descriptors(refusal.errno) => {
+                self.close_others(id);
+                self.open_leaf(hierarchy, &path, &self.groups[id.0].wish)?
+            }
+            opened => opened?,
+        };
         self.groups[id.0].leaves[index] = leaf;
         Ok(())
     }
@@ -324,12 +355,37 @@ impl Tree {
         Ok(())
     }
 
-    /// Drops every descriptor; groups are opened again when needed.
+    /// Closes every group, and what was given to groups is given again.
     pub fn forget(&mut self) {
-        self.by_path.clear();
-        self.groups.clear();
+        self.close();
         self.done.forget();
     }
+
+    /// Closes every group; groups are opened again when needed.
+    pub fn close(&mut self) {
+        self.by_path.clear();
+        self.groups.clear();
+        self.open = 0;
+    }
+
+    /// Closes every group but this one, whose id stays valid.
+    fn close_others(&mut self, id: GroupId) {
+        self.by_path.retain(|_, known| *known == id);
+        let others = self.groups.iter_mut().enumerate().filter(|(index, _)| *index != id.0);
+        others.for_each(|(_, group)| group.leaves = Vec::new());
+        self.open = self.groups[id.0].leaves.len();
+    }
+}
+
+/// The bound of open descriptors under this limit of open files.
+fn most_open(limit: u64) -> usize {
+    let left = usize::try_from(limit.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
+    left.clamp(FEWEST_OPEN, MOST_OPEN)
+}
+
+/// Whether this process, or the host, has no descriptor left.
+pub fn is_out_of_descriptors(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE)
 }
 
 /// A key of `by_path` without owning the path.
@@ -404,6 +460,71 @@ mod tests {
         assert_eq!(tree.group(Span::of(&[1]), "/a/b", true, || None).unwrap(), first);
         assert_ne!(tree.group(Span::of(&[0]), "/a/b", true, || None).unwrap(), first);
         assert_eq!(tree.path(first), "/a/b");
+    }
+
+    #[test]
+    fn groups_leave_descriptors_to_everything_else() {
+        assert_eq!([0, 70, 256, 4096, u64::MAX].map(most_open), [16, 16, 192, 4032, MOST_OPEN]);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_by_descriptors() {
+        let (root, mut tree) = fake();
+        tree.most_open = 16;
+        for name in 0..40 {
+            for hierarchy in ["pids", "unified"] {
+                let group = root.path().join(hierarchy).join(name.to_string());
+                fs::create_dir(&group).unwrap();
+                fs::write(group.join("cgroup.procs"), "").unwrap();
+            }
+            tree.group(Span::of(&[0, 1]), &format!("/{name}"), false, || None).unwrap();
+            let held: usize = tree.groups.iter().map(|group| group.leaves.len()).sum();
+            assert!(held == tree.open && held <= 16, "{held} of {}", tree.open);
+        }
+    }
+
+    /// Runs in a process of its own: the limit is that of the whole process.
+    #[test]
+    fn a_group_is_opened_and_opened_again_where_no_descriptor_is_left() {
+        const ALONE: &str = "CGRULED_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "cgroup::tree::tests::a_group_is_opened_and_opened_again_where_no_descriptor_is_left";
+            let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = own.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let (root, mut tree) = fake();
+        tree.most_open = usize::MAX;
+        let paths: Vec<String> = (0..100).map(|name| format!("/{name}")).collect();
+        for path in &paths {
+            let group = root.path().join("unified").join(&path[1..]);
+            fs::create_dir(&group).unwrap();
+            fs::write(group.join("cgroup.procs"), "").unwrap();
+        }
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        nix::sys::resource::setrlimit(Resource::RLIMIT_NOFILE, 50, hard).unwrap();
+        let mut closed = 0;
+        for path in &paths {
+            let before = tree.groups.len();
+            let id = tree.group(Span::of(&[1]), path, false, || None).unwrap();
+            closed += usize::from(tree.groups.len() < before);
+            assert_eq!(tree.attach(id, pid(7), Whereabouts::default()), Attached::Moved);
+        }
+        assert!(closed >= 2, "{closed}");
+        // Until the table is full: the next group must be opened anew, as one that was removed meanwhile.
+        let mut proc = crate::process::Proc::open(Path::new("/proc")).unwrap();
+        let mut full = Vec::new();
+        full.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()));
+        let own = proc.grip(pid(std::process::id())).unwrap();
+        assert!(own.handle.is_none() && own.uid.0 == nix::unistd::geteuid().as_raw());
+        let id = GroupId(tree.groups.len() - 1);
+        tree.reopen(id, 0).unwrap();
+        assert_eq!(tree.attach(id, pid(8), Whereabouts::default()), Attached::Moved);
+        assert_eq!(tree.known(Span::of(&[1]), &paths[99]), Some(id));
+        assert_eq!((tree.by_path.len(), tree.open), (1, 1));
+        drop(full);
     }
 
     #[test]

@@ -67,10 +67,11 @@ impl<'r> Table<'r> {
                 let place = when.below.as_deref().unwrap_or("*");
                 entry(text, &rule.when, &head, place, &["*".to_owned()], true)
             }
-            Action::Place(targets) if targets.is_empty() => {
-                entry(text, &rule.when, &head, "", &[], false)
-            }
-            Action::Place(targets) => {
+            Action::Place(_) | Action::Inapplicable(_) => {
+                let targets = rule.action.written_targets();
+                if targets.is_empty() {
+                    return entry(text, &rule.when, &head, "", &[], false);
+                }
                 // The lines that continue a rule are rules of their own to the original.
                 let heads = std::iter::once(head.as_str()).chain(std::iter::repeat("%"));
                 for (head, Target { destination, controllers, .. }) in heads.zip(targets) {

@@ -24,7 +24,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
 use super::source_text::{Report, SourceText};
 use crate::rules::destination::Destination;
-use crate::rules::{Action, LeaveUnits, Negated, Origin, Rule};
+use crate::rules::{Action, Inapplicable, LeaveUnits, Negated, Origin, Rule};
 use key::{Key, Program};
 use line::{Field, Shape, fields, is_blank};
 use rest::Rest;
@@ -254,10 +254,12 @@ impl Reader<'_> {
         let action = match self.rest(rest, mention.as_ref(), true) {
             None => return,
             Some(Rest::Ignore(when)) => Action::Ignore(when),
-            Some(Rest::Nothing) => Action::Place(Vec::new()),
+            Some(Rest::Nothing(reason)) => {
+                Action::Inapplicable(Box::new(Inapplicable { targets: Vec::new(), reason }))
+            }
             Some(Rest::Place(target)) => Action::Place(vec![target]),
         };
-        let may_go_on = matches!(&action, Action::Place(targets) if !targets.is_empty());
+        let may_go_on = matches!(&action, Action::Place(_));
         self.head = if may_go_on { Head::Rule(self.rules.len()) } else { Head::Closed };
         let text = self.report.text();
         let origin = Origin { file: text.file().clone(), line: text.line(field.span.start) };
@@ -287,7 +289,7 @@ impl Reader<'_> {
                 return;
             }
             // 2.0.2 runs the lines of a rule until one fails.
-            (Head::Rule(_), Rest::Nothing) => {
+            (Head::Rule(_), Rest::Nothing(_)) => {
                 self.head = Head::Closed;
                 return;
             }

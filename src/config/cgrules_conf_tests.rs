@@ -24,7 +24,7 @@ fn complaints(text: &str) -> Vec<String> {
 
 fn targets(rule: &WrittenRule) -> Vec<(String, Vec<String>, bool)> {
     match &rule.rule.action {
-        Action::Ignore(when) => panic!("{when:?}"),
+        other @ (Action::Ignore(_) | Action::Inapplicable(_)) => panic!("{other:?}"),
         Action::Place(targets) => targets
             .iter()
             .map(|t| (t.destination.to_string(), t.controllers.clone(), t.creates))

@@ -18,7 +18,7 @@ use crate::config::escape::Escaped;
 use crate::metrics::{Histogram, Metrics, Refusals};
 use crate::rebuild::kept::{Keeping, Kept, Stays};
 use crate::rebuild::published::{Board, InForce};
-use crate::rules::{Action, Rule};
+use crate::rules::Rule;
 
 /// Where everything is to be found.
 #[derive(Clone, Debug)]
@@ -206,12 +206,8 @@ fn latency(histogram: &Histogram) -> Latency {
 }
 
 fn rule(rule: &Rule) -> RuleInForce {
-    let cgroups = match &rule.action {
-        Action::Ignore(_) => Vec::new(),
-        Action::Place(targets) => {
-            targets.iter().map(|target| Escaped(target.destination.as_str()).to_string()).collect()
-        }
-    };
+    let targets = rule.action.targets().iter();
+    let cgroups = targets.map(|target| Escaped(target.destination.as_str()).to_string()).collect();
     RuleInForce {
         name: Escaped(&rule.name).to_string(),
         file: shown(&rule.origin.file),

@@ -153,7 +153,8 @@ pub struct Decision {
     /// The group that the rule means, from the top of the hierarchy.
     pub cgroup: Option<String>,
     /// What it came to: `placed`, `in-place`, `held`, `refused`, `given-up`, `waiting`,
-    /// `would-place`, `in-unit`, `reused`, `no-rule`, `ignored`, `protected`, `sticky` or `gone`.
+    /// `would-place`, `in-unit`, `reused`, `no-rule`, `ignored`, `inapplicable`, `protected`, `sticky` or
+    /// `gone`.
     pub outcome: String,
     /// Why the process was looked at: `exec`, `setuid`, `setgid`, `fork`, `scan`, `recheck`, `again`,
     /// `asked`, joined by `+`.

@@ -9,7 +9,7 @@ use crate::config::cgrules_conf;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::WrittenRule;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
-use crate::rules::{Action, ExeTest, GroupTest, Target, UserTest};
+use crate::rules::{Action, ExeTest, GroupTest, Rule, Target, UserTest};
 
 const ONE_GROUP: &str = "a TOML rule has one group, and this line sends processes to another";
 const NUMBER: &str = "a number is a name to cgrulesengd, which skips the line, and an id in TOML";
@@ -92,8 +92,9 @@ impl File<'_, '_> {
         }
         let targets = match &written.rule.action {
             Action::Ignore(when) if !when.is_always() => return self.conditional(number, when),
-            Action::Ignore(_) => &[][..],
-            Action::Place(targets) => targets,
+            action @ (Action::Ignore(_) | Action::Place(_) | Action::Inapplicable(_)) => {
+                action.targets()
+            }
         };
         let text = self.text(number, written, targets);
         // Ignoring for all and moving nowhere are the same to a process.
@@ -102,7 +103,8 @@ impl File<'_, '_> {
             if written.mentions.iter().any(|mention| is_number(&mention.name)) {
                 return self.draft.lost(self.lines, number, NUMBER, "if the id is meant, write it");
             }
-            return self.draft.lost(self.lines, number, &why, NO_COUNTERPART);
+            self.draft.lost(self.lines, number, &why, NO_COUNTERPART);
+            return self.keep_place(number, written);
         }
         self.group = Some(targets.to_vec());
         let unknown =
@@ -114,6 +116,21 @@ impl File<'_, '_> {
             return self.draft.disabled(&text);
         }
         self.draft.lines(&text);
+    }
+
+    /// Writes a rule that ignores the processes of one that cannot be expressed: without it they would match
+    /// a wider rule behind it.
+    fn keep_place(&mut self, number: u32, written: &WrittenRule) {
+        let text = self.text(number, written, &[]);
+        let ignoring = Rule { action: Action::ignore(), ..written.rule.clone() };
+        if says(&text, &ignoring).is_err() {
+            return;
+        }
+        self.draft.comment("# In its place, so that no later rule takes its processes:");
+        match written.mentions.iter().all(|name| (self.host.knows)(name.kind, &name.name)) {
+            true => self.draft.lines(&text),
+            false => self.draft.disabled(&text),
+        }
     }
 
     fn text(&mut self, number: u32, written: &WrittenRule, targets: &[Target]) -> String {
@@ -218,6 +235,7 @@ impl File<'_, '_> {
             Action::Place(targets) => targets.into_iter().next()?,
             // It moves all the same.
             Action::Ignore(_) => return Some(false),
+            Action::Inapplicable(_) => return None,
         };
         let is_it =
             |known: &Target| is_same_group(known, &own) && known.controllers == own.controllers;

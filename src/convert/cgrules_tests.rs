@@ -64,6 +64,19 @@ fn a_star_means_everybody_every_hierarchy_and_every_program_below() {
 }
 
 #[test]
+fn a_rule_that_cannot_be_expressed_leaves_its_processes_to_no_later_rule() {
+    let long = "a".repeat(300);
+    let made = converted(&format!("alice cpu {long}\n* cpu b\n"));
+    assert!(made.diagnostics[0].to_string().starts_with("/etc/cgrules.conf:1:1: error: "));
+    let (_, after) = made.text.split_once("# In its place").unwrap();
+    assert!(
+        after.contains("name = \"cgrules.conf:1\"\nuser = \"alice\"\nignore = true\n"),
+        "{after}"
+    );
+    assert!(after.contains("cgroup = \"b\"\n"), "{after}");
+}
+
+#[test]
 fn continuations_to_the_same_group_are_one_rule() {
     let made = converted("alice cpu a\n% memory /a/\n% pids b\n");
     assert!(
@@ -88,7 +101,7 @@ fn rules_that_ignore_are_kept_where_they_have_no_condition() {
         assert_eq!(made.diagnostics.len(), 1, "{text}");
         assert!(made.text.contains("# line 1: left out: it ignores "), "{}", made.text);
     }
-    // It applies and moves nothing.
+    // It cannot be applied, and ends the search.
     assert!(converted("alice cpu,cpu a").text.ends_with("ignore = true\n"));
 }
 
@@ -98,7 +111,7 @@ fn what_cannot_be_said_is_said_with_its_line() {
         let made = converted(&format!("\n{line}\n"));
         assert!(made.diagnostics.iter().any(|d| d.is_error()), "{line}");
         assert!(made.text.contains(&format!("#   {line}\n")), "{}", made.text);
-        assert!(!made.text.contains("[[rule]]"), "{}", made.text);
+        assert!(!made.text.contains("cgroup = "), "{}", made.text);
     }
     let made = converted("ghost cpu a\n");
     assert!(made.text.contains("#[[rule]]\n") && made.text.contains("#user = \"ghost\"\n"));

@@ -102,7 +102,7 @@ pub(super) fn says(text: &str, meant: &Rule) -> Result<(), String> {
 }
 
 fn leaves_units(rule: &Rule) -> bool {
-    let moves = matches!(&rule.action, Action::Place(targets) if !targets.is_empty());
+    let moves = matches!(&rule.action, Action::Place(_));
     moves && rule.leave_units != LeaveUnits::No
 }
 
@@ -148,9 +148,12 @@ fn same_action(read: &Action, meant: &Action) -> bool {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         },
-        (Action::Ignore(when), Action::Place(meant)) => when.is_always() && meant.is_empty(),
+        // Leaving a process where it is and a rule that cannot be applied are the same to it.
+        (Action::Ignore(when), Action::Inapplicable(_)) => when.is_always(),
         (Action::Ignore(read), Action::Ignore(meant)) => read == meant,
-        (Action::Place(_), Action::Ignore(_)) => false,
+        (Action::Ignore(_), Action::Place(_))
+        | (Action::Place(_), Action::Ignore(_) | Action::Inapplicable(_))
+        | (Action::Inapplicable(_), _) => false,
     }
 }
 

@@ -27,6 +27,15 @@ pub(super) struct Noted {
     exe: Option<Box<[u8]>>,
 }
 
+/// The rule of an evaluation, for a client.
+#[derive(Debug)]
+pub(super) struct Named {
+    rule: Option<Arc<str>>,
+    cgroup: Option<Box<str>>,
+    /// Why the rule cannot be applied.
+    reason: Option<String>,
+}
+
 /// Processes that a client wants to be evaluated now.
 #[derive(Debug)]
 struct Placing {
@@ -191,13 +200,12 @@ impl Engine {
         &mut self,
         pid: Pid,
         outcome: Outcome,
-        rule: Option<Arc<str>>,
-        cgroup: Option<Box<str>>,
+        Named { rule, cgroup, reason }: Named,
     ) {
         let mut about = self.about(pid.get());
         // A trouble says more than the bare outcome.
         if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
-            let mut last = happening(0, outcome.word(), "");
+            let mut last = happening(0, outcome.word(), &reason.unwrap_or_default());
             last.rule = rule.map(|rule| Escaped(&rule).to_string()).unwrap_or_default();
             last.cgroup = cgroup.map(|path| Escaped(&path).to_string()).unwrap_or_default();
             about.happenings.push(last);
@@ -207,10 +215,11 @@ impl Engine {
         }
     }
 
-    /// The names of the rule of the last look and of its group.
-    pub(super) fn target_names(&self, outcome: Outcome) -> (Option<Arc<str>>, Option<Box<str>>) {
+    /// What a client is told of the rule of the last look.
+    pub(super) fn target_names(&self, outcome: Outcome) -> Named {
         let (rule, cgroup) = self.target(outcome);
-        (rule.map(|rule| Arc::clone(&rule.name)), cgroup)
+        let reason = rule.and_then(|rule| rule.action.inapplicable()).map(ToString::to_string);
+        Named { rule: rule.map(|rule| Arc::clone(&rule.name)), cgroup, reason }
     }
 
     /// The rule of the last look and its group, as far as they are known.
@@ -218,8 +227,8 @@ impl Engine {
         let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
         let Some(rule) = rule else { return (None, None) };
         let is_placed = match &rule.action {
-            Action::Place(targets) => !targets.is_empty() && outcome != Outcome::Waiting,
-            Action::Ignore(_) => false,
+            Action::Place(_) => outcome != Outcome::Waiting,
+            Action::Ignore(_) | Action::Inapplicable(_) => false,
         };
         (Some(rule), is_placed.then(|| self.placer.path().into()))
     }

@@ -213,12 +213,11 @@ impl Engine {
         if !self.policy.knows(uid) {
             return Evaluation::Over(self.wait(Asked::User(uid), look));
         }
-        let generation = self.policy.generation;
         let Some(user) = self.policy.users.get(&uid) else {
             return Evaluation::Over(Outcome::NoRule);
         };
         if user.take_stale(look.since) {
-            self.desk.identify(generation, uid);
+            self.desk.identify(&self.policy, uid);
         }
         let program = exe.seen().map(Seen::name);
         let proc = &mut self.proc;
@@ -273,6 +272,7 @@ impl Engine {
             Outcome::Gone
             | Outcome::NoRule
             | Outcome::Ignored
+            | Outcome::Inapplicable
             | Outcome::Protected
             | Outcome::InPlace
             | Outcome::Placed
@@ -289,8 +289,8 @@ impl Engine {
             self.rescan.add_cost(now.since(opened));
         }
         self.intake.batch.settle(look);
-        if let Some((rule, cgroup)) = target {
-            self.answer_asked(look.pid, outcome, rule, cgroup);
+        if let Some(target) = target {
+            self.answer_asked(look.pid, outcome, target);
         }
     }
 
@@ -313,6 +313,7 @@ impl Engine {
             Outcome::InPlace => metrics.in_place.increment(),
             Outcome::NoRule => metrics.no_rule.increment(),
             Outcome::Ignored => metrics.ignored.increment(),
+            Outcome::Inapplicable => metrics.inapplicable.increment(),
             Outcome::Sticky => metrics.sticky.increment(),
             Outcome::Protected => metrics.protected.increment(),
             Outcome::Refused => {

@@ -27,8 +27,8 @@ impl Engine {
         let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
             match asked {
-                Asked::User(uid) => self.desk.identify(self.policy.generation, uid),
-                Asked::Group(gid) => self.desk.name_group(self.policy.generation, gid),
+                Asked::User(uid) => self.desk.identify(&self.policy, uid),
+                Asked::Group(gid) => self.desk.name_group(&self.policy, gid),
             }
         }
         if waiting.len() < MOST_WAITING {

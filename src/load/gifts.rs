@@ -13,7 +13,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{Mention, NameKind};
 use crate::config::source_text::Report;
 use crate::config::{self, GroupTable, SettingValue, quantity};
-use crate::rules::{Action, Origin, Rule};
+use crate::rules::{Origin, Rule};
 
 /// The keys of a table that are no settings.
 pub const KEYS: [&str; 4] = ["owner", "mode", "required", "remove_when_empty"];
@@ -213,10 +213,8 @@ pub(super) fn section(
 
 /// Says which tables are for groups that no rule names, nor has above the one it names.
 pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> {
-    let targets = rules.iter().flat_map(|(_, rule)| match &rule.action {
-        Action::Place(targets) if !tables.is_empty() => &targets[..],
-        Action::Place(_) | Action::Ignore(_) => &[],
-    });
+    let rules = if tables.is_empty() { &[] } else { rules };
+    let targets = rules.iter().flat_map(|(_, rule)| rule.action.written_targets());
     let used: HashSet<&str> =
         targets.flat_map(|target| prefixes(target.destination.as_str())).collect();
     let is_unused = |path: &str| !path.is_empty() && !used.contains(path);

@@ -11,6 +11,7 @@ mod legacy;
 mod name_service;
 mod overlay;
 mod resolver;
+mod subordinates;
 mod trust;
 mod units;
 
@@ -40,6 +41,7 @@ pub use name_service::NameService;
 use overlay::Opened;
 pub use overlay::{Contents, Overlay};
 use resolver::Resolver;
+pub use subordinates::Subordinates;
 use trust::{Content, MAX_SIZE, Refusal, TrustedDirectory};
 
 /// The directories of rule files; a file in an earlier one replaces that of the same name in a

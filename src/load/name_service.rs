@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{self, Group, User};
 
+use super::Subordinates;
 use crate::event::{Gid, Uid};
 use crate::rules::names::Identity;
 
@@ -123,6 +124,11 @@ impl NameService {
             names.entry(group.gid).or_insert(group.name);
         }
         names
+    }
+
+    /// The ranges of subordinate user IDs of this host.
+    pub fn subordinates(&self) -> Subordinates {
+        Subordinates::read(Path::new("/etc/subuid"), &self.local_names().uids)
     }
 
     /// The names and numbers in the local files.

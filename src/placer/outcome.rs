@@ -16,6 +16,8 @@ pub enum Outcome {
     NoRule,
     /// A rule says to leave it.
     Ignored,
+    /// Its rule cannot be applied on this host, so it stays where it is.
+    Inapplicable,
     /// It is never moved by a rule that does not name it.
     Protected,
     /// It asked to stay where it is.
@@ -45,6 +47,7 @@ impl Outcome {
             Self::Gone => "gone",
             Self::NoRule => "no-rule",
             Self::Ignored => "ignored",
+            Self::Inapplicable => "inapplicable",
             Self::Protected => "protected",
             Self::Sticky => "sticky",
             Self::InPlace => "in-place",
@@ -65,9 +68,12 @@ impl Outcome {
             (Self::Sticky, _) => Ending::Sticky,
             (Self::NoRule, _) => Ending::NoRule,
             (Self::Ignored, _) => Ending::Ignored(rule),
-            (Self::Refused | Self::InPlace | Self::Placed, Some(met)) => Ending::Failed(rule, met),
+            (Self::Refused | Self::InPlace | Self::Placed | Self::Inapplicable, Some(met)) => {
+                Ending::Failed(rule, met)
+            }
             (
                 Self::Gone
+                | Self::Inapplicable
                 | Self::Protected
                 | Self::InPlace
                 | Self::Placed

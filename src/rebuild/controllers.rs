@@ -6,7 +6,7 @@ use crate::cgroup::mounts::{Hierarchies, Meaning};
 use crate::cgroup::provision::Gifts;
 use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::rules::{Action, Below, Origin, Rule};
+use crate::rules::{Action, Below, InapplicableReason, Origin, Rule, Target};
 
 /// The controllers of settings in tables, which rules that lead there have without naming them.
 fn controllers_of_tables(gifts: &Gifts) -> BTreeSet<&str> {
@@ -80,30 +80,65 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
     diagnostics
 }
 
-/// A controller that this host does not have costs a rule of ours that hierarchy only, and a rule of
-/// the original everything, as there: on a v2 host only a name that nobody knows comes so far. That a
-/// table's is missing is said of the table.
-pub(super) fn missing(rules: &[Rule], gifts: &Gifts, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+/// Reports the controllers that this host does not have, and marks the rules that cannot be applied without
+/// them. A rule of ours loses that hierarchy only, unless it has no other; a line of a legacy rule and those
+/// that continue it move nothing, as with cgrulesengd. A controller that only tables name is reported with
+/// the table.
+pub(super) fn missing(
+    rules: &mut [Rule],
+    gifts: &Gifts,
+    hierarchies: &Hierarchies,
+) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     let of_tables = controllers_of_tables(gifts);
     for rule in rules {
-        let Action::Place(targets) = &rule.action else { continue };
-        for target in targets {
-            let is_said = |name: &&str| target.below == Below::Root && of_tables.contains(name);
+        let targets = rule.action.targets();
+        let reason = targets.first().and_then(|first| no_hierarchy(first, hierarchies));
+        for (index, target) in targets.iter().enumerate() {
+            let is_said = |name: &&str| {
+                target.below == Below::Root && reason.is_none() && of_tables.contains(name)
+            };
+            let help = match (&reason, target.below, index) {
+                (Some(_), ..) => STAYS,
+                (None, Below::Root, _) | (None, Below::Top, 0) => {
+                    "the rule works in the hierarchies that there are"
+                }
+                (None, Below::Top, _) => {
+                    "only the lines of the rule before the one that names it move processes"
+                }
+            };
             for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
                 let message =
                     format!("no cgroup hierarchy of this host has the controller \"{name}\"");
-                let help = match target.below {
-                    Below::Root => "the rule works in the hierarchies that there are",
-                    Below::Top => "so the rule moves nothing",
-                };
-                let Origin { file, line } = &rule.origin;
-                let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
-                diagnostics.push(about.with_help(help));
+                diagnostics.push(warning(&rule.origin, message).with_help(help));
             }
+        }
+        if let Some(reason) = reason {
+            if reason == InapplicableReason::NoHierarchy {
+                let message = format!("the rule cannot be applied: {reason}");
+                diagnostics.push(warning(&rule.origin, message).with_help(STAYS));
+            }
+            rule.action.forbid(reason);
         }
     }
     diagnostics
+}
+
+/// What becomes of processes whose rule cannot be applied.
+const STAYS: &str = "the rule cannot be applied: matching processes stay where they are";
+
+/// The reason why no hierarchy is left for a target; `None` if there is one.
+fn no_hierarchy(target: &Target, hierarchies: &Hierarchies) -> Option<InapplicableReason> {
+    let (span, missing) = hierarchies.span_of(target);
+    let reason = match missing.first() {
+        Some(name) => InapplicableReason::NoController((*name).to_owned()),
+        None => InapplicableReason::NoHierarchy,
+    };
+    span.is_empty().then_some(reason)
+}
+
+fn warning(Origin { file, line }: &Origin, message: String) -> Diagnostic {
+    Diagnostic::at_line(file, *line, Severity::Warning, message)
 }
 
 #[cfg(test)]
@@ -172,9 +207,10 @@ mod tests {
             let Action::Place(targets) = &rule.action else { panic!() };
             assert_eq!(targets[0].controllers, ["io"]);
         }
-        assert!(missing(&rules, &Gifts::default(), &host).is_empty());
-        let missing = missing(&rules, &Gifts::default(), &unified(&[]));
+        assert!(missing(&mut rules, &Gifts::default(), &host).is_empty());
+        let missing = missing(&mut rules, &Gifts::default(), &unified(&[]));
         assert_eq!(missing.len(), 2);
+        assert!(rules.iter().all(|rule| rule.action.inapplicable().is_none()), "v2 is joined");
     }
 
     #[test]
@@ -192,12 +228,47 @@ mod tests {
         assert_eq!(said.iter().map(first).collect::<Vec<_>>(), expected);
         let spans = rules.iter().map(|rule| match &rule.action {
             Action::Place(targets) => host.span_of(&targets[0]).0.is_empty(),
-            Action::Ignore(_) => panic!(),
+            Action::Ignore(_) | Action::Inapplicable(_) => panic!(),
         });
         assert_eq!(spans.collect::<Vec<_>>(), [false, false, true]);
-        let missing = missing(&rules, &Gifts::default(), &host);
+        let missing = missing(&mut rules, &Gifts::default(), &host);
         assert_eq!(missing.len(), 1, "{missing:?}");
         assert!(missing[0].message.ends_with("\"memroy\"") && missing[0].help.is_some());
+        let reasons: Vec<_> = rules.iter().map(|rule| rule.action.inapplicable()).collect();
+        let reason = InapplicableReason::NoController("memroy".to_owned());
+        assert_eq!(reasons, [None, None, Some(&reason)]);
+    }
+
+    #[test]
+    fn a_rule_without_any_hierarchy_cannot_be_applied_and_keeps_its_place() {
+        let v1 = |name: &str| Hierarchy {
+            version: Version::V1,
+            mount_point: format!("/sys/fs/cgroup/{name}").into(),
+            top: "/".into(),
+            listed: name.to_owned(),
+            controllers: vec![name.to_owned()],
+            favordynmods: false,
+        };
+        let host = Hierarchies::new(vec![v1("freezer")]);
+        let text =
+            "1 nosuch a\n1 freezer,nosuch a\n1 freezer a\n% nosuch b\n% freezer c\n1 freezer a\n";
+        let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
+        let toml = "version = 1\n[[rule]]\nuser = 1\ncgroup = \"a\"\n[[rule]]\nuser = 1\ncgroup = \"a\"\n\
+                    controllers = [\"nosuch\"]\n[[rule]]\nuser = 1\ncgroup = \"a\"\ncontrollers = \
+                    [\"nosuch\", \"freezer\"]\n";
+        let ours = rules_toml::parse(&Arc::from(Path::new("/a.toml")), toml);
+        let written = parsed.rules.into_iter().chain(ours.rules);
+        let mut rules: Vec<Rule> = written.map(|written| written.rule).collect();
+        let said = missing(&mut rules, &Gifts::default(), &host);
+        let reason = |rule: &Rule| rule.action.inapplicable().cloned();
+        let nosuch = || Some(InapplicableReason::NoController("nosuch".to_owned()));
+        let reasons: Vec<_> = rules.iter().map(reason).collect();
+        let none = Some(InapplicableReason::NoHierarchy);
+        assert_eq!(reasons, [nosuch(), nosuch(), None, None, none, nosuch(), None]);
+        assert_eq!(rules[2].action.targets().len(), 3, "the first line of it can be applied");
+        let helps = said.iter().map(|one| one.help.as_deref().unwrap());
+        let stay = helps.filter(|help| help.ends_with("matching processes stay where they are"));
+        assert_eq!((stay.count(), said.len()), (4, 6), "{said:?}");
     }
 
     #[test]

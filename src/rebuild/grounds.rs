@@ -1,4 +1,4 @@
-//! What is to be said of rules because of where their groups begin on this host.
+//! Rules that are limited or cannot be applied because of where their groups begin on this host.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,50 +7,56 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::host::{Grounds, POOL, Remark};
 use crate::load::Loaded;
 use crate::rules::width::{Width, width};
-use crate::rules::{Action, Below, LeaveUnits, Rule, Target};
+use crate::rules::{Below, InapplicableReason, LeaveUnits, Rule};
 
-/// Takes the rules out that lead to a ground itself, and says what there is to say.
+/// Marks the rules that cannot be applied because of where groups begin, and adds the diagnostics.
+///
+/// Such a rule stays in its place in the order: without it a wider rule behind it would match.
 pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, has_systemd: bool) {
     let is_out = |rule: &Rule| grounds.is_delegated && leads_to_ground(rule, grounds);
-    if loaded.rules.iter().any(is_out) {
-        let (out, rules): (Vec<Rule>, Vec<Rule>) = loaded.rules.iter().cloned().partition(is_out);
-        loaded.rules = rules.into();
-        loaded.diagnostics.extend(out.iter().map(ground_is_no_group));
-    }
+    loaded
+        .diagnostics
+        .extend(loaded.rules.iter().filter(|rule| is_out(rule)).map(ground_is_no_group));
+    forbid(loaded, is_out, &InapplicableReason::DelegatedRoot);
     for remark in &grounds.remarks {
         loaded.diagnostics.extend(complaint(*remark, loaded, settings_file));
     }
     if !grounds.groundless.is_empty() {
-        leave_out_groundless(loaded, grounds);
+        forbid_groundless(loaded, grounds);
     }
     if has_systemd {
         loaded.diagnostics.extend(too_wide(&loaded.rules));
     }
 }
 
-/// The top of a tree that is systemd's is no place that anybody chose, so nothing is made or set there.
-fn leave_out_groundless(loaded: &mut Loaded, grounds: &Grounds) {
-    let has_ground = |rule: &&Rule| {
-        let mut beginnings = targets(rule).iter().map(|target| target.below);
-        !beginnings.any(|below| grounds.groundless.contains(&below))
+/// The top of a tree that systemd owns is not a root that the administrator chose, so nothing is created or
+/// set there.
+fn forbid_groundless(loaded: &mut Loaded, grounds: &Grounds) {
+    let is_out = |rule: &Rule| {
+        let mut beginnings = rule.action.targets().iter().map(|target| target.below);
+        beginnings.any(|below| grounds.groundless.contains(&below))
     };
-    loaded.rules = loaded.rules.iter().filter(has_ground).cloned().collect();
+    forbid(loaded, is_out, &InapplicableReason::NoDelegation);
     if grounds.groundless.contains(&Below::Root) {
         loaded.gifts.tables.clear();
     }
 }
 
-fn targets(rule: &Rule) -> &[Target] {
-    match &rule.action {
-        Action::Place(targets) => targets,
-        Action::Ignore(_) => &[],
+/// Marks these rules as ones that cannot be applied.
+fn forbid(loaded: &mut Loaded, is_out: impl Fn(&Rule) -> bool, reason: &InapplicableReason) {
+    if !loaded.rules.iter().any(&is_out) {
+        return;
+    }
+    let rules = Arc::make_mut(&mut loaded.rules);
+    for rule in rules.iter_mut().filter(|rule| is_out(rule)) {
+        rule.action.forbid(reason.clone());
     }
 }
 
 /// Groups are leaves below the ground. The ground hands controllers on to them, so it may hold no
 /// process itself, and on a systemd host it is the unit's own group.
 fn leads_to_ground(rule: &Rule, grounds: &Grounds) -> bool {
-    targets(rule).iter().any(|target| {
+    rule.action.targets().iter().any(|target| {
         let beginning = match target.below {
             Below::Root => &grounds.rules,
             Below::Top => &grounds.legacy,
@@ -62,8 +68,10 @@ fn leads_to_ground(rule: &Rule, grounds: &Grounds) -> bool {
 fn ground_is_no_group(rule: &Rule) -> Diagnostic {
     let message =
         "the rule leads to the root of all groups, which may hold no process on this host";
-    about(rule, Severity::Error, message)
-        .with_help("name a group below it, as cgroup = \"people/%u\"; the rule is left out")
+    about(rule, Severity::Warning, message).with_help(
+        "matching processes stay where they are; name a group below it, as cgroup = \"people/%u\", or \
+         write ignore = true",
+    )
 }
 
 fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
@@ -73,7 +81,8 @@ fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
 /// The remark, if there is a rule that it matters for.
 fn complaint(remark: Remark, loaded: &Loaded, settings_file: &Path) -> Option<Diagnostic> {
     let first = |below| {
-        let is_meant = |rule: &&Rule| targets(rule).iter().any(|target| target.below == below);
+        let is_meant =
+            |rule: &&Rule| rule.action.written_targets().iter().any(|target| target.below == below);
         loaded.rules.iter().find(is_meant)
     };
     let settings = |severity, message: &str| {
@@ -84,7 +93,8 @@ fn complaint(remark: Remark, loaded: &Loaded, settings_file: &Path) -> Option<Di
             first(Below::Root).map(drop).or((!loaded.gifts.tables.is_empty()).then_some(()))?;
             let message = format!(
                 "root = \"auto\": systemd owns the cgroups of this host and has no unit {POOL}, so there \
-                 is no place for groups: rules that lead to one are left out, and tables for groups"
+                 is no place for groups: processes that match a rule with a cgroup stay where they are, and \
+                 tables for groups are ignored"
             );
             settings(Severity::Error, &message).with_help(format!(
                 "install or unmask {POOL}, run systemctl enable --now {POOL}, restart cgruled; or set \
@@ -144,7 +154,7 @@ mod tests {
     use crate::event::Uid;
     use crate::load::{NameService, Sources, load};
 
-    /// What the rules of these files come to: those that are left, and what is said.
+    /// The rules of these files, with `!` those that cannot be applied, and the diagnostics.
     fn fitted(toml: &str, legacy: &str, grounds: &Grounds) -> (Vec<String>, Vec<String>) {
         let path = |name: &str| Arc::from(Path::new(name));
         let toml = rules_toml::parse(&path("/r.toml"), &format!("version = 1\n{toml}"));
@@ -163,7 +173,9 @@ mod tests {
         let mut loaded = load(&sources, &NameService::default());
         loaded.rules = written.map(|written| written.rule).collect();
         fit(&mut loaded, grounds, Path::new("/c.toml"), true);
-        let rules = loaded.rules.iter().map(|rule| rule.name.to_string()).collect();
+        let mark = |rule: &Rule| if rule.action.inapplicable().is_some() { "!" } else { "" };
+        let name = |rule: &Rule| format!("{}{}", mark(rule), rule.name);
+        let rules = loaded.rules.iter().map(name).collect();
         let said = loaded.diagnostics.iter().map(|d| format!("{}: {}", d.severity, d.message));
         (rules, said.collect())
     }
@@ -178,17 +190,18 @@ mod tests {
     const GROUP: &str = "[[rule]]\nuser = 5000\ncgroup = \"x\"\n";
 
     #[test]
-    fn a_rule_for_the_ground_itself_is_left_out() {
+    fn a_rule_for_the_delegated_root_stays_and_cannot_be_applied() {
         let (rules, said) = fitted(&format!("{TOP}{GROUP}"), "", &pool(&[]));
-        assert_eq!(rules, ["r.toml:6"]);
-        let message = "error: the rule leads to the root of all groups, which may hold no \
+        assert_eq!(rules, ["!r.toml:3", "r.toml:6"]);
+        let message = "warning: the rule leads to the root of all groups, which may hold no \
                        process on this host";
         assert_eq!(said, [message]);
         let (rules, said) = fitted(TOP, "", &Grounds::default());
         assert_eq!((rules.len(), said.len()), (1, 0));
         assert_eq!(fitted("", "5000 cpu /", &pool(&[])).0.len(), 1);
         let both = Grounds { legacy: "/a.slice/a.service".to_owned(), ..pool(&[]) };
-        assert_eq!(fitted("", "5000 cpu /", &both).0.len(), 0);
+        let rules = fitted("", "5000 cpu /\n* cpu regular/", &both).0;
+        assert_eq!(rules, ["!cgrules.conf:1", "cgrules.conf:2"]);
     }
 
     #[test]
@@ -204,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_a_ground_is_left_out_and_the_others_hold() {
+    fn a_rule_without_a_root_stays_and_cannot_be_applied() {
         let missing = |groundless: &[Below]| Grounds {
             groundless: groundless.to_vec(),
             remarks: vec![Remark::NoPool],
@@ -213,11 +226,12 @@ mod tests {
         let ignores = "[[rule]]\nuser = 5001\nignore = true\n";
         let (rules, said) =
             fitted(&format!("{GROUP}{ignores}"), "5000 cpu a", &missing(&[Below::Root]));
-        assert_eq!((rules.len(), said.len()), (2, 1), "{rules:?}");
-        assert!(!rules.contains(&"r.toml:2".to_owned()), "{rules:?}");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(rules, ["cgrules.conf:1", "!r.toml:3", "r.toml:6"]);
         assert!(said[0].starts_with("error: root = \"auto\""), "{said:?}");
         let both = missing(&[Below::Root, Below::Top]);
-        assert_eq!(fitted(&format!("{GROUP}{ignores}"), "5000 cpu a", &both).0, ["r.toml:6"]);
+        let rules = fitted(&format!("{GROUP}{ignores}"), "5000 cpu a", &both).0;
+        assert_eq!(rules, ["!cgrules.conf:1", "!r.toml:3", "r.toml:6"]);
     }
 
     #[test]

@@ -79,13 +79,9 @@ impl Rule {
     /// Whether a destination of the rule has one of these fields: the edge looks names up only for
     /// rules that render them.
     pub fn renders(&self, fields: &[Field]) -> bool {
-        match &self.action {
-            Action::Ignore(_) => false,
-            Action::Place(targets) => targets
-                .iter()
-                .flat_map(|target| target.destination.fields())
-                .any(|field| fields.contains(&field)),
-        }
+        let mut rendered =
+            self.action.targets().iter().flat_map(|target| target.destination.fields());
+        rendered.any(|field| fields.contains(&field))
     }
 }
 
@@ -179,8 +175,57 @@ pub enum LeaveUnits {
 pub enum Action {
     /// Leave the process where it is, under these circumstances; under others the rule does not hold.
     Ignore(IgnoreWhen),
-    /// Put it into each of these groups, in order. With none, leave it where it is.
+    /// Put it into each of these groups, in order. Never none.
     Place(Vec<Target>),
+    /// The rule cannot be applied: leave the process where it is. The rule still ends the search, or a
+    /// wider one behind it would get processes that its author kept from that rule.
+    Inapplicable(Box<Inapplicable>),
+}
+
+/// The destinations of a rule that cannot be applied, and the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inapplicable {
+    /// The destinations as they are written.
+    pub targets: Vec<Target>,
+    /// The reason.
+    pub reason: InapplicableReason,
+}
+
+/// A reason why a rule cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InapplicableReason {
+    /// The destination of a legacy rule leads out of the hierarchy.
+    OutsideHierarchy,
+    /// A legacy rule names a controller twice, or `*` among others.
+    RepeatedController,
+    /// The destination is the delegated cgroup itself, whose controllers are enabled for its children.
+    DelegatedRoot,
+    /// systemd owns the cgroup tree and has delegated no part of it to us.
+    NoDelegation,
+    /// No hierarchy has this controller, and the rule names no hierarchy besides.
+    NoController(String),
+    /// No hierarchy has a controller that a rule without `controllers` means.
+    NoHierarchy,
+}
+
+impl fmt::Display for InapplicableReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutsideHierarchy => "its destination leads out of the hierarchy",
+            Self::RepeatedController => "it names a controller twice",
+            Self::DelegatedRoot => {
+                "its destination is the root of all groups, which may hold no process on this host"
+            }
+            Self::NoDelegation => "systemd has delegated no cgroup to cgruled",
+            Self::NoController(name) => {
+                let name = name.escape_debug();
+                return write!(f, "no cgroup hierarchy has the controller \"{name}\"");
+            }
+            Self::NoHierarchy => {
+                "no cgroup hierarchy has the controllers cpu, memory, blkio or pids"
+            }
+        })
+    }
 }
 
 impl Action {
@@ -194,7 +239,40 @@ impl Action {
     pub fn is_conditional(&self) -> bool {
         match self {
             Self::Ignore(when) => !when.is_always(),
-            Self::Place(_) => false,
+            Self::Place(_) | Self::Inapplicable(_) => false,
+        }
+    }
+
+    /// The groups into which processes are moved; empty for a rule that leaves them where they are.
+    pub fn targets(&self) -> &[Target] {
+        match self {
+            Self::Place(targets) => targets,
+            Self::Ignore(_) | Self::Inapplicable(_) => &[],
+        }
+    }
+
+    /// The destinations as they are written, also of a rule that cannot be applied.
+    pub fn written_targets(&self) -> &[Target] {
+        match self {
+            Self::Place(targets) => targets,
+            Self::Inapplicable(it) => &it.targets,
+            Self::Ignore(_) => &[],
+        }
+    }
+
+    /// The reason why the rule cannot be applied; `None` for one that can.
+    pub fn inapplicable(&self) -> Option<&InapplicableReason> {
+        match self {
+            Self::Inapplicable(it) => Some(&it.reason),
+            Self::Ignore(_) | Self::Place(_) => None,
+        }
+    }
+
+    /// Makes a rule that places processes one that cannot be applied for this reason.
+    pub fn forbid(&mut self, reason: InapplicableReason) {
+        if let Self::Place(targets) = self {
+            let targets = std::mem::take(targets);
+            *self = Self::Inapplicable(Box::new(Inapplicable { targets, reason }));
         }
     }
 }

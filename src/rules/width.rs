@@ -21,7 +21,7 @@ pub enum Width {
 /// How wide a rule is, if services would lose their processes by it: it places processes of root or of
 /// the system's users, whatever they run, out of every unit.
 pub fn width(rule: &Rule) -> Option<Width> {
-    let places = matches!(&rule.action, Action::Place(targets) if !targets.is_empty());
+    let places = matches!(&rule.action, Action::Place(_));
     let leaves = rule.leave_units != LeaveUnits::No;
     if !places || !leaves || !rule.when.exes.is_empty() {
         return None;

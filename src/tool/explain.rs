@@ -70,6 +70,18 @@ impl Explained {
         self.verdict.walk.winner.and_then(|RuleId(id)| survey.loaded.rules.get(id as usize))
     }
 
+    /// The reasons why the process is not where its rule says, also when the rule cannot be applied.
+    fn all_reasons(&self, survey: &Survey) -> Vec<String> {
+        let inapplicable = self.rule(survey).and_then(|rule| rule.action.inapplicable());
+        let own = inapplicable.map(|reason| {
+            format!(
+                "the rule matches, but cannot be applied on this host: {reason}; the process stays where \
+                 it is"
+            )
+        });
+        own.into_iter().chain(self.reasons.iter().cloned()).collect()
+    }
+
     /// What makes the answer unsure: rules that ask for a program that we could not see, and files that
     /// we may not read.
     fn caveats(&self, survey: &Survey) -> Vec<String> {
@@ -127,7 +139,9 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         eprintln!("cgrulectl: some rules are wrong and were not tried: see cgrulectl check");
     }
     let is_wrong = |answer: &Answer| match answer {
-        Answer::There(one) => one.verdict.state == State::Misplaced,
+        Answer::There(one) => {
+            matches!(one.verdict.state, State::Misplaced | State::Inapplicable)
+        }
         Answer::Gone(..) => true,
     };
     Ok(u8::from(answers.iter().any(is_wrong)))

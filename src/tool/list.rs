@@ -11,7 +11,7 @@ use super::locale;
 use super::rows::{self, Row};
 use super::words::{self, Words};
 use crate::config::diagnostic::has_errors;
-use crate::config::escape::EscapedBytes;
+use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
 use crate::rebuild::Survey;
 use crate::rules::lint::{self, Dead};
@@ -29,7 +29,10 @@ pub(super) const COMMAND: Command = Command {
         Flag::new("json", "one object for each rule, in an array"),
     ],
     examples: &[
-        ("list", "the first rule that holds for a process decides; ! marks rules that never do"),
+        (
+            "list",
+            "the first rule that holds for a process decides; ! marks rules that never do or cannot be applied",
+        ),
         ("list --rules ./rules.d --no-legacy", "the rules of a directory"),
     ],
     ends_at_operand: false,
@@ -63,7 +66,11 @@ pub fn table(survey: &Survey, look: Look, out: &mut dyn Write) -> io::Result<()>
     let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
     let row = |(at, rule): (usize, &Rule)| Row::Rule {
         number: at + 1,
-        mark: if dead.contains_key(&id(at)) { '!' } else { ' ' },
+        mark: if dead.contains_key(&id(at)) || rule.action.inapplicable().is_some() {
+            '!'
+        } else {
+            ' '
+        },
         name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
         text: words.asked(rule),
         target: words::done(rule),
@@ -75,6 +82,14 @@ pub fn table(survey: &Survey, look: Look, out: &mut dyn Write) -> io::Result<()>
         if let Some(why) = dead.get(&id(at)) {
             writeln!(out, "\n! {} ({}) never decides:", at + 1, words::origin(rule))?;
             writeln!(out, "  {}", cause(*why, rules))?;
+        }
+        if let Some(reason) = rule.action.inapplicable() {
+            writeln!(out, "\n! {} ({}) cannot be applied:", at + 1, words::origin(rule))?;
+            writeln!(
+                out,
+                "  {}; matching processes stay where they are",
+                Escaped(&reason.to_string())
+            )?;
         }
     }
     Ok(())
@@ -115,6 +130,9 @@ struct Listed {
     when: String,
     ignore: bool,
     cgroup: Vec<String>,
+    /// The reason why the rule cannot be applied on this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inapplicable: Option<String>,
     /// The number of the rule that holds for all that this one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     shadowed_by: Option<u32>,
@@ -130,10 +148,7 @@ pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
     let words = Words::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
     let listed = |(at, rule): (usize, &Rule)| {
-        let targets = match &rule.action {
-            Action::Ignore(_) => &[][..],
-            Action::Place(targets) => targets,
-        };
+        let targets = rule.action.written_targets();
         let own = dead.get(&id(at));
         Listed {
             number: at + 1,
@@ -141,8 +156,9 @@ pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
             file: EscapedBytes(rule.origin.file.as_os_str().as_encoded_bytes()).to_string(),
             line: rule.origin.line,
             when: words.asked(rule),
-            ignore: targets.is_empty(),
+            ignore: matches!(rule.action, Action::Ignore(_)),
             cgroup: targets.iter().map(|target| target.destination.to_string()).collect(),
+            inapplicable: rule.action.inapplicable().map(ToString::to_string),
             shadowed_by: own.and_then(|dead| match dead {
                 Dead::ShadowedBy(id) => Some(id.0 + 1),
                 Dead::HoldsForNobody => None,

@@ -22,7 +22,7 @@ use crate::cgroup::tree::{Attached, Tree, Whereabouts};
 use crate::control::request::GRANTED;
 use crate::event::{Gid, Pid, Uid};
 use crate::rules::destination::Destination;
-use crate::rules::{Action, Below, Rule, Target};
+use crate::rules::{Below, Rule, Target};
 
 pub(super) const COMMAND: Command = Command {
     name: "run",
@@ -168,10 +168,15 @@ fn targets(
             eprintln!("cgrulectl: run: no rule says where this goes: it stays in this group");
             return Ok(Vec::new());
         };
-        return Ok(match &rule.action {
-            Action::Place(targets) => targets.clone(),
-            Action::Ignore(_) => Vec::new(),
-        });
+        if let Some(reason) = rule.action.inapplicable() {
+            eprintln!(
+                "cgrulectl: run: the rule \"{}\" ({}) cannot be applied on this host: {reason}: it stays in \
+                 this group",
+                rule.name.escape_debug(),
+                rule.origin
+            );
+        }
+        return Ok(rule.action.targets().to_vec());
     };
     let destination = Destination::parse(path)
         .map_err(|error| Failure::Usage(format!("--cgroup {}: {error}", path.escape_debug())))?;
@@ -185,10 +190,7 @@ fn targets(
 /// The controllers by which rules lead to the same group.
 fn controllers_of(foreseen: &Foreseen, destination: &Destination) -> Vec<String> {
     let rules = foreseen.policy.matcher.rules().iter();
-    let targets = rules.flat_map(|rule| match &rule.action {
-        Action::Place(targets) => &targets[..],
-        Action::Ignore(_) => &[],
-    });
+    let targets = rules.flat_map(|rule| rule.action.targets());
     let is_it = |target: &&Target| {
         target.below == Below::Root && target.destination.pieces() == destination.pieces()
     };
@@ -204,7 +206,7 @@ fn stay(
     program: &Program,
 ) {
     let Some(rule) = rule else { return };
-    let Action::Place(others) = &rule.action else { return };
+    let others = rule.action.targets();
     let path = |target: &Target| foreseen.path(target, person, program);
     let others: Vec<String> = others.iter().filter_map(path).collect();
     if others.is_empty() || targets.iter().filter_map(path).eq(others.iter().cloned()) {

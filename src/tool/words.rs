@@ -83,7 +83,11 @@ impl Words {
 /// What a rule does with a process: the destinations as written, those of legacy rules with their
 /// controllers.
 pub(super) fn done(rule: &Rule) -> String {
-    let Action::Place(targets) = &rule.action else { return "stays".to_owned() };
+    let targets = match &rule.action {
+        Action::Ignore(_) => return "stays".to_owned(),
+        Action::Inapplicable(_) => return "stays, cannot be applied".to_owned(),
+        Action::Place(targets) => targets,
+    };
     let target = |target: &Target| {
         let path = Escaped(target.destination.as_str()).to_string();
         match target.below {
@@ -91,10 +95,7 @@ pub(super) fn done(rule: &Rule) -> String {
             Below::Top => format!("{}:{path}", Escaped(&target.controllers.join(","))),
         }
     };
-    match &**targets {
-        [] => "stays".to_owned(),
-        targets => targets.iter().map(target).collect::<Vec<_>>().join(" "),
-    }
+    targets.iter().map(target).collect::<Vec<_>>().join(" ")
 }
 
 /// The name of a rule; `None` when its author gave none.

@@ -20,6 +20,7 @@ mod harness;
 mod clone_parent;
 mod command_line;
 mod control;
+mod descriptors;
 mod destination;
 mod doctor;
 mod escape;

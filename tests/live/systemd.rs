@@ -121,14 +121,61 @@ fn groups_are_made_below_the_pool_and_nothing_is_written_above() {
 }
 
 #[test]
-fn a_rule_for_the_ground_itself_is_left_out() {
+fn a_rule_for_the_delegated_root_ends_the_search() {
     let Some(live) = Live::require() else { return };
     let _pool = Pool::of(&live);
     let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n\
                  [[rule]]\nuser = \"61000-61999\"\ncgroup = \"rest\"\n";
     let daemon = on_systemd(&live, rules, "", "[Service]");
-    daemon.expect_log("50-test.toml:3: error: the rule leads to the root of all groups");
-    expect_at(&live.hold(&format!("uid {ALICE} {ALICE}")), &format!("{POOL}/rest"));
+    daemon.expect_log("50-test.toml:3: warning: the rule leads to the root of all groups");
+    expect_alice_stays_and_bob_goes_to_rest(&live);
+    assert_eq!(daemon.log().matches("may hold no process on this host").count(), 1, "one warning");
+    assert!(daemon.stop().get("inapplicable") > 0);
+}
+
+#[test]
+fn a_legacy_rule_for_the_delegated_root_ends_the_search() {
+    let Some(live) = Live::require() else { return };
+    let _pool = Pool::of(&live);
+    let text = "cgt-alice cpu /\ncgt-alice cpu rest/\\\ncgt-bob cpu rest/\\\n";
+    let daemon = legacy_file(&live, "legacy_root = \"pool\"\n", text);
+    daemon.expect_log("cgrules.conf:1: warning: the rule leads to the root of all groups");
+    expect_alice_stays_and_bob_goes_to_rest(&live);
+}
+
+#[test]
+fn a_rule_with_a_missing_controller_ends_the_search() {
+    let Some(live) = Live::require() else { return };
+    let _pool = Pool::of(&live);
+    let text = "cgt-alice nosuch first/%u\ncgt-alice cpu rest/\\\ncgt-bob cpu rest/\\\n";
+    let daemon = legacy_file(&live, "legacy_root = \"pool\"\n", text);
+    daemon
+        .expect_log("cgrules.conf:1: warning: no cgroup hierarchy of this host has the controller");
+    expect_alice_stays_and_bob_goes_to_rest(&live);
+}
+
+#[test]
+fn a_dry_run_says_of_whom_a_rule_cannot_be_applied() {
+    let Some(live) = Live::require() else { return };
+    let launcher = launcher("[Service]");
+    let settings = Settings { arguments: &["--dry-run"], ..Settings::default() };
+    let on = Surroundings { launcher: &launcher, is_bare: true, ..Surroundings::default() };
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n";
+    let daemon = live.daemon_on(rules, &settings, &on);
+    daemon.expect_log(
+        "where it is: the rule cannot be applied on this host: its destination is the root",
+    );
+    assert!(daemon.log().contains(&format!("would leave process {} ", alice.subject)));
+}
+
+/// Alice matches the rule that cannot be applied, and a later one; both match the later one.
+fn expect_alice_stays_and_bob_goes_to_rest(live: &Live) {
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    // Events are handled in order.
+    expect_at(&live.hold(&format!("uid {BOB} {BOB}")), &format!("{POOL}/rest"));
+    let found = census::cgroup_of(alice.subject, "").unwrap();
+    assert!(!found.starts_with(POOL), "moved to {found}");
 }
 
 #[test]
@@ -201,8 +248,12 @@ fn units_are_left_only_where_nothing_is_lost_or_the_rule_says_so() {
 
 /// A legacy rule on a host that has nothing but v2.
 fn legacy(live: &Live, config: &str, path: &str) -> Daemon {
-    let rule = format!("cgt-alice freezer {path}/%u\n");
-    fs::write(format!("{BASE}/cgrules.conf"), rule).unwrap();
+    legacy_file(live, config, &format!("cgt-alice freezer {path}/%u\n"))
+}
+
+/// The same with this text of cgrules.conf.
+fn legacy_file(live: &Live, config: &str, text: &str) -> Daemon {
+    fs::write(format!("{BASE}/cgrules.conf"), text).unwrap();
     on_systemd(live, "", config, "[Service]")
 }
 

@@ -8,10 +8,12 @@ use crate::config::criteria::Mention;
 use crate::config::diagnostic::Severity;
 use crate::config::table::shortened;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
-use crate::rules::{Below, Target};
+use crate::rules::{Below, InapplicableReason, Target};
 
 /// 2.0.2 refuses a rule with more controllers.
 const CONTROLLERS_MAX: usize = 16;
+/// What becomes of processes whose rule cannot be applied.
+const STAYS: &str = "the rule cannot be applied: matching processes stay where they are";
 /// Bytes of the controllers for which 2.0.2 has room; more overwrite its stack.
 const CONTROLLERS_LENGTH: usize = 99;
 
@@ -22,7 +24,7 @@ pub(super) enum Rest {
     /// Move them.
     Place(Target),
     /// Match and do nothing.
-    Nothing,
+    Nothing(InapplicableReason),
 }
 
 impl Reader<'_> {
@@ -50,11 +52,11 @@ impl Reader<'_> {
         }
         let Some(read) = destination::read(&text[span.clone()]) else {
             let message = "the destination leads out of the hierarchy";
-            self.report.warning(Some(span), message, "the rule applies and moves nothing");
-            return Some(Rest::Nothing);
+            self.report.warning(Some(span), message, STAYS);
+            return Some(Rest::Nothing(InapplicableReason::OutsideHierarchy));
         };
         if !is_possible {
-            return Some(Rest::Nothing);
+            return Some(Rest::Nothing(InapplicableReason::RepeatedController));
         }
         let destination::Read { destination, is_template } = read;
         Some(Rest::Place(Target {
@@ -97,7 +99,7 @@ impl Reader<'_> {
             names.iter().enumerate().all(once) && !names[1..].iter().any(|name| name == "*");
         if !is_possible {
             let message = "the rule names a controller twice";
-            self.report.warning(Some(span), message, "the rule applies and moves nothing");
+            self.report.warning(Some(span), message, STAYS);
         }
         Some((names, is_possible))
     }

@@ -18,7 +18,8 @@ use crate::rules::{Rule, RuleId};
 pub(super) struct Document {
     pid: Option<u32>,
     comm: Option<String>,
-    /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `protected`, `ended`, `imagined`.
+    /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `inapplicable`, `protected`, `ended`,
+    /// `imagined`.
     state: &'static str,
     uid: u32,
     user: Option<String>,
@@ -36,7 +37,7 @@ pub(super) struct Document {
     hierarchies: Vec<Place>,
     /// Milliseconds since the daemon moved it; null if it did not, or does not remember.
     moved_ago_ms: Option<u64>,
-    /// Why it is misplaced, in words.
+    /// Reasons why it is misplaced or its rule cannot be applied, in words.
     reasons: Vec<String>,
     /// What makes the answer unsure, in words.
     caveats: Vec<String>,
@@ -77,6 +78,7 @@ const fn word(state: State) -> &'static str {
         State::Unsure | State::Outdated => "unsure",
         State::NoRule => "no-rule",
         State::Ignored => "ignored",
+        State::Inapplicable => "inapplicable",
         State::Protected => "protected",
         State::Ended => "ended",
         State::Imagined => "imagined",
@@ -113,7 +115,7 @@ pub(super) enum Element<'a> {
 
 impl Document {
     pub(super) fn of(survey: &Survey, explained: &Explained) -> Self {
-        let Explained { subject, verdict, moved, reasons } = explained;
+        let Explained { subject, verdict, moved, .. } = explained;
         let Subject { life, who, gid, group, program, .. } = subject;
         let (exe, on_host, invoked) = match program {
             Program::Read { path, on_host, invoked, .. } => {
@@ -142,7 +144,7 @@ impl Document {
             rule: verdict.walk.winner.and_then(|id| decider(survey, id)),
             hierarchies: verdict.seats.iter().map(place).collect(),
             moved_ago_ms: moved.flatten().map(milliseconds),
-            reasons: reasons.clone(),
+            reasons: explained.all_reasons(survey),
             caveats: explained.caveats(survey),
             failed: failed(survey, explained),
         }

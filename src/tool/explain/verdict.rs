@@ -31,6 +31,8 @@ pub enum State {
     NoRule,
     /// Its rule says to leave it.
     Ignored,
+    /// Its rule cannot be applied on this host.
+    Inapplicable,
     /// It is moved only by a rule that names its program.
     Protected,
     /// It has ended.
@@ -101,7 +103,7 @@ fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat]) -> State {
     let Some(rule) = rule else { return State::NoRule };
     match &rule.action {
         Action::Ignore(_) => return State::Ignored,
-        Action::Place(targets) if targets.is_empty() => return State::Ignored,
+        Action::Inapplicable(_) => return State::Inapplicable,
         Action::Place(_) => {}
     }
     match &subject.life {
@@ -146,9 +148,8 @@ pub(super) fn keeping_unit(
 }
 
 fn seats(survey: &Survey, subject: &Subject, rule: &Rule) -> Vec<Seat> {
-    let Action::Place(targets) = &rule.action else { return Vec::new() };
     let mut seats = Vec::new();
-    for target in targets {
+    for target in rule.action.targets() {
         let (span, _) = survey.hierarchies.span_of(target);
         if span.is_empty() && target.below == Below::Top {
             // As the daemon does: what follows is not done either.

@@ -60,8 +60,8 @@ pub fn show(
     if let Some(since) = since(explained) {
         item("since", &since, out)?;
     }
-    for reason in &explained.reasons {
-        item("why", reason, out)?;
+    for reason in explained.all_reasons(survey) {
+        item("why", &reason, out)?;
     }
     for caveat in &caveats {
         item("but", caveat, out)?;
@@ -105,6 +105,10 @@ fn headline(subject: &Subject, verdict: &Verdict) -> (String, u8) {
         }
         State::NoRule => ("stays where it is: no rule holds for it.", 33),
         State::Ignored => ("stays where it is: its rule says so.", 32),
+        State::Inapplicable if subject.life.is_none() => {
+            ("would stay where it starts: its rule cannot be applied here.", 31)
+        }
+        State::Inapplicable => ("stays where it is: its rule cannot be applied on this host.", 31),
         State::Protected => ("is left alone: only a rule that names its program moves it.", 33),
         State::Ended => ("has ended, and waits for its parent to take note.", 33),
         State::Imagined => ("would be moved by a rule.", 32),
@@ -296,7 +300,7 @@ fn failed(miss: Miss, rule: &Rule, words: &Words) -> String {
         Miss::NotExe => format!("excludes exe {}", Words::exes(&rule.not)),
         Miss::Circumstances => match &rule.action {
             Action::Ignore(when) => words::circumstances(when).join("; "),
-            Action::Place(_) => String::new(),
+            Action::Place(_) | Action::Inapplicable(_) => String::new(),
         },
     }
 }

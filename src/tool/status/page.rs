@@ -143,10 +143,11 @@ fn hierarchy(tree: &HierarchyStatus) -> String {
 
 /// Those who were not moved, by reason.
 fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
-    const REASONS: [(&str, &str); 8] = [
+    const REASONS: [(&str, &str); 9] = [
         ("in_place", "in place"),
         ("no_rule", "without a rule"),
         ("ignored", "ignored by rule"),
+        ("inapplicable", "with a rule that cannot be applied"),
         ("protected", "protected"),
         ("sticky", "asked to stay"),
         ("left_in_unit", "kept in their unit"),

@@ -1,7 +1,7 @@
 //! Which groups rules can lead to: destinations as patterns of paths. Pure.
 
+use crate::rules::Rule;
 use crate::rules::destination::Piece;
-use crate::rules::{Action, Rule};
 
 /// The destinations of all rules.
 #[derive(Debug, Default)]
@@ -32,8 +32,7 @@ impl Patterns {
     ) -> Self {
         let mut patterns = Vec::new();
         for (rule, action) in rules.iter().map(|rule| &rule.action).enumerate() {
-            let Action::Place(targets) = action else { continue };
-            for target in targets {
+            for target in action.targets() {
                 let start = Piece::Literal(format!("{}/", beginning(target)));
                 let pieces = std::iter::once(start).chain(target.destination.pieces());
                 patterns.push(Pattern { rule, components: components(pieces) });

@@ -1,0 +1,51 @@
+//! Processes whose rule cannot be applied on this host.
+
+use ::log::Level;
+
+use super::described::{Described, Named};
+use super::{Outcome, Placer, Subject};
+use crate::log::field;
+use crate::narrator::Obstacle;
+use crate::rules::{InapplicableReason, Rule};
+use crate::sys;
+
+impl Placer {
+    /// Leaves the process where it is because its rule cannot be applied, which was reported when the rules
+    /// were read. A dry run is read without that report, so it says so again, once for each rule.
+    pub(super) fn leave(
+        &mut self,
+        rule: &Rule,
+        reason: &InapplicableReason,
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        self.obstacle = Some(obstacle(reason));
+        self.path.clear();
+        if self.is_dry_run {
+            let cause = (&*rule.origin.file, rule.origin.line);
+            if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
+                let (who, by) = (Described(subject), Named(rule));
+                self.decided(field::REFUSED, rule, subject).say(
+                    Level::Info,
+                    format_args!(
+                        "would leave {who} where it is: the rule cannot be applied on this host: {reason}; \
+                         {by}{left_out}"
+                    ),
+                );
+            }
+        }
+        Outcome::Inapplicable
+    }
+}
+
+/// The same reason in the terms of cgrulesengd, for its log.
+fn obstacle(reason: &InapplicableReason) -> Obstacle {
+    match reason {
+        InapplicableReason::OutsideHierarchy
+        | InapplicableReason::RepeatedController
+        | InapplicableReason::DelegatedRoot
+        | InapplicableReason::NoDelegation => Obstacle::Nowhere,
+        InapplicableReason::NoController(_) | InapplicableReason::NoHierarchy => {
+            Obstacle::NoController
+        }
+    }
+}
