@@ -205,19 +205,41 @@ impl Proc {
     /// Whose a process is, from `/proc/PID/status`. `None` when it is gone.
     pub fn owner(&mut self, pid: Pid) -> Option<Owner> {
         let text = self.file(pid, "status")?;
-        // The name is free to choose, but the kernel escapes a newline in it.
-        let field = |name: &[u8], index: usize| -> Option<u32> {
-            let line =
-                text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-            std::str::from_utf8(words.nth(index)?).ok()?.parse().ok()
-        };
+        let field = |name: &[u8], index: usize| status_number(text, name, index);
         Some(Owner {
             process: Pid::new(field(b"Tgid:", 0)?)?,
             real: Uid(field(b"Uid:", 0)?),
             effective: Uid(field(b"Uid:", 1)?),
             real_group: Gid(field(b"Gid:", 0)?),
         })
+    }
+
+    /// Returns the parent of the process like [`Self::parent`], from `/proc/PID/status`: that can be read
+    /// while an exec of the process hangs, `stat` cannot.
+    pub fn parent_by_status(&mut self, pid: Pid) -> Option<Pid> {
+        let text = self.file(pid, "status")?;
+        status_number(text, b"PPid:", 0).and_then(Pid::new)
+    }
+
+    /// Reads the `cgroup` file of another thread of a process whose leader has exited: the leader's own
+    /// file says where it did that, whatever becomes of the others. `None` if the leader lives.
+    pub fn cgroup_without_leader(&mut self, pid: Pid) -> Option<&[u8]> {
+        let text = self.file(pid, "status")?;
+        let state =
+            text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"State:\t"));
+        if !state.is_some_and(|state| state.starts_with(b"Z")) {
+            return None;
+        }
+        let thread = self.threads(pid)?.find(|&thread| thread != pid)?;
+        self.file(pid, &format!("task/{thread}/cgroup"))
+    }
+
+    fn threads(&self, pid: Pid) -> Option<impl Iterator<Item = Pid> + use<>> {
+        let path = ProcPath::new(pid, "task");
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = nix::dir::Dir::openat(&self.dir, path.as_c_str(), flags, Mode::empty()).ok()?;
+        let entries = dir.into_iter().flatten();
+        Some(entries.filter_map(|entry| parse_pid(entry.file_name().to_bytes())))
     }
 
     /// A number of `/proc/PID/stat` by the count of proc(5), which begins at 1. The state is field 3.
@@ -231,16 +253,8 @@ impl Proc {
 
     /// Calls `take` with the children of every thread of `pid`.
     pub fn children(&mut self, pid: Pid, mut take: impl FnMut(Pid)) {
-        let Ok(threads) = nix::dir::Dir::openat(
-            &self.dir,
-            ProcPath::new(pid, "task").as_c_str(),
-            OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) else {
-            return;
-        };
-        for entry in threads.into_iter().flatten() {
-            let Some(thread) = parse_pid(entry.file_name().to_bytes()) else { continue };
+        let Some(threads) = self.threads(pid) else { return };
+        for thread in threads {
             let name = format!("task/{thread}/children");
             let Some(text) = self.file(pid, &name) else { continue };
             text.split(|&byte| byte == b' ').filter_map(parse_pid).for_each(&mut take);
@@ -277,6 +291,14 @@ impl Proc {
         }
         Ok(())
     }
+}
+
+/// Returns a number in the line of `/proc/PID/status` that begins with `name`.
+fn status_number(text: &[u8], name: &[u8], index: usize) -> Option<u32> {
+    // The name of the process is free to choose, but the kernel escapes a newline in it.
+    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    std::str::from_utf8(words.nth(index)?).ok()?.parse().ok()
 }
 
 /// A process id in decimal.
@@ -368,12 +390,14 @@ mod tests {
         std::fs::write(dir.join("stat"), stat).unwrap();
         std::fs::write(dir.join("cgroup"), "3:cpu,cpuacct:/x:y\n0::/z\n").unwrap();
         std::fs::write(dir.join("task/41/children"), "50 51 ").unwrap();
+        std::fs::write(dir.join("status"), "Name:\tb\nState:\tS (sleeping)\nPPid:\t7\n").unwrap();
         std::fs::create_dir(root.path().join("sys")).unwrap();
         let mut proc = Proc::open(root.path()).unwrap();
         let pid = Pid::new(41).unwrap();
         assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
         assert!(proc.is_kernel_thread(pid) && proc.is_real_time(pid));
         assert_eq!(proc.parent(pid), Pid::new(2));
+        assert_eq!(proc.parent_by_status(pid), Pid::new(7));
         let text = proc.cgroup(pid).unwrap();
         assert_eq!(path_in(text, b"cpu,cpuacct"), Some(&b"/x:y"[..]));
         assert_eq!(path_in(text, b""), Some(&b"/z"[..]));
@@ -384,5 +408,21 @@ mod tests {
         let mut all = Vec::new();
         proc.all(|pid| all.push(pid.get())).unwrap();
         assert_eq!(all, [41]);
+    }
+
+    #[test]
+    fn the_cgroup_without_a_leader_is_that_of_another_thread() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("41");
+        std::fs::create_dir_all(dir.join("task/41")).unwrap();
+        std::fs::write(dir.join("status"), "Name:\tb\nState:\tZ (zombie)\n").unwrap();
+        let mut proc = Proc::open(root.path()).unwrap();
+        let pid = Pid::new(41).unwrap();
+        assert_eq!(proc.cgroup_without_leader(pid), None, "a zombie");
+        std::fs::create_dir(dir.join("task/42")).unwrap();
+        std::fs::write(dir.join("task/42/cgroup"), "0::/z\n").unwrap();
+        assert_eq!(proc.cgroup_without_leader(pid), Some(&b"0::/z\n"[..]));
+        std::fs::write(dir.join("status"), "Name:\tb\nState:\tS (sleeping)\n").unwrap();
+        assert_eq!(proc.cgroup_without_leader(pid), None, "the leader lives");
     }
 }
