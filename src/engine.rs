@@ -19,6 +19,7 @@
 mod account;
 mod errands;
 mod hearing;
+mod managers;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -94,6 +95,7 @@ impl Engine {
     ) -> Self {
         metrics.reloads.increment();
         placer.adopt(&policy);
+        placer.managers().wake_by(desk.ringer());
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
             sticky: Sticky::new(Arc::clone(&metrics)),
@@ -159,6 +161,7 @@ impl Engine {
             self.follow()?;
             self.judge();
             self.recheck();
+            self.resume_managers();
             self.scan_some()?;
             self.run_errand();
             if !self.has_work() {
@@ -175,7 +178,7 @@ impl Engine {
 
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
-        let trail = self.intake.next_due();
+        let trail = self.managers_due().into_iter().fold(self.intake.next_due(), Nanos::min);
         self.rechecks.front().map_or(trail, |&(due, ..)| due.min(trail))
     }
 

@@ -1,6 +1,7 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod managers;
 mod outcome;
 mod protected;
 mod takers;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use ::log::Level;
 use described::{Decided, Described, Named};
 use foldhash::fast::FixedState;
-pub(crate) use protected::is_protected;
+pub(crate) use protected::{Protection, protection};
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
@@ -32,6 +33,7 @@ use crate::process::{Grip, PATH_MAX, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
+use crate::user_manager::{ManagerLookup, UserManagers};
 pub use outcome::Outcome;
 
 /// The process of a look, with what was read of it.
@@ -59,6 +61,7 @@ pub struct Placer {
     /// Where systemd does not run, only root has processes that must not be moved, and the link to the
     /// executable need not be read: 13 us of a placement (measured).
     has_systemd: bool,
+    managers: UserManagers,
     own_pid: u32,
     path: String,
     placement: u64,
@@ -86,9 +89,10 @@ impl Placer {
             fast_moves,
             limiter: Limiter::new(Arc::clone(&metrics)),
             takers: Takers::default(),
-            metrics,
             is_dry_run,
             has_systemd: Host::default().runs_systemd(),
+            managers: UserManagers::new(ManagerLookup::default(), Arc::clone(&metrics)),
+            metrics,
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
@@ -163,7 +167,8 @@ impl Placer {
                     | Outcome::Replaced
                     | Outcome::GivenUp
                     | Outcome::InUnit
-                    | Outcome::Protected) => return other,
+                    | Outcome::Protected
+                    | Outcome::Waiting) => return other,
                     Outcome::Refused if target.below == Below::Top => return Outcome::Refused,
                     Outcome::Refused => outcome = Outcome::Refused,
                     Outcome::WouldPlace => outcome = Outcome::WouldPlace,
@@ -171,8 +176,7 @@ impl Placer {
                     | Outcome::InPlace
                     | Outcome::NoRule
                     | Outcome::Ignored
-                    | Outcome::Sticky
-                    | Outcome::Waiting => {}
+                    | Outcome::Sticky => {}
                 }
             }
         }
