@@ -272,6 +272,9 @@ impl Placer {
         let pid = subject.look.pid;
         // Whoever belongs elsewhere by now was not taken from there.
         let was_here = subject.look.placement == numbered(&self.path);
+        if was_here && self.holds_without_leader(span, proc, pid) {
+            return Outcome::InPlace;
+        }
         if was_here && self.was_taken(proc, rule, subject) {
             return Outcome::GivenUp;
         }

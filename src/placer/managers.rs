@@ -1,6 +1,9 @@
-//! Candidates for service managers of users.
+//! Service managers of users, and processes whose leader has exited: what is read of a process only where
+//! the usual facts are not enough.
 
 use super::{Outcome, Placer, Subject};
+use crate::cgroup::mounts::Span;
+use crate::cgroup::tree::Whereabouts;
 use crate::event::{Nanos, Pid};
 use crate::process::Proc;
 use crate::sys;
@@ -26,6 +29,13 @@ impl Placer {
     /// process itself was evaluated: it stays where it is, and its user can make it fork without an exec.
     pub fn is_protected_parent(&self, pid: Pid) -> bool {
         self.managers.is_protected(pid)
+    }
+
+    /// Returns whether the leader of the process has exited and its other threads are in the cgroup
+    /// `self.path`.
+    pub(super) fn holds_without_leader(&self, span: Span, proc: &mut Proc, pid: Pid) -> bool {
+        let text = proc.cgroup_without_leader(pid);
+        text.is_some() && self.is_in_place(span, Whereabouts { unified: None, text })
     }
 
     /// Decides on a candidate for its user's service manager: `Waiting` while that is not known.

@@ -63,6 +63,8 @@ impl Placer {
             Ok(exe) => protection(rule, pid, exe, uid, || proc.cgroup(pid)),
             // A kernel thread, or a zombie whose children matter.
             Err(Errno::ENOENT) if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
+            // Its leader has exited and other threads live on: only the pidfd tells that from an exit.
+            Err(Errno::ENOENT) if subject.grip.handle.is_some() => Protection::No,
             Err(Errno::ENOENT | Errno::ESRCH) => return Some(Outcome::Gone),
             // Without CAP_SYS_PTRACE, or in a container where that does not reach the first process, only
             // the place is known, which a user can choose.

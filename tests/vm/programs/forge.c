@@ -1,5 +1,5 @@
 // Makes a process of the same user fork without an exec, by ptrace: forge PID COUNT. The children sleep.
-// What a user can do to his own service manager. x86-64 only.
+// A user can do this to the own service manager. x86-64 only.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
