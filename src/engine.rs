@@ -176,6 +176,7 @@ impl Engine {
         placer.adopt(&policy);
         let mut rescan = Rescan::default();
         rescan.want(Urgency::Now);
+        placer.managers().wake_by(desk.ringer());
         Self {
             intake: Intake::new(connector, Arc::clone(&metrics)),
             sticky: Sticky::new(Arc::clone(&metrics)),
@@ -333,12 +334,18 @@ impl Engine {
             Stage::Scan => Look::at_once(self.rescan.next()?, Cause::SCAN, now),
             Stage::Answered => {
                 let late = || self.executables.next_late(now).map(Job::without_examination);
-                return self.answered.pop_front().or_else(late);
+                let job = self.answered.pop_front().or_else(late);
+                return job.or_else(|| self.next_manager_candidate(now).map(Job::new));
             }
             Stage::Asked => return self.next_asked().map(Job::asked),
             Stage::Receive | Stage::Follow | Stage::Errands => return None,
         };
         Some(Job::new(look))
+    }
+
+    /// The next process that waited until systemd reported the service manager of its user.
+    fn next_manager_candidate(&mut self, now: Nanos) -> Option<Look> {
+        self.placer.managers().take_due(&self.proc, now)
     }
 
     /// Nanoseconds for which to let events gather before the next [`Self::turn`].
@@ -348,7 +355,8 @@ impl Engine {
 
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
-        [self.rechecks.due(), self.executables.due(), self.rescan.due()]
+        let managers = self.placer.managers_due();
+        [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers]
             .into_iter()
             .flatten()
             .fold(self.intake.next_due(), Nanos::min)

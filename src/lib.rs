@@ -16,6 +16,7 @@
 //! - [`cgroup`]: the mounted hierarchies, what groups are given, groups as open descriptors, and
 //!   who looks after those that exist.
 //! - [`host`]: where groups may be made on this host.
+//! - [`user_manager`]: which processes are a user's service manager (`systemd --user`).
 //! - [`narrator`]: who tells of looks in another daemon's words.
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
@@ -66,4 +67,5 @@ pub mod rebuild;
 pub mod source;
 pub mod sys;
 pub mod tool;
+pub mod user_manager;
 pub mod worker;

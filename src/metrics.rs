@@ -103,6 +103,10 @@ counters! {
     set_units,
     /// Units that systemd did not give their settings.
     refused_units,
+    /// Lookups of the main PID of a user's service manager.
+    manager_lookups,
+    /// Lookups of the main PID of a user's service manager that systemd did not answer.
+    failed_manager_lookups,
     /// Numbers that changed hands between look and move; looked at again.
     reused_pids,
     /// Rule sets put into force, the first included.

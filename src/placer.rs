@@ -2,6 +2,7 @@
 
 mod described;
 mod inapplicable;
+mod managers;
 mod outcome;
 mod protected;
 mod takers;
@@ -16,7 +17,7 @@ use ::log::Level;
 use described::{Decided, Described, Named};
 use foldhash::fast::FixedState;
 use nix::errno::Errno;
-pub(crate) use protected::is_protected;
+pub(crate) use protected::{Protection, protection};
 use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
@@ -37,6 +38,7 @@ use crate::process::{Grip, Proc};
 use crate::rules::destination::{Field, Who};
 use crate::rules::{Action, Below, Rule, RuleId, Target};
 use crate::sys;
+use crate::user_manager::{ManagerLookup, UserManagers};
 pub use outcome::Outcome;
 
 /// The process of a look, with what was read of it.
@@ -75,6 +77,7 @@ pub struct Placer {
     /// Where systemd does not run, only root has processes that must not be moved, and the link to the
     /// executable need not be read: 13 us of a placement (measured).
     has_systemd: bool,
+    managers: UserManagers,
     own_pid: u32,
     path: String,
     placement: u64,
@@ -107,9 +110,10 @@ impl Placer {
             fast_moves,
             limiter: Limiter::new(Arc::clone(&metrics)),
             takers: Takers::default(),
-            metrics,
             is_dry_run,
             has_systemd: Host::default().runs_systemd(),
+            managers: UserManagers::new(ManagerLookup::default(), Arc::clone(&metrics)),
+            metrics,
             own_pid: std::process::id(),
             path: String::with_capacity(256),
             placement: 0,
@@ -233,7 +237,8 @@ impl Placer {
                     | Outcome::Replaced
                     | Outcome::GivenUp
                     | Outcome::InUnit
-                    | Outcome::Protected) => return Ok(other),
+                    | Outcome::Protected
+                    | Outcome::Waiting) => return Ok(other),
                     Outcome::Refused if target.below == Below::Top => {
                         return Ok(Outcome::Refused);
                     }
@@ -244,8 +249,7 @@ impl Placer {
                     | Outcome::NoRule
                     | Outcome::Ignored
                     | Outcome::Inapplicable
-                    | Outcome::Sticky
-                    | Outcome::Waiting => {}
+                    | Outcome::Sticky => {}
                 }
             }
         }

@@ -176,8 +176,8 @@ impl Proc {
     /// The same before Linux 6.13: the directory belongs to the effective ids of the leader.
     fn grip_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>, opened: Nanos) -> Option<Grip> {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
-        // The number of a thread has a directory too.
-        let is_process = handle.is_some() || self.owner(pid).is_some_and(|own| own.process == pid);
+        // The number of a thread has a directory too. Without a descriptor to be had that is not asked.
+        let is_process = handle.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
         is_process.then_some(Grip { uid, gid, unified: None, handle, opened, thread: None })
     }
 
@@ -317,7 +317,7 @@ impl Proc {
     }
 
     /// When a process started, in ticks since the machine did: field 22 of `/proc/PID/stat`.
-    fn start_time(&mut self, pid: Pid) -> Option<u64> {
+    pub(crate) fn start_time(&mut self, pid: Pid) -> Option<u64> {
         let text = self.file(&ProcPath::new(pid, "stat"))?;
         // The name, field 2, stands in parentheses and may hold anything.
         let end = text.iter().rposition(|&byte| byte == b')')?;

@@ -174,6 +174,9 @@ impl Engine {
         if let Some(look) = waiting.find(|look| look.pid == pid) {
             return Some((look.since, "it waits for the name service"));
         }
+        if let Some(since) = self.placer.waits_for_manager(pid) {
+            return Some((since, "it waits until systemd reports its user's service manager"));
+        }
         let queued = self.intake.batch.find(pid);
         queued.map(|look| (look.since, "it waits for its turn, behind others"))
     }

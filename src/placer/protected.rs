@@ -2,17 +2,29 @@
 
 use super::{ExeIsMissing, Outcome, Placer, Subject};
 use crate::decision::Exe;
-use crate::event::Pid;
+use crate::event::{Pid, Uid};
 use crate::process::{Proc, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
+use crate::user_manager::{SystemdPlace, is_manager_program};
 
-/// Where systemd's own programs are: the manager of the machine and those of users with their
-/// `(sd-pam)`, which runs the same program, and the daemons. A moved user manager cannot start units any
-/// more. Whoever runs a program of his own under such a path, in mounts of his own, stays in the group
-/// that he is in.
+/// Directories of systemd's own programs: the manager of the machine, those of users with their
+/// `(sd-pam)`, and the daemons. For root's processes the path decides, because no user can make one of
+/// these run other code as root. For other users' processes it only selects candidates, see
+/// [`crate::user_manager`].
 const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
 /// What `systemd-udevd` is a link to. Everybody may call it by its own name.
 const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];
+
+/// The protection of a process from rules that do not name its executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// It is protected.
+    Yes,
+    /// It is not protected.
+    No,
+    /// It is protected if it is its user's service manager or the `(sd-pam)` of that.
+    UserManager,
+}
 
 impl Placer {
     /// Why a process is not moved although a rule matches: it is one that only a rule that names its
@@ -34,36 +46,76 @@ impl Placer {
         if subject.grip.has_exited() {
             return Ok(Some(Outcome::Gone));
         }
-        let is_root = subject.grip.uid.0 == 0;
+        let uid = subject.grip.uid;
+        let is_root = uid.0 == 0;
         if !is_root && !self.has_systemd {
             return Ok(None);
         }
-        let is_protected = match subject.exe {
+        let protection = match subject.exe {
             Exe::Unread => return Err(ExeIsMissing),
             Exe::Read(seen)
                 if is_root && !seen.raw.starts_with(b"/") && proc.is_kernel_thread(pid) =>
             {
-                !is_thread_named(rule, seen.raw)
+                if is_thread_named(rule, seen.raw) {
+                    Protection::No
+                } else {
+                    Protection::Yes
+                }
             }
-            Exe::Read(seen) => is_protected(rule, pid, seen.raw, is_root),
-            // Without CAP_SYS_PTRACE, or in a container where that does not reach the first process, only
-            // the place is known, which a user can choose.
+            Exe::Read(seen) => {
+                protection(rule, pid, seen.raw, uid, || proc.cgroup(pid, subject.grip.thread))
+            }
+            Exe::Unavailable if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
+            // Without CAP_SYS_PTRACE, or in a container where that does not reach the first process, or when
+            // the read blocks, only the place is known, which a user can choose.
             Exe::Unavailable => {
-                pid.get() == 1
-                    || proc.cgroup(pid, None).is_some_and(is_managers)
-                    || is_root && proc.is_kernel_thread(pid)
+                let cgroup = proc.cgroup(pid, subject.grip.thread);
+                unreadable(pid, uid, cgroup.unwrap_or_default())
             }
         };
-        Ok(is_protected.then_some(Outcome::Protected))
+        Ok(match protection {
+            Protection::No => None,
+            Protection::Yes => Some(Outcome::Protected),
+            Protection::UserManager => self.ask_for_manager(proc, subject),
+        })
     }
 }
 
-/// Whether the first process, or one that runs a program of systemd's, is left alone by a rule that does
-/// not name its program. `exe` as the kernel shows it.
-pub(crate) fn is_protected(rule: &Rule, pid: Pid, exe: &[u8], is_root: bool) -> bool {
-    // A program that was replaced by an upgrade and runs on.
+/// Returns the protection of a process from a rule that does not name its executable: process 1 and
+/// systemd's processes have one. `exe` as the kernel shows it, `cgroup` the text of `/proc/PID/cgroup`, which is
+/// read for processes of other users than root below the paths of systemd.
+pub(crate) fn protection<'c>(
+    rule: &Rule,
+    pid: Pid,
+    exe: &[u8],
+    uid: Uid,
+    cgroup: impl FnOnce() -> Option<&'c [u8]>,
+) -> Protection {
+    // An executable that was replaced by an upgrade and runs on.
     let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
-    (pid.get() == 1 || is_systemds(exe, is_root)) && !is_named(rule, exe)
+    let is_root = uid.0 == 0;
+    if pid.get() != 1 && !is_systemds(exe, is_root) || is_named(rule, exe) {
+        return Protection::No;
+    }
+    if pid.get() == 1 || is_root {
+        return Protection::Yes;
+    }
+    match SystemdPlace::of(cgroup().unwrap_or_default(), uid) {
+        SystemdPlace::SystemService => Protection::Yes,
+        SystemdPlace::UserManager if is_manager_program(exe) => Protection::UserManager,
+        SystemdPlace::UserManager | SystemdPlace::Other => Protection::No,
+    }
+}
+
+/// The same when the executable cannot be read.
+fn unreadable(pid: Pid, uid: Uid, cgroup: &[u8]) -> Protection {
+    if pid.get() == 1 || uid.0 == 0 && is_managers(cgroup) {
+        return Protection::Yes;
+    }
+    match SystemdPlace::of(cgroup, uid) {
+        SystemdPlace::UserManager => Protection::UserManager,
+        SystemdPlace::SystemService | SystemdPlace::Other => Protection::No,
+    }
 }
 
 fn is_systemds(exe: &[u8], is_root: bool) -> bool {
@@ -123,6 +175,51 @@ mod tests {
         for exe in [&b"/usr/bin/systemd-run"[..], b"/home/u/usr/lib/systemd/x", b"", b"/usr/lib"] {
             assert!(!is_systemds(exe, true));
         }
+    }
+
+    const OWN: &[u8] = b"0::/user.slice/user-5.slice/user@5.service/init.scope\n";
+
+    #[test]
+    fn the_path_of_an_executable_protects_processes_of_root_alone() {
+        let of = |exe: &str, uid, cgroup: &str| {
+            let cgroup = format!("0::{cgroup}\n");
+            let pid = Pid::new(40).unwrap();
+            protection(&rule(""), pid, exe.as_bytes(), Uid(uid), || Some(cgroup.as_bytes()))
+        };
+        let own = "/user.slice/user-5.slice/user@5.service/init.scope";
+        let (manager, helper) = ("/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-ac-power");
+        let networkd = "/usr/lib/systemd/systemd-networkd";
+        let service = "/system.slice/systemd-networkd.service";
+        assert_eq!(of(helper, 0, "/"), Protection::Yes);
+        assert_eq!(of(manager, 5, own), Protection::UserManager);
+        assert_eq!(of("/usr/lib/systemd/systemd (deleted)", 5, own), Protection::UserManager);
+        assert_eq!(of(networkd, 5, service), Protection::Yes);
+        for (exe, uid, cgroup) in [
+            (helper, 5, own),
+            (manager, 6, own),
+            (manager, 5, "/user.slice/user-5.slice/session-1.scope"),
+            (networkd, 5, "/system.slice/cron.service"),
+            ("/bin/sh", 5, own),
+            ("/bin/sh", 5, service),
+            ("/bin/sh", 0, own),
+        ] {
+            assert_eq!(of(exe, uid, cgroup), Protection::No, "{exe} {uid} {cgroup}");
+        }
+        let named = rule("exe = \"/usr/lib/systemd/systemd\"");
+        let by_name = |pid| {
+            protection(&named, Pid::new(pid).unwrap(), manager.as_bytes(), Uid(5), || Some(OWN))
+        };
+        assert_eq!((by_name(1), by_name(40)), (Protection::No, Protection::No));
+    }
+
+    #[test]
+    fn an_executable_that_cannot_be_read_leaves_the_cgroup() {
+        let of = |pid, uid, cgroup| unreadable(Pid::new(pid).unwrap(), Uid(uid), cgroup);
+        assert_eq!(of(1, 0, b""), Protection::Yes);
+        assert_eq!(of(40, 0, b"0::/init.scope\n"), Protection::Yes);
+        assert_eq!(of(40, 0, b"0::/\n"), Protection::No);
+        assert_eq!(of(40, 5, OWN), Protection::UserManager);
+        assert_eq!(of(40, 5, b"0::/init.scope\n"), Protection::No);
     }
 
     #[test]

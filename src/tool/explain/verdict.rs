@@ -8,13 +8,14 @@ use crate::cgroup::unit::Unit;
 use crate::decision;
 use crate::event::Pid;
 use crate::host::Host;
-use crate::placer::is_protected;
+use crate::placer::{Protection, protection};
 use crate::process::{Proc, path_in};
 use crate::rebuild::Survey;
 use crate::rules::destination::{Destination, Field, Piece, Who};
 use crate::rules::explain::{Miss, Walk, walk};
 use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
 use crate::tool::unread;
+use crate::user_manager::ManagerLookup;
 
 /// What is to be said of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();
-    let said = state(rule, subject, &seats);
+    let said = state(rule, subject, &seats, proc);
     let depends = matches!(said, State::InPlace | State::Misplaced | State::NoRule);
     let unread = unread::files(&survey.loaded.diagnostics);
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
@@ -99,7 +100,7 @@ pub(super) fn unseen(rule: Option<&Rule>, subject: &Subject, walk: &Walk) -> usi
         + usize::from(rule.is_some_and(|rule| !rule.not.exes.is_empty()))
 }
 
-fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat]) -> State {
+fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat], proc: &mut Proc) -> State {
     let Some(rule) = rule else { return State::NoRule };
     match &rule.action {
         Action::Ignore(_) => return State::Ignored,
@@ -109,20 +110,28 @@ fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat]) -> State {
     match &subject.life {
         None => State::Imagined,
         Some(_) if seats.iter().all(|seat| seat.is_right) => State::InPlace,
-        Some(life) if is_left_alone(rule, life, subject) => State::Protected,
+        Some(life) if is_left_alone(rule, life, subject, proc) => State::Protected,
         Some(life) if life.is_zombie => State::Ended,
         Some(_) => State::Misplaced,
     }
 }
 
 /// Whether the daemon leaves a process alone although a rule holds.
-fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject) -> bool {
-    let is_root = subject.who.uid.0 == 0;
+fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -> bool {
+    let uid = subject.who.uid;
     let exe = subject.raw_exe();
     match exe {
-        None if life.is_kernel_thread => true,
-        Some(_) if !is_root && !Host::default().runs_systemd() => false,
-        exe => is_protected(rule, life.pid, exe.unwrap_or_default(), is_root),
+        None if life.is_kernel_thread => return true,
+        Some(_) if uid.0 != 0 && !Host::default().runs_systemd() => return false,
+        _ => {}
+    }
+    match protection(rule, life.pid, exe.unwrap_or_default(), uid, || Some(&life.cgroup)) {
+        Protection::Yes => true,
+        Protection::No => false,
+        // Where systemd does not answer us, the daemon leaves it alone as long as it gets no answer either.
+        Protection::UserManager => {
+            ManagerLookup::default().find(uid).map_or(true, |found| found.contains(life.pid, proc))
+        }
     }
 }
 

@@ -1,0 +1,270 @@
+//! The service managers of users (`systemd --user`) and their `(sd-pam)`: the only processes of a user
+//! that must stay in `user@UID.service`, because a moved manager cannot start units any more. Must not
+//! trust anything that a user can forge, and must not block the hot thread.
+//!
+//! A user can run any code under any path, as by LD_PRELOAD or in a mount namespace, and owns the cgroups
+//! below `user@UID.service`, and the manager is the parent of every process that is orphaned below it. So
+//! the executable, the cgroup and the parent only select candidates. Protected is
+//!
+//! - the process that PID 1 reports as MainPID of `user@UID.service`, if PID 1 is its parent, and
+//! - its oldest child, if that is named `(sd-pam)`: it is forked before the manager's own exec.
+//!
+//! Both are asked for on another thread ([`service`]), when the first candidate of a user is evaluated.
+//! Until the answer arrives the candidate stays where it is. An answer holds as long as its manager lives.
+//!
+//! What remains: a user may trace the own manager and may kill the `(sd-pam)`. So two processes that run the
+//! user's code stay outside, with as many threads as `TasksMax=` of `user-UID.slice` allows.
+
+mod lookup;
+mod place;
+mod service;
+mod starting;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+use nix::sys::eventfd::EventFd;
+
+use crate::event::batch::Look;
+use crate::event::{Nanos, Pid, Uid};
+use crate::log::limit::Limiter;
+use crate::metrics::Metrics;
+use crate::process::Proc;
+pub use lookup::{LookupError, ManagerLookup, ManagerProcesses};
+pub(crate) use place::{SystemdPlace, is_manager_program};
+use service::{LookupService, Reply};
+use starting::Starting;
+
+/// Candidates of one user that wait for an answer at most. The manager and its `(sd-pam)` are two.
+const MAX_WAITING: usize = 64;
+/// Users whose answers are kept at most; 200 bytes each.
+const MAX_USERS: usize = 4096;
+/// Between two lookups for one user.
+const LOOKUP_INTERVAL_NS: u64 = 1_000_000_000;
+/// From a failed lookup to the next one.
+const RETRY_NS: u64 = 5_000_000_000;
+
+/// A process that runs a program of systemd's in the cgroup of a user's service manager.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    /// The evaluation, which is repeated when an answer arrives.
+    pub look: Look,
+    /// Its effective user.
+    pub uid: Uid,
+    /// Its parent.
+    pub parent: Option<Pid>,
+}
+
+/// The decision on a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the manager or its `(sd-pam)`.
+    Protected,
+    /// It is neither.
+    Movable,
+    /// Not known yet: it is returned by [`UserManagers::take_due`] later.
+    Pending,
+}
+
+/// The manager of one user, as far as it is known.
+#[derive(Debug, Default)]
+struct UserState {
+    /// The last answer, and when it was asked for.
+    answer: Option<(Nanos, ManagerProcesses)>,
+    /// A lookup is under way, or put off.
+    is_asked: bool,
+    /// The earliest time of the next lookup.
+    next_lookup: Nanos,
+    /// The time of the last lookup.
+    asked: Nanos,
+    waiting: Vec<Look>,
+}
+
+/// The hot thread's side: answers by user, and candidates that wait for one.
+#[derive(Debug)]
+pub(crate) struct UserManagers {
+    service: LookupService,
+    users: HashMap<Uid, UserState, FixedState>,
+    /// Managers and `(sd-pam)` of all answers.
+    protected: HashSet<Pid, FixedState>,
+    starting: Starting,
+    /// Lookups to be repeated, each with its time.
+    retries: VecDeque<(Nanos, Uid)>,
+    /// Candidates to be evaluated again now.
+    due: VecDeque<Look>,
+    metrics: Arc<Metrics>,
+    limiter: Limiter,
+}
+
+impl UserManagers {
+    /// Creates a cache without answers. The thread is started by the first lookup.
+    pub(crate) fn new(lookup: ManagerLookup, metrics: Arc<Metrics>) -> Self {
+        Self {
+            service: LookupService::new(lookup),
+            users: HashMap::default(),
+            protected: HashSet::default(),
+            starting: Starting::default(),
+            retries: VecDeque::new(),
+            due: VecDeque::new(),
+            limiter: Limiter::new(Arc::clone(&metrics)),
+            metrics,
+        }
+    }
+
+    /// Sets the eventfd that is written to when an answer arrives.
+    pub(crate) fn wake_by(&mut self, waker: Arc<EventFd>) {
+        self.service.wake_by(waker);
+    }
+
+    /// Returns whether this is a manager or an `(sd-pam)`: their children must be evaluated at each fork,
+    /// because a user can trace the own manager and make it fork without an exec. With `CLONE_PARENT` the
+    /// manager's parent, process 1, is the parent of such a child. An exited process may still be listed.
+    pub(crate) fn is_protected_parent(&self, pid: Pid) -> bool {
+        self.protected.contains(&pid) || pid.get() == 1 && !self.protected.is_empty()
+    }
+
+    /// Returns since when a process has waited for an answer.
+    pub(crate) fn waits_since(&self, pid: Pid) -> Option<Nanos> {
+        let mut waiting = self.users.values().flat_map(|user| &user.waiting);
+        waiting.find(|look| look.pid == pid).map(|look| look.since)
+    }
+
+    /// Decides whether a candidate may be moved, as far as that is known now.
+    pub(crate) fn check(&mut self, candidate: Candidate, proc: &mut Proc, now: Nanos) -> Verdict {
+        let Candidate { look, uid, parent } = candidate;
+        if let Some((asked, found)) = self.users.get(&uid).and_then(|user| user.answer.as_ref()) {
+            if found.contains(look.pid, proc) {
+                return Verdict::Protected;
+            }
+            let manager = found.manager.as_ref().filter(|manager| manager.is_alive(proc));
+            match manager {
+                Some(manager) if parent == Some(manager.pid) => {
+                    return self.starting.admit(look, uid, now);
+                }
+                // A unit has one main process, and the (sd-pam) is older than it looks now.
+                Some(_) => return Verdict::Movable,
+                // PID 1 was asked when this process existed already.
+                None if look.since < *asked => return Verdict::Movable,
+                None => {}
+            }
+        }
+        self.wait(look, uid, now)
+    }
+
+    fn wait(&mut self, look: Look, uid: Uid, now: Nanos) -> Verdict {
+        if !self.users.contains_key(&uid) && self.users.len() >= MAX_USERS {
+            self.evict();
+        }
+        let user = self.users.entry(uid).or_default();
+        if user.waiting.len() >= MAX_WAITING {
+            return Verdict::Movable;
+        }
+        if user.waiting.iter().all(|waiting| waiting.pid != look.pid) {
+            user.waiting.push(look);
+        }
+        if !user.is_asked {
+            self.ask(uid, now);
+        }
+        Verdict::Pending
+    }
+
+    /// Drops the users without waiting candidates: an answer can be asked for again.
+    fn evict(&mut self) {
+        let protected = &mut self.protected;
+        self.users.retain(|_, user| {
+            let stays = user.is_asked || !user.waiting.is_empty();
+            if !stays {
+                user.forget(protected);
+            }
+            stays
+        });
+    }
+
+    /// Asks for a user's manager, or puts that off until the interval is over.
+    fn ask(&mut self, uid: Uid, now: Nanos) {
+        let Some(user) = self.users.get_mut(&uid) else { return };
+        user.is_asked = true;
+        if now < user.next_lookup {
+            let at = self.retries.iter().position(|&(due, _)| due > user.next_lookup);
+            self.retries.insert(at.unwrap_or(self.retries.len()), (user.next_lookup, uid));
+            return;
+        }
+        user.asked = now;
+        user.next_lookup = now.plus(LOOKUP_INTERVAL_NS);
+        self.metrics.manager_lookups.increment();
+        if let Err(error) = self.service.ask(uid) {
+            let error = LookupError::Run("cannot start a thread", error);
+            self.take(Reply { uid, result: Err(error) }, now);
+        }
+    }
+
+    /// Takes an answer, after which the waiting candidates are evaluated again. After a failure they go on
+    /// waiting: moving a manager does more harm than leaving [`MAX_WAITING`] processes where they are.
+    fn take(&mut self, Reply { uid, result }: Reply, now: Nanos) {
+        let Some(user) = self.users.get_mut(&uid) else { return };
+        user.is_asked = false;
+        match result {
+            Ok(found) => {
+                user.forget(&mut self.protected);
+                self.protected.extend(found.pids());
+                user.answer = Some((user.asked, found));
+                self.due.extend(user.waiting.drain(..));
+            }
+            Err(error) => {
+                self.metrics.failed_manager_lookups.increment();
+                user.next_lookup = now.plus(RETRY_NS);
+                if let Some(left_out) = self.limiter.admit(&"lookup", now) {
+                    ::log::warn!(
+                        "cannot look up the main PID of user@{uid}.service: {error}; processes of systemd \
+                         in it stay where they are until that succeeds{left_out}"
+                    );
+                }
+                self.ask(uid, now);
+            }
+        }
+    }
+
+    /// Returns a candidate that is to be evaluated again now.
+    pub(crate) fn take_due(&mut self, proc: &Proc, now: Nanos) -> Option<Look> {
+        while let Some(reply) = self.service.reply() {
+            self.take(reply, now);
+        }
+        while self.retries.front().is_some_and(|&(due, _)| due <= now) {
+            let Some((_, uid)) = self.retries.pop_front() else { break };
+            let is_needed = self.users.get_mut(&uid).is_some_and(|user| !user.stops_asking());
+            if is_needed {
+                self.ask(uid, now);
+            }
+        }
+        self.due.pop_front().or_else(|| self.starting.take_due(proc, now))
+    }
+
+    /// Returns when [`Self::take_due`] must be called although no answer arrives.
+    pub(crate) fn next_due(&self) -> Option<Nanos> {
+        let retry = self.retries.front().map(|&(due, _)| due);
+        let now = (!self.due.is_empty()).then_some(Nanos(0));
+        [now, retry, self.starting.next_due()].into_iter().flatten().min()
+    }
+}
+
+impl UserState {
+    /// Gives up a lookup that was put off if no candidate waits for it any more.
+    fn stops_asking(&mut self) -> bool {
+        self.is_asked = !self.waiting.is_empty();
+        !self.is_asked
+    }
+
+    fn forget(&mut self, protected: &mut HashSet<Pid, FixedState>) {
+        if let Some((_, found)) = self.answer.take() {
+            found.pids().for_each(|pid| {
+                protected.remove(&pid);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "user_manager_tests.rs"]
+mod tests;

@@ -1,0 +1,229 @@
+//! Asks systemd for the main PID of a user's service manager, and `/proc` for its `(sd-pam)`. Blocks.
+//!
+//! Only `status`, `comm` and `children` of these processes are read: a user can make an exec of the own
+//! manager hang, and then reading `stat` and `exe` hangs as well.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::event::{Pid, Uid};
+use crate::process::Proc;
+use crate::sys;
+
+/// Paths of `systemctl`; the last one is that of NixOS.
+const SYSTEMCTL: [&str; 3] =
+    ["/usr/bin/systemctl", "/bin/systemctl", "/run/current-system/sw/bin/systemctl"];
+/// The longest time for one lookup. It takes about 10 ms.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Between two checks whether the command has exited.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Bytes of output that are read: a line of 16, or an error message.
+const MAX_OUTPUT: usize = 1024;
+
+/// The processes of a user that are systemd's own: none while the manager does not run.
+#[derive(Debug, Default)]
+pub struct ManagerProcesses {
+    /// The main process of `user@UID.service`.
+    pub manager: Option<ProcessRef>,
+    /// Its `(sd-pam)`.
+    pub pam: Option<ProcessRef>,
+}
+
+/// A process that cannot be confused with a later one of the same PID.
+#[derive(Debug)]
+pub struct ProcessRef {
+    /// Its PID.
+    pub pid: Pid,
+    identity: Identity,
+}
+
+#[derive(Debug)]
+enum Identity {
+    Handle(OwnedFd),
+    /// Its start time in clock ticks since boot: for Linux before 5.3, which has no pidfd.
+    Started(u64),
+}
+
+impl ProcessRef {
+    fn open(pid: Pid, proc: &mut Proc, has_pidfds: bool) -> Option<Self> {
+        let handle = has_pidfds.then(|| sys::pidfd_open(pid.get()).ok()).flatten();
+        let identity = match handle {
+            Some(handle) => Identity::Handle(handle),
+            None => Identity::Started(proc.start_time(pid)?),
+        };
+        Some(Self { pid, identity })
+    }
+
+    /// Returns whether it still has its PID. Does not block where the kernel has pidfds.
+    pub fn is_alive(&self, proc: &mut Proc) -> bool {
+        match &self.identity {
+            Identity::Handle(handle) => sys::pidfd_alive(handle.as_fd()),
+            Identity::Started(started) => proc.start_time(self.pid) == Some(*started),
+        }
+    }
+}
+
+impl ManagerProcesses {
+    /// Returns whether the process of this PID is one of them.
+    pub fn contains(&self, pid: Pid, proc: &mut Proc) -> bool {
+        let found = self.manager.iter().chain(&self.pam).find(|process| process.pid == pid);
+        found.is_some_and(|process| process.is_alive(proc))
+    }
+
+    /// Returns their PIDs.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> + '_ {
+        self.manager.iter().chain(&self.pam).map(|process| process.pid)
+    }
+}
+
+/// The reason for which a lookup failed.
+#[derive(Debug)]
+pub enum LookupError {
+    /// This failed.
+    Run(&'static str, io::Error),
+    /// `systemctl` exited with an error, and this message.
+    Systemctl(ExitStatus, String),
+    /// `systemctl` did not exit in time.
+    TimedOut(Duration),
+    /// `systemctl` printed something else than a main PID.
+    Output(String),
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(what, error) => write!(f, "{what}: {error}"),
+            Self::Systemctl(status, message) => write!(f, "systemctl: {status}: {message}"),
+            Self::TimedOut(limit) => {
+                write!(f, "systemctl did not answer within {} s", limit.as_secs_f32())
+            }
+            Self::Output(text) => write!(f, "systemctl printed no main PID: {text}"),
+        }
+    }
+}
+
+/// The paths and the time limit of lookups.
+#[derive(Clone, Debug)]
+pub struct ManagerLookup {
+    systemctl: PathBuf,
+    proc: PathBuf,
+    limit: Duration,
+}
+
+impl Default for ManagerLookup {
+    fn default() -> Self {
+        let found = SYSTEMCTL.iter().find(|path| Path::new(path).exists());
+        Self {
+            systemctl: found.unwrap_or(&SYSTEMCTL[0]).into(),
+            proc: "/proc".into(),
+            limit: LIMIT,
+        }
+    }
+}
+
+impl ManagerLookup {
+    #[cfg(test)]
+    pub(super) fn of(systemctl: &Path, proc: &Path, limit: Duration) -> Self {
+        Self { systemctl: systemctl.into(), proc: proc.into(), limit }
+    }
+
+    /// Finds the manager of a user and its `(sd-pam)`. Takes 5 seconds at most.
+    ///
+    /// # Errors
+    /// systemd does not answer.
+    pub fn find(&self, uid: Uid) -> Result<ManagerProcesses, LookupError> {
+        let none = ManagerProcesses::default();
+        let Some(pid) = self.main_pid(uid)? else { return Ok(none) };
+        let mut proc = Proc::open(&self.proc).map_err(|error| LookupError::Run("/proc", error))?;
+        let has_pidfds = self.proc == Path::new("/proc");
+        // Held first: what is read below is of this very process.
+        let Some(manager) = ProcessRef::open(pid, &mut proc, has_pidfds) else { return Ok(none) };
+        // PID 1 lets a manager name another process of its cgroup as the main one. It is root's before it
+        // sets its user.
+        let is_parent = proc.parent(pid).is_some_and(|parent| parent.get() == 1);
+        let is_users = proc
+            .owner(pid)
+            .is_some_and(|owner| owner.effective == uid || owner.effective == Uid(0));
+        if !is_parent || !is_users {
+            return Ok(none);
+        }
+        let pam = oldest_child(pid, &mut proc)
+            .filter(|&child| proc.comm(child) == Some(b"(sd-pam)"))
+            .and_then(|child| ProcessRef::open(child, &mut proc, has_pidfds))
+            .filter(|child| proc.parent(child.pid) == Some(pid));
+        Ok(ManagerProcesses { manager: Some(manager), pam })
+    }
+
+    fn main_pid(&self, uid: Uid) -> Result<Option<Pid>, LookupError> {
+        let output = self.run(&["show", "--property=MainPID", &format!("user@{uid}.service")])?;
+        let main = output.lines().find_map(|line| line.strip_prefix("MainPID="));
+        match main.and_then(|pid| pid.parse().ok()) {
+            Some(pid) => Ok(Pid::new(pid)),
+            None => Err(LookupError::Output(output.trim().escape_debug().to_string())),
+        }
+    }
+
+    fn run(&self, words: &[&str]) -> Result<String, LookupError> {
+        let failed = |error| LookupError::Run("systemctl", error);
+        let mut command = Command::new(&self.systemctl);
+        command.env_clear().env("LC_ALL", "C").args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let Some(status) = self.wait(&mut child).map_err(failed)? else {
+            return Err(LookupError::TimedOut(self.limit));
+        };
+        if !status.success() {
+            let message = text(child.stderr.take()).trim().escape_debug().to_string();
+            return Err(LookupError::Systemctl(status, message));
+        }
+        Ok(text(child.stdout.take()))
+    }
+
+    /// Returns the status of the command, or kills it when its time is over.
+    fn wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+        let end = Instant::now() + self.limit;
+        while Instant::now() < end {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            thread::sleep(PAUSE);
+        }
+        child.kill()?;
+        child.wait()?;
+        Ok(None)
+    }
+}
+
+/// Reads what a command printed that has exited: it fits into the pipe. A child of its own may still have
+/// that open, so this must not wait for its end.
+fn text(pipe: Option<impl Read + AsFd>) -> String {
+    let mut bytes = [0; MAX_OUTPUT];
+    let length = pipe.map_or(0, |mut pipe| {
+        match fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {
+            Ok(_) => pipe.read(&mut bytes).unwrap_or_default(),
+            Err(_) => 0,
+        }
+    });
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// The kernel lists children in the order in which they were forked, or inherited from others: the first
+/// one was a child before all others.
+fn oldest_child(parent: Pid, proc: &mut Proc) -> Option<Pid> {
+    let mut oldest = None;
+    proc.children(parent, |child| {
+        oldest.get_or_insert(child);
+    });
+    oldest
+}
+
+#[cfg(test)]
+#[path = "lookup_tests.rs"]
+mod tests;

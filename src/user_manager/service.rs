@@ -1,0 +1,84 @@
+//! The thread that looks managers up.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::sys::eventfd::EventFd;
+
+use super::lookup::{LookupError, ManagerLookup, ManagerProcesses};
+use crate::event::Uid;
+
+/// The end of a lookup.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) uid: Uid,
+    pub(super) result: Result<ManagerProcesses, LookupError>,
+}
+
+/// The hot thread's side of it.
+#[derive(Debug)]
+pub(super) struct LookupService {
+    lookup: ManagerLookup,
+    thread: Option<(Sender<Uid>, Receiver<Reply>)>,
+    waker: Option<Arc<EventFd>>,
+}
+
+impl LookupService {
+    /// The thread is started by the first [`Self::ask`].
+    pub(super) fn new(lookup: ManagerLookup) -> Self {
+        Self { lookup, thread: None, waker: None }
+    }
+
+    /// Has `waker` written to after each reply.
+    pub(super) fn wake_by(&mut self, waker: Arc<EventFd>) {
+        self.waker = Some(waker);
+    }
+
+    /// Asks for the manager of a user.
+    ///
+    /// # Errors
+    /// The thread cannot be started, or has ended.
+    pub(super) fn ask(&mut self, uid: Uid) -> io::Result<()> {
+        if self.thread.is_none() {
+            self.thread = Some(self.start()?);
+        }
+        let asked = self.thread.as_ref().is_some_and(|(requests, _)| requests.send(uid).is_ok());
+        if !asked {
+            self.thread = None;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+
+    fn start(&self) -> io::Result<(Sender<Uid>, Receiver<Reply>)> {
+        let (requests, asked) = unbounded();
+        let (sender, replies) = unbounded();
+        let (lookup, waker) = (self.lookup.clone(), self.waker.clone());
+        let builder = thread::Builder::new().name("managers".into()).stack_size(256 * 1024);
+        builder.spawn(move || serve(&lookup, &asked, &sender, waker.as_deref()))?;
+        Ok((requests, replies))
+    }
+
+    /// Returns the next reply that has arrived.
+    pub(super) fn reply(&self) -> Option<Reply> {
+        self.thread.as_ref().and_then(|(_, replies)| replies.try_recv().ok())
+    }
+}
+
+fn serve(
+    lookup: &ManagerLookup,
+    asked: &Receiver<Uid>,
+    replies: &Sender<Reply>,
+    waker: Option<&EventFd>,
+) {
+    while let Ok(uid) = asked.recv() {
+        let result = lookup.find(uid);
+        let is_taken = replies.send(Reply { uid, result }).is_ok();
+        // Only a full counter can refuse, and then the loop is awake.
+        if !is_taken || waker.is_some_and(|waker| waker.write(1).is_err()) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Children of a user's service manager that are about to become units.
+//!
+//! Between its fork and its exec such a child still runs the manager's program, or `systemd-executor`, in
+//! the manager's cgroup, and moves itself into the cgroup of its unit: it may not do that from outside of
+//! `user@UID.service`, so that a move in between makes the unit fail (`219/CGROUP`). It is given one second.
+//! A user can forge such a child, also as an orphan, so their number is limited and the second is given once.
+
+use std::collections::VecDeque;
+
+use super::Verdict;
+use crate::event::batch::Look;
+use crate::event::{Nanos, Pid, Uid};
+use crate::process::Proc;
+
+/// The time of a child from its first evaluation to its exec. It takes about 5 ms on an idle host.
+const GRACE_NS: u64 = 1_000_000_000;
+/// Between two evaluations of such a child.
+const RECHECK_NS: u64 = 50_000_000;
+/// Children of one user at once. A manager forks its units one by one.
+const MAX_CHILDREN: usize = 32;
+
+#[derive(Debug)]
+struct Child {
+    uid: Uid,
+    pid: Pid,
+    first: Nanos,
+    /// An evaluation is queued.
+    is_queued: bool,
+}
+
+/// Children with time left, of all users.
+#[derive(Debug, Default)]
+pub(super) struct Starting {
+    children: Vec<Child>,
+    /// Evaluations by their time.
+    queue: VecDeque<(Nanos, Look)>,
+}
+
+impl Starting {
+    /// Decides on a child of a manager: `Pending` while it has time left.
+    pub(super) fn admit(&mut self, look: Look, uid: Uid, now: Nanos) -> Verdict {
+        let known = self.children.iter().position(|child| child.pid == look.pid);
+        let index = match known {
+            Some(index) if now.since(self.children[index].first) >= GRACE_NS => {
+                self.children.swap_remove(index);
+                return Verdict::Movable;
+            }
+            Some(index) => index,
+            None if self.children.iter().filter(|child| child.uid == uid).count()
+                >= MAX_CHILDREN =>
+            {
+                return Verdict::Movable;
+            }
+            None => {
+                self.children.push(Child { uid, pid: look.pid, first: now, is_queued: false });
+                self.children.len() - 1
+            }
+        };
+        let child = &mut self.children[index];
+        if !std::mem::replace(&mut child.is_queued, true) {
+            self.queue.push_back((now.plus(RECHECK_NS), look));
+        }
+        Verdict::Pending
+    }
+
+    /// Returns a child that is to be evaluated again. One that is not [admitted](Self::admit) again then
+    /// has become something else, and makes room.
+    pub(super) fn take_due(&mut self, proc: &Proc, now: Nanos) -> Option<Look> {
+        self.children.retain(|child| child.is_queued);
+        let &(due, look) = self.queue.front()?;
+        if due > now {
+            return None;
+        }
+        self.queue.pop_front();
+        let exists = proc.exists(look.pid);
+        if let Some(child) = self.children.iter_mut().find(|child| child.pid == look.pid) {
+            child.is_queued = false;
+        }
+        if !exists {
+            self.children.retain(|child| child.is_queued);
+        }
+        Some(look)
+    }
+
+    /// Returns when the next child is to be evaluated.
+    pub(super) fn next_due(&self) -> Option<Nanos> {
+        self.queue.front().map(|&(due, _)| due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::event::Cause;
+
+    const USER: Uid = Uid(5);
+
+    fn look(pid: u32) -> Look {
+        Look::at_once(Pid::new(pid).unwrap(), Cause::FORK, Nanos(0))
+    }
+
+    fn at(milliseconds: u64) -> Nanos {
+        Nanos(milliseconds * 1_000_000)
+    }
+
+    #[test]
+    fn a_child_that_became_a_unit_is_forgotten() {
+        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let pid = std::process::id();
+        let mut starting = Starting::default();
+        assert_eq!(starting.next_due(), None);
+        assert_eq!(starting.admit(look(pid), USER, at(0)), Verdict::Pending);
+        // An exec of its own gives it no other place in the queue.
+        assert_eq!(starting.admit(look(pid), USER, at(10)), Verdict::Pending);
+        assert_eq!(starting.next_due(), Some(at(50)));
+        assert_eq!(starting.take_due(&proc, at(49)), None);
+        assert_eq!(starting.take_due(&proc, at(50)), Some(look(pid)));
+        // It became something else, so that it was not admitted again.
+        assert_eq!(starting.take_due(&proc, at(100)), None);
+        assert!(starting.children.is_empty());
+    }
+
+    #[test]
+    fn the_second_is_over_for_good() {
+        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let pid = std::process::id();
+        let mut starting = Starting::default();
+        for now in (0..1000).step_by(50) {
+            assert_eq!(starting.admit(look(pid), USER, at(now)), Verdict::Pending, "{now}");
+            assert_eq!(starting.take_due(&proc, at(now + 50)), Some(look(pid)));
+        }
+        assert_eq!(starting.admit(look(pid), USER, at(1000)), Verdict::Movable);
+        assert_eq!(starting.next_due(), None);
+    }
+
+    #[test]
+    fn each_user_has_a_bound() {
+        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let mut starting = Starting::default();
+        // Above every PID of the kernel, so that none of them exists.
+        let first = 1 << 23;
+        for pid in first..first + 32 {
+            assert_eq!(starting.admit(look(pid), USER, at(0)), Verdict::Pending);
+        }
+        assert_eq!(starting.admit(look(first + 32), USER, at(0)), Verdict::Movable);
+        assert_eq!(starting.admit(look(first + 33), Uid(6), at(0)), Verdict::Pending);
+        // One that is gone makes room.
+        assert_eq!(starting.take_due(&proc, at(50)), Some(look(first)));
+        assert_eq!(starting.admit(look(first + 34), USER, at(50)), Verdict::Pending);
+    }
+}

@@ -1,0 +1,174 @@
+# Attempts of a user to be taken for a part of systemd, and the processes that are a part of it.
+. /vm/scenario.bash
+
+settings <<'CGRULED'
+root = "auto"
+CGRULED
+rules <<'CGRULED'
+[[rule]]
+user = ["alice", "bob"]
+cgroup = "people/%u"
+CGRULED
+daemon || exit
+
+id=$(id -u alice)
+programs=/vm/programs
+cp $programs/escape{,.so} $programs/forge /home/alice/
+loginctl enable-linger alice
+within 30 systemctl is-active "user@$id.service"
+scope_of() { echo "/user.slice/user-$1.slice/user@$1.service/init.scope"; }
+mine() { # mine USER COMMAND...: with the environment of a login
+    local user=$1 id
+    shift
+    id=$(id -u "$user")
+    setpriv --reuid="$user" --regid="$user" --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"
+}
+main_pid() { systemctl show -P MainPID "user@$(id -u "$1").service"; }
+pam_of() { pgrep -o -P "$(main_pid "$1")" -x '\(sd-pam\)'; }
+
+# tagged NAME: the processes of an attempt.
+tagged() { grep -lsz "^ESCAPE=$1\$" /proc/[0-9]*/environ | cut -d / -f 3; }
+# outside PID...: those of them that are not below people/alice; a dead leader's own file is out of date.
+outside() {
+    local pid
+    for pid; do
+        grep -qs ":${ground#/sys/fs/cgroup}/people/alice\$" "/proc/$pid/task"/*/cgroup || echo "$pid"
+    done
+}
+# none_outside MINIMUM COMMAND...: that all processes COMMAND lists, so many at least, are in their cgroup.
+none_outside() {
+    local minimum=$1 pids out
+    shift
+    pids=$("$@")
+    out=$(outside $pids | wc -l)
+    echo "$out of $(wc -w <<<"$pids") outside"
+    [ "$out" = 0 ] && [ "$(wc -w <<<"$pids")" -ge "$minimum" ]
+}
+# The same within 10 s; says what it found.
+none_outside_soon() {
+    local code
+    within 10 none_outside "$@"
+    code=$?
+    say "${*:2}: $(none_outside "${@:1:2}" "${@:3}")" >&4
+    return $code
+}
+exec 4>&1
+# attempt NAME [MINIMUM]: what became of it.
+attempt() {
+    within 20 has "$1" "${2:-101}"
+    sleep 2
+    expect "$1" none_outside_soon "${2:-101}" tagged "$1"
+    tagged "$1" | xargs -r kill -KILL
+    mine alice systemctl --user reset-failed
+}
+has() { [ "$(tagged "$1" | wc -l)" -ge "$2" ]; }
+
+# keeps USER WHEN: the manager and its (sd-pam) are where systemd put them, and the manager works.
+keeps() {
+    local user=$1 scope
+    scope=$(scope_of "$(id -u "$user")")
+    sleep 2
+    expect "the manager of $user is not moved: $2" is_in "$(main_pid "$user")" "$scope"
+    expect "nor its (sd-pam): $2" is_in "$(pam_of "$user")" "$scope"
+    expect "a unit starts: $2" mine "$user" systemd-run -q --user -p Type=oneshot true
+    expect "a scope starts: $2" mine "$user" systemd-run -q --user --scope true
+    expect "many units start: $2" many "$user"
+    expect "no unit failed: $2" mine "$user" systemctl --user is-system-running
+}
+many() {
+    local n
+    for n in {1..10}; do
+        mine "$1" systemd-run -q --user --unit="many-$n" sleep 1000 || return
+    done
+    sleep 1
+    mine "$1" systemctl --user is-active many-{1..10} || return
+    mine "$1" systemctl --user stop 'many-*'
+}
+
+keeps alice "after its start"
+
+run() { mine alice systemd-run -q --user -E ESCAPE="$1" "${@:2}"; }
+helper=/usr/lib/systemd/systemd-ac-power
+[ -x $helper ] || helper=/usr/lib/systemd/systemd-sysctl
+preload="LD_PRELOAD=/home/alice/escape.so"
+join="ESCAPE_CGROUP=/sys/fs/cgroup$(scope_of "$id")"
+
+run preload -E "$preload" $helper
+attempt preload
+
+run bind -p PrivateUsers=yes -p BindReadOnlyPaths=/home/alice/escape:$helper $helper
+attempt bind
+
+# While the daemon is down: else the shell is in its cgroup already.
+systemctl stop cgruled.service
+as alice env ESCAPE=unshare unshare --user --map-root-user --mount \
+    sh -c "mount --bind /home/alice/escape $helper; exec $helper"
+within 20 has unshare 101
+daemon
+attempt unshare
+
+run manager -E "$preload" -E "$join" -E "ESCAPE_COMM=(sd-pam)" /usr/lib/systemd/systemd
+attempt manager
+
+run orphans -E "$preload" -E "$join" -E "ESCAPE_COMM=(sd-pam)" -E ESCAPE_ORPHANS=1 /usr/lib/systemd/systemd
+attempt orphans
+
+# The cgroup alone, by any program.
+run cgroup -E "$join" /home/alice/escape
+attempt cgroup
+
+# The user's manager is traced and forks without an exec.
+if [ "$(uname -m)" = x86_64 ]; then
+    forged=$(mine alice /home/alice/forge "$(main_pid alice)" 100)
+    forged_pids() { echo "$forged"; }
+    sleep 4
+    expect "forks of the manager" none_outside_soon 100 forged_pids
+    kill -KILL $forged
+    forged=$(mine alice /home/alice/forge "$(main_pid alice)" 100)
+    expect "a scan finds them" systemctl reload cgruled.service
+    sleep 4
+    expect "forks of the manager, after a reload" none_outside_soon 100 forged_pids
+    kill -KILL $forged
+fi
+
+keeps alice "after all attempts"
+su -l bob -c 'sleep 1000' &
+within 30 systemctl is-active "user@$(id -u bob).service"
+keeps bob "a login while the daemon runs"
+pkill -u bob -x sleep
+
+systemctl restart "user@$id.service"
+keeps alice "after a restart of its unit"
+systemctl stop cgruled.service
+as alice $programs/leader
+leader=$pid
+sleep 1
+expect "the leader has exited" grep -q '^State:.*Z' "/proc/$leader/status"
+expect "the daemon starts again" daemon
+keeps alice "after a restart of the daemon"
+is_placed() { [ -z "$(outside "$leader")" ]; }
+expect "a process without its leader is placed at the start" within 10 is_placed
+as alice $programs/leader
+leader=$pid
+expect "and at its start" within 10 is_placed
+
+# Daemons of systemd that run as users of the system stay, whatever a rule allows.
+expect "a system user's daemon is there" systemctl start systemd-networkd.service
+rules <<'CGRULED'
+[[rule]]
+user = "*"
+not = { user = ["root", "messagebus"] }
+cgroup = "all"
+leave_units = true
+CGRULED
+systemctl reload cgruled.service
+sleep 3
+for unit in systemd-networkd; do
+    daemon_pid=$(systemctl show -P MainPID $unit.service)
+    say "$unit as $(stat -c %U "/proc/$daemon_pid"): $(group_of "$daemon_pid")"
+done
+networkd=$(systemctl show -P MainPID systemd-networkd.service)
+expect "a daemon of systemd is not moved" is_in "$networkd" /system.slice/systemd-networkd.service
+log -p warning
+loginctl disable-linger alice
+systemctl stop "user@$id.service"
