@@ -140,6 +140,36 @@ static int pulse(char **arg)
 	return settle(arg[4], count, 5000);
 }
 
+/* pulse-exec UID COUNT GAP_US CPU PROGRAM RECORDS: one process after another has the identity, and executes PROGRAM
+ * with the argument `sleep` 2 ms later. The time is taken directly before the system call. */
+static int pulse_exec(char **arg)
+{
+	uid_t uid = atoi(arg[0]);
+	int count = atoi(arg[1]);
+
+	pin(atoi(arg[3]));
+	for (int i = 0; i < count; i++) {
+		if (!spawn()) {
+			become(uid);
+			nap(2000);
+			alarm(LIFE);
+			enrol(now());
+			execl(arg[4], arg[4], "sleep", NULL);
+			die(arg[4]);
+		}
+		nap(atoll(arg[2]));
+	}
+	return settle(arg[5], count, 5000);
+}
+
+/* sleep: until the alarm that was set before the exec. */
+static int sleeper(char **arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+}
+
 static void grow(int width, int depth)
 {
 	for (int i = 0; depth && i < width; i++)
@@ -310,6 +340,7 @@ int main(int argc, char **argv)
 	static const struct { const char *name; int args; int (*run)(char **); } actors[] = {
 		{"leash", 1, leash}, {"pulse", 5, pulse}, {"tree", 4, tree},
 		{"orphans", 4, orphans}, {"churn", 4, churn}, {"execs", 7, execs},
+		{"pulse-exec", 6, pulse_exec}, {"sleep", 0, sleeper},
 	};
 	const char *name = argc > 1 ? argv[1] : "";
 

@@ -24,7 +24,7 @@ pub(crate) fn compile(work: &Path) -> Result<()> {
             return Err(format!("cc failed on {name}.c").into());
         }
     }
-    for name in ["tiny", "check"] {
+    for name in ["tiny", "check", "actors"] {
         fs::copy(work.join("bin").join(name), ruled(work).join(name))?;
     }
     Ok(())

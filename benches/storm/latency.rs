@@ -5,32 +5,37 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::Result;
-use crate::actors::{Actor, Keeps, Record, Storm, words};
+use crate::actors::{Actor, Keeps, Record, Storm, ruled, words};
 use crate::machine::{Ground, Hierarchy};
 use crate::plan::Plan;
 use crate::report::{Table, cell, median, percentile, sorted, spread};
-use crate::rules::{HIT, Rules};
+use crate::rules::{BY_EXE, HIT, Rules};
 use crate::subjects::{Kind, Moves, Subject};
 use crate::trace::{Attach, Trace};
 
 /// What is not attached this long after the last process counts as late.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-struct Pulse {
+/// Processes of which each is to be placed once.
+pub(crate) struct Pulse {
     gap_us: u32,
     count: u32,
     storm: Option<Storm>,
+    /// Whether they execute a program that a rule is about; else they become a user.
+    executes: bool,
 }
 
-const ISOLATED: Pulse = Pulse { gap_us: 100_000, count: 25, storm: None };
-const CLOSE: Pulse = Pulse { gap_us: 5_000, count: 200, storm: None };
+pub(crate) const ISOLATED: Pulse =
+    Pulse { gap_us: 100_000, count: 25, storm: None, executes: false };
+pub(crate) const CLOSE: Pulse = Pulse { gap_us: 5_000, count: 200, storm: None, executes: false };
+pub(crate) const EXECS: Pulse = Pulse { executes: true, ..CLOSE };
 
 /// For each subject the latencies of each round in microseconds, and how many were late.
 type Samples = BTreeMap<Subject, Vec<Round>>;
 
-struct Round {
-    us: Vec<f64>,
-    late: usize,
+pub(crate) struct Round {
+    pub(crate) us: Vec<f64>,
+    pub(crate) late: usize,
 }
 
 pub(crate) fn isolated(plan: &Plan, ground: &Ground) -> Result<Table> {
@@ -144,7 +149,7 @@ fn collect(
     Ok(samples)
 }
 
-fn measure(
+pub(crate) fn measure(
     plan: &Plan,
     ground: &Ground,
     trace: &Trace,
@@ -158,7 +163,13 @@ fn measure(
     let storm = pulse.storm.map(|storm| storm.start(ground, storm_ms, 1)).transpose()?;
     sleep(Duration::from_millis(50));
     trace.clear()?;
-    let mut actor = Actor::start(ground, "pulse", &words![HIT, count, gap, 0], Keeps::Sleepers)?;
+    let program = ruled(&ground.work).join("actors").display().to_string();
+    let mut actor = if pulse.executes {
+        let words = words![BY_EXE, count, gap, 0, program];
+        Actor::start(ground, "pulse-exec", &words, Keeps::Sleepers)?
+    } else {
+        Actor::start(ground, "pulse", &words![HIT, count, gap, 0], Keeps::Sleepers)?
+    };
     actor.done()?;
     sleep(PATIENCE);
     let round = join(&actor.records()?, &trace.attaches()?);

@@ -10,6 +10,7 @@
 )]
 
 mod actors;
+mod compare;
 mod execs;
 mod latency;
 mod loss;

@@ -2,12 +2,13 @@
 
 use crate::machine::Ground;
 use crate::report::Table;
-use crate::{Result, execs, latency, loss, rate};
+use crate::{Result, compare, execs, latency, loss, rate};
 
 pub(crate) const HELP: &str = "\
 usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
 FILTER selects the cases whose name contains it. --markdown prints what benches/RESULTS.md holds.
 --seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
+CGRULED_BASELINE=PATH is another build, which the cases compare-* run in pairs with it (10 rounds).
 Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
 ";
 
@@ -38,6 +39,13 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "cost-idle", run: rate::idle },
     Case { name: "cost-memory", run: rate::memory },
     Case { name: "cost-start", run: rate::start },
+    Case { name: "compare-latency-close", run: compare::close },
+    Case { name: "compare-latency-isolated", run: compare::isolated },
+    Case { name: "compare-exec-close", run: compare::exec },
+    Case { name: "compare-fork-rate", run: compare::forks },
+    Case { name: "compare-cpu-miss", run: compare::cpu_miss },
+    Case { name: "compare-cpu-exe", run: compare::cpu_exe },
+    Case { name: "compare-start", run: compare::start },
 ];
 
 /// How much to do.

@@ -138,7 +138,7 @@ fn cpu_per_second(pid: u32) -> Result<f64> {
 }
 
 /// User and system time of all threads, in ns: `utime` and `stime` have ticks of 4 to 10 ms.
-fn cpu_ns(pid: u32) -> Result<u64> {
+pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -237,6 +237,6 @@ fn plain_table(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and times here are far below 2^52")]
-fn count_as_f64(count: u64) -> f64 {
+pub(crate) fn count_as_f64(count: u64) -> f64 {
     count as f64
 }

@@ -1,4 +1,4 @@
-//! Who is measured: nobody, the floor, the original, and cgruled in each of its modes.
+//! Who is measured: nobody, the floor, the original, cgruled in each of its modes, and another build of it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -48,6 +48,8 @@ pub(crate) enum Kind {
     Floor,
     Cgrulesengd,
     Cgruled(Moves),
+    /// The build that `CGRULED_BASELINE` names.
+    Baseline(Moves),
 }
 
 /// A program, the tree it places into and the rules it has.
@@ -79,6 +81,7 @@ impl Subject {
             Kind::Floor => format!("floor {tree}"),
             Kind::Cgrulesengd => format!("cgrulesengd {tree}"),
             Kind::Cgruled(moves) => format!("cgruled {} {tree}", moves.name()),
+            Kind::Baseline(moves) => format!("baseline {} {tree}", moves.name()),
         }
     }
 
@@ -91,6 +94,10 @@ impl Subject {
             Kind::Nobody | Kind::Floor => true,
             Kind::Cgrulesengd => Path::new(ORIGINAL).exists(),
             Kind::Cgruled(_) => cgruled_version().is_some(),
+            Kind::Baseline(_) => match baseline_path() {
+                Some(path) => path.exists(),
+                None => return Some("CGRULED_BASELINE does not name another build"),
+            },
         };
         (!there).then_some("not installed")
     }
@@ -102,7 +109,13 @@ impl Subject {
             Kind::Nobody => Ok(Running { started: None, ready_after: Duration::ZERO }),
             Kind::Floor => start(ground, &self.floor_command(ground)?, Ready::Line),
             Kind::Cgrulesengd => start(ground, &self.original_command(ground)?, Ready::Socket),
-            Kind::Cgruled(moves) => start(ground, &self.our_command(ground, moves)?, Ready::Line),
+            Kind::Cgruled(moves) => {
+                start(ground, &self.our_command(ground, &cgruled_path(), moves)?, Ready::Line)
+            }
+            Kind::Baseline(moves) => {
+                let path = baseline_path().ok_or("no CGRULED_BASELINE")?;
+                start(ground, &self.our_command(ground, &path, moves)?, Ready::Line)
+            }
         }
     }
 
@@ -126,13 +139,13 @@ impl Subject {
         Ok([ORIGINAL, "-n", "-Q", "-f", "/dev/null"].map(String::from).to_vec())
     }
 
-    fn our_command(self, ground: &Ground, moves: Moves) -> Result<Vec<String>> {
+    fn our_command(self, ground: &Ground, program: &Path, moves: Moves) -> Result<Vec<String>> {
         let (config, rules) = (ground.work.join("cgruled.toml"), ground.work.join("rules.d"));
         fs::create_dir_all(&rules)?;
         let text = self.rules.toml(self.hierarchy, &actors::ruled(&ground.work));
         write_trusted(&rules.join("10-bench.toml"), &text)?;
         write_trusted(&config, &format!("fast_moves = \"{}\"\n", moves.name()))?;
-        let mut words = vec![cgruled_path().display().to_string(), "--no-legacy".into()];
+        let mut words = vec![program.display().to_string(), "--no-legacy".into()];
         for (flag, value) in [
             ("--config", config.display().to_string()),
             ("--rules", rules.display().to_string()),
@@ -168,6 +181,10 @@ fn write_accounts(ground: &Ground, rules: Rules) -> Result<()> {
 
 fn cgruled_path() -> PathBuf {
     std::env::var_os("CGRULED").map_or_else(|| env!("CARGO_BIN_EXE_cgruled").into(), PathBuf::from)
+}
+
+fn baseline_path() -> Option<PathBuf> {
+    std::env::var_os("CGRULED_BASELINE").map(PathBuf::from)
 }
 
 /// What `cgruled --version` answers, if it answers.
