@@ -255,7 +255,7 @@ impl Daemon {
             std::thread::sleep(Duration::from_nanos(pause));
         }
         let mut events = [EpollEvent::empty(); 5];
-        self.activity.waits();
+        self.activity.waits(sys::monotonic());
         let ready = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,

@@ -322,7 +322,6 @@ impl Engine {
     }
 
     fn next_job(&mut self, stage: Stage) -> Option<Job> {
-        let now = sys::monotonic();
         let look = match stage {
             Stage::Batch => return self.intake.batch.pop().map(Job::of_batch),
             Stage::Forks => {
@@ -330,22 +329,29 @@ impl Engine {
                 self.metrics.trail_looks.increment();
                 Look::at_once(fork.child, Cause::FORK, fork.at)
             }
-            Stage::Rechecks => self.rechecks.next_due(now)?,
-            Stage::Scan => Look::at_once(self.rescan.next()?, Cause::SCAN, now),
-            Stage::Answered => {
-                let late = || self.executables.next_late(now).map(Job::without_examination);
-                let job = self.answered.pop_front().or_else(late);
-                return job.or_else(|| self.next_manager_candidate(now).map(Job::new));
+            Stage::Rechecks => {
+                self.rechecks.due()?;
+                self.rechecks.next_due(sys::monotonic())?
             }
+            Stage::Scan => Look::at_once(self.rescan.next()?, Cause::SCAN, sys::monotonic()),
+            Stage::Answered => return self.answered.pop_front().or_else(|| self.next_late()),
             Stage::Asked => return self.next_asked().map(Job::asked),
             Stage::Receive | Stage::Follow | Stage::Errands => return None,
         };
         Some(Job::new(look))
     }
 
-    /// The next process that waited until systemd reported the service manager of its user.
-    fn next_manager_candidate(&mut self, now: Nanos) -> Option<Look> {
-        self.placer.managers().take_due(&self.proc, now)
+    /// The next evaluation whose time has come: one whose examination takes too long, or one that waited
+    /// until systemd reported the service manager of its user.
+    fn next_late(&mut self) -> Option<Job> {
+        if self.executables.due().is_none() && !self.placer.managers().is_used() {
+            return None;
+        }
+        let now = sys::monotonic();
+        if let Some(look) = self.executables.next_late(now) {
+            return Some(Job::without_examination(look));
+        }
+        self.placer.managers().take_due(&self.proc, now).map(Job::new)
     }
 
     /// Nanoseconds for which to let events gather before the next [`Self::turn`].
@@ -370,7 +376,7 @@ impl Engine {
     fn has_work(&self) -> bool {
         self.intake.has_work()
             || !self.answered.is_empty()
-            || self.rescan.has_work(sys::monotonic())
+            || self.rescan.has_work()
             || self.has_errand()
     }
 

@@ -199,10 +199,11 @@ impl Proc {
             .map_or(0, |stat| (stat.st_nlink as u64).saturating_sub(2))
     }
 
-    /// Whether the leader has exited, alone or with all other threads. 4 us: since Linux 6.15 a pidfd,
+    /// Whether the leader has exited and other threads live, or it is a zombie with threads. 4 us: since Linux 6.15 a pidfd,
     /// also one of the leader alone, says nothing while other threads live.
     pub fn has_leader_exited(&mut self, pid: Pid) -> bool {
-        self.state(pid, None) == Some(State::Exited)
+        // A leader that has exited counts as long as other threads live.
+        self.thread_count(pid) != 1 && self.state(pid, None) == Some(State::Exited)
     }
 
     /// The process as one of its live threads shows it, in place of `grip`, whose leader has exited: the

@@ -241,6 +241,11 @@ impl UserManagers {
         self.due.pop_front().or_else(|| self.starting.take_due(proc, now))
     }
 
+    /// Returns whether any candidate was ever met. Without one there is nothing to take.
+    pub(crate) fn is_used(&self) -> bool {
+        self.service.is_used() || !self.users.is_empty()
+    }
+
     /// Returns when [`Self::take_due`] must be called although no answer arrives.
     pub(crate) fn next_due(&self) -> Option<Nanos> {
         let retry = self.retries.front().map(|&(due, _)| due);

@@ -114,7 +114,7 @@ impl Engine {
         let exe = match read.link() {
             Ok(_) => read.seen(self.proc.comm(pid)).map(Exe::Read),
             // Only here, off the way of every process with a program, more of it is read.
-            Err(_) => self.without_exe(&job, &mut name),
+            Err(_) => self.without_exe(&job, &grip, &mut name),
         };
         let Some(exe) = exe else {
             job.is_careful = true;
@@ -127,7 +127,12 @@ impl Engine {
     }
 
     /// What is known of a process whose link could not be read. `None` when a live thread is to be asked.
-    fn without_exe<'n>(&mut self, job: &Job, name: &'n mut [u8; THREAD_NAME]) -> Option<Exe<'n>> {
+    fn without_exe<'n>(
+        &mut self,
+        job: &Job,
+        grip: &Grip,
+        name: &'n mut [u8; THREAD_NAME],
+    ) -> Option<Exe<'n>> {
         let pid = job.look.pid;
         if self.proc.is_kernel_thread(pid) {
             let comm = self.proc.comm(pid).unwrap_or_default();
@@ -138,7 +143,10 @@ impl Engine {
         if !job.is_careful && self.proc.has_leader_exited(pid) {
             return None;
         }
-        self.metrics.unreadable_executables.increment();
+        // A zombie has no executable.
+        if !grip.has_exited() {
+            self.metrics.unreadable_executables.increment();
+        }
         Some(Exe::Unavailable)
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use crate::event::{Nanos, Pid};
 use crate::process::Proc;
 use crate::source::scan::Scan;
+use crate::sys;
 
 /// A scan that is not urgent begins this long after the last one at the earliest.
 const PAUSE_NS: u64 = 1_000_000_000;
@@ -70,9 +71,9 @@ impl Rescan {
         self.due().is_some_and(|due| due <= now)
     }
 
-    /// Whether there is something to do at `now`.
-    pub(super) fn has_work(&self, now: Nanos) -> bool {
-        self.is_running || self.may_begin(now)
+    /// Whether there is something to do now.
+    pub(super) fn has_work(&self) -> bool {
+        self.is_running || self.due().is_some_and(|due| due <= sys::monotonic())
     }
 
     /// Lists all processes.
@@ -130,7 +131,7 @@ mod tests {
         let proc = Proc::open(root.path()).unwrap();
         assert!(rescan.may_begin(Nanos(began)));
         rescan.begin(&proc, Nanos(began)).unwrap();
-        assert!(rescan.has_work(Nanos(began)) && !rescan.may_begin(Nanos(began)));
+        assert!(rescan.has_work() && !rescan.may_begin(Nanos(began)));
         rescan.add_cost(ended - began);
         assert!(rescan.next().is_none() && rescan.end_if_over(Nanos(ended)));
         assert!(!rescan.end_if_over(Nanos(ended)));
@@ -145,7 +146,7 @@ mod tests {
         rescan.want_after_loss();
         rescan.want_after_loss();
         assert_eq!(rescan.due(), Some(Nanos(20 + PAUSE_NS)));
-        assert!(!rescan.has_work(Nanos(PAUSE_NS)));
+        assert!(!rescan.may_begin(Nanos(PAUSE_NS)));
         scan(&mut rescan, PAUSE_NS + 20, 3 * PAUSE_NS + 20);
         assert!(rescan.take_lost() && !rescan.take_lost());
         rescan.want(Urgency::Limited);

@@ -52,11 +52,15 @@ impl Engine {
     /// Finds out whether a thread of the process has other credentials than what it is classified by, where
     /// that can have changed.
     pub(super) fn note_threads(&mut self, look: Look, grip: &Grip) {
+        let may_find = look.cause.intersects(Cause::SCAN | Cause::ASKED);
+        if look.threads == Threads::None && !may_find && self.own_credentials.is_empty() {
+            return;
+        }
         let (pid, ids) = (look.pid, (grip.uid, grip.gid));
         let is_known = self.own_credentials.processes.contains(&pid);
         let differs = match look.threads {
             // Events of threads may have been lost, or came before the start.
-            Threads::None if look.cause.intersects(Cause::SCAN | Cause::ASKED) => {
+            Threads::None if may_find => {
                 self.proc.thread_count(pid) > 1 && self.proc.has_thread_of_others(pid, ids)
             }
             Threads::None if !is_known => return,

@@ -61,6 +61,11 @@ impl LookupService {
         Ok((requests, replies))
     }
 
+    /// Returns whether anything was ever asked for.
+    pub(super) fn is_used(&self) -> bool {
+        self.thread.is_some()
+    }
+
     /// Returns the next reply that has arrived.
     pub(super) fn reply(&self) -> Option<Reply> {
         self.thread.as_ref().and_then(|(_, replies)| replies.try_recv().ok())
