@@ -155,6 +155,8 @@ pub struct Engine {
     own_credentials: OwnCredentials,
     errands: Errands,
     noted: Noted,
+    /// When the present stage of evaluations began, or went on after a read. Processes are opened later.
+    stage_began: Nanos,
     /// The turn that is under way.
     progress: Option<Progress>,
     /// The evaluation whose executable is being read.
@@ -194,6 +196,7 @@ impl Engine {
             own_credentials: OwnCredentials::default(),
             errands: Errands::default(),
             noted: Noted::default(),
+            stage_began: Nanos(0),
             progress: None,
             open: None,
         }
@@ -308,13 +311,20 @@ impl Engine {
             Stage::Scan => self.begin_scan()?,
             Stage::Batch | Stage::Forks | Stage::Rechecks | Stage::Answered | Stage::Asked => {}
         }
+        // Once for all: reading the clock costs as much as finding that a process is gone.
+        let mut has_begun = false;
         while progress.left > 0 {
             let Some(job) = self.next_job(progress.stage) else { break };
             progress.left -= 1;
+            if !std::mem::replace(&mut has_begun, true) {
+                self.stage_began = sys::monotonic();
+            }
             if let Some(request) = self.start(job) {
+                self.end_part_of_scan(progress.stage, has_begun);
                 return Ok(Some(request));
             }
         }
+        self.end_part_of_scan(progress.stage, has_begun);
         if progress.stage == Stage::Scan {
             self.end_scan();
         }
@@ -378,31 +388,5 @@ impl Engine {
             || !self.answered.is_empty()
             || self.rescan.has_work()
             || self.has_errand()
-    }
-
-    /// Begins the scan that is wanted, if it may begin now.
-    fn begin_scan(&mut self) -> io::Result<()> {
-        let now = sys::monotonic();
-        if !self.rescan.may_begin(now) {
-            return Ok(());
-        }
-        self.metrics.scans.increment();
-        self.own_credentials.begin_scan();
-        if self.rescan.take_lost() {
-            self.sticky.search(&mut self.proc);
-        }
-        // Before the list is read: what is born later is not in it.
-        self.intake.forks.begin_scan(now);
-        self.placer.with_descriptors(|| self.rescan.begin(&self.proc, now))?;
-        self.pass_on()
-    }
-
-    fn end_scan(&mut self) {
-        let now = sys::monotonic();
-        if self.rescan.end_if_over(now) {
-            self.intake.forks.end_scan(now);
-            // So that the forks of the meantime are judged soon.
-            self.intake.trail_is_due = true;
-        }
     }
 }

@@ -16,7 +16,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat, fstatat};
 
-use crate::event::{Gid, Nanos, Pid, Uid};
+use crate::event::{Gid, Pid, Uid};
 use crate::sys;
 
 /// Longest path that the kernel reports.
@@ -33,8 +33,6 @@ pub struct Grip {
     pub unified: Option<u64>,
     /// Names this very process, whatever becomes of the number (Linux 5.3).
     pub handle: Option<OwnedFd>,
-    /// When it was opened.
-    pub opened: Nanos,
     /// The live thread that the rest is about, where the leader has exited before it.
     pub thread: Option<Pid>,
 }
@@ -142,10 +140,9 @@ impl Proc {
     /// its directory is 3.5 us and 2.4 us (`/proc` makes an inode for it either way), and would have
     /// to be followed by the pidfd whenever a rule matches (measured on Linux 6.18).
     pub fn grip(&mut self, pid: Pid) -> Option<Grip> {
-        let opened = sys::monotonic();
         let handle = match sys::pidfd_open(pid.get()) {
             Ok(handle) if self.has_pidfd_info => handle,
-            Ok(handle) => return self.grip_by_stat(pid, Some(handle), opened),
+            Ok(handle) => return self.grip_by_stat(pid, Some(handle)),
             // The number is a thread's, so the process that had it is gone: EINVAL, or ENOENT where the
             // kernel has pidfds of threads (Linux 6.9).
             Err(error)
@@ -157,7 +154,7 @@ impl Proc {
                 return None;
             }
             // EMFILE, or no pidfds: the PID alone names the process.
-            Err(_) => return self.grip_by_stat(pid, None, opened),
+            Err(_) => return self.grip_by_stat(pid, None),
         };
         match sys::pidfd_info(handle.as_fd()) {
             Ok(Some(info)) => Some(Grip {
@@ -165,20 +162,19 @@ impl Proc {
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
                 handle: Some(handle),
-                opened,
                 thread: None,
             }),
             Ok(None) => None,
-            Err(_) => self.grip_by_stat(pid, Some(handle), opened),
+            Err(_) => self.grip_by_stat(pid, Some(handle)),
         }
     }
 
     /// The same before Linux 6.13: the directory belongs to the effective ids of the leader.
-    fn grip_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>, opened: Nanos) -> Option<Grip> {
+    fn grip_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>) -> Option<Grip> {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
         // The number of a thread has a directory too. Without a descriptor to be had that is not asked.
         let is_process = handle.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
-        is_process.then_some(Grip { uid, gid, unified: None, handle, opened, thread: None })
+        is_process.then_some(Grip { uid, gid, unified: None, handle, thread: None })
     }
 
     /// The effective ids of a thread. `None` when it is gone.
@@ -483,8 +479,8 @@ mod tests {
         assert!(proc.grip(tid).is_none());
         proc.has_pidfd_info = false;
         assert!(proc.grip(tid).is_none());
-        assert!(proc.grip_by_stat(tid, None, Nanos(0)).is_none());
-        assert!(proc.grip_by_stat(pid, None, Nanos(0)).is_some());
+        assert!(proc.grip_by_stat(tid, None).is_none());
+        assert!(proc.grip_by_stat(pid, None).is_some());
         drop(end);
         thread.join().unwrap();
     }

@@ -271,7 +271,7 @@ impl Engine {
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(look, grip, outcome, now);
         self.conclude(job, outcome, now);
-        let opened = grip.map_or(now, |grip| grip.opened);
+        let opened = self.stage_began;
         match outcome {
             // Its children are only evaluated for what they do themselves.
             Outcome::Sticky => self.intake.forks.dismissed(look.pid),
@@ -292,9 +292,6 @@ impl Engine {
                 let evaluated = Evaluated { since: look.since, opened, ended: now };
                 self.intake.forks.completed(look.pid, evaluated);
             }
-        }
-        if look.cause.contains(Cause::SCAN) {
-            self.rescan.add_cost(now.since(opened));
         }
         self.intake.batch.settle(look);
         if let Some(target) = target {

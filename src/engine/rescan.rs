@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::{Engine, Stage};
 use crate::event::{Nanos, Pid};
 use crate::process::Proc;
 use crate::source::scan::Scan;
@@ -94,7 +95,7 @@ impl Rescan {
         self.scan.take_next()
     }
 
-    /// An evaluation of this scan took so many nanoseconds.
+    /// A part of this scan took so many nanoseconds.
     pub(super) fn add_cost(&mut self, nanoseconds: u64) {
         self.cost += nanoseconds;
     }
@@ -117,6 +118,41 @@ impl Rescan {
             && self.wanted != Some(Urgency::Now)
             && !self.is_running
             && horizon > self.ended
+    }
+}
+
+impl Engine {
+    /// Begins the scan that is wanted, if it may begin now.
+    pub(super) fn begin_scan(&mut self) -> io::Result<()> {
+        let now = sys::monotonic();
+        if !self.rescan.may_begin(now) {
+            return Ok(());
+        }
+        self.metrics.scans.increment();
+        self.own_credentials.begin_scan();
+        if self.rescan.take_lost() {
+            self.sticky.search(&mut self.proc);
+        }
+        // Before the list is read: what is born later is not in it.
+        self.intake.forks.begin_scan(now);
+        self.placer.with_descriptors(|| self.rescan.begin(&self.proc, now))?;
+        self.pass_on()
+    }
+
+    /// Adds what a part of a scan took to its cost.
+    pub(super) fn end_part_of_scan(&mut self, stage: Stage, has_begun: bool) {
+        if stage == Stage::Scan && has_begun {
+            self.rescan.add_cost(sys::monotonic().since(self.stage_began));
+        }
+    }
+
+    pub(super) fn end_scan(&mut self) {
+        let now = sys::monotonic();
+        if self.rescan.end_if_over(now) {
+            self.intake.forks.end_scan(now);
+            // So that the forks of the meantime are judged soon.
+            self.intake.trail_is_due = true;
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Fork {
 pub struct Evaluated {
     /// When its first change since the last evaluation happened; for a candidate, when it was born.
     pub since: Nanos,
-    /// When it was opened: the process that had the PID then is meant.
+    /// When it was opened, or earlier: the process that had the PID then is meant.
     pub opened: Nanos,
     /// When the evaluation had its effect: moved, found in place, or found gone.
     pub ended: Nanos,
