@@ -21,7 +21,8 @@
 //! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
 //!   force.
 //! - [`worker`], [`exe_pool`]: the threads that may wait, so that the hot one need not.
-//! - [`leader`]: which thread is the hot one, and what becomes of a read that blocks it.
+//! - [`leader`]: which thread is the hot one, and what becomes of a read that blocks it; `docs/hot-thread.md`
+//!   lists what it may wait for.
 //! - [`decision`]: from what is true of a process to a rule.
 //! - [`placer`]: from a decision to a process in its group.
 //! - [`control`]: the socket of `cgrulectl` and that of the original: what others ask of us, what is
