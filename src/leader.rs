@@ -14,7 +14,6 @@
 //! the thread that waits for the end, once a second, or by the leader itself when it goes on.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -180,12 +179,6 @@ impl Activity {
         let thread = self.thread.load(Relaxed);
         let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
         status.is_ok_and(|text| !text.lines().any(|line| line.starts_with("State:\tR")))
-    }
-}
-
-impl AsFd for Activity {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.timer.as_fd()
     }
 }
 

@@ -34,19 +34,6 @@ pub fn monotonic() -> Nanos {
     Nanos(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
-/// A time that the kernel counts in ticks of a hundredth of a second since boot, suspension included, by
-/// the clock of [`monotonic`], which stands still meanwhile. Of what began before the machine slept last it
-/// is too early.
-pub fn of_ticks(ticks: u64) -> Nanos {
-    use nix::time::{ClockId, clock_gettime};
-    let nanoseconds = |clock| clock_gettime(clock).map(std::time::Duration::from);
-    let slept = nanoseconds(ClockId::CLOCK_BOOTTIME)
-        .ok()
-        .and_then(|since_boot| since_boot.checked_sub(nanoseconds(ClockId::CLOCK_MONOTONIC).ok()?))
-        .map_or(0, |slept| u64::try_from(slept.as_nanos()).unwrap_or(u64::MAX));
-    Nanos(ticks.saturating_mul(10_000_000).saturating_sub(slept))
-}
-
 /// A netlink socket for the proc connector. `netlink-sys` creates it; it is taken over at once,
 /// because that crate's `Socket` can be cloned and then closes its descriptor twice.
 ///
