@@ -1,6 +1,6 @@
 //! The whole behaviour of the daemon: events in, evaluations, placements out.
 //!
-//! An event only says *evaluate this process*. [`Engine::evaluate`] reads what is true of it now, asks the
+//! An event only says *evaluate this process*. `Engine::evaluate` reads what is true of it now, asks the
 //! matcher for the first rule that matches, and lets the placer put it into its cgroup. There is no table
 //! of processes that could go stale.
 //!

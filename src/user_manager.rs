@@ -9,7 +9,7 @@
 //! - the process that PID 1 reports as MainPID of `user@UID.service`, if PID 1 is its parent, and
 //! - its oldest child, if that is named `(sd-pam)`: it is forked before the manager's own exec.
 //!
-//! Both are asked for on another thread ([`service`]), when the first candidate of a user is evaluated.
+//! Both are asked for on another thread (`service`), when the first candidate of a user is evaluated.
 //! Until the answer arrives the candidate stays where it is. An answer holds as long as its manager lives.
 //!
 //! What remains: a user may trace the own manager and may kill the `(sd-pam)`. So two processes that run the
