@@ -171,7 +171,9 @@ impl Activity {
         self.reported.store(now.0, Relaxed);
         let call = Call::ALL[self.call.load(Relaxed) as usize % Call::ALL.len()].name();
         let (pid, milliseconds) = (self.pid.load(Relaxed), now.since(Nanos(busy)) / 1_000_000);
-        ::log::warn!("no events were handled for {milliseconds} ms: {call}, process {pid}");
+        // A slow machine takes that long for a scan; a second is a fault.
+        let level = if milliseconds < 1000 { ::log::Level::Info } else { ::log::Level::Warn };
+        ::log::log!(level, "no events were handled for {milliseconds} ms: {call}, process {pid}");
     }
 
     /// Whether the leader waits in the kernel, and not only for a processor.
