@@ -71,8 +71,9 @@ pub struct Activity {
     is_armed: AtomicBool,
     /// Since when it works without waiting for events; 0 while it waits.
     busy_since: AtomicU64,
-    /// When the call that is under way began, and the longest that the last long one took.
+    /// When the last call began.
     call_began: AtomicU64,
+    /// When a stall was reported last; 0 for never.
     reported: AtomicU64,
     /// Since when it reads an executable; 0 while it does not.
     reading_since: AtomicU64,

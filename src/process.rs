@@ -195,32 +195,26 @@ impl Proc {
             .map_or(0, |stat| (stat.st_nlink as u64).saturating_sub(2))
     }
 
-    /// Whether the leader has exited and other threads live, or it is a zombie with threads. 4 us: since Linux 6.15 a pidfd,
-    /// also one of the leader alone, says nothing while other threads live.
+    /// Whether the leader has exited before other threads. 3 us for a process of one thread, 4 more for
+    /// others: since Linux 6.15 a pidfd, also one of the leader alone, says nothing while other threads live.
     pub fn has_leader_exited(&mut self, pid: Pid) -> bool {
-        // A leader that has exited counts as long as other threads live.
+        // A leader that has exited counts as long as other threads live, so one thread is the leader.
         self.thread_count(pid) != 1 && self.state(pid, None) == Some(State::Exited)
     }
 
     /// The process as one of its live threads shows it, in place of `grip`, whose leader has exited: the
     /// kernel freezes what it says of a dead leader. `None` when the whole process has exited.
     pub fn stand_in(&mut self, pid: Pid, grip: Grip) -> Option<Grip> {
-        let mut threads = Vec::new();
-        self.threads(pid, |thread| threads.push(thread));
-        threads.retain(|&thread| thread != pid);
-        let thread = threads
-            .into_iter()
-            .find(|&thread| self.state(pid, Some(thread)) == Some(State::Alive))?;
+        let mut others = self.threads(pid).into_iter().filter(|&thread| thread != pid);
+        let thread = others.find(|&thread| self.state(pid, Some(thread)) == Some(State::Alive))?;
         let (uid, gid) = self.thread_ids(pid, thread)?;
         Some(Grip { uid, gid, unified: None, thread: Some(thread), ..grip })
     }
 
     /// Whether a thread has other effective ids than `ids`.
-    pub fn has_thread_of_others(&mut self, pid: Pid, ids: (Uid, Gid)) -> bool {
-        let mut threads = Vec::new();
-        self.threads(pid, |thread| threads.push(thread));
-        let differs = |&thread: &Pid| self.thread_ids(pid, thread).is_some_and(|own| own != ids);
-        threads.iter().any(differs)
+    pub fn has_thread_of_others(&self, pid: Pid, ids: (Uid, Gid)) -> bool {
+        let differs = |thread| self.thread_ids(pid, thread).is_some_and(|own| own != ids);
+        self.threads(pid).into_iter().any(differs)
     }
 
     fn state(&mut self, pid: Pid, thread: Option<Pid>) -> Option<State> {
@@ -322,22 +316,18 @@ impl Proc {
         std::str::from_utf8(word).ok()?.trim_end().parse().ok()
     }
 
-    fn threads(&self, pid: Pid, mut take: impl FnMut(Pid)) {
+    /// The threads of a process; none when it is gone.
+    fn threads(&self, pid: Pid) -> Vec<Pid> {
         let path = ProcPath::new(pid, "task");
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = nix::dir::Dir::openat(&self.dir, path.as_c_str(), flags, Mode::empty());
-        for entry in opened.into_iter().flatten().flatten() {
-            if let Some(thread) = parse_pid(entry.file_name().to_bytes()) {
-                take(thread);
-            }
-        }
+        let entries = opened.into_iter().flatten().flatten();
+        entries.filter_map(|entry| parse_pid(entry.file_name().to_bytes())).collect()
     }
 
     /// Calls `take` with the children of every thread of `pid`.
     pub fn children(&mut self, pid: Pid, mut take: impl FnMut(Pid)) {
-        let mut threads = Vec::new();
-        self.threads(pid, |thread| threads.push(thread));
-        for thread in threads {
+        for thread in self.threads(pid) {
             let path = ProcPath::of(pid, Some(thread), "children");
             let Some(text) = self.file(&path) else { continue };
             text.split(|&byte| byte == b' ').filter_map(parse_pid).for_each(&mut take);
