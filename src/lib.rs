@@ -28,6 +28,7 @@
 //! - [`control`]: the socket of `cgrulectl` and that of the original: what others ask of us, what is
 //!   remembered for them, and who asked to be left alone.
 //! - [`log`], [`metrics`]: what we say and count.
+//! - [`subprocess`]: commands that may hang.
 //! - [`sys`]: the only unsafe code.
 //!
 //! Top:
@@ -66,6 +67,7 @@ pub mod process;
 pub mod program;
 pub mod rebuild;
 pub mod source;
+pub mod subprocess;
 pub mod sys;
 pub mod tool;
 pub mod user_manager;

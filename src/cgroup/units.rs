@@ -1,26 +1,23 @@
 //! Settings of systemd's units, which systemd alone may write: `systemctl set-property --runtime`, on a
 //! thread of its own and for a limited time, because systemd can be busy for seconds.
 
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::provision::UnitGift;
 use crate::metrics::Metrics;
+use crate::subprocess::{self, printed};
 
 /// How long one unit may take. systemd's own limit for its bus is 25 s.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks whether the command has ended: it takes some 20 ms.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Bytes of a complaint that are worth saying.
-const COMPLAINT: usize = 1024;
 
 /// The systemd of this host.
 #[derive(Clone, Debug)]
@@ -117,38 +114,15 @@ impl Systemd {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let said = |error: io::Error| format!("{}: {error}", self.program.display());
         let mut child = command.spawn().map_err(said)?;
-        match self.wait(&mut child).map_err(said)? {
+        match subprocess::wait(&mut child, self.limit, PAUSE).map_err(said)? {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(format!("systemctl: {status}: {}", complaint(&mut child))),
+            Some(status) => {
+                let message = printed(child.stderr.take());
+                Err(format!("systemctl: {status}: {}", message.trim().escape_debug()))
+            }
             None => Err(format!("systemctl took longer than {} s", self.limit.as_secs_f32())),
         }
     }
-
-    /// How the child ended. `None` when it took too long and was killed.
-    fn wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
-        let end = Instant::now() + self.limit;
-        while Instant::now() < end {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            thread::sleep(PAUSE);
-        }
-        child.kill()?;
-        child.wait()?;
-        Ok(None)
-    }
-}
-
-/// What the command said on standard error, on one line. A child of its own may still have it open.
-fn complaint(child: &mut Child) -> String {
-    let Some(mut stderr) = child.stderr.take() else { return String::new() };
-    if fcntl(stderr.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
-        return String::new();
-    }
-    let mut bytes = [0; COMPLAINT];
-    let length = stderr.read(&mut bytes).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes[..length]);
-    text.trim().escape_debug().to_string()
 }
 
 #[cfg(test)]

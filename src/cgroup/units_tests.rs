@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::time::Instant;
+
 use super::*;
 use crate::rules::Origin;
 

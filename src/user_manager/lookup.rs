@@ -4,17 +4,15 @@
 //! manager hang, and then reading `stat` and `exe` hangs as well.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use crate::event::{Pid, Uid};
 use crate::process::Proc;
+use crate::subprocess::{self, printed};
 use crate::sys;
 
 /// Paths of `systemctl`; the last one is that of NixOS.
@@ -24,8 +22,6 @@ const SYSTEMCTL: [&str; 3] =
 const LIMIT: Duration = Duration::from_secs(5);
 /// Between two checks whether the command has exited.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Bytes of output that are read: a line of 16, or an error message.
-const MAX_OUTPUT: usize = 1024;
 
 /// The processes of a user that are systemd's own: none while the manager does not run.
 #[derive(Debug, Default)]
@@ -176,42 +172,15 @@ impl ManagerLookup {
         command.env_clear().env("LC_ALL", "C").args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let Some(status) = self.wait(&mut child).map_err(failed)? else {
+        let Some(status) = subprocess::wait(&mut child, self.limit, PAUSE).map_err(failed)? else {
             return Err(LookupError::TimedOut(self.limit));
         };
         if !status.success() {
-            let message = text(child.stderr.take()).trim().escape_debug().to_string();
+            let message = printed(child.stderr.take()).trim().escape_debug().to_string();
             return Err(LookupError::Systemctl(status, message));
         }
-        Ok(text(child.stdout.take()))
+        Ok(printed(child.stdout.take()))
     }
-
-    /// Returns the status of the command, or kills it when its time is over.
-    fn wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
-        let end = Instant::now() + self.limit;
-        while Instant::now() < end {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            thread::sleep(PAUSE);
-        }
-        child.kill()?;
-        child.wait()?;
-        Ok(None)
-    }
-}
-
-/// Reads what a command printed that has exited: it fits into the pipe. A child of its own may still have
-/// that open, so this must not wait for its end.
-fn text(pipe: Option<impl Read + AsFd>) -> String {
-    let mut bytes = [0; MAX_OUTPUT];
-    let length = pipe.map_or(0, |mut pipe| {
-        match fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {
-            Ok(_) => pipe.read(&mut bytes).unwrap_or_default(),
-            Err(_) => 0,
-        }
-    });
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
 /// The kernel lists children in the order in which they were forked, or inherited from others: the first
