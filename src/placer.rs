@@ -330,10 +330,15 @@ impl Placer {
             return Outcome::WouldPlace;
         }
         let pid = subject.look.pid;
-        self.begin(Call::Open, subject);
+        let is_open = self.tree.known(span, &self.path).is_some();
+        if !is_open {
+            self.begin(Call::Open, subject);
+        }
         let provision = || policy.provisions.of(target);
         let opened = self.tree.group(span, &self.path, target.creates, provision);
-        self.end_call();
+        if !is_open {
+            self.end_call();
+        }
         let group = match opened {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, target, subject, &refusal),

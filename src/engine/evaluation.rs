@@ -103,7 +103,23 @@ impl Engine {
             return None;
         }
         self.metrics.looks.increment();
+        let Some(grip) = self.live_view(&job, grip) else {
+            self.finish(&job, None, Outcome::Gone);
+            return None;
+        };
         self.proceed(job, grip, Exe::Unread)
+    }
+
+    /// The process as its leader shows it, or as a live thread does when the leader has exited. `None` when
+    /// no thread lives.
+    fn live_view(&mut self, job: &Job, grip: Grip) -> Option<Grip> {
+        let pid = job.look.pid;
+        // Counted once: most processes have one thread, of which there is nothing more to ask.
+        let is_single = may_be_frozen(job) && self.proc.thread_count(pid) == 1;
+        let is_frozen = may_be_frozen(job) && !is_single && self.proc.has_leader_exited(pid);
+        let grip = if is_frozen { self.proc.stand_in(pid, grip)? } else { grip };
+        self.note_threads(job.look, &grip, is_single);
+        Some(grip)
     }
 
     /// Goes on with what was read.
@@ -161,21 +177,11 @@ impl Engine {
     }
 
     /// Evaluates a process as far as that can be done without reading its executable.
-    fn proceed(&mut self, mut job: Job, mut grip: Grip, exe: Exe<'_>) -> Option<ReadRequest> {
+    fn proceed(&mut self, mut job: Job, grip: Grip, exe: Exe<'_>) -> Option<ReadRequest> {
         let pid = job.look.pid;
         // Of this very process: an answer is taken for no other.
         let program = job.program.take();
         let mut exe = program.as_ref().map_or(exe, |program| Exe::Read(program.seen()));
-        let is_frozen =
-            may_be_frozen(&job) && grip.thread.is_none() && self.proc.has_leader_exited(pid);
-        if is_frozen {
-            let Some(live) = self.proc.stand_in(pid, grip) else {
-                self.finish(&job, None, Outcome::Gone);
-                return None;
-            };
-            grip = live;
-        }
-        self.note_threads(job.look, &grip);
         loop {
             match self.evaluate(job.look, &grip, exe) {
                 Evaluation::Over(outcome) => {

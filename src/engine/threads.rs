@@ -50,8 +50,8 @@ impl OwnCredentials {
 
 impl Engine {
     /// Finds out whether a thread of the process has other credentials than what it is classified by, where
-    /// that can have changed.
-    pub(super) fn note_threads(&mut self, look: Look, grip: &Grip) {
+    /// that can have changed. `is_single` is whether it is known to have one thread.
+    pub(super) fn note_threads(&mut self, look: Look, grip: &Grip, is_single: bool) {
         let may_find = look.cause.intersects(Cause::SCAN | Cause::ASKED);
         if look.threads == Threads::None && !may_find && self.own_credentials.is_empty() {
             return;
@@ -60,9 +60,7 @@ impl Engine {
         let is_known = self.own_credentials.processes.contains(&pid);
         let differs = match look.threads {
             // Events of threads may have been lost, or came before the start.
-            Threads::None if may_find => {
-                self.proc.thread_count(pid) > 1 && self.proc.has_thread_of_others(pid, ids)
-            }
+            Threads::None if may_find => !is_single && self.proc.has_thread_of_others(pid, ids),
             Threads::None if !is_known => return,
             Threads::One(thread) if !is_known => {
                 self.proc.thread_ids(pid, thread).is_some_and(|own| own != ids)
