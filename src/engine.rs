@@ -335,7 +335,9 @@ impl Engine {
         let look = match stage {
             Stage::Batch => return self.intake.batch.pop().map(Job::of_batch),
             Stage::Forks => {
-                let fork = self.intake.forks.next_candidate(self.intake.batch.settled())?;
+                let (settled, placer) = (self.intake.batch.settled(), &self.placer);
+                let is_suspect = |parent| placer.is_protected_parent(parent);
+                let fork = self.intake.forks.next_candidate(settled, is_suspect)?;
                 self.metrics.trail_looks.increment();
                 Look::at_once(fork.child, Cause::FORK, fork.at)
             }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::Engine;
 use crate::control::request::Request;
-use crate::event::{Cause, Task, Uid};
+use crate::event::Uid;
 use crate::source::intake::Hearing;
 use crate::sys;
 
@@ -35,19 +35,7 @@ impl Engine {
 
     /// Reads TRAIL when a look had an effect, and every now and then.
     pub(super) fn follow(&mut self) -> io::Result<()> {
-        let (sticky, placer) = (&mut self.sticky, &self.placer);
-        let mut of_managers = Vec::new();
-        let hearing = self.intake.follow(|fork| {
-            sticky.heard(fork);
-            if placer.is_protected_parent(fork.parent) {
-                of_managers.push(fork);
-            }
-        })?;
-        for fork in of_managers {
-            let task = Task { process: fork.child, thread: fork.child };
-            self.intake.batch.push(task, Cause::FORK, fork.at);
-        }
-        match hearing {
+        match self.intake.follow(|fork| self.sticky.heard(fork))? {
             Hearing::Well => {}
             Hearing::Lost => self.doubt(),
             Hearing::Doubtful => self.desk.provoke(),

@@ -153,20 +153,24 @@ impl ForkTracker {
     }
 
     /// Whether every fork is a candidate from now on. Needed while a process has a thread with
-    /// credentials of its own, or may be controlled by a user although it is not moved: no event precedes
-    /// a fork by it, so no window contains the fork.
+    /// credentials of its own: no event precedes a fork by it, so no window contains the fork.
     pub fn suspect_every_fork(&mut self, suspects: bool) {
         self.suspects_every_fork = suspects;
     }
 
     /// The next child to evaluate, when everything up to the drain `settled` was evaluated. Its
     /// evaluation must be reported by [`Self::completed`] or [`Self::deferred`] before the next call:
-    /// its own children may follow.
-    pub fn next_candidate(&mut self, settled: Drain) -> Option<Fork> {
+    /// its own children may follow. A child of a parent that `is_suspect` is a candidate in any case: a
+    /// user may control it although it is not moved, so no window contains its forks.
+    pub fn next_candidate(
+        &mut self,
+        settled: Drain,
+        is_suspect: impl Fn(Pid) -> bool,
+    ) -> Option<Fork> {
         while self.waiting.front().is_some_and(|&(begun, _)| begun < settled) {
             let (_, fork) = self.waiting.pop_front()?;
             self.judged += 1;
-            if self.is_candidate(fork) {
+            if self.is_candidate(fork, &is_suspect) {
                 return Some(fork);
             }
         }
@@ -174,7 +178,7 @@ impl ForkTracker {
         None
     }
 
-    fn is_candidate(&mut self, fork: Fork) -> bool {
+    fn is_candidate(&mut self, fork: Fork, is_suspect: &impl Fn(Pid) -> bool) -> bool {
         if let Some(own) = self.evaluated.get(&fork.child).filter(|own| own.opened >= fork.at) {
             self.windows.add(fork.at, own.ended);
             return false;
@@ -189,6 +193,7 @@ impl ForkTracker {
             || self.evaluated.get(&fork.parent).is_some_and(|parent| fork.at <= parent.ended)
             || self.windows.contains(fork.at)
             || self.pending_since.is_some_and(|since| since <= fork.at)
+            || is_suspect(fork.parent)
     }
 
     /// The last recorded fork that made `child`, if it is not judged yet.
@@ -265,7 +270,7 @@ mod tests {
 
     /// The children that must be evaluated, none of which has children.
     fn candidates(tracker: &mut ForkTracker) -> Vec<u32> {
-        let next = || tracker.next_candidate(Drain(2)).map(|fork| fork.child.get());
+        let next = || tracker.next_candidate(Drain(2), |_| false).map(|fork| fork.child.get());
         std::iter::from_fn(next).collect()
     }
 
@@ -289,18 +294,18 @@ mod tests {
     fn a_fork_waits_for_a_drain_that_began_after_it_was_read() {
         let mut tracker = tracker(&[]);
         assert!(tracker.record(fork(5, 1, 2), Drain(3)));
-        assert_eq!(tracker.next_candidate(Drain(3)), None);
+        assert_eq!(tracker.next_candidate(Drain(3), |_| false), None);
         tracker.completed(pid(1), evaluated(4, 10));
-        assert_eq!(tracker.next_candidate(Drain(4)), Some(fork(5, 1, 2)));
+        assert_eq!(tracker.next_candidate(Drain(4), |_| false), Some(fork(5, 1, 2)));
     }
 
     #[test]
     fn a_chain_of_gone_parents_is_followed() {
         let mut tracker = tracker(&[fork(5, 1, 2), fork(12, 2, 3)]);
         tracker.completed(pid(1), evaluated(4, 10));
-        assert_eq!(tracker.next_candidate(Drain(2)), Some(fork(5, 1, 2)));
+        assert_eq!(tracker.next_candidate(Drain(2), |_| false), Some(fork(5, 1, 2)));
         tracker.completed(pid(2), evaluated(5, 13));
-        assert_eq!(tracker.next_candidate(Drain(2)), Some(fork(12, 2, 3)));
+        assert_eq!(tracker.next_candidate(Drain(2), |_| false), Some(fork(12, 2, 3)));
     }
 
     #[test]
@@ -352,6 +357,15 @@ mod tests {
     }
 
     #[test]
+    fn children_of_a_suspect_parent_are_candidates_unless_they_were_evaluated() {
+        let mut tracker = tracker(&[fork(4, 70, 2), fork(5, 71, 3), fork(6, 70, 4)]);
+        tracker.completed(pid(4), evaluated(8, 8));
+        let mut next = || tracker.next_candidate(Drain(2), |parent| parent == pid(70));
+        assert_eq!(next(), Some(fork(4, 70, 2)));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
     fn every_fork_is_a_candidate_when_asked_for() {
         let mut tracker = tracker(&[fork(4, 70, 2)]);
         tracker.suspect_every_fork(true);
@@ -366,12 +380,12 @@ mod tests {
         tracker.completed(pid(1), evaluated(5, 5));
         assert!(tracker.record(fork(1, 7, 8), Drain(1)));
         tracker.emptied(Nanos(4));
-        assert_eq!(tracker.next_candidate(Drain(1)), None);
+        assert_eq!(tracker.next_candidate(Drain(1), |_| false), None);
         assert_eq!(tracker.evaluated.len(), 2, "a fork still waits");
         // Read later, it does not keep what ended before the earlier reading.
         assert!(tracker.record(fork(9, 7, 9), Drain(5)));
-        assert_eq!(tracker.next_candidate(Drain(2)), Some(fork(1, 7, 8)));
-        assert_eq!(tracker.next_candidate(Drain(2)), None);
+        assert_eq!(tracker.next_candidate(Drain(2), |_| false), Some(fork(1, 7, 8)));
+        assert_eq!(tracker.next_candidate(Drain(2), |_| false), None);
         assert_eq!(tracker.horizon(), Nanos(4));
         assert_eq!(tracker.evaluated.get(&pid(2)), None);
         assert_eq!(tracker.evaluated[&pid(1)].ended, Nanos(5), "the later evaluation counts");
