@@ -46,6 +46,10 @@ const LOOKUP_INTERVAL_NS: u64 = 1_000_000_000;
 /// From a failed lookup to the next one.
 const RETRY_NS: u64 = 5_000_000_000;
 
+/// Lookups for one manager whose `(sd-pam)` is not found. The first answer can name none
+/// although there is one, seen on systemd 257: probably it was asked for before the fork of the `(sd-pam)`.
+const MAX_LOOKUPS_WITHOUT_PAM: u8 = 5;
+
 /// A process that runs a program of systemd's in the cgroup of a user's service manager.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
@@ -55,6 +59,8 @@ pub(crate) struct Candidate {
     pub uid: Uid,
     /// Its parent.
     pub parent: Option<Pid>,
+    /// Its name is `(sd-pam)`, which any process can take.
+    pub is_named_pam: bool,
 }
 
 /// The decision on a candidate.
@@ -80,6 +86,8 @@ struct UserState {
     /// The time of the last lookup.
     asked: Nanos,
     waiting: Vec<Look>,
+    /// Consecutive answers with the same manager and without an `(sd-pam)`.
+    without_pam: u8,
 }
 
 /// The hot thread's side: answers by user, and candidates that wait for one.
@@ -133,13 +141,16 @@ impl UserManagers {
 
     /// Decides whether a candidate may be moved, as far as that is known now.
     pub(crate) fn check(&mut self, candidate: Candidate, proc: &mut Proc, now: Nanos) -> Verdict {
-        let Candidate { look, uid, parent } = candidate;
-        if let Some((asked, found)) = self.users.get(&uid).and_then(|user| user.answer.as_ref()) {
+        let Candidate { look, uid, parent, is_named_pam } = candidate;
+        let user = self.users.get(&uid);
+        let may_be_pam = is_named_pam && user.is_some_and(UserState::may_find_pam);
+        if let Some((asked, found)) = user.and_then(|user| user.answer.as_ref()) {
             if found.contains(look.pid, proc) {
                 return Verdict::Protected;
             }
             let manager = found.manager.as_ref().filter(|manager| manager.is_alive(proc));
             match manager {
+                Some(manager) if parent == Some(manager.pid) && may_be_pam => {}
                 Some(manager) if parent == Some(manager.pid) => {
                     return self.starting.admit(look, uid, now);
                 }
@@ -207,6 +218,8 @@ impl UserManagers {
         user.is_asked = false;
         match result {
             Ok(found) => {
+                ::log::debug!("the main process of user@{uid}.service: {found}");
+                user.count_without_pam(&found);
                 user.forget(&mut self.protected);
                 self.protected.extend(found.pids());
                 user.answer = Some((user.asked, found));
@@ -255,6 +268,21 @@ impl UserManagers {
 }
 
 impl UserState {
+    /// Returns whether another lookup may find the `(sd-pam)`.
+    fn may_find_pam(&self) -> bool {
+        (1..MAX_LOOKUPS_WITHOUT_PAM).contains(&self.without_pam)
+    }
+
+    fn count_without_pam(&mut self, found: &ManagerProcesses) {
+        let pid = |found: &ManagerProcesses| found.manager.as_ref().map(|manager| manager.pid);
+        let is_same = self.answer.as_ref().is_some_and(|(_, last)| pid(last) == pid(found));
+        self.without_pam = match &found.pam {
+            None if is_same => self.without_pam.saturating_add(1),
+            None => 1,
+            Some(_) => 0,
+        };
+    }
+
     /// Gives up a lookup that was put off if no candidate waits for it any more.
     fn stops_asking(&mut self) -> bool {
         self.is_asked = !self.waiting.is_empty();

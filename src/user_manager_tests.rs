@@ -57,7 +57,8 @@ impl FakeHost {
 
     fn check(&mut self, pid: u32, since: u64, now: u64) -> Verdict {
         let parent = self.proc.parent(Pid::new(pid).unwrap());
-        let candidate = Candidate { look: look(pid, since), uid: USER, parent };
+        let is_named_pam = self.proc.comm(Pid::new(pid).unwrap()) == Some(b"(sd-pam)");
+        let candidate = Candidate { look: look(pid, since), uid: USER, parent, is_named_pam };
         self.managers.check(candidate, &mut self.proc, seconds(now))
     }
 
@@ -120,6 +121,42 @@ fn what_is_neither_is_movable_at_once_while_the_manager_lives() {
 }
 
 #[test]
+fn a_manager_that_was_looked_up_before_it_forked_the_sd_pam_is_looked_up_again() {
+    let mut host = FakeHost::new("echo MainPID=40");
+    host.start(MANAGER, 1, "systemd", "");
+    assert_eq!(host.check(MANAGER, 9, 10), Verdict::Pending);
+    assert_eq!(host.due(10), Some(MANAGER));
+    assert_eq!(host.check(PAM, 10, 10), Verdict::Pending);
+    assert_eq!(host.check(51, 10, 10), Verdict::Movable, "not a child of the manager");
+    host.start(MANAGER, 1, "systemd", "41 50 ");
+    assert_eq!((host.due(11), host.lookups()), (Some(PAM), 2));
+    assert_eq!(host.check(PAM, 10, 11), Verdict::Protected);
+    // Found once, it is not looked for again, also when it was killed.
+    fs::remove_dir_all(host.dir(PAM)).unwrap();
+    host.start(MANAGER, 1, "systemd", "50 ");
+    assert_eq!(host.check(50, 20, 20), Verdict::Pending);
+    assert_eq!((host.due(21), host.lookups()), (Some(50), 2));
+    assert_eq!(host.check(50, 20, 21), Verdict::Movable);
+}
+
+#[test]
+fn lookups_for_an_sd_pam_that_is_not_found_come_to_an_end() {
+    let mut host = FakeHost::new("echo MainPID=40");
+    host.start(MANAGER, 1, "systemd", "49 50 ");
+    let mut now = 10;
+    assert_eq!(host.check(50, 9, now), Verdict::Pending);
+    while host.lookups() < usize::from(MAX_LOOKUPS_WITHOUT_PAM) {
+        assert_eq!(host.due(now), Some(50));
+        assert_eq!(host.check(50, 9, now), Verdict::Pending);
+        now += 1;
+    }
+    // The last time it waited for the second of any child of the manager.
+    assert_eq!(host.due(now), Some(50));
+    assert_eq!(host.check(50, 9, now), Verdict::Movable);
+    assert_eq!(host.lookups(), usize::from(MAX_LOOKUPS_WITHOUT_PAM));
+}
+
+#[test]
 fn a_child_of_the_manager_has_a_second_to_become_a_unit() {
     let mut host = answered();
     assert_eq!(host.check(50, 20, 20), Verdict::Pending);
@@ -169,7 +206,7 @@ fn users_are_forgotten_when_they_are_too_many() {
     for uid in 0..MAX_USERS as u32 {
         host.managers.users.entry(Uid(1000 + uid)).or_default();
     }
-    let candidate = Candidate { look: look(70, 9), uid: Uid(6), parent: None };
+    let candidate = Candidate { look: look(70, 9), uid: Uid(6), parent: None, is_named_pam: false };
     assert_eq!(host.managers.check(candidate, &mut host.proc, seconds(10)), Verdict::Pending);
     assert_eq!(host.managers.users.len(), 1);
     assert!(!host.managers.is_protected_parent(Pid::new(MANAGER).unwrap()));

@@ -36,7 +36,8 @@ impl Placer {
     ) -> Option<Outcome> {
         let look = subject.look;
         let parent = proc.parent(look.pid);
-        let candidate = Candidate { look, uid: subject.grip.uid, parent };
+        let is_named_pam = proc.comm(look.pid) == Some(b"(sd-pam)");
+        let candidate = Candidate { look, uid: subject.grip.uid, parent, is_named_pam };
         match self.managers.check(candidate, proc, sys::monotonic()) {
             Verdict::Protected => Some(Outcome::Protected),
             Verdict::Movable => None,

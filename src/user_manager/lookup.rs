@@ -66,6 +66,18 @@ impl ProcessRef {
     }
 }
 
+impl fmt::Display for ManagerProcesses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.manager, &self.pam) {
+            (None, _) => f.write_str("none"),
+            (Some(manager), None) => write!(f, "{}, without a (sd-pam)", manager.pid),
+            (Some(manager), Some(pam)) => {
+                write!(f, "{}, with the (sd-pam) {}", manager.pid, pam.pid)
+            }
+        }
+    }
+}
+
 impl ManagerProcesses {
     /// Returns whether the process of this PID is one of them.
     pub fn contains(&self, pid: Pid, proc: &mut Proc) -> bool {

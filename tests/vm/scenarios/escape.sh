@@ -23,6 +23,8 @@ mine() { # mine USER COMMAND...: with the environment of a login
     id=$(id -u "$user")
     setpriv --reuid="$user" --regid="$user" --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"
 }
+# Since systemd 254 a login and the manager have a capability, without which the manager cannot be traced.
+trace() { setpriv --reuid=alice --regid=alice --init-groups --inh-caps=+wake_alarm --ambient-caps=+wake_alarm "$@"; }
 main_pid() { systemctl show -P MainPID "user@$(id -u "$1").service"; }
 pam_of() { pgrep -o -P "$(main_pid "$1")" -x '\(sd-pam\)'; }
 
@@ -67,7 +69,8 @@ has() { [ "$(tagged "$1" | wc -l)" -ge "$2" ]; }
 keeps() {
     local user=$1 scope
     scope=$(scope_of "$(id -u "$user")")
-    sleep 2
+    # A process that waits for systemd, and a second of grace, are over by then.
+    sleep 4
     expect "the manager of $user is not moved: $2" is_in "$(main_pid "$user")" "$scope"
     expect "nor its (sd-pam): $2" is_in "$(pam_of "$user")" "$scope"
     expect "a unit starts: $2" mine "$user" systemd-run -q --user -p Type=oneshot true
@@ -119,12 +122,12 @@ attempt cgroup
 
 # The user's manager is traced and forks without an exec.
 if [ "$(uname -m)" = x86_64 ]; then
-    forged=$(mine alice /home/alice/forge "$(main_pid alice)" 100)
+    forged=$(trace /home/alice/forge "$(main_pid alice)" 100)
     forged_pids() { echo "$forged"; }
     sleep 4
     expect "forks of the manager" none_outside_soon 100 forged_pids
     kill -KILL $forged
-    forged=$(mine alice /home/alice/forge "$(main_pid alice)" 100)
+    forged=$(trace /home/alice/forge "$(main_pid alice)" 100)
     expect "a scan finds them" systemctl reload cgruled.service
     sleep 4
     expect "forks of the manager, after a reload" none_outside_soon 100 forged_pids
