@@ -166,8 +166,9 @@ static int pulse_exec(char **arg)
 static int sleeper(char **arg)
 {
 	(void)arg;
-	for (;;)
-		pause();
+	while (pause() < 0 && errno == EINTR)
+		;
+	return 1;
 }
 
 static void grow(int width, int depth)

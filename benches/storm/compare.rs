@@ -1,5 +1,6 @@
 //! Two builds of cgruled in pairs: the one just built, or `CGRULED`, against `CGRULED_BASELINE`.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ const fn pair(moves: Moves) -> [Subject; 2] {
     ]
 }
 
-/// One figure of each build a round; who is first changes with each round, so that what one leaves behind does
-/// not always meet the other.
+/// Measures both builds in each round. The order alternates, so that what one build leaves behind does not
+/// always affect the other.
 fn compare(
     plan: &Plan,
     title: &str,
@@ -32,15 +33,19 @@ fn compare(
     mut measure: impl FnMut(Subject) -> Result<f64>,
 ) -> Result<Table> {
     let mut table = Table::new(title, note, &["build", unit, "new / baseline, pair by pair"]);
-    if let Some(why) = pair.iter().find_map(|subject| subject.missing()) {
-        table.missing(pair[1], why);
-        return Ok(table);
+    // A path with a typing error must fail the run: an empty table would not be noticed.
+    for subject in pair {
+        if let Some(why) = subject.missing() {
+            return Err(format!("{}: {why}", subject.name()).into());
+        }
     }
     let mut figures = [Vec::new(), Vec::new()];
     for round in 0..plan.rounds(10) {
         for turn in 0..2 {
             let index = (round + turn) % 2;
-            figures[index].push(measure(pair[index])?);
+            let figure =
+                measure(pair[index]).map_err(|error| format!("{}: {error}", pair[index].name()))?;
+            figures[index].push(figure);
         }
     }
     let [new, baseline] = &figures;
@@ -62,14 +67,21 @@ fn latency(
 ) -> Result<Table> {
     let trace = Trace::start(ground)?;
     let pair = pair(Moves::Warm).map(|subject| subject.with(rules));
-    let note = "p50 of a round, from the system call to the attach event; fast_moves = \"warm\".";
-    compare(plan, title, note, "p50 us", pair, |subject| {
+    let pause = pulse.gap_us / 1000;
+    let note = format!(
+        "p50 of a round, from the system call to the attach event; fast_moves = \"warm\". Pause before each move: \
+         {pause} ms; before the first one at least 50 ms after the start."
+    );
+    let mut late = [0, 0];
+    let mut table = compare(plan, title, &note, "p50 us", pair, |subject| {
         let round = latency::measure(plan, ground, &trace, subject, pulse)?;
-        if round.late > 0 {
-            eprintln!("storm: {}: {} late", subject.name(), round.late);
-        }
+        late[usize::from(subject == pair[1])] += round.late;
         median(round.us).ok_or_else(|| "nothing was attached".into())
-    })
+    })?;
+    let [new, baseline] = late;
+    table.note +=
+        &format!(" Not attached within 0.7 s, so not in p50: new {new}, baseline {baseline}.");
+    Ok(table)
 }
 
 pub(crate) fn close(plan: &Plan, ground: &Ground) -> Result<Table> {
@@ -86,8 +98,8 @@ pub(crate) fn exec(plan: &Plan, ground: &Ground) -> Result<Table> {
 }
 
 pub(crate) fn forks(plan: &Plan, ground: &Ground) -> Result<Table> {
-    let note =
-        "Fork, exit, wait for 1 s by one process that no rule is about, after one placement.";
+    let note = "Fork, exit and wait for 1 s by one process that no rule matches, 100 ms after the only move; \
+                fast_moves = \"warm\".";
     compare(plan, "Two builds: fork rate", note, "a second", pair(Moves::Warm), |subject| {
         let running = subject.start(ground)?;
         Actor::start(ground, "pulse", &words![HIT, 1, 0, -1], Keeps::Sleepers)?.done()?;
@@ -101,9 +113,12 @@ pub(crate) fn forks(plan: &Plan, ground: &Ground) -> Result<Table> {
 /// CPU time of the daemon for an exec by `uid` that no rule matches.
 fn cpu(plan: &Plan, ground: &Ground, title: &str, uid: u32, rules: Rules) -> Result<Table> {
     let most = u64::from(plan.amount(20_000));
-    let note = "CPU time of the daemon's threads, per exec, from schedstat.";
+    let note = format!(
+        "CPU time of the daemon's threads over {most} execs, per exec, from schedstat. No process is moved; \
+         fast_moves = \"off\"."
+    );
     let pair = pair(Moves::Off).map(|subject| subject.with(rules));
-    compare(plan, title, note, "us per exec", pair, |subject| {
+    compare(plan, title, &note, "us per exec", pair, |subject| {
         let running = subject.start(ground)?;
         let pid = running.pid().unwrap_or(0);
         let before = cpu_ns(pid)?;
@@ -132,7 +147,17 @@ pub(crate) fn start(plan: &Plan, ground: &Ground) -> Result<Table> {
     sleepers.done()?;
     // Places them, so that all are in place from then on.
     pair(Moves::Off)[0].start(ground)?.stop()?;
-    let note = format!("{others} sleeping processes in place; from exec to ready.");
+    let group = ground.group(Hierarchy::V2, "one").ok_or("hierarchy not mounted")?;
+    let placed = fs::read_to_string(group.join("cgroup.procs"))?.lines().count();
+    if placed != others as usize {
+        return Err(
+            format!("{placed} of {others} processes in place before the first start").into()
+        );
+    }
+    let note = format!(
+        "{others} sleeping processes of a user with a rule, all in place; from exec to ready. No process is moved; \
+         fast_moves = \"off\"."
+    );
     compare(plan, "Two builds: start", &note, "ms", pair(Moves::Off), |subject| {
         let running = subject.start(ground)?;
         let after = running.ready_after;

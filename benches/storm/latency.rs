@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Processes of which each is to be placed once.
 pub(crate) struct Pulse {
-    gap_us: u32,
+    pub(crate) gap_us: u32,
     count: u32,
     storm: Option<Storm>,
     /// Whether they execute a program that a rule is about; else they become a user.

@@ -2,13 +2,15 @@
 
 use crate::machine::Ground;
 use crate::report::Table;
+use crate::subjects::baseline_path;
 use crate::{Result, compare, execs, latency, loss, rate};
 
 pub(crate) const HELP: &str = "\
 usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
 FILTER selects the cases whose name contains it. --markdown prints what benches/RESULTS.md holds.
 --seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
-CGRULED_BASELINE=PATH is another build, which the cases compare-* run in pairs with it (10 rounds).
+CGRULED_BASELINE=PATH names another build. The cases compare-* run both in 10 pairs (--rounds), alternate the order,
+and print the ratio new / baseline of each pair as its median and spread. They are left out without it.
 Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
 ";
 
@@ -16,6 +18,14 @@ Needs root, the initial pid and user namespaces, cc with a static libc, and trac
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Plan, &Ground) -> Result<Table>,
+}
+
+impl Case {
+    /// Returns why the case cannot be run with this environment, if so.
+    pub(crate) fn left_out(&self) -> Option<&'static str> {
+        let needs_baseline = self.name.starts_with("compare-");
+        (needs_baseline && baseline_path().is_none()).then_some("CGRULED_BASELINE is not set")
+    }
 }
 
 /// In the order in which they are run and printed.

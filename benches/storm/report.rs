@@ -35,8 +35,10 @@ pub(crate) fn heading(plan: &Plan) -> Result<()> {
     let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output()?;
     let mut facts = vec![("date", String::from_utf8_lossy(&date.stdout).trim().to_owned())];
     facts.extend(machine::mode());
-    let cgruled = subjects::cgruled_version().unwrap_or_else(|| "not installed".into());
-    facts.push(("cgruled", cgruled));
+    facts.push(("cgruled", subjects::describe(&subjects::cgruled_path())));
+    if let Some(path) = subjects::baseline_path() {
+        facts.push(("baseline", subjects::describe(&path)));
+    }
     facts.push(("length", if plan.quick { "--quick: not for quoting" } else { "full" }.into()));
     let intro = "Ratios are taken within a round, in which all subjects run one after another; shown are the median and \
                  the least and greatest of the rounds. The v1 subjects place into a `pids` group, because \

@@ -93,11 +93,8 @@ impl Subject {
         let there = match self.kind {
             Kind::Nobody | Kind::Floor => true,
             Kind::Cgrulesengd => Path::new(ORIGINAL).exists(),
-            Kind::Cgruled(_) => cgruled_version().is_some(),
-            Kind::Baseline(_) => match baseline_path() {
-                Some(path) => path.exists(),
-                None => return Some("CGRULED_BASELINE does not name another build"),
-            },
+            Kind::Cgruled(_) => version(&cgruled_path()).is_some(),
+            Kind::Baseline(_) => baseline_path().is_some_and(|path| version(&path).is_some()),
         };
         (!there).then_some("not installed")
     }
@@ -179,17 +176,24 @@ fn write_accounts(ground: &Ground, rules: Rules) -> Result<()> {
     Ok(fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n")?)
 }
 
-fn cgruled_path() -> PathBuf {
+pub(crate) fn cgruled_path() -> PathBuf {
     std::env::var_os("CGRULED").map_or_else(|| env!("CARGO_BIN_EXE_cgruled").into(), PathBuf::from)
 }
 
-fn baseline_path() -> Option<PathBuf> {
+/// Returns the build that `CGRULED_BASELINE` names.
+pub(crate) fn baseline_path() -> Option<PathBuf> {
     std::env::var_os("CGRULED_BASELINE").map(PathBuf::from)
 }
 
+/// Returns the path and the version of a build: two builds can have the same version.
+pub(crate) fn describe(program: &Path) -> String {
+    let version = version(program).unwrap_or_else(|| "not installed".into());
+    format!("{version} ({})", program.display())
+}
+
 /// What `cgruled --version` answers, if it answers.
-pub(crate) fn cgruled_version() -> Option<String> {
-    let output = Command::new(cgruled_path()).arg("--version").output().ok()?;
+fn version(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     (output.status.success() && text.starts_with("cgruled")).then(|| text.trim().to_owned())
 }
