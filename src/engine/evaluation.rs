@@ -308,6 +308,9 @@ impl Engine {
     fn conclude(&mut self, job: &Job, outcome: Outcome, now: Nanos) {
         let look = job.look;
         let is_recheck = look.cause.contains(Cause::RECHECK);
+        if look.cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
+            self.intake.evaluated(now);
+        }
         let metrics = &self.metrics;
         match outcome {
             Outcome::Gone => {

@@ -6,7 +6,7 @@
 //! windows of time, and every fork in one is a candidate, whoever the parent is: a fork event names the
 //! real parent, which with `CLONE_PARENT` is not the creator but the creator's parent.
 //!
-//! Two things narrow that down. A child that was evaluated after its birth, because it executed a program
+//! Two things narrow that down. A candidate that was evaluated after its birth, because it executed a program
 //! or changed its credentials itself, needs no second evaluation; its own children can have been born
 //! before that, so its window begins at its birth. And a fork whose parent was evaluated later than the
 //! fork is a candidate in any case.
@@ -179,6 +179,9 @@ impl ForkTracker {
     }
 
     fn is_candidate(&mut self, fork: Fork, is_suspect: &impl Fn(Pid) -> bool) -> bool {
+        if !self.may_be_misplaced(fork, is_suspect) {
+            return false;
+        }
         if let Some(own) = self.evaluated.get(&fork.child).filter(|own| own.opened >= fork.at) {
             self.windows.add(fork.at, own.ended);
             return false;
@@ -188,6 +191,10 @@ impl ForkTracker {
             self.wait_since(fork.at);
             return false;
         }
+        true
+    }
+
+    fn may_be_misplaced(&self, fork: Fork, is_suspect: &impl Fn(Pid) -> bool) -> bool {
         self.suspects_every_fork
             || self.scan.is_some_and(|began| began <= fork.at)
             || self.evaluated.get(&fork.parent).is_some_and(|parent| fork.at <= parent.ended)
