@@ -248,14 +248,16 @@ impl Daemon {
     /// Waits for events and serves what is not the engine's. Whether that ends the daemon.
     fn wait(&mut self, is_busy: bool) -> Result<bool, Failure> {
         self.say_ready();
-        self.serve_clocks();
-        let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout() };
-        let pause = self.engine.pause();
+        // Once for all: in a storm of events the clock is read often enough to be seen.
+        let now = sys::monotonic();
+        self.serve_clocks(now);
+        let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout(now) };
+        let pause = self.engine.pause(now);
+        self.activity.waits(now);
         if pause > 0 && !is_busy {
             std::thread::sleep(Duration::from_nanos(pause));
         }
         let mut events = [EpollEvent::empty(); 5];
-        self.activity.waits(sys::monotonic());
         let ready = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -320,8 +322,7 @@ impl Daemon {
         }
     }
 
-    fn serve_clocks(&mut self) {
-        let now = sys::monotonic();
+    fn serve_clocks(&mut self, now: Nanos) {
         let is_settled = self.engine.is_settled();
         self.notifier.tick(now, is_settled, self.engine.summary(), &self.metrics);
         if self.files.take_due(now).is_some() {
@@ -341,14 +342,14 @@ impl Daemon {
         }
     }
 
-    fn timeout(&self) -> EpollTimeout {
+    fn timeout(&self, now: Nanos) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
         let clients = self.cgred.as_ref().and_then(Cgred::next_due);
         let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
             .fold(self.engine.next_turn(), Nanos::min);
-        let milliseconds = next.since(sys::monotonic()).div_ceil(1_000_000);
+        let milliseconds = next.since(now).div_ceil(1_000_000);
         EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
     }
 }

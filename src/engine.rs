@@ -367,8 +367,8 @@ impl Engine {
     }
 
     /// Nanoseconds for which to let events gather before the next [`Self::turn`].
-    pub fn pause(&mut self) -> u64 {
-        self.intake.pause()
+    pub fn pause(&mut self, now: Nanos) -> u64 {
+        self.intake.pause(now)
     }
 
     /// When [`Self::turn`] must be called again although nothing happens.

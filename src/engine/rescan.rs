@@ -102,13 +102,18 @@ impl Rescan {
 
     /// Ends the scan when its list is done. Whether it did.
     pub(super) fn end_if_over(&mut self, now: Nanos) -> bool {
-        if !self.is_running || self.scan.is_running() {
+        if !self.is_over() {
             return false;
         }
         self.is_running = false;
         self.ended = now;
         self.is_first_over = true;
         true
+    }
+
+    /// Whether the list of the scan that runs is done.
+    fn is_over(&self) -> bool {
+        self.is_running && !self.scan.is_running()
     }
 
     /// Whether no urgent scan is wanted or runs, and every fork until the end of the last one was judged,
@@ -124,6 +129,10 @@ impl Rescan {
 impl Engine {
     /// Begins the scan that is wanted, if it may begin now.
     pub(super) fn begin_scan(&mut self) -> io::Result<()> {
+        // In every round: without this, the clock would be read for nothing.
+        if self.rescan.due().is_none() {
+            return Ok(());
+        }
         let now = sys::monotonic();
         if !self.rescan.may_begin(now) {
             return Ok(());
@@ -147,6 +156,9 @@ impl Engine {
     }
 
     pub(super) fn end_scan(&mut self) {
+        if !self.rescan.is_over() {
+            return;
+        }
         let now = sys::monotonic();
         if self.rescan.end_if_over(now) {
             self.intake.forks.end_scan(now);

@@ -119,8 +119,8 @@ impl Intake {
     }
 
     /// Nanoseconds for which to let events gather before the next turn.
-    pub fn pause(&mut self) -> u64 {
-        self.pace.pause(self.metrics.events.get(), sys::monotonic())
+    pub fn pause(&mut self, now: Nanos) -> u64 {
+        self.pace.pause(self.metrics.events.get(), now)
     }
 
     /// Reads WATCH into the batch. A flood fills the socket as fast as it is read; then a drain is over when
