@@ -91,8 +91,8 @@ pub struct Drained {
     pub is_empty: bool,
 }
 
-/// Test processes at most, one a second, while the kernel drops events.
-const TESTS: usize = 10;
+/// Subscriptions, and then test processes, at most, one a second, while the kernel drops events.
+const TESTS: usize = 30;
 
 /// Datagrams that the self-test reads from a socket before it looks at its deadline again.
 const TEST_READ: usize = 4096;
@@ -135,16 +135,30 @@ impl Socket {
     /// acknowledgement as well. So first the one, then the other.
     fn subscribe(&mut self) -> Result<(), Unusable> {
         let number = std::process::id();
+        for _ in 0..TESTS {
+            if self.listen(number)? {
+                return self.send(Subscription::Masked(self.kind.mask()), number);
+            }
+            // Under a flood the acknowledgement may be among what was dropped.
+            if self.lost().map_err(|error| Unusable::Io("getsockopt", error))? == 0 {
+                break;
+            }
+        }
+        Err(Unusable::Ignored)
+    }
+
+    /// Subscribes to everything. Returns whether that was acknowledged within a second.
+    fn listen(&mut self, number: u32) -> Result<bool, Unusable> {
         self.send(Subscription::Listen, number)?;
         let deadline = Instant::now() + Duration::from_secs(1);
         while !self.acknowledged(number)? {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Unusable::Ignored);
+                return Ok(false);
             }
             self.wait(left);
         }
-        self.send(Subscription::Masked(self.kind.mask()), number)
+        Ok(true)
     }
 
     fn send(&self, subscription: Subscription, number: u32) -> Result<(), Unusable> {
@@ -249,6 +263,13 @@ fn refused_by_namespace(error: io::Error) -> Unusable {
     }
 }
 
+/// What a test process proved. Both need not be heard of the same one.
+#[derive(Debug, Default)]
+struct Proven {
+    forked: bool,
+    executed: bool,
+}
+
 /// Both sockets.
 pub struct Connector {
     receive_buffer: usize,
@@ -286,14 +307,15 @@ impl Connector {
     /// Runs a short-lived process and expects its fork on TRAIL and its exec on WATCH within a second.
     /// Events of others that are read meanwhile may be dropped: the first scan comes later.
     fn self_test(&mut self) -> Result<(), Unusable> {
+        let mut proven = Proven::default();
         for _ in 1..TESTS {
-            let result = self.test_once();
+            let result = self.test_once(&mut proven);
             // Under a flood the events of the test process may be among those that were dropped.
             if !matches!(result, Err(Unusable::Silent)) || !self.has_lost()? {
                 return result;
             }
         }
-        self.test_once()
+        self.test_once(&mut proven)
     }
 
     fn has_lost(&mut self) -> Result<bool, Unusable> {
@@ -303,20 +325,20 @@ impl Connector {
         Ok(watch > 0 || trail > 0)
     }
 
-    fn test_once(&mut self) -> Result<(), Unusable> {
+    fn test_once(&mut self, proven: &mut Proven) -> Result<(), Unusable> {
         let pid = run_test_process().map_err(|error| Unusable::Io("test process", error))?;
         let deadline = Instant::now() + Duration::from_secs(1);
-        let (mut forked, mut executed) = (false, false);
-        while !(forked && executed) {
+        let Proven { forked, executed } = proven;
+        while !(*forked && *executed) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Unusable::Silent);
             }
-            let missing = if executed { &self.trail } else { &self.watch };
+            let missing = if *executed { &self.trail } else { &self.watch };
             missing.wait(left);
             let mut hear = |event: Event| match event.what {
-                What::Fork { child, .. } => forked |= child.get() == pid,
-                What::Exec(process) => executed |= process.get() == pid,
+                What::Fork { child, .. } => *forked |= child.get() == pid,
+                What::Exec(process) => *executed |= process.get() == pid,
                 What::Uid(_) | What::Gid(_) => {}
             };
             for socket in [&mut self.trail, &mut self.watch] {
