@@ -27,7 +27,7 @@ use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::{self, Tree};
-use crate::config::daemon_toml::{Root, Settings};
+use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::control::overview::Overview;
@@ -38,7 +38,7 @@ use crate::leader::{self, Activity, Duty, Next};
 use crate::load::{self, NameService, Sources};
 use crate::log::{Levels, Logging, Output};
 use crate::metrics::Metrics;
-use crate::placer::Placer;
+use crate::placer::{MoveSource, Placer};
 use crate::process::Proc;
 use crate::program::ExeRead;
 use crate::rebuild::Rebuilder;
@@ -196,10 +196,18 @@ impl Daemon {
                 FastMovesGuard::Off
             });
         let overview = Overview::new(Arc::clone(&metrics), board, hierarchies, is_dry_run);
-        let placer = Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run);
+        let external_moves = settings.external_moves.unwrap_or(invocation.external_moves);
+        let source = match external_moves {
+            ExternalMoves::Revert | ExternalMoves::Report => move_source(),
+            ExternalMoves::Off => None,
+        };
+        let placer =
+            Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run, external_moves, source);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
-        let options = Options { recheck_ns: settings.recheck.map(nanoseconds) };
+        let finds_external_moves = external_moves != ExternalMoves::Off;
+        let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
+        let options = Options { recheck_ns, finds_external_moves };
         let mut engine =
             Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
         let controlled = Controlled::start(invocation, settings, control, &overview, &mut engine)?;
@@ -285,7 +293,7 @@ impl Daemon {
     fn serve_clients(&mut self) -> Result<(), Failure> {
         let Self { engine, cgred: Some(cgred), .. } = self else { return Ok(()) };
         let mut result = Ok(());
-        cgred.serve(|request, peer| match engine.grant(request, peer) {
+        cgred.serve(|request, client| match engine.grant(request, client) {
             Ok(is_granted) => is_granted,
             Err(error) => {
                 result = Err(Failure::Run("process events", error));
@@ -384,6 +392,11 @@ impl Duty for Daemon {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The kernel's trace of moves, where it can be had.
+fn move_source() -> Option<Box<dyn MoveSource>> {
+    None
 }
 
 /// The groups, and who looks after them.

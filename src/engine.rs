@@ -22,6 +22,7 @@ mod account;
 mod errands;
 mod evaluation;
 mod executables;
+mod external_moves;
 mod hearing;
 mod rechecks;
 mod rescan;
@@ -69,6 +70,8 @@ const ROUNDS: usize = 8;
 pub struct Options {
     /// From a placement to its recheck; `None` for no recheck.
     pub recheck_ns: Option<u64>,
+    /// Whether external moves matter. Where they are not traced, scans look for them.
+    pub finds_external_moves: bool,
 }
 
 /// What is to be done after a turn.
@@ -95,6 +98,8 @@ enum Stage {
     Follow,
     /// Forked children are evaluated.
     Forks,
+    /// Processes that others moved are evaluated.
+    Moves,
     /// Placements are rechecked.
     Rechecks,
     /// Evaluations go on whose answer has come.
@@ -113,7 +118,8 @@ impl Stage {
             Self::Receive => Self::Batch,
             Self::Batch => Self::Follow,
             Self::Follow => Self::Forks,
-            Self::Forks => Self::Rechecks,
+            Self::Forks => Self::Moves,
+            Self::Moves => Self::Rechecks,
             Self::Rechecks => Self::Answered,
             Self::Answered => Self::Scan,
             Self::Scan => Self::Errands,
@@ -161,6 +167,8 @@ pub struct Engine {
     progress: Option<Progress>,
     /// The evaluation whose executable is being read.
     open: Option<Open>,
+    /// When a scan for external moves is due, where they are not traced.
+    scan_for_moves: Option<Nanos>,
 }
 
 impl Engine {
@@ -199,6 +207,7 @@ impl Engine {
             stage_began: Nanos(0),
             progress: None,
             open: None,
+            scan_for_moves: None,
         }
     }
 
@@ -309,6 +318,7 @@ impl Engine {
                 return Ok(None);
             }
             Stage::Scan => self.begin_scan()?,
+            Stage::Moves => self.read_moves(progress.began),
             Stage::Batch | Stage::Forks | Stage::Rechecks | Stage::Answered | Stage::Asked => {}
         }
         // Once for all: reading the clock costs as much as finding that a process is gone.
@@ -320,11 +330,11 @@ impl Engine {
                 self.stage_began = sys::monotonic();
             }
             if let Some(request) = self.start(job) {
-                self.end_part_of_scan(progress.stage, has_begun);
+                self.end_part_of(progress.stage, has_begun);
                 return Ok(Some(request));
             }
         }
-        self.end_part_of_scan(progress.stage, has_begun);
+        self.end_part_of(progress.stage, has_begun);
         if progress.stage == Stage::Scan {
             self.end_scan();
         }
@@ -340,6 +350,10 @@ impl Engine {
                 let fork = self.intake.forks.next_candidate(settled, is_suspect)?;
                 self.metrics.trail_looks.increment();
                 Look::at_once(fork.child, Cause::FORK, fork.at)
+            }
+            Stage::Moves => {
+                let (pid, at) = self.placer.moves().next_moved()?;
+                Look::at_once(pid, Cause::MOVED, at)
             }
             Stage::Rechecks => {
                 self.rechecks.due()?;
@@ -373,8 +387,8 @@ impl Engine {
 
     /// When [`Self::turn`] must be called again although nothing happens.
     pub fn next_turn(&self) -> Nanos {
-        let managers = self.placer.managers_due();
-        [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers]
+        let (managers, moves) = (self.placer.managers_due(), self.moves_due());
+        [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers, moves]
             .into_iter()
             .flatten()
             .fold(self.intake.next_due(), Nanos::min)
@@ -389,6 +403,7 @@ impl Engine {
         self.intake.has_work()
             || !self.answered.is_empty()
             || self.rescan.has_work()
+            || self.placer.has_moves()
             || self.has_errand()
     }
 }

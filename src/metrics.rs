@@ -87,10 +87,16 @@ counters! {
     would_place,
     /// Second looks that found the process where we had put it.
     held,
-    /// Second looks that found that somebody had moved the process away.
+    /// Processes found outside the cgroup of their rule because another process had moved them.
     taken_back,
-    /// Processes left to whoever takes them back for the second time.
+    /// Those that were left there.
     given_up,
+    /// Moves of any process by others that the kernel traced.
+    traced_moves,
+    /// Traced moves that were lost; a scan follows.
+    lost_moves,
+    /// Pins that ended because another than the client moved the process.
+    broken_pins,
     /// Moves that the kernel refused.
     refused,
     /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.

@@ -1,12 +1,12 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
 mod described;
+mod external_moves;
 mod inapplicable;
 mod managers;
 mod outcome;
 mod protected;
 mod repair;
-mod takers;
 mod units;
 
 use std::hash::BuildHasher;
@@ -16,14 +16,17 @@ use std::sync::Arc;
 
 use ::log::Level;
 use described::{Decided, Described, Named};
+pub(crate) use external_moves::MoveWatch;
+use external_moves::{ExternalMoveState, Reaction};
+pub use external_moves::{MoveSource, TracedMove};
 use foldhash::fast::FixedState;
 use nix::errno::Errno;
 pub(crate) use protected::{Protection, protection};
-use takers::Takers;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts, is_out_of_descriptors};
+use crate::config::daemon_toml::ExternalMoves;
 use crate::control::memory::Trouble;
 use crate::decision::Exe;
 use crate::event::Cause;
@@ -73,7 +76,7 @@ pub struct Placer {
     fast_moves: FastMovesGuard,
     metrics: Arc<Metrics>,
     limiter: Limiter,
-    takers: Takers,
+    external: ExternalMoveState,
     is_dry_run: bool,
     /// Where systemd does not run, only root has processes that must not be moved, and the link to the
     /// executable need not be read: 13 us of a placement (measured).
@@ -105,12 +108,15 @@ impl Placer {
         fast_moves: FastMovesGuard,
         metrics: Arc<Metrics>,
         is_dry_run: bool,
+        external_moves: ExternalMoves,
+        move_source: Option<Box<dyn MoveSource>>,
     ) -> Self {
+        let watch = MoveWatch::new(move_source, Arc::clone(&metrics));
         Self {
             tree,
             fast_moves,
             limiter: Limiter::new(Arc::clone(&metrics)),
-            takers: Takers::default(),
+            external: ExternalMoveState::new(external_moves, watch),
             is_dry_run,
             has_systemd: Host::default().runs_systemd(),
             managers: UserManagers::new(ManagerLookup::default(), Arc::clone(&metrics)),
@@ -183,6 +189,7 @@ impl Placer {
 
     /// Drops every open group: after a change of rules others may be needed.
     pub fn adopt(&mut self, policy: &Policy) {
+        self.external.history.clear();
         self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
 
@@ -274,7 +281,9 @@ impl Placer {
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Result<Outcome, ExeIsMissing> {
-        if self.is_in_place(span, now) {
+        if self.is_in_place(span, now)
+            || self.is_delegated(now, policy, proc, (span, target), subject)
+        {
             return Ok(Outcome::InPlace);
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
@@ -313,6 +322,26 @@ impl Placer {
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
     }
 
+    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may move it there.
+    fn is_delegated(
+        &self,
+        now: Whereabouts<'_>,
+        policy: &Policy,
+        proc: &mut Proc,
+        (span, target): (Span, &Target),
+        subject: &Subject<'_>,
+    ) -> bool {
+        let text = target.destination.as_str().trim_matches('/');
+        let table = policy.provisions.table(text).filter(|_| target.below == Below::Root);
+        if table.is_none_or(|table| table.perm.directory.uid.is_none()) {
+            return false;
+        }
+        let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
+        text.is_some_and(|text| {
+            span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
+        })
+    }
+
     /// Moves the process into the group `self.path`.
     fn place(
         &mut self,
@@ -347,10 +376,15 @@ impl Placer {
         if self.tree.holds(group, now) {
             return Outcome::InPlace;
         }
-        // A process that belongs elsewhere by now was not taken from there.
+        // A process that belongs elsewhere by now was not moved away from there.
         let was_here = subject.look.placement == numbered(&self.path);
-        if was_here && self.was_taken(proc, rule, subject) {
-            return Outcome::GivenUp;
+        if self.was_moved_away(proc, subject, was_here) {
+            match self.react(policy, proc, rule, span, subject) {
+                Reaction::Revert => {}
+                Reaction::Leave => return Outcome::GivenUp,
+            }
+        } else {
+            self.external.history.forget(pid);
         }
         self.written = Some(group);
         self.begin(Call::Attach, subject);

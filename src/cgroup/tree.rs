@@ -259,6 +259,15 @@ impl Tree {
             })
     }
 
+    /// Whether a process with this text of `/proc/PID/cgroup` is in a subgroup of `path` in a hierarchy.
+    pub fn is_below(&self, hierarchy: usize, path: &str, text: &[u8]) -> bool {
+        let Some(tree) = self.hierarchies.get(hierarchy) else { return false };
+        path_in(text, tree.listed.as_bytes())
+            .and_then(|place| place.strip_prefix(tree.top.trim_end_matches('/').as_bytes()))
+            .and_then(|place| place.strip_prefix(path.as_bytes()))
+            .is_some_and(|rest| rest.len() > 1 && rest.starts_with(b"/"))
+    }
+
     /// Moves a process into the group in those hierarchies where it is not. A group that was removed
     /// meanwhile is made again. A hierarchy that refuses does not keep the others from taking it.
     pub fn attach(&mut self, id: GroupId, pid: Pid, now: Whereabouts<'_>) -> Attached {

@@ -19,6 +19,7 @@ use ::log::{Level, LevelFilter};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 
 use crate::cgroup::tree;
+use crate::config::daemon_toml::ExternalMoves;
 use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
@@ -102,6 +103,8 @@ fn invocation(options: &Options) -> Invocation {
         // The original refuses to start where we leave something out: that must not stay unsaid.
         warns_of_files: true,
         outputs: options.outputs(),
+        // The original moves a process after an event of its own alone.
+        external_moves: ExternalMoves::Report,
         prints_counters: false,
         control_is_optional: true,
         socket_owner: options.socket_owner,

@@ -14,12 +14,13 @@ use super::source_text::{Report, SourceText, text_of};
 use super::table::{Piece, Syntax, Value, shortened};
 
 /// The keys of the file.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "version",
     "root",
     "legacy_root",
     "fast_moves",
     "recheck",
+    "external_moves",
     "log",
     "receive_buffer",
     "stats_every",
@@ -41,6 +42,8 @@ pub struct Settings {
     /// `recheck = "100ms"`: the time from a placement to its second look; `None` (`"off"` or `"0"`)
     /// for no second look.
     pub recheck: Option<Duration>,
+    /// `external_moves = "revert" | "report" | "off"`; `None` if the file does not say.
+    pub external_moves: Option<ExternalMoves>,
     /// `log = { level, target, file }`.
     pub log: LogSettings,
     /// `receive_buffer = "16M"`: bytes that the kernel may queue on each socket.
@@ -63,6 +66,7 @@ impl Default for Settings {
             legacy_root: LegacyRoot::Unsaid,
             fast_moves: FastMoves::Warm,
             recheck: Some(Duration::from_millis(100)),
+            external_moves: None,
             log: LogSettings::default(),
             receive_buffer: 16 << 20,
             stats_every: None,
@@ -103,6 +107,18 @@ pub enum FastMoves {
     Expedited,
     /// By the mount option of the hierarchy.
     Favordynmods,
+}
+
+/// What is done when another process moves a process out of the cgroup of its rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalMoves {
+    /// The move is reverted: always if a user made it, else once.
+    #[default]
+    Revert,
+    /// The move is logged and counted.
+    Report,
+    /// Nothing; external moves are not looked for.
+    Off,
 }
 
 /// Where log lines go, and which.
@@ -165,6 +181,7 @@ fn settings(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> Settings {
         legacy_root: read(table, "legacy_root", piece, legacy_root).unwrap_or(default.legacy_root),
         fast_moves: read(table, "fast_moves", piece, fast_moves).unwrap_or(default.fast_moves),
         recheck: read(table, "recheck", piece, interval).unwrap_or(default.recheck),
+        external_moves: read(table, "external_moves", piece, external_moves),
         log: read(table, "log", piece, log_settings).unwrap_or(default.log),
         receive_buffer: read(table, "receive_buffer", piece, receive_buffer)
             .unwrap_or(default.receive_buffer),
@@ -203,6 +220,19 @@ fn fast_moves(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option
         ("warm", FastMoves::Warm),
         ("expedited", FastMoves::Expedited),
         ("favordynmods", FastMoves::Favordynmods),
+    ];
+    piece.word(value, key, &words)
+}
+
+fn external_moves(
+    value: &Value<'_>,
+    key: &str,
+    piece: &mut Piece<'_, '_>,
+) -> Option<ExternalMoves> {
+    let words = [
+        ("revert", ExternalMoves::Revert),
+        ("report", ExternalMoves::Report),
+        ("off", ExternalMoves::Off),
     ];
     piece.word(value, key, &words)
 }
@@ -358,7 +388,7 @@ mod tests {
     #[test]
     fn everything_can_be_set() {
         let (settings, wrong) = read(
-            "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nrecheck = \"0\"\n\
+            "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nrecheck = \"0\"\nexternal_moves = \"report\"\n\
              receive_buffer = \"8M\"\nstats_every = \"5m\"\nversion = 1\n\
              control_socket = \"off\"\nmetrics_textfile = \"/var/lib/a.prom\"\n\
              log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n",
@@ -369,6 +399,7 @@ mod tests {
             legacy_root: LegacyRoot::Pool,
             fast_moves: FastMoves::Warm,
             recheck: None,
+            external_moves: Some(ExternalMoves::Report),
             log: LogSettings {
                 level: LevelFilter::Debug,
                 target: LogTarget::File(PathBuf::from("/var/log/cgruled")),

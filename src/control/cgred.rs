@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 
-use super::request::{GRANTED, Incoming, Request};
+use super::request::{Client, GRANTED, Incoming, Request};
 use super::socket::{Listener, Place, ensure_free};
 use crate::event::{Nanos, Uid};
 use crate::log::limit::Limiter;
@@ -58,7 +58,7 @@ struct Connection {
     stream: UnixStream,
     serial: u64,
     since: Nanos,
-    peer: Uid,
+    client: Client,
     incoming: Incoming,
 }
 
@@ -107,8 +107,8 @@ impl Cgred {
     }
 
     /// Serves who is ready; who does not get his turn is reported again. `grant` is asked for each
-    /// request, with the user of the client.
-    pub fn serve(&mut self, mut grant: impl FnMut(Request, Uid) -> bool) {
+    /// request, with its client.
+    pub fn serve(&mut self, mut grant: impl FnMut(Request, Client) -> bool) {
         let mut events = [EpollEvent::empty(); AT_ONCE];
         // EINTR only: whoever is ready is reported again.
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
@@ -156,16 +156,18 @@ impl Cgred {
 
     fn admit(&mut self, stream: UnixStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
-        let peer = Uid(getsockopt(&stream, sockopt::PeerCredentials)?.uid());
+        let peer = getsockopt(&stream, sockopt::PeerCredentials)?;
+        let process = u32::try_from(peer.pid()).unwrap_or(0);
+        let client = Client { uid: Uid(peer.uid()), process };
         self.serial += 1;
         let (serial, since) = (self.serial, sys::monotonic());
         self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, serial))?;
         let incoming = Incoming::default();
-        self.connections.push_back(Connection { stream, serial, since, peer, incoming });
+        self.connections.push_back(Connection { stream, serial, since, client, incoming });
         Ok(())
     }
 
-    fn hear(&mut self, serial: u64, grant: &mut impl FnMut(Request, Uid) -> bool) {
+    fn hear(&mut self, serial: u64, grant: &mut impl FnMut(Request, Client) -> bool) {
         // In order of age, so of serial numbers. It may have been dropped a moment ago.
         let Ok(index) = self.connections.binary_search_by_key(&serial, |one| one.serial) else {
             return;
@@ -174,7 +176,7 @@ impl Cgred {
         match connection.hear() {
             Heard::Part => return,
             Heard::Whole(request) => {
-                if grant(request, connection.peer) {
+                if grant(request, connection.client) {
                     connection.answer();
                 }
             }

@@ -20,9 +20,9 @@ const MOST: usize = 1024;
 pub enum Trouble {
     /// The kernel refused.
     Refused(Refusal),
-    /// Somebody moved it here, and it was put back.
+    /// Another process moved it there, and it was moved back.
     TakenBack(String),
-    /// Somebody moved it here for the second time, and it is left there.
+    /// Another process moved it there, and it is left there.
     GivenUp(String),
     /// It is left in this unit of systemd.
     InUnit(String),
@@ -47,9 +47,9 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => write!(f, "{refusal}: {}", refusal.advice()),
-            Self::TakenBack(by) => write!(f, "it was moved to {by}, and put back once"),
+            Self::TakenBack(by) => write!(f, "it was moved to {by}, and moved back"),
             Self::GivenUp(by) => {
-                write!(f, "it was moved to {by} for the second time, and is left there")
+                write!(f, "it was moved to {by}, and is left there")
             }
             Self::InUnit(unit) => write!(
                 f,

@@ -1,7 +1,7 @@
 //! The protocol of the original's socket: two integers of 32 bits in the byte order of the machine, a
 //! process and what is wished for it. They may come in any pieces. Pure.
 
-use crate::event::Pid;
+use crate::event::{Pid, Uid};
 
 /// The whole answer to a request that was granted; one that was not is closed without an answer.
 pub const GRANTED: &[u8; 18] = b"SUCCESS_STORE_PID\0";
@@ -21,6 +21,15 @@ pub enum Wish {
     },
     /// Move it again as the rules say.
     Cancel,
+}
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its effective user when it connected.
+    pub uid: Uid,
+    /// Its process.
+    pub process: u32,
 }
 
 /// A whole request.

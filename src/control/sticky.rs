@@ -32,7 +32,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::request::{Request, Wish};
+use super::request::{Client, Request, Wish};
 use crate::event::fork_tracker::Fork;
 use crate::event::{Nanos, Pid, Uid};
 use crate::log::limit::Limiter;
@@ -56,6 +56,25 @@ struct Entry {
     /// From when on the wish holds.
     since: Nanos,
     has_heirs: bool,
+    /// The process of the client that asked for it.
+    client: u32,
+}
+
+/// How long after its request a client may move the process that it pinned; then its PID may be that of another.
+const CLIENT_MOVES_NS: u64 = 10_000_000_000;
+
+/// A pin that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    since: Nanos,
+    client: u32,
+}
+
+impl Pin {
+    /// Returns whether a move at this time by this process was made by the client, or before the pin.
+    pub(crate) fn includes(self, mover: u32, at: Nanos) -> bool {
+        at <= self.since || mover == self.client && at.since(self.since) < CLIENT_MOVES_NS
+    }
 }
 
 /// All of them.
@@ -92,16 +111,27 @@ impl Sticky {
 
     /// Whether the process is to stay where it is.
     pub fn holds(&mut self, pid: Pid, proc: &mut Proc) -> bool {
+        self.pin(pid, proc).is_some()
+    }
+
+    /// The pin of the process, if it has one.
+    pub(crate) fn pin(&mut self, pid: Pid, proc: &mut Proc) -> Option<Pin> {
         if self.entries.is_empty() {
-            return false;
+            return None;
         }
-        let Some(entry) = self.entries.get_mut(&pid) else { return false };
-        let Some(started) = proc.identity(pid) else { return false };
+        let entry = self.entries.get_mut(&pid)?;
+        let started = proc.identity(pid)?;
         // By TRAIL an heir's number has not changed hands until now.
         if entry.started == 0 {
             entry.started = started;
         }
-        entry.started == started
+        let Entry { since, client, .. } = *entry;
+        (entry.started == started).then_some(Pin { since, client })
+    }
+
+    /// Ends the pin of a process.
+    pub(crate) fn unpin(&mut self, pid: Pid) {
+        self.remove(pid);
     }
 
     /// Whether children of somebody inherit, so that TRAIL must be empty before a look.
@@ -109,11 +139,12 @@ impl Sticky {
         self.heirs > 0
     }
 
-    /// Grants a wish of a client of user `peer`, or refuses it. Root may name any process, others only
+    /// Grants a wish of a client, or refuses it. Root may name any process, others only
     /// processes that are entirely their own. A later wish for the same process replaces the earlier.
     #[must_use]
-    pub fn grant(&mut self, request: Request, peer: Uid, proc: &mut Proc) -> bool {
-        let is_granted = self.try_grant(request, peer, proc).is_some();
+    pub fn grant(&mut self, request: Request, client: Client, proc: &mut Proc) -> bool {
+        let is_granted = self.try_grant(request, client, proc).is_some();
+        let peer = client.uid;
         let Request { pid, wish } = request;
         let pid = pid.map_or(0, Pid::get);
         if is_granted {
@@ -129,7 +160,8 @@ impl Sticky {
         false
     }
 
-    fn try_grant(&mut self, request: Request, peer: Uid, proc: &mut Proc) -> Option<()> {
+    fn try_grant(&mut self, request: Request, client: Client, proc: &mut Proc) -> Option<()> {
+        let Client { uid: peer, process: client } = client;
         // The number of a thread stands for its process.
         let pid = proc.owner(request.pid?)?.process;
         // Before it is asked whose it is: should the number change hands meanwhile, the entry is for one
@@ -145,7 +177,8 @@ impl Sticky {
                 self.metrics.sticky_cancelled.increment();
             }
             Wish::Stay { children } => {
-                let entry = Entry { started, since: sys::monotonic(), has_heirs: children };
+                let since = sys::monotonic();
+                let entry = Entry { started, since, has_heirs: children, client };
                 if !self.insert(pid, entry) {
                     return None;
                 }
@@ -166,15 +199,14 @@ impl Sticky {
             return;
         }
         let parent = self.entries.get(&fork.parent);
-        if parent.is_some_and(|parent| parent.has_heirs && parent.since <= fork.at) {
-            self.inherit(fork.child, fork.at);
-        } else {
-            self.remove(fork.child);
+        match parent.filter(|parent| parent.has_heirs && parent.since <= fork.at) {
+            Some(&Entry { client, .. }) => self.inherit(fork.child, fork.at, client),
+            None => self.remove(fork.child),
         }
     }
 
-    fn inherit(&mut self, child: Pid, since: Nanos) {
-        if self.insert(child, Entry { started: 0, since, has_heirs: true }) {
+    fn inherit(&mut self, child: Pid, since: Nanos, client: u32) {
+        if self.insert(child, Entry { started: 0, since, has_heirs: true, client }) {
             self.newcomers += 1;
             self.metrics.sticky_inherited.increment();
             return;
@@ -207,16 +239,16 @@ impl Sticky {
     /// is older than the wish is not told apart.
     pub fn search(&mut self, proc: &mut Proc) {
         let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
-        let mut parents: Vec<(Pid, Nanos)> =
-            parents.map(|(&pid, entry)| (pid, entry.since)).collect();
-        while let Some((parent, since)) = parents.pop() {
+        let mut parents: Vec<(Pid, Nanos, u32)> =
+            parents.map(|(&pid, entry)| (pid, entry.since, entry.client)).collect();
+        while let Some((parent, since, client)) = parents.pop() {
             let mut children = Vec::new();
             proc.children(parent, |child| children.push(child));
             children.retain(|child| !self.entries.contains_key(child));
             for child in children {
-                self.inherit(child, since);
+                self.inherit(child, since, client);
                 if self.entries.contains_key(&child) {
-                    parents.push((child, since));
+                    parents.push((child, since, client));
                 }
             }
         }
@@ -294,6 +326,18 @@ mod tests {
         sys::monotonic().plus(1)
     }
 
+    #[test]
+    fn a_pin_includes_moves_before_it_and_those_of_its_client_soon_after() {
+        let mut world = World::new(&[5]);
+        world.stay(5, false);
+        let pin = world.sticky.pin(pid(5), &mut world.proc).unwrap();
+        let after = |ns| pin.since.plus(ns);
+        assert!(pin.includes(8, pin.since) && pin.includes(7, after(1_000)));
+        assert!(!pin.includes(8, after(1_000)) && !pin.includes(7, after(CLIENT_MOVES_NS)));
+        world.sticky.unpin(pid(5));
+        assert_eq!(world.sticky.pin(pid(5), &mut world.proc), None);
+    }
+
     impl World {
         fn new(pids: &[u32]) -> Self {
             let root = tempfile::tempdir().unwrap();
@@ -324,7 +368,7 @@ mod tests {
 
         fn ask(&mut self, raw: u32, wish: Wish, peer: Uid) -> bool {
             let request = Request { pid: Pid::new(raw), wish };
-            self.sticky.grant(request, peer, &mut self.proc)
+            self.sticky.grant(request, Client { uid: peer, process: 7 }, &mut self.proc)
         }
 
         fn stay(&mut self, raw: u32, children: bool) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::log::{Level, LevelFilter};
 
+use crate::config::daemon_toml::ExternalMoves;
 use crate::event::{Gid, Uid};
 use crate::load::Overlay;
 use crate::log::Output;
@@ -33,6 +34,8 @@ pub struct Invocation {
     pub stats_every: Option<Duration>,
     /// Where log lines go instead of the setting; empty for the setting.
     pub outputs: Vec<Output>,
+    /// What is done about external moves if the settings do not say.
+    pub external_moves: ExternalMoves,
     /// Whether the counters are printed at the end.
     pub prints_counters: bool,
     /// What is said besides our own lines.
@@ -95,6 +98,7 @@ impl Default for Invocation {
             warns_of_files: false,
             stats_every: None,
             outputs: Vec::new(),
+            external_moves: ExternalMoves::Revert,
             prints_counters: true,
             announcements: Announcements::default(),
             control: None,

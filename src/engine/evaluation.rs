@@ -215,7 +215,7 @@ impl Engine {
     fn evaluate(&mut self, look: Look, grip: &Grip, exe: Exe<'_>) -> Evaluation {
         let &Grip { uid, gid, thread, .. } = grip;
         self.noted.uid = Some(uid);
-        if self.sticky.holds(look.pid, &mut self.proc) {
+        if self.is_pinned(look, grip) {
             let told = Told { look, ids: (uid, gid), program: None, ending: Ending::Sticky };
             narrate(&self.policy, &mut self.proc, &told);
             return Evaluation::Over(Outcome::Sticky);
@@ -264,6 +264,18 @@ impl Engine {
             narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
         }
         Evaluation::Over(outcome)
+    }
+
+    /// Whether a client asked that the process stay where it is, and that still holds.
+    fn is_pinned(&mut self, look: Look, grip: &Grip) -> bool {
+        let Some(pin) = self.sticky.pin(look.pid, &mut self.proc) else { return false };
+        let is_moved = look.cause.contains(Cause::MOVED);
+        if is_moved && self.placer.breaks_pin(&self.policy, &mut self.proc, (look, grip), pin) {
+            self.sticky.unpin(look.pid);
+            self.metrics.broken_pins.increment();
+            return false;
+        }
+        true
     }
 
     /// Whether executables are read for others than the rules.
@@ -354,7 +366,7 @@ impl Engine {
         }
         // Descendants that were born while it was elsewhere, or while its executable could not be read,
         // are not recorded any more.
-        if is_recheck || job.is_late {
+        if is_recheck || job.is_late || look.cause.contains(Cause::MOVED) {
             self.rescan.want(Urgency::Limited);
         }
     }

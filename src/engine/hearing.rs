@@ -3,20 +3,19 @@
 use std::io;
 
 use super::Engine;
-use crate::control::request::Request;
-use crate::event::Uid;
+use crate::control::request::{Client, Request};
 use crate::source::intake::Hearing;
 use crate::sys;
 
 impl Engine {
-    /// Does what a client of user `peer` asks. Returns whether it may.
+    /// Does what a client asks. Returns whether it may.
     ///
     /// # Errors
     /// As [`Self::turn`].
-    pub fn grant(&mut self, request: Request, peer: Uid) -> io::Result<bool> {
+    pub fn grant(&mut self, request: Request, client: Client) -> io::Result<bool> {
         // Forks until now are judged by the wishes until now.
         self.pass_on()?;
-        Ok(self.sticky.grant(request, peer, &mut self.proc))
+        Ok(self.sticky.grant(request, client, &mut self.proc))
     }
 
     /// Lets children inherit that their parent stays where it is. Called between reading WATCH, or the

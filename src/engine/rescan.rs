@@ -72,6 +72,11 @@ impl Rescan {
         self.due().is_some_and(|due| due <= now)
     }
 
+    /// Returns the time that the last scan took.
+    pub(super) const fn last_cost(&self) -> u64 {
+        self.cost
+    }
+
     /// Whether there is something to do now.
     pub(super) fn has_work(&self) -> bool {
         self.is_running || self.due().is_some_and(|due| due <= sys::monotonic())
@@ -148,10 +153,16 @@ impl Engine {
         self.pass_on()
     }
 
-    /// Adds what a part of a scan took to its cost.
-    pub(super) fn end_part_of_scan(&mut self, stage: Stage, has_begun: bool) {
-        if stage == Stage::Scan && has_begun {
-            self.rescan.add_cost(sys::monotonic().since(self.stage_began));
+    /// Adds what a part of a scan, or of evaluations after external moves, took to its cost.
+    pub(super) fn end_part_of(&mut self, stage: Stage, has_begun: bool) {
+        if !has_begun || !matches!(stage, Stage::Scan | Stage::Moves) {
+            return;
+        }
+        let cost = sys::monotonic().since(self.stage_began);
+        if stage == Stage::Scan {
+            self.rescan.add_cost(cost);
+        } else {
+            self.placer.moves().add_cost(cost);
         }
     }
 

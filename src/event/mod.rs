@@ -131,6 +131,9 @@ impl Cause {
     /// The kernel had refused to move it for a reason that can pass.
     pub const RETRY: Self = Self(256);
 
+    /// Another process moved it.
+    pub const MOVED: Self = Self(512);
+
     /// Both sets, where `|` cannot be used.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -157,7 +160,7 @@ impl BitOr for Cause {
 impl fmt::Display for Cause {
     /// `setuid+exec`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Cause, &str); 9] = [
+        const NAMES: [(Cause, &str); 10] = [
             (Cause::GID, "setgid"),
             (Cause::UID, "setuid"),
             (Cause::EXEC, "exec"),
@@ -167,6 +170,7 @@ impl fmt::Display for Cause {
             (Cause::AGAIN, "again"),
             (Cause::ASKED, "asked"),
             (Cause::RETRY, "retry"),
+            (Cause::MOVED, "moved"),
         ];
         let mut separator = "";
         for (cause, name) in NAMES {

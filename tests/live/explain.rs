@@ -90,7 +90,7 @@ fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
     let wanted = format!("belongs  {}", live.ground.at("there/cgt-alice"));
     expect(
         &said(&output, 1),
-        &["is NOT where its rule says", &wanted, "took it back again", "is left there"],
+        &["is NOT where its rule says", &wanted, "external move: it was moved to", "is left"],
     );
 }
 

@@ -194,8 +194,8 @@ fn told(happening: &Happening) -> String {
     };
     let what = match outcome.as_str() {
         "refused" => "the kernel refused",
-        "taken-back" => "somebody took it back",
-        "given-up" => "somebody took it back again",
+        "taken-back" => "external move",
+        "given-up" => "external move",
         "in-unit" => "it was left in its unit",
         "waited" => "the answer was slow",
         "waiting" => "it has been on its way",

@@ -1,0 +1,40 @@
+//! When external moves are looked for.
+
+use super::Engine;
+use super::rescan::Urgency;
+use crate::event::Nanos;
+
+/// Where external moves are not traced, from one scan for them to the next: with the scan itself a process is
+/// found within 60 s.
+const SCAN_NS: u64 = 50_000_000_000;
+/// And at least so many times the duration of the last scan: 1 % of one CPU.
+const SCAN_FACTOR: u64 = 100;
+
+impl Engine {
+    /// Reads the trace of moves if that is due in a turn that began at `now`. Without a trace, asks for a scan
+    /// now and then.
+    pub(super) fn read_moves(&mut self, now: Nanos) {
+        if !self.options.finds_external_moves {
+            return;
+        }
+        if self.placer.moves().is_traced() {
+            self.placer.moves().read_if_due(now);
+            if self.placer.moves().take_needs_scan() {
+                self.rescan.want(Urgency::Limited);
+            }
+            return;
+        }
+        let pause = SCAN_NS.max(self.rescan.last_cost().saturating_mul(SCAN_FACTOR));
+        match self.scan_for_moves {
+            Some(due) if due > now => return,
+            Some(_) => self.rescan.want(Urgency::Limited),
+            None => {}
+        }
+        self.scan_for_moves = Some(now.plus(pause));
+    }
+
+    /// Returns when [`Self::read_moves`] has something to do.
+    pub(super) fn moves_due(&self) -> Option<Nanos> {
+        self.placer.moves_due().or(self.scan_for_moves)
+    }
+}

@@ -1,0 +1,287 @@
+//! External moves: another process moved a process out of the cgroup of its rule.
+//!
+//! They are found by a recheck, by the kernel's trace event ([`watch`]), and where that is missing by scans.
+//! [`reaction`] decides what follows; nothing else does.
+//!
+//! A move that a user can cause is reverted each time, or the user escapes the limits of the rule: a move by a
+//! process without root rights, and, whoever made it, a move into a cgroup that a user controls. PID 1 makes
+//! such moves for users' service managers. Any other move is made by an administrator or another daemon. It is
+//! reverted once, because it may have been made before the process changed; the second time it is left,
+//! because two daemons that move one process in turn would go on for ever.
+
+mod history;
+mod watch;
+
+use std::os::unix::fs::MetadataExt;
+
+use ::log::Level;
+
+use super::described::{Described, Named};
+use super::{Placer, Subject};
+use crate::cgroup::mounts::Span;
+use crate::cgroup::unit::Unit;
+use crate::config::daemon_toml::ExternalMoves;
+use crate::control::memory::Trouble;
+use crate::control::sticky::Pin;
+use crate::event::batch::Look;
+use crate::event::{Cause, Nanos, Pid, Uid};
+use crate::log::field;
+use crate::policy::Policy;
+use crate::process::{Grip, Proc, path_in};
+use crate::rules::{Below, Rule};
+use crate::sys;
+use history::History;
+pub(crate) use watch::MoveWatch;
+use watch::Mover;
+pub use watch::{MoveSource, TracedMove};
+
+/// Names that are counted one by one. What comes later is counted together: sessions have names without end.
+const MAX_NAMES: usize = 64;
+const OTHERS: &str = "others";
+/// Where the cgroups of root's own sessions and service manager are.
+const ROOT_SLICE: &str = "/user.slice/user-0.slice/";
+
+/// What follows an external move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reaction {
+    /// The process is moved back.
+    Revert,
+    /// It is left where it is.
+    Leave,
+}
+
+/// What the decision depends on.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    setting: ExternalMoves,
+    /// The mover has no root rights, or the cgroup is under the control of a user.
+    is_by_user: bool,
+    /// An earlier external move of the process was reverted.
+    was_reverted: bool,
+}
+
+const fn reaction(facts: Facts) -> Reaction {
+    match facts.setting {
+        ExternalMoves::Report | ExternalMoves::Off => Reaction::Leave,
+        ExternalMoves::Revert if facts.is_by_user || !facts.was_reverted => Reaction::Revert,
+        ExternalMoves::Revert => Reaction::Leave,
+    }
+}
+
+/// How often processes were found in each cgroup, in the order of the first time.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Vec<(String, u64)>);
+
+impl Counts {
+    fn count(&mut self, name: &str) {
+        let name =
+            if self.0.len() < MAX_NAMES || self.find(name).is_some() { name } else { OTHERS };
+        match self.find(name) {
+            Some(index) => self.0[index].1 += 1,
+            None => self.0.push((name.to_owned(), 1)),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|(known, _)| known == name)
+    }
+}
+
+/// What is kept of external moves.
+#[derive(Debug)]
+pub(super) struct ExternalMoveState {
+    setting: ExternalMoves,
+    pub(super) watch: MoveWatch,
+    pub(super) history: History,
+    counts: Counts,
+}
+
+impl ExternalMoveState {
+    pub(super) fn new(setting: ExternalMoves, watch: MoveWatch) -> Self {
+        Self { setting, watch, history: History::default(), counts: Counts::default() }
+    }
+}
+
+impl Placer {
+    /// Returns where external moves led, and how often: units of systemd by name, other cgroups by path. The
+    /// first 64, then all further ones as `others`.
+    pub fn taken_back_by(&self) -> &[(String, u64)] {
+        &self.external.counts.0
+    }
+
+    /// Returns when the trace of moves must be read, if there is one.
+    pub(crate) fn moves_due(&self) -> Option<Nanos> {
+        self.external.watch.due()
+    }
+
+    /// Returns whether processes that others moved wait for their evaluation.
+    pub(crate) fn has_moves(&self) -> bool {
+        self.external.watch.has_work()
+    }
+
+    /// Returns the watch for external moves.
+    pub(crate) fn moves(&mut self) -> &mut MoveWatch {
+        &mut self.external.watch
+    }
+
+    /// Returns whether a process that is not in the cgroup of its rule was moved out of it by another.
+    pub(super) fn was_moved_away(
+        &self,
+        proc: &mut Proc,
+        subject: &Subject<'_>,
+        was_here: bool,
+    ) -> bool {
+        const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
+        let look = subject.look;
+        // After a change of its own it is decided anew.
+        if self.external.setting == ExternalMoves::Off || look.cause.intersects(CHANGES) {
+            return false;
+        }
+        was_here
+            || look.cause.contains(Cause::MOVED)
+            || self.external.history.has(look.pid, || proc.identity_of(look.pid, subject.grip))
+    }
+
+    /// Decides about an external move of the process, counts and reports it.
+    pub(super) fn react(
+        &mut self,
+        policy: &Policy,
+        proc: &mut Proc,
+        rule: &Rule,
+        span: Span,
+        subject: &Subject<'_>,
+    ) -> Reaction {
+        let pid = subject.look.pid;
+        let identity = proc.identity_of(pid, subject.grip).unwrap_or(0);
+        let place = self.place_of(proc, span, (pid, subject.grip));
+        if self.external.history.is_left_in(pid, identity, &place) {
+            return Reaction::Leave;
+        }
+        self.external.watch.ensure_read(pid);
+        let mover = self.external.watch.mover(pid, proc);
+        let facts = Facts {
+            setting: self.external.setting,
+            is_by_user: self.is_by_user(policy, span, &place, mover.as_ref()),
+            was_reverted: self.external.history.was_reverted(pid, identity),
+        };
+        let reaction = reaction(facts);
+        self.metrics.taken_back.increment();
+        match reaction {
+            Reaction::Revert => self.external.history.reverted(pid, identity),
+            Reaction::Leave => {
+                self.metrics.given_up.increment();
+                self.external.history.left(pid, identity, &place);
+            }
+        }
+        if facts.is_by_user {
+            self.external.watch.moved_by_user(sys::monotonic());
+        }
+        self.report(rule, subject, &place, mover.as_ref(), reaction);
+        reaction
+    }
+
+    /// Returns whether a pin ends because of the last move of the process: another than the client that pinned
+    /// it made the move, and a user can have caused it.
+    pub(crate) fn breaks_pin(
+        &mut self,
+        policy: &Policy,
+        proc: &mut Proc,
+        (look, grip): (Look, &Grip),
+        pin: Pin,
+    ) -> bool {
+        let mover = self.external.watch.mover(look.pid, proc);
+        if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), look.since) {
+            return false;
+        }
+        (0..self.tree.hierarchies().len()).any(|index| {
+            let span = Span::default().with(index);
+            let place = self.place_of(proc, span, (look.pid, grip));
+            self.is_by_user(policy, span, &place, mover.as_ref())
+        })
+    }
+
+    /// The cgroup of the process in the first of these hierarchies, from the top of that.
+    fn place_of(&self, proc: &mut Proc, span: Span, (pid, grip): (Pid, &Grip)) -> String {
+        let text = proc.cgroup(pid, grip.thread).unwrap_or_default();
+        let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
+        let listed = tree.map_or("", |tree| tree.listed.as_str());
+        let place = path_in(text, listed.as_bytes()).unwrap_or(b"an unknown cgroup");
+        String::from_utf8_lossy(place).into_owned()
+    }
+
+    fn is_by_user(&self, policy: &Policy, span: Span, place: &str, mover: Option<&Mover>) -> bool {
+        if mover.and_then(|mover| mover.uid).is_some_and(|uid| uid != Uid(0)) {
+            return true;
+        }
+        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        if matches!(Unit::of(place, &grounds), Unit::OfUser(_) | Unit::Session(..)) {
+            return !place.starts_with(ROOT_SLICE);
+        }
+        let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
+        tree.is_some_and(|tree| {
+            let below = place.strip_prefix(tree.top.trim_end_matches('/')).unwrap_or(place);
+            let directory = tree.mount_point.join(below.trim_start_matches('/'));
+            directory.metadata().is_ok_and(|metadata| metadata.uid() != 0)
+        })
+    }
+
+    fn report(
+        &mut self,
+        rule: &Rule,
+        subject: &Subject<'_>,
+        place: &str,
+        mover: Option<&Mover>,
+        reaction: Reaction,
+    ) {
+        let unit = Unit::of(place, &[]).name().unwrap_or(place);
+        self.external.counts.count(unit);
+        let by = mover.map_or_else(String::new, |mover| format!(" by {mover}"));
+        let noted = format!("{place}{by}");
+        let (trouble, then) = match reaction {
+            Reaction::Revert => (Trouble::TakenBack(noted), "it is moved back"),
+            Reaction::Leave => (Trouble::GivenUp(noted), "it is left there"),
+        };
+        self.troubles.push((trouble, self.path.clone()));
+        let key = (unit, reaction == Reaction::Leave);
+        if let Some(left_out) = self.limiter.admit(&key, sys::monotonic()) {
+            let (who, named) = (Described(subject), Named(rule));
+            let (from, to) = (&self.path, place.escape_debug());
+            self.decided(field::TAKEN, rule, subject).say(
+                Level::Warn,
+                format_args!("{who} was moved from {from} to {to}{by}; {then}; {named}{left_out}"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_by_a_user_is_reverted_each_time_and_any_other_once() {
+        use ExternalMoves::{Off, Report, Revert};
+        for (setting, is_by_user, was_reverted, expected) in [
+            (Revert, false, false, Reaction::Revert),
+            (Revert, false, true, Reaction::Leave),
+            (Revert, true, false, Reaction::Revert),
+            (Revert, true, true, Reaction::Revert),
+            (Report, false, false, Reaction::Leave),
+            (Report, true, true, Reaction::Leave),
+            (Off, true, false, Reaction::Leave),
+        ] {
+            assert_eq!(reaction(Facts { setting, is_by_user, was_reverted }), expected);
+        }
+    }
+
+    #[test]
+    fn names_are_counted_up_to_a_bound() {
+        let mut counts = Counts::default();
+        (0..100).for_each(|number| counts.count(&format!("session-{number}.scope")));
+        counts.count("session-3.scope");
+        counts.count("session-99.scope");
+        assert_eq!(counts.0.len(), MAX_NAMES + 1);
+        assert_eq!(counts.0[3], ("session-3.scope".to_owned(), 2));
+        assert_eq!(counts.0[MAX_NAMES], (OTHERS.to_owned(), 37));
+    }
+}

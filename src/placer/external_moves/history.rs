@@ -1,0 +1,121 @@
+//! Processes whose external moves were reverted, or that were left where another moved them.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::event::Pid;
+
+/// Processes at most, 200 bytes each. When it is full the oldest is forgotten: its next external move is
+/// reverted once more.
+const MAX_ENTRIES: usize = 4096;
+
+#[derive(Debug)]
+struct Entry {
+    /// Which process of the PID: see [`crate::process::Proc::identity`].
+    identity: u64,
+    /// Where it is left.
+    left_in: Option<Box<str>>,
+}
+
+/// External moves since rules were read, by process.
+#[derive(Debug, Default)]
+pub(in crate::placer) struct History {
+    entries: HashMap<Pid, Entry, FixedState>,
+    /// The PIDs of the entries, oldest first.
+    oldest: VecDeque<Pid>,
+}
+
+impl History {
+    /// Returns whether a move of the process was reverted or left.
+    pub(in crate::placer) fn has(&self, pid: Pid, identity: impl FnOnce() -> Option<u64>) -> bool {
+        self.entries.get(&pid).is_some_and(|entry| identity() == Some(entry.identity))
+    }
+
+    /// Returns whether the process was left in this cgroup.
+    pub(super) fn is_left_in(&self, pid: Pid, identity: u64, place: &str) -> bool {
+        self.of(pid, identity).is_some_and(|entry| entry.left_in.as_deref() == Some(place))
+    }
+
+    /// Returns whether a move of the process was reverted.
+    pub(super) fn was_reverted(&self, pid: Pid, identity: u64) -> bool {
+        self.of(pid, identity).is_some()
+    }
+
+    /// A move of the process is reverted.
+    pub(in crate::placer) fn reverted(&mut self, pid: Pid, identity: u64) {
+        self.insert(pid, Entry { identity, left_in: None });
+    }
+
+    /// The process is left there.
+    pub(super) fn left(&mut self, pid: Pid, identity: u64, place: &str) {
+        self.insert(pid, Entry { identity, left_in: Some(place.into()) });
+    }
+
+    /// The process changed, or an administrator asked for it: its next move is the first again.
+    pub(in crate::placer) fn forget(&mut self, pid: Pid) {
+        // Its place in the order is found empty later.
+        self.entries.remove(&pid);
+    }
+
+    /// Other rules are active.
+    pub(in crate::placer) fn clear(&mut self) {
+        self.entries.clear();
+        self.oldest.clear();
+    }
+
+    fn of(&self, pid: Pid, identity: u64) -> Option<&Entry> {
+        self.entries.get(&pid).filter(|entry| entry.identity == identity)
+    }
+
+    fn insert(&mut self, pid: Pid, entry: Entry) {
+        if self.entries.insert(pid, entry).is_some() {
+            return;
+        }
+        self.oldest.push_back(pid);
+        // A PID that was forgotten and added again has two places.
+        while self.entries.len() > MAX_ENTRIES || self.oldest.len() > 2 * MAX_ENTRIES {
+            let Some(oldest) = self.oldest.pop_front() else { break };
+            self.entries.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pid(raw: u32) -> Pid {
+        Pid::new(raw).unwrap()
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_identity() {
+        let mut history = History::default();
+        history.reverted(pid(5), 100);
+        assert!(history.was_reverted(pid(5), 100) && !history.was_reverted(pid(5), 101));
+        assert!(!history.is_left_in(pid(5), 100, "/a"));
+        history.left(pid(5), 100, "/a");
+        assert!(history.is_left_in(pid(5), 100, "/a") && !history.is_left_in(pid(5), 100, "/b"));
+        assert!(history.has(pid(5), || Some(100)) && !history.has(pid(5), || None));
+        history.forget(pid(5));
+        assert!(!history.was_reverted(pid(5), 100));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut history = History::default();
+        for round in 0..3 {
+            for raw in 1..=2 * MAX_ENTRIES as u32 {
+                history.reverted(pid(raw), 1);
+                if round == 1 {
+                    history.forget(pid(raw));
+                }
+            }
+        }
+        assert!(history.entries.len() <= MAX_ENTRIES && history.oldest.len() <= 2 * MAX_ENTRIES);
+        assert!(history.was_reverted(pid(2 * MAX_ENTRIES as u32), 1));
+        assert!(!history.was_reverted(pid(1), 1));
+    }
+}

@@ -1,0 +1,303 @@
+//! When the trace event of external moves is read, and which processes are evaluated because of it.
+//!
+//! The trace is never polled: it would wake the daemon for every move on the machine, its own included. It is
+//! read every 500 ms, before a decision about a process whose mover is unknown, and every 10 ms while a user
+//! goes on moving processes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::cgroup::unit::Unit;
+use crate::event::{Nanos, Pid, Uid};
+use crate::log::limit::Limiter;
+use crate::metrics::Metrics;
+use crate::process::{Proc, path_in};
+use crate::sys;
+
+/// From one reading to the next.
+const INTERVAL_NS: u64 = 500_000_000;
+/// The same while a user moves processes.
+const SHORT_INTERVAL_NS: u64 = 10_000_000;
+/// A user who moves a process is expected to do it again for so long.
+const ALERT_NS: u64 = 1_000_000_000;
+/// Reading and evaluating takes at most one part in so many of one CPU while a user moves processes.
+const COST_FACTOR: u64 = 20;
+/// Moved processes that wait for their evaluation at most. For more a scan is due.
+const MAX_QUEUED: usize = 4096;
+/// Processes whose last mover is kept at most. When there are more all are forgotten but those that wait.
+const MAX_KNOWN: usize = 2 * MAX_QUEUED;
+/// Threads of the daemon that can have moved processes. One is added for each read that blocked a leader.
+const MAX_OWN_THREADS: usize = 128;
+
+/// A move that the kernel traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TracedMove {
+    /// When.
+    pub at: Nanos,
+    /// The thread that wrote the PID.
+    pub mover: u32,
+    /// The process or thread that was moved.
+    pub pid: u32,
+}
+
+/// Where traced moves come from.
+pub trait MoveSource: fmt::Debug + Send {
+    /// Reads what was traced since the last call, and returns how many moves were lost.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64>;
+}
+
+/// Whoever moved a process, as far as it could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mover {
+    /// Its process; the thread if it has exited.
+    pub(super) process: u32,
+    /// Its name.
+    name: Option<String>,
+    /// Its effective user.
+    pub(super) uid: Option<Uid>,
+    /// Its unit of systemd.
+    unit: Option<String>,
+}
+
+impl fmt::Display for Mover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} (process {}", name.escape_debug(), self.process)?,
+            None => write!(f, "a process that has exited ({}", self.process)?,
+        }
+        if let Some(uid) = self.uid {
+            write!(f, " of uid {uid}")?;
+        }
+        if let Some(unit) = &self.unit {
+            write!(f, ", {}", unit.escape_debug())?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// The watch for external moves.
+#[derive(Debug)]
+pub(crate) struct MoveWatch {
+    source: Option<Box<dyn MoveSource>>,
+    /// Threads of the daemon that moved processes or may do it.
+    own_threads: Vec<u32>,
+    own_process: u32,
+    /// The last move of each process.
+    known: HashMap<Pid, TracedMove, FixedState>,
+    queue: VecDeque<Pid>,
+    due: Nanos,
+    alert_until: Nanos,
+    cost: u64,
+    needs_scan: bool,
+    metrics: Arc<Metrics>,
+    limiter: Limiter,
+}
+
+impl MoveWatch {
+    /// Creates a watch; without a source it never finds anything.
+    pub(crate) fn new(source: Option<Box<dyn MoveSource>>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            source,
+            own_threads: Vec::new(),
+            own_process: std::process::id(),
+            known: HashMap::default(),
+            queue: VecDeque::new(),
+            due: Nanos(0),
+            alert_until: Nanos(0),
+            cost: 0,
+            needs_scan: false,
+            limiter: Limiter::new(Arc::clone(&metrics)),
+            metrics,
+        }
+    }
+
+    /// Returns whether external moves are traced.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Returns when the trace must be read, if there is one.
+    pub(crate) fn due(&self) -> Option<Nanos> {
+        self.source.as_ref().map(|_| self.due)
+    }
+
+    /// Reads the trace if it is due at `now`.
+    pub(crate) fn read_if_due(&mut self, now: Nanos) {
+        if self.source.is_some() && self.due <= now {
+            self.read(now);
+        }
+    }
+
+    /// Reads the trace if it has not told of a move of this process yet.
+    pub(super) fn ensure_read(&mut self, pid: Pid) {
+        if self.source.is_some() && !self.known.contains_key(&pid) {
+            self.read(sys::monotonic());
+        }
+    }
+
+    fn read(&mut self, now: Nanos) {
+        let Self { source, own_threads, own_process, known, queue, needs_scan, metrics, .. } = self;
+        let Some(source) = source else { return };
+        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
+        if !own_threads.contains(&own) {
+            if own_threads.len() >= MAX_OWN_THREADS {
+                own_threads.remove(0);
+            }
+            own_threads.push(own);
+        }
+        if known.len() > MAX_KNOWN {
+            let waiting: Vec<Pid> = queue.iter().copied().collect();
+            known.retain(|pid, _| waiting.contains(pid));
+        }
+        let result = source.read(&mut |traced| {
+            if own_threads.contains(&traced.mover) || traced.pid == *own_process {
+                return;
+            }
+            let Some(pid) = Pid::new(traced.pid) else { return };
+            metrics.traced_moves.increment();
+            if known.len() > MAX_KNOWN || queue.len() >= MAX_QUEUED {
+                *needs_scan = true;
+                return;
+            }
+            // A process that was moved several times is evaluated once.
+            if known.insert(pid, traced).is_none() || !queue.contains(&pid) {
+                queue.push_back(pid);
+            }
+        });
+        match result {
+            Ok(0) => {}
+            Ok(lost) => {
+                self.metrics.lost_moves.add(lost);
+                self.needs_scan = true;
+            }
+            Err(error) => {
+                self.needs_scan = true;
+                if let Some(left_out) = self.limiter.admit(&"trace", now) {
+                    ::log::warn!("cannot read the trace of external moves: {error}{left_out}");
+                }
+            }
+        }
+        let short = SHORT_INTERVAL_NS.max(self.cost.saturating_mul(COST_FACTOR));
+        let interval = if now < self.alert_until { short.min(INTERVAL_NS) } else { INTERVAL_NS };
+        self.cost = 0;
+        self.due = now.plus(interval);
+    }
+
+    /// The last reading and what followed took so many nanoseconds.
+    pub(crate) fn add_cost(&mut self, nanoseconds: u64) {
+        self.cost += nanoseconds;
+    }
+
+    /// A user moved a process, and may go on doing that.
+    pub(super) fn moved_by_user(&mut self, now: Nanos) {
+        self.alert_until = now.plus(ALERT_NS);
+        self.due = self.due.min(now.plus(SHORT_INTERVAL_NS));
+    }
+
+    /// Returns the next process that was moved, and when.
+    pub(crate) fn next_moved(&mut self) -> Option<(Pid, Nanos)> {
+        let pid = self.queue.pop_front()?;
+        Some((pid, self.known.get(&pid)?.at))
+    }
+
+    /// Returns whether processes wait.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Returns whether moves were lost since this was asked last, so that a scan must find them.
+    pub(crate) fn take_needs_scan(&mut self) -> bool {
+        std::mem::take(&mut self.needs_scan)
+    }
+
+    /// Returns who moved the process last, if the trace told.
+    pub(super) fn mover(&self, pid: Pid, proc: &mut Proc) -> Option<Mover> {
+        let thread = self.known.get(&pid)?.mover;
+        let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
+        let Some(thread) = Pid::new(thread) else { return Some(mover) };
+        if let Some(owner) = proc.owner(thread) {
+            mover.process = owner.process.get();
+            mover.uid = Some(owner.effective);
+            let comm = proc.comm(owner.process);
+            mover.name = comm.map(|name| String::from_utf8_lossy(name).into_owned());
+            let text = proc.cgroup(owner.process, None).unwrap_or_default();
+            let place = String::from_utf8_lossy(path_in(text, b"").unwrap_or_default());
+            mover.unit = Unit::of(&place, &[]).name().map(str::to_owned);
+        }
+        Some(mover)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Moves(Vec<(u32, u32)>, u64);
+
+    impl MoveSource for Moves {
+        fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
+            for (mover, pid) in self.0.drain(..) {
+                take(TracedMove { at: Nanos(7), mover, pid });
+            }
+            Ok(std::mem::take(&mut self.1))
+        }
+    }
+
+    fn watch(moves: Vec<(u32, u32)>, lost: u64) -> MoveWatch {
+        MoveWatch::new(Some(Box::new(Moves(moves, lost))), Arc::default())
+    }
+
+    #[test]
+    fn moves_of_others_are_told_once_and_our_own_are_not() {
+        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
+        let us = std::process::id();
+        let mut watch =
+            watch(vec![(900, 40), (own, 41), (900, us), (901, 40), (900, 0), (900, 42)], 0);
+        assert!(watch.is_traced() && !watch.has_work());
+        watch.read_if_due(Nanos(0));
+        assert_eq!(watch.metrics.traced_moves.get(), 3);
+        assert_eq!(watch.known[&Pid::new(40).unwrap()].mover, 901);
+        let next = std::iter::from_fn(|| watch.next_moved().map(|(pid, _)| pid.get()));
+        assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
+        assert!(!watch.take_needs_scan());
+    }
+
+    #[test]
+    fn lost_moves_and_too_many_need_a_scan() {
+        let mut lossy = watch(Vec::new(), 5);
+        lossy.read_if_due(Nanos(0));
+        assert_eq!(lossy.metrics.lost_moves.get(), 5);
+        assert!(lossy.take_needs_scan() && !lossy.take_needs_scan());
+        let mut many = watch((1..20_000).map(|pid| (1_000_000, 2_000_000 + pid)).collect(), 0);
+        many.read_if_due(Nanos(0));
+        assert!(many.take_needs_scan());
+        assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
+    }
+
+    #[test]
+    fn it_is_read_more_often_while_a_user_moves_processes() {
+        let mut watch = watch(Vec::new(), 0);
+        watch.read_if_due(Nanos(1));
+        assert_eq!(watch.due(), Some(Nanos(1 + INTERVAL_NS)));
+        watch.moved_by_user(Nanos(2));
+        assert_eq!(watch.due(), Some(Nanos(2 + SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(3 + SHORT_INTERVAL_NS));
+        assert_eq!(watch.due(), Some(Nanos(3 + 2 * SHORT_INTERVAL_NS)));
+        // An expensive reading is followed by a longer pause.
+        watch.add_cost(SHORT_INTERVAL_NS);
+        watch.read_if_due(Nanos(3 + 2 * SHORT_INTERVAL_NS));
+        assert_eq!(watch.due(), Some(Nanos(3 + 22 * SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(ALERT_NS + 3));
+        assert_eq!(watch.due(), Some(Nanos(ALERT_NS + 3 + INTERVAL_NS)));
+        assert_eq!(MoveWatch::new(None, Arc::default()).due(), None);
+    }
+}
