@@ -275,7 +275,16 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
     let name = Arc::from(format!("rule {n}"));
     let action = Action::ignore();
     let (exe_anywhere, leave_units) = (false, LeaveUnits::No);
-    Rule { name, origin: origin.clone(), when, not: not.into(), exe_anywhere, leave_units, action }
+    Rule {
+        name,
+        origin: origin.clone(),
+        when,
+        not: not.into(),
+        exe_anywhere,
+        leave_units,
+        moves_containers: false,
+        action,
+    }
 }
 
 fn uid(n: u32) -> u32 {

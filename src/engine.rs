@@ -167,6 +167,8 @@ pub struct Engine {
     progress: Option<Progress>,
     /// The evaluation whose executable is being read.
     open: Option<Open>,
+    /// What must be read for it besides.
+    also_needed: Option<ReadRequest>,
     /// When a scan for external moves is due, where they are not traced.
     scan_for_moves: Option<Nanos>,
 }
@@ -207,6 +209,7 @@ impl Engine {
             stage_began: Nanos(0),
             progress: None,
             open: None,
+            also_needed: None,
             scan_for_moves: None,
         }
     }
@@ -280,7 +283,12 @@ impl Engine {
             left: 0,
         });
         loop {
-            if let Some(request) = self.work(&mut progress)? {
+            let also_needed = self.also_needed.take();
+            let request = match also_needed {
+                Some(request) => Some(request),
+                None => self.work(&mut progress)?,
+            };
+            if let Some(request) = request {
                 self.progress = Some(progress);
                 return Ok(Turn::Read(request));
             }

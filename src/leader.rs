@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     fn request(pid: u32) -> ReadRequest {
-        ReadRequest { pid: Pid::new(pid).unwrap(), thread: None }
+        ReadRequest { pid: Pid::new(pid).unwrap(), thread: None, namespaces: false }
     }
 
     /// Has process after process read, and ends after the last.

@@ -12,7 +12,7 @@
 //!
 //! Edge:
 //! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
-//! - [`process`], [`program`]: what is true of a process now.
+//! - [`process`], [`program`], [`container`]: what is true of a process now.
 //! - [`cgroup`]: the mounted hierarchies, what groups are given, groups as open descriptors, and
 //!   who looks after those that exist.
 //! - [`host`]: where groups may be made on this host.
@@ -50,6 +50,7 @@ pub mod rules;
 
 pub mod cgroup;
 pub mod cgrulesengd;
+pub mod container;
 pub mod control;
 pub mod daemon;
 pub mod decision;

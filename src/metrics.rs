@@ -101,6 +101,10 @@ counters! {
     refused,
     /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.
     left_in_unit,
+    /// Evaluations of processes that were left in a container that root created.
+    left_in_container,
+    /// Evaluations of processes that were left below the service manager of another user, whom no rule moves.
+    left_in_job,
     /// Groups made by rules of ours.
     made_groups,
     /// Groups of ours removed because they were empty as long as their tables say.

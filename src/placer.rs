@@ -1,5 +1,6 @@
 //! From a decision to a process in its group: the last step, and the only one that writes.
 
+mod containers;
 mod described;
 mod external_moves;
 mod inapplicable;
@@ -12,9 +13,11 @@ mod units;
 use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use ::log::Level;
+use containers::Containers;
 use described::{Decided, Described, Named};
 pub(crate) use external_moves::MoveWatch;
 use external_moves::{ExternalMoveState, Reaction};
@@ -27,6 +30,7 @@ use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts, is_out_of_descriptors};
 use crate::config::daemon_toml::ExternalMoves;
+use crate::container::{Containment, HostNamespaces};
 use crate::control::memory::Trouble;
 use crate::decision::Exe;
 use crate::event::Cause;
@@ -56,6 +60,8 @@ pub struct Subject<'a> {
     pub user: Option<&'a str>,
     /// What is known of the executable.
     pub exe: Exe<'a>,
+    /// Whether it is in a container, if that was read.
+    pub containment: Option<Containment>,
 }
 
 impl Subject<'_> {
@@ -65,9 +71,14 @@ impl Subject<'_> {
     }
 }
 
-/// A process cannot be placed before its executable is read.
+/// What must be read before a process can be placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExeIsMissing;
+pub enum Missing {
+    /// Its executable.
+    Exe,
+    /// Its namespaces.
+    Namespaces,
+}
 
 /// Writes processes into groups.
 #[derive(Debug)]
@@ -77,6 +88,7 @@ pub struct Placer {
     metrics: Arc<Metrics>,
     limiter: Limiter,
     external: ExternalMoveState,
+    containers: Containers,
     is_dry_run: bool,
     /// Where systemd does not run, only root has processes that must not be moved, and the link to the
     /// executable need not be read: 13 us of a placement (measured).
@@ -116,6 +128,7 @@ impl Placer {
             tree,
             fast_moves,
             limiter: Limiter::new(Arc::clone(&metrics)),
+            containers: Containers::new(HostNamespaces::read(Path::new("/proc"))),
             external: ExternalMoveState::new(external_moves, watch),
             is_dry_run,
             has_systemd: Host::default().runs_systemd(),
@@ -196,14 +209,14 @@ impl Placer {
     /// Does what the rule says with the process.
     ///
     /// # Errors
-    /// The executable of the process must be read first.
+    /// What must be read of the process first.
     pub fn apply(
         &mut self,
         policy: &Policy,
         proc: &mut Proc,
         id: RuleId,
         subject: &Subject<'_>,
-    ) -> Result<Outcome, ExeIsMissing> {
+    ) -> Result<Outcome, Missing> {
         let Some(rule) = policy.matcher.rule(id) else { return Ok(Outcome::NoRule) };
         let targets = match &rule.action {
             Action::Ignore(_) => return Ok(Outcome::Ignored),
@@ -224,7 +237,7 @@ impl Placer {
                 break;
             }
             if is_exe_missing(target, subject) {
-                return Err(ExeIsMissing);
+                return Err(Missing::Exe);
             }
             self.render(policy, target, subject);
             for n in 0.. {
@@ -235,6 +248,8 @@ impl Placer {
                     | Outcome::Replaced
                     | Outcome::GivenUp
                     | Outcome::InUnit
+                    | Outcome::InContainer
+                    | Outcome::OthersJob
                     | Outcome::Protected
                     | Outcome::Waiting) => return Ok(other),
                     Outcome::Refused if target.below == Below::Top => {
@@ -262,7 +277,7 @@ impl Placer {
         rule: &Rule,
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
-    ) -> Result<Outcome, ExeIsMissing> {
+    ) -> Result<Outcome, Missing> {
         // Taken out while it is borrowed: where the process is now is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         let now = whereabouts(&self.tree, proc, span, subject, &mut text);
@@ -280,13 +295,16 @@ impl Placer {
         rule: &Rule,
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
-    ) -> Result<Outcome, ExeIsMissing> {
+    ) -> Result<Outcome, Missing> {
         if self.is_in_place(span, now)
             || self.is_delegated(now, policy, proc, (span, target), subject)
         {
             return Ok(Outcome::InPlace);
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
+            return Ok(other);
+        }
+        if let Some(other) = self.stays_in_cgroup(now, policy, proc, (span, rule), subject)? {
             return Ok(other);
         }
         if self.stays_in_unit(now, policy, proc, (span, rule), subject) {

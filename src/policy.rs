@@ -13,7 +13,7 @@ use crate::narrator::Narrator;
 use crate::rules::destination::Field;
 use crate::rules::matcher::{Matcher, Plan};
 use crate::rules::names::Identity;
-use crate::rules::{Below, Rule, RuleId, Target};
+use crate::rules::{Below, Facts, Rule, RuleId, Target};
 
 use std::cell::Cell;
 use std::fmt;
@@ -179,6 +179,16 @@ impl Policy {
     /// itself.
     pub fn accountable(&self, uid: Uid) -> Uid {
         self.subordinates.owner_of(uid).unwrap_or(uid)
+    }
+
+    /// Whether no rule can move a process of this user, as far as that is known without its executable.
+    pub fn moves_none_of(&self, uid: Uid) -> bool {
+        let Some(user) = self.users.get(&uid) else { return false };
+        let facts = Facts { uid, gid: Gid(u32::MAX), exe: None, invoked: None };
+        let decision = self.matcher.decide(&user.plan, &facts);
+        let places =
+            |id| self.matcher.rule(id).is_some_and(|rule| !rule.action.targets().is_empty());
+        !decision.is_some_and(places) && !self.matcher.asks_exe(&user.plan, facts.gid, decision)
     }
 
     /// The hierarchies that a target of a rule concerns.

@@ -296,6 +296,14 @@ impl Proc {
         fstatat(&self.dir, ProcPath::new(pid, "").as_c_str(), AtFlags::empty()).is_ok()
     }
 
+    /// Whether a process is the first one of a PID namespace below ours.
+    pub fn is_first_of_namespace(&mut self, pid: Pid) -> bool {
+        let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
+        let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
+        let numbers = line.into_iter().flat_map(|line| line.split(u8::is_ascii_whitespace));
+        numbers.filter(|number| !number.is_empty()).skip(1).last() == Some(&b"1"[..])
+    }
+
     /// Whose a process is, from `/proc/PID/status`. `None` when it is gone.
     pub fn owner(&mut self, pid: Pid) -> Option<Owner> {
         let text = self.file(&ProcPath::new(pid, "status"))?;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use crate::container::{Containment, HostNamespaces};
 use crate::event::Pid;
 use crate::process::{PATH_MAX, Proc, ProcPath};
 use crate::rules::{Exe, base_name};
@@ -96,6 +97,8 @@ pub struct ReadRequest {
     pub pid: Pid,
     /// A live thread of it, where its leader has exited.
     pub thread: Option<Pid>,
+    /// Whether its namespaces are to be read too.
+    pub namespaces: bool,
 }
 
 /// Reads executables. May wait for as long as the owner of a process likes.
@@ -105,6 +108,7 @@ pub struct ExeReader {
     /// The mount namespaces whose paths mean the host's files: ours and that of process 1, which is
     /// another when a service manager gave us mounts of our own.
     host_mounts: [Box<[u8]>; 2],
+    host: HostNamespaces,
 }
 
 /// What one read of an executable gave.
@@ -113,11 +117,17 @@ pub struct ExeRead {
     buffer: Box<[u8; PATH_MAX]>,
     link: Result<usize, Errno>,
     shares_host_mounts: bool,
+    containment: Option<Containment>,
 }
 
 impl Default for ExeRead {
     fn default() -> Self {
-        Self { buffer: Box::new([0; PATH_MAX]), link: Err(Errno::ESRCH), shares_host_mounts: false }
+        Self {
+            buffer: Box::new([0; PATH_MAX]),
+            link: Err(Errno::ESRCH),
+            shares_host_mounts: false,
+            containment: None,
+        }
     }
 }
 
@@ -129,6 +139,11 @@ impl ExeRead {
     /// `CAP_SYS_PTRACE`.
     pub fn link(&self) -> Result<&[u8], Errno> {
         self.link.map(|length| &self.buffer[..length])
+    }
+
+    /// Whether the process is in a container, if that was asked for.
+    pub const fn containment(&self) -> Option<Containment> {
+        self.containment
     }
 
     /// What the link and the kernel's name of the process tell of its program. `None` where no link could
@@ -149,10 +164,15 @@ impl ExeReader {
     /// # Errors
     /// As dup(2).
     pub fn new(proc: &Proc) -> io::Result<Self> {
-        let mut reader = Self { dir: proc.duplicate_dir()?, host_mounts: Default::default() };
+        let mut reader = Self {
+            dir: proc.duplicate_dir()?,
+            host_mounts: Default::default(),
+            host: HostNamespaces::read(Path::new("/proc")),
+        };
         reader.host_mounts = [std::process::id(), 1].map(|host| {
             let mut link = [0; 64];
-            let request = Pid::new(host).map(|pid| ReadRequest { pid, thread: None });
+            let request =
+                Pid::new(host).map(|pid| ReadRequest { pid, thread: None, namespaces: false });
             let target = request.and_then(|of| reader.read_link(of, "ns/mnt", &mut link).ok());
             target.map_or_else(Box::default, Box::from)
         });
@@ -164,7 +184,11 @@ impl ExeReader {
     /// # Errors
     /// As dup(2).
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { dir: self.dir.try_clone()?, host_mounts: self.host_mounts.clone() })
+        Ok(Self {
+            dir: self.dir.try_clone()?,
+            host_mounts: self.host_mounts.clone(),
+            host: self.host,
+        })
     }
 
     /// Reads the executable of a process into `read`.
@@ -178,11 +202,16 @@ impl ExeReader {
             && self
                 .read_link(of, "ns/mnt", &mut link)
                 .is_ok_and(|target| self.host_mounts.iter().any(|host| **host == *target));
+        read.containment = of.namespaces.then(|| {
+            let process = Path::new("/proc").join(of.pid.to_string());
+            let thread = of.thread.map(|thread| process.join("task").join(thread.to_string()));
+            self.host.containment_by_proc(&thread.unwrap_or(process))
+        });
     }
 
     fn read_link<'b>(
         &self,
-        ReadRequest { pid, thread }: ReadRequest,
+        ReadRequest { pid, thread, .. }: ReadRequest,
         name: &str,
         buffer: &'b mut [u8],
     ) -> io::Result<&'b [u8]> {
@@ -387,7 +416,7 @@ mod tests {
         let pid = Pid::new(std::process::id()).unwrap();
         let mut read = ExeRead::default();
         assert_eq!(read.link(), Err(Errno::ESRCH));
-        reader.read(ReadRequest { pid, thread: Some(pid) }, &mut read);
+        reader.read(ReadRequest { pid, thread: Some(pid), namespaces: false }, &mut read);
         let own = std::env::current_exe().unwrap();
         let own = own.as_os_str().as_bytes();
         assert_eq!(read.link(), Ok(own));

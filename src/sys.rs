@@ -2,6 +2,7 @@
 //! on the hot path. Each function is safe to call with any argument.
 #![allow(unsafe_code)]
 
+mod namespace;
 mod peer;
 mod service;
 mod terminal;
@@ -14,6 +15,7 @@ use std::ptr;
 
 use crate::event::Nanos;
 use crate::event::wire::DATAGRAM;
+pub use namespace::{Namespace, namespace_of, namespace_owner, pidfd_open_thread};
 pub use peer::peer_groups;
 pub use service::{daemonise, local_time, open_syslog, syslog};
 pub use terminal::terminal_size;

@@ -19,6 +19,8 @@
 //! A group that no unit is named for, as of another container manager or of a rule of ours, is none of
 //! this.
 
+use crate::event::Uid;
+
 /// Endings of the names of units that have groups with processes. A slice has none of its own.
 const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
 
@@ -111,6 +113,28 @@ impl<'p> Unit<'p> {
     }
 }
 
+/// Returns whether the processes of a container that root created can be in this cgroup. A user's processes are
+/// in the root cgroup, in sessions, in the services that start users' jobs, below the user's slice, and in the
+/// cgroups of rules: there a namespace means nothing. `grounds` are the paths where cgroups of rules begin.
+pub fn may_hold_container(place: &str, grounds: &[&str]) -> bool {
+    if matches!(place, "" | "/") || place.starts_with("/user.slice/") {
+        return false;
+    }
+    if grounds.iter().any(|ground| is_below(place, ground)) {
+        return false;
+    }
+    match Unit::of(place, grounds) {
+        Unit::None | Unit::Other(_) => true,
+        Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => false,
+    }
+}
+
+/// Returns the user of a service manager `user@UID.service`.
+pub fn manager_uid(name: &str) -> Option<Uid> {
+    let uid = name.strip_prefix("user@")?.strip_suffix(".service")?;
+    uid.parse().ok().map(Uid)
+}
+
 /// Whether `path` is `ground` or below it. The top of the tree is nobody's ground.
 fn is_below(path: &str, ground: &str) -> bool {
     let rest = path.strip_prefix(ground);
@@ -174,6 +198,15 @@ mod tests {
     }
 
     #[test]
+    fn the_user_of_a_service_manager() {
+        assert_eq!(manager_uid("user@1000.service"), Some(Uid(1000)));
+        for name in ["user@.service", "user@-1.service", "user@alice.service", "user@1.scope", "x"]
+        {
+            assert_eq!(manager_uid(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn what_a_unit_loses() {
         let lost = |path: &str, is_last, is_service| {
             Unit::of(path, &[GROUND]).loses(|_| is_last, || is_service)
@@ -185,6 +218,34 @@ mod tests {
         assert!(!lost("/user.slice/session-1.scope", false, true));
         assert!(!lost("/user.slice/user@1.service/app.slice/a.scope", true, true));
         assert!(!lost("/people", true, true) && !lost(GROUND, true, true));
+    }
+
+    #[test]
+    fn containers_are_in_cgroups_of_their_own() {
+        let grounds = ["/cgruled.slice/cgruled-pool.service", ""];
+        for place in [
+            "/docker/0123",
+            "/kubepods/burstable/pod1/0123",
+            "/lxc.payload.web",
+            "/lxc/101/ns",
+            "/machine.slice/libpod-1.scope/container",
+            "/system.slice/docker-0123.scope",
+            "/libpod_parent/libpod-1",
+        ] {
+            assert!(may_hold_container(place, &grounds), "{place}");
+        }
+        for place in [
+            "/",
+            "",
+            "/user.slice/user-1000.slice/session-3.scope",
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-1.scope/container",
+            "/user.slice/user-1000.slice/x",
+            "/system.slice/cron.service",
+            "/system.slice/ssh.service/x",
+            "/cgruled.slice/cgruled-pool.service/people/alice",
+        ] {
+            assert!(!may_hold_container(place, &grounds), "{place}");
+        }
     }
 
     proptest::proptest! {

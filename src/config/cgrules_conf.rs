@@ -270,6 +270,7 @@ impl Reader<'_> {
             not: Negated::default(),
             exe_anywhere: true,
             leave_units: LeaveUnits::AsTheOriginal,
+            moves_containers: false,
             action,
         };
         let mentions = mention.into_iter().collect();

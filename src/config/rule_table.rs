@@ -11,7 +11,7 @@ use crate::rules::destination::Destination;
 use crate::rules::{Action, Below, Criteria, LeaveUnits, Origin, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 11] = [
+pub const RULE_KEYS: [&str; 12] = [
     "name",
     "user",
     "group",
@@ -23,6 +23,7 @@ pub const RULE_KEYS: [&str; 11] = [
     "priority",
     "exe_anywhere",
     "leave_units",
+    "containers",
 ];
 
 /// A rule as written: its names are not resolved, its place among other files' rules is open.
@@ -53,6 +54,7 @@ pub(super) fn read(
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
     let exe_anywhere = exe_anywhere(table, piece);
     let leave_units = leave_units(table, piece);
+    let moves_containers = moves_containers(table, piece);
     let action = action(table, &header, piece);
     let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
@@ -61,7 +63,8 @@ pub(super) fn read(
         None => default_name(&origin),
     };
     let (not, action) = (not.into(), action?);
-    let rule = Rule { name, origin, when, not, exe_anywhere, leave_units, action };
+    let rule =
+        Rule { name, origin, when, not, exe_anywhere, leave_units, moves_containers, action };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 
@@ -110,6 +113,14 @@ fn leave_units(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> LeaveUnits {
         Some(true) => LeaveUnits::Yes,
         Some(false) | None => LeaveUnits::No,
     }
+}
+
+fn moves_containers(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
+    let Some(value) = table.get("containers") else { return false };
+    if !table.contains_key("cgroup") {
+        piece.warning(value.span(), "containers has no effect without cgroup", "leave it out");
+    }
+    piece.boolean(value, "containers") == Some(true)
 }
 
 fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>) -> Option<Action> {

@@ -26,6 +26,10 @@ pub enum Trouble {
     GivenUp(String),
     /// It is left in this unit of systemd.
     InUnit(String),
+    /// It is left in this cgroup of a container that root created.
+    InContainer(String),
+    /// It is left in this cgroup below the service manager of another user.
+    OthersJob(String),
     /// An answer of the name service, or a closer look at a program, took so many nanoseconds.
     Waited(u64),
 }
@@ -38,6 +42,8 @@ impl Trouble {
             Self::TakenBack(_) => "taken-back",
             Self::GivenUp(_) => "given-up",
             Self::InUnit(_) => "in-unit",
+            Self::InContainer(_) => "in-container",
+            Self::OthersJob(_) => "others-job",
             Self::Waited(_) => "waited",
         }
     }
@@ -54,6 +60,15 @@ impl fmt::Display for Trouble {
             Self::InUnit(unit) => write!(
                 f,
                 "the unit {unit} of systemd would lose it; leave_units = true in the rule would allow that"
+            ),
+            Self::InContainer(place) => write!(
+                f,
+                "it is in {place}, a container that root created, whose limits and device filter would not hold \
+                 outside; containers = true in the rule would move it"
+            ),
+            Self::OthersJob(place) => write!(
+                f,
+                "it is in {place}, below the service manager of a user whom no rule moves"
             ),
             Self::Waited(ns) => {
                 write!(f, "the name service, or a look at the program, took {} ms", ns / 1_000_000)

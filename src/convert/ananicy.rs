@@ -218,6 +218,7 @@ impl Set<'_> {
             not: Negated::default(),
             exe_anywhere: true,
             leave_units: LeaveUnits::No,
+            moves_containers: false,
             action: Action::Place(vec![target]),
         };
         says(&text, &meant).map(|()| text)

@@ -3,12 +3,13 @@
 use super::Engine;
 use super::rescan::Urgency;
 use super::waiting::Asked;
+use crate::container::Containment;
 use crate::decision::{Decided, Exe, applies, decide};
 use crate::event::batch::{Look, Threads};
 use crate::event::fork_tracker::Evaluated;
 use crate::event::{Cause, Nanos};
 use crate::narrator::{Ending, Told};
-use crate::placer::{ExeIsMissing, Outcome, Subject};
+use crate::placer::{Missing, Outcome, Subject};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc};
 use crate::program::{ExeRead, Program, ReadRequest, Seen};
@@ -85,6 +86,8 @@ enum Evaluation {
     Over(Outcome),
     /// The executable is needed.
     NeedsExe,
+    /// The namespaces are needed.
+    NeedsNamespaces,
     /// An examination of this executable is needed.
     NeedsExamination(Box<[u8]>),
 }
@@ -107,7 +110,7 @@ impl Engine {
             self.finish(&job, None, Outcome::Gone);
             return None;
         };
-        self.proceed(job, grip, Exe::Unread)
+        self.proceed(job, grip, Exe::Unread, None)
     }
 
     /// The process as its leader shows it, or as a live thread does when the leader has exited. `None` when
@@ -122,7 +125,7 @@ impl Engine {
         Some(grip)
     }
 
-    /// Goes on with what was read.
+    /// Goes on with what was read. If more must be read the next [`Self::turn`] asks for it.
     pub fn supply(&mut self, read: &ExeRead) {
         let Some(Open { mut job, grip }) = self.open.take() else { return };
         let pid = job.look.pid;
@@ -137,9 +140,7 @@ impl Engine {
             self.answered.push_front(job);
             return;
         };
-        // What it needs beyond the executable does not have to be read.
-        let request = self.proceed(job, grip, exe);
-        debug_assert!(request.is_none());
+        self.also_needed = self.proceed(job, grip, exe, read.containment());
     }
 
     /// What is known of a process whose link could not be read. `None` when a live thread is to be asked.
@@ -172,18 +173,25 @@ impl Engine {
         self.metrics.blocked_reads.increment();
         let user = self.policy.accountable(grip.uid);
         self.executables.block(job.look.pid, user);
-        let request = self.proceed(Job { is_final: true, ..job }, grip, Exe::Unavailable);
+        let unknown = Some(Containment::Unknown);
+        let request = self.proceed(Job { is_final: true, ..job }, grip, Exe::Unavailable, unknown);
         debug_assert!(request.is_none());
     }
 
     /// Evaluates a process as far as that can be done without reading its executable.
-    fn proceed(&mut self, mut job: Job, grip: Grip, exe: Exe<'_>) -> Option<ReadRequest> {
+    fn proceed(
+        &mut self,
+        mut job: Job,
+        grip: Grip,
+        exe: Exe<'_>,
+        mut containment: Option<Containment>,
+    ) -> Option<ReadRequest> {
         let pid = job.look.pid;
         // Of this very process: an answer is taken for no other.
         let program = job.program.take();
         let mut exe = program.as_ref().map_or(exe, |program| Exe::Read(program.seen()));
         loop {
-            match self.evaluate(job.look, &grip, exe) {
+            match self.evaluate(job.look, &grip, exe, containment) {
                 Evaluation::Over(outcome) => {
                     self.finish(&job, Some(&grip), outcome);
                     return None;
@@ -191,7 +199,7 @@ impl Engine {
                 Evaluation::NeedsExe => {
                     let user = self.policy.accountable(grip.uid);
                     if self.executables.may_be_read(user) {
-                        let request = ReadRequest { pid, thread: grip.thread };
+                        let request = ReadRequest { pid, thread: grip.thread, namespaces: false };
                         self.open = Some(Open { job, grip });
                         return Some(request);
                     }
@@ -200,6 +208,16 @@ impl Engine {
                         return None;
                     }
                     exe = Exe::Unavailable;
+                }
+                Evaluation::NeedsNamespaces => {
+                    let user = self.policy.accountable(grip.uid);
+                    if !job.is_final && self.executables.may_be_read(user) {
+                        let request = ReadRequest { pid, thread: grip.thread, namespaces: true };
+                        job.program = program;
+                        self.open = Some(Open { job, grip });
+                        return Some(request);
+                    }
+                    containment = Some(Containment::Unknown);
                 }
                 Evaluation::NeedsExamination(raw) => {
                     if !job.is_final && self.examine(&job, &grip, Some(raw)) {
@@ -212,7 +230,13 @@ impl Engine {
         }
     }
 
-    fn evaluate(&mut self, look: Look, grip: &Grip, exe: Exe<'_>) -> Evaluation {
+    fn evaluate(
+        &mut self,
+        look: Look,
+        grip: &Grip,
+        exe: Exe<'_>,
+        containment: Option<Containment>,
+    ) -> Evaluation {
         let &Grip { uid, gid, thread, .. } = grip;
         self.noted.uid = Some(uid);
         if self.is_pinned(look, grip) {
@@ -255,10 +279,12 @@ impl Engine {
         if self.policy.lacks_group(rule, gid) {
             return Evaluation::Over(self.wait(Asked::Group(gid), look));
         }
-        let subject = Subject { look, grip, user: user.identity.name.as_deref(), exe };
+        let user = user.identity.name.as_deref();
+        let subject = Subject { look, grip, user, exe, containment };
         let outcome = match self.placer.apply(&self.policy, &mut self.proc, rule, &subject) {
             Ok(outcome) => outcome,
-            Err(ExeIsMissing) => return Evaluation::NeedsExe,
+            Err(Missing::Exe) => return Evaluation::NeedsExe,
+            Err(Missing::Namespaces) => return Evaluation::NeedsNamespaces,
         };
         if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
             narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
@@ -306,7 +332,9 @@ impl Engine {
             | Outcome::Refused
             | Outcome::Replaced
             | Outcome::GivenUp
-            | Outcome::InUnit => {
+            | Outcome::InUnit
+            | Outcome::InContainer
+            | Outcome::OthersJob => {
                 let evaluated = Evaluated { since: look.since, opened, ended: now };
                 self.intake.forks.completed(look.pid, evaluated);
             }
@@ -351,7 +379,11 @@ impl Engine {
                 }
             }
             // Counted where they are said.
-            Outcome::GivenUp | Outcome::InUnit | Outcome::Waiting => {}
+            Outcome::GivenUp
+            | Outcome::InUnit
+            | Outcome::InContainer
+            | Outcome::OthersJob
+            | Outcome::Waiting => {}
         }
     }
 

@@ -38,6 +38,10 @@ pub enum Outcome {
     GivenUp,
     /// A unit of systemd would lose it, which its rule does not allow.
     InUnit,
+    /// It is in a container that root created.
+    InContainer,
+    /// It is a job below the service manager of another user, of whom no rule moves a process.
+    OthersJob,
 }
 
 impl Outcome {
@@ -58,6 +62,8 @@ impl Outcome {
             Self::Replaced => "reused",
             Self::GivenUp => "given-up",
             Self::InUnit => "in-unit",
+            Self::InContainer => "in-container",
+            Self::OthersJob => "others-job",
         }
     }
 
@@ -81,7 +87,9 @@ impl Outcome {
                 | Self::Refused
                 | Self::Replaced
                 | Self::GivenUp
-                | Self::InUnit,
+                | Self::InUnit
+                | Self::InContainer
+                | Self::OthersJob,
                 _,
             ) => Ending::Done(rule),
         })

@@ -1,6 +1,6 @@
 //! Processes that are not moved although a rule matches.
 
-use super::{ExeIsMissing, Outcome, Placer, Subject};
+use super::{Missing, Outcome, Placer, Subject};
 use crate::decision::Exe;
 use crate::event::{Pid, Uid};
 use crate::process::{Proc, path_in};
@@ -37,7 +37,7 @@ impl Placer {
         proc: &mut Proc,
         rule: &Rule,
         subject: &Subject<'_>,
-    ) -> Result<Option<Outcome>, ExeIsMissing> {
+    ) -> Result<Option<Outcome>, Missing> {
         let pid = subject.look.pid;
         if pid.get() == self.own_pid {
             return Ok(Some(Outcome::Protected));
@@ -52,7 +52,7 @@ impl Placer {
             return Ok(None);
         }
         let protection = match subject.exe {
-            Exe::Unread => return Err(ExeIsMissing),
+            Exe::Unread => return Err(Missing::Exe),
             Exe::Read(seen)
                 if is_root && !seen.raw.starts_with(b"/") && proc.is_kernel_thread(pid) =>
             {

@@ -61,6 +61,8 @@ pub struct Rule {
     pub exe_anywhere: bool,
     /// Whether processes are taken out of units of systemd.
     pub leave_units: LeaveUnits,
+    /// Whether processes of containers that root created are moved.
+    pub moves_containers: bool,
     /// What to do with the process.
     pub action: Action,
 }

@@ -125,6 +125,7 @@ mod tests {
             not: not.into(),
             exe_anywhere: false,
             leave_units: crate::rules::LeaveUnits::No,
+            moves_containers: false,
             action: Action::ignore(),
         }
     }

@@ -197,6 +197,8 @@ fn told(happening: &Happening) -> String {
         "taken-back" => "external move",
         "given-up" => "external move",
         "in-unit" => "it was left in its unit",
+        "in-container" => "it was left in its container",
+        "others-job" => "it was left in its job",
         "waited" => "the answer was slow",
         "waiting" => "it has been on its way",
         other => other,

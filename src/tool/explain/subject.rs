@@ -205,7 +205,7 @@ fn read(pid: Pid, proc: &mut Proc) -> Option<ExeRead> {
     let reader = ExeReader::new(proc).ok()?;
     patiently(move || {
         let mut read = ExeRead::default();
-        reader.read(ReadRequest { pid, thread }, &mut read);
+        reader.read(ReadRequest { pid, thread, namespaces: false }, &mut read);
         Some(read)
     })
 }

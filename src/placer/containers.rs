@@ -1,0 +1,142 @@
+//! Processes that stay where they are because of the cgroup that they are in: containers that root created, and
+//! jobs of other users below a user's service manager.
+
+use std::os::fd::AsFd;
+
+use ::log::Level;
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+
+use super::described::{Described, Named};
+use super::{Missing, Outcome, Placer, Subject};
+use crate::cgroup::mounts::Span;
+use crate::cgroup::tree::Whereabouts;
+use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
+use crate::container::{Containment, HostNamespaces};
+use crate::control::memory::Trouble;
+use crate::log::field;
+use crate::policy::Policy;
+use crate::process::{Proc, path_in};
+use crate::rules::{Below, Rule};
+use crate::sys;
+
+/// Cgroups of containers that the log named at most; then it starts again.
+const MAX_NAMED: usize = 1024;
+/// Children of a process of root that are looked at, to find out whether it is the monitor of a container.
+const MAX_CHILDREN: usize = 16;
+
+/// What is kept of containers.
+#[derive(Debug)]
+pub(super) struct Containers {
+    host: HostNamespaces,
+    /// The cgroups that the log named.
+    named: HashSet<String, FixedState>,
+}
+
+impl Containers {
+    pub(super) fn new(host: HostNamespaces) -> Self {
+        Self { host, named: HashSet::default() }
+    }
+}
+
+impl Placer {
+    /// Returns whether the process is left in a container that root created, or below another user's service
+    /// manager.
+    ///
+    /// # Errors
+    /// Its namespaces must be read first.
+    pub(super) fn stays_in_cgroup(
+        &mut self,
+        now: Whereabouts<'_>,
+        policy: &Policy,
+        proc: &mut Proc,
+        (span, rule): (Span, &Rule),
+        subject: &Subject<'_>,
+    ) -> Result<Option<Outcome>, Missing> {
+        let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
+        let listed = tree.map_or("", |tree| tree.listed.as_str());
+        let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
+        let place = text.and_then(|text| path_in(text, listed.as_bytes())).unwrap_or_default();
+        let place = String::from_utf8_lossy(place).into_owned();
+        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        if let Unit::OfUser(name) = Unit::of(&place, &grounds) {
+            let stays = self.has_systemd && is_job_of_another(name, policy, subject);
+            return Ok(
+                stays.then(|| self.leave_in_cgroup(Outcome::OthersJob, &place, rule, subject))
+            );
+        }
+        if rule.moves_containers || !may_hold_container(&place, &grounds) {
+            return Ok(None);
+        }
+        let stays = match self.containment(subject)? {
+            Containment::Container => true,
+            // What cannot be read can have a device filter to lose, and a user does not get there.
+            Containment::Unknown => true,
+            Containment::Host => subject.grip.uid.0 == 0 && is_monitor(proc, subject),
+        };
+        Ok(stays.then(|| self.leave_in_cgroup(Outcome::InContainer, &place, rule, subject)))
+    }
+
+    fn containment(&self, subject: &Subject<'_>) -> Result<Containment, Missing> {
+        if let Some(read) = subject.containment {
+            return Ok(read);
+        }
+        let host = &self.containers.host;
+        let found = match (subject.grip.thread, &subject.grip.handle) {
+            (Some(thread), _) => sys::pidfd_open_thread(thread.get())
+                .ok()
+                .and_then(|thread| host.containment(thread.as_fd())),
+            (None, Some(handle)) => host.containment(handle.as_fd()),
+            (None, None) => None,
+        };
+        found.ok_or(Missing::Namespaces)
+    }
+
+    fn leave_in_cgroup(
+        &mut self,
+        outcome: Outcome,
+        place: &str,
+        rule: &Rule,
+        subject: &Subject<'_>,
+    ) -> Outcome {
+        let (trouble, why) = if outcome == Outcome::InContainer {
+            self.metrics.left_in_container.increment();
+            let why = "a container that root created, whose limits and device filter would not hold \
+                       outside; containers = true in the rule would move it";
+            (Trouble::InContainer(place.to_owned()), why)
+        } else {
+            self.metrics.left_in_job.increment();
+            let why = "a job below the service manager of a user whom no rule moves";
+            (Trouble::OthersJob(place.to_owned()), why)
+        };
+        self.troubles.push((trouble, self.path.clone()));
+        if self.containers.named.len() >= MAX_NAMED {
+            self.containers.named.clear();
+        }
+        if self.containers.named.insert(place.to_owned()) {
+            let (who, by, place) = (Described(subject), Named(rule), place.escape_debug());
+            self.decided(field::UNIT, rule, subject)
+                .say(Level::Info, format_args!("{who} stays in {place}: {why}; {by}"));
+        }
+        outcome
+    }
+}
+
+/// Whether the process is another user's, below the service manager of a user of whom no rule moves a process.
+/// Else that user could start a set-user-ID program to keep it out of its owner's cgroup.
+fn is_job_of_another(manager: &str, policy: &Policy, subject: &Subject<'_>) -> bool {
+    manager_uid(manager).is_some_and(|owner| {
+        owner != policy.accountable(subject.grip.uid) && policy.moves_none_of(owner)
+    })
+}
+
+/// Whether a process of root is the parent of the first process of a container.
+fn is_monitor(proc: &mut Proc, subject: &Subject<'_>) -> bool {
+    let mut children = Vec::new();
+    proc.children(subject.look.pid, |child| {
+        if children.len() < MAX_CHILDREN {
+            children.push(child);
+        }
+    });
+    children.into_iter().any(|child| proc.is_first_of_namespace(child))
+}
