@@ -2,9 +2,12 @@
 //!
 //! [`wire`] turns datagrams into [`Event`]s, [`batch`] keeps one entry for each process,
 //! [`fork_tracker`] decides which forked children must be evaluated.
+//! [`trace_page`] turns pages of a trace buffer into moves that others made.
 
 pub mod batch;
 pub mod fork_tracker;
+pub mod trace_format;
+pub mod trace_page;
 mod windows;
 pub mod wire;
 

@@ -1,7 +1,8 @@
-//! Where looks come from: the kernel's events and scans of `/proc`.
+//! Sources of evaluations: the events of the kernel, external moves, and scans of `/proc`.
 
 pub mod connector;
 pub mod files;
 pub mod intake;
+pub mod moves;
 pub mod pace;
 pub mod scan;

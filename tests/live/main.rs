@@ -33,6 +33,7 @@ mod identity;
 mod kernel;
 mod limits;
 mod loss;
+mod moves_source;
 mod order;
 mod placement;
 mod program;
