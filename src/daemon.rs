@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ::log::LevelFilter;
@@ -38,13 +39,14 @@ use crate::leader::{self, Activity, Duty, Next};
 use crate::load::{self, NameService, Sources};
 use crate::log::{Levels, Logging, Output};
 use crate::metrics::Metrics;
-use crate::placer::{MoveSource, Placer};
+use crate::placer::Placer;
 use crate::process::Proc;
 use crate::program::ExeRead;
 use crate::rebuild::Rebuilder;
 use crate::rebuild::published::Board;
 use crate::source::connector::Connector;
 use crate::source::files::Files;
+use crate::source::moves::{self, MoveSource, MoveTrace, MoveTraceError};
 use crate::sys;
 use crate::worker::Desk;
 use controlled::{Controlled, control_socket, sticky_socket};
@@ -172,6 +174,8 @@ impl Daemon {
         let settings = &settings;
         let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
         raise_descriptor_limit();
+        let external_moves = settings.external_moves.unwrap_or(invocation.external_moves);
+        let trace = start_trace(external_moves, invocation.dry_run);
         let hierarchies = Arc::new(tree::discover().map_err(run("/proc/self/mountinfo"))?);
         if hierarchies.is_empty() {
             return Err(Failure::NoCgroups);
@@ -195,21 +199,21 @@ impl Daemon {
                 ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
                 FastMovesGuard::Off
             });
-        let overview = Overview::new(Arc::clone(&metrics), board, hierarchies, is_dry_run);
-        let external_moves = settings.external_moves.unwrap_or(invocation.external_moves);
-        let source = match external_moves {
-            ExternalMoves::Revert | ExternalMoves::Report => move_source(),
-            ExternalMoves::Off => None,
-        };
+        // Before the first scan, or a move between the two would be missed.
+        let source = trace.and_then(|thread| move_source(thread.join().ok()?));
+        let overview = Overview::new(
+            Arc::clone(&metrics),
+            board,
+            hierarchies,
+            is_dry_run,
+            (external_moves, source.is_some()),
+        );
         let placer =
             Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run, external_moves, source);
         let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
         let desk = Desk::open(rebuilder).map_err(run("threads"))?;
-        let finds_external_moves = external_moves != ExternalMoves::Off;
-        let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
-        let options = Options { recheck_ns, finds_external_moves };
-        let mut engine =
-            Engine::new(connector, proc, policy, placer, desk, Arc::clone(&metrics), options);
+        let (counters, options) = (Arc::clone(&metrics), options(settings, external_moves));
+        let mut engine = Engine::new(connector, proc, policy, placer, desk, counters, options);
         let controlled = Controlled::start(invocation, settings, control, &overview, &mut engine)?;
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
@@ -394,9 +398,32 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+fn options(settings: &Settings, external_moves: ExternalMoves) -> Options {
+    let finds_external_moves = external_moves != ExternalMoves::Off;
+    let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
+    Options { recheck_ns, finds_external_moves }
+}
+
+type Tracing = JoinHandle<Result<MoveTrace, MoveTraceError>>;
+
+/// Begins to trace moves, on a thread of its own: that waits for RCU grace periods, 25 to 50 ms.
+fn start_trace(external_moves: ExternalMoves, is_dry_run: bool) -> Option<Tracing> {
+    let is_traced = external_moves != ExternalMoves::Off && !is_dry_run;
+    let open = || MoveTrace::open(&moves::tracing_directory()?);
+    is_traced.then(|| std::thread::spawn(open))
+}
+
 /// The kernel's trace of moves, where it can be had.
-fn move_source() -> Option<Box<dyn MoveSource>> {
-    None
+fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<Box<dyn MoveSource>> {
+    match trace {
+        Ok(trace) => Some(Box::new(trace)),
+        Err(error) => {
+            ::log::warn!(
+                "external moves are not traced: {error}; all processes are evaluated every 60 s instead"
+            );
+            None
+        }
+    }
 }
 
 /// The groups, and who looks after them.

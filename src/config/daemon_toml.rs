@@ -121,6 +121,17 @@ pub enum ExternalMoves {
     Off,
 }
 
+impl ExternalMoves {
+    /// The word for it in the settings.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Revert => "revert",
+            Self::Report => "report",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// Where log lines go, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -229,11 +240,8 @@ fn external_moves(
     key: &str,
     piece: &mut Piece<'_, '_>,
 ) -> Option<ExternalMoves> {
-    let words = [
-        ("revert", ExternalMoves::Revert),
-        ("report", ExternalMoves::Report),
-        ("off", ExternalMoves::Off),
-    ];
+    let words = [ExternalMoves::Revert, ExternalMoves::Report, ExternalMoves::Off]
+        .map(|meant| (meant.word(), meant));
     piece.word(value, key, &words)
 }
 

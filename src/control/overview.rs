@@ -13,6 +13,7 @@ use super::status::{
     Status, Taker,
 };
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::config::daemon_toml::ExternalMoves;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::Escaped;
 use crate::metrics::{Histogram, Metrics, Refusals};
@@ -27,6 +28,8 @@ pub struct Overview {
     board: Board,
     hierarchies: Arc<Hierarchies>,
     is_dry_run: bool,
+    /// What is done about external moves, and whether they are traced.
+    external_moves: (ExternalMoves, bool),
     started: SystemTime,
 }
 
@@ -37,8 +40,10 @@ impl Overview {
         board: Board,
         hierarchies: Arc<Hierarchies>,
         is_dry_run: bool,
+        external_moves: (ExternalMoves, bool),
     ) -> Self {
-        Self { metrics, board, hierarchies, is_dry_run, started: SystemTime::now() }
+        let started = SystemTime::now();
+        Self { metrics, board, hierarchies, is_dry_run, external_moves, started }
     }
 
     /// What happened since the start, as far as it can be known without the hot thread.
@@ -56,6 +61,8 @@ impl Overview {
             refused_reload,
             root: in_force.map_or_else(String::new, |rules| root(&rules.root)),
             hierarchies: self.hierarchies.iter().map(hierarchy).collect(),
+            external_moves: self.external_moves.0.word().to_owned(),
+            external_moves_by: if self.external_moves.1 { "trace" } else { "scan" }.to_owned(),
             counters: counters(&self.metrics),
             refusals: refusals(&self.metrics.refusals),
             taken_back_by: Vec::new(),

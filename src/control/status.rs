@@ -33,6 +33,12 @@ pub struct Status {
     pub root: String,
     /// The mounted cgroup hierarchies.
     pub hierarchies: Vec<HierarchyStatus>,
+    /// What is done about external moves: `revert`, `report` or `off`.
+    #[serde(default)]
+    pub external_moves: String,
+    /// How they are found: by `trace`, or by a `scan` every 60 s where they cannot be traced.
+    #[serde(default)]
+    pub external_moves_by: String,
     /// All counters by name; cgruled(8) has their meanings.
     pub counters: BTreeMap<String, u64>,
     /// The counter `refused` by cause, the most frequent first.

@@ -33,7 +33,6 @@ use crate::sys;
 use history::History;
 pub(crate) use watch::MoveWatch;
 use watch::Mover;
-pub use watch::{MoveSource, TracedMove};
 
 /// Names that are counted one by one. What comes later is counted together: sessions have names without end.
 const MAX_NAMES: usize = 64;

@@ -8,12 +8,13 @@
 mod error;
 mod instance;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::event::Nanos;
 use crate::event::trace_format::TraceLayout;
 use crate::event::trace_page::{ExternalMove, MalformedPage, TracePage};
 
@@ -43,6 +44,52 @@ const HEADER_PAGE: &str = "events/header_page";
 pub fn tracing_directory() -> Result<PathBuf, MoveTraceError> {
     let found = DIRECTORIES.iter().map(Path::new).find(|path| is_tracefs(path).unwrap_or(false));
     found.map(Path::to_owned).ok_or_else(|| MoveTraceError::NotMounted(DIRECTORIES[0].into()))
+}
+
+/// A move, without what only logs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TracedMove {
+    /// When.
+    pub at: Nanos,
+    /// The thread that wrote the PID.
+    pub mover: u32,
+    /// The process or thread that was moved.
+    pub pid: u32,
+}
+
+/// Where traced moves come from.
+pub trait MoveSource: fmt::Debug + Send {
+    /// Leaves out the moves of these threads.
+    ///
+    /// # Errors
+    /// As write(2).
+    fn ignore(&mut self, threads: &[u32]) -> io::Result<()>;
+
+    /// Reads what was traced since the last call, and returns how many moves were lost.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64>;
+}
+
+impl MoveSource for MoveTrace {
+    fn ignore(&mut self, threads: &[u32]) -> io::Result<()> {
+        self.ignore_threads(threads)
+    }
+
+    fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
+        let drained = self.drain(
+            |_| false,
+            |&ExternalMove { at, mover, pid, .. }| take(TracedMove { at, mover, pid }),
+        )?;
+        Ok(drained.lost)
+    }
+}
+
+impl fmt::Debug for MoveTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MoveTrace").field(&self.path()).finish()
+    }
 }
 
 /// The result of [`MoveTrace::drain`].

@@ -25,6 +25,7 @@ mod destination;
 mod doctor;
 mod escape;
 mod explain;
+mod external_moves;
 mod flood;
 mod groups;
 mod hang;

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -17,6 +16,7 @@ use crate::event::{Nanos, Pid, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::process::{Proc, path_in};
+use crate::source::moves::{MoveSource, TracedMove};
 use crate::sys;
 
 /// From one reading to the next.
@@ -33,26 +33,6 @@ const MAX_QUEUED: usize = 4096;
 const MAX_KNOWN: usize = 2 * MAX_QUEUED;
 /// Threads of the daemon that can have moved processes. One is added for each read that blocked a leader.
 const MAX_OWN_THREADS: usize = 128;
-
-/// A move that the kernel traced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TracedMove {
-    /// When.
-    pub at: Nanos,
-    /// The thread that wrote the PID.
-    pub mover: u32,
-    /// The process or thread that was moved.
-    pub pid: u32,
-}
-
-/// Where traced moves come from.
-pub trait MoveSource: fmt::Debug + Send {
-    /// Reads what was traced since the last call, and returns how many moves were lost.
-    ///
-    /// # Errors
-    /// As read(2).
-    fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64>;
-}
 
 /// Whoever moved a process, as far as it could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +132,10 @@ impl MoveWatch {
                 own_threads.remove(0);
             }
             own_threads.push(own);
+            // Else a storm of placements would fill the buffers. Costs an RCU grace period, once.
+            if let Err(error) = source.ignore(own_threads) {
+                ::log::debug!("trace of external moves: filter: {error}");
+            }
         }
         if known.len() > MAX_KNOWN {
             let waiting: Vec<Pid> = queue.iter().copied().collect();
@@ -238,12 +222,18 @@ impl MoveWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[derive(Debug)]
     struct Moves(Vec<(u32, u32)>, u64);
 
     impl MoveSource for Moves {
+        fn ignore(&mut self, _threads: &[u32]) -> io::Result<()> {
+            Ok(())
+        }
+
         fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
             for (mover, pid) in self.0.drain(..) {
                 take(TracedMove { at: Nanos(7), mover, pid });

@@ -7,6 +7,7 @@ use nix::unistd::geteuid;
 
 use super::Finding;
 use crate::source::connector::{Connector, Unusable};
+use crate::source::moves::{self, MoveTrace};
 use crate::sys;
 
 /// Bytes of the buffers of a test.
@@ -15,7 +16,7 @@ const BUFFER: usize = 1 << 20;
 const MASK: (u32, u32) = (6, 6);
 
 pub(super) fn findings() -> Vec<Finding> {
-    vec![version(), process_facts(), events()]
+    vec![version(), process_facts(), events(), moves()]
 }
 
 fn version() -> Finding {
@@ -71,6 +72,22 @@ fn events() -> Finding {
     }
 }
 
+/// Whether external moves can be traced.
+fn moves() -> Finding {
+    if !geteuid().is_root() {
+        let advice = "run cgrulectl doctor as root to find out whether moves by others are traced";
+        return Finding::note("moves", "not tried", advice);
+    }
+    match moves::tracing_directory().and_then(|directory| MoveTrace::open(&directory)) {
+        Ok(_) => Finding::ok("moves", "the kernel traces moves of processes by others"),
+        Err(error) => Finding::note(
+            "moves",
+            format!("external moves are found by scans, within 60 s: {error}"),
+            "mount tracefs at /sys/kernel/tracing and let the daemon write in instances/ of it",
+        ),
+    }
+}
+
 const fn advice(unusable: &Unusable) -> &'static str {
     match unusable {
         Unusable::NoConnector(_) => "use a kernel with CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y",
@@ -95,6 +112,6 @@ mod tests {
     #[test]
     fn every_question_is_answered() {
         let topics: Vec<&str> = findings().iter().map(|finding| finding.topic).collect();
-        assert_eq!(topics, ["kernel", "facts", "events"]);
+        assert_eq!(topics, ["kernel", "facts", "events", "moves"]);
     }
 }

@@ -65,6 +65,7 @@ fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
         false => String::new(),
     };
     row(look, out, "Moves", &format!("{} {verb}{part}", grouped(all)))?;
+    external_moves(status, look, out)?;
     left_alone(status, look, out)?;
     troubles(status, look, out)?;
     latency(&status.latency, look, out)
@@ -118,6 +119,19 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     })
 }
 
+fn external_moves(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+    // Of a daemon of an older version.
+    if status.external_moves.is_empty() || status.external_moves == "off" {
+        return Ok(());
+    }
+    let action = if status.external_moves == "revert" { "reverted" } else { "reported" };
+    let found = match status.external_moves_by.as_str() {
+        "trace" => "the kernel traces them",
+        _ => "not traced: found within 60 s",
+    };
+    row(look, out, "", &format!("those by others are {action}; {found}"))
+}
+
 /// The end of a text that is too long for a row.
 fn tail(text: &str) -> String {
     match text.chars().count().checked_sub(68) {
@@ -143,7 +157,7 @@ fn hierarchy(tree: &HierarchyStatus) -> String {
 
 /// Those who were not moved, by reason.
 fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
-    const REASONS: [(&str, &str); 9] = [
+    const REASONS: [(&str, &str); 11] = [
         ("in_place", "in place"),
         ("no_rule", "without a rule"),
         ("ignored", "ignored by rule"),
@@ -151,6 +165,8 @@ fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
         ("protected", "protected"),
         ("sticky", "asked to stay"),
         ("left_in_unit", "kept in their unit"),
+        ("left_in_container", "kept in a container"),
+        ("left_in_job", "kept in another user's job"),
         ("gone", "gone"),
         ("deferred", "deferred for others"),
     ];
@@ -188,8 +204,8 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
 fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let refused = look.bad(counter("refused"), "refused");
-    let taken = look.bad(counter("taken_back"), "taken back");
-    let given_up = look.bad(counter("given_up"), "given up");
+    let taken = look.bad(counter("taken_back"), "moved away");
+    let given_up = look.bad(counter("given_up"), "of them left there");
     let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
     row(look, out, "Troubles", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
     for refusal in &status.refusals {
@@ -198,7 +214,7 @@ fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     }
     for taker in &status.taken_back_by {
         let name = Escaped(&taker.name);
-        row(look, out, "", &format!("{} taken back by {name}", grouped(taker.count)))?;
+        row(look, out, "", &format!("{} moved to {name}", grouped(taker.count)))?;
     }
     Ok(())
 }
@@ -311,6 +327,8 @@ mod tests {
                 meaning: "Device or resource busy".into(),
                 count: 3,
             }],
+            external_moves: "revert".into(),
+            external_moves_by: "trace".into(),
             taken_back_by: vec![Taker { name: "user@1000.service".into(), count: 2 }],
             latency: Latency {
                 count: 4_321,
@@ -347,11 +365,12 @@ Groups      below / in
 Events      1,234,567 heard, 0 lost
 Looks       99,000 looks at processes, 2 scans of all processes
 Moves       4,321 moved
+            those by others are reverted; the kernel traces them
 Left        12,345 in place, 80,000 without a rule, 7 ignored by rule,
             150 protected, 2,184 gone
-Troubles    3 refused, 2 taken back, 1 given up, 0 log lines dropped
+Troubles    3 refused, 2 moved away, 1 of them left there, 0 log lines dropped
             3 refused: Device or resource busy (EBUSY)
-            2 taken back by user@1000.service
+            2 moved to user@1000.service
 Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
       <= 64 us  ####### 400
      <= 128 us  ############################################## 2,600

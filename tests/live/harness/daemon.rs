@@ -136,6 +136,16 @@ impl Daemon {
         assert!(said, "the daemon never said {text:?}");
     }
 
+    /// CPU time of all its threads, from schedstat.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let of_thread = |thread: fs::DirEntry| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0)
+        };
+        Duration::from_nanos(threads.flatten().map(of_thread).sum())
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();

@@ -30,6 +30,7 @@ impl Namespace {
             .map_err(|errno| format!("mount --make-rprivate /: {errno}"))?;
         mount(Some("tmpfs"), BASE, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
             .map_err(|errno| format!("tmpfs on {BASE}: {errno}"))?;
+        trace_events()?;
         cover("/etc/passwd", &user::passwd())?;
         cover("/etc/group", &user::group())?;
         Ok(namespace)
@@ -42,6 +43,16 @@ impl Drop for Namespace {
         let _ = nix::mount::umount2(BASE, nix::mount::MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(BASE);
     }
+}
+
+/// Mounts tracefs where systemd does, if the host has not done it.
+fn trace_events() -> Result<(), String> {
+    let directory = "/sys/kernel/tracing";
+    if Path::new(directory).join("instances").exists() {
+        return Ok(());
+    }
+    mount(Some("tracefs"), directory, Some("tracefs"), MsFlags::empty(), None::<&str>)
+        .map_err(|errno| format!("tracefs on {directory}: {errno}"))
 }
 
 /// Puts a copy with `more` lines over `path`.

@@ -1,0 +1,182 @@
+//! External moves at any time after a placement: the kernel's trace finds them, and who made them.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::harness::user::ALICE;
+use crate::harness::{Actor, Live, Settings, census};
+
+const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
+/// Rechecks are over by then.
+const LATER: Duration = Duration::from_millis(1200);
+/// An external move must be found within this time; 100 ms are for a busy machine.
+const FOUND: Duration = Duration::from_millis(1100);
+
+fn placed(live: &Live) -> Actor {
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "alice");
+    actor
+}
+
+/// Waits until the process is in the group of its rule again, and returns how long that took.
+fn returns(live: &Live, pid: u32) -> Option<Duration> {
+    let (begin, wanted) = (Instant::now(), live.ground.at("alice"));
+    while begin.elapsed() < Duration::from_secs(3) {
+        if census::cgroup_of(pid, "").as_ref() == Some(&wanted) {
+            return Some(begin.elapsed());
+        }
+        sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+/// Lets Alice move her processes between groups of the ground, as a delegation does, and moves `pid` as Alice.
+fn move_as_alice(live: &Live, pid: u32) {
+    let own = live.ground.directory("", "own").unwrap();
+    fs::create_dir_all(&own).unwrap();
+    let files =
+        [own.clone(), own.join("cgroup.procs"), live.ground.directory("", "cgroup.procs").unwrap()];
+    for file in &files {
+        chown(file, Some(ALICE), Some(ALICE)).unwrap();
+    }
+    let script = format!("echo {pid} > {}", own.join("cgroup.procs").display());
+    let status = Command::new("/bin/sh").args(["-c", &script]).uid(ALICE).gid(ALICE).status();
+    assert!(status.unwrap().success(), "Alice could not move process {pid}");
+}
+
+#[test]
+fn a_move_by_root_is_reverted_once_and_then_left_and_the_mover_is_named() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(RULE);
+    let alice = placed(&live);
+    sleep(LATER);
+    live.ground.take_away(alice.subject);
+    let took = returns(&live, alice.subject);
+    println!("external move by root: reverted after {took:?}");
+    assert!(took.is_some_and(|took| took < FOUND), "{took:?}");
+    daemon.expect_log("it is moved back");
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("it is moved back")).unwrap();
+    assert!(line.contains(&format!("(process {} of uid 0", std::process::id())), "{line}");
+    sleep(LATER);
+    live.ground.take_away(alice.subject);
+    daemon.expect_log("it is left there");
+    assert_eq!(returns(&live, alice.subject), None);
+    let counters = daemon.stop();
+    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (2, 1), "{counters:?}");
+}
+
+#[test]
+fn a_move_by_a_user_is_reverted_each_time() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(RULE);
+    let alice = placed(&live);
+    sleep(LATER);
+    let (mut outside, mut times) = (0, Vec::new());
+    for _ in 0..20 {
+        move_as_alice(&live, alice.subject);
+        let took = returns(&live, alice.subject);
+        outside += usize::from(took.is_none_or(|took| took > FOUND));
+        times.push(took);
+    }
+    println!("external moves by the user: {outside} of 20 outside; reverted after {times:?}");
+    assert_eq!(outside, 0);
+    assert_eq!(daemon.stop().get("given_up"), 0);
+}
+
+#[test]
+fn children_born_after_a_move_by_a_user_are_placed() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(RULE);
+    let mut actor =
+        live.actor(&format!("subreaper uid {ALICE} {ALICE} say ready gate brood 50 hold"));
+    let pid = actor.said("ready");
+    assert!(returns(&live, pid).is_some(), "never placed");
+    sleep(LATER);
+    move_as_alice(&live, pid);
+    actor.open_gate();
+    for _ in 0..50 {
+        let _line = actor.says();
+    }
+    live.expect_at_rest("children after a move by the user", ALICE, 51, "alice");
+}
+
+#[test]
+fn moves_are_only_reported_when_that_is_asked_for() {
+    let Some(live) = Live::require() else { return };
+    let settings = Settings { config: "external_moves = \"report\"\n", arguments: &[] };
+    let daemon = live.daemon_with(RULE, &settings);
+    let alice = placed(&live);
+    sleep(LATER);
+    move_as_alice(&live, alice.subject);
+    daemon.expect_log("it is left there");
+    assert_eq!(returns(&live, alice.subject), None);
+    let counters = daemon.stop();
+    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (1, 1), "{counters:?}");
+}
+
+/// The control.
+#[test]
+fn moves_are_not_looked_for_when_that_is_off() {
+    let Some(live) = Live::require() else { return };
+    let settings = Settings { config: "external_moves = \"off\"\n", arguments: &[] };
+    let daemon = live.daemon_with(RULE, &settings);
+    let alice = placed(&live);
+    sleep(LATER);
+    move_as_alice(&live, alice.subject);
+    assert_eq!(returns(&live, alice.subject), None);
+    assert_eq!(daemon.stop().get("taken_back"), 0);
+}
+
+/// The owner of a delegated group may use subgroups of it.
+#[test]
+fn a_subgroup_of_a_group_with_an_owner_is_in_place() {
+    let Some(live) = Live::require() else { return };
+    let table = "[cgroup.alice]\nowner = \"cgt-alice\"\n";
+    let daemon = live.daemon(&format!("{RULE}{table}"));
+    let alice = placed(&live);
+    let own = live.ground.directory("", "alice/own").unwrap();
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("cgroup.procs"), alice.subject.to_string()).unwrap();
+    sleep(LATER);
+    live.expect(&alice, "alice/own");
+    assert_eq!(daemon.stop().get("taken_back"), 0);
+}
+
+/// A process that no rule matches is moved as fast as possible; meanwhile Alice's is moved away.
+#[test]
+fn a_flood_of_moves_costs_little_and_hides_nothing() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(RULE);
+    let alice = placed(&live);
+    let other = live.hold("");
+    let places = ["a", "b"].map(|name| {
+        let directory = live.ground.directory("", name).unwrap();
+        fs::create_dir_all(&directory).unwrap();
+        fs::OpenOptions::new().write(true).open(directory.join("cgroup.procs")).unwrap()
+    });
+    sleep(LATER);
+    let before = daemon.cpu_time();
+    let (begin, mut moves, pid) = (Instant::now(), 0u32, other.subject.to_string());
+    while begin.elapsed() < Duration::from_secs(5) {
+        for mut place in &places {
+            std::io::Write::write_all(&mut place, pid.as_bytes()).unwrap();
+            moves += 1;
+        }
+        if moves == 1000 {
+            live.ground.take_away(alice.subject);
+        }
+    }
+    let used = daemon.cpu_time().saturating_sub(before);
+    let took = returns(&live, alice.subject);
+    println!("{moves} moves in 5 s: {used:?} of CPU time, reverted {took:?} after the flood");
+    assert!(took.is_some(), "1 of 1 outside");
+    assert!(used < Duration::from_secs(1), "{used:?} of CPU time in 5 s");
+    live.ground.take_away(other.subject);
+    let counters = daemon.stop();
+    assert!(counters.get("lost_moves") > 0, "the flood lost nothing: {counters:?}");
+}
