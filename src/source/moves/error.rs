@@ -62,7 +62,7 @@ impl fmt::Display for MoveTraceError {
             ),
             Self::ReadOnly(path) => write!(
                 f,
-                "{} is mounted read-only; remove ProtectKernelTunables= from the unit, or run 'mount -o remount,rw' on its mount point",
+                "{} is mounted read-only; in a systemd unit add ReadWritePaths=-/sys/kernel/tracing/instances, else run 'mount -o remount,rw' on the mount point",
                 path.display()
             ),
             Self::Permission(path) => write!(

@@ -208,7 +208,7 @@ fn lock(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
     }
 }
 
-/// Removes the instances that daemons left which were killed: their events cost every move 0.1 us, and
+/// Removes the instances that daemons left which were killed: their events cost every move 0.4 us, and
 /// their buffers 64 KiB for each CPU.
 fn remove_leftovers(parent: &OwnedFd, own: &str) {
     for name in names().filter(|name| name != own) {
