@@ -1,0 +1,136 @@
+# Others move processes: a user by the own service manager, systemd, container engines.
+. /vm/scenario.bash
+
+settings <<'CGRULED'
+root = "auto"
+CGRULED
+rules <<'CGRULED'
+[[rule]]
+user = ["alice", "bob"]
+cgroup = "people/%u"
+CGRULED
+daemon || exit
+expect "moves are traced by the unit as it is locked down" within 10 grep -q "the kernel traces them" \
+    <(cgrulectl status)
+counter() { cgrulectl status --json | tr -d ' \n' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
+
+id=$(id -u alice)
+loginctl enable-linger alice
+within 30 systemctl is-active "user@$id.service"
+mine() { # mine USER COMMAND...: with the environment of a login
+    local user=$1 id
+    shift
+    id=$(id -u "$user")
+    setpriv --reuid="$user" --regid="$user" --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"
+}
+manager=org.freedesktop.systemd1
+call() { mine alice busctl --user call $manager /org/freedesktop/systemd1 $manager.Manager "$@"; }
+scope() { # scope NAME PID: a scope of Alice's with the process
+    call StartTransientUnit 'ssa(sv)a(sa(sv))' "$1.scope" fail 1 PIDs au 1 "$2" 0
+}
+people=${ground#/sys/fs/cgroup}/people/alice
+# How many processes of a user are in none of the cgroups of rules.
+outside_of_rules() {
+    local pid count=0
+    for pid in $(pgrep -u alice -x sleep); do is_in "$pid" "$people" || count=$((count + 1)); done
+    echo "$count outside of $(pgrep -u alice -x sleep | wc -l)"
+    [ $count = 0 ]
+}
+
+as alice sleep 1000
+in_group $pid people/alice
+sleep 2
+before=$(counter taken_back)
+expect "systemd moves a process for the user" scope esc $pid
+expect "it is moved back" in_group $pid people/alice
+expect "the mover is named" within 10 said "by systemd (process $(systemctl show -P MainPID "user@$id.service")"
+expect "and counted" test "$(counter taken_back)" -gt "$before"
+expect "explain names it" grep -q "by systemd (process" <(cgrulectl explain $pid)
+
+# With children, which are born in the scope.
+as alice sh -c 'sleep 3; for n in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; wait'
+family=$pid
+in_group $family people/alice
+scope family $family
+expect "children after the call are placed" within 20 outside_of_rules
+
+# In a loop.
+(for n in $(seq 40); do scope "loop$n" $pid; done) >/dev/null 2>&1
+expect "calls in a loop gain nothing" within 10 outside_of_rules
+expect "none was given up" test "$(counter given_up)" = 0
+
+# By PID 1, which the service manager asks for what it may not do itself.
+mine alice systemd-run -q --user --unit=host sleep 1000
+in_group "$(mine alice systemctl --user show -P MainPID host.service)" people/alice
+call AttachProcessesToUnit ssau host.service "" 1 $pid
+expect "AttachProcessesToUnit gains nothing" within 10 outside_of_rules
+expect "a namespace gains nothing" mine alice systemd-run -q --user --unit=ns unshare -UpC --fork sleep 1001
+expect "its process is placed" within 10 outside_of_rules
+within 10 pgrep -u alice -f 'sleep 1001'
+expect "it too" in_group "$(pgrep -u alice -f '^sleep 1001')" people/alice
+(become alice env XDG_RUNTIME_DIR=/run/user/$id systemd-run -q --user --scope --unit=app-flatpak-x sleep 1002) &
+within 10 pgrep -u alice -f '^sleep 1002'
+expect "nor does the name of a scope" in_group "$(pgrep -u alice -f '^sleep 1002')" people/alice
+
+before=$(counter taken_back)
+systemctl daemon-reload
+call Reload
+sleep 3
+expect "daemon-reload is no external move" test "$(counter taken_back)" = "$before"
+
+# A program that creates namespaces of root for anybody.
+install -m 4755 "$(command -v unshare)" /usr/local/bin/boxed
+mkdir /sys/fs/cgroup/system.slice/cron.service/job 2>/dev/null
+cron=/sys/fs/cgroup/system.slice/cron.service
+(echo $BASHPID >$cron/cgroup.procs && exec setpriv --reuid=alice --regid=alice --init-groups \
+    /usr/local/bin/boxed -p -f -S "$id" sleep 1003) &
+within 10 pgrep -u alice -f '^sleep 1003'
+expect "a set-user-ID program in cron gains nothing" in_group "$(pgrep -u alice -f '^sleep 1003')" people/alice
+
+# A container that root created, as engines without systemd make it: a cgroup and namespaces.
+box=/sys/fs/cgroup/lxc.payload.box
+mkdir $box
+echo 64M >$box/memory.max
+(echo $BASHPID >$box/cgroup.procs && exec unshare -p -C -f --mount-proc setpriv --reuid="$id" --regid="$id" \
+    --clear-groups sleep 1004) &
+within 10 pgrep -f '^sleep 1004'
+sleep 3
+inside=$(pgrep -f '^sleep 1004')
+expect "a process in a container stays there" is_in "$inside" /lxc.payload.box
+expect "explain says so" grep -q "container" <(cgrulectl explain "$inside")
+expect "and it is counted" test "$(counter left_in_container)" -gt 0
+rules <<'CGRULED'
+[[rule]]
+user = "alice"
+containers = true
+cgroup = "people/%u"
+CGRULED
+systemctl reload cgruled.service
+expect "containers = true moves it" in_group "$inside" people/alice
+
+# A job of bob below the service manager of a user whom no rule moves, and of one whom a rule moves.
+loginctl enable-linger web
+web=$(id -u web)
+within 30 systemctl is-active "user@$web.service"
+rules <<'CGRULED'
+[[rule]]
+user = ["alice", "bob"]
+cgroup = "people/%u"
+CGRULED
+systemctl reload cgruled.service
+job() { # job UID NUMBER
+    local group=/sys/fs/cgroup/user.slice/user-$1.slice/user@$1.service/app.slice/job.scope
+    mkdir -p "$group"
+    (echo $BASHPID >"$group/cgroup.procs" && exec setpriv --reuid=bob --regid=bob --init-groups sleep "$2") &
+    within 10 pgrep -u bob -f "^sleep $2"
+}
+job "$web" 1005
+sleep 3
+expect "a job of bob stays below the manager of web" is_in "$(pgrep -u bob -f '^sleep 1005')" \
+    "/user.slice/user-$web.slice/user@$web.service/app.slice/job.scope"
+job "$id" 1006
+expect "but not below that of alice" in_group "$(pgrep -u bob -f '^sleep 1006')" people/bob
+
+pkill -KILL -x sleep
+loginctl disable-linger alice
+loginctl disable-linger web
