@@ -228,6 +228,7 @@ impl Placer {
                     | Outcome::Replaced
                     | Outcome::GivenUp
                     | Outcome::InUnit
+                    | Outcome::InSlice
                     | Outcome::Protected
                     | Outcome::Waiting) => return Ok(other),
                     Outcome::Refused if target.below == Below::Top => {
@@ -279,6 +280,9 @@ impl Placer {
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
             return Ok(other);
+        }
+        if units::stays_in_slice(now, policy, proc, rule, subject) {
+            return Ok(Outcome::InSlice);
         }
         if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
             return Ok(Outcome::InUnit);

@@ -38,6 +38,8 @@ pub enum Outcome {
     GivenUp,
     /// A unit of systemd would lose it, which its rule does not allow.
     InUnit,
+    /// It stays in the slice of its user, which a table limits.
+    InSlice,
 }
 
 impl Outcome {
@@ -58,6 +60,7 @@ impl Outcome {
             Self::Replaced => "reused",
             Self::GivenUp => "given-up",
             Self::InUnit => "in-unit",
+            Self::InSlice => "in-slice",
         }
     }
 
@@ -81,7 +84,8 @@ impl Outcome {
                 | Self::Refused
                 | Self::Replaced
                 | Self::GivenUp
-                | Self::InUnit,
+                | Self::InUnit
+                | Self::InSlice,
                 _,
             ) => Ending::Done(rule),
         })
