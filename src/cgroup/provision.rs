@@ -17,7 +17,7 @@ use crate::config::diagnostic::Place;
 use crate::event::{Gid, Uid};
 use crate::rules::{Below, Origin, Target};
 pub use gift::{Gift, Gifts, Setting, UnitGift};
-pub use user_slice::{UserSliceSpec, ask_names, select, stays_in_slice, user_of_slice};
+pub use user_slice::{UserSliceSpec, ask_names, keeping_table, select, user_of_slice};
 
 /// Owner and mode; what is `None` stays as the kernel makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

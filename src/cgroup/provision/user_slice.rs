@@ -58,27 +58,28 @@ pub fn select<E>(
     Ok(None)
 }
 
-/// Whether a process in the v2 cgroup `path` stays there, since a table limits the slice of its user: such a table is
-/// for all that the user runs there, and so is a rule without `exe`. A rule that asks for a program is more special
-/// than the table, and moves it. A process in the slice of another user is not limited as its own user is, so it is
-/// moved.
-pub fn stays_in_slice(
-    tables: &[UserSliceSpec],
+/// Returns the table because of which a process in the v2 cgroup `path` stays there, as it limits the slice of its user.
+/// Such a table is for all that the user runs there, and so is a rule without `exe`. A rule that asks for a program is
+/// more special than the table, and moves it. A process in the slice of another user is not limited as its own user is,
+/// so it is moved.
+pub fn keeping_table<'t>(
+    tables: &'t [UserSliceSpec],
     rule: &Rule,
     path: &[u8],
     uid: Uid,
     name: Option<&str>,
-) -> bool {
+) -> Option<&'t UserSliceSpec> {
     let is_general = rule.when.exes.is_empty()
         && match rule.leave_units {
             LeaveUnits::No | LeaveUnits::Yes => true,
             // cgrulesengd knows no slices.
             LeaveUnits::AsTheOriginal => false,
         };
-    is_general && !tables.is_empty() && user_of_path(path) == Some(uid) && {
-        let Ok(found) = select(tables, uid, || Ok::<_, Infallible>(name.map(str::to_owned)));
-        found.is_some_and(|table| !table.settings.is_empty())
+    if !is_general || tables.is_empty() || user_of_path(path) != Some(uid) {
+        return None;
     }
+    let Ok(found) = select(tables, uid, || Ok::<_, Infallible>(name.map(str::to_owned)));
+    found.filter(|table| !table.settings.is_empty())
 }
 
 /// The user in whose slice the cgroup is.
@@ -118,7 +119,7 @@ mod tests {
         let tables = [UserSliceSpec { users, settings, origin }];
         let general = rule("user = \"1000-2999\"\nleave_units = true");
         let stays = |rule: &Rule, path: &str, uid| {
-            stays_in_slice(&tables, rule, path.as_bytes(), Uid(uid), None)
+            keeping_table(&tables, rule, path.as_bytes(), Uid(uid), None).is_some()
         };
         let session = "/user.slice/user-1000.slice/session-3.scope";
         assert!(stays(&general, session, 1000));
@@ -141,7 +142,7 @@ mod tests {
         let original = Rule { leave_units: LeaveUnits::AsTheOriginal, ..general.clone() };
         assert!(!stays(&original, session, 1000));
         let none = [UserSliceSpec { settings: Vec::new(), ..tables[0].clone() }];
-        assert!(!stays_in_slice(&none, &general, session.as_bytes(), Uid(1000), None));
+        assert!(keeping_table(&none, &general, session.as_bytes(), Uid(1000), None).is_none());
     }
 
     #[test]

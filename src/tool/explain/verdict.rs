@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::subject::{Life, Program, Subject};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use crate::cgroup::provision;
+use crate::cgroup::provision::{UserSliceSpec, keeping_table};
 use crate::cgroup::unit::Unit;
 use crate::decision;
 use crate::event::Pid;
@@ -88,7 +88,7 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();
     let mut said = state(rule, subject, &seats, proc);
     if let (State::Misplaced, Some(rule)) = (said, rule) {
-        if stays_in_slice(survey, subject, rule) {
+        if slice_table(survey, subject, rule).is_some() {
             said = State::InSlice;
         }
     }
@@ -143,12 +143,16 @@ fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -
     }
 }
 
-/// Whether the slice of the user is limited by a table, so that the process stays there.
-fn stays_in_slice(survey: &Survey, subject: &Subject, rule: &Rule) -> bool {
+/// The table that limits the slice of the user, so that the process stays there.
+pub(super) fn slice_table<'s>(
+    survey: &'s Survey,
+    subject: &Subject,
+    rule: &Rule,
+) -> Option<&'s UserSliceSpec> {
     let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
     let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
     let tables = &survey.loaded.gifts.user_slices;
-    provision::stays_in_slice(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
+    keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
 }
 
 /// The unit of systemd that would lose the process, so that it stays there. `None` if it may leave.

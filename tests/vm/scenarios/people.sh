@@ -84,12 +84,15 @@ expect "explain says so" grep -q "stays in the slice of its user" <(cgrulectl ex
 expect "her session stays there" grep -q "^/user.slice/user-$alice.slice/session-" <(group_of "$session")
 expect "it is counted" grep -Eq '"kept_in_slice": *[1-9]' <(cgrulectl status --json)
 expect "bob, whom no table limits, is moved" in_group "$(pgrep -u bob -x sleep)" people/bob
-(echo $BASHPID >"$(slice "$alice")/user@$alice.service/app.slice/cgroup.procs" 2>/dev/null
+(echo $BASHPID >"/sys/fs/cgroup$(group_of_unit work)/cgroup.procs" || exit
     exec setpriv --reuid=bob --regid=bob --init-groups sleep 1000) &
 stranger=$!
+disown
 expect "a process of bob below the manager of alice is moved too" in_group $stranger people/bob
-kill $stranger
 systemctl stop cgi.service
+pkill -u bob -x sleep
+within 30 test ! -e "$(slice "$bob")"
+log_in bob
 people 150
 systemctl reload cgruled.service
 
