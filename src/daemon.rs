@@ -441,7 +441,9 @@ fn tree_of(
     if is_dry_run {
         return Ok(tree);
     }
-    let keeper = Keeper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics))?;
+    let names = NameService::default();
+    let name_of = Arc::new(move |uid| names.user_name(uid));
+    let keeper = Keeper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
     Ok(tree.kept_by(keeper))
 }
 

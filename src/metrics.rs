@@ -105,6 +105,8 @@ counters! {
     left_in_container,
     /// Evaluations of processes that were left below the service manager of another user, whom no rule moves.
     left_in_job,
+    /// Evaluations of processes that stay in the slice of their user, since a table limits it.
+    kept_in_slice,
     /// Groups made by rules of ours.
     made_groups,
     /// Groups of ours removed because they were empty as long as their tables say.
@@ -113,6 +115,8 @@ counters! {
     set_units,
     /// Units that systemd did not give their settings.
     refused_units,
+    /// Units of systemd whose settings were taken back, since no table has them any more.
+    released_units,
     /// Lookups of the main PID of a user's service manager.
     manager_lookups,
     /// Lookups of the main PID of a user's service manager that systemd did not answer.

@@ -250,6 +250,7 @@ impl Placer {
                     | Outcome::InUnit
                     | Outcome::InContainer
                     | Outcome::OthersJob
+                    | Outcome::InSlice
                     | Outcome::Protected
                     | Outcome::Waiting) => return Ok(other),
                     Outcome::Refused if target.below == Below::Top => {
@@ -303,6 +304,9 @@ impl Placer {
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
             return Ok(other);
+        }
+        if units::stays_in_slice(now, policy, proc, rule, subject) {
+            return Ok(Outcome::InSlice);
         }
         if let Some(other) = self.stays_in_cgroup(now, policy, proc, (span, rule), subject)? {
             return Ok(other);

@@ -5,7 +5,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::cgroup::mounts::{Hierarchies, Span};
-use crate::cgroup::provision::Provisions;
+use crate::cgroup::provision::{Provisions, ask_names};
 use crate::event::{Gid, Nanos, Uid};
 use crate::host::Grounds;
 use crate::load::Subordinates;
@@ -39,6 +39,8 @@ pub struct Policy {
     pub narrator: Option<Box<dyn Narrator>>,
     /// Whose the subordinate user IDs are.
     pub subordinates: Subordinates,
+    /// Whether [`Self::provisions`] depend on the names of users.
+    asks_user_names: bool,
     /// The hierarchies of each rule's first target; the others are found when needed.
     spans: Box<[Span]>,
     root: Box<str>,
@@ -136,6 +138,7 @@ impl Policy {
             groups: groups.into_iter().collect(),
             summary: Summary::default(),
             provisions: Arc::default(),
+            asks_user_names: false,
             narrator: None,
             subordinates: Subordinates::default(),
             spans,
@@ -145,13 +148,19 @@ impl Policy {
         }
     }
 
+    /// The same, and groups and units are given this.
+    pub fn give(&mut self, provisions: Provisions) {
+        self.asks_user_names = ask_names(provisions.user_slices());
+        self.provisions = Arc::new(provisions);
+    }
+
     /// Whether `uid` is in [`Self::users`]. One that nobody needs to look up is put there now;
     /// `false` means that the name service must be asked.
     pub fn knows(&mut self, uid: Uid) -> bool {
         if self.users.contains_key(&uid) {
             return true;
         }
-        if self.matcher.asks_identity() {
+        if self.matcher.asks_identity() || self.asks_user_names {
             return false;
         }
         let nobody = Identity { uid, name: None, listed_in: Vec::new() };

@@ -202,7 +202,7 @@ impl Rebuilder {
         self.texts.adopt(std::mem::take(&mut loaded.contents), SystemTime::now());
         self.overlay.names = std::mem::take(&mut loaded.learned);
         let mut policy = self.build(loaded, keeping, new_errors);
-        policy.provisions = Arc::new(provisions);
+        policy.give(provisions);
         policy.narrator = narrator;
         sys::trim_memory();
         Box::new(policy)

@@ -83,6 +83,11 @@ fn show_gifts(gifts: &Gifts, text: &mut String) {
     for unit in &gifts.units {
         writeln!(text, "unit {}: {}", unit.name, unit.properties().join(" ")).unwrap();
     }
+    for table in &gifts.user_slices {
+        let words = table.settings.iter().flat_map(|(_, words)| words.clone());
+        let words = words.collect::<Vec<_>>().join(" ");
+        writeln!(text, "slices of {} users: {words}", table.users.len()).unwrap();
+    }
 }
 
 fn show_rule(rule: &Rule) -> String {

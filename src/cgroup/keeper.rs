@@ -30,7 +30,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::equip::{self, Done};
 use super::mounts::Hierarchies;
 use super::provision::{Kit, Provision, Provisions};
-use super::units::{Systemd, Units};
+use super::units::{Systemd, Units, UserName};
 use crate::event::Nanos;
 use crate::metrics::Metrics;
 use crate::sys;
@@ -77,7 +77,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread. With `ground` only what is below it on v2 is ours.
+    /// Starts the thread. With `ground` only what is below it on v2 is ours. `name_of` may wait for the name
+    /// service.
     ///
     /// # Errors
     /// No thread or eventfd can be had.
@@ -85,11 +86,12 @@ impl Keeper {
         hierarchies: Arc<Hierarchies>,
         ground: Option<&str>,
         metrics: Arc<Metrics>,
+        name_of: UserName,
     ) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (sender, errands) = unbounded();
-        let units = Units::new(Systemd::default(), Arc::clone(&metrics));
+        let units = Units::new(Systemd::of(&hierarchies), Arc::clone(&metrics), name_of);
         let done = ground.map(|ground| Done::below(&hierarchies, ground)).unwrap_or_default();
         let keeping = Keeping {
             hierarchies,
@@ -185,7 +187,7 @@ impl Keeping {
 
     fn adopt(&mut self, tables: Arc<Provisions>, root: &str) {
         self.done.forget();
-        self.units.give(tables.units());
+        self.units.adopt(&tables);
         self.done.hold();
         let (mut timed, mut refused) = (Vec::new(), Vec::new());
         for (text, kit) in tables.tables() {

@@ -16,4 +16,4 @@ pub mod settings;
 pub mod tree;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod unit;
-mod units;
+pub mod units;

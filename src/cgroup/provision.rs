@@ -5,6 +5,7 @@
 //! its groups is opened, which takes a hundred times as long; a group that is open costs nothing more.
 
 mod gift;
+mod user_slice;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::config::diagnostic::Place;
 use crate::event::{Gid, Uid};
 use crate::rules::{Below, Origin, Target};
 pub use gift::{Gift, Gifts, Setting, UnitGift};
+pub use user_slice::{UserSliceSpec, ask_names, keeping_table, select, user_of_slice};
 
 /// Owner and mode; what is `None` stays as the kernel makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub struct Provisions {
     groups: HashMap<Box<str>, Arc<Kit>>,
     /// What systemd is to give its units.
     units: Vec<UnitGift>,
+    /// What systemd is to give the slices of users.
+    user_slices: Vec<UserSliceSpec>,
     /// The controllers of the v2 tree.
     unified: Option<(usize, Vec<String>)>,
 }
@@ -237,9 +241,9 @@ impl Provisions {
         let is_v2 = |tree: &(usize, &super::mounts::Hierarchy)| tree.1.version == Version::V2;
         let unified = hierarchies.iter().enumerate().find(is_v2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
-        let units = gifts.units.clone();
+        let (units, user_slices) = (gifts.units.clone(), gifts.user_slices.clone());
         said_once(&mut remarks);
-        (Self { tables, templates, groups, units, unified }, remarks)
+        (Self { tables, templates, groups, units, user_slices, unified }, remarks)
     }
 
     /// What the groups of a target get; `None` for most that are the original's: nothing.
@@ -263,6 +267,11 @@ impl Provisions {
     /// What systemd is to give its units.
     pub fn units(&self) -> &[UnitGift] {
         &self.units
+    }
+
+    /// What systemd is to give the slices of users, in the order in which tables are asked.
+    pub fn user_slices(&self) -> &[UserSliceSpec] {
+        &self.user_slices
     }
 
     /// The table for this path, if there is one.

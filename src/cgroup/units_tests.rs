@@ -1,25 +1,52 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use std::time::Instant;
-
+use super::drop_ins::DropIns;
+use super::systemctl::LIMIT;
 use super::*;
-use crate::rules::Origin;
+use crate::cgroup::provision::{UnitGift, UserSliceSpec};
+use crate::rules::UserTest;
 
-/// A command that stands for systemctl.
+/// Writes a drop-in for each property as systemd does: complete under another name first.
+const AS_SYSTEMD: &str = r#"
+[ "$1" = set-property ] || exit 0
+unit=$4
+shift 4
+mkdir -p "$here/control/$unit.d"
+for word; do
+    echo "$word" >"$here/control/$unit.d/.new"
+    mv "$here/control/$unit.d/.new" "$here/control/$unit.d/50-${word%%=*}.conf"
+done
+"#;
+
+/// A command that stands for systemctl, and directories that stand for those of systemd.
 fn fake(script: &str, limit: Duration) -> (tempfile::TempDir, Systemd) {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("systemctl");
-    let log = directory.path().join("log");
-    let text =
-        format!("#!/bin/sh\nfor word; do echo \"<$word>\"; done >> {}\n{script}\n", log.display());
+    let here = directory.path().display();
+    let text = format!(
+        "#!/bin/sh\nhere={here}\nfor word; do echo \"<$word>\"; done >> $here/log\n{script}\n"
+    );
     // Written by another process: while we hold it open for writing a fork of another test's would keep
     // it so, and nobody could execute it.
     let draft = directory.path().join("draft");
     fs::write(&draft, text).unwrap();
     assert!(Command::new("/bin/cp").arg(&draft).arg(&program).status().unwrap().success());
     fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    (directory, Systemd { program, is_running: true, limit })
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("tree")).unwrap();
+    let systemd = Systemd {
+        program,
+        is_running: true,
+        limit,
+        drop_ins: DropIns { control: at("control") },
+        state: at("units.json"),
+        tree: Some(at("tree")),
+    };
+    (directory, systemd)
 }
 
 fn unit(name: &str, settings: &[(&str, &str)]) -> UnitGift {
@@ -33,6 +60,22 @@ fn unit(name: &str, settings: &[(&str, &str)]) -> UnitGift {
     }
 }
 
+/// A table for users by UID.
+fn people(first: u32, last: u32, words: &[(&str, &str)]) -> UserSliceSpec {
+    let UnitGift { settings, origin, .. } = unit("", words);
+    UserSliceSpec { users: vec![UserTest::Ids(Uid(first), Uid(last))], settings, origin }
+}
+
+fn units(systemd: &Systemd) -> (Units, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::default());
+    let units = Units::new(systemd.clone(), Arc::clone(&metrics), Arc::new(|_| Ok(None)));
+    (units, metrics)
+}
+
+fn tables(units: &[UnitGift], user_slices: &[UserSliceSpec]) -> UnitTables {
+    UnitTables { units: units.to_vec(), user_slices: user_slices.to_vec() }
+}
+
 fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
@@ -44,6 +87,20 @@ fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
+fn log_in(directory: &tempfile::TempDir, uid: u32) -> PathBuf {
+    let slice = directory.path().join(format!("tree/user.slice/user-{uid}.slice"));
+    fs::create_dir_all(&slice).unwrap();
+    slice
+}
+
+fn drop_in(directory: &tempfile::TempDir, unit: &str, property: &str) -> PathBuf {
+    directory.path().join(format!("control/{unit}.d/50-{property}.conf"))
+}
+
+fn log(directory: &tempfile::TempDir) -> String {
+    fs::read_to_string(directory.path().join("log")).unwrap_or_default()
+}
+
 #[test]
 fn all_properties_of_a_unit_are_set_in_one_call() {
     let (directory, systemd) = fake("", LIMIT);
@@ -51,7 +108,7 @@ fn all_properties_of_a_unit_are_set_in_one_call() {
         [("cpu.weight", "CPUWeight=50"), ("io.max", "IOReadBandwidthMax=/dev/block/8:0 5")];
     systemd.set(&unit("php-fpm.service", &settings)).unwrap();
     assert_eq!(
-        fs::read_to_string(directory.path().join("log")).unwrap(),
+        log(&directory),
         "<set-property>\n<--runtime>\n<-->\n<php-fpm.service>\n<CPUWeight=50>\n\
          <IOReadBandwidthMax=/dev/block/8:0 5>\n"
     );
@@ -79,24 +136,78 @@ fn a_systemd_that_hangs_is_given_up() {
 #[test]
 fn one_unit_that_is_refused_costs_no_other() {
     let (directory, systemd) = fake("[ \"$4\" = b.service ]", LIMIT);
-    let metrics = Arc::new(Metrics::default());
-    let mut units = Units::new(systemd, Arc::clone(&metrics));
-    units.give(&[]);
+    let (mut units, metrics) = units(&systemd);
+    units.give(UnitTables::default());
     assert!(units.thread.is_none());
     let word = [("pids.max", "TasksMax=1")];
-    units.give(&[unit("a.service", &word), unit("b.service", &word)]);
+    units.give(tables(&[unit("a.service", &word), unit("b.service", &word)], &[]));
     assert!(eventually(|| metrics.set_units.get() == 1));
     assert_eq!(metrics.refused_units.get(), 1);
-    let log = fs::read_to_string(directory.path().join("log")).unwrap();
+    let log = log(&directory);
     assert!(log.find("<a.service>").unwrap() < log.find("<b.service>").unwrap());
 }
 
 #[test]
 fn without_systemd_nothing_is_run() {
     let (directory, systemd) = fake("", LIMIT);
-    let mut units =
-        Units::new(Systemd { is_running: false, ..systemd }, Arc::new(Metrics::default()));
-    units.give(&[unit("a.service", &[("pids.max", "TasksMax=1")])]);
+    let (mut units, _metrics) = units(&Systemd { is_running: false, ..systemd });
+    units.give(tables(&[], &[people(1000, 1999, &[("pids.max", "TasksMax=1")])]));
     assert!(units.was_said && units.thread.is_none());
     assert!(!directory.path().join("log").exists());
+}
+
+#[test]
+fn slices_get_their_settings_when_they_appear() {
+    let (directory, systemd) = fake(AS_SYSTEMD, LIMIT);
+    log_in(&directory, 1000);
+    let (mut units, metrics) = units(&systemd);
+    units.give(tables(&[], &[people(1000, 1999, &[("pids.max", "TasksMax=5")])]));
+    let has = |uid: u32| drop_in(&directory, &format!("user-{uid}.slice"), "TasksMax").exists();
+    assert!(eventually(|| has(1000)), "one that exists at the start");
+    log_in(&directory, 2000);
+    let slice = log_in(&directory, 1001);
+    assert!(eventually(|| has(1001)));
+    assert!(eventually(|| metrics.set_units.get() == 2));
+    // The settings outlive the session, so the next one begins with them.
+    fs::remove_dir(&slice).unwrap();
+    log_in(&directory, 1001);
+    log_in(&directory, 1002);
+    assert!(eventually(|| metrics.set_units.get() == 3));
+    assert!(has(1002) && !has(2000));
+    assert_eq!(log(&directory).matches("<user-1001.slice>").count(), 1);
+}
+
+#[test]
+fn what_no_table_says_any_more_is_taken_back_after_a_restart_too() {
+    let (directory, systemd) = fake(AS_SYSTEMD, LIMIT);
+    log_in(&directory, 1000);
+    log_in(&directory, 1001);
+    let settings = [("pids.max", "TasksMax=5"), ("cpu.weight", "CPUWeight=7")];
+    let service = [unit("a.service", &settings)];
+    let at = |unit: &str, property: &str| drop_in(&directory, unit, property);
+    let foreign = at("user-1001.slice", "MemoryMax");
+    {
+        let (mut units, metrics) = units(&systemd);
+        units.give(tables(&service, &[people(1000, 1999, &settings)]));
+        assert!(eventually(|| metrics.set_units.get() == 3));
+        fs::write(&foreign, "of the administrator").unwrap();
+    }
+    // Another daemon, whose tables select one user less, and have one setting less.
+    let (mut units, metrics) = units(&systemd);
+    units.give(tables(&service[..0], &[people(1000, 1000, &settings[..1])]));
+    assert!(eventually(|| metrics.released_units.get() == 2));
+    assert!(eventually(|| metrics.set_units.get() == 1));
+    assert!(eventually(|| !at("user-1000.slice", "CPUWeight").exists()));
+    assert!(at("user-1000.slice", "TasksMax").exists());
+    assert!(foreign.exists() && !at("user-1001.slice", "TasksMax").exists());
+    assert!(!at("a.service", "TasksMax").parent().unwrap().exists());
+    // Once after the files of two units, once after that of one property.
+    assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 2));
+    // And a third one, without tables.
+    drop(units);
+    let (mut units, metrics) = self::units(&systemd);
+    units.give(UnitTables::default());
+    assert!(eventually(|| metrics.released_units.get() == 1));
+    assert!(!at("user-1000.slice", "TasksMax").exists());
+    assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 3));
 }

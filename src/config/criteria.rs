@@ -12,6 +12,8 @@ use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
 /// The keys that are criteria.
 pub(super) const CRITERIA_KEYS: [&str; 3] = ["user", "group", "exe"];
+/// The key of a unit table that selects users.
+pub(super) const USERS_KEY: &str = "users";
 /// The kernel's "no id": no process has it, and `setuid(-1)` means "leave it".
 const NO_ID: u32 = u32::MAX;
 
@@ -65,6 +67,21 @@ pub(super) fn criteria(
     Criteria { users: tests(users), groups: tests(groups), exes: tests(exes) }
 }
 
+/// Reads `users` of a unit table: the forms of the rule key `user`.
+pub(super) fn users(
+    table: &DeTable<'_>,
+    piece: &mut Piece<'_, '_>,
+    mentions: &mut Vec<Mention>,
+) -> Vec<UserTest> {
+    let users = each(table, USERS_KEY, piece, unit_user);
+    for (test, span) in &users {
+        if let UserTest::Name(name) = test {
+            mention(NameKind::User, name, span, piece, mentions);
+        }
+    }
+    tests(users)
+}
+
 fn mention(
     kind: NameKind,
     name: &str,
@@ -93,7 +110,10 @@ fn each<T>(
     let Some(value) = table.get(key) else { return Vec::new() };
     let alternatives = alternatives(value);
     if alternatives.is_empty() {
-        let help = format!("leave {key} out to match every {key}");
+        let help = match key {
+            USERS_KEY => "write users = [\"*\"] for all users".to_owned(),
+            key => format!("leave {key} out to match every {key}"),
+        };
         piece.error_help(value.span(), format!("{key} lists nothing"), help);
     }
     let mut seen = HashSet::new();
@@ -127,6 +147,20 @@ fn user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
         IdOrName::Glob(glob) => UserTest::Glob(glob),
         IdOrName::Name(name) => UserTest::Name(name),
     })
+}
+
+/// Reads one entry of `users`. The help of the rule key `user` for `@group` and `user:program` names keys that
+/// a unit table does not have.
+fn unit_user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
+    if let DeValue::String(text) = value.get_ref() {
+        if text.starts_with('@') || text.contains(':') {
+            let message = format!("\"{}\" cannot be the name of a user", shortened(text));
+            let help = "a unit table selects users by name, UID, range or pattern, not by group or program";
+            piece.error_help(value.span(), message, help);
+            return None;
+        }
+    }
+    user(value, piece)
 }
 
 fn group(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<GroupTest> {

@@ -68,8 +68,20 @@ pub(super) fn read(
 
 /// The settings of a table in the order of the file.
 pub(super) fn settings(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<Setting> {
+    settings_beside(value, None, piece)
+}
+
+/// The settings of a table that has the key `other` besides, which is not a setting.
+pub(super) fn settings_beside(
+    value: &Value<'_>,
+    other: Option<&str>,
+    piece: &mut Piece<'_, '_>,
+) -> Vec<Setting> {
     let mut settings = Vec::new();
-    flatten(String::new(), value, &mut settings, piece);
+    let entries = value.get_ref().as_table().into_iter().flat_map(|table| table.iter());
+    for (key, value) in entries.filter(|(key, _)| other != Some(&**key.get_ref())) {
+        flatten_entry("", key, value, &mut settings, piece);
+    }
     settings.sort_by_key(|setting| setting.span.start);
     settings
 }
@@ -95,17 +107,27 @@ fn flatten(
         return;
     };
     for (key, value) in table.iter() {
-        let name = if prefix.is_empty() {
-            key.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", key.get_ref())
-        };
-        if is_setting(&name) {
-            flatten(name, value, settings, piece);
-        } else {
-            let help = "write the name of a file in a cgroup directory, as cpu.weight";
-            piece.error_help(key.span(), "this cannot be a setting of a group", help);
-        }
+        flatten_entry(&prefix, key, value, settings, piece);
+    }
+}
+
+fn flatten_entry(
+    prefix: &str,
+    key: &Spanned<DeString<'_>>,
+    value: &Value<'_>,
+    settings: &mut Vec<Setting>,
+    piece: &mut Piece<'_, '_>,
+) {
+    let name = if prefix.is_empty() {
+        key.get_ref().to_string()
+    } else {
+        format!("{prefix}.{}", key.get_ref())
+    };
+    if is_setting(&name) {
+        flatten(name, value, settings, piece);
+    } else {
+        let help = "write the name of a file in a cgroup directory, as cpu.weight";
+        piece.error_help(key.span(), "this cannot be a setting of a group", help);
     }
 }
 

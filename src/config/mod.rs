@@ -18,4 +18,5 @@ mod unit_table;
 
 pub use group_table::{GroupTable, Setting, SettingValue};
 pub(crate) use table::misspelled;
-pub use unit_table::UnitTable;
+pub(crate) use unit_table::is_unit;
+pub use unit_table::{USER_SLICES, UnitTable, UnitTarget};

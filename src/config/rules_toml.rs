@@ -201,7 +201,11 @@ impl Reader<'_> {
             let known = self.named.insert(("unit", key.get_ref().to_string()), line);
             if let Some(first) = known {
                 let message = format!("the unit has a table already in line {first}");
-                piece.error_help(key.span(), message, "write all its settings in one table");
+                let help = match key.get_ref() == unit_table::USER_SLICES {
+                    true => "write the table for other users in a file of its own",
+                    false => "write all its settings in one table",
+                };
+                piece.error_help(key.span(), message, help);
             } else {
                 self.units.extend(unit);
             }

@@ -1,38 +1,57 @@
-//! `[unit."name.service"]` tables: what a unit of systemd gets, as it is written. Pure.
+//! `[unit."name.service"]` and `[unit."user-%U.slice"]` tables: what units of systemd get, as it is written.
+//! Pure.
+
+use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::DeString;
 
-use super::group_table::{Setting, settings};
+use super::criteria::{self, Mention, USERS_KEY};
+use super::group_table::{Setting, settings, settings_beside};
 use super::table::{Piece, Value, shortened};
-use crate::rules::Origin;
+use crate::rules::{Origin, UserTest};
 
+/// The only name with a specifier: the slice of a user, by UID.
+pub const USER_SLICES: &str = "user-%U.slice";
 /// Bytes of the longest name.
 const MOST: usize = 255;
 /// The kinds of units that have a cgroup.
 const KINDS: [&str; 6] = [".service", ".slice", ".scope", ".socket", ".mount", ".swap"];
 
-/// The settings of one unit.
+/// The settings of one unit, or of the slices of users.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnitTable {
-    /// The name with its suffix.
-    pub unit: String,
+    /// The units that get the settings.
+    pub target: UnitTarget,
     /// The settings in the order of the file.
     pub settings: Vec<Setting>,
     /// Where the table begins.
     pub origin: Origin,
 }
 
-/// Reads one table. A setting with anything wrong in it is left out.
+/// The units that a table is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UnitTarget {
+    /// The unit of this name, with its suffix.
+    Unit(String),
+    /// The slice of each selected user.
+    UserSlices {
+        /// The selected users, at least one.
+        users: Vec<UserTest>,
+        /// The names among them.
+        mentions: Vec<Mention>,
+    },
+}
+
+/// Reads one table. A setting with anything wrong in it is left out. A table is left out whole if its `users` have
+/// a mistake, since it would limit fewer users than its author wrote.
 pub(super) fn read(
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
     piece: &mut Piece<'_, '_>,
 ) -> Option<UnitTable> {
     let unit = key.get_ref().to_string();
-    if !is_unit(&unit) {
-        let message = format!("\"{}\" cannot be a unit with a cgroup", shortened(&unit));
-        let help = "write its whole name in quotes: [unit.\"php-fpm.service\"]";
+    if let Some((message, help)) = name_fault(&unit) {
         piece.error_help(key.span(), message, help);
         return None;
     }
@@ -41,18 +60,75 @@ pub(super) fn read(
         piece.error_help(key.span(), "unit must have a table for each name", help);
         return None;
     }
-    let errors = piece.report.errors();
-    let settings = settings(value, piece);
-    if settings.is_empty() && piece.report.errors() == errors {
+    let before = piece.report.errors();
+    let (target, settings) = if unit == USER_SLICES {
+        let target = user_slices(key.span(), value, piece);
+        (target, settings_beside(value, Some(USERS_KEY), piece))
+    } else if let Some(span) = users_key(value) {
+        let message =
+            format!("{USERS_KEY} does not apply to the single unit \"{}\"", shortened(&unit));
+        let help = format!(
+            "remove {USERS_KEY}, or write [unit.\"{USER_SLICES}\"] for the slices of users"
+        );
+        piece.error_help(span, message, help);
+        (None, settings_beside(value, Some(USERS_KEY), piece))
+    } else {
+        (Some(UnitTarget::Unit(unit)), settings(value, piece))
+    };
+    if settings.is_empty() && piece.report.errors() == before {
         piece.warning(key.span(), "the table has no settings", "leave it out");
     }
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(key.span().start) };
-    Some(UnitTable { unit, settings, origin })
+    Some(UnitTable { target: target?, settings, origin })
+}
+
+/// The slices of the users that a table selects.
+fn user_slices(
+    name: Range<usize>,
+    value: &Value<'_>,
+    piece: &mut Piece<'_, '_>,
+) -> Option<UnitTarget> {
+    let table = value.get_ref().as_table()?;
+    if !table.contains_key(USERS_KEY) {
+        let message = format!("[unit.\"{USER_SLICES}\"] does not select users");
+        let help = format!("add {USERS_KEY} = [\"1000-59999\"], or another list of users");
+        piece.error_help(name, message, help);
+        return None;
+    }
+    let before = piece.report.errors();
+    let mut mentions = Vec::new();
+    let users = criteria::users(table, piece, &mut mentions);
+    (piece.report.errors() == before).then_some(UnitTarget::UserSlices { users, mentions })
+}
+
+fn users_key(value: &Value<'_>) -> Option<Range<usize>> {
+    let table = value.get_ref().as_table()?;
+    table.iter().find(|(key, _)| key.get_ref() == USERS_KEY).map(|(key, _)| key.span())
+}
+
+/// The mistake in the name of a table, and what to write instead.
+fn name_fault(name: &str) -> Option<(String, String)> {
+    if name == USER_SLICES || is_unit(name) {
+        return None;
+    }
+    let shown = shortened(name);
+    Some(match name.contains('%') {
+        true => (
+            format!("invalid unit template \"{shown}\""),
+            format!(
+                "write [unit.\"{USER_SLICES}\"], the only name with a specifier, or the whole name of one unit"
+            ),
+        ),
+        false => (
+            format!("\"{shown}\" cannot be a unit with a cgroup"),
+            "write its whole name in quotes: [unit.\"php-fpm.service\"]".to_owned(),
+        ),
+    })
 }
 
 /// Whether systemd could know a unit by this name. It is an argument of a command, so it may not begin
 /// with `-`.
-fn is_unit(name: &str) -> bool {
+pub(crate) fn is_unit(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let stem = KINDS.iter().find_map(|kind| name.strip_suffix(kind));
     stem.is_some_and(|stem| !stem.is_empty() && !stem.ends_with('@'))
@@ -62,19 +138,5 @@ fn is_unit(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_units() {
-        for name in ["php-fpm.service", "user-1000.slice", "a@b.service", "dev-sda\\x2d1.swap"] {
-            assert!(is_unit(name), "{name}");
-        }
-        let long = "a".repeat(300) + ".service";
-        for name in
-            ["php-fpm", ".service", "-.slice", "--all.service", "a b.service", "a@.service", &long]
-        {
-            assert!(!is_unit(name), "{name}");
-        }
-    }
-}
+#[path = "unit_table_tests.rs"]
+mod tests;

@@ -334,7 +334,8 @@ impl Engine {
             | Outcome::GivenUp
             | Outcome::InUnit
             | Outcome::InContainer
-            | Outcome::OthersJob => {
+            | Outcome::OthersJob
+            | Outcome::InSlice => {
                 let evaluated = Evaluated { since: look.since, opened, ended: now };
                 self.intake.forks.completed(look.pid, evaluated);
             }
@@ -370,6 +371,7 @@ impl Engine {
             Outcome::Inapplicable => metrics.inapplicable.increment(),
             Outcome::Sticky => metrics.sticky.increment(),
             Outcome::Protected => metrics.protected.increment(),
+            Outcome::InSlice => metrics.kept_in_slice.increment(),
             Outcome::Refused => {
                 if self.placer.can_refusal_pass(&self.proc, look.pid) {
                     let attempts =

@@ -267,7 +267,9 @@ impl<'s> Loader<'s> {
         let tables =
             groups.iter().map(|group| gifts::table(group, &mut report, &mut self.resolver));
         self.gifts.tables.extend(tables);
-        self.gifts.units.extend(units.iter().map(|unit| units::table(unit, &mut report)));
+        units.iter().for_each(|unit| {
+            units::table(unit, &mut report, &mut self.resolver, &mut self.gifts);
+        });
         self.diagnostics.extend(report.finish());
         let before = self.rules.len();
         let severity = Severity::Error;

@@ -74,6 +74,17 @@ impl NameService {
         Ok(Identity { uid, name: Some(user.name), listed_in: sorted(listed_in) })
     }
 
+    /// The name of a user ID. `None` for an ID without a user.
+    ///
+    /// # Errors
+    /// The name service failed: nothing is known.
+    pub fn user_name(&self, uid: Uid) -> io::Result<Option<String>> {
+        if self.nss {
+            return Ok(absent_is_none(User::from_uid(uid.0.into()))?.map(|user| user.name));
+        }
+        Ok(self.local_users().into_iter().find(|user| user.uid == uid).map(|user| user.name))
+    }
+
     /// The user of a name.
     ///
     /// # Errors

@@ -11,8 +11,8 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{Mention, NameKind, WrittenRule};
 use crate::config::source_text::{Report, SourceText};
 use crate::event::{Gid, Uid};
-use crate::rules::Rule;
-use crate::rules::names::{Names, Unknown, resolve};
+use crate::rules::names::{Names, Unknown, resolve, resolve_users};
+use crate::rules::{Rule, UserTest};
 
 /// Looks names up and remembers what it was told.
 #[derive(Debug)]
@@ -78,6 +78,28 @@ impl<'s> Resolver<'s> {
             resolved.extend(rule.map(|rule| (priority, rule)));
         }
         report.finish()
+    }
+
+    /// Replaces the names among `users` of a unit table by numbers; reports each unknown one.
+    pub(super) fn users(
+        &mut self,
+        users: Vec<UserTest>,
+        mut mentions: Vec<Mention>,
+        report: &mut Report<'_>,
+    ) -> Vec<UserTest> {
+        mentions.iter().for_each(|mention| self.look_up(mention));
+        let (known, unknown) = resolve_users(users, &self.names);
+        for name in unknown {
+            let (Unknown::User(name) | Unknown::Group(name)) = name;
+            let Some(index) = mentions.iter().position(|own| own.name == name) else { continue };
+            let span = mentions.swap_remove(index).span;
+            let help = match known.is_empty() {
+                true => "table ignored: none of its users exist",
+                false => "the other users of the table are selected",
+            };
+            report.error_help(span, self.message(NameKind::User, name), help);
+        }
+        known
     }
 
     /// Whether the name is that of somebody.

@@ -1,13 +1,37 @@
-//! What units of systemd are given, the values checked.
+//! What units of systemd are given, the values checked and the names of users resolved.
 
 use super::gifts;
-use crate::cgroup::provision::UnitGift;
+use super::resolver::Resolver;
+use crate::cgroup::provision::{Gifts, UnitGift, UserSliceSpec};
 use crate::cgroup::settings::{self, Properties};
-use crate::config::UnitTable;
 use crate::config::source_text::Report;
+use crate::config::{UnitTable, UnitTarget};
 
-/// Reads a `[unit."name"]` table. A setting that is wrong is left out.
-pub(super) fn table(table: &UnitTable, report: &mut Report<'_>) -> UnitGift {
+/// Adds a `[unit."name"]` table to `gifts`. A setting that is wrong is left out, and so is a table for users that do
+/// not exist.
+pub(super) fn table(
+    table: &UnitTable,
+    report: &mut Report<'_>,
+    resolver: &mut Resolver<'_>,
+    gifts: &mut Gifts,
+) {
+    let settings = properties(table, report);
+    let origin = table.origin.clone();
+    match &table.target {
+        UnitTarget::Unit(name) => {
+            gifts.units.push(UnitGift { name: name.clone(), settings, origin });
+        }
+        UnitTarget::UserSlices { users, mentions } => {
+            let users = resolver.users(users.clone(), mentions.clone(), report);
+            if !users.is_empty() {
+                gifts.user_slices.push(UserSliceSpec { users, settings, origin });
+            }
+        }
+    }
+}
+
+/// The settings of a table as properties, by their keys.
+fn properties(table: &UnitTable, report: &mut Report<'_>) -> Vec<(String, Vec<String>)> {
     let beside = |key: &str| {
         let found = table.settings.iter().find(|setting| setting.key == key)?;
         Some(gifts::written(found))
@@ -29,5 +53,5 @@ pub(super) fn table(table: &UnitTable, report: &mut Report<'_>) -> UnitGift {
             Err(complaint) => report.error_help(span, complaint.message, complaint.help),
         }
     }
-    UnitGift { name: table.unit.clone(), settings: kept, origin: table.origin.clone() }
+    kept
 }

@@ -42,6 +42,8 @@ pub enum Outcome {
     InContainer,
     /// It is a job below the service manager of another user, of whom no rule moves a process.
     OthersJob,
+    /// It stays in the slice of its user, which a table limits.
+    InSlice,
 }
 
 impl Outcome {
@@ -64,6 +66,7 @@ impl Outcome {
             Self::InUnit => "in-unit",
             Self::InContainer => "in-container",
             Self::OthersJob => "others-job",
+            Self::InSlice => "in-slice",
         }
     }
 
@@ -89,7 +92,8 @@ impl Outcome {
                 | Self::GivenUp
                 | Self::InUnit
                 | Self::InContainer
-                | Self::OthersJob,
+                | Self::OthersJob
+                | Self::InSlice,
                 _,
             ) => Ending::Done(rule),
         })

@@ -8,6 +8,7 @@ use ::log::Level;
 use super::described::{Described, Named};
 use super::{Placer, Subject};
 use crate::cgroup::mounts::{Span, Version};
+use crate::cgroup::provision;
 use crate::cgroup::tree::Whereabouts;
 use crate::cgroup::unit::Unit;
 use crate::control::memory::Trouble;
@@ -20,6 +21,24 @@ use crate::sys;
 
 /// Enough of a list of processes to see that there are two.
 const TWO: usize = 32;
+
+/// Whether the process stays in the slice of its user, which a table limits. Read for processes alone that are
+/// about to be moved.
+pub(super) fn stays_in_slice(
+    now: Whereabouts<'_>,
+    policy: &Policy,
+    proc: &mut Proc,
+    rule: &Rule,
+    subject: &Subject<'_>,
+) -> bool {
+    let tables = policy.provisions.user_slices();
+    if tables.is_empty() {
+        return false;
+    }
+    let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
+    let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
+    provision::keeping_table(tables, rule, path, subject.grip.uid, subject.user).is_some()
+}
 
 impl Placer {
     /// Whether the process stays because its unit would lose it and its rule does not allow that. Read

@@ -33,27 +33,39 @@ pub(super) fn is_empty(rule: &Rule) -> bool {
 
 /// An empty list of `wide` accepts everybody.
 fn users_cover(wide: &Criteria, narrow: &Criteria) -> bool {
-    if wide.users.is_empty() || asks_nothing(wide) {
-        return true;
-    }
-    let ids = merged(wide.users.iter().filter_map(user_ids).collect());
+    wide.users.is_empty()
+        || wide.users.iter().any(is_everybody)
+        || !narrow.users.is_empty() && all_users_in(&narrow.users, &wide.users)
+}
+
+/// Whether each user of `narrow` is certainly one of `wide`.
+pub fn all_users_in(narrow: &[UserTest], wide: &[UserTest]) -> bool {
+    let ids = merged(wide.iter().filter_map(user_ids).collect());
     let covered = |test: &UserTest| match test {
         UserTest::Ids(first, last) => has_all(&ids, (first.0, last.0)),
         // Whoever is matched by name has any number.
-        UserTest::Glob(_) => wide.users.contains(test),
+        UserTest::Glob(_) => wide.contains(test),
         UserTest::Name(_) => true,
     };
-    !narrow.users.is_empty() && narrow.users.iter().all(covered)
+    wide.iter().any(is_everybody) || narrow.iter().all(covered)
 }
 
-/// Whether the users of the criteria are everybody, named or not.
-fn asks_nothing(criteria: &Criteria) -> bool {
-    let all = |test: &UserTest| match test {
+/// Whether a user is certainly in both, as far as that is known without their names.
+pub fn have_common_users(one: &[UserTest], other: &[UserTest]) -> bool {
+    let meet = |a: &UserTest, b: &UserTest| match (user_ids(a), user_ids(b)) {
+        (Some((first, last)), Some((from, to))) => from <= last && first <= to,
+        (None, Some(_) | None) | (Some(_), None) => a == b || is_everybody(a) || is_everybody(b),
+    };
+    one.iter().any(|a| other.iter().any(|b| meet(a, b)))
+}
+
+/// Whether the test accepts all users, named or not.
+fn is_everybody(test: &UserTest) -> bool {
+    match test {
         UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
         UserTest::Glob(glob) => glob.is_any(),
         UserTest::Name(_) => false,
-    };
-    criteria.users.is_empty() || criteria.users.iter().any(all)
+    }
 }
 
 /// Whether no user is in both, as far as they are numbers.

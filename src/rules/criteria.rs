@@ -1,6 +1,5 @@
 //! What a single test says of a process. Pure.
 
-use super::glob::Glob;
 use super::{Criteria, Exe, ExeTest, Facts, GroupTest, Rule, UserTest, base_name};
 use crate::event::{Gid, Uid};
 
@@ -18,11 +17,24 @@ impl Person<'_> {
         let from = self.listed.partition_point(|&gid| gid < first);
         self.listed.get(from).is_some_and(|&gid| gid <= last)
     }
+}
 
-    fn has_name(&self, glob: &Glob) -> bool {
-        match self.name {
-            Some(name) => glob.matches(name.as_bytes()),
-            None => glob.is_any(),
+impl UserTest {
+    /// Whether the user with this ID and name is meant. A user without a name is matched by `*` alone.
+    pub fn matches(&self, uid: Uid, name: Option<&str>) -> bool {
+        match (self, name) {
+            (Self::Ids(first, last), _) => (*first..=*last).contains(&uid),
+            (Self::Glob(glob), Some(name)) => glob.matches(name.as_bytes()),
+            (Self::Glob(glob), None) => glob.is_any(),
+            (Self::Name(_), _) => false,
+        }
+    }
+
+    /// Whether the answer depends on the name of the user.
+    pub fn needs_name(&self) -> bool {
+        match self {
+            Self::Glob(glob) => !glob.is_any(),
+            Self::Ids(..) | Self::Name(_) => false,
         }
     }
 }
@@ -30,11 +42,7 @@ impl Person<'_> {
 impl Criteria {
     /// Whether one of the users is meant.
     pub(super) fn users_hold(&self, person: &Person<'_>) -> bool {
-        self.users.iter().any(|test| match test {
-            UserTest::Ids(first, last) => (*first..=*last).contains(&person.uid),
-            UserTest::Glob(glob) => person.has_name(glob),
-            UserTest::Name(_) => false,
-        })
+        self.users.iter().any(|test| test.matches(person.uid, person.name))
     }
 
     /// Whether one of the groups lists the user.

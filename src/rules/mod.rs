@@ -5,7 +5,7 @@
 //! [`explain`] says why a rule holds or does not, [`lint`] what is odd about several together.
 
 mod component;
-mod cover;
+pub mod cover;
 mod criteria;
 pub mod destination;
 mod exe;

@@ -51,9 +51,17 @@ pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
     ((given == left).then_some(rule), unknown)
 }
 
+/// Replaces the names in `users` by numbers. Unknown names are dropped and returned.
+pub fn resolve_users(users: Vec<UserTest>, names: &Names) -> (Vec<UserTest>, Vec<Unknown>) {
+    let mut unknown = Vec::new();
+    let known = users.into_iter().filter_map(|test| user(test, names, &mut unknown)).collect();
+    (known, unknown)
+}
+
 fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Unknown>) {
-    let users = std::mem::take(&mut criteria.users);
-    criteria.users = users.into_iter().filter_map(|test| user(test, names, unknown)).collect();
+    let (users, mut absent) = resolve_users(std::mem::take(&mut criteria.users), names);
+    criteria.users = users;
+    unknown.append(&mut absent);
     let tests = std::mem::take(&mut criteria.groups);
     for test in tests {
         groups(test, names, unknown, &mut criteria.groups);

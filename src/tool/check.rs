@@ -3,6 +3,7 @@
 mod files;
 mod kernel;
 mod lints;
+mod people;
 
 use std::io::{self, Write};
 
@@ -62,6 +63,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 pub fn all(survey: &Survey) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
+    all.extend(people::all(&survey.loaded.gifts.user_slices, &survey.loaded.rules));
     all.extend(kernel::missing(&survey.loaded.gifts, &survey.hierarchies));
     sort(&mut all);
     all

@@ -17,8 +17,9 @@ use super::command::{Command, Failure, Flag, Given};
 use super::foreseen::located;
 use super::locale;
 use super::unread;
+use crate::cgroup::provision::UserSliceSpec;
 use crate::config::diagnostic::has_errors;
-use crate::config::escape::EscapedBytes;
+use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
@@ -79,7 +80,17 @@ impl Explained {
                  it is"
             )
         });
-        own.into_iter().chain(self.reasons.iter().cloned()).collect()
+        let kept = self.slice_table(survey).map(|table| {
+            let origin = Escaped(&table.origin.to_string()).to_string();
+            format!("the table at {origin} limits its slice, and a rule without exe does not move it out")
+        });
+        own.into_iter().chain(kept).chain(self.reasons.iter().cloned()).collect()
+    }
+
+    /// The table that keeps the process in its slice.
+    fn slice_table<'s>(&self, survey: &'s Survey) -> Option<&'s UserSliceSpec> {
+        let rule = self.rule(survey).filter(|_| self.verdict.state == State::InSlice)?;
+        verdict::slice_table(survey, &self.subject, rule)
     }
 
     /// What makes the answer unsure: rules that ask for a program that we could not see, and files that

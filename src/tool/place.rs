@@ -20,8 +20,8 @@ pub(super) const COMMAND: Command = Command {
 };
 
 /// After these there is nothing to complain about.
-const WELL: [&str; 7] =
-    ["placed", "in-place", "would-place", "no-rule", "ignored", "protected", "sticky"];
+const WELL: [&str; 8] =
+    ["placed", "in-place", "would-place", "no-rule", "ignored", "protected", "sticky", "in-slice"];
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if given.operands.is_empty() {

@@ -231,7 +231,10 @@ fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, Tree) {
     let mut rebuilder =
         Rebuilder::new(sources, NameService::default(), Arc::clone(&hierarchies), grounds);
     let policy = rebuilder.first();
-    let keeper = Keeper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics)).unwrap();
+    let keeper = {
+        let nobody = Arc::new(|_| Ok(None));
+        Keeper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics), nobody).unwrap()
+    };
     let mut tree = Tree::new(hierarchies).kept_by(keeper);
     tree.adopt(&policy.provisions, &root);
     (policy, tree)

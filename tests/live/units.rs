@@ -37,6 +37,9 @@ impl Standin {
         mount(Some(script.as_str()), SYSTEMCTL, none, MsFlags::MS_BIND, none).unwrap();
         mount(Some("tmpfs"), "/run/systemd", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         fs::create_dir("/run/systemd/system").unwrap();
+        // The daemon remembers there which units have settings from it.
+        fs::create_dir_all("/run/cgruled").unwrap();
+        mount(Some("tmpfs"), "/run/cgruled", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         Some(Self { log })
     }
 
@@ -52,6 +55,7 @@ impl Standin {
 
 impl Drop for Standin {
     fn drop(&mut self) {
+        umount2("/run/cgruled", MntFlags::MNT_DETACH).unwrap();
         umount2("/run/systemd", MntFlags::MNT_DETACH).unwrap();
         umount2(SYSTEMCTL, MntFlags::MNT_DETACH).unwrap();
     }

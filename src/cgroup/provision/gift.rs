@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Perm, settings};
+use super::{Perm, UserSliceSpec, settings};
 use crate::config::diagnostic::Place;
 use crate::rules::Origin;
 
@@ -60,7 +60,7 @@ impl UnitGift {
 }
 
 /// All gifts by the kind of what described them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gifts {
     /// Tables of rule files: for new groups, and again when rules are read.
     pub tables: Vec<Gift>,
@@ -70,6 +70,8 @@ pub struct Gifts {
     pub groups: Vec<Gift>,
     /// Of systemd's units.
     pub units: Vec<UnitGift>,
+    /// Of the slices of users, in the order in which they are asked.
+    pub user_slices: Vec<UserSliceSpec>,
 }
 
 impl Gift {

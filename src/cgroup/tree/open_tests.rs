@@ -49,7 +49,10 @@ fn a_new_group_does_not_wait_for_the_one_above_it() {
     fs::create_dir(top.path().join("sites")).unwrap();
     fs::write(&file, "max").unwrap();
     let trees = hierarchies(top.path(), Version::V2, "memory");
-    let keeper = Keeper::start(Arc::clone(&trees), None, Arc::new(Metrics::default())).unwrap();
+    let keeper = {
+        let (metrics, nobody) = (Arc::new(Metrics::default()), Arc::new(|_| Ok(None)));
+        Keeper::start(Arc::clone(&trees), None, metrics, nobody).unwrap()
+    };
     let provision = provision(&trees);
     let tree = Tree::new(trees).kept_by(keeper);
     let mut errands = Vec::new();

@@ -89,10 +89,10 @@ fn title(rule: &Rule) -> String {
 
 /// The files of rules once more, for the lines that are complained of.
 #[derive(Default)]
-struct Pages(HashMap<Arc<Path>, Vec<String>>);
+pub(super) struct Pages(HashMap<Arc<Path>, Vec<String>>);
 
 impl Pages {
-    fn warning(
+    pub(super) fn warning(
         &mut self,
         origin: &Origin,
         message: impl Into<String>,

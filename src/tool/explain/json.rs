@@ -80,6 +80,7 @@ const fn word(state: State) -> &'static str {
         State::Ignored => "ignored",
         State::Inapplicable => "inapplicable",
         State::Protected => "protected",
+        State::InSlice => "in-slice",
         State::Ended => "ended",
         State::Imagined => "imagined",
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::subject::{Life, Program, Subject};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::cgroup::provision::{UserSliceSpec, keeping_table};
 use crate::cgroup::unit::Unit;
 use crate::decision;
 use crate::event::Pid;
@@ -36,6 +37,8 @@ pub enum State {
     Inapplicable,
     /// It is moved only by a rule that names its program.
     Protected,
+    /// It stays in the slice of its user, which a table limits.
+    InSlice,
     /// It has ended.
     Ended,
     /// It is only thought of.
@@ -83,7 +86,12 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();
-    let said = state(rule, subject, &seats, proc);
+    let mut said = state(rule, subject, &seats, proc);
+    if let (State::Misplaced, Some(rule)) = (said, rule) {
+        if slice_table(survey, subject, rule).is_some() {
+            said = State::InSlice;
+        }
+    }
     let depends = matches!(said, State::InPlace | State::Misplaced | State::NoRule);
     let unread = unread::files(&survey.loaded.diagnostics);
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
@@ -133,6 +141,18 @@ fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -
             ManagerLookup::default().find(uid).map_or(true, |found| found.contains(life.pid, proc))
         }
     }
+}
+
+/// The table that limits the slice of the user, so that the process stays there.
+pub(super) fn slice_table<'s>(
+    survey: &'s Survey,
+    subject: &Subject,
+    rule: &Rule,
+) -> Option<&'s UserSliceSpec> {
+    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
+    let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
+    let tables = &survey.loaded.gifts.user_slices;
+    keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
 }
 
 /// The unit of systemd that would lose the process, so that it stays there. `None` if it may leave.

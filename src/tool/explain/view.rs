@@ -110,6 +110,7 @@ fn headline(subject: &Subject, verdict: &Verdict) -> (String, u8) {
         }
         State::Inapplicable => ("stays where it is: its rule cannot be applied on this host.", 31),
         State::Protected => ("is left alone: only a rule that names its program moves it.", 33),
+        State::InSlice => ("stays in the slice of its user, which a table limits.", 32),
         State::Ended => ("has ended, and waits for its parent to take note.", 33),
         State::Imagined => ("would be moved by a rule.", 32),
     };

@@ -73,3 +73,19 @@ after "restart" daemon
 killed() { systemctl kill -s KILL cgruled.service && sleep 1 && within 30 is_ready; }
 after "kill -9" killed
 expect "no unit failed" test -z "$(systemctl list-units --failed --plain --no-legend)"
+
+# The slices of users are in the hierarchy of systemd, their limits in those of the controllers.
+rules <<'RULES'
+[unit."user-%U.slice"]
+users = ["bob"]
+pids.max = 150
+RULES
+systemctl reload cgruled.service
+su -l bob -c 'sleep 1000' </dev/null >/dev/null 2>&1 &
+disown
+slice=/sys/fs/cgroup/pids/user.slice/user-$(id -u bob).slice
+expect "the slice of a user has its limit" within 20 grep -qx 150 "$slice/pids.max"
+rules </dev/null
+systemctl reload cgruled.service
+expect "it is taken back" within 20 grep -vqx 150 "$slice/pids.max"
+pkill -u bob -x sleep

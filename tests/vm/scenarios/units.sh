@@ -70,14 +70,14 @@ stores "20%" | rules
 has cpu.max "20000 100000"
 expect "systemd refused nothing" test -z "$(log -p warning | grep store.service)"
 expect "cgrulectl says so too" grep -q '"refused_units": *0' <(cgrulectl status --json)
+systemctl set-property --runtime store.service MemorySwapMax=8M
 rules <<<"$plain"
 systemctl reload cgruled.service
-sleep 2
-systemctl daemon-reload
-has cpu.max "20000 100000" # without the table too, until
-systemctl -q revert store.service
 has cpu.max "max 100000"
 has memory.max max
+has memory.swap.max 8388608 # set by others since
+systemctl -q revert store.service
+has memory.swap.max max
 systemctl stop store.service
 rm /run/systemd/system/store.service
 systemctl daemon-reload

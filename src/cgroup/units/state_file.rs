@@ -1,0 +1,139 @@
+//! Which units have settings from us, remembered in a file over a restart of the daemon. The drop-ins are in /run as
+//! well, so both are gone after a boot.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::drop_ins::is_drop_in;
+use super::plan::Applied;
+use crate::config::is_unit;
+
+/// The only version of the format so far.
+const VERSION: u32 = 1;
+/// Bytes that are read at most: 65,536 units of 256 bytes.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// The content of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    units: Applied,
+}
+
+/// Reads the file. `None` if there is none, or none that could be ours.
+pub(super) fn read(path: &Path) -> Option<Applied> {
+    let opened =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            ::log::warn!("{}: {error}; settings of units from an earlier run stay", path.display());
+            return None;
+        }
+    };
+    let metadata = file.metadata().ok()?;
+    let is_ours = metadata.is_file()
+        && metadata.uid() == geteuid().as_raw()
+        && metadata.mode() & 0o022 == 0
+        && metadata.len() < MAX_SIZE;
+    let mut bytes = Vec::new();
+    let is_read = is_ours && file.take(MAX_SIZE).read_to_end(&mut bytes).is_ok();
+    let applied = parse(&bytes);
+    if !is_read || applied.is_none() {
+        ::log::warn!(
+            "{} is not a list of units by cgruled; settings of units from an earlier run stay",
+            path.display()
+        );
+    }
+    applied
+}
+
+/// Reads the content. Names that are not those of units and of their drop-ins make all of it invalid.
+fn parse(bytes: &[u8]) -> Option<Applied> {
+    let Document { version, units } = serde_json::from_slice(bytes).ok()?;
+    let mut files = units.values().flat_map(|unit| &unit.drop_ins);
+    let is_valid = version == VERSION
+        && units.keys().all(|name| is_unit(name))
+        && files.all(|drop_in| is_drop_in(&drop_in.file));
+    is_valid.then_some(units)
+}
+
+/// Writes the file, complete under another name first.
+///
+/// # Errors
+/// As of the file system.
+pub(super) fn write(path: &Path, applied: &Applied) -> io::Result<()> {
+    let document = Document { version: VERSION, units: applied.clone() };
+    let bytes = serde_json::to_vec(&document)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let draft = path.with_extension("new");
+    // It may be left over, with another owner or mode.
+    let _is_removed = fs::remove_file(&draft);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    io::Write::write_all(&mut file, &bytes)?;
+    fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cgroup::units::plan::{AppliedUnit, DropIn};
+
+    fn one(unit: &str, file: &str) -> Applied {
+        let drop_ins = vec![DropIn { file: file.to_owned(), inode: 7, modified: (1, 2) }];
+        let applied = AppliedUnit { properties: vec!["TasksMax=5".to_owned()], drop_ins };
+        Applied::from([(unit.to_owned(), applied)])
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("below/units.json");
+        assert_eq!(read(&path), None);
+        let applied = one("user-1000.slice", "50-TasksMax.conf");
+        write(&path, &applied).unwrap();
+        write(&path, &applied).unwrap();
+        assert_eq!(read(&path), Some(applied));
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        assert_eq!(read(&path), None, "others could have written it");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_make_it_invalid() {
+        let bytes = |applied: Applied| {
+            serde_json::to_vec(&Document { version: VERSION, units: applied }).unwrap()
+        };
+        assert!(parse(&bytes(one("a.service", "50-TasksMax.conf"))).is_some());
+        assert!(parse(&bytes(one("../a.service", "50-TasksMax.conf"))).is_none());
+        assert!(parse(&bytes(one("a.service", "../50-TasksMax.conf"))).is_none());
+        assert!(parse(b"{\"version\":2,\"units\":{}}").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _applied = parse(&bytes);
+        }
+
+        #[test]
+        fn any_names_are_safe(unit in "[ -~]{0,30}", file in "[ -~]{0,30}") {
+            let document = Document { version: VERSION, units: one(&unit, &file) };
+            let bytes = serde_json::to_vec(&document).unwrap();
+            if let Some(units) = parse(&bytes) {
+                prop_assert!(units.keys().all(|name| !name.contains('/')));
+                let mut files = units.values().flat_map(|unit| &unit.drop_ins);
+                prop_assert!(files.all(|own| !own.file.contains(['/', ' '])));
+            }
+        }
+    }
+}

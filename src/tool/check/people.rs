@@ -1,0 +1,133 @@
+//! Tables for the slices of users: users whom two tables select, and users who are limited in their slice alone.
+
+use super::lints::Pages;
+use crate::cgroup::provision::UserSliceSpec;
+use crate::config::USER_SLICES;
+use crate::config::diagnostic::Diagnostic;
+use crate::rules::cover::{all_users_in, have_common_users};
+use crate::rules::{Action, Rule, UserTest};
+
+/// All diagnostics about these tables, in the order in which they are asked.
+pub(super) fn all(tables: &[UserSliceSpec], rules: &[Rule]) -> Vec<Diagnostic> {
+    let mut pages = Pages::default();
+    let mut found = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        let earlier = tables.get(..index).unwrap_or_default();
+        if let Some((message, help)) = overlap(table, earlier) {
+            found.push(pages.warning(&table.origin, message, help));
+        }
+        if !is_moved(&table.users, rules) {
+            let message = "these users have no limit outside their slices, where cron, at, mail filters and CGI \
+                           programs run";
+            let help = "add a rule that moves what runs there: [[rule]] with user = the same users, cgroup = \
+                        \"people/%u\", and leave_units = true for mail filters and CGI programs; \
+                        see cgruled-rules(5)";
+            found.push(pages.warning(&table.origin, message, help));
+        }
+    }
+    found
+}
+
+/// Message and help if earlier tables select users of this one.
+fn overlap(table: &UserSliceSpec, earlier: &[UserSliceSpec]) -> Option<(String, String)> {
+    let first = earlier.iter().find(|own| have_common_users(&own.users, &table.users))?;
+    let all: Vec<UserTest> = earlier.iter().flat_map(|own| own.users.iter().cloned()).collect();
+    let message = match all_users_in(&table.users, &all) {
+        true => {
+            format!("[unit.\"{USER_SLICES}\"] has no effect: earlier tables select all its users")
+        }
+        false => format!("some users of [unit.\"{USER_SLICES}\"] are selected by an earlier table"),
+    };
+    let help = format!("{} comes first and alone decides for users of both", first.origin);
+    Some((message, help))
+}
+
+/// Whether rules move the processes of all these users, whatever they run.
+fn is_moved(users: &[UserTest], rules: &[Rule]) -> bool {
+    let is_for_all_programs = |rule: &&Rule| {
+        matches!(rule.action, Action::Place(_))
+            && rule.when.exes.is_empty()
+            && rule.when.groups.is_empty()
+    };
+    let mut moving = rules.iter().filter(is_for_all_programs).peekable();
+    if moving.clone().any(|rule| rule.when.users.is_empty()) {
+        return true;
+    }
+    let has_any = moving.peek().is_some();
+    let moved: Vec<UserTest> = moving.flat_map(|rule| rule.when.users.iter().cloned()).collect();
+    has_any && all_users_in(users, &moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{UnitTarget, rules_toml};
+
+    /// The messages for tables with these users and a file of rules.
+    fn messages(tables: &[&str], rules: &str) -> Vec<String> {
+        let parse = |text: &str| {
+            let parsed = rules_toml::parse(
+                &Arc::from(Path::new("/a.toml")),
+                &format!("version = 1\n{text}"),
+            );
+            assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+            parsed
+        };
+        let table = |users: &&str| {
+            let text = format!("[unit.\"user-%U.slice\"]\nusers = {users}\npids.max = 5");
+            let table = parse(&text).units.remove(0);
+            let UnitTarget::UserSlices { users, .. } = table.target else { panic!("{users}") };
+            UserSliceSpec { users, settings: Vec::new(), origin: table.origin }
+        };
+        let tables: Vec<UserSliceSpec> = tables.iter().map(table).collect();
+        let rules: Vec<Rule> = parse(rules).rules.into_iter().map(|own| own.rule).collect();
+        all(&tables, &rules).into_iter().map(|own| own.message).collect()
+    }
+
+    const MOVED: &str = "[[rule]]\nuser = \"*\"\ncgroup = \"a\"";
+
+    #[test]
+    fn users_of_two_tables() {
+        let nothing = "[unit.\"user-%U.slice\"] has no effect: earlier tables select all its users";
+        let some = "some users of [unit.\"user-%U.slice\"] are selected by an earlier table";
+        let table = [
+            ("[1000]", "[1001]", None),
+            ("[\"1000-1999\"]", "[1001]", Some(nothing)),
+            ("[1001]", "[\"1000-1999\"]", Some(some)),
+            ("[\"*\"]", "[\"site-*\"]", Some(nothing)),
+            ("[\"site-*\"]", "[\"*\"]", Some(some)),
+            ("[\"site-*\", 5]", "[\"site-*\"]", Some(nothing)),
+            ("[\"site-*\"]", "[\"1000-1999\"]", None),
+        ];
+        for (first, second, expected) in table {
+            let found = messages(&[first, second], MOVED);
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{first} {second}");
+        }
+        let three = ["[\"1000-1499\"]", "[\"1500-1999\"]", "[\"1400-1600\"]"];
+        assert_eq!(messages(&three, MOVED), [nothing]);
+    }
+
+    #[test]
+    fn users_without_a_rule_that_moves_them() {
+        let table = [
+            ("", false),
+            (MOVED, true),
+            ("[[rule]]\nuser = \"1000-59999\"\ncgroup = \"people/%u\"", true),
+            ("[[rule]]\nuser = \"1000-1999\"\ncgroup = \"people/%u\"", false),
+            (
+                "[[rule]]\nuser = \"1000-1999\"\ncgroup = \"a\"\n[[rule]]\nuser = \"2000-2999\"\ncgroup = \"b\"",
+                true,
+            ),
+            ("[[rule]]\nuser = \"1000-59999\"\nexe = \"make\"\ncgroup = \"people/%u\"", false),
+            ("[[rule]]\nuser = \"1000-59999\"\ngroup = 5\ncgroup = \"people/%u\"", false),
+            ("[[rule]]\nuser = \"1000-59999\"\nignore = true", false),
+        ];
+        for (rules, is_moved) in table {
+            let found = messages(&["[\"1000-2999\"]"], rules);
+            assert_eq!(found.is_empty(), is_moved, "{rules}: {found:?}");
+        }
+    }
+}
