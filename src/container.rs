@@ -26,17 +26,19 @@ pub enum Containment {
 
 const NAMESPACES: [Namespace; 2] = [Namespace::Pid, Namespace::Cgroup];
 
-/// The host's namespaces.
+/// The host's namespaces: ours, since process events come to the host's PID namespace alone, and those of process
+/// 1, where they can be read and a service manager gave us another cgroup namespace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostNamespaces {
-    /// The inode numbers, in the order of [`NAMESPACES`]; `None` where it could not be read.
-    inodes: [Option<u64>; 2],
+    /// The inode numbers, in the order of [`NAMESPACES`].
+    inodes: [[Option<u64>; 2]; 2],
 }
 
 impl HostNamespaces {
-    /// Reads those of process 1.
+    /// Reads them.
     pub fn read(proc: &Path) -> Self {
-        Self { inodes: NAMESPACES.map(|which| inode_of(proc, which).ok()) }
+        let inodes = |which| ["self", "1"].map(|process| inode_of(proc, process, which).ok());
+        Self { inodes: NAMESPACES.map(inodes) }
     }
 
     /// Asks the kernel by a pidfd. `None` where it cannot answer so (before Linux 6.11).
@@ -52,10 +54,9 @@ impl HostNamespaces {
 
     fn decide(&self, open: impl Fn(Namespace) -> io::Result<File>) -> Option<Containment> {
         for (which, host) in NAMESPACES.into_iter().zip(self.inodes) {
-            let Some(host) = host else { continue };
             let found = open(which).and_then(|file| Ok((file.metadata()?.ino(), file)));
             match found {
-                Ok((inode, _)) if inode == host => {}
+                Ok((inode, _)) if host.contains(&Some(inode)) => {}
                 Ok((_, file)) => match sys::namespace_owner(file.as_fd()) {
                     Ok(0) => return Some(Containment::Container),
                     Ok(_) => {}
@@ -75,8 +76,8 @@ impl HostNamespaces {
     }
 }
 
-fn inode_of(proc: &Path, which: Namespace) -> io::Result<u64> {
-    Ok(proc.join("1/ns").join(which.name()).metadata()?.ino())
+fn inode_of(proc: &Path, process: &str, which: Namespace) -> io::Result<u64> {
+    Ok(proc.join(process).join("ns").join(which.name()).metadata()?.ino())
 }
 
 #[cfg(test)]
@@ -87,14 +88,12 @@ mod tests {
     fn we_are_on_the_host() {
         let host = HostNamespaces::read(Path::new("/proc"));
         let own = Path::new("/proc/self");
-        assert_ne!(host.containment_by_proc(own), Containment::Container);
+        assert_eq!(host.containment_by_proc(own), Containment::Host);
         let pidfd = sys::pidfd_open(std::process::id()).unwrap();
         assert_ne!(host.containment(pidfd.as_fd()), Some(Containment::Container));
-        let other = HostNamespaces { inodes: [Some(1), None] };
+        let other = HostNamespaces { inodes: [[Some(1), None]; 2] };
         if nix::unistd::Uid::effective().is_root() {
             assert_eq!(other.containment_by_proc(own), Containment::Container);
         }
-        let missing = HostNamespaces::read(Path::new("/nonexistent"));
-        assert_eq!(missing.containment_by_proc(own), Containment::Host);
     }
 }

@@ -19,6 +19,7 @@ mod harness;
 
 mod clone_parent;
 mod command_line;
+mod containers;
 mod control;
 mod descriptors;
 mod destination;

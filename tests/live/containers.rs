@@ -1,0 +1,142 @@
+//! Processes in containers: a cgroup and namespaces, as container engines create them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::harness::user::ALICE;
+use crate::harness::{Live, census};
+
+const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
+
+/// A process in a cgroup beside the test's, which is where `--root` begins; both end on drop.
+struct Contained {
+    child: Child,
+    cgroup: PathBuf,
+    /// As `/proc/PID/cgroup` says it.
+    place: String,
+    /// The process of Alice.
+    pid: u32,
+}
+
+/// Starts a shell of Alice's that sleeps, by `command`, in a cgroup of its own or in the root cgroup.
+fn contained(live: &Live, has_cgroup: bool, command: &[&str]) -> Contained {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("cgruled-test-box-{}-{number}", std::process::id());
+    let (cgroup, place) = match has_cgroup {
+        true => (top.join(&name), format!("/{name}")),
+        false => (top, "/".to_owned()),
+    };
+    fs::create_dir_all(&cgroup).unwrap();
+    let procs = cgroup.join("cgroup.procs");
+    // The inner shell says which process it is in the test's PID namespace: /proc is still the host's.
+    let inner = "read -r pid rest < /proc/self/stat; echo $pid; exec sleep 1000";
+    let script = format!("echo $$ > {}; exec \"$@\"", procs.display());
+    let id = ALICE.to_string();
+    let is_alice_already = command.contains(&"--user");
+    let become_alice = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"];
+    let become_alice = if is_alice_already { &[][..] } else { &become_alice[..] };
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", &script, "sh"])
+        .args(command)
+        .args(become_alice)
+        .args(["sh", "-c", inner])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let pid = line.trim().parse().unwrap();
+    Contained { child, cgroup, place, pid }
+}
+
+impl Drop for Contained {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.pid).unwrap();
+        let _ended = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        let _waited = self.child.wait();
+        if self.place != "/" {
+            for _ in 0..100 {
+                if fs::remove_dir(&self.cgroup).is_ok() {
+                    break;
+                }
+                sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+impl Contained {
+    fn expect_left(&self) {
+        sleep(Duration::from_millis(1500));
+        assert_eq!(census::cgroup_of(self.pid, ""), Some(self.place.clone()), "1 of 1 moved");
+    }
+}
+
+const BY_ROOT: &[&str] = &["unshare", "--pid", "--cgroup", "--fork", "--kill-child"];
+
+#[test]
+fn a_container_that_root_created_keeps_its_processes() {
+    let Some(live) = Live::require() else { return };
+    let daemon = live.daemon(RULE);
+    let inside = contained(&live, true, BY_ROOT);
+    inside.expect_left();
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    inside.expect_left();
+    drop(inside);
+    let counters = daemon.stop();
+    assert!(counters.get("left_in_container") >= 2, "{counters:?}");
+}
+
+#[test]
+fn a_container_that_shares_the_pid_namespace_keeps_its_processes() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(RULE);
+    contained(&live, true, &["unshare", "--cgroup"]).expect_left();
+}
+
+/// The control: the same cgroup without namespaces.
+#[test]
+fn a_cgroup_alone_is_no_container() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(RULE);
+    let inside = contained(&live, true, &["env"]);
+    live.expect_pid("", inside.pid, "alice");
+}
+
+#[test]
+fn a_rule_for_containers_moves_their_processes() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(&format!("{RULE}containers = true\n"));
+    let inside = contained(&live, true, BY_ROOT);
+    live.expect_pid("", inside.pid, "alice");
+}
+
+/// Set-user-ID programs create such namespaces for any user, where the user's processes are.
+#[test]
+fn namespaces_of_root_mean_nothing_in_the_root_cgroup() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(RULE);
+    let inside = contained(&live, false, BY_ROOT);
+    live.expect_pid("", inside.pid, "alice");
+}
+
+#[test]
+fn namespaces_of_a_user_mean_nothing() {
+    let Some(live) = Live::require() else { return };
+    let _daemon = live.daemon(RULE);
+    let id = ALICE.to_string();
+    let become_alice = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"];
+    let create = ["unshare", "--user", "--pid", "--cgroup", "--fork", "--kill-child"];
+    let inside = contained(&live, true, &[&become_alice[..], &create[..]].concat());
+    live.expect_pid("", inside.pid, "alice");
+}
