@@ -62,7 +62,12 @@ impl Overview {
             root: in_force.map_or_else(String::new, |rules| root(&rules.root)),
             hierarchies: self.hierarchies.iter().map(hierarchy).collect(),
             external_moves: self.external_moves.0.word().to_owned(),
-            external_moves_by: if self.external_moves.1 { "trace" } else { "scan" }.to_owned(),
+            external_moves_by: match self.external_moves {
+                (ExternalMoves::Off, _) => "none",
+                (ExternalMoves::Revert | ExternalMoves::Report, true) => "trace",
+                (ExternalMoves::Revert | ExternalMoves::Report, false) => "scan",
+            }
+            .to_owned(),
             counters: counters(&self.metrics),
             refusals: refusals(&self.metrics.refusals),
             taken_back_by: Vec::new(),

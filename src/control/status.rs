@@ -36,7 +36,7 @@ pub struct Status {
     /// What is done about external moves: `revert`, `report` or `off`.
     #[serde(default)]
     pub external_moves: String,
-    /// How they are found: by `trace`, or by a `scan` every 60 s where they cannot be traced.
+    /// How they are found: by `trace`, by a `scan` every 60 s where they cannot be traced, or `none`.
     #[serde(default)]
     pub external_moves_by: String,
     /// All counters by name; cgruled(8) has their meanings.

@@ -63,7 +63,11 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 pub fn all(survey: &Survey) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
-    all.extend(people::all(&survey.loaded.gifts.user_slices, &survey.loaded.rules));
+    all.extend(people::all(
+        &survey.loaded.gifts.user_slices,
+        &survey.loaded.rules,
+        &people::effects_of_moving(),
+    ));
     all.extend(kernel::missing(&survey.loaded.gifts, &survey.hierarchies));
     sort(&mut all);
     all

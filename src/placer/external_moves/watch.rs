@@ -27,8 +27,8 @@ const SHORT_INTERVAL_NS: u64 = 10_000_000;
 const ALERT_NS: u64 = 1_000_000_000;
 /// Reading and evaluating takes at most one part in so many of one CPU while a user moves processes.
 const COST_FACTOR: u64 = 20;
-/// Moved processes that wait for their evaluation at most. For more a scan is due.
-const MAX_QUEUED: usize = 4096;
+/// Moved processes that wait for their evaluation at most, 20 us each: 4 % of one CPU. For more a scan is due.
+const MAX_QUEUED: usize = 1024;
 /// Processes whose last mover is kept at most. When there are more all are forgotten but those that wait.
 const MAX_KNOWN: usize = 2 * MAX_QUEUED;
 /// Threads of the daemon that can have moved processes. One is added for each read that blocked a leader.

@@ -1,14 +1,43 @@
-//! Tables for the slices of users: users whom two tables select, and users who are limited in their slice alone.
+//! Tables for the slices of users: users whom two tables select, users who are limited in their slice alone, and
+//! rules that move what belongs in a slice.
+
+use std::path::Path;
 
 use super::lints::Pages;
 use crate::cgroup::provision::UserSliceSpec;
 use crate::config::USER_SLICES;
 use crate::config::diagnostic::Diagnostic;
+use crate::event::Uid;
+use crate::host::Host;
 use crate::rules::cover::{all_users_in, have_common_users};
 use crate::rules::{Action, Rule, UserTest};
 
-/// All diagnostics about these tables, in the order in which they are asked.
-pub(super) fn all(tables: &[UserSliceSpec], rules: &[Rule]) -> Vec<Diagnostic> {
+/// Programs whose processes need the cgroup that they are started in, and what does not work in another.
+const ENGINES: [(&str, &str); 3] = [
+    (
+        "/usr/bin/podman",
+        "rootless containers lose podman exec, podman pause and limits of their own",
+    ),
+    ("/usr/bin/snap", "snaps refuse to start"),
+    ("/usr/bin/flatpak", "Flatpak applications are not recognised by the desktop portals"),
+];
+
+/// Returns what does not work on this host when processes of users are moved.
+pub(super) fn effects_of_moving() -> Vec<&'static str> {
+    if !Host::default().runs_systemd() {
+        return Vec::new();
+    }
+    let present = ENGINES.into_iter().filter(|(program, _)| Path::new(program).exists());
+    present.map(|(_, effect)| effect).collect()
+}
+
+/// Returns all diagnostics about these tables, in the order in which they are asked, and about rules that move
+/// people although that has these effects.
+pub(super) fn all(
+    tables: &[UserSliceSpec],
+    rules: &[Rule],
+    effects: &[&'static str],
+) -> Vec<Diagnostic> {
     let mut pages = Pages::default();
     let mut found = Vec::new();
     for (index, table) in tables.iter().enumerate() {
@@ -25,7 +54,37 @@ pub(super) fn all(tables: &[UserSliceSpec], rules: &[Rule]) -> Vec<Diagnostic> {
             found.push(pages.warning(&table.origin, message, help));
         }
     }
+    let limited: Vec<UserTest> = tables.iter().flat_map(|own| own.users.iter().cloned()).collect();
+    for rule in rules.iter().filter(|rule| !effects.is_empty() && moves_people(rule, &limited)) {
+        let message = format!("of the users whom this rule moves, {}", effects.join("; "));
+        let help = format!(
+            "limit them where they are, by [unit.\"{USER_SLICES}\"] with users = the same users: then the limits of \
+             the table apply to them, and those of this rule do not"
+        );
+        found.push(pages.warning(&rule.origin, message, help));
+    }
     found
+}
+
+/// Whether a rule moves all that people run, and not only outside of slices that a table limits.
+fn moves_people(rule: &Rule, limited: &[UserTest]) -> bool {
+    /// The first UID of people on the distributions that we know.
+    const FIRST: Uid = Uid(1000);
+    let is_for_people = |test: &UserTest| match test {
+        UserTest::Ids(_, last) => *last >= FIRST,
+        _ => true,
+    };
+    let users = &rule.when.users;
+    is_for_all_programs(rule)
+        && (users.is_empty() || users.iter().any(is_for_people))
+        && (limited.is_empty() || users.is_empty() || !all_users_in(users, limited))
+}
+
+/// Whether a rule moves processes whatever they run.
+fn is_for_all_programs(rule: &Rule) -> bool {
+    matches!(rule.action, Action::Place(_))
+        && rule.when.exes.is_empty()
+        && rule.when.groups.is_empty()
 }
 
 /// Message and help if earlier tables select users of this one.
@@ -44,12 +103,7 @@ fn overlap(table: &UserSliceSpec, earlier: &[UserSliceSpec]) -> Option<(String, 
 
 /// Whether rules move the processes of all these users, whatever they run.
 fn is_moved(users: &[UserTest], rules: &[Rule]) -> bool {
-    let is_for_all_programs = |rule: &&Rule| {
-        matches!(rule.action, Action::Place(_))
-            && rule.when.exes.is_empty()
-            && rule.when.groups.is_empty()
-    };
-    let mut moving = rules.iter().filter(is_for_all_programs).peekable();
+    let mut moving = rules.iter().filter(|rule| is_for_all_programs(rule)).peekable();
     if moving.clone().any(|rule| rule.when.users.is_empty()) {
         return true;
     }
@@ -84,7 +138,7 @@ mod tests {
         };
         let tables: Vec<UserSliceSpec> = tables.iter().map(table).collect();
         let rules: Vec<Rule> = parse(rules).rules.into_iter().map(|own| own.rule).collect();
-        all(&tables, &rules).into_iter().map(|own| own.message).collect()
+        all(&tables, &rules, &[]).into_iter().map(|own| own.message).collect()
     }
 
     const MOVED: &str = "[[rule]]\nuser = \"*\"\ncgroup = \"a\"";
@@ -108,6 +162,31 @@ mod tests {
         }
         let three = ["[\"1000-1499\"]", "[\"1500-1999\"]", "[\"1400-1600\"]"];
         assert_eq!(messages(&three, MOVED), [nothing]);
+    }
+
+    #[test]
+    fn rules_that_move_what_belongs_in_a_slice() {
+        let table = [
+            (MOVED, true),
+            ("[[rule]]\nuser = \"1000-59999\"\ncgroup = \"people/%u\"", true),
+            ("[[rule]]\nuser = 33\ncgroup = \"web\"", false),
+            ("[[rule]]\nuser = \"1000-59999\"\nexe = \"make\"\ncgroup = \"a\"", false),
+            ("[[rule]]\nuser = \"1000-59999\"\nignore = true", false),
+        ];
+        for (text, is_warned) in table {
+            let file = Arc::from(Path::new("/a.toml"));
+            let parsed = rules_toml::parse(&file, &format!("version = 1\n{text}"));
+            let rules: Vec<Rule> = parsed.rules.into_iter().map(|own| own.rule).collect();
+            let found = all(&[], &rules, &["snaps refuse to start"]);
+            assert_eq!(found.len(), usize::from(is_warned), "{text}: {found:?}");
+            assert!(all(&[], &rules, &[]).is_empty());
+            let users = vec![UserTest::Ids(Uid(1000), Uid(59_999))];
+            let origin = rules[0].origin.clone();
+            let limited = [UserSliceSpec { users, settings: Vec::new(), origin }];
+            let found = all(&limited, &rules, &["snaps refuse to start"]);
+            let is_about_moving = |own: &&Diagnostic| own.message.contains("snaps");
+            assert_eq!(found.iter().filter(is_about_moving).count(), usize::from(text == MOVED));
+        }
     }
 
     #[test]
