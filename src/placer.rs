@@ -6,6 +6,7 @@ mod external_moves;
 mod inapplicable;
 mod managers;
 mod outcome;
+mod places;
 mod protected;
 mod repair;
 mod units;
@@ -203,6 +204,7 @@ impl Placer {
     /// Drops every open group: after a change of rules others may be needed.
     pub fn adopt(&mut self, policy: &Policy) {
         self.external.history.clear();
+        self.containers.adopt(policy);
         self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
 

@@ -69,8 +69,12 @@ impl<'p> Unit<'p> {
             end += component.len() + 1;
             // A name that could be that of a file of the kernel has one in front.
             let name = component.strip_prefix('_').unwrap_or(component);
-            if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            if name.is_empty() || name.ends_with(".slice") {
                 continue;
+            }
+            // systemd's units are in slices alone: a user can name a cgroup elsewhere like one.
+            if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+                return Self::None;
             }
             return match name {
                 _ if name.starts_with("user@") => Self::OfUser(name),
@@ -114,19 +118,26 @@ impl<'p> Unit<'p> {
 }
 
 /// Returns whether the processes of a container that root created can be in this cgroup. A user's processes are
-/// in the root cgroup, in sessions, in the services that start users' jobs, below the user's slice, and in the
-/// cgroups of rules: there a namespace means nothing. `grounds` are the paths where cgroups of rules begin.
+/// in the root cgroup, in slices, in sessions, in the cgroup of a service, below the user's slice, and in the
+/// cgroups of rules: there a namespace means nothing. The processes of a container are in a scope, in a cgroup below
+/// that of a service, or in one that is no unit. `grounds` are the paths where cgroups of rules begin.
 pub fn may_hold_container(place: &str, grounds: &[&str]) -> bool {
-    if matches!(place, "" | "/") || place.starts_with("/user.slice/") {
+    if place.starts_with("/user.slice/") || grounds.iter().any(|ground| is_below(place, ground)) {
         return false;
     }
-    if grounds.iter().any(|ground| is_below(place, ground)) {
-        return false;
-    }
+    let mut parts = place.split('/').filter(|part| !part.is_empty() && !part.ends_with(".slice"));
+    let Some(first) = parts.next() else { return false };
     match Unit::of(place, grounds) {
-        Unit::None | Unit::Other(_) => true,
+        Unit::None => !is_of_login(first),
+        Unit::Other(name) => !name.ends_with(".service") || parts.next().is_some(),
         Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => false,
     }
+}
+
+/// Whether a cgroup at the top is one of elogind for a session (`c1`, `12`), or of OpenRC for a service.
+fn is_of_login(name: &str) -> bool {
+    let digits = name.strip_prefix('c').unwrap_or(name);
+    name.starts_with("openrc") || digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns the user of a service manager `user@UID.service`.
@@ -161,6 +172,8 @@ mod tests {
             ("/students/alice".to_owned(), Unit::None),
             ("/system.slice".to_owned(), Unit::None),
             ("/docker/0123".to_owned(), Unit::None),
+            ("/delegated/x.scope".to_owned(), Unit::None),
+            ("/delegated/user@7.service/x".to_owned(), Unit::None),
             ("/lxc.payload.web/a".to_owned(), Unit::None),
             (session.clone(), Unit::Session("session-3.scope", &session)),
             (format!("{session}/below"), Unit::Session("session-3.scope", &session)),
@@ -231,6 +244,7 @@ mod tests {
             "/machine.slice/libpod-1.scope/container",
             "/system.slice/docker-0123.scope",
             "/libpod_parent/libpod-1",
+            "/machine.slice/systemd-nspawn@web.service/payload",
         ] {
             assert!(may_hold_container(place, &grounds), "{place}");
         }
@@ -242,6 +256,12 @@ mod tests {
             "/user.slice/user-1000.slice/x",
             "/system.slice/cron.service",
             "/system.slice/ssh.service/x",
+            "/system.slice/apache2.service",
+            "/user.slice",
+            "/system.slice",
+            "/openrc.sshd",
+            "/c1",
+            "/12",
             "/cgruled.slice/cgruled-pool.service/people/alice",
         ] {
             assert!(!may_hold_container(place, &grounds), "{place}");

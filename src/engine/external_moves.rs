@@ -3,6 +3,7 @@
 use super::Engine;
 use super::rescan::Urgency;
 use crate::event::Nanos;
+use crate::sys;
 
 /// Where external moves are not traced, from one scan for them to the next: with the scan itself a process is
 /// found within 60 s.
@@ -18,7 +19,11 @@ impl Engine {
             return;
         }
         if self.placer.moves().is_traced() {
-            self.placer.moves().read_if_due(now);
+            if self.placer.moves_due().is_some_and(|due| due <= now) {
+                let began = sys::monotonic();
+                self.placer.moves().read_if_due(now);
+                self.placer.moves().add_cost(sys::monotonic().since(began));
+            }
             if self.placer.moves().take_needs_scan() {
                 self.rescan.want(Urgency::Limited);
             }

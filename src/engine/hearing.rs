@@ -4,6 +4,7 @@ use std::io;
 
 use super::Engine;
 use crate::control::request::{Client, Request};
+use crate::event::Uid;
 use crate::source::intake::Hearing;
 use crate::sys;
 
@@ -15,6 +16,15 @@ impl Engine {
     pub fn grant(&mut self, request: Request, client: Client) -> io::Result<bool> {
         // Forks until now are judged by the wishes until now.
         self.pass_on()?;
+        // A move before the pin that was not evaluated yet is no part of it.
+        let unevaluated = request
+            .pid
+            .filter(|_| client.uid != Uid(0))
+            .and_then(|pid| self.placer.moves().unevaluated_move(pid, sys::monotonic()));
+        if unevaluated.is_some() {
+            self.metrics.sticky_refused.increment();
+            return Ok(false);
+        }
         Ok(self.sticky.grant(request, client, &mut self.proc))
     }
 

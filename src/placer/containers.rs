@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 
 use super::described::{Described, Named};
 use super::{Missing, Outcome, Placer, Subject};
-use crate::cgroup::mounts::Span;
+use crate::cgroup::mounts::{Span, Version};
 use crate::cgroup::tree::Whereabouts;
 use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
 use crate::container::{Containment, HostNamespaces};
@@ -17,7 +17,7 @@ use crate::control::memory::Trouble;
 use crate::log::field;
 use crate::policy::Policy;
 use crate::process::{Proc, path_in};
-use crate::rules::{Below, Rule};
+use crate::rules::{Below, Rule, Target};
 use crate::sys;
 
 /// Cgroups of containers that the log named at most; then it starts again.
@@ -31,11 +31,24 @@ pub(super) struct Containers {
     host: HostNamespaces,
     /// The cgroups that the log named.
     named: HashSet<String, FixedState>,
+    /// The first components of destinations at the top of a hierarchy.
+    destinations: HashSet<String, FixedState>,
 }
 
 impl Containers {
     pub(super) fn new(host: HostNamespaces) -> Self {
-        Self { host, named: HashSet::default() }
+        Self { host, named: HashSet::default(), destinations: HashSet::default() }
+    }
+
+    /// Other rules are active.
+    pub(super) fn adopt(&mut self, policy: &Policy) {
+        let targets = policy.matcher.rules().iter().flat_map(|rule| rule.action.targets());
+        let at_top = targets.filter(|target| policy.beginning(target.below).is_empty());
+        let first = |target: &Target| {
+            let text = target.destination.as_str().trim_start_matches('/');
+            text.split('/').next().unwrap_or_default().to_owned()
+        };
+        self.destinations = at_top.map(first).collect();
     }
 }
 
@@ -65,16 +78,57 @@ impl Placer {
                 stays.then(|| self.leave_in_cgroup(Outcome::OthersJob, &place, rule, subject))
             );
         }
-        if rule.moves_containers || !may_hold_container(&place, &grounds) {
+        if rule.moves_containers || !self.may_hold_container(policy, proc, span, &grounds, subject)
+        {
             return Ok(None);
         }
         let stays = match self.containment(subject)? {
             Containment::Container => true,
-            // What cannot be read can have a device filter to lose, and a user does not get there.
-            Containment::Unknown => true,
+            // A user can cause that it cannot be read, so it is decided by what can always be read.
+            Containment::Unknown => proc.is_in_namespace_of_root(subject.look.pid),
             Containment::Host => subject.grip.uid.0 == 0 && is_monitor(proc, subject),
         };
         Ok(stays.then(|| self.leave_in_cgroup(Outcome::InContainer, &place, rule, subject)))
+    }
+
+    /// Whether the process is where no user gets by itself, in any hierarchy that tells: the one of the rule and
+    /// those of systemd.
+    fn may_hold_container(
+        &self,
+        policy: &Policy,
+        proc: &mut Proc,
+        span: Span,
+        grounds: &[&str],
+        subject: &Subject<'_>,
+    ) -> bool {
+        let process = (subject.look.pid, subject.grip);
+        let trees = self.tree.hierarchies();
+        let of_systemd = trees
+            .iter()
+            .enumerate()
+            .filter(|(_, tree)| tree.version == Version::V2 || tree.listed == "name=systemd");
+        let all = of_systemd.fold(span, |all, (index, _)| all.with(index));
+        // At the top the cgroups of rules have no ground of their own.
+        let of_rules = |text: &str| {
+            let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
+            self.containers.destinations.contains(first)
+        };
+        let places = self.places_elsewhere(proc, all, process);
+        let has_own = places.iter().any(|place| {
+            let text = place.text();
+            !of_rules(&text) && may_hold_container(&text, grounds)
+        });
+        let user = policy.accountable(subject.grip.uid);
+        has_own
+            && places.iter().all(|place| {
+                let text = place.text();
+                let is_neutral =
+                    text.split('/').all(|part| part.is_empty() || part.ends_with(".slice"));
+                let is_users_own = self
+                    .owner(place)
+                    .is_none_or(|owner| owner.0 != 0 && policy.accountable(owner) == user);
+                (is_neutral || may_hold_container(&text, grounds)) && !is_users_own
+            })
     }
 
     fn containment(&self, subject: &Subject<'_>) -> Result<Containment, Missing> {
@@ -113,10 +167,13 @@ impl Placer {
         if self.containers.named.len() >= MAX_NAMED {
             self.containers.named.clear();
         }
-        if self.containers.named.insert(place.to_owned()) {
+        let is_new = self.containers.named.insert(place.to_owned());
+        let left_out =
+            is_new.then(|| self.limiter.admit(&(outcome.word(), &rule.name), sys::monotonic()));
+        if let Some(left_out) = left_out.flatten() {
             let (who, by, place) = (Described(subject), Named(rule), place.escape_debug());
             self.decided(field::UNIT, rule, subject)
-                .say(Level::Info, format_args!("{who} stays in {place}: {why}; {by}"));
+                .say(Level::Info, format_args!("{who} stays in {place}: {why}; {by}{left_out}"));
         }
         outcome
     }

@@ -12,11 +12,10 @@
 mod history;
 mod watch;
 
-use std::os::unix::fs::MetadataExt;
-
 use ::log::Level;
 
 use super::described::{Described, Named};
+use super::places::Place;
 use super::{Placer, Subject};
 use crate::cgroup::mounts::Span;
 use crate::cgroup::unit::Unit;
@@ -24,11 +23,11 @@ use crate::config::daemon_toml::ExternalMoves;
 use crate::control::memory::Trouble;
 use crate::control::sticky::Pin;
 use crate::event::batch::Look;
-use crate::event::{Cause, Nanos, Pid, Uid};
+use crate::event::{Cause, Nanos, Uid};
 use crate::log::field;
 use crate::policy::Policy;
-use crate::process::{Grip, Proc, path_in};
-use crate::rules::{Below, Rule};
+use crate::process::{Grip, Proc};
+use crate::rules::Rule;
 use crate::sys;
 use history::History;
 pub(crate) use watch::MoveWatch;
@@ -37,8 +36,6 @@ use watch::Mover;
 /// Names that are counted one by one. What comes later is counted together: sessions have names without end.
 const MAX_NAMES: usize = 64;
 const OTHERS: &str = "others";
-/// Where the cgroups of root's own sessions and service manager are.
-const ROOT_SLICE: &str = "/user.slice/user-0.slice/";
 
 /// What follows an external move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,15 +149,17 @@ impl Placer {
     ) -> Reaction {
         let pid = subject.look.pid;
         let identity = proc.identity_of(pid, subject.grip).unwrap_or(0);
-        let place = self.place_of(proc, span, (pid, subject.grip));
-        if self.external.history.is_left_in(pid, identity, &place) {
+        let places = self.places_elsewhere(proc, span, (pid, subject.grip));
+        if self.external.history.is_left_in(pid, identity, &places) {
             return Reaction::Leave;
         }
-        self.external.watch.ensure_read(pid);
+        self.external.watch.ensure_read(subject.look.cause.contains(Cause::MOVED));
         let mover = self.external.watch.mover(pid, proc);
+        let is_by_user = mover.as_ref().is_some_and(|mover| mover.acts_for_user(subject))
+            || places.iter().any(|place| self.is_users(policy, place));
         let facts = Facts {
             setting: self.external.setting,
-            is_by_user: self.is_by_user(policy, span, &place, mover.as_ref()),
+            is_by_user,
             was_reverted: self.external.history.was_reverted(pid, identity),
         };
         let reaction = reaction(facts);
@@ -169,13 +168,14 @@ impl Placer {
             Reaction::Revert => self.external.history.reverted(pid, identity),
             Reaction::Leave => {
                 self.metrics.given_up.increment();
-                self.external.history.left(pid, identity, &place);
+                self.external.history.left(pid, identity, &places);
             }
         }
         if facts.is_by_user {
             self.external.watch.moved_by_user(sys::monotonic());
         }
-        self.report(rule, subject, &place, mover.as_ref(), reaction);
+        let place = places.first().map_or_else(String::new, Place::text);
+        self.report(rule, subject, (&place, is_by_user), mover.as_ref(), reaction);
         reaction
     }
 
@@ -192,43 +192,17 @@ impl Placer {
         if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), look.since) {
             return false;
         }
-        (0..self.tree.hierarchies().len()).any(|index| {
-            let span = Span::default().with(index);
-            let place = self.place_of(proc, span, (look.pid, grip));
-            self.is_by_user(policy, span, &place, mover.as_ref())
-        })
-    }
-
-    /// The cgroup of the process in the first of these hierarchies, from the top of that.
-    fn place_of(&self, proc: &mut Proc, span: Span, (pid, grip): (Pid, &Grip)) -> String {
-        let text = proc.cgroup(pid, grip.thread).unwrap_or_default();
-        let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
-        let listed = tree.map_or("", |tree| tree.listed.as_str());
-        let place = path_in(text, listed.as_bytes()).unwrap_or(b"an unknown cgroup");
-        String::from_utf8_lossy(place).into_owned()
-    }
-
-    fn is_by_user(&self, policy: &Policy, span: Span, place: &str, mover: Option<&Mover>) -> bool {
-        if mover.and_then(|mover| mover.uid).is_some_and(|uid| uid != Uid(0)) {
-            return true;
-        }
-        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
-        if matches!(Unit::of(place, &grounds), Unit::OfUser(_) | Unit::Session(..)) {
-            return !place.starts_with(ROOT_SLICE);
-        }
-        let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
-        tree.is_some_and(|tree| {
-            let below = place.strip_prefix(tree.top.trim_end_matches('/')).unwrap_or(place);
-            let directory = tree.mount_point.join(below.trim_start_matches('/'));
-            directory.metadata().is_ok_and(|metadata| metadata.uid() != 0)
-        })
+        let hierarchy = self.external.watch.hierarchy_of_move(look.pid);
+        let place = hierarchy.and_then(|id| self.place_in(proc, id, (look.pid, grip)));
+        mover.is_some_and(|mover| mover.uid.is_some_and(|uid| uid != Uid(0)))
+            || place.is_none_or(|place| self.is_users(policy, &place))
     }
 
     fn report(
         &mut self,
         rule: &Rule,
         subject: &Subject<'_>,
-        place: &str,
+        (place, is_by_user): (&str, bool),
         mover: Option<&Mover>,
         reaction: Reaction,
     ) {
@@ -241,7 +215,9 @@ impl Placer {
             Reaction::Leave => (Trouble::GivenUp(noted), "it is left there"),
         };
         self.troubles.push((trouble, self.path.clone()));
-        let key = (unit, reaction == Reaction::Leave);
+        // A user can choose names without end.
+        let to = if is_by_user { rule.name.as_ref() } else { unit };
+        let key = (to, subject.grip.uid, reaction == Reaction::Leave);
         if let Some(left_out) = self.limiter.admit(&key, sys::monotonic()) {
             let (who, named) = (Described(subject), Named(rule));
             let (from, to) = (&self.path, place.escape_debug());

@@ -37,7 +37,8 @@ pub(super) fn stays_in_slice(
     }
     let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
     let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-    provision::keeping_table(tables, rule, path, subject.grip.uid, subject.user).is_some()
+    provision::keeping_table(tables, rule, path, policy.accountable(subject.grip.uid), subject.user)
+        .is_some()
 }
 
 impl Placer {

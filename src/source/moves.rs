@@ -54,6 +54,8 @@ pub struct TracedMove {
     pub mover: u32,
     /// The process or thread that was moved.
     pub pid: u32,
+    /// The ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
+    pub hierarchy: u32,
 }
 
 /// Where traced moves come from.
@@ -79,7 +81,9 @@ impl MoveSource for MoveTrace {
     fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
         let drained = self.drain(
             |_| false,
-            |&ExternalMove { at, mover, pid, .. }| take(TracedMove { at, mover, pid }),
+            |&ExternalMove { at, mover, pid, hierarchy, .. }| {
+                take(TracedMove { at, mover, pid, hierarchy });
+            },
         )?;
         Ok(drained.lost)
     }

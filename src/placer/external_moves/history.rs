@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::event::Pid;
+use crate::placer::places::Place;
 
 /// Processes at most, 200 bytes each. When it is full the oldest is forgotten: its next external move is
 /// reverted once more.
@@ -16,7 +17,7 @@ struct Entry {
     /// Which process of the PID: see [`crate::process::Proc::identity`].
     identity: u64,
     /// Where it is left.
-    left_in: Option<Box<str>>,
+    left_in: Option<Vec<Place>>,
 }
 
 /// External moves since rules were read, by process.
@@ -33,9 +34,9 @@ impl History {
         self.entries.get(&pid).is_some_and(|entry| identity() == Some(entry.identity))
     }
 
-    /// Returns whether the process was left in this cgroup.
-    pub(super) fn is_left_in(&self, pid: Pid, identity: u64, place: &str) -> bool {
-        self.of(pid, identity).is_some_and(|entry| entry.left_in.as_deref() == Some(place))
+    /// Returns whether the process was left in these cgroups.
+    pub(super) fn is_left_in(&self, pid: Pid, identity: u64, places: &[Place]) -> bool {
+        self.of(pid, identity).is_some_and(|entry| entry.left_in.as_deref() == Some(places))
     }
 
     /// Returns whether a move of the process was reverted.
@@ -49,8 +50,8 @@ impl History {
     }
 
     /// The process is left there.
-    pub(super) fn left(&mut self, pid: Pid, identity: u64, place: &str) {
-        self.insert(pid, Entry { identity, left_in: Some(place.into()) });
+    pub(super) fn left(&mut self, pid: Pid, identity: u64, places: &[Place]) {
+        self.insert(pid, Entry { identity, left_in: Some(places.to_vec()) });
     }
 
     /// The process changed, or an administrator asked for it: its next move is the first again.
@@ -95,9 +96,10 @@ mod tests {
         let mut history = History::default();
         history.reverted(pid(5), 100);
         assert!(history.was_reverted(pid(5), 100) && !history.was_reverted(pid(5), 101));
-        assert!(!history.is_left_in(pid(5), 100, "/a"));
-        history.left(pid(5), 100, "/a");
-        assert!(history.is_left_in(pid(5), 100, "/a") && !history.is_left_in(pid(5), 100, "/b"));
+        let (a, b) = ([Place::new(0, b"/a")], [Place::new(0, b"/b")]);
+        assert!(!history.is_left_in(pid(5), 100, &a));
+        history.left(pid(5), 100, &a);
+        assert!(history.is_left_in(pid(5), 100, &a) && !history.is_left_in(pid(5), 100, &b));
         assert!(history.has(pid(5), || Some(100)) && !history.has(pid(5), || None));
         history.forget(pid(5));
         assert!(!history.was_reverted(pid(5), 100));

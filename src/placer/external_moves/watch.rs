@@ -15,6 +15,7 @@ use crate::cgroup::unit::Unit;
 use crate::event::{Nanos, Pid, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::placer::Subject;
 use crate::process::{Proc, path_in};
 use crate::source::moves::{MoveSource, TracedMove};
 use crate::sys;
@@ -41,10 +42,22 @@ pub(super) struct Mover {
     pub(super) process: u32,
     /// Its name.
     name: Option<String>,
-    /// Its effective user.
+    /// Its effective user, or its real user if that is not root.
     pub(super) uid: Option<Uid>,
     /// Its unit of systemd.
     unit: Option<String>,
+}
+
+impl Mover {
+    /// Returns whether it has no root rights, or acts for a user: process 1 moves processes of users only when it
+    /// is asked to. A process that moved itself may have had other rights then.
+    pub(super) fn acts_for_user(&self, subject: &Subject<'_>) -> bool {
+        let is_of_user = subject.grip.uid != Uid(0);
+        if self.process == subject.look.pid.get() {
+            return false;
+        }
+        self.uid.is_some_and(|uid| uid != Uid(0)) || is_of_user && self.process == 1
+    }
 }
 
 impl fmt::Display for Mover {
@@ -63,6 +76,14 @@ impl fmt::Display for Mover {
     }
 }
 
+/// The last traced move of a process.
+#[derive(Clone, Copy, Debug)]
+struct LastMove {
+    traced: TracedMove,
+    /// Whether the process is in the queue.
+    is_queued: bool,
+}
+
 /// The watch for external moves.
 #[derive(Debug)]
 pub(crate) struct MoveWatch {
@@ -71,10 +92,12 @@ pub(crate) struct MoveWatch {
     own_threads: Vec<u32>,
     own_process: u32,
     /// The last move of each process.
-    known: HashMap<Pid, TracedMove, FixedState>,
+    known: HashMap<Pid, LastMove, FixedState>,
     queue: VecDeque<Pid>,
     due: Nanos,
     alert_until: Nanos,
+    /// When it was read last, and what that and the evaluations since took.
+    was_read: Nanos,
     cost: u64,
     needs_scan: bool,
     metrics: Arc<Metrics>,
@@ -92,6 +115,7 @@ impl MoveWatch {
             queue: VecDeque::new(),
             due: Nanos(0),
             alert_until: Nanos(0),
+            was_read: Nanos(0),
             cost: 0,
             needs_scan: false,
             limiter: Limiter::new(Arc::clone(&metrics)),
@@ -116,9 +140,9 @@ impl MoveWatch {
         }
     }
 
-    /// Reads the trace if it has not told of a move of this process yet.
-    pub(super) fn ensure_read(&mut self, pid: Pid) {
-        if self.source.is_some() && !self.known.contains_key(&pid) {
+    /// Reads the trace if it has not told of a move of this process that waits.
+    pub(super) fn ensure_read(&mut self, is_move_known: bool) {
+        if self.source.is_some() && !is_move_known {
             self.read(sys::monotonic());
         }
     }
@@ -138,8 +162,7 @@ impl MoveWatch {
             }
         }
         if known.len() > MAX_KNOWN {
-            let waiting: Vec<Pid> = queue.iter().copied().collect();
-            known.retain(|pid, _| waiting.contains(pid));
+            known.retain(|_, last| last.is_queued);
         }
         let result = source.read(&mut |traced| {
             if own_threads.contains(&traced.mover) || traced.pid == *own_process {
@@ -147,12 +170,14 @@ impl MoveWatch {
             }
             let Some(pid) = Pid::new(traced.pid) else { return };
             metrics.traced_moves.increment();
-            if known.len() > MAX_KNOWN || queue.len() >= MAX_QUEUED {
+            // A process that was moved several times is evaluated once.
+            let was_queued = known.get(&pid).is_some_and(|last| last.is_queued);
+            if !was_queued && (known.len() > MAX_KNOWN || queue.len() >= MAX_QUEUED) {
                 *needs_scan = true;
                 return;
             }
-            // A process that was moved several times is evaluated once.
-            if known.insert(pid, traced).is_none() || !queue.contains(&pid) {
+            known.insert(pid, LastMove { traced, is_queued: true });
+            if !was_queued {
                 queue.push_back(pid);
             }
         });
@@ -169,27 +194,35 @@ impl MoveWatch {
                 }
             }
         }
-        let short = SHORT_INTERVAL_NS.max(self.cost.saturating_mul(COST_FACTOR));
-        let interval = if now < self.alert_until { short.min(INTERVAL_NS) } else { INTERVAL_NS };
+        let interval = if now < self.alert_until { SHORT_INTERVAL_NS } else { INTERVAL_NS };
+        self.was_read = now;
         self.cost = 0;
         self.due = now.plus(interval);
     }
 
-    /// The last reading and what followed took so many nanoseconds.
+    /// The last reading, or evaluations after it, took so many nanoseconds.
     pub(crate) fn add_cost(&mut self, nanoseconds: u64) {
         self.cost += nanoseconds;
+        self.due = self.due.max(self.earliest());
+    }
+
+    /// When it may be read again while a user moves processes, however many.
+    fn earliest(&self) -> Nanos {
+        self.was_read.plus(self.cost.saturating_mul(COST_FACTOR))
     }
 
     /// A user moved a process, and may go on doing that.
     pub(super) fn moved_by_user(&mut self, now: Nanos) {
         self.alert_until = now.plus(ALERT_NS);
-        self.due = self.due.min(now.plus(SHORT_INTERVAL_NS));
+        self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.earliest());
     }
 
     /// Returns the next process that was moved, and when.
     pub(crate) fn next_moved(&mut self) -> Option<(Pid, Nanos)> {
         let pid = self.queue.pop_front()?;
-        Some((pid, self.known.get(&pid)?.at))
+        let last = self.known.get_mut(&pid)?;
+        last.is_queued = false;
+        Some((pid, last.traced.at))
     }
 
     /// Returns whether processes wait.
@@ -202,14 +235,25 @@ impl MoveWatch {
         std::mem::take(&mut self.needs_scan)
     }
 
+    /// Returns the ID of the hierarchy in which the process was moved last.
+    pub(super) fn hierarchy_of_move(&self, pid: Pid) -> Option<u32> {
+        self.known.get(&pid).map(|last| last.traced.hierarchy)
+    }
+
+    /// Reads the trace. Returns when the process was moved if it was not evaluated since.
+    pub(crate) fn unevaluated_move(&mut self, pid: Pid, now: Nanos) -> Option<Nanos> {
+        self.read(now);
+        self.known.get(&pid).filter(|last| last.is_queued).map(|last| last.traced.at)
+    }
+
     /// Returns who moved the process last, if the trace told.
     pub(super) fn mover(&self, pid: Pid, proc: &mut Proc) -> Option<Mover> {
-        let thread = self.known.get(&pid)?.mover;
+        let thread = self.known.get(&pid)?.traced.mover;
         let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
         let Some(thread) = Pid::new(thread) else { return Some(mover) };
         if let Some(owner) = proc.owner(thread) {
             mover.process = owner.process.get();
-            mover.uid = Some(owner.effective);
+            mover.uid = Some(if owner.effective == Uid(0) { owner.real } else { owner.effective });
             let comm = proc.comm(owner.process);
             mover.name = comm.map(|name| String::from_utf8_lossy(name).into_owned());
             let text = proc.cgroup(owner.process, None).unwrap_or_default();
@@ -236,7 +280,7 @@ mod tests {
 
         fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
             for (mover, pid) in self.0.drain(..) {
-                take(TracedMove { at: Nanos(7), mover, pid });
+                take(TracedMove { at: Nanos(7), mover, pid, hierarchy: 0 });
             }
             Ok(std::mem::take(&mut self.1))
         }
@@ -255,7 +299,7 @@ mod tests {
         assert!(watch.is_traced() && !watch.has_work());
         watch.read_if_due(Nanos(0));
         assert_eq!(watch.metrics.traced_moves.get(), 3);
-        assert_eq!(watch.known[&Pid::new(40).unwrap()].mover, 901);
+        assert_eq!(watch.known[&Pid::new(40).unwrap()].traced.mover, 901);
         let next = std::iter::from_fn(|| watch.next_moved().map(|(pid, _)| pid.get()));
         assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
         assert!(!watch.take_needs_scan());
@@ -282,12 +326,13 @@ mod tests {
         assert_eq!(watch.due(), Some(Nanos(2 + SHORT_INTERVAL_NS)));
         watch.read_if_due(Nanos(3 + SHORT_INTERVAL_NS));
         assert_eq!(watch.due(), Some(Nanos(3 + 2 * SHORT_INTERVAL_NS)));
-        // An expensive reading is followed by a longer pause.
-        watch.add_cost(SHORT_INTERVAL_NS);
-        watch.read_if_due(Nanos(3 + 2 * SHORT_INTERVAL_NS));
-        assert_eq!(watch.due(), Some(Nanos(3 + 22 * SHORT_INTERVAL_NS)));
-        watch.read_if_due(Nanos(ALERT_NS + 3));
-        assert_eq!(watch.due(), Some(Nanos(ALERT_NS + 3 + INTERVAL_NS)));
+        // What is expensive is followed by a longer pause, also when a user goes on.
+        let read = 3 + SHORT_INTERVAL_NS;
+        watch.add_cost(5 * SHORT_INTERVAL_NS);
+        watch.moved_by_user(Nanos(read + 6 * SHORT_INTERVAL_NS));
+        assert_eq!(watch.due(), Some(Nanos(read + 100 * SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(2 * ALERT_NS));
+        assert_eq!(watch.due(), Some(Nanos(2 * ALERT_NS + INTERVAL_NS)));
         assert_eq!(MoveWatch::new(None, Arc::default()).due(), None);
     }
 }

@@ -72,7 +72,7 @@ fn moves_people(rule: &Rule, limited: &[UserTest]) -> bool {
     const FIRST: Uid = Uid(1000);
     let is_for_people = |test: &UserTest| match test {
         UserTest::Ids(_, last) => *last >= FIRST,
-        _ => true,
+        UserTest::Name(_) | UserTest::Glob(_) => true,
     };
     let users = &rule.when.users;
     is_for_all_programs(rule)

@@ -26,7 +26,8 @@ impl Ground {
     pub(super) fn prepare() -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("cgruled-test-{}-{number}", std::process::id());
+        // A slice, so that units can be below it.
+        let name = format!("cgruled-test-{}-{number}.slice", std::process::id());
         let ground = Self { name, hierarchies: hierarchies()? };
         let path = ground.directory("", "").ok_or("no cgroup v2 hierarchy is mounted")?;
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
