@@ -46,7 +46,6 @@ expect "it is moved back" in_group $pid people/alice
 # The service manager may not move it itself and asks PID 1.
 expect "the mover is named" within 10 said "by systemd (process 1 of uid 0"
 expect "and counted" test "$(counter taken_back)" -gt "$before"
-expect "explain names it" grep -q "by systemd (process 1 of uid 0" <(cgrulectl explain --json $pid)
 
 # With children, which are born in the scope.
 as alice sh -c 'sleep 3; for n in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; wait'
