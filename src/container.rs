@@ -3,7 +3,8 @@
 //!
 //! A process is in one if its PID or cgroup namespace is another than the host's and belongs to root. That is not
 //! enough: a set-user-ID program such as bwrap creates namespaces that belong to root for any user. So the
-//! cgroup must also be one into which a user's processes do not get by themselves, see [`crate::cgroup::unit::may_hold_container`].
+//! cgroup must also be one into which a user's processes do not get by themselves, see
+//! [`crate::cgroup::unit::may_hold_container`].
 
 use std::fs::File;
 use std::io;

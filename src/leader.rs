@@ -7,8 +7,8 @@
 //! without that executable. What the stuck thread read comes later, as an answer.
 //!
 //! The watcher costs nothing while no executable is read: the leader arms its timer with the first read, and
-//! at most once in 20 ms: with 10 ms it took 3 % of an exec storm's CPU time. Arming it for every event would cost 5 us of a placement's 120, because
-//! a virtual machine leaves the guest for that (measured).
+//! at most once in 20 ms: with 10 ms it took 3 % of an exec storm's CPU time. Arming it for every event would cost
+//! 5 us of a placement's 120, because a virtual machine leaves the guest for that (measured).
 //!
 //! Whoever works for [`STUCK_NS`] without waiting for events is reported, with the call that took longest: by
 //! the thread that waits for the end, once a second, or by the leader itself when it goes on.

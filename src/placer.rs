@@ -283,13 +283,27 @@ impl Placer {
     ) -> Result<Outcome, Missing> {
         // Taken out while it is borrowed: where the process is now is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
-        let now = whereabouts(&self.tree, proc, span, subject, &mut text);
-        let outcome = self.enter_from(now, policy, proc, rule, (span, target), subject);
+        text.clear();
+        let unified = subject.grip.unified;
+        let is_told = unified.is_some() && self.tree.is_unified(span);
+        if !is_told {
+            read_cgroup(proc, subject, &mut text);
+        }
+        let outcome = if self.is_in_place(span, Whereabouts { unified, text: Some(&text) }) {
+            Ok(Outcome::InPlace)
+        } else {
+            // What keeps a process where it is depends on the paths: read once for all that asks.
+            if is_told {
+                read_cgroup(proc, subject, &mut text);
+            }
+            let now = Whereabouts { unified, text: Some(&text) };
+            self.enter_from(now, policy, proc, rule, (span, target), subject)
+        };
         self.text = text;
         outcome
     }
 
-    /// The same for a process that is there `now`.
+    /// The same for a process that is there `now`, and not in the group as far as that is open.
     fn enter_from(
         &mut self,
         now: Whereabouts<'_>,
@@ -299,15 +313,13 @@ impl Placer {
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Result<Outcome, Missing> {
-        if self.is_in_place(span, now)
-            || self.is_delegated(now, policy, proc, (span, target), subject)
-        {
+        if self.is_delegated(now, policy, (span, target)) {
             return Ok(Outcome::InPlace);
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
             return Ok(other);
         }
-        if units::stays_in_slice(now, policy, proc, rule, subject) {
+        if units::stays_in_slice(now, policy, rule, subject) {
             return Ok(Outcome::InSlice);
         }
         if let Some(other) = self.stays_in_cgroup(now, policy, proc, (span, rule), subject)? {
@@ -351,19 +363,15 @@ impl Placer {
         &self,
         now: Whereabouts<'_>,
         policy: &Policy,
-        proc: &mut Proc,
         (span, target): (Span, &Target),
-        subject: &Subject<'_>,
     ) -> bool {
         let text = target.destination.as_str().trim_matches('/');
         let table = policy.provisions.table(text).filter(|_| target.below == Below::Root);
         if table.is_none_or(|table| table.perm.directory.uid.is_none()) {
             return false;
         }
-        let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
-        text.is_some_and(|text| {
-            span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
-        })
+        let text = now.text.unwrap_or_default();
+        span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
     }
 
     /// Moves the process into the group `self.path`.
@@ -403,7 +411,7 @@ impl Placer {
         // A process that belongs elsewhere by now was not moved away from there.
         let was_here = subject.look.placement == numbered(&self.path);
         if self.was_moved_away(proc, subject, was_here) {
-            match self.react(policy, proc, rule, span, subject) {
+            match self.react(now, policy, proc, rule, span, subject) {
                 Reaction::Revert => {}
                 Reaction::Leave => return Outcome::GivenUp,
             }
@@ -509,19 +517,7 @@ fn numbered(path: &str) -> u64 {
     FixedState::default().hash_one(path) | 1
 }
 
-/// What is known of the place of a process, read from `/proc` only where the kernel did not say it.
-fn whereabouts<'t>(
-    tree: &Tree,
-    proc: &mut Proc,
-    span: Span,
-    subject: &Subject<'_>,
-    text: &'t mut Vec<u8>,
-) -> Whereabouts<'t> {
-    let Grip { unified, thread, .. } = *subject.grip;
-    if unified.is_some() && tree.is_unified(span) {
-        return Whereabouts { unified, text: None };
-    }
-    text.clear();
-    let read = proc.cgroup(subject.look.pid, thread).map(|read| text.extend_from_slice(read));
-    Whereabouts { unified, text: read.map(|()| text.as_slice()) }
+/// Reads `/proc/PID/cgroup` of a process; empty when it is gone.
+fn read_cgroup(proc: &mut Proc, subject: &Subject<'_>, text: &mut Vec<u8>) {
+    text.extend(proc.cgroup(subject.look.pid, subject.grip.thread).unwrap_or_default());
 }

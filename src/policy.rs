@@ -214,6 +214,11 @@ impl Policy {
         }
     }
 
+    /// Where paths of rules begin, of either kind.
+    pub fn grounds(&self) -> [&str; 2] {
+        [&self.root, &self.legacy_root]
+    }
+
     /// Where paths of this kind begin, without a trailing slash.
     pub fn beginning(&self, below: Below) -> &str {
         match below {

@@ -299,18 +299,14 @@ impl Proc {
     /// Whether a process is the first one of a PID namespace below ours.
     pub fn is_first_of_namespace(&mut self, pid: Pid) -> bool {
         let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
-        let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
-        let numbers = line.into_iter().flat_map(|line| line.split(u8::is_ascii_whitespace));
-        numbers.filter(|number| !number.is_empty()).skip(1).last() == Some(&b"1"[..])
+        status_words(text, b"NSpid:").skip(1).last() == Some(&b"1"[..])
     }
 
     /// Whether a process is in a PID namespace below ours and in our user namespace, as a container without a user
     /// namespace of its own. Does not wait for an exec of the process.
     pub fn is_in_namespace_of_root(&mut self, pid: Pid) -> bool {
         let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
-        let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
-        let numbers = line.into_iter().flat_map(|line| line.split(u8::is_ascii_whitespace));
-        if numbers.filter(|number| !number.is_empty()).count() < 2 {
+        if status_words(text, b"NSpid:").count() < 2 {
             return false;
         }
         let Some(map) = self.file(&ProcPath::new(pid, "uid_map")) else { return false };

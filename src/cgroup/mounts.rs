@@ -1,6 +1,7 @@
 //! Which cgroup hierarchies are mounted: v1, v2 or both, told apart once. Pure: text of
 //! `/proc/self/mountinfo` and `/proc/self/cgroup` in, [`Hierarchy`]s out.
 
+use crate::process::path_in;
 use std::path::PathBuf;
 
 use procfs::process::MountInfo;
@@ -34,6 +35,24 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// Returns a path of `/proc/PID/cgroup` from the mount point on: empty or `/` for the cgroup there. `None` for a
+    /// cgroup that is not mounted.
+    pub fn below_top<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        path.strip_prefix(self.top.trim_end_matches('/').as_bytes())
+    }
+
+    /// Returns the cgroup of a process with this text of `/proc/PID/cgroup`, from the mount point on.
+    pub fn place<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        path_in(text, self.listed.as_bytes()).and_then(|path| self.below_top(path))
+    }
+
+    /// Returns whether a process with this text of `/proc/PID/cgroup` is in the cgroup `path`, which begins with a
+    /// slash.
+    pub fn holds(&self, path: &str, text: &[u8]) -> bool {
+        self.place(text)
+            .is_some_and(|place| place == path.as_bytes() || place.is_empty() && path == "/")
+    }
+
     fn has(&self, controller: &str) -> bool {
         let is_unified = self.version == Version::V2 && controller == UNIFIED;
         is_unified || self.controllers.iter().any(|name| name == controller)

@@ -25,7 +25,6 @@ use super::mounts::{self, Hierarchies, Span, Version};
 use super::provision::{Provision, Provisions};
 pub use super::refusal::{Refusal, Step};
 use crate::event::Pid;
-use crate::process::path_in;
 
 /// Descriptors of groups held open at most. At the bound all are closed and opened again when needed (2.5 us
 /// each); a host with more users active at once than this is slower, not wrong.
@@ -250,20 +249,13 @@ impl Tree {
         if let (Version::V2, Some(inode)) = (hierarchy.version, now.unified) {
             return inode == leaf.inode;
         }
-        let Some(text) = now.text else { return false };
-        let top = hierarchy.top.trim_end_matches('/').as_bytes();
-        path_in(text, hierarchy.listed.as_bytes())
-            .and_then(|path| path.strip_prefix(top))
-            .is_some_and(|path| {
-                path == group.path.as_bytes() || path.is_empty() && &*group.path == "/"
-            })
+        now.text.is_some_and(|text| hierarchy.holds(&group.path, text))
     }
 
     /// Whether a process with this text of `/proc/PID/cgroup` is in a subgroup of `path` in a hierarchy.
     pub fn is_below(&self, hierarchy: usize, path: &str, text: &[u8]) -> bool {
-        let Some(tree) = self.hierarchies.get(hierarchy) else { return false };
-        path_in(text, tree.listed.as_bytes())
-            .and_then(|place| place.strip_prefix(tree.top.trim_end_matches('/').as_bytes()))
+        let place = self.hierarchies.get(hierarchy).and_then(|tree| tree.place(text));
+        place
             .and_then(|place| place.strip_prefix(path.as_bytes()))
             .is_some_and(|rest| rest.len() > 1 && rest.starts_with(b"/"))
     }
@@ -348,9 +340,7 @@ impl Tree {
                 continue;
             }
             let hierarchy = &self.hierarchies[leaf.hierarchy];
-            let top = hierarchy.top.trim_end_matches('/').as_bytes();
-            let listed = path_in(home, hierarchy.listed.as_bytes());
-            let Some(path) = listed.and_then(|path| path.strip_prefix(top)) else { continue };
+            let Some(path) = hierarchy.place(home) else { continue };
             let path = path.strip_prefix(b"/").unwrap_or(path);
             let file = hierarchy.mount_point.join(OsStr::from_bytes(path)).join("cgroup.procs");
             match fs::OpenOptions::new().write(true).open(&file) {

@@ -17,11 +17,8 @@ impl Engine {
         // Forks until now are judged by the wishes until now.
         self.pass_on()?;
         // A move before the pin that was not evaluated yet is no part of it.
-        let unevaluated = request
-            .pid
-            .filter(|_| client.uid != Uid(0))
-            .and_then(|pid| self.placer.moves().unevaluated_move(pid, sys::monotonic()));
-        if unevaluated.is_some() {
+        let pid = request.pid.filter(|_| client.uid != Uid(0));
+        if pid.is_some_and(|pid| self.placer.moves().has_unevaluated_move(pid)) {
             self.metrics.sticky_refused.increment();
             return Ok(false);
         }

@@ -17,7 +17,7 @@ use crate::control::memory::Trouble;
 use crate::log::field;
 use crate::policy::Policy;
 use crate::process::{Proc, path_in};
-use crate::rules::{Below, Rule, Target};
+use crate::rules::{Rule, Target};
 use crate::sys;
 
 /// Cgroups of containers that the log named at most; then it starts again.
@@ -68,18 +68,17 @@ impl Placer {
     ) -> Result<Option<Outcome>, Missing> {
         let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
         let listed = tree.map_or("", |tree| tree.listed.as_str());
-        let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
-        let place = text.and_then(|text| path_in(text, listed.as_bytes())).unwrap_or_default();
+        let text = now.text.unwrap_or_default();
+        let place = path_in(text, listed.as_bytes()).unwrap_or_default();
         let place = String::from_utf8_lossy(place).into_owned();
-        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        let grounds = policy.grounds();
         if let Unit::OfUser(name) = Unit::of(&place, &grounds) {
             let stays = self.has_systemd && is_job_of_another(name, policy, subject);
             return Ok(
                 stays.then(|| self.leave_in_cgroup(Outcome::OthersJob, &place, rule, subject))
             );
         }
-        if rule.moves_containers || !self.may_hold_container(policy, proc, span, &grounds, subject)
-        {
+        if rule.moves_containers || !self.may_hold_container(text, policy, span, subject) {
             return Ok(None);
         }
         let stays = match self.containment(subject)? {
@@ -95,13 +94,12 @@ impl Placer {
     /// those of systemd.
     fn may_hold_container(
         &self,
+        text: &[u8],
         policy: &Policy,
-        proc: &mut Proc,
         span: Span,
-        grounds: &[&str],
         subject: &Subject<'_>,
     ) -> bool {
-        let process = (subject.look.pid, subject.grip);
+        let grounds = &policy.grounds();
         let trees = self.tree.hierarchies();
         let of_systemd = trees
             .iter()
@@ -113,7 +111,7 @@ impl Placer {
             let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
             self.containers.destinations.contains(first)
         };
-        let places = self.places_elsewhere(proc, all, process);
+        let places = self.places_elsewhere(text, all);
         let has_own = places.iter().any(|place| {
             let text = place.text();
             !of_rules(&text) && may_hold_container(&text, grounds)

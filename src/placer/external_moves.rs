@@ -18,6 +18,7 @@ use super::described::{Described, Named};
 use super::places::Place;
 use super::{Placer, Subject};
 use crate::cgroup::mounts::Span;
+use crate::cgroup::tree::Whereabouts;
 use crate::cgroup::unit::Unit;
 use crate::config::daemon_toml::ExternalMoves;
 use crate::control::memory::Trouble;
@@ -141,6 +142,7 @@ impl Placer {
     /// Decides about an external move of the process, counts and reports it.
     pub(super) fn react(
         &mut self,
+        now: Whereabouts<'_>,
         policy: &Policy,
         proc: &mut Proc,
         rule: &Rule,
@@ -149,7 +151,7 @@ impl Placer {
     ) -> Reaction {
         let pid = subject.look.pid;
         let identity = proc.identity_of(pid, subject.grip).unwrap_or(0);
-        let places = self.places_elsewhere(proc, span, (pid, subject.grip));
+        let places = self.places_elsewhere(now.text.unwrap_or_default(), span);
         if self.external.history.is_left_in(pid, identity, &places) {
             return Reaction::Leave;
         }

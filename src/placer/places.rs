@@ -12,7 +12,6 @@ use crate::cgroup::unit::Unit;
 use crate::event::{Pid, Uid};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc, path_in};
-use crate::rules::Below;
 
 /// Where the cgroups of root's own sessions and service manager are.
 const ROOT_SLICE: &[u8] = b"/user.slice/user-0.slice/";
@@ -42,20 +41,14 @@ impl Place {
 }
 
 impl Placer {
-    /// Returns where a process is in those hierarchies in which it is not in the cgroup `self.path`.
-    pub(super) fn places_elsewhere(
-        &self,
-        proc: &mut Proc,
-        span: Span,
-        (pid, grip): (Pid, &Grip),
-    ) -> Vec<Place> {
-        let text = proc.cgroup(pid, grip.thread).unwrap_or_default();
+    /// Returns where a process with this text of `/proc/PID/cgroup` is, in those hierarchies in which it is not in
+    /// the cgroup `self.path`.
+    pub(super) fn places_elsewhere(&self, text: &[u8], span: Span) -> Vec<Place> {
         let trees = self.tree.hierarchies();
         let found = span.indexes().filter_map(|hierarchy| {
             let tree = trees.get(hierarchy)?;
             let path = path_in(text, tree.listed.as_bytes())?.to_vec();
-            let below = path.strip_prefix(tree.top.trim_end_matches('/').as_bytes());
-            (below != Some(self.path.as_bytes())).then_some(Place { hierarchy, path })
+            (!tree.holds(&self.path, text)).then_some(Place { hierarchy, path })
         });
         found.collect()
     }
@@ -83,7 +76,7 @@ impl Placer {
     /// Returns whether a user controls this cgroup: it is in a session or below a service manager of a user, or
     /// another than root may move processes into it.
     pub(super) fn is_users(&self, policy: &Policy, place: &Place) -> bool {
-        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        let grounds = policy.grounds();
         let text = place.text();
         match Unit::of(&text, &grounds) {
             Unit::OfUser(_) | Unit::Session(..) => !place.path.starts_with(ROOT_SLICE),
@@ -110,7 +103,7 @@ impl Placer {
 
     fn directory_of(&self, place: &Place) -> Option<PathBuf> {
         let tree = self.tree.hierarchies().get(place.hierarchy)?;
-        let below = place.path.strip_prefix(tree.top.trim_end_matches('/').as_bytes())?;
+        let below = tree.below_top(&place.path)?;
         let below = below.strip_prefix(b"/").unwrap_or(below);
         Some(tree.mount_point.join(OsStr::from_bytes(below)))
     }

@@ -16,7 +16,7 @@ use crate::event::Pid;
 use crate::log::field;
 use crate::policy::Policy;
 use crate::process::{Proc, path_in};
-use crate::rules::{Below, LeaveUnits, Rule};
+use crate::rules::{LeaveUnits, Rule};
 use crate::sys;
 
 /// Enough of a list of processes to see that there are two.
@@ -27,7 +27,6 @@ const TWO: usize = 32;
 pub(super) fn stays_in_slice(
     now: Whereabouts<'_>,
     policy: &Policy,
-    proc: &mut Proc,
     rule: &Rule,
     subject: &Subject<'_>,
 ) -> bool {
@@ -35,8 +34,7 @@ pub(super) fn stays_in_slice(
     if tables.is_empty() {
         return false;
     }
-    let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
-    let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
+    let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
     provision::keeping_table(tables, rule, path, policy.accountable(subject.grip.uid), subject.user)
         .is_some()
 }
@@ -58,11 +56,10 @@ impl Placer {
         // Copied, and taken out while it is borrowed: what it was read into is used again.
         let mut place = std::mem::take(&mut self.place);
         place.clear();
-        let text = now.text.or_else(|| proc.cgroup(subject.look.pid, subject.grip.thread));
-        let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
+        let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
         // A name of a unit is text; what a unit makes below its group need not be.
         place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));
-        let grounds = [policy.beginning(Below::Root), policy.beginning(Below::Top)];
+        let grounds = policy.grounds();
         let stays = self.stays_in(Unit::of(&place, &grounds), proc, rule, subject);
         self.place = place;
         stays

@@ -31,7 +31,9 @@ pub(in crate::placer) struct History {
 impl History {
     /// Returns whether a move of the process was reverted or left.
     pub(in crate::placer) fn has(&self, pid: Pid, identity: impl FnOnce() -> Option<u64>) -> bool {
-        self.entries.get(&pid).is_some_and(|entry| identity() == Some(entry.identity))
+        // The identity costs a system call, which only few processes need.
+        self.entries.contains_key(&pid)
+            && identity().is_some_and(|identity| self.was_reverted(pid, identity))
     }
 
     /// Returns whether the process was left in these cgroups.
@@ -39,7 +41,7 @@ impl History {
         self.of(pid, identity).is_some_and(|entry| entry.left_in.as_deref() == Some(places))
     }
 
-    /// Returns whether a move of the process was reverted.
+    /// Returns whether an earlier move of the process was reverted or left.
     pub(super) fn was_reverted(&self, pid: Pid, identity: u64) -> bool {
         self.of(pid, identity).is_some()
     }

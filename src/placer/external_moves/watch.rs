@@ -240,10 +240,10 @@ impl MoveWatch {
         self.known.get(&pid).map(|last| last.traced.hierarchy)
     }
 
-    /// Reads the trace. Returns when the process was moved if it was not evaluated since.
-    pub(crate) fn unevaluated_move(&mut self, pid: Pid, now: Nanos) -> Option<Nanos> {
-        self.read(now);
-        self.known.get(&pid).filter(|last| last.is_queued).map(|last| last.traced.at)
+    /// Reads the trace. Returns whether the process was moved and not evaluated since.
+    pub(crate) fn has_unevaluated_move(&mut self, pid: Pid) -> bool {
+        self.read(sys::monotonic());
+        self.known.get(&pid).is_some_and(|last| last.is_queued)
     }
 
     /// Returns who moved the process last, if the trace told.
