@@ -28,7 +28,7 @@
 //! - [`control`]: the socket of `cgrulectl` and that of the original: what others ask of us, what is
 //!   remembered for them, and who asked to be left alone.
 //! - [`log`], [`metrics`]: what we say and count.
-//! - [`subprocess`]: commands that may hang.
+//! - [`subprocess`], [`atomic_file`]: commands that may hang, files that are replaced as a whole.
 //! - [`sys`]: the only unsafe code.
 //!
 //! Top:
@@ -48,6 +48,7 @@ pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
 
+pub mod atomic_file;
 pub mod cgroup;
 pub mod cgrulesengd;
 pub mod container;

@@ -1,9 +1,8 @@
 //! Writes all counters into a file every now and then, for the textfile collector of node_exporter. On a
 //! thread of its own: a disk may stand still.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::openmetrics;
 use super::overview::Overview;
+use crate::atomic_file;
 
 /// The time between two writes: the usual interval of a scrape.
 const EVERY: Duration = Duration::from_secs(15);
@@ -67,21 +67,9 @@ impl Drop for Textfile {
     }
 }
 
-/// Whoever reads finds the old text or the new.
 fn write(path: &Path, overview: &Overview) -> io::Result<()> {
-    let named = |error: io::Error| {
+    let text = openmetrics::render(&overview.status());
+    atomic_file::replace(path, 0o644, text.as_bytes()).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
-    };
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    let draft = PathBuf::from(draft);
-    // Made anew, so that a link in its place is not followed.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).map_err(named)?;
-    file.write_all(openmetrics::render(&overview.status()).as_bytes()).map_err(named)?;
-    fs::rename(&draft, path).map_err(named)
+    })
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drop_ins::is_drop_in;
 use super::plan::Applied;
+use crate::atomic_file;
 use crate::config::is_unit;
 
 /// The only version of the format so far.
@@ -74,12 +75,7 @@ pub(super) fn write(path: &Path, applied: &Applied) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let draft = path.with_extension("new");
-    // It may be left over, with another owner or mode.
-    let _is_removed = fs::remove_file(&draft);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, &bytes)?;
-    fs::rename(&draft, path)
+    atomic_file::replace(path, 0o600, &bytes)
 }
 
 #[cfg(test)]
