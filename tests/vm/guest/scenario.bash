@@ -96,4 +96,14 @@ is_in() { [ "$(group_of "$1")" = "$2" ]; }
 # stat GROUP KEY: a value of its cpu.stat, in microseconds.
 cpu_stat() { sed -n "s/^$2 //p" "$ground/$1/cpu.stat"; }
 
+# mine USER COMMAND...: with the environment of a login.
+mine() {
+    local user=$1 id
+    shift
+    id=$(id -u "$user")
+    setpriv --reuid="$user" --regid="$user" --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"
+}
+# counter NAME: of the daemon that runs.
+counter() { cgrulectl status --json | tr -d ' \n' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
+
 busy='while :; do :; done'

@@ -11,7 +11,6 @@ cgroup = "people/%u"
 leave_units = true
 CGRULED
 daemon || exit
-counter() { cgrulectl status --json | tr -d ' \n' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 
 # A container image with nothing but busybox.
 box=/var/tmp/box
@@ -85,12 +84,7 @@ systemctl reload cgruled.service
 loginctl enable-linger alice
 id=$(id -u alice)
 within 30 systemctl is-active "user@$id.service"
-mine() {
-    local log=/tmp/mine.log
-    (cd /home/alice && become alice env XDG_RUNTIME_DIR="/run/user/$id" \
-        DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$id/bus" "$@") >$log 2>&1 || { cat $log && false; }
-}
-service() { mine systemd-run -q --user --wait --pipe "$@"; }
+service() { (cd /home/alice && mine alice systemd-run -q --user --wait --pipe "$@"); }
 expect "alice imports an image" service podman --storage-driver=vfs import -q /var/tmp/box.tar box
 expect "alice starts a container" service -p KillMode=none podman --storage-driver=vfs run -d --name own \
     --network none --memory 64m box sleep 5000

@@ -17,12 +17,6 @@ cp $programs/escape{,.so} $programs/forge /home/alice/
 loginctl enable-linger alice
 within 30 systemctl is-active "user@$id.service"
 scope_of() { echo "/user.slice/user-$1.slice/user@$1.service/init.scope"; }
-mine() { # mine USER COMMAND...: with the environment of a login
-    local user=$1 id
-    shift
-    id=$(id -u "$user")
-    setpriv --reuid="$user" --regid="$user" --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"
-}
 # Since systemd 254 a login and the manager have a capability, without which the manager cannot be traced.
 trace() { setpriv --reuid=alice --regid=alice --init-groups --inh-caps=+wake_alarm --ambient-caps=+wake_alarm "$@"; }
 main_pid() { systemctl show -P MainPID "user@$(id -u "$1").service"; }

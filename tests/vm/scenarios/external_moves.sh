@@ -12,17 +12,10 @@ CGRULED
 daemon || exit
 expect "moves are traced by the unit as it is locked down" within 10 grep -q "the kernel traces them" \
     <(cgrulectl status)
-counter() { cgrulectl status --json | tr -d ' \n' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 
 id=$(id -u alice)
 loginctl enable-linger alice
 within 30 systemctl is-active "user@$id.service"
-mine() { # mine USER COMMAND...: with the environment of a login
-    local user=$1 id
-    shift
-    id=$(id -u "$user")
-    setpriv --reuid="$user" --regid="$user" --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"
-}
 manager=org.freedesktop.systemd1
 call() { mine alice busctl --user call $manager /org/freedesktop/systemd1 $manager.Manager "$@"; }
 scope() { # scope NAME PID: a scope of Alice's with the process

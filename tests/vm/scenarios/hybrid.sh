@@ -52,12 +52,11 @@ systemctl stop shop.service
 loginctl enable-linger alice
 id=$(id -u alice)
 within 30 systemctl is-active "user@$id.service"
-mine() { setpriv --reuid=alice --regid=alice --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"; }
-expect "the user's manager starts units" mine systemd-run -q --user --unit=work sleep 1000
-work=$(mine systemctl --user show -P MainPID work)
+expect "the user's manager starts units" mine alice systemd-run -q --user --unit=work sleep 1000
+work=$(mine alice systemctl --user show -P MainPID work)
 expect "what it starts is placed" within 20 is_placed "$work"
-expect "its unit is still active" mine systemctl --user is-active work
-expect "it is not degraded" mine systemctl --user is-system-running
+expect "its unit is still active" mine alice systemctl --user is-active work
+expect "it is not degraded" mine alice systemctl --user is-system-running
 loginctl disable-linger alice
 systemctl stop "user@$id.service"
 
@@ -88,4 +87,6 @@ expect "the slice of a user has its limit" within 20 grep -qx 150 "$slice/pids.m
 rules </dev/null
 systemctl reload cgruled.service
 expect "it is taken back" within 20 grep -vqx 150 "$slice/pids.max"
+# The slice exists before the login has come to its command.
+within 20 pgrep -u bob -x sleep
 pkill -u bob -x sleep

@@ -30,8 +30,7 @@ log_out() {
     loginctl terminate-user "$1"
     within 30 test ! -e "$(slice "$(id -u "$1")")"
 }
-mine() { setpriv --reuid="$alice" --regid="$alice" --init-groups env XDG_RUNTIME_DIR="/run/user/$alice" "$@"; }
-group_of_unit() { mine systemctl --user show -P ControlGroup "$1"; }
+group_of_unit() { mine alice systemctl --user show -P ControlGroup "$1"; }
 
 # A slice that systemd creates while the daemon runs.
 people 150
@@ -48,16 +47,16 @@ expect "and no files of ours" test ! -e "$control/user-$bob.slice.d"
 
 # What her manager runs is inside.
 within 30 systemctl is-active "user@$alice.service"
-expect "she starts a service" mine systemd-run -q --user --unit=work sleep 1000
+expect "she starts a service" mine alice systemd-run -q --user --unit=work sleep 1000
 expect "it is inside" grep -q "^/user.slice/user-$alice.slice/user@" <(group_of_unit work)
-expect "it is not moved" is_in "$(mine systemctl --user show -P MainPID work)" "$(group_of_unit work)"
-expect "and a scope" mine systemd-run -q --user --scope true
+expect "it is not moved" is_in "$(mine alice systemctl --user show -P MainPID work)" "$(group_of_unit work)"
+expect "and a scope" mine alice systemd-run -q --user --scope true
 # A fork bomb in a user service ends at the limit of the slice.
-mine systemd-run -q --user --unit=bomb -p TasksMax=infinity sh -c 'for i in $(seq 300); do sleep 1000 & done; wait'
+mine alice systemd-run -q --user --unit=bomb -p TasksMax=infinity sh -c 'for i in $(seq 300); do sleep 1000 & done; wait'
 reached() { [ "$(cat "$(slice "$alice")/pids.current")" -ge 145 ]; }
 expect "300 processes of a user service reach the limit" within 30 reached
 expect "and are within it" test "$(cat "$(slice "$alice")/pids.current")" -le 150
-mine systemctl --user kill -s KILL bomb
+mine alice systemctl --user kill -s KILL bomb
 
 # Both forms: what runs in the slice stays, what runs outside of it and of a service that runs jobs is moved.
 rules <<END
@@ -76,8 +75,8 @@ systemctl reload cgruled.service
 systemd-run -q --unit=cgi --uid=alice sleep 1000
 expect "a service of the host that runs as alice is moved" \
     in_group "$(systemctl show -P MainPID cgi.service)" people/alice
-mine systemd-run -q --user --unit=later sleep 1000
-later=$(mine systemctl --user show -P MainPID later)
+mine alice systemd-run -q --user --unit=later sleep 1000
+later=$(mine alice systemctl --user show -P MainPID later)
 sleep 2
 expect "her user service stays in the slice" is_in "$later" "$(group_of_unit later)"
 expect "explain says so" grep -q "stays in the slice of its user" <(cgrulectl explain "$later")

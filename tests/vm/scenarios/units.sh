@@ -90,13 +90,12 @@ for manager in $(pgrep -u alice -x 'systemd|\(sd-pam\)'); do
     expect "$(cat "/proc/$manager/comm") of alice is not moved" \
         is_in "$manager" "/user.slice/user-$id.slice/user@$id.service/init.scope"
 done
-mine() { setpriv --reuid=alice --regid=alice --init-groups env XDG_RUNTIME_DIR="/run/user/$id" "$@"; }
-expect "it still starts units" mine systemd-run -q --user --unit=work sleep 1000
-expect "and scopes" mine systemd-run -q --user --scope true
-work=$(mine systemctl --user show -P MainPID work)
+expect "it still starts units" mine alice systemd-run -q --user --unit=work sleep 1000
+expect "and scopes" mine alice systemd-run -q --user --scope true
+work=$(mine alice systemctl --user show -P MainPID work)
 expect "what it starts is placed" in_group "$work" people/alice
-expect "its unit is still active" mine systemctl --user is-active work
-expect "it is not degraded" mine systemctl --user is-system-running
+expect "its unit is still active" mine alice systemctl --user is-active work
+expect "it is not degraded" mine alice systemctl --user is-system-running
 loginctl disable-linger alice
 systemctl stop "user@$id.service"
 
