@@ -24,12 +24,14 @@ pam_of() { pgrep -o -P "$(main_pid "$1")" -x '\(sd-pam\)'; }
 
 # tagged NAME: the processes of an attempt.
 tagged() { grep -lsz "^ESCAPE=$1\$" /proc/[0-9]*/environ | cut -d / -f 3; }
-# outside PID...: those of them that are not below people/alice; a dead leader's own file is out of date.
+# outside PID...: those of them that are not below people/alice; a dead leader's own file is out of date. One
+# grep for all: one for each of 100 processes takes 10 s here.
 outside() {
-    local pid
-    for pid; do
-        grep -qs ":${ground#/sys/fs/cgroup}/people/alice\$" "/proc/$pid/task"/*/cgroup || echo "$pid"
-    done
+    [ $# -gt 0 ] || return 0
+    local files=("${@/#//proc/}")
+    files=("${files[@]/%//task/*/cgroup}") # below without quotes: the shell expands them
+    comm -13 <(grep -ls ":${ground#/sys/fs/cgroup}/people/alice\$" ${files[@]} | cut -d / -f 3 | sort -u) \
+        <(printf '%s\n' "$@" | sort -u)
 }
 # none_outside MINIMUM COMMAND...: that all processes COMMAND lists, so many at least, are in their cgroup.
 none_outside() {
