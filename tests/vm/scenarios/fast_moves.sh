@@ -13,7 +13,7 @@ root = "auto"
 fast_moves = "$1"
 END
     daemon || return
-    for _ in {1..50}; do
+    for _ in {1..25}; do
         as alice sleep 20
         sleep 0.15
     done

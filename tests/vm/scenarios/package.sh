@@ -25,7 +25,7 @@ another() {
     printf '%s\n' "Package: another" "Version: $1" "Architecture: all" \
         "Maintainer: nobody <nobody@localhost>" "Description: rules of another package" \
         >$tree/DEBIAN/control
-    dpkg-deb --root-owner-group -Zgzip --build $tree /tmp/another.deb && dpkg -i /tmp/another.deb
+    dpkg-deb --root-owner-group -Znone --build $tree /tmp/another.deb && dpkg -i /tmp/another.deb
 }
 
 # newer: our package with a higher version, as it is after the next build: another program, another unit.
@@ -36,7 +36,7 @@ newer() {
     LC_ALL=C sed -i "s/$version/9${version#?}/g" /tmp/newer/usr/sbin/cgruled
     sed -i 's/^Description=.*/Description=The next build/' /tmp/newer/lib/systemd/system/cgruled.service
     sed -i 's/^Version: .*/&+newer/' /tmp/newer/DEBIAN/control
-    dpkg-deb --root-owner-group -Zgzip -z1 --build /tmp/newer /tmp/newer.deb
+    dpkg-deb --root-owner-group -Znone --build /tmp/newer /tmp/newer.deb
 }
 
 # Complaints of the service and about it since the scenario began.
