@@ -356,7 +356,9 @@ impl Engine {
         match outcome {
             Outcome::Gone => {
                 metrics.gone.increment();
-                self.intake.trail_is_due |= !is_recheck;
+                if !is_recheck {
+                    self.intake.gone(now);
+                }
             }
             Outcome::Placed => {
                 self.intake.placed(now);
