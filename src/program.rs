@@ -29,6 +29,10 @@ use crate::sys;
 /// What the kernel appends to the path of a file without a name.
 const DELETED: &[u8] = b" (deleted)";
 
+/// How the kernel shows a file of memfd_create(2), before the name that its creator chose. Only root can make a
+/// file at such a path, so no other file of the host looks so.
+const MEMFD: &[u8] = b"/memfd:";
+
 /// The kernel keeps this much of a name.
 const COMM: usize = 15;
 
@@ -150,6 +154,10 @@ impl ExeRead {
     /// be read.
     pub fn seen(&self, comm: Option<&[u8]>) -> Option<Seen<'_>> {
         let raw = self.link().ok()?;
+        if let Some(path) = memfd_path(raw) {
+            let exe = Exe { path, on_host: false };
+            return Some(Seen { raw, exe, invoked: None, is_unsure: false });
+        }
         let is_plain = !raw.ends_with(DELETED) && self.shares_host_mounts;
         let base = base_name(raw);
         let is_unsure =
@@ -217,6 +225,15 @@ impl ExeReader {
     ) -> io::Result<&'b [u8]> {
         sys::read_link(self.dir.as_fd(), ProcPath::of(pid, thread, name).as_c_str(), buffer)
     }
+}
+
+/// The path of an executable in memory: `/memfd:` and a name that may hold anything, slashes included. `None` for
+/// any other executable.
+///
+/// It is on no path of the host whatever its name is. So it needs no examination either, and a user who executes
+/// many of them keeps no thread busy.
+fn memfd_path(raw: &[u8]) -> Option<&[u8]> {
+    raw.strip_suffix(DELETED).filter(|path| path.starts_with(MEMFD))
 }
 
 fn is_interpreter(base: &[u8]) -> bool {
@@ -287,6 +304,11 @@ fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
         let raw = raw.into();
         return Program { raw, path, on_host: false, invoked: None, is_unreadable: true };
     };
+    if let Some(path) = memfd_path(&raw) {
+        let path = path.into();
+        let raw = raw.into();
+        return Program { raw, path, on_host: false, invoked: None, is_unreadable: false };
+    }
     let namespace = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
     let theirs = namespace(dir);
     let shares_mounts_of = |host: &str| theirs.is_some() && namespace(Path::new(host)) == theirs;
@@ -426,6 +448,17 @@ mod tests {
         let Examined::Program(program) = examine(pid, Some(own)) else { panic!() };
         assert_eq!((&*program.raw, program.on_host), (own, true));
         assert_eq!(examine(pid, Some(b"/another")), Examined::Changed);
+    }
+
+    #[test]
+    fn an_executable_in_memory_is_on_no_path_of_the_host() {
+        assert_eq!(
+            memfd_path(b"/memfd:/usr/sbin/php-fpm (deleted)"),
+            Some(&b"/memfd:/usr/sbin/php-fpm"[..])
+        );
+        assert_eq!(memfd_path(b"/memfd:a (deleted) (deleted)"), Some(&b"/memfd:a (deleted)"[..]));
+        assert_eq!(memfd_path(b"/memfd:a"), None);
+        assert_eq!(memfd_path(b"/usr/memfd:a (deleted)"), None);
     }
 
     #[test]
