@@ -17,10 +17,12 @@
 
 mod harness;
 
+mod births;
 mod clone_parent;
 mod command_line;
 mod containers;
 mod control;
+mod credentials;
 mod descriptors;
 mod destination;
 mod doctor;
