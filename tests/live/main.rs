@@ -27,6 +27,7 @@ mod descriptors;
 mod destination;
 mod doctor;
 mod escape;
+mod execution;
 mod explain;
 mod external_moves;
 mod flood;
