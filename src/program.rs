@@ -10,12 +10,14 @@
 //! the daemon's state handed in (see [`crate::leader`]), the second on threads of its own
 //! ([`crate::exe_pool`]).
 
+mod script;
+
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -25,6 +27,7 @@ use crate::event::Pid;
 use crate::process::{PATH_MAX, Proc, ProcPath};
 use crate::rules::{Exe, base_name};
 use crate::sys;
+use script::is_script;
 
 /// What the kernel appends to the path of a file without a name.
 const DELETED: &[u8] = b" (deleted)";
@@ -369,17 +372,6 @@ fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
     let path = fs::read_link(dir.join("cwd")).ok()?.join(path);
     // What is hidden from us is taken by its letters.
     Some(fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect()))
-}
-
-/// A regular file that begins with `#!`.
-fn is_script(path: &Path) -> bool {
-    let opened =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let Ok(mut file) = opened else { return false };
-    let mut start = [0; 2];
-    file.metadata().is_ok_and(|metadata| metadata.is_file())
-        && file.read_exact(&mut start).is_ok()
-        && start == *b"#!"
 }
 
 fn read_bounded(path: &Path, bound: u64) -> Option<Vec<u8>> {
