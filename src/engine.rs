@@ -360,6 +360,11 @@ impl Engine {
                 Look::at_once(fork.child, Cause::FORK, fork.at)
             }
             Stage::Moves => {
+                if let Some((pid, at)) = self.placer.moves().next_birth() {
+                    self.metrics.trail_looks.increment();
+                    let look = Look::at_once(pid, Cause::FORK | Cause::ELSEWHERE, at);
+                    return Some(Job::new(look));
+                }
                 let (pid, at) = self.placer.moves().next_moved()?;
                 Look::at_once(pid, Cause::MOVED, at)
             }

@@ -43,7 +43,8 @@ counters! {
     scans,
     /// Processes looked at, for whatever reason.
     looks,
-    /// Looks at forked children of processes that were looked at meanwhile.
+    /// Looks at forked children of processes that were looked at meanwhile, and at processes born in another cgroup
+    /// than that of their creator.
     trail_looks,
     /// Looks that waited for the name service.
     waited_for_names,

@@ -10,12 +10,14 @@
 //! the daemon's state handed in (see [`crate::leader`]), the second on threads of its own
 //! ([`crate::exe_pool`]).
 
+mod script;
+
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -25,9 +27,14 @@ use crate::event::Pid;
 use crate::process::{PATH_MAX, Proc, ProcPath};
 use crate::rules::{Exe, base_name};
 use crate::sys;
+use script::is_script;
 
 /// What the kernel appends to the path of a file without a name.
 const DELETED: &[u8] = b" (deleted)";
+
+/// How the kernel shows a file of memfd_create(2), before the name that its creator chose. Only root can make a
+/// file at such a path, so no other file of the host looks so.
+const MEMFD: &[u8] = b"/memfd:";
 
 /// The kernel keeps this much of a name.
 const COMM: usize = 15;
@@ -150,6 +157,10 @@ impl ExeRead {
     /// be read.
     pub fn seen(&self, comm: Option<&[u8]>) -> Option<Seen<'_>> {
         let raw = self.link().ok()?;
+        if let Some(path) = memfd_path(raw) {
+            let exe = Exe { path, on_host: false };
+            return Some(Seen { raw, exe, invoked: None, is_unsure: false });
+        }
         let is_plain = !raw.ends_with(DELETED) && self.shares_host_mounts;
         let base = base_name(raw);
         let is_unsure =
@@ -217,6 +228,15 @@ impl ExeReader {
     ) -> io::Result<&'b [u8]> {
         sys::read_link(self.dir.as_fd(), ProcPath::of(pid, thread, name).as_c_str(), buffer)
     }
+}
+
+/// The path of an executable in memory: `/memfd:` and a name that may hold anything, slashes included. `None` for
+/// any other executable.
+///
+/// It is on no path of the host whatever its name is. So it needs no examination either, and a user who executes
+/// many of them keeps no thread busy.
+fn memfd_path(raw: &[u8]) -> Option<&[u8]> {
+    raw.strip_suffix(DELETED).filter(|path| path.starts_with(MEMFD))
 }
 
 fn is_interpreter(base: &[u8]) -> bool {
@@ -287,6 +307,11 @@ fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
         let raw = raw.into();
         return Program { raw, path, on_host: false, invoked: None, is_unreadable: true };
     };
+    if let Some(path) = memfd_path(&raw) {
+        let path = path.into();
+        let raw = raw.into();
+        return Program { raw, path, on_host: false, invoked: None, is_unreadable: false };
+    }
     let namespace = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
     let theirs = namespace(dir);
     let shares_mounts_of = |host: &str| theirs.is_some() && namespace(Path::new(host)) == theirs;
@@ -347,17 +372,6 @@ fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
     let path = fs::read_link(dir.join("cwd")).ok()?.join(path);
     // What is hidden from us is taken by its letters.
     Some(fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect()))
-}
-
-/// A regular file that begins with `#!`.
-fn is_script(path: &Path) -> bool {
-    let opened =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let Ok(mut file) = opened else { return false };
-    let mut start = [0; 2];
-    file.metadata().is_ok_and(|metadata| metadata.is_file())
-        && file.read_exact(&mut start).is_ok()
-        && start == *b"#!"
 }
 
 fn read_bounded(path: &Path, bound: u64) -> Option<Vec<u8>> {
@@ -426,6 +440,17 @@ mod tests {
         let Examined::Program(program) = examine(pid, Some(own)) else { panic!() };
         assert_eq!((&*program.raw, program.on_host), (own, true));
         assert_eq!(examine(pid, Some(b"/another")), Examined::Changed);
+    }
+
+    #[test]
+    fn an_executable_in_memory_is_on_no_path_of_the_host() {
+        assert_eq!(
+            memfd_path(b"/memfd:/usr/sbin/php-fpm (deleted)"),
+            Some(&b"/memfd:/usr/sbin/php-fpm"[..])
+        );
+        assert_eq!(memfd_path(b"/memfd:a (deleted) (deleted)"), Some(&b"/memfd:a (deleted)"[..]));
+        assert_eq!(memfd_path(b"/memfd:a"), None);
+        assert_eq!(memfd_path(b"/usr/memfd:a (deleted)"), None);
     }
 
     #[test]

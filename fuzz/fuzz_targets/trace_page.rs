@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 const HEADER: &str = include_str!("../../tests/cases/trace/header_page");
 const FORMAT: &str = include_str!("../../tests/cases/trace/format");
+const NEWTASK: &str = include_str!("../../tests/cases/trace/newtask_format");
 
 fn end(layout: &TraceLayout, bytes: &[u8]) {
     let Ok(page) = TracePage::parse(layout, bytes) else { return };
@@ -20,6 +21,9 @@ fn end(layout: &TraceLayout, bytes: &[u8]) {
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(layout) = TraceLayout::parse(HEADER, FORMAT) {
         end(&layout, bytes);
+        if let Ok(layout) = layout.with_births(NEWTASK) {
+            end(&layout, bytes);
+        }
     }
     let mut parts = bytes.splitn(3, |&byte| byte == 0);
     let mut text = || std::str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();

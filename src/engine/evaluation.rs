@@ -400,9 +400,13 @@ impl Engine {
             let again = Look::after(look.pid, cause, due, self.placer.last_placement());
             self.rechecks.after_placement(due, again);
         }
+        if look.cause.contains(Cause::ELSEWHERE) {
+            // Its creator may be a user who creates the next one at once.
+            self.placer.moves().moved_by_user(now);
+        }
         // Descendants that were born while it was elsewhere, or while its executable could not be read,
         // are not recorded any more.
-        if is_recheck || job.is_late || look.cause.contains(Cause::MOVED) {
+        if is_recheck || job.is_late || look.cause.intersects(Cause::MOVED | Cause::ELSEWHERE) {
             self.rescan.want(Urgency::Limited);
         }
     }
@@ -429,7 +433,8 @@ impl Engine {
 /// Whether what the kernel says of the leader may be frozen, because it has exited. Not after an event of
 /// the leader: it was alive then, and is moved by what was true of it.
 fn may_be_frozen(job: &Job) -> bool {
-    const CAUSES: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
+    const ASKED: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
+    const CAUSES: Cause = ASKED.or(Cause::ELSEWHERE);
     job.is_careful || job.look.threads != Threads::None || job.look.cause.intersects(CAUSES)
 }
 

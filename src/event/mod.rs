@@ -136,6 +136,8 @@ impl Cause {
 
     /// Another process moved it.
     pub const MOVED: Self = Self(512);
+    /// Besides [`Self::FORK`]: it was born in another cgroup than that of its creator, some time ago.
+    pub const ELSEWHERE: Self = Self(1024);
 
     /// Both sets, where `|` cannot be used.
     pub const fn or(self, other: Self) -> Self {
@@ -163,7 +165,7 @@ impl BitOr for Cause {
 impl fmt::Display for Cause {
     /// `setuid+exec`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Cause, &str); 10] = [
+        const NAMES: [(Cause, &str); 11] = [
             (Cause::GID, "setgid"),
             (Cause::UID, "setuid"),
             (Cause::EXEC, "exec"),
@@ -174,6 +176,7 @@ impl fmt::Display for Cause {
             (Cause::ASKED, "asked"),
             (Cause::RETRY, "retry"),
             (Cause::MOVED, "moved"),
+            (Cause::ELSEWHERE, "elsewhere"),
         ];
         let mut separator = "";
         for (cause, name) in NAMES {

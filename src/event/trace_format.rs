@@ -1,5 +1,5 @@
-//! The layout of ring buffer pages and of `cgroup:cgroup_attach_task` records, parsed from the texts
-//! of tracefs. Pure.
+//! The layout of ring buffer pages and of `cgroup:cgroup_attach_task` and `task:task_newtask` records, parsed
+//! from the texts of tracefs. Pure.
 //!
 //! Offsets differ between kernels and architectures: `local_t commit` has 4 or 8 bytes, a sub-buffer
 //! can be larger than 4 KiB (Linux 6.8), and `dst_id` had 4 bytes before Linux 5.5. So nothing but the
@@ -16,6 +16,7 @@ const MAX_PAGE: usize = 1 << 20;
 pub struct TraceLayout {
     pub(super) page: PageLayout,
     pub(super) record: RecordLayout,
+    pub(super) birth: Option<BirthLayout>,
 }
 
 /// Offsets in a page.
@@ -42,6 +43,15 @@ pub(super) struct RecordLayout {
     pub(super) pid: usize,
     pub(super) dst_path: usize,
     pub(super) comm: usize,
+}
+
+/// Offsets in a record of `task:task_newtask`, behind its event header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BirthLayout {
+    /// Value of `common_type` in records of this event.
+    pub(super) id: u16,
+    pub(super) common_pid: usize,
+    pub(super) pid: usize,
 }
 
 /// Why the texts of tracefs cannot be used.
@@ -80,7 +90,16 @@ impl TraceLayout {
         Ok(Self {
             page: PageLayout::parse(header_page)?,
             record: RecordLayout::parse(event_format)?,
+            birth: None,
         })
+    }
+
+    /// Adds the records of births, by the text of `events/task/task_newtask/format`.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn with_births(self, event_format: &str) -> Result<Self, FormatError> {
+        Ok(Self { birth: Some(BirthLayout::parse(event_format)?), ..self })
     }
 
     /// Returns the size of a page in bytes.
@@ -112,9 +131,8 @@ impl PageLayout {
 
 impl RecordLayout {
     fn parse(text: &str) -> Result<Self, FormatError> {
-        let id = text.lines().find_map(|line| line.strip_prefix("ID:")).ok_or(FormatError::Id)?;
         Ok(Self {
-            id: id.trim().parse().map_err(|_| FormatError::Id)?,
+            id: event_id(text)?,
             common_type: Field::sized(text, "common_type", 2)?,
             common_pid: Field::sized(text, "common_pid", 4)?,
             dst_root: Field::sized(text, "dst_root", 4)?,
@@ -124,6 +142,21 @@ impl RecordLayout {
             comm: Field::located(text, "comm")?,
         })
     }
+}
+
+impl BirthLayout {
+    fn parse(text: &str) -> Result<Self, FormatError> {
+        Ok(Self {
+            id: event_id(text)?,
+            common_pid: Field::sized(text, "common_pid", 4)?,
+            pid: Field::sized(text, "pid", 4)?,
+        })
+    }
+}
+
+fn event_id(text: &str) -> Result<u16, FormatError> {
+    let id = text.lines().find_map(|line| line.strip_prefix("ID:")).ok_or(FormatError::Id)?;
+    id.trim().parse().map_err(|_| FormatError::Id)
 }
 
 /// One line `field:TYPE NAME;  offset:N;  size:N;  signed:N;`.
@@ -174,6 +207,7 @@ mod tests {
 
     const HEADER: &str = include_str!("../../tests/cases/trace/header_page");
     const FORMAT: &str = include_str!("../../tests/cases/trace/format");
+    const NEWTASK: &str = include_str!("../../tests/cases/trace/newtask_format");
 
     #[test]
     fn the_texts_of_linux_6_18_on_x86_64() {
@@ -190,7 +224,11 @@ mod tests {
             dst_path: 28,
             comm: 32,
         };
-        assert_eq!(layout.record, record);
+        assert_eq!((layout.record, layout.birth), (record, None));
+        let birth = BirthLayout { id: 205, common_pid: 4, pid: 8 };
+        assert_eq!(layout.with_births(NEWTASK).unwrap().birth, Some(birth));
+        let error = layout.with_births("ID: 205\n").unwrap_err();
+        assert_eq!(error, FormatError::Missing("common_pid"));
     }
 
     #[test]
@@ -229,6 +267,8 @@ mod tests {
             drop(shown(TraceLayout::parse(HEADER, &text).map(drop)));
             let cut = |whole: &str| whole.get(..at).unwrap_or(whole).to_owned() + &text;
             drop(shown(TraceLayout::parse(&cut(HEADER), &cut(FORMAT)).map(drop)));
+            let layout = TraceLayout::parse(HEADER, FORMAT).unwrap();
+            drop(shown(layout.with_births(&cut(NEWTASK)).map(drop)));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! (`events/header_event` of tracefs; `struct ring_buffer_event` of `linux/ring_buffer.h`).
 
 use super::Nanos;
-use super::trace_format::TraceLayout;
+use super::trace_format::{BirthLayout, TraceLayout};
 
 /// `RINGBUF_TYPE_PADDING`: a discarded event, or the unused end of a page.
 const PADDING: u32 = 29;
@@ -25,15 +25,18 @@ const LOST: u32 = 1 << 31;
 const LOST_STORED: u32 = 1 << 30;
 
 /// One move of a process or thread to a cgroup, as `cgroup:cgroup_attach_task` reports it. Moves to the
-/// cgroup where the process already is are reported as well, failed ones are not.
+/// cgroup where the process already is are reported as well, failed ones are not. Or the birth of a process in
+/// another cgroup than that of its creator (`CLONE_INTO_CGROUP`), as `task:task_newtask` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalMove<'a> {
     /// When it was moved: `CLOCK_MONOTONIC` if that is the trace clock.
     pub at: Nanos,
-    /// The thread ID of the mover, in the initial PID namespace.
+    /// The thread ID of the mover or creator, in the initial PID namespace.
     pub mover: u32,
     /// The ID of the moved process or, by `cgroup.threads` or `tasks`, thread.
     pub pid: u32,
+    /// Whether it was born, not moved. Then the fields below say nothing.
+    pub is_birth: bool,
     /// The hierarchy ID, as the first field in `/proc/PID/cgroup`: 0 is cgroup v2.
     pub hierarchy: u32,
     /// The ID of the destination: the inode number of its directory.
@@ -173,18 +176,36 @@ impl<'a> Moves<'a> {
         self.at = self.at.plus(delta);
         let record = self.take(length)?.get(start..).ok_or(MalformedPage)?;
         let layout = &self.layout.record;
-        if u16_at(record, layout.common_type)? != layout.id {
+        let id = u16_at(record, layout.common_type)?;
+        if let Some(birth) = self.layout.birth.filter(|birth| birth.id == id) {
+            return self.birth(record, birth).map(Some);
+        }
+        if id != layout.id {
             return Ok(None);
         }
         Ok(Some(ExternalMove {
             at: self.at,
             mover: id_at(record, layout.common_pid)?,
             pid: id_at(record, layout.pid)?,
+            is_birth: false,
             hierarchy: id_at(record, layout.dst_root)?,
             cgroup: u64_at(record, layout.dst_id)?,
             path: text_at(record, layout.dst_path)?,
             comm: text_at(record, layout.comm)?,
         }))
+    }
+
+    fn birth(&self, record: &[u8], layout: BirthLayout) -> Result<ExternalMove<'a>, MalformedPage> {
+        Ok(ExternalMove {
+            at: self.at,
+            mover: id_at(record, layout.common_pid)?,
+            pid: id_at(record, layout.pid)?,
+            is_birth: true,
+            hierarchy: 0,
+            cgroup: 0,
+            path: b"",
+            comm: b"",
+        })
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], MalformedPage> {

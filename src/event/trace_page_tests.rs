@@ -145,6 +145,23 @@ fn a_record_of_another_event_only_moves_the_time() {
 }
 
 #[test]
+fn births_are_told_from_moves() {
+    const NEWTASK: &str = include_str!("../../tests/cases/trace/newtask_format");
+    let with_births = layout().with_births(NEWTASK).unwrap();
+    // common_type 205, common_pid 10, pid 20.
+    let birth = [u32::from_ne_bytes(205u16.to_ne_bytes().repeat(2).try_into().unwrap()), 10, 20];
+    let words = [&[header(3, 1)], &birth[..], &[header(11, 1)], &record()].concat();
+    let bytes = page(&with_births, &words);
+    let moves = TracePage::parse(&with_births, &bytes).unwrap().moves();
+    let found: Vec<_> =
+        moves.map(|found| found.map(|of| (of.is_birth, of.mover, of.pid))).collect();
+    assert_eq!(found, [Ok((true, 10, 20)), Ok((false, 10, 20))]);
+    assert_eq!(times(&layout(), &bytes), Ok(vec![1002]), "not asked for");
+    let cut = page(&with_births, &[header(2, 1), birth[0], 10]);
+    assert!(times(&with_births, &cut).is_err());
+}
+
+#[test]
 fn absolute_times_keep_the_high_bits() {
     let high = 3 << 59;
     assert_eq!(absolute(5, Nanos(4)), Nanos(5));

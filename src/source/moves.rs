@@ -4,6 +4,10 @@
 //!
 //! The proc connector reports no moves, and upstream refused such an event. A private instance needs no
 //! capability, only the permission to write in tracefs, and its `stats` count lost records exactly.
+//!
+//! A process that is born in another cgroup than that of its creator (`CLONE_INTO_CGROUP`, Linux 5.7) was never
+//! moved, so `task:task_newtask` is recorded too. The kernel's filter drops all births without that flag: 12
+//! pairs of 4,000 forks took 0.98 times as long with the event as without, which is noise.
 
 mod error;
 mod instance;
@@ -34,6 +38,11 @@ const MAX_FILTERED: usize = 128;
 const ENABLE: &str = "events/cgroup/cgroup_attach_task/enable";
 const FILTER: &str = "events/cgroup/cgroup_attach_task/filter";
 const FORMAT: &str = "events/cgroup/cgroup_attach_task/format";
+const BIRTH_ENABLE: &str = "events/task/task_newtask/enable";
+const BIRTH_FILTER: &str = "events/task/task_newtask/filter";
+const BIRTH_FORMAT: &str = "events/task/task_newtask/format";
+/// `CLONE_INTO_CGROUP` of linux/sched.h.
+const INTO_CGROUP: &str = "clone_flags & 0x200000000";
 const HEADER_PAGE: &str = "events/header_page";
 
 /// Returns the directory where tracefs is mounted.
@@ -54,6 +63,8 @@ pub struct TracedMove {
     pub mover: u32,
     /// The process or thread that was moved.
     pub pid: u32,
+    /// Whether it was born in another cgroup than that of its creator, and not moved.
+    pub is_birth: bool,
     /// The ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
     pub hierarchy: u32,
 }
@@ -81,8 +92,8 @@ impl MoveSource for MoveTrace {
     fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
         let drained = self.drain(
             |_| false,
-            |&ExternalMove { at, mover, pid, hierarchy, .. }| {
-                take(TracedMove { at, mover, pid, hierarchy });
+            |&ExternalMove { at, mover, pid, is_birth, hierarchy, .. }| {
+                take(TracedMove { at, mover, pid, is_birth, hierarchy });
             },
         )?;
         Ok(drained.lost)
@@ -136,6 +147,8 @@ impl MoveTrace {
         // A daemon that was killed left the event enabled, and records in the buffers.
         instance.write(ENABLE, "0")?;
         instance.write(FILTER, "0")?;
+        // The event may be missing.
+        let _result = instance.write(BIRTH_ENABLE, "0");
         // Writing the clock also empties the buffers.
         instance.write("trace_clock", "mono")?;
         instance.write("buffer_size_kb", &BUFFER_KIB.to_string())?;
@@ -147,7 +160,18 @@ impl MoveTrace {
         let discarded = trace.drain(|_| true, |_| ());
         let _discarded = discarded.map_err(|error| trace.instance.error("per_cpu", error))?;
         trace.instance.write(ENABLE, "1")?;
+        if let Err(error) = trace.enable_births() {
+            ::log::debug!("births in other cgroups are not traced: {error}");
+        }
         Ok(trace)
+    }
+
+    /// Lets the kernel record births in other cgroups too.
+    fn enable_births(&mut self) -> Result<(), MoveTraceError> {
+        let format = self.instance.read(BIRTH_FORMAT)?;
+        self.layout = self.layout.with_births(&format).map_err(MoveTraceError::Format)?;
+        self.instance.write(BIRTH_FILTER, INTO_CGROUP)?;
+        self.instance.write(BIRTH_ENABLE, "1")
     }
 
     /// Returns the directory of the instance.

@@ -56,6 +56,8 @@
  *   quit             leave
  *   hold             say "pid N" and stay
  *
+ * and those of clones.h.
+ *
  * Every process leaves when standard input hangs up, that is when the test ends however it ends,
  * and after LIFETIME seconds at the latest.
  */
@@ -675,6 +677,8 @@ static void own_mounts(void)
 	check(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), "mount private");
 }
 
+#include "clones.h"
+
 #define IS(name) (strcmp(word, name) == 0)
 /* The next argument of a step; a missing one is the test's mistake. */
 static char *next(char ***step)
@@ -685,6 +689,42 @@ static char *next(char ***step)
 		die("missing argument");
 	}
 	return argument;
+}
+
+/* The steps of clones.h that go on in other processes or programs. Whether `word` is one. */
+static int multiply_by_rare_calls(const char *word, char **step)
+{
+	if (IS("clone")) {
+		long n = atol(next(&step));
+		unsigned long flags = strtoul(next(&step), NULL, 16);
+		clone_many(n, flags, step);
+	} else if (IS("into")) {
+		char *path = next(&step);
+		long n = atol(next(&step));
+		clone_into(path, n, step);
+	} else if (IS("set-tid")) {
+		long n = atol(next(&step));
+		pid_t pid = atoi(next(&step));
+		clone_with_pids(n, pid, step);
+	} else if (IS("posix-spawn")) {
+		long n = atol(next(&step));
+		char *path = next(&step);
+		spawn_many(n, path, step);
+	} else if (IS("exec-fd")) {
+		char *path = next(&step);
+		int file = open(path, O_RDONLY); /* the interpreter of a script reads it */
+		check(file, path);
+		execute_file(file, step);
+	} else if (IS("exec-memfd")) {
+		char *path = next(&step), *name = next(&step);
+		execute_copy(path, name, step);
+	} else if (IS("traced")) {
+		char *path = next(&step);
+		trace(path, step);
+	} else {
+		return 0;
+	}
+	return 1;
 }
 
 /* Steps that go on in other threads or processes than before. Whether `word` is one. */
@@ -725,7 +765,7 @@ static int multiply(const char *word, char **step)
 static void split(const char *word, char **step)
 {
 	char *path;
-	if (multiply(word, step))
+	if (multiply(word, step) || multiply_by_rare_calls(word, step))
 		return;
 	if (IS("exec")) {
 		path = next(&step);
@@ -802,11 +842,35 @@ static int prepare(const char *word, char ***step)
 	return 1;
 }
 
+/* The steps of clones.h that prepare. Whether `word` is one. */
+static int prepare_by_rare_calls(const char *word, char ***step)
+{
+	if (IS("grant")) {
+		grant(next(step));
+	} else if (IS("fsid")) {
+		int id = atoi(next(step));
+		setfsgid(id);
+		setfsuid(id);
+	} else if (IS("persona")) {
+		check(personality(strtoul(next(step), NULL, 16)), "personality");
+	} else if (IS("exe-file")) {
+		set_exe_file(next(step));
+	} else if (IS("join")) {
+		char *pid = next(step);
+		join_namespace(pid, next(step));
+	} else if (IS("pidns")) {
+		check(unshare(CLONE_NEWPID), "unshare");
+	} else {
+		return 0;
+	}
+	return 1;
+}
+
 static void steps(char **step)
 {
 	char *word;
 	while ((word = *step++) != NULL) {
-		if (prepare(word, &step))
+		if (prepare(word, &step) || prepare_by_rare_calls(word, &step))
 			continue;
 		if (IS("uid")) {
 			uid_t real = atoi(next(&step)), effective = atoi(next(&step));

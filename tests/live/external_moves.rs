@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -34,8 +35,8 @@ fn returns(live: &Live, pid: u32) -> Option<Duration> {
     None
 }
 
-/// Lets Alice move her processes between groups of the ground, as a delegation does, and moves `pid` as Alice.
-fn move_as_alice(live: &Live, pid: u32) {
+/// Lets Alice move her processes between groups of the ground, as a delegation does. Returns one of hers.
+fn delegated(live: &Live) -> PathBuf {
     let own = live.ground.directory("", "own").unwrap();
     fs::create_dir_all(&own).unwrap();
     let files =
@@ -43,6 +44,12 @@ fn move_as_alice(live: &Live, pid: u32) {
     for file in &files {
         chown(file, Some(ALICE), Some(ALICE)).unwrap();
     }
+    own
+}
+
+/// Moves `pid` as Alice.
+fn move_as_alice(live: &Live, pid: u32) {
+    let own = delegated(live);
     let script = format!("echo {pid} > {}", own.join("cgroup.procs").display());
     let status = Command::new("/bin/sh").args(["-c", &script]).uid(ALICE).gid(ALICE).status();
     assert!(status.unwrap().success(), "Alice could not move process {pid}");
@@ -103,6 +110,60 @@ fn children_born_after_a_move_by_a_user_are_placed() {
         let _line = actor.says();
     }
     live.expect_at_rest("children after a move by the user", ALICE, 51, "alice");
+}
+
+/// No event of a move reports a child that is born in another cgroup (`CLONE_INTO_CGROUP`), and its parent was
+/// evaluated long ago.
+fn born_elsewhere(what: &str, more: &str, count: usize) {
+    let Some(live) = Live::require() else { return };
+    let own = delegated(&live);
+    let daemon = live.daemon(RULE);
+    let steps = format!(
+        "subreaper uid {ALICE} {ALICE} say ready gate into {} 50 {more} hold",
+        own.display()
+    );
+    let mut actor = live.actor(&steps);
+    let pid = actor.said("ready");
+    assert!(returns(&live, pid).is_some(), "never placed");
+    sleep(LATER);
+    actor.open_gate();
+    for _ in 0..50 {
+        actor.said("pid");
+    }
+    live.expect_at_rest(what, ALICE, count, "alice");
+    assert_eq!(daemon.stop().get("given_up"), 0);
+}
+
+#[test]
+fn children_born_in_a_cgroup_of_their_user_are_placed() {
+    born_elsewhere("CLONE_INTO_CGROUP by the user", "", 51);
+}
+
+#[test]
+fn children_of_those_born_in_a_cgroup_of_their_user_are_placed() {
+    born_elsewhere("CLONE_INTO_CGROUP by the user, fork", "fork", 101);
+}
+
+/// The control: where nobody looks for external moves, and when there is no daemon, they are born there and stay.
+#[test]
+fn children_born_in_a_cgroup_of_their_user_stay_where_external_moves_are_off() {
+    let Some(live) = Live::require() else { return };
+    let own = delegated(&live);
+    let settings = Settings { config: "external_moves = \"off\"\n", arguments: &[] };
+    let _daemon = live.daemon_with(RULE, &settings);
+    let steps = format!("uid {ALICE} {ALICE} say ready gate into {} 50 hold", own.display());
+    let mut actor = live.actor(&steps);
+    let pid = actor.said("ready");
+    assert!(returns(&live, pid).is_some(), "never placed");
+    sleep(LATER);
+    actor.open_gate();
+    for _ in 0..50 {
+        actor.said("pid");
+    }
+    sleep(LATER);
+    let outside = census::outside(ALICE, &live.ground.at("alice")).len();
+    println!("CLONE_INTO_CGROUP, external_moves off: {outside} of 51 outside");
+    assert_eq!(outside, 50);
 }
 
 #[test]

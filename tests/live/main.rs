@@ -17,14 +17,17 @@
 
 mod harness;
 
+mod births;
 mod clone_parent;
 mod command_line;
 mod containers;
 mod control;
+mod credentials;
 mod descriptors;
 mod destination;
 mod doctor;
 mod escape;
+mod execution;
 mod explain;
 mod external_moves;
 mod flood;

@@ -94,6 +94,8 @@ pub(crate) struct MoveWatch {
     /// The last move of each process.
     known: HashMap<Pid, LastMove, FixedState>,
     queue: VecDeque<Pid>,
+    /// Processes that were born in another cgroup than that of their creator, and when.
+    births: VecDeque<(Pid, Nanos)>,
     due: Nanos,
     alert_until: Nanos,
     /// When it was read last, and what that and the evaluations since took.
@@ -113,6 +115,7 @@ impl MoveWatch {
             own_process: std::process::id(),
             known: HashMap::default(),
             queue: VecDeque::new(),
+            births: VecDeque::new(),
             due: Nanos(0),
             alert_until: Nanos(0),
             was_read: Nanos(0),
@@ -148,7 +151,8 @@ impl MoveWatch {
     }
 
     fn read(&mut self, now: Nanos) {
-        let Self { source, own_threads, own_process, known, queue, needs_scan, metrics, .. } = self;
+        let Self { source, own_threads, own_process, known, queue, births, .. } = self;
+        let (needs_scan, metrics) = (&mut self.needs_scan, &self.metrics);
         let Some(source) = source else { return };
         let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
         if !own_threads.contains(&own) {
@@ -169,6 +173,14 @@ impl MoveWatch {
                 return;
             }
             let Some(pid) = Pid::new(traced.pid) else { return };
+            if traced.is_birth {
+                if births.len() < MAX_QUEUED {
+                    births.push_back((pid, traced.at));
+                } else {
+                    *needs_scan = true;
+                }
+                return;
+            }
             metrics.traced_moves.increment();
             // A process that was moved several times is evaluated once.
             let was_queued = known.get(&pid).is_some_and(|last| last.is_queued);
@@ -212,7 +224,7 @@ impl MoveWatch {
     }
 
     /// A user moved a process, and may go on doing that.
-    pub(super) fn moved_by_user(&mut self, now: Nanos) {
+    pub(crate) fn moved_by_user(&mut self, now: Nanos) {
         self.alert_until = now.plus(ALERT_NS);
         self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.earliest());
     }
@@ -225,9 +237,14 @@ impl MoveWatch {
         Some((pid, last.traced.at))
     }
 
+    /// Returns the next process that was born in another cgroup than that of its creator, and when.
+    pub(crate) fn next_birth(&mut self) -> Option<(Pid, Nanos)> {
+        self.births.pop_front()
+    }
+
     /// Returns whether processes wait.
     pub(crate) fn has_work(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.births.is_empty()
     }
 
     /// Returns whether moves were lost since this was asked last, so that a scan must find them.
@@ -270,6 +287,9 @@ mod tests {
 
     use super::*;
 
+    /// Of a process whose children are born in another cgroup.
+    const CREATOR: u32 = 800;
+
     #[derive(Debug)]
     struct Moves(Vec<(u32, u32)>, u64);
 
@@ -280,7 +300,8 @@ mod tests {
 
         fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
             for (mover, pid) in self.0.drain(..) {
-                take(TracedMove { at: Nanos(7), mover, pid, hierarchy: 0 });
+                let is_birth = mover == CREATOR;
+                take(TracedMove { at: Nanos(7), mover, pid, is_birth, hierarchy: 0 });
             }
             Ok(std::mem::take(&mut self.1))
         }
@@ -303,6 +324,23 @@ mod tests {
         let next = std::iter::from_fn(|| watch.next_moved().map(|(pid, _)| pid.get()));
         assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
         assert!(!watch.take_needs_scan());
+    }
+
+    #[test]
+    fn births_are_not_moves() {
+        let mut watch = watch(vec![(CREATOR, 40), (900, 41), (CREATOR, 42)], 0);
+        watch.read_if_due(Nanos(0));
+        assert_eq!(watch.metrics.traced_moves.get(), 1);
+        assert_eq!(watch.next_moved().map(|(pid, _)| pid.get()), Some(41));
+        assert!(watch.has_work());
+        let next = std::iter::from_fn(|| watch.next_birth().map(|(pid, _)| pid.get()));
+        assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
+        assert!(!watch.has_work() && !watch.take_needs_scan());
+        let births = (0..2000).map(|number| (CREATOR, 2_000_000 + number)).collect();
+        let mut many = self::watch(births, 0);
+        many.read_if_due(Nanos(0));
+        assert!(many.take_needs_scan());
+        assert_eq!(std::iter::from_fn(|| many.next_birth()).count(), MAX_QUEUED);
     }
 
     #[test]

@@ -88,6 +88,22 @@ impl Live {
         path
     }
 
+    /// A copy of the actors program that runs with the group of its file.
+    pub(crate) fn setgid_program(&self, below: &str, group: u32) -> String {
+        let path = self.program(below);
+        chown(&path, None, Some(group)).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o2755)).unwrap();
+        path
+    }
+
+    /// A copy of the actors program whose file has the capabilities to set user and group IDs.
+    pub(crate) fn capable_program(&self, below: &str) -> String {
+        let path = self.program(below);
+        let mut granter = self.actor(&format!("grant {path} say granted"));
+        granter.said("granted");
+        path
+    }
+
     /// A copy of the actors program that runs as its owner.
     pub(crate) fn setuid_program(&self, below: &str, owner: u32) -> String {
         let path = self.program(below);
@@ -282,6 +298,60 @@ impl Live {
         let seen = all.len();
         all.retain(|resident| resident.cgroup != group);
         (all, seen)
+    }
+}
+
+/// Processes of one user that an actor creates or changes, to be counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Crowd<'a> {
+    /// What is printed.
+    pub(crate) what: &'a str,
+    pub(crate) steps: &'a str,
+    /// The lines `pid N` that the actor writes when all is done.
+    pub(crate) lines: usize,
+    pub(crate) uid: u32,
+    pub(crate) count: usize,
+    /// The cgroup in which all of them must be.
+    pub(crate) cgroup: &'a str,
+}
+
+impl Live {
+    /// Asserts that all processes of a crowd are outside of their cgroup without a daemon, and inside with one.
+    pub(crate) fn expect_crowd(&self, rules: &str, crowd: &Crowd<'_>) {
+        self.expect_crowd_outside(crowd);
+        let _daemon = self.daemon(rules);
+        let _actor = self.start_crowd(crowd);
+        self.expect_at_rest(crowd.what, crowd.uid, crowd.count, crowd.cgroup);
+    }
+
+    /// The control: without a daemon all processes of a crowd are outside.
+    pub(crate) fn expect_crowd_outside(&self, crowd: &Crowd<'_>) {
+        let actor = self.start_crowd(crowd);
+        let outside = census::outside(crowd.uid, &self.ground.at(crowd.cgroup)).len();
+        println!("{}, without a daemon: {outside} of {} outside", crowd.what, crowd.count);
+        assert_eq!(outside, crowd.count, "{}, without a daemon", crowd.what);
+        drop(actor);
+        assert!(eventually(PATIENCE, || census::of(crowd.uid).is_empty()));
+    }
+
+    /// Waits until `count` processes of `uid`, among others of hers, are in the group `below`.
+    pub(crate) fn expect_placed_of(&self, uid: u32, count: usize, below: &str, what: &str) {
+        let group = self.ground.at(below);
+        let mut placed = 0;
+        eventually(REST, || {
+            placed = census::of(uid).iter().filter(|resident| resident.cgroup == group).count();
+            placed == count
+        });
+        println!("{what}: {} of {count} outside", count.saturating_sub(placed));
+        assert_eq!(placed, count, "{what}");
+    }
+
+    pub(crate) fn start_crowd(&self, crowd: &Crowd<'_>) -> Actor {
+        let mut actor = self.actor(crowd.steps);
+        for _ in 0..crowd.lines {
+            actor.said("pid");
+        }
+        actor
     }
 }
 
