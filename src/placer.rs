@@ -33,8 +33,8 @@ use crate::config::daemon_toml::ExternalMoves;
 use crate::container::{Containment, HostNamespaces};
 use crate::control::memory::Trouble;
 use crate::decision::Exe;
-use crate::event::Cause;
 use crate::event::batch::Look;
+use crate::event::{Cause, Uid};
 use crate::host::Host;
 use crate::leader::{Activity, Call};
 use crate::log::field;
@@ -79,6 +79,8 @@ pub enum Missing {
     Exe,
     /// Its namespaces.
     Namespaces,
+    /// The name and groups of this user, below whose service manager it is.
+    Owner(Uid),
 }
 
 /// Writes processes into groups.

@@ -90,6 +90,8 @@ enum Evaluation {
     NeedsNamespaces,
     /// An examination of this executable is needed.
     NeedsExamination(Box<[u8]>),
+    /// Another user mattered, who is known now: it is evaluated again.
+    OwnerKnown,
 }
 
 impl Engine {
@@ -219,6 +221,7 @@ impl Engine {
                     }
                     containment = Some(Containment::Unknown);
                 }
+                Evaluation::OwnerKnown => {}
                 Evaluation::NeedsExamination(raw) => {
                     if !job.is_final && self.examine(&job, &grip, Some(raw)) {
                         self.finish(&job, Some(&grip), Outcome::Waiting);
@@ -285,6 +288,12 @@ impl Engine {
             Ok(outcome) => outcome,
             Err(Missing::Exe) => return Evaluation::NeedsExe,
             Err(Missing::Namespaces) => return Evaluation::NeedsNamespaces,
+            Err(Missing::Owner(owner)) if self.policy.knows(owner) => {
+                return Evaluation::OwnerKnown;
+            }
+            Err(Missing::Owner(owner)) => {
+                return Evaluation::Over(self.wait(Asked::User(owner), look));
+            }
         };
         if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
             narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
