@@ -208,6 +208,11 @@ fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     let given_up = look.bad(counter("given_up"), "of them left there");
     let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
     row(look, out, "Troubles", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
+    let over_limit = counter("sticky_over_limit");
+    if over_limit > 0 {
+        let pins = counted(over_limit, "pin", "pins");
+        row(look, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;
+    }
     for refusal in &status.refusals {
         let (errno, meaning) = (Escaped(&refusal.errno), Escaped(&refusal.meaning));
         row(look, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
