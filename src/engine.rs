@@ -360,8 +360,7 @@ impl Engine {
                 Look::at_once(fork.child, Cause::FORK, fork.at)
             }
             Stage::Moves => {
-                let (pid, at) = self.placer.moves().next_moved()?;
-                Look::at_once(pid, Cause::MOVED, at)
+                return self.placer.moves().next_moved().map(Job::moved);
             }
             Stage::Rechecks => {
                 self.rechecks.due()?;

@@ -18,6 +18,16 @@ use crate::sys;
 /// The longest name of a kernel thread, that of a workqueue included.
 const THREAD_NAME: usize = 64;
 
+/// A queue in which the user of a process may have had its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    None,
+    /// Of processes that changed.
+    Batch,
+    /// Of processes that others moved.
+    Moves,
+}
+
 /// An evaluation to be done.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -29,8 +39,8 @@ pub(super) struct Job {
     /// The process was decided without its executable before: children that were born since may be
     /// misplaced too.
     is_late: bool,
-    /// The user of the process may have had its share.
-    is_of_batch: bool,
+    /// Where the evaluation waited.
+    queue: Queue,
     /// A client waits for the outcome.
     is_asked: bool,
     /// The leader may have exited.
@@ -44,14 +54,18 @@ impl Job {
             program: None,
             is_final: false,
             is_late: false,
-            is_of_batch: false,
+            queue: Queue::None,
             is_asked: false,
             is_careful: false,
         }
     }
 
     pub(super) fn of_batch(look: Look) -> Self {
-        Self { is_of_batch: true, ..Self::new(look) }
+        Self { queue: Queue::Batch, ..Self::new(look) }
+    }
+
+    pub(super) fn moved(look: Look) -> Self {
+        Self { queue: Queue::Moves, ..Self::new(look) }
     }
 
     pub(super) fn asked(look: Look) -> Self {
@@ -96,14 +110,26 @@ enum Evaluation {
 
 impl Engine {
     /// Begins an evaluation. Returns what must be read first; else it is over.
-    pub(super) fn start(&mut self, job: Job) -> Option<ReadRequest> {
+    pub(super) fn start(&mut self, mut job: Job) -> Option<ReadRequest> {
         let look = job.look;
+        if job.queue == Queue::Moves {
+            // What else is in it is known to that queue alone.
+            job.look = Look::at_once(look.pid, look.cause, look.since);
+        }
         let Some(grip) = self.proc.grip(look.pid) else {
+            if job.queue == Queue::Moves {
+                self.placer.moves().dismiss(look);
+            }
             self.metrics.looks.increment();
             self.finish(&job, None, Outcome::Gone);
             return None;
         };
-        if job.is_of_batch && !self.intake.batch.admit(look, grip.uid) {
+        let is_admitted = match job.queue {
+            Queue::None => true,
+            Queue::Batch => self.intake.batch.admit(look, grip.uid),
+            Queue::Moves => self.placer.moves().admit(look, self.policy.accountable(grip.uid)),
+        };
+        if !is_admitted {
             self.metrics.deferred.increment();
             return None;
         }
