@@ -72,6 +72,12 @@ impl Subject<'_> {
     }
 }
 
+    /// Whether a thread of it was moved alone. The thread that stands in for a leader that has exited is not meant:
+    /// after an external move that is not asked.
+    fn is_moved_thread(&self) -> bool {
+        self.grip.thread.is_some() && self.look.cause.contains(Cause::MOVED)
+    }
+
 /// What must be read before a process can be placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -315,7 +321,7 @@ impl Placer {
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Result<Outcome, Missing> {
-        if self.is_delegated(now, policy, (span, target)) {
+        if self.is_delegated(now, policy, (span, target), subject) {
             return Ok(Outcome::InPlace);
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
@@ -360,7 +366,8 @@ impl Placer {
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
     }
 
-    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may move it there.
+    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may move it there; or a
+    /// thread was moved alone to a cgroup below it, whose limits include those of `self.path`.
     fn is_delegated(
         &self,
         now: Whereabouts<'_>,
@@ -369,7 +376,8 @@ impl Placer {
     ) -> bool {
         let text = target.destination.as_str().trim_matches('/');
         let table = policy.provisions.table(text).filter(|_| target.below == Below::Root);
-        if table.is_none_or(|table| table.perm.directory.uid.is_none()) {
+        let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
+        if !has_owner && !subject.is_moved_thread() {
             return false;
         }
         let text = now.text.unwrap_or_default();
@@ -399,6 +407,7 @@ impl Placer {
         }
         let provision = || policy.provisions.of(target);
         let opened = self.tree.group(span, &self.path, target.creates, provision);
+        subject: &Subject<'_>,
         if !is_open {
             self.end_call();
         }

@@ -116,7 +116,11 @@ impl Engine {
             // What else is in it is known to that queue alone.
             job.look = Look::at_once(look.pid, look.cause, look.since);
         }
-        let Some(grip) = self.proc.grip(look.pid) else {
+        let mut grip = self.proc.grip(look.pid);
+        if job.queue == Queue::Moves && grip.is_none() {
+            grip = self.process_of_moved_thread(&mut job);
+        }
+        let Some(grip) = grip else {
             if job.queue == Queue::Moves {
                 self.placer.moves().dismiss(look);
             }
@@ -139,6 +143,16 @@ impl Engine {
             return None;
         };
         self.proceed(job, grip, Exe::Unread, None)
+    }
+
+    /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when the thread is gone.
+    fn process_of_moved_thread(&mut self, job: &mut Job) -> Option<Grip> {
+        let thread = job.look.pid;
+        let process = self.proc.owner(thread)?.process;
+        let grip = self.proc.grip(process)?;
+        self.placer.moves().moved_by_thread(thread, process);
+        job.look.pid = process;
+        Some(Grip { unified: None, thread: Some(thread), ..grip })
     }
 
     /// The process as its leader shows it, or as a live thread does when the leader has exited. `None` when

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::harness::user::ALICE;
-use crate::harness::{Actor, Live, Settings, census};
+use crate::harness::{Actor, Daemon, Live, Settings, census, skip};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
 /// Rechecks are over by then.
@@ -179,4 +179,39 @@ fn a_flood_of_moves_costs_little_and_hides_nothing() {
     live.ground.take_away(other.subject);
     let counters = daemon.stop();
     assert!(counters.get("lost_moves") > 0, "the flood lost nothing: {counters:?}");
+}
+
+const V1: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\ncontrollers = [\"pids\"]\n";
+
+/// Starts a process with threads whose rule is about the v1 hierarchy of pids, moves one of its threads alone to
+/// the top, and returns in which cgroup that is 3 s later, and the daemon.
+fn thread_moved_alone(live: &Live, is_leader: bool) -> (String, Daemon) {
+    let daemon = live.daemon(V1);
+    let mut actor = live.actor(&format!("uid {ALICE} {ALICE} threads 2 say ready hold"));
+    let pid = actor.said("ready");
+    live.expect_pid("pids", pid, "alice");
+    sleep(LATER);
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let tids = tasks.map(|task| task.file_name().into_string().unwrap().parse::<u32>().unwrap());
+    let thread = if is_leader { pid } else { tids.max().unwrap() };
+    let top = live.ground.directory("pids", "").unwrap().parent().unwrap().join("tasks");
+    fs::write(top, thread.to_string()).unwrap();
+    sleep(Duration::from_secs(3));
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/cgroup")).unwrap();
+    let line = text.lines().find_map(|line| line.split_once(":pids:"));
+    (line.unwrap().1.to_owned(), daemon)
+}
+
+#[test]
+fn a_thread_that_is_moved_alone_comes_back() {
+    for is_leader in [true, false] {
+        let Some(live) = Live::require() else { return };
+        if live.ground.directory("pids", "").is_none() {
+            return skip("no v1 hierarchy for pids");
+        }
+        let (found, daemon) = thread_moved_alone(&live, is_leader);
+        assert_eq!(found, live.ground.at("alice"), "leader: {is_leader}");
+        daemon.expect_log(&format!("(process {} of uid 0", std::process::id()));
+        assert_eq!(daemon.stop().get("taken_back"), 1, "leader: {is_leader}");
+    }
 }

@@ -243,6 +243,13 @@ impl MoveWatch {
         self.waiting.settle(look);
     }
 
+    /// The last move of this thread is one of its process.
+    pub(crate) fn moved_by_thread(&mut self, thread: Pid, process: Pid) {
+        if let Some(traced) = self.known.remove(&thread) {
+            self.known.insert(process, traced);
+        }
+    }
+
     /// Returns whether processes wait.
     pub(crate) fn has_work(&self) -> bool {
         !self.waiting.is_empty()
