@@ -22,7 +22,7 @@ mod account;
 mod errands;
 mod evaluation;
 mod executables;
-mod external_moves;
+pub(crate) mod external_moves;
 mod hearing;
 mod rechecks;
 mod rescan;
@@ -72,6 +72,8 @@ pub struct Options {
     pub recheck_ns: Option<u64>,
     /// Whether external moves matter. Where they are not traced, scans look for them.
     pub finds_external_moves: bool,
+    /// From one of those scans to the next.
+    pub move_scan_ns: u64,
 }
 
 /// What is to be done after a turn.

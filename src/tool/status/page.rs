@@ -127,7 +127,7 @@ fn external_moves(status: &Status, look: Look, out: &mut String) -> fmt::Result 
     let action = if status.external_moves == "revert" { "reverted" } else { "reported" };
     let found = match status.external_moves_by.as_str() {
         "trace" => "the kernel traces them",
-        _ => "not traced: found within 60 s",
+        _ => "not traced: a scan finds them within 60 s",
     };
     row(look, out, "", &format!("those by others are {action}; {found}"))
 }
