@@ -48,9 +48,10 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// Of a look that waits in no queue: if it did, it was settled there when it was begun.
     pub(super) const fn new(look: Look) -> Self {
         Self {
-            look,
+            look: look.outside_batch(),
             program: None,
             is_final: false,
             is_late: false,
@@ -61,11 +62,11 @@ impl Job {
     }
 
     pub(super) fn of_batch(look: Look) -> Self {
-        Self { queue: Queue::Batch, ..Self::new(look) }
+        Self { look, queue: Queue::Batch, ..Self::new(look) }
     }
 
     pub(super) fn moved(look: Look) -> Self {
-        Self { queue: Queue::Moves, ..Self::new(look) }
+        Self { look, queue: Queue::Moves, ..Self::new(look) }
     }
 
     pub(super) fn asked(look: Look) -> Self {
@@ -114,7 +115,7 @@ impl Engine {
         let look = job.look;
         if job.queue == Queue::Moves {
             // What else is in it is known to that queue alone.
-            job.look = Look::at_once(look.pid, look.cause, look.since);
+            job.look = look.outside_batch();
         }
         let mut grip = self.proc.grip(look.pid);
         if job.queue == Queue::Moves && grip.is_none() {
