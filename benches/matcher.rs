@@ -311,9 +311,8 @@ fn stranger(n: u32) -> Process {
         _ => format!("/home/user{n}/bin/a-worker"),
     };
     let who = Identity {
-        uid: Uid(4_000_000 + n % 1024),
         name: Some(format!("user{}", n % 1024)),
-        listed_in: Vec::new(),
+        ..Identity::nameless(Uid(4_000_000 + n % 1024))
     };
     let gid = if n % 4 == 0 { wide_gid(n * KINDS + 7) + 230 } else { 1 + n % 512 };
     Process { who, gid: Gid(gid), exe: exe.into_bytes() }
@@ -330,7 +329,7 @@ fn process(set: Set, n: u32, size: u32) -> Process {
         Set::Miss if n % 2 == 0 && size > 1 => {
             let rule = spread(n, size) / KINDS * KINDS + 5;
             if rule < size - 1 {
-                process.who = Identity { uid: Uid(uid(rule)), name: None, listed_in: Vec::new() };
+                process.who = Identity::nameless(Uid(uid(rule)));
             }
         }
         Set::Miss => {}

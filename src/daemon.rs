@@ -32,6 +32,7 @@ use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::Cgred;
 use crate::control::overview::Overview;
+use crate::engine::external_moves::MOVE_SCAN_NS;
 use crate::engine::{Engine, Options, Turn};
 use crate::event::{Nanos, Uid};
 use crate::host::{Grounds, Host};
@@ -401,7 +402,17 @@ fn nanoseconds(time: Duration) -> u64 {
 fn options(settings: &Settings, external_moves: ExternalMoves) -> Options {
     let finds_external_moves = external_moves != ExternalMoves::Off;
     let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
-    Options { recheck_ns, finds_external_moves }
+    Options { recheck_ns, finds_external_moves, move_scan_ns: move_scan_ns() }
+}
+
+/// Milliseconds between two scans for external moves where these are not traced: a test cannot wait for a minute.
+const MOVE_SCAN_VARIABLE: &str = "CGRULED_TEST_MOVE_SCAN_MS";
+
+/// Returns the time between two scans for external moves.
+fn move_scan_ns() -> u64 {
+    let text = std::env::var(MOVE_SCAN_VARIABLE).ok();
+    let milliseconds: Option<u64> = text.and_then(|text| text.parse().ok());
+    milliseconds.map_or(MOVE_SCAN_NS, |time| time.saturating_mul(1_000_000))
 }
 
 type Tracing = JoinHandle<Result<MoveTrace, MoveTraceError>>;

@@ -22,7 +22,7 @@ mod account;
 mod errands;
 mod evaluation;
 mod executables;
-mod external_moves;
+pub(crate) mod external_moves;
 mod hearing;
 mod rechecks;
 mod rescan;
@@ -72,6 +72,8 @@ pub struct Options {
     pub recheck_ns: Option<u64>,
     /// Whether external moves matter. Where they are not traced, scans look for them.
     pub finds_external_moves: bool,
+    /// From one of those scans to the next.
+    pub move_scan_ns: u64,
 }
 
 /// What is to be done after a turn.
@@ -360,13 +362,11 @@ impl Engine {
                 Look::at_once(fork.child, Cause::FORK, fork.at)
             }
             Stage::Moves => {
-                if let Some((pid, at)) = self.placer.moves().next_birth() {
+                let look = self.placer.moves().next_moved()?;
+                if look.cause.contains(Cause::ELSEWHERE) {
                     self.metrics.trail_looks.increment();
-                    let look = Look::at_once(pid, Cause::FORK | Cause::ELSEWHERE, at);
-                    return Some(Job::new(look));
                 }
-                let (pid, at) = self.placer.moves().next_moved()?;
-                Look::at_once(pid, Cause::MOVED, at)
+                return Some(Job::moved(look));
             }
             Stage::Rechecks => {
                 self.rechecks.due()?;

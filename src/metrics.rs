@@ -78,6 +78,8 @@ counters! {
     sticky_cancelled,
     /// Wishes refused: no such process, somebody else's, or no room.
     sticky_refused,
+    /// Those of them, children included, for which there was no room: a user has room for 4,096 processes.
+    sticky_over_limit,
     /// Connections to the socket that ended without a whole request: garbage, silence, too many.
     sticky_dropped,
     /// Processes found where they belong.

@@ -13,6 +13,7 @@ mod units;
 
 use std::hash::BuildHasher;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,8 +34,8 @@ use crate::config::daemon_toml::ExternalMoves;
 use crate::container::{Containment, HostNamespaces};
 use crate::control::memory::Trouble;
 use crate::decision::Exe;
-use crate::event::Cause;
 use crate::event::batch::Look;
+use crate::event::{Cause, Uid};
 use crate::host::Host;
 use crate::leader::{Activity, Call};
 use crate::log::field;
@@ -70,6 +71,12 @@ impl Subject<'_> {
     fn exe_path(&self) -> Option<&[u8]> {
         self.exe.seen().map(|seen| seen.raw)
     }
+
+    /// Returns whether a thread of it was moved alone. An evaluation after an external move does not ask whether the
+    /// leader has exited, so the thread is none that stands in for it.
+    fn is_moved_thread(&self) -> bool {
+        self.grip.thread.is_some() && self.look.cause.contains(Cause::MOVED)
+    }
 }
 
 /// What must be read before a process can be placed.
@@ -79,6 +86,8 @@ pub enum Missing {
     Exe,
     /// Its namespaces.
     Namespaces,
+    /// The name and groups of this user, below whose service manager it is.
+    Owner(Uid),
 }
 
 /// Writes processes into groups.
@@ -97,6 +106,8 @@ pub struct Placer {
     managers: UserManagers,
     own_pid: u32,
     path: String,
+    /// Which destination of its rule that is.
+    destination: usize,
     placement: u64,
     /// What the last process met that is not where its rule says.
     obstacle: Option<Obstacle>,
@@ -137,6 +148,7 @@ impl Placer {
             metrics,
             own_pid: std::process::id(),
             path: String::with_capacity(256),
+            destination: 0,
             placement: 0,
             obstacle: None,
             errno: None,
@@ -204,6 +216,7 @@ impl Placer {
     /// Drops every open group: after a change of rules others may be needed.
     pub fn adopt(&mut self, policy: &Policy) {
         self.external.history.clear();
+        self.external.placements.clear();
         self.containers.adopt(policy);
         self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
@@ -242,34 +255,62 @@ impl Placer {
                 return Err(Missing::Exe);
             }
             self.render(policy, target, subject);
-            for n in 0.. {
-                let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
-                match self.enter(policy, proc, rule, (step, target), subject)? {
-                    Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
-                    other @ (Outcome::Gone
-                    | Outcome::Replaced
-                    | Outcome::GivenUp
-                    | Outcome::InUnit
-                    | Outcome::InContainer
-                    | Outcome::OthersJob
-                    | Outcome::InSlice
-                    | Outcome::Protected
-                    | Outcome::Waiting) => return Ok(other),
-                    Outcome::Refused if target.below == Below::Top => {
-                        return Ok(Outcome::Refused);
-                    }
-                    Outcome::Refused => outcome = Outcome::Refused,
-                    Outcome::WouldPlace => outcome = Outcome::WouldPlace,
-                    Outcome::Placed
-                    | Outcome::InPlace
-                    | Outcome::NoRule
-                    | Outcome::Ignored
-                    | Outcome::Inapplicable
-                    | Outcome::Sticky => {}
-                }
+            self.destination = index;
+            match self.enter_all(policy, proc, rule, (span, target), subject, outcome)? {
+                ControlFlow::Continue(so_far) => outcome = so_far,
+                ControlFlow::Break(last) => return Ok(last),
             }
         }
         Ok(outcome)
+    }
+
+    /// Puts the process into the group `self.path` of all hierarchies that the target concerns. Returns the outcome
+    /// of the rule `so_far`, with whether it is the last one.
+    fn enter_all(
+        &mut self,
+        policy: &Policy,
+        proc: &mut Proc,
+        rule: &Rule,
+        (span, target): (Span, &Target),
+        subject: &Subject<'_>,
+        so_far: Outcome,
+    ) -> Result<ControlFlow<Outcome, Outcome>, Missing> {
+        let mut outcome = so_far;
+        let mut is_in_place = true;
+        let mut is_new = subject.look.cause.contains(Cause::SCAN);
+        for n in 0.. {
+            let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
+            let entered = self.enter(policy, proc, rule, (step, target), subject)?;
+            is_in_place &= matches!(entered, Outcome::Placed | Outcome::InPlace);
+            is_new |= entered == Outcome::Placed;
+            match entered {
+                Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
+                other @ (Outcome::Gone
+                | Outcome::Replaced
+                | Outcome::GivenUp
+                | Outcome::InUnit
+                | Outcome::InContainer
+                | Outcome::OthersJob
+                | Outcome::InSlice
+                | Outcome::Protected
+                | Outcome::Waiting) => return Ok(ControlFlow::Break(other)),
+                Outcome::Refused if target.below == Below::Top => {
+                    return Ok(ControlFlow::Break(Outcome::Refused));
+                }
+                Outcome::Refused => outcome = Outcome::Refused,
+                Outcome::WouldPlace => outcome = Outcome::WouldPlace,
+                Outcome::Placed
+                | Outcome::InPlace
+                | Outcome::NoRule
+                | Outcome::Ignored
+                | Outcome::Inapplicable
+                | Outcome::Sticky => {}
+            }
+        }
+        if is_in_place && is_new {
+            self.record_placement(proc, subject);
+        }
+        Ok(ControlFlow::Continue(outcome))
     }
 
     /// Puts the process into the group `self.path` if it is elsewhere and may be moved.
@@ -313,7 +354,7 @@ impl Placer {
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Result<Outcome, Missing> {
-        if self.is_delegated(now, policy, (span, target)) {
+        if self.is_delegated(now, policy, (span, target), subject) {
             return Ok(Outcome::InPlace);
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
@@ -358,16 +399,19 @@ impl Placer {
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
     }
 
-    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may move it there.
+    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may move it there; or a
+    /// thread was moved alone to a cgroup below it, whose limits include those of `self.path`.
     fn is_delegated(
         &self,
         now: Whereabouts<'_>,
         policy: &Policy,
         (span, target): (Span, &Target),
+        subject: &Subject<'_>,
     ) -> bool {
         let text = target.destination.as_str().trim_matches('/');
         let table = policy.provisions.table(text).filter(|_| target.below == Below::Root);
-        if table.is_none_or(|table| table.perm.directory.uid.is_none()) {
+        let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
+        if !has_owner && !subject.is_moved_thread() {
             return false;
         }
         let text = now.text.unwrap_or_default();
@@ -408,9 +452,7 @@ impl Placer {
         if self.tree.holds(group, now) {
             return Outcome::InPlace;
         }
-        // A process that belongs elsewhere by now was not moved away from there.
-        let was_here = subject.look.placement == numbered(&self.path);
-        if self.was_moved_away(proc, subject, was_here) {
+        if self.was_moved_away(proc, subject) {
             match self.react(now, policy, proc, rule, span, subject) {
                 Reaction::Revert => {}
                 Reaction::Leave => return Outcome::GivenUp,

@@ -163,7 +163,7 @@ impl Policy {
         if self.matcher.asks_identity() || self.asks_user_names {
             return false;
         }
-        let nobody = Identity { uid, name: None, listed_in: Vec::new() };
+        let nobody = Identity::nameless(uid);
         // Without a question there is nothing to ask again.
         self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
         true
@@ -190,14 +190,32 @@ impl Policy {
         self.subordinates.owner_of(uid).unwrap_or(uid)
     }
 
-    /// Whether no rule can move a process of this user, as far as that is known without its executable.
-    pub fn moves_none_of(&self, uid: Uid) -> bool {
-        let Some(user) = self.users.get(&uid) else { return false };
-        let facts = Facts { uid, gid: Gid(u32::MAX), exe: None, invoked: None };
-        let decision = self.matcher.decide(&user.plan, &facts);
+    /// Returns whether a rule can move a process of this user: one with the groups that the user logs in with, and
+    /// any executable. `None` while the name service has not been asked for the user.
+    pub fn can_move(&self, uid: Uid) -> Option<bool> {
+        let user = self.users.get(&uid)?;
+        // No process has this group; without a login group it is the only one that no rule can mean.
+        let gid = user.identity.login_group.unwrap_or(Gid(u32::MAX));
+        if user.identity.login_group.is_none() && self.rules_of_groups().next().is_some() {
+            return Some(true);
+        }
+        let facts = Facts { uid, gid, exe: None, invoked: None };
+        let mut decision = self.matcher.decide(&user.plan, &facts);
+        // Rules that ignore a process for where it is or how it is scheduled do not hold for all.
+        while let Some((id, rule)) = decision.and_then(|id| Some((id, self.matcher.rule(id)?))) {
+            if !rule.action.is_conditional() {
+                break;
+            }
+            decision = self.matcher.decide_after(&user.plan, &facts, id);
+        }
         let places =
             |id| self.matcher.rule(id).is_some_and(|rule| !rule.action.targets().is_empty());
-        !decision.is_some_and(places) && !self.matcher.asks_exe(&user.plan, facts.gid, decision)
+        Some(decision.is_some_and(places) || self.matcher.asks_exe(&user.plan, gid, decision))
+    }
+
+    fn rules_of_groups(&self) -> impl Iterator<Item = &Rule> {
+        let asks_group = |rule: &&Rule| !rule.when.groups.is_empty() || !rule.not.groups.is_empty();
+        self.matcher.rules().iter().filter(asks_group)
     }
 
     /// The hierarchies that a target of a rule concerns.
@@ -225,5 +243,96 @@ impl Policy {
             Below::Root => &self.root,
             Below::Top => &self.legacy_root,
         }
+    }
+}
+
+/// Creates the policy of these rules of a TOML file and users, on a host without hierarchies.
+#[cfg(test)]
+pub(crate) fn test_policy(rules: &str, users: Vec<Identity>) -> Policy {
+    let text = format!("version = 1\n{rules}");
+    let file = Arc::from(std::path::Path::new("/a.toml"));
+    let parsed = crate::config::rules_toml::parse(&file, &text);
+    assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+    tests::policy_of(parsed.rules.into_iter().map(|written| written.rule), users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_policy as policy;
+    use super::*;
+    use crate::rules::Action;
+    use crate::rules::ignore::{IgnoreWhen, Scheduling};
+
+    pub(super) fn policy_of(rules: impl Iterator<Item = Rule>, users: Vec<Identity>) -> Policy {
+        let matcher = Arc::new(Matcher::compile(rules.collect()));
+        let users: Vec<User> =
+            users.into_iter().map(|identity| User::new(&matcher, identity, Nanos(0))).collect();
+        let (hierarchies, grounds) = (Hierarchies::default(), Grounds::default());
+        Policy::new(1, matcher, &hierarchies, &grounds, users, [])
+    }
+
+    /// A user with login group 50 that group 60 lists.
+    fn user() -> Identity {
+        Identity {
+            name: Some("flux".to_owned()),
+            listed_in: vec![Gid(60)],
+            login_group: Some(Gid(50)),
+            ..Identity::nameless(Uid(5))
+        }
+    }
+
+    const PLACE: &str = "cgroup = \"a\"\n[[rule]]\nuser = \"7\"\ncgroup = \"b\"\n";
+
+    #[test]
+    fn a_user_whom_no_rule_moves() {
+        for rule in [
+            "user = \"6\"",
+            "group = \"70\"",
+            "user = \"*\"\nnot = { user = \"5\" }",
+            "user = \"*\"\nnot = { group = \"50\" }",
+            "user = \"*\"\nnot = { group = \"60\" }",
+        ] {
+            let policy = policy(&format!("[[rule]]\n{rule}\n{PLACE}"), vec![user()]);
+            assert_eq!(policy.can_move(Uid(5)), Some(false), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_user_whom_a_rule_moves_by_user_or_any_group() {
+        for rule in [
+            "user = \"5\"",
+            "group = \"50\"",
+            "group = \"40-59\"",
+            "group = \"60\"",
+            "exe = \"/bin/sh\"",
+            "group = \"50\"\nexe = \"/bin/sh\"",
+            "user = \"*\"\nnot = { user = \"6\" }",
+        ] {
+            let policy = policy(&format!("[[rule]]\n{rule}\n{PLACE}"), vec![user()]);
+            assert_eq!(policy.can_move(Uid(5)), Some(true), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_ignores_some_processes_does_not_hide_a_later_one() {
+        let rules =
+            format!("[[rule]]\nuser = \"5\"\nignore = true\n[[rule]]\nuser = \"5\"\n{PLACE}");
+        let always = policy(&rules, vec![user()]);
+        assert_eq!(always.can_move(Uid(5)), Some(false));
+        let when = IgnoreWhen { below: Some("a".to_owned()), scheduling: Scheduling::Any };
+        let mut rules = always.matcher.rules().to_vec();
+        rules[0].action = Action::Ignore(when);
+        let sometimes = policy_of(rules.into_iter(), vec![user()]);
+        assert_eq!(sometimes.can_move(Uid(5)), Some(true));
+    }
+
+    #[test]
+    fn a_user_of_whom_nothing_is_known() {
+        let rules = format!("[[rule]]\nuser = \"6\"\n{PLACE}");
+        assert_eq!(policy(&rules, Vec::new()).can_move(Uid(5)), None);
+        let nameless = || vec![Identity::nameless(Uid(5))];
+        assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(false));
+        let rules = format!("{rules}[[rule]]\ngroup = \"50\"\n{PLACE}");
+        assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(true));
     }
 }

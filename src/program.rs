@@ -395,7 +395,7 @@ mod tests {
     /// The line of the rule that holds.
     fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&Seen<'_>>) -> Option<u32> {
         let matcher = Matcher::compile(rules.into());
-        let root = Identity { uid: Uid(0), name: None, listed_in: Vec::new() };
+        let root = Identity::nameless(Uid(0));
         let user = User::new(&matcher, root, Nanos(0));
         let exe = seen.map(|seen| seen.exe);
         let facts = Facts { uid: Uid(0), gid: Gid(0), exe, invoked: None };

@@ -322,7 +322,7 @@ impl Directory for NameService {
     fn identify(&self, uid: Uid) -> Identity {
         self.identify(uid).unwrap_or_else(|error| {
             ::log::warn!("the name service cannot say who uid {uid} is: {error}");
-            Identity { uid, name: None, listed_in: Vec::new() }
+            Identity::nameless(uid)
         })
     }
 
@@ -414,7 +414,7 @@ mod tests {
         fn identify(&self, uid: Uid) -> Identity {
             thread::sleep(Duration::from_millis(100));
             self.0.lock().unwrap().push(uid);
-            Identity { uid, name: None, listed_in: Vec::new() }
+            Identity::nameless(uid)
         }
 
         fn group_name(&self, _: Gid) -> Option<Box<str>> {

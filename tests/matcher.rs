@@ -141,6 +141,7 @@ fn process() -> impl Strategy<Value = Process> {
         uid: Uid(uid),
         name: named.then(|| format!("u{uid}")),
         listed_in,
+        login_group: None,
     });
     let exe = prop::option::weighted(0.9, (path(), prop::bool::weighted(0.7)));
     (who, 0..6u32, exe, prop::option::weighted(0.3, path()))
@@ -255,7 +256,7 @@ proptest! {
         process in process(),
     ) {
         let matcher = Matcher::compile(Arc::from(rules));
-        let bare = Identity { uid: process.who.uid, name: None, listed_in: Vec::new() };
+        let bare = Identity::nameless(process.who.uid);
         if !matcher.asks_identity() {
             let (full, bare) = (matcher.plan(&process.who), matcher.plan(&bare));
             let facts = process.facts();
@@ -282,6 +283,7 @@ fn check(rules: Vec<Rule>, cases: &[Case<'_>]) {
             uid: Uid(case.uid),
             name: alice.then(|| "alice".to_owned()),
             listed_in: if alice { vec![Gid(7)] } else { Vec::new() },
+            login_group: None,
         };
         let facts = Facts {
             uid: who.uid,
@@ -438,7 +440,7 @@ fn executables_are_not_asked_for_when_no_rule_can_need_them() {
     let rules = vec![rule(one(1), nothing(), false), rule(vim, nothing(), false)];
     let matcher = Matcher::compile(Arc::from(rules));
     assert!(!matcher.asks_identity());
-    let plan = |uid| matcher.plan(&Identity { uid: Uid(uid), name: None, listed_in: Vec::new() });
+    let plan = |uid| matcher.plan(&Identity::nameless(Uid(uid)));
     assert!(!matcher.asks_exe(&plan(1), Gid(0), Some(RuleId(0))));
     assert!(!matcher.asks_exe(&plan(3), Gid(0), None));
     assert!(matcher.asks_exe(&plan(2), Gid(0), None));
@@ -452,7 +454,7 @@ fn executables_are_not_asked_for_after_a_rule_that_holds_anyway() {
         rule(nothing(), nothing(), false),
     ];
     let matcher = Matcher::compile(Arc::from(rules));
-    let plan = matcher.plan(&Identity { uid: Uid(1), name: None, listed_in: Vec::new() });
+    let plan = matcher.plan(&Identity::nameless(Uid(1)));
     assert!(!matcher.asks_exe(&plan, Gid(5), Some(RuleId(0))));
     assert!(matcher.asks_exe(&plan, Gid(6), Some(RuleId(2))));
 }
@@ -462,7 +464,7 @@ fn rules_for_everybody_are_kept_once_and_not_in_every_plan() {
     let all = Criteria { exes: vec![base("vim")], ..users(&[UserTest::Glob(glob("*"))]) };
     let rules = vec![rule(all, nothing(), false); 100];
     let matcher = Matcher::compile(Arc::from(rules));
-    let plan = matcher.plan(&Identity { uid: Uid(1), name: None, listed_in: Vec::new() });
+    let plan = matcher.plan(&Identity::nameless(Uid(1)));
     assert!(plan.size() <= size_of::<[usize; 8]>());
 }
 
@@ -470,7 +472,7 @@ fn rules_for_everybody_are_kept_once_and_not_in_every_plan() {
 fn a_plan_for_a_user_whom_no_rule_names_is_a_few_words() {
     let rules = (0..1000).map(|n| rule(groups(n, n), nothing(), false)).collect::<Vec<_>>();
     let matcher = Matcher::compile(Arc::from(rules));
-    let who = Identity { uid: Uid(5), name: Some("eve".to_owned()), listed_in: Vec::new() };
+    let who = Identity { name: Some("eve".to_owned()), ..Identity::nameless(Uid(5)) };
     assert!(matcher.plan(&who).size() <= size_of::<[usize; 8]>());
 }
 

@@ -93,7 +93,8 @@ fn ask(survey: &Survey, line: &str) -> Explained {
         false => Memory::NoDaemon("/run/cgruled/control.sock".into()),
     };
     let moved = memory.moved();
-    let mut explained = Explained { subject, verdict, moved, reasons: Vec::new() };
+    let mut explained =
+        Explained { subject, verdict, moved, external_move: None, reasons: Vec::new() };
     if explained.verdict.state == State::Misplaced {
         let rule = explained.rule(survey).unwrap();
         explained.reasons = why(survey, &explained.subject, rule, &explained.verdict, &memory);

@@ -42,6 +42,9 @@ use crate::sys;
 
 /// Entries at most, 40 bytes each.
 const MOST: usize = 65_536;
+/// Entries that the requests of one user make, children included, but for root: so that one user does not fill the
+/// table. A sixteenth.
+const MOST_OF_USER: u32 = 4096;
 /// Entries looked at for those that ended: for each that is added, so that the dead do not fill the
 /// table, and now and then. 3 us each for an heir, else 10 us.
 const SWEEP: [usize; 2] = [2, 64];
@@ -58,6 +61,8 @@ struct Entry {
     has_heirs: bool,
     /// The process of the client that asked for it.
     client: u32,
+    /// The user for whom it counts.
+    account: Uid,
 }
 
 /// How long after its request a client may move the process that it pinned; then its PID may be that of another.
@@ -81,6 +86,8 @@ impl Pin {
 #[derive(Debug)]
 pub struct Sticky {
     entries: HashMap<Pid, Entry, FixedState>,
+    /// How many there are of each user.
+    used: HashMap<Uid, u32, FixedState>,
     /// Entries with heirs.
     heirs: usize,
     /// Inherited since TRAIL was last empty.
@@ -99,6 +106,7 @@ impl Sticky {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             entries: HashMap::default(),
+            used: HashMap::default(),
             heirs: 0,
             newcomers: 0,
             dead: Vec::new(),
@@ -139,11 +147,17 @@ impl Sticky {
         self.heirs > 0
     }
 
-    /// Grants a wish of a client, or refuses it. Root may name any process, others only
-    /// processes that are entirely their own. A later wish for the same process replaces the earlier.
+    /// Grants a wish of a client, which counts for the user `account`, or refuses it. Root may name any process,
+    /// others only processes that are entirely their own. A later wish for the same process replaces the earlier.
     #[must_use]
-    pub fn grant(&mut self, request: Request, client: Client, proc: &mut Proc) -> bool {
-        let is_granted = self.try_grant(request, client, proc).is_some();
+    pub fn grant(
+        &mut self,
+        request: Request,
+        client: Client,
+        account: Uid,
+        proc: &mut Proc,
+    ) -> bool {
+        let is_granted = self.try_grant(request, client, account, proc).is_some();
         let peer = client.uid;
         let Request { pid, wish } = request;
         let pid = pid.map_or(0, Pid::get);
@@ -154,13 +168,20 @@ impl Sticky {
         self.metrics.sticky_refused.increment();
         if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
             ::log::warn!(
-                "uid {peer} asked for process {pid} ({wish:?}), which is gone or not its own{left_out}"
+                "uid {peer} asked for process {pid} ({wish:?}), which is gone or not its own, or one more than the \
+                 {MOST_OF_USER} of a user{left_out}"
             );
         }
         false
     }
 
-    fn try_grant(&mut self, request: Request, client: Client, proc: &mut Proc) -> Option<()> {
+    fn try_grant(
+        &mut self,
+        request: Request,
+        client: Client,
+        account: Uid,
+        proc: &mut Proc,
+    ) -> Option<()> {
         let Client { uid: peer, process: client } = client;
         // The number of a thread stands for its process.
         let pid = proc.owner(request.pid?)?.process;
@@ -178,8 +199,13 @@ impl Sticky {
             }
             Wish::Stay { children } => {
                 let since = sys::monotonic();
-                let entry = Entry { started, since, has_heirs: children, client };
+                let entry = Entry { started, since, has_heirs: children, client, account };
+                // Those of processes that ended make room first.
+                if !self.has_room(pid, account) {
+                    self.sweep(MOST_OF_USER as usize, proc);
+                }
                 if !self.insert(pid, entry) {
+                    self.metrics.sticky_over_limit.increment();
                     return None;
                 }
                 self.sweep(SWEEP[0], proc);
@@ -200,21 +226,23 @@ impl Sticky {
         }
         let parent = self.entries.get(&fork.parent);
         match parent.filter(|parent| parent.has_heirs && parent.since <= fork.at) {
-            Some(&Entry { client, .. }) => self.inherit(fork.child, fork.at, client),
+            Some(&parent) => self.inherit(fork.child, fork.at, parent),
             None => self.remove(fork.child),
         }
     }
 
-    fn inherit(&mut self, child: Pid, since: Nanos, client: u32) {
-        if self.insert(child, Entry { started: 0, since, has_heirs: true, client }) {
+    fn inherit(&mut self, child: Pid, since: Nanos, parent: Entry) {
+        if self.insert(child, Entry { started: 0, since, has_heirs: true, ..parent }) {
             self.newcomers += 1;
             self.metrics.sticky_inherited.increment();
             return;
         }
         self.metrics.sticky_refused.increment();
-        if let Some(left_out) = self.limiter.admit(&"full", sys::monotonic()) {
+        self.metrics.sticky_over_limit.increment();
+        if let Some(left_out) = self.limiter.admit(&("full", parent.account), sys::monotonic()) {
             ::log::warn!(
-                "more than {MOST} processes asked to stay where they are; process {child} is moved as the rules say{left_out}"
+                "more than {MOST} processes, or {MOST_OF_USER} of one user, asked to stay where they are; process \
+                 {child} is moved as the rules say{left_out}"
             );
         }
     }
@@ -239,16 +267,15 @@ impl Sticky {
     /// is older than the wish is not told apart.
     pub fn search(&mut self, proc: &mut Proc) {
         let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
-        let mut parents: Vec<(Pid, Nanos, u32)> =
-            parents.map(|(&pid, entry)| (pid, entry.since, entry.client)).collect();
-        while let Some((parent, since, client)) = parents.pop() {
+        let mut parents: Vec<(Pid, Entry)> = parents.map(|(&pid, &entry)| (pid, entry)).collect();
+        while let Some((parent, entry)) = parents.pop() {
             let mut children = Vec::new();
             proc.children(parent, |child| children.push(child));
             children.retain(|child| !self.entries.contains_key(child));
             for child in children {
-                self.inherit(child, since, client);
+                self.inherit(child, entry.since, entry);
                 if self.entries.contains_key(&child) {
-                    parents.push((child, since, client));
+                    parents.push((child, entry));
                 }
             }
         }
@@ -256,22 +283,43 @@ impl Sticky {
 
     /// `false` when there is no room.
     fn insert(&mut self, pid: Pid, entry: Entry) -> bool {
-        let is_known = self.entries.contains_key(&pid);
-        if !is_known && self.entries.len() >= MOST {
+        if !self.has_room(pid, entry.account) {
             return false;
         }
         self.heirs += usize::from(entry.has_heirs);
-        if let Some(old) = self.entries.insert(pid, entry) {
-            self.heirs -= usize::from(old.has_heirs);
-        } else {
-            self.ring.push_back(pid);
+        *self.used.entry(entry.account).or_default() += 1;
+        match self.entries.insert(pid, entry) {
+            Some(old) => self.release(old),
+            None => self.ring.push_back(pid),
         }
         true
     }
 
+    /// Whether there is room for an entry of this user, which may replace one of the process.
+    fn has_room(&self, pid: Pid, account: Uid) -> bool {
+        let old = self.entries.get(&pid);
+        let is_of_account = old.is_some_and(|old| old.account == account);
+        let used = self.used.get(&account).copied().unwrap_or_default();
+        if account != Uid(0) && !is_of_account && used >= MOST_OF_USER {
+            return false;
+        }
+        old.is_some() || self.entries.len() < MOST
+    }
+
     fn remove(&mut self, pid: Pid) {
         if let Some(old) = self.entries.remove(&pid) {
-            self.heirs -= usize::from(old.has_heirs);
+            self.release(old);
+        }
+    }
+
+    /// An entry is gone.
+    fn release(&mut self, old: Entry) {
+        self.heirs -= usize::from(old.has_heirs);
+        if let Some(used) = self.used.get_mut(&old.account) {
+            *used -= 1;
+            if *used == 0 {
+                self.used.remove(&old.account);
+            }
         }
     }
 
@@ -368,7 +416,7 @@ mod tests {
 
         fn ask(&mut self, raw: u32, wish: Wish, peer: Uid) -> bool {
             let request = Request { pid: Pid::new(raw), wish };
-            self.sticky.grant(request, Client { uid: peer, process: 7 }, &mut self.proc)
+            self.sticky.grant(request, Client { uid: peer, process: 7 }, peer, &mut self.proc)
         }
 
         fn stay(&mut self, raw: u32, children: bool) {
@@ -490,6 +538,35 @@ mod tests {
             world.emptied();
         }
         assert!(world.sticky.entries.len() < 100, "{}", world.sticky.entries.len());
+    }
+
+    #[test]
+    fn one_user_does_not_fill_the_table() {
+        const BOB: Uid = Uid(61_702);
+        let mut world = World::new(&[5, 6]);
+        world.run(7, 100, BOB);
+        assert!(world.ask(5, Wish::Stay { children: true }, ALICE));
+        let children = 100..100 + MOST_OF_USER + 50;
+        children.clone().for_each(|child| world.fork(5, child));
+        let counted = |world: &World| world.sticky.entries.len() as u32;
+        assert_eq!(counted(&world), MOST_OF_USER);
+        assert_eq!(world.sticky.metrics.sticky_over_limit.get(), 51);
+        assert!(!world.sticky.has_room(pid(6), ALICE) && world.sticky.has_room(pid(5), ALICE));
+        assert!(world.ask(7, Wish::Stay { children: false }, BOB), "others have room");
+        world.run(8, 100, ROOT);
+        assert!(world.ask(8, Wish::Stay { children: false }, ROOT));
+        // Those that ended make room, also without a drain.
+        assert!(
+            world.ask(6, Wish::Stay { children: false }, ALICE) || {
+                world.emptied();
+                world.ask(6, Wish::Stay { children: false }, ALICE)
+            }
+        );
+        for raw in [5, 6] {
+            assert!(world.ask(raw, Wish::Cancel, ALICE));
+        }
+        let used = world.sticky.used.clone();
+        assert_eq!(used.values().sum::<u32>(), counted(&world), "{used:?}");
     }
 
     #[test]

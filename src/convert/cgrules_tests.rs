@@ -213,7 +213,8 @@ proptest! {
         prop_assert!(!read.diagnostics.iter().any(|d| d.is_error()), "{}\n{:?}", made.text, read.diagnostics);
         let name = [None, Some("alice"), Some("bob"), Some("a\\b"), None][uid as usize];
         let listed_in = if listed { vec![Gid(7)] } else { vec![] };
-        let who = Identity { uid: Uid(uid), name: name.map(str::to_owned), listed_in };
+        let name = name.map(str::to_owned);
+        let who = Identity { uid: Uid(uid), name, listed_in, login_group: None };
         let exe = Exe { path: exe.as_bytes(), on_host };
         let facts = Facts { uid: Uid(uid), gid: Gid(gid), exe: Some(exe), invoked: None };
         let (old, new) = (compiled(legacy.rules), compiled(read.rules));

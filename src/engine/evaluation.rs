@@ -18,6 +18,16 @@ use crate::sys;
 /// The longest name of a kernel thread, that of a workqueue included.
 const THREAD_NAME: usize = 64;
 
+/// A queue in which the user of a process may have had its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    None,
+    /// Of processes that changed.
+    Batch,
+    /// Of processes that others moved.
+    Moves,
+}
+
 /// An evaluation to be done.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -29,8 +39,8 @@ pub(super) struct Job {
     /// The process was decided without its executable before: children that were born since may be
     /// misplaced too.
     is_late: bool,
-    /// The user of the process may have had its share.
-    is_of_batch: bool,
+    /// Where the evaluation waited.
+    queue: Queue,
     /// A client waits for the outcome.
     is_asked: bool,
     /// The leader may have exited.
@@ -38,20 +48,25 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// Of a look that waits in no queue: if it did, it was settled there when it was begun.
     pub(super) const fn new(look: Look) -> Self {
         Self {
-            look,
+            look: look.outside_batch(),
             program: None,
             is_final: false,
             is_late: false,
-            is_of_batch: false,
+            queue: Queue::None,
             is_asked: false,
             is_careful: false,
         }
     }
 
     pub(super) fn of_batch(look: Look) -> Self {
-        Self { is_of_batch: true, ..Self::new(look) }
+        Self { look, queue: Queue::Batch, ..Self::new(look) }
+    }
+
+    pub(super) fn moved(look: Look) -> Self {
+        Self { look, queue: Queue::Moves, ..Self::new(look) }
     }
 
     pub(super) fn asked(look: Look) -> Self {
@@ -90,18 +105,36 @@ enum Evaluation {
     NeedsNamespaces,
     /// An examination of this executable is needed.
     NeedsExamination(Box<[u8]>),
+    /// Another user mattered, who is known now: it is evaluated again.
+    OwnerKnown,
 }
 
 impl Engine {
     /// Begins an evaluation. Returns what must be read first; else it is over.
-    pub(super) fn start(&mut self, job: Job) -> Option<ReadRequest> {
+    pub(super) fn start(&mut self, mut job: Job) -> Option<ReadRequest> {
         let look = job.look;
-        let Some(grip) = self.proc.grip(look.pid) else {
+        if job.queue == Queue::Moves {
+            // What else is in it is known to that queue alone.
+            job.look = look.outside_batch();
+        }
+        let mut grip = self.proc.grip(look.pid);
+        if job.queue == Queue::Moves && grip.is_none() {
+            grip = self.process_of_moved_thread(&mut job);
+        }
+        let Some(grip) = grip else {
+            if job.queue == Queue::Moves {
+                self.placer.moves().dismiss(look);
+            }
             self.metrics.looks.increment();
             self.finish(&job, None, Outcome::Gone);
             return None;
         };
-        if job.is_of_batch && !self.intake.batch.admit(look, grip.uid) {
+        let is_admitted = match job.queue {
+            Queue::None => true,
+            Queue::Batch => self.intake.batch.admit(look, grip.uid),
+            Queue::Moves => self.placer.moves().admit(look, self.policy.accountable(grip.uid)),
+        };
+        if !is_admitted {
             self.metrics.deferred.increment();
             return None;
         }
@@ -111,6 +144,16 @@ impl Engine {
             return None;
         };
         self.proceed(job, grip, Exe::Unread, None)
+    }
+
+    /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when the thread is gone.
+    fn process_of_moved_thread(&mut self, job: &mut Job) -> Option<Grip> {
+        let thread = job.look.pid;
+        let process = self.proc.owner(thread)?.process;
+        let grip = self.proc.grip(process)?;
+        self.placer.moves().moved_by_thread(thread, process);
+        job.look.pid = process;
+        Some(Grip { unified: None, thread: Some(thread), ..grip })
     }
 
     /// The process as its leader shows it, or as a live thread does when the leader has exited. `None` when
@@ -219,6 +262,7 @@ impl Engine {
                     }
                     containment = Some(Containment::Unknown);
                 }
+                Evaluation::OwnerKnown => {}
                 Evaluation::NeedsExamination(raw) => {
                     if !job.is_final && self.examine(&job, &grip, Some(raw)) {
                         self.finish(&job, Some(&grip), Outcome::Waiting);
@@ -285,6 +329,12 @@ impl Engine {
             Ok(outcome) => outcome,
             Err(Missing::Exe) => return Evaluation::NeedsExe,
             Err(Missing::Namespaces) => return Evaluation::NeedsNamespaces,
+            Err(Missing::Owner(owner)) if self.policy.knows(owner) => {
+                return Evaluation::OwnerKnown;
+            }
+            Err(Missing::Owner(owner)) => {
+                return Evaluation::Over(self.wait(Asked::User(owner), look));
+            }
         };
         if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
             narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });

@@ -7,7 +7,7 @@ use crate::sys;
 
 /// Where external moves are not traced, from one scan for them to the next: with the scan itself a process is
 /// found within 60 s.
-const SCAN_NS: u64 = 50_000_000_000;
+pub(crate) const MOVE_SCAN_NS: u64 = 50_000_000_000;
 /// And at least so many times the duration of the last scan: 1 % of one CPU.
 const SCAN_FACTOR: u64 = 100;
 
@@ -29,7 +29,8 @@ impl Engine {
             }
             return;
         }
-        let pause = SCAN_NS.max(self.rescan.last_cost().saturating_mul(SCAN_FACTOR));
+        let pause =
+            self.options.move_scan_ns.max(self.rescan.last_cost().saturating_mul(SCAN_FACTOR));
         match self.scan_for_moves {
             Some(due) if due > now => return,
             Some(_) => self.rescan.want(Urgency::Limited),

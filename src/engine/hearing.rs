@@ -22,7 +22,8 @@ impl Engine {
             self.metrics.sticky_refused.increment();
             return Ok(false);
         }
-        Ok(self.sticky.grant(request, client, &mut self.proc))
+        let account = self.policy.accountable(client.uid);
+        Ok(self.sticky.grant(request, client, account, &mut self.proc))
     }
 
     /// Lets children inherit that their parent stays where it is. Called between reading WATCH, or the

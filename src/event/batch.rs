@@ -77,6 +77,12 @@ impl Look {
         }
     }
 
+    /// Returns the same look for another time, when it was settled in its batch.
+    #[must_use]
+    pub const fn outside_batch(self) -> Self {
+        Self { drain: Drain(0), admitted: true, ..self }
+    }
+
     /// A second look, after a placement.
     pub const fn after(pid: Pid, cause: Cause, since: Nanos, placement: u64) -> Self {
         Self { placement, ..Self::at_once(pid, cause, since) }
@@ -295,6 +301,22 @@ mod tests {
         batch.begin_drain();
         batch.end_drain();
         assert_eq!(batch.settled(), Drain(2));
+    }
+
+    /// A process whose name is asked for is settled, and looked at again when the answer comes.
+    #[test]
+    fn what_was_settled_does_not_settle_its_drain_for_others() {
+        let mut batch = Batch::default();
+        batch.begin_drain();
+        batch.push(leader(1), Cause::EXEC, Nanos(1));
+        batch.push(leader(2), Cause::EXEC, Nanos(1));
+        batch.end_drain();
+        let (first, second) = (batch.pop().unwrap(), batch.pop().unwrap());
+        batch.settle(first);
+        batch.settle(first.outside_batch());
+        assert_eq!(batch.settled(), Drain(0));
+        batch.settle(second);
+        assert_eq!(batch.settled(), Drain(1));
     }
 
     /// A change that is pushed while the process waits for its turn does not settle the earlier drain.

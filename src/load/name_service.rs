@@ -47,7 +47,8 @@ impl NameService {
         let first = users.into_iter().filter(|user| seen.insert(user.uid));
         let identity = |user: LocalUser| {
             let listed_in = sorted(listed.remove(&user.name).unwrap_or_default());
-            Identity { uid: user.uid, name: Some(user.name), listed_in }
+            let LocalUser { name, uid, gid } = user;
+            Identity { uid, name: Some(name), listed_in, login_group: gid }
         };
         first.map(identity).collect()
     }
@@ -71,7 +72,8 @@ impl NameService {
         let lists_user = primary.is_some_and(|group| group.mem.contains(&user.name));
         let counts = |gid: &unistd::Gid| *gid != user.gid || lists_user;
         let listed_in = groups.into_iter().filter(counts).map(|gid| Gid(gid.as_raw())).collect();
-        Ok(Identity { uid, name: Some(user.name), listed_in: sorted(listed_in) })
+        let (listed_in, login_group) = (sorted(listed_in), Some(Gid(user.gid.as_raw())));
+        Ok(Identity { uid, name: Some(user.name), listed_in, login_group })
     }
 
     /// The name of a user ID. `None` for an ID without a user.
@@ -157,7 +159,8 @@ impl NameService {
     fn local_users(&self) -> Vec<LocalUser> {
         records(&self.passwd, |fields| {
             let uid = Uid(fields.get(2)?.parse().ok()?);
-            Some(LocalUser { name: fields[0].to_owned(), uid })
+            let gid = fields.get(3).and_then(|gid| gid.parse().ok()).map(Gid);
+            Some(LocalUser { name: fields[0].to_owned(), uid, gid })
         })
     }
 
@@ -192,6 +195,7 @@ pub(super) struct LocalNames {
 struct LocalUser {
     name: String,
     uid: Uid,
+    gid: Option<Gid>,
 }
 
 struct LocalGroup {
@@ -201,7 +205,7 @@ struct LocalGroup {
 }
 
 fn nameless(uid: Uid) -> Identity {
-    Identity { uid, name: None, listed_in: Vec::new() }
+    Identity::nameless(uid)
 }
 
 fn sorted(mut gids: Vec<Gid>) -> Vec<Gid> {
@@ -269,15 +273,16 @@ mod tests {
              toor:x:0:0::/:\nbob:x:1001:100",
             "root:x:0:\nweb:x:33:bob, alice,,ghost\nweb2:x:33:alice\nwheel:x:10:alice\nbroken\n",
         );
-        let identity = |uid, name: &str, listed: &[u32]| Identity {
+        let identity = |uid, name: &str, gid, listed: &[u32]| Identity {
             uid: Uid(uid),
             name: Some(name.to_owned()),
             listed_in: listed.iter().copied().map(Gid).collect(),
+            login_group: Some(Gid(gid)),
         };
         let expected = [
-            identity(0, "root", &[]),
-            identity(1000, "alice", &[10, 33]),
-            identity(1001, "bob", &[33]),
+            identity(0, "root", 0, &[]),
+            identity(1000, "alice", 1000, &[10, 33]),
+            identity(1001, "bob", 100, &[33]),
         ];
         assert_eq!(service.identities(), expected);
         assert_eq!(service.identify(Uid(1001)).unwrap(), expected[2]);

@@ -57,7 +57,7 @@ impl Placer {
     /// manager.
     ///
     /// # Errors
-    /// Its namespaces must be read first.
+    /// Its namespaces must be read, or the name service asked for the owner of the service manager, first.
     pub(super) fn stays_in_cgroup(
         &mut self,
         now: Whereabouts<'_>,
@@ -73,7 +73,7 @@ impl Placer {
         let place = String::from_utf8_lossy(place).into_owned();
         let grounds = policy.grounds();
         if let Unit::OfUser(name) = Unit::of(&place, &grounds) {
-            let stays = self.has_systemd && is_job_of_another(name, policy, subject);
+            let stays = self.has_systemd && is_job_of_another(name, policy, subject)?;
             return Ok(
                 stays.then(|| self.leave_in_cgroup(Outcome::OthersJob, &place, rule, subject))
             );
@@ -179,10 +179,16 @@ impl Placer {
 
 /// Whether the process is another user's, below the service manager of a user of whom no rule moves a process.
 /// Else that user could start a set-user-ID program to keep it out of its owner's cgroup.
-fn is_job_of_another(manager: &str, policy: &Policy, subject: &Subject<'_>) -> bool {
-    manager_uid(manager).is_some_and(|owner| {
-        owner != policy.accountable(subject.grip.uid) && policy.moves_none_of(owner)
-    })
+fn is_job_of_another(
+    manager: &str,
+    policy: &Policy,
+    subject: &Subject<'_>,
+) -> Result<bool, Missing> {
+    let Some(owner) = manager_uid(manager) else { return Ok(false) };
+    if owner == policy.accountable(subject.grip.uid) {
+        return Ok(false);
+    }
+    policy.can_move(owner).map(|can_move| !can_move).ok_or(Missing::Owner(owner))
 }
 
 /// Whether a process of root is the parent of the first process of a container.
@@ -194,4 +200,38 @@ fn is_monitor(proc: &mut Proc, subject: &Subject<'_>) -> bool {
         }
     });
     children.into_iter().any(|child| proc.is_first_of_namespace(child))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Exe;
+    use crate::event::batch::Look;
+    use crate::event::{Cause, Gid, Nanos, Pid, Uid};
+    use crate::policy::test_policy;
+    use crate::process::Grip;
+    use crate::rules::names::Identity;
+
+    #[test]
+    fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
+        let rules =
+            "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
+        let grip = Grip { uid: Uid(7), gid: Gid(7), unified: None, handle: None, thread: None };
+        let look = Look::at_once(Pid::new(40).unwrap(), Cause::EXEC, Nanos(0));
+        let subject =
+            Subject { look, grip: &grip, user: None, exe: Exe::Unread, containment: None };
+        let of = |users: Vec<Identity>| {
+            is_job_of_another("user@5.service", &test_policy(rules, users), &subject)
+        };
+        let owner = |gid| Identity {
+            name: Some("flux".to_owned()),
+            login_group: Some(Gid(gid)),
+            ..Identity::nameless(Uid(5))
+        };
+        assert_eq!(of(Vec::new()), Err(Missing::Owner(Uid(5))));
+        assert_eq!(of(vec![owner(49)]), Ok(true));
+        assert_eq!(of(vec![owner(50)]), Ok(false), "a rule moves processes of the owner");
+        let own = is_job_of_another("user@7.service", &test_policy(rules, Vec::new()), &subject);
+        assert_eq!(own, Ok(false));
+    }
 }

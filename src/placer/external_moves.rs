@@ -10,13 +10,14 @@
 //! because two daemons that move one process in turn would go on for ever.
 
 mod history;
+mod placements;
 mod watch;
 
 use ::log::Level;
 
 use super::described::{Described, Named};
 use super::places::Place;
-use super::{Placer, Subject};
+use super::{Placer, Subject, numbered};
 use crate::cgroup::mounts::Span;
 use crate::cgroup::tree::Whereabouts;
 use crate::cgroup::unit::Unit;
@@ -31,6 +32,7 @@ use crate::process::{Grip, Proc};
 use crate::rules::Rule;
 use crate::sys;
 use history::History;
+use placements::Placements;
 pub(crate) use watch::MoveWatch;
 use watch::Mover;
 
@@ -90,12 +92,14 @@ pub(super) struct ExternalMoveState {
     setting: ExternalMoves,
     pub(super) watch: MoveWatch,
     pub(super) history: History,
+    pub(super) placements: Placements,
     counts: Counts,
 }
 
 impl ExternalMoveState {
     pub(super) fn new(setting: ExternalMoves, watch: MoveWatch) -> Self {
-        Self { setting, watch, history: History::default(), counts: Counts::default() }
+        let (history, placements) = (History::default(), Placements::default());
+        Self { setting, watch, history, placements, counts: Counts::default() }
     }
 }
 
@@ -122,21 +126,32 @@ impl Placer {
     }
 
     /// Returns whether a process that is not in the cgroup of its rule was moved out of it by another.
-    pub(super) fn was_moved_away(
-        &self,
-        proc: &mut Proc,
-        subject: &Subject<'_>,
-        was_here: bool,
-    ) -> bool {
+    pub(super) fn was_moved_away(&self, proc: &mut Proc, subject: &Subject<'_>) -> bool {
         const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
-        let look = subject.look;
+        let (look, cgroup) = (subject.look, numbered(&self.path));
         // After a change of its own it is decided anew.
         if self.external.setting == ExternalMoves::Off || look.cause.intersects(CHANGES) {
             return false;
         }
+        // A process that belongs elsewhere by now was not moved away from there.
+        let was_here = look.placement == cgroup;
+        let mut identity = || proc.identity_of(look.pid, subject.grip);
         was_here
             || look.cause.contains(Cause::MOVED)
-            || self.external.history.has(look.pid, || proc.identity_of(look.pid, subject.grip))
+            || self.external.history.has(look.pid, &mut identity)
+            || look.cause.contains(Cause::SCAN)
+                && self.external.placements.has(look.pid, self.destination, cgroup, identity)
+    }
+
+    /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan finds it there.
+    pub(super) fn record_placement(&mut self, proc: &mut Proc, subject: &Subject<'_>) {
+        let (pid, cgroup) = (subject.look.pid, numbered(&self.path));
+        if self.external.setting == ExternalMoves::Off {
+            return;
+        }
+        if let Some(identity) = proc.identity_of(pid, subject.grip) {
+            self.external.placements.record(pid, self.destination, identity, cgroup);
+        }
     }
 
     /// Decides about an external move of the process, counts and reports it.

@@ -24,6 +24,15 @@ pub struct Identity {
     pub name: Option<String>,
     /// The groups that list the user by name. Sorted.
     pub listed_in: Vec<Gid>,
+    /// The group that the user logs in with. `None` for an ID without a user.
+    pub login_group: Option<Gid>,
+}
+
+impl Identity {
+    /// Creates the identity of a user ID of which nothing else is known.
+    pub fn nameless(uid: Uid) -> Self {
+        Self { uid, name: None, listed_in: Vec::new(), login_group: None }
+    }
 }
 
 /// A name in a rule that nobody knows.

@@ -61,6 +61,8 @@ pub struct Explained {
     pub verdict: Verdict,
     /// When the daemon moved it last, if it remembers; `None` when it was not asked or did not tell.
     pub moved: Option<Option<Duration>>,
+    /// The last external move that the daemon remembers, in words.
+    pub external_move: Option<String>,
     /// Why it is misplaced, if it is.
     pub reasons: Vec<String>,
 }
@@ -134,7 +136,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         let subject = imagined(given, &survey.names)?;
         let verdict = judge(&survey, &subject, &mut proc);
         let reasons = Vec::new();
-        vec![Answer::There(Box::new(Explained { subject, verdict, moved: None, reasons }))]
+        vec![Answer::There(Box::new(Explained {
+            subject,
+            verdict,
+            moved: None,
+            external_move: None,
+            reasons,
+        }))]
     } else {
         living(&mut survey, &pids, &asking::address(given), &mut proc)?
     };
@@ -229,7 +237,8 @@ fn living(
             notes.for_each(|note| eprintln!("cgrulectl: {note}"));
             has_told = true;
         }
-        let mut one = Explained { subject, verdict, moved, reasons: Vec::new() };
+        let external_move = memory.external_move();
+        let mut one = Explained { subject, verdict, moved, external_move, reasons: Vec::new() };
         if let (State::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
             one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);
         }

@@ -55,7 +55,7 @@ impl Person {
     /// Asks the name service.
     pub(super) fn new(uid: Uid, gid: Gid) -> Self {
         let names = NameService::default();
-        let nobody = |_| Identity { uid, name: None, listed_in: Vec::new() };
+        let nobody = |_| Identity::nameless(uid);
         let identity = names.identify(uid).unwrap_or_else(nobody);
         let group = names.group_name(gid).ok().flatten();
         Self { uid, gid, identity, group }

@@ -69,7 +69,7 @@ impl Slow {
 impl Directory for Arc<Slow> {
     fn identify(&self, uid: Uid) -> Identity {
         self.wait(uid.0);
-        Identity { uid, name: Some(format!("u{uid}")), listed_in: Vec::new() }
+        Identity { name: Some(format!("u{uid}")), ..Identity::nameless(uid) }
     }
 
     fn group_name(&self, gid: Gid) -> Option<Box<str>> {

@@ -43,6 +43,25 @@ fn expect(text: &str, parts: &[&str]) {
 }
 
 #[test]
+fn the_mover_of_a_process_that_was_moved_back_is_named() {
+    let Some(live) = Live::require() else { return };
+    let daemon = daemon(&live, ALICE_THERE, "");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    live.ground.take_away(alice.subject);
+    daemon.expect_log("it is moved back");
+    live.expect(&alice, "there/cgt-alice");
+    let text = said(&explain(&[&alice.subject.to_string()]), 0);
+    let mover = format!("(process {} of", std::process::id());
+    expect(&text, &["is where its rule says", "last     external move ", "ago: it was moved to /"]);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    expect(&words, &[&mover, "and moved back"]);
+    let text = said(&explain(&["--json", &alice.subject.to_string()]), 0);
+    expect(&text, &["\"external_move\"", &mover]);
+}
+
+#[test]
 fn who_is_in_place_and_whom_no_rule_means() {
     let Some(live) = Live::require() else { return };
     let _daemon = daemon(&live, ALICE_THERE, "");

@@ -8,8 +8,10 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+
 use crate::harness::user::ALICE;
-use crate::harness::{Actor, Live, Settings, census};
+use crate::harness::{Actor, Daemon, Live, Settings, Surroundings, census, skip};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
 /// Rechecks are over by then.
@@ -240,4 +242,123 @@ fn a_flood_of_moves_costs_little_and_hides_nothing() {
     live.ground.take_away(other.subject);
     let counters = daemon.stop();
     assert!(counters.get("lost_moves") > 0, "the flood lost nothing: {counters:?}");
+}
+
+/// Starts a daemon that cannot trace moves and scans for them every 500 ms in place of 50 s, or after 100 times the
+/// duration of the last scan.
+fn untraced_daemon(live: &Live, config: &str) -> Daemon {
+    let nothing = None::<&str>;
+    mount(Some("tmpfs"), "/sys/kernel", Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
+    let on = Surroundings {
+        environment: &[("CGRULED_TEST_MOVE_SCAN_MS", "500")],
+        ..Surroundings::default()
+    };
+    let daemon = live.daemon_on(RULE, &Settings { config, arguments: &[] }, &on);
+    daemon.expect_log("external moves are not traced");
+    daemon
+}
+
+/// Longer than some scans for external moves with 200 processes on the machine.
+const SCANS: Duration = Duration::from_secs(8);
+
+/// Waits until the process is in the group of its rule again.
+fn returns_by_scan(live: &Live, pid: u32) -> Option<Duration> {
+    let (begin, wanted) = (Instant::now(), live.ground.at("alice"));
+    while begin.elapsed() < SCANS {
+        if census::cgroup_of(pid, "").as_ref() == Some(&wanted) {
+            return Some(begin.elapsed());
+        }
+        sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+#[test]
+fn without_trace_events_a_scan_finds_a_move_and_it_is_reverted_once() {
+    let Some(live) = Live::require() else { return };
+    let daemon = untraced_daemon(&live, "");
+    let alice = placed(&live);
+    sleep(LATER);
+    live.ground.take_away(alice.subject);
+    let took = returns_by_scan(&live, alice.subject);
+    println!("external move by root without trace events: reverted after {took:?}");
+    assert!(took.is_some(), "1 of 1 outside after {SCANS:?}");
+    daemon.expect_log("it is moved back");
+    sleep(LATER);
+    live.ground.take_away(alice.subject);
+    daemon.expect_log("it is left there");
+    assert_eq!(returns_by_scan(&live, alice.subject), None);
+    let counters = daemon.stop();
+    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (2, 1), "{counters:?}");
+}
+
+#[test]
+fn without_trace_events_a_move_by_a_user_is_reverted_each_time() {
+    let Some(live) = Live::require() else { return };
+    let daemon = untraced_daemon(&live, "");
+    let alice = placed(&live);
+    sleep(LATER);
+    for round in 0..3 {
+        move_as_alice(&live, alice.subject);
+        assert!(returns_by_scan(&live, alice.subject).is_some(), "round {round}: 1 of 1 outside");
+        sleep(LATER);
+    }
+    let counters = daemon.stop();
+    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (3, 0), "{counters:?}");
+}
+
+#[test]
+fn without_trace_events_moves_are_only_reported_when_that_is_asked_for() {
+    let Some(live) = Live::require() else { return };
+    let daemon = untraced_daemon(&live, "external_moves = \"report\"\n");
+    // The second was born in the cgroup: the daemon never placed it.
+    let mut family = live.actor(&format!("uid {ALICE} {ALICE} say ready gate spawn 1 hold"));
+    let parent = family.said("ready");
+    live.expect_pid("", parent, "alice");
+    family.open_gate();
+    let child = family.said("pid");
+    sleep(SCANS / 2);
+    for pid in [parent, child] {
+        live.ground.take_away(pid);
+    }
+    assert_eq!(returns_by_scan(&live, child), None);
+    assert_eq!(returns_by_scan(&live, parent), None);
+    daemon.expect_log("it is left there");
+    let counters = daemon.stop();
+    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (2, 2), "{counters:?}");
+}
+
+const V1: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\ncontrollers = [\"pids\"]\n";
+
+/// Starts a process with threads whose rule is about the v1 hierarchy of pids, moves one of its threads alone to
+/// the top, and returns in which cgroup that is 3 s later, and the daemon.
+fn thread_moved_alone(live: &Live, is_leader: bool) -> (String, Daemon) {
+    let daemon = live.daemon(V1);
+    let mut actor = live.actor(&format!("uid {ALICE} {ALICE} threads 2 say ready hold"));
+    let pid = actor.said("ready");
+    live.expect_pid("pids", pid, "alice");
+    sleep(LATER);
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let tids = tasks.map(|task| task.file_name().into_string().unwrap().parse::<u32>().unwrap());
+    let thread = if is_leader { pid } else { tids.max().unwrap() };
+    let top = live.ground.directory("pids", "").unwrap().parent().unwrap().join("tasks");
+    fs::write(top, thread.to_string()).unwrap();
+    sleep(Duration::from_secs(3));
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/cgroup")).unwrap();
+    let line = text.lines().find_map(|line| line.split_once(":pids:"));
+    (line.unwrap().1.to_owned(), daemon)
+}
+
+#[test]
+fn a_thread_that_is_moved_alone_comes_back() {
+    for is_leader in [true, false] {
+        let Some(live) = Live::require() else { return };
+        if live.ground.directory("pids", "").is_none() {
+            return skip("no v1 hierarchy for pids");
+        }
+        let (found, daemon) = thread_moved_alone(&live, is_leader);
+        assert_eq!(found, live.ground.at("alice"), "leader: {is_leader}");
+        daemon.expect_log(&format!("(process {} of uid 0", std::process::id()));
+        assert_eq!(daemon.stop().get("taken_back"), 1, "leader: {is_leader}");
+    }
 }

@@ -4,7 +4,6 @@
 //! read every 500 ms, before a decision about a process whose mover is unknown, and every 10 ms while a user
 //! goes on moving processes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +11,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::cgroup::unit::Unit;
-use crate::event::{Nanos, Pid, Uid};
+use crate::event::batch::{Batch, Look};
+use crate::event::{Cause, Nanos, Pid, Task, Uid};
 use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::placer::Subject;
@@ -28,6 +28,8 @@ const SHORT_INTERVAL_NS: u64 = 10_000_000;
 const ALERT_NS: u64 = 1_000_000_000;
 /// Reading and evaluating takes at most one part in so many of one CPU while a user moves processes.
 const COST_FACTOR: u64 = 20;
+/// The longest pause for that. Reads on demand cost as well, and a user who causes them must not put off the others.
+const MAX_PAUSE_NS: u64 = 2_000_000_000;
 /// Moved processes that wait for their evaluation at most, 20 us each: 4 % of one CPU. For more a scan is due.
 const MAX_QUEUED: usize = 1024;
 /// Processes whose last mover is kept at most. When there are more all are forgotten but those that wait.
@@ -76,14 +78,6 @@ impl fmt::Display for Mover {
     }
 }
 
-/// The last traced move of a process.
-#[derive(Clone, Copy, Debug)]
-struct LastMove {
-    traced: TracedMove,
-    /// Whether the process is in the queue.
-    is_queued: bool,
-}
-
 /// The watch for external moves.
 #[derive(Debug)]
 pub(crate) struct MoveWatch {
@@ -92,15 +86,14 @@ pub(crate) struct MoveWatch {
     own_threads: Vec<u32>,
     own_process: u32,
     /// The last move of each process.
-    known: HashMap<Pid, LastMove, FixedState>,
-    queue: VecDeque<Pid>,
-    /// Processes that were born in another cgroup than that of their creator, and when.
-    births: VecDeque<(Pid, Nanos)>,
+    known: HashMap<Pid, TracedMove, FixedState>,
+    /// The processes that wait for their evaluation, with the same share for each user.
+    waiting: Batch,
     due: Nanos,
     alert_until: Nanos,
-    /// When it was read last, and what that and the evaluations since took.
     was_read: Nanos,
-    cost: u64,
+    /// When what the readings and evaluations took is within their share of a CPU.
+    paid_until: Nanos,
     needs_scan: bool,
     metrics: Arc<Metrics>,
     limiter: Limiter,
@@ -114,12 +107,11 @@ impl MoveWatch {
             own_threads: Vec::new(),
             own_process: std::process::id(),
             known: HashMap::default(),
-            queue: VecDeque::new(),
-            births: VecDeque::new(),
+            waiting: Batch::default(),
             due: Nanos(0),
             alert_until: Nanos(0),
             was_read: Nanos(0),
-            cost: 0,
+            paid_until: Nanos(0),
             needs_scan: false,
             limiter: Limiter::new(Arc::clone(&metrics)),
             metrics,
@@ -145,14 +137,23 @@ impl MoveWatch {
 
     /// Reads the trace if it has not told of a move of this process that waits.
     pub(super) fn ensure_read(&mut self, is_move_known: bool) {
-        if self.source.is_some() && !is_move_known {
-            self.read(sys::monotonic());
+        if !is_move_known {
+            self.read_now();
+        }
+    }
+
+    /// Reads the trace although that is not due.
+    fn read_now(&mut self) {
+        if self.source.is_some() {
+            let began = sys::monotonic();
+            self.read(began);
+            self.add_cost(sys::monotonic().since(began));
         }
     }
 
     fn read(&mut self, now: Nanos) {
-        let Self { source, own_threads, own_process, known, queue, births, .. } = self;
-        let (needs_scan, metrics) = (&mut self.needs_scan, &self.metrics);
+        let Self { source, own_threads, own_process, known, waiting, needs_scan, metrics, .. } =
+            self;
         let Some(source) = source else { return };
         let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
         if !own_threads.contains(&own) {
@@ -166,33 +167,28 @@ impl MoveWatch {
             }
         }
         if known.len() > MAX_KNOWN {
-            known.retain(|_, last| last.is_queued);
+            known.retain(|pid, _| waiting.find(*pid).is_some());
         }
+        waiting.begin_drain();
         let result = source.read(&mut |traced| {
             if own_threads.contains(&traced.mover) || traced.pid == *own_process {
                 return;
             }
             let Some(pid) = Pid::new(traced.pid) else { return };
-            if traced.is_birth {
-                if births.len() < MAX_QUEUED {
-                    births.push_back((pid, traced.at));
-                } else {
-                    *needs_scan = true;
-                }
-                return;
-            }
-            metrics.traced_moves.increment();
+            let cause = if traced.is_birth { Cause::FORK | Cause::ELSEWHERE } else { Cause::MOVED };
+            metrics.traced_moves.add(u64::from(!traced.is_birth));
             // A process that was moved several times is evaluated once.
-            let was_queued = known.get(&pid).is_some_and(|last| last.is_queued);
-            if !was_queued && (known.len() > MAX_KNOWN || queue.len() >= MAX_QUEUED) {
+            let is_new = waiting.find(pid).is_none();
+            if is_new && (known.len() > MAX_KNOWN || waiting.len() >= MAX_QUEUED) {
                 *needs_scan = true;
                 return;
             }
-            known.insert(pid, LastMove { traced, is_queued: true });
-            if !was_queued {
-                queue.push_back(pid);
+            if !traced.is_birth {
+                known.insert(pid, traced);
             }
+            waiting.push(Task { process: pid, thread: pid }, cause, traced.at);
         });
+        waiting.end_drain();
         match result {
             Ok(0) => {}
             Ok(lost) => {
@@ -208,43 +204,58 @@ impl MoveWatch {
         }
         let interval = if now < self.alert_until { SHORT_INTERVAL_NS } else { INTERVAL_NS };
         self.was_read = now;
-        self.cost = 0;
-        self.due = now.plus(interval);
+        self.due = now.plus(interval).max(self.paid_until);
     }
 
     /// The last reading, or evaluations after it, took so many nanoseconds.
     pub(crate) fn add_cost(&mut self, nanoseconds: u64) {
-        self.cost += nanoseconds;
-        self.due = self.due.max(self.earliest());
-    }
-
-    /// When it may be read again while a user moves processes, however many.
-    fn earliest(&self) -> Nanos {
-        self.was_read.plus(self.cost.saturating_mul(COST_FACTOR))
+        let began = self.paid_until.max(self.was_read);
+        let paid_until = began.plus(nanoseconds.saturating_mul(COST_FACTOR));
+        self.paid_until = paid_until.min(self.was_read.plus(MAX_PAUSE_NS));
+        self.due = self.due.max(self.paid_until);
     }
 
     /// A user moved a process, and may go on doing that.
     pub(crate) fn moved_by_user(&mut self, now: Nanos) {
         self.alert_until = now.plus(ALERT_NS);
-        self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.earliest());
+        self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.paid_until);
     }
 
-    /// Returns the next process that was moved, and when.
-    pub(crate) fn next_moved(&mut self) -> Option<(Pid, Nanos)> {
-        let pid = self.queue.pop_front()?;
-        let last = self.known.get_mut(&pid)?;
-        last.is_queued = false;
-        Some((pid, last.traced.at))
+    /// Returns the next process that was moved, and when that happened last, or that was born in another cgroup. The caller admits or dismisses it.
+    pub(crate) fn next_moved(&mut self) -> Option<Look> {
+        let mut look = self.waiting.pop()?;
+        if let Some(traced) = self.known.get(&look.pid) {
+            look.since = traced.at;
+        }
+        Some(look)
     }
 
-    /// Returns the next process that was born in another cgroup than that of its creator, and when.
-    pub(crate) fn next_birth(&mut self) -> Option<(Pid, Nanos)> {
-        self.births.pop_front()
+    /// Returns whether a moved process may be evaluated now, its user being `uid`. Else it waits, since its user had
+    /// its share.
+    #[must_use]
+    pub(crate) fn admit(&mut self, look: Look, uid: Uid) -> bool {
+        let is_admitted = self.waiting.admit(look, uid);
+        if is_admitted {
+            self.waiting.settle(look);
+        }
+        is_admitted
+    }
+
+    /// The process that was moved is gone.
+    pub(crate) fn dismiss(&mut self, look: Look) {
+        self.waiting.settle(look);
+    }
+
+    /// The last move of this thread is one of its process.
+    pub(crate) fn moved_by_thread(&mut self, thread: Pid, process: Pid) {
+        if let Some(traced) = self.known.remove(&thread) {
+            self.known.insert(process, traced);
+        }
     }
 
     /// Returns whether processes wait.
     pub(crate) fn has_work(&self) -> bool {
-        !self.queue.is_empty() || !self.births.is_empty()
+        !self.waiting.is_empty()
     }
 
     /// Returns whether moves were lost since this was asked last, so that a scan must find them.
@@ -254,18 +265,18 @@ impl MoveWatch {
 
     /// Returns the ID of the hierarchy in which the process was moved last.
     pub(super) fn hierarchy_of_move(&self, pid: Pid) -> Option<u32> {
-        self.known.get(&pid).map(|last| last.traced.hierarchy)
+        self.known.get(&pid).map(|traced| traced.hierarchy)
     }
 
     /// Reads the trace. Returns whether the process was moved and not evaluated since.
     pub(crate) fn has_unevaluated_move(&mut self, pid: Pid) -> bool {
-        self.read(sys::monotonic());
-        self.known.get(&pid).is_some_and(|last| last.is_queued)
+        self.read_now();
+        self.waiting.find(pid).is_some()
     }
 
     /// Returns who moved the process last, if the trace told.
     pub(super) fn mover(&self, pid: Pid, proc: &mut Proc) -> Option<Mover> {
-        let thread = self.known.get(&pid)?.traced.mover;
+        let thread = self.known.get(&pid)?.mover;
         let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
         let Some(thread) = Pid::new(thread) else { return Some(mover) };
         if let Some(owner) = proc.owner(thread) {
@@ -320,8 +331,8 @@ mod tests {
         assert!(watch.is_traced() && !watch.has_work());
         watch.read_if_due(Nanos(0));
         assert_eq!(watch.metrics.traced_moves.get(), 3);
-        assert_eq!(watch.known[&Pid::new(40).unwrap()].traced.mover, 901);
-        let next = std::iter::from_fn(|| watch.next_moved().map(|(pid, _)| pid.get()));
+        assert_eq!(watch.known[&Pid::new(40).unwrap()].mover, 901);
+        let next = std::iter::from_fn(|| watch.next_moved().map(|look| look.pid.get()));
         assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
         assert!(!watch.take_needs_scan());
     }
@@ -331,16 +342,16 @@ mod tests {
         let mut watch = watch(vec![(CREATOR, 40), (900, 41), (CREATOR, 42)], 0);
         watch.read_if_due(Nanos(0));
         assert_eq!(watch.metrics.traced_moves.get(), 1);
-        assert_eq!(watch.next_moved().map(|(pid, _)| pid.get()), Some(41));
         assert!(watch.has_work());
-        let next = std::iter::from_fn(|| watch.next_birth().map(|(pid, _)| pid.get()));
-        assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
+        let is_birth = |look: Look| (look.pid.get(), look.cause.contains(Cause::ELSEWHERE));
+        let next = std::iter::from_fn(|| watch.next_moved().map(is_birth));
+        assert_eq!(next.collect::<Vec<_>>(), [(40, true), (41, false), (42, true)]);
         assert!(!watch.has_work() && !watch.take_needs_scan());
         let births = (0..2000).map(|number| (CREATOR, 2_000_000 + number)).collect();
         let mut many = self::watch(births, 0);
         many.read_if_due(Nanos(0));
         assert!(many.take_needs_scan());
-        assert_eq!(std::iter::from_fn(|| many.next_birth()).count(), MAX_QUEUED);
+        assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
     }
 
     #[test]
@@ -353,6 +364,53 @@ mod tests {
         many.read_if_due(Nanos(0));
         assert!(many.take_needs_scan());
         assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
+    }
+
+    #[test]
+    fn a_user_who_moves_many_processes_delays_no_other_user() {
+        let mut moves: Vec<(u32, u32)> = (1000..1500).map(|pid| (900, pid)).collect();
+        moves.push((901, 40));
+        let mut watch = watch(moves, 0);
+        watch.read_if_due(Nanos(0));
+        let mut evaluated = 0;
+        while let Some(look) = watch.next_moved() {
+            let is_other = look.pid.get() == 40;
+            evaluated += usize::from(watch.admit(look, Uid(u32::from(is_other))));
+            if is_other {
+                break;
+            }
+        }
+        assert!(evaluated < 40, "after {evaluated} evaluations");
+        assert!(watch.has_unevaluated_move(Pid::new(1499).unwrap()));
+        let all = std::iter::from_fn(|| watch.next_moved());
+        assert_eq!(evaluated + all.count(), 501);
+        assert!(!watch.has_work());
+    }
+
+    #[test]
+    fn reads_on_demand_put_off_the_next_one_by_their_cost() {
+        #[derive(Debug)]
+        struct Slow;
+        impl MoveSource for Slow {
+            fn ignore(&mut self, _threads: &[u32]) -> io::Result<()> {
+                Ok(())
+            }
+            fn read(&mut self, _take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
+                std::thread::sleep(std::time::Duration::from_millis(40));
+                Ok(0)
+            }
+        }
+        let mut watch = MoveWatch::new(Some(Box::new(Slow)), Arc::default());
+        let began = sys::monotonic();
+        let five = Pid::new(5).unwrap();
+        assert!(!watch.has_unevaluated_move(five));
+        assert!(watch.due().unwrap() >= began.plus(40_000_000 * COST_FACTOR));
+        watch.ensure_read(false);
+        assert!(watch.due().unwrap() >= began.plus(2 * 40_000_000 * COST_FACTOR));
+        // However many there were.
+        (0..5).for_each(|_| watch.ensure_read(false));
+        watch.moved_by_user(sys::monotonic());
+        assert!(watch.due().unwrap() <= sys::monotonic().plus(MAX_PAUSE_NS));
     }
 
     #[test]

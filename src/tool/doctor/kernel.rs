@@ -82,7 +82,10 @@ fn moves() -> Finding {
         Ok(_) => Finding::ok("moves", "the kernel traces moves of processes by others"),
         Err(error) => Finding::note(
             "moves",
-            format!("external moves are found by scans, within 60 s: {error}"),
+            format!(
+                "external moves are found by scans, within 60 s and without the mover; those of single threads, \
+                 and of processes that were neither placed nor found by an earlier scan, are not reported: {error}"
+            ),
             "mount tracefs at /sys/kernel/tracing and let the daemon write in instances/ of it",
         ),
     }

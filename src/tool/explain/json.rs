@@ -37,6 +37,8 @@ pub(super) struct Document {
     hierarchies: Vec<Place>,
     /// Milliseconds since the daemon moved it; null if it did not, or does not remember.
     moved_ago_ms: Option<u64>,
+    /// The last external move that the daemon remembers, in words.
+    external_move: Option<String>,
     /// Reasons why it is misplaced or its rule cannot be applied, in words.
     reasons: Vec<String>,
     /// What makes the answer unsure, in words.
@@ -145,6 +147,7 @@ impl Document {
             rule: verdict.walk.winner.and_then(|id| decider(survey, id)),
             hierarchies: verdict.seats.iter().map(place).collect(),
             moved_ago_ms: moved.flatten().map(milliseconds),
+            external_move: explained.external_move.clone(),
             reasons: explained.all_reasons(survey),
             caveats: explained.caveats(survey),
             failed: failed(survey, explained),

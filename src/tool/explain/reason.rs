@@ -80,6 +80,15 @@ impl Memory {
         }
     }
 
+    /// The last external move of the process that the daemon remembers, in words: its mover, when it was, and whether
+    /// it was reverted.
+    pub fn external_move(&self) -> Option<String> {
+        let is_move = |one: &&Happening| matches!(one.outcome.as_str(), "taken-back" | "given-up");
+        let last = self.happenings().iter().rev().find(is_move)?;
+        let ago = span(Duration::from_millis(last.ago_ms));
+        Some(format!("{ago} ago: {}", last.detail))
+    }
+
     /// What keeps many processes from their groups.
     pub fn general(&self) -> &[String] {
         match self {

@@ -63,6 +63,11 @@ pub fn show(
     for reason in explained.all_reasons(survey) {
         item("why", &reason, out)?;
     }
+    // Else it is among the reasons.
+    let is_reason = explained.verdict.state == State::Misplaced;
+    if let Some(last) = explained.external_move.as_ref().filter(|_| !is_reason) {
+        item("last", &format!("external move {last}"), out)?;
+    }
     for caveat in &caveats {
         item("but", caveat, out)?;
     }

@@ -127,7 +127,7 @@ fn external_moves(status: &Status, look: Look, out: &mut String) -> fmt::Result 
     let action = if status.external_moves == "revert" { "reverted" } else { "reported" };
     let found = match status.external_moves_by.as_str() {
         "trace" => "the kernel traces them",
-        _ => "not traced: found within 60 s",
+        _ => "not traced: a scan finds them within 60 s",
     };
     row(look, out, "", &format!("those by others are {action}; {found}"))
 }
@@ -208,6 +208,11 @@ fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     let given_up = look.bad(counter("given_up"), "of them left there");
     let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
     row(look, out, "Troubles", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
+    let over_limit = counter("sticky_over_limit");
+    if over_limit > 0 {
+        let pins = counted(over_limit, "pin", "pins");
+        row(look, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;
+    }
     for refusal in &status.refusals {
         let (errno, meaning) = (Escaped(&refusal.errno), Escaped(&refusal.meaning));
         row(look, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
