@@ -1,11 +1,13 @@
-//! Files that are replaced as a whole: whoever reads finds the old content or the new.
+//! Atomic replacement of files: a reader finds the old content or the new one, never a mixture.
+//! Must not be used for files that must survive a power loss, because nothing is synced.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Writes `bytes` to `path` with these permissions, complete under the name `path.new` first.
+/// Replaces the content of `path` by `bytes`, with permissions `mode`. The new content is written
+/// to `path.new`, which is then renamed.
 ///
 /// # Errors
 /// As unlink(2), open(2), write(2) and rename(2).
@@ -13,7 +15,8 @@ pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = PathBuf::from(draft);
-    // Created anew: what is left over may have another owner or mode, and a link in its place is not followed.
+    // The file is created anew: one that was left over may have another owner or mode, and a
+    // symbolic link in its place must not be followed.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -33,7 +36,8 @@ mod tests {
     fn a_link_in_place_of_the_draft_is_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.json");
-        let (draft, other) = (directory.path().join("a.json.new"), directory.path().join("other"));
+        let draft = directory.path().join("a.json.new");
+        let other = directory.path().join("other");
         fs::write(&other, "other").unwrap();
         for text in ["one", "two"] {
             symlink(&other, &draft).unwrap();

@@ -1,10 +1,11 @@
-//! Containers that root created: their processes keep their cgroup, because they lose the limits and the device
-//! filter of the container outside.
+//! Detection of containers created by root. Their processes keep their cgroup, because they would
+//! lose the limits and the device filter of the container elsewhere. Must not trust namespaces
+//! alone.
 //!
-//! A process is in one if its PID or cgroup namespace is another than the host's and belongs to root. That is not
-//! enough: a set-user-ID program such as bwrap creates namespaces that belong to root for any user. So the
-//! cgroup must also be one into which a user's processes do not get by themselves, see
-//! [`crate::cgroup::unit::may_hold_container`].
+//! A process is in such a container if its PID or cgroup namespace is not the host's and belongs to
+//! root. That is not sufficient: a set-user-ID program such as bwrap creates namespaces that belong
+//! to root for any user. So the cgroup must also be one that a user's processes cannot enter by
+//! themselves, see [`crate::cgroup::unit::may_hold_container`].
 
 use std::fs::File;
 use std::io;
@@ -14,40 +15,43 @@ use std::path::Path;
 
 use crate::sys::{self, Namespace};
 
-/// Whether a process is in a container that root created.
+/// Relation of a process to containers created by root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Containment {
-    /// It is not.
+    /// Outside of any such container.
     Host,
-    /// It is.
+    /// Inside a container created by root.
     Container,
-    /// It could not be read.
+    /// Namespaces that could not be read.
     Unknown,
 }
 
 const NAMESPACES: [Namespace; 2] = [Namespace::Pid, Namespace::Cgroup];
 
-/// The host's namespaces: ours, since process events come to the host's PID namespace alone, and those of process
-/// 1, where they can be read and a service manager gave us another cgroup namespace.
+/// Namespaces of the host: those of the daemon, since process events are delivered to the host's
+/// PID namespace only, and those of process 1, if they can be read and a service manager gave the
+/// daemon another cgroup namespace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostNamespaces {
-    /// The inode numbers, in the order of [`NAMESPACES`].
+    /// Inode numbers, in the order of [`NAMESPACES`].
     inodes: [[Option<u64>; 2]; 2],
 }
 
 impl HostNamespaces {
-    /// Reads them.
+    /// Reads the namespaces of the daemon and of process 1 below `proc`.
     pub fn read(proc: &Path) -> Self {
         let inodes = |which| ["self", "1"].map(|process| inode_of(proc, process, which).ok());
         Self { inodes: NAMESPACES.map(inodes) }
     }
 
-    /// Asks the kernel by a pidfd. `None` where it cannot answer so (before Linux 6.11).
+    /// Determines the containment by a pidfd. Returns `None` if the kernel does not support that
+    /// (before Linux 6.11).
     pub fn containment(&self, pidfd: BorrowedFd<'_>) -> Option<Containment> {
         self.decide(|which| sys::namespace_of(pidfd, which).map(File::from))
     }
 
-    /// Asks by `/proc/PID/ns` below `directory`, which can wait for an exec of the process.
+    /// Determines the containment by `/proc/PID/ns` below `directory`. Can block on an exec of the
+    /// process.
     pub fn containment_by_proc(&self, directory: &Path) -> Containment {
         self.decide(|which| File::open(directory.join("ns").join(which.name())))
             .unwrap_or(Containment::Unknown)
@@ -66,7 +70,7 @@ impl HostNamespaces {
                 Err(error) => {
                     return match error.raw_os_error() {
                         Some(libc::ENOTTY | libc::EINVAL) => None,
-                        // It has exited, which the placement finds out.
+                        // The process has exited, which the placement detects.
                         Some(libc::ESRCH | libc::ENOENT) => Some(Containment::Host),
                         _ => Some(Containment::Unknown),
                     };

@@ -1,7 +1,9 @@
-//! The daemon around the engine: start, the one loop, end.
+//! Daemon around the engine: startup, main loop and shutdown. Must not decide anything about a
+//! process.
 //!
-//! The loop sleeps in `epoll_wait` over WATCH, signals, answers of other threads and changed files,
-//! all level-triggered: whatever is not read now is reported again. TRAIL is not among them.
+//! The loop sleeps in `epoll_wait` on the WATCH socket, signals, replies of other threads and
+//! changed files, all level-triggered: data that is not read now is reported again. The TRAIL
+//! socket is not polled.
 
 mod controlled;
 mod failure;
@@ -58,15 +60,15 @@ pub use invocation::{Announcements, Control, Invocation};
 pub use prepared::Prepared;
 pub use survey::{check, missing, policy, survey};
 
-/// Runs until a signal ends it.
+/// Runs the daemon until a signal stops it.
 ///
 /// # Errors
-/// Why it could not start, or had to end.
+/// The reason for which it could not start or had to stop.
 pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     run_prepared(invocation, Prepared::new(invocation)?)
 }
 
-/// The same when the rules were read before.
+/// Runs the daemon like [`run`], with rules that were read before.
 ///
 /// # Errors
 /// As [`run`].
@@ -84,7 +86,7 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
     let result = started.and_then(Daemon::serve);
     match &result {
         Ok(()) => ended(),
-        // The caller says it on standard error.
+        // The caller prints the failure on standard error.
         Err(_) if outputs.iter().any(Output::is_standard_error) => {}
         Err(failure) => ::log::error!("{failure}"),
     }
@@ -132,8 +134,9 @@ fn rebuilder(
     grounds: Grounds,
     hierarchies: &Arc<Hierarchies>,
 ) -> Rebuilder {
-    let (sources, names, hierarchies) =
-        (sources(invocation), NameService::default(), Arc::clone(hierarchies));
+    let sources = sources(invocation);
+    let names = NameService::default();
+    let hierarchies = Arc::clone(hierarchies);
     Rebuilder::new(sources, names, hierarchies, grounds)
         .with_settings_of(&invocation.config)
         .taking(invocation.overlay.clone())
@@ -141,7 +144,7 @@ fn rebuilder(
 }
 
 struct Daemon {
-    /// First, so that it is gone before what it asks.
+    /// Dropped first, because its threads send requests to the fields below.
     _controlled: Controlled,
     engine: Engine,
     cgred: Option<Cgred>,
@@ -156,7 +159,7 @@ struct Daemon {
     activity: Arc<Activity>,
 }
 
-/// What the loop waits for.
+/// Event sources of the main loop.
 #[derive(Clone, Copy)]
 enum Source {
     Watch,
@@ -181,11 +184,11 @@ impl Daemon {
         if hierarchies.is_empty() {
             return Err(Failure::NoCgroups);
         }
-        // Subscribed before the first scan: what happens during the scan is queued. Where no events come,
-        // that is what is said, whatever else would fail too.
+        // Subscribed before the first scan, so that events during the scan are queued. Opened
+        // before everything else that can fail: a missing connector is the failure to report.
         let buffer = settings.receive_buffer as usize;
         let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
-        // Before anything is moved or given: there can be another daemon.
+        // Opened before anything is moved or configured, because another daemon may be running.
         let cgred = sticky_socket(invocation, &metrics)?;
         let control = control_socket(invocation, settings)?;
         let grounds = Host::default().grounds(settings, &hierarchies);
@@ -197,10 +200,10 @@ impl Daemon {
         let policy = rebuilder.first();
         let fast_moves =
             FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
-                ::log::warn!("fast_moves: {error}; moves are as slow as the kernel makes them");
+                ::log::warn!("cannot enable fast_moves: {error}");
                 FastMovesGuard::Off
             });
-        // Before the first scan, or a move between the two would be missed.
+        // Started before the first scan, so that no move between the two is missed.
         let source = trace.and_then(|thread| move_source(thread.join().ok()?));
         let overview = Overview::new(
             Arc::clone(&metrics),
@@ -247,21 +250,23 @@ impl Daemon {
         self.cgred.as_ref().map_or(Ok(()), |cgred| self.epoll.add(cgred, readable(Source::Cgred)))
     }
 
-    /// Serves until the end, on threads of its own: one that is stuck when another has ended the daemon
-    /// is left to the exit of the process.
+    /// Runs the main loop on dedicated threads until the daemon stops.
     fn serve(mut self) -> Result<(), Failure> {
         let run = |error| Failure::Run("threads", error);
-        let (reader, late) = (self.engine.exe_reader().map_err(run)?, self.engine.late_reads());
+        let reader = self.engine.exe_reader().map_err(run)?;
+        let late = self.engine.late_reads();
         let activity = Arc::clone(&self.activity);
         self.engine.tell(Arc::clone(&activity));
         let read = Box::new(move |request, read: &mut ExeRead| reader.read(request, read));
+        // A thread that is blocked when another one has stopped the daemon ends with the process.
         leader::run(Box::new(self), activity, read, late).map_err(run)?
     }
 
-    /// Waits for events and serves what is not the engine's. Whether that ends the daemon.
+    /// Waits for events and serves everything except the engine. Returns whether to stop the
+    /// daemon.
     fn wait(&mut self, is_busy: bool) -> Result<bool, Failure> {
         self.say_ready();
-        // Once for all: in a storm of events the clock is read often enough to be seen.
+        // Read once for all clocks. Under load the loop runs often enough for their precision.
         let now = sys::monotonic();
         self.serve_clocks(now);
         let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout(now) };
@@ -308,7 +313,7 @@ impl Daemon {
         result
     }
 
-    /// Whether to end.
+    /// Handles pending signals. Returns whether to stop the daemon.
     fn serve_signals(&mut self) -> bool {
         let mut ends = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
@@ -330,7 +335,10 @@ impl Daemon {
         if !self.is_ready && self.engine.is_settled() {
             self.is_ready = true;
             let placed = self.metrics.placed.get();
-            ::log::info!(message_id = crate::log::field::READY; "ready: looked at every process, moved {placed}");
+            ::log::info!(
+                message_id = crate::log::field::READY;
+                "ready: all processes evaluated, {placed} moved"
+            );
             (self.announcements.ready)();
         }
     }
@@ -417,14 +425,15 @@ fn move_scan_ns() -> u64 {
 
 type Tracing = JoinHandle<Result<MoveTrace, MoveTraceError>>;
 
-/// Begins to trace moves, on a thread of its own: that waits for RCU grace periods, 25 to 50 ms.
+/// Opens the trace of moves on a separate thread, because that waits for RCU grace periods, 25 to
+/// 50 ms.
 fn start_trace(external_moves: ExternalMoves, is_dry_run: bool) -> Option<Tracing> {
     let is_traced = external_moves != ExternalMoves::Off && !is_dry_run;
     let open = || MoveTrace::open(&moves::tracing_directory()?);
     is_traced.then(|| std::thread::spawn(open))
 }
 
-/// The kernel's trace of moves, where it can be had.
+/// Returns the kernel's trace of moves, or `None` with a warning if it is unavailable.
 fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<Box<dyn MoveSource>> {
     match trace {
         Ok(trace) => Some(Box::new(trace)),
@@ -437,7 +446,7 @@ fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<Box<dyn MoveS
     }
 }
 
-/// The groups, and who looks after them.
+/// Creates the tree of cgroups and, except in a dry run, the thread that maintains them.
 fn tree_of(
     hierarchies: &Arc<Hierarchies>,
     grounds: &Grounds,
@@ -458,11 +467,11 @@ fn tree_of(
     Ok(tree.kept_by(keeper))
 }
 
-/// A group in use is an open descriptor.
+/// Raises the limit of open files to the hard limit: each cgroup in use is an open descriptor.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(errno) = raised {
-        ::log::warn!("cannot raise the limit of open files: {}", errno.desc());
+        ::log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {}", errno.desc());
     }
 }

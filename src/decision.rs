@@ -1,5 +1,4 @@
-//! From what is true of a process to the rule that it falls under, reading no more of it than the rules
-//! ask for.
+//! Selection of the rule for a process. Reads no more of the process than the rules need.
 
 use crate::event::{Gid, Pid, Uid};
 use crate::policy::User;
@@ -9,19 +8,19 @@ use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
 use crate::rules::{Action, Facts, Rule, RuleId};
 
-/// What is known of the executable of a process.
+/// Executable of a process, as far as it was read.
 #[derive(Clone, Copy, Debug)]
 pub enum Exe<'e> {
-    /// It was not read.
+    /// Executable that was not read.
     Unread,
-    /// It cannot be read, or not in time: it is one that no rule means and none excludes.
+    /// Executable that cannot be read, or not in time: no rule can require or exclude it.
     Unavailable,
-    /// It was read.
+    /// Executable that was read, perhaps with open details.
     Read(Seen<'e>),
 }
 
 impl<'e> Exe<'e> {
-    /// What was read.
+    /// Returns the executable if it was read.
     pub fn seen(self) -> Option<Seen<'e>> {
         match self {
             Self::Unread | Self::Unavailable => None,
@@ -29,7 +28,7 @@ impl<'e> Exe<'e> {
         }
     }
 
-    /// The same, to be decided by without more.
+    /// Returns the same information marked as final: no further reads are requested.
     #[must_use]
     pub fn as_final(self) -> Self {
         match self {
@@ -39,22 +38,23 @@ impl<'e> Exe<'e> {
     }
 }
 
-/// What the rules say of a process.
+/// Result of [`decide`] for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Decided {
-    /// This rule.
+    /// The process matches this rule.
     Rule(RuleId),
-    /// None.
+    /// No rule matches the process.
     NoRule,
-    /// It depends on the executable, which was not read.
+    /// The result depends on the executable, which was not read.
     NeedsExe,
-    /// It depends on what only [`crate::program::examine`] can tell of the executable.
+    /// The result depends on details of the executable that only [`crate::program::examine`] can
+    /// determine.
     NeedsExamination,
 }
 
-/// The first rule that holds and applies. The executable is asked for only if a rule that could come first
-/// asks for it, and where the process is now only if such a rule depends on it.
+/// Returns the first rule that matches and applies. Needs the executable only if a rule that could
+/// come first requires it, and calls `applies` only for rules that match.
 pub fn decide(
     matcher: &Matcher,
     user: &User,
@@ -86,8 +86,8 @@ pub fn decide(
     }
 }
 
-/// Whether a rule that holds applies to where the process is now and how it is scheduled. Nothing
-/// tells us when that changes, so it counts as it is at the look.
+/// Checks whether a matching rule applies to the current cgroup and scheduling policy of the
+/// process. The kernel reports no change of either, so the state at the evaluation counts.
 pub fn applies(rule: &Rule, proc: &mut Proc, pid: Pid, thread: Option<Pid>) -> bool {
     let Action::Ignore(when) = &rule.action else { return true };
     let place =

@@ -1,22 +1,26 @@
-//! The whole behaviour of the daemon: events in, evaluations, placements out.
+//! The event loop body of the daemon: receives events, evaluates processes, applies rules. It must
+//! not block on a disk, a name service or memory of a user.
 //!
-//! An event only says *evaluate this process*. `Engine::evaluate` reads what is true of it now, asks the
-//! matcher for the first rule that matches, and lets the placer put it into its cgroup. There is no table
-//! of processes that could go stale.
+//! An event only triggers an evaluation. `Engine::evaluate` reads the current state of the process,
+//! finds the first matching rule and lets the placer move the process into its cgroup. There is no
+//! process table that could become stale.
 //!
 //! ```text
 //! WATCH ─► batch ─► evaluation ─► matcher ─► placer ─► cgroup.procs
-//! TRAIL ─► tracker ─► evaluation (children born before their creator's evaluation had its effect)
-//! 100 ms later ─────► evaluation (did it hold?)
+//! TRAIL ─► tracker ─► evaluation (children born before the evaluation of their creator took effect)
+//! 100 ms later ─────► evaluation (recheck of the placement)
 //! start, reload, loss ─► scan ─► evaluation (all processes)
 //! ```
 //!
-//! [`Engine::turn`] does a bounded part of the work, so that signals and answers of other threads are
-//! served meanwhile. It stops where an evaluation needs an executable: reading that can block, so whoever
-//! leads the daemon does it with the engine checked in (see [`crate::leader`]), and goes on by
-//! [`Engine::supply`]. What keeps the promise: an event is settled only by an evaluation; a fork is judged
-//! only after everything that was queued before it is settled (see [`crate::event::fork_tracker`]); and what
-//! the kernel drops is counted exactly and answered by a scan.
+//! [`Engine::turn`] does a bounded amount of work, so that signals and replies of other threads are
+//! served in between. It returns when an evaluation needs an executable: reading one can block, so
+//! the leading thread reads it while the engine is checked in (see [`crate::leader`]), then
+//! continues with [`Engine::supply`].
+//!
+//! Three rules maintain the invariant: an event is completed only by an evaluation; a fork is
+//! checked only after everything that was queued before it is completed (see
+//! [`crate::event::fork_tracker`]); and the number of events that the kernel drops is known
+//! exactly, and any loss causes a scan.
 
 mod account;
 mod errands;
@@ -58,59 +62,60 @@ use rescan::{Rescan, Urgency};
 use threads::OwnCredentials;
 use waiting::Asked;
 
-/// Evaluations of one kind before the other kinds are served: about a millisecond.
+/// Evaluations of one stage before the next stage runs: about 1 ms.
 const AT_ONCE: usize = 256;
-/// A turn begins no further round after this, so that signals are served.
+/// Time after which a turn starts no further round, so that signals are served.
 const TURN_NS: u64 = 20_000_000;
-/// Rounds of one turn.
+/// Maximum number of rounds per turn.
 const ROUNDS: usize = 8;
 
-/// How the engine behaves.
+/// Configuration of the engine by the daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// From a placement to its recheck; `None` for no recheck.
+    /// Time from a placement to its recheck; `None` disables rechecks.
     pub recheck_ns: Option<u64>,
-    /// Whether external moves matter. Where they are not traced, scans look for them.
+    /// Enables detection of external moves: by the trace, or by periodic scans if there is no
+    /// trace.
     pub finds_external_moves: bool,
     /// From one of those scans to the next.
     pub move_scan_ns: u64,
 }
 
-/// What is to be done after a turn.
+/// Next step of the caller after [`Engine::turn`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Turn {
-    /// Wait for events.
+    /// No work is left: wait for events.
     Idle,
-    /// Something is left to do at once.
+    /// Work is left: call [`Engine::turn`] again at once.
     Busy,
-    /// Read this executable, then [`Engine::supply`] it or say [`Engine::read_is_late`], then go on with
-    /// this turn.
+    /// Read this executable, pass it to [`Engine::supply`] or call [`Engine::read_is_late`], then
+    /// continue the turn.
     Read(ReadRequest),
 }
 
-/// Where a turn is.
+/// Stage of a round, in the order of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Sockets are read.
+    /// Reads the WATCH socket into the batch.
     Receive,
-    /// Processes of the batch are evaluated.
+    /// Evaluates the processes of the batch.
     Batch,
-    /// Loss is asked for and forks are read.
+    /// Checks for lost events and reads forks.
     Follow,
-    /// Forked children are evaluated.
+    /// Evaluates forked children that may be misplaced.
     Forks,
-    /// Processes that others moved are evaluated.
+    /// Evaluates processes that others moved.
     Moves,
-    /// Placements are rechecked.
+    /// Rechecks placements and retries refused ones.
     Rechecks,
-    /// Evaluations go on whose answer has come.
+    /// Continues evaluations after their reply has arrived.
     Answered,
-    /// Processes of a scan are evaluated.
+    /// Evaluates the processes of a scan.
     Scan,
-    /// Clients are served.
+    /// Serves clients of the control socket.
     Errands,
-    /// Processes that a client named are evaluated.
+    /// Evaluates processes that a client named.
     Asked,
 }
 
@@ -131,17 +136,17 @@ impl Stage {
     }
 }
 
-/// How far a turn has come.
+/// Progress of a turn, kept while an executable is read.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     began: Nanos,
     rounds: usize,
     stage: Stage,
-    /// Evaluations that are left in this stage.
+    /// Evaluations left in this stage.
     left: usize,
 }
 
-/// The daemon without its loop.
+/// State of the daemon apart from its main loop.
 pub struct Engine {
     intake: Intake,
     proc: Proc,
@@ -158,25 +163,26 @@ pub struct Engine {
     waiting: HashMap<Asked, Vec<Look>, FixedState>,
     /// Evaluations that wait for an executable.
     executables: Executables,
-    /// Evaluations that can go on.
+    /// Evaluations that can continue, in order of arrival.
     answered: VecDeque<Job>,
     own_credentials: OwnCredentials,
     errands: Errands,
     noted: Noted,
-    /// When the present stage of evaluations began, or went on after a read. Processes are opened later.
+    /// Time at which the current stage of evaluations began or resumed after a read. Its processes
+    /// are opened later than this.
     stage_began: Nanos,
-    /// The turn that is under way.
+    /// Suspended turn, while an executable is read.
     progress: Option<Progress>,
-    /// The evaluation whose executable is being read.
+    /// Evaluation suspended until its executable was read.
     open: Option<Open>,
-    /// What must be read for it besides.
+    /// Further read that the same evaluation needs.
     also_needed: Option<ReadRequest>,
-    /// When a scan for external moves is due, where they are not traced.
+    /// Time of the next scan for external moves, where they are not traced.
     scan_for_moves: Option<Nanos>,
 }
 
 impl Engine {
-    /// Ready to work; begins with a scan of all processes.
+    /// Creates an engine that begins with a scan of all processes.
     pub fn new(
         connector: Connector,
         proc: Proc,
@@ -216,17 +222,17 @@ impl Engine {
         }
     }
 
-    /// The descriptor to poll. TRAIL is never polled.
+    /// Returns the descriptor to poll for events. TRAIL is never polled.
     pub fn watch(&self) -> BorrowedFd<'_> {
         self.intake.watch()
     }
 
-    /// The descriptor that becomes readable when another thread has an answer.
+    /// Returns the descriptor that becomes readable when another thread has replied.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.desk.bell()
     }
 
-    /// What reads the executables that a turn asks for.
+    /// Creates the reader for the executables that [`Self::turn`] requests.
     ///
     /// # Errors
     /// As dup(2).
@@ -234,17 +240,17 @@ impl Engine {
         ExeReader::new(&self.proc)
     }
 
-    /// Tells of reads that were late, when they are over.
+    /// Returns the callback for late reads that have completed.
     pub fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
         self.desk.late_reads()
     }
 
-    /// Tells `activity` of calls that can take long.
+    /// Registers `activity`, which is informed of calls that can take long.
     pub fn tell(&mut self, activity: Arc<Activity>) {
         self.placer.tell(activity);
     }
 
-    /// Takes the answers of other threads.
+    /// Handles the replies of other threads.
     pub fn take_answers(&mut self) {
         let answers: Vec<Answer> = self.desk.answers().collect();
         answers.into_iter().for_each(|answer| self.answer(answer));
@@ -253,19 +259,19 @@ impl Engine {
         }
     }
 
-    /// Asks for the rules as they are now; they come as an answer.
+    /// Requests a reload of all files. The new policy arrives as a reply.
     pub fn reload(&mut self) {
         self.errands.reload_asked();
         self.desk.reload();
     }
 
-    /// Activates another policy and places all processes by it.
+    /// Activates `policy` and schedules a scan of all processes.
     fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
         self.placer.adopt(&self.policy);
         self.metrics.reloads.increment();
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
-        // The scan finds those that waited as well.
+        // The scan also evaluates the processes that waited.
         self.waiting.clear();
         self.executables.forget();
         self.answered.clear();
@@ -273,10 +279,10 @@ impl Engine {
         self.rescan.want(Urgency::Now);
     }
 
-    /// Does what there is to do, up to a bound.
+    /// Does a bounded amount of pending work: at most 8 rounds, and no new round after 20 ms.
     ///
     /// # Errors
-    /// The kernel's events cannot be read any more.
+    /// The sockets of the proc connector cannot be read.
     pub fn turn(&mut self) -> io::Result<Turn> {
         let mut progress = self.progress.take().unwrap_or_else(|| Progress {
             began: sys::monotonic(),
@@ -309,7 +315,7 @@ impl Engine {
         }
     }
 
-    /// Does a stage, or as much of it as can be done without an executable.
+    /// Runs one stage, or the part of it that needs no executable.
     fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
         match progress.stage {
             Stage::Receive => {
@@ -331,7 +337,7 @@ impl Engine {
             Stage::Moves => self.read_moves(progress.began),
             Stage::Batch | Stage::Forks | Stage::Rechecks | Stage::Answered | Stage::Asked => {}
         }
-        // Once for all: reading the clock costs as much as finding that a process is gone.
+        // Read once per stage: reading the clock costs as much as finding that a process is gone.
         let mut has_begun = false;
         while progress.left > 0 {
             let Some(job) = self.next_job(progress.stage) else { break };
@@ -355,7 +361,8 @@ impl Engine {
         let look = match stage {
             Stage::Batch => return self.intake.batch.pop().map(Job::of_batch),
             Stage::Forks => {
-                let (settled, placer) = (self.intake.batch.settled(), &self.placer);
+                let settled = self.intake.batch.settled();
+                let placer = &self.placer;
                 let is_suspect = |parent| placer.is_protected_parent(parent);
                 let fork = self.intake.forks.next_candidate(settled, is_suspect)?;
                 self.metrics.trail_looks.increment();
@@ -380,8 +387,8 @@ impl Engine {
         Some(Job::new(look))
     }
 
-    /// The next evaluation whose time has come: one whose examination takes too long, or one that waited
-    /// until systemd reported the service manager of its user.
+    /// Returns the next evaluation that is due: its examination takes too long, or it waited until
+    /// systemd reported the service manager of the user.
     fn next_late(&mut self) -> Option<Job> {
         if self.executables.due().is_none() && !self.placer.managers().is_used() {
             return None;
@@ -393,21 +400,22 @@ impl Engine {
         self.placer.managers().take_due(&self.proc, now).map(Job::new)
     }
 
-    /// Nanoseconds for which to let events gather before the next [`Self::turn`].
+    /// Returns the number of nanoseconds to let events accumulate before the next [`Self::turn`].
     pub fn pause(&mut self, now: Nanos) -> u64 {
         self.intake.pause(now)
     }
 
-    /// When [`Self::turn`] must be called again although nothing happens.
+    /// Returns the time at which [`Self::turn`] must be called even without events.
     pub fn next_turn(&self) -> Nanos {
-        let (managers, moves) = (self.placer.managers_due(), self.moves_due());
+        let managers = self.placer.managers_due();
+        let moves = self.moves_due();
         [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers, moves]
             .into_iter()
             .flatten()
             .fold(self.intake.next_due(), Nanos::min)
     }
 
-    /// Whether the scan that was asked for last is over, the children of its processes included.
+    /// Checks whether the last requested scan is complete, including the children of its processes.
     pub fn is_settled(&self) -> bool {
         self.rescan.is_complete(self.intake.forks.horizon())
     }

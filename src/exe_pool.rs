@@ -1,8 +1,9 @@
-//! Threads that examine executables whose owners can make that wait for ever, with a share for each user.
+//! Threads that examine executables. Their owners can block such a read for ever, so each user has
+//! a limited share.
 //!
-//! A user has [`THREADS_OF_ONE`] threads and [`QUEUE_OF_ONE`] places in the queue: hanging reads of one user
-//! do not delay those of another. When a request finds no place, the process is decided without its
-//! executable, and [`Pool::take_overflown`] says when the queue of its user has room again.
+//! A user has [`THREADS_OF_ONE`] threads and [`QUEUE_OF_ONE`] queue entries: blocked reads of one
+//! user do not delay those of another. When the queue of a user is full, the process is decided
+//! without its executable, and [`Pool::take_overflown`] reports when that queue is empty again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,32 +15,34 @@ use hashbrown::HashMap;
 use crate::event::{Pid, Uid};
 use crate::program::Examined;
 
-/// Examinations of one user that run at once.
+/// Maximum number of running examinations per user.
 pub const THREADS_OF_ONE: usize = 2;
-/// Examinations of one user that wait.
+/// Maximum number of queued examinations per user.
 pub const QUEUE_OF_ONE: usize = 256;
-/// Threads at most, of 256 KiB of address space each: 32 users whose files all hang.
+/// Maximum number of threads, with 256 KiB of address space each: enough for 32 users with blocked
+/// reads.
 pub const THREADS: usize = 64;
-/// Threads that wait for work; one that becomes idle beside them exits.
+/// Maximum number of idle threads; a further one exits.
 const IDLE: usize = 2;
 
-/// An examination that was asked for.
+/// Request to examine an executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Examination {
-    /// The process.
+    /// PID of the process to examine.
     pub pid: Pid,
-    /// Comes back with the answer.
+    /// Correlation number, returned with the result.
     pub number: u64,
-    /// The link that was read, if it was.
+    /// Link that was read before, if any.
     pub raw: Option<Box<[u8]>>,
 }
 
-/// Examines one executable.
+/// Callback that examines one executable.
 pub type Examine = dyn Fn(Examination) -> Examined + Send + Sync;
-/// Takes the answer to the examination of this PID and number; `false` when nobody wants answers any more.
+/// Callback for the result of the examination with this PID and number; returns `false` when
+/// results are not needed any more.
 pub type Deliver = dyn Fn(Pid, u64, Examined) -> bool + Send + Sync;
 
-/// The threads and what waits for them.
+/// Pool of threads with a queue for each user.
 pub struct Pool {
     shared: Arc<Shared>,
 }
@@ -54,13 +57,13 @@ struct Shared {
 #[derive(Default)]
 struct State {
     users: HashMap<Uid, OfUser, FixedState>,
-    /// Users who have requests and fewer than their share of running ones; the next first.
+    /// Users with queued requests and unused threads, next first.
     turn: VecDeque<Uid>,
     threads: usize,
-    /// Threads that wait for work, and those that were started and have not asked for any.
+    /// Threads that wait for work, and those that were started but have not requested any.
     idle: usize,
     starting: usize,
-    /// A user was refused and has room again.
+    /// Set when the queue of a user who was refused has become empty.
     overflown: bool,
 }
 
@@ -73,13 +76,15 @@ struct OfUser {
 }
 
 impl Pool {
-    /// A pool without threads.
+    /// Creates a pool without threads; they are started on demand.
     pub fn new(examine: Box<Examine>, deliver: Box<Deliver>) -> Self {
-        let (state, work) = (Mutex::default(), Condvar::new());
+        let state = Mutex::default();
+        let work = Condvar::new();
         Self { shared: Arc::new(Shared { state, work, examine, deliver }) }
     }
 
-    /// Asks for an examination on behalf of `user`. `false` when too many of that user wait.
+    /// Requests an examination on behalf of `user`. Returns `false` when the queue of that user is
+    /// full.
     #[must_use]
     pub fn submit(&self, user: Uid, examination: Examination) -> bool {
         let mut state = self.shared.lock();
@@ -99,7 +104,7 @@ impl Pool {
         true
     }
 
-    /// Whether the queue of a user who was refused has become empty since the last call.
+    /// Reports whether the queue of a user who was refused has become empty since the last call.
     pub fn take_overflown(&self) -> bool {
         std::mem::take(&mut self.shared.lock().overflown)
     }
@@ -126,12 +131,13 @@ impl Shared {
     fn serve(self: &Arc<Self>) {
         self.lock().starting -= 1;
         while let Some((user, examination)) = self.next() {
-            // This one may hang, and then others must not wait for it.
+            // This examination may block, and others must not wait for it.
             let lacks_thread = self.lock().reserve_thread();
             if lacks_thread {
                 self.spawn();
             }
-            let (pid, number) = (examination.pid, examination.number);
+            let pid = examination.pid;
+            let number = examination.number;
             let examined = (self.examine)(examination);
             self.lock().finished(user);
             if !(self.deliver)(pid, number, examined) {
@@ -141,7 +147,7 @@ impl Shared {
         }
     }
 
-    /// The next examination. `None` when enough threads wait for one.
+    /// Waits for the next examination. Returns `None` when enough threads are idle.
     fn next(&self) -> Option<(Uid, Examination)> {
         let mut state = self.lock();
         loop {
@@ -160,7 +166,7 @@ impl Shared {
 }
 
 impl State {
-    /// Lets `user` wait for a thread, if there is something to do and a share left.
+    /// Queues `user` for a thread, if the user has a request and an unused thread.
     fn take_turn(&mut self, user: Uid) {
         let Some(of_user) = self.users.get_mut(&user) else { return };
         if !of_user.is_in_turn && !of_user.queue.is_empty() && of_user.running < THREADS_OF_ONE {
@@ -169,7 +175,7 @@ impl State {
         }
     }
 
-    /// Whether another thread is to be started, which is counted already.
+    /// Reserves a further thread if one is needed. Returns whether it must be started.
     fn reserve_thread(&mut self) -> bool {
         let lacks = self.idle + self.starting < self.turn.len() && self.threads < THREADS;
         if lacks {
@@ -200,7 +206,7 @@ impl State {
             return;
         }
         self.take_turn(user);
-        // Whoever finished takes it, or another thread that is free.
+        // The current thread takes it, or another idle one.
     }
 }
 
@@ -217,7 +223,8 @@ mod tests {
         Examination { pid: Pid::new(7).unwrap(), number, raw: None }
     }
 
-    /// A pool whose examinations of numbers below 1000 wait until `release` is dropped.
+    /// Returns a pool in which examinations with numbers below 1000 wait until `release` is
+    /// dropped.
     fn pool() -> (Pool, mpsc::Receiver<u64>, mpsc::Sender<()>) {
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);

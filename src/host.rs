@@ -1,8 +1,10 @@
-//! What kind of host this is, as far as that decides where groups may be made. Asked once, at the start.
+//! Properties of the host that determine the root for the cgroups of rules, read once at startup.
+//! Must not create anything.
 //!
-//! systemd owns the cgroup tree where it runs on v2: others may make groups below a unit with
-//! `Delegate=yes` alone. The package brings such a unit, without any process that could die:
-//! `cgruled-pool.service`. systemd removes the empty directory, so we make it.
+//! With systemd on cgroup v2, systemd owns the cgroup tree: other programs may create cgroups only
+//! below a unit with `Delegate=yes`. The package installs such a unit, `cgruled-pool.service`,
+//! which has no process that could exit. systemd removes its empty directory, so the daemon creates
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +13,11 @@ use crate::cgroup::mounts::{Hierarchies, Version};
 use crate::config::daemon_toml::{LegacyRoot, Root, Settings};
 use crate::rules::Below;
 
-/// The unit below which groups are made.
+/// The unit below which cgroups are created.
 pub const POOL: &str = "cgruled-pool.service";
-/// Its group.
+/// Path of its cgroup from the top of the hierarchy.
 const POOL_PATH: &str = "/cgruled.slice/cgruled-pool.service";
-/// Where unit files are, the most important first.
+/// Directories of unit files, the most important one first.
 const UNIT_DIRECTORIES: [&str; 5] = [
     "etc/systemd/system",
     "run/systemd/system",
@@ -24,38 +26,40 @@ const UNIT_DIRECTORIES: [&str; 5] = [
     "lib/systemd/system",
 ];
 
-/// A host, at `/` but in tests.
+/// A host, with `/` as its file system except in tests.
 #[derive(Clone, Debug)]
 pub struct Host {
     root: PathBuf,
 }
 
-/// Where the paths of rules begin in each hierarchy. Without a slash at the end; empty for the top.
+/// Roots of the paths of rules in each hierarchy. Without a trailing slash; empty for the hierarchy
+/// root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grounds {
-    /// Those of TOML rules.
+    /// Root for the paths of TOML rules.
     pub rules: String,
-    /// Those of legacy rules.
+    /// Root for the paths of legacy rules.
     pub legacy: String,
-    /// Whether systemd owns the tree and `rules` is a part of it: all that is above is systemd's.
+    /// True if systemd owns the tree and `rules` is a delegated part of it: every cgroup above
+    /// belongs to systemd.
     pub is_delegated: bool,
-    /// The rules for which there is no place: they make no groups.
+    /// Bases of paths without a usable root: rules with such a destination create no cgroups.
     pub groundless: Vec<Below>,
-    /// What the administrator should know.
+    /// Conditions that the administrator should know about.
     pub remarks: Vec<Remark>,
 }
 
-/// Something about where groups begin.
+/// Condition concerning the root of the cgroups of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remark {
-    /// `root = "auto"`, systemd owns the tree, and there is no ground for us in it. Nothing is made
-    /// at the top, which nobody chose.
+    /// `root = "auto"`, systemd owns the tree, and no unit delegates a part of it. Nothing is
+    /// created at the hierarchy root, because the administrator did not select it.
     NoPool,
-    /// `root = "auto"` is the top, and systemd runs.
+    /// `root = "auto"` selects the hierarchy root, and systemd runs.
     AutoIsTop,
-    /// The root is a slice, in which systemd wants no groups but its own.
+    /// Root in a slice, where only systemd may create cgroups.
     RootIsSlice,
-    /// systemd owns the tree, and nobody chose where legacy rules begin.
+    /// systemd owns the tree, and no root for legacy rules is configured.
     LegacyAtTop,
 }
 
@@ -66,20 +70,21 @@ impl Default for Host {
 }
 
 impl Host {
-    /// A host whose files are below this directory.
+    /// Creates a host with its file system below `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// Whether systemd is the init system that runs, as sd_booted(3) has it.
+    /// Checks whether systemd is the running init system, like sd_booted(3).
     pub fn runs_systemd(&self) -> bool {
         self.root.join("run/systemd/system").is_dir()
     }
 
-    /// Where groups begin by these settings.
+    /// Determines the roots of the cgroups of rules with these settings.
     pub fn grounds(&self, settings: &Settings, hierarchies: &Hierarchies) -> Grounds {
         let is_systemds = self.runs_systemd() && is_unified(hierarchies);
-        let (mut remarks, mut groundless) = (Vec::new(), Vec::new());
+        let mut remarks = Vec::new();
+        let mut groundless = Vec::new();
         let rules = match &settings.root {
             Root::Path(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
             Root::Auto if !is_systemds => {
@@ -112,8 +117,8 @@ impl Host {
         Grounds { rules, legacy, is_delegated, groundless, remarks }
     }
 
-    /// Whether systemd has a unit of this name: the first file counts, and a link to `/dev/null` or an
-    /// empty file says that there is none.
+    /// Checks whether systemd has a unit of this name. The first file decides: a link to
+    /// `/dev/null` or an empty file masks the unit.
     fn knows(&self, unit: &str) -> bool {
         let files = UNIT_DIRECTORIES.map(|directory| self.root.join(directory).join(unit));
         let found = files.iter().find_map(|file| Some((file, fs::symlink_metadata(file).ok()?)));
@@ -124,7 +129,8 @@ impl Host {
     }
 }
 
-/// Whether a tree that systemd owns is the v2 one. On hybrid hosts it has one of v1 besides.
+/// Checks whether the tree that systemd owns is cgroup v2. On hybrid hosts it also has a v1
+/// hierarchy.
 fn is_unified(hierarchies: &Hierarchies) -> bool {
     hierarchies.iter().any(|tree| tree.version == Version::V2)
         && hierarchies.iter().all(|tree| tree.listed != "name=systemd")
@@ -152,8 +158,8 @@ mod tests {
         Hierarchies::new(listed.iter().map(tree).collect())
     }
 
-    /// A directory that stands for a host, with these files; a name that ends in a slash is a directory,
-    /// one with `>` a link.
+    /// Creates a directory that represents a host with these files. A name that ends in a slash is
+    /// a directory, one with `>` a symbolic link.
     fn host(files: &[&str]) -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();
         for file in files {
@@ -188,7 +194,7 @@ mod tests {
         assert_eq!(auto(&[BOOTED, "lib/systemd/system/cgruled-pool.service"], &[""]), pool());
         let linked = "etc/systemd/system/cgruled-pool.service>/opt/cgruled/pool";
         assert_eq!(auto(&[BOOTED, linked], &[""]), pool());
-        // Somebody mounts a v1 hierarchy for himself.
+        // An additional v1 hierarchy that a user mounted.
         assert_eq!(auto(&[BOOTED, UNIT], &["", "net_cls"]), pool());
     }
 

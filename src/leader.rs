@@ -1,17 +1,20 @@
-//! One thread leads the daemon, and another takes over when it is stuck.
+//! Leadership of the daemon: one thread leads, and another takes over when a read blocks it.
 //!
-//! Reading an executable can wait for a lock that a user controls (see [`crate::program`]). Handing every
-//! such read to another thread would cost two context switches each; so the thread that leads makes it
-//! itself, but checks the daemon's whole state in before and out after: two uncontended locks of a mutex,
-//! 50 ns. A watcher takes the state when a read has blocked for [`LATE_NS`], leads from then on, and decides
-//! without that executable. What the stuck thread read comes later, as an answer.
+//! Reading an executable can wait for a lock that a user controls (see [`crate::program`]). Passing
+//! every such read to another thread would cost two context switches. Instead the leading thread
+//! reads it itself, but checks the whole state of the daemon in before the read and out after it:
+//! two uncontended locks of a mutex, 50 ns. When a read has blocked for [`LATE_NS`], a watcher
+//! takes the state, leads from then on, and decides without that executable. The result of the
+//! blocked read arrives later, as a reply.
 //!
-//! The watcher costs nothing while no executable is read: the leader arms its timer with the first read, and
-//! at most once in 20 ms: with 10 ms it took 3 % of an exec storm's CPU time. Arming it for every event would cost
-//! 5 us of a placement's 120, because a virtual machine leaves the guest for that (measured).
+//! The watcher costs nothing while no executable is read: the leader arms its timer with the first
+//! read, and at most once in 20 ms: with 10 ms it took 3 % of the CPU time of an exec storm. Arming
+//! it for every event would cost 5 us of the 120 us of a placement, because a virtual machine exits
+//! to the hypervisor for it (measured).
 //!
-//! Whoever works for [`STUCK_NS`] without waiting for events is reported, with the call that took longest: by
-//! the thread that waits for the end, once a second, or by the leader itself when it goes on.
+//! A leader that works for [`STUCK_NS`] without waiting for events is reported, with the call that
+//! took longest: by the thread that waits for the end, once a second, or by the leader itself when
+//! it continues.
 
 use std::io;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -27,26 +30,26 @@ use crate::event::{Nanos, Pid};
 use crate::program::{ExeRead, ReadRequest};
 use crate::sys;
 
-/// A read that has blocked for so long is left to its thread.
+/// Time after which a blocked read is left to its thread.
 pub const LATE_NS: u64 = 5_000_000;
-/// A leader that has worked for so long without waiting for events is reported.
+/// Time without waiting for events after which a leader is reported.
 pub const STUCK_NS: u64 = 100_000_000;
-/// The watcher looks this long after the first read.
+/// Delay of the watcher's first check after the first read.
 const FIRST_LOOK_NS: u64 = 20_000_000;
-/// The same leader is reported no more often than this.
+/// Minimum time between two reports of a stall.
 const REPORT_NS: u64 = 10_000_000_000;
 
-/// What the leader is doing, for the report that it is stuck.
+/// Current call of the leader, for the report of a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Call {
-    /// Nothing that can take long.
+    /// Calls that cannot take long.
     Other,
-    /// Writing a PID to `cgroup.procs`.
+    /// Write of a PID to `cgroup.procs`.
     Attach,
     /// Opening or creating a cgroup.
     Open,
-    /// Reading an executable.
+    /// Read of the link `/proc/PID/exe`.
     Read,
 }
 
@@ -63,27 +66,28 @@ impl Call {
     }
 }
 
-/// What the leader does, as others may see it.
+/// Current activity of the leader, readable by other threads.
 #[derive(Debug)]
 pub struct Activity {
     timer: TimerFd,
-    /// Whether the timer is running.
+    /// Set while the timer is running.
     is_armed: AtomicBool,
-    /// Since when it works without waiting for events; 0 while it waits.
+    /// Time since when it works without waiting for events; 0 while it waits.
     busy_since: AtomicU64,
-    /// When the last call began.
     call_began: AtomicU64,
-    /// When a stall was reported last; 0 for never.
+    /// Time of the last report of a stall; 0 for never.
     reported: AtomicU64,
-    /// Since when it reads an executable; 0 while it does not.
+    /// Time since when it reads an executable; 0 while it does not.
     reading_since: AtomicU64,
     call: AtomicU32,
     pid: AtomicU32,
-    /// The thread that leads.
+    /// ID of the leading thread.
     thread: AtomicU32,
 }
 
 impl Activity {
+    /// Creates the activity of a leader that has not started.
+    ///
     /// # Errors
     /// As timerfd_create(2).
     pub fn new() -> io::Result<Self> {
@@ -100,19 +104,19 @@ impl Activity {
         })
     }
 
-    /// The leader begins to work.
+    /// Records that the leader begins to work.
     pub fn works(&self, now: Nanos) {
         self.busy_since.store(now.0, Relaxed);
     }
 
-    /// The leader waits for events.
+    /// Records that the leader waits for events, and reports a stall that ends now.
     pub fn waits(&self, now: Nanos) {
         self.report_if_stuck(now);
         self.busy_since.store(0, Relaxed);
         self.call.store(Call::Other as u32, Relaxed);
     }
 
-    /// The leader begins to read an executable.
+    /// Records that the leader begins to read an executable.
     fn reads(&self, pid: Pid) {
         let now = sys::monotonic();
         self.begins_at(Call::Read, pid, now);
@@ -120,15 +124,16 @@ impl Activity {
         self.ensure_armed();
     }
 
-    /// Arms the timer unless it runs. What the watcher must see was stored before: either it sees that, or
-    /// we see that it has let the timer go.
+    /// Arms the timer unless it is running.
     fn ensure_armed(&self) {
+        // The state for the watcher was stored before: either the watcher reads it, or the swap shows that
+        // the watcher disarmed the timer.
         if !self.is_armed.swap(true, SeqCst) {
             self.arm(FIRST_LOOK_NS);
         }
     }
 
-    /// Lets the timer go, if there is nothing to watch.
+    /// Disarms the timer, if there is nothing to watch.
     fn disarm(&self) {
         self.is_armed.store(false, SeqCst);
         if self.reading_since.load(SeqCst) != 0 {
@@ -136,7 +141,7 @@ impl Activity {
         }
     }
 
-    /// The leader makes this call about this process.
+    /// Records that the leader begins this call for this process.
     pub fn begins(&self, call: Call, pid: Pid) {
         self.begins_at(call, pid, sys::monotonic());
     }
@@ -147,7 +152,7 @@ impl Activity {
         self.call_began.store(now.0, Relaxed);
     }
 
-    /// The call is over. One that took long stays, for the report.
+    /// Records that the call has ended. A call that took long is kept for the report.
     pub fn ends(&self) {
         let began = Nanos(self.call_began.load(Relaxed));
         if sys::monotonic().since(began) < STUCK_NS / 2 {
@@ -158,7 +163,7 @@ impl Activity {
     fn arm(&self, nanoseconds: u64) {
         let expiration = Expiration::OneShot(Duration::from_nanos(nanoseconds).into());
         if let Err(errno) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            ::log::error!("timer of the watcher: {}", errno.desc());
+            ::log::error!("cannot set the timer of the watcher thread: {}", errno.desc());
         }
     }
 
@@ -171,13 +176,14 @@ impl Activity {
         }
         self.reported.store(now.0, Relaxed);
         let call = Call::ALL[self.call.load(Relaxed) as usize % Call::ALL.len()].name();
-        let (pid, milliseconds) = (self.pid.load(Relaxed), now.since(Nanos(busy)) / 1_000_000);
-        // A slow machine takes that long for a scan; a second is a fault.
+        let pid = self.pid.load(Relaxed);
+        let milliseconds = now.since(Nanos(busy)) / 1_000_000;
+        // A slow machine needs that long for a scan; a second indicates a problem.
         let level = if milliseconds < 1000 { ::log::Level::Info } else { ::log::Level::Warn };
-        ::log::log!(level, "no events were handled for {milliseconds} ms: {call}, process {pid}");
+        ::log::log!(level, "no events handled for {milliseconds} ms: {call}, process {pid}");
     }
 
-    /// Whether the leader waits in the kernel, and not only for a processor.
+    /// Checks whether the leader waits in the kernel, and not only for a CPU.
     fn is_blocked(&self) -> bool {
         let thread = self.thread.load(Relaxed);
         let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
@@ -185,42 +191,43 @@ impl Activity {
     }
 }
 
-/// What a leader does next.
+/// Next step of a leader.
 pub enum Next<E> {
     /// Read this executable and [`Duty::supply`] it.
     Read(ReadRequest),
-    /// End with this result.
+    /// Stop leading and return this result.
     End(E),
 }
 
-/// The state that is handed from leader to leader.
+/// State that passes from one leader to the next.
 pub trait Duty: Send + 'static {
-    /// The result of the whole.
+    /// Result of the whole run.
     type End: Send + 'static;
 
-    /// Works until an executable must be read, or all is over.
+    /// Works until an executable must be read, or until the end.
     fn work(&mut self) -> Next<Self::End>;
 
-    /// Takes what was read.
+    /// Continues with the executable that was read.
     fn supply(&mut self, read: &ExeRead);
 
-    /// The read blocks: decides without it.
+    /// Continues without the executable, because the read blocks.
     fn read_is_late(&mut self);
 }
 
-/// Reads an executable; may block.
+/// Callback that reads an executable and may block.
 pub type Read = dyn Fn(ReadRequest, &mut ExeRead) + Send + Sync;
 
-/// Told of a read that was late, when it is over.
+/// Callback for a late read that has completed.
 pub type TakeLate = dyn Fn(ReadRequest) + Send + Sync;
 
 struct Shared<D: Duty> {
-    /// The state, while the leader reads.
+    /// State of the daemon, while the leader reads.
     slot: Mutex<Option<Box<D>>>,
     activity: Arc<Activity>,
     read: Box<Read>,
     take_late: Box<TakeLate>,
-    /// The last watcher leads and none could be started: the stuck leader will watch.
+    /// Set if the last watcher leads and no new one could be started: the blocked leader will
+    /// watch.
     lacks_watcher: AtomicBool,
     end: SyncSender<D::End>,
 }
@@ -236,7 +243,8 @@ pub fn run<D: Duty>(
     take_late: Box<TakeLate>,
 ) -> io::Result<D::End> {
     let (end, ended): (_, Receiver<D::End>) = sync_channel(1);
-    let (slot, lacks_watcher) = (Mutex::new(None), AtomicBool::new(false));
+    let slot = Mutex::new(None);
+    let lacks_watcher = AtomicBool::new(false);
     let shared = Arc::new(Shared { slot, activity, read, take_late, lacks_watcher, end });
     spawn_watcher(&shared)?;
     let leading = Arc::clone(&shared);
@@ -272,7 +280,7 @@ fn lead<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
             Next::Read(request) => request,
             Next::End(end) => {
                 drop(duty);
-                // Nobody waits for it when the process ends anyway.
+                // The receiver is gone only when the process exits anyway.
                 let _sent = shared.end.send(end);
                 return;
             }
@@ -317,14 +325,14 @@ fn watch<D: Duty>(shared: &Arc<Shared<D>>) {
     }
 }
 
-/// Leads in place of a thread that is stuck; another thread watches.
+/// Leads in place of a blocked thread, and starts another watcher.
 fn take_over<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
     let activity = &shared.activity;
     activity.reading_since.store(0, Relaxed);
     activity.ends();
     if let Err(error) = spawn_watcher(shared) {
         ::log::error!(
-            "cannot start another watcher: {error}; the next read that blocks is waited for"
+            "cannot start another watcher thread: {error}; the next read that blocks delays all processes"
         );
         shared.lacks_watcher.store(true, Relaxed);
     }
@@ -343,7 +351,7 @@ mod tests {
         ReadRequest { pid: Pid::new(pid).unwrap(), thread: None, namespaces: false }
     }
 
-    /// Has process after process read, and ends after the last.
+    /// Requests one read per process and ends after the last.
     struct Reads {
         pids: std::ops::RangeInclusive<u32>,
         supplied: Vec<u32>,
@@ -413,7 +421,7 @@ mod tests {
         assert_eq!(over, [10, 20, 30]);
     }
 
-    /// A thread that only waits for a processor is not blocked.
+    /// A thread that only waits for a CPU is not blocked.
     #[test]
     fn a_read_that_takes_its_time_is_waited_for() {
         let read = |_: ReadRequest, _: &mut ExeRead| {

@@ -1,42 +1,48 @@
-//! cgruled puts every process into the control group that the rules say. The promise: *at rest, every
-//! process is where the rules say for what it is now.* There is no table of processes that could go
-//! stale; the kernel is asked each time.
+//! The library behind `cgruled`, a daemon that assigns processes to cgroups according to rules on
+//! user, group and executable. It exists for the binaries, tests, benchmarks and fuzz targets of
+//! this package and must not be relied on by others: its interface is not stable.
 //!
-//! The modules, in the order of the data. Which of them may use which is in CONTRIBUTING.md, and tested.
+//! The invariant: *when no events are pending, every process is in the cgroup that its current
+//! credentials and executable select.* There is no process table that could become stale: each
+//! evaluation reads the current state from the kernel.
 //!
-//! Pure, no file, clock or log:
-//! - [`event`]: datagrams of the kernel to events, one entry for each process, forked children.
-//! - [`rules`]: what a rule is, the index that finds the first one that holds, and why others do not.
-//! - [`config`]: the text of a file to rules, settings and complaints.
-//! - [`convert`]: the text of other programs' files to that of a rule file.
+//! The modules follow in the order of the data flow. `CONTRIBUTING.md` lists which of them may use
+//! which; a test enforces it.
 //!
-//! Edge:
-//! - [`source`]: the two sockets of the proc connector, all of `/proc`, changes of files.
-//! - [`process`], [`program`], [`container`]: what is true of a process now.
-//! - [`cgroup`]: the mounted hierarchies, what groups are given, groups as open descriptors, and
-//!   who looks after those that exist.
-//! - [`host`]: where groups may be made on this host.
-//! - [`user_manager`]: which processes are a user's service manager (`systemd --user`).
-//! - [`narrator`]: who tells of looks in another daemon's words.
-//! - [`load`], [`rebuild`], [`policy`]: which files, in which order, whom to trust; names; what is in
-//!   force.
-//! - [`worker`], [`exe_pool`]: the threads that may wait, so that the hot one need not.
-//! - [`leader`]: which thread is the hot one, and what becomes of a read that blocks it; `docs/hot-thread.md`
-//!   lists what it may wait for.
-//! - [`decision`]: from what is true of a process to a rule.
-//! - [`placer`]: from a decision to a process in its group.
-//! - [`control`]: the socket of `cgrulectl` and that of the original: what others ask of us, what is
-//!   remembered for them, and who asked to be left alone.
-//! - [`log`], [`metrics`]: what we say and count.
-//! - [`subprocess`], [`atomic_file`]: commands that may hang, files that are replaced as a whole.
-//! - [`sys`]: the only unsafe code.
+//! Pure modules, without files, clock or log:
+//! - [`event`]: parses kernel datagrams into events, keeps one queue entry per process, tracks
+//!   forked children.
+//! - [`rules`]: the rule model, the index that finds the first matching rule, explanations of
+//!   mismatches.
+//! - [`config`]: parses the text of a file into rules, settings and diagnostics.
+//! - [`convert`]: converts configuration files of other programs to rule files.
+//!
+//! Modules with input and output:
+//! - [`source`]: the two proc connector sockets, external moves, scans of `/proc`, file changes.
+//! - [`process`], [`program`], [`container`]: the current state of a process.
+//! - [`cgroup`]: the mounted hierarchies, cgroup settings, open cgroups, removal of empty ones.
+//! - [`host`]: the roots below which cgroups may be created on this host.
+//! - [`user_manager`]: the service managers of users (`systemd --user`).
+//! - [`narrator`]: reports evaluations in the log format of another daemon.
+//! - [`load`], [`rebuild`], [`policy`]: file selection and order, ownership checks, name
+//!   resolution, the active policy.
+//! - [`worker`], [`exe_pool`]: threads for calls that would block the hot thread.
+//! - [`leader`]: selects the hot thread and replaces it when a read blocks; `docs/hot-thread.md`
+//!   lists the calls that it may wait for.
+//! - [`decision`]: selects the rule for the current state of a process.
+//! - [`placer`]: moves a process into the cgroup of its rule.
+//! - [`control`]: the sockets of `cgrulectl` and of cgrulesengd, the history of processes, sticky
+//!   processes.
+//! - [`log`], [`metrics`]: log output and counters.
+//! - [`subprocess`], [`atomic_file`]: commands with a time limit, atomic replacement of files.
+//! - [`sys`]: all unsafe code.
 //!
 //! Top:
-//! - [`engine`]: the whole behaviour, readable in one sitting. Begin there.
-//! - [`daemon`]: start, the one loop, end.
-//! - [`tool`]: the commands of `cgrulectl`, one file each, and the tables that help, completions and
-//!   manual pages follow.
-//! - [`cgrulesengd`]: the command line and the manners of the original, around the same daemon.
+//! - [`engine`]: the behaviour of the daemon; the place to begin reading.
+//! - [`daemon`]: startup, main loop, shutdown.
+//! - [`tool`]: the commands of `cgrulectl`, one file each, and the tables from which help,
+//!   completions and manual pages are generated or checked.
+//! - [`cgrulesengd`]: the command line and conventions of cgrulesengd on top of the same daemon.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -1,167 +1,173 @@
-//! Counters and the latency histogram. Written with relaxed stores, most by the hot thread alone, and
-//! readable from anywhere at any time.
+//! Counters and the latency histogram. Updated with relaxed atomics, mostly by the hot thread, and
+//! readable from any thread.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Everything that is counted since the start.
+        /// Counters since the start of the daemon.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: Counter,)+
-            /// From the kernel's time stamp of the first event of a look to the end of the move.
+            /// Time from the kernel's time stamp of the first event of an evaluation to the end of
+            /// the move.
             pub latency: Histogram,
-            /// Moves that the kernel refused, by errno.
+            /// Moves refused by the kernel, by errno.
             pub refusals: Refusals,
         }
 
         impl Metrics {
-            /// Name and value of each counter, in order of declaration.
+            /// Returns name and value of each counter, in order of declaration.
             pub fn counters(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)+]
             }
         }
 
-        /// Name and meaning of each counter, in the same order.
+        /// Name and help text of each counter, in order of declaration.
         pub const MEANINGS: &[(&str, &str)] = &[$((stringify!($name), concat!($($doc),+)),)+];
     };
 }
 
 counters! {
-    /// Exec, uid and gid events that were heard.
+    /// Exec, UID and GID events received.
     events,
-    /// Forks that were read, to follow the children of processes being placed.
+    /// Forks read, to track children of processes being placed.
     forks,
-    /// Datagrams that did not come from the kernel, or made no sense.
+    /// Datagrams that did not come from the kernel or were malformed.
     refused_datagrams,
     /// Events that the kernel dropped because a socket was full.
     lost_events,
-    /// Forks that did not fit into the ring.
+    /// Forks that did not fit into the fork tracker.
     lost_forks,
     /// Scans of all processes: at start, on reload, after a loss.
     scans,
-    /// Processes looked at, for whatever reason.
+    /// Evaluations of processes, for any cause.
     looks,
     /// Looks at forked children of processes that were looked at meanwhile, and at processes born in another cgroup
     /// than that of their creator.
     trail_looks,
-    /// Looks that waited for the name service.
+    /// Evaluations that waited for the name service.
     waited_for_names,
-    /// Looks that waited for the name of a script, or for a path in another mount namespace.
+    /// Evaluations that waited for the name of a script, or for a path in another mount namespace.
     waited_for_program,
-    /// Reads of an executable that blocked the hot thread for 5 ms, so that another one went on without it.
+    /// Reads of an executable that blocked the hot thread for 5 ms, so that another thread took
+    /// over.
     blocked_reads,
-    /// Executables that could not be read: only rules without `exe`, or by path alone, decided.
+    /// Executables that could not be read: only rules without `exe`, or by path alone, were
+    /// applied.
     unreadable_executables,
-    /// Examinations of executables refused because too many of the same user waited.
+    /// Examinations of executables refused because too many of the same user were queued.
     refused_examinations,
-    /// Looks that waited because their user had had his share.
+    /// Evaluations deferred because their user had used up its budget.
     deferred,
-    /// Processes that were gone when looked at.
+    /// Processes that had exited before their evaluation.
     gone,
-    /// Looks that matched no rule.
+    /// Evaluations that matched no rule.
     no_rule,
-    /// Looks that matched an `ignore` rule.
+    /// Evaluations that matched an `ignore` rule.
     ignored,
     /// Evaluations that matched a rule which cannot be applied on this host.
     inapplicable,
-    /// Processes never moved by a rule that does not name them: kernel threads, pid 1, systemd.
+    /// Evaluations of processes moved only by a rule that names them: kernel threads, PID 1,
+    /// systemd.
     protected,
-    /// Looks at processes that asked to stay where they are.
+    /// Evaluations of sticky processes, which stay in their cgroup.
     sticky,
-    /// Processes that a client of the socket asked to leave where they are.
+    /// Processes that a client of the socket registered as sticky.
     sticky_registered,
-    /// Children that inherited such a wish.
+    /// Children that inherited the sticky state.
     sticky_inherited,
-    /// Wishes taken back by a client.
+    /// Sticky registrations cancelled by a client.
     sticky_cancelled,
-    /// Wishes refused: no such process, somebody else's, or no room.
+    /// Sticky registrations refused: no such process, process of another user, or table full.
     sticky_refused,
     /// Those of them, children included, for which there was no room: a user has room for 4,096 processes.
     sticky_over_limit,
-    /// Connections to the socket that ended without a whole request: garbage, silence, too many.
+    /// Connections to the socket that ended without a complete request: invalid data, timeout, too
+    /// many.
     sticky_dropped,
-    /// Processes found where they belong.
+    /// Processes found in the cgroup of their rule.
     in_place,
-    /// Processes moved.
+    /// Processes moved to the cgroup of their rule.
     placed,
     /// Processes that would have been moved, with `--dry-run`.
     would_place,
-    /// Second looks that found the process where we had put it.
+    /// Rechecks that found the process in the cgroup of its rule.
     held,
     /// Processes found outside the cgroup of their rule because another process had moved them.
     taken_back,
-    /// Those that were left there.
+    /// Processes left where another process had moved them.
     given_up,
     /// Moves of any process by others that the kernel traced.
     traced_moves,
     /// Traced moves that were lost; a scan follows.
     lost_moves,
-    /// Pins that ended because another than the client moved the process.
+    /// Pins that ended because another process than the client moved the pinned one.
     broken_pins,
-    /// Moves that the kernel refused.
+    /// Moves refused by the kernel.
     refused,
-    /// Looks at processes that were left in a unit of systemd, because their rule does not take them out.
+    /// Evaluations of processes left in their systemd unit, because their rule has no
+    /// `leave_units`.
     left_in_unit,
-    /// Evaluations of processes that were left in a container that root created.
+    /// Evaluations of processes left in a container that root created.
     left_in_container,
-    /// Evaluations of processes that were left below the service manager of another user, whom no rule moves.
+    /// Evaluations of processes left below the service manager of another user that no rule moves.
     left_in_job,
-    /// Evaluations of processes that stay in the slice of their user, since a table limits it.
+    /// Evaluations of processes left in the slice of their user, since a table limits it.
     kept_in_slice,
-    /// Groups made by rules of ours.
+    /// Cgroups created as the target of a rule.
     made_groups,
-    /// Groups of ours removed because they were empty as long as their tables say.
+    /// Cgroups removed because they were empty for the time set in their tables.
     removed_groups,
-    /// Units of systemd that were given their settings.
+    /// Systemd units that received the settings of their table.
     set_units,
-    /// Units that systemd did not give their settings.
+    /// Systemd units that could not be configured.
     refused_units,
-    /// Units of systemd whose settings were taken back, since no table has them any more.
+    /// Systemd units with settings reverted, since no table contains them any more.
     released_units,
     /// Lookups of the main PID of a user's service manager.
     manager_lookups,
     /// Lookups of the main PID of a user's service manager that systemd did not answer.
     failed_manager_lookups,
-    /// Numbers that changed hands between look and move; looked at again.
+    /// PIDs reused between evaluation and move; the process was evaluated again.
     reused_pids,
-    /// Rule sets put into force, the first included.
+    /// Policies activated, including the first.
     reloads,
-    /// Those in which a file with new errors stayed as it was.
+    /// Policies activated with a file kept at its last valid version because of new errors.
     refused_reloads,
     /// Log records dropped because the log could not keep up.
     dropped_log_records,
-    /// Log records left out by the limit on repetitions.
+    /// Log records suppressed by the limit on repetitions.
     suppressed_log_records,
 }
 
-/// A number that only grows.
+/// Monotonic counter since the start of the daemon.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one.
+    /// Adds one to the counter, without ordering guarantees.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Adds `by`.
+    /// Adds `by` to the counter, without ordering guarantees.
     pub fn add(&self, by: u64) {
         self.0.fetch_add(by, Relaxed);
     }
 
-    /// The value now.
+    /// Returns the current value of the counter.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// A count for each errno.
+/// One counter for each errno value.
 #[derive(Debug)]
 pub struct Refusals(Box<[Counter]>);
 
-/// Above all that Linux has (`EHWPOISON` is 133).
+/// Number of counters: above the highest errno of Linux (`EHWPOISON` is 133).
 const ERRNOS: usize = 134;
 
 impl Default for Refusals {
@@ -171,7 +177,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Counts one. What is no errno counts as 0.
+    /// Increments the counter of `errno`. Values outside the range count as 0.
     pub fn increment(&self, errno: i32) {
         let index = usize::try_from(errno).ok().filter(|&index| index < ERRNOS).unwrap_or(0);
         if let Some(counter) = self.0.get(index) {
@@ -179,17 +185,17 @@ impl Refusals {
         }
     }
 
-    /// Those that occurred: errno and count.
+    /// Returns each errno that occurred, with its count.
     pub fn counted(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
         (0..).zip(&*self.0).map(|(errno, counter)| (errno, counter.get())).filter(|one| one.1 > 0)
     }
 }
 
-/// Buckets for each power of two: a value is known to 1/8.
+/// Buckets for each power of two: values have a resolution of 1/8.
 const STEPS: usize = 8;
 const BUCKETS: usize = 64 * STEPS;
 
-/// Log-linear histogram of nanoseconds. 4 KiB, no allocation when recording.
+/// Log-linear histogram of nanoseconds. Takes 4 KiB and does not allocate when recording.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: Box<[AtomicU64]>,
@@ -214,23 +220,23 @@ impl Histogram {
         self.sum.fetch_add(ns, Relaxed);
     }
 
-    /// How many values there are.
+    /// Returns the number of recorded values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
-    /// The sum of all values, exactly.
+    /// Returns the exact sum of all values.
     pub fn sum(&self) -> u64 {
         self.sum.load(Relaxed)
     }
 
-    /// The greatest value, exactly.
+    /// Returns the exact maximum of all values.
     pub fn greatest(&self) -> u64 {
         self.greatest.load(Relaxed)
     }
 
-    /// The value that `per_mille` thousandths of all values do not exceed, rounded up to the end of
-    /// its bucket. 0 when there is none.
+    /// Returns the value that `per_mille` thousandths of all values do not exceed, rounded up to
+    /// the end of its bucket. 0 when there are no values.
     pub fn quantile(&self, per_mille: u64) -> u64 {
         let wanted = (self.count() * per_mille).div_ceil(1000).max(1);
         let mut seen = 0;
@@ -243,7 +249,8 @@ impl Histogram {
         0
     }
 
-    /// Buckets that hold something: the greatest value of the bucket in nanoseconds, and the count.
+    /// Returns the non-empty buckets: the greatest value of the bucket in nanoseconds, and the
+    /// count.
     pub fn filled(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.buckets
             .iter()
@@ -252,8 +259,8 @@ impl Histogram {
             .filter(|&(_, count)| count > 0)
     }
 
-    /// The values by powers of two: an upper bound in microseconds, and the count; ascending. Those
-    /// between two powers that hold something are there with 0.
+    /// Returns the values by powers of two, ascending: an upper bound in microseconds, and the
+    /// count. Empty octaves between non-empty ones are included.
     pub fn octaves(&self) -> Vec<(u64, u64)> {
         let mut octaves: Vec<(u64, u64)> = Vec::new();
         for (end, count) in self.filled() {
@@ -270,7 +277,8 @@ impl Histogram {
     }
 }
 
-/// Values below 8 have a bucket each; then eight for each power of two.
+/// Returns the bucket of a value: values below 8 have a bucket each; then eight for each power of
+/// two.
 fn bucket_of(ns: u64) -> usize {
     let Some(power) = ns.checked_ilog2().filter(|&power| power >= 3) else {
         return ns as usize;
@@ -279,20 +287,21 @@ fn bucket_of(ns: u64) -> usize {
     (power as usize - 2) * STEPS + step
 }
 
-/// The greatest value of a bucket.
+/// Returns the greatest value of a bucket.
 fn end_of(index: usize) -> u64 {
     if index < STEPS {
         return index as u64;
     }
-    let (power, step) = (index / STEPS + 2, (index % STEPS) as u64);
+    let power = index / STEPS + 2;
+    let step = (index % STEPS) as u64;
     let width = 1u64.checked_shl((power - 3) as u32).unwrap_or(0);
     (8 + step).saturating_mul(width).saturating_add(width.saturating_sub(1))
 }
 
 impl fmt::Display for Metrics {
-    /// `name value` lines, one for each counter, then the latency in microseconds. The alternate form
-    /// (`{:#}`) ends with the histogram: `latency_us_le_64 12` says that 12 moves took more than 32
-    /// and at most 64 microseconds.
+    /// Writes one line `name value` for each counter, then the latency in microseconds. The
+    /// alternate form (`{:#}`) ends with the histogram: `latency_us_le_64 12` means that 12 moves
+    /// took more than 32 and at most 64 microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in self.counters() {
             writeln!(f, "{name} {value}")?;

@@ -1,5 +1,6 @@
-//! Who tells of looks in the words of another daemon's log, for scripts that wait for them. In the log
-//! of `cgruled` nobody does, and the hot thread pays one comparison.
+//! Interface for an observer that reports evaluations in the log format of another daemon, for
+//! scripts that wait for its lines. Must not affect decisions. `cgruled` has no observer, which
+//! costs the hot thread one comparison.
 
 use std::fmt::Debug;
 
@@ -8,60 +9,60 @@ use crate::event::{Gid, Nanos, Uid};
 use crate::process::Proc;
 use crate::rules::RuleId;
 
-/// Told of each look at a process that was found, when it is over.
+/// Observer that receives each completed evaluation of an existing process.
 pub trait Narrator: Debug + Send {
-    /// The rules are in force, and what is wrong with them is said.
+    /// Reports that the rules are active and their diagnostics are logged.
     fn begin(&mut self);
 
-    /// Whether [`Told::program`] is shown, so that the executable is to be read for it.
+    /// Checks whether [`Told::program`] is used, so that the executable must be read for it.
     fn shows_program(&self) -> bool;
 
-    /// Says what there is to say. Called on the hot thread: it may read more of the process from
-    /// `proc`, which costs what the level of the log asks for, and must not wait.
+    /// Reports a completed evaluation. Called on the hot thread: it may read more about the process
+    /// from `proc`, depending on the log level, and must not block.
     fn tell(&self, told: &Told<'_>, proc: &mut Proc);
 
-    /// Says that the kernel dropped events. Called on the hot thread, at `now`, as often as it did.
+    /// Reports that the kernel dropped events. Called on the hot thread, at `now`, after each loss.
     fn lost(&self, now: Nanos);
 }
 
-/// A look that is over.
+/// Result of an evaluation, with the data that a report needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
-    /// Which process, and why it was looked at.
+    /// The process, and the events that caused its evaluation.
     pub look: Look,
-    /// Its effective user and group.
+    /// Its effective user ID and group ID.
     pub ids: (Uid, Gid),
-    /// Its program, if it was read: the script or link that was invoked where that is known, or the
+    /// Its program, if it was read: the script or link that was invoked, if known, or the
     /// executable as the kernel shows it.
     pub program: Option<&'a [u8]>,
-    /// What it came to.
+    /// Final result of the evaluation.
     pub ending: Ending,
 }
 
-/// What a look came to, as far as others care.
+/// Result of an evaluation as far as an observer distinguishes results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It asked to stay where it is.
+    /// The process requested to stay where it is.
     Sticky,
-    /// No rule matches.
+    /// No rule matches the process.
     NoRule,
-    /// This rule says to leave it.
+    /// The matching rule ignores the process.
     Ignored(RuleId),
-    /// It is where this rule says, or it is gone.
+    /// The process is in the cgroup of this rule, or it has exited.
     Done(RuleId),
-    /// It could not be put where this rule says.
+    /// The process could not be placed in the cgroup of this rule.
     Failed(RuleId, Obstacle),
 }
 
-/// Why a process could not be put where a rule says.
+/// Reason for which a process could not be placed in the cgroup of its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// The rule names no place that there could be, or a controller twice.
+    /// Invalid destination: it is outside of the hierarchy, or a controller is named twice.
     Nowhere,
-    /// This host does not have a controller that the rule names.
+    /// Controller in the rule that this host does not have.
     NoController,
-    /// There is no such group, and the rule makes none.
+    /// Missing cgroup that the rule does not create.
     NoGroup,
-    /// The kernel refused.
+    /// Error returned by the kernel.
     Kernel,
 }

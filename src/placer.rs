@@ -1,4 +1,5 @@
-//! From a decision to a process in its group: the last step, and the only one that writes.
+//! Placement of processes: applies the decision about a process by writing its PID to the cgroup of
+//! its rule. The last step of an evaluation and the only one that writes. Must not select rules.
 
 mod containers;
 mod described;
@@ -51,23 +52,23 @@ use crate::sys;
 use crate::user_manager::{ManagerLookup, UserManagers};
 pub use outcome::Outcome;
 
-/// The process of a look, with what was read of it.
+/// Process that is being evaluated, with the data that was read about it.
 #[derive(Debug)]
 pub struct Subject<'a> {
-    /// Why it is looked at.
+    /// The evaluation: the PID, and the events that caused it.
     pub look: Look,
-    /// The process, held.
+    /// Open handle of the process.
     pub grip: &'a Grip,
-    /// The user's name.
+    /// Name of its user, if it has one.
     pub user: Option<&'a str>,
-    /// What is known of the executable.
+    /// State of the executable: unread, read or unavailable.
     pub exe: Exe<'a>,
-    /// Whether it is in a container, if that was read.
+    /// Relation of the process to containers, if it was read.
     pub containment: Option<Containment>,
 }
 
 impl Subject<'_> {
-    /// Path of the executable as the kernel shows it, if it was read.
+    /// Returns the path of the executable as the kernel shows it, if it was read.
     fn exe_path(&self) -> Option<&[u8]> {
         self.exe.seen().map(|seen| seen.raw)
     }
@@ -79,18 +80,18 @@ impl Subject<'_> {
     }
 }
 
-/// What must be read before a process can be placed.
+/// Data that must be read before a process can be placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Its executable.
+    /// The link to the executable of the process.
     Exe,
-    /// Its namespaces.
+    /// The namespaces of the process.
     Namespaces,
     /// The name and groups of this user, below whose service manager it is.
     Owner(Uid),
 }
 
-/// Writes processes into groups.
+/// Moves processes into the cgroups of their rules.
 #[derive(Debug)]
 pub struct Placer {
     tree: Tree,
@@ -100,8 +101,8 @@ pub struct Placer {
     external: ExternalMoveState,
     containers: Containers,
     is_dry_run: bool,
-    /// Where systemd does not run, only root has processes that must not be moved, and the link to the
-    /// executable need not be read: 13 us of a placement (measured).
+    /// Without systemd only processes of root can be protected, so the link to the executable of
+    /// others need not be read: 13 us per placement (measured).
     has_systemd: bool,
     managers: UserManagers,
     own_pid: u32,
@@ -109,24 +110,24 @@ pub struct Placer {
     /// Which destination of its rule that is.
     destination: usize,
     placement: u64,
-    /// What the last process met that is not where its rule says.
+    /// Reason for which the last process is not in the cgroup of its rule.
     obstacle: Option<Obstacle>,
-    /// With what the kernel refused it.
+    /// Error number with which the kernel refused the last move.
     errno: Option<Errno>,
-    /// What went wrong with the last process, and on the way to which group.
+    /// Failures of the last process, each with the cgroup concerned.
     troubles: Vec<(Trouble, String)>,
-    /// Room for `/proc/PID/cgroup`.
+    /// Buffer for `/proc/PID/cgroup`.
     text: Vec<u8>,
-    /// Room for the v2 group that a process is in.
+    /// Buffer for the path of the v2 cgroup of a process.
     place: String,
-    /// The group that was written to last.
+    /// The last cgroup that a PID was written to.
     written: Option<GroupId>,
-    /// Told of calls that can take long.
+    /// Receiver of reports about calls that can take long.
     activity: Option<Arc<Activity>>,
 }
 
 impl Placer {
-    /// A placer that writes, or with `is_dry_run` only says what it would write.
+    /// Creates a placer. With `is_dry_run` it logs moves instead of making them.
     pub fn new(
         tree: Tree,
         fast_moves: FastMovesGuard,
@@ -160,32 +161,33 @@ impl Placer {
         }
     }
 
-    /// Tells `activity` of calls that can take long.
+    /// Registers `activity`, which is informed of calls that can take long.
     pub fn tell(&mut self, activity: Arc<Activity>) {
         self.activity = Some(activity);
     }
 
-    /// The number of the last placement: the same for the same group.
+    /// Returns the identifier of the last placement, which is a hash of the cgroup.
     pub fn last_placement(&self) -> u64 {
         self.placement
     }
 
-    /// What kept the last process from the group of its rule.
+    /// Returns the reason for which the last process is not in the cgroup of its rule.
     pub fn last_obstacle(&self) -> Option<Obstacle> {
         self.obstacle
     }
 
-    /// The group of the last placement, refused ones included, from the top of its hierarchies.
+    /// Returns the path of the last destination from the top of its hierarchies, also after a
+    /// refused move.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether something went wrong since they were taken.
+    /// Checks whether failures were recorded since they were last taken.
     pub fn has_troubles(&self) -> bool {
         !self.troubles.is_empty()
     }
 
-    /// Takes what went wrong, and on the way to which group.
+    /// Takes the recorded failures, each with the cgroup concerned.
     pub fn take_troubles(&mut self) -> Vec<(Trouble, String)> {
         std::mem::take(&mut self.troubles)
     }
@@ -194,8 +196,8 @@ impl Placer {
         self.troubles.push((trouble, self.path.clone()));
     }
 
-    /// Does something that opens files. Where no descriptor is left the groups are closed and it is tried once
-    /// more.
+    /// Runs `attempt`, which opens files. If no descriptor is left, it closes all cgroups and runs
+    /// `attempt` once more.
     ///
     /// # Errors
     /// As `attempt`.
@@ -213,7 +215,7 @@ impl Placer {
         })
     }
 
-    /// Drops every open group: after a change of rules others may be needed.
+    /// Activates another policy: closes all cgroups, because its rules may need others.
     pub fn adopt(&mut self, policy: &Policy) {
         self.external.history.clear();
         self.external.placements.clear();
@@ -221,10 +223,10 @@ impl Placer {
         self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
     }
 
-    /// Does what the rule says with the process.
+    /// Applies the rule to the process.
     ///
     /// # Errors
-    /// What must be read of the process first.
+    /// Data about the process that must be read first.
     pub fn apply(
         &mut self,
         policy: &Policy,
@@ -244,9 +246,9 @@ impl Placer {
         let mut outcome = Outcome::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
-            // A line whose controller this host does not have ends the rule, as in cgrulesengd; it was
-            // reported when the rules were read. The first line has its controllers, or the rule would be
-            // [`Action::Inapplicable`].
+            // As in cgrulesengd, a line with a controller that this host does not have ends the
+            // rule; it was reported when the rules were read. The controllers of the first line
+            // exist, or the rule would be [`Action::Inapplicable`].
             if span.is_empty() && target.below == Below::Top {
                 self.obstacle = Some(Obstacle::NoController);
                 break;
@@ -313,7 +315,7 @@ impl Placer {
         Ok(ControlFlow::Continue(outcome))
     }
 
-    /// Puts the process into the group `self.path` if it is elsewhere and may be moved.
+    /// Moves the process into the cgroup `self.path` unless it is there or must stay where it is.
     fn enter(
         &mut self,
         policy: &Policy,
@@ -322,7 +324,7 @@ impl Placer {
         (span, target): (Span, &Target),
         subject: &Subject<'_>,
     ) -> Result<Outcome, Missing> {
-        // Taken out while it is borrowed: where the process is now is read once for the whole placement.
+        // Taken out while it is borrowed: the current cgroup is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         let unified = subject.grip.unified;
@@ -333,7 +335,8 @@ impl Placer {
         let outcome = if self.is_in_place(span, Whereabouts { unified, text: Some(&text) }) {
             Ok(Outcome::InPlace)
         } else {
-            // What keeps a process where it is depends on the paths: read once for all that asks.
+            // Several reasons to stay depend on the current paths, so they are read once for all
+            // checks.
             if is_told {
                 read_cgroup(proc, subject, &mut text);
             }
@@ -344,7 +347,8 @@ impl Placer {
         outcome
     }
 
-    /// The same for a process that is there `now`, and not in the group as far as that is open.
+    /// Continues [`Self::enter`] for a process that is in `now`, and in no open cgroup of that
+    /// path.
     fn enter_from(
         &mut self,
         now: Whereabouts<'_>,
@@ -372,7 +376,7 @@ impl Placer {
         Ok(self.place(now, policy, proc, rule, (span, target), subject))
     }
 
-    /// Fills `self.path` with the target's path for this process.
+    /// Sets `self.path` to the path of the target for this process.
     fn render(&mut self, policy: &Policy, target: &Target, subject: &Subject<'_>) {
         let pid = subject.look.pid;
         let who = Who {
@@ -392,10 +396,10 @@ impl Placer {
         }
     }
 
-    /// Whether the group is known and holds the process. Asked first: most programs that an already
-    /// placed user starts end here, and a needless write is not only a write (it can wait for an RCU
-    /// grace period).
+    /// Checks whether the cgroup is open and contains the process.
     fn is_in_place(&self, span: Span, now: Whereabouts<'_>) -> bool {
+        // Checked first: most programs that an already placed user starts need no more, and a
+        // redundant write is expensive, because it can wait for an RCU grace period.
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
     }
 
@@ -418,7 +422,7 @@ impl Placer {
         span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
     }
 
-    /// Moves the process into the group `self.path`.
+    /// Moves the process into the cgroup `self.path` and reports external moves.
     fn place(
         &mut self,
         now: Whereabouts<'_>,
@@ -429,7 +433,8 @@ impl Placer {
         subject: &Subject<'_>,
     ) -> Outcome {
         if self.is_dry_run {
-            let (who, by) = (Described(subject), Named(rule));
+            let who = Described(subject);
+            let by = Named(rule);
             self.decided(field::MOVED, rule, subject)
                 .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
             return Outcome::WouldPlace;
@@ -448,7 +453,8 @@ impl Placer {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, target, subject, &refusal),
         };
-        // Only now it is known where the group is, when it was not open: after a reload.
+        // After a reload the cgroup was not open, so whether it contains the process is known only
+        // now.
         if self.tree.holds(group, now) {
             return Outcome::InPlace;
         }
@@ -495,14 +501,16 @@ impl Placer {
         }
         if ::log::log_enabled!(Level::Debug) {
             let microseconds = now.since(subject.look.since) / 1000;
-            let (who, to, by) = (Described(subject), &self.path, Named(rule));
+            let who = Described(subject);
+            let to = &self.path;
+            let by = Named(rule);
             let more = Some(("latency_us", i64::try_from(microseconds).unwrap_or(i64::MAX)));
             Decided { more, ..self.decided(field::MOVED, rule, subject) }.say(
                 Level::Debug,
                 format_args!("moved {who} to {to} by {by} after {cause}, {microseconds} us"),
             );
         }
-        // The number may have changed hands between the look and the write.
+        // The PID may have been reused between the evaluation and the write.
         if subject.grip.handle.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
             return Outcome::Replaced;
         }
@@ -523,7 +531,9 @@ impl Placer {
         self.note(Trouble::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-            let (who, by, advice) = (Described(subject), Named(rule), refusal.advice());
+            let who = Described(subject);
+            let by = Named(rule);
+            let advice = refusal.advice();
             let section = refusal.section(target, self.tree.hierarchies());
             let section = section.map_or_else(String::new, |section| format!(": {section}"));
             let more = Some(("errno", i64::from(refusal.errno as i32)));
@@ -537,7 +547,7 @@ impl Placer {
         Outcome::Refused
     }
 
-    /// For the log: a decision about the group `self.path`.
+    /// Creates the log record of a decision about the cgroup `self.path`.
     fn decided<'a>(
         &'a self,
         kind: &'static str,
@@ -548,18 +558,18 @@ impl Placer {
     }
 }
 
-/// Whether the path of the group contains the program, which was not read.
+/// Checks whether the path of the cgroup contains the program, which was not read.
 fn is_exe_missing(target: &Target, subject: &Subject<'_>) -> bool {
     matches!(subject.exe, Exe::Unread)
         && target.destination.fields().any(|field| field == Field::Program)
 }
 
-/// A number for a group. Two groups with the same one would cost a wrong line in the log.
+/// Returns a hash that identifies a cgroup. A collision would only cause a wrong line in the log.
 fn numbered(path: &str) -> u64 {
     FixedState::default().hash_one(path) | 1
 }
 
-/// Reads `/proc/PID/cgroup` of a process; empty when it is gone.
+/// Appends `/proc/PID/cgroup` of a process to `text`; nothing if the process has exited.
 fn read_cgroup(proc: &mut Proc, subject: &Subject<'_>, text: &mut Vec<u8>) {
     text.extend(proc.cgroup(subject.look.pid, subject.grip.thread).unwrap_or_default());
 }

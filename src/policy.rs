@@ -1,5 +1,6 @@
-//! Everything the engine decides by, in force as one piece: the compiled rules, where their groups
-//! begin on this host, and who is who. Built away from the hot thread, swapped whole. Pure.
+//! The active policy: everything that the engine decides by, replaced as a whole. Built outside of
+//! the hot thread: the compiled rules, the roots of their cgroups on this host, and the known
+//! users. Pure.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -19,51 +20,53 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
-/// A set of rules in force.
+/// Compiled set of rules with everything needed to apply it.
 #[derive(Debug)]
 pub struct Policy {
-    /// Number of this policy; answers to questions of an older one are asked again.
+    /// Sequence number of this policy; lookups requested under an older one are repeated.
     pub generation: u64,
-    /// The rules, compiled.
+    /// The rules in compiled form.
     pub matcher: Arc<Matcher>,
-    /// What is known of user ids.
+    /// Known users by effective UID.
     pub users: HashMap<Uid, User, FixedState>,
-    /// Names of group ids, asked for only when a destination has one in it; `None` for a group
-    /// without a name.
+    /// Names of GIDs, looked up only when a destination contains one; `None` for a GID without a
+    /// name.
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
-    /// How many rules there are, for people.
+    /// Counts for status and log output.
     pub summary: Summary,
-    /// What groups are given when they are made.
+    /// Settings of cgroups, applied when they are created.
     pub provisions: Arc<Provisions>,
-    /// Who tells of the looks under these rules, if somebody does.
+    /// Observer of the evaluations under these rules, if any.
     pub narrator: Option<Box<dyn Narrator>>,
-    /// Whose the subordinate user IDs are.
+    /// Owners of subordinate UIDs, from `/etc/subuid`.
     pub subordinates: Subordinates,
-    /// Whether [`Self::provisions`] depend on the names of users.
+    /// Set if [`Self::provisions`] depend on the names of users.
     asks_user_names: bool,
-    /// The hierarchies of each rule's first target; the others are found when needed.
+    /// Hierarchies of each rule's first target; the others are computed when needed.
     spans: Box<[Span]>,
     root: Box<str>,
     legacy_root: Box<str>,
 }
 
-/// What the rules in force are made of.
+/// Summary of a set of rules for status and log output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Rules in force.
+    /// Number of active rules in all files.
     pub rules: usize,
-    /// Names seen in the directories of rules.
+    /// Number of file names in the rule directories.
     pub files: usize,
-    /// Errors in them: each cost a rule or a setting, or keeps a file as it was.
+    /// Number of errors: each disables a rule or a setting, or keeps a file at its last valid
+    /// version.
     pub errors: usize,
-    /// `FILE:LINE` of the first of them.
+    /// Place of the first error as `FILE:LINE`.
     pub first_error: Option<Arc<str>>,
-    /// Files, or directories, that are taken at what they said before.
+    /// Number of files or directories kept at their last valid version.
     pub kept: usize,
 }
 
 impl fmt::Display for Summary {
-    /// `213 rules from 14 files, 1 error: /etc/cgruled/rules.d/50-a.toml:4 (1 file stays as it was)`
+    /// Example: `213 rules from 14 files, 1 error: /etc/cgruled/rules.d/50-a.toml:4 (1 file kept at
+    /// last valid version)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |count: usize| if count == 1 { "" } else { "s" };
         let Self { rules, files, errors, first_error, kept } = self;
@@ -76,36 +79,38 @@ impl fmt::Display for Summary {
         }
         match kept {
             0 => Ok(()),
-            1 => f.write_str(" (1 file stays as it was)"),
-            more => write!(f, " ({more} files stay as they were)"),
+            1 => f.write_str(" (1 file kept at last valid version)"),
+            more => write!(f, " ({more} files kept at last valid version)"),
         }
     }
 }
 
-/// How long an answer of the name service is believed when a user has a name, and when it has none:
-/// one that was just made turns up before the service knows it.
+/// Lifetime of a name service reply for a user with a name, and for one without: a user that was
+/// just created appears before the service knows it.
 const BELIEVED_NS: [u64; 2] = [600_000_000_000, 30_000_000_000];
 
-/// User ids remembered at most; a range of subordinate ids has 65,536. Beyond, all are asked anew.
+/// Maximum number of known users; a range of subordinate UIDs has 65,536. Beyond it all are looked
+/// up again.
 const MOST_USERS: usize = 200_000;
 
-/// One user id.
+/// Known user and the rules that can match it.
 #[derive(Debug)]
 pub struct User {
-    /// The rules that can match it.
+    /// The rules that can match this user.
     pub plan: Plan,
-    /// Who it is.
+    /// Name and groups of the user.
     pub identity: Identity,
     asked: Cell<Nanos>,
 }
 
 impl User {
-    /// What the rules of `matcher` mean for `identity`, which was true at `asked`.
+    /// Creates a user from `identity`, which was read at `asked`, with the rules of `matcher` that
+    /// can match.
     pub fn new(matcher: &Matcher, identity: Identity, asked: Nanos) -> Self {
         Self { plan: matcher.plan(&identity), identity, asked: Cell::new(asked) }
     }
 
-    /// Whether the name service should be asked again. `true` once for each answer.
+    /// Checks whether the user must be looked up again. Returns `true` once for each reply.
     pub fn take_stale(&self, now: Nanos) -> bool {
         let [named, nameless] = BELIEVED_NS;
         let believed = if self.identity.name.is_some() { named } else { nameless };
@@ -118,8 +123,8 @@ impl User {
 }
 
 impl Policy {
-    /// Compiles a policy. `root` is where groups begin in each hierarchy: empty for the top, else
-    /// `/path`.
+    /// Creates a policy. `grounds` are the roots of cgroups: an empty path for the root of the
+    /// hierarchy, else `/path`.
     pub fn new(
         generation: u64,
         matcher: Arc<Matcher>,
@@ -148,14 +153,14 @@ impl Policy {
         }
     }
 
-    /// The same, and groups and units are given this.
+    /// Sets the settings of cgroups and units.
     pub fn give(&mut self, provisions: Provisions) {
         self.asks_user_names = ask_names(provisions.user_slices());
         self.provisions = Arc::new(provisions);
     }
 
-    /// Whether `uid` is in [`Self::users`]. One that nobody needs to look up is put there now;
-    /// `false` means that the name service must be asked.
+    /// Checks whether `uid` is in [`Self::users`]. Adds it if no rule needs its identity; `false`
+    /// means that it must be looked up first.
     pub fn knows(&mut self, uid: Uid) -> bool {
         if self.users.contains_key(&uid) {
             return true;
@@ -164,18 +169,18 @@ impl Policy {
             return false;
         }
         let nobody = Identity::nameless(uid);
-        // Without a question there is nothing to ask again.
+        // Never stale: there was no lookup to repeat.
         self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
         true
     }
 
-    /// Whether the name of `gid` must be asked for before this rule can be applied.
+    /// Checks whether the name of `gid` must be looked up before this rule can be applied.
     pub fn lacks_group(&self, rule: RuleId, gid: Gid) -> bool {
         let renders = |rule: &Rule| rule.renders(&[Field::GroupName]);
         self.matcher.rule(rule).is_some_and(renders) && !self.groups.contains_key(&gid)
     }
 
-    /// Adds what the name service said. Whether it differs from what was known.
+    /// Adds the result of a user lookup. Returns whether it differs from the previous one.
     pub fn meet(&mut self, user: User) -> bool {
         if self.users.len() >= MOST_USERS {
             self.users.clear();
@@ -184,8 +189,8 @@ impl Policy {
         self.users.insert(new.uid, user).is_some_and(|old| old.identity != new)
     }
 
-    /// The user who is accountable for what processes of `uid` do: the owner of a subordinate ID, else
-    /// itself.
+    /// Returns the user accountable for processes of `uid`: the owner of a subordinate UID, else
+    /// `uid`.
     pub fn accountable(&self, uid: Uid) -> Uid {
         self.subordinates.owner_of(uid).unwrap_or(uid)
     }
@@ -218,7 +223,7 @@ impl Policy {
         self.matcher.rules().iter().filter(asks_group)
     }
 
-    /// The hierarchies that a target of a rule concerns.
+    /// Returns the hierarchies that a target of a rule concerns.
     pub fn span(
         &self,
         hierarchies: &Hierarchies,
@@ -232,12 +237,12 @@ impl Policy {
         }
     }
 
-    /// Where paths of rules begin, of either kind.
+    /// Returns both roots: for paths of rule files, and for those of cgrules.conf.
     pub fn grounds(&self) -> [&str; 2] {
         [&self.root, &self.legacy_root]
     }
 
-    /// Where paths of this kind begin, without a trailing slash.
+    /// Returns the root for paths of this kind, without a trailing slash.
     pub fn beginning(&self, below: Below) -> &str {
         match below {
             Below::Root => &self.root,

@@ -1,11 +1,12 @@
-//! Facts of one process, from `/proc` or a directory that stands for it.
+//! State of one process, read from `/proc` or a test directory in its place.
 //!
-//! Everything here is on the hot path: no allocation, no file parsed that a single call can answer,
-//! and nothing that a user can make wait. The last rules out more than it seems. `/proc/PID/cmdline` and
-//! a stat of `/proc/PID/exe` hang when memory or executable are served by a FUSE mount that does not
-//! answer. And while an execve(2) hangs in a FLUSH of such a mount it holds `exec_update_lock`, for which
-//! `/proc/PID/stat` and the links `exe`, `cwd`, `root` and `ns/*` wait (measured on Linux 6.18; `status`,
-//! `cgroup`, `comm`, `statm`, `task` and pidfds answer). The executable is read by [`crate::program`].
+//! Everything here is on the hot path. It must not allocate, parse a file where one system call is
+//! enough, or use a call that a user can block. The last excludes more than it seems. Reading
+//! `/proc/PID/cmdline` and a stat of `/proc/PID/exe` hang when the memory or the executable is on a
+//! FUSE mount that does not reply. And while an execve(2) hangs in a FLUSH of such a mount it holds
+//! `exec_update_lock`, for which `/proc/PID/stat` and the links `exe`, `cwd`, `root` and `ns/*`
+//! wait (measured on Linux 6.18; `status`, `cgroup`, `comm`, `statm`, `task` and pidfds do not).
+//! The executable is read by [`crate::program`].
 
 use std::ffi::CStr;
 use std::io::{self, Write};
@@ -19,73 +20,73 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use crate::event::{Gid, Pid, Uid};
 use crate::sys;
 
-/// Longest path that the kernel reports.
+/// Longest path that the kernel reports, in bytes.
 pub const PATH_MAX: usize = 4096;
 
-/// A process held fast, and what the kernel said of it.
+/// Open process with the credentials that the kernel reported.
 #[derive(Debug)]
 pub struct Grip {
-    /// Effective user of the leader.
+    /// Effective UID of the leader.
     pub uid: Uid,
-    /// Effective group of the leader.
+    /// Effective GID of the leader.
     pub gid: Gid,
-    /// Inode of its v2 cgroup directory, where the kernel says it (Linux 6.13).
+    /// Inode of its v2 cgroup directory, where the kernel reports it (Linux 6.13).
     pub unified: Option<u64>,
-    /// Names this very process, whatever becomes of the number (Linux 5.3).
+    /// Pidfd, which refers to this process even after its PID is reused (Linux 5.3).
     pub handle: Option<OwnedFd>,
-    /// The live thread that the rest is about, where the leader has exited before it.
+    /// Live thread from which the IDs were read, if the leader has exited before it.
     pub thread: Option<Pid>,
 }
 
 impl Grip {
-    /// Whether all threads of the process have exited, as far as a pidfd tells.
+    /// Checks whether all threads of the process have exited, as far as a pidfd shows.
     pub fn has_exited(&self) -> bool {
         self.handle.as_ref().is_some_and(has_exited)
     }
 }
 
-/// What `/proc/PID/status` says of the scheduling state of a thread.
+/// Scheduling state of a thread in `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Alive,
-    /// It has exited, whether or not it was waited for.
+    /// Exited, whether reaped or not.
     Exited,
 }
 
-/// Whose a process is.
+/// Real and effective owner of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The process itself, also when it was asked for by the number of a thread.
+    /// PID of the process, also when it was requested by the ID of another thread.
     pub process: Pid,
-    /// Real user of the thread that was asked for.
+    /// Real UID of the requested thread.
     pub real: Uid,
-    /// Effective user of that thread.
+    /// Effective UID of the requested thread.
     pub effective: Uid,
-    /// Real group of that thread.
+    /// Real GID of the requested thread.
     pub real_group: Gid,
 }
 
-/// A `/proc`.
+/// Open `/proc`, with the features of the kernel.
 #[derive(Debug)]
 pub struct Proc {
     dir: OwnedFd,
-    /// Whether `PIDFD_GET_INFO` answers.
+    /// Set if the kernel supports `PIDFD_GET_INFO`.
     has_pidfd_info: bool,
-    /// Whether the inode of a pidfd identifies a process: see [`sys::has_unique_inode`].
+    /// Set if the inode of a pidfd identifies a process: see [`sys::has_unique_inode`].
     has_unique_inodes: bool,
     text: Vec<u8>,
 }
 
-/// `PID/name` with its NUL, on the stack.
+/// Relative path `PID/name` with its NUL, on the stack.
 pub(crate) struct ProcPath([u8; 48]);
 
 impl ProcPath {
-    /// A file of a process.
+    /// Returns the path of a file of a process.
     pub(crate) fn new(pid: Pid, name: &str) -> Self {
         Self::format(format_args!("{pid}/{name}"))
     }
 
-    /// A file of a thread of the process, or of the process itself, which stands for its leader.
+    /// Returns the path of a file of a thread, or of the process itself, which shows its leader.
     pub(crate) fn of(pid: Pid, thread: Option<Pid>, name: &str) -> Self {
         match thread {
             Some(thread) => Self::format(format_args!("{pid}/task/{thread}/{name}")),
@@ -95,7 +96,7 @@ impl ProcPath {
 
     fn format(text: std::fmt::Arguments<'_>) -> Self {
         let mut bytes = [0; 48];
-        // Two PIDs of ten digits, `/task/`, a slash and our longest name, `children`, fit.
+        // Two PIDs of ten digits, `/task/`, a slash and the longest name, `children`, fit.
         let written = (&mut bytes[..47]).write_fmt(text);
         debug_assert!(written.is_ok());
         Self(bytes)
@@ -107,7 +108,7 @@ impl ProcPath {
 }
 
 impl Proc {
-    /// Opens the directory; `/proc` but in tests.
+    /// Opens the directory: `/proc`, except in tests.
     ///
     /// # Errors
     /// As open(2).
@@ -134,17 +135,16 @@ impl Proc {
         }
     }
 
-    /// Holds a process and reads its effective ids. `None` when it is gone.
-    ///
-    /// By a pidfd: 4.7 us for a process that nobody looked at before, 0.2 us when it is gone. A stat of
-    /// its directory is 3.5 us and 2.4 us (`/proc` makes an inode for it either way), and would have
-    /// to be followed by the pidfd whenever a rule matches (measured on Linux 6.18).
+    /// Opens a process and reads its effective IDs. `None` when it does not exist.
     pub fn grip(&mut self, pid: Pid) -> Option<Grip> {
+        // By pidfd: 4.7 us for a process that was not accessed before, 0.2 us if it does not exist. A stat of
+        // its directory takes 3.5 us and 2.4 us (`/proc` creates an inode in either case), and a pidfd would
+        // be needed in addition whenever a rule matches (measured on Linux 6.18).
         let handle = match sys::pidfd_open(pid.get()) {
             Ok(handle) if self.has_pidfd_info => handle,
             Ok(handle) => return self.grip_by_stat(pid, Some(handle)),
-            // The number is a thread's, so the process that had it is gone: EINVAL, or ENOENT where the
-            // kernel has pidfds of threads (Linux 6.9).
+            // The ID belongs to a thread, so the process that had it has exited: EINVAL, or ENOENT
+            // where the kernel has pidfds of threads (Linux 6.9).
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -153,7 +153,7 @@ impl Proc {
             {
                 return None;
             }
-            // EMFILE, or no pidfds: the PID alone names the process.
+            // EMFILE, or a kernel without pidfds: only the PID identifies the process.
             Err(_) => return self.grip_by_stat(pid, None),
         };
         match sys::pidfd_info(handle.as_fd()) {
@@ -169,15 +169,16 @@ impl Proc {
         }
     }
 
-    /// The same before Linux 6.13: the directory belongs to the effective ids of the leader.
+    /// Opens a process before Linux 6.13: its directory is owned by the effective IDs of the
+    /// leader.
     fn grip_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>) -> Option<Grip> {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
-        // The number of a thread has a directory too. Without a descriptor to be had that is not asked.
+        // Thread IDs have a directory too. Where descriptors have run out this is not checked.
         let is_process = handle.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
         is_process.then_some(Grip { uid, gid, unified: None, handle, thread: None })
     }
 
-    /// The effective ids of a thread. `None` when it is gone.
+    /// Returns the effective IDs of a thread. `None` when it has exited.
     pub fn thread_ids(&self, pid: Pid, thread: Pid) -> Option<(Uid, Gid)> {
         self.ids(&ProcPath::of(pid, Some(thread), ""))
     }
@@ -187,7 +188,7 @@ impl Proc {
         Some((Uid(stat.st_uid), Gid(stat.st_gid)))
     }
 
-    /// How many threads the process has, as the directory of its threads counts them.
+    /// Returns the number of threads, from the link count of the `task` directory.
     #[allow(clippy::unnecessary_cast, reason = "u32 on some targets")]
     pub fn thread_count(&self, pid: Pid) -> u64 {
         let path = ProcPath::new(pid, "task");
@@ -195,15 +196,18 @@ impl Proc {
             .map_or(0, |stat| (stat.st_nlink as u64).saturating_sub(2))
     }
 
-    /// Whether the leader has exited before other threads. 3 us for a process of one thread, 4 more for
-    /// others: since Linux 6.15 a pidfd, also one of the leader alone, says nothing while other threads live.
+    /// Checks whether the leader has exited before other threads. Takes 3 us for a process with one
+    /// thread, 7 us for others.
     pub fn has_leader_exited(&mut self, pid: Pid) -> bool {
-        // A leader that has exited counts as long as other threads live, so one thread is the leader.
+        // Since Linux 6.15 a pidfd, even one of the leader thread, reports no exit while other threads live.
+        // A leader that has exited counts as long as other threads live, so a single thread is the
+        // leader.
         self.thread_count(pid) != 1 && self.state(pid, None) == Some(State::Exited)
     }
 
-    /// The process as one of its live threads shows it, in place of `grip`, whose leader has exited: the
-    /// kernel freezes what it says of a dead leader. `None` when the whole process has exited.
+    /// Returns the process with the IDs of one of its live threads, in place of those of its exited
+    /// leader in `grip`: the kernel freezes the state of an exited leader. `None` when all threads
+    /// have exited.
     pub fn stand_in(&mut self, pid: Pid, grip: Grip) -> Option<Grip> {
         let mut others = self.threads(pid).into_iter().filter(|&thread| thread != pid);
         let thread = others.find(|&thread| self.state(pid, Some(thread)) == Some(State::Alive))?;
@@ -211,7 +215,7 @@ impl Proc {
         Some(Grip { uid, gid, unified: None, thread: Some(thread), ..grip })
     }
 
-    /// Whether a thread has other effective ids than `ids`.
+    /// Checks whether a thread has other effective IDs than `ids`.
     pub fn has_thread_of_others(&self, pid: Pid, ids: (Uid, Gid)) -> bool {
         let differs = |thread| self.thread_ids(pid, thread).is_some_and(|own| own != ids);
         self.threads(pid).into_iter().any(differs)
@@ -225,7 +229,7 @@ impl Proc {
         }
     }
 
-    /// A directory descriptor of this `/proc` for another thread.
+    /// Duplicates the directory descriptor for another thread.
     ///
     /// # Errors
     /// As dup(2).
@@ -233,20 +237,20 @@ impl Proc {
         self.dir.try_clone()
     }
 
-    /// The kernel's name of the leader: 15 bytes at most, set by exec to the base name of what was
-    /// invoked. `None` when the process is gone.
+    /// Returns the `comm` of the leader: at most 15 bytes, set by exec to the base name of the
+    /// invoked file. `None` when the process does not exist.
     pub fn comm(&mut self, pid: Pid) -> Option<&[u8]> {
         self.file(&ProcPath::new(pid, "comm")).map(|text| text.strip_suffix(b"\n").unwrap_or(text))
     }
 
-    /// The text of `/proc/PID/cgroup`, or of a thread's: a line for each hierarchy,
-    /// `id:controllers:/path`.
+    /// Returns the text of `/proc/PID/cgroup`, or of a thread's: one line `id:controllers:/path`
+    /// per hierarchy.
     pub fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]> {
         self.file(&ProcPath::of(pid, thread, "cgroup"))
     }
 
-    /// Whether this is a kernel thread: `Kthread` in `/proc/PID/status` (Linux 6.8), before that a child
-    /// of kthreadd, which is process 2, or kthreadd itself.
+    /// Checks whether the process is a kernel thread: `Kthread` in `/proc/PID/status` (Linux 6.8),
+    /// before that a child of kthreadd, which is process 2, or kthreadd itself.
     pub fn is_kernel_thread(&mut self, pid: Pid) -> bool {
         let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
         if let Some(word) = status_words(text, b"Kthread:").next() {
@@ -256,34 +260,35 @@ impl Proc {
         pid.get() == KTHREADD || status_number(text, b"PPid:", 0) == Some(KTHREADD)
     }
 
-    /// Whether the leader is scheduled in real time: policy `SCHED_FIFO` or `SCHED_RR`.
+    /// Checks whether the leader has a real-time policy: `SCHED_FIFO` or `SCHED_RR`.
     pub fn is_real_time(&self, pid: Pid) -> bool {
         sys::scheduling_policy(pid.get()).is_ok_and(|policy| {
             matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
         })
     }
 
-    /// The parent of the process: process 1 when that is gone. `None` when the process itself is.
+    /// Returns the parent of the process, which is process 1 after the parent exited. `None` when
+    /// the process does not exist.
     pub fn parent(&mut self, pid: Pid) -> Option<Pid> {
         let text = self.file(&ProcPath::new(pid, "status"))?;
         Pid::new(status_number(text, b"PPid:", 0)?)
     }
 
-    /// A number that tells a process from a later one of the same PID, and that an exec does not change:
-    /// the inode of its pidfd, before Linux 6.9 the time of its start. `None` when it is gone.
-    ///
-    /// The time is field 22 of `/proc/PID/stat`, which waits for a hanging exec on kernels where
-    /// ptrace_may_access() takes `exec_update_lock`. Of those known all have the inode.
+    /// Returns a number that distinguishes a process from a later one with the same PID, and that
+    /// exec does not change: the inode of its pidfd, before Linux 6.9 its start time. `None` when
+    /// it does not exist.
     pub fn identity(&mut self, pid: Pid) -> Option<u64> {
+        // The start time is field 22 of `/proc/PID/stat`, which waits for a hanging exec on kernels where
+        // ptrace_may_access() takes `exec_update_lock`. All such kernels known have the inode.
         if self.has_unique_inodes {
             let pidfd = sys::pidfd_open(pid.get()).ok()?;
-            // Of a process that was waited for but still has a pidfd somewhere it could be opened, too.
+            // A process that was reaped can still be opened while another pidfd of it exists.
             return inode_of(&pidfd);
         }
         self.start_time(pid)
     }
 
-    /// The same of a process that is held.
+    /// Returns the identity of an open process: see [`Self::identity`].
     pub fn identity_of(&mut self, pid: Pid, grip: &Grip) -> Option<u64> {
         match &grip.handle {
             Some(handle) if self.has_unique_inodes => inode_of(handle),
@@ -291,19 +296,20 @@ impl Proc {
         }
     }
 
-    /// Whether there is a process of this number, dead but not reaped included.
+    /// Checks whether a process with this PID exists, including zombies.
     pub fn exists(&self, pid: Pid) -> bool {
         fstatat(&self.dir, ProcPath::new(pid, "").as_c_str(), AtFlags::empty()).is_ok()
     }
 
-    /// Whether a process is the first one of a PID namespace below ours.
+    /// Checks whether a process is the first one of a PID namespace below the initial one.
     pub fn is_first_of_namespace(&mut self, pid: Pid) -> bool {
         let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
         status_words(text, b"NSpid:").skip(1).last() == Some(&b"1"[..])
     }
 
-    /// Whether a process is in a PID namespace below ours and in our user namespace, as a container without a user
-    /// namespace of its own. Does not wait for an exec of the process.
+    /// Checks whether a process is in a PID namespace below the initial one but in the initial user
+    /// namespace, as in a container without a user namespace. Does not wait for an exec of the
+    /// process.
     pub fn is_in_namespace_of_root(&mut self, pid: Pid) -> bool {
         let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
         if status_words(text, b"NSpid:").count() < 2 {
@@ -314,7 +320,7 @@ impl Proc {
         fields.eq([&b"0"[..], b"0", b"4294967295"])
     }
 
-    /// Whose a process is, from `/proc/PID/status`. `None` when it is gone.
+    /// Returns the owner of a process from `/proc/PID/status`. `None` when it does not exist.
     pub fn owner(&mut self, pid: Pid) -> Option<Owner> {
         let text = self.file(&ProcPath::new(pid, "status"))?;
         Some(Owner {
@@ -325,16 +331,16 @@ impl Proc {
         })
     }
 
-    /// When a process started, in ticks since the machine did: field 22 of `/proc/PID/stat`.
+    /// Returns the start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`.
     pub(crate) fn start_time(&mut self, pid: Pid) -> Option<u64> {
         let text = self.file(&ProcPath::new(pid, "stat"))?;
-        // The name, field 2, stands in parentheses and may hold anything.
+        // The name, field 2, is in parentheses and may contain any byte.
         let end = text.iter().rposition(|&byte| byte == b')')?;
         let word = text[end + 1..].split(|&byte| byte == b' ').nth(20)?;
         std::str::from_utf8(word).ok()?.trim_end().parse().ok()
     }
 
-    /// The threads of a process; none when it is gone.
+    /// Returns the threads of a process; none when it does not exist.
     fn threads(&self, pid: Pid) -> Vec<Pid> {
         let path = ProcPath::new(pid, "task");
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -343,7 +349,7 @@ impl Proc {
         entries.filter_map(|entry| parse_pid(entry.file_name().to_bytes())).collect()
     }
 
-    /// Calls `take` with the children of every thread of `pid`.
+    /// Calls `take` for the children of every thread of `pid`.
     pub fn children(&mut self, pid: Pid, mut take: impl FnMut(Pid)) {
         for thread in self.threads(pid) {
             let path = ProcPath::of(pid, Some(thread), "children");
@@ -367,7 +373,7 @@ impl Proc {
         }
     }
 
-    /// Calls `take` with every process there is now.
+    /// Calls `take` for every existing process.
     ///
     /// # Errors
     /// As readdir(3).
@@ -383,8 +389,8 @@ impl Proc {
     }
 }
 
-/// The words after `name` in the text of a `status` file. A name of a process is free to choose, but the
-/// kernel escapes a newline in it.
+/// Returns the words after `name` in the text of a `status` file. A process can choose its name
+/// freely, but the kernel escapes a newline in it.
 fn status_words<'t>(text: &'t [u8], name: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
     let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name));
     let words = line.unwrap_or_default().split(u8::is_ascii_whitespace);
@@ -395,7 +401,7 @@ fn status_number(text: &[u8], name: &[u8], index: usize) -> Option<u32> {
     std::str::from_utf8(status_words(text, name).nth(index)?).ok()?.parse().ok()
 }
 
-/// Whether what a pidfd refers to has exited, waited for or not: then it is readable.
+/// Checks whether the process of a pidfd has exited, reaped or not: then the pidfd is readable.
 fn has_exited(handle: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
@@ -405,13 +411,13 @@ fn inode_of(pidfd: &OwnedFd) -> Option<u64> {
     fstat(pidfd).ok().map(|stat| stat.st_ino)
 }
 
-/// A process id in decimal.
+/// Parses a decimal process ID.
 pub(crate) fn parse_pid(name: &[u8]) -> Option<Pid> {
     std::str::from_utf8(name).ok()?.parse().ok().and_then(Pid::new)
 }
 
-/// The path in `/proc/PID/cgroup` of the hierarchy that the kernel lists with `controllers` (empty for
-/// v2).
+/// Returns the path in `/proc/PID/cgroup` of the hierarchy that the kernel lists with `controllers`
+/// (empty for cgroup v2).
 pub fn path_in<'t>(cgroup: &'t [u8], controllers: &[u8]) -> Option<&'t [u8]> {
     cgroup.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.splitn(3, |&byte| byte == b':');
@@ -470,7 +476,7 @@ mod tests {
         assert!(proc.comm(pid).is_none());
     }
 
-    /// Its `/proc` directory exists all the same, with the ids of a process that nobody asked for.
+    /// The `/proc` directory of a thread exists, with the IDs of the process.
     #[test]
     fn a_thread_is_no_process() {
         let (mut proc, pid) = ours();

@@ -1,14 +1,15 @@
-//! Which program a process runs: what one read tells, and what takes more.
+//! Executable of a process: a fast read that can block only on exec, and a slow examination.
 //!
-//! The first read is the link `/proc/PID/exe` and the mount namespace. Together with the kernel's name of
-//! the process it is enough unless the process sees other mounts than the host (its paths may name other
-//! files), the file was deleted, or something else than the executable was invoked: a script, a symbolic
-//! link. Then [`examine`] opens files that the process's owner chose, and reads memory that he owns.
+//! The fast read takes the link `/proc/PID/exe` and the mount namespace. Together with the `comm`
+//! of the process it is enough unless the process has other mounts than the host (its paths may
+//! refer to other files), the file was deleted, or something else than the executable was invoked:
+//! a script or a symbolic link. Then [`examine`] opens files that the owner of the process chose,
+//! and reads memory of that user.
 //!
-//! Both can wait for as long as that owner likes: the first for an execve(2) that hangs while it holds
-//! `exec_update_lock`, the second for any FUSE mount. So the first is made by whoever leads the daemon, with
-//! the daemon's state handed in (see [`crate::leader`]), the second on threads of its own
-//! ([`crate::exe_pool`]).
+//! Both can block for as long as that user likes: the first on an execve(2) that hangs while it
+//! holds `exec_update_lock`, the second on any FUSE mount. So the leading thread makes the first
+//! with the state of the daemon checked in (see [`crate::leader`]), and the second runs on separate
+//! threads ([`crate::exe_pool`]).
 
 mod script;
 
@@ -29,96 +30,96 @@ use crate::rules::{Exe, base_name};
 use crate::sys;
 use script::is_script;
 
-/// What the kernel appends to the path of a file without a name.
+/// Suffix that the kernel appends to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
 /// How the kernel shows a file of memfd_create(2), before the name that its creator chose. Only root can make a
 /// file at such a path, so no other file of the host looks so.
 const MEMFD: &[u8] = b"/memfd:";
 
-/// The kernel keeps this much of a name.
+/// Maximum length of `comm`, in bytes.
 const COMM: usize = 15;
 
-/// Programs that run others: for them an argument may be the program that the administrator means.
-/// Beginnings of base names, so that `python3.11` is one.
+/// Interpreters: for these an argument may be the program that the administrator means. Prefixes of
+/// base names, so that `python3.11` matches.
 const INTERPRETERS: [&[u8]; 14] = [
     b"sh", b"bash", b"dash", b"ksh", b"zsh", b"fish", b"python", b"perl", b"ruby", b"node", b"php",
     b"lua", b"tclsh", b"env",
 ];
 
-/// A program as [`examine`] found it.
+/// Result of [`examine`] for an executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The link `/proc/PID/exe` as it was then.
+    /// The link `/proc/PID/exe` at that time.
     pub raw: Box<[u8]>,
-    /// The path, without ` (deleted)` if the file is not there any more.
+    /// Path of the file, without ` (deleted)` if it does not exist any more.
     pub path: Box<[u8]>,
-    /// Whether the path means the same file for us.
+    /// Set if the path refers to the same file on the host.
     pub on_host: bool,
-    /// The script or symbolic link that was invoked.
+    /// Path of the script or symbolic link that was invoked.
     pub invoked: Option<Box<[u8]>>,
-    /// Whether root may not read the file, so that it is not known to be the host's.
+    /// Set if root may not read the file, so that it is not known to be the host's.
     pub is_unreadable: bool,
 }
 
 impl Program {
-    /// The same as what is known of the program of a process.
+    /// Returns the examined executable in the form that rules are matched with.
     pub fn seen(&self) -> Seen<'_> {
         let exe = Exe { path: &self.path, on_host: self.on_host };
         Seen { raw: &self.raw, exe, invoked: self.invoked.as_deref(), is_unsure: false }
     }
 }
 
-/// What is known of the program of a process.
+/// Executable of a process, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// The link as the kernel shows it.
     pub raw: &'a [u8],
-    /// The executable.
+    /// Path of the executable, with or without trust that it is the host's.
     pub exe: Exe<'a>,
-    /// What was invoked, if that is known.
+    /// Path of the invoked script or link, if known.
     pub invoked: Option<&'a [u8]>,
-    /// Whether [`examine`] could tell more.
+    /// Set if [`examine`] could determine more.
     pub is_unsure: bool,
 }
 
 impl<'a> Seen<'a> {
-    /// What people call the program: the script or link that was invoked if that is known, or the
+    /// Returns the common name of the program: the invoked script or link if known, else the
     /// executable.
     pub fn name(self) -> &'a [u8] {
         self.invoked.unwrap_or(self.raw)
     }
 
-    /// A kernel thread, which has a name in place of a program. Only rules that compare the path alone
-    /// mean it, as with cgrulesengd; nobody but the kernel chooses it.
+    /// Creates the entry of a kernel thread, which has a name in place of an executable. Only rules
+    /// that compare the path alone match it, as in cgrulesengd; only the kernel can set the name.
     pub fn kernel_thread(comm: &'a [u8]) -> Self {
         let exe = Exe { path: comm, on_host: false };
         Seen { raw: comm, exe, invoked: None, is_unsure: false }
     }
 }
 
-/// Which executable is to be read.
+/// Request to read an executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
-    /// The process.
+    /// PID of the process to read.
     pub pid: Pid,
-    /// A live thread of it, where its leader has exited.
+    /// Live thread of it, if its leader has exited.
     pub thread: Option<Pid>,
-    /// Whether its namespaces are to be read too.
+    /// Set if its namespaces must be read too.
     pub namespaces: bool,
 }
 
-/// Reads executables. May wait for as long as the owner of a process likes.
+/// Reader of executables. Its calls can block for as long as the owner of a process likes.
 #[derive(Debug)]
 pub struct ExeReader {
     dir: OwnedFd,
-    /// The mount namespaces whose paths mean the host's files: ours and that of process 1, which is
-    /// another when a service manager gave us mounts of our own.
+    /// Mount namespaces with the host's paths: the own one and that of process 1, which differs
+    /// when a service manager set up private mounts.
     host_mounts: [Box<[u8]>; 2],
     host: HostNamespaces,
 }
 
-/// What one read of an executable gave.
+/// Result of one read of an executable.
 #[derive(Debug)]
 pub struct ExeRead {
     buffer: Box<[u8; PATH_MAX]>,
@@ -139,22 +140,22 @@ impl Default for ExeRead {
 }
 
 impl ExeRead {
-    /// The link `/proc/PID/exe` as the kernel shows it, ` (deleted)` included.
+    /// Returns the link `/proc/PID/exe` as the kernel shows it, including ` (deleted)`.
     ///
     /// # Errors
-    /// `ENOENT` for a kernel thread, a dead leader or a process that is gone, all alike; `EACCES` without
-    /// `CAP_SYS_PTRACE`.
+    /// `ENOENT` for a kernel thread, an exited leader and a process that does not exist; `EACCES`
+    /// without `CAP_SYS_PTRACE`.
     pub fn link(&self) -> Result<&[u8], Errno> {
         self.link.map(|length| &self.buffer[..length])
     }
 
-    /// Whether the process is in a container, if that was asked for.
+    /// Returns whether the process is in a container, if that was requested.
     pub const fn containment(&self) -> Option<Containment> {
         self.containment
     }
 
-    /// What the link and the kernel's name of the process tell of its program. `None` where no link could
-    /// be read.
+    /// Returns the executable as far as the link and the `comm` of the process determine it. `None`
+    /// if no link could be read.
     pub fn seen(&self, comm: Option<&[u8]>) -> Option<Seen<'_>> {
         let raw = self.link().ok()?;
         if let Some(path) = memfd_path(raw) {
@@ -170,7 +171,7 @@ impl ExeRead {
 }
 
 impl ExeReader {
-    /// A reader of the processes of `proc`.
+    /// Creates a reader for the processes of `proc`.
     ///
     /// # Errors
     /// As dup(2).
@@ -190,7 +191,7 @@ impl ExeReader {
         Ok(reader)
     }
 
-    /// Another reader of the same processes, for another thread.
+    /// Creates another reader of the same processes, for another thread.
     ///
     /// # Errors
     /// As dup(2).
@@ -202,7 +203,7 @@ impl ExeReader {
         })
     }
 
-    /// Reads the executable of a process into `read`.
+    /// Reads the executable of a process into `read`, and its namespaces if requested.
     pub fn read(&self, of: ReadRequest, read: &mut ExeRead) {
         read.link = self
             .read_link(of, "exe", &mut *read.buffer)
@@ -243,29 +244,29 @@ fn is_interpreter(base: &[u8]) -> bool {
     INTERPRETERS.iter().any(|name| base.starts_with(name))
 }
 
-/// As much of a name as the kernel keeps.
+/// Truncates a name to the length of `comm`.
 fn kept(name: &[u8]) -> &[u8] {
     &name[..name.len().min(COMM)]
 }
 
-/// What became of an examination.
+/// Result of [`examine`] for a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examined {
-    /// The program.
+    /// The executable was examined successfully.
     Program(Program),
-    /// It runs another program than was asked for: the event of that exec follows.
+    /// The link differs from the request: the event of that exec follows.
     Changed,
-    /// The link cannot be read, for lack of a right.
+    /// The link cannot be read for lack of permission.
     Unreadable,
-    /// The process has exited.
+    /// The process exited before the link was read.
     Gone,
 }
 
-/// Examines the program of a process, `raw` being the link that was read before, if one was. May wait for
-/// as long as the owner of the process likes.
+/// Examines the executable of a process; `raw` is the link that was read before, if any. Can block
+/// for as long as the owner of the process likes.
 ///
-/// What root may not read, as on a FUSE mount without `allow_other`, is not on the host: only rules that
-/// compare the path alone mean it.
+/// A file that root may not read, as on a FUSE mount without `allow_other`, does not count as the
+/// host's: only rules that compare the path alone match it.
 pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let mut dir = process.clone();
@@ -291,7 +292,7 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// A thread that is not the leader and lives.
+/// Returns a live thread other than the leader, if the leader has exited.
 fn live_thread(pid: Pid) -> Option<Pid> {
     let mut proc = Proc::open(Path::new("/proc")).ok()?;
     let grip = proc.grip(pid)?;
@@ -315,16 +316,18 @@ fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
     let namespace = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
     let theirs = namespace(dir);
     let shares_mounts_of = |host: &str| theirs.is_some() && namespace(Path::new(host)) == theirs;
-    let (is_ours, is_first) = (shares_mounts_of("/proc/self"), shares_mounts_of("/proc/1"));
-    // A file whose real name ends so is at that path.
+    let is_ours = shares_mounts_of("/proc/self");
+    let is_first = shares_mounts_of("/proc/1");
+    // A file with a real name that ends in ` (deleted)` exists at that path.
     let path = match raw.strip_suffix(DELETED) {
         Some(path) if !is_same_file(&file, Path::new(OsStr::from_bytes(&raw))) => path,
         _ => &raw,
     };
     let on_host = is_ours || is_first || is_same_file(&file, Path::new(OsStr::from_bytes(path)));
-    // Its paths mean the same to the host only if it shares the host's mounts and root directory.
+    // Its paths refer to the same files as on the host only if it shares the host's mounts and root
+    // directory.
     let shares_root = fs::read_link(dir.join("root")).is_ok_and(|root| root == Path::new("/"));
-    // Not by the root of the process itself, which it may change meanwhile.
+    // Not through the root of the process itself, which it may change meanwhile.
     let view = if is_first && !is_ours { "/proc/1/root" } else { "/" };
     let invoked =
         if on_host && shares_root { invoked(dir, Path::new(view), path, &file) } else { None };
@@ -341,17 +344,17 @@ fn is_same_file(file: &fs::Metadata, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
 }
 
-/// The argument that names what was invoked, if it is a symbolic link to the executable or a script.
-/// Arguments and the kernel's name are the process's own to choose; so neither counts by itself.
-///
-/// `view` is where the host's files are to be seen: a service may have a /tmp of its own.
+/// Returns the argument that names the invoked file, if it is a symbolic link to the executable or
+/// a script. `view` is the root through which the host's files are visible: a service may have a
+/// private /tmp.
 fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<PathBuf> {
+    // The process can set both its arguments and its `comm`, so neither is sufficient alone.
     let comm = read_bounded(&dir.join("comm"), 64)?;
     let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
     let arguments = read_bounded(&dir.join("cmdline"), 64 * 1024)?;
     let arguments: Vec<&[u8]> = arguments.split(|&byte| byte == 0).collect();
     let named = arguments.iter().find(|argument| kept(base_name(argument)) == comm);
-    // An interpreter that was started by its own name: its first argument that is no option.
+    // For an interpreter started by its own name: the first argument that is not an option.
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with(b"-"));
     [named, first].into_iter().flatten().find_map(|argument| {
         let path = absolute(dir, argument)?;
@@ -370,7 +373,7 @@ fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
         return Some(path.to_owned());
     }
     let path = fs::read_link(dir.join("cwd")).ok()?.join(path);
-    // What is hidden from us is taken by its letters.
+    // A path that is not accessible is normalised without resolving links.
     Some(fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect()))
 }
 
@@ -392,7 +395,7 @@ mod tests {
     use crate::rules::matcher::Matcher;
     use crate::rules::names::Identity;
 
-    /// The line of the rule that holds.
+    /// Returns the line of the first matching rule.
     fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&Seen<'_>>) -> Option<u32> {
         let matcher = Matcher::compile(rules.into());
         let root = Identity::nameless(Uid(0));

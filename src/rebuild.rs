@@ -1,5 +1,6 @@
-//! From files to a policy: the work of the rule thread at start and on reload, and the name service as lookups use
-//! it. May wait for disks and for the name service.
+//! Builds policies from files: the work of the rule thread at startup and on reload, and the name
+//! service for its lookups. May block on disks and on the name service, so it must not run on the
+//! hot thread.
 
 mod controllers;
 mod grounds;
@@ -37,37 +38,37 @@ pub use grounds::too_wide;
 use kept::{Keeping, Kept, Texts};
 use published::{Board, InForce};
 
-/// Users that are looked up at a time while rules are read.
+/// Number of simultaneous lookups of users while rules are read.
 const LOOKUPS_AT_ONCE: usize = 4;
 
-/// What the files say, fitted to this host, without being in force.
+/// Loaded configuration, adapted to this host, that is not active.
 #[derive(Debug)]
 pub struct Survey {
-    /// Rules as they would be in force, and all complaints.
+    /// Rules as they would be active, and all diagnostics.
     pub loaded: Loaded,
-    /// The hierarchies of this host.
+    /// Mounted hierarchies of this host.
     pub hierarchies: Arc<Hierarchies>,
-    /// Where groups begin.
+    /// Roots of the cgroups of rules.
     pub grounds: Grounds,
-    /// Who answers for users and groups.
+    /// Name service that resolves users and groups.
     pub names: NameService,
 }
 
-/// Is shown rules that may come into force, and says who would tell of the looks under them.
+/// Creates the observer of evaluations for rules that may become active.
 pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
 
-/// What the files say, fitted to this host, and who would tell of it.
+/// Candidate for the next policy, adapted to this host.
 struct Draft {
     loaded: Loaded,
     provisions: Provisions,
     narrator: Option<Box<dyn Narrator>>,
-    /// Files that are taken at what they said before.
+    /// Files that are used in their last valid version.
     keeping: Keeping,
-    /// Errors that the rules in force do not have.
+    /// Number of errors that the active rules do not have.
     new_errors: usize,
 }
 
-/// Everything that a policy is made from.
+/// Builder of policies, with all their inputs.
 pub struct Rebuilder {
     sources: Sources,
     names: NameService,
@@ -77,16 +78,16 @@ pub struct Rebuilder {
     generation: u64,
     diagnostics: Vec<Diagnostic>,
     texts: Texts,
-    /// What is taken for what files say, whatever errors there are.
+    /// Versions of files that replace their content, regardless of errors.
     overlay: Overlay,
     announce: Announce,
-    /// Read before, to be used first.
+    /// Configuration that was loaded earlier, used for the first policy.
     preloaded: Option<Loaded>,
     board: Board,
 }
 
 impl Rebuilder {
-    /// `grounds` is where groups begin.
+    /// Creates a builder. `grounds` are the roots of the cgroups of rules.
     pub fn new(
         sources: Sources,
         names: NameService,
@@ -95,7 +96,8 @@ impl Rebuilder {
     ) -> Self {
         let diagnostics = Vec::new();
         let announce: Announce = |_| None;
-        let (generation, preloaded) = (0, None);
+        let generation = 0;
+        let preloaded = None;
         Self {
             sources,
             names,
@@ -112,31 +114,31 @@ impl Rebuilder {
         }
     }
 
-    /// The same, and `loaded` is what the files say until they are asked again.
+    /// Sets the configuration for the first load, so that the files are not read for it.
     #[must_use]
     pub fn having(self, loaded: Loaded) -> Self {
         Self { preloaded: Some(loaded), ..self }
     }
 
-    /// The same, and `file` is where settings are, for complaints about them.
+    /// Sets the path of the settings file for diagnostics about settings.
     #[must_use]
     pub fn with_settings_of(self, file: &Path) -> Self {
         Self { settings_file: file.to_owned(), ..self }
     }
 
-    /// The same, and `overlay` is taken for what files say.
+    /// Sets versions of files that replace their content.
     #[must_use]
     pub fn taking(self, overlay: Overlay) -> Self {
         Self { overlay, ..self }
     }
 
-    /// The same, and `announce` says who tells of looks.
+    /// Sets the function that creates the observer of evaluations.
     #[must_use]
     pub fn announcing(self, announce: Announce) -> Self {
         Self { announce, ..self }
     }
 
-    /// Reads everything as for a policy, and makes none.
+    /// Loads the configuration like for a policy, without building one.
     pub fn survey(mut self) -> Survey {
         let overlay = std::mem::take(&mut self.overlay);
         let mut loaded = self.read(&overlay);
@@ -145,31 +147,31 @@ impl Rebuilder {
         Survey { loaded, hierarchies, grounds, names }
     }
 
-    /// The same, and what is in force is put up there.
+    /// Sets the place where the active policy is published.
     #[must_use]
     pub fn publishing(self, board: Board) -> Self {
         Self { board, ..self }
     }
 
-    /// The first policy. Bad rules are left out and said; the others are in force.
+    /// Builds the first policy. Invalid rules are logged and left out.
     pub fn first(&mut self) -> Box<Policy> {
         let draft = self.draft();
         self.put_into_force(draft)
     }
 
-    /// The complaints about the rules in force.
+    /// Returns the diagnostics about the active rules.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// Reads everything, if that was not done before.
+    /// Loads the files, unless that was done earlier.
     fn read(&mut self, overlay: &Overlay) -> Loaded {
         let read = self.preloaded.take();
         read.unwrap_or_else(|| load_over(&self.sources, &self.names, overlay.clone()))
     }
 
-    /// What could be put into force. A file with new errors is taken at what it said before, if it was in
-    /// force, so that it changes nothing for the others.
+    /// Loads a candidate for the next policy. The last valid version of a file with new errors
+    /// replaces its content, so that it changes nothing for other files.
     fn draft(&mut self) -> Draft {
         let mut keeping = Keeping { overlay: self.overlay.clone(), files: Vec::new() };
         loop {
@@ -177,7 +179,7 @@ impl Rebuilder {
             let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
             draft.new_errors = new.len();
             if !self.texts.keep(&mut keeping, &draft.loaded, &new) {
-                // Only the next load asks for them.
+                // The names are needed by the next load only.
                 keeping.overlay.names = Names::default();
                 return Draft { keeping, ..draft };
             }
@@ -186,7 +188,7 @@ impl Rebuilder {
 
     fn draft_over(&mut self, overlay: &Overlay) -> Draft {
         let mut loaded = self.read(overlay);
-        // Told of the rules as they are written.
+        // Called before the rules are adapted, because it prints them as they are in the files.
         let narrator = (self.announce)(&loaded);
         let provisions = self.fit(&mut loaded);
         Draft { loaded, provisions, narrator, keeping: Keeping::default(), new_errors: 0 }
@@ -208,9 +210,9 @@ impl Rebuilder {
         Box::new(policy)
     }
 
-    /// Fits rules and what groups are given to this host.
+    /// Adapts rules and cgroup settings to this host.
     fn fit(&self, loaded: &mut Loaded) -> Provisions {
-        // Copied only if somebody else has the rules by now.
+        // Copied only if the rules are shared.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(controllers::adapt(rules, &loaded.gifts, &self.hierarchies));
         loaded.diagnostics.extend(controllers::settle(rules, &self.hierarchies));
@@ -221,7 +223,7 @@ impl Rebuilder {
         loaded.diagnostics.extend(missing);
         match sysinfo() {
             Ok(host) => loaded.gifts.share_out(host.ram_total()),
-            Err(errno) => ::log::error!("the size of the memory: {}", errno.desc()),
+            Err(errno) => ::log::error!("cannot read the size of the memory: {}", errno.desc()),
         }
         let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
@@ -231,7 +233,8 @@ impl Rebuilder {
     fn build(&mut self, loaded: Loaded, keeping: Keeping, new_errors: usize) -> Policy {
         self.generation += 1;
         self.diagnostics = loaded.diagnostics;
-        let (rules, files) = (loaded.rules.len(), loaded.files.len());
+        let rules = loaded.rules.len();
+        let files = loaded.files.len();
         let matcher = Arc::new(Matcher::compile(loaded.rules));
         let summary = summary(rules, files, &self.diagnostics, &keeping.files);
         self.publish(&matcher, &loaded.files, keeping, new_errors);
@@ -254,7 +257,7 @@ impl Rebuilder {
         );
         policy.summary = summary;
         policy.subordinates = self.names.subordinates();
-        ::log::info!(message_id = log::field::RULES; "in force: {}", policy.summary);
+        ::log::info!(message_id = log::field::RULES; "active: {}", policy.summary);
         policy
     }
 
@@ -278,8 +281,8 @@ impl Rebuilder {
         });
     }
 
-    /// The users that can be known before their first event: those of the user database and those
-    /// that own a process now.
+    /// Returns the users that are known before their first event: those in the user database and
+    /// those that own a process now.
     fn identities(&self, matcher: &Matcher) -> Vec<Identity> {
         if !matcher.asks_identity() {
             return Vec::new();
@@ -294,7 +297,7 @@ impl Rebuilder {
     }
 }
 
-/// Looks up users, several at a time: a reload waits for all of them.
+/// Looks up users, several simultaneously because a reload waits for all of them.
 fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<Identity> {
     let share = uids.len().div_ceil(LOOKUPS_AT_ONCE).max(1);
     let look_up = |share: &[Uid]| -> Vec<Identity> {
@@ -318,17 +321,17 @@ fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<Identity> {
 }
 
 impl Directory for NameService {
-    /// A number alone when the name service fails, which is reported.
+    /// Returns the UID without a name if the name service fails, which is logged.
     fn identify(&self, uid: Uid) -> Identity {
         self.identify(uid).unwrap_or_else(|error| {
-            ::log::warn!("the name service cannot say who uid {uid} is: {error}");
+            ::log::warn!("cannot look up uid {uid} in the name service: {error}");
             Identity::nameless(uid)
         })
     }
 
     fn group_name(&self, gid: Gid) -> Option<Box<str>> {
         let answer = self.group_name(gid).unwrap_or_else(|error| {
-            ::log::warn!("the name service cannot say who gid {gid} is: {error}");
+            ::log::warn!("cannot look up gid {gid} in the name service: {error}");
             None
         });
         answer.map(String::into_boxed_str)
@@ -346,8 +349,8 @@ impl Office for Rebuilder {
     }
 }
 
-/// Of so many rules from so many files, with these complaints about them as they are in force, and
-/// these files that are not.
+/// Creates the summary of a policy. `diagnostics` are those of the active rules, `kept` the files
+/// that are used in their last valid version.
 fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Kept]) -> Summary {
     let of_kept = kept.iter().flat_map(|kept| &kept.errors);
     let mut errors = of_kept.chain(diagnostics.iter().filter(|one| one.is_error()));
@@ -357,13 +360,13 @@ fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Kept]
     Summary { rules, files, errors, first_error, kept: kept.len() }
 }
 
-/// The users who own a process.
+/// Returns the users that own a process.
 fn owners() -> Vec<Uid> {
     let mut owners = Vec::new();
     let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return owners };
     let mut pids: Vec<Pid> = Vec::new();
     if let Err(error) = proc.all(|pid| pids.push(pid)) {
-        ::log::warn!("/proc: {error}");
+        ::log::warn!("cannot list /proc: {error}");
     }
     owners.extend(pids.into_iter().filter_map(|pid| proc.grip(pid)).map(|who| who.uid));
     owners.sort_unstable();
@@ -378,13 +381,13 @@ fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
     Diagnostic { place: place.or(about.place), ..about }
 }
 
-/// Says what stays of a file, and because of which errors.
+/// Logs that the last valid version of a file is used, and the errors of the current one.
 fn say_kept(kept: &Kept) {
     ::log::error!("{kept}");
     kept.errors.iter().for_each(say);
 }
 
-/// Writes what is wrong with a file to the log.
+/// Writes a diagnostic to the log.
 pub fn say(diagnostic: &Diagnostic) {
     let level = match diagnostic.severity {
         Severity::Error => Level::Error,
@@ -406,7 +409,7 @@ mod tests {
 
     use super::*;
 
-    /// A name service that takes 100 ms, and remembers who asked.
+    /// Name service that takes 100 ms per lookup and records the lookups.
     #[derive(Default)]
     struct Slow(Mutex<Vec<Uid>>);
 
@@ -426,7 +429,8 @@ mod tests {
     fn owners_are_looked_up_once_each_and_several_at_a_time() {
         for count in [0, 1, 4, 9, 21] {
             let uids: Vec<Uid> = (0..count).map(Uid).collect();
-            let (slow, before) = (Slow::default(), Instant::now());
+            let slow = Slow::default();
+            let before = Instant::now();
             let found: Vec<Uid> = identified(&slow, &uids).iter().map(|one| one.uid).collect();
             assert_eq!(found, uids);
             assert_eq!(slow.0.lock().unwrap().len(), uids.len());

@@ -1,4 +1,4 @@
-//! Commands that may hang: waited for up to a limit, their output read without waiting.
+//! Commands that may hang: waits up to a limit, and reads output without blocking.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-/// Bytes of output that are read.
+/// Maximum number of output bytes read.
 const MAX_OUTPUT: usize = 1024;
 
-/// The status of a command, asked for after every `pause`. `None` when it took longer than `limit` and was
-/// killed.
+/// Waits for a command, polling its status every `pause`. Returns `None` after it took longer than
+/// `limit` and was killed.
 ///
 /// # Errors
 /// As waitpid(2) and kill(2).
@@ -33,9 +33,9 @@ pub(crate) fn wait(
     Ok(None)
 }
 
-/// What a command printed that has exited: it fits into the pipe. A child of its own may still have that
-/// open, so this does not wait for its end.
+/// Returns the output of a command that has exited, up to the capacity of the pipe.
 pub(crate) fn printed(pipe: Option<impl Read + AsFd>) -> String {
+    // A child of the command may still have the pipe open, so this does not wait for the end of the stream.
     let mut bytes = [0; MAX_OUTPUT];
     let length = pipe.map_or(0, |mut pipe| {
         match fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {

@@ -1,5 +1,5 @@
-//! The only unsafe code: system calls that no crate of ours wraps, or wraps only with an allocation
-//! on the hot path. Each function is safe to call with any argument.
+//! All unsafe code: system calls that no used crate wraps, or wraps only with an allocation on the
+//! hot path. Each function must be safe to call with any argument.
 #![allow(unsafe_code)]
 
 mod namespace;
@@ -28,7 +28,7 @@ fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// `CLOCK_MONOTONIC` now.
+/// Returns the current time of `CLOCK_MONOTONIC`.
 pub fn monotonic() -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec for the call to fill; the clock exists on every Linux.
@@ -36,12 +36,12 @@ pub fn monotonic() -> Nanos {
     Nanos(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
-/// A netlink socket for the proc connector. `netlink-sys` creates it; it is taken over at once,
-/// because that crate's `Socket` can be cloned and then closes its descriptor twice.
+/// Opens a netlink socket for the proc connector.
 ///
 /// # Errors
 /// As socket(2): without `CONFIG_CONNECTOR` it is `EPROTONOSUPPORT`.
 pub fn connector_socket() -> io::Result<OwnedFd> {
+    // Taken over from `netlink-sys` at once: its `Socket` can be cloned and then closes the descriptor twice.
     let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_CONNECTOR)?;
     socket.set_non_blocking(true)?;
     socket.set_no_enobufs(true)?;
@@ -63,10 +63,10 @@ fn set_option<T>(
     .map(drop)
 }
 
-/// Binds a netlink socket to a multicast group, with a port number of the kernel's choice.
+/// Binds a netlink socket to a multicast group; the kernel chooses the port.
 ///
 /// # Errors
-/// As bind(2): `ECONNREFUSED` in a network namespace other than the first.
+/// As bind(2): `ECONNREFUSED` in a network namespace other than the initial one.
 pub fn bind_netlink(fd: BorrowedFd<'_>, group: u32) -> io::Result<()> {
     let address = netlink_address(group);
     let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
@@ -103,7 +103,7 @@ pub fn send_netlink(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     check_size(sent).map(drop)
 }
 
-/// Asks for a receive buffer of `bytes` (the kernel doubles it): by `SO_RCVBUFFORCE`, or without
+/// Sets the receive buffer to `bytes` (the kernel doubles it): by `SO_RCVBUFFORCE`, or without
 /// `CAP_NET_ADMIN` as much as `rmem_max` allows. Returns whether it was forced.
 ///
 /// # Errors
@@ -117,13 +117,13 @@ pub fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<bool> 
     Ok(false)
 }
 
-/// One classic BPF instruction: code, jump if true, jump if false, operand.
+/// Classic BPF instruction: code, jump if true, jump if false, operand.
 pub type Instruction = (u16, u8, u8, u32);
 
 /// Attaches a classic BPF filter.
 ///
 /// # Errors
-/// As setsockopt(2); `EINVAL` for a program that the kernel refuses.
+/// As setsockopt(2); `EINVAL` for a program that the kernel rejects.
 pub fn attach_filter(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let mut code: Vec<libc::sock_filter> =
         program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
@@ -132,8 +132,8 @@ pub fn attach_filter(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<
     set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
 }
 
-/// Datagrams that this socket dropped since it was made (`SO_MEMINFO`, sk_drops): the only loss
-/// counter that is valid with a filter or mask.
+/// Returns the number of datagrams dropped by this socket since it was created (`SO_MEMINFO`,
+/// sk_drops): the only loss counter that is valid with a filter or mask.
 ///
 /// # Errors
 /// As getsockopt(2).
@@ -141,8 +141,8 @@ pub fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(socket_memory(fd)?[SK_MEMINFO_DROPS])
 }
 
-/// Bytes that the datagrams in the receive queue of this socket take, 832 for a process event
-/// (`SO_MEMINFO`, sk_rmem_alloc).
+/// Returns the memory of the datagrams in the receive queue of this socket in bytes, 832 for a
+/// process event (`SO_MEMINFO`, sk_rmem_alloc).
 ///
 /// # Errors
 /// As getsockopt(2).
@@ -169,9 +169,9 @@ fn socket_memory(fd: BorrowedFd<'_>) -> io::Result<[u32; SK_MEMINFO_DROPS + 1]> 
     Ok(info)
 }
 
-/// Datagrams read by one system call.
+/// Maximum number of datagrams read by one system call.
 const AT_ONCE: usize = 64;
-/// Room for one datagram; a longer one is cut and, by its flag, refused.
+/// Room for one datagram; a longer one is truncated and, by its flag, not trusted.
 const SLOT: usize = DATAGRAM.next_multiple_of(16);
 
 /// Buffers for reading many datagrams by one system call.
@@ -180,11 +180,12 @@ pub struct Mailbox {
     senders: Box<[libc::sockaddr_nl; AT_ONCE]>,
 }
 
-/// One datagram and what the kernel says of it.
+/// Received datagram, and whether it is trusted.
 pub struct Datagram<'a> {
-    /// Its bytes, as many as fitted.
+    /// Bytes of the datagram, as many as fitted.
     pub bytes: &'a [u8],
-    /// From the kernel itself (port 0, netlink family, whole address), and not cut.
+    /// Set if the kernel itself sent it (port 0, netlink family, whole address), and it is not
+    /// truncated.
     pub trusted: bool,
 }
 
@@ -198,8 +199,9 @@ impl Default for Mailbox {
 }
 
 impl Mailbox {
-    /// Reads what waits in `fd`, `most` datagrams or [`Self::CAPACITY`], and hands each to `take`.
-    /// Never blocks. Returns how many were read; less than asked for means that the socket was empty.
+    /// Reads up to `most` datagrams, at most [`Self::CAPACITY`], from `fd` and passes each to
+    /// `take`. Never blocks. Returns the number read; fewer than requested means that the socket
+    /// was empty.
     ///
     /// # Errors
     /// As recvmmsg(2), but an empty socket is 0.
@@ -250,12 +252,12 @@ impl Mailbox {
         Ok(count)
     }
 
-    /// Datagrams that one [`Self::receive`] reads at most.
+    /// Maximum number of datagrams that one [`Self::receive`] reads.
     pub const CAPACITY: usize = AT_ONCE;
 }
 
-/// Reads a symbolic link into `buffer`, without allocating. A target that fills the whole buffer may
-/// be cut.
+/// Reads a symbolic link into `buffer`, without allocating. A target that fills the whole buffer
+/// may be truncated.
 ///
 /// # Errors
 /// As readlinkat(2).
@@ -271,21 +273,22 @@ pub fn read_link<'b>(
     Ok(&buffer[..check_size(length)?])
 }
 
-/// Opens a pidfd of a process (Linux 5.3). It is readable when all threads of the process have exited.
+/// Opens a pidfd of a process (Linux 5.3). It is readable when all threads of the process have
+/// exited.
 ///
 /// # Errors
-/// `ESRCH` when there is none, `ENOSYS` on an old kernel; for a thread that leads no group `EINVAL`, or
-/// `ENOENT` since Linux 6.9.
+/// `ESRCH` when the process does not exist, `ENOSYS` on an old kernel; for a thread other than the
+/// leader `EINVAL`, or `ENOENT` since Linux 6.9.
 pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
     // SAFETY: the call takes two integers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
-    // SAFETY: the kernel just made this descriptor for us alone.
+    // SAFETY: the kernel created this descriptor, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether the process of a pidfd still exists (as a zombie it does).
+/// Checks whether the process of a pidfd still exists, including as a zombie.
 pub fn pidfd_alive(pidfd: BorrowedFd<'_>) -> bool {
     // SAFETY: integers and a null siginfo, which the call allows.
     let result = unsafe {
@@ -320,18 +323,18 @@ struct PidfdInfo {
     exit_code: i32,
 }
 
-/// What `PIDFD_GET_INFO` says of a process.
+/// Process state returned by `PIDFD_GET_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
-    /// Effective user id.
+    /// Effective UID of the process.
     pub euid: u32,
-    /// Effective group id.
+    /// Effective GID of the process.
     pub egid: u32,
-    /// Id of its v2 cgroup: the inode number of the directory. 0 when the kernel did not say.
+    /// ID of its v2 cgroup: the inode number of the directory. 0 when the kernel did not report it.
     pub cgroup: u64,
 }
 
-/// Asks the kernel for the facts of a process (Linux 6.13). `None` when it has been reaped.
+/// Reads the state of a process from the kernel (Linux 6.13). `None` when it has been reaped.
 ///
 /// # Errors
 /// `ENOTTY` or `EINVAL` on an older kernel.
@@ -342,7 +345,7 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
     const REQUEST: libc::c_ulong =
         (3 << 30) | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
     let mut info = PidfdInfo { mask: CREDENTIALS | CGROUP, ..PidfdInfo::default() };
-    // SAFETY: the request number carries the size of `info`, which the kernel fills.
+    // SAFETY: the request number contains the size of `info`, which the kernel fills.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), REQUEST as _, &raw mut info) };
     if let Err(error) = check(result) {
         return if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) };
@@ -354,8 +357,8 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
     Ok(Some(ProcessInfo { euid: info.euid, egid: info.egid, cgroup }))
 }
 
-/// Whether the pidfds of this kernel have inode numbers that are unique until the next boot: those of
-/// pidfs (Linux 6.9) on 64 bits.
+/// Checks whether pidfds on this kernel have inode numbers that are unique until the next boot:
+/// those of pidfs (Linux 6.9) on 64 bits.
 ///
 /// # Errors
 /// As fstatfs(2).
@@ -369,17 +372,17 @@ pub fn has_unique_inode(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(cfg!(target_pointer_width = "64") && info.f_type as i64 == PIDFS)
 }
 
-/// The scheduling policy of a thread, as sched_getscheduler(2).
+/// Returns the scheduling policy of a thread, as sched_getscheduler(2).
 ///
 /// # Errors
-/// `ESRCH` when there is no such thread.
+/// `ESRCH` when the thread does not exist.
 pub fn scheduling_policy(pid: u32) -> io::Result<i32> {
     let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
     // SAFETY: the call takes an integer.
     check(unsafe { libc::sched_getscheduler(pid) })
 }
 
-/// Gives memory that was freed back to the system.
+/// Returns freed memory to the system.
 pub fn trim_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes an integer; glibc locks its own arenas.
@@ -388,7 +391,7 @@ pub fn trim_memory() {
     }
 }
 
-/// Mounts of the v2 hierarchy: turns `favordynmods` on. One way on Linux 6.18 and later.
+/// Remounts the v2 hierarchy with `favordynmods`. Cannot be undone on Linux 6.18 and later.
 ///
 /// # Errors
 /// As mount(2).

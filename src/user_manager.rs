@@ -1,19 +1,22 @@
-//! The service managers of users (`systemd --user`) and their `(sd-pam)`: the only processes of a user
-//! that must stay in `user@UID.service`, because a moved manager cannot start units any more. Must not
-//! trust anything that a user can forge, and must not block the hot thread.
+//! The service managers of users (`systemd --user`) and their `(sd-pam)`: the only processes of a
+//! user that must stay in `user@UID.service`, because a moved manager cannot start units any more.
+//! Must not trust anything that a user can forge, and must not block the hot thread.
 //!
-//! A user can run any code under any path, as by LD_PRELOAD or in a mount namespace, and owns the cgroups
-//! below `user@UID.service`, and the manager is the parent of every process that is orphaned below it. So
-//! the executable, the cgroup and the parent only select candidates. Protected is
+//! A user can run any code under any path, for example by LD_PRELOAD or in a mount namespace, and
+//! owns the cgroups below `user@UID.service`, and the manager is the parent of every process that
+//! is orphaned below it. So the executable, the cgroup and the parent only select candidates.
+//! Protected processes are
 //!
 //! - the process that PID 1 reports as MainPID of `user@UID.service`, if PID 1 is its parent, and
 //! - its oldest child, if that is named `(sd-pam)`: it is forked before the manager's own exec.
 //!
-//! Both are asked for on another thread (`service`), when the first candidate of a user is evaluated.
-//! Until the answer arrives the candidate stays where it is. An answer holds as long as its manager lives.
+//! Both are looked up on another thread (`service`) when the first candidate of a user is
+//! evaluated. Until the reply arrives the candidate stays where it is. A reply is valid as long as
+//! its manager lives.
 //!
-//! What remains: a user may trace the own manager and may kill the `(sd-pam)`. So two processes that run the
-//! user's code stay outside, with as many threads as `TasksMax=` of `user-UID.slice` allows.
+//! The remaining gap: a user may trace their own manager and may kill the `(sd-pam)`. So two
+//! processes that run the user's code stay outside of the cgroup of their rule, with as many
+//! threads as `TasksMax=` of `user-UID.slice` allows.
 
 mod lookup;
 mod place;
@@ -37,65 +40,66 @@ pub(crate) use place::{SystemdPlace, is_manager_program};
 use service::{LookupService, Reply};
 use starting::Starting;
 
-/// Candidates of one user that wait for an answer at most. The manager and its `(sd-pam)` are two.
+/// Maximum number of waiting candidates per user. The manager and its `(sd-pam)` are two.
 const MAX_WAITING: usize = 64;
-/// Users whose answers are kept at most; 200 bytes each.
+/// Maximum number of users with a stored result; 200 bytes each.
 const MAX_USERS: usize = 4096;
-/// Between two lookups for one user.
+/// Minimum interval between two lookups for one user.
 const LOOKUP_INTERVAL_NS: u64 = 1_000_000_000;
-/// From a failed lookup to the next one.
+/// Delay after a failed lookup.
 const RETRY_NS: u64 = 5_000_000_000;
 
-/// Lookups for one manager whose `(sd-pam)` is not found. The first answer can name none
-/// although there is one, seen on systemd 257: probably it was asked for before the fork of the `(sd-pam)`.
+/// Maximum number of lookups for one manager without a known `(sd-pam)`. The first result can lack
+/// an existing one, as observed with systemd 257: probably the lookup was made before the fork of
+/// the `(sd-pam)`.
 const MAX_LOOKUPS_WITHOUT_PAM: u8 = 5;
 
-/// A process that runs a program of systemd's in the cgroup of a user's service manager.
+/// Process that runs a program of systemd in the cgroup of a user's service manager.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
-    /// The evaluation, which is repeated when an answer arrives.
+    /// The evaluation, which is repeated when a reply arrives.
     pub look: Look,
-    /// Its effective user.
+    /// Effective user ID of the process.
     pub uid: Uid,
-    /// Its parent.
+    /// Parent process, if it is known.
     pub parent: Option<Pid>,
-    /// Its name is `(sd-pam)`, which any process can take.
+    /// True if its name is `(sd-pam)`, which any process can set.
     pub is_named_pam: bool,
 }
 
-/// The decision on a candidate.
+/// Decision whether a candidate may be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is the manager or its `(sd-pam)`.
+    /// The process is the manager or its `(sd-pam)`.
     Protected,
-    /// It is neither.
+    /// The process is neither of them.
     Movable,
-    /// Not known yet: it is returned by [`UserManagers::take_due`] later.
+    /// The manager is unknown yet: [`UserManagers::take_due`] returns the candidate later.
     Pending,
 }
 
-/// The manager of one user, as far as it is known.
+/// Known state of one user's manager.
 #[derive(Debug, Default)]
 struct UserState {
-    /// The last answer, and when it was asked for.
+    /// Last result, and the time at which it was requested.
     answer: Option<(Nanos, ManagerProcesses)>,
-    /// A lookup is under way, or put off.
+    /// True while a lookup is running or postponed.
     is_asked: bool,
-    /// The earliest time of the next lookup.
+    /// Earliest time of the next lookup.
     next_lookup: Nanos,
-    /// The time of the last lookup.
+    /// Time of the last lookup.
     asked: Nanos,
     waiting: Vec<Look>,
-    /// Consecutive answers with the same manager and without an `(sd-pam)`.
+    /// Number of consecutive results with the same manager and without an `(sd-pam)`.
     without_pam: u8,
 }
 
-/// The hot thread's side: answers by user, and candidates that wait for one.
+/// Interface of the hot thread: results by user, and candidates that wait for one.
 #[derive(Debug)]
 pub(crate) struct UserManagers {
     service: LookupService,
     users: HashMap<Uid, UserState, FixedState>,
-    /// Managers and `(sd-pam)` of all answers.
+    /// Managers and `(sd-pam)` processes of all results.
     protected: HashSet<Pid, FixedState>,
     starting: Starting,
     /// Lookups to be repeated, each with its time.
@@ -107,7 +111,7 @@ pub(crate) struct UserManagers {
 }
 
 impl UserManagers {
-    /// Creates a cache without answers. The thread is started by the first lookup.
+    /// Creates a cache without results. The thread is started by the first lookup.
     pub(crate) fn new(lookup: ManagerLookup, metrics: Arc<Metrics>) -> Self {
         Self {
             service: LookupService::new(lookup),
@@ -121,19 +125,20 @@ impl UserManagers {
         }
     }
 
-    /// Sets the eventfd that is written to when an answer arrives.
+    /// Sets the eventfd that is written to when a reply arrives.
     pub(crate) fn wake_by(&mut self, waker: Arc<EventFd>) {
         self.service.wake_by(waker);
     }
 
-    /// Returns whether this is a manager or an `(sd-pam)`: their children must be evaluated at each fork,
-    /// because a user can trace the own manager and make it fork without an exec. With `CLONE_PARENT` the
-    /// manager's parent, process 1, is the parent of such a child. An exited process may still be listed.
+    /// Returns whether this is a manager or an `(sd-pam)`: their children must be evaluated at each
+    /// fork. An exited process may still be listed.
     pub(crate) fn is_protected_parent(&self, pid: Pid) -> bool {
+        // A user can trace their own manager and make it fork without an exec. With `CLONE_PARENT`
+        // the manager's parent, process 1, is the parent of such a child.
         self.protected.contains(&pid) || pid.get() == 1 && !self.protected.is_empty()
     }
 
-    /// Returns since when a process has waited for an answer.
+    /// Returns the time since which a process has waited for a reply.
     pub(crate) fn waits_since(&self, pid: Pid) -> Option<Nanos> {
         let mut waiting = self.users.values().flat_map(|user| &user.waiting);
         waiting.find(|look| look.pid == pid).map(|look| look.since)
@@ -154,9 +159,9 @@ impl UserManagers {
                 Some(manager) if parent == Some(manager.pid) => {
                     return self.starting.admit(look, uid, now);
                 }
-                // A unit has one main process, and the (sd-pam) is older than it looks now.
+                // A unit has one main process, and the `(sd-pam)` is a child of that.
                 Some(_) => return Verdict::Movable,
-                // PID 1 was asked when this process existed already.
+                // PID 1 replied when this process already existed.
                 None if look.since < *asked => return Verdict::Movable,
                 None => {}
             }
@@ -181,7 +186,7 @@ impl UserManagers {
         Verdict::Pending
     }
 
-    /// Drops the users without waiting candidates: an answer can be asked for again.
+    /// Removes the users without waiting candidates: their managers can be looked up again.
     fn evict(&mut self) {
         let protected = &mut self.protected;
         self.users.retain(|_, user| {
@@ -193,7 +198,7 @@ impl UserManagers {
         });
     }
 
-    /// Asks for a user's manager, or puts that off until the interval is over.
+    /// Requests the manager of a user, or postpones that until the interval is over.
     fn ask(&mut self, uid: Uid, now: Nanos) {
         let Some(user) = self.users.get_mut(&uid) else { return };
         user.is_asked = true;
@@ -211,8 +216,9 @@ impl UserManagers {
         }
     }
 
-    /// Takes an answer, after which the waiting candidates are evaluated again. After a failure they go on
-    /// waiting: moving a manager does more harm than leaving [`MAX_WAITING`] processes where they are.
+    /// Stores a reply, after which the waiting candidates are evaluated again. After a failure they
+    /// continue to wait: moving a manager does more harm than leaving [`MAX_WAITING`] processes
+    /// where they are.
     fn take(&mut self, Reply { uid, result }: Reply, now: Nanos) {
         let Some(user) = self.users.get_mut(&uid) else { return };
         user.is_asked = false;
@@ -239,7 +245,7 @@ impl UserManagers {
         }
     }
 
-    /// Returns a candidate that is to be evaluated again now.
+    /// Returns a candidate that must be evaluated again now.
     pub(crate) fn take_due(&mut self, proc: &Proc, now: Nanos) -> Option<Look> {
         while let Some(reply) = self.service.reply() {
             self.take(reply, now);
@@ -254,12 +260,12 @@ impl UserManagers {
         self.due.pop_front().or_else(|| self.starting.take_due(proc, now))
     }
 
-    /// Returns whether any candidate was ever met. Without one there is nothing to take.
+    /// Returns whether there ever was a candidate. Without one there is no reply to process.
     pub(crate) fn is_used(&self) -> bool {
         self.service.is_used() || !self.users.is_empty()
     }
 
-    /// Returns when [`Self::take_due`] must be called although no answer arrives.
+    /// Returns the time at which [`Self::take_due`] must be called even without a reply.
     pub(crate) fn next_due(&self) -> Option<Nanos> {
         let retry = self.retries.front().map(|&(due, _)| due);
         let now = (!self.due.is_empty()).then_some(Nanos(0));
@@ -283,7 +289,7 @@ impl UserState {
         };
     }
 
-    /// Gives up a lookup that was put off if no candidate waits for it any more.
+    /// Cancels a postponed lookup if no candidate waits for it any more.
     fn stops_asking(&mut self) -> bool {
         self.is_asked = !self.waiting.is_empty();
         !self.is_asked

@@ -12,7 +12,7 @@ const USER: Uid = Uid(5);
 const MANAGER: u32 = 40;
 const PAM: u32 = 41;
 
-/// A host with a manager, its `(sd-pam)` and other processes of the same user.
+/// Host with a manager, its `(sd-pam)` and other processes of the same user.
 struct FakeHost {
     root: tempfile::TempDir,
     proc: Proc,
@@ -22,7 +22,8 @@ struct FakeHost {
 impl FakeHost {
     fn new(script: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let (draft, program) = (root.path().join("draft"), root.path().join("systemctl"));
+        let draft = root.path().join("draft");
+        let program = root.path().join("systemctl");
         let directory = root.path().join("proc");
         fs::create_dir(&directory).unwrap();
         let log = root.path().join("log");
@@ -62,7 +63,7 @@ impl FakeHost {
         self.managers.check(candidate, &mut self.proc, seconds(now))
     }
 
-    /// Waits until a candidate is to be evaluated again.
+    /// Waits until a candidate must be evaluated again.
     fn due(&mut self, now: u64) -> Option<u32> {
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
@@ -74,7 +75,7 @@ impl FakeHost {
         None
     }
 
-    /// Returns the number of calls of systemctl.
+    /// Returns the number of executions of systemctl.
     fn lookups(&self) -> usize {
         fs::read(self.root.path().join("log")).unwrap_or_default().len()
     }
@@ -115,7 +116,7 @@ fn a_candidate_waits_until_systemd_has_answered() {
 #[test]
 fn what_is_neither_is_movable_at_once_while_the_manager_lives() {
     let mut host = answered();
-    // Newer than the answer, and named like the (sd-pam): systemd is not asked again.
+    // Newer than the reply, and named like the (sd-pam): no further lookup is made.
     assert_eq!(host.check(51, 20, 20), Verdict::Movable);
     assert_eq!(host.lookups(), 1);
 }
@@ -131,7 +132,7 @@ fn a_manager_that_was_looked_up_before_it_forked_the_sd_pam_is_looked_up_again()
     host.start(MANAGER, 1, "systemd", "41 50 ");
     assert_eq!((host.due(11), host.lookups()), (Some(PAM), 2));
     assert_eq!(host.check(PAM, 10, 11), Verdict::Protected);
-    // Found once, it is not looked for again, also when it was killed.
+    // Once found, it is not looked up again, also when it was killed.
     fs::remove_dir_all(host.dir(PAM)).unwrap();
     host.start(MANAGER, 1, "systemd", "50 ");
     assert_eq!(host.check(50, 20, 20), Verdict::Pending);
@@ -150,7 +151,7 @@ fn lookups_for_an_sd_pam_that_is_not_found_come_to_an_end() {
         assert_eq!(host.check(50, 9, now), Verdict::Pending);
         now += 1;
     }
-    // The last time it waited for the second of any child of the manager.
+    // The last time it waited for the time limit of any child of the manager.
     assert_eq!(host.due(now), Some(50));
     assert_eq!(host.check(50, 9, now), Verdict::Movable);
     assert_eq!(host.lookups(), usize::from(MAX_LOOKUPS_WITHOUT_PAM));
@@ -171,7 +172,7 @@ fn systemd_is_asked_again_for_what_is_newer_than_an_answer_without_a_living_mana
     fs::remove_dir_all(host.dir(MANAGER)).unwrap();
     assert_eq!(host.check(50, 9, 10), Verdict::Movable, "it existed when systemd was asked");
     host.start(60, 1, "systemd", "");
-    // Not before a second is over.
+    // No lookup is made before one second is over.
     assert_eq!(host.check(60, 10, 10), Verdict::Pending);
     assert_eq!(host.managers.next_due(), Some(seconds(11)));
     assert!(host.managers.take_due(&host.proc, seconds(10)).is_none());

@@ -1,6 +1,6 @@
-//! Threads that may wait, so that the hot thread need not: one reads rules, a few ask the name service,
-//! those of [`crate::exe_pool`] examine executables. Questions go out and answers come back over channels;
-//! an eventfd wakes the loop.
+//! Helper threads for calls that can block, so that the hot thread does not: one reads rules, a few
+//! query the name service, and those of [`crate::exe_pool`] examine executables. Requests and
+//! replies pass through channels; an eventfd wakes the main loop.
 
 mod lookups;
 
@@ -20,63 +20,64 @@ use crate::source::connector::run_test_process;
 pub use lookups::Directory;
 use lookups::{LookupKey, Lookups};
 
-/// What comes back.
+/// Reply of a helper thread to the hot thread.
 pub enum Answer {
-    /// Other rules, to be put into force.
+    /// New policy that is to be activated.
     Policy(Box<Policy>),
-    /// What is known of a user, by the rules of this generation.
+    /// Names and groups of a user, evaluated by the rules of this generation.
     User {
-        /// The policy that it belongs to.
+        /// Generation of the policy that it was requested for.
         generation: u64,
-        /// The answer.
+        /// Result of the lookup in the name service.
         user: User,
     },
-    /// The name of a group, if it has one.
+    /// Name of a group, if it has one.
     Group {
-        /// The policy that it was asked for.
+        /// Generation of the policy that it was requested for.
         generation: u64,
-        /// The group.
+        /// Group ID that was looked up.
         gid: Gid,
-        /// Its name.
+        /// Name in the group database.
         name: Option<Box<str>>,
     },
-    /// An executable was examined.
+    /// Result of the examination of an executable.
     Examined {
-        /// The process.
+        /// Process that runs the executable.
         pid: Pid,
-        /// The number of the examination.
+        /// Sequence number of the examination.
         number: u64,
-        /// The answer.
+        /// Data that was read about the executable.
         examined: Examined,
     },
-    /// An executable whose read had blocked the hot thread can be read again.
+    /// Process with an executable that is readable again, after a read of it blocked the hot
+    /// thread.
     Readable(Pid),
 }
 
-/// What the hot thread can ask for.
+/// Requests to the rule thread.
 enum Question {
     Reload,
     Provoke,
 }
 
-/// Why rules are read again.
+/// Reason for a reload of the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The administrator asked, or a rule file changed.
+    /// Request of the administrator, or a changed rule file.
     Rules,
-    /// Users or groups changed.
+    /// Change in the user or group database.
     Names,
 }
 
-/// Reads rules; what the rule thread is made of.
+/// Service that the rule thread runs.
 pub trait Office: Send + 'static {
-    /// The rules as they are now; a file with new errors is taken at what it said before.
+    /// Reads the rules again. The last valid version of a file with new errors is used.
     fn reload(&mut self) -> Box<Policy>;
-    /// The name service that the rules are resolved by.
+    /// Returns the name service that resolves the names in rules.
     fn directory(&self) -> Arc<dyn Directory>;
 }
 
-/// The hot thread's side.
+/// Interface of the hot thread to the helper threads.
 pub struct Desk {
     questions: Sender<Question>,
     executables: Pool,
@@ -93,7 +94,7 @@ struct Counter {
 }
 
 impl Counter {
-    /// Hands an answer over. Both fail only when the hot thread ended.
+    /// Sends a reply and wakes the main loop. Returns `false` only if the hot thread has ended.
     fn answer(&self, answer: Answer) -> bool {
         self.answers.send(answer).is_ok() && self.bell.write(1).is_ok()
     }
@@ -103,14 +104,15 @@ impl Desk {
     /// Starts the threads.
     ///
     /// # Errors
-    /// No thread or eventfd can be made.
+    /// A thread or the eventfd cannot be created.
     pub fn open(office: impl Office) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (questions, asked) = unbounded();
         let (sender, answers) = unbounded();
         let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
-        let (of_rules, of_executables) = (counter.clone(), counter.clone());
+        let of_rules = counter.clone();
+        let of_executables = counter.clone();
         let lookups = Lookups::open(office.directory(), counter.clone())?;
         thread::Builder::new().name("rules".into()).spawn(move || {
             serve(office, &asked, &of_rules);
@@ -124,67 +126,68 @@ impl Desk {
         Ok(Self { questions, executables, counter, answers, bell, lookups })
     }
 
-    /// Asks for the rules as they are now.
+    /// Requests a reload of the rules.
     pub fn reload(&self) {
         self.ask(Question::Reload);
     }
 
-    /// Asks for the name and the groups of a user, who is planned for by the rules of `policy`.
+    /// Requests the names and groups of a user for the rules of `policy`.
     pub fn identify(&mut self, policy: &Policy, uid: Uid) {
         self.lookups.ask(LookupKey::User(uid), policy.generation, &policy.matcher);
     }
 
-    /// Asks for the name of a group, under `policy`.
+    /// Requests the name of a group for the rules of `policy`.
     pub fn name_group(&mut self, policy: &Policy, gid: Gid) {
         self.lookups.ask(LookupKey::Group(gid), policy.generation, &policy.matcher);
     }
 
-    /// Asks for an examination of an executable, which counts for `user`. `false` when too many of that
-    /// user wait.
+    /// Requests the examination of an executable, accounted to `user`. Returns `false` if that user
+    /// has too many queued requests.
     #[must_use]
     pub fn examine(&self, user: Uid, examination: Examination) -> bool {
         self.executables.submit(user, examination)
     }
 
-    /// Whether a user whose examinations were refused has none left that waits.
+    /// Checks whether a user with rejected requests has no queued requests left.
     pub fn take_overflown(&self) -> bool {
         self.executables.take_overflown()
     }
 
-    /// What is told of a read that was late, when it is over.
+    /// Returns the callback that reports the completion of a late read.
     pub fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
         let counter = self.counter.clone();
         Box::new(move |request| {
-            // It fails only when the hot thread ended.
+            // Sending fails only if the hot thread has ended.
             let _told = counter.answer(Answer::Readable(request.pid));
         })
     }
 
-    /// Has some process forked, so that there is an event.
+    /// Forks a short-lived process, so that the kernel sends an event.
     pub fn provoke(&self) {
         self.ask(Question::Provoke);
     }
 
     fn ask(&self, question: Question) {
-        // The thread ends only with us.
+        // The thread does not exit before this handle is dropped.
         if self.questions.send(question).is_err() {
-            ::log::error!("the thread that reads rules has ended");
+            ::log::error!("the rule thread has exited: restart cgruled");
         }
     }
 
-    /// What to poll.
+    /// Returns the eventfd to poll for replies.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 
-    /// What to write to for the loop to wake up.
+    /// Returns the eventfd that wakes the main loop when it is written to.
     pub fn ringer(&self) -> Arc<EventFd> {
         Arc::clone(&self.bell)
     }
 
-    /// The answers that have come.
+    /// Returns the replies that have arrived.
     pub fn answers(&mut self) -> impl Iterator<Item = Answer> + '_ {
-        // Read first: an answer that comes later rings again. EAGAIN means that nobody rang.
+        // Read before the channel: a later reply writes to it again. EAGAIN means that nothing was
+        // written.
         let _rung = self.bell.read();
         let lookups = &mut self.lookups;
         self.answers.try_iter().inspect(|answer| lookups.note(answer))

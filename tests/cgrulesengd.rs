@@ -378,7 +378,7 @@ fn cgrulectl_can_ask_it_and_it_goes_on_when_nobody_can() {
     fs::remove_dir("/run/cgruled").unwrap();
     fs::write("/run/cgruled", "no directory").unwrap();
     let daemon = Background::start(&["-vv"]);
-    daemon.expect("going on without it");
+    daemon.expect("continuing without it");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "cgt-alice");
 }
@@ -407,11 +407,11 @@ fn a_bad_file_keeps_its_rules_and_one_that_is_gone_is_missed() {
     let daemon = Background::start(&["-vv"]);
     private.files(&[("cgrules.conf", BAD)]);
     daemon.signal(Signal::SIGHUP);
-    daemon.expect("/etc/cgrules.conf: 1 new error: what it said before stays in force");
-    assert!(!daemon.text().contains("there is no such file"), "{}", daemon.text());
+    daemon.expect("/etc/cgrules.conf: 1 new error: the last valid version stays active");
+    assert!(!daemon.text().contains("no such file"), "{}", daemon.text());
     fs::remove_file("/etc/cgrules.conf").unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.expect("/etc/cgrules.conf: there is no such file");
+    daemon.expect("/etc/cgrules.conf: no such file");
 }
 
 #[test]
@@ -424,7 +424,7 @@ fn a_second_one_fails_while_somebody_waits_for_its_status() {
     let second = run(OURS, &[]);
     assert_eq!(code(&second), Some(255), "{second:?}");
     let said = String::from_utf8_lossy(&second.stderr);
-    assert!(said.contains("/run/cgred.socket: another daemon serves it"), "{said}");
+    assert!(said.contains("/run/cgred.socket: another daemon serves this socket"), "{said}");
     // The unit of systemd is told not to try again after this one.
     let third = Command::new(OURS).arg("-n").env("NOTIFY_SOCKET", "/nowhere").output().unwrap();
     assert_eq!(code(&third), Some(78), "{third:?}");
@@ -444,7 +444,7 @@ fn a_file_that_is_not_trusted_is_said_as_it_is() {
     daemon.expect("Started the");
     for text in [&said, &daemon.text()] {
         assert!(text.contains("/etc/cgrules.conf: error: is writable by its group"), "{text}");
-        assert!(!text.contains("there is no such file"), "{text}");
+        assert!(!text.contains("no such file"), "{text}");
     }
     assert_eq!(code(&run(OURS, &["--strict"])), Some(99));
 }
@@ -483,10 +483,10 @@ fn what_becomes_of_lines_is_said_without_asking() {
     let sections = "mount {\n  cpu = /sys/fs/cgroup/cpu;\n}\n";
     private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", sections)]);
     let expected = [
-        "/etc/cgrules.conf:1: warning: the rule leads to ",
+        "/etc/cgrules.conf:1: warning: conflicting destinations ",
         "/etc/cgrules.conf:3:1: warning: no user is named \"nobody-here\"",
         "/etc/cgrules.conf:4: warning: no cgroup hierarchy of this host has the controller \"memroy\"",
-        "/etc/cgconfig.conf:2: warning: mount sections are left out",
+        "/etc/cgconfig.conf:2: warning: mount sections are ignored",
     ];
     let log = format!("{BASE}/log");
     for (words, is_said) in [(&["-n"][..], true), (&["-n", "-q"], false)] {
@@ -737,7 +737,7 @@ fn of_two_lines_for_one_hierarchy_the_last_counts() {
         at("last-%u")
     )));
     let daemon = Background::start(&["-vv"]);
-    daemon.expect("/etc/cgrules.conf:1: warning: the rule leads to ");
+    daemon.expect("/etc/cgrules.conf:1: warning: conflicting destinations ");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "last-cgt-alice");
     // Longer than until the second look, which would find it taken by its own rule.
@@ -983,10 +983,10 @@ fn the_migration_page_quotes_what_is_said() {
         "cgrulesengd would refuse the whole file",
         "is owned by",
         "is writable by",
-        "the rule is not loaded: nobody is left whom it could match",
+        "rule ignored: none of its users or groups exist",
         "on this host",
         "no cgroup hierarchy of this host has the controller",
-        "counts, the last line",
+        "using the last line",
         "stays where it is",
         "FAILED!",
     ] {

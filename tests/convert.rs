@@ -101,8 +101,8 @@ fn what_cannot_be_converted_is_said_and_nothing_is_waited_for() {
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let cases: [(&str, &Path, &str); 4] = [
-        ("convert", &empty, "50-new.toml: warning: is skipped"),
-        ("convert", &empty, "what is named holds no file"),
+        ("convert", &empty, "50-new.toml: warning: skipped"),
+        ("convert", &empty, "no file to convert in the given paths"),
         ("convert", &pipe, "pipe: is not a regular file"),
         ("groups", &pipe, "pipe: is not a regular file"),
     ];

@@ -153,13 +153,13 @@ fn of_many_rules_the_near_ones_are_shown() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() < 40 && lines.iter().all(|line| line.chars().count() <= 80), "{text}");
     assert!(text.contains("…  999 more rules for other users"), "{text}");
-    assert_eq!(text.matches("wants exe /opt/x").count(), 10, "{text}");
+    assert_eq!(text.matches("needs exe /opt/x").count(), 10, "{text}");
     assert!(text.contains("> 10001  the last"), "{text}");
 
     let mut all = Vec::new();
     let manner = Manner { all: true, ..Manner::default() };
     show(&survey, &ask(&survey, "alice:alice /opt/y"), manner, &mut all).unwrap();
-    assert_eq!(String::from_utf8(all).unwrap().matches("wants user").count(), 9990);
+    assert_eq!(String::from_utf8(all).unwrap().matches("needs user").count(), 9990);
 }
 
 /// What shells complete: names without anything else on their lines.
@@ -235,8 +235,8 @@ fn check_of_named_files_ends_as_documented() {
         (&[&bad], 65, "error"),
         (&[&settings, &good], 0, "in 2 files"),
         (&[&legacy], 65, "1 error"),
-        (&[directory.path().to_str().unwrap()], 65, "is passed over"),
-        (&[&unknown], 2, "notes.txt: is none of"),
+        (&[directory.path().to_str().unwrap()], 65, "skipped, unknown kind of file"),
+        (&[&unknown], 2, "notes.txt: unknown kind of file"),
         (&["/nonexistent/50-a.toml"], 1, "/nonexistent/50-a.toml: No such file"),
     ];
     for (arguments, code, said) in table {

@@ -1,4 +1,4 @@
-//! The administrator's tool: see, ask and change.
+//! Command-line tool of the administrator: inspects, queries and controls the daemon.
 
 use std::process::ExitCode;
 

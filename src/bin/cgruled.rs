@@ -1,4 +1,4 @@
-//! The daemon: command line in, exit code out.
+//! Executable of the daemon: parses the command line and returns the exit code.
 
 use std::ffi::OsString;
 use std::path::{Component, PathBuf};
@@ -12,30 +12,31 @@ use cgruled::log::complain;
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-cgruled puts every process into the control group that your rules say. It stays
-in the foreground. Rules are in /etc/cgruled/rules.d/*.toml.
+cgruled moves each process into the cgroup named by the first matching rule. It
+stays in the foreground. Rules are in /etc/cgruled/rules.d/*.toml.
 
 Usage: cgruled [OPTION]...
 
-  --config FILE       settings (default: /etc/cgruled/cgruled.toml)
+  --config FILE       read settings from FILE (default:
+                      /etc/cgruled/cgruled.toml)
   --rules DIR         read rules here instead of the standard directories; may
                       be repeated, the first directory wins
   --no-legacy         do not read /etc/cgrules.conf, cgrules.d, cgconfig.conf and
                       cgconfig.d, and do not serve /run/cgred.socket, so that
                       cgexec and cgclassify --sticky have no effect
-  --root PATH         where the groups of rules begin in each hierarchy
-  --control PATH      the control socket (default: /run/cgruled/control.sock),
+  --root PATH         create cgroups of rules below PATH in each hierarchy
+  --control PATH      control socket (default: /run/cgruled/control.sock),
                       or off
-  --check             say what is wrong with settings and rules, then end
-  --dry-run           say what would be moved, move nothing
-  --log LEVEL         off, error, warn, info (default), debug or trace
-  --stats-every TIME  write all counters to the log, for example every 10s
-  -h, --help          this text
-  -V, --version       the version
+  --check             report errors in settings and rules, then exit
+  --dry-run           log moves without making them
+  --log LEVEL         log level: off, error, warn, info (default), debug or trace
+  --stats-every TIME  log all counters at this interval, for example 10s
+  -h, --help          print this help and exit
+  -V, --version       print the version and exit
 
-Signals: TERM and INT end it; HUP, USR1 and USR2 make it read the rules again.
-Exit: 0 ended by a signal, 1 failed, 2 wrong usage, 65 bad settings (with
---check also bad rules), 78 cannot work on this host or beside another daemon.
+Signals: TERM and INT stop the daemon; HUP, USR1 and USR2 reload the rules.
+Exit: 0 stopped by a signal, 1 failed, 2 invalid usage, 65 invalid settings
+(with --check also invalid rules), 78 unsupported host or a second daemon.
 More: man cgruled, man cgruled-rules, man cgrulectl.
 ";
 
@@ -103,7 +104,7 @@ fn root(path: PathBuf) -> Result<PathBuf, String> {
     if path.is_absolute() && path.components().all(plain) && path.to_str().is_some() {
         Ok(path)
     } else {
-        Err(format!("--root {}: give an absolute path without '..'", path.display()))
+        Err(format!("invalid --root {}: use an absolute path without '..'", path.display()))
     }
 }
 
@@ -113,12 +114,12 @@ fn control(path: PathBuf) -> Result<Control, String> {
     } else if path.is_absolute() {
         Ok(Control::At(path))
     } else {
-        Err(format!("--control {}: give an absolute path, or off", path.display()))
+        Err(format!("invalid --control {}: use an absolute path, or off", path.display()))
     }
 }
 
 fn time(text: &str) -> Result<Duration, String> {
     quantity::duration(text)
         .filter(|time| !time.is_zero())
-        .ok_or_else(|| format!("--stats-every {text}: give a time such as 10s or 5m"))
+        .ok_or_else(|| format!("invalid --stats-every {text}: use a time such as 10s or 5m"))
 }

@@ -1,4 +1,4 @@
-//! The daemon in place of the original: its command line in, its exit codes out.
+//! Executable of the replacement for cgrulesengd: same command line, same exit codes.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
-//! Giving groups what they are to have: controllers, settings, owners. What the kernel refuses is said
-//! once for each cause and keeps no process out, unless a table says that it must.
+//! Applies configuration to cgroups: controllers, settings and ownership. It must not keep a
+//! process out of its cgroup because a setting failed, unless the table has `required = true`. A
+//! refusal by the kernel is logged once for each cause.
 
 mod advice;
 mod done;
@@ -20,27 +21,28 @@ pub(super) use advice::advice;
 use advice::{TOP, remedy};
 pub(super) use done::Done;
 
-/// One directory on the way to a group.
+/// A directory on the path of a cgroup, with the configuration that applies to it.
 pub(super) struct Stage<'p> {
-    /// The directory above.
+    /// The parent, with `cgroup.subtree_control`.
     pub(super) parent: PathBuf,
-    /// The directory itself.
+    /// The directory of this step.
     pub(super) directory: PathBuf,
     hierarchy: usize,
     version: Version,
-    /// The controllers that it and those below it need.
+    /// The controllers that this cgroup and its descendants need.
     needs: Vec<&'p str>,
-    /// Those of the path up to its own, which is the last.
+    /// The levels of the destination up to and including this one.
     levels: &'p [Level],
-    /// Whether its path is not what the destination says by letter.
+    /// True if the path differs from the text of the destination, usually by an expanded specifier.
     differs: bool,
-    /// Whether it is the top of its hierarchy.
+    /// True for the hierarchy root.
     is_top: bool,
 }
 
-/// The directories of a path in their order, with what each is to have. The levels of a destination are
-/// the last ones; what comes before is where groups begin: the managed root, which can have a table, and
-/// what is above it, which gets nothing. The top of a hierarchy is there only if it is to have something.
+/// Returns the directories of a path from the root down, each with its configuration. The levels of
+/// a destination are the last components. The components before them are the managed root, which
+/// can have a table, and its ancestors, which are not configured. The hierarchy root is included
+/// only if it has a table.
 pub(super) fn stages<'p>(
     hierarchy: usize,
     tree: &Hierarchy,
@@ -51,17 +53,21 @@ pub(super) fn stages<'p>(
     let levels = provision.map_or(&[][..], |what| &what.levels);
     let root = provision.map_or(&[][..], |what| what.root.as_slice());
     let before = components.len().checked_sub(levels.len());
-    // The top of the hierarchy is depth 0.
+    // The hierarchy root is depth 0.
     let levels_at = |depth: usize| match before {
         Some(before) if depth == before => root,
         Some(before) if depth > before => &levels[..depth - before],
         Some(_) | None => &[],
     };
     let mut stages = Vec::with_capacity(components.len() + 1);
-    let (mut directory, mut differs) = (tree.mount_point.clone(), false);
+    let mut directory = tree.mount_point.clone();
+    let mut differs = false;
     let stage = |parent: &Path, directory: &Path, depth: usize, differs: bool| {
-        let (parent, directory) = (parent.to_owned(), directory.to_owned());
-        let (needs, levels, is_top) = (Vec::new(), levels_at(depth), depth == 0);
+        let parent = parent.to_owned();
+        let directory = directory.to_owned();
+        let needs = Vec::new();
+        let levels = levels_at(depth);
+        let is_top = depth == 0;
         Stage {
             parent,
             directory,
@@ -89,10 +95,10 @@ pub(super) fn stages<'p>(
     stages
 }
 
-/// Gives the directories of a path that exists what they are to have after a reload.
+/// Applies changed configuration to the existing directories of a path after a reload.
 ///
 /// # Errors
-/// Something was refused that is required.
+/// The kernel refused a required setting.
 pub(super) fn renew(
     hierarchy: usize,
     tree: &Hierarchy,
@@ -107,7 +113,8 @@ pub(super) fn renew(
     Ok(())
 }
 
-/// A controller of a group must be enabled in every group above it.
+/// Computes the controllers of each step. A controller is available in a cgroup only if it is
+/// enabled in every ancestor.
 fn add_needs<'p>(stages: &mut [Stage<'p>], provision: Option<&'p Provision>) {
     let mut needs: Vec<&'p str> = Vec::new();
     needs.extend(provision.iter().flat_map(|what| &what.controllers).map(String::as_str));
@@ -122,7 +129,8 @@ fn add_needs<'p>(stages: &mut [Stage<'p>], provision: Option<&'p Provision>) {
 }
 
 impl<'p> Stage<'p> {
-    /// The text by which a group of ours is made: that of its destination up to here.
+    /// Returns the destination text up to this step, which is stored in the owner tag of a new
+    /// cgroup.
     pub(super) fn text(&self) -> Option<String> {
         let own = self.levels.last().filter(|level| level.is_for_old && !level.text.is_empty())?;
         let above = &self.levels[..self.levels.len() - 1];
@@ -130,14 +138,14 @@ impl<'p> Stage<'p> {
         Some(words.collect::<Vec<_>>().join("/"))
     }
 
-    /// What it gets, if it gets anything.
+    /// Returns the configuration of this step, if there is one for this path and hierarchy.
     fn kit(&self) -> Option<&'p Kit> {
         let level = self.levels.last()?;
         let kit = level.kit.as_deref().filter(|kit| kit.span.has(self.hierarchy))?;
         (self.differs || !level.is_template).then_some(kit)
     }
 
-    /// Enables the controllers that are needed here in the group above.
+    /// Enables the needed controllers in the `cgroup.subtree_control` of the parent.
     pub(super) fn enable(&self, done: &Done) {
         if self.needs.is_empty() || !done.may_enable(&self.directory) {
             return;
@@ -154,15 +162,17 @@ impl<'p> Stage<'p> {
                 false => write(&file, &format!("+{name}")),
             };
             let Err(errno) = enabled else { continue };
-            // What is missing above is so for every group, a group that holds processes is one of many.
+            // A controller that is missing in the parent is missing for every cgroup there, so its
+            // name is the cause. EBUSY concerns this parent only, so the place is part of the
+            // cause.
             let what = match errno == Errno::EBUSY {
                 true => format!("{name} in {}", self.place()),
                 false => name.to_owned(),
             };
             done.refused(&self.directory, (self.hierarchy, &what, errno), || {
                 format!(
-                    "the controller {name} cannot be enabled for the groups in {}: {} ({errno:?}): {}",
-                    self.parent.display(),
+                    "cannot enable controller {name} in {}: {} ({errno:?}): {}",
+                    file.display(),
                     errno.desc(),
                     remedy(errno)
                 )
@@ -170,7 +180,8 @@ impl<'p> Stage<'p> {
         }
     }
 
-    /// What a refusal is said once for: all groups of one destination up to here.
+    /// Returns the place named in a diagnostic: one text for all cgroups of a destination up to
+    /// this step, so that it is logged once.
     fn place(&self) -> String {
         let words: Vec<&str> = self.levels.iter().map(|level| &*level.text).collect();
         match words.is_empty() {
@@ -179,19 +190,19 @@ impl<'p> Stage<'p> {
         }
     }
 
-    /// Whether the group above holds processes itself. The kernel refuses to let it hand on `memory` or
-    /// `io` then, but takes `cpu`, `cpuset` and `pids`: from there on the group is threaded, and those
-    /// below it take no process at all.
+    /// Returns whether the parent cgroup contains processes itself.
     fn is_parent_populated(&self) -> bool {
+        // The kernel then refuses to enable `memory` or `io` in `cgroup.subtree_control`, but accepts
+        // `cpu`, `cpuset` and `pids`: the subtree becomes threaded and its cgroups accept no process.
         let read = || File::open(self.parent.join("cgroup.procs"))?.read(&mut [0]);
-        // The top of the tree may hand on what it likes, and has no type.
+        // The root cgroup is exempt from the "no internal processes" rule and has no `cgroup.type`.
         self.parent.join("cgroup.type").exists() && read().is_ok_and(|length| length > 0)
     }
 
-    /// Gives the directory what it is to have.
+    /// Applies the configuration to the directory.
     ///
     /// # Errors
-    /// Something was refused that is required.
+    /// The kernel refused a required setting.
     pub(super) fn give(&self, is_new: bool, done: &Done) -> Result<(), Refusal> {
         let Some(kit) = self.kit() else { return Ok(()) };
         let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
@@ -212,7 +223,8 @@ impl<'p> Stage<'p> {
         Ok(())
     }
 
-    /// Leaves what an old group is to get to another thread. Whether it is to get anything.
+    /// Defers the configuration of an existing cgroup to the maintenance thread. Returns whether
+    /// there is something to apply.
     pub(super) fn leave(&self, done: &Done) -> bool {
         let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
         let is_left = is_for_old && self.kit().is_some();
@@ -236,7 +248,8 @@ impl<'p> Stage<'p> {
     }
 
     fn say(&self, wanted: &HostWrite, step: &Step, errno: Errno, done: &Done) {
-        let (origin, written) = (&wanted.origin, wanted.written.escape_debug());
+        let origin = &wanted.origin;
+        let written = wanted.written.escape_debug();
         let what = format!("{origin}: {written}");
         done.refused(&self.directory, (self.hierarchy, &what, errno), || {
             format!(
@@ -249,7 +262,7 @@ impl<'p> Stage<'p> {
         });
     }
 
-    /// Gives a new directory and its files to their owners.
+    /// Sets owner and mode of a new directory and its files.
     fn own(&self, perm: &Perm, done: &Done) {
         if *perm == Perm::default() {
             return;
@@ -272,20 +285,19 @@ impl<'p> Stage<'p> {
     }
 }
 
-/// Gives a file or directory to its owner.
+/// Sets owner and mode of a file or directory.
 pub(super) fn hand_over(path: &Path, to: &Ownership, is_directory: bool) -> io::Result<()> {
     if to.uid.is_some() || to.gid.is_some() {
         chown(path, to.uid.map(|uid| uid.0), to.gid.map(|gid| gid.0))?;
     }
     let Some(mode) = to.mode else { return Ok(()) };
-    // What the kernel lets nobody do with a file stays so.
+    // The mode of a file can only lose bits: permissions that root lacks are not granted to others.
     let own = fs::metadata(path)?.mode() >> 6 & 0o7;
     let may = if is_directory { 0o7777 } else { own << 6 | own << 3 | own };
     fs::set_permissions(path, PermissionsExt::from_mode(mode & may))
 }
 
-/// Takes these steps in a group, or none of them. What a file says already is not written again: one write
-/// of a limit of memory can wait for the kernel to take memory back.
+/// Writes a batch of settings to a cgroup, all or none.
 pub(super) fn take<'s>(
     directory: &Path,
     bundle: &'s [Step],
@@ -295,6 +307,7 @@ pub(super) fn take<'s>(
     for step in bundle {
         let path = directory.join(&step.file);
         let text = fs::read_to_string(&path).ok();
+        // Already set. Writing a memory limit again can block while the kernel reclaims memory.
         if text.as_ref().is_some_and(|text| order::says(&step.file, text, &step.value)) {
             continue;
         }
@@ -313,17 +326,18 @@ pub(super) fn take<'s>(
     Ok(())
 }
 
-/// One write, as the kernel wants it; a file that is missing is not made.
+/// Writes a value with a single write(2), as the kernel requires; never creates the file.
 fn write(path: &Path, value: &str) -> Result<(), Errno> {
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| errno(&error))
 }
 
-/// Gives a file what it had.
+/// Writes the previous content of a file back.
 fn restore(path: &Path, text: &str) {
     if let Err(errno) = write(path, text.trim()) {
-        let (path, text) = (path.display(), text.trim().escape_debug());
-        ::log::warn!("{path}: cannot write back \"{text}\": {} ({errno:?})", errno.desc());
+        let path = path.display();
+        let text = text.trim().escape_debug();
+        ::log::warn!("{path}: cannot restore \"{text}\": {} ({errno:?})", errno.desc());
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::rules::destination::Destination;
 use crate::rules::{Below, Origin, Target};
 
-/// A directory that stands for a v2 tree with the group `/sites/alice`.
+/// A directory that imitates a v2 hierarchy with the cgroup `/sites/alice`.
 struct Fake(tempfile::TempDir);
 
 impl Fake {
@@ -37,7 +37,7 @@ impl Fake {
         }]))
     }
 
-    /// Opens alice's group as a rule with these tables does.
+    /// Opens the cgroup of alice as a rule with these tables does.
     fn open(&self, tree: &mut Tree, tables: &[Gift]) -> Result<(), Refusal> {
         let gifts = Gifts { tables: tables.to_vec(), ..Gifts::default() };
         let (provisions, remarks) = Provisions::new(&gifts, &self.hierarchies());
@@ -110,7 +110,7 @@ fn above_the_ground_nothing_is_written() {
     assert_eq!(fake.read("cgroup.subtree_control"), "");
     assert_eq!(fake.read("sites/cgroup.subtree_control"), "+memory");
     assert_eq!(fake.read("sites/alice/memory.max"), "1024");
-    // What is not below it is not ours to judge: a legacy rule leads there.
+    // Cgroups outside of `/site` are not restricted: the destinations of legacy rules are there.
     tree.stay_below("/site", false);
     tree.forget();
     fake.open(&mut tree, &[]).unwrap();
@@ -146,7 +146,7 @@ fn what_is_refused_keeps_nobody_out_unless_it_is_required() {
     wrong.is_required = true;
     let refusal = fake.open(&mut tree, &[wrong]).unwrap_err();
     assert_eq!((refusal.step, refusal.errno), (refusal::Step::Set, Errno::ENOENT));
-    assert!(refusal.to_string().starts_with("cannot set what is required in "), "{refusal}");
+    assert!(refusal.to_string().starts_with("cannot write the required setting "), "{refusal}");
     assert!(!fake.0.path().join("sites/alice/memory.nonsense").exists());
 }
 
@@ -164,8 +164,8 @@ fn a_mode_takes_away_only() {
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o664);
 }
 
-/// What is enabled at the top and in `/sites` when a legacy rule with these controllers makes the group of
-/// bob, with this template.
+/// Returns the controllers enabled at the root and in `/sites` when a legacy rule with these
+/// controllers creates the cgroup of bob from this template.
 fn enabled_for(controllers: &str, template: Option<(&str, &str)>) -> [String; 2] {
     let fake = Fake::new();
     let gift =
@@ -194,7 +194,7 @@ fn a_legacy_rule_has_enabled_what_it_names_and_by_every_controller_what_a_templa
     assert_eq!(enabled_for("memory", None), memory);
     assert_eq!(enabled_for("*", None), none);
     assert_eq!(enabled_for("*", Some(("memory.max", "1G"))), memory);
-    // What the settings of v1 need is known by its name there.
+    // The controller of a v1 setting is derived from its v1 name.
     assert_eq!(enabled_for("*", Some(("memory.limit_in_bytes", "1G"))), memory);
     assert_eq!(enabled_for("cgroup v2", None), none);
 }
@@ -212,5 +212,5 @@ fn who_requires_what_the_host_does_not_have_is_kept_out() {
     let refusal = opened.unwrap_err();
     assert_eq!((refusal.step, refusal.errno), (refusal::Step::Set, Errno::EOPNOTSUPP));
     assert!(refusal.path.ends_with("sites/alice/memory.swappiness"));
-    assert!(refusal.advice().contains("this host has no such setting"));
+    assert!(refusal.advice().contains("not supported by this host"));
 }

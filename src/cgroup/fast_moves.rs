@@ -1,14 +1,17 @@
-//! Ways to make a move take microseconds on a kernel that would make it wait milliseconds.
+//! Modes that reduce a move from milliseconds to microseconds on kernels where the move waits for
+//! an RCU grace period.
 //!
 //! A move takes the write side of the kernel's `cgroup_threadgroup_rwsem`. When that lock was not
-//! written for about one RCU grace period, the writer first waits for one. Each mode here avoids the
-//! wait: `Warm` by writing often enough (a no-op: our own pid into our own group), `Expedited`
-//! by making grace periods short, `FavorDynMods` by the kernel's own switch.
+//! write-locked for about one RCU grace period, the writer first waits for a grace period. Each
+//! mode avoids this wait: `Warm` by writing often enough (a no-op: our own PID into our own
+//! cgroup), `Expedited` by shortening grace periods, `FavorDynMods` by the mount option of the
+//! kernel.
 //!
-//! Median of an isolated move on a stock Linux 6.18 with two CPUs (moves 100 ms apart, 2026-11-24): off
-//! 6.4 to 7.0 ms, warm 0.14 ms, expedited 0.26 ms. Warm costs 5 ms of CPU a second until three seconds
-//! after the last placement and nothing else on the machine, which is why it is the default; expedited
-//! grace periods interrupt all CPUs, and `favordynmods` stays until the next boot.
+//! Median of an isolated move on a stock Linux 6.18 with two CPUs (moves 100 ms apart, 2026-11-24):
+//! off 6.4 to 7.0 ms, warm 0.14 ms, expedited 0.26 ms. Warm costs 5 ms of CPU per second until
+//! three seconds after the last move and affects nothing else on the machine, which is why it is
+//! the default; expedited grace periods interrupt all CPUs, and `favordynmods` stays set until the
+//! next boot.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -26,31 +29,32 @@ use crate::event::Nanos;
 use crate::process::path_in;
 use crate::sys;
 
-/// Time between two no-op writes. A grace period is over in one to four ticks of an idle kernel.
+/// The interval of the no-op writes. A grace period ends within one to four ticks of an idle
+/// kernel.
 const BEAT: Duration = Duration::from_millis(4);
-/// Warmth ends this long after the last placement.
+/// The no-op writes stop this long after the last move.
 const QUIET_NS: u64 = 3_000_000_000;
 
 const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
 
-/// A mode in force; undone on drop where it can be.
+/// An active mode, reverted on drop where the kernel allows it.
 #[derive(Debug)]
 pub enum FastMovesGuard {
-    /// Nothing was changed.
+    /// No mode: each isolated move waits for a grace period.
     Off,
-    /// A thread that keeps the lock warm while placements are made.
+    /// A thread that keeps the lock warm while processes are moved.
     Warm(Warmer),
-    /// Expedited grace periods; the text is what the switch said before.
+    /// Expedited grace periods, with the previous content of the switch.
     Expedited(String),
-    /// The kernel's own switch, which stays on.
+    /// The mount option `favordynmods`, which is not reverted.
     FavorDynMods,
 }
 
 impl FastMovesGuard {
-    /// Puts a mode into force.
+    /// Activates a mode.
     ///
     /// # Errors
-    /// The file or mount that could not be changed.
+    /// A file could not be written or the hierarchy could not be remounted.
     pub fn engage(mode: FastMoves, hierarchies: &Hierarchies) -> io::Result<Self> {
         match mode {
             FastMoves::Off => Ok(Self::Off),
@@ -71,7 +75,7 @@ impl FastMovesGuard {
         }
     }
 
-    /// A process was moved at `now`: keep the lock warm for a while.
+    /// Records a move at `now`, which keeps the lock warm until three seconds later.
     pub fn moved(&self, now: Nanos) {
         if let Self::Warm(warmer) = self {
             warmer.moved(now);
@@ -89,7 +93,7 @@ impl Drop for FastMovesGuard {
     }
 }
 
-/// The thread that writes. It is a thread of its own because its first write does wait.
+/// The thread of `Warm`. The hot thread cannot do this itself, because the first write does wait.
 #[derive(Debug)]
 pub struct Warmer {
     shared: Arc<Shared>,
@@ -131,14 +135,15 @@ impl Shared {
         while !self.must_end.load(Ordering::Acquire) {
             let last = Nanos(self.last_move.load(Ordering::Acquire));
             if last.0 != 0 && sys::monotonic().since(last) < QUIET_NS {
-                // "0" is the writer itself. Failure costs speed, not correctness.
+                // "0" means the writing process. A failure costs speed only.
                 if own.write_all(b"0").is_err() {
                     return;
                 }
                 thread::sleep(BEAT);
             } else {
                 self.is_beating.store(false, Ordering::Release);
-                // A move between the look at the time and the store is seen by a second look.
+                // A move between reading the clock and this store changes `last_move`, so compare
+                // again before parking.
                 if self.last_move.load(Ordering::Acquire) == last.0 {
                     thread::park();
                 }
@@ -153,13 +158,15 @@ impl Drop for Warmer {
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             if thread.join().is_err() {
-                ::log::error!("the thread that keeps moves fast panicked");
+                ::log::error!(
+                    "thread \"warm\" (fast_moves) panicked; moves are slow until a restart"
+                );
             }
         }
     }
 }
 
-/// `cgroup.procs` of the group that we are in: of v2, else of the first hierarchy.
+/// Returns `cgroup.procs` of our own cgroup, in v2 or else in the first hierarchy.
 fn own_group(hierarchies: &Hierarchies) -> io::Result<PathBuf> {
     let text = fs::read("/proc/self/cgroup")?;
     let tree = hierarchies

@@ -1,14 +1,15 @@
-//! Groups that exist, looked after away from the hot thread: they are given what changed tables say, and
-//! those of ours that stay empty for as long as their table says are removed. What units of systemd are
-//! to have is passed on.
+//! A maintenance thread for existing cgroups, so that the hot thread never waits for them. It
+//! applies changed configuration after a reload, removes cgroups that stayed empty for their
+//! `remove_when_empty` time, and forwards the configuration of systemd units. It must never remove
+//! a cgroup that cgruled did not create.
 //!
-//! A removal loses no process. The kernel lets nobody remove a group that holds one, and a write into a
-//! removed group says so: then [`super::tree`] makes it again. What is ours is marked (see `mark`), so
-//! that a restart does not forget it, and nothing else is ever removed.
+//! A removal loses no process: rmdir fails with EBUSY for a cgroup that contains one, and a write
+//! to a removed cgroup fails with ENODEV, after which [`super::tree`] creates it again. Cgroups
+//! created by cgruled carry an owner tag (see `mark`) that survives a restart of the daemon.
 //!
-//! On v2 the kernel says when a group becomes empty. On v1 it says so to one program for the whole
-//! hierarchy, which is not ours to be: there the groups with such a table, and no others, are looked at
-//! four times in their time, at least every 30 seconds.
+//! On v2 the kernel reports when a cgroup becomes empty. On v1 it notifies a single release agent
+//! for the whole hierarchy, which belongs to others. There the cgroups with a removal time, and no
+//! others, are polled four times within that time, at least every 30 seconds.
 
 mod mark;
 mod vacancy;
@@ -37,39 +38,39 @@ use crate::sys;
 use mark::Marks;
 use vacancy::Vacancies;
 
-/// What is to be done.
+/// A task for the maintenance thread.
 #[derive(Debug)]
 pub enum Errand {
-    /// Other rules are in force: every group that exists gets what their tables say.
+    /// The rules changed: configure every existing cgroup again.
     Adopt {
-        /// What groups are given.
+        /// The configuration of all cgroups and units.
         provisions: Arc<Provisions>,
-        /// Where they begin in each hierarchy.
+        /// The managed root in each hierarchy.
         root: Box<str>,
     },
-    /// A group was made.
+    /// A cgroup was created and needs an owner tag.
     Made {
-        /// Its hierarchy.
+        /// The index of its hierarchy.
         hierarchy: usize,
-        /// Where it is.
+        /// The path of its directory.
         directory: PathBuf,
-        /// The text of the destination that it was made for.
+        /// The destination text for its owner tag.
         text: String,
     },
-    /// A group that exists was opened: it gets what it is to have.
+    /// An existing cgroup was opened and has to be configured.
     Renew {
-        /// Its hierarchy.
+        /// The index of its hierarchy.
         hierarchy: usize,
-        /// Its path from the top.
+        /// The path from the root of the hierarchy.
         path: Box<str>,
-        /// What it gets.
+        /// The configuration along the path.
         provision: Arc<Provision>,
     },
-    /// Nobody is left who could ask.
+    /// The daemon stops: end the thread.
     End,
 }
 
-/// The side of the thread that must not wait.
+/// A handle to the maintenance thread for the hot thread, which never blocks.
 #[derive(Debug)]
 pub struct Keeper {
     errands: Sender<Errand>,
@@ -77,11 +78,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread. With `ground` only what is below it on v2 is ours. `name_of` may wait for the name
-    /// service.
+    /// Starts the thread. With `ground`, only the subtree below it on v2 is managed. `name_of` may
+    /// block on the name service.
     ///
     /// # Errors
-    /// No thread or eventfd can be had.
+    /// The thread or its eventfd could not be created.
     pub fn start(
         hierarchies: Arc<Hierarchies>,
         ground: Option<&str>,
@@ -108,11 +109,13 @@ impl Keeper {
         Ok(Self { errands: sender, bell })
     }
 
-    /// Asks for something. Does not wait.
+    /// Sends a task without waiting for it.
     pub fn send(&self, errand: Errand) {
         let is_sent = self.errands.send(errand).is_ok() && self.bell.write(1).is_ok();
         if !is_sent {
-            ::log::error!("the thread that looks after groups has ended");
+            ::log::error!(
+                "thread \"groups\" has ended: restart the daemon to configure and remove cgroups"
+            );
         }
     }
 }
@@ -123,15 +126,15 @@ impl Drop for Keeper {
     }
 }
 
-/// The side that may wait.
+/// The state of the maintenance thread, which may block.
 struct Keeping {
     hierarchies: Arc<Hierarchies>,
     metrics: Arc<Metrics>,
     errands: Receiver<Errand>,
     bell: Arc<EventFd>,
-    /// What the rules in force give.
+    /// The configuration of the active rules.
     tables: Arc<Provisions>,
-    /// What groups were given since.
+    /// The configuration applied since the last reload.
     done: Done,
     marks: Marks,
     vacancies: Vacancies,
@@ -148,9 +151,10 @@ impl Keeping {
         }
     }
 
-    /// Does what was asked for. Whether to go on.
+    /// Performs the pending tasks. Returns false when the thread has to stop.
     fn run_errands(&mut self) -> bool {
-        // Read first: an errand that comes later rings again. EAGAIN means that nobody rang.
+        // Read before the channel, so that a later task sets the eventfd again. EAGAIN means no
+        // wake-up.
         let _rung = self.bell.read();
         loop {
             match self.errands.try_recv() {
@@ -167,7 +171,7 @@ impl Keeping {
         }
     }
 
-    /// Sleeps until there is something to do.
+    /// Sleeps until a task, a change of a cgroup or a deadline.
     fn wait(&self) {
         let now = sys::monotonic();
         let (inotify, due) = self.vacancies.next(now);
@@ -189,7 +193,8 @@ impl Keeping {
         self.done.forget();
         self.units.adopt(&tables);
         self.done.hold();
-        let (mut timed, mut refused) = (Vec::new(), Vec::new());
+        let mut timed = Vec::new();
+        let mut refused = Vec::new();
         for (text, kit) in tables.tables() {
             let provision = Arc::new(tables.of_path(text));
             for (hierarchy, tree) in self.hierarchies.clone().iter().enumerate() {
@@ -217,7 +222,7 @@ impl Keeping {
         self.vacancies.replace(times, sys::monotonic());
     }
 
-    /// A group with a time after which it is removed.
+    /// Returns an entry for a cgroup if its table has a removal time.
     fn timed(
         kit: &Kit,
         hierarchy: usize,
@@ -237,9 +242,11 @@ impl Keeping {
         }
     }
 
-    /// Gives it to those again that were refused something, as long as fewer are: a limit of a group may
-    /// have to wait for those in it, and theirs for it. What is refused still is said.
+    /// Configures cgroups again as long as each round has fewer refusals than the one before, then
+    /// logs the rest.
     fn retry(&self, mut refused: Vec<(usize, String, Arc<Provision>)>) {
+        // The limit of a cgroup may depend on its children and theirs on it, so one pass may not be
+        // enough.
         let mut before = usize::MAX;
         while !refused.is_empty() && self.done.held() < before {
             before = self.done.held();
@@ -249,7 +256,7 @@ impl Keeping {
         self.done.release();
     }
 
-    /// Whether nothing was refused.
+    /// Configures an existing path. Returns whether the kernel accepted everything.
     fn renew(&self, hierarchy: usize, path: &str, provision: &Provision) -> bool {
         let before = self.done.held();
         let tree = &self.hierarchies[hierarchy];
@@ -264,15 +271,15 @@ impl Keeping {
         false
     }
 
-    /// Removes a group that was empty for its time.
+    /// Removes a cgroup that was empty for its removal time.
     fn remove(&mut self, directory: &Path) {
         match self.clear(directory) {
             Ok(()) => {
-                ::log::debug!("removed {}, which was empty", directory.display());
+                ::log::debug!("removed empty cgroup {}", directory.display());
                 self.vacancies.forget(directory);
             }
             Err(Errno::ENOENT) => self.vacancies.forget(directory),
-            // Somebody came in, or somebody else's group is in it.
+            // A process or a foreign child cgroup is in it.
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
                 self.vacancies.again(directory, sys::monotonic());
             }
@@ -285,7 +292,8 @@ impl Keeping {
         }
     }
 
-    /// Removes a directory and the groups of ours in it that have no time of their own.
+    /// Removes a directory and those child cgroups of cgruled that have no removal time of their
+    /// own.
     fn clear(&mut self, directory: &Path) -> Result<(), Errno> {
         if self.marks.of(directory).is_none() {
             return if directory.is_dir() { Err(Errno::EBUSY) } else { Err(Errno::ENOENT) };
@@ -304,12 +312,12 @@ impl Keeping {
     }
 }
 
-/// Nanoseconds of a time.
+/// Converts a duration to nanoseconds, saturating at the maximum.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The earlier of two moments that need not be.
+/// Returns the earlier of two optional times.
 fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
     a.into_iter().chain(b).min()
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Directories that stand for the top of a hierarchy.
+/// Creates directories that imitate a hierarchy.
 fn top(groups: &[&str]) -> tempfile::TempDir {
     let top = tempfile::tempdir().unwrap();
     groups.iter().for_each(|group| fs::create_dir_all(top.path().join(group)).unwrap());
@@ -52,7 +52,7 @@ fn a_mark_is_gone_with_its_group() {
     assert_eq!(marks.of(&group), None);
 }
 
-/// A v1 group of files, with `text` in its `cgroup.procs`.
+/// Imitates a v1 cgroup with `text` in its `cgroup.procs`.
 fn fill(group: &Path, text: &str) {
     fs::write(group.join("cgroup.procs"), text).unwrap();
 }
@@ -70,7 +70,7 @@ fn a_time_begins_when_the_last_process_leaves() {
     let mut expired = |seconds: u64| vacancies.take_expired(Nanos(seconds * SECOND));
     assert_eq!(expired(9), [""; 0].map(PathBuf::from));
     fill(&below, "");
-    // Seen to be empty at 10, looked at each second.
+    // First seen empty at 10 s, polled every second.
     assert_eq!(expired(10), [""; 0].map(PathBuf::from));
     assert_eq!(expired(13), [""; 0].map(PathBuf::from));
     fill(&group, "8\n");

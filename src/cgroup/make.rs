@@ -1,5 +1,5 @@
-//! Making the groups that `group` sections describe, as cgconfigparser does: each step is a value, so
-//! that it can be shown instead of done.
+//! Creates the cgroups that the `group` sections of cgconfig.conf describe, as cgconfigparser does.
+//! Each step is a value, so that it can be printed instead of performed.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -14,47 +14,48 @@ use crate::rules::destination::Destination;
 use crate::rules::{Below, Target};
 use nix::errno::Errno;
 
-/// The files of a v1 cpuset without which no process may enter.
+/// The files of a v1 cpuset that must not be empty before a process can enter.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
-/// One thing to do.
+/// One operation on the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Enable a controller for the groups in a directory.
+    /// Enables a controller in the `cgroup.subtree_control` of a directory.
     Enable(PathBuf, String),
-    /// Make a directory.
+    /// Creates a directory.
     Create(PathBuf),
-    /// Give a new v1 cpuset what its parent has.
+    /// Copies the values of the parent to a new v1 cpuset.
     Inherit(PathBuf),
-    /// Write a value to a file, or to the second where the first is missing.
+    /// Writes a value to a file, or to the second file if the first does not exist.
     Write(PathBuf, String, Option<(PathBuf, String)>),
-    /// Write to files of a group that are compared with each other: all or, if one is refused, none.
+    /// Writes files of a cgroup that the kernel compares with each other: all or, if one is
+    /// refused, none.
     Together(PathBuf, Vec<order::Step>),
-    /// Give a directory and its files to their owners.
+    /// Sets owner and mode of a directory and its files.
     Own(PathBuf, Perm, Version),
 }
 
-/// What came of a step.
+/// The result of a performed step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// It was done.
+    /// The file system was changed.
     Done,
-    /// It was so before.
+    /// The file system was in this state before.
     Already,
 }
 
-/// What is to be done for a group.
+/// The steps for one `group` section.
 #[derive(Debug)]
 pub struct Plan {
-    /// In order.
+    /// The steps in the order in which they are performed.
     pub steps: Vec<Step>,
-    /// The controllers that no hierarchy has.
+    /// The controllers that no mounted hierarchy has.
     pub missing: Vec<String>,
-    /// What is to be said of settings.
+    /// The warnings about settings that are not fully applied.
     pub remarks: Vec<Remark>,
 }
 
-/// What is to be done for a `group` section on this host. `None` if its path leads out of the hierarchy.
+/// Plans the steps for a `group` section on this host. Returns `None` if its path contains `..`.
 pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
     let components: Vec<&str> =
         gift.text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
@@ -87,7 +88,7 @@ pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
     Some(Plan { steps, missing, remarks })
 }
 
-/// Adds what it takes to have a directory, which is returned.
+/// Adds the steps that create a directory and its ancestors. Returns the directory.
 fn directories(
     tree: &Hierarchy,
     components: &[&str],
@@ -117,13 +118,13 @@ fn step_of(bundle: order::Bundle, writes: &[&Write], directory: &Path) -> Step {
     Step::Write(directory.join(&step.file), step.value.clone(), instead)
 }
 
-/// The settings of a section in the words of this host.
+/// Translates the settings of a section for this host.
 fn kit(gift: &Gift, hierarchies: &Hierarchies) -> (Kit, Vec<Remark>) {
     let gifts = Gifts { groups: vec![gift.clone()], ..Gifts::default() };
     let (provisions, remarks) = Provisions::new(&gifts, hierarchies);
     let target = Target {
         destination: Destination::from_pieces(&gift.text, Vec::new()),
-        // The settings name their controllers as this host does.
+        // The settings already use the controller names of this host.
         controllers: vec!["*".to_owned()],
         below: Below::Top,
         creates: false,
@@ -135,7 +136,7 @@ fn kit(gift: &Gift, hierarchies: &Hierarchies) -> (Kit, Vec<Remark>) {
 }
 
 impl Step {
-    /// The directory or file.
+    /// Returns the directory or file that the step changes.
     pub fn path(&self) -> &Path {
         match self {
             Self::Enable(path, _)
@@ -147,10 +148,10 @@ impl Step {
         }
     }
 
-    /// Does it.
+    /// Performs the step.
     ///
     /// # Errors
-    /// The file and why the kernel refused it.
+    /// The file, and the error of the kernel.
     pub fn take(&self) -> Result<Made, (PathBuf, io::Error)> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -192,8 +193,8 @@ impl fmt::Display for Step {
             Self::Enable(directory, name) => {
                 format!("enable {name} below {}", directory.display())
             }
-            Self::Create(directory) => format!("make {}", directory.display()),
-            Self::Inherit(directory) => format!("give {} its parent's cpuset", directory.display()),
+            Self::Create(directory) => format!("create {}", directory.display()),
+            Self::Inherit(directory) => format!("copy parent cpuset to {}", directory.display()),
             Self::Write(path, value, _) => format!("write {value} to {}", path.display()),
             Self::Together(directory, bundle) => {
                 let one = |step: &order::Step| {
@@ -211,16 +212,17 @@ impl fmt::Display for Step {
                         of.mode.map_or("-".to_owned(), |mode| format!("{mode:04o}"))
                     )
                 };
-                let (directory, task) = (directory.display(), owner(&perm.task));
+                let directory = directory.display();
+                let task = owner(&perm.task);
                 let of = (owner(&perm.directory), owner(&perm.files));
-                format!("give {directory} to {}, its files to {}, tasks to {task}", of.0, of.1)
+                format!("chown {directory} to {}, its files to {}, tasks to {task}", of.0, of.1)
             }
         };
         write!(f, "{}", text.escape_debug())
     }
 }
 
-/// What can be done about an error of a step.
+/// Returns the advice for the error of a step.
 pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     error.raw_os_error().map_or("see cgroups(7)", |raw| advice(name, Errno::from_raw(raw)))
@@ -230,7 +232,7 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// A cpuset that has something already is left alone.
+/// Copies the values of the parent to the empty files of a cpuset.
 fn inherit(directory: &Path) -> io::Result<Made> {
     let Some(parent) = directory.parent() else { return Ok(Made::Already) };
     let mut made = Made::Already;
@@ -257,7 +259,7 @@ fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, 
     hand_over(directory, &perm.directory, true).map_err(failed)
 }
 
-/// A step that failed, for people.
+/// Formats the failure of a step with advice.
 pub fn complaint(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(path, error))
 }
@@ -324,10 +326,10 @@ mod tests {
             [
                 "enable cpu below /x",
                 "enable memory below /x",
-                "make /x/a",
+                "create /x/a",
                 "enable cpu below /x/a",
                 "enable memory below /x/a",
-                "make /x/a/b",
+                "create /x/a/b",
                 "write 100 to /x/a/b/cpu.weight",
                 "write 1048576 to /x/a/b/memory.max",
             ]
@@ -382,7 +384,7 @@ mod tests {
         let take = || -> Vec<bool> {
             plan.steps.iter().map(|step| matches!(step.take(), Ok(Made::Done))).collect()
         };
-        // A plain directory has no files.
+        // A plain directory has no kernel files.
         assert_eq!(take(), [true, true, false, true]);
         fs::write(root.path().join("a/b/pids.max"), "").unwrap();
         assert_eq!(take(), [false, false, true, true]);

@@ -1,4 +1,6 @@
-//! Control groups: which trees are mounted, what groups in them are given, and the groups.
+//! Everything that concerns cgroups: the mounted hierarchies, the configuration of cgroups and
+//! systemd units, and the creation, opening and removal of cgroups. It must not decide which
+//! process belongs into which cgroup; that is done in [`crate::decision`] and [`crate::placer`].
 
 mod equip;
 pub mod fast_moves;

@@ -1,5 +1,6 @@
-//! Which cgroup hierarchies are mounted: v1, v2 or both, told apart once. Pure: text of
-//! `/proc/self/mountinfo` and `/proc/self/cgroup` in, [`Hierarchy`]s out.
+//! Determines the mounted cgroup hierarchies, v1, v2 or both, from the text of
+//! `/proc/self/mountinfo` and `/proc/self/cgroup`. The only place where the two versions are
+//! detected. Pure.
 
 use crate::process::path_in;
 use std::path::PathBuf;
@@ -8,46 +9,48 @@ use procfs::process::MountInfo;
 
 use crate::rules::{Below, Target};
 
-/// The two interfaces of the kernel.
+/// The cgroup version of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// One tree for each set of controllers.
+    /// A v1 hierarchy, one for each set of controllers.
     V1,
-    /// The unified tree.
+    /// The unified v2 hierarchy with all other controllers.
     V2,
 }
 
-/// One mounted tree.
+/// A mounted cgroup hierarchy of either version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// Which interface it has.
+    /// The cgroup version.
     pub version: Version,
-    /// Where it is mounted.
+    /// The directory of the mount.
     pub mount_point: PathBuf,
-    /// The group at the mount point as `/proc/PID/cgroup` shows it; `/` but in containers.
+    /// The cgroup at the mount point as `/proc/PID/cgroup` shows it: `/` except in containers.
     pub top: String,
-    /// What `/proc/PID/cgroup` lists for it: `cpu,cpuacct`, `name=systemd`, empty for v2.
+    /// The second field of its line in `/proc/PID/cgroup`: `cpu,cpuacct`, `name=systemd`, empty for
+    /// v2.
     pub listed: String,
-    /// The controllers that it has. For v2 the edge fills them from `cgroup.controllers`.
+    /// The controllers of the hierarchy. For v2 the caller reads them from `cgroup.controllers`.
     pub controllers: Vec<String>,
-    /// Whether the mount options say `favordynmods`.
+    /// True if it is mounted with the option `favordynmods`.
     pub favordynmods: bool,
 }
 
 impl Hierarchy {
-    /// Returns a path of `/proc/PID/cgroup` from the mount point on: empty or `/` for the cgroup there. `None` for a
-    /// cgroup that is not mounted.
+    /// Returns a path of `/proc/PID/cgroup` relative to the mount point: empty or `/` for the
+    /// cgroup there, `None` for a cgroup outside of the mount.
     pub fn below_top<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         path.strip_prefix(self.top.trim_end_matches('/').as_bytes())
     }
 
-    /// Returns the cgroup of a process with this text of `/proc/PID/cgroup`, from the mount point on.
+    /// Returns the cgroup of a process, relative to the mount point, from the text of its
+    /// `/proc/PID/cgroup`.
     pub fn place<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
         path_in(text, self.listed.as_bytes()).and_then(|path| self.below_top(path))
     }
 
-    /// Returns whether a process with this text of `/proc/PID/cgroup` is in the cgroup `path`, which begins with a
-    /// slash.
+    /// Returns whether a process with this text of `/proc/PID/cgroup` is in the cgroup `path`,
+    /// which begins with a slash.
     pub fn holds(&self, path: &str, text: &[u8]) -> bool {
         self.place(text)
             .is_some_and(|place| place == path.as_bytes() || place.is_empty() && path == "/")
@@ -58,33 +61,33 @@ impl Hierarchy {
         is_unified || self.controllers.iter().any(|name| name == controller)
     }
 
-    /// Whether rules of cgrulesengd concern it. It has controllers, or a name; but systemd's own v1 tree,
-    /// which Debian's cgrulesengd does not know either, is nobody else's.
+    /// Returns whether legacy rules can use the hierarchy: it has controllers or a name, and is not
+    /// systemd's own v1 hierarchy, which Debian's cgrulesengd ignores as well.
     fn is_legacy(&self) -> bool {
         !self.controllers.is_empty() && self.listed != "name=systemd"
     }
 }
 
-/// The hierarchies that a destination concerns, as bits.
+/// A set of hierarchies as bits, by index in [`Hierarchies`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span(u32);
 
 impl Span {
-    /// The span of these positions in [`Hierarchies`].
+    /// Creates the set of these indexes.
     pub fn of(indexes: &[usize]) -> Self {
         let mut span = Self::default();
         indexes.iter().for_each(|&index| span.add(index));
         span
     }
 
-    /// The same and this position.
+    /// Returns the set with one more index.
     #[must_use]
     pub fn with(mut self, index: usize) -> Self {
         self.add(index);
         self
     }
 
-    /// Whether it has this position.
+    /// Returns whether the set contains the index.
     pub fn has(self, index: usize) -> bool {
         self.0 & 1 << index != 0
     }
@@ -93,52 +96,52 @@ impl Span {
         self.0 |= 1 << index;
     }
 
-    /// Whether it has none.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Its positions in [`Hierarchies`], ascending.
+    /// Returns the indexes in ascending order.
     pub fn indexes(self) -> impl Iterator<Item = usize> {
         (0..Hierarchies::MOST).filter(move |&index| self.has(index))
     }
 }
 
-/// What a v1-only host joins when neither rule nor settings name a controller.
+/// The controllers that a v1-only host uses when neither the rule nor its settings name one.
 const DEFAULT_V1: [&str; 4] = ["cpu", "memory", "blkio", "pids"];
 
-/// What a target says for the v2 tree itself, where a v1 controller has no successor that it would have
-/// to enable. No controller has a blank in its name.
+/// The name in a target for the v2 hierarchy itself, where a v1 controller has no successor to
+/// enable. No controller name contains a blank.
 const UNIFIED: &str = "cgroup v2";
 
-/// Controllers of v1 without which every v2 group does the same.
+/// The v1 controllers that v2 replaced by features of every cgroup.
 const NEEDLESS: [&str; 5] = ["devices", "freezer", "net_cls", "net_prio", "perf_event"];
 
-/// The other controllers of v1. A v2 host may lack them, by `cgroup_disable=` or in a container.
+/// The other v1 controllers. A v2 host can lack them, by `cgroup_disable=` or in a container.
 const SEPARABLE: [&str; 8] =
     ["blkio", "cpu", "cpuacct", "cpuset", "hugetlb", "memory", "pids", "rdma"];
 
-/// Names that v1 and v2 have for the same controller.
+/// The v1 and v2 names of the same controller.
 const ALSO_CALLED: [(&str, &str); 3] = [("cpuacct", "cpu"), ("blkio", "io"), ("io", "blkio")];
 
-/// What a controller's name means on this host.
+/// The meaning of a controller name on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// The controller of this name, or none at all.
+    /// The controller of this name, or an unknown one.
     Itself,
-    /// Another one: this.
+    /// A controller with another name here.
     Other(&'static str),
-    /// Nothing that the v2 group would not do.
+    /// A function that v2 cgroups have without a controller.
     Needless,
-    /// Nothing on this v2 host, which lacks the controller: the group without its settings.
+    /// A controller that this v2 host lacks. The cgroup is used without its settings.
     Absent,
 }
 
-/// All mounted trees, in the order of the mount table.
+/// All mounted hierarchies, in the order of the mount table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hierarchies {
     trees: Vec<Hierarchy>,
-    /// Whether the kernel has `blkio.weight`, as it had before 5.0; later ones have `blkio.bfq.weight`.
+    /// True if the kernel has `blkio.weight`, which 5.0 replaced by `blkio.bfq.weight`.
     pub has_blkio_weight: bool,
 }
 
@@ -150,28 +153,28 @@ impl std::ops::Deref for Hierarchies {
 }
 
 impl Hierarchies {
-    /// More than any kernel has controllers; a [`Span`] holds as many.
+    /// More hierarchies than any kernel has controllers, and the capacity of a [`Span`].
     pub const MOST: usize = 32;
 
-    /// These trees, [`Self::MOST`] at most.
+    /// Creates the list from these hierarchies, at most [`Self::MOST`].
     pub fn new(mut trees: Vec<Hierarchy>) -> Self {
         trees.truncate(Self::MOST);
         Self { trees, has_blkio_weight: false }
     }
 
-    /// The v2 tree, if there is one.
+    /// Returns the v2 hierarchy, if it is mounted.
     pub fn unified(&self) -> Option<&Hierarchy> {
         self.trees.iter().find(|tree| tree.version == Version::V2)
     }
 
-    /// The same, to be completed.
+    /// Returns the v2 hierarchy for modification.
     pub fn unified_mut(&mut self) -> Option<&mut Hierarchy> {
         self.trees.iter_mut().find(|tree| tree.version == Version::V2)
     }
 
-    /// The hierarchies that a target with these controllers concerns: v2 always, v1 by controller. On
-    /// a v1-only host a target without controllers means cpu, memory, blkio and pids. The names that
-    /// no hierarchy has are returned.
+    /// Returns the hierarchies that a target with these controllers uses, and the controllers that
+    /// no hierarchy has. v2 is always used, v1 by controller. On a v1-only host a target without
+    /// controllers uses cpu, memory, blkio and pids.
     pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
         let mut span = Span::default();
         let mut missing = Vec::new();
@@ -189,8 +192,9 @@ impl Hierarchies {
         (span, missing)
     }
 
-    /// The hierarchies that a target concerns, and the names that no hierarchy has. At the top only
-    /// those of its controllers, and none at all when one of them is missing, as in the original.
+    /// Returns the hierarchies that a target uses, and the controllers that no hierarchy has. A
+    /// path from the hierarchy root uses only the hierarchies of its controllers, and none if one
+    /// is missing, as in cgrulesengd.
     pub fn span_of<'t>(&self, target: &'t Target) -> (Span, Vec<&'t str>) {
         if target.below == Below::Root {
             return self.span(&target.controllers);
@@ -216,10 +220,11 @@ impl Hierarchies {
         (if missing.is_empty() { span } else { Span::default() }, missing)
     }
 
-    /// The hierarchies of a target that are entered together, the `n`th time. Those of a legacy rule come
-    /// one by one, each once, in the order of its controllers or for `*` of the mount table: one that
-    /// refuses keeps a process from those that follow. `span` is that of the target.
+    /// Returns the hierarchies of the `n`th step of a placement. `span` is that of the target.
     pub fn step(&self, target: &Target, span: Span, n: usize) -> Option<Span> {
+        // A legacy rule enters one hierarchy after the other, each once, in the order of its
+        // controllers or, for `*`, of the mount table. After a refusal the remaining ones are
+        // skipped.
         let is_all = target.controllers.iter().any(|name| name == "*");
         let index = match target.below {
             Below::Root => return (n == 0).then_some(span),
@@ -229,7 +234,7 @@ impl Hierarchies {
         Some(Span::of(&[index]))
     }
 
-    /// The hierarchies of a target's controllers, each once.
+    /// Returns the hierarchies of a target's controllers, each once.
     fn in_order<'s>(&'s self, target: &'s Target) -> impl Iterator<Item = usize> + 's {
         let mut seen = Span::default();
         target.controllers.iter().filter_map(|name| self.with(name)).filter(move |&index| {
@@ -243,7 +248,8 @@ impl Hierarchies {
         self.trees.iter().position(|tree| tree.has(controller))
     }
 
-    /// What a controller's name means here. `*` and names of hierarchies mean themselves.
+    /// Returns the meaning of a controller name on this host. `*` and hierarchy names are
+    /// unchanged.
     pub fn meaning(&self, name: &str) -> Meaning {
         if self.with(name).is_some() {
             return Meaning::Itself;
@@ -257,20 +263,22 @@ impl Hierarchies {
         }
     }
 
-    /// Whether a process has one group here, whatever controllers a rule names.
+    /// Returns whether a process has only one cgroup on this host, whatever controllers a rule
+    /// names.
     fn is_unified(&self) -> bool {
         let is_v1 = |tree: &Hierarchy| tree.version == Version::V1 && tree.is_legacy();
         self.unified().is_some() && !self.trees.iter().any(is_v1)
     }
 
-    /// Puts the names that this host has into a target, each once. Those that changed are returned.
+    /// Replaces the controllers of a target by the names of this host, each once. Returns the names
+    /// that changed.
     pub fn adapt(&self, target: &mut Target) -> Vec<(String, Meaning)> {
         let mut changed = Vec::new();
         let mut names: Vec<String> = Vec::with_capacity(target.controllers.len());
         for name in std::mem::take(&mut target.controllers) {
             let meaning = self.meaning(&name);
             let own = match (meaning, target.below) {
-                // Said of the rule that is left with the others.
+                // Reported with the rule, together with other unknown controllers.
                 (Meaning::Itself, _) | (Meaning::Absent, Below::Root) => name,
                 (Meaning::Other(other), _) => {
                     changed.push((name, meaning));
@@ -278,7 +286,7 @@ impl Hierarchies {
                 }
                 (Meaning::Needless | Meaning::Absent, below) => {
                     changed.push((name, meaning));
-                    // The v2 group of a rule of ours is joined anyway.
+                    // A native rule uses the v2 cgroup in any case.
                     if below == Below::Root { continue } else { UNIFIED.to_owned() }
                 }
             };
@@ -290,8 +298,8 @@ impl Hierarchies {
         changed
     }
 
-    /// The hierarchy for the settings of a controller, and its name there: empty for what every v2
-    /// group has.
+    /// Returns the hierarchy for the settings of a controller, and its name there: empty for files
+    /// that every v2 cgroup has.
     pub fn home<'n>(&self, controller: &'n str) -> Option<(usize, &'n str)> {
         if controller == "cgroup" {
             return Some((self.with(UNIFIED)?, ""));
@@ -305,13 +313,13 @@ impl Hierarchies {
     }
 }
 
-/// The hierarchies in the order of the mount table, each once; lines that make no sense are skipped.
+/// Parses the hierarchies in the order of the mount table, each once. Invalid lines are skipped.
 pub fn hierarchies(mountinfo: &str, own_cgroup: &str) -> Hierarchies {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
         let Ok(mount) = MountInfo::from_line(line) else { continue };
         let Some(hierarchy) = hierarchy(&mount, own_cgroup) else { continue };
-        // A second mount of the same tree, or a bind mount of a part of it, adds nothing.
+        // A second mount or a bind mount of the same hierarchy adds nothing.
         if !found.iter().any(|known| known.listed == hierarchy.listed) {
             found.push(hierarchy);
         }
@@ -347,7 +355,7 @@ fn hierarchy(mount: &MountInfo, own_cgroup: &str) -> Option<Hierarchy> {
     })
 }
 
-/// Whether the mount has a controller or, as `name=x`, a name.
+/// Returns whether the mount has a controller or, for `name=x`, a name.
 fn has(mount: &MountInfo, listed: &str) -> bool {
     match listed.split_once('=') {
         Some((key, value)) => {

@@ -1,8 +1,8 @@
-//! What groups are given when they are made: tables of rule files and sections of cgconfig.conf, for
-//! this host. Pure.
+//! Resolves the configuration of cgroups for this host: the tables of rule files and the sections
+//! of cgconfig.conf. Pure.
 //!
-//! Nothing of this is kept for a rule. What the levels of a destination get is looked up when one of
-//! its groups is opened, which takes a hundred times as long; a group that is open costs nothing more.
+//! Nothing is stored per rule. The configuration of a destination is looked up when one of its
+//! cgroups is opened, which takes a hundred times as long; an open cgroup costs nothing more.
 
 mod gift;
 mod user_slice;
@@ -19,34 +19,35 @@ use crate::rules::{Below, Origin, Target};
 pub use gift::{Gift, Gifts, Setting, UnitGift};
 pub use user_slice::{UserSliceSpec, ask_names, keeping_table, select, user_of_slice};
 
-/// Owner and mode; what is `None` stays as the kernel makes it.
+/// Owner and mode. Parts that are `None` stay as the kernel creates them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
-    /// The user.
+    /// The user ID of the owner.
     pub uid: Option<Uid>,
-    /// The group.
+    /// The group ID of the owner.
     pub gid: Option<Gid>,
-    /// The mode.
+    /// The permission bits, including set-id and sticky.
     pub mode: Option<u32>,
 }
 
-/// Owners and modes in a new group.
+/// The owners and modes in a new cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Perm {
-    /// Of the directory.
+    /// The ownership of the directory.
     pub directory: Ownership,
-    /// Of the files that take processes: `tasks` of v1, `cgroup.procs` and `cgroup.threads` of v2.
+    /// The ownership of the files that accept processes: `tasks` of v1, `cgroup.procs` and
+    /// `cgroup.threads` of v2.
     pub task: Ownership,
-    /// Of `cgroup.procs` on v1, which cgconfigparser leaves to whom the settings are left.
+    /// The ownership of `cgroup.procs` on v1, which cgconfigparser treats like the settings.
     pub v1_procs: Ownership,
-    /// Of `cgroup.subtree_control`.
+    /// The ownership of `cgroup.subtree_control`.
     pub subtree: Ownership,
-    /// Of the other files. A mode takes bits away only: a file that nobody can write stays so.
+    /// The ownership of the other files. A mode only removes bits; read-only files stay read-only.
     pub files: Ownership,
 }
 
 impl Perm {
-    /// What the file `name` of a group is given.
+    /// Returns the ownership of the file `name` of a cgroup.
     pub fn of_file(&self, name: &str, version: Version) -> &Ownership {
         match (version, name) {
             (Version::V1, "tasks") | (Version::V2, "cgroup.procs" | "cgroup.threads") => &self.task,
@@ -60,88 +61,89 @@ impl Perm {
 /// A write of a [`Kit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostWrite {
-    /// Its hierarchy.
+    /// The index of the hierarchy.
     pub hierarchy: usize,
-    /// The controller as this host names it; empty for what every group has.
+    /// The controller as named on this host; empty for settings that every cgroup has.
     pub controller: Box<str>,
-    /// The setting as it was written: `cpu.weight = 50`.
+    /// The setting as in the file: `cpu.weight = 50`.
     pub written: Box<str>,
-    /// Where it was written.
+    /// The file and line of the setting.
     pub origin: Origin,
-    /// The file and what to write.
+    /// The file of the kernel and the value.
     pub write: Write,
 }
 
-/// A [`Gift`] for this host.
+/// A [`Gift`] resolved for this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kit {
     /// The writes in an order that the kernel accepts.
     pub writes: Vec<HostWrite>,
-    /// Owners and modes of a new group.
+    /// The owners and modes of a new cgroup.
     pub perm: Perm,
-    /// Whether no process may enter before all is written.
+    /// True if no process may enter before all settings are written.
     pub is_required: bool,
-    /// A setting that is required and that this host does not have.
+    /// A required setting that this host does not support.
     pub unmet: Option<Box<str>>,
-    /// How long a group of ours is empty before it is removed.
+    /// The time after which an empty cgroup of cgruled is removed.
     pub remove_after: Option<Duration>,
     /// The hierarchies of a section's controllers, or all of them.
     pub span: Span,
 }
 
-/// Something to be said of a setting on this host.
+/// A warning about a setting on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
-    /// Where the setting was written.
+    /// The file and line of the setting.
     pub origin: Origin,
-    /// Where its value stands, if that is known.
+    /// The place of its value, if that is known.
     pub place: Option<Place>,
-    /// What is to be said.
+    /// The text of the warning.
     pub complaint: Complaint,
 }
 
-/// Every [`Kit`] of this host.
+/// The configuration of all cgroups and units on this host.
 #[derive(Debug, Default)]
 pub struct Provisions {
     tables: HashMap<Box<str>, Arc<Kit>>,
     templates: HashMap<Box<str>, Arc<Kit>>,
     groups: HashMap<Box<str>, Arc<Kit>>,
-    /// What systemd is to give its units.
+    /// The settings of systemd units.
     units: Vec<UnitGift>,
-    /// What systemd is to give the slices of users.
+    /// The settings of user slices.
     user_slices: Vec<UserSliceSpec>,
-    /// The controllers of the v2 tree.
+    /// The index and the controllers of the v2 hierarchy.
     unified: Option<(usize, Vec<String>)>,
 }
 
-/// What the groups along one destination get.
+/// The configuration along the path of one destination.
 #[derive(Debug, Default)]
 pub struct Provision {
     /// The managed root, if it has a table.
     pub root: Option<Level>,
-    /// One for each component of the destination's text.
+    /// One level for each component of the destination's text.
     pub levels: Vec<Level>,
-    /// The controllers that the group itself needs on v2.
+    /// The controllers that the cgroup itself needs on v2.
     pub controllers: Vec<String>,
-    /// The hierarchies in which it is made although its rule makes none.
+    /// The hierarchies in which it is created although its rule creates nothing.
     pub creates: Span,
 }
 
-/// What the group of one component gets.
+/// The configuration of the cgroup of one path component.
 #[derive(Debug)]
 pub struct Level {
-    /// The component as written.
+    /// The component as written, with its specifiers.
     pub text: Box<str>,
-    /// What it gets.
+    /// The resolved configuration, if there is a table or section for it.
     pub kit: Option<Arc<Kit>>,
-    /// Whether its group is one of ours, not of the original's files: an old one gets it too.
+    /// True for tables of rule files, which configure existing cgroups too; false for sections of
+    /// cgconfig.conf.
     pub is_for_old: bool,
-    /// Whether it is for groups alone whose path differs from the text.
+    /// True if it applies only to paths that differ from the text.
     pub is_template: bool,
 }
 
 impl Gift {
-    /// Translates it for a host.
+    /// Resolves the configuration for a host.
     fn on(&self, hierarchies: &Hierarchies, remarks: &mut Vec<Remark>) -> Kit {
         let mut settings: Vec<&Setting> = self.settings.iter().collect();
         settings.sort_by_key(|setting| settings::rank(&setting.key));
@@ -160,14 +162,14 @@ impl Gift {
                     });
                     remarks.extend(weaker.map(|complaint| setting.remark(complaint)));
                     kit.writes.extend(writes);
-                    let help = "the ratio to other groups is not what their settings say";
+                    let help = "the ratio to other cgroups differs from the configured weights";
                     let note = note.map(|note| Complaint { message: note, help: help.to_owned() });
                     remarks.extend(note.map(|complaint| setting.remark(complaint)));
                 }
                 Err(complaint) if is_required => {
                     kit.unmet.get_or_insert_with(|| setting.key.as_str().into());
                     let help =
-                        "the table says required = true: no process enters before it is left out";
+                        "required = true: no process is moved there until the setting is removed";
                     remarks.push(setting.remark(Complaint { help: help.to_owned(), ..complaint }));
                 }
                 Err(complaint) => remarks.push(setting.remark(complaint)),
@@ -196,7 +198,7 @@ impl Setting {
         let Some((hierarchy, controller)) = hierarchies.home(&self.controller) else {
             let message =
                 format!("no cgroup hierarchy of this host has the controller of {}", self.key);
-            return Err(Complaint { message, help: "it is left out".to_owned() });
+            return Err(Complaint { message, help: "the setting is ignored".to_owned() });
         };
         let version = hierarchies[hierarchy].version;
         let writes = match settings::files(&self.key, &self.value, version, beside) {
@@ -223,13 +225,13 @@ impl Setting {
 }
 
 impl Provisions {
-    /// What this host gives, and what is to be said about it.
+    /// Resolves all configuration for this host. Returns it with the warnings about settings.
     pub fn new(gifts: &Gifts, hierarchies: &Hierarchies) -> (Self, Vec<Remark>) {
         let mut remarks = Vec::new();
         let mut kits = |gifts: &[Gift], key: fn(&str) -> &str| {
             let mut kits: HashMap<Box<str>, Arc<Kit>> = HashMap::new();
             for gift in gifts {
-                // The first that describes a path counts.
+                // The first section for a path is used.
                 let kit = gift.on(hierarchies, &mut remarks);
                 kits.entry(key(&gift.text).into()).or_insert_with(|| Arc::new(kit));
             }
@@ -241,15 +243,16 @@ impl Provisions {
         let is_v2 = |tree: &(usize, &super::mounts::Hierarchy)| tree.1.version == Version::V2;
         let unified = hierarchies.iter().enumerate().find(is_v2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
-        let (units, user_slices) = (gifts.units.clone(), gifts.user_slices.clone());
+        let units = gifts.units.clone();
+        let user_slices = gifts.user_slices.clone();
         said_once(&mut remarks);
         (Self { tables, templates, groups, units, user_slices, unified }, remarks)
     }
 
-    /// What the groups of a target get; `None` for most that are the original's: nothing.
+    /// Returns the configuration along a target, `None` for most targets of legacy rules.
     pub fn of(&self, target: &Target) -> Option<Arc<Provision>> {
         let provision = match target.below {
-            // Without a table it still says by which text a group was made.
+            // Needed even without a table: it carries the destination text for the owner tag.
             Below::Root => return Some(Arc::new(self.of_rule(target))),
             Below::Top => self.of_sections(target),
         };
@@ -259,27 +262,27 @@ impl Provisions {
         is_needed.then(|| Arc::new(provision))
     }
 
-    /// The tables by their paths, without `/` at either end.
+    /// Returns the tables with their paths, without `/` at either end.
     pub fn tables(&self) -> impl Iterator<Item = (&str, &Arc<Kit>)> {
         self.tables.iter().map(|(text, kit)| (&**text, kit))
     }
 
-    /// What systemd is to give its units.
+    /// Returns the settings of systemd units.
     pub fn units(&self) -> &[UnitGift] {
         &self.units
     }
 
-    /// What systemd is to give the slices of users, in the order in which tables are asked.
+    /// Returns the settings of user slices, in the order in which they are matched.
     pub fn user_slices(&self) -> &[UserSliceSpec] {
         &self.user_slices
     }
 
-    /// The table for this path, if there is one.
+    /// Returns the table for this path, if there is one.
     pub fn table(&self, text: &str) -> Option<&Arc<Kit>> {
         self.tables.get(text)
     }
 
-    /// What tables give the groups along a path.
+    /// Returns the configuration of the tables along a path.
     pub fn of_path(&self, text: &str) -> Provision {
         let table = |prefix: &str| self.tables.get(prefix.trim_matches('/')).map(Arc::clone);
         let ours = |level| Level { is_for_old: true, ..level };
@@ -290,7 +293,7 @@ impl Provisions {
 
     fn of_rule(&self, target: &Target) -> Provision {
         let provision = self.of_path(target.destination.as_str());
-        // What a table needs is known from its writes.
+        // The controllers of a table are derived from its writes.
         let kits = provision.levels.iter().filter_map(|level| level.kit.as_ref());
         let of_tables: Vec<&str> =
             kits.flat_map(|kit| kit.writes.iter().map(|write| &*write.controller)).collect();
@@ -313,13 +316,13 @@ impl Provisions {
             Some(kit) if !has_fields => kit.span,
             Some(_) | None => Span::default(),
         };
-        // A plain group that is missing stays so unless a section describes it.
+        // A literal path without a section is not created.
         let needs = has_fields || !creates.is_empty();
         let controllers = self.on_unified(target).filter(|_| needs).collect();
         Provision { root: None, levels, controllers, creates }
     }
 
-    /// The controllers of a target that the v2 tree has.
+    /// Returns the controllers of a target that the v2 hierarchy has.
     fn on_unified<'s>(&'s self, target: &'s Target) -> impl Iterator<Item = String> + 's {
         let names = self.unified.iter().flat_map(|(_, names)| names);
         let is_meant = |name: &&String| target.controllers.iter().any(|own| own == *name);
@@ -328,13 +331,14 @@ impl Provisions {
 }
 
 impl Provision {
-    /// Whether it has something for groups that exist already: tables or controllers for groups of ours.
+    /// Returns whether it applies to existing cgroups: it has tables or controllers for cgroups of
+    /// rule files.
     pub fn is_for_old(&self) -> bool {
         let is_ours = self.levels.iter().any(|level| level.is_for_old);
         is_ours && (!self.controllers.is_empty() || self.kits().next().is_some())
     }
 
-    /// Whether no process may enter before something of it is written.
+    /// Returns whether no process may enter before a part of it is written.
     pub fn is_required(&self) -> bool {
         self.kits().any(|kit| kit.is_required)
     }
@@ -345,7 +349,7 @@ impl Provision {
 }
 
 impl Kit {
-    /// The part of it for these controllers; `*` means all.
+    /// Returns the part for these controllers; `*` stands for all.
     fn of_controllers(&self, names: &[String]) -> Self {
         let is_meant = |write: &&HostWrite| {
             names.iter().any(|name| name == "*" || **name == *write.controller)
@@ -353,14 +357,14 @@ impl Kit {
         Self { writes: self.writes.iter().filter(is_meant).cloned().collect(), ..self.clone() }
     }
 
-    /// The controllers that must be enabled for it in the v2 tree `hierarchy`.
+    /// Returns the controllers that must be enabled for it in the v2 hierarchy.
     pub fn needs(&self, hierarchy: usize) -> impl Iterator<Item = &str> {
         let own = self.writes.iter().filter(move |write| write.hierarchy == hierarchy);
         own.map(|write| &*write.controller).filter(|name| !name.is_empty())
     }
 }
 
-/// Keeps one of the remarks that say the same of this host whatever the table is.
+/// Removes repetitions of the warning that concerns the host and not the table.
 fn said_once(remarks: &mut Vec<Remark>) {
     let general = settings::weaker("memory.high", "0", Version::V1);
     let mut is_said = false;
@@ -369,7 +373,7 @@ fn said_once(remarks: &mut Vec<Remark>) {
     });
 }
 
-/// The components of a destination's text with what `find` has for the text up to each.
+/// Splits the text of a destination into levels, with the result of `find` for the text up to each.
 fn levels<'t>(
     text: &'t str,
     find: impl Fn(&'t str) -> Option<Arc<Kit>> + 't,

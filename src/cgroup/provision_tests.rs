@@ -4,7 +4,7 @@ use super::super::mounts::Hierarchy;
 use super::*;
 use crate::rules::destination::Destination;
 
-/// The v2 tree has memory and cpu; pids and blkio are v1's.
+/// A host with memory and cpu on v2, pids and blkio on v1.
 fn host() -> Hierarchies {
     let tree = |version, listed: &str, controllers: &[&str]| Hierarchy {
         version,
@@ -50,7 +50,7 @@ fn target(text: &str, controllers: &[&str], below: Below) -> Target {
     }
 }
 
-/// `hierarchy:file=value` of each level.
+/// Formats each level as `hierarchy:file=value`.
 fn shown(provision: &Provision) -> Vec<String> {
     let kit = |level: &Level| {
         let writes = level.kit.iter().flat_map(|kit| &kit.writes);
@@ -95,7 +95,7 @@ fn what_this_host_cannot_do_is_said() {
         &[],
     );
     let gifts = Gifts { tables: vec![table], ..Gifts::default() };
-    // The BFQ scheduler takes as much.
+    // The BFQ scheduler accepts this value.
     assert_eq!(Provisions::new(&gifts, &host()).1.len(), 2);
     let mut host = host();
     host.has_blkio_weight = true;
@@ -104,7 +104,7 @@ fn what_this_host_cannot_do_is_said() {
     assert_eq!(
         said,
         [
-            "io.weight = 900 is blkio.weight = 1000 here, the most it can be",
+            "io.weight = 900 becomes blkio.weight = 1000 on this host, the maximum",
             "io.latency has no counterpart in cgroup v1, which this host uses",
             "no cgroup hierarchy of this host has the controller of hugetlb.2MB.max",
         ]
@@ -131,7 +131,7 @@ fn templates_are_found_by_the_same_text_and_controller() {
     assert_eq!(legacy("/lead/%u/", &["pids"]).unwrap(), ["lead", "%u 1:pids.max=1"]);
     assert_eq!(legacy("lead/%u", &["pids"]), None);
     assert_eq!(legacy("/ct/%u", &["pids"]), None);
-    // Not a section, but cpu must be enabled for it.
+    // There is no section, but cpu must be enabled for it.
     assert_eq!(legacy("/ct/%u", &["cpu"]).unwrap(), ["ct", "%u"]);
 }
 
@@ -142,7 +142,7 @@ fn a_section_makes_a_plain_group_in_its_hierarchies() {
     let creates = |controllers: &[&str]| {
         provisions.of(&target("web/", controllers, Below::Top)).unwrap().creates
     };
-    // Without a hierarchy of its own freezer is the v2 tree's.
+    // Without a v1 hierarchy freezer means the v2 hierarchy.
     assert_eq!(creates(&["pids"]), Span::of(&[0, 1]));
     assert!(
         provisions.of(&target("web/a", &["cpu"], Below::Top)).is_none_or(|p| p.creates.is_empty())

@@ -1,4 +1,4 @@
-//! What the kernel refused on the way to a placement, and what to do about it.
+//! Errors of the kernel while a process is placed, with advice for the administrator.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,27 +9,27 @@ use super::equip;
 use super::mounts::Hierarchies;
 use crate::rules::Target;
 
-/// A step on the way to a placement that the kernel refused.
+/// A step of a placement that failed with an errno.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The file or directory.
+    /// The file or directory concerned.
     pub path: PathBuf,
-    /// What we wanted to do with it.
+    /// The operation that failed on it.
     pub step: Step,
-    /// Why not.
+    /// The error number of the kernel.
     pub errno: Errno,
 }
 
-/// What we do to files.
+/// The operations of a placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Make the directory.
+    /// The creation of the directory.
     Create,
-    /// Give a new group what its table says must be there.
+    /// The write of a required setting.
     Set,
-    /// Open `cgroup.procs`.
+    /// The opening of `cgroup.procs`.
     Open,
-    /// Write a process id.
+    /// The write of a PID.
     Write,
 }
 
@@ -39,7 +39,7 @@ impl Refusal {
         Self { path: path.into(), step, errno }
     }
 
-    /// What the administrator can do, where there is something.
+    /// Returns the advice for the administrator.
     pub fn advice(&self) -> &'static str {
         match (self.step, self.errno) {
             (Step::Set, errno) => {
@@ -47,45 +47,46 @@ impl Refusal {
                 equip::advice(name.unwrap_or_default(), errno)
             }
             (Step::Write, Errno::EBUSY) => {
-                "the group has controllers enabled for its children, so it may hold no process itself: name a group below it"
+                "the cgroup has controllers enabled for its children, so it cannot contain processes: use a cgroup below it"
             }
             (Step::Write, Errno::EOPNOTSUPP) => {
-                "the group is in a threaded or invalid domain: write 'domain' groups only, see cgroup.type"
+                "the cgroup is threaded or in an invalid domain: use a cgroup with 'domain' in cgroup.type"
             }
             (Step::Write, Errno::ENOSPC) => {
-                "a cpuset group needs cpuset.cpus and cpuset.mems before it can hold processes"
+                "a cpuset cgroup accepts processes only after cpuset.cpus and cpuset.mems are set"
             }
             (Step::Write, Errno::EINVAL) => {
-                "a kernel thread that is bound to its group, or a real-time process in a cpu group without cpu.rt_runtime_us"
+                "a kernel thread may be bound to its cgroup, and a real-time process needs cpu.rt_runtime_us in the destination"
             }
             (Step::Write, Errno::EPERM) => {
-                "the daemon may not move it: into a cpuset group that takes CAP_SYS_NICE if the process has capabilities that the daemon lacks"
+                "no permission to move it: a move into a cpuset cgroup needs CAP_SYS_NICE if the process has capabilities that the daemon lacks"
             }
             (_, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
-                "the daemon may not write there: is the cgroup file system mounted read-only, or does the unit lack CAP_DAC_OVERRIDE?"
+                "no write access: the cgroup file system may be mounted read-only, or the unit may lack CAP_DAC_OVERRIDE"
             }
             (Step::Open, Errno::ENOENT) => {
-                "a rule of cgrules.conf makes no group whose path is written out: make it, or add a section \
-                 for it to /etc/cgconfig.conf, and it is made"
+                "literal paths in cgrules.conf are not created: create the cgroup, or add a group section to \
+                 /etc/cgconfig.conf"
             }
             (_, Errno::ENOSPC | Errno::EAGAIN) => {
-                "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
+                "cgroup.max.descendants or cgroup.max.depth of an ancestor is reached: raise the limit or remove cgroups"
             }
             _ => "see cgroups(7)",
         }
     }
 
-    /// The section of cgconfig.conf that lets the missing group of `target` be made, if that is what is
-    /// missing.
+    /// Returns the `group` section of cgconfig.conf that allows the missing cgroup of `target` to
+    /// be created, or `None` if the failure has another cause.
     pub fn section(&self, target: &Target, hierarchies: &Hierarchies) -> Option<String> {
         if (self.step, self.errno) != (Step::Open, Errno::ENOENT) {
             return None;
         }
         let trees = hierarchies.iter().filter(|tree| self.path.starts_with(&tree.mount_point));
-        // Where v2 is mounted in the directory of the others, the longer path is meant.
+        // v2 can be mounted inside the directory of the v1 hierarchies: take the longest mount
+        // point.
         let tree = trees.max_by_key(|tree| tree.mount_point.as_os_str().len())?;
         let named = target.controllers.iter().find(|name| tree.controllers.contains(name));
-        // Every v2 group does what freezer is for.
+        // Every v2 cgroup can freeze, without a controller.
         let controller = named.or_else(|| tree.controllers.first()).map_or("freezer", |name| name);
         Some(format!("group {} {{ {controller} {{ }} }}", target.destination.as_str()))
     }
@@ -94,8 +95,8 @@ impl Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let verb = match self.step {
-            Step::Create => "make",
-            Step::Set => "set what is required in",
+            Step::Create => "create",
+            Step::Set => "write the required setting",
             Step::Open => "open",
             Step::Write => "write to",
         };

@@ -1,31 +1,33 @@
-//! Lines of one rule that lead to different groups of one hierarchy. Pure.
+//! Resolves conflicts between lines of one rule that name different cgroups in the same hierarchy.
+//! Pure.
 //!
-//! With a hierarchy for each controller every line of a legacy rule has its own. Where controllers share
-//! one, as all do on v2, a process cannot be in the groups of two lines: they would move it to and fro.
+//! With a hierarchy for each controller, every line of a legacy rule has its own. Where controllers
+//! share one, as all do on v2, a process cannot be in the cgroups of two lines: they would move it
+//! back and forth.
 
 use super::mounts::{Hierarchies, Version};
 use crate::rules::{Below, Target};
 
-/// Two lines of a rule that cannot both hold.
+/// Two lines of a rule with conflicting destinations in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rivals {
-    /// The destination that does not count in the hierarchy.
+    /// The destination that is ignored in the hierarchy.
     pub loser: String,
-    /// The one that does.
+    /// The destination that is used.
     pub winner: String,
-    /// Where the hierarchy is in [`Hierarchies`].
+    /// The index of the hierarchy in [`Hierarchies`].
     pub hierarchy: usize,
 }
 
 impl Hierarchies {
-    /// Leaves every hierarchy to the last line of a legacy rule that concerns it, where the original
-    /// leaves the process as well. Returns what was taken from other lines.
+    /// Assigns each hierarchy to the last line of a legacy rule that names it, where cgrulesengd
+    /// leaves the process as well. Returns the conflicts.
     pub fn settle(&self, targets: &mut Vec<Target>) -> Vec<Rivals> {
         let mut rivals = Vec::new();
         if targets.len() < 2 || targets.iter().any(|target| target.below == Below::Root) {
             return rivals;
         }
-        // A line without a hierarchy fails, and none that follows it is run.
+        // A line without a hierarchy fails, and cgrulesengd does not process the lines after it.
         let runs = targets.iter().position(|target| self.span_of(target).0.is_empty());
         let runs = runs.unwrap_or(targets.len());
         for index in (1..runs).rev() {
@@ -39,7 +41,8 @@ impl Hierarchies {
         rivals
     }
 
-    /// Takes the hierarchies of a later line from an earlier one, unless both lead to the same group.
+    /// Removes the hierarchies of a later line from an earlier one, unless both name the same
+    /// cgroup.
     fn give_way(&self, target: &mut Target, later: &Target, rivals: &mut Vec<Rivals>) {
         let shared = self.span_of(later).0;
         let is_same = target.destination.pieces() == later.destination.pieces();
@@ -49,12 +52,14 @@ impl Hierarchies {
                 continue;
             }
             self.take_from(target, hierarchy);
-            let (loser, winner) = (target.destination.as_str(), later.destination.as_str());
+            let loser = target.destination.as_str();
+            let winner = later.destination.as_str();
             rivals.push(Rivals { loser: loser.to_owned(), winner: winner.to_owned(), hierarchy });
         }
     }
 
-    /// The first line opens the group, so it must name all that is to be enabled for it on v2.
+    /// Adds the controllers of a later line for the same cgroup, because the first line opens it
+    /// and must name all controllers to be enabled on v2.
     fn enable_both(&self, target: &mut Target, later: &Target, hierarchy: usize) {
         let is_unified = self[hierarchy].version == Version::V2;
         for name in later.controllers.iter().filter(|_| is_unified) {
@@ -88,7 +93,8 @@ mod tests {
 34 31 0:30 / /unified rw - cgroup2 cgroup2 rw
 ";
 
-    /// Targets of `controllers path; controllers path`, and what becomes of them.
+    /// Resolves `controllers path; controllers path`. Returns the remaining targets and the
+    /// conflicts.
     fn settled(own: &str, lines: &str) -> (String, Vec<String>) {
         let mut host = hierarchies(MOUNTS, own);
         if let Some(unified) = host.unified_mut() {

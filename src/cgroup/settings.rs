@@ -1,9 +1,9 @@
-//! What a group can be given: one vocabulary, the words of v2, and the files of either interface that
-//! say the same. Pure.
+//! Translates settings of a cgroup to writes into files of cgroup v1 or v2. The vocabulary is that
+//! of v2 and the v1 names with the same meaning. Pure.
 //!
-//! A word of one interface is translated for a host that has the other; any other name is that of a
-//! kernel file and is passed on as it is. Weights are translated linearly, so that the ratios between
-//! groups stay, and cut to what the kernel takes, which is reported.
+//! A name of one version is translated on a host that uses the other. Any other name is that of a
+//! kernel file and is passed on unchanged. Weights are translated linearly, so that the ratios
+//! between cgroups are kept, and clamped to the range of the kernel, which is reported.
 
 mod caveat;
 mod kernel_file;
@@ -19,43 +19,44 @@ use value::{count, list, microseconds, whole};
 pub use caveat::{contradictions, weaker};
 pub use unit::{Properties, properties};
 
-/// One write into a file of a group.
+/// A write to a file of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The name of the file.
     pub file: String,
-    /// What to write.
+    /// The value to be written.
     pub value: String,
-    /// A file and a value for kernels that do not have the first.
+    /// A file and a value for kernels that lack the first file.
     pub instead: Option<(&'static str, String)>,
 }
 
-/// What a setting comes to with one interface.
+/// The writes of a setting for one cgroup version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
-    /// In an order that the kernel accepts for a new group; for one that has something see [`order`].
+    /// The writes in an order that the kernel accepts for a new cgroup; for an existing one see
+    /// [`order`].
     pub writes: Vec<Write>,
-    /// Why the group does not get exactly what was asked for.
+    /// A warning if the cgroup does not get exactly the configured value.
     pub note: Option<String>,
-    /// The same where the second file is written.
+    /// The warning if the alternative file is written.
     pub note_instead: Option<String>,
 }
 
-/// Why a setting cannot be written.
+/// The reason for which a setting cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The kernel would not take the value.
+    /// A value that the kernel would not accept.
     Value(Complaint),
-    /// The interface has nothing that means the same.
+    /// A setting without an equivalent in this cgroup version.
     NoCounterpart(Complaint),
 }
 
-/// One line about a value, and one line about what to write instead.
+/// A message about a value, with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
-    /// What is wrong.
+    /// The description of the problem.
     pub message: String,
-    /// What to do.
+    /// The advice for the author of the file.
     pub help: String,
 }
 
@@ -65,16 +66,16 @@ impl Complaint {
     }
 }
 
-/// A word of the vocabulary.
+/// A setting of the vocabulary with its names.
 #[derive(Clone, Copy, Debug)]
 struct Word {
     v2: &'static str,
-    /// Empty where v1 has nothing alike.
+    /// Empty if v1 has no equivalent.
     v1: &'static str,
     kind: Kind,
 }
 
-/// What values a word takes and how they are translated.
+/// The values of a setting and their translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     CpuWeight,
@@ -82,21 +83,21 @@ enum Kind {
     CpuPeriod,
     IoWeight,
     IoMax,
-    /// One of the limits of `io.max`, by its name there.
+    /// A limit of `io.max`, by its name there.
     Throttle(&'static str),
     IoLatency,
-    /// Bytes; the same with both interfaces but for `max`.
+    /// Bytes, the same in both versions except for `max`.
     Size,
-    /// Bytes of swap, to v1 bytes of memory and swap together.
+    /// Bytes of swap on v2, of memory and swap together on v1.
     Swap,
     Count,
-    /// Microseconds, or a time.
+    /// Microseconds, or a duration.
     Time,
-    /// A whole number in this range, the same with both interfaces.
+    /// A whole number in this range, the same in both versions.
     Whole(i64, i64),
-    /// Numbers and ranges.
+    /// Numbers and ranges of CPUs or memory nodes.
     List,
-    /// One of these words.
+    /// One of a fixed set of values.
     OneOf(&'static [&'static str]),
 }
 
@@ -104,8 +105,8 @@ const fn word(v2: &'static str, v1: &'static str, kind: Kind) -> Word {
     Word { v2, v1, kind }
 }
 
-/// In the order in which a group must be given them: memory nodes before anything is charged, a limit
-/// before what must not be lower, whether it is idle before its weight.
+/// The vocabulary in the order of writing: memory nodes before anything is charged, a limit before
+/// the limit that must not be lower, `cpu.idle` before the weight.
 const WORDS: &[Word] = &[
     word("cpuset.mems", "cpuset.mems", Kind::List),
     word("cpuset.cpus", "cpuset.cpus", Kind::List),
@@ -134,8 +135,8 @@ const WORDS: &[Word] = &[
     word("pids.max", "pids.max", Kind::Count),
 ];
 
-/// Files that no setting may write: processes come into groups by rules, and `cgroup.subtree_control`
-/// follows from what groups are given.
+/// Files that no setting may write: rules decide which processes a cgroup contains, and
+/// `cgroup.subtree_control` follows from the configuration.
 const NOT_SETTINGS: [&str; 7] = [
     "cgroup.procs",
     "cgroup.threads",
@@ -146,14 +147,14 @@ const NOT_SETTINGS: [&str; 7] = [
     "release_agent",
 ];
 
-/// The other settings of the group, by name: some mean something only together.
+/// The other settings of the cgroup, by name, as some settings depend on each other.
 pub type Beside<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// The writes that give a group the setting `key`, a word of either interface or the name of a kernel
-/// file, where the interface is `version`.
+/// Returns the writes for the setting `key`, a name of either cgroup version or of a kernel file,
+/// on a host with `version`.
 ///
 /// # Errors
-/// The value is wrong, whatever the interface, or the interface has nothing alike.
+/// The value is invalid in every version, or the version has no equivalent.
 pub fn files(
     key: &str,
     value: &str,
@@ -162,7 +163,8 @@ pub fn files(
 ) -> Result<Writes, Fault> {
     let Some((word, own)) = find(key) else { return other(key, value, version) };
     let setting = Setting { key, value: value.trim(), own, to: version, beside };
-    let (v2, v1) = (word.v2, word.v1);
+    let v2 = word.v2;
+    let v1 = word.v1;
     if let Kind::Size = word.kind {
         return setting.size(v2, v1);
     }
@@ -190,10 +192,10 @@ pub fn files(
     translated.map_err(|fault| fault.about(key))
 }
 
-/// Whether a value is right, whatever the interface of the host.
+/// Checks a value independently of the cgroup version of the host.
 ///
 /// # Errors
-/// The value is wrong.
+/// The value is invalid.
 pub fn check(key: &str, value: &str) -> Result<(), Complaint> {
     let none = |_: &str| None;
     [Version::V2, Version::V1].into_iter().try_for_each(|version| {
@@ -204,23 +206,23 @@ pub fn check(key: &str, value: &str) -> Result<(), Complaint> {
     })
 }
 
-/// All words of both interfaces.
+/// Returns the names of both versions.
 pub fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().flat_map(|word| [word.v2, word.v1]).filter(|name| !name.is_empty())
 }
 
-/// Where a setting comes in the order of writing.
+/// Returns the position of a setting in the order of writing.
 pub fn rank(key: &str) -> usize {
     let is_it = |word: &Word| word.v2 == key || word.v1 == key;
     WORDS.iter().position(is_it).unwrap_or(WORDS.len())
 }
 
-/// Whether `true` and `false` are values for it: 1 and 0.
+/// Returns whether a setting accepts `true` and `false`, which mean 1 and 0.
 pub fn is_switch(key: &str) -> bool {
     find(key).is_none_or(|(word, _)| word.kind == Kind::Whole(0, 1))
 }
 
-/// What can be a share of the memory of the host.
+/// The settings that can be a percentage of the memory of the host.
 const SHARES: [&str; 9] = [
     "memory.max",
     "memory.high",
@@ -233,13 +235,13 @@ const SHARES: [&str; 9] = [
     "memory.soft_limit_in_bytes",
 ];
 
-/// The percentage of the host's memory that a setting asks for, if it does: 1 to 100.
+/// Returns the percentage of the host's memory in a value, 1 to 100, if it is one.
 pub fn share(key: &str, value: &str) -> Option<u64> {
     let percent = value.trim().strip_suffix('%').filter(|_| SHARES.contains(&key))?;
     percent.parse().ok().filter(|percent| (1..=100).contains(percent))
 }
 
-/// The word with this name and the interface that it is of.
+/// Returns the setting with this name, and the cgroup version that has the name.
 fn find(key: &str) -> Option<(Word, Version)> {
     let named = |name: fn(&Word) -> &'static str| {
         WORDS.iter().find(|word| !key.is_empty() && name(word) == key).copied()
@@ -248,22 +250,22 @@ fn find(key: &str) -> Option<(Word, Version)> {
     v2.or_else(|| Some((named(|word| word.v1)?, Version::V1)))
 }
 
-/// A setting that is no word of the vocabulary.
+/// Returns the write for a setting outside of the vocabulary.
 fn other(key: &str, value: &str, version: Version) -> Result<Writes, Fault> {
     if NOT_SETTINGS.contains(&key) {
-        let help = "rules say which processes a group holds; leave it out";
-        return Err(Fault::Value(Complaint::new(format!("{key} is no setting"), help)));
+        let help = "rules decide which processes a cgroup contains; remove it";
+        return Err(Fault::Value(Complaint::new(format!("invalid setting {key}"), help)));
     }
     if key.is_empty() || key.contains('/') {
         let help = "write the name of a file in a cgroup directory";
-        return Err(Fault::Value(Complaint::new(format!("\"{key}\" is no setting"), help)));
+        return Err(Fault::Value(Complaint::new(format!("invalid setting \"{key}\""), help)));
     }
     let none = |_: &str| None;
     let setting = Setting { key, value: value.trim(), own: version, to: version, beside: &none };
     let Some((huge, own)) = hugetlb(key) else {
         return match kernel_file::only_in(key).is_none_or(|own| own == version) {
             true => Ok(one(key, value)),
-            false => Err(setting.no_counterpart("it is left out")),
+            false => Err(setting.no_counterpart("the setting is ignored")),
         };
     };
     let files = [huge.clone() + ".max", huge + ".limit_in_bytes"];
@@ -271,7 +273,8 @@ fn other(key: &str, value: &str, version: Version) -> Result<Writes, Fault> {
     setting.size(&files[0], &files[1])
 }
 
-/// `hugetlb.2MB`, or with `.rsvd`, of the name of a limit.
+/// Splits the name of a hugetlb limit into its version and its stem: `hugetlb.2MB`, or with
+/// `.rsvd`.
 fn hugetlb(key: &str) -> Option<(String, Version)> {
     key.strip_prefix("hugetlb.")?;
     let v2 = key.strip_suffix(".max").map(|stem| (stem.to_owned(), Version::V2));
@@ -291,11 +294,11 @@ impl Writes {
 }
 
 impl Fault {
-    /// Puts the key before the message of a value's fault.
+    /// Adds the key to the message about an invalid value.
     fn about(self, key: &str) -> Self {
         match self {
             Self::Value(Complaint { message, help }) => {
-                Self::Value(Complaint { message: format!("{key} {message}"), help })
+                Self::Value(Complaint { message: format!("{key}: {message}"), help })
             }
             Self::NoCounterpart(complaint) => Self::NoCounterpart(complaint),
         }

@@ -7,7 +7,7 @@ fn alone(_: &str) -> Option<String> {
     None
 }
 
-/// `file=value` words of a translation.
+/// Formats a translation as `file=value`.
 fn shown(key: &str, value: &str, version: Version) -> String {
     shown_beside(key, value, version, &alone)
 }
@@ -159,7 +159,7 @@ fn wrong_values_are_wrong_on_every_host() {
         assert!(check(key, value).is_err(), "{key} = {value}");
     }
     let complaint = check("memory.swap.max", "150%").unwrap_err();
-    assert_eq!(complaint.message, "memory.swap.max cannot be \"150%\"");
+    assert_eq!(complaint.message, "memory.swap.max: invalid value \"150%\"");
     assert!(complaint.help.contains("1% to 100%"));
 }
 
@@ -236,7 +236,7 @@ fn settings_that_do_not_go_together_are_said() {
     };
     let twice = said(&[("cpu.weight", "1"), ("pids.max", "2"), ("cpu.shares", "100")]);
     assert_eq!(twice.len(), 1);
-    assert!(twice[0].starts_with("2: cpu.shares says the same as cpu.weight"), "{twice:?}");
+    assert!(twice[0].starts_with("2: cpu.shares is the same setting as cpu.weight"), "{twice:?}");
     assert_eq!(said(&[("memory.limit_in_bytes", "1G"), ("memory.max", "1G")]).len(), 1);
     let high = said(&[("memory.high", "2G"), ("memory.max", "1G")]);
     assert!(high[0].starts_with("1: memory.high = 2G is above memory.max = 1G"), "{high:?}");
@@ -259,7 +259,7 @@ fn what_is_cut_is_said() {
     assert_eq!(note("io.weight", "200", Version::V1), None);
     assert_eq!(
         note("io.weight", "201", Version::V1).unwrap(),
-        "io.weight = 201 is blkio.weight = 1000 here, the most it can be"
+        "io.weight = 201 becomes blkio.weight = 1000 on this host, the maximum"
     );
     assert!(note("cpu.shares", "262144", Version::V2).unwrap().contains("cpu.weight = 10000"));
     let bfq = |value| {
@@ -271,7 +271,7 @@ fn what_is_cut_is_said() {
     assert_eq!(cut, "1000");
     assert_eq!(
         note.unwrap(),
-        "io.weight = 5000 is blkio.bfq.weight = 1000 here, the most it can be"
+        "io.weight = 5000 becomes blkio.bfq.weight = 1000 on this host, the maximum"
     );
 }
 
@@ -320,7 +320,7 @@ proptest! {
         prop_assert_eq!(number("memory.limit_in_bytes", bytes, Version::V2), bytes);
     }
 
-    /// Any text is translated or complained about, with no line end for the kernel to stumble over.
+    /// Any text is translated or rejected, and never contains a line end.
     #[test]
     fn any_value_ends(word in select(WORDS), value in "[0-9a-z%:=., -]{0,20}") {
         for key in [word.v1, word.v2, "hugetlb.2MB.max"].into_iter().filter(|key| !key.is_empty()) {

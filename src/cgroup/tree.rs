@@ -1,8 +1,9 @@
-//! Groups as open descriptors: find or make them once, then a placement is one write.
+//! Opens cgroups once, so that a placement is a single write(2). It must not wait for the
+//! configuration of an existing cgroup; that is left to the maintenance thread.
 //!
-//! v1 and v2 are told apart when a group is opened; after that a group is a list of `cgroup.procs`
-//! descriptors. They are close-on-exec without exception: the kernel lets whoever writes to one act
-//! with the rights of whoever opened it.
+//! The cgroup version matters only when a cgroup is opened; afterwards a cgroup is a list of
+//! `cgroup.procs` descriptors. All of them are close-on-exec: the kernel checks a write against the
+//! credentials of the process that opened the file.
 
 mod open;
 
@@ -26,38 +27,38 @@ use super::provision::{Provision, Provisions};
 pub use super::refusal::{Refusal, Step};
 use crate::event::Pid;
 
-/// Descriptors of groups held open at most. At the bound all are closed and opened again when needed (2.5 us
-/// each); a host with more users active at once than this is slower, not wrong.
+/// The maximum number of open cgroup descriptors. When it is reached all are closed and opened
+/// again on demand (2.5 us each). A host with more users active at once is slower, not wrong.
 const MOST_OPEN: usize = 16_384;
-/// Descriptors below the limit of open files that are left to everything else: sockets, clients of the control
-/// socket, a pidfd, what is read of `/proc`.
+/// Descriptors below RLIMIT_NOFILE that are reserved for everything else: sockets, clients of the
+/// control socket, a pidfd, files of `/proc`.
 const RESERVE: u64 = 64;
-/// Descriptors of groups that are held open whatever the limit is.
+/// Cgroup descriptors that are kept open however low the limit is.
 const FEWEST_OPEN: usize = 16;
 
-/// How often a group is made again that is removed on the way to it. Once is what happens; somebody who
-/// removes it each time wins in the end.
+/// The number of attempts to create a cgroup that is removed while it is opened. In practice one
+/// suffices; a user who removes it every time wins in the end.
 const ATTEMPTS: usize = 16;
 
-/// A group that was opened.
+/// The index of an opened cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupId(usize);
 
 #[derive(Debug)]
 struct Group {
-    /// Path from the top of each hierarchy, with a leading slash.
+    /// The path from the root of each hierarchy, with a leading slash.
     path: Box<str>,
-    /// What becomes of it when it is missing.
+    /// The policy for creating it again.
     wish: Wish,
     leaves: Vec<Leaf>,
 }
 
-/// What becomes of groups that are missing.
+/// The policy for cgroups that do not exist.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
-    /// Whether they are made.
+    /// True if they are created.
     pub creates: bool,
-    /// What they are given.
+    /// The configuration for the path.
     pub provision: Option<Arc<Provision>>,
 }
 
@@ -75,25 +76,25 @@ struct Leaf {
     inode: u64,
 }
 
-/// Where a process is now, as far as it was read.
+/// The current cgroups of a process, as far as they were read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Whereabouts<'t> {
-    /// Inode of its v2 group.
+    /// The inode of its v2 cgroup.
     pub unified: Option<u64>,
-    /// Text of `/proc/PID/cgroup`.
+    /// The text of `/proc/PID/cgroup`.
     pub text: Option<&'t [u8]>,
 }
 
-/// What became of a placement.
+/// The result of a placement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// It was there already; nothing was written.
+    /// The process was in the cgroup already; nothing was written.
     InPlace,
-    /// It was moved.
+    /// The process was moved in at least one hierarchy.
     Moved,
-    /// There is no such process any more.
+    /// The process has exited meanwhile (ESRCH).
     Gone,
-    /// The kernel refused, in at least one hierarchy.
+    /// The kernel refused the move in at least one hierarchy.
     Refused(Refusal),
 }
 
@@ -117,24 +118,24 @@ pub fn discover() -> io::Result<Hierarchies> {
     Ok(found)
 }
 
-/// The mounted hierarchies and the groups that are open in them.
+/// The mounted hierarchies and the cgroups that are open in them.
 #[derive(Debug)]
 pub struct Tree {
     hierarchies: Arc<Hierarchies>,
     by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
     groups: Vec<Group>,
-    /// Descriptors in `groups`.
+    /// The number of descriptors in `groups`.
     open: usize,
-    /// The bound of `open`.
+    /// The maximum of `open`.
     most_open: usize,
-    /// What groups were given since rules were read.
+    /// The configuration applied since the last reload.
     done: Done,
-    /// Who looks after groups that exist; without one it is done here.
+    /// The maintenance thread. Without one, existing cgroups are configured by the caller.
     keeper: Option<Keeper>,
 }
 
 impl Tree {
-    /// A tree over these hierarchies.
+    /// Creates a tree without open cgroups for these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
         Self {
             hierarchies,
@@ -147,33 +148,34 @@ impl Tree {
         }
     }
 
-    /// Groups below `ground` are ours, what is above it is systemd's: controllers are enabled in the
-    /// ground and below alone. With `makes` it is made now if it is missing, as it is whenever a
-    /// group in it is: systemd removes it when it is empty.
+    /// Restricts the configuration of v2 to the delegated root `ground` and its descendants; its
+    /// ancestors belong to systemd. With `makes` the root is created now if it does not exist.
     pub fn stay_below(&mut self, ground: &str, makes: bool) {
         self.done = Done::below(&self.hierarchies, ground);
         let unified = self.hierarchies.iter().position(|tree| tree.version == Version::V2);
+        // Opening a cgroup below it creates it too: systemd removes an empty delegated cgroup.
         let Some(index) = unified.filter(|_| makes) else { return };
         let directory = self.directory(index, ground);
         if let Err(refusal) = self.create(index, ground, None, &mut Vec::new()) {
             ::log::warn!("{refusal}: {}", refusal.advice());
         } else if fs::read(directory.join("cgroup.controllers")).is_ok_and(|text| text.len() < 2) {
             ::log::warn!(
-                "{} has no controllers, so groups in it cannot be given limits: is the unit started, \
-                 and has it Delegate=yes? See systemctl status {}",
+                "{} has no controllers, so cgroups below it cannot have limits: start the unit with \
+                 Delegate=yes, see 'systemctl status {}'",
                 directory.display(),
                 directory.file_name().unwrap_or_default().to_string_lossy()
             );
         }
     }
 
-    /// The same, and `keeper` looks after the groups that exist.
+    /// Returns the tree with `keeper` as maintenance thread for existing cgroups.
     #[must_use]
     pub fn kept_by(self, keeper: Keeper) -> Self {
         Self { keeper: Some(keeper), ..self }
     }
 
-    /// Other rules are in force, which give groups below `root` this: all are opened again.
+    /// Adopts the configuration of changed rules with the managed root `root`. All cgroups are
+    /// opened again.
     pub fn adopt(&mut self, provisions: &Arc<Provisions>, root: &str) {
         self.forget();
         if let Some(keeper) = &self.keeper {
@@ -181,17 +183,16 @@ impl Tree {
         }
     }
 
-    /// The hierarchies of this host, in the order of the mount table.
+    /// Returns the hierarchies of this host, in the order of the mount table.
     pub fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies
     }
 
-    /// The group of this path, opened before or now; made if it is missing and `creates`. What it is
-    /// given is asked for only when it is opened now. Where no descriptor is left all other groups are closed
-    /// and it is tried once more.
+    /// Returns the cgroup of this path, opening it if necessary and, with `creates`, creating it.
+    /// `provision` is called only if it has to be opened.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refused a step.
     pub fn group(
         &mut self,
         span: Span,
@@ -208,6 +209,7 @@ impl Tree {
             self.close();
         }
         let leaves = match self.open(span, path, &wish) {
+            // Close all other cgroups and try once more.
             Err(refusal) if is_out_of_descriptors(refusal.errno) && self.open > 0 => {
                 self.close();
                 self.open(span, path, &wish)?
@@ -221,23 +223,23 @@ impl Tree {
         Ok(id)
     }
 
-    /// The group of this path if it is open already.
+    /// Returns the cgroup of this path if it is open.
     pub fn known(&self, span: Span, path: &str) -> Option<GroupId> {
         self.by_path.get(&Key { span, path }).copied()
     }
 
-    /// The path of an open group, from the top of each hierarchy.
+    /// Returns the path of an open cgroup from the root of each hierarchy.
     pub fn path(&self, id: GroupId) -> &str {
         self.groups.get(id.0).map_or("", |group| &group.path)
     }
 
-    /// Whether the place of a process in these hierarchies can be told without `/proc/PID/cgroup`,
-    /// given that its v2 group is known.
+    /// Returns whether the v2 cgroup of a process determines its membership in these hierarchies,
+    /// so that `/proc/PID/cgroup` is not needed.
     pub fn is_unified(&self, span: Span) -> bool {
         span.indexes().all(|index| self.hierarchies[index].version == Version::V2)
     }
 
-    /// Whether the process is in the group, in every hierarchy of it.
+    /// Returns whether the process is in the cgroup, in each of its hierarchies.
     pub fn holds(&self, id: GroupId, now: Whereabouts<'_>) -> bool {
         self.groups
             .get(id.0)
@@ -252,7 +254,8 @@ impl Tree {
         now.text.is_some_and(|text| hierarchy.holds(&group.path, text))
     }
 
-    /// Whether a process with this text of `/proc/PID/cgroup` is in a subgroup of `path` in a hierarchy.
+    /// Returns whether a process with this text of `/proc/PID/cgroup` is in a descendant of `path`
+    /// in a hierarchy.
     pub fn is_below(&self, hierarchy: usize, path: &str, text: &[u8]) -> bool {
         let place = self.hierarchies.get(hierarchy).and_then(|tree| tree.place(text));
         place
@@ -260,8 +263,8 @@ impl Tree {
             .is_some_and(|rest| rest.len() > 1 && rest.starts_with(b"/"))
     }
 
-    /// Moves a process into the group in those hierarchies where it is not. A group that was removed
-    /// meanwhile is made again. A hierarchy that refuses does not keep the others from taking it.
+    /// Moves a process into the cgroup in those hierarchies where it is not yet. Creates the cgroup
+    /// again if it was removed. A refusal in one hierarchy does not prevent the move in the others.
     pub fn attach(&mut self, id: GroupId, pid: Pid, now: Whereabouts<'_>) -> Attached {
         let Some(group) = self.groups.get(id.0) else { return Attached::InPlace };
         let mut outcome = Attached::InPlace;
@@ -301,10 +304,12 @@ impl Tree {
         nix::unistd::write(&leaf.procs, &text[..length]).map(drop)
     }
 
-    /// A removed directory never comes back under an open descriptor, even when its name does.
+    /// Opens a cgroup again after ENODEV. An open descriptor never refers to a directory that was
+    /// recreated under the same name.
     fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), Refusal> {
         let group = &self.groups[id.0];
-        let (hierarchy, path) = (group.leaves[index].hierarchy, group.path.clone());
+        let hierarchy = group.leaves[index].hierarchy;
+        let path = group.path.clone();
         let leaf = match self.open_leaf(hierarchy, &path, &group.wish) {
             Err(refusal) if is_out_of_descriptors(refusal.errno) => {
                 self.close_others(id);
@@ -326,11 +331,11 @@ impl Tree {
         self.hierarchies[hierarchy].mount_point.join(path.trim_start_matches('/'))
     }
 
-    /// Moves a process out of the group, in those hierarchies where it is in it, to where `home` says, a
-    /// text of `/proc/PID/cgroup` as `now` is that of the process.
+    /// Moves a process out of the cgroup, in those hierarchies where it is in it, to the cgroups in
+    /// `home`. Both `now` and `home` are texts of `/proc/PID/cgroup`.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refused the move.
     pub fn move_back(&self, id: GroupId, pid: Pid, now: &[u8], home: &[u8]) -> Result<(), Refusal> {
         let Some(group) = self.groups.get(id.0) else { return Ok(()) };
         let is_here = Whereabouts { unified: None, text: Some(now) };
@@ -354,20 +359,20 @@ impl Tree {
         Ok(())
     }
 
-    /// Closes every group, and what was given to groups is given again.
+    /// Closes all cgroups and forgets which configuration was applied.
     pub fn forget(&mut self) {
         self.close();
         self.done.forget();
     }
 
-    /// Closes every group; groups are opened again when needed.
+    /// Closes all cgroups; they are opened again when needed.
     pub fn close(&mut self) {
         self.by_path.clear();
         self.groups.clear();
         self.open = 0;
     }
 
-    /// Closes every group but this one, whose id stays valid.
+    /// Closes all cgroups except this one. Its id stays valid.
     fn close_others(&mut self, id: GroupId) {
         self.by_path.retain(|_, known| *known == id);
         let others = self.groups.iter_mut().enumerate().filter(|(index, _)| *index != id.0);
@@ -376,18 +381,18 @@ impl Tree {
     }
 }
 
-/// The bound of open descriptors under this limit of open files.
+/// Returns the maximum number of cgroup descriptors for this RLIMIT_NOFILE.
 fn most_open(limit: u64) -> usize {
     let left = usize::try_from(limit.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
     left.clamp(FEWEST_OPEN, MOST_OPEN)
 }
 
-/// Whether this process, or the host, has no descriptor left.
+/// Returns whether the process or the host has run out of file descriptors.
 pub fn is_out_of_descriptors(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE)
 }
 
-/// A key of `by_path` without owning the path.
+/// A borrowed key of `by_path`.
 #[derive(Hash)]
 struct Key<'p> {
     span: Span,
@@ -423,7 +428,7 @@ mod tests {
         }
     }
 
-    /// Directories that stand for a v1 and a v2 tree, each with group /a/b.
+    /// Creates directories that imitate a v1 and a v2 hierarchy, each with the cgroup /a/b.
     fn fake() -> (tempfile::TempDir, Tree) {
         let root = tempfile::tempdir().unwrap();
         let (v1, v2) = (root.path().join("pids"), root.path().join("unified"));
@@ -482,7 +487,7 @@ mod tests {
         }
     }
 
-    /// Runs in a process of its own: the limit is that of the whole process.
+    /// Runs itself in a child process, because the limit applies to the whole process.
     #[test]
     fn a_group_is_opened_and_opened_again_where_no_descriptor_is_left() {
         const ALONE: &str = "CGRULED_TEST_ALONE";
@@ -512,7 +517,8 @@ mod tests {
             assert_eq!(tree.attach(id, pid(7), Whereabouts::default()), Attached::Moved);
         }
         assert!(closed >= 2, "{closed}");
-        // Until the table is full: the next group must be opened anew, as one that was removed meanwhile.
+        // Fill the descriptor table, so that the next cgroup must be opened anew, as after a
+        // removal.
         let mut proc = crate::process::Proc::open(Path::new("/proc")).unwrap();
         let mut full = Vec::new();
         full.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()));

@@ -1,31 +1,32 @@
-//! Which unit of systemd a process is in, by the path of its group, and what a move would do to that
-//! unit. Pure.
+//! Determines the systemd unit of a process from the path of its cgroup, and what a move would do
+//! to that unit. Pure.
 //!
-//! systemd does not notice that a process was moved. From then on the limits of its unit do not hold for
-//! it, `systemctl stop` does not end it, and a scope without processes is ended by systemd. So a move out
-//! of a unit is for the author of a rule to allow (`leave_units`). But a login or a job of a user is
-//! what rules are written for, so it must not need a key:
+//! systemd does not notice that a process was moved. The limits of its unit no longer apply to it,
+//! `systemctl stop` does not kill it, and systemd stops a scope without processes. A rule therefore
+//! has to allow a move out of a unit (`leave_units`). Logins and jobs of users, however, are what
+//! rules are written for, so they must not need a key:
 //!
-//! - Login sessions (`session-3.scope`) may be left. What opened the session, as `sshd` or `login`, is
-//!   root's and stays, so the scope lives on. Only the last process in it stays where it is.
-//! - What a user's own manager started (below `user@1000.service`) may be left. It is the user's, and to
-//!   keep it would let every user out of his limits by `systemd-run --user`. The manager itself is never
-//!   moved, see the placer.
-//! - Services that run jobs and logins for others (cron, at, ssh, getty) may be left by all but the service
-//!   itself: `cron` is root's and a child of process 1, its jobs are neither both. Such services are made to
-//!   leave processes running when they are stopped.
-//! - Every other service or scope is not left: daemons, containers, virtual machines.
+//! - Login sessions (`session-3.scope`) may be left. The process that opened the session, such as
+//!   `sshd` or `login`, belongs to root and stays, so the scope remains. Only the last process in
+//!   it stays where it is.
+//! - Units of a user's own service manager (below `user@1000.service`) may be left. They belong to
+//!   the user: if they kept processes, every user could evade limits with `systemd-run --user`. The
+//!   manager itself is never moved, see the placer.
+//! - Services that run jobs and logins for others (cron, at, ssh, getty) may be left by all
+//!   processes except the service itself: `cron` runs as root and is a child of process 1, its jobs
+//!   are not both. Such services are designed to leave processes running when they are stopped.
+//! - All other services and scopes must not be left: daemons, containers, virtual machines.
 //!
-//! A group that no unit is named for, as of another container manager or of a rule of ours, is none of
-//! this.
+//! A cgroup without a unit name, such as one of another container manager or of a rule, is in no
+//! unit.
 
 use crate::event::Uid;
 
-/// Endings of the names of units that have groups with processes. A slice has none of its own.
+/// The suffixes of units with processes in their cgroups. A slice contains none itself.
 const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
 
-/// Services whose processes of users are jobs and logins of those users; `@` alone stands for any
-/// instance. Without `pam_systemd` no session is made for them, as for the jobs of cron on Debian.
+/// Services that run jobs and logins of users as those users. A name ending in `@` stands for any
+/// instance. Without `pam_systemd` they have no session, as is the case for cron jobs on Debian.
 const FOR_OTHERS: [&str; 13] = [
     "anacron.service",
     "atd.service",
@@ -45,21 +46,21 @@ const FOR_OTHERS: [&str; 13] = [
 /// The unit of a process, as far as it matters for a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit<'p> {
-    /// In none.
+    /// A cgroup that belongs to no unit.
     None,
-    /// In a login session: the name, and the path of its group.
+    /// A login session: its name, and the path of its cgroup.
     Session(&'p str, &'p str),
-    /// Started by the manager of its user: the name of the manager's unit.
+    /// A unit started by a user's service manager: the name of the manager's unit.
     OfUser(&'p str),
-    /// In a service that runs jobs or logins of users.
+    /// A service that runs jobs or logins of users.
     ForOthers(&'p str),
-    /// In any other unit.
+    /// A unit of any other kind.
     Other(&'p str),
 }
 
 impl<'p> Unit<'p> {
-    /// The unit of the group with this path, which begins with a slash. `grounds` are the paths where
-    /// our own groups begin, which are no unit that could be left.
+    /// Returns the unit of the cgroup with this path, which begins with a slash. `grounds` are the
+    /// managed and delegated roots, which are not units that could be left.
     pub fn of(path: &'p str, grounds: &[&str]) -> Self {
         if grounds.iter().any(|ground| is_below(path, ground)) {
             return Self::None;
@@ -67,12 +68,13 @@ impl<'p> Unit<'p> {
         let mut end = 0;
         for component in path.split('/') {
             end += component.len() + 1;
-            // A name that could be that of a file of the kernel has one in front.
+            // systemd prefixes a name with `_` if it could be that of a kernel file.
             let name = component.strip_prefix('_').unwrap_or(component);
             if name.is_empty() || name.ends_with(".slice") {
                 continue;
             }
-            // systemd's units are in slices alone: a user can name a cgroup elsewhere like one.
+            // The units of systemd are in slices only: a user can name a cgroup elsewhere like a
+            // unit.
             if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
                 return Self::None;
             }
@@ -90,8 +92,9 @@ impl<'p> Unit<'p> {
         Self::None
     }
 
-    /// Whether a move of a process out of the unit is what its rule must allow. `is_last`: whether it is
-    /// the only process in this group. `is_service`: whether it is root's and a child of process 1.
+    /// Returns whether the rule has to allow a move of a process out of the unit. `is_last` reports
+    /// whether it is the only process in this cgroup, `is_service` whether it runs as root and is a
+    /// child of process 1.
     pub fn loses(
         self,
         is_last: impl FnOnce(&str) -> bool,
@@ -105,7 +108,7 @@ impl<'p> Unit<'p> {
         }
     }
 
-    /// Its name, if there is one.
+    /// Returns the name of the unit, if the cgroup belongs to one.
     pub const fn name(self) -> Option<&'p str> {
         match self {
             Self::None => None,
@@ -117,11 +120,13 @@ impl<'p> Unit<'p> {
     }
 }
 
-/// Returns whether the processes of a container that root created can be in this cgroup. A user's processes are
-/// in the root cgroup, in slices, in sessions, in the cgroup of a service, below the user's slice, and in the
-/// cgroups of rules: there a namespace means nothing. The processes of a container are in a scope, in a cgroup below
-/// that of a service, or in one that is no unit. `grounds` are the paths where cgroups of rules begin.
+/// Returns whether the processes of a container that root created can be in this cgroup. `grounds`
+/// are the paths of the managed and delegated roots.
 pub fn may_hold_container(place: &str, grounds: &[&str]) -> bool {
+    // A user's processes are in the root cgroup, in slices, in sessions, in the cgroup of a
+    // service, below the user's slice, and in the cgroups of rules: a namespace does not make those
+    // a container. The processes of a container are in a scope, in a cgroup below that of a
+    // service, or in one that belongs to no unit.
     if place.starts_with("/user.slice/") || grounds.iter().any(|ground| is_below(place, ground)) {
         return false;
     }
@@ -134,7 +139,7 @@ pub fn may_hold_container(place: &str, grounds: &[&str]) -> bool {
     }
 }
 
-/// Whether a cgroup at the top is one of elogind for a session (`c1`, `12`), or of OpenRC for a service.
+/// Returns whether a top-level cgroup is an elogind session (`c1`, `12`) or an OpenRC service.
 fn is_of_login(name: &str) -> bool {
     let digits = name.strip_prefix('c').unwrap_or(name);
     name.starts_with("openrc") || digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -146,7 +151,7 @@ pub fn manager_uid(name: &str) -> Option<Uid> {
     uid.parse().ok().map(Uid)
 }
 
-/// Whether `path` is `ground` or below it. The top of the tree is nobody's ground.
+/// Returns whether `path` is `ground` or below it. The hierarchy root never counts as a ground.
 fn is_below(path: &str, ground: &str) -> bool {
     let rest = path.strip_prefix(ground);
     !ground.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

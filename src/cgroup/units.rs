@@ -1,6 +1,7 @@
-//! Settings of systemd's units, which systemd alone may write: `systemctl set-property --runtime`, on a thread of its
-//! own. Units of the tables get them when rules become active, slices of users when systemd creates them too. What no
-//! table says any more is taken back.
+//! Applies settings to systemd units, which only systemd may write, with
+//! `systemctl set-property --runtime` on a separate thread. Units with a table are set when rules
+//! become active, user slices also when systemd creates them. Settings that no table contains any
+//! more are reverted.
 
 mod applier;
 mod drop_ins;
@@ -25,10 +26,10 @@ use applier::Applier;
 use plan::UnitTables;
 pub(super) use systemctl::Systemd;
 
-/// Asks the name service for the name of a user.
+/// A function that returns the name of a user from the name service.
 pub type UserName = Arc<dyn Fn(Uid) -> io::Result<Option<String>> + Send + Sync>;
 
-/// Gives units their settings.
+/// A handle to the thread that sets units, started on demand.
 pub(super) struct Units {
     systemd: Systemd,
     metrics: Arc<Metrics>,
@@ -44,9 +45,9 @@ impl fmt::Debug for Units {
     }
 }
 
-/// The side of the thread that must not wait.
+/// The channel to the thread, which never blocks.
 struct UnitThread {
-    /// `None` at the end alone.
+    /// `None` only during drop.
     orders: Option<Sender<UnitTables>>,
     wakeup: Arc<EventFd>,
 }
@@ -54,7 +55,7 @@ struct UnitThread {
 impl Drop for UnitThread {
     fn drop(&mut self) {
         self.orders = None;
-        // The thread sees that nobody is left.
+        // The thread notices that the channel is closed.
         let _written = self.wakeup.write(1);
     }
 }
@@ -64,7 +65,7 @@ impl Units {
         Self { systemd, metrics, name_of, thread: None, was_said: false }
     }
 
-    /// Gives units what the tables say, and takes back what they say no more, soon.
+    /// Requests that units are set to the configuration and that other settings are reverted.
     pub(super) fn adopt(&mut self, provisions: &Provisions) {
         self.give(UnitTables::from(provisions));
     }
@@ -76,15 +77,18 @@ impl Units {
         }
         let is_empty = tables.units.is_empty() && tables.user_slices.is_empty();
         if self.thread.is_none() {
-            // What an earlier run has set may have to be taken back.
+            // Settings of an earlier run may have to be reverted.
             if is_empty && !self.systemd.state.exists() {
                 return;
             }
-            self.thread = self.start().map_err(|error| ::log::error!("units: {error}")).ok();
+            self.thread = self
+                .start()
+                .map_err(|error| ::log::error!("cannot start thread \"units\": {error}"))
+                .ok();
         }
         let Some(UnitThread { orders: Some(orders), wakeup }) = &self.thread else { return };
         if orders.send(tables).is_err() || wakeup.write(1).is_err() {
-            ::log::error!("the thread that gives units their settings has ended");
+            ::log::error!("thread \"units\" has ended: restart the daemon to configure units");
         }
     }
 
@@ -94,7 +98,7 @@ impl Units {
         let Some(Origin { file, line }) = origins.next() else { return };
         if !std::mem::replace(&mut self.was_said, true) {
             ::log::warn!(
-                "{}:{line}: systemd does not run here, so that units get no settings",
+                "{}:{line}: systemd is not running: settings of units are ignored",
                 file.display()
             );
         }
@@ -104,8 +108,10 @@ impl Units {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wakeup = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (sender, orders) = unbounded();
-        let (systemd, metrics) = (self.systemd.clone(), Arc::clone(&self.metrics));
-        let (theirs, name_of) = (Arc::clone(&wakeup), Arc::clone(&self.name_of));
+        let systemd = self.systemd.clone();
+        let metrics = Arc::clone(&self.metrics);
+        let theirs = Arc::clone(&wakeup);
+        let name_of = Arc::clone(&self.name_of);
         let builder = thread::Builder::new().name("units".into());
         builder.spawn(move || Applier::new(systemd, metrics, orders, theirs, name_of).serve())?;
         Ok(UnitThread { orders: Some(sender), wakeup })

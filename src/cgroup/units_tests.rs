@@ -22,7 +22,7 @@ for word; do
 done
 "#;
 
-/// A command that stands for systemctl, and directories that stand for those of systemd.
+/// Creates a command that imitates systemctl, and directories that imitate those of systemd.
 fn fake(script: &str, limit: Duration) -> (tempfile::TempDir, Systemd) {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("systemctl");
@@ -30,8 +30,8 @@ fn fake(script: &str, limit: Duration) -> (tempfile::TempDir, Systemd) {
     let text = format!(
         "#!/bin/sh\nhere={here}\nfor word; do echo \"<$word>\"; done >> $here/log\n{script}\n"
     );
-    // Written by another process: while we hold it open for writing a fork of another test's would keep
-    // it so, and nobody could execute it.
+    // Written by another process: a fork of a concurrent test would inherit a descriptor open for
+    // writing, and execve(2) would fail with ETXTBSY.
     let draft = directory.path().join("draft");
     fs::write(&draft, text).unwrap();
     assert!(Command::new("/bin/cp").arg(&draft).arg(&program).status().unwrap().success());
@@ -60,7 +60,7 @@ fn unit(name: &str, settings: &[(&str, &str)]) -> UnitGift {
     }
 }
 
-/// A table for users by UID.
+/// Creates a table for users by UID.
 fn people(first: u32, last: u32, words: &[(&str, &str)]) -> UserSliceSpec {
     let UnitGift { settings, origin, .. } = unit("", words);
     UserSliceSpec { users: vec![UserTest::Ids(Uid(first), Uid(last))], settings, origin }
@@ -129,7 +129,7 @@ fn a_systemd_that_hangs_is_given_up() {
     let (_directory, systemd) = fake("exec sleep 60", Duration::from_millis(200));
     let begin = Instant::now();
     let why = systemd.set(&unit("x.service", &[("pids.max", "TasksMax=1")])).unwrap_err();
-    assert_eq!(why, "systemctl took longer than 0.2 s");
+    assert_eq!(why, "systemctl timed out after 0.2 s");
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
@@ -168,7 +168,7 @@ fn slices_get_their_settings_when_they_appear() {
     let slice = log_in(&directory, 1001);
     assert!(eventually(|| has(1001)));
     assert!(eventually(|| metrics.set_units.get() == 2));
-    // The settings outlive the session, so the next one begins with them.
+    // The settings outlive the session, so the next session starts with them.
     fs::remove_dir(&slice).unwrap();
     log_in(&directory, 1001);
     log_in(&directory, 1002);
@@ -192,7 +192,7 @@ fn what_no_table_says_any_more_is_taken_back_after_a_restart_too() {
         assert!(eventually(|| metrics.set_units.get() == 3));
         fs::write(&foreign, "of the administrator").unwrap();
     }
-    // Another daemon, whose tables select one user less, and have one setting less.
+    // A restarted daemon with tables that select one user less and have one setting less.
     let (mut units, metrics) = units(&systemd);
     units.give(tables(&service[..0], &[people(1000, 1000, &settings[..1])]));
     assert!(eventually(|| metrics.released_units.get() == 2));
@@ -201,9 +201,9 @@ fn what_no_table_says_any_more_is_taken_back_after_a_restart_too() {
     assert!(at("user-1000.slice", "TasksMax").exists());
     assert!(foreign.exists() && !at("user-1001.slice", "TasksMax").exists());
     assert!(!at("a.service", "TasksMax").parent().unwrap().exists());
-    // Once after the files of two units, once after that of one property.
+    // One reload after the drop-ins of two units, one after that of a single property.
     assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 2));
-    // And a third one, without tables.
+    // A third daemon, without tables.
     drop(units);
     let (mut units, metrics) = self::units(&systemd);
     units.give(UnitTables::default());

@@ -1,38 +1,38 @@
-//! A command line as getopt_long(3) reads it. Pure.
+//! Command-line parser with the semantics of getopt_long(3). Pure.
 //!
-//! lexopt, which `cgruled` uses, takes `-f=log` for the file `log`; for the original it is `=log`. And
-//! it does not know abbreviations.
+//! lexopt, which `cgruled` uses, reads `-f=log` as the file `log`, where cgrulesengd reads `=log`,
+//! and it does not accept abbreviations.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Whether an option has an argument.
+/// Kind of argument that an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     Nothing,
-    /// Attached or the next word.
+    /// Attached to the option, or the next word.
     Argument,
-    /// Attached or nothing.
+    /// Attached to the option, or absent.
     Attached,
 }
 
-/// One option.
+/// Description of one option of the command line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec<F> {
     pub(super) flag: F,
-    /// `None` for an option of ours: it has no letter, and its name cannot be abbreviated, so that all
-    /// abbreviations of the original mean what they meant.
+    /// `None` for an option that cgrulesengd does not have: it has no letter, and its name cannot
+    /// be abbreviated, so that all abbreviations accepted by cgrulesengd keep their meaning.
     pub(super) letter: Option<u8>,
     pub(super) name: &'static str,
     pub(super) takes: Takes,
 }
 
-/// The options of a command line, one after the other. Words that are none are passed over.
+/// Iterator over the options of a command line. Words that are not options are skipped.
 pub(super) struct Words<'s, F> {
     specs: &'s [Spec<F>],
     words: VecDeque<OsString>,
-    /// What is left of a word of letters.
+    /// Letters of the current word that are not read yet.
     letters: VecDeque<u8>,
 }
 
@@ -41,7 +41,7 @@ impl<'s, F: Copy> Words<'s, F> {
         Self { specs, words: words.into_iter().collect(), letters: VecDeque::new() }
     }
 
-    /// The next option and its argument; the message when there is no such option, or not so.
+    /// Returns the next option with its argument, or the error message for an invalid option.
     pub(super) fn next_option(&mut self) -> Option<Result<(F, Option<OsString>), String>> {
         if let Some(letter) = self.letters.pop_front() {
             return Some(self.letter(letter));
@@ -62,7 +62,7 @@ impl<'s, F: Copy> Words<'s, F> {
 
     fn letter(&mut self, letter: u8) -> Result<(F, Option<OsString>), String> {
         let Some(spec) = self.specs.iter().find(|spec| spec.letter == Some(letter)) else {
-            return Err(format!("there is no option -{}", letter.escape_ascii()));
+            return Err(format!("unknown option -{}", letter.escape_ascii()));
         };
         if spec.takes == Takes::Nothing {
             return Ok((spec.flag, None));
@@ -80,7 +80,7 @@ impl<'s, F: Copy> Words<'s, F> {
         };
         let spec = self.named(name)?;
         if spec.takes == Takes::Nothing && attached.is_some() {
-            return Err(format!("--{} takes no argument", spec.name));
+            return Err(format!("option --{} takes no argument", spec.name));
         }
         self.argument(spec, attached)
     }
@@ -94,8 +94,8 @@ impl<'s, F: Copy> Words<'s, F> {
         let found: Vec<&Spec<F>> = self.specs.iter().filter(begins).collect();
         match *found {
             [spec] => Ok(*spec),
-            [] => Err(format!("there is no option --{}", name.escape_ascii())),
-            _ => Err(format!("--{} may be several options", name.escape_ascii())),
+            [] => Err(format!("unknown option --{}", name.escape_ascii())),
+            _ => Err(format!("ambiguous option --{}", name.escape_ascii())),
         }
     }
 
@@ -109,7 +109,7 @@ impl<'s, F: Copy> Words<'s, F> {
         }
         match self.words.pop_front() {
             Some(word) => Ok((spec.flag, Some(word))),
-            None => Err(format!("--{} takes an argument", spec.name)),
+            None => Err(format!("option --{} requires an argument", spec.name)),
         }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
         Spec { flag: '!', letter: None, name: "strict", takes: Takes::Nothing },
     ];
 
-    /// `v f=x s !`, with `?` for what is wrong.
+    /// Formats the options as `v f=x s !`, with `?` for each error.
     fn read(line: &str) -> String {
         let words = line.split_whitespace().map(OsString::from);
         let mut words = Words::new(&SPECS, words);

@@ -1,8 +1,8 @@
-//! The daemon under the name, with the command line and with the manners of the original.
+//! Drop-in replacement for libcgroup's cgrulesengd: its command line, exit statuses and log lines
+//! on top of the same daemon. Must not change how processes are classified.
 //!
-//! What differs from `cgruled` is decided here: options, what is checked before the start and with
-//! which status it ends, going into the background, and the lines of the log that scripts wait for.
-//! The engine is the same one.
+//! The differences to `cgruled` are here: the options, the checks before the start with their exit
+//! statuses, the detachment from the terminal, and the log lines that scripts wait for.
 
 mod getopt;
 mod narration;
@@ -32,7 +32,7 @@ use options::{Accounts, Command, HELP, Options, Wrong};
 use strict::Refusal;
 use table::Table;
 
-/// Statuses of the process, those of the original where it has one.
+/// Exit statuses of the process: those of cgrulesengd where it defines one.
 const NOT_ROOT: u8 = 1;
 const NO_BACKGROUND: u8 = 1;
 const USAGE: u8 = 2;
@@ -40,13 +40,13 @@ const NO_SUCH_NAME: u8 = 3;
 const NO_CGROUPS: u8 = 81;
 const FAILED: u8 = 255;
 
-/// Runs under the command line `words`, which begins behind the name of the program, and under the
-/// value of `CGROUP_LOGLEVEL`. Returns the status of the process; the one that was called may have
-/// ended before, when the daemon went into the background.
+/// Runs the daemon with the command line `words`, without the program name, and with `level`, the
+/// value of `CGROUP_LOGLEVEL`. Returns the exit status of the process. When the daemon goes into
+/// the background, the calling process has exited earlier, with status 0.
 pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) -> u8 {
-    // Asked before anything else is read, as by the original.
+    // Checked before anything else is read, as in cgrulesengd.
     if !getuid().is_root() {
-        eprintln!("cgrulesengd: only root can run this daemon");
+        eprintln!("cgrulesengd: must be run as root");
         return NOT_ROOT;
     }
     let accounts = Accounts::default();
@@ -84,7 +84,7 @@ fn start(options: &Options) -> u8 {
     }
     make_sure_of_file(&mut invocation.outputs);
     if !options.stays {
-        // Standard output stays if the log goes there. Nothing else can be done about an error.
+        // Standard output stays open if the log goes there. An error cannot be handled here.
         let _left = leave_terminal(invocation.outputs.contains(&Output::Stdout));
     }
     invocation.announcements = announcements(options, &invocation.outputs);
@@ -100,10 +100,11 @@ fn start(options: &Options) -> u8 {
 fn invocation(options: &Options) -> Invocation {
     Invocation {
         level: Some(options.level()),
-        // The original refuses to start where we leave something out: that must not stay unsaid.
+        // cgrulesengd refuses to start with a file of which this daemon ignores a line, so the
+        // diagnostics must be logged.
         warns_of_files: true,
         outputs: options.outputs(),
-        // The original moves a process after an event of its own alone.
+        // cgrulesengd moves a process only after an event of that process.
         external_moves: ExternalMoves::Report,
         prints_counters: false,
         control_is_optional: true,
@@ -113,9 +114,10 @@ fn invocation(options: &Options) -> Invocation {
     }
 }
 
-/// The original ends with 255 for all that goes wrong. Systemd is to tell what passes, and is worth another
-/// start, from what does not: as its service the daemon ends with the code that `cgruled` has for the latter.
+/// Maps a failure to an exit status. cgrulesengd exits with 255 after any failure.
 fn code_of(failure: &Failure) -> u8 {
+    // systemd must be able to tell temporary failures, which are worth a restart, from permanent
+    // ones: as its service the daemon uses the exit codes of `cgruled` for the latter.
     let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
     match failure {
         Failure::Run(..) => FAILED,
@@ -128,7 +130,7 @@ fn code_of(failure: &Failure) -> u8 {
     }
 }
 
-/// Finds out everything that can be known to be wrong while somebody still waits for the status.
+/// Checks everything that can be checked before the caller gets the exit status.
 fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refusal> {
     let refusal = |failure: &Failure| {
         let message = failure.to_string().trim_end().to_owned();
@@ -151,8 +153,8 @@ fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refus
     Ok(prepared)
 }
 
-/// Says what is wrong with the files to whoever starts the daemon by hand; only what is left out if the
-/// log is to say nothing.
+/// Prints the diagnostics of the files on standard error for a manual start. With logging turned
+/// off only errors are printed.
 fn complain(loaded: &Loaded, level: LevelFilter) {
     if let Some((_, line)) = missing(loaded) {
         eprintln!("cgrulesengd: {line}");
@@ -161,31 +163,30 @@ fn complain(loaded: &Loaded, level: LevelFilter) {
     loaded.diagnostics.iter().filter(is_said).for_each(|one| eprintln!("{one}"));
 }
 
-/// The file that the original would not start without. Without rules the daemon does nothing.
+/// Returns the diagnostic for a missing file without which cgrulesengd would not start. Without any
+/// rule it is an error, because the daemon then does nothing.
 fn missing(loaded: &Loaded) -> Option<(Level, String)> {
     let level = if loaded.rules.is_empty() { Level::Error } else { Level::Warn };
     match &loaded.original {
-        Original::Misses(file) => {
-            Some((level, format!("{}: there is no such file", file.display())))
-        }
+        Original::Misses(file) => Some((level, format!("{}: no such file", file.display()))),
         Original::NotAsked | Original::Starts | Original::Refuses(_) => None,
     }
 }
 
-/// Lines go to standard output when the file cannot be opened.
+/// Redirects log lines to standard output if the log file cannot be opened.
 fn make_sure_of_file(outputs: &mut [Output]) {
     for output in outputs {
         let Output::Lines(path) = &*output else { continue };
         let opened = crate::log::try_file(path);
         if let Err(error) = opened {
-            eprintln!("cgrulesengd: {error}; log lines go to standard output");
+            eprintln!("cgrulesengd: {error}; logging to standard output instead");
             *output = Output::Stdout;
         }
     }
 }
 
-/// Lets go of the terminal. The original leaves the descriptors closed, so that its sockets become
-/// standard input and output; here they are of `/dev/null`.
+/// Detaches from the terminal by opening `/dev/null` in place of the standard descriptors.
+// cgrulesengd closes the descriptors, so that its sockets become standard input and output.
 fn leave_terminal(keeps_output: bool) -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
@@ -203,7 +204,7 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
         ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
         reloading: || {
             ::log::info!("Reloading rules configuration");
-            // Of SIGUSR1 to the original; here every reload reads both.
+            // cgrulesengd logs this after SIGUSR1 only; here every reload reads both kinds of file.
             ::log::info!("Reloading templates configuration.");
         },
         ended: || {
@@ -221,7 +222,7 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
     }
 }
 
-/// For a log that has errors only.
+/// Creates the observer of a log that has errors only.
 fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
     Some(Box::new(Narration::of_errors(missing(loaded))))
 }
@@ -237,7 +238,8 @@ fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
 fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
     let sources = Sources::default();
     let table = Table::new(loaded, &sources);
-    let (heads, table) = (table.heads(), show(&table));
+    let heads = table.heads();
+    let table = show(&table);
     Narration { heads, table, ..Narration::of_errors(missing(loaded)) }
 }
 
@@ -251,7 +253,8 @@ fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
         Output::Target(_) | Output::Stdout | Output::Lines(_) => None,
     });
     if let Some(file) = &options.log_file {
-        let (file, facility) = (Path::new(file).display(), facility.unwrap_or(0));
+        let file = Path::new(file).display();
+        let facility = facility.unwrap_or(0);
         let level = severity(options.level());
         let line = format!("Opened log file: {file}, log facility: {facility},log level: {level}");
         lines.push((Level::Debug, line));
@@ -260,7 +263,7 @@ fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
     lines
 }
 
-/// The least important severity of syslog that is written.
+/// Returns the least important syslog severity that is written.
 const fn severity(level: LevelFilter) -> u8 {
     match level {
         LevelFilter::Off => 0,
@@ -271,7 +274,7 @@ const fn severity(level: LevelFilter) -> u8 {
     }
 }
 
-/// The files of the original and the user database of a test, in one directory.
+/// Places the files of cgrulesengd and the user database of a test in one directory.
 #[cfg(test)]
 fn in_directory(root: &Path) -> (Sources, crate::load::NameService) {
     let path = |name: &str| root.join(name);

@@ -1,4 +1,5 @@
-//! The lines of the original's log about events and processes, at the verbosity of the original.
+//! Log lines of cgrulesengd about events and processes, at its verbosity levels. Must not affect
+//! decisions, and must not block the hot thread.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,22 +12,22 @@ use crate::narrator::{Ending, Narrator, Obstacle, Told};
 use crate::process::Proc;
 use crate::rules::RuleId;
 
-/// The changes after which the original looks at a process.
+/// Changes after which cgrulesengd evaluates a process.
 const CHANGES: [Cause; 4] = [Cause::EXEC, Cause::UID, Cause::GID, Cause::FORK];
 
-/// A loss is said this often at most. The log is full when events are.
+/// Minimum interval between two records of lost events: the log is full when the socket buffer is.
 const LOSS_NS: u64 = 10_000_000_000;
 
-/// Tells of looks as the original does.
+/// Observer that logs evaluations as cgrulesengd does.
 #[derive(Debug)]
 pub(super) struct Narration {
-    /// What the original calls each rule, in the order of the rules.
+    /// Name of each rule in cgrulesengd's log, in the order of the rules.
     pub(super) heads: Box<[Box<str>]>,
-    /// The table of rules, if it is to be shown.
+    /// Table of rules, if it is to be printed.
     pub(super) table: Option<String>,
-    /// What is to be said of a file that the original would miss.
+    /// Diagnostic for a missing file without which cgrulesengd would not start.
     pub(super) missing: Option<(Level, String)>,
-    /// When a loss was said last.
+    /// Time of the last record of lost events.
     pub(super) said_loss: Cell<Option<Nanos>>,
 }
 
@@ -46,7 +47,7 @@ impl Narrator for Narration {
 
     fn tell(&self, told: &Told<'_>, proc: &mut Proc) {
         let is_change = CHANGES.into_iter().any(|change| told.look.cause.intersects(change));
-        // The original has no second looks; its first one at everybody says nothing but the rules.
+        // cgrulesengd has no rechecks, and its initial scan logs nothing but the rules.
         if told.look.cause.intersects(Cause::RECHECK) && !is_change {
             return;
         }
@@ -79,7 +80,7 @@ impl Narrator for Narration {
 }
 
 impl Narration {
-    /// For a log of errors: it tells of losses and of nothing else.
+    /// Creates the observer of an errors-only log, which reports lost events and nothing else.
     pub(super) fn of_errors(missing: Option<(Level, String)>) -> Self {
         Self { heads: Box::default(), table: None, missing, said_loss: Cell::default() }
     }
@@ -101,7 +102,8 @@ impl Narration {
                 ::log::debug!("Matching rule is an ignore rule");
             }
             Ending::Done(id) | Ending::Failed(id, _) => {
-                let (head, result) = (found(id), Outcome(told.ending));
+                let head = found(id);
+                let result = Outcome(told.ending);
                 let end = if matches!(told.ending, Ending::Done(_)) { "!" } else { "" };
                 ::log::debug!("Executing rule {head} for PID {pid}... {result}{end}");
             }
@@ -113,10 +115,10 @@ impl Narration {
     }
 }
 
-/// A line for each kind of change since the last look.
+/// Logs one line for each kind of change since the last evaluation.
 fn events(told: &Told<'_>, proc: &mut Proc) {
     let (pid, (euid, egid), cause) = (told.look.pid, told.ids, told.look.cause);
-    // Not known unless it is asked for, and gone if the process is.
+    // The real IDs are read only for these changes, and cannot be read when the process has exited.
     let (ruid, rgid) = match cause.intersects(Cause::UID | Cause::GID) {
         true => real(proc, pid).unwrap_or(told.ids),
         false => told.ids,
@@ -136,7 +138,7 @@ fn real(proc: &mut Proc, pid: Pid) -> Option<(Uid, Gid)> {
     proc.owner(pid).map(|owner| (owner.real, owner.real_group))
 }
 
-/// The program, or the kernel's name of a process whose program is not known.
+/// Returns the program, or the command name (comm) of a process with an unknown program.
 fn name<'n>(told: &Told<'n>, proc: &'n mut Proc) -> &'n [u8] {
     match told.program {
         Some(program) => program,
@@ -144,7 +146,7 @@ fn name<'n>(told: &Told<'n>, proc: &'n mut Proc) -> &'n [u8] {
     }
 }
 
-/// A name that its owner chose: nothing in it can end the line or drive a terminal.
+/// Process name chosen by a user, escaped so that it cannot end the line or control a terminal.
 struct Name<'n>(&'n [u8]);
 
 impl fmt::Display for Name<'_> {
@@ -168,7 +170,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The number that the original's library has for it.
+/// Returns the error code of libcgroup that corresponds to the obstacle.
 const fn error_code(obstacle: Obstacle) -> u16 {
     match obstacle {
         Obstacle::NoGroup => 50002,

@@ -1,5 +1,5 @@
-//! What the command line and the environment say. Options count in their order: each does what it does
-//! before the next is read.
+//! Options of the command line and the environment. They are processed in order: each takes effect
+//! before the next one is read.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,30 +13,30 @@ use super::getopt::{Spec, Takes, Words};
 use crate::event::{Gid, Uid};
 use crate::log::{Facility, Output};
 
-/// The text of `--help`.
+/// Help text, printed by `--help`.
 pub(super) const HELP: &str = "\
-cgrulesengd puts every process into the control group that the rules say.
+cgrulesengd moves each process into the cgroup named by the first matching rule.
 
 Usage: cgrulesengd [OPTION]...
 
   -f, --logfile=FILE         write log lines to FILE; - is standard output
   -s, --syslog[=FACILITY]    write to syslog: 0 to 7 for local0 to local7, D for daemon;
-                             the value follows without a blank: -s3
-  -v, --verbose              say more: warnings, with -vv changes, with -vvv everything
-  -q, --quiet                say less
-  -Q, --nolog                say nothing
+                             the value follows without a space: -s3
+  -v, --verbose              log more: warnings, with -vv changes, with -vvv everything
+  -q, --quiet                log less
+  -Q, --nolog                log nothing
   -n, --nodaemon             stay in the foreground
-  -d, --debug                stay in the foreground and say everything on standard output
+  -d, --debug                stay in the foreground and log everything to standard output
   -u, --socket-user=USER     owner of the socket, by name
   -g, --socket-group=GROUP   group of the socket, by name
-      --strict               do not start with a rule file that has a bad line, or without one
-  -h, --help                 this text
+      --strict               do not start with an invalid or a missing rule file
+  -h, --help                 print this help and exit
 
 Rules: /etc/cgrules.conf, /etc/cgrules.d/*, then those of cgruled.
-Signals: TERM and INT end it; HUP, USR1 and USR2 make it read the rules again.
-Exit: 0 started, or ended by a signal; 1 not root; 2 wrong usage; 3 no such user or group;
-65 bad settings of cgruled; 81 no cgroups; 255 failed; with --strict 96, 99, 104 for the file
-that is missing or bad. See cgrulesengd(8).
+Signals: TERM and INT stop the daemon; HUP, USR1 and USR2 reload the rules.
+Exit: 0 started, or stopped by a signal; 1 not root; 2 invalid usage; 3 unknown user or group;
+65 invalid settings of cgruled; 81 no cgroups; 255 failed; with --strict 96, 99, 104 for a
+missing or invalid file. See cgrulesengd(8).
 ";
 
 #[derive(Clone, Copy)]
@@ -72,28 +72,28 @@ const SPECS: [Spec<Flag>; 11] = [
     Spec { flag: Flag::Strict, letter: None, name: "strict", takes: Takes::Nothing },
 ];
 
-/// What to do.
+/// Action that the command line requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Help,
     Start(Options),
 }
 
-/// Why nothing is done.
+/// Error in the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// Of the command line: exit 2.
+    /// Invalid option or argument: exit 2.
     Usage(String),
-    /// A user or group that nobody knows: exit 3.
+    /// User or group that does not exist: exit 3.
     Name(String),
 }
 
-/// What was asked for.
+/// Settings from the command line and the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// As counted: below 0 and above 4 are as 0 and 4.
+    /// Number of `-v` minus that of `-q`, plus 1. Values below 0 and above 4 act as 0 and 4.
     pub(super) verbosity: i32,
-    /// `-` for standard output.
+    /// Path of the log file, or `-` for standard output.
     pub(super) log_file: Option<OsString>,
     pub(super) facility: Option<Facility>,
     pub(super) stays: bool,
@@ -104,7 +104,7 @@ pub(super) struct Options {
 
 const EVERYTHING: i32 = 4;
 
-/// The ids of names.
+/// Functions that resolve user and group names.
 pub(super) struct Accounts {
     pub(super) uid: fn(&str) -> io::Result<Option<Uid>>,
     pub(super) gid: fn(&str) -> io::Result<Option<Gid>>,
@@ -120,8 +120,8 @@ impl Default for Accounts {
 }
 
 impl Options {
-    /// `level` is the value of `CGROUP_LOGLEVEL`; of all values only that for debugging means
-    /// something here.
+    /// Creates the default options. `level` is the value of `CGROUP_LOGLEVEL`, of which only the
+    /// debug level has an effect.
     fn new(level: Option<&OsStr>) -> Self {
         let level = level.unwrap_or_default().as_bytes();
         let is_debug = level.eq_ignore_ascii_case(b"DEBUG") || integer(level) == Some(4);
@@ -136,7 +136,7 @@ impl Options {
         }
     }
 
-    /// The least important lines that are written.
+    /// Returns the least important level that is written.
     pub(super) const fn level(&self) -> LevelFilter {
         match self.verbosity {
             ..=0 => LevelFilter::Off,
@@ -147,11 +147,11 @@ impl Options {
         }
     }
 
-    /// Where lines go: to syslog unless there is a file.
+    /// Returns the outputs of the log: syslog unless there is a file.
     pub(super) fn outputs(&self) -> Vec<Output> {
         let file = self.log_file.as_ref().map(|path| match path.as_bytes() {
             b"-" => Output::Stdout,
-            // The directory changes on the way into the background.
+            // Made absolute, because the working directory changes on the way into the background.
             _ => Output::Lines(absolute(path).unwrap_or_else(|_| path.into())),
         });
         let default = if file.is_none() { Some(Facility::DAEMON) } else { None };
@@ -160,14 +160,14 @@ impl Options {
     }
 }
 
-/// A number as strtol(3) reads one, with nothing behind it.
+/// Parses a number like strtol(3), without trailing characters.
 fn integer(text: &[u8]) -> Option<i64> {
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     let start = text.iter().position(|byte| !is_blank(byte))?;
     std::str::from_utf8(&text[start..]).ok()?.parse().ok()
 }
 
-/// Reads the command line without the name of the program.
+/// Parses a command line without the program name.
 pub(super) fn parse(
     words: impl IntoIterator<Item = OsString>,
     level: Option<&OsStr>,
@@ -205,7 +205,8 @@ fn facility(argument: Option<OsString>) -> Result<Facility, Wrong> {
         [digit @ b'0'..=b'7'] => Facility::local(digit - b'0'),
         _ => None,
     };
-    let unknown = || format!("there is no syslog facility {}", argument.to_string_lossy());
+    let unknown =
+        || format!("invalid syslog facility {}: use 0 to 7 or D", argument.to_string_lossy());
     found.ok_or_else(|| Wrong::Usage(unknown()))
 }
 
@@ -218,7 +219,7 @@ fn id<T>(
     match name.to_str().map(find).transpose() {
         Ok(found) => found
             .flatten()
-            .ok_or_else(|| Wrong::Name(format!("there is no {kind} {}", name.to_string_lossy()))),
+            .ok_or_else(|| Wrong::Name(format!("unknown {kind} {}", name.to_string_lossy()))),
         Err(error) => Err(Wrong::Name(format!(
             "cannot look up the {kind} {}: {error}",
             name.to_string_lossy()

@@ -1,14 +1,14 @@
-//! What the original asks of its files before it starts, and the status that it ends with if it does
-//! not get it: the meaning of `--strict`.
+//! Implementation of `--strict`: the checks that cgrulesengd makes before it starts, with its exit
+//! statuses.
 
 use std::path::Path;
 
 use crate::load::{Loaded, Original};
 
-/// Why the original would not start.
+/// Reason for which cgrulesengd would not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// The status of the process.
+    /// Exit status of the process.
     pub(super) code: u8,
     pub(super) message: String,
 }
@@ -20,11 +20,11 @@ impl Refusal {
     const TEMPLATES: u8 = 104;
 }
 
-/// Asks in the order of the original: it lists the directory of templates, reads the rules, then the
-/// templates.
+/// Checks the files in the order of cgrulesengd: it lists the directory of templates, reads the
+/// rules, then the templates.
 pub(super) fn check(loaded: &Loaded, directory: &Path) -> Result<(), Refusal> {
     let refuse = |code, message| Err(Refusal { code, message });
-    let missing = |file: &Path| format!("{}: there is no such file or directory", file.display());
+    let missing = |file: &Path| format!("{}: no such file or directory", file.display());
     if let Original::Misses(file) = &loaded.original_cgconfig {
         if **file == *directory {
             return refuse(Refusal::DIRECTORY, missing(file));
@@ -50,7 +50,8 @@ mod tests {
     use crate::cgrulesengd::in_directory;
     use crate::load::load;
 
-    /// The status with these texts of `cgrules.conf`, `cgconfig.conf` and a file of `cgconfig.d`.
+    /// Returns the exit status with these contents of `cgrules.conf`, `cgconfig.conf` and a file in
+    /// `cgconfig.d`.
     fn code(rules: Option<&str>, conf: Option<&str>, more: Option<&str>) -> u8 {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);

@@ -1,4 +1,4 @@
-//! The rules in the form in which the original prints them at start and after a reload.
+//! Rules in the format that cgrulesengd prints at startup and after a reload.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
@@ -9,7 +9,7 @@ use crate::event::{Gid, Uid};
 use crate::load::{Loaded, Sources};
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
 
-/// The rules of legacy files; of the others only the number, since the form has no room for them.
+/// Rules of legacy files. Of other rules only the count, because the format cannot express them.
 pub(super) struct Table<'r> {
     rules: &'r [Rule],
     written: &'r BTreeMap<(Arc<Path>, u32), String>,
@@ -37,12 +37,13 @@ impl Display for Table<'_> {
 impl<'r> Table<'r> {
     pub(super) fn new(loaded: &'r Loaded, sources: &'r Sources) -> Self {
         let Loaded { rules, names, written, .. } = loaded;
-        let (users, groups) = (reversed(&names.uids), reversed(&names.gids));
+        let users = reversed(&names.uids);
+        let groups = reversed(&names.gids);
         Self { rules, written, sources, users, groups }
     }
 
-    /// What the original calls each rule where it says that one matches: its user, or its group. A rule
-    /// of a TOML file has a name.
+    /// Returns the name of each rule in cgrulesengd's "Found matching rule" lines: its user or
+    /// group. A rule of a TOML file has a name.
     pub(super) fn heads(&self) -> Box<[Box<str>]> {
         let head = |rule: &Rule| match self.is_legacy(rule) {
             true => self.who(rule).into(),
@@ -72,7 +73,7 @@ impl<'r> Table<'r> {
                 if targets.is_empty() {
                     return entry(text, &rule.when, &head, "", &[], false);
                 }
-                // The lines that continue a rule are rules of their own to the original.
+                // cgrulesengd treats continuation lines of a rule as rules of their own.
                 let heads = std::iter::once(head.as_str()).chain(std::iter::repeat("%"));
                 for (head, Target { destination, controllers, .. }) in heads.zip(targets) {
                     entry(text, &rule.when, head, destination.as_str(), controllers, false)?;
@@ -101,7 +102,7 @@ impl<'r> Table<'r> {
     }
 }
 
-/// The names by number; of several for one number the first by the alphabet.
+/// Returns the names by ID. Of several names with one ID it takes the first in alphabetical order.
 fn reversed<'n, N: Copy + Ord + 'n>(
     names: impl IntoIterator<Item = (&'n String, &'n N)>,
 ) -> BTreeMap<N, &'n str> {
@@ -127,7 +128,7 @@ fn entry(
     writeln!(text, "  OPTIONS:\n    IS_IGNORE: {is_ignore}\n")
 }
 
-/// A rule of a legacy file names one user, or one group, or everybody.
+/// Formats the UID and GID columns. A rule of a legacy file has one user, one group, or neither.
 fn ids(when: &Criteria) -> (String, String) {
     let absent = || "N/A".to_owned();
     match (uid_of(when), gid_of(when)) {
@@ -154,7 +155,7 @@ fn gid_of(when: &Criteria) -> Option<Gid> {
 fn program(when: &Criteria) -> Option<String> {
     when.exes.first().map(|test| match test {
         ExeTest::Path(name) | ExeTest::Base(name) => String::from_utf8_lossy(name).into_owned(),
-        // A beginning of a path and anything, which is written with one star.
+        // A literal prefix followed by anything, which is written with one asterisk.
         ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
             let text = String::from_utf8_lossy(glob.as_bytes());
             format!("{}*", text.trim_end_matches('*').replace('\\', ""))

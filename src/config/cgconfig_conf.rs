@@ -1,8 +1,9 @@
-//! `/etc/cgconfig.conf` and the files of `/etc/cgconfig.d`: what groups of legacy rules get when they
-//! are made. Pure.
+//! Parses `/etc/cgconfig.conf` and the files of `/etc/cgconfig.d`, which configure the cgroups of
+//! legacy rules; it reads no files and has no side effects.
 //!
-//! All sections of cgconfig.conf(5) are read in full, also those that are another program's business.
-//! Where cgrulesengd refuses everything because of one fault, the section with it is left out here.
+//! All sections of cgconfig.conf(5) are parsed in full, including those that other programs use.
+//! Where cgrulesengd refuses all files because of one error, only the section with the error is
+//! ignored here.
 //!
 //! ```text
 //! template ct/%u {
@@ -22,71 +23,72 @@ use super::criteria::Mention;
 use super::diagnostic::Diagnostic;
 use crate::rules::Origin;
 
-/// What a file says.
+/// The parsed sections of one file, with diagnostics.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// The `template` sections.
+    /// The `template` sections, for cgroups that are created on demand.
     pub templates: Vec<GroupSection>,
-    /// The `group` sections, which cgconfigparser makes at boot.
+    /// The `group` sections, which cgconfigparser creates at boot.
     pub groups: Vec<GroupSection>,
-    /// The `default` sections.
+    /// The ownership from the `default` sections.
     pub defaults: Vec<Perm>,
-    /// The lines of the `mount` sections: controllers and where to mount them.
+    /// The lines of the `mount` sections: controllers and their mount points.
     pub mounts: Vec<Setting>,
-    /// The lines of the `namespace` sections: controllers and groups.
+    /// The lines of the `namespace` sections: controllers and cgroups.
     pub namespaces: Vec<Setting>,
-    /// The lines of the `systemd` sections, which 2.0.2 does not know.
+    /// The lines of the `systemd` sections, which are unknown to cgrulesengd 2.0.2.
     pub systemd: Vec<Setting>,
-    /// What is wrong, in the order of the file.
+    /// Errors and warnings in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The first fault for which cgrulesengd would not start.
+    /// The first error that prevents cgrulesengd from starting.
     pub refusal: Option<Diagnostic>,
 }
 
 /// A `group` or `template` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSection {
-    /// The path as written, fields of templates included.
+    /// The path as written, including the specifiers of templates.
     pub text: String,
-    /// Who owns the files of a new group.
+    /// Owner and mode of the files in a new cgroup.
     pub perm: Option<Perm>,
-    /// The controllers in the order of the file, each once.
+    /// The controllers in the order of the file, without duplicates.
     pub controllers: Vec<Controller>,
-    /// Where the section begins.
+    /// The line at which the section begins.
     pub origin: Origin,
 }
 
 /// The part of a section for one controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
-    /// As the kernel names it, or `name=hierarchy`.
+    /// The kernel's name of the controller, or `name=hierarchy`.
     pub name: String,
-    /// What to write into its files, in the order of the file.
+    /// The settings to write, in the order of the file.
     pub settings: Vec<Setting>,
 }
 
-/// A `name = value;`
+/// One `name = value;` line of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// What stands before the sign.
+    /// The name, which precedes the `=` sign.
     pub name: String,
-    /// What stands behind it.
+    /// The value after the `=` sign, without quotes.
     pub value: String,
-    /// Where it is written.
+    /// File and line of the setting.
     pub origin: Origin,
 }
 
-/// A `perm` section.
+/// A `perm` section: ownership of the files of a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Perm {
-    /// The files that take processes.
+    /// Ownership of the files that processes are written to, such as `tasks`.
     pub task: Ownership,
-    /// The directory and its other files.
+    /// Ownership of the directory and of its other files.
     pub admin: Ownership,
 }
 
-/// What 2.0.2 takes a `uid` or `gid` for: the number at its beginning, unless that is 0; else `None`, and
-/// it is a name. `u32::MAX` is nobody's: the files stay whose they are.
+/// Returns the number at the beginning of a `uid` or `gid` value, as cgrulesengd 2.0.2 reads it.
+/// Returns `None` if the number is 0 or missing: the value is then a name. `u32::MAX` leaves the
+/// owner of the files unchanged.
 #[must_use]
 pub fn leading_number(name: &str) -> Option<u32> {
     let name = name.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
@@ -94,29 +96,29 @@ pub fn leading_number(name: &str) -> Option<u32> {
     let digits = digits.bytes().take_while(u8::is_ascii_digit).map(|digit| i64::from(digit - b'0'));
     let number = digits.fold(0_i64, |sum, digit| sum.saturating_mul(10).saturating_add(digit));
     let number = if name.starts_with('-') { number.saturating_neg() } else { number };
-    // The low half of a C long, as atoi(3) gives it.
+    // atoi(3) returns the low half of a C long.
     u32::try_from(number & i64::from(u32::MAX)).ok().filter(|&low| low != 0)
 }
 
-/// Owner and mode of files.
+/// Owner, group and modes from one `task` or `admin` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
-    /// The user's name, still to be resolved.
+    /// The user name, not yet resolved.
     pub user: Option<Mention>,
-    /// The group's name, still to be resolved.
+    /// The group name, not yet resolved.
     pub group: Option<Mention>,
-    /// The mode of files.
+    /// The mode of the files, from `fperm`.
     pub file_mode: Option<u32>,
-    /// The mode of the directory; only `admin` has it.
+    /// The mode of the directory, from `dperm`, which only `admin` supports.
     pub directory_mode: Option<u32>,
 }
 
-/// The bytes as text. What is not UTF-8 is harmless in a comment.
+/// Decodes the bytes of a file. Invalid UTF-8 is replaced, because it does no harm in a comment.
 pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
-/// Parses the text of `file`, as [`decode`] gave it.
+/// Parses the text of `file`, as returned by [`decode`].
 pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     section::parse(file, text)
 }

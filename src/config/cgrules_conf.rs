@@ -1,13 +1,14 @@
-//! `/etc/cgrules.conf` and the files of `/etc/cgrules.d`, as cgrulesengd 2.0.2 reads them; and from
-//! 3.2 quotes, `ignore_rt` and the destination `*` of rules that ignore. Pure.
+//! Parses `/etc/cgrules.conf` and the files of `/etc/cgrules.d` as cgrulesengd 2.0.2 does, plus
+//! quotes, `ignore_rt` and the destination `*` of ignore rules from 3.2; it reads no files and
+//! resolves no names.
 //!
 //! ```text
 //! user[:program]  controllers  destination  [options]     # comment
-//! %               controllers  destination                # more of the rule above
+//! %               controllers  destination                # continues the rule above
 //! ```
 //!
-//! Where 2.0.2 refuses the whole file because of one line, that line is left out here, and
-//! [`Parsed::refusals`] says so for a caller that wants to be as strict.
+//! Where cgrulesengd 2.0.2 refuses the whole file because of one line, only that line is ignored
+//! here; [`Parsed::refusals`] reports it to callers that must be equally strict.
 
 mod destination;
 mod key;
@@ -29,41 +30,44 @@ use key::{Key, Program};
 use line::{Field, Shape, fields, is_blank};
 use rest::Rest;
 
-/// Bytes of a line that 2.0.2 reads at once; it takes what follows for another line.
+/// The longest line in bytes that cgrulesengd 2.0.2 reads at once; it reads the rest as another
+/// line.
 const LINE_MAX: usize = 8551;
-/// Refusals that are kept: the first whose user exists is what 2.0.2 stops at.
+/// The number of refusals kept. cgrulesengd 2.0.2 stops at the first one with an existing user.
 const REFUSALS_KEPT: usize = 100;
 
 const SKIPPED_IF_KNOWN: &str =
-    "cgrulesengd would refuse the whole file if it knows the user; here this line is left out";
-const SKIPPED: &str = "cgrulesengd would refuse the whole file; here only this line is left out";
+    "cgrulesengd would refuse the whole file if the user exists; cgruled ignores only this line";
+const SKIPPED: &str = "cgrulesengd would refuse the whole file; cgruled ignores only this line";
 
-/// What a file says.
+/// The parsed rules of one file, with diagnostics.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The rules that are right, in the order of the file. Their names are not resolved.
+    /// The valid rules in the order of the file, with unresolved names.
     pub rules: Vec<WrittenRule>,
-    /// What is wrong, in the order of the file.
+    /// Errors and warnings in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The lines for which cgrulesengd 2.0.2 would refuse the whole file, in order, 100 at most.
+    /// The lines for which cgrulesengd 2.0.2 would refuse the whole file, in order, at most 100.
     pub refusals: Vec<Refusal>,
 }
 
 /// A line for which cgrulesengd 2.0.2 would refuse the whole file.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What is wrong with the line.
+    /// The error in this line.
     pub diagnostic: Diagnostic,
-    /// 2.0.2 looks the user up first: if there is none it skips the line and reads on.
+    /// The user that cgrulesengd 2.0.2 looks up first: if it does not exist, the line is skipped
+    /// and parsing continues.
     pub unless_unknown: Option<Mention>,
 }
 
-/// The bytes as text. 2.0.2 does not care for encodings; what is not UTF-8 is harmless in a comment.
+/// Decodes the bytes of a file. cgrulesengd 2.0.2 ignores encodings; invalid UTF-8 is replaced,
+/// because it does no harm in a comment.
 pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
-/// Parses the text of `file`, as [`decode`] gave it.
+/// Parses the text of `file`, as returned by [`decode`].
 pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let text = SourceText::new(file, text);
     let mut reader = Reader {
@@ -82,19 +86,20 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     Parsed { rules, diagnostics: report.finish(), refusals }
 }
 
-/// A destination in the words of these files. `None` when it leads out of the hierarchy.
+/// Parses a destination in the syntax of `cgrules.conf`. Returns `None` if it leads out of the
+/// hierarchy.
 pub fn destination(text: &str) -> Option<Destination> {
     destination::read(text).map(|read| read.destination)
 }
 
-/// What a line that begins with `%` would continue.
+/// The rule that a line beginning with `%` continues.
 #[derive(Clone, Debug)]
 enum Head {
-    /// Nothing: no rule came before it.
+    /// No rule precedes the line.
     Missing,
-    /// This rule.
+    /// The rule with this index.
     Rule(usize),
-    /// A rule that does something else, or nothing more.
+    /// A rule that ignores processes, or that an invalid target has ended.
     Closed,
     /// A rule that is not loaded.
     Dropped,
@@ -105,12 +110,12 @@ struct Reader<'t> {
     rules: Vec<WrittenRule>,
     refusals: Vec<Refusal>,
     head: Head,
-    /// The user of the last line that began a rule, right or not.
+    /// The user of the last line that began a rule, valid or not.
     user: Option<Mention>,
 }
 
 impl Reader<'_> {
-    /// Reads the line that begins at byte `start`.
+    /// Parses the line that begins at byte `start`.
     fn line(&mut self, whole: &str, start: usize) {
         let read = self.cut(whole, start);
         let rule = read.trim_start_matches([' ', '\t']);
@@ -119,7 +124,7 @@ impl Reader<'_> {
             return;
         }
         if rule.chars().all(is_blank) {
-            let message = "a line of nothing but white space other than spaces and tabs";
+            let message = "blank line with white space other than spaces and tabs";
             let help = "cgrulesengd would refuse the whole file; make the line empty";
             self.refuse(
                 Severity::Warning,
@@ -145,27 +150,30 @@ impl Reader<'_> {
             ([key, rest @ ..], false) if rest.len() > 1 => self.rule(key, rest),
             ([_, rest @ ..], true) if rest.len() > 1 => self.continuation(rest, start),
             _ => {
-                let message = "a rule has three fields: user[:program], controllers, destination";
+                let message = "incomplete rule: needs user[:program], controllers and destination";
                 let span = start..start + rule.trim_end().len();
-                // Of a line that continues a rule not even the fields are counted if its user is unknown.
+                // cgrulesengd does not even count the fields of a continuation line if its user is
+                // unknown.
                 let user = self.user.clone().filter(|_| continues);
                 self.refuse(Severity::Error, span, message.to_owned(), SKIPPED, user);
             }
         }
     }
 
-    /// Leaves out a line with such text, in which 2.0.2 counts the fields as in any other.
+    /// Ignores a line with invalid UTF-8. cgrulesengd 2.0.2 counts its fields like those of any
+    /// other line.
     fn not_utf8(&mut self, at: usize, fields: usize, continues: bool) {
-        let (span, message) = (at..at + 1, "this is not UTF-8");
+        let span = at..at + 1;
+        let message = "invalid UTF-8";
         if fields < 3 {
             let user = self.user.clone().filter(|_| continues);
             self.refuse(Severity::Error, span, message.to_owned(), SKIPPED, user);
         } else {
-            self.report.error_help(span, message, "this line is left out");
+            self.report.error_help(span, message, "line ignored; save the file as UTF-8");
         }
     }
 
-    /// The part of a line that is read: up to a NUL, then up to a comment.
+    /// Returns the effective part of a line: up to a NUL byte, then up to a comment.
     fn cut<'l>(&mut self, line: &'l str, start: usize) -> &'l str {
         if line.len() > LINE_MAX {
             self.long_line(line, start);
@@ -173,22 +181,23 @@ impl Reader<'_> {
         let read = match line.find('\0') {
             None => line,
             Some(at) => {
-                let message = "the line has a NUL byte: what follows it is not read";
-                let help = "cgrulesengd does not read it either";
+                let message = "NUL byte: the rest of the line is ignored";
+                let help = "cgrulesengd ignores it too";
                 self.report.warning(Some(start + at..start + at + 1), message, help);
                 &line[..at]
             }
         };
         if start == 0 && read.starts_with('\u{feff}') {
-            let message = "the byte order mark is taken as part of the first name";
-            self.report.warning(Some(0..3), message, "save the file without it");
+            let message = "byte order mark is read as part of the first name";
+            self.report.warning(Some(0..3), message, "save the file without a byte order mark");
         }
         read.split('#').next().unwrap_or_default()
     }
 
-    /// 2.0.2 takes the end of a long line for another line, be it a comment or not.
+    /// Reports a line that is too long: cgrulesengd 2.0.2 reads its end as another line, even in a
+    /// comment.
     fn long_line(&mut self, line: &str, start: usize) {
-        let message = format!("a line of more than {LINE_MAX} bytes");
+        let message = format!("line longer than {LINE_MAX} bytes");
         let end = (LINE_MAX..line.len()).find(|&at| line.is_char_boundary(at));
         let (first, rest) = line.split_at(end.unwrap_or(line.len()));
         let is_short = |part: &str| {
@@ -200,12 +209,12 @@ impl Reader<'_> {
             let help = "cgrulesengd would read the rest as another line and refuse the whole file";
             self.refuse(Severity::Warning, span, message, help, None);
         } else {
-            let help = "cgrulesengd would read the rest as another line; here it is one";
+            let help = "cgrulesengd would read the rest as another line; cgruled reads one line";
             self.report.warning(Some(span), message, help);
         }
     }
 
-    /// Reports what 2.0.2 takes for a reason to refuse the whole file.
+    /// Reports an error for which cgrulesengd 2.0.2 refuses the whole file.
     fn refuse(
         &mut self,
         severity: Severity,
@@ -227,24 +236,24 @@ impl Reader<'_> {
 
     fn remark_fields(&mut self, fields: &[Field]) {
         if let Some(open) = fields.iter().find(|field| field.shape == Shape::OpenQuote) {
-            let help = "it is taken as it stands, as by cgrulesengd 2.0.2";
-            self.report.warning(Some(open.span.clone()), "the quote is not closed", help);
+            let help = "it is read as a literal quote, as by cgrulesengd 2.0.2";
+            self.report.warning(Some(open.span.clone()), "missing closing quote", help);
         }
         if let [_, _, _, _, extra, ..] = fields {
-            let message = "what follows the options is not read";
-            self.report.warning(Some(extra.span.clone()), message, "leave it out");
+            let message = "text after the options is ignored";
+            self.report.warning(Some(extra.span.clone()), message, "remove it");
         }
     }
 
-    /// Reads a line that begins a rule.
+    /// Parses a line that begins a rule.
     fn rule(&mut self, field: &Field, rest: &[Field]) {
         let Some(Key { criteria, mention, program }) =
             key::read(field, self.report.text().as_str())
         else {
-            let message = "the rule names no user and no group";
-            let help = "write * for everybody; the rule is not loaded";
+            let message = "rule without a user or group";
+            let help = "rule ignored: write * to match all users";
             self.report.warning(Some(field.span.clone()), message, help);
-            // As to 2.0.2, nobody has this name.
+            // cgrulesengd 2.0.2 looks up the empty name, which no user has.
             let span = field.span.start..field.span.start;
             self.user = Some(Mention { kind: NameKind::User, name: String::new(), span });
             return;
@@ -277,7 +286,7 @@ impl Reader<'_> {
         self.rules.push(WrittenRule { rule, priority: 0, mentions });
     }
 
-    /// Reads a line that continues a rule.
+    /// Parses a line that continues a rule.
     fn continuation(&mut self, rest: &[Field], start: usize) {
         let user = self.user.clone();
         let Some(read) = self.rest(rest, user.as_ref(), false) else { return };
@@ -289,38 +298,47 @@ impl Reader<'_> {
                 }
                 return;
             }
-            // 2.0.2 runs the lines of a rule until one fails.
+            // cgrulesengd 2.0.2 runs the lines of a rule until one fails.
             (Head::Rule(_), Rest::Nothing(_)) => {
                 self.head = Head::Closed;
                 return;
             }
-            // Not read from such a line.
+            // cgrulesengd does not read the option from a continuation line.
             (Head::Rule(_), Rest::Ignore(_)) => return,
-            (Head::Missing, _) => "the line continues no rule",
-            (Head::Closed, _) => "the line continues a rule that does not come so far",
-            (Head::Dropped, _) => "the line continues a rule that is not loaded",
+            (Head::Missing, _) => "continuation ignored: no rule comes before it",
+            (Head::Closed, _) => {
+                "continuation ignored: an earlier line of this rule is invalid or ignores processes"
+            }
+            (Head::Dropped, _) => "continuation ignored: the rule itself is not loaded",
         };
-        self.report.warning(Some(start..start + 1), useless, "the line has no effect");
+        self.report.warning(
+            Some(start..start + 1),
+            useless,
+            "correct the rule, or remove this line",
+        );
     }
 
-    /// Says that the options of a line that continues a rule mean nothing.
+    /// Warns about options on a continuation line, which have no effect.
     fn remark_options(&mut self, rest: &[Field]) {
         if let [_, _, options, ..] = rest {
-            let message = "a line that continues a rule has no options";
-            self.report.warning(Some(options.span.clone()), message, "it moves all the same");
+            let message = "options of a continuation line are ignored";
+            self.report.warning(
+                Some(options.span.clone()),
+                message,
+                "the line still moves processes",
+            );
         }
     }
 
     fn remark_program(&mut self, program: Program, field: &Field) {
         let (message, help) = match program {
             Program::Right => return,
-            Program::InnerStar => (
-                "* has a meaning at the end of a program only",
-                "here it is a star that the name must have",
-            ),
+            Program::InnerStar => {
+                ("* is a wildcard only at the end of a program", "it matches a literal * here")
+            }
             Program::Relative => (
-                "no program has such a path, so the rule never applies",
-                "write the path from / on; a name alone cannot end in *",
+                "relative path of a program: the rule never matches",
+                "write an absolute path; a bare name cannot end in *",
             ),
         };
         self.report.warning(Some(field.span.clone()), message, help);

@@ -13,7 +13,7 @@ fn read(text: &str) -> Parsed {
     parse(&file(), text)
 }
 
-/// The complaints as `line:column: message`.
+/// Returns the diagnostics as `line:column: message`.
 fn complaints(text: &str) -> Vec<String> {
     let shown = |d: &Diagnostic| {
         let place = d.place.as_ref().unwrap();
@@ -55,12 +55,12 @@ fn a_bad_line_costs_that_line_and_what_continues_it() {
     assert_eq!(targets(&parsed.rules[0]).len(), 1);
     assert_eq!(targets(&parsed.rules[1]).len(), 2);
     assert_eq!(parsed.refusals.len(), 2);
-    let three = "a rule has three fields: user[:program], controllers, destination";
+    let three = "incomplete rule: needs user[:program], controllers and destination";
     assert_eq!(
         complaints(text),
         [
             format!("2:1: {three}"),
-            "3:1: the line continues a rule that is not loaded".to_owned(),
+            "3:1: continuation ignored: the rule itself is not loaded".to_owned(),
             format!("5:1: {three}"),
         ]
     );
@@ -69,20 +69,17 @@ fn a_bad_line_costs_that_line_and_what_continues_it() {
 #[test]
 fn a_complaint_stands_where_the_fault_is() {
     assert_eq!(complaints("alice cpu t ignore,bogus"), ["1:20: unknown option \"bogus\""]);
-    assert_eq!(complaints("alice , t"), ["1:7: the rule names no controller"]);
+    assert_eq!(complaints("alice , t"), ["1:7: rule without a controller"]);
     assert_eq!(complaints("alice cpu a b\nx:y cpu t"), ["1:13: unknown option \"b\""]);
-    assert_eq!(complaints("alice cpu \"t"), ["1:11: the quote is not closed"]);
+    assert_eq!(complaints("alice cpu \"t"), ["1:11: missing closing quote"]);
     assert_eq!(
         complaints("a\0lice cpu t"),
         [
-            "1:1: a rule has three fields: user[:program], controllers, destination",
-            "1:2: the line has a NUL byte: what follows it is not read",
+            "1:1: incomplete rule: needs user[:program], controllers and destination",
+            "1:2: NUL byte: the rest of the line is ignored",
         ]
     );
-    assert_eq!(
-        complaints("\r\n"),
-        ["1:1: a line of nothing but white space other than spaces and tabs"]
-    );
+    assert_eq!(complaints("\r\n"), ["1:1: blank line with white space other than spaces and tabs"]);
 }
 
 #[test]
@@ -101,7 +98,7 @@ fn a_refusal_behind_an_unknown_user_depends_on_it() {
     assert!(read("ghost cpu\n").refusals[0].unless_unknown.is_none());
 }
 
-/// Pieces of lines, the odd ones too.
+/// Generates pieces of lines, including invalid ones.
 fn piece() -> impl Strategy<Value = &'static str> {
     select(vec![
         "alice",
@@ -135,7 +132,7 @@ fn piece() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// A line that 2.0.2 loads.
+/// Generates a line that cgrulesengd 2.0.2 loads.
 fn right_line() -> impl Strategy<Value = String> {
     let user = select(vec!["alice", "@web", "*", "*x", "a\\b"]);
     let program = select(vec!["", ":", ":x", ":/usr/bin/x", ":/usr/*", ":a:b", ":\"x"]);
@@ -168,7 +165,7 @@ proptest! {
                 prop_assert!(at.is_some_and(|at| at.starts_with(&mention.name)));
             }
         }
-        // What 2.0.2 would refuse is among the complaints.
+        // Each line that 2.0.2 would refuse has a diagnostic.
         for refusal in &parsed.refusals {
             prop_assert!(parsed.diagnostics.contains(&refusal.diagnostic));
         }
@@ -182,7 +179,7 @@ proptest! {
         prop_assert!(!parsed.diagnostics.iter().any(Diagnostic::is_error));
     }
 
-    /// A line says the same whatever stands around it.
+    /// A line is parsed in the same way whatever precedes or follows it.
     #[test]
     fn lines_do_not_change_each_other(lines in vec(right_line(), 1..8)) {
         let together = read(&lines.concat());

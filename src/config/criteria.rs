@@ -1,4 +1,4 @@
-//! Values of `user`, `group` and `exe` → tests. Pure.
+//! Converts the values of `user`, `group` and `exe` to tests; it resolves no names.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,37 +10,36 @@ use crate::event::{Gid, Uid};
 use crate::rules::glob::Glob;
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
-/// The keys that are criteria.
 pub(super) const CRITERIA_KEYS: [&str; 3] = ["user", "group", "exe"];
 /// The key of a unit table that selects users.
 pub(super) const USERS_KEY: &str = "users";
-/// The kernel's "no id": no process has it, and `setuid(-1)` means "leave it".
+/// The kernel's invalid ID: no process has it, and `setuid(-1)` leaves the ID unchanged.
 const NO_ID: u32 = u32::MAX;
 
-/// What a name in a rule names.
+/// The kind of a name in a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NameKind {
-    /// A user.
+    /// One user, from the key `user` or `users`.
     User,
-    /// A group.
+    /// One group, from the key `group`.
     Group,
-    /// The groups whose names match a pattern.
+    /// All groups with a name that matches a pattern.
     GroupPattern,
 }
 
-/// A user's or group's name in a rule, for complaints after the name service was asked.
+/// A reference to a user or group by name, kept for diagnostics after name resolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {
-    /// What is named.
+    /// The kind of the name, a user or a group.
     pub kind: NameKind,
-    /// The name.
+    /// The name or pattern as written.
     pub name: String,
-    /// Its bytes in the file.
+    /// The byte range in the file.
     pub span: Range<usize>,
 }
 
-/// Reads the criteria of a rule, or of its `not`. Values that are wrong are reported and left out:
-/// the caller drops the rule when anything was reported.
+/// Reads the criteria of a rule, or of its `not`. Invalid values are reported and omitted: the
+/// caller drops the rule when anything was reported.
 pub(super) fn criteria(
     table: &DeTable<'_>,
     piece: &mut Piece<'_, '_>,
@@ -67,7 +66,7 @@ pub(super) fn criteria(
     Criteria { users: tests(users), groups: tests(groups), exes: tests(exes) }
 }
 
-/// Reads `users` of a unit table: the forms of the rule key `user`.
+/// Reads `users` of a unit table, which accepts the forms of the rule key `user`.
 pub(super) fn users(
     table: &DeTable<'_>,
     piece: &mut Piece<'_, '_>,
@@ -92,15 +91,15 @@ fn mention(
     mentions.push(Mention { kind, name: name.to_owned(), span: piece.span(span.clone()) });
 }
 
-/// The tests without their spans, in no more memory than they need: most rules have one, and there
-/// may be 10,000 rules.
+/// Returns the tests without their spans.
 fn tests<T>(spanned: Vec<(T, Range<usize>)>) -> Vec<T> {
+    // Exact capacity: most rules have one test, and there may be 10,000 rules.
     let mut tests = Vec::with_capacity(spanned.len());
     tests.extend(spanned.into_iter().map(|(test, _)| test));
     tests
 }
 
-/// Reads one key, whose value is one alternative or a list of them.
+/// Reads one key with one alternative or a list of them.
 fn each<T>(
     table: &DeTable<'_>,
     key: &str,
@@ -112,15 +111,19 @@ fn each<T>(
     if alternatives.is_empty() {
         let help = match key {
             USERS_KEY => "write users = [\"*\"] for all users".to_owned(),
-            key => format!("leave {key} out to match every {key}"),
+            key => format!("remove {key} to match every {key}"),
         };
-        piece.error_help(value.span(), format!("{key} lists nothing"), help);
+        piece.error_help(value.span(), format!("{key} is an empty list"), help);
     }
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for alternative in alternatives {
         if !seen.insert(as_written(alternative)) {
-            piece.warning(alternative.span(), format!("{key} lists this twice"), "leave one out");
+            piece.warning(
+                alternative.span(),
+                format!("duplicate entry in {key}"),
+                "remove one of them",
+            );
         } else if let Some(test) = read(alternative, piece) {
             found.push((test, alternative.span()));
         }
@@ -128,7 +131,7 @@ fn each<T>(
     found
 }
 
-/// What makes two alternatives the same.
+/// Returns the text by which duplicates are detected.
 fn as_written(value: &Value<'_>) -> String {
     match value.get_ref() {
         DeValue::String(text) => text.to_string(),
@@ -149,12 +152,12 @@ fn user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
     })
 }
 
-/// Reads one entry of `users`. The help of the rule key `user` for `@group` and `user:program` names keys that
-/// a unit table does not have.
+/// Reads one entry of `users`.
 fn unit_user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
+    // The help of the rule key `user` would suggest keys that a unit table does not have.
     if let DeValue::String(text) = value.get_ref() {
         if text.starts_with('@') || text.contains(':') {
-            let message = format!("\"{}\" cannot be the name of a user", shortened(text));
+            let message = format!("invalid user name \"{}\"", shortened(text));
             let help = "a unit table selects users by name, UID, range or pattern, not by group or program";
             piece.error_help(value.span(), message, help);
             return None;
@@ -195,40 +198,39 @@ fn id_or_name(value: &Value<'_>, what: &str, piece: &mut Piece<'_, '_>) -> Optio
         return ids(value, text, what, piece);
     }
     if text.contains([':', '/']) || text.starts_with(['@', '%', '+', '-']) {
-        let message = format!("\"{}\" cannot be the name of a {what}", shortened(text));
+        let message = format!("invalid {what} name \"{}\"", shortened(text));
         piece.error_help(value.span(), message, name_help(text, what));
         return None;
     }
     Some(IdOrName::Name(text.to_owned()))
 }
 
-/// What may have been meant by something that is no name. `@group` and `user:program` are how
-/// cgrules.conf says it.
+/// Suggests a replacement for an invalid name. `@group` and `user:program` are `cgrules.conf`
+/// syntax.
 fn name_help(text: &str, what: &str) -> String {
     match (text.strip_prefix('@'), text.split_once(':')) {
         (Some(name), _) if !name.is_empty() => format!("write group = \"{}\"", shortened(name)),
         (_, Some((name, exe))) if !name.is_empty() && !exe.is_empty() => {
             format!("write {what} = \"{}\" and exe = \"{}\"", shortened(name), shortened(exe))
         }
-        _ => {
-            "write a name, a number, a range as \"1000-1999\" or a pattern as \"site-*\"".to_owned()
-        }
+        _ => "write a name, an ID, a range such as \"1000-1999\" or a pattern such as \"site-*\""
+            .to_owned(),
     }
 }
 
-/// A number or a range of numbers.
+/// Reads an ID or a range of IDs.
 fn ids(value: &Value<'_>, text: &str, what: &str, piece: &mut Piece<'_, '_>) -> Option<IdOrName> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     if [first, last].iter().any(|part| part.is_empty() || part.contains(['-', ' '])) {
-        let message = format!("\"{}\" is no range of ids", shortened(text));
-        piece.error_help(value.span(), message, "write it as \"1000-1999\"");
+        let message = format!("invalid ID range \"{}\"", shortened(text));
+        piece.error_help(value.span(), message, "write a range such as \"1000-1999\"");
         return None;
     }
     let first = checked_id(first.parse().ok(), value, what, piece)?;
     let last = checked_id(last.parse().ok(), value, what, piece)?;
     if first > last {
         let help = format!("write \"{last}-{first}\"");
-        piece.error_help(value.span(), "the range ends before it begins", help);
+        piece.error_help(value.span(), "invalid ID range: the first ID is above the last", help);
         return None;
     }
     Some(IdOrName::Ids(first, last))
@@ -247,15 +249,16 @@ fn checked_id(
     let found = id.filter(|&id| id != NO_ID);
     if found.is_none() {
         let message = match id {
-            Some(_) => format!("{NO_ID} is no {what} id: the kernel reads it as -1"),
-            None => format!("{what} id is not between 0 and {}", NO_ID - 1),
+            Some(_) => format!("invalid {what} ID {NO_ID}: the kernel reads it as -1"),
+            None => format!("{what} ID must be between 0 and {}", NO_ID - 1),
         };
         piece.error(value.span(), message);
     }
     found
 }
 
-/// A backslash alone makes no pattern: it is in names, as in `DOMAIN\user`.
+/// Checks whether a text is a pattern. A backslash alone does not make one: it occurs in names such
+/// as `DOMAIN\user`.
 fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
@@ -291,26 +294,30 @@ fn exe(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<ExeTest> {
     Some(if absolute { ExeTest::Path(bytes) } else { ExeTest::Base(bytes) })
 }
 
-/// Why no executable can have this path, and what to write. The kernel gives absolute paths without
-/// empty, `.` and `..` components.
+/// Returns the reason why no executable can have this path, with a replacement. Paths from the
+/// kernel are absolute and have no empty, `.` or `..` components.
 fn exe_fault(text: &str) -> Option<(String, String)> {
     if !text.starts_with('/') {
         let last = text.rsplit('/').next().unwrap_or_default();
         if text.contains('/') {
-            let help = format!("write it from / on, or \"{}\" for any directory", shortened(last));
+            let help = format!(
+                "write an absolute path, or \"{}\" to match it in any directory",
+                shortened(last)
+            );
             return Some(("exe is a relative path".to_owned(), help));
         }
         let is_dot = text == "." || text == "..";
-        return is_dot.then(|| ("exe is a directory".to_owned(), "name a program".to_owned()));
+        return is_dot
+            .then(|| ("exe is a directory".to_owned(), "write the name of a program".to_owned()));
     }
     if text.ends_with('/') {
-        let help = format!("write \"{}**\" for every program below it", shortened(text));
+        let help = format!("write \"{}**\" to match every program below it", shortened(text));
         return Some(("exe is a directory".to_owned(), help));
     }
     let odd = text[1..].split('/').find(|part| matches!(*part, "" | "." | ".."))?;
     let message = match odd {
-        "" => "exe has // in it".to_owned(),
-        dots => format!("exe has /{dots}/ in it"),
+        "" => "exe contains //".to_owned(),
+        dots => format!("exe contains /{dots}/"),
     };
     Some((message, "write the path as `readlink -f` prints it".to_owned()))
 }

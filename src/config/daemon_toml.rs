@@ -1,4 +1,5 @@
-//! `cgruled.toml`, the daemon's own settings. Pure.
+//! Parses `cgruled.toml`, the settings of the daemon; it reads no files and checks nothing on the
+//! host.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,36 +28,37 @@ pub const KEYS: [&str; 11] = [
     "control_socket",
     "metrics_textfile",
 ];
-/// The keys of `log`.
+/// The keys of the table `log`.
 pub const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
 
 /// The settings of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `root = "auto" | "/path"`: where the paths of TOML rules begin.
+    /// `root = "auto" | "/path"`: the managed root, to which paths of TOML rules are relative.
     pub root: Root,
-    /// `legacy_root = "top" | "pool"`: where the paths of `cgrules.conf` begin.
+    /// `legacy_root = "top" | "pool"`: the base of the paths in `cgrules.conf`.
     pub legacy_root: LegacyRoot,
     /// `fast_moves = "off" | "warm" | "expedited" | "favordynmods"`.
     pub fast_moves: FastMoves,
-    /// `recheck = "100ms"`: the time from a placement to its second look; `None` (`"off"` or `"0"`)
-    /// for no second look.
+    /// `recheck = "100ms"`: the delay between a move and its recheck; `None` (`"off"` or `"0"`)
+    /// disables rechecks.
     pub recheck: Option<Duration>,
-    /// `external_moves = "revert" | "report" | "off"`; `None` if the file does not say.
+    /// `external_moves = "revert" | "report" | "off"`; `None` if unset.
     pub external_moves: Option<ExternalMoves>,
     /// `log = { level, target, file }`.
     pub log: LogSettings,
     /// `receive_buffer = "16M"`: bytes that the kernel may queue on each socket.
     pub receive_buffer: u32,
-    /// `stats_every = "5m"`: the time between two lines of counters in the log; `None` for never.
+    /// `stats_every = "5m"`: the interval between counter lines in the log; `None` disables them.
     pub stats_every: Option<Duration>,
-    /// `control_socket = "/path" | "off"`: where `cgrulectl` asks; `None` for nowhere.
+    /// `control_socket = "/path" | "off"`: the socket for `cgrulectl`; `None` disables it.
     pub control_socket: Option<PathBuf>,
-    /// `metrics_textfile = "/path" | "off"`: where all counters are written every 15 s as OpenMetrics.
+    /// `metrics_textfile = "/path" | "off"`: the file to which all counters are written every 15 s
+    /// as OpenMetrics.
     pub metrics_textfile: Option<PathBuf>,
 }
 
-/// Where the control socket is if nobody says otherwise.
+/// The default path of the control socket.
 pub const CONTROL_SOCKET: &str = "/run/cgruled/control.sock";
 
 impl Default for Settings {
@@ -76,53 +78,54 @@ impl Default for Settings {
     }
 }
 
-/// Where the paths of TOML rules begin.
+/// The base of the paths in TOML rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
-    /// At the delegated subtree under systemd on v2, else at the top.
+    /// The delegated subtree under systemd on cgroup v2, else the hierarchy root.
     Auto,
-    /// At this path from the top of each hierarchy. Absolute, without `.` and `..`.
+    /// This path below the root of each hierarchy. Absolute, without `.` and `..`.
     Path(PathBuf),
 }
 
-/// Where the paths of legacy rules begin.
+/// The base of the paths in legacy rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegacyRoot {
-    /// At the top, and that is said where it matters: nobody chose.
+    /// The hierarchy root, with a warning where it differs from the managed root, because the key
+    /// is unset.
     Unsaid,
-    /// At the top of each hierarchy, as cgrulesengd has it.
+    /// The root of each hierarchy, as with cgrulesengd.
     Top,
-    /// Where those of TOML rules begin.
+    /// The managed root, as for TOML rules.
     Pool,
 }
 
-/// How the wait of a move for the kernel's grace period is shortened.
+/// The method that shortens the wait of a move for an RCU grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FastMoves {
-    /// Not at all.
+    /// No method: moves wait for the grace period.
     Off,
-    /// By moves of our own while placements are being made.
+    /// No-op moves by the daemon while processes are being placed.
     Warm,
-    /// By the kernel's expedited grace periods, for the whole machine.
+    /// Expedited grace periods of the kernel, for the whole machine.
     Expedited,
-    /// By the mount option of the hierarchy.
+    /// The mount option of the hierarchy.
     Favordynmods,
 }
 
-/// What is done when another process moves a process out of the cgroup of its rule.
+/// The reaction when another process moves a process out of the cgroup of its rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExternalMoves {
-    /// The move is reverted: always if a user made it, else once.
+    /// The move is reverted: always if an unprivileged user caused it, else once.
     #[default]
     Revert,
     /// The move is logged and counted.
     Report,
-    /// Nothing; external moves are not looked for.
+    /// External moves are not detected.
     Off,
 }
 
 impl ExternalMoves {
-    /// The word for it in the settings.
+    /// Returns the value of the setting as written in the file.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Revert => "revert",
@@ -132,12 +135,12 @@ impl ExternalMoves {
     }
 }
 
-/// Where log lines go, and which.
+/// Destination and minimum level of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// The least important lines that are written.
+    /// The least severe level that is logged.
     pub level: LevelFilter,
-    /// Where to.
+    /// The destination of the lines that are logged.
     pub target: LogTarget,
 }
 
@@ -147,20 +150,20 @@ impl Default for LogSettings {
     }
 }
 
-/// Where log lines go.
+/// The destination of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// The journal where standard error leads to it, else standard error.
+    /// The journal if standard error is connected to it, else standard error.
     Auto,
-    /// Standard error.
+    /// Standard error, even if the journal is available.
     Stderr,
-    /// The journal's socket.
+    /// The socket of the journal, in its native protocol.
     Journal,
-    /// This file, appended to.
+    /// This file, opened for appending.
     File(PathBuf),
 }
 
-/// Parses the bytes of `file`, which need not be text.
+/// Parses the bytes of `file`, which need not be valid text.
 pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> (Settings, Vec<Diagnostic>) {
     match text_of(file, bytes) {
         Ok(text) => parse(file, text),
@@ -168,7 +171,7 @@ pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> (Settings, Vec<Diagnostic>
     }
 }
 
-/// Parses the text of `file`. A setting that is wrong has its default; a file that is not TOML
+/// Parses the text of `file`. An invalid setting has its default value; a file that is not TOML
 /// gives all defaults.
 pub fn parse(file: &Arc<Path>, text: &str) -> (Settings, Vec<Diagnostic>) {
     let source = SourceText::new(file, text);
@@ -204,7 +207,7 @@ fn settings(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> Settings {
     }
 }
 
-/// Reads one key, if it is there.
+/// Reads one key, if present.
 fn read<T>(
     table: &DeTable<'_>,
     key: &str,
@@ -245,13 +248,13 @@ fn external_moves(
     piece.word(value, key, &words)
 }
 
-/// A time, or none.
+/// Reads an interval, for which `"off"` and 0 give `Some(None)`.
 fn interval(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Option<Duration>> {
     if let DeValue::Integer(number) = value.get_ref() {
         if number.as_str() == "0" {
             return Some(None);
         }
-        let help = format!("write the unit, as \"{number}ms\" or \"{number}s\"");
+        let help = format!("add a unit: \"{number}ms\" or \"{number}s\"");
         piece.error_help(value.span(), format!("{key} has no unit"), help);
         return None;
     }
@@ -262,11 +265,11 @@ fn interval(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<O
     match quantity::duration(text) {
         Some(time) => Some(Some(time).filter(|time| !time.is_zero())),
         None => {
-            let message = format!("\"{}\" is no time", shortened(text));
+            let message = format!("invalid time \"{}\"", shortened(text));
             piece.error_help(
                 value.span(),
                 message,
-                "write it as \"100ms\", \"10s\", \"5m\" or \"off\"",
+                "write a time such as \"100ms\", \"10s\" or \"5m\", or \"off\"",
             );
             None
         }
@@ -274,7 +277,7 @@ fn interval(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<O
 }
 
 fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<u32> {
-    // The kernel doubles what it is asked for, in a signed int.
+    // The kernel doubles the requested size, in a signed int.
     let range = 4096..=(1 << 30);
     if value.get_ref().is_integer() {
         let bytes = piece.integer(value, key, range)?;
@@ -284,8 +287,8 @@ fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Op
     let bytes = quantity::size(text).and_then(|bytes| i64::try_from(bytes).ok());
     let found = bytes.filter(|bytes| range.contains(bytes));
     if found.is_none() {
-        let message = format!("\"{}\" is no size from 4K to 1G", shortened(text));
-        piece.error_help(value.span(), message, "write it as \"512K\" or \"16M\"");
+        let message = format!("invalid size \"{}\": must be from 4K to 1G", shortened(text));
+        piece.error_help(value.span(), message, "write a size such as \"512K\" or \"16M\"");
     }
     found.and_then(|bytes| u32::try_from(bytes).ok())
 }
@@ -298,7 +301,7 @@ fn log_settings(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Opti
     let file = read(table, "file", piece, absolute_path);
     let target = match table.get("target") {
         Some(value) => log_target(value, file, table.contains_key("file"), piece),
-        // A file alone says enough.
+        // The key `file` alone selects the target.
         None => file.map(LogTarget::File),
     };
     Some(LogSettings { level, target: target.unwrap_or(default.target) })
@@ -342,12 +345,16 @@ fn log_target(
     };
     match (word, has_file) {
         (TargetWord::File, false) => {
-            conflict(value.span(), "target is \"file\" without a file", "write file = \"/path\"");
+            conflict(
+                value.span(),
+                "target is \"file\", but file is not set",
+                "add file = \"/path\"",
+            );
             None
         }
         (TargetWord::File, true) => file.map(LogTarget::File),
         (TargetWord::Auto | TargetWord::Stderr | TargetWord::Journal, true) => {
-            conflict(value.span(), "there is a file, but target is not \"file\"", "leave one out");
+            conflict(value.span(), "file is set, but target is not \"file\"", "remove one of them");
             None
         }
         (TargetWord::Auto, false) => Some(LogTarget::Auto),
@@ -367,8 +374,12 @@ fn absolute_path(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Opt
     let text = piece.string(value, key)?;
     let odd = |part: &str| part == "." || part == "..";
     if !text.starts_with('/') || text.split('/').any(odd) {
-        let message = format!("{key} is no absolute path");
-        piece.error_help(value.span(), message, "begin with / and have no . or .. in it");
+        let message = format!("{key} must be an absolute path");
+        piece.error_help(
+            value.span(),
+            message,
+            "write a path that begins with / and contains no . or ..",
+        );
         return None;
     }
     Some(PathBuf::from(text))
@@ -433,14 +444,14 @@ mod tests {
         assert_eq!(
             wrong,
             [
-                "1:8: root is no absolute path",
+                "1:8: root must be an absolute path",
                 "2:1: unknown key \"legacy_rot\"",
-                "3:14: \"worm\" is no value for fast_moves",
+                "3:14: invalid value \"worm\" for fast_moves",
                 "4:11: recheck has no unit",
-                "5:18: \"16MB\" is no size from 4K to 1G",
+                "5:18: invalid size \"16MB\": must be from 4K to 1G",
                 "6:15: stats_every must be a string, not a boolean",
-                "9:9: \"inf\" is no value for level",
-                "10:10: target is \"file\" without a file",
+                "9:9: invalid value \"inf\" for level",
+                "10:10: target is \"file\", but file is not set",
                 "11:1: unknown key \"colour\"",
             ]
         );

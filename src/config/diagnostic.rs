@@ -1,4 +1,5 @@
-//! What is wrong with a file, where, and what to do. Pure.
+//! Defines diagnostics about configuration files and prints them like a compiler; it decides
+//! nothing and writes nowhere.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,15 +12,15 @@ use super::escape::{Escaped, is_unsafe};
 const SHOWN_COLUMNS: usize = 100;
 /// Columns shown before the caret when a line is cut.
 const SHOWN_BEFORE: usize = 40;
-/// A tab is shown as this many spaces.
+/// The replacement for a tab, four spaces.
 const TAB: &str = "    ";
 
-/// How bad it is.
+/// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Works, but probably not as meant.
+    /// The configuration works, but probably not as intended.
     Warning,
-    /// Something was not loaded.
+    /// A part of the configuration was not loaded.
     Error,
 }
 
@@ -32,43 +33,44 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One complaint. Prints as `path:line:col: error: message`, the source line and a caret.
+/// A diagnostic about a file. Prints as `path:line:col: error: message`, the source line and a
+/// caret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// The severity, error or warning.
     pub severity: Severity,
     /// Absolute path of the file or directory.
     pub file: Arc<Path>,
-    /// `None` when the file as a whole is meant.
+    /// The place in the file; `None` for the file as a whole.
     pub place: Option<Place>,
-    /// What is wrong, one line.
+    /// The error or warning, one line.
     pub message: String,
-    /// What to do, one line.
+    /// The suggested fix, one line.
     pub help: Option<String>,
 }
 
 /// A place in a text file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// From 1.
+    /// The number of the line, counted from 1.
     pub line: u32,
-    /// From 1, in characters; 0 when the line as a whole is meant, whose text is not at hand.
+    /// The column from 1, in characters; 0 for the line as a whole, without its text.
     pub column: u32,
-    /// Number of characters meant; at least 1 where there is a column.
+    /// The number of characters; at least 1 if there is a column.
     pub width: u32,
     /// The line without its end. Of a very long line only the part around the place.
     pub source: String,
-    /// Characters of the line before `source`.
+    /// The number of characters of the line before `source`.
     pub skipped: u32,
 }
 
 impl Diagnostic {
-    /// A complaint about `file` as a whole.
+    /// Creates a diagnostic about `file` as a whole.
     pub fn about(file: &Arc<Path>, severity: Severity, message: impl Into<String>) -> Self {
         Self { severity, file: file.clone(), place: None, message: message.into(), help: None }
     }
 
-    /// A complaint about a line of `file`, counted from 1, whose text is not at hand.
+    /// Creates a diagnostic about a line of `file`, counted from 1, without the text of the line.
     pub fn at_line(
         file: &Arc<Path>,
         line: u32,
@@ -79,26 +81,26 @@ impl Diagnostic {
         Self { place: Some(place), ..Self::about(file, severity, message) }
     }
 
-    /// The same with what to do about it.
+    /// Adds a suggested fix to the diagnostic.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Where it is, as `path:line`.
+    /// Returns the location as `path:line`.
     pub fn whereabouts(&self) -> String {
         let file = Escaped(&self.file.to_string_lossy()).to_string();
         self.place.as_ref().map_or_else(|| file.clone(), |place| format!("{file}:{}", place.line))
     }
 
-    /// Whether something was not loaded because of this.
+    /// Checks whether this prevented something from being loaded.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
 }
 
-/// Orders by file, then by place; what is about a whole file comes first.
+/// Sorts by file, then by place; diagnostics about a whole file come first.
 pub fn sort(diagnostics: &mut [Diagnostic]) {
     diagnostics.sort_by(|a, b| {
         let place = |d: &Diagnostic| d.place.as_ref().map(|p| (p.line, p.column));
@@ -106,13 +108,13 @@ pub fn sort(diagnostics: &mut [Diagnostic]) {
     });
 }
 
-/// Whether any of them is an error.
+/// Checks whether at least one diagnostic is an error.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(Diagnostic::is_error)
 }
 
-/// The errors in `new` that `old` did not have. Line numbers do not count: an error that only moved
-/// is not new. The same error twice where it was once is new once.
+/// Returns the errors in `new` that are not in `old`. Line numbers are not compared: an error that
+/// only moved is not new. If one error becomes two identical ones, one of them is new.
 pub fn new_errors<'n>(old: &'n [Diagnostic], new: &'n [Diagnostic]) -> Vec<&'n Diagnostic> {
     let mut known: HashMap<_, usize> = HashMap::new();
     for diagnostic in old.iter().filter(|d| d.is_error()) {
@@ -129,7 +131,7 @@ pub fn new_errors<'n>(old: &'n [Diagnostic], new: &'n [Diagnostic]) -> Vec<&'n D
     errors.filter_map(is_new).collect()
 }
 
-/// What makes two complaints the same one.
+/// Returns the parts by which two diagnostics count as the same.
 fn identity(diagnostic: &Diagnostic) -> (&Path, &str, Option<&str>) {
     let source = diagnostic.place.as_ref().map(|place| place.source.as_str());
     (&diagnostic.file, &diagnostic.message, source)
@@ -155,7 +157,7 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Place {
-    /// The source line and the caret below it, each after a line end.
+    /// Prints the source line and the caret below it, each after a line end.
     fn fmt_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cells: Vec<Cell> = self.source.chars().map(Cell::new).collect();
         let caret = (self.column.saturating_sub(self.skipped).max(1) as usize - 1).min(cells.len());
@@ -173,7 +175,7 @@ impl Place {
     }
 }
 
-/// One character of a source line as it is shown.
+/// One character of a source line as displayed.
 struct Cell {
     shown: String,
     columns: usize,
@@ -196,7 +198,7 @@ fn columns(cells: &[Cell]) -> usize {
     cells.iter().map(|cell| cell.columns).sum()
 }
 
-/// The cells to show, as first and end: all, or those around the caret.
+/// Returns start and end of the cells to show: all, or those around the caret.
 fn window(cells: &[Cell], caret: usize) -> (usize, usize) {
     if columns(cells) <= SHOWN_COLUMNS {
         return (0, cells.len());
@@ -216,9 +218,8 @@ fn window(cells: &[Cell], caret: usize) -> (usize, usize) {
     (start, end)
 }
 
-/// Columns that a terminal gives the character: 2 for the East Asian wide blocks and emoji, 0 for
-/// the common combining marks. A wrong guess moves a caret, nothing else, so this short table is
-/// enough.
+/// Returns the terminal columns of a character: 2 for the East Asian wide blocks and emoji, 0 for
+/// the common combining marks. A wrong value only moves a caret, so this short table is sufficient.
 fn char_columns(character: char) -> usize {
     match u32::from(character) {
         0x0300..=0x036F | 0x20D0..=0x20FF | 0xFE00..=0xFE0F => 0,
@@ -271,8 +272,8 @@ mod tests {
     #[test]
     fn a_line_without_its_text_is_a_place() {
         let file = Arc::from(Path::new("/etc/a.conf"));
-        let shown = Diagnostic::at_line(&file, 7, Severity::Warning, "is odd").with_help("mend it");
-        assert_eq!(shown.to_string(), "/etc/a.conf:7: warning: is odd\n      = help: mend it");
+        let shown = Diagnostic::at_line(&file, 7, Severity::Warning, "is odd").with_help("fix it");
+        assert_eq!(shown.to_string(), "/etc/a.conf:7: warning: is odd\n      = help: fix it");
     }
 
     #[test]

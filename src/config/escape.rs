@@ -1,9 +1,9 @@
-//! Names of others on one line of a terminal: whatever they hold, they forge no line, drive no terminal
-//! and hide no text. Pure.
+//! Escapes untrusted text for one line of a terminal, so that it cannot forge a line, control the
+//! terminal or hide text; it never shortens it.
 
 use std::fmt::{self, Write};
 
-/// Text, safe to print on one line.
+/// A text that is safe to print on one line.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -19,7 +19,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The same for bytes that need not be text: what is no UTF-8 is shown as `\xff`.
+/// Bytes that are safe to print on one line: invalid UTF-8 is shown as `\xff`.
 #[derive(Clone, Copy, Debug)]
 pub struct EscapedBytes<'a>(pub &'a [u8]);
 
@@ -32,8 +32,9 @@ impl fmt::Display for EscapedBytes<'_> {
     }
 }
 
-/// Whether the character could forge a line, drive a terminal or hide text: control characters
-/// (C1 too), line and paragraph separators, zero-width characters and changes of direction.
+/// Checks whether the character could forge a line, control a terminal or hide text: control
+/// characters (also C1), line and paragraph separators, zero-width characters and changes of
+/// direction.
 pub fn is_unsafe(character: char) -> bool {
     let hidden = matches!(
         u32::from(character),

@@ -1,5 +1,5 @@
-//! `[cgroup."path"]` tables: what a group gets, as it is written. Pure. What the values mean is the
-//! business of [`crate::cgroup::settings`].
+//! Parses `[cgroup."path"]` tables into settings as written; it does not interpret the values,
+//! which [`crate::cgroup::settings`] does.
 
 use std::ops::Range;
 
@@ -11,45 +11,45 @@ use super::table::{Piece, Value};
 use crate::rules::Origin;
 use crate::rules::destination::Destination;
 
-/// Bounds the recursion; a kernel file has at most three words, as `hugetlb.2MB.max`.
+/// The limit of the recursion; a kernel file has at most three parts, as `hugetlb.2MB.max`.
 const MAX_DEPTH: usize = 8;
 
-/// The settings of one destination.
+/// The settings of one cgroup path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupTable {
-    /// The path as rules write it.
+    /// The path as written in rules.
     pub path: Destination,
     /// The settings in the order of the file.
     pub settings: Vec<Setting>,
-    /// Where the table begins.
+    /// The line at which the table begins.
     pub origin: Origin,
 }
 
-/// One setting of a group.
+/// One setting of a cgroup or unit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
-    /// The kernel's file, as `cpu.weight`, or a key of ours.
+    /// A kernel file such as `cpu.weight`, or a key of cgruled.
     pub key: String,
-    /// What to write.
+    /// The value to write, with its TOML type.
     pub value: SettingValue,
-    /// The bytes of the value in the file.
+    /// The byte range of the value in the file.
     pub span: Range<usize>,
 }
 
 /// The value of a [`Setting`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum SettingValue {
-    /// A string.
+    /// A string, without the quotes.
     Text(String),
-    /// A whole number.
+    /// A whole number in the range of TOML.
     Integer(i64),
-    /// Another number, as written.
+    /// A decimal number, as written.
     Decimal(String),
-    /// True or false.
+    /// A boolean, `true` or `false` in the file.
     Switch(bool),
 }
 
-/// Reads one table. A setting with anything wrong in it is left out.
+/// Reads one table. Invalid settings are reported and omitted.
 pub(super) fn read(
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
@@ -66,12 +66,12 @@ pub(super) fn read(
     Some(GroupTable { path, settings, origin })
 }
 
-/// The settings of a table in the order of the file.
+/// Returns the settings of a table in the order of the file.
 pub(super) fn settings(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<Setting> {
     settings_beside(value, None, piece)
 }
 
-/// The settings of a table that has the key `other` besides, which is not a setting.
+/// Returns the settings of a table except for the key `other`, which is not a setting.
 pub(super) fn settings_beside(
     value: &Value<'_>,
     other: Option<&str>,
@@ -86,14 +86,14 @@ pub(super) fn settings_beside(
     settings
 }
 
-/// Complains of a table that is right and says nothing.
+/// Warns about a valid table without settings.
 pub(super) fn remark(key: &Spanned<DeString<'_>>, group: &GroupTable, piece: &mut Piece<'_, '_>) {
     if group.settings.is_empty() {
-        piece.warning(key.span(), "the table has no settings", "leave it out");
+        piece.warning(key.span(), "table without settings", "remove it");
     }
 }
 
-/// `cpu.weight = 50` is a table in a table: put the words together again.
+/// Joins the parts of a dotted key: `cpu.weight = 50` is a table in a table.
 fn flatten(
     prefix: String,
     value: &Value<'_>,
@@ -126,12 +126,12 @@ fn flatten_entry(
     if is_setting(&name) {
         flatten(name, value, settings, piece);
     } else {
-        let help = "write the name of a file in a cgroup directory, as cpu.weight";
-        piece.error_help(key.span(), "this cannot be a setting of a group", help);
+        let help = "write the name of a file in a cgroup directory, such as cpu.weight";
+        piece.error_help(key.span(), "invalid setting name", help);
     }
 }
 
-/// Whether a file in a cgroup directory could have this name.
+/// Checks whether a file in a cgroup directory could have this name.
 fn is_setting(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     name.chars().all(is_word)
@@ -142,7 +142,7 @@ fn is_setting(name: &str) -> bool {
 
 fn setting_value(key: &str, value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<SettingValue> {
     match value.get_ref() {
-        // An empty list of processors is that of the group above.
+        // An empty cpuset list means that of the parent cgroup.
         DeValue::String(text) if text.is_empty() && key.starts_with("cpuset.") => {
             Some(SettingValue::Text(String::new()))
         }

@@ -1,5 +1,5 @@
-//! Text of configuration files → rules and settings, and what is wrong with them. One file for each
-//! syntax. Pure: the edge ([`crate::load`]) reads the files.
+//! Parses the text of configuration files into rules and settings, with diagnostics; it reads no
+//! files itself, which [`crate::load`] does. There is one file for each syntax.
 
 pub mod cgconfig_conf;
 pub mod cgrules_conf;

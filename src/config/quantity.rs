@@ -1,8 +1,8 @@
-//! Times and sizes with a unit. Pure.
+//! Parses times and sizes with a unit; it accepts whole numbers only.
 
 use std::time::Duration;
 
-/// A time as `100ms`, `10s`, `5m` or `1h`; `0` without a unit is none at all. Whole numbers only.
+/// Parses a time such as `100ms`, `10s`, `5m` or `1h`; `0` needs no unit.
 pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let scale = match unit {
@@ -17,7 +17,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(scale).map(Duration::from_micros)
 }
 
-/// A size in bytes as `4096`, `64K`, `16M` or `1G`; a unit is a power of 1024.
+/// Parses a size in bytes such as `4096`, `64K`, `16M` or `1G`; units are powers of 1024.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let scale = match unit {

@@ -1,4 +1,4 @@
-//! One `[[rule]]` of a rule file. Pure.
+//! Parses one `[[rule]]` of a rule file; it resolves no names.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub const RULE_KEYS: [&str; 12] = [
     "containers",
 ];
 
-/// A rule as written: its names are not resolved, its place among other files' rules is open.
+/// A rule as written, with unresolved names and not yet sorted among the rules of other files.
 #[derive(Debug)]
 pub struct WrittenRule {
-    /// The rule.
+    /// The rule, with names that are not yet resolved.
     pub rule: Rule,
-    /// Higher comes first.
+    /// The priority; higher values come first.
     pub priority: i32,
-    /// The user and group names in it, in no particular order.
+    /// The user and group names in the rule, in no particular order.
     pub mentions: Vec<Mention>,
 }
 
@@ -47,8 +47,8 @@ pub(super) fn read(
     let mut mentions = Vec::new();
     let when = criteria::criteria(table, piece, &mut mentions);
     if !CRITERIA_KEYS.iter().any(|&key| table.contains_key(key)) {
-        let help = "write user = \"*\" to mean every process";
-        piece.error_help(header.clone(), "the rule says neither user, group nor exe", help);
+        let help = "write user = \"*\" to match every process";
+        piece.error_help(header.clone(), "rule without user, group or exe", help);
     }
     let not = negated(table, piece, &mut mentions);
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
@@ -62,13 +62,14 @@ pub(super) fn read(
         Some(value) => Arc::from(piece.string(value, "name")?),
         None => default_name(&origin),
     };
-    let (not, action) = (not.into(), action?);
+    let not = not.into();
+    let action = action?;
     let rule =
         Rule { name, origin, when, not, exe_anywhere, leave_units, moves_containers, action };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 
-/// `file:line`, with the base name of the file.
+/// Returns `file:line`, with the base name of the file.
 pub(super) fn default_name(origin: &Origin) -> Arc<str> {
     let base = origin.file.file_name().unwrap_or_default().to_string_lossy();
     Arc::from(format!("{base}:{}", origin.line))
@@ -99,7 +100,7 @@ fn exe_anywhere(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
     let asks_exe = |table: &DeTable<'_>| table.contains_key("exe");
     let negated = table.get("not").and_then(|not| not.get_ref().as_table());
     if found && !asks_exe(table) && !negated.is_some_and(asks_exe) {
-        piece.warning(value.span(), "exe_anywhere has no effect without exe", "leave it out");
+        piece.warning(value.span(), "exe_anywhere has no effect without exe", "remove it");
     }
     found
 }
@@ -107,7 +108,7 @@ fn exe_anywhere(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
 fn leave_units(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> LeaveUnits {
     let Some(value) = table.get("leave_units") else { return LeaveUnits::No };
     if !table.contains_key("cgroup") {
-        piece.warning(value.span(), "leave_units has no effect without cgroup", "leave it out");
+        piece.warning(value.span(), "leave_units has no effect without cgroup", "remove it");
     }
     match piece.boolean(value, "leave_units") {
         Some(true) => LeaveUnits::Yes,
@@ -118,7 +119,7 @@ fn leave_units(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> LeaveUnits {
 fn moves_containers(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
     let Some(value) = table.get("containers") else { return false };
     if !table.contains_key("cgroup") {
-        piece.warning(value.span(), "containers has no effect without cgroup", "leave it out");
+        piece.warning(value.span(), "containers has no effect without cgroup", "remove it");
     }
     piece.boolean(value, "containers") == Some(true)
 }
@@ -140,24 +141,20 @@ fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>)
         }
         (None, true) => {
             if let Some(value) = table.get("controllers") {
-                let message = "controllers has no meaning with ignore = true";
-                piece.error_help(value.span(), message, "leave one of them out");
+                let message = "controllers cannot be combined with ignore = true";
+                piece.error_help(value.span(), message, "remove one of them");
             }
             Some(Action::ignore())
         }
         (Some(value), true) => {
-            let message = "the rule says both cgroup and ignore = true";
-            piece.error_help(value.span(), message, "leave one of them out");
+            let message = "rule with both cgroup and ignore = true";
+            piece.error_help(value.span(), message, "remove one of them");
             None
         }
         (None, false) => {
             let help =
                 "write cgroup = \"path\", or ignore = true to leave processes where they are";
-            piece.error_help(
-                header.clone(),
-                "the rule says neither cgroup nor ignore = true",
-                help,
-            );
+            piece.error_help(header.clone(), "rule without cgroup or ignore = true", help);
             None
         }
     }
@@ -186,24 +183,24 @@ pub(super) fn parse_destination(
     None
 }
 
-/// The controllers that a rule names.
+/// Reads the controllers that a rule names.
 fn controllers(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<String> {
     let list = alternatives(value);
     if list.is_empty() {
-        piece.error_help(value.span(), "controllers lists nothing", "leave it out");
+        piece.error_help(value.span(), "controllers is an empty list", "remove it");
     }
     let mut found: Vec<String> = Vec::with_capacity(list.len());
     for item in list {
         let Some(name) = piece.string(item, "a controller") else { continue };
         if !is_controller(name) {
-            let message = format!("\"{}\" cannot be a controller", shortened(name));
+            let message = format!("invalid controller \"{}\"", shortened(name));
             piece.error_help(
                 item.span(),
                 message,
-                "write it as in /proc/cgroups, or name=hierarchy",
+                "write a name from /proc/cgroups, or name=hierarchy",
             );
         } else if found.iter().any(|known| known == name) {
-            piece.warning(item.span(), "controllers lists this twice", "leave one out");
+            piece.warning(item.span(), "duplicate entry in controllers", "remove one of them");
         } else {
             found.push(name.to_owned());
         }
@@ -211,7 +208,7 @@ fn controllers(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<String> {
     found
 }
 
-/// Whether the kernel could know a controller, or a v1 hierarchy without one, by this name.
+/// Checks whether a controller, or a v1 hierarchy without one, could have this name.
 pub(super) fn is_controller(name: &str) -> bool {
     let word = |text: &str, more: &[char]| {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(&c);

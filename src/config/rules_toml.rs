@@ -1,8 +1,8 @@
-//! Rule files in TOML. Pure.
+//! Parses TOML rule files; it resolves no names and reads no files.
 //!
-//! All that is wrong with a file is found in one run. A rule with anything wrong in it is left out
-//! whole: with one criterion less it would match more than its author wrote. Of a table of settings only
-//! those are left out that are wrong.
+//! All errors of a file are found in one run. A rule with an error is ignored as a whole: with one
+//! criterion less it would match more than intended. In a table of settings only the invalid
+//! settings are ignored.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -27,25 +27,27 @@ const VERSION: u32 = 1;
 /// The keys of a file.
 pub const FILE_KEYS: [&str; 4] = ["version", "rule", "cgroup", "unit"];
 
-/// What a rule file says.
+/// The parsed rules and tables of one file, with diagnostics.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The rules that are right, in the order of the file.
+    /// The valid rules in the order of the file.
     pub rules: Vec<WrittenRule>,
-    /// The `[cgroup."path"]` tables, without the settings that are wrong.
+    /// The `[cgroup."path"]` tables, without invalid settings.
     pub groups: Vec<GroupTable>,
-    /// The `[unit."name"]` tables, without the settings that are wrong.
+    /// The `[unit."name"]` tables, without invalid settings.
     pub units: Vec<UnitTable>,
-    /// What is wrong, in the order of the file.
+    /// Errors and warnings in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Parses the bytes of `file`, which need not be text.
+/// Parses the bytes of `file`, which need not be valid text.
 pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> Parsed {
     match text_of(file, bytes) {
         Ok(text) => parse(file, text),
         Err(diagnostic) => {
-            let (rules, groups, units) = (Vec::new(), Vec::new(), Vec::new());
+            let rules = Vec::new();
+            let groups = Vec::new();
+            let units = Vec::new();
             Parsed { rules, groups, units, diagnostics: vec![diagnostic] }
         }
     }
@@ -78,7 +80,7 @@ struct Reader<'t> {
     rules: Vec<WrittenRule>,
     groups: Vec<GroupTable>,
     units: Vec<UnitTable>,
-    /// The lines of the names that rules and groups were given.
+    /// The lines of the names that rules and tables have.
     named: HashMap<(&'static str, String), u32>,
     version: Option<u32>,
     /// The index of the last rule, unless it was refused.
@@ -86,22 +88,22 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    /// Reads what stands before the first rule. Whether the file can be read on: without a version
-    /// that is known, the meaning of the rest is a guess.
+    /// Reads the part before the first section. Returns whether parsing can continue: without a
+    /// known version the meaning of the rest is undefined.
     fn head(&mut self, range: Range<usize>) -> bool {
         let text = &self.report.text().as_str()[range.clone()];
         let mut piece = Piece::new(&mut self.report, range.start);
         let (table, syntax) = piece.parse(text);
         let value = table.get("version");
         self.version = value.and_then(|value| value.get_ref().as_integer()).and_then(known_version);
-        let refusal = "no rule of this file is loaded: its version is not known";
+        let refusal = "no rules of this file are loaded: unknown version";
         match (value, self.version, syntax) {
             (_, None, Syntax::Wrong) => {
                 self.report.add(Severity::Error, None, refusal.to_owned(), None);
                 return false;
             }
             (Some(value), None, Syntax::Right) => {
-                let help = format!("this program reads files with: version = {VERSION}");
+                let help = format!("write version = {VERSION}, the only supported version");
                 piece.error_help(value.span(), refusal, help);
                 return false;
             }
@@ -113,23 +115,23 @@ impl Reader<'_> {
         true
     }
 
-    /// Reads one rule or group.
+    /// Reads one rule or table.
     fn section(&mut self, range: Range<usize>) {
         let text = &self.report.text().as_str()[range.clone()];
         let mut piece = Piece::new(&mut self.report, range.start);
         let (table, syntax) = piece.parse(text);
         if !begins_rule(text) && may_continue_rule(text, &table, syntax) {
-            // To TOML a later [rule.not] is part of the last rule, which is wider without it.
+            // In TOML a later [rule.not] is part of the last rule, which matches more without it.
             let at = text.trim_start().lines().next().map_or(0, str::len);
-            let help = "write [rule.not] right below its [[rule]], or not = { … } in it";
-            piece.error_help(0..at, "the rule before this may be continued in here", help);
+            let help = "write [rule.not] directly below its [[rule]], or use not = { … }";
+            piece.error_help(0..at, "preceding rule ignored: this section may belong to it", help);
             self.rules.truncate(self.last_rule.take().unwrap_or(usize::MAX));
         } else if syntax == Syntax::Right {
             self.document(&table, range);
         }
     }
 
-    /// Reads a piece that is TOML.
+    /// Reads a section that is valid TOML.
     fn document(&mut self, table: &DeTable<'_>, range: Range<usize>) {
         let mut piece = Piece::new(&mut self.report, range.start);
         piece.only_keys(table, &FILE_KEYS);
@@ -179,7 +181,7 @@ impl Reader<'_> {
             let line = piece.line(key.span().start);
             let known = self.named.insert(("cgroup", key.get_ref().to_string()), line);
             if let Some(first) = known {
-                let message = format!("the group has a table already in line {first}");
+                let message = format!("duplicate table for this cgroup, first in line {first}");
                 let mut piece = Piece::new(&mut self.report, offset);
                 piece.error_help(key.span(), message, "write all its settings in one table");
             } else if let Some(group) = group {
@@ -200,9 +202,9 @@ impl Reader<'_> {
             let line = piece.line(key.span().start);
             let known = self.named.insert(("unit", key.get_ref().to_string()), line);
             if let Some(first) = known {
-                let message = format!("the unit has a table already in line {first}");
+                let message = format!("duplicate table for this unit, first in line {first}");
                 let help = match key.get_ref() == unit_table::USER_SLICES {
-                    true => "write the table for other users in a file of its own",
+                    true => "put the table for other users into a separate file",
                     false => "write all its settings in one table",
                 };
                 piece.error_help(key.span(), message, help);
@@ -212,15 +214,15 @@ impl Reader<'_> {
         }
     }
 
-    /// Two rules with one name are told apart by line only, so say it.
+    /// Warns about a duplicate rule name: such rules can be distinguished by line only.
     fn check_name(&mut self, table: &DeTable<'_>, offset: usize) {
         let Some(value) = table.get("name") else { return };
         let Some(name) = value.get_ref().as_str() else { return };
         let mut piece = Piece::new(&mut self.report, offset);
         let line = piece.line(value.span().start);
         if let Some(first) = self.named.insert(("rule", name.to_owned()), line) {
-            let message = format!("a rule with this name is in line {first}");
-            piece.warning(value.span(), message, "give each rule a name of its own");
+            let message = format!("duplicate rule name, first used in line {first}");
+            piece.warning(value.span(), message, "give each rule a unique name");
         }
     }
 
@@ -229,19 +231,20 @@ impl Reader<'_> {
             !self.rules.is_empty() || !self.groups.is_empty() || !self.units.is_empty();
         if self.version.is_none() && says_something {
             let help = format!("begin the file with: version = {VERSION}");
-            self.report.warning(None, format!("no version: read as version {VERSION}"), help);
+            self.report.warning(None, format!("missing version: read as version {VERSION}"), help);
         }
     }
 }
 
-/// Whether a section begins with `[[rule]]` or what was meant as such.
+/// Checks whether a section begins with `[[rule]]` or a mistyped form of it.
 fn begins_rule(text: &str) -> bool {
     let inner = text.trim_start().trim_start_matches('[').trim_start();
     inner.strip_prefix("rule").is_some_and(|rest| rest.trim_start().starts_with(']'))
 }
 
-/// Whether a section that is no rule has a table of one. Of a section that is not TOML every
-/// further header may be meant so, but for those of groups and units, as `[cgroup.a.cpu]`.
+/// Checks whether a section that is not a rule contains a table of a rule. In a section that is not
+/// valid TOML every further header may be meant as one, except those of cgroups and units such as
+/// `[cgroup.a.cpu]`.
 fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: Syntax) -> bool {
     match syntax {
         Syntax::Right => table.contains_key("rule"),

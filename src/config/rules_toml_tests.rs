@@ -1,4 +1,4 @@
-//! Tests of the rule files' syntax.
+//! Tests the syntax of TOML rule files.
 
 use proptest::prelude::*;
 
@@ -12,14 +12,14 @@ fn read(text: &str) -> Parsed {
     parse(&Arc::from(Path::new("/etc/cgruled/rules.d/50-a.toml")), text)
 }
 
-/// The complaints as `line:column: message`, without the one about a missing version.
+/// Returns the diagnostics as `line:column: message`, without the one about a missing version.
 fn complaints(text: &str) -> Vec<String> {
     let diagnostics = read(text).diagnostics;
     let placed = diagnostics.iter().filter_map(|d| d.place.as_ref().map(|place| (place, d)));
     placed.map(|(p, d)| format!("{}:{}: {}", p.line, p.column, d.message)).collect()
 }
 
-/// One rule with these lines, and the complaints about it.
+/// Parses one rule with these lines. Returns it with its diagnostics.
 fn rule_with(lines: &str) -> (Option<Rule>, Vec<String>) {
     let text = format!("[[rule]]\n{lines}\n");
     (read(&text).rules.pop().map(|written| written.rule), complaints(&text))
@@ -95,16 +95,16 @@ fn a_rule_without_a_name_is_called_by_its_place() {
     assert_eq!(rule.action, Action::ignore());
 }
 
-/// The lines of a rule below its header, and the only complaint about it.
+/// The lines of a rule below its header, and its only diagnostic.
 const FAULTS: &[(&str, &str)] = &[
-    ("user = \"a\"", "1:1: the rule says neither cgroup nor ignore = true"),
-    ("user = \"a\"\nignore = false", "1:1: the rule says neither cgroup nor ignore = true"),
+    ("user = \"a\"", "1:1: rule without cgroup or ignore = true"),
+    ("user = \"a\"\nignore = false", "1:1: rule without cgroup or ignore = true"),
     (
         "user = \"a\"\ncgroup = \"x\"\nignore = true",
-        "3:10: the rule says both cgroup and ignore = true",
+        "3:10: rule with both cgroup and ignore = true",
     ),
-    ("cgroup = \"x\"", "1:1: the rule says neither user, group nor exe"),
-    ("not.user = \"a\"\ncgroup = \"x\"", "1:1: the rule says neither user, group nor exe"),
+    ("cgroup = \"x\"", "1:1: rule without user, group or exe"),
+    ("not.user = \"a\"\ncgroup = \"x\"", "1:1: rule without user, group or exe"),
     ("user = \"a\"\ncgroup = \"x\"\nusr = \"b\"", "4:1: unknown key \"usr\""),
     ("user = \"a\"\ncgroup = \"x\"\nnot = { name = \"b\" }", "4:9: unknown key \"name\""),
     ("user = \"a\"\ncgroup = \"x\"\nnot = {}", "4:7: not is empty"),
@@ -118,48 +118,48 @@ const FAULTS: &[(&str, &str)] = &[
         "2:7: exe must be a path, a name or a list of these, not an integer",
     ),
     ("user = \"\"\ncgroup = \"x\"", "2:8: user is empty"),
-    ("user = []\ncgroup = \"x\"", "2:8: user lists nothing"),
+    ("user = []\ncgroup = \"x\"", "2:8: user is an empty list"),
     (
         "user = [[\"a\"]]\ncgroup = \"x\"",
         "2:9: user must be a name, a number or a list of these, not an array",
     ),
-    ("user = [\"a\", \"b\\tc\"]\ncgroup = \"x\"", "2:14: user has a control character in it"),
-    ("user = \"30-20\"\ncgroup = \"x\"", "2:8: the range ends before it begins"),
-    ("user = \"30-\"\ncgroup = \"x\"", "2:8: \"30-\" is no range of ids"),
-    ("user = \"1-2-3\"\ncgroup = \"x\"", "2:8: \"1-2-3\" is no range of ids"),
-    ("user = \"30 - 40\"\ncgroup = \"x\"", "2:8: \"30 - 40\" is no range of ids"),
-    ("user = \"4294967296\"\ncgroup = \"x\"", "2:8: user id is not between 0 and 4294967294"),
-    ("user = -1\ncgroup = \"x\"", "2:8: user id is not between 0 and 4294967294"),
+    ("user = [\"a\", \"b\\tc\"]\ncgroup = \"x\"", "2:14: user contains a control character"),
+    ("user = \"30-20\"\ncgroup = \"x\"", "2:8: invalid ID range: the first ID is above the last"),
+    ("user = \"30-\"\ncgroup = \"x\"", "2:8: invalid ID range \"30-\""),
+    ("user = \"1-2-3\"\ncgroup = \"x\"", "2:8: invalid ID range \"1-2-3\""),
+    ("user = \"30 - 40\"\ncgroup = \"x\"", "2:8: invalid ID range \"30 - 40\""),
+    ("user = \"4294967296\"\ncgroup = \"x\"", "2:8: user ID must be between 0 and 4294967294"),
+    ("user = -1\ncgroup = \"x\"", "2:8: user ID must be between 0 and 4294967294"),
     (
         "group = 4294967295\ncgroup = \"x\"",
-        "2:9: 4294967295 is no group id: the kernel reads it as -1",
+        "2:9: invalid group ID 4294967295: the kernel reads it as -1",
     ),
     (
         "group = \"0-4294967295\"\ncgroup = \"x\"",
-        "2:9: 4294967295 is no group id: the kernel reads it as -1",
+        "2:9: invalid group ID 4294967295: the kernel reads it as -1",
     ),
-    ("user = \"@web\"\ncgroup = \"x\"", "2:8: \"@web\" cannot be the name of a user"),
-    ("user = \"a:b\"\ncgroup = \"x\"", "2:8: \"a:b\" cannot be the name of a user"),
+    ("user = \"@web\"\ncgroup = \"x\"", "2:8: invalid user name \"@web\""),
+    ("user = \"a:b\"\ncgroup = \"x\"", "2:8: invalid user name \"a:b\""),
     ("exe = \"bin/a\"\ncgroup = \"x\"", "2:7: exe is a relative path"),
     ("exe = \"/bin/\"\ncgroup = \"x\"", "2:7: exe is a directory"),
-    ("exe = \"/a/../b\"\ncgroup = \"x\"", "2:7: exe has /../ in it"),
-    ("exe = \"/a//b\"\ncgroup = \"x\"", "2:7: exe has // in it"),
+    ("exe = \"/a/../b\"\ncgroup = \"x\"", "2:7: exe contains /../"),
+    ("exe = \"/a//b\"\ncgroup = \"x\"", "2:7: exe contains //"),
     ("exe = \"..\"\ncgroup = \"x\"", "2:7: exe is a directory"),
     ("user = \"a\"\ncgroup = 5", "3:10: cgroup must be a string, not an integer"),
     ("user = \"a\"\ncgroup = \"\"", "3:10: cgroup is empty"),
     ("user = \"a\"\nignore = 1", "3:10: ignore must be true or false, not an integer"),
     (
         "user = \"a\"\nignore = true\ncontrollers = \"cpu\"",
-        "4:15: controllers has no meaning with ignore = true",
+        "4:15: controllers cannot be combined with ignore = true",
     ),
-    ("user = \"a\"\ncgroup = \"x\"\ncontrollers = \"CPU\"", "4:15: \"CPU\" cannot be a controller"),
+    ("user = \"a\"\ncgroup = \"x\"\ncontrollers = \"CPU\"", "4:15: invalid controller \"CPU\""),
     (
         "user = \"a\"\ncgroup = \"x\"\ncontrollers = [\"cpu\", \"../x\"]",
-        "4:23: \"../x\" cannot be a controller",
+        "4:23: invalid controller \"../x\"",
     ),
     (
         "user = \"a\"\ncgroup = \"x\"\npriority = 3000000000",
-        "4:12: priority is not between -2147483648 and 2147483647",
+        "4:12: priority must be between -2147483648 and 2147483647",
     ),
     (
         "user = \"a\"\ncgroup = \"x\"\npriority = \"1\"",
@@ -202,7 +202,7 @@ fn warnings_keep_the_rule() {
     assert_eq!(rule.unwrap().when.users.len(), 2);
     assert_eq!(
         wrong,
-        ["2:17: user lists this twice", "4:16: exe_anywhere has no effect without exe"]
+        ["2:17: duplicate entry in user", "4:16: exe_anywhere has no effect without exe"]
     );
     let (rule, wrong) = rule_with("user = 5\nignore = true\nleave_units = true");
     assert!(rule.is_some());
@@ -246,7 +246,7 @@ fn an_error_in_a_part_of_a_group_costs_no_rule() {
         let parsed = read(&format!("version = 1\n{text}{part}"));
         let said: Vec<&str> = parsed.diagnostics.iter().map(|d| &*d.message).collect();
         assert_eq!((parsed.rules.len(), said[0]), (1, "duplicate key"), "{part}");
-        assert!(!said.iter().any(|said| said.contains("continued")), "{said:?}");
+        assert!(!said.iter().any(|said| said.contains("may belong")), "{said:?}");
     }
 }
 
@@ -316,7 +316,7 @@ fn an_unclosed_text_hides_the_rest() {
 fn names_are_unique_in_a_file() {
     let text = "version = 1\n[[rule]]\nname = \"n\"\nuser = 1\ncgroup = \"x\"\n\
                 [[rule]]\nname = \"n\"\nuser = 2\ncgroup = \"x\"\n";
-    assert_eq!(complaints(text), ["7:8: a rule with this name is in line 3"]);
+    assert_eq!(complaints(text), ["7:8: duplicate rule name, first used in line 3"]);
     assert_eq!(read(text).rules.len(), 2);
 }
 
@@ -365,10 +365,10 @@ fn group_tables_are_checked() {
             "[cgroup.a]\ncpu.weight = [1]\n",
             "3:14: cpu.weight must be a string, a number, true or false, not an array",
         ),
-        ("[cgroup.a]\n\"../x\" = 1\n", "3:1: this cannot be a setting of a group"),
+        ("[cgroup.a]\n\"../x\" = 1\n", "3:1: invalid setting name"),
         (
             "[cgroup.a]\ncpu.weight = 99999999999999999999\n",
-            "3:14: cpu.weight is not between -9223372036854775808 and 9223372036854775807",
+            "3:14: cpu.weight must be between -9223372036854775808 and 9223372036854775807",
         ),
         ("cgroup = 1\n", "2:10: cgroup must be a table, not an integer"),
         ("[cgroup]\na = 1\n", "3:1: cgroup must have a table for each path"),
@@ -382,15 +382,18 @@ fn group_tables_are_checked() {
     assert_eq!(read(partly).groups[0].settings[0].key, "pids.max");
     let twice = "version = 1\n[cgroup.a]\npids.max = 1\n[cgroup.a]\npids.max = 2\n";
     assert_eq!(read(twice).groups.len(), 1);
-    assert!(complaints(twice).contains(&"4:9: the group has a table already in line 2".to_owned()));
+    assert!(
+        complaints(twice)
+            .contains(&"4:9: duplicate table for this cgroup, first in line 2".to_owned())
+    );
 }
 
 #[test]
 fn bytes_that_are_not_text_are_refused_with_their_place() {
     let file = Arc::from(Path::new("/a.toml"));
     for (bytes, message) in [
-        (&b"version = 1\nx = \"\xff\""[..], "this is not UTF-8: it has the byte 0xff"),
-        (&b"version = 1\nx = \"\0\""[..], "this is not text: it has a NUL byte"),
+        (&b"version = 1\nx = \"\xff\""[..], "invalid UTF-8: byte 0xff"),
+        (&b"version = 1\nx = \"\0\""[..], "invalid text: contains a NUL byte"),
     ] {
         let parsed = parse_bytes(&file, bytes);
         assert_eq!(parsed.diagnostics[0].message, message);
@@ -422,7 +425,7 @@ exe = "z"
 ignore = true
 "#;
 
-/// How many criteria each rule of `VALID` has.
+/// Counts the criteria of a rule of `VALID`.
 fn kinds(criteria: &Criteria) -> usize {
     [criteria.users.is_empty(), criteria.groups.is_empty(), criteria.exes.is_empty()]
         .iter()
@@ -487,7 +490,7 @@ proptest! {
         target.replace_range(at..end, put);
         let text = lines.join("\n");
         for written in read(&text).rules {
-            // What the text of the rule says, line by line, up to the next header.
+            // The text of the rule, line by line, up to the next header.
             let begin = written.rule.origin.line as usize - 1;
             let body: Vec<&str> = text.lines().skip(begin)
                 .take_while(|line| !line.starts_with("[["))
@@ -512,7 +515,7 @@ fn fault_in_a_destination_is_pointed_at() {
 }
 
 proptest! {
-    /// Damage outside of a rule's text never changes what the rule says; it may only cost the rule.
+    /// Damage outside of a rule's text never changes the rule; it may only disable it.
     #[test]
     fn damage_elsewhere_never_changes_a_rule(
         pieces in prop::collection::vec(piece(), 1..6),
@@ -525,7 +528,7 @@ proptest! {
         let whole = read(&text);
         prop_assert!(!super::super::diagnostic::has_errors(&whole.diagnostics), "{text}");
         let begin = at.index(text.len() + 1);
-        // Most damage inside of a line is a syntax error; whole lines make other meanings.
+        // Most damage inside of a line is a syntax error; whole lines produce other valid files.
         let line = text[..begin].rfind('\n').map_or(0, |end| end + 1);
         let begin = if at_line { line } else { begin };
         let end = (begin + cut).min(text.len());
@@ -535,7 +538,7 @@ proptest! {
             let Some((_, range)) = ranges.iter().find(|(name, _)| **name == *rule.name) else {
                 continue;
             };
-            // At its very end a rule may be continued.
+            // A rule may be continued directly after its end.
             if begin > range.end || end <= range.start {
                 let original = whole.rules.iter().find(|w| w.rule.name == rule.name).unwrap();
                 prop_assert_eq!(&rule.when, &original.rule.when, "{}", damaged);
@@ -546,7 +549,7 @@ proptest! {
     }
 }
 
-/// Whether each rule that is loaded has the criteria that a parse of the whole text gives it, when
+/// Checks whether each loaded rule has the criteria that a parse of the whole text gives it, if
 /// that finds no error.
 fn reads_as_toml_does(text: &str) -> bool {
     let (whole, errors) = DeTable::parse_recoverable(text);
@@ -570,7 +573,7 @@ fn reads_as_toml_does(text: &str) -> bool {
     })
 }
 
-/// What may be put into a file to damage it.
+/// Generates text that damages a file.
 fn damage() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "",
@@ -600,7 +603,7 @@ fn damage() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// A rule or a group, with `%` for its number.
+/// Generates a rule or a cgroup table, with `%` for its number.
 fn piece() -> impl Strategy<Value = String> {
     let criteria = prop::sample::subsequence(
         vec![
@@ -624,7 +627,7 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The text of a file, and the names and ranges of its rules.
+/// Returns the text of a file, and the names and ranges of its rules.
 fn assemble(pieces: &[String]) -> (String, Vec<(String, Range<usize>)>) {
     let mut text = "version = 1\n".to_owned();
     let mut ranges = Vec::new();

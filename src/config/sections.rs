@@ -1,14 +1,15 @@
-//! A rule file cut at its rules and groups. Pure.
+//! Splits a rule file at its rules and tables; it does not parse them.
 //!
-//! Each section is parsed alone, for two reasons. A syntax error costs the section that it is in
-//! and no other; the TOML parser's own recovery drops everything after a key without `=`, and it
-//! keeps the rest of a table of which it lost a key, which would make a rule wider than written.
-//! And the parse tree of one rule is small: that of a file with 10,000 rules takes over 10 MB.
+//! Each section is parsed separately, for two reasons. A syntax error then disables only the
+//! section that contains it; the recovery of the TOML parser drops everything after a key without
+//! `=`, and it keeps the rest of a table of which it lost a key, so that a rule would match more
+//! than written. And the parse tree of one rule is small: that of a file with 10,000 rules takes
+//! over 10 MB.
 
 use std::ops::Range;
 
-/// The byte ranges of the sections, in order, together the whole text. The first one is what stands
-/// before the first rule or group; it may be empty.
+/// Returns the byte ranges of the sections, in order; together they are the whole text. The first
+/// one precedes the first rule or table and may be empty.
 pub(super) fn sections(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = 0;
@@ -26,9 +27,9 @@ pub(super) fn sections(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a line begins a rule or a group. A list of lists may have lines that begin with `[`, but
-/// a bare word can stand in no list, so `[[word` is a header even where a list was left open. A
-/// table of a rule, as in `[rule.not]`, belongs to its rule.
+/// Checks whether a line begins a rule or a table. A list of lists may have lines that begin with
+/// `[`, but a bare word cannot occur in a list, so `[[word` is a header even after an unclosed
+/// list. A table of a rule, such as `[rule.not]`, belongs to its rule.
 fn is_header(line: &str) -> bool {
     let Some(inner) = line.strip_prefix('[') else { return false };
     let (double, inner) = match inner.strip_prefix('[') {
@@ -45,7 +46,8 @@ fn is_header(line: &str) -> bool {
     }
 }
 
-/// Whether one key and the end of the header follow: `[cgroup.a.cpu]` continues the group before.
+/// Checks whether one key and the end of the header follow: `[cgroup.a.cpu]` continues the table
+/// before it.
 fn is_last_key(text: &str) -> bool {
     let key = text.trim_start();
     let rest = match key.chars().next() {
@@ -55,7 +57,7 @@ fn is_last_key(text: &str) -> bool {
     rest.is_some_and(|rest| rest.trim_start().starts_with(']'))
 }
 
-/// What follows the closing quote on the same line.
+/// Returns the text after the closing quote on the same line.
 fn after_quote(text: &str, quote: char) -> Option<&str> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -70,7 +72,8 @@ fn after_quote(text: &str, quote: char) -> Option<&str> {
     None
 }
 
-/// The quote of the multi-line string that is open after `line`, given the one open before it.
+/// Returns the quote of the multi-line string that is open after `line`, given the one open before
+/// it.
 fn open_string(line: &str, mut open: Option<char>) -> Option<char> {
     let mut rest = line;
     while let Some(first) = rest.chars().next() {
@@ -79,7 +82,7 @@ fn open_string(line: &str, mut open: Option<char>) -> Option<char> {
             (Some('"'), '\\') => skip_chars(rest, 2),
             (Some(quote), c) if c == quote && quotes >= 3 => {
                 open = None;
-                // Up to two quotes more belong to the string: the last three close it.
+                // Up to two more quotes belong to the string: the last three close it.
                 &rest[quotes..]
             }
             (Some(_), _) => skip_chars(rest, 1),
@@ -88,7 +91,7 @@ fn open_string(line: &str, mut open: Option<char>) -> Option<char> {
                 open = Some(first);
                 &rest[3..]
             }
-            // Not closed on its line: an error there, and the next line begins afresh.
+            // Not closed on its line: an error there, and the next line is parsed afresh.
             (None, '"' | '\'') => after_quote(&rest[1..], first).unwrap_or_default(),
             (None, _) => skip_chars(rest, 1),
         };

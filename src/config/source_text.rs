@@ -1,4 +1,5 @@
-//! The text of one file, its lines, and the complaints about it. Pure.
+//! Maps byte ranges of one file to lines and columns and collects its diagnostics; it keeps a
+//! bounded number of them.
 
 use std::ops::Range;
 use std::path::Path;
@@ -6,13 +7,13 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Severity, sort};
 
-/// Complaints kept for each file and severity. A binary file named `.toml` could give one for each
-/// byte.
+/// The number of diagnostics kept for each file and severity. A binary file named `.toml` could
+/// cause one for each byte.
 const KEPT: usize = 100;
-/// Characters of a line kept before and after a place: more than are ever shown.
+/// The characters of a line kept before and after a place: more than are ever shown.
 const KEPT_AROUND: usize = 200;
 
-/// A text and where its lines begin.
+/// The text of a file with the offsets of its lines.
 #[derive(Debug)]
 pub struct SourceText<'t> {
     file: &'t Arc<Path>,
@@ -21,30 +22,30 @@ pub struct SourceText<'t> {
 }
 
 impl<'t> SourceText<'t> {
-    /// The text of `file`.
+    /// Creates the line index for the text of `file`.
     pub fn new(file: &'t Arc<Path>, text: &'t str) -> Self {
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
         Self { file, text, starts }
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn file(&self) -> &'t Arc<Path> {
         self.file
     }
 
-    /// The whole text.
+    /// Returns the whole text of the file.
     pub fn as_str(&self) -> &'t str {
         self.text
     }
 
-    /// The number, from 1, of the line with the byte at `offset`.
+    /// Returns the number, from 1, of the line with the byte at `offset`.
     pub fn line(&self, offset: usize) -> u32 {
         u32::try_from(self.starts.partition_point(|&start| start <= offset)).unwrap_or(u32::MAX)
     }
 
-    /// The place of a byte range. A range beyond the text means its end; of a range over several
-    /// lines the part in the first one is meant.
+    /// Returns the place of a byte range. A range beyond the text gives its end; a range over
+    /// several lines gives the part in the first one.
     pub fn place(&self, span: Range<usize>) -> Place {
         let start = floor_char(self.text, span.start);
         let line = self.line(start);
@@ -64,7 +65,7 @@ impl<'t> SourceText<'t> {
     }
 }
 
-/// The part of a line that is kept for a place, and the number of characters before it.
+/// Returns the part of a line that is kept for a place, after the number of characters before it.
 fn around(line: &str, at: usize) -> (u32, &str) {
     let start = line[..at].char_indices().rev().nth(KEPT_AROUND - 1).map_or(0, |(index, _)| index);
     let end =
@@ -76,13 +77,13 @@ fn count(text: &str) -> u32 {
     u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
 }
 
-/// The last character boundary that is not after `at`.
+/// Returns the last character boundary that is not after `at`.
 fn floor_char(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|&index| text.is_char_boundary(index)).unwrap_or(0)
 }
 
-/// The complaints about one text, bounded in number.
+/// The diagnostics about one text, limited in number.
 #[derive(Debug)]
 pub struct Report<'t> {
     text: &'t SourceText<'t>,
@@ -92,27 +93,27 @@ pub struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    /// No complaint yet.
+    /// Creates an empty report about `text`.
     pub fn new(text: &'t SourceText<'t>) -> Self {
         Self { text, kept: Vec::new(), errors: 0, warnings: 0 }
     }
 
-    /// The text that is complained about.
+    /// Returns the text that the report is about.
     pub fn text(&self) -> &'t SourceText<'t> {
         self.text
     }
 
-    /// The number of errors so far, kept or not.
+    /// Returns the number of errors so far, kept or not.
     pub fn errors(&self) -> usize {
         self.errors
     }
 
-    /// An error at `span`, in bytes.
+    /// Reports an error at `span`, in bytes.
     pub fn error(&mut self, span: Range<usize>, message: impl Into<String>) {
         self.add(Severity::Error, Some(span), message.into(), None);
     }
 
-    /// An error at `span` with what to do about it.
+    /// Reports an error at `span` with a suggested fix.
     pub fn error_help(
         &mut self,
         span: Range<usize>,
@@ -122,7 +123,7 @@ impl<'t> Report<'t> {
         self.add(Severity::Error, Some(span), message.into(), Some(help.into()));
     }
 
-    /// A warning with what to do about it, at `span` or about the whole file.
+    /// Reports a warning with a suggested fix, at `span` or about the whole file.
     pub fn warning(
         &mut self,
         span: Option<Range<usize>>,
@@ -132,7 +133,7 @@ impl<'t> Report<'t> {
         self.add(Severity::Warning, span, message.into(), Some(help.into()));
     }
 
-    /// A complaint of any kind.
+    /// Reports a diagnostic of either severity.
     pub fn add(
         &mut self,
         severity: Severity,
@@ -152,7 +153,8 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// The complaints in the order of their places, and how many were left out.
+    /// Returns the diagnostics in the order of their places, followed by the number of omitted
+    /// ones.
     pub fn finish(mut self) -> Vec<Diagnostic> {
         sort(&mut self.kept);
         let seen = [(Severity::Error, self.errors), (Severity::Warning, self.warnings)];
@@ -164,10 +166,10 @@ impl<'t> Report<'t> {
     }
 }
 
-/// The bytes as text. A NUL is refused here, since a file with one was hardly written as text.
+/// Decodes the bytes of a file as UTF-8. A NUL byte is an error, because a text file has none.
 ///
 /// # Errors
-/// The first byte that is not UTF-8, or the first NUL.
+/// Returns the first byte that is not UTF-8, or the first NUL byte.
 pub fn text_of<'b>(file: &Arc<Path>, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> {
     let (text, fault) = match std::str::from_utf8(bytes) {
         Ok(text) => match text.find('\0') {
@@ -180,9 +182,9 @@ pub fn text_of<'b>(file: &Arc<Path>, bytes: &'b [u8]) -> Result<&'b str, Diagnos
         }
     };
     let message = match bytes.get(fault.start) {
-        Some(0) => "this is not text: it has a NUL byte".to_owned(),
-        Some(byte) => format!("this is not UTF-8: it has the byte 0x{byte:02x}"),
-        None => "this is not UTF-8".to_owned(),
+        Some(0) => "invalid text: contains a NUL byte".to_owned(),
+        Some(byte) => format!("invalid UTF-8: byte 0x{byte:02x}"),
+        None => "invalid UTF-8".to_owned(),
     };
     let place = SourceText::new(file, text).place(fault);
     Err(Diagnostic {

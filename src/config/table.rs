@@ -1,4 +1,4 @@
-//! TOML tables read key by key, with a complaint at each wrong value. Pure.
+//! Reads TOML tables key by key and reports each invalid value; it has no defaults of its own.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,27 +8,27 @@ use toml::de::{DeTable, DeValue};
 
 use super::source_text::{Report, SourceText};
 
-/// A value and where it stands.
+/// A value with its span.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
-/// Complaints about one parsed piece of a text, whose spans count from the piece's beginning.
+/// A parsed section of a text and its report. Spans are relative to the beginning of the section.
 pub(super) struct Piece<'r, 't> {
     pub(super) report: &'r mut Report<'t>,
     offset: usize,
 }
 
 impl<'r, 't> Piece<'r, 't> {
-    /// The piece that begins at byte `offset`.
+    /// Creates the section that begins at byte `offset`.
     pub(super) fn new(report: &'r mut Report<'t>, offset: usize) -> Self {
         Self { report, offset }
     }
 
-    /// The span in the whole text.
+    /// Returns the span in the whole text.
     pub(super) fn span(&self, span: Range<usize>) -> Range<usize> {
         span.start + self.offset..span.end + self.offset
     }
 
-    /// The line, from 1, of a byte of the piece.
+    /// Returns the line, from 1, of a byte of the section.
     pub(super) fn line(&self, at: usize) -> u32 {
         self.text().line(at + self.offset)
     }
@@ -59,8 +59,8 @@ impl<'r, 't> Piece<'r, 't> {
         self.report.warning(Some(self.span(span)), message, help);
     }
 
-    /// The span of `inner`, a byte range of a string value, when the string is written without
-    /// escapes; else that of the whole value.
+    /// Returns the span of `inner`, a byte range of a string value, if the string is written
+    /// without escapes; else that of the whole value.
     pub(super) fn within(
         &self,
         value: &Range<usize>,
@@ -76,7 +76,7 @@ impl<'r, 't> Piece<'r, 't> {
         }
     }
 
-    /// Parses the text as TOML. `None` after syntax errors, which are then reported.
+    /// Parses the text as TOML and reports syntax errors.
     pub(super) fn parse<'i>(&mut self, text: &'i str) -> (DeTable<'i>, Syntax) {
         let (table, mut errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
@@ -87,7 +87,7 @@ impl<'r, 't> Piece<'r, 't> {
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             let line = self.line(span.start);
-            // What follows on the same line is mostly a consequence.
+            // Further errors on the same line are mostly consequences of the first one.
             if last_line.replace(line) != Some(line) {
                 self.error(span, error.message());
             }
@@ -95,7 +95,7 @@ impl<'r, 't> Piece<'r, 't> {
         (table.into_inner(), Syntax::Wrong)
     }
 
-    /// Complains about each key that is not among `known`.
+    /// Reports each key that is not among `known`.
     pub(super) fn only_keys(&mut self, table: &DeTable<'_>, known: &[&str]) {
         for (key, _) in table.iter() {
             let name: &str = key.get_ref();
@@ -105,13 +105,13 @@ impl<'r, 't> Piece<'r, 't> {
             let message = format!("unknown key \"{}\"", shortened(name));
             let help = match did_you_mean(name, known) {
                 Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("known are: {}", known.join(", ")),
+                None => format!("known keys: {}", known.join(", ")),
             };
             self.error_help(key.span(), message, help);
         }
     }
 
-    /// The string of a value that is neither empty nor has control characters.
+    /// Returns the string of a value, which must not be empty or contain control characters.
     pub(super) fn string<'v>(&mut self, value: &'v Value<'_>, what: &str) -> Option<&'v str> {
         let DeValue::String(text) = value.get_ref() else {
             self.wrong_type(value, what, "a string");
@@ -124,14 +124,14 @@ impl<'r, 't> Piece<'r, 't> {
         match text.char_indices().find(|(_, c)| c.is_control()) {
             Some((at, c)) => {
                 let span = self.within(&value.span(), text, at..at + c.len_utf8());
-                self.error(span, format!("{what} has a control character in it"));
+                self.error(span, format!("{what} contains a control character"));
                 None
             }
             None => Some(text),
         }
     }
 
-    /// A boolean.
+    /// Returns a boolean value, or reports another type.
     pub(super) fn boolean(&mut self, value: &Value<'_>, what: &str) -> Option<bool> {
         let found = value.get_ref().as_bool();
         if found.is_none() {
@@ -140,7 +140,7 @@ impl<'r, 't> Piece<'r, 't> {
         found
     }
 
-    /// An integer in `range`.
+    /// Returns an integer in `range`, or reports the value.
     pub(super) fn integer(
         &mut self,
         value: &Value<'_>,
@@ -154,13 +154,13 @@ impl<'r, 't> Piece<'r, 't> {
         let found = i64::from_str_radix(digits.as_str(), digits.radix()).ok();
         let found = found.filter(|number| range.contains(number));
         if found.is_none() {
-            let message = format!("{what} is not between {} and {}", range.start(), range.end());
+            let message = format!("{what} must be between {} and {}", range.start(), range.end());
             self.error(value.span(), message);
         }
         found
     }
 
-    /// A table.
+    /// Returns a table, or reports another type.
     pub(super) fn table<'v, 'i>(
         &mut self,
         value: &'v Value<'i>,
@@ -173,7 +173,7 @@ impl<'r, 't> Piece<'r, 't> {
         found
     }
 
-    /// One of the words.
+    /// Returns the meaning of one of the allowed words, or reports the value.
     pub(super) fn word<T: Copy>(
         &mut self,
         value: &Value<'_>,
@@ -188,13 +188,13 @@ impl<'r, 't> Piece<'r, 't> {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("write one of: {}", known.join(", ")),
             };
-            let message = format!("\"{}\" is no value for {what}", shortened(text));
+            let message = format!("invalid value \"{}\" for {what}", shortened(text));
             self.error_help(value.span(), message, help);
         }
         found
     }
 
-    /// Complains that `what` must be `wanted`.
+    /// Reports that `what` must be `wanted`.
     pub(super) fn wrong_type(&mut self, value: &Value<'_>, what: &str, wanted: &str) {
         let found = value.get_ref().type_str();
         let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
@@ -202,7 +202,7 @@ impl<'r, 't> Piece<'r, 't> {
     }
 }
 
-/// The items of a list, or a single value as a list of one.
+/// Returns the items of a list, or a single value as a list of one.
 pub(super) fn alternatives<'v, 'i>(value: &'v Value<'i>) -> &'v [Value<'i>] {
     match value.get_ref().as_array() {
         Some(list) => list,
@@ -210,16 +210,16 @@ pub(super) fn alternatives<'v, 'i>(value: &'v Value<'i>) -> &'v [Value<'i>] {
     }
 }
 
-/// Whether a text was TOML.
+/// The result of parsing a text as TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syntax {
-    /// Yes.
+    /// The text is valid TOML.
     Right,
-    /// No; what was recovered may lack keys.
+    /// The text has syntax errors; the recovered table may lack keys.
     Wrong,
 }
 
-/// Text from a file for a message: at most 60 characters.
+/// Shortens text from a file to at most 60 characters for a message.
 pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(60) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -227,7 +227,7 @@ pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The known word that is at most a third of its letters away.
+/// Returns the known word at an edit distance of at most a third of its length.
 pub(super) fn did_you_mean<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let lower = word.to_lowercase();
     let distances = known.iter().map(|&candidate| (distance(&lower, candidate), candidate));
@@ -235,8 +235,8 @@ pub(super) fn did_you_mean<'k>(word: &str, known: &[&'k str]) -> Option<&'k str>
     near.min_by_key(|&(distance, _)| distance).map(|(_, candidate)| candidate)
 }
 
-/// The known word that a word was meant to be, which differs by one or two letters. For words that may
-/// also be right as they are.
+/// Returns the known word that differs by one or two letters. For words that may also be valid as
+/// they are.
 pub(crate) fn misspelled(
     word: &str,
     known: impl Iterator<Item = &'static str>,
@@ -246,7 +246,7 @@ pub(crate) fn misspelled(
     near.min_by_key(|&(distance, _)| distance).map(|(_, candidate)| candidate)
 }
 
-/// The number of characters to insert, delete, replace or swap with a neighbour.
+/// Returns the number of characters to insert, delete, replace or swap with a neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
     let mut before = vec![0; b.len() + 1];

@@ -1,5 +1,5 @@
-//! `[unit."name.service"]` and `[unit."user-%U.slice"]` tables: what units of systemd get, as it is written.
-//! Pure.
+//! Parses `[unit."name.service"]` and `[unit."user-%U.slice"]` tables into settings as written; it
+//! does not interpret the values.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use crate::rules::{Origin, UserTest};
 
 /// The only name with a specifier: the slice of a user, by UID.
 pub const USER_SLICES: &str = "user-%U.slice";
-/// Bytes of the longest name.
+/// The maximum length of a unit name in bytes.
 const MOST: usize = 255;
-/// The kinds of units that have a cgroup.
+/// The suffixes of unit types that have a cgroup.
 const KINDS: [&str; 6] = [".service", ".slice", ".scope", ".socket", ".mount", ".swap"];
 
 /// The settings of one unit, or of the slices of users.
@@ -25,11 +25,11 @@ pub struct UnitTable {
     pub target: UnitTarget,
     /// The settings in the order of the file.
     pub settings: Vec<Setting>,
-    /// Where the table begins.
+    /// The line at which the table begins.
     pub origin: Origin,
 }
 
-/// The units that a table is for.
+/// The units to which a table applies.
 #[derive(Clone, Debug, PartialEq)]
 pub enum UnitTarget {
     /// The unit of this name, with its suffix.
@@ -38,13 +38,13 @@ pub enum UnitTarget {
     UserSlices {
         /// The selected users, at least one.
         users: Vec<UserTest>,
-        /// The names among them.
+        /// The user names among them.
         mentions: Vec<Mention>,
     },
 }
 
-/// Reads one table. A setting with anything wrong in it is left out. A table is left out whole if its `users` have
-/// a mistake, since it would limit fewer users than its author wrote.
+/// Reads one table. Invalid settings are omitted. A table with invalid `users` is omitted as a
+/// whole, because it would limit fewer users than intended.
 pub(super) fn read(
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
@@ -76,13 +76,13 @@ pub(super) fn read(
         (Some(UnitTarget::Unit(unit)), settings(value, piece))
     };
     if settings.is_empty() && piece.report.errors() == before {
-        piece.warning(key.span(), "the table has no settings", "leave it out");
+        piece.warning(key.span(), "table without settings", "remove it");
     }
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(key.span().start) };
     Some(UnitTable { target: target?, settings, origin })
 }
 
-/// The slices of the users that a table selects.
+/// Reads the users of a table for user slices.
 fn user_slices(
     name: Range<usize>,
     value: &Value<'_>,
@@ -106,7 +106,7 @@ fn users_key(value: &Value<'_>) -> Option<Range<usize>> {
     table.iter().find(|(key, _)| key.get_ref() == USERS_KEY).map(|(key, _)| key.span())
 }
 
-/// The mistake in the name of a table, and what to write instead.
+/// Returns the error in the name of a table, with a replacement.
 fn name_fault(name: &str) -> Option<(String, String)> {
     if name == USER_SLICES || is_unit(name) {
         return None;
@@ -116,18 +116,19 @@ fn name_fault(name: &str) -> Option<(String, String)> {
         true => (
             format!("invalid unit template \"{shown}\""),
             format!(
-                "write [unit.\"{USER_SLICES}\"], the only name with a specifier, or the whole name of one unit"
+                "write [unit.\"{USER_SLICES}\"], the only name with a specifier, or the full name of one unit"
             ),
         ),
         false => (
-            format!("\"{shown}\" cannot be a unit with a cgroup"),
-            "write its whole name in quotes: [unit.\"php-fpm.service\"]".to_owned(),
+            format!("invalid unit name \"{shown}\""),
+            "write the full name of a unit with a cgroup in quotes: [unit.\"php-fpm.service\"]"
+                .to_owned(),
         ),
     })
 }
 
-/// Whether systemd could know a unit by this name. It is an argument of a command, so it may not begin
-/// with `-`.
+/// Checks whether systemd could know a unit by this name. It becomes a command argument, so it must
+/// not begin with `-`.
 pub(crate) fn is_unit(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let stem = KINDS.iter().find_map(|kind| name.strip_suffix(kind));

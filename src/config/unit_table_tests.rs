@@ -22,7 +22,7 @@ fn parse(table: &str) -> Parsed {
     rules_toml::parse(&Arc::from(Path::new("/a.toml")), &format!("version = 1\n{table}\n"))
 }
 
-/// The diagnostics of a table: place, message and help.
+/// Returns the diagnostics of a table: place, message and help.
 fn said(table: &str) -> Vec<String> {
     let one = |own: &crate::config::diagnostic::Diagnostic| {
         let place = own.place.as_ref().unwrap();
@@ -53,7 +53,7 @@ fn users_have_the_forms_of_the_rule_key() {
 
 #[test]
 fn mistakes_have_a_place_and_a_remedy() {
-    let only = "write [unit.\"user-%U.slice\"], the only name with a specifier, or the whole name of one unit";
+    let only = "write [unit.\"user-%U.slice\"], the only name with a specifier, or the full name of one unit";
     for name in ["user-%u.slice", "user-%U.scope", "app-%U.slice", "%U"] {
         let table = format!("[unit.\"{name}\"]\nusers = [1000]\npids.max = 5");
         assert_eq!(said(&table), [format!("2:7: invalid unit template \"{name}\"; {only}")]);
@@ -71,17 +71,14 @@ fn mistakes_have_a_place_and_a_remedy() {
         ),
         (
             "[unit.\"user-%U.slice\"]\nusers = []\npids.max = 5",
-            "3:9: users lists nothing; write users = [\"*\"] for all users",
+            "3:9: users is an empty list; write users = [\"*\"] for all users",
         ),
         (
             "[unit.\"user-%U.slice\"]\nusers = [\"@staff\"]\npids.max = 5",
-            "3:10: \"@staff\" cannot be the name of a user; a unit table selects users by name, UID, range or \
+            "3:10: invalid user name \"@staff\"; a unit table selects users by name, UID, range or \
              pattern, not by group or program",
         ),
-        (
-            "[unit.\"user-%U.slice\"]\nusers = [1000]",
-            "2:7: the table has no settings; leave it out",
-        ),
+        ("[unit.\"user-%U.slice\"]\nusers = [1000]", "2:7: table without settings; remove it"),
     ];
     for (text, expected) in table {
         assert_eq!(said(text), [expected]);

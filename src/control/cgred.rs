@@ -1,13 +1,14 @@
-//! The original's socket, `/run/cgred.socket`: `cgexec` and `cgclassify` ask by it that processes be
-//! left where they are (see [`super::request`] for the protocol).
+//! The socket of cgrulesengd, `/run/cgred.socket`: `cgexec` and `cgclassify` request on it that
+//! processes are not moved (see [`super::request`] for the protocol). It must not block the loop
+//! that serves it.
 //!
-//! Nobody can keep the loop waiting: nothing here blocks, a call to [`Cgred::serve`] does a bounded
-//! amount of work, and a client has five seconds and one of 64 places; beyond that the oldest goes.
-//! All descriptors are in an epoll set of their own, which is the one descriptor to poll.
+//! A call of [`Cgred::serve`] does a bounded amount of work, and a client has five seconds and one
+//! of 64 slots; beyond that the oldest client is dropped. All descriptors are in one epoll set, so
+//! only its descriptor needs to be polled.
 //!
-//! Different from the original: a client that is not root can name only processes of its own; a second
-//! request for a process replaces the first; the file is removed at the end; a socket that somebody
-//! serves is not taken over (exit 78).
+//! Differences from cgrulesengd: a client that is not root can name only its own processes; a
+//! second request for a process replaces the first; the socket file is removed at exit; a socket
+//! that another daemon serves is not taken over (exit 78).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -28,25 +29,25 @@ use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::sys;
 
-/// Open connections; the original had one.
+/// The maximum number of open connections; cgrulesengd had one.
 const MOST: usize = 64;
-/// How long a client may take for its eight bytes.
+/// The time in which a client must send its eight bytes.
 const PATIENCE_NS: u64 = 5_000_000_000;
-/// Connections accepted, and clients heard, by one call: about 100 us.
+/// The maximum number of connections accepted, and of clients read, per call: about 100 us.
 const AT_ONCE: usize = 16;
-/// With no descriptor left, no connection is accepted for this long.
+/// The pause in accepting connections when no descriptor is left.
 const PAUSE_NS: u64 = 1_000_000_000;
-/// How long whoever may serve the socket already is waited for, once at the start.
+/// The time to wait for a daemon that already serves the socket, once at startup.
 const PROBE: Duration = Duration::from_millis(500);
-const SERVED: &str = "another daemon serves it: end that one first";
-/// Stands for the listening socket; connections have their serial number.
+const SERVED: &str = "another daemon serves this socket: stop it first";
+/// The epoll key of the listening socket; connections use their serial number.
 const LISTENER: u64 = u64::MAX;
 
-/// The server.
+/// The server of the socket of cgrulesengd.
 pub struct Cgred {
     socket: Listener,
     epoll: Epoll,
-    /// Oldest first.
+    /// The open connections, oldest first.
     connections: VecDeque<Connection>,
     serial: u64,
     paused_until: Option<Nanos>,
@@ -62,26 +63,26 @@ struct Connection {
     incoming: Incoming,
 }
 
-/// What became of a connection.
+/// The result of reading from a connection.
 enum Heard {
-    /// Bytes are missing.
+    /// Some bytes are still missing.
     Part,
-    /// All is there.
+    /// The request is complete.
     Whole(Request),
-    /// It is of no use any more.
+    /// The client closed the connection, or reading failed.
     End,
 }
 
 impl Cgred {
-    /// Makes sure that no other daemon serves the socket.
+    /// Checks that no other daemon serves the socket.
     ///
     /// # Errors
-    /// `AddrInUse` when one does.
+    /// Returns `AddrInUse` if one does.
     pub fn ensure_alone(path: &Path) -> io::Result<()> {
         ensure_free(path, SERVED, greet)
     }
 
-    /// Makes the socket. A file that a former daemon left is replaced.
+    /// Creates the socket and replaces a file left by a former daemon.
     ///
     /// # Errors
     /// As [`Listener::open`].
@@ -100,17 +101,17 @@ impl Cgred {
         })
     }
 
-    /// When [`Self::expire`] must be called.
+    /// Returns the time at which [`Self::expire`] must be called.
     pub fn next_due(&self) -> Option<Nanos> {
         let oldest = self.connections.front().map(|oldest| oldest.since.plus(PATIENCE_NS));
         [oldest, self.paused_until].into_iter().flatten().min()
     }
 
-    /// Serves who is ready; who does not get his turn is reported again. `grant` is asked for each
-    /// request, with its client.
+    /// Serves clients that are ready; a client beyond the limit of one call is reported again.
+    /// `grant` is called with each request and its client.
     pub fn serve(&mut self, mut grant: impl FnMut(Request, Client) -> bool) {
         let mut events = [EpollEvent::empty(); AT_ONCE];
-        // EINTR only: whoever is ready is reported again.
+        // Only EINTR is possible: descriptors that are ready are reported again.
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in &events[..ready] {
             if event.data() == LISTENER {
@@ -121,7 +122,7 @@ impl Cgred {
         }
     }
 
-    /// Drops clients that took too long, and goes on accepting after a pause.
+    /// Drops clients that took too long, and resumes accepting after a pause.
     pub fn expire(&mut self, now: Nanos) {
         while self.connections.front().is_some_and(|one| now.since(one.since) >= PATIENCE_NS) {
             self.drop_oldest();
@@ -160,7 +161,8 @@ impl Cgred {
         let process = u32::try_from(peer.pid()).unwrap_or(0);
         let client = Client { uid: Uid(peer.uid()), process };
         self.serial += 1;
-        let (serial, since) = (self.serial, sys::monotonic());
+        let serial = self.serial;
+        let since = sys::monotonic();
         self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, serial))?;
         let incoming = Incoming::default();
         self.connections.push_back(Connection { stream, serial, since, client, incoming });
@@ -168,7 +170,8 @@ impl Cgred {
     }
 
     fn hear(&mut self, serial: u64, grant: &mut impl FnMut(Request, Client) -> bool) {
-        // In order of age, so of serial numbers. It may have been dropped a moment ago.
+        // Connections are sorted by age and thus by serial number. This one may just have been
+        // dropped.
         let Ok(index) = self.connections.binary_search_by_key(&serial, |one| one.serial) else {
             return;
         };
@@ -182,7 +185,7 @@ impl Cgred {
             }
             Heard::End => self.metrics.sticky_dropped.increment(),
         }
-        // Closing takes it out of the epoll set.
+        // Closing removes the descriptor from the epoll set.
         self.connections.remove(index);
     }
 
@@ -192,8 +195,8 @@ impl Cgred {
         }
     }
 
-    /// A connection waits that cannot be accepted, for lack of descriptors or memory: without a pause
-    /// the loop would spin.
+    /// Stops accepting for a while. The waiting connection cannot be accepted for lack of
+    /// descriptors or memory, and without a pause the loop would spin.
     fn pause(&mut self, error: &io::Error) {
         self.complain(error);
         self.paused_until = Some(sys::monotonic().plus(PAUSE_NS));
@@ -216,7 +219,7 @@ impl Cgred {
 }
 
 impl AsFd for Cgred {
-    /// The descriptor to poll.
+    /// Returns the epoll descriptor, the only one to poll.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
@@ -239,18 +242,18 @@ impl Connection {
         }
     }
 
-    /// Fails only when the client has gone, which is its own affair: 18 bytes fit into the buffer of a
-    /// new connection.
+    /// Sends the reply. This fails only if the client has disconnected, which needs no action: 18
+    /// bytes fit into the buffer of a new connection.
     fn answer(&self) {
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         if let Err(errno) = send(self.stream.as_raw_fd(), GRANTED, flags) {
-            ::log::debug!("a client left before it was answered: {}", errno.desc());
+            ::log::debug!("client disconnected before the reply: {}", errno.desc());
         }
     }
 }
 
-/// The question is a whole request about ourselves, because releases of the original up to 2.0.2 do not
-/// survive a client that says nothing. Whatever it answers, or if it does not, it serves.
+/// Sends a complete request about this process, because releases of cgrulesengd up to 2.0.2 do not
+/// survive a client that sends nothing. The socket counts as served with any reply, or none.
 fn greet(mut stream: UnixStream) {
     let cancel_own = [std::process::id().to_ne_bytes(), 2u32.to_ne_bytes()].concat();
     let _answer = stream

@@ -1,4 +1,5 @@
-//! The client's side of the control socket.
+//! The client side of the control socket. It must report a hanging daemon instead of waiting for
+//! ever.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -17,31 +18,31 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use super::protocol::{About, MOST_PIDS, READERS, Refused, Request};
 use crate::config::escape::{Escaped, EscapedBytes};
 
-/// A daemon that takes or says nothing for this long is not well: it answers what is short within two
-/// seconds, even when the thread that moves processes does not.
+/// The time after which a daemon that reads or sends nothing counts as hanging: it answers short
+/// requests within two seconds, even if the thread that moves processes does not respond.
 const PATIENCE_S: u32 = 5;
-/// How long a change may take while the daemon answers others: all rules are read, all processes looked
-/// at.
+/// The maximum duration of a change while the daemon answers other requests: all rules are loaded
+/// and all processes evaluated.
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
-/// The longest line of an answer: 10,000 rules are 3 MB.
+/// The maximum length of a line of a reply: 10,000 rules are 3 MB.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// Why there is no answer although there is a socket.
+/// A failed request although the socket exists.
 #[derive(Debug)]
 pub enum Error {
     /// The connection failed.
     Io(PathBuf, io::Error),
-    /// The daemon refused, in its words.
+    /// The daemon refused the request, with its reason.
     Refused(String),
-    /// What came is no answer.
+    /// The reply is not valid.
     Nonsense(PathBuf, String),
-    /// The daemon hung up before all was said.
+    /// The daemon closed the connection before the reply was complete.
     HungUp(PathBuf),
-    /// The daemon says nothing.
+    /// The daemon does not respond in time.
     Silent(PathBuf),
 }
 
-/// A path on a line of ours.
+/// Escapes a path for output.
 fn shown(path: &Path) -> EscapedBytes<'_> {
     EscapedBytes(path.as_os_str().as_encoded_bytes())
 }
@@ -51,21 +52,21 @@ impl fmt::Display for Error {
         match self {
             Self::Io(path, error) if error.kind() == ErrorKind::PermissionDenied => write!(
                 f,
-                "{}: permission denied: root may ask the daemon, and members of the group {READERS}",
+                "{}: permission denied: run as root or as a member of the group {READERS}",
                 shown(path)
             ),
             Self::Io(path, error) => write!(f, "{}: {error}", shown(path)),
             Self::HungUp(path) => {
-                write!(f, "{}: the daemon ended, or hung up, while it was asked", shown(path))
+                write!(f, "{}: connection closed before the reply was complete", shown(path))
             }
             Self::Silent(path) => write!(
                 f,
-                "{}: the daemon does not answer: it is stopped, or hangs; its log may say why",
+                "{}: the daemon does not respond: it is stopped or hangs; see its log",
                 shown(path)
             ),
-            Self::Refused(why) => write!(f, "the daemon refused: {}", Escaped(why)),
+            Self::Refused(why) => write!(f, "the daemon refused the request: {}", Escaped(why)),
             Self::Nonsense(path, why) => {
-                write!(f, "{}: no answer of a daemon: {}", shown(path), Escaped(why))
+                write!(f, "{}: invalid reply from the daemon: {}", shown(path), Escaped(why))
             }
         }
     }
@@ -74,7 +75,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// What an error of the connection means.
+    /// Classifies an error of the connection.
     fn of(path: &Path, error: io::Error) -> Self {
         if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
             Self::Silent(path.to_owned())
@@ -86,7 +87,7 @@ impl Error {
     }
 }
 
-/// A request on its way.
+/// A request that was sent and its incoming reply.
 #[derive(Debug)]
 pub struct Conversation {
     path: PathBuf,
@@ -94,21 +95,21 @@ pub struct Conversation {
     pace: Pace,
 }
 
-/// How long an answer may take.
+/// The timing of a reply.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// It comes at once.
+    /// The reply arrives immediately.
     Short,
-    /// It comes until then.
+    /// The reply arrives before this time.
     Long(Instant),
-    /// It begins at once and never ends.
+    /// The reply begins immediately and never ends.
     Endless,
 }
 
-/// Asks the daemon at `path`. `None` when no daemon is there.
+/// Sends a request to the daemon at `path`. Returns `None` if no daemon serves it.
 ///
 /// # Errors
-/// There is a socket, but it cannot be asked.
+/// Returns an error if the socket exists but the request cannot be sent.
 pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error> {
     let failed = |error: io::Error| Error::of(path, error);
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
@@ -125,7 +126,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error
     let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
     match stream.write_all(&line) {
-        // It may have said why before it closed.
+        // The daemon may have sent a reason before it closed the connection.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         other => other.map_err(failed)?,
     }
@@ -138,10 +139,11 @@ pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error
 }
 
 impl Conversation {
-    /// The next line of the answer. `None` after the last.
+    /// Returns the next line of the reply, `None` after the last.
     ///
     /// # Errors
-    /// The daemon refused, ended or is silent, or the connection failed.
+    /// Returns an error if the daemon refused, exited or does not respond, or if the connection
+    /// failed.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let mut line = Vec::new();
         self.read(&mut line)?;
@@ -153,7 +155,7 @@ impl Conversation {
             return Err(Error::HungUp(self.path.clone()));
         }
         if matches!(self.pace, Pace::Endless) {
-            // It listens. What comes next may take as long as it likes.
+            // The request was accepted; the next line may take any time.
             let endless = self.stream.get_ref().set_read_timeout(None);
             endless.map_err(|error| Error::of(&self.path, error))?;
         }
@@ -165,7 +167,7 @@ impl Conversation {
             .map_err(|error| Error::Nonsense(self.path.clone(), error.to_string()))
     }
 
-    /// Reads a line. What takes long is waited for as long as the daemon answers others.
+    /// Reads a line. Waits for a long reply as long as the daemon answers status requests.
     fn read(&mut self, line: &mut Vec<u8>) -> Result<(), Error> {
         loop {
             let read = self.stream.by_ref().take(LONGEST_ANSWER).read_until(b'\n', line);
@@ -184,18 +186,18 @@ impl Conversation {
         }
     }
 
-    /// The only line of the answer.
+    /// Returns the only line of the reply.
     ///
     /// # Errors
-    /// As [`Self::next_line`], or there is none.
+    /// As [`Self::next_line`], and if there is no line.
     pub fn only<T: DeserializeOwned>(mut self) -> Result<T, Error> {
         let hung_up = Error::HungUp(self.path.clone());
         self.next_line()?.ok_or(hung_up)
     }
 }
 
-/// What the daemon at `socket` remembers of these processes, in their order. `None` when no daemon is
-/// there.
+/// Returns the history that the daemon at `socket` keeps of these processes, in their order.
+/// Returns `None` if no daemon serves it.
 ///
 /// # Errors
 /// As [`ask`] and [`Conversation::next_line`].
@@ -203,8 +205,8 @@ pub fn about(socket: &Path, pids: &[u32]) -> Result<Option<Vec<About>>, Error> {
     each(socket, pids, |pids| Request::About { pids })
 }
 
-/// Has the daemon at `socket` look at these processes, and tells what came of it. `None` when no daemon
-/// is there.
+/// Requests that the daemon at `socket` re-evaluates these processes, and returns the results.
+/// Returns `None` if no daemon serves it.
 ///
 /// # Errors
 /// As [`about`].

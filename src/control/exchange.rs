@@ -1,7 +1,8 @@
-//! What passes between the hot thread and the thread that serves the control socket.
+//! Channels between the hot thread and the thread that serves the control socket. The hot thread
+//! must never wait for them.
 //!
-//! The hot thread never waits: all channels have bounds, what does not fit is counted or comes to
-//! nothing, and as long as nobody watches a decision costs it one relaxed load.
+//! All channels are bounded: data that does not fit is counted or dropped. While no client watches,
+//! a decision costs the hot thread one relaxed load.
 
 use std::io;
 use std::sync::Arc;
@@ -17,60 +18,61 @@ use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::rules::Origin;
 use crate::sys;
 
-/// Errands that wait for the hot thread at most; a client whose errand does not fit is told so.
+/// The maximum number of commands queued for the hot thread; a client is refused if its command
+/// does not fit.
 const ERRANDS: usize = 64;
-/// Decisions that wait: a fifth of a second of 20,000 looks each second.
+/// The maximum number of queued decisions: a fifth of a second at 20,000 evaluations per second.
 const DECISIONS: usize = 4096;
 
-/// What the hot thread is asked to do.
+/// A command for the hot thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Errand {
-    /// Say what is known of these processes.
+    /// A query for the history of these processes.
     About(Vec<u32>),
-    /// Look at these processes now.
+    /// An immediate re-evaluation of these processes.
     Place(Vec<u32>),
-    /// Read all files again, and look at everybody.
+    /// A reload of all files and a re-evaluation of all processes.
     Reload,
-    /// Say who took processes back.
+    /// A query for the external movers and their counts.
     Takers,
 }
 
-/// What came of it.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// Of [`Errand::About`] and [`Errand::Place`].
+    /// The result of [`Errand::About`] and [`Errand::Place`].
     About(Vec<About>),
-    /// Of [`Errand::Reload`]. The result is on the board of the rule thread.
+    /// The result of [`Errand::Reload`]. The diagnostics are on the board of the rule thread.
     Reloaded,
-    /// Of [`Errand::Takers`].
+    /// The result of [`Errand::Takers`].
     Takers(Vec<(String, u64)>),
 }
 
-/// The number that comes back with the answer.
+/// The identifier that links a result to its command.
 pub type Ticket = u64;
 
-/// A look and what it came to, as the hot thread hands it over.
+/// An evaluation and its outcome, as passed by the hot thread.
 #[derive(Debug)]
 pub struct Seen {
-    /// The process.
+    /// The PID of the process.
     pub pid: Pid,
-    /// Its effective user.
+    /// The effective user ID, if it could be read.
     pub uid: Option<Uid>,
-    /// The link to its executable.
+    /// The target of the `exe` link.
     pub exe: Option<Box<[u8]>>,
-    /// The rule's name.
+    /// The name of the matching rule.
     pub rule: Option<Arc<str>>,
-    /// Where the rule stands.
+    /// The file and line of the rule.
     pub origin: Option<Origin>,
-    /// The group of the rule.
+    /// The cgroup of the rule.
     pub cgroup: Option<Box<str>>,
-    /// The word of what it came to.
+    /// The protocol name of the outcome.
     pub outcome: &'static str,
-    /// Why it was looked at.
+    /// The reason for the evaluation.
     pub cause: Cause,
-    /// When the look ended.
+    /// The end of the evaluation.
     pub at: Nanos,
-    /// From the event until then.
+    /// The time from the event to the end of the evaluation.
     pub latency_ns: u64,
 }
 
@@ -96,7 +98,7 @@ impl From<Seen> for Decision {
     }
 }
 
-/// The hot thread's side.
+/// The hot thread's side of the channels.
 #[derive(Debug)]
 pub struct HotSide {
     errands: Receiver<(Ticket, Errand)>,
@@ -105,7 +107,7 @@ pub struct HotSide {
     shared: Arc<Shared>,
 }
 
-/// The side of the thread that serves the socket.
+/// The server thread's side of the channels.
 #[derive(Debug)]
 pub struct ControlSide {
     errands: Sender<(Ticket, Errand)>,
@@ -118,25 +120,26 @@ pub struct ControlSide {
 #[derive(Debug)]
 struct Shared {
     is_watched: AtomicBool,
-    /// Decisions that did not fit.
+    /// The number of decisions that did not fit.
     missed: AtomicU64,
-    /// Rung when an errand is done.
+    /// The eventfd written when a command is done.
     bell: EventFd,
 }
 
-/// Both sides. `hot_bell` wakes the hot thread.
+/// Creates both sides. `hot_bell` wakes the hot thread.
 ///
 /// # Errors
 /// As eventfd(2).
 pub fn exchange(hot_bell: Arc<EventFd>) -> io::Result<(HotSide, ControlSide)> {
     let (to_hot, errands) = bounded(ERRANDS);
-    // An errand that was given up by its client is answered too, so there is room for some more.
+    // Commands abandoned by their clients are answered too, so this channel has room for more.
     let (done, from_hot) = bounded(2 * ERRANDS);
-    // Bounded where it is filled: a bounded channel would touch all of its room now, half a megabyte for
-    // those who never watch.
+    // The sender enforces the bound: a bounded channel would allocate all its slots now, half a
+    // megabyte even if no client ever watches.
     let (decisions, seen) = unbounded();
     let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-    let (is_watched, missed) = (AtomicBool::new(false), AtomicU64::new(0));
+    let is_watched = AtomicBool::new(false);
+    let missed = AtomicU64::new(0);
     let shared = Arc::new(Shared { is_watched, missed, bell });
     let hot = HotSide { errands, done, decisions, shared: Arc::clone(&shared) };
     let control =
@@ -145,29 +148,29 @@ pub fn exchange(hot_bell: Arc<EventFd>) -> io::Result<(HotSide, ControlSide)> {
 }
 
 impl HotSide {
-    /// Whether an errand waits.
+    /// Checks whether a command is queued.
     pub fn has_errand(&self) -> bool {
         !self.errands.is_empty()
     }
 
-    /// The next errand.
+    /// Returns the next queued command.
     pub fn take_errand(&self) -> Option<(Ticket, Errand)> {
         self.errands.try_recv().ok()
     }
 
-    /// Answers an errand. Without room the client hears nothing and gives up.
+    /// Sends the result of a command. If it does not fit it is dropped, and the client times out.
     pub fn answer(&self, ticket: Ticket, done: Done) {
         if self.done.try_send((ticket, done)).is_ok() {
             self.shared.ring();
         }
     }
 
-    /// Whether anybody wants to hear of decisions.
+    /// Checks whether a client watches decisions.
     pub fn is_watched(&self) -> bool {
         self.shared.is_watched.load(Relaxed)
     }
 
-    /// Tells of a decision, or counts that it could not.
+    /// Queues a decision, or counts it as missed.
     pub fn tell(&self, seen: Seen) {
         if self.decisions.len() >= DECISIONS || self.decisions.send(seen).is_err() {
             self.shared.missed.fetch_add(1, Relaxed);
@@ -176,50 +179,51 @@ impl HotSide {
 }
 
 impl ControlSide {
-    /// Hands an errand over. `false` when too many wait.
+    /// Queues a command. Returns `false` if too many are queued.
     #[must_use]
     pub fn ask(&self, ticket: Ticket, errand: Errand) -> bool {
-        // EAGAIN means that the bell rings since 2^64 - 2 errands.
+        // EAGAIN means an unread wakeup counter of 2^64 - 2, which no number of commands reaches.
         self.errands.try_send((ticket, errand)).is_ok() && self.hot_bell.write(1).is_ok()
     }
 
-    /// The next errand that is done.
+    /// Returns the next result of a command.
     pub fn take_done(&self) -> Option<(Ticket, Done)> {
         self.done.try_recv().ok()
     }
 
-    /// The descriptor that becomes readable when an errand is done or [`Self::ringer`] is used.
+    /// Returns the descriptor that becomes readable when a command is done or [`Self::ringer`] is
+    /// used.
     pub fn bell(&self) -> &EventFd {
         &self.shared.bell
     }
 
-    /// Wakes this side.
+    /// Returns a handle that wakes this side.
     pub fn ringer(&self) -> Ringer {
         Ringer(Arc::clone(&self.shared))
     }
 
-    /// Says whether anybody wants to hear of decisions.
+    /// Sets whether a client watches decisions.
     pub fn set_watched(&self, is_watched: bool) {
         self.shared.is_watched.store(is_watched, Relaxed);
     }
 
-    /// The decisions that have come.
+    /// Returns the queued decisions.
     pub fn decisions(&self) -> impl Iterator<Item = Seen> + '_ {
         self.decisions.try_iter().take(DECISIONS)
     }
 
-    /// How many decisions did not fit since the last call.
+    /// Returns the number of decisions missed since the last call.
     pub fn take_missed(&self) -> u64 {
         self.shared.missed.swap(0, Relaxed)
     }
 }
 
-/// Wakes the thread that serves the socket.
+/// A handle that wakes the thread serving the socket.
 #[derive(Clone, Debug)]
 pub struct Ringer(Arc<Shared>);
 
 impl Ringer {
-    /// Does it.
+    /// Wakes the server thread.
     pub fn ring(&self) {
         self.0.ring();
     }
@@ -227,7 +231,7 @@ impl Ringer {
 
 impl Shared {
     fn ring(&self) {
-        // EAGAIN means that it rings already.
+        // EAGAIN means that a wakeup is already pending.
         let _rung = self.bell.write(1);
     }
 }

@@ -1,7 +1,8 @@
-//! What went wrong with processes, so that it can be said later why one is not where its rule says.
+//! History of placement failures, which explains later why a process is not in the cgroup of its
+//! rule. It must not blame a new process that reuses a PID.
 //!
-//! A process is known by its PID and its identity (see [`crate::process::Proc::identity`]): another with
-//! the same PID is not blamed. The hot thread writes and reads; it is asked through [`super::exchange`].
+//! A process is identified by its PID and [`crate::process::Proc::identity`]. The hot thread writes
+//! and reads the history; other threads query it through [`super::exchange`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,30 +13,30 @@ use crate::cgroup::tree::Refusal;
 use crate::config::escape::Escaped;
 use crate::event::{Nanos, Pid};
 
-/// Troubles at most; the oldest go. 300 KB when full.
+/// The maximum number of failures; the oldest are dropped. Takes 300 KB when full.
 const MOST: usize = 1024;
 
-/// Something that keeps a process from its group.
+/// A reason for which a process is not in its cgroup, or came late.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The kernel refused.
+    /// The kernel refused the move.
     Refused(Refusal),
-    /// Another process moved it there, and it was moved back.
+    /// A third party moved it to this place, and it was moved back.
     TakenBack(String),
-    /// Another process moved it there, and it is left there.
+    /// A third party moved it to this place, and it is left there.
     GivenUp(String),
-    /// It is left in this unit of systemd.
+    /// It is left in this systemd unit.
     InUnit(String),
-    /// It is left in this cgroup of a container that root created.
+    /// It is left in this cgroup of a container created by root.
     InContainer(String),
     /// It is left in this cgroup below the service manager of another user.
     OthersJob(String),
-    /// An answer of the name service, or a closer look at a program, took so many nanoseconds.
+    /// An NSS lookup, or resolving the executable, took this many nanoseconds.
     Waited(u64),
 }
 
 impl Trouble {
-    /// Its word in the protocol.
+    /// Returns its name in the protocol.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
@@ -59,47 +60,49 @@ impl fmt::Display for Trouble {
             }
             Self::InUnit(unit) => write!(
                 f,
-                "the unit {unit} of systemd would lose it; leave_units = true in the rule would allow that"
+                "the systemd unit {unit} would lose track of it; set leave_units = true in the rule \
+                 to move it"
             ),
             Self::InContainer(place) => write!(
                 f,
-                "it is in {place}, a container that root created, whose limits and device filter would not hold \
-                 outside; containers = true in the rule would move it"
+                "it is in {place}, a container created by root; outside, its limits and device filter \
+                 would not apply; set containers = true in the rule to move it"
             ),
             Self::OthersJob(place) => write!(
                 f,
-                "it is in {place}, below the service manager of a user whom no rule moves"
+                "it is in {place}, below the service manager of a user that no rule moves"
             ),
             Self::Waited(ns) => {
-                write!(f, "the name service, or a look at the program, took {} ms", ns / 1_000_000)
+                write!(f, "an NSS lookup, or resolving the executable, took {} ms", ns / 1_000_000)
             }
         }
     }
 }
 
-/// A trouble, and whose.
+/// A failure and the process concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// The process.
+    /// The PID of the process.
     pub pid: Pid,
-    /// Which process of that PID.
+    /// The identity that distinguishes processes with the same PID.
     pub identity: u64,
-    /// When it happened.
+    /// The time of the failure.
     pub at: Nanos,
-    /// What.
+    /// The reason of the failure.
     pub trouble: Trouble,
-    /// The rule's name; empty when none was found yet.
+    /// The name of the rule; empty if none was found yet.
     pub rule: Arc<str>,
-    /// The group that it was to be in.
+    /// The destination cgroup of the rule.
     pub cgroup: String,
 }
 
-/// The last troubles, oldest first.
+/// The most recent failures, oldest first.
 #[derive(Debug, Default)]
 pub struct Memory(VecDeque<Remembered>);
 
 impl Memory {
-    /// Adds one. The same again only gets a new time, so that one process cannot push out all others.
+    /// Adds a failure. A repeated one only gets a new time, so that one process cannot displace all
+    /// others.
     pub fn remember(&mut self, new: Remembered) {
         let is_same = |old: &Remembered| {
             let Remembered { pid, identity, trouble, cgroup, .. } = old;
@@ -115,8 +118,8 @@ impl Memory {
         self.0.push_back(new);
     }
 
-    /// The troubles of the process `pid` with this identity, or of whoever had that number last
-    /// if it is gone.
+    /// Returns the failures of the process `pid` with this identity, or of the last process with
+    /// that PID if it has exited.
     pub fn of(&self, pid: Pid, identity: Option<u64>) -> impl Iterator<Item = &Remembered> {
         let last = self.0.iter().rev().find(|one| one.pid == pid).map(|one| one.identity);
         let meant = identity.or(last);
@@ -125,7 +128,7 @@ impl Memory {
 }
 
 impl Remembered {
-    /// As it is told at `now`.
+    /// Converts the failure to its protocol form at time `now`.
     pub fn told(&self, now: Nanos) -> Happening {
         Happening {
             ago_ms: now.since(self.at) / 1_000_000,

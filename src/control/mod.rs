@@ -1,12 +1,13 @@
-//! What others ask of a running daemon.
+//! The sockets on which a running daemon accepts requests. They must not delay the hot thread.
 //!
-//! The original's socket: [`request`] is its protocol (pure), [`cgred`] serves it, and [`sticky`]
-//! remembers what was asked.
+//! The socket of cgrulesengd: [`request`] is its protocol (pure), [`cgred`] serves it, and
+//! [`sticky`] stores the pinned processes.
 //!
-//! Ours: [`protocol`] and [`status`] are what is said (pure), [`server`] serves it on a thread of its
-//! own, [`exchange`] leads from there to the hot thread, [`memory`] is what that remembers of troubles,
-//! [`overview`] what can be known without it. [`client`] is the other end. [`openmetrics`] is the status
-//! as other programs want it, and [`textfile`] writes that to a file.
+//! The control socket: [`protocol`] and [`status`] define the messages (pure), [`server`] serves
+//! them on a separate thread, [`exchange`] connects it to the hot thread, [`memory`] and [`moves`]
+//! are the process history kept there, and [`overview`] collects the data available without it.
+//! [`client`] is the other end. [`openmetrics`] renders the status as OpenMetrics text, and
+//! [`textfile`] writes that to a file.
 
 pub mod cgred;
 pub mod client;

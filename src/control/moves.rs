@@ -1,14 +1,15 @@
-//! When processes were moved last, so that it can be said since when one is where it is.
+//! Times of the most recent moves, which show since when a process has been in its cgroup.
 //!
-//! The hot thread writes a line of 24 bytes for each move and reads them only when somebody asks. A PID may
-//! have been reused since, so a line holds the identity of its process: see [`crate::process::Proc::identity`].
+//! The hot thread writes 24 bytes per move and reads them only on request. A PID may have been
+//! reused since, so each entry contains the identity of its process: see
+//! [`crate::process::Proc::identity`].
 
 use crate::event::{Nanos, Pid};
 
-/// Moves at most, 196 KB of which only what was used is resident. Older ones are written over.
+/// The maximum number of moves: 196 KB, resident only as far as used. Older ones are overwritten.
 const MOST: usize = 8192;
 
-/// The last moves.
+/// The most recent moves, as a ring buffer.
 #[derive(Debug)]
 pub struct Moves {
     ring: Box<[(u32, u64, u64)]>,
@@ -17,19 +18,20 @@ pub struct Moves {
 
 impl Default for Moves {
     fn default() -> Self {
-        // Zeroed pages, which the kernel gives when they are written to.
+        // Zeroed pages, which the kernel allocates on first write.
         Self { ring: vec![(0, 0, 0); MOST].into_boxed_slice(), next: 0 }
     }
 }
 
 impl Moves {
-    /// The process `identity` was moved at `at`.
+    /// Records that the process `identity` was moved at `at`.
     pub fn remember(&mut self, pid: Pid, identity: u64, at: Nanos) {
         self.ring[self.next] = (pid.get(), identity, at.0);
         self.next = (self.next + 1) % MOST;
     }
 
-    /// When the process `identity` was moved last. `None` if it was not, or too long ago.
+    /// Returns the time of the last move of the process `identity`. `None` if it was never moved,
+    /// or too long ago.
     pub fn last(&self, pid: Pid, identity: u64) -> Option<Nanos> {
         let (newer, older) = self.ring.split_at(self.next);
         let mut lines = newer.iter().rev().chain(older.iter().rev());

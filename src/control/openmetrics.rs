@@ -1,18 +1,19 @@
-//! [`Status`] as OpenMetrics text. Pure.
+//! Renders [`Status`] as OpenMetrics text.
 //!
-//! Names begin with `cgruled_`. Each counter of the daemon is a counter; besides there are the build, the
-//! time of the start, the rules in force, refusals by errno and the latency of moves as a histogram.
+//! Names begin with `cgruled_`. Each counter of the daemon is a counter; in addition there are the
+//! build, the start time, the active rules, refusals by errno and the latency of moves as a
+//! histogram.
 
 use std::fmt::{self, Write};
 
 use super::status::{Latency, Status};
 use crate::metrics::MEANINGS;
 
-/// The greatest bucket, in powers of two of microseconds: 16.8 s. The buckets are always the same ones, so
-/// that series do not come and go.
+/// The largest bucket as a power of two in microseconds: 16.8 s. The set of buckets is fixed, so
+/// that no series appears or disappears.
 const BUCKETS: u32 = 24;
 
-/// The whole text, which ends with `# EOF`.
+/// Returns the whole text, which ends with `# EOF`.
 pub fn render(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -21,22 +22,22 @@ pub fn render(status: &Status) -> String {
 }
 
 fn write_all(status: &Status, out: &mut String) -> fmt::Result {
-    // The type "info" would be no type for the textfile collector of node_exporter.
+    // The textfile collector of node_exporter does not know the type "info".
     family(out, "cgruled_build_info", "gauge", "", "The running daemon.")?;
     writeln!(out, "cgruled_build_info{{version=\"{}\"}} 1", label(&status.version))?;
-    gauge(out, "cgruled_start_time_seconds", "seconds", "When it started.", status.started)?;
-    gauge(out, "cgruled_rules", "", "Rules in force.", status.rules.count)?;
+    gauge(out, "cgruled_start_time_seconds", "seconds", "Start time.", status.started)?;
+    gauge(out, "cgruled_rules", "", "Active rules.", status.rules.count)?;
     let not_in_force = status.refused_reload.as_ref().map_or(0, |refused| refused.errors.len());
     let errors = status.rules.errors + not_in_force as u64;
     gauge(out, "cgruled_rule_errors", "", "Errors in rule files.", errors)?;
-    let help = "Whether files with new errors stay in force as they were.";
+    let help = "1 if files with new errors are kept at their last valid version.";
     gauge(out, "cgruled_rules_stale", "", help, u64::from(status.refused_reload.is_some()))?;
     for (name, meaning) in MEANINGS {
         let Some(value) = status.counters.get(*name) else { continue };
         family(out, &format!("cgruled_{name}"), "counter", "", meaning.trim())?;
         writeln!(out, "cgruled_{name}_total {value}")?;
     }
-    family(out, "cgruled_refusals", "counter", "", "Moves that the kernel refused, by errno.")?;
+    family(out, "cgruled_refusals", "counter", "", "Moves refused by the kernel, by errno.")?;
     for refusal in &status.refusals {
         let errno = label(&refusal.errno);
         writeln!(out, "cgruled_refusals_total{{errno=\"{errno}\"}} {}", refusal.count)?;
@@ -60,7 +61,7 @@ fn gauge(out: &mut String, name: &str, unit: &str, help: &str, value: u64) -> fm
 
 fn histogram(out: &mut String, latency: &Latency) -> fmt::Result {
     let name = "cgruled_placement_latency_seconds";
-    let help = "From the kernel's event to the end of the move.";
+    let help = "Time from the kernel's event to the end of the move.";
     family(out, name, "histogram", "seconds", help)?;
     for power in 0..=BUCKETS {
         let upper = 1u64 << power;
@@ -73,14 +74,14 @@ fn histogram(out: &mut String, latency: &Latency) -> fmt::Result {
     writeln!(out, "{name}_count {}", latency.count)
 }
 
-/// Microseconds as seconds: `0.000064`. A number of OpenMetrics has a point.
+/// Formats microseconds as seconds, for example `0.000064`. OpenMetrics requires the decimal point.
 fn seconds(microseconds: u64) -> String {
     let text = format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000);
     let short = text.trim_end_matches('0');
     if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
 }
 
-/// As a label or help text may be written.
+/// Escapes a label or help text.
 fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -111,7 +112,7 @@ mod tests {
         let text = render(&status());
         for line in [
             "# TYPE cgruled_placed counter",
-            "# HELP cgruled_placed Processes moved.",
+            "# HELP cgruled_placed Processes moved to the cgroup of their rule.",
             "cgruled_placed_total 5",
             "cgruled_refusals_total{errno=\"EBUSY\"} 7",
             "# UNIT cgruled_placement_latency_seconds seconds",

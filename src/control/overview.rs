@@ -1,4 +1,4 @@
-//! Collects what the daemon says of itself, away from the hot thread.
+//! Collects the status of the daemon. It must not wait for the hot thread.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,20 +21,20 @@ use crate::rebuild::kept::{Keeping, Kept, Stays};
 use crate::rebuild::published::{Board, InForce};
 use crate::rules::Rule;
 
-/// Where everything is to be found.
+/// The sources of the status.
 #[derive(Clone, Debug)]
 pub struct Overview {
     metrics: Arc<Metrics>,
     board: Board,
     hierarchies: Arc<Hierarchies>,
     is_dry_run: bool,
-    /// What is done about external moves, and whether they are traced.
+    /// The reaction to external moves, and whether they are traced.
     external_moves: (ExternalMoves, bool),
     started: SystemTime,
 }
 
 impl Overview {
-    /// Of a daemon that starts now.
+    /// Creates the overview of a daemon that starts now.
     pub fn new(
         metrics: Arc<Metrics>,
         board: Board,
@@ -46,7 +46,7 @@ impl Overview {
         Self { metrics, board, hierarchies, is_dry_run, external_moves, started }
     }
 
-    /// What happened since the start, as far as it can be known without the hot thread.
+    /// Returns the status without the data that only the hot thread has.
     pub fn status(&self) -> Status {
         let in_force = self.board.read();
         let refused_reload = in_force.as_deref().and_then(refused_reload);
@@ -75,26 +75,26 @@ impl Overview {
         }
     }
 
-    /// The same with what the hot thread says of those who took processes back.
+    /// Returns the status with the external movers reported by the hot thread.
     pub fn status_with(&self, takers: Vec<(String, u64)>) -> Status {
         let taker =
             |(name, count): (String, u64)| Taker { name: Escaped(&name).to_string(), count };
         Status { taken_back_by: takers.into_iter().map(taker).collect(), ..self.status() }
     }
 
-    /// The same when the hot thread does not answer.
+    /// Returns the status for a hot thread that does not respond.
     pub fn status_stalled(&self) -> Status {
         Status { stalled: true, ..self.status() }
     }
 
-    /// The rules in force.
+    /// Returns the active rules.
     pub fn rules(&self) -> Rules {
         let in_force = self.board.read();
         let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
         Rules { rules: rules.map(rule).collect() }
     }
 
-    /// What is in force of files with new errors.
+    /// Returns the active text of files with new errors.
     pub fn kept(&self) -> KeptTexts {
         let Some(in_force) = self.board.read() else { return KeptTexts::default() };
         let Keeping { files, overlay } = &in_force.keeping;
@@ -108,17 +108,17 @@ impl Overview {
         }
     }
 
-    /// The number of the rules in force.
+    /// Returns the generation of the active rules.
     pub fn generation(&self) -> u64 {
         self.board.read().map_or(0, |rules| rules.generation)
     }
 
-    /// What came of the last reading of the files.
+    /// Returns the result of the last reload.
     pub fn reloaded(&self, is_settled: bool) -> Reloaded {
         let Some(in_force) = self.board.read() else { return Reloaded::default() };
         let kept = &in_force.keeping.files;
         let new = kept.iter().flat_map(|kept| &kept.errors);
-        // Those of kept files are about what they said before.
+        // Diagnostics of kept files are about their last valid version.
         let is_read = |own: &&Diagnostic| !kept.iter().any(|kept| kept.file == own.file);
         let diagnostics: Vec<&Diagnostic> =
             new.chain(in_force.diagnostics.iter().filter(is_read)).collect();
@@ -136,7 +136,7 @@ impl Overview {
     }
 }
 
-/// Set when files stay as they were.
+/// Returns the refused reload, if files are kept at their last valid version.
 fn refused_reload(rules: &InForce) -> Option<RefusedReload> {
     let kept = &rules.keeping.files;
     let errors = kept.iter().flat_map(|kept| &kept.errors);

@@ -1,20 +1,21 @@
-//! Our own control socket: one request, one line of JSON, then one or more lines of JSON as the answer,
-//! the last of which ends the connection. Pure.
+//! The protocol of the control socket: a client sends one request as a line of JSON, and the daemon
+//! replies with one or more lines of JSON and closes the connection. Its schema must stay stable:
+//! fields are added, never renamed or given another meaning.
 //!
 //! ```text
 //! {"request":"status"}                  one Status
 //! {"request":"rules"}                   one Rules
 //! {"request":"kept"}                    one KeptTexts
-//! {"request":"about","pids":[4711]}     one About for each
-//! {"request":"watch"}                   Watched, until the client leaves
-//! {"request":"reload"}                  one Reloaded, when everybody was looked at by the new rules
-//! {"request":"place","pids":[4711]}     one About for each, when all were looked at
+//! {"request":"about","pids":[4711]}     one About per PID
+//! {"request":"watch"}                   Watched, until the client disconnects
+//! {"request":"reload"}                  one Reloaded, once all processes are evaluated by the new rules
+//! {"request":"place","pids":[4711]}     one About per PID, once all are evaluated
 //! ```
-//! What cannot be answered is answered by `{"error":"why"}`. Status, rules, kept, about and watch are for root
-//! and members of the group `cgruled`, reload and place for root.
+//! A request that fails is answered by `{"error":"reason"}`. Status, rules, kept, about and watch
+//! require root or membership of the group `cgruled`; reload and place require root.
 //!
-//! The schema is stable: fields are added, never renamed or given another meaning. In all text, what is
-//! no printable text is written as `\u{a}` or `\xff`, so that it can be shown as it is.
+//! In all texts, unprintable bytes and characters are escaped as `\xff` or `\u{a}`, so that a
+//! client can display them unchanged.
 
 use std::collections::BTreeMap;
 
@@ -23,44 +24,44 @@ use serde::{Deserialize, Serialize};
 use super::status::KeptFile;
 pub use crate::config::daemon_toml::CONTROL_SOCKET as SOCKET;
 
-/// The group whose members may ask, but not change anything.
+/// The group with read access to the control socket.
 pub const READERS: &str = "cgruled";
 
-/// Bytes of a request at most, its line end included.
+/// The maximum length of a request in bytes, including the line end.
 pub const LONGEST_REQUEST: usize = 64 * 1024;
 
-/// Processes of one request at most; ask again for more.
+/// The maximum number of processes per request; a client sends several for more.
 pub const MOST_PIDS: usize = 256;
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What happened since the start: answered by one status.
+    /// The counters and state since startup: answered by one status.
     Status,
-    /// The rules in force, in order: answered by one list.
+    /// The active rules in order: answered by one list.
     Rules,
-    /// What is in force of files with new errors: answered by one [`KeptTexts`].
+    /// The active text of files with new errors: answered by one [`KeptTexts`].
     Kept,
-    /// What the daemon remembers of these processes: answered by one [`About`] each.
+    /// The history of these processes: answered by one [`About`] each.
     About {
-        /// Process ids, at most [`MOST_PIDS`].
+        /// The PIDs, at most [`MOST_PIDS`].
         pids: Vec<u32>,
     },
-    /// Decisions as they happen: answered by [`Watched`] until the client leaves. The first line is
-    /// `{"lost":0}`: from there on nothing is missed.
+    /// Decisions as they happen: answered by [`Watched`] until the client disconnects. The first
+    /// line is `{"lost":0}`: from then on nothing is missed.
     Watch,
-    /// Read all files again: answered by one [`Reloaded`] when that is done.
+    /// A reload of all files: answered by one [`Reloaded`] when complete.
     Reload,
-    /// Look at these processes now: answered by one [`About`] each when that is done.
+    /// A re-evaluation of these processes: answered by one [`About`] each when complete.
     Place {
-        /// Process ids, at most [`MOST_PIDS`].
+        /// The PIDs, at most [`MOST_PIDS`].
         pids: Vec<u32>,
     },
 }
 
 impl Request {
-    /// Whether something changes by it.
+    /// Checks whether the request changes anything and requires root.
     pub const fn is_write(&self) -> bool {
         match self {
             Self::Status | Self::Rules | Self::Kept | Self::About { .. } | Self::Watch => false,
@@ -69,52 +70,53 @@ impl Request {
     }
 }
 
-/// Why a request was not answered.
+/// The reply to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// In words.
+    /// The reason, as text.
     pub error: String,
 }
 
-/// The answer to [`Request::Kept`]: what counts instead of what files with new errors say now. Other than
-/// everywhere else paths and texts are as they are, but for what is not UTF-8.
+/// The answer to [`Request::Kept`]: the active version of files with new errors. Unlike elsewhere,
+/// paths and texts are not escaped; bytes that are not UTF-8 are replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptTexts {
     /// The files, or directories, with new errors.
     pub kept: Vec<KeptFile>,
-    /// What files say, by their paths; nothing of one that is to say nothing.
+    /// The active text by path; empty for a file that is treated as empty.
     pub texts: BTreeMap<String, String>,
-    /// Directories that have no files but those of `texts`.
+    /// The directories that contain only the files in `texts`.
     pub directories: Vec<String>,
-    /// Files that are passed over.
+    /// The files that are ignored.
     pub aside: Vec<String>,
 }
 
-/// What the daemon remembers of a process: trouble, what is going on, and its last move. That a process is
-/// in place can be seen from the kernel.
+/// The history of a process: failures, the current activity and the last move. The kernel shows
+/// whether it is in the right cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// Process id.
+    /// The PID of the process.
     pub pid: u32,
-    /// The last happenings, oldest first.
+    /// The most recent events, oldest first.
     pub happenings: Vec<Happening>,
-    /// Milliseconds since it was moved last; not there if it was not, or too long ago.
+    /// The milliseconds since the last move; absent if it was never moved, or too long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_ago_ms: Option<u64>,
 }
 
-/// One thing that happened to a process.
+/// One entry in the history of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happening {
-    /// Milliseconds since it happened.
+    /// The milliseconds since the event.
     pub ago_ms: u64,
-    /// What the look came to, for example `placed`, `refused`, `taken-back`, `given-up`, `waiting`.
+    /// The outcome of the evaluation, for example `placed`, `refused`, `taken-back`, `given-up`,
+    /// `waiting`.
     pub outcome: String,
-    /// The rule's name, or file and line.
+    /// The name of the rule, or its file and line.
     pub rule: String,
-    /// The group it was to be in.
+    /// The destination cgroup of the rule.
     pub cgroup: String,
-    /// Why, in words; empty where there is nothing to say.
+    /// The reason as text; empty if there is none.
     pub detail: String,
 }
 
@@ -122,81 +124,81 @@ pub struct Happening {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Watched {
-    /// Lines that are missing here, because the client or the daemon's watch could not keep up.
+    /// A gap in the lines, because the client or the daemon's queue could not keep up.
     Lost {
-        /// How many.
+        /// The number of missing lines.
         lost: u64,
     },
-    /// A look and what it came to.
+    /// An evaluation and its outcome.
     Decision(Decision),
 }
 
-/// A look at a process and what it came to.
+/// An evaluation of a process and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// When it was made, in milliseconds since 1970.
+    /// The time of the decision, in milliseconds since 1970.
     pub time_ms: u64,
-    /// Process id.
+    /// The PID of the process.
     pub pid: u32,
-    /// Effective user id; not there for a process that was gone.
+    /// The effective user ID; absent if the process had exited.
     pub uid: Option<u32>,
-    /// Path of the executable, if it could be read.
+    /// The path of the executable, if it could be read.
     pub exe: Option<String>,
-    /// The rule's name, or file and line; not there when no rule matched or none was looked for.
+    /// The name of the rule, or its file and line; absent if no rule matched or none was searched.
     pub rule: Option<String>,
-    /// The file of the rule.
+    /// The file that contains the rule.
     #[serde(default)]
     pub file: Option<String>,
     /// The line of its first key, from 1.
     #[serde(default)]
     pub line: Option<u32>,
-    /// The group that the rule means, from the top of the hierarchy.
+    /// The destination cgroup of the rule, from the root of the hierarchy.
     pub cgroup: Option<String>,
-    /// What it came to: `placed`, `in-place`, `held`, `refused`, `given-up`, `waiting`,
-    /// `would-place`, `in-unit`, `reused`, `no-rule`, `ignored`, `inapplicable`, `protected`, `sticky` or
-    /// `gone`.
+    /// The outcome: `placed`, `in-place`, `held`, `refused`, `given-up`, `waiting`, `would-place`,
+    /// `in-unit`, `reused`, `no-rule`, `ignored`, `inapplicable`, `protected`, `sticky` or `gone`.
     pub outcome: String,
-    /// Why the process was looked at: `exec`, `setuid`, `setgid`, `fork`, `scan`, `recheck`, `again`,
-    /// `asked`, joined by `+`.
+    /// The causes of the evaluation: `exec`, `setuid`, `setgid`, `fork`, `scan`, `recheck`,
+    /// `again`, `asked`, joined by `+`.
     pub cause: String,
-    /// From the event, or the call for the look, to the end of the look, in microseconds.
+    /// The microseconds from the event, or the request, to the end of the evaluation.
     pub latency_us: u64,
 }
 
 /// The answer to [`Request::Reload`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Whether what all files say now is in force. If not, files with new errors stay as they were.
+    /// Whether the current version of all files is active. If not, files with new errors are kept
+    /// at their last valid version.
     pub in_force: bool,
-    /// Rules in force.
+    /// The number of active rules.
     pub rules: u64,
-    /// Files that they are from.
+    /// The number of their files.
     pub files: u64,
-    /// Complaints about what the files say now, as text of several lines; first those because of which
-    /// files stay as they were.
+    /// The diagnostics of the current files, each several lines of text. Those that made files be
+    /// kept come first.
     pub diagnostics: Vec<String>,
-    /// How many of the complaints are errors.
+    /// The number of errors among the diagnostics.
     pub errors: u64,
-    /// How many of those the rules that ran before did not have.
+    /// The number of errors that the previously active version did not have.
     #[serde(default)]
     pub new_errors: u64,
-    /// Files, or directories, that stay as they were.
+    /// The files, or directories, kept at their last valid version.
     #[serde(default)]
     pub kept: Vec<KeptFile>,
-    /// Whether every process was looked at since. With `false` that goes on.
+    /// Whether every process was re-evaluated. If `false`, that is still in progress.
     pub settled: bool,
 }
 
-/// Understands a line without its end.
+/// Parses a line without its line end.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// Returns the reason as text.
 pub fn parse(line: &[u8]) -> Result<Request, String> {
     let request: Request =
-        serde_json::from_slice(line).map_err(|error| format!("not understood: {error}"))?;
+        serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))?;
     match &request {
         Request::About { pids } | Request::Place { pids } if pids.len() > MOST_PIDS => {
-            Err(format!("{} processes at once; at most {MOST_PIDS}", pids.len()))
+            Err(format!("{} processes in one request; the limit is {MOST_PIDS}", pids.len()))
         }
         Request::Status
         | Request::Rules
@@ -208,17 +210,18 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     }
 }
 
-/// A request that is coming in.
+/// A request that may be incomplete.
 #[derive(Debug, Default)]
 pub struct Incoming(Vec<u8>);
 
 impl Incoming {
-    /// Takes what has come. `None` until the line is whole; what follows it does not count.
+    /// Appends received bytes. Returns `None` until the line is complete; bytes after it are
+    /// ignored.
     pub fn push(&mut self, bytes: &[u8]) -> Option<Result<Request, String>> {
         let end = bytes.iter().position(|&byte| byte == b'\n');
         let length = self.0.len() + end.map_or(bytes.len(), |end| end + 1);
         if length > LONGEST_REQUEST || (end.is_none() && length == LONGEST_REQUEST) {
-            return Some(Err(format!("longer than {LONGEST_REQUEST} bytes")));
+            return Some(Err(format!("request longer than {LONGEST_REQUEST} bytes")));
         }
         self.0.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
         end.map(|_| parse(&self.0))

@@ -1,47 +1,48 @@
-//! The protocol of the original's socket: two integers of 32 bits in the byte order of the machine, a
-//! process and what is wished for it. They may come in any pieces. Pure.
+//! The protocol of the cgrulesengd socket: a request is two 32-bit integers in native byte order, a
+//! PID and flags. It must accept them in pieces of any size.
 
 use crate::event::{Pid, Uid};
 
-/// The whole answer to a request that was granted; one that was not is closed without an answer.
+/// The complete reply to a granted request. After a refused one the connection is closed without a
+/// reply.
 pub const GRANTED: &[u8; 18] = b"SUCCESS_STORE_PID\0";
 
-/// The only value that takes a wish back; all others are wishes.
+/// The only value that ends a pin; all others create one.
 const CANCEL: i32 = 2;
-/// The bit that includes future children.
+/// The flag bit that includes future children.
 const CHILDREN: i32 = 1;
 
-/// What a client wishes.
+/// The requested action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Never move the process.
+    /// A pin: the process is never moved.
     Stay {
-        /// Nor children that it will have, nor theirs.
+        /// Whether children born later, and their descendants, are included.
         children: bool,
     },
-    /// Move it again as the rules say.
+    /// The end of a pin: the process is moved by the rules again.
     Cancel,
 }
 
-/// Who asks, as the kernel says.
+/// The credentials of the client, as reported by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its effective user when it connected.
+    /// The effective user ID at the time of the connection.
     pub uid: Uid,
-    /// Its process.
+    /// The PID of the client.
     pub process: u32,
 }
 
-/// A whole request.
+/// A complete request for one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The process; `None` for a number that no process can have.
+    /// The process; `None` for a value that is not a valid PID.
     pub pid: Option<Pid>,
-    /// What is wished for it.
+    /// The action requested for it.
     pub wish: Wish,
 }
 
-/// A request of which some bytes may be missing.
+/// A request that may be incomplete.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Incoming {
     bytes: [u8; 8],
@@ -49,12 +50,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Room for the bytes that are missing.
+    /// Returns the buffer for the missing bytes.
     pub fn missing(&mut self) -> &mut [u8] {
         &mut self.bytes[self.length..]
     }
 
-    /// That many of [`Self::missing`] were filled. The request, when none is missing any more.
+    /// Records that `count` bytes of [`Self::missing`] were filled. Returns the request once it is
+    /// complete.
     pub fn filled(&mut self, count: usize) -> Option<Request> {
         self.length = (self.length + count).min(self.bytes.len());
         if self.length < self.bytes.len() {
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What comes of the two integers, handed over in pieces of these lengths.
+    /// Parses the two integers, passed in pieces of these lengths.
     fn hear(pid: i32, flags: i32, pieces: &[usize]) -> Option<Request> {
         let bytes = [pid.to_ne_bytes(), flags.to_ne_bytes()].concat();
         let mut incoming = Incoming::default();

@@ -1,8 +1,9 @@
-//! Serves the control socket, on a thread of its own: see [`super::protocol`].
+//! Serves the control socket on a separate thread: see [`super::protocol`]. Clients must not delay
+//! each other or the hot thread.
 //!
-//! Clients cannot keep each other waiting, nor the hot thread: nothing blocks, a client that says or
-//! takes nothing for five seconds is sent away, and there are 64 at once. Others wait in the backlog of
-//! the socket; while they do, a client may be silent for a tenth of a second only.
+//! No call blocks, a client that sends or reads nothing for five seconds is disconnected, and at
+//! most 64 are connected. Others wait in the backlog of the socket; while any wait, a client may be
+//! silent for only a tenth of a second.
 
 mod connection;
 
@@ -27,23 +28,23 @@ use crate::event::{Gid, Nanos};
 use crate::sys;
 use connection::{Connection, Errand, State};
 
-/// Clients at once.
+/// The maximum number of connected clients.
 const MOST: usize = 64;
-/// Of whom this many may watch: they stay.
+/// The maximum number of watching clients among them, because those stay connected.
 const MOST_WATCHING: usize = 16;
-/// How long a client may be silent while others wait for its place.
+/// The time that a client may be silent while others wait for its slot.
 const HASTE_NS: u64 = 100_000_000;
-/// How often decisions are passed on to those who watch. The hot thread need not ring for each.
+/// The interval of sending decisions to watching clients, which saves the hot thread the wakeups.
 const PUMP_NS: u64 = 20_000_000;
-/// With no descriptor left, no connection is accepted for this long.
+/// The pause in accepting connections when no descriptor is left.
 const PAUSE_NS: u64 = 1_000_000_000;
-/// Stand for the listening socket and the bell; connections have their serial number.
+/// The epoll keys of the listening socket and of the wakeup; connections use their serial number.
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
 const SERVED: &str =
-    "another daemon serves it; end that one first, or start this one with --control off";
+    "another daemon serves this socket; stop it first, or start this one with --control off";
 
-/// The socket before it is served: whoever connects waits.
+/// The bound socket before it is served: clients that connect wait.
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
@@ -51,17 +52,17 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Makes the socket `path`. Its directory is made if it is not there.
+    /// Creates the socket at `path`, and its directory if it is missing.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody serves it; else the socket cannot be made.
+    /// Returns `AddrInUse` if another daemon serves the socket, or why it cannot be created.
     pub fn open(path: &Path) -> io::Result<Self> {
         let readers = readers();
         Ok(Self { listener: open(path, readers)?, readers })
     }
 }
 
-/// The running server. Dropping it ends the thread and removes the socket.
+/// The running server. Dropping it stops the thread and removes the socket.
 #[derive(Debug)]
 pub struct Server {
     thread: Option<JoinHandle<()>>,
@@ -70,10 +71,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the socket.
+    /// Starts the thread that serves the socket.
     ///
     /// # Errors
-    /// The thread cannot be made.
+    /// Returns an error if the thread cannot be created.
     pub fn start(
         Bound { listener, readers }: Bound,
         side: ControlSide,
@@ -82,7 +83,8 @@ impl Server {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         epoll.add(side.bell(), EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let (ringer, ends) = (side.ringer(), Arc::new(AtomicBool::new(false)));
+        let ringer = side.ringer();
+        let ends = Arc::new(AtomicBool::new(false));
         let service = Service {
             listener,
             epoll,
@@ -106,18 +108,18 @@ impl Drop for Server {
         self.ends.store(true, Relaxed);
         self.ringer.ring();
         if let Some(thread) = self.thread.take() {
-            // A panic was shown by its thread, and there is nothing else to say.
+            // The thread has already reported a panic.
             let _ended = thread.join();
         }
     }
 }
 
-/// The group of those who may ask.
+/// Returns the group with read access.
 fn readers() -> Option<Gid> {
     match Group::from_name(READERS) {
         Ok(group) => group.map(|group| Gid(group.gid.as_raw())),
         Err(errno) => {
-            ::log::warn!("the name service cannot say who is in {READERS}: {}", errno.desc());
+            ::log::warn!("cannot look up the group {READERS}: {}", errno.desc());
             None
         }
     }
@@ -131,7 +133,7 @@ fn open(path: &Path, readers: Option<Gid>) -> io::Result<Listener> {
                 let named = format!("{}: {error}", parent.display());
                 return Err(io::Error::new(error.kind(), named));
             }
-            // Whatever the umask.
+            // Independent of the umask.
             Ok(()) => fs::set_permissions(parent, PermissionsExt::from_mode(0o755))?,
         }
     }
@@ -142,7 +144,7 @@ fn open(path: &Path, readers: Option<Gid>) -> io::Result<Listener> {
     Listener::open(place, SERVED, drop)
 }
 
-/// What the thread has.
+/// The state of the server thread.
 struct Service {
     listener: Listener,
     epoll: Epoll,
@@ -150,10 +152,10 @@ struct Service {
     overview: Overview,
     readers: Option<Gid>,
     ends: Arc<AtomicBool>,
-    /// By serial number, so oldest first.
+    /// The clients by serial number, so the oldest comes first.
     clients: BTreeMap<u64, Connection>,
     serial: u64,
-    /// Whether new clients are heard.
+    /// Whether new connections are accepted.
     listens: bool,
     paused_until: Option<Nanos>,
 }
@@ -166,7 +168,7 @@ impl Service {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(errno) => {
-                    ::log::error!("the control socket is not served any more: {}", errno.desc());
+                    ::log::error!("the control socket is no longer served: {}", errno.desc());
                     break;
                 }
             };
@@ -209,7 +211,7 @@ impl Service {
                     return;
                 }
             };
-            // One that cannot be asked who it is has gone.
+            // A client with unreadable credentials has disconnected.
             if let Ok(connection) = Connection::new(stream, self.readers, sys::monotonic()) {
                 self.serial += 1;
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, self.serial);
@@ -220,7 +222,7 @@ impl Service {
         }
     }
 
-    /// Hears new clients as long as there is room.
+    /// Accepts new clients only while a slot is free.
     fn set_listening(&mut self) {
         let listens = self.clients.len() < MOST && self.paused_until.is_none();
         if listens != self.listens {
@@ -232,7 +234,7 @@ impl Service {
         }
     }
 
-    /// A client is ready for something.
+    /// Processes the events of a client.
     fn serve(&mut self, serial: u64, flags: EpollFlags) {
         let Some(client) = self.clients.get_mut(&serial) else { return };
         let hung_up = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
@@ -264,7 +266,7 @@ impl Service {
             Request::Rules => return client.tell(&overview.rules(), now),
             Request::Kept => return client.tell(&overview.kept(), now),
             Request::Watch if is_full => {
-                return client.refuse(format!("{MOST_WATCHING} clients watch already"), now);
+                return client.refuse(format!("{MOST_WATCHING} clients are already watching"), now);
             }
             Request::Watch => {
                 client.say(&Watched::Lost { lost: 0 });
@@ -278,13 +280,13 @@ impl Service {
         };
         client.turn_to(State::Waiting(kind), now);
         if !side.ask(serial, errand) {
-            client.refuse("too many clients wait for an answer; try again", now);
+            client.refuse("too many pending requests; try again", now);
         }
     }
 
-    /// Answers those whose errands are done.
+    /// Replies to clients when their commands are done.
     fn take_done(&mut self) {
-        // EAGAIN means that nobody rang.
+        // EAGAIN means that no wakeup is pending.
         let _rung = self.side.bell().read();
         while let Some((serial, done)) = self.side.take_done() {
             let Some(client) = self.clients.get_mut(&serial) else { continue };
@@ -307,7 +309,7 @@ impl Service {
         };
         let mut event = EpollEvent::new(client.interest(), serial);
         if !stays || self.epoll.modify(&*client, &mut event).is_err() {
-            // Closing takes it out of the epoll set.
+            // Closing removes the descriptor from the epoll set.
             self.clients.remove(&serial);
         }
     }
@@ -317,7 +319,7 @@ impl Service {
         self.clients.values().filter(watches).count()
     }
 
-    /// Passes decisions on to those who watch.
+    /// Sends decisions to the watching clients.
     fn pump(&mut self) {
         let watching: Vec<u64> = self
             .clients
@@ -327,7 +329,7 @@ impl Service {
             .collect();
         self.side.set_watched(!watching.is_empty());
         if watching.is_empty() {
-            // What came before the hot thread saw that nobody watches any more.
+            // These were queued before the hot thread noticed that no client watches.
             self.side.decisions().for_each(drop);
             return;
         }
@@ -352,7 +354,7 @@ impl Service {
         }
     }
 
-    /// Sends away who took too long, and goes on after a pause.
+    /// Disconnects clients that took too long, and resumes accepting after a pause.
     fn expire(&mut self) {
         let now = sys::monotonic();
         if self.paused_until.is_some_and(|until| until <= now) {
@@ -373,7 +375,7 @@ impl Service {
         }
     }
 
-    /// An errand that takes too long is answered with what is known without.
+    /// Replies without the hot thread when a command takes too long.
     fn give_up(&mut self, serial: u64, now: Nanos) {
         let Some(client) = self.clients.get_mut(&serial) else { return };
         match &client.state {
@@ -382,10 +384,10 @@ impl Service {
                 client.say(&self.overview.reloaded(false));
             }
             State::Waiting(Errand::Reload(_)) => {
-                client.refuse("reading the files takes long; it goes on, see the log", now);
+                client.refuse("the reload is still in progress; see the log", now);
             }
             State::Waiting(Errand::About | Errand::Place) => {
-                client.refuse("the thread that moves processes does not answer", now);
+                client.refuse("the thread that moves processes does not respond", now);
             }
             State::Asking(_) | State::Watching { .. } | State::Leaving => {
                 self.clients.remove(&serial);

@@ -1,5 +1,5 @@
-//! A listening Unix socket at a path: complete before it appears, never in place of one that somebody
-//! serves, removed at the end.
+//! A listening Unix socket at a path. It must be complete before it appears there, and must never
+//! replace one that is being served.
 
 use std::fs;
 use std::io;
@@ -19,46 +19,48 @@ use crate::event::{Gid, Uid};
 
 const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 
-/// Where a socket is, and whose.
+/// The path, owner and mode of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The file.
+    /// The path of the socket file.
     pub path: PathBuf,
-    /// Its owner, if not root.
+    /// The owner, if not root.
     pub owner: Option<Uid>,
-    /// Its group, whose members may connect; if not root's.
+    /// The group with members that may connect, if not root's.
     pub group: Option<Gid>,
-    /// Its permissions.
+    /// The permission bits of the file.
     pub mode: Mode,
 }
 
 impl Place {
-    /// For root and the group alone: mode 0660.
+    /// Creates a place with mode 0660: access for the owner and the group only.
     pub fn shared(path: PathBuf, owner: Option<Uid>, group: Option<Gid>) -> Self {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP;
         Self { path, owner, group, mode }
     }
 }
 
-/// A socket that we made. The file goes with it.
+/// A socket created by this process. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Listener {
-    /// To accept from; does not block.
+    /// The listening socket, in non-blocking mode.
     pub listener: UnixListener,
     place: Place,
-    /// Device and inode of the file that we made.
+    /// The device and inode of the created file.
     identity: (u64, u64),
 }
 
-/// Speaks with whoever serves a socket, which is what some servers need to survive it.
+/// A function that talks to the daemon serving a socket, because some servers do not survive a
+/// silent client.
 pub type Greeting = fn(UnixStream);
 
 impl Listener {
-    /// Makes the socket. A file that a former daemon left is replaced.
+    /// Creates the socket and replaces a file left by a former daemon.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody serves the socket (then `taken` is the message), or the path is that of
-    /// another kind of file; else as socket(2), bind(2), chown(2), rename(2), with the path.
+    /// Returns `AddrInUse` if another daemon serves the socket (with `taken` as the message) or if
+    /// the path is that of another kind of file; otherwise the error of socket(2), bind(2),
+    /// chown(2) or rename(2), with the path.
     pub fn open(place: Place, taken: &str, greeting: Greeting) -> io::Result<Self> {
         let named = |error: io::Error| named(&place.path, &error);
         let probe = || probe(&place.path, taken, greeting);
@@ -68,14 +70,14 @@ impl Listener {
         Ok(Self { listener, identity: (file.dev(), file.ino()), place })
     }
 
-    /// The file.
+    /// Returns the path of the socket file.
     pub fn path(&self) -> &Path {
         &self.place.path
     }
 }
 
 impl Drop for Listener {
-    /// Removes the file, unless another was put into its place.
+    /// Removes the file, unless another one has replaced it.
     fn drop(&mut self) {
         let file = fs::symlink_metadata(&self.place.path);
         if file.is_ok_and(|file| (file.dev(), file.ino()) == self.identity) {
@@ -86,10 +88,10 @@ impl Drop for Listener {
     }
 }
 
-/// Makes sure that nobody serves the path, for who wants to know before it is time for [`Listener::open`].
+/// Checks that no daemon serves the path, before [`Listener::open`] is called.
 ///
 /// # Errors
-/// As there.
+/// As [`Listener::open`].
 pub(super) fn ensure_free(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
     probe(path, taken, greeting).map_err(|error| named(path, &error))
 }
@@ -104,14 +106,14 @@ fn probe(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(file) if !file.file_type().is_socket() => {
-            return in_use("there is a file that is no socket");
+            return in_use("the file exists and is not a socket");
         }
         Ok(_) => {}
     }
     let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
-        // Too many clients wait for it.
+        // The backlog of the server is full.
         Err(Errno::EAGAIN) => return in_use(taken),
         other => other?,
     }
@@ -119,10 +121,10 @@ fn probe(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
     in_use(taken)
 }
 
-/// The listening socket, complete before it appears at its path.
+/// Creates the listening socket under a temporary name and moves it to its path when complete.
 fn make(place: &Place, probe: impl Fn() -> io::Result<()>) -> io::Result<UnixListener> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
-    // The file gets the mode of the descriptor: never, for no moment, is it open to everybody.
+    // The file inherits the mode of the descriptor, so it is never accessible to all users.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let draft = draft(&place.path);
     match fs::remove_file(&draft) {
@@ -132,7 +134,7 @@ fn make(place: &Place, probe: impl Fn() -> io::Result<()>) -> io::Result<UnixLis
     bind(fd.as_raw_fd(), &UnixAddr::new(&draft)?)?;
     let made = finish(place, &draft, &fd, probe);
     if made.is_err() {
-        // The first error is the one to report.
+        // Only the first error is reported.
         let _removed = fs::remove_file(&draft);
     }
     made.map(|()| UnixListener::from(fd))
@@ -144,11 +146,13 @@ fn finish(
     fd: &impl AsFd,
     probe: impl Fn() -> io::Result<()>,
 ) -> io::Result<()> {
-    let (owner, group) = (place.owner.map(|uid| uid.0), place.group.map(|gid| gid.0));
+    let owner = place.owner.map(|uid| uid.0);
+    let group = place.group.map(|gid| gid.0);
     lchown(draft, owner, group)?;
     fchmodat(AT_FDCWD, draft, place.mode, FchmodatFlags::FollowSymlink)?;
     listen(fd, Backlog::MAXCONN)?;
-    // Of two daemons that start at once, one finds the path taken by a socket that is served already.
+    // If two daemons start at once, the second finds the path taken by a socket that is already
+    // served.
     if fs::hard_link(draft, &place.path).is_ok() {
         return fs::remove_file(draft);
     }
@@ -156,7 +160,7 @@ fn finish(
     fs::rename(draft, &place.path)
 }
 
-/// A name beside the path, which no other daemon uses.
+/// Returns a name next to the path that no other daemon uses.
 fn draft(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));

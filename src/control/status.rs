@@ -1,7 +1,7 @@
-//! What the daemon says of itself: the answers to [`Request::Status`] and [`Request::Rules`]. Pure.
+//! The status of the daemon: the replies to [`Request::Status`] and [`Request::Rules`]. As
+//! everywhere in the protocol, fields are added, never renamed or given another meaning.
 //!
-//! As everywhere in the protocol, fields are added, never renamed or given another meaning. Times are
-//! seconds since 1970; times of moves are microseconds.
+//! Times are seconds since 1970; durations of moves are microseconds.
 //!
 //! [`Request::Status`]: super::protocol::Request::Status
 //! [`Request::Rules`]: super::protocol::Request::Rules
@@ -10,157 +10,159 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What happened since the start.
+/// The state of the daemon and its counters since startup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The daemon's version.
+    /// The version of the daemon.
     pub version: String,
-    /// Its process id.
+    /// The PID of the daemon.
     pub pid: u32,
-    /// When it started.
+    /// The time of the start.
     pub started: u64,
-    /// Seconds since then.
+    /// The seconds since the start.
     pub uptime: u64,
-    /// Whether it only says what it would move.
+    /// Whether the daemon only logs moves (`--dry-run`).
     pub dry_run: bool,
-    /// Whether the thread that moves processes did not answer within two seconds.
+    /// Whether the thread that moves processes did not respond within two seconds.
     pub stalled: bool,
-    /// The rules in force.
+    /// A summary of the active rules.
     pub rules: RulesInForce,
-    /// Set when files have new errors, because of which they stay as they were.
+    /// The reload that left files with new errors at their last valid version.
     pub refused_reload: Option<RefusedReload>,
-    /// Where the groups of TOML rules begin, from the top of each hierarchy.
+    /// The base of the cgroups of TOML rules, from the root of each hierarchy.
     pub root: String,
     /// The mounted cgroup hierarchies.
     pub hierarchies: Vec<HierarchyStatus>,
-    /// What is done about external moves: `revert`, `report` or `off`.
+    /// The reaction to external moves: `revert`, `report` or `off`.
     #[serde(default)]
     pub external_moves: String,
-    /// How they are found: by `trace`, by a `scan` every 60 s where they cannot be traced, or `none`.
+    /// The detection of external moves: `trace`, `scan` (every 60 s if they cannot be traced) or
+    /// `none`.
     #[serde(default)]
     pub external_moves_by: String,
-    /// All counters by name; cgruled(8) has their meanings.
+    /// All counters by name; cgruled(8) describes them.
     pub counters: BTreeMap<String, u64>,
-    /// The counter `refused` by cause, the most frequent first.
+    /// The counter `refused` by errno, the most frequent first.
     pub refusals: Vec<Refusal>,
-    /// The counter `taken_back` by who took, in the order of their first time; `others` for all after
-    /// the first 64. A unit of systemd by its name, another group by its path.
+    /// The counter `taken_back` by mover, in the order of first occurrence; `others` for all after
+    /// the first 64. A systemd unit is given by name, another cgroup by path.
     pub taken_back_by: Vec<Taker>,
-    /// From the kernel's event to the end of the move.
+    /// The time from the kernel's event to the end of the move.
     pub latency: Latency,
 }
 
-/// The rules in force.
+/// A summary of the active rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RulesInForce {
-    /// How many.
+    /// The number of active rules.
     pub count: u64,
-    /// When they were read.
+    /// The time at which they were loaded.
     pub since: u64,
-    /// How many sets of rules were put into force since the start, this one included.
+    /// The number of rule sets activated since startup, including this one.
     pub generation: u64,
-    /// The files that they are from.
+    /// The files that contain the rules.
     pub files: Vec<String>,
-    /// Errors in the files, each of which cost a rule.
+    /// The number of errors in the files. Each disabled a rule.
     pub errors: u64,
-    /// Warnings about the files.
+    /// The number of warnings about the files.
     pub warnings: u64,
 }
 
-/// Files that were not put into force as they are.
+/// A reload that did not activate the current version of all files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedReload {
-    /// When they were read.
+    /// The time of the reload.
     pub at: u64,
-    /// The new errors, each of several lines.
+    /// The new errors, each several lines of text.
     pub errors: Vec<String>,
-    /// The files, or directories, that stay as they were.
+    /// The files, or directories, kept at their last valid version.
     #[serde(default)]
     pub kept: Vec<KeptFile>,
 }
 
-/// A file, or directory, with new errors, which stays as it was.
+/// A file, or directory, with new errors that is kept at its last valid version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFile {
-    /// Its path.
+    /// The path of the file or directory.
     pub file: String,
-    /// When what counts was read for the first time; not there for a directory, all of whose files stay.
+    /// The time at which the active version was first read; absent for a directory, which keeps all
+    /// its files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
-    /// The file that counts instead, where a new one would hide it.
+    /// The active file that a new invalid one would override.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead: Option<String>,
-    /// `FILE:LINE` of the first new error.
+    /// The position of the first new error as `FILE:LINE`.
     pub first_error: String,
 }
 
-/// A mounted cgroup tree.
+/// A mounted cgroup hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HierarchyStatus {
-    /// 1 or 2.
+    /// The cgroup version: 1 or 2.
     pub version: u8,
-    /// Where it is mounted.
+    /// The mount point of the hierarchy.
     pub mount_point: String,
-    /// Its controllers.
+    /// The controllers of the hierarchy.
     pub controllers: Vec<String>,
 }
 
-/// Moves that the kernel refused for one reason.
+/// The number of moves refused by the kernel with one errno.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Its name, as `ENOSPC`.
+    /// The symbolic name, such as `ENOSPC`.
     pub errno: String,
-    /// In words.
+    /// The description of the errno.
     pub meaning: String,
-    /// How many.
+    /// The number of refused moves.
     pub count: u64,
 }
 
-/// Who took processes back.
+/// A third party that moved processes away from their cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taker {
-    /// A unit of systemd, or a path.
+    /// The systemd unit or the cgroup path.
     pub name: String,
-    /// How often.
+    /// The number of moves by this party.
     pub count: u64,
 }
 
-/// How long moves took, in microseconds. Rounded up to an eighth, but for the greatest.
+/// The latency of moves in microseconds. All but the maximum are rounded up, by at most an eighth.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Moves measured: those after an event, not those found by a scan.
+    /// The number of measured moves: those caused by an event, not by a scan.
     pub count: u64,
-    /// Half of the moves took at most this.
+    /// The median latency.
     pub p50_us: u64,
-    /// Nine tenths.
+    /// The 90th percentile of the latency.
     pub p90_us: u64,
-    /// 99 of a hundred.
+    /// The 99th percentile of the latency.
     pub p99_us: u64,
-    /// The longest.
+    /// The maximum latency.
     pub max_us: u64,
-    /// All together.
+    /// The sum of all latencies.
     pub sum_us: u64,
-    /// Moves by powers of two, ascending: `[64, 12]` are 12 moves that took more than 32 and at most
-    /// 64 microseconds.
+    /// The number of moves by powers of two, ascending: `[64, 12]` means that 12 moves took more
+    /// than 32 and at most 64 microseconds.
     pub octaves: Vec<(u64, u64)>,
 }
 
-/// The rules in force, in the order in which they are tried.
+/// The active rules, in the order in which they are tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    /// The first that holds decides.
+    /// The rules; the first match decides.
     pub rules: Vec<RuleInForce>,
 }
 
-/// A rule in force.
+/// One of the active rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleInForce {
-    /// Its name, or file and line.
+    /// The name of the rule, or its file and line.
     pub name: String,
-    /// The file.
+    /// The file that contains the rule.
     pub file: String,
     /// The line of its first key, from 1.
     pub line: u32,
-    /// Its groups as they are written; none for a rule that leaves processes where they are.
+    /// The destinations as written; empty for a rule that leaves processes where they are.
     pub cgroups: Vec<String>,
 }

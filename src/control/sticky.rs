@@ -1,30 +1,34 @@
-//! Processes that asked to stay where they are.
+//! Pinned processes: they requested on the socket of cgrulesengd not to be moved. A pin must never
+//! apply to another process that reuses the PID.
 //!
-//! A wish belongs to a process, not to its number: an entry holds the inode of its pidfd, before Linux 6.9
-//! the time when the process started, and a process with the same number and another one is not meant. So
-//! nothing need be told of the end of a process. Entries of those that ended are found in passing, some at
-//! a time.
+//! An entry contains the inode of the pidfd, or before Linux 6.9 the start time, of its process; a
+//! process with the same PID and a different value is not pinned. So the exit of a process needs no
+//! notification: entries of exited processes are collected gradually.
 //!
-//! The time is known to 10 ms. A number comes again only after all that are free were given out: at
-//! 15,000 forks a second, more than two processors do, 32,768 numbers take two seconds. A pidfd
-//! for each entry would cost a descriptor of the daemon, and its inode is not unique before Linux 6.9.
+//! The start time has a resolution of 10 ms. A PID is reused only after all free ones were
+//! assigned: at 15,000 forks per second, more than two processors achieve, 32,768 PIDs last two
+//! seconds. A pidfd per entry would cost the daemon a descriptor each, and its inode is not unique
+//! before Linux 6.9.
 //!
-//! A wish can include *heirs*: children born later, their children, and so on. Neither a walk up the
-//! parents at the time of a look would find them (after a double fork the process between is gone and
-//! the orphan's parent is init) nor TRAIL read as lazily as otherwise. But the kernel queues the fork
-//! of a child in TRAIL before the child runs, so before any exec or change of identity of the child can
-//! be queued in WATCH. If TRAIL is emptied *after* WATCH was read and *before* anybody is looked at,
-//! then every fork that precedes those events is known, in order, whoever ended meanwhile. The engine
-//! does that in every turn while somebody has heirs; else it costs one comparison for each fork. TRAIL
-//! is still not polled: a fork wakes nobody.
+//! A pin can include *descendants*: children born later, their children, and so on. Walking up the
+//! parents at the time of an evaluation would not find them: after a double fork the intermediate
+//! process is gone and the parent of the orphan is init. Reading the fork socket as lazily as
+//! otherwise would miss them too. But the kernel queues the fork of a child there before the child
+//! runs, so before any exec or credential change of the child can be queued in the event socket. If
+//! the fork socket is emptied *after* the event socket was read and *before* any process is
+//! evaluated, every fork that precedes those events is known, in order, even if processes have
+//! exited meanwhile. The engine does that in every turn while a pin includes descendants; otherwise
+//! it costs one comparison per fork. The fork socket is still not polled: a fork causes no wakeup.
 //!
-//! Three things follow from the order of TRAIL. A fork before the wish does not inherit. A fork by a
-//! process that is not meant takes the child's number out of the table: the number has changed hands.
-//! And whoever has heirs and is found dead is kept until TRAIL was emptied once more, because his last
-//! fork may still be in it.
+//! The order of the fork socket has three consequences:
+//! - A fork before the pin does not inherit it.
+//! - A fork by a process that is not pinned removes the PID of the child from the table, because
+//!   the PID was reused.
+//! - An exited process with descendants is kept until the fork socket was emptied once more,
+//!   because its last fork may still be in it.
 //!
-//! Forks that the kernel dropped are made good by walking down to the living children; an orphan whose
-//! fork was dropped is lost to its wish. As with the original, no wish survives the daemon.
+//! Forks dropped by the kernel are compensated by walking down to the living children; an orphan
+//! with a dropped fork loses its pin. As with cgrulesengd, no pin survives the daemon.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,35 +44,37 @@ use crate::metrics::Metrics;
 use crate::process::Proc;
 use crate::sys;
 
-/// Entries at most, 40 bytes each.
+/// The maximum number of entries, 40 bytes each.
 const MOST: usize = 65_536;
 /// Entries that the requests of one user make, children included, but for root: so that one user does not fill the
 /// table. A sixteenth.
 const MOST_OF_USER: u32 = 4096;
-/// Entries looked at for those that ended: for each that is added, so that the dead do not fill the
-/// table, and now and then. 3 us each for an heir, else 10 us.
+/// The number of entries checked for exited processes: per added entry, so that those do not fill
+/// the table, and periodically. A check takes 3 us for a descendant, otherwise 10 us.
 const SWEEP: [usize; 2] = [2, 64];
-/// The time between two of the latter.
+/// The interval of the periodic check.
 const SWEEP_NS: u64 = 100_000_000;
 
-/// One process.
+/// The pin of one process.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Which process of the PID it is: see [`Proc::identity`]; 0 until the first look at an heir.
+    /// The identity of the process, see [`Proc::identity`]; 0 until a descendant is first
+    /// evaluated.
     started: u64,
-    /// From when on the wish holds.
+    /// The time from which the pin is valid.
     since: Nanos,
     has_heirs: bool,
-    /// The process of the client that asked for it.
+    /// The PID of the client that requested it.
     client: u32,
     /// The user for whom it counts.
     account: Uid,
 }
 
-/// How long after its request a client may move the process that it pinned; then its PID may be that of another.
+/// The time after its request in which a client may move the process that it pinned; later its PID
+/// may have been reused.
 const CLIENT_MOVES_NS: u64 = 10_000_000_000;
 
-/// A pin that holds.
+/// An active pin of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pin {
     since: Nanos,
@@ -76,25 +82,27 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    /// Returns whether a move at this time by this process was made by the client, or before the pin.
+    /// Checks whether a move at this time by this process was made by the client, or before the
+    /// pin.
     pub(crate) fn includes(self, mover: u32, at: Nanos) -> bool {
         at <= self.since || mover == self.client && at.since(self.since) < CLIENT_MOVES_NS
     }
 }
 
-/// All of them.
+/// The table of pinned processes.
 #[derive(Debug)]
 pub struct Sticky {
     entries: HashMap<Pid, Entry, FixedState>,
     /// How many there are of each user.
     used: HashMap<Uid, u32, FixedState>,
-    /// Entries with heirs.
+    /// The number of entries that include descendants.
     heirs: usize,
-    /// Inherited since TRAIL was last empty.
+    /// The number of pins inherited since the fork socket was last empty.
     newcomers: usize,
-    /// With heirs, and found dead since TRAIL was last empty.
+    /// Exited processes with descendants, found since the fork socket was last empty.
     dead: Vec<(Pid, Nanos)>,
-    /// Every entry, for the sweep. Numbers without an entry are dropped when met.
+    /// The PIDs of all entries, in the order of checks. PIDs without an entry are dropped when
+    /// encountered.
     ring: VecDeque<Pid>,
     swept: Nanos,
     metrics: Arc<Metrics>,
@@ -102,7 +110,7 @@ pub struct Sticky {
 }
 
 impl Sticky {
-    /// Nobody asked yet.
+    /// Creates an empty table.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             entries: HashMap::default(),
@@ -117,19 +125,19 @@ impl Sticky {
         }
     }
 
-    /// Whether the process is to stay where it is.
+    /// Checks whether the process is pinned.
     pub fn holds(&mut self, pid: Pid, proc: &mut Proc) -> bool {
         self.pin(pid, proc).is_some()
     }
 
-    /// The pin of the process, if it has one.
+    /// Returns the pin of the process, if it has one.
     pub(crate) fn pin(&mut self, pid: Pid, proc: &mut Proc) -> Option<Pin> {
         if self.entries.is_empty() {
             return None;
         }
         let entry = self.entries.get_mut(&pid)?;
         let started = proc.identity(pid)?;
-        // By TRAIL an heir's number has not changed hands until now.
+        // According to the fork socket the PID of this descendant has not been reused so far.
         if entry.started == 0 {
             entry.started = started;
         }
@@ -137,12 +145,13 @@ impl Sticky {
         (entry.started == started).then_some(Pin { since, client })
     }
 
-    /// Ends the pin of a process.
+    /// Removes the pin of a process.
     pub(crate) fn unpin(&mut self, pid: Pid) {
         self.remove(pid);
     }
 
-    /// Whether children of somebody inherit, so that TRAIL must be empty before a look.
+    /// Checks whether any pin includes descendants, so that the fork socket must be emptied before
+    /// an evaluation.
     pub const fn has_heirs(&self) -> bool {
         self.heirs > 0
     }
@@ -162,14 +171,14 @@ impl Sticky {
         let Request { pid, wish } = request;
         let pid = pid.map_or(0, Pid::get);
         if is_granted {
-            ::log::debug!("uid {peer} asked for process {pid}: {wish:?}");
+            ::log::debug!("UID {peer} requested {wish:?} for PID {pid}");
             return true;
         }
         self.metrics.sticky_refused.increment();
         if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
             ::log::warn!(
-                "uid {peer} asked for process {pid} ({wish:?}), which is gone or not its own, or one more than the \
-                 {MOST_OF_USER} of a user{left_out}"
+                "request of UID {peer} for PID {pid} refused ({wish:?}): no such process, owned by another \
+                 user, or more than {MOST_OF_USER} processes of this user{left_out}"
             );
         }
         false
@@ -183,10 +192,10 @@ impl Sticky {
         proc: &mut Proc,
     ) -> Option<()> {
         let Client { uid: peer, process: client } = client;
-        // The number of a thread stands for its process.
+        // The ID of a thread stands for its process.
         let pid = proc.owner(request.pid?)?.process;
-        // Before it is asked whose it is: should the number change hands meanwhile, the entry is for one
-        // that ended, and for nobody else's.
+        // The identity is read before the owner: if the PID is reused in between, the entry is for
+        // the exited process and cannot pin one of another user.
         let started = proc.identity(pid)?;
         let owner = proc.owner(pid)?;
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
@@ -215,12 +224,12 @@ impl Sticky {
         Some(())
     }
 
-    /// A fork was read from TRAIL.
+    /// Records a fork read from the fork socket.
     pub fn heard(&mut self, fork: Fork) {
         if self.heirs == 0 {
             return;
         }
-        // A wish of the child's own that is younger than its fork counts.
+        // A pin of the child itself that is newer than the fork takes precedence.
         if self.entries.get(&fork.child).is_some_and(|own| own.since > fork.at) {
             return;
         }
@@ -247,7 +256,7 @@ impl Sticky {
         }
     }
 
-    /// TRAIL was read until it was empty.
+    /// Removes exited processes after the fork socket was emptied.
     pub fn emptied(&mut self, proc: &mut Proc) {
         for (pid, since) in std::mem::take(&mut self.dead) {
             if self.entries.get(&pid).is_some_and(|entry| entry.since == since) {
@@ -263,8 +272,8 @@ impl Sticky {
         self.sweep(count, proc);
     }
 
-    /// The kernel dropped forks: takes in the living children of everybody who has heirs. A child that
-    /// is older than the wish is not told apart.
+    /// Pins the living children of all processes with descendants after the kernel dropped forks.
+    /// Children older than the pin cannot be distinguished.
     pub fn search(&mut self, proc: &mut Proc) {
         let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
         let mut parents: Vec<(Pid, Entry)> = parents.map(|(&pid, &entry)| (pid, entry)).collect();
@@ -281,7 +290,7 @@ impl Sticky {
         }
     }
 
-    /// `false` when there is no room.
+    /// Adds an entry. Returns `false` if the table is full.
     fn insert(&mut self, pid: Pid, entry: Entry) -> bool {
         if !self.has_room(pid, entry.account) {
             return false;
@@ -323,9 +332,9 @@ impl Sticky {
         }
     }
 
-    /// Looks at the next `count` entries for those whose process ended.
+    /// Checks the next `count` entries and removes those of exited processes.
     fn sweep(&mut self, count: usize, proc: &mut Proc) {
-        // Who is taken out and in again stands in the ring twice.
+        // A PID that was removed and added again occurs twice in the ring.
         if self.ring.len() > 2 * self.entries.len() + 64 {
             self.ring.clear();
             self.ring.extend(self.entries.keys());
@@ -358,7 +367,7 @@ mod tests {
     const ROOT: Uid = Uid(0);
     const ALICE: Uid = Uid(61_701);
 
-    /// A `/proc` of our own, and who asked.
+    /// A fake `/proc` and a table.
     struct World {
         root: tempfile::TempDir,
         proc: Proc,
@@ -369,7 +378,7 @@ mod tests {
         Pid::new(raw).unwrap()
     }
 
-    /// A time after all wishes.
+    /// Returns a time after all pins.
     fn later() -> Nanos {
         sys::monotonic().plus(1)
     }
@@ -473,7 +482,7 @@ mod tests {
     fn heirs_of_heirs_inherit_whoever_ended_meanwhile() {
         let mut world = World::new(&[5, 7]);
         world.stay(5, true);
-        // 6 ends before anybody looks, and its last fork is read later.
+        // Process 6 exits before any evaluation, and its last fork is read later.
         world.fork(5, 6);
         world.emptied();
         world.end(5);

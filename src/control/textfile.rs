@@ -1,5 +1,5 @@
-//! Writes all counters into a file every now and then, for the textfile collector of node_exporter. On a
-//! thread of its own: a disk may stand still.
+//! Writes all counters periodically to a file for the textfile collector of node_exporter. Runs on
+//! a separate thread, because a disk may hang.
 
 use std::fs;
 use std::io;
@@ -13,25 +13,25 @@ use super::openmetrics;
 use super::overview::Overview;
 use crate::atomic_file;
 
-/// The time between two writes: the usual interval of a scrape.
+/// The interval between two writes: the usual scrape interval.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// How long the end waits for a disk that stands still.
+/// The time that shutdown waits for a hanging disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The running writer. Ends and removes the file when dropped, as soon as the disk lets it.
+/// The running writer. When dropped it stops and removes the file, as soon as the disk permits.
 #[derive(Debug)]
 pub struct Textfile {
     ends: Option<Sender<()>>,
-    /// Disconnected when the file is gone.
+    /// Disconnected after the file was removed.
     gone: Receiver<()>,
 }
 
 impl Textfile {
-    /// Writes `path`, now and every 15 seconds.
+    /// Starts a thread that writes `path` now and every 15 seconds.
     ///
     /// # Errors
-    /// No thread can be made. That the file cannot be written is said in the log.
+    /// Returns an error if no thread can be created. A failure to write the file is logged.
     pub fn start(path: PathBuf, overview: Overview) -> io::Result<Self> {
         let (ends, ended) = bounded::<()>(0);
         let (last, gone) = bounded::<()>(0);
@@ -48,7 +48,7 @@ impl Textfile {
                     break;
                 }
             }
-            // Old numbers of a daemon that has ended would be taken for those of one that stands still.
+            // Stale values of a stopped daemon would look like those of a hanging one.
             let removed = if works { fs::remove_file(&path) } else { Ok(()) };
             if let Err(error) = removed {
                 ::log::warn!("cannot remove {}: {error}", path.display());
@@ -62,7 +62,7 @@ impl Textfile {
 impl Drop for Textfile {
     fn drop(&mut self) {
         drop(self.ends.take());
-        // Nothing is ever sent: it is disconnected, or the disk stands still.
+        // No message is ever sent: the channel is disconnected, or the disk hangs.
         let _gone: Result<(), RecvTimeoutError> = self.gone.recv_timeout(PATIENCE);
     }
 }

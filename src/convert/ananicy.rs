@@ -1,6 +1,7 @@
-//! The files of ananicy, one JSON object a line, to rules and tables. Pure.
+//! Converts the files of ananicy, one JSON object per line, to rules and tables; it reads no files.
 //!
-//! A rule names a program, and a type or properties. Of the properties only the group is ours to give.
+//! A rule names a program, and a type or properties. Of the properties only the cgroup is
+//! converted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -16,12 +17,13 @@ use crate::rules::{Action, Below, Criteria, ExeTest, LeaveUnits, Negated, Origin
 
 type Object = Map<String, Value>;
 
-/// Microseconds in which a quota counts.
+/// The period of a CPU quota in microseconds.
 const PERIOD: u64 = 100_000;
-/// Properties that name things and set nothing.
+/// Properties that are names and not settings.
 const NAMES: [&str; 3] = ["name", "type", "cgroup"];
 
-/// Adds the rules and groups of all files. Types and groups may stand in other files than the rules.
+/// Adds the rules and cgroups of all files. Types and cgroups may be defined in other files than
+/// the rules.
 pub(super) fn convert(sources: &[&Source], host: &Host<'_>, draft: &mut Draft) {
     let mut set = Set {
         host,
@@ -64,7 +66,7 @@ enum Kind<'o> {
     Group(&'o str),
 }
 
-/// What a line is about.
+/// Returns the kind of a line with the name that it defines.
 fn kind(object: &Object) -> Option<Kind<'_>> {
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     match (text("name"), text("type"), text("cgroup")) {
@@ -79,11 +81,11 @@ struct Set<'f> {
     host: &'f Host<'f>,
     draft: &'f mut Draft,
     types: HashMap<String, Object>,
-    /// The groups that are described.
+    /// The names of the cgroups that are defined.
     known_groups: HashSet<String>,
-    /// Where each program was named last: that counts.
+    /// The last file and line that names each program; it overrides the others.
     last: HashMap<String, (usize, u32)>,
-    /// The properties that are not ours, by type, with how many rules have them.
+    /// The properties that have no equivalent, by type, with the number of rules that have them.
     unused: BTreeMap<String, (BTreeSet<String>, usize)>,
 }
 
@@ -98,17 +100,17 @@ impl Set<'_> {
             }
             match serde_json::from_str::<Object>(text) {
                 Ok(object) if !object.contains_key("name") && is_rules(source) => {
-                    let help = "types and groups are described in .types and .cgroups files";
-                    self.draft.lost(&lines, number, "it names no program", help);
+                    let help = "define types and cgroups in .types and .cgroups files";
+                    self.draft.lost(&lines, number, "rule without a program name", help);
                 }
                 Ok(object) if kind(&object).is_some() => objects.push((number, object)),
                 Ok(_) => {
-                    let help = "ananicy cannot use it either";
-                    self.draft.lost(&lines, number, "it names no program, type or cgroup", help);
+                    let help = "ananicy ignores it too";
+                    self.draft.lost(&lines, number, "object without name, type or cgroup", help);
                 }
                 Err(error) => {
-                    let why = format!("it is no JSON object: {error}");
-                    let help = "ananicy reads one object in each line";
+                    let why = format!("invalid JSON object: {error}");
+                    let help = "write one JSON object per line";
                     self.draft.lost(&lines, number, &why, help);
                 }
             }
@@ -116,11 +118,12 @@ impl Set<'_> {
         File { source, lines, objects }
     }
 
-    /// The last description of a type counts.
+    /// Adds a type. The last definition of a type is used.
     fn describe(&mut self, file: &File<'_>, number: u32, name: &str, object: &Object) {
         if self.types.insert(name.to_owned(), object.clone()).is_some_and(|old| old != *object) {
-            let how = format!("type \"{}\" is described before: this counts", name.escape_debug());
-            self.draft.differs(&file.lines, number, &how, "leave the other one out");
+            let how =
+                format!("duplicate type \"{}\": this definition is used", name.escape_debug());
+            self.draft.differs(&file.lines, number, &how, "remove the other one");
         }
     }
 
@@ -143,7 +146,7 @@ impl Set<'_> {
         }
     }
 
-    /// The text of a rule that has a group.
+    /// Returns the text of a rule, if it has a cgroup.
     fn rule(
         &mut self,
         index: usize,
@@ -153,19 +156,20 @@ impl Set<'_> {
     ) -> Option<String> {
         let name = rule.get("name").and_then(Value::as_str)?;
         if self.last.get(name) != Some(&(index, number)) {
-            let how = format!("\"{}\" is named again later, which counts", name.escape_debug());
-            self.draft.differs(&file.lines, number, &how, "leave the first one out");
+            let how =
+                format!("duplicate rule for \"{}\": the last one is used", name.escape_debug());
+            self.draft.differs(&file.lines, number, &how, "remove this one");
             return None;
         }
         let kind = rule.get("type").and_then(Value::as_str);
         let of_type = kind.and_then(|kind| self.types.get(kind)).cloned().unwrap_or_default();
         if let Some(kind) = kind.filter(|kind| !self.types.contains_key(*kind)) {
-            let how = format!("there is no type \"{}\"", kind.escape_debug());
+            let how = format!("unknown type \"{}\"", kind.escape_debug());
             self.draft.differs(
                 &file.lines,
                 number,
                 &how,
-                "convert the .types files with the rules",
+                "convert the .types files together with the rules",
             );
         }
         self.note_unused(kind.unwrap_or_default(), rule, &of_type);
@@ -174,14 +178,14 @@ impl Set<'_> {
         let text = match self.text(file, number, name, cgroup) {
             Ok(text) => text,
             Err(why) => {
-                let help = "nothing in a TOML rule says the same";
+                let help = "a TOML rule cannot express this";
                 self.draft.lost(&file.lines, number, &why, help);
                 return None;
             }
         };
         if !self.known_groups.contains(&group(cgroup).to_string()) {
-            let how = format!("the group \"{}\" is described nowhere", cgroup.escape_debug());
-            let help = "it gets no limits; convert the .cgroups files with the rules";
+            let how = format!("cgroup \"{}\" is not defined", cgroup.escape_debug());
+            let help = "it gets no limits; convert the .cgroups files together with the rules";
             self.draft.differs(&file.lines, number, &how, help);
         }
         Some(text)
@@ -229,13 +233,13 @@ impl Set<'_> {
             let Some(Kind::Group(name)) = kind(object) else { continue };
             let path = destination(&group(name));
             if let Err(error) = Destination::parse(&path) {
-                let help = "no table can have this path";
+                let help = "a [cgroup] table cannot have this path";
                 self.draft.lost(&file.lines, *number, &error.message, help);
                 continue;
             }
             self.draft.blank();
             if let Err(why) = self.draft.table(&path, &file.lines, *number) {
-                self.draft.lost(&file.lines, *number, &why, "leave one of them out");
+                self.draft.lost(&file.lines, *number, &why, "remove one of them");
                 continue;
             }
             for (key, value) in object.iter().filter(|(key, _)| !NAMES.contains(&key.as_str())) {
@@ -244,7 +248,7 @@ impl Set<'_> {
         }
     }
 
-    /// A quota is a part of the whole machine.
+    /// Writes a limit. A quota is a percentage of the CPU time of the whole machine.
     fn limit(&mut self, file: &File<'_>, number: u32, key: &str, value: &Value) {
         let percent = value.as_u64().filter(|percent| (1..=100).contains(percent));
         match (key, percent) {
@@ -255,8 +259,8 @@ impl Set<'_> {
                 self.draft.lines(&pair("cpu.max", &format!("{quota} {PERIOD}"), false));
             }
             ("CPUQuota", None) => {
-                let help = "write a number from 1 to 100, or no quota";
-                self.draft.lost(&file.lines, number, "CPUQuota is no percentage", help);
+                let help = "write a number from 1 to 100, or remove CPUQuota";
+                self.draft.lost(&file.lines, number, "invalid CPUQuota: not a percentage", help);
             }
             (other, _) => {
                 let why = format!("{} has no counterpart", other.escape_debug());
@@ -275,7 +279,7 @@ impl Set<'_> {
         }
     }
 
-    /// Says once for each type what of it is not ours to do.
+    /// Reports once for each type the properties that have no equivalent.
     fn count_unused(&mut self, files: &[File<'_>]) {
         let Some(file) = files.first() else { return };
         if !self.unused.is_empty() {
@@ -290,24 +294,25 @@ impl Set<'_> {
             let how = format!("{count} rules {of}: no counterpart: {}", keys.join(", "));
             self.draft.comment(&format!("# {how}"));
             let about = Diagnostic::about(&file.source.file, Severity::Warning, how);
-            let help = "cgruled gives processes groups; the shares of a group say what nice said";
+            let help = "cgruled only assigns cgroups; use cpu.weight of the cgroup instead of nice";
             self.draft.pass_on(vec![about.with_help(help)]);
         }
     }
 }
 
-/// Whether rules alone are expected in a file.
+/// Checks whether a file may contain rules only.
 fn is_rules(source: &Source) -> bool {
     source.file.extension().is_some_and(|extension| extension == "rules")
 }
 
-/// A group of ananicy, whose name has no fields.
+/// Returns the path of an ananicy cgroup. Its name has no specifiers.
 fn group(name: &str) -> Destination {
     let path = name.trim_matches('/');
     Destination::from_pieces(name, vec![Piece::Literal(path.to_owned())])
 }
 
-/// A line without its comment, and the comment with its sign. A `#` within the object is text.
+/// Splits a line into its text and its comment, which includes the `#`. A `#` within the object is
+/// text.
 fn without_remark(line: &str) -> (&str, Option<&str>) {
     let end = line.rfind('}').map_or(0, |end| end + 1);
     match line[end..].find('#').map(|at| end + at) {

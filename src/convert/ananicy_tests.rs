@@ -53,10 +53,13 @@ fn types_are_not_changed_without_a_word() {
     let rules = "{\"name\": \"gcc\", \"type\": \"BG_CPUIO\"}\n{\"type\": \"BG_CPUIO\"}\n";
     let made = converted(&[("a.rules", rules), ("b.types", TYPES), ("c.cgroups", GROUPS)]);
     assert!(made.text.contains("exe = \"gcc\""), "{}", made.text);
-    assert_eq!(said(&made), ["error: it names no program", "error: CPUQuota is no percentage"]);
+    assert_eq!(
+        said(&made),
+        ["error: rule without a program name", "error: invalid CPUQuota: not a percentage"]
+    );
     let again = "{\"type\": \"Game\", \"nice\": -5}\n{\"type\": \"Game\"}\n{\"type\": \"Game\"}\n";
     let made = converted(&[("b.types", again)]);
-    assert_eq!(said(&made), ["warning: type \"Game\" is described before: this counts"]);
+    assert_eq!(said(&made), ["warning: duplicate type \"Game\": this definition is used"]);
 }
 
 #[test]
@@ -64,7 +67,7 @@ fn a_group_that_is_not_described_is_said() {
     let rules = "{\"name\": \"ffmpeg\", \"cgroup\": \"nocg\"}\n";
     let made = converted(&[("a.rules", rules)]);
     assert!(made.text.contains("cgroup = \"nocg\""), "{}", made.text);
-    assert_eq!(said(&made), ["warning: the group \"nocg\" is described nowhere"]);
+    assert_eq!(said(&made), ["warning: cgroup \"nocg\" is not defined"]);
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn programs_with_a_group_become_rules() {
     assert!(!body.contains("doom"), "{body}");
     let errors: Vec<&str> =
         made.diagnostics.iter().filter(|d| d.is_error()).map(|d| &*d.message).collect();
-    assert_eq!(errors, ["CPUQuota is no percentage"]);
+    assert_eq!(errors, ["invalid CPUQuota: not a percentage"]);
 }
 
 #[test]
@@ -117,7 +120,7 @@ fn a_sign_within_an_object_begins_no_comment() {
     assert!(made.text.contains("exe = \"c#\"\n") && made.text.contains("#{\"name\": \"d\"}\n"));
 }
 
-/// Lines of files, the odd ones too.
+/// Generates lines of files, including invalid ones.
 fn line() -> impl Strategy<Value = &'static str> {
     select(vec![
         r#"{"name": "gcc", "type": "BG"}"#,
@@ -143,10 +146,10 @@ fn line() -> impl Strategy<Value = &'static str> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
-    /// The helper asserts it: whatever is in a file, what is written is a rule file.
+    /// `converted` asserts that the output is a valid rule file for any input.
     #[test]
     fn any_lines_become_a_rule_file(lines in vec(line(), 0..12)) {
-        // What else than a rule stands in a .rules file is an error.
+        // Any line of a .rules file that is not a rule is an error.
         converted(&[("a.rules", &lines.join("\n")), ("a.types", &lines.join("\n"))]);
     }
 }

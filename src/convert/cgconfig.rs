@@ -1,4 +1,4 @@
-//! `cgconfig.conf` to `[cgroup."path"]` tables. Pure.
+//! Converts `cgconfig.conf` to `[cgroup."path"]` tables; it reads no files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::config::rules_toml::{self, Mention};
 use crate::rules::Origin;
 use crate::rules::destination::Destination;
 
-const NOT_RULES: &str = "rules neither mount hierarchies nor set defaults for them";
+const NOT_RULES: &str = "rule files cannot mount hierarchies or set defaults for them";
 
 /// A section of any kind, in the order of the file.
 enum Section<'p> {
     Group(&'p GroupSection),
-    /// The first line of a section, or one of its lines, that no rule file has.
+    /// A setting of a section that has no equivalent in a rule file, with the kind of the section.
     Other(&'p Setting, &'static str),
 }
 
@@ -32,13 +32,13 @@ impl Section<'_> {
     }
 }
 
-/// Adds the groups of a file.
+/// Adds the cgroups of a file.
 pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
     let mut parsed = cgconfig_conf::parse(&source.file, &source.text);
     let lines = Lines::new(source);
     draft.blank();
     draft.comment(&format!("# {}", source.file.display()));
-    // A section that was not read is one that is lost.
+    // A section that was not parsed is not converted either.
     for diagnostic in &mut parsed.diagnostics {
         if let (Some(place), Severity::Error) = (&diagnostic.place, diagnostic.severity) {
             draft.left_out(&lines, place.line, &diagnostic.message);
@@ -61,7 +61,8 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
         file.section(section);
     }
     for _ in &parsed.defaults {
-        let how = "the default section is left out: it is for groups of cgconfigparser alone";
+        let how =
+            "the default section is not converted: it applies to cgroups of cgconfigparser only";
         file.draft.comment(&format!("# {how}"));
         let about = Diagnostic::about(&source.file, Severity::Warning, how);
         file.draft.pass_on(vec![about.with_help("write owner and mode in each table")]);
@@ -73,7 +74,7 @@ struct File<'f, 's> {
     host: &'f Host<'f>,
     lines: &'f Lines<'s>,
     draft: &'f mut Draft,
-    /// Comments up to this line are written.
+    /// The number of lines up to which comments are written.
     remarked: u32,
 }
 
@@ -87,13 +88,13 @@ impl File<'_, '_> {
             }
             Section::Other(setting, kind) => {
                 self.remarks_before(section.line());
-                let why = format!("it is part of a {kind} section");
+                let why = format!("part of a {kind} section");
                 self.draft.lost(self.lines, setting.origin.line, &why, NOT_RULES);
             }
         }
     }
 
-    /// Writes the comments that stand before a line.
+    /// Writes the comments that precede a line.
     fn remarks_before(&mut self, line: u32) {
         let lines = self.lines.all().skip(self.remarked as usize);
         for (number, text) in lines.take_while(|(number, _)| *number < line) {
@@ -111,7 +112,7 @@ impl File<'_, '_> {
         let path = match path(&group.text) {
             Ok(path) => path,
             Err(why) => {
-                let help = "no table can have this path";
+                let help = "a [cgroup] table cannot have this path";
                 return self.draft.lost(self.lines, line, &why, help);
             }
         };
@@ -119,11 +120,11 @@ impl File<'_, '_> {
             group.controllers.iter().flat_map(|controller| &controller.settings).collect();
         let perm = group.perm.as_ref();
         if settings.is_empty() && perm.is_none_or(|perm| *perm == Perm::default()) {
-            let why = "the group has no settings: rules make their groups without a table";
+            let why = "a cgroup without settings needs no table";
             return self.draft.left_out(self.lines, line, why);
         }
         if let Err(why) = self.draft.table(&path, self.lines, line) {
-            return self.draft.lost(self.lines, line, &why, "put the settings into that one");
+            return self.draft.lost(self.lines, line, &why, "put the settings into that table");
         }
         if let Some(perm) = perm {
             self.perm(perm, line);
@@ -137,13 +138,13 @@ impl File<'_, '_> {
     fn setting(&mut self, setting: &Setting, all: &[&Setting], index: usize) {
         let Setting { name, value, origin: Origin { line, .. } } = setting;
         if all[..index].iter().any(|other| other.name == *name) {
-            let why = format!("{name} is set already");
-            return self.draft.lost(self.lines, *line, &why, "one of them is enough");
+            let why = format!("duplicate setting {name}");
+            return self.draft.lost(self.lines, *line, &why, "remove one of them");
         }
         if let Err(complaint) = settings::check(name, value) {
             return self.draft.lost(self.lines, *line, &complaint.message, &complaint.help);
         }
-        // In TOML `a.b` cannot have a value and be the beginning of `a.b.c` too.
+        // In TOML `a.b` cannot have a value and also be the prefix of `a.b.c`.
         let begins = |long: &str, short: &str| {
             long.strip_prefix(short).is_some_and(|rest| rest.starts_with('.'))
         };
@@ -151,17 +152,20 @@ impl File<'_, '_> {
             all.iter().any(|other| begins(name, &other.name) || begins(&other.name, name));
         let text = pair(name, value, clashes);
         if let Err(why) = says(&text, name, value) {
-            let help = "no setting of a table can have this name or value";
+            let help = "a setting in a table cannot have this name or value";
             return self.draft.lost(self.lines, *line, &why, help);
         }
         self.draft.lines(&text);
     }
 
-    /// Owners: a table knows one, of the directory and the files by which processes and groups are
-    /// made; cgconfig.conf has one for processes and one for everything else.
+    /// Writes owner and mode. A table has one owner, of the directory and the files by which
+    /// processes are placed and cgroups created; cgconfig.conf has one for processes and one for
+    /// everything else.
     fn perm(&mut self, perm: &Perm, line: u32) {
-        let (admin, task) = (names(&perm.admin), names(&perm.task));
-        let (user, group) = (&*admin.0, &*admin.1);
+        let admin = names(&perm.admin);
+        let task = names(&perm.task);
+        let user = &*admin.0;
+        let group = &*admin.1;
         let mut named = [&perm.admin.user, &perm.admin.group].into_iter().flatten();
         let unknown = named.find(|name| {
             cgconfig_conf::leading_number(&name.name).is_none()
@@ -169,15 +173,16 @@ impl File<'_, '_> {
         });
         let help = "see owner and mode in cgruled-rules(5)";
         if let Some(unknown) = unknown {
-            let how = format!("\"{}\" is not known here", unknown.name.escape_debug());
-            self.draft.differs(self.lines, line, &how, "the group stays root's");
+            let how = format!("\"{}\" does not exist on this host", unknown.name.escape_debug());
+            self.draft.differs(self.lines, line, &how, "the cgroup stays owned by root");
         } else if admin != task {
-            let why = "perm has different owners for task and admin, a table has one";
+            let why = "perm has different owners for task and admin; a table has one";
             self.draft.lost(self.lines, line, why, help);
         } else if !matches!((user, group), ("" | "root", "" | "root")) {
             let owner = if group.is_empty() { user.to_owned() } else { format!("{user}:{group}") };
             self.draft.lines(&format!("owner = {}\n", quoted(&owner)));
-            let how = "the owner may place processes and make groups; the limits stay root's";
+            let how =
+                "the owner may place processes and create cgroups; the limits stay owned by root";
             self.draft.differs(self.lines, line, how, help);
         }
         if let Some(mode) = perm.admin.directory_mode {
@@ -189,7 +194,8 @@ impl File<'_, '_> {
     }
 }
 
-/// User and group as a table names them; empty where the files stay whose they are.
+/// Returns user and group as a table names them; empty where the owner of the files does not
+/// change.
 fn names(of: &Ownership) -> (String, String) {
     let name = |mention: &Mention| match cgconfig_conf::leading_number(&mention.name) {
         Some(u32::MAX) => String::new(),
@@ -200,23 +206,23 @@ fn names(of: &Ownership) -> (String, String) {
     (name(&of.user), name(&of.group))
 }
 
-/// The path of a table.
+/// Returns the path of a table, or the reason why it has none.
 fn path(text: &str) -> Result<String, String> {
     let Some(destination) = crate::config::cgrules_conf::destination(text) else {
-        return Err("the path leads out of the hierarchy".to_owned());
+        return Err("path outside of the hierarchy".to_owned());
     };
     let path = toml_text::destination(&destination);
     if path == "/" {
-        return Err("it is the top of the hierarchy".to_owned());
+        return Err("the path is the root of the hierarchy".to_owned());
     }
     match Destination::parse(&path) {
         Ok(read) if read.pieces() == destination.pieces() => Ok(path),
-        Ok(_) => Err("a table would have another path".to_owned()),
+        Ok(_) => Err("a table would have a different path".to_owned()),
         Err(error) => Err(error.message),
     }
 }
 
-/// A line of a table.
+/// Returns one line of a table.
 pub(super) fn pair(key: &str, value: &str, quotes_key: bool) -> String {
     let key = if quotes_key { quoted(key) } else { key.to_owned() };
     let is_number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
@@ -224,7 +230,7 @@ pub(super) fn pair(key: &str, value: &str, quotes_key: bool) -> String {
     format!("{key} = {value}\n")
 }
 
-/// Whether a line of a table is read as this setting.
+/// Checks whether a line of a table is read as this setting.
 fn says(text: &str, key: &str, value: &str) -> Result<(), String> {
     let file: Arc<Path> = Arc::from(Path::new("/converted.toml"));
     let parsed = rules_toml::parse(&file, &format!("version = 1\n[cgroup.\"a\"]\n{text}"));
@@ -240,7 +246,7 @@ fn says(text: &str, key: &str, value: &str) -> Result<(), String> {
                 SettingValue::Switch(_) => false,
             }
     });
-    is_same.then_some(()).ok_or_else(|| "a table would say something else by it".to_owned())
+    is_same.then_some(()).ok_or_else(|| "a table would have a different meaning".to_owned())
 }
 
 #[cfg(test)]

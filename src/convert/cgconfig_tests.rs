@@ -42,8 +42,8 @@ fn sections_become_tables() {
     assert_eq!(
         body,
         "# shares\n[cgroup.\"ct/%u\"]\n# a third\ncpu.shares = 333\nmemory.limit_in_bytes = \"1G\"\n\n\
-         [cgroup.\"web\"]\nowner = \"www:www\"\n# line 9: the owner may place processes and make \
-         groups; the limits stay root's\nmode = \"0750\"\n"
+         [cgroup.\"web\"]\nowner = \"www:www\"\n# line 9: the owner may place processes and create \
+         cgroups; the limits stay owned by root\nmode = \"0750\"\n"
     );
     assert_eq!(errors(&made), [""; 0]);
 }
@@ -57,7 +57,11 @@ fn what_has_no_counterpart_is_said_with_its_line() {
     let said = errors(&made);
     let lines: Vec<&str> = said.iter().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(lines, ["9", "2", "4", "5", "6"], "{said:?}");
-    assert!(made.text.contains("# line 7: left out: the group has no settings"), "{}", made.text);
+    assert!(
+        made.text.contains("# line 7: not converted: a cgroup without settings needs no table"),
+        "{}",
+        made.text
+    );
 }
 
 #[test]
@@ -87,7 +91,7 @@ fn numbers_at_the_beginning_of_owners_are_ids() {
     assert_eq!(perm("-1"), None);
 }
 
-/// Pieces of files, the odd ones too.
+/// Generates pieces of files, including invalid ones.
 fn piece() -> impl Strategy<Value = &'static str> {
     select(vec![
         "group a {\n",
@@ -114,7 +118,7 @@ fn piece() -> impl Strategy<Value = &'static str> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
-    /// The helper asserts it: whatever is in a file, what is written is a rule file.
+    /// `converted` asserts that the output is a valid rule file for any input.
     #[test]
     fn any_text_becomes_a_rule_file(pieces in vec(piece(), 0..12)) {
         converted(&pieces.concat());

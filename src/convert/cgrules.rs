@@ -1,4 +1,4 @@
-//! `cgrules.conf` to rules. Pure.
+//! Converts `cgrules.conf` to TOML rules; it reads no files.
 
 use std::collections::HashMap;
 
@@ -11,9 +11,10 @@ use crate::config::rules_toml::WrittenRule;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::{Action, ExeTest, GroupTest, Rule, Target, UserTest};
 
-const ONE_GROUP: &str = "a TOML rule has one group, and this line sends processes to another";
-const NUMBER: &str = "a number is a name to cgrulesengd, which skips the line, and an id in TOML";
-const NO_COUNTERPART: &str = "nothing in a TOML rule says the same";
+const ONE_GROUP: &str = "a TOML rule has one cgroup, and this line names another one";
+const NUMBER: &str =
+    "cgrulesengd reads the number as a name and skips the line; TOML reads it as an ID";
+const NO_COUNTERPART: &str = "a TOML rule cannot express this";
 
 /// Adds the rules of a file.
 pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
@@ -34,7 +35,7 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
             (false, false, Some(written)) => file.rule(number, written, remark),
             (false, false, None) => {
                 file.group = None;
-                let why = complaints.get(&number).map_or("no rule", String::as_str);
+                let why = complaints.get(&number).map_or("not a rule", String::as_str);
                 file.draft.blank();
                 file.draft.left_out(&lines, number, why);
             }
@@ -42,7 +43,7 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
     }
 }
 
-/// Why the rule of each line is none: the first error, or what else there is to say.
+/// Returns the reason why each line is not a rule: its first error, else its first warning.
 fn complaints(diagnostics: &[Diagnostic]) -> HashMap<u32, String> {
     let mut complaints = HashMap::new();
     let (errors, others): (Vec<_>, Vec<_>) = diagnostics.iter().partition(|own| own.is_error());
@@ -53,7 +54,7 @@ fn complaints(diagnostics: &[Diagnostic]) -> HashMap<u32, String> {
     complaints
 }
 
-/// What a line says, and its comment with the sign.
+/// Splits a line into its text and its comment, which includes the `#`.
 fn cut(line: &str) -> (&str, Option<&str>) {
     let read = line.split('\0').next().unwrap_or_default();
     let (text, remark) = match read.find('#') {
@@ -88,7 +89,7 @@ impl File<'_, '_> {
         }
         self.group = None;
         if written.rule.when.exes.iter().any(is_never) {
-            return self.draft.left_out(self.lines, number, "no program is called like this");
+            return self.draft.left_out(self.lines, number, "no program can have this path");
         }
         let targets = match &written.rule.action {
             Action::Ignore(when) if !when.is_always() => return self.conditional(number, when),
@@ -97,11 +98,16 @@ impl File<'_, '_> {
             }
         };
         let text = self.text(number, written, targets);
-        // Ignoring for all and moving nowhere are the same to a process.
+        // For a process, ignoring it and moving it nowhere are the same.
         if let Err(why) = says(&text, &written.rule) {
             let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
             if written.mentions.iter().any(|mention| is_number(&mention.name)) {
-                return self.draft.lost(self.lines, number, NUMBER, "if the id is meant, write it");
+                return self.draft.lost(
+                    self.lines,
+                    number,
+                    NUMBER,
+                    "if the ID is meant, write the rule in TOML",
+                );
             }
             self.draft.lost(self.lines, number, &why, NO_COUNTERPART);
             return self.keep_place(number, written);
@@ -110,23 +116,23 @@ impl File<'_, '_> {
         let unknown =
             written.mentions.iter().find(|name| !(self.host.knows)(name.kind, &name.name));
         if let Some(unknown) = unknown {
-            let how = format!("\"{}\" is not known here", unknown.name.escape_debug());
-            let help = "cgrulesengd skips the line; the rule is there as a comment";
+            let how = format!("\"{}\" does not exist on this host", unknown.name.escape_debug());
+            let help = "cgrulesengd skips the line; the rule is written as a comment";
             self.draft.differs(self.lines, number, &how, help);
             return self.draft.disabled(&text);
         }
         self.draft.lines(&text);
     }
 
-    /// Writes a rule that ignores the processes of one that cannot be expressed: without it they would match
-    /// a wider rule behind it.
+    /// Writes a rule that ignores the processes of one that cannot be expressed: without it they
+    /// would match a wider rule after it.
     fn keep_place(&mut self, number: u32, written: &WrittenRule) {
         let text = self.text(number, written, &[]);
         let ignoring = Rule { action: Action::ignore(), ..written.rule.clone() };
         if says(&text, &ignoring).is_err() {
             return;
         }
-        self.draft.comment("# In its place, so that no later rule takes its processes:");
+        self.draft.comment("# In its place, so that no later rule matches its processes:");
         match written.mentions.iter().all(|name| (self.host.knows)(name.kind, &name.name)) {
             true => self.draft.lines(&text),
             false => self.draft.disabled(&text),
@@ -165,12 +171,12 @@ impl File<'_, '_> {
             key("controllers", list(controllers.iter()));
         }
         key("cgroup", quoted(&destination(&first.destination)));
-        // The original knows nothing of units.
+        // cgrulesengd does not distinguish units.
         key("leave_units", "true".to_owned());
         text
     }
 
-    /// The controllers of all targets that mean the first one's group.
+    /// Returns the controllers of all targets with the same cgroup as the first one.
     fn controllers(&self, targets: &[Target]) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         let same = targets.iter().filter(|target| is_same_group(target, &targets[0]));
@@ -189,51 +195,50 @@ impl File<'_, '_> {
     }
 
     fn conditional(&mut self, number: u32, when: &IgnoreWhen) {
-        let (place, scheduling) = (when.below.as_deref(), when.scheduling);
-        let why = match (place, scheduling) {
+        let why = match (when.below.as_deref(), when.scheduling) {
             (Some(place), _) => {
                 format!(
-                    "it ignores processes in \"{}\" only, by where they are",
+                    "it ignores only processes that are in \"{}\" already",
                     place.escape_debug()
                 )
             }
-            (None, Scheduling::RealTime) => "it ignores real-time processes only".to_owned(),
+            (None, Scheduling::RealTime) => "it ignores only real-time processes".to_owned(),
             (None, Scheduling::NotRealTime | Scheduling::Any) => {
-                "it ignores processes only that are not scheduled in real time".to_owned()
+                "it ignores only processes without real-time scheduling".to_owned()
             }
         };
-        let help =
-            "ignore = true of a TOML rule has no condition; such a rule stays in cgrules.conf";
+        let help = "ignore = true in a TOML rule has no condition; keep this rule in cgrules.conf";
         self.draft.lost(self.lines, number, &why, help);
     }
 
-    /// A `%` line: nothing is to be said if its controllers went into the rule.
+    /// Converts a `%` line. It needs no text of its own if its controllers are part of the rule.
     fn continuation(&mut self, number: u32, text: &str, complaint: Option<&String>) {
         let Some(targets) = &self.group else {
-            let why = complaint.map_or("it continues a rule that is left out", String::as_str);
+            let why = complaint.map_or("it continues a rule that is not converted", String::as_str);
             return self.draft.left_out(self.lines, number, why);
         };
         match self.own_group(text, targets) {
             Some(true) => {}
             Some(false) => {
-                let help = "on cgroup v2 a process is in one group; write which one it is to be";
+                let help = "on cgroup v2 a process is in one cgroup: decide which one to use";
                 self.draft.lost(self.lines, number, ONE_GROUP, help);
             }
             None => {
-                let why = complaint.map_or("it moves nothing", String::as_str);
+                let why = complaint.map_or("it moves no processes", String::as_str);
                 self.draft.left_out(self.lines, number, why);
             }
         }
     }
 
-    /// Whether a line that continues a rule leads to the rule's first group. `None` if it does nothing.
+    /// Checks whether a continuation line leads to the rule's first cgroup. Returns `None` if it
+    /// moves nothing.
     fn own_group(&self, text: &str, targets: &[Target]) -> Option<bool> {
         let rest = text.trim_start_matches(|c: char| !c.is_ascii_whitespace() && c != '\u{b}');
-        // Read as if it began a rule.
+        // Parsed as if it began a rule.
         let parsed = cgrules_conf::parse(&self.source.file, &format!("*{rest}"));
         let own = match parsed.rules.into_iter().next()?.rule.action {
             Action::Place(targets) => targets.into_iter().next()?,
-            // It moves all the same.
+            // A continuation line moves processes even with the option ignore.
             Action::Ignore(_) => return Some(false),
             Action::Inapplicable(_) => return None,
         };
@@ -248,7 +253,7 @@ fn is_same_group(a: &Target, b: &Target) -> bool {
     a.destination.pieces() == b.destination.pieces()
 }
 
-/// Whether no program can have this path: the kernel's begin with a slash.
+/// Checks whether no program can have this path: paths from the kernel begin with a slash.
 fn is_never(test: &ExeTest) -> bool {
     match test {
         ExeTest::Path(path) => !path.starts_with(b"/"),

@@ -26,7 +26,7 @@ fn converted(text: &str) -> Converted {
     convert(&[source], &Host { controllers, cpus: 4, knows: &knows })
 }
 
-/// What follows the head.
+/// Returns the text after the header.
 fn body(text: &str) -> String {
     let made = converted(text);
     let (_, body) = made.text.split_once("# /etc/cgrules.conf\n").unwrap();
@@ -36,7 +36,7 @@ fn body(text: &str) -> String {
 #[test]
 fn a_line_is_left_out_because_of_its_error() {
     let body = body("\"a3bob cpu y z\n");
-    assert!(body.contains("left out: unknown option \"z\""), "{body}");
+    assert!(body.contains("not converted: unknown option \"z\""), "{body}");
 }
 
 #[test]
@@ -47,7 +47,8 @@ fn a_rule_keeps_its_meaning_and_its_comments() {
         body(text),
         "# sites\n\n# edits\n[[rule]]\nname = \"cgrules.conf:2\"\nuser = \"alice\"\n\
          exe = \"/usr/bin/vim\"\nexe_anywhere = true\ncontrollers = [\"cpu\", \"memory\"]\n\
-         cgroup = \"ct/%u\"\nleave_units = true\n\n# line 4: left out: no program is called like this\n#   @web:x* * /web/\n\n\
+         cgroup = \"ct/%u\"\nleave_units = true\n\n\
+         # line 4: not converted: no program can have this path\n#   @web:x* * /web/\n\n\
          [[rule]]\nname = \"cgrules.conf:5\"\ngroup = \"web\"\nexe = \"x\"\nexe_anywhere = true\n\
          controllers = [\"cpu\"]\ncgroup = \"w\"\nleave_units = true\n"
     );
@@ -84,7 +85,11 @@ fn continuations_to_the_same_group_are_one_rule() {
         "{}",
         made.text
     );
-    assert!(made.text.contains("# line 3: left out: a TOML rule has one group"), "{}", made.text);
+    assert!(
+        made.text.contains("# line 3: not converted: a TOML rule has one cgroup"),
+        "{}",
+        made.text
+    );
     let said: Vec<String> = made.diagnostics.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].starts_with("/etc/cgrules.conf:3:1: error: "), "{said:?}");
@@ -99,9 +104,9 @@ fn rules_that_ignore_are_kept_where_they_have_no_condition() {
     for text in ["alice * ct ignore\n", "alice * * ignore\n", "alice * * ignore_rt\n"] {
         let made = converted(text);
         assert_eq!(made.diagnostics.len(), 1, "{text}");
-        assert!(made.text.contains("# line 1: left out: it ignores "), "{}", made.text);
+        assert!(made.text.contains("# line 1: not converted: it ignores "), "{}", made.text);
     }
-    // It cannot be applied, and ends the search.
+    // A rule that cannot be applied still ends the search.
     assert!(converted("alice cpu,cpu a").text.ends_with("ignore = true\n"));
 }
 
@@ -167,7 +172,7 @@ fn compiled(written: Vec<WrittenRule>) -> Matcher {
     Matcher::compile(rules.into())
 }
 
-/// The first rule that holds, as long as no condition of a rule that ignores is given.
+/// Returns the first matching rule, assuming that no condition of an ignore rule is met.
 fn winner<'m>(matcher: &'m Matcher, who: &Identity, facts: &Facts<'_>) -> Option<&'m Rule> {
     let plan = matcher.plan(who);
     let mut id: Option<RuleId> = matcher.decide(&plan, facts);
@@ -180,7 +185,7 @@ fn winner<'m>(matcher: &'m Matcher, who: &Identity, facts: &Facts<'_>) -> Option
     None
 }
 
-/// Where a rule sends a process first.
+/// Returns the first path to which a rule moves a process.
 fn outcome(rule: Option<&Rule>, who: &Identity, facts: &Facts<'_>) -> Option<String> {
     let Action::Place(targets) = &rule?.action else { return None };
     let who = Who {
@@ -199,7 +204,8 @@ fn outcome(rule: Option<&Rule>, who: &Identity, facts: &Facts<'_>) -> Option<Str
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
-    /// The rules decide as the old ones did, or a complaint names the line of the one that decided.
+    /// The rules select the same cgroups as the old ones, or an error names the line of the
+    /// deciding rule.
     #[test]
     fn decisions_stay(lines in vec(line(), 0..12), uid in 0u32..5, gid in 6u32..9,
         exe in select(vec!["/usr/bin/x", "/usr/bin/a*b", "/a\\b", "/opt/[", "/x y", "/bin/?", "/z"]),

@@ -1,7 +1,8 @@
-//! Files of other programs to TOML rules that decide the same. Pure: text in, text and complaints out.
+//! Converts the files of other programs to TOML rules with the same effect; it takes and returns
+//! text and never accesses files.
 //!
-//! Each rule that is written is read back and compared with what was meant; one that differs is not
-//! written but said, with its line, as a complaint and as a comment where it would have been.
+//! Each rule is parsed back and compared with the original. One that differs is not written but
+//! reported, with its line, as a diagnostic and as a comment in its place.
 
 mod ananicy;
 mod cgconfig;
@@ -16,7 +17,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::NameKind;
 use draft::Draft;
 
-/// Whose syntax a file has.
+/// The syntax of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Syntax {
     /// `cgrules.conf` of cgrulesengd.
@@ -27,38 +28,41 @@ pub enum Syntax {
     Cgconfig,
 }
 
-/// A file to be converted.
+/// A file of another program.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its path, for complaints and comments.
+    /// The path, for diagnostics and comments.
     pub file: Arc<Path>,
-    /// Whose syntax it has.
+    /// The syntax in which the text is parsed.
     pub syntax: Syntax,
-    /// What it says.
+    /// The whole content of the file.
     pub text: String,
 }
 
-/// What must be known of the host.
+/// The properties of the host that a conversion depends on.
 pub struct Host<'h> {
-    /// The controllers of the v1 hierarchies, for which `*` stands in a legacy rule.
+    /// The controllers of the v1 hierarchies, which `*` in a legacy rule stands for.
     pub controllers: Vec<String>,
-    /// How many CPUs there are.
+    /// The number of CPUs, which CPU quotas are relative to.
     pub cpus: u64,
-    /// Whether there is a user or group of this name: a TOML rule with an unknown one is an error.
+    /// Checks whether a user or group of this name exists: an unknown one in a TOML rule is an
+    /// error.
     pub knows: &'h dyn Fn(NameKind, &str) -> bool,
 }
 
-/// The outcome.
+/// The result of a conversion.
 #[derive(Clone, Debug)]
 pub struct Converted {
     /// The text of a rule file.
     pub text: String,
-    /// An error for each line that cannot be expressed, a warning for each that is not quite the same.
+    /// An error for each line that cannot be expressed, a warning for each that is not quite the
+    /// same.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Syntax {
-    /// The syntax of a file, by its name and, if that says nothing, by how its text begins.
+    /// Guesses the syntax of a file from its name or, if that is inconclusive, from the beginning
+    /// of its text.
     pub fn guess(file: &Path, text: &str) -> Self {
         let has = |endings: &[&str]| {
             let extension = file.extension().and_then(|extension| extension.to_str());
@@ -85,7 +89,7 @@ impl Syntax {
     }
 }
 
-/// Converts files to one rule file. Within a syntax their order is kept; groups come after rules.
+/// Converts files to one rule file. Files of one syntax stay in order; tables come after rules.
 pub fn convert(sources: &[Source], host: &Host<'_>) -> Converted {
     let mut draft = Draft::default();
     draft.head(sources);

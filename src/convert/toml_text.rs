@@ -1,4 +1,5 @@
-//! Values and rules as TOML text, and whether the text says what was meant. Pure.
+//! Writes values and rules as TOML and checks that the text has the intended meaning; it collects
+//! no diagnostics.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +9,7 @@ use crate::config::rules_toml;
 use crate::rules::destination::{Destination, Field, Piece};
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, LeaveUnits, Rule, UserTest};
 
-/// A string in quotes.
+/// Returns a string in quotes, with escapes.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -26,19 +27,19 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// A list of strings.
+/// Returns a list of quoted strings.
 pub(super) fn list<'s>(items: impl Iterator<Item = &'s String>) -> String {
     let items: Vec<String> = items.map(|item| quoted(item)).collect();
     format!("[{}]", items.join(", "))
 }
 
-/// What a comment may hold.
+/// Returns the text without control characters, so that it stays in one comment.
 pub(super) fn comment(text: &str) -> String {
     let text = text.trim_end_matches(['\r', '\n', ' ', '\t']);
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A destination in the words of a TOML rule.
+/// Returns a destination in the syntax of a TOML rule.
 pub(super) fn destination(destination: &Destination) -> String {
     let pieces = destination.pieces();
     if pieces.is_empty() {
@@ -62,7 +63,7 @@ const fn letter(field: Field) -> char {
     }
 }
 
-/// A program in the words of a TOML rule. Names of legacy rules are text.
+/// Returns a program in the syntax of a TOML rule. Names of legacy rules are literal.
 pub(super) fn exe(test: &ExeTest) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match test {
@@ -71,7 +72,7 @@ pub(super) fn exe(test: &ExeTest) -> String {
     }
 }
 
-/// A name that is no pattern. A backslash has a meaning in patterns alone.
+/// Escapes a name so that it is not a pattern. Outside of patterns a backslash is literal.
 pub(super) fn literally(text: &str) -> String {
     if !text.contains(['*', '?', '[']) {
         return text.to_owned();
@@ -80,10 +81,10 @@ pub(super) fn literally(text: &str) -> String {
     text.chars().flat_map(escaped).flatten().collect()
 }
 
-/// Whether a rule in TOML is `meant`.
+/// Checks whether a TOML rule is equivalent to `meant`.
 ///
 /// # Errors
-/// Why it is not.
+/// Returns the difference.
 pub(super) fn says(text: &str, meant: &Rule) -> Result<(), String> {
     let file: Arc<Path> = Arc::from(Path::new("/converted.toml"));
     let parsed = rules_toml::parse(&file, &format!("version = 1\n{text}"));
@@ -91,14 +92,14 @@ pub(super) fn says(text: &str, meant: &Rule) -> Result<(), String> {
         return Err(error.message.clone());
     }
     let [read] = &*parsed.rules else {
-        return Err("it would not be one rule".to_owned());
+        return Err("it would not be read as one rule".to_owned());
     };
     let is_same = same_criteria(&read.rule.when, &meant.when)
         && read.rule.not.is_empty()
         && (meant.when.exes.is_empty() || read.rule.exe_anywhere == meant.exe_anywhere)
         && leaves_units(&read.rule) == leaves_units(meant)
         && same_action(&read.rule.action, &meant.action);
-    is_same.then_some(()).ok_or_else(|| "a TOML rule would mean something else by it".to_owned())
+    is_same.then_some(()).ok_or_else(|| "a TOML rule would have a different meaning".to_owned())
 }
 
 fn leaves_units(rule: &Rule) -> bool {
@@ -122,7 +123,8 @@ fn is_anybody(test: &UserTest) -> bool {
     }
 }
 
-/// What a test compares: path or base name, the text it begins with, the pattern that follows.
+/// Returns the parts that a test compares: whether it tests the path, the literal prefix, the
+/// pattern after it.
 fn parts(test: &ExeTest) -> (bool, Vec<u8>, &[u8]) {
     match test {
         ExeTest::Path(text) => (true, text.clone(), &[]),
@@ -140,7 +142,7 @@ fn same_exe(read: &ExeTest, meant: &ExeTest) -> bool {
     parts(read) == parts(meant)
 }
 
-/// Whether an action puts processes where the first target of another does, or leaves them alike.
+/// Checks whether an action moves processes to the first target of another, or leaves them alike.
 fn same_action(read: &Action, meant: &Action) -> bool {
     match (read, meant) {
         (Action::Place(read), Action::Place(meant)) => match (read.first(), meant.first()) {
@@ -148,7 +150,7 @@ fn same_action(read: &Action, meant: &Action) -> bool {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         },
-        // Leaving a process where it is and a rule that cannot be applied are the same to it.
+        // A process is left in its cgroup both by ignoring it and by a rule that cannot be applied.
         (Action::Ignore(when), Action::Inapplicable(_)) => when.is_always(),
         (Action::Ignore(read), Action::Ignore(meant)) => read == meant,
         (Action::Ignore(_), Action::Place(_))

@@ -1,4 +1,4 @@
-//! The daemon's sockets: where they are, and who answers there.
+//! Sockets of the daemon: their paths and the threads that serve them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use crate::control::textfile::Textfile;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 
-/// The threads that say what the daemon does.
+/// Threads that report the state of the daemon.
 pub(super) struct Controlled {
     _server: Option<Server>,
     _textfile: Option<Textfile>,
 }
 
 impl Controlled {
-    /// Lets `engine` be asked by the socket, if there is one, and told of in a file.
+    /// Starts the thread that serves `socket`, if there is one, and the one that writes the metrics
+    /// file, if it is configured.
     pub(super) fn start(
         invocation: &Invocation,
         settings: &Settings,
@@ -41,7 +42,8 @@ impl Controlled {
     }
 }
 
-/// Where the socket is, if anywhere: a dry run beside the daemon proper does not serve unless it is told to.
+/// Returns the path of the control socket, if it is to be served. A dry run can run beside the
+/// daemon proper, so it needs the option.
 fn path(invocation: &Invocation, settings: &Settings) -> Option<PathBuf> {
     match &invocation.control {
         Some(Control::At(path)) => Some(path.clone()),
@@ -59,7 +61,7 @@ fn serve(socket: Bound, overview: &Overview, engine: &mut Engine) -> Result<Serv
     started.map_err(|error| Failure::Run("control socket", error))
 }
 
-/// Opens our socket, if it is to be served.
+/// Opens the control socket, if it is to be served.
 pub(super) fn control_socket(
     invocation: &Invocation,
     settings: &Settings,
@@ -68,14 +70,14 @@ pub(super) fn control_socket(
     match Bound::open(&path) {
         Ok(bound) => Ok(Some(bound)),
         Err(error) if invocation.control_is_optional => {
-            ::log::warn!("control socket: {error}; going on without it");
+            ::log::warn!("control socket: {error}; continuing without it");
             Ok(None)
         }
         Err(error) => Err(Failure::to_make("control socket", error)),
     }
 }
 
-/// Opens the original's socket, if it is to be served.
+/// Opens the socket of cgrulesengd, if it is to be served.
 pub(super) fn sticky_socket(
     invocation: &Invocation,
     metrics: &Arc<Metrics>,
@@ -84,7 +86,8 @@ pub(super) fn sticky_socket(
     let Some(path) = path.filter(|_| invocation.legacy && !invocation.dry_run) else {
         return Ok(None);
     };
-    let (owner, group) = (invocation.socket_owner, invocation.socket_group);
+    let owner = invocation.socket_owner;
+    let group = invocation.socket_group;
     let place = Place::shared(path.clone(), owner, group);
     let cgred = Cgred::open(place, Arc::clone(metrics));
     cgred.map(Some).map_err(|error| Failure::to_make("sticky socket", error))

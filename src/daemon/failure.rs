@@ -1,4 +1,4 @@
-//! Why the daemon ends, and with which code.
+//! Reasons for which the daemon stops, with the exit code of each.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use crate::config::diagnostic::Diagnostic;
 use crate::source::connector::Unusable;
 
-/// Why a path cannot be used, and why it cannot be used a second later either.
+/// Errors about a path that do not disappear without a change by the administrator.
 const LASTING: [ErrorKind; 6] = [
     ErrorKind::InvalidInput,
     ErrorKind::IsADirectory,
@@ -16,26 +16,26 @@ const LASTING: [ErrorKind; 6] = [
     ErrorKind::ReadOnlyFilesystem,
 ];
 
-/// Why the daemon ended, or did not start.
+/// Reason for which the daemon stopped or did not start.
 #[derive(Debug)]
 pub enum Failure {
-    /// Something failed at run time: exit 1.
+    /// Operation that failed at run time: exit 1.
     Run(&'static str, io::Error),
-    /// The settings have errors: exit 65.
+    /// Settings with errors: exit 65.
     Settings(Vec<Diagnostic>),
-    /// A file or socket cannot be where the settings or the command line want it: exit 65.
+    /// Invalid path of a file or socket in the settings or on the command line: exit 65.
     Place(&'static str, io::Error),
-    /// Another daemon, or a file that is no socket, has the path of a socket: exit 78.
+    /// Socket path in use by another daemon or by a file that is not a socket: exit 78.
     Occupied(&'static str, io::Error),
-    /// The kernel's events are not to be had here: exit 78.
+    /// Process events that are unavailable on this host: exit 78.
     Unusable(Unusable),
-    /// No cgroup hierarchy is mounted: exit 78.
+    /// Host without a mounted cgroup hierarchy: exit 78.
     NoCgroups,
 }
 
 impl Failure {
-    /// For a file or socket `what` that cannot be made: whether another attempt can do better decides. A full
-    /// disk or a lack of descriptors passes, a directory that is missing does not.
+    /// Classifies an error from the creation of the file or socket `what` by the chance of a retry:
+    /// a full disk or a lack of descriptors is temporary, a missing directory is not.
     pub fn to_make(what: &'static str, error: io::Error) -> Self {
         let kind = error.kind();
         if kind == ErrorKind::AddrInUse {
@@ -47,7 +47,8 @@ impl Failure {
         }
     }
 
-    /// The exit code of the process. Service managers are told to try again after 1 alone.
+    /// Returns the exit code of the process. Service managers are configured to restart the daemon
+    /// after code 1 only.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Run(..) => 1,
@@ -68,7 +69,7 @@ impl fmt::Display for Failure {
             }
             Self::Unusable(why) => why.fmt(f),
             Self::NoCgroups => f.write_str(
-                "no cgroup hierarchy is mounted: mount one, for example with mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+                "no cgroup hierarchy is mounted: run 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! How the daemon is called.
+//! Options with which the daemon is started.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,76 +11,78 @@ use crate::load::Overlay;
 use crate::log::Output;
 use crate::rebuild::Announce;
 
-/// What the command line says.
+/// Values of the command line, or of the program that starts the daemon.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// File with the settings.
+    /// Path of the file with the settings.
     pub config: PathBuf,
-    /// Rule directories, most important first; the standard ones when empty.
+    /// Rule directories, the most important one first. Empty for the standard ones.
     pub rules: Vec<PathBuf>,
-    /// Whether legacy rule files are read.
+    /// Enables reading of legacy rule files.
     pub legacy: bool,
-    /// What is taken for what rule files say, as a daemon that runs does.
+    /// Retained versions of rule files that replace their content, as in a running daemon.
     pub overlay: Overlay,
-    /// Where groups begin, instead of the setting.
+    /// Root of the cgroups of rules, overriding the setting.
     pub root: Option<PathBuf>,
-    /// Whether placements are only said.
+    /// Enables dry-run mode: moves are logged but not made.
     pub dry_run: bool,
-    /// Log level instead of the setting.
+    /// Log level, overriding the setting.
     pub level: Option<LevelFilter>,
-    /// Whether warnings about files are said where errors are, whatever the level.
+    /// Enables logging of warnings about files wherever errors are logged, at any level.
     pub warns_of_files: bool,
-    /// Time between two reports of counters instead of the setting.
+    /// Interval between two reports of counters, overriding the setting.
     pub stats_every: Option<Duration>,
-    /// Where log lines go instead of the setting; empty for the setting.
+    /// Outputs of the log, overriding the setting. Empty for the setting.
     pub outputs: Vec<Output>,
-    /// What is done about external moves if the settings do not say.
+    /// Reaction to external moves if the settings have none.
     pub external_moves: ExternalMoves,
-    /// Whether the counters are printed at the end.
+    /// Enables printing of the counters at exit.
     pub prints_counters: bool,
-    /// What is said besides our own lines.
+    /// Log lines of another daemon, written besides those of this one.
     pub announcements: Announcements,
-    /// The original's socket, by which processes ask to be left alone; not served without `legacy`, nor
-    /// in a dry run.
+    /// Path of cgrulesengd's socket, on which processes request to stay where they are. Not served
+    /// without `legacy`, nor in a dry run.
     pub sticky_socket: Option<PathBuf>,
-    /// Where our own control socket is, instead of the setting.
+    /// Control socket, overriding the setting.
     pub control: Option<Control>,
-    /// Whether the daemon goes on without its control socket when that cannot be made.
+    /// Lets the daemon start without its control socket if that cannot be created.
     pub control_is_optional: bool,
-    /// Owner of the original's socket.
+    /// Owner of the socket of cgrulesengd.
     pub socket_owner: Option<Uid>,
-    /// Group of the original's socket, whose members may connect.
+    /// Group of cgrulesengd's socket; its members may connect.
     pub socket_group: Option<Gid>,
 }
 
-/// Where the control socket is.
+/// Configuration of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Nowhere.
+    /// The control socket is not served.
     Off,
-    /// There.
+    /// The control socket has this path.
     At(PathBuf),
 }
 
-/// Lines of another daemon's log, for which scripts may wait.
+/// Log lines of another daemon, which scripts may wait for.
 #[derive(Clone, Debug)]
 pub struct Announcements {
-    /// First of all.
+    /// Lines that are logged before all others.
     pub opening: Vec<(Level, String)>,
-    /// Every process was looked at.
+    /// Called when all processes have been evaluated.
     pub ready: fn(),
-    /// The rules are read again.
+    /// Called when the rules are read again.
     pub reloading: fn(),
-    /// A signal ends the daemon.
+    /// Called when a signal has stopped the daemon.
     pub ended: fn(),
-    /// Who tells of looks under rules that may come into force.
+    /// Creates the observer of evaluations for rules that may become active.
     pub rules: Announce,
 }
 
 impl Default for Announcements {
     fn default() -> Self {
         let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
-        let (ready, reloading, ended) = (nothing, nothing, nothing);
+        let ready = nothing;
+        let reloading = nothing;
+        let ended = nothing;
         Self { opening, ready, reloading, ended, rules: |_| None }
     }
 }

@@ -1,7 +1,6 @@
-//! What the service manager is told, by the protocol of sd_notify(3).
-//!
-//! A datagram that cannot be sent is no error and never waited for: the daemon works the same when
-//! nobody listens. A state that matters is sent again with the next one.
+//! Notifications to the service manager by the protocol of sd_notify(3). Must not block: a datagram
+//! that cannot be sent is dropped, because the daemon works the same without a listener. A state
+//! that matters is sent again with the next datagram.
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,30 +13,30 @@ use crate::event::Nanos;
 use crate::metrics::Metrics;
 use crate::policy::Summary;
 
-/// The status is sent again this long after the last time at the earliest.
+/// Minimum interval between two status messages.
 const STATUS_NS: u64 = 5_000_000_000;
 
-/// The connection to whoever started us.
+/// Connection to the service manager that started the daemon.
 #[derive(Debug)]
 pub(super) struct Notifier {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// The time between two signs of life, which is half of what we are granted.
+    /// Interval between two keep-alive messages: half of the configured timeout.
     watchdog: Option<u64>,
     fed: Nanos,
     phase: Phase,
     status: Option<(Report, Nanos)>,
 }
 
-/// What the service manager thinks of us.
+/// State of the daemon as last sent to the service manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
     Ready,
-    /// Until that many rule sets were put into force.
+    /// Reload in progress, complete when the counter of reloads reaches this value.
     Reloading(u64),
 }
 
-/// What the status is made from.
+/// Values from which the status line is composed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
     summary: Summary,
@@ -47,30 +46,33 @@ pub(super) struct Report {
 }
 
 impl Notifier {
-    /// As the environment says. Whoever sets it is root, as we are.
+    /// Creates a notifier from the environment, which only root can set.
     pub(super) fn from_environment() -> Self {
         let number = |name: &str| -> Option<u64> { env::var(name).ok()?.parse().ok() };
         let own = u64::from(std::process::id());
-        // Without WATCHDOG_PID the time is meant for whoever reads it.
+        // Without WATCHDOG_PID the timeout applies to any process that reads it.
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == own);
         let watchdog = number("WATCHDOG_USEC").filter(|&time| time > 0 && is_ours);
         let socket = env::var_os("NOTIFY_SOCKET");
         Self::new(socket.as_deref(), watchdog)
     }
 
-    /// `watchdog` is the time in microseconds after which a silent daemon is taken for dead.
+    /// Creates a notifier. `watchdog` is the timeout in microseconds, after which the service
+    /// manager kills an unresponsive daemon.
     fn new(socket: Option<&OsStr>, watchdog: Option<u64>) -> Self {
         let socket = socket.and_then(open);
-        // Nobody would hear it.
+        // Without a socket there is no receiver for keep-alive messages.
         let watchdog = watchdog.filter(|_| socket.is_some()).map(|time| time.saturating_mul(500));
-        let (fed, phase, status) = (Nanos::default(), Phase::Starting, None);
+        let fed = Nanos::default();
+        let phase = Phase::Starting;
+        let status = None;
         Self { socket, watchdog, fed, phase, status }
     }
 
-    /// Rules are being read again, since `now`.
+    /// Announces that a reload began at `now`.
     pub(super) fn reloading(&mut self, now: Nanos, metrics: &Metrics) {
         let asked = match self.phase {
-            // READY=1 is still to come, and means these rules as well.
+            // READY=1 has not been sent yet, and will cover these rules as well.
             Phase::Starting => return,
             Phase::Ready => metrics.reloads.get(),
             Phase::Reloading(asked) => asked,
@@ -80,8 +82,8 @@ impl Notifier {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
 
-    /// What there is to say at this time. `is_settled`: every process was looked at by the rules in
-    /// force.
+    /// Sends the messages that are due at `now`. `is_settled` means that every process has been
+    /// evaluated by the active rules.
     pub(super) fn tick(
         &mut self,
         now: Nanos,
@@ -109,18 +111,18 @@ impl Notifier {
         self.feed(now);
     }
 
-    /// The end begins.
+    /// Announces that the daemon is stopping.
     pub(super) fn stopping(&self) {
-        self.send("STOPPING=1\nSTATUS=ending");
+        self.send("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// When [`Self::tick`] is to be called although nothing happens.
+    /// Returns the time at which [`Self::tick`] must be called even without events.
     pub(super) fn next_due(&self) -> Option<Nanos> {
         Some(self.fed.plus(self.watchdog?))
     }
 
-    /// Whether a status that differs from the last may be said by now. The loop runs every few seconds
-    /// anyway, so nobody has to wake it for this.
+    /// Checks whether a changed status may be sent now. It needs no timer of its own, because the
+    /// loop runs every few seconds anyway.
     fn is_status_due(&self, now: Nanos, report: &Report) -> bool {
         self.phase == Phase::Ready
             && self
@@ -138,7 +140,7 @@ impl Notifier {
 
     fn send(&self, text: &str) {
         if let Some((socket, address)) = &self.socket {
-            // Nobody listens, or too slowly: not our trouble.
+            // A receiver that is missing or too slow is not an error of the daemon.
             let _sent = socket.send_to_addr(text.as_bytes(), address);
         }
     }
@@ -156,7 +158,8 @@ impl Report {
 }
 
 impl std::fmt::Display for Report {
-    /// `STATUS=213 rules from 14 files, 3 errors; 5021 processes moved`, and more where there is.
+    /// Formats the status as `STATUS=213 rules from 14 files, 3 errors; 5021 processes moved`,
+    /// followed by refused and suppressed moves, if any.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let s = if self.placed == 1 { "" } else { "es" };
         write!(f, "STATUS={}; {} process{s} moved", self.summary, self.placed)?;
@@ -164,14 +167,14 @@ impl std::fmt::Display for Report {
             write!(f, ", {} moves refused by the kernel", self.refused)?;
         }
         if self.left_in_unit > 0 {
-            write!(f, ", {} moves out of units not made", self.left_in_unit)?;
+            write!(f, ", {} processes left in their systemd unit", self.left_in_unit)?;
         }
         f.write_char('\n')
     }
 }
 
-/// The socket and where to send: a path, or with `@` a name in the abstract namespace. Other kinds are
-/// for virtual machines.
+/// Opens a socket for an address: a path, or with `@` a name in the abstract namespace. Other
+/// address families, which virtual machines use, are ignored.
 fn open(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok()?,
@@ -228,7 +231,7 @@ mod tests {
         assert_eq!(manager.heard(), [said]);
         assert_eq!(notifier.next_due(), None);
         notifier.stopping();
-        assert_eq!(manager.heard(), ["STOPPING=1|STATUS=ending"]);
+        assert_eq!(manager.heard(), ["STOPPING=1|STATUS=stopping"]);
     }
 
     #[test]
@@ -247,12 +250,12 @@ mod tests {
         assert!(manager.heard().is_empty(), "the second is still to come");
         metrics.reloads.increment();
         notifier.tick(Nanos(10_000), false, SUMMARY, &metrics);
-        assert!(manager.heard().is_empty(), "not everybody was looked at");
+        assert!(manager.heard().is_empty(), "not every process was evaluated");
         let first_error = Some("/etc/a.toml:7".into());
         let kept = Summary { first_error, kept: 1, ..SUMMARY.clone() };
         notifier.tick(Nanos(10_000), true, &kept, &metrics);
         let said = "READY=1|STATUS=213 rules from 14 files, 3 errors, the first: /etc/a.toml:7 \
-                    (1 file stays as it was); 0 processes moved";
+                    (1 file kept at last valid version); 0 processes moved";
         assert_eq!(manager.heard(), [said]);
     }
 

@@ -1,4 +1,5 @@
-//! What is had before the daemon goes into the background, while somebody waits for its status.
+//! State that is created before the daemon goes into the background, while the caller waits for its
+//! exit status.
 
 use std::io;
 use std::path::Path;
@@ -12,14 +13,14 @@ use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::load::{Loaded, NameService, load};
 use crate::source::files::Files;
 
-/// The signals that we serve.
+/// Signals that the daemon handles.
 const SIGNALS: [Signal; 5] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// Signals and changes of files, which count from here on, and what the files say.
+/// Settings, loaded rules, and the descriptors that report signals and changed files from here on.
 pub struct Prepared {
     pub(super) settings: Settings,
-    /// What is to be said of the settings.
+    /// Diagnostics about the settings file.
     pub(super) remarks: Vec<Diagnostic>,
     pub(super) signals: SignalFd,
     pub(super) files: Files,
@@ -27,10 +28,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// To be called before any thread is made, so that all of them have the signals blocked.
+    /// Reads settings and rules and starts to watch files and signals. Must be called before any
+    /// thread is created, so that all threads have the signals blocked.
     ///
     /// # Errors
-    /// The settings have errors; signals or files cannot be watched.
+    /// The settings have errors, or signals or files cannot be watched.
     pub fn new(invocation: &Invocation) -> Result<Self, Failure> {
         let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
         let (settings, remarks) = settings(invocation);
@@ -39,14 +41,14 @@ impl Prepared {
         }
         let signals = block_signals().map_err(run("signals"))?;
         let sources = sources(invocation);
-        // Before they are read: a change meanwhile is read afterwards.
+        // Watched before the files are read: a change in between causes a reload.
         let files = Files::watch(&sources.directories, Path::new("/etc"), invocation.legacy)
             .map_err(run("inotify"))?;
         let loaded = load(&sources, &NameService::default());
         Ok(Self { settings, remarks, signals, files, loaded })
     }
 
-    /// What the files say.
+    /// Returns the loaded content of the rule files.
     pub const fn loaded(&self) -> &Loaded {
         &self.loaded
     }

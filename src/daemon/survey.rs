@@ -1,4 +1,4 @@
-//! What a daemon would read and where it would place, without one.
+//! Configuration that a daemon would use, determined without starting one.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::load::Loaded;
 use crate::policy::Policy;
 use crate::rebuild::{self, Survey};
 
-/// Reads the configuration and returns all complaints about it.
+/// Reads the configuration and returns all diagnostics about it.
 pub fn check(invocation: &Invocation) -> Vec<Diagnostic> {
     let mut diagnostics = survey(invocation, None).loaded.diagnostics;
     diagnostics.extend(missing(invocation));
     diagnostics
 }
 
-/// An error for each file and directory that the command line names and that is not there. Whoever asks what is
-/// wrong wants to know of a mistyped path; a daemon may be started before its files are there.
+/// Returns an error for each file and directory named on the command line that does not exist. Must
+/// not be used by the daemon itself, which may be started before its files exist.
 pub fn missing(invocation: &Invocation) -> Vec<Diagnostic> {
     let settings = Some(&invocation.config).filter(|path| **path != Invocation::default().config);
     let named = settings.into_iter().chain(&invocation.rules);
@@ -32,13 +32,14 @@ pub fn missing(invocation: &Invocation) -> Vec<Diagnostic> {
     });
     let said = absent.map(|path| {
         Diagnostic::about(&Arc::from(path), Severity::Error, "does not exist")
-            .with_help("the command line names it: correct it there, or make it")
+            .with_help("named on the command line: correct the path or create it")
     });
     said.collect()
 }
 
-/// What a daemon that is called so would have in force. `loaded` is taken for what the rule files say, if
-/// it is there, and then only its files are complained of.
+/// Returns the configuration that a daemon started with these options would load. `loaded`, if
+/// given, replaces the content of the rule files, and then only diagnostics about these files are
+/// returned.
 pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
     let (settings, mut diagnostics) = settings(invocation);
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
@@ -52,7 +53,8 @@ pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
     };
     let mut survey = rebuilder.having(loaded).survey();
     if !Host::default().runs_systemd() {
-        // They may be meant for another host.
+        // The files may be intended for another host, so the warning is given without systemd as
+        // well.
         survey.loaded.diagnostics.extend(rebuild::too_wide(&survey.loaded.rules));
     }
     let files = &survey.loaded.files;
@@ -60,8 +62,8 @@ pub fn survey(invocation: &Invocation, loaded: Option<Loaded>) -> Survey {
     survey
 }
 
-/// What a daemon that is called so would decide by, and all complaints about the files: what is wrong with
-/// them is left out.
+/// Returns the policy that a daemon started with these options would use, and all diagnostics about
+/// the files. Invalid rules are left out.
 pub fn policy(
     invocation: &Invocation,
     hierarchies: &Arc<Hierarchies>,

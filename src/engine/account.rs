@@ -1,15 +1,16 @@
-//! What others may know of the engine.
+//! Read access to the state of the engine for status output. It changes nothing.
 
 use super::Engine;
 use crate::policy::Summary;
 
 impl Engine {
-    /// What the rules in force are made of.
+    /// Returns the summary of the active rules.
     pub fn summary(&self) -> &Summary {
         &self.policy.summary
     }
 
-    /// Who took processes back and how often: see [`crate::placer::Placer::taken_back_by`].
+    /// Returns the programs that reverted placements, with counts: see
+    /// [`crate::placer::Placer::taken_back_by`].
     pub fn taken_back_by(&self) -> &[(String, u64)] {
         self.placer.taken_back_by()
     }

@@ -1,5 +1,5 @@
-//! What clients of the control socket ask of the engine, done between looks; and what the engine tells
-//! them of its decisions.
+//! Requests of control socket clients, served between evaluations, and the decision records sent to
+//! them. It must not delay evaluations: each call handles one request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use crate::process::Grip;
 use crate::rules::{Action, Rule, RuleId};
 use crate::sys;
 
-/// What of the last look is not in its outcome.
+/// Details of the last evaluation that its outcome does not contain.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Noted {
     pub(super) uid: Option<Uid>,
     pub(super) rule: Option<RuleId>,
-    /// The link to the executable, if somebody watches.
+    /// Link to the executable, recorded only while a client watches.
     exe: Option<Box<[u8]>>,
 }
 
-/// The rule of an evaluation, for a client.
+/// Rule of an evaluation, for a client.
 #[derive(Debug)]
 pub(super) struct Named {
     rule: Option<Arc<str>>,
     cgroup: Option<Box<str>>,
-    /// Why the rule cannot be applied.
+    /// Reason why the rule cannot be applied.
     reason: Option<String>,
 }
 
-/// Processes that a client wants to be evaluated now.
+/// Processes that a client wants evaluated now.
 #[derive(Debug)]
 struct Placing {
     ticket: Ticket,
@@ -44,7 +44,7 @@ struct Placing {
     done: Vec<About>,
 }
 
-/// Errands, and what is remembered for them.
+/// Pending requests and the history that answers them.
 #[derive(Default)]
 pub(super) struct Errands {
     side: Option<HotSide>,
@@ -57,18 +57,18 @@ pub(super) struct Errands {
 /// Clients that wait for a reload.
 #[derive(Debug, Default)]
 struct Reloads {
-    /// It has not been asked for yet.
+    /// Clients before the reload is requested.
     wished: Vec<Ticket>,
-    /// The rule thread was asked, counted from 1.
+    /// Requests sent to the rule thread, with the number of the reload, from 1.
     asked_for: Vec<(Ticket, u64)>,
-    /// In force, and the scan is not over.
+    /// Policy active, scan not complete.
     settling: Vec<Ticket>,
     asked: u64,
     answered: u64,
 }
 
 impl Errands {
-    /// The rule thread was asked to read all files.
+    /// Records that the rule thread received a request to read all files.
     pub(super) fn reload_asked(&mut self) {
         let reloads = &mut self.reloads;
         reloads.asked += 1;
@@ -76,7 +76,8 @@ impl Errands {
         reloads.asked_for.extend(reloads.wished.drain(..).map(|ticket| (ticket, asked)));
     }
 
-    /// It answered. Whoever asked until then need not wait for more than the scan, if there is one.
+    /// Records a reply of the rule thread. Reloads requested before it only wait for the scan, if
+    /// there is one.
     pub(super) fn reload_answered(&mut self) {
         let reloads = &mut self.reloads;
         reloads.answered += 1;
@@ -89,17 +90,17 @@ impl Errands {
 }
 
 impl Engine {
-    /// Does the errands of `side` from now on.
+    /// Serves the requests of `side` from now on.
     pub fn serve(&mut self, side: HotSide) {
         self.errands.side = Some(side);
     }
 
-    /// The bell that wakes the loop for an errand.
+    /// Returns the eventfd that wakes the main loop for a request.
     pub fn ringer(&self) -> Arc<nix::sys::eventfd::EventFd> {
         self.desk.ringer()
     }
 
-    /// Whether a client wants the files to be read again.
+    /// Checks whether a client requested a reload.
     pub fn wants_reload(&self) -> bool {
         !self.errands.reloads.wished.is_empty()
     }
@@ -109,12 +110,12 @@ impl Engine {
             || self.errands.side.as_ref().is_some_and(HotSide::has_errand)
     }
 
-    /// Whether a client watches decisions.
+    /// Checks whether a client watches decisions.
     pub(super) fn is_watched(&self) -> bool {
         self.errands.side.as_ref().is_some_and(HotSide::is_watched)
     }
 
-    /// Does one errand, and answers those who waited for a scan that is over.
+    /// Serves one request, and replies to clients after their scan is complete.
     pub(super) fn run_errand(&mut self) {
         if !self.errands.reloads.settling.is_empty() && self.is_settled() {
             for ticket in std::mem::take(&mut self.errands.reloads.settling) {
@@ -145,11 +146,12 @@ impl Engine {
         }
     }
 
-    /// What is known of a process.
+    /// Returns the recorded history of a process.
     fn about(&mut self, raw: u32) -> About {
         let nothing = About { pid: raw, ..About::default() };
         let Some(pid) = Pid::new(raw) else { return nothing };
-        let (now, identity) = (sys::monotonic(), self.proc.identity(pid));
+        let now = sys::monotonic();
+        let identity = self.proc.identity(pid);
         let mut happenings: Vec<Happening> =
             self.errands.memory.of(pid, identity).map(|one| one.told(now)).collect();
         if let Some((since, why)) = identity.and_then(|_| self.under_way(pid)) {
@@ -157,7 +159,7 @@ impl Engine {
             happenings.push(happening(ago_ms, Outcome::Waiting.word(), why));
         }
         if self.sticky.holds(pid, &mut self.proc) {
-            let why = "it asked to stay where it is, as by cgexec --sticky";
+            let why = "registered as sticky, for example by cgexec --sticky";
             happenings.push(happening(0, Outcome::Sticky.word(), why));
         }
         let moved = identity.and_then(|identity| self.errands.moves.last(pid, identity));
@@ -165,23 +167,23 @@ impl Engine {
         About { pid: raw, happenings, moved_ago_ms }
     }
 
-    /// Since when a look at the process is under way, and what it waits for.
+    /// Returns since when an evaluation of the process is pending, and the reason.
     fn under_way(&self, pid: Pid) -> Option<(Nanos, &'static str)> {
         if let Some(since) = self.executables.waits_since(pid) {
-            return Some((since, "it waits for its executable to be read"));
+            return Some((since, "waiting for its executable to be read"));
         }
         let mut waiting = self.waiting.values().flatten();
         if let Some(look) = waiting.find(|look| look.pid == pid) {
-            return Some((look.since, "it waits for the name service"));
+            return Some((look.since, "waiting for the name service"));
         }
         if let Some(since) = self.placer.waits_for_manager(pid) {
-            return Some((since, "it waits until systemd reports its user's service manager"));
+            return Some((since, "waiting for systemd to report the user's service manager"));
         }
         let queued = self.intake.batch.find(pid);
-        queued.map(|look| (look.since, "it waits for its turn, behind others"))
+        queued.map(|look| (look.since, "queued behind other evaluations"))
     }
 
-    /// The next process that a client wants to be evaluated.
+    /// Returns the next process that a client wants evaluated.
     pub(super) fn next_asked(&mut self) -> Option<Look> {
         loop {
             let placing = self.errands.placing.as_mut()?;
@@ -193,12 +195,12 @@ impl Engine {
             if let Some(pid) = Pid::new(raw) {
                 return Some(Look::at_once(pid, Cause::ASKED, sys::monotonic()));
             }
-            let gone = happening(0, Outcome::Gone.word(), "there is no such process");
+            let gone = happening(0, Outcome::Gone.word(), "no such process");
             placing.done.push(About { pid: raw, happenings: vec![gone], moved_ago_ms: None });
         }
     }
 
-    /// Takes note of what came of an evaluation that a client wanted.
+    /// Records the result of an evaluation that a client requested.
     pub(super) fn answer_asked(
         &mut self,
         pid: Pid,
@@ -206,7 +208,7 @@ impl Engine {
         Named { rule, cgroup, reason }: Named,
     ) {
         let mut about = self.about(pid.get());
-        // A trouble says more than the bare outcome.
+        // A recorded failure is more specific than the bare outcome.
         if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
             let mut last = happening(0, outcome.word(), &reason.unwrap_or_default());
             last.rule = rule.map(|rule| Escaped(&rule).to_string()).unwrap_or_default();
@@ -218,14 +220,14 @@ impl Engine {
         }
     }
 
-    /// What a client is told of the rule of the last look.
+    /// Returns the rule and cgroup of the last evaluation for a client.
     pub(super) fn target_names(&self, outcome: Outcome) -> Named {
         let (rule, cgroup) = self.target(outcome);
         let reason = rule.and_then(|rule| rule.action.inapplicable()).map(ToString::to_string);
         Named { rule: rule.map(|rule| Arc::clone(&rule.name)), cgroup, reason }
     }
 
-    /// The rule of the last look and its group, as far as they are known.
+    /// Returns the rule of the last evaluation and its cgroup, as far as they are known.
     fn target(&self, outcome: Outcome) -> (Option<&Rule>, Option<Box<str>>) {
         let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
         let Some(rule) = rule else { return (None, None) };
@@ -236,14 +238,14 @@ impl Engine {
         (Some(rule), is_placed.then(|| self.placer.path().into()))
     }
 
-    /// Takes note of the executable of the process that is evaluated, if somebody watches.
+    /// Records the executable of the evaluated process while a client watches.
     pub(super) fn note_exe(&mut self, exe: Exe<'_>) {
         if self.is_watched() {
             self.noted.exe = exe.seen().map(|seen| Box::from(seen.raw));
         }
     }
 
-    /// Remembers the troubles of a look, and tells of it if somebody watches.
+    /// Records the failures of an evaluation, and reports it to watching clients.
     pub(super) fn account(
         &mut self,
         look: Look,
@@ -289,15 +291,17 @@ impl Engine {
         let troubles = self.placer.take_troubles();
         let Some(identity) = self.proc.identity(look.pid) else { return };
         for (trouble, cgroup) in troubles {
-            let (rule, pid) = (Arc::clone(&rule), look.pid);
+            let rule = Arc::clone(&rule);
+            let pid = look.pid;
             self.errands.memory.remember(Remembered { pid, identity, at, trouble, rule, cgroup });
         }
     }
 
-    /// Remembers what happened to a process before a rule was found.
+    /// Records an event of a process for which no rule was found yet.
     pub(super) fn remember_trouble(&mut self, pid: Pid, trouble: Trouble, at: Nanos) {
         let Some(identity) = self.proc.identity(pid) else { return };
-        let (rule, cgroup) = (Arc::from(""), String::new());
+        let rule = Arc::from("");
+        let cgroup = String::new();
         self.errands.memory.remember(Remembered { pid, identity, at, trouble, rule, cgroup });
     }
 }

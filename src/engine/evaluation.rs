@@ -1,4 +1,5 @@
-//! One evaluation: what is true of a process, the rule that matches, the placement.
+//! One evaluation: reads the state of a process, finds the matching rule, applies it. It must not
+//! read an executable itself; reads are requests to the caller.
 
 use super::Engine;
 use super::rescan::Urgency;
@@ -15,7 +16,7 @@ use crate::process::{Grip, Proc};
 use crate::program::{ExeRead, Program, ReadRequest, Seen};
 use crate::sys;
 
-/// The longest name of a kernel thread, that of a workqueue included.
+/// Maximum length of a kernel thread name, including the name of a workqueue.
 const THREAD_NAME: usize = 64;
 
 /// A queue in which the user of a process may have had its share.
@@ -28,16 +29,16 @@ enum Queue {
     Moves,
 }
 
-/// An evaluation to be done.
+/// Evaluation to be done, with what is already known.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) look: Look,
-    /// What an examination found.
+    /// Result of an examination, if one was made.
     program: Option<Program>,
-    /// Decide by what is known.
+    /// Decide by what is known, without further reads.
     is_final: bool,
-    /// The process was decided without its executable before: children that were born since may be
-    /// misplaced too.
+    /// The process was decided without its executable before: children born since may be misplaced
+    /// too.
     is_late: bool,
     /// Where the evaluation waited.
     queue: Queue,
@@ -73,44 +74,44 @@ impl Job {
         Self { is_asked: true, ..Self::new(look) }
     }
 
-    /// To be decided without the examination that it waits for.
+    /// Creates an evaluation that does not wait for the examination.
     pub(super) fn without_examination(look: Look) -> Self {
         Self { is_final: true, ..Self::new(look) }
     }
 
-    /// With the result of its examination, if there is one.
+    /// Creates an evaluation with the result of its examination; `None` decides without it.
     pub(super) fn examined(look: Look, program: Option<Program>, is_late: bool) -> Self {
         Self { is_final: program.is_none(), program, is_late, ..Self::new(look) }
     }
 
-    /// To be evaluated again because the executable may be readable now.
+    /// Creates a repeated evaluation, because the executable may be readable now.
     pub(super) fn late(look: Look) -> Self {
         Self { is_late: true, ..Self::new(look) }
     }
 }
 
-/// An evaluation whose executable is being read.
+/// Evaluation that waits for the read of its executable.
 #[derive(Debug)]
 pub(super) struct Open {
     job: Job,
     grip: Grip,
 }
 
-/// What an evaluation came to.
+/// Result of an evaluation: its outcome, or a further read that it needs.
 enum Evaluation {
     Over(Outcome),
-    /// The executable is needed.
+    /// The executable must be read first.
     NeedsExe,
-    /// The namespaces are needed.
+    /// The namespaces must be read first.
     NeedsNamespaces,
-    /// An examination of this executable is needed.
+    /// This executable must be examined first.
     NeedsExamination(Box<[u8]>),
     /// Another user mattered, who is known now: it is evaluated again.
     OwnerKnown,
 }
 
 impl Engine {
-    /// Begins an evaluation. Returns what must be read first; else it is over.
+    /// Starts an evaluation. Returns the read that it needs; `None` when it is finished.
     pub(super) fn start(&mut self, mut job: Job) -> Option<ReadRequest> {
         let look = job.look;
         if job.queue == Queue::Moves {
@@ -156,11 +157,11 @@ impl Engine {
         Some(Grip { unified: None, thread: Some(thread), ..grip })
     }
 
-    /// The process as its leader shows it, or as a live thread does when the leader has exited. `None` when
-    /// no thread lives.
+    /// Returns the process as its leader shows it, or as a live thread does when the leader has
+    /// exited. `None` when all threads have exited.
     fn live_view(&mut self, job: &Job, grip: Grip) -> Option<Grip> {
         let pid = job.look.pid;
-        // Counted once: most processes have one thread, of which there is nothing more to ask.
+        // Counted once: most processes have one thread, and need no further check.
         let is_single = may_be_frozen(job) && self.proc.thread_count(pid) == 1;
         let is_frozen = may_be_frozen(job) && !is_single && self.proc.has_leader_exited(pid);
         let grip = if is_frozen { self.proc.stand_in(pid, grip)? } else { grip };
@@ -168,14 +169,15 @@ impl Engine {
         Some(grip)
     }
 
-    /// Goes on with what was read. If more must be read the next [`Self::turn`] asks for it.
+    /// Continues the suspended evaluation with `read`. If more must be read, the next
+    /// [`Self::turn`] requests it.
     pub fn supply(&mut self, read: &ExeRead) {
         let Some(Open { mut job, grip }) = self.open.take() else { return };
         let pid = job.look.pid;
         let mut name = [0; THREAD_NAME];
         let exe = match read.link() {
             Ok(_) => read.seen(self.proc.comm(pid)).map(Exe::Read),
-            // Only here, off the way of every process with a program, more of it is read.
+            // Only on this path, so that processes with an executable cost no further reads.
             Err(_) => self.without_exe(&job, &grip, &mut name),
         };
         let Some(exe) = exe else {
@@ -186,7 +188,8 @@ impl Engine {
         self.also_needed = self.proceed(job, grip, exe, read.containment());
     }
 
-    /// What is known of a process whose link could not be read. `None` when a live thread is to be asked.
+    /// Returns what is known of a process after its link could not be read. `None` when a live
+    /// thread must be read instead.
     fn without_exe<'n>(
         &mut self,
         job: &Job,
@@ -203,14 +206,15 @@ impl Engine {
         if !job.is_careful && self.proc.has_leader_exited(pid) {
             return None;
         }
-        // A zombie has no executable.
+        // Zombies have no executable.
         if !grip.has_exited() {
             self.metrics.unreadable_executables.increment();
         }
         Some(Exe::Unavailable)
     }
 
-    /// The read blocks another thread: decides without it.
+    /// Continues the suspended evaluation without its executable, because the read blocks another
+    /// thread.
     pub fn read_is_late(&mut self) {
         let Some(Open { job, grip }) = self.open.take() else { return };
         self.metrics.blocked_reads.increment();
@@ -221,7 +225,7 @@ impl Engine {
         debug_assert!(request.is_none());
     }
 
-    /// Evaluates a process as far as that can be done without reading its executable.
+    /// Evaluates a process as far as possible without reading its executable.
     fn proceed(
         &mut self,
         mut job: Job,
@@ -230,7 +234,8 @@ impl Engine {
         mut containment: Option<Containment>,
     ) -> Option<ReadRequest> {
         let pid = job.look.pid;
-        // Of this very process: an answer is taken for no other.
+        // The result belongs to this process: replies for another process of the same PID are
+        // discarded.
         let program = job.program.take();
         let mut exe = program.as_ref().map_or(exe, |program| Exe::Read(program.seen()));
         loop {
@@ -342,7 +347,8 @@ impl Engine {
         Evaluation::Over(outcome)
     }
 
-    /// Whether a client asked that the process stay where it is, and that still holds.
+    /// Checks whether the process is pinned to its cgroup, and ends the pin if an external move
+    /// breaks it.
     fn is_pinned(&mut self, look: Look, grip: &Grip) -> bool {
         let Some(pin) = self.sticky.pin(look.pid, &mut self.proc) else { return false };
         let is_moved = look.cause.contains(Cause::MOVED);
@@ -354,22 +360,23 @@ impl Engine {
         true
     }
 
-    /// Whether executables are read for others than the rules.
+    /// Checks whether executables are read for output, even if no rule needs them.
     fn shows_exe(&self) -> bool {
         self.is_watched() || self.policy.narrator.as_ref().is_some_and(|one| one.shows_program())
     }
 
-    /// Takes note of what an evaluation came to.
+    /// Records the outcome of an evaluation and completes it.
     pub(super) fn finish(&mut self, job: &Job, grip: Option<&Grip>, outcome: Outcome) {
-        let (look, now) = (job.look, sys::monotonic());
+        let look = job.look;
+        let now = sys::monotonic();
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(look, grip, outcome, now);
         self.conclude(job, outcome, now);
         let opened = self.stage_began;
         match outcome {
-            // Its children are only evaluated for what they do themselves.
+            // Children of a pinned process are only evaluated for their own events.
             Outcome::Sticky => self.intake.forks.dismissed(look.pid),
-            // Children of one that waits are candidates until the answer comes.
+            // Children of a process that waits are candidates until the reply arrives.
             Outcome::Waiting => self.intake.forks.deferred(look.pid, look.since, opened),
             Outcome::Gone
             | Outcome::NoRule
@@ -432,7 +439,7 @@ impl Engine {
                     self.rechecks.retry(look.pid, now, attempts);
                 }
             }
-            // Counted where they are said.
+            // Counted at the place that logs them.
             Outcome::GivenUp
             | Outcome::InUnit
             | Outcome::InContainer
@@ -454,19 +461,20 @@ impl Engine {
             // Its creator may be a user who creates the next one at once.
             self.placer.moves().moved_by_user(now);
         }
-        // Descendants that were born while it was elsewhere, or while its executable could not be read,
-        // are not recorded any more.
+        // Descendants that were born while it was elsewhere, or while its executable could not be
+        // read, are not recorded any more.
         if is_recheck || job.is_late || look.cause.intersects(Cause::MOVED | Cause::ELSEWHERE) {
             self.rescan.want(Urgency::Limited);
         }
     }
 
-    /// The PID was reused while its process was moved: the new process goes back to the cgroup in which it
-    /// was born, and is evaluated.
+    /// Reverts a move after the PID was reused during it: the new process returns to the cgroup in
+    /// which it was born, and is evaluated.
     fn undo(&mut self, look: Look, now: Nanos) {
         self.metrics.reused_pids.increment();
         self.intake.trail_is_due = true;
-        // The new process exists, so its fork is in the socket; on failure its parent is asked.
+        // The new process exists, so its fork is in the socket. If that cannot be read, its parent
+        // is read from `/proc`.
         if let Err(error) = self.follow() {
             ::log::debug!("cannot read forks: {error}");
         }
@@ -480,8 +488,8 @@ impl Engine {
     }
 }
 
-/// Whether what the kernel says of the leader may be frozen, because it has exited. Not after an event of
-/// the leader: it was alive then, and is moved by what was true of it.
+/// Checks whether the kernel may report stale data for a leader that has exited. An event of the
+/// leader proves that it was alive then, and it is classified by its state at that time.
 fn may_be_frozen(job: &Job) -> bool {
     const ASKED: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
     const CAUSES: Cause = ASKED.or(Cause::ELSEWHERE);

@@ -1,8 +1,9 @@
-//! Evaluations that wait for an executable, and users whose executables are slow to read.
+//! Evaluations that wait for an executable, and users with executables that are slow to read.
 //!
-//! An examination that is not over after [`DECIDE_NS`] is not waited for: the process is decided by what is
-//! known, and evaluated again when the answer comes. A user whose executable blocked the hot thread has all
-//! of them read by other threads for a while, so that one user can block it for 5 ms in ten seconds.
+//! An evaluation waits at most [`DECIDE_NS`] for an examination: then the process is decided by
+//! what is known, and evaluated again when the result arrives. After an executable of a user
+//! blocked the hot thread, all executables of this user are read by other threads for ten seconds,
+//! so that one user can block it for 5 ms in ten seconds.
 
 use std::collections::VecDeque;
 
@@ -18,51 +19,49 @@ use crate::process::Grip;
 use crate::program::Examined;
 use crate::sys;
 
-/// An evaluation waits so long for an examination.
+/// Maximum wait of an evaluation for its examination.
 const DECIDE_NS: u64 = 100_000_000;
-/// Executables of a user are not read by the hot thread for so long after one blocked it.
+/// Time for which the hot thread reads no executables of a user after one blocked it.
 const SLOW_NS: u64 = 10_000_000_000;
-/// Users who are remembered for that. With more, the hot thread reads no executable at all.
+/// Maximum number of recorded slow users. Beyond it the hot thread reads no executables.
 const MOST_SLOW: usize = 4096;
-/// Reads that block threads which were the hot one. With more, likewise.
+/// Maximum number of threads blocked in a read. Beyond it the hot thread reads no executables.
 const MOST_BLOCKED: usize = 64;
 
-/// One examination.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     number: u64,
     look: Look,
-    /// Which process of that PID.
+    /// Identity of the process, which distinguishes it from a later one with the same PID.
     identity: Option<u64>,
     is_decided: bool,
 }
 
-/// What is known of slow executables.
 #[derive(Debug, Default)]
 pub(super) struct Executables {
     pending: HashMap<Pid, Pending, FixedState>,
-    /// When the evaluations of `pending` are decided without the examination, in order.
+    /// Deadlines of the evaluations in `pending`, in order.
     deadlines: VecDeque<(Nanos, Pid, u64)>,
-    /// Until when executables of these users are read by others.
+    /// End of the time for which other threads read the executables of a user.
     slow: HashMap<Uid, Nanos, FixedState>,
-    /// Reads that block, and of whom.
+    /// Blocked reads, with the user of each.
     blocked: HashMap<Pid, Uid, FixedState>,
     last: u64,
 }
 
 impl Executables {
-    /// Forgets what waits: a scan follows.
+    /// Drops all pending evaluations: a scan follows.
     pub(super) fn forget(&mut self) {
         self.pending.clear();
         self.deadlines.clear();
     }
 
-    /// Since when an evaluation of the process waits.
+    /// Returns since when an evaluation of the process waits.
     pub(super) fn waits_since(&self, pid: Pid) -> Option<Nanos> {
         self.pending.get(&pid).map(|pending| pending.look.since)
     }
 
-    /// The next evaluation to be decided without its examination at `now`.
+    /// Returns the next evaluation with a deadline that has passed at `now`.
     pub(super) fn next_late(&mut self, now: Nanos) -> Option<Look> {
         while let Some(&(due, pid, number)) = self.deadlines.front() {
             if due > now {
@@ -78,12 +77,12 @@ impl Executables {
         None
     }
 
-    /// When [`Self::next_late`] has something.
+    /// Returns the time of the next deadline.
     pub(super) fn due(&self) -> Option<Nanos> {
         self.deadlines.front().map(|&(due, ..)| due)
     }
 
-    /// Whether the hot thread may read executables of `user`.
+    /// Checks whether the hot thread may read executables of `user`.
     pub(super) fn may_be_read(&mut self, user: Uid) -> bool {
         if self.slow.is_empty() && self.blocked.is_empty() {
             return true;
@@ -104,7 +103,7 @@ impl Executables {
         is_over
     }
 
-    /// A read of an executable of `user` blocks the thread that was the hot one.
+    /// Records that a read of an executable of `user` blocks the former hot thread.
     pub(super) fn block(&mut self, pid: Pid, user: Uid) {
         self.blocked.insert(pid, user);
         if self.slow.len() < MOST_SLOW {
@@ -114,7 +113,8 @@ impl Executables {
 }
 
 impl Engine {
-    /// Lets other threads examine the executable of a process. Whether the evaluation waits for it.
+    /// Requests an examination of the executable of a process by other threads. Returns whether the
+    /// evaluation waits for it.
     pub(super) fn examine(&mut self, job: &Job, grip: &Grip, raw: Option<Box<[u8]>>) -> bool {
         let pid = job.look.pid;
         let identity = self.proc.identity_of(pid, grip);
@@ -139,7 +139,7 @@ impl Engine {
         true
     }
 
-    /// An examination is over.
+    /// Handles the result of an examination.
     pub(super) fn take_examined(&mut self, pid: Pid, number: u64, examined: Examined) {
         let is_meant = |pending: &&Pending| pending.number == number;
         let Some(&pending) = self.executables.pending.get(&pid).filter(is_meant) else { return };
@@ -161,7 +161,7 @@ impl Engine {
         self.answered.push_back(Job::examined(pending.look, program, pending.is_decided));
     }
 
-    /// A read that blocked is over: evaluates the process again.
+    /// Handles the end of a blocked read: evaluates the process again.
     pub(super) fn take_readable(&mut self, pid: Pid) {
         self.executables.blocked.remove(&pid);
         let look = Look::at_once(pid, Cause::RETRY, sys::monotonic());

@@ -1,19 +1,19 @@
-//! When external moves are looked for.
+//! Scheduling of the detection of external moves, by the trace or by scans.
 
 use super::Engine;
 use super::rescan::Urgency;
 use crate::event::Nanos;
 use crate::sys;
 
-/// Where external moves are not traced, from one scan for them to the next: with the scan itself a process is
-/// found within 60 s.
+/// Minimum time between two scans for external moves where they are not traced: including the scan
+/// itself, a move is detected within 60 s.
 pub(crate) const MOVE_SCAN_NS: u64 = 50_000_000_000;
-/// And at least so many times the duration of the last scan: 1 % of one CPU.
+/// Minimum time as a multiple of the duration of the last scan: 1 % of one CPU.
 const SCAN_FACTOR: u64 = 100;
 
 impl Engine {
-    /// Reads the trace of moves if that is due in a turn that began at `now`. Without a trace, asks for a scan
-    /// now and then.
+    /// Reads the trace of moves if that is due in a turn that began at `now`. Without a trace,
+    /// requests a scan periodically.
     pub(super) fn read_moves(&mut self, now: Nanos) {
         if !self.options.finds_external_moves {
             return;
@@ -39,7 +39,7 @@ impl Engine {
         self.scan_for_moves = Some(now.plus(pause));
     }
 
-    /// Returns when [`Self::read_moves`] has something to do.
+    /// Returns the time at which [`Self::read_moves`] has work.
     pub(super) fn moves_due(&self) -> Option<Nanos> {
         self.placer.moves_due().or(self.scan_for_moves)
     }

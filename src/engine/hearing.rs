@@ -1,4 +1,4 @@
-//! What the engine hears on TRAIL, and whom that lets stay where they are.
+//! Forks read from TRAIL, loss of events, and sticky processes that inherit by fork.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use crate::source::intake::Hearing;
 use crate::sys;
 
 impl Engine {
-    /// Does what a client asks. Returns whether it may.
+    /// Handles a request of a client of the sticky socket. Returns whether it was granted.
     ///
     /// # Errors
     /// As [`Self::turn`].
     pub fn grant(&mut self, request: Request, client: Client) -> io::Result<bool> {
-        // Forks until now are judged by the wishes until now.
+        // Forks up to now are checked against the sticky processes up to now.
         self.pass_on()?;
-        // A move before the pin that was not evaluated yet is no part of it.
+        // A move before the pin that was not evaluated yet is not part of the pin.
         let pid = request.pid.filter(|_| client.uid != Uid(0));
         if pid.is_some_and(|pid| self.placer.moves().has_unevaluated_move(pid)) {
             self.metrics.sticky_refused.increment();
@@ -26,8 +26,8 @@ impl Engine {
         Ok(self.sticky.grant(request, client, account, &mut self.proc))
     }
 
-    /// Lets children inherit that their parent stays where it is. Called between reading WATCH, or the
-    /// list of all processes, and looking at anybody.
+    /// Passes the sticky state on to children. Called after WATCH or the list of all processes was
+    /// read, and before any evaluation.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
         if !self.sticky.has_heirs() {
             return Ok(());
@@ -40,7 +40,7 @@ impl Engine {
         self.doubt_if_lost()
     }
 
-    /// Reads TRAIL when a look had an effect, and every now and then.
+    /// Reads TRAIL after an evaluation took effect, and periodically.
     pub(super) fn follow(&mut self) -> io::Result<()> {
         match self.intake.follow(|fork| self.sticky.heard(fork))? {
             Hearing::Well => {}
@@ -50,7 +50,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Doubts everything when the kernel dropped events.
+    /// Requests a scan if the kernel dropped events.
     pub(super) fn doubt_if_lost(&mut self) -> io::Result<()> {
         if self.intake.has_lost()? {
             if let Some(narrator) = &self.policy.narrator {
@@ -61,7 +61,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Events are missing: all processes are evaluated.
+    /// Requests a scan of all processes because events are missing.
     fn doubt(&mut self) {
         self.rescan.want_after_loss();
     }

@@ -1,4 +1,5 @@
-//! Evaluations that are due at a time: rechecks of placements, and attempts after a refusal that can pass.
+//! Evaluations scheduled for a later time: rechecks of placements, and retries of temporary
+//! refusals.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,34 +9,33 @@ use hashbrown::HashMap;
 use crate::event::batch::Look;
 use crate::event::{Cause, Nanos, Pid};
 
-/// The first attempt after a refusal; each later one waits twice as long.
+/// Delay before the first retry; each later delay is twice as long.
 const FIRST_RETRY_NS: u64 = 100_000_000;
-/// Attempts are made this often in the end.
+/// Upper limit of the delay between retries.
 const LAST_RETRY_NS: u64 = 60_000_000_000;
-/// Processes that are tried again. A reload finds the others.
+/// Maximum number of processes to be retried; a reload covers the others.
 const MOST_RETRIES: usize = 1024;
 
-/// What is due when.
 #[derive(Debug, Default)]
 pub(super) struct Rechecks {
-    /// In order: all wait for the same time.
+    /// In the order of time, because the delay is constant.
     queue: VecDeque<(Nanos, Look)>,
-    /// When the last placement of each process is rechecked. Rechecks of earlier ones are dropped: the
-    /// process is not where they say because it was placed anew.
+    /// Due time of the recheck of each process's last placement. Rechecks of earlier placements are
+    /// dropped: the process is elsewhere because it was placed again.
     latest: HashMap<Pid, Nanos, FixedState>,
     retries: BTreeMap<(Nanos, Pid), u32>,
-    /// When each of them is due.
+    /// Due time of each retry.
     retry_of: HashMap<Pid, Nanos, FixedState>,
 }
 
 impl Rechecks {
-    /// Rechecks a placement at `due`.
+    /// Schedules the recheck of a placement.
     pub(super) fn after_placement(&mut self, due: Nanos, look: Look) {
         self.latest.insert(look.pid, due);
         self.queue.push_back((due, look));
     }
 
-    /// Tries again a process that was refused at `now`; `attempts` were made before.
+    /// Schedules a retry of a move that was refused at `now`, after `attempts` earlier ones.
     pub(super) fn retry(&mut self, pid: Pid, now: Nanos, attempts: u32) {
         if self.retries.len() >= MOST_RETRIES || self.retry_of.contains_key(&pid) {
             return;
@@ -46,7 +46,7 @@ impl Rechecks {
         self.retry_of.insert(pid, due);
     }
 
-    /// The next evaluation that is due at `now`.
+    /// Returns the next evaluation due at `now`.
     pub(super) fn next_due(&mut self, now: Nanos) -> Option<Look> {
         while let Some(&(due, look)) = self.queue.front().filter(|(due, _)| *due <= now) {
             self.queue.pop_front();
@@ -61,11 +61,11 @@ impl Rechecks {
         }
         self.retries.pop_first();
         self.retry_of.remove(&pid);
-        // The number of attempts is carried in place of a placement.
+        // Carries the number of attempts in place of a placement.
         Some(Look::after(pid, Cause::RETRY, now, u64::from(attempts) + 1))
     }
 
-    /// When something is due.
+    /// Returns the time of the next evaluation.
     pub(super) fn due(&self) -> Option<Nanos> {
         let recheck = self.queue.front().map(|&(due, _)| due);
         let retry = self.retries.first_key_value().map(|(&(due, _), _)| due);

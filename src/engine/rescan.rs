@@ -1,4 +1,4 @@
-//! When all processes are evaluated.
+//! Scheduling of scans of all processes, with limits on their CPU time.
 
 use std::io;
 
@@ -8,53 +8,56 @@ use crate::process::Proc;
 use crate::source::scan::Scan;
 use crate::sys;
 
-/// A scan that is not urgent begins this long after the last one at the earliest.
+/// Minimum pause between a scan and the next [`Urgency::Limited`] one.
 const PAUSE_NS: u64 = 1_000_000_000;
-/// And at least so many times the duration of the last one: such scans take a tenth of one CPU at most.
+/// Minimum pause as a multiple of the duration of the last scan: limited scans use at most a tenth
+/// of one CPU.
 const PAUSE_FACTOR: u64 = 9;
 
-/// How soon a scan is needed.
+/// Urgency of a requested scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
-    /// Something was lost or may be misplaced: soon, but users can cause that as often as they like.
+    /// Scan after a loss or a possible misplacement. Users can cause it as often as they like, so
+    /// it is rate-limited.
     Limited,
-    /// Rules changed: at once.
+    /// Scan after a change of the rules, started at once.
     Now,
 }
 
-/// The scan that is wanted, or runs.
+/// State of the requested or running scan.
 #[derive(Debug, Default)]
 pub(super) struct Rescan {
     scan: Scan,
     wanted: Option<Urgency>,
-    /// Whether forks were lost since the last scan began.
+    /// Set if forks were lost since the last scan began.
     lost: bool,
     is_running: bool,
     began: Nanos,
     ended: Nanos,
-    /// Time that the last scan took, without what was done between its parts.
+    /// Duration of the last scan, without other work done between its parts.
     cost: u64,
     is_first_over: bool,
 }
 
 impl Rescan {
-    /// A scan is wanted.
+    /// Requests a scan, keeping a more urgent request.
     pub(super) fn want(&mut self, urgency: Urgency) {
         self.wanted = self.wanted.max(Some(urgency));
     }
 
-    /// A scan is wanted because the kernel dropped events.
+    /// Requests a scan because the kernel dropped events.
     pub(super) fn want_after_loss(&mut self) {
         self.lost = true;
         self.want(Urgency::Limited);
     }
 
-    /// Whether forks were lost since this was asked last.
+    /// Reports whether forks were lost since the last call.
     pub(super) fn take_lost(&mut self) -> bool {
         std::mem::take(&mut self.lost)
     }
 
-    /// When the wanted scan may begin. `None` when none is wanted, or one runs.
+    /// Returns the earliest start of the requested scan. `None` when none is requested, or one is
+    /// running.
     pub(super) fn due(&self) -> Option<Nanos> {
         if self.is_running {
             return None;
@@ -67,22 +70,22 @@ impl Rescan {
         }
     }
 
-    /// Whether the wanted scan may begin at `now`.
+    /// Checks whether the requested scan may begin at `now`.
     pub(super) fn may_begin(&self, now: Nanos) -> bool {
         self.due().is_some_and(|due| due <= now)
     }
 
-    /// Returns the time that the last scan took.
+    /// Returns the duration of the last scan in nanoseconds.
     pub(super) const fn last_cost(&self) -> u64 {
         self.cost
     }
 
-    /// Whether there is something to do now.
+    /// Checks whether a scan is running or due.
     pub(super) fn has_work(&self) -> bool {
         self.is_running || self.due().is_some_and(|due| due <= sys::monotonic())
     }
 
-    /// Lists all processes.
+    /// Begins a scan: lists all processes.
     ///
     /// # Errors
     /// `/proc` cannot be read.
@@ -95,17 +98,17 @@ impl Rescan {
         Ok(())
     }
 
-    /// The next process of the list.
+    /// Returns the next process of the list.
     pub(super) fn next(&mut self) -> Option<Pid> {
         self.scan.take_next()
     }
 
-    /// A part of this scan took so many nanoseconds.
+    /// Adds the duration of a part of this scan.
     pub(super) fn add_cost(&mut self, nanoseconds: u64) {
         self.cost += nanoseconds;
     }
 
-    /// Ends the scan when its list is done. Whether it did.
+    /// Ends the scan if all processes of its list were taken. Returns whether it ended.
     pub(super) fn end_if_over(&mut self, now: Nanos) -> bool {
         if !self.is_over() {
             return false;
@@ -116,13 +119,13 @@ impl Rescan {
         true
     }
 
-    /// Whether the list of the scan that runs is done.
+    /// Checks whether all processes of the running scan were taken.
     fn is_over(&self) -> bool {
         self.is_running && !self.scan.is_running()
     }
 
-    /// Whether no urgent scan is wanted or runs, and every fork until the end of the last one was judged,
-    /// as it was up to `horizon`.
+    /// Checks whether no urgent scan is requested or running, and every fork up to the end of the
+    /// last scan was checked: `horizon` is the time up to which forks were checked.
     pub(super) fn is_complete(&self, horizon: Nanos) -> bool {
         self.is_first_over
             && self.wanted != Some(Urgency::Now)
@@ -132,9 +135,9 @@ impl Rescan {
 }
 
 impl Engine {
-    /// Begins the scan that is wanted, if it may begin now.
+    /// Begins the requested scan if it may begin now.
     pub(super) fn begin_scan(&mut self) -> io::Result<()> {
-        // In every round: without this, the clock would be read for nothing.
+        // Called in every round: without this check the clock would be read each time.
         if self.rescan.due().is_none() {
             return Ok(());
         }
@@ -147,13 +150,13 @@ impl Engine {
         if self.rescan.take_lost() {
             self.sticky.search(&mut self.proc);
         }
-        // Before the list is read: what is born later is not in it.
+        // Before the list is read: children born later are not in it.
         self.intake.forks.begin_scan(now);
         self.placer.with_descriptors(|| self.rescan.begin(&self.proc, now))?;
         self.pass_on()
     }
 
-    /// Adds what a part of a scan, or of evaluations after external moves, took to its cost.
+    /// Adds the duration of a part of a scan, or of evaluations after external moves, to its cost.
     pub(super) fn end_part_of(&mut self, stage: Stage, has_begun: bool) {
         if !has_begun || !matches!(stage, Stage::Scan | Stage::Moves) {
             return;
@@ -173,7 +176,7 @@ impl Engine {
         let now = sys::monotonic();
         if self.rescan.end_if_over(now) {
             self.intake.forks.end_scan(now);
-            // So that the forks of the meantime are judged soon.
+            // Check the forks of the meantime soon.
             self.intake.trail_is_due = true;
         }
     }
@@ -184,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// A scan of nothing from `began` to `ended`.
+    /// Runs a scan without processes from `began` to `ended`.
     fn scan(rescan: &mut Rescan, began: u64, ended: u64) {
         let root = tempfile::tempdir().unwrap();
         let proc = Proc::open(root.path()).unwrap();

@@ -1,8 +1,9 @@
-//! Processes of which a thread has other credentials than the leader.
+//! Processes with a thread that has other credentials than the leader.
 //!
-//! Credentials belong to a thread; a process is classified by those of its leader. So a child that such a
-//! thread forks may belong elsewhere than the process, and no event precedes the fork. While there is such a
-//! process, every forked child is evaluated: with `CLONE_PARENT` the fork event does not name the process.
+//! Credentials belong to a thread; a process is classified by those of its leader. A child that
+//! such a thread forks may therefore need another cgroup than the process, and no event precedes
+//! the fork. While there is such a process, every forked child is evaluated: with `CLONE_PARENT`
+//! the fork event does not name it.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
@@ -14,14 +15,14 @@ use crate::event::{Cause, Nanos, Pid};
 use crate::process::Grip;
 use crate::sys;
 
-/// Processes at most. With more, every fork is a candidate until a scan has found them anew.
+/// Maximum number of recorded processes. Beyond it every fork is a candidate until the next scan.
 const MOST: usize = 4096;
-/// The time between two checks whether such threads are still there.
+/// Minimum time between two checks of the recorded processes.
 const SWEEP_NS: u64 = 1_000_000_000;
-/// Processes of one check.
+/// Number of processes checked at once.
 const SWEEP: usize = 64;
 
-/// The processes that are known.
+/// Processes known to have such threads.
 #[derive(Debug, Default)]
 pub(super) struct OwnCredentials {
     processes: HashSet<Pid, FixedState>,
@@ -30,7 +31,7 @@ pub(super) struct OwnCredentials {
 }
 
 impl OwnCredentials {
-    /// A scan begins, which finds all such processes.
+    /// Resets the overflow: the scan that begins finds all such processes.
     pub(super) fn begin_scan(&mut self) {
         self.overflown = false;
     }
@@ -49,17 +50,19 @@ impl OwnCredentials {
 }
 
 impl Engine {
-    /// Finds out whether a thread of the process has other credentials than what it is classified by, where
-    /// that can have changed. `is_single` is whether it is known to have one thread.
+    /// Checks whether a thread of the process has other credentials than the process is classified
+    /// by, if that can have changed, and records the result. `is_single` is `true` if it is known
+    /// to have one thread.
     pub(super) fn note_threads(&mut self, look: Look, grip: &Grip, is_single: bool) {
         let may_find = look.cause.intersects(Cause::SCAN | Cause::ASKED);
         if look.threads == Threads::None && !may_find && self.own_credentials.is_empty() {
             return;
         }
-        let (pid, ids) = (look.pid, (grip.uid, grip.gid));
+        let pid = look.pid;
+        let ids = (grip.uid, grip.gid);
         let is_known = self.own_credentials.processes.contains(&pid);
         let differs = match look.threads {
-            // Events of threads may have been lost, or came before the start.
+            // Events of threads may have been lost, or occurred before the start.
             Threads::None if may_find => !is_single && self.proc.has_thread_of_others(pid, ids),
             Threads::None if !is_known => return,
             Threads::One(thread) if !is_known => {
@@ -77,7 +80,7 @@ impl Engine {
         self.intake.forks.suspect_every_fork(!self.own_credentials.is_empty());
     }
 
-    /// Drops processes whose threads are gone.
+    /// Removes processes after their threads exited or changed back.
     pub(super) fn sweep_threads(&mut self) {
         let own = &mut self.own_credentials;
         if own.is_empty() {
@@ -90,11 +93,11 @@ impl Engine {
         own.swept = now;
         let some: Vec<Pid> = own.processes.iter().copied().take(SWEEP).collect();
         for pid in some {
-            // Taken out and in again, so that others have their turn.
+            // Removed and added again, so that all processes are checked in turn.
             self.own_credentials.processes.remove(&pid);
             let Some(grip) = self.proc.grip(pid) else { continue };
             if self.proc.has_leader_exited(pid) {
-                // No event told, and from now on another thread decides.
+                // No event reports this, and from now on another thread determines the rule.
                 let look = Look::at_once(pid, Cause::RETRY, now);
                 self.answered.push_back(Job::new(look));
             }

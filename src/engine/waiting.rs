@@ -1,4 +1,4 @@
-//! Evaluations that wait for the name service, and the answers of other threads.
+//! Evaluations that wait for the name service, and the replies of other threads.
 
 use super::Engine;
 use super::evaluation::Job;
@@ -10,12 +10,12 @@ use crate::placer::Outcome;
 use crate::sys;
 use crate::worker::Answer;
 
-/// Looks that wait for the name of one user at most; for more a scan is due.
+/// Maximum number of evaluations that wait for one name; beyond it a scan is requested.
 const MOST_WAITING: usize = 1024;
-/// A wait for another thread that is longer than this is remembered for `explain`.
+/// Time after which a wait for another thread is recorded for `explain`.
 const SLOW_ANSWER_NS: u64 = 500_000_000;
 
-/// What the name service was asked for.
+/// Name lookup that evaluations wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Asked {
     User(Uid),
@@ -40,7 +40,7 @@ impl Engine {
         Outcome::Waiting
     }
 
-    /// The name service answered: evaluates those that waited for it.
+    /// Continues the evaluations that waited for this lookup.
     fn resume(&mut self, asked: Asked) {
         for look in self.waiting.remove(&asked).unwrap_or_default() {
             self.remember_wait(look);
@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Takes an answer of another thread.
+    /// Handles a reply of another thread.
     pub(super) fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Policy(policy) => {
@@ -66,7 +66,8 @@ impl Engine {
                 self.policy.groups.insert(gid, name);
                 self.resume(Asked::Group(gid));
             }
-            // Asked under other rules: the scan since found those that waited.
+            // Requested under an earlier policy: the scan since then evaluates the processes that
+            // waited.
             Answer::User { .. } | Answer::Group { .. } => {}
             Answer::Examined { pid, number, examined } => {
                 self.take_examined(pid, number, examined);
@@ -75,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// Remembers that an evaluation waited long.
+    /// Records a long wait of an evaluation.
     pub(super) fn remember_wait(&mut self, look: Look) {
         let at = sys::monotonic();
         let waited = at.since(look.since);

@@ -1,12 +1,13 @@
-//! Processes waiting for a look: one entry for each, fair among users, and the account of what is
-//! settled. Pure.
+//! Queue of processes to evaluate: one entry per process, fair among users, with an account of
+//! completed events. Pure.
 //!
-//! Setgid, setuid and exec of one login meet in one entry. Entries are looked at in order of arrival,
-//! but in one turn a user gets no more than [`SHARE`]; what is more is parked and waits until the
-//! entries of others are done, so that one who floods delays only himself.
+//! Setgid, setuid and exec of one login share one entry. Entries are evaluated in order of arrival,
+//! but each user has a budget of [`SHARE`] evaluations per turn; further ones are deferred until
+//! the entries of others are done, so that a user who causes a flood delays no other user.
 //!
-//! A *drain* is one reading of the WATCH socket until it is empty. Drains are numbered, and
-//! [`Batch::settled`] says up to which drain every process was looked at: [`super::fork_tracker`] needs it.
+//! A *drain* is one pass of reading the WATCH socket until it is empty. Drains are numbered, and
+//! [`Batch::settled`] returns the last drain up to which every process was evaluated, for
+//! [`super::fork_tracker`].
 
 use std::collections::VecDeque;
 
@@ -15,27 +16,27 @@ use hashbrown::HashMap;
 
 use super::{Cause, Nanos, Pid, Task, Uid};
 
-/// Looks that one user gets in one turn before others.
+/// Number of evaluations per user in one turn before other users are served.
 pub const SHARE: u32 = 32;
 
-/// The number of a drain, from 1.
+/// Number of a drain, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Drain(pub u64);
 
-/// Threads other than the leader whose credentials changed.
+/// Threads other than the leader with changed credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
-    /// None.
+    /// No thread except perhaps the leader.
     #[default]
     None,
-    /// One.
+    /// One thread besides the leader.
     One(Pid),
-    /// Two or more.
+    /// Two or more threads besides the leader.
     Several,
 }
 
 impl Threads {
-    /// Adds the thread that made a change; the leader is not counted.
+    /// Adds the thread that changed its credentials; the leader is not counted.
     fn add(&mut self, task: Task) {
         *self = match *self {
             _ if task.thread == task.process => return,
@@ -46,25 +47,25 @@ impl Threads {
     }
 }
 
-/// A process to look at, and why.
+/// Queued evaluation of a process, with its causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// The process.
+    /// Process that is to be evaluated.
     pub pid: Pid,
-    /// What happened to it.
+    /// Causes that were merged into this evaluation.
     pub cause: Cause,
-    /// When the first of it happened.
+    /// Time of the first cause.
     pub since: Nanos,
-    /// For a second look, which placement it is about: a number of the placer's. Else 0.
+    /// For a recheck, the placement that it verifies: a number assigned by the placer. Else 0.
     pub placement: u64,
-    /// The threads besides the leader that changed their credentials.
+    /// Threads besides the leader that changed their credentials.
     pub threads: Threads,
     drain: Drain,
     admitted: bool,
 }
 
 impl Look {
-    /// A look outside any batch, for children on the trail and second looks.
+    /// Creates an evaluation outside of any batch, for forked children and rechecks.
     pub const fn at_once(pid: Pid, cause: Cause, since: Nanos) -> Self {
         Self {
             pid,
@@ -83,22 +84,22 @@ impl Look {
         Self { drain: Drain(0), admitted: true, ..self }
     }
 
-    /// A second look, after a placement.
+    /// Creates the recheck of a placement.
     pub const fn after(pid: Pid, cause: Cause, since: Nanos, placement: u64) -> Self {
         Self { placement, ..Self::at_once(pid, cause, since) }
     }
 }
 
-/// The processes waiting.
+/// Processes that wait for their evaluation.
 #[derive(Debug, Default)]
 pub struct Batch {
     entries: HashMap<Pid, Look, FixedState>,
     fresh: VecDeque<Pid>,
     parked: HashMap<Uid, VecDeque<Pid>, FixedState>,
-    /// Users with parked processes, next first.
+    /// Users with deferred processes, next first.
     turn: VecDeque<Uid>,
     used: HashMap<Uid, u32, FixedState>,
-    /// Entries not settled of each drain after `settled`.
+    /// Number of incomplete entries of each drain after `settled`.
     unsettled: VecDeque<u32>,
     begun: Drain,
     finished: Drain,
@@ -106,7 +107,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Begins a drain and, with it, a new turn: every user has a whole share again.
+    /// Begins a drain and, with it, a new turn: every user has a full budget again.
     pub fn begin_drain(&mut self) -> Drain {
         self.begun = Drain(self.begun.0 + 1);
         self.unsettled.push_back(0);
@@ -119,15 +120,16 @@ impl Batch {
         self.finish(self.begun);
     }
 
-    /// Ends `drain` and all before it: what the socket held when it began was read.
+    /// Ends `drain` and all before it: all datagrams that the socket held when it began were read.
     pub fn finish(&mut self, drain: Drain) {
         self.finished = self.finished.max(drain);
         self.advance();
     }
 
-    /// Adds what a thread did to the entry of its process.
+    /// Adds an event of a thread to the entry of its process.
     pub fn push(&mut self, task: Task, cause: Cause, at: Nanos) {
-        let (pid, drain) = (task.process, self.begun);
+        let pid = task.process;
+        let drain = self.begun;
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.cause = entry.cause | cause;
             entry.threads.add(task);
@@ -142,7 +144,8 @@ impl Batch {
         }
     }
 
-    /// The next process to look at. The caller settles or parks it.
+    /// Returns the next process to evaluate. The caller must pass it to [`Self::admit`] or
+    /// [`Self::settle`].
     pub fn pop(&mut self) -> Option<Look> {
         if let Some(pid) = self.fresh.pop_front() {
             return self.entries.remove(&pid);
@@ -158,7 +161,7 @@ impl Batch {
         self.entries.remove(&pid?)
     }
 
-    /// Whether `look` may be done now, the process being `uid`'s. If not, it was parked.
+    /// Checks whether `look` may run now, with a process of `uid`. If not, it was deferred.
     #[must_use]
     pub fn admit(&mut self, look: Look, uid: Uid) -> bool {
         if look.admitted || self.entries.is_empty() {
@@ -169,8 +172,9 @@ impl Batch {
         if *used <= SHARE {
             return true;
         }
-        // It may have been pushed again since it was popped. Then that entry takes this one's place, and its
-        // drain: a fork between the two changes must not be judged before the evaluation.
+        // It may have been pushed again since it was popped. Then that entry replaces this one and
+        // takes its drain: a fork between the two changes must not be checked before the
+        // evaluation.
         let Some(entry) = self.entries.get_mut(&look.pid) else {
             self.entries.insert(look.pid, Look { admitted: true, ..look });
             let queue = self.parked.entry(uid).or_default();
@@ -190,7 +194,7 @@ impl Batch {
         false
     }
 
-    /// The look was done.
+    /// Records that the evaluation is completed.
     pub fn settle(&mut self, look: Look) {
         self.settle_one_of(look.drain);
     }
@@ -206,27 +210,27 @@ impl Batch {
         self.advance();
     }
 
-    /// The last drain such that it and all before it are finished and looked at.
+    /// Returns the last drain such that it and all before it are finished and evaluated.
     pub const fn settled(&self) -> Drain {
         self.settled
     }
 
-    /// The drain that began last.
+    /// Returns the drain that began last.
     pub const fn begun(&self) -> Drain {
         self.begun
     }
 
-    /// The look at `pid` that waits, if one does.
+    /// Returns the queued evaluation of `pid`, if any.
     pub fn find(&self, pid: Pid) -> Option<&Look> {
         self.entries.get(&pid)
     }
 
-    /// How many processes wait.
+    /// Returns the number of queued processes.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none waits.
+    /// Checks whether no process is queued.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -319,7 +323,7 @@ mod tests {
         assert_eq!(batch.settled(), Drain(1));
     }
 
-    /// A change that is pushed while the process waits for its turn does not settle the earlier drain.
+    /// A change that is pushed while the process is deferred does not complete the earlier drain.
     #[test]
     fn what_is_pushed_again_keeps_its_first_drain() {
         let mut batch = Batch::default();
@@ -367,7 +371,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed is looked at exactly until nothing waits, and then all is settled.
+        /// Every pushed process is evaluated before the queue is empty, and then all drains are
+        /// completed.
         #[test]
         fn nothing_is_forgotten(
             steps in proptest::collection::vec((1u32..60, 0u32..3, any::<bool>()), 1..400),

@@ -1,21 +1,22 @@
-//! Which forked children must be evaluated. Pure.
+//! Selection of the forked children that must be evaluated. Pure.
 //!
-//! A child starts in the cgroup and with the credentials and executable of the task that created it. So
-//! it can be misplaced only if it was born *between a change of its creator and the end of the creator's
-//! evaluation*, the move included, or while all processes are being scanned. These intervals are kept as
-//! windows of time, and every fork in one is a candidate, whoever the parent is: a fork event names the
-//! real parent, which with `CLONE_PARENT` is not the creator but the creator's parent.
+//! A child starts in the cgroup and with the credentials and executable of the task that created
+//! it. So it can be misplaced only if it was born *between a change of its creator and the end of
+//! the creator's evaluation*, the move included, or while all processes are being scanned. These
+//! intervals are kept as windows of time, and every fork in one is a candidate, whatever its
+//! parent: a fork event names the real parent, which with `CLONE_PARENT` is not the creator but the
+//! creator's parent.
 //!
-//! Two things narrow that down. A candidate that was evaluated after its birth, because it executed a program
-//! or changed its credentials itself, needs no second evaluation; its own children can have been born
-//! before that, so its window begins at its birth. And a fork whose parent was evaluated later than the
-//! fork is a candidate in any case.
+//! Two conditions reduce the candidates. A candidate that was evaluated after its birth, because it
+//! executed a program or changed its credentials itself, needs no second evaluation; its own
+//! children can have been born before that, so its window begins at its birth. And a fork whose
+//! parent was evaluated later than the fork is always a candidate.
 //!
-//! The kernel queues a fork before the child is linked to its cgroup, so when the write that moves the
-//! creator returns, every child in the old cgroup is in the fork socket. A fork is judged only when every
-//! event that the kernel queued before it was evaluated: after a drain of the event socket that *began*
-//! after the fork was read has been evaluated. Without the waiting, 5 to 12 of 1,000 daemons that set
-//! their UID, fork and exit at once were lost (measured).
+//! The kernel queues a fork before the child is linked to its cgroup, so when the write that moves
+//! the creator returns, every child in the old cgroup is in the fork socket. A fork is checked only
+//! when every event that the kernel queued before it was evaluated: after a drain of the event
+//! socket that *began* after the fork was read has been evaluated. Without this delay, 5 to 12 of
+//! 1,000 daemons that set their UID, fork and exit at once were missed (measured).
 
 use std::collections::VecDeque;
 
@@ -26,61 +27,64 @@ use super::batch::Drain;
 use super::windows::Windows;
 use super::{Nanos, Pid};
 
-/// Forks that can wait at once; more are a loss, answered by a scan. 32 bytes each, allocated when
-/// needed; a fork rate of 20,000/s fills it in three seconds.
+/// Maximum number of queued forks; a fork beyond it is lost, and a scan follows. Each takes 32
+/// bytes, allocated when needed; a fork rate of 20,000/s fills the queue in three seconds.
 pub const WAITING: usize = 65_536;
 
-/// One fork of a process.
+/// Fork event of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fork {
-    /// When the kernel announced it.
+    /// Time stamp that the kernel gave the fork.
     pub at: Nanos,
     /// The real parent: the creator, or with `CLONE_PARENT` the creator's parent.
     pub parent: Pid,
-    /// The new process.
+    /// PID of the new process.
     pub child: Pid,
 }
 
-/// When a process was evaluated.
+/// Times of a completed evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evaluated {
-    /// When its first change since the last evaluation happened; for a candidate, when it was born.
+    /// Time of the first change since the last evaluation; for a candidate, its birth.
     pub since: Nanos,
-    /// When it was opened, or earlier: the process that had the PID then is meant.
+    /// Time at which the process was opened, or earlier: it refers to the process with the PID at
+    /// that time.
     pub opened: Nanos,
-    /// When the evaluation had its effect: moved, found in place, or found gone.
+    /// Time at which the evaluation took effect: moved, found in place, or found gone.
     pub ended: Nanos,
 }
 
-/// Forks that wait to be judged, and the evaluations they are judged by.
+/// Forks to be checked, and the evaluations that they are checked against.
 #[derive(Debug, Default)]
 pub struct ForkTracker {
     waiting: VecDeque<(Drain, Fork)>,
     evaluated: HashMap<Pid, Evaluated, FixedState>,
-    /// The entries of `evaluated` by the end of the evaluation.
+    /// Entries of `evaluated` by the end of the evaluation.
     oldest: VecDeque<(Nanos, Pid)>,
-    /// The closed windows.
+    /// Windows of completed evaluations and scans.
     windows: Windows,
-    /// Evaluations that wait for another thread: since when, and when the process was opened.
+    /// Evaluations that wait for another thread: since when, and the time at which the process was
+    /// opened.
     pending: HashMap<Pid, (Nanos, Nanos), FixedState>,
-    /// The earliest of the former times.
+    /// Earliest start of a window in `pending`.
     pending_since: Option<Nanos>,
-    /// The beginning of a scan that is not over.
+    /// Start of the running scan.
     scan: Option<Nanos>,
-    /// Whether every fork is a candidate: see [`Self::suspect_every_fork`].
+    /// Set if every fork is a candidate: see [`Self::suspect_every_fork`].
     suspects_every_fork: bool,
-    /// For each time that the fork socket was read until it was empty: when that began, and how many
-    /// forks had been read by then.
+    /// For each time that the fork socket was read until it was empty: the start of the read, and
+    /// the number of forks read by then.
     reads: VecDeque<(Nanos, u64)>,
     recorded: u64,
     judged: u64,
-    /// Every fork that can concern an evaluation that ended before this was judged.
+    /// Time up to which forks were checked: all forks during evaluations that ended earlier are
+    /// checked.
     horizon: Nanos,
 }
 
 impl ForkTracker {
-    /// Records a fork that was read while `begun` was the last drain of the event socket that had begun.
-    /// `false` when there was no room: the fork is lost.
+    /// Records a fork that was read while `begun` was the last drain of the event socket that had
+    /// begun. Returns `false` when the queue was full: the fork is lost.
     #[must_use]
     pub fn record(&mut self, fork: Fork, begun: Drain) -> bool {
         if self.waiting.len() >= WAITING {
@@ -91,14 +95,14 @@ impl ForkTracker {
         true
     }
 
-    /// The fork socket was read from `began` until it was empty. Forks that concern an evaluation that
-    /// ended before `began` were in it.
+    /// Records that the fork socket was read from `began` until it was empty. Forks that concern an
+    /// evaluation that ended before `began` were in it.
     pub fn emptied(&mut self, began: Nanos) {
         self.reads.push_back((began, self.recorded));
         self.forget();
     }
 
-    /// An evaluation of `pid` is over.
+    /// Records that an evaluation of `pid` is completed.
     pub fn completed(&mut self, pid: Pid, evaluated: Evaluated) {
         let since =
             self.end_pending(pid).map_or(evaluated.since, |since| since.min(evaluated.since));
@@ -107,7 +111,8 @@ impl ForkTracker {
         self.oldest.push_back((evaluated.ended, pid));
     }
 
-    /// An evaluation of `pid` waits for another thread: its window stays open until it is completed.
+    /// Records that an evaluation of `pid` waits for another thread: its window stays open until it
+    /// is completed.
     pub fn deferred(&mut self, pid: Pid, since: Nanos, opened: Nanos) {
         let entry = self.pending.entry(pid).or_insert((since, opened));
         entry.0 = entry.0.min(since);
@@ -115,7 +120,7 @@ impl ForkTracker {
         self.wait_since(since);
     }
 
-    /// Since when an evaluation of `pid` waited, if one did.
+    /// Closes the pending window of `pid`. Returns its start, if there was one.
     fn end_pending(&mut self, pid: Pid) -> Option<Nanos> {
         let (since, _) = self.pending.remove(&pid)?;
         if self.pending_since == Some(since) {
@@ -128,40 +133,42 @@ impl ForkTracker {
         self.pending_since = Some(self.pending_since.map_or(since, |earliest| earliest.min(since)));
     }
 
-    /// The process is left where it is whatever it is: its children are only evaluated for what they do.
+    /// Records that the process stays in its cgroup in any case: its children are only evaluated
+    /// for their own events.
     pub fn dismissed(&mut self, pid: Pid) {
         self.end_pending(pid);
         self.evaluated.remove(&pid);
     }
 
-    /// All evaluations that wait for another thread are dropped: a scan follows.
+    /// Drops all evaluations that wait for another thread: a scan follows.
     pub fn drop_pending(&mut self) {
         self.pending.clear();
         self.pending_since = None;
     }
 
-    /// A scan begins; the list of processes is read after `at`.
+    /// Records the start of a scan; the list of processes is read after `at`.
     pub fn begin_scan(&mut self, at: Nanos) {
         self.scan.get_or_insert(at);
     }
 
-    /// Every process of the list was evaluated by `at`.
+    /// Records the end of the scan: every process of the list was evaluated by `at`.
     pub fn end_scan(&mut self, at: Nanos) {
         if let Some(began) = self.scan.take() {
             self.windows.add(began, at);
         }
     }
 
-    /// Whether every fork is a candidate from now on. Needed while a process has a thread with
-    /// credentials of its own: no event precedes a fork by it, so no window contains the fork.
+    /// Sets whether every fork is a candidate from now on. Needed while a process has a thread with
+    /// other credentials than the leader: no event precedes its forks, so no window contains them.
     pub fn suspect_every_fork(&mut self, suspects: bool) {
         self.suspects_every_fork = suspects;
     }
 
-    /// The next child to evaluate, when everything up to the drain `settled` was evaluated. Its
-    /// evaluation must be reported by [`Self::completed`] or [`Self::deferred`] before the next call:
-    /// its own children may follow. A child of a parent that `is_suspect` is a candidate in any case: a
-    /// user may control it although it is not moved, so no window contains its forks.
+    /// Returns the next child to evaluate, when everything up to the drain `settled` was evaluated.
+    /// Its evaluation must be reported by [`Self::completed`] or [`Self::deferred`] before the next
+    /// call, because its own children may follow. A child of a parent that `is_suspect` is always a
+    /// candidate: a user may control the parent although it is not moved, so no window contains its
+    /// forks.
     pub fn next_candidate(
         &mut self,
         settled: Drain,
@@ -203,22 +210,23 @@ impl ForkTracker {
             || is_suspect(fork.parent)
     }
 
-    /// The last recorded fork that made `child`, if it is not judged yet.
+    /// Returns the last recorded fork that created `child`, if it is not checked yet.
     pub fn creation_of(&self, child: Pid) -> Option<Fork> {
         self.waiting.iter().rev().map(|&(_, fork)| fork).find(|fork| fork.child == child)
     }
 
-    /// Whether forks wait.
+    /// Checks whether forks are queued.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Every fork that can concern an evaluation that ended before this time was judged.
+    /// Returns the time up to which forks were checked: all forks during evaluations that ended
+    /// earlier are checked.
     pub const fn horizon(&self) -> Nanos {
         self.horizon
     }
 
-    /// Releases memory after a storm.
+    /// Releases memory after a burst.
     pub fn shrink(&mut self) {
         if self.evaluated.capacity() > 4 * self.evaluated.len() + 1024 {
             self.evaluated.shrink_to(2 * self.evaluated.len());
@@ -241,7 +249,7 @@ impl ForkTracker {
                 break;
             }
             self.oldest.pop_front();
-            // A later evaluation of the same process has its own place in the queue.
+            // A later evaluation of the same process has its own entry in the queue.
             if self.evaluated.get(&pid).is_some_and(|last| last.ended == ended) {
                 self.evaluated.remove(&pid);
             }
@@ -262,7 +270,7 @@ mod tests {
         Fork { at: Nanos(at), parent: pid(parent), child: pid(child) }
     }
 
-    /// A tracker that heard of `forks` in a drain whose events were all evaluated.
+    /// Returns a tracker with `forks` of a completely evaluated drain.
     fn tracker(forks: &[Fork]) -> ForkTracker {
         let mut tracker = ForkTracker::default();
         for fork in forks {
@@ -275,7 +283,7 @@ mod tests {
         Evaluated { since: Nanos(since), opened: Nanos(ended), ended: Nanos(ended) }
     }
 
-    /// The children that must be evaluated, none of which has children.
+    /// Returns the children that must be evaluated, none of which has children.
     fn candidates(tracker: &mut ForkTracker) -> Vec<u32> {
         let next = || tracker.next_candidate(Drain(2), |_| false).map(|fork| fork.child.get());
         std::iter::from_fn(next).collect()
@@ -317,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_child_that_was_evaluated_itself_is_not_evaluated_again_but_what_it_created_before_is() {
-        // 2 is born outside in the window of 1, creates 3 with CLONE_PARENT, and is evaluated then.
+        // PID 2 is born outside in the window of 1, creates 3 with CLONE_PARENT, and is evaluated
+        // then.
         let mut tracker = tracker(&[fork(5, 1, 2), fork(14, 1, 3), fork(19, 1, 4)]);
         tracker.completed(pid(1), evaluated(4, 10));
         tracker
@@ -389,7 +398,7 @@ mod tests {
         tracker.emptied(Nanos(4));
         assert_eq!(tracker.next_candidate(Drain(1), |_| false), None);
         assert_eq!(tracker.evaluated.len(), 2, "a fork still waits");
-        // Read later, it does not keep what ended before the earlier reading.
+        // It was read later, so it does not keep evaluations that ended before the earlier read.
         assert!(tracker.record(fork(9, 7, 9), Drain(5)));
         assert_eq!(tracker.next_candidate(Drain(2), |_| false), Some(fork(1, 7, 8)));
         assert_eq!(tracker.next_candidate(Drain(2), |_| false), None);

@@ -1,8 +1,8 @@
-//! What the kernel tells us, in our words. Pure.
+//! Kernel events in the form that the engine uses. Pure.
 //!
-//! [`wire`] turns datagrams into [`Event`]s, [`batch`] keeps one entry for each process,
-//! [`fork_tracker`] decides which forked children must be evaluated.
-//! [`trace_page`] turns pages of a trace buffer into moves that others made.
+//! [`wire`] parses datagrams into [`Event`]s, [`batch`] keeps one entry per process,
+//! [`fork_tracker`] decides which forked children must be evaluated, and [`trace_page`] parses
+//! pages of a trace buffer into external moves.
 
 pub mod batch;
 pub mod fork_tracker;
@@ -14,18 +14,18 @@ pub mod wire;
 use std::fmt;
 use std::ops::BitOr;
 
-/// A thread-group id in the initial pid namespace: what `/proc` lists and `cgroup.procs` takes.
+/// Thread-group ID in the initial PID namespace, as in `/proc` and `cgroup.procs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pid(u32);
 
 impl Pid {
-    /// `None` for 0 and for what the kernel's signed `pid_t` cannot hold: writing 0 to
+    /// Creates a PID. `None` for 0 and for values outside the kernel's signed `pid_t`: writing 0 to
     /// `cgroup.procs` would move the writer itself.
     pub const fn new(raw: u32) -> Option<Self> {
         if raw == 0 || raw > i32::MAX as u32 { None } else { Some(Self(raw)) }
     }
 
-    /// The number.
+    /// Returns the numeric value of the PID.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -37,11 +37,11 @@ impl fmt::Display for Pid {
     }
 }
 
-/// A user id in the initial user namespace.
+/// User ID in the initial user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Uid(pub u32);
 
-/// A group id in the initial user namespace.
+/// Group ID in the initial user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Gid(pub u32);
 
@@ -57,43 +57,43 @@ impl fmt::Display for Gid {
     }
 }
 
-/// A point of `CLOCK_MONOTONIC` in nanoseconds, the clock that the kernel stamps events with.
+/// Time of `CLOCK_MONOTONIC` in nanoseconds, the clock of the kernel's event time stamps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nanos(pub u64);
 
 impl Nanos {
-    /// The time from `earlier` to `self`; 0 when `earlier` is later.
+    /// Returns the time from `earlier` to `self`; 0 when `earlier` is later.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// `self` plus `ns` nanoseconds.
+    /// Returns `self` plus `ns` nanoseconds.
     pub const fn plus(self, ns: u64) -> Self {
         Self(self.0.saturating_add(ns))
     }
 }
 
-/// One thing that happened, as far as it concerns placement.
+/// Kernel event that can affect placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When the kernel made the event.
+    /// Time stamp that the kernel gave the event.
     pub at: Nanos,
-    /// What happened.
+    /// Type and process of the event.
     pub what: What,
 }
 
-/// The kinds of events that we subscribe to.
+/// Types of the subscribed events, with their process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// A process (not a thread) was forked. Sent before the child runs and before it is linked to
     /// its cgroup.
     Fork {
-        /// The process that forked.
+        /// Process that called fork, or its parent with `CLONE_PARENT`.
         parent: Pid,
-        /// The new process.
+        /// New process, which may not run yet.
         child: Pid,
     },
-    /// A process executes a new program.
+    /// A process executed a new program.
     Exec(Pid),
     /// A thread changed one of its user IDs.
     Uid(Task),
@@ -104,52 +104,52 @@ pub enum What {
 /// A thread and its process. Credentials belong to the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// The process, by the ID of its first thread, the leader.
+    /// PID of the process, the ID of its leader.
     pub process: Pid,
-    /// The thread.
+    /// ID of the thread that acted.
     pub thread: Pid,
 }
 
-/// Why we look at a process: a set, since one login is setgid, setuid and exec in one look.
+/// Set of reasons for an evaluation: one login is setgid, setuid and exec in a single evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cause(u16);
 
 impl Cause {
-    /// It executed a program.
+    /// The process executed a program.
     pub const EXEC: Self = Self(1);
-    /// It changed a user id.
+    /// The process changed a user ID.
     pub const UID: Self = Self(2);
-    /// It changed a group id.
+    /// The process changed a group ID.
     pub const GID: Self = Self(4);
-    /// It was forked by a process that was placed, or found gone, meanwhile.
+    /// The process was forked while its creator was being placed, or by a process that has exited.
     pub const FORK: Self = Self(8);
-    /// A scan of `/proc` met it.
+    /// A scan of `/proc` found the process.
     pub const SCAN: Self = Self(16);
-    /// The second look after its placement.
+    /// Recheck of an earlier placement.
     pub const RECHECK: Self = Self(32);
-    /// Besides [`Self::RECHECK`]: somebody had moved it away and it was put back.
+    /// In addition to [`Self::RECHECK`]: an external move was reverted before.
     pub const AGAIN: Self = Self(64);
-    /// An administrator asked for it.
+    /// A client requested the evaluation.
     pub const ASKED: Self = Self(128);
-    /// The kernel had refused to move it for a reason that can pass.
+    /// Retry after the kernel refused the move for a temporary reason.
     pub const RETRY: Self = Self(256);
 
-    /// Another process moved it.
+    /// Another process moved this one.
     pub const MOVED: Self = Self(512);
     /// Besides [`Self::FORK`]: it was born in another cgroup than that of its creator, some time ago.
     pub const ELSEWHERE: Self = Self(1024);
 
-    /// Both sets, where `|` cannot be used.
+    /// Returns the union of both sets, in const context.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether any of `other` is in `self`.
+    /// Checks whether any cause of `other` is in `self`.
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether all of `other` is in `self`.
+    /// Checks whether all causes of `other` are in `self`.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -163,7 +163,7 @@ impl BitOr for Cause {
 }
 
 impl fmt::Display for Cause {
-    /// `setuid+exec`
+    /// Writes the names of the causes, as `setuid+exec`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [(Cause, &str); 11] = [
             (Cause::GID, "setgid"),

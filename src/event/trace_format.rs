@@ -1,17 +1,18 @@
 //! The layout of ring buffer pages and of `cgroup:cgroup_attach_task` and `task:task_newtask` records, parsed
 //! from the texts of tracefs. Pure.
 //!
-//! Offsets differ between kernels and architectures: `local_t commit` has 4 or 8 bytes, a sub-buffer
-//! can be larger than 4 KiB (Linux 6.8), and `dst_id` had 4 bytes before Linux 5.5. So nothing but the
-//! meaning of the event header (`events/header_event`, the same since Linux 2.6.31) is assumed.
+//! Offsets differ between kernels and architectures: `local_t commit` has 4 or 8 bytes, a
+//! sub-buffer can be larger than 4 KiB (Linux 6.8), and `dst_id` had 4 bytes before Linux 5.5. So
+//! nothing but the meaning of the event header (`events/header_event`, the same since Linux 2.6.31)
+//! is assumed.
 
 use std::fmt;
 
-/// Largest accepted sub-buffer. The kernel's limit is below, and a wrong text must not make the daemon
-/// allocate gigabytes.
+/// Largest accepted sub-buffer. The kernel's limit is lower, and an invalid text must not make the
+/// daemon allocate gigabytes.
 const MAX_PAGE: usize = 1 << 20;
 
-/// The layout of pages and records on this kernel.
+/// Layout of pages and records on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceLayout {
     pub(super) page: PageLayout,
@@ -19,7 +20,7 @@ pub struct TraceLayout {
     pub(super) birth: Option<BirthLayout>,
 }
 
-/// Offsets in a page.
+/// Offsets of the fields in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageLayout {
     pub(super) timestamp: usize,
@@ -54,16 +55,16 @@ pub(super) struct BirthLayout {
     pub(super) pid: usize,
 }
 
-/// Why the texts of tracefs cannot be used.
+/// Reason why the text files of tracefs cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatError {
-    /// A field is missing.
+    /// A required field is missing.
     Missing(&'static str),
-    /// A field has a size or type that this program cannot read.
+    /// A field has an unsupported size or type.
     Unsupported(&'static str),
     /// The line `ID:` is missing, or its number is invalid.
     Id,
-    /// The page has no room for data, or more than 1 MiB.
+    /// The page has no room for data, or exceeds 1 MiB.
     PageSize(usize),
 }
 
@@ -72,7 +73,7 @@ impl fmt::Display for FormatError {
         match self {
             Self::Missing(name) => write!(f, "the field '{name}' is missing"),
             Self::Unsupported(name @ "dst_id") => {
-                write!(f, "the field '{name}' has not 8 bytes: cgroup IDs need Linux 5.5")
+                write!(f, "the field '{name}' does not have 8 bytes: cgroup IDs need Linux 5.5")
             }
             Self::Unsupported(name) => write!(f, "the field '{name}' has an unsupported type"),
             Self::Id => f.write_str("the event has no valid ID"),
@@ -107,7 +108,7 @@ impl TraceLayout {
         self.page.size
     }
 
-    /// Returns the bytes of a page that can hold events.
+    /// Returns the number of bytes of a page that can hold events.
     pub fn data_size(&self) -> usize {
         self.page.size - self.page.data
     }
@@ -159,7 +160,7 @@ fn event_id(text: &str) -> Result<u16, FormatError> {
     id.trim().parse().map_err(|_| FormatError::Id)
 }
 
-/// One line `field:TYPE NAME;  offset:N;  size:N;  signed:N;`.
+/// Line `field:TYPE NAME;  offset:N;  size:N;  signed:N;` of a format file.
 #[derive(Clone, Copy)]
 struct Field<'a> {
     declaration: &'a str,
@@ -173,13 +174,13 @@ impl<'a> Field<'a> {
         text.lines().filter_map(Self::parse).find(is_named).ok_or(FormatError::Missing(name))
     }
 
-    /// Returns the offset of a number.
+    /// Returns the offset of a number, after checking its size.
     fn sized(text: &'a str, name: &'static str, size: usize) -> Result<usize, FormatError> {
         let field = Self::find(text, name)?;
         if field.size == size { Ok(field.offset) } else { Err(FormatError::Unsupported(name)) }
     }
 
-    /// Returns the offset of the word that tells where a string of variable length lies.
+    /// Returns the offset of the word that locates a string of variable length.
     fn located(text: &'a str, name: &'static str) -> Result<usize, FormatError> {
         let field = Self::find(text, name)?;
         let is_located = field.size == 4 && field.declaration.starts_with("__data_loc ");
@@ -189,7 +190,8 @@ impl<'a> Field<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut parts = line.trim().split(';').map(str::trim);
         let declaration = parts.next()?.strip_prefix("field:")?.trim();
-        // 16 bits are the kernel's own limit for offsets in a record, and keep sums from overflowing.
+        // The kernel limits offsets in a record to 16 bits; the limit also keeps sums from
+        // overflowing.
         let offset: u16 = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
         let size: u32 = parts.next()?.strip_prefix("size:")?.parse().ok()?;
         Some(Self { declaration, offset: offset.into(), size: size.try_into().ok()? })
@@ -251,7 +253,7 @@ mod tests {
         let old = FORMAT.replace("offset:16;\tsize:8", "offset:16;\tsize:4");
         assert_eq!(
             error(HEADER, &old),
-            "the field 'dst_id' has not 8 bytes: cgroup IDs need Linux 5.5"
+            "the field 'dst_id' does not have 8 bytes: cgroup IDs need Linux 5.5"
         );
         let relative = FORMAT.replace("__data_loc char[] comm", "__rel_loc char[] comm");
         assert_eq!(error(HEADER, &relative), "the field 'comm' has an unsupported type");

@@ -1,5 +1,5 @@
-//! Pages of a kernel trace ring buffer to [`ExternalMove`]s. Pure and total: any bytes give records or
-//! a [`MalformedPage`], never a panic.
+//! Parser of kernel trace ring buffer pages into [`ExternalMove`]s. Pure and total: any input gives
+//! records or a [`MalformedPage`], never a panic.
 //!
 //! A page is a time stamp, the length of its data with two flags (`commit`), and events. Each event
 //! begins with 32 bits: 5 for its type or length, 27 for the nanoseconds since the event before it
@@ -29,40 +29,40 @@ const LOST_STORED: u32 = 1 << 30;
 /// another cgroup than that of its creator (`CLONE_INTO_CGROUP`), as `task:task_newtask` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalMove<'a> {
-    /// When it was moved: `CLOCK_MONOTONIC` if that is the trace clock.
+    /// Time of the move: `CLOCK_MONOTONIC` if that is the trace clock.
     pub at: Nanos,
     /// The thread ID of the mover or creator, in the initial PID namespace.
     pub mover: u32,
-    /// The ID of the moved process or, by `cgroup.threads` or `tasks`, thread.
+    /// ID of the moved process or, by `cgroup.threads` or `tasks`, thread.
     pub pid: u32,
     /// Whether it was born, not moved. Then the fields below say nothing.
     pub is_birth: bool,
-    /// The hierarchy ID, as the first field in `/proc/PID/cgroup`: 0 is cgroup v2.
+    /// Hierarchy ID, as the first field in `/proc/PID/cgroup`: 0 is cgroup v2.
     pub hierarchy: u32,
-    /// The ID of the destination: the inode number of its directory.
+    /// ID of the destination: the inode number of its directory.
     pub cgroup: u64,
-    /// The path of the destination from the root of its hierarchy.
+    /// Path of the destination from the root of its hierarchy.
     pub path: &'a [u8],
-    /// The name (`comm`) of the moved process.
+    /// Name (`comm`) of the moved process.
     pub comm: &'a [u8],
 }
 
-/// The page is shorter than its lengths, or a number is out of range.
+/// Error: the page is shorter than its lengths, or a number is out of range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedPage;
 
-/// Records that were lost before a page, since the page before it was read.
+/// Number of records lost between the previous page and this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostBefore {
-    /// No record.
+    /// No record was lost before the page.
     None,
     /// At least one record; the page had no room for the number.
     Unknown,
-    /// This number of records.
+    /// Number of lost records as stored in the page.
     Exactly(u64),
 }
 
-/// One page as `trace_pipe_raw` returns it.
+/// Page as `trace_pipe_raw` returns it.
 #[derive(Clone, Copy, Debug)]
 pub struct TracePage<'a> {
     layout: &'a TraceLayout,
@@ -75,11 +75,12 @@ impl<'a> TracePage<'a> {
     /// Parses the header of a page.
     ///
     /// # Errors
-    /// `bytes` has less data than the header tells.
+    /// `bytes` has less data than the header specifies.
     pub fn parse(layout: &'a TraceLayout, bytes: &'a [u8]) -> Result<Self, MalformedPage> {
         let page = &layout.page;
         let began = Nanos(u64_at(bytes, page.timestamp)?);
-        // On 64 bits the flag in bit 31 is sign-extended into the upper half: only the lower counts.
+        // On 64 bits the flag in bit 31 is sign-extended into the upper half: only the lower
+        // counts.
         let commit = word_at(bytes, page.commit, page.word)? as u32;
         let length = (commit & !(LOST | LOST_STORED)) as usize;
         let behind = bytes.get(page.data..).ok_or(MalformedPage)?;
@@ -92,7 +93,7 @@ impl<'a> TracePage<'a> {
         Ok(Self { layout, began, data, lost })
     }
 
-    /// Returns the records that were lost before this page.
+    /// Returns the number of records lost before this page.
     pub fn lost(&self) -> LostBefore {
         self.lost
     }
@@ -103,11 +104,11 @@ impl<'a> TracePage<'a> {
     }
 }
 
-/// The moves of one page.
+/// Iterator over the moves of one page.
 #[derive(Clone, Debug)]
 pub struct Moves<'a> {
     layout: &'a TraceLayout,
-    /// The time of the event before `rest`.
+    /// Time of the event before `rest`.
     at: Nanos,
     rest: &'a [u8],
 }
@@ -166,7 +167,7 @@ impl<'a> Moves<'a> {
         }
     }
 
-    /// Removes an event of `length` bytes, whose record begins at `start`.
+    /// Removes an event of `length` bytes, with its record at `start`.
     fn record(
         &mut self,
         start: usize,
@@ -228,7 +229,7 @@ fn event_header(word: u32) -> (u32, u64) {
 fn absolute(stamp: u64, before: Nanos) -> Nanos {
     let high = before.0 & HIGH_TIME_BITS;
     let completed = stamp & !HIGH_TIME_BITS | high;
-    // The lower bits wrapped between the two. Without high bits the kernel does not look at this.
+    // The lower bits wrapped between the two. Without high bits the kernel does not check this.
     let wrapped = high != 0 && completed < before.0;
     Nanos(if wrapped { completed.saturating_add(1 << 59) } else { completed })
 }
@@ -250,20 +251,21 @@ fn u64_at(bytes: &[u8], offset: usize) -> Result<u64, MalformedPage> {
     array_at(bytes, offset).map(u64::from_ne_bytes)
 }
 
-/// An `unsigned long` of the kernel.
+/// Reads an `unsigned long` of the kernel.
 fn word_at(bytes: &[u8], offset: usize, size: usize) -> Result<u64, MalformedPage> {
     if size == 4 { u32_at(bytes, offset).map(u64::from) } else { u64_at(bytes, offset) }
 }
 
-/// An `int` that is never negative.
+/// Reads an `int` that is never negative.
 fn id_at(bytes: &[u8], offset: usize) -> Result<u32, MalformedPage> {
     u32_at(bytes, offset).and_then(|id| if id >> 31 == 0 { Ok(id) } else { Err(MalformedPage) })
 }
 
-/// A string that ends with a zero byte; a word tells its offset (lower half) and size.
+/// Reads a NUL-terminated string; a word contains its offset (lower half) and size.
 fn text_at(record: &[u8], offset: usize) -> Result<&[u8], MalformedPage> {
     let place = u32_at(record, offset)?;
-    let (start, size) = ((place & 0xffff) as usize, (place >> 16) as usize);
+    let start = (place & 0xffff) as usize;
+    let size = (place >> 16) as usize;
     let text = record.get(start..start + size).ok_or(MalformedPage)?;
     Ok(text.split(|&byte| byte == 0).next().unwrap_or_default())
 }

@@ -12,7 +12,7 @@ fn layout() -> TraceLayout {
     TraceLayout::parse(HEADER, FORMAT).unwrap()
 }
 
-/// The moves of a page in the words of the kernel's own text file `trace`.
+/// Returns the moves of a page in the format of the kernel's text file `trace`.
 fn rendered(bytes: &[u8]) -> Vec<String> {
     let layout = layout();
     let page = TracePage::parse(&layout, bytes).unwrap();
@@ -33,7 +33,7 @@ fn rendered(bytes: &[u8]) -> Vec<String> {
     page.moves().map(|found| line(found.unwrap())).collect()
 }
 
-/// The same of a line of `trace`, such as `python3-27200   [000] d..1. 22053.472089:
+/// Returns the same for a line of `trace`, such as `python3-27200   [000] d..1. 22053.472089:
 /// cgroup_attach_task: dst_root=0 dst_id=377231 dst_level=2 dst_path=/a pid=27241 comm=sleep`.
 fn expected(text: &str) -> Vec<String> {
     let line = |line: &str| {
@@ -72,12 +72,11 @@ fn the_number_of_lost_records_follows_the_data() {
     assert!(TracePage::parse(&layout(), &page).is_err());
 }
 
-/// An event header.
 fn header(kind: u32, delta: u32) -> u32 {
     if cfg!(target_endian = "big") { kind << DELTA_BITS | delta } else { delta << 5 | kind }
 }
 
-/// One move as a record: to the cgroup 7 at `/a`.
+/// Returns one move as a record: to the cgroup 7 at `/a`.
 fn record() -> [u32; 11] {
     let mut words = [0; 11];
     let text = [b'/', b'a', 0, b'x', 0, 0, 0, 0];
@@ -91,7 +90,7 @@ fn record() -> [u32; 11] {
     words
 }
 
-/// A page that begins at 1,000 ns, with a short `commit` or a long one.
+/// Returns a page that begins at 1,000 ns, with a short or long `commit`.
 fn page(layout: &TraceLayout, words: &[u32]) -> Vec<u8> {
     let length = 4 * words.len() as u32;
     let mut bytes = 1000u64.to_ne_bytes().to_vec();

@@ -1,25 +1,25 @@
-//! A set of times, as closed intervals. Pure.
+//! Set of times, as closed intervals. Pure.
 
 use super::Nanos;
 
-/// Intervals kept at most. More are joined, which only makes the set larger: a process is then evaluated
-/// that need not be.
+/// Maximum number of intervals. Beyond it intervals are merged, which only enlarges the set:
+/// processes are then evaluated unnecessarily.
 const MOST: usize = 4096;
 
-/// A union of closed intervals of time.
+/// Union of closed intervals of time.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
-    /// Disjoint and sorted.
+    /// Disjoint, in ascending order of time.
     intervals: Vec<(Nanos, Nanos)>,
 }
 
 impl Windows {
-    /// Adds an interval. Nothing when it ends before it begins.
+    /// Adds an interval. Does nothing when it ends before it begins.
     pub(super) fn add(&mut self, start: Nanos, end: Nanos) {
         if start > end {
             return;
         }
-        // Under a storm each interval overlaps the last: no search and no memory moved.
+        // During a burst each interval overlaps the last: no search and no memory moved.
         if let Some(last) = self.intervals.last_mut() {
             if last.0 <= start && start <= last.1 {
                 last.1 = last.1.max(end);
@@ -38,7 +38,7 @@ impl Windows {
         }
     }
 
-    /// Whether an interval contains `at`.
+    /// Checks whether an interval contains `at`.
     pub(super) fn contains(&self, at: Nanos) -> bool {
         let next = self.intervals.partition_point(|interval| interval.1 < at);
         self.intervals.get(next).is_some_and(|interval| interval.0 <= at)
@@ -50,7 +50,7 @@ impl Windows {
         self.intervals.drain(..keep_from);
     }
 
-    /// Releases memory after a storm.
+    /// Releases memory after a burst.
     pub(super) fn shrink(&mut self) {
         self.intervals.shrink_to(2 * self.intervals.len());
     }

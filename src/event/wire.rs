@@ -1,9 +1,9 @@
-//! Datagrams of the proc connector → [`Event`]s, and the subscription that asks for them. Pure and
-//! total: any bytes give events, acknowledgements or a [`Malformed`], never a panic.
+//! Parser of proc connector datagrams into [`Event`]s, and encoder of subscriptions. Pure and
+//! total: any input gives events, acknowledgements or a [`Malformed`], never a panic.
 //!
 //! One datagram is a netlink header (16 bytes), `struct cn_msg` (20) and `struct proc_event` (40);
-//! all events have the same size because the kernel pads the union. Offsets below are from the start
-//! of the datagram (`linux/connector.h`, `linux/cn_proc.h`; same on 32 and 64 bit).
+//! all events have the same size because the kernel pads the union. Offsets below are from the
+//! start of the datagram (`linux/connector.h`, `linux/cn_proc.h`; same on 32 and 64 bit).
 //!
 //! `netlink-packet-core` frames and encodes. It cannot decode these messages: the kernel types
 //! every one `NLMSG_DONE`, which the crate takes for its own end-of-dump message.
@@ -14,67 +14,66 @@ use netlink_packet_core::{
 
 use super::{Event, Nanos, Pid, Task, What};
 
-/// `CN_IDX_PROC`: both the connector id and the multicast group.
+/// `CN_IDX_PROC`: both the connector ID and the multicast group.
 pub const CN_IDX_PROC: u32 = 1;
-/// `CN_VAL_PROC`.
 const CN_VAL_PROC: u32 = 1;
 /// `NLMSG_DONE`: the type of every connector message.
 const NLMSG_DONE: u16 = 3;
 
-/// Netlink header before `cn_msg`.
+/// Size of the netlink header before `cn_msg`.
 const NL_HEADER: usize = 16;
-/// `cn_msg` before `proc_event`.
+/// Size of `cn_msg` before `proc_event`.
 const CN_HEADER: usize = 20;
 
 /// `PROC_EVENT_FORK`; the values are also the bits of the kernel's event mask.
 pub const FORK: u32 = 0x1;
-/// `PROC_EVENT_EXEC`.
+/// `PROC_EVENT_EXEC`: type and mask bit of exec events.
 pub const EXEC: u32 = 0x2;
-/// `PROC_EVENT_UID`.
+/// `PROC_EVENT_UID`: type and mask bit of user ID changes.
 pub const UID: u32 = 0x4;
-/// `PROC_EVENT_GID`.
+/// `PROC_EVENT_GID`: type and mask bit of group ID changes.
 pub const GID: u32 = 0x40;
 /// `PROC_EVENT_NONE`: the acknowledgement of a subscription.
 pub const ACK: u32 = 0;
 
 /// Offset of `proc_event.what` in a datagram, for the socket filter.
 pub const OFFSET_WHAT: u32 = 36;
-/// Offset of a fork's `child_pid`.
+/// Offset of `child_pid` in a fork event.
 pub const OFFSET_CHILD_PID: u32 = 60;
-/// Offset of a fork's `child_tgid`.
+/// Offset of `child_tgid` in a fork event.
 pub const OFFSET_CHILD_TGID: u32 = 64;
 
-/// Size of a datagram with one event; larger ones come from nobody we know.
+/// Size of a datagram with one event; the proc connector sends no larger ones.
 pub const DATAGRAM: usize = 76;
 
-/// What one message says.
+/// Parsed message of the proc connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Something happened.
+    /// Event of a subscribed type.
     Event(Event),
-    /// The answer to a subscription.
+    /// Acknowledgement of a subscription request.
     Ack {
-        /// The subscription's own number plus one.
+        /// Sequence number of the request plus one.
         ack: u32,
-        /// An errno, 0 for success.
+        /// Errno of the request, 0 for success.
         error: u32,
     },
-    /// A thread was forked, or an event that we did not ask for.
+    /// Fork of a thread, or an event without a subscription.
     Other,
 }
 
-/// Why bytes are no message of the proc connector.
+/// Reason why bytes are not a message of the proc connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Shorter than its headers, or than its length fields say.
+    /// Shorter than the headers, or than the length fields specify.
     Length,
-    /// Not of the proc connector.
+    /// Message of another connector than the proc connector.
     Id,
-    /// A process id that no process can have.
+    /// Process ID outside the valid range.
     Pid,
 }
 
-/// The messages of one datagram. The kernel puts one into each, but the framing allows more.
+/// Parses the messages of one datagram. The kernel puts one into each, but the framing allows more.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, Malformed>> + '_ {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -92,13 +91,14 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, Malform
     })
 }
 
-/// One message with its netlink header.
+/// Parses one message with its netlink header.
 fn decode(frame: &[u8]) -> Result<Message, Malformed> {
     let payload = u16_at(frame, 32)?;
     if (u32_at(frame, 16)?, u32_at(frame, 20)?) != (CN_IDX_PROC, CN_VAL_PROC) {
         return Err(Malformed::Id);
     }
-    // The payload's length can be read from 34 bytes on, before the headers end.
+    // The payload length is within 34 bytes, which can be present although the headers are
+    // incomplete.
     if frame.len().checked_sub(NL_HEADER + CN_HEADER) != Some(usize::from(payload)) {
         return Err(Malformed::Length);
     }
@@ -112,7 +112,7 @@ fn decode(frame: &[u8]) -> Result<Message, Malformed> {
             }
             What::Fork { parent: pid_at(frame, 56)?, child: pid_at(frame, 64)? }
         }
-        // The second number is the thread group: the process is classified, whichever thread acted.
+        // The second ID is the thread group: the process is classified, whichever thread acted.
         EXEC => What::Exec(pid_at(frame, 56)?),
         UID => What::Uid(task_at(frame)?),
         GID => What::Gid(task_at(frame)?),
@@ -144,19 +144,19 @@ fn pid_at(frame: &[u8], offset: usize) -> Result<Pid, Malformed> {
     Pid::new(u32_at(frame, offset)?).ok_or(Malformed::Pid)
 }
 
-/// A request to the connector.
+/// Subscription request to the connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subscription {
-    /// Send every event. The only form that is acknowledged on every kernel.
+    /// Receive every event. The only form that is acknowledged on every kernel.
     Listen,
-    /// Send the events of this mask (Linux 6.6; older kernels take it for [`Self::Listen`]).
+    /// Receive the events of this mask (Linux 6.6; older kernels treat it as [`Self::Listen`]).
     Masked(u32),
-    /// Send nothing any more.
+    /// Receive no events any more.
     Ignore,
 }
 
 impl Subscription {
-    /// The datagram that asks for it; the acknowledgement carries `number` plus one.
+    /// Encodes the request as a datagram; the acknowledgement carries `number` plus one.
     pub fn encode(self, number: u32) -> Vec<u8> {
         let body = Body { subscription: self, number };
         let mut message =
@@ -174,7 +174,7 @@ struct Body {
 }
 
 impl Body {
-    /// `enum proc_cn_mcast_op`, alone or in front of a mask.
+    /// Returns the value of `enum proc_cn_mcast_op` and the mask that follows it, if any.
     fn operation(&self) -> (u32, Option<u32>) {
         match self.subscription {
             Subscription::Listen => (1, None),
@@ -196,8 +196,8 @@ impl NetlinkSerializable for Body {
     fn serialize(&self, buffer: &mut [u8]) {
         let (operation, mask) = self.operation();
         let length: u16 = if mask.is_some() { 8 } else { 4 };
-        // `len` and `flags` are two u16; a little-endian u32 with the same low half would be wrong on
-        // big-endian machines, so write them apart.
+        // `len` and `flags` are two u16, written separately: a little-endian u32 with the same low
+        // half would be wrong on big-endian machines.
         let words = [CN_IDX_PROC, CN_VAL_PROC, self.number, self.number];
         let halves = [length, 0];
         let bytes = words
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A datagram as the kernel sends it.
+    /// Returns a datagram as the kernel sends it.
     fn datagram(what: u32, payload: [u32; 4]) -> Vec<u8> {
         let mut bytes = vec![0; DATAGRAM];
         let mut put = |offset: usize, value: u32| {

@@ -1,5 +1,5 @@
-//! `/etc/cgconfig.conf` and `/etc/cgconfig.d`: what groups of legacy rules are given. They are read with
-//! the legacy rules and trusted like them; a missing one is nothing.
+//! Loads `/etc/cgconfig.conf` and `/etc/cgconfig.d`, which configure the cgroups of legacy rules.
+//! The same checks of owner and mode apply as to legacy rules; a missing file is not an error.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,13 +15,13 @@ use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm, 
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
 
-/// Bytes of the largest file that is read.
+/// The maximum file size in bytes.
 const MAX_SIZE: u64 = 16 << 20;
 
 impl Loader<'_> {
-    /// Reads the file and all files of the directory. Returns what the original does with them.
+    /// Reads the file and all files of the directory. Returns what cgrulesengd does with them.
     pub(super) fn cgconfig(&mut self, file: &Path, directory: &Path) -> Original {
-        // It lists the directory before it reads anything.
+        // cgrulesengd lists the directory before it reads anything.
         let mut verdict = match directory.is_dir() {
             true => Original::Starts,
             false => Original::Misses(Arc::from(directory)),
@@ -50,14 +50,14 @@ impl Loader<'_> {
         let path = directory.join(name);
         let Some(reason) = legacy::leftover(name.as_bytes()) else {
             let verdict = self.cgconfig_file(opened, &path, false);
-            // Not a file, which the original passes over, or gone since.
+            // Not a file, which cgrulesengd skips, or removed in the meantime.
             let is_no_file = matches!(verdict, Original::Misses(_)) && !path.is_symlink();
             return if is_no_file { Original::Starts } else { verdict };
         };
         let path: Arc<Path> = Arc::from(path);
-        let message = format!("is skipped: {reason}");
+        let message = format!("file ignored: {reason}");
         self.diagnostics.push(Diagnostic::about(&path, Severity::Warning, message));
-        // The original reads it.
+        // cgrulesengd reads such files too.
         let read = self.read(opened, &path, MAX_SIZE);
         verdict(read.ok().and_then(|bytes| self.parsed(&path, &bytes).1))
     }
@@ -65,7 +65,7 @@ impl Loader<'_> {
     fn opened(&mut self, path: &Path) -> Option<Opened> {
         self.open(path).unwrap_or_else(|refusal| {
             let diagnostic = refused(&Arc::from(path), refusal);
-            // That of the rules beside it was said already.
+            // The directory of the legacy rules may be the same and was reported already.
             if !self.diagnostics.contains(&diagnostic) {
                 self.diagnostics.push(diagnostic);
             }
@@ -78,7 +78,7 @@ impl Loader<'_> {
         let refusal = match self.content(directory, &path, MAX_SIZE) {
             Ok(bytes) if bytes.is_empty() => None,
             Ok(bytes) => self.sections(&path, &bytes),
-            // It opens a directory, and then cannot read it.
+            // cgrulesengd opens a directory and then fails to read it.
             Err(refusal) if refusal.kind == Kind::Special && path.is_dir() && is_main => {
                 let diagnostic = refused(&path, refusal);
                 self.diagnostics.push(diagnostic.clone());
@@ -96,7 +96,7 @@ impl Loader<'_> {
         verdict(refusal)
     }
 
-    /// Reads the sections of a file. Returns why the original does not start with it.
+    /// Reads the sections of a file. Returns the reason why cgrulesengd does not start with it.
     pub(super) fn sections(&mut self, path: &Arc<Path>, bytes: &[u8]) -> Option<Diagnostic> {
         let (mut parsed, refusal) = self.parsed(path, bytes);
         self.diagnostics.append(&mut parsed.diagnostics);
@@ -109,7 +109,7 @@ impl Loader<'_> {
         refusal
     }
 
-    /// What a file says, and why the original does not start with it.
+    /// Parses a file. Also returns the reason why cgrulesengd does not start with it.
     fn parsed(&mut self, path: &Arc<Path>, bytes: &[u8]) -> (Parsed, Option<Diagnostic>) {
         let text = cgconfig_conf::decode(bytes);
         let mut parsed = cgconfig_conf::parse(path, &text);
@@ -118,7 +118,7 @@ impl Loader<'_> {
         (parsed, refusal)
     }
 
-    /// The first name in the `perm` sections that nobody has.
+    /// Returns a diagnostic about the first name in the `perm` sections that does not exist.
     fn stranger(&mut self, text: &SourceText<'_>, parsed: &Parsed) -> Option<Diagnostic> {
         let sections = parsed.templates.iter().chain(&parsed.groups);
         let perms = sections.filter_map(|section| section.perm.as_ref()).chain(&parsed.defaults);
@@ -127,8 +127,8 @@ impl Loader<'_> {
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
         names.find_map(|mention| {
             let message = match mention.name.parse() {
-                // Read as a name, as any word without a number at its beginning.
-                Ok(0_u32) => format!("nobody is called \"{}\"", mention.name),
+                // A zero is read as a name, like any word without a number at its beginning.
+                Ok(0_u32) => format!("no user or group is named \"{}\"", mention.name),
                 Ok(_) | Err(_) => gifts::id_in_perm(mention, &mut self.resolver).err()?,
             };
             let place = Some(text.place(mention.span.clone()));
@@ -141,8 +141,8 @@ fn verdict(refusal: Option<Diagnostic>) -> Original {
     refusal.map_or(Original::Starts, |diagnostic| Original::Refuses(Box::new(diagnostic)))
 }
 
-/// The `group` sections of all files and the last `default` section, which fills in what their perm
-/// does not say.
+/// The `group` sections of all files and the last `default` section, which supplies what their
+/// `perm` omits.
 #[derive(Debug, Default)]
 pub(super) struct Described {
     sections: Vec<GroupSection>,
@@ -150,13 +150,13 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// Takes those of one more file.
+    /// Adds the sections of one more file.
     fn add(&mut self, parsed: &mut Parsed) {
         self.sections.append(&mut parsed.groups);
         self.default = parsed.defaults.pop().or(self.default.take());
     }
 
-    /// What the groups are given.
+    /// Resolves the sections, with defaults applied.
     pub(super) fn gifts(
         self,
         resolver: &mut Resolver<'_>,
@@ -171,12 +171,12 @@ impl Described {
     }
 }
 
-/// The `group` sections of files, for a program that makes them.
+/// The `group` sections of files, for a program that creates them.
 #[derive(Debug)]
 pub struct Groups {
     /// The sections in the order of the files.
     pub groups: Vec<Gift>,
-    /// What is wrong with the files, and which sections are nobody's business.
+    /// Errors in the files, and warnings about unused kinds of sections.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -195,7 +195,7 @@ pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Groups {
     Groups { groups, diagnostics }
 }
 
-/// One complaint for each kind of section that is nobody's business here, where the first of it is.
+/// Returns one warning for each kind of section that is not used here, at the first one of each.
 fn not_ours(file: &Arc<Path>, parsed: &Parsed) -> Vec<Diagnostic> {
     let others = [
         ("mount", &parsed.mounts),
@@ -204,9 +204,9 @@ fn not_ours(file: &Arc<Path>, parsed: &Parsed) -> Vec<Diagnostic> {
     ];
     let firsts = others.into_iter().filter_map(|(kind, settings)| Some((kind, settings.first()?)));
     let complaint = |(kind, first): (&str, &Setting)| {
-        let message = format!("{kind} sections are left out");
+        let message = format!("{kind} sections are ignored");
         let about = Diagnostic::at_line(file, first.origin.line, Severity::Warning, message);
-        about.with_help("groups are made where hierarchies are mounted now")
+        about.with_help("cgroups are created in the hierarchies that are mounted now")
     };
     firsts.map(complaint).collect()
 }

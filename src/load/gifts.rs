@@ -1,5 +1,5 @@
-//! What groups are given: the tables of rule files and the sections of cgconfig.conf, their values
-//! checked and their names resolved. What is wrong costs itself alone.
+//! Checks and resolves the settings of cgroups, from tables of rule files and sections of
+//! cgconfig.conf; it writes nothing to the host. An invalid setting disables only itself.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,11 +15,11 @@ use crate::config::source_text::Report;
 use crate::config::{self, GroupTable, SettingValue, quantity};
 use crate::rules::{Origin, Rule};
 
-/// The keys of a table that are no settings.
+/// The keys of a table that are not kernel files.
 pub const KEYS: [&str; 4] = ["owner", "mode", "required", "remove_when_empty"];
-/// The highest mode.
+/// The highest mode of a directory.
 const MODE_MAX: u32 = 0o7777;
-/// What every group has, whatever its controllers.
+/// The prefix of files that every cgroup has, independent of controllers.
 const CORE: &str = "cgroup";
 
 /// Reads a `[cgroup."path"]` table.
@@ -30,7 +30,9 @@ pub(super) fn table(
 ) -> Gift {
     let text = table.path.as_str().to_owned();
     let is_root = text.trim_matches('/').is_empty();
-    let (perm, is_required, remove_after) = (Perm::default(), false, None);
+    let perm = Perm::default();
+    let is_required = false;
+    let remove_after = None;
     let mut reader = Reader { report, resolver, is_root, perm, is_required, remove_after };
     let kept = |setting| Some((reader.setting(setting)?, setting.span.clone()));
     let (settings, spans): (Vec<Setting>, Vec<_>) = table.settings.iter().filter_map(kept).unzip();
@@ -39,11 +41,12 @@ pub(super) fn table(
         reader.report.warning(spans.get(late).cloned(), complaint.message, complaint.help);
     }
     let Reader { perm, is_required, remove_after, .. } = reader;
-    let (controllers, origin) = (Vec::new(), table.origin.clone());
+    let controllers = Vec::new();
+    let origin = table.origin.clone();
     Gift { text, controllers, settings, perm, is_required, remove_after, origin }
 }
 
-/// The value of a setting as the kernel takes it.
+/// Returns the value of a setting as the kernel accepts it.
 pub(super) fn written(setting: &config::Setting) -> String {
     match &setting.value {
         SettingValue::Text(text) | SettingValue::Decimal(text) => text.clone(),
@@ -56,7 +59,7 @@ pub(super) fn written(setting: &config::Setting) -> String {
 struct Reader<'r, 't, 's, 'n> {
     report: &'r mut Report<'t>,
     resolver: &'s mut Resolver<'n>,
-    /// Whether the table is for the managed root.
+    /// True for the table of the managed root.
     is_root: bool,
     perm: Perm,
     is_required: bool,
@@ -78,24 +81,25 @@ impl Reader<'_, '_, '_, '_> {
         let is_known = settings::words().any(|word| word == written.key);
         let near = || config::misspelled(&written.key, settings::words());
         if let (false, Some(near)) = (is_known, near()) {
-            let message = format!("{} is taken for the name of a kernel file", written.key);
+            let message = format!("unknown setting {}: treated as a kernel file", written.key);
             let help = format!("did you mean {near}?");
             self.report.warning(Some(span.clone()), message, help);
         }
         let text = self.report.text();
         let place = text.place(span);
         let origin = Origin { file: text.file().clone(), line: place.line };
-        let (key, controller) = (written.key.clone(), controller.to_owned());
+        let key = written.key.clone();
+        let controller = controller.to_owned();
         Some(Setting { key, value, controller, origin, place: Some(place) })
     }
 
-    /// A key that is not the name of a file.
+    /// Reads a key that is not the name of a kernel file.
     fn key(&mut self, written: &config::Setting, value: &str) {
         let span = written.span.clone();
         match (&*written.key, &written.value) {
             ("owner", SettingValue::Text(_)) => self.owner(value, span),
             ("mode", SettingValue::Text(_)) => self.mode(u32::from_str_radix(value, 8).ok(), span),
-            // TOML has octal numbers; a decimal one was hardly meant.
+            // TOML has octal numbers; a decimal one is most likely a mistake.
             ("mode", SettingValue::Integer(number)) if self.is_octal(&span) => {
                 self.mode(u32::try_from(*number).ok(), span);
             }
@@ -106,12 +110,12 @@ impl Reader<'_, '_, '_, '_> {
             ("remove_when_empty", _) => self.remove_after("", span),
             ("owner", _) => {
                 let help = "write owner = \"user\", \"user:group\" or \":group\"";
-                self.report.error_help(span, "owner is not a name", help);
+                self.report.error_help(span, "invalid owner: not a name", help);
             }
             (key, _) => {
                 let known = KEYS.join(", ");
-                let help = format!("known are {known}, and kernel files such as cpu.weight");
-                self.report.error_help(span, format!("\"{key}\" is no setting of a group"), help);
+                let help = format!("known keys: {known}, and kernel files such as cpu.weight");
+                self.report.error_help(span, format!("invalid cgroup setting \"{key}\""), help);
             }
         }
     }
@@ -119,11 +123,12 @@ impl Reader<'_, '_, '_, '_> {
     fn remove_after(&mut self, value: &str, span: Range<usize>) {
         let time = quantity::duration(value).filter(|time| !time.is_zero());
         if self.is_root {
-            let help = "write it in a table for a group below";
+            let help = "write it in a table for a cgroup below the managed root";
             self.report.error_help(span, "the managed root is never removed", help);
         } else if time.is_none() {
-            let help = "write a time, as \"5m\" or \"1h\"; without the key empty groups stay";
-            self.report.error_help(span, "remove_when_empty is not a time", help);
+            let help =
+                "write a time such as \"5m\" or \"1h\", or remove the key to keep empty cgroups";
+            self.report.error_help(span, "invalid time for remove_when_empty", help);
         } else {
             self.remove_after = time;
         }
@@ -138,15 +143,14 @@ impl Reader<'_, '_, '_, '_> {
         match mode.filter(|mode| *mode <= MODE_MAX) {
             Some(mode) => self.perm.directory.mode = Some(mode),
             None => {
-                let help = "write octal digits in quotes, as \"0755\"";
-                self.report.error_help(span, "mode is no mode of a directory", help);
+                let help = "write octal digits in quotes, such as \"0755\"";
+                self.report.error_help(span, "invalid mode of a directory", help);
             }
         }
     }
 
-    /// An owner may place processes and make groups below; the limits stay out of reach. So does
-    /// `cgroup.subtree_control`: who enables a controller there makes the kernel refuse every process
-    /// that we place afterwards, and those are then without any limit.
+    /// Sets the owner, who may place processes and create cgroups below; the limits stay owned by
+    /// root.
     fn owner(&mut self, text: &str, span: Range<usize>) {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let mut unknown = Vec::new();
@@ -161,10 +165,13 @@ impl Reader<'_, '_, '_, '_> {
         let uid = name(user).and_then(|name| resolve(NameKind::User, &name));
         let gid = name(group).and_then(|name| resolve(NameKind::Group, &name));
         for message in unknown {
-            self.report.error_help(span.clone(), message, "the group stays root's");
+            self.report.error_help(span.clone(), message, "the cgroup stays owned by root");
         }
-        let (uid, gid) = (uid.map(crate::event::Uid), gid.map(crate::event::Gid));
+        let uid = uid.map(crate::event::Uid);
+        let gid = gid.map(crate::event::Gid);
         let Perm { directory, task, v1_procs, subtree: _, files: _ } = &mut self.perm;
+        // `cgroup.subtree_control` stays owned by root too: if the owner enabled a controller there,
+        // the kernel would refuse every process placed afterwards, and those would have no limits.
         for ownership in [directory, task, v1_procs] {
             (ownership.uid, ownership.gid) = (uid, gid);
         }
@@ -211,7 +218,7 @@ pub(super) fn section(
     }
 }
 
-/// Says which tables are for groups that no rule names, nor has above the one it names.
+/// Warns about tables for cgroups that are neither the destination of a rule nor above one.
 pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> {
     let rules = if tables.is_empty() { &[] } else { rules };
     let targets = rules.iter().flat_map(|(_, rule)| rule.action.written_targets());
@@ -220,15 +227,16 @@ pub(super) fn unused(tables: &[Gift], rules: &[(i32, Rule)]) -> Vec<Diagnostic> 
     let is_unused = |path: &str| !path.is_empty() && !used.contains(path);
     let unused = tables.iter().filter(|table| is_unused(table.text.trim_matches('/')));
     let complaint = |table: &Gift| {
-        let message = format!("no rule leads to \"{}\"", table.text);
+        let message = format!("no rule uses the cgroup \"{}\"", table.text);
         let Origin { file, line } = &table.origin;
         let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
-        about.with_help("its settings are for no group: write the path as in the rule")
+        about.with_help("its settings have no effect: write the path as in the rule")
     };
     unused.map(complaint).collect()
 }
 
-/// The paths of the groups from the first to the last of a path, each without `/` at either end.
+/// Returns the paths of the cgroups from the first to the last of a path, each without `/` at
+/// either end.
 pub(super) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     let path = path.trim_matches('/');
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
@@ -246,13 +254,13 @@ fn of_controller(controller: &Controller, setting: &cgconfig_conf::Setting) -> S
     }
 }
 
-/// The id that a `perm` section means: a number as the original reads it, or a name.
+/// Returns the ID that a `perm` section means: a number as cgrulesengd reads it, or a name.
 pub(super) fn id_in_perm(mention: &Mention, resolver: &mut Resolver<'_>) -> Result<u32, String> {
     let number = cgconfig_conf::leading_number(&mention.name);
     number.map_or_else(|| resolver.number(mention.kind, &mention.name), Ok)
 }
 
-/// Owner and mode of files. An unknown name is left out.
+/// Resolves owner and mode of files. An unknown name is reported and omitted.
 fn ownership(
     written: &cgconfig_conf::Ownership,
     section: &GroupSection,
@@ -266,7 +274,7 @@ fn ownership(
             let Origin { file, line } = &section.origin;
             let message = format!("in this section: {message}");
             let about = Diagnostic::at_line(file, *line, Severity::Error, message);
-            let help = "cgrulesengd would not start; here the files stay root's";
+            let help = "cgrulesengd would not start; cgruled leaves the files owned by root";
             diagnostics.push(about.with_help(help));
         }
         found.ok().filter(|&id| id != u32::MAX)

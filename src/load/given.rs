@@ -1,5 +1,4 @@
-//! Files that somebody names, judged without asking whose they are: what they say is looked at, never
-//! put into force.
+//! Checks files that a caller names, without testing owner and mode; they never become active.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,21 +7,22 @@ use super::{FileSeen, Loaded, Loader, NameService, Outcome};
 use crate::config::daemon_toml;
 use crate::event::Uid;
 
-/// What a file is, by its name and place.
+/// The kind of a file, from its name and directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// TOML rules.
+    /// A file of TOML rules.
     Rules,
-    /// The settings of the daemon.
+    /// The settings file of the daemon.
     Settings,
-    /// Rules in the words of `cgrules.conf`.
+    /// Rules in the syntax of `cgrules.conf`.
     Legacy,
-    /// Groups in the words of `cgconfig.conf`.
+    /// Cgroups in the syntax of `cgconfig.conf`.
     Groups,
 }
 
 impl Kind {
-    /// What the daemon would take a file for. `None` when it would never read one of this name.
+    /// Returns the kind of file that the daemon would read it as, or `None` if the daemon would
+    /// never read a file of this name.
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().into_owned();
         let parent = path.parent().and_then(Path::file_name).unwrap_or_default();
@@ -38,8 +38,8 @@ impl Kind {
     }
 }
 
-/// Reads these files as [`super::load`] reads those of the standard directories: legacy rules first,
-/// else in the order given.
+/// Reads these files as [`super::load`] reads those of the standard directories: legacy rules
+/// first, otherwise in the order given.
 pub fn load_given(files: &[(Kind, Arc<Path>, Vec<u8>)], service: &NameService) -> Loaded {
     let mut loader = Loader::new(Uid(0), service);
     for (kind, path, bytes) in files {

@@ -1,7 +1,8 @@
-//! `/etc/cgrules.conf` and `/etc/cgrules.d`: the rules of cgrulesengd, which come before all others.
+//! Loads `/etc/cgrules.conf` and `/etc/cgrules.d`, the rules of cgrulesengd, which precede all
+//! others.
 //!
-//! They are trusted like other rule files: a file that somebody but root could write is refused, which
-//! the original did not ask.
+//! The same checks apply as to other rule files: a file that users other than root can write is
+//! refused, which cgrulesengd does not check.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,35 +16,36 @@ use crate::config::cgrules_conf::{self, Parsed, Refusal};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{Mention, WrittenRule};
 
-/// Bytes of the largest file that is read: some 400,000 rules. The original has no limit.
+/// The maximum file size in bytes, some 400,000 rules. cgrulesengd has no limit.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// What cgrulesengd 2.0.2 would do with the legacy rule files, or with those of `cgconfig.conf`, at its
-/// start.
+/// The result of starting cgrulesengd 2.0.2 with the legacy rule files, or with those of
+/// `cgconfig.conf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Original {
-    /// Nothing: they were not asked for.
+    /// Unknown: the files were not requested.
     #[default]
     NotAsked,
-    /// Start.
+    /// cgrulesengd starts.
     Starts,
-    /// Exit: this file, or directory, does not exist or could not be read.
+    /// cgrulesengd exits: this file or directory does not exist or could not be read.
     Misses(Arc<Path>),
-    /// Exit because of this line, the first that it would not take, or this link to nothing. A file that
-    /// it would read and we do not trust counts as such.
+    /// cgrulesengd exits because of this line, the first that it does not accept, or because of
+    /// this dangling link. A file that it would read and that fails the checks of owner and mode
+    /// counts as such.
     Refuses(Box<Diagnostic>),
 }
 
 impl Original {
-    /// What it does with these files and then with those that `next` is about: it ends at the first that
-    /// it would not take.
+    /// Combines the verdicts about these files and about later ones: cgrulesengd exits at the first
+    /// that it does not accept.
     pub(super) fn then(self, next: Self) -> Self {
         if self == Self::Starts { next } else { self }
     }
 }
 
 impl Loader<'_> {
-    /// Reads the legacy files.
+    /// Reads the legacy rule files.
     pub(super) fn legacy(&mut self, file: &Path, directory: &Path) {
         self.original = Original::Misses(Arc::from(file));
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -55,7 +57,7 @@ impl Loader<'_> {
             }
             Ok(None) => {}
             Err(refusal) => {
-                // It may exist, in a place where anybody could have put it.
+                // The file may exist, in a directory where other users can create it.
                 self.original = Original::Starts;
                 self.distrust(refused(&Arc::from(parent), refusal));
             }
@@ -63,7 +65,7 @@ impl Loader<'_> {
         self.legacy_directory(directory);
     }
 
-    /// Takes note of what is not read although the original would.
+    /// Records a file that is not read although cgrulesengd would read it.
     fn distrust(&mut self, diagnostic: Diagnostic) {
         if self.original == Original::Starts {
             self.original = Original::Refuses(Box::new(diagnostic.clone()));
@@ -79,7 +81,7 @@ impl Loader<'_> {
                 }
             }
             Ok(None) => {}
-            // It passes over a file of this name.
+            // cgrulesengd skips a file of this name.
             Err(refusal) if refusal.kind == Kind::Special => {
                 self.diagnostics.push(refused(&Arc::from(path), refusal));
             }
@@ -87,14 +89,14 @@ impl Loader<'_> {
         }
     }
 
-    /// Finds out what the original thinks of a file that we pass over.
+    /// Determines what cgrulesengd does with a file that is ignored here.
     fn judge_leftover(&mut self, directory: &Opened, path: &Arc<Path>) {
         if let Ok(bytes) = self.read(directory, path, MAX_SIZE) {
             self.judge(cgrules_conf::parse(path, &cgrules_conf::decode(&bytes)).refusals);
         }
     }
 
-    /// Takes note of the first line for which the original ends.
+    /// Records the first line for which cgrulesengd exits.
     fn judge(&mut self, refusals: Vec<Refusal>) {
         let mut stops = refusals.into_iter().filter(|refusal| self.resolver.stops(refusal));
         if let (Original::Starts, Some(first)) = (&self.original, stops.next()) {
@@ -102,13 +104,13 @@ impl Loader<'_> {
         }
     }
 
-    /// Reads one file, which `is_main` if it is `/etc/cgrules.conf`.
+    /// Reads one file; `is_main` for `/etc/cgrules.conf`.
     fn legacy_file(&mut self, directory: &Opened, path: &Path, name: &OsStr, is_main: bool) {
         let path: Arc<Path> = Arc::from(path);
         let outcome = match leftover(name.as_bytes()).filter(|_| !is_main) {
             Some(reason) => {
-                let message = format!("is skipped: {reason}");
-                let help = "cgrulesengd would take its lines for rules";
+                let message = format!("file ignored: {reason}");
+                let help = "cgrulesengd would read it as a rule file";
                 let skipped = Diagnostic::about(&path, Severity::Warning, message);
                 self.diagnostics.push(skipped.with_help(help));
                 self.judge_leftover(directory, &path);
@@ -118,7 +120,7 @@ impl Loader<'_> {
                 Ok(bytes) => self.legacy_rules(&path, &bytes, is_main),
                 Err(refusal) if is_main && refusal.kind == Kind::Missing => return,
                 Err(refusal) if !is_main && refusal.kind == Kind::Special => {
-                    let message = format!("is skipped: it {}", refusal.message);
+                    let message = format!("file ignored: it {}", refusal.message);
                     self.diagnostics.push(Diagnostic::about(&path, Severity::Warning, message));
                     Outcome::Skipped
                 }
@@ -127,7 +129,7 @@ impl Loader<'_> {
                         self.original = Original::Starts;
                     }
                     if refusal.kind == Kind::Special {
-                        // It finds no lines in a directory.
+                        // cgrulesengd finds no lines in a directory.
                         self.diagnostics.push(refused(&path, refusal));
                     } else {
                         self.distrust(refused(&path, refusal));
@@ -166,26 +168,27 @@ impl Loader<'_> {
 }
 
 impl super::Resolver<'_> {
-    /// Whether 2.0.2 comes so far as to refuse: it skips the line of an unknown user before.
+    /// Checks whether cgrulesengd 2.0.2 gets as far as refusing: it first skips the line of an
+    /// unknown user.
     fn stops(&mut self, refusal: &Refusal) -> bool {
         refusal.unless_unknown.as_ref().is_none_or(|mention| self.knows(mention))
     }
 }
 
-/// Why a name is that of a file which an editor or a package manager left. The original reads every
-/// file whatever its name is, and so do we all others.
+/// Returns the reason why a name is that of a backup file of an editor or a package manager.
+/// cgrulesengd reads every file regardless of its name, and so does cgruled with all others.
 pub(super) fn leftover(name: &[u8]) -> Option<&'static str> {
     let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
     let ends = |ends: &[&[u8]]| ends.iter().any(|end| name.ends_with(end));
     let swap = name.starts_with(b".") && ends(&[b".swp", b".swo", b".swn", b".swx"]);
     let emacs = name.starts_with(b".#") || name.starts_with(b"#") && name.ends_with(b"#");
     if name.ends_with(b"~") || swap || emacs {
-        return Some("an editor's file");
+        return Some("editor backup or swap file");
     }
     let package = [&b".dpkg-"[..], b".rpmnew", b".rpmsave", b".rpmorig", b".ucf-"];
     let other = ends(&[b".pacnew", b".pacsave", b".pacorig", b".apk-new"]);
     let managers = package.iter().any(|part| contains(part)) || other || name.starts_with(b"._cfg");
-    managers.then_some("a package manager's file")
+    managers.then_some("package manager backup file")
 }
 
 #[cfg(test)]
@@ -197,7 +200,7 @@ mod tests {
     use crate::event::Uid;
     use crate::load::{NameService, Sources, load};
 
-    /// What the original would do where the directory and `cgrules.conf` in it have these modes.
+    /// Returns the verdict about a directory and a `cgrules.conf` in it with these modes.
     fn with_modes(directory: u32, file: u32) -> Original {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("cgrules.conf");

@@ -1,8 +1,8 @@
-//! Which files, in which order, trusted or not; names resolved. Edge: blocks on disk and on the name
-//! service, so it runs on a helper thread after the start.
+//! Loads all configuration files in order, checks their owners and modes and resolves names. It
+//! blocks on disk and name service, so it must not run on the main thread after startup.
 //!
-//! A file hides those of the same name in later directories even when it is refused: what was meant
-//! to replace a package's file must not bring the package's file back by being broken.
+//! A file overrides those of the same name in later directories even when it is refused: if a file
+//! that replaces one of a package is invalid, the package's file must not become active again.
 
 mod cgconfig;
 mod gifts;
@@ -44,7 +44,7 @@ use resolver::Resolver;
 pub use subordinates::Subordinates;
 use trust::{Content, MAX_SIZE, Refusal, TrustedDirectory};
 
-/// The directories of rule files; a file in an earlier one replaces that of the same name in a
+/// The directories of rule files. A file in an earlier one overrides that of the same name in a
 /// later one, and its rules come first.
 pub const STANDARD_DIRECTORIES: [&str; 4] = [
     "/etc/cgruled/rules.d",
@@ -53,22 +53,22 @@ pub const STANDARD_DIRECTORIES: [&str; 4] = [
     "/usr/lib/cgruled/rules.d",
 ];
 
-/// Where rules come from.
+/// The files and directories that rules are loaded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
-    /// Directories of TOML files, the most important first.
+    /// Directories of TOML files, in order of precedence.
     pub directories: Vec<PathBuf>,
-    /// Whether the legacy files come before them.
+    /// True if the legacy files are loaded before them.
     pub legacy: bool,
-    /// The legacy rule file.
+    /// The legacy rule file of cgrulesengd.
     pub cgrules_conf: PathBuf,
-    /// The directory of further ones.
+    /// The directory of further legacy rule files.
     pub cgrules_d: PathBuf,
-    /// The legacy file of what groups are given.
+    /// The legacy file that configures cgroups.
     pub cgconfig_conf: PathBuf,
-    /// The directory of further ones.
+    /// The directory of further such files.
     pub cgconfig_d: PathBuf,
-    /// Who must own files and directories: root, but in tests.
+    /// The required owner of files and directories: root, except in tests.
     pub owner: Uid,
 }
 
@@ -86,63 +86,63 @@ impl Default for Sources {
     }
 }
 
-/// All that the rule files say.
+/// The content of all rule files, with diagnostics.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The rules in their effective order, without names.
+    /// The rules in effective order, with IDs in place of names.
     pub rules: Arc<[Rule]>,
-    /// The names that rules mention.
+    /// The names that occur in rules, with their IDs.
     pub names: Names,
-    /// How rules of legacy files, by file and line, call a user or group that rules call by several
+    /// The names that legacy rules, by file and line, use for users and groups that have several
     /// names.
     pub written: BTreeMap<(Arc<Path>, u32), String>,
-    /// What groups are given.
+    /// The settings of cgroups and units.
     pub gifts: Gifts,
-    /// What is wrong, by file and line.
+    /// Errors and warnings, by file and line.
     pub diagnostics: Vec<Diagnostic>,
-    /// Every name in the directories, in the order in which they were looked at.
+    /// Every name in the directories, in the order of processing.
     pub files: Vec<FileSeen>,
-    /// What cgrulesengd would do with the legacy rule files.
+    /// The result of starting cgrulesengd with the legacy rule files.
     pub original: Original,
-    /// The same of `cgconfig.conf` and its directory.
+    /// The same for `cgconfig.conf` and its directory.
     pub original_cgconfig: Original,
-    /// What each file said that was read.
+    /// The content of each file that was read.
     pub contents: Contents,
-    /// What the name service said of the names that the local files do not have.
+    /// The answers of the name service about names that are not in the local files.
     pub learned: Names,
 }
 
 /// A name in a directory of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSeen {
-    /// Absolute path.
+    /// The absolute path of the file.
     pub path: Arc<Path>,
-    /// What became of it.
+    /// The result of processing it.
     pub outcome: Outcome,
 }
 
-/// What became of a file.
+/// The result of processing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its rules count: this many.
+    /// The file was read, and this number of its rules was loaded.
     Loaded(usize),
-    /// It is empty or a link to `/dev/null`, and hides files of its name.
+    /// The file is empty or a link to `/dev/null`, and masks files of its name.
     Mask,
-    /// This file of the same name hides it.
+    /// The file is overridden by this one of the same name.
     HiddenBy(Arc<Path>),
-    /// It does not look like a rule file.
+    /// The name is not that of a rule file.
     Skipped,
-    /// It is not trusted or not readable. See the diagnostics.
+    /// The file failed the checks of owner and mode or is not readable; see the diagnostics.
     Refused,
 }
 
-/// Reads all rule files and resolves the names in them. Never fails: what is wrong is left out and
+/// Reads all rule files and resolves the names in them. Never fails: invalid parts are ignored and
 /// reported.
 pub fn load(sources: &Sources, service: &NameService) -> Loaded {
     load_over(sources, service, Overlay::default())
 }
 
-/// The same, with what is in `overlay` taken for what those files say.
+/// Loads like [`load`], but takes the content of files from `overlay` where it has them.
 pub fn load_over(sources: &Sources, service: &NameService, mut overlay: Overlay) -> Loaded {
     let mut loader = Loader::new(sources.owner, service);
     loader.resolver.remember(std::mem::take(&mut overlay.names));
@@ -156,7 +156,7 @@ pub fn load_over(sources: &Sources, service: &NameService, mut overlay: Overlay)
     Loaded { original_cgconfig, ..loader.finish() }
 }
 
-/// Reads the daemon's settings. Without a file all are default.
+/// Reads the settings of the daemon. Without a file all have their defaults.
 pub fn settings(path: &Path, owner: Uid) -> (Settings, Vec<Diagnostic>) {
     let file: Arc<Path> = Arc::from(path);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -182,9 +182,9 @@ struct Loader<'s> {
     resolver: Resolver<'s>,
     /// The rules of legacy files, which come first.
     legacy: Vec<(i32, Rule)>,
-    /// Where a legacy rule mentions which name.
+    /// The first name in each legacy rule, by file and line.
     mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
-    /// The others with their priorities, in the order of files and positions.
+    /// The rules of TOML files with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
     gifts: Gifts,
     groups: Described,
@@ -229,9 +229,9 @@ impl<'s> Loader<'s> {
     fn file(&mut self, directory: &Opened, parent: &Path, name: &OsStr) {
         let path: Arc<Path> = Arc::from(parent.join(name));
         let outcome = if let Some(reason) = leftover(name.as_bytes()) {
-            let message = format!("is skipped: {reason}");
+            let message = format!("file ignored: {reason}");
             let skipped = Diagnostic::about(&path, Severity::Warning, message);
-            self.diagnostics.push(skipped.with_help("rule files are called NN-name.toml"));
+            self.diagnostics.push(skipped.with_help("name rule files NN-name.toml"));
             Outcome::Skipped
         } else if self.overlay.aside.contains(&path) {
             Outcome::Refused
@@ -251,7 +251,7 @@ impl<'s> Loader<'s> {
         self.files.push(FileSeen { path, outcome });
     }
 
-    /// Reads the rules of a file.
+    /// Reads the rules of a file. Returns the number of rules loaded.
     fn rules_of(&mut self, path: &Arc<Path>, bytes: &[u8]) -> usize {
         let text = match text_of(path, bytes) {
             Ok(text) => text,
@@ -285,7 +285,7 @@ impl<'s> Loader<'s> {
         self.gifts.join_units();
         join_controllers(&mut self.rules, &self.gifts.tables);
         self.diagnostics.extend(gifts::unused(&self.gifts.tables, &self.rules));
-        // Stable: within a priority the order of directories, names and positions stays.
+        // Stable: within a priority the order of directories, names and positions is kept.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
         let (names, learned) = self.resolver.into_names();
@@ -304,12 +304,13 @@ impl<'s> Loader<'s> {
     }
 }
 
-/// Keeps the mentions of users and groups for whom there is another name.
+/// Keeps the names of users and groups that also have another name.
 fn written(
     mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
     names: &Names,
 ) -> BTreeMap<(Arc<Path>, u32), String> {
-    let (uids, gids) = (shared(names.uids.values()), shared(names.gids.values()));
+    let uids = shared(names.uids.values());
+    let gids = shared(names.gids.values());
     let is_shared = |kind: NameKind, name: &str| match kind {
         NameKind::User => names.uids.get(name).is_some_and(|uid| uids.contains(uid)),
         NameKind::Group | NameKind::GroupPattern => {
@@ -320,14 +321,14 @@ fn written(
     kept.map(|(file, line, _, name)| ((file, line), name)).collect()
 }
 
-/// The numbers that are there twice.
+/// Returns the IDs that occur more than once.
 fn shared<'n, N: Copy + Eq + Hash + 'n>(numbers: impl Iterator<Item = &'n N>) -> HashSet<N> {
     let mut seen = HashSet::new();
     numbers.copied().filter(|&number| !seen.insert(number)).collect()
 }
 
-/// Lets rules join the hierarchies of the controllers that the settings of their groups belong to, and
-/// those of the groups above.
+/// Adds to rules the controllers that the settings of their cgroups and of the cgroups above need,
+/// so that processes are placed in those hierarchies too.
 fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     if tables.is_empty() {
         return;
@@ -350,20 +351,22 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     }
 }
 
-/// Why a name in a directory of legacy files is that of a file which an editor or a package manager left.
+/// Returns the reason why a name in a directory of legacy files is that of a backup file of an
+/// editor or a package manager.
 pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
     legacy::leftover(name.as_bytes())
 }
 
-/// Why a name is not that of a rule file. Editors and package managers leave such files.
+/// Returns the reason why a name is not that of a rule file. Editors and package managers create
+/// such files.
 fn leftover(name: &[u8]) -> Option<&'static str> {
     let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
     if name.starts_with(b".") {
-        Some("a hidden file")
+        Some("hidden file")
     } else if name.ends_with(b"~") || name.ends_with(b".swp") {
-        Some("an editor's file")
+        Some("editor backup or swap file")
     } else if contains(b".dpkg-") || contains(b".rpm") {
-        Some("a package manager's file")
+        Some("package manager backup file")
     } else if name.ends_with(b".toml") {
         None
     } else {
@@ -397,7 +400,7 @@ mod tests {
         assert_eq!(&*wrong[0].file, directory.path());
     }
 
-    /// The places of all errors when each word of the vocabulary has the value `"@"`.
+    /// Returns the places of all errors when each known setting has the value `"@"`.
     fn errors_of_every_word(header: &str) -> Vec<(u32, u32)> {
         let directory = tempfile::tempdir().unwrap();
         let mut text = format!("version = 1\n{header}\n");
@@ -413,7 +416,7 @@ mod tests {
         errors.filter_map(place).collect()
     }
 
-    /// Some are those of both interfaces.
+    /// Returns all setting names, each once: some exist in v1 and v2.
     fn words() -> std::collections::BTreeSet<&'static str> {
         crate::cgroup::settings::words().collect()
     }

@@ -1,6 +1,6 @@
-//! Users and groups: by NSS for the names and ids that are asked for, from `/etc/passwd` and
-//! `/etc/group` for lists. NSS cannot be asked for a list on a machine whose directory has a million
-//! users. Anything here may block for as long as the name service does.
+//! Looks up users and groups: single names and IDs by NSS, lists from `/etc/passwd` and
+//! `/etc/group`. It must not enumerate NSS, because a directory may have a million users. All
+//! lookups may block as long as the name service does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
@@ -15,19 +15,19 @@ use super::Subordinates;
 use crate::event::{Gid, Uid};
 use crate::rules::names::Identity;
 
-/// Entries of a local list that count.
+/// The maximum number of entries in a local list.
 const MAX_ENTRIES: usize = 65_536;
-/// Bytes of a local file that are read: 65,536 lines of 256 bytes.
+/// The bytes of a local file that are read: 65,536 lines of 256 bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Where users and groups come from.
+/// The sources of users and groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameService {
-    /// The local users, as `/etc/passwd`.
+    /// The file of local users, `/etc/passwd`.
     pub passwd: PathBuf,
-    /// The local groups, as `/etc/group`.
+    /// The file of local groups, `/etc/group`.
     pub group: PathBuf,
-    /// Whether names and ids are asked of NSS; else the two files say all.
+    /// True if names and IDs are looked up by NSS; else only the two files count.
     pub nss: bool,
 }
 
@@ -38,8 +38,8 @@ impl Default for NameService {
 }
 
 impl NameService {
-    /// The local users, each id once: what a daemon can plan for before it meets them. At most
-    /// 65,536. A file that cannot be read has nobody in it.
+    /// Returns the local users, each ID once: those that the daemon can plan for before it meets
+    /// them. At most 65,536; none if the file cannot be read.
     pub fn identities(&self) -> Vec<Identity> {
         let users = self.local_users();
         let mut listed = self.memberships(&users);
@@ -53,10 +53,10 @@ impl NameService {
         first.map(identity).collect()
     }
 
-    /// Who an id is. An id without a user has neither name nor groups.
+    /// Returns the identity of a user ID. An ID without a user has neither name nor groups.
     ///
     /// # Errors
-    /// The name service failed: nothing is known.
+    /// Returns an error if the name service failed: nothing is known.
     pub fn identify(&self, uid: Uid) -> io::Result<Identity> {
         if !self.nss {
             let known = self.identities().into_iter().find(|identity| identity.uid == uid);
@@ -67,7 +67,7 @@ impl NameService {
         };
         let name = CString::new(user.name.as_str())?;
         let groups = unistd::getgrouplist(&name, user.gid)?;
-        // The list always has the primary group, which counts by the process's own gid alone.
+        // The list always has the primary group, which matches by the process's own GID only.
         let primary = absent_is_none(Group::from_gid(user.gid))?;
         let lists_user = primary.is_some_and(|group| group.mem.contains(&user.name));
         let counts = |gid: &unistd::Gid| *gid != user.gid || lists_user;
@@ -76,10 +76,10 @@ impl NameService {
         Ok(Identity { uid, name: Some(user.name), listed_in, login_group })
     }
 
-    /// The name of a user ID. `None` for an ID without a user.
+    /// Returns the name of a user ID, or `None` for an ID without a user.
     ///
     /// # Errors
-    /// The name service failed: nothing is known.
+    /// Returns an error if the name service failed: nothing is known.
     pub fn user_name(&self, uid: Uid) -> io::Result<Option<String>> {
         if self.nss {
             return Ok(absent_is_none(User::from_uid(uid.0.into()))?.map(|user| user.name));
@@ -87,26 +87,26 @@ impl NameService {
         Ok(self.local_users().into_iter().find(|user| user.uid == uid).map(|user| user.name))
     }
 
-    /// The user of a name.
+    /// Returns the UID of a user name.
     ///
     /// # Errors
-    /// The name service failed: nothing is known.
+    /// Returns an error if the name service failed: nothing is known.
     pub fn uid(&self, name: &str) -> io::Result<Option<Uid>> {
         if self.nss { nss_uid(name) } else { Ok(self.local_names().uids.remove(name)) }
     }
 
-    /// The group of a name.
+    /// Returns the GID of a group name.
     ///
     /// # Errors
-    /// The name service failed: nothing is known.
+    /// Returns an error if the name service failed: nothing is known.
     pub fn gid(&self, name: &str) -> io::Result<Option<Gid>> {
         if self.nss { nss_gid(name) } else { Ok(self.local_names().gids.remove(name)) }
     }
 
-    /// The group that a user logs in with. `None` for an id without a user.
+    /// Returns the login group of a user, or `None` for an ID without a user.
     ///
     /// # Errors
-    /// The name service failed: nothing is known.
+    /// Returns an error if the name service failed: nothing is known.
     pub fn login_group(&self, uid: Uid) -> io::Result<Option<Gid>> {
         if self.nss {
             let user = absent_is_none(User::from_uid(uid.0.into()))?;
@@ -119,10 +119,10 @@ impl NameService {
         Ok(found.map(|(_, gid)| Gid(gid)))
     }
 
-    /// The name of a group id.
+    /// Returns the name of a group ID.
     ///
     /// # Errors
-    /// The name service failed: nothing is known.
+    /// Returns an error if the name service failed: nothing is known.
     pub fn group_name(&self, gid: Gid) -> io::Result<Option<String>> {
         if !self.nss {
             return Ok(self.group_names().into_iter().find(|known| known.0 == gid).map(|g| g.1));
@@ -130,7 +130,7 @@ impl NameService {
         Ok(absent_is_none(Group::from_gid(gid.0.into()))?.map(|group| group.name))
     }
 
-    /// The names of the local groups. The first line with an id counts, as in NSS.
+    /// Returns the names of the local groups. The first line with an ID is used, as in NSS.
     pub fn group_names(&self) -> BTreeMap<Gid, String> {
         let mut names = BTreeMap::new();
         for group in self.local_groups() {
@@ -139,12 +139,12 @@ impl NameService {
         names
     }
 
-    /// The ranges of subordinate user IDs of this host.
+    /// Returns the ranges of subordinate user IDs of this host.
     pub fn subordinates(&self) -> Subordinates {
         Subordinates::read(Path::new("/etc/subuid"), &self.local_names().uids)
     }
 
-    /// The names and numbers in the local files.
+    /// Returns the names and IDs in the local files.
     pub(super) fn local_names(&self) -> LocalNames {
         let mut names = LocalNames::default();
         for user in self.local_users() {
@@ -173,7 +173,7 @@ impl NameService {
         })
     }
 
-    /// The groups that list each of the users.
+    /// Returns the groups that list each of the users.
     fn memberships(&self, users: &[LocalUser]) -> HashMap<String, Vec<Gid>> {
         let known: HashSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
         let mut listed: HashMap<String, Vec<Gid>> = HashMap::new();
@@ -185,7 +185,7 @@ impl NameService {
     }
 }
 
-/// The names in the local files. The first line with a name counts, as in NSS.
+/// The names in the local files. The first line with a name is used, as in NSS.
 #[derive(Debug, Default)]
 pub(super) struct LocalNames {
     pub(super) uids: HashMap<String, Uid>,
@@ -214,8 +214,8 @@ fn sorted(mut gids: Vec<Gid>) -> Vec<Gid> {
     gids
 }
 
-/// Reads the lines of a file in the manner of `/etc/passwd`. NIS lines (`+`, `-`), comments and
-/// what is malformed do not count.
+/// Reads the lines of a file in the format of `/etc/passwd`. NIS lines (`+`, `-`), comments and
+/// malformed lines are skipped.
 fn records<T>(path: &PathBuf, read: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
     let mut bytes = Vec::new();
     let complete = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
@@ -223,7 +223,7 @@ fn records<T>(path: &PathBuf, read: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
         return Vec::new();
     }
     let text = String::from_utf8_lossy(&bytes);
-    // A file at the limit may end in half a line.
+    // A file at the limit may end in an incomplete line.
     let end = if bytes.len() as u64 == MAX_BYTES { text.rfind('\n') } else { None };
     let lines = text[..end.unwrap_or(text.len())].lines();
     let entries = lines.filter(|line| !line.starts_with(['#', '+', '-', ':']));
@@ -231,7 +231,7 @@ fn records<T>(path: &PathBuf, read: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
     entries.filter_map(fields).take(MAX_ENTRIES).collect()
 }
 
-/// POSIX lets the functions fail with any of these for "no such user".
+/// Converts "not found" errors to `None`: POSIX allows any of these for a user that does not exist.
 fn absent_is_none<T>(found: nix::Result<Option<T>>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(found),
@@ -240,12 +240,12 @@ fn absent_is_none<T>(found: nix::Result<Option<T>>) -> io::Result<Option<T>> {
     }
 }
 
-/// The id of a user by NSS.
+/// Returns the UID of a user by NSS.
 pub(super) fn nss_uid(name: &str) -> io::Result<Option<Uid>> {
     Ok(absent_is_none(User::from_name(name))?.map(|user| Uid(user.uid.as_raw())))
 }
 
-/// The id of a group by NSS.
+/// Returns the GID of a group by NSS.
 pub(super) fn nss_gid(name: &str) -> io::Result<Option<Gid>> {
     Ok(absent_is_none(Group::from_name(name))?.map(|group| Gid(group.gid.as_raw())))
 }

@@ -1,5 +1,6 @@
-//! What files said before, for a load that is to take some of them at that. What a file says now may
-//! have errors; what it said when it was in force was read and trusted then.
+//! Replaces the content of some files by their last valid version during a load; it never changes
+//! files. The current version of a file may have errors; the earlier one was read and passed the
+//! checks when it became active.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -10,24 +11,24 @@ use super::Loader;
 use super::trust::{Content, Refusal, TrustedDirectory};
 use crate::rules::names::Names;
 
-/// What files say, by their absolute paths; nothing of one that is empty or a link to `/dev/null`.
+/// File contents by absolute path, empty for an empty file or a link to `/dev/null`.
 pub type Contents = BTreeMap<Arc<Path>, Arc<[u8]>>;
 
-/// What is taken for what files and directories say, instead of asking the disk.
+/// File contents and directory listings that replace those on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
-    /// Files that say this.
+    /// Files with the content to use.
     pub files: Contents,
-    /// Directories that have no files but those of `files`.
+    /// Directories that contain no files but those of `files`.
     pub directories: BTreeSet<Arc<Path>>,
-    /// Rule files that are passed over and hide no others.
+    /// Rule files that are ignored and override no others.
     pub aside: BTreeSet<Arc<Path>>,
-    /// What the name service said, for a time when it fails.
+    /// Earlier answers of the name service, used when it fails.
     pub names: Names,
 }
 
 impl Overlay {
-    /// The names in a directory that is taken as it was.
+    /// Returns the names in a directory of the overlay.
     fn names(&self, directory: &Path) -> Vec<OsString> {
         let inside = self.files.keys().filter(|path| path.parent() == Some(directory));
         inside.filter_map(|path| path.file_name()).map(OsStr::to_owned).collect()
@@ -36,17 +37,17 @@ impl Overlay {
 
 /// A directory that may be read.
 pub(super) enum Opened {
-    /// It passed the test.
+    /// A directory that passed the checks of owner and mode.
     Trusted(TrustedDirectory),
-    /// It did so before.
+    /// A directory of the overlay, which passed them earlier.
     AsBefore,
 }
 
 impl Loader<'_> {
-    /// Opens a directory. `None` if there is none.
+    /// Opens a directory. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// It is not trusted.
+    /// Returns a refusal if the directory fails the checks of owner and mode.
     pub(super) fn open(&self, path: &Path) -> Result<Option<Opened>, Refusal> {
         if self.overlay.directories.contains(path) {
             return Ok(Some(Opened::AsBefore));
@@ -54,10 +55,10 @@ impl Loader<'_> {
         Ok(TrustedDirectory::open(path, self.owner)?.map(Opened::Trusted))
     }
 
-    /// The names in a directory, in the order of their bytes.
+    /// Returns the names in a directory, sorted by bytes.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// Returns a refusal if the directory cannot be read.
     pub(super) fn names(&self, opened: &Opened, path: &Path) -> Result<Vec<OsString>, Refusal> {
         match opened {
             Opened::Trusted(directory) => directory.names(),
@@ -65,21 +66,21 @@ impl Loader<'_> {
         }
     }
 
-    /// Opens a directory and reads the names in it. `None` if there is none.
+    /// Opens a directory and reads the names in it. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// It is not trusted or cannot be read.
+    /// Returns a refusal if the directory fails the checks or cannot be read.
     pub(super) fn list(&self, path: &Path) -> Result<Option<(Opened, Vec<OsString>)>, Refusal> {
         let Some(opened) = self.open(path)? else { return Ok(None) };
         let names = self.names(&opened, path)?;
         Ok(Some((opened, names)))
     }
 
-    /// What a file of at most `limit` bytes says; nothing if it is empty or a link to `/dev/null`. It
-    /// counts as one whose words are in force.
+    /// Reads a file of at most `limit` bytes and records its content as active. The content is
+    /// empty for an empty file or a link to `/dev/null`.
     ///
     /// # Errors
-    /// It is not trusted or cannot be read.
+    /// Returns a refusal if the file fails the checks or cannot be read.
     pub(super) fn content(
         &mut self,
         directory: &Opened,
@@ -91,10 +92,11 @@ impl Loader<'_> {
         Ok(bytes)
     }
 
-    /// The same of a file that only the original would take.
+    /// Reads a file like [`Self::content`], without recording it. For files that only cgrulesengd
+    /// would use.
     ///
     /// # Errors
-    /// It is not trusted or cannot be read.
+    /// Returns a refusal if the file fails the checks or cannot be read.
     pub(super) fn read(
         &self,
         directory: &Opened,

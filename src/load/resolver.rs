@@ -1,4 +1,5 @@
-//! The names in rules, looked up once each, and a complaint at each place of an unknown one.
+//! Resolves the names in rules, each once, and reports each place of an unknown one; it keeps no
+//! answers beyond one load.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,15 +15,16 @@ use crate::event::{Gid, Uid};
 use crate::rules::names::{Names, Unknown, resolve, resolve_users};
 use crate::rules::{Rule, UserTest};
 
-/// Looks names up and remembers what it was told.
+/// A resolver that caches the answers of the name service.
 #[derive(Debug)]
 pub(super) struct Resolver<'s> {
     service: &'s NameService,
     local: LocalNames,
     names: Names,
-    /// What the name service said of names in earlier loads, for a time when it fails.
+    /// The answers of the name service in earlier loads, used when it fails.
     before: Names,
-    /// The same of this load. The local files can be read again, so their names are not among them.
+    /// The answers of the name service in this load. The local files can be read again, so their
+    /// names are not included.
     learned: Names,
     knows_all_groups: bool,
     answers: HashMap<(NameKind, String), Answer>,
@@ -39,7 +41,7 @@ impl<'s> Resolver<'s> {
     pub(super) fn new(service: &'s NameService) -> Self {
         Self {
             service,
-            // Read before any rule is, so that in memory it does not lie between them when it goes.
+            // Allocated before any rule, so that freeing it leaves no holes between them.
             local: service.local_names(),
             names: Names::default(),
             before: Names::default(),
@@ -49,18 +51,18 @@ impl<'s> Resolver<'s> {
         }
     }
 
-    /// Takes `before` for what the name service says when it fails.
+    /// Sets the answers that are used when the name service fails.
     pub(super) fn remember(&mut self, before: Names) {
         self.before = before;
     }
 
-    /// All that was found, and what of it the name service said.
+    /// Returns all resolved names, and those among them that the name service resolved.
     pub(super) fn into_names(self) -> (Names, Names) {
         (self.names, self.learned)
     }
 
-    /// Replaces the names in the rules of one file by numbers. Adds the rules that are left, with
-    /// their priorities, to `resolved`; gives a complaint of this severity for each unknown name.
+    /// Replaces the names in the rules of one file by IDs. Adds the remaining rules, with their
+    /// priorities, to `resolved`; returns a diagnostic of this severity for each unknown name.
     pub(super) fn resolve(
         &mut self,
         written: Vec<WrittenRule>,
@@ -80,7 +82,7 @@ impl<'s> Resolver<'s> {
         report.finish()
     }
 
-    /// Replaces the names among `users` of a unit table by numbers; reports each unknown one.
+    /// Replaces the names among `users` of a unit table by IDs; reports each unknown one.
     pub(super) fn users(
         &mut self,
         users: Vec<UserTest>,
@@ -102,17 +104,17 @@ impl<'s> Resolver<'s> {
         known
     }
 
-    /// Whether the name is that of somebody.
+    /// Checks whether a user or group of this name exists.
     pub(super) fn knows(&mut self, mention: &Mention) -> bool {
         self.look_up(mention);
         let answer = self.answers.get(&(mention.kind, mention.name.clone()));
         matches!(answer, Some(Answer::Known))
     }
 
-    /// The number of a user or group, which may be written as one.
+    /// Returns the ID of a user or group, which may be written as a number.
     ///
     /// # Errors
-    /// What to say: there is none, or the name service failed.
+    /// Returns a message if the name is unknown or the name service failed.
     pub(super) fn number(&mut self, kind: NameKind, name: &str) -> Result<u32, String> {
         if let Ok(number) = name.parse() {
             return Ok(number);
@@ -146,8 +148,8 @@ impl<'s> Resolver<'s> {
         self.answers.insert(key, answer);
     }
 
-    /// What was known of a name before, since the name service failed with `error`: who was somebody then
-    /// is not nobody now.
+    /// Returns the earlier answer about a name after the name service failed with `error`: an
+    /// outage must not make known users unknown.
     fn recall(&mut self, Mention { kind, name, .. }: &Mention, error: io::Error) -> Answer {
         let was_known = match kind {
             NameKind::User => {
@@ -164,7 +166,7 @@ impl<'s> Resolver<'s> {
         if !was_known {
             return Answer::Failed(error);
         }
-        ::log::warn!("the name service failed: {error}; {name:?} has the number that it had");
+        ::log::warn!("name service failed: {error}; {name:?} keeps its previous ID");
         Answer::Known
     }
 
@@ -178,9 +180,10 @@ impl<'s> Resolver<'s> {
         self.learned.gids.extend(gid.map(|gid| (name.to_owned(), gid)));
     }
 
-    /// Whether there is such a user. The local file is asked first, and read once: NSS goes through it
-    /// for each name anew, which takes seconds for 10,000 rules by name.
+    /// Looks up a user name.
     fn user(&mut self, name: &str) -> io::Result<bool> {
+        // The local file is read once and checked first: NSS reads it anew for each name, which takes
+        // seconds for 10,000 rules by name.
         let local = self.local.uids.get(name).copied();
         if local.is_none() && self.service.nss {
             let uid = nss_uid(name)?;
@@ -191,7 +194,7 @@ impl<'s> Resolver<'s> {
         Ok(local.is_some())
     }
 
-    /// Whether there is such a group.
+    /// Looks up a group name.
     fn group(&mut self, name: &str) -> io::Result<bool> {
         let local = self.local.gids.get(name).copied();
         if local.is_none() && self.service.nss {
@@ -203,7 +206,7 @@ impl<'s> Resolver<'s> {
         Ok(local.is_some())
     }
 
-    /// Makes every local group known: a pattern is about them.
+    /// Adds every local group to the names, because a pattern may match any of them.
     fn all_groups(&mut self) {
         if std::mem::replace(&mut self.knows_all_groups, true) {
             return;
@@ -216,7 +219,7 @@ impl<'s> Resolver<'s> {
         }
     }
 
-    /// Reports the unknown names of one rule, of which something is `left` or not.
+    /// Reports the unknown names of one rule, of which some criteria are `left` or none.
     fn complain(
         &self,
         mut mentions: Vec<Mention>,
@@ -231,7 +234,8 @@ impl<'s> Resolver<'s> {
                 Unknown::User(name) => (NameKind::User, name),
                 Unknown::Group(name) => (NameKind::Group, name),
             };
-            // A name twice in a rule is unknown twice: each complaint takes a place of its own.
+            // A name that occurs twice in a rule is reported twice: each diagnostic has its own
+            // place.
             let is_it = |mention: &Mention| mention.kind == kind && mention.name == name;
             let Some(index) = mentions.iter().position(is_it) else { continue };
             let span = mentions.swap_remove(index).span;
@@ -252,7 +256,7 @@ impl<'s> Resolver<'s> {
         };
         let message = format!("no {what} is named \"{name}\"");
         match self.answers.get(&(kind, name)) {
-            Some(Answer::Failed(error)) => format!("the name service failed: {error}"),
+            Some(Answer::Failed(error)) => format!("name service failed: {error}"),
             Some(Answer::Known | Answer::Unknown) | None => message,
         }
     }
@@ -262,7 +266,7 @@ fn consequence(left: bool) -> &'static str {
     if left {
         "the rest of the rule is loaded"
     } else {
-        "the rule is not loaded: nobody is left whom it could match"
+        "rule ignored: none of its users or groups exist"
     }
 }
 

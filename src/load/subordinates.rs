@@ -1,7 +1,8 @@
-//! Whose the subordinate user IDs are: `/etc/subuid`, see subuid(5).
+//! Maps subordinate user IDs to their owners, from `/etc/subuid`; see subuid(5). It must not query
+//! NSS.
 //!
-//! A user may run processes of all these IDs in user namespaces, so what they consume counts for that user.
-//! A range that only the name service has is not known; its IDs count for themselves.
+//! A user may run processes of all these IDs in user namespaces, so their resource usage counts for
+//! that user. A range that only the name service has is unknown; its IDs count for themselves.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use crate::event::Uid;
 
-/// Bytes of the file that are read: about 65,536 lines.
+/// The bytes of the file that are read: about 65,536 lines.
 const MAX_BYTES: u64 = 2 << 20;
 
 /// A range of user IDs that a user may use in user namespaces.
@@ -21,18 +22,18 @@ struct Range {
     owner: Uid,
 }
 
-/// The ranges of a host, disjoint and by their first ID.
+/// The ranges of a host, disjoint and sorted by their first ID.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subordinates(Box<[Range]>);
 
 impl Subordinates {
-    /// Reads the file at `path`. Lines that are malformed, whose user is not among `uids`, or that begin
-    /// within an earlier range do not count.
+    /// Reads the file at `path`. Skips malformed lines, those with a user not among `uids`, and
+    /// those that begin within an earlier range.
     pub(super) fn read(path: &Path, uids: &HashMap<String, Uid>) -> Self {
         let mut bytes = Vec::new();
         let opened = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
         if opened.is_err() {
-            // A host without the file has no such IDs.
+            // A host without the file has no subordinate IDs.
             return Self::default();
         }
         Self::parse(&String::from_utf8_lossy(&bytes), uids)
@@ -52,7 +53,7 @@ impl Subordinates {
         Self(ranges.into())
     }
 
-    /// Whose `uid` is. `None` for an ID that is nobody's subordinate.
+    /// Returns the owner of `uid`, or `None` for an ID that is not subordinate.
     pub fn owner_of(&self, uid: Uid) -> Option<Uid> {
         let next = self.0.partition_point(|range| range.first <= uid);
         let range = self.0.get(next.checked_sub(1)?)?;
@@ -60,7 +61,7 @@ impl Subordinates {
     }
 }
 
-/// `alice:100000:65536`
+/// Parses a line such as `alice:100000:65536`.
 fn range(line: &str, uids: &HashMap<String, Uid>) -> Option<Range> {
     let mut fields = line.split(':');
     let owner = fields.next()?;

@@ -1,9 +1,10 @@
-//! Files and directories that may tell a root daemon what to do.
+//! Checks owner and mode of files and directories before they configure a daemon that runs as root;
+//! it must not check a path that could refer to another file a moment later, so all checks use the
+//! opened descriptor.
 //!
-//! What counts is the opened descriptor, never a path that could mean something else a moment later.
-//! A symbolic link is followed when the file it leads to passes the same test, and the directory of
-//! that file too, but for one thing: a sticky directory may be writable, since there nobody can
-//! rename or remove a file of root's.
+//! A symbolic link is followed when its target passes the same checks, and so does the directory of
+//! the target, with one exception: a sticky directory may be writable, because other users cannot
+//! rename or remove a file of root in it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -20,30 +21,29 @@ use nix::sys::stat::Mode;
 
 use crate::event::Uid;
 
-/// Bytes of the largest file that is read: some 10,000 rules.
+/// The maximum file size in bytes, some 10,000 rules.
 pub(super) const MAX_SIZE: u64 = 1 << 20;
 const GROUP_WRITE: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Why something is not read, and what to do.
+/// The reason why a file is not read, with a fix.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// One line, about the file.
+    /// One line, with the file as its subject.
     pub(super) message: String,
-    /// One line.
+    /// One line with the suggested fix.
     pub(super) help: Option<String>,
     pub(super) kind: Kind,
 }
 
-/// What a caller may want to tell apart.
+/// The kinds of refusal that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// There is no such file, or a link leads to none.
+    /// The file does not exist, or is a dangling link.
     Missing,
-    /// It is a directory, a FIFO, a socket or a device; or not the directory that it should be.
+    /// The file is a directory, a FIFO, a socket or a device; or it is not the expected directory.
     Special,
-    /// Anything else.
     Other,
 }
 
@@ -56,7 +56,7 @@ impl Refusal {
         Self { help: Some(help.into()), ..Self::new(message) }
     }
 
-    /// There is no such file.
+    /// Creates the refusal of a file that does not exist.
     pub(super) fn missing() -> Self {
         Self::open(Errno::ENOENT)
     }
@@ -80,17 +80,17 @@ impl Kind {
     }
 }
 
-/// What a trusted file has to say.
+/// The content of a file that passed the checks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// This.
+    /// The bytes of the file.
     Bytes(Vec<u8>),
-    /// That files of the same name in later directories do not count: it is empty, or a link to
-    /// `/dev/null`.
+    /// The file is empty or a link to `/dev/null`, and masks files of the same name in later
+    /// directories.
     Mask,
 }
 
-/// A directory that passed the test.
+/// A directory that passed the checks.
 #[derive(Debug)]
 pub(super) struct TrustedDirectory {
     descriptor: OwnedFd,
@@ -98,10 +98,10 @@ pub(super) struct TrustedDirectory {
 }
 
 impl TrustedDirectory {
-    /// Opens the directory. `None` when there is none.
+    /// Opens the directory. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// It is not a directory, not `owner`'s, or writable by others.
+    /// Returns a refusal if it is not a directory, not owned by `owner`, or writable by others.
     pub(super) fn open(path: &Path, owner: Uid) -> Result<Option<Self>, Refusal> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let descriptor = match nix::fcntl::open(path, flags, Mode::empty()) {
@@ -118,10 +118,10 @@ impl TrustedDirectory {
         Ok(Some(Self { descriptor: directory.into(), owner }))
     }
 
-    /// The names in it, in the order of their bytes.
+    /// Returns the names in the directory, sorted by bytes.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// Returns a refusal if the directory cannot be read.
     pub(super) fn names(&self) -> Result<Vec<OsString>, Refusal> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut directory = Dir::openat(&self.descriptor, ".", flags, Mode::empty())
@@ -138,18 +138,19 @@ impl TrustedDirectory {
         Ok(names)
     }
 
-    /// Reads a file in it.
+    /// Reads a file in the directory.
     ///
     /// # Errors
-    /// It is not a regular file, not the owner's, writable by others, or larger than 1 MiB.
+    /// Returns a refusal if it is not a regular file, not owned by the owner, writable by others,
+    /// or larger than 1 MiB.
     pub(super) fn read(&self, name: &OsStr) -> Result<Content, Refusal> {
         self.read_up_to(name, MAX_SIZE)
     }
 
-    /// The same for a file of at most `limit` bytes.
+    /// Reads a file of at most `limit` bytes.
     ///
     /// # Errors
-    /// As for [`Self::read`].
+    /// Returns a refusal as [`Self::read`] does.
     pub(super) fn read_up_to(&self, name: &OsStr, limit: u64) -> Result<Content, Refusal> {
         // O_NONBLOCK: opening a FIFO would wait for its writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
@@ -170,7 +171,7 @@ impl TrustedDirectory {
                 self.check_parent(&file)?;
                 Ok(content)
             }
-            // A socket.
+            // The file is a socket.
             Err(Errno::ENXIO) => Err(Refusal::special()),
             Err(error) => Err(Refusal::open(error)),
         }
@@ -183,7 +184,7 @@ impl TrustedDirectory {
         }
         check(&metadata, self.owner)?;
         let mut bytes = Vec::new();
-        // The size may have changed since, so it is the bytes read that count.
+        // The size may have changed since, so the bytes read are counted.
         file.take(limit + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| Refusal::cannot("read", error))?;
@@ -192,12 +193,12 @@ impl TrustedDirectory {
             size if size <= limit => Ok(Content::Bytes(bytes)),
             _ => {
                 let message = format!("is larger than {} MiB", limit >> 20);
-                Err(Refusal::with_help(message, "split it"))
+                Err(Refusal::with_help(message, "split the file"))
             }
         }
     }
 
-    /// Checks the directory that a link led to.
+    /// Checks the directory that contains the target of a link.
     fn check_parent(&self, file: &File) -> Result<(), Refusal> {
         let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
             .map_err(|error| Refusal::cannot("followed", error))?;
@@ -208,26 +209,36 @@ impl TrustedDirectory {
             return Ok(());
         }
         check(&metadata, self.owner).map_err(|refusal| Refusal {
-            message: format!("links into {}, which {}", parent.display(), refusal.message),
-            help: Some("put the file itself here".to_owned()),
+            message: format!(
+                "is a symbolic link into {}, which {}",
+                parent.display(),
+                refusal.message
+            ),
+            help: Some("replace the link by a copy of the file".to_owned()),
             kind: Kind::Other,
         })
     }
 }
 
-/// Refuses what somebody else could have written.
+/// Refuses a file that users other than `owner` could have written.
 fn check(metadata: &Metadata, owner: Uid) -> Result<(), Refusal> {
     if metadata.uid() != owner.0 {
-        let wanted = if owner.0 == 0 { "root".to_owned() } else { format!("user {owner}") };
+        let wanted = if owner.0 == 0 { "root".to_owned() } else { owner.to_string() };
         let message = format!("is owned by user {}, not by {wanted}", metadata.uid());
-        return Err(Refusal::with_help(message, format!("look at it, then chown it to {wanted}")));
+        return Err(Refusal::with_help(
+            message,
+            format!("review it, then run 'chown {wanted} PATH'"),
+        ));
     }
     let writers = match metadata.mode() & (GROUP_WRITE | OTHERS_WRITE) {
         0 => return Ok(()),
         GROUP_WRITE => "its group",
-        _ => "everybody",
+        _ => "all users",
     };
-    Err(Refusal::with_help(format!("is writable by {writers}"), "look at it, then chmod go-w it"))
+    Err(Refusal::with_help(
+        format!("is writable by {writers}"),
+        "review it, then run 'chmod go-w PATH'",
+    ))
 }
 
 #[cfg(test)]
@@ -242,7 +253,7 @@ mod tests {
     }
 
     fn read(path: &Path, owner: Uid) -> Result<Content, Refusal> {
-        // The directory is ours; only the file is in question.
+        // The directory is owned by the test's user; only the file is checked against `owner`.
         let mut directory = TrustedDirectory::open(path, me())?.unwrap();
         directory.owner = owner;
         directory.read(OsStr::new("a.toml"))
@@ -283,7 +294,7 @@ mod tests {
         let group = directory(b"x", 0o620);
         assert_eq!(read(group.path(), me()).unwrap_err().message, "is writable by its group");
         let others = directory(b"x", 0o602);
-        assert_eq!(read(others.path(), me()).unwrap_err().message, "is writable by everybody");
+        assert_eq!(read(others.path(), me()).unwrap_err().message, "is writable by all users");
     }
 
     #[test]

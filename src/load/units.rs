@@ -1,4 +1,5 @@
-//! What units of systemd are given, the values checked and the names of users resolved.
+//! Checks the settings of systemd units and resolves the users they apply to; it does not talk to
+//! systemd.
 
 use super::gifts;
 use super::resolver::Resolver;
@@ -7,8 +8,8 @@ use crate::cgroup::settings::{self, Properties};
 use crate::config::source_text::Report;
 use crate::config::{UnitTable, UnitTarget};
 
-/// Adds a `[unit."name"]` table to `gifts`. A setting that is wrong is left out, and so is a table for users that do
-/// not exist.
+/// Adds a `[unit."name"]` table to `gifts`. Invalid settings are omitted, and so is a table for
+/// users that do not exist.
 pub(super) fn table(
     table: &UnitTable,
     report: &mut Report<'_>,
@@ -30,7 +31,7 @@ pub(super) fn table(
     }
 }
 
-/// The settings of a table as properties, by their keys.
+/// Returns the settings of a table as properties, by their keys.
 fn properties(table: &UnitTable, report: &mut Report<'_>) -> Vec<(String, Vec<String>)> {
     let beside = |key: &str| {
         let found = table.settings.iter().find(|setting| setting.key == key)?;
@@ -38,16 +39,18 @@ fn properties(table: &UnitTable, report: &mut Report<'_>) -> Vec<(String, Vec<St
     };
     let mut kept = Vec::new();
     for setting in &table.settings {
-        let (key, span) = (setting.key.clone(), setting.span.clone());
+        let key = setting.key.clone();
+        let span = setting.span.clone();
         if !key.contains('.') {
-            let help = "write settings as cpu.weight; what is ours is for groups of ours";
-            report.error_help(span, format!("\"{key}\" is no setting of a unit"), help);
+            let help = "use keys such as cpu.weight; owner, mode, required and remove_when_empty \
+                        apply to [cgroup] tables only";
+            report.error_help(span, format!("invalid unit setting \"{key}\""), help);
             continue;
         }
         match settings::properties(&key, &gifts::written(setting), &beside) {
             Ok(Properties { words, note }) => {
                 kept.push((key, words));
-                let help = "the ratio to other units is not what their settings say";
+                let help = "the ratio to other units differs from their settings";
                 note.into_iter().for_each(|note| report.warning(Some(span.clone()), note, help));
             }
             Err(complaint) => report.error_help(span, complaint.message, complaint.help),

@@ -1,50 +1,50 @@
-//! What a record says besides its text: key-values of the `log` macros, which journald keeps as fields.
+//! Structured fields of log records: key-values of the `log` macros, which journald stores as
+//! fields.
 
 use ::log::Record;
 use ::log::kv::{Error, Key, Value, VisitSource};
 
-/// The key of what kind of record it is, for `journalctl MESSAGE_ID=…`: one of [`KINDS`].
+/// Key for the kind of a record, one of [`KINDS`], for `journalctl MESSAGE_ID=…`.
 pub const MESSAGE_ID: &str = "message_id";
-/// The key of the process that a record is about.
+/// Key for the PID of the process that a record is about.
 pub const PID: &str = "pid";
 
-/// All kinds. The manual page of cgruled has each.
+/// All kinds of records, each of which cgruled(8) documents.
 pub const KINDS: [&str; 8] = [READY, RULES, DIAGNOSTIC, MOVED, REFUSED, TAKEN, UNIT, LOST];
-/// All processes were looked at after the start.
+/// All processes were evaluated after the start.
 pub const READY: &str = "cf643890584146c2a90bd7f760d4f8bf";
-/// Rules are in force.
+/// A set of rules became active.
 pub const RULES: &str = "a91866b7bc4843e48be6cfff7f27bf01";
-/// Something in a file is wrong.
+/// An error or warning about a file.
 pub const DIAGNOSTIC: &str = "32084d4a145e4fe98c6985c4db42567d";
-/// A process was moved, or would be in a dry run.
+/// A process was moved, or would be moved in a dry run.
 pub const MOVED: &str = "4240c675d750478992a83c0cd7f72b9a";
 /// A process could not be moved.
 pub const REFUSED: &str = "a279a831b7cf4c98a5d4ffc94bf35802";
-/// Somebody moved a placed process away.
+/// Another process moved a placed process away.
 pub const TAKEN: &str = "eea0649e59354c5c988a5be457e893f9";
-/// A process stays in its unit of systemd, or leaves it.
+/// A process stays in its systemd unit, or leaves it.
 pub const UNIT: &str = "63615aaf9fe74b5bb0f7df1bbd509772";
-/// The kernel dropped events.
+/// The kernel dropped process events.
 pub const LOST: &str = "c0a51aa73387481c9872b6489c486b90";
 
 /// One field of a journal entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
-    /// Upper case letters, digits and underscores.
+    /// Consists of upper case letters, digits and underscores.
     pub(super) name: String,
-    /// Any text.
     pub(super) value: String,
 }
 
-/// The fields of the key-values of a record.
+/// Converts the key-values of a record to fields.
 pub(super) fn of(record: &Record<'_>) -> Vec<Field> {
     let mut fields = Fields(Vec::new());
-    // Ours never fails.
+    // The visitor never returns an error.
     let _visited = record.key_values().visit(&mut fields);
     fields.0
 }
 
-/// Collects key-values.
+/// Visitor that collects the key-values of a record.
 struct Fields(Vec<Field>);
 
 impl<'kvs> VisitSource<'kvs> for Fields {
@@ -52,7 +52,8 @@ impl<'kvs> VisitSource<'kvs> for Fields {
         let value = value.to_string();
         let name = match key.as_str() {
             MESSAGE_ID => "MESSAGE_ID".to_owned(),
-            // journald adds what it knows of the process as OBJECT_UID=, OBJECT_SYSTEMD_UNIT= and so on.
+            // journald adds properties of the process as OBJECT_UID=, OBJECT_SYSTEMD_UNIT= and so
+            // on.
             PID => {
                 self.0.push(Field { name: "OBJECT_PID".to_owned(), value: value.clone() });
                 "CGR_PID".to_owned()

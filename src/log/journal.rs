@@ -1,4 +1,4 @@
-//! journald's native protocol: one datagram of `KEY=value` lines.
+//! Client for journald's native protocol: one datagram of `KEY=value` lines per record.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +10,7 @@ use super::field::Field;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// A connection to journald.
+/// Socket that is connected to journald.
 pub(super) struct Journal(UnixDatagram);
 
 impl Journal {
@@ -27,8 +27,9 @@ impl Journal {
     }
 }
 
-/// Whether standard error leads to the journal, which loses how bad a line is, and its fields. systemd says
-/// by `JOURNAL_STREAM` which file it is (systemd.exec(5)); a program that redirects it keeps the variable.
+/// Checks whether standard error leads to the journal, where a plain line loses its priority and
+/// its fields. systemd sets `JOURNAL_STREAM` to the device and inode of the stream
+/// (systemd.exec(5)); the variable remains set when a program redirects the stream.
 pub(super) fn has_standard_error() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(file) = fstat(io::stderr()) else { return false };
@@ -44,7 +45,8 @@ pub(super) fn datagram(level: Level, text: &str, fields: &[Field]) -> Vec<u8> {
     bytes
 }
 
-/// A value with a newline in it is sent by length, so that no text can add a field.
+/// Appends a field. A value that contains a newline is sent with its length, so that no text can
+/// inject a field.
 fn push(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend(name.as_bytes());
     if value.contains('\n') {
@@ -57,7 +59,7 @@ fn push(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.push(b'\n');
 }
 
-/// The syslog level.
+/// Returns the syslog priority of a level.
 pub(super) const fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,

@@ -1,4 +1,5 @@
-//! The limit on log records that repeat: one for each cause and interval, with the number left out.
+//! Rate limit for repeated log records: one per cause and interval, with the number of suppressed
+//! ones.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -10,29 +11,31 @@ use hashbrown::HashMap;
 use crate::event::Nanos;
 use crate::metrics::Metrics;
 
-/// One record for each cause in this time.
+/// Minimum interval between two records of one cause.
 const INTERVAL_NS: u64 = 10_000_000_000;
-/// Causes remembered at most; when more appear within one interval all are forgotten.
+/// Maximum number of causes in memory. When it is reached all are dropped.
 const CAUSES: usize = 1024;
 
-/// Remembers when each cause was last said.
+/// Time of the last record of each cause.
 #[derive(Debug)]
 pub struct Limiter {
     said: HashMap<u64, (Nanos, u64), FixedState>,
     metrics: Arc<Metrics>,
 }
 
-/// How many records of a cause were left out before this one; prints as nothing when none was.
+/// Number of records of a cause that were suppressed before this one. Zero is formatted as an empty
+/// string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut(u64);
 
 impl Limiter {
-    /// Counts what it leaves out in `metrics`.
+    /// Creates a limiter that counts suppressed records in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { said: HashMap::default(), metrics }
     }
 
-    /// Whether to say a record of this cause now.
+    /// Checks whether a record of this cause may be written now. Returns `None` if it is
+    /// suppressed.
     pub fn admit(&mut self, cause: &impl Hash, now: Nanos) -> Option<LeftOut> {
         if self.said.len() >= CAUSES {
             self.said.clear();
@@ -56,7 +59,7 @@ impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
-            count => write!(f, " ({count} similar left out)"),
+            count => write!(f, " ({count} similar suppressed)"),
         }
     }
 }
@@ -73,7 +76,7 @@ mod tests {
         assert_eq!(limiter.admit(&"a", Nanos(1)), None);
         assert_eq!(limiter.admit(&"b", Nanos(1)), Some(LeftOut(0)));
         let later = limiter.admit(&"a", Nanos(INTERVAL_NS)).unwrap();
-        assert_eq!(later.to_string(), " (1 similar left out)");
+        assert_eq!(later.to_string(), " (1 similar suppressed)");
         assert_eq!(metrics.suppressed_log_records.get(), 1);
     }
 }

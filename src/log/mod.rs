@@ -1,5 +1,5 @@
-//! Log records leave by a thread of their own: the hot thread never waits for a disk, a terminal or
-//! journald. The queue is bounded; what does not fit is counted.
+//! Log output on a dedicated thread, so that the hot thread never waits for a disk, a terminal or
+//! journald. The queue is bounded; records that do not fit are counted and dropped.
 
 pub mod field;
 mod journal;
@@ -19,19 +19,19 @@ use field::Field;
 use sink::Sink;
 pub use sink::{Facility, Output, try_file};
 
-/// Records that can wait. A disk that stands still for longer than it takes to fill costs records.
+/// Maximum number of queued records. Further ones are dropped while a disk blocks.
 const QUEUE: usize = 4096;
 
-/// How long the end waits for a syslog or a disk that stands still.
+/// Time limit for writing the queue at exit if syslog or a disk blocks.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Records of this target are for files and terminals: syslog and the journal do not get them.
+/// Target of records for files and terminals, which are not sent to syslog or the journal.
 pub const FILES_ONLY: &str = "files only";
 
-/// Records of this target say themselves how bad it is, behind the place: no line begins with the level.
+/// Target of records with the severity in their text, after the position. No level is prefixed.
 pub const DIAGNOSTIC: &str = "diagnostic";
 
-/// A record on its way.
+/// Record in the queue of the log thread.
 struct Entry {
     level: Level,
     text: String,
@@ -45,20 +45,20 @@ enum Order {
     End,
 }
 
-/// The running log; ends, with everything written, on [`Logging::finish`].
+/// Handle of the running log thread, stopped by [`Logging::finish`].
 #[derive(Debug)]
 pub struct Logging {
     orders: Sender<Order>,
-    /// Disconnected when everything is written.
+    /// Disconnected when all records are written.
     written: Receiver<()>,
 }
 
-/// The least important records that are written.
+/// Least important levels that are written, by kind of record.
 #[derive(Clone, Copy, Debug)]
 pub struct Levels {
-    /// Of most records.
+    /// Level for all records except diagnostics.
     pub usual: LevelFilter,
-    /// Of those of the target [`DIAGNOSTIC`].
+    /// Level for records of the target [`DIAGNOSTIC`].
     pub diagnostics: LevelFilter,
 }
 
@@ -70,15 +70,15 @@ impl Levels {
 }
 
 impl Logging {
-    /// Starts the thread and makes it the destination of the `log` macros.
+    /// Starts the log thread and makes it the logger of the `log` macros.
     ///
     /// # Errors
-    /// The file cannot be opened, the journal cannot be reached, no thread can be made, or there is a
-    /// logger already.
+    /// The file cannot be opened, the journal cannot be reached, no thread can be created, or a
+    /// logger is already set.
     pub fn start(outputs: &[Output], levels: Levels, metrics: Arc<Metrics>) -> io::Result<Self> {
         let mut sinks = outputs.iter().map(Sink::open).collect::<io::Result<Vec<Sink>>>()?;
         let takes_fields = sinks.iter().any(Sink::takes_fields);
-        // A bounded channel would touch all of its room now.
+        // A bounded channel would allocate its whole capacity now.
         let (orders, queue) = unbounded();
         let (end, written) = bounded(0);
         thread::Builder::new().name("log".into()).stack_size(128 * 1024).spawn(move || {
@@ -91,18 +91,19 @@ impl Logging {
         Ok(Self { orders, written })
     }
 
-    /// Writes what waits and ends; without what waits when it takes longer than two seconds.
+    /// Writes the queued records and stops the thread. Gives up after two seconds.
     pub fn finish(self) {
         ::log::set_max_level(LevelFilter::Off);
-        // Both fail only when the thread is gone or stands still, and then there is nobody to tell.
+        // Both calls fail only when the thread is gone or blocked, and then the failure cannot be
+        // reported.
         if self.orders.send(Order::End).is_ok() {
             let _ended = self.written.recv_timeout(PATIENCE);
         }
     }
 }
 
-/// Says on standard error why a program does not go on. Where that leads to the journal each line says that it
-/// is an error, as in sd-daemon(3).
+/// Prints the reason for which a program stops on standard error. If that leads to the journal,
+/// each line gets the priority prefix for errors, as in sd-daemon(3).
 pub fn complain(text: &str) {
     let mark = if journal::has_standard_error() { "<3>" } else { "" };
     text.lines().for_each(|line| eprintln!("{mark}{line}"));
@@ -111,7 +112,7 @@ pub fn complain(text: &str) {
 fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
     while let Ok(Order::Write(entry)) = queue.recv() {
         for sink in &mut *sinks {
-            // A sink that fails cannot be reported anywhere better.
+            // A failing sink has no better place for a report of its failure.
             let _written = sink.write(&entry);
         }
     }
@@ -119,9 +120,9 @@ fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
 
 struct Front {
     orders: Sender<Order>,
-    /// Records that may wait; threads that log at the same moment may add one each.
+    /// Limit for queued records. Threads that log simultaneously may exceed it by one each.
     most: usize,
-    /// Whether any sink keeps more than the text.
+    /// Whether any sink stores the fields of a record.
     takes_fields: bool,
     levels: Levels,
     metrics: Arc<Metrics>,
@@ -133,7 +134,7 @@ impl Log for Front {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // The macros have asked for the least important level of all only.
+        // The macros compare with the least important of all levels only.
         if !self.levels.admit(record.metadata()) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Where records are written.
+//! Outputs of the log and the format of a record in each.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -13,49 +13,50 @@ use super::journal::{self, Journal, priority};
 use crate::config::daemon_toml::LogTarget;
 use crate::sys;
 
-/// What syslog calls us: scripts that read cgrulesengd's lines look for this name.
+/// Identifier in syslog, the one of cgrulesengd, which scripts that read its lines search for.
 const SYSLOG_NAME: &std::ffi::CStr = c"CGRE";
 
-/// A place for records.
+/// Configured destination of log records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// One that the settings can name; its lines begin with the level.
+    /// Destination from the settings. Lines begin with the level.
     Target(LogTarget),
-    /// Standard output, lines as they are.
+    /// Standard output, with unmodified lines.
     Stdout,
-    /// This file, lines as they are, appended; a new one is readable by everybody but for the umask.
+    /// File to which unmodified lines are appended. A new one is readable by all users, subject to
+    /// the umask.
     Lines(PathBuf),
-    /// Syslog, as cgrulesengd has it.
+    /// Syslog with this facility, in the format of cgrulesengd.
     Syslog(Facility),
 }
 
 impl Output {
-    /// Whether it is standard error, or stands in for it.
+    /// Checks whether this is standard error, or the journal in place of it.
     pub fn is_standard_error(&self) -> bool {
         matches!(self, Self::Target(LogTarget::Auto | LogTarget::Stderr))
     }
 }
 
-/// A facility of syslog.
+/// Facility code of syslog messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facility(u8);
 
 impl Facility {
-    /// System daemons.
+    /// The facility for system daemons, `LOG_DAEMON`.
     pub const DAEMON: Self = Self(3);
 
-    /// `local0` to `local7`; `None` for another number.
+    /// Returns the facility `local0` to `local7`, or `None` for a greater number.
     pub const fn local(number: u8) -> Option<Self> {
         if number < 8 { Some(Self(16 + number)) } else { None }
     }
 
-    /// Its number; multiplied by 8 it is that of the C library.
+    /// Returns the facility code; multiplied by 8 it is the value of the C library.
     pub const fn number(self) -> u8 {
         self.0
     }
 }
 
-/// An open [`Output`].
+/// Open destination of an [`Output`].
 pub(super) enum Sink {
     Stderr,
     Journal(Journal),
@@ -83,7 +84,7 @@ impl Sink {
         })
     }
 
-    /// Whether it keeps more than the text.
+    /// Checks whether this sink stores the fields of a record.
     pub(super) const fn takes_fields(&self) -> bool {
         matches!(self, Self::Journal(_))
     }
@@ -102,7 +103,7 @@ impl Sink {
             Self::Journal(_) | Self::Syslog if *is_for_files => Ok(()),
             Self::Journal(journal) => journal.send(*level, text, fields),
             Self::Syslog => {
-                // A message is a line for syslog.
+                // A syslog message is one line.
                 for line in text.lines().filter(|line| !line.is_empty()) {
                     sys::syslog(priority(*level), &CString::new(line.replace('\0', " "))?);
                 }
@@ -112,10 +113,10 @@ impl Sink {
     }
 }
 
-/// Makes the file of [`Output::Lines`] if there is none.
+/// Creates the file of [`Output::Lines`] if it does not exist.
 ///
 /// # Errors
-/// It cannot be opened for appending.
+/// The file cannot be opened for appending.
 pub fn try_file(path: &Path) -> io::Result<()> {
     open_file(path, 0o644).map(drop)
 }

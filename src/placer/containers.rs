@@ -1,5 +1,5 @@
-//! Processes that stay where they are because of the cgroup that they are in: containers that root created, and
-//! jobs of other users below a user's service manager.
+//! Processes that keep their current cgroup: those in containers created by root, and jobs of other
+//! users below a user's service manager. Must not trust what a user can change.
 
 use std::os::fd::AsFd;
 
@@ -20,18 +20,19 @@ use crate::process::{Proc, path_in};
 use crate::rules::{Rule, Target};
 use crate::sys;
 
-/// Cgroups of containers that the log named at most; then it starts again.
+/// Maximum number of cgroups remembered as logged. When it is reached all are dropped.
 const MAX_NAMED: usize = 1024;
-/// Children of a process of root that are looked at, to find out whether it is the monitor of a container.
+/// Maximum number of children examined to detect that a process of root is the monitor of a
+/// container.
 const MAX_CHILDREN: usize = 16;
 
-/// What is kept of containers.
+/// State of the detection of containers.
 #[derive(Debug)]
 pub(super) struct Containers {
     host: HostNamespaces,
-    /// The cgroups that the log named.
+    /// Cgroups that were already logged.
     named: HashSet<String, FixedState>,
-    /// The first components of destinations at the top of a hierarchy.
+    /// First components of destinations at the root of a hierarchy.
     destinations: HashSet<String, FixedState>,
 }
 
@@ -40,7 +41,7 @@ impl Containers {
         Self { host, named: HashSet::default(), destinations: HashSet::default() }
     }
 
-    /// Other rules are active.
+    /// Updates the destinations for another policy.
     pub(super) fn adopt(&mut self, policy: &Policy) {
         let targets = policy.matcher.rules().iter().flat_map(|rule| rule.action.targets());
         let at_top = targets.filter(|target| policy.beginning(target.below).is_empty());
@@ -53,8 +54,8 @@ impl Containers {
 }
 
 impl Placer {
-    /// Returns whether the process is left in a container that root created, or below another user's service
-    /// manager.
+    /// Returns the outcome for a process that stays in a container created by root, or below the
+    /// service manager of another user. `None` for any other process.
     ///
     /// # Errors
     /// Its namespaces must be read, or the name service asked for the owner of the service manager, first.
@@ -83,15 +84,16 @@ impl Placer {
         }
         let stays = match self.containment(subject)? {
             Containment::Container => true,
-            // A user can cause that it cannot be read, so it is decided by what can always be read.
+            // A user can make the namespaces unreadable, so the decision uses data that can always
+            // be read.
             Containment::Unknown => proc.is_in_namespace_of_root(subject.look.pid),
             Containment::Host => subject.grip.uid.0 == 0 && is_monitor(proc, subject),
         };
         Ok(stays.then(|| self.leave_in_cgroup(Outcome::InContainer, &place, rule, subject)))
     }
 
-    /// Whether the process is where no user gets by itself, in any hierarchy that tells: the one of the rule and
-    /// those of systemd.
+    /// Checks whether the process is in a cgroup that users' processes cannot enter by themselves,
+    /// in the hierarchy of the rule or one of systemd's.
     fn may_hold_container(
         &self,
         text: &[u8],
@@ -106,7 +108,7 @@ impl Placer {
             .enumerate()
             .filter(|(_, tree)| tree.version == Version::V2 || tree.listed == "name=systemd");
         let all = of_systemd.fold(span, |all, (index, _)| all.with(index));
-        // At the top the cgroups of rules have no ground of their own.
+        // At the hierarchy root the cgroups of rules have no managed root of their own.
         let of_rules = |text: &str| {
             let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
             self.containers.destinations.contains(first)
@@ -153,12 +155,12 @@ impl Placer {
     ) -> Outcome {
         let (trouble, why) = if outcome == Outcome::InContainer {
             self.metrics.left_in_container.increment();
-            let why = "a container that root created, whose limits and device filter would not hold \
-                       outside; containers = true in the rule would move it";
+            let why = "a container created by root, whose limits and device filter do not apply \
+                       outside; set containers = true in the rule to move it";
             (Trouble::InContainer(place.to_owned()), why)
         } else {
             self.metrics.left_in_job.increment();
-            let why = "a job below the service manager of a user whom no rule moves";
+            let why = "a job below the service manager of a user whose processes no rule moves";
             (Trouble::OthersJob(place.to_owned()), why)
         };
         self.troubles.push((trouble, self.path.clone()));
@@ -169,7 +171,9 @@ impl Placer {
         let left_out =
             is_new.then(|| self.limiter.admit(&(outcome.word(), &rule.name), sys::monotonic()));
         if let Some(left_out) = left_out.flatten() {
-            let (who, by, place) = (Described(subject), Named(rule), place.escape_debug());
+            let who = Described(subject);
+            let by = Named(rule);
+            let place = place.escape_debug();
             self.decided(field::UNIT, rule, subject)
                 .say(Level::Info, format_args!("{who} stays in {place}: {why}; {by}{left_out}"));
         }
@@ -177,8 +181,8 @@ impl Placer {
     }
 }
 
-/// Whether the process is another user's, below the service manager of a user of whom no rule moves a process.
-/// Else that user could start a set-user-ID program to keep it out of its owner's cgroup.
+/// Checks whether the process belongs to another user than the service manager above it, and no
+/// rule moves processes of the manager's user.
 fn is_job_of_another(
     manager: &str,
     policy: &Policy,
@@ -191,7 +195,7 @@ fn is_job_of_another(
     policy.can_move(owner).map(|can_move| !can_move).ok_or(Missing::Owner(owner))
 }
 
-/// Whether a process of root is the parent of the first process of a container.
+/// Checks whether a process of root is the parent of the first process of a container.
 fn is_monitor(proc: &mut Proc, subject: &Subject<'_>) -> bool {
     let mut children = Vec::new();
     proc.children(subject.look.pid, |child| {

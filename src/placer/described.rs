@@ -1,4 +1,4 @@
-//! How the log names processes, rules, and what was decided.
+//! Formatting of processes, rules and decisions in log records.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::Subject;
 use crate::log::field::{MESSAGE_ID, PID};
 use crate::rules::Rule;
 
-/// `process 123 of alice (/usr/bin/x)`
+/// Process formatted as `process 123 of alice (/usr/bin/x)`.
 pub(super) struct Described<'a>(pub(super) &'a Subject<'a>);
 
 impl fmt::Display for Described<'_> {
@@ -27,7 +27,7 @@ impl fmt::Display for Described<'_> {
     }
 }
 
-/// `rule 'web', /etc/cgruled/rules.d/50-web.toml:3`
+/// Rule formatted as `rule 'web', /etc/cgruled/rules.d/50-web.toml:3`.
 pub(super) struct Named<'a>(pub(super) &'a Rule);
 
 impl fmt::Display for Named<'_> {
@@ -36,20 +36,20 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// What was decided about a process: the fields of a record.
+/// Log record of a decision about a process, with its structured fields.
 pub(super) struct Decided<'a> {
     pub(super) subject: &'a Subject<'a>,
     pub(super) rule: &'a Rule,
-    /// The group of the rule, from the top of its hierarchies.
+    /// Cgroup of the rule, from the top of its hierarchies.
     pub(super) group: &'a str,
-    /// One of [`crate::log::field::KINDS`].
+    /// Message ID, one of [`crate::log::field::KINDS`].
     pub(super) kind: &'static str,
-    /// What this kind has besides.
+    /// Additional field of this kind of record.
     pub(super) more: Option<(&'static str, i64)>,
 }
 
 impl Decided<'_> {
-    /// Writes a record, if the log takes this level.
+    /// Writes the record if the log level admits it.
     pub(super) fn say(&self, level: Level, text: fmt::Arguments<'_>) {
         if level > ::log::max_level() {
             return;

@@ -1,13 +1,15 @@
-//! External moves: another process moved a process out of the cgroup of its rule.
+//! External moves: another process moved a process out of the cgroup of its rule. Must not leave a
+//! process where a user moved it, unless configured to.
 //!
-//! They are found by a recheck, by the kernel's trace event ([`watch`]), and where that is missing by scans.
-//! [`reaction`] decides what follows; nothing else does.
+//! External moves are detected by a recheck, by the kernel's trace event ([`watch`]), and without
+//! that by scans. [`reaction`] decides alone how to react.
 //!
-//! A move that a user can cause is reverted each time, or the user escapes the limits of the rule: a move by a
-//! process without root rights, and, whoever made it, a move into a cgroup that a user controls. PID 1 makes
-//! such moves for users' service managers. Any other move is made by an administrator or another daemon. It is
-//! reverted once, because it may have been made before the process changed; the second time it is left,
-//! because two daemons that move one process in turn would go on for ever.
+//! A move that a user can cause is reverted each time, because otherwise the user escapes the
+//! limits of the rule: a move by a process without root rights and, regardless of the mover, a move
+//! into a cgroup that a user controls. PID 1 makes such moves for users' service managers. Any
+//! other move is made by an administrator or another daemon. It is reverted once, because it may
+//! have been made before the process changed; the second time the process is left, because two
+//! daemons that move it in turn would continue for ever.
 
 mod history;
 mod placements;
@@ -36,24 +38,25 @@ use placements::Placements;
 pub(crate) use watch::MoveWatch;
 use watch::Mover;
 
-/// Names that are counted one by one. What comes later is counted together: sessions have names without end.
+/// Maximum number of destinations with a counter. Later ones share a counter, because the number of
+/// session names is unlimited.
 const MAX_NAMES: usize = 64;
 const OTHERS: &str = "others";
 
-/// What follows an external move.
+/// Reaction to an external move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reaction {
-    /// The process is moved back.
+    /// Move the process back to the cgroup of its rule.
     Revert,
-    /// It is left where it is.
+    /// Leave the process in its current cgroup.
     Leave,
 }
 
-/// What the decision depends on.
+/// Inputs of the decision about an external move.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     setting: ExternalMoves,
-    /// The mover has no root rights, or the cgroup is under the control of a user.
+    /// The mover has no root rights, or a user controls the cgroup.
     is_by_user: bool,
     /// An earlier external move of the process was reverted.
     was_reverted: bool,
@@ -67,7 +70,7 @@ const fn reaction(facts: Facts) -> Reaction {
     }
 }
 
-/// How often processes were found in each cgroup, in the order of the first time.
+/// Number of external moves by destination, in the order of the first move.
 #[derive(Debug, Default)]
 pub(super) struct Counts(Vec<(String, u64)>);
 
@@ -86,7 +89,7 @@ impl Counts {
     }
 }
 
-/// What is kept of external moves.
+/// State of the handling of external moves.
 #[derive(Debug)]
 pub(super) struct ExternalMoveState {
     setting: ExternalMoves,
@@ -104,8 +107,8 @@ impl ExternalMoveState {
 }
 
 impl Placer {
-    /// Returns where external moves led, and how often: units of systemd by name, other cgroups by path. The
-    /// first 64, then all further ones as `others`.
+    /// Returns the destinations of external moves with the number of moves: systemd units by name,
+    /// other cgroups by path. The first 64, then all further ones as `others`.
     pub fn taken_back_by(&self) -> &[(String, u64)] {
         &self.external.counts.0
     }
@@ -129,7 +132,7 @@ impl Placer {
     pub(super) fn was_moved_away(&self, proc: &mut Proc, subject: &Subject<'_>) -> bool {
         const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
         let (look, cgroup) = (subject.look, numbered(&self.path));
-        // After a change of its own it is decided anew.
+        // A process that changed by itself is classified anew.
         if self.external.setting == ExternalMoves::Off || look.cause.intersects(CHANGES) {
             return false;
         }
@@ -196,8 +199,8 @@ impl Placer {
         reaction
     }
 
-    /// Returns whether a pin ends because of the last move of the process: another than the client that pinned
-    /// it made the move, and a user can have caused it.
+    /// Returns whether the last move of the process ends its pin: it was made by another process
+    /// than the client that pinned it, and a user can have caused it.
     pub(crate) fn breaks_pin(
         &mut self,
         policy: &Policy,
@@ -232,12 +235,14 @@ impl Placer {
             Reaction::Leave => (Trouble::GivenUp(noted), "it is left there"),
         };
         self.troubles.push((trouble, self.path.clone()));
-        // A user can choose names without end.
+        // The number of cgroup names that a user can create is unlimited.
         let to = if is_by_user { rule.name.as_ref() } else { unit };
         let key = (to, subject.grip.uid, reaction == Reaction::Leave);
         if let Some(left_out) = self.limiter.admit(&key, sys::monotonic()) {
-            let (who, named) = (Described(subject), Named(rule));
-            let (from, to) = (&self.path, place.escape_debug());
+            let who = Described(subject);
+            let named = Named(rule);
+            let from = &self.path;
+            let to = place.escape_debug();
             self.decided(field::TAKEN, rule, subject).say(
                 Level::Warn,
                 format_args!("{who} was moved from {from} to {to}{by}; {then}; {named}{left_out}"),

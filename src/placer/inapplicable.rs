@@ -1,4 +1,4 @@
-//! Processes whose rule cannot be applied on this host.
+//! Processes with a rule that cannot be applied on this host.
 
 use ::log::Level;
 
@@ -10,8 +10,7 @@ use crate::rules::{InapplicableReason, Rule};
 use crate::sys;
 
 impl Placer {
-    /// Leaves the process where it is because its rule cannot be applied, which was reported when the rules
-    /// were read. A dry run is read without that report, so it says so again, once for each rule.
+    /// Leaves the process where it is because its rule cannot be applied.
     pub(super) fn leave(
         &mut self,
         rule: &Rule,
@@ -20,10 +19,13 @@ impl Placer {
     ) -> Outcome {
         self.obstacle = Some(obstacle(reason));
         self.path.clear();
+        // The rule was reported when it was read. A dry run is read without that report, so it logs
+        // the rule again, once.
         if self.is_dry_run {
             let cause = (&*rule.origin.file, rule.origin.line);
             if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-                let (who, by) = (Described(subject), Named(rule));
+                let who = Described(subject);
+                let by = Named(rule);
                 self.decided(field::REFUSED, rule, subject).say(
                     Level::Info,
                     format_args!(
@@ -37,7 +39,7 @@ impl Placer {
     }
 }
 
-/// The same reason in the terms of cgrulesengd, for its log.
+/// Returns the corresponding reason of cgrulesengd for its log.
 fn obstacle(reason: &InapplicableReason) -> Obstacle {
     match reason {
         InapplicableReason::OutsideHierarchy

@@ -1,4 +1,4 @@
-//! Service managers of users: what is asked only where the executable is not enough.
+//! Decisions about service managers of users, where the executable is not sufficient.
 
 use super::{Outcome, Placer, Subject};
 use crate::event::{Nanos, Pid};
@@ -7,17 +7,17 @@ use crate::sys;
 use crate::user_manager::{Candidate, UserManagers, Verdict};
 
 impl Placer {
-    /// Returns the service managers of users, and the processes that wait for an answer about one.
+    /// Returns the known service managers of users and the processes that wait for a lookup of one.
     pub(crate) fn managers(&mut self) -> &mut UserManagers {
         &mut self.managers
     }
 
-    /// Returns since when a process has waited for an answer about a service manager.
+    /// Returns the time since which a process has waited for the lookup of a service manager.
     pub(crate) fn waits_for_manager(&self, pid: Pid) -> Option<Nanos> {
         self.managers.waits_since(pid)
     }
 
-    /// Returns when the next of those processes is due although no answer arrives.
+    /// Returns the time at which the next waiting process is due even without a reply.
     pub(crate) fn managers_due(&self) -> Option<Nanos> {
         self.managers.next_due()
     }
@@ -28,7 +28,8 @@ impl Placer {
         self.managers.is_protected_parent(pid)
     }
 
-    /// Decides on a candidate for its user's service manager: `Waiting` while that is not known.
+    /// Decides about a candidate for its user's service manager: `Waiting` until the manager is
+    /// known.
     pub(super) fn ask_for_manager(
         &mut self,
         proc: &mut Proc,

@@ -1,4 +1,4 @@
-//! What a look came to.
+//! Outcomes of an evaluation, and their names in the control protocol.
 
 use nix::errno::Errno;
 
@@ -6,48 +6,50 @@ use crate::cgroup::tree::{Refusal, Step};
 use crate::narrator::{Ending, Obstacle};
 use crate::rules::RuleId;
 
-/// What a look came to.
+/// Outcome of the evaluation of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
-    /// There is no such process any more.
+    /// The process does not exist any more.
     Gone,
-    /// No rule matches.
+    /// No rule matches the process.
     NoRule,
-    /// A rule says to leave it.
+    /// The matching rule ignores the process.
     Ignored,
-    /// Its rule cannot be applied on this host, so it stays where it is.
+    /// The rule cannot be applied on this host.
     Inapplicable,
-    /// It is never moved by a rule that does not name it.
+    /// The process is protected from rules that do not name its executable.
     Protected,
-    /// It asked to stay where it is.
+    /// The process requested to stay where it is.
     Sticky,
-    /// It is where it belongs.
+    /// The process already is in the cgroup of its rule.
     InPlace,
-    /// It was moved.
+    /// The process was moved to the cgroup of its rule.
     Placed,
-    /// It would have been moved but for `--dry-run`.
+    /// The process would have been moved without `--dry-run`.
     WouldPlace,
-    /// The kernel refused.
+    /// The kernel refused the move of the process.
     Refused,
-    /// An answer from another thread is needed first.
+    /// A reply from another thread is needed first.
     Waiting,
-    /// It was moved, but its number may have changed hands meanwhile: look again.
+    /// The process was moved, but its PID may have been reused meanwhile, so it must be evaluated
+    /// again.
     Replaced,
-    /// It was taken back for the second time and is left there.
+    /// Another process moved it away for the second time, so it is left there.
     GivenUp,
-    /// A unit of systemd would lose it, which its rule does not allow.
+    /// The process stays in its systemd unit, because its rule does not allow to leave it.
     InUnit,
-    /// It is in a container that root created.
+    /// The process is in a container created by root.
     InContainer,
-    /// It is a job below the service manager of another user, of whom no rule moves a process.
+    /// The process is a job below the service manager of another user, without a rule that moves
+    /// processes of that user.
     OthersJob,
-    /// It stays in the slice of its user, which a table limits.
+    /// The process stays in the slice of its user, which a table limits.
     InSlice,
 }
 
 impl Outcome {
-    /// Its word in the control protocol.
+    /// Returns the name of the outcome in the control protocol.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -70,7 +72,8 @@ impl Outcome {
         }
     }
 
-    /// The same for who tells of looks; `None` while it is not over. `obstacle` is what the process met.
+    /// Converts the outcome for an observer; `None` while the evaluation is incomplete. `obstacle`
+    /// is the reason for which the process was not placed.
     pub(crate) fn ending(self, rule: RuleId, obstacle: Option<Obstacle>) -> Option<Ending> {
         Some(match (self, obstacle) {
             (Self::Waiting, _) => return None,

@@ -1,4 +1,5 @@
-//! Where a process is that is not in the cgroup of its rule, and whether a user can have moved it there.
+//! Current cgroup of a process that is not in the cgroup of its rule, and the check whether a user
+//! can have moved it there.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,18 +14,18 @@ use crate::event::{Pid, Uid};
 use crate::policy::Policy;
 use crate::process::{Grip, Proc, path_in};
 
-/// Where the cgroups of root's own sessions and service manager are.
+/// Slice that contains the sessions and the service manager of root.
 const ROOT_SLICE: &[u8] = b"/user.slice/user-0.slice/";
-/// Who may write to one of these may move processes into the cgroup; `tasks` is v1's.
+/// Write access to one of these files permits to move processes into the cgroup; `tasks` is for v1.
 const FILES: [&str; 2] = ["cgroup.procs", "tasks"];
-/// Group and others may write.
+/// Write permission for group and others.
 const WRITABLE: u32 = 0o022;
 
 /// The cgroup of a process in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     hierarchy: usize,
-    /// From the top of the hierarchy. A user may choose a name that is not text.
+    /// Path from the top of the hierarchy. Names chosen by a user may be invalid UTF-8.
     path: Vec<u8>,
 }
 
@@ -34,15 +35,15 @@ impl Place {
         Self { hierarchy, path: path.to_vec() }
     }
 
-    /// Returns the path as text for a log.
+    /// Returns the path as text for log records.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.path).into_owned()
     }
 }
 
 impl Placer {
-    /// Returns where a process with this text of `/proc/PID/cgroup` is, in those hierarchies in which it is not in
-    /// the cgroup `self.path`.
+    /// Returns the cgroups of a process with this content of `/proc/PID/cgroup`, in those
+    /// hierarchies in which it is not in the cgroup `self.path`.
     pub(super) fn places_elsewhere(&self, text: &[u8], span: Span) -> Vec<Place> {
         let trees = self.tree.hierarchies();
         let found = span.indexes().filter_map(|hierarchy| {
@@ -53,8 +54,8 @@ impl Placer {
         found.collect()
     }
 
-    /// Returns where a process is in the hierarchy with this ID, as the first field of a line of
-    /// `/proc/PID/cgroup` has it.
+    /// Returns the cgroup of a process in the hierarchy with this ID, the first field of a line in
+    /// `/proc/PID/cgroup`.
     pub(super) fn place_in(
         &self,
         proc: &mut Proc,
@@ -67,14 +68,15 @@ impl Placer {
             .split(|&byte| byte == b'\n')
             .find_map(|line| line.strip_prefix(start.as_bytes()))?;
         let colon = line.iter().position(|&byte| byte == b':')?;
-        let (listed, path) = (&line[..colon], line[colon + 1..].to_vec());
+        let listed = &line[..colon];
+        let path = line[colon + 1..].to_vec();
         let hierarchy =
             self.tree.hierarchies().iter().position(|tree| tree.listed.as_bytes() == listed)?;
         Some(Place { hierarchy, path })
     }
 
-    /// Returns whether a user controls this cgroup: it is in a session or below a service manager of a user, or
-    /// another than root may move processes into it.
+    /// Returns whether a user controls this cgroup: it belongs to a session or is below the service
+    /// manager of a user, or a user other than root may move processes into it.
     pub(super) fn is_users(&self, policy: &Policy, place: &Place) -> bool {
         let grounds = policy.grounds();
         let text = place.text();
@@ -86,13 +88,13 @@ impl Placer {
         }
     }
 
-    /// Returns the owner of a cgroup. `None` if it is gone.
+    /// Returns the owner of a cgroup, or `None` if it does not exist any more.
     pub(super) fn owner(&self, place: &Place) -> Option<Uid> {
         let directory = self.directory_of(place)?;
         fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
     }
 
-    /// Returns whether another than root may move processes into a cgroup.
+    /// Returns whether a user other than root may move processes into a cgroup.
     pub(super) fn is_writable(&self, place: &Place) -> bool {
         let Some(directory) = self.directory_of(place) else { return false };
         FILES.iter().any(|file| {

@@ -1,4 +1,5 @@
-//! Processes that are not moved although a rule matches.
+//! Processes that are not moved although a rule matches. Must not trust a path or cgroup that a
+//! user can forge.
 
 use super::{Missing, Outcome, Placer, Subject};
 use crate::decision::Exe;
@@ -7,31 +8,31 @@ use crate::process::{Proc, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
 use crate::user_manager::{SystemdPlace, is_manager_program};
 
-/// Directories of systemd's own programs: the manager of the machine, those of users with their
-/// `(sd-pam)`, and the daemons. For root's processes the path decides, because no user can make one of
-/// these run other code as root. For other users' processes it only selects candidates, see
-/// [`crate::user_manager`].
+/// Directories of systemd's own programs: the system manager, the managers of users with their
+/// `(sd-pam)`, and the daemons. For processes of root the path decides, because no user can make
+/// one of these run other code as root. For processes of other users it only selects candidates,
+/// see [`crate::user_manager`].
 const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
-/// What `systemd-udevd` is a link to. Everybody may call it by its own name.
+/// Targets of the link `systemd-udevd`. Any user may execute them under their own name.
 const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];
 
-/// The protection of a process from rules that do not name its executable.
+/// Protection of a process from rules that do not name its executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
-    /// It is protected.
+    /// The process is protected and must not be moved.
     Yes,
-    /// It is not protected.
+    /// The process may be moved.
     No,
-    /// It is protected if it is its user's service manager or the `(sd-pam)` of that.
+    /// The process is protected if it is its user's service manager or the `(sd-pam)` of that.
     UserManager,
 }
 
 impl Placer {
-    /// Why a process is not moved although a rule matches: it is one that only a rule that names its
-    /// executable may move, or it is past moving.
+    /// Returns the outcome for a process that is not moved although a rule matches: only a rule
+    /// that names its executable may move it, or it has exited. `None` if it may be moved.
     ///
     /// # Errors
-    /// Its executable must be read first.
+    /// The executable must be read first.
     pub(super) fn unmovable(
         &mut self,
         proc: &mut Proc,
@@ -42,7 +43,7 @@ impl Placer {
         if pid.get() == self.own_pid {
             return Ok(Some(Outcome::Protected));
         }
-        // A zombie: the kernel would take the write and do nothing. Its children matter.
+        // A zombie: the kernel would accept the write without effect. Its children matter.
         if subject.grip.has_exited() {
             return Ok(Some(Outcome::Gone));
         }
@@ -66,8 +67,8 @@ impl Placer {
                 protection(rule, pid, seen.raw, uid, || proc.cgroup(pid, subject.grip.thread))
             }
             Exe::Unavailable if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
-            // Without CAP_SYS_PTRACE, or in a container where that does not reach the first process, or when
-            // the read blocks, only the place is known, which a user can choose.
+            // Without CAP_SYS_PTRACE, or in a container where that does not apply to the first
+            // process, or when the read blocks, only the cgroup is known, which a user can choose.
             Exe::Unavailable => {
                 let cgroup = proc.cgroup(pid, subject.grip.thread);
                 unreadable(pid, uid, cgroup.unwrap_or_default())
@@ -82,8 +83,9 @@ impl Placer {
 }
 
 /// Returns the protection of a process from a rule that does not name its executable: process 1 and
-/// systemd's processes have one. `exe` as the kernel shows it, `cgroup` the text of `/proc/PID/cgroup`, which is
-/// read for processes of other users than root below the paths of systemd.
+/// systemd's processes are protected. `exe` is the path as the kernel shows it. `cgroup` returns
+/// `/proc/PID/cgroup`, which is read only for processes of other users than root that run a program
+/// of systemd.
 pub(crate) fn protection<'c>(
     rule: &Rule,
     pid: Pid,
@@ -91,7 +93,7 @@ pub(crate) fn protection<'c>(
     uid: Uid,
     cgroup: impl FnOnce() -> Option<&'c [u8]>,
 ) -> Protection {
-    // An executable that was replaced by an upgrade and runs on.
+    // A running executable that was replaced by an upgrade.
     let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
     let is_root = uid.0 == 0;
     if pid.get() != 1 && !is_systemds(exe, is_root) || is_named(rule, exe) {
@@ -107,7 +109,7 @@ pub(crate) fn protection<'c>(
     }
 }
 
-/// The same when the executable cannot be read.
+/// Returns the protection of a process with an unreadable executable.
 fn unreadable(pid: Pid, uid: Uid, cgroup: &[u8]) -> Protection {
     if pid.get() == 1 || uid.0 == 0 && is_managers(cgroup) {
         return Protection::Yes;
@@ -122,12 +124,12 @@ fn is_systemds(exe: &[u8], is_root: bool) -> bool {
     SYSTEMD.iter().any(|directory| exe.starts_with(directory)) || is_root && UDEV.contains(&exe)
 }
 
-/// Whether this text of `/proc/PID/cgroup` is that of a manager or its `(sd-pam)`.
+/// Checks whether this content of `/proc/PID/cgroup` is that of a manager or its `(sd-pam)`.
 fn is_managers(text: &[u8]) -> bool {
     path_in(text, b"").is_some_and(|path| path.ends_with(b"/init.scope"))
 }
 
-/// Whether a rule names this program, and not only by a pattern that any other would fit as well.
+/// Checks whether a rule names this program, not only by a pattern that matches any other as well.
 fn is_named(rule: &Rule, exe: &[u8]) -> bool {
     rule.when.exes.iter().any(|test| match test {
         ExeTest::Path(path) => path == exe,
@@ -142,7 +144,7 @@ fn is_named(rule: &Rule, exe: &[u8]) -> bool {
     })
 }
 
-/// The same of a kernel thread, which has a name in place of a program.
+/// Checks whether a rule names a kernel thread, which has a name instead of a program.
 fn is_thread_named(rule: &Rule, name: &[u8]) -> bool {
     rule.when.exes.iter().any(|test| match test {
         ExeTest::Path(own) | ExeTest::Base(own) => own == name,
@@ -187,7 +189,8 @@ mod tests {
             protection(&rule(""), pid, exe.as_bytes(), Uid(uid), || Some(cgroup.as_bytes()))
         };
         let own = "/user.slice/user-5.slice/user@5.service/init.scope";
-        let (manager, helper) = ("/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-ac-power");
+        let manager = "/usr/lib/systemd/systemd";
+        let helper = "/usr/lib/systemd/systemd-ac-power";
         let networkd = "/usr/lib/systemd/systemd-networkd";
         let service = "/system.slice/systemd-networkd.service";
         assert_eq!(of(helper, 0, "/"), Protection::Yes);

@@ -1,4 +1,5 @@
-//! What is done about placements that went wrong: a PID that was reused meanwhile, a refusal that can pass.
+//! Recovery after failed placements: a PID that was reused meanwhile, and errors that are
+//! temporary.
 
 use std::os::fd::AsFd;
 
@@ -9,12 +10,13 @@ use crate::event::Pid;
 use crate::process::Proc;
 use crate::sys;
 
-/// PIDs that change hands while a process is moved back, one after the other, before that is given up.
+/// Maximum number of attempts to move back a process when its PID is reused again and again.
 const ATTEMPTS: usize = 16;
 
 impl Placer {
-    /// Whether what the kernel refused for the last process may be granted later, without a change of rules
-    /// or groups: a real-time process in a v1 cpu group without real-time budget, or lack of memory.
+    /// Checks whether a move that the kernel refused may succeed later, without a change of rules
+    /// or cgroups: a real-time process in a v1 cpu cgroup without real-time budget, or lack of
+    /// memory.
     pub fn can_refusal_pass(&self, proc: &Proc, pid: Pid) -> bool {
         match self.errno {
             Some(Errno::EINVAL) => proc.is_real_time(pid),
@@ -23,9 +25,9 @@ impl Placer {
         }
     }
 
-    /// Returns a process that has the PID of one that exited while it was moved to the cgroup in which it
-    /// was born: that of the process `creator`, as far as that can be told. Only from where the last
-    /// placement wrote.
+    /// Moves back a process that was moved because it reused the PID of one that exited. Its
+    /// destination is the cgroup of the process `creator`, in which it was probably created. Only a
+    /// process in the cgroup of the last write is moved.
     pub fn return_to_birth(&mut self, proc: &mut Proc, pid: Pid, creator: Pid) {
         let Some(group) = self.written.take() else { return };
         let Some(text) = proc.cgroup(creator, None) else { return };
@@ -35,7 +37,7 @@ impl Placer {
             let now = proc.cgroup(pid, None).map(<[u8]>::to_vec).unwrap_or_default();
             if let Err(refusal) = self.tree.move_back(group, pid, &now, &home) {
                 ::log::warn!(
-                    "process {pid} was moved to {} by mistake, for a process of the same PID that \
+                    "process {pid} was moved to {} because it reused the PID of a process that \
                      exited meanwhile, and cannot be moved back: {refusal}",
                     self.tree.path(group)
                 );

@@ -1,4 +1,4 @@
-//! Whether a process may be taken out of the unit of systemd that it is in.
+//! Decides whether a process may leave its systemd unit.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,11 +19,11 @@ use crate::process::{Proc, path_in};
 use crate::rules::{LeaveUnits, Rule};
 use crate::sys;
 
-/// Enough of a list of processes to see that there are two.
+/// Buffer size that is sufficient to see whether a list has two PIDs.
 const TWO: usize = 32;
 
-/// Whether the process stays in the slice of its user, which a table limits. Read for processes alone that are
-/// about to be moved.
+/// Checks whether the process stays in the slice of its user, which a table limits. Called only for
+/// processes that are about to be moved.
 pub(super) fn stays_in_slice(
     now: Whereabouts<'_>,
     policy: &Policy,
@@ -40,8 +40,8 @@ pub(super) fn stays_in_slice(
 }
 
 impl Placer {
-    /// Whether the process stays because its unit would lose it and its rule does not allow that. Read
-    /// for processes alone that are about to be moved: those in place are not asked about.
+    /// Checks whether the process stays in its systemd unit, because its rule does not allow to
+    /// leave it.
     pub(super) fn stays_in_unit(
         &mut self,
         now: Whereabouts<'_>,
@@ -50,14 +50,16 @@ impl Placer {
         (span, rule): (Span, &Rule),
         subject: &Subject<'_>,
     ) -> bool {
+        // Called only for processes that are about to be moved: those in place need no check.
         if !self.has_systemd || rule.leave_units == LeaveUnits::Yes || !self.concerns_units(span) {
             return false;
         }
-        // Copied, and taken out while it is borrowed: what it was read into is used again.
+        // Copied into a reused buffer, which is taken out while it is borrowed.
         let mut place = std::mem::take(&mut self.place);
         place.clear();
         let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-        // A name of a unit is text; what a unit makes below its group need not be.
+        // Names of units are valid UTF-8; names of cgroups that a unit creates below its own need
+        // not be.
         place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));
         let grounds = policy.grounds();
         let stays = self.stays_in(Unit::of(&place, &grounds), proc, rule, subject);
@@ -88,13 +90,13 @@ impl Placer {
         stays
     }
 
-    /// systemd keeps its units in the v2 tree, on hybrid hosts as well.
+    /// Checks for the v2 hierarchy, in which systemd manages its units, on hybrid hosts as well.
     fn concerns_units(&self, span: Span) -> bool {
         let trees = self.tree.hierarchies();
         span.indexes().any(|index| trees.get(index).is_some_and(|tree| tree.version == Version::V2))
     }
 
-    /// Whether the group holds no other process.
+    /// Checks whether the cgroup contains no other process.
     fn is_last(&self, group: &str, pid: Pid) -> bool {
         let Some(tree) = self.tree.hierarchies().unified() else { return false };
         let file = tree.mount_point.join(group.trim_start_matches('/')).join("cgroup.procs");
@@ -113,20 +115,21 @@ impl Placer {
         let name = name.escape_debug();
         let why = match unit {
             Unit::Session(..) => {
-                "it is the last process of the session, which systemd ends with nobody in it"
+                "it is the last process of the session, and systemd closes an empty session"
             }
             Unit::None | Unit::OfUser(_) | Unit::ForOthers(_) | Unit::Other(_) => {
-                "outside, the limits of the unit would not hold for it and stopping the unit would \
-                 not end it"
+                "outside the unit its limits would not apply and stopping it would not kill the \
+                 process"
             }
         };
-        let (who, by) = (Described(subject), Named(rule));
+        let who = Described(subject);
+        let by = Named(rule);
         let decided = self.decided(field::UNIT, rule, subject);
         if stays {
             decided.say(
                 Level::Warn,
                 format_args!(
-                    "{who} stays in {name}: {why}; leave_units = true would allow it in {by}{left_out}"
+                    "{who} stays in {name}: {why}; set leave_units = true in {by} to allow it{left_out}"
                 ),
             );
         } else {
@@ -137,7 +140,7 @@ impl Placer {
     }
 }
 
-/// Whether the beginning of a list of processes names `pid` and no other.
+/// Checks whether the beginning of a list of PIDs contains `pid` only.
 fn has_only(list: &[u8], pid: Pid) -> bool {
     list.strip_suffix(b"\n").is_some_and(|list| list == pid.to_string().as_bytes())
 }

@@ -1,4 +1,4 @@
-//! What the controllers that rules name mean on this host, and what is to be said of them.
+//! Adapts the controllers that rules name to this host, with diagnostics about differences.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,14 @@ use crate::cgroup::rivals::Rivals;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::rules::{Action, Below, InapplicableReason, Origin, Rule, Target};
 
-/// The controllers of settings in tables, which rules that lead there have without naming them.
+/// Returns the controllers of settings in tables, which apply to rules with that cgroup without
+/// being named.
 fn controllers_of_tables(gifts: &Gifts) -> BTreeSet<&str> {
     gifts.tables.iter().flat_map(|table| table.controllers_of_settings()).collect()
 }
 
-/// Puts the names that this host has for controllers into the rules, and says so once for each name. The
-/// words of tables are translated without a word.
+/// Replaces controllers in rules by their names on this host, with one diagnostic for each name.
+/// Controllers that only tables name are translated without a diagnostic.
 pub(super) fn adapt(
     rules: &mut [Rule],
     gifts: &Gifts,
@@ -40,26 +41,26 @@ pub(super) fn adapt(
     diagnostics
 }
 
-/// What is said of a name that means something else here.
+/// Creates the diagnostic for a controller with another meaning on this host.
 fn translation(Origin { file, line }: &Origin, name: &str, meaning: Meaning) -> Diagnostic {
     let (message, help) = match meaning {
         Meaning::Other(other) => (
             format!("\"{name}\" is \"{other}\" on this host"),
-            "all rules that name it are read so",
+            "applies to all rules that name this controller",
         ),
         Meaning::Needless | Meaning::Itself => (
-            format!("\"{name}\" is no controller of cgroup v2, where no group needs it"),
-            "all rules that name it are read so",
+            format!("cgroup v2 has no controller \"{name}\" and needs none"),
+            "the name is ignored in all rules",
         ),
         Meaning::Absent => (
             format!("cgroup v2 of this host does not have the controller \"{name}\""),
-            "processes join the groups of all rules that name it; what it would limit has no limit",
+            "processes are moved, but limits of this controller are not applied",
         ),
     };
     Diagnostic::at_line(file, *line, Severity::Warning, message).with_help(help)
 }
 
-/// Lets the last line of a rule win where two lead to different groups of one hierarchy.
+/// Removes destinations that conflict in one hierarchy: the last line of the rule wins.
 pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     for rule in rules {
@@ -67,10 +68,10 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
         for Rivals { loser, winner, hierarchy } in hierarchies.settle(targets) {
             let place = hierarchies[hierarchy].mount_point.display();
             let message = format!(
-                "the rule leads to \"{loser}\" and to \"{winner}\" in {place}, where a process \
-                 has one group: \"{winner}\" counts, the last line"
+                "conflicting destinations \"{loser}\" and \"{winner}\" in {place}, where a process \
+                 has one cgroup: using the last line, \"{winner}\""
             );
-            let help = "write one line with all controllers for one group, and give that group the \
+            let help = "write one line with all controllers for one cgroup, and give that cgroup the \
                         settings of both";
             let Origin { file, line } = &rule.origin;
             let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
@@ -80,10 +81,10 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
     diagnostics
 }
 
-/// Reports the controllers that this host does not have, and marks the rules that cannot be applied without
-/// them. A rule of ours loses that hierarchy only, unless it has no other; a line of a legacy rule and those
-/// that continue it move nothing, as with cgrulesengd. A controller that only tables name is reported with
-/// the table.
+/// Reports the controllers that this host does not have, and marks the rules that cannot be applied
+/// without them. A TOML rule loses only that hierarchy, unless it has no other; as in cgrulesengd,
+/// a line of a legacy rule and those that continue it move nothing. A controller that only tables
+/// name is reported with the table.
 pub(super) fn missing(
     rules: &mut [Rule],
     gifts: &Gifts,
@@ -101,10 +102,10 @@ pub(super) fn missing(
             let help = match (&reason, target.below, index) {
                 (Some(_), ..) => STAYS,
                 (None, Below::Root, _) | (None, Below::Top, 0) => {
-                    "the rule works in the hierarchies that there are"
+                    "the rule applies in its other hierarchies"
                 }
                 (None, Below::Top, _) => {
-                    "only the lines of the rule before the one that names it move processes"
+                    "only the lines of the rule before the one with this controller are applied"
                 }
             };
             for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
@@ -124,10 +125,10 @@ pub(super) fn missing(
     diagnostics
 }
 
-/// What becomes of processes whose rule cannot be applied.
+/// Consequence for processes with a rule that cannot be applied.
 const STAYS: &str = "the rule cannot be applied: matching processes stay where they are";
 
-/// The reason why no hierarchy is left for a target; `None` if there is one.
+/// Returns the reason for which a target has no hierarchy; `None` if it has one.
 fn no_hierarchy(target: &Target, hierarchies: &Hierarchies) -> Option<InapplicableReason> {
     let (span, missing) = hierarchies.span_of(target);
     let reason = match missing.first() {
@@ -152,7 +153,7 @@ mod tests {
     use crate::event::Uid;
     use crate::load::{NameService, Sources, load};
 
-    /// A host with nothing but v2.
+    /// Creates a host with cgroup v2 only.
     fn unified(controllers: &[&str]) -> Hierarchies {
         Hierarchies::new(vec![Hierarchy {
             version: Version::V2,
@@ -177,7 +178,7 @@ mod tests {
             (&*said.file, said.severity),
             (Path::new("/etc/cgrules.conf"), Severity::Warning)
         );
-        let end = "where a process has one group: \"disk/%u\" counts, the last line";
+        let end = "where a process has one cgroup: using the last line, \"disk/%u\"";
         assert_eq!(said.place.as_ref().map(|place| place.line), Some(3));
         assert!(said.message.ends_with(end), "{said}");
         let Action::Place(targets) = &rules[1].action else { panic!() };
@@ -200,7 +201,7 @@ mod tests {
             said,
             [
                 "\"blkio\" is \"io\" on this host",
-                "\"freezer\" is no controller of cgroup v2, where no group needs it",
+                "cgroup v2 has no controller \"freezer\" and needs none",
             ]
         );
         for rule in &rules {

@@ -1,4 +1,4 @@
-//! Rules that are limited or cannot be applied because of where their groups begin on this host.
+//! Rules that are limited or cannot be applied because of the roots of their cgroups on this host.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use crate::load::Loaded;
 use crate::rules::width::{Width, width};
 use crate::rules::{Below, InapplicableReason, LeaveUnits, Rule};
 
-/// Marks the rules that cannot be applied because of where groups begin, and adds the diagnostics.
+/// Marks the rules that cannot be applied because of the roots of their cgroups, and adds the
+/// diagnostics.
 ///
-/// Such a rule stays in its place in the order: without it a wider rule behind it would match.
+/// Such a rule keeps its position in the order: without it a later, less specific rule would match.
 pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, has_systemd: bool) {
     let is_out = |rule: &Rule| grounds.is_delegated && leads_to_ground(rule, grounds);
     loaded
@@ -29,8 +30,8 @@ pub(super) fn fit(loaded: &mut Loaded, grounds: &Grounds, settings_file: &Path, 
     }
 }
 
-/// The top of a tree that systemd owns is not a root that the administrator chose, so nothing is created or
-/// set there.
+/// Marks the rules without a usable root. The root of a tree that systemd owns was not selected by
+/// the administrator, so nothing is created or configured there.
 fn forbid_groundless(loaded: &mut Loaded, grounds: &Grounds) {
     let is_out = |rule: &Rule| {
         let mut beginnings = rule.action.targets().iter().map(|target| target.below);
@@ -42,7 +43,7 @@ fn forbid_groundless(loaded: &mut Loaded, grounds: &Grounds) {
     }
 }
 
-/// Marks these rules as ones that cannot be applied.
+/// Marks these rules as not applicable on this host.
 fn forbid(loaded: &mut Loaded, is_out: impl Fn(&Rule) -> bool, reason: &InapplicableReason) {
     if !loaded.rules.iter().any(&is_out) {
         return;
@@ -53,8 +54,9 @@ fn forbid(loaded: &mut Loaded, is_out: impl Fn(&Rule) -> bool, reason: &Inapplic
     }
 }
 
-/// Groups are leaves below the ground. The ground hands controllers on to them, so it may hold no
-/// process itself, and on a systemd host it is the unit's own group.
+/// Checks whether a destination of the rule is a managed root itself. That has controllers enabled
+/// in cgroup.subtree_control, so it cannot contain processes, and on a systemd host it is the
+/// cgroup of the unit.
 fn leads_to_ground(rule: &Rule, grounds: &Grounds) -> bool {
     rule.action.targets().iter().any(|target| {
         let beginning = match target.below {
@@ -66,11 +68,11 @@ fn leads_to_ground(rule: &Rule, grounds: &Grounds) -> bool {
 }
 
 fn ground_is_no_group(rule: &Rule) -> Diagnostic {
-    let message =
-        "the rule leads to the root of all groups, which may hold no process on this host";
+    let message = "the destination is the root of the cgroups of rules, which cannot contain \
+                   processes on this host";
     about(rule, Severity::Warning, message).with_help(
-        "matching processes stay where they are; name a group below it, as cgroup = \"people/%u\", or \
-         write ignore = true",
+        "matching processes stay where they are; use a cgroup below it, such as \
+         cgroup = \"people/%u\", or ignore = true",
     )
 }
 
@@ -78,7 +80,7 @@ fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
     Diagnostic::at_line(&rule.origin.file, rule.origin.line, severity, message)
 }
 
-/// The remark, if there is a rule that it matters for.
+/// Creates the diagnostic for a remark, if it concerns any rule.
 fn complaint(remark: Remark, loaded: &Loaded, settings_file: &Path) -> Option<Diagnostic> {
     let first = |below| {
         let is_meant =
@@ -92,56 +94,57 @@ fn complaint(remark: Remark, loaded: &Loaded, settings_file: &Path) -> Option<Di
         Remark::NoPool => {
             first(Below::Root).map(drop).or((!loaded.gifts.tables.is_empty()).then_some(()))?;
             let message = format!(
-                "root = \"auto\": systemd owns the cgroups of this host and has no unit {POOL}, so there \
-                 is no place for groups: processes that match a rule with a cgroup stay where they are, and \
-                 tables for groups are ignored"
+                "root = \"auto\": systemd owns the cgroups of this host and the unit {POOL} does not \
+                 exist: processes that match a rule with a cgroup stay where they are, and [cgroup] \
+                 tables are ignored"
             );
             settings(Severity::Error, &message).with_help(format!(
-                "install or unmask {POOL}, run systemctl enable --now {POOL}, restart cgruled; or set \
-                 root to a path below a unit with Delegate=yes, or to \"/\" for the top, where systemd may \
-                 undo what groups are given"
+                "install or unmask {POOL}, run 'systemctl enable --now {POOL}' and restart cgruled; \
+                 or set root to a path below a unit with Delegate=yes, or to \"/\" for the hierarchy \
+                 root, where systemd may reset the settings of cgroups"
             ))
         }
         Remark::AutoIsTop => {
             first(Below::Root)?;
-            let message = "root = \"auto\" is the top of each hierarchy on this host, beside the groups of \
-                           systemd, which has no part of cgroup v1 to give away";
+            let message = "root = \"auto\" is the root of each hierarchy on this host, next to the \
+                           cgroups of systemd, because systemd does not delegate cgroup v1";
             settings(Severity::Warning, message)
-                .with_help("root = \"/\" says the same without this warning")
+                .with_help("set root = \"/\" to keep this without the warning")
         }
         Remark::RootIsSlice => {
             first(Below::Root)?;
-            let message = "root is a slice, in which systemd wants no groups but its own";
-            settings(Severity::Warning, message).with_help("name a unit with Delegate=yes in it")
+            let message = "root is a slice, in which only systemd may create cgroups";
+            settings(Severity::Warning, message)
+                .with_help("set root to a unit with Delegate=yes in it")
         }
         Remark::LegacyAtTop => {
-            let message = "paths of legacy rules begin at the top, as with cgrulesengd, but the top is \
-                           systemd's, which may undo what groups there are given";
+            let message = "paths of legacy rules start at the hierarchy root, as in cgrulesengd, but \
+                           systemd owns that and may reset the settings of cgroups there";
             about(first(Below::Top)?, Severity::Warning, message).with_help(format!(
-                "legacy_root = \"pool\" in {} lets them begin below {POOL}; \"top\" keeps it so, without \
-                 this warning",
+                "set legacy_root = \"pool\" in {} to start them below {POOL}, or legacy_root = \
+                 \"top\" to keep this without the warning",
                 settings_file.display()
             ))
         }
     })
 }
 
-/// A warning for each rule that would empty services of the system.
+/// Returns a warning for each rule that would move processes out of system services.
 pub fn too_wide(rules: &[Rule]) -> Vec<Diagnostic> {
     rules.iter().filter_map(is_too_wide).collect()
 }
 
 fn is_too_wide(rule: &Rule) -> Option<Diagnostic> {
     let whose = match width(rule)? {
-        Width::Everybody => "root and all users of the system",
+        Width::Everybody => "root and all system users",
         Width::Root => "root",
-        Width::System => "users of the system",
+        Width::System => "system users",
     };
-    let message = format!("the rule takes the processes of {whose} out of their services");
+    let message = format!("the rule moves processes of {whose} out of their services");
     let help = match rule.leave_units {
-        LeaveUnits::Yes => "leave out leave_units, name users or groups of people, or add exe",
+        LeaveUnits::Yes => "remove leave_units, select regular users or groups, or add exe",
         LeaveUnits::AsTheOriginal | LeaveUnits::No => {
-            "name users or groups of people, or a program"
+            "select regular users or groups, or a program"
         }
     };
     Some(about(rule, Severity::Warning, &message).with_help(help))
@@ -154,7 +157,8 @@ mod tests {
     use crate::event::Uid;
     use crate::load::{NameService, Sources, load};
 
-    /// The rules of these files, with `!` those that cannot be applied, and the diagnostics.
+    /// Returns the rules of these files, with `!` before those that cannot be applied, and the
+    /// diagnostics.
     fn fitted(toml: &str, legacy: &str, grounds: &Grounds) -> (Vec<String>, Vec<String>) {
         let path = |name: &str| Arc::from(Path::new(name));
         let toml = rules_toml::parse(&path("/r.toml"), &format!("version = 1\n{toml}"));
@@ -181,8 +185,10 @@ mod tests {
     }
 
     fn pool(remarks: &[Remark]) -> Grounds {
-        let (rules, legacy) = ("/a.slice/a.service".to_owned(), String::new());
-        let (groundless, remarks) = (Vec::new(), remarks.to_vec());
+        let rules = "/a.slice/a.service".to_owned();
+        let legacy = String::new();
+        let groundless = Vec::new();
+        let remarks = remarks.to_vec();
         Grounds { rules, legacy, is_delegated: true, groundless, remarks }
     }
 
@@ -193,8 +199,8 @@ mod tests {
     fn a_rule_for_the_delegated_root_stays_and_cannot_be_applied() {
         let (rules, said) = fitted(&format!("{TOP}{GROUP}"), "", &pool(&[]));
         assert_eq!(rules, ["!r.toml:3", "r.toml:6"]);
-        let message = "warning: the rule leads to the root of all groups, which may hold no \
-                       process on this host";
+        let message = "warning: the destination is the root of the cgroups of rules, which cannot \
+                       contain processes on this host";
         assert_eq!(said, [message]);
         let (rules, said) = fitted(TOP, "", &Grounds::default());
         assert_eq!((rules.len(), said.len()), (1, 0));
@@ -210,7 +216,7 @@ mod tests {
         assert_eq!(said(GROUP, "", Remark::LegacyAtTop), [""; 0]);
         assert_eq!(said("", "5000 cpu a\n5001 cpu a", Remark::LegacyAtTop).len(), 1);
         assert_eq!(said("", "5000 cpu a", Remark::NoPool), [""; 0]);
-        assert!(said(GROUP, "", Remark::NoPool)[0].contains("no unit cgruled-pool.service"));
+        assert!(said(GROUP, "", Remark::NoPool)[0].contains("cgruled-pool.service does not exist"));
         assert_eq!(said("", "5000 cpu a", Remark::AutoIsTop), [""; 0]);
         assert!(said(GROUP, "", Remark::AutoIsTop)[0].starts_with("warning: root = \"auto\""));
         assert_eq!(said(GROUP, "", Remark::RootIsSlice).len(), 1);
@@ -239,7 +245,7 @@ mod tests {
         let wide = "[[rule]]\nuser = \"*\"\ncgroup = \"x\"\nleave_units = true\n";
         let (rules, said) = fitted(wide, "* cpu a", &pool(&[]));
         assert_eq!((rules.len(), said.len()), (2, 2));
-        let text = "warning: the rule takes the processes of root and all users of the system out";
+        let text = "warning: the rule moves processes of root and all system users out";
         assert!(said.iter().any(|said| said.contains(text)), "{said:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Files with new errors, which are taken at what they said before: a broken file of one package changes
-//! nothing for the others. Pure.
+//! Last valid versions of files with new errors: a broken file of one package must not change
+//! anything for other files. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,58 +11,59 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::Escaped;
 use crate::load::{Contents, Loaded, Outcome, Overlay};
 
-/// What came of a file, or directory, because it has new errors.
+/// Content that is used for a file or directory with new errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stays {
-    /// What it said counts, which was read then for the first time.
+    /// Last valid version of the file, with the time at which it was first read.
     AsOf(SystemTime),
-    /// A directory: what its files said counts.
+    /// Last valid versions of all files of a directory.
     Directory,
-    /// It is passed over: this file, which it would hide, stays in force.
+    /// The file is ignored: this one, which it would override, stays active.
     Aside(Arc<Path>),
 }
 
-/// A file, or directory, with new errors that is not taken at what it says now.
+/// File or directory that is not used in its current version, because that has new errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Its absolute path.
+    /// Absolute path of the file or directory.
     pub file: Arc<Path>,
-    /// What counts instead.
+    /// Content that is used instead.
     pub stays: Stays,
-    /// Its new errors, at least one.
+    /// New errors of the file, at least one.
     pub errors: Vec<Diagnostic>,
 }
 
 impl fmt::Display for Kept {
-    /// `/etc/cgruled/rules.d/50-a.toml: 2 new errors: what it said before stays in force`
+    /// Formats `/etc/cgruled/rules.d/50-a.toml: 2 new errors: the last valid version stays active`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, s) = (self.errors.len(), if self.errors.len() == 1 { "" } else { "s" });
+        let count = self.errors.len();
+        let s = if self.errors.len() == 1 { "" } else { "s" };
         write!(f, "{}: {count} new error{s}: ", Escaped(&self.file.to_string_lossy()))?;
         match &self.stays {
-            Stays::AsOf(_) => f.write_str("what it said before stays in force"),
-            Stays::Directory => f.write_str("what its files said before stays in force"),
+            Stays::AsOf(_) => f.write_str("the last valid version stays active"),
+            Stays::Directory => f.write_str("the last valid versions of its files stay active"),
             Stays::Aside(other) => {
-                write!(f, "{} stays in force", Escaped(&other.to_string_lossy()))
+                write!(f, "{} stays active", Escaped(&other.to_string_lossy()))
             }
         }
     }
 }
 
-/// All files that are kept in one load, and what the load is to take for them.
+/// Files of one load that are used in their last valid version.
 #[derive(Clone, Debug, Default)]
 pub struct Keeping {
-    /// In the order in which they were found.
+    /// The files, in the order in which they were found.
     pub files: Vec<Kept>,
-    /// What is taken for them.
+    /// Contents that replace those of the files.
     pub overlay: Overlay,
 }
 
-/// What the files in force say, and when each was read first as it is.
+/// Contents of the active files, with the time at which each was first read.
 #[derive(Debug, Default)]
 pub(super) struct Texts(BTreeMap<Arc<Path>, (Arc<[u8]>, SystemTime)>);
 
 impl Texts {
-    /// Takes what files say that come into force now.
+    /// Stores the contents of the files that become active.
     pub(super) fn adopt(&mut self, contents: Contents, now: SystemTime) {
         let mut old = std::mem::take(&mut self.0);
         let text = |(path, bytes): (Arc<Path>, Arc<[u8]>)| {
@@ -72,8 +73,9 @@ impl Texts {
         self.0 = contents.into_iter().map(text).collect();
     }
 
-    /// Adds to `keeping` the files whose new errors can be undone by what is in force. Whether there
-    /// are any; then all files are to be read again, since what one says may depend on another.
+    /// Adds those files to `keeping` that have new errors which an active version avoids. Returns
+    /// whether there are any; then all files must be read again, because one file can affect
+    /// another.
     pub(super) fn keep(&self, keeping: &mut Keeping, loaded: &Loaded, new: &[&Diagnostic]) -> bool {
         let mut added: Vec<Kept> = Vec::new();
         for &error in new {
@@ -92,8 +94,8 @@ impl Texts {
         is_any
     }
 
-    /// What stays of a file or directory, which goes into `overlay`. `None` when it is there already, or
-    /// is as it was, or was not in force and hides nothing that was.
+    /// Returns the retained version of a file or directory and adds it to `overlay`. `None` if it
+    /// is already there, or is unchanged, or was not active and overrides no active file.
     fn stays(&self, file: &Arc<Path>, overlay: &mut Overlay, loaded: &Loaded) -> Option<Stays> {
         if overlay.files.contains_key(file)
             || overlay.directories.contains(file)
@@ -102,7 +104,7 @@ impl Texts {
             return None;
         }
         if let Some((bytes, since)) = self.0.get(file) {
-            // The same text: a name that nobody has any more, or another file is the cause.
+            // Unchanged content: the cause is a deleted user or group, or another file.
             let is_changed = loaded.contents.get(file) != Some(bytes);
             return is_changed.then(|| {
                 overlay.files.insert(Arc::clone(file), Arc::clone(bytes));
@@ -121,7 +123,7 @@ impl Texts {
         Some(Stays::Aside(hidden))
     }
 
-    /// The file in force that `file` hides.
+    /// Returns the active file that `file` overrides.
     fn hidden_by(&self, file: &Arc<Path>, loaded: &Loaded) -> Option<Arc<Path>> {
         let is_it = |outcome: &Outcome| matches!(outcome, Outcome::HiddenBy(by) if by == file);
         let mut hidden = loaded.files.iter().filter(|seen| is_it(&seen.outcome));

@@ -9,16 +9,16 @@ use crate::load::{NameService, Sources, load_over};
 const BROKEN: &str =
     "[[rule]]\nuser = 5009\ncgroup = \"z\"\n[[rule]]\nuser = 5001\ncgrup = \"z\"\n";
 
-/// A host's files, and what the daemon has in force.
+/// Files of a host, and the active state of the daemon.
 struct Host {
     directory: tempfile::TempDir,
     texts: Texts,
     diagnostics: Vec<Diagnostic>,
 }
 
-/// What comes of a reload.
+/// Result of a reload.
 struct Seen {
-    /// The groups of the rules in force.
+    /// Destinations of the active rules.
     groups: Vec<String>,
     kept: Vec<(String, Stays)>,
     new_errors: usize,

@@ -1,5 +1,5 @@
-//! What is in force, for whoever wants to look. Only the rule thread and those who answer questions take
-//! the lock, never the hot thread.
+//! The active policy, shared with other threads. The lock must not be taken by the hot thread, only
+//! by the rule thread and the threads that serve clients.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,33 +9,33 @@ use super::kept::Keeping;
 use crate::config::diagnostic::Diagnostic;
 use crate::rules::matcher::Matcher;
 
-/// Rules in force.
+/// Active rules with their files and diagnostics.
 #[derive(Debug)]
 pub struct InForce {
-    /// Their number: that of [`crate::policy::Policy`].
+    /// Generation of these rules, as in [`crate::policy::Policy`].
     pub generation: u64,
-    /// When they were read.
+    /// Time at which the rules were read.
     pub since: SystemTime,
-    /// The rules.
+    /// Compiled rules in their order.
     pub matcher: Arc<Matcher>,
-    /// The files that they are from.
+    /// Files that contain the rules.
     pub files: Vec<Arc<Path>>,
-    /// What is wrong with the files as they are in force.
+    /// Diagnostics about the active versions of the files.
     pub diagnostics: Vec<Diagnostic>,
-    /// How many of the errors in them are new.
+    /// Number of errors among them that are new.
     pub new_errors: usize,
-    /// Files with new errors that are taken at what they said before.
+    /// Files with new errors, used in their last valid version.
     pub keeping: Keeping,
-    /// Where the groups of TOML rules begin in each hierarchy, without a slash at the end.
+    /// Root of the cgroups of TOML rules in each hierarchy, without a trailing slash.
     pub root: String,
 }
 
-/// Where the rule thread puts it up.
+/// Cell with the active rules, shared by several threads.
 #[derive(Clone, Debug, Default)]
 pub struct Board(Arc<Mutex<Option<Arc<InForce>>>>);
 
 impl Board {
-    /// What is there now; `None` before the first rules.
+    /// Returns the active rules; `None` before the first ones.
     pub fn read(&self) -> Option<Arc<InForce>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -44,7 +44,7 @@ impl Board {
         let in_force = Some(Arc::new(in_force));
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *place, in_force);
-        // So that it goes after the lock is free.
+        // Dropped only after the lock is released.
         drop(place);
         drop(old);
     }

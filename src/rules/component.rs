@@ -1,10 +1,11 @@
-//! One component of a rendered cgroup path: what may stand in it, and in what form. Pure.
+//! Renders one component of a cgroup path so that the kernel accepts it as the name of a cgroup. It
+//! must not let a value add or remove a component.
 
 use std::fmt::{self, Write as _};
 
-/// Longest name of a directory, in bytes (`NAME_MAX`).
+/// The maximum length of a directory name in bytes (`NAME_MAX`).
 pub(super) const NAME_MAX: usize = 255;
-/// Files of a cgroup begin with the name of their controller and a dot.
+/// Prefixes of interface files: their names begin with that of their controller and a dot.
 const CONTROLLERS: [&str; 17] = [
     "blkio",
     "cpu",
@@ -25,7 +26,7 @@ const CONTROLLERS: [&str; 17] = [
     "rdma",
 ];
 
-/// Whether the kernel keeps, or may keep, a file of this name in a cgroup.
+/// Checks whether the kernel has, or may have, an interface file of this name in a cgroup.
 pub(super) fn is_cgroup_file(name: &str) -> bool {
     match name.split_once('.') {
         Some((before, _)) => before == "cgroup" || CONTROLLERS.contains(&before),
@@ -33,7 +34,7 @@ pub(super) fn is_cgroup_file(name: &str) -> bool {
     }
 }
 
-/// Appends `name` escaped, or `number` when there is no name.
+/// Appends `name` escaped, or `number` if there is no name.
 pub(super) fn write_or(out: &mut String, name: Option<&[u8]>, number: u32) {
     match name {
         Some(name) if !name.is_empty() => {
@@ -67,17 +68,17 @@ fn fmt_into(out: &mut String, text: fmt::Arguments<'_>) {
 /// The component that is being rendered.
 pub(super) struct Component {
     start: usize,
-    /// Whether a field was written into it.
+    /// Whether a specifier was expanded in it.
     pub(super) has_field: bool,
 }
 
 impl Component {
-    /// An empty component that begins at `start`.
+    /// Creates an empty component that begins at byte `start` of the output.
     pub(super) fn at(start: usize) -> Self {
         Self { start, has_field: false }
     }
 
-    /// Makes sure that what fields left behind can name a cgroup.
+    /// Completes the component and changes an expanded value that cannot name a cgroup.
     pub(super) fn finish(&self, out: &mut String) {
         if !self.has_field {
             return;
@@ -85,7 +86,7 @@ impl Component {
         match &out[self.start..] {
             "." => out.replace_range(self.start.., "\\x2e"),
             ".." => out.replace_range(self.start.., "\\x2e\\x2e"),
-            // Names that already have the mark get one more, so that no two become one.
+            // Names that already begin with `_` get one more, so that no two names become equal.
             name if is_cgroup_file(name.trim_start_matches('_')) => out.insert(self.start, '_'),
             _ => {}
         }
@@ -95,10 +96,10 @@ impl Component {
     }
 }
 
-/// Cuts the component that begins at `start` and puts a hash of the whole at its end.
+/// Truncates the component that begins at `start` and appends a hash of the whole component.
 fn shorten(out: &mut String, start: usize) {
     let hash = fnv1a(&out.as_bytes()[start..]);
-    // The mark takes 1 and the hash 16 bytes.
+    // The `~` takes 1 byte and the hash 16.
     let mut end = start + NAME_MAX - 17;
     while !out.is_char_boundary(end) {
         end -= 1;
@@ -107,7 +108,8 @@ fn shorten(out: &mut String, start: usize) {
     fmt_into(out, format_args!("~{hash:016x}"));
 }
 
-/// FNV-1a, 64 bits: names of groups outlive the daemon, so the hash must never change.
+/// Returns the FNV-1a hash in 64 bits. The hash must never change, because names of cgroups outlive
+/// the daemon.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,14 +1,15 @@
-//! Whether one rule accepts everything that another does. Pure.
+//! Determines whether one rule matches every process that another rule matches. It must never answer
+//! yes when that is not certain.
 //!
-//! Never yes when it is not so: what cannot be told from the two texts is a no. Patterns are compared
-//! by their text, and by their literal beginning where the rest of the wider one is stars.
+//! Only the text of the rules is compared: patterns by equality, or by literal prefix if the rest
+//! of the broader one is only stars.
 
 use super::glob::Glob;
 use super::{Criteria, ExeTest, GroupTest, Rule, UserTest, base_name};
 
-/// Whether every process for which `narrow` holds is one for which `wide` does.
+/// Checks whether `wide` matches every process that `narrow` matches.
 pub(super) fn covers(wide: &Rule, narrow: &Rule) -> bool {
-    // What `wide` excludes must be excluded by `narrow` too.
+    // Everything that `wide` excludes must be excluded by `narrow` too.
     let exes_count = narrow.exe_anywhere || !wide.exe_anywhere;
     users_cover(&wide.when, &narrow.when)
         && groups_cover(&wide.when, &narrow.when)
@@ -23,7 +24,8 @@ pub(super) fn covers(wide: &Rule, narrow: &Rule) -> bool {
             || !narrow.not.exes.is_empty() && exes_count && exes_cover(&narrow.not, &wide.not))
 }
 
-/// Whether the rule holds for nobody, whatever comes before it: it excludes all that it asks for.
+/// Checks whether the rule can match no process at all because it excludes everything that it
+/// requires.
 pub(super) fn is_empty(rule: &Rule) -> bool {
     let Rule { when, not, .. } = rule;
     !not.users.is_empty() && users_cover(not, when)
@@ -31,26 +33,27 @@ pub(super) fn is_empty(rule: &Rule) -> bool {
         || !not.exes.is_empty() && !when.exes.is_empty() && exes_cover(not, when)
 }
 
-/// An empty list of `wide` accepts everybody.
+/// Checks whether `wide` accepts every user of `narrow`. An empty list of `wide` accepts all users.
 fn users_cover(wide: &Criteria, narrow: &Criteria) -> bool {
     wide.users.is_empty()
         || wide.users.iter().any(is_everybody)
         || !narrow.users.is_empty() && all_users_in(&narrow.users, &wide.users)
 }
 
-/// Whether each user of `narrow` is certainly one of `wide`.
+/// Checks whether each user of `narrow` is certainly accepted by `wide`.
 pub fn all_users_in(narrow: &[UserTest], wide: &[UserTest]) -> bool {
     let ids = merged(wide.iter().filter_map(user_ids).collect());
     let covered = |test: &UserTest| match test {
         UserTest::Ids(first, last) => has_all(&ids, (first.0, last.0)),
-        // Whoever is matched by name has any number.
+        // A user that matches by name can have any UID.
         UserTest::Glob(_) => wide.contains(test),
         UserTest::Name(_) => true,
     };
     wide.iter().any(is_everybody) || narrow.iter().all(covered)
 }
 
-/// Whether a user is certainly in both, as far as that is known without their names.
+/// Checks whether a user is certainly in both lists. Names are not resolved: patterns are only
+/// compared for equality.
 pub fn have_common_users(one: &[UserTest], other: &[UserTest]) -> bool {
     let meet = |a: &UserTest, b: &UserTest| match (user_ids(a), user_ids(b)) {
         (Some((first, last)), Some((from, to))) => from <= last && first <= to,
@@ -59,7 +62,7 @@ pub fn have_common_users(one: &[UserTest], other: &[UserTest]) -> bool {
     one.iter().any(|a| other.iter().any(|b| meet(a, b)))
 }
 
-/// Whether the test accepts all users, named or not.
+/// Checks whether the test accepts all users, with or without a name.
 fn is_everybody(test: &UserTest) -> bool {
     match test {
         UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
@@ -68,7 +71,7 @@ fn is_everybody(test: &UserTest) -> bool {
     }
 }
 
-/// Whether no user is in both, as far as they are numbers.
+/// Checks whether no user is in both lists, as far as both contain numeric IDs.
 fn are_apart(one: &Criteria, other: &Criteria) -> bool {
     let apart = |(first, last): (u32, u32)| {
         let meets =
@@ -80,7 +83,7 @@ fn are_apart(one: &Criteria, other: &Criteria) -> bool {
 
 fn groups_cover(wide: &Criteria, narrow: &Criteria) -> bool {
     let ids = merged(wide.groups.iter().filter_map(group_ids).collect());
-    // Every process has a group.
+    // Every process has a group, so the whole range accepts all processes.
     if wide.groups.is_empty() || ids == [(0, u32::MAX)] {
         return true;
     }
@@ -101,7 +104,7 @@ fn exe_covers(wide: &ExeTest, narrow: &ExeTest) -> bool {
         (ExeTest::BaseGlob(glob), ExeTest::Path(path)) => glob.matches(base_name(path)),
         (ExeTest::BaseGlob(glob), ExeTest::Base(name)) => glob.matches(name),
         (ExeTest::PathGlob(own), ExeTest::PathGlob(other)) => own == other || begins(own, other, 2),
-        // A base name has no slash at which one star would stop.
+        // A base name contains no slash, so one star already matches any rest.
         (ExeTest::BaseGlob(own), ExeTest::BaseGlob(other)) => own == other || begins(own, other, 1),
         (ExeTest::Path(own), ExeTest::Path(other)) | (ExeTest::Base(own), ExeTest::Base(other)) => {
             own == other
@@ -111,7 +114,8 @@ fn exe_covers(wide: &ExeTest, narrow: &ExeTest) -> bool {
     }
 }
 
-/// Whether `wide` is a beginning followed by `stars` stars or more, and `narrow` has that beginning.
+/// Checks whether `wide` is a literal prefix followed by at least `stars` stars, and `narrow`
+/// begins with that prefix.
 fn begins(wide: &Glob, narrow: &Glob, stars: usize) -> bool {
     let (prefix, rest) = wide.split_prefix();
     rest.len() >= stars
@@ -119,8 +123,8 @@ fn begins(wide: &Glob, narrow: &Glob, stars: usize) -> bool {
         && narrow.literal_prefix().starts_with(&prefix)
 }
 
-/// The ids of a test; `None` when it is a pattern. A range that ends before it begins has none, and is
-/// part of every other.
+/// Returns the ID range of a test, `None` for a pattern. A range that ends before it begins is
+/// empty and therefore part of every other.
 pub(super) fn user_ids(test: &UserTest) -> Option<(u32, u32)> {
     match test {
         UserTest::Ids(first, last) => Some((first.0, last.0)),
@@ -128,7 +132,8 @@ pub(super) fn user_ids(test: &UserTest) -> Option<(u32, u32)> {
     }
 }
 
-/// The same of a group; `None` for a name or pattern, which holds for nobody once names are resolved.
+/// Returns the ID range of a group test, `None` for a name or pattern. Those match no process once
+/// names are resolved.
 pub(super) fn group_ids(test: &GroupTest) -> Option<(u32, u32)> {
     match test {
         GroupTest::Ids(first, last) => Some((first.0, last.0)),
@@ -136,7 +141,7 @@ pub(super) fn group_ids(test: &GroupTest) -> Option<(u32, u32)> {
     }
 }
 
-/// The same ids in ranges that neither meet nor follow one another, in order.
+/// Returns the same IDs as sorted ranges that neither overlap nor touch.
 fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
     ranges.retain(|(first, last)| first <= last);
     ranges.sort_unstable();

@@ -1,14 +1,14 @@
-//! What a single test says of a process. Pure.
+//! Evaluates single criteria against a process. It must not read anything: all facts are passed in.
 
 use super::{Criteria, Exe, ExeTest, Facts, GroupTest, Rule, UserTest, base_name};
 use crate::event::{Gid, Uid};
 
-/// The user of a process, as far as tests ask.
+/// The properties of a user that criteria test.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Person<'a> {
     pub(super) uid: Uid,
     pub(super) name: Option<&'a str>,
-    /// The groups that list the user. Sorted.
+    /// The groups that list the user in the group database. Sorted.
     pub(super) listed: &'a [Gid],
 }
 
@@ -20,7 +20,8 @@ impl Person<'_> {
 }
 
 impl UserTest {
-    /// Whether the user with this ID and name is meant. A user without a name is matched by `*` alone.
+    /// Checks whether the test accepts the user with this UID and name. A user without a name
+    /// matches only `*`.
     pub fn matches(&self, uid: Uid, name: Option<&str>) -> bool {
         match (self, name) {
             (Self::Ids(first, last), _) => (*first..=*last).contains(&uid),
@@ -30,7 +31,7 @@ impl UserTest {
         }
     }
 
-    /// Whether the answer depends on the name of the user.
+    /// Checks whether the result depends on the name of the user.
     pub fn needs_name(&self) -> bool {
         match self {
             Self::Glob(glob) => !glob.is_any(),
@@ -40,12 +41,12 @@ impl UserTest {
 }
 
 impl Criteria {
-    /// Whether one of the users is meant.
+    /// Checks whether a user test accepts the user.
     pub(super) fn users_hold(&self, person: &Person<'_>) -> bool {
         self.users.iter().any(|test| test.matches(person.uid, person.name))
     }
 
-    /// Whether one of the groups lists the user.
+    /// Checks whether one of the groups lists the user.
     pub(super) fn groups_list(&self, person: &Person<'_>) -> bool {
         self.groups.iter().any(|test| match test {
             GroupTest::Ids(first, last) => person.is_listed(*first, *last),
@@ -53,7 +54,7 @@ impl Criteria {
         })
     }
 
-    /// Whether one of the groups is the process's or lists its user.
+    /// Checks whether one of the groups is the effective group of the process or lists its user.
     pub(super) fn groups_hold(&self, gid: Gid, person: &Person<'_>) -> bool {
         self.groups_list(person)
             || self.groups.iter().any(|test| match test {
@@ -62,7 +63,7 @@ impl Criteria {
             })
     }
 
-    /// Whether one of the programs is meant by this path.
+    /// Checks whether one of the executable tests accepts this path.
     fn exes_hold(&self, path: &[u8]) -> bool {
         self.exes.iter().any(|test| match test {
             ExeTest::Path(own) => own == path,
@@ -74,24 +75,25 @@ impl Criteria {
 }
 
 impl Rule {
-    /// Whether the rule's programs are meant. A path that another mount namespace made up counts
-    /// only when the rule says so.
+    /// Checks whether the executable matches. A path of another mount namespace counts only with
+    /// `exe_anywhere`.
     pub(super) fn exe_holds(&self, facts: &Facts<'_>) -> bool {
         facts.exe.is_some_and(|exe| {
             (exe.on_host || self.exe_anywhere) && holds_of_any(&self.when, exe, facts)
         })
     }
 
-    /// Whether a program that the rule excludes is meant. As in `when`, the path of a foreign mount
-    /// namespace does not count unless the rule says so: else anybody could leave a rule by mounting
-    /// a file of his own over an excluded path. What is not read is not excluded.
+    /// Checks whether the rule excludes the executable. As in `when`, a path of another mount
+    /// namespace counts only with `exe_anywhere`: otherwise any user could escape a rule by
+    /// mounting a file over an excluded path. An executable that was not read is not excluded.
     pub(super) fn exe_excluded(&self, facts: &Facts<'_>) -> bool {
         let counts = |exe: &Exe<'_>| exe.on_host || self.exe_anywhere;
         facts.exe.filter(counts).is_some_and(|exe| holds_of_any(&self.not, exe, facts))
     }
 }
 
-/// Whether a program of `criteria` is meant by the path of the executable or of what was invoked.
+/// Checks whether an executable test accepts the path of the executable or of the invoked script or
+/// link.
 pub(super) fn holds_of_any(criteria: &Criteria, exe: Exe<'_>, facts: &Facts<'_>) -> bool {
     criteria.exes_hold(exe.path) || facts.invoked.is_some_and(|path| criteria.exes_hold(path))
 }

@@ -1,8 +1,9 @@
-//! Where a rule sends a process: a cgroup path with `%`-fields, parsed once. Pure.
+//! Cgroup paths with `%` specifiers: parses a path once and renders it for a process. A value must
+//! never change the shape of the path.
 //!
-//! The values of fields are chosen by users, so what [`Destination::render`] writes is held by
-//! construction: every component of the text stays exactly one component, and none is `.`, `..` or
-//! the name of a file that the kernel keeps in a cgroup.
+//! Users choose the values of specifiers, so [`Destination::render`] escapes them: every component
+//! of the text remains exactly one component, and none is `.`, `..` or the name of an interface
+//! file.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,45 +12,45 @@ use super::base_name;
 use super::component::{Component, NAME_MAX, is_cgroup_file, write_or};
 use crate::event::{Gid, Pid, Uid};
 
-/// Longest path, in bytes (`PATH_MAX` without its zero byte).
+/// The maximum length of a path in bytes (`PATH_MAX` without its NUL byte).
 const PATH_MAX: usize = 4095;
 
-/// A cgroup path relative to its beginning, possibly with fields.
+/// A cgroup path relative to its base, possibly with specifiers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     text: Box<str>,
-    /// `None` when the path is `text` itself, without `/` at either end.
+    /// `None` if the path is `text` itself, without `/` at either end.
     pieces: Option<Box<[Piece]>>,
 }
 
 /// A part of a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Text as it is, `/` included.
+    /// Literal text, including `/`.
     Literal(String),
-    /// A value that differs from process to process.
+    /// A value that differs between processes.
     Field(Field),
 }
 
-/// What a `%` and a letter stand for.
+/// A `%` specifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// `%u`: the user's name, or the number when there is none.
+    /// `%u`: the name of the user, or the UID if there is none.
     UserName,
-    /// `%U`: the user's number.
+    /// `%U`: the numeric UID.
     UserId,
-    /// `%g`: the group's name, or the number when there is none.
+    /// `%g`: the name of the group, or the GID if there is none.
     GroupName,
-    /// `%G`: the group's number.
+    /// `%G`: the numeric GID.
     GroupId,
-    /// `%p`: the base name of the program, or the process id when it has none.
+    /// `%p`: the base name of the executable, or the PID if it was not read.
     Program,
-    /// `%P`: the process id.
+    /// `%P`: the PID.
     ProcessId,
 }
 
 impl Field {
-    /// The field with this letter.
+    /// Returns the specifier with this letter.
     pub fn from_letter(letter: char) -> Option<Self> {
         Some(match letter {
             'u' => Self::UserName,
@@ -63,33 +64,33 @@ impl Field {
     }
 }
 
-/// What fields are filled with.
+/// The values that replace specifiers.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
-    /// Effective user.
+    /// The effective user ID.
     pub uid: Uid,
-    /// Its name, if it has one.
+    /// The name of the effective user, if it has one.
     pub user: Option<&'a str>,
-    /// Effective group.
+    /// The effective group ID.
     pub gid: Gid,
-    /// Its name, if it has one.
+    /// The name of the effective group, if it has one.
     pub group: Option<&'a str>,
-    /// The process.
+    /// The PID of the process.
     pub pid: Pid,
-    /// Path or base name of the executable, if it was read.
+    /// The path or base name of the executable, if it was read.
     pub program: Option<&'a [u8]>,
 }
 
-/// Why a text is not a destination.
+/// A syntax error in a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationError {
-    /// Bytes before the part that is wrong.
+    /// The number of bytes before the invalid part.
     pub offset: usize,
-    /// Length of that part in bytes; 0 when something is missing.
+    /// The length of that part in bytes; 0 if something is missing.
     pub len: usize,
-    /// What is wrong.
+    /// The reason, without the position.
     pub message: String,
-    /// What to write instead.
+    /// The correction to suggest.
     pub help: Option<String>,
 }
 
@@ -108,11 +109,11 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
-    /// Reads a path with fields. One `/` before and one after it are accepted and dropped; `/` alone
-    /// is the beginning itself.
+    /// Parses a path with specifiers. One `/` at each end is accepted and dropped; `/` alone is the
+    /// base itself.
     ///
     /// # Errors
-    /// The first part that can be no cgroup, or an unknown field.
+    /// Returns the first part that cannot name a cgroup, or an unknown specifier.
     pub fn parse(text: &str) -> Result<Self, DestinationError> {
         let path = trim(text)?;
         check_characters(text)?;
@@ -131,8 +132,8 @@ impl Destination {
         Ok(Self::from_pieces(text, pieces))
     }
 
-    /// A destination of another syntax, already taken apart. `text` is what was written. The pieces
-    /// are not checked; the values of fields are escaped all the same.
+    /// Creates a destination from the parts of another syntax. `text` is the original spelling. The
+    /// parts are not checked; values of specifiers are escaped nevertheless.
     pub fn from_pieces(text: &str, pieces: Vec<Piece>) -> Self {
         let is_plain = match &*pieces {
             [] => text.trim_matches('/').is_empty(),
@@ -143,12 +144,12 @@ impl Destination {
         Self { text: text.into(), pieces }
     }
 
-    /// The destination as written.
+    /// Returns the destination as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The parts, in order.
+    /// Returns the parts in order.
     pub fn pieces(&self) -> Vec<Piece> {
         match (&self.pieces, self.text.trim_matches('/')) {
             (Some(pieces), _) => pieces.to_vec(),
@@ -157,12 +158,12 @@ impl Destination {
         }
     }
 
-    /// Whether the path differs from process to process.
+    /// Checks whether the path differs between processes.
     pub fn has_fields(&self) -> bool {
         self.fields().next().is_some()
     }
 
-    /// The fields in order, with repetitions.
+    /// Returns the specifiers in order, with repetitions.
     pub fn fields(&self) -> impl Iterator<Item = Field> + '_ {
         self.pieces.iter().flatten().filter_map(|piece| match piece {
             Piece::Field(field) => Some(*field),
@@ -170,7 +171,7 @@ impl Destination {
         })
     }
 
-    /// Appends the path for `who` to `out`, without `/` before or after it.
+    /// Appends the path for `who` to `out`, without `/` at either end.
     pub fn render(&self, who: &Who<'_>, out: &mut String) {
         let Some(pieces) = &self.pieces else {
             return out.push_str(self.text.trim_matches('/'));
@@ -198,7 +199,7 @@ impl Destination {
     }
 }
 
-/// Where the path stands in `text`, without one `/` at either end.
+/// Returns the range of the path in `text`, without one `/` at either end.
 fn trim(text: &str) -> Result<Range<usize>, DestinationError> {
     if text == "/" {
         return Ok(0..0);
@@ -206,7 +207,7 @@ fn trim(text: &str) -> Result<Range<usize>, DestinationError> {
     let start = usize::from(text.starts_with('/'));
     let end = text.len() - usize::from(text.len() > start && text.ends_with('/'));
     if start >= end {
-        let help = "`/` is the beginning of the hierarchy".to_owned();
+        let help = "`/` is the base of the hierarchy".to_owned();
         return Err(error(0..text.len(), "the path is empty").with_help(help));
     }
     if text.len() > PATH_MAX {
@@ -220,12 +221,12 @@ fn check_characters(text: &str) -> Result<(), DestinationError> {
         None => Ok(()),
         Some((at, character)) => Err(error(
             at..at + character.len_utf8(),
-            "control characters cannot be part of a cgroup's name",
+            "a cgroup name cannot contain control characters",
         )),
     }
 }
 
-/// Adds the pieces of the component that stands at `range`.
+/// Appends the parts of the component at `range`.
 fn parse_component(
     text: &str,
     range: Range<usize>,
@@ -259,17 +260,19 @@ enum Read {
     Field(Field),
 }
 
-/// What a `%` at `at` followed by `letter` means.
+/// Interprets a `%` at `at` followed by `letter`.
 fn field(letter: Option<char>, at: usize) -> Result<Read, DestinationError> {
     let help =
-        || "fields are %u %U user, %g %G group, %p %P process; %% is a percent sign".to_owned();
+        || "specifiers are %u %U user, %g %G group, %p %P process; %% is a percent sign".to_owned();
     match letter {
         Some('%') => Ok(Read::Literal('%')),
         Some(letter) => Field::from_letter(letter).map(Read::Field).ok_or_else(|| {
-            error(at..at + 1 + letter.len_utf8(), &format!("unknown field `%{letter}`"))
+            error(at..at + 1 + letter.len_utf8(), &format!("unknown specifier `%{letter}`"))
                 .with_help(help())
         }),
-        None => Err(error(at..at + 1, "a `%` without a letter").with_help(help())),
+        None => {
+            Err(error(at..at + 1, "incomplete specifier: `%` without a letter").with_help(help()))
+        }
     }
 }
 
@@ -286,11 +289,10 @@ fn check_component(
     }
     match literal {
         "" => Err(error(range, "an empty component").with_help("write a single `/`".to_owned())),
-        "." | ".." => Err(error(range, &format!("`{literal}` cannot be part of a cgroup's path"))),
-        name if is_cgroup_file(name) => Err(error(
-            range,
-            &format!("`{name}` is the name of a file that the kernel keeps in a cgroup"),
-        )),
+        "." | ".." => Err(error(range, &format!("`{literal}` is not allowed in a cgroup path"))),
+        name if is_cgroup_file(name) => {
+            Err(error(range, &format!("`{name}` is the name of a cgroup interface file")))
+        }
         _ => Ok(()),
     }
 }
@@ -318,7 +320,7 @@ impl DestinationError {
 }
 
 impl Field {
-    /// Appends the value, escaped. Never empty.
+    /// Appends the escaped value. Never appends nothing.
     fn write(self, who: &Who<'_>, out: &mut String) {
         match self {
             Self::UserName => write_or(out, who.user.map(str::as_bytes), who.uid.0),
@@ -430,7 +432,7 @@ mod tests {
         assert_eq!(out, "/a/../b//alice");
     }
 
-    /// Values made of what could do harm.
+    /// Generates values from parts that could change the shape of a path.
     fn hostile() -> impl Strategy<Value = String> {
         let part = select(vec![
             ".",

@@ -1,5 +1,5 @@
-//! Rules by executable. Each test is filed under the most selective literal text that its subjects
-//! must have, so that only few rules are met that do not hold. Pure.
+//! Index of rules by executable. Each test is stored under the most selective literal text of its
+//! subjects, so that few rules are tried that do not match.
 
 use std::hash::BuildHasher;
 
@@ -12,17 +12,18 @@ use super::span::Span;
 use super::trie::Trie;
 use super::{ExeTest, Rule, base_name};
 
-/// How much of the end of a name is used to find patterns. No two real ones differ only before it.
+/// The number of bytes of the end of a name that select patterns. No two real names differ only
+/// before it.
 const SUFFIX: usize = 64;
 
-/// How many tests of executables are cheaper to go through than to look up: most plans have less,
-/// and an index takes half a kilobyte.
+/// The maximum number of executable tests that are searched linearly. Most plans have fewer, and an
+/// index takes half a kilobyte.
 const FEW: usize = 4;
 
-/// Rules by the literal texts of their tests.
+/// A lookup of rules by the literal texts of their tests.
 ///
-/// A pattern without any literal text at its beginning, at its end or as its last component, such
-/// as `*foo*`, is tried for every program.
+/// A pattern without literal text at its beginning, at its end or as its last component, such as
+/// `*foo*`, is tried for every executable.
 #[derive(Debug)]
 pub(super) struct ExeIndex {
     paths: Exact,
@@ -33,16 +34,16 @@ pub(super) struct ExeIndex {
     base_suffixes: Trie,
 }
 
-/// Rules by executable, in the form that fits their number.
+/// Rules by executable, as a list or an index depending on their number.
 #[derive(Debug)]
 pub(super) enum Exes {
-    /// One by one. Sorted.
+    /// A list that is searched linearly. Sorted.
     Few(Box<[Few]>),
-    /// Looked up.
+    /// An index for many tests.
     Many(Box<ExeIndex>),
 }
 
-/// One test of a rule. Comparing the hash first spares the rule's memory, which is cold.
+/// One test of a rule. The hash is compared first, which avoids a cache miss on the rule itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Few {
     entry: Entry,
@@ -76,7 +77,7 @@ impl Few {
 }
 
 impl Exes {
-    /// `entries` are sorted and of rules with an executable.
+    /// Builds the list or index. `entries` must be sorted and belong to rules with an executable.
     pub(super) fn build(rules: &[Rule], entries: &[Entry]) -> Self {
         let tests = |entry: &Entry| &rules[entry.id.0 as usize].when.exes;
         if entries.iter().map(|entry| tests(entry).len()).sum::<usize>() > FEW {
@@ -87,7 +88,8 @@ impl Exes {
         Self::Few(few.collect())
     }
 
-    /// The first rule that holds for `candidate`, if it comes before `best`; else `best`.
+    /// Returns the first rule that matches `candidate`, if it comes before `best`; otherwise
+    /// `best`.
     #[inline]
     pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, best: u32) -> u32 {
         match self {
@@ -101,7 +103,7 @@ impl Exes {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the heap size in bytes.
     pub(super) fn heap(&self) -> usize {
         match self {
             Self::Few(few) => size_of_val(&**few),
@@ -110,7 +112,7 @@ impl Exes {
     }
 }
 
-/// A path that rules may mean, hashed once for all indexes.
+/// A path to look up, hashed once for all indexes.
 pub(super) struct Candidate<'a> {
     path: &'a [u8],
     base: &'a [u8],
@@ -126,13 +128,14 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// The keys of the tables come from the administrator, so a fixed seed gives nobody a collision.
+/// Hashes with a fixed seed. Only the administrator writes the keys of the tables, so no user can
+/// cause collisions.
 #[inline]
 fn hash(bytes: &[u8]) -> u64 {
     FixedState::with_seed(0).hash_one(bytes)
 }
 
-/// Where a test is filed, and whether the key alone decides it.
+/// The index key of a test and whether the key alone decides the test.
 enum Key {
     Path(Vec<u8>),
     Base(Vec<u8>, bool),
@@ -174,7 +177,8 @@ impl Key {
             return Self::Path(prefix.into_owned());
         }
         if let Some(last) = glob.last_component() {
-            // Without a later `/` the prefix of the path has that of the last component in it.
+            // Without a later `/` the literal prefix of the path includes that of the last
+            // component.
             let by_path = !rest.contains(&b'/');
             match Self::of_base_glob(&last) {
                 Self::Base(base, _) => return Self::Base(base, false),
@@ -190,7 +194,7 @@ impl Key {
     }
 }
 
-/// Keys on their way into an index.
+/// Keys collected before an index is built from them.
 #[derive(Default)]
 struct Filed {
     paths: Vec<(Vec<u8>, Entry)>,
@@ -233,7 +237,8 @@ impl ExeIndex {
         }
     }
 
-    /// The first rule that holds for `candidate`, if it comes before `best`; else `best`.
+    /// Returns the first rule that matches `candidate`, if it comes before `best`; otherwise
+    /// `best`.
     #[inline]
     pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, mut best: u32) -> u32 {
         let Candidate { path, base, path_hash, base_hash } = *candidate;
@@ -251,7 +256,7 @@ impl ExeIndex {
         best
     }
 
-    /// Bytes on the heap.
+    /// Returns the heap size in bytes.
     pub(super) fn heap(&self) -> usize {
         self.paths.heap()
             + self.bases.heap()
@@ -261,7 +266,7 @@ impl ExeIndex {
     }
 }
 
-/// Lists by the whole of a text.
+/// Lists of rules by complete text.
 #[derive(Debug, Default)]
 struct Exact {
     table: HashTable<Bucket>,
@@ -272,7 +277,7 @@ struct Exact {
 #[derive(Debug)]
 struct Bucket {
     key: Span,
-    /// Mostly the only one, so it is kept at hand.
+    /// The first entry. Most lists have only this one, so it is stored inline.
     first: Entry,
     rest: Span,
 }
@@ -299,7 +304,7 @@ impl Exact {
         exact
     }
 
-    /// The first rule filed under `key` that holds, if it comes before `best`; else `best`.
+    /// Returns the first matching rule under `key`, if it comes before `best`; otherwise `best`.
     #[inline]
     fn first(&self, query: &Query<'_>, key: &[u8], hash: u64, best: u32) -> u32 {
         match self.table.find(hash, |bucket| bucket.key.of(&self.keys) == key) {

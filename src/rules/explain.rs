@@ -1,7 +1,7 @@
-//! Why a process falls under a rule and under none before it: every rule tried in order, with the first
-//! criterion that fails. Pure.
+//! Explains a decision: tries every rule in order and returns the first criterion that fails in
+//! each. It must not be used on the hot path.
 //!
-//! [`super::matcher`] decides, because it is fast; this says why, and tests hold the two together.
+//! [`super::matcher`] makes the decisions because it is fast; tests verify that both agree.
 
 use super::criteria::{Person, holds_of_any};
 use super::names::Identity;
@@ -10,38 +10,38 @@ use super::{Facts, Rule, RuleId};
 /// The first criterion of a rule that a process does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Miss {
-    /// None of its users.
+    /// The user matches none of the rule's users.
     User,
-    /// None of its groups, neither the process's nor one that lists the user.
+    /// Neither the effective group nor a group that lists the user matches.
     Group,
-    /// None of its programs.
+    /// The executable matches none of the rule's tests.
     Exe,
-    /// One of its programs by path, but the path is of another mount namespace.
+    /// The path of the executable matches, but in another mount namespace.
     ForeignExe,
-    /// It asks for a program, and the process's is not known.
+    /// The rule requires an executable, and that of the process is unknown.
     UnknownExe,
-    /// A user that it excludes.
+    /// The rule excludes the user.
     NotUser,
-    /// A group that it excludes.
+    /// The rule excludes a group.
     NotGroup,
-    /// A program that it excludes.
+    /// The rule excludes the executable.
     NotExe,
-    /// It ignores processes under circumstances that are not given.
+    /// The rule ignores processes under conditions that are not met.
     Circumstances,
 }
 
-/// What became of the rules, tried in order.
+/// The result of trying the rules in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// Why each rule before the winner does not hold; without a winner, each rule.
+    /// The first failing criterion of each rule before the winner, or of all rules without one.
     pub misses: Vec<Miss>,
-    /// The first rule that holds and applies.
+    /// The first rule that matches and applies.
     pub winner: Option<RuleId>,
 }
 
-/// Tries the rules in order. `applies` says whether the circumstances of a rule that ignores processes
-/// are given ([`super::Action::is_conditional`]); it is asked of no other rule, and only when all else
-/// holds. The user of `facts` is `who`.
+/// Tries the rules in order. `who` is the user of `facts`. `applies` reports whether the conditions
+/// of a rule that ignores processes are met ([`super::Action::is_conditional`]); it is called for
+/// no other rule, and only if all criteria match.
 pub fn walk(
     rules: &[Rule],
     who: &Identity,
@@ -77,7 +77,7 @@ fn miss(rule: &Rule, person: &Person<'_>, facts: &Facts<'_>) -> Option<Miss> {
         .or_else(|| rule.exe_excluded(facts).then_some(Miss::NotExe))
 }
 
-/// Why none of the rule's programs holds.
+/// Returns the reason for which none of the rule's executables matches.
 fn exe_miss(rule: &Rule, facts: &Facts<'_>) -> Miss {
     match facts.exe {
         None => Miss::UnknownExe,

@@ -1,24 +1,24 @@
-//! Shell patterns over bytes. Pure.
+//! Shell patterns over bytes. Matching must stay polynomial, because any user can choose the name
+//! of an executable.
 //!
-//! A subject is hostile (any user may name a program), so matching never takes back more than it
-//! must: its steps are bounded by pattern length times subject length.
+//! Backtracking is limited: the number of steps is bounded by pattern length times subject length.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// A pattern: `?` one byte but `/`, `*` any bytes but `/`, `**` any bytes, `[a-c]` and `[!a-c]` one
-/// byte but `/`, `\` the next byte itself.
+/// A pattern: `?` is one byte except `/`, `*` any bytes except `/`, `**` any bytes, `[a-c]` and
+/// `[!a-c]` one byte except `/`, and `\` quotes the next byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Glob {
     text: Vec<u8>,
 }
 
-/// Why a text is not a pattern.
+/// A syntax error in a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GlobError {
-    /// Bytes before the part that is wrong.
+    /// The number of bytes before the invalid part.
     pub offset: usize,
-    /// What is wrong, without the place.
+    /// The reason, without the position.
     pub message: &'static str,
 }
 
@@ -31,10 +31,10 @@ impl fmt::Display for GlobError {
 impl std::error::Error for GlobError {}
 
 impl Glob {
-    /// Checks `text` and keeps it as a pattern.
+    /// Checks `text` and stores it as a pattern.
     ///
     /// # Errors
-    /// A `[` without its `]`, a range that runs backwards, a `\` with nothing after it.
+    /// Returns an error for a `[` without its `]`, a reversed range, or a `\` at the end.
     pub fn parse(text: &[u8]) -> Result<Self, GlobError> {
         let mut at = 0;
         while at < text.len() {
@@ -43,7 +43,7 @@ impl Glob {
         Ok(Self { text: text.to_vec() })
     }
 
-    /// The pattern for every text that begins with `prefix`, taken as it is, whatever follows.
+    /// Returns a pattern for every text that begins with the literal `prefix`.
     pub fn starting_with(prefix: &[u8]) -> Self {
         let mut text = Vec::with_capacity(prefix.len() + 2);
         for &byte in prefix {
@@ -56,32 +56,32 @@ impl Glob {
         Self { text }
     }
 
-    /// Whether `text` has a byte that makes it a pattern.
+    /// Checks whether `text` contains a byte that makes it a pattern.
     pub fn is_glob(text: &[u8]) -> bool {
         text.iter().any(|byte| b"*?[\\".contains(byte))
     }
 
-    /// The pattern as written.
+    /// Returns the pattern as written.
     pub fn as_bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether the pattern matches the whole of `subject`.
+    /// Checks whether the pattern matches the whole of `subject`.
     pub fn matches(&self, subject: &[u8]) -> bool {
         Walk::new(&self.text, subject).run()
     }
 
-    /// Whether the pattern is nothing but `*`: it asks for no particular text.
+    /// Checks whether the pattern consists only of `*` and thus requires no particular text.
     pub fn is_any(&self) -> bool {
         !self.text.is_empty() && self.text.iter().all(|&byte| byte == b'*')
     }
 
-    /// The bytes that every subject begins with.
+    /// Returns the bytes with which every match begins.
     pub fn literal_prefix(&self) -> Cow<'_, [u8]> {
         self.split_prefix().0
     }
 
-    /// The bytes that every subject begins with, and the pattern for what follows them.
+    /// Returns the bytes with which every match begins, and the pattern for the rest.
     pub fn split_prefix(&self) -> (Cow<'_, [u8]>, &[u8]) {
         let mut at = 0;
         let mut literal = Vec::new();
@@ -98,7 +98,7 @@ impl Glob {
         (prefix, rest)
     }
 
-    /// The bytes that every subject ends with.
+    /// Returns the bytes with which every match ends.
     pub fn literal_suffix(&self) -> Vec<u8> {
         let mut suffix = Vec::new();
         let mut at = 0;
@@ -112,10 +112,12 @@ impl Glob {
         suffix
     }
 
-    /// The pattern of the last path component, or `None` when a `**` in it may stand for more than
-    /// one component.
+    /// Returns the pattern of the last path component, `None` if a `**` in it can span several
+    /// components.
     pub fn last_component(&self) -> Option<Self> {
-        let (mut at, mut start, mut deep) = (0, 0, false);
+        let mut at = 0;
+        let mut start = 0;
+        let mut deep = false;
         while let Some((token, next)) = token(&self.text, at) {
             match token {
                 Token::Byte(b'/') => (start, deep) = (next, false),
@@ -139,7 +141,7 @@ enum Token<'a> {
 }
 
 impl Token<'_> {
-    /// Whether the token takes exactly this byte.
+    /// Checks whether the token consumes exactly this byte.
     fn takes(self, byte: u8) -> bool {
         match self {
             Self::Byte(own) => own == byte,
@@ -150,7 +152,7 @@ impl Token<'_> {
     }
 }
 
-/// The token at `at` and where the next one begins; `None` at the end.
+/// Returns the token at `at` and the position of the next one; `None` at the end.
 #[inline]
 fn token(pattern: &[u8], at: usize) -> Option<(Token<'_>, usize)> {
     let token = match *pattern.get(at)? {
@@ -166,13 +168,14 @@ fn token(pattern: &[u8], at: usize) -> Option<(Token<'_>, usize)> {
     Some(token)
 }
 
-/// A run of `*`: one stays in the component, more do not.
+/// Returns the token for a run of `*`: one stays within a component, more do not.
 fn stars(pattern: &[u8], at: usize) -> (Token<'_>, usize) {
     let run = pattern[at..].iter().take_while(|&&byte| byte == b'*').count();
     (if run == 1 { Token::Star } else { Token::Deep }, at + run)
 }
 
-/// Where the `]` of the class that begins at `at` stands. A `]` that comes first is a member.
+/// Returns the position of the `]` that closes the class at `at`. A `]` in first position is a
+/// member.
 fn class_end(pattern: &[u8], at: usize) -> Option<usize> {
     let mut end = at + 1 + usize::from(pattern.get(at + 1) == Some(&b'!'));
     let first = end;
@@ -185,7 +188,7 @@ fn class_end(pattern: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The members of a class body (without brackets) as ranges.
+/// Returns the members of a class body (without brackets) as ranges.
 fn class_ranges(body: &[u8]) -> impl Iterator<Item = (u8, u8)> + '_ {
     let mut rest = body.strip_prefix(b"!").unwrap_or(body);
     std::iter::from_fn(move || {
@@ -201,7 +204,7 @@ fn class_ranges(body: &[u8]) -> impl Iterator<Item = (u8, u8)> + '_ {
     })
 }
 
-/// The first member byte of a class body, with its `\` taken off.
+/// Returns the first member of a class body, unquoted, and the rest.
 fn class_byte(body: &[u8]) -> Option<(u8, &[u8])> {
     match body {
         [b'\\', byte, rest @ ..] | [byte, rest @ ..] => Some((*byte, rest)),
@@ -214,18 +217,18 @@ fn class_has(body: &[u8], byte: u8) -> bool {
     class_ranges(body).any(|(first, last)| (first..=last).contains(&byte)) != negated
 }
 
-/// Where the token after the one at `at` begins, when that one is well formed.
+/// Returns the position after the token at `at`, if the token is valid.
 fn checked_token(text: &[u8], at: usize) -> Result<usize, GlobError> {
     let Some((token, next)) = token(text, at) else {
         let message = match text[at] {
             b'[' => "`[` without a closing `]`",
-            _ => "`\\` at the end of the pattern has nothing to stand for",
+            _ => "`\\` at the end of the pattern quotes nothing",
         };
         return Err(GlobError { offset: at, message });
     };
     match token {
         Token::Class(body) if class_ranges(body).any(|(first, last)| first > last) => {
-            Err(GlobError { offset: at, message: "a range in `[]` runs backwards" })
+            Err(GlobError { offset: at, message: "reversed range in `[]`" })
         }
         Token::Class(_) | Token::Byte(_) | Token::One | Token::Star | Token::Deep => Ok(next),
     }
@@ -233,9 +236,9 @@ fn checked_token(text: &[u8], at: usize) -> Result<usize, GlobError> {
 
 /// One match of a pattern against a subject.
 ///
-/// Only the last `*` and the last `**` are ever retried. Retrying an earlier one cannot help: what
-/// stands between two stars takes a fixed number of bytes, so its first place leaves the later
-/// star every choice that another place in the same component would.
+/// Only the last `*` and the last `**` are retried. Retrying an earlier one cannot help: the text
+/// between two stars takes a fixed number of bytes, so its first position leaves the later star
+/// every choice that another position in the same component would.
 struct Walk<'a> {
     pattern: &'a [u8],
     subject: &'a [u8],
@@ -243,7 +246,7 @@ struct Walk<'a> {
     deep: Option<Deep>,
 }
 
-/// Where to go on when a star has taken one byte more.
+/// The positions at which matching continues after a star has consumed one more byte.
 #[derive(Clone, Copy)]
 struct Retry {
     pattern: usize,
@@ -253,7 +256,7 @@ struct Retry {
 #[derive(Clone, Copy)]
 struct Deep {
     retry: Retry,
-    /// Where the first `*` after this `**` began to take bytes.
+    /// The subject position at which the first `*` after this `**` began to consume bytes.
     first_star: Option<usize>,
 }
 
@@ -308,7 +311,7 @@ impl<'a> Walk<'a> {
         retry
     }
 
-    /// The next place to try after a mismatch.
+    /// Returns the next positions to try after a mismatch.
     fn retry(&mut self) -> Option<Retry> {
         if let Some(star) = &mut self.star {
             if self.subject.get(star.subject).is_some_and(|&byte| byte != b'/') {
@@ -322,7 +325,8 @@ impl<'a> Walk<'a> {
         *from = match deep.first_star.take() {
             None => *from + 1,
             // The first star after `**` failed from here to the end of its component, so it would
-            // from any later byte of it. The fixed part before the star must end beyond that `/`.
+            // fail from any later byte of it. The fixed part before the star must end beyond that
+            // `/`.
             Some(star) => {
                 let slash = self.subject[star..].iter().position(|&byte| byte == b'/')? + star;
                 (slash + 1 - (star - *from)).max(*from + 1)
@@ -340,7 +344,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition, tried in every way: exponential, so only for short subjects.
+    /// Matches by definition, trying every choice: exponential, so only for short subjects.
     fn oracle(pattern: &[u8], subject: &[u8]) -> bool {
         match (pattern, subject) {
             ([], _) => subject.is_empty(),
@@ -431,7 +435,7 @@ mod tests {
         assert!(!glob("[+-9]").matches(b"/"));
     }
 
-    /// A matcher that takes every choice back would not end here.
+    /// Fails by running without end if the matcher backtracks into every choice.
     #[test]
     fn hostile_subjects_end() {
         let subject = vec![b'a'; 4096];

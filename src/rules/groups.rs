@@ -1,4 +1,4 @@
-//! Rules that ask for a group and for no user, by group id. Pure.
+//! Index of rules that require a group but no user, by group ID.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -11,23 +11,23 @@ use super::stretches::Stretches;
 use super::{GroupTest, Rule, RuleId};
 use crate::event::Gid;
 
-/// Ranges up to this width are filed under each of their ids. Real ones are either one group or an
-/// allocation of thousands.
+/// The maximum width of a range stored under each of its IDs. Real ranges are either one group or
+/// an allocation of thousands.
 const NARROW: u32 = 16;
 
-/// Rules by group id.
+/// Rules by required group ID.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     by_gid: HashTable<(Gid, Index)>,
-    /// The rules of each id once more, for the plans of users whom the group lists. Sorted.
+    /// The rules of each ID again, for the plans of users listed in the group. Sorted.
     members: Vec<(Gid, RuleId)>,
-    /// Wide ranges of rules that ask for nothing else.
+    /// Wide ranges of rules that require nothing else.
     stretches: Stretches,
-    /// Every wide range, for plans.
+    /// All wide ranges, used to build plans.
     wide: Vec<(Gid, Gid, RuleId)>,
 }
 
-/// Rules on their way into [`Groups`].
+/// Rules collected before [`Groups`] is built from them.
 #[derive(Default)]
 pub(super) struct GroupsBuilder {
     by_gid: HashMap<Gid, Vec<Entry>>,
@@ -35,17 +35,17 @@ pub(super) struct GroupsBuilder {
     wide: Vec<(Gid, Gid, RuleId)>,
 }
 
-/// What the builder could not file under a group id.
+/// The result of adding a rule to the builder.
 #[must_use]
 pub(super) enum Filed {
-    /// Everything.
+    /// Every group of the rule is indexed.
     All,
-    /// A wide range: the caller files the rule elsewhere and tests the group.
+    /// A wide range is not indexed: the caller stores the rule elsewhere and tests the group.
     NotAll,
 }
 
 impl GroupsBuilder {
-    /// Files a rule. `only_group` says that it asks for nothing else.
+    /// Adds a rule. `only_group` means that it requires nothing else.
     pub(super) fn add(&mut self, rule: &Rule, entry: Entry, only_group: bool) -> Filed {
         let mut filed = Filed::All;
         for test in &rule.when.groups {
@@ -93,19 +93,19 @@ fn hash(gid: Gid) -> u64 {
 }
 
 impl Groups {
-    /// The rules filed under this id.
+    /// Returns the rules indexed under this ID.
     #[inline]
     pub(super) fn get(&self, gid: Gid) -> Option<&Index> {
         self.by_gid.find(hash(gid), |(own, _)| *own == gid).map(|(_, index)| index)
     }
 
-    /// The first rule that asks for a wide range with `gid` in it and for nothing else.
+    /// Returns the first rule that requires only a wide range containing `gid`.
     #[inline]
     pub(super) fn first_wide(&self, gid: Gid) -> Option<RuleId> {
         self.stretches.first(gid)
     }
 
-    /// Adds every rule whose groups hold for a user that `gid` lists.
+    /// Adds every rule with a group test that accepts `gid`, for a user listed in that group.
     pub(super) fn add_listed(&self, gid: Gid, out: &mut Vec<RuleId>) {
         let from = self.members.partition_point(|(own, _)| *own < gid);
         let members = self.members[from..].iter().take_while(|(own, _)| *own == gid);
@@ -114,7 +114,7 @@ impl Groups {
         out.extend(wide.map(|(_, _, id)| *id));
     }
 
-    /// Bytes on the heap.
+    /// Returns the heap size in bytes.
     pub(super) fn heap(&self) -> usize {
         self.by_gid.allocation_size()
             + self.by_gid.iter().map(|(_, index)| index.heap()).sum::<usize>()

@@ -1,32 +1,32 @@
-//! When a rule that ignores processes applies. Pure.
+//! Conditions of rules that ignore processes. It must not read `/proc`; the caller passes the text.
 
-/// The circumstances under which a rule leaves a process where it is. Under others the rule says
-/// nothing, and the next one that holds decides: see [`super::matcher::Matcher::decide_after`].
+/// The conditions under which a rule leaves a process in its cgroup. If they are not met, the next
+/// matching rule decides: see [`super::matcher::Matcher::decide_after`].
 ///
-/// They are no criteria, because they change without an event and cost a read of `/proc`.
+/// They are not criteria, because they change without an event and cost a read of `/proc`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IgnoreWhen {
-    /// Only while the process is in this group or below it, in any hierarchy. Without a slash at the
-    /// beginning, as the path of a legacy rule; `/` is the top of a hierarchy and nothing below it.
+    /// Requires that the process is in this cgroup or below it, in any hierarchy. Without a leading
+    /// slash, as in legacy rules; `/` means the root of a hierarchy and nothing below it.
     pub below: Option<String>,
-    /// Only while the process is scheduled like this.
+    /// Requires this kind of scheduling.
     pub scheduling: Scheduling,
 }
 
-/// A kind of scheduling.
+/// A condition on the scheduling policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheduling {
-    /// Any.
+    /// Every scheduling policy.
     #[default]
     Any,
-    /// Neither `SCHED_FIFO` nor `SCHED_RR`.
+    /// Policies except `SCHED_FIFO` and `SCHED_RR`.
     NotRealTime,
-    /// `SCHED_FIFO` or `SCHED_RR`.
+    /// The policies `SCHED_FIFO` and `SCHED_RR`.
     RealTime,
 }
 
 impl Scheduling {
-    /// Whether a process that is, or is not, scheduled in real time is meant.
+    /// Checks whether the condition accepts a process with or without real-time scheduling.
     pub fn means(self, is_real_time: bool) -> bool {
         match self {
             Self::Any => true,
@@ -37,13 +37,13 @@ impl Scheduling {
 }
 
 impl IgnoreWhen {
-    /// Whether the rule applies whatever the circumstances are.
+    /// Checks whether the rule applies under all conditions.
     pub fn is_always(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether the process is where the rule means. `cgroup` is the text of `/proc/PID/cgroup`, a line
-    /// `id:controllers:/path` for each hierarchy.
+    /// Checks whether the process is in the required cgroup. `cgroup` is the text of
+    /// `/proc/PID/cgroup`, with a line `id:controllers:/path` for each hierarchy.
     pub fn means_place(&self, cgroup: &[u8]) -> bool {
         let Some(below) = &self.below else { return true };
         let paths = cgroup
@@ -53,7 +53,7 @@ impl IgnoreWhen {
     }
 }
 
-/// Whether `path` is the group `top` or one below it. Neither has a slash at the beginning.
+/// Checks whether `path` is the cgroup `top` or below it. Neither has a leading slash.
 fn is_below(path: &[u8], top: &[u8]) -> bool {
     if top == b"/" {
         return path.is_empty();

@@ -1,30 +1,30 @@
-//! A set of rules by program: the first one that holds, without trying each. Pure.
+//! Index of a set of rules that finds the first match without trying each rule.
 
 use super::criteria::Person;
 use super::exe::{Candidate, Exes};
 use super::{Facts, Rule, RuleId};
 
-/// What remains to be tested of a rule when it is met in an index.
+/// The tests that remain for a rule found in an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Residue(u8);
 
 impl Residue {
-    /// Nothing: the rule holds.
+    /// No test: the rule matches.
     pub(super) const NOTHING: Self = Self(0);
-    /// The executable must be the host's.
+    /// The executable must be a file of the host.
     pub(super) const ON_HOST: Self = Self(1);
-    /// A user that the rule excludes.
+    /// The users that the rule excludes.
     pub(super) const NOT_USERS: Self = Self(2);
-    /// A group that the rule excludes.
+    /// The groups that the rule excludes.
     pub(super) const NOT_GROUPS: Self = Self(4);
-    /// An executable that the rule excludes.
+    /// The executables that the rule excludes.
     pub(super) const NOT_EXES: Self = Self(8);
-    /// The rule's groups.
+    /// The groups that the rule requires.
     pub(super) const GROUPS: Self = Self(16);
-    /// The rule's executables. The highest bit that not all entries of a rule share, so that of two of
-    /// them the one that asks less comes first.
+    /// The executables that the rule requires. This is the highest bit in which entries of one rule
+    /// can differ, so of two entries the one with fewer tests sorts first.
     pub(super) const EXES: Self = Self(32);
-    /// Circumstances that only the caller can test: the rule may turn out not to hold.
+    /// Conditions that only the caller can test: the rule may turn out not to match.
     pub(super) const CONDITIONAL: Self = Self(64);
 
     #[inline]
@@ -37,7 +37,7 @@ impl Residue {
         if given { Self(self.0 | other.0) } else { self }
     }
 
-    /// The tests that a rule gives besides those under `when`.
+    /// Returns the tests of a rule other than those under `when`.
     pub(super) fn of_rest(rule: &Rule) -> Self {
         Self::NOTHING
             .with(Self::CONDITIONAL, rule.action.is_conditional())
@@ -47,25 +47,25 @@ impl Residue {
     }
 }
 
-/// A rule in a list. Lists are sorted.
+/// A rule in a list and its remaining tests. Lists are sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) id: RuleId,
     pub(super) residue: Residue,
 }
 
-/// One question, with what all indexes that are asked need.
+/// One lookup, with the data that all indexes need.
 #[derive(Clone, Copy)]
 pub(super) struct Query<'a> {
     pub(super) rules: &'a [Rule],
     pub(super) facts: &'a Facts<'a>,
     pub(super) person: Person<'a>,
-    /// The first rule that counts among the conditional ones.
+    /// The first conditional rule that may match; earlier ones have failed.
     pub(super) from: u32,
 }
 
 impl Query<'_> {
-    /// The first rule of a list that holds, if it comes before `best`; else `best`.
+    /// Returns the first matching rule of a list, if it comes before `best`; otherwise `best`.
     #[inline]
     pub(super) fn first_of(&self, list: &[Entry], best: u32) -> u32 {
         for entry in list {
@@ -79,7 +79,7 @@ impl Query<'_> {
         best
     }
 
-    /// Whether a rule that was met holds.
+    /// Checks whether a rule found in an index matches.
     #[inline]
     pub(super) fn holds(&self, entry: Entry) -> bool {
         match entry.residue {
@@ -95,7 +95,9 @@ impl Query<'_> {
 
     fn rest_holds(&self, entry: Entry) -> bool {
         let Some(rule) = self.rules.get(entry.id.0 as usize) else { return false };
-        let (rest, person, facts) = (entry.residue, &self.person, self.facts);
+        let rest = entry.residue;
+        let person = &self.person;
+        let facts = self.facts;
         (entry.id.0 >= self.from || !rest.has(Residue::CONDITIONAL))
             && (self.is_on_host() || !rest.has(Residue::ON_HOST))
             && (!rest.has(Residue::EXES) || rule.exe_holds(facts))
@@ -106,9 +108,9 @@ impl Query<'_> {
     }
 }
 
-/// Sorts a list whose rules all hold for one key, and drops what can never be reached: after a rule
-/// that always holds nothing is, after one that holds for the host's files only those that do not
-/// ask for the host.
+/// Sorts a list of rules that all match one key and removes unreachable ones: everything after a
+/// rule that always matches and, after one that matches every file of the host, those that require
+/// a file of the host.
 pub(super) fn prune(list: &mut Vec<Entry>) {
     list.sort_unstable();
     list.dedup_by_key(|entry| entry.id);
@@ -122,13 +124,13 @@ pub(super) fn prune(list: &mut Vec<Entry>) {
     });
 }
 
-/// A set of rules.
+/// A set of rules, split into those with and without an executable.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// The rules without an executable, up to the first that always holds. Sorted.
+    /// The rules without an executable, up to the first that always matches. Sorted.
     list: Box<[Entry]>,
     exes: Option<Exes>,
-    /// The first rule that asks for an executable, `u32::MAX` if none does.
+    /// The first rule that tests an executable, `u32::MAX` if none does.
     first_exe: u32,
 }
 
@@ -139,7 +141,8 @@ impl Default for Index {
 }
 
 impl Index {
-    /// `entries` say what is left to test besides the executables under `when`.
+    /// Builds the index. `entries` contain the tests that remain besides the executables under
+    /// `when`.
     pub(super) fn build(rules: &[Rule], mut entries: Vec<Entry>) -> Self {
         entries.sort_unstable();
         entries.dedup_by_key(|entry| entry.id);
@@ -155,12 +158,13 @@ impl Index {
         Self { list: list.into(), exes, first_exe }
     }
 
-    /// The first rule that asks for an executable, `u32::MAX` if none does.
+    /// Returns the first rule that tests an executable, `u32::MAX` if none does.
     pub(super) fn first_exe(&self) -> u32 {
         self.first_exe
     }
 
-    /// The last rule of the set when it always holds: nothing after it can be reached.
+    /// Returns the last rule of the set if it always matches, because nothing after it is
+    /// reachable.
     pub(super) fn end(&self) -> u32 {
         match self.list.last() {
             Some(entry) if entry.residue == Residue::NOTHING => entry.id.0,
@@ -168,24 +172,24 @@ impl Index {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the heap size in bytes.
     pub(super) fn heap(&self) -> usize {
         size_of_val(&*self.list) + self.exes.as_ref().map_or(0, Exes::heap)
     }
 
-    /// The first rule that holds among those without an executable, if it comes before `best`.
+    /// Returns the first matching rule without an executable, if it comes before `best`.
     #[inline]
     pub(super) fn first_listed(&self, query: &Query<'_>, best: u32) -> u32 {
         query.first_of(&self.list, best)
     }
 
-    /// Whether a rule with an executable comes before `best`.
+    /// Checks whether a rule with an executable comes before `best`.
     #[inline]
     pub(super) fn files_before(&self, best: u32) -> bool {
         self.exes.is_some() && self.first_exe < best
     }
 
-    /// The first rule that holds among those with an executable, if it comes before `best`.
+    /// Returns the first matching rule with an executable, if it comes before `best`.
     #[inline]
     pub(super) fn first_of_exe(
         &self,

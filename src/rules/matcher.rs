@@ -1,10 +1,10 @@
-//! Rules compiled into an index: the first match in rule order, at a cost that does not grow with
-//! the number of rules. Pure.
+//! Index over the rules that finds the first match in rule order, at a cost that does not grow with
+//! the number of rules. It must not do I/O or allocate during a decision.
 //!
-//! Rules are kept apart by what they ask of the user. Those that ask nothing are in one index for
-//! everybody; those that ask for a group alone are filed by group id; those that ask for a user are
-//! gathered into a [`Plan`] when that user is first seen, away from the hot path. A decision is the
-//! earliest rule of the three. Inside each, rules are filed by executable.
+//! Rules are separated by the user that they require. Rules without a user or group are in one
+//! shared index; rules with a group only are indexed by group ID; rules with a user are collected
+//! in a [`Plan`] when that user is first seen, outside the hot path. A decision is the earliest
+//! match of the three. Each part is indexed by executable.
 
 use std::sync::Arc;
 
@@ -23,30 +23,30 @@ use crate::event::{Gid, Uid};
 #[derive(Debug)]
 pub struct Matcher {
     rules: Arc<[Rule]>,
-    /// The rules that ask for neither user nor group.
+    /// The rules that require neither user nor group.
     shared: Index,
-    /// The rules that ask for a group and no user.
+    /// The rules that require a group but no user.
     groups: Groups,
-    /// The rules that ask for a user.
+    /// The rules that require a user.
     users: Users,
     asks_identity: bool,
-    /// Whether `shared` or `groups` test names or listed groups, so that plans must hold them.
+    /// Whether `shared` or `groups` test names or listed groups, so that plans must store them.
     keeps_identity: bool,
 }
 
-/// What is left of the rules for one user id. A few words for a user whom no rule names.
+/// The rules that remain for one user ID. Takes a few words for a user that no rule names.
 #[derive(Debug)]
 pub struct Plan {
-    /// The rules that hold for the user, with what else they ask.
+    /// The rules that accept the user, with their remaining tests.
     index: Index,
-    /// Name and groups, when a rule outside the plan asks for them.
+    /// The name and groups, if a rule outside the plan tests them.
     identity: Option<Box<Identity>>,
 }
 
-/// Rules by the user they ask for.
+/// Rules by required user.
 #[derive(Debug, Default)]
 struct Users {
-    /// Single ids. Sorted.
+    /// Single IDs, one entry per rule and user. Sorted.
     by_uid: Vec<(Uid, RuleId)>,
     ranges: Vec<(Uid, Uid, RuleId)>,
     /// The rules with a pattern, each once.
@@ -55,7 +55,7 @@ struct Users {
 
 impl Matcher {
     /// Builds the index. The names in `rules` must have been replaced ([`super::names::resolve`]);
-    /// a name that is left holds for nobody.
+    /// a remaining name matches no user.
     pub fn compile(rules: Arc<[Rule]>) -> Self {
         let mut shared = Vec::new();
         let mut groups = GroupsBuilder::default();
@@ -94,24 +94,25 @@ impl Matcher {
         }
     }
 
-    /// The rules, by [`RuleId`].
+    /// Returns the rules, indexed by [`RuleId`].
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// The rule that a decision named. `None` for a decision of another matcher.
+    /// Returns the rule of a decision, `None` for a decision of another matcher.
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
         self.rules.get(id.0 as usize)
     }
 
-    /// Whether anything depends on the name of a user or on the groups that list it: if not, the
-    /// [`Identity`] of a user may be its number alone, and nobody needs to ask the name service.
+    /// Checks whether any rule depends on the name of a user or on the groups that list it. If not,
+    /// the [`Identity`] of a user can consist of the UID alone, without an NSS lookup.
     pub fn asks_identity(&self) -> bool {
         self.asks_identity
     }
 
-    /// Gathers the rules that can still hold for a user. Costs about the number of rules with a
-    /// range or a pattern of users, not that of all rules. The plan is for this matcher alone.
+    /// Collects the rules that can match a user. The cost depends on the number of rules with a
+    /// range or pattern of users, not on that of all rules. The plan is valid only for this
+    /// matcher.
     pub fn plan(&self, identity: &Identity) -> Plan {
         let person = Person {
             uid: identity.uid,
@@ -132,7 +133,7 @@ impl Matcher {
         }
     }
 
-    /// What a rule asks besides what is known of the user; `None` when it cannot hold.
+    /// Returns the tests that remain once the user is known, `None` if the rule cannot match.
     fn remaining(&self, id: RuleId, person: &Person<'_>) -> Option<Entry> {
         let rule = self.rules.get(id.0 as usize)?;
         if rule.not.users_hold(person) || rule.not.groups_list(person) {
@@ -147,25 +148,25 @@ impl Matcher {
         Some(Entry { id, residue })
     }
 
-    /// The first rule that holds, `plan` being that of `facts.uid`.
+    /// Returns the first matching rule. `plan` must be that of `facts.uid`.
     ///
-    /// Facts that were not read count as absent: no executable is one that no rule means and none
-    /// excludes. [`Matcher::asks_exe`] says whether reading it can change the answer.
+    /// Facts that were not read count as absent: an unread executable matches no rule and is
+    /// excluded by none. [`Matcher::asks_exe`] reports whether reading it can change the result.
     ///
-    /// A rule that ignores processes under circumstances ([`Action::is_conditional`]) counts as one
-    /// that holds. The caller tests the circumstances; if they are not given it goes on with
+    /// A conditional rule that ignores processes ([`Action::is_conditional`]) counts as matching.
+    /// The caller tests its conditions and, if they are not met, continues with
     /// [`Matcher::decide_after`].
     pub fn decide(&self, plan: &Plan, facts: &Facts<'_>) -> Option<RuleId> {
         self.decide_from(plan, facts, 0)
     }
 
-    /// The first rule that holds after `failed`, a conditional rule whose circumstances are not given.
+    /// Returns the first matching rule after `failed`, a conditional rule with unmet conditions.
     ///
-    /// Only for a rule that [`Matcher::decide`], or this, returned for the same process: then each
-    /// rule before it either does not hold, or is conditional and failed as well. So only conditional
-    /// rules need be compared with `failed`, which costs the others nothing, and lists may leave out
-    /// what stands behind a rule that holds unconditionally.
+    /// `failed` must be the result of [`Matcher::decide`] or of this function for the same process.
     pub fn decide_after(&self, plan: &Plan, facts: &Facts<'_>, failed: RuleId) -> Option<RuleId> {
+        // Each rule before `failed` either does not match, or is conditional and failed too. So
+        // only conditional rules need a comparison with `failed`, and lists may omit rules after
+        // one that always matches.
         self.decide_from(plan, facts, failed.0.saturating_add(1))
     }
 
@@ -190,30 +191,30 @@ impl Matcher {
         (best != u32::MAX).then_some(RuleId(best))
     }
 
-    /// Whether knowing more of the executable could change `decision`, which [`Matcher::decide`]
-    /// made for this plan and group with what was known so far.
+    /// Checks whether more information about the executable could change `decision`, the result of
+    /// [`Matcher::decide`] for this plan and group with the facts known so far.
     ///
-    /// So the caller decides first without the executable, then reads it only if this says so and
-    /// decides again; and the same once more before it pays for `invoked`. It is never asked for
-    /// when no rule that can hold for the user and group has an executable, or when a rule without
-    /// one comes before all that do.
+    /// The caller decides without the executable first, reads it only if this returns true, and
+    /// decides again; the same applies before it resolves `invoked`. The executable is never needed
+    /// if no rule for the user and group tests one, or if a rule without one comes before all that
+    /// do.
     pub fn asks_exe(&self, plan: &Plan, gid: Gid, decision: Option<RuleId>) -> bool {
         let group = self.groups.get(gid).map_or(u32::MAX, Index::first_exe);
         let first = plan.index.first_exe().min(self.shared.first_exe()).min(group);
         match decision {
             None => first != u32::MAX,
-            // The rule itself may turn out not to hold if it excludes an executable.
+            // The selected rule may turn out not to match if it excludes an executable.
             Some(id) => first < id.0 || self.rule(id).is_some_and(|rule| !rule.not.exes.is_empty()),
         }
     }
 
-    /// Bytes that the index takes besides the rules themselves, about.
+    /// Returns the approximate size of the index in bytes, without the rules.
     pub fn heap(&self) -> usize {
         self.shared.heap() + self.groups.heap() + self.users.heap()
     }
 }
 
-/// The first rule filed under `path` in any of `indexes`, if it comes before `best`.
+/// Returns the first rule under `path` in any of `indexes`, if it comes before `best`.
 #[inline]
 fn first_of_exe(
     indexes: [Option<&Index>; 3],
@@ -231,8 +232,8 @@ fn first_of_exe(
     best
 }
 
-/// Whether some users are meant and some not. A rule for `*` is for everybody: in the plan of every
-/// user it would be kept thousands of times.
+/// Checks whether the rule selects users. A rule for `*` applies to all users and does not: it
+/// would be stored in the plan of every user, thousands of times.
 fn asks_user(rule: &Rule) -> bool {
     let everybody = rule.when.users.iter().any(|test| match test {
         UserTest::Glob(glob) => glob.is_any(),
@@ -242,7 +243,7 @@ fn asks_user(rule: &Rule) -> bool {
     !rule.when.users.is_empty() && !everybody
 }
 
-/// Whether criteria ask for more of a user than its number.
+/// Checks whether criteria need more of a user than its UID.
 fn asks_identity(criteria: &Criteria) -> bool {
     !criteria.groups.is_empty()
         || criteria.users.iter().any(|test| matches!(test, UserTest::Glob(_)))
@@ -256,7 +257,7 @@ impl Plan {
         }
     }
 
-    /// Bytes that the plan takes, about.
+    /// Returns the approximate size of the plan in bytes.
     pub fn size(&self) -> usize {
         let identity = self.identity.as_ref().map_or(0, |identity| {
             size_of::<Identity>()

@@ -1,8 +1,10 @@
-//! The one form of a rule between every file syntax and the engine. Pure.
+//! The common representation of rules, shared by every file syntax and the engine. It must not read
+//! files, use a clock or log.
 //!
-//! `config` parses files into [`Rule`]s, [`names`] replaces user and group names by numbers,
-//! [`matcher`] compiles them into an index, [`destination`] says which cgroup a rule means. For people
-//! [`explain`] says why a rule holds or does not, [`lint`] what is odd about several together.
+//! `config` parses files into [`Rule`]s, [`names`] replaces user and group names by numeric IDs,
+//! [`matcher`] compiles rules into an index and [`destination`] renders the cgroup path. For users,
+//! [`explain`] reports why a rule matches or not and [`lint`] reports rules that are wrong only in
+//! combination.
 
 mod component;
 pub mod cover;
@@ -31,12 +33,12 @@ use destination::{Destination, Field};
 use glob::Glob;
 use ignore::IgnoreWhen;
 
-/// Where a rule was written. Lines and columns count from 1.
+/// The position of a rule in its file. Lines and columns count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Absolute path of the file.
+    /// The absolute path of the file.
     pub file: Arc<Path>,
-    /// Line of the rule's first key.
+    /// The line of the first key of the rule.
     pub line: u32,
 }
 
@@ -46,29 +48,29 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Criteria and what follows when they all hold.
+/// A rule: criteria and the action for processes that match all of them.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Given by its author, else `file:line`.
+    /// The name given in the file, otherwise `file:line`.
     pub name: Arc<str>,
-    /// Where it was written.
+    /// The file and line of the rule.
     pub origin: Origin,
-    /// Every criterion given must hold.
+    /// The criteria that must all match.
     pub when: Criteria,
-    /// No criterion given may hold.
+    /// The criteria of which none may match.
     pub not: Negated,
-    /// Compare the executable's path alone, whatever mount namespace it was seen in.
+    /// Whether the path of the executable is compared in any mount namespace, not only the host's.
     pub exe_anywhere: bool,
-    /// Whether processes are taken out of units of systemd.
+    /// Whether processes are moved out of systemd units.
     pub leave_units: LeaveUnits,
-    /// Whether processes of containers that root created are moved.
+    /// Whether processes in containers created by root are moved.
     pub moves_containers: bool,
-    /// What to do with the process.
+    /// The action for matching processes.
     pub action: Action,
 }
 
 impl Rule {
-    /// The name that its author gave it; `None` for one that is called after its file and line.
+    /// Returns the name given in the file, `None` for a default name (`file:line`).
     pub fn given_name(&self) -> Option<&str> {
         let Origin { file, line } = &self.origin;
         let base = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
@@ -78,8 +80,8 @@ impl Rule {
         (!is_default).then_some(&*self.name)
     }
 
-    /// Whether a destination of the rule has one of these fields: the edge looks names up only for
-    /// rules that render them.
+    /// Checks whether a destination of the rule contains one of these specifiers. Names are looked
+    /// up only for rules that render them.
     pub fn renders(&self, fields: &[Field]) -> bool {
         let mut rendered =
             self.action.targets().iter().flat_map(|target| target.destination.fields());
@@ -91,15 +93,15 @@ impl Rule {
 /// alternatives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Criteria {
-    /// The effective user.
+    /// Tests of the effective user.
     pub users: Vec<UserTest>,
-    /// The effective group, or a group that lists the user.
+    /// Tests of the effective group and of the groups that list the user.
     pub groups: Vec<GroupTest>,
-    /// The program.
+    /// Tests of the executable.
     pub exes: Vec<ExeTest>,
 }
 
-/// Criteria of which none may hold. Most rules have none, and then it is one word.
+/// Criteria of which none may match. Most rules have none, so an empty set takes only one pointer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Negated(Option<Box<Criteria>>);
 
@@ -119,94 +121,96 @@ impl std::ops::Deref for Negated {
 }
 
 impl Criteria {
-    /// Whether no kind was given at all.
+    /// Checks whether no kind was given at all.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.groups.is_empty() && self.exes.is_empty()
     }
 }
 
-/// A test of the effective user id.
+/// A test of the effective user ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserTest {
     /// A name still to be resolved; never left after [`names::resolve`].
     Name(String),
-    /// A pattern for the user's name; a user without a name is matched by `*` alone.
+    /// A pattern for the name of the user. A user without a name matches only `*`.
     Glob(Glob),
-    /// From the first id to the last, both included.
+    /// An inclusive range of IDs, first and last.
     Ids(Uid, Uid),
 }
 
-/// A test of the effective group id and of the groups that list the user.
+/// A test of the effective group ID and of the groups that list the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupTest {
     /// A name still to be resolved; never left after [`names::resolve`].
     Name(String),
     /// A pattern still to be resolved; never left after [`names::resolve`].
     Glob(Glob),
-    /// From the first id to the last, both included.
+    /// An inclusive range of IDs, first and last.
     Ids(Gid, Gid),
 }
 
-/// A test of the executable's path, or of the script's or symbolic link's that was invoked.
+/// A test of the path of the executable, or of the script or symbolic link that was invoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExeTest {
-    /// This absolute path.
+    /// An absolute path.
     Path(Vec<u8>),
-    /// An absolute path by pattern. `*` and `?` stop at `/`, `**` does not.
+    /// A pattern for an absolute path. `*` and `?` stop at `/`, `**` does not.
     PathGlob(Glob),
-    /// This base name.
+    /// A base name, compared literally.
     Base(Vec<u8>),
-    /// A base name by pattern.
+    /// A pattern for a base name.
     BaseGlob(Glob),
 }
 
-/// Whether a rule takes a process out of a unit of systemd that loses it: see [`crate::cgroup::unit`].
+/// Whether a rule moves a process out of the systemd unit that tracks it: see
+/// [`crate::cgroup::unit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LeaveUnits {
-    /// No, and it is said.
+    /// Processes stay in their unit, and a warning is logged.
     #[default]
     No,
-    /// Yes, as its author wants.
+    /// Processes are moved, because `leave_units` is set.
     Yes,
-    /// Yes, as cgrulesengd, which knows nothing of units; it is said.
+    /// Processes are moved, because cgrulesengd ignores units too; a warning is logged.
     AsTheOriginal,
 }
 
-/// What a rule does.
+/// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Leave the process where it is, under these circumstances; under others the rule does not hold.
+    /// No move under these conditions; otherwise the rule does not match.
     Ignore(IgnoreWhen),
-    /// Put it into each of these groups, in order. Never none.
+    /// A move to each of these cgroups, in order. Never empty.
     Place(Vec<Target>),
-    /// The rule cannot be applied: leave the process where it is. The rule still ends the search, or a
-    /// wider one behind it would get processes that its author kept from that rule.
+    /// No move, because the rule cannot be applied. The rule still ends the search: otherwise a
+    /// broader rule after it would match processes that its author excluded.
     Inapplicable(Box<Inapplicable>),
 }
 
-/// The destinations of a rule that cannot be applied, and the reason.
+/// The destinations of an inapplicable rule and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inapplicable {
-    /// The destinations as they are written.
+    /// The destinations as written.
     pub targets: Vec<Target>,
-    /// The reason.
+    /// The reason shown to the user.
     pub reason: InapplicableReason,
 }
 
-/// A reason why a rule cannot be applied.
+/// A reason that makes a rule inapplicable on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InapplicableReason {
-    /// The destination of a legacy rule leads out of the hierarchy.
+    /// The destination of a legacy rule leaves the hierarchy.
     OutsideHierarchy,
-    /// A legacy rule names a controller twice, or `*` among others.
+    /// A legacy rule lists a controller twice, or `*` together with others.
     RepeatedController,
-    /// The destination is the delegated cgroup itself, whose controllers are enabled for its children.
+    /// The destination is the delegated cgroup itself, and its controllers are enabled in
+    /// `cgroup.subtree_control`.
     DelegatedRoot,
-    /// systemd owns the cgroup tree and has delegated no part of it to us.
+    /// systemd owns the cgroup tree and has delegated no subtree to the daemon.
     NoDelegation,
-    /// No hierarchy has this controller, and the rule names no hierarchy besides.
+    /// No hierarchy has this controller, and the rule names no other hierarchy.
     NoController(String),
-    /// No hierarchy has a controller that a rule without `controllers` means.
+    /// No hierarchy has any of the default controllers of a rule without `controllers`.
     NoHierarchy,
 }
 
@@ -216,7 +220,7 @@ impl fmt::Display for InapplicableReason {
             Self::OutsideHierarchy => "its destination leads out of the hierarchy",
             Self::RepeatedController => "it names a controller twice",
             Self::DelegatedRoot => {
-                "its destination is the root of all groups, which may hold no process on this host"
+                "its destination is the managed root, which cannot contain processes on this host"
             }
             Self::NoDelegation => "systemd has delegated no cgroup to cgruled",
             Self::NoController(name) => {
@@ -231,13 +235,13 @@ impl fmt::Display for InapplicableReason {
 }
 
 impl Action {
-    /// Leave the process where it is, always.
+    /// Returns the action that always leaves the process in its cgroup.
     pub fn ignore() -> Self {
         Self::Ignore(IgnoreWhen::default())
     }
 
-    /// Whether what a process is decides less than where it is now, so that a rule that holds may not
-    /// apply: see [`matcher::Matcher::decide_after`].
+    /// Checks whether a matching rule may still not apply, because it also depends on the current
+    /// cgroup or scheduling of the process: see [`matcher::Matcher::decide_after`].
     pub fn is_conditional(&self) -> bool {
         match self {
             Self::Ignore(when) => !when.is_always(),
@@ -245,7 +249,8 @@ impl Action {
         }
     }
 
-    /// The groups into which processes are moved; empty for a rule that leaves them where they are.
+    /// Returns the cgroups to which processes are moved; empty for a rule that leaves them where
+    /// they are.
     pub fn targets(&self) -> &[Target] {
         match self {
             Self::Place(targets) => targets,
@@ -253,7 +258,7 @@ impl Action {
         }
     }
 
-    /// The destinations as they are written, also of a rule that cannot be applied.
+    /// Returns the destinations as written, also of an inapplicable rule.
     pub fn written_targets(&self) -> &[Target] {
         match self {
             Self::Place(targets) => targets,
@@ -262,7 +267,7 @@ impl Action {
         }
     }
 
-    /// The reason why the rule cannot be applied; `None` for one that can.
+    /// Returns the reason for which the rule cannot be applied, `None` if it can be.
     pub fn inapplicable(&self) -> Option<&InapplicableReason> {
         match self {
             Self::Inapplicable(it) => Some(&it.reason),
@@ -270,7 +275,7 @@ impl Action {
         }
     }
 
-    /// Makes a rule that places processes one that cannot be applied for this reason.
+    /// Replaces a placing action by [`Action::Inapplicable`] with this reason.
     pub fn forbid(&mut self, reason: InapplicableReason) {
         if let Self::Place(targets) = self {
             let targets = std::mem::take(targets);
@@ -279,58 +284,60 @@ impl Action {
     }
 }
 
-/// A cgroup in one or several hierarchies.
+/// A destination cgroup in one or several hierarchies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The path below `below`.
+    /// The path relative to `below`.
     pub destination: Destination,
-    /// The controllers whose hierarchies are joined, as the kernel names them: below
-    /// [`Below::Root`] besides the v2 one; below [`Below::Top`] no others, and `*` alone for all.
+    /// The controllers that select the v1 hierarchies, in the kernel's names. With [`Below::Root`]
+    /// they are added to the v2 hierarchy; with [`Below::Top`] only theirs are used, and `*` alone
+    /// means all.
     pub controllers: Vec<String>,
-    /// Where the path begins.
+    /// The base of the path.
     pub below: Below,
-    /// Whether missing groups are made. If not, the process stays where it is when one is missing.
+    /// Whether missing cgroups are created. If not, a process stays in its cgroup when one is
+    /// missing.
     pub creates: bool,
 }
 
-/// Where the path of a [`Target`] begins.
+/// The base of the path of a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Below {
-    /// At the managed root of the configuration.
+    /// The managed root of the configuration.
     Root,
-    /// At the top of each hierarchy, or where `legacy_root` says, as legacy rules do.
+    /// The root of each hierarchy or the configured `legacy_root`, as in legacy rules.
     Top,
 }
 
-/// What is true of a process now, as far as rules ask.
+/// The current properties of a process that rules test.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// Effective user of the thread-group leader.
+    /// The effective user of the thread-group leader.
     pub uid: Uid,
-    /// Effective group of the thread-group leader.
+    /// The effective group of the thread-group leader.
     pub gid: Gid,
-    /// The executable, when it was read.
+    /// The executable; `None` if it was not read.
     pub exe: Option<Exe<'a>>,
-    /// Absolute path of the script or symbolic link that was invoked, when it is known to be a
-    /// script or to resolve to the executable.
+    /// The absolute path of the invoked script or symbolic link. Present only if it is known to be
+    /// a script or to resolve to the executable.
     pub invoked: Option<&'a [u8]>,
 }
 
 /// The executable of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Exe<'a> {
-    /// Its path, without the kernel's ` (deleted)`.
+    /// The path, without the kernel's ` (deleted)` suffix.
     pub path: &'a [u8],
-    /// Whether the path names this file on the host too: the process shares our mount namespace,
-    /// or device and inode are equal.
+    /// Whether the path names this file on the host too: the process shares the daemon's mount
+    /// namespace, or device and inode are equal.
     pub on_host: bool,
 }
 
-/// The position of a rule in the effective order: lower wins.
+/// The position of a rule in the effective order; the lowest wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
-/// The last component of a path.
+/// Returns the last component of a path.
 pub fn base_name(path: &[u8]) -> &[u8] {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => &path[slash + 1..],

@@ -1,26 +1,26 @@
-//! User and group names and numbers, gathered by the edge, and the step that replaces names in
-//! rules. Pure.
+//! User and group names with their IDs, and the replacement of names in rules. It must not call
+//! NSS; the caller supplies the results.
 
 use std::collections::HashMap;
 
 use super::{Criteria, GroupTest, Rule, UserTest};
 use crate::event::{Gid, Uid};
 
-/// What the name service said. The edge fills it; absent means unknown.
+/// The results of NSS lookups. An absent name is unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// User name → user id, for every name that a rule mentions.
+    /// User name to UID, for every name used in a rule.
     pub uids: HashMap<String, Uid>,
-    /// Group name → group id, for every group that could be enumerated or that a rule mentions.
+    /// Group name to GID, for every group that was enumerated or is used in a rule.
     pub gids: HashMap<String, Gid>,
 }
 
-/// Who a user id is.
+/// The name and groups of a user ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The id.
+    /// The UID of the user.
     pub uid: Uid,
-    /// The user's name, if it has one.
+    /// The name of the user, if it has one.
     pub name: Option<String>,
     /// The groups that list the user by name. Sorted.
     pub listed_in: Vec<Gid>,
@@ -35,24 +35,24 @@ impl Identity {
     }
 }
 
-/// A name in a rule that nobody knows.
+/// A name in a rule that NSS does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// No such user.
+    /// A user that does not exist.
     User(String),
-    /// No such group.
+    /// A group that does not exist.
     Group(String),
 }
 
-/// Replaces the names in `rule` by numbers, and gives back what memory its lists have to spare: most
-/// have one entry and room for four. Unknown alternatives are dropped and returned. The rule
-/// itself is `None` when a kind of criteria that it gave is left without any alternative: as an
-/// empty list it would match everybody.
+/// Replaces the names in `rule` by IDs. Unknown alternatives are dropped and returned. The rule is
+/// `None` if that leaves a given kind of criteria without any alternative: an empty list would
+/// match all users. Also frees the spare capacity of its lists: most have one entry and room for
+/// four.
 pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
     let mut unknown = Vec::new();
     let given = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
     resolve_criteria(&mut rule.when, names, &mut unknown);
-    // A test of an unknown name holds for nobody, so below `not` dropping it changes nothing.
+    // A test with an unknown name matches no user, so dropping it below `not` changes nothing.
     let mut not = (*rule.not).clone();
     resolve_criteria(&mut not, names, &mut unknown);
     rule.not = not.into();
@@ -60,7 +60,7 @@ pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
     ((given == left).then_some(rule), unknown)
 }
 
-/// Replaces the names in `users` by numbers. Unknown names are dropped and returned.
+/// Replaces the names in `users` by IDs. Unknown names are dropped and returned.
 pub fn resolve_users(users: Vec<UserTest>, names: &Names) -> (Vec<UserTest>, Vec<Unknown>) {
     let mut unknown = Vec::new();
     let known = users.into_iter().filter_map(|test| user(test, names, &mut unknown)).collect();
@@ -80,7 +80,7 @@ fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Un
     criteria.exes.shrink_to_fit();
 }
 
-/// The test without a name; `None` when nobody has that name.
+/// Returns the test without a name; `None` if no user has that name.
 fn user(test: UserTest, names: &Names, unknown: &mut Vec<Unknown>) -> Option<UserTest> {
     match test {
         UserTest::Glob(_) | UserTest::Ids(..) => Some(test),
@@ -94,7 +94,7 @@ fn user(test: UserTest, names: &Names, unknown: &mut Vec<Unknown>) -> Option<Use
     }
 }
 
-/// Adds the tests by number that `test` stands for.
+/// Appends the numeric tests for `test`.
 fn groups(test: GroupTest, names: &Names, unknown: &mut Vec<Unknown>, out: &mut Vec<GroupTest>) {
     match test {
         GroupTest::Ids(..) => out.push(test),
@@ -105,7 +105,7 @@ fn groups(test: GroupTest, names: &Names, unknown: &mut Vec<Unknown>, out: &mut 
         GroupTest::Glob(glob) => {
             let known = names.gids.iter().filter(|(name, _)| glob.matches(name.as_bytes()));
             let mut gids: Vec<Gid> = known.map(|(_, &gid)| gid).collect();
-            // The order of a hash map must not reach what we show.
+            // The order of a hash map must not affect the output.
             gids.sort_unstable();
             gids.dedup();
             out.extend(gids.into_iter().map(|gid| GroupTest::Ids(gid, gid)));

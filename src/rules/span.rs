@@ -1,6 +1,6 @@
-//! Many short lists in one vector: 8 bytes for each instead of an allocation. Pure.
+//! Many short lists in one vector: takes 8 bytes per list instead of an allocation.
 
-/// Where a list stands in its pool.
+/// The position of a list in its pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
     at: u32,
@@ -8,14 +8,14 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// Appends `items` to `pool`.
+    /// Appends `items` to `pool` and returns their position.
     pub(super) fn push<T: Copy>(pool: &mut Vec<T>, items: &[T]) -> Self {
         let at = to_u32(pool.len());
         pool.extend_from_slice(items);
         Self { at, len: to_u32(items.len()) }
     }
 
-    /// The list.
+    /// Returns the list from its pool.
     #[inline]
     pub(super) fn of<T>(self, pool: &[T]) -> &[T] {
         let at = self.at as usize;
@@ -23,7 +23,7 @@ impl Span {
     }
 }
 
-/// Sizes and positions: files of rules are at most 1 MiB, so none reaches 2^32.
+/// Converts a size or position. Rule files are limited to 1 MiB, so none reaches 2^32.
 pub(super) fn to_u32(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }

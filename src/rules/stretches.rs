@@ -1,4 +1,4 @@
-//! Overlapping ranges of group ids, cut into stretches that know the first rule over them. Pure.
+//! Overlapping ranges of group IDs, split into disjoint intervals with the first rule of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,16 +6,16 @@ use super::RuleId;
 use super::span::to_u32;
 use crate::event::Gid;
 
-/// How many ids are compared at each level of a search: one cache line.
+/// The number of IDs compared at each level of a search: one cache line.
 const FAN: usize = 16;
 
-/// The first rule over each group id.
+/// The first rule for each group ID.
 #[derive(Debug, Default)]
 pub(super) struct Stretches {
-    /// Where each stretch begins, sorted, in the last level; every [`FAN`]th of them in the level
-    /// before. A binary search would touch a cache line for almost each of its steps.
+    /// The sorted start of each interval in the last level, and every [`FAN`]th of them in the
+    /// level before. A binary search would touch a cache line in almost every step.
     levels: Vec<Vec<Gid>>,
-    /// The first rule over each stretch.
+    /// The first rule of each interval.
     covers: Vec<Option<RuleId>>,
 }
 
@@ -29,7 +29,7 @@ impl Stretches {
         Self { levels, covers }
     }
 
-    /// The first rule with `gid` in its range.
+    /// Returns the first rule with `gid` in its range.
     #[inline]
     pub(super) fn first(&self, gid: Gid) -> Option<RuleId> {
         let mut at = 0;
@@ -41,14 +41,14 @@ impl Stretches {
         *self.covers.get(at)?
     }
 
-    /// Bytes on the heap.
+    /// Returns the heap size in bytes.
     pub(super) fn heap(&self) -> usize {
         self.levels.iter().map(|level| level.capacity() * size_of::<Gid>()).sum::<usize>()
             + self.covers.capacity() * size_of::<Option<RuleId>>()
     }
 }
 
-/// The first rule over each stretch of ids between the ends of `ranges`.
+/// Returns the intervals between the bounds of `ranges`, each with its first rule.
 fn sweep(ranges: &[(Gid, Gid, RuleId)]) -> Vec<(Gid, Option<RuleId>)> {
     let mut edges: BTreeMap<u32, (Vec<RuleId>, Vec<RuleId>)> = BTreeMap::new();
     for &(first, last, id) in ranges {
@@ -57,7 +57,7 @@ fn sweep(ranges: &[(Gid, Gid, RuleId)]) -> Vec<(Gid, Option<RuleId>)> {
             edges.entry(after).or_default().1.push(id);
         }
     }
-    // Two ranges of one rule may overlap, so the rule is counted, not only kept.
+    // Ranges of one rule can overlap, so each rule is counted instead of stored once.
     let mut open: BTreeSet<(RuleId, u32)> = BTreeSet::new();
     let mut stretches = Vec::with_capacity(edges.len());
     for (gid, (begin, end)) in edges {

@@ -1,8 +1,8 @@
-//! Radix tree from literal prefixes to the rules that ask for them. Pure.
+//! Radix tree from literal prefixes to the rules that require them.
 //!
-//! What a look-up costs is the cache lines that it touches. So a node is half a line and holds its
-//! label itself, and the nodes lie level by level: the children of a node are neighbours and their
-//! first bytes form one short run to search.
+//! The cost of a lookup is the number of cache lines touched. Therefore a node takes half a line
+//! including its label, and nodes are stored level by level: the children of a node are adjacent
+//! and their first bytes form one short run to search.
 
 use std::collections::VecDeque;
 
@@ -12,18 +12,18 @@ use super::span::{Span, to_u32};
 #[derive(Debug, Default)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
-    /// The first byte of each node's label, by node.
+    /// The first byte of the label of each node.
     first_bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
 
-/// Longest label: what 32 bytes leave. A longer one continues in an only child.
+/// The maximum label length: what remains of 32 bytes. A longer label continues in an only child.
 const LABEL: usize = 13;
 
 #[derive(Debug, Default)]
 #[repr(align(32))]
 struct Node {
-    /// The first rule of this node and all below.
+    /// The first rule of this node and its descendants.
     first: u32,
     children: u32,
     entries: Span,
@@ -33,7 +33,7 @@ struct Node {
 }
 
 impl Node {
-    /// What is left of `subject` behind the label, if it begins with that.
+    /// Returns the rest of `subject` after the label, if it begins with the label.
     #[inline]
     fn strip<'a>(&self, subject: &'a [u8]) -> Option<&'a [u8]> {
         let len = usize::from(self.label_len);
@@ -42,12 +42,12 @@ impl Node {
     }
 }
 
-/// A node whose children are still to be made.
+/// A node with children that are still to be created.
 struct Pending<'a> {
     node: usize,
     /// The keys below the node, sorted.
     keys: &'a [(Vec<u8>, Entry)],
-    /// How many bytes of each key the path to the node has used.
+    /// The number of bytes of each key used by the path to the node.
     depth: usize,
 }
 
@@ -68,9 +68,10 @@ impl Trie {
         trie
     }
 
-    /// Adds the node for `keys`, of which the path to it has used `depth` bytes.
+    /// Adds the node for `keys`. The path to it has used `depth` bytes of each.
     fn add<'a>(&mut self, keys: &'a [(Vec<u8>, Entry)], depth: usize) -> Pending<'a> {
-        let (first, last) = (&keys[0].0[depth..], &keys[keys.len() - 1].0[depth..]);
+        let first = &keys[0].0[depth..];
+        let last = &keys[keys.len() - 1].0[depth..];
         let shared = first.iter().zip(last).take_while(|(a, b)| a == b).take(LABEL);
         let mut node = Node { first: u32::MAX, ..Node::default() };
         for (slot, (&byte, _)) in node.label.iter_mut().zip(shared) {
@@ -84,7 +85,7 @@ impl Trie {
         Pending { node: self.nodes.len() - 1, keys, depth }
     }
 
-    /// Gives a node its entries and its children.
+    /// Stores the entries of a node and adds its children.
     fn grow<'a>(&mut self, own: &Pending<'a>, pending: &mut VecDeque<Pending<'a>>) {
         let (here, mut below) =
             own.keys.split_at(own.keys.partition_point(|(key, _)| key.len() == own.depth));
@@ -103,7 +104,7 @@ impl Trie {
         let node = &mut self.nodes[own.node];
         node.entries = entries;
         node.children = to_u32(children);
-        // At most 256: one for each byte.
+        // At most 256, one per byte value.
         node.child_count = u16::try_from(count).unwrap_or(u16::MAX);
     }
 
@@ -111,15 +112,15 @@ impl Trie {
         self.nodes.is_empty()
     }
 
-    /// Bytes on the heap.
+    /// Returns the heap size in bytes.
     pub(super) fn heap(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
             + self.first_bytes.capacity()
             + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Shows `take` the entries of each prefix of `subject`, shortest first. It gets the best rule
-    /// so far and gives the new one. Parts of the tree without an earlier rule are left out.
+    /// Calls `take` with the entries of each prefix of `subject`, shortest first. `take` receives
+    /// the best rule so far and returns the new one. Subtrees without an earlier rule are skipped.
     #[inline]
     pub(super) fn walk(
         &self,
@@ -138,13 +139,14 @@ impl Trie {
         best
     }
 
-    /// The child whose label may begin with `byte`.
+    /// Returns the only child that can begin with `byte`.
     #[inline]
     fn child(&self, node: &Node, byte: u8) -> Option<&Node> {
-        let (from, count) = (node.children as usize, usize::from(node.child_count));
+        let from = node.children as usize;
+        let count = usize::from(node.child_count);
         let n = match count {
             0 => return None,
-            // Its label will tell.
+            // The caller compares the label of an only child.
             1 => 0,
             2..=16 => self.first_bytes.get(from..from + count)?.iter().position(|&b| b == byte)?,
             _ => self.first_bytes.get(from..from + count)?.binary_search(&byte).ok()?,
@@ -162,7 +164,8 @@ mod tests {
     use crate::rules::RuleId;
     use crate::rules::index::Residue;
 
-    /// Long runs of one byte make labels that need several nodes, any bytes make wide nodes.
+    /// Generates keys: long runs of one byte need several nodes per label, arbitrary bytes make
+    /// wide nodes.
     fn key() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             (0..40usize, vec(any::<u8>(), 0..2)).prop_map(|(n, end)| [vec![b'a'; n], end].concat()),

@@ -1,32 +1,33 @@
-//! Rules so wide that they would empty the services of a host with systemd. Pure.
+//! Detects rules so broad that they would move the processes of systemd services.
 
 use super::{Action, Criteria, GroupTest, LeaveUnits, Rule, UserTest};
 
-/// Users and groups of the system have ids up to this one, as systemd and the distributions have it.
+/// The highest system UID and GID, as in systemd and the distributions.
 const SYSTEM: u32 = 999;
-/// Names that a pattern for everybody fits.
+/// Sample names that a pattern for all users matches.
 const NAMES: [&[u8]; 4] = [b"root", b"daemon", b"www-data", b"nobody"];
 
-/// Whom a rule is for, if that is too many.
+/// The overly broad set of processes that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// Everybody, root and all services.
+    /// All users, including root and services.
     Everybody,
-    /// Root.
+    /// Processes of root.
     Root,
-    /// Users of the system, who run services.
+    /// System users, which run services.
     System,
 }
 
-/// How wide a rule is, if services would lose their processes by it: it places processes of root or of
-/// the system's users, whatever they run, out of every unit.
+/// Returns the breadth of a rule that would take processes from services: it moves processes of
+/// root or of system users out of every unit, independent of the executable.
 pub fn width(rule: &Rule) -> Option<Width> {
     let places = matches!(&rule.action, Action::Place(_));
     let leaves = rule.leave_units != LeaveUnits::No;
     if !places || !leaves || !rule.when.exes.is_empty() {
         return None;
     }
-    let (has_root, has_system) = (reaches(&rule.when, 0), is_for_system(&rule.when));
+    let has_root = reaches(&rule.when, 0);
+    let has_system = is_for_system(&rule.when);
     match (has_root && !is_out(rule, 0), has_system && !is_out(rule, SYSTEM)) {
         (true, true) => Some(Width::Everybody),
         (true, false) => Some(Width::Root),
@@ -35,7 +36,7 @@ pub fn width(rule: &Rule) -> Option<Width> {
     }
 }
 
-/// Whether processes of this id can fit.
+/// Checks whether processes with this ID can match.
 fn reaches(when: &Criteria, id: u32) -> bool {
     let fits_user = |test: &UserTest| match test {
         UserTest::Name(_) => false,
@@ -50,7 +51,7 @@ fn reaches(when: &Criteria, id: u32) -> bool {
         && (when.groups.is_empty() || when.groups.iter().any(fits_group))
 }
 
-/// Whether processes of a user of the system can fit, other than root.
+/// Checks whether processes of a system user other than root can match.
 fn is_for_system(when: &Criteria) -> bool {
     let fits_user = |test: &UserTest| match test {
         UserTest::Name(_) => false,
@@ -65,7 +66,7 @@ fn is_for_system(when: &Criteria) -> bool {
         && (when.groups.is_empty() || when.groups.iter().any(fits_group))
 }
 
-/// Whether the rule excludes all users up to this one but root, or for 0 root.
+/// Checks whether the rule excludes all users from 1 to `last`, or root if `last` is 0.
 fn is_out(rule: &Rule, last: u32) -> bool {
     rule.not.users.iter().any(|test| match test {
         UserTest::Name(_) => false,

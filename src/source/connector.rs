@@ -1,11 +1,11 @@
-//! The proc connector: two sockets, their masks and filters, and exact loss.
+//! The proc connector: two sockets with masks and filters, and exact counts of lost events.
 //!
-//! WATCH carries exec, uid and gid events and is polled. TRAIL carries process forks and is *never*
-//! polled: what a listener costs the machine is being woken (a sleeping reader of forks takes 25-30 %
-//! off the fork rate, measured), and nobody sleeps on TRAIL.
+//! WATCH carries exec, UID and GID events and is polled. TRAIL carries process forks and is *never*
+//! polled: the cost of a listener is the wake-up (a sleeping reader of forks reduces the fork rate
+//! by 25-30 %, measured), and no thread sleeps on TRAIL.
 //!
-//! Each socket asks the kernel for its own events only (mask, Linux 6.6) and has a classic BPF filter
-//! besides: it does the same on older kernels and drops thread forks, which the mask cannot.
+//! Each socket requests only its own events (mask, Linux 6.6) and also has a classic BPF filter: it
+//! does the same on older kernels and drops thread forks, which the mask cannot.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,15 +17,15 @@ use crate::event::wire::{self, Message, Subscription};
 use crate::event::{Event, What};
 use crate::sys::{self, Instruction, Mailbox};
 
-/// Datagrams of the first read of a drain.
+/// Number of datagrams in the first read of a drain.
 const FEW: usize = 4;
 
-/// What a socket subscribes to.
+/// Type of the events that a socket subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Exec, uid and gid events.
+    /// Exec, UID and GID events.
     Watch,
-    /// Forks of processes.
+    /// Forks of processes, without forks of threads.
     Trail,
 }
 
@@ -38,18 +38,18 @@ impl Kind {
     }
 }
 
-/// Why the connector cannot work here: one sentence for the administrator.
+/// Reason why the proc connector is unusable, as one sentence for the administrator.
 #[derive(Debug)]
 pub enum Unusable {
     /// The kernel was built without it.
     NoConnector(io::Error),
-    /// The network namespace is not the first one.
+    /// The network namespace is not the initial one.
     NetworkNamespace,
-    /// The subscription was ignored: pid or user namespace, or no `CONFIG_PROC_EVENTS`.
+    /// The subscription was ignored: PID or user namespace, or no `CONFIG_PROC_EVENTS`.
     Ignored,
-    /// Subscribed, but the event of a test process did not come.
+    /// The subscription succeeded, but the event of a test process did not arrive.
     Silent,
-    /// The subscription was refused.
+    /// The subscription failed with this errno.
     Refused(u32),
     /// Any other failure of a system call.
     Io(&'static str, io::Error),
@@ -60,50 +60,51 @@ impl std::fmt::Display for Unusable {
         match self {
             Self::NoConnector(error) => write!(
                 f,
-                "this kernel has no connector ({error}): it needs CONFIG_CONNECTOR and CONFIG_PROC_EVENTS"
+                "this kernel has no proc connector ({error}): it needs CONFIG_CONNECTOR and CONFIG_PROC_EVENTS"
             ),
             Self::NetworkNamespace => f.write_str(
-                "the kernel sends process events only to the first network namespace, and this is another: run cgruled on the host, without PrivateNetwork or a container's network",
+                "process events are sent only to the initial network namespace, and this is another: run cgruled on the host, without PrivateNetwork=yes or a container's network",
             ),
             Self::Ignored => f.write_str(
-                "the kernel ignored the subscription to process events: it lacks CONFIG_PROC_EVENTS, or this is a container with its own pid or user namespace; run cgruled on the host",
+                "the kernel ignored the subscription to process events: it lacks CONFIG_PROC_EVENTS, or this is a container with its own PID or user namespace; run cgruled on the host",
             ),
             Self::Silent => f.write_str(
-                "the kernel accepted the subscription but reported no event of a test process within a second: another pid or user namespace, or a kernel whose proc connector is broken",
+                "the kernel accepted the subscription but reported no event of a test process within a second: this is another PID or user namespace, or the proc connector of this kernel is broken",
             ),
             Self::Refused(errno) => write!(
                 f,
                 "the kernel refused the subscription to process events: {}",
                 io::Error::from_raw_os_error(i32::try_from(*errno).unwrap_or(0))
             ),
-            Self::Io(call, error) => write!(f, "process events: {call}: {error}"),
+            Self::Io(call, error) => write!(f, "cannot receive process events: {call}: {error}"),
         }
     }
 }
 
-/// What came of reading a socket.
+/// Result of reading a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Drained {
-    /// Datagrams that were read.
+    /// Number of datagrams that were read.
     pub read: usize,
-    /// Whether the socket was emptied.
+    /// Set if the socket was emptied.
     pub is_empty: bool,
 }
 
-/// Subscriptions, and then test processes, at most, one a second, while the kernel drops events.
+/// Maximum number of subscriptions, and then of test processes, one a second, while the kernel
+/// drops events.
 const TESTS: usize = 30;
 
-/// Datagrams that the self-test reads from a socket before it looks at its deadline again.
+/// Number of datagrams that the self-test reads from a socket before it checks its deadline again.
 const TEST_READ: usize = 4096;
 
-/// One subscribed socket.
+/// Subscribed socket for one type of events.
 pub struct Socket {
     fd: OwnedFd,
     mailbox: Mailbox,
     dropped: u32,
     kind: Kind,
-    /// Datagrams that were refused: not from the kernel, cut, or no event.
+    /// Number of rejected datagrams: not from the kernel, truncated, or malformed.
     pub refused: u64,
 }
 
@@ -117,12 +118,12 @@ impl Socket {
     /// Opens, filters, binds and subscribes, and waits for the kernel's acknowledgement.
     ///
     /// # Errors
-    /// Why the connector cannot work here.
+    /// The reason why the connector is unusable.
     pub fn open(kind: Kind, receive_buffer: usize) -> Result<Self, Unusable> {
         let fd = sys::connector_socket().map_err(Unusable::NoConnector)?;
         sys::set_receive_buffer(fd.as_fd(), receive_buffer)
             .map_err(|error| Unusable::Io("receive buffer", error))?;
-        // Before the bind, so that nothing unwanted is ever queued.
+        // Before the bind, so that no unwanted event is ever queued.
         sys::attach_filter(fd.as_fd(), &filter(kind))
             .map_err(|error| Unusable::Io("socket filter", error))?;
         sys::bind_netlink(fd.as_fd(), wire::CN_IDX_PROC).map_err(refused_by_namespace)?;
@@ -131,15 +132,15 @@ impl Socket {
         Ok(socket)
     }
 
-    /// A plain LISTEN is acknowledged; a masked one is not, because the mask drops the
-    /// acknowledgement as well. So first the one, then the other.
+    /// Subscribes without a mask first, then with it.
     fn subscribe(&mut self) -> Result<(), Unusable> {
+        // A plain LISTEN is acknowledged; a masked one is not, because the mask drops the acknowledgement too.
         let number = std::process::id();
         for _ in 0..TESTS {
             if self.listen(number)? {
                 return self.send(Subscription::Masked(self.kind.mask()), number);
             }
-            // Under a flood the acknowledgement may be among what was dropped.
+            // During a flood the acknowledgement may be among the dropped events.
             if self.lost().map_err(|error| Unusable::Io("getsockopt", error))? == 0 {
                 break;
             }
@@ -186,22 +187,22 @@ impl Socket {
         }
     }
 
-    /// Waits until something can be read. Never used in the loop, only while starting.
+    /// Waits until the socket is readable. Used only during startup, never in the main loop.
     fn wait(&self, at_most: Duration) {
         let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-        // An interrupted wait only looks again: the caller has the deadline.
+        // An interrupted wait only causes another check: the caller has the deadline.
         let _interrupted = poll(&mut fds, timeout);
     }
 
-    /// Reads up to `bound` datagrams and hands their events to `take`.
+    /// Reads up to `bound` datagrams and passes their events to `take`.
     ///
     /// # Errors
     /// As recvmmsg(2).
     pub fn drain(&mut self, bound: usize, mut take: impl FnMut(Event)) -> io::Result<Drained> {
         let refused = &mut self.refused;
         let mut read = 0;
-        // Preparing for many costs more than reading one, and mostly there is one.
+        // Preparing for many costs more than reading one, and usually there is one.
         let mut most = FEW;
         while read < bound {
             let count = self.mailbox.receive(self.fd.as_fd(), most, |datagram| {
@@ -226,17 +227,18 @@ impl Socket {
         Ok(Drained { read, is_empty: false })
     }
 
-    /// How many datagrams wait, or more.
+    /// Returns an upper bound of the number of queued datagrams.
     ///
     /// # Errors
     /// As getsockopt(2).
     pub fn backlog(&self) -> io::Result<usize> {
-        // 832 bytes each on x86-64 (measured). A kernel that takes less makes us wait a little longer.
+        // 832 bytes each on x86-64 (measured). A kernel with smaller ones only makes the drain
+        // longer.
         const LEAST_BYTES: usize = 512;
         Ok(sys::queued_bytes(self.fd.as_fd())? as usize / LEAST_BYTES + 1)
     }
 
-    /// How many datagrams this socket lost since the last call, exactly.
+    /// Returns the exact number of datagrams that this socket lost since the last call.
     ///
     /// # Errors
     /// As getsockopt(2).
@@ -247,11 +249,12 @@ impl Socket {
 }
 
 impl Drop for Socket {
-    /// Without IGNORE the kernel's listener count stays up for ever.
+    /// Ends the subscription: otherwise the kernel's listener count stays too high until the next
+    /// boot.
     fn drop(&mut self) {
         let bytes = Subscription::Ignore.encode(std::process::id());
         if let Err(error) = sys::send_netlink(self.fd.as_fd(), &bytes) {
-            ::log::debug!("cannot end the subscription to process events: {error}");
+            ::log::debug!("cannot cancel the subscription to process events: {error}");
         }
     }
 }
@@ -263,27 +266,27 @@ fn refused_by_namespace(error: io::Error) -> Unusable {
     }
 }
 
-/// What a test process proved. Both need not be heard of the same one.
+/// Events of test processes received so far. They may be of different test processes.
 #[derive(Debug, Default)]
 struct Proven {
     forked: bool,
     executed: bool,
 }
 
-/// Both sockets.
+/// The two sockets of the proc connector.
 pub struct Connector {
     receive_buffer: usize,
-    /// Exec, uid and gid events; to be polled.
+    /// Socket for exec, UID and GID events; to be polled.
     pub watch: Socket,
-    /// Process forks; never polled.
+    /// Socket for process forks; never polled.
     pub trail: Socket,
 }
 
 impl Connector {
-    /// Subscribes both and proves by a test process that events arrive.
+    /// Subscribes both sockets and verifies with a test process that events arrive.
     ///
     /// # Errors
-    /// Why the connector cannot work here.
+    /// The reason why the connector is unusable.
     pub fn open(receive_buffer: usize) -> Result<Self, Unusable> {
         let mut connector = Self {
             receive_buffer,
@@ -294,23 +297,24 @@ impl Connector {
         Ok(connector)
     }
 
-    /// Replaces both sockets: subscribing the same ones again does not help where a kernel lost count
-    /// of its listeners.
+    /// Replaces both sockets: subscribing the same ones again does not help where a kernel has lost
+    /// count of its listeners.
     ///
     /// # Errors
-    /// Why the connector cannot work any more.
+    /// The reason why the connector has become unusable.
     pub fn renew(&mut self) -> Result<(), Unusable> {
         *self = Self::open(self.receive_buffer)?;
         Ok(())
     }
 
-    /// Runs a short-lived process and expects its fork on TRAIL and its exec on WATCH within a second.
-    /// Events of others that are read meanwhile may be dropped: the first scan comes later.
+    /// Runs a short-lived process and expects its fork on TRAIL and its exec on WATCH within a
+    /// second.
     fn self_test(&mut self) -> Result<(), Unusable> {
+        // Events of other processes read meanwhile may be dropped: the first scan comes later.
         let mut proven = Proven::default();
         for _ in 1..TESTS {
             let result = self.test_once(&mut proven);
-            // Under a flood the events of the test process may be among those that were dropped.
+            // During a flood the events of the test process may be among the dropped ones.
             if !matches!(result, Err(Unusable::Silent)) || !self.has_lost()? {
                 return result;
             }
@@ -321,7 +325,8 @@ impl Connector {
     fn has_lost(&mut self) -> Result<bool, Unusable> {
         let lost =
             |socket: &mut Socket| socket.lost().map_err(|error| Unusable::Io("getsockopt", error));
-        let (watch, trail) = (lost(&mut self.watch)?, lost(&mut self.trail)?);
+        let watch = lost(&mut self.watch)?;
+        let trail = lost(&mut self.trail)?;
         Ok(watch > 0 || trail > 0)
     }
 
@@ -350,7 +355,7 @@ impl Connector {
     }
 }
 
-/// Runs our own program with `--version` and waits for it.
+/// Runs the own executable with `--version` and waits for it. Returns its PID.
 ///
 /// # Errors
 /// It cannot be started.
@@ -367,8 +372,8 @@ pub fn run_test_process() -> io::Result<u32> {
     Ok(pid)
 }
 
-/// Accepts acknowledgements and the events of `kind`. BPF loads words in network order, so the
-/// constants are turned.
+/// Returns a filter that accepts acknowledgements and the events of `kind`. BPF loads words in
+/// network byte order, so the constants are converted.
 fn filter(kind: Kind) -> Vec<Instruction> {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;

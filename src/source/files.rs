@@ -1,4 +1,4 @@
-//! Changes of rule files and of the user database, by inotify.
+//! Watches of rule files and of the user database, by inotify. It reads no file.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,36 +10,36 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use crate::event::Nanos;
 use crate::worker::Reason;
 
-/// Nothing must change for this long before rules are read: packages write several files.
+/// Time without changes before rules are read: packages write several files.
 const QUIET_NS: u64 = 100_000_000;
-/// But a directory that never comes to rest is read after this.
+/// Maximum delay for a directory that keeps changing.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// The original's files and directories.
+/// Files and directories of cgrulesengd.
 const LEGACY_FILES: [&str; 2] = ["cgrules.conf", "cgconfig.conf"];
 const LEGACY_DIRECTORIES: [&str; 2] = ["cgrules.d", "cgconfig.d"];
 
 /// Files of the user database.
 const NAME_FILES: [&str; 3] = ["passwd", "group", "nsswitch.conf"];
 
-/// Watches files and says, after a pause, what to do.
+/// Watched files, with the change that waits to be reported.
 #[derive(Debug)]
 pub struct Files {
     inotify: Inotify,
     directories: Vec<PathBuf>,
     etc: PathBuf,
     has_legacy: bool,
-    /// The watches of the original's directories, in which every name counts.
+    /// Watches of cgrulesengd's directories, in which every file name counts.
     legacy: Vec<WatchDescriptor>,
-    /// The rule directories that there were when the watches were set.
+    /// Rule directories that existed when the watches were set.
     existing: Vec<PathBuf>,
     change: Option<Change>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    /// `None` while nothing but a directory was made on the way to one with rules, as by ourselves for
-    /// our socket.
+    /// `None` while the only change is a created directory above a rule directory, such as the one
+    /// for the daemon's own socket.
     reason: Option<Reason>,
     first: Nanos,
     last: Nanos,
@@ -52,22 +52,24 @@ impl Change {
 }
 
 impl Files {
-    /// Watches the rule directories, those that do not exist yet by the nearest directory that does;
-    /// the user database in `etc`; and there, with `has_legacy`, the original's files.
+    /// Watches the rule directories, missing ones by their nearest existing ancestor; the user
+    /// database in `etc`; and there, with `has_legacy`, the files of cgrulesengd.
     ///
     /// # Errors
-    /// inotify is not to be had.
+    /// inotify is not available.
     pub fn watch(directories: &[PathBuf], etc: &Path, has_legacy: bool) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let (directories, etc) = (directories.to_vec(), etc.to_owned());
-        let (legacy, existing) = (Vec::new(), Vec::new());
+        let directories = directories.to_vec();
+        let etc = etc.to_owned();
+        let legacy = Vec::new();
+        let existing = Vec::new();
         let mut files =
             Self { inotify, directories, etc, has_legacy, legacy, existing, change: None };
         files.renew();
         Ok(files)
     }
 
-    /// Sets the watches as the directories are now. Watching one twice changes nothing.
+    /// Sets the watches for the present directories. Repeated watches have no effect.
     fn renew(&mut self) {
         let directories = self.directories.iter();
         self.existing = directories.filter(|directory| directory.is_dir()).cloned().collect();
@@ -90,7 +92,7 @@ impl Files {
             let paths = paths.iter().filter(|path| path.is_dir());
             self.legacy = paths.filter_map(|path| self.add(path, entries)).collect();
         }
-        // By themselves as well: a file that is mounted over /etc/passwd has another parent.
+        // Watched directly as well: a file that is mounted over /etc/passwd has another parent.
         for name in NAME_FILES {
             let path = self.etc.join(name);
             if path.exists() {
@@ -109,12 +111,12 @@ impl Files {
         }
     }
 
-    /// The descriptor to poll.
+    /// Returns the descriptor to poll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
 
-    /// Reads what changed.
+    /// Reads the pending changes without blocking.
     pub fn read(&mut self, now: Nanos) {
         loop {
             match self.inotify.read_events() {
@@ -129,7 +131,7 @@ impl Files {
                 }
                 Err(Errno::EAGAIN) => return,
                 Err(errno) => {
-                    ::log::warn!("inotify: {}", errno.desc());
+                    ::log::warn!("cannot read changes of rule files: inotify: {}", errno.desc());
                     return;
                 }
             }
@@ -154,7 +156,8 @@ impl Files {
         }
     }
 
-    /// A rule file, or one of the original's directories: `etc` has much else in it.
+    /// Checks whether a name is a rule file, or a file or directory of cgrulesengd: `etc` contains
+    /// much else.
     fn concerns_rules(&self, name: &Path) -> bool {
         let is = |known: &str| name == Path::new(known);
         let is_legacy = LEGACY_FILES.into_iter().chain(LEGACY_DIRECTORIES).any(is);
@@ -162,13 +165,13 @@ impl Files {
             || self.has_legacy && is_legacy
     }
 
-    /// A directory with rules, or one on the way there.
+    /// Checks whether a name is part of the path of a rule directory.
     fn is_on_the_way(&self, name: &Path) -> bool {
         let mut parts = self.directories.iter().flat_map(|directory| directory.components());
         parts.any(|part| part.as_os_str() == name)
     }
 
-    /// What to do at `now`, once for each burst of changes.
+    /// Returns the action that is due at `now`, once for each burst of changes.
     pub fn take_due(&mut self, now: Nanos) -> Option<Reason> {
         let change = self.change.filter(|change| change.due() <= now)?;
         self.change = None;
@@ -177,7 +180,7 @@ impl Files {
         change.reason.or_else(|| (self.existing != before).then_some(Reason::Rules))
     }
 
-    /// When [`Self::take_due`] will have something.
+    /// Returns the time at which [`Self::take_due`] has an action.
     pub fn next_due(&self) -> Option<Nanos> {
         self.change.map(Change::due)
     }
@@ -218,7 +221,7 @@ mod tests {
         std::fs::create_dir(&rules).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
-        // All at once, before the watch on what is between is set.
+        // All at once, before the watch on the directory in between is set.
         std::fs::remove_dir_all(root.path().join("cgruled")).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));

@@ -1,5 +1,5 @@
-//! What comes in from the kernel and waits: events of WATCH in a batch, forks of TRAIL in the tracker of
-//! forks, and whether anything was lost.
+//! Incoming kernel events: WATCH events in a batch, TRAIL forks in the fork tracker, and the
+//! detection of losses. It evaluates nothing itself.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,61 +14,61 @@ use crate::log::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::sys;
 
-/// Datagrams of one drain; the rest is read in the next.
+/// Maximum number of datagrams per drain; the rest is read in the next.
 const DRAIN: usize = 16_384;
-/// TRAIL is read at least this often.
+/// Limits of the interval between two reads of TRAIL.
 const TRAIL_NS: [u64; 2] = [20_000_000, 1_000_000_000];
 /// And this soon after a process exited before its evaluation. Reading it at once made candidates of children
 /// whose own exec was about to be evaluated: 6 to 15 evaluations more for 100 processes of a busy machine.
 const TRAIL_GONE_NS: u64 = 5_000_000;
-/// And so often that about this many forks wait: unread they take 832 bytes each, which at 20,000 forks
-/// a second would go through all caches once a second.
+/// Number of forks per read of TRAIL at which the interval aims: unread forks take 832 bytes each,
+/// and at 20,000 forks a second would pass through all caches once a second.
 const TRAIL_WAITS: u64 = 500;
-/// Loss can only follow upon a queue; after a short one it is asked for no more often than this.
+/// Minimum time between two checks for loss after a short queue; loss requires a queue.
 const LOSS_NS: u64 = 50_000_000;
 const SHORT: u64 = 4;
-/// No fork on the whole machine for this long is worth a doubt.
+/// Time without a fork on the whole machine after which the subscription is checked.
 const SILENCE_NS: u64 = 30_000_000_000;
 
-/// Events and forks that wait.
+/// Queued events and forks, with the state of their sockets.
 pub struct Intake {
-    /// Processes to look at.
+    /// Processes to be evaluated after an event.
     pub batch: Batch,
-    /// Forks to judge.
+    /// Forks to be checked for misplaced children.
     pub forks: ForkTracker,
-    /// Whether a look had an effect, so that TRAIL must be read at once.
+    /// Set if an evaluation took effect, so that TRAIL must be read at once.
     pub trail_is_due: bool,
     connector: Connector,
     metrics: Arc<Metrics>,
     limiter: Limiter,
     trail_read: Nanos,
     trail_interval_ns: u64,
-    /// When TRAIL must be read because a process was evaluated after an event.
+    /// Time at which TRAIL must be read because a process was evaluated after an event.
     trail_by: Option<Nanos>,
     loss_asked: Nanos,
     loss_events: u64,
     pace: Pace,
-    /// When a fork was last heard of, and how many had been until then.
+    /// Time of the last fork received, and the number of forks received by then.
     heard: (Nanos, u64),
-    /// The last drain that was cut short, and how many datagrams are to be read until all that it would
-    /// have read is.
+    /// Last drain that was cut short, and the number of datagrams to read until all that it would
+    /// have read are read.
     owed: Option<(Drain, usize)>,
 }
 
-/// How well TRAIL is heard.
+/// Status of fork reception on TRAIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Hearing {
-    /// Well, or not asked now.
+    /// Forks are received, or not checked now.
     Well,
-    /// Something was lost: look at everybody.
+    /// Events were lost: all processes must be evaluated.
     Lost,
-    /// Nothing was heard for so long that a fork should be provoked.
+    /// No fork was received for so long that a test process should be started.
     Doubtful,
 }
 
 impl Intake {
-    /// Nothing waits yet.
+    /// Creates an intake without queued events.
     pub fn new(connector: Connector, metrics: Arc<Metrics>) -> Self {
         let now = sys::monotonic();
         Self {
@@ -89,12 +89,12 @@ impl Intake {
         }
     }
 
-    /// The descriptor to poll. TRAIL is never polled.
+    /// Returns the descriptor to poll. TRAIL is never polled.
     pub fn watch(&self) -> BorrowedFd<'_> {
         self.connector.watch.as_fd()
     }
 
-    /// Whether something waits.
+    /// Checks whether events or forks are queued.
     pub fn has_work(&self) -> bool {
         !self.batch.is_empty()
             || self.forks.is_waiting()
@@ -102,16 +102,17 @@ impl Intake {
             || self.batch.settled() < self.batch.begun()
     }
 
-    /// When TRAIL must be read although nothing happens.
+    /// Returns the time at which TRAIL must be read even without events.
     pub fn next_due(&self) -> Nanos {
         let regular = self.trail_read.plus(self.trail_interval_ns);
         self.trail_by.map_or(regular, |by| regular.min(by))
     }
 
-    /// A process was evaluated after an event, so a child that was born meanwhile may be misplaced. A child
-    /// that is judged late has a long window: up to 30 % of the forks of a storm were evaluated when
-    /// they were read a second later (measured).
+    /// Records that a process was evaluated after an event, so that children born in the meantime
+    /// may be misplaced, and schedules a read of TRAIL.
     pub fn evaluated(&mut self, now: Nanos) {
+        // A child that is checked late has a long window: up to 30 % of the forks of a storm were evaluated
+        // when they were read a second later (measured).
         self.trail_by.get_or_insert(now.plus(TRAIL_NS[0]));
     }
 
@@ -121,24 +122,25 @@ impl Intake {
         self.trail_by = Some(self.trail_by.map_or(by, |earlier| earlier.min(by)));
     }
 
-    /// A process was placed.
+    /// Records that a process was placed.
     pub fn placed(&mut self, now: Nanos) {
         self.trail_is_due = true;
         self.pace.placed(now);
     }
 
-    /// Nanoseconds for which to let events gather before the next turn.
+    /// Returns the number of nanoseconds to let events accumulate before the next turn.
     pub fn pause(&mut self, now: Nanos) -> u64 {
         self.pace.pause(self.metrics.events.get(), now)
     }
 
-    /// Reads WATCH into the batch. A flood fills the socket as fast as it is read; then a drain is over when
-    /// as much was read as was queued at its end.
+    /// Reads WATCH into the batch. A flood fills the socket as fast as it is read; then a drain
+    /// ends when as much was read as was queued at its end.
     ///
     /// # Errors
     /// As recvmmsg(2).
     pub fn drain_watch(&mut self) -> io::Result<()> {
-        let (batch, metrics) = (&mut self.batch, &self.metrics);
+        let batch = &mut self.batch;
+        let metrics = &self.metrics;
         let begun = batch.begin_drain();
         let drained = self.connector.watch.drain(DRAIN, |event| {
             metrics.events.increment();
@@ -167,7 +169,8 @@ impl Intake {
         Ok(())
     }
 
-    /// Reads TRAIL if it is due, which it is no more when it was emptied. Hands each fork to `heed`.
+    /// Reads TRAIL if that is due, and passes each fork to `heed`. TRAIL stays due until it is
+    /// empty.
     ///
     /// # Errors
     /// As recvmmsg(2).
@@ -176,8 +179,11 @@ impl Intake {
         if !self.trail_is_due && began < self.next_due() {
             return Ok(Hearing::Well);
         }
-        let (forks, metrics, begun) = (&mut self.forks, &self.metrics, self.batch.begun());
-        let (mut lost, mut count) = (0, 0);
+        let forks = &mut self.forks;
+        let metrics = &self.metrics;
+        let begun = self.batch.begun();
+        let mut lost = 0;
+        let mut count = 0;
         let drained = self.connector.trail.drain(DRAIN, |event: Event| {
             if let What::Fork { parent, child } = event.what {
                 metrics.forks.increment();
@@ -202,11 +208,13 @@ impl Intake {
         Ok(if lost > 0 { Hearing::Lost } else { self.doubt() })
     }
 
-    /// Makes sure that silence is silence. Some kernels of early 2024 (with commit c46bfba1337d) stop
-    /// all events for good when a send reaches nobody: have a fork provoked, and subscribe anew if
-    /// even that is not heard.
+    /// Checks a long silence: requests a test fork, and renews the subscription if that is not
+    /// received either.
     fn doubt(&mut self) -> Hearing {
-        let (now, forks) = (self.trail_read, self.metrics.forks.get());
+        // Some kernels of early 2024 (with commit c46bfba1337d) stop all events permanently after a send that
+        // reached no listener.
+        let now = self.trail_read;
+        let forks = self.metrics.forks.get();
         if forks != self.heard.1 {
             self.heard = (now, forks);
             return Hearing::Well;
@@ -219,19 +227,21 @@ impl Intake {
             return Hearing::Doubtful;
         }
         self.heard = (now, forks);
-        ::log::error!("the kernel sends no process events any more; subscribing again");
+        ::log::error!("no process events, not even of a test process; subscribing again");
         if let Err(why) = self.connector.renew() {
             ::log::error!("{why}");
         }
         Hearing::Lost
     }
 
-    /// Whether the kernel dropped events since the last call. Exact, valid with filters and masks.
+    /// Checks whether the kernel dropped events since the last call. Exact, also with filters and
+    /// masks.
     ///
     /// # Errors
     /// As getsockopt(2).
     pub fn has_lost(&mut self) -> io::Result<bool> {
-        let (now, events) = (sys::monotonic(), self.metrics.events.get());
+        let now = sys::monotonic();
+        let events = self.metrics.events.get();
         let is_short = events - std::mem::replace(&mut self.loss_events, events) < SHORT;
         if is_short && now.since(self.loss_asked) < LOSS_NS {
             return Ok(false);
@@ -246,7 +256,7 @@ impl Intake {
             if let Some(left_out) = self.limiter.admit(&"lost", now) {
                 ::log::warn!(
                     message_id = crate::log::field::LOST;
-                    "the kernel dropped {lost} events; looking at all processes{left_out}"
+                    "the kernel dropped {lost} events; evaluating all processes{left_out}"
                 );
             }
         }

@@ -1,6 +1,6 @@
-//! External moves: the records of `cgroup:cgroup_attach_task` in a tracefs instance of our own. Nothing
-//! here decides what a move means, and nothing is ever woken by one: the buffers are drained when the
-//! engine wants to know.
+//! Trace of external moves: the records of `cgroup:cgroup_attach_task` in a private tracefs
+//! instance. It does not interpret moves, and a move never wakes the daemon: the buffers are
+//! drained when the engine needs them.
 //!
 //! The proc connector reports no moves, and upstream refused such an event. A private instance needs no
 //! capability, only the permission to write in tracefs, and its `stats` count lost records exactly.
@@ -25,14 +25,14 @@ use crate::event::trace_page::{ExternalMove, MalformedPage, TracePage};
 pub use error::MoveTraceError;
 use instance::{Instance, is_tracefs};
 
-/// Where tracefs is mounted; the second place is mounted on access by debugfs.
+/// Usual mount points of tracefs; debugfs mounts the second one on access.
 const DIRECTORIES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Size of the buffer of each CPU: 870 moves between cgroups with short paths (measured).
 const BUFFER_KIB: usize = 64;
 
-/// Threads in the kernel's filter at most. The kernel takes less than a page of text (4,096 bytes), and
-/// one thread needs up to 25.
+/// Maximum number of threads in the kernel's filter. The kernel accepts less than a page of text
+/// (4,096 bytes), and one thread needs up to 25.
 const MAX_FILTERED: usize = 128;
 
 const ENABLE: &str = "events/cgroup/cgroup_attach_task/enable";
@@ -54,30 +54,30 @@ pub fn tracing_directory() -> Result<PathBuf, MoveTraceError> {
     found.map(Path::to_owned).ok_or_else(|| MoveTraceError::NotMounted(DIRECTORIES[0].into()))
 }
 
-/// A move, without what only logs need.
+/// Traced move, without the details that only logs need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TracedMove {
-    /// When.
+    /// Time stamp that the kernel gave the move.
     pub at: Nanos,
-    /// The thread that wrote the PID.
+    /// Thread that wrote the PID.
     pub mover: u32,
-    /// The process or thread that was moved.
+    /// Process or thread that was moved.
     pub pid: u32,
     /// Whether it was born in another cgroup than that of its creator, and not moved.
     pub is_birth: bool,
-    /// The ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
+    /// ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
     pub hierarchy: u32,
 }
 
-/// Where traced moves come from.
+/// Source of traced moves, replaceable in tests.
 pub trait MoveSource: fmt::Debug + Send {
-    /// Leaves out the moves of these threads.
+    /// Excludes the moves of these threads.
     ///
     /// # Errors
     /// As write(2).
     fn ignore(&mut self, threads: &[u32]) -> io::Result<()>;
 
-    /// Reads what was traced since the last call, and returns how many moves were lost.
+    /// Reads the moves traced since the last call, and returns the number of lost ones.
     ///
     /// # Errors
     /// As read(2).
@@ -106,11 +106,11 @@ impl fmt::Debug for MoveTrace {
     }
 }
 
-/// The result of [`MoveTrace::drain`].
+/// Numbers returned by [`MoveTrace::drain`] for one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct DrainedMoves {
-    /// Moves that were handed on.
+    /// Number of moves passed to the caller.
     pub records: u64,
     /// Records that were lost since the drain before, exactly; among them can be moves by ignored
     /// threads that the kernel's filter does not exclude. A malformed page counts as one. Records that a read
@@ -118,8 +118,8 @@ pub struct DrainedMoves {
     pub lost: u64,
 }
 
-/// A tracefs instance that records moves between cgroups. Dropping it removes the instance, which waits
-/// for RCU grace periods (30 to 70 ms on Linux 6.18).
+/// Tracefs instance that records moves between cgroups. Dropping it removes the instance, which
+/// waits for RCU grace periods (30 to 70 ms on Linux 6.18).
 pub struct MoveTrace {
     // Before `instance`: the kernel removes no instance with open files.
     cpus: Vec<CpuBuffer>,
@@ -128,12 +128,12 @@ pub struct MoveTrace {
     instance: Instance,
 }
 
-/// The buffer of one CPU.
+/// Trace buffer of one CPU.
 struct CpuBuffer {
-    /// `trace_pipe_raw`: each read consumes one page.
+    /// File `trace_pipe_raw`: each read consumes one page.
     pages: File,
     stats: File,
-    /// Records that were lost until `stats` was last read.
+    /// Number of records lost when `stats` was last read.
     lost: u64,
     skipped: SkippedRecords,
 }
@@ -170,11 +170,11 @@ impl SkippedRecords {
 }
 
 impl MoveTrace {
-    /// Creates or takes over an instance below `tracing` and enables the event. Takes 30 to 50 ms on
-    /// Linux 6.18, most of it RCU grace periods.
+    /// Creates or takes over an instance below `tracing` and enables the event. Takes 30 to 50 ms
+    /// on Linux 6.18, most of it RCU grace periods.
     ///
     /// # Errors
-    /// Why external moves cannot be traced here.
+    /// The reason why external moves cannot be traced.
     pub fn open(tracing: &Path) -> Result<Self, MoveTraceError> {
         let instance = Instance::acquire(tracing)?;
         // A daemon that was killed left the event enabled, and records in the buffers.
@@ -212,7 +212,7 @@ impl MoveTrace {
         self.instance.path()
     }
 
-    /// Lets the kernel record no moves by the threads `tids`; of more than 128 the first 128. The
+    /// Excludes moves by the threads `tids` in the kernel; of more than 128 the first 128. The
     /// filter is replaced without a gap.
     ///
     /// # Errors
@@ -221,12 +221,12 @@ impl MoveTrace {
         self.instance.write_file(FILTER, &filter(tids))
     }
 
-    /// Reads what the buffers hold and hands each move to `heed` unless its mover is `ignored`. Never
+    /// Reads the buffers and passes each move to `heed` unless its mover is `ignored`. Never
     /// blocks, and allocates nothing.
     ///
-    /// The moves of one CPU come in the order of time, those of different CPUs do not:
-    /// [`ExternalMove::at`] (`CLOCK_MONOTONIC`) tells. A buffer is read at most as often as it has
-    /// pages, so a flood of moves cannot keep the caller.
+    /// The moves of one CPU are in order of time, those of different CPUs are not:
+    /// [`ExternalMove::at`] (`CLOCK_MONOTONIC`) gives the order. A buffer is read at most as often
+    /// as it has pages, so a flood of moves cannot keep the caller.
     ///
     /// # Errors
     /// As read(2). Other buffers may not have been read then.
@@ -279,7 +279,7 @@ impl MoveTrace {
     }
 }
 
-/// Hands the moves of one page on and counts them.
+/// Passes the moves of one page to `heed` and counts them.
 fn hand_on(
     layout: &TraceLayout,
     page: &[u8],
@@ -298,8 +298,8 @@ fn hand_on(
 }
 
 impl CpuBuffer {
-    /// Opens the buffers of all CPUs that have a directory: on Linux 6.18 all possible ones. A buffer
-    /// without a CPU is empty, and is filled when the CPU comes.
+    /// Opens the buffers of all CPUs that have a directory: on Linux 6.18 all possible ones. The
+    /// buffer of an offline CPU is empty, and is filled when the CPU comes online.
     fn open_all(instance: &Instance) -> Result<Vec<Self>, MoveTraceError> {
         let mut cpus = Vec::new();
         for name in instance.cpus()? {
@@ -316,7 +316,7 @@ impl CpuBuffer {
         Ok(cpus)
     }
 
-    /// Reads a page; 0 when the buffer is empty.
+    /// Reads a page. Returns 0 when the buffer is empty.
     fn read(&mut self, page: &mut [u8]) -> io::Result<usize> {
         match self.pages.read(page) {
             Err(error)
@@ -339,7 +339,7 @@ impl CpuBuffer {
     /// Returns the records that were lost since the last call.
     fn lost_since(&mut self, stats: Stats) -> u64 {
         let before = std::mem::replace(&mut self.lost, stats.lost);
-        // The counters begin again at 0 when somebody empties the buffer by hand.
+        // The counters restart at 0 when an administrator empties the buffer.
         stats.lost.checked_sub(before).unwrap_or(stats.lost.max(1))
     }
 }
@@ -371,7 +371,7 @@ fn counter(stats: &str, name: &str) -> Option<u64> {
     stats.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
 }
 
-/// The text of a kernel filter that excludes moves by `tids`.
+/// Returns a kernel filter expression that excludes moves by `tids`.
 fn filter(tids: &[u32]) -> String {
     let mut text = String::new();
     for tid in tids.iter().take(MAX_FILTERED) {

@@ -1,24 +1,25 @@
-//! When to let events gather before they are read. Time is an argument.
+//! Coalescing of events during a storm, so that fewer wake-ups are needed. Reads no clock: the time
+//! is an argument.
 //!
-//! Being woken costs more than an event does: 15 us of CPU for an exec that matches nothing when each
-//! wakes us, 4 us when ten are read at once, 2.5 us when thirty are (measured at 10,000 a second). And
-//! what wakes nobody costs the machine nothing. So under a storm of events of which none leads to a
-//! placement, reading pauses for three milliseconds at a time. A machine that starts thousands of
-//! processes a second schedules no better than that anyway; below the storm, and as soon as something
-//! is placed, every event is read at once.
+//! A wake-up costs more than an event: 15 us of CPU for an exec that matches no rule when each
+//! wakes the daemon, 4 us when ten are read at once, 2.5 us when thirty are (measured at 10,000 a
+//! second). An event that wakes no thread does not slow the machine down. So during a storm without
+//! placements, reading pauses for 3 ms at a time. On a machine that starts thousands of processes a
+//! second, scheduling delays are of that order anyway; below the storm threshold, and as soon as a
+//! process is placed, every event is read at once.
 
 use crate::event::Nanos;
 
-/// Rates are taken over this time.
+/// Time over which the rate is measured.
 const WINDOW_NS: u64 = 20_000_000;
-/// Events in a window that make a storm: 3,000 a second.
+/// Number of events in a window that make a storm: 3,000 a second.
 const STORM: u64 = 60;
-/// The pause.
+/// Duration of one pause in a storm.
 const PAUSE_NS: u64 = 3_000_000;
-/// After a placement no pause is made for this long.
+/// Time without pauses after a placement.
 const ALERT_NS: u64 = 200_000_000;
 
-/// The rate of events.
+/// Event rate and time of the last placement.
 #[derive(Debug, Default)]
 pub struct Pace {
     began: Nanos,
@@ -28,15 +29,17 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A process was placed.
+    /// Records that a process was placed.
     pub fn placed(&mut self, now: Nanos) {
         self.placed = now;
     }
 
-    /// How long to pause at `now`, `events` having been read since the start. 0 for not at all.
+    /// Returns the pause at `now` in nanoseconds, 0 for none; `events` is the number read since the
+    /// start.
     pub fn pause(&mut self, events: u64, now: Nanos) -> u64 {
         if now.since(self.began) >= WINDOW_NS {
-            // A longer window, after quiet, is no storm however many events it ends with.
+            // A window that was extended by an idle period is not a storm, however many events it
+            // ends with.
             let is_short = now.since(self.began) < 2 * WINDOW_NS;
             self.is_storm = is_short && events - self.events >= STORM;
             self.began = now;
@@ -51,7 +54,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// One event in each `gap_ns`, for half a second; the last pause.
+    /// Feeds one event per `gap_ns` for half a second; returns the last pause.
     fn run(pace: &mut Pace, gap_ns: u64) -> u64 {
         let mut pause = 0;
         for event in 1..500_000_000 / gap_ns {

@@ -1,19 +1,20 @@
-//! All processes of `/proc` as looks: at start, on reload and after a loss.
+//! Scan of all processes in `/proc`: at start, on reload and after a loss. It must not read
+//! anything of the processes themselves.
 
 use std::io;
 
 use crate::event::Pid;
 use crate::process::Proc;
 
-/// A scan in progress. The list is taken at once; a process born later inherits the group of its
-/// parent, and whatever is missed in between is on the trail.
+/// Scan in progress. The list is read at once; a process born later inherits the cgroup of its
+/// parent, and the fork tracker covers those that need an evaluation.
 #[derive(Debug, Default)]
 pub struct Scan {
     pids: Vec<Pid>,
 }
 
 impl Scan {
-    /// Lists every process there is now. Replaces a scan in progress.
+    /// Lists every existing process. Replaces a scan in progress.
     ///
     /// # Errors
     /// `/proc` cannot be read.
@@ -25,7 +26,7 @@ impl Scan {
         Ok(())
     }
 
-    /// The next process.
+    /// Returns the next process of the list.
     pub fn take_next(&mut self) -> Option<Pid> {
         let next = self.pids.pop();
         if self.pids.is_empty() {
@@ -34,7 +35,7 @@ impl Scan {
         next
     }
 
-    /// Whether any is left.
+    /// Checks whether processes are left in the list.
     pub fn is_running(&self) -> bool {
         !self.pids.is_empty()
     }

@@ -1,21 +1,21 @@
-//! Namespaces of processes, and who owns them.
+//! Namespaces of processes, and their owners.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 
-/// A namespace that a process can have of its own.
+/// Type of a namespace of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {
-    /// Its cgroup namespace.
+    /// Cgroup namespace of the process.
     Cgroup,
-    /// Its PID namespace.
+    /// PID namespace of the process.
     Pid,
 }
 
 impl Namespace {
-    /// The name below `/proc/PID/ns`.
+    /// Returns the file name below `/proc/PID/ns`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -27,7 +27,7 @@ impl Namespace {
 /// Opens a pidfd of a thread (Linux 6.9).
 ///
 /// # Errors
-/// `ESRCH` when there is none, `EINVAL` on an older kernel.
+/// `ESRCH` when the thread does not exist, `EINVAL` on an older kernel.
 pub fn pidfd_open_thread(thread: u32) -> io::Result<OwnedFd> {
     const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
     let thread = libc::pid_t::try_from(thread).unwrap_or(-1);
@@ -36,8 +36,8 @@ pub fn pidfd_open_thread(thread: u32) -> io::Result<OwnedFd> {
     own(libc::c_int::try_from(fd).unwrap_or(-1))
 }
 
-/// Opens a namespace of the process of a pidfd (Linux 6.11). Does not wait for an exec of the process, unlike
-/// `/proc/PID/ns`.
+/// Opens a namespace of the process of a pidfd (Linux 6.11). Does not wait for an exec of the
+/// process, unlike `/proc/PID/ns`.
 ///
 /// # Errors
 /// `ENOTTY` or `EINVAL` on an older kernel, `ESRCH` if the process has exited.
@@ -51,10 +51,11 @@ pub fn namespace_of(pidfd: BorrowedFd<'_>, which: Namespace) -> io::Result<Owned
     own(unsafe { libc::ioctl(pidfd.as_raw_fd(), request as _, 0) })
 }
 
-/// Returns the user who owns a namespace: the owner of the user namespace that it belongs to (Linux 4.11).
+/// Returns the user who owns a namespace: the owner of the user namespace that it belongs to (Linux
+/// 4.11).
 ///
 /// # Errors
-/// `EPERM` if that user namespace is none of ours.
+/// `EPERM` if that user namespace is neither the own one nor a descendant of it.
 pub fn namespace_owner(namespace: BorrowedFd<'_>) -> io::Result<u32> {
     // _IO(0xb7, 1) and _IO(0xb7, 4) of linux/nsfs.h.
     const NS_GET_USERNS: libc::c_ulong = 0xB701;
@@ -69,7 +70,7 @@ pub fn namespace_owner(namespace: BorrowedFd<'_>) -> io::Result<u32> {
 
 fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
     let fd = check(fd)?;
-    // SAFETY: the kernel just made this descriptor for us alone.
+    // SAFETY: the kernel created this descriptor, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

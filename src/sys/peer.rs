@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket.
+//! Credentials of the peer of a Unix socket.
 
 use std::io;
 use std::mem::size_of;
@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::check;
 
-/// Of asm-generic; libc has no name for it.
+/// Value of asm-generic; libc has no constant for it.
 const SO_PEERGROUPS: libc::c_int = 59;
-/// Groups that are read; whoever has more is not recognised by the others.
+/// Maximum number of groups read; a peer with more is rejected with an error.
 const MOST: usize = 1024;
 
-/// The supplementary groups that the peer had when it connected (Linux 4.13).
+/// Returns the supplementary groups that the peer had when it connected (Linux 4.13).
 ///
 /// # Errors
 /// As getsockopt(2): `ERANGE` when there are more than 1024.

@@ -1,21 +1,21 @@
-//! What a service asks of the C library: the background, syslog, local time.
+//! Functions of the C library for services: daemonising, syslog, local time.
 
 use std::ffi::CStr;
 use std::io;
 use std::mem::zeroed;
 use std::ptr;
 
-/// Goes on in a child with a session of its own and `/` as its directory; the calling process ends
-/// with status 0. The umask stays as it was. Standard input, output and error stay open.
+/// Continues in a child with a new session and `/` as its working directory; the calling process
+/// exits with status 0. The umask is unchanged, and standard input, output and error stay open.
 ///
 /// # Errors
 /// As fork(2), with nothing done; or the process has other threads, which the child would not have.
 pub fn daemonise() -> io::Result<()> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("the process has threads"));
+        return Err(io::Error::other("the process has other threads"));
     }
-    // SAFETY: no other thread is there that could hold a lock at this moment, so the child may do
-    // whatever its parent may.
+    // SAFETY: the process has no other thread that could hold a lock at this moment, so the child
+    // may do whatever its parent may.
     if unsafe { nix::unistd::fork() }?.is_parent() {
         std::process::exit(0);
     }
@@ -23,23 +23,23 @@ pub fn daemonise() -> io::Result<()> {
     Ok(nix::unistd::chdir("/")?)
 }
 
-/// Names this process to syslog and chooses a facility by its number (`LOG_DAEMON` is 3). Messages
-/// carry our process id; they go to the console when there is no syslog.
+/// Sets the syslog identity of this process and a facility by its number (`LOG_DAEMON` is 3).
+/// Messages carry the PID; they go to the console when syslog is not available.
 pub fn open_syslog(name: &'static CStr, facility: u8) {
     let options = libc::LOG_CONS | libc::LOG_PID;
     // SAFETY: the name, of which the C library keeps the pointer, lives as long as the process.
     unsafe { libc::openlog(name.as_ptr(), options, libc::c_int::from(facility) << 3) };
 }
 
-/// Hands a message to syslog, as important as `severity` says (0 to 7). May block.
+/// Sends a message to syslog with a severity from 0 to 7. May block.
 pub fn syslog(severity: u8, message: &CStr) {
     let severity = libc::c_int::from(severity & 7);
-    // SAFETY: the format takes one NUL-terminated string, which is there.
+    // SAFETY: the format takes one NUL-terminated string, which is present.
     unsafe { libc::syslog(severity, c"%s".as_ptr(), message.as_ptr()) };
 }
 
-/// The wall clock in local time in the form of ctime(3), without the line end:
-/// `Tue Nov 24 09:19:09 2026`.
+/// Returns the local time in the form of ctime(3), without the line end: `Tue Nov 24 09:19:09
+/// 2026`.
 pub fn local_time() -> String {
     // SAFETY: with a null pointer the call only returns the time.
     let now = unsafe { libc::time(ptr::null_mut()) };

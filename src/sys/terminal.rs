@@ -1,12 +1,12 @@
-//! What a terminal is asked.
+//! Properties of a terminal.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Columns and rows of a terminal.
+/// Returns the columns and rows of a terminal.
 ///
 /// # Errors
-/// `ENOTTY` if it is none.
+/// `ENOTTY` if `fd` is not a terminal.
 pub fn terminal_size(fd: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the request fills a winsize, and `size` is one that lives through the call.

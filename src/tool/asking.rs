@@ -1,4 +1,5 @@
-//! Asks the running daemon.
+//! Queries to the running daemon, and the configuration as the daemon has it active. Must work without a
+//! daemon wherever the files are sufficient.
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -14,34 +15,34 @@ use crate::daemon::Invocation;
 use crate::event::Uid;
 use crate::load;
 
-/// Where the daemon is asked.
+/// Control socket of the daemon, if the settings do not disable it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// At this socket.
+    /// Path of the control socket.
     At(PathBuf),
-    /// Nowhere: this file turns the socket off.
+    /// Control socket disabled by this settings file.
     Off(PathBuf),
 }
 
-/// The daemon's control socket: that of `--socket`, of the settings, or the standard one. Errors of the
-/// settings are said.
+/// Returns the daemon's control socket: that of `--socket`, of the settings, or the default one. Writes
+/// errors of the settings to standard error.
 pub(super) fn address(given: &Given) -> Address {
     if let Some(path) = given.value("socket") {
         return Address::At(path.into());
     }
     let config = given.invocation().config;
     let (settings, said) = load::settings(&config, Uid(0));
-    // A command may ask more than once.
+    // A command may query more than once; the errors are written once.
     static SAID: Once = Once::new();
     let errors = said.iter().filter(|one| one.severity == Severity::Error);
     SAID.call_once(|| errors.for_each(|error| eprintln!("{error}")));
     settings.control_socket.map_or(Address::Off(config), Address::At)
 }
 
-/// Its path.
+/// Returns the path of the daemon's control socket.
 ///
 /// # Errors
-/// There is none.
+/// The settings disable the control socket.
 pub(super) fn socket(given: &Given) -> Result<PathBuf, Failure> {
     match address(given) {
         Address::At(socket) => Ok(socket),
@@ -49,10 +50,10 @@ pub(super) fn socket(given: &Given) -> Result<PathBuf, Failure> {
     }
 }
 
-/// That nobody can ask.
+/// Returns the message for a control socket that this settings file disables.
 pub(super) fn turned_off(file: &Path) -> String {
     let file = EscapedBytes(file.as_os_str().as_encoded_bytes());
-    format!("the control socket is turned off in {file}, so no daemon can be asked")
+    format!("the control socket is disabled in {file} (control_socket = \"off\")")
 }
 
 /// Sends `request` to the daemon.
@@ -61,30 +62,30 @@ pub(super) fn ask(given: &Given, request: &Request) -> Result<Conversation, Fail
     client::ask(&socket, request)?.ok_or_else(|| no_daemon(&socket))
 }
 
-/// That there is none.
+/// Returns the error for a socket at which no daemon answers.
 pub(super) fn no_daemon(socket: &Path) -> Failure {
     Failure::NoDaemon(format!(
-        "no daemon answers at {}: start cgruled, or name its socket with --socket",
+        "no daemon answers at {}: start cgruled, or give its socket with --socket",
         EscapedBytes(socket.as_os_str().as_encoded_bytes())
     ))
 }
 
-/// What the daemon says of itself.
+/// Queries the daemon's status, with counters and latency.
 pub(super) fn status(given: &Given) -> Result<Status, Failure> {
     Ok(ask(given, &Request::Status)?.only()?)
 }
 
-/// Whether it is said which files are not read as they are now.
+/// Output of notes about files that are not used in their current version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notes {
-    /// On standard error.
+    /// Notes are written to standard error.
     Said,
-    /// Standard error belongs to another program.
+    /// Notes are omitted, because standard error belongs to another program.
     LeftOut,
 }
 
-/// Where a daemon with the same flags would read its files, with those that the one that runs takes at
-/// what they said before.
+/// Returns the configuration that a daemon with the same flags would read, with the last valid versions that
+/// the running daemon keeps of files with new errors.
 pub(super) fn as_in_force(given: &Given, notes: Notes) -> Invocation {
     overlaid(given, &address(given), notes)
 }
@@ -95,13 +96,13 @@ fn overlaid(given: &Given, address: &Address, notes: Notes) -> Invocation {
     let kept: Option<KeptTexts> = asked.and_then(|conversation| conversation.only().ok());
     let kept = kept.unwrap_or_default();
     for file in kept.kept.iter().filter(|_| notes == Notes::Said) {
-        eprintln!("cgrulectl: {}: for its errors see cgrulectl check", kept::words(file));
+        eprintln!("cgrulectl: {}; run 'cgrulectl check' to see its errors", kept::words(file));
     }
     Invocation { overlay: kept::overlay(kept), ..given.invocation() }
 }
 
-/// The same, and where the groups of the one that runs begin: its own command line may say something else
-/// than the settings. Without one that tells us, the flags and the settings count.
+/// Returns the same as [`as_in_force`], with the root that the running daemon uses for its cgroups: its
+/// command line may override the settings. If no daemon reports one, the flags and the settings apply.
 pub(super) fn invocation(given: &Given, notes: Notes) -> Invocation {
     let address = address(given);
     let mut invocation = overlaid(given, &address, notes);

@@ -1,4 +1,5 @@
-//! `cgrulectl cat`.
+//! `cgrulectl cat`: prints the rule files in order of precedence. Must not print bytes that control a
+//! terminal.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -16,14 +17,14 @@ use crate::load::{FileSeen, Loaded, Outcome};
 pub(super) const COMMAND: Command = Command {
     name: "cat",
     operands: "",
-    summary: "Print the rule files in the order in which they count",
+    summary: "Print the rule files in order of precedence",
     flags: &[],
-    examples: &[("cat", "which files are there, and what do they say?")],
+    examples: &[("cat", "print every file that is used; list the others with the reason")],
     ends_at_operand: false,
     run,
 };
 
-/// Bytes of the largest file that the daemon reads.
+/// Maximum size in bytes of a file that the daemon reads.
 const MAX_SIZE: u64 = 16 << 20;
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -32,7 +33,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Each file after its path; of those that do not count, the path and why.
+/// Writes each file after its path; for a file that is not used, its path and the reason.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -49,13 +50,13 @@ pub fn show(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
                 content(&loaded.files[index].path, bytes, out)?;
             }
             Outcome::Mask => {
-                writeln!(out, "# {path}: is empty and masks later files of this name")?;
+                writeln!(out, "# {path}: empty, masks later files of this name")?;
             }
             Outcome::HiddenBy(first) => {
-                writeln!(out, "# {path}: is overridden by {}", shown(first))?;
+                writeln!(out, "# {path}: overridden by {}", shown(first))?;
             }
-            Outcome::Skipped => writeln!(out, "# {path}: is skipped, not a rule file's name")?,
-            Outcome::Refused => writeln!(out, "# {path}: is refused, see cgrulectl check")?,
+            Outcome::Skipped => writeln!(out, "# {path}: skipped, not a rule file's name")?,
+            Outcome::Refused => writeln!(out, "# {path}: refused, see 'cgrulectl check'")?,
         }
     }
     Ok(())
@@ -65,15 +66,15 @@ fn shown(path: &Path) -> EscapedBytes<'_> {
     EscapedBytes(path.as_os_str().as_encoded_bytes())
 }
 
-/// What a file says that counts, or without that what is on the disk.
+/// Writes the active contents of a file, or, if none are given, the contents on disk.
 fn content(path: &Path, bytes: Option<&Arc<[u8]>>, out: &mut dyn Write) -> io::Result<()> {
     match bytes.map_or_else(|| read(path), |bytes| Ok(bytes.to_vec())) {
         Ok(bytes) => out.write_all(plain(&bytes).as_bytes()),
-        Err(error) => writeln!(out, "# cannot be read: {error}"),
+        Err(error) => writeln!(out, "# cannot read this file: {error}"),
     }
 }
 
-/// A regular file, not waited for.
+/// Reads a file without blocking on a FIFO.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut bytes = Vec::new();
@@ -81,7 +82,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Text as it is but for what would drive a terminal, with a line end at its end.
+/// Returns the text with escapes for characters that control a terminal, and with a final line end.
 fn plain(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 1);
     for chunk in bytes.utf8_chunks() {

@@ -1,4 +1,5 @@
-//! `cgrulectl check`.
+//! `cgrulectl check`: reports errors and warnings of rules and settings. Must not need privileges or a
+//! daemon.
 
 mod files;
 mod kernel;
@@ -19,14 +20,14 @@ use crate::rebuild::Survey;
 pub(super) const COMMAND: Command = Command {
     name: "check",
     operands: "[PATH]...",
-    summary: "Find mistakes in rules and settings; exit 65 on errors",
+    summary: "Check rules and settings; exit status 65 on errors",
     flags: &[
         Flag::new("strict", "treat warnings as errors"),
-        Flag::new("json", "one object for each mistake, in an array"),
+        Flag::new("json", "an array with one object per diagnostic"),
     ],
     examples: &[
-        ("check", "all files that the daemon would read"),
-        ("check --strict ./50-web.toml", "one file before it is installed, also as a user"),
+        ("check", "check all files that the daemon would read"),
+        ("check --strict ./50-web.toml", "check one file before it is installed; needs no root"),
     ],
     ends_at_operand: false,
     run,
@@ -59,7 +60,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     })
 }
 
-/// What reading said and what is odd about the rules on this host, in the order of files and lines.
+/// Returns the diagnostics of all files and the lints for this host, in the order of files and lines.
 pub fn all(survey: &Survey) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
@@ -73,7 +74,7 @@ pub fn all(survey: &Survey) -> Vec<Diagnostic> {
     all
 }
 
-/// Each as a compiler would say it.
+/// Writes the diagnostics in the form of compiler messages.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -93,7 +94,7 @@ pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io:
     })
 }
 
-/// `1 error, 2 warnings in 3 files; 17 rules`
+/// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules`.
 pub fn summary(survey: &Survey, diagnostics: &[Diagnostic]) -> String {
     let of = |severity| diagnostics.iter().filter(|own| own.severity == severity).count();
     format!(
@@ -109,7 +110,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A complaint as JSON. Fields are added, never renamed.
+/// JSON object for a diagnostic. Fields are added, and must never be renamed.
 #[derive(Serialize)]
 struct Said<'d> {
     severity: String,
@@ -120,7 +121,7 @@ struct Said<'d> {
     help: Option<&'d str>,
 }
 
-/// The complaints as an array of objects.
+/// Writes the diagnostics as a JSON array of objects.
 ///
 /// # Errors
 /// The output cannot be written.

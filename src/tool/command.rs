@@ -1,5 +1,7 @@
-//! What a command line of `cgrulectl` may say. Parsing, help, completions and the check of the manual
-//! page all read the same tables, so that none of them can know a flag that the others do not.
+//! Definition and parsing of `cgrulectl` command lines.
+//!
+//! The parser, help, shell completions and the test of the manual page must all use the tables of this
+//! module, so that a flag cannot be missing from one of them.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write as _};
@@ -11,58 +13,58 @@ use lexopt::Arg;
 use crate::config::diagnostic::Diagnostic;
 use crate::daemon::Invocation;
 
-/// One command.
+/// A command and everything that the parser, help and completions need of it.
 pub struct Command {
-    /// The word that calls it.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What follows the flags, for example `[PID]...`; empty for nothing.
+    /// Usage text of the operands, such as `[PID]...`; empty if the command takes none.
     pub operands: &'static str,
-    /// What it does, half a line.
+    /// Description for the help text, half a line.
     pub summary: &'static str,
-    /// Its own flags, besides [`COMMON`].
+    /// Flags in addition to [`COMMON`].
     pub flags: &'static [Flag],
-    /// Command lines without the program's name, and what they do.
+    /// Example command lines without the program's name, each with a description.
     pub examples: &'static [(&'static str, &'static str)],
-    /// Whether flags end at the first operand, because what follows is somebody else's command line.
+    /// True if flags end at the first operand, because the rest is the command line of another program.
     pub ends_at_operand: bool,
-    /// Does it; returns the exit code.
+    /// Function that executes the command and returns the exit code.
     pub run: fn(&Given, &mut dyn Write) -> Result<u8, Failure>,
 }
 
-/// A flag.
+/// A flag of a command, with or without a value.
 pub struct Flag {
-    /// Its name without `--`.
+    /// Long name as it follows `--`, which is also the key of [`Given`].
     pub long: &'static str,
-    /// Its letter.
+    /// One-letter form without `-`, if any.
     pub short: Option<char>,
-    /// The name of its value, if it takes one.
+    /// Placeholder of the value in help, such as `FILE`; `None` if the flag takes no value.
     pub value: Option<&'static str>,
-    /// What it does, half a line.
+    /// Description for the help text, half a line.
     pub summary: &'static str,
 }
 
-/// The flags of every command.
+/// Flags that every command accepts.
 pub const COMMON: &[Flag] = &[
-    Flag::value("config", "FILE", "the settings (default: /etc/cgruled/cgruled.toml)"),
-    Flag::value("rules", "DIR", "read rules here and nowhere else; may be repeated"),
-    Flag::value("root", "PATH", "groups begin here, as for a daemon with --root"),
+    Flag::value("config", "FILE", "settings file (default: /etc/cgruled/cgruled.toml)"),
+    Flag::value("rules", "DIR", "read rules from this directory only; may be repeated"),
+    Flag::value("root", "PATH", "root of the rules' cgroups, as --root of the daemon"),
     Flag::new("no-legacy", "do not read the files of cgrulesengd"),
-    Flag::value("socket", "PATH", "the daemon's socket (default: /run/cgruled/control.sock)"),
-    Flag { short: Some('h'), ..Flag::new("help", "this text") },
+    Flag::value("socket", "PATH", "control socket (default: /run/cgruled/control.sock)"),
+    Flag { short: Some('h'), ..Flag::new("help", "show this help") },
 ];
 
 impl Flag {
-    /// A flag without a value.
+    /// Creates a flag without a value.
     pub const fn new(long: &'static str, summary: &'static str) -> Self {
         Self { long, short: None, value: None, summary }
     }
 
-    /// A flag with a value.
+    /// Creates a flag with a value.
     pub const fn value(long: &'static str, value: &'static str, summary: &'static str) -> Self {
         Self { long, short: None, value: Some(value), summary }
     }
 
-    /// As it is written: `-n, --name VALUE`.
+    /// Returns the flag as shown in help: `-n, --name VALUE`.
     pub fn usage(&self) -> String {
         let mut usage = self.short.map_or(String::new(), |short| format!("-{short}, "));
         usage += "--";
@@ -71,23 +73,23 @@ impl Flag {
     }
 }
 
-/// Why a command failed.
+/// Error that ended a command; the kind determines the exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line makes no sense: exit 2.
+    /// Invalid command line: exit code 2.
     Usage(String),
-    /// The files have these errors: exit 65.
+    /// Errors in rule or settings files: exit code 65.
     Data(Vec<Diagnostic>),
-    /// No daemon answers, and the question cannot be answered without: exit 69.
+    /// Daemon not reachable although the command needs it: exit code 69.
     NoDaemon(String),
-    /// It did not work: exit 1.
+    /// Any other failed operation: exit code 1.
     Failed(String),
-    /// The output cannot be written: exit 1.
+    /// Write error of standard output: exit code 1.
     Written(io::Error),
 }
 
 impl Failure {
-    /// The exit code.
+    /// Returns the exit code for this kind of error.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Written(_) => 1,
@@ -125,49 +127,49 @@ impl From<lexopt::Error> for Failure {
     }
 }
 
-/// What a command line says after the command's name.
+/// Parsed command line after the command's name.
 #[derive(Debug, Default)]
 pub struct Given {
     flags: Vec<(&'static str, OsString)>,
-    /// What is no flag.
+    /// Arguments that are neither flags nor values of flags.
     pub operands: Vec<OsString>,
-    /// Whether the output may be coloured: it goes to a terminal, and `NO_COLOR` is not set.
+    /// True if output may be coloured: standard output is a terminal and `NO_COLOR` is not set.
     pub color: bool,
 }
 
 impl Given {
-    /// Whether the flag was there.
+    /// Checks whether the flag was given.
     pub fn has(&self, long: &str) -> bool {
         self.flags.iter().any(|(name, _)| *name == long)
     }
 
-    /// The value of the flag; the last one counts.
+    /// Returns the value of the flag; the last occurrence counts.
     pub fn value(&self, long: &str) -> Option<&OsStr> {
         self.flags.iter().rev().find(|(name, _)| *name == long).map(|(_, value)| value.as_os_str())
     }
 
-    /// All values of the flag.
+    /// Returns the values of all occurrences of the flag.
     pub fn values<'g>(&'g self, long: &'g str) -> impl Iterator<Item = &'g OsStr> {
         let is_it = move |(name, _): &&(&str, OsString)| *name == long;
         self.flags.iter().filter(is_it).map(|(_, value)| value.as_os_str())
     }
 
-    /// The value of the flag as text.
+    /// Returns the value of the flag as text.
     ///
     /// # Errors
-    /// It is not UTF-8.
+    /// The value is not UTF-8.
     pub fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
         let text = |value: &OsStr| {
             let shown = value.to_string_lossy().escape_debug().to_string();
-            Failure::Usage(format!("--{long} {shown}: is not text"))
+            Failure::Usage(format!("invalid value for --{long}: {shown} is not UTF-8"))
         };
         self.value(long).map(|value| value.to_str().ok_or_else(|| text(value))).transpose()
     }
 
-    /// Makes sure that nothing but flags is given.
+    /// Checks that no operands were given.
     ///
     /// # Errors
-    /// There is something.
+    /// An operand was given.
     pub fn no_operands(&self) -> Result<(), Failure> {
         self.operands.first().map_or(Ok(()), |operand| {
             let shown = operand.to_string_lossy().escape_debug().to_string();
@@ -175,7 +177,7 @@ impl Given {
         })
     }
 
-    /// Where a daemon with the same flags would read its files.
+    /// Returns the configuration paths that a daemon with the same flags would use.
     pub fn invocation(&self) -> Invocation {
         let mut invocation = Invocation { legacy: !self.has("no-legacy"), ..Invocation::default() };
         invocation.rules = self.values("rules").map(PathBuf::from).collect();
@@ -187,10 +189,10 @@ impl Given {
     }
 }
 
-/// Reads the flags and operands of `command`. `None` if it is to be explained only.
+/// Parses the flags and operands of `command`. Returns `None` if `--help` was given.
 ///
 /// # Errors
-/// An unknown flag, a missing value.
+/// An unknown flag, or a flag without its value.
 pub fn parse(command: &Command, parser: &mut lexopt::Parser) -> Result<Option<Given>, Failure> {
     let mut given = Given::default();
     loop {
@@ -222,10 +224,10 @@ fn find(command: &Command, is_it: impl Fn(&Flag) -> bool) -> Option<&'static Fla
 
 fn unknown(command: &Command, flag: &str) -> Failure {
     let shown = flag.escape_debug();
-    Failure::Usage(format!("{}: no such option: {shown}", command.name))
+    Failure::Usage(format!("{}: unknown option: {shown}", command.name))
 }
 
-/// The text of `cgrulectl COMMAND --help`.
+/// Returns the text of `cgrulectl COMMAND --help`.
 pub fn help(command: &Command) -> String {
     let Command { name, operands, summary, flags, examples, .. } = command;
     let mut text = format!("{summary}\n\nUsage: cgrulectl {name} [OPTION]...");
@@ -248,7 +250,7 @@ pub fn help(command: &Command) -> String {
     text
 }
 
-/// A text in lines of at most 72 characters.
+/// Wraps a text into lines of at most 72 characters.
 fn folded(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -1,4 +1,5 @@
-//! `cgrulectl convert`: the files of cgrulesengd, cgconfigparser and ananicy as one rule file.
+//! `cgrulectl convert`: converts files of cgrulesengd, cgconfigparser and ananicy to one rule file. Must
+//! report each line that has no equivalent.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,7 +18,7 @@ use crate::load::{Sources, is_leftover};
 pub(super) const COMMAND: Command = Command {
     name: "convert",
     operands: "[PATH]...",
-    summary: "Turn files of cgrulesengd or ananicy into TOML rules",
+    summary: "Convert files of cgrulesengd or ananicy to TOML rules",
     flags: &[Flag::value(
         "from",
         "SYNTAX",
@@ -26,16 +27,16 @@ pub(super) const COMMAND: Command = Command {
     examples: &[
         (
             "convert > 10-legacy.toml",
-            "from /etc/cgrules.conf, cgrules.d, cgconfig.conf and cgconfig.d; what cannot be \
-             expressed is said line by line, and then the exit code is 1",
+            "convert /etc/cgrules.conf, cgrules.d, cgconfig.conf and cgconfig.d; lines without an \
+             equivalent are reported, with exit status 1",
         ),
-        ("convert /etc/ananicy.d", "all files in and below a directory"),
+        ("convert /etc/ananicy.d", "convert all files in and below a directory"),
     ],
     ends_at_operand: false,
     run,
 };
 
-/// Directories below a directory that is given.
+/// Maximum depth of directories below one on the command line.
 const MAX_DEPTH: usize = 8;
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -49,10 +50,10 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     }
     if sources.is_empty() {
         let why = match given.operands.is_empty() {
-            true => "no file of cgrulesengd is in /etc, and none is named",
-            false => "what is named holds no file in an old form",
+            true => "no cgrulesengd file in /etc, and no PATH given",
+            false => "no file to convert in the given paths",
         };
-        return Err(Failure::Failed(format!("there is nothing to convert: {why}")));
+        return Err(Failure::Failed(format!("nothing to convert: {why}")));
     }
     let Converted { text, diagnostics } = convert(&sources, &host());
     out.write_all(text.as_bytes())?;
@@ -68,13 +69,14 @@ fn syntax(given: &Given) -> Result<Option<Syntax>, Failure> {
         Some("ananicy") => Some(Syntax::Ananicy),
         Some(other) => {
             let shown = other.escape_debug();
-            let message = format!("--from {shown}: write cgrules, cgconfig or ananicy");
+            let message =
+                format!("invalid value for --from: {shown}: use cgrules, cgconfig or ananicy");
             return Err(Failure::Usage(message));
         }
     })
 }
 
-/// This host, as far as it matters.
+/// Returns the properties of this host that the conversion depends on.
 fn host() -> Host<'static> {
     let trees = tree::discover().unwrap_or_default();
     let old = trees.iter().filter(|tree| tree.version == Version::V1);
@@ -83,8 +85,7 @@ fn host() -> Host<'static> {
     Host { controllers, cpus, knows: &knows }
 }
 
-/// Whether there is such a user or group. If the name service fails it is taken for known: the daemon
-/// asks again.
+/// Checks whether a user or group exists. If NSS fails it is assumed to exist: the daemon looks it up again.
 fn knows(kind: NameKind, name: &str) -> bool {
     match kind {
         NameKind::User => nix::unistd::User::from_name(name).map_or(true, |user| user.is_some()),
@@ -95,14 +96,14 @@ fn knows(kind: NameKind, name: &str) -> bool {
     }
 }
 
-/// The files of cgrulesengd.
+/// Returns the standard paths of cgrulesengd's files.
 fn standard() -> [PathBuf; 4] {
     let Sources { cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d, .. } = Sources::default();
     [cgrules_conf, cgrules_d, cgconfig_conf, cgconfig_d]
 }
 
-/// The files that are meant, in the order in which they count; without any, those of `standard` that
-/// exist.
+/// Returns the files to read in order of precedence: those of the operands, or without any those of
+/// `standard` that exist.
 pub(super) fn paths(given: &Given, standard: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     if given.operands.is_empty() {
@@ -118,7 +119,7 @@ fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Fail
     let failed = |error: io::Error| unreadable(path, &error);
     if !fs::metadata(path).map_err(failed)?.is_dir() {
         if path.extension().is_some_and(|extension| extension == "toml") {
-            eprintln!("{}: warning: is skipped: TOML is the new form", shown(path));
+            eprintln!("{}: warning: skipped: already a TOML file", shown(path));
         } else {
             found.push(path.to_owned());
         }
@@ -132,7 +133,7 @@ fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Fail
         let name = entry.file_name().unwrap_or_default();
         let Ok(metadata) = fs::metadata(&entry) else { continue };
         if let Some(reason) = is_leftover(name) {
-            eprintln!("{}: warning: is skipped: {reason}", shown(&entry));
+            eprintln!("{}: warning: skipped: {reason}", shown(&entry));
         } else if metadata.is_file() || metadata.is_dir() && depth > 0 {
             files(&entry, depth - 1, found)?;
         }

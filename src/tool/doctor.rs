@@ -1,4 +1,5 @@
-//! `cgrulectl doctor`: what this host has, and what to change, in plain words.
+//! `cgrulectl doctor`: checks this host for everything that the daemon needs, with advice. Must leave the
+//! host unchanged.
 
 mod groups;
 mod host;
@@ -18,35 +19,35 @@ use crate::load;
 pub(super) const COMMAND: Command = Command {
     name: "doctor",
     operands: "",
-    summary: "Check what this host offers, and say what to change",
+    summary: "Check what this host offers, and suggest improvements",
     flags: &[Flag::new("json", "one object")],
     examples: &[(
         "doctor",
-        "exit 0 if the daemon can work here, 1 if something stops it; as root it also tries whether \
-         the kernel reports events, and measures how long a move takes",
+        "exit status 0 if the daemon can work here, 1 if not; as root it also tests whether the kernel \
+         reports events, and measures the latency of a move",
     )],
     ends_at_operand: false,
     run,
 };
 
-/// Columns of a text line.
+/// Columns of an output line.
 const WIDTH: usize = 80;
-/// Columns before the text.
+/// Columns before the text of a finding.
 const INDENT: usize = 18;
 
-/// How something is.
+/// Severity of a finding; `Wrong` determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
-    /// As it should be.
+    /// Works as it should, nothing to improve.
     Ok,
-    /// It works, and could be better.
+    /// Works, but could work better.
     Note,
-    /// It stops the daemon from working.
+    /// Prevents the daemon from working on this host.
     Wrong,
 }
 
-/// One thing about this host.
+/// Result of one check, with advice unless all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     topic: &'static str,
@@ -101,15 +102,16 @@ fn findings(given: &Given) -> Vec<Finding> {
     found.extend(groups::findings(&hierarchies, &settings));
     found.extend(host::findings());
     if !diagnostics.is_empty() {
-        let text = format!("{} has {} complaints", invocation.config.display(), diagnostics.len());
-        found.push(Finding::note("settings", text, "see cgrulectl check"));
+        let text =
+            format!("{}: {} errors or warnings", invocation.config.display(), diagnostics.len());
+        found.push(Finding::note("settings", text, "run 'cgrulectl check'"));
     }
     let ground = groups::ground(&hierarchies, &settings.root);
     found.extend(latency::findings(&hierarchies, ground.as_deref(), settings.fast_moves));
     found
 }
 
-/// One finding, its text in a column of its own.
+/// Writes one finding, with its text in a separate column.
 fn print(finding: &Finding, color: bool, out: &mut dyn Write) -> io::Result<()> {
     let (word, paint) = match finding.state {
         State::Ok => ("ok", "32"),
@@ -130,7 +132,7 @@ fn print(finding: &Finding, color: bool, out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-/// A text in lines that fit its column. Control characters are shown as escapes.
+/// Wraps a text into lines that fit its column. Control characters are escaped.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

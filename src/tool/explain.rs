@@ -1,5 +1,5 @@
-//! `cgrulectl explain`: which rule a process falls under, why not an earlier one, where it is, and what
-//! keeps it from its group.
+//! `cgrulectl explain`: the rule that matches a process, the mismatch of each earlier rule, the current
+//! cgroup, and the reason if that is not the cgroup of the rule. Must not change anything.
 
 mod json;
 mod reason;
@@ -36,50 +36,49 @@ pub use view::{Manner, show};
 pub(super) const COMMAND: Command = Command {
     name: "explain",
     operands: "[PID]...",
-    summary: "Say which group a process belongs in, and why it is not there",
+    summary: "Show which cgroup a process belongs in, and why it is not there",
     flags: &[
-        Flag::value("user", "USER", "imagine a process of this user instead, by name or number"),
-        Flag::value("group", "GROUP", "imagine it with this group (default: the user's own)"),
-        Flag::value("exe", "PATH", "imagine that it runs this program"),
-        Flag::new("all", "show every rule that was tried, with whole paths"),
-        Flag::new("json", "one object for each process, in an array"),
+        Flag::value("user", "USER", "evaluate a hypothetical process of this user (name or UID)"),
+        Flag::value("group", "GROUP", "with this effective group (default: the user's own)"),
+        Flag::value("exe", "PATH", "with this executable"),
+        Flag::new("all", "show every rule that was evaluated, with full paths"),
+        Flag::new("json", "an array with one object per process"),
     ],
     examples: &[
-        ("explain $$", "is my shell in its group? exit 1 if it is not, and why"),
-        ("explain --user www-data --exe /usr/bin/php", "where would php of www-data be put?"),
+        ("explain $$", "check this shell; exit status 1 if it is not in its rule's cgroup"),
+        ("explain --user www-data --exe /usr/bin/php", "show the cgroup for php of www-data"),
     ],
     ends_at_operand: false,
     run,
 };
 
-/// All that is said of a process.
+/// Result of the evaluation of one process.
 #[derive(Clone, Debug)]
 pub struct Explained {
-    /// The process.
+    /// Process that was evaluated, living or hypothetical.
     pub subject: Subject,
-    /// What the rules say of it.
+    /// Result of the rules and the comparison with the current cgroups.
     pub verdict: Verdict,
-    /// When the daemon moved it last, if it remembers; `None` when it was not asked or did not tell.
+    /// Time since the daemon moved it last, if the daemon has a record of that; `None` if no daemon reported.
     pub moved: Option<Option<Duration>>,
     /// The last external move that the daemon remembers, in words.
     pub external_move: Option<String>,
-    /// Why it is misplaced, if it is.
+    /// Reasons for which it is misplaced; empty if it is not.
     pub reasons: Vec<String>,
 }
 
 impl Explained {
-    /// The rule that decides.
+    /// Returns the rule that matches.
     pub fn rule<'s>(&self, survey: &'s Survey) -> Option<&'s Rule> {
         self.verdict.walk.winner.and_then(|RuleId(id)| survey.loaded.rules.get(id as usize))
     }
 
-    /// The reasons why the process is not where its rule says, also when the rule cannot be applied.
+    /// Returns the reasons for which the process is not in its rule's cgroup, or its rule cannot be applied.
     fn all_reasons(&self, survey: &Survey) -> Vec<String> {
         let inapplicable = self.rule(survey).and_then(|rule| rule.action.inapplicable());
         let own = inapplicable.map(|reason| {
             format!(
-                "the rule matches, but cannot be applied on this host: {reason}; the process stays where \
-                 it is"
+                "the rule matches, but cannot be applied on this host: {reason}; the process is not moved"
             )
         });
         let kept = self.slice_table(survey).map(|table| {
@@ -89,14 +88,14 @@ impl Explained {
         own.into_iter().chain(kept).chain(self.reasons.iter().cloned()).collect()
     }
 
-    /// The table that keeps the process in its slice.
+    /// Returns the table that keeps the process in its slice.
     fn slice_table<'s>(&self, survey: &'s Survey) -> Option<&'s UserSliceSpec> {
         let rule = self.rule(survey).filter(|_| self.verdict.state == State::InSlice)?;
         verdict::slice_table(survey, &self.subject, rule)
     }
 
-    /// What makes the answer unsure: rules that ask for a program that we could not see, and files that
-    /// we may not read.
+    /// Returns the causes of an uncertain answer: rules that need an unknown executable, and rule files that
+    /// cannot be read.
     fn caveats(&self, survey: &Survey) -> Vec<String> {
         self.hidden(survey).into_iter().chain(unread::told(&self.verdict.unread)).collect()
     }
@@ -105,8 +104,8 @@ impl Explained {
         let Program::Hidden(why) = &self.subject.program else { return None };
         let asking = unseen(self.rule(survey), &self.subject, &self.verdict.walk);
         (asking > 0).then(|| {
-            let rules = if asking == 1 { "a rule asks" } else { "rules ask" };
-            format!("{rules} for its program, which is not known: {why}")
+            let rules = if asking == 1 { "a rule needs" } else { "rules need" };
+            format!("{rules} its executable, which is unknown: {why}")
         })
     }
 }
@@ -115,11 +114,11 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let is_imagined = ["user", "group", "exe"].iter().any(|flag| given.has(flag));
     match (is_imagined, given.operands.is_empty()) {
         (true, false) => {
-            let message = "explain: --user, --group and --exe are for a process that has no PID";
+            let message = "explain: --user, --group and --exe cannot be combined with a PID";
             return Err(Failure::Usage(message.to_owned()));
         }
         (false, true) => {
-            return Err(Failure::Usage("explain: give a PID, or --user USER".to_owned()));
+            return Err(Failure::Usage("explain: missing PID or --user USER".to_owned()));
         }
         (true, true) | (false, false) => {}
     }
@@ -130,7 +129,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         asking::as_in_force(given, Notes::Said)
     };
     let mut survey = daemon::survey(&invocation, None);
-    let failed = |error: std::io::Error| Failure::Failed(format!("/proc: {error}"));
+    let failed = |error: std::io::Error| Failure::Failed(format!("cannot open /proc: {error}"));
     let mut proc = Proc::open(Path::new("/proc")).map_err(failed)?;
     let answers = if is_imagined {
         let subject = imagined(given, &survey.names)?;
@@ -150,12 +149,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     out.flush()?;
     if survey.loaded.rules.is_empty() {
         eprintln!(
-            "cgrulectl: no rule was read: there is none, or the daemon was started with --config, \
-             --rules, --root or --no-legacy, which are to be given here too"
+            "cgrulectl: no rules found; if the daemon runs with --config, --rules, --root or --no-legacy, \
+             give the same options here"
         );
     }
     if has_errors(&survey.loaded.diagnostics) {
-        eprintln!("cgrulectl: some rules are wrong and were not tried: see cgrulectl check");
+        eprintln!("cgrulectl: invalid rules were skipped; run 'cgrulectl check' to see them");
     }
     let is_wrong = |answer: &Answer| match answer {
         Answer::There(one) => {
@@ -197,14 +196,15 @@ fn element<'a>(survey: &Survey, answer: &'a Answer) -> json::Element<'a> {
     }
 }
 
-/// What came of a question.
+/// Result for one PID of the command line.
 enum Answer {
     There(Box<Explained>),
-    /// There is no such process, in words.
+    /// No such process, with the message about it.
     Gone(Pid, String),
 }
 
-/// The processes, in order. Of those that do not exist, and of a daemon that does not tell, is said so.
+/// Evaluates the processes in order. Reports on standard error the PIDs that do not exist, and a daemon that
+/// cannot be queried.
 fn living(
     survey: &mut Survey,
     pids: &[Pid],
@@ -213,14 +213,15 @@ fn living(
 ) -> Result<Vec<Answer>, Failure> {
     let numbers: Vec<u32> = pids.iter().map(|pid| pid.get()).collect();
     let memories = Memory::ask(address, &numbers, survey);
-    let (mut answers, mut has_told) = (Vec::new(), false);
+    let mut answers = Vec::new();
+    let mut has_told = false;
     for (pid, memory) in pids.iter().zip(memories) {
         let Some(subject) = Subject::living(*pid, proc, &survey.names)? else {
             let why = match proc.owner(*pid) {
                 Some(owner) => {
-                    format!("{pid} is a thread of process {}: explain that", owner.process)
+                    format!("{pid} is a thread of process {}: use that PID", owner.process)
                 }
-                None => format!("there is no process {pid}"),
+                None => format!("process {pid} does not exist"),
             };
             eprintln!("cgrulectl: {why}");
             answers.push(Answer::Gone(*pid, why));
@@ -251,25 +252,25 @@ fn pids(given: &Given) -> Result<Vec<Pid>, Failure> {
     let number = |operand: &std::ffi::OsString| {
         let found = operand.to_str().and_then(|text| text.parse().ok()).and_then(Pid::new);
         let shown = EscapedBytes(operand.as_encoded_bytes());
-        found.ok_or_else(|| Failure::Usage(format!("explain: {shown} is no process id")))
+        found.ok_or_else(|| Failure::Usage(format!("explain: invalid PID: {shown}")))
     };
     given.operands.iter().map(number).collect()
 }
 
 fn imagined(given: &Given, names: &NameService) -> Result<Subject, Failure> {
-    let failed = |error| Failure::Failed(format!("the name service failed: {error}"));
+    let failed = |error| Failure::Failed(format!("NSS lookup failed: {error}"));
     let unknown = |what: &str, name: &str| {
-        Failure::Usage(format!("explain: no {what} is named {}", name.escape_debug()))
+        Failure::Usage(format!("explain: unknown {what}: {}", name.escape_debug()))
     };
     let uid = match given.text("user")? {
-        None => return Err(Failure::Usage("explain: --user is missing".to_owned())),
+        None => return Err(Failure::Usage("explain: --group and --exe need --user".to_owned())),
         Some(text) => match text.parse() {
             Ok(number) => Uid(number),
             Err(_) => names.uid(text).map_err(failed)?.ok_or_else(|| unknown("user", text))?,
         },
     };
     let gid = match given.text("group")? {
-        // Who has no group of his own has that of his number on most hosts.
+        // A user without a passwd entry gets the group of the same ID, as users have on most hosts.
         None => names.login_group(uid).map_err(failed)?.unwrap_or(Gid(uid.0)),
         Some(text) => match text.parse() {
             Ok(number) => Gid(number),
@@ -280,20 +281,20 @@ fn imagined(given: &Given, names: &NameService) -> Result<Subject, Failure> {
     Subject::imagined(uid, gid, program.as_deref(), names)
 }
 
-/// The path of a program, which need not be on this host; a bare name is looked for in PATH.
+/// Returns the path of an executable, which need not exist on this host; a bare name is searched for in PATH.
 fn program(named: &OsStr) -> Result<PathBuf, Failure> {
     let shown = EscapedBytes(named.as_encoded_bytes());
     if named.is_empty() {
-        return Err(Failure::Usage("explain: --exe: name a program".to_owned()));
+        return Err(Failure::Usage("explain: --exe: the path is empty".to_owned()));
     }
     if !named.as_encoded_bytes().contains(&b'/') {
-        let unknown = format!("explain: --exe: no program {shown} is in PATH: give its path");
+        let unknown = format!("explain: --exe: {shown} not found in PATH: give its path");
         return located(Path::new(named)).ok_or(Failure::Usage(unknown));
     }
     let path = std::path::absolute(named)
-        .map_err(|error| Failure::Failed(format!("the current directory: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("cannot read the current directory: {error}")))?;
     if !path.is_file() {
-        eprintln!("cgrulectl: there is no file {shown} here: it is taken as it is written");
+        eprintln!("cgrulectl: {shown} does not exist on this host: links in it are not resolved");
     }
     Ok(path)
 }

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers, durations and times in the form shown to users.
 
-/// `1,234,567`
+/// Formats a number with separators for thousands: `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -13,12 +13,12 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// `3 lines`, `1 line`
+/// Formats a number with its noun: `3 lines`, `1 line`.
 pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
-/// Microseconds: `104 us`, `1.2 ms`, `3.4 s`.
+/// Formats microseconds: `104 us`, `1.2 ms`, `3.4 s`.
 pub(super) fn microseconds(us: u64) -> String {
     match us {
         ..1_000 => format!("{us} us"),
@@ -27,9 +27,11 @@ pub(super) fn microseconds(us: u64) -> String {
     }
 }
 
-/// Seconds, in the two greatest units: `3 d 4 h`, `5 min 2 s`.
+/// Formats seconds in the two greatest units: `3 d 4 h`, `5 min 2 s`.
 pub(super) fn span(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let minutes = seconds / 60;
+    let hours = seconds / 3600;
+    let days = seconds / 86_400;
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
@@ -38,16 +40,17 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-/// A time of day in UTC from milliseconds since 1970: `13:55:31.123Z`.
+/// Formats the time of day in UTC from milliseconds since 1970: `13:55:31.123Z`.
 pub(super) fn time_of_day(ms: u64) -> String {
     let seconds = ms / 1000 % 86_400;
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let hours = seconds / 3600;
+    let minutes = seconds / 60 % 60;
     format!("{hours:02}:{minutes:02}:{:02}.{:03}Z", seconds % 60, ms % 1000)
 }
 
-/// A time in UTC from seconds since 1970: `2026-11-24 13:55:31 UTC`.
+/// Formats a time in UTC from seconds since 1970: `2026-11-24 13:55:31 UTC`.
 pub(super) fn date(seconds: u64) -> String {
-    // Howard Hinnant's days to civil, for years from 1970.
+    // Howard Hinnant's algorithm "days to civil", restricted to years from 1970.
     let shifted = seconds / 86_400 + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

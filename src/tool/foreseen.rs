@@ -1,4 +1,4 @@
-//! What the rules would say of a program that is not running yet.
+//! Evaluation of the rules for a program that is not running yet. Must decide as the daemon will.
 
 use std::env;
 use std::fs::{self, File};
@@ -23,15 +23,15 @@ use crate::rules::names::Identity;
 use crate::rules::{Exe, Facts, Rule, RuleId, Target};
 use crate::sys;
 
-/// The rules of this host.
+/// Policy and cgroup hierarchies of this host.
 pub(super) struct Foreseen {
     pub(super) policy: Box<Policy>,
     pub(super) hierarchies: Arc<Hierarchies>,
-    /// What is wrong with the files.
+    /// Errors and warnings of the files.
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
-/// Who would run the program.
+/// Credentials that the program would run with.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     pub(super) uid: Uid,
@@ -40,19 +40,19 @@ pub(super) struct Person {
     pub(super) group: Option<String>,
 }
 
-/// A program that a command line names.
+/// Program named on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Program {
-    /// What is to be executed.
+    /// Path for execve(2), as given or found in PATH.
     pub(super) path: PathBuf,
-    /// What the kernel will then show as the executable.
+    /// Path that the kernel will show as the executable.
     pub(super) exe: PathBuf,
-    /// The script or symbolic link, if it is one.
+    /// Script or symbolic link, if the path is one.
     pub(super) invoked: Option<PathBuf>,
 }
 
 impl Person {
-    /// Asks the name service.
+    /// Creates the credentials with the names that NSS has for them.
     pub(super) fn new(uid: Uid, gid: Gid) -> Self {
         let names = NameService::default();
         let nobody = |_| Identity::nameless(uid);
@@ -66,14 +66,15 @@ impl Foreseen {
     /// Reads the files that a daemon with the same flags would read.
     ///
     /// # Errors
-    /// There are no control groups.
+    /// No cgroup hierarchy is mounted.
     pub(super) fn new(given: &Given, notes: Notes) -> Result<Self, Failure> {
         let found = tree::discover();
-        let found =
-            found.map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}")))?;
+        let found = found.map_err(|error| {
+            Failure::Failed(format!("cannot read /proc/self/mountinfo: {error}"))
+        })?;
         if found.is_empty() {
-            let message = "no cgroup hierarchy is mounted: mount one, for example with mount -t \
-                           cgroup2 cgroup2 /sys/fs/cgroup";
+            let message =
+                "no cgroup hierarchy is mounted: run 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'";
             return Err(Failure::Failed(message.to_owned()));
         }
         let hierarchies = Arc::new(found);
@@ -82,12 +83,13 @@ impl Foreseen {
         Ok(Self { policy, hierarchies, diagnostics })
     }
 
-    /// The rule that holds for a program that is started from here.
+    /// Returns the rule that matches the program when this process executes it.
     pub(super) fn rule(&self, person: &Person, program: &Program) -> Option<&Rule> {
         let matcher = &self.policy.matcher;
         let user = User::new(matcher, person.identity.clone(), sys::monotonic());
         let path = |path: &'_ Path| path.as_os_str().as_bytes().to_vec();
-        let (exe, invoked) = (path(&program.exe), program.invoked.as_deref().map(path));
+        let exe = path(&program.exe);
+        let invoked = program.invoked.as_deref().map(path);
         let exe = Exe { path: &exe, on_host: true };
         let facts =
             Facts { uid: person.uid, gid: person.gid, exe: Some(exe), invoked: invoked.as_deref() };
@@ -101,7 +103,7 @@ impl Foreseen {
         None
     }
 
-    /// The path of a target for a person, from the top of each hierarchy.
+    /// Returns the path of a target from the root of each hierarchy.
     pub(super) fn path(
         &self,
         target: &Target,
@@ -125,14 +127,15 @@ impl Foreseen {
     }
 }
 
-/// Whether a rule applies to a child of ours: it begins where we are and is scheduled as we are.
+/// Checks whether a rule applies to a child of this process: a child starts in the same cgroup and with the
+/// same scheduling.
 fn applies_here(rule: &Rule) -> bool {
     let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return true };
     Pid::new(std::process::id()).is_none_or(|own| applies(rule, &mut proc, own, None))
 }
 
 impl Program {
-    /// Finds a program as execvp(3) does. `None` if there is none.
+    /// Finds a program as execvp(3) does. Returns `None` if there is none.
     pub(super) fn find(name: &Path) -> Option<Self> {
         let path = located(name)?;
         let absolute = std::path::absolute(&path).ok()?;
@@ -150,7 +153,7 @@ impl Program {
     }
 }
 
-/// The file that a name means: looked for in PATH unless it has a slash.
+/// Returns the file that a name means: searched for in PATH unless it contains a slash.
 pub(super) fn located(name: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         let flags = nix::unistd::AccessFlags::X_OK;
@@ -164,7 +167,7 @@ pub(super) fn located(name: &Path) -> Option<PathBuf> {
     env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
 }
 
-/// What runs a script, found by `env` if the script asks it.
+/// Returns the interpreter of a script; for `#!/usr/bin/env NAME` the program that env(1) would find.
 fn interpreter(file: &Path) -> Option<PathBuf> {
     let mut start = Vec::new();
     File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;

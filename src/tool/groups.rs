@@ -1,4 +1,4 @@
-//! `cgrulectl groups`: the `group` sections of cgconfig.conf, as `cgconfigparser -l` makes them.
+//! `cgrulectl groups`: creates the `group` sections of cgconfig.conf, as `cgconfigparser -l` does.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,18 +15,18 @@ use crate::load::{self, NameService, Sources};
 pub(super) const COMMAND: Command = Command {
     name: "groups",
     operands: "[PATH]...",
-    summary: "Make the groups of cgconfig.conf, as cgconfigparser does",
+    summary: "Create the cgroups of cgconfig.conf, as cgconfigparser does",
     flags: &[
-        Flag::new("dry-run", "say what would be done, do nothing"),
-        Flag { short: Some('v'), ..Flag::new("verbose", "say what is done") },
+        Flag::new("dry-run", "print the actions, execute none"),
+        Flag { short: Some('v'), ..Flag::new("verbose", "print each action") },
     ],
     examples: &[
         (
             "groups",
-            "make what /etc/cgconfig.conf and cgconfig.d describe; exit 1 if the kernel refuses \
-             something, 65 if a file has errors: the rest is made all the same",
+            "create the cgroups of /etc/cgconfig.conf and cgconfig.d; exit status 1 if the kernel refuses \
+             an action, 65 if a file has errors; the rest is created all the same",
         ),
-        ("groups --dry-run web.conf", "what would be made and written"),
+        ("groups --dry-run web.conf", "print the cgroups to create and the values to write"),
     ],
     ends_at_operand: false,
     run,
@@ -40,13 +40,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         files.push((Arc::from(std::path::absolute(&path).unwrap_or(path)), text));
     }
     if files.is_empty() {
-        let message = "there is nothing to make: /etc/cgconfig.conf and cgconfig.d do not exist";
+        let message = "nothing to create: /etc/cgconfig.conf and /etc/cgconfig.d do not exist";
         return Err(Failure::Failed(message.to_owned()));
     }
     let described = load::groups(&files, &NameService::default());
     described.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
     let hierarchies = tree::discover()
-        .map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
     let mut maker = Maker { out, given, failed: false };
     for gift in &described.groups {
         match plan(gift, &hierarchies) {
@@ -70,14 +70,14 @@ impl Maker<'_> {
             let name = name.escape_debug();
             self.complain(
                 gift,
-                &format!("no hierarchy of this host has the controller \"{name}\""),
+                &format!("no cgroup hierarchy of this host has the controller \"{name}\""),
             );
         }
         for remark in &plan.remarks {
             let message = &remark.complaint.message;
             eprintln!("{}: {}: {}", remark.origin, message.escape_debug(), remark.complaint.help);
         }
-        // Where a directory cannot be made nothing below it can be done.
+        // The path of a directory that could not be created: steps below it are skipped.
         let mut without: Option<PathBuf> = None;
         for step in &plan.steps {
             if without.as_ref().is_some_and(|path| step.path().starts_with(path)) {

@@ -1,5 +1,5 @@
-//! JSON that is also safe to look at: what could drive a terminal or hide text is written as `\u009b`,
-//! which means the same.
+//! JSON output that is safe on a terminal: characters that could control it or hide text must be written as
+//! escapes such as `\u009b`, which parsers read as the same text.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::config::escape::is_unsafe;
 
-/// Writes a value over several lines.
+/// Writes a value as indented JSON.
 pub(super) fn write(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     let plain = serde_json::to_string_pretty(value)?;
     let mut safe = String::with_capacity(plain.len());
     for character in plain.chars() {
-        // Line ends stand between values alone: those in text are escaped by now.
+        // Line ends occur only between values: those in text are escaped already.
         if character == '\n' || !is_unsafe(character) {
             safe.push(character);
             continue;

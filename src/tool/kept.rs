@@ -1,4 +1,4 @@
-//! Files with new errors, which the daemon takes at what they said before.
+//! Files with new errors, of which the daemon keeps the last valid version active.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::control::protocol::KeptTexts;
 use crate::control::status::KeptFile;
 use crate::load::Overlay;
 
-/// What is to be taken for what files say, to see the rules that the daemon has.
+/// Returns the replacements for file contents with which the rules are those that the daemon has active.
 pub(super) fn overlay(kept: KeptTexts) -> Overlay {
     let path = |path: String| Arc::from(Path::new(&path));
     let text = |(name, text): (String, String)| (path(name), Arc::from(text.into_bytes()));
@@ -21,14 +21,14 @@ pub(super) fn overlay(kept: KeptTexts) -> Overlay {
     }
 }
 
-/// That a file stays as it was, in words.
+/// Returns the note about a file of which the daemon does not use the current version.
 pub(super) fn words(kept: &KeptFile) -> String {
     let file = Escaped(&kept.file);
     match (&kept.instead, kept.since) {
         (Some(instead), _) => {
-            format!("{file} has errors and is passed over: {} stays in force", Escaped(instead))
+            format!("{file} ignored because of errors: {} stays active", Escaped(instead))
         }
-        (None, Some(since)) => format!("{file} stays as it was, read {}", date(since)),
-        (None, None) => format!("the files of {file} stay as they were"),
+        (None, Some(since)) => format!("{file} kept at last valid version, read {}", date(since)),
+        (None, None) => format!("files of {file} kept at last valid version"),
     }
 }

@@ -1,4 +1,4 @@
-//! `cgrulectl list`.
+//! `cgrulectl list`: lists the rules in evaluation order, as a table, names or JSON.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -22,18 +22,18 @@ pub use super::rows::Look;
 pub(super) const COMMAND: Command = Command {
     name: "list",
     operands: "",
-    summary: "List the rules in the order in which they are tried",
+    summary: "List the rules in evaluation order",
     flags: &[
-        Flag::new("full", "do not cut lines to 80 columns, show whole paths"),
-        Flag::new("names", "only the names of rules that have one, each once"),
-        Flag::new("json", "one object for each rule, in an array"),
+        Flag::new("full", "do not cut lines to 80 columns, show full paths"),
+        Flag::new("names", "print only the names of rules, each once"),
+        Flag::new("json", "an array with one object per rule"),
     ],
     examples: &[
         (
             "list",
-            "the first rule that holds for a process decides; ! marks rules that never do or cannot be applied",
+            "the first matching rule decides; ! marks rules that never match or cannot be applied",
         ),
-        ("list --rules ./rules.d --no-legacy", "the rules of a directory"),
+        ("list --rules ./rules.d --no-legacy", "list the rules of one directory"),
     ],
     ends_at_operand: false,
     run,
@@ -51,12 +51,12 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         table(&survey, Look { is_full: given.has("full"), is_ascii }, out)?;
     }
     if has_errors(&survey.loaded.diagnostics) {
-        eprintln!("cgrulectl: some rules are wrong and not in this list: see cgrulectl check");
+        eprintln!("cgrulectl: invalid rules are not listed; run 'cgrulectl check' to see them");
     }
     Ok(0)
 }
 
-/// The rules as a table, and below it why some can never match.
+/// Writes the rules as a table, followed by the reasons for which some can never match or be applied.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -77,25 +77,21 @@ pub fn table(survey: &Survey, look: Look, out: &mut dyn Write) -> io::Result<()>
         origin: if look.is_full { words::origin(rule) } else { words::short_origin(rule) },
     };
     let rows: Vec<Row> = rules.iter().enumerate().map(row).collect();
-    rows::show(&rows, Some("WHO → WHERE"), look, out)?;
+    rows::show(&rows, Some("MATCH → CGROUP"), look, out)?;
     for (at, rule) in rules.iter().enumerate() {
         if let Some(why) = dead.get(&id(at)) {
-            writeln!(out, "\n! {} ({}) never decides:", at + 1, words::origin(rule))?;
+            writeln!(out, "\n! {} ({}) never matches:", at + 1, words::origin(rule))?;
             writeln!(out, "  {}", cause(*why, rules))?;
         }
         if let Some(reason) = rule.action.inapplicable() {
             writeln!(out, "\n! {} ({}) cannot be applied:", at + 1, words::origin(rule))?;
-            writeln!(
-                out,
-                "  {}; matching processes stay where they are",
-                Escaped(&reason.to_string())
-            )?;
+            writeln!(out, "  {}; matching processes are not moved", Escaped(&reason.to_string()))?;
         }
     }
     Ok(())
 }
 
-/// A name a line, each once; a rule without one has none.
+/// Writes the names of the rules, one per line, each once; rules without a name are omitted.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -105,14 +101,14 @@ pub fn names(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
     names.filter(|name| seen.insert(name.clone())).try_for_each(|name| writeln!(out, "{name}"))
 }
 
-/// Why a rule never decides.
+/// Returns the reason for which a rule never matches.
 fn cause(dead: Dead, rules: &[Rule]) -> String {
     match dead {
         Dead::ShadowedBy(id) => {
             let origin = rules.get(id.0 as usize).map(words::origin).unwrap_or_default();
-            format!("rule {} ({origin}) comes first and holds for all that it does", id.0 + 1)
+            format!("rule {} ({origin}) comes first and matches everything that it does", id.0 + 1)
         }
-        Dead::HoldsForNobody => "it excludes all that it asks for".to_owned(),
+        Dead::HoldsForNobody => "its exclusions cover everything that it selects".to_owned(),
     }
 }
 
@@ -120,7 +116,7 @@ fn id(index: usize) -> RuleId {
     RuleId(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
-/// A rule as JSON. Fields are added, never renamed.
+/// JSON object for a rule. Fields are added, and must never be renamed.
 #[derive(Serialize)]
 struct Listed {
     number: usize,
@@ -130,16 +126,16 @@ struct Listed {
     when: String,
     ignore: bool,
     cgroup: Vec<String>,
-    /// The reason why the rule cannot be applied on this host.
+    /// Reason for which the rule cannot be applied on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     inapplicable: Option<String>,
-    /// The number of the rule that holds for all that this one does.
+    /// Position of the earlier rule that matches everything that this one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     shadowed_by: Option<u32>,
     never_matches: bool,
 }
 
-/// The rules as an array of objects.
+/// Writes the rules as a JSON array of objects.
 ///
 /// # Errors
 /// The output cannot be written.

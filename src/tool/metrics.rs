@@ -1,4 +1,4 @@
-//! `cgrulectl metrics`.
+//! `cgrulectl metrics`: prints the daemon's counters for scrapers. Must print nothing but OpenMetrics text.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ pub(super) const COMMAND: Command = Command {
     operands: "",
     summary: "Print all counters as OpenMetrics text",
     flags: &[],
-    examples: &[("metrics", "for a scrape; or set metrics_textfile in cgruled.toml")],
+    examples: &[("metrics", "for a scraper; alternatively set metrics_textfile in cgruled.toml")],
     ends_at_operand: false,
     run,
 };

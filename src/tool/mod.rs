@@ -1,9 +1,9 @@
-//! `cgrulectl`: an administrator sees, asks and changes. One file for each command.
+//! Commands of `cgrulectl`, one file each. They must not read files or decide by other code than the daemon.
 //!
-//! Data goes to standard output, complaints to standard error. A command asks the daemon by its
-//! [control socket](crate::control::client) where only the daemon knows, and the files where they are
-//! enough. Exit codes: 0 well, 1 failed or found wrong, 2 wrong usage, 65 bad rules or settings, 69 no
-//! daemon answers; `run` has those of its command, or 125 to 127 as env(1).
+//! Data goes to standard output, diagnostics to standard error. A command queries the daemon through its
+//! [control socket](crate::control::client) for state that only the daemon has, and reads the files for
+//! everything else. Exit codes: 0 success, 1 failure or problem found, 2 usage error, 65 invalid rules or
+//! settings, 69 daemon not reachable; `run` returns that of its command, or 125 to 127 as env(1).
 
 pub mod command;
 
@@ -37,7 +37,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use command::{Command, Failure, help, parse};
 
-/// Every command, in the order of the help.
+/// All commands, in the order of the help text.
 pub const COMMANDS: &[&Command] = &[
     &check::COMMAND,
     &explain::COMMAND,
@@ -55,14 +55,14 @@ pub const COMMANDS: &[&Command] = &[
     &groups::COMMAND,
 ];
 
-/// Runs a command line without the program's name. Returns the exit code.
+/// Runs a command line without the program's name and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let mut out = io::stdout().lock();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let named = COMMANDS.iter().find(|one| arguments.first().is_some_and(|name| name == one.name));
     let topic = named.map_or_else(String::new, |one| format!("{} ", one.name));
     let result = dispatch(arguments, &mut out);
-    // What is still buffered counts too; nobody who closes the pipe wants to hear about it.
+    // An error of the final flush counts too. A closed pipe is no error: its reader wants no more output.
     let flushed = out.flush().map_err(Failure::from);
     match result.and_then(|code| flushed.map(|()| code)) {
         Ok(code) => code,
@@ -92,13 +92,13 @@ fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, Failure
             let Some(command) = found else {
                 let shown =
                     name.map_or_else(|| "?".to_owned(), |name| name.escape_debug().to_string());
-                return Err(Failure::Usage(format!("no such command: {shown}")));
+                return Err(Failure::Usage(format!("unknown command: {shown}")));
             };
             let Some(mut given) = parse(command, &mut lexopt::Parser::from_args(arguments))? else {
                 out.write_all(help(command).as_bytes())?;
                 return Ok(0);
             };
-            // See https://no-color.org: set and not empty.
+            // https://no-color.org: colours are off if the variable is set and not empty.
             let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             given.color = io::stdout().is_terminal() && !is_unwanted;
             return (command.run)(&given, out);
@@ -107,7 +107,7 @@ fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, Failure
     Ok(0)
 }
 
-/// The text of `cgrulectl --help`; fits a screen of 24 lines.
+/// Returns the text of `cgrulectl --help`, which fits a screen of 24 lines and 80 columns.
 fn overview() -> String {
     let commands: String = COMMANDS
         .iter()
@@ -115,10 +115,10 @@ fn overview() -> String {
         .collect();
     format!(
         "Usage: cgrulectl COMMAND [OPTION]... (more: COMMAND --help, man cgrulectl)\n\n{commands}\n\
-         Examples:\n  cgrulectl explain $$    is my shell in its group, and if not, why?\n  \
-         cgrulectl check         would the daemon take my files?\n\n\
-         Exit: 0 well, 1 failed or found wrong, 2 wrong usage, 65 bad rules or settings,\n\
-         69 no daemon answers; run has that of its command, or 125 to 127.\n"
+         Examples:\n  cgrulectl explain $$    show whether this shell is in its cgroup\n  \
+         cgrulectl check         check rules and settings for errors\n\n\
+         Exit status: 0 success, 1 failure or problem found, 2 usage error, 65 invalid\n\
+         rules or settings, 69 no daemon; run returns its command's, or 125 to 127.\n"
     )
 }
 

@@ -1,4 +1,4 @@
-//! `cgrulectl place`.
+//! `cgrulectl place`: makes the daemon re-evaluate processes and reports the results.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -12,20 +12,23 @@ use crate::control::protocol::About;
 pub(super) const COMMAND: Command = Command {
     name: "place",
     operands: "PID...",
-    summary: "Make the daemon look at processes now",
-    flags: &[Flag::new("json", "a line of JSON for each process")],
-    examples: &[("place 4711", "also one that was taken away twice, and is left alone since")],
+    summary: "Re-evaluate processes now",
+    flags: &[Flag::new("json", "one line of JSON per process")],
+    examples: &[(
+        "place 4711",
+        "re-evaluate a process, even if external moves of it are not reverted",
+    )],
     ends_at_operand: false,
     run,
 };
 
-/// After these there is nothing to complain about.
+/// Outcomes that are no failure.
 const WELL: [&str; 8] =
     ["placed", "in-place", "would-place", "no-rule", "ignored", "protected", "sticky", "in-slice"];
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if given.operands.is_empty() {
-        return Err(Failure::Usage("place: name at least one process".to_owned()));
+        return Err(Failure::Usage("place: missing PID".to_owned()));
     }
     let pids = given.operands.iter().map(|text| pid(text)).collect::<Result<Vec<u32>, _>>()?;
     let socket = asking::socket(given)?;
@@ -48,15 +51,15 @@ fn pid(text: &OsStr) -> Result<u32, Failure> {
     let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
     number.ok_or_else(|| {
         let shown = text.to_string_lossy();
-        Failure::Usage(format!("place: {} is no process id", Escaped(&shown)))
+        Failure::Usage(format!("place: invalid PID: {}", Escaped(&shown)))
     })
 }
 
-/// `4711: placed in /people/alice by rule 'people'`
+/// Formats the latest outcome: `4711: placed in /people/alice by rule 'people'`.
 fn told(about: &About) -> String {
     let pid = about.pid;
     let Some(last) = about.happenings.last() else {
-        return format!("{pid}: nothing is known");
+        return format!("{pid}: no decision recorded");
     };
     let mut text = format!("{pid}: {}", Escaped(&last.outcome));
     if !last.cgroup.is_empty() {

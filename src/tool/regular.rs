@@ -1,19 +1,19 @@
-//! Files whose paths come from a command line.
+//! Reading of files that are given on a command line. Must never block on a file that is not regular.
 
 use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Bytes of the largest file that is read: 16 times what the daemon takes.
+/// Maximum size in bytes: 16 times the daemon's own limit.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// The contents of a regular file. Nothing else is read: a FIFO could be waited for without end, and a device
-/// have none.
+/// Reads a regular file.
 ///
 /// # Errors
-/// As open(2) and read(2); it is no regular file, or too large.
+/// Errors of open(2) and read(2); the file is not regular, or too large.
 pub(super) fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    // A FIFO could block without end, and a device could have no end.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

@@ -1,4 +1,4 @@
-//! `cgrulectl reload`.
+//! `cgrulectl reload`: makes the daemon read its rule files again and reports the result.
 
 use std::io::Write;
 
@@ -12,14 +12,17 @@ use crate::control::protocol::{Reloaded, Request};
 pub(super) const COMMAND: Command = Command {
     name: "reload",
     operands: "",
-    summary: "Make the daemon read its files again, and wait for the result",
+    summary: "Reload the rule files, and wait for the result",
     flags: &[Flag::new("json", "one object")],
-    examples: &[("reload", "exit 65 if files have new errors; such a file stays as it was")],
+    examples: &[(
+        "reload",
+        "exit status 65 if files have new errors; their last valid version is kept",
+    )],
     ends_at_operand: false,
     run,
 };
 
-/// There are new errors.
+/// Exit code for files with new errors.
 const REFUSED: u8 = 65;
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -37,14 +40,14 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     }
     let rules = counted(reloaded.rules, "rule", "rules");
     let files = counted(reloaded.files, "file", "files");
-    writeln!(out, "in force: {rules} from {files}")?;
+    writeln!(out, "active: {rules} from {files}")?;
     if !reloaded.settled {
-        writeln!(out, "not every process was looked at yet; that goes on")?;
+        writeln!(out, "re-evaluation of all processes is still in progress")?;
     }
     reloaded.kept.iter().for_each(|file| eprintln!("cgrulectl: {}", kept::words(file)));
     if !is_good {
         let errors = counted(reloaded.new_errors, "new error", "new errors");
-        eprintln!("cgrulectl: {errors}; all else is in force");
+        eprintln!("cgrulectl: {errors}; all other files are active");
     }
     Ok(code)
 }

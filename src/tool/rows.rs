@@ -1,19 +1,19 @@
-//! Rules one a line, in columns.
+//! Table of rules, one per line. Lines must fit 80 columns unless the full form is requested.
 
 use std::io::{self, Write};
 
-/// Columns of a line.
+/// Columns of a line in the short form.
 const WIDTH: usize = 80;
-/// Columns for the name of a rule and for its origin at most.
+/// Maximum columns of a rule's name, and of its origin.
 const NAME: usize = 18;
 const ORIGIN: usize = 22;
 
-/// How rows are shown.
+/// Output options of the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Look {
-    /// Whether lines are not cut to 80 columns, and all paths are whole.
+    /// True if lines may exceed 80 columns and paths are shown in full.
     pub is_full: bool,
-    /// Whether arrows and ellipses are written as `->` and `...`.
+    /// True if arrows and ellipses are written as `->` and `...`.
     pub is_ascii: bool,
 }
 
@@ -26,7 +26,7 @@ impl Look {
         if self.is_ascii { "..." } else { "…" }
     }
 
-    /// A text cut to a number of columns, with a mark where it was cut.
+    /// Cuts a text to a number of columns and marks the cut with an ellipsis.
     fn cut(self, text: &str, width: usize) -> String {
         let dots = self.dots();
         if text.chars().count() <= width {
@@ -36,7 +36,7 @@ impl Look {
         kept.chain(dots.chars()).take(width).collect()
     }
 
-    /// The end of an origin tells more than its beginning.
+    /// Cuts the beginning of an origin, since its end identifies more.
     fn end_of(self, text: &str, width: usize) -> String {
         let count = text.chars().count();
         if count <= width {
@@ -48,28 +48,28 @@ impl Look {
     }
 }
 
-/// A line.
+/// A line of the table.
 pub(super) enum Row {
-    /// A rule.
+    /// A rule, with its parts in columns.
     Rule {
-        /// From 1.
+        /// Position in evaluation order, from 1.
         number: usize,
-        /// Before the number.
+        /// Character in front of the position.
         mark: char,
-        /// Its name.
+        /// Name of the rule, or a placeholder.
         name: String,
-        /// What is to be said of it.
+        /// Text of the middle column.
         text: String,
-        /// Where it leads, if that is to be said: behind an arrow after the text.
+        /// Destination, shown after the text behind an arrow; empty for none.
         target: String,
-        /// File and line.
+        /// File and line of the rule.
         origin: String,
     },
-    /// Rules that are left out, in words.
+    /// Omitted rules, described as text.
     Gap(String),
 }
 
-/// Columns of each part.
+/// Width of each column, in characters.
 struct Widths {
     number: usize,
     name: usize,
@@ -77,8 +77,8 @@ struct Widths {
     origin: usize,
 }
 
-/// The rows below a title for the middle column, if there is one. A line is cut to 80 columns unless
-/// the look is full.
+/// Writes the rows below a header, if there is a title for the middle column. Lines are cut to 80 columns
+/// unless `look.is_full` is set.
 pub(super) fn show(
     rows: &[Row],
     title: Option<&str>,
@@ -98,7 +98,8 @@ pub(super) fn show(
             let name = look.cut(name, widths.name);
             let text = joined(text, target, widths.text, look);
             let origin = look.end_of(origin, widths.origin);
-            let (name_width, text_width) = (widths.name, widths.text);
+            let name_width = widths.name;
+            let text_width = widths.text;
             writeln!(out, "{number}  {name:name_width$}  {text:text_width$}  {origin}")
         }
     })
@@ -123,20 +124,21 @@ impl Widths {
         if look.is_full {
             return Self { number, name, text, origin };
         }
-        let (name, origin) = (name.min(NAME), origin.min(ORIGIN));
+        let name = name.min(NAME);
+        let origin = origin.min(ORIGIN);
         let left = WIDTH.saturating_sub(number + name + origin + 6);
         Self { number, name, text: text.min(left), origin }
     }
 }
 
-/// Text and target in a number of columns. The target may have two thirds, and what the text leaves: it
-/// is what people look for.
+/// Joins text and destination within a number of columns.
 fn joined(text: &str, target: &str, width: usize, look: Look) -> String {
     if target.is_empty() {
         return look.cut(text, width);
     }
     let arrow = look.arrow();
     let rest = width.saturating_sub(text.chars().count() + arrow.chars().count());
+    // The destination is the part that a reader searches for: it gets at least two thirds.
     let target = look.cut(target, rest.max(width / 3 * 2));
     let left = width.saturating_sub(target.chars().count() + arrow.chars().count());
     format!("{}{arrow}{target}", look.cut(text, left))
@@ -160,7 +162,7 @@ mod tests {
         for is_ascii in [true, false] {
             let mut out = Vec::new();
             let look = Look { is_full: false, is_ascii };
-            show(&rows, Some("WHO → WHERE"), look, &mut out).unwrap();
+            show(&rows, Some("MATCH → CGROUP"), look, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
             assert_eq!(text.is_ascii(), is_ascii, "{text}");

@@ -1,9 +1,9 @@
-//! `cgrulectl run`: a command that begins its life in a group.
+//! `cgrulectl run`: starts a command in its cgroup. The command must not run a single instruction elsewhere.
 //!
-//! The tool itself enters the groups and becomes the user, then it is replaced by the command: there is
-//! no moment at which the command is elsewhere, and pid, terminal, signals and exit status are its own.
-//! `CLONE_INTO_CGROUP` would save one wait for the kernel (some 10 ms on a stock 6.18), on version 2 alone,
-//! and take a second process that stays and passes signals on.
+//! The tool itself enters the cgroups, changes its credentials and is then replaced by the command, which so
+//! has the PID, terminal, signals and exit status of the tool. `CLONE_INTO_CGROUP` would save one wait for
+//! the kernel (about 10 ms on a stock 6.18), on cgroup v2 alone, and would need a second process that stays
+//! and forwards signals.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,45 +27,43 @@ use crate::rules::{Below, Rule, Target};
 pub(super) const COMMAND: Command = Command {
     name: "run",
     operands: "[--] COMMAND [ARGUMENT]...",
-    summary: "Start a command in the group of its rule, or in another",
+    summary: "Run a command in the cgroup of its rule, or in another",
     flags: &[
-        Flag::value("user", "USER", "become this user, a name or a number"),
-        Flag::value("group", "GROUP", "with this group instead of the user's own"),
-        Flag::value("cgroup", "PATH", "in this group, not that of the rules; %-fields as there"),
+        Flag::value("user", "USER", "run as this user (name or UID)"),
+        Flag::value("group", "GROUP", "run with this group (default: the user's own)"),
+        Flag::value("cgroup", "PATH", "use this cgroup, which may contain %-specifiers"),
         Flag::value(
             "controllers",
             "LIST",
-            "with --cgroup: in these v1 hierarchies too, as cpu,memory",
+            "with --cgroup: also in these v1 hierarchies: cpu,memory",
         ),
     ],
     examples: &[
         (
             "run --user www -- php-fpm -F",
-            "where the rules put php-fpm of www; the exit code is that of the command, 125 if it could \
-             not be placed, 126 or 127 if it could not be started",
+            "run php-fpm as www in its rule's cgroup; exit status: that of the command, 125 if it could \
+             not be placed, 126 or 127 if it could not be executed",
         ),
-        ("run --cgroup batch/%u -- make -j", "as whoever calls, in a group of your choice"),
+        ("run --cgroup batch/%u -- make -j", "run as the caller in a given cgroup"),
     ],
     ends_at_operand: true,
     run,
 };
 
-/// What cgexec asks of a daemon: leave this process alone, and look at its children.
+/// Flag of a sticky request, as cgexec sends it: the process is not moved, its children are.
 const STAY: i32 = 0;
 const STICKY_SOCKET: &str = "/run/cgred.socket";
-/// The placement failed; the codes are those of env(1).
+/// Exit codes of env(1): placement failed, program not executable, program not found.
 const NOT_PLACED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 fn run(given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
     let Some((name, arguments)) = given.operands.split_first() else {
-        return Err(Failure::Usage("run: there is no command to start".to_owned()));
+        return Err(Failure::Usage("run: missing COMMAND".to_owned()));
     };
     if given.has("controllers") && !given.has("cgroup") {
-        return Err(Failure::Usage(
-            "run: --controllers has no meaning without --cgroup".to_owned(),
-        ));
+        return Err(Failure::Usage("run: --controllers needs --cgroup".to_owned()));
     }
     match placed(given, name) {
         Ok((program, identity)) => Ok(execute(&program, name, arguments, identity.as_ref())),
@@ -75,7 +73,7 @@ fn run(given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
             Ok(NOT_PLACED)
         }
         Err(NotRun::NoProgram) => {
-            eprintln!("cgrulectl: run: {}: there is no such program", shown(name));
+            eprintln!("cgrulectl: run: {}: command not found", shown(name));
             Ok(NOT_FOUND)
         }
     }
@@ -92,17 +90,17 @@ impl From<Failure> for NotRun {
     }
 }
 
-/// Enters the groups and becomes the user. What is left is to execute the program.
+/// Enters the cgroups and changes the credentials, so that only the exec remains.
 fn placed(given: &Given, name: &OsStr) -> Result<(Program, Option<User>), NotRun> {
     if !unistd::geteuid().is_root() {
-        let message = "this needs root, who may move processes and become others";
+        let message = "root privileges are needed to move processes and to change users";
         return Err(Failure::Failed(message.to_owned()).into());
     }
     let (user, person) = person(given)?;
     let program = Program::find(Path::new(name)).ok_or(NotRun::NoProgram)?;
     let foreseen = Foreseen::new(given, Notes::LeftOut)?;
-    // From here on what the library warns of is for the caller.
-    // There is another logger only if somebody calls this as a library.
+    // From here on warnings of the library are written for the caller. Setting the logger fails only if
+    // another program uses this crate and has set its own.
     let _ = ::log::set_logger(&Stderr);
     ::log::set_max_level(::log::LevelFilter::Warn);
     let rule = foreseen.rule(&person, &program);
@@ -118,13 +116,14 @@ fn placed(given: &Given, name: &OsStr) -> Result<(Program, Option<User>), NotRun
     Ok((program, user.filter(|_| given.has("user"))))
 }
 
-/// Who the command is to run as.
+/// Returns the user and credentials that the command is to run with.
 fn person(given: &Given) -> Result<(Option<User>, Person), Failure> {
     let unknown = |kind: &str, name: &str| {
-        Failure::Failed(format!("there is no {kind} \"{}\"", name.escape_debug()))
+        Failure::Failed(format!("unknown {kind}: {}", name.escape_debug()))
     };
-    let asked = |error| Failure::Failed(format!("the name service does not answer: {error}"));
-    let (mut uid, mut gid) = (unistd::getuid(), unistd::getgid());
+    let asked = |error| Failure::Failed(format!("NSS lookup failed: {error}"));
+    let mut uid = unistd::getuid();
+    let mut gid = unistd::getgid();
     let mut user = None;
     if let Some(name) = given.text("user")? {
         user = match name.parse() {
@@ -139,7 +138,7 @@ fn person(given: &Given) -> Result<(Option<User>, Person), Failure> {
             Some(user) => (uid, gid) = (user.uid, user.gid),
             None if name.parse::<u32>().is_err() => return Err(unknown("user", name)),
             None if !given.has("group") => {
-                let message = format!("user {name} has no name and no group: say --group");
+                let message = format!("UID {name} has no passwd entry: give --group");
                 return Err(Failure::Failed(message));
             }
             None => {}
@@ -157,7 +156,7 @@ fn person(given: &Given) -> Result<(Option<User>, Person), Failure> {
     Ok((user, Person::new(Uid(uid.as_raw()), Gid(gid.as_raw()))))
 }
 
-/// Where the command goes.
+/// Returns the targets that the command is placed in.
 fn targets(
     given: &Given,
     foreseen: &Foreseen,
@@ -165,13 +164,13 @@ fn targets(
 ) -> Result<Vec<Target>, Failure> {
     let Some(path) = given.text("cgroup")? else {
         let Some(rule) = rule else {
-            eprintln!("cgrulectl: run: no rule says where this goes: it stays in this group");
+            eprintln!("cgrulectl: run: no rule matches: the command stays in the current cgroup");
             return Ok(Vec::new());
         };
         if let Some(reason) = rule.action.inapplicable() {
             eprintln!(
-                "cgrulectl: run: the rule \"{}\" ({}) cannot be applied on this host: {reason}: it stays in \
-                 this group",
+                "cgrulectl: run: the rule \"{}\" ({}) cannot be applied on this host: {reason}: the command \
+                 stays in the current cgroup",
                 rule.name.escape_debug(),
                 rule.origin
             );
@@ -187,7 +186,7 @@ fn targets(
     Ok(vec![Target { destination, controllers, below: Below::Root, creates: true }])
 }
 
-/// The controllers by which rules lead to the same group.
+/// Returns the controllers with which rules use the same cgroup.
 fn controllers_of(foreseen: &Foreseen, destination: &Destination) -> Vec<String> {
     let rules = foreseen.policy.matcher.rules().iter();
     let targets = rules.flat_map(|rule| rule.action.targets());
@@ -197,7 +196,7 @@ fn controllers_of(foreseen: &Foreseen, destination: &Destination) -> Vec<String>
     targets.into_iter().find(is_it).map(|target| target.controllers.clone()).unwrap_or_default()
 }
 
-/// Asks a daemon to leave the command where it is put, and says so if a rule would move it.
+/// Requests that a daemon does not move the command, and warns if a rule would and no daemon grants that.
 fn stay(
     foreseen: &Foreseen,
     rule: Option<&Rule>,
@@ -214,8 +213,8 @@ fn stay(
     }
     if let Err(error) = register(Path::new(STICKY_SOCKET)) {
         eprintln!(
-            "cgrulectl: run: the rule \"{}\" ({}) will move it to {}: no daemon can be asked to leave \
-             it ({STICKY_SOCKET}: {error})",
+            "cgrulectl: run: the rule \"{}\" ({}) will move it to {}: no daemon accepts a sticky request \
+             ({STICKY_SOCKET}: {error})",
             rule.name.escape_debug(),
             rule.origin,
             others.join(", ").escape_debug()
@@ -223,7 +222,7 @@ fn stay(
     }
 }
 
-/// As cgexec does.
+/// Sends a sticky request for this process as cgexec does.
 fn register(socket: &Path) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -235,21 +234,22 @@ fn register(socket: &Path) -> io::Result<()> {
     if answer == *GRANTED { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
 }
 
-/// Moves this process into each group, which is made and given its settings if it is missing.
+/// Moves this process into each cgroup; a missing cgroup is created with its settings.
 fn enter(
     foreseen: &Foreseen,
     targets: &[Target],
     person: &Person,
     program: &Program,
 ) -> Result<(), Failure> {
-    let own = Pid::new(process::id()).ok_or_else(|| Failure::Failed("no process id".to_owned()))?;
+    let own =
+        Pid::new(process::id()).ok_or_else(|| Failure::Failed("invalid own PID".to_owned()))?;
     let mut tree = Tree::new(foreseen.hierarchies.clone());
     for target in targets {
         let Some(path) = foreseen.path(target, person, program) else { continue };
         let (span, missing) = foreseen.hierarchies.span_of(target);
         if let Some(name) = missing.first() {
             let name = name.escape_debug();
-            let message = format!("no hierarchy of this host has the controller \"{name}\"");
+            let message = format!("no cgroup hierarchy of this host has the controller \"{name}\"");
             return Err(Failure::Failed(message));
         }
         for step in (0..).map_while(|n| foreseen.hierarchies.step(target, span, n)) {
@@ -269,15 +269,17 @@ fn enter(
     Ok(())
 }
 
-/// Gives up being root, if that was asked for. In this order: without root nothing of it may be done.
+/// Drops root privileges, if requested.
 fn become_user(person: &Person, user: Option<&User>, given: &Given) -> Result<(), Failure> {
-    let (uid, gid) = (unistd::Uid::from_raw(person.uid.0), unistd::Gid::from_raw(person.gid.0));
+    // Groups come first: without root privileges they can no longer be changed.
+    let uid = unistd::Uid::from_raw(person.uid.0);
+    let gid = unistd::Gid::from_raw(person.gid.0);
     let failed = |what: &'static str| {
         move |errno: nix::errno::Errno| Failure::Failed(format!("{what}: {}", errno.desc()))
     };
     if let (true, Some(user)) = (given.has("user"), user) {
         let name = CString::new(user.name.as_bytes());
-        let name = name.map_err(|_| Failure::Failed("the user's name has a NUL".to_owned()))?;
+        let name = name.map_err(|_| Failure::Failed("the user name contains a NUL".to_owned()))?;
         unistd::initgroups(&name, gid).map_err(failed("initgroups"))?;
     } else if given.has("user") {
         unistd::setgroups(&[gid]).map_err(failed("setgroups"))?;
@@ -289,7 +291,7 @@ fn become_user(person: &Person, user: Option<&User>, given: &Given) -> Result<()
     Ok(())
 }
 
-/// Becomes the command. Returns only if that fails.
+/// Executes the command in place of this program, and returns an exit code only if that fails.
 fn execute(program: &Program, name: &OsStr, arguments: &[OsString], user: Option<&User>) -> u8 {
     let mut command = process::Command::new(absolute(&program.path));
     command.arg0(name).args(arguments);
@@ -302,7 +304,7 @@ fn execute(program: &Program, name: &OsStr, arguments: &[OsString], user: Option
     if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
-/// A path that is not looked for once more.
+/// Makes a path absolute, so that exec does not search PATH again.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -311,7 +313,7 @@ fn shown(name: &OsStr) -> String {
     name.to_string_lossy().escape_debug().to_string()
 }
 
-/// Says what the library warns of.
+/// Logger that writes the library's warnings to standard error.
 struct Stderr;
 
 impl ::log::Log for Stderr {

@@ -1,4 +1,4 @@
-//! `cgrulectl status`.
+//! `cgrulectl status`: shows the state of the daemon, as a page or as JSON.
 
 mod page;
 
@@ -10,11 +10,11 @@ use super::command::{Command, Failure, Flag, Given};
 pub(super) const COMMAND: Command = Command {
     name: "status",
     operands: "",
-    summary: "Show what the daemon did, and how fast",
+    summary: "Show daemon state, counters and placement latency",
     flags: &[Flag::new("json", "one object")],
     examples: &[
-        ("status", "is it well? how long do moves take?"),
-        ("status --json | jq .latency.p99_us", "one figure"),
+        ("status", "overview of rules, events, moves, failures and latency"),
+        ("status --json | jq .latency.p99_us", "a single value"),
     ],
     ends_at_operand: false,
     run,

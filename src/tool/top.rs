@@ -1,4 +1,5 @@
-//! `cgrulectl top`: the groups that rules lead to, by what they use.
+//! `cgrulectl top`: shows the resource usage of the cgroups that rules place processes in. Must not need a
+//! daemon.
 
 mod patterns;
 mod rows;
@@ -29,26 +30,26 @@ use view::{Frame, Look, lines};
 pub(super) const COMMAND: Command = Command {
     name: "top",
     operands: "",
-    summary: "Show the groups of rules, by what they use",
+    summary: "Show the resource usage of the cgroups of rules",
     flags: &[
         Flag {
             short: Some('d'),
-            ..Flag::value("delay", "TIME", "time between two tables, as 500ms (default: 1s)")
+            ..Flag::value("delay", "TIME", "interval between tables, such as 500ms (default: 1s)")
         },
-        Flag { short: Some('n'), ..Flag::value("iterations", "N", "end after this many tables") },
+        Flag { short: Some('n'), ..Flag::value("iterations", "N", "stop after this many tables") },
         Flag::value("sort", "KEY", "sort by cpu (default), memory, io, tasks, pressure or name"),
-        Flag::new("once", "print one table and end, as when the output is no terminal"),
-        Flag::new("json", "a line of JSON for each table; one, without -n"),
+        Flag::new("once", "print one table and stop, as without a terminal"),
+        Flag::new("json", "one line of JSON per table; a single one without -n"),
     ],
     examples: &[
         ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
-        ("top --once --sort memory", "for a mail or a log"),
+        ("top --once --sort memory", "print one table for a mail or a log"),
     ],
     ends_at_operand: false,
     run,
 };
 
-/// Shorter would be busy with itself.
+/// Minimum interval: at a shorter one the tool itself would take much of the CPU time.
 const LEAST_DELAY: Duration = Duration::from_millis(50);
 
 struct Options {
@@ -87,29 +88,30 @@ fn options(given: &Given) -> Result<Options, Failure> {
     let usage = |text: &str| Failure::Usage(format!("top: {text}"));
     let delay = match given.text("delay")? {
         None => Some(Duration::from_secs(1)),
-        // As systemd-cgtop, which takes seconds.
+        // As in systemd-cgtop, a number without a unit is seconds.
         Some(text) => quantity::duration(text).or_else(|| quantity::duration(&format!("{text}s"))),
     };
     let delay = delay.filter(|delay| *delay >= LEAST_DELAY);
-    let delay =
-        delay.ok_or_else(|| usage("--delay: write a time such as 500ms or 2s, 50ms at least"))?;
+    let delay = delay
+        .ok_or_else(|| usage("invalid --delay: use a time such as 500ms or 2s, at least 50ms"))?;
     let iterations = given.text("iterations")?.map(str::parse::<u64>).transpose();
     let iterations = iterations.ok().filter(|count| *count != Some(0));
-    let iterations = iterations.ok_or_else(|| usage("--iterations: write a number from 1 on"))?;
+    let iterations =
+        iterations.ok_or_else(|| usage("invalid --iterations: use a number from 1"))?;
     let word = given.text("sort")?.unwrap_or("cpu");
     let found = SORTS.iter().find(|(own, _, _)| *own == word);
     let words = SORTS.map(|(word, _, _)| word).join(", ");
     let sort = found
         .map(|(_, _, sort)| *sort)
-        .ok_or_else(|| usage(&format!("--sort: write one of {words}")))?;
+        .ok_or_else(|| usage(&format!("invalid --sort: use one of {words}")))?;
     Ok(Options { delay, iterations, sort })
 }
 
-/// The looks.
+/// Previous sample, and everything needed to take the next one.
 struct Top<'t> {
     sampler: &'t Sampler,
     rules: usize,
-    /// What is left out of paths that begin with it, as in rules.
+    /// Prefix that is omitted from paths, as in rules.
     root: String,
     name: &'t dyn Fn(usize) -> String,
     last: Groups,
@@ -126,12 +128,12 @@ impl<'t> Top<'t> {
         Self { sampler, rules, root, name, last: sampler.sample(), at: Instant::now() }
     }
 
-    /// The groups as they were at the beginning: there are no rates yet.
+    /// Returns the cgroups of the first sample, without rates.
     fn first(&self) -> Vec<Row> {
         self.rows(&Groups::new(), &self.last, Duration::ZERO)
     }
 
-    /// The groups as they are now, with rates since the last look.
+    /// Takes a sample and returns the cgroups with rates since the previous one.
     fn look(&mut self) -> (Vec<Row>, Duration) {
         let now = self.sampler.sample();
         let at = Instant::now();
@@ -154,12 +156,12 @@ impl<'t> Top<'t> {
 
 #[derive(Serialize)]
 struct Object<'r> {
-    /// Time between the two moments that rates are made from.
+    /// Time between the two samples of the rates.
     interval_ms: u64,
     groups: &'r [Row],
 }
 
-/// Without a terminal: one table, or one line of JSON, for each look.
+/// Prints one table, or one line of JSON, for each sample, without a terminal.
 fn print(
     top: &mut Top<'_>,
     options: &Options,
@@ -195,7 +197,7 @@ fn print(
     Ok(())
 }
 
-/// With a terminal, until somebody ends it.
+/// Updates the table on a terminal until a key or signal stops it.
 fn watch(
     top: &mut Top<'_>,
     options: &mut Options,
@@ -203,7 +205,7 @@ fn watch(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let terminal = Terminal::take(out)?;
-    // The first rates come soon.
+    // The first rates appear after 300 ms at most.
     let mut rows = top.first();
     let mut next = Instant::now() + options.delay.min(Duration::from_millis(300));
     let mut count = 0;
@@ -232,7 +234,7 @@ fn watch(
     }
 }
 
-/// Draws over what was there, so that nothing flickers.
+/// Draws over the previous table, so that the screen does not flicker.
 fn draw(
     rows: &[Row],
     frame: Frame,

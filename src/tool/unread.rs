@@ -1,4 +1,4 @@
-//! Files that the daemon reads and whoever asks may not, so that an answer without them may be wrong.
+//! Rule files that the daemon reads and the caller cannot, so that an answer without them may be wrong.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use nix::unistd::{AccessFlags, faccessat};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::escape::EscapedBytes;
 
-/// How many are named.
+/// Maximum of paths in the message; the others are counted.
 const NAMED: usize = 3;
 
-/// Those of the files with an error as a whole that we have no right to read.
+/// Returns the files that failed to load as a whole and that the caller has no permission to read.
 pub(super) fn files(diagnostics: &[Diagnostic]) -> Vec<PathBuf> {
     let is_whole = |own: &&Diagnostic| own.severity == Severity::Error && own.place.is_none();
     let files = diagnostics.iter().filter(is_whole).map(|own| &*own.file);
@@ -25,7 +25,7 @@ pub(super) fn files(diagnostics: &[Diagnostic]) -> Vec<PathBuf> {
     denied
 }
 
-/// That they are not read. `None` when there are none.
+/// Returns the note about unreadable files. `None` if there are none.
 pub(super) fn told(files: &[PathBuf]) -> Option<String> {
     let shown = |file: &PathBuf| EscapedBytes(file.as_os_str().as_encoded_bytes()).to_string();
     let mut names: Vec<String> = files.iter().take(NAMED).map(shown).collect();
@@ -33,6 +33,6 @@ pub(super) fn told(files: &[PathBuf]) -> Option<String> {
         names.push(format!("{} more", files.len() - NAMED));
     }
     (!files.is_empty()).then(|| {
-        format!("you may not read {}, which the daemon goes by: ask as root", names.join(", "))
+        format!("cannot read {}, which the daemon uses: run cgrulectl as root", names.join(", "))
     })
 }

@@ -1,4 +1,5 @@
-//! `cgrulectl watch`.
+//! `cgrulectl watch`: prints the daemon's decisions as they are made. Filters must not reach the daemon,
+//! which sends all decisions.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -15,23 +16,23 @@ use crate::control::status::Rules;
 pub(super) const COMMAND: Command = Command {
     name: "watch",
     operands: "",
-    summary: "Show decisions as they happen",
+    summary: "Show decisions as they are made",
     flags: &[
-        Flag::value("user", "USER", "only processes of this user, by name or number"),
-        Flag::value("rule", "RULE", "only decisions by this rule, by its name or FILE:LINE"),
-        Flag::value("exe", "PATH", "only this program, by path or base name"),
-        Flag::new("all", "also processes that are gone, match no rule, or stayed"),
-        Flag::new("json", "a line of JSON for each decision"),
+        Flag::value("user", "USER", "only processes of this user (name or UID)"),
+        Flag::value("rule", "RULE", "only decisions by this rule (name or FILE:LINE)"),
+        Flag::value("exe", "PATH", "only this executable (path or base name)"),
+        Flag::new("all", "also rechecks, and processes that exited or match no rule"),
+        Flag::new("json", "one line of JSON per decision"),
     ],
     examples: &[
-        ("watch --user alice", "let alice log in, and see what becomes of it"),
-        ("watch --json | jq .latency_us", "how long decisions take, in microseconds"),
+        ("watch --user alice", "show the decisions during a login of alice"),
+        ("watch --json | jq .latency_us", "latency of each decision in microseconds"),
     ],
     ends_at_operand: false,
     run,
 };
 
-/// Left out without `--all`: there are many, and nothing comes of them.
+/// Outcomes omitted without `--all`: they are frequent and change nothing.
 const DULL: [&str; 3] = ["gone", "no-rule", "held"];
 
 fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -44,9 +45,9 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut conversation = asking::ask(given, &Request::Watch)?;
     while let Some(watched) = conversation.next_line::<Watched>()? {
         let line = match &watched {
-            // The first line says that from here on nothing is missed.
+            // The first line confirms the subscription: later losses are counted.
             Watched::Lost { lost: 0 } => {
-                eprintln!("cgrulectl: watching; interrupt it to end");
+                eprintln!("cgrulectl: watching; press Ctrl-C to stop");
                 continue;
             }
             Watched::Decision(decision) if !filter.admits(decision) => continue,
@@ -59,24 +60,25 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
         writeln!(out, "{line}")?;
         out.flush()?;
     }
-    Err(Failure::NoDaemon("the daemon has ended".to_owned()))
+    Err(Failure::NoDaemon("connection closed by the daemon".to_owned()))
 }
 
-/// Who mistypes a rule would wait for ever. No error: the next files may have it.
+/// Warns about a rule that does not exist, for which `watch` would wait for ever.
 fn warn_of_unknown(given: &Given, wanted: &str) -> Result<(), Failure> {
+    // It is no error: the next version of the files may have the rule.
     let Rules { rules } = asking::ask(given, &Request::Rules)?.only()?;
     let is_there =
         |(name, file, line): (&str, &str, u32)| is_rule(wanted, name, Some((file, line)));
     if !rules.iter().any(|rule| is_there((&rule.name, &rule.file, rule.line))) {
         let wanted = Escaped(wanted);
         eprintln!(
-            "cgrulectl: no rule in force is called {wanted}, or is there: see cgrulectl list"
+            "cgrulectl: no active rule has the name or location {wanted}; run 'cgrulectl list'"
         );
     }
     Ok(())
 }
 
-/// Whether a rule is meant: by its name, its file and line, or the end of that.
+/// Checks whether `wanted` is the name of a rule, its file and line, or the end of these.
 fn is_rule(wanted: &str, name: &str, origin: Option<(&str, u32)>) -> bool {
     let is_origin = |(file, line): (&str, u32)| {
         let origin = format!("{file}:{line}");
@@ -85,13 +87,13 @@ fn is_rule(wanted: &str, name: &str, origin: Option<(&str, u32)>) -> bool {
     wanted == name || !wanted.is_empty() && origin.is_some_and(is_origin)
 }
 
-/// What is shown.
+/// Conditions on the decisions that are shown.
 #[derive(Debug, Default)]
 struct Filter<'g> {
     uid: Option<u32>,
     rule: Option<&'g str>,
     exe: Option<&'g str>,
-    /// The same without links, as the kernel says it: `/bin/sh` is `/usr/bin/dash`.
+    /// `exe` with links resolved, as the kernel reports it: `/usr/bin/dash` for `/bin/sh`.
     resolved: Option<String>,
     has_dull: bool,
 }
@@ -99,7 +101,8 @@ struct Filter<'g> {
 impl<'g> Filter<'g> {
     fn new(given: &'g Given) -> Result<Self, Failure> {
         let uid = given.text("user")?.map(uid).transpose()?;
-        let (rule, exe) = (given.text("rule")?, given.text("exe")?);
+        let rule = given.text("rule")?;
+        let exe = given.text("exe")?;
         let resolved = exe.filter(|exe| exe.contains('/')).and_then(resolved);
         Ok(Self { uid, rule, exe, resolved, has_dull: given.has("all") })
     }
@@ -123,7 +126,7 @@ impl<'g> Filter<'g> {
     }
 }
 
-/// A path without links, escaped as the daemon does.
+/// Resolves the links of a path, and escapes it as the daemon does.
 fn resolved(path: &str) -> Option<String> {
     let path = std::fs::canonicalize(path).ok()?;
     Some(EscapedBytes(path.as_os_str().as_encoded_bytes()).to_string())
@@ -134,13 +137,13 @@ fn uid(text: &str) -> Result<u32, Failure> {
         return Ok(number);
     }
     let found = User::from_name(text).map_err(|errno| {
-        Failure::Failed(format!("the name service cannot say who {} is: {errno}", Escaped(text)))
+        Failure::Failed(format!("NSS lookup of user {} failed: {errno}", Escaped(text)))
     })?;
-    let unknown = || Failure::Usage(format!("watch: no user is named {}", Escaped(text)));
+    let unknown = || Failure::Usage(format!("watch: unknown user: {}", Escaped(text)));
     found.map(|user| user.uid.as_raw()).ok_or_else(unknown)
 }
 
-/// Names of users, asked for once each.
+/// Cache of user names by UID.
 #[derive(Debug, Default)]
 struct Names(HashMap<u32, String>);
 
@@ -154,7 +157,8 @@ impl Names {
     }
 }
 
-/// `13:55:31.123Z placed 4711 alice /usr/bin/make -> /people/alice by 'people' (exec, 104 us)`
+/// Formats a decision as one line:
+/// `13:55:31.123Z placed 4711 alice /usr/bin/make -> /people/alice by 'people' (exec, 104 us)`.
 fn told(decision: &Decision, user: &str) -> String {
     let Decision { time_ms, pid, exe, rule, cgroup, outcome, cause, latency_us, .. } = decision;
     let mut text =

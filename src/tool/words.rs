@@ -1,4 +1,5 @@
-//! Rules in words: what they ask for, by the names that their authors wrote, and what they do.
+//! Text form of rules: their criteria, by the names that the rule files use, and their action. Must not add
+//! anything that could control a terminal or break a line.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +9,11 @@ use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::names::Names;
 use crate::rules::{Action, Below, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
 
-/// Alternatives of one kind that are shown; the others are counted. A pattern for groups can stand for
+/// Maximum of alternatives shown per criterion; the others are counted. A group pattern can stand for
 /// hundreds.
 const SHOWN: usize = 4;
 
-/// The names of the numbers in rules. What is shown is safe on one line of a terminal.
+/// Names of the IDs in rules. All output is safe on one line of a terminal.
 #[derive(Debug)]
 pub(super) struct Words {
     users: BTreeMap<Uid, String>,
@@ -20,7 +21,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// By the names that rules mention.
+    /// Creates the table from the names that rules mention.
     pub(super) fn new(names: &Names) -> Self {
         Self {
             users: names.uids.iter().map(|(name, &uid)| (uid, name.clone())).collect(),
@@ -28,14 +29,14 @@ impl Words {
         }
     }
 
-    /// All that a rule asks for: `user alice; not exe vim`. `everybody` when it asks for nothing.
+    /// Returns all criteria of a rule: `user alice; not exe vim`. `all processes` if there are none.
     pub(super) fn asked(&self, rule: &Rule) -> String {
         let mut parts = self.kinds(&rule.when);
         parts.extend(self.kinds(&rule.not).into_iter().map(|part| format!("not {part}")));
         if let Action::Ignore(when) = &rule.action {
             parts.extend(circumstances(when));
         }
-        if parts.is_empty() { "everybody".to_owned() } else { parts.join("; ") }
+        if parts.is_empty() { "all processes".to_owned() } else { parts.join("; ") }
     }
 
     fn kinds(&self, criteria: &Criteria) -> Vec<String> {
@@ -49,7 +50,7 @@ impl Words {
         kinds.into_iter().flatten().collect()
     }
 
-    /// The users that criteria mean.
+    /// Returns the users that the criteria select.
     pub(super) fn users(&self, criteria: &Criteria) -> String {
         listed(&criteria.users, |test| match test {
             UserTest::Name(name) => Escaped(name).to_string(),
@@ -59,7 +60,7 @@ impl Words {
         })
     }
 
-    /// The groups that criteria mean.
+    /// Returns the groups that the criteria select.
     pub(super) fn groups(&self, criteria: &Criteria) -> String {
         listed(&criteria.groups, |test| match test {
             GroupTest::Name(name) => Escaped(name).to_string(),
@@ -69,7 +70,7 @@ impl Words {
         })
     }
 
-    /// The programs that criteria mean.
+    /// Returns the executables that the criteria select.
     pub(super) fn exes(criteria: &Criteria) -> String {
         listed(&criteria.exes, |test| match test {
             ExeTest::Path(text) | ExeTest::Base(text) => EscapedBytes(text).to_string(),
@@ -80,12 +81,12 @@ impl Words {
     }
 }
 
-/// What a rule does with a process: the destinations as written, those of legacy rules with their
+/// Returns the action of a rule: the destinations as written in its file, those of legacy rules with their
 /// controllers.
 pub(super) fn done(rule: &Rule) -> String {
     let targets = match &rule.action {
-        Action::Ignore(_) => return "stays".to_owned(),
-        Action::Inapplicable(_) => return "stays, cannot be applied".to_owned(),
+        Action::Ignore(_) => return "ignored".to_owned(),
+        Action::Inapplicable(_) => return "cannot be applied".to_owned(),
         Action::Place(targets) => targets,
     };
     let target = |target: &Target| {
@@ -98,32 +99,32 @@ pub(super) fn done(rule: &Rule) -> String {
     targets.iter().map(target).collect::<Vec<_>>().join(" ")
 }
 
-/// The name of a rule; `None` when its author gave none.
+/// Returns the name of a rule; `None` if the rule file gives it none.
 pub(super) fn name(rule: &Rule) -> Option<String> {
     rule.given_name().map(|name| Escaped(name).to_string())
 }
 
-/// File and line of a rule.
+/// Returns file and line of a rule.
 pub(super) fn origin(rule: &Rule) -> String {
     Escaped(&rule.origin.to_string()).to_string()
 }
 
-/// The last component of the file, and the line.
+/// Returns the file name without its directory, and the line.
 pub(super) fn short_origin(rule: &Rule) -> String {
     let file = rule.origin.file.file_name().unwrap_or(rule.origin.file.as_os_str());
     format!("{}:{}", EscapedBytes(file.as_encoded_bytes()), rule.origin.line)
 }
 
-/// The circumstances under which a rule ignores a process.
+/// Returns the conditions under which a rule ignores a process.
 pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
     let below = when.below.as_ref().map(|path| match path.as_str() {
-        "/" => "only at the top of a hierarchy".to_owned(),
+        "/" => "only in the root of a hierarchy".to_owned(),
         path => format!("only below /{}", Escaped(path)),
     });
     let scheduling = match when.scheduling {
         Scheduling::Any => None,
-        Scheduling::RealTime => Some("only in real time".to_owned()),
-        Scheduling::NotRealTime => Some("only not in real time".to_owned()),
+        Scheduling::RealTime => Some("only with real-time scheduling".to_owned()),
+        Scheduling::NotRealTime => Some("only without real-time scheduling".to_owned()),
     };
     below.into_iter().chain(scheduling).collect()
 }

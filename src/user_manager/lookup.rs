@@ -1,7 +1,8 @@
-//! Asks systemd for the main PID of a user's service manager, and `/proc` for its `(sd-pam)`. Blocks.
+//! Lookup of a user's service manager: its main PID by systemd and its `(sd-pam)` by `/proc`.
+//! Blocks, so it must not be called on the hot thread.
 //!
-//! Only `status`, `comm` and `children` of these processes are read: a user can make an exec of the own
-//! manager hang, and then reading `stat` and `exe` hangs as well.
+//! Only `status`, `comm` and `children` of these processes are read: a user can block an exec of
+//! their own manager, and then reading `stat` and `exe` blocks as well.
 
 use std::fmt;
 use std::io;
@@ -18,24 +19,24 @@ use crate::sys;
 /// Paths of `systemctl`; the last one is that of NixOS.
 const SYSTEMCTL: [&str; 3] =
     ["/usr/bin/systemctl", "/bin/systemctl", "/run/current-system/sw/bin/systemctl"];
-/// The longest time for one lookup. It takes about 10 ms.
+/// Time limit for one lookup, which usually takes about 10 ms.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Between two checks whether the command has exited.
+/// Interval between two checks whether the command has exited.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The processes of a user that are systemd's own: none while the manager does not run.
+/// Processes of a user that belong to systemd: none while the manager does not run.
 #[derive(Debug, Default)]
 pub struct ManagerProcesses {
-    /// The main process of `user@UID.service`.
+    /// Main process of `user@UID.service`.
     pub manager: Option<ProcessRef>,
-    /// Its `(sd-pam)`.
+    /// The `(sd-pam)` process of the manager.
     pub pam: Option<ProcessRef>,
 }
 
-/// A process that cannot be confused with a later one of the same PID.
+/// Reference to a process that cannot be confused with a later one of the same PID.
 #[derive(Debug)]
 pub struct ProcessRef {
-    /// Its PID.
+    /// PID of the process.
     pub pid: Pid,
     identity: Identity,
 }
@@ -43,7 +44,7 @@ pub struct ProcessRef {
 #[derive(Debug)]
 enum Identity {
     Handle(OwnedFd),
-    /// Its start time in clock ticks since boot: for Linux before 5.3, which has no pidfd.
+    /// Start time in clock ticks since boot: for Linux before 5.3, which has no pidfd.
     Started(u64),
 }
 
@@ -57,7 +58,7 @@ impl ProcessRef {
         Some(Self { pid, identity })
     }
 
-    /// Returns whether it still has its PID. Does not block where the kernel has pidfds.
+    /// Returns whether the process still has its PID. Does not block if the kernel has pidfds.
     pub fn is_alive(&self, proc: &mut Proc) -> bool {
         match &self.identity {
             Identity::Handle(handle) => sys::pidfd_alive(handle.as_fd()),
@@ -85,22 +86,22 @@ impl ManagerProcesses {
         found.is_some_and(|process| process.is_alive(proc))
     }
 
-    /// Returns their PIDs.
+    /// Returns the PIDs of these processes.
     pub fn pids(&self) -> impl Iterator<Item = Pid> + '_ {
         self.manager.iter().chain(&self.pam).map(|process| process.pid)
     }
 }
 
-/// The reason for which a lookup failed.
+/// Reason for which a lookup failed.
 #[derive(Debug)]
 pub enum LookupError {
-    /// This failed.
+    /// Operation that failed, with its error.
     Run(&'static str, io::Error),
-    /// `systemctl` exited with an error, and this message.
+    /// Exit status of a failed `systemctl`, with its error message.
     Systemctl(ExitStatus, String),
-    /// `systemctl` did not exit in time.
+    /// Time limit in which `systemctl` did not exit.
     TimedOut(Duration),
-    /// `systemctl` printed something else than a main PID.
+    /// Output of `systemctl` that contains no main PID.
     Output(String),
 }
 
@@ -117,7 +118,7 @@ impl fmt::Display for LookupError {
     }
 }
 
-/// The paths and the time limit of lookups.
+/// Paths and time limit of lookups.
 #[derive(Clone, Debug)]
 pub struct ManagerLookup {
     systemctl: PathBuf,
@@ -145,16 +146,16 @@ impl ManagerLookup {
     /// Finds the manager of a user and its `(sd-pam)`. Takes 5 seconds at most.
     ///
     /// # Errors
-    /// systemd does not answer.
+    /// systemd does not reply.
     pub fn find(&self, uid: Uid) -> Result<ManagerProcesses, LookupError> {
         let none = ManagerProcesses::default();
         let Some(pid) = self.main_pid(uid)? else { return Ok(none) };
         let mut proc = Proc::open(&self.proc).map_err(|error| LookupError::Run("/proc", error))?;
         let has_pidfds = self.proc == Path::new("/proc");
-        // Held first: what is read below is of this very process.
+        // Opened first: all data read below belong to this very process.
         let Some(manager) = ProcessRef::open(pid, &mut proc, has_pidfds) else { return Ok(none) };
-        // PID 1 lets a manager name another process of its cgroup as the main one. It is root's before it
-        // sets its user.
+        // PID 1 allows a manager to declare another process of its cgroup as the main one. The
+        // manager belongs to root until it sets its user.
         let is_parent = proc.parent(pid).is_some_and(|parent| parent.get() == 1);
         let is_users = proc
             .owner(pid)
@@ -195,8 +196,8 @@ impl ManagerLookup {
     }
 }
 
-/// The kernel lists children in the order in which they were forked, or inherited from others: the first
-/// one was a child before all others.
+/// Returns the oldest child of a process. The kernel lists children in the order in which they were
+/// forked or inherited, so the first one became a child before all others.
 fn oldest_child(parent: Pid, proc: &mut Proc) -> Option<Pid> {
     let mut oldest = None;
     proc.children(parent, |child| {

@@ -7,7 +7,7 @@ use super::*;
 
 const USER: Uid = Uid(5);
 
-/// A directory with a command that stands for systemctl, and one that stands for `/proc`.
+/// Directory with replacements of systemctl and `/proc`.
 struct FakeHost {
     root: tempfile::TempDir,
 }
@@ -15,9 +15,10 @@ struct FakeHost {
 impl FakeHost {
     fn new(script: &str) -> Self {
         let host = Self { root: tempfile::tempdir().unwrap() };
-        // Written by another process: a file that this one has open for writing could be inherited by a
-        // fork in another test, and then it cannot be executed.
-        let (draft, program) = (host.path("draft"), host.path("systemctl"));
+        // Written by another process: a file that this one has open for writing could be inherited
+        // by a fork in another test, and then it cannot be executed.
+        let draft = host.path("draft");
+        let program = host.path("systemctl");
         let text = format!("#!/bin/sh\necho \"$*\" >>{}\n{script}\n", host.path("log").display());
         fs::write(&draft, text).unwrap();
         assert!(Command::new("/bin/cp").arg(&draft).arg(&program).status().unwrap().success());
@@ -48,7 +49,7 @@ impl FakeHost {
         ManagerLookup::of(&self.path("systemctl"), &self.path("proc"), limit)
     }
 
-    /// The PIDs of the manager and its `(sd-pam)`.
+    /// Returns the PIDs of the manager and its `(sd-pam)`.
     fn find(&self) -> (Option<u32>, Option<u32>) {
         let found = self.lookup(LIMIT).find(USER).unwrap();
         let pid = |process: &Option<ProcessRef>| process.as_ref().map(|process| process.pid.get());
@@ -86,10 +87,10 @@ fn a_main_process_that_the_manager_named_is_not_taken() {
     let host = with_manager();
     host.process(40, "systemd", 39, 5, "41 ");
     assert_eq!(host.find(), (None, None));
-    // A process of another user: the PID was used again.
+    // A process of another user: the PID was reused.
     host.process(40, "systemd", 1, 6, "41 ");
     assert_eq!(host.find(), (None, None));
-    // It has not set its user yet.
+    // The manager has not set its user yet.
     host.process(40, "(systemd)", 1, 0, "41 ");
     assert_eq!(host.find(), (Some(40), Some(41)));
 }
@@ -97,7 +98,7 @@ fn a_main_process_that_the_manager_named_is_not_taken() {
 #[test]
 fn a_unit_that_does_not_run_has_no_manager() {
     assert_eq!(FakeHost::new("echo MainPID=0").find(), (None, None));
-    // It exited after the answer.
+    // The manager exited after the reply.
     assert_eq!(FakeHost::new("echo MainPID=40").find(), (None, None));
 }
 

@@ -1,24 +1,26 @@
-//! Tells systemd's own cgroups and programs by their paths, which alone prove nothing. Pure.
+//! Recognizes systemd's own cgroups and programs by their paths, which alone must not be trusted.
+//! Pure.
 
 use crate::event::Uid;
 use crate::process::path_in;
 
-/// The part of the cgroup tree in which a process of a user can be systemd's own.
+/// Part of the cgroup tree in which a process of a user can be one of systemd's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SystemdPlace {
-    /// In `user@UID.service` of this user: the service manager may be there, and any other process.
+    /// In `user@UID.service` of this user, which contains the service manager and any other
+    /// processes.
     UserManager,
-    /// In a `systemd-*.service` below `/system.slice`, where only PID 1 starts processes and no user but
-    /// root can move one.
+    /// In a `systemd-*.service` below `/system.slice`, where only PID 1 starts processes and no
+    /// user but root can move one.
     SystemService,
-    /// Elsewhere.
+    /// In any other part of the tree.
     Other,
 }
 
 impl SystemdPlace {
-    /// Returns the place by the text of `/proc/PID/cgroup`, for a process of user `uid`.
+    /// Determines the place by the content of `/proc/PID/cgroup`, for a process of user `uid`.
     pub(crate) fn of(text: &[u8], uid: Uid) -> Self {
-        // On hosts with cgroup v1 systemd keeps its units there.
+        // On hosts with cgroup v1 systemd manages its units in that hierarchy.
         let path = path_in(text, b"name=systemd").or_else(|| path_in(text, b""));
         let Some(path) = path else { return Self::Other };
         let own = format!("user@{uid}.service");
@@ -33,8 +35,8 @@ impl SystemdPlace {
     }
 }
 
-/// Returns whether this is the program of a service manager, or the one with which it starts units. `exe`
-/// is the path of one of systemd's programs.
+/// Returns whether this is the program of a service manager, or the one that it executes to start
+/// units. `exe` is the path of one of systemd's programs.
 pub(crate) fn is_manager_program(exe: &[u8]) -> bool {
     exe.ends_with(b"/systemd") || exe.ends_with(b"/systemd-executor")
 }

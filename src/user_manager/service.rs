@@ -1,4 +1,4 @@
-//! The thread that looks managers up.
+//! Thread that looks up service managers.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use nix::sys::eventfd::EventFd;
 use super::lookup::{LookupError, ManagerLookup, ManagerProcesses};
 use crate::event::Uid;
 
-/// The end of a lookup.
+/// Result of a lookup, with the user that it belongs to.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) uid: Uid,
     pub(super) result: Result<ManagerProcesses, LookupError>,
 }
 
-/// The hot thread's side of it.
+/// Interface of the hot thread to the lookup thread.
 #[derive(Debug)]
 pub(super) struct LookupService {
     lookup: ManagerLookup,
@@ -26,20 +26,20 @@ pub(super) struct LookupService {
 }
 
 impl LookupService {
-    /// The thread is started by the first [`Self::ask`].
+    /// Creates a service. Its thread is started by the first [`Self::ask`].
     pub(super) fn new(lookup: ManagerLookup) -> Self {
         Self { lookup, thread: None, waker: None }
     }
 
-    /// Has `waker` written to after each reply.
+    /// Sets the eventfd that is written to after each reply.
     pub(super) fn wake_by(&mut self, waker: Arc<EventFd>) {
         self.waker = Some(waker);
     }
 
-    /// Asks for the manager of a user.
+    /// Requests the manager of a user.
     ///
     /// # Errors
-    /// The thread cannot be started, or has ended.
+    /// The thread cannot be started or has exited.
     pub(super) fn ask(&mut self, uid: Uid) -> io::Result<()> {
         if self.thread.is_none() {
             self.thread = Some(self.start()?);
@@ -55,13 +55,14 @@ impl LookupService {
     fn start(&self) -> io::Result<(Sender<Uid>, Receiver<Reply>)> {
         let (requests, asked) = unbounded();
         let (sender, replies) = unbounded();
-        let (lookup, waker) = (self.lookup.clone(), self.waker.clone());
+        let lookup = self.lookup.clone();
+        let waker = self.waker.clone();
         let builder = thread::Builder::new().name("managers".into()).stack_size(256 * 1024);
         builder.spawn(move || serve(&lookup, &asked, &sender, waker.as_deref()))?;
         Ok((requests, replies))
     }
 
-    /// Returns whether anything was ever asked for.
+    /// Returns whether a lookup was ever requested.
     pub(super) fn is_used(&self) -> bool {
         self.thread.is_some()
     }
@@ -81,7 +82,7 @@ fn serve(
     while let Ok(uid) = asked.recv() {
         let result = lookup.find(uid);
         let is_taken = replies.send(Reply { uid, result }).is_ok();
-        // Only a full counter can refuse, and then the loop is awake.
+        // The write fails only if the counter is full, and then the main loop is awake.
         if !is_taken || waker.is_some_and(|waker| waker.write(1).is_err()) {
             return;
         }

@@ -1,9 +1,11 @@
-//! Children of a user's service manager that are about to become units.
+//! Children of a user's service manager that are about to become units. Must not leave a forged
+//! child outside of the cgroup of its rule for longer than a second.
 //!
-//! Between its fork and its exec such a child still runs the manager's program, or `systemd-executor`, in
-//! the manager's cgroup, and moves itself into the cgroup of its unit: it may not do that from outside of
-//! `user@UID.service`, so that a move in between makes the unit fail (`219/CGROUP`). It is given one second.
-//! A user can forge such a child, also as an orphan, so their number is limited and the second is given once.
+//! Between its fork and its exec such a child still runs the manager's program, or
+//! `systemd-executor`, in the manager's cgroup, and moves itself into the cgroup of its unit. That
+//! is not permitted from outside of `user@UID.service`, so a move in between makes the unit fail
+//! (`219/CGROUP`). The child gets one second. A user can forge such a child, also as an orphan, so
+//! their number is limited and each gets the second only once.
 
 use std::collections::VecDeque;
 
@@ -12,11 +14,12 @@ use crate::event::batch::Look;
 use crate::event::{Nanos, Pid, Uid};
 use crate::process::Proc;
 
-/// The time of a child from its first evaluation to its exec. It takes about 5 ms on an idle host.
+/// Time limit from the first evaluation of a child to its exec. It takes about 5 ms on an idle
+/// host.
 const GRACE_NS: u64 = 1_000_000_000;
-/// Between two evaluations of such a child.
+/// Interval between two evaluations of such a child.
 const RECHECK_NS: u64 = 50_000_000;
-/// Children of one user at once. A manager forks its units one by one.
+/// Maximum number of simultaneous children of one user. A manager forks its units one by one.
 const MAX_CHILDREN: usize = 32;
 
 #[derive(Debug)]
@@ -24,20 +27,20 @@ struct Child {
     uid: Uid,
     pid: Pid,
     first: Nanos,
-    /// An evaluation is queued.
+    /// True while an evaluation is queued.
     is_queued: bool,
 }
 
-/// Children with time left, of all users.
+/// Children within their time limit, of all users.
 #[derive(Debug, Default)]
 pub(super) struct Starting {
     children: Vec<Child>,
-    /// Evaluations by their time.
+    /// Queued evaluations, ordered by their time.
     queue: VecDeque<(Nanos, Look)>,
 }
 
 impl Starting {
-    /// Decides on a child of a manager: `Pending` while it has time left.
+    /// Decides about a child of a manager: `Pending` while it is within its time limit.
     pub(super) fn admit(&mut self, look: Look, uid: Uid, now: Nanos) -> Verdict {
         let known = self.children.iter().position(|child| child.pid == look.pid);
         let index = match known {
@@ -63,8 +66,8 @@ impl Starting {
         Verdict::Pending
     }
 
-    /// Returns a child that is to be evaluated again. One that is not [admitted](Self::admit) again then
-    /// has become something else, and makes room.
+    /// Returns a child that must be evaluated again. If it is not [admitted](Self::admit) again
+    /// then, it has become another program, and its entry is removed.
     pub(super) fn take_due(&mut self, proc: &Proc, now: Nanos) -> Option<Look> {
         self.children.retain(|child| child.is_queued);
         let &(due, look) = self.queue.front()?;
@@ -82,7 +85,7 @@ impl Starting {
         Some(look)
     }
 
-    /// Returns when the next child is to be evaluated.
+    /// Returns the time at which the next child must be evaluated.
     pub(super) fn next_due(&self) -> Option<Nanos> {
         self.queue.front().map(|&(due, _)| due)
     }
@@ -112,12 +115,12 @@ mod tests {
         let mut starting = Starting::default();
         assert_eq!(starting.next_due(), None);
         assert_eq!(starting.admit(look(pid), USER, at(0)), Verdict::Pending);
-        // An exec of its own gives it no other place in the queue.
+        // An exec of the child does not change its position in the queue.
         assert_eq!(starting.admit(look(pid), USER, at(10)), Verdict::Pending);
         assert_eq!(starting.next_due(), Some(at(50)));
         assert_eq!(starting.take_due(&proc, at(49)), None);
         assert_eq!(starting.take_due(&proc, at(50)), Some(look(pid)));
-        // It became something else, so that it was not admitted again.
+        // The child became another program, so it was not admitted again.
         assert_eq!(starting.take_due(&proc, at(100)), None);
         assert!(starting.children.is_empty());
     }
@@ -146,7 +149,7 @@ mod tests {
         }
         assert_eq!(starting.admit(look(first + 32), USER, at(0)), Verdict::Movable);
         assert_eq!(starting.admit(look(first + 33), Uid(6), at(0)), Verdict::Pending);
-        // One that is gone makes room.
+        // A child that has exited frees its entry.
         assert_eq!(starting.take_due(&proc, at(50)), Some(look(first)));
         assert_eq!(starting.admit(look(first + 34), USER, at(50)), Verdict::Pending);
     }

@@ -1,11 +1,12 @@
-//! Lookups in the name service, on a few threads of their own.
+//! Lookups in the name service on a few dedicated threads. A slow lookup must not delay those of
+//! other users.
 //!
-//! A lookup takes as long as the directory server behind NSS does. With several threads one that is slow
-//! delays no other user, and since they are not the thread that reads rules, a reload does not wait for a
-//! lookup nor a lookup for a reload.
+//! A lookup takes as long as the directory server behind NSS. With several threads a slow lookup
+//! does not delay those of other users, and because the rule thread is a separate one, reloads and
+//! lookups do not wait for each other.
 //!
-//! The order is decided here, by the hot thread alone, which needs no lock for it: a thread is given a
-//! lookup only when it is free.
+//! The hot thread alone determines the order, which needs no lock: a lookup is passed to a thread
+//! only when one is idle.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,14 +25,14 @@ use crate::rules::matcher::Matcher;
 use crate::rules::names::Identity;
 use crate::sys;
 
-/// Threads at most. Four slow lookups at a time delay others; NSS modules with a lock of their own gain
-/// nothing from more.
+/// Maximum number of threads. Four simultaneous slow lookups delay others; NSS modules that
+/// serialize lookups by a lock gain nothing from more.
 pub(super) const MOST_THREADS: usize = 4;
-/// One lookup of so many is the oldest that waits, so that a user who obtains one UID after the other, as
-/// by subordinate UIDs, cannot keep an older request waiting for ever.
+/// Interval of lookups at which the oldest request is taken. It prevents that a user who obtains
+/// one UID after the other, for example by subordinate UIDs, delays an older request for ever.
 const OLDEST_EVERY: u64 = 4;
 
-/// The name service. Called on several threads at a time, and may wait.
+/// Name service. Called on several threads simultaneously, and may block.
 pub trait Directory: Send + Sync + 'static {
     /// Looks up the name of a user and the groups that list it.
     fn identify(&self, uid: Uid) -> Identity;
@@ -39,39 +40,37 @@ pub trait Directory: Send + Sync + 'static {
     fn group_name(&self, gid: Gid) -> Option<Box<str>>;
 }
 
-/// The id that a lookup is about.
+/// ID that a lookup resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum LookupKey {
-    /// A user.
     User(Uid),
-    /// A group.
     Group(Gid),
 }
 
-/// A request that is not answered.
+/// Request that has no reply yet.
 struct Request {
-    /// The policy that asked last, and its rules.
+    /// Generation of the last policy that requested it, and its rules.
     generation: u64,
     matcher: Arc<Matcher>,
-    /// Whether a thread has it.
+    /// True while a thread processes it.
     is_running: bool,
-    /// Whether another policy asked while a thread had it. What is being looked up may be older than that
-    /// policy, so it is looked up again.
+    /// True if another policy requested it while it was being processed. The result may be older
+    /// than that policy, so the lookup is repeated.
     is_again: bool,
 }
 
-/// A lookup, as a thread is given it.
+/// Request as it is passed to a thread.
 struct Lookup {
     key: LookupKey,
     generation: u64,
     matcher: Arc<Matcher>,
 }
 
-/// The requests that are not answered, and the threads.
+/// Pending requests, and the threads that process them.
 pub(super) struct Lookups {
     directory: Arc<dyn Directory>,
     requests: HashMap<LookupKey, Request, FixedState>,
-    /// The requests that no thread has, oldest first.
+    /// Requests that no thread processes, oldest first.
     waiting: VecDeque<LookupKey>,
     lookups: Sender<Lookup>,
     taken: Receiver<Lookup>,
@@ -103,8 +102,8 @@ impl Lookups {
         Ok(own)
     }
 
-    /// Asks for an id by the rules of this generation. An id that is asked for already is not looked up
-    /// twice at a time.
+    /// Requests a lookup for the rules of this generation. An ID is never looked up twice at the
+    /// same time.
     pub(super) fn ask(&mut self, key: LookupKey, generation: u64, matcher: &Arc<Matcher>) {
         match self.requests.entry(key) {
             Entry::Occupied(mut entry) => {
@@ -123,7 +122,7 @@ impl Lookups {
         self.start();
     }
 
-    /// Takes note of an answer that came back.
+    /// Completes the request of a reply that arrived.
     pub(super) fn note(&mut self, answer: &Answer) {
         let key = match answer {
             Answer::User { user, .. } => LookupKey::User(user.identity.uid),
@@ -142,28 +141,30 @@ impl Lookups {
         self.start();
     }
 
-    /// Gives lookups to threads that are free.
+    /// Passes requests to idle threads.
     fn start(&mut self) {
         while self.running < MOST_THREADS && !self.waiting.is_empty() {
             if self.running == self.threads {
                 if let Err(error) = self.start_thread() {
-                    // There is one at least, which takes them one by one.
-                    ::log::error!("cannot start a thread for the name service: {error}");
+                    // At least one thread exists, which processes all requests in turn.
+                    ::log::error!("cannot start another name service thread: {error}");
                     return;
                 }
             }
             let Some(key) = self.next() else { return };
             let Some(request) = self.requests.get_mut(&key) else { continue };
             request.is_running = true;
-            let (generation, matcher) = (request.generation, Arc::clone(&request.matcher));
-            // The threads end only with us.
+            let generation = request.generation;
+            let matcher = Arc::clone(&request.matcher);
+            // The threads do not exit before this value is dropped.
             if self.lookups.send(Lookup { key, generation, matcher }).is_ok() {
                 self.running += 1;
             }
         }
     }
 
-    /// The next request: the newest, whose process has just begun; now and then the oldest.
+    /// Returns the next request: the newest one, since its process has just started, or the oldest
+    /// one at every fourth call.
     fn next(&mut self) -> Option<LookupKey> {
         self.started += 1;
         match self.started % OLDEST_EVERY {
@@ -173,7 +174,8 @@ impl Lookups {
     }
 
     fn start_thread(&mut self) -> io::Result<()> {
-        let (taken, counter) = (self.taken.clone(), self.counter.clone());
+        let taken = self.taken.clone();
+        let counter = self.counter.clone();
         let directory = Arc::clone(&self.directory);
         let builder = thread::Builder::new().name("names".into());
         builder.spawn(move || serve(&*directory, &taken, &counter))?;
@@ -186,7 +188,7 @@ fn serve(directory: &dyn Directory, taken: &Receiver<Lookup>, counter: &Counter)
     while let Ok(Lookup { key, generation, matcher }) = taken.recv() {
         let answer = match key {
             LookupKey::User(uid) => {
-                // What is known may be as old as the question.
+                // Read before the lookup: the result may be as old as that.
                 let asked = sys::monotonic();
                 let identity = directory.identify(uid);
                 Answer::User { generation, user: User::new(&matcher, identity, asked) }

@@ -14,7 +14,7 @@ use crate::policy::Policy;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A name service that holds some lookups back.
+/// Name service that blocks lookups of selected IDs.
 #[derive(Default)]
 struct Slow {
     state: Mutex<State>,
@@ -23,11 +23,11 @@ struct Slow {
 
 #[derive(Default)]
 struct State {
-    /// Lookups of these wait.
+    /// IDs whose lookups block.
     held: HashSet<u32>,
     running: Vec<u32>,
     most_running: usize,
-    /// Whether an id was looked up twice at a time.
+    /// Set if one ID was looked up twice at the same time.
     is_doubled: bool,
     begun: Vec<u32>,
 }
@@ -44,7 +44,7 @@ impl Slow {
         self.changed.notify_all();
     }
 
-    /// Waits until so many lookups have begun.
+    /// Waits until this number of lookups has begun, and returns their IDs.
     fn expect_begun(&self, count: usize) -> Vec<u32> {
         let state = self.state.lock().unwrap();
         let is_short = |state: &mut State| state.begun.len() < count;
@@ -98,7 +98,7 @@ impl Bench {
         self.lookups.ask(LookupKey::User(Uid(uid)), generation, &self.matcher);
     }
 
-    /// The next answer: user and generation.
+    /// Waits for the next reply and returns its user and generation.
     fn answer(&mut self) -> (u32, u64) {
         let answer = self.answers.recv_timeout(PATIENCE).unwrap();
         self.lookups.note(&answer);
@@ -146,7 +146,7 @@ fn another_policy_is_answered_by_a_lookup_of_its_own() {
     let mut bench = Bench::new(&slow);
     bench.ask(7, 1);
     slow.expect_begun(1);
-    // Twice under the same policy is one question.
+    // Two requests by the same policy are one lookup.
     bench.ask(7, 2);
     bench.ask(7, 2);
     assert_eq!(slow.expect_begun(1), [7], "one at a time");
@@ -171,18 +171,19 @@ fn a_group_and_a_user_of_one_number_are_two_questions() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Each step asks for a user under the policy of then; 0 is a reload, and 1 takes an answer if there is one.
+    /// Each step requests a user by the current policy; 0 is a reload, and 1 receives a reply, if
+    /// any.
     #[test]
     fn each_request_is_answered_once_by_few_threads(steps in prop::collection::vec(0u32..12, 0..120)) {
         let slow = Slow::holding([]);
         let mut bench = Bench::new(&slow);
         let mut generation = 1;
-        // Requests that are not answered.
+        // Requests without a reply.
         let mut open: HashSet<(u32, u64)> = HashSet::new();
         let take = |bench: &mut Bench, open: &mut HashSet<(u32, u64)>| {
             let answered = bench.answer();
             let is_asked = open.remove(&answered);
-            // A newer policy's request takes the place of an older one that no thread has yet.
+            // A request of a newer policy replaces an older one that no thread processes yet.
             open.retain(|one| one.0 != answered.0 || one.1 > answered.1);
             is_asked
         };
@@ -209,17 +210,18 @@ proptest! {
     }
 }
 
-/// Rules that take as long to read as somebody wants.
+/// Rule service whose reload blocks for as long as a test requires.
 struct SlowOffice {
     directory: Arc<Slow>,
 }
 
-/// What is held back while rules are read.
+/// ID that represents a reload in the list of blocked lookups.
 const RELOAD: u32 = u32::MAX;
 
 fn policy(generation: u64) -> Box<Policy> {
     let matcher = Arc::new(Matcher::compile(Arc::new([])));
-    let (hierarchies, grounds) = (Hierarchies::default(), Grounds::default());
+    let hierarchies = Hierarchies::default();
+    let grounds = Grounds::default();
     Box::new(Policy::new(generation, matcher, &hierarchies, &grounds, [], []))
 }
 

@@ -157,7 +157,7 @@ fn reload_waits_until_everybody_is_in_place() {
     live.expect(&actor, "there");
     live.write_rules(&RULES.replace("there", "elsewhere"));
     let said = ctl("reload");
-    assert!(said.ok().contains("in force: 2 rules from 2 files"));
+    assert!(said.ok().contains("active: 2 rules from 2 files"));
     assert_eq!(census::cgroup_of(actor.subject, ""), Some(live.ground.at("elsewhere")));
 }
 
@@ -168,8 +168,10 @@ fn reload_with_a_broken_file_ends_with_65_and_the_file_stays_as_it_was() {
     for _ in 0..2 {
         let said = ctl("reload");
         assert_eq!(said.code, 65, "{said:?}");
-        assert!(said.out.contains("in force: 2 rules from 2 files"), "{said:?}");
-        assert!(said.err.contains("50-test.toml:5") && said.err.contains("stays as it was"));
+        assert!(said.out.contains("active: 2 rules from 2 files"), "{said:?}");
+        assert!(
+            said.err.contains("50-test.toml:5") && said.err.contains("kept at last valid version")
+        );
     }
     live.expect(&live.hold(&become_alice()), "there");
     let refused = status().refused_reload.expect("it is refused");
@@ -177,7 +179,7 @@ fn reload_with_a_broken_file_ends_with_65_and_the_file_stays_as_it_was() {
     assert_eq!(refused.kept.len(), 1);
     assert!(refused.kept[0].first_error.ends_with("50-test.toml:5"), "{refused:?}");
     let page = ctl("status").ok();
-    assert!(page.contains("50-test.toml:5") && page.contains("this file stays as it was"));
+    assert!(page.contains("50-test.toml:5") && page.contains("file kept at last valid version"));
     live.write_rules(RULES);
     ctl("reload").ok();
     assert_eq!(status().refused_reload, None);
@@ -262,7 +264,7 @@ fn watch_ends_quietly_when_nobody_reads_it() {
     let other = Watch::start("watch");
     daemon.stop();
     let (code, err) = other.end();
-    assert!(code == 69 && err.contains("the daemon has ended"), "{code} {err}");
+    assert!(code == 69 && err.contains("connection closed by the daemon"), "{code} {err}");
 }
 
 #[test]
@@ -304,7 +306,7 @@ fn a_rule_is_watched_by_its_name_or_where_it_stands() {
     // It ends with the daemon.
     daemon.stop();
     child.wait().unwrap();
-    assert!(said.contains("no rule in force is called pepole"), "{said}");
+    assert!(said.contains("no active rule has the name or location pepole"), "{said}");
 }
 
 #[test]

@@ -46,9 +46,9 @@ fn all_are_placed_with(limit: &str) {
     expect_all(&live, &actors);
     actors.extend(hold(&live, 150..300));
     expect_all(&live, &actors);
-    let loads = daemon.log().matches("in force: ").count();
+    let loads = daemon.log().matches("active: ").count();
     daemon.signal(Signal::SIGHUP);
-    assert!(eventually(PATIENCE, || daemon.log().matches("in force: ").count() > loads));
+    assert!(eventually(PATIENCE, || daemon.log().matches("active: ").count() > loads));
     std::thread::sleep(Duration::from_millis(300));
     expect_all(&live, &actors);
     assert_eq!(daemon.stop().get("refused"), 0);

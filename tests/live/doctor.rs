@@ -58,6 +58,6 @@ fn without_root_it_says_what_it_did_not_try() {
     command.uid(ALICE);
     let output = doctor(&live, command);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(about(&output, "events")[0].1, "not tried");
+    assert_eq!(about(&output, "events")[0].1, "not tested");
     assert_eq!(about(&output, "latency")[0].1, "not measured");
 }

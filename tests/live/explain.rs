@@ -69,14 +69,14 @@ fn who_is_in_place_and_whom_no_rule_means() {
     live.expect(&alice, "there/cgt-alice");
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     let text = said(&explain(&[&alice.subject.to_string()]), 0);
-    let place = format!("is in    {}", live.ground.at("there/cgt-alice"));
-    expect(&text, &["is where its rule says", "\"alice's\", ", &place, "cgt-alice (61701)"]);
+    let place = format!("actual   {}", live.ground.at("there/cgt-alice"));
+    expect(&text, &["is in the cgroup of its rule", "\"alice's\", ", &place, "cgt-alice (61701)"]);
     expect(&text, &["since    ", " ago, when the daemon moved it there"]);
     // The groups begin where the daemon was told, which no file says.
     let imagined = said(&explain(&["--user", "cgt-alice"]), 0);
-    expect(&imagined, &[&format!("belongs  {}", live.ground.at("there/cgt-alice"))]);
+    expect(&imagined, &[&format!("expected {}", live.ground.at("there/cgt-alice"))]);
     let text = said(&explain(&[&bob.subject.to_string()]), 0);
-    expect(&text, &["no rule holds for it", "wants user cgt-alice"]);
+    expect(&text, &["no rule matches", "needs user cgt-alice"]);
 }
 
 /// Paths have no second slash in front when rules begin at the top, as they do without systemd.
@@ -91,8 +91,8 @@ fn at_the_top_who_is_in_place_is_in_place() {
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect(&alice, "there/cgt-alice");
     let text = said(&explain(&[&alice.subject.to_string()]), 0);
-    let place = format!("is in    {}", live.ground.at("there/cgt-alice"));
-    expect(&text, &["is where its rule says", &place]);
+    let place = format!("actual   {}", live.ground.at("there/cgt-alice"));
+    expect(&text, &["is in the cgroup of its rule", &place]);
 }
 
 #[test]
@@ -106,10 +106,10 @@ fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
     }
     daemon.expect_log("is left there");
     let output = explain(&[&alice.subject.to_string()]);
-    let wanted = format!("belongs  {}", live.ground.at("there/cgt-alice"));
+    let wanted = format!("expected {}", live.ground.at("there/cgt-alice"));
     expect(
         &said(&output, 1),
-        &["is NOT where its rule says", &wanted, "external move: it was moved to", "is left"],
+        &["is NOT in the cgroup of its rule", &wanted, "external move: it was moved to", "is left"],
     );
 }
 
@@ -121,7 +121,7 @@ fn who_was_moved_away_after_the_second_look_is_told_from_who_was_never_moved() {
     live.expect(&alice, "there/cgt-alice");
     live.ground.take_away(alice.subject);
     let text = said(&explain(&[&alice.subject.to_string()]), 1);
-    expect(&text, &["is NOT where its rule says", "ago: the daemon moved it last"]);
+    expect(&text, &["is NOT in the cgroup of its rule", "ago: the daemon moved it last"]);
     assert_eq!(daemon.stop().get("taken_back"), 0);
 }
 
@@ -131,9 +131,16 @@ fn without_a_daemon_the_files_are_enough() {
     live.write_rules(ALICE_THERE);
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
     let text = said(&explain(&[&alice.subject.to_string()]), 1);
-    expect(&text, &["is NOT where its rule says", "belongs  /there/cgt-alice", "no daemon runs"]);
+    expect(
+        &text,
+        &[
+            "is NOT in the cgroup of its rule",
+            "expected /there/cgt-alice",
+            "the daemon is not running",
+        ],
+    );
     let text = said(&explain(&["--user", "cgt-alice", "--exe", "/bin/sh"]), 0);
-    expect(&text, &["would be moved by a rule", "belongs  /there/cgt-alice"]);
+    expect(&text, &["would be moved by a rule", "expected /there/cgt-alice"]);
 }
 
 /// What `cgrulectl` prints about the files of the test.
@@ -154,17 +161,17 @@ fn a_file_that_stays_as_it_was_is_told_as_it_is_in_force() {
     let daemon = daemon(&live, ALICE_THERE, "");
     // With new errors the file stays as it was.
     live.write_rules("[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n[[rule]]\nuser = 7\n");
-    daemon.expect_log("what it said before stays in force");
+    daemon.expect_log("the last valid version stays active");
     live.rule_file("70-new.toml", "[[rule]]\nuser = \"cgt-carol\"\ncgroup = \"c\"\n");
-    daemon.expect_log("in force: 3 rules");
+    daemon.expect_log("active: 3 rules");
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect(&alice, "there/cgt-alice");
     let output = explain(&[&alice.subject.to_string()]);
-    expect(&said(&output, 0), &["is where its rule says", "50-test.toml"]);
-    let note = "50-test.toml stays as it was, read ";
+    expect(&said(&output, 0), &["is in the cgroup of its rule", "50-test.toml"]);
+    let note = "50-test.toml kept at last valid version, read ";
     assert!(String::from_utf8_lossy(&output.stderr).contains(note), "{output:?}");
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
-    expect(&said(&explain(&[&bob.subject.to_string()]), 0), &["no rule holds for it"]);
+    expect(&said(&explain(&[&bob.subject.to_string()]), 0), &["no rule matches"]);
     let (list, noted) = ctl("list", "--json");
     assert!(
         list.contains("there/%u") && !list.contains("\"b\"") && list.contains("\"c\""),
@@ -176,7 +183,7 @@ fn a_file_that_stays_as_it_was_is_told_as_it_is_in_force() {
     let (table, _) = ctl("top", "--once");
     assert!(table.contains("there/cgt-alice"), "{table}");
     live.write_rules(ALICE_THERE);
-    daemon.expect_log("in force: 3 rules from 3 files, 0 errors\n");
+    daemon.expect_log("active: 3 rules from 3 files, 0 errors\n");
     assert_eq!(ctl("list", "").1, "");
 }
 
@@ -194,8 +201,11 @@ fn without_the_rules_of_the_daemon_nobody_is_judged() {
     live.expect(&bob, "b");
     let pid = bob.subject.to_string();
     let output = explain(&[&pid]);
-    expect(&said(&output, 0), &["cannot be judged: the daemon goes by other rules"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("other options"), "{output:?}");
+    expect(&said(&output, 0), &["cannot be evaluated: the daemon's active rules differ"]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("the options of the daemon"),
+        "{output:?}"
+    );
     expect(&said(&explain(&["--json", &pid]), 0), &["\"state\": \"unsure\""]);
 }
 
@@ -205,7 +215,7 @@ fn a_kernel_thread_is_protected() {
     // No daemon has this rule.
     live.write_rules("[[rule]]\nuser = \"root\"\ncgroup = \"never\"\n");
     let text = said(&explain(&["2"]), 0);
-    expect(&text, &["is left alone", "exe      none", "/never"]);
+    expect(&text, &["is protected", "exe      none", "/never"]);
 }
 
 #[test]
@@ -230,7 +240,7 @@ fn who_does_not_exist_is_said() {
     live.write_rules(ALICE_THERE);
     let output = explain(&["4000000"]);
     assert_eq!(said(&output, 1), "");
-    expect(&String::from_utf8_lossy(&output.stderr), &["there is no process 4000000"]);
+    expect(&String::from_utf8_lossy(&output.stderr), &["process 4000000 does not exist"]);
     for wrong in [&[][..], &["x"], &["0"], &["--user", "cgt-nobody"], &["1", "--user", "root"]] {
         said(&explain(wrong), 2);
     }
@@ -251,9 +261,9 @@ fn a_stranger_is_told_what_he_may_not_see() {
     expect(
         &text,
         &[
-            "cannot be judged",
-            "only root may see it",
-            "a rule asks for its program, which is not known",
+            "cannot be evaluated",
+            "only root can read it",
+            "a rule needs its executable, which is unknown",
         ],
     );
 }
@@ -280,20 +290,20 @@ fn who_may_not_read_the_rules_gets_no_confident_answer() {
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     let pid = bob.subject.to_string();
     let text = said(&explain_as_bob(&live, &["explain", &pid]), 0);
-    expect(&text, &["no rule holds for it"]);
+    expect(&text, &["no rule matches"]);
     for (path, mode) in [(&file, 0o600), (&directory, 0o700), (&directory, 0o711)] {
         set_mode(path, mode);
         let text = said(&explain_as_bob(&live, &["explain", &pid]), 0);
-        expect(&text, &["cannot be judged", path.to_str().unwrap(), "ask as root"]);
+        expect(&text, &["cannot be evaluated", path.to_str().unwrap(), "cgrulectl as root"]);
         let text = said(&explain_as_bob(&live, &["explain", "--json", &pid]), 0);
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(answer[0]["state"], "unsure", "{text}");
-        assert!(answer[0]["caveats"][0].as_str().unwrap().contains("ask as root"), "{text}");
+        assert!(answer[0]["caveats"][0].as_str().unwrap().contains("cgrulectl as root"), "{text}");
         let text = said(&explain_as_bob(&live, &["explain", "--user", "cgt-bob"]), 0);
-        expect(&text, &["Such a process cannot be judged", path.to_str().unwrap()]);
+        expect(&text, &["The hypothetical process cannot be evaluated", path.to_str().unwrap()]);
         let top = explain_as_bob(&live, &["top", "--once"]);
         let text = said(&top, 0);
-        assert!(path == &file || text.contains("No rule was read"), "{text}");
+        assert!(path == &file || text.contains("No rules found"), "{text}");
         expect(&String::from_utf8_lossy(&top.stderr), &[path.to_str().unwrap()]);
         set_mode(path, 0o755);
     }
@@ -330,8 +340,11 @@ fn a_program_is_looked_for_as_a_shell_does() {
         said(&imagine(wrong), 2);
     }
     let output = imagine("/nonexistent/sh");
-    expect(&said(&output, 0), &["no rule holds", "/nonexistent/sh"]);
-    expect(&String::from_utf8_lossy(&output.stderr), &["there is no file /nonexistent/sh"]);
+    expect(&said(&output, 0), &["no rule matches", "/nonexistent/sh"]);
+    expect(
+        &String::from_utf8_lossy(&output.stderr),
+        &["/nonexistent/sh does not exist on this host"],
+    );
 }
 
 #[test]
@@ -342,7 +355,7 @@ fn who_is_gone_is_in_the_array() {
     let text = said(&explain(&["--json", "4000000", &bob.subject.to_string()]), 1);
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&answer[0]["pid"], &answer[0]["state"]), (&4_000_000.into(), &"gone".into()));
-    assert_eq!(answer[0]["reasons"][0], "there is no process 4000000");
+    assert_eq!(answer[0]["reasons"][0], "process 4000000 does not exist");
     assert_eq!((answer.as_array().unwrap().len(), &answer[1]["state"]), (2, &"no-rule".into()));
 }
 
@@ -361,7 +374,7 @@ fn settings_that_name_no_socket_are_said() {
     let rules = format!("{BASE}/rules.d");
     let explain = ["explain", &alice, "--no-legacy", "--rules", &rules];
     fs::write(&config, "control_socket = \"off\"\n").unwrap();
-    let off = format!("the control socket is turned off in {config}");
+    let off = format!("the control socket is disabled in {config}");
     for line in ["status", "watch", "reload", "metrics"] {
         let output = ask(&[line]);
         said(&output, 69);
@@ -369,8 +382,8 @@ fn settings_that_name_no_socket_are_said() {
     }
     said(&ask(&["place", "1"]), 69);
     let text = said(&ask(&explain), 1).split_whitespace().collect::<Vec<_>>().join(" ");
-    expect(&text, &["is NOT where its rule says", &off]);
-    assert!(!text.contains("no daemon runs"), "{text}");
+    expect(&text, &["is NOT in the cgroup of its rule", &off]);
+    assert!(!text.contains("the daemon is not running"), "{text}");
     for broken in ["control_socket = [\n", "control_socket = 7\n"] {
         fs::write(&config, broken).unwrap();
         let errors = String::from_utf8(ask(&["status"]).stderr).unwrap();

@@ -38,7 +38,7 @@ impl Case {
 
     /// Other tables, in force and given when this returns.
     fn reload(&self, live: &Live, tables: &str) {
-        let loads = || self.daemon.log().matches("in force: ").count();
+        let loads = || self.daemon.log().matches("active: ").count();
         let before = loads();
         live.write_rules(&format!("{}{tables}", self.rule));
         self.daemon.signal(Signal::SIGHUP);
@@ -96,7 +96,7 @@ fn a_refused_quota_leaves_the_old_one() {
     let Some(case) = Case::start(&live, "cpu", &limits("150%")) else { return };
     holds(&case.group, "cpu.cfs_quota_us", "100000");
     case.reload(&live, &limits("50%"));
-    case.daemon.expect_log("nor less than a group in it");
+    case.daemon.expect_log("nor be less than that of a child cgroup");
     holds(&case.parent, "cpu.cfs_quota_us", "150000");
     // With another period two files are written.
     case.reload(&live, &limits("30000 50000"));
@@ -157,7 +157,7 @@ fn a_group_gets_its_weight_after_it_was_idle() {
     case.reload(&live, &own("cpu.idle = 1"));
     holds(&case.group, "cpu.idle", "1");
     case.reload(&live, &own("cpu.weight = 70"));
-    case.daemon.expect_log("an idle group has no weight");
+    case.daemon.expect_log("an idle cgroup has no weight");
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn every_group_that_hands_no_controller_on_is_said() {
     let inner = [hold(61_603), hold(61_604)];
     for group in ["ha", "hb"] {
         let group = live.ground.directory("", group).unwrap();
-        daemon.expect_log(&format!("for the groups in {}: ", group.display()));
+        daemon.expect_log(&format!("in {}/cgroup.subtree_control: ", group.display()));
     }
     drop((outer, inner));
     drop(daemon);
@@ -265,8 +265,8 @@ fn a_weight_that_the_scheduler_takes_is_not_called_cut() {
         return;
     }
     let Some(case) = Case::start(&live, "blkio", &own("io.weight = 500")) else { return };
-    assert!(!case.daemon.log().contains("the most it can be"));
+    assert!(!case.daemon.log().contains("on this host, the maximum"));
     drop(case);
     let Some(case) = Case::start(&live, "blkio", &own("io.weight = 5000")) else { return };
-    case.daemon.expect_log("io.weight = 5000 is blkio.bfq.weight = 1000 here");
+    case.daemon.expect_log("io.weight = 5000 becomes blkio.bfq.weight = 1000");
 }

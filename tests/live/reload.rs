@@ -74,7 +74,7 @@ fn a_broken_file_of_one_package_changes_nothing_for_the_others() {
     live.rule_file("65-d.toml", &package("cgt-carol", "d"));
     let daemon = live.daemon(OLD);
     live.rule_file("60-b.toml", "[[rule]]\nuser = \"cgt-bob\"\ncgrup = \"b\"\n");
-    daemon.expect_log("60-b.toml: 2 new errors: what it said before stays in force");
+    daemon.expect_log("60-b.toml: 2 new errors: the last valid version stays active");
     live.rule_file("70-c.toml", &package("cgt-alice", "c"));
     live.write_rules("");
     fs::remove_file(live.path("rules.d/65-d.toml")).unwrap();

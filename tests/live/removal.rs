@@ -96,7 +96,7 @@ fn a_reload_gives_and_takes_the_time() {
     // A write and a signal can be two reloads: a rule more tells the last set from those before.
     live.write_rules(&format!("{RULES}[[rule]]\nuser = \"cgt-carol\"\nignore = true\n"));
     daemon.signal(Signal::SIGHUP);
-    daemon.expect_log("in force: 3 rules");
+    daemon.expect_log("active: 3 rules");
     std::thread::sleep(Duration::from_millis(300));
     come_and_go();
     std::thread::sleep(Duration::from_millis(500));

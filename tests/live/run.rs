@@ -81,18 +81,18 @@ fn failures_have_the_codes_of_env() {
     };
     let marker = live.path("ran");
     let touch = marker.to_str().unwrap();
-    assert_eq!(code(&["no-such-program"], "there is no such program"), Some(127));
+    assert_eq!(code(&["no-such-program"], "command not found"), Some(127));
     assert_eq!(code(&["/etc/passwd"], "Permission denied"), Some(126));
-    assert_eq!(code(&["--user", "no-such-user", "true"], "there is no user"), Some(125));
+    assert_eq!(code(&["--user", "no-such-user", "true"], "unknown user"), Some(125));
     let wrong = ["--cgroup", "x", "--controllers", "no_such", "touch", touch];
-    assert_eq!(code(&wrong, "no hierarchy of this host has"), Some(125));
+    assert_eq!(code(&wrong, "no cgroup hierarchy of this host has"), Some(125));
     assert_eq!(code(&["--cgroup", "../x", "touch", touch], "--cgroup ../x"), Some(2));
     assert_eq!(code(&["--controllers", "cpu", "touch", touch], "--cgroup"), Some(2));
-    assert_eq!(code(&[], "no command"), Some(2));
+    assert_eq!(code(&[], "missing COMMAND"), Some(2));
     assert!(!marker.exists(), "a command ran that could not be placed");
     let output = cgrulectl(&live).arg("true").uid(ALICE).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("needs root"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("root privileges are needed"));
 }
 
 #[test]

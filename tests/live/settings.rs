@@ -98,7 +98,7 @@ fn an_empty_group_gets_what_a_reload_says() {
     // A table that is taken away takes nothing back. The rule more tells of the last reload.
     live.write_rules(&format!("{rule}[[rule]]\nuser = \"cgt-carol\"\nignore = true\n"));
     daemon.signal(Signal::SIGHUP);
-    daemon.expect_log("in force: 3 rules");
+    daemon.expect_log("active: 3 rules");
     live.fence();
     expect(&pids, "pids.max", "78");
     expect(&theirs, "pids.max", "max");
@@ -119,7 +119,7 @@ fn an_owner_cannot_choose_among_tables() {
     let (name, text) = ("user.cgruled", "there/%g".as_bytes());
     rustix::fs::setxattr(&pids, name, text, rustix::fs::XattrFlags::empty()).unwrap();
     daemon.signal(Signal::SIGHUP);
-    assert!(eventually(PATIENCE, || daemon.log().matches("in force: ").count() >= 2));
+    assert!(eventually(PATIENCE, || daemon.log().matches("active: ").count() >= 2));
     live.fence();
     std::thread::sleep(std::time::Duration::from_millis(300));
     expect(&pids, "pids.max", "7");
@@ -153,7 +153,7 @@ fn the_top_says_why_it_takes_no_settings() {
         .replace("there/%u", &format!("{}there/%u", live.ground.at("")));
     let settings = Settings { config: "", arguments: &["--root", "/"] };
     let daemon = live.daemon_with(&rules, &settings);
-    daemon.expect_log("this is the top of the hierarchy");
+    daemon.expect_log("the hierarchy root is the whole machine");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_required_setting_keeps_everybody_out() {
     let table = "[cgroup.\"there/%u\"]\n\"pids.nonsense\" = 1\nrequired = true\n";
     let daemon = live.daemon(&format!("{RULE}{table}"));
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
-    daemon.expect_log("cannot set what is required");
+    daemon.expect_log("cannot write the required setting");
     live.expect_untouched(&actor);
 }
 
@@ -269,7 +269,7 @@ fn a_group_that_holds_processes_hands_no_controller_on() {
     live.expect(&bob, "there");
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect(&alice, "there/cgt-alice");
-    daemon.expect_log("that group holds processes itself");
+    daemon.expect_log("the cgroup contains processes");
     drop((alice, bob));
     drop(daemon);
     drop(live);

@@ -128,8 +128,8 @@ fn explain_says_who_asked_to_stay() {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("it asked to stay where it is"), "{text}");
-    let wanted = format!("belongs  {}", live.ground.at("there"));
+    assert!(text.contains("registered as sticky"), "{text}");
+    let wanted = format!("expected {}", live.ground.at("there"));
     assert!(text.contains(&wanted), "{text}");
 }
 

@@ -117,7 +117,7 @@ fn groups_are_made_below_the_pool_and_nothing_is_written_above() {
     drop(actor);
     assert!(pool.remove());
     expect_at(&live.hold(&format!("uid {ALICE} {ALICE}")), &there);
-    assert!(!daemon.log().contains("begin at the top"), "there are no legacy rules");
+    assert!(!daemon.log().contains("start at the hierarchy root"), "there are no legacy rules");
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn a_rule_for_the_delegated_root_ends_the_search() {
     let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n\
                  [[rule]]\nuser = \"61000-61999\"\ncgroup = \"rest\"\n";
     let daemon = on_systemd(&live, rules, "", "[Service]");
-    daemon.expect_log("50-test.toml:3: warning: the rule leads to the root of all groups");
+    daemon.expect_log("50-test.toml:3: warning: the destination is the root of the cgroups");
     expect_alice_stays_and_bob_goes_to_rest(&live);
-    assert_eq!(daemon.log().matches("may hold no process on this host").count(), 1, "one warning");
+    assert_eq!(daemon.log().matches("which cannot contain processes").count(), 1, "one warning");
     assert!(daemon.stop().get("inapplicable") > 0);
 }
 
@@ -139,7 +139,7 @@ fn a_legacy_rule_for_the_delegated_root_ends_the_search() {
     let _pool = Pool::of(&live);
     let text = "cgt-alice cpu /\ncgt-alice cpu rest/\\\ncgt-bob cpu rest/\\\n";
     let daemon = legacy_file(&live, "legacy_root = \"pool\"\n", text);
-    daemon.expect_log("cgrules.conf:1: warning: the rule leads to the root of all groups");
+    daemon.expect_log("cgrules.conf:1: warning: the destination is the root of the cgroups");
     expect_alice_stays_and_bob_goes_to_rest(&live);
 }
 
@@ -188,9 +188,7 @@ fn without_the_unit_nothing_is_made_unless_the_top_is_chosen() {
         live.ground.at("people").trim_start_matches('/')
     );
     let daemon = on_systemd(&live, &rules, "", "");
-    daemon.expect_log(
-        "error: root = \"auto\": systemd owns the cgroups of this host and has no unit",
-    );
+    daemon.expect_log("error: root = \"auto\": systemd owns the cgroups of this host and the unit");
     daemon.expect_log("ready: ");
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
     // There is no rule for a fence either.
@@ -240,7 +238,7 @@ fn units_are_left_only_where_nothing_is_lost_or_the_rule_says_so() {
     for said in ["stays in cgt.service", "stays in docker-1.scope", "last process of the session"] {
         daemon.expect_log(said);
     }
-    daemon.expect_log("leave_units = true would allow it in rule 'all', ");
+    daemon.expect_log("set leave_units = true in rule 'all', ");
     live.write_rules(&rule("leave_units = true\n"));
     daemon.signal(Signal::SIGHUP);
     stays.iter().for_each(|actor| expect_at(actor, &there));
@@ -267,7 +265,7 @@ fn legacy_rules_begin_at_the_top_with_a_warning_and_leave_units_as_the_original(
     let path = live.ground.at("legacy");
     let daemon = legacy(&live, "", path.trim_start_matches('/'));
     live.expect(&actor, "legacy/cgt-alice");
-    daemon.expect_log("paths of legacy rules begin at the top");
+    daemon.expect_log("paths of legacy rules start at the hierarchy root");
     daemon.expect_log("leaves cgt.service, as with cgrulesengd");
     assert_eq!(daemon.stop().get("left_in_unit"), 0);
 }
@@ -279,7 +277,7 @@ fn legacy_rules_begin_below_the_pool_where_the_settings_say_so() {
     let daemon = legacy(&live, "legacy_root = \"pool\"\n", "legacy");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     expect_at(&actor, &format!("{POOL}/legacy/cgt-alice"));
-    assert!(!daemon.log().contains("begin at the top"), "the choice was made");
+    assert!(!daemon.log().contains("start at the hierarchy root"), "the choice was made");
 }
 
 /// A service manager that listens.
@@ -335,7 +333,7 @@ fn the_service_manager_is_told_when_rules_are_in_force_everywhere() {
     std::thread::sleep(Duration::from_millis(500));
     live.write_rules("[[rule]]\nuser = 5\n");
     daemon.signal(Signal::SIGHUP);
-    let heard = manager.expect("50-test.toml:2 (1 file stays as it was)");
+    let heard = manager.expect("50-test.toml:2 (1 file kept at last valid version)");
     assert!(heard.starts_with("READY=1\nSTATUS=2 rules"), "{heard}");
     manager.expect("WATCHDOG=1");
     manager.expect("WATCHDOG=1");

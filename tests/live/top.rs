@@ -46,7 +46,7 @@ fn a_group_is_shown_with_its_rule() {
     let _actor = placed(&live);
     let output = top(&live, &["--once", "--delay", "100ms"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.starts_with("groups 1  CPU "), "{output:?}");
+    assert!(output.status.success() && text.starts_with("cgroups 1  CPU "), "{output:?}");
     let row = text.lines().nth(2).unwrap();
     assert!(row.starts_with("load/cgt-carol ") && row.ends_with(" people"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -143,8 +143,8 @@ fn ends_by(end: impl Fn(&Tmux)) {
     let Some(tmux) = Tmux::start(&live, &command) else { return };
     let screen = tmux.expect("the table", |screen| screen.contains("load/cgt-carol"));
     let lines: Vec<&str> = screen.lines().collect();
-    assert!(lines[0].starts_with("groups 1  CPU "), "{screen}");
-    assert!(lines[1].contains("c:*cpu") && lines[2].starts_with("GROUP "), "{screen}");
+    assert!(lines[0].starts_with("cgroups 1  CPU "), "{screen}");
+    assert!(lines[1].contains("c:*cpu") && lines[2].starts_with("CGROUP "), "{screen}");
     assert!(lines[3].ends_with("people"), "{screen}");
     assert!(lines[4..].iter().all(|line| line.is_empty()), "{screen}");
     tmux.key("m");
@@ -157,7 +157,7 @@ fn ends_by(end: impl Fn(&Tmux)) {
     std::thread::sleep(Duration::from_millis(300));
     end(&tmux);
     let screen = tmux.expect("the end", |screen| screen.contains("canon"));
-    assert!(screen.contains("code 0") && !screen.contains("GROUP"), "{screen}");
+    assert!(screen.contains("code 0") && !screen.contains("CGROUP"), "{screen}");
     assert!(screen.lines().any(|line| line.trim() == "icanon"), "{screen}");
 }
 
@@ -181,9 +181,9 @@ fn a_terminal_is_given_back_while_it_is_stopped() {
     ends_by(|tmux| {
         let tool = tmux.tool();
         kill(tool, Signal::SIGTSTP).unwrap();
-        tmux.expect("the other screen", |screen| !screen.contains("GROUP"));
+        tmux.expect("the other screen", |screen| !screen.contains("CGROUP"));
         kill(tool, Signal::SIGCONT).unwrap();
-        tmux.expect("the table again", |screen| screen.contains("GROUP"));
+        tmux.expect("the table again", |screen| screen.contains("CGROUP"));
         tmux.key("q");
     });
 }

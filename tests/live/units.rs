@@ -94,5 +94,5 @@ fn without_systemd_it_is_said() {
         return;
     }
     let daemon = live.daemon(&format!("{RULE}[unit.\"a.service\"]\ncpu.weight = 1\n"));
-    daemon.expect_log("50-test.toml:5: systemd does not run here");
+    daemon.expect_log("50-test.toml:5: systemd is not running");
 }

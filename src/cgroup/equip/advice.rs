@@ -1,65 +1,64 @@
-//! What can be done when the kernel refuses something that a group is to have.
+//! Advice for the administrator when the kernel refuses a setting or a controller.
 
 use nix::errno::Errno;
 
-/// Why the top of a hierarchy refuses most settings.
-pub(super) const TOP: &str = "this is the top of the hierarchy, which is the whole machine and has few \
-                              settings: give them to the groups below, or name a root below the top";
+/// The advice for settings of the hierarchy root, which has few files.
+pub(super) const TOP: &str = "the hierarchy root is the whole machine and has few settings: configure \
+                              the cgroups below it, or set root in cgruled.toml to a path below it";
 
-const NO_RIGHT: &str = "the daemon may not write there: is the cgroup file system mounted read-only, or \
-                        does the group belong to another manager?";
-const TOO_MUCH: &str = "the kernel does not take the value here: a group may not have more than the group \
-                        above it";
-const BURST: &str = "a burst may not be more than the quota: lower cpu.max.burst or raise cpu.max";
+const NO_RIGHT: &str = "no write access: the cgroup file system may be mounted read-only, or the cgroup may \
+                        belong to another manager";
+const TOO_MUCH: &str = "the kernel rejects the value: a cgroup must not have more than its parent";
+const BURST: &str = "the burst must not exceed the quota: lower cpu.max.burst or raise cpu.max";
 const ABSENT: &str =
-    "the host does not have them all, or a group beside it has them for itself alone";
+    "some of these CPUs or memory nodes do not exist, or a sibling cgroup uses them exclusively";
 
-/// What is peculiar to a file.
+/// Advice that depends on the file, before the general advice for the errno.
 const BY_FILE: &[(&[&str], Errno, &str)] = &[
     (
         &["cpu.cfs_quota_us", "cpu.cfs_period_us"],
         Errno::EINVAL,
-        "a group may not have more than the group above it, nor less than a group in it, nor a burst \
-         above its quota (cpu.max, cpu.max.burst)",
+        "the quota must not exceed that of the parent, nor be less than that of a child cgroup or less \
+         than the burst (cpu.max, cpu.max.burst)",
     ),
     (&["cpu.max", "cpu.max.burst", "cpu.cfs_burst_us"], Errno::EINVAL, BURST),
     (
         &["cpu.shares", "cpu.weight", "cpu.weight.nice"],
         Errno::EINVAL,
-        "an idle group has no weight: write cpu.idle = 0 beside it",
+        "an idle cgroup has no weight: add cpu.idle = 0",
     ),
     (
         &["memory.limit_in_bytes"],
         Errno::EINVAL,
-        "it may not be more than memory and swap together, memory.memsw.limit_in_bytes: raise \
+        "it must not exceed memory.memsw.limit_in_bytes, the limit of memory and swap together: raise \
          memory.swap.max too",
     ),
     (
         &["memory.memsw.limit_in_bytes"],
         Errno::EINVAL,
-        "memory and swap together may not be less than memory alone: see memory.limit_in_bytes, which \
-         may have been refused too",
+        "the limit of memory and swap together must not be less than memory.limit_in_bytes, which may \
+         have been refused too",
     ),
     (
         &["cpuset.cpus", "cpuset.mems"],
         Errno::EBUSY,
-        "a group in it has what it would lose: take that from the groups in it first",
+        "a child cgroup uses CPUs or memory nodes that are removed: change the child cgroups first",
     ),
     (
         &["cpuset.cpus", "cpuset.mems"],
         Errno::EACCES,
-        "the group above does not have them all: give them to that first",
+        "the parent cgroup lacks some of these CPUs or memory nodes: add them there first",
     ),
     (&["cpuset.cpus", "cpuset.mems"], Errno::EINVAL, ABSENT),
     (&["cpuset.cpus", "cpuset.mems"], Errno::ERANGE, ABSENT),
     (
         &["cpuset.cpus", "cpuset.mems"],
         Errno::ENOSPC,
-        "processes in the group would be left with none: move them out first",
+        "processes in the cgroup would have none left: move them out first",
     ),
 ];
 
-/// What can be done when a setting is refused: that which is written to `file`.
+/// Returns the advice for a refused write to `file`.
 pub(in crate::cgroup) fn advice(file: &str, errno: Errno) -> &'static str {
     let own = BY_FILE.iter().find(|(files, own, _)| *own == errno && files.contains(&file));
     if let Some((_, _, text)) = own {
@@ -70,14 +69,14 @@ pub(in crate::cgroup) fn advice(file: &str, errno: Errno) -> &'static str {
         &[
             (
                 Errno::ENOENT,
-                "the group has no such file: is the controller enabled in the group above, and does \
-                 this kernel have it?",
+                "the file does not exist: the controller may not be enabled in the parent cgroup, or \
+                 not be supported by this kernel",
             ),
-            (Errno::EBUSY, "the group uses more than that: stop some of its processes first"),
+            (Errno::EBUSY, "the cgroup uses more than that: stop some of its processes first"),
             (Errno::EINVAL, TOO_MUCH),
             (Errno::ERANGE, TOO_MUCH),
-            (Errno::ENODEV, "there is no such device"),
-            (Errno::EOPNOTSUPP, "this host has no such setting: leave it out, or required = true"),
+            (Errno::ENODEV, "no such device: see lsblk for device numbers"),
+            (Errno::EOPNOTSUPP, "not supported by this host: remove it, or required = true"),
             (Errno::EACCES, NO_RIGHT),
             (Errno::EPERM, NO_RIGHT),
             (Errno::EROFS, NO_RIGHT),
@@ -85,27 +84,27 @@ pub(in crate::cgroup) fn advice(file: &str, errno: Errno) -> &'static str {
     )
 }
 
-/// What can be done when a controller cannot be enabled.
+/// Returns the advice for a controller that cannot be enabled.
 pub(super) fn remedy(errno: Errno) -> &'static str {
-    const NO_RIGHT: &str = "that group belongs to another manager, as systemd: name a root below a \
-                            unit with Delegate=yes";
+    const NO_RIGHT: &str = "the cgroup belongs to another manager such as systemd: set root in \
+                            cgruled.toml to a path below a unit with Delegate=yes";
     look_up(
         errno,
         &[
             (
                 Errno::EBUSY,
-                "that group holds processes itself, and only one without can hand controllers on: \
-                 move them into a group below it",
+                "the cgroup contains processes, so it cannot enable controllers for its children: \
+                 move the processes into a child cgroup",
             ),
             (
                 Errno::ENOENT,
-                "the controller is not available there: enable it in the group above, or where that is \
-                 systemd's start the unit with Delegate=yes",
+                "the controller is not available there: enable it in its parent or, if that belongs to \
+                 systemd, start the unit with Delegate=yes",
             ),
             (Errno::EACCES, NO_RIGHT),
             (Errno::EPERM, NO_RIGHT),
             (Errno::EROFS, NO_RIGHT),
-            (Errno::EOPNOTSUPP, "that group is threaded, and the controller is not"),
+            (Errno::EOPNOTSUPP, "the cgroup is threaded, and the controller does not support that"),
         ],
     )
 }
@@ -122,14 +121,14 @@ mod tests {
     #[test]
     fn advice_is_by_file_and_errno() {
         for (file, errno, expected) in [
-            ("cpu.cfs_quota_us", Errno::EINVAL, "nor less than a group in it"),
+            ("cpu.cfs_quota_us", Errno::EINVAL, "nor be less than that of a child cgroup"),
             ("cpu.shares", Errno::EINVAL, "cpu.idle = 0"),
-            ("cpu.rt_runtime_us", Errno::EINVAL, "more than the group above"),
-            ("memory.memsw.limit_in_bytes", Errno::EINVAL, "less than memory alone"),
+            ("cpu.rt_runtime_us", Errno::EINVAL, "more than its parent"),
+            ("memory.memsw.limit_in_bytes", Errno::EINVAL, "less than memory.limit_in_bytes"),
             ("memory.limit_in_bytes", Errno::EBUSY, "uses more than that"),
-            ("cpuset.cpus", Errno::EBUSY, "a group in it has what it would lose"),
-            ("cpuset.mems", Errno::EACCES, "the group above does not have them all"),
-            ("pids.max", Errno::EACCES, "the daemon may not write there"),
+            ("cpuset.cpus", Errno::EBUSY, "a child cgroup uses"),
+            ("cpuset.mems", Errno::EACCES, "the parent cgroup lacks"),
+            ("pids.max", Errno::EACCES, "no write access"),
             ("pids.max", Errno::EIO, "see cgroups(7)"),
         ] {
             assert!(advice(file, errno).contains(expected), "{file} {errno}");

@@ -1,4 +1,5 @@
-//! What was done since rules were read, and what was refused.
+//! A ledger of the configuration applied and the diagnostics logged since the last reload, so that
+//! neither is repeated for every cgroup.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -8,23 +9,24 @@ use nix::errno::Errno;
 
 use crate::cgroup::mounts::{Hierarchies, Version};
 
-/// What was done since rules were read.
+/// The configuration applied and the diagnostics logged since the last reload.
 #[derive(Debug, Default)]
 pub(in crate::cgroup) struct Done {
-    /// The causes that were said: one refusal for a thousand users' groups is one line.
+    /// The causes that were logged. A refusal that concerns the cgroups of a thousand users is one
+    /// line.
     causes: RefCell<HashSet<Cause>>,
-    /// The groups that have all their tables say: one above a thousand users' groups is written once.
+    /// The fully configured cgroups. The parent of a thousand users' cgroups is written once.
     given: RefCell<HashSet<PathBuf>>,
-    /// What was refused while all groups are given what changed, where it may be taken the next time.
+    /// The deferred diagnostics while a reload configures all cgroups: a retry may succeed.
     held: RefCell<Option<Vec<Held>>>,
-    /// Where our part of systemd's tree begins, if only a part of it is ours.
+    /// The delegated root on the v2 hierarchy, if cgruled manages only a part of systemd's tree.
     ground: Option<PathBuf>,
 }
 
-/// A hierarchy, what was refused in it, and why.
+/// The hierarchy, the refused setting and the errno.
 type Cause = (usize, Box<str>, i32);
 
-/// A refusal that is not said yet.
+/// A diagnostic that is logged only if a retry fails too.
 #[derive(Debug)]
 struct Held {
     directory: PathBuf,
@@ -33,20 +35,21 @@ struct Held {
 }
 
 impl Done {
-    /// Nothing was done, and only what is below `ground` on v2 is ours.
+    /// Creates an empty ledger for a host where only the subtree below `ground` on v2 is managed.
     pub(in crate::cgroup) fn below(hierarchies: &Hierarchies, ground: &str) -> Self {
         let unified = hierarchies.iter().find(|tree| tree.version == Version::V2);
         let ground = unified.map(|tree| tree.mount_point.join(ground.trim_matches('/')));
         Self { ground, ..Self::default() }
     }
 
-    /// Whether controllers may be enabled for `directory` in the group above it: not on the way to the
-    /// ground, which is systemd's.
+    /// Returns whether controllers may be enabled for `directory` in its parent. The ancestors of
+    /// the delegated root belong to systemd.
     pub(super) fn may_enable(&self, directory: &Path) -> bool {
         self.ground.as_ref().is_none_or(|ground| !ground.starts_with(directory))
     }
 
-    /// From now on everything is said and given again.
+    /// Forgets everything, so that all cgroups are configured again and diagnostics are logged
+    /// again.
     pub(in crate::cgroup) fn forget(&self) {
         self.causes.borrow_mut().clear();
         self.given.borrow_mut().clear();
@@ -56,7 +59,7 @@ impl Done {
         self.given.borrow().contains(directory)
     }
 
-    /// From now on `directory` has all its tables say. Whether that is new.
+    /// Records that `directory` is fully configured. Returns whether that is new.
     pub(super) fn give(&self, directory: &Path) -> bool {
         self.given.borrow_mut().insert(directory.to_owned())
     }
@@ -65,7 +68,8 @@ impl Done {
         self.causes.borrow_mut().insert((hierarchy, what.into(), errno as i32))
     }
 
-    /// Says that `directory` was refused something: once for each cause, and later while it is held back.
+    /// Reports that the kernel refused something for `directory`: logs it once for each cause, or
+    /// defers it while diagnostics are deferred.
     pub(in crate::cgroup) fn refused(
         &self,
         directory: &Path,
@@ -80,17 +84,18 @@ impl Done {
         }
     }
 
-    /// From now on refusals are held back.
+    /// Starts to defer diagnostics until `release`.
     pub(in crate::cgroup) fn hold(&self) {
         *self.held.borrow_mut() = Some(Vec::new());
     }
 
-    /// How many are held back.
+    /// Returns the number of deferred diagnostics.
     pub(in crate::cgroup) fn held(&self) -> usize {
         self.held.borrow().as_ref().map_or(0, Vec::len)
     }
 
-    /// Forgets those that are held back: their groups may be given all again.
+    /// Drops the deferred diagnostics and marks their cgroups as not configured, so that they are
+    /// tried again.
     pub(in crate::cgroup) fn retry(&self) {
         let held = self.held.borrow_mut().replace(Vec::new());
         for refusal in held.unwrap_or_default() {
@@ -98,7 +103,7 @@ impl Done {
         }
     }
 
-    /// Says those that are held back, and from now on each at once.
+    /// Logs the deferred diagnostics and stops deferring.
     pub(in crate::cgroup) fn release(&self) {
         let held = self.held.borrow_mut().take();
         for Held { cause, line, .. } in held.unwrap_or_default() {

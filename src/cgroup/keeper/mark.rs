@@ -1,10 +1,10 @@
-//! Which groups are ours. The directory itself says so in an extended attribute, which is gone with it:
-//! a group of the same name that somebody else makes later is not ours. It names the text of the
-//! destination that the group was made for, because two texts can lead to one name.
+//! Owner tags: an extended attribute on the directory of each cgroup that cgruled created. It
+//! disappears with the directory, so a later cgroup of the same name is not taken for one of
+//! cgruled. The tag contains the destination text, because two texts can lead to the same path.
 //!
-//! Whoever may write to a directory can change its mark. He could remove the group himself, so that a
-//! removal may rely on it; what a group is given may not, or its owner could choose among the tables.
-//! Such a group gets its settings when a process enters it, by the rule.
+//! Every user with write access to a directory can change its tag. Such a user could also remove
+//! the cgroup, so a removal may rely on the tag. Configuration must not, or the owner could choose
+//! among the tables; such a cgroup is configured when the rule places a process into it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,18 +13,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-/// Kernels before 5.7 refuse it on cgroup directories. `trusted.` would need `CAP_SYS_ADMIN`.
+/// Kernels before 5.7 reject it on cgroup directories. `trusted.` would need `CAP_SYS_ADMIN`.
 const NAME: &str = "user.cgruled";
 
-/// Whether nobody but root can have set the mark of a directory.
+/// Returns whether only root can have set the tag of a directory.
 pub(super) fn is_sure(directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|seen| seen.uid() == 0 && seen.mode() & 0o022 == 0)
 }
 
-/// Reads and sets marks.
+/// The owner tags, on disk or else in memory.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// Those that the kernel did not take; a restart forgets them, and then the groups stay.
+    /// Tags that the kernel rejected. They are lost at a restart; those cgroups are then never
+    /// removed.
     kept: HashMap<PathBuf, String>,
 }
 
@@ -37,7 +38,7 @@ impl Marks {
         }
     }
 
-    /// The text that a group of ours was made for.
+    /// Returns the destination text for which a cgroup of cgruled was created.
     pub(super) fn of(&self, directory: &Path) -> Option<String> {
         let mut buffer = [0; 4096];
         match getxattr(directory, NAME, &mut buffer[..]) {

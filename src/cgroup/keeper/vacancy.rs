@@ -1,4 +1,4 @@
-//! For how long groups have been empty.
+//! Tracks for how long cgroups have been empty; it removes none itself.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -13,25 +13,25 @@ use super::{earlier, nanoseconds, walk};
 use crate::cgroup::mounts::Version;
 use crate::event::Nanos;
 
-/// Changes are read in one go at most so often: a group whose processes come and go says so up to a
-/// hundred times a second, and its emptiness matters only after its time.
+/// The shortest interval between two reads of inotify events. A cgroup with many short processes
+/// causes up to a hundred events per second, and its emptiness matters only after the removal time.
 const GATHER_NS: u64 = 100_000_000;
-/// The shortest time between two attempts to remove a group.
+/// The shortest interval between two attempts to remove a cgroup.
 const AGAIN_NS: u64 = 100_000_000;
-/// The longest and the shortest time between two looks at a group that says nothing.
+/// The shortest and the longest polling interval of a cgroup without a watch.
 const LOOKS_NS: (u64, u64) = (10_000_000, 30_000_000_000);
 
-/// Groups with a time, and since when they are empty.
+/// The cgroups with a removal time, and since when each is empty.
 #[derive(Debug)]
 pub(super) struct Vacancies {
-    /// Without it all groups are looked at from time to time. A user may have 128 by default, and root
-    /// is a user of much.
+    /// Without inotify all cgroups are polled. The default limit is 128 instances per user, and
+    /// root has many.
     inotify: Option<Inotify>,
     groups: HashMap<PathBuf, Group>,
     by_watch: HashMap<WatchDescriptor, PathBuf>,
-    /// When to look at which group.
+    /// The next check of each cgroup, by time.
     due: BTreeSet<(Nanos, PathBuf)>,
-    /// Until when changes gather.
+    /// Events are not read before this time.
     gathers: Nanos,
 }
 
@@ -39,9 +39,9 @@ pub(super) struct Vacancies {
 struct Group {
     version: Version,
     after: u64,
-    /// Told from a later group of the same name.
+    /// Distinguishes it from a later cgroup of the same name.
     inode: u64,
-    /// The watch of its `cgroup.events`; without one it is looked at from time to time.
+    /// The watch of its `cgroup.events`. A cgroup without one is polled.
     watch: Option<WatchDescriptor>,
     empty_since: Option<Nanos>,
     due: Option<Nanos>,
@@ -52,10 +52,11 @@ impl Vacancies {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         let inotify = inotify
             .inspect_err(|errno| {
-                ::log::warn!("groups are looked at from time to time: inotify: {}", errno.desc());
+                ::log::warn!("inotify: {}; empty cgroups are detected by polling", errno.desc());
             })
             .ok();
-        let (groups, by_watch) = (HashMap::new(), HashMap::new());
+        let groups = HashMap::new();
+        let by_watch = HashMap::new();
         Self { inotify, groups, by_watch, due: BTreeSet::new(), gathers: Nanos::default() }
     }
 
@@ -63,7 +64,7 @@ impl Vacancies {
         self.groups.contains_key(directory)
     }
 
-    /// From now on these and no others. Those that are known stay empty since they are.
+    /// Replaces the tracked cgroups. A known cgroup keeps its `empty_since`.
     pub(super) fn replace(
         &mut self,
         groups: impl Iterator<Item = (Version, PathBuf, Duration)>,
@@ -85,7 +86,7 @@ impl Vacancies {
         }
     }
 
-    /// Adds a group, or puts it in the place of an earlier one of the same name.
+    /// Starts to track a cgroup, replacing an earlier one of the same name.
     pub(super) fn watch(
         &mut self,
         version: Version,
@@ -104,7 +105,9 @@ impl Vacancies {
             Version::V1 => None,
         };
         self.by_watch.extend(watch.map(|watch| (watch, directory.to_owned())));
-        let (after, empty_since, due) = (nanoseconds(after), None, None);
+        let after = nanoseconds(after);
+        let empty_since = None;
+        let due = None;
         let group = Group { version, after, inode, watch, empty_since, due };
         self.groups.insert(directory.to_owned(), group);
         self.look(directory, false, now);
@@ -114,29 +117,30 @@ impl Vacancies {
         let Some(group) = self.groups.remove(directory) else { return };
         if let (Some(watch), Some(inotify)) = (group.watch, &self.inotify) {
             self.by_watch.remove(&watch);
-            // The kernel may have taken it away with the group.
+            // Fails if the kernel removed the watch together with the cgroup.
             let _removed = inotify.rm_watch(watch);
         }
         if let Some(due) = group.due {
             self.due.remove(&(due, directory.to_owned()));
         }
-        // One that waited for this to go need not wait for its own next look.
+        // The parent may have waited only for this child: check it immediately.
         if let Some(parent) = directory.parent().filter(|parent| self.has(parent)) {
             self.schedule(parent, Some(Nanos::default()));
         }
     }
 
-    /// A removal did not come about. If the group is still empty, something in it is in the way.
+    /// Schedules the next attempt after a failed removal.
     pub(super) fn again(&mut self, directory: &Path, now: Nanos) {
         self.look(directory, false, now);
         let Some(group) = self.groups.get(directory) else { return };
+        // Still empty, so a child cgroup blocks the removal.
         if group.empty_since.is_some() {
             let due = now.plus(group.after.max(AGAIN_NS));
             self.schedule(directory, Some(due));
         }
     }
 
-    /// Takes note of changes, and returns the groups whose time is over.
+    /// Reads changes and returns the cgroups with an expired removal time.
     pub(super) fn take_expired(&mut self, now: Nanos) -> Vec<PathBuf> {
         self.read_changes(now);
         let mut expired = Vec::new();
@@ -157,7 +161,7 @@ impl Vacancies {
         expired
     }
 
-    /// What to poll, if anything, and when to look again.
+    /// Returns the descriptor to poll, if any, and the next deadline.
     pub(super) fn next(&self, now: Nanos) -> (Option<BorrowedFd<'_>>, Option<Nanos>) {
         let due = self.due.first().map(|&(due, _)| due);
         if self.by_watch.is_empty() {
@@ -187,7 +191,7 @@ impl Vacancies {
         changed.iter().for_each(|directory| self.look(directory, true, now));
     }
 
-    /// Looks at a group. If it has changed it was not empty all the time.
+    /// Checks whether a cgroup is empty. After a change it has not been empty all the time.
     fn look(&mut self, directory: &Path, has_changed: bool, now: Nanos) {
         let Some(group) = self.groups.get_mut(directory) else { return };
         let is_same = inode(directory) == Some(group.inode);
@@ -222,7 +226,7 @@ fn inode(directory: &Path) -> Option<u64> {
     fs::metadata(directory).ok().map(|seen| seen.ino())
 }
 
-/// Whether neither a group nor those below it hold a process. `None` when it is gone.
+/// Returns whether a cgroup and its descendants contain no process, or `None` if it was removed.
 fn is_empty(directory: &Path, version: Version) -> Option<bool> {
     match version {
         Version::V2 => {

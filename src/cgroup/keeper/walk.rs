@@ -1,13 +1,13 @@
-//! Finding the groups that exist.
+//! Finds existing cgroups in the file system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::mark::Marks;
 
-/// The paths from the top of a hierarchy of the groups that a table below `root` is for. One that is
-/// written out is meant whoever made the group; one with fields means groups of ours alone, because
-/// anybody's could have such a name.
+/// Returns the cgroups below `root` to which a table applies, as paths from the root of the
+/// hierarchy. A literal path applies to any cgroup there. A path with specifiers applies only to
+/// cgroups created by cgruled, because foreign cgroups can match its pattern by chance.
 pub(super) fn paths(top: &Path, root: &str, text: &str, marks: &Marks) -> Vec<String> {
     let mut found = vec![root.trim_end_matches('/').to_owned()];
     for component in text.split('/').filter(|component| !component.is_empty()) {
@@ -27,12 +27,12 @@ pub(super) fn paths(top: &Path, root: &str, text: &str, marks: &Marks) -> Vec<St
     found
 }
 
-/// A path from the top as a directory.
+/// Returns the directory of a path from the root of a hierarchy.
 pub(super) fn join(top: &Path, path: &str) -> PathBuf {
     top.join(path.trim_start_matches('/'))
 }
 
-/// The groups directly in a group.
+/// Returns the child cgroups of a cgroup.
 pub(super) fn groups_in(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -41,7 +41,7 @@ pub(super) fn groups_in(directory: &Path) -> Vec<PathBuf> {
 
 fn paths_in(top: &Path, path: &str) -> Vec<String> {
     let groups = groups_in(&join(top, path));
-    // Ours have no other names.
+    // Names that are not UTF-8 are never created by cgruled.
     let names = groups.iter().filter_map(|group| group.file_name()?.to_str());
     names.map(|name| format!("{path}/{name}")).collect()
 }

@@ -1,4 +1,4 @@
-//! What groups are given, as it was written. Pure.
+//! The configuration of cgroups and units as written, before it is resolved for a host. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,75 +7,75 @@ use super::{Perm, UserSliceSpec, settings};
 use crate::config::diagnostic::Place;
 use crate::rules::Origin;
 
-/// A setting as it was written, its value checked.
+/// A setting as written, with a checked value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// A word of [`crate::cgroup::settings`] or the name of a kernel file.
+    /// A key of [`crate::cgroup::settings`] or the name of a kernel file.
     pub key: String,
-    /// The value.
+    /// The value as written.
     pub value: String,
-    /// The controller it belongs to; `cgroup` for what every group has.
+    /// The controller it belongs to; `cgroup` for settings that every cgroup has.
     pub controller: String,
-    /// Where it was written.
+    /// The file and line of the setting.
     pub origin: Origin,
-    /// Where its value stands, if that is known.
+    /// The place of its value, if that is known.
     pub place: Option<Place>,
 }
 
-/// What the groups of one path are given, as it was written.
+/// The configuration of one path as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gift {
-    /// The path as written.
+    /// The destination path as written.
     pub text: String,
-    /// The controllers of a section, with settings or without; none in a table, which is for all.
+    /// The controllers of a section, with settings or without; empty in a table, which is for all.
     pub controllers: Vec<String>,
     /// The settings in the order of the file.
     pub settings: Vec<Setting>,
-    /// Owners and modes of a new group.
+    /// The owners and modes of a new cgroup.
     pub perm: Perm,
-    /// Whether no process may enter before all is written.
+    /// True if no process may enter before all settings are written.
     pub is_required: bool,
-    /// How long a group of ours is empty before it is removed.
+    /// The time after which an empty cgroup of cgruled is removed.
     pub remove_after: Option<Duration>,
-    /// Where it begins.
+    /// The file and line of its first line.
     pub origin: Origin,
 }
 
-/// What a unit of systemd is given.
+/// The settings of a systemd unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitGift {
-    /// Its name with the suffix.
+    /// The name of the unit with its suffix.
     pub name: String,
-    /// The settings by their words, each as `Property=value` words.
+    /// The settings by key, each as `Property=value` assignments.
     pub settings: Vec<(String, Vec<String>)>,
-    /// Where its table begins.
+    /// The file and line of its table.
     pub origin: Origin,
 }
 
 impl UnitGift {
-    /// All `Property=value` words in their order.
+    /// Returns all `Property=value` assignments in their order.
     pub fn properties(&self) -> Vec<&str> {
         self.settings.iter().flat_map(|(_, words)| words).map(String::as_str).collect()
     }
 }
 
-/// All gifts by the kind of what described them.
+/// All configuration as written, by its source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gifts {
-    /// Tables of rule files: for new groups, and again when rules are read.
+    /// Tables of rule files: for new cgroups, and for existing ones after a reload.
     pub tables: Vec<Gift>,
-    /// `template` sections: for new groups with fields in their paths.
+    /// `template` sections: for new cgroups with specifiers in their paths.
     pub templates: Vec<Gift>,
-    /// `group` sections: they also say that a group without fields is made.
+    /// `group` sections: a literal cgroup is created if it has one.
     pub groups: Vec<Gift>,
-    /// Of systemd's units.
+    /// Tables of single systemd units.
     pub units: Vec<UnitGift>,
-    /// Of the slices of users, in the order in which they are asked.
+    /// Tables of user slices, in the order in which they are matched.
     pub user_slices: Vec<UserSliceSpec>,
 }
 
 impl Gift {
-    /// The controllers of its settings, sorted, without what every group has.
+    /// Returns the controllers of its settings, sorted, without `cgroup`.
     pub fn controllers_of_settings(&self) -> Vec<&str> {
         let names = self.settings.iter().map(|setting| &*setting.controller);
         let mut names: Vec<&str> = names.filter(|name| *name != "cgroup").collect();
@@ -84,7 +84,7 @@ impl Gift {
         names
     }
 
-    /// Adds what another table for the same path says and this does not.
+    /// Adds the settings of another table for the same path that this one lacks.
     pub(super) fn join(&mut self, other: &Self) {
         for setting in &other.settings {
             if !self.settings.iter().any(|own| own.key == setting.key) {
@@ -100,18 +100,18 @@ impl Gift {
 }
 
 impl Gifts {
-    /// Makes bytes of the shares of the host's memory, which has `total` bytes.
+    /// Replaces percentages of memory by bytes. The host has `total` bytes.
     pub fn share_out(&mut self, total: u64) {
         let gifts = self.tables.iter_mut().chain(&mut self.templates).chain(&mut self.groups);
         for setting in gifts.flat_map(|gift| &mut gift.settings) {
             if let Some(percent) = settings::share(&setting.key, &setting.value) {
-                // Divided first: the product may not fit, and a page more or less is nothing.
+                // Divided first: the product can overflow, and the error is less than a page.
                 setting.value = (total / 100 * percent).to_string();
             }
         }
     }
 
-    /// Makes the tables for one unit one table. Where two say the same the earlier counts.
+    /// Merges the tables of each unit. If two have the same setting the earlier one is used.
     pub fn join_units(&mut self) {
         let mut joined: Vec<UnitGift> = Vec::new();
         for unit in std::mem::take(&mut self.units) {
@@ -128,7 +128,7 @@ impl Gifts {
         self.units = joined;
     }
 
-    /// Makes the tables for one path one table. Where two say the same the earlier counts.
+    /// Merges the tables of each path. If two have the same setting the earlier one is used.
     pub fn join_tables(&mut self) {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut joined: Vec<Gift> = Vec::new();

@@ -1,5 +1,5 @@
-//! Tables for the slices of users: which one is for a user, and which processes stay in their slice because of it.
-//! Pure.
+//! Tables for user slices: selects the table of a user, and decides which processes stay in their
+//! slice because of it. Pure.
 
 use std::convert::Infallible;
 
@@ -7,34 +7,35 @@ use super::UnitGift;
 use crate::event::Uid;
 use crate::rules::{LeaveUnits, Origin, Rule, UserTest};
 
-/// The settings of the slices of users.
+/// The settings of the slices of selected users.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserSliceSpec {
-    /// The selected users, without names that are not resolved.
+    /// The selected users, without names that could not be resolved.
     pub users: Vec<UserTest>,
-    /// The settings by their keys, each as `Property=value` words.
+    /// The settings by key, each as `Property=value` assignments.
     pub settings: Vec<(String, Vec<String>)>,
-    /// Where its table begins.
+    /// The file and line of its table.
     pub origin: Origin,
 }
 
 impl UserSliceSpec {
-    /// The settings for the slice of this user.
+    /// Returns the settings for the slice of this user.
     pub fn of_user(&self, uid: Uid) -> UnitGift {
-        let (settings, origin) = (self.settings.clone(), self.origin.clone());
+        let settings = self.settings.clone();
+        let origin = self.origin.clone();
         UnitGift { name: format!("user-{}.slice", uid.0), settings, origin }
     }
 }
 
-/// Whether the names of users decide which table is for their slice.
+/// Returns whether user names decide which table applies.
 pub fn ask_names(tables: &[UserSliceSpec]) -> bool {
     tables.iter().flat_map(|table| &table.users).any(UserTest::needs_name)
 }
 
-/// Returns the first table that selects the user. `name` is asked only if that decides.
+/// Returns the first table that selects the user. `name` is called only if the name decides.
 ///
 /// # Errors
-/// `name` failed, so that the table is not known.
+/// `name` failed, so the table is unknown.
 pub fn select<E>(
     tables: &[UserSliceSpec],
     uid: Uid,
@@ -43,7 +44,7 @@ pub fn select<E>(
     let mut ask = Some(name);
     let mut known: Option<String> = None;
     for table in tables {
-        // Numbers first: a table that has both needs no name then.
+        // UIDs first: a table that has both then needs no name.
         if table.users.iter().any(|test| test.matches(uid, None)) {
             return Ok(Some(table));
         }
@@ -58,10 +59,8 @@ pub fn select<E>(
     Ok(None)
 }
 
-/// Returns the table because of which a process in the v2 cgroup `path` stays there, as it limits the slice of its user.
-/// Such a table is for all that the user runs there, and so is a rule without `exe`. A rule that asks for a program is
-/// more special than the table, and moves it. A process in the slice of another user is not limited as its own user is,
-/// so it is moved.
+/// Returns the table that keeps a process in the v2 cgroup `path`, because it limits the slice of
+/// its user.
 pub fn keeping_table<'t>(
     tables: &'t [UserSliceSpec],
     rule: &Rule,
@@ -69,10 +68,13 @@ pub fn keeping_table<'t>(
     uid: Uid,
     name: Option<&str>,
 ) -> Option<&'t UserSliceSpec> {
+    // The table covers everything that the user runs in the slice, and so does a rule without
+    // `exe`. A rule with `exe` is more specific than the table and moves the process. A process in
+    // the slice of another user is not limited like its own user, so it is moved.
     let is_general = rule.when.exes.is_empty()
         && match rule.leave_units {
             LeaveUnits::No | LeaveUnits::Yes => true,
-            // cgrulesengd knows no slices.
+            // Legacy rules do not know about slices.
             LeaveUnits::AsTheOriginal => false,
         };
     if !is_general || tables.is_empty() || user_of_path(path) != Some(uid) {
@@ -82,14 +84,14 @@ pub fn keeping_table<'t>(
     found.filter(|table| !table.settings.is_empty())
 }
 
-/// The user in whose slice the cgroup is.
+/// Returns the user of the slice that contains the cgroup.
 fn user_of_path(path: &[u8]) -> Option<Uid> {
     let rest = path.strip_prefix(b"/user.slice/")?;
     let slice = rest.split(|&byte| byte == b'/').next()?;
     user_of_slice(std::str::from_utf8(slice).ok()?)
 }
 
-/// The user of `user-UID.slice`, as systemd writes it: decimal, without leading zeros.
+/// Returns the user of `user-UID.slice`, as systemd writes it: decimal, without leading zeros.
 pub fn user_of_slice(name: &str) -> Option<Uid> {
     let digits = name.strip_prefix("user-")?.strip_suffix(".slice")?;
     let uid: u32 = digits.parse().ok()?;

@@ -1,47 +1,50 @@
-//! What is to be said of settings that the kernel takes and that do less than they seem to. Pure.
+//! Warnings about settings that the kernel accepts but that have less effect than expected. Pure.
 
 use super::value::{Bound, max_or_size};
 use super::{Complaint, find, share};
 use crate::cgroup::mounts::Version;
 
-/// What a setting lacks with the interface of this host although every value of it is translated.
+/// Returns the warning about a setting that is weaker on this cgroup version although it is
+/// translated.
 pub fn weaker(key: &str, value: &str, version: Version) -> Option<Complaint> {
     let is_weaker = key == "memory.high" && version == Version::V1 && value.trim() != "max";
     is_weaker.then(|| {
         Complaint::new(
-            "memory.high is memory.soft_limit_in_bytes here, which limits nothing until the host is \
-             short of memory",
-            "set memory.max too, if the group is to be held to it at any time",
+            "memory.high becomes memory.soft_limit_in_bytes on this host, which limits nothing until \
+             the host is short of memory",
+            "set memory.max too for a limit that always applies",
         )
     })
 }
 
-/// What is to be said of a table because two of its settings do not go together, each with the place of
-/// the later one among `settings`: keys and values.
+/// Returns the warnings about contradictory settings of a table, given as keys and values, each
+/// with the index of the later setting.
 pub fn contradictions(settings: &[(&str, &str)]) -> Vec<(usize, Complaint)> {
     let pairs = (0..settings.len()).flat_map(|late| (0..late).map(move |early| (early, late)));
     let judged = pairs.filter_map(|(early, late)| {
-        let (a, b) = (settings[early], settings[late]);
+        let a = settings[early];
+        let b = settings[late];
         Some((late, twice(a.0, b.0).or_else(|| above(a, b)).or_else(|| above(b, a))?))
     });
     judged.collect()
 }
 
-/// Two names of one thing.
+/// Reports two names of the same setting.
 fn twice(a: &str, b: &str) -> Option<Complaint> {
-    let (word, other) = (find(a)?.0, find(b)?.0);
+    let word = find(a)?.0;
+    let other = find(b)?.0;
     let is_same = a != b && (word.v2, word.v1) == (other.v2, other.v1);
     is_same.then(|| {
-        let message = format!("{b} says the same as {a}: the one that is written last holds");
-        Complaint::new(message, "leave one of them out")
+        let message = format!("{b} is the same setting as {a}: the last one is used");
+        Complaint::new(message, "remove one of them")
     })
 }
 
-/// Limits that mean nothing above `memory.max`.
+/// Limits that have no effect above `memory.max`.
 const BELOW_MAX: [(&str, &str); 3] = [
-    ("memory.high", "the group is held at memory.max before"),
-    ("memory.low", "the group never has so much to protect"),
-    ("memory.min", "the group never has so much to protect"),
+    ("memory.high", "memory.max is reached first"),
+    ("memory.low", "the cgroup never uses that much"),
+    ("memory.min", "the cgroup never uses that much"),
 ];
 
 fn above((key, value): (&str, &str), (limit, most): (&str, &str)) -> Option<Complaint> {
@@ -50,10 +53,10 @@ fn above((key, value): (&str, &str), (limit, most): (&str, &str)) -> Option<Comp
         (Some(percent), Some(most)) => percent > most,
         (None, None) => match (bytes(value)?, bytes(most)?) {
             (Bound::At(bytes), Bound::At(most)) => bytes > most,
-            // To say `max` is to want no such limit.
+            // `max` means that no such limit is wanted.
             (Bound::Max, _) | (_, Bound::Max) => false,
         },
-        // How much a share is depends on the host.
+        // A percentage depends on the host.
         (Some(_), None) | (None, Some(_)) => false,
     };
     is_above.then(|| {

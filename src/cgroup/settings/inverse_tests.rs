@@ -1,4 +1,4 @@
-//! Every word there and back: what a translation says is what was written.
+//! Round trips of every setting: translating back gives the original value.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::super::mounts::Version::{self, V1, V2};
 use super::{Fault, Kind, WORDS, files};
 
 type Settings = Vec<(String, String)>;
-/// Files, the parts of a value that stand for themselves, and what is in them in the end.
+/// The final values by file and key within the file.
 type State = BTreeMap<(String, String), String>;
 
-/// What a group has after all writes.
+/// Returns the state of a cgroup after all writes.
 fn state(settings: &Settings, version: Version) -> State {
     let beside = |key: &str| {
         settings.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.clone())
@@ -21,7 +21,7 @@ fn state(settings: &Settings, version: Version) -> State {
     for (key, value) in settings {
         let writes = files(key, value, version, &beside).unwrap().writes;
         for write in writes {
-            // A device has limits of its own.
+            // Each device has its own limits.
             let (part, value) = match write.value.split_once(' ') {
                 Some((part, value)) if part.contains(':') => (part, value),
                 Some(_) | None => ("", &*write.value),
@@ -35,7 +35,7 @@ fn state(settings: &Settings, version: Version) -> State {
             }
         }
     }
-    // v2 has both in one file, and there what is not said is as in a new group.
+    // v2 has quota and period in one file; a part that is not set has its default.
     let of_new = [("cpu.cfs_quota_us", "-1"), ("cpu.cfs_period_us", "100000")];
     if state.keys().any(|(file, _)| file.starts_with("cpu.cfs_") && file != "cpu.cfs_burst_us") {
         for (file, value) in of_new {
@@ -45,7 +45,7 @@ fn state(settings: &Settings, version: Version) -> State {
     state
 }
 
-/// The same as settings again.
+/// Converts a state back to settings.
 fn written(state: &State) -> Settings {
     let written = |((file, part), value): (&(String, String), &String)| {
         let value = match (&**file, &**part) {
@@ -72,7 +72,7 @@ fn or_max(
     prop_oneof![Just(none.to_owned()), number.prop_map(|number| number.to_string())].boxed()
 }
 
-/// Sizes that v1 does not take for no limit, in whole pages as the kernel keeps them.
+/// Sizes that v1 distinguishes from no limit, in whole pages as the kernel stores them.
 fn size(none: &'static str) -> BoxedStrategy<String> {
     or_max((0u64..1 << 40).prop_map(|pages| pages * 4096), none)
 }
@@ -86,7 +86,7 @@ fn device() -> impl Strategy<Value = String> {
     (1u32..260, 0u32..99).prop_map(|(major, minor)| format!("{major}:{minor}"))
 }
 
-/// Values of a word of v2 whose translation loses nothing; `None` where v1 has nothing alike.
+/// Returns values of a v2 setting that translate without loss, `None` if v1 has no equivalent.
 fn of_v2(kind: Kind) -> Option<BoxedStrategy<String>> {
     let number = |low: u64, high: u64| (low..=high).prop_map(|number| number.to_string()).boxed();
     Some(match kind {
@@ -94,7 +94,7 @@ fn of_v2(kind: Kind) -> Option<BoxedStrategy<String>> {
         Kind::CpuMax => (or_max(1_000u64..10_000_000, "max"), 1_000u64..=1_000_000)
             .prop_map(|(quota, period)| format!("{quota} {period}"))
             .boxed(),
-        // blkio.weight has room for 2 to 200 of 1 to 10000.
+        // The range of blkio.weight corresponds to 2 to 200 of 1 to 10000.
         Kind::IoWeight => number(2, 200),
         Kind::IoMax => {
             let rate =
@@ -108,16 +108,16 @@ fn of_v2(kind: Kind) -> Option<BoxedStrategy<String>> {
         }
         Kind::Time => number(0, 1 << 30),
         Kind::List => list(),
-        // Not words of v2, or not alone.
+        // Not v2 settings, or dependent on another setting.
         Kind::CpuPeriod | Kind::Throttle(_) | Kind::Swap => return None,
         Kind::IoLatency | Kind::OneOf(_) => return None,
     })
 }
 
-/// The same for words of v1.
+/// Returns values of a v1 setting that translate without loss.
 fn of_v1(kind: Kind) -> Option<BoxedStrategy<String>> {
     Some(match kind {
-        // Shares are finer than weights, up to the greatest weight.
+        // Shares are finer than weights up to the maximum weight.
         Kind::CpuWeight => {
             (1u64..=10_000).prop_map(|weight| (weight * 1024).div_ceil(100).to_string()).boxed()
         }
@@ -133,7 +133,7 @@ fn of_v1(kind: Kind) -> Option<BoxedStrategy<String>> {
     })
 }
 
-/// Runs `test` on values of each word that has some.
+/// Runs `test` on values of each setting that has some.
 fn for_each_word(
     name: fn(&super::Word) -> &'static str,
     values: fn(Kind) -> Option<BoxedStrategy<String>>,

@@ -1,11 +1,11 @@
-//! Files of the kernel that only one interface has and that no word of the vocabulary stands for. Pure.
+//! Kernel files that exist in only one cgroup version and are not in the vocabulary. Pure.
 //!
-//! Checked against the tables of Linux 6.18. A file that is not here is taken to be known to both, and
-//! what the kernel says of it is reported when it is written.
+//! Checked against the file tables of Linux 6.18. Files not listed here are assumed to exist in
+//! both versions; an error of the kernel is reported when they are written.
 
 use crate::cgroup::mounts::Version;
 
-/// Every file of these begins so: of controllers, or of parts of one, that one interface has.
+/// Prefixes of controllers, or of parts of one, that exist in only one version.
 const PREFIXES: [(&str, Version); 14] = [
     ("blkio.", Version::V1),
     ("cpuacct.", Version::V1),
@@ -49,7 +49,7 @@ const V2: [&str; 10] = [
     "memory.swap.peak",
 ];
 
-/// The interface that alone has this file.
+/// Returns the only cgroup version that has this file.
 pub(super) fn only_in(file: &str) -> Option<Version> {
     let begins = PREFIXES.iter().find(|(prefix, _)| file.starts_with(prefix));
     let begins = begins.map(|(_, version)| *version);

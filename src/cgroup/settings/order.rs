@@ -1,37 +1,37 @@
-//! The order in which writes are made, which depends on what the group has: the kernel compares some
-//! files with each other at every single write. Pure.
+//! Orders writes by the current content of the cgroup, because the kernel compares some files with
+//! each other at every single write. Pure.
 
 use super::Write;
 
-/// One write of a [`Writes`](super::Writes), or one that it needs before it.
+/// A write of a [`Writes`](super::Writes), or one that must precede it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The position of what was asked for.
+    /// The index of the configured write.
     pub of: usize,
     /// The name of the file.
     pub file: String,
-    /// What to write.
+    /// The value to be written.
     pub value: String,
 }
 
-/// Steps that are taken together: when one is refused, those before it are taken back.
+/// Writes that are applied together: if one is refused, the previous ones are reverted.
 pub type Bundle = Vec<Step>;
 
-/// What a file of the group says, `None` if it cannot be read.
+/// Returns the content of a file of the cgroup, `None` if it cannot be read.
 pub type Present<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 const QUOTA: &str = "cpu.cfs_quota_us";
 const PERIOD: &str = "cpu.cfs_period_us";
-/// A quota and the burst that may not be more.
+/// Quotas with the burst that must not exceed them.
 const BURSTS: [(&str, &str); 2] = [(QUOTA, "cpu.cfs_burst_us"), ("cpu.max", "cpu.max.burst")];
 const PAGE: u64 = 4096;
-/// Bytes from which on v1 has no limit.
+/// The value in bytes from which a v1 limit means no limit.
 const UNLIMITED: u64 = i64::MAX as u64 & !(PAGE - 1);
 const LIMIT: &str = "memory.limit_in_bytes";
-/// Memory and swap together, which may not be less than [`LIMIT`].
+/// The limit of memory and swap together, which must not be less than [`LIMIT`].
 const BOTH: &str = "memory.memsw.limit_in_bytes";
 
-/// Writes in an order that the kernel accepts, given what the group has.
+/// Orders writes so that the kernel accepts them with the current content of the cgroup.
 pub fn bundles(writes: &[&Write], present: &Present<'_>) -> Vec<Bundle> {
     let step = |(of, write): (usize, &&Write)| {
         vec![Step { of, file: write.file.clone(), value: write.value.clone() }]
@@ -50,16 +50,16 @@ pub fn bundles(writes: &[&Write], present: &Present<'_>) -> Vec<Bundle> {
     bundles
 }
 
-/// Whether a file says already what is to be written to it.
+/// Returns whether a file already contains the value to be written.
 pub fn says(file: &str, text: &str, value: &str) -> bool {
-    let (text, value) = (text.trim(), value.trim());
-    // Whole pages, and for no limit their largest number.
+    let text = text.trim();
+    let value = value.trim();
+    // In whole pages; no limit is their largest number.
     let pages = |text: &str| bytes(text).map(|bytes| bytes.min(UNLIMITED) / PAGE);
     text == value || [LIMIT, BOTH].contains(&file) && pages(text) == pages(value)
 }
 
-/// Period and quota are compared with those of other groups after each write. Where the period changes
-/// the quota is lifted until both are written: without one any period is right.
+/// Joins quota and period, which the kernel compares with those of other cgroups after each write.
 fn join_period(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
     let (Some(from), true) = (place(bundles, PERIOD), place(bundles, QUOTA).is_some()) else {
         return;
@@ -68,7 +68,7 @@ fn join_period(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
     let Some(quota) = place(bundles, QUOTA) else { return };
     let old = present(PERIOD);
     let is_same = |step: &Step| old.as_ref().is_some_and(|old| old.trim() == step.value);
-    // A group that is not made yet has no quota.
+    // A cgroup that does not exist yet has no quota.
     let is_free = present(QUOTA).is_none_or(|text| text.trim() == "-1");
     let is_free = is_free || period.last().is_some_and(is_same);
     let lift = bundles[quota].last().filter(|_| !is_free).cloned();
@@ -76,8 +76,7 @@ fn join_period(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
     bundles[quota].splice(0..0, lift.into_iter().chain(period));
 }
 
-/// Where the limit comes to be above what memory and swap may be together, that is raised first: to what
-/// it is to be, or so far that the limit of swap stays what it is.
+/// Raises the limit of memory and swap first if the memory limit will exceed it.
 fn raise_both(bundles: &mut Vec<Bundle>, present: &Present<'_>) {
     let Some(limit) = last(bundles, LIMIT).cloned() else { return };
     let own = |file: &str| bytes(&present(file)?);
@@ -109,7 +108,7 @@ fn place(bundles: &[Bundle], file: &str) -> Option<usize> {
     bundles.iter().position(|bundle| bundle.iter().any(|step| step.file == file))
 }
 
-/// The last step that writes a file: what is in it in the end.
+/// Returns the last step that writes a file, which determines its final content.
 fn last<'b>(bundles: &'b [Bundle], file: &str) -> Option<&'b Step> {
     bundles.iter().flatten().rfind(|step| step.file == file)
 }
@@ -118,7 +117,7 @@ fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// A size; `-1` is the most there is.
+/// Parses a size; `-1` is the maximum.
 fn bytes(text: &str) -> Option<u64> {
     match super::value::max_or_size(text.trim(), true).ok()? {
         super::value::Bound::Max => Some(u64::MAX),
@@ -130,7 +129,7 @@ fn bytes(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// `file=value` in their order, those of one bundle with `+` between them.
+    /// Formats writes as `file=value` in their order, with `+` within a batch.
     fn shown(writes: &[(&str, &str)], present: &[(&str, &str)]) -> String {
         let write = |&(file, value): &(&str, &str)| Write {
             file: file.to_owned(),

@@ -1,4 +1,4 @@
-//! From the words of one interface to the files of the other. Pure.
+//! Translates the settings of one cgroup version to the files of the other. Pure.
 
 use super::value::{Bound, device, device_rates, max_or_size, microseconds, quota, whole};
 use super::{Beside, Complaint, Fault, Kind, WORDS, Writes, one};
@@ -7,12 +7,12 @@ use crate::cgroup::mounts::Version;
 const SHARES: (u64, u64) = (2, 262_144);
 const WEIGHTS: (u64, u64) = (1, 10_000);
 const BLKIO_WEIGHTS: (u64, u64) = (10, 1_000);
-/// As `blkio.weight` is called by the BFQ scheduler, which has the default 100 as v2.
+/// The name and range of `blkio.weight` with the BFQ scheduler. The default is 100 as on v2.
 const BFQ: (&str, (u64, u64)) = ("blkio.bfq.weight", (1, 1_000));
-/// Microseconds; the period of a new group.
+/// The default period in microseconds.
 pub(super) const PERIOD: u64 = 100_000;
 
-/// A setting to be translated from the interface of its key to that of the host.
+/// A setting to be translated from the version of its key to that of the host.
 pub(super) struct Setting<'a> {
     pub(super) key: &'a str,
     pub(super) value: &'a str,
@@ -31,7 +31,7 @@ impl Setting<'_> {
         Fault::NoCounterpart(Complaint::new(message, help))
     }
 
-    /// One value that is the same with both interfaces.
+    /// Returns the write of a value that is the same in both versions.
     pub(super) fn same(
         &self,
         v2: &str,
@@ -40,7 +40,7 @@ impl Setting<'_> {
     ) -> Result<Writes, Fault> {
         let value = value.map_err(Fault::Value)?;
         match self.to {
-            Version::V1 if v1.is_empty() => Err(self.no_counterpart("it is left out")),
+            Version::V1 if v1.is_empty() => Err(self.no_counterpart("the setting is ignored")),
             Version::V1 => Ok(one(v1, value)),
             Version::V2 => Ok(one(v2, value)),
         }
@@ -51,14 +51,14 @@ impl Setting<'_> {
             Ok(self.value.to_owned())
         } else {
             let help = format!("write one of: {}", words.join(", "));
-            Err(Complaint::new("is none of its values", help))
+            Err(Complaint::new("invalid value", help))
         };
         self.same(v2, v1, value)
     }
 
     pub(super) fn size(&self, v2: &str, v1: &str) -> Result<Writes, Fault> {
         if super::share(self.key, self.value).is_some() {
-            // Of how much is not known here.
+            // The size of the memory is not known here.
             return self.same(v2, v1, Ok(self.value.to_owned()));
         }
         let bound = self.bound(self.value).map_err(|fault| fault.about(self.key))?;
@@ -69,7 +69,7 @@ impl Setting<'_> {
         self.same(v2, v1, Ok(written))
     }
 
-    /// A size as the interface of the key writes it.
+    /// Parses a size in the format of the key's version.
     fn bound(&self, value: &str) -> Result<Bound, Fault> {
         max_or_size(value, self.own == Version::V1).map_err(Fault::Value)
     }
@@ -83,7 +83,8 @@ impl Setting<'_> {
         Ok(match (self.own, self.to) {
             (Version::V1, Version::V1) => one("cpu.shares", number.to_string()),
             (Version::V2, Version::V2) => one("cpu.weight", number.to_string()),
-            // Up here and down there: going to and fro changes nothing.
+            // Rounded up here and down in the other direction, so that a round trip changes
+            // nothing.
             (Version::V2, Version::V1) => {
                 self.cut("cpu.shares", (number * 1024).div_ceil(100), SHARES)
             }
@@ -91,12 +92,12 @@ impl Setting<'_> {
         })
     }
 
-    /// Whether the group is to be idle: the kernel takes no weight of it then.
+    /// Returns whether the cgroup is to be idle: the kernel then rejects a weight.
     pub(super) fn is_beside_idle(&self) -> bool {
         (self.beside)("cpu.idle").is_some_and(|value| value.trim() == "1")
     }
 
-    /// A translated number, cut to what the kernel takes.
+    /// Clamps a translated number to the range of the kernel.
     fn cut(&self, file: &str, number: u64, (low, high): (u64, u64)) -> Writes {
         let cut = number.clamp(low, high);
         let note = (cut != number).then(|| self.cut_note(file, cut, high));
@@ -104,8 +105,8 @@ impl Setting<'_> {
     }
 
     fn cut_note(&self, file: &str, cut: u64, high: u64) -> String {
-        let what = if cut == high { "most" } else { "least" };
-        format!("{} = {} is {file} = {cut} here, the {what} it can be", self.key, self.value)
+        let what = if cut == high { "maximum" } else { "minimum" };
+        format!("{} = {} becomes {file} = {cut} on this host, the {what}", self.key, self.value)
     }
 
     pub(super) fn io_weight(&self) -> Result<Writes, Fault> {
@@ -124,7 +125,7 @@ impl Setting<'_> {
         })
     }
 
-    /// `weight` is on the scale of v2, whose default is that of BFQ.
+    /// Adds the alternative for BFQ. `weight` is on the scale of v2, which has the same default.
     fn or_bfq(&self, mut writes: Writes, weight: u64) -> Writes {
         let (file, (low, high)) = BFQ;
         let cut = weight.clamp(low, high);
@@ -156,12 +157,12 @@ impl Setting<'_> {
         Ok(match (self.to, (self.beside)("cpu.cfs_quota_us")) {
             (Version::V1, _) => one("cpu.cfs_period_us", period.to_string()),
             (Version::V2, None) => one("cpu.max", format!("max {period}")),
-            // The quota says it.
+            // Written together with the quota.
             (Version::V2, Some(_)) => Writes::default(),
         })
     }
 
-    /// Each device is a write of its own.
+    /// Returns a separate write for each device.
     pub(super) fn io_max(&self) -> Result<Writes, Fault> {
         let mut writes = Writes::default();
         for part in self.value.split(',') {
@@ -181,7 +182,7 @@ impl Setting<'_> {
         Ok(writes)
     }
 
-    /// `8:0 1048576`, where 0 takes the limit away.
+    /// Translates a limit such as `8:0 1048576`, where 0 removes the limit.
     pub(super) fn throttle(&self, limit: &str) -> Result<Writes, Fault> {
         let (device, rest) = device(self.value).map_err(Fault::Value)?;
         let number: u64 = whole(rest, 0, u64::MAX).map_err(Fault::Value)?;
@@ -194,17 +195,18 @@ impl Setting<'_> {
 
     pub(super) fn io_latency(&self) -> Result<Writes, Fault> {
         let (device, rest) = device(self.value).map_err(Fault::Value)?;
-        let help = "write a device and microseconds or a time: \"8:0 target=2ms\"";
+        let help = "write a device and microseconds or a duration: \"8:0 target=2ms\"";
         let target = rest.strip_prefix("target=").and_then(|text| microseconds(text).ok());
-        let wrong = || Complaint::new("has no target", help);
+        let wrong = || Complaint::new("missing target=", help);
         let target = target.ok_or_else(|| Fault::Value(wrong()))?;
         self.same("io.latency", "", Ok(format!("{device} target={target}")))
     }
 
-    /// v1 limits memory and swap together, so that each needs the other limit to be translated.
+    /// Translates a swap limit. v1 limits memory and swap together, so the translation needs the
+    /// memory limit.
     pub(super) fn swap(&self) -> Result<Writes, Fault> {
         if super::share(self.key, self.value).is_some() {
-            // Of how much is not known here.
+            // The size of the memory is not known here.
             return self.same(self.key, self.key, Ok(self.value.to_owned()));
         }
         let bound = self.bound(self.value)?;
@@ -217,7 +219,7 @@ impl Setting<'_> {
             return Ok(one(self.key, written));
         }
         let beside = (self.beside)(memory).and_then(|text| self.bound(&text).ok());
-        let help = || format!("set {memory} beside it: v1 limits memory and swap together");
+        let help = || format!("set {memory} too: v1 limits memory and swap together");
         let translated = match (self.own, bound, beside) {
             (_, Bound::Max, _) => Bound::Max,
             (_, Bound::At(_), None) => return Err(self.no_counterpart(&help())),

@@ -1,12 +1,11 @@
-//! From the words of v2 to the properties of systemd's units, as `systemctl set-property` takes them.
-//! Pure.
+//! Translates v2 settings to properties of systemd units for `systemctl set-property`. Pure.
 
 use super::kernel_file::only_in;
 use super::translate::PERIOD;
 use super::{Beside, Complaint, Fault, Write, Writes, files};
 use crate::cgroup::mounts::Version;
 
-/// Words whose value is the property's but for `max`.
+/// Settings with the same value as the property, except for `max`.
 const SAME: [(&str, &str); 11] = [
     ("cpu.weight", "CPUWeight"),
     ("cpuset.cpus", "AllowedCPUs"),
@@ -21,7 +20,7 @@ const SAME: [(&str, &str); 11] = [
     ("pids.max", "TasksMax"),
 ];
 
-/// The limits of `io.max`.
+/// The properties for the limits of `io.max`.
 const RATES: [(&str, &str); 4] = [
     ("rbps", "IOReadBandwidthMax"),
     ("wbps", "IOWriteBandwidthMax"),
@@ -29,23 +28,23 @@ const RATES: [(&str, &str); 4] = [
     ("wiops", "IOWriteIOPSMax"),
 ];
 
-/// What a setting comes to for a unit.
+/// The properties of a setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
-    /// `Property=value` words.
+    /// The assignments as `Property=value`.
     pub words: Vec<String>,
-    /// Why the unit does not get exactly what was asked for.
+    /// A warning if the unit does not get exactly the configured value.
     pub note: Option<String>,
 }
 
-/// The properties that give a unit the setting `key`, a word of either interface.
+/// Returns the properties for the setting `key`, a name of either cgroup version.
 ///
 /// # Errors
-/// The value is wrong, or systemd has no such property.
+/// The value is invalid, or systemd has no such property.
 pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Properties, Complaint> {
     let none = || {
-        let message = format!("{key} is no property of systemd's units");
-        Complaint::new(message, "leave it out; a group of ours can have it: [cgroup.\"path\"]")
+        let message = format!("systemd units have no property for {key}");
+        Complaint::new(message, "remove it, or use it in a table [cgroup.\"path\"]")
     };
     let Writes { writes, note, .. } = match files(key, value, Version::V2, beside) {
         Ok(writes) => writes,
@@ -59,7 +58,7 @@ pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Propert
     Ok(Properties { words, note })
 }
 
-/// The properties for a file of v2. `None` where systemd has none.
+/// Returns the properties for a v2 file, `None` if systemd has none.
 fn of_write(Write { file, value, .. }: &Write) -> Option<Vec<String>> {
     let same = SAME.iter().find(|(word, _)| word == file);
     if let Some((_, property)) = same {
@@ -87,8 +86,8 @@ fn of_rate(device: &str, rate: &str) -> Option<String> {
     Some(format!("{property}=/dev/block/{device} {}", infinite(value)))
 }
 
-/// `QUOTA PERIOD` in microseconds, to hundredths of a percent of one CPU, which is as exact as systemd
-/// takes it. Nothing at all takes a quota away.
+/// Translates `QUOTA PERIOD` in microseconds to a percentage of one CPU with two decimals, the
+/// precision of systemd. An empty assignment removes the quota.
 fn quota(value: &str) -> Vec<String> {
     let (quota, period) = value.split_once(' ').unwrap_or((value, ""));
     let period = period.parse().unwrap_or(PERIOD);

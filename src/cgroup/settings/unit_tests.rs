@@ -37,12 +37,12 @@ fn words_as_properties() {
         ("pids.max", "512", "TasksMax=512"),
         ("cpuset.cpus", "0-3,8", "AllowedCPUs=0-3,8"),
         ("cpuset.mems", "0", "AllowedMemoryNodes=0"),
-        ("memory.swap.high", "1G", "none: memory.swap.high is no property of systemd's units"),
-        ("memory.oom.group", "1", "none: memory.oom.group is no property of systemd's units"),
-        ("hugetlb.2MB.max", "0", "none: hugetlb.2MB.max is no property of systemd's units"),
-        ("memory.nonsense", "0", "none: memory.nonsense is no property of systemd's units"),
-        ("cpu.weight", "0", "none: cpu.weight cannot be \"0\""),
-        ("cgroup.procs", "1", "none: cgroup.procs is no setting"),
+        ("memory.swap.high", "1G", "none: systemd units have no property for memory.swap.high"),
+        ("memory.oom.group", "1", "none: systemd units have no property for memory.oom.group"),
+        ("hugetlb.2MB.max", "0", "none: systemd units have no property for hugetlb.2MB.max"),
+        ("memory.nonsense", "0", "none: systemd units have no property for memory.nonsense"),
+        ("cpu.weight", "0", "none: cpu.weight: invalid value \"0\""),
+        ("cgroup.procs", "1", "none: invalid setting cgroup.procs"),
     ] {
         assert_eq!(shown(key, value), expected, "{key} = {value}");
     }
@@ -54,7 +54,7 @@ fn what_is_cut_is_said() {
     assert!(note.unwrap().contains("cpu.weight = 10000"));
 }
 
-/// What systemd writes into the file for `Property=value`.
+/// Returns the content that systemd writes to the kernel file for `Property=value`.
 fn written(word: &str) -> String {
     let (property, value) = word.split_once('=').unwrap();
     if property == "CPUQuota" {
@@ -90,7 +90,8 @@ proptest! {
         prop_assert_eq!(written(&words[0]), format!("cpu.max {}", quota / 10 * 10));
     }
 
-    /// Every value of every word is an error or a list of arguments that each are one assignment.
+    /// Every value of every setting is an error or a list of arguments that are one assignment
+    /// each.
     #[test]
     fn any_value_ends(word in select(WORDS), value in "[0-9a-z%:=., -]{0,20}") {
         for key in [word.v1, word.v2].into_iter().filter(|key| !key.is_empty()) {

@@ -1,4 +1,4 @@
-//! The values that settings take. Pure.
+//! Parses and checks the values of settings. Pure.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 use super::Complaint;
 use crate::config::quantity;
 
-/// A limit.
+/// A limit of a resource, possibly absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bound {
-    /// None.
+    /// No limit.
     Max,
-    /// This much.
+    /// A limit of this number of bytes, processes or microseconds.
     At(u64),
 }
 
@@ -24,7 +24,7 @@ impl Bound {
         self.or("-1")
     }
 
-    /// As `blkio.throttle.*` has it.
+    /// Returns the notation of `blkio.throttle.*`.
     pub(super) fn throttle(self) -> String {
         self.or("0")
     }
@@ -37,18 +37,18 @@ impl Bound {
     }
 }
 
-/// What v1 shows for no limit: the largest number of whole pages.
+/// The content of a v1 limit file without a limit: the largest number of whole pages.
 const V1_UNLIMITED: u64 = i64::MAX as u64 & !4095;
 /// The kernel's `PID_MAX_LIMIT`.
 const MOST_PROCESSES: u64 = 4_194_304;
-/// The largest number of a CPU or memory node that is worth reading.
+/// The highest CPU or memory node number that is accepted.
 const MOST_CPUS: u64 = 1 << 20;
-/// Microseconds: the shortest and the longest period, and the shortest quota.
+/// The shortest and the longest period in microseconds; the former is also the shortest quota.
 const PERIODS: (u64, u64) = (1_000, 1_000_000);
-/// Microseconds: 100 days of one CPU.
+/// The largest quota in microseconds: 100 days of one CPU.
 const MOST_QUOTA: u64 = 100 * 86_400 * 1_000_000;
 
-/// A whole number in a range.
+/// Parses a whole number in a range.
 pub(super) fn whole<N: FromStr + PartialOrd + Display + Copy>(
     text: &str,
     low: N,
@@ -57,12 +57,12 @@ pub(super) fn whole<N: FromStr + PartialOrd + Display + Copy>(
     let found = text.parse().ok().filter(|number| (low..=high).contains(number));
     found.ok_or_else(|| {
         let help = format!("write a whole number from {low} to {high}");
-        Complaint::new(format!("cannot be {}", quoted(text)), help)
+        Complaint::new(format!("invalid value {}", quoted(text)), help)
     })
 }
 
-/// A size as `1073741824`, `1024M` or `1G`, or `max`; to v1 `-1` and what is no limit in effect mean
-/// `max`.
+/// Parses a size such as `1073741824`, `1024M` or `1G`, or `max`. On v1, `-1` and values above its
+/// largest limit mean `max`.
 pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, Complaint> {
     if text == "max" || is_v1 && text == "-1" {
         return Ok(Bound::Max);
@@ -72,15 +72,15 @@ pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, Complaint> {
         Some(bytes) => Ok(Bound::At(bytes)),
         None => {
             let help = match text.ends_with('%') {
-                true => "1% to 100% are for cpu.max and limits of memory; write 512M or 2G, or max",
-                false => "write a size in bytes, or as 64K, 512M or 2G, or max",
+                true => "use 1% to 100% for cpu.max and memory limits only; write 512M, 2G or max",
+                false => "write bytes, a size such as 64K, 512M or 2G, or max",
             };
-            Err(Complaint::new(format!("cannot be {}", quoted(text)), help))
+            Err(Complaint::new(format!("invalid value {}", quoted(text)), help))
         }
     }
 }
 
-/// Bytes; a unit is a power of 1024, in capital or small letters as the kernel takes it.
+/// Parses bytes. A suffix is a power of 1024, in upper or lower case as the kernel accepts it.
 fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
@@ -95,7 +95,7 @@ fn size(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
-/// A number of processes, or `max`.
+/// Parses a number of processes, or `max`.
 pub(super) fn count(text: &str) -> Result<String, Complaint> {
     if text == "max" || text == "-1" {
         return Ok("max".to_owned());
@@ -106,18 +106,19 @@ pub(super) fn count(text: &str) -> Result<String, Complaint> {
         .map_err(|complaint| Complaint { help: format!("{}, or max", complaint.help), ..complaint })
 }
 
-/// Microseconds, as a number or a time.
+/// Parses microseconds, given as a number or as a duration.
 pub(super) fn microseconds(text: &str) -> Result<String, Complaint> {
     let time = quantity::duration(text).and_then(|time| u64::try_from(time.as_micros()).ok());
-    // The kernel counts in nanoseconds.
+    // The kernel stores nanoseconds.
     let found = text.parse().ok().or(time).filter(|&us: &u64| us <= i64::MAX as u64 / 1000);
     found.map(|us| us.to_string()).ok_or_else(|| {
-        let help = "write microseconds, or a time as \"5ms\"";
-        Complaint::new(format!("cannot be {}", quoted(text)), help)
+        let help = "write microseconds, or a duration such as \"5ms\"";
+        Complaint::new(format!("invalid value {}", quoted(text)), help)
     })
 }
 
-/// A list of numbers and ranges, as `0-3,8`. Nothing at all means what the group above has.
+/// Checks a list of numbers and ranges such as `0-3,8`. An empty list means the value of the
+/// parent.
 pub(super) fn list(text: &str) -> Result<String, Complaint> {
     let number = |text: &str| text.trim().parse::<u64>().ok().filter(|&n| n <= MOST_CPUS);
     let is_item = |item: &str| match item.split_once('-') {
@@ -127,20 +128,21 @@ pub(super) fn list(text: &str) -> Result<String, Complaint> {
         None => number(item).is_some(),
     };
     if text.is_empty() {
-        // A write of no bytes is none.
+        // write(2) with no bytes has no effect.
         return Ok("\n".to_owned());
     }
     if text.split(',').all(is_item) {
         return Ok(text.to_owned());
     }
-    let message = format!("cannot be {}", quoted(text));
-    Err(Complaint::new(message, "write numbers and ranges: \"0-3,8\""))
+    let message = format!("invalid value {}", quoted(text));
+    Err(Complaint::new(message, "write numbers and ranges such as \"0-3,8\""))
 }
 
-/// Microseconds of CPU in each period, `None` without a limit, and the period where it is said:
-/// `max`, `50000`, `50000 100000`, or `50%` of one CPU. To v1 a number, `-1` without a limit.
+/// Parses a CPU quota and, if given, its period, both in microseconds: `max`, `50000`,
+/// `50000 100000`, or `50%` of one CPU. On v1 it is a single number, or `-1`. The quota is `None`
+/// without a limit.
 pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>), Complaint> {
-    let wrong = |help: &str| Complaint::new(format!("cannot be {}", quoted(text)), help);
+    let wrong = |help: &str| Complaint::new(format!("invalid value {}", quoted(text)), help);
     let help = match is_v1 {
         true => "write microseconds of at least 1000, or -1",
         false => "write \"50%\" of one CPU, \"QUOTA PERIOD\" in microseconds, or \"max\"",
@@ -166,7 +168,7 @@ pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>
     let period = match words.next() {
         Some(word) if !is_v1 => {
             let number = word.parse().ok().filter(|n| (PERIODS.0..=PERIODS.1).contains(n));
-            Some(number.ok_or_else(|| wrong("a period is 1000 to 1000000 microseconds"))?)
+            Some(number.ok_or_else(|| wrong("write a period of 1000 to 1000000 microseconds"))?)
         }
         Some(_) => return Err(wrong(help)),
         None => None,
@@ -177,35 +179,35 @@ pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>
     }
 }
 
-const DEVICE: &str = "begin with a device by its numbers, as in lsblk: \"8:0\"";
+const DEVICE: &str = "begin with a device number as shown by lsblk, such as \"8:0\"";
 
-/// A device, as `8:0`, and what follows it.
+/// Splits a device such as `8:0` from the rest of the value.
 pub(super) fn device(text: &str) -> Result<(&str, &str), Complaint> {
     let (device, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let is_number = |text: &str| text.parse::<u32>().is_ok();
     match device.split_once(':') {
         Some((major, minor)) if is_number(major) && is_number(minor) => Ok((device, rest.trim())),
-        Some(_) | None => Err(Complaint::new("names no device", DEVICE)),
+        Some(_) | None => Err(Complaint::new("missing device number", DEVICE)),
     }
 }
 
 /// Limits by their names in `io.max`.
 pub(super) type Rates = Vec<(&'static str, Bound)>;
 
-/// The limits of `io.max`.
+/// The names of the limits in `io.max`.
 const RATES: [&str; 4] = ["rbps", "wbps", "riops", "wiops"];
 
-/// A device with the limits of `io.max`.
+/// Parses a device with the limits of `io.max`.
 pub(super) fn device_rates(text: &str) -> Result<(&str, Rates), Complaint> {
     let (device, rest) = device(text)?;
-    let help = "write limits as rbps=1M wbps=max riops=100 wiops=100 after the device";
-    let wrong = || Complaint::new(format!("cannot be {}", quoted(text)), help);
+    let help = "write limits such as rbps=1M wbps=max riops=100 wiops=100 after the device";
+    let wrong = || Complaint::new(format!("invalid value {}", quoted(text)), help);
     let mut rates = Vec::new();
     for word in rest.split_ascii_whitespace() {
         let (name, value) = word.split_once('=').ok_or_else(wrong)?;
         let name = RATES.into_iter().find(|known| *known == name).ok_or_else(wrong)?;
         match max_or_size(value, false).map_err(|_| wrong())? {
-            // The kernel takes no limit of nothing.
+            // The kernel rejects a limit of 0.
             Bound::At(0) => return Err(wrong()),
             bound @ (Bound::Max | Bound::At(_)) => rates.push((name, bound)),
         }
@@ -213,7 +215,7 @@ pub(super) fn device_rates(text: &str) -> Result<(&str, Rates), Complaint> {
     if rates.is_empty() { Err(wrong()) } else { Ok((device, rates)) }
 }
 
-/// A value for a message: at most 60 characters.
+/// Quotes a value for a message, truncated to 60 characters.
 fn quoted(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("\"{}…\"", &text[..end]),

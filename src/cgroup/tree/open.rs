@@ -1,4 +1,4 @@
-//! Opening groups, and making those that are missing.
+//! Opens cgroups and creates missing ones.
 
 use std::fs;
 use std::io;
@@ -68,8 +68,8 @@ impl Tree {
         Ok(Leaf { hierarchy, procs, inode })
     }
 
-    /// Makes the missing directories of a path, root's and readable by all, and gives them what they
-    /// are to get. Those that exist get it as in [`Self::renew`].
+    /// Creates the missing directories of a path, owned by root and readable by all, and configures
+    /// them. Existing ones are treated as in [`Self::renew`].
     pub(super) fn create(
         &self,
         hierarchy: usize,
@@ -105,7 +105,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Fills the empty cpusets of a path that exists.
+    /// Fills the empty cpusets of an existing path.
     fn fill_cpusets(&self, hierarchy: usize, path: &str) {
         let tree = &self.hierarchies[hierarchy];
         if has_v1_cpuset(tree) {
@@ -115,9 +115,10 @@ impl Tree {
         }
     }
 
-    /// An empty v1 cpuset refuses processes, and so does every one below it: give it what its parent
-    /// has, which was filled before. Failure shows as the refusal of the first process, with advice.
+    /// Copies the values of the parent to an empty v1 cpuset.
     fn inherit_cpuset(&self, hierarchy: usize, parent: &Path, directory: &Path) {
+        // An empty cpuset refuses processes, and so does every descendant. Parents are filled
+        // first. If this fails, the placement of the first process is refused with advice.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let path = directory.join(file);
             if fs::read(&path).is_ok_and(|text| !text.trim_ascii().is_empty()) {
@@ -138,9 +139,7 @@ impl Tree {
         }
     }
 
-    /// Gives the directories of a path that exists what they are to have after a reload. Some writes
-    /// wait for the kernel to take memory back, so only what processes must not enter without is
-    /// written here.
+    /// Configures the existing directories of a path after a reload.
     fn renew(
         &self,
         hierarchy: usize,
@@ -149,6 +148,8 @@ impl Tree {
     ) -> Result<(), Refusal> {
         let Some(provision) = provision.filter(|what| what.is_for_old()) else { return Ok(()) };
         match &self.keeper {
+            // Some writes block while the kernel reclaims memory, so only required settings are
+            // written here.
             Some(keeper) if !provision.is_required() => {
                 let provision = Arc::clone(provision);
                 keeper.send(Errand::Renew { hierarchy, path: path.into(), provision });

@@ -18,7 +18,7 @@ fn hierarchies(top: &Path, version: Version, controller: &str) -> Arc<Hierarchie
     }]))
 }
 
-/// What the groups along `sites/%u` get by a table for `sites`.
+/// Returns the configuration along `sites/%u` with a table for `sites`.
 fn provision(hierarchies: &Hierarchies) -> Arc<Provision> {
     let origin = Origin { file: Path::new("/a").into(), line: 1 };
     let setting = Setting {
@@ -41,7 +41,8 @@ fn provision(hierarchies: &Hierarchies) -> Arc<Provision> {
     Arc::new(Provisions::new(&gifts, hierarchies).0.of_path("sites/%u"))
 }
 
-/// The kernel takes memory back before a write of `memory.max` returns: 0.4 s for 1.4 GB of page cache.
+/// A write of `memory.max` blocks until the kernel has reclaimed memory: 0.4 s for 1.4 GB of page
+/// cache.
 #[test]
 fn a_new_group_does_not_wait_for_the_one_above_it() {
     let top = tempfile::tempdir().unwrap();
@@ -64,7 +65,7 @@ fn a_new_group_does_not_wait_for_the_one_above_it() {
     let is_given = || fs::read_to_string(&file).unwrap() == "4096";
     let until = Instant::now() + Duration::from_secs(10);
     while !is_given() {
-        assert!(Instant::now() < until, "the other thread did not give it");
+        assert!(Instant::now() < until, "the maintenance thread did not apply it");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

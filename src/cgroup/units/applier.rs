@@ -1,7 +1,8 @@
-//! Brings units to what the tables say, on a thread that may wait for systemd and the name service.
+//! Brings units to the configured state, on a thread that may block on systemd and the name
+//! service.
 //!
-//! Nothing is queued: after each event the plan is made anew from the slices that exist and from what was applied, so
-//! that a burst of logins costs no memory. One command runs at a time.
+//! Nothing is queued: after each event the plan is recomputed from the existing slices and the
+//! applied settings, so a burst of logins costs no memory. One command runs at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -32,17 +33,17 @@ pub(super) struct Applier {
     pub(super) wakeup: Arc<EventFd>,
     pub(super) name_of: UserName,
     tables: UnitTables,
-    /// Without tables for users nothing is watched.
+    /// `None` without tables for user slices.
     watch: Option<SliceWatch>,
     present: BTreeSet<Uid>,
     applied: Applied,
     due: BTreeSet<String>,
     refused: BTreeSet<String>,
-    /// Units whose files could not be removed, until the next reload.
+    /// Units with drop-ins that could not be removed, until the next reload.
     stuck: BTreeSet<String>,
-    /// Names of users whose slices exist, until the next reload.
+    /// Names of the users of existing slices, until the next reload.
     names: BTreeMap<Uid, Option<String>>,
-    /// Whether systemd has yet to learn that files are gone.
+    /// True while systemd has not yet been told to read its files again.
     needs_reload: bool,
 }
 
@@ -73,15 +74,16 @@ impl Applier {
         }
     }
 
-    /// Works until nobody is left who could give orders.
+    /// Runs until the channel is closed.
     pub(super) fn serve(mut self) {
         let mut is_told = false;
         loop {
-            // Read first: what is ordered later wakes us again. EAGAIN means that nobody did.
+            // Read before the channel, so that later tables set the eventfd again. EAGAIN means no
+            // wake-up.
             let _woken = self.wakeup.read();
             match self.orders.try_recv() {
                 Ok(tables) => {
-                    // What was ordered meanwhile is newer.
+                    // Only the latest tables matter.
                     let tables = self.orders.try_iter().last().unwrap_or(tables);
                     self.adopt(tables);
                     is_told = true;
@@ -89,7 +91,7 @@ impl Applier {
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {}
             }
-            // Without tables everything would be taken back.
+            // Before the first tables arrive every setting would be reverted.
             if is_told {
                 self.look();
                 self.work();
@@ -118,7 +120,7 @@ impl Applier {
         let place = place.unwrap_or_default();
         let Some(tree) = &self.systemd.tree else {
             ::log::warn!(
-                "{place}: no cgroup hierarchy of systemd is mounted: slices of users get no settings"
+                "{place}: no cgroup hierarchy of systemd is mounted: user slices are not configured"
             );
             return None;
         };
@@ -126,7 +128,7 @@ impl Applier {
         opened
             .inspect_err(|errno| {
                 ::log::error!(
-                    "{place}: cannot watch {}: {}: slices of users get no settings until the next reload",
+                    "{place}: cannot watch {}: {}: user slices are not configured until the next reload",
                     tree.display(),
                     errno.desc()
                 );
@@ -134,14 +136,14 @@ impl Applier {
             .ok()
     }
 
-    /// Looks which slices of users exist.
+    /// Reads which user slices exist.
     fn look(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         match watch.present() {
             Ok(present) => self.present = present,
-            Err(errno) => ::log::warn!("cannot watch the slices of users: {}", errno.desc()),
+            Err(errno) => ::log::warn!("cannot watch user slices: {}", errno.desc()),
         }
-        // A slice that comes again is tried again.
+        // A slice that is created again is tried again.
         let present = &self.present;
         self.refused.retain(|name| user_of_slice(name).is_none_or(|uid| present.contains(&uid)));
         let applied: BTreeSet<Uid> =
@@ -164,14 +166,15 @@ impl Applier {
             refused: &self.refused,
             stuck: &self.stuck,
         };
-        let (names, name_of) = (&mut self.names, &self.name_of);
+        let names = &mut self.names;
+        let name_of = &self.name_of;
         Plan::new(&self.tables, &now, |uid| {
             if let Some(name) = names.get(&uid) {
                 return Ok(name.clone());
             }
             let name = name_of(uid).inspect_err(|error| {
                 ::log::warn!(
-                    "the name service failed: {error}; the slice of UID {uid} stays as it is",
+                    "name service failed: {error}; the slice of UID {uid} is not changed",
                     uid = uid.0
                 );
             })?;
@@ -189,7 +192,7 @@ impl Applier {
         for unit in set {
             self.set(&unit);
             if !self.orders.is_empty() {
-                // The rest is planned anew.
+                // Plan the rest again with the new tables.
                 break;
             }
         }
@@ -203,7 +206,7 @@ impl Applier {
         let after = self.systemd.drop_ins.of(&unit.name);
         let properties = unit.properties();
         let known = self.applied.remove(&unit.name).unwrap_or_default();
-        // Also of a command that failed: it may have gone half its way.
+        // A command that failed may have written some of its files.
         let is_ours = |own: &&DropIn| {
             known.drop_ins.contains(own)
                 || before.get(&own.file) != Some(*own) && is_of(&own.file, &properties)
@@ -224,32 +227,33 @@ impl Applier {
         match outcome {
             Ok(()) => {
                 self.metrics.set_units.increment();
-                ::log::debug!("gave {} {}", unit.name, unit.properties().join(" "));
+                ::log::debug!("set {}: {}", unit.name, unit.properties().join(" "));
             }
             Err(why) => {
                 self.metrics.refused_units.increment();
                 self.refused.insert(unit.name.clone());
-                let (file, line) = (unit.origin.file.display(), unit.origin.line);
-                ::log::warn!("{file}:{line}: {} keeps its settings: {why}", unit.name);
+                let file = unit.origin.file.display();
+                let line = unit.origin.line;
+                ::log::warn!("{file}:{line}: cannot configure {}: {why}", unit.name);
             }
         }
         self.save();
     }
 
-    /// Takes back all that a unit has from us.
+    /// Reverts all settings of cgruled on a unit.
     fn release(&mut self, name: &str) {
         let Some(applied) = self.applied.get(name).cloned() else { return };
         if self.remove_files(name, &applied.drop_ins) {
             self.applied.remove(name);
             self.metrics.released_units.increment();
-            ::log::debug!("took back {} from {name}", applied.properties.join(" "));
+            ::log::debug!("reverted {} on {name}", applied.properties.join(" "));
         } else {
             self.stuck.insert(name.to_owned());
         }
         self.save();
     }
 
-    /// Whether the files are gone.
+    /// Removes drop-ins. Returns whether they are gone.
     fn remove_files(&mut self, name: &str, drop_ins: &[DropIn]) -> bool {
         match self.systemd.drop_ins.remove(name, drop_ins) {
             Ok(removed) => {
@@ -259,7 +263,7 @@ impl Applier {
             Err(error) => {
                 self.needs_reload = true;
                 self.metrics.refused_units.increment();
-                ::log::warn!("{name} keeps settings that no table has: {error}");
+                ::log::warn!("cannot revert settings of {name}: {error}");
                 false
             }
         }
@@ -274,7 +278,7 @@ impl Applier {
             Err(why) => {
                 self.metrics.refused_units.increment();
                 ::log::warn!(
-                    "units keep settings that no table has until systemctl daemon-reload: {why}"
+                    "removed settings of units stay active until 'systemctl daemon-reload': {why}"
                 );
             }
         }
@@ -282,11 +286,11 @@ impl Applier {
 
     fn save(&self) {
         if let Err(error) = state_file::write(&self.systemd.state, &self.applied) {
-            ::log::warn!("{}: {error}", self.systemd.state.display());
+            ::log::warn!("cannot write {}: {error}", self.systemd.state.display());
         }
     }
 
-    /// Sleeps until there is something to do.
+    /// Sleeps until new tables arrive or a user slice changes.
     fn wait(&self) {
         let mut fds = vec![PollFd::new(self.wakeup.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.watch.iter().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));

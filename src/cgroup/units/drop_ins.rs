@@ -1,5 +1,5 @@
 //! The drop-in files that `systemctl set-property --runtime` writes, one for each property, below
-//! `/run/systemd/system.control`. Files of others are never touched.
+//! `/run/systemd/system.control`. Files of others must never be changed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +13,12 @@ use crate::config::is_unit;
 /// The directories of drop-ins, by unit.
 #[derive(Clone, Debug)]
 pub(super) struct DropIns {
-    /// `/run/systemd/system.control`, but in tests.
+    /// `/run/systemd/system.control` except in tests.
     pub(super) control: PathBuf,
 }
 
 impl DropIns {
-    /// The files of a unit, by name. A directory that cannot be read has none.
+    /// Returns the drop-ins of a unit by name, none if its directory cannot be read.
     pub(super) fn of(&self, unit: &str) -> BTreeMap<String, DropIn> {
         let mut found = BTreeMap::new();
         let Some(directory) = self.directory(unit) else { return found };
@@ -34,8 +34,8 @@ impl DropIns {
         found
     }
 
-    /// Removes the files that are still as we know them, and the directory if nothing else is in it. Returns the
-    /// number of removed files.
+    /// Removes the files that have not changed since they were recorded, and the directory if it is
+    /// empty then. Returns the number of removed files.
     ///
     /// # Errors
     /// A file cannot be removed.
@@ -57,26 +57,28 @@ impl DropIns {
             }
         }
         if removed > 0 {
-            // Refused while files of others are in it.
+            // Fails while the directory contains files of others.
             let _is_removed = fs::remove_dir(&directory);
         }
         Ok(removed)
     }
 
-    /// `None` for a name that is not that of a unit: names come from a file, and must not lead elsewhere.
+    /// Returns the directory of a unit, `None` for an invalid unit name: names are read from a
+    /// file, and must not lead to another directory.
     fn directory(&self, unit: &str) -> Option<PathBuf> {
         is_unit(unit).then(|| self.control.join(Path::new(&format!("{unit}.d"))))
     }
 }
 
-/// Whether systemd names drop-ins of properties so.
+/// Returns whether the name is one that systemd gives to the drop-in of a property.
 pub(super) fn is_drop_in(file: &str) -> bool {
     let stem = file.strip_prefix("50-").and_then(|rest| rest.strip_suffix(".conf"));
     stem.is_some_and(|stem| !stem.is_empty() && stem.chars().all(|c| c.is_ascii_alphanumeric()))
 }
 
-/// Whether systemd writes one of these `Property=value` words into this file. It adds the unit of the value or how it
-/// is given to some names: `MemoryMaxScale` for a percentage, `IODeviceLatencyTargetUSec`.
+/// Returns whether systemd writes one of these `Property=value` assignments into this file. It
+/// appends the kind of the value to some names: `MemoryMaxScale` for a percentage,
+/// `IODeviceLatencyTargetUSec`.
 pub(super) fn is_of(file: &str, properties: &[&str]) -> bool {
     let stem = file.strip_prefix("50-").and_then(|rest| rest.strip_suffix(".conf"));
     let names = properties.iter().filter_map(|word| word.split('=').next());
@@ -114,7 +116,7 @@ mod tests {
         assert_eq!(of.keys().collect::<Vec<_>>(), ["50-CPUWeight.conf", "50-TasksMax.conf"]);
         let ours: Vec<DropIn> = of.into_values().collect();
         let weight = root.path().join("user-1.slice.d/50-CPUWeight.conf");
-        // As systemd writes: another file takes its place.
+        // systemd replaces the file with rename(2).
         fs::write(root.path().join("new"), "[Slice]\nCPUWeight=7\n").unwrap();
         fs::rename(root.path().join("new"), &weight).unwrap();
         assert_eq!(drop_ins.remove("user-1.slice", &ours).unwrap(), 1);

@@ -1,5 +1,5 @@
-//! Which units get which settings, and whose settings are taken back: from the tables, the slices of users that
-//! exist and what was applied before. Pure.
+//! Computes which units are set and which are reverted, from the tables, the existing user slices
+//! and the applied settings. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,74 +8,75 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::provision::{Provisions, UnitGift, UserSliceSpec, select, user_of_slice};
 use crate::event::Uid;
 
-/// The tables for units of the active rule files.
+/// The tables for units in the active rule files.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnitTables {
-    /// For single units.
+    /// Tables for single units.
     pub(super) units: Vec<UnitGift>,
-    /// For the slices of users, the first that selects a user decides.
+    /// Tables for user slices. The first that selects a user is used.
     pub(super) user_slices: Vec<UserSliceSpec>,
 }
 
 impl From<&Provisions> for UnitTables {
     fn from(provisions: &Provisions) -> Self {
-        let (units, user_slices) = (provisions.units().to_vec(), provisions.user_slices().to_vec());
+        let units = provisions.units().to_vec();
+        let user_slices = provisions.user_slices().to_vec();
         Self { units, user_slices }
     }
 }
 
-/// A drop-in file that systemd wrote for us, told from a later one of the same name.
+/// A drop-in that systemd wrote for cgruled, distinguishable from a later one of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DropIn {
-    /// The name of the file.
+    /// The file name within the directory.
     pub(super) file: String,
-    /// Its inode.
+    /// The inode number of the file.
     pub(super) inode: u64,
-    /// The seconds and nanoseconds of its last change.
+    /// The modification time in seconds and nanoseconds.
     pub(super) modified: (i64, i64),
 }
 
-/// The settings that a unit has from us.
+/// The settings that cgruled applied to a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AppliedUnit {
-    /// The `Property=value` words; none if it is not known which of them took effect.
+    /// The `Property=value` assignments; empty if it is unknown which of them took effect.
     pub(super) properties: Vec<String>,
-    /// The files.
+    /// The drop-ins that contain them.
     pub(super) drop_ins: Vec<DropIn>,
 }
 
-/// All units with settings from us, by name.
+/// All units with settings from cgruled, by name.
 pub(super) type Applied = BTreeMap<String, AppliedUnit>;
 
-/// What has to be done.
+/// The units that have to be changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Units whose settings are taken back, which comes first.
+    /// The units to revert, which is done first.
     pub(super) release: Vec<String>,
-    /// Units that get these settings.
+    /// The units to set, with their settings.
     pub(super) set: Vec<UnitGift>,
 }
 
-/// The state of the host as far as the plan depends on it.
+/// The state of the host that determines the plan.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation<'s> {
-    /// The users whose slices exist.
+    /// The users of the existing slices.
     pub(super) present: &'s BTreeSet<Uid>,
-    /// The units with settings from us.
+    /// The units with settings from cgruled.
     pub(super) applied: &'s Applied,
-    /// Those of them whose files somebody has changed or removed since.
+    /// The applied units with drop-ins that others changed or removed.
     pub(super) damaged: &'s BTreeSet<String>,
-    /// Units of [`UnitTables::units`] that were not set since the tables are active.
+    /// The units of [`UnitTables::units`] not yet set since the tables became active.
     pub(super) due: &'s BTreeSet<String>,
-    /// Units that systemd refused since then: they are tried again at the next reload.
+    /// The units that systemd refused since then. They are tried again after the next reload.
     pub(super) refused: &'s BTreeSet<String>,
-    /// Units whose settings could not be taken back since then.
+    /// The units with settings that could not be reverted since then.
     pub(super) stuck: &'s BTreeSet<String>,
 }
 
 impl Plan {
-    /// Compares what the tables say with the situation. `name_of` says the name of a user, and fails if the name
-    /// service does: then the slice of that user stays as it is.
+    /// Compares the tables with the situation. `name_of` returns the name of a user. If it fails,
+    /// the slice of that user is not changed.
     pub(super) fn new<E>(
         tables: &UnitTables,
         now: &Situation<'_>,
@@ -87,7 +88,7 @@ impl Plan {
             let is_kept = by_name(name).is_some_and(|unit| !unit.properties().is_empty())
                 || user_of_slice(name).is_some_and(|uid| {
                     match wanted(tables, uid, &mut name_of) {
-                        // Without a process there the next login applies the new settings.
+                        // Without a process in the slice, the next login applies the new settings.
                         Ok(Some(unit)) => {
                             now.present.contains(&uid) || unit.properties() == applied.properties
                         }
@@ -114,8 +115,8 @@ impl Plan {
     }
 }
 
-/// The settings for the slice of a user by the first table that selects the user. A table for that slice alone
-/// replaces those for users.
+/// Returns the settings for the slice of a user from the first table that selects the user. A table
+/// for that single slice replaces those for users.
 fn wanted<E>(
     tables: &UnitTables,
     uid: Uid,

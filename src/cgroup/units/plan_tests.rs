@@ -38,7 +38,7 @@ fn applied(entries: &[(&str, &str)]) -> Applied {
     entries.iter().map(one).collect()
 }
 
-/// What a plan is made from, and what users are called.
+/// The input of a plan, and the names of users.
 #[derive(Clone, Debug, Default)]
 struct Case {
     tables: UnitTables,
@@ -72,9 +72,9 @@ impl Case {
         Plan::new(&self.tables, &now, |uid| Ok::<_, ()>(name_of(uid.0)?.map(str::to_owned)))
     }
 
-    /// The names to release, and what is set.
+    /// Returns the units to release, and those to set.
     fn steps(&self) -> (Vec<String>, Vec<String>) {
-        let plan = self.plan(|_| panic!("nobody's name decides"));
+        let plan = self.plan(|_| panic!("no table needs a user name"));
         let set =
             plan.set.iter().map(|unit| format!("{} {}", unit.name, unit.properties().join(" ")));
         (plan.release, set.collect())
@@ -108,7 +108,7 @@ fn what_no_table_selects_is_taken_back_also_without_a_session() {
     assert_eq!(Case::new(people(), &[1001], &before).steps(), release(&["user-1001.slice"]));
     let all = release(&["user-1000.slice", "user-1001.slice"]);
     assert_eq!(Case::new(Vec::new(), &[1001], &before).steps(), all);
-    // Other settings for somebody who is not there: the next login gets them.
+    // Changed settings of a user who is not logged in: the next login applies them.
     let before = [("user-1000.slice", "TasksMax=4")];
     assert_eq!(Case::new(people(), &[], &before).steps(), release(&["user-1000.slice"]));
     let mut stuck = Case::new(Vec::new(), &[], &before);
@@ -179,7 +179,7 @@ fn a_table_without_settings_sets_nothing() {
 }
 
 proptest! {
-    /// After a plan is done another one has nothing to do, and nothing of ours is left without a table.
+    /// After a plan is performed the next one is empty, and no unit without a table keeps settings.
     #[test]
     fn a_plan_reaches_its_end(
         tables in proptest::collection::vec((0u32..12, 0u32..6, 0u32..3), 0..4),
@@ -196,7 +196,7 @@ proptest! {
         let before: Vec<_> = before.iter().map(|(name, word)| (&**name, &**word)).collect();
         let present: Vec<u32> = present.into_iter().collect();
         let mut case = Case::new(tables.iter().map(table).collect(), &present, &before);
-        let plan = case.plan(|_| panic!("nobody's name decides"));
+        let plan = case.plan(|_| panic!("no table needs a user name"));
         for name in &plan.release {
             case.applied.remove(name);
         }

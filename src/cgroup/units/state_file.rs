@@ -1,5 +1,5 @@
-//! Which units have settings from us, remembered in a file over a restart of the daemon. The drop-ins are in /run as
-//! well, so both are gone after a boot.
+//! Records the units with settings from cgruled in a file, so that they survive a restart of the
+//! daemon. The drop-ins are in /run as well, so both are gone after a boot.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -14,19 +14,19 @@ use super::plan::Applied;
 use crate::atomic_file;
 use crate::config::is_unit;
 
-/// The only version of the format so far.
+/// The current version of the format.
 const VERSION: u32 = 1;
-/// Bytes that are read at most: 65,536 units of 256 bytes.
+/// The maximum size in bytes: 65,536 units of 256 bytes.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// The content of the file.
+/// The JSON document in the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Document {
     version: u32,
     units: Applied,
 }
 
-/// Reads the file. `None` if there is none, or none that could be ours.
+/// Reads the file. Returns `None` if it does not exist or cannot have been written by cgruled.
 pub(super) fn read(path: &Path) -> Option<Applied> {
     let opened =
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
@@ -34,7 +34,10 @@ pub(super) fn read(path: &Path) -> Option<Applied> {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            ::log::warn!("{}: {error}; settings of units from an earlier run stay", path.display());
+            ::log::warn!(
+                "cannot read {}: {error}; unit settings of an earlier run stay",
+                path.display()
+            );
             return None;
         }
     };
@@ -47,15 +50,12 @@ pub(super) fn read(path: &Path) -> Option<Applied> {
     let is_read = is_ours && file.take(MAX_SIZE).read_to_end(&mut bytes).is_ok();
     let applied = parse(&bytes);
     if !is_read || applied.is_none() {
-        ::log::warn!(
-            "{} is not a list of units by cgruled; settings of units from an earlier run stay",
-            path.display()
-        );
+        ::log::warn!("invalid state file {}; unit settings of an earlier run stay", path.display());
     }
     applied
 }
 
-/// Reads the content. Names that are not those of units and of their drop-ins make all of it invalid.
+/// Parses the content. An invalid unit or drop-in name makes the whole document invalid.
 fn parse(bytes: &[u8]) -> Option<Applied> {
     let Document { version, units } = serde_json::from_slice(bytes).ok()?;
     let mut files = units.values().flat_map(|unit| &unit.drop_ins);
@@ -65,10 +65,10 @@ fn parse(bytes: &[u8]) -> Option<Applied> {
     is_valid.then_some(units)
 }
 
-/// Writes the file, complete under another name first.
+/// Replaces the file atomically.
 ///
 /// # Errors
-/// As of the file system.
+/// The file or its directory cannot be written.
 pub(super) fn write(path: &Path, applied: &Applied) -> io::Result<()> {
     let document = Document { version: VERSION, units: applied.clone() };
     let bytes = serde_json::to_vec(&document)?;

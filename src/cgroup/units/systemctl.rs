@@ -1,4 +1,4 @@
-//! The commands of systemd: `systemctl set-property --runtime` and `daemon-reload`, for a limited time, because
+//! Runs `systemctl set-property --runtime` and `systemctl daemon-reload` with a time limit, because
 //! systemd can be busy for seconds.
 
 use std::io;
@@ -11,35 +11,35 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::provision::UnitGift;
 use crate::subprocess::{self, printed};
 
-/// How long one unit may take. systemd's own limit for its bus is 25 s.
+/// The time limit of a command. The D-Bus timeout of systemd is 25 s.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks whether the command has ended: it takes some 20 ms.
+/// The interval at which a running command is polled. It takes about 20 ms.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The systemd of this host.
+/// The paths and commands of systemd on this host.
 #[derive(Clone, Debug)]
 pub(in crate::cgroup) struct Systemd {
-    /// The command, looked for in `PATH`.
+    /// The command, found in `PATH`.
     pub(super) program: PathBuf,
     pub(super) is_running: bool,
     pub(super) limit: Duration,
-    /// Where systemd keeps the settings that it is told.
+    /// The drop-ins of `systemctl set-property --runtime`.
     pub(super) drop_ins: DropIns,
-    /// Where we keep which of them are ours.
+    /// The file that records which of them cgruled wrote.
     pub(super) state: PathBuf,
-    /// Where the hierarchy is mounted in which systemd keeps its units.
+    /// The mount point of the hierarchy in which systemd keeps its units.
     pub(super) tree: Option<PathBuf>,
 }
 
 impl Systemd {
-    /// The systemd of a host with these hierarchies.
+    /// Returns the systemd of a host with these hierarchies.
     pub(in crate::cgroup) fn of(hierarchies: &Hierarchies) -> Self {
-        // On hybrid hosts systemd has one of its own, and may have the v2 tree besides.
+        // Hybrid hosts have a named hierarchy for systemd, and may have v2 as well.
         let named = hierarchies.iter().find(|tree| tree.listed == "name=systemd");
         let tree = named.or_else(|| hierarchies.unified());
         Self {
             program: "systemctl".into(),
-            // As sd_booted(3).
+            // The test of sd_booted(3).
             is_running: Path::new("/run/systemd/system").is_dir(),
             limit: LIMIT,
             drop_ins: DropIns { control: "/run/systemd/system.control".into() },
@@ -48,10 +48,10 @@ impl Systemd {
         }
     }
 
-    /// Sets all properties of a unit in one call.
+    /// Sets all properties of a unit with one command.
     ///
     /// # Errors
-    /// What to report.
+    /// The command failed or timed out; the text is for the log.
     pub(super) fn set(&self, unit: &UnitGift) -> Result<(), String> {
         let properties = unit.properties();
         if properties.is_empty() {
@@ -62,10 +62,10 @@ impl Systemd {
         self.run(&words)
     }
 
-    /// Lets systemd read its files again.
+    /// Runs `systemctl daemon-reload`.
     ///
     /// # Errors
-    /// What to report.
+    /// The command failed or timed out; the text is for the log.
     pub(super) fn reload(&self) -> Result<(), String> {
         self.run(&["daemon-reload"])
     }
@@ -82,7 +82,7 @@ impl Systemd {
                 let message = printed(child.stderr.take());
                 Err(format!("systemctl: {status}: {}", message.trim().escape_debug()))
             }
-            None => Err(format!("systemctl took longer than {} s", self.limit.as_secs_f32())),
+            None => Err(format!("systemctl timed out after {} s", self.limit.as_secs_f32())),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The slices of users that exist: the cgroups `user.slice/user-UID.slice` in the hierarchy of systemd, and inotify
-//! for new ones.
+//! Watches which user slices exist: the cgroups `user.slice/user-UID.slice` in the hierarchy of
+//! systemd, with inotify for new ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,19 +12,19 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use crate::cgroup::provision::user_of_slice;
 use crate::event::Uid;
 
-/// The slice above all slices of users.
+/// The parent of all user slices.
 const USER_SLICE: &str = "user.slice";
-/// New cgroups.
+/// The events of a new cgroup.
 const NEW: AddWatchFlags = AddWatchFlags::IN_CREATE.union(AddWatchFlags::IN_ONLYDIR);
 
-/// A watch of the slices of users.
+/// An inotify watch of the user slices.
 #[derive(Debug)]
 pub(super) struct SliceWatch {
     inotify: Inotify,
     tree: PathBuf,
-    /// The watch of `user.slice` while that exists.
+    /// The watch of `user.slice` while it exists.
     slices: Option<WatchDescriptor>,
-    /// Else that of the tree, which others fill with cgroups of their own.
+    /// The watch of the hierarchy root otherwise, where others create cgroups too.
     parent: Option<WatchDescriptor>,
 }
 
@@ -32,7 +32,7 @@ impl SliceWatch {
     /// Watches the hierarchy that is mounted at `tree`.
     ///
     /// # Errors
-    /// inotify is not available, or the tree cannot be watched.
+    /// inotify is not available, or the hierarchy cannot be watched.
     pub(super) fn open(tree: &Path) -> Result<Self, Errno> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let mut watch = Self { inotify, tree: tree.to_owned(), slices: None, parent: None };
@@ -40,17 +40,17 @@ impl SliceWatch {
         Ok(watch)
     }
 
-    /// The descriptor to poll.
+    /// Returns the descriptor to poll.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
 
-    /// Takes note of changes, and returns the users whose slices exist now.
+    /// Reads changes and returns the users of the existing slices.
     ///
     /// # Errors
-    /// As inotify(7).
+    /// inotify(7) failed.
     pub(super) fn present(&mut self) -> Result<BTreeSet<Uid>, Errno> {
-        // Which slice it was does not matter: the directory says what is there.
+        // The events need not identify the slice: the directory is read below.
         loop {
             let events = match self.inotify.read_events() {
                 Ok(events) => events,
@@ -70,23 +70,23 @@ impl SliceWatch {
         Ok(entries.filter_map(|entry| user_of_slice(entry.file_name().to_str()?)).collect())
     }
 
-    /// Watches `user.slice`, or the tree until it exists.
+    /// Watches `user.slice`, or the hierarchy root until it exists.
     fn renew(&mut self) -> Result<(), Errno> {
         if self.slices.is_none() && !self.watch_slices()? {
             self.parent = Some(self.inotify.add_watch(&self.tree, NEW)?);
-            // It may have been created meanwhile.
+            // It may have been created before the watch was added.
             self.watch_slices()?;
         }
         if self.slices.is_some() {
             if let Some(parent) = self.parent.take() {
-                // The kernel has taken it away if the tree is gone.
+                // Fails if the kernel removed the watch together with the directory.
                 let _removed = self.inotify.rm_watch(parent);
             }
         }
         Ok(())
     }
 
-    /// Whether `user.slice` exists and is watched.
+    /// Returns whether `user.slice` exists and is watched.
     fn watch_slices(&mut self) -> Result<bool, Errno> {
         match self.inotify.add_watch(&self.tree.join(USER_SLICE), NEW) {
             Ok(watch) => self.slices = Some(watch),
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// What exists once nothing more is reported. That a watch has ended is an event too.
+    /// Returns the existing slices once no event is pending. The end of a watch is an event too.
     fn settled(watch: &mut SliceWatch) -> BTreeSet<Uid> {
         loop {
             let present = watch.present().unwrap();
@@ -130,7 +130,7 @@ mod tests {
             assert!(is_ready(&watch));
             assert_eq!(settled(&mut watch), users(&[]));
             fs::create_dir(tree.path().join("docker")).unwrap();
-            assert!(!is_ready(&watch), "what others do at the top wakes nobody");
+            assert!(!is_ready(&watch), "a foreign cgroup at the root causes no wake-up");
             fs::remove_dir(tree.path().join("docker")).unwrap();
             fs::create_dir(slices.join("user-1000.slice")).unwrap();
             assert!(is_ready(&watch));

@@ -1,4 +1,4 @@
-//! The sections of cgconfig.conf from its tokens. Pure.
+//! Parses the tokens of cgconfig.conf into sections; it resolves no names.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,13 +12,14 @@ use crate::config::source_text::{Report, SourceText};
 use crate::config::table::{did_you_mean, shortened};
 use crate::rules::Origin;
 
-const LEFT_OUT: &str = "cgrulesengd would not start; here only this section is left out";
-/// Words that are names only within quotes.
+const LEFT_OUT: &str = "cgrulesengd would not start; cgruled ignores only this section";
+/// Words that can be names only in quotes.
 const KEYWORDS: [&str; 9] =
     ["group", "template", "mount", "namespace", "default", "systemd", "perm", "task", "admin"];
-/// Controllers of a section, and settings of a controller, for which 2.0.2 has room.
+/// The maximum number of controllers in a section, and of settings for a controller, in cgrulesengd
+/// 2.0.2.
 const ROOM: usize = 100;
-/// Bytes of a value for which it has room.
+/// The longest value in bytes that cgrulesengd 2.0.2 accepts.
 const VALUE_MAX: usize = 4095;
 /// The highest mode: permissions, set-id and sticky bits.
 const MODE_MAX: i64 = 0o7777;
@@ -33,12 +34,12 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         parsed: Parsed::default(),
     };
     if let Some(at) = between.carriage_return {
-        let help = "cgrulesengd would not start; write lines that end without one";
-        parser.refuse(Severity::Warning, at..at + 1, "a carriage return".to_owned(), help);
+        let help = "cgrulesengd would not start; save the file with LF line endings";
+        parser.refuse(Severity::Warning, at..at + 1, "unexpected carriage return".to_owned(), help);
     }
     if let Some(at) = between.nul {
-        let help = "cgrulesengd does not read what follows it either";
-        parser.report.warning(Some(at..at + 1), "a NUL byte ends the file", help);
+        let help = "remove it; cgrulesengd stops reading there too";
+        parser.report.warning(Some(at..at + 1), "NUL byte: the rest of the file is ignored", help);
     }
     while parser.at < parser.tokens.len() {
         let start = parser.at;
@@ -51,7 +52,7 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     Parsed { diagnostics: parser.report.finish(), ..parser.parsed }
 }
 
-/// A fault that was reported.
+/// A syntax error that was reported.
 struct Fault;
 
 type Read<T> = Result<T, Fault>;
@@ -98,14 +99,14 @@ impl<'t> Parser<'t> {
                 let near = word.and_then(|word| did_you_mean(word, &KEYWORDS[..6]));
                 return Err(self.unexpected(&match near {
                     Some(near) => format!("a section, such as `{near}`"),
-                    None => "a section: group, template, mount, namespace, default".to_owned(),
+                    None => "a section (group, template, mount, namespace or default)".to_owned(),
                 }));
             }
         }
         Ok(())
     }
 
-    /// `group NAME { [perm] controllers }`
+    /// Parses `group NAME { [perm] controllers }`.
     fn group_section(&mut self, start: usize) -> Read<GroupSection> {
         self.at += 1;
         let text = self.name("the group's path")?;
@@ -117,13 +118,13 @@ impl<'t> Parser<'t> {
         let mut controllers: Vec<Controller> = Vec::new();
         while !self.is_at(Kind::Close) {
             if self.keyword() == Some("perm") {
-                return Err(self.fault("perm must be the first thing in its section"));
+                return Err(self.fault("perm must come first in its section"));
             }
             let at = self.at;
             let controller = self.controller()?;
             if controllers.iter().any(|known| known.name == controller.name) {
                 self.at = at;
-                return Err(self.fault("the section has this controller already"));
+                return Err(self.fault("duplicate controller in the section"));
             }
             controllers.push(controller);
             if controllers.len() == ROOM + 1 {
@@ -131,7 +132,7 @@ impl<'t> Parser<'t> {
             }
         }
         if perm.is_none() && controllers.is_empty() {
-            return Err(self.fault("the section is empty"));
+            return Err(self.fault("empty section"));
         }
         self.take(Kind::Close)?;
         Ok(GroupSection { text, perm, controllers, origin: self.origin(start) })
@@ -143,41 +144,42 @@ impl<'t> Parser<'t> {
         Ok(Controller { name, settings })
     }
 
-    /// `mount { settings }` and the like.
+    /// Parses `mount { settings }` and sections of the same form.
     fn settings_section(&mut self) -> Read<Vec<Setting>> {
         self.at += 1;
         let settings = self.settings(false)?;
         if settings.is_empty() {
             self.at -= 1;
-            return Err(self.fault("the section is empty"));
+            return Err(self.fault("empty section"));
         }
         Ok(settings)
     }
 
-    /// `{ name = value; ... }`, where a name may stand once only if it `is_unique`.
+    /// Parses `{ name = value; ... }`. A name may occur only once if `is_unique`.
     fn settings(&mut self, is_unique: bool) -> Read<Vec<Setting>> {
         self.take(Kind::Open)?;
         let mut settings = Vec::new();
         while !self.is_at(Kind::Close) {
-            let (at, origin) = (self.at, self.origin(self.at));
+            let at = self.at;
+            let origin = self.origin(at);
             let (name, value) = self.pair()?;
             if is_unique && settings.iter().any(|known: &Setting| known.name == name) {
                 self.at = at;
-                return Err(self.fault("the section says this already"));
+                return Err(self.fault("duplicate setting in the section"));
             }
             if is_unique && value.len() > VALUE_MAX {
-                self.no_room(at, format!("a value of more than {VALUE_MAX} bytes"));
+                self.no_room(at, format!("value longer than {VALUE_MAX} bytes"));
             }
             settings.push(Setting { name, value: self.text(value).to_owned(), origin });
             if is_unique && settings.len() == ROOM + 1 {
-                self.no_room(at, format!("more than {ROOM} settings of a controller"));
+                self.no_room(at, format!("more than {ROOM} settings for one controller"));
             }
         }
         self.take(Kind::Close)?;
         Ok(settings)
     }
 
-    /// `name = value;`, with the place of the value.
+    /// Parses `name = value;`. Returns the name with the span of the value.
     fn pair(&mut self) -> Read<(String, Range<usize>)> {
         let name = self.name("a name")?;
         self.take(Kind::Equals)?;
@@ -186,19 +188,20 @@ impl<'t> Parser<'t> {
         Ok((name, value))
     }
 
-    /// `perm { task { ... } admin { ... } }`, in any order.
+    /// Parses `perm { task { ... } admin { ... } }`, in any order.
     fn perm(&mut self) -> Read<Perm> {
         if self.keyword() != Some("perm") {
             return Err(self.unexpected("`perm`"));
         }
         self.at += 1;
         self.take(Kind::Open)?;
-        let (mut task, mut admin) = (None, None);
+        let mut task = None;
+        let mut admin = None;
         while !self.is_at(Kind::Close) {
             let of = match self.keyword() {
                 Some("task") if task.is_none() => &mut task,
                 Some("admin") if admin.is_none() => &mut admin,
-                Some(_) | None => return Err(self.unexpected("`task` and `admin`, each once")),
+                Some(_) | None => return Err(self.unexpected("`task` or `admin` (each once)")),
             };
             let is_admin = self.keyword() == Some("admin");
             *of = Some(self.ownership(is_admin)?);
@@ -210,7 +213,7 @@ impl<'t> Parser<'t> {
         Ok(Perm { task, admin })
     }
 
-    /// `task { uid = ...; }`
+    /// Parses `task { uid = ...; }` or `admin { uid = ...; }`.
     fn ownership(&mut self, is_admin: bool) -> Read<Ownership> {
         self.at += 1;
         self.take(Kind::Open)?;
@@ -229,8 +232,8 @@ impl<'t> Parser<'t> {
                 "dperm" if is_admin => found.directory_mode = Some(self.mode(span)?),
                 _ => {
                     let span = self.tokens[start].span.clone();
-                    let help = "cgrulesengd does not read it either";
-                    self.report.warning(Some(span), "this is not read", help);
+                    let help = "cgrulesengd ignores it too";
+                    self.report.warning(Some(span), "unknown key ignored", help);
                 }
             }
         }
@@ -240,16 +243,16 @@ impl<'t> Parser<'t> {
 
     fn mode(&mut self, span: Range<usize>) -> Read<u32> {
         let Ok(mode) = i64::from_str_radix(self.text(span.clone()), 8) else {
-            return Err(self.fault_at(span, "a mode is an octal number".to_owned()));
+            return Err(self.fault_at(span, "invalid mode: not an octal number".to_owned()));
         };
         if !(0..=MODE_MAX).contains(&mode) {
-            let help = "only the last four digits count";
-            self.report.warning(Some(span), "no mode is higher than 7777", help);
+            let help = "only the last four octal digits are used";
+            self.report.warning(Some(span), "invalid mode: higher than 7777", help);
         }
         u32::try_from(mode & MODE_MAX).map_err(|_| Fault)
     }
 
-    /// The word that stands here, unless it is quoted.
+    /// Returns the current word, unless it is quoted.
     fn keyword(&self) -> Option<&'t str> {
         let token = self.tokens.get(self.at)?;
         (token.kind == Kind::Word).then(|| self.text(token.span.clone()))
@@ -278,12 +281,10 @@ impl<'t> Parser<'t> {
         self.word(what).map(|span| self.text(span).to_owned())
     }
 
-    /// A word that is no keyword, or a quoted one.
+    /// Consumes a quoted word, or one that is not a keyword.
     fn word(&mut self, what: &str) -> Read<Range<usize>> {
         if let Some(keyword) = self.keyword().filter(|word| KEYWORDS.contains(word)) {
-            return Err(
-                self.fault(&format!("`{keyword}` has a meaning of its own: put it in quotes"))
-            );
+            return Err(self.fault(&format!("`{keyword}` is a keyword: put it in quotes")));
         }
         match self.tokens.get(self.at) {
             Some(Token { kind: Kind::Word | Kind::Quoted, span }) => {
@@ -304,13 +305,13 @@ impl<'t> Parser<'t> {
         Origin { file: text.file().clone(), line: text.line(start) }
     }
 
-    /// Complains about what stands here instead of `wanted`.
+    /// Reports that the current token is not `wanted`.
     fn unexpected(&mut self, wanted: &str) -> Fault {
         let message = match self.tokens.get(self.at) {
-            None => format!("the file ends where {wanted} is expected"),
+            None => format!("expected {wanted}, found the end of the file"),
             Some(token) => match token.kind {
-                Kind::LateComment => "a comment must have a line of its own".to_owned(),
-                Kind::OpenQuote => "the quote is not closed".to_owned(),
+                Kind::LateComment => "a comment must be on its own line".to_owned(),
+                Kind::OpenQuote => "missing closing quote".to_owned(),
                 Kind::Word
                 | Kind::Quoted
                 | Kind::Open
@@ -319,14 +320,14 @@ impl<'t> Parser<'t> {
                 | Kind::Semicolon
                 | Kind::Stray => {
                     let found = shortened(self.text(token.span.clone()));
-                    format!("`{found}` stands where {wanted} is expected")
+                    format!("expected {wanted}, found `{found}`")
                 }
             },
         };
         self.fault(&message)
     }
 
-    /// Complains about what stands here.
+    /// Reports an error at the current token.
     fn fault(&mut self, message: &str) -> Fault {
         let end = self.report.text().as_str().len();
         let span = self.tokens.get(self.at).map_or(end..end, |token| token.span.clone());
@@ -338,7 +339,7 @@ impl<'t> Parser<'t> {
         Fault
     }
 
-    /// Reports what 2.0.2 takes for a reason not to start.
+    /// Reports an error that prevents cgrulesengd 2.0.2 from starting.
     fn refuse(&mut self, severity: Severity, span: Range<usize>, message: String, help: &str) {
         if self.parsed.refusal.is_none() {
             let text = self.report.text();
@@ -350,14 +351,15 @@ impl<'t> Parser<'t> {
         self.report.add(severity, Some(span), message, Some(help.to_owned()));
     }
 
-    /// Warns of what is too much for 2.0.2, at this token.
+    /// Warns at `token` about a limit of cgrulesengd 2.0.2 that is exceeded.
     fn no_room(&mut self, token: usize, message: String) {
         let span = self.tokens[token].span.clone();
-        let help = "cgrulesengd would not start; here it is read";
+        let help = "cgrulesengd would not start; cgruled accepts it";
         self.refuse(Severity::Warning, span, message, help);
     }
 
-    /// Goes on to the next section. Its keyword can be nothing else, since as a name it has quotes.
+    /// Skips to the next section. Its keyword cannot be anything else, because as a name it needs
+    /// quotes.
     fn recover(&mut self) {
         while self.at < self.tokens.len() && !self.begins_section() {
             self.at += 1;
@@ -378,10 +380,10 @@ impl<'t> Parser<'t> {
             (self.parsed.mounts.is_empty(), self.parsed.namespaces.first())
         {
             let message = format!(
-                "mount and namespace (line {}) do not go together for cgconfigparser",
+                "cgconfigparser refuses mount together with namespace (line {})",
                 first.origin.line
             );
-            self.report.warning(None, message, "neither has a meaning here");
+            self.report.warning(None, message, "cgruled ignores both");
         }
     }
 }

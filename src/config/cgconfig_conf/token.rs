@@ -1,49 +1,44 @@
-//! cgconfig.conf cut into words and signs. Pure.
+//! Splits cgconfig.conf into tokens; it does not know the grammar.
 
 use std::ops::Range;
 
-/// A piece of the text that has a meaning.
+/// A token of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: Kind,
-    /// Its bytes in the file; without the quotes for a quoted word.
+    /// The byte range in the file; without the quotes for a quoted word.
     pub(super) span: Range<usize>,
 }
 
-/// Kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A name or a value.
+    /// A name or a value without quotes.
     Word,
-    /// One within quotes, which may be any text and is never a keyword.
+    /// A word in quotes, which may be any text and is never a keyword.
     Quoted,
-    /// `{`
     Open,
-    /// `}`
     Close,
-    /// `=`
     Equals,
-    /// `;`
     Semicolon,
-    /// A comment behind something else, up to the end of the line.
+    /// A comment after other tokens, up to the end of the line.
     LateComment,
-    /// A quote that is not closed, up to the end of the text.
+    /// An unterminated quote, up to the end of the text.
     OpenQuote,
-    /// A character that stands for nothing.
+    /// A character without a meaning.
     Stray,
 }
 
-/// What stands between tokens and is worth a word.
+/// Characters between tokens that need a diagnostic.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Between {
-    /// The first carriage return, which is blank here and not to 2.0.2.
+    /// The first carriage return, which is white space here but not in cgrulesengd 2.0.2.
     pub(super) carriage_return: Option<usize>,
-    /// A NUL, which is the end of the text.
+    /// A NUL byte, which ends the text.
     pub(super) nul: Option<usize>,
 }
 
-/// The tokens of a text in their order. Comments are lines that begin with `#` after blanks, or with
-/// `*`.
+/// Returns the tokens of a text in order. Comments are lines that begin with `#` after optional
+/// blanks, or with `*`.
 pub(super) fn tokens(text: &str, between: &mut Between) -> Vec<Token> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -85,7 +80,7 @@ pub(super) fn tokens(text: &str, between: &mut Between) -> Vec<Token> {
     found
 }
 
-/// The length of the line that `text` begins with, without its end.
+/// Returns the length of the line at the start of `text`, without the line end.
 fn line(text: &str) -> usize {
     text.find('\n').unwrap_or(text.len())
 }

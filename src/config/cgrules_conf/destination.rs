@@ -1,20 +1,20 @@
-//! A destination in the words of cgrules.conf. Pure.
+//! Parses a destination in the syntax of cgrules.conf; it does not access the file system.
 //!
-//! cgrulesengd takes fields and escapes out and hands the rest to the file system. So `//`, `.` and
-//! `..` have their meaning there; it is given to them here, once, since a control group has no
-//! symbolic links that could change it.
+//! cgrulesengd expands specifiers and escapes and passes the rest to the file system, which
+//! interprets `//`, `.` and `..`. They are interpreted here once, because a cgroup hierarchy has no
+//! symbolic links that could change their meaning.
 
 use crate::rules::destination::{Destination, Field, Piece};
 
-/// A destination and whether cgrulesengd calls it a template.
+/// A destination and whether cgrulesengd treats it as a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) destination: Destination,
-    /// Whether the text differs from the path that it stands for. Only then groups are made.
+    /// True if the text differs from the path that it stands for. Only such cgroups are created.
     pub(super) is_template: bool,
 }
 
-/// Reads a destination. `None` when it leads out of the hierarchy.
+/// Parses a destination. Returns `None` if it leads out of the hierarchy.
 pub(super) fn read(text: &str) -> Option<Read> {
     let mut path = Path::default();
     let mut is_template = false;
@@ -43,7 +43,7 @@ pub(super) fn read(text: &str) -> Option<Read> {
     Some(Read { destination: Destination::from_pieces(text, pieces), is_template })
 }
 
-/// The components read so far.
+/// The components parsed so far.
 #[derive(Default)]
 struct Path {
     done: Vec<Vec<Piece>>,
@@ -96,7 +96,7 @@ impl Path {
 mod tests {
     use super::*;
 
-    /// The pieces, with fields as `{Field}`, and whether it is a template.
+    /// Returns the pieces, with specifiers as `{Field}`, and whether it is a template.
     fn shown(text: &str) -> Option<(String, bool)> {
         let read = read(text)?;
         assert_eq!(read.destination.as_str(), text);

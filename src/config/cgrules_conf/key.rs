@@ -1,4 +1,4 @@
-//! The first field of a rule: `user[:program]`. Pure.
+//! Parses the first field of a rule, `user[:program]`; it resolves no names.
 
 use std::ops::Range;
 
@@ -7,30 +7,29 @@ use crate::config::criteria::{Mention, NameKind};
 use crate::rules::glob::Glob;
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
-/// cgrulesengd keeps this much of a user's name, in bytes.
+/// The maximum length of a user name in bytes that cgrulesengd keeps.
 const USER_MAX: usize = 255;
 
-/// A key in our words.
+/// The criteria of a rule from its first field.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) criteria: Criteria,
-    /// The name that is still to be resolved.
+    /// The name that is not yet resolved.
     pub(super) mention: Option<Mention>,
     pub(super) program: Program,
 }
 
-/// What to remark about the program.
+/// The validity of the program part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
-    /// Nothing.
     Right,
-    /// A `*` before the end, which is no pattern.
+    /// A `*` before the end, which is not a wildcard.
     InnerStar,
     /// A relative path, which no program has.
     Relative,
 }
 
-/// The user part and the program part, as ranges of the file.
+/// Splits the field into user and program part, as ranges of the file.
 pub(super) fn split(field: &Field, text: &str) -> (Range<usize>, Option<Range<usize>>) {
     let whole = match field.shape {
         Shape::Quoted => field.span.start + 1..field.span.end - 1,
@@ -42,7 +41,7 @@ pub(super) fn split(field: &Field, text: &str) -> (Range<usize>, Option<Range<us
     (whole.start..colon, Some(colon + 1 + quote..whole.end - quote))
 }
 
-/// Reads a key. `None` when it names nobody.
+/// Parses the field. Returns `None` if the user part is empty.
 pub(super) fn read(field: &Field, text: &str) -> Option<Key> {
     let (user, program) = split(field, text);
     let mut criteria = Criteria::default();
@@ -70,8 +69,8 @@ pub(super) fn read(field: &Field, text: &str) -> Option<Key> {
     Some(Key { criteria, mention, program: remark(program) })
 }
 
-/// The test for a program. A star at the end stands for anything, `/` included, after a beginning of
-/// the whole path; a star alone, like nothing, asks for nothing.
+/// Returns the test for a program. A star at the end matches anything, including `/`, after a
+/// prefix of the whole path; a star alone and an empty program match every program.
 fn exe(program: &str) -> Option<ExeTest> {
     Some(match program.strip_suffix('*') {
         Some("") => return None,

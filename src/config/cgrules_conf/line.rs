@@ -1,31 +1,29 @@
-//! One line cut into its fields. Pure.
+//! Splits a line into its fields; it does not interpret them.
 
 use std::ops::Range;
 
 /// A field of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
-    /// Its bytes in the file, quotes included.
+    /// The byte range in the file, including quotes.
     pub(super) span: Range<usize>,
-    /// The parts between quotes, or the whole.
+    /// The quoting of the field.
     pub(super) shape: Shape,
 }
 
-/// How a field is written.
+/// The quoting of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// As it is.
     Plain,
-    /// Within quotes.
     Quoted,
-    /// As it is up to a colon, then within quotes: `user:"a program"`.
+    /// Unquoted up to a colon, then quoted: `user:"a program"`.
     QuotedProgram,
-    /// With a quote that is not closed, or that closes inside a word: as it is.
+    /// An unterminated quote, or one that closes inside a word: taken literally.
     OpenQuote,
 }
 
-/// The fields of a line, which begins at byte `start` of the file. Quotes count in the first field and
-/// in the third, unless the line is no rule with them and one without.
+/// Returns the fields of a line that begins at byte `start` of the file. Quotes are interpreted in
+/// the first field and in the third, unless only an unquoted reading gives a complete rule.
 pub(super) fn fields(line: &str, start: usize) -> Vec<Field> {
     let quoted = cut(line, start, [key, destination]);
     if quoted.len() >= 3 || !line.contains('"') {
@@ -39,10 +37,10 @@ pub(super) fn fields(line: &str, start: usize) -> Vec<Field> {
     if plain.len() >= 3 { plain } else { quoted }
 }
 
-/// The length and shape of the field that a text begins with.
+/// A function that returns length and shape of the field at the start of a text.
 type Shaped = fn(&str) -> (usize, Shape);
 
-/// Cuts a line, with these for its first and its third field.
+/// Splits a line, with the given functions for its first and its third field.
 fn cut(line: &str, start: usize, shaped: [Shaped; 2]) -> Vec<Field> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -60,12 +58,12 @@ fn cut(line: &str, start: usize, shaped: [Shaped; 2]) -> Vec<Field> {
     found
 }
 
-/// What separates fields: the white space of the C locale, as cgrulesengd's `sscanf` has it.
+/// Checks for white space of the C locale, which separates fields in cgrulesengd's `sscanf`.
 pub(super) fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r')
 }
 
-/// The length of the word that `text` begins with.
+/// Returns the length of the word at the start of `text`.
 fn word(text: &str) -> usize {
     text.find(is_blank).unwrap_or(text.len())
 }
@@ -89,7 +87,7 @@ fn destination(text: &str) -> (usize, Shape) {
     }
 }
 
-/// The length of the quotes that `text` begins with and what is between them.
+/// Returns the length of the quoted text at the start of `text`, including the quotes.
 fn quoted(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('"')?;
     let close = inner.find('"')?;

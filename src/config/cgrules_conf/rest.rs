@@ -1,4 +1,5 @@
-//! What follows the key of a line: controllers, destination and options. Pure.
+//! Parses controllers, destination and options of a line, which follow the key; it does not check
+//! whether the controllers exist.
 
 use std::ops::Range;
 
@@ -10,26 +11,27 @@ use crate::config::table::shortened;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::{Below, InapplicableReason, Target};
 
-/// 2.0.2 refuses a rule with more controllers.
+/// The maximum number of controllers in a rule; cgrulesengd 2.0.2 refuses more.
 const CONTROLLERS_MAX: usize = 16;
-/// What becomes of processes whose rule cannot be applied.
+/// The effect on processes if their rule cannot be applied.
 const STAYS: &str = "the rule cannot be applied: matching processes stay where they are";
-/// Bytes of the controllers for which 2.0.2 has room; more overwrite its stack.
+/// The maximum length of the controller list in cgrulesengd 2.0.2, in bytes; a longer one
+/// overwrites its stack.
 const CONTROLLERS_LENGTH: usize = 99;
 
 /// Controllers, destination and options of a line.
 pub(super) enum Rest {
-    /// Leave processes where they are.
+    /// Leaves processes in their current cgroup.
     Ignore(IgnoreWhen),
-    /// Move them.
+    /// Moves processes to the target.
     Place(Target),
-    /// Match and do nothing.
+    /// Matches processes without moving them.
     Nothing(InapplicableReason),
 }
 
 impl Reader<'_> {
-    /// Reads what follows the key. `None` when the line is left out. A line that continues a rule moves
-    /// even if it says otherwise.
+    /// Parses the fields after the key. Returns `None` if the line is ignored. A continuation line
+    /// moves processes even if it has the option `ignore`.
     pub(super) fn rest(
         &mut self,
         rest: &[Field],
@@ -51,7 +53,7 @@ impl Reader<'_> {
             return Some(Rest::Ignore(self.ignore(&text[span.clone()], span, options)));
         }
         let Some(read) = destination::read(&text[span.clone()]) else {
-            let message = "the destination leads out of the hierarchy";
+            let message = "destination outside of the hierarchy";
             self.report.warning(Some(span), message, STAYS);
             return Some(Rest::Nothing(InapplicableReason::OutsideHierarchy));
         };
@@ -67,7 +69,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// The controllers, and whether cgrulesengd moves anything by such a list.
+    /// Parses the controllers. Also returns whether cgrulesengd moves processes with such a list.
     fn controllers(
         &mut self,
         field: &Field,
@@ -78,17 +80,17 @@ impl Reader<'_> {
         let mut names: Vec<String> =
             text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let wrong = match names.len() {
-            0 => Some("the rule names no controller".to_owned()),
+            0 => Some("rule without a controller".to_owned()),
             1..=CONTROLLERS_MAX => None,
-            _ => Some(format!("the rule names more than {CONTROLLERS_MAX} controllers")),
+            _ => Some(format!("rule with more than {CONTROLLERS_MAX} controllers")),
         };
         if let Some(message) = wrong {
             self.refuse(Severity::Error, span, message, skipped(user), user.cloned());
             return None;
         }
         if text.len() > CONTROLLERS_LENGTH {
-            let message = format!("controllers of more than {CONTROLLERS_LENGTH} bytes");
-            let help = "cgrulesengd may crash on them";
+            let message = format!("controller list longer than {CONTROLLERS_LENGTH} bytes");
+            let help = "cgrulesengd may crash on it";
             self.report.warning(Some(span.clone()), message, help);
         }
         if names[0] == "*" {
@@ -98,7 +100,7 @@ impl Reader<'_> {
         let is_possible =
             names.iter().enumerate().all(once) && !names[1..].iter().any(|name| name == "*");
         if !is_possible {
-            let message = "the rule names a controller twice";
+            let message = "duplicate controller in the rule";
             self.report.warning(Some(span), message, STAYS);
         }
         Some((names, is_possible))
@@ -109,7 +111,7 @@ impl Reader<'_> {
         let mut options = Options::default();
         let mut at = field.span.start;
         if text.bytes().all(|byte| byte == b',') {
-            let message = "the options are empty".to_owned();
+            let message = "empty options".to_owned();
             self.refuse(Severity::Error, field.span.clone(), message, skipped(user), user.cloned());
             return None;
         }
@@ -130,13 +132,14 @@ impl Reader<'_> {
         Some(options)
     }
 
-    /// When a rule that ignores applies. 2.0.2 knows neither `*` nor real time, so for a path `ignore`
-    /// means every process, and for `*` what 3.2 means by it.
+    /// Returns the condition of an ignore rule. cgrulesengd 2.0.2 knows neither `*` nor real-time
+    /// scheduling, so with a path `ignore` means every process, and with `*` it has the meaning of
+    /// 3.2.
     fn ignore(&mut self, text: &str, span: Range<usize>, options: Options) -> IgnoreWhen {
         let anywhere = text == "*";
         if text.len() > 1 && text.starts_with('/') {
-            let message = "a path with a slash at its beginning is never ignored";
-            self.report.warning(Some(span), message, "write it without the slash");
+            let message = "a rule that ignores a path beginning with / never matches";
+            self.report.warning(Some(span), message, "remove the leading /");
         }
         let scheduling = match (options.ignore, options.ignore_rt) {
             (false, true) => Scheduling::RealTime,
@@ -147,7 +150,7 @@ impl Reader<'_> {
     }
 }
 
-/// What becomes of a line in which something behind the user is wrong.
+/// Returns the help for a line with an error after the user.
 fn skipped(user: Option<&Mention>) -> &'static str {
     if user.is_some() { SKIPPED_IF_KNOWN } else { SKIPPED }
 }

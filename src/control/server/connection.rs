@@ -1,4 +1,4 @@
-//! One client of the control socket. Nothing here blocks.
+//! The connection of one client of the control socket. Nothing in it may block.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,16 +13,16 @@ use crate::control::protocol::{Incoming, READERS, Refused, Request, Watched};
 use crate::event::{Gid, Nanos, Uid};
 use crate::sys;
 
-/// Bytes that wait for a client that watches; beyond, lines are left out and counted.
+/// The maximum number of bytes queued for a watching client; further lines are dropped and counted.
 const BACKLOG: usize = 256 * 1024;
-/// How long a client may take for its request, and for each part of an answer.
+/// The time in which a client must send its request, and read each part of a reply.
 pub(super) const PATIENCE_NS: u64 = 5_000_000_000;
-/// How long an errand may take. The client waits a little longer.
+/// The time limit of a command. The client waits a little longer.
 const ERRAND_NS: u64 = 100_000_000_000;
-/// The same for what is answered without the hot thread when it must.
+/// The time limit of a command that can be answered without the hot thread.
 const SHORT_ERRAND_NS: u64 = 2_000_000_000;
 
-/// Who is at the other end.
+/// The credentials of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     uid: Uid,
@@ -34,42 +34,42 @@ impl Peer {
         let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
         let uid = Uid(credentials.uid());
         let is_listed = |gid: Gid| {
-            // With too many groups to read, none counts.
+            // If there are too many groups to read, none counts.
             credentials.gid() == gid.0
                 || sys::peer_groups(stream.as_fd()).unwrap_or_default().contains(&gid.0)
         };
         Ok(Self { uid, is_reader: uid == Uid(0) || readers.is_some_and(is_listed) })
     }
 
-    /// Why it may not ask for this, if it may not.
+    /// Returns the reason for which the request is not permitted, if it is not.
     pub(super) fn refusal(self, request: &Request) -> Option<String> {
         if request.is_write() && self.uid != Uid(0) {
-            return Some("only root may ask for changes".to_owned());
+            return Some("only root may request changes".to_owned());
         }
-        (!self.is_reader).then(|| format!("only root and members of the group {READERS} may ask"))
+        (!self.is_reader).then(|| format!("only root and members of group {READERS} have access"))
     }
 }
 
-/// What a client waits for.
+/// The state of a connection.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Its request is coming in.
+    /// The request is being received.
     Asking(Incoming),
-    /// The hot thread does its errand.
+    /// A command for the hot thread is pending.
     Waiting(Errand),
-    /// It hears of decisions, and is to be told that it lost this many.
+    /// The client receives decisions. `lost` lines have not been reported to it yet.
     Watching { lost: u64 },
-    /// It is sent away when it has taken its answer.
+    /// The connection is closed once the reply is sent.
     Leaving,
 }
 
-/// What the answer is made of, once the errand is done.
+/// The kind of reply to send when the command is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Errand {
     Status,
     About,
     Place,
-    /// The rules in force when it was asked for, by their generation.
+    /// A reload, with the generation of the rules active at the time of the request.
     Reload(u64),
 }
 
@@ -82,14 +82,14 @@ impl Errand {
     }
 }
 
-/// A client.
+/// A connected client with its output buffer.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
     pub(super) peer: Peer,
     pub(super) state: State,
     out: VecDeque<u8>,
-    /// When it last did what it was to do.
+    /// The time of the last progress.
     since: Nanos,
 }
 
@@ -101,7 +101,7 @@ impl Connection {
         Ok(Self { stream, peer, state, out: VecDeque::new(), since: now })
     }
 
-    /// When it must have done the next thing, if it must.
+    /// Returns the time at which the client is disconnected without further progress, if any.
     pub(super) fn due(&self) -> Option<Nanos> {
         match self.state {
             State::Asking(_) | State::Leaving => Some(self.since.plus(PATIENCE_NS)),
@@ -110,12 +110,12 @@ impl Connection {
         }
     }
 
-    /// Whether it has not said anything for this long.
+    /// Checks whether the client has sent no complete request for this long.
     pub(super) fn is_silent(&self, now: Nanos, for_ns: u64) -> bool {
         matches!(self.state, State::Asking(_)) && now.since(self.since) >= for_ns
     }
 
-    /// What it is to be woken for, besides hanging up.
+    /// Returns the events to wait for, besides a hangup.
     pub(super) fn interest(&self) -> EpollFlags {
         let asking = match self.state {
             State::Asking(_) => EpollFlags::EPOLLIN,
@@ -125,10 +125,10 @@ impl Connection {
         asking | sending
     }
 
-    /// Reads what has come of its request. `None` while it is not whole.
+    /// Reads the available part of the request. Returns `None` while it is incomplete.
     ///
     /// # Errors
-    /// It has hung up.
+    /// Returns an error if the client has disconnected.
     pub(super) fn hear(&mut self) -> io::Result<Option<Result<Request, String>>> {
         let State::Asking(incoming) = &mut self.state else { return Ok(None) };
         let mut part = [0; 4096];
@@ -148,32 +148,32 @@ impl Connection {
         }
     }
 
-    /// Puts what comes next into another state.
+    /// Changes the state and restarts its time limit.
     pub(super) fn turn_to(&mut self, state: State, now: Nanos) {
         (self.state, self.since) = (state, now);
     }
 
-    /// Adds a line to its answer.
+    /// Appends a line to the reply.
     pub(super) fn say(&mut self, answer: &impl Serialize) {
-        // Our own types are written without fail: no map has keys that are no text.
+        // Serialization of these types cannot fail: no map has keys other than strings.
         if let Ok(line) = serde_json::to_vec(answer) {
             self.out.extend(line);
             self.out.push_back(b'\n');
         }
     }
 
-    /// Its only answer.
+    /// Sends a single line as the reply and closes the connection.
     pub(super) fn tell(&mut self, answer: &impl Serialize, now: Nanos) {
         self.say(answer);
         self.turn_to(State::Leaving, now);
     }
 
-    /// The same when there is none.
+    /// Sends an error as the reply and closes the connection.
     pub(super) fn refuse(&mut self, why: impl Into<String>, now: Nanos) {
         self.tell(&Refused { error: why.into() }, now);
     }
 
-    /// A line about a decision, or one more that is lost.
+    /// Appends a line about a decision, or counts it as lost.
     pub(super) fn report(&mut self, line: &[u8]) {
         self.confess();
         let room = BACKLOG.saturating_sub(self.out.len());
@@ -185,14 +185,14 @@ impl Connection {
         }
     }
 
-    /// Lines that are lost to everybody who watches.
+    /// Counts lines that all watching clients have lost.
     pub(super) fn miss(&mut self, count: u64) {
         if let State::Watching { lost } = &mut self.state {
             *lost += count;
         }
     }
 
-    /// Says how many lines are lost, once the client has caught up with half of what waits.
+    /// Reports the number of lost lines, once at most half of the buffer is in use.
     pub(super) fn confess(&mut self) {
         let State::Watching { lost: lost @ 1.. } = self.state else { return };
         if self.out.len() <= BACKLOG / 2 {
@@ -201,10 +201,10 @@ impl Connection {
         }
     }
 
-    /// Sends what it takes. Whether it is to be sent away.
+    /// Sends as much as the client accepts. Returns `true` if the connection is to be closed.
     ///
     /// # Errors
-    /// It has hung up.
+    /// Returns an error if the client has disconnected.
     pub(super) fn send(&mut self, now: Nanos) -> io::Result<bool> {
         while !self.out.is_empty() {
             let (part, _) = self.out.as_slices();

@@ -1,4 +1,4 @@
-//! Processes whose external moves were reverted, or that were left where another moved them.
+//! Processes whose external moves were reverted, or that were left in another cgroup.
 
 use std::collections::VecDeque;
 
@@ -8,23 +8,23 @@ use hashbrown::HashMap;
 use crate::event::Pid;
 use crate::placer::places::Place;
 
-/// Processes at most, 200 bytes each. When it is full the oldest is forgotten: its next external move is
-/// reverted once more.
+/// Maximum number of processes, 200 bytes each. When it is exceeded the oldest is dropped: its next
+/// external move is reverted once more.
 const MAX_ENTRIES: usize = 4096;
 
 #[derive(Debug)]
 struct Entry {
-    /// Which process of the PID: see [`crate::process::Proc::identity`].
+    /// Identity that distinguishes processes with one PID, see [`crate::process::Proc::identity`].
     identity: u64,
-    /// Where it is left.
+    /// Cgroups in which the process is left.
     left_in: Option<Vec<Place>>,
 }
 
-/// External moves since rules were read, by process.
+/// External moves since the policy became active, by process.
 #[derive(Debug, Default)]
 pub(in crate::placer) struct History {
     entries: HashMap<Pid, Entry, FixedState>,
-    /// The PIDs of the entries, oldest first.
+    /// PIDs of the entries, oldest first.
     oldest: VecDeque<Pid>,
 }
 
@@ -46,23 +46,24 @@ impl History {
         self.of(pid, identity).is_some()
     }
 
-    /// A move of the process is reverted.
+    /// Records that a move of the process is reverted.
     pub(in crate::placer) fn reverted(&mut self, pid: Pid, identity: u64) {
         self.insert(pid, Entry { identity, left_in: None });
     }
 
-    /// The process is left there.
+    /// Records that the process is left in these cgroups.
     pub(super) fn left(&mut self, pid: Pid, identity: u64, places: &[Place]) {
         self.insert(pid, Entry { identity, left_in: Some(places.to_vec()) });
     }
 
-    /// The process changed, or an administrator asked for it: its next move is the first again.
+    /// Removes a process that changed, or that an administrator requested: its next move is the
+    /// first again.
     pub(in crate::placer) fn forget(&mut self, pid: Pid) {
-        // Its place in the order is found empty later.
+        // Its position in the order of ages is skipped later.
         self.entries.remove(&pid);
     }
 
-    /// Other rules are active.
+    /// Removes all entries when another policy becomes active.
     pub(in crate::placer) fn clear(&mut self) {
         self.entries.clear();
         self.oldest.clear();
@@ -77,7 +78,7 @@ impl History {
             return;
         }
         self.oldest.push_back(pid);
-        // A PID that was forgotten and added again has two places.
+        // A PID that was removed and added again has two positions.
         while self.entries.len() > MAX_ENTRIES || self.oldest.len() > 2 * MAX_ENTRIES {
             let Some(oldest) = self.oldest.pop_front() else { break };
             self.entries.remove(&oldest);
@@ -98,7 +99,8 @@ mod tests {
         let mut history = History::default();
         history.reverted(pid(5), 100);
         assert!(history.was_reverted(pid(5), 100) && !history.was_reverted(pid(5), 101));
-        let (a, b) = ([Place::new(0, b"/a")], [Place::new(0, b"/b")]);
+        let a = [Place::new(0, b"/a")];
+        let b = [Place::new(0, b"/b")];
         assert!(!history.is_left_in(pid(5), 100, &a));
         history.left(pid(5), 100, &a);
         assert!(history.is_left_in(pid(5), 100, &a) && !history.is_left_in(pid(5), 100, &b));

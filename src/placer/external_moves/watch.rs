@@ -1,8 +1,9 @@
-//! When the trace event of external moves is read, and which processes are evaluated because of it.
+//! Schedule for reading the trace event of external moves, and the queue of processes to evaluate
+//! because of it. Must not be woken by moves.
 //!
-//! The trace is never polled: it would wake the daemon for every move on the machine, its own included. It is
-//! read every 500 ms, before a decision about a process whose mover is unknown, and every 10 ms while a user
-//! goes on moving processes.
+//! The trace is never polled: it would wake the daemon for every move on the machine, including its
+//! own. It is read every 500 ms, before a decision about a process with an unknown mover, and every
+//! 10 ms while a user continues to move processes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,40 +21,43 @@ use crate::process::{Proc, path_in};
 use crate::source::moves::{MoveSource, TracedMove};
 use crate::sys;
 
-/// From one reading to the next.
+/// Interval between two reads of the trace.
 const INTERVAL_NS: u64 = 500_000_000;
-/// The same while a user moves processes.
+/// Interval while a user moves processes.
 const SHORT_INTERVAL_NS: u64 = 10_000_000;
-/// A user who moves a process is expected to do it again for so long.
+/// Time for which a user who moved a process is expected to do it again.
 const ALERT_NS: u64 = 1_000_000_000;
-/// Reading and evaluating takes at most one part in so many of one CPU while a user moves processes.
+/// Reading and evaluating takes at most this fraction of one CPU while a user moves processes.
 const COST_FACTOR: u64 = 20;
 /// The longest pause for that. Reads on demand cost as well, and a user who causes them must not put off the others.
 const MAX_PAUSE_NS: u64 = 2_000_000_000;
-/// Moved processes that wait for their evaluation at most, 20 us each: 4 % of one CPU. For more a scan is due.
+/// Maximum number of queued processes, 20 us each: 4 % of one CPU. Further ones cause a scan.
 const MAX_QUEUED: usize = 1024;
-/// Processes whose last mover is kept at most. When there are more all are forgotten but those that wait.
+/// Maximum number of processes with a stored last mover. When it is exceeded only queued ones are
+/// kept.
 const MAX_KNOWN: usize = 2 * MAX_QUEUED;
-/// Threads of the daemon that can have moved processes. One is added for each read that blocked a leader.
+/// Maximum number of the daemon's threads that can have moved processes. One is added for each read
+/// that blocked a leader.
 const MAX_OWN_THREADS: usize = 128;
 
-/// Whoever moved a process, as far as it could be read.
+/// Process that moved another one, as far as it could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mover {
-    /// Its process; the thread if it has exited.
+    /// PID of the process, or the thread ID if it has exited.
     pub(super) process: u32,
-    /// Its name.
+    /// Command name of the process (comm).
     name: Option<String>,
-    /// Its effective user, or its real user if that is not root.
+    /// Effective user ID, or the real one if the effective user is root.
     pub(super) uid: Option<Uid>,
-    /// Its unit of systemd.
+    /// Systemd unit that contains the process.
     unit: Option<String>,
 }
 
 impl Mover {
-    /// Returns whether it has no root rights, or acts for a user: process 1 moves processes of users only when it
-    /// is asked to. A process that moved itself may have had other rights then.
+    /// Returns whether the mover has no root rights, or acts for a user.
     pub(super) fn acts_for_user(&self, subject: &Subject<'_>) -> bool {
+        // Process 1 moves processes of users only on request. A process that moved itself may have
+        // had other rights at that time.
         let is_of_user = subject.grip.uid != Uid(0);
         if self.process == subject.look.pid.get() {
             return false;
@@ -78,11 +82,11 @@ impl fmt::Display for Mover {
     }
 }
 
-/// The watch for external moves.
+/// Reader of the trace of external moves, and the queue of moved processes.
 #[derive(Debug)]
 pub(crate) struct MoveWatch {
     source: Option<Box<dyn MoveSource>>,
-    /// Threads of the daemon that moved processes or may do it.
+    /// Threads of the daemon that moved processes or may do so.
     own_threads: Vec<u32>,
     own_process: u32,
     /// The last move of each process.
@@ -100,7 +104,7 @@ pub(crate) struct MoveWatch {
 }
 
 impl MoveWatch {
-    /// Creates a watch; without a source it never finds anything.
+    /// Creates a watch. Without a source it never returns a process.
     pub(crate) fn new(source: Option<Box<dyn MoveSource>>, metrics: Arc<Metrics>) -> Self {
         Self {
             source,
@@ -135,7 +139,7 @@ impl MoveWatch {
         }
     }
 
-    /// Reads the trace if it has not told of a move of this process that waits.
+    /// Reads the trace unless it has reported a move of this process that is not evaluated yet.
     pub(super) fn ensure_read(&mut self, is_move_known: bool) {
         if !is_move_known {
             self.read_now();
@@ -161,7 +165,8 @@ impl MoveWatch {
                 own_threads.remove(0);
             }
             own_threads.push(own);
-            // Else a storm of placements would fill the buffers. Costs an RCU grace period, once.
+            // Without the filter many placements would fill the buffers. Setting it takes an RCU
+            // grace period, once.
             if let Err(error) = source.ignore(own_threads) {
                 ::log::debug!("trace of external moves: filter: {error}");
             }
@@ -207,7 +212,7 @@ impl MoveWatch {
         self.due = now.plus(interval).max(self.paid_until);
     }
 
-    /// The last reading, or evaluations after it, took so many nanoseconds.
+    /// Adds the duration of a read or of the evaluations after it to the cost.
     pub(crate) fn add_cost(&mut self, nanoseconds: u64) {
         let began = self.paid_until.max(self.was_read);
         let paid_until = began.plus(nanoseconds.saturating_mul(COST_FACTOR));
@@ -215,7 +220,7 @@ impl MoveWatch {
         self.due = self.due.max(self.paid_until);
     }
 
-    /// A user moved a process, and may go on doing that.
+    /// Records that a user moved a process and may continue to do so.
     pub(crate) fn moved_by_user(&mut self, now: Nanos) {
         self.alert_until = now.plus(ALERT_NS);
         self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.paid_until);
@@ -253,12 +258,12 @@ impl MoveWatch {
         }
     }
 
-    /// Returns whether processes wait.
+    /// Returns whether the queue contains processes to evaluate.
     pub(crate) fn has_work(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Returns whether moves were lost since this was asked last, so that a scan must find them.
+    /// Returns whether moves were lost since the last call, so that a scan must find them.
     pub(crate) fn take_needs_scan(&mut self) -> bool {
         std::mem::take(&mut self.needs_scan)
     }
@@ -268,13 +273,13 @@ impl MoveWatch {
         self.known.get(&pid).map(|traced| traced.hierarchy)
     }
 
-    /// Reads the trace. Returns whether the process was moved and not evaluated since.
+    /// Reads the trace and returns whether the process was moved since its last evaluation.
     pub(crate) fn has_unevaluated_move(&mut self, pid: Pid) -> bool {
         self.read_now();
         self.waiting.find(pid).is_some()
     }
 
-    /// Returns who moved the process last, if the trace told.
+    /// Returns the process that made the last move of `pid`, if the trace reported it.
     pub(super) fn mover(&self, pid: Pid, proc: &mut Proc) -> Option<Mover> {
         let thread = self.known.get(&pid)?.mover;
         let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
@@ -422,7 +427,7 @@ mod tests {
         assert_eq!(watch.due(), Some(Nanos(2 + SHORT_INTERVAL_NS)));
         watch.read_if_due(Nanos(3 + SHORT_INTERVAL_NS));
         assert_eq!(watch.due(), Some(Nanos(3 + 2 * SHORT_INTERVAL_NS)));
-        // What is expensive is followed by a longer pause, also when a user goes on.
+        // An expensive read is followed by a longer pause, also when a user continues.
         let read = 3 + SHORT_INTERVAL_NS;
         watch.add_cost(5 * SHORT_INTERVAL_NS);
         watch.moved_by_user(Nanos(read + 6 * SHORT_INTERVAL_NS));

@@ -1,4 +1,4 @@
-//! Why external moves cannot be traced: one sentence for the administrator.
+//! Reasons why external moves cannot be traced, as messages for the administrator.
 
 use std::fmt;
 use std::io;
@@ -6,24 +6,24 @@ use std::path::PathBuf;
 
 use crate::event::trace_format::FormatError;
 
-/// Why external moves cannot be traced here.
+/// Reason why external moves cannot be traced.
 #[derive(Debug)]
 pub enum MoveTraceError {
-    /// No tracefs is mounted there.
+    /// No tracefs is mounted at the path.
     NotMounted(PathBuf),
     /// The tracefs has no directory `instances`.
     NoInstances(PathBuf),
     /// The kernel has no event `cgroup:cgroup_attach_task`.
     NoEvent(PathBuf),
-    /// It is mounted read-only.
+    /// The tracefs is mounted read-only.
     ReadOnly(PathBuf),
     /// The permissions of the file system forbid it (`EACCES`).
     Permission(PathBuf),
     /// The kernel forbids it (`EPERM`).
     Denied(PathBuf),
-    /// All instances that we may use are locked.
+    /// All instances reserved for cgruled are locked.
     Busy(PathBuf),
-    /// The kernel's texts cannot be used.
+    /// The kernel's format texts cannot be parsed.
     Format(FormatError),
     /// Any other failure of a system call.
     Io(PathBuf, io::Error),
@@ -67,7 +67,7 @@ impl fmt::Display for MoveTraceError {
             ),
             Self::Permission(path) => write!(
                 f,
-                "no permission for {}; run cgruled as root, or give its user write access to tracefs by the mount options uid= and gid=",
+                "no permission for {}; run cgruled as root, or give its user write access with the tracefs mount options uid= and gid=",
                 path.display()
             ),
             Self::Denied(path) => write!(

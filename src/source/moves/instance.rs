@@ -1,5 +1,5 @@
-//! A tracefs instance that belongs to one daemon. A lock (flock(2)) on its directory says that the
-//! daemon runs; an instance without a lock was left by one that was killed.
+//! Tracefs instance that belongs to one daemon. A lock (flock(2)) on its directory shows that the
+//! daemon is running; an instance without a lock was left by a daemon that was killed.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -18,32 +18,32 @@ use super::MoveTraceError;
 
 /// `TRACEFS_MAGIC` of linux/magic.h.
 const TRACEFS_MAGIC: u64 = 0x7472_6163;
-/// Instances on one machine at most: daemons that run at the same time, mostly tests.
+/// Maximum number of instances on one machine: daemons that run at the same time, mostly tests.
 const MAX_INSTANCES: usize = 8;
-/// Attempts to lock an instance that another daemon removes at the same time.
+/// Number of attempts to lock an instance that another daemon removes at the same time.
 const ATTEMPTS: usize = 3;
 
-/// Bytes of a text file that are read at most; the format of the event has 777.
+/// Maximum number of bytes read of a text file; the format of the event has 777.
 const MAX_TEXT: usize = 16384;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Whether tracefs is mounted at `path`.
+/// Checks whether tracefs is mounted at `path`.
 pub(super) fn is_tracefs(path: &Path) -> Result<bool, Errno> {
     // The type of the magic number differs between architectures; the number is positive.
     statfs(path).map(|status| status.f_type as u64 == TRACEFS_MAGIC)
 }
 
-/// A locked instance, removed on drop.
+/// Locked instance, removed on drop.
 pub(super) struct Instance {
     parent: OwnedFd,
-    /// Holds the lock.
+    /// Descriptor that holds the lock.
     directory: OwnedFd,
     name: String,
     path: PathBuf,
 }
 
-/// The result of an attempt to lock an instance.
+/// Result of an attempt to lock an instance.
 enum Attempt {
     Locked(OwnedFd),
     /// Another daemon holds the lock.
@@ -53,11 +53,11 @@ enum Attempt {
 }
 
 impl Instance {
-    /// Creates the first of our instances that no running daemon uses, or takes over a leftover one,
+    /// Creates the first instance name that no running daemon uses, or takes over a leftover one,
     /// and removes all other leftover ones.
     ///
     /// # Errors
-    /// Why there can be none.
+    /// The reason why no instance is available.
     pub(super) fn acquire(tracing: &Path) -> Result<Self, MoveTraceError> {
         match is_tracefs(tracing) {
             Ok(true) => {}
@@ -104,7 +104,7 @@ impl Instance {
         self.write_file(file, text).map_err(|error| self.error(file, error))
     }
 
-    /// The same with the error of the system call.
+    /// Writes a file of the instance and returns the error of the system call.
     pub(super) fn write_file(&self, file: &str, text: &str) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat(&self.directory, file, flags, Mode::empty())?;
@@ -114,8 +114,8 @@ impl Instance {
     /// Reads a text file of the instance.
     pub(super) fn read(&self, file: &str) -> Result<String, MoveTraceError> {
         let mut opened = self.open_to_read(file)?;
-        // One read of `events/header_page` must take it all: the next returns nothing, also when the
-        // first was short (Linux 6.18). `read_to_string` begins with 32 bytes.
+        // One read of `events/header_page` must return all of it: the next returns nothing, even
+        // when the first was short (Linux 6.18). `read_to_string` begins with 32 bytes.
         let mut text = vec![0; MAX_TEXT];
         let mut length = 0;
         loop {
@@ -128,7 +128,7 @@ impl Instance {
         Ok(String::from_utf8_lossy(&text[..length]).into_owned())
     }
 
-    /// Opens a file of the instance whose reads never block.
+    /// Opens a file of the instance for reads that never block.
     pub(super) fn open_to_read(&self, file: &str) -> Result<File, MoveTraceError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = openat(&self.directory, file, flags, Mode::empty());
@@ -163,7 +163,7 @@ impl Drop for Instance {
     }
 }
 
-/// The names of the instances that a daemon may use.
+/// Returns the instance names that a daemon may use.
 fn names() -> impl Iterator<Item = String> {
     let further = (2..=MAX_INSTANCES).map(|number| format!("cgruled-{number}"));
     std::iter::once("cgruled".to_owned()).chain(further)
@@ -190,7 +190,7 @@ fn create(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
     Ok(Attempt::Gone)
 }
 
-/// Locks an existing instance.
+/// Locks an existing instance, without waiting.
 fn lock(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
     let directory = match openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(Attempt::Gone),
@@ -208,7 +208,7 @@ fn lock(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
     }
 }
 
-/// Removes the instances that daemons left which were killed: their events cost every move 0.4 us, and
+/// Removes instances left by daemons that were killed: their events cost every move 0.4 us, and
 /// their buffers 64 KiB for each CPU.
 fn remove_leftovers(parent: &OwnedFd, own: &str) {
     for name in names().filter(|name| name != own) {

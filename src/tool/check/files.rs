@@ -1,4 +1,4 @@
-//! The files that a command line names.
+//! Files and directories on the command line of `cgrulectl check`.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -12,16 +12,17 @@ use crate::load::Kind;
 use crate::tool::command::Failure;
 use crate::tool::regular;
 
-/// What a file is, its absolute path, and what is in it.
+/// Kind of a file, its absolute path, and its contents.
 type GivenFile = (Kind, Arc<Path>, Vec<u8>);
 
-/// Reads files, and the files of directories. Also says for whom the daemon would not read them, and
-/// which are passed over.
+/// Reads the given files, and the files of given directories. Also returns notes about files that the daemon
+/// would refuse because of their owner or mode, and about files that are skipped.
 ///
 /// # Errors
-/// One cannot be read, or is none of ours.
+/// A file cannot be read, or is neither a rule nor a settings file.
 pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String>), Failure> {
-    let (mut files, mut notes) = (Vec::new(), Vec::new());
+    let mut files = Vec::new();
+    let mut notes = Vec::new();
     for operand in operands {
         let path = std::path::absolute(operand).unwrap_or_else(|_| PathBuf::from(operand));
         let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", shown(&path)));
@@ -29,7 +30,8 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
             let Some(kind) = Kind::of(&path) else {
                 let known =
                     "NN-name.toml, cgruled.toml, or legacy files named for cgrules or cgconfig";
-                return Err(Failure::Usage(format!("check: {}: is none of {known}", shown(&path))));
+                let message = format!("check: {}: unknown kind of file: use {known}", shown(&path));
+                return Err(Failure::Usage(message));
             };
             files.push(read(kind, path, &mut notes)?);
             continue;
@@ -40,7 +42,7 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
         for path in paths {
             match Kind::of(&path) {
                 Some(kind) => files.push(read(kind, path, &mut notes)?),
-                None => notes.push(format!("{}: is passed over, no file of ours", shown(&path))),
+                None => notes.push(format!("{}: skipped, unknown kind of file", shown(&path))),
             }
         }
     }
@@ -51,17 +53,17 @@ fn read(kind: Kind, path: PathBuf, notes: &mut Vec<String>) -> Result<GivenFile,
     let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", shown(&path)));
     let (bytes, metadata) = regular::read(&path).map_err(failed)?;
     let distrust = distrust(&metadata).map(|why| {
-        format!("{} {why}: installed like this the daemon would refuse it", shown(&path))
+        format!("{} {why}: the daemon would refuse it if installed like this", shown(&path))
     });
     notes.extend(distrust);
     Ok((kind, Arc::from(path), bytes))
 }
 
-/// Why the daemon would not believe a file.
+/// Returns the reason for which the daemon would refuse a file.
 fn distrust(metadata: &Metadata) -> Option<String> {
     match (metadata.uid(), metadata.mode() & 0o022) {
         (0, 0) => None,
-        (0, _) => Some("is writable by others than root".to_owned()),
+        (0, _) => Some("is writable by users other than root".to_owned()),
         (uid, _) => Some(format!("is owned by user {uid}, not by root")),
     }
 }

@@ -1,5 +1,5 @@
-//! Settings that the kernel of this host does not have: the files that they would be written to, looked
-//! for in the groups that there are.
+//! Settings that the kernel of this host does not have: their files are searched for in the existing cgroups.
+//! Must not create a cgroup.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,10 +10,10 @@ use crate::cgroup::provision::{Gift, Gifts, Setting};
 use crate::cgroup::settings;
 use crate::config::diagnostic::{Diagnostic, Severity};
 
-/// Groups that are looked into at most, for a host with thousands.
+/// Maximum of cgroups to search, for a host with thousands of them.
 const GROUPS: usize = 256;
 
-/// Complains of each setting for which no group of this host has a file.
+/// Returns a warning for each setting for which no existing cgroup has a file.
 pub(super) fn missing(gifts: &Gifts, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     let mut samples = Samples { hierarchies, found: HashMap::new() };
     let all = gifts.tables.iter().chain(&gifts.templates).chain(&gifts.groups);
@@ -23,7 +23,8 @@ pub(super) fn missing(gifts: &Gifts, hierarchies: &Hierarchies) -> Vec<Diagnosti
     .collect()
 }
 
-/// For each hierarchy and controller a group that has all its files, if there is one.
+/// For each hierarchy and controller an existing cgroup that has all files of the controller, if there is
+/// one.
 struct Samples<'h> {
     hierarchies: &'h Hierarchies,
     found: HashMap<(usize, String), Option<PathBuf>>,
@@ -31,7 +32,7 @@ struct Samples<'h> {
 
 impl Samples<'_> {
     fn complaint(&mut self, gift: &Gift, setting: &Setting) -> Option<Diagnostic> {
-        // That the host lacks the controller is said elsewhere.
+        // A missing controller is reported elsewhere.
         let (index, controller) = self.hierarchies.home(&setting.controller)?;
         let tree = self.hierarchies.get(index)?;
         let beside = |key: &str| {
@@ -47,14 +48,15 @@ impl Samples<'_> {
             !is_there(&write.file) && !instead
         })?;
         let message = format!("the kernel of this host has no {}", missing.file);
-        let (file, line) = (&setting.origin.file, setting.origin.line);
+        let file = &setting.origin.file;
+        let line = setting.origin.line;
         let about = Diagnostic::at_line(file, line, Severity::Warning, message);
-        let about = about.with_help(format!("{} does nothing here", setting.key));
+        let about = about.with_help(format!("{} has no effect here", setting.key));
         Some(Diagnostic { place: setting.place.clone().or(about.place), ..about })
     }
 }
 
-/// A group below the top, where some files are missing, for which the controller is enabled.
+/// Finds a cgroup for which the controller is enabled, below the hierarchy root, which lacks some files.
 fn sample_of(tree: &Hierarchy, controller: &str) -> Option<PathBuf> {
     let mut groups = groups_in(&tree.mount_point);
     let mut next = 0;
@@ -112,7 +114,8 @@ mod tests {
     #[test]
     fn files_are_looked_for_where_the_controller_is_enabled() {
         let root = tempfile::tempdir().unwrap();
-        let (outer, inner) = (root.path().join("a"), root.path().join("a/b"));
+        let outer = root.path().join("a");
+        let inner = root.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();
         fs::write(outer.join("cgroup.controllers"), "cpu memory\n").unwrap();
         fs::write(inner.join("cgroup.controllers"), "memory pids\n").unwrap();
@@ -127,7 +130,7 @@ mod tests {
             favordynmods: false,
         };
         let host = Hierarchies::new(vec![tree]);
-        // Of io nothing can be said: no group has it.
+        // No cgroup has the controller io, so nothing is known about its files.
         let gifts = gift(&["memory.high", "memory.peak", "pids.max", "io.weight", "hugetlb.x"]);
         let said = missing(&gifts, &host);
         assert_eq!(said.len(), 1);

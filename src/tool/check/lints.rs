@@ -1,4 +1,5 @@
-//! What is odd about rules on this host, each complaint at the rule's line.
+//! Lints about rules on this host, each reported at the line of its rule. Must not report a valid rule that
+//! can match.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -14,12 +15,12 @@ use crate::config::escape::EscapedBytes;
 use crate::rules::lint::{self, Dead};
 use crate::rules::{ExeTest, Origin, Rule, RuleId};
 
-/// Bytes of a rule file that are read for the lines to show.
+/// Maximum bytes of a rule file that are read for the quoted lines.
 const MAX_SIZE: u64 = 16 << 20;
-/// Characters of a line that are kept: more than are shown.
+/// Maximum characters of a line that are kept, more than are shown.
 const KEPT: usize = 400;
 
-/// All lints over rules in their effective order.
+/// Returns all lints about rules in evaluation order.
 pub(super) fn all(rules: &[Rule]) -> Vec<Diagnostic> {
     let mut pages = Pages::default();
     let mut said = Vec::new();
@@ -28,33 +29,38 @@ pub(super) fn all(rules: &[Rule]) -> Vec<Diagnostic> {
         let (message, help) = match dead {
             Dead::ShadowedBy(first) => (
                 format!("{} can never match: {} comes first", title(rule(id)), title(rule(first))),
-                format!("{} holds for all that it does", rule(first).origin),
+                format!("{} matches everything that it does", rule(first).origin),
             ),
             Dead::HoldsForNobody => (
-                format!("{} can never match: it excludes all that it asks for", title(rule(id))),
-                "nobody is left whom it could match".to_owned(),
+                format!("{} can never match: its exclusions cover all it selects", title(rule(id))),
+                "remove the rule, or narrow its exclusions".to_owned(),
             ),
         };
         said.push(pages.warning(&rule(id).origin, message, help));
     }
     for (id, first) in lint::namesakes(rules) {
-        let (own, other) = (rule(id), rule(first));
-        // Those of one file are said where it is read.
+        let own = rule(id);
+        let other = rule(first);
+        // Duplicates within one file are reported by its parser.
         if own.origin.file != other.origin.file {
-            let message = format!("another {} is in {}", title(own), other.origin);
-            said.push(pages.warning(&own.origin, message, "the log tells them apart by line only"));
+            let message = format!("{} is also defined in {}", title(own), other.origin);
+            said.push(pages.warning(
+                &own.origin,
+                message,
+                "rename one: the log tells them apart by line only",
+            ));
         }
     }
     said.extend(missing_programs(rules, &mut pages));
     said
 }
 
-/// Programs by path that this host does not have.
+/// Returns warnings for executables given by a path that does not exist on this host.
 fn missing_programs(rules: &[Rule], pages: &mut Pages) -> Vec<Diagnostic> {
     let mut is_there: HashMap<&[u8], bool> = HashMap::new();
     let mut said = Vec::new();
     for rule in rules {
-        // Of a program in a container nothing can be said.
+        // An executable in a container cannot be checked.
         let exes = if rule.exe_anywhere { &[][..] } else { &rule.when.exes };
         let mut seen = HashSet::new();
         for test in exes.iter().chain(&rule.not.exes) {
@@ -64,14 +70,14 @@ fn missing_programs(rules: &[Rule], pages: &mut Pages) -> Vec<Diagnostic> {
                 continue;
             }
             let message = format!("{} does not exist on this host", EscapedBytes(path));
-            let help = "a rule means the path of the program itself, links followed";
+            let help = "give the path of the executable itself, with links resolved";
             said.push(pages.warning(&rule.origin, message, help));
         }
     }
     said
 }
 
-/// Whether a path is there, or we may not see it.
+/// Checks whether a path exists. A path without permission to look it up counts as existing.
 fn exists(path: &[u8]) -> bool {
     match fs::metadata(Path::new(OsStr::from_bytes(path))) {
         Ok(_) => true,
@@ -79,7 +85,7 @@ fn exists(path: &[u8]) -> bool {
     }
 }
 
-/// `rule "web"`, or `the rule in line 7` without a name.
+/// Returns `rule "web"`, or `the rule in line 7` for a rule without a name.
 fn title(rule: &Rule) -> String {
     match rule.given_name() {
         Some(name) => format!("rule \"{name}\""),
@@ -87,7 +93,7 @@ fn title(rule: &Rule) -> String {
     }
 }
 
-/// The files of rules once more, for the lines that are complained of.
+/// Lines of the rule files, read again to be quoted in diagnostics.
 #[derive(Default)]
 pub(super) struct Pages(HashMap<Arc<Path>, Vec<String>>);
 
@@ -102,7 +108,7 @@ impl Pages {
         Diagnostic { place: Some(self.place(origin)), ..about }
     }
 
-    /// The line of a rule; empty when the file was changed since.
+    /// Returns the place of a rule with its line; the line is empty if the file was changed since.
     fn place(&mut self, origin: &Origin) -> Place {
         let file = &origin.file;
         let lines = self.0.entry(Arc::clone(file)).or_insert_with(|| lines(file));

@@ -1,5 +1,5 @@
-//! Tables for the slices of users: users whom two tables select, users who are limited in their slice alone, and
-//! rules that move what belongs in a slice.
+//! Lints about tables for the slices of users: users selected by two tables, users limited in their slice
+//! alone, and rules that move processes out of a limited slice.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::rules::cover::{all_users_in, have_common_users};
 use crate::rules::{Action, Rule, UserTest};
 
-/// Programs whose processes need the cgroup that they are started in, and what does not work in another.
+/// Programs that need their processes in the cgroup that they were started in, and the effect of moving them.
 const ENGINES: [(&str, &str); 3] = [
     (
         "/usr/bin/podman",
@@ -22,7 +22,7 @@ const ENGINES: [(&str, &str); 3] = [
     ("/usr/bin/flatpak", "Flatpak applications are not recognised by the desktop portals"),
 ];
 
-/// Returns what does not work on this host when processes of users are moved.
+/// Returns the effects on this host of moving processes of users.
 pub(super) fn effects_of_moving() -> Vec<&'static str> {
     if !Host::default().runs_systemd() {
         return Vec::new();
@@ -31,8 +31,8 @@ pub(super) fn effects_of_moving() -> Vec<&'static str> {
     present.map(|(_, effect)| effect).collect()
 }
 
-/// Returns all diagnostics about these tables, in the order in which they are asked, and about rules that move
-/// people although that has these effects.
+/// Returns all diagnostics about these tables in order of precedence, and about rules that move processes of
+/// users although that has these effects.
 pub(super) fn all(
     tables: &[UserSliceSpec],
     rules: &[Rule],
@@ -46,9 +46,9 @@ pub(super) fn all(
             found.push(pages.warning(&table.origin, message, help));
         }
         if !is_moved(&table.users, rules) {
-            let message = "these users have no limit outside their slices, where cron, at, mail filters and CGI \
-                           programs run";
-            let help = "add a rule that moves what runs there: [[rule]] with user = the same users, cgroup = \
+            let message = "these users have no limit outside their slices, where cron, at, mail filters \
+                           and CGI programs run";
+            let help = "add a rule that moves these processes: [[rule]] with user = the same users, cgroup = \
                         \"people/%u\", and leave_units = true for mail filters and CGI programs; \
                         see cgruled-rules(5)";
             found.push(pages.warning(&table.origin, message, help));
@@ -56,19 +56,19 @@ pub(super) fn all(
     }
     let limited: Vec<UserTest> = tables.iter().flat_map(|own| own.users.iter().cloned()).collect();
     for rule in rules.iter().filter(|rule| !effects.is_empty() && moves_people(rule, &limited)) {
-        let message = format!("of the users whom this rule moves, {}", effects.join("; "));
+        let message = format!("for the users that this rule moves: {}", effects.join("; "));
         let help = format!(
-            "limit them where they are, by [unit.\"{USER_SLICES}\"] with users = the same users: then the limits of \
-             the table apply to them, and those of this rule do not"
+            "limit them in their slices, by [unit.\"{USER_SLICES}\"] with users = the same users: the \
+             limits of the table then apply to them, and those of this rule do not"
         );
         found.push(pages.warning(&rule.origin, message, help));
     }
     found
 }
 
-/// Whether a rule moves all that people run, and not only outside of slices that a table limits.
+/// Checks whether a rule moves all processes of human users, also out of slices that a table limits.
 fn moves_people(rule: &Rule, limited: &[UserTest]) -> bool {
-    /// The first UID of people on the distributions that we know.
+    /// First UID of human users on the known distributions.
     const FIRST: Uid = Uid(1000);
     let is_for_people = |test: &UserTest| match test {
         UserTest::Ids(_, last) => *last >= FIRST,
@@ -80,14 +80,14 @@ fn moves_people(rule: &Rule, limited: &[UserTest]) -> bool {
         && (limited.is_empty() || users.is_empty() || !all_users_in(users, limited))
 }
 
-/// Whether a rule moves processes whatever they run.
+/// Checks whether a rule moves processes regardless of their executable.
 fn is_for_all_programs(rule: &Rule) -> bool {
     matches!(rule.action, Action::Place(_))
         && rule.when.exes.is_empty()
         && rule.when.groups.is_empty()
 }
 
-/// Message and help if earlier tables select users of this one.
+/// Returns message and help if earlier tables select users of this one.
 fn overlap(table: &UserSliceSpec, earlier: &[UserSliceSpec]) -> Option<(String, String)> {
     let first = earlier.iter().find(|own| have_common_users(&own.users, &table.users))?;
     let all: Vec<UserTest> = earlier.iter().flat_map(|own| own.users.iter().cloned()).collect();
@@ -97,11 +97,11 @@ fn overlap(table: &UserSliceSpec, earlier: &[UserSliceSpec]) -> Option<(String, 
         }
         false => format!("some users of [unit.\"{USER_SLICES}\"] are selected by an earlier table"),
     };
-    let help = format!("{} comes first and alone decides for users of both", first.origin);
+    let help = format!("{} comes first and alone applies to users of both", first.origin);
     Some((message, help))
 }
 
-/// Whether rules move the processes of all these users, whatever they run.
+/// Checks whether rules move the processes of all these users, regardless of their executables.
 fn is_moved(users: &[UserTest], rules: &[Rule]) -> bool {
     let mut moving = rules.iter().filter(|rule| is_for_all_programs(rule)).peekable();
     if moving.clone().any(|rule| rule.when.users.is_empty()) {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::config::{UnitTarget, rules_toml};
 
-    /// The messages for tables with these users and a file of rules.
+    /// Returns the messages for tables with these users and a file of rules.
     fn messages(tables: &[&str], rules: &str) -> Vec<String> {
         let parse = |text: &str| {
             let parsed = rules_toml::parse(

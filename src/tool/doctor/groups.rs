@@ -1,4 +1,4 @@
-//! The cgroup hierarchies, and whose they are.
+//! Checks of the cgroup hierarchies, and of the part that rules may use.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use super::Finding;
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::config::daemon_toml::{FastMoves, Root, Settings};
 
-/// The unit on whose ground groups stand on a systemd host.
+/// Unit with the delegated cgroup that rules use on a systemd host.
 const POOL: &str = "cgruled-pool.service";
-/// Its group.
+/// Path of that unit's cgroup.
 const POOL_GROUP: &str = "/cgruled.slice/cgruled-pool.service";
 const BOOTED: &str = "/run/systemd/system";
 const UNITS: [&str; 4] = [
@@ -19,7 +19,7 @@ const UNITS: [&str; 4] = [
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
-/// What people want to share.
+/// Controllers that limits and weights need.
 const WANTED: [&str; 4] = ["cpu", "memory", "io", "pids"];
 
 pub(super) fn findings(hierarchies: &Hierarchies, settings: &Settings) -> Vec<Finding> {
@@ -33,8 +33,8 @@ pub(super) fn findings(hierarchies: &Hierarchies, settings: &Settings) -> Vec<Fi
     found
 }
 
-/// Where groups may be made for a moment, without a slash at the end. `None` where the tree is systemd's
-/// and no part of it is ours.
+/// Returns a path below which cgroups may be created for a test, without a slash at the end. `None` if
+/// systemd owns the tree and has delegated no part of it.
 pub(super) fn ground(hierarchies: &Hierarchies, root: &Root) -> Option<String> {
     let unified = match (root, hierarchies.unified()) {
         (Root::Path(path), _) => {
@@ -48,7 +48,8 @@ pub(super) fn ground(hierarchies: &Hierarchies, root: &Root) -> Option<String> {
 }
 
 fn trees(hierarchies: &Hierarchies) -> Finding {
-    let (mut v1, mut v2) = (Vec::new(), None);
+    let mut v1 = Vec::new();
+    let mut v2 = None;
     for tree in hierarchies.iter() {
         match tree.version {
             Version::V1 => v1.push(&*tree.listed),
@@ -61,16 +62,16 @@ fn trees(hierarchies: &Hierarchies) -> Finding {
             "no cgroup hierarchy is mounted",
             "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
         ),
-        (Some(at), []) => Finding::ok("cgroups", format!("version 2 at {at}")),
+        (Some(at), []) => Finding::ok("cgroups", format!("cgroup v2 at {at}")),
         (Some(at), v1) => {
-            let text = format!("hybrid: version 2 at {at}, version 1 for {}", v1.join(", "));
+            let text = format!("hybrid: cgroup v2 at {at}, v1 for {}", v1.join(", "));
             Finding::ok("cgroups", text)
         }
-        (None, v1) => Finding::ok("cgroups", format!("version 1 for {}", v1.join(", "))),
+        (None, v1) => Finding::ok("cgroups", format!("cgroup v1 for {}", v1.join(", "))),
     }
 }
 
-/// The controllers that neither interface has.
+/// Reports the controllers that no hierarchy has, neither v1 nor v2.
 fn controllers(hierarchies: &Hierarchies) -> Option<Finding> {
     if hierarchies.is_empty() {
         return None;
@@ -78,11 +79,11 @@ fn controllers(hierarchies: &Hierarchies) -> Option<Finding> {
     let lacks = |name: &&&str| hierarchies.home(name).is_none();
     let missing: Vec<&str> = WANTED.iter().filter(lacks).copied().collect();
     if missing.is_empty() {
-        return Some(Finding::ok("controllers", format!("{} are there", WANTED.join(", "))));
+        return Some(Finding::ok("controllers", format!("{} available", WANTED.join(", "))));
     }
     let text = format!("no hierarchy has {}", missing.join(", "));
-    let advice = "groups can be made, these settings not; a boot option such as \
-                  cgroup_disable=memory, the container, or the kernel leaves them out";
+    let advice = "cgroups work, but without these settings; they are disabled by a boot option such as \
+                  cgroup_disable=memory, by the container, or in the kernel's configuration";
     Some(Finding::note("controllers", text, advice))
 }
 
@@ -96,29 +97,31 @@ fn read_only(hierarchies: &Hierarchies) -> Option<Finding> {
     Some(Finding::wrong("mounts", text, advice))
 }
 
-/// What the setting means for how fast moves are.
+/// Reports the effect of the setting `fast_moves` on this host.
 fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
     const TOPIC: &str = "fast moves";
     let all = |tree: &Hierarchy| tree.favordynmods;
     if !hierarchies.is_empty() && hierarchies.iter().all(all) {
-        return Finding::ok(TOPIC, "favordynmods is on: every move is fast, whatever the setting");
+        return Finding::ok(TOPIC, "favordynmods is on: all moves are fast, whatever the setting");
     }
     match setting {
-        FastMoves::Warm => Finding::ok(TOPIC, "\"warm\": moves are fast while placements are made"),
+        FastMoves::Warm => {
+            Finding::ok(TOPIC, "\"warm\": moves are fast while processes are being moved")
+        }
         FastMoves::Off => Finding::note(
             TOPIC,
-            "\"off\": a move that comes alone waits for the kernel, for milliseconds",
-            "set fast_moves = \"warm\", which costs 5 ms of CPU a second while placements are made",
+            "\"off\": an isolated move waits for the kernel for milliseconds",
+            "set fast_moves = \"warm\", which costs 5 ms of CPU per second while processes are being moved",
         ),
         FastMoves::Expedited => {
-            Finding::ok(TOPIC, "\"expedited\": grace periods of the kernel are short")
+            Finding::ok(TOPIC, "\"expedited\": RCU grace periods of the kernel are short")
         }
         FastMoves::Favordynmods if hierarchies.unified().is_some_and(all) => {
-            Finding::ok(TOPIC, "\"favordynmods\": is on in version 2, not in version 1")
+            Finding::ok(TOPIC, "\"favordynmods\": on for cgroup v2, off for v1")
         }
         FastMoves::Favordynmods if hierarchies.unified().is_none() => Finding::note(
             TOPIC,
-            "\"favordynmods\": there is no version 2 to be mounted with it",
+            "\"favordynmods\": there is no cgroup v2 hierarchy to set it on",
             "set fast_moves = \"warm\"",
         ),
         FastMoves::Favordynmods => {
@@ -130,21 +133,21 @@ fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
 fn systemd(is_booted: bool, has_pool: bool, hierarchies: &Hierarchies, root: &Root) -> Finding {
     const TOPIC: &str = "systemd";
     if !is_booted {
-        return Finding::ok(TOPIC, "does not run: all of the tree is ours to use");
+        return Finding::ok(TOPIC, "not running: the whole cgroup tree is available");
     }
     if let Root::Path(path) = root {
-        let text = format!("runs; groups begin at {}, as the settings say", path.display());
+        let text = format!("running; cgroups are created below {}, as configured", path.display());
         return Finding::ok(TOPIC, text);
     }
     match (hierarchies.unified().is_some(), has_pool) {
-        (true, true) => Finding::ok(TOPIC, format!("runs, and {POOL} gives groups a place")),
+        (true, true) => Finding::ok(TOPIC, format!("running; cgroups are created below {POOL}")),
         (true, false) => Finding::note(
             TOPIC,
-            format!("runs, and {POOL} is not there: nobody gives us a part of its tree"),
-            "install the units that come with the package, or set root below a unit with Delegate=yes",
+            format!("running, but {POOL} is missing: no part of its tree is delegated"),
+            "install the units of the package, or set root below a unit with Delegate=yes",
         ),
         (false, _) => {
-            Finding::ok(TOPIC, "runs on version 1, where it leaves controllers to others")
+            Finding::ok(TOPIC, "running on cgroup v1, where it leaves controllers to others")
         }
     }
 }
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn trees_are_named() {
         let hybrid = host(&[(Version::V1, "cpu,cpuacct", false), (Version::V2, "", false)]);
-        let text = "hybrid: version 2 at /nonexistent, version 1 for cpu,cpuacct";
+        let text = "hybrid: cgroup v2 at /nonexistent, v1 for cpu,cpuacct";
         assert_eq!(trees(&hybrid).text, text);
         let missing = controllers(&hybrid).unwrap();
         assert_eq!(

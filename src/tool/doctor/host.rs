@@ -1,4 +1,4 @@
-//! Other daemons, the name service, `/proc`, limits.
+//! Checks of other daemons, NSS, `/proc` and resource limits.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,13 +14,13 @@ use crate::event::{Pid, Uid};
 use crate::load::NameService;
 use crate::process::Proc;
 
-/// Users who are asked for.
+/// Maximum of users to look up.
 const USERS: usize = 10;
-/// Slower than this, a new user's first process waits noticeably.
+/// Lookup time above which the first process of a user waits noticeably.
 const SLOW: Duration = Duration::from_millis(20);
-/// No longer is waited for an answer.
+/// Time limit for one lookup.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Groups that the daemon holds open at most, each in a few hierarchies.
+/// Maximum of cgroups that the daemon keeps open, each in a few hierarchies.
 const DESCRIPTORS: u64 = 8192;
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -34,13 +34,13 @@ pub(super) fn findings() -> Vec<Finding> {
     found
 }
 
-/// How long it takes to know who somebody is: users and their groups, who own processes now.
+/// Measures the lookup of users with their groups, for users who own processes now.
 fn name_service() -> Finding {
     const TOPIC: &str = "names";
     let uids = owners();
     let (sender, answers) = mpsc::channel();
     let asked = uids.clone();
-    // A name service that hangs must not hang the doctor.
+    // On its own thread: an NSS module that hangs must not block this command.
     thread::spawn(move || {
         for uid in asked {
             let start = Instant::now();
@@ -55,15 +55,19 @@ fn name_service() -> Finding {
         match answers.recv_timeout(PATIENCE) {
             Ok((time, Ok(()))) => slowest = slowest.max(time),
             Ok((_, Err(error))) => {
-                let text = format!("the name service does not know who {} is: {error}", uid.0);
-                return Finding::note(TOPIC, text, "see nsswitch.conf(5); rules by number work");
-            }
-            Err(_) => {
-                let text = format!("no answer who {} is within {} s", uid.0, PATIENCE.as_secs());
+                let text = format!("NSS lookup of UID {} failed: {error}", uid.0);
                 return Finding::note(
                     TOPIC,
                     text,
-                    "run nscd or sssd; processes of new users wait for it",
+                    "see nsswitch.conf(5); rules with numeric IDs work",
+                );
+            }
+            Err(_) => {
+                let text = format!("NSS lookup of UID {} exceeded {} s", uid.0, PATIENCE.as_secs());
+                return Finding::note(
+                    TOPIC,
+                    text,
+                    "run nscd or sssd; processes of new users wait for the lookup",
                 );
             }
         }
@@ -74,9 +78,10 @@ fn name_service() -> Finding {
 fn judged(topic: &'static str, slowest: Duration, users: usize) -> Finding {
     let milliseconds = slowest.as_secs_f64() * 1000.0;
     let text =
-        format!("{users} users with their groups: {milliseconds:.1} ms for the slowest answer");
+        format!("{users} users looked up with their groups, the slowest in {milliseconds:.1} ms");
     if slowest > SLOW {
-        let advice = "the first process of a user waits that long; nscd or sssd with a cache help";
+        let advice =
+            "the first process of a user waits that long; a cache such as nscd or sssd helps";
         return Finding::note(topic, text, advice);
     }
     Finding::ok(topic, text)
@@ -86,13 +91,13 @@ fn owners() -> Vec<Uid> {
     let mut owners = BTreeSet::from([Uid(0)]);
     let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return Vec::new() };
     let mut pids: Vec<Pid> = Vec::new();
-    // What was read so far is enough.
+    // An incomplete list is sufficient here.
     let _incomplete = proc.all(|pid| pids.push(pid));
     owners.extend(pids.into_iter().filter_map(|pid| proc.owner(pid)).map(|owner| owner.effective));
     owners.into_iter().take(USERS).collect()
 }
 
-/// The daemons that move processes, ours among them.
+/// Reports the daemons that move processes, cgruled included.
 fn daemons(proc: &mut Proc) -> Finding {
     const TOPIC: &str = "daemons";
     let mut pids: Vec<Pid> = Vec::new();
@@ -106,17 +111,17 @@ fn daemons(proc: &mut Proc) -> Finding {
         }
     }
     match &*found {
-        [] => Finding::ok(TOPIC, "none runs that places processes"),
-        [one] => Finding::ok(TOPIC, format!("{one} runs")),
+        [] => Finding::ok(TOPIC, "no daemon that moves processes is running"),
+        [one] => Finding::ok(TOPIC, format!("{one} is running")),
         several => Finding::note(
             TOPIC,
-            format!("{} run", several.join(", ")),
-            "they take processes from each other: leave one",
+            format!("{} are running", several.join(", ")),
+            "they move each other's processes: run only one",
         ),
     }
 }
 
-/// Whether `/proc` hides processes from others.
+/// Reports a `/proc` that hides the processes of other users.
 fn hidden(mountinfo: &str) -> Option<Finding> {
     let line =
         mountinfo.lines().find(|line| line.contains(" /proc ") && line.contains(" - proc "))?;
@@ -125,14 +130,14 @@ fn hidden(mountinfo: &str) -> Option<Finding> {
         return None;
     }
     let text = format!("/proc is mounted with hidepid={hides}");
-    let advice = "the daemon sees all with CAP_SYS_PTRACE; cgrulectl explain must be run as root";
+    let advice = "the daemon sees all with CAP_SYS_PTRACE; run cgrulectl explain as root";
     Some(Finding::note("/proc", text, advice))
 }
 
 fn limit(hard: u64) -> Finding {
     let text = format!("up to {hard} open files");
     if hard < DESCRIPTORS {
-        let advice = format!("a group in use is an open file: allow {DESCRIPTORS} (LimitNOFILE=)");
+        let advice = format!("each cgroup in use is an open file: set LimitNOFILE={DESCRIPTORS}");
         return Finding::note("limits", text, advice);
     }
     Finding::ok("limits", text)
@@ -163,7 +168,7 @@ mod tests {
     fn other_daemons_are_found_by_name() {
         let root = tempfile::tempdir().unwrap();
         let mut proc = Proc::open(root.path()).unwrap();
-        assert_eq!(daemons(&mut proc).text, "none runs that places processes");
+        assert_eq!(daemons(&mut proc).text, "no daemon that moves processes is running");
         for (pid, name) in [("41", "cgruled"), ("42", "cgrulesengd"), ("43", "cgruled2")] {
             fs::create_dir(root.path().join(pid)).unwrap();
             fs::write(root.path().join(pid).join("comm"), format!("{name}\n")).unwrap();

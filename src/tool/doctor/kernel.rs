@@ -1,4 +1,4 @@
-//! What the kernel can do.
+//! Checks of the kernel's interfaces that the daemon uses.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -10,9 +10,9 @@ use crate::source::connector::{Connector, Unusable};
 use crate::source::moves::{self, MoveTrace};
 use crate::sys;
 
-/// Bytes of the buffers of a test.
+/// Bytes of the socket buffers of a test.
 const BUFFER: usize = 1 << 20;
-/// The first kernel that sends a listener only what he asks for.
+/// First kernel version that delivers only the subscribed event types.
 const MASK: (u32, u32) = (6, 6);
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -24,18 +24,18 @@ fn version() -> Finding {
         .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
     match parsed(&release) {
         Some(version) if version >= MASK => {
-            Finding::ok("kernel", format!("{release}: sends only the events that are asked for"))
+            Finding::ok("kernel", format!("{release}: delivers only the subscribed events"))
         }
         Some(_) => Finding::note(
             "kernel",
-            format!("{release}: queues all process events; ours are picked out by a filter"),
-            "nothing needs to be done; since Linux 6.6 it costs the machine less",
+            format!("{release}: queues all process events; a socket filter drops the others"),
+            "nothing needs to be done; since Linux 6.6 the overhead is lower",
         ),
-        None => Finding::ok("kernel", format!("\"{release}\": its version is not understood")),
+        None => Finding::ok("kernel", format!("\"{release}\": unknown version")),
     }
 }
 
-/// The first two numbers.
+/// Returns the first two numbers of a release.
 fn parsed(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -44,49 +44,49 @@ fn parsed(release: &str) -> Option<(u32, u32)> {
 fn process_facts() -> Finding {
     let own = sys::pidfd_open(std::process::id());
     match own.and_then(|own| sys::pidfd_info(own.as_fd())) {
-        Ok(_) => Finding::ok("facts", "one call tells user, group and cgroup of a process"),
+        Ok(_) => Finding::ok("facts", "one call returns user, group and cgroup of a process"),
         Err(_) => Finding::note(
             "facts",
-            "the kernel has no PIDFD_GET_INFO: facts of processes are read from /proc",
-            "nothing needs to be done; since Linux 6.13 each look costs less",
+            "the kernel has no PIDFD_GET_INFO: attributes of processes are read from /proc",
+            "nothing needs to be done; since Linux 6.13 each evaluation costs less",
         ),
     }
 }
 
-/// Whether the daemon would hear of processes.
+/// Tests whether the kernel delivers process events.
 fn events() -> Finding {
     if !geteuid().is_root() {
         let advice =
-            "run cgrulectl doctor as root to find out whether the kernel reports processes";
-        return Finding::note("events", "not tried", advice);
+            "run cgrulectl doctor as root to test whether the kernel reports process events";
+        return Finding::note("events", "not tested", advice);
     }
     let start = Instant::now();
     match Connector::open(BUFFER) {
         Ok(_) => {
             let milliseconds = start.elapsed().as_millis();
             let text =
-                format!("the kernel reports processes (a test process within {milliseconds} ms)");
+                format!("the kernel reports process events (a test event in {milliseconds} ms)");
             Finding::ok("events", text)
         }
         Err(unusable) => Finding::wrong("events", unusable.to_string(), advice(&unusable)),
     }
 }
 
-/// Whether external moves can be traced.
+/// Tests whether external moves can be traced.
 fn moves() -> Finding {
     if !geteuid().is_root() {
-        let advice = "run cgrulectl doctor as root to find out whether moves by others are traced";
-        return Finding::note("moves", "not tried", advice);
+        let advice = "run cgrulectl doctor as root to test whether external moves can be traced";
+        return Finding::note("moves", "not tested", advice);
     }
     match moves::tracing_directory().and_then(|directory| MoveTrace::open(&directory)) {
-        Ok(_) => Finding::ok("moves", "the kernel traces moves of processes by others"),
+        Ok(_) => Finding::ok("moves", "external moves are traced by the kernel"),
         Err(error) => Finding::note(
             "moves",
             format!(
                 "external moves are found by scans, within 60 s and without the mover; those of single threads, \
                  and of processes that were neither placed nor found by an earlier scan, are not reported: {error}"
             ),
-            "mount tracefs at /sys/kernel/tracing and let the daemon write in instances/ of it",
+            "mount tracefs at /sys/kernel/tracing and give the daemon write access to its instances/",
         ),
     }
 }
@@ -95,7 +95,7 @@ const fn advice(unusable: &Unusable) -> &'static str {
     match unusable {
         Unusable::NoConnector(_) => "use a kernel with CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y",
         Unusable::NetworkNamespace | Unusable::Ignored | Unusable::Silent => {
-            "run the daemon on the host, in its first namespaces"
+            "run the daemon on the host, in the initial namespaces"
         }
         Unusable::Refused(_) | Unusable::Io(..) => "give the daemon CAP_NET_ADMIN",
     }

@@ -1,4 +1,5 @@
-//! How long a move takes here: a child of ours, to and fro between two groups that are made for it.
+//! Measurement of the latency of a move, with a child process and two cgroups created for it. Must remove
+//! both.
 
 use std::fs;
 use std::io;
@@ -19,11 +20,11 @@ use crate::event::Pid;
 use crate::sys;
 
 const TOPIC: &str = "latency";
-/// Moves for each figure.
+/// Number of moves for each median.
 const MOVES: usize = 10;
-/// Far enough apart that the kernel's lock is cold again.
+/// Pause between moves, long enough for the kernel's lock to become cold again.
 const APART: Duration = Duration::from_millis(100);
-/// A median above this is a wait for the kernel.
+/// Median above which a move waits for a grace period of the kernel.
 const SLOW: Duration = Duration::from_millis(1);
 
 pub(super) fn findings(
@@ -39,13 +40,17 @@ pub(super) fn findings(
         return Vec::new();
     };
     let Some(root) = ground else {
-        let advice = "start cgruled-pool.service: elsewhere the tree is systemd's";
-        return vec![Finding::note(TOPIC, "not measured: no part of the tree is ours", advice)];
+        let advice = "start cgruled-pool.service: systemd owns the rest of the tree";
+        return vec![Finding::note(
+            TOPIC,
+            "not measured: no part of the tree is delegated",
+            advice,
+        )];
     };
     match measured(hierarchies, index, root, mode) {
         Ok(findings) => findings,
         Err(error) => {
-            let text = format!("no process could be moved: {error}");
+            let text = format!("cannot move a process: {error}");
             vec![Finding::wrong(TOPIC, text, "see the findings above, and cgroups(7)")]
         }
     }
@@ -62,7 +67,7 @@ fn measured(
     let set_up = start.elapsed();
     let cold = ground.median(&|| ())?;
     let text = format!(
-        "a move takes {} ({MOVES} moves {} ms apart, median); two groups and a process were made in {}",
+        "a move takes {} ({MOVES} moves {} ms apart, median); two cgroups and a process were created in {}",
         shown(cold),
         APART.as_millis(),
         shown(set_up)
@@ -76,7 +81,7 @@ fn measured(
         let warm = ground.median(&|| guard.moved(sys::monotonic()))?;
         found.push(Finding::ok(
             TOPIC,
-            format!("with fast_moves = \"warm\" it takes {}", shown(warm)),
+            format!("a move takes {} with fast_moves = \"warm\"", shown(warm)),
         ));
     }
     Ok(found)
@@ -86,7 +91,7 @@ fn shown(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }
 
-/// Two groups and a process. Removed on drop.
+/// Two cgroups and a process for the measurement, removed on drop.
 struct Ground {
     directory: PathBuf,
     child: Option<Child>,
@@ -105,13 +110,13 @@ impl Ground {
             let group = ground.tree.group(Span::of(&[index]), &path, true, || None);
             ground.groups.push(group.map_err(|refusal| io::Error::other(refusal.to_string()))?);
         }
-        // It ends by itself should we be killed.
+        // The process exits by itself if this one is killed.
         let child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn()?;
         ground.child = Some(child);
         Ok(ground)
     }
 
-    /// The median of isolated moves, before each of which there is a pause.
+    /// Returns the median of moves that are isolated by a pause before each.
     fn median(&mut self, moved: &dyn Fn()) -> io::Result<Duration> {
         let pid = self.child.as_ref().and_then(|child| Pid::new(child.id()));
         let Some(pid) = pid else { return Err(io::ErrorKind::NotFound.into()) };
@@ -124,7 +129,7 @@ impl Ground {
                 Attached::Gone => return Err(io::Error::other("the test process is gone")),
                 Attached::Refused(refusal) => return Err(io::Error::other(refusal.to_string())),
             }
-            // The first one may find it anywhere.
+            // The first move is not counted: the process may start in any cgroup.
             if count > 0 {
                 times.push(start.elapsed());
             }
@@ -139,7 +144,7 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Neither can fail for a child of ours that was not waited for.
+            // Neither call can fail for a child that was not waited for.
             let _killed = child.kill();
             let _status = child.wait();
         }
@@ -148,7 +153,7 @@ impl Drop for Ground {
         {
             if let Err(error) = fs::remove_dir(&directory) {
                 if error.kind() != io::ErrorKind::NotFound {
-                    eprintln!("cgrulectl: doctor: {} is left: {error}", directory.display());
+                    eprintln!("cgrulectl: doctor: cannot remove {}: {error}", directory.display());
                 }
             }
         }

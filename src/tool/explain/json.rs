@@ -1,5 +1,5 @@
-//! An explanation for programs. Fields are added, never renamed or given another meaning. Names and paths
-//! that are no text have `\xff` for each byte that is none.
+//! JSON form of an explanation. Fields are added, and must never be renamed or change their meaning. Bytes of
+//! names and paths that are not UTF-8 appear as `\xff`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::event::Pid;
 use crate::rebuild::Survey;
 use crate::rules::{Rule, RuleId};
 
-/// What is said of one process.
+/// JSON object for one process.
 #[derive(Serialize)]
 pub(super) struct Document {
     pid: Option<u32>,
@@ -25,25 +25,25 @@ pub(super) struct Document {
     user: Option<String>,
     gid: u32,
     group: Option<String>,
-    /// The ids of the groups that list the user.
+    /// IDs of the groups that list the user as a member.
     listed_in: Vec<u32>,
     exe: Option<String>,
     exe_on_host: Option<bool>,
     invoked: Option<String>,
     age_ms: Option<u64>,
     ppid: Option<u32>,
-    /// The rule that decides.
+    /// Rule that matches; null if none does.
     rule: Option<Decider>,
     hierarchies: Vec<Place>,
-    /// Milliseconds since the daemon moved it; null if it did not, or does not remember.
+    /// Milliseconds since the daemon moved it; null if it did not or has no record of it.
     moved_ago_ms: Option<u64>,
     /// The last external move that the daemon remembers, in words.
     external_move: Option<String>,
-    /// Reasons why it is misplaced or its rule cannot be applied, in words.
+    /// Reasons for which it is misplaced or its rule cannot be applied, as text.
     reasons: Vec<String>,
-    /// What makes the answer unsure, in words.
+    /// Causes of an uncertain answer, as text.
     caveats: Vec<String>,
-    /// The rules that were tried before, in order.
+    /// Rules that were evaluated before and did not match, in order.
     failed: Vec<Failed>,
 }
 
@@ -69,7 +69,7 @@ struct Failed {
     name: String,
     file: String,
     line: u32,
-    /// The first criterion that failed.
+    /// First criterion that did not match.
     criterion: &'static str,
 }
 
@@ -92,13 +92,13 @@ fn text(bytes: &[u8]) -> String {
     EscapedBytes(bytes).to_string()
 }
 
-/// What is said of a process that is none.
+/// JSON object for a PID that is not a process.
 #[derive(Serialize)]
 pub(super) struct Missing<'a> {
     pid: u32,
-    /// `gone`.
+    /// Always `gone`: no process has the PID.
     state: &'static str,
-    /// What there is instead, in words.
+    /// The message about the PID.
     reasons: [&'a str; 1],
 }
 
@@ -108,7 +108,7 @@ impl<'a> Missing<'a> {
     }
 }
 
-/// An element of the answer.
+/// Element of the JSON array.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Element<'a> {

@@ -1,4 +1,5 @@
-//! Why a process is not where its rule says: what the daemon remembers, and what can be seen without it.
+//! Reasons for which a process is not in its rule's cgroup: from the daemon's history of the process, and
+//! from the state of the cgroup tree. Must give at least one reason, also without a daemon.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,30 +18,30 @@ use crate::rebuild::Survey;
 use crate::rules::Rule;
 use crate::tool::asking::{self, Address};
 
-/// A process that is younger may be on its way. The daemon takes microseconds when it is not busy, the
-/// kernel milliseconds for the move.
+/// Age below which a move may still be pending. The daemon takes microseconds when it is idle, the kernel
+/// milliseconds for the move.
 const FRESH: Duration = Duration::from_millis(200);
 
-/// The rules that were tried are not those in force, whose conditions the daemon does not tell.
-const OTHER_RULES: &str = "the daemon goes by other rules than the files say now: cgrulectl \
-                           reload (or it was started with other options than this command)";
+/// Note about a daemon with other active rules than those of the files; it does not report their criteria.
+const OTHER_RULES: &str = "the daemon's active rules differ from the files: run 'cgrulectl reload', or \
+                           give this command the options of the daemon";
 
-/// What the daemon has to say of a process.
+/// Answer of the daemon about a process.
 #[derive(Clone, Debug)]
 pub enum Memory {
-    /// This of the process, and this, in words, that keeps many from their groups.
+    /// History of the process, and conditions that keep many processes from their cgroups, as text.
     Told(About, Vec<String>),
-    /// Nobody answers at this socket.
+    /// No daemon answers at this socket.
     NoDaemon(PathBuf),
-    /// The control socket is turned off in this file.
+    /// Control socket disabled by this settings file.
     Off(PathBuf),
-    /// There is a daemon, but it does not tell us, and why.
+    /// Failed query of a daemon that exists, with the error.
     Silent(String),
 }
 
 impl Memory {
-    /// Asks the daemon at this address for each process, in order. Takes where its groups begin into the
-    /// survey: its command line may say something else than the settings.
+    /// Queries the daemon at this address for each process, in order. Sets the survey's root to the daemon's,
+    /// since its command line may override the settings.
     pub fn ask(address: &Address, pids: &[u32], survey: &mut Survey) -> Vec<Self> {
         let same = |memory: Self| vec![memory; pids.len()];
         let socket = match address {
@@ -52,7 +53,7 @@ impl Memory {
             Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
             Ok(Some(status)) => status,
         };
-        // The daemon says `/` for the top.
+        // The daemon reports `/` for the hierarchy root.
         status.root.trim_end_matches('/').clone_into(&mut survey.grounds.rules);
         let told = match client::about(socket, pids) {
             Err(error) => return same(Self::Silent(error.to_string())),
@@ -65,14 +66,15 @@ impl Memory {
             let nothing = || About { pid: *pid, ..About::default() };
             let mut general = general.clone();
             if *pid == status.pid {
-                general.insert(0, "it is the daemon, which moves everybody but itself".to_owned());
+                general.insert(0, "it is the daemon, which never moves itself".to_owned());
             }
             Self::Told(about.unwrap_or_else(nothing), general)
         };
         pids.iter().map(of).collect()
     }
 
-    /// When the daemon moved the process last, if it remembers; `None` when it did not tell.
+    /// Returns the time since the daemon moved the process last, if it has a record; `None` if no daemon
+    /// reported.
     pub fn moved(&self) -> Option<Option<Duration>> {
         match self {
             Self::Told(about, _) => Some(about.moved_ago_ms.map(Duration::from_millis)),
@@ -89,7 +91,7 @@ impl Memory {
         Some(format!("{ago} ago: {}", last.detail))
     }
 
-    /// What keeps many processes from their groups.
+    /// Returns the conditions that keep many processes from their cgroups.
     pub fn general(&self) -> &[String] {
         match self {
             Self::Told(_, general) => general,
@@ -97,16 +99,16 @@ impl Memory {
         }
     }
 
-    /// Why the daemon says nothing although there may be one.
+    /// Returns the message for a daemon that may be running and could not be queried.
     pub fn silence(&self) -> Option<String> {
         match self {
             Self::Told(..) | Self::NoDaemon(_) => None,
             Self::Off(file) => Some(asking::turned_off(file)),
-            Self::Silent(why) => Some(format!("the daemon cannot be asked: {why}")),
+            Self::Silent(why) => Some(format!("cannot query the daemon: {why}")),
         }
     }
 
-    /// Whether the daemon goes by other rules than those of the survey.
+    /// Checks whether the daemon's active rules differ from those of the survey.
     pub fn has_other_rules(&self) -> bool {
         self.general().iter().any(|note| note == OTHER_RULES)
     }
@@ -126,15 +128,15 @@ fn answer<T: DeserializeOwned>(
     client::ask(socket, request)?.map(Conversation::only).transpose()
 }
 
-/// What keeps many processes from their groups.
+/// Returns the conditions that keep many processes from their cgroups.
 fn general(status: &Status, rules: Option<&Rules>, survey: &Survey) -> Vec<String> {
-    let dry_run = "the daemon runs with --dry-run: it moves nobody";
+    let dry_run = "the daemon runs with --dry-run and moves no process";
     let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
     let said = [(status.dry_run, dry_run), (is_other, OTHER_RULES)];
     said.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
 }
 
-/// Whether the rules in force are those of the files, by their names and lines.
+/// Checks whether the active rules are those of the files, by their names and lines.
 fn are_same(in_force: &Rules, files: &[Rule]) -> bool {
     let is_it = |(own, rule): (&RuleInForce, &Rule)| {
         own.line == rule.origin.line && own.name == Escaped(&rule.name).to_string()
@@ -142,7 +144,7 @@ fn are_same(in_force: &Rules, files: &[Rule]) -> bool {
     in_force.rules.len() == files.len() && in_force.rules.iter().zip(files).all(is_it)
 }
 
-/// The reasons why a process is misplaced, the weightiest first; never none.
+/// Returns the reasons for which a process is misplaced, the most important first; at least one.
 pub fn why(
     survey: &Survey,
     subject: &Subject,
@@ -154,7 +156,7 @@ pub fn why(
     reasons.extend(memory.happenings().iter().rev().map(told));
     match memory {
         Memory::NoDaemon(socket) => reasons.push(format!(
-            "no daemon runs, so nobody moves it: start cgruled, which would answer at {}",
+            "the daemon is not running: start cgruled; it does not answer at {}",
             EscapedBytes(socket.as_os_str().as_encoded_bytes())
         )),
         Memory::Off(_) | Memory::Silent(_) => reasons.extend(memory.silence()),
@@ -165,8 +167,8 @@ pub fn why(
     }
     if let Some(unit) = keeping_unit(survey, subject, rule, &verdict.seats) {
         reasons.push(format!(
-            "it is in {}, a unit of systemd that would lose it; leave_units = true in the rule would \
-             allow that",
+            "it is in {}, a systemd unit that keeps its processes; set leave_units = true in the rule to \
+             move it",
             EscapedBytes(unit.as_bytes())
         ));
     }
@@ -177,21 +179,21 @@ pub fn why(
     reasons
 }
 
-/// That the daemon did move it, and knows of nothing that happened to it since.
+/// Returns the reason for a process that the daemon moved, and about which it has recorded nothing since.
 fn moved_since(memory: &Memory) -> Option<String> {
     let moved = memory.moved()??;
     let last = memory.happenings().last().map(|last| Duration::from_millis(last.ago_ms));
-    // What happened last may have happened on the way to that move.
+    // The last entry may have been recorded on the way to that move.
     last.is_none_or(|last| moved <= last).then(|| {
         format!(
-            "{} ago: the daemon moved it last. Since then somebody else has moved it, or it has come under \
-             another rule: cgrulectl place looks at it now",
+            "{} ago: the daemon moved it last; since then another process moved it, or another rule matches \
+             it: run 'cgrulectl place' with its PID",
             span(moved)
         )
     })
 }
 
-/// What the daemon remembers, in words.
+/// Formats an entry of the daemon's history.
 fn told(happening: &Happening) -> String {
     let Happening { ago_ms, outcome, detail, .. } = happening;
     if outcome == "sticky" {
@@ -208,57 +210,56 @@ fn told(happening: &Happening) -> String {
         "in-unit" => "it was left in its unit",
         "in-container" => "it was left in its container",
         "others-job" => "it was left in its job",
-        "waited" => "the answer was slow",
-        "waiting" => "it has been on its way",
+        "waited" => "slow lookup",
+        "waiting" => "placement pending",
         other => other,
     };
     if detail.is_empty() { format!("{ago}: {what}") } else { format!("{ago}: {what}: {detail}") }
 }
 
-/// What the kernel or the rule would say to a move now.
+/// Returns the cause for which the kernel, or the rule, would refuse a move now.
 fn obstacle(seat: &Seat) -> Option<String> {
     let directory = EscapedBytes(seat.directory.as_os_str().as_encoded_bytes());
     if !seat.directory.exists() {
         let text = format!(
-            "{directory} does not exist, and a rule of cgrules.conf makes no group whose path is \
-             written out: make it first"
+            "{directory} does not exist, and literal paths in cgrules.conf are not created: create the \
+             cgroup first"
         );
         return (!seat.creates).then_some(text);
     }
     let enabled = fs::read_to_string(seat.directory.join("cgroup.subtree_control"));
     let is_inner = enabled.is_ok_and(|text| !text.trim().is_empty());
-    // Only the top of the tree may hold processes and hand controllers on.
+    // Only the hierarchy root may have both processes and controllers in cgroup.subtree_control.
     let is_top = seat.belongs == "/";
     (seat.version == Version::V2 && is_inner && !is_top).then(|| {
         format!(
-            "{directory} hands controllers on to groups below it, so the kernel lets no process in \
-             (EBUSY): name a group below it"
+            "{directory} has controllers enabled in cgroup.subtree_control, so the kernel accepts no process \
+             (EBUSY): name a cgroup below it"
         )
     })
 }
 
-/// What is likely when nothing is known.
+/// Returns the likely reason when nothing is recorded and nothing prevents the move.
 fn guesses(subject: &Subject) -> Vec<String> {
     let Some(life) = &subject.life else { return Vec::new() };
     if life.age.is_some_and(|age| age < FRESH) {
-        return vec!["it has just started and may be on its way: ask again".to_owned()];
+        return vec!["it has just started and its move may be pending: run this again".to_owned()];
     }
     if let Some(parent) = life.parent.as_ref().filter(|parent| parent.is_alike) {
         return vec![format!(
-            "it looks like a forked child of process {}: a forked child stays with its parent until it \
-             starts a program or changes its user",
+            "it looks like a forked child of process {}: such a child stays in its parent's cgroup until it \
+             executes a program or changes its user",
             parent.pid
         )];
     }
     vec![format!(
-        "the daemon remembers no trouble with it. Perhaps it was moved by hand later than the daemon looked, \
-         or the daemon has yet to look by rules that are new (cgrulectl reload): cgrulectl place {} looks \
-         at it now and says what comes of it",
+        "no failure recorded. It may have been moved manually, or the rules changed since the last check; \
+         'cgrulectl place {}' re-evaluates it",
         life.pid
     )]
 }
 
-/// A time as people say it.
+/// Formats a duration in its greatest unit.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

@@ -1,4 +1,5 @@
-//! What is true of a process, a living one or one that is only thought of.
+//! Attributes of a process, living or hypothetical, that rules evaluate. A read that can hang must have a
+//! limit.
 
 use std::fs;
 use std::io::Read;
@@ -17,79 +18,79 @@ use crate::rules::names::Identity;
 use crate::rules::{Exe, Facts};
 use crate::tool::command::Failure;
 
-/// How long a closer look at a program may take: its owner can make it hang.
+/// Time limit for a read of an executable, which the owner of the process can make hang.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A process and what rules may ask of it.
+/// Process and the attributes that rules evaluate.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// What only a living process has.
+    /// Attributes of a living process; `None` for a hypothetical one.
     pub life: Option<Life>,
-    /// Its user, and the groups that list the user.
+    /// Effective user, and the groups that list the user as a member.
     pub who: Identity,
-    /// Its effective group.
+    /// Effective group of the process.
     pub gid: Gid,
-    /// The name of that group.
+    /// Name of the effective group.
     pub group: Option<String>,
-    /// The names of the groups that list the user, where they have one.
+    /// Groups that list the user, by name where they have one.
     pub listed_in: Vec<String>,
-    /// What it runs.
+    /// Executable of the process, as far as it is known.
     pub program: Program,
 }
 
-/// What only a living process has.
+/// Attributes that only a living process has.
 #[derive(Clone, Debug)]
 pub struct Life {
-    /// Its number.
+    /// PID, which is that of the thread-group leader.
     pub pid: Pid,
-    /// The kernel's name of it.
+    /// Contents of `/proc/PID/comm`.
     pub comm: Vec<u8>,
-    /// The text of `/proc/PID/cgroup`.
+    /// Contents of `/proc/PID/cgroup`.
     pub cgroup: Vec<u8>,
-    /// Since it was started.
+    /// Time since the process was started.
     pub age: Option<Duration>,
-    /// Who started it, or took it over.
+    /// Parent that started it, or adopted it.
     pub parent: Option<Parent>,
-    /// Whether it is a thread of the kernel.
+    /// True if it is a kernel thread.
     pub is_kernel_thread: bool,
-    /// Whether it has ended and waits for its parent to take note.
+    /// True if it has exited and waits to be reaped.
     pub is_zombie: bool,
 }
 
-/// The parent of a process.
+/// Parent of a living process.
 #[derive(Clone, Debug)]
 pub struct Parent {
-    /// Its number.
+    /// PID from `/proc/PID/stat` of the child.
     pub pid: Pid,
-    /// The kernel's name of it.
+    /// Contents of the parent's `/proc/PID/comm`.
     pub comm: Vec<u8>,
-    /// Whether user, program and groups of both are the same, as those of a child that was forked and
-    /// did nothing since.
+    /// True if user, executable and cgroups are the child's, as after a fork without an exec or a change of
+    /// credentials.
     pub is_alike: bool,
 }
 
-/// What is known of a program.
+/// Executable of a process, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// All that rules ask for.
+    /// Executable with all attributes that rules evaluate.
     Read {
-        /// As the kernel shows it.
+        /// Path as the kernel shows it.
         raw: Vec<u8>,
-        /// Its path.
+        /// Path that rules compare with `exe`.
         path: Vec<u8>,
-        /// Whether the path means the same file on the host.
+        /// True if the path means the same file in the host's mount namespace.
         on_host: bool,
-        /// The script or link that was invoked.
+        /// Script or symbolic link that was executed.
         invoked: Option<Vec<u8>>,
     },
-    /// There is none.
+    /// No executable, as for a kernel thread.
     None,
-    /// It cannot be read, and why.
+    /// Unknown executable, with the cause.
     Hidden(String),
 }
 
 impl Subject {
-    /// As rules are asked.
+    /// Returns the attributes in the form that rules evaluate.
     pub fn facts(&self) -> Facts<'_> {
         let (exe, invoked) = match &self.program {
             Program::Read { path, on_host, invoked, .. } => {
@@ -100,7 +101,7 @@ impl Subject {
         Facts { uid: self.who.uid, gid: self.gid, exe, invoked }
     }
 
-    /// The path of the executable as the kernel shows it.
+    /// Returns the path of the executable as the kernel shows it.
     pub fn raw_exe(&self) -> Option<&[u8]> {
         match &self.program {
             Program::Read { raw, .. } => Some(raw),
@@ -108,10 +109,10 @@ impl Subject {
         }
     }
 
-    /// A living process. `None` when there is none of this number.
+    /// Reads the attributes of a living process. Returns `None` if the PID is no process.
     ///
     /// # Errors
-    /// The name service failed.
+    /// The NSS lookup failed.
     pub fn living(pid: Pid, proc: &mut Proc, names: &NameService) -> Result<Option<Self>, Failure> {
         let Some(grip) = proc.grip(pid) else { return Ok(None) };
         let mut subject = Self::new(grip.uid, grip.gid, names)?;
@@ -138,22 +139,22 @@ impl Subject {
         Ok(Some(subject))
     }
 
-    /// One that is only thought of.
+    /// Creates a hypothetical process.
     ///
     /// # Errors
-    /// The name service failed.
+    /// The NSS lookup failed.
     pub fn imagined(
         uid: Uid,
         gid: Gid,
         exe: Option<&Path>,
         names: &NameService,
     ) -> Result<Self, Failure> {
-        let program = exe.map_or(Program::Hidden("none was given".to_owned()), started);
+        let program = exe.map_or(Program::Hidden("no --exe given".to_owned()), started);
         Ok(Self { program, ..Self::new(uid, gid, names)? })
     }
 
     fn new(uid: Uid, gid: Gid, names: &NameService) -> Result<Self, Failure> {
-        let failed = |error| Failure::Failed(format!("the name service failed: {error}"));
+        let failed = |error| Failure::Failed(format!("NSS lookup failed: {error}"));
         let who = names.identify(uid).map_err(failed)?;
         let group = names.group_name(gid).map_err(failed)?;
         let shown = |gid: &Gid| match names.group_name(*gid) {
@@ -167,18 +168,19 @@ impl Subject {
 
 fn read_program(pid: Pid, proc: &mut Proc) -> Program {
     let Some(read) = read(pid, proc) else {
-        return Program::Hidden("its owner keeps us from reading it".to_owned());
+        return Program::Hidden("its file cannot be read or does not respond".to_owned());
     };
     let raw = match read.link() {
         Ok(raw) => raw.to_vec(),
         Err(Errno::ENOENT | Errno::ESRCH) => return Program::None,
         Err(Errno::EACCES | Errno::EPERM) => {
-            return Program::Hidden("only root may see it".to_owned());
+            return Program::Hidden("only root can read it".to_owned());
         }
         Err(errno) => return Program::Hidden(errno.desc().to_owned()),
     };
     if let Some(seen) = read.seen(proc.comm(pid)).filter(|seen| !seen.is_unsure) {
-        let (path, on_host) = (seen.exe.path.to_vec(), seen.exe.on_host);
+        let path = seen.exe.path.to_vec();
+        let on_host = seen.exe.on_host;
         return Program::Read { raw, path, on_host, invoked: None };
     }
     let of = raw.clone();
@@ -190,12 +192,12 @@ fn read_program(pid: Pid, proc: &mut Proc) -> Program {
             invoked: found.invoked.map(<[u8]>::into_vec),
         },
         Some(Examined::Changed | Examined::Unreadable | Examined::Gone) | None => {
-            Program::Hidden("its owner keeps us from reading it".to_owned())
+            Program::Hidden("its file cannot be read or does not respond".to_owned())
         }
     }
 }
 
-/// The first read of an executable: of a live thread where the leader has exited.
+/// Reads an executable by the fast path: that of a live thread if the thread-group leader has exited.
 fn read(pid: Pid, proc: &mut Proc) -> Option<ExeRead> {
     let grip = proc.grip(pid)?;
     let thread = match proc.has_leader_exited(pid) {
@@ -210,17 +212,17 @@ fn read(pid: Pid, proc: &mut Proc) -> Option<ExeRead> {
     })
 }
 
-/// The result of what can hang, on a thread that is left behind when it does.
+/// Returns the result of work that can hang, on a thread that is left behind after the time limit.
 fn patiently<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
     let (answer, answered) = mpsc::channel();
     std::thread::spawn(move || {
-        // Nobody waits any more when this fails.
+        // Sending fails after the time limit, when the receiver is gone.
         let _ = answer.send(work());
     });
     answered.recv_timeout(PATIENCE).ok().flatten()
 }
 
-/// Whether user, program and groups of a process and its parent are the same.
+/// Checks whether user, executable and cgroups of a process are those of its parent.
 fn is_alike((pid, parent): (Pid, Pid), uid: Uid, proc: &mut Proc) -> bool {
     let exe = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let comm = proc.comm(pid).map(<[u8]>::to_vec);
@@ -232,7 +234,7 @@ fn is_alike((pid, parent): (Pid, Pid), uid: Uid, proc: &mut Proc) -> bool {
         && groups.as_deref() == proc.cgroup(parent, None)
 }
 
-/// Time since a number of ticks after the start of the machine.
+/// Returns the time since a start time in clock ticks after boot.
 fn age(started: u64) -> Option<Duration> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let now: f64 = uptime.split_whitespace().next()?.parse().ok()?;
@@ -241,11 +243,11 @@ fn age(started: u64) -> Option<Duration> {
     Duration::try_from_secs_f64((now - then).max(0.0)).ok()
 }
 
-/// What the kernel would show of a program that is started by this path.
+/// Returns the executable that the kernel would show after an exec of this path.
 fn started(path: &Path) -> Program {
     let given = path.as_os_str().as_bytes().to_vec();
     let Ok(target) = fs::canonicalize(path) else {
-        // Not on this host: taken as it is.
+        // Without the file on this host nothing can be resolved: the path is used as given.
         return Program::Read { raw: given.clone(), path: given, on_host: true, invoked: None };
     };
     let interpreter = interpreter(&target).and_then(|path| fs::canonicalize(path).ok());
@@ -255,7 +257,7 @@ fn started(path: &Path) -> Program {
     Program::Read { raw: exe.clone(), path: exe, on_host: true, invoked }
 }
 
-/// What runs a script; `None` for what is none.
+/// Returns the interpreter of a script; `None` if the file is not a script.
 fn interpreter(path: &Path) -> Option<String> {
     let mut start = Vec::new();
     let file = fs::metadata(path).ok().filter(fs::Metadata::is_file).and(fs::File::open(path).ok());

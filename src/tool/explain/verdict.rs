@@ -1,4 +1,5 @@
-//! Where a process belongs, where it is, and what keeps it from getting there.
+//! Comparison of the cgroups that the rules select for a process with its current ones. Must decide as the
+//! daemon does.
 
 use std::path::PathBuf;
 
@@ -18,66 +19,66 @@ use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
 use crate::tool::unread;
 use crate::user_manager::ManagerLookup;
 
-/// What is to be said of a process.
+/// Overall result for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is where its rule says.
+    /// Process in the cgroup of its rule.
     InPlace,
-    /// It is elsewhere.
+    /// Process in another cgroup than that of its rule.
     Misplaced,
-    /// Rules ask for its program, which is not known, or not all rules could be read.
+    /// Result uncertain: rules need an unknown executable, or not all rule files could be read.
     Unsure,
-    /// The daemon goes by other rules than those that were tried.
+    /// Result uncertain: the daemon's active rules are not those that were evaluated.
     Outdated,
-    /// No rule holds for it.
+    /// Process that no rule matches.
     NoRule,
-    /// Its rule says to leave it.
+    /// Process that matches a rule with `ignore = true`.
     Ignored,
-    /// Its rule cannot be applied on this host.
+    /// Process with a rule that cannot be applied on this host.
     Inapplicable,
-    /// It is moved only by a rule that names its program.
+    /// Process that is moved only by a rule that names its executable.
     Protected,
-    /// It stays in the slice of its user, which a table limits.
+    /// Process that stays in the slice of its user, which a table limits.
     InSlice,
-    /// It has ended.
+    /// Process that has exited and is not yet reaped.
     Ended,
-    /// It is only thought of.
+    /// Hypothetical process that a rule would move.
     Imagined,
 }
 
-/// One hierarchy that a rule concerns.
+/// Expected and actual cgroup in one hierarchy that the rule concerns.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    /// The hierarchy: `cgroup v2`, or the controllers of a v1 one.
+    /// Hierarchy: `cgroup v2`, or the controllers of a v1 hierarchy.
     pub tree: String,
-    /// Where the process belongs, from the top.
+    /// Expected cgroup, as a path from the hierarchy root.
     pub belongs: String,
-    /// Where it is; `None` when that is not known.
+    /// Actual cgroup; `None` if it is unknown.
     pub is: Option<Vec<u8>>,
-    /// Whether that is the same.
+    /// True if the actual cgroup is the expected one.
     pub is_right: bool,
-    /// The directory of the group where it belongs.
+    /// Directory of the expected cgroup.
     pub directory: PathBuf,
-    /// Which interface the hierarchy has.
+    /// cgroup version of the hierarchy.
     pub version: Version,
-    /// Whether a missing group is made.
+    /// True if the daemon creates the cgroup if it is missing.
     pub creates: bool,
 }
 
-/// The answer.
+/// Result of the rules for a process.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// In a word.
+    /// Overall result, from which the headline follows.
     pub state: State,
-    /// How the rules were tried.
+    /// Trace of the evaluation of the rules.
     pub walk: Walk,
-    /// The hierarchies that the rule concerns, in order.
+    /// Hierarchies that the rule concerns, in order.
     pub seats: Vec<Seat>,
-    /// Files that the daemon goes by and that we may not read.
+    /// Files that the daemon uses and that the caller cannot read.
     pub unread: Vec<PathBuf>,
 }
 
-/// Tries the rules, and compares.
+/// Evaluates the rules for a process and compares the result with its cgroups.
 pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
@@ -99,7 +100,7 @@ pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
     Verdict { state, walk, seats, unread }
 }
 
-/// How many rules ask for a program that we could not see, so that the answer may be wrong.
+/// Returns the number of rules that need an unknown executable, so that the result may be wrong.
 pub(super) fn unseen(rule: Option<&Rule>, subject: &Subject, walk: &Walk) -> usize {
     if !matches!(subject.program, Program::Hidden(_)) {
         return 0;
@@ -124,7 +125,7 @@ fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat], proc: &mut Proc
     }
 }
 
-/// Whether the daemon leaves a process alone although a rule holds.
+/// Checks whether the daemon does not move a process although a rule matches.
 fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -> bool {
     let uid = subject.who.uid;
     let exe = subject.raw_exe();
@@ -136,14 +137,14 @@ fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -
     match protection(rule, life.pid, exe.unwrap_or_default(), uid, || Some(&life.cgroup)) {
         Protection::Yes => true,
         Protection::No => false,
-        // Where systemd does not answer us, the daemon leaves it alone as long as it gets no answer either.
+        // Without an answer from systemd the daemon does not move it either.
         Protection::UserManager => {
             ManagerLookup::default().find(uid).map_or(true, |found| found.contains(life.pid, proc))
         }
     }
 }
 
-/// The table that limits the slice of the user, so that the process stays there.
+/// Returns the table that limits the slice of the user, so that the process stays there.
 pub(super) fn slice_table<'s>(
     survey: &'s Survey,
     subject: &Subject,
@@ -155,7 +156,7 @@ pub(super) fn slice_table<'s>(
     keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
 }
 
-/// The unit of systemd that would lose the process, so that it stays there. `None` if it may leave.
+/// Returns the systemd unit that keeps the process. `None` if the process may leave it.
 pub(super) fn keeping_unit(
     survey: &Survey,
     subject: &Subject,
@@ -171,7 +172,7 @@ pub(super) fn keeping_unit(
     match Unit::of(path, &[&survey.grounds.rules, &survey.grounds.legacy]) {
         Unit::ForOthers(name) if subject.who.uid.0 == 0 => Some(name.to_owned()),
         Unit::Other(name) => Some(name.to_owned()),
-        // Whether it is the last of its session changes from one moment to the next: the daemon knows.
+        // The daemon alone tracks whether it is the last process of its session, which changes at any time.
         Unit::None | Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => None,
     }
 }
@@ -181,7 +182,7 @@ fn seats(survey: &Survey, subject: &Subject, rule: &Rule) -> Vec<Seat> {
     for target in rule.action.targets() {
         let (span, _) = survey.hierarchies.span_of(target);
         if span.is_empty() && target.below == Below::Top {
-            // As the daemon does: what follows is not done either.
+            // The daemon stops here too: it does not apply the targets that follow.
             break;
         }
         let path = path(survey, subject, target);
@@ -213,8 +214,8 @@ fn seat(tree: &Hierarchy, path: &str, target: &Target, subject: &Subject) -> Sea
     }
 }
 
-/// The path of a target for the process, as the daemon renders it. A field that is not known before there
-/// is a process stays as it is written.
+/// Renders the path of a target for the process as the daemon does. Specifiers that are unknown without a
+/// process are left unexpanded.
 fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
     let mut path = match target.below {
         Below::Root => survey.grounds.rules.clone(),
@@ -230,10 +231,12 @@ fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
     };
     let pieces = target.destination.pieces().into_iter().map(known).collect();
     let destination = Destination::from_pieces(target.destination.as_str(), pieces);
-    // Of one that does not exist the number is not shown.
+    // The PID of a hypothetical process is not shown.
     if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
-        let (uid, user) = (subject.who.uid, subject.who.name.as_deref());
-        let (gid, group) = (subject.gid, subject.group.as_deref());
+        let uid = subject.who.uid;
+        let user = subject.who.name.as_deref();
+        let gid = subject.gid;
+        let group = subject.group.as_deref();
         let program = subject.raw_exe();
         destination.render(&Who { uid, user, gid, group, pid, program }, &mut path);
     }
@@ -243,7 +246,7 @@ fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
     path
 }
 
-/// The v2 group of a process first, then the others that are not at the top.
+/// Returns the v2 cgroup of a process, followed by its v1 cgroups except hierarchy roots.
 pub(super) fn whereabouts(hierarchies: &Hierarchies, life: &Life) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for tree in hierarchies.iter() {

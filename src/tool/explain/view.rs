@@ -1,4 +1,5 @@
-//! An explanation for people: the answer first, then what it comes from.
+//! Text form of an explanation: the result first, then its reasons. Must fit 80 columns unless a word is
+//! longer.
 
 use std::io::{self, Write};
 
@@ -15,23 +16,23 @@ use crate::tool::words::{self, Words};
 
 /// Columns of a line of text.
 const WIDTH: usize = 80;
-/// Columns before it.
+/// Columns of the label before the text.
 const INDENT: usize = 11;
-/// Rules that are shown unless all are asked for.
+/// Maximum of rules shown without `--all`.
 const SHOWN: usize = 20;
 
-/// How an explanation is shown.
+/// Output options of an explanation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
-    /// With colours.
+    /// True if the headline is coloured.
     pub color: bool,
-    /// With every rule.
+    /// True if every rule is shown.
     pub all: bool,
-    /// Without arrows and ellipses.
+    /// True if arrows and ellipses are written in ASCII.
     pub ascii: bool,
 }
 
-/// Shows one.
+/// Writes the explanation of one process.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -61,7 +62,7 @@ pub fn show(
         item("since", &since, out)?;
     }
     for reason in explained.all_reasons(survey) {
-        item("why", &reason, out)?;
+        item("reason", &reason, out)?;
     }
     // Else it is among the reasons.
     let is_reason = explained.verdict.state == State::Misplaced;
@@ -69,60 +70,58 @@ pub fn show(
         item("last", &format!("external move {last}"), out)?;
     }
     for caveat in &caveats {
-        item("but", caveat, out)?;
+        item("note", caveat, out)?;
     }
-    writeln!(out, "\nWhat rules can ask of it")?;
+    writeln!(out, "\nAttributes that rules evaluate")?;
     facts(subject, out)?;
     if !survey.loaded.rules.is_empty() {
-        writeln!(out, "\nThe rules, in the order in which they are tried")?;
+        writeln!(out, "\nRules in evaluation order")?;
     }
     let look = rows::Look { is_full: manner.all, is_ascii: manner.ascii };
     rows::show(&rules(survey, explained, manner.all), None, look, out)
 }
 
-/// Since when a process is in place.
+/// Returns the text about the time since which a process is in place.
 fn since(explained: &Explained) -> Option<String> {
     let moved = explained.moved.filter(|_| explained.verdict.state == State::InPlace)?;
     Some(match moved {
         Some(ago) => format!("{} ago, when the daemon moved it there", span(ago)),
-        None => "it was there before the daemon looked, for all that it remembers".to_owned(),
+        None => "unknown: the daemon has no record of moving it".to_owned(),
     })
 }
 
-/// The answer in a line, and its colour.
+/// Returns the result as one line, and its colour code.
 fn headline(subject: &Subject, verdict: &Verdict) -> (String, u8) {
     let who = match &subject.life {
         Some(life) => format!("Process {} ({})", life.pid, EscapedBytes(&life.comm)),
-        None => "Such a process".to_owned(),
+        None => "The hypothetical process".to_owned(),
     };
     let (what, code) = match verdict.state {
-        State::InPlace => ("is where its rule says.", 32),
-        State::Misplaced => ("is NOT where its rule says.", 31),
+        State::InPlace => ("is in the cgroup of its rule.", 32),
+        State::Misplaced => ("is NOT in the cgroup of its rule.", 31),
         State::Unsure if !verdict.unread.is_empty() => {
-            ("cannot be judged: not all rules can be read.", 33)
+            ("cannot be evaluated: not all rules can be read.", 33)
         }
-        State::Unsure => ("cannot be judged: a rule asks for its program.", 33),
+        State::Unsure => ("cannot be evaluated: a rule needs its executable.", 33),
         State::Outdated => {
-            ("cannot be judged: the daemon goes by other rules than the files say.", 33)
+            ("cannot be evaluated: the daemon's active rules differ from the files.", 33)
         }
-        State::NoRule if subject.life.is_none() => {
-            ("would stay where it starts: no rule holds.", 33)
-        }
-        State::NoRule => ("stays where it is: no rule holds for it.", 33),
-        State::Ignored => ("stays where it is: its rule says so.", 32),
+        State::NoRule if subject.life.is_none() => ("would not be moved: no rule matches.", 33),
+        State::NoRule => ("is not moved: no rule matches.", 33),
+        State::Ignored => ("is not moved: its rule ignores it.", 32),
         State::Inapplicable if subject.life.is_none() => {
-            ("would stay where it starts: its rule cannot be applied here.", 31)
+            ("would not be moved: its rule cannot be applied here.", 31)
         }
-        State::Inapplicable => ("stays where it is: its rule cannot be applied on this host.", 31),
-        State::Protected => ("is left alone: only a rule that names its program moves it.", 33),
+        State::Inapplicable => ("is not moved: its rule cannot be applied on this host.", 31),
+        State::Protected => ("is protected: only a rule that names its executable moves it.", 33),
         State::InSlice => ("stays in the slice of its user, which a table limits.", 32),
-        State::Ended => ("has ended, and waits for its parent to take note.", 33),
+        State::Ended => ("has exited and waits to be reaped by its parent.", 33),
         State::Imagined => ("would be moved by a rule.", 32),
     };
     (format!("{who} {what}"), code)
 }
 
-/// `  word     text`, wrapped.
+/// Writes a label and its text, wrapped: `  label    text`.
 fn item(word: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
     for (index, line) in wrapped(text, WIDTH - INDENT).into_iter().enumerate() {
         let word = if index == 0 { word } else { "" };
@@ -131,7 +130,7 @@ fn item(word: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Text in lines; a word that is longer than a line has its own.
+/// Wraps a text into lines; a word that is longer than a line gets its own.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ') {
@@ -158,16 +157,16 @@ fn places(survey: &Survey, explained: &Explained, out: &mut dyn Write) -> io::Re
     };
     for Seat { tree, belongs, is, is_right, .. } in seats {
         if !is_right {
-            item("belongs", &shown(belongs.as_bytes(), tree), out)?;
+            item("expected", &shown(belongs.as_bytes(), tree), out)?;
         }
         if let Some(is) = is {
-            item("is in", &shown(is, tree), out)?;
+            item("actual", &shown(is, tree), out)?;
         }
     }
     match &explained.subject.life {
         Some(life) if seats.is_empty() => whereabouts(&survey.hierarchies, life)
             .iter()
-            .try_for_each(|(tree, path)| item("is in", &shown(path, tree), out)),
+            .try_for_each(|(tree, path)| item("actual", &shown(path, tree), out)),
         Some(_) | None => Ok(()),
     }
 }
@@ -181,12 +180,12 @@ fn facts(subject: &Subject, out: &mut dyn Write) -> io::Result<()> {
     item("user", &named(who.name.as_deref(), who.uid.to_string()), out)?;
     let mut groups = named(group.as_deref(), gid.to_string());
     if !listed_in.is_empty() {
-        groups += &format!("; the user is listed in {}", Escaped(&listed_in.join(", ")));
+        groups += &format!("; the user is a member of {}", Escaped(&listed_in.join(", ")));
     }
     item("group", &groups, out)?;
     match program {
         Program::Read { path, on_host, invoked, .. } => {
-            let mount = if *on_host { "" } else { "  (of another mount namespace)" };
+            let mount = if *on_host { "" } else { "  (in another mount namespace)" };
             item("exe", &format!("{}{mount}", EscapedBytes(path)), out)?;
             if let Some(invoked) = invoked {
                 item("invoked", &EscapedBytes(invoked).to_string(), out)?;
@@ -195,7 +194,7 @@ fn facts(subject: &Subject, out: &mut dyn Write) -> io::Result<()> {
         Program::None if life.is_none() => {}
         Program::None => item("exe", "none", out)?,
         Program::Hidden(why) => {
-            item("exe", &format!("not known: {why}"), out)?;
+            item("exe", &format!("unknown: {why}"), out)?;
         }
     }
     life.as_ref().map_or(Ok(()), |life| origin(life, out))
@@ -210,9 +209,10 @@ fn origin(life: &Life, out: &mut dyn Write) -> io::Result<()> {
     item("started", &format!("{} ago{}", span(age), parent.unwrap_or_default()), out)
 }
 
-/// The rules that were tried: all, or those that came near.
+/// Returns the rows of the rules that were evaluated: all, or the nearest mismatches.
 fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
-    let (rules, walk) = (&survey.loaded.rules, &explained.verdict.walk);
+    let rules = &survey.loaded.rules;
+    let walk = &explained.verdict.walk;
     let words = Words::new(&survey.loaded.names);
     let is_shown = shown(rules, &walk.misses, all);
     let mut rows = Vec::new();
@@ -229,16 +229,16 @@ fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
     let Some(RuleId(id)) = walk.winner else { return rows };
     let at = id as usize;
     if let Some(rule) = rules.get(at) {
-        rows.push(row(at, rule, "holds".to_owned(), words::done(rule), '>', all));
+        rows.push(row(at, rule, "matches".to_owned(), words::done(rule), '>', all));
     }
     let later = rules.len().saturating_sub(at + 1);
     if later > 0 {
-        rows.push(Row::Gap(format!("{} not tried: the first that holds decides", counted(later))));
+        rows.push(Row::Gap(format!("{} not evaluated: the first match decides", counted(later))));
     }
     rows
 }
 
-/// Which of the rules that failed are shown: of many only the last that came near.
+/// Returns for each rule that did not match whether it is shown: of many, only the last that nearly matched.
 fn shown(rules: &[Rule], misses: &[Miss], all: bool) -> Vec<bool> {
     if all || misses.len() < SHOWN {
         return vec![true; misses.len()];
@@ -253,7 +253,7 @@ fn shown(rules: &[Rule], misses: &[Miss], all: bool) -> Vec<bool> {
     shown
 }
 
-/// Whether all but the last of what a rule asks for is given.
+/// Checks whether every criterion before the one that did not match is given and matches.
 fn is_near(rule: &Rule, miss: Miss) -> bool {
     match miss {
         Miss::User => false,
@@ -293,14 +293,14 @@ fn row(at: usize, rule: &Rule, text: String, target: String, mark: char, is_full
     }
 }
 
-/// The criterion that failed, in words.
+/// Returns the criterion that did not match, as text.
 fn failed(miss: Miss, rule: &Rule, words: &Words) -> String {
     match miss {
-        Miss::User => format!("wants user {}", words.users(&rule.when)),
-        Miss::Group => format!("wants group {}", words.groups(&rule.when)),
-        Miss::Exe => format!("wants exe {}", Words::exes(&rule.when)),
-        Miss::UnknownExe => format!("wants exe {}, none known", Words::exes(&rule.when)),
-        Miss::ForeignExe => "wants exe of the host's mounts".to_owned(),
+        Miss::User => format!("needs user {}", words.users(&rule.when)),
+        Miss::Group => format!("needs group {}", words.groups(&rule.when)),
+        Miss::Exe => format!("needs exe {}", Words::exes(&rule.when)),
+        Miss::UnknownExe => format!("exe unknown, needs {}", Words::exes(&rule.when)),
+        Miss::ForeignExe => "needs exe in the host's mounts".to_owned(),
         Miss::NotUser => format!("excludes user {}", words.users(&rule.not)),
         Miss::NotGroup => format!("excludes group {}", words.groups(&rule.not)),
         Miss::NotExe => format!("excludes exe {}", Words::exes(&rule.not)),
@@ -312,7 +312,7 @@ fn failed(miss: Miss, rule: &Rule, words: &Words) -> String {
 }
 
 impl Miss {
-    /// The word in JSON: stable.
+    /// Returns the name used in JSON, which must not change.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::User => "user",

@@ -1,4 +1,5 @@
-//! The status as a page of 80 columns. Pure, but for the locale.
+//! Page of 80 columns about the daemon's status. Must depend on nothing but the status and the output
+//! options.
 
 use std::fmt::{self, Write};
 
@@ -6,13 +7,13 @@ use crate::config::escape::Escaped;
 use crate::control::status::{HierarchyStatus, Latency, Status};
 use crate::tool::figures::{counted, date, grouped, microseconds, span};
 
-/// Columns of the longest bar, and of bar and number together.
+/// Columns of the longest bar, and of a bar with its number.
 const BAR: u64 = 46;
 const CHART: usize = 63;
-/// Rows of the chart; the longest moves are put together when there are more.
+/// Maximum rows of the chart; the longest moves share the last row if there are more.
 const ROWS: usize = 16;
 
-/// What the terminal can show.
+/// Capabilities of the terminal that shows the page.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) is_colored: bool,
@@ -32,14 +33,14 @@ impl Look {
         if self.is_colored { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A number that should be 0.
+    /// Formats a number that should be 0, highlighted if it is not.
     fn bad(self, number: u64, what: &str) -> String {
         let text = format!("{} {what}", grouped(number));
         if number == 0 { text } else { self.alarm(&text) }
     }
 }
 
-/// The whole page.
+/// Returns the page, with a line end after each line.
 pub(super) fn render(status: &Status, look: Look) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -51,17 +52,19 @@ fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     head(status, look, out)?;
     rules(status, look, out)?;
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
-    let (events, lost) = (counter("events"), counter("lost_events") + counter("lost_forks"));
-    row(look, out, "Events", &format!("{} heard, {}", grouped(events), look.bad(lost, "lost")))?;
+    let events = counter("events");
+    let lost = counter("lost_events") + counter("lost_forks");
+    row(look, out, "Events", &format!("{} received, {}", grouped(events), look.bad(lost, "lost")))?;
     let scans = counted(counter("scans"), "scan", "scans");
-    let looks = counted(counter("looks"), "look", "looks");
-    row(look, out, "Looks", &format!("{looks} at processes, {scans} of all processes"))?;
+    let looks = counted(counter("looks"), "evaluation", "evaluations");
+    row(look, out, "Processes", &format!("{looks}, {scans} of /proc"))?;
     let placed = if status.dry_run { "would_place" } else { "placed" };
     let verb = if status.dry_run { "would be moved" } else { "moved" };
-    let (all, timed) = (counter(placed), status.latency.count);
-    // The others were found by a scan, or asked for: nothing says since when they waited.
+    let all = counter(placed);
+    let timed = status.latency.count;
+    // The other moves followed a scan or a request: there is no event to measure the latency from.
     let part = match timed < all && !status.dry_run {
-        true => format!(", {} of them after an event, which are timed", grouped(timed)),
+        true => format!(", {} of them timed (after an event)", grouped(timed)),
         false => String::new(),
     };
     row(look, out, "Moves", &format!("{} {verb}{part}", grouped(all)))?;
@@ -73,14 +76,15 @@ fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
 
 fn head(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     let name = look.bold(&format!("cgruled {}", Escaped(&status.version)));
-    let (pid, since) = (status.pid, date(status.started));
+    let pid = status.pid;
+    let since = date(status.started);
     writeln!(out, "{name}, process {pid}, running for {} since {since}", span(status.uptime))?;
     if status.stalled {
-        let text = "The thread that moves processes does not answer.";
+        let text = "The placement thread does not respond.";
         writeln!(out, "{}", look.alarm(text))?;
     }
     if status.dry_run {
-        writeln!(out, "A dry run: nobody is moved.")?;
+        writeln!(out, "Dry run: no process is moved.")?;
     }
     Ok(())
 }
@@ -94,24 +98,24 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     if rules.errors + rules.warnings > 0 {
         let errors = look.bad(rules.errors, if rules.errors == 1 { "error" } else { "errors" });
         let warnings = counted(rules.warnings, "warning", "warnings");
-        row(look, out, "", &format!("{errors}, {warnings}: see cgrulectl check"))?;
+        row(look, out, "", &format!("{errors}, {warnings}: run 'cgrulectl check'"))?;
     }
     if let Some(refused) = &status.refused_reload {
         let errors = counted(refused.errors.len() as u64, "new error", "new errors");
-        row(look, out, "", &look.alarm(&format!("{errors}, see cgrulectl check")))?;
+        row(look, out, "", &look.alarm(&format!("{errors}: run 'cgrulectl check'")))?;
         let place = refused.kept.first().map_or("", |kept| &kept.first_error);
         row(look, out, "", &tail(&Escaped(place).to_string()))?;
         let files = match refused.kept.len() {
-            1 => "this file stays as it was".to_owned(),
-            more => format!("the first; {more} files stay as they were"),
+            1 => "file kept at last valid version".to_owned(),
+            more => format!("first error; {more} files kept at last valid version"),
         };
         row(look, out, "", &files)?;
     }
-    row(look, out, "Groups", &format!("below {} in", Escaped(&status.root)))?;
+    row(look, out, "Cgroups", &format!("below {} in", Escaped(&status.root)))?;
     let (old, unified): (Vec<_>, Vec<_>) =
         status.hierarchies.iter().partition(|tree| tree.version == 1);
     unified.into_iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))?;
-    // One line each would take up half a screen.
+    // One line for each v1 hierarchy would take up half a screen.
     let old = old.into_iter().map(|tree| Escaped(&tree.controllers.join("+")).to_string());
     let old = lines(old, 64).into_iter().enumerate();
     old.into_iter().try_for_each(|(index, line)| {
@@ -120,19 +124,19 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
 }
 
 fn external_moves(status: &Status, look: Look, out: &mut String) -> fmt::Result {
-    // Of a daemon of an older version.
+    // The field is empty in the answer of an older daemon.
     if status.external_moves.is_empty() || status.external_moves == "off" {
         return Ok(());
     }
     let action = if status.external_moves == "revert" { "reverted" } else { "reported" };
     let found = match status.external_moves_by.as_str() {
-        "trace" => "the kernel traces them",
+        "trace" => "traced by the kernel",
         _ => "not traced: a scan finds them within 60 s",
     };
-    row(look, out, "", &format!("those by others are {action}; {found}"))
+    row(look, out, "", &format!("external moves are {action}; {found}"))
 }
 
-/// The end of a text that is too long for a row.
+/// Returns the end of a text that is too long for a row.
 fn tail(text: &str) -> String {
     match text.chars().count().checked_sub(68) {
         None | Some(0) => text.to_owned(),
@@ -143,7 +147,7 @@ fn tail(text: &str) -> String {
 fn hierarchy(tree: &HierarchyStatus) -> String {
     let place = format!("v{} {}", tree.version, Escaped(&tree.mount_point));
     let controllers = tree.controllers.join(" ");
-    // Of 80 columns twelve are the margin and seven the parentheses with what is left out.
+    // Of 80 columns 12 are the margin, and 7 the parentheses with the ellipsis.
     let room = 61usize.saturating_sub(place.chars().count());
     match controllers.char_indices().nth(room) {
         _ if controllers.is_empty() => place,
@@ -155,26 +159,26 @@ fn hierarchy(tree: &HierarchyStatus) -> String {
     }
 }
 
-/// Those who were not moved, by reason.
+/// Writes the numbers of evaluations without a move, by reason.
 fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     const REASONS: [(&str, &str); 11] = [
         ("in_place", "in place"),
-        ("no_rule", "without a rule"),
+        ("no_rule", "without a matching rule"),
         ("ignored", "ignored by rule"),
         ("inapplicable", "with a rule that cannot be applied"),
         ("protected", "protected"),
-        ("sticky", "asked to stay"),
+        ("sticky", "sticky"),
         ("left_in_unit", "kept in their unit"),
         ("left_in_container", "kept in a container"),
         ("left_in_job", "kept in another user's job"),
-        ("gone", "gone"),
-        ("deferred", "deferred for others"),
+        ("gone", "exited"),
+        ("deferred", "deferred for other users"),
     ];
     let parts = REASONS.iter().filter_map(|(name, text)| {
         let count = *status.counters.get(*name)?;
         (count > 0).then(|| format!("{} {text}", grouped(count)))
     });
-    let mut heading = "Left";
+    let mut heading = "Not moved";
     for line in lines(parts, 66) {
         row(look, out, heading, &line)?;
         heading = "";
@@ -182,7 +186,7 @@ fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// Puts parts onto lines of at most `width` columns.
+/// Joins parts into lines of at most `width` columns.
 fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in parts {
@@ -204,17 +208,18 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
 fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let refused = look.bad(counter("refused"), "refused");
-    let taken = look.bad(counter("taken_back"), "moved away");
-    let given_up = look.bad(counter("given_up"), "of them left there");
+    let taken = look.bad(counter("taken_back"), "external moves");
+    let given_up = look.bad(counter("given_up"), "not reverted");
     let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
-    row(look, out, "Troubles", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
+    row(look, out, "Failures", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
     let over_limit = counter("sticky_over_limit");
     if over_limit > 0 {
         let pins = counted(over_limit, "pin", "pins");
         row(look, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;
     }
     for refusal in &status.refusals {
-        let (errno, meaning) = (Escaped(&refusal.errno), Escaped(&refusal.meaning));
+        let errno = Escaped(&refusal.errno);
+        let meaning = Escaped(&refusal.meaning);
         row(look, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
     }
     for taker in &status.taken_back_by {
@@ -226,7 +231,7 @@ fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
 
 fn latency(latency: &Latency, look: Look, out: &mut String) -> fmt::Result {
     if latency.count == 0 {
-        return row(look, out, "Latency", "nobody was moved after an event yet");
+        return row(look, out, "Latency", "no move after an event yet");
     }
     let [p50, p90, p99, max] =
         [latency.p50_us, latency.p90_us, latency.p99_us, latency.max_us].map(microseconds);
@@ -245,7 +250,7 @@ fn latency(latency: &Latency, look: Look, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// The last rows in one when there are too many.
+/// Combines the last rows into one if there are too many.
 fn together(octaves: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let mut rows = octaves.to_vec();
     let tail = rows.split_off(rows.len().min(ROWS));
@@ -256,7 +261,7 @@ fn together(octaves: &[(u64, u64)]) -> Vec<(u64, u64)> {
     rows
 }
 
-/// A bar with eighths where the terminal has them. What is not 0 can be seen.
+/// Returns a bar, with eighths of a cell where the terminal has them. Any count above 0 is visible.
 fn bar(count: u64, most: u64, width: u64, is_unicode: bool) -> String {
     if count == 0 {
         return String::new();
@@ -353,7 +358,7 @@ mod tests {
         let mut status = status();
         status.latency.count = 4_000;
         let page = render(&status, PLAIN);
-        let wanted = "Moves       4,321 moved, 4,000 of them after an event, which are timed\n";
+        let wanted = "Moves       4,321 moved, 4,000 of them timed (after an event)\n";
         assert!(page.contains(wanted), "{page}");
         assert!(page.contains("of 4,000 moves\n"), "{page}");
     }
@@ -363,17 +368,17 @@ mod tests {
         let expected = "\
 cgruled 0.1.0, process 712, running for 1 d 1 h since 2026-11-24 13:55:31 UTC
 Rules       12 rules from 2 files, read 2 h 0 min ago
-            1 error, 2 warnings: see cgrulectl check
-Groups      below / in
+            1 error, 2 warnings: run 'cgrulectl check'
+Cgroups     below / in
             v2 /sys/fs/cgroup (cpuset cpu io memory hugetlb pids rdma misc ...)
             v1 freezer, net_cls+net_prio
-Events      1,234,567 heard, 0 lost
-Looks       99,000 looks at processes, 2 scans of all processes
+Events      1,234,567 received, 0 lost
+Processes   99,000 evaluations, 2 scans of /proc
 Moves       4,321 moved
-            those by others are reverted; the kernel traces them
-Left        12,345 in place, 80,000 without a rule, 7 ignored by rule,
-            150 protected, 2,184 gone
-Troubles    3 refused, 2 moved away, 1 of them left there, 0 log lines dropped
+            external moves are reverted; traced by the kernel
+Not moved   12,345 in place, 80,000 without a matching rule, 7 ignored by rule,
+            150 protected, 2,184 exited
+Failures    3 refused, 2 external moves, 1 not reverted, 0 log lines dropped
             3 refused: Device or resource busy (EBUSY)
             2 moved to user@1000.service
 Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
@@ -422,10 +427,10 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
     #[test]
     fn names_cannot_drive_the_terminal() {
         let mut status = status();
-        status.taken_back_by = vec![Taker { name: "\x1b]0;x\x07\nTroubles".into(), count: 1 }];
+        status.taken_back_by = vec![Taker { name: "\x1b]0;x\x07\nFailures".into(), count: 1 }];
         let page = render(&status, PLAIN);
         assert!(
-            !page.contains('\x1b') && page.lines().filter(|l| l.starts_with("Tr")).count() == 1
+            !page.contains('\x1b') && page.lines().filter(|l| l.starts_with("Fa")).count() == 1
         );
         assert!(render(&status, Look { is_colored: true, ..PLAIN }).contains("\x1b[31m3 refused"));
     }

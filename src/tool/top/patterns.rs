@@ -1,9 +1,9 @@
-//! Which groups rules can lead to: destinations as patterns of paths. Pure.
+//! Paths that the destinations of rules can expand to, as patterns. Pure: must not read a file.
 
 use crate::rules::Rule;
 use crate::rules::destination::Piece;
 
-/// The destinations of all rules.
+/// Destinations of all rules, each as a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     patterns: Vec<Pattern>,
@@ -15,17 +15,17 @@ struct Pattern {
     components: Vec<Vec<Piece>>,
 }
 
-/// What patterns say of a path.
+/// Result of the search for one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The rules that can lead there, in their order, each once.
+    /// Rules with a destination that can expand to the path, in order, each once.
     pub(super) rules: Vec<usize>,
-    /// Whether there can be more below it.
+    /// True if a destination can be below the path.
     pub(super) goes_on: bool,
 }
 
 impl Patterns {
-    /// `beginning` says where the path of a target begins, from the top of a hierarchy.
+    /// Creates the patterns; `beginning` returns the base of a target's path, from the hierarchy root.
     pub(super) fn new<'p>(
         rules: &[Rule],
         beginning: impl Fn(&crate::rules::Target) -> &'p str,
@@ -41,7 +41,7 @@ impl Patterns {
         Self { patterns }
     }
 
-    /// What is known of a path, given by its components.
+    /// Finds the rules for a path, given by its components.
     pub(super) fn find(&self, path: &[Vec<u8>]) -> Found {
         let mut found = Found::default();
         for Pattern { rule, components } in &self.patterns {
@@ -60,7 +60,7 @@ impl Patterns {
     }
 }
 
-/// The pieces of each component of a path.
+/// Splits the pieces of a destination into path components.
 fn components(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
     let mut found: Vec<Vec<Piece>> = vec![Vec::new()];
     for piece in pieces {
@@ -90,7 +90,7 @@ fn last(found: &mut Vec<Vec<Piece>>) -> &mut Vec<Piece> {
     &mut found[index]
 }
 
-/// Whether a name can come of the pieces. A field is never empty.
+/// Checks whether the pieces can expand to a name. A specifier never expands to an empty text.
 fn matches(pieces: &[Piece], name: &[u8]) -> bool {
     match pieces {
         [] => name.is_empty(),

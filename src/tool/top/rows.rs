@@ -1,4 +1,4 @@
-//! Two moments to rates, in an order. Pure.
+//! Rows of the table from two samples, with rates, in a sort order. Pure: must not read a file or clock.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::sample::{Figures, Groups, lossy, shown};
 
-/// What rows are sorted by; then by path.
+/// Sort key of the rows; rows of equal value are sorted by path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     Cpu,
@@ -18,7 +18,7 @@ pub(super) enum Sort {
     Path,
 }
 
-/// The words and keys of the orders.
+/// Name and terminal key of each sort key.
 pub(super) const SORTS: [(&str, u8, Sort); 6] = [
     ("cpu", b'c', Sort::Cpu),
     ("memory", b'm', Sort::Memory),
@@ -28,36 +28,36 @@ pub(super) const SORTS: [(&str, u8, Sort); 6] = [
     ("name", b'n', Sort::Path),
 ];
 
-/// A group as it is shown.
+/// Cgroup with its values and rates.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Row {
-    /// From the top of each hierarchy.
+    /// Path from the root of each hierarchy.
     pub(super) cgroup: String,
-    /// The same, for people.
+    /// The path escaped for a terminal.
     #[serde(skip)]
     pub(super) shown: String,
-    /// The first rule that can lead there.
+    /// First rule with a destination that can expand to the path.
     pub(super) rule: String,
-    /// How many rules can.
+    /// Number of rules with such a destination.
     pub(super) rules: usize,
-    /// 100 is one CPU.
+    /// CPU usage; 100 is one CPU.
     pub(super) cpu_percent: Option<f64>,
     pub(super) memory_bytes: Option<u64>,
     pub(super) io_bytes_per_second: Option<f64>,
     pub(super) tasks: Option<u64>,
-    /// Percent of the last ten seconds.
+    /// Greatest pressure in the last ten seconds, in percent.
     pub(super) pressure_percent: Option<f64>,
-    /// What it is pressed for: `cpu`, `memory` or `io`.
+    /// Resource of that pressure: `cpu`, `memory` or `io`.
     pub(super) pressure_of: Option<&'static str>,
-    /// Time for which CPUs were withheld, in percent of the time.
+    /// Throttled CPU time in percent of the interval.
     pub(super) throttled_percent: Option<f64>,
     pub(super) oom_kills: Option<u64>,
-    /// Whether it lies below another one, whose figures contain its own.
+    /// True if it is below another cgroup of the table, which includes its values.
     #[serde(skip)]
     pub(super) is_nested: bool,
 }
 
-/// The rows of a moment, with rates since the one before, which was `apart` from it.
+/// Returns the rows of a sample, with rates since the previous sample, which was taken `apart` before.
 pub(super) fn rows(
     before: &Groups,
     now: &Groups,
@@ -80,7 +80,7 @@ pub(super) fn rows(
             shown: shown(path),
             rule: group.rules.first().map(|&first| rule(first)).unwrap_or_default(),
             rules: group.rules.len(),
-            // Nanoseconds a second to percent.
+            // Nanoseconds per second to percent.
             cpu_percent: rate(|f| f.cpu).map(|rate| rate / 1e7),
             memory_bytes: figures.memory,
             io_bytes_per_second: rate(|f| f.io),
@@ -95,7 +95,7 @@ pub(super) fn rows(
     rows
 }
 
-/// The largest first, what is not known last.
+/// Sorts the rows, the greatest value first and unknown values last.
 pub(super) fn sort(rows: &mut [Row], by: Sort) {
     let key = |row: &Row| match by {
         Sort::Cpu => row.cpu_percent,
@@ -111,7 +111,7 @@ pub(super) fn sort(rows: &mut [Row], by: Sort) {
     });
 }
 
-/// The sum of all groups, each counted once.
+/// Returns the sum over all cgroups; nested cgroups are included in their parents.
 pub(super) fn total<T: std::iter::Sum<T>>(rows: &[Row], of: impl Fn(&Row) -> Option<T>) -> T {
     rows.iter().filter(|row| !row.is_nested).filter_map(of).sum()
 }

@@ -1,4 +1,4 @@
-//! The figures of groups at one moment, from the files of either interface.
+//! Samples of the resource usage of cgroups, from the files of cgroup v1 and v2.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,31 +11,31 @@ use std::sync::Arc;
 use super::patterns::Patterns;
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 
-/// Groups that are shown at most: reading each takes some 100 us.
+/// Maximum of cgroups in a sample: reading each takes about 100 us.
 const MOST: usize = 2000;
-/// Bytes of a file that count.
+/// Maximum bytes read of a file.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What the kernel says of a group; `None` where it does not.
+/// Values that the kernel reports for a cgroup; `None` where it reports none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Figures {
-    /// Time of CPUs used, in nanoseconds.
+    /// CPU time used, in nanoseconds.
     pub(super) cpu: Option<u64>,
-    /// Time for which it was kept from running, in nanoseconds.
+    /// Time throttled by the CPU limit, in nanoseconds.
     pub(super) throttled: Option<u64>,
-    /// Bytes in use.
+    /// Memory in use, in bytes.
     pub(super) memory: Option<u64>,
-    /// Bytes read and written.
+    /// Bytes read and written, all devices together.
     pub(super) io: Option<u64>,
-    /// Threads.
+    /// Number of threads in the cgroup.
     pub(super) tasks: Option<u64>,
-    /// The part of the last ten seconds in which somebody waited, in percent, and for what.
+    /// Part of the last ten seconds in which some task waited, in percent, and the resource.
     pub(super) pressure: Option<(f64, Resource)>,
-    /// Processes that were killed for want of memory.
+    /// Number of processes killed by the OOM killer.
     pub(super) oom_kills: Option<u64>,
 }
 
-/// What groups wait for.
+/// Resource that tasks wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
     Cpu,
@@ -53,24 +53,24 @@ impl Resource {
     }
 }
 
-/// A group that rules can lead to.
+/// Cgroup that a destination of a rule can expand to.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Group {
-    /// The rules, by their position.
+    /// Rules with such a destination, by their position.
     pub(super) rules: Vec<usize>,
     pub(super) figures: Figures,
 }
 
-/// All such groups by their path, which is bytes, as file names are.
+/// Cgroups by path. Paths are bytes, as file names are.
 pub(super) type Groups = BTreeMap<Vec<u8>, Group>;
 
-/// Where groups are looked for.
+/// Reader of samples from the mounted hierarchies.
 pub(super) struct Sampler {
     pub(super) hierarchies: Arc<Hierarchies>,
     pub(super) patterns: Patterns,
 }
 
-/// The directories of a group.
+/// Directories of a cgroup, by hierarchy.
 #[derive(Default)]
 struct Places {
     rules: Vec<usize>,
@@ -78,7 +78,7 @@ struct Places {
 }
 
 impl Sampler {
-    /// Reads all groups.
+    /// Reads the values of all cgroups that rules can use.
     pub(super) fn sample(&self) -> Groups {
         let mut places: BTreeMap<Vec<u8>, Places> = BTreeMap::new();
         for (index, tree) in self.hierarchies.iter().enumerate() {
@@ -110,7 +110,7 @@ impl Sampler {
         if !found.goes_on {
             return;
         }
-        // A group that is removed meanwhile has nobody in it.
+        // Errors are ignored: a cgroup that is removed meanwhile has no processes.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 names.push(OsString::into_vec(entry.file_name()));
@@ -133,7 +133,7 @@ impl Sampler {
     }
 }
 
-/// Version 2 has figures of CPUs and pressure for every group, the others for controllers that are on.
+/// Reads a v2 cgroup. CPU time and pressure exist in every cgroup, other values only for enabled controllers.
 fn v2(directory: &Path, figures: &mut Figures) {
     let cpu = read(directory, "cpu.stat");
     let microseconds = |key| Some(field(cpu.as_deref()?, key)? * 1000);
@@ -198,13 +198,13 @@ fn number(directory: &Path, file: &str) -> Option<u64> {
     read(directory, file)?.trim().parse().ok()
 }
 
-/// The number in the line `key number`.
+/// Returns the number in the line `key number`.
 fn field(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
     line.trim().parse().ok()
 }
 
-/// Bytes read and written of all devices: `8:0 rbytes=1 wbytes=2 rios=...`.
+/// Returns the bytes read and written on all devices: `8:0 rbytes=1 wbytes=2 rios=...`.
 fn bytes_moved(text: &str) -> u64 {
     let of = |word: &str| {
         let bytes = word.strip_prefix("rbytes=").or_else(|| word.strip_prefix("wbytes="))?;
@@ -213,14 +213,14 @@ fn bytes_moved(text: &str) -> u64 {
     text.split_ascii_whitespace().filter_map(of).sum()
 }
 
-/// The `avg10` of the line `some`.
+/// Returns the `avg10` of the line `some`.
 fn some_average(text: &str) -> Option<f64> {
     let line = text.lines().find(|line| line.starts_with("some "))?;
     let value = line.split(' ').find_map(|word| word.strip_prefix("avg10="))?;
     value.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// A path for people: what could move a cursor, forge a line or take another width is escaped.
+/// Escapes a path for a terminal: everything that could move the cursor, forge a line or take another width.
 pub(super) fn shown(path: &[u8]) -> String {
     let mut text = String::new();
     for chunk in path.utf8_chunks() {
@@ -239,7 +239,7 @@ pub(super) fn shown(path: &[u8]) -> String {
     text
 }
 
-/// A path for programs.
+/// Converts a path to text for JSON, with replacement characters for bytes that are not UTF-8.
 pub(super) fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(std::ffi::OsStr::from_bytes(path).as_bytes()).into_owned()
 }

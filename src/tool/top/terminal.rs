@@ -1,5 +1,5 @@
-//! A terminal that is ours for a while: another screen, keys one by one, signals in turn. It is given
-//! back on drop.
+//! Terminal in interactive mode: alternate screen, unbuffered keys, signals as input. The previous state must
+//! be restored on drop.
 
 use std::io::{self, Stdin, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 
-/// Another screen, without a cursor; and back.
+/// Escape sequences for the alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 const SIGNALS: [Signal; 6] = [
@@ -23,7 +23,7 @@ const SIGNALS: [Signal; 6] = [
     Signal::SIGWINCH,
 ];
 
-/// The terminal and what it was like before.
+/// Terminal and its state before the interactive mode.
 pub(super) struct Terminal {
     stdin: Stdin,
     before: Termios,
@@ -31,24 +31,24 @@ pub(super) struct Terminal {
     signals: SignalFd,
 }
 
-/// What came.
+/// Result of waiting for input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// Time is over.
+    /// No input before the timeout.
     Nothing,
-    /// A key.
+    /// Key as the byte that was read.
     Key(u8),
-    /// The window has another size, or was in the background.
+    /// New window size, or return from the background.
     Resized,
-    /// A signal ends us, or nobody is there.
+    /// Terminating signal, or end of the terminal.
     End,
 }
 
 impl Terminal {
-    /// Takes the terminal.
+    /// Switches the terminal to interactive mode.
     ///
     /// # Errors
-    /// It is none.
+    /// Standard input is not a terminal.
     pub(super) fn take(out: &mut dyn Write) -> io::Result<Self> {
         let stdin = io::stdin();
         let before = termios::tcgetattr(&stdin)?;
@@ -64,7 +64,7 @@ impl Terminal {
 
     fn enter(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut raw = self.before.clone();
-        // Signals of keys stay: they come to us in turn.
+        // ISIG stays on: keys such as Ctrl-C arrive through the signalfd.
         raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
         raw.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
         raw.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
@@ -73,21 +73,22 @@ impl Terminal {
         out.flush()
     }
 
-    /// Gives the terminal back.
+    /// Restores the terminal's previous mode and screen.
     fn leave(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(LEAVE.as_bytes())?;
         out.flush()?;
         Ok(termios::tcsetattr(&self.stdin, SetArg::TCSADRAIN, &self.before)?)
     }
 
-    /// Waits for a key, a signal, or until time is over.
+    /// Waits for a key or a signal, or until the time has passed.
     ///
     /// # Errors
-    /// The terminal is gone.
+    /// The terminal failed.
     pub(super) fn wait(&self, at_most: Duration, out: &mut dyn Write) -> io::Result<Input> {
         let milliseconds = at_most.as_micros().div_ceil(1000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-        let (keys, signals) = (self.stdin.as_fd(), self.signals.as_fd());
+        let keys = self.stdin.as_fd();
+        let signals = self.signals.as_fd();
         let mut fds = [keys, signals].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => return Ok(Input::Nothing),
@@ -123,13 +124,13 @@ impl Terminal {
         Ok(if number == Signal::SIGWINCH as i32 { Input::Resized } else { Input::End })
     }
 
-    /// Columns and lines; what most terminals have if it does not say.
+    /// Returns columns and lines; 80 and 24 if the terminal reports none.
     pub(super) fn size(&self) -> (usize, usize) {
         size(io::stdout().as_fd())
     }
 }
 
-/// Columns and lines of a terminal.
+/// Returns columns and lines of a terminal; 80 and 24 if it reports none.
 pub(super) fn size(fd: BorrowedFd<'_>) -> (usize, usize) {
     match crate::sys::terminal_size(fd) {
         Ok((columns, lines)) if columns > 0 && lines > 0 => (columns.into(), lines.into()),
@@ -139,17 +140,17 @@ pub(super) fn size(fd: BorrowedFd<'_>) -> (usize, usize) {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The lock on standard output is the caller's, who may have it still.
+        // The caller may still hold the lock on standard output.
         let mut out = Raw;
         let left = self.leave(&mut out);
         let restored = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
         if left.is_err() || restored.is_err() {
-            eprintln!("cgrulectl: top: the terminal is not as it was: try reset");
+            eprintln!("cgrulectl: top: cannot restore the terminal: run 'reset'");
         }
     }
 }
 
-/// Standard output without its lock and buffer.
+/// Standard output without lock and buffer.
 struct Raw;
 
 impl Write for Raw {

@@ -1,42 +1,42 @@
-//! Rows as a table that fits a terminal. Pure.
+//! Table of rows that fits a terminal. Pure: must not write or move the cursor.
 
 use super::rows::{Row, SORTS, Sort, total};
 
-/// Columns of everything but the group and the rule, with what separates them.
+/// Columns of everything except cgroup and rule, with separators.
 const FIXED: usize = 48;
-/// Columns of the group at least.
+/// Minimum columns of the cgroup.
 const SHORTEST: usize = 8;
-/// A rule is shown where it and the group have this much room.
+/// Minimum columns of cgroup and rule together for the rule to be shown.
 const LEAST: usize = 24;
-/// Cells of the bar.
+/// Cells of the bar for CPU usage.
 const BAR: usize = 4;
-/// Pressure and throttling from here on are worth a look, in percent.
+/// Percentage from which pressure and throttling are highlighted.
 const MUCH: f64 = 10.0;
 
-/// What the terminal can do.
+/// Capabilities and size of the terminal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) color: bool,
     pub(super) unicode: bool,
     pub(super) width: usize,
-    /// Lines, if there is an end to them.
+    /// Number of lines, if limited.
     pub(super) height: Option<usize>,
 }
 
-/// What is shown besides the rows.
+/// Content of the header lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
     pub(super) sort: Sort,
     pub(super) cpus: usize,
-    /// How many rules there are.
+    /// Number of all rules, which may be 0.
     pub(super) rules: usize,
-    /// Whether keys do something.
+    /// True if the line about keys is shown.
     pub(super) is_interactive: bool,
 }
 
-/// The lines of the table, without anything that would move the cursor.
+/// Returns the lines of the table, without escape sequences that move the cursor.
 pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
-    // Narrower than the least row all is cut, and what is painted cannot be.
+    // A narrower terminal cuts every line, and lines with escape sequences cannot be cut.
     let look = Look { color: look.color && look.width >= FIXED + SHORTEST, ..look };
     let mut lines = vec![totals(rows, look)];
     if frame.is_interactive {
@@ -52,12 +52,12 @@ pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
     lines.extend(fit.iter().map(|row| line(row, frame, look)));
     if rows.is_empty() {
         let why = match frame.rules {
-            0 => "No rule was read: see cgrulectl check.",
-            _ => "None of the groups exists that the rules lead to.",
+            0 => "No rules found: run 'cgrulectl check'.",
+            _ => "No cgroup of a rule exists.",
         };
         lines.push(why.to_owned());
     } else if !rest.is_empty() {
-        lines.push(format!("{} {} more groups", dots(look), rest.len()));
+        lines.push(format!("{} {} more cgroups", dots(look), rest.len()));
     }
     let fits = |line: String| if look.color { line } else { cut(&line, look.width, look) };
     lines.into_iter().map(fits).collect()
@@ -73,11 +73,11 @@ fn widths(width: usize) -> (usize, usize) {
 }
 
 fn totals(rows: &[Row], look: Look) -> String {
-    // The sum of nothing is -0.0.
+    // An empty sum of floats is -0.0.
     let cpu: f64 = total::<f64>(rows, |row| row.cpu_percent) + 0.0;
     let io: f64 = total(rows, |row| row.io_bytes_per_second);
     let text = format!(
-        "groups {}  CPU {cpu:.1}%  memory {}  IO {}/s  tasks {}  OOM kills {}",
+        "cgroups {}  CPU {cpu:.1}%  memory {}  IO {}/s  tasks {}  OOM kills {}",
         rows.len(),
         bytes(total(rows, |row| row.memory_bytes)),
         bytes(io as u64),
@@ -101,7 +101,7 @@ fn keys(sort: Sort, look: Look) -> String {
 fn header(group: usize, rule: usize, width: usize) -> String {
     let text = format!(
         "{:<group$} {:>10} {:>6} {:>6} {:>5} {:>5} {:>4} {:>3}",
-        "GROUP", "CPU%", "MEM", "IO/s", "TASKS", "PRESS", "THR%", "OOM"
+        "CGROUP", "CPU%", "MEM", "IO/s", "TASKS", "PRESS", "THR%", "OOM"
     );
     let text = if rule > 0 { format!("{text} {:<rule$}", "RULE") } else { text };
     format!("{text:<width$}").chars().take(width).collect()
@@ -147,7 +147,7 @@ fn line(row: &Row, Frame { cpus, .. }: Frame, look: Look) -> String {
     line
 }
 
-/// The rule, and how many more can lead to the group.
+/// Returns the name of the first rule, and the number of further rules for the cgroup.
 fn feeders(row: &Row, width: usize, look: Look) -> String {
     let more = if row.rules > 1 { format!(" +{}", row.rules - 1) } else { String::new() };
     let name =
@@ -155,7 +155,7 @@ fn feeders(row: &Row, width: usize, look: Look) -> String {
     name + &more
 }
 
-/// A part of one as a bar.
+/// Returns a bar for a fraction of 1.
 fn bar(part: f64, look: Look) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let steps = if look.unicode { 8 } else { 1 };
@@ -168,7 +168,7 @@ fn bar(part: f64, look: Look) -> String {
     format!("{text:<BAR$}")
 }
 
-/// At most five characters: `1023`, `1.0K`, `12.3M`, `123G`.
+/// Formats bytes in at most five characters: `1023`, `1.0K`, `12.3M`, `123G`.
 fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "";
@@ -189,7 +189,7 @@ const fn dots(look: Look) -> &'static str {
     if look.unicode { "…" } else { "~" }
 }
 
-/// The beginning of a text.
+/// Cuts the end of a text.
 fn cut(text: &str, width: usize, look: Look) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -197,7 +197,7 @@ fn cut(text: &str, width: usize, look: Look) -> String {
     text.chars().take(width.saturating_sub(1)).chain(dots(look).chars()).take(width).collect()
 }
 
-/// The end of a path, by which groups differ.
+/// Cuts the beginning of a path, since cgroups differ at the end.
 fn cut_start(text: &str, width: usize, look: Look) -> String {
     let count = text.chars().count();
     if count <= width {

@@ -42,9 +42,9 @@ fn the_table_of_eighty_columns() {
     let rows = [busy, row("/sites", 25.0), unknown];
     let shown = lines(&rows, FRAME, PLAIN).join("\n");
     let expected = "\
-groups 3  CPU 175.0%  memory 1.0G  IO 2.4M/s  tasks 24  OOM kills 2
+cgroups 3  CPU 175.0%  memory 1.0G  IO 2.4M/s  tasks 24  OOM kills 2
 sort  c:*cpu m:memory i:io t:tasks p:pressure n:name  q:quit
-GROUP                    CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \u{20}
+CGROUP                   CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \u{20}
 …-with-a-long-name ███  150.0   512M   1.2M    12  3.2c    0   2 php-fpm pools…
 /sites             ▌     25.0   512M   1.2M    12  3.2c    0   0 php-fpm pools…
 /db                         -      -      -     -     -    -   - db +2";
@@ -73,13 +73,13 @@ fn no_line_is_wider_than_the_terminal() {
 fn what_does_not_fit_is_counted() {
     let rows: Vec<Row> = (0..40).map(|n| row(&format!("/g{n}"), 1.0)).collect();
     let shown = lines(&rows, FRAME, PLAIN);
-    assert_eq!((shown.len(), &*shown[23]), (24, "… 20 more groups"));
+    assert_eq!((shown.len(), &*shown[23]), (24, "… 20 more cgroups"));
     assert_eq!(lines(&rows, FRAME, Look { height: None, ..PLAIN }).len(), 43);
     let empty = lines(&[], FRAME, PLAIN);
     assert!(
-        empty[0].starts_with("groups 0  CPU 0.0%") && empty[3].starts_with("None of the groups")
+        empty[0].starts_with("cgroups 0  CPU 0.0%") && empty[3].starts_with("No cgroup of a rule")
     );
-    assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rule was read"));
+    assert!(lines(&[], Frame { rules: 0, ..FRAME }, PLAIN)[3].starts_with("No rules found"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ const LINES: [&str; 5] = ["status", "metrics", "watch", "reload", "place 1 2"];
 fn expect_69(line: &str, socket: &Path) {
     let Said { code, out, err } = cgrulectl(&format!("{line} --socket {}", socket.display()));
     assert_eq!((code, out.as_str()), (69, ""), "{line}: {err}");
-    assert!(err.contains("ended"), "{line}: {err}");
+    assert!(err.contains("connection closed"), "{line}: {err}");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_daemon_that_is_stopped_is_told_from_none() {
         let (line, said, took) = thread.join().unwrap();
         let code = if line == "explain 1" { 0 } else { 69 };
         assert_eq!(said.code, code, "{line}: {said:?}");
-        assert!(said.err.contains("the daemon does not answer"), "{line}: {said:?}");
+        assert!(said.err.contains("the daemon does not respond"), "{line}: {said:?}");
         assert!(took < SOON, "{line}: {took:?}");
     }
     daemon.signal(Signal::SIGCONT);
@@ -109,7 +109,7 @@ fn a_daemon_that_is_killed_while_it_is_asked_has_ended() {
     daemon.signal(Signal::SIGKILL);
     let said = asked.join().unwrap();
     assert_eq!(said.code, 69, "{said:?}");
-    assert!(said.err.contains("the daemon ended"), "{said:?}");
+    assert!(said.err.contains("connection closed"), "{said:?}");
 }
 
 /// Its number is none of a process, so nobody takes the thread for one.
@@ -128,7 +128,7 @@ fn a_thread_is_no_process() {
     drop(end);
     thread.join().unwrap();
     assert_eq!((placed.code, placed.out), (1, format!("{tid}: gone\n")), "{}", placed.err);
-    let wanted = format!("{tid} is a thread of process {}: explain that", std::process::id());
+    let wanted = format!("{tid} is a thread of process {}: use that PID", std::process::id());
     assert_eq!((explained.code, explained.out.as_str()), (1, ""), "{}", explained.err);
     assert!(explained.err.contains(&wanted), "{}", explained.err);
 }

@@ -42,7 +42,7 @@ daemon() {
         return 1
     }
 }
-is_ready() { said "ready: looked at every process"; }
+is_ready() { said "ready: all processes evaluated"; }
 
 # The daemon's log since it was started last; with -p warning only from there on.
 log() {

@@ -10,7 +10,7 @@ user = ["alice", "bob"]
 cgroup = "people/%u"
 CGRULED
 daemon || exit
-expect "moves are traced by the unit as it is locked down" within 10 grep -q "the kernel traces them" \
+expect "moves are traced by the unit as it is locked down" within 10 grep -q "traced by the kernel" \
     <(cgrulectl status)
 
 id=$(id -u alice)

@@ -37,6 +37,6 @@ END
 systemctl reload cgruled.service
 as bob sleep 1000
 expect "a process is placed though its controller is not delegated" in_group $pid huge
-expect "why is said" within 10 said "the controller hugetlb cannot be enabled"
+expect "why is said" within 10 said "cannot enable controller hugetlb"
 expect "nothing is enabled above the ground" test "$(above)" = "$before"
 log -p warning

@@ -112,7 +112,7 @@ cgroup = "third/bob"
 END_OF_RULES
     as bob sleep 1000
     expect "a third file that comes meanwhile is live" in_group $pid third/bob
-    expect "the status says so" within 10 status_says "1 file stays as it was"
+    expect "the status says so" within 10 status_says "1 file kept at last valid version"
     rm /etc/cgruled/rules.d/40-third.toml
     as bob sleep 1000
     expect "one that goes is gone" in_group $pid people/bob

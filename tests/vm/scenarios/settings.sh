@@ -92,5 +92,5 @@ as database sleep 1000
 in_group $pid holder
 as web sleep 1000
 expect "a process is placed though a controller cannot be enabled" in_group $pid holder/inner
-expect "why it cannot is said" within 10 said "that group holds processes itself"
+expect "why it cannot is said" within 10 said "the cgroup contains processes"
 log -p warning
