@@ -638,6 +638,64 @@ fn modules_use_those_before_them_alone() {
     }
 }
 
+/// Whether a name is one that `pattern` names; `*` stands for any text.
+fn is_named(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
+            let ends = tail.char_indices().map(|(index, _)| index).chain([tail.len()]);
+            ends.into_iter().any(|index| is_named(rest, &tail[index..]))
+        }),
+    }
+}
+
+/// The functions of a file that are tests.
+fn tests_in(text: &str) -> Vec<&str> {
+    let parts = text.split("#[test]").skip(1);
+    parts.filter_map(|part| part.split_once("fn ")?.1.split('(').next()).collect()
+}
+
+/// What is wrong with the last column of a row of the table of docs/hot-thread.md.
+fn missing_tests(cell: &str) -> Vec<String> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut missing = Vec::new();
+    // Odd parts are between backquotes.
+    let parts: Vec<&str> = cell.split('`').collect();
+    for pair in parts.chunks_exact(2) {
+        let (before, name) = (pair[0], pair[1]);
+        if before.ends_with("VM ") {
+            let scenario = tests.join(format!("vm/scenarios/{name}.sh"));
+            missing.extend((!scenario.exists()).then(|| name.to_owned()));
+        } else if let Some((file, pattern)) = name.split_once("::") {
+            let path = tests.join(format!("live/{file}.rs"));
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let is_there = tests_in(&text).into_iter().any(|test| is_named(pattern, test));
+            missing.extend((!is_there).then(|| name.to_owned()));
+        }
+    }
+    missing
+}
+
+#[test]
+fn the_tests_that_the_page_about_the_hot_thread_names_exist() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hot-thread.md");
+    let text = fs::read_to_string(path).unwrap();
+    let table = text.split("\n| way | event | test |\n|---|---|---|\n").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let &[_, event, test] = &cells[..] else { panic!("{row}") };
+        assert!(!event.is_empty() && !test.is_empty(), "{row}");
+        assert_eq!(missing_tests(test), Vec::<String>::new(), "{row}");
+    }
+    // The control.
+    let wrong =
+        "`escape::*`, `escape::no_such_test`, `nowhere::*`, VM `nowhere`, `leader` unit tests";
+    assert_eq!(missing_tests(wrong), ["escape::no_such_test", "nowhere::*", "nowhere"]);
+    assert!(is_named("a*c*", "abcd") && is_named("*", "") && !is_named("a*d", "abc"));
+}
+
 fn pages() -> Vec<PathBuf> {
     let entries = fs::read_dir(Path::new(PACKAGING).join("man")).unwrap();
     let mut pages: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

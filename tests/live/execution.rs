@@ -94,6 +94,30 @@ fn a_script_executed_by_a_descriptor_is_its_interpreter() {
     expect(&live, &rules, "execveat of a script", &steps, "tools");
 }
 
+/// A limit: `/proc/PID/exe` shows the path in the mount namespace of the file, and the process is in that of the
+/// host. Here another file lies at the path of `tool` in the namespace, and alice executes that from outside.
+#[test]
+fn a_file_of_another_mount_namespace_is_taken_for_the_file_of_the_host() {
+    let Some(live) = Live::require() else { return };
+    let (other, tool) = (live.program("bin/other"), live.program("bin/tool"));
+    let actors = live.path("bin/actors").display().to_string();
+    let user = format!("gid {ALICE} {ALICE} uid {ALICE} {ALICE} exec {actors} actors");
+    let mut owner = live.actor(&format!("mntns bind {other} {tool} {user} say ready hold"));
+    let pid = owner.said("ready");
+    let daemon = live.daemon(&format!(
+        "[[rule]]\nuser = \"cgt-alice\"\nexe = \"{tool}\"\ncgroup = \"tools\"\n{BY_USER}"
+    ));
+    let mut crowd =
+        live.actor(&format!("spawn {COUNT} {user} exec /proc/{pid}/root{tool} tool hold"));
+    for _ in 0..COUNT {
+        crowd.said("pid");
+    }
+    live.expect_placed_of(ALICE, COUNT, "tools", "file of another mount namespace, by its path");
+    // The owner of the namespace runs a file of the host.
+    live.expect_placed_of(ALICE, 1, "alice", "owner of the namespace");
+    drop(daemon);
+}
+
 /// The leader and the executing thread have different users. The executing thread becomes the leader, with
 /// its credentials: there is no event of a change but the EXEC event.
 #[test]
