@@ -54,7 +54,7 @@ fn the_mover_of_a_process_that_was_moved_back_is_named() {
     live.expect(&alice, "there/cgt-alice");
     let text = said(&explain(&[&alice.subject.to_string()]), 0);
     let mover = format!("(process {} of", std::process::id());
-    expect(&text, &["is where its rule says", "last     external move ", "ago: it was moved to /"]);
+    expect(&text, &["is in the cgroup of its rule", "last     external move ", "ago: it was moved to /"]);
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     expect(&words, &[&mover, "and moved back"]);
     let text = said(&explain(&["--json", &alice.subject.to_string()]), 0);
