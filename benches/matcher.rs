@@ -1,8 +1,9 @@
-//! What one decision costs, by number of rules, against trying each rule in order.
+//! Measures the cost of one decision by number of rules, and compares it with a linear search.
 //!
-//! The sizes take turns, so that what else the machine does falls on all of them alike. Plan and path
-//! of a query are warm, as they are in the daemon, which has just looked the one up and read the other;
-//! how warm the index is depends on the load, of which there are two. One sample is the mean of 64 calls: a single one is shorter than the clock can tell.
+//! The sizes take turns, so that other load of the machine affects all of them alike. Plan and path
+//! of a query are warm, as they are in the daemon, which has just looked up the one and read the
+//! other; the state of the index in the cache depends on the load, of which there are two. One
+//! sample is the mean of 64 calls: a single one is shorter than the resolution of the clock.
 //!
 //! `cargo bench --bench matcher`
 
@@ -26,15 +27,15 @@ use cgruled::rules::{
 };
 
 const SIZES: [u32; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
-/// Up to here the reference is timed too; beyond, one call takes milliseconds.
+/// Largest size at which the reference is timed too; beyond, one call takes milliseconds.
 const NAIVE_UP_TO: u32 = 10_000;
-/// Processes of a set, and how often the set is gone through before another size has its turn: what a
-/// machine usually runs, again and again, and so many that each finds its cache lines cold.
+/// Number of processes in a set, and of passes over the set before another size has its turn: the
+/// usual programs of a machine, repeated, and so many that each finds its cache lines cold.
 const LOADS: [(u32, usize); 2] = [(256, 16), (4096, 1)];
 const BATCH: usize = 64;
 const ROUNDS: usize = 40;
-/// Kinds of rules that take turns between the first and the last. The first nine make an index of
-/// every sort, so that the smallest set of many does the same steps as the largest.
+/// Number of kinds of rules, which alternate between the first and the last rule. The first nine kinds
+/// create every sort of index, so that the smallest set of several rules has the same steps as the largest.
 const KINDS: u32 = 16;
 
 fn main() {
@@ -53,7 +54,7 @@ fn measure(distinct: u32, passes: usize, origin: &Origin) {
         }
     }
     println!("compiled matcher: ns for one decision, means of {BATCH} calls");
-    println!("{distinct} different processes, {passes} times before another size has its turn");
+    println!("{distinct} different processes, {passes} passes before the next size");
     println!(
         "{:<10} {:>7} {:>8} {:>8} {:>8} {:>9} {:>10} {:>9}",
         "query", "rules", "p50", "p90", "min", "to 10", "naive p50", "speed-up"
@@ -71,12 +72,12 @@ fn measure(distinct: u32, passes: usize, origin: &Origin) {
     println!();
 }
 
-/// Which rule the processes of a set meet.
+/// Position of the rule that matches the processes of a set.
 #[derive(Clone, Copy, PartialEq)]
 enum Set {
     First,
     Last,
-    /// Every process another rule, all through the set.
+    /// A different rule for every process, spread over all rules.
     Any,
     Miss,
 }
@@ -112,7 +113,7 @@ struct Bench {
     matcher: Matcher,
     plans: HashMap<Uid, Plan>,
     sets: Vec<Vec<Process>>,
-    /// Nanoseconds, by set.
+    /// Samples in nanoseconds, by set.
     samples: Vec<Vec<f64>>,
     naive: Vec<Option<f64>>,
     compile: Duration,
@@ -145,7 +146,7 @@ impl Bench {
         bench
     }
 
-    /// Compares with the reference and times it. Checks fewer processes where it is slow.
+    /// Compares with the reference and times it. Checks fewer processes where the reference is slow.
     fn check(&self, set: usize) -> Option<f64> {
         let count = if self.size <= 1_000 { 1024 } else { 128 };
         let step = (self.sets[set].len() / count).max(1);
@@ -224,7 +225,7 @@ impl Bench {
     }
 }
 
-/// A set that does not meet the rule it is named after would measure something else.
+/// Asserts that a set matches the rule that it is named after; otherwise it would measure another case.
 fn check_kind(set: Set, found: Option<RuleId>, size: u32) {
     let as_named = match set {
         Set::First => found == Some(RuleId(0)),
@@ -235,7 +236,7 @@ fn check_kind(set: Set, found: Option<RuleId>, size: u32) {
     assert!(as_named, "{} met {found:?} of {size} rules", set.name());
 }
 
-/// The rule at position `n`: between the first and the last all kinds take turns.
+/// Returns the rule at position `n`: all kinds alternate between the first and the last.
 fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
     let glob = |text: String| Glob::parse(text.as_bytes()).expect("a pattern");
     let uids = |first, last| vec![UserTest::Ids(Uid(first), Uid(last))];
@@ -295,12 +296,12 @@ fn gid(n: u32) -> u32 {
     10_000 + n
 }
 
-/// The first of 200 ids of which rule `n` holds all; between two such rules 56 ids are free.
+/// Returns the first of 200 GIDs that rule `n` matches; 56 GIDs are free between two such rules.
 fn wide_gid(n: u32) -> u32 {
     1_000_000_000 + gid(n) * 16
 }
 
-/// A process of which no rule knows anything, but whose texts begin like those of rules.
+/// Returns a process that no rule matches, although its strings share prefixes with rules.
 fn stranger(n: u32) -> Process {
     let exe = match n % 6 {
         0 => format!("/usr/bin/toolbox{n}"),
@@ -325,7 +326,7 @@ fn process(set: Set, n: u32, size: u32) -> Process {
         Set::Last if size == 1 => process.exe = b"/usr/bin/first".to_vec(),
         Set::Last => process.exe = format!("/usr/lib/pkg{n}/last-{n}").into_bytes(),
         Set::Any => meet(&mut process, spread(n, size), size),
-        // Half of them are users that some rule names, with a program that it does not mean.
+        // Half of them match the user of a rule, but not its executable.
         Set::Miss if n % 2 == 0 && size > 1 => {
             let rule = spread(n, size) / KINDS * KINDS + 5;
             if rule < size - 1 {
@@ -337,12 +338,12 @@ fn process(set: Set, n: u32, size: u32) -> Process {
     process
 }
 
-/// A position that looks random but is the same in every run.
+/// Returns a position that looks random but is the same in every run.
 fn spread(n: u32, size: u32) -> u32 {
     n.wrapping_mul(2_654_435_761) % size
 }
 
-/// Makes `process` one that the rule at `n` is for.
+/// Changes `process` so that the rule at `n` matches it.
 fn meet(process: &mut Process, n: u32, size: u32) {
     let exe = match n % KINDS {
         _ if n == 0 => "/usr/bin/first".to_owned(),

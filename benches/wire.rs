@@ -1,4 +1,4 @@
-//! What decoding one datagram costs: ours, and `netlink-packet-core`'s own way to the same message.
+//! Measures the decoding of one datagram: by our parser, and by `netlink-packet-core`.
 //!
 //! `cargo bench --bench wire`
 
@@ -12,7 +12,8 @@ use netlink_packet_core::{
     NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkSerializable,
 };
 
-/// Datagrams decoded between two looks at the clock, which is coarser than one of them.
+/// Number of datagrams between two reads of the clock, which has a coarser resolution
+/// than the decoding of one.
 const BATCH: usize = 4096;
 const ROUNDS: usize = 2000;
 
@@ -32,7 +33,7 @@ fn main() {
             black_box(count);
         });
     }
-    // What the crate makes of it is its own end-of-dump message; this is the price of that.
+    // The crate parses it as its own end-of-dump message; this is the cost of that.
     print("exec, netlink-packet-core", || {
         let message = NetlinkMessage::<Nothing>::deserialize(black_box(&events[0].1));
         black_box(message.is_ok());

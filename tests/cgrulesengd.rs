@@ -1,5 +1,6 @@
-//! The daemon under the name of the original: command line, statuses, log and manners. What can be asked of
-//! the original is asked of it too, where `/usr/sbin/cgrulesengd` is the real one.
+//! Tests the daemon under the name cgrulesengd: command line, exit codes, log and runtime
+//! behaviour. Each check that applies to cgrulesengd of libcgroup runs on it too, where
+//! `/usr/sbin/cgrulesengd` is the real one.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,7 +10,7 @@
     reason = "a test fails by panic and does its own input and output"
 )]
 
-#[allow(dead_code, unused_imports, reason = "made for the live tests")]
+#[allow(dead_code, unused_imports, reason = "shared with the live tests")]
 #[path = "live/harness/mod.rs"]
 mod harness;
 #[path = "cgrulesengd/private.rs"]
@@ -33,10 +34,10 @@ use private::Private;
 const OURS: &str = env!("CARGO_BIN_EXE_cgrulesengd");
 const ORIGINAL: &str = "/usr/sbin/cgrulesengd";
 
-/// All files that the original asks for.
+/// Files without which cgrulesengd does not start.
 const FILES: [(&str, &str); 3] = [("cgrules.conf", ""), ("cgconfig.conf", ""), ("cgconfig.d/", "")];
 
-/// The programs to ask, with what makes ours as strict as the original.
+/// Returns the programs under test, each with the option that makes ours as strict as cgrulesengd.
 fn programs() -> Vec<(&'static str, &'static [&'static str])> {
     let mut programs: Vec<(&str, &[&str])> = vec![(OURS, &["--strict"])];
     if is_original() {
@@ -45,7 +46,7 @@ fn programs() -> Vec<(&'static str, &'static [&'static str])> {
     programs
 }
 
-/// Whether the original is installed: a package of ours has the same name.
+/// Returns whether the real cgrulesengd is installed: a package of ours installs a program of the same name.
 fn is_original() -> bool {
     let text = fs::read(ORIGINAL).unwrap_or_default();
     text.windows(12).any(|part| part == b"libcgroup.so")
@@ -61,8 +62,8 @@ fn code(output: &Output) -> Option<i32> {
     output.status.code()
 }
 
-/// A command line and its status. Where it would start it ends with 1, because there is no
-/// `/etc/cgconfig.d`.
+/// Command lines with their exit codes. A line that would start the daemon fails with 1, because
+/// `/etc/cgconfig.d` is missing.
 const LINES: [(&str, i32); 42] = [
     ("-h", 0),
     ("--help", 0),
@@ -109,7 +110,7 @@ const LINES: [(&str, i32); 42] = [
 ];
 
 #[test]
-fn the_command_line_means_what_it_means_to_the_original() {
+fn the_command_line_is_parsed_as_by_cgrulesengd() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&[]);
@@ -131,7 +132,7 @@ fn the_command_line_means_what_it_means_to_the_original() {
 }
 
 #[test]
-fn only_root_may_and_that_is_asked_first() {
+fn only_root_may_start_it_and_that_is_checked_first() {
     let Some(live) = Live::require() else { return };
     let _private = Private::enter(&live);
     let ours = format!("{BASE}/cgrulesengd");
@@ -152,7 +153,7 @@ const GOOD: &str = "* cpu t1\n";
 const BAD: &str = "* cpu\n";
 
 #[test]
-fn a_strict_start_fails_as_the_original_does() {
+fn a_strict_start_fails_as_cgrulesengd_does() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let rules = |text: &'static str| ("cgrules.conf", text);
@@ -170,13 +171,14 @@ fn a_strict_start_fails_as_the_original_does() {
         (&[config_d, rules(GOOD), conf("group")], 104),
         (&[config_d, rules(GOOD), conf("group a {")], 104),
         (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a.conf", "template {")], 104),
-        // The original reads what editors leave.
+        // cgrulesengd also reads backup files of editors.
         (&[config_d, rules(GOOD), conf(""), rules_d, ("cgrules.d/x~", BAD)], 99),
         (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/z~", "group {")], 104),
         (&[config_d, rules(GOOD), rules_d, ("cgrules.d/x~", "nobody-here cpu x\n")], 96),
         (&[config_d, rules(GOOD), ("cgconfig.conf/", "")], 104),
         (&[config_d, rules(GOOD), conf(""), ("cgconfig.d/a/", ""), last], 104),
-        // Lines of a directory are none, files of a file as well.
+        // A directory in place of a file is read as an empty file, and a file in place of a
+        // directory as an empty directory.
         (&[config_d, ("cgrules.conf/", ""), conf(""), last], 104),
         (&[config_d, rules(GOOD), conf(""), ("cgrules.d", BAD), last], 104),
         (&[rules(GOOD), conf(""), ("cgconfig.d", "")], 1),
@@ -194,17 +196,18 @@ fn a_strict_start_fails_as_the_original_does() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A daemon that went into the background. Ended on drop.
+/// A daemon that detached into the background; stopped on drop.
 struct Background {
     pid: i32,
     log: String,
 }
 
 impl Background {
-    /// Starts ours with a log file and waits for its line.
+    /// Starts our daemon with a log file and waits for its first line.
     fn start(words: &[&str]) -> Self {
         let log = format!("{BASE}/log");
-        // Appended to: a former daemon of the test would be taken for this one.
+        // The log is opened for appending: the PID of an earlier daemon of the test
+        // would be read as that of this one.
         let _absent = fs::remove_file(&log);
         let began = Instant::now();
         let mut command = Command::new(OURS);
@@ -219,7 +222,7 @@ impl Background {
         Self::with_log(log)
     }
 
-    /// The one that writes to this file and was just started.
+    /// Returns the daemon that writes to this log file and was just started.
     fn with_log(log: String) -> Self {
         let mut background = Self { pid: 0, log };
         background.expect("Proceeding with PID ");
@@ -236,12 +239,12 @@ impl Background {
 
     fn expect(&self, line: &str) {
         let said = eventually(PATIENCE, || self.text().contains(line));
-        assert!(said, "never said {line:?}: {}", self.text());
+        assert!(said, "{line:?} was not logged: {}", self.text());
     }
 
     fn expect_times(&self, line: &str, times: usize) {
         let said = eventually(PATIENCE, || self.text().matches(line).count() >= times);
-        assert!(said, "did not say {line:?} {times} times: {}", self.text());
+        assert!(said, "{line:?} was not logged {times} times: {}", self.text());
     }
 
     fn signal(&self, signal: Signal) {
@@ -252,7 +255,7 @@ impl Background {
         fs::read_to_string(format!("/proc/{}/{name}", self.pid)).unwrap_or_default()
     }
 
-    /// Whether it runs; one that nobody waits for does not.
+    /// Returns whether the daemon runs; a zombie does not.
     fn is_alive(&self) -> bool {
         let stat = self.of_proc("stat");
         stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
@@ -273,8 +276,8 @@ impl Drop for Background {
     }
 }
 
-/// A daemon in the foreground. Killed on drop, also when the test fails: one that is left would move the
-/// processes of the next.
+/// A daemon in the foreground. Killed on drop, also when the test fails: a daemon that is left over
+/// would move the processes of the next test.
 struct Foreground(Child);
 
 impl Foreground {
@@ -295,7 +298,7 @@ impl Drop for Foreground {
     }
 }
 
-/// A rule for alice in the ground of the test.
+/// Returns a rule that moves alice into the test cgroup.
 fn alice(live: &Live) -> String {
     format!("cgt-alice pids {}\n", live.ground.at("%u").trim_start_matches('/'))
 }
@@ -306,7 +309,7 @@ fn with_rules(rules: &str) -> [(&str, &str); 3] {
 }
 
 #[test]
-fn it_goes_into_the_background_and_places_by_legacy_rules() {
+fn it_detaches_and_places_by_legacy_rules() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let rules = alice(&live);
@@ -351,7 +354,7 @@ fn signals_make_it_read_the_rules_and_do_not_end_it() {
 }
 
 #[test]
-fn the_socket_has_the_owner_that_was_asked_for() {
+fn the_socket_has_the_configured_owner() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules("# none\n"));
@@ -362,7 +365,7 @@ fn the_socket_has_the_owner_that_was_asked_for() {
 }
 
 #[test]
-fn cgrulectl_can_ask_it_and_it_goes_on_when_nobody_can() {
+fn cgrulectl_can_query_it_and_it_runs_without_a_control_socket() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
@@ -415,7 +418,7 @@ fn a_bad_file_keeps_its_rules_and_one_that_is_gone_is_missed() {
 }
 
 #[test]
-fn a_second_one_fails_while_somebody_waits_for_its_status() {
+fn a_second_one_fails_while_its_caller_waits_for_the_status() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
@@ -425,14 +428,14 @@ fn a_second_one_fails_while_somebody_waits_for_its_status() {
     assert_eq!(code(&second), Some(255), "{second:?}");
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("/run/cgred.socket: another daemon serves this socket"), "{said}");
-    // The unit of systemd is told not to try again after this one.
+    // The unit has 78 in RestartPreventExitStatus=, so systemd does not restart the service.
     let third = Command::new(OURS).arg("-n").env("NOTIFY_SOCKET", "/nowhere").output().unwrap();
     assert_eq!(code(&third), Some(78), "{third:?}");
     assert!(Path::new("/run/cgred.socket").exists() && daemon.is_alive());
 }
 
 #[test]
-fn a_file_that_is_not_trusted_is_said_as_it_is() {
+fn an_untrusted_file_is_reported_as_such() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
@@ -450,7 +453,7 @@ fn a_file_that_is_not_trusted_is_said_as_it_is() {
 }
 
 #[test]
-fn a_bad_line_is_said_and_left_out() {
+fn an_invalid_line_is_reported_and_skipped() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let rules = format!("{BAD}{}", alice(&live));
@@ -471,7 +474,7 @@ fn a_bad_line_is_said_and_left_out() {
 }
 
 #[test]
-fn what_becomes_of_lines_is_said_without_asking() {
+fn reinterpreted_lines_are_reported_at_every_verbosity() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
@@ -502,7 +505,7 @@ fn what_becomes_of_lines_is_said_without_asking() {
         let ended = child.end().code();
         let text = text();
         assert!(said && ended == Some(0), "{text}");
-        // The rules are in force by the end, so all is said that would be.
+        // The rules are active before the daemon exits, so nothing that it would log is missing.
         assert_eq!(text.is_empty(), !is_said, "{text}");
         assert!(!text.contains("Started the") && !text.contains("moved"), "{text}");
         let error = io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
@@ -512,7 +515,7 @@ fn what_becomes_of_lines_is_said_without_asking() {
     }
 }
 
-/// Runs a program in the foreground until its log has `line`, ends it and returns the log.
+/// Runs a program in the foreground until its log contains `line`, stops it and returns the log.
 fn foreground(program: &str, words: &[&str], line: &str) -> String {
     let log = format!("{BASE}/log");
     let _absent = fs::remove_file(&log);
@@ -536,25 +539,25 @@ nobody-here cpu cgt/t4
 cgt-carol cpuacct,io cgt/t6
 ";
 
-/// The lines of a log that stand in the table of rules.
+/// Returns the lines of the rule table in a log.
 fn table(log: &str) -> Vec<&str> {
     let starts = ["Rule:", "  UID:", "  GID:", "  DEST:", "  CONTROLLERS:", "    ", "  OPTIONS:"];
     let mut lines = log.lines().skip_while(|line| !line.starts_with("Rule:"));
-    // What a diagnostic says below its first line stands further in.
+    // Further lines of a diagnostic have a deeper indentation.
     let is_further_in = |line: &&str| line.starts_with("     ");
     let is_table = |line: &&str| starts.iter().any(|start| line.starts_with(start));
     lines.by_ref().filter(|line| is_table(line) && !is_further_in(line)).collect()
 }
 
 #[test]
-fn the_table_and_the_lines_are_those_of_the_original() {
+fn the_table_and_the_lines_are_those_of_cgrulesengd() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(EVERY_KIND));
     let wait = "Started the CGroup Rules Engine Daemon.";
     let ours = foreground(OURS, &["-vvv"], wait);
     assert_eq!(table(&ours).iter().filter(|line| line.starts_with("Rule:")).count(), 6, "{ours}");
-    // In the words of the file, whatever this host calls it.
+    // The controller is shown as written in the file, not as it is named on this host.
     assert!(table(&ours).contains(&"    io"), "{ours}");
     for line in [
         "CGroup Rules Engine Daemon log started",
@@ -578,9 +581,9 @@ fn the_table_and_the_lines_are_those_of_the_original() {
     }
 }
 
-/// What a daemon says of processes, each line with `N` for the process's number. An actor changes its
-/// identity, then waits: one of alice is moved, bob's group is missing, carol's rule ignores her, dave
-/// has none.
+/// Returns the lines that a daemon logs about processes, with `N` in place of each PID. An actor
+/// changes its identity, then waits: alice is moved, the cgroup of bob is missing, the rule of
+/// carol ignores the process, and dave has no rule.
 fn said_of_actors(live: &Live, program: &str) -> Vec<String> {
     let log = format!("{BASE}/log");
     let _absent = fs::remove_file(&log);
@@ -617,7 +620,7 @@ fn said_of_actors(live: &Live, program: &str) -> Vec<String> {
 }
 
 #[test]
-fn processes_are_said_in_the_words_of_the_original() {
+fn processes_are_logged_as_by_cgrulesengd() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let at = |name: &str| live.ground.at(name).trim_start_matches('/').to_owned();
@@ -655,7 +658,7 @@ fn processes_are_said_in_the_words_of_the_original() {
     }
     if is_original() {
         let original = said_of_actors(&live, ORIGINAL);
-        // Its library goes on in the line until the rule is through.
+        // libcgroup continues this line after it has applied the rule.
         let is_whole = |line: &&String| !line.starts_with("Executing rule");
         for line in expected.iter().filter(is_whole) {
             assert!(original.contains(line), "{line} is not in {original:#?}");
@@ -663,7 +666,7 @@ fn processes_are_said_in_the_words_of_the_original() {
     }
 }
 
-/// What a daemon calls the program of a script of alice that its rule names.
+/// Returns the name that a daemon logs for the program of a script of alice that her rule matches.
 fn said_of_script(live: &Live, program: &str, script: &str) -> String {
     let log = format!("{BASE}/log");
     let _absent = fs::remove_file(&log);
@@ -701,7 +704,7 @@ fn a_script_is_called_as_it_was_invoked() {
 }
 
 #[test]
-fn lost_events_are_said_in_the_words_of_the_original_at_every_verbosity() {
+fn lost_events_are_logged_as_by_cgrulesengd_at_every_verbosity() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
@@ -740,10 +743,10 @@ fn of_two_lines_for_one_hierarchy_the_last_counts() {
     daemon.expect("/etc/cgrules.conf:1: warning: conflicting destinations ");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", actor.subject, "last-cgt-alice");
-    // Longer than until the second look, which would find it taken by its own rule.
+    // Longer than the recheck delay: the recheck would treat the move by its own rule as an external one.
     std::thread::sleep(Duration::from_millis(300));
     live.expect_pid("pids", actor.subject, "last-cgt-alice");
-    assert!(!daemon.text().contains("put back"), "{}", daemon.text());
+    assert!(!daemon.text().contains("moved back"), "{}", daemon.text());
     if is_original() {
         drop(daemon);
         let log = format!("{BASE}/log");
@@ -759,7 +762,7 @@ fn of_two_lines_for_one_hierarchy_the_last_counts() {
 }
 
 #[test]
-fn a_missing_group_is_said_with_what_to_add() {
+fn a_missing_cgroup_is_reported_with_the_section_to_add() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let path = live.ground.at("plain");
@@ -771,7 +774,7 @@ fn a_missing_group_is_said_with_what_to_add() {
     daemon.expect(&format!(
         "add a section for it to /etc/cgconfig.conf, and it is made: {section}; "
     ));
-    // What it says is right.
+    // The advice in the message is correct.
     private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);
     daemon.signal(Signal::SIGUSR2);
     live.expect_pid("pids", actor.subject, "plain");
@@ -795,7 +798,7 @@ fn a_name_cannot_write_lines_of_its_own() {
 }
 
 #[test]
-fn without_asking_for_it_nothing_is_said_of_processes() {
+fn without_an_option_processes_are_not_logged() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     let missing = live.ground.at("missing");
@@ -808,10 +811,11 @@ fn without_asking_for_it_nothing_is_said_of_processes() {
         let mut child = Foreground::start(command.args(words).args(["-f", &log]));
         let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", alice.subject, "cgt-alice");
-        // It listens by now, so this one is not met by the scan at the start.
+        // The daemon receives events by now, so the initial scan does not find this process.
         let bob = live.hold(&format!("uid {BOB} {BOB}"));
         let failed = format!("Cgroup change for PID: {}, UID: {BOB}, GID: 0", bob.subject);
-        // Looked at after bob: whatever is said of him is said by then, and written by the end.
+        // Evaluated after bob: every line about that process is logged by then, and
+        // written before the daemon exits.
         let fence = live.hold(&format!("uid {ALICE} {ALICE}"));
         live.expect_pid("pids", fence.subject, "cgt-alice");
         let has = |text: &str| fs::read_to_string(&log).unwrap_or_default().contains(text);
@@ -841,8 +845,8 @@ fn debugging_goes_to_standard_output() {
     assert!(text().contains("\nOpened log file: -, log facility: 0,log level: 7\n"));
 }
 
-/// Starts ours in the background with standard output in a file, which has its log. Returns what it
-/// said on standard error, too.
+/// Starts our daemon in the background with standard output, which receives the log, redirected to
+/// a file. Returns the text that it wrote to standard error, too.
 fn background_on_stdout(words: &[&str], level: &str) -> (Background, String) {
     let log = format!("{BASE}/log");
     let mut command = Command::new(OURS);
@@ -853,7 +857,7 @@ fn background_on_stdout(words: &[&str], level: &str) -> (Background, String) {
 }
 
 #[test]
-fn the_environment_asks_for_debugging_in_the_background() {
+fn the_environment_enables_debugging_in_the_background() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules("# none\n"));
@@ -864,7 +868,7 @@ fn the_environment_asks_for_debugging_in_the_background() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_opened_is_said_and_replaced() {
+fn a_log_file_that_cannot_be_opened_is_reported_and_replaced() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules("# none\n"));
@@ -873,7 +877,7 @@ fn a_log_file_that_cannot_be_opened_is_said_and_replaced() {
 }
 
 #[test]
-fn bad_settings_are_said_before_it_starts() {
+fn invalid_settings_are_reported_before_it_starts() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
@@ -885,7 +889,7 @@ fn bad_settings_are_said_before_it_starts() {
 }
 
 #[test]
-fn rules_of_toml_files_come_after_those_of_the_original() {
+fn rules_of_toml_files_come_after_legacy_rules() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
@@ -919,7 +923,7 @@ fn syslog_gets_lines_with_name_and_facility() {
     }
     assert_eq!(child.end().code(), Some(0));
     let first = lines.iter().find(|line| line.contains("Proceeding with PID")).unwrap();
-    // local3 is 19, informational is 6.
+    // Facility local3 is 19, severity informational is 6: 19 * 8 + 6 = 158.
     assert!(first.starts_with("<158>"), "{first}");
     assert!(first.contains(&format!(" CGRE[{}]: Proceeding", child.0.id())), "{first}");
     assert!(!lines.iter().any(|line| line.contains("Rule: ")), "{lines:?}");
@@ -930,13 +934,13 @@ fn a_syslog_that_stands_still_stops_nothing() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules(&alice(&live)));
-    // Nobody reads.
+    // Never read from.
     let _syslog = UnixDatagram::bind("/dev/log").unwrap();
     let mut command = Command::new(OURS);
     let mut child = Foreground::start(command.args(["-n", "-vvv"]));
     let first = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect_pid("pids", first.subject, "cgt-alice");
-    // The queue is full when this ends, and the daemon's next line waits.
+    // The queue is full when this loop ends, so the next line of the daemon blocks.
     let other = UnixDatagram::unbound().unwrap();
     other.connect("/dev/log").unwrap();
     other.set_nonblocking(true).unwrap();
@@ -968,7 +972,7 @@ fn every_option_stands_in_the_manual_page() {
 }
 
 #[test]
-fn the_migration_page_quotes_what_is_said() {
+fn the_migration_page_quotes_real_messages() {
     let page = include_str!("../packaging/doc/migration.md");
     let sources = [
         include_str!("../src/config/cgrules_conf.rs"),
@@ -991,8 +995,8 @@ fn the_migration_page_quotes_what_is_said() {
         "FAILED!",
     ] {
         assert!(page.contains(quote), "{quote} is not on the page");
-        assert!(sources.iter().any(|source| source.contains(quote)), "{quote} is not said");
+        assert!(sources.iter().any(|source| source.contains(quote)), "no message contains {quote}");
     }
-    // Who swaps finds it from the first page.
+    // The migration guide must be reachable from the README.
     assert!(include_str!("../README.md").contains("packaging/doc/migration.md"));
 }

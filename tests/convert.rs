@@ -1,4 +1,4 @@
-//! `cgrulectl convert` on the files of a host: what it writes is what the daemon takes.
+//! Tests `cgrulectl convert` on configuration files of a host: the daemon must accept the output.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -62,7 +62,7 @@ fn the_daemon_takes_what_is_written() {
     }
     assert_eq!(said.matches(": error:").count(), 4, "{said}");
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: not root: the daemon takes no rules of others");
+        println!("skipped: not root: the daemon rejects rule files of other users");
         return;
     }
     let target = path("rules.d");
@@ -93,7 +93,7 @@ fn exit_codes() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_said_and_nothing_is_waited_for() {
+fn input_that_cannot_be_converted_is_reported_without_blocking() {
     let directory = tempfile::tempdir().unwrap();
     let empty = directory.path().join("empty");
     fs::create_dir(&empty).unwrap();

@@ -1,6 +1,6 @@
-//! Completions are made from the tables of options, manual pages are checked against them: what a
-//! program knows is in its help, in its page and in three shells. What CONTRIBUTING.md says of the order
-//! of modules is so.
+//! Generates completions from the tables of options and compares the manual pages with them: every
+//! option of a program is in its help, in its page and in three shells. Also checks the order of
+//! modules that CONTRIBUTING.md prescribes.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -24,7 +24,7 @@ use serde_json::Value;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
 
-/// What a shell offers for a word.
+/// The completion of a word in a shell.
 #[derive(Clone, Copy)]
 enum Offer {
     Nothing,
@@ -35,11 +35,11 @@ enum Offer {
     Rules,
     Pids,
     Commands,
-    /// One of these.
+    /// One of the listed words.
     Words(&'static str),
 }
 
-/// By the name that help and page give to a value or an operand.
+/// Returns the completion for the name that help and page use for a value or an operand.
 fn offer(name: &str) -> Offer {
     match name.trim_matches(['[', ']', '.']) {
         "FILE" | "PATH" => Offer::Files,
@@ -69,7 +69,7 @@ fn names() -> String {
 }
 
 const MADE: &str =
-    "# Made from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents\n";
+    "# Generated from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents\n";
 
 const BASH_RULES: &str = r#"# Names are compared and quoted here: compgen -W would expand them.
 _cgrulectl_rules() {
@@ -166,12 +166,13 @@ _cgrulectl() {{
     text + "    esac\n} &&\n    complete -F _cgrulectl cgrulectl\n"
 }
 
-/// A text between apostrophes for zsh and fish; brackets and colons mean something to zsh.
+/// Returns a text in single quotes for zsh and fish; brackets and colons are special in zsh.
 fn quoted(text: &str) -> String {
     text.replace('\'', "'\\''")
 }
 
-/// In zsh `commands` is the table that `_normal` looks in, so ours has another name.
+/// Returns the zsh completion. The variable `commands` is the table that `_normal` searches, so
+/// ours has another name.
 fn zsh() -> String {
     let action = |what: Offer| match what {
         Offer::Nothing => " ".to_owned(),
@@ -210,7 +211,7 @@ _cgrulectl() {{
     (( CURRENT-- ))
     case $command in\n";
     for command in COMMANDS {
-        // From the first operand on no flag is ours.
+        // All flags after the first operand belong to the command that is run.
         let rest = if command.ends_at_operand { " -A '-*'" } else { "" };
         let _ = writeln!(text, "    {})\n        _arguments -s -S{rest} \\", command.name);
         for flag in flags(command) {
@@ -225,7 +226,7 @@ _cgrulectl() {{
         }
         let last = match command.operands {
             "" => "':: :'".to_owned(),
-            // The command, and then what it completes itself.
+            // The name of the command, then the completion of that command.
             _ if command.ends_at_operand => "'*:::command:_normal'".to_owned(),
             operands => format!("'*:{}:{}'", plain(operands), action(operand(command))),
         };
@@ -300,7 +301,7 @@ fn completions_are_those_of_the_tables() {
     }
 }
 
-/// A tool is missing. Where all tests must run that is a failure.
+/// Reports a missing tool. With `CGRULED_LIVE=1`, where no test may be skipped, this is a failure.
 fn unchecked(why: &str) {
     assert!(std::env::var_os("CGRULED_LIVE").is_none_or(|value| value != "1"), "{why}");
     eprintln!("{why}: not checked");
@@ -319,11 +320,11 @@ fn completions_are_scripts() {
     }
 }
 
-/// What bash offers for the last of `words`, where rules have the names that files should not have.
+/// Returns the completions that bash gives for the last of `words`, in a directory with hostile file names.
 fn offered(words: &[&str]) -> Option<Vec<String>> {
     let library = Path::new("/usr/share/bash-completion/bash_completion");
     if !library.exists() {
-        unchecked(&format!("there is no {}", library.display()));
+        unchecked(&format!("{} is not installed", library.display()));
         return None;
     }
     let script = r#"
@@ -376,7 +377,7 @@ fn bash_completes_commands_flags_users_rules_and_pids() {
     assert!(pids.contains(&own), "{own}: {pids:?}");
 }
 
-/// The text of a manual page without the signs of its language.
+/// Returns the text of a manual page without its markup.
 fn page(name: &str) -> String {
     let text = fs::read_to_string(Path::new(PACKAGING).join("man").join(name)).unwrap();
     let plain = text.replace("\\-", "-").replace("\\&", "").replace("\\e", "\\");
@@ -391,7 +392,7 @@ fn the_page_of_cgrulectl_has_each_command_and_flag() {
     }
     for command in COMMANDS {
         let begin = page.find(&format!("\n.SS {}", command.name));
-        let begin = begin.unwrap_or_else(|| panic!("no section about {}", command.name));
+        let begin = begin.unwrap_or_else(|| panic!("no section for {}", command.name));
         let section = &page[begin + 1..];
         let section = section.find("\n.S").map_or(section, |end| &section[..end]);
         for flag in command.flags {
@@ -401,7 +402,7 @@ fn the_page_of_cgrulectl_has_each_command_and_flag() {
     }
 }
 
-/// The long options that a help text explains.
+/// Returns the long options that a help text explains.
 fn options(help: &str) -> Vec<&str> {
     let lines = help.lines().filter(|line| line.trim_start().starts_with('-'));
     lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect()
@@ -420,7 +421,7 @@ fn the_page_of_the_daemon_has_each_option() {
     }
 }
 
-/// What systemd must not try again is a status that the page explains.
+/// Checks that the page explains every exit code after which systemd must not restart the service.
 #[test]
 fn the_pages_explain_the_statuses_that_end_a_service() {
     for (unit, name) in
@@ -440,7 +441,7 @@ fn the_pages_explain_the_statuses_that_end_a_service() {
     }
 }
 
-/// The words that a page explains: those of the lines after `.TP`.
+/// Returns the words that a page explains: those of the lines after `.TP`.
 fn explained(page: &str) -> HashSet<String> {
     let is_part = |character: char| character.is_alphanumeric() || "_.".contains(character);
     let mut lines = page.lines();
@@ -460,7 +461,7 @@ fn expect<'w>(page_name: &str, wanted: impl IntoIterator<Item = &'w str>) {
 
 #[test]
 fn the_pages_of_the_files_have_each_key() {
-    // `log` is explained by its parts.
+    // The parts of `log` are explained, not `log` itself.
     expect("cgruled.toml.5", daemon_toml::KEYS.into_iter().filter(|key| *key != "log"));
     let parts = daemon_toml::LOG_KEYS.map(|key| format!("log.{key}"));
     expect("cgruled.toml.5", parts.iter().map(String::as_str));
@@ -480,7 +481,7 @@ fn every_counter_is_explained() {
     expect("cgruled.8", counters.iter().map(|(name, _)| *name));
 }
 
-/// Adds the names of all fields, at any depth.
+/// Adds the names of all JSON fields, at any depth.
 fn fields(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -547,7 +548,7 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     expect_in_json(&names);
 }
 
-/// What commands write that no daemon says.
+/// Checks the fields that commands generate without a daemon.
 #[test]
 fn the_page_of_cgrulectl_has_each_field_of_the_commands() {
     let directory = tempfile::tempdir().unwrap();
@@ -568,13 +569,13 @@ fn the_page_of_cgrulectl_has_each_field_of_the_commands() {
         command.args(["--config", "/nonexistent", "--rules"]).arg(directory.path());
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        // Without control groups there is no table.
+        // `top` prints nothing on a host without cgroups.
         if line.starts_with("top") && text.is_empty() {
             continue;
         }
         let value: Value = serde_json::from_str(&text).unwrap();
         fields(&value, &mut names);
-        // Others' files are no rules.
+        // The daemon rejects rule files that do not belong to root.
         if (line.starts_with("list") || line.starts_with("check"))
             && nix::unistd::geteuid().is_root()
         {
@@ -586,7 +587,7 @@ fn the_page_of_cgrulectl_has_each_field_of_the_commands() {
     expect_in_json(&names);
 }
 
-/// The part of the page about JSON has these words.
+/// Asserts that the JSON section of the page contains these names.
 fn expect_in_json(names: &BTreeSet<String>) {
     let page = page("cgrulectl.1");
     let json = page.split("\n.SH JSON\n").nth(1).unwrap().split("\n.SH").next().unwrap();
@@ -595,7 +596,7 @@ fn expect_in_json(names: &BTreeSet<String>) {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// All files of a module that is a file or a directory of `src`.
+/// Collects all files of a module, which is a file or a directory of `src`.
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
@@ -604,7 +605,7 @@ fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that a file uses outside of its tests.
+/// Returns the modules that a file uses outside of its tests.
 fn used(text: &str) -> BTreeSet<&str> {
     let text = text.split("#[cfg(test)]").next().unwrap();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));

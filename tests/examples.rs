@@ -1,5 +1,5 @@
-//! What we ship and show to copy is right: the example rules once the `#` is taken away, and every
-//! piece of TOML in the README and the manual pages.
+//! Checks that examples can be copied: the example rules with the `#` removed, and every TOML block
+//! of the README and the manual pages.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -23,7 +23,7 @@ fn rule_files() -> Vec<String> {
     names.filter(|name| name.ends_with(".toml")).map(|name| format!("rules.d/{name}")).collect()
 }
 
-/// Prose is `# text`, an example is `#text`.
+/// Returns the file with its examples uncommented: prose is `# text`, an example is `#text`.
 fn uncommented(text: &str) -> String {
     let is_example = |line: &str| line.strip_prefix('#').is_some_and(|rest| !rest.starts_with(' '));
     text.lines()
@@ -55,7 +55,7 @@ fn examples_are_right_once_uncommented() {
     }
 }
 
-/// What the file shows as TOML: blocks of Markdown, or of a manual page.
+/// Returns the TOML blocks of a Markdown file or of a manual page.
 fn blocks(name: &str) -> Vec<String> {
     let text = read(name);
     let (begin, end) = match name.ends_with(".md") {
@@ -64,7 +64,7 @@ fn blocks(name: &str) -> Vec<String> {
     };
     let blocks = text.split(begin).skip(1).filter_map(|rest| rest.split(end).next());
     let plain = |block: &str| block.replace("\\-", "-").replace("\\&", "").replace("\\e", "\\");
-    // A page has other blocks too: commands, and what they print.
+    // A page has other blocks too: commands, and their output.
     let is_toml = |block: &String| name.ends_with(".md") || block.contains(" = ");
     blocks.map(plain).filter(is_toml).collect()
 }

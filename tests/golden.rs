@@ -1,5 +1,5 @@
-//! Directories of rule files against what loading them must give. `UPDATE_GOLDEN=1` writes what it
-//! gives now: read the difference before you commit it.
+//! Compares the result of loading directories of rule files with the expected text.
+//! `UPDATE_GOLDEN=1` writes the present result: review the difference before a commit.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -18,7 +18,7 @@ fn loading_gives_what_is_expected() {
     case::compare("load", run);
 }
 
-/// Loads a copy of the case.
+/// Loads a copy of the case and returns the result as text.
 fn run(cases: &Path, case: &Path) -> String {
     let copy = Copy::of(cases, case);
     let shown = show(&load(&copy.sources, &copy.service), &copy.root);
@@ -45,9 +45,9 @@ fn show(loaded: &Loaded, root: &Path) -> String {
     }
     match &loaded.original {
         Original::NotAsked => {}
-        Original::Starts => text.push_str("original: starts\n"),
-        Original::Misses(file) => writeln!(text, "original: misses {}", file.display()).unwrap(),
-        Original::Refuses(line) => writeln!(text, "original: refuses {line}").unwrap(),
+        Original::Starts => text.push_str("cgrulesengd: starts\n"),
+        Original::Misses(file) => writeln!(text, "cgrulesengd: misses {}", file.display()).unwrap(),
+        Original::Refuses(line) => writeln!(text, "cgrulesengd: refuses {line}").unwrap(),
     }
     text.push_str("diagnostics:\n");
     for diagnostic in &loaded.diagnostics {
@@ -56,7 +56,7 @@ fn show(loaded: &Loaded, root: &Path) -> String {
     text
 }
 
-/// What groups are given, if anything is.
+/// Appends the settings of cgroups, if there are any.
 fn show_gifts(gifts: &Gifts, text: &mut String) {
     let kinds =
         [("table", &gifts.tables), ("template", &gifts.templates), ("group", &gifts.groups)];

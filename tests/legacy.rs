@@ -1,6 +1,6 @@
-//! What cgrulesengd does, case by case, and where we differ: the files of `tests/cases/legacy` through
-//! loader, parser, matcher and reference; then live, by ours and by the original. A case that says that it
-//! differs and does not is wrong too.
+//! Tests the behaviour of cgrulesengd case by case, and where ours differs: runs the files of
+//! `tests/cases/legacy` through loader, parser, matcher and reference, then live through both
+//! daemons. A case that declares a difference fails if there is none.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,12 +12,12 @@ mod cast;
 mod daemons;
 #[path = "legacy/generated.rs"]
 mod generated;
-#[allow(dead_code, unused_imports, reason = "made for the live tests")]
+#[allow(dead_code, unused_imports, reason = "shared with the live tests")]
 #[path = "live/harness/mod.rs"]
 mod harness;
 #[path = "legacy/live.rs"]
 mod live;
-#[allow(dead_code, reason = "made for the tests of the command line")]
+#[allow(dead_code, reason = "shared with the tests of the command line")]
 #[path = "cgrulesengd/private.rs"]
 mod private;
 mod reference;
@@ -52,7 +52,7 @@ fn names() -> NameService {
     NameService { passwd: directory.join("passwd"), group: directory.join("group"), nss: false }
 }
 
-/// Loads a cgrules.conf, if there is one, and files of cgrules.d.
+/// Loads a cgrules.conf, if there is one, and the files of cgrules.d.
 fn loaded(conf: Option<&str>, directory: &BTreeMap<String, String>) -> Loaded {
     let root = tempfile::tempdir().unwrap();
     let (file, dir) = (root.path().join("cgrules.conf"), root.path().join("cgrules.d"));
@@ -85,7 +85,7 @@ fn verdict(original: &Original) -> &'static str {
 }
 
 #[test]
-fn files_say_what_they_say_to_the_original() {
+fn files_are_parsed_as_by_cgrulesengd() {
     let mut wrong = Vec::new();
     for case in cases::parsing() {
         let loaded = loaded(case.text().as_deref(), &case.directory);
@@ -100,11 +100,11 @@ fn files_say_what_they_say_to_the_original() {
             .as_ref()
             .filter(|says| !says.iter().all(held) || says.is_empty() != complaints.is_empty())
         {
-            wrong.push(format!("{}: says {complaints:?}, not {says:?}", case.id));
+            wrong.push(format!("{}: diagnostics {complaints:?}, not {says:?}", case.id));
         }
         let verdict = verdict(&loaded.original);
         if verdict != case.strict() {
-            wrong.push(format!("{}: strictly it {verdict}, not {}", case.id, case.strict()));
+            wrong.push(format!("{}: a strict start {verdict}, not {}", case.id, case.strict()));
         }
         let Some(differs) = &case.differs else { continue };
         let original = differs.original.as_ref().map(|original| match original {
@@ -116,7 +116,7 @@ fn files_say_what_they_say_to_the_original() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Complaints as `line:column: message`.
+/// Returns diagnostics as `line:column: message`.
 fn complaints(diagnostics: &[Diagnostic]) -> Vec<String> {
     let shown = |diagnostic: &Diagnostic| {
         let place = diagnostic.place.as_ref();
@@ -126,7 +126,7 @@ fn complaints(diagnostics: &[Diagnostic]) -> Vec<String> {
     diagnostics.iter().map(shown).collect()
 }
 
-/// A rule in one line.
+/// Formats a rule on one line.
 fn show(rule: &Rule) -> String {
     let users = rule.when.users.iter().map(|test| match test {
         UserTest::Ids(first, last) if first == last => format!("uid {first}"),
@@ -165,7 +165,7 @@ fn show(rule: &Rule) -> String {
     format!("{} -> {action}", words.join(" "))
 }
 
-/// The facts of a process, with the names of its files.
+/// The facts of a process, with the owned names of its files.
 struct Files {
     exe: String,
     invoked: Option<String>,
@@ -191,13 +191,13 @@ impl Files {
 }
 
 #[test]
-fn processes_go_where_the_original_puts_them() {
+fn processes_are_placed_as_by_cgrulesengd() {
     let mut wrong = Vec::new();
     let (cases, cast) = (cases::decisions(), Cast::as_written());
     for case in &cases {
         let loaded = loaded(Some(&cast.text(&case.rules(), 0)), &BTreeMap::new());
         if verdict(&loaded.original) != case.strict() {
-            wrong.push(format!("{}: strictly it {}", case.id, verdict(&loaded.original)));
+            wrong.push(format!("{}: a strict start {}", case.id, verdict(&loaded.original)));
         }
         let mut world = World::new(&case.world, &case.process.at, &case.process.unified);
         let (rules, decision) = decide(case, loaded, &world, &mut wrong);
@@ -228,7 +228,7 @@ fn who_is(process: &Process) -> Identity {
     names().identify(Uid(Cast::as_written().uid(&process.user))).unwrap()
 }
 
-/// The rule that decides, by the matcher and by the reference.
+/// Returns the deciding rule, by the matcher and by the reference.
 fn decide(
     case: &Decision,
     loaded: Loaded,
@@ -277,7 +277,7 @@ fn every_case_that_is_explained_exists() {
     }
 }
 
-/// A controller at the top of the v2 tree; disabled again if it was not enabled before.
+/// A controller in the root cgroup of the v2 hierarchy; disabled again on drop if it was not enabled before.
 struct Enabled(Option<PathBuf>);
 
 impl Enabled {
@@ -297,7 +297,7 @@ impl Drop for Enabled {
     }
 }
 
-/// Why a case is not run live here.
+/// Returns the reason why a case cannot run live on this host.
 fn obstacle(live: &Live, case: &Decision) -> Option<String> {
     if let Some(reason) = &case.not_live {
         return Some(reason.clone());
@@ -313,7 +313,7 @@ fn obstacle(live: &Live, case: &Decision) -> Option<String> {
 
 #[test]
 fn processes_go_there_for_real() {
-    // The controller can be disabled when the groups of the test are gone.
+    // Dropped last: the kernel refuses to disable the controller while cgroups of the test use it.
     let _enabled;
     let Some(live) = Live::require() else { return };
     if live.ground.directory("freezer", "").is_none() {
@@ -342,20 +342,21 @@ fn processes_go_there_for_real() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// What a daemon is expected to make of the files of a case. `verdict` is `starts` or why it does not.
+/// Returns the start that is expected of a daemon with the files of a case. `verdict` is `starts`
+/// or the reason why it does not.
 fn expected(verdict: &str, rules: &[String]) -> Start {
-    // The table has no place for the scheduling that a rule asks for.
+    // The rule table has no column for the scheduling policy that a rule needs.
     let shown = rules.iter().map(|rule| rule.trim_end_matches(" if RealTime").to_owned());
     if verdict == "starts" { Start::Rules(shown.collect()) } else { Start::Ended(Some(99)) }
 }
 
-/// What is wrong with the start of a daemon on the files that are there.
+/// Starts a daemon on the present files and returns the difference from the expected start.
 fn check_start(which: Which, case: &Parsing, words: &[&str], wanted: &mut Start) -> Option<String> {
     let mut start = Start::of(which, words);
     if let (Which::Original, Start::Rules(wanted), Start::Rules(rules)) =
         (which, &mut *wanted, &mut start)
     {
-        // The original reads a directory as it lies on the disk.
+        // cgrulesengd reads the files of a directory in on-disk order.
         if !case.directory.is_empty() {
             wanted.sort();
             rules.sort();
@@ -372,7 +373,7 @@ fn check_start(which: Which, case: &Parsing, words: &[&str], wanted: &mut Start)
             })
         })
     {
-        return Some(format!("{}: it says {said}", case.id));
+        return Some(format!("{}: it logged {said}", case.id));
     }
     let words = words.join(" ");
     (start != *wanted).then(|| format!("{} {which:?} {words}: {start:?}, not {wanted:?}", case.id))
@@ -407,7 +408,7 @@ fn files_say_it_to_the_daemons() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// The process in question.
+/// PID of the evaluated process.
 const PID: u32 = 77;
 
 fn pid() -> Pid {

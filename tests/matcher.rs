@@ -1,4 +1,4 @@
-//! The compiled matcher against the reference, and what each criterion means.
+//! Tests the compiled matcher against the reference, and the meaning of each criterion.
 #![allow(clippy::unwrap_used)]
 
 mod reference;
@@ -39,7 +39,7 @@ fn glob(text: &str) -> Glob {
     Glob::parse(text.as_bytes()).unwrap()
 }
 
-// The alphabets are small so that rules collide: same ids, same paths, same first letters.
+// The alphabets are small so that rules collide: same IDs, same paths, same first letters.
 
 fn user_test() -> impl Strategy<Value = UserTest> {
     prop_oneof![
@@ -78,7 +78,7 @@ fn exe_test() -> impl Strategy<Value = ExeTest> {
     ]
 }
 
-/// Each kind is given in `weight` of 10 criteria.
+/// Generates criteria. Each kind is present in `weight` of 10 cases.
 fn criteria(weight: u32) -> impl Strategy<Value = Criteria> {
     fn list<T: std::fmt::Debug + 'static>(
         weight: u32,
@@ -97,7 +97,7 @@ fn criteria(weight: u32) -> impl Strategy<Value = Criteria> {
 fn any_rule() -> impl Strategy<Value = Rule> {
     (criteria(4), criteria(1), prop::bool::weighted(0.3), prop::bool::weighted(0.3)).prop_map(
         |(when, mut not, anywhere, conditional)| {
-            // A rule for everybody in every set would leave little of the rest to test.
+            // A rule for all users in every set would leave few processes for the other rules.
             if when.is_empty() {
                 not.users.push(UserTest::Ids(Uid(0), Uid(4)));
             }
@@ -165,7 +165,7 @@ proptest! {
         }
     }
 
-    /// The protocol for conditional rules: decide, test the circumstances, go on behind the rule.
+    /// Checks the protocol for conditional rules: decide, test the circumstances, continue after the rule.
     #[test]
     fn goes_on_behind_conditional_rules_as_the_reference_does(
         rules in vec(any_rule(), 0..40),
@@ -188,7 +188,7 @@ proptest! {
         }
     }
 
-    /// The explanation tells the truth: the same winner, and of each rule before it that it fails.
+    /// Checks that the explanation is true: the same deciding rule, and a mismatch for each rule before it.
     #[test]
     fn explains_what_it_decides(
         rules in vec(any_rule(), 0..40),
@@ -212,7 +212,7 @@ proptest! {
         prop_assert_eq!(walked.misses.len(), before);
     }
 
-    /// A rule that is called dead decides for nobody, whatever circumstances are given.
+    /// Checks that a rule reported as dead never decides, whatever the circumstances are.
     #[test]
     fn dead_rules_never_decide(
         rules in vec(any_rule(), 0..20),
@@ -232,9 +232,10 @@ proptest! {
         }
     }
 
-    /// The protocol of the engine: decide with less, ask, read more only if told to.
+    /// Checks the protocol of the engine: decide on few facts, read further facts only
+    /// if the matcher needs them.
     #[test]
-    fn facts_that_are_not_asked_for_change_nothing(
+    fn unneeded_facts_change_nothing(
         rules in vec(any_rule(), 0..12),
         process in process(),
     ) {
@@ -251,7 +252,7 @@ proptest! {
     }
 
     #[test]
-    fn without_questions_an_identity_is_its_number(
+    fn without_name_criteria_an_identity_is_its_uid(
         rules in vec(any_rule(), 0..3),
         process in process(),
     ) {
@@ -265,7 +266,7 @@ proptest! {
     }
 }
 
-/// What one line of a table of cases asks and expects.
+/// One line of a table of cases: a process and the expected rule.
 struct Case<'a> {
     uid: u32,
     gid: u32,
@@ -274,7 +275,7 @@ struct Case<'a> {
     rule: Option<u32>,
 }
 
-/// Decides each case by both implementations. User 1 is called `alice` and listed in group 7.
+/// Decides each case by both implementations. UID 1 has the name `alice` and is a member of group 7.
 fn check(rules: Vec<Rule>, cases: &[Case<'_>]) {
     let matcher = Matcher::compile(Arc::from(rules));
     for (n, case) in cases.iter().enumerate() {
@@ -320,7 +321,7 @@ fn nothing() -> Criteria {
 }
 
 #[test]
-fn the_first_rule_wins_whatever_it_asks() {
+fn the_first_rule_wins_whatever_it_needs() {
     let everything = Criteria {
         users: vec![UserTest::Ids(Uid(1), Uid(1))],
         groups: vec![GroupTest::Ids(Gid(5), Gid(5))],
@@ -434,7 +435,7 @@ fn any_excluded_kind_is_enough() {
 }
 
 #[test]
-fn executables_are_not_asked_for_when_no_rule_can_need_them() {
+fn executables_are_not_read_when_no_rule_can_need_them() {
     let one = |uid| users(&[UserTest::Ids(Uid(uid), Uid(uid))]);
     let vim = Criteria { exes: vec![base("vim")], ..one(2) };
     let rules = vec![rule(one(1), nothing(), false), rule(vim, nothing(), false)];
@@ -447,7 +448,7 @@ fn executables_are_not_asked_for_when_no_rule_can_need_them() {
 }
 
 #[test]
-fn executables_are_not_asked_for_after_a_rule_that_holds_anyway() {
+fn executables_are_not_read_after_a_rule_that_matches_anyway() {
     let rules = vec![
         rule(groups(5, 5), nothing(), false),
         rule(exes(&[base("vim")]), nothing(), false),
@@ -460,7 +461,7 @@ fn executables_are_not_asked_for_after_a_rule_that_holds_anyway() {
 }
 
 #[test]
-fn rules_for_everybody_are_kept_once_and_not_in_every_plan() {
+fn rules_for_all_users_are_stored_once_and_not_in_every_plan() {
     let all = Criteria { exes: vec![base("vim")], ..users(&[UserTest::Glob(glob("*"))]) };
     let rules = vec![rule(all, nothing(), false); 100];
     let matcher = Matcher::compile(Arc::from(rules));
@@ -469,14 +470,14 @@ fn rules_for_everybody_are_kept_once_and_not_in_every_plan() {
 }
 
 #[test]
-fn a_plan_for_a_user_whom_no_rule_names_is_a_few_words() {
+fn a_plan_for_a_user_without_a_rule_is_a_few_words() {
     let rules = (0..1000).map(|n| rule(groups(n, n), nothing(), false)).collect::<Vec<_>>();
     let matcher = Matcher::compile(Arc::from(rules));
     let who = Identity { name: Some("eve".to_owned()), ..Identity::nameless(Uid(5)) };
     assert!(matcher.plan(&who).size() <= size_of::<[usize; 8]>());
 }
 
-/// Which of two rules is dead, if any.
+/// Returns which of two rules is dead, if any.
 fn dead_of(first: Rule, second: Rule) -> Vec<(RuleId, Dead)> {
     lint::dead(&[first, second])
 }
@@ -516,7 +517,7 @@ fn what_an_earlier_rule_accepts_never_reaches_a_later_one() {
 }
 
 #[test]
-fn a_matcher_can_be_made_on_one_thread_and_used_on_another() {
+fn a_matcher_can_be_built_on_one_thread_and_used_on_another() {
     fn is_shared<T: Send + Sync + 'static>() {}
     is_shared::<Matcher>();
     is_shared::<cgruled::rules::matcher::Plan>();

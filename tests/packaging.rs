@@ -1,5 +1,5 @@
-//! What packages say must be so: the crates inside, their licenses, one version everywhere; what is
-//! installed and where, and that uninstalling leaves nothing.
+//! Checks promises of the packages: the crates inside, their licenses, one version everywhere, the
+//! installed files and their places, and that uninstalling removes all of them.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -12,21 +12,21 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Licenses that ask for no more than to be shown.
+/// Licenses that require only their text to be distributed.
 const ALLOWED: [&str; 5] = ["MIT", "Apache-2.0", "Zlib", "Unicode-3.0", "BSD-3-Clause"];
 const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/THIRD-PARTY");
-const RUST: &str = "The Rust standard library, MIT OR Apache-2.0; what it is made of is in \
+const RUST: &str = "The Rust standard library, MIT OR Apache-2.0; its components are listed in \
     share/doc/rust/COPYRIGHT-library.html of a toolchain\n";
 
 /// A crate that is linked into the programs.
 struct Crate {
-    /// `name version license`.
+    /// Name, version and license, separated by blanks.
     line: String,
-    /// Where its source is.
+    /// Root directory of the sources.
     directory: PathBuf,
 }
 
-/// The crates that are linked into the programs, by name.
+/// Returns the crates that are linked into the programs, by name.
 fn linked() -> Vec<Crate> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--offline"])
@@ -69,15 +69,15 @@ fn linked() -> Vec<Crate> {
     crates
 }
 
-/// Whether an expression such as `(MIT OR Apache-2.0) AND Unicode-3.0` can be met by [`ALLOWED`].
+/// Returns whether [`ALLOWED`] satisfies an expression such as `(MIT OR Apache-2.0) AND Unicode-3.0`.
 fn is_allowed(license: &str) -> bool {
     let is_known = |name: &str| ALLOWED.contains(&name.trim());
     let plain = license.replace(['(', ')'], "");
     plain.split(" AND ").all(|part| part.split(" OR ").any(is_known))
 }
 
-/// What a crate's authors ask to be shown: its license files, but those of the Apache license and of the
-/// Unlicense, which are alternatives to MIT in all that have them.
+/// Returns the license files of a crate, without those of the Apache license and the Unlicense,
+/// which are alternatives to MIT in all crates that have them.
 fn notices(directory: &Path) -> String {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let is_notice = |path: &PathBuf| {
@@ -97,7 +97,8 @@ fn notices(directory: &Path) -> String {
     texts.join("\n").trim_matches('\n').to_owned()
 }
 
-/// The list of crates, then each text once, below the names of those that it is from.
+/// Returns the list of crates, then each license text once, below the names of the
+/// crates that it belongs to.
 fn third_party(crates: &[Crate]) -> String {
     let mut page: String = crates.iter().map(|found| found.line.clone() + "\n").collect();
     page += RUST;
@@ -155,7 +156,7 @@ fn one_version_everywhere() {
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
 
-/// Standard output of a command that must succeed.
+/// Runs a command that must succeed and returns its standard output.
 fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -177,7 +178,7 @@ fn scripts_have_no_syntax_error() {
     assert!(seen >= 12, "{found}");
 }
 
-/// `make TARGET` with programs that are empty files, so that nothing has to be built.
+/// Runs `make TARGET` with empty files in place of the programs, so that nothing has to be built.
 fn make(targets: &[&str], directory: &Path) {
     let built = directory.join("built");
     std::fs::create_dir_all(&built).unwrap();
@@ -197,7 +198,7 @@ fn make(targets: &[&str], directory: &Path) {
 #[test]
 fn what_is_installed_can_be_uninstalled() {
     if Command::new("make").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no make");
+        eprintln!("skipped: make is not installed");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -224,7 +225,7 @@ fn what_is_installed_can_be_uninstalled() {
     assert!(groups.contains("ExecStart=/usr/local/bin/cgrulectl groups\n"), "{groups}");
     let is_enabled = |target: &str| unit.with_file_name(target).exists();
     assert!(!is_enabled("sysinit.target.wants") && !is_enabled("basic.target.wants"));
-    assert!(!unit.with_file_name("cgruled.service.d").exists(), "the drop-in was not asked for");
+    assert!(!unit.with_file_name("cgruled.service.d").exists(), "the drop-in was installed too");
 
     make(&["install-cgrulesengd"], directory.path());
     let starter = std::fs::read_to_string(root.join("usr/local/lib/cgruled/cgred")).unwrap();
@@ -235,13 +236,13 @@ fn what_is_installed_can_be_uninstalled() {
     let find = ["-c", "find . ! -type d; find . -path '*cgruled*' -type d"];
     let left = output(Command::new("sh").args(find).current_dir(&root));
     let mine = "./etc/cgruled/rules.d/50-mine.toml\n./etc/cgruled\n./etc/cgruled/rules.d\n";
-    assert_eq!(left, mine, "what is left");
+    assert_eq!(left, mine, "remaining files");
 }
 
 #[test]
 fn uninstalling_ends_the_service_of_this_host_alone() {
     if Command::new("make").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no make");
+        eprintln!("skipped: make is not installed");
         return;
     }
     let would_run = |destination: &str| {
@@ -254,7 +255,8 @@ fn uninstalling_ends_the_service_of_this_host_alone() {
     assert!(!elsewhere.contains("systemctl"), "{elsewhere}");
 }
 
-/// `packaging/cgred/cgred` with stand-ins below `directory`: its files, and a daemon that says its arguments.
+/// Returns `packaging/cgred/cgred` with stand-ins below `directory`: its files, and a
+/// daemon that prints its arguments.
 fn starter(directory: &Path) -> Command {
     let script = std::fs::read_to_string(format!("{PACKAGING}/cgred/cgred")).unwrap();
     let etc = format!("{}/etc/", directory.display());
@@ -265,7 +267,7 @@ fn starter(directory: &Path) -> Command {
 }
 
 #[test]
-fn service_managers_that_read_no_files_have_the_options_of_the_original() {
+fn service_managers_without_option_files_have_the_options_of_cgrulesengd() {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in [
         ("sysconfig/cgred.conf", "LOG_FILE=\"/var/log/a b\"\nSOCKET_GROUP=\"staff\"\nLOG=\"-v\"\n"),
@@ -282,7 +284,7 @@ fn service_managers_that_read_no_files_have_the_options_of_the_original() {
     assert_eq!(given, "--nodaemon -q\n");
 }
 
-/// `packaging/openrc/cgruled` with a daemon that says its arguments, and one function of it called.
+/// Calls one function of `packaging/openrc/cgruled` with a daemon that prints its arguments.
 fn openrc(before: &str, function: &str) -> String {
     let script = std::fs::read_to_string(format!("{PACKAGING}/openrc/cgruled")).unwrap();
     let script =

@@ -1,10 +1,9 @@
-//! What `cgrulectl` says of directories of rule files. `UPDATE_GOLDEN=1` writes what it says now: read the
-//! difference before you commit it.
+//! Compares the output of `cgrulectl` for directories of rule files with the expected text.
+//! `UPDATE_GOLDEN=1` writes the present output: review the difference before a commit.
 //!
-//! `asks.txt` of a case has a process a line for `explain`: `USER:GROUP EXE`, for a living one followed by
-//! `@ PATH COMM`, the v2 group that it is in and its name, and then by `| OUTCOME DETAIL` for each thing
-//! that the daemon remembers, `| moved MILLISECONDS` for its last move, or by `|` for a daemon that
-//! remembers nothing.
+//! `asks.txt` of a case has one process per line for `explain`: `USER:GROUP EXE`. A live process has
+//! `@ PATH COMM` after it, its v2 cgroup and its name, then `| OUTCOME DETAIL` for each entry of its
+//! history, `| moved MILLISECONDS` for its last move, or `|` for a daemon without a history of it.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -29,7 +28,7 @@ use cgruled::tool::explain::{
 use cgruled::tool::{cat, check, list};
 
 #[test]
-fn the_tool_says_what_is_expected() {
+fn the_tool_prints_the_expected_output() {
     case::compare("tool", run);
 }
 
@@ -55,7 +54,7 @@ fn run(cases: &Path, case: &Path) -> String {
     copy.nameless(&text)
 }
 
-/// A host with nothing but v2.
+/// Loads the configuration for a host with cgroup v2 only.
 fn survey(copy: &Copy) -> Survey {
     let unified = Hierarchy {
         version: Version::V2,
@@ -70,7 +69,7 @@ fn survey(copy: &Copy) -> Survey {
     Rebuilder::new(sources, service, hierarchies, Grounds::default()).survey()
 }
 
-/// What is said of the process in a line of `asks.txt`.
+/// Explains the process in a line of `asks.txt`.
 fn ask(survey: &Survey, line: &str) -> Explained {
     let mut parts = line.split(" | ");
     let head = parts.next().unwrap().trim_end_matches(" |");
@@ -130,7 +129,7 @@ fn happening(text: &str) -> Happening {
     }
 }
 
-/// Of 10,000 rules those are shown that ask for the user, and the others are counted.
+/// Checks that of 10,000 rules only those with a criterion for the user are shown, and the others counted.
 #[test]
 fn of_many_rules_the_near_ones_are_shown() {
     let directory = tempfile::tempdir().unwrap();
@@ -162,7 +161,7 @@ fn of_many_rules_the_near_ones_are_shown() {
     assert_eq!(String::from_utf8(all).unwrap().matches("needs user").count(), 9990);
 }
 
-/// What shells complete: names without anything else on their lines.
+/// Checks the input of shell completion: one name per line and nothing else.
 #[test]
 fn names_are_listed_one_a_line() {
     let directory = tempfile::tempdir().unwrap();
@@ -179,7 +178,7 @@ fn names_are_listed_one_a_line() {
     assert_eq!(String::from_utf8(out).unwrap(), "web\né (b), 'c'\nthe last\n");
 }
 
-/// The documented names of fields, which programs rely on.
+/// Checks the documented names of JSON fields, which programs rely on.
 #[test]
 fn json_has_stable_names() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tool");
@@ -199,7 +198,7 @@ fn json_has_stable_names() {
     }
 }
 
-/// Files that are named are judged whoever owns them, and the exit code says what was found.
+/// Checks that files given by name are checked with any owner, and that the exit code reports the result.
 #[test]
 fn check_of_named_files_ends_as_documented() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The processes that are placed: a few well-known programs, and the actors of the benchmark.
+//! Starts the processes that are placed: a few well-known programs, and the actors of the benchmark.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +12,7 @@ use crate::Result;
 use crate::clock::Clock;
 use crate::ground::Ground;
 
-/// What is run as the user, in order. Nothing lives longer than the show may take.
+/// Returns the commands that run as the user, in order. None of them outlives the demo.
 pub(crate) fn samples(ground: &Ground) -> Vec<Vec<String>> {
     let script = ground.work().join("nightly-report").display().to_string();
     let lines: [&[&str]; 5] = [
@@ -25,7 +25,7 @@ pub(crate) fn samples(ground: &Ground) -> Vec<Vec<String>> {
     lines.map(|words| words.iter().map(ToString::to_string).collect()).to_vec()
 }
 
-/// A program that runs as the user. Dropping it ends it; what it started ends with the ground.
+/// A program that runs as the user. Stopped on drop; its children are killed with [`Ground`].
 pub(crate) struct Sample(Child);
 
 impl Sample {
@@ -40,14 +40,13 @@ impl Sample {
 
 impl Drop for Sample {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited by itself.
         let _gone = self.0.kill();
         let _status = self.0.wait();
     }
 }
 
-/// One of the programs in `actors.c`. Dropping it ends it; it ends what it started, or
-/// the ground does.
+/// An actor of `actors.c`. Stopped on drop, when it stops its children; [`Ground`] kills the rest.
 pub(crate) struct Actor {
     child: Child,
     stdout: ChildStdout,
@@ -65,13 +64,13 @@ impl Actor {
         Ok(Self { child, stdout, said: String::new() })
     }
 
-    /// Waits until it says that its processes are there.
+    /// Waits until the actor reports that its processes exist.
     pub(crate) fn done(&mut self, clock: &mut Clock) -> Result<()> {
         while !self.said.contains('\n') {
             clock.pause(Duration::from_millis(10))?;
             let mut bytes = [0; 64];
             match self.stdout.read(&mut bytes) {
-                Ok(0) => return Err("an actor ended early".into()),
+                Ok(0) => return Err("an actor exited early".into()),
                 Ok(count) => self.said.push_str(&String::from_utf8_lossy(&bytes[..count])),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
@@ -83,7 +82,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // One that is done clears up by itself; one that is interrupted would go on for a while.
+        // An actor that is done cleans up by itself; one that is interrupted would continue for a while.
         drop(self.child.stdin.take());
         if !self.said.contains('\n') {
             let _gone = self.child.kill();
@@ -103,11 +102,11 @@ pub(crate) fn compile(ground: &Ground) -> Result<()> {
             Err("cc cannot build benches/floor/actors.c: are the headers of the C library there?"
                 .into())
         }
-        Err(error) => Err(format!("needs a C compiler, but cc cannot be run: {error}").into()),
+        Err(error) => Err(format!("cannot run the C compiler cc: {error}; install one").into()),
     }
 }
 
-/// A script, to show that it is known by its own name and not by its interpreter's.
+/// Creates a script, to show that it is matched by its own name and not by that of its interpreter.
 pub(crate) fn write_script(ground: &Ground) -> Result<()> {
     let path = ground.work().join("nightly-report");
     fs::write(&path, "#!/bin/sh\nsleep 20\n:\n")?;

@@ -1,8 +1,8 @@
-//! The daemon's own counters, as it prints them when it ends.
+//! Draws the counters that the daemon prints at its exit.
 
 use crate::Result;
 
-/// Bars are at most this wide.
+/// Maximum width of a bar.
 const WIDTH: u64 = 46;
 
 /// Draws the latency histogram and a line of counters.
@@ -15,7 +15,7 @@ pub(crate) fn print(counters: &str) -> Result<()> {
         })
         .collect();
     let most = buckets.iter().map(|&(_, count)| count).max().unwrap_or(0).max(1);
-    say!("\n4. What the daemon counted. Time from event to placement, at most:\n");
+    say!("\n4. Counters of the daemon. Maximum time from event to placement:\n");
     for (upper, count) in buckets {
         let bar = "#".repeat(usize::try_from((count * WIDTH).div_ceil(most))?);
         say!("{}", format!("  {upper:>8} us {count:>7}  {bar}").trim_end());
@@ -23,6 +23,6 @@ pub(crate) fn print(counters: &str) -> Result<()> {
     let [p50, p99, max] = ["latency_p50_us", "latency_p99_us", "latency_max_us"].map(value);
     say!("\n   half within {p50} us, 99 of 100 within {p99} us, the slowest {max} us");
     let [events, placed, lost, refused] = ["events", "placed", "lost_events", "refused"].map(value);
-    say!("   {events} events heard and {lost} lost, {placed} moves made and {refused} refused");
+    say!("   {events} events received, {lost} lost; {placed} moves, {refused} refused");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The daemon as a child: built, started, listened to, ended.
+//! Builds, starts and stops the daemon and reads its log.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -14,20 +14,20 @@ use crate::Result;
 use crate::clock::Clock;
 use crate::ground::Ground;
 
-/// How long to wait for a first placement, and for a further one after it.
+/// Limits for a first placement, and for a further one after it.
 const FIRST: Duration = Duration::from_millis(1500);
 const NEXT: Duration = Duration::from_millis(200);
-/// How often to look.
+/// Interval between two checks of the log.
 const TICK: Duration = Duration::from_millis(10);
-/// A daemon that does not end is killed after this.
+/// Limit after which a daemon that does not exit is killed.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
-/// The program beside this one, built from the same sources.
+/// Returns the program beside this one, built from the same sources.
 pub(crate) fn program() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let profile = own.ancestors().nth(2).ok_or("cannot tell where this program is")?;
+    let profile = own.ancestors().nth(2).ok_or("cannot find the directory of this program")?;
     let program = profile.join("cgruled");
-    // `cargo run --example` does not build it, and one that is there may be old.
+    // `cargo run --example` does not build it, and an existing one may be out of date.
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--bin", "cgruled", "--manifest-path"]);
@@ -43,10 +43,10 @@ pub(crate) fn program() -> Result<PathBuf> {
     if program.exists() {
         return Ok(program);
     }
-    Err(format!("{} is missing: cargo build --release", program.display()).into())
+    Err(format!("{} is missing: run 'cargo build --release'", program.display()).into())
 }
 
-/// A line of its log that says that a process was moved.
+/// A log line that reports the move of a process.
 pub(crate) struct Placement {
     pub(crate) pid: String,
     pub(crate) program: String,
@@ -56,7 +56,8 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// `debug: moved process 7 of uid 1 (/bin/x) to /group by rule 'name', file:1 after exec, 9 us`
+    /// Parses a line such as
+    /// `debug: moved process 7 of uid 1 (/bin/x) to /group by rule 'name', file:1 after exec, 9 us`.
     fn parse(line: &str) -> Option<Self> {
         let (who, rest) = line.strip_prefix("debug: moved process ")?.split_once(" to ")?;
         let (group, rest) = rest.split_once(" by rule '")?;
@@ -73,7 +74,7 @@ impl Placement {
     }
 }
 
-/// The running daemon. Dropping it ends it.
+/// The running daemon; stopped on drop.
 pub(crate) struct Daemon {
     child: Child,
     lines: Receiver<String>,
@@ -82,7 +83,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(program: &Path, ground: &Ground) -> Result<Self> {
         let mut command = Command::new(ground.actors());
-        // It dies with us, whatever we die of.
+        // The daemon is killed when this process dies for any reason.
         command.arg("leash").arg(program).args([
             "--no-legacy",
             "--control",
@@ -100,7 +101,7 @@ impl Daemon {
         let mut child = command.spawn()?;
         let stderr = child.stderr.take().ok_or("the daemon has no standard error")?;
         let (send, lines) = channel();
-        // A thread of its own, so that a daemon that says much never waits for us.
+        // In a thread of its own, so that a daemon with much output never blocks on the pipe.
         std::thread::spawn(move || {
             let mut read = BufReader::new(stderr).lines().map_while(std::result::Result::ok);
             read.all(|line| send.send(line).is_ok())
@@ -125,7 +126,7 @@ impl Daemon {
         }
     }
 
-    /// The placements until there are no more for a moment.
+    /// Returns the placements until none follows for a moment.
     pub(crate) fn placements(&mut self, clock: &mut Clock) -> Result<Vec<Placement>> {
         let mut placed = Vec::new();
         let mut until = Instant::now() + FIRST;
@@ -139,14 +140,14 @@ impl Daemon {
         Ok(placed)
     }
 
-    /// Ends it and returns its counters.
+    /// Stops the daemon and returns its counters.
     pub(crate) fn end(mut self, clock: &mut Clock) -> Result<String> {
         let mut stdout = self.child.stdout.take().ok_or("the daemon has no standard output")?;
         self.ask_to_end();
         let killed_at = Instant::now() + END_WITHIN;
         while self.child.try_wait()?.is_none() {
             if Instant::now() > killed_at {
-                return Err("cgruled does not end".into());
+                return Err("cgruled does not exit".into());
             }
             clock.pause(TICK)?;
         }
@@ -157,7 +158,7 @@ impl Daemon {
 
     fn ask_to_end(&self) {
         let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
-        // It may have ended by itself.
+        // The process may have exited by itself.
         let _gone = pid.map(|pid| kill(pid, Signal::SIGTERM));
     }
 }

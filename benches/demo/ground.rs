@@ -1,4 +1,4 @@
-//! The throw-away group, the directory with the rules, and the uid.
+//! Provides the throw-away cgroup, the directory with the rules, and the UID.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,19 +13,19 @@ use nix::unistd::{Pid, Uid, User};
 use crate::{Result, cast};
 
 const PREFIX: &str = "cgruled-demo-";
-/// Ids that are looked through for one that nobody has.
+/// Range that is searched for an unused UID.
 const UIDS: std::ops::Range<u32> = 61_000..62_000;
 
-/// What the show stands on. Dropping it removes everything.
+/// Resources of the demo; all are removed on drop.
 pub(crate) struct Ground {
     work: tempfile::TempDir,
-    /// Directory of the group that the others are made in.
+    /// Directory of the parent of all other cgroups.
     pub(crate) top: PathBuf,
     pub(crate) uid: u32,
     is_v2: bool,
 }
 
-/// Processes of the uid.
+/// Numbers of processes of the UID.
 pub(crate) struct Census {
     pub(crate) living: usize,
     pub(crate) misplaced: usize,
@@ -34,12 +34,13 @@ pub(crate) struct Census {
 impl Ground {
     pub(crate) fn prepare() -> Result<Self> {
         let (mount, is_v2) =
-            mounted().ok_or("needs a mounted cgroup v2 tree, or a v1 tree with pids")?;
+            mounted().ok_or("needs a mounted cgroup v2 hierarchy, or a v1 hierarchy with pids")?;
         remove_abandoned(&mount);
         let uid = unused_uid().ok_or("every uid from 61000 to 61999 is in use")?;
         let work = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
         let top = mount.join(format!("{PREFIX}{}", std::process::id()));
-        fs::create_dir(&top).map_err(|error| format!("cannot make {}: {error}", top.display()))?;
+        fs::create_dir(&top)
+            .map_err(|error| format!("cannot create {}: {error}", top.display()))?;
         let ground = Self { work, top, uid, is_v2 };
         ground.publish(ground.work(), 0o755)?;
         cast::compile(&ground)?;
@@ -52,7 +53,8 @@ impl Ground {
         Ok(ground)
     }
 
-    /// Sets a mode, whatever our umask is: the daemon refuses what others may write, and the user must read.
+    /// Sets a mode independently of the umask: the daemon rejects files that others may
+    /// write, and the user must read.
     pub(crate) fn publish(&self, path: &Path, mode: u32) -> Result<()> {
         Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
     }
@@ -69,12 +71,12 @@ impl Ground {
         self.work().join("rules.d")
     }
 
-    /// The group as the daemon names it.
+    /// Returns the cgroup in the notation of the daemon.
     pub(crate) fn group(&self) -> String {
         format!("/{}", self.top.file_name().unwrap_or_default().to_string_lossy())
     }
 
-    /// A group without its beginning.
+    /// Returns the path of a cgroup without that of the demo.
     pub(crate) fn leaf<'p>(&self, path: &'p str) -> &'p str {
         path.strip_prefix(&self.group()).unwrap_or(path).trim_start_matches('/')
     }
@@ -96,11 +98,11 @@ impl Ground {
         .concat()
     }
 
-    /// Counts the user's processes, and those that are not where the rules say.
+    /// Counts the processes of the user, and those that are not in the cgroup of their rule.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census { living: 0, misplaced: 0 };
         for pid in self.processes() {
-            // A process without a program is a zombie.
+            // A process without an executable is a zombie.
             let Ok(exe) = fs::read_link(format!("/proc/{pid}/exe")) else { continue };
             let Some(place) = self.place(pid) else { continue };
             let is_sleep = exe.file_name().is_some_and(|name| name == "sleep");
@@ -114,12 +116,13 @@ impl Ground {
         census
     }
 
-    /// Kills what has our uid and is ours: by its group, or by its program. More may be born meanwhile.
+    /// Kills the processes of our UID that are in our cgroup or run our program. Repeats this, as
+    /// they may fork meanwhile.
     fn end_strays(&self) {
         for _ in 0..200 {
             let strays: Vec<i32> = self.processes().filter(|&pid| self.is_stray(pid)).collect();
             for pid in &strays {
-                // It may have ended by itself since.
+                // The process may have exited since.
                 let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
             if has_no_children() && strays.is_empty() {
@@ -141,7 +144,7 @@ impl Ground {
         owners().filter(move |&(_, owner)| owner == uid).map(|(pid, _)| pid)
     }
 
-    /// The path of the group that a process is in.
+    /// Returns the path of the cgroup of a process.
     fn place(&self, pid: i32) -> Option<String> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let ours = |controllers: &str| match self.is_v2 {
@@ -158,7 +161,7 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         self.end_strays();
-        // A killed process holds its group until it is reaped.
+        // A killed process occupies its cgroup until it is reaped.
         for _ in 0..100 {
             remove_tree(&self.top);
             if !self.top.exists() {
@@ -170,7 +173,8 @@ impl Drop for Ground {
     }
 }
 
-/// Where the v2 tree is mounted, else the v1 tree with pids; and whether it is v2.
+/// Returns the mount point of the v2 hierarchy, else that of the v1 hierarchy with
+/// pids; and whether it is v2.
 fn mounted() -> Option<(PathBuf, bool)> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let fields = || mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -180,14 +184,14 @@ fn mounted() -> Option<(PathBuf, bool)> {
     v2.or_else(|| v1().map(|field| (field[1].into(), false)))
 }
 
-/// A uid without a name and without a process.
+/// Returns a UID without a name and without a process.
 fn unused_uid() -> Option<u32> {
     let taken: Vec<u32> = owners().map(|(_, uid)| uid).collect();
     let is_unknown = |uid: u32| matches!(User::from_uid(Uid::from_raw(uid)), Ok(None));
     UIDS.rev().find(|&uid| !taken.contains(&uid) && is_unknown(uid))
 }
 
-/// Every process and its owner.
+/// Returns every process and its owner.
 fn owners() -> impl Iterator<Item = (i32, u32)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| {
@@ -195,7 +199,8 @@ fn owners() -> impl Iterator<Item = (i32, u32)> {
     })
 }
 
-/// Reaps what has ended. Orphans come to us, and nobody waits for them by their numbers.
+/// Reaps all exited processes, including orphans, which are reparented to this process.
+/// Returns whether none is left.
 fn has_no_children() -> bool {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -206,7 +211,7 @@ fn has_no_children() -> bool {
     }
 }
 
-/// Groups of a show that was killed.
+/// Removes the cgroups of a demo that was killed.
 fn remove_abandoned(mount: &Path) {
     for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -217,7 +222,8 @@ fn remove_abandoned(mount: &Path) {
     }
 }
 
-/// Children first: a group with groups in it cannot be removed. Failure shows in what is left.
+/// Removes children first: a cgroup with children cannot be removed. The caller detects failures by
+/// the directories that are left.
 fn remove_tree(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,14 +1,16 @@
-//! The daemon at work on real processes, in a throw-away group: `cargo run --release --example demo`, as root.
+//! Demonstrates the daemon on real processes in a throw-away cgroup:
+//! `cargo run --release --example demo`, as root.
 //!
-//! Everything is made for the occasion and removed at the end, also on failure and on an interrupt: a group, a
-//! directory with one rule file, and processes of a uid that nobody has.
+//! Everything is created for the demo and removed at its end, also on failure and on an interrupt:
+//! a cgroup, a directory with one rule file, and processes of an unused UID.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "those lists are the wall around the library's pure modules"
 )]
 
-/// Prints a line. A reader that left is an error like any other, so that the ground is cleared all the same.
+/// Prints a line. A reader that closed the pipe is an error like any other, so that the
+/// demo still cleans up.
 macro_rules! say {
     ($($what:tt)*) => { std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($what)*)))? };
 }
@@ -27,21 +29,21 @@ use clock::Clock;
 use daemon::Daemon;
 use ground::Ground;
 
-/// Whatever went wrong, in words for the person who watches.
+/// The error is a text for the user who runs the demo.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Longest time that the show may take, the building of programs not included.
+/// Maximum duration of the demo, without the build of the programs.
 const AT_MOST: Duration = Duration::from_secs(19);
 
-/// A second look comes 100 ms after a placement; this is rest.
+/// Time until all processes are at rest: a recheck follows 100 ms after a placement.
 const REST: Duration = Duration::from_millis(600);
 
-/// Processes that change their user one after another, and the time between two.
+/// Number of processes that change their user one after another, and the time between two.
 const LOGINS: u32 = 300;
 const GAP_US: u32 = 4000;
 /// Children of each process of the tree, and its levels: 1 + 5 + 25 + 125 + 625 processes.
 const TREE: (u32, u32) = (5, 4);
-/// Short-lived forks, and the processes that make them; every 100th leaves a survivor.
+/// Numbers of short-lived forks, and of the processes that create them; every 100th leaves a survivor.
 const FORKS: u32 = 4000;
 const WORKERS: u32 = 4;
 
@@ -59,12 +61,10 @@ fn main() -> ExitCode {
 /// Returns the number of misplaced processes.
 fn show() -> Result<usize> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(
-            "needs root, because it makes groups and starts processes as another user".into()
-        );
+        return Err("needs root: it creates cgroups and starts processes as another user".into());
     }
     let program = daemon::program()?;
-    // What our children leave behind comes to us, so that it can be reaped.
+    // Orphans of our children are reparented to this process, so that it can reap them.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut clock = Clock::start(AT_MOST)?;
     let ground = Ground::prepare()?;
@@ -81,18 +81,18 @@ fn show() -> Result<usize> {
 }
 
 fn announce(ground: &Ground) -> Result<()> {
-    say!("This starts cgruled with three rules for uid {}, which nobody here has:\n", ground.uid);
+    say!("This starts cgruled with three rules for the unused uid {}:\n", ground.uid);
     for line in ground.rules().lines().filter(|line| !line.is_empty()) {
         say!("    {line}");
     }
-    say!("\nGroups are made below {}", ground.top.display());
-    say!("and removed at the end. Other processes of this machine are left alone.\n");
+    say!("\nCgroups are created below {}", ground.top.display());
+    say!("and removed at the end. Other processes are not affected.\n");
     Ok(())
 }
 
 fn programs(ground: &Ground, daemon: &mut Daemon, clock: &mut Clock) -> Result<Vec<Sample>> {
-    say!("1. Programs. The time is from the kernel's event to the end of the move.");
-    say!("   Where it says demo, a child of this program has just changed its user.\n");
+    say!("1. Programs. The time is from the event of the kernel to the end of the move.");
+    say!("   The program is demo where a child of this program has just changed its user.\n");
     say!(
         "    {:<16} {:>8}   {:<14} {:<16} {:>9}",
         "program",
@@ -110,8 +110,8 @@ fn programs(ground: &Ground, daemon: &mut Daemon, clock: &mut Clock) -> Result<V
             say!("    {program:<16} {pid:>8}   {:<14} {rule:<16} {us:>9}", ground.leaf(&group));
         }
     }
-    say!("\n   The first move after a pause waits milliseconds for the kernel, whoever makes");
-    say!("   it; those that follow do not (fast_moves in the README).");
+    say!("\n   The first move after a pause waits milliseconds for the kernel, with any program;");
+    say!("   the following moves do not (see fast_moves in cgruled.toml(5)).");
     Ok(samples)
 }
 
@@ -133,7 +133,7 @@ fn logins(ground: &Ground, clock: &mut Clock) -> Result<()> {
 /// Returns the number of misplaced processes.
 fn storm(ground: &Ground, clock: &mut Clock) -> Result<usize> {
     let (width, depth) = TREE;
-    say!("\n3. Storm: a tree of 781 processes grows, beside {FORKS} forks that end at once.");
+    say!("\n3. Storm: a tree of 781 processes grows, beside {FORKS} forks that exit at once.");
     let uid = || ground.uid.to_string();
     let mut churn =
         Actor::start(ground, "churn", &[uid(), FORKS.to_string(), WORKERS.to_string()])?;
@@ -147,6 +147,6 @@ fn storm(ground: &Ground, clock: &mut Clock) -> Result<usize> {
 fn report(ground: &Ground) -> Result<usize> {
     let census = ground.census();
     say!("   {} processes of uid {} are alive.", census.living, ground.uid);
-    say!("   {} of them are outside of their group.", census.misplaced);
+    say!("   {} of them are outside of their cgroup.", census.misplaced);
     Ok(census.misplaced)
 }

@@ -1,6 +1,7 @@
-/* actors: the processes that the measurements are made on. Every actor is bounded in count and in time, says
- * "done COUNT" on stdout when its work stands, waits for the end of its stdin, then kills and reaps what it made.
- * The first argument names the actor; the functions at the end say what each takes. */
+/* actors: the processes that are measured. Every actor is bounded in count and in time, prints
+ * "done COUNT" on stdout when its processes exist, waits for the end of its stdin, then kills and
+ * reaps them. The first argument names the actor; the functions at the end document the arguments
+ * of each. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,12 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A sleeper that nobody killed (the harness and the actor both died) ends by itself after this many seconds. */
+/* Seconds until a sleeper exits by itself, in case that both the harness and the actor were killed. */
 enum { LIFE = 150, MOST = 40000 };
 
 struct record { int64_t pid, ns; };
 
-/* Shared by all processes of one actor: who sleeps, and since when it could have been placed. */
+/* Shared by all processes of one actor: the sleepers, and for each the time from which it could be
+ * placed. */
 static struct { atomic_int seats, sleeping, forks; struct record at[MOST]; } *roll;
 
 static int64_t now(void)
@@ -88,7 +90,8 @@ static void pin(int cpu)
 	sched_setaffinity(0, sizeof set, &set);
 }
 
-/* Writes the records, says how many, waits for the harness, then ends every sleeper by its pid. */
+/* Writes the records, prints their number, waits for the harness, then kills every sleeper by its
+ * PID. */
 static int settle(const char *path, int expected, int64_t wait_ms)
 {
 	char byte;
@@ -104,7 +107,7 @@ static int settle(const char *path, int expected, int64_t wait_ms)
 	fflush(stdout);
 	while (read(0, &byte, 1) > 0)
 		;
-	/* A seat that is taken and not yet filled holds 0, and kill(0) would end our own process group. */
+	/* A seat that is taken and not yet filled is 0, and kill(0) would kill our own process group. */
 	for (int i = 0; i < seats; i++)
 		if (roll->at[i].pid > 0)
 			kill(roll->at[i].pid, SIGKILL);
@@ -113,7 +116,7 @@ static int settle(const char *path, int expected, int64_t wait_ms)
 	return 0;
 }
 
-/* leash PROGRAM ARG...: the program dies with the process that started it. */
+/* leash PROGRAM ARG...: the program is killed with the process that started it. */
 static int leash(char **arg)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -121,8 +124,8 @@ static int leash(char **arg)
 	return perror(arg[0]), 1;
 }
 
-/* pulse UID COUNT GAP_US CPU RECORDS: one process after another takes the identity and sleeps. The time is taken
- * directly before the system call. */
+/* pulse UID COUNT GAP_US CPU RECORDS: one process after another changes to the UID and sleeps. The
+ * time is taken directly before the system call. */
 static int pulse(char **arg)
 {
 	uid_t uid = atoi(arg[0]);
@@ -140,8 +143,9 @@ static int pulse(char **arg)
 	return settle(arg[4], count, 5000);
 }
 
-/* pulse-exec UID COUNT GAP_US CPU PROGRAM RECORDS: one process after another has the identity, and executes PROGRAM
- * with the argument `sleep` 2 ms later. The time is taken directly before the system call. */
+/* pulse-exec UID COUNT GAP_US CPU PROGRAM RECORDS: one process after another has the UID, and
+ * executes PROGRAM with the argument `sleep` 2 ms later. The time is taken directly before the
+ * system call. */
 static int pulse_exec(char **arg)
 {
 	uid_t uid = atoi(arg[0]);
@@ -181,7 +185,7 @@ static void grow(int width, int depth)
 	sleep_for_good(0);
 }
 
-/* tree UID WIDTH DEPTH RECORDS: the root of the tree takes the identity and forks at once. */
+/* tree UID WIDTH DEPTH RECORDS: the root of the tree changes to the UID and forks at once. */
 static int tree(char **arg)
 {
 	int width = atoi(arg[1]), depth = atoi(arg[2]), level = 1, expected = 1;
@@ -195,7 +199,7 @@ static int tree(char **arg)
 	return settle(arg[3], expected, 60000);
 }
 
-/* orphans UID COUNT SPAWNERS RECORDS: each parent takes the identity, forks and leaves. */
+/* orphans UID COUNT SPAWNERS RECORDS: each parent changes to the UID, forks and exits. */
 static int orphans(char **arg)
 {
 	int spawners = atoi(arg[2]), each = atoi(arg[1]) / spawners;
@@ -224,7 +228,7 @@ static void leave_sleeper(int turn)
 		sleep_for_good(0);
 }
 
-/* Forks and waits: the common service. */
+/* Forks and waits, like a common service. */
 static void steady(int turns)
 {
 	signal(SIGCHLD, SIG_DFL);
@@ -238,7 +242,7 @@ static void steady(int turns)
 	_exit(0);
 }
 
-/* Each process forks its successor and leaves: the hardest to follow. */
+/* Each process forks its successor and exits, which is the hardest case to track. */
 static void relay(int turns)
 {
 	for (int i = 1; i <= turns; i++) {
@@ -249,7 +253,8 @@ static void relay(int turns)
 	_exit(0);
 }
 
-/* churn UID FORKS WORKERS RECORDS: workers, half steady and half relays; every 100th fork leaves a sleeper. */
+/* churn UID FORKS WORKERS RECORDS: workers, half of them steady and half relays; every 100th fork
+ * leaves a sleeper. */
 static int churn(char **arg)
 {
 	int workers = atoi(arg[2]), each = atoi(arg[1]) / workers;
@@ -272,7 +277,7 @@ static int report(long count)
 
 static void *nothing(void *unused) { return unused; }
 
-/* forks|threads|comms MILLISECONDS UID CPU: as many as the machine does. */
+/* forks|threads|comms MILLISECONDS UID CPU: as many as possible. */
 static int storm(const char *what, char **arg)
 {
 	int64_t end = now() + atoll(arg[0]) * 1000000;
@@ -307,8 +312,9 @@ static pid_t run(char **argv)
 	return pid;
 }
 
-/* execs MILLISECONDS MOST RATE UID CPU PROGRAM EVERY CHECKER ARG...: at most MOST, paced to RATE a second (0: unpaced);
- * every EVERYth runs CHECKER ARG... instead, which nobody waits for before the end. */
+/* execs MILLISECONDS MOST RATE UID CPU PROGRAM EVERY CHECKER ARG...: at most MOST, paced to RATE a
+ * second (0: unpaced); every EVERYth runs CHECKER ARG... instead, which is not awaited before the
+ * end. */
 static int execs(char **arg)
 {
 	int64_t start = now(), end = start + atoll(arg[0]) * 1000000;
@@ -325,7 +331,7 @@ static int execs(char **arg)
 		} else {
 			waitpid(run(tiny), NULL, 0);
 		}
-		/* A clock read every 32nd: pacing may not cost more than what it paces. */
+		/* The clock is read every 32nd time: pacing must not cost more than the paced operation. */
 		if (rate && count % 32 == 0 && now() < start + count * 1000000000 / rate)
 			nap((start + count * 1000000000 / rate - now()) / 1000);
 	}
@@ -350,8 +356,9 @@ int main(int argc, char **argv)
 		die("mmap");
 	for (unsigned i = 0; i < sizeof actors / sizeof *actors; i++)
 		if (!strcmp(name, actors[i].name) && argc - 2 >= actors[i].args) {
-			/* Orphans come to the actor, and the kernel reaps what it ignores: 50,000 zombies would use up
-			 * every pid. A leashed program must not inherit that, and an exec storm waits itself. */
+			/* Orphans are reparented to the actor, and the kernel reaps them if SIGCHLD is ignored:
+			 * 50,000 zombies would use up all PIDs. A leashed program must not inherit that, and an
+			 * exec storm waits by itself. */
 			if (actors[i].run != leash && actors[i].run != execs) {
 				prctl(PR_SET_CHILD_SUBREAPER, 1);
 				signal(SIGCHLD, SIG_IGN);

@@ -1,5 +1,5 @@
-/* check: sleeps, then looks where it is. Appends one byte to descriptor VERDICTS: '+' when /proc/self/cgroup holds LINE,
- * else '-'. usage: check MILLISECONDS VERDICTS LINE */
+/* check: sleeps, then reads its cgroup. Appends one byte to descriptor VERDICTS: '+' when
+ * /proc/self/cgroup contains LINE, else '-'. usage: check MILLISECONDS VERDICTS LINE */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
-/* floor: the least a classifier can do. On a UID event whose effective uid is UID it writes the pid into FILE.
- * Nothing else: no rules, no look at the process, no recovery. usage: floor UID FILE */
+/* floor: the minimum of a classifier. On a UID event whose effective UID is UID it writes the PID
+ * into FILE. It has no rules, does not inspect the process and does not recover lost events. usage:
+ * floor UID FILE */
 #include <fcntl.h>
 #include <linux/cn_proc.h>
 #include <linux/connector.h>
@@ -43,7 +44,8 @@ int main(int argc, char **argv)
 	char buf[256], text[16];
 
 	setsockopt(sock, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
-	/* The plain request first: a kernel before 6.6 knows no mask and ignores the second one. */
+	/* The plain request first: a kernel before 6.6 does not support masks and ignores the second
+	 * one. */
 	if (procs < 0 || bind(sock, (void *)&us, sizeof us) || say(sock, mask, 4) || say(sock, mask, 8))
 		return perror("floor"), 1;
 	fputs("ready\n", stderr);
@@ -51,7 +53,7 @@ int main(int argc, char **argv)
 		ssize_t got = recv(sock, buf, sizeof buf, 0);
 		if (got < AT_EUID + 4 || word(buf, AT_WHAT) != WHAT_UID || word(buf, AT_EUID) != uid)
 			continue;
-		/* A process that has gone gives ESRCH: nothing is left to place. */
+		/* A process that has exited causes ESRCH: nothing is left to place. */
 		if (write(procs, text, sprintf(text, "%u", word(buf, AT_PID))) < 0)
 			continue;
 	}

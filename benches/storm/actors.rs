@@ -1,4 +1,4 @@
-//! The C programs: built once, then run as the processes that are measured.
+//! Builds the C programs once and runs them as the measured processes.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -8,11 +8,11 @@ use std::process::{Child, Command, Stdio};
 use crate::Result;
 use crate::machine::Ground;
 
-/// Name, and what `cc` needs beyond the common flags.
+/// Names of the programs, and the flags of `cc` in addition to the common ones.
 const SOURCES: [(&str, &[&str]); 4] =
     [("floor", &[]), ("actors", &["-pthread"]), ("tiny", &["-nostdlib"]), ("check", &[])];
 
-/// Builds into WORK/bin, and puts copies of the programs that a rule by executable matches into WORK/ruled.
+/// Builds into WORK/bin, and copies the programs that a rule by executable matches to WORK/ruled.
 pub(crate) fn compile(work: &Path) -> Result<()> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor");
     fs::create_dir_all(work.join("bin"))?;
@@ -34,12 +34,12 @@ pub(crate) fn program(work: &Path) -> PathBuf {
     work.join("bin/actors")
 }
 
-/// The directory whose programs the mixed rules know.
+/// Returns the directory of the programs that the mixed rules match.
 pub(crate) fn ruled(work: &Path) -> PathBuf {
     work.join("ruled")
 }
 
-/// What a sleeper wrote about itself.
+/// The record that a sleeper wrote about itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Record {
     pub(crate) pid: i64,
@@ -47,7 +47,7 @@ pub(crate) struct Record {
     pub(crate) ns: i64,
 }
 
-/// A running actor. Dropping it has it end and reap what it made.
+/// A running actor. On drop it kills and reaps its processes.
 pub(crate) struct Actor {
     child: Child,
     records: PathBuf,
@@ -82,10 +82,10 @@ impl Actor {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let count = line.split_whitespace().nth(1).and_then(|word| word.parse().ok());
-        count.ok_or_else(|| format!("the actor said {line:?}").into())
+        count.ok_or_else(|| format!("unexpected line of the actor: {line:?}").into())
     }
 
-    /// The sleepers; only after `done`.
+    /// Returns the sleepers; only valid after `done`.
     pub(crate) fn records(&self) -> Result<Vec<Record>> {
         let pairs = fs::read(&self.records)?;
         let word = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_ne_bytes);
@@ -93,9 +93,9 @@ impl Actor {
         Ok(pairs.chunks_exact(16).map(record).filter(|record| record.pid > 0).collect())
     }
 
-    /// Ends a storm that is still under way.
+    /// Kills a storm that is still running.
     pub(crate) fn kill(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited by itself.
         let _gone = self.child.kill();
     }
 }
@@ -107,21 +107,21 @@ impl Drop for Actor {
     }
 }
 
-/// What an actor leaves for us to read.
+/// Results that an actor leaves.
 pub(crate) enum Keeps {
     Nothing,
     Sleepers,
-    /// Its checkers write one byte each to its standard error.
+    /// One byte by each checker, written to its standard error.
     Verdicts(File),
 }
 
-/// Arguments of any printable kinds.
+/// Converts arguments of any printable types to strings.
 macro_rules! words {
     ($($word:expr),* $(,)?) => { [$($word.to_string()),*] };
 }
 pub(crate) use words;
 
-/// A load that goes on beside the measurement.
+/// A load that runs beside the measurement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storm {
     Forks,
@@ -145,17 +145,17 @@ impl Storm {
     }
 }
 
-/// An exec storm.
+/// Parameters of an exec storm.
 pub(crate) struct Execs<'a> {
     pub(crate) ms: u32,
     pub(crate) most: u64,
-    /// Execs a second; 0 for as many as go.
+    /// Execs per second; 0 for the maximum.
     pub(crate) rate: u32,
     pub(crate) uid: u32,
     pub(crate) cpu: i32,
-    /// Where `tiny` and `check` are taken from: `bin` or `ruled`.
+    /// Directory of `tiny` and `check`: `bin` or `ruled`.
     pub(crate) dir: &'static str,
-    /// Every so manieth checks that it stands on the line that follows; 0 for none.
+    /// Interval between processes that check for `line` in their `/proc/self/cgroup`; 0 for none.
     pub(crate) every: u32,
     pub(crate) line: &'a str,
 }
@@ -167,7 +167,7 @@ impl Default for Execs<'_> {
     }
 }
 
-/// How long a checker sleeps before it looks: longer than the second look takes.
+/// Delay before a checker reads its cgroup: longer than the recheck takes.
 const CHECK_AFTER_MS: u32 = 300;
 
 pub(crate) fn execs(ground: &Ground, storm: &Execs<'_>, keeps: Keeps) -> Result<Actor> {

@@ -1,4 +1,4 @@
-//! Two builds of cgruled in pairs: the one just built, or `CGRULED`, against `CGRULED_BASELINE`.
+//! Compares two builds of cgruled in pairs: the present one, or `CGRULED`, with `CGRULED_BASELINE`.
 
 use std::fs;
 use std::thread::sleep;
@@ -22,8 +22,8 @@ const fn pair(moves: Moves) -> [Subject; 2] {
     ]
 }
 
-/// Measures both builds in each round. The order alternates, so that what one build leaves behind does not
-/// always affect the other.
+/// Measures both builds in each round. The order alternates, so that after-effects of one build do
+/// not always affect the other.
 fn compare(
     plan: &Plan,
     title: &str,
@@ -33,7 +33,7 @@ fn compare(
     mut measure: impl FnMut(Subject) -> Result<f64>,
 ) -> Result<Table> {
     let mut table = Table::new(title, note, &["build", unit, "new / baseline, pair by pair"]);
-    // A path with a typing error must fail the run: an empty table would not be noticed.
+    // A mistyped path must fail the run: an empty table would not be noticed.
     for subject in pair {
         if let Some(why) = subject.missing() {
             return Err(format!("{}: {why}", subject.name()).into());
@@ -110,7 +110,7 @@ pub(crate) fn forks(plan: &Plan, ground: &Ground) -> Result<Table> {
     })
 }
 
-/// CPU time of the daemon for an exec by `uid` that no rule matches.
+/// Returns the CPU time of the daemon for an exec by `uid` that no rule matches.
 fn cpu(plan: &Plan, ground: &Ground, title: &str, uid: u32, rules: Rules) -> Result<Table> {
     let most = u64::from(plan.amount(20_000));
     let note = format!(
@@ -124,7 +124,7 @@ fn cpu(plan: &Plan, ground: &Ground, title: &str, uid: u32, rules: Rules) -> Res
         let before = cpu_ns(pid)?;
         let storm = Execs { ms: 60_000, most, uid, ..Execs::default() };
         let count = actors::execs(ground, &storm, Keeps::Nothing)?.done()?;
-        // What is still queued is part of the cost.
+        // Processing the remaining queue is part of the cost.
         sleep(Duration::from_millis(300));
         let used = cpu_ns(pid)? - before;
         running.stop()?;
@@ -145,7 +145,7 @@ pub(crate) fn start(plan: &Plan, ground: &Ground) -> Result<Table> {
     let others = plan.amount(2_000);
     let mut sleepers = Actor::start(ground, "tree", &words![HIT, others - 1, 1], Keeps::Sleepers)?;
     sleepers.done()?;
-    // Places them, so that all are in place from then on.
+    // A first start places the processes, so that all are in place from then on.
     pair(Moves::Off)[0].start(ground)?.stop()?;
     let group = ground.group(Hierarchy::V2, "one").ok_or("hierarchy not mounted")?;
     let placed = fs::read_to_string(group.join("cgroup.procs"))?.lines().count();

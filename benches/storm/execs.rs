@@ -1,4 +1,4 @@
-//! A long exec storm under a mixed rule set: sampled children say where they ended up.
+//! Runs a long exec storm with a mixed rule set; sampled children report their cgroup.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ const FIELD: [Subject; 3] = [
     Subject::new(Kind::Cgrulesengd, Hierarchy::V1),
 ];
 
-/// Three workers at this rate: 15,000 a second if the machine can.
+/// Execs per second of each of three workers: 15,000 in total if the machine is fast enough.
 const RATE: u32 = 5_000;
 const EVERY: u32 = 50;
 
-/// One worker of the storm: whose uid, which programs, and where they belong (None: where they were born).
+/// A worker of the storm: its UID, the directory of its programs, and their cgroup (None: unchanged).
 struct Worker {
     uid: u32,
     dir: &'static str,
@@ -36,13 +36,13 @@ const WORKERS: [Worker; 3] = [
 
 pub(crate) fn storm(plan: &Plan, ground: &Ground) -> Result<Table> {
     let seconds = plan.seconds();
-    let title = format!("Exec storm, {seconds} s, 15,000 a second asked, 192 mixed rules");
+    let title = format!("Exec storm, {seconds} s, target 15,000 a second, 192 mixed rules");
     let note = "A third of the programs belong to a rule by uid (inherited), a third to a rule by executable (each is \
-                moved), a third to no rule. Every 50th looks at its own /proc/self/cgroup after 0.3 s. Dropped events \
-                as the kernel counts them; \
-                the last column is what the daemon itself says of loss on exit.";
+                moved), a third to no rule. Every 50th checks its own /proc/self/cgroup after 0.3 s. Dropped events \
+                as counted by the kernel; \
+                the last column is the loss that the daemon itself reports at exit.";
     let head =
-        ["subject", "execs/s", "checked", "misplaced by uid / exe / none", "dropped", "it says"];
+        ["subject", "execs/s", "checked", "misplaced by uid / exe / none", "dropped", "reported"];
     let mut table = Table::new(&title, note, &head);
     for subject in FIELD {
         if let Some(why) = subject.missing() {
@@ -93,7 +93,7 @@ fn start(ground: &Ground, subject: Subject, worker: &Worker, seconds: u32) -> Re
         ..Execs::default()
     };
     let file = verdicts(ground, worker);
-    // Removed first: several processes append, and nothing of an earlier storm may stand in it.
+    // Removed first: several processes append, and results of an earlier storm must not remain.
     let _absent = fs::remove_file(&file);
     let append = File::options().create(true).append(true).open(file)?;
     actors::execs(ground, &storm, Keeps::Verdicts(append))
@@ -103,7 +103,7 @@ fn verdicts(ground: &Ground, worker: &Worker) -> PathBuf {
     ground.work.join(format!("verdicts-{}", worker.uid))
 }
 
-/// The lines of the exit statistics that are about loss.
+/// Returns the lines of the exit statistics that report losses.
 fn of_loss(lines: &[String]) -> String {
     let about = |line: &&String| line.contains("lost");
     let said: Vec<&str> = lines.iter().filter(about).map(|line| line.trim()).collect();

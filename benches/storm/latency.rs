@@ -1,4 +1,5 @@
-//! From the system call that changes the identity to the attach, each seen from outside by the same clock.
+//! Measures the time from the system call that changes the identity to the attach, both seen from
+//! outside by the same clock.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -13,15 +14,15 @@ use crate::rules::{BY_EXE, HIT, Rules};
 use crate::subjects::{Kind, Moves, Subject};
 use crate::trace::{Attach, Trace};
 
-/// What is not attached this long after the last process counts as late.
+/// Time after the last process from which a missing attach counts as late.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// Processes of which each is to be placed once.
+/// A series of processes, each to be placed once.
 pub(crate) struct Pulse {
     pub(crate) gap_us: u32,
     count: u32,
     storm: Option<Storm>,
-    /// Whether they execute a program that a rule is about; else they become a user.
+    /// True if they execute a program that a rule matches; else they change their user.
     executes: bool,
 }
 
@@ -30,7 +31,7 @@ pub(crate) const ISOLATED: Pulse =
 pub(crate) const CLOSE: Pulse = Pulse { gap_us: 5_000, count: 200, storm: None, executes: false };
 pub(crate) const EXECS: Pulse = Pulse { executes: true, ..CLOSE };
 
-/// For each subject the latencies of each round in microseconds, and how many were late.
+/// Latencies of each round in microseconds and number of late ones, for each subject.
 type Samples = BTreeMap<Subject, Vec<Round>>;
 
 pub(crate) struct Round {
@@ -83,7 +84,8 @@ pub(crate) fn rules_close(plan: &Plan, ground: &Ground) -> Result<Table> {
 
 pub(crate) fn rules_isolated(plan: &Plan, ground: &Ground) -> Result<Table> {
     let title = "Latency with 10,000 rules, 100 ms apart";
-    // Without the original: it takes most of a minute to load these rules, and the case above shows what comes of it.
+    // Without cgrulesengd: it takes most of a minute to load these rules, and the case
+    // above shows the effect.
     against_one_rule(plan, ground, title, &ISOLATED, &[FIELD[1], FIELD[5]])
 }
 
@@ -158,7 +160,7 @@ pub(crate) fn measure(
 ) -> Result<Round> {
     let running = subject.start(ground)?;
     let (count, gap) = (plan.amount(pulse.count), pulse.gap_us);
-    // Longer than the pulse and the wait for latecomers; killed when they are over.
+    // Longer than the pulse and the wait for late processes; killed when they are over.
     let storm_ms = 2 * count * gap / 1000 + 5_000;
     let storm = pulse.storm.map(|storm| storm.start(ground, storm_ms, 1)).transpose()?;
     sleep(Duration::from_millis(50));
@@ -181,7 +183,8 @@ pub(crate) fn measure(
     Ok(round)
 }
 
-/// The first attach of each process after its system call; the trace cuts to microseconds, so one may seem earlier.
+/// Returns the time to the first attach of each process. The trace truncates to microseconds, so an
+/// attach may seem to be before its system call.
 fn join(records: &[Record], attaches: &[Attach]) -> Round {
     let mut first: BTreeMap<i64, i64> = BTreeMap::new();
     for attach in attaches {

@@ -1,4 +1,5 @@
-//! Who is left outside: families that grow while the first of them is being placed.
+//! Measures loss: processes outside of their cgroup after families grew while their
+//! first process was being placed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +14,7 @@ use crate::report::Table;
 use crate::rules::HIT;
 use crate::subjects::{Kind, Moves, Subject, drops};
 
-/// The promise is about a machine at rest: the look comes this long after the last fork.
+/// Time from the last fork to the check: the guarantee is for a machine at rest.
 const REST: Duration = Duration::from_secs(1);
 
 const FIELD: [Subject; 5] = [
@@ -24,13 +25,13 @@ const FIELD: [Subject; 5] = [
     Subject::new(Kind::Cgrulesengd, Hierarchy::V1),
 ];
 
-/// Who is outside then is looked at again after this long: late is not the same as lost.
+/// Time until misplaced processes are checked again, which distinguishes late from lost ones.
 const LONGER: Duration = Duration::from_secs(5);
 
-/// What one round came to.
+/// Result of one round.
 struct Round {
     outside: usize,
-    /// Of those, the ones that are still outside after `LONGER`.
+    /// Number of processes that are still outside after `LONGER`.
     lost: usize,
     total: usize,
     drops: u64,
@@ -47,7 +48,8 @@ pub(crate) fn tree_large(plan: &Plan, ground: &Ground) -> Result<Table> {
 }
 
 pub(crate) fn orphans(plan: &Plan, ground: &Ground) -> Result<Table> {
-    let title = "Loss: 1,000 orphans whose parent set its uid, forked and left; two spawners";
+    let title =
+        "Loss: 1,000 orphans of parents that set their uid, forked and exited; two spawners";
     family(ground, title, plan.rounds(10), "orphans", &words![HIT, 1000, 2])
 }
 
@@ -103,9 +105,10 @@ fn is_inside(ground: &Ground, hierarchy: Hierarchy, pid: i64) -> bool {
 }
 
 fn table(title: &str, results: &BTreeMap<Subject, Vec<Round>>) -> Table {
-    let note = "Survivors outside their group after 1 s of rest, round by round, and of those the ones \
-                still outside 5 s later; dropped events as the kernel counts them for the subject's \
-                sockets. The floor knows no forks and no loss: it shows what inheritance alone does.";
+    let note = "Survivors outside their cgroup after 1 s of rest, by round, and the number of those still \
+                outside 5 s later; dropped events as counted by the kernel for the sockets of the \
+                subject. The floor handles neither forks nor loss: it shows the effect of inheritance \
+                alone.";
     let head = ["subject", "survivors", "outside, by round", "5 s later", "dropped"];
     let mut table = Table::new(title, note, &head);
     for subject in FIELD {

@@ -1,7 +1,8 @@
-//! The machine: what mode its kernel is in, and the ground that measurements stand on.
+//! Describes the machine: the mode of its kernel, and the environment of measurements.
 //!
-//! Made: the group `cgruled-bench-PID` in the v2 hierarchy and in v1 `pids`; a tracing instance of that name; and, in a
-//! private mount namespace that ends with the benchmark, a copy of /etc, an empty /run and tracefs.
+//! Created: the cgroup `cgruled-bench-PID` in the v2 hierarchy and in v1 `pids`; a tracing instance
+//! of that name; and, in a private mount namespace that ends with the benchmark, a copy of /etc, an
+//! empty /run and tracefs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use crate::{Result, rules};
 pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
 const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
 
-/// The v1 controller that the v1 measurements use: cheap, and rarely managed by anyone.
+/// The v1 controller of the v1 measurements: cheap, and rarely managed by other software.
 pub(crate) const V1_CONTROLLER: &str = "pids";
 
-/// Which tree a subject places into.
+/// The hierarchy that a subject places into.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Hierarchy {
     V1,
@@ -34,7 +35,7 @@ impl Hierarchy {
         }
     }
 
-    /// Where it is mounted, if it is.
+    /// Returns the mount point, if the hierarchy is mounted.
     pub(crate) fn mount(self) -> Option<PathBuf> {
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         let found = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|field| {
@@ -47,7 +48,7 @@ impl Hierarchy {
         found.map(|field| PathBuf::from(field[1]))
     }
 
-    /// The line of `/proc/PID/cgroup` that is about this hierarchy: its start up to the path, and the path.
+    /// Returns the line of `/proc/PID/cgroup` for this hierarchy: its start up to the path, and the path.
     pub(crate) fn line(self, text: &str) -> Option<(&str, &str)> {
         text.lines().find_map(|line| {
             let mut field = line.splitn(3, ':');
@@ -61,15 +62,15 @@ impl Hierarchy {
     }
 }
 
-/// Where the measuring process works.
+/// Environment of the measuring process.
 pub(crate) struct Ground {
     pub(crate) work: PathBuf,
-    /// The name of the group at the top of each hierarchy, and of the tracing instance.
+    /// Name of the cgroup in the root of each hierarchy, and of the tracing instance.
     pub(crate) name: String,
 }
 
 impl Ground {
-    /// Makes the groups. The supervisor, our parent, removes them.
+    /// Creates the cgroups. The supervisor, our parent, removes them.
     pub(crate) fn stand_on(work: &Path) -> Result<Self> {
         nix::sys::signal::SigSet::all().thread_unblock()?;
         let name = name_of(nix::unistd::getppid().as_raw().unsigned_abs());
@@ -84,12 +85,12 @@ impl Ground {
         Ok(ground)
     }
 
-    /// The directory of a group of ours.
+    /// Returns the directory of a cgroup of the benchmark.
     pub(crate) fn group(&self, hierarchy: Hierarchy, leaf: &str) -> Option<PathBuf> {
         hierarchy.mount().map(|top| top.join(&self.name).join(leaf))
     }
 
-    /// The path of a group of ours as `/proc/PID/cgroup` shows it.
+    /// Returns the path of a cgroup of the benchmark as `/proc/PID/cgroup` shows it.
     pub(crate) fn path(&self, leaf: &str) -> String {
         format!("/{}/{leaf}", self.name)
     }
@@ -101,7 +102,7 @@ fn name_of(supervisor: u32) -> String {
     format!("{PREFIX}{supervisor}")
 }
 
-/// Supervisors of which groups are left although they have ended: a SIGKILL leaves nobody to clear up.
+/// Returns the PIDs of exited supervisors that left cgroups behind: after a SIGKILL they cannot clean up.
 pub(crate) fn ended_supervisors() -> Vec<u32> {
     let tops = [Hierarchy::V1, Hierarchy::V2].into_iter().filter_map(Hierarchy::mount);
     let entries = tops.filter_map(|top| fs::read_dir(top).ok()).flatten().flatten();
@@ -111,7 +112,8 @@ pub(crate) fn ended_supervisors() -> Vec<u32> {
         .collect()
 }
 
-/// A mount namespace of our own, so that a real cgrulesengd finds its files without the real /etc being touched.
+/// Creates a private mount namespace, so that a real cgrulesengd finds its files
+/// without a change to the real /etc.
 pub(crate) fn enter_private_mounts(work: &Path) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
@@ -127,7 +129,7 @@ pub(crate) fn enter_private_mounts(work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Frees the copy of /etc, so that the working directory can be removed.
+/// Unmounts the copy of /etc, so that the working directory can be removed.
 pub(crate) fn leave_private_mounts() {
     if let Err(error) = umount2("/etc", MntFlags::MNT_DETACH) {
         eprintln!("storm: cannot unmount the private /etc: {error}");
@@ -139,7 +141,7 @@ pub(crate) fn remove_groups(supervisor: u32) {
         let Some(top) = hierarchy.mount().map(|top| top.join(name_of(supervisor))) else {
             continue;
         };
-        // A killed process holds its group until it is reaped.
+        // A killed process occupies its cgroup until it is reaped.
         let removed = (0..100).any(|_| {
             remove_tree(&top);
             let gone = !top.exists();
@@ -154,7 +156,8 @@ pub(crate) fn remove_groups(supervisor: u32) {
     }
 }
 
-/// Children first: a group with groups in it cannot be removed. Failure shows in what is left.
+/// Removes children first: a cgroup with children cannot be removed. The caller detects failures by
+/// the directories that are left.
 fn remove_tree(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -175,7 +178,8 @@ pub(crate) fn remove_trace_instance(supervisor: u32) {
     }
 }
 
-/// The kernel's switch as we found it: the daemon may set it, and must put it back; if it did not, we do.
+/// Saved state of the kernel setting: the daemon may change it and must restore it; if
+/// it did not, the benchmark does.
 #[must_use]
 pub(crate) struct RcuExpedited(Option<String>);
 
@@ -188,7 +192,7 @@ impl RcuExpedited {
         let Some(before) = &self.0 else { return };
         if fs::read_to_string(RCU_EXPEDITED).is_ok_and(|now| now != *before) {
             eprintln!(
-                "storm: the daemon left rcu_expedited changed; putting back {}",
+                "storm: the daemon did not restore rcu_expedited; restoring {}",
                 before.trim()
             );
             if let Err(error) = fs::write(RCU_EXPEDITED, before) {
@@ -198,7 +202,7 @@ impl RcuExpedited {
     }
 }
 
-/// The facts that decide how fast a move can be, each with its name.
+/// Returns the properties of the kernel that determine the speed of a move, each with its name.
 pub(crate) fn mode() -> Vec<(&'static str, String)> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let boot = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -220,7 +224,7 @@ pub(crate) fn mode() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The share of all CPU time that others use while we do nothing, in percent.
+/// Returns the percentage of CPU time that other processes use while the benchmark is idle.
 pub(crate) fn other_load() -> u64 {
     let before = cpu_ticks();
     std::thread::sleep(Duration::from_millis(500));
@@ -229,7 +233,7 @@ pub(crate) fn other_load() -> u64 {
     (100 * busy).checked_div(all).unwrap_or(0)
 }
 
-/// Busy and all ticks since boot. Columns: user nice system idle iowait irq softirq steal.
+/// Returns busy and total ticks since boot. Columns: user nice system idle iowait irq softirq steal.
 fn cpu_ticks() -> (u64, u64) {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();

@@ -1,8 +1,10 @@
-//! What the daemon does to a machine under load: latency, loss, cost. `cargo bench --bench storm -- --help`.
+//! Measures the effect of the daemon on a loaded machine: latency, loss, cost.
+//! `cargo bench --bench storm -- --help`.
 //!
-//! The figures are ratios of interleaved runs against the floor (`benches/floor/floor.c`, the least that a classifier
-//! can do) or against a machine without a daemon, because absolute times on a shared machine say little.
-//! Everything happens on throw-away groups, test uids and private mounts; see `machine.rs` for what is undone and how.
+//! The results are ratios of interleaved runs against the floor (`benches/floor/floor.c`, the
+//! minimum of a classifier) or against a machine without a daemon, because absolute times on a
+//! shared machine are not comparable. Everything happens in throw-away cgroups, with test UIDs and
+//! private mounts; `machine.rs` documents the clean-up.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 use machine::Ground;
 use plan::Plan;
 
-/// Whatever went wrong, in words: a benchmark has nobody to match on it.
+/// The error is a text: a benchmark has no caller that matches on it.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
@@ -48,7 +50,7 @@ fn start() -> Result<ExitCode> {
             print!("{}", plan::HELP);
             return Ok(ExitCode::SUCCESS);
         }
-        // `cargo test --benches` runs every bench: there is nothing to prove there.
+        // `cargo test --benches` runs every bench: there is nothing to test here.
         plan::Asked::Nothing => return Ok(ExitCode::SUCCESS),
     };
     match supervise::work_of_supervisor() {
@@ -57,13 +59,13 @@ fn start() -> Result<ExitCode> {
     }
 }
 
-/// A case that fails says so and costs the run its success, not the other cases.
+/// Runs all cases. A case that fails is reported and fails the run; the other cases still run.
 fn measure(plan: &Plan, ground: &Ground) -> Result<ExitCode> {
     report::heading(plan)?;
     let mut code = ExitCode::SUCCESS;
     for case in plan::CASES.iter().filter(|case| plan.wants(case.name)) {
         if let Some(why) = case.left_out() {
-            println!("{}: left out, {why}\n", case.name);
+            println!("{}: skipped, {why}\n", case.name);
             continue;
         }
         eprintln!("storm: {} ...", case.name);

@@ -1,4 +1,4 @@
-//! What the command line asks for, and the list of cases.
+//! Parses the command line and lists the cases.
 
 use crate::machine::Ground;
 use crate::report::Table;
@@ -7,28 +7,28 @@ use crate::{Result, compare, execs, latency, loss, rate};
 
 pub(crate) const HELP: &str = "\
 usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
-FILTER selects the cases whose name contains it. --markdown prints what benches/RESULTS.md holds.
+FILTER selects the cases with a matching name. --markdown prints the format of benches/RESULTS.md.
 --seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
 CGRULED_BASELINE=PATH names another build. The cases compare-* run both in 10 pairs (--rounds), alternate the order,
-and print the ratio new / baseline of each pair as its median and spread. They are left out without it.
+and print the ratio new / baseline of each pair as its median and spread. They are skipped without it.
 Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
 ";
 
-/// One entry of the benchmark: a name to filter by, and what measures it.
+/// A case of the benchmark: a name to filter by, and its function.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Plan, &Ground) -> Result<Table>,
 }
 
 impl Case {
-    /// Returns why the case cannot be run with this environment, if so.
+    /// Returns the reason why the case cannot run with this environment, if any.
     pub(crate) fn left_out(&self) -> Option<&'static str> {
         let needs_baseline = self.name.starts_with("compare-");
         (needs_baseline && baseline_path().is_none()).then_some("CGRULED_BASELINE is not set")
     }
 }
 
-/// In the order in which they are run and printed.
+/// All cases, in the order of execution and output.
 pub(crate) const CASES: &[Case] = &[
     Case { name: "latency-isolated", run: latency::isolated },
     Case { name: "latency-close", run: latency::close },
@@ -58,7 +58,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "compare-start", run: compare::start },
 ];
 
-/// How much to do.
+/// Amount of work and the form of the output.
 #[derive(Default)]
 pub(crate) struct Plan {
     filter: String,
@@ -73,7 +73,7 @@ impl Plan {
         case.contains(&self.filter)
     }
 
-    /// `usual` rounds unless told otherwise; `--quick` is for seeing that it works.
+    /// Returns the number of rounds: `usual` by default; `--quick` only tests that the benchmark works.
     pub(crate) fn rounds(&self, usual: usize) -> usize {
         self.rounds.unwrap_or(if self.quick { usual.min(2) } else { usual })
     }
@@ -82,13 +82,13 @@ impl Plan {
         self.seconds.unwrap_or(if self.quick { 5 } else { 60 })
     }
 
-    /// `full`, or with `--quick` a fifth of it.
+    /// Returns `full`, or a fifth of it with `--quick`.
     pub(crate) fn amount(&self, full: u32) -> u32 {
         if self.quick { full.div_ceil(5) } else { full }
     }
 }
 
-/// What the command line came to.
+/// Result of parsing the command line.
 pub(crate) enum Asked {
     Run(Plan),
     Help,

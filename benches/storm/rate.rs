@@ -1,4 +1,4 @@
-//! What a daemon costs the machine: fork and exec rate, CPU, memory, start.
+//! Measures the cost of a daemon for the machine: fork and exec rate, CPU, memory, start.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ const FLOOR: Subject = Subject::new(Kind::Floor, Hierarchy::V2);
 const WARM: Subject = Subject::new(Kind::Cgruled(Moves::Warm), Hierarchy::V2);
 const EXPEDITED: Subject = Subject::new(Kind::Cgruled(Moves::Expedited), Hierarchy::V2);
 
-/// For each subject one figure a round.
+/// One value per round for each subject.
 type Figures = BTreeMap<Subject, Vec<f64>>;
 
 pub(crate) fn forks(plan: &Plan, ground: &Ground) -> Result<Table> {
@@ -45,9 +45,9 @@ fn rate(plan: &Plan, ground: &Ground, title: &str, storm: Storm) -> Result<Table
         running.stop()?;
         Ok(count_as_f64(count))
     })?;
-    let note = "One spawner, slices of 1 s, no rule matches it; one process is placed before each \
-                slice, which starts what a mode does after placements. Best to best: other load on \
-                the machine only ever lowers a rate.";
+    let note = "One spawner that no rule matches, slices of 1 s; one process is placed before each \
+                slice, which activates the mode of fast_moves. Best to best: other load on the machine \
+                can only lower a rate.";
     let head = ["subject", "a second (median)", "ratio to no daemon", "best to best"];
     let mut table = Table::new(title, note, &head);
     for subject in field {
@@ -100,7 +100,7 @@ pub(crate) fn cpu(plan: &Plan, ground: &Ground) -> Result<Table> {
         let before = cpu_ns(pid)?;
         let storm = Execs { ms: 60_000, most, uid: MISS, ..Execs::default() };
         let count = actors::execs(ground, &storm, Keeps::Nothing)?.done()?;
-        // What is still queued is part of the cost.
+        // Processing the remaining queue is part of the cost.
         sleep(Duration::from_millis(300));
         let used = cpu_ns(pid)? - before;
         running.stop()?;
@@ -108,7 +108,7 @@ pub(crate) fn cpu(plan: &Plan, ground: &Ground) -> Result<Table> {
     })?;
     let note = format!(
         "CPU time of the daemon's threads over {most} execs by a uid without a rule, per exec, from schedstat. \
-         The floor asks the kernel for UID events only, so it never sees them."
+         The floor requests only UID events, so it receives none of them."
     );
     Ok(plain_table("CPU per exec that matches nothing", &note, "us per exec", &field, &figures, 2))
 }
@@ -126,7 +126,7 @@ pub(crate) fn idle(plan: &Plan, ground: &Ground) -> Result<Table> {
         Ok(quiet)
     })?;
     let note = "CPU time of the daemon over 1 s before any placement and over the second after \
-                one. Whatever else runs on the machine makes events.";
+                one. Other processes of the machine cause events.";
     let head = ["subject", "us a second, before", "us a second, after"];
     Ok(paired_table("CPU when idle", note, &head, &field, [&before, &after]))
 }
@@ -137,7 +137,7 @@ fn cpu_per_second(pid: u32) -> Result<f64> {
     Ok(count_as_f64(cpu_ns(pid)? - before) / 1000.0)
 }
 
-/// User and system time of all threads, in ns: `utime` and `stime` have ticks of 4 to 10 ms.
+/// Returns user and system time of all threads, in ns; `utime` and `stime` would have ticks of 4 to 10 ms.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -152,7 +152,7 @@ pub(crate) fn memory(plan: &Plan, ground: &Ground) -> Result<Table> {
         [FLOOR, OURS, OURS.with(Rules::TenThousand), ORIGINAL, ORIGINAL.with(Rules::TenThousand)];
     let figures = interleave(&field, plan.rounds(1), |subject| {
         let running = subject.start(ground)?;
-        // Some events, so that what the daemon allocates on its way is there.
+        // Some events first, so that the daemon has allocated its buffers.
         Storm::Execs.start(ground, 300, -1)?.done()?;
         let rss = rss_mib(running.pid().unwrap_or(0))?;
         running.stop()?;
@@ -177,7 +177,7 @@ pub(crate) fn start(plan: &Plan, ground: &Ground) -> Result<Table> {
         let tree = words![HIT, others - 1, 1];
         let mut sleepers = Actor::start(ground, "tree", &tree, Keeps::Sleepers)?;
         sleepers.done()?;
-        // The first start finds everybody outside, the second finds everybody in place.
+        // At the first start all processes are outside, at the second all are in place.
         placing.entry(subject).or_default().push(start_ms(ground, subject)?);
         start_ms(ground, subject)
     })?;

@@ -1,14 +1,14 @@
-//! Tables in plain text or Markdown, and the few statistics in them.
+//! Prints tables in plain text or Markdown, and computes their statistics.
 
 use crate::Result;
 use crate::machine;
 use crate::plan::Plan;
 use crate::subjects::{self, Subject};
 
-/// One measurement's result.
+/// Result of one measurement.
 pub(crate) struct Table {
     pub(crate) title: String,
-    /// What was done, in a sentence or two.
+    /// Description of the measurement, in a sentence or two.
     pub(crate) note: String,
     pub(crate) head: Vec<&'static str>,
     pub(crate) rows: Vec<Vec<String>>,
@@ -23,7 +23,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// A subject that is not here is shown all the same.
+    /// Adds a row for a subject that cannot be measured.
     pub(crate) fn missing(&mut self, subject: Subject, why: &str) {
         let mut cells = vec![subject.name(), why.to_owned()];
         cells.resize(self.head.len(), String::new());
@@ -41,9 +41,9 @@ pub(crate) fn heading(plan: &Plan) -> Result<()> {
     }
     facts.push(("length", if plan.quick { "--quick: not for quoting" } else { "full" }.into()));
     let intro = "Ratios are taken within a round, in which all subjects run one after another; shown are the median and \
-                 the least and greatest of the rounds. The v1 subjects place into a `pids` group, because \
+                 the least and greatest of the rounds. The v1 subjects place into a `pids` cgroup, because \
                  cgrulesengd cannot place into v2 unless a controller is enabled there; each is compared with the \
-                 floor in the same tree. Compare ratios, not times.";
+                 floor in the same hierarchy. Compare ratios, not times.";
     let title = "Results of `cargo bench --bench storm -- --markdown`";
     println!("{}{title}\n\n{intro}\n", if plan.markdown { "# " } else { "" });
     for (name, value) in facts {
@@ -84,7 +84,7 @@ fn plain(table: &Table) {
     println!();
 }
 
-/// The value below which `percent` of the sorted values lie; 100 gives the greatest.
+/// Returns the value below which `percent` of the sorted values lie; 100 returns the greatest.
 pub(crate) fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     sorted.get((sorted.len() * percent / 100).min(last)).copied()
@@ -99,14 +99,15 @@ pub(crate) fn median(values: Vec<f64>) -> Option<f64> {
     middle(&sorted(values))
 }
 
-/// Between the two middle ones when the count is even: with few rounds the upper one alone would mislead.
+/// Returns the median; between the two middle values when the count is even: with few rounds the
+/// upper one alone would mislead.
 fn middle(sorted: &[f64]) -> Option<f64> {
     let upper = sorted.get(sorted.len() / 2)?;
     let lower = sorted.get(sorted.len().checked_sub(1)? / 2)?;
     Some(f64::midpoint(*lower, *upper))
 }
 
-/// `median (least..greatest)`, or a dash when there is nothing.
+/// Formats `median (least..greatest)`, or a dash without values.
 pub(crate) fn spread(values: Vec<f64>, digits: usize) -> String {
     let values = sorted(values);
     match (values.first(), middle(&values), values.last()) {
@@ -117,7 +118,7 @@ pub(crate) fn spread(values: Vec<f64>, digits: usize) -> String {
     }
 }
 
-/// A number of microseconds and the like, or a dash.
+/// Formats a number of microseconds or the like, or a dash.
 pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
 }

@@ -1,4 +1,4 @@
-//! The rule sets that the subjects are given, and who their users and groups are.
+//! Defines the rule sets of the subjects, and their users and groups.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -6,31 +6,31 @@ use std::path::Path;
 
 use crate::machine::{Hierarchy, V1_CONTROLLER};
 
-/// Every uid that a process of the benchmark may have besides 0.
+/// All UIDs of processes of the benchmark besides 0.
 pub(crate) const UIDS: RangeInclusive<u32> = 61900..=61903;
-/// A rule by uid sends it to `one`.
+/// UID of a rule with the cgroup `one`.
 pub(crate) const HIT: u32 = 61900;
-/// In the mixed set: a rule by uid sends it to `user`.
+/// UID of a rule of the mixed set with the cgroup `user`.
 pub(crate) const BY_USER: u32 = 61901;
-/// In the mixed set: a rule by executable sends what it runs to `exe`.
+/// UID of processes that a rule by executable of the mixed set moves to `exe`.
 pub(crate) const BY_EXE: u32 = 61902;
-/// No rule is about it.
+/// UID that no rule matches.
 pub(crate) const MISS: u32 = 61903;
 
-/// The groups that rules send to.
+/// Cgroups of the rules.
 pub(crate) const LEAVES: [&str; 3] = ["one", "user", "exe"];
 
-/// Ids of filler rules start here, where no process of any machine is.
+/// First ID of filler rules, above those of the processes of any machine.
 const FILLER_ID: usize = 2_000_000;
 
-/// Which rules a subject has.
+/// The rule set of a subject.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rules {
-    /// One, by uid.
+    /// A single rule, by UID.
     One,
-    /// 10,000, half of them by group; the one that matches is the last.
+    /// 10,000 rules, half of them by group; the last one matches.
     TenThousand,
-    /// 190 by user, group and executable that match nobody, then one by uid and one by executable.
+    /// 190 rules by user, group and executable that match no process, then one by UID and one by executable.
     Mixed,
 }
 
@@ -73,7 +73,7 @@ impl Rules {
         lines
     }
 
-    /// A TOML rule file; cgroup paths are below the root given on the command line.
+    /// Returns a TOML rule file; cgroup paths are below the root given on the command line.
     pub(crate) fn toml(self, hierarchy: Hierarchy, bin: &Path) -> String {
         let mut text = "version = 1\n".to_owned();
         for line in self.lines(bin) {
@@ -94,7 +94,7 @@ impl Rules {
         text
     }
 
-    /// A cgrules.conf; that format takes names only.
+    /// Returns a cgrules.conf; that format supports only names.
     pub(crate) fn cgrules_conf(self, top: &str, bin: &Path) -> String {
         let mut text = String::new();
         for line in self.lines(bin) {
@@ -110,7 +110,7 @@ impl Rules {
         text
     }
 
-    /// Lines for /etc/passwd: who the rules name.
+    /// Returns the lines for /etc/passwd, with the users of the rules.
     pub(crate) fn passwd(self) -> String {
         let user =
             |name: String, id: usize| format!("{name}:x:{id}:{id}::/nonexistent:/bin/false\n");
@@ -119,7 +119,7 @@ impl Rules {
         tests.chain(fillers.map(|n| user(format!("cgfu{n}"), FILLER_ID + n))).collect()
     }
 
-    /// Lines for /etc/group.
+    /// Returns the lines for /etc/group, with the groups of the rules.
     pub(crate) fn group(self) -> String {
         let fillers = (0..self.fillers()).filter(|n| n % 2 == 1);
         fillers.map(|n| format!("cgfg{n}:x:{}:\n", FILLER_ID + n)).collect()

@@ -1,4 +1,5 @@
-//! Who is measured: nobody, the floor, the original, cgruled in each of its modes, and another build of it.
+//! Defines the measured subjects: no daemon, the floor, cgrulesengd, cgruled in each of its modes,
+//! and another build of it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -20,7 +21,7 @@ use crate::rules::{HIT, Rules};
 const ORIGINAL: &str = "/usr/sbin/cgrulesengd";
 const ORIGINAL_SOCKET: &str = "/run/cgred.socket";
 
-/// The original took 50 s to load 10,000 rules with their names on an idle machine.
+/// Limit for a start: cgrulesengd took 50 s to load 10,000 rules with their names on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 const END_WITHIN: Duration = Duration::from_secs(10);
 
@@ -48,11 +49,11 @@ pub(crate) enum Kind {
     Floor,
     Cgrulesengd,
     Cgruled(Moves),
-    /// The build that `CGRULED_BASELINE` names.
+    /// The build in `CGRULED_BASELINE`.
     Baseline(Moves),
 }
 
-/// A program, the tree it places into and the rules it has.
+/// A program, the hierarchy that it places into and its rules.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Subject {
     pub(crate) kind: Kind,
@@ -69,7 +70,7 @@ impl Subject {
         Self { rules, ..self }
     }
 
-    /// What its figures are divided by: the floor in the same tree.
+    /// Returns the divisor of its results: the floor in the same hierarchy.
     pub(crate) fn floor(self) -> Self {
         Self::new(Kind::Floor, self.hierarchy)
     }
@@ -85,7 +86,7 @@ impl Subject {
         }
     }
 
-    /// Why it cannot be measured here, if so.
+    /// Returns the reason why it cannot be measured here, if any.
     pub(crate) fn missing(self) -> Option<&'static str> {
         if self.kind != Kind::Nobody && self.hierarchy.mount().is_none() {
             return Some("hierarchy not mounted");
@@ -99,7 +100,7 @@ impl Subject {
         (!there).then_some("not installed")
     }
 
-    /// Starts it and waits until it classifies.
+    /// Starts it and waits until it classifies processes.
     pub(crate) fn start(self, ground: &Ground) -> Result<Running> {
         write_accounts(ground, self.rules)?;
         match self.kind {
@@ -130,9 +131,9 @@ impl Subject {
         fs::write("/etc/cgrules.conf", rules)?;
         fs::write("/etc/cgconfig.conf", "")?;
         fs::create_dir_all("/etc/cgconfig.d")?;
-        // It leaves its socket behind, and the socket is how we see that it is ready.
+        // It does not remove its socket at exit, and the socket is how we detect that it is ready.
         let _absent = fs::remove_file(ORIGINAL_SOCKET);
-        // A log file that takes nothing: by default it would write to syslog for each event.
+        // /dev/null as the log file: by default it would write to syslog for each event.
         Ok([ORIGINAL, "-n", "-Q", "-f", "/dev/null"].map(String::from).to_vec())
     }
 
@@ -157,13 +158,14 @@ impl Subject {
     }
 }
 
-/// The daemon refuses files that others may write, whatever our umask was.
+/// Writes a file with a fixed mode: the daemon rejects files that others may write,
+/// which the umask could allow.
 fn write_trusted(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o644))?)
 }
 
-/// The private /etc gets the users and groups that the rules name, and no others of ours: look-ups read whole files.
+/// Adds the users and groups of the rules to the private /etc, and no others: lookups read whole files.
 fn write_accounts(ground: &Ground, rules: Rules) -> Result<()> {
     for (name, ours) in [("passwd", rules.passwd()), ("group", rules.group())] {
         let original = ground.work.join(format!("{name}.original"));
@@ -180,7 +182,7 @@ pub(crate) fn cgruled_path() -> PathBuf {
     std::env::var_os("CGRULED").map_or_else(|| env!("CARGO_BIN_EXE_cgruled").into(), PathBuf::from)
 }
 
-/// Returns the build that `CGRULED_BASELINE` names.
+/// Returns the build in `CGRULED_BASELINE`.
 pub(crate) fn baseline_path() -> Option<PathBuf> {
     std::env::var_os("CGRULED_BASELINE").map(PathBuf::from)
 }
@@ -191,7 +193,7 @@ pub(crate) fn describe(program: &Path) -> String {
     format!("{version} ({})", program.display())
 }
 
-/// What `cgruled --version` answers, if it answers.
+/// Returns the output of `cgruled --version`, if it succeeds.
 fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -200,20 +202,20 @@ fn version(program: &Path) -> Option<String> {
 
 #[derive(Clone, Copy)]
 enum Ready {
-    /// It says `ready` on standard error.
+    /// It prints `ready` on standard error.
     Line,
-    /// Its socket is the last thing that it makes.
+    /// It creates its socket last.
     Socket,
 }
 
 struct Started {
     child: Child,
-    /// As it was before the daemon: the next subject is measured in the same kernel.
+    /// State before the daemon was started: the next subject must run on the same kernel mode.
     rcu_expedited: RcuExpedited,
     lines: Receiver<String>,
 }
 
-/// A subject at work. Dropping it ends it.
+/// A running subject; stopped on drop.
 pub(crate) struct Running {
     started: Option<Started>,
     pub(crate) ready_after: Duration,
@@ -231,7 +233,7 @@ fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (send, lines) = channel();
-    // Statistics may come on either.
+    // Statistics may be on either stream.
     read_lines(child.stderr.take(), send.clone());
     read_lines(child.stdout.take(), send);
     let mut running = Running {
@@ -246,7 +248,7 @@ fn start(ground: &Ground, words: &[String], ready: Ready) -> Result<Running> {
     Ok(running)
 }
 
-/// A thread of its own, so that a daemon that says much never waits for us.
+/// Reads in a thread of its own, so that a daemon with much output never blocks on the pipe.
 fn read_lines(stream: Option<impl Read + Send + 'static>, send: Sender<String>) {
     let Some(stream) = stream else { return };
     std::thread::spawn(move || {
@@ -266,7 +268,7 @@ impl Running {
                 Ok(line) if line.contains("ready") => return Ok(()),
                 Ok(line) => said.push(line),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    return Err(format!("not ready; it said: {}", said.join("; ")).into());
+                    return Err(format!("not ready; its output: {}", said.join("; ")).into());
                 }
             }
         }
@@ -276,7 +278,7 @@ impl Running {
         let Some(started) = &mut self.started else { return Ok(()) };
         while !Path::new(ORIGINAL_SOCKET).exists() {
             if let Some(status) = started.child.try_wait()? {
-                return Err(format!("{ORIGINAL} ended: {status}").into());
+                return Err(format!("{ORIGINAL} exited: {status}").into());
             }
             if Instant::now() > until {
                 return Err(format!("{ORIGINAL} is not ready").into());
@@ -286,16 +288,16 @@ impl Running {
         Ok(())
     }
 
-    /// None when nobody runs.
+    /// Returns `None` for the subject without a daemon.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.started.as_ref().map(|started| started.child.id())
     }
 
-    /// Ends it and returns what it said last. It must still have been alive: a figure of a dead daemon is none.
+    /// Stops it and returns its last output. It must still be running: a result of a dead daemon is invalid.
     pub(crate) fn stop(mut self) -> Result<Vec<String>> {
         let Some(mut started) = self.started.take() else { return Ok(Vec::new()) };
         if let Some(status) = started.child.try_wait()? {
-            return Err(format!("the daemon ended by itself: {status}").into());
+            return Err(format!("the daemon exited unexpectedly: {status}").into());
         }
         end(&mut started)?;
         Ok(started.lines.iter().collect())
@@ -310,14 +312,14 @@ impl Drop for Running {
     }
 }
 
-/// Ends it, and puts the kernel back into the mode that it was in.
+/// Stops it, and restores the mode of the kernel.
 fn end(started: &mut Started) -> Result<()> {
     let child = &mut started.child;
     let until = Instant::now() + END_WITHIN;
     kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
     while child.try_wait()?.is_none() {
         if Instant::now() > until {
-            eprintln!("storm: the subject did not end on SIGTERM; killing it");
+            eprintln!("storm: the subject did not exit on SIGTERM; killing it");
             child.kill()?;
         }
         sleep(Duration::from_millis(2));
@@ -326,7 +328,8 @@ fn end(started: &mut Started) -> Result<()> {
     Ok(())
 }
 
-/// Events that the kernel dropped for the netlink sockets of `pid`, from outside: every subject is asked alike.
+/// Returns the number of events that the kernel dropped for the netlink sockets of `pid`, read from
+/// outside, so that it is the same measure for every subject.
 pub(crate) fn drops(pid: u32) -> u64 {
     let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()

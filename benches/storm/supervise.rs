@@ -1,4 +1,4 @@
-//! Two processes: one measures, the other waits for it and clears up whatever became of it.
+//! Runs two processes: one measures, the other waits for it and cleans up in every case.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,20 +15,20 @@ use crate::{Result, actors, rules};
 
 const WORK: &str = "CGRULED_BENCH_WORK";
 
-/// The working directory, when this process is the one that measures.
+/// Returns the working directory, when this process is the measuring one.
 pub(crate) fn work_of_supervisor() -> Option<PathBuf> {
     std::env::var_os(WORK).map(PathBuf::from)
 }
 
-/// Prepares the ground, has the measuring process run, and clears up after it.
+/// Prepares the environment, runs the measuring process, and cleans up after it.
 pub(crate) fn run() -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("needs root: it makes groups and changes identities".into());
+        return Err("needs root: it creates cgroups and changes UIDs".into());
     }
     let signals = watched_signals();
     signals.thread_block()?;
     let work = tempfile::Builder::new().prefix("cgruled-bench-").tempdir()?;
-    // Test uids run programs from here.
+    // Test users execute programs from here.
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
     actors::compile(work.path())?;
     machine::enter_private_mounts(work.path())?;
@@ -53,7 +53,7 @@ fn watched_signals() -> SigSet {
 fn measuring_process(work: &Path) -> Result<Child> {
     let mut command = Command::new(actors::program(work));
     command.arg("leash").arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
-    // Its own process group: the terminal's interrupt reaches us alone, and we pass it on.
+    // Its own process group: an interrupt by the terminal is sent only to us, and we forward it.
     Ok(command.env(WORK, work).process_group(0).spawn()?)
 }
 
@@ -68,12 +68,13 @@ fn wait(mut child: Child, signals: &SigSet) -> Result<ExitCode> {
     }
 }
 
-/// Kills what still runs one of our programs or has one of our uids; a new generation may be born meanwhile.
+/// Kills every process that runs one of our programs or has one of our UIDs. Repeats
+/// this, as they may fork meanwhile.
 fn end_strays(work: &Path) {
     for _ in 0..50 {
         let strays: Vec<i32> = pids().filter(|&pid| is_stray(pid, work)).collect();
         for pid in &strays {
-            // It may have ended by itself since.
+            // The process may have exited since.
             let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         if strays.is_empty() {

@@ -1,4 +1,5 @@
-//! When a process was attached, from outside: the kernel's own trace event, in a tracing instance of ours.
+//! Reads the time at which a process was attached from a trace event of the kernel, in
+//! a tracing instance of our own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,16 +7,16 @@ use std::path::PathBuf;
 use crate::Result;
 use crate::machine::{Ground, trace_instance};
 
-/// The instance; the supervisor would remove it if we could not.
+/// The tracing instance; the supervisor removes it if this process cannot.
 pub(crate) struct Trace {
     dir: PathBuf,
 }
 
-/// One process attached to a group of ours.
+/// The attach of one process to a cgroup of the benchmark.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Attach {
     pub(crate) pid: i64,
-    /// `CLOCK_MONOTONIC`, cut to microseconds: the text format has no more digits.
+    /// `CLOCK_MONOTONIC`, truncated to microseconds: the text format has no more digits.
     pub(crate) ns: i64,
 }
 
@@ -40,7 +41,7 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Forgets what was recorded so far.
+    /// Discards all records so far.
     pub(crate) fn clear(&self) -> Result<()> {
         Ok(fs::write(self.dir.join("trace"), "")?)
     }
@@ -59,12 +60,13 @@ impl Drop for Trace {
     }
 }
 
-/// `comm-1 [000] ..... 12.345678: cgroup_attach_task: dst_root=1 ... pid=77 comm=name`
+/// Parses a line such as
+/// `comm-1 [000] ..... 12.345678: cgroup_attach_task: dst_root=1 ... pid=77 comm=name`.
 fn parse(line: &str) -> Option<Attach> {
     let (head, fields) = line.split_once(": cgroup_attach_task: ")?;
     let (seconds, micros) = head.rsplit(' ').next()?.split_once('.')?;
     let ns = seconds.parse::<i64>().ok()? * 1_000_000_000 + micros.parse::<i64>().ok()? * 1000;
-    // The last " pid=" before the name: a path may hold one too.
+    // The last " pid=" before the name: a path may contain one too.
     let (before, _comm) = fields.rsplit_once(" comm=")?;
     let pid = before.rsplit_once(" pid=")?.1.parse().ok()?;
     Some(Attach { pid, ns })

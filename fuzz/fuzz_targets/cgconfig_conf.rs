@@ -1,5 +1,5 @@
-//! Any cgconfig.conf ends in sections and complaints; every complaint can be shown, and lies inside of
-//! the file.
+//! Parses any cgconfig.conf to sections and diagnostics; every diagnostic can be shown, and has a
+//! position inside of the file.
 #![no_main]
 
 use std::path::Path;

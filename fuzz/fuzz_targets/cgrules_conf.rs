@@ -1,5 +1,5 @@
-//! Any file of cgrulesengd's ends in rules and complaints; every complaint can be shown, and lies inside
-//! of the file.
+//! Parses any file of cgrulesengd to rules and diagnostics; every diagnostic can be shown, and has
+//! a position inside of the file.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Any bytes, however they arrive, are a request or an error that can be said; an answer of any daemon is
-//! understood or refused.
+//! Parses any bytes, however they are split, to a request or an error that can be shown; an answer
+//! of any daemon is parsed or rejected.
 #![no_main]
 
 use cgruled::control::protocol::{About, Incoming, KeptTexts, Reloaded, Watched};

@@ -1,4 +1,4 @@
-//! Any file ends in settings and complaints that can be shown.
+//! Parses any file to settings and diagnostics that can be shown.
 #![no_main]
 
 use std::path::Path;

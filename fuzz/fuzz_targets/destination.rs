@@ -1,5 +1,5 @@
-//! A destination and a hostile name, parted by the first zero byte: what is rendered stays below its
-//! beginning and has as many components as were written.
+//! Renders a destination with a hostile name, which are separated by the first zero byte: the
+//! result stays below its base and has as many components as the destination.
 #![no_main]
 
 use cgruled::event::{Gid, Pid, Uid};

@@ -1,5 +1,5 @@
-//! A pattern and a subject, parted by the first zero byte: matching ends, agrees with the literal
-//! ends of the pattern, and `**` matches everything.
+//! Matches a pattern with a subject, which are separated by the first zero byte: matching
+//! terminates, agrees with the literal ends of the pattern, and `**` matches everything.
 #![no_main]
 
 use cgruled::rules::glob::Glob;

@@ -1,5 +1,5 @@
-//! `/proc/self/mountinfo` and `/proc/self/cgroup`, parted by the first zero byte: any text ends, and
-//! every hierarchy that comes of it can be asked for.
+//! Parses `/proc/self/mountinfo` and `/proc/self/cgroup`, which are separated by the first zero
+//! byte: any text terminates, and every hierarchy in the result can be queried.
 #![no_main]
 
 use cgruled::cgroup::mounts;

@@ -1,5 +1,5 @@
-//! Any key and value is translated for either interface or complained about, and both interfaces agree on
-//! whether the value is wrong.
+//! Translates any key and value for either interface or reports an error, and both interfaces agree
+//! on whether the value is invalid.
 #![no_main]
 
 use cgruled::cgroup::mounts::Version;

@@ -1,5 +1,5 @@
-//! Any page of a trace buffer ends in moves or an error, with the layout of this machine and with any
-//! layout that is parsed: the texts of tracefs and the page are parted by zero bytes.
+//! Parses any page of a trace buffer to moves or an error, with the layout of this machine and with
+//! any layout that is parsed: the texts of tracefs and the page are separated by zero bytes.
 #![no_main]
 
 use cgruled::event::trace_format::TraceLayout;

@@ -1,4 +1,4 @@
-//! Any datagram ends in messages or errors, and there are never more messages than bytes.
+//! Parses any datagram to messages or errors, and never to more messages than bytes.
 #![no_main]
 
 use cgruled::event::wire;

@@ -1,4 +1,4 @@
-# Made from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents
+# Generated from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents
 complete -c cgrulectl -f
 complete -c cgrulectl -n __fish_use_subcommand -a check -d 'Check rules and settings; exit status 65 on errors'
 complete -c cgrulectl -n '__fish_seen_subcommand_from check' -l strict -d 'treat warnings as errors'

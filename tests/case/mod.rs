@@ -1,8 +1,9 @@
-//! Cases as directories of files. `UPDATE_GOLDEN=1` writes what they give now as what is expected.
+//! Runs test cases that are directories of files. `UPDATE_GOLDEN=1` writes the present
+//! results as the expected ones.
 //!
-//! `special.txt` of a case says what git cannot keep, one file a line: `text NAME CONTENT` (with
-//! `\n`, `\\` and `\xHH`), `link NAME TARGET`, `fifo NAME`, `socket NAME`, `directory NAME [MODE]`,
-//! `large NAME BYTES`, `mode NAME MODE`.
+//! `special.txt` of a case describes the files that git cannot store, one per line:
+//! `text NAME CONTENT` (with `\n`, `\\` and `\xHH`), `link NAME TARGET`, `fifo NAME`,
+//! `socket NAME`, `directory NAME [MODE]`, `large NAME BYTES`, `mode NAME MODE`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -15,11 +16,11 @@ use cgruled::event::Uid;
 use cgruled::load::{NameService, Sources};
 
 const DIRECTORIES: [&str; 4] = ["etc", "run", "usr-local", "usr"];
-/// Where `cgrules.conf` and the further legacy files are, if a case has any.
+/// Places of `cgrules.conf` and of the further legacy files in a case.
 const LEGACY: [&str; 3] = ["legacy", "cgrules.d", "cgconfig.d"];
 
-/// Runs every case of `tests/cases/NAME` and compares with its `expected.txt`. `run` is given the
-/// directory of all cases and that of the case.
+/// Runs every case of `tests/cases/NAME` and compares the result with its `expected.txt`. `run`
+/// gets the directory of all cases and that of the case.
 pub(crate) fn compare(name: &str, run: impl Fn(&Path, &Path) -> String) {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
     let mut wrong = Vec::new();
@@ -35,7 +36,7 @@ pub(crate) fn compare(name: &str, run: impl Fn(&Path, &Path) -> String) {
     assert!(wrong.is_empty(), "{}\nUPDATE_GOLDEN=1 rewrites expected.txt", wrong.join("\n"));
 }
 
-/// A copy of a case, with the modes that a checkout cannot promise.
+/// A copy of a case, with modes that a git checkout does not preserve.
 pub(crate) struct Copy {
     _directory: tempfile::TempDir,
     pub(crate) root: PathBuf,
@@ -67,7 +68,7 @@ impl Copy {
         Self { _directory: directory, root, sources, service }
     }
 
-    /// A text without the name of the copy.
+    /// Removes the path of the copy from a text.
     pub(crate) fn nameless(&self, text: &str) -> String {
         text.replace(self.root.to_str().unwrap(), "CASE")
     }
@@ -84,7 +85,7 @@ fn copy_directory(directory: &Path, root: &Path) {
     }
 }
 
-/// Makes what one line of `special.txt` says.
+/// Creates the file that one line of `special.txt` describes.
 fn make(root: &Path, line: &str) {
     let mut words = line.splitn(3, ' ');
     let (what, name) = (words.next().unwrap(), words.next().unwrap());

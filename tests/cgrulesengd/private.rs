@@ -1,5 +1,5 @@
-//! A private `/etc`, `/run` and `/dev` on top of the namespace of [`Live`], so that the original finds
-//! its files and leaves its socket where nobody else sees them.
+//! Provides a private `/etc`, `/run` and `/dev` on top of the mount namespace of [`Live`], so that
+//! cgrulesengd finds its files and creates its socket without an effect on the host.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::harness::{BASE, Live};
 
-/// Mounted until dropped, which must be before [`Live`] is.
+/// The private mounts; unmounted on drop, which must happen before [`Live`] is dropped.
 pub(crate) struct Private;
 
 impl Private {
@@ -23,7 +23,7 @@ impl Private {
         for name in ["passwd", "group", "ld.so.cache", "localtime"] {
             let _absent = fs::copy(Path::new("/etc").join(name), live.path("etc").join(name));
         }
-        // Neither of the daemons is to ask anybody but these files.
+        // Without it a host's NSS services (LDAP, systemd) would be queried too.
         file(&live.path("etc/nsswitch.conf"), "passwd: files\ngroup: files\n");
         device(live, "null", 3);
         device(live, "zero", 5);
@@ -39,8 +39,8 @@ impl Private {
         Self
     }
 
-    /// Puts these files into `/etc`, and no others that the daemons read. A name that ends in `/` is an
-    /// empty directory.
+    /// Creates these files in `/etc` and removes all others that the daemons read. A name that ends
+    /// in `/` is an empty directory.
     pub(crate) fn files(&self, files: &[(&str, &str)]) {
         for name in ["cgrules.conf", "cgconfig.conf", "cgrules.d", "cgconfig.d"] {
             let path = Path::new("/etc").join(name);
@@ -57,7 +57,7 @@ impl Private {
         }
     }
 
-    /// Puts a rule file of `cgruled` there as well.
+    /// Writes a rule file of `cgruled`.
     pub(crate) fn toml(&self, text: &str) {
         for path in ["/etc/cgruled", "/etc/cgruled/rules.d"] {
             fs::create_dir(path).unwrap();

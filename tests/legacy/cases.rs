@@ -1,4 +1,4 @@
-//! The case files of `tests/cases/legacy`.
+//! Reads the case files of `tests/cases/legacy`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// Where they are.
+/// Returns the directory of the case files.
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/legacy")
 }
 
-/// The cases of these files, in their order.
+/// Reads the cases of these files, in their order.
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(names: &[&str]) -> Vec<T> {
     #[derive(Deserialize)]
     struct File<T> {
@@ -24,12 +24,12 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(names: &[&str]) -> Vec<T> {
     names.iter().flat_map(read).collect()
 }
 
-/// What loading a text gives.
+/// Returns the cases that test the result of parsing a text.
 pub(crate) fn parsing() -> Vec<Parsing> {
     read(&["parsing.toml", "hostile.toml"])
 }
 
-/// What becomes of a process.
+/// Returns the cases that test the placement of a process.
 pub(crate) fn decisions() -> Vec<Decision> {
     read(&DECISIONS)
 }
@@ -43,13 +43,13 @@ const DECISIONS: [&str; 6] = [
     "events.toml",
 ];
 
-/// In what the original is another, on purpose.
+/// A deliberate difference from cgrulesengd.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Differs<T> {
-    /// What becomes of it there; `None` if the same.
+    /// Result of cgrulesengd; `None` if it is the same.
     pub(crate) original: Option<T>,
-    /// What is seen there instead.
+    /// Expected files and directories of cgrulesengd, in place of ours.
     #[serde(default)]
     pub(crate) see: BTreeMap<String, String>,
     /// A heading of `tests/QUIRKS.md`.
@@ -59,7 +59,7 @@ pub(crate) struct Differs<T> {
 }
 
 impl<T> Differs<T> {
-    /// What keeps the difference from being explained.
+    /// Returns the missing explanation of the difference, if any.
     fn unexplained(&self, id: &str) -> Option<String> {
         if !differences().contains(&self.manual) {
             return Some(format!("{id}: \"{}\" is not in the manual page", self.manual));
@@ -71,17 +71,17 @@ impl<T> Differs<T> {
         (!is_there).then(|| format!("{id}: is not under \"{heading}\" in QUIRKS.md"))
     }
 
-    /// Complains of a difference that is none, or is not explained.
+    /// Reports a difference that does not exist, or is not explained.
     pub(crate) fn check(&self, id: &str, ours: &str, original: Option<&str>) -> Vec<String> {
         let mut wrong: Vec<String> = self.unexplained(id).into_iter().collect();
         if original.is_none_or(|original| original == ours) && self.see.is_empty() {
-            wrong.push(format!("{id}: says that it differs and does not: {ours}"));
+            wrong.push(format!("{id}: the declared difference does not exist: {ours}"));
         }
         wrong
     }
 }
 
-/// The section of the manual page, without its markup.
+/// Returns the section DIFFERENCES of the manual page, without markup.
 fn differences() -> String {
     let page = include_str!("../../packaging/man/cgrulesengd.8");
     let section = page.split(".SH DIFFERENCES").nth(1).unwrap().split("\n.SH ").next().unwrap();
@@ -101,28 +101,28 @@ fn differences() -> String {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Parsing {
     pub(crate) id: String,
-    /// Of `cgrules.conf`, if there is one.
+    /// Text of `cgrules.conf`; `None` if there is no such file.
     text: Option<String>,
-    /// Files of `cgrules.d`.
+    /// Texts of the files of `cgrules.d`, by name.
     #[serde(default)]
     pub(crate) directory: BTreeMap<String, String>,
     pub(crate) rules: Vec<String>,
-    /// What the complaints hold.
+    /// Texts that the diagnostics must contain.
     pub(crate) says: Option<Vec<String>>,
-    /// What a strict start does with it, when that is not what the original does.
+    /// Result of a strict start, where it differs from that of cgrulesengd.
     strict: Option<String>,
     pub(crate) differs: Option<Differs<OriginalRules>>,
 }
 
-/// A file of templates.
+/// A test case with a file of templates.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sections {
     pub(crate) id: String,
     text: String,
-    /// Whether the original starts with it.
+    /// True if cgrulesengd starts with the file.
     pub(crate) loads: bool,
-    /// The number of sections that are in force here.
+    /// Number of sections that our daemon uses.
     pub(crate) kept: usize,
     pub(crate) says: Vec<String>,
     pub(crate) not_live: Option<String>,
@@ -134,12 +134,12 @@ impl Sections {
     }
 }
 
-/// Files of templates.
+/// Returns the cases with files of templates.
 pub(crate) fn sections() -> Vec<Sections> {
     read(&["sections.toml"])
 }
 
-/// `{x*9000}` becomes 9000 times x.
+/// Expands `{x*9000}` to 9000 times x.
 fn expanded(text: &str) -> String {
     let Some((before, rest)) = text.split_once("{x*") else { return text.to_owned() };
     let (count, after) = rest.split_once('}').unwrap();
@@ -149,7 +149,7 @@ fn expanded(text: &str) -> String {
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum OriginalRules {
-    /// `refuses` or `misses`.
+    /// `refuses` or `misses`, the same for any file.
     Verdict(String),
     Rules(Vec<String>),
 }
@@ -159,7 +159,7 @@ impl Parsing {
         self.text.as_deref().map(expanded)
     }
 
-    /// What the original does with the files.
+    /// Returns the result that cgrulesengd has with the files.
     pub(crate) fn verdict(&self) -> &str {
         match self.differs.as_ref().and_then(|differs| differs.original.as_ref()) {
             Some(OriginalRules::Verdict(verdict)) => verdict,
@@ -167,12 +167,12 @@ impl Parsing {
         }
     }
 
-    /// What a strict start does with them.
+    /// Returns the result of a strict start with the files.
     pub(crate) fn strict(&self) -> &str {
         self.strict.as_deref().unwrap_or(self.verdict())
     }
 
-    /// The rules that the original takes from them, if it starts.
+    /// Returns the rules that cgrulesengd loads from the files, if it starts.
     pub(crate) fn of_original(&self) -> &[String] {
         match self.differs.as_ref().and_then(|differs| differs.original.as_ref()) {
             Some(OriginalRules::Rules(rules)) => rules,
@@ -186,47 +186,47 @@ impl Parsing {
 pub(crate) struct Decision {
     pub(crate) id: String,
     rules: String,
-    /// The text of `cgconfig.conf`.
+    /// Text of `cgconfig.conf`.
     #[serde(default)]
     pub(crate) cgconfig: String,
     #[serde(default)]
     pub(crate) process: Process,
-    /// What the process does (see `tests/live/actors.c`), where that does not follow from `process`.
+    /// Steps of the process (see `tests/live/actors.c`), where `process` does not imply them.
     pub(crate) steps: Option<String>,
-    /// Whether the daemon stands still meanwhile.
+    /// True if the daemon is stopped by SIGSTOP during the steps.
     #[serde(default)]
     pub(crate) stopped: bool,
     #[serde(default)]
     pub(crate) world: String,
     pub(crate) expect: String,
-    /// `controller:/group` is owner, group and mode; `controller:/group/file` is its text.
+    /// Expected state: `controller:/group` has owner, group and mode, `controller:/group/file` has its text.
     #[serde(default)]
     pub(crate) see: BTreeMap<String, String>,
     pub(crate) rule: Option<u32>,
     pub(crate) beyond: Option<String>,
     strict: Option<String>,
     pub(crate) differs: Option<Differs<String>>,
-    /// Why the case cannot be run live.
+    /// Reason why the case cannot run live.
     pub(crate) not_live: Option<String>,
-    /// For the reader.
+    /// A remark for the reader of the case.
     #[serde(rename = "note")]
     _note: Option<String>,
 }
 
 impl Decision {
-    /// The text of `cgrules.conf`.
+    /// Returns the text of `cgrules.conf`.
     pub(crate) fn rules(&self) -> String {
         let text = self.rules.replace("; ", "\n").replace(" F", " freezer");
         text.replace(",F", ",freezer") + "\n"
     }
 
-    /// Where the original puts the process, or `refuses`.
+    /// Returns the cgroup in which cgrulesengd places the process, or `refuses`.
     pub(crate) fn by_original(&self) -> &str {
         let differs = self.differs.as_ref().and_then(|differs| differs.original.as_deref());
         differs.unwrap_or(&self.expect)
     }
 
-    /// What a strict start does with the file.
+    /// Returns the result of a strict start with the file.
     pub(crate) fn strict(&self) -> &str {
         self.strict.as_deref().unwrap_or("starts")
     }
@@ -240,19 +240,19 @@ pub(crate) struct Process {
     pub(crate) group: String,
     pub(crate) real_user: Option<String>,
     pub(crate) real_group: Option<String>,
-    /// The one supplementary group.
+    /// The only supplementary group, if any.
     pub(crate) groups: Option<String>,
     pub(crate) exe: String,
-    /// The script or link that our rules for names find.
+    /// Path of the script or link, which our rules match by name.
     pub(crate) invoked: Option<String>,
-    /// What is executed and its arguments; else `invoked`, else `exe`, by that name.
+    /// Executed path and its arguments; by default `invoked`, else `exe`, with the path as `argv[0]`.
     pub(crate) run: Option<String>,
-    /// Its group in the freezer hierarchy.
+    /// Initial cgroup in the freezer hierarchy.
     pub(crate) at: String,
-    /// Its v2 group.
+    /// Initial cgroup in the v2 hierarchy.
     pub(crate) unified: String,
     pub(crate) real_time: bool,
-    /// The name of a kernel thread, which has no executable.
+    /// Name of a kernel thread, which has no executable.
     pub(crate) kernel: Option<String>,
 }
 

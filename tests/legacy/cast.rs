@@ -1,44 +1,43 @@
-//! Who and what the words of a case stand for. In the case files there are the users alice, bob and
-//! postgres (listed in ssl-cert), ids without a name, the group `ct` and the directory `X`. Live, each
-//! case has its own, so that many can be run with one daemon.
+//! Maps the placeholders of a case to real users, groups and paths. The case files use the users
+//! alice, bob and postgres (a member of ssl-cert), IDs without a name, the cgroup `ct` and the
+//! directory `X`. Live, each case has its own set, so that one daemon can run many cases at once.
 
-/// What the words mean.
+/// The real names and IDs of the placeholders.
 pub(crate) struct Cast {
-    /// The first of [`Cast::IDS`] ids.
+    /// First of the [`Cast::IDS`] IDs.
     base: u32,
-    /// What is added to each name.
+    /// Suffix of each user and group name.
     suffix: String,
-    /// What `ct` stands for.
+    /// Cgroup in place of `ct`.
     ground: String,
-    /// What `X` stands for.
+    /// Directory in place of `X`.
     programs: String,
 }
 
 const NAMES: [&str; 4] = ["alice", "bob", "postgres", "ssl-cert"];
 
 impl Cast {
-    /// How many ids a case needs.
+    /// Number of IDs that a case needs.
     pub(crate) const IDS: u32 = 7;
 
-    /// As it is written, with the ids of `tests/cases/legacy/passwd`.
+    /// Returns the placeholders as they are in the files, with the IDs of
+    /// `tests/cases/legacy/passwd`.
     pub(crate) fn as_written() -> Self {
         let (ground, programs) = ("ct".to_owned(), "/opt/t".to_owned());
         Self { base: 61_901, suffix: String::new(), ground, programs }
     }
 
-    /// The one with this number: its ids are from 61,000 on. `ground` has no slash at its beginning.
+    /// Returns the set with this number; the IDs begin at 61,000. `ground` has no leading slash.
     pub(crate) fn number(number: u32, ground: String, programs: String) -> Self {
         let base = 61_000 + number * Self::IDS;
         assert!(base + Self::IDS < 61_700, "the harness has users of its own from there on");
         Self { base, suffix: number.to_string(), ground, programs }
     }
 
-    /// The directory `X`.
     pub(crate) fn programs(&self) -> &str {
         &self.programs
     }
 
-    /// A user's id.
     pub(crate) fn uid(&self, name: &str) -> u32 {
         match name {
             "root" => 0,
@@ -50,7 +49,6 @@ impl Cast {
         }
     }
 
-    /// A group's id.
     pub(crate) fn gid(&self, name: &str) -> u32 {
         match name {
             "postgres" => self.base + 3,
@@ -59,7 +57,7 @@ impl Cast {
         }
     }
 
-    /// Lines for `/etc/passwd`.
+    /// Returns the lines for `/etc/passwd`.
     pub(crate) fn passwd(&self) -> String {
         let line = |name: &str| {
             let (uid, gid) = (self.uid(name), self.gid(name));
@@ -68,7 +66,7 @@ impl Cast {
         ["alice", "bob", "postgres"].map(line).concat()
     }
 
-    /// Lines for `/etc/group`.
+    /// Returns the lines for `/etc/group`.
     pub(crate) fn group(&self) -> String {
         let suffix = &self.suffix;
         let line = |name: &str| format!("{name}{suffix}:x:{}:\n", self.gid(name));
@@ -76,7 +74,7 @@ impl Cast {
         format!("{own}ssl-cert{suffix}:x:{}:postgres{suffix}\n", self.base + 4)
     }
 
-    /// Puts the meant for the written.
+    /// Replaces the placeholders in a text.
     pub(crate) fn text(&self, text: &str, pid: u32) -> String {
         let mut text = text.replace("{pid}", &pid.to_string());
         for name in ["alice", "bob", "nameless"] {
@@ -91,7 +89,7 @@ impl Cast {
         text.replace(" ct ", &format!(" {ground} ")).replace("X/", &format!("{}/", self.programs))
     }
 
-    /// The same for steps, where a user is a number; a group is `name:` there.
+    /// Replaces the placeholders in steps, where a user is a UID; a group is written as `name:` there.
     pub(crate) fn steps(&self, steps: &str) -> String {
         let word = |word: &str| match word {
             "root" | "alice" | "bob" | "postgres" | "nameless" => self.uid(word).to_string(),

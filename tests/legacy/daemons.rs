@@ -1,4 +1,4 @@
-//! Our daemon and the original, in the foreground.
+//! Runs our daemon and cgrulesengd in the foreground.
 
 use std::fs;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::harness::{BASE, PATIENCE, eventually};
 
-/// Which daemon is asked.
+/// The daemon under test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Which {
     Ours,
@@ -17,13 +17,14 @@ pub(crate) enum Which {
 }
 
 impl Which {
-    /// Both, or ours where the original is not installed. A package of ours has a program of its name.
+    /// Returns both daemons, or ours alone where cgrulesengd is not installed. A package of ours
+    /// installs a program of the same name.
     pub(crate) fn installed() -> Vec<Self> {
         let text = fs::read(Self::Original.program()).unwrap_or_default();
         if text.windows(12).any(|part| part == b"libcgroup.so") {
             return vec![Self::Ours, Self::Original];
         }
-        println!("no cgrulesengd of libcgroup: only ours is asked");
+        println!("no cgrulesengd of libcgroup: only our daemon is tested");
         vec![Self::Ours]
     }
 
@@ -35,7 +36,7 @@ impl Which {
     }
 }
 
-/// A daemon in the foreground, ended on drop.
+/// A daemon in the foreground; stopped on drop.
 pub(crate) struct Running {
     child: Child,
 }
@@ -53,12 +54,12 @@ impl Running {
         format!("{BASE}/log")
     }
 
-    /// What it has written so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(Self::log_file()).unwrap_or_default()).into_owned()
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status, if the daemon has exited.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -67,7 +68,7 @@ impl Running {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Returns when it stands still.
+    /// Stops the daemon with SIGSTOP; returns when all of its threads have stopped.
     pub(crate) fn stop(&self) {
         self.signal(Signal::SIGSTOP);
         let stat = format!("/proc/{}/stat", self.child.id());

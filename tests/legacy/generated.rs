@@ -1,5 +1,6 @@
-//! Files that nobody wrote, read by the original: what it loads we load, and a strict start takes what it
-//! takes. It ends before it does anything, because another file is missing or broken.
+//! Compares the two daemons on generated files: ours must load the files that cgrulesengd loads,
+//! and a strict start must accept the same files. A daemon exits before it moves any process,
+//! because another file is missing or invalid.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,15 +14,16 @@ use crate::harness::{Live, rounds};
 use crate::private::Private;
 use crate::{cases, complaints, live};
 
-/// Numbers that are the same in each run with the same seed, by the method of linear congruence.
+/// A linear congruential generator: the same numbers in each run with the same seed.
 struct Dice {
     state: u64,
-    /// One in how many is odd.
+    /// One in this many choices is an unusual one.
     odd: usize,
 }
 
 impl Dice {
-    /// The numbers of CGRULED_SEED, or of `usual` without it. Printed, so that a failure can be had again.
+    /// Starts with the seed CGRULED_SEED, or with `usual` if that is unset. Prints the seed, so
+    /// that a failure can be reproduced.
     fn new(usual: u64, odd: usize) -> Self {
         let given = std::env::var("CGRULED_SEED").ok();
         let state = given.map_or(usual, |seed| seed.parse().expect("CGRULED_SEED is a number"));
@@ -41,14 +43,14 @@ impl Dice {
         from[self.below(from.len())]
     }
 
-    /// A usual one, mostly.
+    /// Returns a usual value in most cases, else an odd one.
     fn mostly<'t>(&mut self, usual: &[&'t str], odd: &[&'t str]) -> &'t str {
         let from = if self.below(self.odd) == 0 { odd } else { usual };
         self.pick(from)
     }
 }
 
-/// How a strict start on the files that are there ends, and what is said.
+/// Returns the exit code and the output of a strict start on the present files.
 fn ask(which: Which) -> (Option<i32>, String) {
     let mut command = Command::new(which.program());
     let strict = ["--strict"].iter().filter(|_| which == Which::Ours);
@@ -58,7 +60,7 @@ fn ask(which: Which) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// The daemon's absence is said by [`Which::installed`].
+/// Prepares the test; `None` without cgrulesengd, which [`Which::installed`] reports.
 fn stage() -> Option<(Live, Private)> {
     let live = Live::require()?;
     let private = Private::enter(&live);
@@ -98,10 +100,10 @@ fn rules(dice: &mut Dice) -> String {
 }
 
 #[test]
-fn rules_are_loaded_where_the_original_loads_them() {
+fn rules_are_loaded_as_by_cgrulesengd() {
     let dice = Dice::new(1, 6);
     compare(dice, rules, |private, text| {
-        // Without cgconfig.conf it ends, if it comes so far.
+        // Status 99: the rules are invalid. Status 96: they are loaded, and cgconfig.conf is missing.
         private.files(&[("cgrules.conf", text), ("cgconfig.d/", "")]);
         |(code, _)| match code {
             Some(96) => Some(true),
@@ -111,7 +113,8 @@ fn rules_are_loaded_where_the_original_loads_them() {
     });
 }
 
-/// Asks both daemons for files of this kind. The third function says whether one was loaded.
+/// Starts both daemons on generated files. The function that `write` returns tells from the result
+/// whether the file was loaded.
 fn compare<F: Fn(&(Option<i32>, String)) -> Option<bool>>(
     mut dice: Dice,
     generate: fn(&mut Dice) -> String,
@@ -129,7 +132,7 @@ fn compare<F: Fn(&(Option<i32>, String)) -> Option<bool>>(
         });
         refused += usize::from(!original);
         if ours != original {
-            wrong.push(format!("{text:?}: by the original {original}, by ours {ours}"));
+            wrong.push(format!("{text:?}: by cgrulesengd {original}, by ours {ours}"));
         }
     }
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
@@ -175,12 +178,12 @@ fn perm(dice: &mut Dice) -> String {
     format!("perm {{ {parts} }}\n")
 }
 
-/// Whether a file of templates is loaded, when it stands where `write_sections` put it.
+/// Reports whether a file of templates was loaded, if it has the place that `write_sections` gives it.
 fn loads_sections((code, said): &(Option<i32>, String)) -> Option<bool> {
     (*code == Some(104)).then(|| said.contains("/etc/cgconfig.d/z"))
 }
 
-/// The second file is broken, so a daemon ends.
+/// Writes the file and a second, invalid one, so that a daemon exits.
 fn write_sections(private: &Private, text: &str) -> fn(&(Option<i32>, String)) -> Option<bool> {
     let broken = ("cgconfig.d/z", "group {");
     let files = [("cgrules.conf", ""), ("cgconfig.conf", text), ("cgconfig.d/", ""), broken];
@@ -189,12 +192,12 @@ fn write_sections(private: &Private, text: &str) -> fn(&(Option<i32>, String)) -
 }
 
 #[test]
-fn sections_are_loaded_where_the_original_loads_them() {
+fn sections_are_loaded_as_by_cgrulesengd() {
     compare(Dice::new(2, 25), sections, write_sections);
 }
 
 #[test]
-fn sections_that_nobody_writes_cost_themselves() {
+fn an_unusual_section_disables_only_itself() {
     let mut wrong = Vec::new();
     let file: Arc<Path> = Arc::from(Path::new("/etc/cgconfig.conf"));
     for case in cases::sections() {
@@ -206,21 +209,21 @@ fn sections_that_nobody_writes_cost_themselves() {
         let said = complaints(&parsed.diagnostics);
         let held = |text: &String| said.iter().any(|one| one.contains(text.as_str()));
         if !case.says.iter().all(held) || case.says.is_empty() != said.is_empty() {
-            wrong.push(format!("{}: says {said:?}, not {:?}", case.id, case.says));
+            wrong.push(format!("{}: diagnostics {said:?}, not {:?}", case.id, case.says));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn sections_that_nobody_writes_stop_a_strict_start() {
+fn an_unusual_section_stops_a_strict_start() {
     let Some((_live, private)) = stage() else { return };
     let mut wrong = Vec::new();
     for case in cases::sections() {
         let loads = write_sections(&private, &case.text());
         for which in [Which::Ours, Which::Original] {
             if let (Which::Original, Some(reason)) = (which, &case.not_live) {
-                println!("{} is not run by the original: {reason}", case.id);
+                println!("{} is not run by cgrulesengd: {reason}", case.id);
                 continue;
             }
             let end = ask(which);

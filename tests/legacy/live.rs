@@ -1,7 +1,7 @@
-//! The cases for real: processes of test users, a daemon, and where the processes are in the end.
+//! Runs the cases live: processes of test users, a daemon, and the cgroups in which the processes end up.
 //!
-//! Many cases share one start of a daemon: each has users, groups and programs of its own. Those that
-//! concern everybody have one for themselves, and name a program that nobody else runs.
+//! Many cases share one start of a daemon: each has its own users, groups and programs. A case with
+//! a rule for all users has a daemon of its own, and names a program that no other process runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,14 +22,14 @@ use crate::harness::user::FENCE;
 use crate::harness::{Actor, BASE, Live, PATIENCE, eventually};
 use crate::private::Private;
 
-/// Where the process of a case is, in the form of `expect`, and what is to be seen.
+/// The cgroup of the process of a case, in the form of `expect`, and the state of the files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) place: String,
     pub(crate) see: BTreeMap<String, String>,
 }
 
-/// Whether a case must have a daemon for itself.
+/// Returns whether a case needs a daemon of its own.
 pub(crate) fn is_alone(case: &Decision) -> bool {
     case.stopped || is_v2(case) || case.rules().lines().any(|line| line.starts_with('*'))
 }
@@ -38,24 +38,25 @@ fn is_v2(case: &Decision) -> bool {
     case.world.split(' ').any(|word| word == "v2")
 }
 
-/// Runs cases with one daemon. Returns for each what it expects and what was seen, when it is not that.
+/// Runs cases with one daemon. Returns the differences between expected and actual results.
 pub(crate) fn run(
     live: &Live,
     private: &Private,
     which: Which,
     cases: &[&Decision],
 ) -> Vec<String> {
-    // 2.0.2 follows a bad pointer now and then: 2 of 11 runs, after the message `fts_read failed`.
+    // cgrulesengd 2.0.2 occasionally dereferences an invalid pointer: in 2 of 11 runs, after the
+    // message `fts_read failed`.
     for attempt in 0..3 {
         match run_once(live, private, which, cases, attempt) {
             Ok(wrong) => return wrong,
             Err(status) if which == Which::Original && status.signal().is_some() => {
-                println!("the original died ({status}), with {} cases", cases.len());
+                println!("cgrulesengd died ({status}), with {} cases", cases.len());
             }
-            Err(status) => panic!("{which:?} ended: {status}"),
+            Err(status) => panic!("{which:?} exited: {status}"),
         }
     }
-    panic!("the original died each time");
+    panic!("cgrulesengd died each time");
 }
 
 fn run_once(
@@ -68,7 +69,7 @@ fn run_once(
     if !cases.iter().any(|case| is_v2(case)) {
         return Stage { live, which, attempt, fence: "freezer" }.run(private, cases);
     }
-    // In a thread with mounts of its own, where v1 is not.
+    // In a thread with a mount namespace without v1 hierarchies.
     let alone = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         for name in v1() {
@@ -84,16 +85,16 @@ struct Stage<'l> {
     live: &'l Live,
     which: Which,
     attempt: u32,
-    /// The controller of the fence's rule.
+    /// Controller of the rule for the fence.
     fence: &'static str,
 }
 
-/// A case with its process.
+/// A case with its running process.
 struct Played<'c> {
     case: &'c Decision,
     cast: Cast,
     actor: Actor,
-    /// How many gates are to be opened.
+    /// Number of gates to open.
     gates: usize,
 }
 
@@ -108,7 +109,7 @@ impl Stage<'_> {
             pairs.map(|(case, cast)| self.begin(case, cast)).collect();
         let stopped = cases.iter().any(|case| case.stopped);
         if stopped {
-            // What it has not heard yet it would look at afterwards.
+            // Events that the daemon has not received yet would be evaluated after SIGCONT.
             self.pass_fence(&mut daemon)?;
             daemon.stop();
         }
@@ -131,7 +132,7 @@ impl Stage<'_> {
         }
         self.pass_fence(&mut daemon)?;
         if self.which == Which::Ours {
-            // A closer look at a program is not in the order of events.
+            // Executables that need the slow path are resolved out of event order.
             std::thread::sleep(Duration::from_millis(200));
         }
         Ok(played.iter().filter_map(|one| self.compare(one)).collect())
@@ -144,7 +145,7 @@ impl Stage<'_> {
         Cast::number(number, ground, programs.to_str().unwrap().to_owned())
     }
 
-    /// What the daemon reads.
+    /// Writes the configuration files of the daemon.
     fn write_files(&self, private: &Private, cases: &[&Decision], casts: &[Cast]) {
         let all = |text: fn(&Decision) -> String| -> String {
             let pairs = cases.iter().zip(casts);
@@ -160,8 +161,8 @@ impl Stage<'_> {
         accounts(casts);
     }
 
-    /// Returns when the daemon has heard all that happened before. Events may be lost, also that of the
-    /// fence.
+    /// Returns when the daemon has processed all earlier events. Events may be lost, also that of
+    /// the fence, so further processes are started until one is placed.
     fn pass_fence(&self, daemon: &mut Running) -> Result<(), ExitStatus> {
         let wanted = self.live.ground.at("fence/cgt-fence");
         let hierarchy = if self.fence == "hugetlb" { "unified" } else { self.fence };
@@ -177,7 +178,7 @@ impl Stage<'_> {
         ended.map_or(Ok(()), Err)
     }
 
-    /// Makes the groups and programs of a case and starts its process, which waits at its first gate.
+    /// Creates the cgroups and programs of a case and starts its process, which waits at its first gate.
     fn begin<'c>(&self, case: &'c Decision, cast: Cast) -> Played<'c> {
         self.make_groups(case, &cast);
         let steps = steps(case);
@@ -202,7 +203,7 @@ impl Stage<'_> {
         Played { case, cast, actor, gates }
     }
 
-    /// The directory of a group.
+    /// Returns the directory of a cgroup.
     fn group(&self, hierarchy: &str, path: &str) -> PathBuf {
         let controller = if hierarchy == "unified" { "" } else { hierarchy };
         let ground = self.live.ground.directory(controller, "").unwrap();
@@ -236,7 +237,7 @@ impl Stage<'_> {
         make("unified", &case.process.unified);
     }
 
-    /// The programs below `X` that the process is made of.
+    /// Creates the programs below `X` that the process executes.
     fn make_programs(&self, process: &Process, steps: &str, cast: &Cast) {
         let below = Path::new(cast.programs()).strip_prefix(BASE).unwrap().to_str().unwrap();
         let mentioned = format!("{} {steps}", process.exe);
@@ -261,7 +262,7 @@ impl Stage<'_> {
         }
     }
 
-    /// What is wrong with the case.
+    /// Returns the difference between expected and actual result, if any.
     fn compare(&self, one: &Played<'_>) -> Option<String> {
         let Played { case, cast, actor, .. } = one;
         let wanted = self.wanted(case, cast, actor.subject);
@@ -288,7 +289,7 @@ impl Stage<'_> {
         Seen { place: text(place), see }
     }
 
-    /// What is there of what is wanted.
+    /// Returns the actual state of everything that `wanted` names.
     fn seen(&self, wanted: &Seen, pid: u32) -> Seen {
         let at = |hierarchy: &str| place(pid, hierarchy);
         let words = wanted.place.split(' ').filter_map(|word| word.split_once('='));
@@ -302,17 +303,17 @@ impl Stage<'_> {
     }
 }
 
-/// One controller of each v1 hierarchy; `name=...` for one without.
+/// Returns one controller of each v1 hierarchy; `name=...` for one without controllers.
 fn v1() -> Vec<String> {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap();
     let names = text.lines().filter_map(|line| line.split(':').nth(1)?.split(',').next());
     names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// A script that says who runs it and stays.
+/// A script that prints the PID of its interpreter and stays.
 const SHELL: &str = "#!/bin/sh\necho \"pid $$\"\nwhile read -r line; do :; done\n";
 
-/// What the process does, with the names of the case.
+/// Returns the steps of the process, with the names of the case file.
 fn steps(case: &Decision) -> String {
     if let Some(steps) = &case.steps {
         return format!(" groups -1 {steps}");
@@ -330,7 +331,7 @@ fn steps(case: &Decision) -> String {
     )
 }
 
-/// Adds the users of the cases.
+/// Adds the users and groups of the cases.
 pub(crate) fn accounts(casts: &[Cast]) {
     let add = |path: &str, lines: fn(&Cast) -> String| {
         let text = fs::read_to_string(path).unwrap();
@@ -342,7 +343,8 @@ pub(crate) fn accounts(casts: &[Cast]) {
     add("/etc/group", Cast::group);
 }
 
-/// Makes a group and those above it. A new v1 cpuset group takes nobody without processors and memory.
+/// Creates a cgroup and its ancestors. A new v1 cpuset cgroup refuses processes until
+/// `cpus` and `mems` are set.
 fn make_group(path: &Path) {
     if path.exists() {
         return;
@@ -357,7 +359,7 @@ fn make_group(path: &Path) {
     }
 }
 
-/// The groups of all threads of a process: one, if all is well.
+/// Returns the cgroups of all threads of a process; normally there is one.
 fn place(pid: u32, hierarchy: &str) -> String {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return "gone".to_owned() };
     let wanted = if hierarchy == "unified" { "" } else { hierarchy };
@@ -373,7 +375,7 @@ fn place(pid: u32, hierarchy: &str) -> String {
     groups.into_iter().collect::<Vec<_>>().join("|")
 }
 
-/// The text of a file; owner, group and mode of a directory.
+/// Returns the text of a file; owner, group and mode of a directory.
 fn look(path: &Path) -> String {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {

@@ -1,18 +1,18 @@
-//! The table of rules that both daemons write at their start, and the verdict of a start.
+//! Reads the rule table that both daemons log at startup, and the result of a start.
 
 use crate::daemons::{Running, Which};
 use crate::harness::{PATIENCE, eventually};
 
-/// What a daemon made of its files.
+/// Result of the start of a daemon.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     Rules(Vec<String>),
-    /// The status of the process.
+    /// Exit code of the process.
     Ended(Option<i32>),
 }
 
 impl Start {
-    /// Starts a daemon on the files that are there, and ends it.
+    /// Starts a daemon on the present files, reads the result and stops the daemon.
     pub(crate) fn of(which: Which, words: &[&str]) -> Self {
         let mut daemon = Running::start(which, &[&["-vvv"], words].concat());
         let mut ended = None;
@@ -20,7 +20,7 @@ impl Start {
             ended = daemon.ended();
             ended.is_some() || daemon.log().contains("Started the CGroup Rules Engine Daemon.")
         });
-        assert!(decided, "{which:?} neither starts nor ends: {}", daemon.log());
+        assert!(decided, "{which:?} neither starts nor exits: {}", daemon.log());
         match ended {
             Some(status) => Self::Ended(status.code()),
             None => Self::Rules(rules(&daemon.log())),
@@ -28,10 +28,10 @@ impl Start {
     }
 }
 
-/// One entry of the table.
+/// One entry of the rule table.
 #[derive(Default)]
 struct Entry<'l> {
-    /// `user[:program]`.
+    /// User and optional program: `user[:program]`.
     head: &'l str,
     uid: Option<&'l str>,
     gid: Option<&'l str>,
@@ -40,7 +40,7 @@ struct Entry<'l> {
     ignores: bool,
 }
 
-/// The rules of the table in the form of the case files.
+/// Returns the rules of the table in the form of the case files.
 fn rules(log: &str) -> Vec<String> {
     let mut rules: Vec<String> = Vec::new();
     for entry in entries(log) {

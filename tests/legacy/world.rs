@@ -1,5 +1,5 @@
-//! Hierarchies, groups and one process, as a hybrid host with cgrulesengd would have them: enough to say
-//! where a rule puts the process.
+//! Models hierarchies, cgroups and one process of a hybrid host with cgrulesengd, enough to predict
+//! where a rule places the process.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,14 +15,15 @@ const UNIFIED: &str = "unified";
 
 pub(crate) struct World {
     hierarchies: Hierarchies,
-    /// Of each hierarchy the name and the process's group.
+    /// Name of each hierarchy and cgroup of the process in it.
     places: Vec<(String, String)>,
     groups: BTreeSet<(String, String)>,
 }
 
 impl World {
-    /// `words` change the usual world: `v2` leaves out the v1 hierarchies, `+hierarchy:/group` and
-    /// `-hierarchy:/group` add and remove a group (and those below), `v1` being every v1 hierarchy.
+    /// `words` change the usual model: `v2` omits the v1 hierarchies,
+    /// `+hierarchy:/group` and `-hierarchy:/group` add and remove a cgroup (and its
+    /// descendants), where `v1` stands for every v1 hierarchy.
     pub(crate) fn new(words: &str, at: &str, unified: &str) -> Self {
         let v1: &[&str] = if words.split(' ').any(|word| word == "v2") { &[] } else { &V1 };
         let names = v1.iter().chain([&UNIFIED]);
@@ -60,7 +61,7 @@ impl World {
         }
     }
 
-    /// The text of `/proc/PID/cgroup`.
+    /// Returns the text of `/proc/PID/cgroup`.
     pub(crate) fn cgroup(&self) -> Vec<u8> {
         let lines = self.places.iter().zip(1..).map(|((name, place), n)| match &**name {
             UNIFIED => format!("0::{place}\n"),
@@ -69,7 +70,7 @@ impl World {
         lines.collect::<String>().into_bytes()
     }
 
-    /// Puts the process into each target in turn, hierarchy by hierarchy, until one refuses.
+    /// Moves the process to each target in turn, hierarchy by hierarchy, until one refuses it.
     pub(crate) fn place(
         &mut self,
         targets: &[Target],
@@ -109,7 +110,7 @@ impl World {
         }
     }
 
-    /// Where the process is, in the form of `like`: a group, or `hierarchy=group` words.
+    /// Returns the cgroup of the process in the form of `like`: a path, or `hierarchy=path` words.
     pub(crate) fn show(&self, like: &str) -> String {
         let place = |name: &str| {
             let found = self.places.iter().find(|(own, _)| own == name);

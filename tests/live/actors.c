@@ -1,29 +1,29 @@
 /*
- * The processes that the live tests are about. The arguments are steps, done in order:
+ * The processes under test in the live tests. The arguments are steps, executed in order:
  *
- *   uid R E          set the real and the effective user id (-1: keep)
- *   gid R E          the same for groups
- *   exec PATH ARGV0  execute PATH; the remaining steps go with it
- *   groups G         the supplementary group G alone (-1: none)
- *   thread-uid U     a thread sets its own ids and stays; the others keep theirs
+ *   uid R E          set the real and the effective user ID (-1: keep)
+ *   gid R E          set the group IDs likewise
+ *   exec PATH ARGV0  execute PATH, which continues with the remaining steps
+ *   groups G         set the only supplementary group to G (-1: none)
+ *   thread-uid U     a thread sets its own IDs and stays; the others keep theirs
  *   comm NAME        set the thread's name
- *   comm-of PATH     the same to the base name of PATH
+ *   comm-of PATH     set it to the base name of PATH
  *   chdir PATH       change the working directory
  *   path DIRECTORY   find programs in DIRECTORY first
- *   fifo             real-time scheduling
- *   normal           normal scheduling
- *   unlink-me        remove the own executable
- *   threads N        N threads that stay
+ *   fifo             use real-time scheduling
+ *   normal           use normal scheduling
+ *   unlink-me        remove the own executable file
+ *   threads N        start N threads that stay
  *   fork             a child does the remaining steps, the parent waits for it
- *   double           a child's child does the remaining steps, the child leaves at once
+ *   double           a child's child does the remaining steps, the child exits at once
  *   spawn N          N children do the remaining steps, the parent waits for them
  *   vfork PATH ARGV0 a vforked child executes PATH with the remaining steps
  *   thread           a thread forks, its child does the remaining steps
  *   thread-exec PATH ARGV0  a thread executes PATH with the remaining steps
  *   tree DEPTH WIDTH become the root of a fork tree, say "tree N" when all N live, hold
- *   orphans N U      N times: a child becomes U, forks and leaves; say "orphans N" when the
+ *   orphans N U      N times: a child becomes U, forks and exits; say "orphans N" when the
  *                    grandchildren live, hold
- *   orphan U         a child becomes U, forks and leaves; the grandchild does the remaining steps
+ *   orphan U         a child becomes U, forks and exits; the grandchild does the remaining steps
  *   daemonize        a child does the remaining steps, the parent exits at once
  *   subreaper        adopt orphaned descendants
  *   siblings N       clone N children with CLONE_PARENT, say "siblings N" when all live, hold
@@ -42,23 +42,23 @@
  *   brood N          N children do the remaining steps; the parent says "brood N" and holds
  *   keep-caps        keep the capabilities when the user changes
  *   storm N PATH     N times: fork, execute PATH with `quit`, wait
- *   forks N          N times: fork, leave, wait
+ *   forks N          N times: fork, exit, wait
  *   toggle N A B     N times: effective user A, then B
  *   gate             wait for one byte on standard input
- *   ask PID FLAGS    send these to /run/cgred.socket, say "answer N" for an answer of N bytes
- *   sleep MS         wait
- *   eat MIB          use that much memory
+ *   ask PID FLAGS    send PID and FLAGS to /run/cgred.socket, say "answer N" for a reply of N bytes
+ *   sleep MS         wait for MS milliseconds
+ *   eat MIB          use MIB mebibytes of memory
  *   busy             keep the first processor that it may use busy, say "busy N" before
- *   mntns            a mount namespace of its own
- *   bind FROM TO     bind mount, FROM seen at TO
- *   netns, userns    a namespace of its own
- *   say WORD         one line on standard output
- *   quit             leave
+ *   mntns            create a mount namespace
+ *   bind FROM TO     bind mount FROM over TO
+ *   netns, userns    create a network or user namespace
+ *   say WORD         print one line to standard output
+ *   quit             exit
  *   hold             say "pid N" and stay
  *
  * and those of clones.h.
  *
- * Every process leaves when standard input hangs up, that is when the test ends however it ends,
+ * Every process exits when standard input is closed, that is when the test ends for any reason,
  * and after LIFETIME seconds at the latest.
  */
 #define _GNU_SOURCE
@@ -98,7 +98,7 @@ static void check(int result, const char *what)
 		die(what);
 }
 
-/* One write for a line, so that lines of several processes do not mix. */
+/* One write per line, so that lines of several processes do not mix. */
 static void say(const char *word, long number)
 {
 	char line[64];
@@ -107,8 +107,8 @@ static void say(const char *word, long number)
 		_exit(0);
 }
 
-/* Waits for the other end of standard input to go away. POLLHUP needs no interest, so bytes
- * that are meant for a gate stay where they are. */
+/* Waits for the other end of standard input to be closed. POLLHUP needs no interest, so bytes that
+ * are meant for a gate are not consumed. */
 static void stay(void)
 {
 	struct pollfd input = { .fd = 0, .events = 0 };
@@ -227,7 +227,7 @@ static void storm(long n, char *path)
 		pid_t pid = child();
 		if (pid == 0) {
 			execv(path, arguments);
-			_exit(0); /* the test ended and took the program with it */
+			_exit(0); /* the test has ended and removed the program */
 		}
 		waitpid(pid, NULL, 0);
 	}
@@ -344,7 +344,7 @@ static void daemonize(char **rest)
 	steps(rest);
 }
 
-/* The parent of the child is the parent of the caller. */
+/* Clones with CLONE_PARENT: the parent of the child is the parent of the caller. */
 static pid_t sibling(void)
 {
 	pid_t pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
@@ -368,7 +368,7 @@ static void siblings(long n)
 	stay();
 }
 
-/* The system call changes the calling thread only, the library's function all threads. */
+/* The system call changes only the calling thread, the library function all threads. */
 static void set_thread_uid(uid_t uid)
 {
 	check(syscall(SYS_setresuid, uid, uid, uid), "setresuid");
@@ -404,7 +404,7 @@ static long now_us(void)
 	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* Longer than the wake-up of the daemon, shorter than a sleep. */
+/* Waits longer than a wake-up of the daemon takes, and shorter than a sleep. */
 static void spin(long us)
 {
 	long end = now_us() + us;
@@ -431,7 +431,7 @@ static void *surviving_thread(void *rest)
 	return NULL;
 }
 
-/* With another user for all threads before, unless that is -1. */
+/* Changes the user of all threads first, unless uid is -1. */
 static void exit_leader(uid_t uid, char **rest)
 {
 	pthread_t id;
@@ -439,7 +439,7 @@ static void exit_leader(uid_t uid, char **rest)
 		die("pthread_create");
 	check(setresuid(uid, uid, uid), "setresuid");
 	if (uid != (uid_t)-1)
-		spin(getpid() % 16 * 32); /* not always before the daemon wakes up */
+		spin(getpid() % 16 * 32); /* also before the daemon wakes up */
 	pthread_exit(NULL);
 }
 
@@ -479,13 +479,13 @@ static int standard_input(short wanted)
 	return (input.revents & wanted) != 0;
 }
 
-/* Whether a byte waits. */
+/* Returns whether standard input has a byte. */
 static int has_byte(void)
 {
 	return standard_input(POLLIN);
 }
 
-/* Whether the test has ended. */
+/* Returns whether the test has ended. */
 static int is_over(void)
 {
 	return standard_input(POLLHUP);
@@ -495,7 +495,7 @@ static void breed(long us, long ms)
 {
 	struct timespec pause = { .tv_nsec = 1000 * us };
 	struct shared *state = shared_state();
-	signal(SIGCHLD, SIG_IGN); /* reaps */
+	signal(SIGCHLD, SIG_IGN); /* reaps children */
 	while (!has_byte() && !is_over()) {
 		count_me(&state->living);
 		if (child() == 0)
@@ -508,7 +508,7 @@ static void breed(long us, long ms)
 	stay();
 }
 
-/* A child with this PID, or the next that is free; 0: any. */
+/* Forks a child with this PID, or with the next free one; 0: any. */
 static pid_t child_with_pid(pid_t wanted, int may_differ)
 {
 	struct clone_args arguments = { .exit_signal = SIGCHLD,
@@ -654,7 +654,7 @@ static void only_group(int gid)
 	check(setgroups(gid < 0 ? 0 : 1, &group), "setgroups");
 }
 
-/* Finds programs in DIRECTORY first. */
+/* Puts DIRECTORY first in PATH. */
 static void set_path(const char *directory)
 {
 	char path[4096];
@@ -680,7 +680,7 @@ static void own_mounts(void)
 #include "clones.h"
 
 #define IS(name) (strcmp(word, name) == 0)
-/* The next argument of a step; a missing one is the test's mistake. */
+/* Returns the next argument of a step; a missing one is an error in the test. */
 static char *next(char ***step)
 {
 	char *argument = *(*step)++;
@@ -691,7 +691,7 @@ static char *next(char ***step)
 	return argument;
 }
 
-/* The steps of clones.h that go on in other processes or programs. Whether `word` is one. */
+/* Runs the steps of clones.h. Returns whether `word` is one of them. */
 static int multiply_by_rare_calls(const char *word, char **step)
 {
 	if (IS("clone")) {
@@ -727,7 +727,7 @@ static int multiply_by_rare_calls(const char *word, char **step)
 	return 1;
 }
 
-/* Steps that go on in other threads or processes than before. Whether `word` is one. */
+/* Runs steps that continue in other threads or processes. Returns whether `word` is one of them. */
 static int multiply(const char *word, char **step)
 {
 	if (IS("daemonize")) {
@@ -761,7 +761,7 @@ static int multiply(const char *word, char **step)
 	return 1;
 }
 
-/* Steps that end or split the process. */
+/* Runs steps that end or split the process. */
 static void split(const char *word, char **step)
 {
 	char *path;
@@ -807,7 +807,7 @@ static void split(const char *word, char **step)
 	}
 }
 
-/* Steps that prepare what the process is. Whether `word` is one. */
+/* Runs steps that prepare the state of the process. Returns whether `word` is one of them. */
 static int prepare(const char *word, char ***step)
 {
 	static uid_t uid;
@@ -874,7 +874,7 @@ static void steps(char **step)
 			continue;
 		if (IS("uid")) {
 			uid_t real = atoi(next(&step)), effective = atoi(next(&step));
-			/* The saved id stays 0 when only the effective one changes: toggling. */
+			/* The saved ID stays 0 when only the effective one changes, so that it can toggle. */
 			check(setresuid(real, effective, -1), "setresuid");
 		} else if (IS("gid")) {
 			gid_t real = atoi(next(&step)), effective = atoi(next(&step));
@@ -920,7 +920,7 @@ static void steps(char **step)
 int main(int argc, char **argv)
 {
 	alarm(LIFETIME);
-	/* As the interpreter of a script, the first argument is the script's path. */
+	/* For the interpreter of a script the first argument is the path of the script. */
 	int first = argc > 1 && argv[1][0] == '/' ? 2 : 1;
 	steps(argv + first);
 }

@@ -1,17 +1,17 @@
-//! Children that are cloned with `CLONE_PARENT`: the fork event names the parent of the process that
-//! cloned them, not the process itself, whose cgroup and credentials they inherit.
+//! Tests children that are cloned with `CLONE_PARENT`: the fork event names the parent of the
+//! cloning process, not that process, although the child inherits its cgroup and credentials.
 
 use crate::harness::Live;
 use crate::harness::user::ALICE;
 
 const BY_USER: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
 
-/// Processes that clone at the same time, and the children of each.
+/// Number of processes that clone at the same time, and of the children of each.
 const CLONERS: usize = 20;
 const CHILDREN: usize = 25;
 
-/// Starts 20 times `steps`, which end with 25 children by CLONE_PARENT, and asserts that all of these
-/// and the 20 cloners are in their cgroup.
+/// Starts 20 processes with `steps`, which end with 25 children by CLONE_PARENT, and asserts that
+/// all of these and the 20 cloners are in their cgroup.
 fn expect_siblings(live: &Live, what: &str, steps: &str) {
     let mut actor = live.actor(&format!("subreaper spawn {CLONERS} {steps} siblings {CHILDREN}"));
     for _ in 0..CLONERS {
@@ -31,7 +31,7 @@ fn clone_parent_after_setuid() {
     after_a_user_change("setuid, CLONE_PARENT", &format!("uid {ALICE} {ALICE}"));
 }
 
-/// The real parent is an exiting process, then the one before it, and so on.
+/// Clones while the real parent is an exiting process, then the one before it, and so on.
 #[test]
 fn clone_parent_while_a_chain_of_subreapers_exits() {
     let chain = "subreaper daemonize ".repeat(6);
@@ -39,7 +39,7 @@ fn clone_parent_while_a_chain_of_subreapers_exits() {
     after_a_user_change("exiting subreapers, setuid, CLONE_PARENT", &steps);
 }
 
-/// The process that changed its user is gone when its child clones.
+/// Clones after the process that changed its user has exited.
 #[test]
 fn clone_parent_by_an_orphan_of_the_process_that_called_setuid() {
     let steps = format!("uid {ALICE} {ALICE} daemonize");
@@ -58,7 +58,7 @@ fn clone_parent_after_exec() {
     expect_siblings(&live, "exec, CLONE_PARENT", &steps);
 }
 
-/// As login and cron do: the first program of a user, statically linked, that clones at once.
+/// Clones at once in the first program of a user, which is statically linked, as with login and cron.
 #[test]
 fn clone_parent_by_the_first_program_of_a_login() {
     let Some(live) = Live::require() else { return };
@@ -68,7 +68,7 @@ fn clone_parent_by_the_first_program_of_a_login() {
     expect_siblings(&live, "setuid, exec, CLONE_PARENT", &steps);
 }
 
-/// The control: the same with plain forks.
+/// Control: the same with plain forks.
 #[test]
 fn plain_forks_after_setuid() {
     let Some(live) = Live::require() else { return };

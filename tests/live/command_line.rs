@@ -1,4 +1,4 @@
-//! Arguments and exit codes.
+//! Tests arguments and exit codes.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ use crate::harness::{BASE, Live, cgruled, run};
 const GOOD: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"a\"\n";
 const BAD: &str = "[[rule]]\nuser = \"cgt-alice\"\n";
 
-/// `cgruled --check` on one rule file.
+/// Runs `cgruled --check` on one rule file.
 fn check(rules: &str) -> Option<Output> {
     let live = Live::require()?;
     live.write_rules(rules);
@@ -28,7 +28,7 @@ fn check_of_good_rules_is_0() {
 }
 
 #[test]
-fn check_of_bad_rules_is_65_and_says_where() {
+fn check_of_invalid_rules_is_65_with_the_location() {
     let Some(output) = check(&format!("{GOOD}{BAD}{BAD}")) else { return };
     let said = text(&output);
     assert_eq!(output.status.code(), Some(65), "{said}");
@@ -68,9 +68,9 @@ fn sigterm_is_0_with_counters() {
     assert_eq!(counters.get("lost_events"), 0, "{counters:?}");
 }
 
-/// What a service manager must not try again and again.
+/// Checks an exit code after which a service manager must not restart the daemon.
 #[test]
-fn a_log_or_a_socket_that_cannot_be_made_is_65() {
+fn a_log_or_a_socket_that_cannot_be_created_is_65() {
     let Some(live) = Live::require() else { return };
     live.write_rules(GOOD);
     for setting in [
@@ -87,8 +87,8 @@ fn a_log_or_a_socket_that_cannot_be_made_is_65() {
     }
 }
 
-/// The daemon in a namespace where the connector does not work. The actor's alarm ends it should it
-/// not notice.
+/// Runs the daemon in a namespace where the proc connector does not work. The alarm of the actor
+/// stops it should it not detect this.
 fn in_namespace(step: &str) {
     let Some(live) = Live::require() else { return };
     live.write_rules(GOOD);

@@ -1,4 +1,4 @@
-//! Processes in containers: a cgroup and namespaces, as container engines create them.
+//! Tests processes in containers: a cgroup and namespaces, as container engines create them.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,17 +13,17 @@ use crate::harness::{Live, census};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
 
-/// A process in a cgroup beside the test's, which is where `--root` begins; both end on drop.
+/// A process in a cgroup beside that of the test, which is the `--root`; both are removed on drop.
 struct Contained {
     child: Child,
     cgroup: PathBuf,
-    /// As `/proc/PID/cgroup` says it.
+    /// Cgroup as in `/proc/PID/cgroup`.
     place: String,
-    /// The process of Alice.
+    /// PID of the process of alice.
     pid: u32,
 }
 
-/// Starts a shell of Alice's that sleeps, by `command`, in a cgroup of its own or in the root cgroup.
+/// Starts a sleeping shell of alice by `command`, in a cgroup of its own or in the root cgroup.
 fn contained(live: &Live, has_cgroup: bool, command: &[&str]) -> Contained {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
@@ -35,7 +35,7 @@ fn contained(live: &Live, has_cgroup: bool, command: &[&str]) -> Contained {
     };
     fs::create_dir_all(&cgroup).unwrap();
     let procs = cgroup.join("cgroup.procs");
-    // The inner shell says which process it is in the test's PID namespace: /proc is still the host's.
+    // The inner shell prints its PID in the PID namespace of the test: /proc is still that of the host.
     let inner = "read -r pid rest < /proc/self/stat; echo $pid; exec sleep 1000";
     let script = format!("echo $$ > {}; exec \"$@\"", procs.display());
     let id = ALICE.to_string();
@@ -104,9 +104,9 @@ fn a_container_that_shares_the_pid_namespace_keeps_its_processes() {
     contained(&live, true, &["unshare", "--cgroup"]).expect_left();
 }
 
-/// The control: the same cgroup without namespaces.
+/// Control: the same cgroup without namespaces.
 #[test]
-fn a_cgroup_alone_is_no_container() {
+fn a_cgroup_alone_is_not_a_container() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(RULE);
     let inside = contained(&live, true, &["env"]);
@@ -121,7 +121,7 @@ fn a_rule_for_containers_moves_their_processes() {
     live.expect_pid("", inside.pid, "alice");
 }
 
-/// Set-user-ID programs create such namespaces for any user, where the user's processes are.
+/// Checks namespaces that set-user-ID programs create for any user, in the cgroup of the user.
 #[test]
 fn namespaces_of_root_mean_nothing_in_the_root_cgroup() {
     let Some(live) = Live::require() else { return };

@@ -1,4 +1,4 @@
-//! The control socket and the commands of `cgrulectl` that ask by it.
+//! Tests the control socket and the commands of `cgrulectl` that use it.
 
 mod abuse;
 mod ctl;
@@ -43,7 +43,7 @@ fn path() -> &'static Path {
     Path::new(SOCKET)
 }
 
-/// `None` while too many others wait.
+/// Returns `None` while the daemon has too many clients.
 fn try_status() -> Option<Status> {
     match client::ask(path(), &Request::Status).unwrap().expect("a daemon").only() {
         Err(client::Error::Refused(why)) if why.contains("try again") => None,
@@ -93,11 +93,11 @@ fn status_tells_what_happened() {
     assert_eq!(rules.rules[1].name, "people");
     assert_eq!(rules.rules[1].cgroups, ["there"]);
     daemon.stop();
-    assert!(!path().exists(), "the socket is left behind");
+    assert!(!path().exists(), "the socket was not removed");
 }
 
 #[test]
-fn root_may_change_and_readers_may_ask() {
+fn root_may_change_and_readers_may_query() {
     let Some((live, _daemon)) = served() else { return };
     let file = fs::metadata(SOCKET).unwrap();
     assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o660, 0, READERS));
@@ -115,7 +115,7 @@ fn root_may_change_and_readers_may_ask() {
         assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
         assert!(said.err.contains("only root"), "{said:?}");
     }
-    // A mode that lets everybody in does not let everybody ask.
+    // A mode that lets every user connect does not authorize every user.
     fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o666)).unwrap();
     let said = ask("status", BOB);
     assert!(said.code == 1 && said.err.contains("only root and members"), "{said:?}");
@@ -140,10 +140,10 @@ fn a_socket_that_is_served_is_not_taken_over() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(78), "{said}");
     assert!(said.contains(SOCKET) && said.contains("another daemon"), "{said}");
-    assert_eq!(depth, "max\n", "the second gave groups something");
+    assert_eq!(depth, "max\n", "the second daemon configured cgroups");
     assert!(status().pid > 0);
     daemon.stop();
-    // What a daemon that was killed leaves behind is replaced.
+    // A socket that a killed daemon left behind is replaced.
     drop(UnixListener::bind(SOCKET).unwrap());
     let settings = Settings { config: "", arguments: &["--control", SOCKET] };
     let _daemon = live.daemon_with(RULES, &settings);
@@ -151,7 +151,7 @@ fn a_socket_that_is_served_is_not_taken_over() {
 }
 
 #[test]
-fn reload_waits_until_everybody_is_in_place() {
+fn reload_waits_until_all_processes_are_in_place() {
     let Some((live, _daemon)) = served() else { return };
     let actor = live.hold(&become_alice());
     live.expect(&actor, "there");
@@ -204,7 +204,7 @@ fn place_moves_a_process_that_was_put_elsewhere() {
 }
 
 #[test]
-fn the_daemon_knows_who_took_a_process_away() {
+fn the_daemon_knows_the_mover_of_a_process() {
     let Some((live, daemon)) = served_with("recheck = \"1s\"\n") else { return };
     let actor = live.hold(&become_alice());
     live.expect(&actor, "there");
@@ -221,7 +221,7 @@ fn the_daemon_knows_who_took_a_process_away() {
     assert_eq!((abouts[1].pid, abouts[1].happenings.len()), (1, 0));
     let takers = status().taken_back_by;
     assert_eq!(takers.iter().map(|taker| taker.count).sum::<u64>(), 2, "{takers:?}");
-    // Who is given up is taken up again when somebody asks for it.
+    // `place` evaluates an abandoned process again.
     ctl(&format!("place {}", actor.subject)).ok();
     live.expect(&actor, "there");
 }
@@ -251,7 +251,7 @@ fn the_daemon_knows_why_the_kernel_refused() {
 }
 
 #[test]
-fn watch_ends_quietly_when_nobody_reads_it() {
+fn watch_exits_quietly_when_its_output_is_closed() {
     let Some((live, daemon)) = served() else { return };
     let mut watch = Watch::start("watch");
     watch.hang_up();
@@ -259,7 +259,7 @@ fn watch_ends_quietly_when_nobody_reads_it() {
         live.expect(&live.hold(&become_alice()), "there");
         watch.has_ended()
     });
-    assert!(ended, "it goes on");
+    assert!(ended, "watch did not exit");
     assert_eq!(watch.end(), (0, String::new()));
     let other = Watch::start("watch");
     daemon.stop();
@@ -303,14 +303,14 @@ fn a_rule_is_watched_by_its_name_or_where_it_stands() {
     let mut said = String::new();
     let mut complaints = std::io::BufReader::new(child.stderr.take().unwrap());
     complaints.read_line(&mut said).unwrap();
-    // It ends with the daemon.
+    // `watch` exits with the daemon.
     daemon.stop();
     child.wait().unwrap();
     assert!(said.contains("no active rule has the name or location pepole"), "{said}");
 }
 
 #[test]
-fn who_watches_by_the_protocol_sees_facts() {
+fn the_watch_protocol_has_facts() {
     let Some((live, daemon)) = served() else { return };
     let mut watch = client::ask(path(), &Request::Watch).unwrap().unwrap();
     assert_eq!(watch.next_line::<Watched>().unwrap(), Some(Watched::Lost { lost: 0 }));
@@ -347,5 +347,5 @@ fn metrics_are_written_to_a_file_while_the_daemon_runs() {
     assert!(written && text.ends_with("# EOF\n"), "{text}");
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o644);
     daemon.stop();
-    assert!(!Path::new(&file).exists(), "figures of a dead daemon");
+    assert!(!Path::new(&file).exists(), "metrics of a stopped daemon");
 }

@@ -1,4 +1,4 @@
-//! More groups in use than the daemon may open files.
+//! Tests more cgroups in use than the daemon may have open files.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Actor, Live, PATIENCE, Settings, Surroundings, census, eventually};
 
-/// The first of the users, who have no names.
+/// First of 600 UIDs, which have no names.
 const FIRST: u32 = 61_100;
 const RULES: &str = "[[rule]]\nuser = \"61100-61699\"\ncgroup = \"many/%U\"\n";
 
-/// Starts one process for each user of a range.
+/// Starts one process for each UID of a range.
 fn hold(live: &Live, users: std::ops::Range<u32>) -> Vec<Actor> {
     users.map(|user| live.hold(&format!("uid {0} {0}", FIRST + user))).collect()
 }
@@ -34,7 +34,7 @@ fn expect_all(live: &Live, actors: &[Actor]) {
     assert!(all, "{} of {} are misplaced: {:?}", left.len(), actors.len(), left.first());
 }
 
-/// Half of the processes are there before the daemon, half come later, and then all are looked at again.
+/// Starts half of the processes before the daemon and half after it, then has all of them evaluated again.
 fn all_are_placed_with(limit: &str) {
     let Some(live) = Live::require() else { return };
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -59,7 +59,8 @@ fn three_hundred_groups_need_no_256_descriptors() {
     all_are_placed_with("--nofile=256:256");
 }
 
-/// Below this the daemon's own descriptors and the least that it holds of groups do not fit.
+/// Uses the smallest limit: below it the own descriptors of the daemon and the minimum
+/// for cgroups do not fit.
 #[test]
 fn three_hundred_groups_need_no_48_descriptors() {
     all_are_placed_with("--nofile=48:48");

@@ -1,9 +1,9 @@
-//! What the fields of a destination become. Every group is missing before and made.
+//! Tests the specifiers of destinations. All cgroups are missing and have to be created.
 
 use crate::harness::user::{ALICE, BOB, NAMELESS};
 use crate::harness::{BASE, Live};
 
-/// Sends alice, with bob's group, to `cgroup`; she must arrive in `wanted`.
+/// Moves alice, with the group of bob, to `cgroup`; the process must arrive in `wanted`.
 fn alice_arrives(cgroup: &str, wanted: &str) {
     let Some(live) = Live::require() else { return };
     let rules = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{cgroup}\"\n");
@@ -13,22 +13,22 @@ fn alice_arrives(cgroup: &str, wanted: &str) {
 }
 
 #[test]
-fn a_plain_path_is_made_with_its_parents() {
+fn a_literal_path_is_created_with_its_parents() {
     alice_arrives("one/two/three", "one/two/three");
 }
 
 #[test]
-fn user_by_name_and_number() {
+fn user_by_name_and_uid() {
     alice_arrives("by/%u.%U", &format!("by/cgt-alice.{ALICE}"));
 }
 
 #[test]
-fn group_by_name_and_number() {
+fn group_by_name_and_gid() {
     alice_arrives("by/%g.%G", &format!("by/cgt-bob.{BOB}"));
 }
 
 #[test]
-fn a_user_without_a_name_gives_the_number() {
+fn a_user_without_a_name_gives_the_uid() {
     let Some(live) = Live::require() else { return };
     let rules = format!("[[rule]]\nuser = \"{NAMELESS}\"\ncgroup = \"by/%u\"\n");
     let _daemon = live.daemon(&rules);
@@ -37,7 +37,7 @@ fn a_user_without_a_name_gives_the_number() {
 }
 
 #[test]
-fn program_by_base_name_and_process_by_number() {
+fn program_by_base_name_and_process_by_pid() {
     let Some(live) = Live::require() else { return };
     let tool = live.program("bin/tool");
     let rules =

@@ -1,4 +1,4 @@
-//! `cgrulectl doctor` on this host.
+//! Tests `cgrulectl doctor` on this host.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -11,7 +11,7 @@ use crate::harness::user::ALICE;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cgrulectl");
 
-/// The settings of the test, so that groups begin on its ground.
+/// Runs the command with the settings of the test, so that cgroups begin below the test cgroup.
 fn doctor(live: &Live, mut command: Command) -> Output {
     let config = live.path("doctor.toml");
     fs::write(&config, format!("root = \"{}\"\n", live.ground.at("").trim_end_matches('/')))
@@ -19,7 +19,7 @@ fn doctor(live: &Live, mut command: Command) -> Output {
     command.args(["doctor", "--json", "--config"]).arg(config).output().unwrap()
 }
 
-/// State and text of the findings of a topic.
+/// Returns state and text of the findings on a topic.
 fn about(output: &Output, topic: &str) -> Vec<(String, String)> {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let findings = report["findings"].as_array().unwrap().iter();
@@ -52,7 +52,7 @@ fn a_host_without_events_is_wrong() {
 }
 
 #[test]
-fn without_root_it_says_what_it_did_not_try() {
+fn without_root_it_reports_the_skipped_tests() {
     let Some(live) = Live::require() else { return };
     let mut command = Command::new(PROGRAM);
     command.uid(ALICE);

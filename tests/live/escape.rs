@@ -1,4 +1,4 @@
-//! Processes that are born, or whose parents leave, faster than anybody can look.
+//! Tests processes that are forked, or lose their parents, faster than the daemon can read /proc.
 
 use crate::harness::user::{ALICE, BOB, CAROL, NAMELESS};
 use crate::harness::{Actor, Live, census, eventually, rounds};
@@ -6,7 +6,7 @@ use crate::harness::{Actor, Live, census, eventually, rounds};
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
 
-/// Starts a fork tree of alice's, checks it at rest, ends it.
+/// Starts a fork tree of alice, checks it at rest, stops it.
 fn tree(live: &Live, depth: usize, width: usize) {
     let mut root = live.actor(&format!("uid {ALICE} {ALICE} tree {depth} {width}"));
     let size = root.said("tree") as usize;
@@ -28,7 +28,7 @@ fn no_member_of_a_fork_tree_of_781_is_outside() {
 fn no_member_of_a_fork_tree_of_10_000_is_outside() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(RULES);
-    // 3: a tree of 3,616; 4 and more: one of 11,111.
+    // 3 levels: a tree of 3,616 processes; 4: one of 11,111.
     match rounds() {
         0..4 => tree(&live, 3, 15),
         _ => tree(&live, 4, 10),
@@ -62,9 +62,10 @@ fn no_orphan_of_several_spawners_at_once_is_outside() {
     }
 }
 
-/// Who the user is must be asked elsewhere first: the rules mention names and he has none.
+/// Checks orphans of a user without a name: the daemon must look up the UID with NSS
+/// first, because rules contain names.
 #[test]
-fn no_orphan_of_a_user_nobody_asked_for_is_outside() {
+fn no_orphan_of_an_unresolved_user_is_outside() {
     let Some(live) = Live::require() else { return };
     let rules = format!(
         "[[rule]]\nuser = \"cgt-*\"\ngroup = \"cgt-team\"\ncgroup = \"team\"\n\
@@ -109,7 +110,7 @@ fn children_that_change_user_each_are_placed_each() {
     live.expect_all(BOB, 500, "bob");
 }
 
-/// Alice changes her identity as fast as she can; bob is still placed.
+/// Checks that bob is placed while alice toggles the effective UID as fast as possible.
 #[test]
 fn a_flood_of_one_user_does_not_keep_another_waiting() {
     let Some(live) = Live::require() else { return };

@@ -1,4 +1,4 @@
-//! `cgrulectl explain`, with a daemon and without.
+//! Tests `cgrulectl explain` with and without a daemon.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use crate::harness::{BASE, Daemon, Live, Settings};
 const ALICE_THERE: &str =
     "[[rule]]\nname = \"alice's\"\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
 
-/// A daemon that can be asked.
+/// Starts a daemon with a control socket.
 fn daemon(live: &Live, rules: &str, config: &str) -> Daemon {
     let socket = format!("{BASE}/control.sock");
     live.daemon_with(rules, &Settings { config, arguments: &["--control", &socket] })
@@ -28,7 +28,7 @@ fn explain(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What is said on standard output; the exit code must be `code`.
+/// Returns standard output; the exit code must be `code`.
 fn said(output: &Output, code: i32) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -54,7 +54,10 @@ fn the_mover_of_a_process_that_was_moved_back_is_named() {
     live.expect(&alice, "there/cgt-alice");
     let text = said(&explain(&[&alice.subject.to_string()]), 0);
     let mover = format!("(process {} of", std::process::id());
-    expect(&text, &["is in the cgroup of its rule", "last     external move ", "ago: it was moved to /"]);
+    expect(
+        &text,
+        &["is in the cgroup of its rule", "last     external move ", "ago: it was moved to /"],
+    );
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     expect(&words, &[&mover, "and moved back"]);
     let text = said(&explain(&["--json", &alice.subject.to_string()]), 0);
@@ -62,7 +65,7 @@ fn the_mover_of_a_process_that_was_moved_back_is_named() {
 }
 
 #[test]
-fn who_is_in_place_and_whom_no_rule_means() {
+fn a_process_in_place_and_one_without_a_rule() {
     let Some(live) = Live::require() else { return };
     let _daemon = daemon(&live, ALICE_THERE, "");
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
@@ -72,16 +75,17 @@ fn who_is_in_place_and_whom_no_rule_means() {
     let place = format!("actual   {}", live.ground.at("there/cgt-alice"));
     expect(&text, &["is in the cgroup of its rule", "\"alice's\", ", &place, "cgt-alice (61701)"]);
     expect(&text, &["since    ", " ago, when the daemon moved it there"]);
-    // The groups begin where the daemon was told, which no file says.
+    // The base of cgroups was given to the daemon on the command line, not in a file.
     let imagined = said(&explain(&["--user", "cgt-alice"]), 0);
     expect(&imagined, &[&format!("expected {}", live.ground.at("there/cgt-alice"))]);
     let text = said(&explain(&[&bob.subject.to_string()]), 0);
     expect(&text, &["no rule matches", "needs user cgt-alice"]);
 }
 
-/// Paths have no second slash in front when rules begin at the top, as they do without systemd.
+/// Checks that paths have a single leading slash when the base is the hierarchy root,
+/// as it is without systemd.
 #[test]
-fn at_the_top_who_is_in_place_is_in_place() {
+fn at_the_hierarchy_root_a_process_is_in_place() {
     let Some(live) = Live::require() else { return };
     let group = live.ground.at("there/%u");
     let rules = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{group}\"\n");
@@ -96,7 +100,7 @@ fn at_the_top_who_is_in_place_is_in_place() {
 }
 
 #[test]
-fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
+fn a_process_moved_away_is_misplaced_and_its_mover_is_named() {
     let Some(live) = Live::require() else { return };
     let daemon = daemon(&live, ALICE_THERE, "recheck = \"1s\"\n");
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
@@ -114,7 +118,7 @@ fn who_was_taken_back_is_misplaced_and_by_whom_is_said() {
 }
 
 #[test]
-fn who_was_moved_away_after_the_second_look_is_told_from_who_was_never_moved() {
+fn a_move_after_the_recheck_is_distinguished_from_no_move() {
     let Some(live) = Live::require() else { return };
     let daemon = daemon(&live, ALICE_THERE, "recheck = \"off\"\n");
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
@@ -143,7 +147,7 @@ fn without_a_daemon_the_files_are_enough() {
     expect(&text, &["would be moved by a rule", "expected /there/cgt-alice"]);
 }
 
-/// What `cgrulectl` prints about the files of the test.
+/// Returns the output of `cgrulectl` for the files of the test.
 fn ctl(command: &str, flag: &str) -> (String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_cgrulectl"))
         .args([command, "--no-legacy", "--config", &format!("{BASE}/cgruled.toml"), "--rules"])
@@ -156,10 +160,10 @@ fn ctl(command: &str, flag: &str) -> (String, String) {
 }
 
 #[test]
-fn a_file_that_stays_as_it_was_is_told_as_it_is_in_force() {
+fn a_file_kept_at_its_last_valid_version_is_explained_as_active() {
     let Some(live) = Live::require() else { return };
     let daemon = daemon(&live, ALICE_THERE, "");
-    // With new errors the file stays as it was.
+    // A file with new errors keeps its last valid version.
     live.write_rules("[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"b\"\n[[rule]]\nuser = 7\n");
     daemon.expect_log("the last valid version stays active");
     live.rule_file("70-new.toml", "[[rule]]\nuser = \"cgt-carol\"\ncgroup = \"c\"\n");
@@ -188,7 +192,7 @@ fn a_file_that_stays_as_it_was_is_told_as_it_is_in_force() {
 }
 
 #[test]
-fn without_the_rules_of_the_daemon_nobody_is_judged() {
+fn without_the_rules_of_the_daemon_no_process_is_evaluated() {
     let Some(live) = Live::require() else { return };
     let other = live.path("other.d");
     fs::create_dir_all(&other).unwrap();
@@ -212,7 +216,7 @@ fn without_the_rules_of_the_daemon_nobody_is_judged() {
 #[test]
 fn a_kernel_thread_is_protected() {
     let Some(live) = Live::require() else { return };
-    // No daemon has this rule.
+    // No daemon has loaded this rule.
     live.write_rules("[[rule]]\nuser = \"root\"\ncgroup = \"never\"\n");
     let text = said(&explain(&["2"]), 0);
     expect(&text, &["is protected", "exe      none", "/never"]);
@@ -235,7 +239,7 @@ fn a_process_cannot_forge_a_line() {
 }
 
 #[test]
-fn who_does_not_exist_is_said() {
+fn a_missing_process_is_reported() {
     let Some(live) = Live::require() else { return };
     live.write_rules(ALICE_THERE);
     let output = explain(&["4000000"]);
@@ -247,7 +251,7 @@ fn who_does_not_exist_is_said() {
 }
 
 #[test]
-fn a_stranger_is_told_what_he_may_not_see() {
+fn an_unprivileged_user_gets_the_reason_for_missing_facts() {
     let Some(live) = Live::require() else { return };
     let rules = "[[rule]]\nuser = \"cgt-alice\"\nexe = \"/x\"\ncgroup = \"there\"\n";
     live.write_rules(rules);
@@ -268,7 +272,7 @@ fn a_stranger_is_told_what_he_may_not_see() {
     );
 }
 
-/// As somebody who is not root, with a copy of the tool that he may execute.
+/// Runs `explain` without root privileges, from a copy of the tool that bob may execute.
 fn explain_as_bob(live: &Live, arguments: &[&str]) -> Output {
     let tool = live.path("bin/cgrulectl");
     fs::copy(env!("CARGO_BIN_EXE_cgrulectl"), &tool).unwrap();
@@ -282,7 +286,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn who_may_not_read_the_rules_gets_no_confident_answer() {
+fn a_user_without_access_to_the_rules_gets_no_verdict() {
     let Some(live) = Live::require() else { return };
     live.write_rules(ALICE_THERE);
     let directory = live.path("rules.d");
@@ -310,7 +314,7 @@ fn who_may_not_read_the_rules_gets_no_confident_answer() {
 }
 
 #[test]
-fn an_imagined_process_without_a_program_is_judged_where_rules_ask_for_none() {
+fn a_hypothetical_process_without_a_program_is_evaluated_where_no_rule_needs_one() {
     let Some(live) = Live::require() else { return };
     live.write_rules("[[rule]]\nuser = \"cgt-alice\"\nexe = \"/x/sleep\"\ncgroup = \"there\"\n");
     let text = said(&explain(&["--json", "--user", "cgt-alice"]), 0);
@@ -326,7 +330,7 @@ fn an_imagined_process_without_a_program_is_judged_where_rules_ask_for_none() {
 }
 
 #[test]
-fn a_program_is_looked_for_as_a_shell_does() {
+fn a_program_is_found_in_the_path_as_by_a_shell() {
     let Some(live) = Live::require() else { return };
     let shell = fs::canonicalize("/bin/sh").unwrap();
     live.write_rules(&format!(
@@ -348,7 +352,7 @@ fn a_program_is_looked_for_as_a_shell_does() {
 }
 
 #[test]
-fn who_is_gone_is_in_the_array() {
+fn an_exited_process_is_in_the_array() {
     let Some(live) = Live::require() else { return };
     live.write_rules(ALICE_THERE);
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
@@ -359,9 +363,9 @@ fn who_is_gone_is_in_the_array() {
     assert_eq!((answer.as_array().unwrap().len(), &answer[1]["state"]), (2, &"no-rule".into()));
 }
 
-/// What is in the settings counts, and what is wrong with them is said.
+/// Checks that the settings apply and that their errors are reported.
 #[test]
-fn settings_that_name_no_socket_are_said() {
+fn settings_without_a_socket_are_reported() {
     let Some(live) = Live::require() else { return };
     live.write_rules(ALICE_THERE);
     let config = format!("{BASE}/cgruled.toml");

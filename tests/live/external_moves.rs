@@ -1,4 +1,5 @@
-//! External moves at any time after a placement: the kernel's trace finds them, and who made them.
+//! Tests external moves at any time after a placement: the kernel trace reports them, and the
+//! process that caused them.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -14,9 +15,9 @@ use crate::harness::user::ALICE;
 use crate::harness::{Actor, Daemon, Live, Settings, Surroundings, census, skip};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
-/// Rechecks are over by then.
+/// Time after which all rechecks are over.
 const LATER: Duration = Duration::from_millis(1200);
-/// An external move must be found within this time; 100 ms are for a busy machine.
+/// Limit for the detection of an external move; 100 ms of it are for a busy machine.
 const FOUND: Duration = Duration::from_millis(1100);
 
 fn placed(live: &Live) -> Actor {
@@ -25,7 +26,7 @@ fn placed(live: &Live) -> Actor {
     actor
 }
 
-/// Waits until the process is in the group of its rule again, and returns how long that took.
+/// Waits until the process is in the cgroup of its rule again, and returns the time that this took.
 fn returns(live: &Live, pid: u32) -> Option<Duration> {
     let (begin, wanted) = (Instant::now(), live.ground.at("alice"));
     while begin.elapsed() < Duration::from_secs(3) {
@@ -169,7 +170,7 @@ fn children_born_in_a_cgroup_of_their_user_stay_where_external_moves_are_off() {
 }
 
 #[test]
-fn moves_are_only_reported_when_that_is_asked_for() {
+fn moves_are_only_reported_with_that_setting() {
     let Some(live) = Live::require() else { return };
     let settings = Settings { config: "external_moves = \"report\"\n", arguments: &[] };
     let daemon = live.daemon_with(RULE, &settings);
@@ -182,9 +183,9 @@ fn moves_are_only_reported_when_that_is_asked_for() {
     assert_eq!((counters.get("taken_back"), counters.get("given_up")), (1, 1), "{counters:?}");
 }
 
-/// The control.
+/// Control: `external_moves = "off"`.
 #[test]
-fn moves_are_not_looked_for_when_that_is_off() {
+fn moves_are_not_traced_when_that_is_off() {
     let Some(live) = Live::require() else { return };
     let settings = Settings { config: "external_moves = \"off\"\n", arguments: &[] };
     let daemon = live.daemon_with(RULE, &settings);
@@ -195,7 +196,7 @@ fn moves_are_not_looked_for_when_that_is_off() {
     assert_eq!(daemon.stop().get("taken_back"), 0);
 }
 
-/// The owner of a delegated group may use subgroups of it.
+/// Checks that the owner of a delegated cgroup may use descendants of it.
 #[test]
 fn a_subgroup_of_a_group_with_an_owner_is_in_place() {
     let Some(live) = Live::require() else { return };
@@ -210,7 +211,7 @@ fn a_subgroup_of_a_group_with_an_owner_is_in_place() {
     assert_eq!(daemon.stop().get("taken_back"), 0);
 }
 
-/// A process that no rule matches is moved as fast as possible; meanwhile Alice's is moved away.
+/// Moves a process that no rule matches as fast as possible; meanwhile that of alice is moved away.
 #[test]
 fn a_flood_of_moves_costs_little_and_hides_nothing() {
     let Some(live) = Live::require() else { return };
@@ -241,7 +242,7 @@ fn a_flood_of_moves_costs_little_and_hides_nothing() {
     assert!(used < Duration::from_secs(1), "{used:?} of CPU time in 5 s");
     live.ground.take_away(other.subject);
     let counters = daemon.stop();
-    assert!(counters.get("lost_moves") > 0, "the flood lost nothing: {counters:?}");
+    assert!(counters.get("lost_moves") > 0, "the flood lost no event: {counters:?}");
 }
 
 /// Starts a daemon that cannot trace moves and scans for them every 500 ms in place of 50 s, or after 100 times the

@@ -1,4 +1,4 @@
-//! Floods of credential events: processes that change their effective user as fast as they can.
+//! Tests floods of credential events: processes that change their effective user as fast as they can.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use crate::harness::{Actor, Live, Settings};
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-carol\"\ncgroup = \"carol\"\n";
 
-/// Four processes that toggle between two users.
+/// Starts four processes that toggle between two users.
 fn flood(live: &Live) -> [Actor; 4] {
     let steps = format!("keep-caps toggle 1000000000 {ALICE} {BOB}");
     [0; 4].map(|_| live.actor(&steps))
 }
 
-/// A second on two processors that do nothing else; 0.1.0 was never ready.
+/// Limit until the daemon is ready: it takes a second on two idle processors; 0.1.0 was never ready.
 const READY: Duration = Duration::from_secs(15);
-/// 0.1.0 ignored the signal.
+/// Limit for the exit after SIGTERM, which 0.1.0 ignored.
 const EXIT: Duration = Duration::from_secs(3);
 
 /// Starts the daemon five times; each must be ready and exit in time.
@@ -52,13 +52,13 @@ fn starts_under_a_flood_with_a_small_receive_buffer() {
     starts("starts under a flood, 1 MiB", "receive_buffer = \"1M\"\n", true);
 }
 
-/// The control.
+/// Control: the same without a flood.
 #[test]
 fn starts_without_a_flood() {
     starts("starts without a flood", "", false);
 }
 
-/// Losses cause one scan a second at most, and carol is placed all the same.
+/// Checks that losses cause one scan a second at most, and that carol is placed nevertheless.
 #[test]
 fn losses_cause_few_scans() {
     let Some(live) = Live::require() else { return };
@@ -74,6 +74,6 @@ fn losses_cause_few_scans() {
     let counters = daemon.stop();
     let (lost, scans) = (counters.get("lost_events"), counters.get("scans"));
     println!("{lost} events lost, {scans} scans in {seconds} s, ms");
-    assert!(lost > 0, "nothing was lost: {counters:?}");
+    assert!(lost > 0, "no event was lost: {counters:?}");
     assert!(scans <= seconds + 2, "{scans} scans in {seconds} s");
 }

@@ -1,10 +1,10 @@
 /*
- * A file system in user space (FUSE) that does not answer when it should. It speaks the protocol of
- * /dev/fuse itself and holds one file, which has every name and the content of FILE.
+ * A file system in user space (FUSE) that stops answering on request. It implements the protocol of
+ * /dev/fuse itself and contains one file, which has every name and the content of FILE.
  *
- *   fuse DEVICE DIRECTORY FILE UID serve      mount as fusermount does for UID: nobody else may access
+ *   fuse DEVICE DIRECTORY FILE UID serve      mount as fusermount does for UID: only UID may access
  *                                             it. Say "mounted 1" and serve it
- *   fuse DEVICE DIRECTORY FILE UID share      the same with allow_other
+ *   fuse DEVICE DIRECTORY FILE UID share      serve it with allow_other
  *   fuse DEVICE DIRECTORY FILE UID hang PROGRAM ARGUMENT...
  *                                             become UID, mount in own user and mount namespaces, open
  *                                             the file close-on-exec and execute PROGRAM. Its FLUSH is
@@ -12,8 +12,8 @@
  *   fuse DEVICE DIRECTORY FILE UID pass PROGRAM ARGUMENT...
  *                                             the same, but FLUSH is answered; say "passes PID"
  *
- * After a byte on standard input nothing is answered any more; say "silent 1". The server exits when
- * standard input hangs up, after LIFETIME seconds at the latest; that releases all waiting processes.
+ * After a byte on standard input the server stops answering; say "silent 1". The server exits when
+ * standard input is closed, after LIFETIME seconds at the latest; that releases all waiting processes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -87,7 +87,7 @@ static void reply(struct server *server, uint64_t unique, int error, const void 
 					  .error = -error,
 					  .unique = unique };
 	struct iovec parts[] = { { &header, sizeof header }, { (void *)data, size } };
-	/* ENOENT: the request was interrupted meanwhile. */
+	/* ENOENT: the request was interrupted before the reply. */
 	if (writev(server->device, parts, size == 0 ? 1 : 2) < 0 && errno != ENOENT)
 		die("reply");
 }
@@ -111,7 +111,7 @@ static void initialize(struct server *server, uint64_t unique)
 	reply(server, unique, 0, &out, sizeof out);
 }
 
-/* Attributes expire at once, so that each stat() asks the server. */
+/* Attributes expire at once, so that each stat() sends a request to the server. */
 static void look_up(struct server *server, uint64_t unique)
 {
 	struct fuse_entry_out out = { .nodeid = THE_FILE,
@@ -170,7 +170,7 @@ static void answer(struct server *server, const struct fuse_in_header *in)
 	case FUSE_FORGET:
 	case FUSE_BATCH_FORGET:
 	case FUSE_INTERRUPT:
-		break; /* have no reply */
+		break; /* requests without a reply */
 	default:
 		reply(server, in->unique, ENOSYS, NULL, 0);
 	}
@@ -236,11 +236,11 @@ static void write_file(const char *path, const char *format, ...)
 	close(fd);
 }
 
-/* As root of an own user namespace, in which UID is 0. */
+/* Becomes root of an own user namespace, in which UID is 0. */
 static void enter_namespaces(uid_t uid)
 {
 	become(uid);
-	check(prctl(PR_SET_DUMPABLE, 1), "dumpable"); /* else /proc/self belongs to root */
+	check(prctl(PR_SET_DUMPABLE, 1), "dumpable"); /* otherwise /proc/self belongs to root */
 	check(unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare");
 	write_file("/proc/self/setgroups", "deny");
 	write_file("/proc/self/uid_map", "0 %u 1", uid);

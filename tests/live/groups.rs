@@ -1,4 +1,4 @@
-//! `cgrulectl groups` beside the real cgconfigparser: the same file under two prefixes.
+//! Compares `cgrulectl groups` with the real cgconfigparser: the same file with two prefixes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use crate::settings::Enabled;
 const PARSER: &str = "/usr/sbin/cgconfigparser";
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "freezer"];
 
-/// Sections with every kind of perm, two for one path, one that is above another. It comes first:
-/// cgconfigparser gives an owner all that is below a group.
+/// Returns sections with every kind of perm, two for one path, and one for an ancestor of another.
+/// The ancestor comes first: cgconfigparser changes the owner of everything below a cgroup.
 fn file(prefix: &str) -> String {
     format!(
         "group {prefix}/a {{\n  perm {{ task {{ uid = cgt-alice; gid = cgt-team; fperm = 664; }}\n    \
@@ -28,7 +28,7 @@ fn file(prefix: &str) -> String {
     )
 }
 
-/// Owners, modes and, of settings, values of everything in a group.
+/// Collects owners and modes of all files of a cgroup, and the values of its settings.
 fn look(directory: &Path, below: &str, found: &mut BTreeMap<String, String>) {
     let Ok(entries) = fs::read_dir(directory.join(below)) else { return };
     for entry in entries.flatten() {
@@ -70,7 +70,7 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// A file with sections below a prefix.
+/// Writes a file with sections below a prefix.
 fn write(live: &Live, prefix: &str, text: fn(&str) -> String) -> PathBuf {
     let path = live.path(prefix);
     let root = live.ground.at(prefix);
@@ -91,7 +91,7 @@ fn groups_are_what_cgconfigparser_makes() {
     assert!(output.status.success(), "{}", said(&output));
     let dry = groups(&[Path::new("--dry-run"), &ours]);
     assert!(dry.status.success(), "{}", said(&dry));
-    assert!(looks(&live, "ours").is_empty(), "a dry run made something");
+    assert!(looks(&live, "ours").is_empty(), "a dry run created cgroups");
     let output = groups(&[&ours]);
     assert!(output.status.success(), "{}", said(&output));
     let (theirs, made) = (looks(&live, "theirs"), looks(&live, "ours"));
@@ -100,7 +100,7 @@ fn groups_are_what_cgconfigparser_makes() {
         theirs.iter().filter(|(name, line)| made.get(*name) != Some(line)).collect();
     assert!(differ.is_empty(), "theirs: {differ:?}");
     assert_eq!(theirs.len(), made.len());
-    // Again, and after somebody changed something.
+    // A second run restores a value that was changed in between.
     let limit = live.ground.directory("pids", "ours/a/pids.max").unwrap();
     fs::write(limit, "5").unwrap();
     let output = groups(&[Path::new("-v"), &ours]);
@@ -109,7 +109,7 @@ fn groups_are_what_cgconfigparser_makes() {
 }
 
 #[test]
-fn what_fails_is_said_and_the_rest_is_made() {
+fn failures_are_reported_and_the_rest_is_created() {
     let Some(live) = Live::require() else { return };
     if live.ground.directory("pids", "").is_none() {
         skip("no v1 hierarchy for pids");
@@ -135,7 +135,8 @@ fn what_fails_is_said_and_the_rest_is_made() {
     assert_eq!(groups(&[&live.path("none")]).status.code(), Some(1));
 }
 
-/// cgconfigparser leaves the groups above empty, so that the kernel refuses the values.
+/// Checks a cpuset below another one. cgconfigparser leaves the ancestors without cpus and mems, so
+/// that the kernel refuses the values of the child.
 #[test]
 fn a_cpuset_below_another_works() {
     let Some(live) = Live::require() else { return };
@@ -150,9 +151,9 @@ fn a_cpuset_below_another_works() {
     assert_eq!(fs::read_to_string(group.join("cpuset.mems")).unwrap(), "0\n");
 }
 
-/// Both: one that is on the way, and one that the rule names.
+/// Checks an ancestor of the destination and the destination itself.
 #[test]
-fn a_rule_leads_into_cpusets_that_somebody_left_empty() {
+fn a_rule_leads_into_cpusets_without_cpus_and_mems() {
     let Some(live) = Live::require() else { return };
     let Some(pre) = live.ground.directory("cpuset", "pre") else {
         skip("no v1 hierarchy for cpuset");

@@ -1,4 +1,4 @@
-//! File systems of users that do not answer: an exec that hangs, and executables that cannot be read.
+//! Tests file systems of users that do not answer: an exec that hangs, and executables that cannot be read.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::user::{ALICE, BOB};
 use crate::harness::{Actor, Daemon, Live, Settings};
 
-/// An exe rule stands before the rule of each user.
+/// Returns rules by executable before the rule by user of each user.
 fn rules(alice: &str) -> String {
     format!(
         "[[rule]]\nexe = \"cc1\"\ncgroup = \"cc\"\n\
@@ -33,7 +33,7 @@ impl Findings {
         }
     }
 
-    /// Releases what hangs, then asserts that everything was in time.
+    /// Releases the hanging processes, then asserts that everything was in time.
     fn expect_none(self, hanging: Actor, daemon: Daemon) {
         drop(hanging);
         drop(daemon);
@@ -43,7 +43,8 @@ impl Findings {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A process of alice whose exec hangs (`hang`, which says `hangs`) or not (`pass`, `passes`).
+/// Starts a process of alice with an exec that hangs (mode `hang`, line `hangs`) or
+/// does not (`pass`, `passes`).
 fn executing(live: &Live, mode: &str, line: &str) -> Actor {
     live.program("bin/tool");
     let program = live.program("bin/held");
@@ -52,7 +53,7 @@ fn executing(live: &Live, mode: &str, line: &str) -> Actor {
     actor
 }
 
-/// The processes of bob that come meanwhile. One is placed by an exe rule.
+/// Starts processes of bob meanwhile. One of them is placed by a rule by executable.
 fn bystanders(live: &Live, findings: &mut Findings) -> [Actor; 2] {
     let tool = live.path("bin/tool").display().to_string();
     let user = live.hold(&format!("uid {BOB} {BOB}"));
@@ -100,7 +101,7 @@ fn a_hanging_exec_does_not_stop_a_daemon_that_starts() {
     with_a_daemon_that_starts("hang", "hangs");
 }
 
-/// The controls: the same where the exec does not hang.
+/// Controls: the same with an exec that does not hang.
 #[test]
 fn an_exec_that_does_not_hang_and_a_running_daemon() {
     with_a_running_daemon("pass", "passes");
@@ -111,10 +112,11 @@ fn an_exec_that_does_not_hang_and_a_daemon_that_starts() {
     with_a_daemon_that_starts("pass", "passes");
 }
 
-/// 10 processes of alice execute `name`, then do `more`, on a file system that root may not access.
+/// Starts 10 processes of alice that execute `name`, then do `more`, on a file system
+/// that root may not access.
 fn unreadable(live: &Live, name: &str, more: &str) -> Actor {
     let path = live.path("m").join(name);
-    // The first exec sets the saved IDs, which must be those of the mount too.
+    // The first exec sets the saved IDs, which must match those of the mount too.
     let again = format!("exec {} actors", live.path("bin/actors").display());
     let steps = format!(
         "gid {ALICE} {ALICE} uid {ALICE} {ALICE} {again} exec {} {name} {more} hold",
@@ -127,8 +129,9 @@ fn unreadable(live: &Live, name: &str, more: &str) -> Actor {
     actor
 }
 
-/// Processes (and the server, the 11th) whose executable root cannot read are placed by the rule that does not need it, also
-/// when the daemon starts later, and also when the name is that of an interpreter.
+/// Checks that processes (and the server, the 11th) with an executable that root cannot read are
+/// placed by the rule that does not need it, also when the daemon starts later, and also when the
+/// name is that of an interpreter.
 fn by_the_user_rule(name: &str, more: &str) {
     let Some(live) = Live::require() else { return };
     let mut file_system = live.file_system(ALICE, "serve");
@@ -153,13 +156,13 @@ fn an_unreadable_interpreter_is_placed_by_the_user_rule() {
     by_the_user_rule("python3", "");
 }
 
-/// As after the exec of a symbolic link.
+/// Checks a process name that differs from the file name, as after the exec of a symbolic link.
 #[test]
 fn an_unreadable_executable_with_another_name_is_placed_by_the_user_rule() {
     by_the_user_rule("job", "comm link");
 }
 
-/// A rule that exempts a program does not exempt what cannot be read.
+/// Checks that a rule that excludes a program does not match a process with an unreadable executable.
 #[test]
 fn an_unreadable_executable_does_not_match_a_negated_exe() {
     let Some(live) = Live::require() else { return };
@@ -171,15 +174,15 @@ fn an_unreadable_executable_does_not_match_a_negated_exe() {
     live.expect_at_rest("unreadable python3, not exe", ALICE, 11, "alice");
 }
 
-/// Becomes alice once.
+/// Steps of a process that becomes alice once.
 const IDLE: &str = "uid 61701 61701";
 
-/// Alice has 30 processes whose executable never answers, of which 4 do `flood`; the 5 processes of bob are
-/// of interpreters too, and their executable must be read as well.
+/// Starts 30 processes of alice with an executable that never answers, of which 4 do `flood`, then 5
+/// processes of bob that run interpreters, so that their executable must be read by the slow path as well.
 fn hanging_reads(flood: &str) {
     let Some(live) = Live::require() else { return };
     let python = live.program("bin/python3");
-    // Dropped after the file system, which releases them.
+    // Dropped after the file system, which releases the processes.
     let mut attackers: Vec<Actor> = Vec::new();
     let mut file_system = live.file_system(ALICE, "share");
     file_system.said("mounted");

@@ -1,9 +1,9 @@
-//! v1 hierarchies, alone and together with v2.
+//! Tests v1 hierarchies, alone and together with v2.
 
 use crate::harness::user::ALICE;
 use crate::harness::{Live, REST, census, skip, within};
 
-/// Sends alice to `there` for `controllers`; she must arrive in all of those and in v2.
+/// Moves alice to `there` for `controllers`; the process must arrive in each of these hierarchies and in v2.
 fn alice_arrives_in(controllers: &[&str]) {
     let Some(live) = Live::require() else { return };
     let missing = controllers.iter().find(|name| live.ground.directory(name, "").is_none());
@@ -60,8 +60,9 @@ fn children_born_later_inherit_every_hierarchy() {
     }
 }
 
-/// The v1 cpu controller refuses real-time processes in a cgroup without a real-time budget (EINVAL).
-/// When the process has become an ordinary one it is moved without a reload; no event tells so.
+/// Checks a process that is real-time at first: the v1 cpu controller refuses it in a cgroup
+/// without a real-time budget (EINVAL). The kernel sends no event when it becomes an ordinary
+/// process; it must be moved without a reload nevertheless.
 #[test]
 fn a_process_that_is_not_real_time_any_more_is_placed() {
     let Some(live) = Live::require() else { return };

@@ -1,4 +1,4 @@
-//! Which users and groups a rule means.
+//! Tests the criteria for users and groups.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -6,19 +6,19 @@ use std::io::Write;
 use crate::harness::user::{ALICE, BOB, CAROL, NAMELESS, TEAM, passwd_line};
 use crate::harness::{Live, PATIENCE, census, eventually};
 
-/// One rule `when` that sends to `there`.
+/// Returns a rule with the criteria `when` and the cgroup `there`.
 fn rule(when: &str) -> String {
     format!("[[rule]]\n{when}\ncgroup = \"there\"\n")
 }
 
-/// A process that does `steps` is sent by the rule `when`.
+/// Checks that a process that does `steps` matches the rule `when` and is moved.
 fn sends(when: &str, steps: &str) {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(&rule(when));
     live.expect(&live.hold(steps), "there");
 }
 
-/// A process that does `steps` is looked at and left by the rule `when`.
+/// Checks that a process that does `steps` is evaluated and does not match the rule `when`.
 fn leaves(when: &str, steps: &str) {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(&rule(when));
@@ -40,12 +40,12 @@ fn another_user_is_left() {
 }
 
 #[test]
-fn a_user_is_meant_by_number() {
+fn a_user_matches_by_uid() {
     sends(&format!("user = \"{ALICE}\""), &become_user(ALICE));
 }
 
 #[test]
-fn a_user_without_a_name_is_meant_by_number() {
+fn a_user_without_a_name_matches_by_uid() {
     sends(&format!("user = \"{NAMELESS}\""), &become_user(NAMELESS));
 }
 
@@ -91,14 +91,14 @@ fn the_real_group_does_not_count() {
 }
 
 #[test]
-fn a_group_is_meant_by_whom_it_lists() {
+fn a_group_matches_its_members() {
     sends("group = \"cgt-team\"", &become_user(ALICE));
     sends(&format!("group = \"{TEAM}\""), &become_user(ALICE));
     leaves("group = \"cgt-team\"", &become_user(BOB));
 }
 
 #[test]
-fn user_and_group_must_both_hold() {
+fn user_and_group_must_both_match() {
     let when = "user = \"cgt-alice\"\ngroup = \"cgt-bob\"";
     sends(when, &format!("gid {BOB} {BOB} uid {ALICE} {ALICE}"));
     leaves(when, &become_user(ALICE));
@@ -111,9 +111,9 @@ fn what_is_negated_is_left() {
     leaves(when, &become_user(BOB));
 }
 
-/// A rule for a name that nobody has yet is live once somebody has it.
+/// Checks that a rule for an unknown user name becomes active soon after the user is created.
 #[test]
-fn a_user_made_later_is_known_soon() {
+fn a_user_created_later_is_known_soon() {
     let Some(live) = Live::require() else { return };
     let rules = "[[rule]]\nuser = \"cgt-late\"\ncgroup = \"late\"\n";
     let _daemon = live.daemon(rules);

@@ -1,4 +1,4 @@
-//! What the daemon takes for granted about the kernel, asked of the kernel. See `pins.c`.
+//! Checks the properties of the kernel that the daemon relies on. See `pins.c`.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,7 +16,7 @@ fn fork_is_announced_before_uid_and_uid_before_exec() {
 }
 
 #[test]
-fn a_masked_socket_hears_nothing_else() {
+fn a_masked_socket_receives_nothing_else() {
     let Some(_live) = Live::require() else { return };
     let heard = pins("mask");
     assert_eq!((heard["execs"], heard["others"]), (1, 0));
@@ -60,7 +60,7 @@ fn a_dead_pid_is_esrch() {
 }
 
 #[test]
-fn a_removed_group_is_enodev_also_when_its_name_is_made_again() {
+fn a_removed_cgroup_is_enodev_also_when_its_name_is_created_again() {
     let Some(live) = Live::require() else { return };
     let group = live.ground.directory("", "gone").unwrap();
     fs::create_dir(&group).unwrap();

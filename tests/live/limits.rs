@@ -1,5 +1,5 @@
-//! Limits that change while groups are in use: what the kernel refuses leaves the old limit in force, and
-//! what it takes in another order is written in that order.
+//! Tests changes of limits while cgroups are in use: a refused write keeps the old limit active,
+//! and limits that the kernel accepts only in another order are written in that order.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::settings::Enabled;
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"par/%u\"\n";
 
-/// A daemon with the group `par/cgt-alice` in the hierarchy of one v1 controller, and alice in it.
+/// A daemon with the cgroup `par/cgt-alice` in the hierarchy of one v1 controller, and alice in it.
 struct Case {
     daemon: Daemon,
     parent: PathBuf,
@@ -22,7 +22,7 @@ struct Case {
 }
 
 impl Case {
-    /// `None` if the controller is not v1's here.
+    /// Returns `None` if the controller is not on v1 on this host.
     fn start(live: &Live, controller: &str, tables: &str) -> Option<Self> {
         let Some(parent) = live.ground.directory(controller, "par") else {
             println!("skipped: no v1 hierarchy for {controller}");
@@ -36,18 +36,18 @@ impl Case {
         Some(Self { daemon, parent, group, rule, _actor: actor })
     }
 
-    /// Other tables, in force and given when this returns.
+    /// Writes other tables; returns when they are active and applied.
     fn reload(&self, live: &Live, tables: &str) {
         let loads = || self.daemon.log().matches("active: ").count();
         let before = loads();
         live.write_rules(&format!("{}{tables}", self.rule));
         self.daemon.signal(Signal::SIGHUP);
-        assert!(eventually(PATIENCE, || loads() > before), "not in force");
-        // The groups are given theirs by another thread, and the new file may be seen before the signal.
+        assert!(eventually(PATIENCE, || loads() > before), "not active");
+        // Another thread writes the settings of cgroups, and the new file may be noticed before the signal.
         std::thread::sleep(std::time::Duration::from_millis(300));
     }
 
-    /// The refusals so far.
+    /// Returns the refused writes so far.
     fn warnings(&self) -> Vec<String> {
         let log = self.daemon.log();
         log.lines().filter(|line| line.contains("cannot write")).map(str::to_owned).collect()
@@ -98,13 +98,13 @@ fn a_refused_quota_leaves_the_old_one() {
     case.reload(&live, &limits("50%"));
     case.daemon.expect_log("nor be less than that of a child cgroup");
     holds(&case.parent, "cpu.cfs_quota_us", "150000");
-    // With another period two files are written.
+    // Another period needs writes to two files.
     case.reload(&live, &limits("30000 50000"));
     holds(&case.parent, "cpu.cfs_quota_us", "150000");
     holds(&case.parent, "cpu.cfs_period_us", "100000");
     holds(&case.group, "cpu.cfs_quota_us", "100000");
     let mut said = case.warnings();
-    // A reload is two where the new file is seen before the signal.
+    // One change causes two reloads if the new file is noticed before the signal.
     said.dedup();
     let path = live.path("rules.d/50-test.toml");
     assert!(said[0].contains(&format!("{}:7: cpu.max = 50%: ", path.display())), "{said:#?}");
@@ -181,20 +181,20 @@ fn memory_and_swap_are_raised_and_lowered_together() {
     }
     case.reload(&live, &own("memory.max = \"200M\"\nmemory.swap.max = \"10M\""));
     is(&case, 200, 210);
-    // As on v2 the limit of swap stays when its key is taken out.
+    // As on v2, the swap limit stays when its key is removed.
     case.reload(&live, &own("memory.max = \"300M\""));
     is(&case, 300, 310);
     assert_eq!(case.warnings(), [""; 0]);
 }
 
-/// The kernel takes no limit below what is used and cannot be taken back.
+/// Checks a refused limit: the kernel accepts none below the memory in use that it cannot reclaim.
 #[test]
 fn a_refused_limit_of_memory_leaves_that_of_swap() {
     let Some(live) = Live::require() else { return };
     let limits = |size: u32| own(&format!("memory.max = \"{size}M\"\nmemory.swap.max = \"10M\""));
     let Some(case) = Case::start(&live, "memory", &limits(200)) else { return };
     let group = case.group.clone();
-    // Files of a tmpfs count for who wrote them, and without swap nothing takes them back.
+    // Pages of a tmpfs are charged to the writer, and cannot be reclaimed without swap.
     let file = live.path("hundred-megabytes");
     let script = "echo $$ >\"$1\"; exec head -c 100M /dev/zero >\"$2\"";
     let mut shell = std::process::Command::new("sh");
@@ -208,7 +208,7 @@ fn a_refused_limit_of_memory_leaves_that_of_swap() {
 }
 
 #[test]
-fn every_table_has_its_refusal_said() {
+fn every_table_has_its_refusal_logged() {
     let Some(live) = Live::require() else { return };
     if live.ground.directory("cpuset", "").is_none() {
         println!("skipped: no v1 hierarchy for cpuset");
@@ -225,9 +225,10 @@ fn every_table_has_its_refusal_said() {
     drop(actors);
 }
 
-/// The two groups hold a process each, so neither hands a controller on.
+/// Checks two cgroups with a process each, so that neither can have controllers enabled in
+/// cgroup.subtree_control.
 #[test]
-fn every_group_that_hands_no_controller_on_is_said() {
+fn every_cgroup_without_an_enabled_controller_is_logged() {
     let Some(live) = Live::require() else { return };
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();

@@ -1,4 +1,4 @@
-//! Events that the kernel could not deliver.
+//! Tests events that the kernel could not deliver.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
 const TINY: Settings<'static> = Settings { config: "receive_buffer = \"8K\"\n", arguments: &[] };
 
-/// Stops the daemon while a storm rages and users come, lets it go on; everybody must be placed.
+/// Stops the daemon while a storm runs and users log in, then continues it; every process must be placed.
 fn survives_a_pause(settings: &Settings<'_>, must_lose: bool) {
     let Some(live) = Live::require() else { return };
     let tool = live.program("bin/tool");
@@ -31,23 +31,23 @@ fn survives_a_pause(settings: &Settings<'_>, must_lose: bool) {
     live.expect_all(BOB, count, "bob");
     let counters = daemon.stop();
     let (lost, scans) = (counters.get("lost_events"), counters.get("scans"));
-    assert!(lost > 0 || !must_lose, "nothing was lost: {counters:?}");
-    // The first scan is that of the start.
+    assert!(lost > 0 || !must_lose, "no event was lost: {counters:?}");
+    // The first scan is the initial one.
     assert!(lost == 0 || scans > 1, "lost {lost}, but no scan followed: {counters:?}");
 }
 
 #[test]
-fn a_pause_of_two_seconds_under_a_storm_leaves_nobody_outside() {
+fn a_pause_of_two_seconds_under_a_storm_leaves_no_process_outside() {
     survives_a_pause(&Settings::default(), false);
 }
 
 #[test]
-fn a_pause_with_a_tiny_receive_buffer_leaves_nobody_outside() {
+fn a_pause_with_a_tiny_receive_buffer_leaves_no_process_outside() {
     survives_a_pause(&TINY, true);
 }
 
 #[test]
-fn a_fork_tree_with_a_tiny_receive_buffer_leaves_nobody_outside() {
+fn a_fork_tree_with_a_tiny_receive_buffer_leaves_no_process_outside() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon_with(RULES, &TINY);
     for _ in 0..5 {
@@ -57,8 +57,8 @@ fn a_fork_tree_with_a_tiny_receive_buffer_leaves_nobody_outside() {
     }
 }
 
-/// With losses in every round each process is found by a scan or never: one that begins anew with
-/// every loss would never come past the first processes.
+/// Checks that scans complete although every round loses events. A scan that restarts at every loss
+/// would never get past the first processes.
 #[test]
 fn scans_come_to_an_end_while_events_are_lost() {
     let Some(live) = Live::require() else { return };
@@ -76,9 +76,9 @@ fn scans_come_to_an_end_while_events_are_lost() {
     assert!(counters.get("lost_events") > 0, "{counters:?}");
 }
 
-/// Killed at any instant: there is nothing to repair but the places of those who came meanwhile.
+/// Kills the daemon at any time; the next start must place the processes that changed meanwhile.
 #[test]
-fn a_killed_daemon_is_made_good_by_the_next() {
+fn the_start_after_a_kill_places_all_processes() {
     let Some(live) = Live::require() else { return };
     let tool = live.program("bin/tool");
     let _storm = live.actor(&format!("uid {CAROL} {CAROL} storm 10000000 {tool}"));

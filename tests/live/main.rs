@@ -1,9 +1,9 @@
-//! The daemon on the real kernel. As root on a host with the proc connector these tests run, else
-//! each prints why it was skipped; with `CGRULED_LIVE=1` a test that cannot run fails.
+//! Tests the daemon on the real kernel. As root on a host with the proc connector these tests run,
+//! else each prints the reason why it was skipped; with `CGRULED_LIVE=1` a test that cannot run fails.
 //!
-//! Every process under test belongs to a user id of [`harness::user`], every group made lies below
-//! one throw-away group, every mount is made in a namespace of the test's own thread. One test runs
-//! at a time on a machine, also across test programs.
+//! Every process under test has a UID of [`harness::user`], every cgroup is below one throw-away
+//! cgroup, every mount is in a namespace of the thread of the test. One test runs at a time on a
+//! machine, also across test programs.
 //!
 //! `CGRULED_LIVE_ROUNDS` scales the storms (default: 3).
 #![allow(

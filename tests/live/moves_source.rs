@@ -1,4 +1,4 @@
-//! The source of external moves: a tracefs instance of our own, on the real kernel.
+//! Tests the source of external moves on the real kernel: a tracefs instance of the daemon.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,10 +15,10 @@ use nix::unistd::{gettid, setfsuid};
 use crate::harness::user::ALICE;
 use crate::harness::{Live, rounds, skip};
 
-/// Set for the process that holds an instance until it is killed.
+/// Set for the process that keeps an instance open until it is killed.
 const HOLDER: &str = "CGRULED_TEST_HOLDS_INSTANCE";
 
-/// Returns the tracefs directory, mounted in the test's namespace if the host has not mounted it.
+/// Returns the tracefs directory, mounted in the namespace of the test if the host has not mounted it.
 fn tracing() -> Option<PathBuf> {
     let directory = Path::new("/sys/kernel/tracing");
     if let Ok(found) = tracing_directory() {
@@ -33,7 +33,7 @@ fn tracing() -> Option<PathBuf> {
     }
 }
 
-/// A move as the test compares it.
+/// A move with the fields that the test compares.
 #[derive(Debug, PartialEq)]
 struct Seen {
     mover: u32,
@@ -44,7 +44,7 @@ struct Seen {
     comm: String,
 }
 
-/// Drains once; the moves of `pid` and all that were drained.
+/// Drains once; returns the moves of `pid` and the total.
 fn drain(trace: &mut MoveTrace, pid: u32) -> (Vec<Seen>, DrainedMoves) {
     let mut moves = Vec::new();
     let drained = trace.drain(
@@ -100,7 +100,7 @@ fn all_moves_are_seen_with_mover_process_and_destination() {
     let mut stamps = Vec::new();
     let (moves, drained) = drain(&mut trace, child.subject);
     assert_eq!((moves.len(), drained.lost), (200, 0));
-    // The test's thread is not the first of its process: the mover is a thread.
+    // The thread of the test is not the leader of its process: the mover is a thread.
     let mover = gettid().as_raw() as u32;
     assert_ne!(mover, std::process::id());
     for (number, found) in moves.into_iter().enumerate() {
@@ -169,8 +169,8 @@ fn every_move_of_an_overflow_is_read_or_counted_as_lost() {
     }
 }
 
-/// Another thread moves without a pause: each drain ends, and no move goes missing. A busy machine
-/// suspends this thread for up to a second, so the time is only printed.
+/// Checks that each drain ends and no move is lost while another thread moves without a pause. A
+/// busy machine suspends this thread for up to a second, so the time is only printed.
 #[test]
 fn a_flood_of_moves_does_not_keep_a_drain() {
     let Some(live) = Live::require() else { return };
@@ -283,7 +283,7 @@ fn instances_at_the_same_time_are_different_and_see_the_same() {
     assert!(paths.iter().all(|path| !path.exists()));
 }
 
-/// Not a test: the process that [`hold`] starts.
+/// Keeps an instance open in the process that [`hold`] starts; no test by itself.
 #[test]
 #[ignore = "started by another test"]
 fn holder() {
@@ -295,7 +295,7 @@ fn holder() {
     std::thread::sleep(Duration::from_secs(600));
 }
 
-/// Starts a process that holds an instance; returns the directory of the instance.
+/// Starts a process that keeps an instance open; returns the directory of the instance.
 fn hold() -> (Child, PathBuf) {
     let mut child = Command::new("/proc/self/exe")
         .args(["--exact", "moves_source::holder", "--ignored", "--nocapture"])
@@ -349,7 +349,7 @@ fn other_instances_of_killed_processes_are_removed() {
     assert!(!left_over.exists());
 }
 
-/// A read-only bind mount changes nothing for others.
+/// Checks a read-only bind mount, which does not affect other processes.
 #[test]
 fn a_read_only_tracefs_is_reported() {
     let Some(live) = Live::require() else { return };
@@ -364,7 +364,7 @@ fn a_read_only_tracefs_is_reported() {
     assert!(matches!(error, MoveTraceError::ReadOnly(_)), "{error}");
 }
 
-/// With another file system UID this thread has no `CAP_DAC_OVERRIDE` either.
+/// Checks a thread without `CAP_DAC_OVERRIDE`, which it loses with another file system UID.
 #[test]
 fn a_tracefs_without_permission_is_reported() {
     let Some(_live) = Live::require() else { return };
@@ -376,7 +376,7 @@ fn a_tracefs_without_permission_is_reported() {
     assert!(matches!(error, MoveTraceError::Permission(_)), "{error}");
 }
 
-/// What it costs, printed. Fails by no time.
+/// Prints the cost; no time makes it fail.
 #[test]
 fn costs() {
     let Some(live) = Live::require() else { return };

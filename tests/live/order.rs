@@ -1,4 +1,4 @@
-//! Which of several rules wins.
+//! Tests the order of rules.
 
 use crate::harness::Live;
 use crate::harness::user::{ALICE, BOB};
@@ -7,7 +7,7 @@ const TO_A: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"a\"\n";
 const TO_B: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"b\"\n";
 const IGNORE: &str = "[[rule]]\nuser = \"cgt-alice\"\nignore = true\n";
 
-/// Where alice goes by these rules; `None`: nowhere.
+/// Checks the cgroup of alice with these rules; `None`: the process is not moved.
 fn alice_goes(rules: &str, wanted: Option<&str>) {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(rules);
@@ -68,7 +68,7 @@ fn a_rule_by_program_before_a_rule_by_user() {
     live.expect(&live.hold(&format!("uid {ALICE} {ALICE} exec {tool} tool")), "tool");
 }
 
-/// Nothing matches any more: the process stays where the last match put it.
+/// Checks a process that no rule matches any more: it stays where the last match placed it.
 #[test]
 fn a_process_without_a_rule_stays_where_it_is() {
     let Some(live) = Live::require() else { return };

@@ -1,9 +1,9 @@
 /*
- * What cgruled takes for granted about the kernel, asked of the kernel. One argument names the pin;
- * the answer is printed as `name value` lines. A pin that cannot be asked ends with status 99.
+ * Checks properties of the kernel that cgruled relies on. One argument names the property (pin); the
+ * result is printed as `name value` lines. Exits with status 99 if a pin cannot be checked here.
  *
- * Sockets here see, through a socket filter, only events whose first thread group is ours: other
- * work on the machine does not disturb the counts.
+ * A socket filter passes only events whose first thread group is ours, so that other processes of
+ * the machine do not disturb the counts.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -70,7 +70,8 @@ static void request(int s, uint32_t op, uint32_t mask)
 	check(send(s, message, message[0], 0), "send");
 }
 
-/* Accepts events whose tgid (a fork's parent) is `tgid`. The filter loads big-endian words. */
+/* Accepts only events whose tgid (for a fork that of the parent) is `tgid`. The filter loads
+ * big-endian words. */
 static void see_only(int s, uint32_t tgid)
 {
 	struct sock_filter code[] = {
@@ -100,7 +101,7 @@ static uint32_t word(const unsigned char *datagram, int at)
 	return value;
 }
 
-/* 1: an event; 0: nothing came within `ms`; -1: the receive failed, see errno. */
+/* Returns 1 for an event, 0 if none came within `ms`, -1 if the receive failed, see errno. */
 static int next(int s, int ms, struct event *event)
 {
 	unsigned char datagram[256];
@@ -148,7 +149,7 @@ static void fork_times(int n)
 		fork_once();
 }
 
-/* Does the connector work here at all? */
+/* Checks that the connector works here at all. */
 static void selftest(void)
 {
 	struct event event;
@@ -162,7 +163,7 @@ static void selftest(void)
 	request(s, IGNORE, 0);
 }
 
-/* At which place among the child's events do FORK, UID and EXEC come? */
+/* Prints the positions of FORK, UID and EXEC among the events of the child. */
 static void order(void)
 {
 	struct event event;
@@ -188,7 +189,7 @@ static void order(void)
 	request(s, IGNORE, 0);
 }
 
-/* What does a socket with the mask EXEC see of a fork with an exec? */
+/* Prints what a socket with the mask EXEC receives of a fork with an exec. */
 static void mask(void)
 {
 	struct event event;
@@ -225,7 +226,7 @@ static int small_connector(int no_enobufs)
 	return s;
 }
 
-/* Is every fork either received or counted as dropped, on a socket that nobody polls? */
+/* Checks that every fork is either received or counted as dropped, on a socket that is not read. */
 static void exact(void)
 {
 	enum { FORKS = 500 };
@@ -239,7 +240,7 @@ static void exact(void)
 	request(s, IGNORE, 0);
 }
 
-/* After an overrun and a read that makes room, how many of 3 new events are dropped? */
+/* Returns how many of 3 new events are dropped after an overrun and a read that makes room. */
 static long dropped_after_overrun(int no_enobufs)
 {
 	struct event event;
@@ -261,7 +262,7 @@ static void latch(void)
 	tell("without_option", dropped_after_overrun(0));
 }
 
-/* Does a filtered event count as a drop? */
+/* Checks whether a filtered event counts as a drop. */
 static void filtered(void)
 {
 	int s = connector();
@@ -277,8 +278,8 @@ static void *nothing(void *unused)
 	return unused;
 }
 
-/* Is the fork of a thread told from that of a process by child_pid != child_tgid? The parent of a
- * thread is the parent of its process, so the filter by parent does not do here. */
+/* Checks that child_pid != child_tgid distinguishes the fork of a thread from that of a process.
+ * The parent of a thread is the parent of its process, so the filter by parent does not work here. */
 static void threads(void)
 {
 	unsigned char datagram[256];
@@ -304,10 +305,10 @@ static void threads(void)
 	request(s, IGNORE, 0);
 }
 
-/* The v2 group's id by PIDFD_GET_INFO, -1 where the kernel has none. */
+/* Prints the ID of the v2 cgroup by PIDFD_GET_INFO, -1 where the kernel does not provide it. */
 static void cgroup_id(pid_t pid)
 {
-	uint64_t info[8] = { 4 /* mask: cgroup id */ };
+	uint64_t info[8] = { 4 /* mask: cgroup ID */ };
 	int fd = syscall(SYS_pidfd_open, pid, 0);
 	check(fd, "pidfd_open");
 	int result = ioctl(fd, _IOWR(0xFF, 11, uint64_t[8]), info);

@@ -1,4 +1,4 @@
-//! When the daemon writes, and when it does not.
+//! Tests when the daemon writes to cgroup.procs, and when it must not.
 
 use std::fs;
 use std::thread::sleep;
@@ -14,7 +14,7 @@ fn become_alice() -> String {
 }
 
 #[test]
-fn the_scan_at_start_places_who_already_runs() {
+fn the_initial_scan_places_running_processes() {
     let Some(live) = Live::require() else { return };
     let mut tree = live.actor(&format!("{} tree 3 4", become_alice()));
     let size = tree.said("tree") as usize;
@@ -23,7 +23,7 @@ fn the_scan_at_start_places_who_already_runs() {
 }
 
 #[test]
-fn who_is_in_place_is_not_written_again() {
+fn a_process_in_place_is_not_written_again() {
     let Some(live) = Live::require() else { return };
     let daemon = live.daemon(ALICE_THERE);
     let tool = live.program("bin/tool");
@@ -35,7 +35,7 @@ fn who_is_in_place_is_not_written_again() {
     live.fence();
     let counters = daemon.stop();
     assert!(counters.get("in_place") >= 1, "{counters:?}");
-    // Alice and the fence.
+    // One for alice and one for the fence.
     assert_eq!(counters.get("placed"), 2, "{counters:?}");
 }
 
@@ -46,7 +46,7 @@ fn a_child_born_in_place_costs_no_write() {
     let mut actor = live.actor(&format!("{} say alice gate tree 3 4", become_alice()));
     actor.subject = actor.said("alice");
     live.expect(&actor, "there");
-    sleep(Duration::from_millis(1500)); // until its placement no longer makes children suspect
+    sleep(Duration::from_millis(1500)); // until its placement no longer makes children candidates
     actor.open_gate();
     let size = actor.said("tree") as usize;
     live.expect_all(ALICE, size, "there");
@@ -55,7 +55,7 @@ fn a_child_born_in_place_costs_no_write() {
 }
 
 #[test]
-fn a_group_that_was_removed_is_made_again() {
+fn a_removed_cgroup_is_created_again() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(ALICE_THERE);
     let group = live.ground.directory("", "there").unwrap();
@@ -69,7 +69,7 @@ fn a_group_that_was_removed_is_made_again() {
 }
 
 #[test]
-fn who_is_taken_away_at_once_is_taken_back_once() {
+fn a_process_moved_away_at_once_is_moved_back_once() {
     let Some(live) = Live::require() else { return };
     let settings = Settings { config: "recheck = \"1s\"\n", arguments: &[] };
     let daemon = live.daemon_with(ALICE_THERE, &settings);
@@ -86,7 +86,7 @@ fn who_is_taken_away_at_once_is_taken_back_once() {
 }
 
 #[test]
-fn a_dry_run_moves_nobody() {
+fn a_dry_run_moves_no_process() {
     let Some(live) = Live::require() else { return };
     let before = live.hold(&become_alice());
     let settings = Settings { config: "", arguments: &["--dry-run"] };

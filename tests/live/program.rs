@@ -1,4 +1,4 @@
-//! Which programs a rule means.
+//! Tests the criterion `exe`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,19 +6,19 @@ use std::os::unix::fs::symlink;
 use crate::harness::user::{ALICE, BOB};
 use crate::harness::{BASE, Daemon, Live};
 
-/// A daemon that sends alice's `exe` to `there`.
+/// Starts a daemon that moves the program `exe` of alice to `there`.
 fn daemon(live: &Live, exe: &str, more: &str) -> Daemon {
     live.daemon(&format!(
         "[[rule]]\nuser = \"cgt-alice\"\nexe = \"{exe}\"\n{more}\ncgroup = \"there\"\n"
     ))
 }
 
-/// Steps by which alice executes `path` under the name `argv0`.
+/// Returns the steps by which alice executes `path` under the name `argv0`.
 fn executes(path: &str, argv0: &str) -> String {
     format!("uid {ALICE} {ALICE} exec {path} {argv0}")
 }
 
-/// Alice executes a program at `bin/tool`: does a rule for `exe` send it?
+/// Checks that a program of alice at `bin/tool` matches a rule for `exe`.
 fn tool_is_sent(exe: &str) {
     let Some(live) = Live::require() else { return };
     let path = live.program("bin/tool");
@@ -89,7 +89,8 @@ fn a_program_is_meant_by_the_symlink_that_was_invoked() {
     live.expect(&live.hold(&executes(&link, &link)), "there");
 }
 
-/// The original took a process's word for its name; see "names of programs" in tests/QUIRKS.md.
+/// Checks a process that changed its own name, which cgrulesengd relied on; see "names
+/// of programs" in tests/QUIRKS.md.
 #[test]
 fn a_name_that_a_process_gave_itself_does_not_count() {
     let Some(live) = Live::require() else { return };
@@ -107,7 +108,7 @@ fn a_name_that_a_process_gave_itself_does_not_count() {
 #[test]
 fn a_negated_program_is_left() {
     let Some(live) = Live::require() else { return };
-    // Not in bin: the actor itself is there, and is alice's before it executes.
+    // Not in bin: the actor itself is there, and belongs to alice before the exec.
     let (kept, sent) = (live.program("own/kept"), live.program("own/sent"));
     let _daemon = daemon(&live, &format!("{BASE}/own/*"), "not = { exe = \"kept\" }");
     live.expect_untouched(&live.hold(&executes(&kept, "kept")));
@@ -138,7 +139,7 @@ fn a_program_that_a_thread_executes_is_placed() {
     live.expect(&live.hold(&format!("uid {ALICE} {ALICE} thread-exec {path} tool")), "there");
 }
 
-/// A script is only known after a closer look; its children are born meanwhile.
+/// Checks children of a script that are forked before the slow path has resolved its name.
 #[test]
 fn the_children_of_a_script_are_placed_with_it() {
     let Some(live) = Live::require() else { return };
@@ -166,7 +167,7 @@ fn a_replaced_program_that_still_runs_counts_as_its_path() {
     live.expect(&actor, "there");
 }
 
-/// In a namespace of its own a process sees `evil` at the path of `tool`.
+/// Returns the steps of a process that sees `evil` at the path of `tool`, in a mount namespace of its own.
 fn evil_tool(live: &Live) -> String {
     let (evil, tool) = (live.program("bin/evil"), live.program("bin/tool"));
     format!("mntns bind {evil} {tool} {}", executes(&tool, "tool"))
@@ -181,7 +182,7 @@ fn a_path_in_a_foreign_mount_namespace_is_another_file() {
 }
 
 #[test]
-fn a_path_in_a_foreign_mount_namespace_counts_when_asked_for() {
+fn a_path_in_a_foreign_mount_namespace_counts_with_exe_anywhere() {
     let Some(live) = Live::require() else { return };
     let steps = evil_tool(&live);
     let _daemon = daemon(&live, &format!("{BASE}/bin/tool"), "exe_anywhere = true");
@@ -196,7 +197,7 @@ fn the_host_s_file_in_a_foreign_mount_namespace_counts() {
     live.expect(&live.hold(&format!("mntns {}", executes(&tool, "tool"))), "there");
 }
 
-/// An upgrade replaced the file of a running program that has another hard link, too.
+/// Checks a running program after an upgrade replaced its file, which has another hard link, too.
 fn replaced_with_another_link(what: &str, setuid_late: bool) {
     let Some(live) = Live::require() else { return };
     let path = live.program("bin/tool");

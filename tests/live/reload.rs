@@ -1,4 +1,4 @@
-//! New rules while processes run.
+//! Tests reloads of rules while processes run.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ fn broken_rules_leave_those_that_ran() {
     live.expect(&actor, "new");
 }
 
-/// A rule file of a package, for the user.
+/// Returns a rule file of a package for the user.
 fn package(user: &str, cgroup: &str) -> String {
     format!("[[rule]]\nuser = \"{user}\"\ncgroup = \"{cgroup}\"\n")
 }
@@ -103,8 +103,8 @@ fn one_bad_rule_costs_only_itself_at_start() {
     live.expect(&live.hold(&become_user(ALICE)), "old");
 }
 
-/// Two sets of rules alternate while a fork tree grows and a storm rages; at rest the last set holds
-/// for all.
+/// Alternates between two sets of rules while a fork tree grows and a storm runs; at rest all
+/// processes must be placed by the last set.
 #[test]
 fn reloads_under_a_storm_end_with_the_last_rules() {
     let Some(live) = Live::require() else { return };
@@ -138,6 +138,6 @@ fn a_rule_that_was_removed_leaves_its_processes() {
         live.fence();
         !live.ground.holds(&census::cgroup_of(late.subject, "").unwrap())
     });
-    assert!(unruled, "the removed rule still holds");
+    assert!(unruled, "the removed rule still matches");
     live.expect(&actor, "old");
 }

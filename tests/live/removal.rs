@@ -1,4 +1,4 @@
-//! Groups that are removed when they stay empty.
+//! Tests the removal of cgroups that stay empty.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -34,7 +34,7 @@ fn both(live: &Live, below: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_group_that_stays_empty_is_removed_and_made_again() {
+fn a_cgroup_that_stays_empty_is_removed_and_created_again() {
     let Some(live) = Live::require() else { return };
     let table = "[cgroup.\"there/%u\"]\nremove_when_empty = \"300ms\"\n";
     let daemon = live.daemon(&format!("{RULES}{table}"));
@@ -47,17 +47,17 @@ fn a_group_that_stays_empty_is_removed_and_made_again() {
         let left = Instant::now();
         drop(actor);
         assert!(groups.iter().all(|group| gone(group)));
-        assert!(left.elapsed() > Duration::from_millis(200), "removed before its time");
+        assert!(left.elapsed() > Duration::from_millis(200), "removed before the delay");
     }
     let there = live.ground.directory("", "there").unwrap();
-    assert!(there.exists(), "a group without a time was removed");
+    assert!(there.exists(), "a cgroup without remove_when_empty was removed");
     let counters = daemon.stop();
     assert_eq!(counters.get("removed_groups"), 3 * i64::try_from(groups.len()).unwrap());
     assert_eq!(counters.get("refused"), 0);
 }
 
 #[test]
-fn what_others_made_stays_and_what_was_made_before_a_restart_goes() {
+fn foreign_cgroups_stay_and_ours_from_before_a_restart_are_removed() {
     let Some(live) = Live::require() else { return };
     let theirs = both(&live, "there/cgt-bob");
     theirs.iter().for_each(|group| fs::create_dir_all(group).unwrap());
@@ -74,9 +74,9 @@ fn what_others_made_stays_and_what_was_made_before_a_restart_goes() {
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     live.expect(&bob, "there/cgt-bob");
     drop(bob);
-    assert!(groups.iter().all(|group| gone(group)), "one of ours was forgotten");
+    assert!(groups.iter().all(|group| gone(group)), "one of our cgroups was not removed");
     std::thread::sleep(Duration::from_millis(500));
-    assert!(theirs.iter().all(|group| group.exists()), "somebody else's group was removed");
+    assert!(theirs.iter().all(|group| group.exists()), "a foreign cgroup was removed");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_reload_gives_and_takes_the_time() {
     live.write_rules(&format!("{RULES}{table}"));
     daemon.signal(Signal::SIGHUP);
     assert!(groups.iter().all(|group| gone(group)));
-    // A write and a signal can be two reloads: a rule more tells the last set from those before.
+    // A write and a signal can cause two reloads: one more rule distinguishes the last set in the log.
     live.write_rules(&format!("{RULES}[[rule]]\nuser = \"cgt-carol\"\nignore = true\n"));
     daemon.signal(Signal::SIGHUP);
     daemon.expect_log("active: 3 rules");
@@ -127,9 +127,9 @@ fn groups_below_go_with_it_unless_they_are_not_ours() {
     assert!(gone(&group));
 }
 
-/// The same through the daemon, whose own removal is the only one.
+/// Repeats this with the daemon, which is the only one to remove cgroups.
 #[test]
-fn the_daemon_places_whoever_comes_while_it_removes() {
+fn the_daemon_places_processes_while_it_removes_cgroups() {
     let Some(live) = Live::require() else { return };
     let table = "[cgroup.\"there/%u\"]\nremove_when_empty = \"1ms\"\n";
     let daemon = live.daemon(&format!("{RULES}{table}"));
@@ -148,8 +148,9 @@ fn the_daemon_places_whoever_comes_while_it_removes() {
     assert_eq!(counters.get("refused"), 0);
 }
 
-/// Placements while the groups are removed as fast as can be: by the daemon's own thread after a
-/// millisecond, and half of them by somebody who does little else. Each process must be in its group afterwards.
+/// Places processes while the cgroups are removed as fast as possible: all by the thread of the
+/// daemon after a millisecond, half of them also by another thread in a loop. Each process must be
+/// in its cgroup afterwards.
 #[test]
 fn no_placement_is_lost_to_a_removal() {
     let Some(live) = Live::require() else { return };
@@ -166,8 +167,8 @@ fn no_placement_is_lost_to_a_removal() {
         let (groups, ends) = (groups.clone(), Arc::clone(&ends));
         move || {
             let mut removed = 0;
-            // One at a time: whoever waits for the directory's lock at each moment gets it right after
-            // every mkdir, and 16 attempts are nothing.
+            // One cgroup at a time: a remover that always waits for the lock of the directory gets
+            // it after every mkdir, and 16 attempts would not suffice.
             for group in groups.iter().step_by(2).cycle() {
                 if ends.load(Ordering::Relaxed) {
                     break;
@@ -191,14 +192,14 @@ fn no_placement_is_lost_to_a_removal() {
     }
     ends.store(true, Ordering::Relaxed);
     let by_others = remover.join().unwrap();
-    assert!(groups.iter().all(|group| gone(group)), "an empty group stayed");
+    assert!(groups.iter().all(|group| gone(group)), "an empty cgroup was not removed");
     let by_us = metrics.removed_groups.get();
-    println!("removed: {by_us} by the keeper, {by_others} by the other");
+    println!("removed: {by_us} by the daemon, {by_others} by the test");
     assert!(lost.is_empty(), "lost: {:?}", &lost[..lost.len().min(3)]);
     assert!(by_us > 0 && by_others > 0);
 }
 
-/// A process of alice's that does nothing.
+/// A process of alice that only sleeps.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -220,7 +221,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// The rules of the test without a daemon, and a tree with a keeper.
+/// Loads the rules of the test without a daemon, and creates a tree with a reaper thread.
 fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, Tree) {
     let sources =
         Sources { directories: vec![live.path("rules.d")], legacy: false, ..Sources::default() };
@@ -240,7 +241,7 @@ fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, Tree) {
     (policy, tree)
 }
 
-/// Places a process as the daemon does, in the group `below`.
+/// Places a process in the cgroup `below`, as the daemon does.
 fn place(live: &Live, policy: &Policy, tree: &mut Tree, below: &str, pid: u32) -> Attached {
     let rules = policy.matcher.rules().iter().enumerate();
     let mut alices = rules.filter(|(_, rule)| rule.name.contains("50-test"));

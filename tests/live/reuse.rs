@@ -1,10 +1,10 @@
-//! A PID that another process has got between the evaluation and the move.
+//! Tests PIDs that are reused between the evaluation and the move.
 
 use crate::harness::user::ALICE;
 use crate::harness::{Live, REST, eventually, strangers};
 
-/// A process of alice exits at once, and a process of root gets its PID: `count` times, `ms` apart. No
-/// rule matches root. None may stay in a cgroup of alice.
+/// Starts `count` processes of alice, `ms` apart, that exit at once, after which a process of root
+/// gets the PID. No rule matches root: none may stay in a cgroup of alice.
 fn reused(to: &str, count: u32, ms: u32) {
     let Some(live) = Live::require() else { return };
     let rule = format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{to}\"\n");
@@ -27,7 +27,7 @@ fn reused_pids_at_once() {
     reused("alice", 2000, 0);
 }
 
-/// A cgroup for each process is created between the evaluation and the move.
+/// Creates a cgroup for each process between the evaluation and the move.
 #[test]
 fn reused_pids_while_a_cgroup_is_created() {
     reused("alice/%P", 300, 5);

@@ -1,4 +1,4 @@
-//! External moves: another process writes to `cgroup.procs`, and the recheck reverts it.
+//! Tests external moves: another process writes to `cgroup.procs`, and the recheck reverts it.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ fn rule(to: &str) -> String {
     format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{to}\"\n")
 }
 
-/// Alice's process is placed and moved away at once. Before the recheck, 100 ms later, `births` makes
-/// `count` descendants that say `line` in `lines` lines.
+/// Moves a process of alice away right after its placement. Before the recheck, 100 ms later,
+/// `births` creates `count` descendants that print `line` in `lines` lines.
 fn descendants(births: &str, line: &str, lines: usize, count: usize) {
     let Some(live) = Live::require() else { return };
     let tool = live.program("bin/tool");
     let _daemon = live.daemon(&rule("alice"));
-    // Events of another user, so that the daemon does not read these forks as late as at the recheck.
+    // Events of another user, so that the daemon processes these forks before the recheck.
     let _storm = live.actor(&format!("uid {CAROL} {CAROL} storm 10000000 {tool}"));
     let steps = format!("subreaper fork uid {ALICE} {ALICE} say ready gate {births}");
     let mut actor = live.actor(&steps);
@@ -32,7 +32,7 @@ fn descendants(births: &str, line: &str, lines: usize, count: usize) {
     actor.open_gate();
     let mut left = lines;
     while left > 0 {
-        // The line of the brood itself may be anywhere between those of its children.
+        // The line of the brood itself may be anywhere among those of its children.
         left -= usize::from(actor.says().0 == line);
     }
     let reverted = census::cgroup_of(pid, "").as_ref() == Some(&wanted);
@@ -70,7 +70,7 @@ fn nephews_born_before_an_external_move_is_reverted() {
     descendants("brood 10 daemonize siblings 5", "siblings", 10, 61);
 }
 
-/// Reloads between placements and their rechecks are no external moves.
+/// Checks that reloads between placements and their rechecks are not reported as external moves.
 #[test]
 fn reloads_right_after_placements_report_no_external_move() {
     let Some(live) = Live::require() else { return };
@@ -87,7 +87,7 @@ fn reloads_right_after_placements_report_no_external_move() {
     assert!(counters.get("reloads") > 5 && counters.get("placed") >= 200);
 }
 
-/// Users that change between two rules are no external moves.
+/// Checks that a process that changes between two users is not reported as moved externally.
 #[test]
 fn changes_between_two_users_report_no_external_move() {
     let Some(live) = Live::require() else { return };

@@ -1,4 +1,4 @@
-//! `cgrulectl run`: a command that begins in a group, as another user.
+//! Tests `cgrulectl run`: a command that starts in a cgroup, also as another user.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ const RULES: &str = "[[rule]]\nname = \"shells\"\nuser = \"cgt-alice\"\nexe = \"
                      [cgroup.\"shells/%u\"]\npids.max = 77\n";
 const LOOK: &str = "cat /proc/self/cgroup; id -u; id -G; echo $HOME $USER; exit 7";
 
-/// `cgrulectl run` with the rules of the test.
+/// Returns `cgrulectl run` with the rules of the test.
 fn cgrulectl(live: &Live) -> Command {
     let config = live.path("run.toml");
     fs::write(&config, format!("root = \"{}\"\n", live.ground.at("").trim_end_matches('/')))
@@ -35,7 +35,7 @@ fn run(live: &Live, arguments: &[&str]) -> (Output, String) {
 }
 
 #[test]
-fn a_command_begins_where_the_rules_say_as_its_user() {
+fn a_command_starts_in_the_cgroup_of_its_rule_as_its_user() {
     let Some(live) = Live::require() else { return };
     live.write_rules(RULES);
     let (output, all) = run(&live, &["--user", "cgt-alice", "--", "sh", "-c", LOOK]);
@@ -56,7 +56,7 @@ fn a_command_begins_where_the_rules_say_as_its_user() {
 }
 
 #[test]
-fn a_group_of_ones_choice_is_made() {
+fn a_chosen_cgroup_is_created() {
     let Some(live) = Live::require() else { return };
     live.write_rules(RULES);
     let choice =
@@ -65,7 +65,7 @@ fn a_group_of_ones_choice_is_made() {
     assert!(output.status.success(), "{all}");
     assert_eq!(all, format!("{TEAM}\n--\n"));
     assert!(live.ground.directory("", "mine/root").unwrap().is_dir());
-    // By hand nobody would know the controllers of the group's settings.
+    // The controllers come from the table of the cgroup, as the command line does not name any.
     let (_, all) = run(&live, &["--cgroup", "shells/%u", "cat", "/proc/self/cgroup"]);
     assert!(all.contains(&format!(":pids:{}", live.ground.at("shells/root"))), "{all}");
 }
@@ -96,7 +96,7 @@ fn failures_have_the_codes_of_env() {
 }
 
 #[test]
-fn a_rule_that_would_move_it_is_said_unless_a_daemon_lets_it_be() {
+fn a_rule_that_would_move_it_is_reported_unless_the_daemon_keeps_it() {
     let Some(live) = Live::require() else { return };
     let _run = PrivateRun::enter();
     live.write_rules(RULES);
@@ -117,7 +117,7 @@ fn a_rule_that_would_move_it_is_said_unless_a_daemon_lets_it_be() {
         .unwrap();
     let mut begun = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
-    // It has begun, and the daemon had its turn.
+    // The command has started, and the daemon has evaluated it.
     live.fence();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
     let output = child.wait_with_output().unwrap();

@@ -1,4 +1,4 @@
-//! Forks while the daemon scans `/proc`: at the start, after a kill, and at a reload.
+//! Tests forks while the daemon scans `/proc`: at the start, after a kill, and at a reload.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::user::{ALICE, CAROL};
 use crate::harness::{Actor, Live, REST, census, eventually, rounds};
 
-/// Processes that no rule matches and that lengthen the scan.
+/// Number of processes that no rule matches and that lengthen the scan.
 const IDLE: usize = 1500;
 const BREEDERS: usize = 4;
 
@@ -16,7 +16,7 @@ fn rule(to: &str) -> String {
     format!("[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{to}\"\n")
 }
 
-/// 1,500 idle processes of carol.
+/// Starts 1,500 idle processes of carol.
 fn crowd(live: &Live) -> Actor {
     let mut crowd = live.actor(&format!("spawn {IDLE} uid {CAROL} {CAROL} hold"));
     for _ in 0..IDLE {
@@ -25,7 +25,7 @@ fn crowd(live: &Live) -> Actor {
     crowd
 }
 
-/// Four processes of alice that each fork every 0.3 ms; the children live for half a second.
+/// Starts four processes of alice that each fork every 0.3 ms; the children live for half a second.
 fn breeders(live: &Live) -> Actor {
     let user = format!("uid {ALICE} {ALICE}");
     let mut actor = live.actor(&format!("spawn {BREEDERS} {user} say breeding breed 300 500"));
@@ -36,7 +36,7 @@ fn breeders(live: &Live) -> Actor {
     actor
 }
 
-/// The sums of several rounds.
+/// The totals of several rounds.
 #[derive(Default)]
 struct Tally {
     outside: usize,
@@ -45,7 +45,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Ends the forks and counts alice's processes at rest.
+    /// Stops the forks and counts the processes of alice at rest.
     fn add(&mut self, live: &Live, mut breeders: Actor, to: &str) {
         for _ in 0..BREEDERS {
             breeders.open_gate();
@@ -110,9 +110,9 @@ fn forks_while_a_changed_rule_file_is_loaded() {
     tally.expect_none_outside("forks at a reload");
 }
 
-/// Two chains of processes that fork and exit at once, during many scans for reloads: each moves the
-/// processes of alice from one cgroup to another. With PIDs from `low` and `high` in turn a chain can be
-/// behind and ahead of the listing whenever it looks.
+/// Runs two chains of processes that fork and exit at once, during many scans for reloads, each of
+/// which moves the processes of alice from one cgroup to another. With PIDs from `low` and `high`
+/// in turn, a chain can be behind and ahead of the scan at every read of `/proc`.
 fn chains(what: &str, low: u32, high: u32) {
     const CHAINS: usize = 2;
     let Some(live) = Live::require() else { return };
@@ -127,8 +127,8 @@ fn chains(what: &str, low: u32, high: u32) {
         let (from, to) = if number % 2 == 0 { ("a", "b") } else { ("b", "a") };
         live.write_rules(&rule(to));
         daemon.signal(Signal::SIGHUP);
-        // A chain is followed from fork to fork until a member lives when it is written: that takes longer on
-        // a machine without a free processor.
+        // The daemon follows a chain from fork to fork until it moves a member that is still alive:
+        // this takes longer on a machine without an idle processor.
         eventually(REST, || live.ground.members(from).is_empty());
         live.fence();
         outside += live.ground.members(from).len();

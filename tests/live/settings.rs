@@ -1,5 +1,5 @@
-//! What new groups are given: by tables of rule files through the daemon, by sections of cgconfig.conf
-//! through the library, since the daemon under test reads no legacy files.
+//! Tests the settings of new cgroups: from tables of rule files through the daemon, from sections
+//! of cgconfig.conf through the library, since the daemon under test reads no legacy files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -21,7 +21,8 @@ use crate::harness::{Live, PATIENCE, Settings, eventually, skip};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there/%u\"\n";
 
-/// The directory of alice's group, or why the test is skipped.
+/// Returns the directory of the cgroup of alice; prints the reason and returns `None`
+/// if the test is skipped.
 fn group(live: &Live, controller: &str) -> Option<PathBuf> {
     let found = live.ground.directory(controller, "there/cgt-alice");
     if found.is_none() {
@@ -59,7 +60,7 @@ fn a_table_is_translated_for_v1() {
 }
 
 #[test]
-fn a_table_holds_for_old_groups_after_a_reload() {
+fn a_table_applies_to_existing_cgroups_after_a_reload() {
     let Some(live) = Live::require() else { return };
     let Some(pids) = group(&live, "pids") else { return };
     let text = |most: u32| format!("{RULE}[cgroup.\"there/%u\"]\npids.max = {most}\n");
@@ -72,9 +73,9 @@ fn a_table_holds_for_old_groups_after_a_reload() {
     expect(&pids, "pids.max", "78");
 }
 
-/// Nobody enters a group that is empty, so nobody opens it either.
+/// Checks an empty cgroup: no process is placed in it, so the daemon does not open it either.
 #[test]
-fn an_empty_group_gets_what_a_reload_says() {
+fn an_empty_cgroup_gets_the_settings_of_a_reload() {
     let Some(live) = Live::require() else { return };
     let Some(pids) = group(&live, "pids") else { return };
     let rule = format!("{RULE}controllers = \"pids\"\n");
@@ -95,7 +96,7 @@ fn an_empty_group_gets_what_a_reload_says() {
         expect(&pids, "pids.max", most);
         expect(pids.parent().unwrap(), "pids.max", &format!("1{most}"));
     }
-    // A table that is taken away takes nothing back. The rule more tells of the last reload.
+    // Removing a table resets nothing. One more rule marks the last reload in the log.
     live.write_rules(&format!("{rule}[[rule]]\nuser = \"cgt-carol\"\nignore = true\n"));
     daemon.signal(Signal::SIGHUP);
     daemon.expect_log("active: 3 rules");
@@ -104,7 +105,7 @@ fn an_empty_group_gets_what_a_reload_says() {
     expect(&theirs, "pids.max", "max");
 }
 
-/// A mark says which table an empty group is for, and an owner can write it.
+/// Checks an owner who changes the extended attribute that names the table of an empty cgroup.
 #[test]
 fn an_owner_cannot_choose_among_tables() {
     let Some(live) = Live::require() else { return };
@@ -144,9 +145,10 @@ fn the_managed_root_has_a_table() {
     expect(&pids, "pids.max", "71");
 }
 
-/// The top of a hierarchy is not the test's to change: this has no such file.
+/// Checks the message for the root of a hierarchy, by a file that does not exist: a test must not
+/// change a setting of the root.
 #[test]
-fn the_top_says_why_it_takes_no_settings() {
+fn the_root_reports_why_it_takes_no_settings() {
     let Some(live) = Live::require() else { return };
     let Some(_) = group(&live, "pids") else { return };
     let rules = format!("{RULE}[cgroup.\"/\"]\n\"pids.nonsense\" = 1\n")
@@ -157,7 +159,7 @@ fn the_top_says_why_it_takes_no_settings() {
 }
 
 #[test]
-fn a_refused_setting_is_said_and_keeps_nobody_out() {
+fn a_refused_setting_is_logged_and_prevents_no_placement() {
     let Some(live) = Live::require() else { return };
     let Some(_) = group(&live, "pids") else { return };
     let table = "[cgroup.\"there/%u\"]\npids.max = 7\n\"pids.nonsense\" = 1\n";
@@ -168,7 +170,7 @@ fn a_refused_setting_is_said_and_keeps_nobody_out() {
 }
 
 #[test]
-fn a_required_setting_keeps_everybody_out() {
+fn a_refused_required_setting_prevents_placement() {
     let Some(live) = Live::require() else { return };
     let Some(_) = group(&live, "pids") else { return };
     let table = "[cgroup.\"there/%u\"]\n\"pids.nonsense\" = 1\nrequired = true\n";
@@ -198,9 +200,10 @@ fn an_owner_may_make_groups_and_not_lift_limits() {
     assert_eq!(owner(pids.parent().unwrap()), (0, 0));
 }
 
-/// An owner who hands a controller on would make the kernel refuse whoever is placed afterwards.
+/// Checks an owner who enables a controller in cgroup.subtree_control, which would make the kernel
+/// refuse every later process.
 #[test]
-fn an_owner_cannot_keep_later_processes_out_of_his_limits() {
+fn an_owner_cannot_keep_later_processes_out_of_the_limits() {
     let Some(live) = Live::require() else { return };
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
     if !has_hugetlb(&top) {
@@ -225,8 +228,8 @@ fn an_owner_cannot_keep_later_processes_out_of_his_limits() {
     drop(guard);
 }
 
-/// Whatever controller the v2 tree has left is enabled along the path, and taken back at the top when
-/// the test did it.
+/// Checks a controller that the v2 hierarchy has available: it is enabled along the path, and
+/// disabled again in the root if the test enabled it.
 #[test]
 fn controllers_are_enabled_along_the_path_on_v2() {
     let Some(live) = Live::require() else { return };
@@ -252,7 +255,7 @@ fn controllers_are_enabled_along_the_path_on_v2() {
 }
 
 #[test]
-fn a_group_that_holds_processes_hands_no_controller_on() {
+fn a_cgroup_with_processes_enables_no_controller() {
     let Some(live) = Live::require() else { return };
     let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
@@ -276,7 +279,7 @@ fn a_group_that_holds_processes_hands_no_controller_on() {
     drop(guard);
 }
 
-/// M99.
+/// Runs case `M99` live.
 #[test]
 fn a_template_destination_has_its_controllers_enabled_on_v2() {
     let Some(live) = Live::require() else { return };
@@ -305,8 +308,8 @@ fn has_hugetlb(top: &Path) -> bool {
     has
 }
 
-/// A controller at the top of the v2 tree; disabled again if it was not enabled before. Bound before
-/// [`Live`], whose groups keep the kernel from disabling it.
+/// A controller in the root of the v2 hierarchy; disabled again on drop if it was not enabled before.
+/// Bound before [`Live`], because the kernel refuses to disable it while cgroups of the test use it.
 pub(crate) struct Enabled(Option<(PathBuf, String)>);
 
 impl Enabled {
@@ -326,7 +329,7 @@ impl Drop for Enabled {
     }
 }
 
-/// A policy from legacy files alone. `{ground}` in them is the test's group.
+/// Returns a policy from legacy files alone. `{ground}` in them is the test cgroup.
 fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, Tree) {
     let ground = live.ground.at("");
     let ground = ground.trim_matches('/');
@@ -354,7 +357,7 @@ fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, Tree) {
     (policy, Tree::new(hierarchies))
 }
 
-/// Opens the group of the first rule at `below`, as for a process.
+/// Opens the cgroup of the first rule at `below`, as for a process.
 fn open(live: &Live, policy: &Policy, tree: &mut Tree, below: &str) -> Result<(), tree::Refusal> {
     let id = RuleId(0);
     let Action::Place(targets) = &policy.matcher.rule(id).unwrap().action else { panic!() };
@@ -369,7 +372,7 @@ fn modes(path: &Path) -> (u32, u32, u32) {
     (seen.uid(), seen.gid(), seen.permissions().mode() & 0o7777)
 }
 
-/// M101, but that `perm` is applied here.
+/// Runs case `M101` live, except that `perm` is applied here.
 #[test]
 fn a_template_gives_settings_and_owners() {
     let Some(live) = Live::require() else { return };
@@ -385,13 +388,13 @@ fn a_template_gives_settings_and_owners() {
     assert_eq!(modes(&cpu.join("cpu.shares")), (0, BOB, 0o664));
     let tasks = modes(&cpu.join("tasks"));
     assert_eq!((tasks.0, tasks.1), (BOB, 0));
-    // As cgconfigparser, and so `cgrulectl groups`, does it.
+    // Same result as with cgconfigparser, and so with `cgrulectl groups`.
     assert_eq!(modes(&cpu.join("cgroup.procs")), (0, BOB, 0o664));
     assert_eq!(modes(&freezer), (0, 0, 0o755));
     assert_eq!(modes(cpu.parent().unwrap()), (0, 0, 0o755));
 }
 
-/// M102: what is written out is made plainly, and an old group is left as it is.
+/// Runs case `M102` live: levels with a literal path get no settings, and an existing cgroup is not changed.
 #[test]
 fn a_template_is_for_levels_with_fields() {
     let Some(live) = Live::require() else { return };
@@ -410,10 +413,10 @@ fn a_template_is_for_levels_with_fields() {
 }
 
 #[test]
-fn a_plain_group_is_made_if_a_section_describes_it() {
+fn a_literal_path_is_created_if_a_section_describes_it() {
     let Some(live) = Live::require() else { return };
     let Some(pids) = live.ground.directory("pids", "plain") else { return };
-    // What perm does not say is in the default, as for `cgrulectl groups`.
+    // Settings that perm does not contain are taken from default, as with `cgrulectl groups`.
     let section = "group {ground}/plain { perm { task { uid = cgt-bob; } admin { uid = root; } } \
                    pids { pids.max = 9; } }\n\
                    default { perm { task { gid = cgt-bob; } admin { gid = cgt-bob; } } }\n";

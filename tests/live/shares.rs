@@ -1,5 +1,5 @@
-//! What settings are for: processors are shared by weight, and who uses too much memory is killed
-//! alone. `tests/vm` has the same on v2.
+//! Tests the effect of settings: processors are divided by weight, and only the process above its
+//! memory limit is killed. `tests/vm` has the same on v2.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::harness::user::{ALICE, BOB};
 use crate::harness::{Actor, Live, PATIENCE, eventually, skip};
 
-/// A rule for each of the two, with this setting.
+/// Returns a rule with this setting for each of the two users.
 fn rules(alice: &str, bob: &str) -> String {
     let rule = |user: &str, setting: &str| {
         format!(
@@ -19,7 +19,7 @@ fn rules(alice: &str, bob: &str) -> String {
     rule("alice", alice) + &rule("bob", bob)
 }
 
-/// The v1 hierarchy of the controller, or v2 (empty) if the controller is there.
+/// Returns the v1 hierarchy of the controller, or v2 (empty) if the controller is there.
 fn home(live: &Live, controller: &'static str) -> Option<&'static str> {
     if live.ground.directory(controller, "").is_some() {
         return Some(controller);
@@ -33,7 +33,7 @@ fn home(live: &Live, controller: &'static str) -> Option<&'static str> {
     is_there.then_some("")
 }
 
-/// Time on a processor, in nanoseconds.
+/// Returns the CPU time in nanoseconds.
 fn used(actor: &Actor) -> f64 {
     let text = fs::read_to_string(format!("/proc/{}/schedstat", actor.subject)).unwrap();
     text.split_whitespace().next().unwrap().parse().unwrap()
@@ -54,12 +54,12 @@ fn a_busy_processor_is_shared_by_weight() {
     sleep(Duration::from_secs(3));
     let ratio = (used(&alice) - before.0) / (used(&bob) - before.1);
     println!("weights 10:1, CPU time {ratio:.2}:1");
-    // Others run on this machine too; without weights it is 1.
+    // A wide range, as other processes use this machine too; without weights the ratio is 1.
     assert!((5.0..20.0).contains(&ratio), "{ratio}");
 }
 
 #[test]
-fn who_uses_too_much_memory_is_killed_alone() {
+fn only_the_process_above_its_memory_limit_is_killed() {
     let Some(live) = Live::require() else { return };
     let Some(controller) = home(&live, "memory") else { return };
     let _daemon = live.daemon(&rules("memory.max = \"32M\"", "memory.max = \"512M\""));
@@ -71,7 +71,10 @@ fn who_uses_too_much_memory_is_killed_alone() {
     });
     alice.open_gate();
     let exe = format!("/proc/{}/exe", alice.subject);
-    assert!(eventually(PATIENCE, || fs::read_link(Path::new(&exe)).is_err()), "alice lives");
+    assert!(
+        eventually(PATIENCE, || fs::read_link(Path::new(&exe)).is_err()),
+        "alice was not killed"
+    );
     bob.open_gate();
     assert_eq!(bob.said("pid"), bob.subject);
 }

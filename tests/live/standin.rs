@@ -1,4 +1,4 @@
-//! The harness without a daemon: what the other tests prove must be false here.
+//! Tests the harness without a daemon: the assertions of the other tests must fail here.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn the_users_exist_in_the_namespace_of_the_test_alone() {
     let Some(live) = Live::require() else { return };
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     assert!(passwd.contains(&format!("cgt-carol:x:{CAROL}:")));
-    // With one test thread the runner's main thread is ours, and no other is left to ask.
+    // With one test thread the main thread of the runner is ours, and there is no other to compare with.
     let is_main = fs::read_link("/proc/self/ns/mnt").unwrap()
         == fs::read_link("/proc/thread-self/ns/mnt").unwrap();
     let host = fs::read_to_string("/proc/self/root/etc/passwd").unwrap();
@@ -37,7 +37,7 @@ fn the_users_exist_in_the_namespace_of_the_test_alone() {
 }
 
 #[test]
-fn a_group_holds_what_is_written_to_it_and_is_removed() {
+fn a_cgroup_contains_the_written_pid_and_is_removed() {
     let Some(live) = Live::require() else { return };
     let group = live.ground.directory("", "deep").unwrap();
     fs::create_dir(&group).unwrap();

@@ -1,4 +1,5 @@
-//! Processes that ask by the original's socket to stay where they are, with the original's clients.
+//! Tests processes that request by `/run/cgred.socket` to stay where they are, with the
+//! clients of libcgroup.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -21,8 +22,7 @@ use crate::harness::{Actor, BASE, Daemon, Live, Settings, census, run};
 const SOCKET: &str = "/run/cgred.socket";
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 
-/// A `/run` of the test's own, with the test's files where they were. Declared after [`Live`], so gone
-/// before it.
+/// A private `/run` with the files of the test. Declared after [`Live`], so dropped before it.
 pub(crate) struct PrivateRun;
 
 impl PrivateRun {
@@ -38,7 +38,7 @@ impl PrivateRun {
     }
 }
 
-/// The daemon of these tests reads legacy rules; those of the host are not a test's.
+/// Hides the legacy rules of the host, which the daemon of these tests would read.
 fn hide_legacy_rules() {
     let nothing = format!("{BASE}/nothing");
     fs::create_dir_all(&nothing).unwrap();
@@ -55,7 +55,7 @@ impl Drop for PrivateRun {
     }
 }
 
-/// The test, its `/run`, a daemon on [`RULES`].
+/// Returns the test, its `/run`, and a daemon with [`RULES`].
 fn served() -> Option<(Live, PrivateRun, Daemon)> {
     let live = Live::require()?;
     let run = PrivateRun::enter();
@@ -63,7 +63,7 @@ fn served() -> Option<(Live, PrivateRun, Daemon)> {
     Some((live, run, daemon))
 }
 
-/// The clients are a package of their own.
+/// Returns whether `cgexec` and `cgclassify` are installed, which have a package of their own.
 fn has_clients() -> bool {
     let has = Path::new("/usr/bin/cgexec").exists() && Path::new("/usr/bin/cgclassify").exists();
     if !has {
@@ -73,14 +73,14 @@ fn has_clients() -> bool {
     has
 }
 
-/// `freezer:GROUP`, made if it is not there.
+/// Returns `freezer:GROUP`, and creates the cgroup if it is missing.
 fn freezer(live: &Live) -> String {
     let path = live.ground.directory("freezer", "b").expect("a freezer hierarchy");
     fs::create_dir_all(path).unwrap();
     format!("freezer:{}", live.ground.at("b").trim_start_matches('/'))
 }
 
-/// Steps that go on below `cgexec`.
+/// Returns steps that continue below `cgexec`.
 fn cgexec(live: &Live, options: &str) -> String {
     let (actors, group) = (live.path("bin/actors"), freezer(live));
     format!("exec /usr/bin/cgexec cgexec -g {group} {options} {}", actors.display())
@@ -98,7 +98,7 @@ fn become_alice() -> String {
     format!("uid {ALICE} {ALICE}")
 }
 
-/// M95
+/// Runs case `M95` live.
 #[test]
 fn what_cgexec_runs_stays() {
     let Some((live, _run, daemon)) = served().filter(|_| has_clients()) else { return };
@@ -113,7 +113,7 @@ fn what_cgexec_runs_stays() {
 }
 
 #[test]
-fn explain_says_who_asked_to_stay() {
+fn explain_names_the_client_of_a_sticky_process() {
     let Some(live) = Live::require().filter(|_| has_clients()) else { return };
     let _run = PrivateRun::enter();
     let socket = format!("{BASE}/control.sock");
@@ -133,7 +133,7 @@ fn explain_says_who_asked_to_stay() {
     assert!(text.contains(&wanted), "{text}");
 }
 
-/// M96
+/// Runs case `M96` live.
 #[test]
 fn a_child_of_what_cgexec_runs_is_placed_for_what_it_does() {
     let Some((live, _run, _daemon)) = served().filter(|_| has_clients()) else { return };
@@ -141,7 +141,7 @@ fn a_child_of_what_cgexec_runs_is_placed_for_what_it_does() {
     live.expect(&actor, "there");
 }
 
-/// M97
+/// Runs case `M97` live.
 #[test]
 fn children_below_cgexec_sticky_stay() {
     let Some((live, _run, daemon)) = served().filter(|_| has_clients()) else { return };
@@ -157,7 +157,7 @@ fn children_below_cgexec_sticky_stay() {
     assert!(daemon.stop().get("sticky_inherited") >= 7);
 }
 
-/// Every parent is gone before anybody could ask who it was.
+/// Checks orphans of parents that exit before the daemon can read their PID.
 #[test]
 fn orphans_below_cgexec_sticky_stay() {
     let Some((live, _run, daemon)) = served().filter(|_| has_clients()) else { return };
@@ -170,7 +170,7 @@ fn orphans_below_cgexec_sticky_stay() {
     assert_eq!(counters.get("placed"), 1, "the fence: {counters:?}");
 }
 
-/// The same with others about, and a scan.
+/// Checks the same with other processes and a scan.
 #[test]
 fn a_reload_in_a_storm_leaves_the_heirs() {
     let Some((live, _run, daemon)) = served().filter(|_| has_clients()) else { return };
@@ -191,7 +191,7 @@ fn a_reload_in_a_storm_leaves_the_heirs() {
 }
 
 #[test]
-fn cgclassify_asks_and_cancels() {
+fn cgclassify_registers_and_cancels() {
     let Some((live, _run, _daemon)) = served().filter(|_| has_clients()) else { return };
     let tool = live.program("bin/tool");
     let steps = format!("say first gate {} say alice gate exec {tool} tool", become_alice());
@@ -207,7 +207,7 @@ fn cgclassify_asks_and_cancels() {
     live.expect(&actor, "there");
 }
 
-/// The mode is the original's; in the tests everybody may connect.
+/// Lets every user connect; asserts that the mode was that of cgrulesengd.
 fn open_to_all() {
     let file = fs::metadata(SOCKET).unwrap();
     assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o660, 0, 0));
@@ -219,7 +219,7 @@ fn answer(actor: &mut Actor) -> u32 {
 }
 
 #[test]
-fn others_than_root_ask_for_their_own_processes() {
+fn unprivileged_users_register_their_own_processes() {
     let Some((live, _run, daemon)) = served() else { return };
     open_to_all();
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
@@ -236,7 +236,7 @@ fn others_than_root_ask_for_their_own_processes() {
     assert_eq!(counters.get("sticky_registered"), 1, "{counters:?}");
 }
 
-/// How long the daemon takes for one process of alice's.
+/// Returns the time that the daemon takes to place one process of alice.
 fn time_of_placement(live: &Live) -> Duration {
     let began = Instant::now();
     live.expect(&live.hold(&become_alice()), "there");
@@ -244,7 +244,8 @@ fn time_of_placement(live: &Live) -> Duration {
 }
 
 fn assert_quick(live: &Live) {
-    // The best of some: the machine may be busy, a daemon that waits for a client is so every time.
+    // The best of five: the machine may be busy, whereas a daemon that waits for a
+    // client does so every time.
     let best = (0..5).map(|_| time_of_placement(live)).min().unwrap();
     assert!(best < Duration::from_millis(500), "{best:?}");
 }
@@ -257,7 +258,7 @@ fn request(pid: u32, flags: u32) -> Vec<u8> {
     [pid.to_ne_bytes(), flags.to_ne_bytes()].concat()
 }
 
-/// What comes back until the other side closes.
+/// Reads until the other side closes the connection.
 fn rest(mut stream: UnixStream) -> Vec<u8> {
     let mut text = Vec::new();
     let _reset = stream.read_to_end(&mut text);
@@ -284,7 +285,7 @@ fn a_request_in_single_bytes_is_answered_and_abuse_is_not() {
     let _broken_pipe = garbage.write_all(&vec![0xa5; 65_536]);
     assert_eq!(rest(garbage), b"");
     assert_quick(&live);
-    // Both are sent away after five seconds.
+    // Both are disconnected after five seconds.
     let began = Instant::now();
     assert_eq!((rest(half_open), rest(silent)), (Vec::new(), Vec::new()));
     assert!(began.elapsed() < Duration::from_secs(20));
@@ -294,7 +295,7 @@ fn a_request_in_single_bytes_is_answered_and_abuse_is_not() {
 }
 
 #[test]
-fn who_will_not_write_any_more_is_answered_at_once() {
+fn a_half_closed_connection_is_answered_at_once() {
     let Some((live, _run, daemon)) = served() else { return };
     let actor = live.hold("");
     let whole = request(actor.subject, 0);
@@ -311,12 +312,12 @@ fn who_will_not_write_any_more_is_answered_at_once() {
     assert_eq!(daemon.stop().get("sticky_registered"), 1);
 }
 
-/// Clients of every bad kind, as fast as they can.
+/// Runs misbehaving clients of every kind, as fast as possible. Returns their number.
 fn misbehave(until: &AtomicBool) -> u32 {
     let mut crowd = VecDeque::new();
     let mut count = 0;
     while !until.load(Ordering::Relaxed) {
-        // Refused while the queue of the socket is full.
+        // Refused while the backlog of the socket is full.
         let Ok(mut client) = UnixStream::connect(SOCKET) else { continue };
         let bytes = [request(u32::MAX, 99), vec![0xa5; 4096]].concat();
         let length = [0, 3, 4, 8, bytes.len()][count as usize % 5];
@@ -333,7 +334,7 @@ fn misbehave(until: &AtomicBool) -> u32 {
 }
 
 #[test]
-fn a_storm_of_clients_keeps_nobody_waiting() {
+fn a_storm_of_clients_delays_no_placement() {
     let Some((live, _run, daemon)) = served() else { return };
     let done = AtomicBool::new(false);
     let count = std::thread::scope(|scope| {
@@ -343,7 +344,7 @@ fn a_storm_of_clients_keeps_nobody_waiting() {
         assert!(best < Duration::from_millis(500), "{best:?}");
         storm.join().unwrap()
     });
-    assert!(count > 100, "{count} clients are no storm");
+    assert!(count > 100, "only {count} clients");
     let actor = live.hold("");
     let mut client = connect();
     client.write_all(&request(actor.subject, 0)).unwrap();
@@ -353,7 +354,7 @@ fn a_storm_of_clients_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_thousand_connections_keep_nobody_waiting() {
+fn a_thousand_connections_delay_no_placement() {
     let Some((live, _run, daemon)) = served() else { return };
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -369,8 +370,8 @@ fn a_thousand_connections_keep_nobody_waiting() {
     assert!(counters.get("sticky_dropped") >= 900, "{counters:?}");
 }
 
-/// Forks until an actor of alice's has the number `pid`, which is free. `None` when others were quicker
-/// every time.
+/// Forks until an actor of alice has the PID `pid`, which is free. Returns `None` if other
+/// processes got it every time.
 fn actor_with_number(live: &Live, pid: u32) -> Option<Actor> {
     (0..100).find_map(|_| {
         fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
@@ -380,7 +381,7 @@ fn actor_with_number(live: &Live, pid: u32) -> Option<Actor> {
 }
 
 #[test]
-fn a_number_that_changed_hands_is_not_meant() {
+fn a_reused_pid_is_not_sticky() {
     let Some((live, _run, _daemon)) = served() else { return };
     for flags in [0, 1] {
         let first = live.hold("");
@@ -389,11 +390,11 @@ fn a_number_that_changed_hands_is_not_meant() {
         client.write_all(&request(pid, flags)).unwrap();
         assert_eq!(rest(client), b"SUCCESS_STORE_PID\0");
         drop(first);
-        // Times of start are known to 10 ms; unaided, numbers do not come round so soon.
+        // Start times have a resolution of 10 ms; without the test, PIDs are not reused this soon.
         std::thread::sleep(Duration::from_millis(20));
         match actor_with_number(&live, pid) {
             Some(second) => live.expect(&second, "there"),
-            None => println!("skipped: the number {pid} went to somebody else"),
+            None => println!("skipped: another process got PID {pid}"),
         }
     }
 }
@@ -404,13 +405,13 @@ fn a_second_daemon_does_not_take_the_socket_over() {
     let before = fs::metadata(SOCKET).unwrap().ino();
     let output = run(&format!("--config {BASE}/cgruled.toml --rules {BASE}/rules.d"));
     let said = String::from_utf8_lossy(&output.stderr);
-    // One that a service manager does not start again and again.
+    // The exit code after which a service manager does not restart the daemon.
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(SOCKET) && said.contains("another daemon"), "{said}");
     assert_eq!(fs::metadata(SOCKET).unwrap().ino(), before);
     live.expect(&live.hold(&become_alice()), "there");
     daemon.stop();
-    assert!(!Path::new(SOCKET).exists(), "the socket is left behind");
+    assert!(!Path::new(SOCKET).exists(), "the socket was not removed");
 }
 
 #[test]
@@ -429,7 +430,7 @@ fn a_socket_that_was_left_behind_is_replaced() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left() {
+fn a_file_that_is_not_a_socket_is_kept() {
     let Some(live) = Live::require() else { return };
     let _private = PrivateRun::enter();
     live.write_rules(RULES);

@@ -1,6 +1,6 @@
-//! A host with systemd on pure v2, played by a mount namespace of the daemon's own: no v1 hierarchy is
-//! mounted, `/run/systemd/system` is there, and so is a file of the pool's unit. What systemd itself
-//! does is not played. The cgroup tree is the real one.
+//! Simulates a host with systemd on pure v2 by a mount namespace of the daemon: no v1 hierarchy is
+//! mounted, `/run/systemd/system` exists, and so does a unit file of the pool. The actions of
+//! systemd are not simulated. The cgroup hierarchy is the real one.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -16,8 +16,8 @@ use crate::harness::{
 
 const POOL: &str = "/cgruled.slice/cgruled-pool.service";
 
-/// `sh -c SCRIPT UNIT DAEMON ARGUMENT...`: makes the host and executes the daemon in it. UNIT is the text
-/// of the pool's unit, or nothing.
+/// `sh -c SCRIPT UNIT DAEMON ARGUMENT...`: sets up the host and executes the daemon in it. UNIT is
+/// the text of the unit of the pool, or empty.
 const SCRIPT: &str = "set -e
 base=/run/cgruled-live
 umount -l /sys/fs/cgroup
@@ -38,8 +38,8 @@ const fn launcher(unit: &str) -> [&str; 6] {
     ["unshare", "--mount", "sh", "-c", SCRIPT, unit]
 }
 
-/// The groups that the daemon makes at the top of the real tree. Removed on drop, when the processes in
-/// them have left: so declared after [`Live`] and before anything that runs.
+/// The cgroups that the daemon creates in the root of the real hierarchy. Removed on drop, when the
+/// processes in them have exited: so declared after [`Live`] and before any process.
 struct Pool {
     slice: PathBuf,
 }
@@ -48,7 +48,7 @@ impl Pool {
     fn of(live: &Live) -> Self {
         let ground = live.ground.directory("", "").unwrap();
         let slice = ground.parent().unwrap().join("cgruled.slice");
-        assert!(!slice.exists(), "{} is there before the test", slice.display());
+        assert!(!slice.exists(), "{} exists before the test", slice.display());
         Self { slice }
     }
 
@@ -71,12 +71,12 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if !self.remove() {
-            eprintln!("left behind: {}", self.slice.display());
+            eprintln!("not removed: {}", self.slice.display());
         }
     }
 }
 
-/// The daemon on such a host.
+/// Starts the daemon on such a host.
 fn on_systemd(live: &Live, rules: &str, config: &str, unit: &str) -> Daemon {
     let launcher = launcher(unit);
     let settings = Settings { config, ..Settings::default() };
@@ -94,12 +94,12 @@ fn expect_at(actor: &Actor, wanted: &str) {
 }
 
 #[test]
-fn groups_are_made_below_the_pool_and_nothing_is_written_above() {
+fn cgroups_are_created_below_the_pool_and_nothing_is_written_above() {
     let Some(live) = Live::require() else { return };
     let pool = Pool::of(&live);
     let top = pool.slice.parent().unwrap().join("cgroup.subtree_control");
     let before = fs::read_to_string(&top).unwrap();
-    // Whatever this host has on v2: without systemd nobody hands it to the pool.
+    // All controllers that this host has on v2: without systemd none is enabled for the pool.
     let controllers = fs::read_to_string(top.with_file_name("cgroup.controllers")).unwrap();
     let rules = format!(
         "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"people/%u\"\ncontrollers = {:?}\n",
@@ -107,13 +107,13 @@ fn groups_are_made_below_the_pool_and_nothing_is_written_above() {
     );
     let rules = rules.replace("controllers = []\n", "");
     let daemon = on_systemd(&live, &rules, "", "[Service]");
-    assert!(pool.slice.join("cgruled-pool.service").is_dir(), "the ground was not made");
+    assert!(pool.slice.join("cgruled-pool.service").is_dir(), "the pool was not created");
     daemon.expect_log("pool.service has no controllers");
     let there = format!("{POOL}/people/cgt-alice");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     expect_at(&actor, &there);
     assert_eq!(fs::read_to_string(&top).unwrap(), before);
-    // systemd removes what is empty.
+    // systemd removes empty cgroups.
     drop(actor);
     assert!(pool.remove());
     expect_at(&live.hold(&format!("uid {ALICE} {ALICE}")), &there);
@@ -155,7 +155,7 @@ fn a_rule_with_a_missing_controller_ends_the_search() {
 }
 
 #[test]
-fn a_dry_run_says_of_whom_a_rule_cannot_be_applied() {
+fn a_dry_run_reports_processes_of_inapplicable_rules() {
     let Some(live) = Live::require() else { return };
     let launcher = launcher("[Service]");
     let settings = Settings { arguments: &["--dry-run"], ..Settings::default() };
@@ -166,22 +166,23 @@ fn a_dry_run_says_of_whom_a_rule_cannot_be_applied() {
     daemon.expect_log(
         "where it is: the rule cannot be applied on this host: its destination is the root",
     );
-    // Said once for a rule, and another process of alice may be leaving.
+    // Logged once per rule, and another process of alice may be exiting.
     assert!(daemon.log().contains("would leave process "));
     drop(alice);
 }
 
-/// Alice matches the rule that cannot be applied, and a later one; both match the later one.
+/// Checks two rules that match alice, of which the first cannot be applied: the process stays. Bob
+/// matches only the second one.
 fn expect_alice_stays_and_bob_goes_to_rest(live: &Live) {
     let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
-    // Events are handled in order.
+    // Events are processed in order.
     expect_at(&live.hold(&format!("uid {BOB} {BOB}")), &format!("{POOL}/rest"));
     let found = census::cgroup_of(alice.subject, "").unwrap();
     assert!(!found.starts_with(POOL), "moved to {found}");
 }
 
 #[test]
-fn without_the_unit_nothing_is_made_unless_the_top_is_chosen() {
+fn without_the_unit_nothing_is_created_unless_the_root_is_configured() {
     let Some(live) = Live::require() else { return };
     let rules = format!(
         "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"{}\"\n",
@@ -201,7 +202,7 @@ fn without_the_unit_nothing_is_made_unless_the_top_is_chosen() {
     assert!(!live.ground.directory("", "").unwrap().with_file_name("cgruled.slice").exists());
 }
 
-/// A process of a user in a group of this name, before there is a daemon.
+/// Starts a process of a user in a cgroup of this name, before the daemon.
 fn resident(live: &Live, uid: u32, group: &str) -> Actor {
     let actor = live.hold(&format!("uid {uid} {uid}"));
     let directory = live.ground.directory("", group).unwrap();
@@ -211,7 +212,7 @@ fn resident(live: &Live, uid: u32, group: &str) -> Actor {
 }
 
 #[test]
-fn units_are_left_only_where_nothing_is_lost_or_the_rule_says_so() {
+fn processes_leave_units_only_without_loss_or_with_leave_units() {
     let Some(live) = Live::require() else { return };
     let _pool = Pool::of(&live);
     let rule = |more: &str| {
@@ -246,19 +247,19 @@ fn units_are_left_only_where_nothing_is_lost_or_the_rule_says_so() {
     assert!(counters.get("left_in_unit") >= 3, "{counters:?}");
 }
 
-/// A legacy rule on a host that has nothing but v2.
+/// Starts a daemon with a legacy rule on a host that has only v2.
 fn legacy(live: &Live, config: &str, path: &str) -> Daemon {
     legacy_file(live, config, &format!("cgt-alice freezer {path}/%u\n"))
 }
 
-/// The same with this text of cgrules.conf.
+/// Starts a daemon with this text of cgrules.conf on such a host.
 fn legacy_file(live: &Live, config: &str, text: &str) -> Daemon {
     fs::write(format!("{BASE}/cgrules.conf"), text).unwrap();
     on_systemd(live, "", config, "[Service]")
 }
 
 #[test]
-fn legacy_rules_begin_at_the_top_with_a_warning_and_leave_units_as_the_original() {
+fn legacy_rules_begin_at_the_root_with_a_warning_and_leave_units_as_cgrulesengd() {
     let Some(live) = Live::require() else { return };
     let _pool = Pool::of(&live);
     let actor = resident(&live, ALICE, "system.slice/cgt.service");
@@ -271,16 +272,16 @@ fn legacy_rules_begin_at_the_top_with_a_warning_and_leave_units_as_the_original(
 }
 
 #[test]
-fn legacy_rules_begin_below_the_pool_where_the_settings_say_so() {
+fn legacy_rules_begin_below_the_pool_with_that_setting() {
     let Some(live) = Live::require() else { return };
     let _pool = Pool::of(&live);
     let daemon = legacy(&live, "legacy_root = \"pool\"\n", "legacy");
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     expect_at(&actor, &format!("{POOL}/legacy/cgt-alice"));
-    assert!(!daemon.log().contains("start at the hierarchy root"), "the choice was made");
+    assert!(!daemon.log().contains("start at the hierarchy root"), "legacy_root is set");
 }
 
-/// A service manager that listens.
+/// The notification socket of a service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -294,11 +295,12 @@ impl Manager {
 
     fn hear(&self) -> String {
         let mut buffer = [0; 1024];
-        let length = self.0.recv(&mut buffer).expect("nothing was said");
+        let length = self.0.recv(&mut buffer).expect("no notification");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    /// The next in which this stands. A change of files is a reload too, so that others come before.
+    /// Returns the next message that contains `text`. Others come before it, because a
+    /// changed file is a reload too.
     fn expect(&self, text: &str) -> String {
         loop {
             let heard = self.hear();
@@ -310,7 +312,7 @@ impl Manager {
 }
 
 #[test]
-fn the_service_manager_is_told_when_rules_are_in_force_everywhere() {
+fn the_service_manager_is_notified_when_rules_are_active_everywhere() {
     let Some(live) = Live::require() else { return };
     let manager = Manager::listen();
     let resident = live.hold(&format!("uid {ALICE} {ALICE}"));

@@ -1,5 +1,5 @@
-//! Processes whose threads differ from the thread-group leader: credentials of a single thread, and a
-//! leader that has exited while other threads live.
+//! Tests processes with threads that differ from the thread-group leader: credentials of a single
+//! thread, and a leader that has exited while other threads live.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::harness::{Actor, Live, REST, census, eventually, rounds};
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n\
                      [[rule]]\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n";
 
-/// Longer than the recheck and every wait of the daemon for an event.
+/// Longer than the recheck delay and every wait of the daemon for an event.
 const LATER: Duration = Duration::from_millis(300);
 
 /// Reads `pid N` for each of `count` processes that hold.
@@ -22,7 +22,7 @@ fn await_pids(actor: &mut Actor, count: usize) {
     }
 }
 
-/// A thread becomes alice, the leader `leader`; 300 ms later the thread forks or clones 100 children.
+/// Makes a thread alice and the leader `leader`; 300 ms later the thread forks or clones 100 children.
 fn children_of_a_thread(leader: u32, births: &str, line: &str, lines: usize) {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(RULES);
@@ -53,7 +53,7 @@ fn clone_parent_by_a_thread_whose_leader_is_another_user() {
     children_of_a_thread(BOB, "siblings 100", "siblings", 1);
 }
 
-/// The same with a thread that had its user before the daemon started.
+/// Does the same with a thread that had its user before the daemon started.
 fn children_of_an_older_thread(leader: u32, births: &str, line: &str, lines: usize) {
     let Some(live) = Live::require() else { return };
     let steps = format!("fork thread-as {ALICE} {leader} sleep 50 say ready gate {births}");
@@ -84,7 +84,7 @@ fn clone_parent_by_a_thread_with_its_own_user_from_before_the_daemon() {
     children_of_an_older_thread(0, "siblings 100", "siblings", 1);
 }
 
-/// The control: a thread of a process that is alice's as a whole.
+/// Control: a thread of a process that belongs to alice with all threads.
 #[test]
 fn forks_of_a_thread_with_the_user_of_the_leader() {
     let Some(live) = Live::require() else { return };
@@ -95,7 +95,7 @@ fn forks_of_a_thread_with_the_user_of_the_leader() {
     live.expect_at_rest("leader and thread alice: spawn 100", ALICE, 101, "alice");
 }
 
-/// 50 processes of alice do `steps`, during which their leader exits.
+/// Starts 50 processes of alice that do `steps`, during which their leader exits.
 fn without_leader(live: &Live, steps: &str) -> Actor {
     let mut actor = live.actor(&format!("spawn 50 {steps} hold"));
     await_pids(&mut actor, 50);
@@ -120,7 +120,7 @@ fn a_leader_that_exited_before_the_daemon_started() {
     daemon.expect_no_external_moves("dead leaders");
 }
 
-/// The first rule needs the executable, which is readable through a live thread only.
+/// Checks a rule by executable, which is readable only through a live thread, before the rule by user.
 #[test]
 fn an_exe_rule_before_the_user_rule_with_a_dead_leader() {
     let Some(live) = Live::require() else { return };
@@ -135,7 +135,8 @@ fn an_exe_rule_before_the_user_rule_with_a_dead_leader() {
     daemon.expect_no_external_moves("dead leaders");
 }
 
-/// 50 processes of alice that execute `bin/tool`; their leaders exit after the change of user, or before.
+/// Starts 50 processes of alice that execute `bin/tool`; their leaders exit before or
+/// after the change of user.
 fn tools_without_leader(live: &Live, after_setuid: bool) -> Actor {
     let tool = live.program("bin/tool");
     let user = format!("uid {ALICE} {ALICE}");
@@ -169,7 +170,7 @@ fn an_exe_rule_matches_when_the_leader_exited_before_the_start() {
     daemon.expect_no_external_moves("dead leaders");
 }
 
-/// Asserts that none of 50 processes of alice is in the ground.
+/// Asserts that none of 50 processes of alice is in the test cgroup.
 fn expect_none_within(live: &Live, what: &str) {
     live.fence();
     sleep(LATER);
@@ -252,8 +253,8 @@ fn forks_of_a_thread_after_the_leader_exited() {
     daemon.expect_no_external_moves("dead leaders");
 }
 
-/// The executable of an interpreter is read twice, the second time on a helper thread; the leader exits
-/// in between.
+/// Checks the executable of an interpreter, which is read twice, the second time on a helper
+/// thread, while the leader exits in between.
 #[test]
 fn a_leader_that_exits_between_two_reads_of_the_executable() {
     const COUNT: usize = 300;

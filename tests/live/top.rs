@@ -1,4 +1,4 @@
-//! `cgrulectl top` on real groups: printed, and looked at in a terminal of 80 columns and 24 lines.
+//! Tests `cgrulectl top` on real cgroups: printed, and in a terminal of 80 columns and 24 lines.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -15,7 +15,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_cgrulectl");
 const RULES: &str = "[[rule]]\nname = \"people\"\nuser = \"cgt-carol\"\ncgroup = \"load/%u\"\n\
                      [cgroup.\"load/%u\"]\npids.max = 100\n";
 
-/// The arguments that make the tool read the rules of the test.
+/// Returns the arguments that make the tool read the rules of the test.
 fn arguments(live: &Live) -> Vec<String> {
     let config = live.path("top.toml");
     fs::write(&config, format!("root = \"{}\"\n", live.ground.at("").trim_end_matches('/')))
@@ -25,7 +25,7 @@ fn arguments(live: &Live) -> Vec<String> {
     ["top", "--no-legacy", "--rules", &rules, "--config", &config].map(str::to_owned).to_vec()
 }
 
-/// Somebody in the group of the rule.
+/// Starts a process in the cgroup of the rule.
 fn placed(live: &Live) -> Actor {
     let _daemon = live.daemon(RULES);
     let actor = live.hold(&format!("uid {CAROL} {CAROL}"));
@@ -71,13 +71,13 @@ fn wrong_options_are_usage() {
     }
 }
 
-/// A terminal. Ended on drop.
+/// A terminal with the tool; stopped on drop.
 struct Tmux {
     socket: String,
 }
 
 impl Tmux {
-    /// `None` if there is no tmux and nobody insists.
+    /// Returns `None` if tmux is missing and the tests are optional.
     fn start(live: &Live, command: &str) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             assert!(std::env::var_os("CGRULED_LIVE").is_none(), "no tmux");
@@ -102,7 +102,7 @@ impl Tmux {
         assert!(self.run(&["send-keys", key]).status.success());
     }
 
-    /// The tool, which is below the terminal's shell.
+    /// Returns the PID of the tool, a child of the shell of the terminal.
     fn tool(&self) -> Pid {
         let output = self.run(&["display-message", "-p", "#{pane_pid}"]);
         let mut pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -113,7 +113,7 @@ impl Tmux {
         Pid::from_raw(pid.parse().unwrap())
     }
 
-    /// Waits until the screen is as wanted.
+    /// Waits until the screen satisfies the condition.
     fn expect(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let mut screen = String::new();
         let came = eventually(PATIENCE, || {
@@ -121,7 +121,7 @@ impl Tmux {
             screen = String::from_utf8_lossy(&output.stdout).into_owned();
             is_so(&screen)
         });
-        assert!(came, "{what} never came:\n{screen}");
+        assert!(came, "{what} never appeared:\n{screen}");
         screen
     }
 }
@@ -132,7 +132,7 @@ impl Drop for Tmux {
     }
 }
 
-/// What is left of the terminal when the tool was ended.
+/// Checks that the terminal is restored when the tool is stopped by `end`.
 fn ends_by(end: impl Fn(&Tmux)) {
     let Some(live) = Live::require() else { return };
     let _actor = placed(&live);

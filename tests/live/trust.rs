@@ -1,4 +1,4 @@
-//! Whom the daemon believes, and whom it never moves.
+//! Tests which files the daemon trusts, and which processes it must never move.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,7 +9,7 @@ use crate::harness::{Live, Settings, strangers};
 const ALICE_THERE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 const BOB_THERE: &str = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n";
 
-/// Spoils a second rule file, which must then be refused by name; the first one counts.
+/// Makes a second rule file untrusted: the daemon must reject it with its name, and apply the first one.
 fn is_refused(spoil: impl FnOnce(&std::path::Path)) {
     let Some(live) = Live::require() else { return };
     live.rule_file("10-spoilt.toml", ALICE_THERE);
@@ -21,7 +21,7 @@ fn is_refused(spoil: impl FnOnce(&std::path::Path)) {
 }
 
 #[test]
-fn a_rule_file_of_somebody_else_is_refused() {
+fn a_rule_file_of_another_user_is_refused() {
     is_refused(|path| chown(path, Some(ALICE), None).unwrap());
 }
 
@@ -38,8 +38,7 @@ fn a_rule_file_that_is_a_fifo_is_refused() {
     });
 }
 
-/// A rule for all users, without moving: what would be done must not concern pid 1 or the kernel's
-/// own threads.
+/// Checks with a rule for all users and `--dry-run` that neither PID 1 nor a kernel thread would be moved.
 #[test]
 fn pid_1_and_kernel_threads_are_never_meant() {
     let Some(live) = Live::require() else { return };
@@ -55,7 +54,7 @@ fn pid_1_and_kernel_threads_are_never_meant() {
     assert!(counters.get("protected") > 2, "{counters:?}");
 }
 
-/// Pid 1, and the children of kthreadd.
+/// Returns PID 1 and the children of kthreadd.
 fn kernel_threads() -> Vec<u32> {
     let is_kernel = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Settings of systemd's units. This host need not have a systemd: a script stands for its command, and a
-//! directory in the test's mount namespace for its presence.
+//! Tests settings of systemd units. This host need not run systemd: a script replaces the systemctl
+//! command, and a directory in the mount namespace of the test indicates that systemd runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use crate::harness::{Live, PATIENCE, eventually, skip};
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"%u\"\n";
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
-/// A script in the place of systemctl and a directory that says that systemd runs. The test's alone.
+/// A script in place of systemctl and the directory that indicates systemd, for the test alone.
 struct Standin {
     log: PathBuf,
 }
 
 impl Standin {
-    /// `None` where there is nothing to put them over.
+    /// Returns `None` if a path to mount over is missing.
     fn enter(live: &Live) -> Option<Self> {
         if !Path::new(SYSTEMCTL).exists() {
-            // A container may have no systemd at all, which no test can put there.
-            println!("skipped: no {SYSTEMCTL} to cover");
+            // A container may have no systemd at all; a test cannot install it.
+            println!("skipped: no {SYSTEMCTL} to mount over");
             return None;
         }
         if !Path::new("/run/systemd").is_dir() {
-            skip("no /run/systemd to cover");
+            skip("no /run/systemd to mount over");
             return None;
         }
         let log = live.path("systemctl.log");
@@ -37,7 +37,7 @@ impl Standin {
         mount(Some(script.as_str()), SYSTEMCTL, none, MsFlags::MS_BIND, none).unwrap();
         mount(Some("tmpfs"), "/run/systemd", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         fs::create_dir("/run/systemd/system").unwrap();
-        // The daemon remembers there which units have settings from it.
+        // The daemon records there which units have settings from it.
         fs::create_dir_all("/run/cgruled").unwrap();
         mount(Some("tmpfs"), "/run/cgruled", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         Some(Self { log })
@@ -49,7 +49,7 @@ impl Standin {
             found = fs::read_to_string(&self.log).unwrap_or_default();
             found.lines().eq(calls.iter().copied())
         });
-        assert!(is_so, "systemctl was called so: {found}");
+        assert!(is_so, "calls of systemctl: {found}");
     }
 }
 
@@ -77,7 +77,7 @@ fn units_get_their_settings_at_start_and_on_reload() {
     daemon.signal(Signal::SIGHUP);
     let twice = || fs::read_to_string(&standin.log).unwrap_or_default().contains(&call(60));
     assert!(eventually(PATIENCE, twice));
-    // The rules of groups go on.
+    // Rules for cgroups still apply.
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     live.expect(&actor, "cgt-alice");
     drop(actor);
@@ -87,7 +87,7 @@ fn units_get_their_settings_at_start_and_on_reload() {
 }
 
 #[test]
-fn without_systemd_it_is_said() {
+fn without_systemd_it_is_logged() {
     let Some(live) = Live::require() else { return };
     if Path::new("/run/systemd/system").exists() {
         println!("skipped: systemd runs here");

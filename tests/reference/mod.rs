@@ -1,10 +1,11 @@
-//! What a set of rules means, written to be read: every rule is tried in order.
+//! Defines the meaning of a set of rules by readable code: every rule is tried in order.
 
 use cgruled::event::Gid;
 use cgruled::rules::names::Identity;
 use cgruled::rules::{Criteria, ExeTest, Facts, GroupTest, Rule, RuleId, UserTest, base_name};
 
-/// The first rule from `from` on for which everything under `when` holds and nothing under `not` does.
+/// Returns the first rule from `from` on for which every criterion under `when` matches
+/// and none under `not` does.
 pub(crate) fn first_match(
     rules: &[Rule],
     who: &Identity,

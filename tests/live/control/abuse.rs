@@ -1,4 +1,4 @@
-//! Clients that mean no good: nobody else waits for them, least of all processes.
+//! Tests hostile clients: no other client waits for them, least of all the placement of processes.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -19,7 +19,7 @@ fn connect() -> UnixStream {
     stream
 }
 
-/// All that comes back.
+/// Reads until the daemon closes the connection.
 fn answer(mut stream: UnixStream) -> String {
     let mut text = Vec::new();
     if let Err(error) = stream.read_to_end(&mut text) {
@@ -30,7 +30,7 @@ fn answer(mut stream: UnixStream) -> String {
 
 fn said_to(request: &[u8]) -> String {
     let mut stream = connect();
-    // It may hang up before all is said.
+    // The daemon may close the connection before it has read everything.
     let _written = stream.write_all(request);
     answer(stream)
 }
@@ -40,7 +40,7 @@ fn is_one_error(text: &str) -> bool {
 }
 
 #[test]
-fn what_is_no_request_gets_one_line() {
+fn an_invalid_request_gets_one_line() {
     let Some((_live, _daemon)) = served() else { return };
     for request in [
         &b"\n"[..],
@@ -57,7 +57,7 @@ fn what_is_no_request_gets_one_line() {
     let endless = vec![b'['; 2 * LONGEST_REQUEST];
     let text = said_to(&endless);
     assert!(is_one_error(&text) && text.contains("65536"), "{text:?}");
-    // Byte by byte, and with the other half closed, it is a request all the same.
+    // Byte by byte, and with the write half closed, it is a valid request nevertheless.
     let mut slow = connect();
     for byte in b"{\"request\":\"about\",\"pids\":[1]}\n" {
         slow.write_all(&[*byte]).unwrap();
@@ -69,7 +69,7 @@ fn what_is_no_request_gets_one_line() {
 }
 
 #[test]
-fn who_says_nothing_is_sent_away() {
+fn a_silent_client_is_disconnected() {
     let Some((_live, _daemon)) = served() else { return };
     let began = Instant::now();
     let mut half = connect();
@@ -79,13 +79,13 @@ fn who_says_nothing_is_sent_away() {
     assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(20), "{waited:?}");
 }
 
-/// Placements of one measurement.
+/// Number of placements in one measurement.
 const PLACEMENTS: u64 = 16;
-/// A median of this is no noise: a silent client is let be for five seconds.
+/// A median above this is a wait, not noise: a silent client may stay for five seconds.
 const A_WAIT: Duration = Duration::from_secs(1);
 
-/// What the daemon counts, when those who asked before are answered: while they wait it asks others to try
-/// again.
+/// Reads the latency histogram. Repeats the request while earlier clients wait, since the daemon
+/// then answers others with "try again".
 fn octaves() -> Vec<(u64, u64)> {
     let mut found = None;
     assert!(eventually(PATIENCE, || {
@@ -95,8 +95,8 @@ fn octaves() -> Vec<(u64, u64)> {
     found.unwrap().latency.octaves
 }
 
-/// From the kernel's event to the end of the move, by the daemon's own clock: the median of some
-/// placements while `clients` are there, within a power of two.
+/// Measures by the clock of the daemon the median time from the event of the kernel to the end of
+/// the move, while `clients` are connected, within a power of two.
 fn latency(live: &Live, clients: &dyn Fn() -> Vec<UnixStream>) -> Duration {
     let before = octaves();
     let kept = clients();
@@ -116,12 +116,12 @@ fn latency(live: &Live, clients: &dyn Fn() -> Vec<UnixStream>) -> Duration {
     Duration::from_micros(median.unwrap().0)
 }
 
-/// Rounds of which the best counts: the CPUs belong to others too, and to the clients.
+/// Number of rounds, of which the best counts: the clients and other processes use the CPUs too.
 const ROUNDS: usize = 3;
 
-/// A thread that waits for a client, or shares a lock with one that does, waits every time, and for seconds:
-/// as long as the client is let be. That placements go on while the clients are there is what [`latency`]
-/// asserts; this is far above the noise of a loaded machine, and far below such a wait.
+/// Asserts that no thread waits for a client, or shares a lock with one that does. Such a wait
+/// would occur every time and last for seconds, as long as the client may stay; the limit is far
+/// above the noise of a loaded machine, and far below such a wait.
 fn assert_undisturbed(what: &str, live: &Live, clients: &dyn Fn() -> Vec<UnixStream>) {
     let with = (0..ROUNDS).map(|_| latency(live, clients)).find(|with| *with < A_WAIT);
     println!("a placement takes {with:?} {what}");
@@ -129,7 +129,7 @@ fn assert_undisturbed(what: &str, live: &Live, clients: &dyn Fn() -> Vec<UnixStr
 }
 
 #[test]
-fn a_thousand_clients_keep_nobody_waiting() {
+fn a_thousand_clients_delay_no_placement() {
     let Some((live, _daemon)) = served() else { return };
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -137,7 +137,7 @@ fn a_thousand_clients_keep_nobody_waiting() {
     let silent = || (0..1000).map(|_| connect()).collect::<Vec<UnixStream>>();
     assert_undisturbed("with 1,000 silent clients", &live, &silent);
     let silent = silent();
-    // The others get their turn, in a tenth of a second for each 64 silent ones.
+    // The other clients are served, after a tenth of a second for each 64 silent ones.
     let began = Instant::now();
     assert!(ctl("status").ok().contains("Events"));
     println!("status behind them took {:?}", began.elapsed());
@@ -148,7 +148,7 @@ fn a_thousand_clients_keep_nobody_waiting() {
         stream
     };
     let asking = || (0..1000).map(ask).collect::<Vec<UnixStream>>();
-    assert_undisturbed("with 1,000 that ask", &live, &asking);
+    assert_undisturbed("with 1,000 clients that send requests", &live, &asking);
     for stream in asking() {
         assert!(answer(stream).contains("\"counters\""));
     }
@@ -169,17 +169,17 @@ fn next(reader: &mut impl BufRead) -> Watched {
 }
 
 #[test]
-fn who_watches_and_does_not_read_loses_lines_and_nobody_waits() {
+fn a_watcher_that_does_not_read_loses_lines_and_delays_no_placement() {
     let Some((live, _daemon)) = served() else { return };
     let tool = live.program("bin/tool");
     let storm = live.actor(&format!("uid {BOB} {BOB} storm 10000000 {tool}"));
     println!("a placement takes {:?} without clients", latency(&live, &Vec::new));
     let mut lazy: Vec<BufReader<UnixStream>> = (0..8).map(|_| watch()).collect();
     let looks = status().counters["looks"];
-    // More than fits into the buffers of the socket and the daemon: some 200 bytes each.
+    // More than the buffers of the socket and the daemon hold: some 200 bytes each.
     let grown = eventually(PATIENCE, || status().counters["looks"] > looks + 6000);
     assert!(grown, "no storm");
-    assert_undisturbed("with 8 that watch and do not read", &live, &Vec::new);
+    assert_undisturbed("with 8 watching clients that do not read", &live, &Vec::new);
     drop(storm);
     let reader = &mut lazy[0];
     let lost = loop {
@@ -190,7 +190,7 @@ fn who_watches_and_does_not_read_loses_lines_and_nobody_waits() {
     };
     assert!(lost > 0);
     println!("{lost} lines lost");
-    // From there on it hears again.
+    // From there on the client receives again.
     let actor = live.hold(&become_alice());
     loop {
         match next(reader) {
@@ -201,7 +201,7 @@ fn who_watches_and_does_not_read_loses_lines_and_nobody_waits() {
 }
 
 #[test]
-fn there_is_no_room_for_more_than_sixteen_who_watch() {
+fn at_most_sixteen_clients_may_watch() {
     let Some((live, _daemon)) = served() else { return };
     let mut watching: Vec<BufReader<UnixStream>> = (0..16).map(|_| watch()).collect();
     let text = said_to(b"{\"request\":\"watch\"}\n");

@@ -1,4 +1,4 @@
-//! `cgrulectl` as a user runs it.
+//! Runs `cgrulectl` as a user does.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::SOCKET;
 use crate::harness::{PATIENCE, eventually};
 
-/// What a command said and how it ended.
+/// Output and exit code of a command.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) code: i32,
@@ -24,14 +24,14 @@ impl Said {
         Self { code, out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// Its output; it must have ended well and have complained of nothing.
+    /// Returns standard output; asserts that the command succeeded without a diagnostic.
     pub(super) fn ok(self) -> String {
         assert!(self.code == 0 && self.err.is_empty(), "{self:?}");
         self.out
     }
 }
 
-/// With arguments separated by blanks, and the daemon of the test.
+/// Runs the tool on the daemon of the test. The arguments are separated by blanks.
 pub(super) fn ctl(line: &str) -> Said {
     Said::of(&mut command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line))
 }
@@ -42,12 +42,12 @@ pub(super) fn command(program: &Path, line: &str) -> Command {
     command
 }
 
-/// With nothing but these arguments.
+/// Runs the tool with these arguments only.
 pub(super) fn cgrulectl(line: &str) -> Said {
     Said::of(Command::new(env!("CARGO_BIN_EXE_cgrulectl")).args(line.split_whitespace()))
 }
 
-/// A command that goes on until it is dropped.
+/// A command that runs until it is dropped.
 pub(super) struct Watch {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
@@ -57,7 +57,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Returns when it watches: what is decided before is not shown.
+    /// Returns when the command watches: earlier decisions are not shown.
     pub(super) fn start(line: &str) -> Self {
         let mut child = command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line)
             .stdin(Stdio::null())
@@ -71,12 +71,12 @@ impl Watch {
         let mut line = String::new();
         while !line.contains("watching") {
             line.clear();
-            assert!(complaints.read_line(&mut line).unwrap() > 0, "it ends");
+            assert!(complaints.read_line(&mut line).unwrap() > 0, "end of output");
         }
         Self { child, output, complaints, lines, sender }
     }
 
-    /// The next line.
+    /// Returns the next line of output.
     pub(super) fn line(&mut self) -> String {
         if let Some(output) = self.output.take() {
             let sender = self.sender.clone();
@@ -96,9 +96,9 @@ impl Watch {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// How it ended by itself, and its complaints since it began.
+    /// Returns the exit code of a command that exits by itself, and its diagnostics.
     pub(super) fn end(mut self) -> (i32, String) {
-        assert!(eventually(PATIENCE, || self.has_ended()), "it goes on");
+        assert!(eventually(PATIENCE, || self.has_ended()), "the command did not exit");
         let code = self.child.wait().unwrap().code().expect("it was killed");
         let mut text = String::new();
         self.complaints.read_to_string(&mut text).unwrap();

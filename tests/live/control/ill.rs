@@ -1,4 +1,4 @@
-//! A daemon that ends or hangs while it is asked.
+//! Tests a daemon that exits or hangs during a request.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,7 @@ use super::ctl::{Said, cgrulectl, ctl};
 use super::served;
 use crate::harness::eventually;
 
-/// Serves `socket` until the test ends: reads the request and does this.
+/// Serves `socket` until the test ends: reads a request and calls `answer`.
 fn serve(socket: &Path, mut answer: impl FnMut(UnixStream) + Send + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
@@ -32,7 +32,7 @@ fn expect_69(line: &str, socket: &Path) {
 }
 
 #[test]
-fn who_hangs_up_has_not_answered() {
+fn a_closed_connection_is_not_an_answer() {
     let directory = tempfile::tempdir().unwrap();
     let (mute, cut) = (directory.path().join("mute.sock"), directory.path().join("cut.sock"));
     serve(&mute, drop);
@@ -59,7 +59,7 @@ fn a_hostile_path_drives_no_terminal() {
     let missing = directory.path().join("\u{1b}[31mx\ny");
     let served = directory.path().join("\u{1b}[31mz\n");
     serve(&served, drop);
-    // Without a daemon, explain has nothing to say of the socket of a process that no rule means.
+    // `explain` does not mention the missing socket if no rule matches the process.
     for (socket, names) in [(missing, &["status", "watch"][..]), (served, &["status", "explain"])] {
         for name in names {
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
@@ -75,11 +75,11 @@ fn a_hostile_path_drives_no_terminal() {
     }
 }
 
-/// How long a command may take that asks a daemon which does nothing.
+/// Limit for a command when the daemon does not answer.
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_daemon_that_is_stopped_is_told_from_none() {
+fn a_stopped_daemon_is_distinguished_from_none() {
     let Some((_live, daemon)) = served() else { return };
     daemon.signal(Signal::SIGSTOP);
     let ask = |line: &'static str| {
@@ -101,7 +101,7 @@ fn a_daemon_that_is_stopped_is_told_from_none() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_while_it_is_asked_has_ended() {
+fn a_daemon_killed_during_a_request_closes_the_connection() {
     let Some((_live, daemon)) = served() else { return };
     daemon.signal(Signal::SIGSTOP);
     let asked = std::thread::spawn(|| ctl("place 1"));
@@ -112,9 +112,9 @@ fn a_daemon_that_is_killed_while_it_is_asked_has_ended() {
     assert!(said.err.contains("connection closed"), "{said:?}");
 }
 
-/// Its number is none of a process, so nobody takes the thread for one.
+/// Checks the TID of a thread, which must not be treated as a PID.
 #[test]
-fn a_thread_is_no_process() {
+fn a_thread_is_not_a_process() {
     let Some((_live, _daemon)) = served() else { return };
     let (told, tid) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();

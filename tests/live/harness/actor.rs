@@ -1,16 +1,16 @@
-//! A process under test.
+//! Runs a process under test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A running `actors` program and what it started. All of them leave when this is dropped, because
-/// their standard input hangs up.
+/// A running `actors` program and its descendants. All of them exit when this is dropped, because
+/// their standard input is closed.
 pub(crate) struct Actor {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// The process that the test is about: the one that said `pid`.
+    /// PID of the process under test: the one that printed `pid`.
     pub(crate) subject: u32,
 }
 
@@ -29,7 +29,7 @@ impl Actor {
         Self { child, input, output, subject }
     }
 
-    /// The number on the next line, which must begin with `word`.
+    /// Returns the number on the next line, which must begin with `word`.
     pub(crate) fn said(&mut self, word: &str) -> u32 {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -37,7 +37,7 @@ impl Actor {
         number.unwrap_or_else(|| panic!("expected `{word} N` from the actor, got {line:?}"))
     }
 
-    /// The word and the number on the next line.
+    /// Returns the word and the number of the next line.
     pub(crate) fn says(&mut self) -> (String, u32) {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -46,7 +46,7 @@ impl Actor {
         pair.unwrap_or_else(|| panic!("expected a word and a number from the actor, got {line:?}"))
     }
 
-    /// Lets one process that waits at a gate go on.
+    /// Lets one process that waits at a gate continue.
     pub(crate) fn open_gate(&mut self) {
         self.input.as_mut().unwrap().write_all(b"g").unwrap();
     }

@@ -1,23 +1,24 @@
-//! The C programs, compiled once for each run.
+//! Compiles the C programs, once per test run.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The program that plays the processes under test.
+/// Returns the program that runs as the processes under test.
 pub(super) fn actors() -> &'static Path {
     static ACTORS: OnceLock<PathBuf> = OnceLock::new();
     ACTORS.get_or_init(|| compile("actors"))
 }
 
-/// The same linked statically: its first step follows the exec without the work of a dynamic loader.
+/// Returns the same program linked statically: its first step follows the exec without
+/// the work of a dynamic loader.
 pub(super) fn static_actors() -> &'static Path {
     static ACTORS: OnceLock<PathBuf> = OnceLock::new();
     ACTORS.get_or_init(|| compile_as("actors", "actors-static", &["-static"]))
 }
 
-/// The program that serves a file system.
+/// Returns the program that serves a FUSE file system.
 pub(super) fn fuse() -> &'static Path {
     static FUSE: OnceLock<PathBuf> = OnceLock::new();
     FUSE.get_or_init(|| compile("fuse"))

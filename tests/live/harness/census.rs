@@ -1,17 +1,17 @@
-//! Where processes are, from `/proc`.
+//! Reads the cgroups of processes from `/proc`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// A living process and its v2 group.
+/// A living process and its v2 cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resident {
     pub(crate) pid: u32,
     pub(crate) cgroup: String,
 }
 
-/// The group of a process in the hierarchy of a v1 controller, or of v2 for the empty name. `None`
-/// when the process is gone.
+/// Returns the cgroup of a process in the hierarchy of a v1 controller, or of v2 for the empty
+/// name. `None` when the process is gone.
 pub(crate) fn cgroup_of(pid: u32, controller: &str) -> Option<String> {
     cgroup_of_path(&format!("/proc/{pid}/cgroup"), controller)
 }
@@ -25,25 +25,25 @@ fn cgroup_of_path(path: &str, controller: &str) -> Option<String> {
     })
 }
 
-/// All living processes whose effective user is `uid`.
+/// Returns all living processes with the effective UID `uid`.
 pub(crate) fn of(uid: u32) -> Vec<Resident> {
     pids().filter(|&pid| may_be_of(pid, uid)).filter_map(|pid| resident(pid, uid)).collect()
 }
 
-/// The living processes of `uid` that are not in `group`.
+/// Returns the living processes of `uid` that are not in `group`.
 pub(crate) fn outside(uid: u32, group: &str) -> Vec<Resident> {
     of(uid).into_iter().filter(|resident| resident.cgroup != group).collect()
 }
 
-/// Every pid in `/proc`.
+/// Returns every PID in `/proc`.
 pub(crate) fn pids() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// A live thread of a process: the leader, or another one if the leader has exited. `None` when the
-/// process is gone, also when nobody has reaped it yet.
+/// Returns a live thread of a process: the leader, or another one if the leader has exited. `None`
+/// when the process is gone or a zombie.
 pub(crate) fn live_thread(pid: u32) -> Option<u32> {
     if status_of(pid, pid)?.is_alive {
         return Some(pid);
@@ -54,13 +54,13 @@ pub(crate) fn live_thread(pid: u32) -> Option<u32> {
         .find(|&tid| status_of(pid, tid).is_some_and(|status| status.is_alive))
 }
 
-/// The v2 group of a thread. `None` when it is gone.
+/// Returns the v2 cgroup of a thread, `None` when the thread is gone.
 pub(crate) fn cgroup_of_thread(pid: u32, tid: u32) -> Option<String> {
     cgroup_of_path(&format!("/proc/{pid}/task/{tid}/cgroup"), "")
 }
 
-/// The owner of `/proc/PID` is the effective user of the leader, who is not asked for when that has
-/// exited: its IDs are frozen.
+/// Reports whether a process may belong to a user: the owner of `/proc/PID` is the effective user
+/// of the leader. A leader that has exited is not considered, as its IDs are frozen.
 fn may_be_of(pid: u32, uid: u32) -> bool {
     let owner = fs::metadata(format!("/proc/{pid}")).map(|metadata| metadata.uid());
     owner.is_ok_and(|owner| owner == uid) || live_thread(pid).is_some_and(|tid| tid != pid)
@@ -78,7 +78,7 @@ struct Status {
     effective_uid: u32,
 }
 
-/// Of one thread, from `status`: a hanging exec makes `stat` hang too.
+/// Reads the state of one thread from `status`: a hanging exec makes `stat` hang too.
 fn status_of(pid: u32, tid: u32) -> Option<Status> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));

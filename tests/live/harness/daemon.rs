@@ -1,4 +1,4 @@
-//! The daemon under test.
+//! Runs the daemon under test.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,43 +13,43 @@ use nix::unistd::Pid;
 use super::wait::{PATIENCE, eventually, within};
 use super::{BASE, Ground};
 
-/// What a test says besides its rules.
+/// Options of a test besides its rules.
 #[derive(Default)]
 pub(crate) struct Settings<'a> {
-    /// The text of `cgruled.toml`.
+    /// Text of `cgruled.toml`.
     pub(crate) config: &'a str,
-    /// More arguments.
+    /// Additional command-line arguments.
     pub(crate) arguments: &'a [&'a str],
 }
 
-/// What is around the daemon of a test, besides what is around all of them.
+/// Environment of the daemon of one test, in addition to that of all tests.
 #[derive(Default)]
 pub(crate) struct Surroundings<'a> {
-    /// More variables.
+    /// Additional environment variables.
     pub(crate) environment: &'a [(&'a str, &'a str)],
-    /// A program and its arguments that execute the daemon, which follows them.
+    /// A program with its arguments that executes the command line of the daemon, which follows.
     pub(crate) launcher: &'a [&'a str],
-    /// Whether groups begin where the daemon thinks, and legacy rules are read: only for a launcher
+    /// True if cgroups begin at the default root and legacy rules are read: only for a launcher
     /// that hides those of the host.
     pub(crate) is_bare: bool,
 }
 
-/// A running daemon. Ended on drop; its log is shown when the test fails.
+/// A running daemon. Stopped on drop; its log is shown when the test fails.
 pub(crate) struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
 }
 
-/// Without legacy files, and without the control socket, which several daemons cannot share.
+/// Disables legacy files and the control socket, which several daemons cannot share.
 const OWN: [&str; 3] = ["--no-legacy", "--control", "off"];
 
 impl Daemon {
-    /// Starts it on the rules of the test and waits for `ready`.
+    /// Starts the daemon on the rules of the test and waits for `ready`.
     pub(super) fn start(ground: &Ground, settings: &Settings<'_>) -> Self {
         Self::launch(ground, settings, &OWN, &Surroundings::default())
     }
 
-    /// The same elsewhere.
+    /// Starts the daemon in another environment.
     pub(super) fn start_on(
         ground: &Ground,
         settings: &Settings<'_>,
@@ -58,12 +58,12 @@ impl Daemon {
         Self::launch(ground, settings, if on.is_bare { &OWN[1..] } else { &OWN }, on)
     }
 
-    /// The same with what is the original's: legacy rules and the socket.
+    /// Starts the daemon with the features of cgrulesengd: legacy rules and the socket.
     pub(super) fn start_legacy(ground: &Ground, settings: &Settings<'_>) -> Self {
         Self::launch(ground, settings, &OWN[1..], &Surroundings::default())
     }
 
-    /// Starts it and does not wait for `ready`.
+    /// Starts the daemon without waiting for `ready`.
     pub(super) fn start_unready(ground: &Ground, settings: &Settings<'_>) -> Self {
         Self::spawn(ground, settings, &OWN, &Surroundings::default())
     }
@@ -111,32 +111,33 @@ impl Daemon {
             self.log().contains("ready") || self.child.try_wait().unwrap().is_some()
         });
         let ended = self.child.try_wait().unwrap();
-        assert!(ready && ended.is_none(), "no daemon: {ended:?}");
+        assert!(ready && ended.is_none(), "the daemon did not start: {ended:?}");
     }
 
-    /// How long until it is ready; `None` when it is not within `limit`.
+    /// Returns the time until the daemon is ready; `None` if this takes longer than `limit`.
     pub(crate) fn ready_within(&self, limit: Duration) -> Option<Duration> {
         within(limit, || self.log().contains("ready"))
     }
 
-    /// Sends SIGTERM; how long until it has exited. `None` when it has not within `limit`.
+    /// Sends SIGTERM and returns the time until the daemon has exited; `None` if this
+    /// takes longer than `limit`.
     pub(crate) fn exits_within(&mut self, limit: Duration) -> Option<Duration> {
         self.signal(Signal::SIGTERM);
         within(limit, || self.child.try_wait().unwrap().is_some())
     }
 
-    /// What it has said so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until the log holds `text`.
+    /// Waits until the log contains `text`.
     pub(crate) fn expect_log(&self, text: &str) {
         let said = eventually(PATIENCE, || self.log().contains(text));
-        assert!(said, "the daemon never said {text:?}");
+        assert!(said, "the daemon never logged {text:?}");
     }
 
-    /// CPU time of all its threads, from schedstat.
+    /// Returns the CPU time of all threads, from schedstat.
     pub(crate) fn cpu_time(&self) -> Duration {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let of_thread = |thread: fs::DirEntry| {
@@ -146,13 +147,13 @@ impl Daemon {
         Duration::from_nanos(threads.flatten().map(of_thread).sum())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the daemon.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// Stops it after the rechecks of all placements and asserts that it reported no external move.
+    /// Stops the daemon after the rechecks of all placements and asserts that it reported no external move.
     pub(crate) fn expect_no_external_moves(self, what: &str) -> Counters {
         std::thread::sleep(Duration::from_millis(400));
         let counters = self.stop();
@@ -162,7 +163,7 @@ impl Daemon {
         counters
     }
 
-    /// Ends it with SIGTERM, expects status 0, returns its counters.
+    /// Stops the daemon with SIGTERM, asserts status 0, returns its counters.
     pub(crate) fn stop(mut self) -> Counters {
         self.signal(Signal::SIGTERM);
         let mut status = None;
@@ -170,8 +171,8 @@ impl Daemon {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        let status = status.expect("the daemon did not end on SIGTERM");
-        assert_eq!(status.code(), Some(0), "the daemon ended with {status}");
+        let status = status.expect("the daemon did not exit on SIGTERM");
+        assert_eq!(status.code(), Some(0), "the daemon exited with {status}");
         let mut text = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
         Counters(name_value_lines(&text))
@@ -193,18 +194,18 @@ impl Drop for Daemon {
     }
 }
 
-/// What the daemon printed when it ended.
+/// The counters that the daemon printed at its exit.
 #[derive(Debug)]
 pub(crate) struct Counters(HashMap<String, i64>);
 
 impl Counters {
-    /// A counter that must exist.
+    /// Returns a counter, which must exist.
     pub(crate) fn get(&self, name: &str) -> i64 {
         *self.0.get(name).unwrap_or_else(|| panic!("no counter {name} in {:?}", self.0))
     }
 }
 
-/// The program, to be run with arguments of one's own.
+/// Returns the program without arguments.
 pub(crate) fn cgruled() -> Command {
     Command::new(env!("CARGO_BIN_EXE_cgruled"))
 }
@@ -216,12 +217,12 @@ fn launched(launcher: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end with arguments separated by blanks.
+/// Runs the program to its end. The arguments are separated by blanks.
 pub(crate) fn run(arguments: &str) -> Output {
     cgruled().args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
 }
 
-/// `name value` lines; others are passed over.
+/// Parses `name value` lines and skips all others.
 pub(super) fn name_value_lines(text: &str) -> HashMap<String, i64> {
     let pair = |line: &str| {
         let (name, value) = line.split_once(' ')?;
@@ -230,7 +231,7 @@ pub(super) fn name_value_lines(text: &str) -> HashMap<String, i64> {
     text.lines().filter_map(pair).collect()
 }
 
-/// Reads to the end in a thread of its own, so that the daemon never waits for us.
+/// Reads to the end of the stream in a thread of its own, so that the daemon never blocks on the pipe.
 fn collect(mut lines: impl BufRead + Send + 'static, log: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Throw-away cgroups.
+//! Creates and removes throw-away cgroups.
 
 use std::fs;
 use std::io;
@@ -7,22 +7,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::wait::{PATIENCE, eventually};
 
-/// One mounted cgroup tree.
+/// A mounted cgroup hierarchy.
 #[derive(Clone, Debug)]
 struct Hierarchy {
-    /// Empty for v2.
+    /// Controllers of the hierarchy; empty for v2.
     controllers: Vec<String>,
     mount: PathBuf,
 }
 
-/// One group below the top of each hierarchy that everything of a test happens in. Removed on drop.
+/// A cgroup below the root of each hierarchy that contains all cgroups of a test. Removed on drop.
 pub(crate) struct Ground {
     name: String,
     hierarchies: Vec<Hierarchy>,
 }
 
 impl Ground {
-    /// Makes the group on v2. The others are made by the daemon when a rule asks for them.
+    /// Creates the cgroup on v2. The daemon creates the others when a rule needs them.
     pub(super) fn prepare() -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -34,23 +34,23 @@ impl Ground {
         Ok(ground)
     }
 
-    /// The argument of `--root`.
+    /// Returns the argument of `--root`.
     pub(super) fn root(&self) -> String {
         format!("/{}", self.name)
     }
 
-    /// What `/proc/PID/cgroup` says of a process in the group `below`.
+    /// Returns the path that `/proc/PID/cgroup` has for a process in the cgroup `below`.
     pub(crate) fn at(&self, below: &str) -> String {
         format!("/{}/{below}", self.name)
     }
 
-    /// Whether a path of `/proc/PID/cgroup` is the test's.
+    /// Reports whether a path of `/proc/PID/cgroup` belongs to the test.
     pub(crate) fn holds(&self, path: &str) -> bool {
         path.strip_prefix(&self.root()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The directory of the group `below` in the hierarchy of a v1 controller (empty: v2). `None`
-    /// when it is not mounted.
+    /// Returns the directory of the cgroup `below` in the hierarchy of a v1 controller (empty: v2).
+    /// `None` when that is not mounted.
     pub(crate) fn directory(&self, controller: &str, below: &str) -> Option<PathBuf> {
         let wanted = |hierarchy: &&Hierarchy| match controller {
             "" => hierarchy.controllers.is_empty(),
@@ -60,23 +60,23 @@ impl Ground {
         Some(hierarchy.mount.join(&self.name).join(below))
     }
 
-    /// Moves a process to the top of the v2 hierarchy, as a foreign manager would.
+    /// Moves a process to the root of the v2 hierarchy, as a third party would.
     pub(crate) fn take_away(&self, pid: u32) {
         let top = self.directory("", "").unwrap().parent().unwrap().join("cgroup.procs");
         fs::write(top, pid.to_string()).unwrap();
     }
 
-    /// The PIDs in the v2 group `below`.
+    /// Returns the PIDs in the v2 cgroup `below`.
     pub(crate) fn members(&self, below: &str) -> Vec<u32> {
         pids_in(&self.directory("", below).unwrap())
     }
 
-    /// Pids in any group of the ground, in any hierarchy.
+    /// Returns the PIDs in any cgroup of the test, in any hierarchy.
     pub(crate) fn residents(&self) -> Vec<u32> {
         self.groups().iter().flat_map(|group| pids_in(group)).collect()
     }
 
-    /// Every group of the ground, deepest first.
+    /// Returns every cgroup of the test, deepest first.
     fn groups(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for hierarchy in &self.hierarchies {
@@ -85,12 +85,12 @@ impl Ground {
         found
     }
 
-    /// The actors hang up on their own when a test ends. A process that is not of a test user was
-    /// moved by mistake: it goes back to the top, alive.
+    /// Empties the cgroups. The actors exit by themselves when a test ends. A process that is not
+    /// of a test user was moved by mistake: it is moved back to the root, alive.
     fn evacuate(&self) {
         for pid in self.residents() {
             if !is_ours(pid) {
-                eprintln!("process {pid} was in the test's groups and is not ours");
+                eprintln!("process {pid}, not of a test user, was in a cgroup of the test");
                 for hierarchy in &self.hierarchies {
                     let _ = fs::write(hierarchy.mount.join("cgroup.procs"), pid.to_string());
                 }
@@ -107,12 +107,13 @@ impl Drop for Ground {
             groups.iter().filter(|group| fs::remove_dir(group).is_err()).count() == 0
         });
         if !removed {
-            eprintln!("left behind: {:?}, with {:?}", self.groups(), self.residents());
+            eprintln!("not removed: {:?}, with {:?}", self.groups(), self.residents());
         }
     }
 }
 
-/// Whether one of its user or group ids is a test's. The gone are nobody's concern.
+/// Reports whether a user or group ID of a process belongs to the tests. A process that has exited
+/// counts as one, since there is nothing to move.
 fn is_ours(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let ids = status.lines().filter(|line| line.starts_with("Uid:") || line.starts_with("Gid:"));
@@ -133,14 +134,14 @@ fn collect_depth_first(group: &Path, found: &mut Vec<PathBuf>) {
     found.push(group.to_owned());
 }
 
-/// The cgroup mounts of this thread's namespace that show a whole tree.
+/// Returns the cgroup mounts in the namespace of this thread that show a whole hierarchy.
 fn hierarchies() -> Result<Vec<Hierarchy>, String> {
     let path = "/proc/thread-self/mountinfo";
     let text = fs::read_to_string(path).map_err(|error: io::Error| format!("{path}: {error}"))?;
     Ok(text.lines().filter_map(hierarchy).collect())
 }
 
-/// `31 23 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids`
+/// Parses a line such as `31 23 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids`.
 fn hierarchy(line: &str) -> Option<Hierarchy> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
@@ -155,7 +156,7 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     (root == "/").then(|| Hierarchy { controllers, mount: PathBuf::from(point) })
 }
 
-/// Whether a process is in some group of the ground though it is not of a test user.
+/// Returns the processes in any cgroup of the test that are not of a test user.
 pub(crate) fn strangers(ground: &Ground) -> Vec<u32> {
     ground.residents().into_iter().filter(|&pid| !is_ours(pid)).collect()
 }

@@ -1,7 +1,7 @@
-//! The ground that a live test stands on.
+//! Provides the environment of a live test.
 //!
-//! [`Live`] is the whole: lock, mount namespace, users, throw-away cgroups, compiled actors.
-//! [`Daemon`] and [`Actor`] are the processes; [`census`] says where processes are.
+//! [`Live`] combines all of it: lock, mount namespace, users, throw-away cgroups, compiled actors.
+//! [`Daemon`] and [`Actor`] are the processes; [`census`] reads the cgroups of processes.
 
 mod actor;
 mod build;
@@ -27,12 +27,12 @@ pub(crate) use ground::{Ground, strangers};
 use namespace::Namespace;
 pub(crate) use wait::{PATIENCE, REST, eventually, within};
 
-/// Where the test's own tmpfs is mounted, in its own namespace. Fixed, because rules name programs
-/// below it; the lock keeps others away.
+/// Mount point of the private tmpfs of the test, in its own namespace. Fixed, because rules name
+/// programs below it; the lock keeps other tests away.
 pub(crate) const BASE: &str = "/run/cgruled-live";
 const LOCK: &str = "/run/cgruled-live.lock";
 
-/// What one test holds while it runs. Dropped in this order, also after a panic.
+/// Resources of a test while it runs. Dropped in this order, also after a panic.
 pub(crate) struct Live {
     pub(crate) ground: Ground,
     _namespace: Namespace,
@@ -40,7 +40,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// `None` when this host cannot run live tests and nobody insisted.
+    /// Returns `None` when this host cannot run live tests and they are optional.
     pub(crate) fn require() -> Option<Self> {
         match Self::prepare() {
             Ok(live) => Some(live),
@@ -66,12 +66,12 @@ impl Live {
         Ok(live)
     }
 
-    /// A path below [`BASE`].
+    /// Returns a path below [`BASE`].
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         Path::new(BASE).join(below)
     }
 
-    /// Another copy of the actors program, made with its directories, so that it has a name and an
+    /// Copies the actors program to a new file, with its directories, so that it has a name and an
     /// inode of its own.
     pub(crate) fn program(&self, below: &str) -> String {
         let path = self.path(below);
@@ -81,7 +81,7 @@ impl Live {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A copy of the actors program that is linked statically.
+    /// Copies the statically linked actors program.
     pub(crate) fn static_program(&self, below: &str) -> String {
         let path = self.program(below);
         fs::copy(build::static_actors(), &path).unwrap();
@@ -104,7 +104,7 @@ impl Live {
         path
     }
 
-    /// A copy of the actors program that runs as its owner.
+    /// Copies the actors program to a set-user-ID file of `owner`.
     pub(crate) fn setuid_program(&self, below: &str, owner: u32) -> String {
         let path = self.program(below);
         chown(&path, Some(owner), None).unwrap();
@@ -112,7 +112,7 @@ impl Live {
         path
     }
 
-    /// A script with `text`, executable.
+    /// Creates an executable script with `text`.
     pub(crate) fn script(&self, below: &str, text: &str) -> String {
         let path = self.path(below);
         self.directory(path.parent().unwrap());
@@ -133,19 +133,19 @@ impl Live {
         self.daemon_with(rules, &Settings::default())
     }
 
-    /// The same with more to say.
+    /// Starts the daemon with further settings and waits until it is ready.
     pub(crate) fn daemon_with(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
         self.write_rules(rules);
         Daemon::start(&self.ground, settings)
     }
 
-    /// Starts it and does not wait until it is ready.
+    /// Starts the daemon without waiting until it is ready.
     pub(crate) fn unready_daemon(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
         self.write_rules(rules);
         Daemon::start_unready(&self.ground, settings)
     }
 
-    /// The same elsewhere.
+    /// Starts the daemon in another environment.
     pub(crate) fn daemon_on(
         &self,
         rules: &str,
@@ -156,18 +156,18 @@ impl Live {
         Daemon::start_on(&self.ground, settings, on)
     }
 
-    /// Starts a daemon that serves the original's socket, `/run/cgred.socket`: cover `/run` before.
+    /// Starts a daemon that serves `/run/cgred.socket`: mount over `/run` first.
     pub(crate) fn legacy_daemon(&self, rules: &str) -> Daemon {
         self.legacy_daemon_with(rules, &Settings::default())
     }
 
-    /// The same with more to say.
+    /// Starts such a daemon with further settings.
     pub(crate) fn legacy_daemon_with(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
         self.write_rules(rules);
         Daemon::start_legacy(&self.ground, settings)
     }
 
-    /// Replaces the rule file that the daemon of this test reads, in one step as editors do.
+    /// Replaces the rule file that the daemon of this test reads, atomically as editors do.
     pub(crate) fn write_rules(&self, rules: &str) {
         self.rule_file("50-test.toml", rules);
         self.rule_file(
@@ -176,7 +176,7 @@ impl Live {
         );
     }
 
-    /// Writes one more rule file.
+    /// Writes an additional rule file.
     pub(crate) fn rule_file(&self, name: &str, rules: &str) {
         let directory = self.path("rules.d");
         self.directory(&directory);
@@ -191,8 +191,8 @@ impl Live {
         Actor::start(&self.path("bin/actors"), steps)
     }
 
-    /// Starts a file system at `m` in [`BASE`] (see `fuse.c`) with one file, the actors program. Drop
-    /// the actor to release the processes that wait for it.
+    /// Starts a file system at `m` in [`BASE`] (see `fuse.c`) with one file, the actors program.
+    /// Drop the actor to release the processes that wait for it.
     pub(crate) fn file_system(&self, uid: u32, mode: &str) -> Actor {
         let (device, directory) = (self.path("fuse"), self.path("m"));
         if !device.exists() {
@@ -207,7 +207,7 @@ impl Live {
         Actor::start(build::fuse(), &steps)
     }
 
-    /// How long until the process is in the group `below`, if that is within a second.
+    /// Returns the time until the process is in the cgroup `below`, `None` if that takes more than a second.
     pub(crate) fn placed_within_a_second(&self, pid: u32, below: &str) -> Option<Duration> {
         let wanted = self.ground.at(below);
         within(Duration::from_secs(1), || {
@@ -215,19 +215,19 @@ impl Live {
         })
     }
 
-    /// The pid of an actor that ends with `hold`, once it holds.
+    /// Starts an actor with steps that end with `hold`, and waits until it holds.
     pub(crate) fn hold(&self, steps: &str) -> Actor {
         let mut actor = self.actor(&format!("{steps} hold"));
         actor.subject = actor.said("pid");
         actor
     }
 
-    /// Waits until the process is in the group `below` the test's ground.
+    /// Waits until the process is in the cgroup `below` of the test.
     pub(crate) fn expect(&self, actor: &Actor, below: &str) {
         self.expect_pid("", actor.subject, below);
     }
 
-    /// The same in the hierarchy of a v1 controller (empty: v2).
+    /// Waits until a process is in the cgroup `below` in the hierarchy of a v1 controller (empty: v2).
     pub(crate) fn expect_pid(&self, controller: &str, pid: u32, below: &str) {
         let wanted = self.ground.at(below);
         let mut found = None;
@@ -238,24 +238,24 @@ impl Live {
         assert!(arrived, "process {pid} is in {found:?} instead of {wanted}");
     }
 
-    /// Asserts that the daemon has looked at the process and left it alone.
+    /// Asserts that the daemon has evaluated the process and not moved it.
     pub(crate) fn expect_untouched(&self, actor: &Actor) {
         self.fence();
-        // A closer look at a program is not in the order of events.
+        // Executables that need the slow path are resolved out of event order.
         std::thread::sleep(Duration::from_millis(200));
-        let found = census::cgroup_of(actor.subject, "").expect("the actor left");
+        let found = census::cgroup_of(actor.subject, "").expect("the actor exited");
         assert!(!self.ground.holds(&found), "process {} was moved to {found}", actor.subject);
     }
 
-    /// Returns when the daemon has handled all that happened before: events are queued in order, so
-    /// a process that is placed later proves that earlier ones had their turn.
+    /// Returns when the daemon has processed all earlier events: they are queued in order, so the
+    /// placement of a later process proves that earlier ones were evaluated.
     pub(crate) fn fence(&self) {
         let fence = self.hold(&format!("uid {0} {0}", user::FENCE));
         self.expect(&fence, "fence");
     }
 
-    /// The processes of `uid` that are not below `below`, after the daemon had time to come to
-    /// rest: empty when all is well.
+    /// Returns the processes of `uid` that are not below `below`, after the daemon had time to come
+    /// to rest; normally empty.
     pub(crate) fn strays(&self, uid: u32, below: &str) -> Vec<census::Resident> {
         let group = self.ground.at(below);
         let mut strays = Vec::new();
@@ -266,7 +266,7 @@ impl Live {
         strays
     }
 
-    /// Asserts that exactly `count` processes of `uid` live and all are in the group `below`.
+    /// Asserts that exactly `count` processes of `uid` live and all are in the cgroup `below`.
     pub(crate) fn expect_all(&self, uid: u32, count: usize, below: &str) {
         let strays = self.strays(uid, below);
         let shown = &strays[..strays.len().min(5)];
@@ -276,9 +276,9 @@ impl Live {
 }
 
 impl Live {
-    /// Waits until all processes of `uid` are in the group `below`, [`REST`] at most, prints how many
-    /// of `count` are outside and asserts that it is none. That there are `count` of them shows that
-    /// none escaped the count.
+    /// Waits until all processes of `uid` are in the cgroup `below`, [`REST`] at most, prints how
+    /// many of `count` are outside and asserts that there are none. The total of `count` proves
+    /// that no process escaped the count.
     pub(crate) fn expect_at_rest(&self, what: &str, uid: u32, count: usize, below: &str) {
         let (outside, seen) = self.at_rest(uid, below);
         println!("{what}: {} of {count} outside", outside.len());
@@ -287,7 +287,7 @@ impl Live {
         assert!(outside.is_empty(), "{what}: {} of {count} outside: {shown:?}", outside.len());
     }
 
-    /// The processes of `uid` outside of the group `below` at rest, and how many there are in all.
+    /// Returns the processes of `uid` outside of the cgroup `below` at rest, and the total.
     pub(crate) fn at_rest(&self, uid: u32, below: &str) -> (Vec<census::Resident>, usize) {
         let group = self.ground.at(below);
         let mut all = Vec::new();
@@ -355,15 +355,15 @@ impl Live {
     }
 }
 
-/// How often a storm is repeated or how large it is.
+/// Returns the number of repetitions of a storm, or a factor for its size.
 pub(crate) fn rounds() -> usize {
     std::env::var("CGRULED_LIVE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
-/// Says what a test lacks on this host, so that it is left out.
+/// Prints why this host cannot run a test, which is then skipped.
 ///
 /// # Panics
-/// Somebody insists that all tests run.
+/// With `CGRULED_LIVE=1`, where no test may be skipped.
 pub(crate) fn skip(reason: &str) {
     assert!(!insisted(), "CGRULED_LIVE=1, but {reason}");
     println!("skipped: {reason}");
@@ -377,6 +377,6 @@ fn connector_works() -> Result<(), String> {
     let result = pins("selftest");
     match result.get("heard") {
         Some(1) => Ok(()),
-        _ => Err("the kernel's proc connector says nothing here".to_owned()),
+        _ => Err("the proc connector delivers no events here".to_owned()),
     }
 }

@@ -1,5 +1,5 @@
-//! A mount namespace for the test's thread. What the thread spawns inherits it; the rest of the
-//! machine, and the real `/etc`, see nothing.
+//! Creates a mount namespace for the thread of the test. Processes that the thread starts inherit
+//! it; the rest of the machine, including the real `/etc`, is not affected.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,12 +10,12 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{BASE, user};
 
-/// Entered; the empty mount point on the host is removed on drop.
+/// The entered namespace; the empty mount point on the host is removed on drop.
 pub(super) struct Namespace;
 
 impl Namespace {
-    /// A tmpfs at [`BASE`] and our users in `/etc`. The thread never leaves the namespace: the test
-    /// runner gives each test a thread of its own.
+    /// Mounts a tmpfs at [`BASE`] and adds the test users to `/etc`. The thread never leaves the
+    /// namespace: the test runner gives each test a thread of its own.
     pub(super) fn enter() -> Result<Self, String> {
         match fs::create_dir(BASE) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -38,14 +38,14 @@ impl Namespace {
 }
 
 impl Drop for Namespace {
-    /// The tmpfs first; the directory below it is the one that the host sees.
+    /// Unmounts the tmpfs first; the directory below it is the one on the host.
     fn drop(&mut self) {
         let _ = nix::mount::umount2(BASE, nix::mount::MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(BASE);
     }
 }
 
-/// Mounts tracefs where systemd does, if the host has not done it.
+/// Mounts tracefs at the path that systemd uses, unless the host has done it.
 fn trace_events() -> Result<(), String> {
     let directory = "/sys/kernel/tracing";
     if Path::new(directory).join("instances").exists() {
@@ -55,7 +55,7 @@ fn trace_events() -> Result<(), String> {
         .map_err(|errno| format!("tracefs on {directory}: {errno}"))
 }
 
-/// Puts a copy with `more` lines over `path`.
+/// Mounts a copy with `more` lines over `path`.
 fn cover(path: &str, more: &str) -> Result<(), String> {
     let name = Path::new(path).file_name().unwrap_or_default();
     let copy = Path::new(BASE).join(name);

@@ -1,9 +1,9 @@
 // A user's program that tries to stay outside the cgroup of its rule. Built as an executable and as a
-// library for LD_PRELOAD: everything happens before main(), so the executable of the process can be any.
+// library for LD_PRELOAD: everything happens before main(), so the process can have any executable.
 //
-//   ESCAPE=NAME        does nothing without it; the processes are found by this variable
+//   ESCAPE=NAME        enables the program; its processes are found by this variable
 //   ESCAPE_CGROUP=DIR  moves itself into this cgroup first
-//   ESCAPE_COMM=COMM   takes this name
+//   ESCAPE_COMM=COMM   changes its name
 //   ESCAPE_ORPHANS=1   leaves its children to the nearest subreaper
 //
 // Forks 100 children, which sleep.

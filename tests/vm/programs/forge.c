@@ -1,5 +1,5 @@
-// Makes a process of the same user fork without an exec, by ptrace: forge PID COUNT. The children sleep.
-// A user can do this to the own service manager. x86-64 only.
+// Makes a process of the same user fork without an exec, by ptrace: forge PID COUNT. The children
+// sleep. A user can do this to the own service manager. x86-64 only.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@ static void check(long result, const char *what) {
     exit(1);
 }
 
-// Has the stopped process execute the system call that it is in again, as another one.
+// Makes the stopped process execute its present system call again, as another one.
 static void call(pid_t pid, struct user_regs_struct regs, long number) {
     regs.rip -= 2; // back to its `syscall` instruction
     regs.rax = number;
@@ -53,7 +53,7 @@ int main(int count, char **words) {
     check(ptrace(PTRACE_GETREGS, pid, NULL, &regs), "PTRACE_GETREGS");
     for (int i = atoi(words[2]); i > 0; i--)
         printf("%d\n", fork_once(pid, &regs));
-    // As it was: the kernel restarts what it waited in.
+    // Restores the registers: the kernel restarts the interrupted system call.
     check(ptrace(PTRACE_SETREGS, pid, NULL, &regs), "PTRACE_SETREGS");
     check(ptrace(PTRACE_DETACH, pid, NULL, NULL), "PTRACE_DETACH");
     return 0;

@@ -1,4 +1,4 @@
-# The daemon is there before anybody logs in.
+# The daemon runs before any user can log in.
 . /vm/scenario.bash
 
 if [ "${1:-}" != rebooted ]; then
@@ -26,6 +26,6 @@ within 20 pgrep -u bob -x sleep
 job=$(pgrep -u bob -x sleep)
 expect "a job that cron started at boot is placed" in_group "$job" people/bob
 rm /etc/cron.d/bob
-# Other scenarios want alice without a manager.
+# Other scenarios need alice without a service manager.
 loginctl disable-linger alice
 systemctl stop "user@$(id -u alice).service"

@@ -1,4 +1,5 @@
-# Containers: those that root created keep their processes, those of a user stay within the limit of the user.
+# Containers: those that root created keep their processes, those of a user stay within
+# the limit of the user.
 . /vm/scenario.bash
 
 settings <<'CGRULED'
@@ -12,7 +13,7 @@ leave_units = true
 CGRULED
 daemon || exit
 
-# A container image with nothing but busybox.
+# A container image with only busybox.
 box=/var/tmp/box
 mkdir -p $box/{bin,dev,proc,sys,tmp,etc,run,usr}
 cp "$(command -v busybox)" $box/bin/
@@ -23,7 +24,8 @@ echo 'app:x:1000:' >$box/etc/group
 tar -C $box -cf /var/tmp/box.tar .
 disk=$(cat /sys/block/vda/dev)
 
-# in_scope PATTERN: the processes that run it are in the cgroup of the container, which has its limit.
+# holds NUMBER LIMIT-FILE: the process `sleep NUMBER` is in the cgroup of the container, not in the
+# pool, and that cgroup has its limit.
 holds() { # holds NUMBER LIMIT-FILE
     local pid group
     pid=$(pgrep -x -f "sleep $1" | head -1)
@@ -34,10 +36,10 @@ holds() { # holds NUMBER LIMIT-FILE
         grep -qx 67108864 "/sys/fs/cgroup$group/memory.max" 2>/dev/null && return
         group=${group%/*}
     done
-    echo "no cgroup of it has the limit"
+    echo "none of its cgroups has the limit"
     return 1
 }
-filtered() { # filtered COMMAND...: a device of the host cannot be read in the container
+filtered() { # filtered COMMAND...: the container cannot read a device of the host
     "$@" sh -c "cat /vda >/dev/null" 2>&1 | grep -q "not permitted"
 }
 
@@ -69,7 +71,7 @@ expect "systemd-nspawn: the process keeps the limit" holds 4000
 systemctl stop nspawned.service
 expect "they are counted" test "$(counter left_in_container)" -gt 0
 
-# Rootless containers under README's rules: within the slice of the user.
+# Rootless containers under the rules of the README: within the slice of the user.
 rules <<'CGRULED'
 [unit."user-%U.slice"]
 users = ["1000-59999"]
@@ -92,8 +94,8 @@ within 30 pgrep -x -f "sleep 5000"
 sleep 3
 place=$(group_of "$(pgrep -x -f 'sleep 5000')")
 expect "it is in her slice" grep -q "^/user.slice/user-$id.slice/" <<<"$place"
-expect "its limit holds" holds 5000
-expect "so does that of her slice" grep -qx 300 "/sys/fs/cgroup/user.slice/user-$id.slice/pids.max"
+expect "its limit is active" holds 5000
+expect "so is that of her slice" grep -qx 300 "/sys/fs/cgroup/user.slice/user-$id.slice/pids.max"
 expect "exec works" service podman --storage-driver=vfs exec own true
 expect "pause works" service podman --storage-driver=vfs pause own
 expect "unpause works" service podman --storage-driver=vfs unpause own

@@ -1,4 +1,4 @@
-# Attempts of a user to be taken for a part of systemd, and the processes that are a part of it.
+# Attempts of a user to pass for a part of systemd, and processes that are a part of it.
 . /vm/scenario.bash
 
 settings <<'CGRULED'
@@ -17,23 +17,25 @@ cp $programs/escape{,.so} $programs/forge /home/alice/
 loginctl enable-linger alice
 within 30 systemctl is-active "user@$id.service"
 scope_of() { echo "/user.slice/user-$1.slice/user@$1.service/init.scope"; }
-# Since systemd 254 a login and the manager have a capability, without which the manager cannot be traced.
+# Since systemd 254 a login and the service manager have a capability, without which the
+# manager cannot be traced.
 trace() { setpriv --reuid=alice --regid=alice --init-groups --inh-caps=+wake_alarm --ambient-caps=+wake_alarm "$@"; }
 main_pid() { systemctl show -P MainPID "user@$(id -u "$1").service"; }
 pam_of() { pgrep -o -P "$(main_pid "$1")" -x '\(sd-pam\)'; }
 
-# tagged NAME: the processes of an attempt.
+# tagged NAME: prints the processes of an attempt.
 tagged() { grep -lsz "^ESCAPE=$1\$" /proc/[0-9]*/environ | cut -d / -f 3; }
-# outside PID...: those of them that are not below people/alice; a dead leader's own file is out of date. One
-# grep for all: one for each of 100 processes takes 10 s here.
+# outside PID...: prints those that are not below people/alice. The cgroup file of a leader that has exited
+# is out of date, so all threads count. One grep for all: one for each of 100 processes takes 10 s here.
 outside() {
     [ $# -gt 0 ] || return 0
     local files=("${@/#//proc/}")
-    files=("${files[@]/%//task/*/cgroup}") # below without quotes: the shell expands them
+    files=("${files[@]/%//task/*/cgroup}") # unquoted below: the shell expands them
     comm -13 <(grep -ls ":${ground#/sys/fs/cgroup}/people/alice\$" ${files[@]} | cut -d / -f 3 | sort -u) \
         <(printf '%s\n' "$@" | sort -u)
 }
-# none_outside MINIMUM COMMAND...: that all processes COMMAND lists, so many at least, are in their cgroup.
+# none_outside MINIMUM COMMAND...: succeeds if COMMAND lists at least MINIMUM processes
+# and all are in their cgroup.
 none_outside() {
     local minimum=$1 pids out
     shift
@@ -42,7 +44,7 @@ none_outside() {
     echo "$out of $(wc -w <<<"$pids") outside"
     [ "$out" = 0 ] && [ "$(wc -w <<<"$pids")" -ge "$minimum" ]
 }
-# The same within 10 s; says what it found.
+# Repeats none_outside for up to 10 s and prints the result.
 none_outside_soon() {
     local code
     within 10 none_outside "$@"
@@ -51,7 +53,7 @@ none_outside_soon() {
     return $code
 }
 exec 4>&1
-# attempt NAME [MINIMUM]: what became of it.
+# attempt NAME [MINIMUM]: checks that all processes of an attempt are in their cgroup.
 attempt() {
     within 20 has "$1" "${2:-101}"
     sleep 2
@@ -61,16 +63,17 @@ attempt() {
 }
 has() { [ "$(tagged "$1" | wc -l)" -ge "$2" ]; }
 
-# keeps USER WHEN: the manager and its (sd-pam) are where systemd put them, and the manager works.
+# keeps USER WHEN: the service manager and its (sd-pam) are in their cgroup of systemd,
+# and the manager works.
 keeps() {
     local user=$1 scope
     scope=$(scope_of "$(id -u "$user")")
-    # A process that waits for systemd, and a second of grace, are over by then.
+    # Longer than a process may wait for systemd, plus a second of grace.
     sleep 4
     expect "the manager of $user is not moved: $2" is_in "$(main_pid "$user")" "$scope"
     expect "nor its (sd-pam): $2" is_in "$(pam_of "$user")" "$scope"
     expect "a unit starts: $2" mine "$user" systemd-run -q --user -p Type=oneshot true
-    # systemd-run asks for its own unit and fails if it was moved back before.
+    # systemd-run requests its own unit and fails if it was moved back before.
     expect "a scope starts: $2" within 10 mine "$user" systemd-run -q --user --scope true
     expect "many units start: $2" many "$user"
     expect "no unit failed: $2" mine "$user" systemctl --user is-system-running
@@ -99,7 +102,7 @@ attempt preload
 run bind -p PrivateUsers=yes -p BindReadOnlyPaths=/home/alice/escape:$helper $helper
 attempt bind
 
-# While the daemon is down: else the shell is in its cgroup already.
+# With the daemon stopped, as otherwise the shell is in its cgroup already.
 systemctl stop cgruled.service
 as alice env ESCAPE=unshare unshare --user --map-root-user --mount \
     sh -c "mount --bind /home/alice/escape $helper; exec $helper"
@@ -113,11 +116,11 @@ attempt manager
 run orphans -E "$preload" -E "$join" -E "ESCAPE_COMM=(sd-pam)" -E ESCAPE_ORPHANS=1 /usr/lib/systemd/systemd
 attempt orphans
 
-# The cgroup alone, by any program.
+# Only the cgroup, by any program.
 run cgroup -E "$join" /home/alice/escape
 attempt cgroup
 
-# The user's manager is traced and forks without an exec.
+# The service manager of the user is traced and forks without an exec.
 if [ "$(uname -m)" = x86_64 ]; then
     forged=$(trace /home/alice/forge "$(main_pid alice)" 100)
     forged_pids() { echo "$forged"; }
@@ -152,8 +155,8 @@ as alice $programs/leader
 leader=$pid
 expect "and at its start" within 10 is_placed
 
-# Daemons of systemd that run as users of the system stay, whatever a rule allows.
-expect "a system user's daemon is there" systemctl start systemd-networkd.service
+# Daemons of systemd that run as system users stay, whatever a rule allows.
+expect "a daemon of a system user runs" systemctl start systemd-networkd.service
 rules <<'CGRULED'
 [[rule]]
 user = "*"

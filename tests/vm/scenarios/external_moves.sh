@@ -1,4 +1,4 @@
-# Others move processes: a user by the own service manager, systemd, container engines.
+# External moves: by a user with the own service manager, by systemd, by container engines.
 . /vm/scenario.bash
 
 settings <<'CGRULED'
@@ -10,7 +10,7 @@ user = ["alice", "bob"]
 cgroup = "people/%u"
 CGRULED
 daemon || exit
-expect "moves are traced by the unit as it is locked down" within 10 grep -q "traced by the kernel" \
+expect "the hardened unit traces moves" within 10 grep -q "traced by the kernel" \
     <(cgrulectl status)
 
 id=$(id -u alice)
@@ -18,11 +18,11 @@ loginctl enable-linger alice
 within 30 systemctl is-active "user@$id.service"
 manager=org.freedesktop.systemd1
 call() { mine alice busctl --user call $manager /org/freedesktop/systemd1 $manager.Manager "$@"; }
-scope() { # scope NAME PID: a scope of Alice's with the process
+scope() { # scope NAME PID: creates a scope of alice with the process
     call StartTransientUnit 'ssa(sv)a(sa(sv))' "$1.scope" fail 1 PIDs au 1 "$2" 0
 }
 people=${ground#/sys/fs/cgroup}/people/alice
-# How many processes of a user are in none of the cgroups of rules.
+# outside_of_rules: succeeds if all processes of alice are in the cgroup of their rule; prints the count.
 outside_of_rules() {
     local pid count=0
     for pid in $(pgrep -u alice -x sleep); do is_in "$pid" "$people" || count=$((count + 1)); done
@@ -36,7 +36,7 @@ sleep 2
 before=$(counter taken_back)
 expect "systemd moves a process for the user" scope esc $pid
 expect "it is moved back" in_group $pid people/alice
-# The service manager may not move it itself and asks PID 1.
+# The service manager may not move the process itself and requests it from PID 1.
 expect "the mover is named" within 10 said "by systemd (process 1 of uid 0"
 expect "and counted" test "$(counter taken_back)" -gt "$before"
 
@@ -50,9 +50,9 @@ expect "children after the call are placed" within 20 outside_of_rules
 # In a loop.
 (for n in $(seq 40); do scope "loop$n" $pid; done) >/dev/null 2>&1
 expect "calls in a loop gain nothing" within 10 outside_of_rules
-expect "none was given up" test "$(counter given_up)" = 0
+expect "none was abandoned" test "$(counter given_up)" = 0
 
-# By PID 1, which the service manager asks for what it may not do itself.
+# By PID 1, on request of the service manager.
 mine alice systemd-run -q --user --unit=host sleep 1000
 in_group "$(mine alice systemctl --user show -P MainPID host.service)" people/alice
 call AttachProcessesToUnit ssau host.service "" 1 $pid
@@ -61,7 +61,7 @@ expect "a namespace gains nothing" mine alice systemd-run -q --user --unit=ns un
 expect "its process is placed" within 10 outside_of_rules
 within 10 pgrep -u alice -f 'sleep 1001'
 expect "it too" in_group "$(pgrep -u alice -f '^sleep 1001')" people/alice
-# systemd-run asks for its own unit and fails if it was moved back before; so it may take more than one attempt.
+# systemd-run requests its own unit and fails if it was moved back before; so it may take several attempts.
 for n in 1 2 3 4 5; do
     mine alice systemd-run --user --scope --unit=app-flatpak-x$n sleep 1002 >/tmp/scope.log 2>&1 &
     within 3 pgrep -u alice -f '(^|/)sleep 1002$' >/dev/null && break
@@ -75,7 +75,7 @@ call Reload
 sleep 3
 expect "daemon-reload is no external move" test "$(counter taken_back)" = "$before"
 
-# A program that creates namespaces of root for anybody.
+# A program that creates namespaces of root for any user.
 install -m 4755 "$(command -v unshare)" /usr/local/bin/boxed
 mkdir /sys/fs/cgroup/system.slice/cron.service/job 2>/dev/null
 cron=/sys/fs/cgroup/system.slice/cron.service
@@ -84,7 +84,7 @@ cron=/sys/fs/cgroup/system.slice/cron.service
 within 10 pgrep -u alice -f '^sleep 1003'
 expect "a set-user-ID program in cron gains nothing" in_group "$(pgrep -u alice -f '^sleep 1003')" people/alice
 
-# A container that root created, as engines without systemd make it: a cgroup and namespaces.
+# A container that root created, as engines without systemd do: a cgroup and namespaces.
 box=/sys/fs/cgroup/lxc.payload.box
 mkdir $box
 echo 64M >$box/memory.max
@@ -94,7 +94,7 @@ within 10 pgrep -f '^sleep 1004'
 sleep 3
 inside=$(pgrep -f '^sleep 1004')
 expect "a process in a container stays there" is_in "$inside" /lxc.payload.box
-expect "explain says so" grep -q "container" <(cgrulectl explain "$inside")
+expect "explain reports it" grep -q "container" <(cgrulectl explain "$inside")
 expect "and it is counted" test "$(counter left_in_container)" -gt 0
 rules <<'CGRULED'
 [[rule]]
@@ -105,7 +105,7 @@ CGRULED
 systemctl reload cgruled.service
 expect "containers = true moves it" in_group "$inside" people/alice
 
-# A job of bob below the service manager of a user whom no rule moves, and of one whom a rule moves.
+# A job of bob below the service manager of a user without a moving rule, and of one with such a rule.
 loginctl enable-linger web
 web=$(id -u web)
 within 30 systemctl is-active "user@$web.service"

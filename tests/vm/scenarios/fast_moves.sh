@@ -1,4 +1,4 @@
-# The modes of fast_moves work under the hardened unit. What they bring is printed.
+# The modes of fast_moves work under the hardened unit. Their effect is printed.
 . /vm/scenario.bash
 
 rules <<'END'
@@ -6,7 +6,7 @@ rules <<'END'
 user = ["alice", "bob"]
 cgroup = "people/%u"
 END
-# measure MODE: starts the daemon in it; $p50 is the median of isolated moves in microseconds.
+# measure MODE: starts the daemon in MODE and sets $p50 to the median of isolated moves in microseconds.
 measure() {
     settings <<END
 root = "auto"
@@ -30,13 +30,13 @@ measure expedited
 expect "expedited" test "$during" = 1
 expect "expedited is undone" test "$(cat /sys/kernel/rcu_expedited)" = 0
 measure favordynmods
-expect "favordynmods without the right to mount is said" within 10 said "fast_moves: Operation not permitted"
+expect "favordynmods without the right to mount is reported" within 10 said "fast_moves: Operation not permitted"
 
 mkdir -p /run/systemd/system/cgruled.service.d
 cp /vm/packaging/systemd/favordynmods.conf /run/systemd/system/cgruled.service.d
 systemctl daemon-reload
 measure favordynmods
 expect "favordynmods with its drop-in" grep -q favordynmods /proc/self/mountinfo
-expect "favordynmods makes no complaint" test -z "$(log | grep fast_moves)"
+expect "favordynmods logs no diagnostic" test -z "$(log | grep fast_moves)"
 rm -r /run/systemd/system/cgruled.service.d
 systemctl daemon-reload

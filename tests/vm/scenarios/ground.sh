@@ -1,4 +1,4 @@
-# The delegated ground: found, made, with all controllers.
+# The delegated subtree: found, created, with all controllers.
 . /vm/scenario.bash
 
 settings <<'END'
@@ -15,16 +15,16 @@ memory.high = "200M"
 pids.max = 100
 END
 expect "the daemon starts" daemon
-expect "the ground is there" systemctl is-active cgruled-pool.service
+expect "the pool is active" systemctl is-active cgruled-pool.service
 as alice sleep 1000
-expect "a process is placed below the ground" in_group $pid people/alice
+expect "a process is placed below the pool" in_group $pid people/alice
 for file in cpu.weight=50 memory.high=209715200 pids.max=100; do
     expect "${file%=*} is set" grep -qx "${file#*=}" "$ground/people/alice/${file%=*}"
 done
 expect "io.weight is set" grep -q "20" "$ground/people/alice/io.weight"
 expect "no warnings" test -z "$(log -p warning)"
 
-# What systemd has not given away stays as it is.
+# Controllers that systemd has not delegated are not enabled.
 above() { cat /sys/fs/cgroup/{,cgruled.slice/}cgroup.subtree_control; }
 before=$(above)
 rules <<'END'
@@ -37,6 +37,6 @@ END
 systemctl reload cgruled.service
 as bob sleep 1000
 expect "a process is placed though its controller is not delegated" in_group $pid huge
-expect "why is said" within 10 said "cannot enable controller hugetlb"
-expect "nothing is enabled above the ground" test "$(above)" = "$before"
+expect "the reason is logged" within 10 said "cannot enable controller hugetlb"
+expect "nothing is enabled above the pool" test "$(above)" = "$before"
 log -p warning

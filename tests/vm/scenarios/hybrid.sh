@@ -1,11 +1,11 @@
-# Where systemd has the hierarchies of v1, and v2 beside them without controllers.
+# Hosts where systemd uses the v1 hierarchies, and v2 without controllers.
 . /vm/scenario.bash
 
 if ! is_hybrid; then
-    say "left out: the machine is not hybrid (CGRULED_VM_BOOT=systemd.unified_cgroup_hierarchy=0)"
+    say "skipped: the machine is not hybrid (CGRULED_VM_BOOT=systemd.unified_cgroup_hierarchy=0)"
     exit 0
 fi
-ground=/sys/fs/cgroup/unified/people # what is ended at the end
+ground=/sys/fs/cgroup/unified/people # emptied by `leave` at the end
 settings <<'END'
 root = "auto"
 END
@@ -20,22 +20,22 @@ pids.max = 100
 END
 expect "the daemon starts" daemon
 complaints() { log -p warning -o json | grep -c MESSAGE; }
-expect "that its groups are beside those of systemd is said" test "$(complaints)" = 1
-expect "and how to choose it" said 'root = "/"'
+expect "a warning reports cgroups beside those of systemd" test "$(complaints)" = 1
+expect "and the setting that accepts it" said 'root = "/"'
 settings <<'END'
 root = "/"
 END
 daemon
-expect "what was chosen is no complaint" test "$(complaints)" = 0
+expect "an explicit setting causes no warning" test "$(complaints)" = 0
 
 as alice sleep 1000
 standing=$pid
-places() { # places PID: where it is in the trees of the settings, and in that of v2
+places() { # places PID: prints its cgroups in the hierarchies of the settings and in v2
     sed -nE 's/^[0-9]+:(cpu,cpuacct|memory|pids|):/\1 /p' "/proc/$1/cgroup" | sort | xargs
 }
 placed=" /people/alice cpu,cpuacct /people/alice memory /people/alice pids /people/alice"
 is_placed() { [ "$(places "$1")" = "${placed# }" ] || { places "$1" && false; }; }
-expect "a process is placed in all trees" within 20 is_placed $standing
+expect "a process is placed in all hierarchies" within 20 is_placed $standing
 has() { # has TREE/FILE VALUE
     expect "${1##*/}" grep -qx "$2" "/sys/fs/cgroup/${1%/*}/people/alice/${1##*/}"
 }
@@ -45,14 +45,14 @@ has pids/pids.max 100
 
 systemd-run -q --unit=shop --uid=alice sleep 1000
 shop=$(systemctl show -P MainPID shop.service)
-expect "that a process in a service stays is said" within 10 said "shop.service"
-expect "it stays in all trees" test -z "$(places "$shop" | grep people)"
+expect "a process that stays in a service is logged" within 10 said "shop.service"
+expect "it stays in all hierarchies" test -z "$(places "$shop" | grep people)"
 systemctl stop shop.service
 
 loginctl enable-linger alice
 id=$(id -u alice)
 within 30 systemctl is-active "user@$id.service"
-expect "the user's manager starts units" mine alice systemd-run -q --user --unit=work sleep 1000
+expect "the service manager of the user starts units" mine alice systemd-run -q --user --unit=work sleep 1000
 work=$(mine alice systemctl --user show -P MainPID work)
 expect "what it starts is placed" within 20 is_placed "$work"
 expect "its unit is still active" mine alice systemctl --user is-active work
@@ -60,7 +60,7 @@ expect "it is not degraded" mine alice systemctl --user is-system-running
 loginctl disable-linger alice
 systemctl stop "user@$id.service"
 
-# after WHAT COMMAND...: nobody was moved by it.
+# after WHAT COMMAND...: placed processes stay in their cgroups.
 after() {
     expect "$@"
     sleep 2
@@ -87,6 +87,6 @@ expect "the slice of a user has its limit" within 20 grep -qx 150 "$slice/pids.m
 rules </dev/null
 systemctl reload cgruled.service
 expect "it is taken back" within 20 grep -vqx 150 "$slice/pids.max"
-# The slice exists before the login has come to its command.
+# The slice exists before the login executes its command.
 within 20 pgrep -u bob -x sleep
 pkill -u bob -x sleep

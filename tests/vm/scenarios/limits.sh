@@ -1,4 +1,4 @@
-# Limits hold whom they are for, and nobody else.
+# Limits apply to their users, and to no others.
 . /vm/scenario.bash
 
 settings <<'END'
@@ -40,7 +40,7 @@ as alice sh -c 'for i in $(seq 50); do sleep 1000 & done; wait'
 expect "pids.max stops a fork bomb" within 10 grep -qv 'max 0' $ground/people/alice/pids.events
 expect "pids.max is kept" test "$(cat $ground/people/alice/pids.current)" -le 20
 
-# 8 MiB at 2 MiB/s. The times are those of the emulator's clock, which io.max goes by.
+# 8 MiB at 2 MiB/s. The times are those of the clock of the emulator, which io.max uses.
 write='dd if=/dev/zero of=$HOME/file bs=1M count=8 oflag=direct status=none'
 took() { # took USER: milliseconds of the write
     local from

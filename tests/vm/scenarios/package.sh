@@ -1,11 +1,11 @@
-# The life of the packages: install, rules of another package, broken and mended, upgrade under load,
-# downgrade, the drop-in beside cgroup-tools, reboot, remove, purge.
+# The life cycle of the packages: installation, rules of another package, invalid and fixed, upgrade
+# under load, downgrade, the drop-in beside cgroup-tools, reboot, removal, purge.
 . /vm/scenario.bash
 shopt -s nullglob
 
 packages=(/vm/packages/cgruled_*.deb)
 if [ ${#packages[@]} = 0 ]; then
-    say "left out: no packages were given (CGRULED_VM_PACKAGES)"
+    say "skipped: no packages were given (CGRULED_VM_PACKAGES)"
     exit 0
 fi
 ours=${packages[0]}
@@ -16,7 +16,7 @@ active() { systemctl is-active "${1:-cgruled.service}"; }
 show() { systemctl show -P "$1" "${2:-cgruled.service}"; }
 not() { ! "$@"; }
 
-# another VERSION: installs a package of somebody else; its rule file comes from standard input.
+# another VERSION: installs a foreign package; its rule file comes from standard input.
 another() {
     local tree=/tmp/another
     rm -rf $tree
@@ -28,21 +28,21 @@ another() {
     dpkg-deb --root-owner-group -Znone --build $tree /tmp/another.deb && dpkg -i /tmp/another.deb
 }
 
-# newer: our package with a higher version, as it is after the next build: another program, another unit.
+# newer: builds our package with a higher version, as after the next build: another program, another unit.
 newer() {
     rm -rf /tmp/newer
     dpkg-deb -R "$ours" /tmp/newer
-    # In place of the version there is one of the same length.
+    # The version is replaced by one of the same length.
     LC_ALL=C sed -i "s/$version/9${version#?}/g" /tmp/newer/usr/sbin/cgruled
     sed -i 's/^Description=.*/Description=The next build/' /tmp/newer/lib/systemd/system/cgruled.service
     sed -i 's/^Version: .*/&+newer/' /tmp/newer/DEBIAN/control
     dpkg-deb --root-owner-group -Znone --build /tmp/newer /tmp/newer.deb
 }
 
-# Complaints of the service and about it since the scenario began.
+# complaints PRIORITY: prints diagnostics of the service and about it since the scenario began.
 begun=$(date +%s)
 complaints() {
-    # An entry has several lines, but one in JSON. What is wrong with the file is said on purpose, and how often.
+    # An entry has several lines, but one in JSON. Errors of the rule file and their number are intended.
     journalctl -q -b --since "@$begun" -p "$1" -o json -u cgruled.service |
         grep -v -e 60-another.toml -e 'the rules have [0-9]* new error' | grep .
 }
@@ -64,15 +64,15 @@ is_ours() { cgrulesengd --help | grep -- --strict; }
 installs() {
     expect "the package installs without any configuration" apt install "$ours"
     expect "the service runs after that" active
-    expect "the status is said" status_says "0 rules from "
+    expect "the status is reported" status_says "0 rules from "
     expect "the samples move nothing" no_groups
-    expect "nothing is complained of" not complaints warning
+    expect "no warning is logged" not complaints warning
     for unit in cgruled.service cgruled-groups.service cgruled-pool.service cgruled.slice; do
         expect "verify $unit" verifies $unit
     done
-    expect "nobody makes groups at boot unasked" not systemctl is-enabled cgruled-groups.service
+    expect "cgruled-groups.service is not enabled by default" not systemctl is-enabled cgruled-groups.service
     expect "cgexec finds the socket of cgred" test -S /run/cgred.socket
-    expect "cgrulectl asks" cgrulectl status
+    expect "root may query" cgrulectl status
     expect "so do members of the group" asks --groups=cgruled
     expect "others may not" not asks --clear-groups
 }
@@ -85,7 +85,7 @@ takes_rules_of_others() {
 user = "alice"
 cgroup = "another/%u"
 END_OF_RULES
-    expect "a rule file of another package is live without a script" in_group $standing another/alice
+    expect "a rule file of another package becomes active without a script" in_group $standing another/alice
     cat >/etc/cgruled/rules.d/70-bob.toml <<'END_OF_RULES'
 version = 1
 [[rule]]
@@ -100,10 +100,10 @@ END_OF_RULES
 user = "alice"
 cgrup = "another/%u"
 END_OF_RULES
-    expect "a broken file is in the journal with its line" within 10 said "60-another.toml:4"
+    expect "an error is in the journal with its line" within 10 said "60-another.toml:4"
     expect "and in systemctl status" within 10 status_says "60-another.toml:4"
     as alice sleep 1000
-    expect "the file stays in force as it was" in_group $pid another/alice
+    expect "the last valid version stays active" in_group $pid another/alice
     cat >/etc/cgruled/rules.d/40-third.toml <<'END_OF_RULES'
 version = 1
 [[rule]]
@@ -111,29 +111,29 @@ user = "bob"
 cgroup = "third/bob"
 END_OF_RULES
     as bob sleep 1000
-    expect "a third file that comes meanwhile is live" in_group $pid third/bob
-    expect "the status says so" within 10 status_says "1 file kept at last valid version"
+    expect "a third file that is added meanwhile is active" in_group $pid third/bob
+    expect "the status reports it" within 10 status_says "1 file kept at last valid version"
     rm /etc/cgruled/rules.d/40-third.toml
     as bob sleep 1000
-    expect "one that goes is gone" in_group $pid people/bob
-    expect "cgrulectl check says so too" check_fails
+    expect "a removed file is inactive" in_group $pid people/bob
+    expect "cgrulectl check reports it too" check_fails
     systemctl restart cgruled.service
     expect "the service starts with it" active
     expect "and counts it" within 10 status_says "[1-9] error"
     as bob sleep 1000
-    expect "rules of others are in force" in_group $pid people/bob
+    expect "rules of other files are active" in_group $pid people/bob
     another 1.2 >/dev/null <<'END_OF_RULES'
 [[rule]]
 user = "alice"
 cgroup = "mended/%u"
 END_OF_RULES
     as alice sleep 1000
-    expect "a mended file is live" in_group $pid mended/alice
-    expect "it takes along who was placed" in_group $standing mended/alice
+    expect "a fixed file is active" in_group $pid mended/alice
+    expect "it moves placed processes" in_group $standing mended/alice
     expect "nothing else was an error" not complaints err
 }
 
-# after WHAT COMMAND...: under load, nobody is left outside, and who was placed stays.
+# after WHAT COMMAND...: under load, no process is left outside, and placed processes stay.
 after() {
     local before
     before=$(show MainPID)
@@ -143,7 +143,7 @@ after() {
     expect "$1: placed processes stay" stayed mended/alice
 }
 
-# runs_version VERSION: whether the file and the daemon that runs have it.
+# runs_version VERSION: the file and the running daemon have this version.
 runs_version() {
     [ "$(cgruled --version)" = "cgruled $1" ] && cmp "/proc/$(show MainPID)/exe" /usr/sbin/cgruled
 }
@@ -161,10 +161,10 @@ is_upgraded_under_load() {
     local load=$!
     after "upgrade" apt install /tmp/newer.deb
     expect "the next program is installed" runs_version "9${version#?}"
-    expect "the next unit is in force" test "$(show Description)" = "The next build"
+    expect "the next unit is active" test "$(show Description)" = "The next build"
     after "downgrade" apt install "$ours"
-    expect "the program of before is installed" runs_version "$version"
-    expect "the unit of before is in force" test "$(show Description)" = "$description"
+    expect "the previous program is installed" runs_version "$version"
+    expect "the previous unit is active" test "$(show Description)" = "$description"
     kill $load
     expect "upgrades are no error" not complaints err
 }
@@ -176,35 +176,35 @@ gets_out_of_the_way_of_cgroup_tools() {
     printf '%s\n' 'SOCKET_GROUP="cgred"' 'LOG_FILE="/var/log/cgred.log"' >/etc/sysconfig/cgred.conf
     echo 'OPTIONS="-v"' >/etc/default/cgred
     expect "the drop-in installs beside it" apt install "${dropins[0]}"
-    expect "its program stands in for the original" is_ours
+    expect "its program replaces that of cgroup-tools" is_ours
     expect "verify cgruled.service with the drop-in" verifies cgruled.service
     expect "its exposure is 2.5 at most" systemd-analyze security --threshold=25 cgruled.service
-    expect "which is kept aside" test -x /usr/sbin/cgrulesengd.libcgroup
+    expect "which is diverted" test -x /usr/sbin/cgrulesengd.libcgroup
     expect "the service is cgred too" active cgred.service
     expect "it runs with the options of its files" runs_as \
         "/usr/sbin/cgrulesengd --nodaemon --logfile=/var/log/cgred.log --socket-group=cgred -v"
-    expect "the log is where they say" within 10 test -s /var/log/cgred.log
-    expect "the socket is their group's" test "$(stat -c %G /run/cgred.socket)" = cgred
+    expect "the log is at the configured path" within 10 test -s /var/log/cgred.log
+    expect "the socket has the configured group" test "$(stat -c %G /run/cgred.socket)" = cgred
     as web sleep 1000
-    expect "legacy rules are live" within 10 grep -q '^0::/legacy/web$' /proc/$pid/cgroup
+    expect "legacy rules are active" within 10 grep -q '^0::/legacy/web$' /proc/$pid/cgroup
     mkdir -p /sys/fs/cgroup/legacy/by-hand
     cgexec -g cpu:legacy/by-hand sleep 1000 &
     started+=($!)
     expect "cgexec still works" within 10 grep -q '^0::/legacy/by-hand$' /proc/$!/cgroup
     disown
     expect "placed processes stay with the drop-in" stayed mended/alice
-    expect "the drop-in goes" apt remove cgruled-cgrulesengd
-    expect "and the original is back" not is_ours
+    expect "the drop-in is removed" apt remove cgruled-cgrulesengd
+    expect "and the program of cgroup-tools is back" not is_ours
     expect "the service runs on as cgruled" within 10 runs_as "/usr/sbin/cgruled "
     expect "the drop-in was no error" not complaints err
     rm /etc/cgrules.conf /etc/default/cgred /etc/sysconfig/cgred.conf /var/log/cgred.log
 }
 
-ended_with() { # ended_with STATUS: it did, and was not started again
+ended_with() { # ended_with STATUS: exited with STATUS and was not restarted
     sleep 3
     [ "$(show ExecMainStatus) $(show NRestarts)" = "$1 0" ]
 }
-# As doc/migration.md has it: while the original runs ours waits.
+# As in doc/migration.md: ours waits while cgrulesengd of libcgroup runs.
 takes_over_from_the_original() {
     local original
     systemctl stop cgruled.service
@@ -214,8 +214,8 @@ takes_over_from_the_original() {
     original=$!
     within 20 test -S /run/cgred.socket
     systemctl start cgruled.service
-    expect "ours does not run beside the original, and is not tried again" ended_with 78
-    expect "forbidden, it does not hinder the package" masked_install
+    expect "ours does not run beside cgrulesengd, and is not restarted" ended_with 78
+    expect "a masked service does not make the installation fail" masked_install
     expect "and does not run" not active cgruled.service
     kill $original
     wait $original
@@ -229,21 +229,22 @@ masked_install() {
 }
 
 goes() {
-    expect "the package goes" apt remove cgruled
-    expect "what was placed stays there" stayed mended/alice
-    expect "cgruled.service is not left" not active cgruled.service
-    expect "cgruled-pool.service is not left" not active cgruled-pool.service
-    expect "there is nothing that could ask" asks_nothing
-    expect "purge asks nothing" env -u DEBIAN_FRONTEND dpkg -P cgruled
-    expect "it leaves the administrator's file" test -e /etc/cgruled/rules.d/70-bob.toml
+    expect "the package is removed" apt remove cgruled
+    expect "placed processes stay" stayed mended/alice
+    expect "cgruled.service is stopped" not active cgruled.service
+    expect "cgruled-pool.service is stopped" not active cgruled-pool.service
+    expect "no maintainer script prompts" asks_nothing
+    expect "purge does not prompt" env -u DEBIAN_FRONTEND dpkg -P cgruled
+    expect "it keeps the file of the administrator" test -e /etc/cgruled/rules.d/70-bob.toml
     leave
     rm /etc/cgruled/rules.d/70-bob.toml
     dpkg -P another cgruled-cgrulesengd cgroup-tools >/dev/null
     apt install "$ours" >/dev/null
     apt purge cgruled >/dev/null
-    expect "without it nothing is left" nothing_left
+    expect "without that file nothing is left" nothing_left
 }
-# The scripts of cgruled that are still there after its removal, and those of the drop-in.
+# asks_nothing: the maintainer scripts that remain after the removal, and those of the
+# drop-in, do not prompt.
 asks_nothing() {
     local files=(/var/lib/dpkg/info/cgruled*)
     [ ${#files[@]} -gt 1 ] && ! grep -lE "^Template:|debconf|^[^#]*\bread\b" "${files[@]}"
@@ -274,7 +275,7 @@ for unit in systemd-user-sessions.service cron.service getty.target; do
 done
 as alice sleep 1000
 standing=$pid
-expect "rules are live after a reboot" in_group $pid mended/alice
+expect "rules are active after a reboot" in_group $pid mended/alice
 begun=0
 expect "the boot was no error" not complaints warning
 goes

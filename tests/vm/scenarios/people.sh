@@ -1,4 +1,4 @@
-# Limits for people without moving them: the slices of users, [unit."user-%U.slice"].
+# Limits for users without moving their processes: their slices, [unit."user-%U.slice"].
 . /vm/scenario.bash
 
 settings <<'END'
@@ -9,7 +9,7 @@ control=/run/systemd/system.control
 slice() { echo "/sys/fs/cgroup/user.slice/user-$1.slice"; }
 limit() { cat "$(slice "$1")/pids.max"; }
 is_limited() { [ "$(limit "$1")" = "$2" ] || { limit "$1" && false; }; }
-people() { # people PIDS_MAX [USER]...: a table for alice, and the users behind
+people() { # people PIDS_MAX [USER]...: a table for alice and the further users
     local pids=$1 users='"alice"' name
     shift
     for name; do users+=", \"$name\""; done
@@ -20,7 +20,7 @@ pids.max = $pids
 memory.max = "20%"
 END
 }
-# log_in USER: a session with a process in it that stays.
+# log_in USER: starts a session with a process that stays.
 log_in() {
     su -l "$1" -c 'sleep 1000' </dev/null >/dev/null 2>&1 &
     disown
@@ -37,7 +37,7 @@ people 150
 daemon || exit
 log_in alice
 expect "the slice of alice has the limit" within 20 is_limited "$alice" 150
-expect "the file of the limit is systemd's" test -e "$control/user-$alice.slice.d/50-TasksMax.conf"
+expect "systemd wrote the file of the limit" test -e "$control/user-$alice.slice.d/50-TasksMax.conf"
 session=$(pgrep -u alice -x sleep)
 expect "her session is in the slice" grep -q "^/user.slice/user-$alice.slice/session-" <(group_of "$session")
 log_in bob
@@ -45,20 +45,20 @@ sleep 3
 expect "bob, who is not in users, has another limit" test "$(limit "$bob")" != 150
 expect "and no files of ours" test ! -e "$control/user-$bob.slice.d"
 
-# What her manager runs is inside.
+# Processes of her service manager are inside.
 within 30 systemctl is-active "user@$alice.service"
 expect "she starts a service" mine alice systemd-run -q --user --unit=work sleep 1000
 expect "it is inside" grep -q "^/user.slice/user-$alice.slice/user@" <(group_of_unit work)
 expect "it is not moved" is_in "$(mine alice systemctl --user show -P MainPID work)" "$(group_of_unit work)"
 expect "and a scope" mine alice systemd-run -q --user --scope true
-# A fork bomb in a user service ends at the limit of the slice.
+# A fork bomb in a user service is stopped by the limit of the slice.
 mine alice systemd-run -q --user --unit=bomb -p TasksMax=infinity sh -c 'for i in $(seq 300); do sleep 1000 & done; wait'
 reached() { [ "$(cat "$(slice "$alice")/pids.current")" -ge 145 ]; }
 expect "300 processes of a user service reach the limit" within 30 reached
 expect "and are within it" test "$(cat "$(slice "$alice")/pids.current")" -le 150
 mine alice systemctl --user kill -s KILL bomb
 
-# Both forms: what runs in the slice stays, what runs outside of it and of a service that runs jobs is moved.
+# Both forms: processes in the slice stay, processes outside of it and of a service that runs jobs are moved.
 rules <<END
 [unit."user-%U.slice"]
 users = ["alice"]
@@ -70,7 +70,7 @@ user = ["alice", "bob"]
 cgroup = "people/%u"
 leave_units = true
 END
-expect "check has nothing to complain of" cgrulectl check --strict
+expect "check reports no warning" cgrulectl check --strict
 systemctl reload cgruled.service
 systemd-run -q --unit=cgi --uid=alice sleep 1000
 expect "a service of the host that runs as alice is moved" \
@@ -79,15 +79,15 @@ mine alice systemd-run -q --user --unit=later sleep 1000
 later=$(mine alice systemctl --user show -P MainPID later)
 sleep 2
 expect "her user service stays in the slice" is_in "$later" "$(group_of_unit later)"
-expect "explain says so" grep -q "stays in the slice of its user" <(cgrulectl explain "$later")
+expect "explain reports it" grep -q "stays in the slice of its user" <(cgrulectl explain "$later")
 expect "her session stays there" grep -q "^/user.slice/user-$alice.slice/session-" <(group_of "$session")
 expect "it is counted" grep -Eq '"kept_in_slice": *[1-9]' <(cgrulectl status --json)
-expect "bob, whom no table limits, is moved" in_group "$(pgrep -u bob -x sleep)" people/bob
+expect "bob, without a table, is moved" in_group "$(pgrep -u bob -x sleep)" people/bob
 (echo $BASHPID >"/sys/fs/cgroup$(group_of_unit work)/cgroup.procs" || exit
     exec setpriv --reuid=bob --regid=bob --init-groups sleep 1000) &
 stranger=$!
 disown
-expect "a process of bob below the manager of alice is moved too" in_group $stranger people/bob
+expect "a process of bob below the service manager of alice is moved too" in_group $stranger people/bob
 systemctl stop cgi.service
 pkill -u bob -x sleep
 within 30 test ! -e "$(slice "$bob")"
@@ -95,7 +95,7 @@ log_in bob
 people 150
 systemctl reload cgruled.service
 
-# A restart of the daemon; other values; one user more.
+# A restart of the daemon; other values; an additional user.
 daemon || exit
 expect "after a restart the limit is the same" is_limited "$alice" 150
 people 160 bob
@@ -112,23 +112,23 @@ people 170 bob
 daemon || exit
 expect "a session at the start gets it" within 20 is_limited "$bob" 170
 
-# Taken back, and nothing of others.
+# Our settings are reset, and those of others kept.
 systemctl set-property --runtime "user-$alice.slice" CPUWeight=77
 systemctl set-property --runtime "user-$bob.slice" MemoryMax=300M
 people 170
 expect "bob is no longer selected" within 20 test ! -e "$control/user-$bob.slice.d/50-TasksMax.conf"
 unlimited() { [ "$(limit "$1")" != 170 ]; }
 expect "and has no limit of ours" within 20 unlimited "$bob"
-expect "what was set for him by others stays" test -e "$control/user-$bob.slice.d/50-MemoryMax.conf"
-expect "in force too" test "$(cat "$(slice "$bob")/memory.max")" = 314572800
+expect "a foreign setting for bob stays" test -e "$control/user-$bob.slice.d/50-MemoryMax.conf"
+expect "and is active" test "$(cat "$(slice "$bob")/memory.max")" = 314572800
 systemctl stop cgruled.service
 rules </dev/null
 daemon || exit
 expect "without the file, also after a restart, alice has no limit" within 20 unlimited "$alice"
 expect "our files are gone" test ! -e "$control/user-$alice.slice.d/50-TasksMax.conf"
-expect "that of others stays" test -e "$control/user-$alice.slice.d/50-CPUWeight.conf"
-expect "in force too" test "$(cat "$(slice "$alice")/cpu.weight")" = 77
-expect "the session lives on" kill -0 "$session"
+expect "the foreign file stays" test -e "$control/user-$alice.slice.d/50-CPUWeight.conf"
+expect "and is active" test "$(cat "$(slice "$alice")/cpu.weight")" = 77
+expect "the session is alive" kill -0 "$session"
 expect "nothing was refused" test -z "$(log -p warning | grep -F 'slice')"
 systemctl -q revert "user-$alice.slice" "user-$bob.slice"
 log_out alice

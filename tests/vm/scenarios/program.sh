@@ -1,4 +1,4 @@
-# The hardened unit has mounts of its own. Rules by program mean the host's files all the same.
+# The hardened unit has mounts of its own. Rules by executable refer to the files of the host nevertheless.
 . /vm/scenario.bash
 
 settings <<'END'
@@ -20,21 +20,21 @@ cgroup = "link"
 END
 daemon || exit
 as alice sleep 1000
-expect "a path is the host's" in_group $pid path
+expect "a path refers to the host" in_group $pid path
 printf '#!/bin/bash\nread <> <(:)\n' | tee /tmp/job.sh /tmp/relative.sh >/home/alice/home.sh
 cp /usr/bin/tail /tmp/tail && ln -s tail /tmp/link
 chmod 755 /tmp/*.sh /home/alice/home.sh
 as alice /tmp/job.sh
-expect "a script in /tmp is seen" in_group $pid script
+expect "a script in /tmp matches" in_group $pid script
 as alice /home/alice/home.sh
-expect "a script in /home is seen" in_group $pid script
+expect "a script in /home matches" in_group $pid script
 cd /tmp
 as alice ./relative.sh
-expect "a script without a directory is seen" in_group $pid script
+expect "a script without a directory matches" in_group $pid script
 as alice /tmp/link -f /dev/null
-expect "a link is seen" in_group $pid link
+expect "a link matches" in_group $pid link
 as alice unshare --user --mount sleep 1000
-expect "the same file in other mounts is seen" in_group $pid path
+expect "the same file in other mounts matches" in_group $pid path
 as alice unshare --user --map-root-user --mount sh -c 'mount --bind /tmp/tail /usr/bin/sleep; exec sleep -f /dev/null'
 sleep 1
-expect "another file under the path is not" is_in $pid /outside
+expect "another file at the path does not match" is_in $pid /outside

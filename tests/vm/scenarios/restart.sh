@@ -1,5 +1,5 @@
-# Whatever becomes of the daemon and of systemd, placed processes stay where they are, and those that
-# came meanwhile are placed.
+# Placed processes stay in their cgroups through restarts and reloads of the daemon and of systemd,
+# and processes that came meanwhile are placed.
 . /vm/scenario.bash
 
 settings <<'END'
@@ -16,7 +16,7 @@ pids.max = 200
 END
 daemon || exit
 
-# Ten of alice that stay; bob comes and goes all the time.
+# Ten processes of alice that stay; those of bob come and go.
 held=()
 for _ in {1..10}; do
     as alice sleep 1000
@@ -29,19 +29,19 @@ done) &
 load=$!
 trap 'kill $load; leave' EXIT
 
-strays() { # strays USER: the processes that are not in USER's group
+strays() { # strays USER: prints the processes that are not in the cgroup of USER
     ps -ww -u "$1" -o pid=,stat=,args=,cgroup= | grep -v -e " Z" -e "people/$1\$"
 }
 none_outside() { [ -z "$(strays alice)$(strays bob)" ] || { strays alice && strays bob && false; }; }
 inode() { stat -c %i "$ground/people/alice"; }
-stayed() { # stayed: the ten are in the very group of before, with its limits
+stayed() { # stayed: the ten processes are in the same cgroup as before, with its limits
     [ "$(inode)" = "$group" ] && [ "$(cat "$ground/people/alice/pids.max")" = 200 ] &&
         [ "$(grep -cxF "$(printf '%s\n' "${held[@]}")" "$ground/people/alice/cgroup.procs")" = 10 ]
 }
 expect "all are placed under load" within 10 none_outside
 group=$(inode)
 
-# after WHAT COMMAND...: nobody was moved by it, and everybody is placed.
+# after WHAT COMMAND...: placed processes stay, and all others are placed.
 after() {
     local what=$1
     shift
@@ -58,22 +58,22 @@ after "stop, a pause, start" stopped
 after "kill -9" killed
 after "daemon-reload" systemctl daemon-reload
 after "daemon-reexec" systemctl daemon-reexec
-after "stop of the ground is refused" refused
+after "stop of the pool is refused" refused
 after "systemctl reload" systemctl reload cgruled.service
-after "a weight for the ground" systemctl set-property --runtime cgruled.slice CPUWeight=200
+after "a weight for the pool" systemctl set-property --runtime cgruled.slice CPUWeight=200
 expect "the weight is that of the slice" grep -qx 200 "$ground/../cpu.weight"
 systemctl -q revert cgruled.slice
 systemctl stop cgruled.service
 systemctl daemon-reload
 expect "daemon-reload without the daemon: placed processes stay" stayed
-expect "controllers are still on" grep -q "cpu io memory pids" "$ground/cgroup.controllers"
+expect "controllers are still enabled" grep -q "cpu io memory pids" "$ground/cgroup.controllers"
 
-# A configuration that cannot work is not tried again and again.
+# The daemon is not restarted with an invalid configuration.
 settings <<'END'
 root = 7
 END
 systemctl start cgruled.service 2>/dev/null
 sleep 3
-expect "wrong settings end the daemon with 65, once" \
+expect "with invalid settings the daemon exits with 65, once" \
     test "$(systemctl show -p NRestarts,ExecMainStatus --value cgruled.service | xargs)" = "0 65"
-expect "wrong settings: placed processes stay" stayed
+expect "invalid settings: placed processes stay" stayed

@@ -5,7 +5,7 @@ settings <<'END'
 root = "auto"
 END
 disk=$(cat /sys/block/vda/dev)
-tables() { # tables CPU_MAX: the rules with this cpu.max for alice
+tables() { # tables CPU_MAX: prints rules with this cpu.max for alice
     cat <<END
 [[rule]]
 user = "alice"
@@ -66,8 +66,8 @@ has sites/alice memory.swap.max 16777216
 has sites/alice pids.max 50
 has sites/alice cpuset.cpus 0-1
 has sites/alice memory.oom.group 1
-expect "owner and mode of a group" test "$(stat -c '%U:%G %a' "$ground/sites/alice")" = "alice:bob 750"
-expect "limits stay root's" test "$(stat -c %U "$ground/sites/alice/cpu.max")" = root
+expect "owner and mode of a cgroup" test "$(stat -c '%U:%G %a' "$ground/sites/alice")" = "alice:bob 750"
+expect "limits still belong to root" test "$(stat -c %U "$ground/sites/alice/cpu.max")" = root
 
 used() { cpu_stat sites/alice usage_usec; }
 percent() { # percent of one processor in three seconds
@@ -82,15 +82,15 @@ within 10 grep -q "^20000" "$ground/sites/alice/cpu.max"
 has sites/alice cpu.max "20000 100000"
 second=$(percent)
 say "cpu.max 50 %: $first %, after a reload with 20 %: $second %"
-expect "cpu.max holds" test "$first" -ge 40 -a "$first" -le 60 -a "$second" -ge 14 -a "$second" -le 26
+expect "cpu.max is enforced" test "$first" -ge 40 -a "$first" -le 60 -a "$second" -ge 14 -a "$second" -le 26
 
 as bob sleep 1000
-expect "a group that is idle" in_group $pid idle
+expect "a cgroup with cpu.idle" in_group $pid idle
 has idle cpu.idle 1
 
 as database sleep 1000
 in_group $pid holder
 as web sleep 1000
 expect "a process is placed though a controller cannot be enabled" in_group $pid holder/inner
-expect "why it cannot is said" within 10 said "the cgroup contains processes"
+expect "the reason is logged" within 10 said "the cgroup contains processes"
 log -p warning

@@ -15,7 +15,7 @@ END
 done | rules
 daemon || exit
 
-# ratio A B SECONDS: 100 times the CPU time of group A against B's meanwhile.
+# ratio A B SECONDS: prints 100 times the CPU time of group A during SECONDS, divided by that of B.
 ratio() {
     local a b
     a=$(cpu_stat "$1" usage_usec) b=$(cpu_stat "$2" usage_usec)
@@ -23,7 +23,7 @@ ratio() {
     a=$(($(cpu_stat "$1" usage_usec) - a)) b=$(($(cpu_stat "$2" usage_usec) - b))
     echo $((100 * a / (b + 1)))
 }
-# share GROUP SECONDS: percent of one processor.
+# share GROUP SECONDS: prints the percentage of one processor.
 share() {
     local used from
     used=$(cpu_stat "$1" usage_usec) from=$(date +%s%6N)
@@ -32,8 +32,8 @@ share() {
 }
 between() { [ "$1" -ge "$2" ] && [ "$1" -le "$3" ]; }
 
-# Before Linux 6.2 a move to a group with a cpuset forgets what processors a process chose for itself, so
-# they are chosen after it.
+# Before Linux 6.2 a move to a cgroup with a cpuset resets the CPU affinity of the
+# process, so it is set after the move.
 for user in alice bob; do
     as $user sh -c "$busy"
     in_group $pid $user
@@ -67,7 +67,7 @@ say "both again: $hundred:100"
 expect "the database has its share again at once" between "$hundred" 225 375
 leave
 
-# All that is placed against all services: the weight of cgruled.slice against that of system.slice.
+# All placed processes against all services: the weight of cgruled.slice against that of system.slice.
 systemctl set-property --runtime cgruled.slice CPUWeight=1000
 as alice sh -c "$busy"
 in_group $pid alice
@@ -77,7 +77,8 @@ taskset -cp 1 "$(systemctl show -P MainPID busy.service)" >/dev/null
 sleep 1
 hundred=$(ratio . ../../system.slice/busy.service 6)
 say "cgruled.slice and system.slice at 10:1, one busy process each on one processor: $hundred:100"
-# The rest of system.slice works a little too, so the share of the one service is less than the slice's.
-expect "the weight of cgruled.slice holds against services" between "$hundred" 800 1500
+# Other services of system.slice use some time too, so the share of the one service is
+# less than that of the slice.
+expect "the weight of cgruled.slice applies against services" between "$hundred" 800 1500
 systemctl stop busy.service
 systemctl -q revert cgruled.slice

@@ -1,4 +1,4 @@
-# The unit files, as systemd sees them.
+# The unit files, as systemd loads them.
 . /vm/scenario.bash
 
 units=(cgruled.service cgruled-groups.service cgruled-pool.service cgruled.slice)
@@ -7,7 +7,7 @@ for unit in "${units[@]}"; do
 done
 sed 's/^Type=.*/Type=sometimes/' /usr/lib/systemd/system/cgruled.service >/tmp/cgruled-wrong.service
 not() { ! "$@"; }
-expect "verify sees what is wrong" not verifies /tmp/cgruled-wrong.service
+expect "verify detects an invalid unit" not verifies /tmp/cgruled-wrong.service
 expect "exposure is 2.5 at most" systemd-analyze security --threshold=25 cgruled.service
 say "$(systemd-analyze security cgruled.service | tail -n 1)"
 expect "the group of the control socket" getent group cgruled
@@ -22,7 +22,7 @@ cgroup = "people/%u"
 END
 systemctl restart cgruled.service
 expect "a log in /var/log/cgruled" within 10 grep -q "ready" /var/log/cgruled/log
-expect "the status is said" test -n "$(systemctl show -P StatusText cgruled.service)"
+expect "the status is reported" test -n "$(systemctl show -P StatusText cgruled.service)"
 say "$(systemctl show -P StatusText cgruled.service)"
 settings <<'END'
 log.level = "debug"
@@ -38,20 +38,20 @@ expect "a move is in the journal with its fields" within 10 moved
 settings </dev/null
 mkdir -p /run/cgruled/rules.d
 expect "restart" daemon
-expect "rules in /run outlive the daemon" test -d /run/cgruled/rules.d
+expect "rules in /run survive a restart" test -d /run/cgruled/rules.d
 rmdir /run/cgruled/rules.d
 watchdog() { systemctl show -P WatchdogTimestampMonotonic cgruled.service; }
 first=$(watchdog)
 was_fed() { [ "$(watchdog)" != "$first" ]; }
 expect "the watchdog is fed" within 25 was_fed
-expect "no complaint" test -z "$(log -p warning)"
+expect "no warning" test -z "$(log -p warning)"
 
 socket=/run/cgruled/control.sock
-expect "the control socket is there" within 5 test -S $socket
-expect "it is root's and the group's" test "$(stat -c '%U:%G' $socket)" = root:cgruled
-expect "root may ask" cgrulectl status
+expect "the control socket exists" within 5 test -S $socket
+expect "it belongs to root and the group" test "$(stat -c '%U:%G' $socket)" = root:cgruled
+expect "root may query" cgrulectl status
 asks() { setpriv --reuid=alice --regid=alice "$@" cgrulectl status; }
-expect "members of the group may ask" asks --groups=cgruled
+expect "members of the group may query" asks --groups=cgruled
 refused() { ! "$@"; }
 expect "others may not" refused asks --clear-groups
 as alice sleep 1000
@@ -59,13 +59,13 @@ in_group $pid people/alice
 expect "explain" cgrulectl explain $pid
 leave
 
-# A daemon that stands still is started again.
+# A daemon that is stopped is restarted.
 mkdir -p /run/systemd/system/cgruled.service.d
 printf '[Service]\nWatchdogSec=4\nTimeoutAbortSec=1\n' >/run/systemd/system/cgruled.service.d/watchdog.conf
 systemctl daemon-reload
 daemon
 systemctl kill -s STOP cgruled.service
 restarted() { [ "$(systemctl show -P NRestarts cgruled.service)" -ge 1 ] && is_ready; }
-expect "a daemon that stands still is started again" within 40 restarted
+expect "a daemon that is stopped is restarted" within 40 restarted
 rm -r /run/systemd/system/cgruled.service.d
 systemctl daemon-reload

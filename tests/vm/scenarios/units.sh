@@ -1,4 +1,5 @@
-# What systemd keeps: services that are not to be left, the managers of users, and takers.
+# Processes that systemd keeps: services without `leave_units`, the service managers of
+# users; and external moves.
 . /vm/scenario.bash
 
 settings <<'END'
@@ -14,18 +15,18 @@ daemon || exit
 unit() { systemctl show -P MainPID "$1"; }
 systemd-run -q --unit=shop --uid=alice sleep 1000
 shop=$(unit shop)
-expect "that it stays is said" within 10 said "shop.service"
+expect "a log line reports it" within 10 said "shop.service"
 expect "a process in a service stays there" is_in "$shop" /system.slice/shop.service
 expect "it is counted" within 10 grep -q "unit" <(systemctl status cgruled.service)
 rules <<<"$plain
 leave_units = true"
 systemctl reload cgruled.service
-expect "leave_units = true takes it out" in_group "$shop" people/alice
+expect "leave_units = true moves it" in_group "$shop" people/alice
 rules <<<"$plain"
 systemctl reload cgruled.service
 systemctl stop shop.service
 
-# Settings on a unit, from the service as it is locked down.
+# Settings on a unit, from the hardened service.
 cat >/run/systemd/system/store.service <<'END'
 [Service]
 ExecStart=sleep 1000
@@ -36,7 +37,7 @@ disk=$(cat /sys/block/vda/dev)
 has() { # has FILE VALUE
     expect "store.service: $1" within 10 grep -qxF "$2" "/sys/fs/cgroup/system.slice/store.service/$1"
 }
-stores() { # stores CPU_MAX: the rules with settings for the unit
+stores() { # stores CPU_MAX: prints the rules with settings for the unit
     cat <<END
 $plain
 [unit."store.service"]
@@ -68,21 +69,21 @@ has pids.max 50
 has cpuset.cpus 1
 stores "20%" | rules
 has cpu.max "20000 100000"
-expect "systemd refused nothing" test -z "$(log -p warning | grep store.service)"
-expect "cgrulectl says so too" grep -q '"refused_units": *0' <(cgrulectl status --json)
+expect "systemd refused no setting" test -z "$(log -p warning | grep store.service)"
+expect "cgrulectl reports it too" grep -q '"refused_units": *0' <(cgrulectl status --json)
 systemctl set-property --runtime store.service MemorySwapMax=8M
 rules <<<"$plain"
 systemctl reload cgruled.service
 has cpu.max "max 100000"
 has memory.max max
-has memory.swap.max 8388608 # set by others since
+has memory.swap.max 8388608 # set externally in between
 systemctl -q revert store.service
 has memory.swap.max max
 systemctl stop store.service
 rm /run/systemd/system/store.service
 systemctl daemon-reload
 
-# A user with a manager of his own, while a rule is for all that he runs.
+# A user with an own service manager and a rule for all processes of the user.
 loginctl enable-linger alice
 id=$(id -u alice)
 within 30 systemctl is-active "user@$id.service"
@@ -93,7 +94,7 @@ done
 expect "it still starts units" mine alice systemd-run -q --user --unit=work sleep 1000
 expect "and scopes" mine alice systemd-run -q --user --scope true
 work=$(mine alice systemctl --user show -P MainPID work)
-expect "what it starts is placed" in_group "$work" people/alice
+expect "processes of its units are placed" in_group "$work" people/alice
 expect "its unit is still active" mine alice systemctl --user is-active work
 expect "it is not degraded" mine alice systemctl --user is-system-running
 loginctl disable-linger alice
@@ -103,18 +104,18 @@ systemctl stop "user@$id.service"
 su -l bob -c 'sleep 1000' &
 within 20 pgrep -u bob -x sleep
 expect "a process of a login session is placed" in_group "$(pgrep -u bob -x sleep)" people/bob
-expect "the session lives on" test -n "$(loginctl list-sessions --no-legend | grep bob)"
+expect "the session is alive" test -n "$(loginctl list-sessions --no-legend | grep bob)"
 pkill -u bob -x sleep
 
-# Somebody moves a placed process away, twice within the second look.
+# Moves a placed process away, twice within the recheck delay.
 back() { echo "$pid" >$outside/cgroup.procs; }
 as alice sleep 1000
 in_group $pid people/alice
 back
-expect "taken back: it is put back once" in_group $pid people/alice
+expect "moved away: it is moved back once" in_group $pid people/alice
 back
 sleep 3
-expect "taken back again: it is left there" is_in $pid /outside
-expect "who took it is said" within 10 said "it is left there"
+expect "moved away again: it is left there" is_in $pid /outside
+expect "the mover is logged" within 10 said "it is left there"
 systemctl stop cgruled.service
 expect "it is counted" test "$(log | grep -E '^(taken_back|given_up) ' | xargs)" = "taken_back 2 given_up 1"
