@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 
 use cgruled::event::{Gid, Uid};
 use cgruled::rules::glob::Glob;
-use cgruled::rules::matcher::{Matcher, Plan};
-use cgruled::rules::names::Identity;
+use cgruled::rules::matcher::{Matcher, UserPlan};
+use cgruled::rules::names::UserIdentity;
 use cgruled::rules::{
-    Action, Criteria, Exe, ExeTest, Facts, GroupTest, LeaveUnits, Origin, Rule, RuleId, UserTest,
+    Action, Criteria, ExeFacts, ExeTest, Facts, GroupTest, LeaveUnits, Origin, Rule, RuleId,
+    UserTest,
 };
 
 const SIZES: [u32; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
@@ -96,14 +97,14 @@ impl Set {
 }
 
 struct Process {
-    who: Identity,
+    who: UserIdentity,
     gid: Gid,
     exe: Vec<u8>,
 }
 
 impl Process {
     fn facts(&self) -> Facts<'_> {
-        let exe = Some(Exe { path: &self.exe, on_host: true });
+        let exe = Some(ExeFacts { path: &self.exe, on_host: true });
         Facts { uid: self.who.uid, gid: self.gid, exe, invoked: None }
     }
 }
@@ -111,7 +112,7 @@ impl Process {
 struct Bench {
     size: u32,
     matcher: Matcher,
-    plans: HashMap<Uid, Plan>,
+    plans: HashMap<Uid, UserPlan>,
     sets: Vec<Vec<Process>>,
     /// Samples in nanoseconds, by set.
     samples: Vec<Vec<f64>>,
@@ -175,11 +176,11 @@ impl Bench {
         for (set, samples) in self.sets.iter().zip(&mut self.samples) {
             for batch in set.chunks(BATCH) {
                 let paths: Vec<Vec<u8>> = batch.iter().map(|process| process.exe.clone()).collect();
-                let prepared: Vec<(&Plan, Facts<'_>)> = batch
+                let prepared: Vec<(&UserPlan, Facts<'_>)> = batch
                     .iter()
                     .zip(&paths)
                     .map(|(process, path)| {
-                        let exe = Some(Exe { path, on_host: true });
+                        let exe = Some(ExeFacts { path, on_host: true });
                         let plan = &self.plans[&process.who.uid];
                         black_box(plan.size());
                         (plan, Facts { exe, ..process.facts() })
@@ -213,7 +214,7 @@ impl Bench {
     }
 
     fn print_sizes(&self) {
-        let plans: usize = self.plans.values().map(Plan::size).sum();
+        let plans: usize = self.plans.values().map(UserPlan::size).sum();
         println!(
             "{:>7} {:>9.2} ms {:>9.2} us {:>14} {:>12.1}",
             self.size,
@@ -311,9 +312,9 @@ fn stranger(n: u32) -> Process {
         4 => format!("/usr/sbin/fpm-pool{n}"),
         _ => format!("/home/user{n}/bin/a-worker"),
     };
-    let who = Identity {
+    let who = UserIdentity {
         name: Some(format!("user{}", n % 1024)),
-        ..Identity::nameless(Uid(4_000_000 + n % 1024))
+        ..UserIdentity::nameless(Uid(4_000_000 + n % 1024))
     };
     let gid = if n % 4 == 0 { wide_gid(n * KINDS + 7) + 230 } else { 1 + n % 512 };
     Process { who, gid: Gid(gid), exe: exe.into_bytes() }
@@ -330,7 +331,7 @@ fn process(set: Set, n: u32, size: u32) -> Process {
         Set::Miss if n % 2 == 0 && size > 1 => {
             let rule = spread(n, size) / KINDS * KINDS + 5;
             if rule < size - 1 {
-                process.who = Identity::nameless(Uid(uid(rule)));
+                process.who = UserIdentity::nameless(Uid(uid(rule)));
             }
         }
         Set::Miss => {}

@@ -5,12 +5,12 @@
 //! changed files, all level-triggered: data that is not read now is reported again. The TRAIL
 //! socket is not polled.
 
-mod controlled;
+mod check;
+mod control_threads;
 mod failure;
-mod invocation;
 mod notify;
+mod options;
 mod prepared;
-mod survey;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -27,58 +27,61 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
-use crate::cgroup::keeper::Keeper;
 use crate::cgroup::mounts::Hierarchies;
-use crate::cgroup::tree::{self, Tree};
+use crate::cgroup::reaper::Reaper;
+use crate::cgroup::tree::{self, CgroupTree};
 use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
 use crate::config::diagnostic::Diagnostic;
-use crate::control::cgred::Cgred;
-use crate::control::overview::Overview;
+use crate::control::cgred::CgredServer;
+use crate::control::status_source::StatusSource;
 use crate::engine::external_moves::MOVE_SCAN_NS;
-use crate::engine::{Engine, Options, Turn};
+use crate::engine::{Engine, EngineOptions, TurnResult};
 use crate::event::{Nanos, Uid};
-use crate::host::{Grounds, Host};
+use crate::host::{Host, ManagedRoots};
 use crate::leader::{self, Activity, Duty, Next};
 use crate::load::{self, NameService, Sources};
-use crate::log::{Levels, Logging, Output};
+use crate::log::{Levels, LogOutput, Logging};
 use crate::metrics::Metrics;
 use crate::placer::Placer;
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::program::ExeRead;
-use crate::rebuild::Rebuilder;
-use crate::rebuild::published::Board;
+use crate::rebuild::PolicyBuilder;
+use crate::rebuild::active::PolicyCell;
 use crate::source::connector::Connector;
-use crate::source::files::Files;
+use crate::source::files::FileWatcher;
 use crate::source::moves::{self, MoveSource, MoveTrace, MoveTraceError};
 use crate::sys;
-use crate::worker::Desk;
-use controlled::{Controlled, control_socket, sticky_socket};
+use crate::worker::WorkerHandle;
+use control_threads::{ControlThreads, control_socket, sticky_socket};
 use notify::Notifier;
 
-pub use failure::Failure;
-pub use invocation::{Announcements, Control, Invocation};
-pub use prepared::Prepared;
-pub use survey::{check, missing, policy, survey};
+pub use check::{check, missing, policy, survey};
+pub use failure::DaemonError;
+pub use options::{ControlPath, DaemonOptions, LifecycleHooks};
+pub use prepared::PreparedDaemon;
 
 /// Runs the daemon until a signal stops it.
 ///
 /// # Errors
 /// The reason for which it could not start or had to stop.
-pub fn run(invocation: &Invocation) -> Result<(), Failure> {
-    run_prepared(invocation, Prepared::new(invocation)?)
+pub fn run(invocation: &DaemonOptions) -> Result<(), DaemonError> {
+    run_prepared(invocation, PreparedDaemon::new(invocation)?)
 }
 
 /// Runs the daemon like [`run`], with rules that were read before.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), Failure> {
+pub fn run_prepared(
+    invocation: &DaemonOptions,
+    prepared: PreparedDaemon,
+) -> Result<(), DaemonError> {
     let metrics = Arc::new(Metrics::default());
     let outputs = outputs(invocation, &prepared.settings);
     let levels = levels(invocation, &prepared.settings);
     let logging = Logging::start(&outputs, levels, Arc::clone(&metrics))
-        .map_err(|error| Failure::to_make("log", error))?;
-    let Announcements { opening, ended, .. } = &invocation.announcements;
+        .map_err(|error| DaemonError::to_make("log", error))?;
+    let LifecycleHooks { opening, ended, .. } = &invocation.announcements;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
     prepared.remarks.iter().for_each(crate::rebuild::say);
     let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
@@ -87,7 +90,7 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
     match &result {
         Ok(()) => ended(),
         // The caller prints the failure on standard error.
-        Err(_) if outputs.iter().any(Output::is_standard_error) => {}
+        Err(_) if outputs.iter().any(LogOutput::is_standard_error) => {}
         Err(failure) => ::log::error!("{failure}"),
     }
     logging.finish();
@@ -97,21 +100,21 @@ pub fn run_prepared(invocation: &Invocation, prepared: Prepared) -> Result<(), F
     result
 }
 
-fn outputs(invocation: &Invocation, settings: &Settings) -> Vec<Output> {
+fn outputs(invocation: &DaemonOptions, settings: &Settings) -> Vec<LogOutput> {
     match &*invocation.outputs {
-        [] => vec![Output::Target(settings.log.target.clone())],
+        [] => vec![LogOutput::Target(settings.log.target.clone())],
         outputs => outputs.to_vec(),
     }
 }
 
-fn levels(invocation: &Invocation, settings: &Settings) -> Levels {
+fn levels(invocation: &DaemonOptions, settings: &Settings) -> Levels {
     let usual = settings.log.level;
     let says_more = invocation.warns_of_files && usual > LevelFilter::Off;
     let diagnostics = if says_more { usual.max(LevelFilter::Warn) } else { usual };
     Levels { usual, diagnostics }
 }
 
-fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
+fn settings(invocation: &DaemonOptions) -> (Settings, Vec<Diagnostic>) {
     let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     if let Some(root) = &invocation.root {
         settings.root = Root::Path(root.clone());
@@ -121,7 +124,7 @@ fn settings(invocation: &Invocation) -> (Settings, Vec<Diagnostic>) {
     (settings, diagnostics)
 }
 
-fn sources(invocation: &Invocation) -> Sources {
+fn sources(invocation: &DaemonOptions) -> Sources {
     let mut sources = Sources { legacy: invocation.legacy, ..Sources::default() };
     if !invocation.rules.is_empty() {
         sources.directories.clone_from(&invocation.rules);
@@ -130,38 +133,38 @@ fn sources(invocation: &Invocation) -> Sources {
 }
 
 fn rebuilder(
-    invocation: &Invocation,
-    grounds: Grounds,
+    invocation: &DaemonOptions,
+    grounds: ManagedRoots,
     hierarchies: &Arc<Hierarchies>,
-) -> Rebuilder {
+) -> PolicyBuilder {
     let sources = sources(invocation);
     let names = NameService::default();
     let hierarchies = Arc::clone(hierarchies);
-    Rebuilder::new(sources, names, hierarchies, grounds)
+    PolicyBuilder::new(sources, names, hierarchies, grounds)
         .with_settings_of(&invocation.config)
-        .taking(invocation.overlay.clone())
-        .announcing(invocation.announcements.rules)
+        .with_retained(invocation.overlay.clone())
+        .with_observer(invocation.announcements.rules)
 }
 
 struct Daemon {
     /// Dropped first, because its threads send requests to the fields below.
-    _controlled: Controlled,
+    _controlled: ControlThreads,
     engine: Engine,
-    cgred: Option<Cgred>,
+    cgred: Option<CgredServer>,
     signals: SignalFd,
-    files: Files,
+    files: FileWatcher,
     epoll: Epoll,
     metrics: Arc<Metrics>,
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
-    announcements: Announcements,
+    announcements: LifecycleHooks,
     notifier: Notifier,
     activity: Arc<Activity>,
 }
 
 /// Event sources of the main loop.
 #[derive(Clone, Copy)]
-enum Source {
+enum LoopSource {
     Watch,
     Signals,
     Answers,
@@ -171,41 +174,37 @@ enum Source {
 
 impl Daemon {
     fn start(
-        invocation: &Invocation,
-        Prepared { settings, signals, files, loaded, .. }: Prepared,
+        invocation: &DaemonOptions,
+        PreparedDaemon { settings, signals, files, loaded, .. }: PreparedDaemon,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, DaemonError> {
         let settings = &settings;
-        let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
+        let run = |what: &'static str| move |error: io::Error| DaemonError::Run(what, error);
         raise_descriptor_limit();
         let external_moves = settings.external_moves.unwrap_or(invocation.external_moves);
         let trace = start_trace(external_moves, invocation.dry_run);
         let hierarchies = Arc::new(tree::discover().map_err(run("/proc/self/mountinfo"))?);
         if hierarchies.is_empty() {
-            return Err(Failure::NoCgroups);
+            return Err(DaemonError::NoCgroups);
         }
         // Subscribed before the first scan, so that events during the scan are queued. Opened
         // before everything else that can fail: a missing connector is the failure to report.
         let buffer = settings.receive_buffer as usize;
-        let connector = Connector::open(buffer).map_err(Failure::Unusable)?;
+        let connector = Connector::open(buffer).map_err(DaemonError::Unusable)?;
         // Opened before anything is moved or configured, because another daemon may be running.
         let cgred = sticky_socket(invocation, &metrics)?;
         let control = control_socket(invocation, settings)?;
         let grounds = Host::default().grounds(settings, &hierarchies);
         let is_dry_run = invocation.dry_run;
         let tree = tree_of(&hierarchies, &grounds, is_dry_run, &metrics).map_err(run("threads"))?;
-        let board = Board::default();
+        let board = PolicyCell::default();
         let rebuilder = rebuilder(invocation, grounds, &hierarchies);
-        let mut rebuilder = rebuilder.having(loaded).publishing(board.clone());
+        let mut rebuilder = rebuilder.with_candidate(loaded).with_cell(board.clone());
         let policy = rebuilder.first();
-        let fast_moves =
-            FastMovesGuard::engage(settings.fast_moves, &hierarchies).unwrap_or_else(|error| {
-                ::log::warn!("cannot enable fast_moves: {error}");
-                FastMovesGuard::Off
-            });
+        let fast_moves = engage_fast_moves(settings, &hierarchies);
         // Started before the first scan, so that no move between the two is missed.
         let source = trace.and_then(|thread| move_source(thread.join().ok()?));
-        let overview = Overview::new(
+        let overview = StatusSource::new(
             Arc::clone(&metrics),
             board,
             hierarchies,
@@ -214,11 +213,12 @@ impl Daemon {
         );
         let placer =
             Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run, external_moves, source);
-        let proc = Proc::open(Path::new("/proc")).map_err(run("/proc"))?;
-        let desk = Desk::open(rebuilder).map_err(run("threads"))?;
+        let proc = ProcFs::open(Path::new("/proc")).map_err(run("/proc"))?;
+        let desk = WorkerHandle::open(rebuilder).map_err(run("threads"))?;
         let (counters, options) = (Arc::clone(&metrics), options(settings, external_moves));
         let mut engine = Engine::new(connector, proc, policy, placer, desk, counters, options);
-        let controlled = Controlled::start(invocation, settings, control, &overview, &mut engine)?;
+        let controlled =
+            ControlThreads::start(invocation, settings, control, &overview, &mut engine)?;
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
@@ -242,17 +242,19 @@ impl Daemon {
     }
 
     fn register(&self) -> Result<(), Errno> {
-        let readable = |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
-        self.epoll.add(self.engine.watch(), readable(Source::Watch))?;
-        self.epoll.add(self.signals.as_fd(), readable(Source::Signals))?;
-        self.epoll.add(self.engine.bell(), readable(Source::Answers))?;
-        self.epoll.add(self.files.as_fd(), readable(Source::Files))?;
-        self.cgred.as_ref().map_or(Ok(()), |cgred| self.epoll.add(cgred, readable(Source::Cgred)))
+        let readable = |source: LoopSource| EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
+        self.epoll.add(self.engine.watch(), readable(LoopSource::Watch))?;
+        self.epoll.add(self.signals.as_fd(), readable(LoopSource::Signals))?;
+        self.epoll.add(self.engine.wakeup_fd(), readable(LoopSource::Answers))?;
+        self.epoll.add(self.files.as_fd(), readable(LoopSource::Files))?;
+        self.cgred
+            .as_ref()
+            .map_or(Ok(()), |cgred| self.epoll.add(cgred, readable(LoopSource::Cgred)))
     }
 
     /// Runs the main loop on dedicated threads until the daemon stops.
-    fn serve(mut self) -> Result<(), Failure> {
-        let run = |error| Failure::Run("threads", error);
+    fn serve(mut self) -> Result<(), DaemonError> {
+        let run = |error| DaemonError::Run("threads", error);
         let reader = self.engine.exe_reader().map_err(run)?;
         let late = self.engine.late_reads();
         let activity = Arc::clone(&self.activity);
@@ -264,7 +266,7 @@ impl Daemon {
 
     /// Waits for events and serves everything except the engine. Returns whether to stop the
     /// daemon.
-    fn wait(&mut self, is_busy: bool) -> Result<bool, Failure> {
+    fn wait(&mut self, is_busy: bool) -> Result<bool, DaemonError> {
         self.say_ready();
         // Read once for all clocks. Under load the loop runs often enough for their precision.
         let now = sys::monotonic();
@@ -279,34 +281,34 @@ impl Daemon {
         let ready = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
-            Err(errno) => return Err(Failure::Run("epoll", errno.into())),
+            Err(errno) => return Err(DaemonError::Run("epoll", errno.into())),
         };
         self.activity.works(sys::monotonic());
         for event in &events[..ready] {
-            if event.data() == Source::Signals as u64 && self.serve_signals() {
+            if event.data() == LoopSource::Signals as u64 && self.serve_signals() {
                 self.notifier.stopping();
                 return Ok(true);
             }
-            if event.data() == Source::Answers as u64 {
+            if event.data() == LoopSource::Answers as u64 {
                 self.engine.take_answers();
             }
-            if event.data() == Source::Cgred as u64 {
+            if event.data() == LoopSource::Cgred as u64 {
                 self.serve_clients()?;
             }
-            if event.data() == Source::Files as u64 {
+            if event.data() == LoopSource::Files as u64 {
                 self.files.read(sys::monotonic());
             }
         }
         Ok(false)
     }
 
-    fn serve_clients(&mut self) -> Result<(), Failure> {
+    fn serve_clients(&mut self) -> Result<(), DaemonError> {
         let Self { engine, cgred: Some(cgred), .. } = self else { return Ok(()) };
         let mut result = Ok(());
         cgred.serve(|request, client| match engine.grant(request, client) {
             Ok(is_granted) => is_granted,
             Err(error) => {
-                result = Err(Failure::Run("process events", error));
+                result = Err(DaemonError::Run("process events", error));
                 false
             }
         });
@@ -365,7 +367,7 @@ impl Daemon {
 
     fn timeout(&self, now: Nanos) -> EpollTimeout {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
-        let clients = self.cgred.as_ref().and_then(Cgred::next_due);
+        let clients = self.cgred.as_ref().and_then(CgredServer::next_due);
         let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
@@ -376,15 +378,15 @@ impl Daemon {
 }
 
 impl Duty for Daemon {
-    type End = Result<(), Failure>;
+    type End = Result<(), DaemonError>;
 
     fn work(&mut self) -> Next<Self::End> {
         loop {
             let is_busy = match self.engine.turn() {
-                Ok(Turn::Read(request)) => return Next::Read(request),
-                Ok(Turn::Busy) => true,
-                Ok(Turn::Idle) => false,
-                Err(error) => return Next::End(Err(Failure::Run("process events", error))),
+                Ok(TurnResult::Read(request)) => return Next::Read(request),
+                Ok(TurnResult::Busy) => true,
+                Ok(TurnResult::Idle) => false,
+                Err(error) => return Next::End(Err(DaemonError::Run("process events", error))),
             };
             match self.wait(is_busy) {
                 Ok(false) => {}
@@ -407,10 +409,10 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn options(settings: &Settings, external_moves: ExternalMoves) -> Options {
+fn options(settings: &Settings, external_moves: ExternalMoves) -> EngineOptions {
     let finds_external_moves = external_moves != ExternalMoves::Off;
     let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
-    Options { recheck_ns, finds_external_moves, move_scan_ns: move_scan_ns() }
+    EngineOptions { recheck_ns, finds_external_moves, move_scan_ns: move_scan_ns() }
 }
 
 /// Milliseconds between two scans for external moves where these are not traced: a test cannot wait for a minute.
@@ -449,11 +451,11 @@ fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<Box<dyn MoveS
 /// Creates the tree of cgroups and, except in a dry run, the thread that maintains them.
 fn tree_of(
     hierarchies: &Arc<Hierarchies>,
-    grounds: &Grounds,
+    grounds: &ManagedRoots,
     is_dry_run: bool,
     metrics: &Arc<Metrics>,
-) -> io::Result<Tree> {
-    let mut tree = Tree::new(Arc::clone(hierarchies));
+) -> io::Result<CgroupTree> {
+    let mut tree = CgroupTree::new(Arc::clone(hierarchies));
     let ground = grounds.is_delegated.then_some(&*grounds.rules);
     if let Some(ground) = ground {
         tree.stay_below(ground, !is_dry_run);
@@ -463,8 +465,15 @@ fn tree_of(
     }
     let names = NameService::default();
     let name_of = Arc::new(move |uid| names.user_name(uid));
-    let keeper = Keeper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
+    let keeper = Reaper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
     Ok(tree.kept_by(keeper))
+}
+
+fn engage_fast_moves(settings: &Settings, hierarchies: &Hierarchies) -> FastMovesGuard {
+    FastMovesGuard::engage(settings.fast_moves, hierarchies).unwrap_or_else(|error| {
+        ::log::warn!("cannot enable fast_moves: {error}");
+        FastMovesGuard::Off
+    })
 }
 
 /// Raises the limit of open files to the hard limit: each cgroup in use is an open descriptor.

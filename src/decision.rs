@@ -2,26 +2,26 @@
 
 use crate::event::{Gid, Pid, Uid};
 use crate::policy::User;
-use crate::process::Proc;
-use crate::program::Seen;
+use crate::process::ProcFs;
+use crate::program::ExeInfo;
 use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
 use crate::rules::{Action, Facts, Rule, RuleId};
 
 /// Executable of a process, as far as it was read.
 #[derive(Clone, Copy, Debug)]
-pub enum Exe<'e> {
+pub enum KnownExe<'e> {
     /// Executable that was not read.
     Unread,
     /// Executable that cannot be read, or not in time: no rule can require or exclude it.
     Unavailable,
     /// Executable that was read, perhaps with open details.
-    Read(Seen<'e>),
+    Read(ExeInfo<'e>),
 }
 
-impl<'e> Exe<'e> {
+impl<'e> KnownExe<'e> {
     /// Returns the executable if it was read.
-    pub fn seen(self) -> Option<Seen<'e>> {
+    pub fn seen(self) -> Option<ExeInfo<'e>> {
         match self {
             Self::Unread | Self::Unavailable => None,
             Self::Read(seen) => Some(seen),
@@ -33,7 +33,7 @@ impl<'e> Exe<'e> {
     pub fn as_final(self) -> Self {
         match self {
             Self::Unread | Self::Unavailable => Self::Unavailable,
-            Self::Read(seen) => Self::Read(Seen { is_unsure: false, ..seen }),
+            Self::Read(seen) => Self::Read(ExeInfo { is_unsure: false, ..seen }),
         }
     }
 }
@@ -41,7 +41,7 @@ impl<'e> Exe<'e> {
 /// Result of [`decide`] for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Decided {
+pub enum Choice {
     /// The process matches this rule.
     Rule(RuleId),
     /// No rule matches the process.
@@ -59,9 +59,9 @@ pub fn decide(
     matcher: &Matcher,
     user: &User,
     (uid, gid): (Uid, Gid),
-    exe: Exe<'_>,
+    exe: KnownExe<'_>,
     mut applies: impl FnMut(&Rule) -> bool,
-) -> Decided {
+) -> Choice {
     let seen = exe.seen();
     let facts = Facts {
         uid,
@@ -73,14 +73,14 @@ pub fn decide(
     loop {
         if matcher.asks_exe(&user.plan, gid, decision) {
             match exe {
-                Exe::Unread => return Decided::NeedsExe,
-                Exe::Read(seen) if seen.is_unsure => return Decided::NeedsExamination,
-                Exe::Unavailable | Exe::Read(_) => {}
+                KnownExe::Unread => return Choice::NeedsExe,
+                KnownExe::Read(seen) if seen.is_unsure => return Choice::NeedsExamination,
+                KnownExe::Unavailable | KnownExe::Read(_) => {}
             }
         }
-        let Some(id) = decision else { return Decided::NoRule };
+        let Some(id) = decision else { return Choice::NoRule };
         if matcher.rule(id).is_none_or(&mut applies) {
-            return Decided::Rule(id);
+            return Choice::Rule(id);
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
     }
@@ -88,7 +88,7 @@ pub fn decide(
 
 /// Checks whether a matching rule applies to the current cgroup and scheduling policy of the
 /// process. The kernel reports no change of either, so the state at the evaluation counts.
-pub fn applies(rule: &Rule, proc: &mut Proc, pid: Pid, thread: Option<Pid>) -> bool {
+pub fn applies(rule: &Rule, proc: &mut ProcFs, pid: Pid, thread: Option<Pid>) -> bool {
     let Action::Ignore(when) = &rule.action else { return true };
     let place =
         when.below.is_none() || proc.cgroup(pid, thread).is_some_and(|text| when.means_place(text));

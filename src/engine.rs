@@ -23,15 +23,15 @@
 //! exactly, and any loss causes a scan.
 
 mod account;
-mod errands;
+mod commands;
 mod evaluation;
 mod executables;
 pub(crate) mod external_moves;
-mod hearing;
+mod forks;
+mod name_lookups;
 mod rechecks;
 mod rescan;
 mod threads;
-mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -41,26 +41,26 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::control::sticky::Sticky;
-use crate::event::batch::Look;
+use crate::control::sticky::PinTable;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Nanos};
 use crate::leader::Activity;
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::policy::Policy;
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::program::{ExeReader, ReadRequest};
 use crate::source::connector::Connector;
-use crate::source::intake::Intake;
+use crate::source::intake::EventIntake;
 use crate::sys;
-use crate::worker::{Answer, Desk};
-use errands::{Errands, Noted};
-use evaluation::{Job, Open};
+use crate::worker::{WorkerHandle, WorkerReply};
+use commands::{LastDecision, PendingCommands};
+use evaluation::{Evaluation, OpenEvaluation};
 use executables::Executables;
+use name_lookups::PendingName;
 use rechecks::Rechecks;
 use rescan::{Rescan, Urgency};
 use threads::OwnCredentials;
-use waiting::Asked;
 
 /// Evaluations of one stage before the next stage runs: about 1 ms.
 const AT_ONCE: usize = 256;
@@ -71,7 +71,7 @@ const ROUNDS: usize = 8;
 
 /// Configuration of the engine by the daemon.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct EngineOptions {
     /// Time from a placement to its recheck; `None` disables rechecks.
     pub recheck_ns: Option<u64>,
     /// Enables detection of external moves: by the trace, or by periodic scans if there is no
@@ -84,7 +84,7 @@ pub struct Options {
 /// Next step of the caller after [`Engine::turn`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Turn {
+pub enum TurnResult {
     /// No work is left: wait for events.
     Idle,
     /// Work is left: call [`Engine::turn`] again at once.
@@ -96,7 +96,7 @@ pub enum Turn {
 
 /// Stage of a round, in the order of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum TurnStage {
     /// Reads the WATCH socket into the batch.
     Receive,
     /// Evaluates the processes of the batch.
@@ -119,7 +119,7 @@ enum Stage {
     Asked,
 }
 
-impl Stage {
+impl TurnStage {
     const fn next(self) -> Self {
         match self {
             Self::Receive => Self::Batch,
@@ -141,40 +141,40 @@ impl Stage {
 struct Progress {
     began: Nanos,
     rounds: usize,
-    stage: Stage,
+    stage: TurnStage,
     /// Evaluations left in this stage.
     left: usize,
 }
 
 /// State of the daemon apart from its main loop.
 pub struct Engine {
-    intake: Intake,
-    proc: Proc,
+    intake: EventIntake,
+    proc: ProcFs,
     policy: Box<Policy>,
     placer: Placer,
-    desk: Desk,
+    desk: WorkerHandle,
     metrics: Arc<Metrics>,
-    options: Options,
+    options: EngineOptions,
 
-    sticky: Sticky,
+    sticky: PinTable,
     rescan: Rescan,
     rechecks: Rechecks,
     /// Evaluations that wait for a name.
-    waiting: HashMap<Asked, Vec<Look>, FixedState>,
+    waiting: HashMap<PendingName, Vec<EvaluationRequest>, FixedState>,
     /// Evaluations that wait for an executable.
     executables: Executables,
     /// Evaluations that can continue, in order of arrival.
-    answered: VecDeque<Job>,
+    answered: VecDeque<Evaluation>,
     own_credentials: OwnCredentials,
-    errands: Errands,
-    noted: Noted,
+    errands: PendingCommands,
+    noted: LastDecision,
     /// Time at which the current stage of evaluations began or resumed after a read. Its processes
     /// are opened later than this.
     stage_began: Nanos,
     /// Suspended turn, while an executable is read.
     progress: Option<Progress>,
     /// Evaluation suspended until its executable was read.
-    open: Option<Open>,
+    open: Option<OpenEvaluation>,
     /// Further read that the same evaluation needs.
     also_needed: Option<ReadRequest>,
     /// Time of the next scan for external moves, where they are not traced.
@@ -185,21 +185,21 @@ impl Engine {
     /// Creates an engine that begins with a scan of all processes.
     pub fn new(
         connector: Connector,
-        proc: Proc,
+        proc: ProcFs,
         policy: Box<Policy>,
         mut placer: Placer,
-        desk: Desk,
+        desk: WorkerHandle,
         metrics: Arc<Metrics>,
-        options: Options,
+        options: EngineOptions,
     ) -> Self {
         metrics.reloads.increment();
         placer.adopt(&policy);
         let mut rescan = Rescan::default();
         rescan.want(Urgency::Now);
-        placer.managers().wake_by(desk.ringer());
+        placer.managers().wake_by(desk.waker());
         Self {
-            intake: Intake::new(connector, Arc::clone(&metrics)),
-            sticky: Sticky::new(Arc::clone(&metrics)),
+            intake: EventIntake::new(connector, Arc::clone(&metrics)),
+            sticky: PinTable::new(Arc::clone(&metrics)),
             proc,
             policy,
             placer,
@@ -212,8 +212,8 @@ impl Engine {
             executables: Executables::default(),
             answered: VecDeque::new(),
             own_credentials: OwnCredentials::default(),
-            errands: Errands::default(),
-            noted: Noted::default(),
+            errands: PendingCommands::default(),
+            noted: LastDecision::default(),
             stage_began: Nanos(0),
             progress: None,
             open: None,
@@ -228,8 +228,8 @@ impl Engine {
     }
 
     /// Returns the descriptor that becomes readable when another thread has replied.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.desk.bell()
+    pub fn wakeup_fd(&self) -> BorrowedFd<'_> {
+        self.desk.wakeup_fd()
     }
 
     /// Creates the reader for the executables that [`Self::turn`] requests.
@@ -252,7 +252,7 @@ impl Engine {
 
     /// Handles the replies of other threads.
     pub fn take_answers(&mut self) {
-        let answers: Vec<Answer> = self.desk.answers().collect();
+        let answers: Vec<WorkerReply> = self.desk.answers().collect();
         answers.into_iter().for_each(|answer| self.answer(answer));
         if self.desk.take_overflown() {
             self.rescan.want(Urgency::Limited);
@@ -283,11 +283,11 @@ impl Engine {
     ///
     /// # Errors
     /// The sockets of the proc connector cannot be read.
-    pub fn turn(&mut self) -> io::Result<Turn> {
+    pub fn turn(&mut self) -> io::Result<TurnResult> {
         let mut progress = self.progress.take().unwrap_or_else(|| Progress {
             began: sys::monotonic(),
             rounds: 0,
-            stage: Stage::Receive,
+            stage: TurnStage::Receive,
             left: 0,
         });
         loop {
@@ -298,19 +298,19 @@ impl Engine {
             };
             if let Some(request) = request {
                 self.progress = Some(progress);
-                return Ok(Turn::Read(request));
+                return Ok(TurnResult::Read(request));
             }
             progress.stage = progress.stage.next();
             progress.left = AT_ONCE;
-            if progress.stage != Stage::Receive {
+            if progress.stage != TurnStage::Receive {
                 continue;
             }
             progress.rounds += 1;
             if !self.has_work() {
-                return Ok(Turn::Idle);
+                return Ok(TurnResult::Idle);
             }
             if progress.rounds == ROUNDS || sys::monotonic().since(progress.began) > TURN_NS {
-                return Ok(Turn::Busy);
+                return Ok(TurnResult::Busy);
             }
         }
     }
@@ -318,24 +318,28 @@ impl Engine {
     /// Runs one stage, or the part of it that needs no executable.
     fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
         match progress.stage {
-            Stage::Receive => {
+            TurnStage::Receive => {
                 self.intake.drain_watch()?;
                 self.pass_on()?;
                 return Ok(None);
             }
-            Stage::Follow => {
-                self.doubt_if_lost()?;
-                self.follow()?;
+            TurnStage::Follow => {
+                self.resync_if_lost()?;
+                self.drain_forks()?;
                 self.sweep_threads();
                 return Ok(None);
             }
-            Stage::Errands => {
-                self.run_errand();
+            TurnStage::Errands => {
+                self.run_command();
                 return Ok(None);
             }
-            Stage::Scan => self.begin_scan()?,
-            Stage::Moves => self.read_moves(progress.began),
-            Stage::Batch | Stage::Forks | Stage::Rechecks | Stage::Answered | Stage::Asked => {}
+            TurnStage::Scan => self.begin_scan()?,
+            TurnStage::Moves => self.read_moves(progress.began),
+            TurnStage::Batch
+            | TurnStage::Forks
+            | TurnStage::Rechecks
+            | TurnStage::Answered
+            | TurnStage::Asked => {}
         }
         // Read once per stage: reading the clock costs as much as finding that a process is gone.
         let mut has_begun = false;
@@ -351,53 +355,55 @@ impl Engine {
             }
         }
         self.end_part_of(progress.stage, has_begun);
-        if progress.stage == Stage::Scan {
+        if progress.stage == TurnStage::Scan {
             self.end_scan();
         }
         Ok(None)
     }
 
-    fn next_job(&mut self, stage: Stage) -> Option<Job> {
+    fn next_job(&mut self, stage: TurnStage) -> Option<Evaluation> {
         let look = match stage {
-            Stage::Batch => return self.intake.batch.pop().map(Job::of_batch),
-            Stage::Forks => {
+            TurnStage::Batch => return self.intake.batch.pop().map(Evaluation::of_batch),
+            TurnStage::Forks => {
                 let settled = self.intake.batch.settled();
                 let placer = &self.placer;
                 let is_suspect = |parent| placer.is_protected_parent(parent);
                 let fork = self.intake.forks.next_candidate(settled, is_suspect)?;
-                self.metrics.trail_looks.increment();
-                Look::at_once(fork.child, Cause::FORK, fork.at)
+                self.metrics.fork_checks.increment();
+                EvaluationRequest::at_once(fork.child, Cause::FORK, fork.at)
             }
-            Stage::Moves => {
+            TurnStage::Moves => {
                 let look = self.placer.moves().next_moved()?;
                 if look.cause.contains(Cause::ELSEWHERE) {
-                    self.metrics.trail_looks.increment();
+                    self.metrics.fork_checks.increment();
                 }
-                return Some(Job::moved(look));
+                return Some(Evaluation::moved(look));
             }
-            Stage::Rechecks => {
+            TurnStage::Rechecks => {
                 self.rechecks.due()?;
                 self.rechecks.next_due(sys::monotonic())?
             }
-            Stage::Scan => Look::at_once(self.rescan.next()?, Cause::SCAN, sys::monotonic()),
-            Stage::Answered => return self.answered.pop_front().or_else(|| self.next_late()),
-            Stage::Asked => return self.next_asked().map(Job::asked),
-            Stage::Receive | Stage::Follow | Stage::Errands => return None,
+            TurnStage::Scan => {
+                EvaluationRequest::at_once(self.rescan.next()?, Cause::SCAN, sys::monotonic())
+            }
+            TurnStage::Answered => return self.answered.pop_front().or_else(|| self.next_late()),
+            TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
+            TurnStage::Receive | TurnStage::Follow | TurnStage::Errands => return None,
         };
-        Some(Job::new(look))
+        Some(Evaluation::new(look))
     }
 
     /// Returns the next evaluation that is due: its examination takes too long, or it waited until
     /// systemd reported the service manager of the user.
-    fn next_late(&mut self) -> Option<Job> {
+    fn next_late(&mut self) -> Option<Evaluation> {
         if self.executables.due().is_none() && !self.placer.managers().is_used() {
             return None;
         }
         let now = sys::monotonic();
         if let Some(look) = self.executables.next_late(now) {
-            return Some(Job::without_examination(look));
+            return Some(Evaluation::without_examination(look));
         }
-        self.placer.managers().take_due(&self.proc, now).map(Job::new)
+        self.placer.managers().take_due(&self.proc, now).map(Evaluation::new)
     }
 
     /// Returns the number of nanoseconds to let events accumulate before the next [`Self::turn`].
@@ -425,6 +431,6 @@ impl Engine {
             || !self.answered.is_empty()
             || self.rescan.has_work()
             || self.placer.has_moves()
-            || self.has_errand()
+            || self.has_command()
     }
 }

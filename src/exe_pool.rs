@@ -3,7 +3,7 @@
 //!
 //! A user has [`THREADS_OF_ONE`] threads and [`QUEUE_OF_ONE`] queue entries: blocked reads of one
 //! user do not delay those of another. When the queue of a user is full, the process is decided
-//! without its executable, and [`Pool::take_overflown`] reports when that queue is empty again.
+//! without its executable, and [`ExaminationPool::take_overflown`] reports when that queue is empty again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,19 +43,19 @@ pub type Examine = dyn Fn(Examination) -> Examined + Send + Sync;
 pub type Deliver = dyn Fn(Pid, u64, Examined) -> bool + Send + Sync;
 
 /// Pool of threads with a queue for each user.
-pub struct Pool {
-    shared: Arc<Shared>,
+pub struct ExaminationPool {
+    shared: Arc<PoolState>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct PoolState {
+    state: Mutex<PoolQueues>,
     work: Condvar,
     examine: Box<Examine>,
     deliver: Box<Deliver>,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolQueues {
     users: HashMap<Uid, OfUser, FixedState>,
     /// Users with queued requests and unused threads, next first.
     turn: VecDeque<Uid>,
@@ -75,12 +75,12 @@ struct OfUser {
     was_refused: bool,
 }
 
-impl Pool {
+impl ExaminationPool {
     /// Creates a pool without threads; they are started on demand.
     pub fn new(examine: Box<Examine>, deliver: Box<Deliver>) -> Self {
         let state = Mutex::default();
         let work = Condvar::new();
-        Self { shared: Arc::new(Shared { state, work, examine, deliver }) }
+        Self { shared: Arc::new(PoolState { state, work, examine, deliver }) }
     }
 
     /// Requests an examination on behalf of `user`. Returns `false` when the queue of that user is
@@ -110,8 +110,8 @@ impl Pool {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl PoolState {
+    fn lock(&self) -> MutexGuard<'_, PoolQueues> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,7 +165,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl PoolQueues {
     /// Queues `user` for a thread, if the user has a request and an unused thread.
     fn take_turn(&mut self, user: Uid) {
         let Some(of_user) = self.users.get_mut(&user) else { return };
@@ -225,7 +225,7 @@ mod tests {
 
     /// Returns a pool in which examinations with numbers below 1000 wait until `release` is
     /// dropped.
-    fn pool() -> (Pool, mpsc::Receiver<u64>, mpsc::Sender<()>) {
+    fn pool() -> (ExaminationPool, mpsc::Receiver<u64>, mpsc::Sender<()>) {
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
         let (answer, answers) = mpsc::channel();
@@ -236,7 +236,7 @@ mod tests {
             Examined::Gone
         };
         let deliver = move |_, number, _| answer.send(number).is_ok();
-        (Pool::new(Box::new(examine), Box::new(deliver)), answers, release)
+        (ExaminationPool::new(Box::new(examine), Box::new(deliver)), answers, release)
     }
 
     #[test]

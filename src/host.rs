@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::mounts::{Hierarchies, Version};
 use crate::config::daemon_toml::{LegacyRoot, Root, Settings};
-use crate::rules::Below;
+use crate::rules::PathBase;
 
 /// The unit below which cgroups are created.
 pub const POOL: &str = "cgruled-pool.service";
@@ -35,7 +35,7 @@ pub struct Host {
 /// Roots of the paths of rules in each hierarchy. Without a trailing slash; empty for the hierarchy
 /// root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grounds {
+pub struct ManagedRoots {
     /// Root for the paths of TOML rules.
     pub rules: String,
     /// Root for the paths of legacy rules.
@@ -44,14 +44,14 @@ pub struct Grounds {
     /// belongs to systemd.
     pub is_delegated: bool,
     /// Bases of paths without a usable root: rules with such a destination create no cgroups.
-    pub groundless: Vec<Below>,
+    pub groundless: Vec<PathBase>,
     /// Conditions that the administrator should know about.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<HostWarning>,
 }
 
 /// Condition concerning the root of the cgroups of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remark {
+pub enum HostWarning {
     /// `root = "auto"`, systemd owns the tree, and no unit delegates a part of it. Nothing is
     /// created at the hierarchy root, because the administrator did not select it.
     NoPool,
@@ -81,40 +81,40 @@ impl Host {
     }
 
     /// Determines the roots of the cgroups of rules with these settings.
-    pub fn grounds(&self, settings: &Settings, hierarchies: &Hierarchies) -> Grounds {
+    pub fn grounds(&self, settings: &Settings, hierarchies: &Hierarchies) -> ManagedRoots {
         let is_systemds = self.runs_systemd() && is_unified(hierarchies);
         let mut remarks = Vec::new();
         let mut groundless = Vec::new();
         let rules = match &settings.root {
             Root::Path(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
             Root::Auto if !is_systemds => {
-                remarks.extend(self.runs_systemd().then_some(Remark::AutoIsTop));
+                remarks.extend(self.runs_systemd().then_some(HostWarning::AutoIsTop));
                 String::new()
             }
             Root::Auto if self.knows(POOL) => POOL_PATH.to_owned(),
             Root::Auto => {
-                remarks.push(Remark::NoPool);
-                groundless.push(Below::Root);
+                remarks.push(HostWarning::NoPool);
+                groundless.push(PathBase::Root);
                 String::new()
             }
         };
         if is_systemds && rules.ends_with(".slice") {
-            remarks.push(Remark::RootIsSlice);
+            remarks.push(HostWarning::RootIsSlice);
         }
         let legacy = match settings.legacy_root {
             LegacyRoot::Pool => {
-                let is_missing = groundless.contains(&Below::Root);
-                groundless.extend(is_missing.then_some(Below::Top));
+                let is_missing = groundless.contains(&PathBase::Root);
+                groundless.extend(is_missing.then_some(PathBase::Top));
                 rules.clone()
             }
             LegacyRoot::Top => String::new(),
             LegacyRoot::Unsaid => {
-                remarks.extend(is_systemds.then_some(Remark::LegacyAtTop));
+                remarks.extend(is_systemds.then_some(HostWarning::LegacyAtTop));
                 String::new()
             }
         };
         let is_delegated = is_systemds && is_in_unit(&rules);
-        Grounds { rules, legacy, is_delegated, groundless, remarks }
+        ManagedRoots { rules, legacy, is_delegated, groundless, remarks }
     }
 
     /// Checks whether systemd has a unit of this name. The first file decides: a link to
@@ -179,7 +179,7 @@ mod tests {
     const BOOTED: &str = "run/systemd/system/";
     const UNIT: &str = "usr/lib/systemd/system/cgruled-pool.service";
 
-    fn auto(files: &[&str], listed: &[&str]) -> (String, bool, Vec<Remark>) {
+    fn auto(files: &[&str], listed: &[&str]) -> (String, bool, Vec<HostWarning>) {
         let (_root, host) = host(files);
         let found = host.grounds(&Settings::default(), &trees(listed));
         assert_eq!(found.legacy, "");
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_pool_is_the_ground_where_systemd_owns_v2_and_knows_the_unit() {
-        let pool = || (POOL_PATH.to_owned(), true, vec![Remark::LegacyAtTop]);
+        let pool = || (POOL_PATH.to_owned(), true, vec![HostWarning::LegacyAtTop]);
         assert_eq!(auto(&[BOOTED, UNIT], &[""]), pool());
         assert_eq!(auto(&[BOOTED, "etc/systemd/system/cgruled-pool.service"], &[""]), pool());
         assert_eq!(auto(&[BOOTED, "lib/systemd/system/cgruled-pool.service"], &[""]), pool());
@@ -200,13 +200,13 @@ mod tests {
 
     #[test]
     fn else_groups_begin_at_the_top() {
-        let top = |remarks: &[Remark]| (String::new(), false, remarks.to_vec());
+        let top = |remarks: &[HostWarning]| (String::new(), false, remarks.to_vec());
         assert_eq!(auto(&[UNIT], &[""]), top(&[]));
-        let said = top(&[Remark::AutoIsTop]);
+        let said = top(&[HostWarning::AutoIsTop]);
         assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu", ""]), said);
         assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu"]), said);
         assert_eq!(auto(&[BOOTED, UNIT], &["cpu"]), said);
-        let missing = top(&[Remark::NoPool, Remark::LegacyAtTop]);
+        let missing = top(&[HostWarning::NoPool, HostWarning::LegacyAtTop]);
         assert_eq!(auto(&[BOOTED], &[""]), missing);
         let masked = "etc/systemd/system/cgruled-pool.service>/dev/null";
         assert_eq!(auto(&[BOOTED, UNIT, masked], &[""]), missing);
@@ -219,9 +219,9 @@ mod tests {
             let settings = Settings { root, legacy_root, ..Settings::default() };
             host.grounds(&settings, &trees(&[""])).groundless
         };
-        assert_eq!(groundless(Root::Auto, LegacyRoot::Unsaid), [Below::Root]);
-        assert_eq!(groundless(Root::Auto, LegacyRoot::Top), [Below::Root]);
-        assert_eq!(groundless(Root::Auto, LegacyRoot::Pool), [Below::Root, Below::Top]);
+        assert_eq!(groundless(Root::Auto, LegacyRoot::Unsaid), [PathBase::Root]);
+        assert_eq!(groundless(Root::Auto, LegacyRoot::Top), [PathBase::Root]);
+        assert_eq!(groundless(Root::Auto, LegacyRoot::Pool), [PathBase::Root, PathBase::Top]);
         assert_eq!(groundless(Root::Path("/".into()), LegacyRoot::Pool), []);
     }
 
@@ -247,7 +247,7 @@ mod tests {
         let found = grounds("/own.slice/own.service/a", LegacyRoot::Top);
         assert!(found.is_delegated && found.remarks.is_empty());
         let found = grounds("/own.slice", LegacyRoot::Top);
-        assert_eq!(found.remarks, [Remark::RootIsSlice]);
+        assert_eq!(found.remarks, [HostWarning::RootIsSlice]);
         assert_eq!(grounds("/", LegacyRoot::Top).rules, "");
     }
 }

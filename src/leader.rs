@@ -215,17 +215,17 @@ pub trait Duty: Send + 'static {
 }
 
 /// Callback that reads an executable and may block.
-pub type Read = dyn Fn(ReadRequest, &mut ExeRead) + Send + Sync;
+pub type ReadExecutable = dyn Fn(ReadRequest, &mut ExeRead) + Send + Sync;
 
 /// Callback for a late read that has completed.
-pub type TakeLate = dyn Fn(ReadRequest) + Send + Sync;
+pub type OnLateRead = dyn Fn(ReadRequest) + Send + Sync;
 
-struct Shared<D: Duty> {
+struct LeaderState<D: Duty> {
     /// State of the daemon, while the leader reads.
     slot: Mutex<Option<Box<D>>>,
     activity: Arc<Activity>,
-    read: Box<Read>,
-    take_late: Box<TakeLate>,
+    read: Box<ReadExecutable>,
+    take_late: Box<OnLateRead>,
     /// Set if the last watcher leads and no new one could be started: the blocked leader will
     /// watch.
     lacks_watcher: AtomicBool,
@@ -239,13 +239,13 @@ struct Shared<D: Duty> {
 pub fn run<D: Duty>(
     duty: Box<D>,
     activity: Arc<Activity>,
-    read: Box<Read>,
-    take_late: Box<TakeLate>,
+    read: Box<ReadExecutable>,
+    take_late: Box<OnLateRead>,
 ) -> io::Result<D::End> {
     let (end, ended): (_, Receiver<D::End>) = sync_channel(1);
     let slot = Mutex::new(None);
     let lacks_watcher = AtomicBool::new(false);
-    let shared = Arc::new(Shared { slot, activity, read, take_late, lacks_watcher, end });
+    let shared = Arc::new(LeaderState { slot, activity, read, take_late, lacks_watcher, end });
     spawn_watcher(&shared)?;
     let leading = Arc::clone(&shared);
     thread::Builder::new().name("engine".into()).spawn(move || lead(&leading, duty))?;
@@ -260,18 +260,18 @@ pub fn run<D: Duty>(
     }
 }
 
-fn spawn_watcher<D: Duty>(shared: &Arc<Shared<D>>) -> io::Result<()> {
+fn spawn_watcher<D: Duty>(shared: &Arc<LeaderState<D>>) -> io::Result<()> {
     let shared = Arc::clone(shared);
     thread::Builder::new().name("watcher".into()).spawn(move || watch(&shared)).map(drop)
 }
 
-impl<D: Duty> Shared<D> {
+impl<D: Duty> LeaderState<D> {
     fn slot(&self) -> MutexGuard<'_, Option<Box<D>>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lead<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
+fn lead<D: Duty>(shared: &Arc<LeaderState<D>>, mut duty: Box<D>) {
     let activity = &shared.activity;
     activity.thread.store(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0), Relaxed);
     let mut read = ExeRead::default();
@@ -306,7 +306,7 @@ fn lead<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
     }
 }
 
-fn watch<D: Duty>(shared: &Arc<Shared<D>>) {
+fn watch<D: Duty>(shared: &Arc<LeaderState<D>>) {
     let activity = &shared.activity;
     while activity.timer.wait().is_ok() {
         let reading = activity.reading_since.load(SeqCst);
@@ -326,7 +326,7 @@ fn watch<D: Duty>(shared: &Arc<Shared<D>>) {
 }
 
 /// Leads in place of a blocked thread, and starts another watcher.
-fn take_over<D: Duty>(shared: &Arc<Shared<D>>, mut duty: Box<D>) {
+fn take_over<D: Duty>(shared: &Arc<LeaderState<D>>, mut duty: Box<D>) {
     let activity = &shared.activity;
     activity.reading_since.store(0, Relaxed);
     activity.ends();

@@ -23,7 +23,7 @@
 //! - [`cgroup`]: the mounted hierarchies, cgroup settings, open cgroups, removal of empty ones.
 //! - [`host`]: the roots below which cgroups may be created on this host.
 //! - [`user_manager`]: the service managers of users (`systemd --user`).
-//! - [`narrator`]: reports evaluations in the log format of another daemon.
+//! - [`observer`]: reports evaluations in the log format of another daemon.
 //! - [`load`], [`rebuild`], [`policy`]: file selection and order, ownership checks, name
 //!   resolution, the active policy.
 //! - [`worker`], [`exe_pool`]: threads for calls that would block the hot thread.
@@ -68,7 +68,7 @@ pub mod leader;
 pub mod load;
 pub mod log;
 pub mod metrics;
-pub mod narrator;
+pub mod observer;
 pub mod placer;
 pub mod policy;
 pub mod process;

@@ -43,14 +43,14 @@ counters! {
     /// Scans of all processes: at start, on reload, after a loss.
     scans,
     /// Evaluations of processes, for any cause.
-    looks,
+    evaluations,
     /// Looks at forked children of processes that were looked at meanwhile, and at processes born in another cgroup
     /// than that of their creator.
-    trail_looks,
+    fork_checks,
     /// Evaluations that waited for the name service.
-    waited_for_names,
+    name_lookups,
     /// Evaluations that waited for the name of a script, or for a path in another mount namespace.
-    waited_for_program,
+    examinations,
     /// Reads of an executable that blocked the hot thread for 5 ms, so that another thread took
     /// over.
     blocked_reads,
@@ -94,11 +94,11 @@ counters! {
     /// Processes that would have been moved, with `--dry-run`.
     would_place,
     /// Rechecks that found the process in the cgroup of its rule.
-    held,
+    confirmed,
     /// Processes found outside the cgroup of their rule because another process had moved them.
-    taken_back,
+    external_moves_found,
     /// Processes left where another process had moved them.
-    given_up,
+    abandoned,
     /// Moves of any process by others that the kernel traced.
     traced_moves,
     /// Traced moves that were lost; a scan follows.
@@ -109,23 +109,23 @@ counters! {
     refused,
     /// Evaluations of processes left in their systemd unit, because their rule has no
     /// `leave_units`.
-    left_in_unit,
+    kept_in_unit,
     /// Evaluations of processes left in a container that root created.
-    left_in_container,
+    kept_in_container,
     /// Evaluations of processes left below the service manager of another user that no rule moves.
-    left_in_job,
+    kept_in_job,
     /// Evaluations of processes left in the slice of their user, since a table limits it.
     kept_in_slice,
     /// Cgroups created as the target of a rule.
-    made_groups,
+    groups_created,
     /// Cgroups removed because they were empty for the time set in their tables.
-    removed_groups,
+    groups_removed,
     /// Systemd units that received the settings of their table.
-    set_units,
+    units_configured,
     /// Systemd units that could not be configured.
-    refused_units,
+    units_refused,
     /// Systemd units with settings reverted, since no table contains them any more.
-    released_units,
+    units_released,
     /// Lookups of the main PID of a user's service manager.
     manager_lookups,
     /// Lookups of the main PID of a user's service manager that systemd did not answer.

@@ -2,9 +2,9 @@
 //! its rule. The last step of an evaluation and the only one that writes. Must not select rules.
 
 mod containers;
-mod described;
 mod external_moves;
 mod inapplicable;
+mod labels;
 mod managers;
 mod outcome;
 mod places;
@@ -21,53 +21,55 @@ use std::sync::Arc;
 
 use ::log::Level;
 use containers::Containers;
-use described::{Decided, Described, Named};
 pub(crate) use external_moves::MoveWatch;
 use external_moves::{ExternalMoveState, Reaction};
 use foldhash::fast::FixedState;
+use labels::{DecisionFields, ProcessLabel, RuleLabel};
 use nix::errno::Errno;
 pub(crate) use protected::{Protection, protection};
 
 use crate::cgroup::fast_moves::FastMovesGuard;
-use crate::cgroup::mounts::Span;
-use crate::cgroup::tree::{Attached, GroupId, Refusal, Tree, Whereabouts, is_out_of_descriptors};
+use crate::cgroup::mounts::HierarchySet;
+use crate::cgroup::tree::{
+    AttachResult, CgroupError, CgroupTree, CurrentCgroup, GroupId, is_out_of_descriptors,
+};
 use crate::config::daemon_toml::ExternalMoves;
 use crate::container::{Containment, HostNamespaces};
-use crate::control::memory::Trouble;
-use crate::decision::Exe;
-use crate::event::batch::Look;
+use crate::control::failures::PlacementFailure;
+use crate::decision::KnownExe;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Uid};
 use crate::host::Host;
 use crate::leader::{Activity, Call};
 use crate::log::field;
-use crate::log::limit::Limiter;
+use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
-use crate::narrator::Obstacle;
+use crate::observer::PlacementError;
 use crate::policy::Policy;
-use crate::process::{Grip, Proc};
-use crate::rules::destination::{Field, Who};
-use crate::rules::{Action, Below, Rule, RuleId, Target};
+use crate::process::{ProcFs, ProcessHandle};
+use crate::rules::destination::{Specifier, SpecifierValues};
+use crate::rules::{Action, PathBase, Rule, RuleId, Target};
 use crate::source::moves::MoveSource;
 use crate::sys;
 use crate::user_manager::{ManagerLookup, UserManagers};
-pub use outcome::Outcome;
+pub use outcome::Placement;
 
 /// Process that is being evaluated, with the data that was read about it.
 #[derive(Debug)]
-pub struct Subject<'a> {
+pub struct PlacedProcess<'a> {
     /// The evaluation: the PID, and the events that caused it.
-    pub look: Look,
+    pub look: EvaluationRequest,
     /// Open handle of the process.
-    pub grip: &'a Grip,
+    pub grip: &'a ProcessHandle,
     /// Name of its user, if it has one.
     pub user: Option<&'a str>,
     /// State of the executable: unread, read or unavailable.
-    pub exe: Exe<'a>,
+    pub exe: KnownExe<'a>,
     /// Relation of the process to containers, if it was read.
     pub containment: Option<Containment>,
 }
 
-impl Subject<'_> {
+impl PlacedProcess<'_> {
     /// Returns the path of the executable as the kernel shows it, if it was read.
     fn exe_path(&self) -> Option<&[u8]> {
         self.exe.seen().map(|seen| seen.raw)
@@ -94,10 +96,10 @@ pub enum Missing {
 /// Moves processes into the cgroups of their rules.
 #[derive(Debug)]
 pub struct Placer {
-    tree: Tree,
+    tree: CgroupTree,
     fast_moves: FastMovesGuard,
     metrics: Arc<Metrics>,
-    limiter: Limiter,
+    limiter: LogLimiter,
     external: ExternalMoveState,
     containers: Containers,
     is_dry_run: bool,
@@ -111,11 +113,11 @@ pub struct Placer {
     destination: usize,
     placement: u64,
     /// Reason for which the last process is not in the cgroup of its rule.
-    obstacle: Option<Obstacle>,
+    obstacle: Option<PlacementError>,
     /// Error number with which the kernel refused the last move.
     errno: Option<Errno>,
     /// Failures of the last process, each with the cgroup concerned.
-    troubles: Vec<(Trouble, String)>,
+    troubles: Vec<(PlacementFailure, String)>,
     /// Buffer for `/proc/PID/cgroup`.
     text: Vec<u8>,
     /// Buffer for the path of the v2 cgroup of a process.
@@ -129,7 +131,7 @@ pub struct Placer {
 impl Placer {
     /// Creates a placer. With `is_dry_run` it logs moves instead of making them.
     pub fn new(
-        tree: Tree,
+        tree: CgroupTree,
         fast_moves: FastMovesGuard,
         metrics: Arc<Metrics>,
         is_dry_run: bool,
@@ -140,7 +142,7 @@ impl Placer {
         Self {
             tree,
             fast_moves,
-            limiter: Limiter::new(Arc::clone(&metrics)),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
             containers: Containers::new(HostNamespaces::read(Path::new("/proc"))),
             external: ExternalMoveState::new(external_moves, watch),
             is_dry_run,
@@ -172,7 +174,7 @@ impl Placer {
     }
 
     /// Returns the reason for which the last process is not in the cgroup of its rule.
-    pub fn last_obstacle(&self) -> Option<Obstacle> {
+    pub fn last_error(&self) -> Option<PlacementError> {
         self.obstacle
     }
 
@@ -183,16 +185,16 @@ impl Placer {
     }
 
     /// Checks whether failures were recorded since they were last taken.
-    pub fn has_troubles(&self) -> bool {
+    pub fn has_failures(&self) -> bool {
         !self.troubles.is_empty()
     }
 
     /// Takes the recorded failures, each with the cgroup concerned.
-    pub fn take_troubles(&mut self) -> Vec<(Trouble, String)> {
+    pub fn take_failures(&mut self) -> Vec<(PlacementFailure, String)> {
         std::mem::take(&mut self.troubles)
     }
 
-    fn note(&mut self, trouble: Trouble) {
+    fn note(&mut self, trouble: PlacementFailure) {
         self.troubles.push((trouble, self.path.clone()));
     }
 
@@ -220,7 +222,7 @@ impl Placer {
         self.external.history.clear();
         self.external.placements.clear();
         self.containers.adopt(policy);
-        self.tree.adopt(&policy.provisions, policy.beginning(Below::Root));
+        self.tree.adopt(&policy.provisions, policy.beginning(PathBase::Root));
     }
 
     /// Applies the rule to the process.
@@ -230,27 +232,27 @@ impl Placer {
     pub fn apply(
         &mut self,
         policy: &Policy,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         id: RuleId,
-        subject: &Subject<'_>,
-    ) -> Result<Outcome, Missing> {
-        let Some(rule) = policy.matcher.rule(id) else { return Ok(Outcome::NoRule) };
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Placement, Missing> {
+        let Some(rule) = policy.matcher.rule(id) else { return Ok(Placement::NoRule) };
         let targets = match &rule.action {
-            Action::Ignore(_) => return Ok(Outcome::Ignored),
+            Action::Ignore(_) => return Ok(Placement::Ignored),
             Action::Inapplicable(it) => return Ok(self.leave(rule, &it.reason, subject)),
             Action::Place(targets) => targets,
         };
         self.written = None;
         self.errno = None;
         self.obstacle = None;
-        let mut outcome = Outcome::InPlace;
+        let mut outcome = Placement::InPlace;
         for (index, target) in targets.iter().enumerate() {
             let span = policy.span(self.tree.hierarchies(), id, index, target);
             // As in cgrulesengd, a line with a controller that this host does not have ends the
             // rule; it was reported when the rules were read. The controllers of the first line
             // exist, or the rule would be [`Action::Inapplicable`].
-            if span.is_empty() && target.below == Below::Top {
-                self.obstacle = Some(Obstacle::NoController);
+            if span.is_empty() && target.below == PathBase::Top {
+                self.obstacle = Some(PlacementError::NoController);
                 break;
             }
             if is_exe_missing(target, subject) {
@@ -271,42 +273,42 @@ impl Placer {
     fn enter_all(
         &mut self,
         policy: &Policy,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        (span, target): (Span, &Target),
-        subject: &Subject<'_>,
-        so_far: Outcome,
-    ) -> Result<ControlFlow<Outcome, Outcome>, Missing> {
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+        so_far: Placement,
+    ) -> Result<ControlFlow<Placement, Placement>, Missing> {
         let mut outcome = so_far;
         let mut is_in_place = true;
         let mut is_new = subject.look.cause.contains(Cause::SCAN);
         for n in 0.. {
             let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
             let entered = self.enter(policy, proc, rule, (step, target), subject)?;
-            is_in_place &= matches!(entered, Outcome::Placed | Outcome::InPlace);
-            is_new |= entered == Outcome::Placed;
+            is_in_place &= matches!(entered, Placement::Placed | Placement::InPlace);
+            is_new |= entered == Placement::Placed;
             match entered {
-                Outcome::Placed if outcome == Outcome::InPlace => outcome = Outcome::Placed,
-                other @ (Outcome::Gone
-                | Outcome::Replaced
-                | Outcome::GivenUp
-                | Outcome::InUnit
-                | Outcome::InContainer
-                | Outcome::OthersJob
-                | Outcome::InSlice
-                | Outcome::Protected
-                | Outcome::Waiting) => return Ok(ControlFlow::Break(other)),
-                Outcome::Refused if target.below == Below::Top => {
-                    return Ok(ControlFlow::Break(Outcome::Refused));
+                Placement::Placed if outcome == Placement::InPlace => outcome = Placement::Placed,
+                other @ (Placement::Gone
+                | Placement::Replaced
+                | Placement::GivenUp
+                | Placement::InUnit
+                | Placement::InContainer
+                | Placement::OthersJob
+                | Placement::InSlice
+                | Placement::Protected
+                | Placement::Waiting) => return Ok(ControlFlow::Break(other)),
+                Placement::Refused if target.below == PathBase::Top => {
+                    return Ok(ControlFlow::Break(Placement::Refused));
                 }
-                Outcome::Refused => outcome = Outcome::Refused,
-                Outcome::WouldPlace => outcome = Outcome::WouldPlace,
-                Outcome::Placed
-                | Outcome::InPlace
-                | Outcome::NoRule
-                | Outcome::Ignored
-                | Outcome::Inapplicable
-                | Outcome::Sticky => {}
+                Placement::Refused => outcome = Placement::Refused,
+                Placement::WouldPlace => outcome = Placement::WouldPlace,
+                Placement::Placed
+                | Placement::InPlace
+                | Placement::NoRule
+                | Placement::Ignored
+                | Placement::Inapplicable
+                | Placement::Sticky => {}
             }
         }
         if is_in_place && is_new {
@@ -319,11 +321,11 @@ impl Placer {
     fn enter(
         &mut self,
         policy: &Policy,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        (span, target): (Span, &Target),
-        subject: &Subject<'_>,
-    ) -> Result<Outcome, Missing> {
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Placement, Missing> {
         // Taken out while it is borrowed: the current cgroup is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         text.clear();
@@ -332,15 +334,15 @@ impl Placer {
         if !is_told {
             read_cgroup(proc, subject, &mut text);
         }
-        let outcome = if self.is_in_place(span, Whereabouts { unified, text: Some(&text) }) {
-            Ok(Outcome::InPlace)
+        let outcome = if self.is_in_place(span, CurrentCgroup { unified, text: Some(&text) }) {
+            Ok(Placement::InPlace)
         } else {
             // Several reasons to stay depend on the current paths, so they are read once for all
             // checks.
             if is_told {
                 read_cgroup(proc, subject, &mut text);
             }
-            let now = Whereabouts { unified, text: Some(&text) };
+            let now = CurrentCgroup { unified, text: Some(&text) };
             self.enter_from(now, policy, proc, rule, (span, target), subject)
         };
         self.text = text;
@@ -351,35 +353,35 @@ impl Placer {
     /// path.
     fn enter_from(
         &mut self,
-        now: Whereabouts<'_>,
+        now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        (span, target): (Span, &Target),
-        subject: &Subject<'_>,
-    ) -> Result<Outcome, Missing> {
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Placement, Missing> {
         if self.is_delegated(now, policy, (span, target), subject) {
-            return Ok(Outcome::InPlace);
+            return Ok(Placement::InPlace);
         }
         if let Some(other) = self.unmovable(proc, rule, subject)? {
             return Ok(other);
         }
         if units::stays_in_slice(now, policy, rule, subject) {
-            return Ok(Outcome::InSlice);
+            return Ok(Placement::InSlice);
         }
         if let Some(other) = self.stays_in_cgroup(now, policy, proc, (span, rule), subject)? {
             return Ok(other);
         }
         if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
-            return Ok(Outcome::InUnit);
+            return Ok(Placement::InUnit);
         }
         Ok(self.place(now, policy, proc, rule, (span, target), subject))
     }
 
     /// Sets `self.path` to the path of the target for this process.
-    fn render(&mut self, policy: &Policy, target: &Target, subject: &Subject<'_>) {
+    fn render(&mut self, policy: &Policy, target: &Target, subject: &PlacedProcess<'_>) {
         let pid = subject.look.pid;
-        let who = Who {
+        let who = SpecifierValues {
             uid: subject.grip.uid,
             user: subject.user,
             gid: subject.grip.gid,
@@ -397,7 +399,7 @@ impl Placer {
     }
 
     /// Checks whether the cgroup is open and contains the process.
-    fn is_in_place(&self, span: Span, now: Whereabouts<'_>) -> bool {
+    fn is_in_place(&self, span: HierarchySet, now: CurrentCgroup<'_>) -> bool {
         // Checked first: most programs that an already placed user starts need no more, and a
         // redundant write is expensive, because it can wait for an RCU grace period.
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
@@ -407,13 +409,13 @@ impl Placer {
     /// thread was moved alone to a cgroup below it, whose limits include those of `self.path`.
     fn is_delegated(
         &self,
-        now: Whereabouts<'_>,
+        now: CurrentCgroup<'_>,
         policy: &Policy,
-        (span, target): (Span, &Target),
-        subject: &Subject<'_>,
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
     ) -> bool {
         let text = target.destination.as_str().trim_matches('/');
-        let table = policy.provisions.table(text).filter(|_| target.below == Below::Root);
+        let table = policy.provisions.table(text).filter(|_| target.below == PathBase::Root);
         let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
         if !has_owner && !subject.is_moved_thread() {
             return false;
@@ -425,19 +427,19 @@ impl Placer {
     /// Moves the process into the cgroup `self.path` and reports external moves.
     fn place(
         &mut self,
-        now: Whereabouts<'_>,
+        now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        (span, target): (Span, &Target),
-        subject: &Subject<'_>,
-    ) -> Outcome {
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> Placement {
         if self.is_dry_run {
-            let who = Described(subject);
-            let by = Named(rule);
+            let who = ProcessLabel(subject);
+            let by = RuleLabel(rule);
             self.decided(field::MOVED, rule, subject)
                 .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
-            return Outcome::WouldPlace;
+            return Placement::WouldPlace;
         }
         let pid = subject.look.pid;
         let is_open = self.tree.known(span, &self.path).is_some();
@@ -456,12 +458,12 @@ impl Placer {
         // After a reload the cgroup was not open, so whether it contains the process is known only
         // now.
         if self.tree.holds(group, now) {
-            return Outcome::InPlace;
+            return Placement::InPlace;
         }
         if self.was_moved_away(proc, subject) {
             match self.react(now, policy, proc, rule, span, subject) {
                 Reaction::Revert => {}
-                Reaction::Leave => return Outcome::GivenUp,
+                Reaction::Leave => return Placement::GivenUp,
             }
         } else {
             self.external.history.forget(pid);
@@ -471,14 +473,14 @@ impl Placer {
         let attached = self.tree.attach(group, pid, now);
         self.end_call();
         match attached {
-            Attached::InPlace => Outcome::InPlace,
-            Attached::Gone => Outcome::Gone,
-            Attached::Refused(refusal) => self.refused(rule, target, subject, &refusal),
-            Attached::Moved => self.moved(rule, subject),
+            AttachResult::InPlace => Placement::InPlace,
+            AttachResult::Gone => Placement::Gone,
+            AttachResult::Refused(refusal) => self.refused(rule, target, subject, &refusal),
+            AttachResult::Moved => self.moved(rule, subject),
         }
     }
 
-    fn begin(&self, call: Call, subject: &Subject<'_>) {
+    fn begin(&self, call: Call, subject: &PlacedProcess<'_>) {
         if let Some(activity) = &self.activity {
             activity.begins(call, subject.look.pid);
         }
@@ -490,7 +492,7 @@ impl Placer {
         }
     }
 
-    fn moved(&mut self, rule: &Rule, subject: &Subject<'_>) -> Outcome {
+    fn moved(&mut self, rule: &Rule, subject: &PlacedProcess<'_>) -> Placement {
         let now = sys::monotonic();
         self.metrics.placed.increment();
         self.placement = numbered(&self.path);
@@ -501,50 +503,50 @@ impl Placer {
         }
         if ::log::log_enabled!(Level::Debug) {
             let microseconds = now.since(subject.look.since) / 1000;
-            let who = Described(subject);
+            let who = ProcessLabel(subject);
             let to = &self.path;
-            let by = Named(rule);
+            let by = RuleLabel(rule);
             let more = Some(("latency_us", i64::try_from(microseconds).unwrap_or(i64::MAX)));
-            Decided { more, ..self.decided(field::MOVED, rule, subject) }.say(
+            DecisionFields { more, ..self.decided(field::MOVED, rule, subject) }.say(
                 Level::Debug,
                 format_args!("moved {who} to {to} by {by} after {cause}, {microseconds} us"),
             );
         }
         // The PID may have been reused between the evaluation and the write.
         if subject.grip.handle.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
-            return Outcome::Replaced;
+            return Placement::Replaced;
         }
-        Outcome::Placed
+        Placement::Placed
     }
 
     fn refused(
         &mut self,
         rule: &Rule,
         target: &Target,
-        subject: &Subject<'_>,
-        refusal: &Refusal,
-    ) -> Outcome {
+        subject: &PlacedProcess<'_>,
+        refusal: &CgroupError,
+    ) -> Placement {
         self.metrics.refused.increment();
         self.obstacle = Some(outcome::obstacle(refusal));
         self.errno = Some(refusal.errno);
         self.metrics.refusals.increment(refusal.errno as i32);
-        self.note(Trouble::Refused(refusal.clone()));
+        self.note(PlacementFailure::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
         if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-            let who = Described(subject);
-            let by = Named(rule);
+            let who = ProcessLabel(subject);
+            let by = RuleLabel(rule);
             let advice = refusal.advice();
             let section = refusal.section(target, self.tree.hierarchies());
             let section = section.map_or_else(String::new, |section| format!(": {section}"));
             let more = Some(("errno", i64::from(refusal.errno as i32)));
-            Decided { more, ..self.decided(field::REFUSED, rule, subject) }.say(
+            DecisionFields { more, ..self.decided(field::REFUSED, rule, subject) }.say(
                 Level::Warn,
                 format_args!(
                     "{who} stays where it is: {refusal}: {advice}{section}; {by}{left_out}"
                 ),
             );
         }
-        Outcome::Refused
+        Placement::Refused
     }
 
     /// Creates the log record of a decision about the cgroup `self.path`.
@@ -552,16 +554,16 @@ impl Placer {
         &'a self,
         kind: &'static str,
         rule: &'a Rule,
-        subject: &'a Subject<'a>,
-    ) -> Decided<'a> {
-        Decided { subject, rule, group: &self.path, kind, more: None }
+        subject: &'a PlacedProcess<'a>,
+    ) -> DecisionFields<'a> {
+        DecisionFields { subject, rule, group: &self.path, kind, more: None }
     }
 }
 
 /// Checks whether the path of the cgroup contains the program, which was not read.
-fn is_exe_missing(target: &Target, subject: &Subject<'_>) -> bool {
-    matches!(subject.exe, Exe::Unread)
-        && target.destination.fields().any(|field| field == Field::Program)
+fn is_exe_missing(target: &Target, subject: &PlacedProcess<'_>) -> bool {
+    matches!(subject.exe, KnownExe::Unread)
+        && target.destination.fields().any(|field| field == Specifier::Program)
 }
 
 /// Returns a hash that identifies a cgroup. A collision would only cause a wrong line in the log.
@@ -570,6 +572,6 @@ fn numbered(path: &str) -> u64 {
 }
 
 /// Appends `/proc/PID/cgroup` of a process to `text`; nothing if the process has exited.
-fn read_cgroup(proc: &mut Proc, subject: &Subject<'_>, text: &mut Vec<u8>) {
+fn read_cgroup(proc: &mut ProcFs, subject: &PlacedProcess<'_>, text: &mut Vec<u8>) {
     text.extend(proc.cgroup(subject.look.pid, subject.grip.thread).unwrap_or_default());
 }

@@ -5,16 +5,16 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::cgroup::mounts::{Hierarchies, Span};
-use crate::cgroup::provision::{Provisions, ask_names};
+use crate::cgroup::config::{GroupConfigs, ask_names};
+use crate::cgroup::mounts::{Hierarchies, HierarchySet};
 use crate::event::{Gid, Nanos, Uid};
-use crate::host::Grounds;
+use crate::host::ManagedRoots;
 use crate::load::Subordinates;
-use crate::narrator::Narrator;
-use crate::rules::destination::Field;
-use crate::rules::matcher::{Matcher, Plan};
-use crate::rules::names::Identity;
-use crate::rules::{Below, Facts, Rule, RuleId, Target};
+use crate::observer::DecisionObserver;
+use crate::rules::destination::Specifier;
+use crate::rules::matcher::{Matcher, UserPlan};
+use crate::rules::names::UserIdentity;
+use crate::rules::{Facts, PathBase, Rule, RuleId, Target};
 
 use std::cell::Cell;
 use std::fmt;
@@ -35,15 +35,15 @@ pub struct Policy {
     /// Counts for status and log output.
     pub summary: Summary,
     /// Settings of cgroups, applied when they are created.
-    pub provisions: Arc<Provisions>,
+    pub provisions: Arc<GroupConfigs>,
     /// Observer of the evaluations under these rules, if any.
-    pub narrator: Option<Box<dyn Narrator>>,
+    pub narrator: Option<Box<dyn DecisionObserver>>,
     /// Owners of subordinate UIDs, from `/etc/subuid`.
     pub subordinates: Subordinates,
     /// Set if [`Self::provisions`] depend on the names of users.
     asks_user_names: bool,
     /// Hierarchies of each rule's first target; the others are computed when needed.
-    spans: Box<[Span]>,
+    spans: Box<[HierarchySet]>,
     root: Box<str>,
     legacy_root: Box<str>,
 }
@@ -97,16 +97,16 @@ const MOST_USERS: usize = 200_000;
 #[derive(Debug)]
 pub struct User {
     /// The rules that can match this user.
-    pub plan: Plan,
+    pub plan: UserPlan,
     /// Name and groups of the user.
-    pub identity: Identity,
+    pub identity: UserIdentity,
     asked: Cell<Nanos>,
 }
 
 impl User {
     /// Creates a user from `identity`, which was read at `asked`, with the rules of `matcher` that
     /// can match.
-    pub fn new(matcher: &Matcher, identity: Identity, asked: Nanos) -> Self {
+    pub fn new(matcher: &Matcher, identity: UserIdentity, asked: Nanos) -> Self {
         Self { plan: matcher.plan(&identity), identity, asked: Cell::new(asked) }
     }
 
@@ -129,7 +129,7 @@ impl Policy {
         generation: u64,
         matcher: Arc<Matcher>,
         hierarchies: &Hierarchies,
-        grounds: &Grounds,
+        grounds: &ManagedRoots,
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
@@ -154,7 +154,7 @@ impl Policy {
     }
 
     /// Sets the settings of cgroups and units.
-    pub fn give(&mut self, provisions: Provisions) {
+    pub fn give(&mut self, provisions: GroupConfigs) {
         self.asks_user_names = ask_names(provisions.user_slices());
         self.provisions = Arc::new(provisions);
     }
@@ -168,7 +168,7 @@ impl Policy {
         if self.matcher.asks_identity() || self.asks_user_names {
             return false;
         }
-        let nobody = Identity::nameless(uid);
+        let nobody = UserIdentity::nameless(uid);
         // Never stale: there was no lookup to repeat.
         self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
         true
@@ -176,7 +176,7 @@ impl Policy {
 
     /// Checks whether the name of `gid` must be looked up before this rule can be applied.
     pub fn lacks_group(&self, rule: RuleId, gid: Gid) -> bool {
-        let renders = |rule: &Rule| rule.renders(&[Field::GroupName]);
+        let renders = |rule: &Rule| rule.renders(&[Specifier::GroupName]);
         self.matcher.rule(rule).is_some_and(renders) && !self.groups.contains_key(&gid)
     }
 
@@ -230,7 +230,7 @@ impl Policy {
         rule: RuleId,
         index: usize,
         target: &Target,
-    ) -> Span {
+    ) -> HierarchySet {
         match (index, self.spans.get(rule.0 as usize)) {
             (0, Some(&span)) => span,
             _ => hierarchies.span_of(target).0,
@@ -243,17 +243,17 @@ impl Policy {
     }
 
     /// Returns the root for paths of this kind, without a trailing slash.
-    pub fn beginning(&self, below: Below) -> &str {
+    pub fn beginning(&self, below: PathBase) -> &str {
         match below {
-            Below::Root => &self.root,
-            Below::Top => &self.legacy_root,
+            PathBase::Root => &self.root,
+            PathBase::Top => &self.legacy_root,
         }
     }
 }
 
 /// Creates the policy of these rules of a TOML file and users, on a host without hierarchies.
 #[cfg(test)]
-pub(crate) fn test_policy(rules: &str, users: Vec<Identity>) -> Policy {
+pub(crate) fn test_policy(rules: &str, users: Vec<UserIdentity>) -> Policy {
     let text = format!("version = 1\n{rules}");
     let file = Arc::from(std::path::Path::new("/a.toml"));
     let parsed = crate::config::rules_toml::parse(&file, &text);
@@ -268,21 +268,21 @@ mod tests {
     use crate::rules::Action;
     use crate::rules::ignore::{IgnoreWhen, Scheduling};
 
-    pub(super) fn policy_of(rules: impl Iterator<Item = Rule>, users: Vec<Identity>) -> Policy {
+    pub(super) fn policy_of(rules: impl Iterator<Item = Rule>, users: Vec<UserIdentity>) -> Policy {
         let matcher = Arc::new(Matcher::compile(rules.collect()));
         let users: Vec<User> =
             users.into_iter().map(|identity| User::new(&matcher, identity, Nanos(0))).collect();
-        let (hierarchies, grounds) = (Hierarchies::default(), Grounds::default());
+        let (hierarchies, grounds) = (Hierarchies::default(), ManagedRoots::default());
         Policy::new(1, matcher, &hierarchies, &grounds, users, [])
     }
 
     /// A user with login group 50 that group 60 lists.
-    fn user() -> Identity {
-        Identity {
+    fn user() -> UserIdentity {
+        UserIdentity {
             name: Some("flux".to_owned()),
             listed_in: vec![Gid(60)],
             login_group: Some(Gid(50)),
-            ..Identity::nameless(Uid(5))
+            ..UserIdentity::nameless(Uid(5))
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
     fn a_user_of_whom_nothing_is_known() {
         let rules = format!("[[rule]]\nuser = \"6\"\n{PLACE}");
         assert_eq!(policy(&rules, Vec::new()).can_move(Uid(5)), None);
-        let nameless = || vec![Identity::nameless(Uid(5))];
+        let nameless = || vec![UserIdentity::nameless(Uid(5))];
         assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(false));
         let rules = format!("{rules}[[rule]]\ngroup = \"50\"\n{PLACE}");
         assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(true));

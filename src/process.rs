@@ -25,7 +25,7 @@ pub const PATH_MAX: usize = 4096;
 
 /// Open process with the credentials that the kernel reported.
 #[derive(Debug)]
-pub struct Grip {
+pub struct ProcessHandle {
     /// Effective UID of the leader.
     pub uid: Uid,
     /// Effective GID of the leader.
@@ -38,7 +38,7 @@ pub struct Grip {
     pub thread: Option<Pid>,
 }
 
-impl Grip {
+impl ProcessHandle {
     /// Checks whether all threads of the process have exited, as far as a pidfd shows.
     pub fn has_exited(&self) -> bool {
         self.handle.as_ref().is_some_and(has_exited)
@@ -47,7 +47,7 @@ impl Grip {
 
 /// Scheduling state of a thread in `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ThreadState {
     Alive,
     /// Exited, whether reaped or not.
     Exited,
@@ -55,7 +55,7 @@ enum State {
 
 /// Real and effective owner of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct ProcessOwner {
     /// PID of the process, also when it was requested by the ID of another thread.
     pub process: Pid,
     /// Real UID of the requested thread.
@@ -68,7 +68,7 @@ pub struct Owner {
 
 /// Open `/proc`, with the features of the kernel.
 #[derive(Debug)]
-pub struct Proc {
+pub struct ProcFs {
     dir: OwnedFd,
     /// Set if the kernel supports `PIDFD_GET_INFO`.
     has_pidfd_info: bool,
@@ -107,7 +107,7 @@ impl ProcPath {
     }
 }
 
-impl Proc {
+impl ProcFs {
     /// Opens the directory: `/proc`, except in tests.
     ///
     /// # Errors
@@ -136,13 +136,13 @@ impl Proc {
     }
 
     /// Opens a process and reads its effective IDs. `None` when it does not exist.
-    pub fn grip(&mut self, pid: Pid) -> Option<Grip> {
+    pub fn open_process(&mut self, pid: Pid) -> Option<ProcessHandle> {
         // By pidfd: 4.7 us for a process that was not accessed before, 0.2 us if it does not exist. A stat of
         // its directory takes 3.5 us and 2.4 us (`/proc` creates an inode in either case), and a pidfd would
         // be needed in addition whenever a rule matches (measured on Linux 6.18).
         let handle = match sys::pidfd_open(pid.get()) {
             Ok(handle) if self.has_pidfd_info => handle,
-            Ok(handle) => return self.grip_by_stat(pid, Some(handle)),
+            Ok(handle) => return self.open_process_by_stat(pid, Some(handle)),
             // The ID belongs to a thread, so the process that had it has exited: EINVAL, or ENOENT
             // where the kernel has pidfds of threads (Linux 6.9).
             Err(error)
@@ -154,10 +154,10 @@ impl Proc {
                 return None;
             }
             // EMFILE, or a kernel without pidfds: only the PID identifies the process.
-            Err(_) => return self.grip_by_stat(pid, None),
+            Err(_) => return self.open_process_by_stat(pid, None),
         };
         match sys::pidfd_info(handle.as_fd()) {
-            Ok(Some(info)) => Some(Grip {
+            Ok(Some(info)) => Some(ProcessHandle {
                 uid: Uid(info.euid),
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
@@ -165,17 +165,17 @@ impl Proc {
                 thread: None,
             }),
             Ok(None) => None,
-            Err(_) => self.grip_by_stat(pid, Some(handle)),
+            Err(_) => self.open_process_by_stat(pid, Some(handle)),
         }
     }
 
     /// Opens a process before Linux 6.13: its directory is owned by the effective IDs of the
     /// leader.
-    fn grip_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>) -> Option<Grip> {
+    fn open_process_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>) -> Option<ProcessHandle> {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
         // Thread IDs have a directory too. Where descriptors have run out this is not checked.
         let is_process = handle.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
-        is_process.then_some(Grip { uid, gid, unified: None, handle, thread: None })
+        is_process.then_some(ProcessHandle { uid, gid, unified: None, handle, thread: None })
     }
 
     /// Returns the effective IDs of a thread. `None` when it has exited.
@@ -202,17 +202,18 @@ impl Proc {
         // Since Linux 6.15 a pidfd, even one of the leader thread, reports no exit while other threads live.
         // A leader that has exited counts as long as other threads live, so a single thread is the
         // leader.
-        self.thread_count(pid) != 1 && self.state(pid, None) == Some(State::Exited)
+        self.thread_count(pid) != 1 && self.state(pid, None) == Some(ThreadState::Exited)
     }
 
     /// Returns the process with the IDs of one of its live threads, in place of those of its exited
-    /// leader in `grip`: the kernel freezes the state of an exited leader. `None` when all threads
+    /// leader in `open_process`: the kernel freezes the state of an exited leader. `None` when all threads
     /// have exited.
-    pub fn stand_in(&mut self, pid: Pid, grip: Grip) -> Option<Grip> {
+    pub fn stand_in(&mut self, pid: Pid, grip: ProcessHandle) -> Option<ProcessHandle> {
         let mut others = self.threads(pid).into_iter().filter(|&thread| thread != pid);
-        let thread = others.find(|&thread| self.state(pid, Some(thread)) == Some(State::Alive))?;
+        let thread =
+            others.find(|&thread| self.state(pid, Some(thread)) == Some(ThreadState::Alive))?;
         let (uid, gid) = self.thread_ids(pid, thread)?;
-        Some(Grip { uid, gid, unified: None, thread: Some(thread), ..grip })
+        Some(ProcessHandle { uid, gid, unified: None, thread: Some(thread), ..grip })
     }
 
     /// Checks whether a thread has other effective IDs than `ids`.
@@ -221,11 +222,11 @@ impl Proc {
         self.threads(pid).into_iter().any(differs)
     }
 
-    fn state(&mut self, pid: Pid, thread: Option<Pid>) -> Option<State> {
+    fn state(&mut self, pid: Pid, thread: Option<Pid>) -> Option<ThreadState> {
         let text = self.file(&ProcPath::of(pid, thread, "status"))?;
         match status_words(text, b"State:").next()? {
-            b"Z" | b"X" => Some(State::Exited),
-            _ => Some(State::Alive),
+            b"Z" | b"X" => Some(ThreadState::Exited),
+            _ => Some(ThreadState::Alive),
         }
     }
 
@@ -289,7 +290,7 @@ impl Proc {
     }
 
     /// Returns the identity of an open process: see [`Self::identity`].
-    pub fn identity_of(&mut self, pid: Pid, grip: &Grip) -> Option<u64> {
+    pub fn identity_of(&mut self, pid: Pid, grip: &ProcessHandle) -> Option<u64> {
         match &grip.handle {
             Some(handle) if self.has_unique_inodes => inode_of(handle),
             _ => self.start_time(pid),
@@ -321,9 +322,9 @@ impl Proc {
     }
 
     /// Returns the owner of a process from `/proc/PID/status`. `None` when it does not exist.
-    pub fn owner(&mut self, pid: Pid) -> Option<Owner> {
+    pub fn owner(&mut self, pid: Pid) -> Option<ProcessOwner> {
         let text = self.file(&ProcPath::new(pid, "status"))?;
-        Some(Owner {
+        Some(ProcessOwner {
             process: Pid::new(status_number(text, b"Tgid:", 0)?)?,
             real: Uid(status_number(text, b"Uid:", 0)?),
             effective: Uid(status_number(text, b"Uid:", 1)?),
@@ -430,14 +431,14 @@ pub fn path_in<'t>(cgroup: &'t [u8], controllers: &[u8]) -> Option<&'t [u8]> {
 mod tests {
     use super::*;
 
-    fn ours() -> (Proc, Pid) {
-        (Proc::open(Path::new("/proc")).unwrap(), Pid::new(std::process::id()).unwrap())
+    fn ours() -> (ProcFs, Pid) {
+        (ProcFs::open(Path::new("/proc")).unwrap(), Pid::new(std::process::id()).unwrap())
     }
 
     #[test]
     fn our_own_facts() {
         let (mut proc, pid) = ours();
-        let grip = proc.grip(pid).unwrap();
+        let grip = proc.open_process(pid).unwrap();
         assert_eq!(grip.uid.0, nix::unistd::geteuid().as_raw());
         assert_eq!(grip.gid.0, nix::unistd::getegid().as_raw());
         assert!(!proc.has_leader_exited(pid));
@@ -460,10 +461,10 @@ mod tests {
     #[test]
     fn stat_and_pidfd_agree() {
         let (mut proc, pid) = ours();
-        let asked = proc.grip(pid).unwrap();
+        let asked = proc.open_process(pid).unwrap();
         assert!(asked.handle.is_some());
         proc.has_pidfd_info = false;
-        let loose = proc.grip(pid).unwrap();
+        let loose = proc.open_process(pid).unwrap();
         assert_eq!((loose.uid, loose.gid), (asked.uid, asked.gid));
         assert_eq!(loose.unified, None);
     }
@@ -472,7 +473,7 @@ mod tests {
     fn nobody_has_the_highest_number() {
         let (mut proc, _) = ours();
         let pid = Pid::new(i32::MAX as u32).unwrap();
-        assert!(proc.grip(pid).is_none());
+        assert!(proc.open_process(pid).is_none());
         assert!(proc.comm(pid).is_none());
     }
 
@@ -490,11 +491,11 @@ mod tests {
         let owner = proc.owner(tid).unwrap();
         assert!(proc.exists(tid) && tid != pid);
         assert_eq!(owner.process, pid);
-        assert!(proc.grip(tid).is_none());
+        assert!(proc.open_process(tid).is_none());
         proc.has_pidfd_info = false;
-        assert!(proc.grip(tid).is_none());
-        assert!(proc.grip_by_stat(tid, None).is_none());
-        assert!(proc.grip_by_stat(pid, None).is_some());
+        assert!(proc.open_process(tid).is_none());
+        assert!(proc.open_process_by_stat(tid, None).is_none());
+        assert!(proc.open_process_by_stat(pid, None).is_some());
         drop(end);
         thread.join().unwrap();
     }
@@ -513,11 +514,11 @@ mod tests {
         std::fs::write(dir.join("cgroup"), "3:cpu,cpuacct:/x:y\n0::/z\n").unwrap();
         std::fs::write(dir.join("task/41/children"), "50 51 ").unwrap();
         std::fs::create_dir(root.path().join("sys")).unwrap();
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut proc = ProcFs::open(root.path()).unwrap();
         let pid = Pid::new(41).unwrap();
         assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
         assert!(proc.is_kernel_thread(pid));
-        assert_eq!(proc.state(pid, None), Some(State::Exited));
+        assert_eq!(proc.state(pid, None), Some(ThreadState::Exited));
         assert_eq!(proc.start_time(pid), Some(0));
         assert_eq!(proc.parent(pid), Pid::new(2));
         let text = proc.cgroup(pid, None).unwrap();

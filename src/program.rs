@@ -25,8 +25,8 @@ use nix::errno::Errno;
 
 use crate::container::{Containment, HostNamespaces};
 use crate::event::Pid;
-use crate::process::{PATH_MAX, Proc, ProcPath};
-use crate::rules::{Exe, base_name};
+use crate::process::{PATH_MAX, ProcFs, ProcPath};
+use crate::rules::{ExeFacts, base_name};
 use crate::sys;
 use script::is_script;
 
@@ -64,26 +64,26 @@ pub struct Program {
 
 impl Program {
     /// Returns the examined executable in the form that rules are matched with.
-    pub fn seen(&self) -> Seen<'_> {
-        let exe = Exe { path: &self.path, on_host: self.on_host };
-        Seen { raw: &self.raw, exe, invoked: self.invoked.as_deref(), is_unsure: false }
+    pub fn seen(&self) -> ExeInfo<'_> {
+        let exe = ExeFacts { path: &self.path, on_host: self.on_host };
+        ExeInfo { raw: &self.raw, exe, invoked: self.invoked.as_deref(), is_unsure: false }
     }
 }
 
 /// Executable of a process, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct ExeInfo<'a> {
     /// The link as the kernel shows it.
     pub raw: &'a [u8],
     /// Path of the executable, with or without trust that it is the host's.
-    pub exe: Exe<'a>,
+    pub exe: ExeFacts<'a>,
     /// Path of the invoked script or link, if known.
     pub invoked: Option<&'a [u8]>,
     /// Set if [`examine`] could determine more.
     pub is_unsure: bool,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> ExeInfo<'a> {
     /// Returns the common name of the program: the invoked script or link if known, else the
     /// executable.
     pub fn name(self) -> &'a [u8] {
@@ -93,8 +93,8 @@ impl<'a> Seen<'a> {
     /// Creates the entry of a kernel thread, which has a name in place of an executable. Only rules
     /// that compare the path alone match it, as in cgrulesengd; only the kernel can set the name.
     pub fn kernel_thread(comm: &'a [u8]) -> Self {
-        let exe = Exe { path: comm, on_host: false };
-        Seen { raw: comm, exe, invoked: None, is_unsure: false }
+        let exe = ExeFacts { path: comm, on_host: false };
+        ExeInfo { raw: comm, exe, invoked: None, is_unsure: false }
     }
 }
 
@@ -156,17 +156,22 @@ impl ExeRead {
 
     /// Returns the executable as far as the link and the `comm` of the process determine it. `None`
     /// if no link could be read.
-    pub fn seen(&self, comm: Option<&[u8]>) -> Option<Seen<'_>> {
+    pub fn seen(&self, comm: Option<&[u8]>) -> Option<ExeInfo<'_>> {
         let raw = self.link().ok()?;
         if let Some(path) = memfd_path(raw) {
-            let exe = Exe { path, on_host: false };
-            return Some(Seen { raw, exe, invoked: None, is_unsure: false });
+            let exe = ExeFacts { path, on_host: false };
+            return Some(ExeInfo { raw, exe, invoked: None, is_unsure: false });
         }
         let is_plain = !raw.ends_with(DELETED) && self.shares_host_mounts;
         let base = base_name(raw);
         let is_unsure =
             !is_plain || is_interpreter(base) || comm.is_none_or(|comm| comm != kept(base));
-        Some(Seen { raw, exe: Exe { path: raw, on_host: is_plain }, invoked: None, is_unsure })
+        Some(ExeInfo {
+            raw,
+            exe: ExeFacts { path: raw, on_host: is_plain },
+            invoked: None,
+            is_unsure,
+        })
     }
 }
 
@@ -175,7 +180,7 @@ impl ExeReader {
     ///
     /// # Errors
     /// As dup(2).
-    pub fn new(proc: &Proc) -> io::Result<Self> {
+    pub fn new(proc: &ProcFs) -> io::Result<Self> {
         let mut reader = Self {
             dir: proc.duplicate_dir()?,
             host_mounts: Default::default(),
@@ -294,8 +299,8 @@ fn is_absence(error: &io::Error) -> bool {
 
 /// Returns a live thread other than the leader, if the leader has exited.
 fn live_thread(pid: Pid) -> Option<Pid> {
-    let mut proc = Proc::open(Path::new("/proc")).ok()?;
-    let grip = proc.grip(pid)?;
+    let mut proc = ProcFs::open(Path::new("/proc")).ok()?;
+    let grip = proc.open_process(pid)?;
     if proc.is_kernel_thread(pid) || !proc.has_leader_exited(pid) {
         return None;
     }
@@ -393,12 +398,12 @@ mod tests {
     use crate::policy::User;
     use crate::rules::Facts;
     use crate::rules::matcher::Matcher;
-    use crate::rules::names::Identity;
+    use crate::rules::names::UserIdentity;
 
     /// Returns the line of the first matching rule.
-    fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&Seen<'_>>) -> Option<u32> {
+    fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&ExeInfo<'_>>) -> Option<u32> {
         let matcher = Matcher::compile(rules.into());
-        let root = Identity::nameless(Uid(0));
+        let root = UserIdentity::nameless(Uid(0));
         let user = User::new(&matcher, root, Nanos(0));
         let exe = seen.map(|seen| seen.exe);
         let facts = Facts { uid: Uid(0), gid: Gid(0), exe, invoked: None };
@@ -418,7 +423,7 @@ mod tests {
             assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
             parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
         };
-        let seen = Seen::kernel_thread(b"kswapd0");
+        let seen = ExeInfo::kernel_thread(b"kswapd0");
         let rules = "*:/opt/* cpu x\n*:kswapd cpu x\n*:kswapd0 cpu a\n";
         assert_eq!(decided(legacy(rules), Some(&seen)), Some(3));
         assert_eq!(decided(legacy("*:kswap* cpu b\n"), Some(&seen)), Some(1));
@@ -428,7 +433,7 @@ mod tests {
 
     #[test]
     fn our_own_executable_is_read() {
-        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let proc = ProcFs::open(Path::new("/proc")).unwrap();
         let reader = ExeReader::new(&proc).unwrap();
         let pid = Pid::new(std::process::id()).unwrap();
         let mut read = ExeRead::default();

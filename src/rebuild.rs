@@ -2,10 +2,10 @@
 //! service for its lookups. May block on disks and on the name service, so it must not run on the
 //! hot thread.
 
+pub mod active;
 mod controllers;
-mod grounds;
-pub mod kept;
-pub mod published;
+mod managed_roots;
+pub mod retained;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,86 +16,84 @@ use std::time::SystemTime;
 use ::log::Level;
 use nix::sys::sysinfo::sysinfo;
 
+use crate::cgroup::config::{ConfigWarning, GroupConfigs};
 use crate::cgroup::mounts::Hierarchies;
-use crate::cgroup::provision::{Provisions, Remark};
 use crate::config::diagnostic::{Diagnostic, Severity, new_errors};
 use crate::event::{Gid, Pid, Uid};
-use crate::host::{Grounds, Host};
-use crate::load::{
-    FileSeen, Loaded, NameService, Outcome as FileOutcome, Overlay, Sources, load_over,
-};
+use crate::host::{Host, ManagedRoots};
+use crate::load::{FileOutcome, ListedFile, Loaded, NameService, Overlay, Sources, load_over};
 use crate::log;
-use crate::narrator::Narrator;
+use crate::observer::DecisionObserver;
 use crate::policy::{Policy, Summary, User};
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::rules::Rule;
-use crate::rules::destination::Field;
+use crate::rules::destination::Specifier;
 use crate::rules::matcher::Matcher;
-use crate::rules::names::{Identity, Names};
+use crate::rules::names::{ResolvedNames, UserIdentity};
 use crate::sys;
-use crate::worker::{Directory, Office};
-pub use grounds::too_wide;
-use kept::{Keeping, Kept, Texts};
-use published::{Board, InForce};
+use crate::worker::{Directory, PolicyService};
+use active::{ActivePolicy, PolicyCell};
+pub use managed_roots::warn_overbroad;
+use retained::{LastGood, Retained, RetainedFiles};
 
 /// Number of simultaneous lookups of users while rules are read.
 const LOOKUPS_AT_ONCE: usize = 4;
 
 /// Loaded configuration, adapted to this host, that is not active.
 #[derive(Debug)]
-pub struct Survey {
+pub struct LoadedConfig {
     /// Rules as they would be active, and all diagnostics.
     pub loaded: Loaded,
     /// Mounted hierarchies of this host.
     pub hierarchies: Arc<Hierarchies>,
     /// Roots of the cgroups of rules.
-    pub grounds: Grounds,
+    pub grounds: ManagedRoots,
     /// Name service that resolves users and groups.
     pub names: NameService,
 }
 
 /// Creates the observer of evaluations for rules that may become active.
-pub type Announce = fn(&Loaded) -> Option<Box<dyn Narrator>>;
+pub type ObserverOf = fn(&Loaded) -> Option<Box<dyn DecisionObserver>>;
 
 /// Candidate for the next policy, adapted to this host.
-struct Draft {
+struct PolicyCandidate {
     loaded: Loaded,
-    provisions: Provisions,
-    narrator: Option<Box<dyn Narrator>>,
+    provisions: GroupConfigs,
+    narrator: Option<Box<dyn DecisionObserver>>,
     /// Files that are used in their last valid version.
-    keeping: Keeping,
+    keeping: RetainedFiles,
     /// Number of errors that the active rules do not have.
     new_errors: usize,
 }
 
 /// Builder of policies, with all their inputs.
-pub struct Rebuilder {
+pub struct PolicyBuilder {
     sources: Sources,
     names: NameService,
     hierarchies: Arc<Hierarchies>,
-    grounds: Grounds,
+    grounds: ManagedRoots,
     settings_file: PathBuf,
     generation: u64,
     diagnostics: Vec<Diagnostic>,
-    texts: Texts,
+    texts: LastGood,
     /// Versions of files that replace their content, regardless of errors.
     overlay: Overlay,
-    announce: Announce,
+    announce: ObserverOf,
     /// Configuration that was loaded earlier, used for the first policy.
     preloaded: Option<Loaded>,
-    board: Board,
+    board: PolicyCell,
 }
 
-impl Rebuilder {
+impl PolicyBuilder {
     /// Creates a builder. `grounds` are the roots of the cgroups of rules.
     pub fn new(
         sources: Sources,
         names: NameService,
         hierarchies: Arc<Hierarchies>,
-        grounds: Grounds,
+        grounds: ManagedRoots,
     ) -> Self {
         let diagnostics = Vec::new();
-        let announce: Announce = |_| None;
+        let announce: ObserverOf = |_| None;
         let generation = 0;
         let preloaded = None;
         Self {
@@ -106,17 +104,17 @@ impl Rebuilder {
             settings_file: PathBuf::from("/etc/cgruled/cgruled.toml"),
             generation,
             diagnostics,
-            texts: Texts::default(),
+            texts: LastGood::default(),
             overlay: Overlay::default(),
             announce,
             preloaded,
-            board: Board::default(),
+            board: PolicyCell::default(),
         }
     }
 
     /// Sets the configuration for the first load, so that the files are not read for it.
     #[must_use]
-    pub fn having(self, loaded: Loaded) -> Self {
+    pub fn with_candidate(self, loaded: Loaded) -> Self {
         Self { preloaded: Some(loaded), ..self }
     }
 
@@ -128,35 +126,35 @@ impl Rebuilder {
 
     /// Sets versions of files that replace their content.
     #[must_use]
-    pub fn taking(self, overlay: Overlay) -> Self {
+    pub fn with_retained(self, overlay: Overlay) -> Self {
         Self { overlay, ..self }
     }
 
     /// Sets the function that creates the observer of evaluations.
     #[must_use]
-    pub fn announcing(self, announce: Announce) -> Self {
+    pub fn with_observer(self, announce: ObserverOf) -> Self {
         Self { announce, ..self }
     }
 
     /// Loads the configuration like for a policy, without building one.
-    pub fn survey(mut self) -> Survey {
+    pub fn survey(mut self) -> LoadedConfig {
         let overlay = std::mem::take(&mut self.overlay);
         let mut loaded = self.read(&overlay);
         self.fit(&mut loaded);
         let Self { hierarchies, grounds, names, .. } = self;
-        Survey { loaded, hierarchies, grounds, names }
+        LoadedConfig { loaded, hierarchies, grounds, names }
     }
 
     /// Sets the place where the active policy is published.
     #[must_use]
-    pub fn publishing(self, board: Board) -> Self {
+    pub fn with_cell(self, board: PolicyCell) -> Self {
         Self { board, ..self }
     }
 
     /// Builds the first policy. Invalid rules are logged and left out.
     pub fn first(&mut self) -> Box<Policy> {
         let draft = self.draft();
-        self.put_into_force(draft)
+        self.activate(draft)
     }
 
     /// Returns the diagnostics about the active rules.
@@ -172,32 +170,38 @@ impl Rebuilder {
 
     /// Loads a candidate for the next policy. The last valid version of a file with new errors
     /// replaces its content, so that it changes nothing for other files.
-    fn draft(&mut self) -> Draft {
-        let mut keeping = Keeping { overlay: self.overlay.clone(), files: Vec::new() };
+    fn draft(&mut self) -> PolicyCandidate {
+        let mut keeping = RetainedFiles { overlay: self.overlay.clone(), files: Vec::new() };
         loop {
             let mut draft = self.draft_over(&keeping.overlay);
             let new = new_errors(&self.diagnostics, &draft.loaded.diagnostics);
             draft.new_errors = new.len();
             if !self.texts.keep(&mut keeping, &draft.loaded, &new) {
                 // The names are needed by the next load only.
-                keeping.overlay.names = Names::default();
-                return Draft { keeping, ..draft };
+                keeping.overlay.names = ResolvedNames::default();
+                return PolicyCandidate { keeping, ..draft };
             }
         }
     }
 
-    fn draft_over(&mut self, overlay: &Overlay) -> Draft {
+    fn draft_over(&mut self, overlay: &Overlay) -> PolicyCandidate {
         let mut loaded = self.read(overlay);
         // Called before the rules are adapted, because it prints them as they are in the files.
         let narrator = (self.announce)(&loaded);
         let provisions = self.fit(&mut loaded);
-        Draft { loaded, provisions, narrator, keeping: Keeping::default(), new_errors: 0 }
+        PolicyCandidate {
+            loaded,
+            provisions,
+            narrator,
+            keeping: RetainedFiles::default(),
+            new_errors: 0,
+        }
     }
 
-    fn put_into_force(&mut self, draft: Draft) -> Box<Policy> {
-        let Draft { mut loaded, provisions, mut narrator, keeping, new_errors } = draft;
+    fn activate(&mut self, draft: PolicyCandidate) -> Box<Policy> {
+        let PolicyCandidate { mut loaded, provisions, mut narrator, keeping, new_errors } = draft;
         loaded.diagnostics.iter().for_each(say);
-        keeping.files.iter().for_each(say_kept);
+        keeping.files.iter().for_each(log_retained);
         if let Some(narrator) = &mut narrator {
             narrator.begin();
         }
@@ -211,13 +215,13 @@ impl Rebuilder {
     }
 
     /// Adapts rules and cgroup settings to this host.
-    fn fit(&self, loaded: &mut Loaded) -> Provisions {
+    fn fit(&self, loaded: &mut Loaded) -> GroupConfigs {
         // Copied only if the rules are shared.
         let rules = Arc::make_mut(&mut loaded.rules);
         loaded.diagnostics.extend(controllers::adapt(rules, &loaded.gifts, &self.hierarchies));
         loaded.diagnostics.extend(controllers::settle(rules, &self.hierarchies));
         let has_systemd = Host::default().runs_systemd();
-        grounds::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
+        managed_roots::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
         let rules = Arc::make_mut(&mut loaded.rules);
         let missing = controllers::missing(rules, &loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(missing);
@@ -225,12 +229,12 @@ impl Rebuilder {
             Ok(host) => loaded.gifts.share_out(host.ram_total()),
             Err(errno) => ::log::error!("cannot read the size of the memory: {}", errno.desc()),
         }
-        let (provisions, remarks) = Provisions::new(&loaded.gifts, &self.hierarchies);
+        let (provisions, remarks) = GroupConfigs::new(&loaded.gifts, &self.hierarchies);
         loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
         provisions
     }
 
-    fn build(&mut self, loaded: Loaded, keeping: Keeping, new_errors: usize) -> Policy {
+    fn build(&mut self, loaded: Loaded, keeping: RetainedFiles, new_errors: usize) -> Policy {
         self.generation += 1;
         self.diagnostics = loaded.diagnostics;
         let rules = loaded.rules.len();
@@ -241,7 +245,7 @@ impl Rebuilder {
         let now = sys::monotonic();
         let users = self.identities(&matcher);
         let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
-        let renders = |rule: &Rule| rule.renders(&[Field::GroupName]);
+        let renders = |rule: &Rule| rule.renders(&[Specifier::GroupName]);
         let groups = match matcher.rules().iter().any(renders) {
             true => self.names.group_names(),
             false => BTreeMap::new(),
@@ -264,12 +268,12 @@ impl Rebuilder {
     fn publish(
         &self,
         matcher: &Arc<Matcher>,
-        files: &[FileSeen],
-        keeping: Keeping,
+        files: &[ListedFile],
+        keeping: RetainedFiles,
         new_errors: usize,
     ) {
-        let counts = |file: &&FileSeen| matches!(file.outcome, FileOutcome::Loaded(_));
-        self.board.adopted(InForce {
+        let counts = |file: &&ListedFile| matches!(file.outcome, FileOutcome::Loaded(_));
+        self.board.stored(ActivePolicy {
             generation: self.generation,
             since: SystemTime::now(),
             matcher: Arc::clone(matcher),
@@ -283,7 +287,7 @@ impl Rebuilder {
 
     /// Returns the users that are known before their first event: those in the user database and
     /// those that own a process now.
-    fn identities(&self, matcher: &Matcher) -> Vec<Identity> {
+    fn identities(&self, matcher: &Matcher) -> Vec<UserIdentity> {
         if !matcher.asks_identity() {
             return Vec::new();
         }
@@ -298,9 +302,9 @@ impl Rebuilder {
 }
 
 /// Looks up users, several simultaneously because a reload waits for all of them.
-fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<Identity> {
+fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<UserIdentity> {
     let share = uids.len().div_ceil(LOOKUPS_AT_ONCE).max(1);
-    let look_up = |share: &[Uid]| -> Vec<Identity> {
+    let look_up = |share: &[Uid]| -> Vec<UserIdentity> {
         share.iter().map(|&uid| directory.identify(uid)).collect()
     };
     thread::scope(|scope| {
@@ -322,10 +326,10 @@ fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<Identity> {
 
 impl Directory for NameService {
     /// Returns the UID without a name if the name service fails, which is logged.
-    fn identify(&self, uid: Uid) -> Identity {
+    fn identify(&self, uid: Uid) -> UserIdentity {
         self.identify(uid).unwrap_or_else(|error| {
             ::log::warn!("cannot look up uid {uid} in the name service: {error}");
-            Identity::nameless(uid)
+            UserIdentity::nameless(uid)
         })
     }
 
@@ -338,10 +342,10 @@ impl Directory for NameService {
     }
 }
 
-impl Office for Rebuilder {
+impl PolicyService for PolicyBuilder {
     fn reload(&mut self) -> Box<Policy> {
         let draft = self.draft();
-        self.put_into_force(draft)
+        self.activate(draft)
     }
 
     fn directory(&self) -> Arc<dyn Directory> {
@@ -351,7 +355,7 @@ impl Office for Rebuilder {
 
 /// Creates the summary of a policy. `diagnostics` are those of the active rules, `kept` the files
 /// that are used in their last valid version.
-fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Kept]) -> Summary {
+fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Retained]) -> Summary {
     let of_kept = kept.iter().flat_map(|kept| &kept.errors);
     let mut errors = of_kept.chain(diagnostics.iter().filter(|one| one.is_error()));
     let first = errors.next();
@@ -363,18 +367,18 @@ fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Kept]
 /// Returns the users that own a process.
 fn owners() -> Vec<Uid> {
     let mut owners = Vec::new();
-    let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return owners };
+    let Ok(mut proc) = ProcFs::open(Path::new("/proc")) else { return owners };
     let mut pids: Vec<Pid> = Vec::new();
     if let Err(error) = proc.all(|pid| pids.push(pid)) {
         ::log::warn!("cannot list /proc: {error}");
     }
-    owners.extend(pids.into_iter().filter_map(|pid| proc.grip(pid)).map(|who| who.uid));
+    owners.extend(pids.into_iter().filter_map(|pid| proc.open_process(pid)).map(|who| who.uid));
     owners.sort_unstable();
     owners.dedup();
     owners
 }
 
-fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
+fn diagnostic(ConfigWarning { origin, place, complaint }: ConfigWarning) -> Diagnostic {
     let severity = Severity::Warning;
     let about = Diagnostic::at_line(&origin.file, origin.line, severity, complaint.message);
     let about = about.with_help(complaint.help);
@@ -382,7 +386,7 @@ fn diagnostic(Remark { origin, place, complaint }: Remark) -> Diagnostic {
 }
 
 /// Logs that the last valid version of a file is used, and the errors of the current one.
-fn say_kept(kept: &Kept) {
+fn log_retained(kept: &Retained) {
     ::log::error!("{kept}");
     kept.errors.iter().for_each(say);
 }
@@ -414,10 +418,10 @@ mod tests {
     struct Slow(Mutex<Vec<Uid>>);
 
     impl Directory for Slow {
-        fn identify(&self, uid: Uid) -> Identity {
+        fn identify(&self, uid: Uid) -> UserIdentity {
             thread::sleep(Duration::from_millis(100));
             self.0.lock().unwrap().push(uid);
-            Identity::nameless(uid)
+            UserIdentity::nameless(uid)
         }
 
         fn group_name(&self, _: Gid) -> Option<Box<str>> {

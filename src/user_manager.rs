@@ -30,15 +30,15 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 use nix::sys::eventfd::EventFd;
 
-use crate::event::batch::Look;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Nanos, Pid, Uid};
-use crate::log::limit::Limiter;
+use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
-use crate::process::Proc;
+use crate::process::ProcFs;
 pub use lookup::{LookupError, ManagerLookup, ManagerProcesses};
 pub(crate) use place::{SystemdPlace, is_manager_program};
-use service::{LookupService, Reply};
-use starting::Starting;
+use service::{LookupReply, LookupService};
+use starting::StartingChildren;
 
 /// Maximum number of waiting candidates per user. The manager and its `(sd-pam)` are two.
 const MAX_WAITING: usize = 64;
@@ -56,9 +56,9 @@ const MAX_LOOKUPS_WITHOUT_PAM: u8 = 5;
 
 /// Process that runs a program of systemd in the cgroup of a user's service manager.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct ManagerCandidate {
     /// The evaluation, which is repeated when a reply arrives.
-    pub look: Look,
+    pub look: EvaluationRequest,
     /// Effective user ID of the process.
     pub uid: Uid,
     /// Parent process, if it is known.
@@ -69,7 +69,7 @@ pub(crate) struct Candidate {
 
 /// Decision whether a candidate may be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ManagerVerdict {
     /// The process is the manager or its `(sd-pam)`.
     Protected,
     /// The process is neither of them.
@@ -89,7 +89,7 @@ struct UserState {
     next_lookup: Nanos,
     /// Time of the last lookup.
     asked: Nanos,
-    waiting: Vec<Look>,
+    waiting: Vec<EvaluationRequest>,
     /// Number of consecutive results with the same manager and without an `(sd-pam)`.
     without_pam: u8,
 }
@@ -101,13 +101,13 @@ pub(crate) struct UserManagers {
     users: HashMap<Uid, UserState, FixedState>,
     /// Managers and `(sd-pam)` processes of all results.
     protected: HashSet<Pid, FixedState>,
-    starting: Starting,
+    starting: StartingChildren,
     /// Lookups to be repeated, each with its time.
     retries: VecDeque<(Nanos, Uid)>,
     /// Candidates to be evaluated again now.
-    due: VecDeque<Look>,
+    due: VecDeque<EvaluationRequest>,
     metrics: Arc<Metrics>,
-    limiter: Limiter,
+    limiter: LogLimiter,
 }
 
 impl UserManagers {
@@ -117,10 +117,10 @@ impl UserManagers {
             service: LookupService::new(lookup),
             users: HashMap::default(),
             protected: HashSet::default(),
-            starting: Starting::default(),
+            starting: StartingChildren::default(),
             retries: VecDeque::new(),
             due: VecDeque::new(),
-            limiter: Limiter::new(Arc::clone(&metrics)),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
         }
     }
@@ -145,13 +145,18 @@ impl UserManagers {
     }
 
     /// Decides whether a candidate may be moved, as far as that is known now.
-    pub(crate) fn check(&mut self, candidate: Candidate, proc: &mut Proc, now: Nanos) -> Verdict {
-        let Candidate { look, uid, parent, is_named_pam } = candidate;
+    pub(crate) fn check(
+        &mut self,
+        candidate: ManagerCandidate,
+        proc: &mut ProcFs,
+        now: Nanos,
+    ) -> ManagerVerdict {
+        let ManagerCandidate { look, uid, parent, is_named_pam } = candidate;
         let user = self.users.get(&uid);
         let may_be_pam = is_named_pam && user.is_some_and(UserState::may_find_pam);
         if let Some((asked, found)) = user.and_then(|user| user.answer.as_ref()) {
             if found.contains(look.pid, proc) {
-                return Verdict::Protected;
+                return ManagerVerdict::Protected;
             }
             let manager = found.manager.as_ref().filter(|manager| manager.is_alive(proc));
             match manager {
@@ -160,22 +165,22 @@ impl UserManagers {
                     return self.starting.admit(look, uid, now);
                 }
                 // A unit has one main process, and the `(sd-pam)` is a child of that.
-                Some(_) => return Verdict::Movable,
+                Some(_) => return ManagerVerdict::Movable,
                 // PID 1 replied when this process already existed.
-                None if look.since < *asked => return Verdict::Movable,
+                None if look.since < *asked => return ManagerVerdict::Movable,
                 None => {}
             }
         }
         self.wait(look, uid, now)
     }
 
-    fn wait(&mut self, look: Look, uid: Uid, now: Nanos) -> Verdict {
+    fn wait(&mut self, look: EvaluationRequest, uid: Uid, now: Nanos) -> ManagerVerdict {
         if !self.users.contains_key(&uid) && self.users.len() >= MAX_USERS {
             self.evict();
         }
         let user = self.users.entry(uid).or_default();
         if user.waiting.len() >= MAX_WAITING {
-            return Verdict::Movable;
+            return ManagerVerdict::Movable;
         }
         if user.waiting.iter().all(|waiting| waiting.pid != look.pid) {
             user.waiting.push(look);
@@ -183,7 +188,7 @@ impl UserManagers {
         if !user.is_asked {
             self.ask(uid, now);
         }
-        Verdict::Pending
+        ManagerVerdict::Pending
     }
 
     /// Removes the users without waiting candidates: their managers can be looked up again.
@@ -212,14 +217,14 @@ impl UserManagers {
         self.metrics.manager_lookups.increment();
         if let Err(error) = self.service.ask(uid) {
             let error = LookupError::Run("cannot start a thread", error);
-            self.take(Reply { uid, result: Err(error) }, now);
+            self.take(LookupReply { uid, result: Err(error) }, now);
         }
     }
 
     /// Stores a reply, after which the waiting candidates are evaluated again. After a failure they
     /// continue to wait: moving a manager does more harm than leaving [`MAX_WAITING`] processes
     /// where they are.
-    fn take(&mut self, Reply { uid, result }: Reply, now: Nanos) {
+    fn take(&mut self, LookupReply { uid, result }: LookupReply, now: Nanos) {
         let Some(user) = self.users.get_mut(&uid) else { return };
         user.is_asked = false;
         match result {
@@ -246,7 +251,7 @@ impl UserManagers {
     }
 
     /// Returns a candidate that must be evaluated again now.
-    pub(crate) fn take_due(&mut self, proc: &Proc, now: Nanos) -> Option<Look> {
+    pub(crate) fn take_due(&mut self, proc: &ProcFs, now: Nanos) -> Option<EvaluationRequest> {
         while let Some(reply) = self.service.reply() {
             self.take(reply, now);
         }

@@ -15,7 +15,7 @@ const PAM: u32 = 41;
 /// Host with a manager, its `(sd-pam)` and other processes of the same user.
 struct FakeHost {
     root: tempfile::TempDir,
-    proc: Proc,
+    proc: ProcFs,
     managers: UserManagers,
 }
 
@@ -33,7 +33,7 @@ impl FakeHost {
         fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let lookup = ManagerLookup::of(&program, &directory, Duration::from_secs(30));
         let managers = UserManagers::new(lookup, Arc::new(Metrics::default()));
-        let host = Self { proc: Proc::open(&directory).unwrap(), root, managers };
+        let host = Self { proc: ProcFs::open(&directory).unwrap(), root, managers };
         host.start(MANAGER, 1, "systemd", "41 ");
         host.start(PAM, MANAGER, "(sd-pam)", "");
         host.start(50, MANAGER, "(sd-pam)", "");
@@ -56,10 +56,11 @@ impl FakeHost {
         fs::write(dir.join(format!("task/{pid}/children")), children).unwrap();
     }
 
-    fn check(&mut self, pid: u32, since: u64, now: u64) -> Verdict {
+    fn check(&mut self, pid: u32, since: u64, now: u64) -> ManagerVerdict {
         let parent = self.proc.parent(Pid::new(pid).unwrap());
         let is_named_pam = self.proc.comm(Pid::new(pid).unwrap()) == Some(b"(sd-pam)");
-        let candidate = Candidate { look: look(pid, since), uid: USER, parent, is_named_pam };
+        let candidate =
+            ManagerCandidate { look: look(pid, since), uid: USER, parent, is_named_pam };
         self.managers.check(candidate, &mut self.proc, seconds(now))
     }
 
@@ -85,13 +86,13 @@ fn seconds(seconds: u64) -> Nanos {
     Nanos(seconds * 1_000_000_000)
 }
 
-fn look(pid: u32, since: u64) -> Look {
-    Look::at_once(Pid::new(pid).unwrap(), Cause::EXEC, seconds(since))
+fn look(pid: u32, since: u64) -> EvaluationRequest {
+    EvaluationRequest::at_once(Pid::new(pid).unwrap(), Cause::EXEC, seconds(since))
 }
 
 fn answered() -> FakeHost {
     let mut host = FakeHost::new("echo MainPID=40");
-    assert_eq!(host.check(MANAGER, 9, 10), Verdict::Pending);
+    assert_eq!(host.check(MANAGER, 9, 10), ManagerVerdict::Pending);
     assert_eq!(host.due(10), Some(MANAGER));
     host
 }
@@ -100,13 +101,13 @@ fn answered() -> FakeHost {
 fn a_candidate_waits_until_systemd_has_answered() {
     let mut host = FakeHost::new("echo MainPID=40");
     for pid in [MANAGER, PAM, 50, 50] {
-        assert_eq!(host.check(pid, 9, 10), Verdict::Pending);
+        assert_eq!(host.check(pid, 9, 10), ManagerVerdict::Pending);
     }
     assert!(!host.managers.is_protected_parent(Pid::new(MANAGER).unwrap()));
     let due = [host.due(10), host.due(10), host.due(10)];
     assert_eq!(due, [Some(MANAGER), Some(PAM), Some(50)]);
-    assert_eq!(host.check(MANAGER, 9, 10), Verdict::Protected);
-    assert_eq!(host.check(PAM, 9, 10), Verdict::Protected);
+    assert_eq!(host.check(MANAGER, 9, 10), ManagerVerdict::Protected);
+    assert_eq!(host.check(PAM, 9, 10), ManagerVerdict::Protected);
     let protected =
         [MANAGER, PAM, 50].map(|pid| host.managers.is_protected_parent(Pid::new(pid).unwrap()));
     assert_eq!(protected, [true, true, false]);
@@ -117,7 +118,7 @@ fn a_candidate_waits_until_systemd_has_answered() {
 fn what_is_neither_is_movable_at_once_while_the_manager_lives() {
     let mut host = answered();
     // Newer than the reply, and named like the (sd-pam): no further lookup is made.
-    assert_eq!(host.check(51, 20, 20), Verdict::Movable);
+    assert_eq!(host.check(51, 20, 20), ManagerVerdict::Movable);
     assert_eq!(host.lookups(), 1);
 }
 
@@ -125,19 +126,19 @@ fn what_is_neither_is_movable_at_once_while_the_manager_lives() {
 fn a_manager_that_was_looked_up_before_it_forked_the_sd_pam_is_looked_up_again() {
     let mut host = FakeHost::new("echo MainPID=40");
     host.start(MANAGER, 1, "systemd", "");
-    assert_eq!(host.check(MANAGER, 9, 10), Verdict::Pending);
+    assert_eq!(host.check(MANAGER, 9, 10), ManagerVerdict::Pending);
     assert_eq!(host.due(10), Some(MANAGER));
-    assert_eq!(host.check(PAM, 10, 10), Verdict::Pending);
-    assert_eq!(host.check(51, 10, 10), Verdict::Movable, "not a child of the manager");
+    assert_eq!(host.check(PAM, 10, 10), ManagerVerdict::Pending);
+    assert_eq!(host.check(51, 10, 10), ManagerVerdict::Movable, "not a child of the manager");
     host.start(MANAGER, 1, "systemd", "41 50 ");
     assert_eq!((host.due(11), host.lookups()), (Some(PAM), 2));
-    assert_eq!(host.check(PAM, 10, 11), Verdict::Protected);
+    assert_eq!(host.check(PAM, 10, 11), ManagerVerdict::Protected);
     // Once found, it is not looked up again, also when it was killed.
     fs::remove_dir_all(host.dir(PAM)).unwrap();
     host.start(MANAGER, 1, "systemd", "50 ");
-    assert_eq!(host.check(50, 20, 20), Verdict::Pending);
+    assert_eq!(host.check(50, 20, 20), ManagerVerdict::Pending);
     assert_eq!((host.due(21), host.lookups()), (Some(50), 2));
-    assert_eq!(host.check(50, 20, 21), Verdict::Movable);
+    assert_eq!(host.check(50, 20, 21), ManagerVerdict::Movable);
 }
 
 #[test]
@@ -145,46 +146,46 @@ fn lookups_for_an_sd_pam_that_is_not_found_come_to_an_end() {
     let mut host = FakeHost::new("echo MainPID=40");
     host.start(MANAGER, 1, "systemd", "49 50 ");
     let mut now = 10;
-    assert_eq!(host.check(50, 9, now), Verdict::Pending);
+    assert_eq!(host.check(50, 9, now), ManagerVerdict::Pending);
     while host.lookups() < usize::from(MAX_LOOKUPS_WITHOUT_PAM) {
         assert_eq!(host.due(now), Some(50));
-        assert_eq!(host.check(50, 9, now), Verdict::Pending);
+        assert_eq!(host.check(50, 9, now), ManagerVerdict::Pending);
         now += 1;
     }
     // The last time it waited for the time limit of any child of the manager.
     assert_eq!(host.due(now), Some(50));
-    assert_eq!(host.check(50, 9, now), Verdict::Movable);
+    assert_eq!(host.check(50, 9, now), ManagerVerdict::Movable);
     assert_eq!(host.lookups(), usize::from(MAX_LOOKUPS_WITHOUT_PAM));
 }
 
 #[test]
 fn a_child_of_the_manager_has_a_second_to_become_a_unit() {
     let mut host = answered();
-    assert_eq!(host.check(50, 20, 20), Verdict::Pending);
+    assert_eq!(host.check(50, 20, 20), ManagerVerdict::Pending);
     assert_eq!(host.managers.next_due(), Some(seconds(20).plus(50_000_000)));
     assert_eq!(host.due(21), Some(50));
-    assert_eq!(host.check(50, 20, 21), Verdict::Movable);
+    assert_eq!(host.check(50, 20, 21), ManagerVerdict::Movable);
 }
 
 #[test]
 fn systemd_is_asked_again_for_what_is_newer_than_an_answer_without_a_living_manager() {
     let mut host = answered();
     fs::remove_dir_all(host.dir(MANAGER)).unwrap();
-    assert_eq!(host.check(50, 9, 10), Verdict::Movable, "it existed when systemd was asked");
+    assert_eq!(host.check(50, 9, 10), ManagerVerdict::Movable, "it existed when systemd was asked");
     host.start(60, 1, "systemd", "");
     // No lookup is made before one second is over.
-    assert_eq!(host.check(60, 10, 10), Verdict::Pending);
+    assert_eq!(host.check(60, 10, 10), ManagerVerdict::Pending);
     assert_eq!(host.managers.next_due(), Some(seconds(11)));
     assert!(host.managers.take_due(&host.proc, seconds(10)).is_none());
     assert_eq!((host.due(11), host.lookups()), (Some(60), 2));
-    assert_eq!(host.check(60, 10, 11), Verdict::Movable, "systemd reports another one");
+    assert_eq!(host.check(60, 10, 11), ManagerVerdict::Movable, "systemd reports another one");
     assert!(!host.managers.is_protected_parent(Pid::new(MANAGER).unwrap()));
 }
 
 #[test]
 fn without_an_answer_candidates_go_on_waiting_up_to_a_bound() {
     let mut host = FakeHost::new("[ -e ${0%/*}/works ] && echo MainPID=40");
-    assert_eq!(host.check(MANAGER, 9, 10), Verdict::Pending);
+    assert_eq!(host.check(MANAGER, 9, 10), ManagerVerdict::Pending);
     let end = Instant::now() + Duration::from_secs(20);
     while host.managers.metrics.failed_manager_lookups.get() == 0 && Instant::now() < end {
         assert!(host.managers.take_due(&host.proc, seconds(10)).is_none());
@@ -192,24 +193,28 @@ fn without_an_answer_candidates_go_on_waiting_up_to_a_bound() {
     }
     assert_eq!(host.managers.next_due(), Some(seconds(15)));
     for pid in 100..163 {
-        assert_eq!(host.check(pid, 9, 11), Verdict::Pending);
+        assert_eq!(host.check(pid, 9, 11), ManagerVerdict::Pending);
     }
-    assert_eq!(host.check(163, 9, 11), Verdict::Movable);
+    assert_eq!(host.check(163, 9, 11), ManagerVerdict::Movable);
     fs::write(host.root.path().join("works"), "").unwrap();
     assert_eq!((host.due(15), host.lookups()), (Some(MANAGER), 2));
-    assert_eq!(host.check(MANAGER, 9, 15), Verdict::Protected);
+    assert_eq!(host.check(MANAGER, 9, 15), ManagerVerdict::Protected);
 }
 
 #[test]
 fn users_are_forgotten_when_they_are_too_many() {
     let mut host = answered();
-    assert_eq!(host.check(MANAGER, 9, 10), Verdict::Protected);
+    assert_eq!(host.check(MANAGER, 9, 10), ManagerVerdict::Protected);
     for uid in 0..MAX_USERS as u32 {
         host.managers.users.entry(Uid(1000 + uid)).or_default();
     }
-    let candidate = Candidate { look: look(70, 9), uid: Uid(6), parent: None, is_named_pam: false };
-    assert_eq!(host.managers.check(candidate, &mut host.proc, seconds(10)), Verdict::Pending);
+    let candidate =
+        ManagerCandidate { look: look(70, 9), uid: Uid(6), parent: None, is_named_pam: false };
+    assert_eq!(
+        host.managers.check(candidate, &mut host.proc, seconds(10)),
+        ManagerVerdict::Pending
+    );
     assert_eq!(host.managers.users.len(), 1);
     assert!(!host.managers.is_protected_parent(Pid::new(MANAGER).unwrap()));
-    assert_eq!(host.check(MANAGER, 9, 11), Verdict::Pending);
+    assert_eq!(host.check(MANAGER, 9, 11), ManagerVerdict::Pending);
 }

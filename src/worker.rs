@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::event::{Gid, Pid, Uid};
-use crate::exe_pool::{Examination, Pool};
+use crate::exe_pool::{Examination, ExaminationPool};
 use crate::policy::{Policy, User};
 use crate::program::{self, Examined, ReadRequest};
 use crate::source::connector::run_test_process;
@@ -21,7 +21,7 @@ pub use lookups::Directory;
 use lookups::{LookupKey, Lookups};
 
 /// Reply of a helper thread to the hot thread.
-pub enum Answer {
+pub enum WorkerReply {
     /// New policy that is to be activated.
     Policy(Box<Policy>),
     /// Names and groups of a user, evaluated by the rules of this generation.
@@ -55,14 +55,14 @@ pub enum Answer {
 }
 
 /// Requests to the rule thread.
-enum Question {
+enum WorkerRequest {
     Reload,
     Provoke,
 }
 
 /// Reason for a reload of the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum ReloadReason {
     /// Request of the administrator, or a changed rule file.
     Rules,
     /// Change in the user or group database.
@@ -70,7 +70,7 @@ pub enum Reason {
 }
 
 /// Service that the rule thread runs.
-pub trait Office: Send + 'static {
+pub trait PolicyService: Send + 'static {
     /// Reads the rules again. The last valid version of a file with new errors is used.
     fn reload(&mut self) -> Box<Policy>;
     /// Returns the name service that resolves the names in rules.
@@ -78,49 +78,49 @@ pub trait Office: Send + 'static {
 }
 
 /// Interface of the hot thread to the helper threads.
-pub struct Desk {
-    questions: Sender<Question>,
-    executables: Pool,
-    counter: Counter,
-    answers: Receiver<Answer>,
+pub struct WorkerHandle {
+    questions: Sender<WorkerRequest>,
+    executables: ExaminationPool,
+    counter: ReplySender,
+    answers: Receiver<WorkerReply>,
     bell: Arc<EventFd>,
     lookups: Lookups,
 }
 
 #[derive(Clone)]
-struct Counter {
-    answers: Sender<Answer>,
+struct ReplySender {
+    answers: Sender<WorkerReply>,
     bell: Arc<EventFd>,
 }
 
-impl Counter {
+impl ReplySender {
     /// Sends a reply and wakes the main loop. Returns `false` only if the hot thread has ended.
-    fn answer(&self, answer: Answer) -> bool {
+    fn answer(&self, answer: WorkerReply) -> bool {
         self.answers.send(answer).is_ok() && self.bell.write(1).is_ok()
     }
 }
 
-impl Desk {
+impl WorkerHandle {
     /// Starts the threads.
     ///
     /// # Errors
     /// A thread or the eventfd cannot be created.
-    pub fn open(office: impl Office) -> io::Result<Self> {
+    pub fn open(office: impl PolicyService) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (questions, asked) = unbounded();
         let (sender, answers) = unbounded();
-        let counter = Counter { answers: sender, bell: Arc::clone(&bell) };
+        let counter = ReplySender { answers: sender, bell: Arc::clone(&bell) };
         let of_rules = counter.clone();
         let of_executables = counter.clone();
         let lookups = Lookups::open(office.directory(), counter.clone())?;
         thread::Builder::new().name("rules".into()).spawn(move || {
             serve(office, &asked, &of_rules);
         })?;
-        let executables = Pool::new(
+        let executables = ExaminationPool::new(
             Box::new(|Examination { pid, raw, .. }| program::examine(pid, raw.as_deref())),
             Box::new(move |pid, number, examined| {
-                of_executables.answer(Answer::Examined { pid, number, examined })
+                of_executables.answer(WorkerReply::Examined { pid, number, examined })
             }),
         );
         Ok(Self { questions, executables, counter, answers, bell, lookups })
@@ -128,7 +128,7 @@ impl Desk {
 
     /// Requests a reload of the rules.
     pub fn reload(&self) {
-        self.ask(Question::Reload);
+        self.ask(WorkerRequest::Reload);
     }
 
     /// Requests the names and groups of a user for the rules of `policy`.
@@ -158,16 +158,16 @@ impl Desk {
         let counter = self.counter.clone();
         Box::new(move |request| {
             // Sending fails only if the hot thread has ended.
-            let _told = counter.answer(Answer::Readable(request.pid));
+            let _told = counter.answer(WorkerReply::Readable(request.pid));
         })
     }
 
     /// Forks a short-lived process, so that the kernel sends an event.
     pub fn provoke(&self) {
-        self.ask(Question::Provoke);
+        self.ask(WorkerRequest::Provoke);
     }
 
-    fn ask(&self, question: Question) {
+    fn ask(&self, question: WorkerRequest) {
         // The thread does not exit before this handle is dropped.
         if self.questions.send(question).is_err() {
             ::log::error!("the rule thread has exited: restart cgruled");
@@ -175,17 +175,17 @@ impl Desk {
     }
 
     /// Returns the eventfd to poll for replies.
-    pub fn bell(&self) -> BorrowedFd<'_> {
+    pub fn wakeup_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 
     /// Returns the eventfd that wakes the main loop when it is written to.
-    pub fn ringer(&self) -> Arc<EventFd> {
+    pub fn waker(&self) -> Arc<EventFd> {
         Arc::clone(&self.bell)
     }
 
     /// Returns the replies that have arrived.
-    pub fn answers(&mut self) -> impl Iterator<Item = Answer> + '_ {
+    pub fn answers(&mut self) -> impl Iterator<Item = WorkerReply> + '_ {
         // Read before the channel: a later reply writes to it again. EAGAIN means that nothing was
         // written.
         let _rung = self.bell.read();
@@ -194,11 +194,11 @@ impl Desk {
     }
 }
 
-fn serve(mut office: impl Office, asked: &Receiver<Question>, counter: &Counter) {
+fn serve(mut office: impl PolicyService, asked: &Receiver<WorkerRequest>, counter: &ReplySender) {
     while let Ok(question) = asked.recv() {
         let answer = match question {
-            Question::Reload => Some(Answer::Policy(office.reload())),
-            Question::Provoke => {
+            WorkerRequest::Reload => Some(WorkerReply::Policy(office.reload())),
+            WorkerRequest::Provoke => {
                 provoke();
                 None
             }

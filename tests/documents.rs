@@ -14,12 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use cgruled::config::{daemon_toml, rules_toml};
-use cgruled::control::protocol::{About, Decision, Happening, Reloaded, Watched};
-use cgruled::control::status::{HierarchyStatus, KeptFile, Refusal, RefusedReload, Status, Taker};
+use cgruled::control::protocol::{
+    HistoryEntry, ProcessReport, ReloadReply, WatchMessage, WatchedDecision,
+};
+use cgruled::control::status::{
+    ExternalMover, HierarchyStatus, KeptFile, RefusedMoves, RefusedReload, Status,
+};
 use cgruled::load::GROUP_KEYS;
 use cgruled::metrics::Metrics;
 use cgruled::tool::COMMANDS;
-use cgruled::tool::command::{COMMON, Command, Flag};
+use cgruled::tool::command::{COMMON, FlagSpec, Subcommand};
 use serde_json::Value;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
@@ -55,12 +59,12 @@ fn offer(name: &str) -> Offer {
     }
 }
 
-fn operand(command: &Command) -> Offer {
+fn operand(command: &Subcommand) -> Offer {
     let offers = command.operands.split(' ').map(offer);
     offers.into_iter().find(|offer| !matches!(offer, Offer::Nothing)).unwrap_or(Offer::Nothing)
 }
 
-fn flags(command: &Command) -> impl Iterator<Item = &'static Flag> {
+fn flags(command: &Subcommand) -> impl Iterator<Item = &'static FlagSpec> {
     command.flags.iter().chain(COMMON)
 }
 
@@ -507,13 +511,13 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
             ..RefusedReload::default()
         }),
         hierarchies: vec![HierarchyStatus::default()],
-        refusals: vec![Refusal::default()],
-        taken_back_by: vec![Taker::default()],
+        refusals: vec![RefusedMoves::default()],
+        external_movers: vec![ExternalMover::default()],
         ..Status::default()
     };
-    let about = About {
+    let about = ProcessReport {
         pid: 1,
-        happenings: vec![Happening {
+        happenings: vec![HistoryEntry {
             ago_ms: 0,
             outcome: String::new(),
             rule: String::new(),
@@ -522,7 +526,7 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
         }],
         moved_ago_ms: Some(0),
     };
-    let decision = Decision {
+    let decision = WatchedDecision {
         time_ms: 0,
         pid: 1,
         uid: Some(0),
@@ -536,11 +540,11 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
         latency_us: 0,
     };
     let values = [
-        serde_json::to_value(Watched::Decision(decision)).unwrap(),
-        serde_json::to_value(Watched::Lost { lost: 1 }).unwrap(),
+        serde_json::to_value(WatchMessage::Decision(decision)).unwrap(),
+        serde_json::to_value(WatchMessage::Lost { lost: 1 }).unwrap(),
         serde_json::to_value(status).unwrap(),
         serde_json::to_value(about).unwrap(),
-        serde_json::to_value(Reloaded::default()).unwrap(),
+        serde_json::to_value(ReloadReply::default()).unwrap(),
     ];
     let mut names = BTreeSet::new();
     values.iter().for_each(|value| fields(value, &mut names));

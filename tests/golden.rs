@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use case::Copy;
-use cgruled::cgroup::provision::{Gifts, Ownership, Perm, Setting};
-use cgruled::load::{Loaded, Original, Outcome, load};
+use cgruled::cgroup::config::{FileOwnership, GroupPermissions, GroupSpecs, SpecSetting};
+use cgruled::load::{FileOutcome, Loaded, UpstreamVerdict, load};
 use cgruled::rules::{Action, Rule};
 
 #[test]
@@ -35,19 +35,21 @@ fn show(loaded: &Loaded, root: &Path) -> String {
     for file in &loaded.files {
         let path = file.path.strip_prefix(root).unwrap();
         let outcome = match &file.outcome {
-            Outcome::Loaded(rules) => format!("{rules} rules"),
-            Outcome::Mask => "mask".to_owned(),
-            Outcome::HiddenBy(first) => format!("hidden by {}", first.display()),
-            Outcome::Skipped => "skipped".to_owned(),
-            Outcome::Refused => "refused".to_owned(),
+            FileOutcome::Loaded(rules) => format!("{rules} rules"),
+            FileOutcome::Mask => "mask".to_owned(),
+            FileOutcome::HiddenBy(first) => format!("hidden by {}", first.display()),
+            FileOutcome::Skipped => "skipped".to_owned(),
+            FileOutcome::Refused => "refused".to_owned(),
         };
         writeln!(text, "  {}: {outcome}", path.display().to_string().escape_debug()).unwrap();
     }
     match &loaded.original {
-        Original::NotAsked => {}
-        Original::Starts => text.push_str("cgrulesengd: starts\n"),
-        Original::Misses(file) => writeln!(text, "cgrulesengd: misses {}", file.display()).unwrap(),
-        Original::Refuses(line) => writeln!(text, "cgrulesengd: refuses {line}").unwrap(),
+        UpstreamVerdict::NotAsked => {}
+        UpstreamVerdict::Starts => text.push_str("cgrulesengd: starts\n"),
+        UpstreamVerdict::Misses(file) => {
+            writeln!(text, "cgrulesengd: misses {}", file.display()).unwrap();
+        }
+        UpstreamVerdict::Refuses(line) => writeln!(text, "cgrulesengd: refuses {line}").unwrap(),
     }
     text.push_str("diagnostics:\n");
     for diagnostic in &loaded.diagnostics {
@@ -57,17 +59,17 @@ fn show(loaded: &Loaded, root: &Path) -> String {
 }
 
 /// Appends the settings of cgroups, if there are any.
-fn show_gifts(gifts: &Gifts, text: &mut String) {
+fn show_gifts(gifts: &GroupSpecs, text: &mut String) {
     let kinds =
         [("table", &gifts.tables), ("template", &gifts.templates), ("group", &gifts.groups)];
     for (kind, gift) in kinds.iter().flat_map(|(kind, list)| list.iter().map(move |g| (kind, g))) {
         writeln!(text, "{kind} {}:", gift.text).unwrap();
-        for Setting { key, value, controller, .. } in &gift.settings {
+        for SpecSetting { key, value, controller, .. } in &gift.settings {
             writeln!(text, "  {controller}: {key} = {value}").unwrap();
         }
-        if gift.perm != Perm::default() {
-            let Perm { directory, task, .. } = gift.perm;
-            let one = |o: Ownership| {
+        if gift.perm != GroupPermissions::default() {
+            let GroupPermissions { directory, task, .. } = gift.perm;
+            let one = |o: FileOwnership| {
                 let mode = o.mode.map(|mode| format!("{mode:04o}"));
                 format!("{:?} {:?} {mode:?}", o.uid.map(|id| id.0), o.gid.map(|id| id.0))
             };

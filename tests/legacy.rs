@@ -36,11 +36,11 @@ use cases::{Decision, OriginalRules, Parsing, Process};
 use cast::Cast;
 use cgruled::config::diagnostic::Diagnostic;
 use cgruled::event::{Gid, Pid, Uid};
-use cgruled::load::{Loaded, NameService, Original, Sources, load};
+use cgruled::load::{Loaded, NameService, Sources, UpstreamVerdict, load};
 use cgruled::rules::ignore::Scheduling;
 use cgruled::rules::matcher::Matcher;
-use cgruled::rules::names::Identity;
-use cgruled::rules::{Action, Exe, ExeTest, Facts, GroupTest, Rule, RuleId, Target, UserTest};
+use cgruled::rules::names::UserIdentity;
+use cgruled::rules::{Action, ExeFacts, ExeTest, Facts, GroupTest, Rule, RuleId, Target, UserTest};
 use daemons::Which;
 use harness::Live;
 use private::Private;
@@ -75,12 +75,12 @@ fn loaded(conf: Option<&str>, directory: &BTreeMap<String, String>) -> Loaded {
     load(&sources, &names())
 }
 
-fn verdict(original: &Original) -> &'static str {
+fn verdict(original: &UpstreamVerdict) -> &'static str {
     match original {
-        Original::NotAsked => "not asked",
-        Original::Starts => "starts",
-        Original::Misses(_) => "misses",
-        Original::Refuses(_) => "refuses",
+        UpstreamVerdict::NotAsked => "not asked",
+        UpstreamVerdict::Starts => "starts",
+        UpstreamVerdict::Misses(_) => "misses",
+        UpstreamVerdict::Refuses(_) => "refuses",
     }
 }
 
@@ -179,7 +179,7 @@ impl Files {
     }
 
     fn facts(&self, process: &Process) -> Facts<'_> {
-        let exe = Exe { path: self.exe.as_bytes(), on_host: false };
+        let exe = ExeFacts { path: self.exe.as_bytes(), on_host: false };
         let cast = Cast::as_written();
         Facts {
             uid: Uid(cast.uid(&process.user)),
@@ -224,7 +224,7 @@ fn processes_are_placed_as_by_cgrulesengd() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-fn who_is(process: &Process) -> Identity {
+fn who_is(process: &Process) -> UserIdentity {
     names().identify(Uid(Cast::as_written().uid(&process.user))).unwrap()
 }
 

@@ -10,11 +10,12 @@ use cgruled::event::{Gid, Uid};
 use cgruled::rules::explain::walk;
 use cgruled::rules::glob::Glob;
 use cgruled::rules::ignore::IgnoreWhen;
-use cgruled::rules::lint::{self, Dead};
+use cgruled::rules::lint::{self, Unreachable};
 use cgruled::rules::matcher::Matcher;
-use cgruled::rules::names::Identity;
+use cgruled::rules::names::UserIdentity;
 use cgruled::rules::{
-    Action, Criteria, Exe, ExeTest, Facts, GroupTest, LeaveUnits, Origin, Rule, RuleId, UserTest,
+    Action, Criteria, ExeFacts, ExeTest, Facts, GroupTest, LeaveUnits, Origin, Rule, RuleId,
+    UserTest,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -114,7 +115,7 @@ fn conditional(rule: Rule) -> Rule {
 
 #[derive(Clone, Debug)]
 struct Process {
-    who: Identity,
+    who: UserIdentity,
     gid: Gid,
     exe: Option<(Vec<u8>, bool)>,
     invoked: Option<Vec<u8>>,
@@ -125,7 +126,7 @@ impl Process {
         Facts {
             uid: self.who.uid,
             gid: self.gid,
-            exe: self.exe.as_ref().map(|(path, on_host)| Exe { path, on_host: *on_host }),
+            exe: self.exe.as_ref().map(|(path, on_host)| ExeFacts { path, on_host: *on_host }),
             invoked: self.invoked.as_deref(),
         }
     }
@@ -137,7 +138,7 @@ fn process() -> impl Strategy<Value = Process> {
         gids.dedup();
         gids
     });
-    let who = (0..7u32, any::<bool>(), listed).prop_map(|(uid, named, listed_in)| Identity {
+    let who = (0..7u32, any::<bool>(), listed).prop_map(|(uid, named, listed_in)| UserIdentity {
         uid: Uid(uid),
         name: named.then(|| format!("u{uid}")),
         listed_in,
@@ -257,7 +258,7 @@ proptest! {
         process in process(),
     ) {
         let matcher = Matcher::compile(Arc::from(rules));
-        let bare = Identity::nameless(process.who.uid);
+        let bare = UserIdentity::nameless(process.who.uid);
         if !matcher.asks_identity() {
             let (full, bare) = (matcher.plan(&process.who), matcher.plan(&bare));
             let facts = process.facts();
@@ -280,7 +281,7 @@ fn check(rules: Vec<Rule>, cases: &[Case<'_>]) {
     let matcher = Matcher::compile(Arc::from(rules));
     for (n, case) in cases.iter().enumerate() {
         let alice = case.uid == 1;
-        let who = Identity {
+        let who = UserIdentity {
             uid: Uid(case.uid),
             name: alice.then(|| "alice".to_owned()),
             listed_in: if alice { vec![Gid(7)] } else { Vec::new() },
@@ -289,7 +290,7 @@ fn check(rules: Vec<Rule>, cases: &[Case<'_>]) {
         let facts = Facts {
             uid: who.uid,
             gid: Gid(case.gid),
-            exe: case.exe.map(|(path, on_host)| Exe { path: path.as_bytes(), on_host }),
+            exe: case.exe.map(|(path, on_host)| ExeFacts { path: path.as_bytes(), on_host }),
             invoked: case.invoked.map(str::as_bytes),
         };
         let rule = case.rule.map(RuleId);
@@ -441,7 +442,7 @@ fn executables_are_not_read_when_no_rule_can_need_them() {
     let rules = vec![rule(one(1), nothing(), false), rule(vim, nothing(), false)];
     let matcher = Matcher::compile(Arc::from(rules));
     assert!(!matcher.asks_identity());
-    let plan = |uid| matcher.plan(&Identity::nameless(Uid(uid)));
+    let plan = |uid| matcher.plan(&UserIdentity::nameless(Uid(uid)));
     assert!(!matcher.asks_exe(&plan(1), Gid(0), Some(RuleId(0))));
     assert!(!matcher.asks_exe(&plan(3), Gid(0), None));
     assert!(matcher.asks_exe(&plan(2), Gid(0), None));
@@ -455,7 +456,7 @@ fn executables_are_not_read_after_a_rule_that_matches_anyway() {
         rule(nothing(), nothing(), false),
     ];
     let matcher = Matcher::compile(Arc::from(rules));
-    let plan = matcher.plan(&Identity::nameless(Uid(1)));
+    let plan = matcher.plan(&UserIdentity::nameless(Uid(1)));
     assert!(!matcher.asks_exe(&plan, Gid(5), Some(RuleId(0))));
     assert!(matcher.asks_exe(&plan, Gid(6), Some(RuleId(2))));
 }
@@ -465,7 +466,7 @@ fn rules_for_all_users_are_stored_once_and_not_in_every_plan() {
     let all = Criteria { exes: vec![base("vim")], ..users(&[UserTest::Glob(glob("*"))]) };
     let rules = vec![rule(all, nothing(), false); 100];
     let matcher = Matcher::compile(Arc::from(rules));
-    let plan = matcher.plan(&Identity::nameless(Uid(1)));
+    let plan = matcher.plan(&UserIdentity::nameless(Uid(1)));
     assert!(plan.size() <= size_of::<[usize; 8]>());
 }
 
@@ -473,12 +474,12 @@ fn rules_for_all_users_are_stored_once_and_not_in_every_plan() {
 fn a_plan_for_a_user_without_a_rule_is_a_few_words() {
     let rules = (0..1000).map(|n| rule(groups(n, n), nothing(), false)).collect::<Vec<_>>();
     let matcher = Matcher::compile(Arc::from(rules));
-    let who = Identity { name: Some("eve".to_owned()), ..Identity::nameless(Uid(5)) };
+    let who = UserIdentity { name: Some("eve".to_owned()), ..UserIdentity::nameless(Uid(5)) };
     assert!(matcher.plan(&who).size() <= size_of::<[usize; 8]>());
 }
 
 /// Returns which of two rules is dead, if any.
-fn dead_of(first: Rule, second: Rule) -> Vec<(RuleId, Dead)> {
+fn dead_of(first: Rule, second: Rule) -> Vec<(RuleId, Unreachable)> {
     lint::dead(&[first, second])
 }
 
@@ -500,7 +501,7 @@ fn what_an_earlier_rule_accepts_never_reaches_a_later_one() {
             exes(&[ExeTest::PathGlob(glob("/usr/b*/v"))]),
         ),
     ];
-    let shadowed = [(RuleId(1), Dead::ShadowedBy(RuleId(0)))];
+    let shadowed = [(RuleId(1), Unreachable::ShadowedBy(RuleId(0)))];
     for (wide, narrow) in pairs {
         let (first, second) = (rule(wide, nothing(), false), rule(narrow, nothing(), false));
         assert_eq!(dead_of(first.clone(), second.clone()), shadowed, "{first:?} {second:?}");
@@ -513,12 +514,12 @@ fn what_an_earlier_rule_accepts_never_reaches_a_later_one() {
     assert_eq!(dead_of(others.clone(), rule(ids(5, 6), nothing(), false)), shadowed);
     assert!(dead_of(others, rule(ids(4, 6), nothing(), false)).is_empty());
     let nobody = rule(ids(3, 4), ids(0, 9), false);
-    assert_eq!(lint::dead(&[nobody]), [(RuleId(0), Dead::HoldsForNobody)]);
+    assert_eq!(lint::dead(&[nobody]), [(RuleId(0), Unreachable::HoldsForNobody)]);
 }
 
 #[test]
 fn a_matcher_can_be_built_on_one_thread_and_used_on_another() {
     fn is_shared<T: Send + Sync + 'static>() {}
     is_shared::<Matcher>();
-    is_shared::<cgruled::rules::matcher::Plan>();
+    is_shared::<cgruled::rules::matcher::UserPlan>();
 }

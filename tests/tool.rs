@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use case::{Copy, unescaped};
 use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use cgruled::control::protocol::{About, Happening};
+use cgruled::control::protocol::{HistoryEntry, ProcessReport};
 use cgruled::event::Pid;
-use cgruled::host::Grounds;
-use cgruled::process::Proc;
-use cgruled::rebuild::{Rebuilder, Survey};
+use cgruled::host::ManagedRoots;
+use cgruled::process::ProcFs;
+use cgruled::rebuild::{LoadedConfig, PolicyBuilder};
 use cgruled::tool::explain::{
-    Explained, Life, Manner, Memory, Parent, State, Subject, judge, show, why,
+    DaemonMemory, Explained, InspectedProcess, LiveProcess, OutputOptions, ParentProcess,
+    PlacementState, judge, show, why,
 };
 use cgruled::tool::{cat, check, list};
 
@@ -36,7 +37,7 @@ fn run(cases: &Path, case: &Path) -> String {
     let copy = Copy::of(cases, case);
     let survey = survey(&copy);
     let mut out = b"$ list\n".to_vec();
-    list::table(&survey, list::Look::default(), &mut out).unwrap();
+    list::table(&survey, list::RowOptions::default(), &mut out).unwrap();
     out.extend(b"\n$ check\n");
     let diagnostics = check::all(&survey);
     check::show(&diagnostics, false, &mut out).unwrap();
@@ -46,7 +47,7 @@ fn run(cases: &Path, case: &Path) -> String {
     for line in String::from_utf8(asks).unwrap().lines() {
         out.extend(format!("\n$ explain {line}\n").bytes());
         let explained = ask(&survey, line);
-        show(&survey, &explained, Manner::default(), &mut out).unwrap();
+        show(&survey, &explained, OutputOptions::default(), &mut out).unwrap();
     }
     let text = String::from_utf8(out).unwrap();
     let is_plain = |character: char| character == '\n' || !character.is_control();
@@ -55,7 +56,7 @@ fn run(cases: &Path, case: &Path) -> String {
 }
 
 /// Loads the configuration for a host with cgroup v2 only.
-fn survey(copy: &Copy) -> Survey {
+fn survey(copy: &Copy) -> LoadedConfig {
     let unified = Hierarchy {
         version: Version::V2,
         mount_point: "/nonexistent/cgroup".into(),
@@ -66,11 +67,11 @@ fn survey(copy: &Copy) -> Survey {
     };
     let hierarchies = Arc::new(Hierarchies::new(vec![unified]));
     let (sources, service) = (copy.sources.clone(), copy.service.clone());
-    Rebuilder::new(sources, service, hierarchies, Grounds::default()).survey()
+    PolicyBuilder::new(sources, service, hierarchies, ManagedRoots::default()).survey()
 }
 
 /// Explains the process in a line of `asks.txt`.
-fn ask(survey: &Survey, line: &str) -> Explained {
+fn ask(survey: &LoadedConfig, line: &str) -> Explained {
     let mut parts = line.split(" | ");
     let head = parts.next().unwrap().trim_end_matches(" |");
     let (facts, place) = head.split_once(" @ ").unwrap_or((head, ""));
@@ -81,34 +82,36 @@ fn ask(survey: &Survey, line: &str) -> Explained {
     let gid =
         group.parse().map_or_else(|_| names.gid(group).unwrap().unwrap(), cgruled::event::Gid);
     let exe = (!exe.is_empty()).then(|| Path::new(exe));
-    let mut subject = Subject::imagined(uid, gid, exe, names).unwrap();
+    let mut subject = InspectedProcess::imagined(uid, gid, exe, names).unwrap();
     subject.life = place.split_once(' ').map(|(path, comm)| life(path, comm));
-    let verdict = judge(survey, &subject, &mut Proc::open(Path::new("/proc")).unwrap());
+    let verdict = judge(survey, &subject, &mut ProcFs::open(Path::new("/proc")).unwrap());
     let (moves, parts): (Vec<&str>, Vec<&str>) = parts.partition(|part| part.starts_with("moved "));
     let moved_ago_ms = moves.first().map(|part| part["moved ".len()..].parse().unwrap());
     let happenings = parts.into_iter().map(happening).collect();
     let memory = match line.contains(" |") {
-        true => Memory::Told(About { pid: 4711, happenings, moved_ago_ms }, Vec::new()),
-        false => Memory::NoDaemon("/run/cgruled/control.sock".into()),
+        true => {
+            DaemonMemory::Told(ProcessReport { pid: 4711, happenings, moved_ago_ms }, Vec::new())
+        }
+        false => DaemonMemory::NoDaemon("/run/cgruled/control.sock".into()),
     };
     let moved = memory.moved();
     let mut explained =
         Explained { subject, verdict, moved, external_move: None, reasons: Vec::new() };
-    if explained.verdict.state == State::Misplaced {
+    if explained.verdict.state == PlacementState::Misplaced {
         let rule = explained.rule(survey).unwrap();
         explained.reasons = why(survey, &explained.subject, rule, &explained.verdict, &memory);
     }
     explained
 }
 
-fn life(path: &str, comm: &str) -> Life {
+fn life(path: &str, comm: &str) -> LiveProcess {
     let (child, comm) = comm.strip_prefix("child ").map_or((false, comm), |comm| (true, comm));
-    Life {
+    LiveProcess {
         pid: Pid::new(4711).unwrap(),
         comm: unescaped(comm),
         cgroup: [b"0::", &*unescaped(path), b"\n"].concat(),
         age: Some(Duration::from_secs(150)),
-        parent: Some(Parent {
+        parent: Some(ParentProcess {
             pid: Pid::new(800).unwrap(),
             comm: b"sshd".to_vec(),
             is_alike: child,
@@ -118,9 +121,9 @@ fn life(path: &str, comm: &str) -> Life {
     }
 }
 
-fn happening(text: &str) -> Happening {
+fn happening(text: &str) -> HistoryEntry {
     let (outcome, detail) = text.split_once(' ').unwrap();
-    Happening {
+    HistoryEntry {
         ago_ms: 12_400,
         outcome: outcome.to_owned(),
         rule: String::new(),
@@ -147,7 +150,7 @@ fn of_many_rules_the_near_ones_are_shown() {
     assert_eq!(survey.loaded.rules.len(), 10_001, "{:?}", survey.loaded.diagnostics);
 
     let mut out = Vec::new();
-    show(&survey, &ask(&survey, "alice:alice /opt/y"), Manner::default(), &mut out).unwrap();
+    show(&survey, &ask(&survey, "alice:alice /opt/y"), OutputOptions::default(), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() < 40 && lines.iter().all(|line| line.chars().count() <= 80), "{text}");
@@ -156,7 +159,7 @@ fn of_many_rules_the_near_ones_are_shown() {
     assert!(text.contains("> 10001  the last"), "{text}");
 
     let mut all = Vec::new();
-    let manner = Manner { all: true, ..Manner::default() };
+    let manner = OutputOptions { all: true, ..OutputOptions::default() };
     show(&survey, &ask(&survey, "alice:alice /opt/y"), manner, &mut all).unwrap();
     assert_eq!(String::from_utf8(all).unwrap().matches("needs user").count(), 9990);
 }

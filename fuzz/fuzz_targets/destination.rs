@@ -3,7 +3,7 @@
 #![no_main]
 
 use cgruled::event::{Gid, Pid, Uid};
-use cgruled::rules::destination::{Destination, Who};
+use cgruled::rules::destination::{Destination, SpecifierValues};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Ok(destination)) = std::str::from_utf8(text).map(Destination::parse) else { return };
     let Some(pid) = Pid::new(7) else { return };
     let user = std::str::from_utf8(name).ok();
-    let who = Who { uid: Uid(1), user, gid: Gid(2), group: user, pid, program: Some(name) };
+    let who = SpecifierValues { uid: Uid(1), user, gid: Gid(2), group: user, pid, program: Some(name) };
     let mut path = String::new();
     destination.render(&who, &mut path);
     let written = destination.as_str();

@@ -3,7 +3,7 @@
 #![no_main]
 
 use cgruled::cgroup::mounts::Version;
-use cgruled::cgroup::settings::{Fault, check, files};
+use cgruled::cgroup::settings::{SettingError, check, files};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -14,8 +14,8 @@ fuzz_target!(|text: &str| {
             Ok(writes) => assert!(
                 writes.writes.iter().all(|write| !write.file.contains('/') || key.contains('/'))
             ),
-            Err(Fault::Value(_)) => assert!(check(key, value).is_err()),
-            Err(Fault::NoCounterpart(_)) => assert!(check(key, value).is_ok()),
+            Err(SettingError::Value(_)) => assert!(check(key, value).is_err()),
+            Err(SettingError::NoCounterpart(_)) => assert!(check(key, value).is_ok()),
         }
     }
 });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
-use cgruled::daemon::{Control, Invocation, check, run};
+use cgruled::daemon::{ControlPath, DaemonOptions, check, run};
 use cgruled::log::complain;
 use lexopt::prelude::*;
 
@@ -40,29 +40,29 @@ Exit: 0 stopped by a signal, 1 failed, 2 invalid usage, 65 invalid settings
 More: man cgruled, man cgruled-rules, man cgrulectl.
 ";
 
-enum Command {
+enum DaemonCommand {
     Help,
     Version,
-    Check(Invocation),
-    Run(Invocation),
+    Check(DaemonOptions),
+    Run(DaemonOptions),
 }
 
 fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => {
+        Ok(DaemonCommand::Help) => {
             print!("{HELP}");
             ExitCode::SUCCESS
         }
-        Ok(Command::Version) => {
+        Ok(DaemonCommand::Version) => {
             println!("cgruled {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Ok(Command::Check(invocation)) => {
+        Ok(DaemonCommand::Check(invocation)) => {
             let diagnostics = check(&invocation);
             diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
             if has_errors(&diagnostics) { ExitCode::from(65) } else { ExitCode::SUCCESS }
         }
-        Ok(Command::Run(invocation)) => match run(&invocation) {
+        Ok(DaemonCommand::Run(invocation)) => match run(&invocation) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
                 complain(&format!("cgruled: {failure}"));
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
-    let mut invocation = Invocation::default();
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<DaemonCommand, lexopt::Error> {
+    let mut invocation = DaemonOptions::default();
     let mut checks = false;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
@@ -91,12 +91,12 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexop
             Long("dry-run") => invocation.dry_run = true,
             Long("log") => invocation.level = Some(parser.value()?.parse()?),
             Long("stats-every") => invocation.stats_every = Some(time(&parser.value()?.string()?)?),
-            Short('h') | Long("help") => return Ok(Command::Help),
-            Short('V') | Long("version") => return Ok(Command::Version),
+            Short('h') | Long("help") => return Ok(DaemonCommand::Help),
+            Short('V') | Long("version") => return Ok(DaemonCommand::Version),
             Short(_) | Long(_) | Value(_) => return Err(argument.unexpected()),
         }
     }
-    Ok(if checks { Command::Check(invocation) } else { Command::Run(invocation) })
+    Ok(if checks { DaemonCommand::Check(invocation) } else { DaemonCommand::Run(invocation) })
 }
 
 fn root(path: PathBuf) -> Result<PathBuf, String> {
@@ -108,11 +108,11 @@ fn root(path: PathBuf) -> Result<PathBuf, String> {
     }
 }
 
-fn control(path: PathBuf) -> Result<Control, String> {
+fn control(path: PathBuf) -> Result<ControlPath, String> {
     if path.as_os_str() == "off" {
-        Ok(Control::Off)
+        Ok(ControlPath::Off)
     } else if path.is_absolute() {
-        Ok(Control::At(path))
+        Ok(ControlPath::At(path))
     } else {
         Err(format!("invalid --control {}: use an absolute path, or off", path.display()))
     }

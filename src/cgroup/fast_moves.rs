@@ -96,12 +96,12 @@ impl Drop for FastMovesGuard {
 /// The thread of `Warm`. The hot thread cannot do this itself, because the first write does wait.
 #[derive(Debug)]
 pub struct Warmer {
-    shared: Arc<Shared>,
+    shared: Arc<WarmerState>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct WarmerState {
     last_move: AtomicU64,
     is_beating: AtomicBool,
     must_end: AtomicBool,
@@ -111,7 +111,7 @@ impl Warmer {
     fn start(hierarchies: &Hierarchies) -> io::Result<Self> {
         let path = own_group(hierarchies)?;
         let mut own = OpenOptions::new().write(true).open(path)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(WarmerState::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("warm".into())
@@ -130,7 +130,7 @@ impl Warmer {
     }
 }
 
-impl Shared {
+impl WarmerState {
     fn run(&self, own: &mut impl Write) {
         while !self.must_end.load(Ordering::Acquire) {
             let last = Nanos(self.last_move.load(Ordering::Acquire));

@@ -6,12 +6,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::equip::{self, advice, hand_over};
+use super::apply::{self, advice, chown_files};
+use super::config::{
+    ConfigWarning, GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs, ResolvedSpec,
+};
 use super::mounts::{Hierarchies, Hierarchy, Version};
-use super::provision::{Gift, Gifts, Kit, Perm, Provisions, Remark};
-use super::settings::{Write, order};
+use super::settings::{Write, write_order};
 use crate::rules::destination::Destination;
-use crate::rules::{Below, Target};
+use crate::rules::{PathBase, Target};
 use nix::errno::Errno;
 
 /// The files of a v1 cpuset that must not be empty before a process can enter.
@@ -19,7 +21,7 @@ const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// One operation on the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum CreateStep {
     /// Enables a controller in the `cgroup.subtree_control` of a directory.
     Enable(PathBuf, String),
     /// Creates a directory.
@@ -30,14 +32,14 @@ pub enum Step {
     Write(PathBuf, String, Option<(PathBuf, String)>),
     /// Writes files of a cgroup that the kernel compares with each other: all or, if one is
     /// refused, none.
-    Together(PathBuf, Vec<order::Step>),
+    Together(PathBuf, Vec<write_order::WriteStep>),
     /// Sets owner and mode of a directory and its files.
-    Own(PathBuf, Perm, Version),
+    Own(PathBuf, GroupPermissions, Version),
 }
 
 /// The result of a performed step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum CreateResult {
     /// The file system was changed.
     Done,
     /// The file system was in this state before.
@@ -46,26 +48,26 @@ pub enum Made {
 
 /// The steps for one `group` section.
 #[derive(Debug)]
-pub struct Plan {
+pub struct CreatePlan {
     /// The steps in the order in which they are performed.
-    pub steps: Vec<Step>,
+    pub steps: Vec<CreateStep>,
     /// The controllers that no mounted hierarchy has.
     pub missing: Vec<String>,
     /// The warnings about settings that are not fully applied.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<ConfigWarning>,
 }
 
 /// Plans the steps for a `group` section on this host. Returns `None` if its path contains `..`.
-pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
+pub fn plan(gift: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
     let components: Vec<&str> =
         gift.text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
     if components.contains(&"..") {
         return None;
     }
     let (kit, remarks) = kit(gift, hierarchies);
-    let homes = gift.controllers.iter().filter_map(|name| hierarchies.home(name));
+    let homes = gift.controllers.iter().filter_map(|name| hierarchies.locate(name));
     let homes: Vec<(usize, &str)> = homes.collect();
-    let is_missing = |name: &&String| hierarchies.home(name).is_none();
+    let is_missing = |name: &&String| hierarchies.locate(name).is_none();
     let missing = gift.controllers.iter().filter(is_missing).cloned().collect();
     let mut steps = Vec::new();
     for (n, &(index, _)) in homes.iter().enumerate() {
@@ -79,13 +81,13 @@ pub fn plan(gift: &Gift, hierarchies: &Hierarchies) -> Option<Plan> {
         let own = kit.writes.iter().filter(|write| write.hierarchy == index);
         let writes: Vec<&Write> = own.map(|own| &own.write).collect();
         let present = |file: &str| fs::read_to_string(directory.join(file)).ok();
-        let ordered = order::bundles(&writes, &present).into_iter();
+        let ordered = write_order::batches(&writes, &present).into_iter();
         steps.extend(ordered.map(|bundle| step_of(bundle, &writes, &directory)));
-        if kit.perm != Perm::default() {
-            steps.push(Step::Own(directory, kit.perm, tree.version));
+        if kit.perm != GroupPermissions::default() {
+            steps.push(CreateStep::Own(directory, kit.perm, tree.version));
         }
     }
-    Some(Plan { steps, missing, remarks })
+    Some(CreatePlan { steps, missing, remarks })
 }
 
 /// Adds the steps that create a directory and its ancestors. Returns the directory.
@@ -93,49 +95,49 @@ fn directories(
     tree: &Hierarchy,
     components: &[&str],
     needs: &[&str],
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<CreateStep>,
 ) -> PathBuf {
     let mut directory = tree.mount_point.clone();
     let is_cpuset = tree.version == Version::V1 && tree.controllers.iter().any(|n| n == "cpuset");
     for component in components {
         if tree.version == Version::V2 {
-            let enable = |name: &&str| Step::Enable(directory.clone(), (*name).to_owned());
+            let enable = |name: &&str| CreateStep::Enable(directory.clone(), (*name).to_owned());
             steps.extend(needs.iter().map(enable));
         }
         directory.push(component);
-        steps.push(Step::Create(directory.clone()));
+        steps.push(CreateStep::Create(directory.clone()));
         if is_cpuset {
-            steps.push(Step::Inherit(directory.clone()));
+            steps.push(CreateStep::Inherit(directory.clone()));
         }
     }
     directory
 }
 
-fn step_of(bundle: order::Bundle, writes: &[&Write], directory: &Path) -> Step {
-    let [step] = &bundle[..] else { return Step::Together(directory.to_owned(), bundle) };
+fn step_of(bundle: write_order::WriteBatch, writes: &[&Write], directory: &Path) -> CreateStep {
+    let [step] = &bundle[..] else { return CreateStep::Together(directory.to_owned(), bundle) };
     let instead = writes[step.of].instead.as_ref();
     let instead = instead.map(|(file, value)| (directory.join(file), value.clone()));
-    Step::Write(directory.join(&step.file), step.value.clone(), instead)
+    CreateStep::Write(directory.join(&step.file), step.value.clone(), instead)
 }
 
 /// Translates the settings of a section for this host.
-fn kit(gift: &Gift, hierarchies: &Hierarchies) -> (Kit, Vec<Remark>) {
-    let gifts = Gifts { groups: vec![gift.clone()], ..Gifts::default() };
-    let (provisions, remarks) = Provisions::new(&gifts, hierarchies);
+fn kit(gift: &GroupSpec, hierarchies: &Hierarchies) -> (ResolvedSpec, Vec<ConfigWarning>) {
+    let gifts = GroupSpecs { groups: vec![gift.clone()], ..GroupSpecs::default() };
+    let (provisions, remarks) = GroupConfigs::new(&gifts, hierarchies);
     let target = Target {
         destination: Destination::from_pieces(&gift.text, Vec::new()),
         // The settings already use the controller names of this host.
         controllers: vec!["*".to_owned()],
-        below: Below::Top,
+        below: PathBase::Top,
         creates: false,
     };
     let provision = provisions.of(&target);
     let level = provision.as_ref().and_then(|provision| provision.levels.last());
     let kit = level.and_then(|level| level.kit.as_deref()).cloned();
-    (kit.unwrap_or_else(|| Kit { perm: gift.perm, ..Kit::default() }), remarks)
+    (kit.unwrap_or_else(|| ResolvedSpec { perm: gift.perm, ..ResolvedSpec::default() }), remarks)
 }
 
-impl Step {
+impl CreateStep {
     /// Returns the directory or file that the step changes.
     pub fn path(&self) -> &Path {
         match self {
@@ -152,7 +154,7 @@ impl Step {
     ///
     /// # Errors
     /// The file, and the error of the kernel.
-    pub fn take(&self) -> Result<Made, (PathBuf, io::Error)> {
+    pub fn take(&self) -> Result<CreateResult, (PathBuf, io::Error)> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error| (path, error)
@@ -162,12 +164,14 @@ impl Step {
                 let file = directory.join("cgroup.subtree_control");
                 let enabled = fs::read_to_string(&file).unwrap_or_default();
                 if enabled.split_ascii_whitespace().any(|known| known == *name) {
-                    return Ok(Made::Already);
+                    return Ok(CreateResult::Already);
                 }
                 write(&file, &format!("+{name}")).map_err(failed(&file))?;
             }
             Self::Create(directory) => match fs::create_dir(directory) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Made::Already),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    return Ok(CreateResult::Already);
+                }
                 result => result.map_err(failed(directory))?,
             },
             Self::Inherit(directory) => return inherit(directory).map_err(failed(directory)),
@@ -178,16 +182,16 @@ impl Step {
                 (result, _) => result.map_err(failed(path))?,
             },
             Self::Together(directory, bundle) => {
-                equip::take(directory, bundle, &[])
+                apply::take(directory, bundle, &[])
                     .map_err(|(step, errno)| (directory.join(&step.file), errno.into()))?;
             }
             Self::Own(directory, perm, version) => own(directory, perm, *version)?,
         }
-        Ok(Made::Done)
+        Ok(CreateResult::Done)
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for CreateStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Enable(directory, name) => {
@@ -197,14 +201,14 @@ impl fmt::Display for Step {
             Self::Inherit(directory) => format!("copy parent cpuset to {}", directory.display()),
             Self::Write(path, value, _) => format!("write {value} to {}", path.display()),
             Self::Together(directory, bundle) => {
-                let one = |step: &order::Step| {
+                let one = |step: &write_order::WriteStep| {
                     format!("write {} to {}", step.value, directory.join(&step.file).display())
                 };
                 bundle.iter().map(one).collect::<Vec<_>>().join(", ")
             }
             Self::Own(directory, perm, _) => {
                 let number = |id: Option<u32>| id.map_or("-".to_owned(), |id| id.to_string());
-                let owner = |of: &super::provision::Ownership| {
+                let owner = |of: &super::config::FileOwnership| {
                     format!(
                         "{}:{} {}",
                         number(of.uid.map(|uid| uid.0)),
@@ -233,19 +237,23 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 }
 
 /// Copies the values of the parent to the empty files of a cpuset.
-fn inherit(directory: &Path) -> io::Result<Made> {
-    let Some(parent) = directory.parent() else { return Ok(Made::Already) };
-    let mut made = Made::Already;
+fn inherit(directory: &Path) -> io::Result<CreateResult> {
+    let Some(parent) = directory.parent() else { return Ok(CreateResult::Already) };
+    let mut made = CreateResult::Already;
     for file in CPUSET {
         if fs::read_to_string(directory.join(file))?.trim().is_empty() {
             fs::write(directory.join(file), fs::read(parent.join(file))?)?;
-            made = Made::Done;
+            made = CreateResult::Done;
         }
     }
     Ok(made)
 }
 
-fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, io::Error)> {
+fn own(
+    directory: &Path,
+    perm: &GroupPermissions,
+    version: Version,
+) -> Result<(), (PathBuf, io::Error)> {
     let failed = |error| (directory.to_owned(), error);
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -254,9 +262,9 @@ fn own(directory: &Path, perm: &Perm, version: Version) -> Result<(), (PathBuf, 
         }
         let name = entry.file_name();
         let to = perm.of_file(name.to_str().unwrap_or_default(), version);
-        hand_over(&entry.path(), to, false).map_err(|error| (entry.path(), error))?;
+        chown_files(&entry.path(), to, false).map_err(|error| (entry.path(), error))?;
     }
-    hand_over(directory, &perm.directory, true).map_err(failed)
+    chown_files(directory, &perm.directory, true).map_err(failed)
 }
 
 /// Formats the failure of a step with advice.
@@ -269,7 +277,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cgroup::provision::{Ownership, Setting};
+    use crate::cgroup::config::{FileOwnership, SpecSetting};
     use crate::event::Uid;
     use crate::rules::Origin;
 
@@ -284,9 +292,9 @@ mod tests {
         }
     }
 
-    fn gift(text: &str, settings: &[(&str, &str, &str)]) -> Gift {
+    fn gift(text: &str, settings: &[(&str, &str, &str)]) -> GroupSpec {
         let origin = Origin { file: Arc::from(Path::new("/etc/cgconfig.conf")), line: 1 };
-        let setting = |&(controller, key, value): &(&str, &str, &str)| Setting {
+        let setting = |&(controller, key, value): &(&str, &str, &str)| SpecSetting {
             key: key.to_owned(),
             value: value.to_owned(),
             controller: controller.to_owned(),
@@ -295,11 +303,11 @@ mod tests {
         };
         let mut controllers: Vec<String> = settings.iter().map(|s| s.0.to_owned()).collect();
         controllers.dedup();
-        Gift {
+        GroupSpec {
             text: text.to_owned(),
             controllers,
             settings: settings.iter().map(setting).collect(),
-            perm: Perm::default(),
+            perm: GroupPermissions::default(),
             is_required: false,
             remove_after: None,
             origin: origin.clone(),
@@ -373,16 +381,16 @@ mod tests {
     fn steps_are_done_once() {
         let root = tempfile::tempdir().unwrap();
         let host = Hierarchies::new(vec![tree(root.path(), Version::V1, &["pids"])]);
-        let owner = Ownership {
+        let owner = FileOwnership {
             uid: Some(Uid(nix::unistd::geteuid().as_raw())),
             gid: None,
             mode: Some(0o711),
         };
-        let perm = Perm { directory: owner, ..Perm::default() };
+        let perm = GroupPermissions { directory: owner, ..GroupPermissions::default() };
         let plan =
-            plan(&Gift { perm, ..gift("a/b", &[("pids", "pids.max", "1")]) }, &host).unwrap();
+            plan(&GroupSpec { perm, ..gift("a/b", &[("pids", "pids.max", "1")]) }, &host).unwrap();
         let take = || -> Vec<bool> {
-            plan.steps.iter().map(|step| matches!(step.take(), Ok(Made::Done))).collect()
+            plan.steps.iter().map(|step| matches!(step.take(), Ok(CreateResult::Done))).collect()
         };
         // A plain directory has no kernel files.
         assert_eq!(take(), [true, true, false, true]);

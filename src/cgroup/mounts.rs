@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use procfs::process::MountInfo;
 
-use crate::rules::{Below, Target};
+use crate::rules::{PathBase, Target};
 
 /// The cgroup version of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,9 @@ impl Hierarchy {
 
 /// A set of hierarchies as bits, by index in [`Hierarchies`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Span(u32);
+pub struct HierarchySet(u32);
 
-impl Span {
+impl HierarchySet {
     /// Creates the set of these indexes.
     pub fn of(indexes: &[usize]) -> Self {
         let mut span = Self::default();
@@ -126,7 +126,7 @@ const ALSO_CALLED: [(&str, &str); 3] = [("cpuacct", "cpu"), ("blkio", "io"), ("i
 
 /// The meaning of a controller name on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum ControllerMapping {
     /// The controller of this name, or an unknown one.
     Itself,
     /// A controller with another name here.
@@ -153,7 +153,7 @@ impl std::ops::Deref for Hierarchies {
 }
 
 impl Hierarchies {
-    /// More hierarchies than any kernel has controllers, and the capacity of a [`Span`].
+    /// More hierarchies than any kernel has controllers, and the capacity of a [`HierarchySet`].
     pub const MOST: usize = 32;
 
     /// Creates the list from these hierarchies, at most [`Self::MOST`].
@@ -175,8 +175,8 @@ impl Hierarchies {
     /// Returns the hierarchies that a target with these controllers uses, and the controllers that
     /// no hierarchy has. v2 is always used, v1 by controller. On a v1-only host a target without
     /// controllers uses cpu, memory, blkio and pids.
-    pub fn span<'c>(&self, controllers: &'c [String]) -> (Span, Vec<&'c str>) {
-        let mut span = Span::default();
+    pub fn span<'c>(&self, controllers: &'c [String]) -> (HierarchySet, Vec<&'c str>) {
+        let mut span = HierarchySet::default();
         let mut missing = Vec::new();
         if let Some(index) = self.trees.iter().position(|tree| tree.version == Version::V2) {
             span.add(index);
@@ -195,11 +195,11 @@ impl Hierarchies {
     /// Returns the hierarchies that a target uses, and the controllers that no hierarchy has. A
     /// path from the hierarchy root uses only the hierarchies of its controllers, and none if one
     /// is missing, as in cgrulesengd.
-    pub fn span_of<'t>(&self, target: &'t Target) -> (Span, Vec<&'t str>) {
-        if target.below == Below::Root {
+    pub fn span_of<'t>(&self, target: &'t Target) -> (HierarchySet, Vec<&'t str>) {
+        if target.below == PathBase::Root {
             return self.span(&target.controllers);
         }
-        let mut span = Span::default();
+        let mut span = HierarchySet::default();
         let mut missing = Vec::new();
         for name in &target.controllers {
             let has = |tree: &Hierarchy| match &**name {
@@ -217,26 +217,26 @@ impl Hierarchies {
                 missing.push(name.as_str());
             }
         }
-        (if missing.is_empty() { span } else { Span::default() }, missing)
+        (if missing.is_empty() { span } else { HierarchySet::default() }, missing)
     }
 
     /// Returns the hierarchies of the `n`th step of a placement. `span` is that of the target.
-    pub fn step(&self, target: &Target, span: Span, n: usize) -> Option<Span> {
+    pub fn step(&self, target: &Target, span: HierarchySet, n: usize) -> Option<HierarchySet> {
         // A legacy rule enters one hierarchy after the other, each once, in the order of its
         // controllers or, for `*`, of the mount table. After a refusal the remaining ones are
         // skipped.
         let is_all = target.controllers.iter().any(|name| name == "*");
         let index = match target.below {
-            Below::Root => return (n == 0).then_some(span),
-            Below::Top if is_all => span.indexes().nth(n)?,
-            Below::Top => self.in_order(target).nth(n)?,
+            PathBase::Root => return (n == 0).then_some(span),
+            PathBase::Top if is_all => span.indexes().nth(n)?,
+            PathBase::Top => self.in_order(target).nth(n)?,
         };
-        Some(Span::of(&[index]))
+        Some(HierarchySet::of(&[index]))
     }
 
     /// Returns the hierarchies of a target's controllers, each once.
     fn in_order<'s>(&'s self, target: &'s Target) -> impl Iterator<Item = usize> + 's {
-        let mut seen = Span::default();
+        let mut seen = HierarchySet::default();
         target.controllers.iter().filter_map(|name| self.with(name)).filter(move |&index| {
             let is_new = !seen.has(index);
             seen.add(index);
@@ -250,16 +250,18 @@ impl Hierarchies {
 
     /// Returns the meaning of a controller name on this host. `*` and hierarchy names are
     /// unchanged.
-    pub fn meaning(&self, name: &str) -> Meaning {
+    pub fn meaning(&self, name: &str) -> ControllerMapping {
         if self.with(name).is_some() {
-            return Meaning::Itself;
+            return ControllerMapping::Itself;
         }
         let also = ALSO_CALLED.iter().filter(|(own, _)| *own == name).map(|&(_, other)| other);
         match also.into_iter().find(|other| self.with(other).is_some()) {
-            Some(other) => Meaning::Other(other),
-            None if self.unified().is_some() && NEEDLESS.contains(&name) => Meaning::Needless,
-            None if self.is_unified() && SEPARABLE.contains(&name) => Meaning::Absent,
-            None => Meaning::Itself,
+            Some(other) => ControllerMapping::Other(other),
+            None if self.unified().is_some() && NEEDLESS.contains(&name) => {
+                ControllerMapping::Needless
+            }
+            None if self.is_unified() && SEPARABLE.contains(&name) => ControllerMapping::Absent,
+            None => ControllerMapping::Itself,
         }
     }
 
@@ -272,22 +274,24 @@ impl Hierarchies {
 
     /// Replaces the controllers of a target by the names of this host, each once. Returns the names
     /// that changed.
-    pub fn adapt(&self, target: &mut Target) -> Vec<(String, Meaning)> {
+    pub fn adapt(&self, target: &mut Target) -> Vec<(String, ControllerMapping)> {
         let mut changed = Vec::new();
         let mut names: Vec<String> = Vec::with_capacity(target.controllers.len());
         for name in std::mem::take(&mut target.controllers) {
             let meaning = self.meaning(&name);
             let own = match (meaning, target.below) {
                 // Reported with the rule, together with other unknown controllers.
-                (Meaning::Itself, _) | (Meaning::Absent, Below::Root) => name,
-                (Meaning::Other(other), _) => {
+                (ControllerMapping::Itself, _) | (ControllerMapping::Absent, PathBase::Root) => {
+                    name
+                }
+                (ControllerMapping::Other(other), _) => {
                     changed.push((name, meaning));
                     other.to_owned()
                 }
-                (Meaning::Needless | Meaning::Absent, below) => {
+                (ControllerMapping::Needless | ControllerMapping::Absent, below) => {
                     changed.push((name, meaning));
                     // A native rule uses the v2 cgroup in any case.
-                    if below == Below::Root { continue } else { UNIFIED.to_owned() }
+                    if below == PathBase::Root { continue } else { UNIFIED.to_owned() }
                 }
             };
             if !names.contains(&own) {
@@ -300,15 +304,15 @@ impl Hierarchies {
 
     /// Returns the hierarchy for the settings of a controller, and its name there: empty for files
     /// that every v2 cgroup has.
-    pub fn home<'n>(&self, controller: &'n str) -> Option<(usize, &'n str)> {
+    pub fn locate<'n>(&self, controller: &'n str) -> Option<(usize, &'n str)> {
         if controller == "cgroup" {
             return Some((self.with(UNIFIED)?, ""));
         }
         match self.meaning(controller) {
-            Meaning::Itself => Some((self.with(controller)?, controller)),
-            Meaning::Other(other) => Some((self.with(other)?, other)),
-            Meaning::Needless => Some((self.with(UNIFIED)?, "")),
-            Meaning::Absent => None,
+            ControllerMapping::Itself => Some((self.with(controller)?, controller)),
+            ControllerMapping::Other(other) => Some((self.with(other)?, other)),
+            ControllerMapping::Needless => Some((self.with(UNIFIED)?, "")),
+            ControllerMapping::Absent => None,
         }
     }
 }
@@ -396,10 +400,10 @@ garbage
     #[test]
     fn v2_is_always_meant_and_v1_by_controller() {
         let found = hierarchies(HYBRID, OWN);
-        assert_eq!(found.span(&[]), (Span::of(&[2]), vec![]));
+        assert_eq!(found.span(&[]), (HierarchySet::of(&[2]), vec![]));
         let names = ["cpuacct".to_owned(), "hugetlb".to_owned()];
-        assert_eq!(found.span(&names), (Span::of(&[0, 2]), vec!["hugetlb"]));
-        assert_eq!(Span::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(found.span(&names), (HierarchySet::of(&[0, 2]), vec!["hugetlb"]));
+        assert_eq!(HierarchySet::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
     }
 
     #[test]
@@ -408,7 +412,7 @@ garbage
         let target = |names: &str| Target {
             destination: Destination::from_pieces("a", Vec::new()),
             controllers: names.split(',').map(str::to_owned).collect(),
-            below: Below::Top,
+            below: PathBase::Top,
             creates: false,
         };
         let span = |found: &Hierarchies, names: &str| {
@@ -416,7 +420,7 @@ garbage
             let (span, missing) = found.span_of(&target);
             (span, missing.join(","))
         };
-        let is = |indexes: &[usize], missing: &str| (Span::of(indexes), missing.to_owned());
+        let is = |indexes: &[usize], missing: &str| (HierarchySet::of(indexes), missing.to_owned());
         assert_eq!(span(&found, "cpu,cpuacct"), is(&[0], ""));
         assert_eq!(span(&found, "cpu,hugetlb"), is(&[], "hugetlb"));
         assert_eq!(span(&found, "name=systemd"), is(&[], "name=systemd"));
@@ -430,7 +434,7 @@ garbage
             let target = target(names);
             let span = found.span_of(&target).0;
             let steps = (0..).map_while(|n| found.step(&target, span, n));
-            steps.flat_map(Span::indexes).collect::<Vec<_>>()
+            steps.flat_map(HierarchySet::indexes).collect::<Vec<_>>()
         };
         assert_eq!(steps("hugetlb,cpu"), [2, 0]);
         assert_eq!(steps("cpu,cpuacct,hugetlb"), [0, 2]);
@@ -445,7 +449,7 @@ garbage
             found.unified_mut().unwrap().controllers = names;
             found
         };
-        let adapted = |found: &Hierarchies, names: &str, below: Below| {
+        let adapted = |found: &Hierarchies, names: &str, below: PathBase| {
             let mut target = Target {
                 destination: Destination::from_pieces("a", Vec::new()),
                 controllers: names.split(',').map(str::to_owned).collect(),
@@ -459,31 +463,35 @@ garbage
         };
         let found = unified("cpu,io,memory");
         let is = |names: &str, missing: &str| {
-            let span = if missing.is_empty() { Span::of(&[0]) } else { Span::default() };
+            let span =
+                if missing.is_empty() { HierarchySet::of(&[0]) } else { HierarchySet::default() };
             (names.to_owned(), span, missing.to_owned())
         };
-        assert_eq!(adapted(&found, "cpu,cpuacct", Below::Top), is("cpu", ""));
-        assert_eq!(adapted(&found, "blkio,memory", Below::Top), is("io,memory", ""));
-        assert_eq!(adapted(&found, "freezer", Below::Top), is("cgroup v2", ""));
-        assert_eq!(adapted(&found, "devices,net_cls", Below::Top), is("cgroup v2", ""));
-        assert_eq!(adapted(&found, "hugetlb,cpu", Below::Top), is("cgroup v2,cpu", ""));
-        assert_eq!(adapted(&found, "hugetbl,cpu", Below::Top), is("hugetbl,cpu", "hugetbl"));
-        assert_eq!(adapted(&unified("hugetlb"), "blkio,cpuacct", Below::Top), is("cgroup v2", ""));
-        assert_eq!(found.home("hugetlb"), None);
-        assert_eq!(adapted(&found, "blkio,freezer", Below::Root), is("io", ""));
-        assert_eq!(found.home("blkio"), Some((0, "io")));
-        assert_eq!(found.home("cgroup"), Some((0, "")));
-        assert_eq!(found.home("pids"), None);
+        assert_eq!(adapted(&found, "cpu,cpuacct", PathBase::Top), is("cpu", ""));
+        assert_eq!(adapted(&found, "blkio,memory", PathBase::Top), is("io,memory", ""));
+        assert_eq!(adapted(&found, "freezer", PathBase::Top), is("cgroup v2", ""));
+        assert_eq!(adapted(&found, "devices,net_cls", PathBase::Top), is("cgroup v2", ""));
+        assert_eq!(adapted(&found, "hugetlb,cpu", PathBase::Top), is("cgroup v2,cpu", ""));
+        assert_eq!(adapted(&found, "hugetbl,cpu", PathBase::Top), is("hugetbl,cpu", "hugetbl"));
+        assert_eq!(
+            adapted(&unified("hugetlb"), "blkio,cpuacct", PathBase::Top),
+            is("cgroup v2", "")
+        );
+        assert_eq!(found.locate("hugetlb"), None);
+        assert_eq!(adapted(&found, "blkio,freezer", PathBase::Root), is("io", ""));
+        assert_eq!(found.locate("blkio"), Some((0, "io")));
+        assert_eq!(found.locate("cgroup"), Some((0, "")));
+        assert_eq!(found.locate("pids"), None);
         let v1 = hierarchies(HYBRID, "1:cpu,cpuacct:/\n");
-        assert_eq!(adapted(&v1, "cpuacct", Below::Top), is("cpuacct", ""));
-        assert_eq!(adapted(&v1, "freezer", Below::Top), is("freezer", "freezer"));
-        assert_eq!(v1.home("cgroup"), None);
+        assert_eq!(adapted(&v1, "cpuacct", PathBase::Top), is("cpuacct", ""));
+        assert_eq!(adapted(&v1, "freezer", PathBase::Top), is("freezer", "freezer"));
+        assert_eq!(v1.locate("cgroup"), None);
     }
 
     #[test]
     fn a_v1_only_host_joins_the_usual_controllers() {
         let found = hierarchies(HYBRID, "1:cpu,cpuacct:/\n9:name=systemd:/\n");
-        assert_eq!(found.span(&[]), (Span::of(&[0]), vec![]));
+        assert_eq!(found.span(&[]), (HierarchySet::of(&[0]), vec![]));
     }
 
     #[test]

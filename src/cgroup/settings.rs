@@ -5,19 +5,19 @@
 //! kernel file and is passed on unchanged. Weights are translated linearly, so that the ratios
 //! between cgroups are kept, and clamped to the range of the kernel, which is reported.
 
-mod caveat;
 mod kernel_file;
-pub mod order;
+mod limitation;
 mod translate;
 mod unit;
 mod value;
+pub mod write_order;
 
 use super::mounts::Version;
-use translate::Setting;
+use translate::Translation;
 use value::{count, list, microseconds, whole};
 
-pub use caveat::{contradictions, weaker};
-pub use unit::{Properties, properties};
+pub use limitation::{contradictions, v1_limitation};
+pub use unit::{UnitProperties, properties};
 
 /// A write to a file of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Write {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     /// The writes in an order that the kernel accepts for a new cgroup; for an existing one see
-    /// [`order`].
+    /// [`write_order`].
     pub writes: Vec<Write>,
     /// A warning if the cgroup does not get exactly the configured value.
     pub note: Option<String>,
@@ -44,23 +44,23 @@ pub struct Writes {
 
 /// The reason for which a setting cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum SettingError {
     /// A value that the kernel would not accept.
-    Value(Complaint),
+    Value(SettingMessage),
     /// A setting without an equivalent in this cgroup version.
-    NoCounterpart(Complaint),
+    NoCounterpart(SettingMessage),
 }
 
 /// A message about a value, with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct SettingMessage {
     /// The description of the problem.
     pub message: String,
     /// The advice for the author of the file.
     pub help: String,
 }
 
-impl Complaint {
+impl SettingMessage {
     fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }
@@ -68,16 +68,16 @@ impl Complaint {
 
 /// A setting of the vocabulary with its names.
 #[derive(Clone, Copy, Debug)]
-struct Word {
+struct SettingKey {
     v2: &'static str,
     /// Empty if v1 has no equivalent.
     v1: &'static str,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 /// The values of a setting and their translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     CpuWeight,
     CpuMax,
     CpuPeriod,
@@ -101,38 +101,38 @@ enum Kind {
     OneOf(&'static [&'static str]),
 }
 
-const fn word(v2: &'static str, v1: &'static str, kind: Kind) -> Word {
-    Word { v2, v1, kind }
+const fn word(v2: &'static str, v1: &'static str, kind: ValueKind) -> SettingKey {
+    SettingKey { v2, v1, kind }
 }
 
 /// The vocabulary in the order of writing: memory nodes before anything is charged, a limit before
 /// the limit that must not be lower, `cpu.idle` before the weight.
-const WORDS: &[Word] = &[
-    word("cpuset.mems", "cpuset.mems", Kind::List),
-    word("cpuset.cpus", "cpuset.cpus", Kind::List),
-    word("cpuset.cpus.partition", "", Kind::OneOf(&["member", "root", "isolated"])),
-    word("cpu.idle", "cpu.idle", Kind::Whole(0, 1)),
-    word("cpu.weight", "cpu.shares", Kind::CpuWeight),
-    word("cpu.weight.nice", "", Kind::Whole(-20, 19)),
-    word("", "cpu.cfs_period_us", Kind::CpuPeriod),
-    word("cpu.max", "cpu.cfs_quota_us", Kind::CpuMax),
-    word("cpu.max.burst", "cpu.cfs_burst_us", Kind::Time),
-    word("io.weight", "blkio.weight", Kind::IoWeight),
-    word("io.max", "", Kind::IoMax),
-    word("", "blkio.throttle.read_bps_device", Kind::Throttle("rbps")),
-    word("", "blkio.throttle.write_bps_device", Kind::Throttle("wbps")),
-    word("", "blkio.throttle.read_iops_device", Kind::Throttle("riops")),
-    word("", "blkio.throttle.write_iops_device", Kind::Throttle("wiops")),
-    word("io.latency", "", Kind::IoLatency),
-    word("memory.max", "memory.limit_in_bytes", Kind::Size),
-    word("memory.high", "memory.soft_limit_in_bytes", Kind::Size),
-    word("memory.low", "", Kind::Size),
-    word("memory.min", "", Kind::Size),
-    word("memory.swap.max", "memory.memsw.limit_in_bytes", Kind::Swap),
-    word("memory.swap.high", "", Kind::Size),
-    word("memory.zswap.max", "", Kind::Size),
-    word("memory.oom.group", "", Kind::Whole(0, 1)),
-    word("pids.max", "pids.max", Kind::Count),
+const WORDS: &[SettingKey] = &[
+    word("cpuset.mems", "cpuset.mems", ValueKind::List),
+    word("cpuset.cpus", "cpuset.cpus", ValueKind::List),
+    word("cpuset.cpus.partition", "", ValueKind::OneOf(&["member", "root", "isolated"])),
+    word("cpu.idle", "cpu.idle", ValueKind::Whole(0, 1)),
+    word("cpu.weight", "cpu.shares", ValueKind::CpuWeight),
+    word("cpu.weight.nice", "", ValueKind::Whole(-20, 19)),
+    word("", "cpu.cfs_period_us", ValueKind::CpuPeriod),
+    word("cpu.max", "cpu.cfs_quota_us", ValueKind::CpuMax),
+    word("cpu.max.burst", "cpu.cfs_burst_us", ValueKind::Time),
+    word("io.weight", "blkio.weight", ValueKind::IoWeight),
+    word("io.max", "", ValueKind::IoMax),
+    word("", "blkio.throttle.read_bps_device", ValueKind::Throttle("rbps")),
+    word("", "blkio.throttle.write_bps_device", ValueKind::Throttle("wbps")),
+    word("", "blkio.throttle.read_iops_device", ValueKind::Throttle("riops")),
+    word("", "blkio.throttle.write_iops_device", ValueKind::Throttle("wiops")),
+    word("io.latency", "", ValueKind::IoLatency),
+    word("memory.max", "memory.limit_in_bytes", ValueKind::Size),
+    word("memory.high", "memory.soft_limit_in_bytes", ValueKind::Size),
+    word("memory.low", "", ValueKind::Size),
+    word("memory.min", "", ValueKind::Size),
+    word("memory.swap.max", "memory.memsw.limit_in_bytes", ValueKind::Swap),
+    word("memory.swap.high", "", ValueKind::Size),
+    word("memory.zswap.max", "", ValueKind::Size),
+    word("memory.oom.group", "", ValueKind::Whole(0, 1)),
+    word("pids.max", "pids.max", ValueKind::Count),
 ];
 
 /// Files that no setting may write: rules decide which processes a cgroup contains, and
@@ -148,7 +148,7 @@ const NOT_SETTINGS: [&str; 7] = [
 ];
 
 /// The other settings of the cgroup, by name, as some settings depend on each other.
-pub type Beside<'a> = dyn Fn(&str) -> Option<String> + 'a;
+pub type Siblings<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// Returns the writes for the setting `key`, a name of either cgroup version or of a kernel file,
 /// on a host with `version`.
@@ -159,35 +159,35 @@ pub fn files(
     key: &str,
     value: &str,
     version: Version,
-    beside: &Beside<'_>,
-) -> Result<Writes, Fault> {
+    beside: &Siblings<'_>,
+) -> Result<Writes, SettingError> {
     let Some((word, own)) = find(key) else { return other(key, value, version) };
-    let setting = Setting { key, value: value.trim(), own, to: version, beside };
+    let setting = Translation { key, value: value.trim(), own, to: version, beside };
     let v2 = word.v2;
     let v1 = word.v1;
-    if let Kind::Size = word.kind {
+    if let ValueKind::Size = word.kind {
         return setting.size(v2, v1);
     }
     let translated = match word.kind {
-        Kind::CpuWeight => setting.cpu_weight(),
-        Kind::CpuMax => setting.cpu_max(),
-        Kind::CpuPeriod => setting.cpu_period(),
-        Kind::IoWeight => setting.io_weight(),
-        Kind::IoMax => setting.io_max(),
-        Kind::Throttle(limit) => setting.throttle(limit),
-        Kind::IoLatency => setting.io_latency(),
-        Kind::Swap => setting.swap(),
-        Kind::Size => Ok(Writes::default()),
-        Kind::Count => setting.same(v2, v1, count(setting.value)),
-        Kind::Time => setting.same(v2, v1, microseconds(setting.value)),
-        Kind::Whole(low, high) => {
+        ValueKind::CpuWeight => setting.cpu_weight(),
+        ValueKind::CpuMax => setting.cpu_max(),
+        ValueKind::CpuPeriod => setting.cpu_period(),
+        ValueKind::IoWeight => setting.io_weight(),
+        ValueKind::IoMax => setting.io_max(),
+        ValueKind::Throttle(limit) => setting.throttle(limit),
+        ValueKind::IoLatency => setting.io_latency(),
+        ValueKind::Swap => setting.swap(),
+        ValueKind::Size => Ok(Writes::default()),
+        ValueKind::Count => setting.same(v2, v1, count(setting.value)),
+        ValueKind::Time => setting.same(v2, v1, microseconds(setting.value)),
+        ValueKind::Whole(low, high) => {
             let number = whole(setting.value, low, high);
             let writes = setting.same(v2, v1, number.map(|number| number.to_string()));
             let is_weight = v2 == "cpu.weight.nice" && setting.is_beside_idle();
             if is_weight { writes.map(|_| Writes::default()) } else { writes }
         }
-        Kind::List => setting.same(v2, v1, list(setting.value)),
-        Kind::OneOf(words) => setting.one_of(v2, v1, words),
+        ValueKind::List => setting.same(v2, v1, list(setting.value)),
+        ValueKind::OneOf(words) => setting.one_of(v2, v1, words),
     };
     translated.map_err(|fault| fault.about(key))
 }
@@ -196,12 +196,12 @@ pub fn files(
 ///
 /// # Errors
 /// The value is invalid.
-pub fn check(key: &str, value: &str) -> Result<(), Complaint> {
+pub fn check(key: &str, value: &str) -> Result<(), SettingMessage> {
     let none = |_: &str| None;
     [Version::V2, Version::V1].into_iter().try_for_each(|version| {
         match files(key, value, version, &none) {
-            Err(Fault::Value(complaint)) => Err(complaint),
-            Ok(_) | Err(Fault::NoCounterpart(_)) => Ok(()),
+            Err(SettingError::Value(complaint)) => Err(complaint),
+            Ok(_) | Err(SettingError::NoCounterpart(_)) => Ok(()),
         }
     })
 }
@@ -213,13 +213,13 @@ pub fn words() -> impl Iterator<Item = &'static str> {
 
 /// Returns the position of a setting in the order of writing.
 pub fn rank(key: &str) -> usize {
-    let is_it = |word: &Word| word.v2 == key || word.v1 == key;
+    let is_it = |word: &SettingKey| word.v2 == key || word.v1 == key;
     WORDS.iter().position(is_it).unwrap_or(WORDS.len())
 }
 
 /// Returns whether a setting accepts `true` and `false`, which mean 1 and 0.
 pub fn is_switch(key: &str) -> bool {
-    find(key).is_none_or(|(word, _)| word.kind == Kind::Whole(0, 1))
+    find(key).is_none_or(|(word, _)| word.kind == ValueKind::Whole(0, 1))
 }
 
 /// The settings that can be a percentage of the memory of the host.
@@ -242,8 +242,8 @@ pub fn share(key: &str, value: &str) -> Option<u64> {
 }
 
 /// Returns the setting with this name, and the cgroup version that has the name.
-fn find(key: &str) -> Option<(Word, Version)> {
-    let named = |name: fn(&Word) -> &'static str| {
+fn find(key: &str) -> Option<(SettingKey, Version)> {
+    let named = |name: fn(&SettingKey) -> &'static str| {
         WORDS.iter().find(|word| !key.is_empty() && name(word) == key).copied()
     };
     let v2 = named(|word| word.v2).map(|word| (word, Version::V2));
@@ -251,17 +251,24 @@ fn find(key: &str) -> Option<(Word, Version)> {
 }
 
 /// Returns the write for a setting outside of the vocabulary.
-fn other(key: &str, value: &str, version: Version) -> Result<Writes, Fault> {
+fn other(key: &str, value: &str, version: Version) -> Result<Writes, SettingError> {
     if NOT_SETTINGS.contains(&key) {
         let help = "rules decide which processes a cgroup contains; remove it";
-        return Err(Fault::Value(Complaint::new(format!("invalid setting {key}"), help)));
+        return Err(SettingError::Value(SettingMessage::new(
+            format!("invalid setting {key}"),
+            help,
+        )));
     }
     if key.is_empty() || key.contains('/') {
         let help = "write the name of a file in a cgroup directory";
-        return Err(Fault::Value(Complaint::new(format!("invalid setting \"{key}\""), help)));
+        return Err(SettingError::Value(SettingMessage::new(
+            format!("invalid setting \"{key}\""),
+            help,
+        )));
     }
     let none = |_: &str| None;
-    let setting = Setting { key, value: value.trim(), own: version, to: version, beside: &none };
+    let setting =
+        Translation { key, value: value.trim(), own: version, to: version, beside: &none };
     let Some((huge, own)) = hugetlb(key) else {
         return match kernel_file::only_in(key).is_none_or(|own| own == version) {
             true => Ok(one(key, value)),
@@ -269,7 +276,7 @@ fn other(key: &str, value: &str, version: Version) -> Result<Writes, Fault> {
         };
     };
     let files = [huge.clone() + ".max", huge + ".limit_in_bytes"];
-    let setting = Setting { own, ..setting };
+    let setting = Translation { own, ..setting };
     setting.size(&files[0], &files[1])
 }
 
@@ -293,12 +300,12 @@ impl Writes {
     }
 }
 
-impl Fault {
+impl SettingError {
     /// Adds the key to the message about an invalid value.
     fn about(self, key: &str) -> Self {
         match self {
-            Self::Value(Complaint { message, help }) => {
-                Self::Value(Complaint { message: format!("{key}: {message}"), help })
+            Self::Value(SettingMessage { message, help }) => {
+                Self::Value(SettingMessage { message: format!("{key}: {message}"), help })
             }
             Self::NoCounterpart(complaint) => Self::NoCounterpart(complaint),
         }

@@ -12,14 +12,14 @@ fn shown(key: &str, value: &str, version: Version) -> String {
     shown_beside(key, value, version, &alone)
 }
 
-fn shown_beside(key: &str, value: &str, version: Version, beside: &Beside<'_>) -> String {
+fn shown_beside(key: &str, value: &str, version: Version, beside: &Siblings<'_>) -> String {
     match files(key, value, version, beside) {
         Ok(writes) => {
             let words = writes.writes.iter().map(|write| format!("{}={}", write.file, write.value));
             words.collect::<Vec<_>>().join(";")
         }
-        Err(Fault::Value(complaint)) => format!("wrong: {}", complaint.message),
-        Err(Fault::NoCounterpart(complaint)) => format!("none: {}", complaint.message),
+        Err(SettingError::Value(complaint)) => format!("wrong: {}", complaint.message),
+        Err(SettingError::NoCounterpart(complaint)) => format!("none: {}", complaint.message),
     }
 }
 
@@ -222,10 +222,10 @@ fn swap_can_be_a_share_of_memory() {
 
 #[test]
 fn what_limits_less_on_v1_is_said() {
-    let said = |value, version| weaker("memory.high", value, version).is_some();
+    let said = |value, version| v1_limitation("memory.high", value, version).is_some();
     assert!(said("1G", Version::V1));
     assert!(!said("1G", Version::V2) && !said("max", Version::V1));
-    assert_eq!(weaker("memory.max", "1G", Version::V1), None);
+    assert_eq!(v1_limitation("memory.max", "1G", Version::V1), None);
 }
 
 #[test]

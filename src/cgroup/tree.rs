@@ -20,11 +20,11 @@ use hashbrown::HashMap;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::equip::Done;
-use super::keeper::{Errand, Keeper};
-use super::mounts::{self, Hierarchies, Span, Version};
-use super::provision::{Provision, Provisions};
-pub use super::refusal::{Refusal, Step};
+use super::apply::ApplyLedger;
+use super::config::{GroupConfigs, PathConfig};
+pub use super::error::{CgroupError, CgroupOperation};
+use super::mounts::{self, Hierarchies, HierarchySet, Version};
+use super::reaper::{Reaper, ReaperTask};
 use crate::event::Pid;
 
 /// The maximum number of open cgroup descriptors. When it is reached all are closed and opened
@@ -45,24 +45,24 @@ const ATTEMPTS: usize = 16;
 pub struct GroupId(usize);
 
 #[derive(Debug)]
-struct Group {
+struct OpenGroup {
     /// The path from the root of each hierarchy, with a leading slash.
     path: Box<str>,
     /// The policy for creating it again.
-    wish: Wish,
-    leaves: Vec<Leaf>,
+    wish: CreatePolicy,
+    leaves: Vec<ProcsFd>,
 }
 
 /// The policy for cgroups that do not exist.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct CreatePolicy {
     /// True if they are created.
     pub creates: bool,
     /// The configuration for the path.
-    pub provision: Option<Arc<Provision>>,
+    pub provision: Option<Arc<PathConfig>>,
 }
 
-impl Wish {
+impl CreatePolicy {
     fn creates_in(&self, hierarchy: usize) -> bool {
         let described = self.provision.as_deref().is_some_and(|what| what.creates.has(hierarchy));
         self.creates || described
@@ -70,7 +70,7 @@ impl Wish {
 }
 
 #[derive(Debug)]
-struct Leaf {
+struct ProcsFd {
     hierarchy: usize,
     procs: OwnedFd,
     inode: u64,
@@ -78,7 +78,7 @@ struct Leaf {
 
 /// The current cgroups of a process, as far as they were read.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Whereabouts<'t> {
+pub struct CurrentCgroup<'t> {
     /// The inode of its v2 cgroup.
     pub unified: Option<u64>,
     /// The text of `/proc/PID/cgroup`.
@@ -87,7 +87,7 @@ pub struct Whereabouts<'t> {
 
 /// The result of a placement.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Attached {
+pub enum AttachResult {
     /// The process was in the cgroup already; nothing was written.
     InPlace,
     /// The process was moved in at least one hierarchy.
@@ -95,7 +95,7 @@ pub enum Attached {
     /// The process has exited meanwhile (ESRCH).
     Gone,
     /// The kernel refused the move in at least one hierarchy.
-    Refused(Refusal),
+    Refused(CgroupError),
 }
 
 /// Finds the hierarchies of this host.
@@ -120,21 +120,21 @@ pub fn discover() -> io::Result<Hierarchies> {
 
 /// The mounted hierarchies and the cgroups that are open in them.
 #[derive(Debug)]
-pub struct Tree {
+pub struct CgroupTree {
     hierarchies: Arc<Hierarchies>,
-    by_path: HashMap<(Span, Box<str>), GroupId, FixedState>,
-    groups: Vec<Group>,
+    by_path: HashMap<(HierarchySet, Box<str>), GroupId, FixedState>,
+    groups: Vec<OpenGroup>,
     /// The number of descriptors in `groups`.
     open: usize,
     /// The maximum of `open`.
     most_open: usize,
     /// The configuration applied since the last reload.
-    done: Done,
+    done: ApplyLedger,
     /// The maintenance thread. Without one, existing cgroups are configured by the caller.
-    keeper: Option<Keeper>,
+    keeper: Option<Reaper>,
 }
 
-impl Tree {
+impl CgroupTree {
     /// Creates a tree without open cgroups for these hierarchies.
     pub fn new(hierarchies: Arc<Hierarchies>) -> Self {
         Self {
@@ -143,7 +143,7 @@ impl Tree {
             groups: Vec::new(),
             open: 0,
             most_open: most_open(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)),
-            done: Done::default(),
+            done: ApplyLedger::default(),
             keeper: None,
         }
     }
@@ -151,7 +151,7 @@ impl Tree {
     /// Restricts the configuration of v2 to the delegated root `ground` and its descendants; its
     /// ancestors belong to systemd. With `makes` the root is created now if it does not exist.
     pub fn stay_below(&mut self, ground: &str, makes: bool) {
-        self.done = Done::below(&self.hierarchies, ground);
+        self.done = ApplyLedger::below(&self.hierarchies, ground);
         let unified = self.hierarchies.iter().position(|tree| tree.version == Version::V2);
         // Opening a cgroup below it creates it too: systemd removes an empty delegated cgroup.
         let Some(index) = unified.filter(|_| makes) else { return };
@@ -170,16 +170,17 @@ impl Tree {
 
     /// Returns the tree with `keeper` as maintenance thread for existing cgroups.
     #[must_use]
-    pub fn kept_by(self, keeper: Keeper) -> Self {
+    pub fn kept_by(self, keeper: Reaper) -> Self {
         Self { keeper: Some(keeper), ..self }
     }
 
     /// Adopts the configuration of changed rules with the managed root `root`. All cgroups are
     /// opened again.
-    pub fn adopt(&mut self, provisions: &Arc<Provisions>, root: &str) {
+    pub fn adopt(&mut self, provisions: &Arc<GroupConfigs>, root: &str) {
         self.forget();
         if let Some(keeper) = &self.keeper {
-            keeper.send(Errand::Adopt { provisions: Arc::clone(provisions), root: root.into() });
+            keeper
+                .send(ReaperTask::Adopt { provisions: Arc::clone(provisions), root: root.into() });
         }
     }
 
@@ -195,16 +196,16 @@ impl Tree {
     /// The kernel refused a step.
     pub fn group(
         &mut self,
-        span: Span,
+        span: HierarchySet,
         path: &str,
         creates: bool,
-        provision: impl FnOnce() -> Option<Arc<Provision>>,
-    ) -> Result<GroupId, Refusal> {
+        provision: impl FnOnce() -> Option<Arc<PathConfig>>,
+    ) -> Result<GroupId, CgroupError> {
         if let Some(id) = self.known(span, path) {
             self.groups[id.0].wish.creates |= creates;
             return Ok(id);
         }
-        let wish = Wish { creates, provision: provision() };
+        let wish = CreatePolicy { creates, provision: provision() };
         if self.open + span.indexes().count() > self.most_open {
             self.close();
         }
@@ -218,14 +219,14 @@ impl Tree {
         };
         self.open += leaves.len();
         let id = GroupId(self.groups.len());
-        self.groups.push(Group { path: path.into(), wish, leaves });
+        self.groups.push(OpenGroup { path: path.into(), wish, leaves });
         self.by_path.insert((span, path.into()), id);
         Ok(id)
     }
 
     /// Returns the cgroup of this path if it is open.
-    pub fn known(&self, span: Span, path: &str) -> Option<GroupId> {
-        self.by_path.get(&Key { span, path }).copied()
+    pub fn known(&self, span: HierarchySet, path: &str) -> Option<GroupId> {
+        self.by_path.get(&PathKey { span, path }).copied()
     }
 
     /// Returns the path of an open cgroup from the root of each hierarchy.
@@ -235,18 +236,18 @@ impl Tree {
 
     /// Returns whether the v2 cgroup of a process determines its membership in these hierarchies,
     /// so that `/proc/PID/cgroup` is not needed.
-    pub fn is_unified(&self, span: Span) -> bool {
+    pub fn is_unified(&self, span: HierarchySet) -> bool {
         span.indexes().all(|index| self.hierarchies[index].version == Version::V2)
     }
 
     /// Returns whether the process is in the cgroup, in each of its hierarchies.
-    pub fn holds(&self, id: GroupId, now: Whereabouts<'_>) -> bool {
+    pub fn holds(&self, id: GroupId, now: CurrentCgroup<'_>) -> bool {
         self.groups
             .get(id.0)
             .is_some_and(|group| group.leaves.iter().all(|leaf| self.is_in(group, leaf, now)))
     }
 
-    fn is_in(&self, group: &Group, leaf: &Leaf, now: Whereabouts<'_>) -> bool {
+    fn is_in(&self, group: &OpenGroup, leaf: &ProcsFd, now: CurrentCgroup<'_>) -> bool {
         let hierarchy = &self.hierarchies[leaf.hierarchy];
         if let (Version::V2, Some(inode)) = (hierarchy.version, now.unified) {
             return inode == leaf.inode;
@@ -265,25 +266,25 @@ impl Tree {
 
     /// Moves a process into the cgroup in those hierarchies where it is not yet. Creates the cgroup
     /// again if it was removed. A refusal in one hierarchy does not prevent the move in the others.
-    pub fn attach(&mut self, id: GroupId, pid: Pid, now: Whereabouts<'_>) -> Attached {
-        let Some(group) = self.groups.get(id.0) else { return Attached::InPlace };
-        let mut outcome = Attached::InPlace;
+    pub fn attach(&mut self, id: GroupId, pid: Pid, now: CurrentCgroup<'_>) -> AttachResult {
+        let Some(group) = self.groups.get(id.0) else { return AttachResult::InPlace };
+        let mut outcome = AttachResult::InPlace;
         for index in 0..group.leaves.len() {
             let Some(group) = self.groups.get(id.0) else { break };
             if self.is_in(group, &group.leaves[index], now) {
                 continue;
             }
             match self.write(id, index, pid) {
-                Ok(()) if outcome == Attached::InPlace => outcome = Attached::Moved,
+                Ok(()) if outcome == AttachResult::InPlace => outcome = AttachResult::Moved,
                 Ok(()) => {}
-                Err(refusal) if refusal.errno == Errno::ESRCH => return Attached::Gone,
-                Err(refusal) => outcome = Attached::Refused(refusal),
+                Err(refusal) if refusal.errno == Errno::ESRCH => return AttachResult::Gone,
+                Err(refusal) => outcome = AttachResult::Refused(refusal),
             }
         }
         outcome
     }
 
-    fn write(&mut self, id: GroupId, index: usize, pid: Pid) -> Result<(), Refusal> {
+    fn write(&mut self, id: GroupId, index: usize, pid: Pid) -> Result<(), CgroupError> {
         let mut written = self.write_once(id, index, pid);
         for _ in 0..ATTEMPTS {
             if written != Err(Errno::ENODEV) {
@@ -306,7 +307,7 @@ impl Tree {
 
     /// Opens a cgroup again after ENODEV. An open descriptor never refers to a directory that was
     /// recreated under the same name.
-    fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), Refusal> {
+    fn reopen(&mut self, id: GroupId, index: usize) -> Result<(), CgroupError> {
         let group = &self.groups[id.0];
         let hierarchy = group.leaves[index].hierarchy;
         let path = group.path.clone();
@@ -321,10 +322,10 @@ impl Tree {
         Ok(())
     }
 
-    fn refusal(&self, id: GroupId, index: usize, errno: Errno) -> Refusal {
+    fn refusal(&self, id: GroupId, index: usize, errno: Errno) -> CgroupError {
         let group = &self.groups[id.0];
         let directory = self.directory(group.leaves[index].hierarchy, &group.path);
-        Refusal { path: directory.join("cgroup.procs"), step: Step::Write, errno }
+        CgroupError { path: directory.join("cgroup.procs"), step: CgroupOperation::Write, errno }
     }
 
     fn directory(&self, hierarchy: usize, path: &str) -> PathBuf {
@@ -332,14 +333,20 @@ impl Tree {
     }
 
     /// Moves a process out of the cgroup, in those hierarchies where it is in it, to the cgroups in
-    /// `home`. Both `now` and `home` are texts of `/proc/PID/cgroup`.
+    /// `locate`. Both `now` and `locate` are texts of `/proc/PID/cgroup`.
     ///
     /// # Errors
     /// The kernel refused the move.
-    pub fn move_back(&self, id: GroupId, pid: Pid, now: &[u8], home: &[u8]) -> Result<(), Refusal> {
+    pub fn move_back(
+        &self,
+        id: GroupId,
+        pid: Pid,
+        now: &[u8],
+        home: &[u8],
+    ) -> Result<(), CgroupError> {
         let Some(group) = self.groups.get(id.0) else { return Ok(()) };
-        let is_here = Whereabouts { unified: None, text: Some(now) };
-        let is_home = Whereabouts { unified: None, text: Some(home) };
+        let is_here = CurrentCgroup { unified: None, text: Some(now) };
+        let is_home = CurrentCgroup { unified: None, text: Some(home) };
         for leaf in &group.leaves {
             if !self.is_in(group, leaf, is_here) || self.is_in(group, leaf, is_home) {
                 continue;
@@ -351,9 +358,15 @@ impl Tree {
             match fs::OpenOptions::new().write(true).open(&file) {
                 Ok(procs) => match nix::unistd::write(&procs, pid.to_string().as_bytes()) {
                     Ok(_) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(Refusal { path: file, step: Step::Write, errno }),
+                    Err(errno) => {
+                        return Err(CgroupError {
+                            path: file,
+                            step: CgroupOperation::Write,
+                            errno,
+                        });
+                    }
                 },
-                Err(error) => return Err(Refusal::new(file, Step::Open, error)),
+                Err(error) => return Err(CgroupError::new(file, CgroupOperation::Open, error)),
             }
         }
         Ok(())
@@ -394,13 +407,13 @@ pub fn is_out_of_descriptors(errno: Errno) -> bool {
 
 /// A borrowed key of `by_path`.
 #[derive(Hash)]
-struct Key<'p> {
-    span: Span,
+struct PathKey<'p> {
+    span: HierarchySet,
     path: &'p str,
 }
 
-impl hashbrown::Equivalent<(Span, Box<str>)> for Key<'_> {
-    fn equivalent(&self, key: &(Span, Box<str>)) -> bool {
+impl hashbrown::Equivalent<(HierarchySet, Box<str>)> for PathKey<'_> {
+    fn equivalent(&self, key: &(HierarchySet, Box<str>)) -> bool {
         self.span == key.0 && self.path == &*key.1
     }
 }
@@ -429,7 +442,7 @@ mod tests {
     }
 
     /// Creates directories that imitate a v1 and a v2 hierarchy, each with the cgroup /a/b.
-    fn fake() -> (tempfile::TempDir, Tree) {
+    fn fake() -> (tempfile::TempDir, CgroupTree) {
         let root = tempfile::tempdir().unwrap();
         let (v1, v2) = (root.path().join("pids"), root.path().join("unified"));
         for tree in [&v1, &v2] {
@@ -437,32 +450,32 @@ mod tests {
             fs::write(tree.join("a/b/cgroup.procs"), "").unwrap();
         }
         let trees = vec![hierarchy(&v1, Version::V1, "pids"), hierarchy(&v2, Version::V2, "")];
-        (root, Tree::new(Arc::new(Hierarchies::new(trees))))
+        (root, CgroupTree::new(Arc::new(Hierarchies::new(trees))))
     }
 
     #[test]
     fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
         let (root, mut tree) = fake();
-        let id = tree.group(Span::of(&[0, 1]), "/a/b", true, || None).unwrap();
-        assert!(!tree.is_unified(Span::of(&[0, 1])));
+        let id = tree.group(HierarchySet::of(&[0, 1]), "/a/b", true, || None).unwrap();
+        assert!(!tree.is_unified(HierarchySet::of(&[0, 1])));
         let text = b"8:pids:/a/b\n0::/\n";
-        let now = Whereabouts { unified: Some(1), text: Some(text) };
+        let now = CurrentCgroup { unified: Some(1), text: Some(text) };
         assert!(!tree.holds(id, now));
-        assert_eq!(tree.attach(id, pid(77), now), Attached::Moved);
+        assert_eq!(tree.attach(id, pid(77), now), AttachResult::Moved);
         let read = |tree: &str| fs::read_to_string(root.path().join(tree)).unwrap();
         assert_eq!(read("unified/a/b/cgroup.procs"), "77");
         assert_eq!(read("pids/a/b/cgroup.procs"), "");
-        let there = Whereabouts { unified: None, text: Some(b"8:pids:/a/b\n0::/a/b\n") };
+        let there = CurrentCgroup { unified: None, text: Some(b"8:pids:/a/b\n0::/a/b\n") };
         assert!(tree.holds(id, there));
-        assert_eq!(tree.attach(id, pid(78), there), Attached::InPlace);
+        assert_eq!(tree.attach(id, pid(78), there), AttachResult::InPlace);
     }
 
     #[test]
     fn a_group_is_opened_once() {
         let (_root, mut tree) = fake();
-        let first = tree.group(Span::of(&[1]), "/a/b", true, || None).unwrap();
-        assert_eq!(tree.group(Span::of(&[1]), "/a/b", true, || None).unwrap(), first);
-        assert_ne!(tree.group(Span::of(&[0]), "/a/b", true, || None).unwrap(), first);
+        let first = tree.group(HierarchySet::of(&[1]), "/a/b", true, || None).unwrap();
+        assert_eq!(tree.group(HierarchySet::of(&[1]), "/a/b", true, || None).unwrap(), first);
+        assert_ne!(tree.group(HierarchySet::of(&[0]), "/a/b", true, || None).unwrap(), first);
         assert_eq!(tree.path(first), "/a/b");
     }
 
@@ -481,7 +494,7 @@ mod tests {
                 fs::create_dir(&group).unwrap();
                 fs::write(group.join("cgroup.procs"), "").unwrap();
             }
-            tree.group(Span::of(&[0, 1]), &format!("/{name}"), false, || None).unwrap();
+            tree.group(HierarchySet::of(&[0, 1]), &format!("/{name}"), false, || None).unwrap();
             let held: usize = tree.groups.iter().map(|group| group.leaves.len()).sum();
             assert!(held == tree.open && held <= 16, "{held} of {}", tree.open);
         }
@@ -512,22 +525,22 @@ mod tests {
         let mut closed = 0;
         for path in &paths {
             let before = tree.groups.len();
-            let id = tree.group(Span::of(&[1]), path, false, || None).unwrap();
+            let id = tree.group(HierarchySet::of(&[1]), path, false, || None).unwrap();
             closed += usize::from(tree.groups.len() < before);
-            assert_eq!(tree.attach(id, pid(7), Whereabouts::default()), Attached::Moved);
+            assert_eq!(tree.attach(id, pid(7), CurrentCgroup::default()), AttachResult::Moved);
         }
         assert!(closed >= 2, "{closed}");
         // Fill the descriptor table, so that the next cgroup must be opened anew, as after a
         // removal.
-        let mut proc = crate::process::Proc::open(Path::new("/proc")).unwrap();
+        let mut proc = crate::process::ProcFs::open(Path::new("/proc")).unwrap();
         let mut full = Vec::new();
         full.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()));
-        let own = proc.grip(pid(std::process::id())).unwrap();
+        let own = proc.open_process(pid(std::process::id())).unwrap();
         assert!(own.handle.is_none() && own.uid.0 == nix::unistd::geteuid().as_raw());
         let id = GroupId(tree.groups.len() - 1);
         tree.reopen(id, 0).unwrap();
-        assert_eq!(tree.attach(id, pid(8), Whereabouts::default()), Attached::Moved);
-        assert_eq!(tree.known(Span::of(&[1]), &paths[99]), Some(id));
+        assert_eq!(tree.attach(id, pid(8), CurrentCgroup::default()), AttachResult::Moved);
+        assert_eq!(tree.known(HierarchySet::of(&[1]), &paths[99]), Some(id));
         assert_eq!((tree.by_path.len(), tree.open), (1, 1));
         drop(full);
     }
@@ -535,12 +548,12 @@ mod tests {
     #[test]
     fn a_tree_that_makes_no_cgroup_files_is_refused_by_name() {
         let (root, mut tree) = fake();
-        let refusal = tree.group(Span::of(&[1]), "/x/y", false, || None).unwrap_err();
-        assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
+        let refusal = tree.group(HierarchySet::of(&[1]), "/x/y", false, || None).unwrap_err();
+        assert_eq!((refusal.step, refusal.errno), (CgroupOperation::Open, Errno::ENOENT));
         assert!(!root.path().join("unified/x").exists());
-        let refusal = tree.group(Span::of(&[1]), "/x/y", true, || None).unwrap_err();
+        let refusal = tree.group(HierarchySet::of(&[1]), "/x/y", true, || None).unwrap_err();
         assert_eq!(refusal.path, root.path().join("unified/x/y/cgroup.procs"));
-        assert_eq!((refusal.step, refusal.errno), (Step::Open, Errno::ENOENT));
+        assert_eq!((refusal.step, refusal.errno), (CgroupOperation::Open, Errno::ENOENT));
         assert!(root.path().join("unified/x/y").is_dir());
     }
 }

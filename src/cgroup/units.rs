@@ -18,7 +18,7 @@ use std::thread;
 use crossbeam_channel::{Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::provision::Provisions;
+use super::config::GroupConfigs;
 use crate::event::Uid;
 use crate::metrics::Metrics;
 use crate::rules::Origin;
@@ -66,7 +66,7 @@ impl Units {
     }
 
     /// Requests that units are set to the configuration and that other settings are reverted.
-    pub(super) fn adopt(&mut self, provisions: &Provisions) {
+    pub(super) fn adopt(&mut self, provisions: &GroupConfigs) {
         self.give(UnitTables::from(provisions));
     }
 

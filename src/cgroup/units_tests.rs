@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::drop_ins::DropIns;
 use super::systemctl::LIMIT;
 use super::*;
-use crate::cgroup::provision::{UnitGift, UserSliceSpec};
+use crate::cgroup::config::{UnitSpec, UserSliceSpec};
 use crate::rules::UserTest;
 
 /// Writes a drop-in for each property as systemd does: complete under another name first.
@@ -49,8 +49,8 @@ fn fake(script: &str, limit: Duration) -> (tempfile::TempDir, Systemd) {
     (directory, systemd)
 }
 
-fn unit(name: &str, settings: &[(&str, &str)]) -> UnitGift {
-    UnitGift {
+fn unit(name: &str, settings: &[(&str, &str)]) -> UnitSpec {
+    UnitSpec {
         name: name.to_owned(),
         settings: settings
             .iter()
@@ -62,7 +62,7 @@ fn unit(name: &str, settings: &[(&str, &str)]) -> UnitGift {
 
 /// Creates a table for users by UID.
 fn people(first: u32, last: u32, words: &[(&str, &str)]) -> UserSliceSpec {
-    let UnitGift { settings, origin, .. } = unit("", words);
+    let UnitSpec { settings, origin, .. } = unit("", words);
     UserSliceSpec { users: vec![UserTest::Ids(Uid(first), Uid(last))], settings, origin }
 }
 
@@ -72,7 +72,7 @@ fn units(systemd: &Systemd) -> (Units, Arc<Metrics>) {
     (units, metrics)
 }
 
-fn tables(units: &[UnitGift], user_slices: &[UserSliceSpec]) -> UnitTables {
+fn tables(units: &[UnitSpec], user_slices: &[UserSliceSpec]) -> UnitTables {
     UnitTables { units: units.to_vec(), user_slices: user_slices.to_vec() }
 }
 
@@ -141,8 +141,8 @@ fn one_unit_that_is_refused_costs_no_other() {
     assert!(units.thread.is_none());
     let word = [("pids.max", "TasksMax=1")];
     units.give(tables(&[unit("a.service", &word), unit("b.service", &word)], &[]));
-    assert!(eventually(|| metrics.set_units.get() == 1));
-    assert_eq!(metrics.refused_units.get(), 1);
+    assert!(eventually(|| metrics.units_configured.get() == 1));
+    assert_eq!(metrics.units_refused.get(), 1);
     let log = log(&directory);
     assert!(log.find("<a.service>").unwrap() < log.find("<b.service>").unwrap());
 }
@@ -167,12 +167,12 @@ fn slices_get_their_settings_when_they_appear() {
     log_in(&directory, 2000);
     let slice = log_in(&directory, 1001);
     assert!(eventually(|| has(1001)));
-    assert!(eventually(|| metrics.set_units.get() == 2));
+    assert!(eventually(|| metrics.units_configured.get() == 2));
     // The settings outlive the session, so the next session starts with them.
     fs::remove_dir(&slice).unwrap();
     log_in(&directory, 1001);
     log_in(&directory, 1002);
-    assert!(eventually(|| metrics.set_units.get() == 3));
+    assert!(eventually(|| metrics.units_configured.get() == 3));
     assert!(has(1002) && !has(2000));
     assert_eq!(log(&directory).matches("<user-1001.slice>").count(), 1);
 }
@@ -189,14 +189,14 @@ fn what_no_table_says_any_more_is_taken_back_after_a_restart_too() {
     {
         let (mut units, metrics) = units(&systemd);
         units.give(tables(&service, &[people(1000, 1999, &settings)]));
-        assert!(eventually(|| metrics.set_units.get() == 3));
+        assert!(eventually(|| metrics.units_configured.get() == 3));
         fs::write(&foreign, "of the administrator").unwrap();
     }
     // A restarted daemon with tables that select one user less and have one setting less.
     let (mut units, metrics) = units(&systemd);
     units.give(tables(&service[..0], &[people(1000, 1000, &settings[..1])]));
-    assert!(eventually(|| metrics.released_units.get() == 2));
-    assert!(eventually(|| metrics.set_units.get() == 1));
+    assert!(eventually(|| metrics.units_released.get() == 2));
+    assert!(eventually(|| metrics.units_configured.get() == 1));
     assert!(eventually(|| !at("user-1000.slice", "CPUWeight").exists()));
     assert!(at("user-1000.slice", "TasksMax").exists());
     assert!(foreign.exists() && !at("user-1001.slice", "TasksMax").exists());
@@ -207,7 +207,7 @@ fn what_no_table_says_any_more_is_taken_back_after_a_restart_too() {
     drop(units);
     let (mut units, metrics) = self::units(&systemd);
     units.give(UnitTables::default());
-    assert!(eventually(|| metrics.released_units.get() == 1));
+    assert!(eventually(|| metrics.units_released.get() == 1));
     assert!(!at("user-1000.slice", "TasksMax").exists());
     assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 3));
 }

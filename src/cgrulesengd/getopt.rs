@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Kind of argument that an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum ArgumentKind {
     Nothing,
     /// Attached to the option, or the next word.
     Argument,
@@ -19,25 +19,28 @@ pub(super) enum Takes {
 
 /// Description of one option of the command line.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spec<F> {
+pub(super) struct OptionSpec<F> {
     pub(super) flag: F,
     /// `None` for an option that cgrulesengd does not have: it has no letter, and its name cannot
     /// be abbreviated, so that all abbreviations accepted by cgrulesengd keep their meaning.
     pub(super) letter: Option<u8>,
     pub(super) name: &'static str,
-    pub(super) takes: Takes,
+    pub(super) takes: ArgumentKind,
 }
 
 /// Iterator over the options of a command line. Words that are not options are skipped.
-pub(super) struct Words<'s, F> {
-    specs: &'s [Spec<F>],
+pub(super) struct OptionParser<'s, F> {
+    specs: &'s [OptionSpec<F>],
     words: VecDeque<OsString>,
     /// Letters of the current word that are not read yet.
     letters: VecDeque<u8>,
 }
 
-impl<'s, F: Copy> Words<'s, F> {
-    pub(super) fn new(specs: &'s [Spec<F>], words: impl IntoIterator<Item = OsString>) -> Self {
+impl<'s, F: Copy> OptionParser<'s, F> {
+    pub(super) fn new(
+        specs: &'s [OptionSpec<F>],
+        words: impl IntoIterator<Item = OsString>,
+    ) -> Self {
         Self { specs, words: words.into_iter().collect(), letters: VecDeque::new() }
     }
 
@@ -64,7 +67,7 @@ impl<'s, F: Copy> Words<'s, F> {
         let Some(spec) = self.specs.iter().find(|spec| spec.letter == Some(letter)) else {
             return Err(format!("unknown option -{}", letter.escape_ascii()));
         };
-        if spec.takes == Takes::Nothing {
+        if spec.takes == ArgumentKind::Nothing {
             return Ok((spec.flag, None));
         }
         let rest = Vec::from(std::mem::take(&mut self.letters));
@@ -79,19 +82,19 @@ impl<'s, F: Copy> Words<'s, F> {
             None => (word, None),
         };
         let spec = self.named(name)?;
-        if spec.takes == Takes::Nothing && attached.is_some() {
+        if spec.takes == ArgumentKind::Nothing && attached.is_some() {
             return Err(format!("option --{} takes no argument", spec.name));
         }
         self.argument(spec, attached)
     }
 
-    fn named(&self, name: &[u8]) -> Result<Spec<F>, String> {
+    fn named(&self, name: &[u8]) -> Result<OptionSpec<F>, String> {
         if let Some(spec) = self.specs.iter().find(|spec| spec.name.as_bytes() == name) {
             return Ok(*spec);
         }
         let begins =
-            |spec: &&Spec<F>| spec.letter.is_some() && spec.name.as_bytes().starts_with(name);
-        let found: Vec<&Spec<F>> = self.specs.iter().filter(begins).collect();
+            |spec: &&OptionSpec<F>| spec.letter.is_some() && spec.name.as_bytes().starts_with(name);
+        let found: Vec<&OptionSpec<F>> = self.specs.iter().filter(begins).collect();
         match *found {
             [spec] => Ok(*spec),
             [] => Err(format!("unknown option --{}", name.escape_ascii())),
@@ -101,10 +104,10 @@ impl<'s, F: Copy> Words<'s, F> {
 
     fn argument(
         &mut self,
-        spec: Spec<F>,
+        spec: OptionSpec<F>,
         attached: Option<OsString>,
     ) -> Result<(F, Option<OsString>), String> {
-        if spec.takes != Takes::Argument || attached.is_some() {
+        if spec.takes != ArgumentKind::Argument || attached.is_some() {
             return Ok((spec.flag, attached));
         }
         match self.words.pop_front() {
@@ -118,19 +121,34 @@ impl<'s, F: Copy> Words<'s, F> {
 mod tests {
     use super::*;
 
-    const SPECS: [Spec<char>; 6] = [
-        Spec { flag: 'v', letter: Some(b'v'), name: "verbose", takes: Takes::Nothing },
-        Spec { flag: 'f', letter: Some(b'f'), name: "logfile", takes: Takes::Argument },
-        Spec { flag: 's', letter: Some(b's'), name: "syslog", takes: Takes::Attached },
-        Spec { flag: 'u', letter: Some(b'u'), name: "socket-user", takes: Takes::Argument },
-        Spec { flag: 'g', letter: Some(b'g'), name: "socket-group", takes: Takes::Argument },
-        Spec { flag: '!', letter: None, name: "strict", takes: Takes::Nothing },
+    const SPECS: [OptionSpec<char>; 6] = [
+        OptionSpec { flag: 'v', letter: Some(b'v'), name: "verbose", takes: ArgumentKind::Nothing },
+        OptionSpec {
+            flag: 'f',
+            letter: Some(b'f'),
+            name: "logfile",
+            takes: ArgumentKind::Argument,
+        },
+        OptionSpec { flag: 's', letter: Some(b's'), name: "syslog", takes: ArgumentKind::Attached },
+        OptionSpec {
+            flag: 'u',
+            letter: Some(b'u'),
+            name: "socket-user",
+            takes: ArgumentKind::Argument,
+        },
+        OptionSpec {
+            flag: 'g',
+            letter: Some(b'g'),
+            name: "socket-group",
+            takes: ArgumentKind::Argument,
+        },
+        OptionSpec { flag: '!', letter: None, name: "strict", takes: ArgumentKind::Nothing },
     ];
 
     /// Formats the options as `v f=x s !`, with `?` for each error.
     fn read(line: &str) -> String {
         let words = line.split_whitespace().map(OsString::from);
-        let mut words = Words::new(&SPECS, words);
+        let mut words = OptionParser::new(&SPECS, words);
         let mut read = Vec::new();
         while let Some(option) = words.next_option() {
             read.push(match option {

@@ -5,7 +5,7 @@
 //! statuses, the detachment from the terminal, and the log lines that scripts wait for.
 
 mod getopt;
-mod narration;
+mod legacy_log;
 mod options;
 mod strict;
 mod table;
@@ -21,16 +21,16 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getuid};
 use crate::cgroup::tree;
 use crate::config::daemon_toml::ExternalMoves;
 use crate::config::diagnostic::Diagnostic;
-use crate::control::cgred::Cgred;
-use crate::daemon::{self, Announcements, Failure, Invocation, Prepared};
-use crate::load::{Loaded, Original, Sources};
-use crate::log::Output;
-use crate::narrator::Narrator;
+use crate::control::cgred::CgredServer;
+use crate::daemon::{self, DaemonError, DaemonOptions, LifecycleHooks, PreparedDaemon};
+use crate::load::{Loaded, Sources, UpstreamVerdict};
+use crate::log::LogOutput;
+use crate::observer::DecisionObserver;
 use crate::sys;
-use narration::Narration;
-use options::{Accounts, Command, HELP, Options, Wrong};
-use strict::Refusal;
-use table::Table;
+use legacy_log::LegacyLog;
+use options::{Accounts, HELP, LegacyCommand, LegacyOptions, OptionError};
+use strict::StrictError;
+use table::RuleListing;
 
 /// Exit statuses of the process: those of cgrulesengd where it defines one.
 const NOT_ROOT: u8 = 1;
@@ -51,27 +51,27 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
     }
     let accounts = Accounts::default();
     match options::parse(words, level.map(OsString::as_os_str), &accounts) {
-        Ok(Command::Help) => {
+        Ok(LegacyCommand::Help) => {
             print!("{HELP}");
             0
         }
-        Ok(Command::Start(options)) => start(&options),
-        Err(Wrong::Usage(message)) => {
+        Ok(LegacyCommand::Start(options)) => start(&options),
+        Err(OptionError::Usage(message)) => {
             eprintln!("cgrulesengd: {message}\n\n{HELP}");
             USAGE
         }
-        Err(Wrong::Name(message)) => {
+        Err(OptionError::Name(message)) => {
             eprintln!("cgrulesengd: {message}\n\n{HELP}");
             NO_SUCH_NAME
         }
     }
 }
 
-fn start(options: &Options) -> u8 {
+fn start(options: &LegacyOptions) -> u8 {
     let mut invocation = invocation(options);
     let prepared = match prepare(options, &invocation) {
         Ok(prepared) => prepared,
-        Err(Refusal { code, message }) => {
+        Err(StrictError { code, message }) => {
             eprintln!("cgrulesengd: {message}");
             return code;
         }
@@ -85,7 +85,7 @@ fn start(options: &Options) -> u8 {
     make_sure_of_file(&mut invocation.outputs);
     if !options.stays {
         // Standard output stays open if the log goes there. An error cannot be handled here.
-        let _left = leave_terminal(invocation.outputs.contains(&Output::Stdout));
+        let _left = leave_terminal(invocation.outputs.contains(&LogOutput::Stdout));
     }
     invocation.announcements = announcements(options, &invocation.outputs);
     match daemon::run_prepared(&invocation, prepared) {
@@ -97,8 +97,8 @@ fn start(options: &Options) -> u8 {
     }
 }
 
-fn invocation(options: &Options) -> Invocation {
-    Invocation {
+fn invocation(options: &LegacyOptions) -> DaemonOptions {
+    DaemonOptions {
         level: Some(options.level()),
         // cgrulesengd refuses to start with a file of which this daemon ignores a line, so the
         // diagnostics must be logged.
@@ -110,44 +110,51 @@ fn invocation(options: &Options) -> Invocation {
         control_is_optional: true,
         socket_owner: options.socket_owner,
         socket_group: options.socket_group,
-        ..Invocation::default()
+        ..DaemonOptions::default()
     }
 }
 
 /// Maps a failure to an exit status. cgrulesengd exits with 255 after any failure.
-fn code_of(failure: &Failure) -> u8 {
+fn code_of(failure: &DaemonError) -> u8 {
     // systemd must be able to tell temporary failures, which are worth a restart, from permanent
     // ones: as its service the daemon uses the exit codes of `cgruled` for the latter.
     let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
     match failure {
-        Failure::Run(..) => FAILED,
-        Failure::Place(..) | Failure::Occupied(..) | Failure::Unusable(_) if !is_service => FAILED,
-        Failure::NoCgroups => NO_CGROUPS,
-        Failure::Place(..)
-        | Failure::Occupied(..)
-        | Failure::Unusable(_)
-        | Failure::Settings(_) => failure.code(),
+        DaemonError::Run(..) => FAILED,
+        DaemonError::Place(..) | DaemonError::Occupied(..) | DaemonError::Unusable(_)
+            if !is_service =>
+        {
+            FAILED
+        }
+        DaemonError::NoCgroups => NO_CGROUPS,
+        DaemonError::Place(..)
+        | DaemonError::Occupied(..)
+        | DaemonError::Unusable(_)
+        | DaemonError::Settings(_) => failure.code(),
     }
 }
 
 /// Checks everything that can be checked before the caller gets the exit status.
-fn prepare(options: &Options, invocation: &Invocation) -> Result<Prepared, Refusal> {
-    let refusal = |failure: &Failure| {
+fn prepare(
+    options: &LegacyOptions,
+    invocation: &DaemonOptions,
+) -> Result<PreparedDaemon, StrictError> {
+    let refusal = |failure: &DaemonError| {
         let message = failure.to_string().trim_end().to_owned();
-        Refusal { code: code_of(failure), message }
+        StrictError { code: code_of(failure), message }
     };
-    let prepared = Prepared::new(invocation).map_err(|failure| refusal(&failure))?;
+    let prepared = PreparedDaemon::new(invocation).map_err(|failure| refusal(&failure))?;
     if tree::discover().is_ok_and(|found| found.is_empty()) {
-        return Err(refusal(&Failure::NoCgroups));
+        return Err(refusal(&DaemonError::NoCgroups));
     }
     if options.is_strict {
         strict::check(prepared.loaded(), &Sources::default().cgconfig_d)?;
     }
     if let Some(path) = &invocation.sticky_socket {
-        Cgred::ensure_alone(path)
-            .map_err(|error| refusal(&Failure::to_make("sticky socket", error)))?;
+        CgredServer::ensure_alone(path)
+            .map_err(|error| refusal(&DaemonError::to_make("sticky socket", error)))?;
     }
-    if !invocation.outputs.contains(&Output::Stdout) {
+    if !invocation.outputs.contains(&LogOutput::Stdout) {
         complain(prepared.loaded(), options.level());
     }
     Ok(prepared)
@@ -168,19 +175,19 @@ fn complain(loaded: &Loaded, level: LevelFilter) {
 fn missing(loaded: &Loaded) -> Option<(Level, String)> {
     let level = if loaded.rules.is_empty() { Level::Error } else { Level::Warn };
     match &loaded.original {
-        Original::Misses(file) => Some((level, format!("{}: no such file", file.display()))),
-        Original::NotAsked | Original::Starts | Original::Refuses(_) => None,
+        UpstreamVerdict::Misses(file) => Some((level, format!("{}: no such file", file.display()))),
+        UpstreamVerdict::NotAsked | UpstreamVerdict::Starts | UpstreamVerdict::Refuses(_) => None,
     }
 }
 
 /// Redirects log lines to standard output if the log file cannot be opened.
-fn make_sure_of_file(outputs: &mut [Output]) {
+fn make_sure_of_file(outputs: &mut [LogOutput]) {
     for output in outputs {
-        let Output::Lines(path) = &*output else { continue };
+        let LogOutput::Lines(path) = &*output else { continue };
         let opened = crate::log::try_file(path);
         if let Err(error) = opened {
             eprintln!("cgrulesengd: {error}; logging to standard output instead");
-            *output = Output::Stdout;
+            *output = LogOutput::Stdout;
         }
     }
 }
@@ -196,10 +203,10 @@ fn leave_terminal(keeps_output: bool) -> io::Result<()> {
     Ok(dup2_stderr(&null)?)
 }
 
-fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
-    let has_file = outputs.iter().any(|output| !matches!(output, Output::Syslog(_)));
+fn announcements(options: &LegacyOptions, outputs: &[LogOutput]) -> LifecycleHooks {
+    let has_file = outputs.iter().any(|output| !matches!(output, LogOutput::Syslog(_)));
     let level = options.level();
-    Announcements {
+    LifecycleHooks {
         opening: opening(options, outputs),
         ready: || ::log::info!("Started the CGroup Rules Engine Daemon."),
         reloading: || {
@@ -215,7 +222,7 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
         } else if level >= LevelFilter::Warn {
             narrate
         } else if level >= LevelFilter::Error {
-            keep_quiet
+            mute
         } else {
             |_| None
         },
@@ -223,34 +230,34 @@ fn announcements(options: &Options, outputs: &[Output]) -> Announcements {
 }
 
 /// Creates the observer of a log that has errors only.
-fn keep_quiet(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
-    Some(Box::new(Narration::of_errors(missing(loaded))))
+fn mute(loaded: &Loaded) -> Option<Box<dyn DecisionObserver>> {
+    Some(Box::new(LegacyLog::of_errors(missing(loaded))))
 }
 
-fn narrate(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+fn narrate(loaded: &Loaded) -> Option<Box<dyn DecisionObserver>> {
     Some(Box::new(narration(loaded, |_| None)))
 }
 
-fn show_rules(loaded: &Loaded) -> Option<Box<dyn Narrator>> {
+fn show_rules(loaded: &Loaded) -> Option<Box<dyn DecisionObserver>> {
     Some(Box::new(narration(loaded, |table| Some(table.to_string()))))
 }
 
-fn narration(loaded: &Loaded, show: fn(&Table<'_>) -> Option<String>) -> Narration {
+fn narration(loaded: &Loaded, show: fn(&RuleListing<'_>) -> Option<String>) -> LegacyLog {
     let sources = Sources::default();
-    let table = Table::new(loaded, &sources);
+    let table = RuleListing::new(loaded, &sources);
     let heads = table.heads();
     let table = show(&table);
-    Narration { heads, table, ..Narration::of_errors(missing(loaded)) }
+    LegacyLog { heads, table, ..LegacyLog::of_errors(missing(loaded)) }
 }
 
-fn opening(options: &Options, outputs: &[Output]) -> Vec<(Level, String)> {
+fn opening(options: &LegacyOptions, outputs: &[LogOutput]) -> Vec<(Level, String)> {
     let mut lines = vec![
         (Level::Debug, "CGroup Rules Engine Daemon log started".to_owned()),
         (Level::Debug, format!("Current time: {}\n", sys::local_time())),
     ];
     let facility = outputs.iter().find_map(|output| match output {
-        Output::Syslog(facility) => Some(u32::from(facility.number()) << 3),
-        Output::Target(_) | Output::Stdout | Output::Lines(_) => None,
+        LogOutput::Syslog(facility) => Some(u32::from(facility.number()) << 3),
+        LogOutput::Target(_) | LogOutput::Stdout | LogOutput::Lines(_) => None,
     });
     if let Some(file) = &options.log_file {
         let file = Path::new(file).display();

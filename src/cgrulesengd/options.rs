@@ -9,9 +9,9 @@ use std::path::absolute;
 use ::log::LevelFilter;
 use nix::unistd::{Group, User};
 
-use super::getopt::{Spec, Takes, Words};
+use super::getopt::{ArgumentKind, OptionParser, OptionSpec};
 use crate::event::{Gid, Uid};
-use crate::log::{Facility, Output};
+use crate::log::{Facility, LogOutput};
 
 /// Help text, printed by `--help`.
 pub(super) const HELP: &str = "\
@@ -40,7 +40,7 @@ missing or invalid file. See cgrulesengd(8).
 ";
 
 #[derive(Clone, Copy)]
-enum Flag {
+enum LegacyFlag {
     Help,
     Verbose,
     Quiet,
@@ -54,34 +54,44 @@ enum Flag {
     Strict,
 }
 
-const fn spec(letter: u8, name: &'static str, takes: Takes, flag: Flag) -> Spec<Flag> {
-    Spec { flag, letter: Some(letter), name, takes }
+const fn spec(
+    letter: u8,
+    name: &'static str,
+    takes: ArgumentKind,
+    flag: LegacyFlag,
+) -> OptionSpec<LegacyFlag> {
+    OptionSpec { flag, letter: Some(letter), name, takes }
 }
 
-const SPECS: [Spec<Flag>; 11] = [
-    spec(b'h', "help", Takes::Nothing, Flag::Help),
-    spec(b'v', "verbose", Takes::Nothing, Flag::Verbose),
-    spec(b'q', "quiet", Takes::Nothing, Flag::Quiet),
-    spec(b'Q', "nolog", Takes::Nothing, Flag::Nolog),
-    spec(b'f', "logfile", Takes::Argument, Flag::Logfile),
-    spec(b's', "syslog", Takes::Attached, Flag::Syslog),
-    spec(b'n', "nodaemon", Takes::Nothing, Flag::Nodaemon),
-    spec(b'd', "debug", Takes::Nothing, Flag::Debug),
-    spec(b'u', "socket-user", Takes::Argument, Flag::SocketUser),
-    spec(b'g', "socket-group", Takes::Argument, Flag::SocketGroup),
-    Spec { flag: Flag::Strict, letter: None, name: "strict", takes: Takes::Nothing },
+const SPECS: [OptionSpec<LegacyFlag>; 11] = [
+    spec(b'h', "help", ArgumentKind::Nothing, LegacyFlag::Help),
+    spec(b'v', "verbose", ArgumentKind::Nothing, LegacyFlag::Verbose),
+    spec(b'q', "quiet", ArgumentKind::Nothing, LegacyFlag::Quiet),
+    spec(b'Q', "nolog", ArgumentKind::Nothing, LegacyFlag::Nolog),
+    spec(b'f', "logfile", ArgumentKind::Argument, LegacyFlag::Logfile),
+    spec(b's', "syslog", ArgumentKind::Attached, LegacyFlag::Syslog),
+    spec(b'n', "nodaemon", ArgumentKind::Nothing, LegacyFlag::Nodaemon),
+    spec(b'd', "debug", ArgumentKind::Nothing, LegacyFlag::Debug),
+    spec(b'u', "socket-user", ArgumentKind::Argument, LegacyFlag::SocketUser),
+    spec(b'g', "socket-group", ArgumentKind::Argument, LegacyFlag::SocketGroup),
+    OptionSpec {
+        flag: LegacyFlag::Strict,
+        letter: None,
+        name: "strict",
+        takes: ArgumentKind::Nothing,
+    },
 ];
 
 /// Action that the command line requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum LegacyCommand {
     Help,
-    Start(Options),
+    Start(LegacyOptions),
 }
 
 /// Error in the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(super) enum OptionError {
     /// Invalid option or argument: exit 2.
     Usage(String),
     /// User or group that does not exist: exit 3.
@@ -90,7 +100,7 @@ pub(super) enum Wrong {
 
 /// Settings from the command line and the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Options {
+pub(super) struct LegacyOptions {
     /// Number of `-v` minus that of `-q`, plus 1. Values below 0 and above 4 act as 0 and 4.
     pub(super) verbosity: i32,
     /// Path of the log file, or `-` for standard output.
@@ -119,7 +129,7 @@ impl Default for Accounts {
     }
 }
 
-impl Options {
+impl LegacyOptions {
     /// Creates the default options. `level` is the value of `CGROUP_LOGLEVEL`, of which only the
     /// debug level has an effect.
     fn new(level: Option<&OsStr>) -> Self {
@@ -148,14 +158,14 @@ impl Options {
     }
 
     /// Returns the outputs of the log: syslog unless there is a file.
-    pub(super) fn outputs(&self) -> Vec<Output> {
+    pub(super) fn outputs(&self) -> Vec<LogOutput> {
         let file = self.log_file.as_ref().map(|path| match path.as_bytes() {
-            b"-" => Output::Stdout,
+            b"-" => LogOutput::Stdout,
             // Made absolute, because the working directory changes on the way into the background.
-            _ => Output::Lines(absolute(path).unwrap_or_else(|_| path.into())),
+            _ => LogOutput::Lines(absolute(path).unwrap_or_else(|_| path.into())),
         });
         let default = if file.is_none() { Some(Facility::DAEMON) } else { None };
-        let syslog = self.facility.or(default).map(Output::Syslog);
+        let syslog = self.facility.or(default).map(LogOutput::Syslog);
         file.into_iter().chain(syslog).collect()
     }
 }
@@ -172,33 +182,37 @@ pub(super) fn parse(
     words: impl IntoIterator<Item = OsString>,
     level: Option<&OsStr>,
     accounts: &Accounts,
-) -> Result<Command, Wrong> {
-    let mut options = Options::new(level);
-    let mut words = Words::new(&SPECS, words);
+) -> Result<LegacyCommand, OptionError> {
+    let mut options = LegacyOptions::new(level);
+    let mut words = OptionParser::new(&SPECS, words);
     while let Some(option) = words.next_option() {
-        let (flag, argument) = option.map_err(Wrong::Usage)?;
+        let (flag, argument) = option.map_err(OptionError::Usage)?;
         match flag {
-            Flag::Help => return Ok(Command::Help),
-            Flag::Verbose => options.verbosity = options.verbosity.saturating_add(1),
-            Flag::Quiet => options.verbosity = options.verbosity.saturating_sub(1),
-            Flag::Nolog => options.verbosity = 0,
-            Flag::Logfile => options.log_file = argument,
-            Flag::Syslog => options.facility = Some(facility(argument)?),
-            Flag::Nodaemon => options.stays = true,
-            Flag::Debug => {
+            LegacyFlag::Help => return Ok(LegacyCommand::Help),
+            LegacyFlag::Verbose => options.verbosity = options.verbosity.saturating_add(1),
+            LegacyFlag::Quiet => options.verbosity = options.verbosity.saturating_sub(1),
+            LegacyFlag::Nolog => options.verbosity = 0,
+            LegacyFlag::Logfile => options.log_file = argument,
+            LegacyFlag::Syslog => options.facility = Some(facility(argument)?),
+            LegacyFlag::Nodaemon => options.stays = true,
+            LegacyFlag::Debug => {
                 options.stays = true;
                 options.verbosity = EVERYTHING;
                 options.log_file = Some("-".into());
             }
-            Flag::SocketUser => options.socket_owner = Some(id("user", argument, accounts.uid)?),
-            Flag::SocketGroup => options.socket_group = Some(id("group", argument, accounts.gid)?),
-            Flag::Strict => options.is_strict = true,
+            LegacyFlag::SocketUser => {
+                options.socket_owner = Some(id("user", argument, accounts.uid)?);
+            }
+            LegacyFlag::SocketGroup => {
+                options.socket_group = Some(id("group", argument, accounts.gid)?);
+            }
+            LegacyFlag::Strict => options.is_strict = true,
         }
     }
-    Ok(Command::Start(options))
+    Ok(LegacyCommand::Start(options))
 }
 
-fn facility(argument: Option<OsString>) -> Result<Facility, Wrong> {
+fn facility(argument: Option<OsString>) -> Result<Facility, OptionError> {
     let Some(argument) = argument else { return Ok(Facility::DAEMON) };
     let found = match argument.as_bytes() {
         b"D" => Some(Facility::DAEMON),
@@ -207,20 +221,20 @@ fn facility(argument: Option<OsString>) -> Result<Facility, Wrong> {
     };
     let unknown =
         || format!("invalid syslog facility {}: use 0 to 7 or D", argument.to_string_lossy());
-    found.ok_or_else(|| Wrong::Usage(unknown()))
+    found.ok_or_else(|| OptionError::Usage(unknown()))
 }
 
 fn id<T>(
     kind: &str,
     argument: Option<OsString>,
     find: fn(&str) -> io::Result<Option<T>>,
-) -> Result<T, Wrong> {
+) -> Result<T, OptionError> {
     let name = argument.unwrap_or_default();
     match name.to_str().map(find).transpose() {
         Ok(found) => found
             .flatten()
-            .ok_or_else(|| Wrong::Name(format!("unknown {kind} {}", name.to_string_lossy()))),
-        Err(error) => Err(Wrong::Name(format!(
+            .ok_or_else(|| OptionError::Name(format!("unknown {kind} {}", name.to_string_lossy()))),
+        Err(error) => Err(OptionError::Name(format!(
             "cannot look up the {kind} {}: {error}",
             name.to_string_lossy()
         ))),
@@ -231,7 +245,7 @@ fn id<T>(
 mod tests {
     use super::*;
 
-    fn parse_with(line: &str, level: &str) -> Result<Command, Wrong> {
+    fn parse_with(line: &str, level: &str) -> Result<LegacyCommand, OptionError> {
         let accounts = Accounts {
             uid: |name| Ok((name == "web").then_some(Uid(33))),
             gid: |name| Ok((name == "web").then_some(Gid(34))),
@@ -239,9 +253,9 @@ mod tests {
         parse(line.split_whitespace().map(OsString::from), Some(OsStr::new(level)), &accounts)
     }
 
-    fn options(line: &str) -> Options {
+    fn options(line: &str) -> LegacyOptions {
         match parse_with(line, "") {
-            Ok(Command::Start(options)) => options,
+            Ok(LegacyCommand::Start(options)) => options,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -266,26 +280,26 @@ mod tests {
 
     #[test]
     fn lines_go_to_syslog_unless_there_is_a_file() {
-        let syslog = |number| Output::Syslog(Facility::local(number).unwrap());
-        let daemon = || Output::Syslog(Facility::DAEMON);
+        let syslog = |number| LogOutput::Syslog(Facility::local(number).unwrap());
+        let daemon = || LogOutput::Syslog(Facility::DAEMON);
         assert_eq!(options("").outputs(), [daemon()]);
         assert_eq!(options("-s3").outputs(), [syslog(3)]);
         assert_eq!(options("-s 3 --syslog=D").outputs(), [daemon()]);
-        assert_eq!(options("-f /a -f /b").outputs(), [Output::Lines("/b".into())]);
-        assert_eq!(options("-f - -s").outputs(), [Output::Stdout, daemon()]);
-        assert_eq!(options("-d").outputs(), [Output::Stdout]);
-        assert_eq!(options("-d -f /x").outputs(), [Output::Lines("/x".into())]);
-        assert_eq!(options("-f x").outputs(), [Output::Lines(absolute("x").unwrap())]);
+        assert_eq!(options("-f /a -f /b").outputs(), [LogOutput::Lines("/b".into())]);
+        assert_eq!(options("-f - -s").outputs(), [LogOutput::Stdout, daemon()]);
+        assert_eq!(options("-d").outputs(), [LogOutput::Stdout]);
+        assert_eq!(options("-d -f /x").outputs(), [LogOutput::Lines("/x".into())]);
+        assert_eq!(options("-f x").outputs(), [LogOutput::Lines(absolute("x").unwrap())]);
     }
 
     #[test]
     fn debug_stays_and_the_environment_does_not() {
         assert!(options("-d").stays && options("-n").stays && !options("").stays);
         for level in ["DEBUG", "debug", "4", "04", " 4", "+4", "\t\x0b+004"] {
-            let Ok(Command::Start(options)) = parse_with("", level) else { panic!() };
+            let Ok(LegacyCommand::Start(options)) = parse_with("", level) else { panic!() };
             let outputs = options.outputs();
             assert_eq!((options.level(), options.stays), (LevelFilter::Debug, false));
-            assert_eq!(outputs, [Output::Stdout]);
+            assert_eq!(outputs, [LogOutput::Stdout]);
         }
         for level in ["", "3", "INFO", "ERROR", "5", "x", "4 ", "4x", "++4", "-4", " "] {
             assert_eq!(parse_with("", level), parse_with("", ""));
@@ -294,10 +308,10 @@ mod tests {
 
     #[test]
     fn the_first_wrong_option_wins() {
-        let usage = |line| matches!(parse_with(line, ""), Err(Wrong::Usage(_)));
-        let name = |line| matches!(parse_with(line, ""), Err(Wrong::Name(_)));
+        let usage = |line| matches!(parse_with(line, ""), Err(OptionError::Usage(_)));
+        let name = |line| matches!(parse_with(line, ""), Err(OptionError::Name(_)));
         assert!(usage("-s9 -h") && usage("-s33") && usage("--syslog=d") && usage("--syslog="));
-        assert_eq!(parse_with("-h -s9", ""), Ok(Command::Help));
+        assert_eq!(parse_with("-h -s9", ""), Ok(LegacyCommand::Help));
         assert!(name("-u nobody-here -x") && usage("-x -u nobody-here"));
         assert!(name("--socket-user=33") && name("-g ghost"));
         let found = options("-u web --socket-g=web --strict");

@@ -3,17 +3,17 @@
 
 use std::path::Path;
 
-use crate::load::{Loaded, Original};
+use crate::load::{Loaded, UpstreamVerdict};
 
 /// Reason for which cgrulesengd would not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct StrictError {
     /// Exit status of the process.
     pub(super) code: u8,
     pub(super) message: String,
 }
 
-impl Refusal {
+impl StrictError {
     const DIRECTORY: u8 = 1;
     const NO_TEMPLATES: u8 = 96;
     const RULES: u8 = 99;
@@ -22,23 +22,23 @@ impl Refusal {
 
 /// Checks the files in the order of cgrulesengd: it lists the directory of templates, reads the
 /// rules, then the templates.
-pub(super) fn check(loaded: &Loaded, directory: &Path) -> Result<(), Refusal> {
-    let refuse = |code, message| Err(Refusal { code, message });
+pub(super) fn check(loaded: &Loaded, directory: &Path) -> Result<(), StrictError> {
+    let refuse = |code, message| Err(StrictError { code, message });
     let missing = |file: &Path| format!("{}: no such file or directory", file.display());
-    if let Original::Misses(file) = &loaded.original_cgconfig {
+    if let UpstreamVerdict::Misses(file) = &loaded.original_cgconfig {
         if **file == *directory {
-            return refuse(Refusal::DIRECTORY, missing(file));
+            return refuse(StrictError::DIRECTORY, missing(file));
         }
     }
     match &loaded.original {
-        Original::NotAsked | Original::Starts => {}
-        Original::Misses(file) => return refuse(Refusal::RULES, missing(file)),
-        Original::Refuses(why) => return refuse(Refusal::RULES, why.to_string()),
+        UpstreamVerdict::NotAsked | UpstreamVerdict::Starts => {}
+        UpstreamVerdict::Misses(file) => return refuse(StrictError::RULES, missing(file)),
+        UpstreamVerdict::Refuses(why) => return refuse(StrictError::RULES, why.to_string()),
     }
     match &loaded.original_cgconfig {
-        Original::NotAsked | Original::Starts => Ok(()),
-        Original::Misses(file) => refuse(Refusal::NO_TEMPLATES, missing(file)),
-        Original::Refuses(why) => refuse(Refusal::TEMPLATES, why.to_string()),
+        UpstreamVerdict::NotAsked | UpstreamVerdict::Starts => Ok(()),
+        UpstreamVerdict::Misses(file) => refuse(StrictError::NO_TEMPLATES, missing(file)),
+        UpstreamVerdict::Refuses(why) => refuse(StrictError::TEMPLATES, why.to_string()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::load::{Loaded, Sources};
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
 
 /// Rules of legacy files. Of other rules only the count, because the format cannot express them.
-pub(super) struct Table<'r> {
+pub(super) struct RuleListing<'r> {
     rules: &'r [Rule],
     written: &'r BTreeMap<(Arc<Path>, u32), String>,
     sources: &'r Sources,
@@ -18,7 +18,7 @@ pub(super) struct Table<'r> {
     groups: BTreeMap<Gid, &'r str>,
 }
 
-impl Display for Table<'_> {
+impl Display for RuleListing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (legacy, others): (Vec<&Rule>, Vec<&Rule>) =
             self.rules.iter().partition(|rule| self.is_legacy(rule));
@@ -34,7 +34,7 @@ impl Display for Table<'_> {
     }
 }
 
-impl<'r> Table<'r> {
+impl<'r> RuleListing<'r> {
     pub(super) fn new(loaded: &'r Loaded, sources: &'r Sources) -> Self {
         let Loaded { rules, names, written, .. } = loaded;
         let users = reversed(&names.uids);
@@ -183,7 +183,7 @@ mod tests {
         fs::write(path("cgrules.conf"), text).unwrap();
         let (sources, service) = in_directory(root.path());
         let loaded = load(&sources, &service);
-        Table::new(&loaded, &sources).to_string()
+        RuleListing::new(&loaded, &sources).to_string()
     }
 
     #[test]

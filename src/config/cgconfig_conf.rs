@@ -19,25 +19,25 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::criteria::Mention;
+use super::criteria::NameRef;
 use super::diagnostic::Diagnostic;
 use crate::rules::Origin;
 
 /// The parsed sections of one file, with diagnostics.
 #[derive(Debug, Default)]
-pub struct Parsed {
+pub struct ParsedCgconfig {
     /// The `template` sections, for cgroups that are created on demand.
     pub templates: Vec<GroupSection>,
     /// The `group` sections, which cgconfigparser creates at boot.
     pub groups: Vec<GroupSection>,
     /// The ownership from the `default` sections.
-    pub defaults: Vec<Perm>,
+    pub defaults: Vec<PermSection>,
     /// The lines of the `mount` sections: controllers and their mount points.
-    pub mounts: Vec<Setting>,
+    pub mounts: Vec<CgconfigSetting>,
     /// The lines of the `namespace` sections: controllers and cgroups.
-    pub namespaces: Vec<Setting>,
+    pub namespaces: Vec<CgconfigSetting>,
     /// The lines of the `systemd` sections, which are unknown to cgrulesengd 2.0.2.
-    pub systemd: Vec<Setting>,
+    pub systemd: Vec<CgconfigSetting>,
     /// Errors and warnings in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
     /// The first error that prevents cgrulesengd from starting.
@@ -50,25 +50,25 @@ pub struct GroupSection {
     /// The path as written, including the specifiers of templates.
     pub text: String,
     /// Owner and mode of the files in a new cgroup.
-    pub perm: Option<Perm>,
+    pub perm: Option<PermSection>,
     /// The controllers in the order of the file, without duplicates.
-    pub controllers: Vec<Controller>,
+    pub controllers: Vec<ControllerSection>,
     /// The line at which the section begins.
     pub origin: Origin,
 }
 
 /// The part of a section for one controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Controller {
+pub struct ControllerSection {
     /// The kernel's name of the controller, or `name=hierarchy`.
     pub name: String,
     /// The settings to write, in the order of the file.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<CgconfigSetting>,
 }
 
 /// One `name = value;` line of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct CgconfigSetting {
     /// The name, which precedes the `=` sign.
     pub name: String,
     /// The value after the `=` sign, without quotes.
@@ -79,11 +79,11 @@ pub struct Setting {
 
 /// A `perm` section: ownership of the files of a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Perm {
+pub struct PermSection {
     /// Ownership of the files that processes are written to, such as `tasks`.
-    pub task: Ownership,
+    pub task: SectionOwnership,
     /// Ownership of the directory and of its other files.
-    pub admin: Ownership,
+    pub admin: SectionOwnership,
 }
 
 /// Returns the number at the beginning of a `uid` or `gid` value, as cgrulesengd 2.0.2 reads it.
@@ -102,11 +102,11 @@ pub fn leading_number(name: &str) -> Option<u32> {
 
 /// Owner, group and modes from one `task` or `admin` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ownership {
+pub struct SectionOwnership {
     /// The user name, not yet resolved.
-    pub user: Option<Mention>,
+    pub user: Option<NameRef>,
     /// The group name, not yet resolved.
-    pub group: Option<Mention>,
+    pub group: Option<NameRef>,
     /// The mode of the files, from `fperm`.
     pub file_mode: Option<u32>,
     /// The mode of the directory, from `dperm`, which only `admin` supports.
@@ -119,7 +119,7 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// Parses the text of `file`, as returned by [`decode`].
-pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
+pub fn parse(file: &Arc<Path>, text: &str) -> ParsedCgconfig {
     section::parse(file, text)
 }
 

@@ -4,7 +4,7 @@ use proptest::sample::select;
 
 use super::*;
 
-fn read(text: &str) -> Parsed {
+fn read(text: &str) -> ParsedCgconfig {
     parse(&Arc::from(Path::new("/etc/cgconfig.conf")), text)
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Where cgrulesengd 2.0.2 refuses the whole file because of one line, only that line is ignored
-//! here; [`Parsed::refusals`] reports it to callers that must be equally strict.
+//! here; [`ParsedCgrules::refusals`] reports it to callers that must be equally strict.
 
 mod destination;
 mod key;
@@ -20,15 +20,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::criteria::{Mention, NameKind};
+use super::criteria::{NameKind, NameRef};
 use super::diagnostic::{Diagnostic, Severity};
 use super::rule_table::{WrittenRule, default_name};
-use super::source_text::{Report, SourceText};
+use super::source_text::{Diagnostics, SourceText};
 use crate::rules::destination::Destination;
 use crate::rules::{Action, Inapplicable, LeaveUnits, Negated, Origin, Rule};
-use key::{Key, Program};
-use line::{Field, Shape, fields, is_blank};
-use rest::Rest;
+use key::{CgrulesKey, KeyProgram};
+use line::{LineField, Shape, fields, is_blank};
+use rest::LineRest;
 
 /// The longest line in bytes that cgrulesengd 2.0.2 reads at once; it reads the rest as another
 /// line.
@@ -42,23 +42,23 @@ const SKIPPED: &str = "cgrulesengd would refuse the whole file; cgruled ignores 
 
 /// The parsed rules of one file, with diagnostics.
 #[derive(Debug)]
-pub struct Parsed {
+pub struct ParsedCgrules {
     /// The valid rules in the order of the file, with unresolved names.
     pub rules: Vec<WrittenRule>,
     /// Errors and warnings in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
     /// The lines for which cgrulesengd 2.0.2 would refuse the whole file, in order, at most 100.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<UpstreamRefusal>,
 }
 
 /// A line for which cgrulesengd 2.0.2 would refuse the whole file.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct UpstreamRefusal {
     /// The error in this line.
     pub diagnostic: Diagnostic,
     /// The user that cgrulesengd 2.0.2 looks up first: if it does not exist, the line is skipped
     /// and parsing continues.
-    pub unless_unknown: Option<Mention>,
+    pub unless_unknown: Option<NameRef>,
 }
 
 /// Decodes the bytes of a file. cgrulesengd 2.0.2 ignores encodings; invalid UTF-8 is replaced,
@@ -68,13 +68,13 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// Parses the text of `file`, as returned by [`decode`].
-pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
+pub fn parse(file: &Arc<Path>, text: &str) -> ParsedCgrules {
     let text = SourceText::new(file, text);
-    let mut reader = Reader {
-        report: Report::new(&text),
+    let mut reader = CgrulesReader {
+        report: Diagnostics::new(&text),
         rules: Vec::new(),
         refusals: Vec::new(),
-        head: Head::Missing,
+        head: Continued::Missing,
         user: None,
     };
     let mut start = 0;
@@ -82,8 +82,8 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         reader.line(line.strip_suffix('\n').unwrap_or(line), start);
         start += line.len();
     }
-    let Reader { report, rules, refusals, .. } = reader;
-    Parsed { rules, diagnostics: report.finish(), refusals }
+    let CgrulesReader { report, rules, refusals, .. } = reader;
+    ParsedCgrules { rules, diagnostics: report.finish(), refusals }
 }
 
 /// Parses a destination in the syntax of `cgrules.conf`. Returns `None` if it leads out of the
@@ -94,7 +94,7 @@ pub fn destination(text: &str) -> Option<Destination> {
 
 /// The rule that a line beginning with `%` continues.
 #[derive(Clone, Debug)]
-enum Head {
+enum Continued {
     /// No rule precedes the line.
     Missing,
     /// The rule with this index.
@@ -105,16 +105,16 @@ enum Head {
     Dropped,
 }
 
-struct Reader<'t> {
-    report: Report<'t>,
+struct CgrulesReader<'t> {
+    report: Diagnostics<'t>,
     rules: Vec<WrittenRule>,
-    refusals: Vec<Refusal>,
-    head: Head,
+    refusals: Vec<UpstreamRefusal>,
+    head: Continued,
     /// The user of the last line that began a rule, valid or not.
-    user: Option<Mention>,
+    user: Option<NameRef>,
 }
 
-impl Reader<'_> {
+impl CgrulesReader<'_> {
     /// Parses the line that begins at byte `start`.
     fn line(&mut self, whole: &str, start: usize) {
         let read = self.cut(whole, start);
@@ -137,7 +137,7 @@ impl Reader<'_> {
         }
         let continues = rule.starts_with('%');
         if !continues {
-            self.head = Head::Dropped;
+            self.head = Continued::Dropped;
             self.user = None;
         }
         let fields = fields(rule, start);
@@ -221,7 +221,7 @@ impl Reader<'_> {
         span: Range<usize>,
         message: String,
         help: &str,
-        unless_unknown: Option<Mention>,
+        unless_unknown: Option<NameRef>,
     ) {
         let text = self.report.text();
         if self.refusals.len() < REFUSALS_KEPT {
@@ -229,12 +229,12 @@ impl Reader<'_> {
                 place: Some(text.place(span.clone())),
                 ..Diagnostic::about(text.file(), severity, &*message).with_help(help)
             };
-            self.refusals.push(Refusal { diagnostic, unless_unknown });
+            self.refusals.push(UpstreamRefusal { diagnostic, unless_unknown });
         }
         self.report.add(severity, Some(span), message, Some(help.to_owned()));
     }
 
-    fn remark_fields(&mut self, fields: &[Field]) {
+    fn remark_fields(&mut self, fields: &[LineField]) {
         if let Some(open) = fields.iter().find(|field| field.shape == Shape::OpenQuote) {
             let help = "it is read as a literal quote, as by cgrulesengd 2.0.2";
             self.report.warning(Some(open.span.clone()), "missing closing quote", help);
@@ -246,8 +246,8 @@ impl Reader<'_> {
     }
 
     /// Parses a line that begins a rule.
-    fn rule(&mut self, field: &Field, rest: &[Field]) {
-        let Some(Key { criteria, mention, program }) =
+    fn rule(&mut self, field: &LineField, rest: &[LineField]) {
+        let Some(CgrulesKey { criteria, mention, program }) =
             key::read(field, self.report.text().as_str())
         else {
             let message = "rule without a user or group";
@@ -255,21 +255,21 @@ impl Reader<'_> {
             self.report.warning(Some(field.span.clone()), message, help);
             // cgrulesengd 2.0.2 looks up the empty name, which no user has.
             let span = field.span.start..field.span.start;
-            self.user = Some(Mention { kind: NameKind::User, name: String::new(), span });
+            self.user = Some(NameRef { kind: NameKind::User, name: String::new(), span });
             return;
         };
         self.user.clone_from(&mention);
         self.remark_program(program, field);
         let action = match self.rest(rest, mention.as_ref(), true) {
             None => return,
-            Some(Rest::Ignore(when)) => Action::Ignore(when),
-            Some(Rest::Nothing(reason)) => {
+            Some(LineRest::Ignore(when)) => Action::Ignore(when),
+            Some(LineRest::Nothing(reason)) => {
                 Action::Inapplicable(Box::new(Inapplicable { targets: Vec::new(), reason }))
             }
-            Some(Rest::Place(target)) => Action::Place(vec![target]),
+            Some(LineRest::Place(target)) => Action::Place(vec![target]),
         };
         let may_go_on = matches!(&action, Action::Place(_));
-        self.head = if may_go_on { Head::Rule(self.rules.len()) } else { Head::Closed };
+        self.head = if may_go_on { Continued::Rule(self.rules.len()) } else { Continued::Closed };
         let text = self.report.text();
         let origin = Origin { file: text.file().clone(), line: text.line(field.span.start) };
         let rule = Rule {
@@ -287,29 +287,29 @@ impl Reader<'_> {
     }
 
     /// Parses a line that continues a rule.
-    fn continuation(&mut self, rest: &[Field], start: usize) {
+    fn continuation(&mut self, rest: &[LineField], start: usize) {
         let user = self.user.clone();
         let Some(read) = self.rest(rest, user.as_ref(), false) else { return };
         self.remark_options(rest);
         let useless = match (&self.head, read) {
-            (&Head::Rule(index), Rest::Place(target)) => {
+            (&Continued::Rule(index), LineRest::Place(target)) => {
                 if let Action::Place(targets) = &mut self.rules[index].rule.action {
                     targets.push(target);
                 }
                 return;
             }
             // cgrulesengd 2.0.2 runs the lines of a rule until one fails.
-            (Head::Rule(_), Rest::Nothing(_)) => {
-                self.head = Head::Closed;
+            (Continued::Rule(_), LineRest::Nothing(_)) => {
+                self.head = Continued::Closed;
                 return;
             }
             // cgrulesengd does not read the option from a continuation line.
-            (Head::Rule(_), Rest::Ignore(_)) => return,
-            (Head::Missing, _) => "continuation ignored: no rule comes before it",
-            (Head::Closed, _) => {
+            (Continued::Rule(_), LineRest::Ignore(_)) => return,
+            (Continued::Missing, _) => "continuation ignored: no rule comes before it",
+            (Continued::Closed, _) => {
                 "continuation ignored: an earlier line of this rule is invalid or ignores processes"
             }
-            (Head::Dropped, _) => "continuation ignored: the rule itself is not loaded",
+            (Continued::Dropped, _) => "continuation ignored: the rule itself is not loaded",
         };
         self.report.warning(
             Some(start..start + 1),
@@ -319,7 +319,7 @@ impl Reader<'_> {
     }
 
     /// Warns about options on a continuation line, which have no effect.
-    fn remark_options(&mut self, rest: &[Field]) {
+    fn remark_options(&mut self, rest: &[LineField]) {
         if let [_, _, options, ..] = rest {
             let message = "options of a continuation line are ignored";
             self.report.warning(
@@ -330,13 +330,13 @@ impl Reader<'_> {
         }
     }
 
-    fn remark_program(&mut self, program: Program, field: &Field) {
+    fn remark_program(&mut self, program: KeyProgram, field: &LineField) {
         let (message, help) = match program {
-            Program::Right => return,
-            Program::InnerStar => {
+            KeyProgram::Right => return,
+            KeyProgram::InnerStar => {
                 ("* is a wildcard only at the end of a program", "it matches a literal * here")
             }
-            Program::Relative => (
+            KeyProgram::Relative => (
                 "relative path of a program: the rule never matches",
                 "write an absolute path; a bare name cannot end in *",
             ),

@@ -9,7 +9,7 @@ fn file() -> Arc<Path> {
     Arc::from(Path::new("/etc/cgrules.conf"))
 }
 
-fn read(text: &str) -> Parsed {
+fn read(text: &str) -> ParsedCgrules {
     parse(&file(), text)
 }
 

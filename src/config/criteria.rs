@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::table::{Piece, Value, alternatives, shortened};
+use super::table::{TomlSection, Value, alternatives, shortened};
 use crate::event::{Gid, Uid};
 use crate::rules::glob::Glob;
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
@@ -29,7 +29,7 @@ pub enum NameKind {
 
 /// A reference to a user or group by name, kept for diagnostics after name resolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mention {
+pub struct NameRef {
     /// The kind of the name, a user or a group.
     pub kind: NameKind,
     /// The name or pattern as written.
@@ -42,8 +42,8 @@ pub struct Mention {
 /// caller drops the rule when anything was reported.
 pub(super) fn criteria(
     table: &DeTable<'_>,
-    piece: &mut Piece<'_, '_>,
-    mentions: &mut Vec<Mention>,
+    piece: &mut TomlSection<'_, '_>,
+    mentions: &mut Vec<NameRef>,
 ) -> Criteria {
     let users = each(table, "user", piece, user);
     let groups = each(table, "group", piece, group);
@@ -69,8 +69,8 @@ pub(super) fn criteria(
 /// Reads `users` of a unit table, which accepts the forms of the rule key `user`.
 pub(super) fn users(
     table: &DeTable<'_>,
-    piece: &mut Piece<'_, '_>,
-    mentions: &mut Vec<Mention>,
+    piece: &mut TomlSection<'_, '_>,
+    mentions: &mut Vec<NameRef>,
 ) -> Vec<UserTest> {
     let users = each(table, USERS_KEY, piece, unit_user);
     for (test, span) in &users {
@@ -85,10 +85,10 @@ fn mention(
     kind: NameKind,
     name: &str,
     span: &Range<usize>,
-    piece: &Piece<'_, '_>,
-    mentions: &mut Vec<Mention>,
+    piece: &TomlSection<'_, '_>,
+    mentions: &mut Vec<NameRef>,
 ) {
-    mentions.push(Mention { kind, name: name.to_owned(), span: piece.span(span.clone()) });
+    mentions.push(NameRef { kind, name: name.to_owned(), span: piece.span(span.clone()) });
 }
 
 /// Returns the tests without their spans.
@@ -103,8 +103,8 @@ fn tests<T>(spanned: Vec<(T, Range<usize>)>) -> Vec<T> {
 fn each<T>(
     table: &DeTable<'_>,
     key: &str,
-    piece: &mut Piece<'_, '_>,
-    read: fn(&Value<'_>, &mut Piece<'_, '_>) -> Option<T>,
+    piece: &mut TomlSection<'_, '_>,
+    read: fn(&Value<'_>, &mut TomlSection<'_, '_>) -> Option<T>,
 ) -> Vec<(T, Range<usize>)> {
     let Some(value) = table.get(key) else { return Vec::new() };
     let alternatives = alternatives(value);
@@ -144,7 +144,7 @@ fn as_written(value: &Value<'_>) -> String {
     }
 }
 
-fn user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
+fn user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> {
     Some(match id_or_name(value, "user", piece)? {
         IdOrName::Ids(first, last) => UserTest::Ids(Uid(first), Uid(last)),
         IdOrName::Glob(glob) => UserTest::Glob(glob),
@@ -153,7 +153,7 @@ fn user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
 }
 
 /// Reads one entry of `users`.
-fn unit_user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
+fn unit_user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> {
     // The help of the rule key `user` would suggest keys that a unit table does not have.
     if let DeValue::String(text) = value.get_ref() {
         if text.starts_with('@') || text.contains(':') {
@@ -166,7 +166,7 @@ fn unit_user(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<UserTest> {
     user(value, piece)
 }
 
-fn group(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<GroupTest> {
+fn group(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<GroupTest> {
     Some(match id_or_name(value, "group", piece)? {
         IdOrName::Ids(first, last) => GroupTest::Ids(Gid(first), Gid(last)),
         IdOrName::Glob(glob) => GroupTest::Glob(glob),
@@ -180,7 +180,7 @@ enum IdOrName {
     Name(String),
 }
 
-fn id_or_name(value: &Value<'_>, what: &str, piece: &mut Piece<'_, '_>) -> Option<IdOrName> {
+fn id_or_name(value: &Value<'_>, what: &str, piece: &mut TomlSection<'_, '_>) -> Option<IdOrName> {
     if let DeValue::Integer(number) = value.get_ref() {
         let id = integer_id(number);
         return checked_id(id, value, what, piece).map(|id| IdOrName::Ids(id, id));
@@ -219,7 +219,12 @@ fn name_help(text: &str, what: &str) -> String {
 }
 
 /// Reads an ID or a range of IDs.
-fn ids(value: &Value<'_>, text: &str, what: &str, piece: &mut Piece<'_, '_>) -> Option<IdOrName> {
+fn ids(
+    value: &Value<'_>,
+    text: &str,
+    what: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<IdOrName> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     if [first, last].iter().any(|part| part.is_empty() || part.contains(['-', ' '])) {
         let message = format!("invalid ID range \"{}\"", shortened(text));
@@ -244,7 +249,7 @@ fn checked_id(
     id: Option<u32>,
     value: &Value<'_>,
     what: &str,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<u32> {
     let found = id.filter(|&id| id != NO_ID);
     if found.is_none() {
@@ -263,7 +268,7 @@ fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-fn glob(value: &Value<'_>, text: &str, piece: &mut Piece<'_, '_>) -> Option<Glob> {
+fn glob(value: &Value<'_>, text: &str, piece: &mut TomlSection<'_, '_>) -> Option<Glob> {
     match Glob::parse(text.as_bytes()) {
         Ok(glob) => Some(glob),
         Err(error) => {
@@ -275,7 +280,7 @@ fn glob(value: &Value<'_>, text: &str, piece: &mut Piece<'_, '_>) -> Option<Glob
     }
 }
 
-fn exe(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<ExeTest> {
+fn exe(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<ExeTest> {
     if !value.get_ref().is_str() {
         piece.wrong_type(value, "exe", "a path, a name or a list of these");
         return None;

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::quantity;
-use super::source_text::{Report, SourceText, text_of};
-use super::table::{Piece, Syntax, Value, shortened};
+use super::source_text::{Diagnostics, SourceText, text_of};
+use super::table::{TomlSection, TomlStatus, Value, shortened};
 
 /// The keys of the file.
 pub const KEYS: [&str; 11] = [
@@ -175,16 +175,16 @@ pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> (Settings, Vec<Diagnostic>
 /// gives all defaults.
 pub fn parse(file: &Arc<Path>, text: &str) -> (Settings, Vec<Diagnostic>) {
     let source = SourceText::new(file, text);
-    let mut report = Report::new(&source);
-    let mut piece = Piece::new(&mut report, 0);
+    let mut report = Diagnostics::new(&source);
+    let mut piece = TomlSection::new(&mut report, 0);
     let settings = match piece.parse(text) {
-        (table, Syntax::Right) => settings(&table, &mut piece),
-        (_, Syntax::Wrong) => Settings::default(),
+        (table, TomlStatus::Right) => settings(&table, &mut piece),
+        (_, TomlStatus::Wrong) => Settings::default(),
     };
     (settings, report.finish())
 }
 
-fn settings(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> Settings {
+fn settings(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> Settings {
     piece.only_keys(table, &KEYS);
     let default = Settings::default();
     if let Some(value) = table.get("version") {
@@ -211,24 +211,28 @@ fn settings(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> Settings {
 fn read<T>(
     table: &DeTable<'_>,
     key: &str,
-    piece: &mut Piece<'_, '_>,
-    reader: fn(&Value<'_>, &str, &mut Piece<'_, '_>) -> Option<T>,
+    piece: &mut TomlSection<'_, '_>,
+    reader: fn(&Value<'_>, &str, &mut TomlSection<'_, '_>) -> Option<T>,
 ) -> Option<T> {
     reader(table.get(key)?, key, piece)
 }
 
-fn root(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Root> {
+fn root(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<Root> {
     match piece.string(value, key)? {
         "auto" => Some(Root::Auto),
         _ => absolute_path(value, key, piece).map(Root::Path),
     }
 }
 
-fn legacy_root(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<LegacyRoot> {
+fn legacy_root(
+    value: &Value<'_>,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<LegacyRoot> {
     piece.word(value, key, &[("top", LegacyRoot::Top), ("pool", LegacyRoot::Pool)])
 }
 
-fn fast_moves(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<FastMoves> {
+fn fast_moves(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<FastMoves> {
     let words = [
         ("off", FastMoves::Off),
         ("warm", FastMoves::Warm),
@@ -241,7 +245,7 @@ fn fast_moves(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option
 fn external_moves(
     value: &Value<'_>,
     key: &str,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<ExternalMoves> {
     let words = [ExternalMoves::Revert, ExternalMoves::Report, ExternalMoves::Off]
         .map(|meant| (meant.word(), meant));
@@ -249,7 +253,11 @@ fn external_moves(
 }
 
 /// Reads an interval, for which `"off"` and 0 give `Some(None)`.
-fn interval(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Option<Duration>> {
+fn interval(
+    value: &Value<'_>,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<Option<Duration>> {
     if let DeValue::Integer(number) = value.get_ref() {
         if number.as_str() == "0" {
             return Some(None);
@@ -276,7 +284,7 @@ fn interval(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<O
     }
 }
 
-fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<u32> {
+fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<u32> {
     // The kernel doubles the requested size, in a signed int.
     let range = 4096..=(1 << 30);
     if value.get_ref().is_integer() {
@@ -293,7 +301,11 @@ fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Op
     found.and_then(|bytes| u32::try_from(bytes).ok())
 }
 
-fn log_settings(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<LogSettings> {
+fn log_settings(
+    value: &Value<'_>,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<LogSettings> {
     let table = piece.table(value, key)?;
     piece.only_keys(table, &LOG_KEYS);
     let default = LogSettings::default();
@@ -307,7 +319,7 @@ fn log_settings(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Opti
     Some(LogSettings { level, target: target.unwrap_or(default.target) })
 }
 
-fn level(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<LevelFilter> {
+fn level(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<LevelFilter> {
     let words = [
         ("off", LevelFilter::Off),
         ("error", LevelFilter::Error),
@@ -320,7 +332,7 @@ fn level(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Leve
 }
 
 #[derive(Clone, Copy)]
-enum TargetWord {
+enum LogTargetName {
     Auto,
     Stderr,
     Journal,
@@ -331,20 +343,20 @@ fn log_target(
     value: &Value<'_>,
     file: Option<PathBuf>,
     has_file: bool,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<LogTarget> {
     let words = [
-        ("auto", TargetWord::Auto),
-        ("stderr", TargetWord::Stderr),
-        ("journal", TargetWord::Journal),
-        ("file", TargetWord::File),
+        ("auto", LogTargetName::Auto),
+        ("stderr", LogTargetName::Stderr),
+        ("journal", LogTargetName::Journal),
+        ("file", LogTargetName::File),
     ];
     let word = piece.word(value, "target", &words)?;
     let mut conflict = |span: Range<usize>, message: &str, help: &str| {
         piece.error_help(span, message, help);
     };
     match (word, has_file) {
-        (TargetWord::File, false) => {
+        (LogTargetName::File, false) => {
             conflict(
                 value.span(),
                 "target is \"file\", but file is not set",
@@ -352,25 +364,29 @@ fn log_target(
             );
             None
         }
-        (TargetWord::File, true) => file.map(LogTarget::File),
-        (TargetWord::Auto | TargetWord::Stderr | TargetWord::Journal, true) => {
+        (LogTargetName::File, true) => file.map(LogTarget::File),
+        (LogTargetName::Auto | LogTargetName::Stderr | LogTargetName::Journal, true) => {
             conflict(value.span(), "file is set, but target is not \"file\"", "remove one of them");
             None
         }
-        (TargetWord::Auto, false) => Some(LogTarget::Auto),
-        (TargetWord::Stderr, false) => Some(LogTarget::Stderr),
-        (TargetWord::Journal, false) => Some(LogTarget::Journal),
+        (LogTargetName::Auto, false) => Some(LogTarget::Auto),
+        (LogTargetName::Stderr, false) => Some(LogTarget::Stderr),
+        (LogTargetName::Journal, false) => Some(LogTarget::Journal),
     }
 }
 
-fn path_or_off(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<Option<PathBuf>> {
+fn path_or_off(
+    value: &Value<'_>,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<Option<PathBuf>> {
     if piece.string(value, key)? == "off" {
         return Some(None);
     }
     absolute_path(value, key, piece).map(Some)
 }
 
-fn absolute_path(value: &Value<'_>, key: &str, piece: &mut Piece<'_, '_>) -> Option<PathBuf> {
+fn absolute_path(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<PathBuf> {
     let text = piece.string(value, key)?;
     let odd = |part: &str| part == "." || part == "..";
     if !text.starts_with('/') || text.split('/').any(odd) {

@@ -42,7 +42,7 @@ pub struct Diagnostic {
     /// Absolute path of the file or directory.
     pub file: Arc<Path>,
     /// The place in the file; `None` for the file as a whole.
-    pub place: Option<Place>,
+    pub place: Option<TextPosition>,
     /// The error or warning, one line.
     pub message: String,
     /// The suggested fix, one line.
@@ -51,7 +51,7 @@ pub struct Diagnostic {
 
 /// A place in a text file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TextPosition {
     /// The number of the line, counted from 1.
     pub line: u32,
     /// The column from 1, in characters; 0 for the line as a whole, without its text.
@@ -77,7 +77,7 @@ impl Diagnostic {
         severity: Severity,
         message: impl Into<String>,
     ) -> Self {
-        let place = Place { line, column: 0, width: 0, source: String::new(), skipped: 0 };
+        let place = TextPosition { line, column: 0, width: 0, source: String::new(), skipped: 0 };
         Self { place: Some(place), ..Self::about(file, severity, message) }
     }
 
@@ -141,8 +141,8 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Escaped(&self.file.to_string_lossy()))?;
         match &self.place {
-            Some(Place { line, column: 0, .. }) => write!(f, ":{line}")?,
-            Some(Place { line, column, .. }) => write!(f, ":{line}:{column}")?,
+            Some(TextPosition { line, column: 0, .. }) => write!(f, ":{line}")?,
+            Some(TextPosition { line, column, .. }) => write!(f, ":{line}:{column}")?,
             None => {}
         }
         write!(f, ": {}: {}", self.severity, Escaped(&self.message))?;
@@ -156,10 +156,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-impl Place {
+impl TextPosition {
     /// Prints the source line and the caret below it, each after a line end.
     fn fmt_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cells: Vec<Cell> = self.source.chars().map(Cell::new).collect();
+        let cells: Vec<ShownChar> = self.source.chars().map(ShownChar::new).collect();
         let caret = (self.column.saturating_sub(self.skipped).max(1) as usize - 1).min(cells.len());
         let (start, end) = window(&cells, caret);
         let cut_before = start > 0 || self.skipped > 0;
@@ -176,12 +176,12 @@ impl Place {
 }
 
 /// One character of a source line as displayed.
-struct Cell {
+struct ShownChar {
     shown: String,
     columns: usize,
 }
 
-impl Cell {
+impl ShownChar {
     fn new(character: char) -> Self {
         match character {
             '\t' => Self { shown: TAB.to_owned(), columns: TAB.len() },
@@ -194,12 +194,12 @@ impl Cell {
     }
 }
 
-fn columns(cells: &[Cell]) -> usize {
+fn columns(cells: &[ShownChar]) -> usize {
     cells.iter().map(|cell| cell.columns).sum()
 }
 
 /// Returns start and end of the cells to show: all, or those around the caret.
-fn window(cells: &[Cell], caret: usize) -> (usize, usize) {
+fn window(cells: &[ShownChar], caret: usize) -> (usize, usize) {
     if columns(cells) <= SHOWN_COLUMNS {
         return (0, cells.len());
     }
@@ -244,7 +244,13 @@ mod tests {
         Diagnostic {
             severity: Severity::Error,
             file: Arc::from(Path::new("/etc/a.toml")),
-            place: Some(Place { line, column, width, source: source.to_owned(), skipped: 0 }),
+            place: Some(TextPosition {
+                line,
+                column,
+                width,
+                source: source.to_owned(),
+                skipped: 0,
+            }),
             message: "no user is named \"alcie\"".to_owned(),
             help: None,
         }

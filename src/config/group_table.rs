@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
 use super::rule_table::{is_controller, parse_destination};
-use super::table::{Piece, Value};
+use super::table::{TomlSection, Value};
 use crate::rules::Origin;
 use crate::rules::destination::Destination;
 
@@ -20,14 +20,14 @@ pub struct GroupTable {
     /// The path as written in rules.
     pub path: Destination,
     /// The settings in the order of the file.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<GroupSetting>,
     /// The line at which the table begins.
     pub origin: Origin,
 }
 
 /// One setting of a cgroup or unit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Setting {
+pub struct GroupSetting {
     /// A kernel file such as `cpu.weight`, or a key of cgruled.
     pub key: String,
     /// The value to write, with its TOML type.
@@ -36,7 +36,7 @@ pub struct Setting {
     pub span: Range<usize>,
 }
 
-/// The value of a [`Setting`].
+/// The value of a [`GroupSetting`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum SettingValue {
     /// A string, without the quotes.
@@ -53,7 +53,7 @@ pub enum SettingValue {
 pub(super) fn read(
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<GroupTable> {
     if !value.get_ref().is_table() {
         let help = "write [cgroup.\"path\"] and the settings below it";
@@ -67,7 +67,7 @@ pub(super) fn read(
 }
 
 /// Returns the settings of a table in the order of the file.
-pub(super) fn settings(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<Setting> {
+pub(super) fn settings(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<GroupSetting> {
     settings_beside(value, None, piece)
 }
 
@@ -75,8 +75,8 @@ pub(super) fn settings(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<Sett
 pub(super) fn settings_beside(
     value: &Value<'_>,
     other: Option<&str>,
-    piece: &mut Piece<'_, '_>,
-) -> Vec<Setting> {
+    piece: &mut TomlSection<'_, '_>,
+) -> Vec<GroupSetting> {
     let mut settings = Vec::new();
     let entries = value.get_ref().as_table().into_iter().flat_map(|table| table.iter());
     for (key, value) in entries.filter(|(key, _)| other != Some(&**key.get_ref())) {
@@ -87,7 +87,11 @@ pub(super) fn settings_beside(
 }
 
 /// Warns about a valid table without settings.
-pub(super) fn remark(key: &Spanned<DeString<'_>>, group: &GroupTable, piece: &mut Piece<'_, '_>) {
+pub(super) fn remark(
+    key: &Spanned<DeString<'_>>,
+    group: &GroupTable,
+    piece: &mut TomlSection<'_, '_>,
+) {
     if group.settings.is_empty() {
         piece.warning(key.span(), "table without settings", "remove it");
     }
@@ -97,12 +101,16 @@ pub(super) fn remark(key: &Spanned<DeString<'_>>, group: &GroupTable, piece: &mu
 fn flatten(
     prefix: String,
     value: &Value<'_>,
-    settings: &mut Vec<Setting>,
-    piece: &mut Piece<'_, '_>,
+    settings: &mut Vec<GroupSetting>,
+    piece: &mut TomlSection<'_, '_>,
 ) {
     let DeValue::Table(table) = value.get_ref() else {
         if let Some(text) = setting_value(&prefix, value, piece) {
-            settings.push(Setting { key: prefix, value: text, span: piece.span(value.span()) });
+            settings.push(GroupSetting {
+                key: prefix,
+                value: text,
+                span: piece.span(value.span()),
+            });
         }
         return;
     };
@@ -115,8 +123,8 @@ fn flatten_entry(
     prefix: &str,
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
-    settings: &mut Vec<Setting>,
-    piece: &mut Piece<'_, '_>,
+    settings: &mut Vec<GroupSetting>,
+    piece: &mut TomlSection<'_, '_>,
 ) {
     let name = if prefix.is_empty() {
         key.get_ref().to_string()
@@ -140,7 +148,11 @@ fn is_setting(name: &str) -> bool {
         && name.split_once('.').is_none_or(|(word, _)| is_controller(word))
 }
 
-fn setting_value(key: &str, value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<SettingValue> {
+fn setting_value(
+    key: &str,
+    value: &Value<'_>,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<SettingValue> {
     match value.get_ref() {
         // An empty cpuset list means that of the parent cgroup.
         DeValue::String(text) if text.is_empty() && key.starts_with("cpuset.") => {

@@ -16,7 +16,7 @@ pub mod source_text;
 mod table;
 mod unit_table;
 
-pub use group_table::{GroupTable, Setting, SettingValue};
+pub use group_table::{GroupSetting, GroupTable, SettingValue};
 pub(crate) use table::misspelled;
 pub(crate) use unit_table::is_unit;
 pub use unit_table::{USER_SLICES, UnitTable, UnitTarget};

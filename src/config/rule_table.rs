@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::criteria::{self, CRITERIA_KEYS, Mention};
-use super::table::{Piece, Value, alternatives, shortened};
+use super::criteria::{self, CRITERIA_KEYS, NameRef};
+use super::table::{TomlSection, Value, alternatives, shortened};
 use crate::rules::destination::Destination;
-use crate::rules::{Action, Below, Criteria, LeaveUnits, Origin, Rule, Target};
+use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
 pub const RULE_KEYS: [&str; 12] = [
@@ -34,14 +34,14 @@ pub struct WrittenRule {
     /// The priority; higher values come first.
     pub priority: i32,
     /// The user and group names in the rule, in no particular order.
-    pub mentions: Vec<Mention>,
+    pub mentions: Vec<NameRef>,
 }
 
 /// Reads a rule. The caller drops it when anything was reported meanwhile.
 pub(super) fn read(
     table: &DeTable<'_>,
     header: Range<usize>,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<WrittenRule> {
     piece.only_keys(table, &RULE_KEYS);
     let mut mentions = Vec::new();
@@ -77,8 +77,8 @@ pub(super) fn default_name(origin: &Origin) -> Arc<str> {
 
 fn negated(
     table: &DeTable<'_>,
-    piece: &mut Piece<'_, '_>,
-    mentions: &mut Vec<Mention>,
+    piece: &mut TomlSection<'_, '_>,
+    mentions: &mut Vec<NameRef>,
 ) -> Criteria {
     let Some(value) = table.get("not") else { return Criteria::default() };
     let Some(inner) = piece.table(value, "not") else { return Criteria::default() };
@@ -89,12 +89,12 @@ fn negated(
     criteria::criteria(inner, piece, mentions)
 }
 
-fn priority(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<i32> {
+fn priority(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<i32> {
     let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
     piece.integer(value, "priority", range).and_then(|number| i32::try_from(number).ok())
 }
 
-fn exe_anywhere(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
+fn exe_anywhere(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> bool {
     let Some(value) = table.get("exe_anywhere") else { return false };
     let found = piece.boolean(value, "exe_anywhere") == Some(true);
     let asks_exe = |table: &DeTable<'_>| table.contains_key("exe");
@@ -105,7 +105,7 @@ fn exe_anywhere(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
     found
 }
 
-fn leave_units(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> LeaveUnits {
+fn leave_units(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> LeaveUnits {
     let Some(value) = table.get("leave_units") else { return LeaveUnits::No };
     if !table.contains_key("cgroup") {
         piece.warning(value.span(), "leave_units has no effect without cgroup", "remove it");
@@ -116,7 +116,7 @@ fn leave_units(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> LeaveUnits {
     }
 }
 
-fn moves_containers(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
+fn moves_containers(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> bool {
     let Some(value) = table.get("containers") else { return false };
     if !table.contains_key("cgroup") {
         piece.warning(value.span(), "containers has no effect without cgroup", "remove it");
@@ -124,7 +124,11 @@ fn moves_containers(table: &DeTable<'_>, piece: &mut Piece<'_, '_>) -> bool {
     piece.boolean(value, "containers") == Some(true)
 }
 
-fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>) -> Option<Action> {
+fn action(
+    table: &DeTable<'_>,
+    header: &Range<usize>,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<Action> {
     let ignore = match table.get("ignore") {
         Some(value) => piece.boolean(value, "ignore")?,
         None => false,
@@ -136,7 +140,7 @@ fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>)
     match (table.get("cgroup"), ignore) {
         (Some(value), false) => {
             let destination = destination(value, piece)?;
-            let below = Below::Root;
+            let below = PathBase::Root;
             Some(Action::Place(vec![Target { destination, controllers, below, creates: true }]))
         }
         (None, true) => {
@@ -160,7 +164,7 @@ fn action(table: &DeTable<'_>, header: &Range<usize>, piece: &mut Piece<'_, '_>)
     }
 }
 
-fn destination(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<Destination> {
+fn destination(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<Destination> {
     let text = piece.string(value, "cgroup")?;
     parse_destination(text, value.span(), piece)
 }
@@ -169,7 +173,7 @@ fn destination(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Option<Destinati
 pub(super) fn parse_destination(
     text: &str,
     span: Range<usize>,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<Destination> {
     let error = match Destination::parse(text) {
         Ok(destination) => return Some(destination),
@@ -184,7 +188,7 @@ pub(super) fn parse_destination(
 }
 
 /// Reads the controllers that a rule names.
-fn controllers(value: &Value<'_>, piece: &mut Piece<'_, '_>) -> Vec<String> {
+fn controllers(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<String> {
     let list = alternatives(value);
     if list.is_empty() {
         piece.error_help(value.span(), "controllers is an empty list", "remove it");

@@ -15,11 +15,11 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::group_table::{self, GroupTable};
 use super::rule_table;
 use super::sections::sections;
-use super::source_text::{Report, SourceText, text_of};
-use super::table::{Piece, Syntax, Value};
+use super::source_text::{Diagnostics, SourceText, text_of};
+use super::table::{TomlSection, TomlStatus, Value};
 use super::unit_table::{self, UnitTable};
 
-pub use super::criteria::{Mention, NameKind};
+pub use super::criteria::{NameKind, NameRef};
 pub use super::rule_table::{RULE_KEYS, WrittenRule};
 
 /// The only version of the format so far.
@@ -29,7 +29,7 @@ pub const FILE_KEYS: [&str; 4] = ["version", "rule", "cgroup", "unit"];
 
 /// The parsed rules and tables of one file, with diagnostics.
 #[derive(Debug)]
-pub struct Parsed {
+pub struct ParsedRules {
     /// The valid rules in the order of the file.
     pub rules: Vec<WrittenRule>,
     /// The `[cgroup."path"]` tables, without invalid settings.
@@ -41,23 +41,23 @@ pub struct Parsed {
 }
 
 /// Parses the bytes of `file`, which need not be valid text.
-pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> Parsed {
+pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> ParsedRules {
     match text_of(file, bytes) {
         Ok(text) => parse(file, text),
         Err(diagnostic) => {
             let rules = Vec::new();
             let groups = Vec::new();
             let units = Vec::new();
-            Parsed { rules, groups, units, diagnostics: vec![diagnostic] }
+            ParsedRules { rules, groups, units, diagnostics: vec![diagnostic] }
         }
     }
 }
 
 /// Parses the text of `file`.
-pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
+pub fn parse(file: &Arc<Path>, text: &str) -> ParsedRules {
     let text = SourceText::new(file, text);
-    let mut reader = Reader {
-        report: Report::new(&text),
+    let mut reader = RulesReader {
+        report: Diagnostics::new(&text),
         rules: Vec::new(),
         groups: Vec::new(),
         units: Vec::new(),
@@ -71,12 +71,12 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         ranges.for_each(|range| reader.section(range));
         reader.expect_version();
     }
-    let Reader { report, rules, groups, units, .. } = reader;
-    Parsed { rules, groups, units, diagnostics: report.finish() }
+    let RulesReader { report, rules, groups, units, .. } = reader;
+    ParsedRules { rules, groups, units, diagnostics: report.finish() }
 }
 
-struct Reader<'t> {
-    report: Report<'t>,
+struct RulesReader<'t> {
+    report: Diagnostics<'t>,
     rules: Vec<WrittenRule>,
     groups: Vec<GroupTable>,
     units: Vec<UnitTable>,
@@ -87,29 +87,29 @@ struct Reader<'t> {
     last_rule: Option<usize>,
 }
 
-impl Reader<'_> {
+impl RulesReader<'_> {
     /// Reads the part before the first section. Returns whether parsing can continue: without a
     /// known version the meaning of the rest is undefined.
     fn head(&mut self, range: Range<usize>) -> bool {
         let text = &self.report.text().as_str()[range.clone()];
-        let mut piece = Piece::new(&mut self.report, range.start);
+        let mut piece = TomlSection::new(&mut self.report, range.start);
         let (table, syntax) = piece.parse(text);
         let value = table.get("version");
         self.version = value.and_then(|value| value.get_ref().as_integer()).and_then(known_version);
         let refusal = "no rules of this file are loaded: unknown version";
         match (value, self.version, syntax) {
-            (_, None, Syntax::Wrong) => {
+            (_, None, TomlStatus::Wrong) => {
                 self.report.add(Severity::Error, None, refusal.to_owned(), None);
                 return false;
             }
-            (Some(value), None, Syntax::Right) => {
+            (Some(value), None, TomlStatus::Right) => {
                 let help = format!("write version = {VERSION}, the only supported version");
                 piece.error_help(value.span(), refusal, help);
                 return false;
             }
-            (_, Some(_), _) | (None, None, Syntax::Right) => {}
+            (_, Some(_), _) | (None, None, TomlStatus::Right) => {}
         }
-        if syntax == Syntax::Right {
+        if syntax == TomlStatus::Right {
             self.document(&table, range);
         }
         true
@@ -118,7 +118,7 @@ impl Reader<'_> {
     /// Reads one rule or table.
     fn section(&mut self, range: Range<usize>) {
         let text = &self.report.text().as_str()[range.clone()];
-        let mut piece = Piece::new(&mut self.report, range.start);
+        let mut piece = TomlSection::new(&mut self.report, range.start);
         let (table, syntax) = piece.parse(text);
         if !begins_rule(text) && may_continue_rule(text, &table, syntax) {
             // In TOML a later [rule.not] is part of the last rule, which matches more without it.
@@ -126,14 +126,14 @@ impl Reader<'_> {
             let help = "write [rule.not] directly below its [[rule]], or use not = { … }";
             piece.error_help(0..at, "preceding rule ignored: this section may belong to it", help);
             self.rules.truncate(self.last_rule.take().unwrap_or(usize::MAX));
-        } else if syntax == Syntax::Right {
+        } else if syntax == TomlStatus::Right {
             self.document(&table, range);
         }
     }
 
     /// Reads a section that is valid TOML.
     fn document(&mut self, table: &DeTable<'_>, range: Range<usize>) {
-        let mut piece = Piece::new(&mut self.report, range.start);
+        let mut piece = TomlSection::new(&mut self.report, range.start);
         piece.only_keys(table, &FILE_KEYS);
         if let Some(value) = table.get("rule") {
             self.rules(value, range.start);
@@ -147,7 +147,7 @@ impl Reader<'_> {
     }
 
     fn rules(&mut self, value: &Value<'_>, offset: usize) {
-        let mut piece = Piece::new(&mut self.report, offset);
+        let mut piece = TomlSection::new(&mut self.report, offset);
         let DeValue::Array(list) = value.get_ref() else {
             piece.error_help(
                 value.span(),
@@ -157,7 +157,7 @@ impl Reader<'_> {
             return;
         };
         for item in list.iter() {
-            let mut piece = Piece::new(&mut self.report, offset);
+            let mut piece = TomlSection::new(&mut self.report, offset);
             let Some(table) = piece.table(item, "a rule") else { continue };
             let errors = piece.report.errors();
             self.last_rule = None;
@@ -171,10 +171,10 @@ impl Reader<'_> {
     }
 
     fn groups(&mut self, value: &Value<'_>, offset: usize) {
-        let mut piece = Piece::new(&mut self.report, offset);
+        let mut piece = TomlSection::new(&mut self.report, offset);
         let Some(table) = piece.table(value, "cgroup") else { return };
         for (key, value) in table.iter() {
-            let mut piece = Piece::new(&mut self.report, offset);
+            let mut piece = TomlSection::new(&mut self.report, offset);
             let errors = piece.report.errors();
             let group = group_table::read(key, value, &mut piece);
             let is_right = piece.report.errors() == errors;
@@ -182,11 +182,15 @@ impl Reader<'_> {
             let known = self.named.insert(("cgroup", key.get_ref().to_string()), line);
             if let Some(first) = known {
                 let message = format!("duplicate table for this cgroup, first in line {first}");
-                let mut piece = Piece::new(&mut self.report, offset);
+                let mut piece = TomlSection::new(&mut self.report, offset);
                 piece.error_help(key.span(), message, "write all its settings in one table");
             } else if let Some(group) = group {
                 if is_right {
-                    group_table::remark(key, &group, &mut Piece::new(&mut self.report, offset));
+                    group_table::remark(
+                        key,
+                        &group,
+                        &mut TomlSection::new(&mut self.report, offset),
+                    );
                 }
                 self.groups.push(group);
             }
@@ -194,10 +198,10 @@ impl Reader<'_> {
     }
 
     fn units(&mut self, value: &Value<'_>, offset: usize) {
-        let mut piece = Piece::new(&mut self.report, offset);
+        let mut piece = TomlSection::new(&mut self.report, offset);
         let Some(table) = piece.table(value, "unit") else { return };
         for (key, value) in table.iter() {
-            let mut piece = Piece::new(&mut self.report, offset);
+            let mut piece = TomlSection::new(&mut self.report, offset);
             let unit = unit_table::read(key, value, &mut piece);
             let line = piece.line(key.span().start);
             let known = self.named.insert(("unit", key.get_ref().to_string()), line);
@@ -218,7 +222,7 @@ impl Reader<'_> {
     fn check_name(&mut self, table: &DeTable<'_>, offset: usize) {
         let Some(value) = table.get("name") else { return };
         let Some(name) = value.get_ref().as_str() else { return };
-        let mut piece = Piece::new(&mut self.report, offset);
+        let mut piece = TomlSection::new(&mut self.report, offset);
         let line = piece.line(value.span().start);
         if let Some(first) = self.named.insert(("rule", name.to_owned()), line) {
             let message = format!("duplicate rule name, first used in line {first}");
@@ -245,10 +249,10 @@ fn begins_rule(text: &str) -> bool {
 /// Checks whether a section that is not a rule contains a table of a rule. In a section that is not
 /// valid TOML every further header may be meant as one, except those of cgroups and units such as
 /// `[cgroup.a.cpu]`.
-fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: Syntax) -> bool {
+fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: TomlStatus) -> bool {
     match syntax {
-        Syntax::Right => table.contains_key("rule"),
-        Syntax::Wrong => {
+        TomlStatus::Right => table.contains_key("rule"),
+        TomlStatus::Wrong => {
             let lines = text.trim_start().lines().skip(1);
             let mut headers = lines.filter_map(|line| line.trim_start().strip_prefix('['));
             headers.any(|header| {

@@ -8,7 +8,7 @@ use crate::rules::glob::Glob;
 use crate::rules::{Action, ExeTest, GroupTest, LeaveUnits, UserTest};
 use crate::rules::{Criteria, Rule};
 
-fn read(text: &str) -> Parsed {
+fn read(text: &str) -> ParsedRules {
     parse(&Arc::from(Path::new("/etc/cgruled/rules.d/50-a.toml")), text)
 }
 

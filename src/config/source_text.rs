@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Place, Severity, sort};
+use super::diagnostic::{Diagnostic, Severity, TextPosition, sort};
 
 /// The number of diagnostics kept for each file and severity. A binary file named `.toml` could
 /// cause one for each byte.
@@ -46,7 +46,7 @@ impl<'t> SourceText<'t> {
 
     /// Returns the place of a byte range. A range beyond the text gives its end; a range over
     /// several lines gives the part in the first one.
-    pub fn place(&self, span: Range<usize>) -> Place {
+    pub fn place(&self, span: Range<usize>) -> TextPosition {
         let start = floor_char(self.text, span.start);
         let line = self.line(start);
         let line_start = self.starts[line as usize - 1];
@@ -55,7 +55,7 @@ impl<'t> SourceText<'t> {
         let at = (start - line_start).min(whole.len());
         let end = floor_char(whole, span.end.saturating_sub(line_start)).max(at);
         let (skipped, source) = around(whole, at);
-        Place {
+        TextPosition {
             line,
             column: count(&whole[..at]).saturating_add(1),
             width: count(&whole[at..end]).max(1),
@@ -85,14 +85,14 @@ fn floor_char(text: &str, at: usize) -> usize {
 
 /// The diagnostics about one text, limited in number.
 #[derive(Debug)]
-pub struct Report<'t> {
+pub struct Diagnostics<'t> {
     text: &'t SourceText<'t>,
     kept: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
 }
 
-impl<'t> Report<'t> {
+impl<'t> Diagnostics<'t> {
     /// Creates an empty report about `text`.
     pub fn new(text: &'t SourceText<'t>) -> Self {
         Self { text, kept: Vec::new(), errors: 0, warnings: 0 }
@@ -239,7 +239,7 @@ mod tests {
     fn complaints_are_bounded_and_errors_survive_warnings() {
         let file = file();
         let text = SourceText::new(&file, "a\nb\n");
-        let mut report = Report::new(&text);
+        let mut report = Diagnostics::new(&text);
         for _ in 0..150 {
             report.warning(Some(2..3), "w", "h");
         }

@@ -6,20 +6,20 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::source_text::{Report, SourceText};
+use super::source_text::{Diagnostics, SourceText};
 
 /// A value with its span.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// A parsed section of a text and its report. Spans are relative to the beginning of the section.
-pub(super) struct Piece<'r, 't> {
-    pub(super) report: &'r mut Report<'t>,
+pub(super) struct TomlSection<'r, 't> {
+    pub(super) report: &'r mut Diagnostics<'t>,
     offset: usize,
 }
 
-impl<'r, 't> Piece<'r, 't> {
+impl<'r, 't> TomlSection<'r, 't> {
     /// Creates the section that begins at byte `offset`.
-    pub(super) fn new(report: &'r mut Report<'t>, offset: usize) -> Self {
+    pub(super) fn new(report: &'r mut Diagnostics<'t>, offset: usize) -> Self {
         Self { report, offset }
     }
 
@@ -77,10 +77,10 @@ impl<'r, 't> Piece<'r, 't> {
     }
 
     /// Parses the text as TOML and reports syntax errors.
-    pub(super) fn parse<'i>(&mut self, text: &'i str) -> (DeTable<'i>, Syntax) {
+    pub(super) fn parse<'i>(&mut self, text: &'i str) -> (DeTable<'i>, TomlStatus) {
         let (table, mut errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
-            return (table.into_inner(), Syntax::Right);
+            return (table.into_inner(), TomlStatus::Right);
         }
         errors.sort_by_key(|error| error.span().map(|span| (span.start, span.end)));
         let mut last_line = None;
@@ -92,7 +92,7 @@ impl<'r, 't> Piece<'r, 't> {
                 self.error(span, error.message());
             }
         }
-        (table.into_inner(), Syntax::Wrong)
+        (table.into_inner(), TomlStatus::Wrong)
     }
 
     /// Reports each key that is not among `known`.
@@ -212,7 +212,7 @@ pub(super) fn alternatives<'v, 'i>(value: &'v Value<'i>) -> &'v [Value<'i>] {
 
 /// The result of parsing a text as TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Syntax {
+pub(super) enum TomlStatus {
     /// The text is valid TOML.
     Right,
     /// The text has syntax errors; the recovered table may lack keys.

@@ -6,9 +6,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeString;
 
-use super::criteria::{self, Mention, USERS_KEY};
-use super::group_table::{Setting, settings, settings_beside};
-use super::table::{Piece, Value, shortened};
+use super::criteria::{self, NameRef, USERS_KEY};
+use super::group_table::{GroupSetting, settings, settings_beside};
+use super::table::{TomlSection, Value, shortened};
 use crate::rules::{Origin, UserTest};
 
 /// The only name with a specifier: the slice of a user, by UID.
@@ -24,7 +24,7 @@ pub struct UnitTable {
     /// The units that get the settings.
     pub target: UnitTarget,
     /// The settings in the order of the file.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<GroupSetting>,
     /// The line at which the table begins.
     pub origin: Origin,
 }
@@ -39,7 +39,7 @@ pub enum UnitTarget {
         /// The selected users, at least one.
         users: Vec<UserTest>,
         /// The user names among them.
-        mentions: Vec<Mention>,
+        mentions: Vec<NameRef>,
     },
 }
 
@@ -48,7 +48,7 @@ pub enum UnitTarget {
 pub(super) fn read(
     key: &Spanned<DeString<'_>>,
     value: &Value<'_>,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<UnitTable> {
     let unit = key.get_ref().to_string();
     if let Some((message, help)) = name_fault(&unit) {
@@ -86,7 +86,7 @@ pub(super) fn read(
 fn user_slices(
     name: Range<usize>,
     value: &Value<'_>,
-    piece: &mut Piece<'_, '_>,
+    piece: &mut TomlSection<'_, '_>,
 ) -> Option<UnitTarget> {
     let table = value.get_ref().as_table()?;
     if !table.contains_key(USERS_KEY) {

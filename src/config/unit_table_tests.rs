@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::config::rules_toml::{self, Parsed};
+use crate::config::rules_toml::{self, ParsedRules};
 use crate::event::Uid;
 
 #[test]
@@ -18,7 +18,7 @@ fn names_of_units() {
     }
 }
 
-fn parse(table: &str) -> Parsed {
+fn parse(table: &str) -> ParsedRules {
     rules_toml::parse(&Arc::from(Path::new("/a.toml")), &format!("version = 1\n{table}\n"))
 }
 

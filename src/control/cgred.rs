@@ -2,7 +2,7 @@
 //! processes are not moved (see [`super::request`] for the protocol). It must not block the loop
 //! that serves it.
 //!
-//! A call of [`Cgred::serve`] does a bounded amount of work, and a client has five seconds and one
+//! A call of [`CgredServer::serve`] does a bounded amount of work, and a client has five seconds and one
 //! of 64 slots; beyond that the oldest client is dropped. All descriptors are in one epoll set, so
 //! only its descriptor needs to be polled.
 //!
@@ -22,10 +22,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 
-use super::request::{Client, GRANTED, Incoming, Request};
-use super::socket::{Listener, Place, ensure_free};
+use super::request::{GRANTED, PinClient, PinRequest, PinRequestReader};
+use super::socket::{SocketAddress, SocketListener, ensure_free};
 use crate::event::{Nanos, Uid};
-use crate::log::limit::Limiter;
+use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
 use crate::sys;
 
@@ -44,36 +44,36 @@ const SERVED: &str = "another daemon serves this socket: stop it first";
 const LISTENER: u64 = u64::MAX;
 
 /// The server of the socket of cgrulesengd.
-pub struct Cgred {
-    socket: Listener,
+pub struct CgredServer {
+    socket: SocketListener,
     epoll: Epoll,
     /// The open connections, oldest first.
-    connections: VecDeque<Connection>,
+    connections: VecDeque<CgredConnection>,
     serial: u64,
     paused_until: Option<Nanos>,
     metrics: Arc<Metrics>,
-    limiter: Limiter,
+    limiter: LogLimiter,
 }
 
-struct Connection {
+struct CgredConnection {
     stream: UnixStream,
     serial: u64,
     since: Nanos,
-    client: Client,
-    incoming: Incoming,
+    client: PinClient,
+    incoming: PinRequestReader,
 }
 
 /// The result of reading from a connection.
-enum Heard {
+enum ReadState {
     /// Some bytes are still missing.
     Part,
     /// The request is complete.
-    Whole(Request),
+    Whole(PinRequest),
     /// The client closed the connection, or reading failed.
     End,
 }
 
-impl Cgred {
+impl CgredServer {
     /// Checks that no other daemon serves the socket.
     ///
     /// # Errors
@@ -85,9 +85,9 @@ impl Cgred {
     /// Creates the socket and replaces a file left by a former daemon.
     ///
     /// # Errors
-    /// As [`Listener::open`].
-    pub fn open(place: Place, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let socket = Listener::open(place, SERVED, greet)?;
+    /// As [`SocketListener::open`].
+    pub fn open(place: SocketAddress, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let socket = SocketListener::open(place, SERVED, greet)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&socket.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         Ok(Self {
@@ -96,7 +96,7 @@ impl Cgred {
             connections: VecDeque::new(),
             serial: 0,
             paused_until: None,
-            limiter: Limiter::new(Arc::clone(&metrics)),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
         })
     }
@@ -109,7 +109,7 @@ impl Cgred {
 
     /// Serves clients that are ready; a client beyond the limit of one call is reported again.
     /// `grant` is called with each request and its client.
-    pub fn serve(&mut self, mut grant: impl FnMut(Request, Client) -> bool) {
+    pub fn serve(&mut self, mut grant: impl FnMut(PinRequest, PinClient) -> bool) {
         let mut events = [EpollEvent::empty(); AT_ONCE];
         // Only EINTR is possible: descriptors that are ready are reported again.
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
@@ -159,17 +159,17 @@ impl Cgred {
         stream.set_nonblocking(true)?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials)?;
         let process = u32::try_from(peer.pid()).unwrap_or(0);
-        let client = Client { uid: Uid(peer.uid()), process };
+        let client = PinClient { uid: Uid(peer.uid()), process };
         self.serial += 1;
         let serial = self.serial;
         let since = sys::monotonic();
         self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, serial))?;
-        let incoming = Incoming::default();
-        self.connections.push_back(Connection { stream, serial, since, client, incoming });
+        let incoming = PinRequestReader::default();
+        self.connections.push_back(CgredConnection { stream, serial, since, client, incoming });
         Ok(())
     }
 
-    fn hear(&mut self, serial: u64, grant: &mut impl FnMut(Request, Client) -> bool) {
+    fn hear(&mut self, serial: u64, grant: &mut impl FnMut(PinRequest, PinClient) -> bool) {
         // Connections are sorted by age and thus by serial number. This one may just have been
         // dropped.
         let Ok(index) = self.connections.binary_search_by_key(&serial, |one| one.serial) else {
@@ -177,13 +177,13 @@ impl Cgred {
         };
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.hear() {
-            Heard::Part => return,
-            Heard::Whole(request) => {
+            ReadState::Part => return,
+            ReadState::Whole(request) => {
                 if grant(request, connection.client) {
                     connection.answer();
                 }
             }
-            Heard::End => self.metrics.sticky_dropped.increment(),
+            ReadState::End => self.metrics.sticky_dropped.increment(),
         }
         // Closing removes the descriptor from the epoll set.
         self.connections.remove(index);
@@ -218,26 +218,26 @@ impl Cgred {
     }
 }
 
-impl AsFd for Cgred {
+impl AsFd for CgredServer {
     /// Returns the epoll descriptor, the only one to poll.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 }
 
-impl Connection {
-    fn hear(&mut self) -> Heard {
+impl CgredConnection {
+    fn hear(&mut self) -> ReadState {
         loop {
             match self.stream.read(self.incoming.missing()) {
-                Ok(0) => return Heard::End,
+                Ok(0) => return ReadState::End,
                 Ok(count) => {
                     if let Some(request) = self.incoming.filled(count) {
-                        return Heard::Whole(request);
+                        return ReadState::Whole(request);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Part,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReadState::Part,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Heard::End,
+                Err(_) => return ReadState::End,
             }
         }
     }

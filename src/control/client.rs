@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::protocol::{About, MOST_PIDS, READERS, Refused, Request};
+use super::protocol::{ControlRequest, MOST_PIDS, ProcessReport, READERS, RequestError};
 use crate::config::escape::{Escaped, EscapedBytes};
 
 /// The time after which a daemon that reads or sends nothing counts as hanging: it answers short
@@ -29,7 +29,7 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 
 /// A failed request although the socket exists.
 #[derive(Debug)]
-pub enum Error {
+pub enum ClientError {
     /// The connection failed.
     Io(PathBuf, io::Error),
     /// The daemon refused the request, with its reason.
@@ -47,7 +47,7 @@ fn shown(path: &Path) -> EscapedBytes<'_> {
     EscapedBytes(path.as_os_str().as_encoded_bytes())
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) if error.kind() == ErrorKind::PermissionDenied => write!(
@@ -72,9 +72,9 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ClientError {}
 
-impl Error {
+impl ClientError {
     /// Classifies an error of the connection.
     fn of(path: &Path, error: io::Error) -> Self {
         if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
@@ -89,15 +89,15 @@ impl Error {
 
 /// A request that was sent and its incoming reply.
 #[derive(Debug)]
-pub struct Conversation {
+pub struct ClientConnection {
     path: PathBuf,
     stream: BufReader<UnixStream>,
-    pace: Pace,
+    pace: ReplyTimeout,
 }
 
 /// The timing of a reply.
 #[derive(Clone, Copy, Debug)]
-enum Pace {
+enum ReplyTimeout {
     /// The reply arrives immediately.
     Short,
     /// The reply arrives before this time.
@@ -110,8 +110,8 @@ enum Pace {
 ///
 /// # Errors
 /// Returns an error if the socket exists but the request cannot be sent.
-pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error> {
-    let failed = |error: io::Error| Error::of(path, error);
+pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnection>, ClientError> {
+    let failed = |error: io::Error| ClientError::of(path, error);
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(|errno| failed(errno.into()))?;
     let patience = TimeVal::seconds(PATIENCE_S.into());
@@ -131,20 +131,25 @@ pub fn ask(path: &Path, request: &Request) -> Result<Option<Conversation>, Error
         other => other.map_err(failed)?,
     }
     let pace = match request {
-        Request::Watch => Pace::Endless,
-        Request::Reload | Request::Place { .. } => Pace::Long(Instant::now() + LONG_PATIENCE),
-        Request::Status | Request::Rules | Request::Kept | Request::About { .. } => Pace::Short,
+        ControlRequest::Watch => ReplyTimeout::Endless,
+        ControlRequest::Reload | ControlRequest::Place { .. } => {
+            ReplyTimeout::Long(Instant::now() + LONG_PATIENCE)
+        }
+        ControlRequest::Status
+        | ControlRequest::Rules
+        | ControlRequest::Kept
+        | ControlRequest::About { .. } => ReplyTimeout::Short,
     };
-    Ok(Some(Conversation { path: path.to_owned(), stream: BufReader::new(stream), pace }))
+    Ok(Some(ClientConnection { path: path.to_owned(), stream: BufReader::new(stream), pace }))
 }
 
-impl Conversation {
+impl ClientConnection {
     /// Returns the next line of the reply, `None` after the last.
     ///
     /// # Errors
     /// Returns an error if the daemon refused, exited or does not respond, or if the connection
     /// failed.
-    pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         let mut line = Vec::new();
         self.read(&mut line)?;
         if line.is_empty() {
@@ -152,37 +157,37 @@ impl Conversation {
         }
         if !line.ends_with(b"\n") && u64::try_from(line.len()).is_ok_and(|len| len < LONGEST_ANSWER)
         {
-            return Err(Error::HungUp(self.path.clone()));
+            return Err(ClientError::HungUp(self.path.clone()));
         }
-        if matches!(self.pace, Pace::Endless) {
+        if matches!(self.pace, ReplyTimeout::Endless) {
             // The request was accepted; the next line may take any time.
             let endless = self.stream.get_ref().set_read_timeout(None);
-            endless.map_err(|error| Error::of(&self.path, error))?;
+            endless.map_err(|error| ClientError::of(&self.path, error))?;
         }
-        if let Ok(Refused { error }) = serde_json::from_slice(&line) {
-            return Err(Error::Refused(error));
+        if let Ok(RequestError { error }) = serde_json::from_slice(&line) {
+            return Err(ClientError::Refused(error));
         }
         serde_json::from_slice(&line)
             .map(Some)
-            .map_err(|error| Error::Nonsense(self.path.clone(), error.to_string()))
+            .map_err(|error| ClientError::Nonsense(self.path.clone(), error.to_string()))
     }
 
     /// Reads a line. Waits for a long reply as long as the daemon answers status requests.
-    fn read(&mut self, line: &mut Vec<u8>) -> Result<(), Error> {
+    fn read(&mut self, line: &mut Vec<u8>) -> Result<(), ClientError> {
         loop {
             let read = self.stream.by_ref().take(LONGEST_ANSWER).read_until(b'\n', line);
             let error = match read {
                 Ok(_) => return Ok(()),
-                Err(error) => Error::of(&self.path, error),
+                Err(error) => ClientError::of(&self.path, error),
             };
-            let (Error::Silent(path), Pace::Long(end)) = (&error, self.pace) else {
+            let (ClientError::Silent(path), ReplyTimeout::Long(end)) = (&error, self.pace) else {
                 return Err(error);
             };
             if Instant::now() >= end {
                 return Err(error);
             }
-            let asked = ask(path, &Request::Status)?;
-            asked.ok_or_else(|| Error::HungUp(path.clone()))?.only::<IgnoredAny>()?;
+            let asked = ask(path, &ControlRequest::Status)?;
+            asked.ok_or_else(|| ClientError::HungUp(path.clone()))?.only::<IgnoredAny>()?;
         }
     }
 
@@ -190,8 +195,8 @@ impl Conversation {
     ///
     /// # Errors
     /// As [`Self::next_line`], and if there is no line.
-    pub fn only<T: DeserializeOwned>(mut self) -> Result<T, Error> {
-        let hung_up = Error::HungUp(self.path.clone());
+    pub fn only<T: DeserializeOwned>(mut self) -> Result<T, ClientError> {
+        let hung_up = ClientError::HungUp(self.path.clone());
         self.next_line()?.ok_or(hung_up)
     }
 }
@@ -200,9 +205,9 @@ impl Conversation {
 /// Returns `None` if no daemon serves it.
 ///
 /// # Errors
-/// As [`ask`] and [`Conversation::next_line`].
-pub fn about(socket: &Path, pids: &[u32]) -> Result<Option<Vec<About>>, Error> {
-    each(socket, pids, |pids| Request::About { pids })
+/// As [`ask`] and [`ClientConnection::next_line`].
+pub fn about(socket: &Path, pids: &[u32]) -> Result<Option<Vec<ProcessReport>>, ClientError> {
+    each(socket, pids, |pids| ControlRequest::About { pids })
 }
 
 /// Requests that the daemon at `socket` re-evaluates these processes, and returns the results.
@@ -210,15 +215,15 @@ pub fn about(socket: &Path, pids: &[u32]) -> Result<Option<Vec<About>>, Error> {
 ///
 /// # Errors
 /// As [`about`].
-pub fn place(socket: &Path, pids: &[u32]) -> Result<Option<Vec<About>>, Error> {
-    each(socket, pids, |pids| Request::Place { pids })
+pub fn place(socket: &Path, pids: &[u32]) -> Result<Option<Vec<ProcessReport>>, ClientError> {
+    each(socket, pids, |pids| ControlRequest::Place { pids })
 }
 
 fn each(
     socket: &Path,
     pids: &[u32],
-    request: fn(Vec<u32>) -> Request,
-) -> Result<Option<Vec<About>>, Error> {
+    request: fn(Vec<u32>) -> ControlRequest,
+) -> Result<Option<Vec<ProcessReport>>, ClientError> {
     let mut answers = Vec::new();
     for some in pids.chunks(MOST_PIDS) {
         let Some(mut conversation) = ask(socket, &request(some.to_vec()))? else {
@@ -229,7 +234,7 @@ fn each(
             answers.push(about);
         }
         if answers.len() - before < some.len() {
-            return Err(Error::HungUp(socket.to_owned()));
+            return Err(ClientError::HungUp(socket.to_owned()));
         }
     }
     Ok(Some(answers))

@@ -4,19 +4,18 @@
 //! [`sticky`] stores the pinned processes.
 //!
 //! The control socket: [`protocol`] and [`status`] define the messages (pure), [`server`] serves
-//! them on a separate thread, [`exchange`] connects it to the hot thread, [`memory`] and [`moves`]
-//! are the process history kept there, and [`overview`] collects the data available without it.
+//! them on a separate thread, [`channel`] connects it to the hot thread, [`failures`] and [`move_history`]
+//! are the process history kept there, and [`status_source`] collects the data available without it.
 //! [`client`] is the other end. [`openmetrics`] renders the status as OpenMetrics text, and
 //! [`textfile`] writes that to a file.
 
 pub mod cgred;
+pub mod channel;
 pub mod client;
-pub mod exchange;
-pub mod memory;
-pub mod moves;
+pub mod failures;
+pub mod move_history;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod openmetrics;
-pub mod overview;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod protocol;
 pub mod request;
@@ -24,5 +23,6 @@ pub mod server;
 pub mod socket;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod status;
+pub mod status_source;
 pub mod sticky;
 pub mod textfile;

@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Write};
 
-use super::status::{Latency, Status};
+use super::status::{MoveLatency, Status};
 use crate::metrics::MEANINGS;
 
 /// The largest bucket as a power of two in microseconds: 16.8 s. The set of buckets is fixed, so
@@ -59,7 +59,7 @@ fn gauge(out: &mut String, name: &str, unit: &str, help: &str, value: u64) -> fm
     writeln!(out, "{name} {value}")
 }
 
-fn histogram(out: &mut String, latency: &Latency) -> fmt::Result {
+fn histogram(out: &mut String, latency: &MoveLatency) -> fmt::Result {
     let name = "cgruled_placement_latency_seconds";
     let help = "Time from the kernel's event to the end of the move.";
     family(out, name, "histogram", "seconds", help)?;
@@ -89,19 +89,19 @@ fn label(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::Refusal;
+    use crate::control::status::RefusedMoves;
 
     fn status() -> Status {
-        let refusal = Refusal { errno: "EBUSY".into(), meaning: String::new(), count: 7 };
+        let refusal = RefusedMoves { errno: "EBUSY".into(), meaning: String::new(), count: 7 };
         Status {
             version: "1.0".into(),
             counters: [("placed".to_owned(), 5)].into(),
             refusals: vec![refusal],
-            latency: Latency {
+            latency: MoveLatency {
                 count: 3,
                 sum_us: 1_000_090,
                 octaves: vec![(64, 2), (128, 0), (1 << 20, 1)],
-                ..Latency::default()
+                ..MoveLatency::default()
             },
             ..Status::default()
         }

@@ -36,31 +36,31 @@ pub const MOST_PIDS: usize = 256;
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
+pub enum ControlRequest {
     /// The counters and state since startup: answered by one status.
     Status,
     /// The active rules in order: answered by one list.
     Rules,
-    /// The active text of files with new errors: answered by one [`KeptTexts`].
+    /// The active text of files with new errors: answered by one [`LastGoodFiles`].
     Kept,
-    /// The history of these processes: answered by one [`About`] each.
+    /// The history of these processes: answered by one [`ProcessReport`] each.
     About {
         /// The PIDs, at most [`MOST_PIDS`].
         pids: Vec<u32>,
     },
-    /// Decisions as they happen: answered by [`Watched`] until the client disconnects. The first
+    /// Decisions as they happen: answered by [`WatchMessage`] until the client disconnects. The first
     /// line is `{"lost":0}`: from then on nothing is missed.
     Watch,
-    /// A reload of all files: answered by one [`Reloaded`] when complete.
+    /// A reload of all files: answered by one [`ReloadReply`] when complete.
     Reload,
-    /// A re-evaluation of these processes: answered by one [`About`] each when complete.
+    /// A re-evaluation of these processes: answered by one [`ProcessReport`] each when complete.
     Place {
         /// The PIDs, at most [`MOST_PIDS`].
         pids: Vec<u32>,
     },
 }
 
-impl Request {
+impl ControlRequest {
     /// Checks whether the request changes anything and requires root.
     pub const fn is_write(&self) -> bool {
         match self {
@@ -72,15 +72,15 @@ impl Request {
 
 /// The reply to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct RequestError {
     /// The reason, as text.
     pub error: String,
 }
 
-/// The answer to [`Request::Kept`]: the active version of files with new errors. Unlike elsewhere,
+/// The answer to [`ControlRequest::Kept`]: the active version of files with new errors. Unlike elsewhere,
 /// paths and texts are not escaped; bytes that are not UTF-8 are replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptTexts {
+pub struct LastGoodFiles {
     /// The files, or directories, with new errors.
     pub kept: Vec<KeptFile>,
     /// The active text by path; empty for a file that is treated as empty.
@@ -94,11 +94,11 @@ pub struct KeptTexts {
 /// The history of a process: failures, the current activity and the last move. The kernel shows
 /// whether it is in the right cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct ProcessReport {
     /// The PID of the process.
     pub pid: u32,
     /// The most recent events, oldest first.
-    pub happenings: Vec<Happening>,
+    pub happenings: Vec<HistoryEntry>,
     /// The milliseconds since the last move; absent if it was never moved, or too long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_ago_ms: Option<u64>,
@@ -106,10 +106,10 @@ pub struct About {
 
 /// One entry in the history of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Happening {
+pub struct HistoryEntry {
     /// The milliseconds since the event.
     pub ago_ms: u64,
-    /// The outcome of the evaluation, for example `placed`, `refused`, `taken-back`, `given-up`,
+    /// The outcome of the evaluation, for example `placed`, `refused`, `externally-moved`, `abandoned`,
     /// `waiting`.
     pub outcome: String,
     /// The name of the rule, or its file and line.
@@ -120,22 +120,22 @@ pub struct Happening {
     pub detail: String,
 }
 
-/// One line of the answer to [`Request::Watch`].
+/// One line of the answer to [`ControlRequest::Watch`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Watched {
+pub enum WatchMessage {
     /// A gap in the lines, because the client or the daemon's queue could not keep up.
     Lost {
         /// The number of missing lines.
         lost: u64,
     },
     /// An evaluation and its outcome.
-    Decision(Decision),
+    Decision(WatchedDecision),
 }
 
 /// An evaluation of a process and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct WatchedDecision {
     /// The time of the decision, in milliseconds since 1970.
     pub time_ms: u64,
     /// The PID of the process.
@@ -154,7 +154,7 @@ pub struct Decision {
     pub line: Option<u32>,
     /// The destination cgroup of the rule, from the root of the hierarchy.
     pub cgroup: Option<String>,
-    /// The outcome: `placed`, `in-place`, `held`, `refused`, `given-up`, `waiting`, `would-place`,
+    /// The outcome: `placed`, `in-place`, `confirmed`, `refused`, `abandoned`, `waiting`, `would-place`,
     /// `in-unit`, `reused`, `no-rule`, `ignored`, `inapplicable`, `protected`, `sticky` or `gone`.
     pub outcome: String,
     /// The causes of the evaluation: `exec`, `setuid`, `setgid`, `fork`, `scan`, `recheck`,
@@ -164,9 +164,9 @@ pub struct Decision {
     pub latency_us: u64,
 }
 
-/// The answer to [`Request::Reload`].
+/// The answer to [`ControlRequest::Reload`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
+pub struct ReloadReply {
     /// Whether the current version of all files is active. If not, files with new errors are kept
     /// at their last valid version.
     pub in_force: bool,
@@ -193,31 +193,33 @@ pub struct Reloaded {
 ///
 /// # Errors
 /// Returns the reason as text.
-pub fn parse(line: &[u8]) -> Result<Request, String> {
-    let request: Request =
+pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
+    let request: ControlRequest =
         serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))?;
     match &request {
-        Request::About { pids } | Request::Place { pids } if pids.len() > MOST_PIDS => {
+        ControlRequest::About { pids } | ControlRequest::Place { pids }
+            if pids.len() > MOST_PIDS =>
+        {
             Err(format!("{} processes in one request; the limit is {MOST_PIDS}", pids.len()))
         }
-        Request::Status
-        | Request::Rules
-        | Request::Kept
-        | Request::About { .. }
-        | Request::Watch
-        | Request::Reload
-        | Request::Place { .. } => Ok(request),
+        ControlRequest::Status
+        | ControlRequest::Rules
+        | ControlRequest::Kept
+        | ControlRequest::About { .. }
+        | ControlRequest::Watch
+        | ControlRequest::Reload
+        | ControlRequest::Place { .. } => Ok(request),
     }
 }
 
 /// A request that may be incomplete.
 #[derive(Debug, Default)]
-pub struct Incoming(Vec<u8>);
+pub struct RequestReader(Vec<u8>);
 
-impl Incoming {
+impl RequestReader {
     /// Appends received bytes. Returns `None` until the line is complete; bytes after it are
     /// ignored.
-    pub fn push(&mut self, bytes: &[u8]) -> Option<Result<Request, String>> {
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Result<ControlRequest, String>> {
         let end = bytes.iter().position(|&byte| byte == b'\n');
         let length = self.0.len() + end.map_or(bytes.len(), |end| end + 1);
         if length > LONGEST_REQUEST || (end.is_none() && length == LONGEST_REQUEST) {
@@ -233,16 +235,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(request: &Request) -> Vec<u8> {
+    fn written(request: &ControlRequest) -> Vec<u8> {
         serde_json::to_vec(request).unwrap()
     }
 
     #[test]
     fn requests_are_written_as_documented() {
         let line = |text: &str| parse(text.as_bytes());
-        assert_eq!(line(r#"{"request":"status"}"#), Ok(Request::Status));
-        assert_eq!(line(r#"{"request":"about","pids":[7]}"#), Ok(Request::About { pids: vec![7] }));
-        assert_eq!(written(&Request::Reload), br#"{"request":"reload"}"#);
+        assert_eq!(line(r#"{"request":"status"}"#), Ok(ControlRequest::Status));
+        assert_eq!(
+            line(r#"{"request":"about","pids":[7]}"#),
+            Ok(ControlRequest::About { pids: vec![7] })
+        );
+        assert_eq!(written(&ControlRequest::Reload), br#"{"request":"reload"}"#);
         for wrong in ["", "{}", "[]", "7", r#"{"request":"stop"}"#, r#"{"request":"about"}"#] {
             assert!(line(wrong).is_err(), "{wrong}");
         }
@@ -254,32 +259,35 @@ mod tests {
     #[test]
     fn too_much_is_refused() {
         let pids = vec![1; MOST_PIDS + 1];
-        assert!(parse(&written(&Request::About { pids })).is_err());
-        let mut incoming = Incoming::default();
+        assert!(parse(&written(&ControlRequest::About { pids })).is_err());
+        let mut incoming = RequestReader::default();
         assert_eq!(incoming.push(&vec![b' '; LONGEST_REQUEST - 1]), None);
         assert!(incoming.push(b" ").unwrap().unwrap_err().contains("65536"));
         let longest = [vec![b' '; LONGEST_REQUEST - 21], b"{\"request\":\"status\"}\n".to_vec()];
-        assert_eq!(Incoming::default().push(&longest.concat()), Some(Ok(Request::Status)));
+        assert_eq!(
+            RequestReader::default().push(&longest.concat()),
+            Some(Ok(ControlRequest::Status))
+        );
     }
 
     #[test]
     fn a_watcher_can_tell_loss_from_a_decision() {
         assert_eq!(
-            serde_json::from_str::<Watched>(r#"{"lost":3}"#).unwrap(),
-            Watched::Lost { lost: 3 }
+            serde_json::from_str::<WatchMessage>(r#"{"lost":3}"#).unwrap(),
+            WatchMessage::Lost { lost: 3 }
         );
     }
 
-    fn requests() -> impl Strategy<Value = Request> {
+    fn requests() -> impl Strategy<Value = ControlRequest> {
         let pids = || prop::collection::vec(any::<u32>(), 0..MOST_PIDS);
         prop_oneof![
-            Just(Request::Status),
-            Just(Request::Rules),
-            Just(Request::Kept),
-            Just(Request::Watch),
-            Just(Request::Reload),
-            pids().prop_map(|pids| Request::About { pids }),
-            pids().prop_map(|pids| Request::Place { pids }),
+            Just(ControlRequest::Status),
+            Just(ControlRequest::Rules),
+            Just(ControlRequest::Kept),
+            Just(ControlRequest::Watch),
+            Just(ControlRequest::Reload),
+            pids().prop_map(|pids| ControlRequest::About { pids }),
+            pids().prop_map(|pids| ControlRequest::Place { pids }),
         ]
     }
 
@@ -288,7 +296,7 @@ mod tests {
         fn what_is_written_is_read_however_it_arrives(request in requests(), size in 1usize..200) {
             let mut line = written(&request);
             line.push(b'\n');
-            let mut incoming = Incoming::default();
+            let mut incoming = RequestReader::default();
             let mut found = None;
             for part in line.chunks(size) {
                 prop_assert!(found.is_none());
@@ -299,7 +307,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_answered_once_their_line_ends(parts: Vec<Vec<u8>>) {
-            let mut incoming = Incoming::default();
+            let mut incoming = RequestReader::default();
             for part in parts {
                 let answer = incoming.push(&part);
                 prop_assert_eq!(answer.is_some(), part.contains(&b'\n'));

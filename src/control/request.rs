@@ -14,7 +14,7 @@ const CHILDREN: i32 = 1;
 
 /// The requested action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum PinAction {
     /// A pin: the process is never moved.
     Stay {
         /// Whether children born later, and their descendants, are included.
@@ -26,7 +26,7 @@ pub enum Wish {
 
 /// The credentials of the client, as reported by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct PinClient {
     /// The effective user ID at the time of the connection.
     pub uid: Uid,
     /// The PID of the client.
@@ -35,21 +35,21 @@ pub struct Client {
 
 /// A complete request for one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct PinRequest {
     /// The process; `None` for a value that is not a valid PID.
     pub pid: Option<Pid>,
     /// The action requested for it.
-    pub wish: Wish,
+    pub wish: PinAction,
 }
 
 /// A request that may be incomplete.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Incoming {
+pub struct PinRequestReader {
     bytes: [u8; 8],
     length: usize,
 }
 
-impl Incoming {
+impl PinRequestReader {
     /// Returns the buffer for the missing bytes.
     pub fn missing(&mut self) -> &mut [u8] {
         &mut self.bytes[self.length..]
@@ -57,7 +57,7 @@ impl Incoming {
 
     /// Records that `count` bytes of [`Self::missing`] were filled. Returns the request once it is
     /// complete.
-    pub fn filled(&mut self, count: usize) -> Option<Request> {
+    pub fn filled(&mut self, count: usize) -> Option<PinRequest> {
         self.length = (self.length + count).min(self.bytes.len());
         if self.length < self.bytes.len() {
             return None;
@@ -65,10 +65,10 @@ impl Incoming {
         let [a, b, c, d, e, f, g, h] = self.bytes;
         let pid = i32::from_ne_bytes([a, b, c, d]);
         let wish = match i32::from_ne_bytes([e, f, g, h]) {
-            CANCEL => Wish::Cancel,
-            flags => Wish::Stay { children: flags & CHILDREN != 0 },
+            CANCEL => PinAction::Cancel,
+            flags => PinAction::Stay { children: flags & CHILDREN != 0 },
         };
-        Some(Request { pid: u32::try_from(pid).ok().and_then(Pid::new), wish })
+        Some(PinRequest { pid: u32::try_from(pid).ok().and_then(Pid::new), wish })
     }
 }
 
@@ -78,9 +78,9 @@ mod tests {
     use proptest::prelude::*;
 
     /// Parses the two integers, passed in pieces of these lengths.
-    fn hear(pid: i32, flags: i32, pieces: &[usize]) -> Option<Request> {
+    fn hear(pid: i32, flags: i32, pieces: &[usize]) -> Option<PinRequest> {
         let bytes = [pid.to_ne_bytes(), flags.to_ne_bytes()].concat();
-        let mut incoming = Incoming::default();
+        let mut incoming = PinRequestReader::default();
         let mut rest = bytes.as_slice();
         for &piece in pieces {
             let room = incoming.missing();
@@ -95,19 +95,19 @@ mod tests {
         None
     }
 
-    fn wish(flags: i32) -> Wish {
+    fn wish(flags: i32) -> PinAction {
         hear(7, flags, &[8]).unwrap().wish
     }
 
     #[test]
     fn flags_are_a_wish() {
-        assert_eq!(wish(0), Wish::Stay { children: false });
-        assert_eq!(wish(1), Wish::Stay { children: true });
-        assert_eq!(wish(2), Wish::Cancel);
-        assert_eq!(wish(3), Wish::Stay { children: true });
-        assert_eq!(wish(4), Wish::Stay { children: false });
-        assert_eq!(wish(99), Wish::Stay { children: true });
-        assert_eq!(wish(-1), Wish::Stay { children: true });
+        assert_eq!(wish(0), PinAction::Stay { children: false });
+        assert_eq!(wish(1), PinAction::Stay { children: true });
+        assert_eq!(wish(2), PinAction::Cancel);
+        assert_eq!(wish(3), PinAction::Stay { children: true });
+        assert_eq!(wish(4), PinAction::Stay { children: false });
+        assert_eq!(wish(99), PinAction::Stay { children: true });
+        assert_eq!(wish(-1), PinAction::Stay { children: true });
     }
 
     #[test]

@@ -20,13 +20,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::stat::Mode;
 use nix::unistd::Group;
 
-use super::exchange::{self, ControlSide, Done, Ringer};
-use super::overview::Overview;
-use super::protocol::{Decision, READERS, Request, Watched};
-use super::socket::{Listener, Place};
+use super::channel::{self, ControlChannel, ControlWaker, EngineReply};
+use super::protocol::{ControlRequest, READERS, WatchMessage, WatchedDecision};
+use super::socket::{SocketAddress, SocketListener};
+use super::status_source::StatusSource;
 use crate::event::{Gid, Nanos};
 use crate::sys;
-use connection::{Connection, Errand, State};
+use connection::{ClientStream, ConnectionState, PendingReply};
 
 /// The maximum number of connected clients.
 const MOST: usize = 64;
@@ -46,12 +46,12 @@ const SERVED: &str =
 
 /// The bound socket before it is served: clients that connect wait.
 #[derive(Debug)]
-pub struct Bound {
-    listener: Listener,
+pub struct BoundServer {
+    listener: SocketListener,
     readers: Option<Gid>,
 }
 
-impl Bound {
+impl BoundServer {
     /// Creates the socket at `path`, and its directory if it is missing.
     ///
     /// # Errors
@@ -64,28 +64,28 @@ impl Bound {
 
 /// The running server. Dropping it stops the thread and removes the socket.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     thread: Option<JoinHandle<()>>,
-    ringer: Ringer,
+    ringer: ControlWaker,
     ends: Arc<AtomicBool>,
 }
 
-impl Server {
+impl ControlServer {
     /// Starts the thread that serves the socket.
     ///
     /// # Errors
     /// Returns an error if the thread cannot be created.
     pub fn start(
-        Bound { listener, readers }: Bound,
-        side: ControlSide,
-        overview: Overview,
+        BoundServer { listener, readers }: BoundServer,
+        side: ControlChannel,
+        overview: StatusSource,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        epoll.add(side.bell(), EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let ringer = side.ringer();
+        epoll.add(side.wakeup_fd(), EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let ringer = side.waker();
         let ends = Arc::new(AtomicBool::new(false));
-        let service = Service {
+        let service = ServerState {
             listener,
             epoll,
             side,
@@ -103,7 +103,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ControlServer {
     fn drop(&mut self) {
         self.ends.store(true, Relaxed);
         self.ringer.ring();
@@ -125,7 +125,7 @@ fn readers() -> Option<Gid> {
     }
 }
 
-fn open(path: &Path, readers: Option<Gid>) -> io::Result<Listener> {
+fn open(path: &Path, readers: Option<Gid>) -> io::Result<SocketListener> {
     if let Some(parent) = path.parent() {
         match fs::create_dir(parent) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -137,30 +137,30 @@ fn open(path: &Path, readers: Option<Gid>) -> io::Result<Listener> {
             Ok(()) => fs::set_permissions(parent, PermissionsExt::from_mode(0o755))?,
         }
     }
-    let mut place = Place::shared(path.to_owned(), None, readers);
+    let mut place = SocketAddress::shared(path.to_owned(), None, readers);
     if readers.is_none() {
         place.mode = Mode::S_IRUSR | Mode::S_IWUSR;
     }
-    Listener::open(place, SERVED, drop)
+    SocketListener::open(place, SERVED, drop)
 }
 
 /// The state of the server thread.
-struct Service {
-    listener: Listener,
+struct ServerState {
+    listener: SocketListener,
     epoll: Epoll,
-    side: ControlSide,
-    overview: Overview,
+    side: ControlChannel,
+    overview: StatusSource,
     readers: Option<Gid>,
     ends: Arc<AtomicBool>,
     /// The clients by serial number, so the oldest comes first.
-    clients: BTreeMap<u64, Connection>,
+    clients: BTreeMap<u64, ClientStream>,
     serial: u64,
     /// Whether new connections are accepted.
     listens: bool,
     paused_until: Option<Nanos>,
 }
 
-impl Service {
+impl ServerState {
     fn run(mut self) {
         let mut events = [EpollEvent::empty(); 64];
         while !self.ends.load(Relaxed) {
@@ -188,7 +188,7 @@ impl Service {
 
     fn timeout(&self) -> EpollTimeout {
         let now = sys::monotonic();
-        let clients = self.clients.values().filter_map(Connection::due).min();
+        let clients = self.clients.values().filter_map(ClientStream::due).min();
         let pump = (self.watching() > 0).then(|| now.plus(PUMP_NS));
         let hasty = (self.clients.len() >= MOST).then(|| now.plus(HASTE_NS));
         let next = [clients, pump, hasty, self.paused_until].into_iter().flatten().min();
@@ -212,7 +212,7 @@ impl Service {
                 }
             };
             // A client with unreadable credentials has disconnected.
-            if let Ok(connection) = Connection::new(stream, self.readers, sys::monotonic()) {
+            if let Ok(connection) = ClientStream::new(stream, self.readers, sys::monotonic()) {
                 self.serial += 1;
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, self.serial);
                 if self.epoll.add(&connection, event).is_ok() {
@@ -254,7 +254,7 @@ impl Service {
         self.send(serial);
     }
 
-    fn answer(&mut self, serial: u64, request: Request) {
+    fn answer(&mut self, serial: u64, request: ControlRequest) {
         let is_full = self.watching() >= MOST_WATCHING;
         let Self { clients, side, overview, .. } = self;
         let Some(client) = clients.get_mut(&serial) else { return };
@@ -263,22 +263,28 @@ impl Service {
             return client.refuse(why, now);
         }
         let (errand, kind) = match request {
-            Request::Rules => return client.tell(&overview.rules(), now),
-            Request::Kept => return client.tell(&overview.kept(), now),
-            Request::Watch if is_full => {
+            ControlRequest::Rules => return client.tell(&overview.rules(), now),
+            ControlRequest::Kept => return client.tell(&overview.kept(), now),
+            ControlRequest::Watch if is_full => {
                 return client.refuse(format!("{MOST_WATCHING} clients are already watching"), now);
             }
-            Request::Watch => {
-                client.say(&Watched::Lost { lost: 0 });
+            ControlRequest::Watch => {
+                client.say(&WatchMessage::Lost { lost: 0 });
                 side.set_watched(true);
-                return client.turn_to(State::Watching { lost: 0 }, now);
+                return client.turn_to(ConnectionState::Watching { lost: 0 }, now);
             }
-            Request::Status => (exchange::Errand::Takers, Errand::Status),
-            Request::About { pids } => (exchange::Errand::About(pids), Errand::About),
-            Request::Place { pids } => (exchange::Errand::Place(pids), Errand::Place),
-            Request::Reload => (exchange::Errand::Reload, Errand::Reload(overview.generation())),
+            ControlRequest::Status => (channel::EngineCommand::Takers, PendingReply::Status),
+            ControlRequest::About { pids } => {
+                (channel::EngineCommand::About(pids), PendingReply::About)
+            }
+            ControlRequest::Place { pids } => {
+                (channel::EngineCommand::Place(pids), PendingReply::Place)
+            }
+            ControlRequest::Reload => {
+                (channel::EngineCommand::Reload, PendingReply::Reload(overview.generation()))
+            }
         };
-        client.turn_to(State::Waiting(kind), now);
+        client.turn_to(ConnectionState::Waiting(kind), now);
         if !side.ask(serial, errand) {
             client.refuse("too many pending requests; try again", now);
         }
@@ -287,16 +293,16 @@ impl Service {
     /// Replies to clients when their commands are done.
     fn take_done(&mut self) {
         // EAGAIN means that no wakeup is pending.
-        let _rung = self.side.bell().read();
+        let _rung = self.side.wakeup_fd().read();
         while let Some((serial, done)) = self.side.take_done() {
             let Some(client) = self.clients.get_mut(&serial) else { continue };
-            let State::Waiting(_) = client.state else { continue };
+            let ConnectionState::Waiting(_) = client.state else { continue };
             match done {
-                Done::About(abouts) => abouts.iter().for_each(|about| client.say(about)),
-                Done::Reloaded => client.say(&self.overview.reloaded(true)),
-                Done::Takers(takers) => client.say(&self.overview.status_with(takers)),
+                EngineReply::About(abouts) => abouts.iter().for_each(|about| client.say(about)),
+                EngineReply::Reloaded => client.say(&self.overview.reloaded(true)),
+                EngineReply::Takers(takers) => client.say(&self.overview.status_with(takers)),
             }
-            client.turn_to(State::Leaving, sys::monotonic());
+            client.turn_to(ConnectionState::Leaving, sys::monotonic());
             self.send(serial);
         }
     }
@@ -315,7 +321,8 @@ impl Service {
     }
 
     fn watching(&self) -> usize {
-        let watches = |client: &&Connection| matches!(client.state, State::Watching { .. });
+        let watches =
+            |client: &&ClientStream| matches!(client.state, ConnectionState::Watching { .. });
         self.clients.values().filter(watches).count()
     }
 
@@ -324,7 +331,7 @@ impl Service {
         let watching: Vec<u64> = self
             .clients
             .iter()
-            .filter(|(_, client)| matches!(client.state, State::Watching { .. }))
+            .filter(|(_, client)| matches!(client.state, ConnectionState::Watching { .. }))
             .map(|(&serial, _)| serial)
             .collect();
         self.side.set_watched(!watching.is_empty());
@@ -334,7 +341,9 @@ impl Service {
             return;
         }
         for seen in self.side.decisions() {
-            let Ok(mut line) = serde_json::to_vec(&Watched::Decision(Decision::from(seen))) else {
+            let Ok(mut line) =
+                serde_json::to_vec(&WatchMessage::Decision(WatchedDecision::from(seen)))
+            else {
                 continue;
             };
             line.push(b'\n');
@@ -379,22 +388,28 @@ impl Service {
     fn give_up(&mut self, serial: u64, now: Nanos) {
         let Some(client) = self.clients.get_mut(&serial) else { return };
         match &client.state {
-            State::Waiting(Errand::Status) => client.say(&self.overview.status_stalled()),
-            State::Waiting(Errand::Reload(before)) if *before != self.overview.generation() => {
+            ConnectionState::Waiting(PendingReply::Status) => {
+                client.say(&self.overview.status_stalled());
+            }
+            ConnectionState::Waiting(PendingReply::Reload(before))
+                if *before != self.overview.generation() =>
+            {
                 client.say(&self.overview.reloaded(false));
             }
-            State::Waiting(Errand::Reload(_)) => {
+            ConnectionState::Waiting(PendingReply::Reload(_)) => {
                 client.refuse("the reload is still in progress; see the log", now);
             }
-            State::Waiting(Errand::About | Errand::Place) => {
+            ConnectionState::Waiting(PendingReply::About | PendingReply::Place) => {
                 client.refuse("the thread that moves processes does not respond", now);
             }
-            State::Asking(_) | State::Watching { .. } | State::Leaving => {
+            ConnectionState::Asking(_)
+            | ConnectionState::Watching { .. }
+            | ConnectionState::Leaving => {
                 self.clients.remove(&serial);
                 return;
             }
         }
-        client.turn_to(State::Leaving, now);
+        client.turn_to(ConnectionState::Leaving, now);
         self.send(serial);
     }
 }

@@ -21,7 +21,7 @@ const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 
 /// The path, owner and mode of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SocketAddress {
     /// The path of the socket file.
     pub path: PathBuf,
     /// The owner, if not root.
@@ -32,7 +32,7 @@ pub struct Place {
     pub mode: Mode,
 }
 
-impl Place {
+impl SocketAddress {
     /// Creates a place with mode 0660: access for the owner and the group only.
     pub fn shared(path: PathBuf, owner: Option<Uid>, group: Option<Gid>) -> Self {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP;
@@ -42,10 +42,10 @@ impl Place {
 
 /// A socket created by this process. Dropping it removes the file.
 #[derive(Debug)]
-pub struct Listener {
+pub struct SocketListener {
     /// The listening socket, in non-blocking mode.
     pub listener: UnixListener,
-    place: Place,
+    place: SocketAddress,
     /// The device and inode of the created file.
     identity: (u64, u64),
 }
@@ -54,14 +54,14 @@ pub struct Listener {
 /// silent client.
 pub type Greeting = fn(UnixStream);
 
-impl Listener {
+impl SocketListener {
     /// Creates the socket and replaces a file left by a former daemon.
     ///
     /// # Errors
     /// Returns `AddrInUse` if another daemon serves the socket (with `taken` as the message) or if
     /// the path is that of another kind of file; otherwise the error of socket(2), bind(2),
     /// chown(2) or rename(2), with the path.
-    pub fn open(place: Place, taken: &str, greeting: Greeting) -> io::Result<Self> {
+    pub fn open(place: SocketAddress, taken: &str, greeting: Greeting) -> io::Result<Self> {
         let named = |error: io::Error| named(&place.path, &error);
         let probe = || probe(&place.path, taken, greeting);
         probe().map_err(named)?;
@@ -76,7 +76,7 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for SocketListener {
     /// Removes the file, unless another one has replaced it.
     fn drop(&mut self) {
         let file = fs::symlink_metadata(&self.place.path);
@@ -88,10 +88,10 @@ impl Drop for Listener {
     }
 }
 
-/// Checks that no daemon serves the path, before [`Listener::open`] is called.
+/// Checks that no daemon serves the path, before [`SocketListener::open`] is called.
 ///
 /// # Errors
-/// As [`Listener::open`].
+/// As [`SocketListener::open`].
 pub(super) fn ensure_free(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
     probe(path, taken, greeting).map_err(|error| named(path, &error))
 }
@@ -122,7 +122,7 @@ fn probe(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
 }
 
 /// Creates the listening socket under a temporary name and moves it to its path when complete.
-fn make(place: &Place, probe: impl Fn() -> io::Result<()>) -> io::Result<UnixListener> {
+fn make(place: &SocketAddress, probe: impl Fn() -> io::Result<()>) -> io::Result<UnixListener> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     // The file inherits the mode of the descriptor, so it is never accessible to all users.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
@@ -141,7 +141,7 @@ fn make(place: &Place, probe: impl Fn() -> io::Result<()>) -> io::Result<UnixLis
 }
 
 fn finish(
-    place: &Place,
+    place: &SocketAddress,
     draft: &Path,
     fd: &impl AsFd,
     probe: impl Fn() -> io::Result<()>,

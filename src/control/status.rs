@@ -3,8 +3,8 @@
 //!
 //! Times are seconds since 1970; durations of moves are microseconds.
 //!
-//! [`Request::Status`]: super::protocol::Request::Status
-//! [`Request::Rules`]: super::protocol::Request::Rules
+//! [`Request::Status`]: super::protocol::ControlRequest::Status
+//! [`Request::Rules`]: super::protocol::ControlRequest::Rules
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct Status {
     /// Whether the thread that moves processes did not respond within two seconds.
     pub stalled: bool,
     /// A summary of the active rules.
-    pub rules: RulesInForce,
+    pub rules: ActiveRulesStatus,
     /// The reload that left files with new errors at their last valid version.
     pub refused_reload: Option<RefusedReload>,
     /// The base of the cgroups of TOML rules, from the root of each hierarchy.
@@ -43,17 +43,17 @@ pub struct Status {
     /// All counters by name; cgruled(8) describes them.
     pub counters: BTreeMap<String, u64>,
     /// The counter `refused` by errno, the most frequent first.
-    pub refusals: Vec<Refusal>,
-    /// The counter `taken_back` by mover, in the order of first occurrence; `others` for all after
+    pub refusals: Vec<RefusedMoves>,
+    /// The counter `external_moves_found` by mover, in the order of first occurrence; `others` for all after
     /// the first 64. A systemd unit is given by name, another cgroup by path.
-    pub taken_back_by: Vec<Taker>,
+    pub external_movers: Vec<ExternalMover>,
     /// The time from the kernel's event to the end of the move.
-    pub latency: Latency,
+    pub latency: MoveLatency,
 }
 
 /// A summary of the active rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RulesInForce {
+pub struct ActiveRulesStatus {
     /// The number of active rules.
     pub count: u64,
     /// The time at which they were loaded.
@@ -109,7 +109,7 @@ pub struct HierarchyStatus {
 
 /// The number of moves refused by the kernel with one errno.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct RefusedMoves {
     /// The symbolic name, such as `ENOSPC`.
     pub errno: String,
     /// The description of the errno.
@@ -120,7 +120,7 @@ pub struct Refusal {
 
 /// A third party that moved processes away from their cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taker {
+pub struct ExternalMover {
     /// The systemd unit or the cgroup path.
     pub name: String,
     /// The number of moves by this party.
@@ -129,7 +129,7 @@ pub struct Taker {
 
 /// The latency of moves in microseconds. All but the maximum are rounded up, by at most an eighth.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Latency {
+pub struct MoveLatency {
     /// The number of measured moves: those caused by an event, not by a scan.
     pub count: u64,
     /// The median latency.
@@ -149,14 +149,14 @@ pub struct Latency {
 
 /// The active rules, in the order in which they are tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub struct ActiveRules {
     /// The rules; the first match decides.
-    pub rules: Vec<RuleInForce>,
+    pub rules: Vec<ActiveRule>,
 }
 
 /// One of the active rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleInForce {
+pub struct ActiveRule {
     /// The name of the rule, or its file and line.
     pub name: String,
     /// The file that contains the rule.

@@ -36,12 +36,12 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::request::{Client, Request, Wish};
+use super::request::{PinAction, PinClient, PinRequest};
 use crate::event::fork_tracker::Fork;
 use crate::event::{Nanos, Pid, Uid};
-use crate::log::limit::Limiter;
+use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::sys;
 
 /// The maximum number of entries, 40 bytes each.
@@ -57,8 +57,8 @@ const SWEEP_NS: u64 = 100_000_000;
 
 /// The pin of one process.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// The identity of the process, see [`Proc::identity`]; 0 until a descendant is first
+struct PinnedProcess {
+    /// The identity of the process, see [`ProcFs::identity`]; 0 until a descendant is first
     /// evaluated.
     started: u64,
     /// The time from which the pin is valid.
@@ -91,8 +91,8 @@ impl Pin {
 
 /// The table of pinned processes.
 #[derive(Debug)]
-pub struct Sticky {
-    entries: HashMap<Pid, Entry, FixedState>,
+pub struct PinTable {
+    entries: HashMap<Pid, PinnedProcess, FixedState>,
     /// How many there are of each user.
     used: HashMap<Uid, u32, FixedState>,
     /// The number of entries that include descendants.
@@ -106,10 +106,10 @@ pub struct Sticky {
     ring: VecDeque<Pid>,
     swept: Nanos,
     metrics: Arc<Metrics>,
-    limiter: Limiter,
+    limiter: LogLimiter,
 }
 
-impl Sticky {
+impl PinTable {
     /// Creates an empty table.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
@@ -120,18 +120,18 @@ impl Sticky {
             dead: Vec::new(),
             ring: VecDeque::new(),
             swept: Nanos::default(),
-            limiter: Limiter::new(Arc::clone(&metrics)),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
         }
     }
 
     /// Checks whether the process is pinned.
-    pub fn holds(&mut self, pid: Pid, proc: &mut Proc) -> bool {
+    pub fn holds(&mut self, pid: Pid, proc: &mut ProcFs) -> bool {
         self.pin(pid, proc).is_some()
     }
 
     /// Returns the pin of the process, if it has one.
-    pub(crate) fn pin(&mut self, pid: Pid, proc: &mut Proc) -> Option<Pin> {
+    pub(crate) fn pin(&mut self, pid: Pid, proc: &mut ProcFs) -> Option<Pin> {
         if self.entries.is_empty() {
             return None;
         }
@@ -141,7 +141,7 @@ impl Sticky {
         if entry.started == 0 {
             entry.started = started;
         }
-        let Entry { since, client, .. } = *entry;
+        let PinnedProcess { since, client, .. } = *entry;
         (entry.started == started).then_some(Pin { since, client })
     }
 
@@ -152,7 +152,7 @@ impl Sticky {
 
     /// Checks whether any pin includes descendants, so that the fork socket must be emptied before
     /// an evaluation.
-    pub const fn has_heirs(&self) -> bool {
+    pub const fn has_descendants(&self) -> bool {
         self.heirs > 0
     }
 
@@ -161,14 +161,14 @@ impl Sticky {
     #[must_use]
     pub fn grant(
         &mut self,
-        request: Request,
-        client: Client,
+        request: PinRequest,
+        client: PinClient,
         account: Uid,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
     ) -> bool {
         let is_granted = self.try_grant(request, client, account, proc).is_some();
         let peer = client.uid;
-        let Request { pid, wish } = request;
+        let PinRequest { pid, wish } = request;
         let pid = pid.map_or(0, Pid::get);
         if is_granted {
             ::log::debug!("UID {peer} requested {wish:?} for PID {pid}");
@@ -186,12 +186,12 @@ impl Sticky {
 
     fn try_grant(
         &mut self,
-        request: Request,
-        client: Client,
+        request: PinRequest,
+        client: PinClient,
         account: Uid,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
     ) -> Option<()> {
-        let Client { uid: peer, process: client } = client;
+        let PinClient { uid: peer, process: client } = client;
         // The ID of a thread stands for its process.
         let pid = proc.owner(request.pid?)?.process;
         // The identity is read before the owner: if the PID is reused in between, the entry is for
@@ -202,13 +202,13 @@ impl Sticky {
             return None;
         }
         match request.wish {
-            Wish::Cancel => {
+            PinAction::Cancel => {
                 self.remove(pid);
                 self.metrics.sticky_cancelled.increment();
             }
-            Wish::Stay { children } => {
+            PinAction::Stay { children } => {
                 let since = sys::monotonic();
-                let entry = Entry { started, since, has_heirs: children, client, account };
+                let entry = PinnedProcess { started, since, has_heirs: children, client, account };
                 // Those of processes that ended make room first; more at once would keep the hot thread.
                 if !self.has_room(pid, account) {
                     self.sweep(SWEEP[1], proc);
@@ -240,8 +240,8 @@ impl Sticky {
         }
     }
 
-    fn inherit(&mut self, child: Pid, since: Nanos, parent: Entry) {
-        if self.insert(child, Entry { started: 0, since, has_heirs: true, ..parent }) {
+    fn inherit(&mut self, child: Pid, since: Nanos, parent: PinnedProcess) {
+        if self.insert(child, PinnedProcess { started: 0, since, has_heirs: true, ..parent }) {
             self.newcomers += 1;
             self.metrics.sticky_inherited.increment();
             return;
@@ -257,7 +257,7 @@ impl Sticky {
     }
 
     /// Removes exited processes after the fork socket was emptied.
-    pub fn emptied(&mut self, proc: &mut Proc) {
+    pub fn emptied(&mut self, proc: &mut ProcFs) {
         for (pid, since) in std::mem::take(&mut self.dead) {
             if self.entries.get(&pid).is_some_and(|entry| entry.since == since) {
                 self.remove(pid);
@@ -274,9 +274,10 @@ impl Sticky {
 
     /// Pins the living children of all processes with descendants after the kernel dropped forks.
     /// Children older than the pin cannot be distinguished.
-    pub fn search(&mut self, proc: &mut Proc) {
+    pub fn search(&mut self, proc: &mut ProcFs) {
         let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
-        let mut parents: Vec<(Pid, Entry)> = parents.map(|(&pid, &entry)| (pid, entry)).collect();
+        let mut parents: Vec<(Pid, PinnedProcess)> =
+            parents.map(|(&pid, &entry)| (pid, entry)).collect();
         while let Some((parent, entry)) = parents.pop() {
             let mut children = Vec::new();
             proc.children(parent, |child| children.push(child));
@@ -291,7 +292,7 @@ impl Sticky {
     }
 
     /// Adds an entry. Returns `false` if the table is full.
-    fn insert(&mut self, pid: Pid, entry: Entry) -> bool {
+    fn insert(&mut self, pid: Pid, entry: PinnedProcess) -> bool {
         if !self.has_room(pid, entry.account) {
             return false;
         }
@@ -322,7 +323,7 @@ impl Sticky {
     }
 
     /// An entry is gone.
-    fn release(&mut self, old: Entry) {
+    fn release(&mut self, old: PinnedProcess) {
         self.heirs -= usize::from(old.has_heirs);
         if let Some(used) = self.used.get_mut(&old.account) {
             *used -= 1;
@@ -333,7 +334,7 @@ impl Sticky {
     }
 
     /// Checks the next `count` entries and removes those of exited processes.
-    fn sweep(&mut self, count: usize, proc: &mut Proc) {
+    fn sweep(&mut self, count: usize, proc: &mut ProcFs) {
         // A PID that was removed and added again occurs twice in the ring.
         if self.ring.len() > 2 * self.entries.len() + 64 {
             self.ring.clear();
@@ -368,10 +369,10 @@ mod tests {
     const ALICE: Uid = Uid(61_701);
 
     /// A fake `/proc` and a table.
-    struct World {
+    struct PinTest {
         root: tempfile::TempDir,
-        proc: Proc,
-        sticky: Sticky,
+        proc: ProcFs,
+        sticky: PinTable,
     }
 
     fn pid(raw: u32) -> Pid {
@@ -385,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_pin_includes_moves_before_it_and_those_of_its_client_soon_after() {
-        let mut world = World::new(&[5]);
+        let mut world = PinTest::new(&[5]);
         world.stay(5, false);
         let pin = world.sticky.pin(pid(5), &mut world.proc).unwrap();
         let after = |ns| pin.since.plus(ns);
@@ -395,11 +396,11 @@ mod tests {
         assert_eq!(world.sticky.pin(pid(5), &mut world.proc), None);
     }
 
-    impl World {
+    impl PinTest {
         fn new(pids: &[u32]) -> Self {
             let root = tempfile::tempdir().unwrap();
-            let proc = Proc::open(root.path()).unwrap();
-            let sticky = Sticky::new(Arc::default());
+            let proc = ProcFs::open(root.path()).unwrap();
+            let sticky = PinTable::new(Arc::default());
             let mut world = Self { root, proc, sticky };
             pids.iter().for_each(|&pid| world.run(pid, 100, ALICE));
             world
@@ -423,13 +424,13 @@ mod tests {
             fs::remove_dir_all(self.dir(pid)).unwrap();
         }
 
-        fn ask(&mut self, raw: u32, wish: Wish, peer: Uid) -> bool {
-            let request = Request { pid: Pid::new(raw), wish };
-            self.sticky.grant(request, Client { uid: peer, process: 7 }, peer, &mut self.proc)
+        fn ask(&mut self, raw: u32, wish: PinAction, peer: Uid) -> bool {
+            let request = PinRequest { pid: Pid::new(raw), wish };
+            self.sticky.grant(request, PinClient { uid: peer, process: 7 }, peer, &mut self.proc)
         }
 
         fn stay(&mut self, raw: u32, children: bool) {
-            assert!(self.ask(raw, Wish::Stay { children }, ROOT));
+            assert!(self.ask(raw, PinAction::Stay { children }, ROOT));
         }
 
         fn fork(&mut self, parent: u32, child: u32) {
@@ -447,40 +448,40 @@ mod tests {
 
     #[test]
     fn a_wish_holds_for_a_process_and_not_for_its_number() {
-        let mut world = World::new(&[5]);
+        let mut world = PinTest::new(&[5]);
         assert!(!world.holds(5));
         world.stay(5, false);
-        assert!(world.holds(5) && !world.holds(6) && !world.sticky.has_heirs());
+        assert!(world.holds(5) && !world.holds(6) && !world.sticky.has_descendants());
         world.run(5, 101, ALICE);
         assert!(!world.holds(5));
     }
 
     #[test]
     fn a_later_wish_replaces_the_earlier() {
-        let mut world = World::new(&[5, 6]);
+        let mut world = PinTest::new(&[5, 6]);
         world.stay(5, true);
         world.stay(5, false);
         world.fork(5, 6);
         world.emptied();
         assert!(world.holds(5) && !world.holds(6));
-        assert!(world.ask(5, Wish::Cancel, ROOT) && !world.holds(5));
+        assert!(world.ask(5, PinAction::Cancel, ROOT) && !world.holds(5));
     }
 
     #[test]
     fn others_than_root_name_their_own_processes() {
-        let mut world = World::new(&[5]);
+        let mut world = PinTest::new(&[5]);
         world.run(6, 100, ROOT);
-        assert!(world.ask(5, Wish::Stay { children: false }, ALICE));
-        assert!(!world.ask(5, Wish::Cancel, Uid(61_702)) && world.holds(5));
-        assert!(!world.ask(6, Wish::Stay { children: false }, ALICE));
-        assert!(!world.ask(7, Wish::Stay { children: false }, ROOT), "there is no 7");
-        assert!(!world.ask(0, Wish::Cancel, ROOT));
+        assert!(world.ask(5, PinAction::Stay { children: false }, ALICE));
+        assert!(!world.ask(5, PinAction::Cancel, Uid(61_702)) && world.holds(5));
+        assert!(!world.ask(6, PinAction::Stay { children: false }, ALICE));
+        assert!(!world.ask(7, PinAction::Stay { children: false }, ROOT), "there is no 7");
+        assert!(!world.ask(0, PinAction::Cancel, ROOT));
         assert_eq!(world.sticky.metrics.sticky_refused.get(), 4);
     }
 
     #[test]
     fn heirs_of_heirs_inherit_whoever_ended_meanwhile() {
-        let mut world = World::new(&[5, 7]);
+        let mut world = PinTest::new(&[5, 7]);
         world.stay(5, true);
         // Process 6 exits before any evaluation, and its last fork is read later.
         world.fork(5, 6);
@@ -495,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_fork_before_the_wish_does_not_inherit() {
-        let mut world = World::new(&[5, 6]);
+        let mut world = PinTest::new(&[5, 6]);
         let before = sys::monotonic();
         world.stay(5, true);
         world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) });
@@ -505,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_number_that_somebody_else_gave_out_is_free() {
-        let mut world = World::new(&[1, 5, 6]);
+        let mut world = PinTest::new(&[1, 5, 6]);
         world.stay(5, true);
         world.fork(5, 6);
         world.emptied();
@@ -516,31 +517,31 @@ mod tests {
 
     #[test]
     fn the_dead_leave_the_table() {
-        let mut world = World::new(&[5, 6]);
+        let mut world = PinTest::new(&[5, 6]);
         world.stay(5, true);
         world.stay(6, false);
         world.end(5);
         world.end(6);
         world.sticky.sweep(64, &mut world.proc);
         assert_eq!(world.sticky.entries.len(), 1, "the last fork of 5 may still come");
-        assert!(world.sticky.has_heirs());
+        assert!(world.sticky.has_descendants());
         world.emptied();
-        assert!(world.sticky.entries.is_empty() && !world.sticky.has_heirs());
+        assert!(world.sticky.entries.is_empty() && !world.sticky.has_descendants());
     }
 
     #[test]
     fn who_asks_and_cancels_for_ever_takes_no_room() {
-        let mut world = World::new(&[5]);
+        let mut world = PinTest::new(&[5]);
         for _ in 0..1000 {
             world.stay(5, true);
-            assert!(world.ask(5, Wish::Cancel, ALICE));
+            assert!(world.ask(5, PinAction::Cancel, ALICE));
         }
         assert!(world.sticky.ring.len() < 100);
     }
 
     #[test]
     fn a_storm_of_heirs_does_not_fill_the_table() {
-        let mut world = World::new(&[5]);
+        let mut world = PinTest::new(&[5]);
         world.stay(5, true);
         for child in 100..2100 {
             world.fork(5, child);
@@ -552,24 +553,24 @@ mod tests {
     #[test]
     fn one_user_does_not_fill_the_table() {
         const BOB: Uid = Uid(61_702);
-        let mut world = World::new(&[5, 6]);
+        let mut world = PinTest::new(&[5, 6]);
         world.run(7, 100, BOB);
-        assert!(world.ask(5, Wish::Stay { children: true }, ALICE));
+        assert!(world.ask(5, PinAction::Stay { children: true }, ALICE));
         let children = 100..100 + MOST_OF_USER + 50;
         children.clone().for_each(|child| world.fork(5, child));
-        let counted = |world: &World| world.sticky.entries.len() as u32;
+        let counted = |world: &PinTest| world.sticky.entries.len() as u32;
         assert_eq!(counted(&world), MOST_OF_USER);
         assert_eq!(world.sticky.metrics.sticky_over_limit.get(), 51);
         assert!(!world.sticky.has_room(pid(6), ALICE) && world.sticky.has_room(pid(5), ALICE));
-        assert!(world.ask(7, Wish::Stay { children: false }, BOB), "others have room");
+        assert!(world.ask(7, PinAction::Stay { children: false }, BOB), "others have room");
         world.run(8, 100, ROOT);
-        assert!(world.ask(8, Wish::Stay { children: false }, ROOT));
+        assert!(world.ask(8, PinAction::Stay { children: false }, ROOT));
         // The children have ended, and make room when their last forks were read.
-        assert!(!world.ask(6, Wish::Stay { children: false }, ALICE));
+        assert!(!world.ask(6, PinAction::Stay { children: false }, ALICE));
         world.emptied();
-        assert!(world.ask(6, Wish::Stay { children: false }, ALICE));
+        assert!(world.ask(6, PinAction::Stay { children: false }, ALICE));
         for raw in [5, 6] {
-            assert!(world.ask(raw, Wish::Cancel, ALICE));
+            assert!(world.ask(raw, PinAction::Cancel, ALICE));
         }
         let used = world.sticky.used.clone();
         assert_eq!(used.values().sum::<u32>(), counted(&world), "{used:?}");
@@ -577,7 +578,7 @@ mod tests {
 
     #[test]
     fn lost_forks_are_made_good_by_the_living_children() {
-        let mut world = World::new(&[5, 6, 7]);
+        let mut world = PinTest::new(&[5, 6, 7]);
         world.stay(5, true);
         for (parent, child) in [(5, "6 "), (6, "7 "), (7, "")] {
             let task = world.dir(parent).join(format!("task/{parent}"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::openmetrics;
-use super::overview::Overview;
+use super::status_source::StatusSource;
 use crate::atomic_file;
 
 /// The interval between two writes: the usual scrape interval.
@@ -32,7 +32,7 @@ impl Textfile {
     ///
     /// # Errors
     /// Returns an error if no thread can be created. A failure to write the file is logged.
-    pub fn start(path: PathBuf, overview: Overview) -> io::Result<Self> {
+    pub fn start(path: PathBuf, overview: StatusSource) -> io::Result<Self> {
         let (ends, ended) = bounded::<()>(0);
         let (last, gone) = bounded::<()>(0);
         let builder = thread::Builder::new().name("metrics".into()).stack_size(256 * 1024);
@@ -67,7 +67,7 @@ impl Drop for Textfile {
     }
 }
 
-fn write(path: &Path, overview: &Overview) -> io::Result<()> {
+fn write(path: &Path, overview: &StatusSource) -> io::Result<()> {
     let text = openmetrics::render(&overview.status());
     atomic_file::replace(path, 0o644, text.as_bytes()).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))

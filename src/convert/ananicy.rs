@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::cgconfig::pair;
-use super::draft::{Draft, Lines};
+use super::draft::{SourceLines, TomlDraft};
 use super::toml_text::{destination, literally, quoted, says};
-use super::{Host, Source};
+use super::{HostFacts, SourceFile};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::rules::destination::{Destination, Piece};
-use crate::rules::{Action, Below, Criteria, ExeTest, LeaveUnits, Negated, Origin, Rule, Target};
+use crate::rules::destination::{Destination, DestinationPart};
+use crate::rules::{
+    Action, Criteria, ExeTest, LeaveUnits, Negated, Origin, PathBase, Rule, Target,
+};
 
-type Object = Map<String, Value>;
+type AnanicyObject = Map<String, Value>;
 
 /// The period of a CPU quota in microseconds.
 const PERIOD: u64 = 100_000;
@@ -24,8 +26,8 @@ const NAMES: [&str; 3] = ["name", "type", "cgroup"];
 
 /// Adds the rules and cgroups of all files. Types and cgroups may be defined in other files than
 /// the rules.
-pub(super) fn convert(sources: &[&Source], host: &Host<'_>, draft: &mut Draft) {
-    let mut set = Set {
+pub(super) fn convert(sources: &[&SourceFile], host: &HostFacts<'_>, draft: &mut TomlDraft) {
+    let mut set = RuleSet {
         host,
         draft,
         types: HashMap::new(),
@@ -33,13 +35,17 @@ pub(super) fn convert(sources: &[&Source], host: &Host<'_>, draft: &mut Draft) {
         last: HashMap::new(),
         unused: BTreeMap::new(),
     };
-    let files: Vec<File<'_>> = sources.iter().map(|source| set.read(source)).collect();
+    let files: Vec<AnanicyFile<'_>> = sources.iter().map(|source| set.read(source)).collect();
     for (index, file) in files.iter().enumerate() {
         for (number, object) in &file.objects {
             match kind(object) {
-                Some(Kind::Type(name)) => set.describe(file, *number, name, object),
-                Some(Kind::Rule(name)) => drop(set.last.insert(name.to_owned(), (index, *number))),
-                Some(Kind::Group(name)) => drop(set.known_groups.insert(group(name).to_string())),
+                Some(ObjectKind::Type(name)) => set.describe(file, *number, name, object),
+                Some(ObjectKind::Rule(name)) => {
+                    set.last.insert(name.to_owned(), (index, *number));
+                }
+                Some(ObjectKind::Group(name)) => {
+                    set.known_groups.insert(group(name).to_string());
+                }
                 None => {}
             }
         }
@@ -54,33 +60,33 @@ pub(super) fn convert(sources: &[&Source], host: &Host<'_>, draft: &mut Draft) {
 }
 
 /// A file and the objects in it by line.
-struct File<'s> {
-    source: &'s Source,
-    lines: Lines<'s>,
-    objects: Vec<(u32, Object)>,
+struct AnanicyFile<'s> {
+    source: &'s SourceFile,
+    lines: SourceLines<'s>,
+    objects: Vec<(u32, AnanicyObject)>,
 }
 
-enum Kind<'o> {
+enum ObjectKind<'o> {
     Rule(&'o str),
     Type(&'o str),
     Group(&'o str),
 }
 
 /// Returns the kind of a line with the name that it defines.
-fn kind(object: &Object) -> Option<Kind<'_>> {
+fn kind(object: &AnanicyObject) -> Option<ObjectKind<'_>> {
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     match (text("name"), text("type"), text("cgroup")) {
-        (Some(name), _, _) => Some(Kind::Rule(name)),
-        (None, Some(name), _) => Some(Kind::Type(name)),
-        (None, None, Some(name)) => Some(Kind::Group(name)),
+        (Some(name), _, _) => Some(ObjectKind::Rule(name)),
+        (None, Some(name), _) => Some(ObjectKind::Type(name)),
+        (None, None, Some(name)) => Some(ObjectKind::Group(name)),
         (None, None, None) => None,
     }
 }
 
-struct Set<'f> {
-    host: &'f Host<'f>,
-    draft: &'f mut Draft,
-    types: HashMap<String, Object>,
+struct RuleSet<'f> {
+    host: &'f HostFacts<'f>,
+    draft: &'f mut TomlDraft,
+    types: HashMap<String, AnanicyObject>,
     /// The names of the cgroups that are defined.
     known_groups: HashSet<String>,
     /// The last file and line that names each program; it overrides the others.
@@ -89,16 +95,16 @@ struct Set<'f> {
     unused: BTreeMap<String, (BTreeSet<String>, usize)>,
 }
 
-impl Set<'_> {
-    fn read<'s>(&mut self, source: &'s Source) -> File<'s> {
-        let lines = Lines::new(source);
+impl RuleSet<'_> {
+    fn read<'s>(&mut self, source: &'s SourceFile) -> AnanicyFile<'s> {
+        let lines = SourceLines::new(source);
         let mut objects = Vec::new();
         for (number, line) in lines.all() {
             let text = without_remark(line).0;
             if text.is_empty() {
                 continue;
             }
-            match serde_json::from_str::<Object>(text) {
+            match serde_json::from_str::<AnanicyObject>(text) {
                 Ok(object) if !object.contains_key("name") && is_rules(source) => {
                     let help = "define types and cgroups in .types and .cgroups files";
                     self.draft.lost(&lines, number, "rule without a program name", help);
@@ -115,11 +121,17 @@ impl Set<'_> {
                 }
             }
         }
-        File { source, lines, objects }
+        AnanicyFile { source, lines, objects }
     }
 
     /// Adds a type. The last definition of a type is used.
-    fn describe(&mut self, file: &File<'_>, number: u32, name: &str, object: &Object) {
+    fn describe(
+        &mut self,
+        file: &AnanicyFile<'_>,
+        number: u32,
+        name: &str,
+        object: &AnanicyObject,
+    ) {
         if self.types.insert(name.to_owned(), object.clone()).is_some_and(|old| old != *object) {
             let how =
                 format!("duplicate type \"{}\": this definition is used", name.escape_debug());
@@ -127,10 +139,10 @@ impl Set<'_> {
         }
     }
 
-    fn rules(&mut self, index: usize, file: &File<'_>) {
+    fn rules(&mut self, index: usize, file: &AnanicyFile<'_>) {
         self.draft.blank();
         self.draft.comment(&format!("# {}", file.source.file.display()));
-        let objects: HashMap<u32, &Object> =
+        let objects: HashMap<u32, &AnanicyObject> =
             file.objects.iter().map(|(number, object)| (*number, object)).collect();
         let mut begun = false;
         for (number, line) in file.lines.all() {
@@ -150,9 +162,9 @@ impl Set<'_> {
     fn rule(
         &mut self,
         index: usize,
-        file: &File<'_>,
+        file: &AnanicyFile<'_>,
         number: u32,
-        rule: &Object,
+        rule: &AnanicyObject,
     ) -> Option<String> {
         let name = rule.get("name").and_then(Value::as_str)?;
         if self.last.get(name) != Some(&(index, number)) {
@@ -193,7 +205,7 @@ impl Set<'_> {
 
     fn text(
         &self,
-        file: &File<'_>,
+        file: &AnanicyFile<'_>,
         number: u32,
         name: &str,
         cgroup: &str,
@@ -212,7 +224,7 @@ impl Set<'_> {
         let target = Target {
             destination: path,
             controllers: Vec::new(),
-            below: Below::Root,
+            below: PathBase::Root,
             creates: true,
         };
         let meant = Rule {
@@ -228,9 +240,9 @@ impl Set<'_> {
         says(&text, &meant).map(|()| text)
     }
 
-    fn groups(&mut self, file: &File<'_>) {
+    fn groups(&mut self, file: &AnanicyFile<'_>) {
         for (number, object) in &file.objects {
-            let Some(Kind::Group(name)) = kind(object) else { continue };
+            let Some(ObjectKind::Group(name)) = kind(object) else { continue };
             let path = destination(&group(name));
             if let Err(error) = Destination::parse(&path) {
                 let help = "a [cgroup] table cannot have this path";
@@ -249,7 +261,7 @@ impl Set<'_> {
     }
 
     /// Writes a limit. A quota is a percentage of the CPU time of the whole machine.
-    fn limit(&mut self, file: &File<'_>, number: u32, key: &str, value: &Value) {
+    fn limit(&mut self, file: &AnanicyFile<'_>, number: u32, key: &str, value: &Value) {
         let percent = value.as_u64().filter(|percent| (1..=100).contains(percent));
         match (key, percent) {
             ("CPUQuota", Some(percent)) => {
@@ -269,7 +281,7 @@ impl Set<'_> {
         }
     }
 
-    fn note_unused(&mut self, kind: &str, rule: &Object, of_type: &Object) {
+    fn note_unused(&mut self, kind: &str, rule: &AnanicyObject, of_type: &AnanicyObject) {
         let keys = rule.keys().chain(of_type.keys()).filter(|key| !NAMES.contains(&key.as_str()));
         let mut keys = keys.cloned().peekable();
         if keys.peek().is_some() {
@@ -280,7 +292,7 @@ impl Set<'_> {
     }
 
     /// Reports once for each type the properties that have no equivalent.
-    fn count_unused(&mut self, files: &[File<'_>]) {
+    fn count_unused(&mut self, files: &[AnanicyFile<'_>]) {
         let Some(file) = files.first() else { return };
         if !self.unused.is_empty() {
             self.draft.blank();
@@ -301,14 +313,14 @@ impl Set<'_> {
 }
 
 /// Checks whether a file may contain rules only.
-fn is_rules(source: &Source) -> bool {
+fn is_rules(source: &SourceFile) -> bool {
     source.file.extension().is_some_and(|extension| extension == "rules")
 }
 
 /// Returns the path of an ananicy cgroup. Its name has no specifiers.
 fn group(name: &str) -> Destination {
     let path = name.trim_matches('/');
-    Destination::from_pieces(name, vec![Piece::Literal(path.to_owned())])
+    Destination::from_pieces(name, vec![DestinationPart::Literal(path.to_owned())])
 }
 
 /// Splits a line into its text and its comment, which includes the `#`. A `#` within the object is

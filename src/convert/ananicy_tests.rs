@@ -7,7 +7,7 @@ use proptest::sample::select;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::{self, NameKind};
-use crate::convert::{Converted, Host, Source, Syntax, convert};
+use crate::convert::{Converted, HostFacts, SourceFile, SourceSyntax, convert};
 
 const TYPES: &str = r#"# heavy
 {"type": "BG_CPUIO", "nice": 16, "ioclass": "idle", "sched": "idle", "cgroup": "cpu80"}
@@ -18,14 +18,14 @@ const GROUPS: &str = r#"{"cgroup": "cpu80", "CPUQuota": 80}
 "#;
 
 fn converted(files: &[(&str, &str)]) -> Converted {
-    let source = |(name, text): &(&str, &str)| Source {
+    let source = |(name, text): &(&str, &str)| SourceFile {
         file: Arc::from(Path::new("/etc/ananicy.d").join(name)),
-        syntax: Syntax::guess(Path::new(name), text),
+        syntax: SourceSyntax::guess(Path::new(name), text),
         text: (*text).to_owned(),
     };
-    let sources: Vec<Source> = files.iter().map(source).collect();
+    let sources: Vec<SourceFile> = files.iter().map(source).collect();
     let knows = |_: NameKind, _: &str| true;
-    let made = convert(&sources, &Host { controllers: Vec::new(), cpus: 4, knows: &knows });
+    let made = convert(&sources, &HostFacts { controllers: Vec::new(), cpus: 4, knows: &knows });
     let read = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &made.text);
     assert!(
         !read.diagnostics.iter().any(|d| d.is_error()),

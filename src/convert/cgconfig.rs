@@ -3,27 +3,29 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::draft::{Draft, Lines};
+use super::draft::{SourceLines, TomlDraft};
 use super::toml_text::{self, quoted};
-use super::{Host, Source};
+use super::{HostFacts, SourceFile};
 use crate::cgroup::settings;
 use crate::config::SettingValue;
-use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Perm, Setting};
+use crate::config::cgconfig_conf::{
+    self, CgconfigSetting, GroupSection, PermSection, SectionOwnership,
+};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::rules_toml::{self, Mention};
+use crate::config::rules_toml::{self, NameRef};
 use crate::rules::Origin;
 use crate::rules::destination::Destination;
 
 const NOT_RULES: &str = "rule files cannot mount hierarchies or set defaults for them";
 
 /// A section of any kind, in the order of the file.
-enum Section<'p> {
+enum AnySection<'p> {
     Group(&'p GroupSection),
     /// A setting of a section that has no equivalent in a rule file, with the kind of the section.
-    Other(&'p Setting, &'static str),
+    Other(&'p CgconfigSetting, &'static str),
 }
 
-impl Section<'_> {
+impl AnySection<'_> {
     fn line(&self) -> u32 {
         match self {
             Self::Group(section) => section.origin.line,
@@ -33,9 +35,9 @@ impl Section<'_> {
 }
 
 /// Adds the cgroups of a file.
-pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
+pub(super) fn convert(source: &SourceFile, host: &HostFacts<'_>, draft: &mut TomlDraft) {
     let mut parsed = cgconfig_conf::parse(&source.file, &source.text);
-    let lines = Lines::new(source);
+    let lines = SourceLines::new(source);
     draft.blank();
     draft.comment(&format!("# {}", source.file.display()));
     // A section that was not parsed is not converted either.
@@ -45,18 +47,18 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
         }
     }
     draft.pass_on(std::mem::take(&mut parsed.diagnostics));
-    let groups = parsed.templates.iter().chain(&parsed.groups).map(Section::Group);
-    let mut sections: Vec<Section<'_>> = groups.collect();
+    let groups = parsed.templates.iter().chain(&parsed.groups).map(AnySection::Group);
+    let mut sections: Vec<AnySection<'_>> = groups.collect();
     let others = [
         (&parsed.mounts, "mount"),
         (&parsed.namespaces, "namespace"),
         (&parsed.systemd, "systemd"),
     ];
     for (settings, kind) in others {
-        sections.extend(settings.iter().map(|setting| Section::Other(setting, kind)));
+        sections.extend(settings.iter().map(|setting| AnySection::Other(setting, kind)));
     }
-    sections.sort_by_key(Section::line);
-    let mut file = File { host, lines: &lines, draft, remarked: 0 };
+    sections.sort_by_key(AnySection::line);
+    let mut file = CgconfigFile { host, lines: &lines, draft, remarked: 0 };
     for section in &sections {
         file.section(section);
     }
@@ -70,23 +72,23 @@ pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
     file.remarks_before(u32::MAX);
 }
 
-struct File<'f, 's> {
-    host: &'f Host<'f>,
-    lines: &'f Lines<'s>,
-    draft: &'f mut Draft,
+struct CgconfigFile<'f, 's> {
+    host: &'f HostFacts<'f>,
+    lines: &'f SourceLines<'s>,
+    draft: &'f mut TomlDraft,
     /// The number of lines up to which comments are written.
     remarked: u32,
 }
 
-impl File<'_, '_> {
-    fn section(&mut self, section: &Section<'_>) {
+impl CgconfigFile<'_, '_> {
+    fn section(&mut self, section: &AnySection<'_>) {
         match section {
-            Section::Group(group) => {
+            AnySection::Group(group) => {
                 self.draft.blank();
                 self.remarks_before(section.line());
                 self.group(group);
             }
-            Section::Other(setting, kind) => {
+            AnySection::Other(setting, kind) => {
                 self.remarks_before(section.line());
                 let why = format!("part of a {kind} section");
                 self.draft.lost(self.lines, setting.origin.line, &why, NOT_RULES);
@@ -116,10 +118,10 @@ impl File<'_, '_> {
                 return self.draft.lost(self.lines, line, &why, help);
             }
         };
-        let settings: Vec<&Setting> =
+        let settings: Vec<&CgconfigSetting> =
             group.controllers.iter().flat_map(|controller| &controller.settings).collect();
         let perm = group.perm.as_ref();
-        if settings.is_empty() && perm.is_none_or(|perm| *perm == Perm::default()) {
+        if settings.is_empty() && perm.is_none_or(|perm| *perm == PermSection::default()) {
             let why = "a cgroup without settings needs no table";
             return self.draft.left_out(self.lines, line, why);
         }
@@ -135,8 +137,8 @@ impl File<'_, '_> {
         }
     }
 
-    fn setting(&mut self, setting: &Setting, all: &[&Setting], index: usize) {
-        let Setting { name, value, origin: Origin { line, .. } } = setting;
+    fn setting(&mut self, setting: &CgconfigSetting, all: &[&CgconfigSetting], index: usize) {
+        let CgconfigSetting { name, value, origin: Origin { line, .. } } = setting;
         if all[..index].iter().any(|other| other.name == *name) {
             let why = format!("duplicate setting {name}");
             return self.draft.lost(self.lines, *line, &why, "remove one of them");
@@ -161,7 +163,7 @@ impl File<'_, '_> {
     /// Writes owner and mode. A table has one owner, of the directory and the files by which
     /// processes are placed and cgroups created; cgconfig.conf has one for processes and one for
     /// everything else.
-    fn perm(&mut self, perm: &Perm, line: u32) {
+    fn perm(&mut self, perm: &PermSection, line: u32) {
         let admin = names(&perm.admin);
         let task = names(&perm.task);
         let user = &*admin.0;
@@ -196,13 +198,13 @@ impl File<'_, '_> {
 
 /// Returns user and group as a table names them; empty where the owner of the files does not
 /// change.
-fn names(of: &Ownership) -> (String, String) {
-    let name = |mention: &Mention| match cgconfig_conf::leading_number(&mention.name) {
+fn names(of: &SectionOwnership) -> (String, String) {
+    let name = |mention: &NameRef| match cgconfig_conf::leading_number(&mention.name) {
         Some(u32::MAX) => String::new(),
         Some(id) => id.to_string(),
         None => mention.name.clone(),
     };
-    let name = |mention: &Option<Mention>| mention.as_ref().map_or_else(String::new, name);
+    let name = |mention: &Option<NameRef>| mention.as_ref().map_or_else(String::new, name);
     (name(&of.user), name(&of.group))
 }
 

@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::config::rules_toml;
-use crate::convert::{Converted, Host, Source, Syntax, convert};
+use crate::convert::{Converted, HostFacts, SourceFile, SourceSyntax, convert};
 
 fn converted(text: &str) -> Converted {
     let file = Arc::from(Path::new("/etc/cgconfig.conf"));
-    let source = Source { file, syntax: Syntax::Cgconfig, text: text.to_owned() };
+    let source = SourceFile { file, syntax: SourceSyntax::Cgconfig, text: text.to_owned() };
     let knows = |_: rules_toml::NameKind, name: &str| name != "ghost";
-    let made = convert(&[source], &Host { controllers: Vec::new(), cpus: 4, knows: &knows });
+    let made = convert(&[source], &HostFacts { controllers: Vec::new(), cpus: 4, knows: &knows });
     let read = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &made.text);
     assert!(
         !read.diagnostics.iter().any(|d| d.is_error()),

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::draft::{Draft, Lines};
+use super::draft::{SourceLines, TomlDraft};
 use super::toml_text::{destination, exe, list, quoted, says};
-use super::{Host, Source};
+use super::{HostFacts, SourceFile};
 use crate::config::cgrules_conf;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::WrittenRule;
@@ -17,16 +17,16 @@ const NUMBER: &str =
 const NO_COUNTERPART: &str = "a TOML rule cannot express this";
 
 /// Adds the rules of a file.
-pub(super) fn convert(source: &Source, host: &Host<'_>, draft: &mut Draft) {
+pub(super) fn convert(source: &SourceFile, host: &HostFacts<'_>, draft: &mut TomlDraft) {
     let parsed = cgrules_conf::parse(&source.file, &source.text);
-    let lines = Lines::new(source);
+    let lines = SourceLines::new(source);
     draft.blank();
     draft.comment(&format!("# {}", source.file.display()));
     let complaints = complaints(&parsed.diagnostics);
     draft.pass_on(parsed.diagnostics);
     let rules: HashMap<u32, &WrittenRule> =
         parsed.rules.iter().map(|written| (written.rule.origin.line, written)).collect();
-    let mut file = File { source, host, lines: &lines, draft, group: None };
+    let mut file = CgrulesFile { source, host, lines: &lines, draft, group: None };
     for (number, line) in lines.all() {
         let (text, remark) = cut(line);
         match (text.is_empty(), text.starts_with('%'), rules.get(&number)) {
@@ -64,16 +64,16 @@ fn cut(line: &str) -> (&str, Option<&str>) {
     (text.trim_matches([' ', '\t', '\r', '\u{b}', '\u{c}']), remark)
 }
 
-struct File<'f, 's> {
-    source: &'f Source,
-    host: &'f Host<'f>,
-    lines: &'f Lines<'s>,
-    draft: &'f mut Draft,
+struct CgrulesFile<'f, 's> {
+    source: &'f SourceFile,
+    host: &'f HostFacts<'f>,
+    lines: &'f SourceLines<'s>,
+    draft: &'f mut TomlDraft,
     /// The targets of the rule that `%` lines continue.
     group: Option<Vec<Target>>,
 }
 
-impl File<'_, '_> {
+impl CgrulesFile<'_, '_> {
     fn no_rule(&mut self, line: &str, remark: Option<&str>) {
         match remark {
             Some(remark) => self.draft.comment(remark),

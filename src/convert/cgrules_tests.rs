@@ -8,12 +8,12 @@ use proptest::sample::select;
 
 use crate::config::cgrules_conf;
 use crate::config::rules_toml::{self, NameKind, WrittenRule};
-use crate::convert::{Converted, Host, Source, Syntax, convert};
+use crate::convert::{Converted, HostFacts, SourceFile, SourceSyntax, convert};
 use crate::event::{Gid, Pid, Uid};
-use crate::rules::destination::Who;
+use crate::rules::destination::SpecifierValues;
 use crate::rules::matcher::Matcher;
-use crate::rules::names::{Identity, Names, resolve};
-use crate::rules::{Action, Exe, Facts, Rule, RuleId};
+use crate::rules::names::{ResolvedNames, UserIdentity, resolve};
+use crate::rules::{Action, ExeFacts, Facts, Rule, RuleId};
 
 fn knows(_: NameKind, name: &str) -> bool {
     ["alice", "bob", "web", "a\\b"].contains(&name)
@@ -21,9 +21,9 @@ fn knows(_: NameKind, name: &str) -> bool {
 
 fn converted(text: &str) -> Converted {
     let file = Arc::from(Path::new("/etc/cgrules.conf"));
-    let source = Source { file, syntax: Syntax::Cgrules, text: text.to_owned() };
+    let source = SourceFile { file, syntax: SourceSyntax::Cgrules, text: text.to_owned() };
     let controllers = vec!["cpu".to_owned(), "memory".to_owned()];
-    convert(&[source], &Host { controllers, cpus: 4, knows: &knows })
+    convert(&[source], &HostFacts { controllers, cpus: 4, knows: &knows })
 }
 
 /// Returns the text after the header.
@@ -159,7 +159,7 @@ fn line() -> impl Strategy<Value = String> {
 }
 
 fn compiled(written: Vec<WrittenRule>) -> Matcher {
-    let names = Names {
+    let names = ResolvedNames {
         uids: HashMap::from([
             ("alice".to_owned(), Uid(1)),
             ("bob".to_owned(), Uid(2)),
@@ -173,7 +173,7 @@ fn compiled(written: Vec<WrittenRule>) -> Matcher {
 }
 
 /// Returns the first matching rule, assuming that no condition of an ignore rule is met.
-fn winner<'m>(matcher: &'m Matcher, who: &Identity, facts: &Facts<'_>) -> Option<&'m Rule> {
+fn winner<'m>(matcher: &'m Matcher, who: &UserIdentity, facts: &Facts<'_>) -> Option<&'m Rule> {
     let plan = matcher.plan(who);
     let mut id: Option<RuleId> = matcher.decide(&plan, facts);
     while let Some(rule) = id.and_then(|id| matcher.rule(id)) {
@@ -186,9 +186,9 @@ fn winner<'m>(matcher: &'m Matcher, who: &Identity, facts: &Facts<'_>) -> Option
 }
 
 /// Returns the first path to which a rule moves a process.
-fn outcome(rule: Option<&Rule>, who: &Identity, facts: &Facts<'_>) -> Option<String> {
+fn outcome(rule: Option<&Rule>, who: &UserIdentity, facts: &Facts<'_>) -> Option<String> {
     let Action::Place(targets) = &rule?.action else { return None };
-    let who = Who {
+    let who = SpecifierValues {
         uid: facts.uid,
         user: who.name.as_deref(),
         gid: facts.gid,
@@ -220,8 +220,8 @@ proptest! {
         let name = [None, Some("alice"), Some("bob"), Some("a\\b"), None][uid as usize];
         let listed_in = if listed { vec![Gid(7)] } else { vec![] };
         let name = name.map(str::to_owned);
-        let who = Identity { uid: Uid(uid), name, listed_in, login_group: None };
-        let exe = Exe { path: exe.as_bytes(), on_host };
+        let who = UserIdentity { uid: Uid(uid), name, listed_in, login_group: None };
+        let exe = ExeFacts { path: exe.as_bytes(), on_host };
         let facts = Facts { uid: Uid(uid), gid: Gid(gid), exe: Some(exe), invoked: None };
         let (old, new) = (compiled(legacy.rules), compiled(read.rules));
         let (old, new) = (winner(&old, &who, &facts), winner(&new, &who, &facts));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Converted, Source, Syntax, toml_text};
+use super::{Converted, SourceFile, SourceSyntax, toml_text};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
 
@@ -25,7 +25,7 @@ const ANANICY: &str = "\
 
 /// The text and diagnostics so far.
 #[derive(Default)]
-pub(super) struct Draft {
+pub(super) struct TomlDraft {
     text: String,
     diagnostics: Vec<Diagnostic>,
     /// The place of the table of each path.
@@ -33,13 +33,13 @@ pub(super) struct Draft {
 }
 
 /// The lines of a file, to which diagnostics refer.
-pub(super) struct Lines<'s> {
+pub(super) struct SourceLines<'s> {
     pub(super) text: SourceText<'s>,
     starts: Vec<usize>,
 }
 
-impl<'s> Lines<'s> {
-    pub(super) fn new(source: &'s Source) -> Self {
+impl<'s> SourceLines<'s> {
+    pub(super) fn new(source: &'s SourceFile) -> Self {
         let starts = source.text.split_inclusive('\n').scan(0, |at, line| {
             let start = *at;
             *at += line.len();
@@ -71,13 +71,13 @@ impl<'s> Lines<'s> {
     }
 }
 
-impl Draft {
+impl TomlDraft {
     /// Writes the header of the file.
-    pub(super) fn head(&mut self, sources: &[Source]) {
+    pub(super) fn head(&mut self, sources: &[SourceFile]) {
         let names: Vec<String> =
             sources.iter().map(|source| source.file.display().to_string()).collect();
         self.comment(&format!("# Converted from {}.", names.join(", ")));
-        let is_ananicy = |source: &Source| source.syntax == Syntax::Ananicy;
+        let is_ananicy = |source: &SourceFile| source.syntax == SourceSyntax::Ananicy;
         if !sources.iter().all(is_ananicy) {
             self.text += HEAD;
         }
@@ -118,7 +118,12 @@ impl Draft {
     ///
     /// # Errors
     /// Returns the place of an earlier table.
-    pub(super) fn table(&mut self, path: &str, lines: &Lines<'_>, line: u32) -> Result<(), String> {
+    pub(super) fn table(
+        &mut self,
+        path: &str,
+        lines: &SourceLines<'_>,
+        line: u32,
+    ) -> Result<(), String> {
         if let Some(first) = self.tables.get(path) {
             return Err(format!("duplicate table for this cgroup, first in {first}"));
         }
@@ -134,19 +139,19 @@ impl Draft {
     }
 
     /// Reports that a line cannot be expressed, also in the file.
-    pub(super) fn lost(&mut self, lines: &Lines<'_>, line: u32, why: &str, help: &str) {
+    pub(super) fn lost(&mut self, lines: &SourceLines<'_>, line: u32, why: &str, help: &str) {
         self.diagnostics.push(lines.diagnostic(line, Severity::Error, why, help));
         self.left_out(lines, line, why);
     }
 
     /// Reports that a line is not quite the same, also in the file.
-    pub(super) fn differs(&mut self, lines: &Lines<'_>, line: u32, how: &str, help: &str) {
+    pub(super) fn differs(&mut self, lines: &SourceLines<'_>, line: u32, how: &str, help: &str) {
         self.diagnostics.push(lines.diagnostic(line, Severity::Warning, how, help));
         self.comment(&format!("# line {line}: {how}"));
     }
 
     /// Writes a comment about a line that is not converted, without a diagnostic.
-    pub(super) fn left_out(&mut self, lines: &Lines<'_>, line: u32, why: &str) {
+    pub(super) fn left_out(&mut self, lines: &SourceLines<'_>, line: u32, why: &str) {
         self.comment(&format!("# line {line}: not converted: {why}"));
         self.comment(&format!("#   {}", lines.get(line).trim()));
     }

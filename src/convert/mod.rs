@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::NameKind;
-use draft::Draft;
+use draft::TomlDraft;
 
 /// The syntax of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Syntax {
+pub enum SourceSyntax {
     /// `cgrules.conf` of cgrulesengd.
     Cgrules,
     /// `.rules`, `.types` and `.cgroups` of ananicy.
@@ -30,17 +30,17 @@ pub enum Syntax {
 
 /// A file of another program.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct SourceFile {
     /// The path, for diagnostics and comments.
     pub file: Arc<Path>,
     /// The syntax in which the text is parsed.
-    pub syntax: Syntax,
+    pub syntax: SourceSyntax,
     /// The whole content of the file.
     pub text: String,
 }
 
 /// The properties of the host that a conversion depends on.
-pub struct Host<'h> {
+pub struct HostFacts<'h> {
     /// The controllers of the v1 hierarchies, which `*` in a legacy rule stands for.
     pub controllers: Vec<String>,
     /// The number of CPUs, which CPU quotas are relative to.
@@ -60,7 +60,7 @@ pub struct Converted {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-impl Syntax {
+impl SourceSyntax {
     /// Guesses the syntax of a file from its name or, if that is inconclusive, from the beginning
     /// of its text.
     pub fn guess(file: &Path, text: &str) -> Self {
@@ -90,15 +90,15 @@ impl Syntax {
 }
 
 /// Converts files to one rule file. Files of one syntax stay in order; tables come after rules.
-pub fn convert(sources: &[Source], host: &Host<'_>) -> Converted {
-    let mut draft = Draft::default();
+pub fn convert(sources: &[SourceFile], host: &HostFacts<'_>) -> Converted {
+    let mut draft = TomlDraft::default();
     draft.head(sources);
-    let of = |syntax: Syntax| sources.iter().filter(move |source| source.syntax == syntax);
-    of(Syntax::Cgrules).for_each(|source| cgrules::convert(source, host, &mut draft));
-    let ananicy: Vec<&Source> = of(Syntax::Ananicy).collect();
+    let of = |syntax: SourceSyntax| sources.iter().filter(move |source| source.syntax == syntax);
+    of(SourceSyntax::Cgrules).for_each(|source| cgrules::convert(source, host, &mut draft));
+    let ananicy: Vec<&SourceFile> = of(SourceSyntax::Ananicy).collect();
     if !ananicy.is_empty() {
         ananicy::convert(&ananicy, host, &mut draft);
     }
-    of(Syntax::Cgconfig).for_each(|source| cgconfig::convert(source, host, &mut draft));
+    of(SourceSyntax::Cgconfig).for_each(|source| cgconfig::convert(source, host, &mut draft));
     draft.finish()
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::rules_toml;
-use crate::rules::destination::{Destination, Field, Piece};
+use crate::rules::destination::{Destination, DestinationPart, Specifier};
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, LeaveUnits, Rule, UserTest};
 
 /// Returns a string in quotes, with escapes.
@@ -45,21 +45,21 @@ pub(super) fn destination(destination: &Destination) -> String {
     if pieces.is_empty() {
         return "/".to_owned();
     }
-    let piece = |piece: Piece| match piece {
-        Piece::Literal(text) => text.replace('%', "%%"),
-        Piece::Field(field) => format!("%{}", letter(field)),
+    let piece = |piece: DestinationPart| match piece {
+        DestinationPart::Literal(text) => text.replace('%', "%%"),
+        DestinationPart::Field(field) => format!("%{}", letter(field)),
     };
     pieces.into_iter().map(piece).collect()
 }
 
-const fn letter(field: Field) -> char {
+const fn letter(field: Specifier) -> char {
     match field {
-        Field::UserName => 'u',
-        Field::UserId => 'U',
-        Field::GroupName => 'g',
-        Field::GroupId => 'G',
-        Field::Program => 'p',
-        Field::ProcessId => 'P',
+        Specifier::UserName => 'u',
+        Specifier::UserId => 'U',
+        Specifier::GroupName => 'g',
+        Specifier::GroupId => 'G',
+        Specifier::Program => 'p',
+        Specifier::ProcessId => 'P',
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 
 use crate::config::diagnostic::Diagnostic;
-use crate::source::connector::Unusable;
+use crate::source::connector::ConnectorError;
 
 /// Errors about a path that do not disappear without a change by the administrator.
 const LASTING: [ErrorKind; 6] = [
@@ -18,7 +18,7 @@ const LASTING: [ErrorKind; 6] = [
 
 /// Reason for which the daemon stopped or did not start.
 #[derive(Debug)]
-pub enum Failure {
+pub enum DaemonError {
     /// Operation that failed at run time: exit 1.
     Run(&'static str, io::Error),
     /// Settings with errors: exit 65.
@@ -28,12 +28,12 @@ pub enum Failure {
     /// Socket path in use by another daemon or by a file that is not a socket: exit 78.
     Occupied(&'static str, io::Error),
     /// Process events that are unavailable on this host: exit 78.
-    Unusable(Unusable),
+    Unusable(ConnectorError),
     /// Host without a mounted cgroup hierarchy: exit 78.
     NoCgroups,
 }
 
-impl Failure {
+impl DaemonError {
     /// Classifies an error from the creation of the file or socket `what` by the chance of a retry:
     /// a full disk or a lack of descriptors is temporary, a missing directory is not.
     pub fn to_make(what: &'static str, error: io::Error) -> Self {
@@ -58,7 +58,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Run(what, error) | Self::Place(what, error) | Self::Occupied(what, error) => {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
-        let code = |errno: Errno| Failure::to_make("log", errno.into()).code();
+        let code = |errno: Errno| DaemonError::to_make("log", errno.into()).code();
         for errno in [Errno::ENOENT, Errno::EACCES, Errno::EPERM, Errno::ENOTDIR, Errno::EROFS] {
             assert_eq!(code(errno), 65, "{errno}");
         }

@@ -23,13 +23,13 @@ pub(super) struct Notifier {
     /// Interval between two keep-alive messages: half of the configured timeout.
     watchdog: Option<u64>,
     fed: Nanos,
-    phase: Phase,
-    status: Option<(Report, Nanos)>,
+    phase: ServicePhase,
+    status: Option<(StatusReport, Nanos)>,
 }
 
 /// State of the daemon as last sent to the service manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ServicePhase {
     Starting,
     Ready,
     /// Reload in progress, complete when the counter of reloads reaches this value.
@@ -38,11 +38,11 @@ enum Phase {
 
 /// Values from which the status line is composed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct StatusReport {
     summary: Summary,
     placed: u64,
     refused: u64,
-    left_in_unit: u64,
+    kept_in_unit: u64,
 }
 
 impl Notifier {
@@ -64,7 +64,7 @@ impl Notifier {
         // Without a socket there is no receiver for keep-alive messages.
         let watchdog = watchdog.filter(|_| socket.is_some()).map(|time| time.saturating_mul(500));
         let fed = Nanos::default();
-        let phase = Phase::Starting;
+        let phase = ServicePhase::Starting;
         let status = None;
         Self { socket, watchdog, fed, phase, status }
     }
@@ -73,11 +73,11 @@ impl Notifier {
     pub(super) fn reloading(&mut self, now: Nanos, metrics: &Metrics) {
         let asked = match self.phase {
             // READY=1 has not been sent yet, and will cover these rules as well.
-            Phase::Starting => return,
-            Phase::Ready => metrics.reloads.get(),
-            Phase::Reloading(asked) => asked,
+            ServicePhase::Starting => return,
+            ServicePhase::Ready => metrics.reloads.get(),
+            ServicePhase::Reloading(asked) => asked,
         };
-        self.phase = Phase::Reloading(asked + 1);
+        self.phase = ServicePhase::Reloading(asked + 1);
         let microseconds = now.0 / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
@@ -95,13 +95,13 @@ impl Notifier {
             return;
         }
         let is_due = match self.phase {
-            Phase::Starting => is_settled,
-            Phase::Ready => false,
-            Phase::Reloading(asked) => is_settled && metrics.reloads.get() >= asked,
+            ServicePhase::Starting => is_settled,
+            ServicePhase::Ready => false,
+            ServicePhase::Reloading(asked) => is_settled && metrics.reloads.get() >= asked,
         };
-        let report = Report::new(summary, metrics);
+        let report = StatusReport::new(summary, metrics);
         if is_due {
-            self.phase = Phase::Ready;
+            self.phase = ServicePhase::Ready;
             self.send(&format!("READY=1\n{report}"));
             self.status = Some((report, now));
         } else if self.is_status_due(now, &report) {
@@ -123,8 +123,8 @@ impl Notifier {
 
     /// Checks whether a changed status may be sent now. It needs no timer of its own, because the
     /// loop runs every few seconds anyway.
-    fn is_status_due(&self, now: Nanos, report: &Report) -> bool {
-        self.phase == Phase::Ready
+    fn is_status_due(&self, now: Nanos, report: &StatusReport) -> bool {
+        self.phase == ServicePhase::Ready
             && self
                 .status
                 .as_ref()
@@ -146,18 +146,18 @@ impl Notifier {
     }
 }
 
-impl Report {
+impl StatusReport {
     fn new(summary: &Summary, metrics: &Metrics) -> Self {
         Self {
             summary: summary.clone(),
             placed: metrics.placed.get(),
             refused: metrics.refused.get(),
-            left_in_unit: metrics.left_in_unit.get(),
+            kept_in_unit: metrics.kept_in_unit.get(),
         }
     }
 }
 
-impl std::fmt::Display for Report {
+impl std::fmt::Display for StatusReport {
     /// Formats the status as `STATUS=213 rules from 14 files, 3 errors; 5021 processes moved`,
     /// followed by refused and suppressed moves, if any.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -166,8 +166,8 @@ impl std::fmt::Display for Report {
         if self.refused > 0 {
             write!(f, ", {} moves refused by the kernel", self.refused)?;
         }
-        if self.left_in_unit > 0 {
-            write!(f, ", {} processes left in their systemd unit", self.left_in_unit)?;
+        if self.kept_in_unit > 0 {
+            write!(f, ", {} processes left in their systemd unit", self.kept_in_unit)?;
         }
         f.write_char('\n')
     }

@@ -7,42 +7,42 @@ use std::path::Path;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Failure, Invocation, settings, sources};
+use super::{DaemonError, DaemonOptions, settings, sources};
 use crate::config::daemon_toml::Settings;
 use crate::config::diagnostic::{Diagnostic, has_errors};
 use crate::load::{Loaded, NameService, load};
-use crate::source::files::Files;
+use crate::source::files::FileWatcher;
 
 /// Signals that the daemon handles.
 const SIGNALS: [Signal; 5] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// Settings, loaded rules, and the descriptors that report signals and changed files from here on.
-pub struct Prepared {
+pub struct PreparedDaemon {
     pub(super) settings: Settings,
     /// Diagnostics about the settings file.
     pub(super) remarks: Vec<Diagnostic>,
     pub(super) signals: SignalFd,
-    pub(super) files: Files,
+    pub(super) files: FileWatcher,
     pub(super) loaded: Loaded,
 }
 
-impl Prepared {
+impl PreparedDaemon {
     /// Reads settings and rules and starts to watch files and signals. Must be called before any
     /// thread is created, so that all threads have the signals blocked.
     ///
     /// # Errors
     /// The settings have errors, or signals or files cannot be watched.
-    pub fn new(invocation: &Invocation) -> Result<Self, Failure> {
-        let run = |what: &'static str| move |error: io::Error| Failure::Run(what, error);
+    pub fn new(invocation: &DaemonOptions) -> Result<Self, DaemonError> {
+        let run = |what: &'static str| move |error: io::Error| DaemonError::Run(what, error);
         let (settings, remarks) = settings(invocation);
         if has_errors(&remarks) {
-            return Err(Failure::Settings(remarks));
+            return Err(DaemonError::Settings(remarks));
         }
         let signals = block_signals().map_err(run("signals"))?;
         let sources = sources(invocation);
         // Watched before the files are read: a change in between causes a reload.
-        let files = Files::watch(&sources.directories, Path::new("/etc"), invocation.legacy)
+        let files = FileWatcher::watch(&sources.directories, Path::new("/etc"), invocation.legacy)
             .map_err(run("inotify"))?;
         let loaded = load(&sources, &NameService::default());
         Ok(Self { settings, remarks, signals, files, loaded })

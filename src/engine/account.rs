@@ -10,8 +10,8 @@ impl Engine {
     }
 
     /// Returns the programs that reverted placements, with counts: see
-    /// [`crate::placer::Placer::taken_back_by`].
-    pub fn taken_back_by(&self) -> &[(String, u64)] {
-        self.placer.taken_back_by()
+    /// [`crate::placer::Placer::external_movers`].
+    pub fn external_movers(&self) -> &[(String, u64)] {
+        self.placer.external_movers()
     }
 }

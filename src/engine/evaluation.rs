@@ -2,18 +2,18 @@
 //! read an executable itself; reads are requests to the caller.
 
 use super::Engine;
+use super::name_lookups::PendingName;
 use super::rescan::Urgency;
-use super::waiting::Asked;
 use crate::container::Containment;
-use crate::decision::{Decided, Exe, applies, decide};
-use crate::event::batch::{Look, Threads};
+use crate::decision::{Choice, KnownExe, applies, decide};
 use crate::event::fork_tracker::Evaluated;
-use crate::event::{Cause, Nanos};
-use crate::narrator::{Ending, Told};
-use crate::placer::{Missing, Outcome, Subject};
+use crate::event::queue::{EvaluationRequest, Threads};
+use crate::event::{Cause, Gid, Nanos, Uid};
+use crate::observer::{DecisionEvent, DecisionResult};
+use crate::placer::{Missing, PlacedProcess, Placement};
 use crate::policy::Policy;
-use crate::process::{Grip, Proc};
-use crate::program::{ExeRead, Program, ReadRequest, Seen};
+use crate::process::{ProcFs, ProcessHandle};
+use crate::program::{ExeInfo, ExeRead, Program, ReadRequest};
 use crate::sys;
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
@@ -31,8 +31,8 @@ enum Queue {
 
 /// Evaluation to be done, with what is already known.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) look: Look,
+pub(super) struct Evaluation {
+    pub(super) look: EvaluationRequest,
     /// Result of an examination, if one was made.
     program: Option<Program>,
     /// Decide by what is known, without further reads.
@@ -48,9 +48,9 @@ pub(super) struct Job {
     is_careful: bool,
 }
 
-impl Job {
+impl Evaluation {
     /// Of a look that waits in no queue: if it did, it was settled there when it was begun.
-    pub(super) const fn new(look: Look) -> Self {
+    pub(super) const fn new(look: EvaluationRequest) -> Self {
         Self {
             look: look.outside_batch(),
             program: None,
@@ -62,44 +62,48 @@ impl Job {
         }
     }
 
-    pub(super) fn of_batch(look: Look) -> Self {
+    pub(super) fn of_batch(look: EvaluationRequest) -> Self {
         Self { look, queue: Queue::Batch, ..Self::new(look) }
     }
 
-    pub(super) fn moved(look: Look) -> Self {
+    pub(super) fn moved(look: EvaluationRequest) -> Self {
         Self { look, queue: Queue::Moves, ..Self::new(look) }
     }
 
-    pub(super) fn asked(look: Look) -> Self {
+    pub(super) fn asked(look: EvaluationRequest) -> Self {
         Self { is_asked: true, ..Self::new(look) }
     }
 
     /// Creates an evaluation that does not wait for the examination.
-    pub(super) fn without_examination(look: Look) -> Self {
+    pub(super) fn without_examination(look: EvaluationRequest) -> Self {
         Self { is_final: true, ..Self::new(look) }
     }
 
     /// Creates an evaluation with the result of its examination; `None` decides without it.
-    pub(super) fn examined(look: Look, program: Option<Program>, is_late: bool) -> Self {
+    pub(super) fn examined(
+        look: EvaluationRequest,
+        program: Option<Program>,
+        is_late: bool,
+    ) -> Self {
         Self { is_final: program.is_none(), program, is_late, ..Self::new(look) }
     }
 
     /// Creates a repeated evaluation, because the executable may be readable now.
-    pub(super) fn late(look: Look) -> Self {
+    pub(super) fn late(look: EvaluationRequest) -> Self {
         Self { is_late: true, ..Self::new(look) }
     }
 }
 
 /// Evaluation that waits for the read of its executable.
 #[derive(Debug)]
-pub(super) struct Open {
-    job: Job,
-    grip: Grip,
+pub(super) struct OpenEvaluation {
+    job: Evaluation,
+    grip: ProcessHandle,
 }
 
 /// Result of an evaluation: its outcome, or a further read that it needs.
-enum Evaluation {
-    Over(Outcome),
+enum EvaluationResult {
+    Over(Placement),
     /// The executable must be read first.
     NeedsExe,
     /// The namespaces must be read first.
@@ -112,13 +116,13 @@ enum Evaluation {
 
 impl Engine {
     /// Starts an evaluation. Returns the read that it needs; `None` when it is finished.
-    pub(super) fn start(&mut self, mut job: Job) -> Option<ReadRequest> {
+    pub(super) fn start(&mut self, mut job: Evaluation) -> Option<ReadRequest> {
         let look = job.look;
         if job.queue == Queue::Moves {
             // What else is in it is known to that queue alone.
             job.look = look.outside_batch();
         }
-        let mut grip = self.proc.grip(look.pid);
+        let mut grip = self.proc.open_process(look.pid);
         if job.queue == Queue::Moves && grip.is_none() {
             grip = self.process_of_moved_thread(&mut job);
         }
@@ -126,8 +130,8 @@ impl Engine {
             if job.queue == Queue::Moves {
                 self.placer.moves().dismiss(look);
             }
-            self.metrics.looks.increment();
-            self.finish(&job, None, Outcome::Gone);
+            self.metrics.evaluations.increment();
+            self.finish(&job, None, Placement::Gone);
             return None;
         };
         let is_admitted = match job.queue {
@@ -139,27 +143,27 @@ impl Engine {
             self.metrics.deferred.increment();
             return None;
         }
-        self.metrics.looks.increment();
+        self.metrics.evaluations.increment();
         let Some(grip) = self.live_view(&job, grip) else {
-            self.finish(&job, None, Outcome::Gone);
+            self.finish(&job, None, Placement::Gone);
             return None;
         };
-        self.proceed(job, grip, Exe::Unread, None)
+        self.proceed(job, grip, KnownExe::Unread, None)
     }
 
     /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when the thread is gone.
-    fn process_of_moved_thread(&mut self, job: &mut Job) -> Option<Grip> {
+    fn process_of_moved_thread(&mut self, job: &mut Evaluation) -> Option<ProcessHandle> {
         let thread = job.look.pid;
         let process = self.proc.owner(thread)?.process;
-        let grip = self.proc.grip(process)?;
+        let grip = self.proc.open_process(process)?;
         self.placer.moves().moved_by_thread(thread, process);
         job.look.pid = process;
-        Some(Grip { unified: None, thread: Some(thread), ..grip })
+        Some(ProcessHandle { unified: None, thread: Some(thread), ..grip })
     }
 
     /// Returns the process as its leader shows it, or as a live thread does when the leader has
     /// exited. `None` when all threads have exited.
-    fn live_view(&mut self, job: &Job, grip: Grip) -> Option<Grip> {
+    fn live_view(&mut self, job: &Evaluation, grip: ProcessHandle) -> Option<ProcessHandle> {
         let pid = job.look.pid;
         // Counted once: most processes have one thread, and need no further check.
         let is_single = may_be_frozen(job) && self.proc.thread_count(pid) == 1;
@@ -172,11 +176,11 @@ impl Engine {
     /// Continues the suspended evaluation with `read`. If more must be read, the next
     /// [`Self::turn`] requests it.
     pub fn supply(&mut self, read: &ExeRead) {
-        let Some(Open { mut job, grip }) = self.open.take() else { return };
+        let Some(OpenEvaluation { mut job, grip }) = self.open.take() else { return };
         let pid = job.look.pid;
         let mut name = [0; THREAD_NAME];
         let exe = match read.link() {
-            Ok(_) => read.seen(self.proc.comm(pid)).map(Exe::Read),
+            Ok(_) => read.seen(self.proc.comm(pid)).map(KnownExe::Read),
             // Only on this path, so that processes with an executable cost no further reads.
             Err(_) => self.without_exe(&job, &grip, &mut name),
         };
@@ -192,16 +196,16 @@ impl Engine {
     /// thread must be read instead.
     fn without_exe<'n>(
         &mut self,
-        job: &Job,
-        grip: &Grip,
+        job: &Evaluation,
+        grip: &ProcessHandle,
         name: &'n mut [u8; THREAD_NAME],
-    ) -> Option<Exe<'n>> {
+    ) -> Option<KnownExe<'n>> {
         let pid = job.look.pid;
         if self.proc.is_kernel_thread(pid) {
             let comm = self.proc.comm(pid).unwrap_or_default();
             let length = comm.len().min(THREAD_NAME);
             name[..length].copy_from_slice(&comm[..length]);
-            return Some(Exe::Read(Seen::kernel_thread(&name[..length])));
+            return Some(KnownExe::Read(ExeInfo::kernel_thread(&name[..length])));
         }
         if !job.is_careful && self.proc.has_leader_exited(pid) {
             return None;
@@ -210,67 +214,72 @@ impl Engine {
         if !grip.has_exited() {
             self.metrics.unreadable_executables.increment();
         }
-        Some(Exe::Unavailable)
+        Some(KnownExe::Unavailable)
     }
 
     /// Continues the suspended evaluation without its executable, because the read blocks another
     /// thread.
     pub fn read_is_late(&mut self) {
-        let Some(Open { job, grip }) = self.open.take() else { return };
+        let Some(OpenEvaluation { job, grip }) = self.open.take() else { return };
         self.metrics.blocked_reads.increment();
         let user = self.policy.accountable(grip.uid);
         self.executables.block(job.look.pid, user);
         let unknown = Some(Containment::Unknown);
-        let request = self.proceed(Job { is_final: true, ..job }, grip, Exe::Unavailable, unknown);
+        let request = self.proceed(
+            Evaluation { is_final: true, ..job },
+            grip,
+            KnownExe::Unavailable,
+            unknown,
+        );
         debug_assert!(request.is_none());
     }
 
     /// Evaluates a process as far as possible without reading its executable.
     fn proceed(
         &mut self,
-        mut job: Job,
-        grip: Grip,
-        exe: Exe<'_>,
+        mut job: Evaluation,
+        grip: ProcessHandle,
+        exe: KnownExe<'_>,
         mut containment: Option<Containment>,
     ) -> Option<ReadRequest> {
         let pid = job.look.pid;
         // The result belongs to this process: replies for another process of the same PID are
         // discarded.
         let program = job.program.take();
-        let mut exe = program.as_ref().map_or(exe, |program| Exe::Read(program.seen()));
+        let mut exe = program.as_ref().map_or(exe, |program| KnownExe::Read(program.seen()));
         loop {
             match self.evaluate(job.look, &grip, exe, containment) {
-                Evaluation::Over(outcome) => {
+                EvaluationResult::Over(outcome) => {
                     self.finish(&job, Some(&grip), outcome);
                     return None;
                 }
-                Evaluation::NeedsExe => {
+                EvaluationResult::NeedsExe => {
                     let user = self.policy.accountable(grip.uid);
                     if self.executables.may_be_read(user) {
                         let request = ReadRequest { pid, thread: grip.thread, namespaces: false };
-                        self.open = Some(Open { job, grip });
+                        self.open = Some(OpenEvaluation { job, grip });
                         return Some(request);
                     }
                     if !job.is_final && self.examine(&job, &grip, None) {
-                        self.finish(&job, Some(&grip), Outcome::Waiting);
+                        self.finish(&job, Some(&grip), Placement::Waiting);
                         return None;
                     }
-                    exe = Exe::Unavailable;
+                    exe = KnownExe::Unavailable;
                 }
-                Evaluation::NeedsNamespaces => {
+                EvaluationResult::NeedsNamespaces => {
                     let user = self.policy.accountable(grip.uid);
                     if !job.is_final && self.executables.may_be_read(user) {
                         let request = ReadRequest { pid, thread: grip.thread, namespaces: true };
                         job.program = program;
-                        self.open = Some(Open { job, grip });
+                        self.open = Some(OpenEvaluation { job, grip });
                         return Some(request);
                     }
                     containment = Some(Containment::Unknown);
                 }
-                Evaluation::OwnerKnown => {}
-                Evaluation::NeedsExamination(raw) => {
+                EvaluationResult::OwnerKnown => {}
+                EvaluationResult::NeedsExamination(raw) => {
                     if !job.is_final && self.examine(&job, &grip, Some(raw)) {
-                        self.finish(&job, Some(&grip), Outcome::Waiting);
+                        self.finish(&job, Some(&grip), Placement::Waiting);
                         return None;
                     }
                     exe = exe.as_final();
@@ -281,75 +290,75 @@ impl Engine {
 
     fn evaluate(
         &mut self,
-        look: Look,
-        grip: &Grip,
-        exe: Exe<'_>,
+        look: EvaluationRequest,
+        grip: &ProcessHandle,
+        exe: KnownExe<'_>,
         containment: Option<Containment>,
-    ) -> Evaluation {
-        let &Grip { uid, gid, thread, .. } = grip;
+    ) -> EvaluationResult {
+        let &ProcessHandle { uid, gid, thread, .. } = grip;
+        let ids = (uid, gid);
         self.noted.uid = Some(uid);
         if self.is_pinned(look, grip) {
-            let told = Told { look, ids: (uid, gid), program: None, ending: Ending::Sticky };
-            narrate(&self.policy, &mut self.proc, &told);
-            return Evaluation::Over(Outcome::Sticky);
+            observe(&self.policy, &mut self.proc, (look, ids), None, DecisionResult::Sticky);
+            return EvaluationResult::Over(Placement::Sticky);
         }
-        if matches!(exe, Exe::Unread) && self.shows_exe() {
-            return Evaluation::NeedsExe;
+        if matches!(exe, KnownExe::Unread) && self.shows_exe() {
+            return EvaluationResult::NeedsExe;
         }
         self.note_exe(exe);
         if !self.policy.knows(uid) {
-            return Evaluation::Over(self.wait(Asked::User(uid), look));
+            return EvaluationResult::Over(self.wait(PendingName::User(uid), look));
         }
         let Some(user) = self.policy.users.get(&uid) else {
-            return Evaluation::Over(Outcome::NoRule);
+            return EvaluationResult::Over(Placement::NoRule);
         };
         if user.take_stale(look.since) {
             self.desk.identify(&self.policy, uid);
         }
-        let program = exe.seen().map(Seen::name);
+        let program = exe.seen().map(ExeInfo::name);
         let proc = &mut self.proc;
-        let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |rule| {
+        let decided = decide(&self.policy.matcher, user, ids, exe, |rule| {
             applies(rule, proc, look.pid, thread)
         });
         let rule = match decided {
-            Decided::Rule(rule) => rule,
-            Decided::NoRule => {
-                let told = Told { look, ids: (uid, gid), program, ending: Ending::NoRule };
-                narrate(&self.policy, &mut self.proc, &told);
-                return Evaluation::Over(Outcome::NoRule);
+            Choice::Rule(rule) => rule,
+            Choice::NoRule => {
+                let result = DecisionResult::NoRule;
+                observe(&self.policy, &mut self.proc, (look, ids), program, result);
+                return EvaluationResult::Over(Placement::NoRule);
             }
-            Decided::NeedsExe => return Evaluation::NeedsExe,
-            Decided::NeedsExamination => {
+            Choice::NeedsExe => return EvaluationResult::NeedsExe,
+            Choice::NeedsExamination => {
                 let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
-                return Evaluation::NeedsExamination(raw);
+                return EvaluationResult::NeedsExamination(raw);
             }
         };
         self.noted.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
-            return Evaluation::Over(self.wait(Asked::Group(gid), look));
+            return EvaluationResult::Over(self.wait(PendingName::Group(gid), look));
         }
         let user = user.identity.name.as_deref();
-        let subject = Subject { look, grip, user, exe, containment };
+        let subject = PlacedProcess { look, grip, user, exe, containment };
         let outcome = match self.placer.apply(&self.policy, &mut self.proc, rule, &subject) {
             Ok(outcome) => outcome,
-            Err(Missing::Exe) => return Evaluation::NeedsExe,
-            Err(Missing::Namespaces) => return Evaluation::NeedsNamespaces,
+            Err(Missing::Exe) => return EvaluationResult::NeedsExe,
+            Err(Missing::Namespaces) => return EvaluationResult::NeedsNamespaces,
             Err(Missing::Owner(owner)) if self.policy.knows(owner) => {
-                return Evaluation::OwnerKnown;
+                return EvaluationResult::OwnerKnown;
             }
             Err(Missing::Owner(owner)) => {
-                return Evaluation::Over(self.wait(Asked::User(owner), look));
+                return EvaluationResult::Over(self.wait(PendingName::User(owner), look));
             }
         };
-        if let Some(ending) = outcome.ending(rule, self.placer.last_obstacle()) {
-            narrate(&self.policy, &mut self.proc, &Told { look, ids: (uid, gid), program, ending });
+        if let Some(ending) = outcome.ending(rule, self.placer.last_error()) {
+            observe(&self.policy, &mut self.proc, (look, ids), program, ending);
         }
-        Evaluation::Over(outcome)
+        EvaluationResult::Over(outcome)
     }
 
     /// Checks whether the process is pinned to its cgroup, and ends the pin if an external move
     /// breaks it.
-    fn is_pinned(&mut self, look: Look, grip: &Grip) -> bool {
+    fn is_pinned(&mut self, look: EvaluationRequest, grip: &ProcessHandle) -> bool {
         let Some(pin) = self.sticky.pin(look.pid, &mut self.proc) else { return false };
         let is_moved = look.cause.contains(Cause::MOVED);
         if is_moved && self.placer.breaks_pin(&self.policy, &mut self.proc, (look, grip), pin) {
@@ -366,7 +375,12 @@ impl Engine {
     }
 
     /// Records the outcome of an evaluation and completes it.
-    pub(super) fn finish(&mut self, job: &Job, grip: Option<&Grip>, outcome: Outcome) {
+    pub(super) fn finish(
+        &mut self,
+        job: &Evaluation,
+        grip: Option<&ProcessHandle>,
+        outcome: Placement,
+    ) {
         let look = job.look;
         let now = sys::monotonic();
         let target = job.is_asked.then(|| self.target_names(outcome));
@@ -375,24 +389,24 @@ impl Engine {
         let opened = self.stage_began;
         match outcome {
             // Children of a pinned process are only evaluated for their own events.
-            Outcome::Sticky => self.intake.forks.dismissed(look.pid),
+            Placement::Sticky => self.intake.forks.dismissed(look.pid),
             // Children of a process that waits are candidates until the reply arrives.
-            Outcome::Waiting => self.intake.forks.deferred(look.pid, look.since, opened),
-            Outcome::Gone
-            | Outcome::NoRule
-            | Outcome::Ignored
-            | Outcome::Inapplicable
-            | Outcome::Protected
-            | Outcome::InPlace
-            | Outcome::Placed
-            | Outcome::WouldPlace
-            | Outcome::Refused
-            | Outcome::Replaced
-            | Outcome::GivenUp
-            | Outcome::InUnit
-            | Outcome::InContainer
-            | Outcome::OthersJob
-            | Outcome::InSlice => {
+            Placement::Waiting => self.intake.forks.deferred(look.pid, look.since, opened),
+            Placement::Gone
+            | Placement::NoRule
+            | Placement::Ignored
+            | Placement::Inapplicable
+            | Placement::Protected
+            | Placement::InPlace
+            | Placement::Placed
+            | Placement::WouldPlace
+            | Placement::Refused
+            | Placement::Replaced
+            | Placement::GivenUp
+            | Placement::InUnit
+            | Placement::InContainer
+            | Placement::OthersJob
+            | Placement::InSlice => {
                 let evaluated = Evaluated { since: look.since, opened, ended: now };
                 self.intake.forks.completed(look.pid, evaluated);
             }
@@ -403,7 +417,7 @@ impl Engine {
         }
     }
 
-    fn conclude(&mut self, job: &Job, outcome: Outcome, now: Nanos) {
+    fn conclude(&mut self, job: &Evaluation, outcome: Placement, now: Nanos) {
         let look = job.look;
         let is_recheck = look.cause.contains(Cause::RECHECK);
         if look.cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
@@ -411,27 +425,27 @@ impl Engine {
         }
         let metrics = &self.metrics;
         match outcome {
-            Outcome::Gone => {
+            Placement::Gone => {
                 metrics.gone.increment();
                 if !is_recheck {
                     self.intake.gone(now);
                 }
             }
-            Outcome::Placed => {
+            Placement::Placed => {
                 self.intake.placed(now);
                 self.placed(job, now);
             }
-            Outcome::Replaced => self.undo(look, now),
-            Outcome::WouldPlace => metrics.would_place.increment(),
-            Outcome::InPlace if is_recheck => metrics.held.increment(),
-            Outcome::InPlace => metrics.in_place.increment(),
-            Outcome::NoRule => metrics.no_rule.increment(),
-            Outcome::Ignored => metrics.ignored.increment(),
-            Outcome::Inapplicable => metrics.inapplicable.increment(),
-            Outcome::Sticky => metrics.sticky.increment(),
-            Outcome::Protected => metrics.protected.increment(),
-            Outcome::InSlice => metrics.kept_in_slice.increment(),
-            Outcome::Refused => {
+            Placement::Replaced => self.undo(look, now),
+            Placement::WouldPlace => metrics.would_place.increment(),
+            Placement::InPlace if is_recheck => metrics.confirmed.increment(),
+            Placement::InPlace => metrics.in_place.increment(),
+            Placement::NoRule => metrics.no_rule.increment(),
+            Placement::Ignored => metrics.ignored.increment(),
+            Placement::Inapplicable => metrics.inapplicable.increment(),
+            Placement::Sticky => metrics.sticky.increment(),
+            Placement::Protected => metrics.protected.increment(),
+            Placement::InSlice => metrics.kept_in_slice.increment(),
+            Placement::Refused => {
                 if self.placer.can_refusal_pass(&self.proc, look.pid) {
                     let attempts =
                         if look.cause.contains(Cause::RETRY) { look.placement } else { 0 };
@@ -440,21 +454,22 @@ impl Engine {
                 }
             }
             // Counted at the place that logs them.
-            Outcome::GivenUp
-            | Outcome::InUnit
-            | Outcome::InContainer
-            | Outcome::OthersJob
-            | Outcome::Waiting => {}
+            Placement::GivenUp
+            | Placement::InUnit
+            | Placement::InContainer
+            | Placement::OthersJob
+            | Placement::Waiting => {}
         }
     }
 
-    fn placed(&mut self, job: &Job, now: Nanos) {
+    fn placed(&mut self, job: &Evaluation, now: Nanos) {
         let look = job.look;
         let is_recheck = look.cause.contains(Cause::RECHECK);
         if let Some(delay) = self.options.recheck_ns {
             let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
             let due = now.plus(delay);
-            let again = Look::after(look.pid, cause, due, self.placer.last_placement());
+            let again =
+                EvaluationRequest::after(look.pid, cause, due, self.placer.last_placement());
             self.rechecks.after_placement(due, again);
         }
         if look.cause.contains(Cause::ELSEWHERE) {
@@ -470,12 +485,12 @@ impl Engine {
 
     /// Reverts a move after the PID was reused during it: the new process returns to the cgroup in
     /// which it was born, and is evaluated.
-    fn undo(&mut self, look: Look, now: Nanos) {
+    fn undo(&mut self, look: EvaluationRequest, now: Nanos) {
         self.metrics.reused_pids.increment();
         self.intake.trail_is_due = true;
         // The new process exists, so its fork is in the socket. If that cannot be read, its parent
         // is read from `/proc`.
-        if let Err(error) = self.follow() {
+        if let Err(error) = self.drain_forks() {
             ::log::debug!("cannot read forks: {error}");
         }
         self.intake.trail_is_due = true;
@@ -484,20 +499,31 @@ impl Engine {
         if let Some(creator) = creator.or_else(|| self.proc.parent(look.pid)) {
             self.placer.return_to_birth(&mut self.proc, look.pid, creator);
         }
-        self.answered.push_back(Job::new(Look::at_once(look.pid, Cause::SCAN, now)));
+        self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(
+            look.pid,
+            Cause::SCAN,
+            now,
+        )));
     }
 }
 
 /// Checks whether the kernel may report stale data for a leader that has exited. An event of the
 /// leader proves that it was alive then, and it is classified by its state at that time.
-fn may_be_frozen(job: &Job) -> bool {
+fn may_be_frozen(job: &Evaluation) -> bool {
     const ASKED: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
     const CAUSES: Cause = ASKED.or(Cause::ELSEWHERE);
     job.is_careful || job.look.threads != Threads::None || job.look.cause.intersects(CAUSES)
 }
 
-fn narrate(policy: &Policy, proc: &mut Proc, told: &Told<'_>) {
-    if let Some(narrator) = &policy.narrator {
-        narrator.tell(told, proc);
+/// Reports the result of an evaluation to the observer of the active policy, if it has one.
+fn observe(
+    policy: &Policy,
+    proc: &mut ProcFs,
+    (look, ids): (EvaluationRequest, (Uid, Gid)),
+    program: Option<&[u8]>,
+    ending: DecisionResult,
+) {
+    if let Some(observer) = &policy.narrator {
+        observer.tell(&DecisionEvent { look, ids, program, ending }, proc);
     }
 }

@@ -11,11 +11,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::Engine;
-use super::evaluation::Job;
-use crate::event::batch::Look;
+use super::evaluation::Evaluation;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::exe_pool::Examination;
-use crate::process::Grip;
+use crate::process::ProcessHandle;
 use crate::program::Examined;
 use crate::sys;
 
@@ -29,9 +29,9 @@ const MOST_SLOW: usize = 4096;
 const MOST_BLOCKED: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
-struct Pending {
+struct PendingExamination {
     number: u64,
-    look: Look,
+    look: EvaluationRequest,
     /// Identity of the process, which distinguishes it from a later one with the same PID.
     identity: Option<u64>,
     is_decided: bool,
@@ -39,7 +39,7 @@ struct Pending {
 
 #[derive(Debug, Default)]
 pub(super) struct Executables {
-    pending: HashMap<Pid, Pending, FixedState>,
+    pending: HashMap<Pid, PendingExamination, FixedState>,
     /// Deadlines of the evaluations in `pending`, in order.
     deadlines: VecDeque<(Nanos, Pid, u64)>,
     /// End of the time for which other threads read the executables of a user.
@@ -62,7 +62,7 @@ impl Executables {
     }
 
     /// Returns the next evaluation with a deadline that has passed at `now`.
-    pub(super) fn next_late(&mut self, now: Nanos) -> Option<Look> {
+    pub(super) fn next_late(&mut self, now: Nanos) -> Option<EvaluationRequest> {
         while let Some(&(due, pid, number)) = self.deadlines.front() {
             if due > now {
                 return None;
@@ -115,7 +115,12 @@ impl Executables {
 impl Engine {
     /// Requests an examination of the executable of a process by other threads. Returns whether the
     /// evaluation waits for it.
-    pub(super) fn examine(&mut self, job: &Job, grip: &Grip, raw: Option<Box<[u8]>>) -> bool {
+    pub(super) fn examine(
+        &mut self,
+        job: &Evaluation,
+        grip: &ProcessHandle,
+        raw: Option<Box<[u8]>>,
+    ) -> bool {
         let pid = job.look.pid;
         let identity = self.proc.identity_of(pid, grip);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
@@ -133,7 +138,7 @@ impl Engine {
             return false;
         }
         let due = sys::monotonic().plus(DECIDE_NS);
-        let pending = Pending { number, look: job.look, identity, is_decided: false };
+        let pending = PendingExamination { number, look: job.look, identity, is_decided: false };
         self.executables.pending.insert(pid, pending);
         self.executables.deadlines.push_back((due, pid, number));
         true
@@ -141,10 +146,10 @@ impl Engine {
 
     /// Handles the result of an examination.
     pub(super) fn take_examined(&mut self, pid: Pid, number: u64, examined: Examined) {
-        let is_meant = |pending: &&Pending| pending.number == number;
+        let is_meant = |pending: &&PendingExamination| pending.number == number;
         let Some(&pending) = self.executables.pending.get(&pid).filter(is_meant) else { return };
         self.executables.pending.remove(&pid);
-        self.metrics.waited_for_program.increment();
+        self.metrics.examinations.increment();
         let identity = self.proc.identity(pid);
         let program = match examined {
             Examined::Program(program) if identity == pending.identity => Some(program),
@@ -158,13 +163,13 @@ impl Engine {
         if pending.is_decided {
             self.remember_wait(pending.look);
         }
-        self.answered.push_back(Job::examined(pending.look, program, pending.is_decided));
+        self.answered.push_back(Evaluation::examined(pending.look, program, pending.is_decided));
     }
 
     /// Handles the end of a blocked read: evaluates the process again.
     pub(super) fn take_readable(&mut self, pid: Pid) {
         self.executables.blocked.remove(&pid);
-        let look = Look::at_once(pid, Cause::RETRY, sys::monotonic());
-        self.answered.push_back(Job::late(look));
+        let look = EvaluationRequest::at_once(pid, Cause::RETRY, sys::monotonic());
+        self.answered.push_back(Evaluation::late(look));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::event::batch::Look;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Nanos, Pid};
 
 /// Delay before the first retry; each later delay is twice as long.
@@ -19,7 +19,7 @@ const MOST_RETRIES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Rechecks {
     /// In the order of time, because the delay is constant.
-    queue: VecDeque<(Nanos, Look)>,
+    queue: VecDeque<(Nanos, EvaluationRequest)>,
     /// Due time of the recheck of each process's last placement. Rechecks of earlier placements are
     /// dropped: the process is elsewhere because it was placed again.
     latest: HashMap<Pid, Nanos, FixedState>,
@@ -30,7 +30,7 @@ pub(super) struct Rechecks {
 
 impl Rechecks {
     /// Schedules the recheck of a placement.
-    pub(super) fn after_placement(&mut self, due: Nanos, look: Look) {
+    pub(super) fn after_placement(&mut self, due: Nanos, look: EvaluationRequest) {
         self.latest.insert(look.pid, due);
         self.queue.push_back((due, look));
     }
@@ -47,7 +47,7 @@ impl Rechecks {
     }
 
     /// Returns the next evaluation due at `now`.
-    pub(super) fn next_due(&mut self, now: Nanos) -> Option<Look> {
+    pub(super) fn next_due(&mut self, now: Nanos) -> Option<EvaluationRequest> {
         while let Some(&(due, look)) = self.queue.front().filter(|(due, _)| *due <= now) {
             self.queue.pop_front();
             if self.latest.get(&look.pid) == Some(&due) {
@@ -62,7 +62,7 @@ impl Rechecks {
         self.retries.pop_first();
         self.retry_of.remove(&pid);
         // Carries the number of attempts in place of a placement.
-        Some(Look::after(pid, Cause::RETRY, now, u64::from(attempts) + 1))
+        Some(EvaluationRequest::after(pid, Cause::RETRY, now, u64::from(attempts) + 1))
     }
 
     /// Returns the time of the next evaluation.
@@ -81,8 +81,8 @@ mod tests {
         Pid::new(raw).unwrap()
     }
 
-    fn recheck(raw: u32, placement: u64) -> Look {
-        Look::after(pid(raw), Cause::RECHECK, Nanos(0), placement)
+    fn recheck(raw: u32, placement: u64) -> EvaluationRequest {
+        EvaluationRequest::after(pid(raw), Cause::RECHECK, Nanos(0), placement)
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::{Engine, Stage};
+use super::{Engine, TurnStage};
 use crate::event::{Nanos, Pid};
-use crate::process::Proc;
-use crate::source::scan::Scan;
+use crate::process::ProcFs;
+use crate::source::scan::ProcScan;
 use crate::sys;
 
 /// Minimum pause between a scan and the next [`Urgency::Limited`] one.
@@ -27,7 +27,7 @@ pub(super) enum Urgency {
 /// State of the requested or running scan.
 #[derive(Debug, Default)]
 pub(super) struct Rescan {
-    scan: Scan,
+    scan: ProcScan,
     wanted: Option<Urgency>,
     /// Set if forks were lost since the last scan began.
     lost: bool,
@@ -89,7 +89,7 @@ impl Rescan {
     ///
     /// # Errors
     /// `/proc` cannot be read.
-    pub(super) fn begin(&mut self, proc: &Proc, now: Nanos) -> io::Result<()> {
+    pub(super) fn begin(&mut self, proc: &ProcFs, now: Nanos) -> io::Result<()> {
         self.scan.begin(proc)?;
         self.wanted = None;
         self.is_running = true;
@@ -157,12 +157,12 @@ impl Engine {
     }
 
     /// Adds the duration of a part of a scan, or of evaluations after external moves, to its cost.
-    pub(super) fn end_part_of(&mut self, stage: Stage, has_begun: bool) {
-        if !has_begun || !matches!(stage, Stage::Scan | Stage::Moves) {
+    pub(super) fn end_part_of(&mut self, stage: TurnStage, has_begun: bool) {
+        if !has_begun || !matches!(stage, TurnStage::Scan | TurnStage::Moves) {
             return;
         }
         let cost = sys::monotonic().since(self.stage_began);
-        if stage == Stage::Scan {
+        if stage == TurnStage::Scan {
             self.rescan.add_cost(cost);
         } else {
             self.placer.moves().add_cost(cost);
@@ -190,7 +190,7 @@ mod tests {
     /// Runs a scan without processes from `began` to `ended`.
     fn scan(rescan: &mut Rescan, began: u64, ended: u64) {
         let root = tempfile::tempdir().unwrap();
-        let proc = Proc::open(root.path()).unwrap();
+        let proc = ProcFs::open(root.path()).unwrap();
         assert!(rescan.may_begin(Nanos(began)));
         rescan.begin(&proc, Nanos(began)).unwrap();
         assert!(rescan.has_work() && !rescan.may_begin(Nanos(began)));

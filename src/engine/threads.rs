@@ -9,10 +9,10 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use super::Engine;
-use super::evaluation::Job;
-use crate::event::batch::{Look, Threads};
+use super::evaluation::Evaluation;
+use crate::event::queue::{EvaluationRequest, Threads};
 use crate::event::{Cause, Nanos, Pid};
-use crate::process::Grip;
+use crate::process::ProcessHandle;
 use crate::sys;
 
 /// Maximum number of recorded processes. Beyond it every fork is a candidate until the next scan.
@@ -53,7 +53,12 @@ impl Engine {
     /// Checks whether a thread of the process has other credentials than the process is classified
     /// by, if that can have changed, and records the result. `is_single` is `true` if it is known
     /// to have one thread.
-    pub(super) fn note_threads(&mut self, look: Look, grip: &Grip, is_single: bool) {
+    pub(super) fn note_threads(
+        &mut self,
+        look: EvaluationRequest,
+        grip: &ProcessHandle,
+        is_single: bool,
+    ) {
         let may_find = look.cause.intersects(Cause::SCAN | Cause::ASKED);
         if look.threads == Threads::None && !may_find && self.own_credentials.is_empty() {
             return;
@@ -95,11 +100,11 @@ impl Engine {
         for pid in some {
             // Removed and added again, so that all processes are checked in turn.
             self.own_credentials.processes.remove(&pid);
-            let Some(grip) = self.proc.grip(pid) else { continue };
+            let Some(grip) = self.proc.open_process(pid) else { continue };
             if self.proc.has_leader_exited(pid) {
                 // No event reports this, and from now on another thread determines the rule.
-                let look = Look::at_once(pid, Cause::RETRY, now);
-                self.answered.push_back(Job::new(look));
+                let look = EvaluationRequest::at_once(pid, Cause::RETRY, now);
+                self.answered.push_back(Evaluation::new(look));
             }
             if self.proc.has_thread_of_others(pid, (grip.uid, grip.gid)) {
                 self.own_credentials.add(pid);

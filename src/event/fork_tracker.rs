@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::batch::Drain;
+use super::queue::Drain;
 use super::windows::Windows;
 use super::{Nanos, Pid};
 

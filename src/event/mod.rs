@@ -1,11 +1,11 @@
 //! Kernel events in the form that the engine uses. Pure.
 //!
-//! [`wire`] parses datagrams into [`Event`]s, [`batch`] keeps one entry per process,
+//! [`wire`] parses datagrams into [`Event`]s, [`queue`] keeps one entry per process,
 //! [`fork_tracker`] decides which forked children must be evaluated, and [`trace_page`] parses
 //! pages of a trace buffer into external moves.
 
-pub mod batch;
 pub mod fork_tracker;
+pub mod queue;
 pub mod trace_format;
 pub mod trace_page;
 mod windows;
@@ -79,12 +79,12 @@ pub struct Event {
     /// Time stamp that the kernel gave the event.
     pub at: Nanos,
     /// Type and process of the event.
-    pub what: What,
+    pub what: EventKind,
 }
 
 /// Types of the subscribed events, with their process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum EventKind {
     /// A process (not a thread) was forked. Sent before the child runs and before it is linked to
     /// its cgroup.
     Fork {

@@ -116,8 +116,8 @@ impl TraceLayout {
 
 impl PageLayout {
     fn parse(text: &str) -> Result<Self, FormatError> {
-        let commit = Field::find(text, "commit")?;
-        let data = Field::find(text, "data")?;
+        let commit = FormatField::find(text, "commit")?;
+        let data = FormatField::find(text, "data")?;
         if !matches!(commit.size, 4 | 8) {
             return Err(FormatError::Unsupported("commit"));
         }
@@ -125,7 +125,7 @@ impl PageLayout {
         if data.size == 0 || size > MAX_PAGE {
             return Err(FormatError::PageSize(size));
         }
-        let timestamp = Field::sized(text, "timestamp", 8)?;
+        let timestamp = FormatField::sized(text, "timestamp", 8)?;
         Ok(Self { timestamp, commit: commit.offset, word: commit.size, data: data.offset, size })
     }
 }
@@ -134,13 +134,13 @@ impl RecordLayout {
     fn parse(text: &str) -> Result<Self, FormatError> {
         Ok(Self {
             id: event_id(text)?,
-            common_type: Field::sized(text, "common_type", 2)?,
-            common_pid: Field::sized(text, "common_pid", 4)?,
-            dst_root: Field::sized(text, "dst_root", 4)?,
-            dst_id: Field::sized(text, "dst_id", 8)?,
-            pid: Field::sized(text, "pid", 4)?,
-            dst_path: Field::located(text, "dst_path")?,
-            comm: Field::located(text, "comm")?,
+            common_type: FormatField::sized(text, "common_type", 2)?,
+            common_pid: FormatField::sized(text, "common_pid", 4)?,
+            dst_root: FormatField::sized(text, "dst_root", 4)?,
+            dst_id: FormatField::sized(text, "dst_id", 8)?,
+            pid: FormatField::sized(text, "pid", 4)?,
+            dst_path: FormatField::located(text, "dst_path")?,
+            comm: FormatField::located(text, "comm")?,
         })
     }
 }
@@ -149,8 +149,8 @@ impl BirthLayout {
     fn parse(text: &str) -> Result<Self, FormatError> {
         Ok(Self {
             id: event_id(text)?,
-            common_pid: Field::sized(text, "common_pid", 4)?,
-            pid: Field::sized(text, "pid", 4)?,
+            common_pid: FormatField::sized(text, "common_pid", 4)?,
+            pid: FormatField::sized(text, "pid", 4)?,
         })
     }
 }
@@ -162,13 +162,13 @@ fn event_id(text: &str) -> Result<u16, FormatError> {
 
 /// Line `field:TYPE NAME;  offset:N;  size:N;  signed:N;` of a format file.
 #[derive(Clone, Copy)]
-struct Field<'a> {
+struct FormatField<'a> {
     declaration: &'a str,
     offset: usize,
     size: usize,
 }
 
-impl<'a> Field<'a> {
+impl<'a> FormatField<'a> {
     fn find(text: &'a str, name: &'static str) -> Result<Self, FormatError> {
         let is_named = |field: &Self| field.name() == Some(name);
         text.lines().filter_map(Self::parse).find(is_named).ok_or(FormatError::Missing(name))

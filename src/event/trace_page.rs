@@ -99,21 +99,21 @@ impl<'a> TracePage<'a> {
     }
 
     /// Iterates over the moves of the page. Other records are skipped; nothing follows an error.
-    pub fn moves(&self) -> Moves<'a> {
-        Moves { layout: self.layout, at: self.began, rest: self.data }
+    pub fn moves(&self) -> PageMoves<'a> {
+        PageMoves { layout: self.layout, at: self.began, rest: self.data }
     }
 }
 
 /// Iterator over the moves of one page.
 #[derive(Clone, Debug)]
-pub struct Moves<'a> {
+pub struct PageMoves<'a> {
     layout: &'a TraceLayout,
     /// Time of the event before `rest`.
     at: Nanos,
     rest: &'a [u8],
 }
 
-impl<'a> Iterator for Moves<'a> {
+impl<'a> Iterator for PageMoves<'a> {
     type Item = Result<ExternalMove<'a>, MalformedPage>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -131,7 +131,7 @@ impl<'a> Iterator for Moves<'a> {
     }
 }
 
-impl<'a> Moves<'a> {
+impl<'a> PageMoves<'a> {
     /// Reads one event and removes at least 4 bytes from `rest`.
     fn event(&mut self) -> Result<Option<ExternalMove<'a>>, MalformedPage> {
         let (kind, delta) = event_header(u32_at(self.rest, 0)?);

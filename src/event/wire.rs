@@ -12,7 +12,7 @@ use netlink_packet_core::{
     NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 
-use super::{Event, Nanos, Pid, Task, What};
+use super::{Event, EventKind, Nanos, Pid, Task};
 
 /// `CN_IDX_PROC`: both the connector ID and the multicast group.
 pub const CN_IDX_PROC: u32 = 1;
@@ -110,12 +110,12 @@ fn decode(frame: &[u8]) -> Result<Message, Malformed> {
             if child.0 != child.1 {
                 return Ok(Message::Other);
             }
-            What::Fork { parent: pid_at(frame, 56)?, child: pid_at(frame, 64)? }
+            EventKind::Fork { parent: pid_at(frame, 56)?, child: pid_at(frame, 64)? }
         }
         // The second ID is the thread group: the process is classified, whichever thread acted.
-        EXEC => What::Exec(pid_at(frame, 56)?),
-        UID => What::Uid(task_at(frame)?),
-        GID => What::Gid(task_at(frame)?),
+        EXEC => EventKind::Exec(pid_at(frame, 56)?),
+        UID => EventKind::Uid(task_at(frame)?),
+        GID => EventKind::Gid(task_at(frame)?),
         ACK => return Ok(Message::Ack { ack: u32_at(frame, 28)?, error: u32_at(frame, 52)? }),
         _ => return Ok(Message::Other),
     };
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_process_fork_names_the_thread_groups() {
         let message = decode_one(&datagram(FORK, [11, 10, 20, 20]));
-        let what = What::Fork { parent: pid(10), child: pid(20) };
+        let what = EventKind::Fork { parent: pid(10), child: pid(20) };
         let at = Nanos(0x0102_0304_0506_0708);
         assert_eq!(message, Ok(Message::Event(Event { at, what })));
     }
@@ -260,9 +260,11 @@ mod tests {
     #[test]
     fn identity_events_name_the_process_and_the_thread() {
         let task = Task { process: pid(7), thread: pid(8) };
-        for (what, expected) in
-            [(EXEC, What::Exec(pid(7))), (UID, What::Uid(task)), (GID, What::Gid(task))]
-        {
+        for (what, expected) in [
+            (EXEC, EventKind::Exec(pid(7))),
+            (UID, EventKind::Uid(task)),
+            (GID, EventKind::Gid(task)),
+        ] {
             let Ok(Message::Event(event)) = decode_one(&datagram(what, [8, 7, 0, 0])) else {
                 panic!("{what} is an event");
             };

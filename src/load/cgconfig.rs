@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::legacy;
-use super::overlay::Opened;
-use super::trust::Kind;
-use super::{Loader, NameService, Original, Resolver, gifts, refused};
-use crate::cgroup::provision::Gift;
-use crate::config::cgconfig_conf::{self, GroupSection, Ownership, Parsed, Perm, Setting};
+use super::overlay::OverlayDirectory;
+use super::trust::TrustErrorKind;
+use super::{Loader, NameService, Resolver, UpstreamVerdict, group_specs, refused};
+use crate::cgroup::config::GroupSpec;
+use crate::config::cgconfig_conf::{
+    self, CgconfigSetting, GroupSection, ParsedCgconfig, PermSection, SectionOwnership,
+};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
 
@@ -20,17 +22,17 @@ const MAX_SIZE: u64 = 16 << 20;
 
 impl Loader<'_> {
     /// Reads the file and all files of the directory. Returns what cgrulesengd does with them.
-    pub(super) fn cgconfig(&mut self, file: &Path, directory: &Path) -> Original {
+    pub(super) fn cgconfig(&mut self, file: &Path, directory: &Path) -> UpstreamVerdict {
         // cgrulesengd lists the directory before it reads anything.
         let mut verdict = match directory.is_dir() {
-            true => Original::Starts,
-            false => Original::Misses(Arc::from(directory)),
+            true => UpstreamVerdict::Starts,
+            false => UpstreamVerdict::Misses(Arc::from(directory)),
         };
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let of_file = match self.opened(parent) {
             Some(opened) => self.cgconfig_file(&opened, file, true),
-            None => Original::Misses(Arc::from(file)),
+            None => UpstreamVerdict::Misses(Arc::from(file)),
         };
         verdict = verdict.then(of_file);
         let Some(opened) = self.opened(directory) else { return verdict };
@@ -46,13 +48,18 @@ impl Loader<'_> {
         verdict
     }
 
-    fn cgconfig_entry(&mut self, opened: &Opened, directory: &Path, name: &OsStr) -> Original {
+    fn cgconfig_entry(
+        &mut self,
+        opened: &OverlayDirectory,
+        directory: &Path,
+        name: &OsStr,
+    ) -> UpstreamVerdict {
         let path = directory.join(name);
         let Some(reason) = legacy::leftover(name.as_bytes()) else {
             let verdict = self.cgconfig_file(opened, &path, false);
             // Not a file, which cgrulesengd skips, or removed in the meantime.
-            let is_no_file = matches!(verdict, Original::Misses(_)) && !path.is_symlink();
-            return if is_no_file { Original::Starts } else { verdict };
+            let is_no_file = matches!(verdict, UpstreamVerdict::Misses(_)) && !path.is_symlink();
+            return if is_no_file { UpstreamVerdict::Starts } else { verdict };
         };
         let path: Arc<Path> = Arc::from(path);
         let message = format!("file ignored: {reason}");
@@ -62,7 +69,7 @@ impl Loader<'_> {
         verdict(read.ok().and_then(|bytes| self.parsed(&path, &bytes).1))
     }
 
-    fn opened(&mut self, path: &Path) -> Option<Opened> {
+    fn opened(&mut self, path: &Path) -> Option<OverlayDirectory> {
         self.open(path).unwrap_or_else(|refusal| {
             let diagnostic = refused(&Arc::from(path), refusal);
             // The directory of the legacy rules may be the same and was reported already.
@@ -73,19 +80,26 @@ impl Loader<'_> {
         })
     }
 
-    fn cgconfig_file(&mut self, directory: &Opened, path: &Path, is_main: bool) -> Original {
+    fn cgconfig_file(
+        &mut self,
+        directory: &OverlayDirectory,
+        path: &Path,
+        is_main: bool,
+    ) -> UpstreamVerdict {
         let path: Arc<Path> = Arc::from(path);
         let refusal = match self.content(directory, &path, MAX_SIZE) {
             Ok(bytes) if bytes.is_empty() => None,
             Ok(bytes) => self.sections(&path, &bytes),
             // cgrulesengd opens a directory and then fails to read it.
-            Err(refusal) if refusal.kind == Kind::Special && path.is_dir() && is_main => {
+            Err(refusal) if refusal.kind == TrustErrorKind::Special && path.is_dir() && is_main => {
                 let diagnostic = refused(&path, refusal);
                 self.diagnostics.push(diagnostic.clone());
                 Some(diagnostic)
             }
-            Err(refusal) if matches!(refusal.kind, Kind::Missing | Kind::Special) => {
-                return Original::Misses(path);
+            Err(refusal)
+                if matches!(refusal.kind, TrustErrorKind::Missing | TrustErrorKind::Special) =>
+            {
+                return UpstreamVerdict::Misses(path);
             }
             Err(refusal) => {
                 let diagnostic = refused(&path, refusal);
@@ -102,7 +116,7 @@ impl Loader<'_> {
         self.diagnostics.append(&mut parsed.diagnostics);
         self.diagnostics.extend(not_ours(path, &parsed));
         for section in &parsed.templates {
-            let gift = gifts::section(section, &mut self.resolver, &mut self.diagnostics);
+            let gift = group_specs::section(section, &mut self.resolver, &mut self.diagnostics);
             self.gifts.templates.push(gift);
         }
         self.groups.add(&mut parsed);
@@ -110,7 +124,7 @@ impl Loader<'_> {
     }
 
     /// Parses a file. Also returns the reason why cgrulesengd does not start with it.
-    fn parsed(&mut self, path: &Arc<Path>, bytes: &[u8]) -> (Parsed, Option<Diagnostic>) {
+    fn parsed(&mut self, path: &Arc<Path>, bytes: &[u8]) -> (ParsedCgconfig, Option<Diagnostic>) {
         let text = cgconfig_conf::decode(bytes);
         let mut parsed = cgconfig_conf::parse(path, &text);
         let text = SourceText::new(path, &text);
@@ -119,17 +133,17 @@ impl Loader<'_> {
     }
 
     /// Returns a diagnostic about the first name in the `perm` sections that does not exist.
-    fn stranger(&mut self, text: &SourceText<'_>, parsed: &Parsed) -> Option<Diagnostic> {
+    fn stranger(&mut self, text: &SourceText<'_>, parsed: &ParsedCgconfig) -> Option<Diagnostic> {
         let sections = parsed.templates.iter().chain(&parsed.groups);
         let perms = sections.filter_map(|section| section.perm.as_ref()).chain(&parsed.defaults);
-        let ownerships = perms.flat_map(|Perm { task, admin }| [task, admin]);
+        let ownerships = perms.flat_map(|PermSection { task, admin }| [task, admin]);
         let mut names =
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
         names.find_map(|mention| {
             let message = match mention.name.parse() {
                 // A zero is read as a name, like any word without a number at its beginning.
                 Ok(0_u32) => format!("no user or group is named \"{}\"", mention.name),
-                Ok(_) | Err(_) => gifts::id_in_perm(mention, &mut self.resolver).err()?,
+                Ok(_) | Err(_) => group_specs::id_in_perm(mention, &mut self.resolver).err()?,
             };
             let place = Some(text.place(mention.span.clone()));
             Some(Diagnostic { place, ..Diagnostic::about(text.file(), Severity::Error, message) })
@@ -137,21 +151,23 @@ impl Loader<'_> {
     }
 }
 
-fn verdict(refusal: Option<Diagnostic>) -> Original {
-    refusal.map_or(Original::Starts, |diagnostic| Original::Refuses(Box::new(diagnostic)))
+fn verdict(refusal: Option<Diagnostic>) -> UpstreamVerdict {
+    refusal.map_or(UpstreamVerdict::Starts, |diagnostic| {
+        UpstreamVerdict::Refuses(Box::new(diagnostic))
+    })
 }
 
 /// The `group` sections of all files and the last `default` section, which supplies what their
 /// `perm` omits.
 #[derive(Debug, Default)]
-pub(super) struct Described {
+pub(super) struct DescribedGroup {
     sections: Vec<GroupSection>,
-    default: Option<Perm>,
+    default: Option<PermSection>,
 }
 
-impl Described {
+impl DescribedGroup {
     /// Adds the sections of one more file.
-    fn add(&mut self, parsed: &mut Parsed) {
+    fn add(&mut self, parsed: &mut ParsedCgconfig) {
         self.sections.append(&mut parsed.groups);
         self.default = parsed.defaults.pop().or(self.default.take());
     }
@@ -161,30 +177,30 @@ impl Described {
         self,
         resolver: &mut Resolver<'_>,
         diagnostics: &mut Vec<Diagnostic>,
-    ) -> Vec<Gift> {
+    ) -> Vec<GroupSpec> {
         let default = self.default.as_ref();
         let filled = self.sections.into_iter().map(|mut section| {
             section.perm = filled(section.perm.take(), default);
             section
         });
-        filled.map(|section| gifts::section(&section, resolver, diagnostics)).collect()
+        filled.map(|section| group_specs::section(&section, resolver, diagnostics)).collect()
     }
 }
 
 /// The `group` sections of files, for a program that creates them.
 #[derive(Debug)]
-pub struct Groups {
+pub struct ConfiguredGroups {
     /// The sections in the order of the files.
-    pub groups: Vec<Gift>,
+    pub groups: Vec<GroupSpec>,
     /// Errors in the files, and warnings about unused kinds of sections.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 /// Reads the `group` sections of these texts.
-pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Groups {
+pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> ConfiguredGroups {
     let mut resolver = Resolver::new(service);
     let mut diagnostics = Vec::new();
-    let mut described = Described::default();
+    let mut described = DescribedGroup::default();
     for (file, text) in files {
         let mut parsed = cgconfig_conf::parse(file, text);
         diagnostics.append(&mut parsed.diagnostics);
@@ -192,18 +208,18 @@ pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Groups {
         described.add(&mut parsed);
     }
     let groups = described.gifts(&mut resolver, &mut diagnostics);
-    Groups { groups, diagnostics }
+    ConfiguredGroups { groups, diagnostics }
 }
 
 /// Returns one warning for each kind of section that is not used here, at the first one of each.
-fn not_ours(file: &Arc<Path>, parsed: &Parsed) -> Vec<Diagnostic> {
+fn not_ours(file: &Arc<Path>, parsed: &ParsedCgconfig) -> Vec<Diagnostic> {
     let others = [
         ("mount", &parsed.mounts),
         ("namespace", &parsed.namespaces),
         ("systemd", &parsed.systemd),
     ];
     let firsts = others.into_iter().filter_map(|(kind, settings)| Some((kind, settings.first()?)));
-    let complaint = |(kind, first): (&str, &Setting)| {
+    let complaint = |(kind, first): (&str, &CgconfigSetting)| {
         let message = format!("{kind} sections are ignored");
         let about = Diagnostic::at_line(file, first.origin.line, Severity::Warning, message);
         about.with_help("cgroups are created in the hierarchies that are mounted now")
@@ -211,14 +227,17 @@ fn not_ours(file: &Arc<Path>, parsed: &Parsed) -> Vec<Diagnostic> {
     firsts.map(complaint).collect()
 }
 
-fn filled(perm: Option<Perm>, default: Option<&Perm>) -> Option<Perm> {
+fn filled(perm: Option<PermSection>, default: Option<&PermSection>) -> Option<PermSection> {
     let Some(default) = default else { return perm };
     let own = perm.unwrap_or_default();
-    let fill = |own: Ownership, default: &Ownership| Ownership {
+    let fill = |own: SectionOwnership, default: &SectionOwnership| SectionOwnership {
         user: own.user.or_else(|| default.user.clone()),
         group: own.group.or_else(|| default.group.clone()),
         file_mode: own.file_mode.or(default.file_mode),
         directory_mode: own.directory_mode.or(default.directory_mode),
     };
-    Some(Perm { task: fill(own.task, &default.task), admin: fill(own.admin, &default.admin) })
+    Some(PermSection {
+        task: fill(own.task, &default.task),
+        admin: fill(own.admin, &default.admin),
+    })
 }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{FileSeen, Loaded, Loader, NameService, Outcome};
+use super::{FileOutcome, ListedFile, Loaded, Loader, NameService};
 use crate::config::daemon_toml;
 use crate::event::Uid;
 
 /// The kind of a file, from its name and directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum GivenKind {
     /// A file of TOML rules.
     Rules,
     /// The settings file of the daemon.
@@ -20,7 +20,7 @@ pub enum Kind {
     Groups,
 }
 
-impl Kind {
+impl GivenKind {
     /// Returns the kind of file that the daemon would read it as, or `None` if the daemon would
     /// never read a file of this name.
     pub fn of(path: &Path) -> Option<Self> {
@@ -40,22 +40,22 @@ impl Kind {
 
 /// Reads these files as [`super::load`] reads those of the standard directories: legacy rules
 /// first, otherwise in the order given.
-pub fn load_given(files: &[(Kind, Arc<Path>, Vec<u8>)], service: &NameService) -> Loaded {
+pub fn load_given(files: &[(GivenKind, Arc<Path>, Vec<u8>)], service: &NameService) -> Loaded {
     let mut loader = Loader::new(Uid(0), service);
     for (kind, path, bytes) in files {
         let outcome = match kind {
-            Kind::Rules => Outcome::Loaded(loader.rules_of(path, bytes)),
-            Kind::Legacy => loader.legacy_rules(path, bytes, false),
-            Kind::Groups => {
+            GivenKind::Rules => FileOutcome::Loaded(loader.rules_of(path, bytes)),
+            GivenKind::Legacy => loader.legacy_rules(path, bytes, false),
+            GivenKind::Groups => {
                 loader.sections(path, bytes);
-                Outcome::Loaded(0)
+                FileOutcome::Loaded(0)
             }
-            Kind::Settings => {
+            GivenKind::Settings => {
                 loader.diagnostics.extend(daemon_toml::parse_bytes(path, bytes).1);
-                Outcome::Loaded(0)
+                FileOutcome::Loaded(0)
             }
         };
-        loader.files.push(FileSeen { path: Arc::clone(path), outcome });
+        loader.files.push(ListedFile { path: Arc::clone(path), outcome });
     }
     loader.finish()
 }
@@ -67,17 +67,17 @@ mod tests {
     #[test]
     fn a_file_is_judged_by_its_name_and_place() {
         let kinds = [
-            ("/etc/cgruled/cgruled.toml", Some(Kind::Settings)),
-            ("50-a.toml", Some(Kind::Rules)),
-            ("/etc/cgrules.conf", Some(Kind::Legacy)),
-            ("/etc/cgrules.d/web", Some(Kind::Legacy)),
-            ("cgconfig.conf.new", Some(Kind::Groups)),
-            ("/etc/cgconfig.d/a.conf", Some(Kind::Groups)),
+            ("/etc/cgruled/cgruled.toml", Some(GivenKind::Settings)),
+            ("50-a.toml", Some(GivenKind::Rules)),
+            ("/etc/cgrules.conf", Some(GivenKind::Legacy)),
+            ("/etc/cgrules.d/web", Some(GivenKind::Legacy)),
+            ("cgconfig.conf.new", Some(GivenKind::Groups)),
+            ("/etc/cgconfig.d/a.conf", Some(GivenKind::Groups)),
             ("/etc/passwd", None),
             ("/", None),
         ];
         for (path, kind) in kinds {
-            assert_eq!(Kind::of(Path::new(path)), kind, "{path}");
+            assert_eq!(GivenKind::of(Path::new(path)), kind, "{path}");
         }
     }
 }

@@ -9,12 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::overlay::Opened;
-use super::trust::Kind;
-use super::{FileSeen, Loader, Outcome, refused};
-use crate::config::cgrules_conf::{self, Parsed, Refusal};
+use super::overlay::OverlayDirectory;
+use super::trust::TrustErrorKind;
+use super::{FileOutcome, ListedFile, Loader, refused};
+use crate::config::cgrules_conf::{self, ParsedCgrules, UpstreamRefusal};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::rules_toml::{Mention, WrittenRule};
+use crate::config::rules_toml::{NameRef, WrittenRule};
 
 /// The maximum file size in bytes, some 400,000 rules. cgrulesengd has no limit.
 const MAX_SIZE: u64 = 16 << 20;
@@ -22,7 +22,7 @@ const MAX_SIZE: u64 = 16 << 20;
 /// The result of starting cgrulesengd 2.0.2 with the legacy rule files, or with those of
 /// `cgconfig.conf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Original {
+pub enum UpstreamVerdict {
     /// Unknown: the files were not requested.
     #[default]
     NotAsked,
@@ -36,7 +36,7 @@ pub enum Original {
     Refuses(Box<Diagnostic>),
 }
 
-impl Original {
+impl UpstreamVerdict {
     /// Combines the verdicts about these files and about later ones: cgrulesengd exits at the first
     /// that it does not accept.
     pub(super) fn then(self, next: Self) -> Self {
@@ -47,7 +47,7 @@ impl Original {
 impl Loader<'_> {
     /// Reads the legacy rule files.
     pub(super) fn legacy(&mut self, file: &Path, directory: &Path) {
-        self.original = Original::Misses(Arc::from(file));
+        self.original = UpstreamVerdict::Misses(Arc::from(file));
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         match self.open(parent) {
@@ -58,7 +58,7 @@ impl Loader<'_> {
             Ok(None) => {}
             Err(refusal) => {
                 // The file may exist, in a directory where other users can create it.
-                self.original = Original::Starts;
+                self.original = UpstreamVerdict::Starts;
                 self.distrust(refused(&Arc::from(parent), refusal));
             }
         }
@@ -67,8 +67,8 @@ impl Loader<'_> {
 
     /// Records a file that is not read although cgrulesengd would read it.
     fn distrust(&mut self, diagnostic: Diagnostic) {
-        if self.original == Original::Starts {
-            self.original = Original::Refuses(Box::new(diagnostic.clone()));
+        if self.original == UpstreamVerdict::Starts {
+            self.original = UpstreamVerdict::Refuses(Box::new(diagnostic.clone()));
         }
         self.diagnostics.push(diagnostic);
     }
@@ -82,7 +82,7 @@ impl Loader<'_> {
             }
             Ok(None) => {}
             // cgrulesengd skips a file of this name.
-            Err(refusal) if refusal.kind == Kind::Special => {
+            Err(refusal) if refusal.kind == TrustErrorKind::Special => {
                 self.diagnostics.push(refused(&Arc::from(path), refusal));
             }
             Err(refusal) => self.distrust(refused(&Arc::from(path), refusal)),
@@ -90,22 +90,28 @@ impl Loader<'_> {
     }
 
     /// Determines what cgrulesengd does with a file that is ignored here.
-    fn judge_leftover(&mut self, directory: &Opened, path: &Arc<Path>) {
+    fn judge_leftover(&mut self, directory: &OverlayDirectory, path: &Arc<Path>) {
         if let Ok(bytes) = self.read(directory, path, MAX_SIZE) {
             self.judge(cgrules_conf::parse(path, &cgrules_conf::decode(&bytes)).refusals);
         }
     }
 
     /// Records the first line for which cgrulesengd exits.
-    fn judge(&mut self, refusals: Vec<Refusal>) {
+    fn judge(&mut self, refusals: Vec<UpstreamRefusal>) {
         let mut stops = refusals.into_iter().filter(|refusal| self.resolver.stops(refusal));
-        if let (Original::Starts, Some(first)) = (&self.original, stops.next()) {
-            self.original = Original::Refuses(Box::new(first.diagnostic));
+        if let (UpstreamVerdict::Starts, Some(first)) = (&self.original, stops.next()) {
+            self.original = UpstreamVerdict::Refuses(Box::new(first.diagnostic));
         }
     }
 
     /// Reads one file; `is_main` for `/etc/cgrules.conf`.
-    fn legacy_file(&mut self, directory: &Opened, path: &Path, name: &OsStr, is_main: bool) {
+    fn legacy_file(
+        &mut self,
+        directory: &OverlayDirectory,
+        path: &Path,
+        name: &OsStr,
+        is_main: bool,
+    ) {
         let path: Arc<Path> = Arc::from(path);
         let outcome = match leftover(name.as_bytes()).filter(|_| !is_main) {
             Some(reason) => {
@@ -114,31 +120,31 @@ impl Loader<'_> {
                 let skipped = Diagnostic::about(&path, Severity::Warning, message);
                 self.diagnostics.push(skipped.with_help(help));
                 self.judge_leftover(directory, &path);
-                Outcome::Skipped
+                FileOutcome::Skipped
             }
             None => match self.content(directory, &path, MAX_SIZE) {
                 Ok(bytes) => self.legacy_rules(&path, &bytes, is_main),
-                Err(refusal) if is_main && refusal.kind == Kind::Missing => return,
-                Err(refusal) if !is_main && refusal.kind == Kind::Special => {
+                Err(refusal) if is_main && refusal.kind == TrustErrorKind::Missing => return,
+                Err(refusal) if !is_main && refusal.kind == TrustErrorKind::Special => {
                     let message = format!("file ignored: it {}", refusal.message);
                     self.diagnostics.push(Diagnostic::about(&path, Severity::Warning, message));
-                    Outcome::Skipped
+                    FileOutcome::Skipped
                 }
                 Err(refusal) => {
                     if is_main {
-                        self.original = Original::Starts;
+                        self.original = UpstreamVerdict::Starts;
                     }
-                    if refusal.kind == Kind::Special {
+                    if refusal.kind == TrustErrorKind::Special {
                         // cgrulesengd finds no lines in a directory.
                         self.diagnostics.push(refused(&path, refusal));
                     } else {
                         self.distrust(refused(&path, refusal));
                     }
-                    Outcome::Refused
+                    FileOutcome::Refused
                 }
             },
         };
-        self.files.push(FileSeen { path, outcome });
+        self.files.push(ListedFile { path, outcome });
     }
 
     pub(super) fn legacy_rules(
@@ -146,15 +152,15 @@ impl Loader<'_> {
         path: &Arc<Path>,
         bytes: &[u8],
         is_main: bool,
-    ) -> Outcome {
+    ) -> FileOutcome {
         if is_main {
-            self.original = Original::Starts;
+            self.original = UpstreamVerdict::Starts;
         }
         let text = cgrules_conf::decode(bytes);
-        let Parsed { rules, diagnostics, refusals } = cgrules_conf::parse(path, &text);
+        let ParsedCgrules { rules, diagnostics, refusals } = cgrules_conf::parse(path, &text);
         self.diagnostics.extend(diagnostics);
         for WrittenRule { rule, mentions, .. } in &rules {
-            if let Some(Mention { kind, name, .. }) = mentions.first() {
+            if let Some(NameRef { kind, name, .. }) = mentions.first() {
                 self.mentioned.push((Arc::clone(path), rule.origin.line, *kind, name.clone()));
             }
         }
@@ -163,14 +169,14 @@ impl Loader<'_> {
         let unknown = self.resolver.resolve(rules, path, &text, severity, &mut self.legacy);
         self.diagnostics.extend(unknown);
         self.judge(refusals);
-        Outcome::Loaded(self.legacy.len() - before)
+        FileOutcome::Loaded(self.legacy.len() - before)
     }
 }
 
 impl super::Resolver<'_> {
     /// Checks whether cgrulesengd 2.0.2 gets as far as refusing: it first skips the line of an
     /// unknown user.
-    fn stops(&mut self, refusal: &Refusal) -> bool {
+    fn stops(&mut self, refusal: &UpstreamRefusal) -> bool {
         refusal.unless_unknown.as_ref().is_none_or(|mention| self.knows(mention))
     }
 }
@@ -201,7 +207,7 @@ mod tests {
     use crate::load::{NameService, Sources, load};
 
     /// Returns the verdict about a directory and a `cgrules.conf` in it with these modes.
-    fn with_modes(directory: u32, file: u32) -> Original {
+    fn with_modes(directory: u32, file: u32) -> UpstreamVerdict {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("cgrules.conf");
         fs::write(&path, "").unwrap();
@@ -219,10 +225,10 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_trusted_is_not_missing() {
-        assert_eq!(with_modes(0o755, 0o644), Original::Starts);
+        assert_eq!(with_modes(0o755, 0o644), UpstreamVerdict::Starts);
         for (directory, file) in [(0o755, 0o664), (0o775, 0o644)] {
             let original = with_modes(directory, file);
-            assert!(matches!(original, Original::Refuses(_)), "{file:o}: {original:?}");
+            assert!(matches!(original, UpstreamVerdict::Refuses(_)), "{file:o}: {original:?}");
         }
     }
 

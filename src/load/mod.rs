@@ -5,8 +5,8 @@
 //! that replaces one of a package is invalid, the package's file must not become active again.
 
 mod cgconfig;
-mod gifts;
 mod given;
+mod group_specs;
 mod legacy;
 mod name_service;
 mod overlay;
@@ -23,26 +23,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cgroup::provision::{Gift, Gifts};
+use crate::cgroup::config::{GroupSpec, GroupSpecs};
 use crate::config::daemon_toml::{self, Settings};
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
-use crate::config::rules_toml::{self, NameKind, Parsed};
-use crate::config::source_text::{Report, SourceText, text_of};
+use crate::config::rules_toml::{self, NameKind, ParsedRules};
+use crate::config::source_text::{Diagnostics, SourceText, text_of};
 use crate::event::Uid;
-use crate::rules::names::Names;
+use crate::rules::names::ResolvedNames;
 use crate::rules::{Action, Rule, Target};
 
-use cgconfig::Described;
-pub use cgconfig::{Groups, groups};
-pub use gifts::KEYS as GROUP_KEYS;
-pub use given::{Kind, load_given};
-pub use legacy::Original;
+use cgconfig::DescribedGroup;
+pub use cgconfig::{ConfiguredGroups, groups};
+pub use given::{GivenKind, load_given};
+pub use group_specs::KEYS as GROUP_KEYS;
+pub use legacy::UpstreamVerdict;
 pub use name_service::NameService;
-use overlay::Opened;
-pub use overlay::{Contents, Overlay};
+use overlay::OverlayDirectory;
+pub use overlay::{FileContents, Overlay};
 use resolver::Resolver;
 pub use subordinates::Subordinates;
-use trust::{Content, MAX_SIZE, Refusal, TrustedDirectory};
+use trust::{MAX_SIZE, TrustError, TrustedContent, TrustedDirectory};
 
 /// The directories of rule files. A file in an earlier one overrides that of the same name in a
 /// later one, and its rules come first.
@@ -92,38 +92,38 @@ pub struct Loaded {
     /// The rules in effective order, with IDs in place of names.
     pub rules: Arc<[Rule]>,
     /// The names that occur in rules, with their IDs.
-    pub names: Names,
+    pub names: ResolvedNames,
     /// The names that legacy rules, by file and line, use for users and groups that have several
     /// names.
     pub written: BTreeMap<(Arc<Path>, u32), String>,
     /// The settings of cgroups and units.
-    pub gifts: Gifts,
+    pub gifts: GroupSpecs,
     /// Errors and warnings, by file and line.
     pub diagnostics: Vec<Diagnostic>,
     /// Every name in the directories, in the order of processing.
-    pub files: Vec<FileSeen>,
+    pub files: Vec<ListedFile>,
     /// The result of starting cgrulesengd with the legacy rule files.
-    pub original: Original,
+    pub original: UpstreamVerdict,
     /// The same for `cgconfig.conf` and its directory.
-    pub original_cgconfig: Original,
+    pub original_cgconfig: UpstreamVerdict,
     /// The content of each file that was read.
-    pub contents: Contents,
+    pub contents: FileContents,
     /// The answers of the name service about names that are not in the local files.
-    pub learned: Names,
+    pub learned: ResolvedNames,
 }
 
 /// A name in a directory of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileSeen {
+pub struct ListedFile {
     /// The absolute path of the file.
     pub path: Arc<Path>,
     /// The result of processing it.
-    pub outcome: Outcome,
+    pub outcome: FileOutcome,
 }
 
 /// The result of processing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FileOutcome {
     /// The file was read, and this number of its rules was loaded.
     Loaded(usize),
     /// The file is empty or a link to `/dev/null`, and masks files of its name.
@@ -147,7 +147,7 @@ pub fn load_over(sources: &Sources, service: &NameService, mut overlay: Overlay)
     let mut loader = Loader::new(sources.owner, service);
     loader.resolver.remember(std::mem::take(&mut overlay.names));
     loader.overlay = overlay;
-    let mut original_cgconfig = Original::NotAsked;
+    let mut original_cgconfig = UpstreamVerdict::NotAsked;
     if sources.legacy {
         loader.legacy(&sources.cgrules_conf, &sources.cgrules_d);
         original_cgconfig = loader.cgconfig(&sources.cgconfig_conf, &sources.cgconfig_d);
@@ -168,8 +168,8 @@ pub fn settings(path: &Path, owner: Uid) -> (Settings, Vec<Diagnostic>) {
         Ok(Some(directory)) => {
             let name = path.file_name().unwrap_or(OsStr::new("."));
             match directory.read(name) {
-                Ok(Content::Bytes(bytes)) => daemon_toml::parse_bytes(&file, &bytes),
-                Ok(Content::Mask) => (default, Vec::new()),
+                Ok(TrustedContent::Bytes(bytes)) => daemon_toml::parse_bytes(&file, &bytes),
+                Ok(TrustedContent::Mask) => (default, Vec::new()),
                 Err(_) if !path.exists() => (default, Vec::new()),
                 Err(refusal) => (default, vec![refused(&file, refusal)]),
             }
@@ -186,15 +186,15 @@ struct Loader<'s> {
     mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
     /// The rules of TOML files with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
-    gifts: Gifts,
-    groups: Described,
+    gifts: GroupSpecs,
+    groups: DescribedGroup,
     diagnostics: Vec<Diagnostic>,
-    files: Vec<FileSeen>,
+    files: Vec<ListedFile>,
     /// The first file of each name.
     seen: HashMap<OsString, Arc<Path>>,
-    original: Original,
+    original: UpstreamVerdict,
     overlay: Overlay,
-    contents: Contents,
+    contents: FileContents,
 }
 
 impl<'s> Loader<'s> {
@@ -205,14 +205,14 @@ impl<'s> Loader<'s> {
             legacy: Vec::new(),
             mentioned: Vec::new(),
             rules: Vec::new(),
-            gifts: Gifts::default(),
-            groups: Described::default(),
+            gifts: GroupSpecs::default(),
+            groups: DescribedGroup::default(),
             diagnostics: Vec::new(),
             files: Vec::new(),
             seen: HashMap::new(),
-            original: Original::NotAsked,
+            original: UpstreamVerdict::NotAsked,
             overlay: Overlay::default(),
-            contents: Contents::default(),
+            contents: FileContents::default(),
         }
     }
 
@@ -226,29 +226,29 @@ impl<'s> Loader<'s> {
         }
     }
 
-    fn file(&mut self, directory: &Opened, parent: &Path, name: &OsStr) {
+    fn file(&mut self, directory: &OverlayDirectory, parent: &Path, name: &OsStr) {
         let path: Arc<Path> = Arc::from(parent.join(name));
         let outcome = if let Some(reason) = leftover(name.as_bytes()) {
             let message = format!("file ignored: {reason}");
             let skipped = Diagnostic::about(&path, Severity::Warning, message);
             self.diagnostics.push(skipped.with_help("name rule files NN-name.toml"));
-            Outcome::Skipped
+            FileOutcome::Skipped
         } else if self.overlay.aside.contains(&path) {
-            Outcome::Refused
+            FileOutcome::Refused
         } else if let Some(first) = self.seen.get(name) {
-            Outcome::HiddenBy(first.clone())
+            FileOutcome::HiddenBy(first.clone())
         } else {
             self.seen.insert(name.to_owned(), path.clone());
             match self.content(directory, &path, MAX_SIZE) {
-                Ok(bytes) if bytes.is_empty() => Outcome::Mask,
-                Ok(bytes) => Outcome::Loaded(self.rules_of(&path, &bytes)),
+                Ok(bytes) if bytes.is_empty() => FileOutcome::Mask,
+                Ok(bytes) => FileOutcome::Loaded(self.rules_of(&path, &bytes)),
                 Err(refusal) => {
                     self.diagnostics.push(refused(&path, refusal));
-                    Outcome::Refused
+                    FileOutcome::Refused
                 }
             }
         };
-        self.files.push(FileSeen { path, outcome });
+        self.files.push(ListedFile { path, outcome });
     }
 
     /// Reads the rules of a file. Returns the number of rules loaded.
@@ -260,12 +260,12 @@ impl<'s> Loader<'s> {
                 return 0;
             }
         };
-        let Parsed { rules, groups, units, diagnostics } = rules_toml::parse(path, text);
+        let ParsedRules { rules, groups, units, diagnostics } = rules_toml::parse(path, text);
         self.diagnostics.extend(diagnostics);
         let source = SourceText::new(path, text);
-        let mut report = Report::new(&source);
+        let mut report = Diagnostics::new(&source);
         let tables =
-            groups.iter().map(|group| gifts::table(group, &mut report, &mut self.resolver));
+            groups.iter().map(|group| group_specs::table(group, &mut report, &mut self.resolver));
         self.gifts.tables.extend(tables);
         units.iter().for_each(|unit| {
             units::table(unit, &mut report, &mut self.resolver, &mut self.gifts);
@@ -284,7 +284,7 @@ impl<'s> Loader<'s> {
         self.gifts.join_tables();
         self.gifts.join_units();
         join_controllers(&mut self.rules, &self.gifts.tables);
-        self.diagnostics.extend(gifts::unused(&self.gifts.tables, &self.rules));
+        self.diagnostics.extend(group_specs::unused(&self.gifts.tables, &self.rules));
         // Stable: within a priority the order of directories, names and positions is kept.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
@@ -298,7 +298,7 @@ impl<'s> Loader<'s> {
             diagnostics: self.diagnostics,
             files: self.files,
             original: self.original,
-            original_cgconfig: Original::NotAsked,
+            original_cgconfig: UpstreamVerdict::NotAsked,
             contents: self.contents,
         }
     }
@@ -307,7 +307,7 @@ impl<'s> Loader<'s> {
 /// Keeps the names of users and groups that also have another name.
 fn written(
     mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
-    names: &Names,
+    names: &ResolvedNames,
 ) -> BTreeMap<(Arc<Path>, u32), String> {
     let uids = shared(names.uids.values());
     let gids = shared(names.gids.values());
@@ -329,7 +329,7 @@ fn shared<'n, N: Copy + Eq + Hash + 'n>(numbers: impl Iterator<Item = &'n N>) ->
 
 /// Adds to rules the controllers that the settings of their cgroups and of the cgroups above need,
 /// so that processes are placed in those hierarchies too.
-fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
+fn join_controllers(rules: &mut [(i32, Rule)], tables: &[GroupSpec]) {
     if tables.is_empty() {
         return;
     }
@@ -341,7 +341,7 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[Gift]) {
     for (_, rule) in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         for Target { destination, controllers, .. } in targets {
-            let prefixes = gifts::prefixes(destination.as_str()).chain([""]);
+            let prefixes = group_specs::prefixes(destination.as_str()).chain([""]);
             for name in prefixes.filter_map(|path| needed.get(path)).flatten() {
                 if !controllers.iter().any(|own| own == name) {
                     controllers.push((*name).to_owned());
@@ -374,7 +374,7 @@ fn leftover(name: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn refused(path: &Arc<Path>, refusal: Refusal) -> Diagnostic {
+fn refused(path: &Arc<Path>, refusal: TrustError) -> Diagnostic {
     let mut diagnostic = Diagnostic::about(path, Severity::Error, refusal.message);
     diagnostic.help = refusal.help;
     diagnostic

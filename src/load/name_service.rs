@@ -13,7 +13,7 @@ use nix::unistd::{self, Group, User};
 
 use super::Subordinates;
 use crate::event::{Gid, Uid};
-use crate::rules::names::Identity;
+use crate::rules::names::UserIdentity;
 
 /// The maximum number of entries in a local list.
 const MAX_ENTRIES: usize = 65_536;
@@ -40,7 +40,7 @@ impl Default for NameService {
 impl NameService {
     /// Returns the local users, each ID once: those that the daemon can plan for before it meets
     /// them. At most 65,536; none if the file cannot be read.
-    pub fn identities(&self) -> Vec<Identity> {
+    pub fn identities(&self) -> Vec<UserIdentity> {
         let users = self.local_users();
         let mut listed = self.memberships(&users);
         let mut seen = HashSet::new();
@@ -48,7 +48,7 @@ impl NameService {
         let identity = |user: LocalUser| {
             let listed_in = sorted(listed.remove(&user.name).unwrap_or_default());
             let LocalUser { name, uid, gid } = user;
-            Identity { uid, name: Some(name), listed_in, login_group: gid }
+            UserIdentity { uid, name: Some(name), listed_in, login_group: gid }
         };
         first.map(identity).collect()
     }
@@ -57,7 +57,7 @@ impl NameService {
     ///
     /// # Errors
     /// Returns an error if the name service failed: nothing is known.
-    pub fn identify(&self, uid: Uid) -> io::Result<Identity> {
+    pub fn identify(&self, uid: Uid) -> io::Result<UserIdentity> {
         if !self.nss {
             let known = self.identities().into_iter().find(|identity| identity.uid == uid);
             return Ok(known.unwrap_or_else(|| nameless(uid)));
@@ -73,7 +73,7 @@ impl NameService {
         let counts = |gid: &unistd::Gid| *gid != user.gid || lists_user;
         let listed_in = groups.into_iter().filter(counts).map(|gid| Gid(gid.as_raw())).collect();
         let (listed_in, login_group) = (sorted(listed_in), Some(Gid(user.gid.as_raw())));
-        Ok(Identity { uid, name: Some(user.name), listed_in, login_group })
+        Ok(UserIdentity { uid, name: Some(user.name), listed_in, login_group })
     }
 
     /// Returns the name of a user ID, or `None` for an ID without a user.
@@ -204,8 +204,8 @@ struct LocalGroup {
     members: Vec<String>,
 }
 
-fn nameless(uid: Uid) -> Identity {
-    Identity::nameless(uid)
+fn nameless(uid: Uid) -> UserIdentity {
+    UserIdentity::nameless(uid)
 }
 
 fn sorted(mut gids: Vec<Gid>) -> Vec<Gid> {
@@ -273,7 +273,7 @@ mod tests {
              toor:x:0:0::/:\nbob:x:1001:100",
             "root:x:0:\nweb:x:33:bob, alice,,ghost\nweb2:x:33:alice\nwheel:x:10:alice\nbroken\n",
         );
-        let identity = |uid, name: &str, gid, listed: &[u32]| Identity {
+        let identity = |uid, name: &str, gid, listed: &[u32]| UserIdentity {
             uid: Uid(uid),
             name: Some(name.to_owned()),
             listed_in: listed.iter().copied().map(Gid).collect(),

@@ -8,23 +8,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Loader;
-use super::trust::{Content, Refusal, TrustedDirectory};
-use crate::rules::names::Names;
+use super::trust::{TrustError, TrustedContent, TrustedDirectory};
+use crate::rules::names::ResolvedNames;
 
 /// File contents by absolute path, empty for an empty file or a link to `/dev/null`.
-pub type Contents = BTreeMap<Arc<Path>, Arc<[u8]>>;
+pub type FileContents = BTreeMap<Arc<Path>, Arc<[u8]>>;
 
 /// File contents and directory listings that replace those on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     /// Files with the content to use.
-    pub files: Contents,
+    pub files: FileContents,
     /// Directories that contain no files but those of `files`.
     pub directories: BTreeSet<Arc<Path>>,
     /// Rule files that are ignored and override no others.
     pub aside: BTreeSet<Arc<Path>>,
     /// Earlier answers of the name service, used when it fails.
-    pub names: Names,
+    pub names: ResolvedNames,
 }
 
 impl Overlay {
@@ -36,7 +36,7 @@ impl Overlay {
 }
 
 /// A directory that may be read.
-pub(super) enum Opened {
+pub(super) enum OverlayDirectory {
     /// A directory that passed the checks of owner and mode.
     Trusted(TrustedDirectory),
     /// A directory of the overlay, which passed them earlier.
@@ -48,21 +48,25 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// Returns a refusal if the directory fails the checks of owner and mode.
-    pub(super) fn open(&self, path: &Path) -> Result<Option<Opened>, Refusal> {
+    pub(super) fn open(&self, path: &Path) -> Result<Option<OverlayDirectory>, TrustError> {
         if self.overlay.directories.contains(path) {
-            return Ok(Some(Opened::AsBefore));
+            return Ok(Some(OverlayDirectory::AsBefore));
         }
-        Ok(TrustedDirectory::open(path, self.owner)?.map(Opened::Trusted))
+        Ok(TrustedDirectory::open(path, self.owner)?.map(OverlayDirectory::Trusted))
     }
 
     /// Returns the names in a directory, sorted by bytes.
     ///
     /// # Errors
     /// Returns a refusal if the directory cannot be read.
-    pub(super) fn names(&self, opened: &Opened, path: &Path) -> Result<Vec<OsString>, Refusal> {
+    pub(super) fn names(
+        &self,
+        opened: &OverlayDirectory,
+        path: &Path,
+    ) -> Result<Vec<OsString>, TrustError> {
         match opened {
-            Opened::Trusted(directory) => directory.names(),
-            Opened::AsBefore => Ok(self.overlay.names(path)),
+            OverlayDirectory::Trusted(directory) => directory.names(),
+            OverlayDirectory::AsBefore => Ok(self.overlay.names(path)),
         }
     }
 
@@ -70,7 +74,10 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// Returns a refusal if the directory fails the checks or cannot be read.
-    pub(super) fn list(&self, path: &Path) -> Result<Option<(Opened, Vec<OsString>)>, Refusal> {
+    pub(super) fn list(
+        &self,
+        path: &Path,
+    ) -> Result<Option<(OverlayDirectory, Vec<OsString>)>, TrustError> {
         let Some(opened) = self.open(path)? else { return Ok(None) };
         let names = self.names(&opened, path)?;
         Ok(Some((opened, names)))
@@ -83,10 +90,10 @@ impl Loader<'_> {
     /// Returns a refusal if the file fails the checks or cannot be read.
     pub(super) fn content(
         &mut self,
-        directory: &Opened,
+        directory: &OverlayDirectory,
         path: &Arc<Path>,
         limit: u64,
-    ) -> Result<Arc<[u8]>, Refusal> {
+    ) -> Result<Arc<[u8]>, TrustError> {
         let bytes = self.read(directory, path, limit)?;
         self.contents.insert(Arc::clone(path), Arc::clone(&bytes));
         Ok(bytes)
@@ -99,18 +106,18 @@ impl Loader<'_> {
     /// Returns a refusal if the file fails the checks or cannot be read.
     pub(super) fn read(
         &self,
-        directory: &Opened,
+        directory: &OverlayDirectory,
         path: &Arc<Path>,
         limit: u64,
-    ) -> Result<Arc<[u8]>, Refusal> {
+    ) -> Result<Arc<[u8]>, TrustError> {
         match (self.overlay.files.get(path), directory) {
             (Some(bytes), _) => Ok(Arc::clone(bytes)),
-            (None, Opened::AsBefore) => Err(Refusal::missing()),
-            (None, Opened::Trusted(directory)) => {
+            (None, OverlayDirectory::AsBefore) => Err(TrustError::missing()),
+            (None, OverlayDirectory::Trusted(directory)) => {
                 let name = path.file_name().unwrap_or(OsStr::new("."));
                 Ok(match directory.read_up_to(name, limit)? {
-                    Content::Bytes(bytes) => bytes.into(),
-                    Content::Mask => Arc::default(),
+                    TrustedContent::Bytes(bytes) => bytes.into(),
+                    TrustedContent::Mask => Arc::default(),
                 })
             }
         }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::name_service::{LocalNames, NameService, nss_gid, nss_uid};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::rules_toml::{Mention, NameKind, WrittenRule};
-use crate::config::source_text::{Report, SourceText};
+use crate::config::rules_toml::{NameKind, NameRef, WrittenRule};
+use crate::config::source_text::{Diagnostics, SourceText};
 use crate::event::{Gid, Uid};
-use crate::rules::names::{Names, Unknown, resolve, resolve_users};
+use crate::rules::names::{ResolvedNames, UnknownName, resolve, resolve_users};
 use crate::rules::{Rule, UserTest};
 
 /// A resolver that caches the answers of the name service.
@@ -20,18 +20,18 @@ use crate::rules::{Rule, UserTest};
 pub(super) struct Resolver<'s> {
     service: &'s NameService,
     local: LocalNames,
-    names: Names,
+    names: ResolvedNames,
     /// The answers of the name service in earlier loads, used when it fails.
-    before: Names,
+    before: ResolvedNames,
     /// The answers of the name service in this load. The local files can be read again, so their
     /// names are not included.
-    learned: Names,
+    learned: ResolvedNames,
     knows_all_groups: bool,
-    answers: HashMap<(NameKind, String), Answer>,
+    answers: HashMap<(NameKind, String), NameAnswer>,
 }
 
 #[derive(Debug)]
-enum Answer {
+enum NameAnswer {
     Known,
     Unknown,
     Failed(io::Error),
@@ -43,21 +43,21 @@ impl<'s> Resolver<'s> {
             service,
             // Allocated before any rule, so that freeing it leaves no holes between them.
             local: service.local_names(),
-            names: Names::default(),
-            before: Names::default(),
-            learned: Names::default(),
+            names: ResolvedNames::default(),
+            before: ResolvedNames::default(),
+            learned: ResolvedNames::default(),
             knows_all_groups: false,
             answers: HashMap::new(),
         }
     }
 
     /// Sets the answers that are used when the name service fails.
-    pub(super) fn remember(&mut self, before: Names) {
+    pub(super) fn remember(&mut self, before: ResolvedNames) {
         self.before = before;
     }
 
     /// Returns all resolved names, and those among them that the name service resolved.
-    pub(super) fn into_names(self) -> (Names, Names) {
+    pub(super) fn into_names(self) -> (ResolvedNames, ResolvedNames) {
         (self.names, self.learned)
     }
 
@@ -72,7 +72,7 @@ impl<'s> Resolver<'s> {
         resolved: &mut Vec<(i32, Rule)>,
     ) -> Vec<Diagnostic> {
         let text = SourceText::new(file, text);
-        let mut report = Report::new(&text);
+        let mut report = Diagnostics::new(&text);
         for WrittenRule { rule, priority, mentions } in written {
             mentions.iter().for_each(|mention| self.look_up(mention));
             let (rule, unknown) = resolve(rule, &self.names);
@@ -86,13 +86,13 @@ impl<'s> Resolver<'s> {
     pub(super) fn users(
         &mut self,
         users: Vec<UserTest>,
-        mut mentions: Vec<Mention>,
-        report: &mut Report<'_>,
+        mut mentions: Vec<NameRef>,
+        report: &mut Diagnostics<'_>,
     ) -> Vec<UserTest> {
         mentions.iter().for_each(|mention| self.look_up(mention));
         let (known, unknown) = resolve_users(users, &self.names);
         for name in unknown {
-            let (Unknown::User(name) | Unknown::Group(name)) = name;
+            let (UnknownName::User(name) | UnknownName::Group(name)) = name;
             let Some(index) = mentions.iter().position(|own| own.name == name) else { continue };
             let span = mentions.swap_remove(index).span;
             let help = match known.is_empty() {
@@ -105,10 +105,10 @@ impl<'s> Resolver<'s> {
     }
 
     /// Checks whether a user or group of this name exists.
-    pub(super) fn knows(&mut self, mention: &Mention) -> bool {
+    pub(super) fn knows(&mut self, mention: &NameRef) -> bool {
         self.look_up(mention);
         let answer = self.answers.get(&(mention.kind, mention.name.clone()));
-        matches!(answer, Some(Answer::Known))
+        matches!(answer, Some(NameAnswer::Known))
     }
 
     /// Returns the ID of a user or group, which may be written as a number.
@@ -119,7 +119,7 @@ impl<'s> Resolver<'s> {
         if let Ok(number) = name.parse() {
             return Ok(number);
         }
-        self.look_up(&Mention { kind, name: name.to_owned(), span: 0..0 });
+        self.look_up(&NameRef { kind, name: name.to_owned(), span: 0..0 });
         let found = match kind {
             NameKind::User => self.names.uids.get(name).map(|uid| uid.0),
             NameKind::Group | NameKind::GroupPattern => self.names.gids.get(name).map(|gid| gid.0),
@@ -127,7 +127,7 @@ impl<'s> Resolver<'s> {
         found.ok_or_else(|| self.message(kind, name.to_owned()))
     }
 
-    fn look_up(&mut self, mention: &Mention) {
+    fn look_up(&mut self, mention: &NameRef) {
         let key = (mention.kind, mention.name.clone());
         if self.answers.contains_key(&key) {
             return;
@@ -141,8 +141,8 @@ impl<'s> Resolver<'s> {
             }
         };
         let answer = match found {
-            Ok(true) => Answer::Known,
-            Ok(false) => Answer::Unknown,
+            Ok(true) => NameAnswer::Known,
+            Ok(false) => NameAnswer::Unknown,
             Err(error) => self.recall(mention, error),
         };
         self.answers.insert(key, answer);
@@ -150,7 +150,7 @@ impl<'s> Resolver<'s> {
 
     /// Returns the earlier answer about a name after the name service failed with `error`: an
     /// outage must not make known users unknown.
-    fn recall(&mut self, Mention { kind, name, .. }: &Mention, error: io::Error) -> Answer {
+    fn recall(&mut self, NameRef { kind, name, .. }: &NameRef, error: io::Error) -> NameAnswer {
         let was_known = match kind {
             NameKind::User => {
                 let uid = self.before.uids.get(name).copied();
@@ -164,10 +164,10 @@ impl<'s> Resolver<'s> {
             }
         };
         if !was_known {
-            return Answer::Failed(error);
+            return NameAnswer::Failed(error);
         }
         ::log::warn!("name service failed: {error}; {name:?} keeps its previous ID");
-        Answer::Known
+        NameAnswer::Known
     }
 
     fn learn_user(&mut self, name: &str, uid: Option<Uid>) {
@@ -222,21 +222,21 @@ impl<'s> Resolver<'s> {
     /// Reports the unknown names of one rule, of which some criteria are `left` or none.
     fn complain(
         &self,
-        mut mentions: Vec<Mention>,
-        unknown: Vec<Unknown>,
+        mut mentions: Vec<NameRef>,
+        unknown: Vec<UnknownName>,
         severity: Severity,
         left: bool,
-        report: &mut Report<'_>,
+        report: &mut Diagnostics<'_>,
     ) {
         let lost_by_pattern = !left && unknown.is_empty();
         for name in unknown {
             let (kind, name) = match name {
-                Unknown::User(name) => (NameKind::User, name),
-                Unknown::Group(name) => (NameKind::Group, name),
+                UnknownName::User(name) => (NameKind::User, name),
+                UnknownName::Group(name) => (NameKind::Group, name),
             };
             // A name that occurs twice in a rule is reported twice: each diagnostic has its own
             // place.
-            let is_it = |mention: &Mention| mention.kind == kind && mention.name == name;
+            let is_it = |mention: &NameRef| mention.kind == kind && mention.name == name;
             let Some(index) = mentions.iter().position(is_it) else { continue };
             let span = mentions.swap_remove(index).span;
             let help = consequence(left).to_owned();
@@ -256,8 +256,8 @@ impl<'s> Resolver<'s> {
         };
         let message = format!("no {what} is named \"{name}\"");
         match self.answers.get(&(kind, name)) {
-            Some(Answer::Failed(error)) => format!("name service failed: {error}"),
-            Some(Answer::Known | Answer::Unknown) | None => message,
+            Some(NameAnswer::Failed(error)) => format!("name service failed: {error}"),
+            Some(NameAnswer::Known | NameAnswer::Unknown) | None => message,
         }
     }
 }
@@ -279,12 +279,12 @@ mod tests {
         let service = NameService::default();
         let mut resolver = Resolver::new(&service);
         let uids = [("cgt-far".to_owned(), Uid(61_800))].into();
-        resolver.remember(Names { uids, ..Names::default() });
+        resolver.remember(ResolvedNames { uids, ..ResolvedNames::default() });
         let mention =
-            |name: &str| Mention { kind: NameKind::User, name: name.to_owned(), span: 0..0 };
+            |name: &str| NameRef { kind: NameKind::User, name: name.to_owned(), span: 0..0 };
         let error = || io::Error::from(io::ErrorKind::TimedOut);
-        assert!(matches!(resolver.recall(&mention("cgt-far"), error()), Answer::Known));
-        assert!(matches!(resolver.recall(&mention("cgt-new"), error()), Answer::Failed(_)));
+        assert!(matches!(resolver.recall(&mention("cgt-far"), error()), NameAnswer::Known));
+        assert!(matches!(resolver.recall(&mention("cgt-new"), error()), NameAnswer::Failed(_)));
         let (names, learned) = resolver.into_names();
         assert_eq!(names.uids.get("cgt-far"), Some(&Uid(61_800)));
         assert_eq!(learned.uids, names.uids, "and so the next time");

@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 2 << 20;
 
 /// A range of user IDs that a user may use in user namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Range {
+struct SubordinateRange {
     first: Uid,
     count: u32,
     owner: Uid,
@@ -24,7 +24,7 @@ struct Range {
 
 /// The ranges of a host, disjoint and sorted by their first ID.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subordinates(Box<[Range]>);
+pub struct Subordinates(Box<[SubordinateRange]>);
 
 impl Subordinates {
     /// Reads the file at `path`. Skips malformed lines, those with a user not among `uids`, and
@@ -40,7 +40,8 @@ impl Subordinates {
     }
 
     fn parse(text: &str, uids: &HashMap<String, Uid>) -> Self {
-        let mut ranges: Vec<Range> = text.lines().filter_map(|line| range(line, uids)).collect();
+        let mut ranges: Vec<SubordinateRange> =
+            text.lines().filter_map(|line| range(line, uids)).collect();
         ranges.sort();
         let mut end = 0;
         ranges.retain(|range| {
@@ -62,13 +63,13 @@ impl Subordinates {
 }
 
 /// Parses a line such as `alice:100000:65536`.
-fn range(line: &str, uids: &HashMap<String, Uid>) -> Option<Range> {
+fn range(line: &str, uids: &HashMap<String, Uid>) -> Option<SubordinateRange> {
     let mut fields = line.split(':');
     let owner = fields.next()?;
     let owner = uids.get(owner).copied().or_else(|| owner.parse().ok().map(Uid))?;
     let first = Uid(fields.next()?.parse().ok()?);
     let count = fields.next()?.trim_end().parse().ok().filter(|&count| count > 0)?;
-    Some(Range { first, count, owner })
+    Some(SubordinateRange { first, count, owner })
 }
 
 #[cfg(test)]
@@ -100,7 +101,7 @@ mod tests {
         fn any_text_gives_disjoint_ranges(text in "([a-z0-9]{0,5}:[0-9]{0,10}:[0-9]{0,10}\n){0,20}") {
             let ranges = Subordinates::parse(&text, &uids()).0;
             let is_disjoint =
-                |pair: &[Range]| pair[0].first.0.saturating_add(pair[0].count) <= pair[1].first.0;
+                |pair: &[SubordinateRange]| pair[0].first.0.saturating_add(pair[0].count) <= pair[1].first.0;
             prop_assert!(ranges.windows(2).all(is_disjoint));
         }
     }

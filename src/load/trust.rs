@@ -29,17 +29,17 @@ const STICKY: u32 = 0o1000;
 
 /// The reason why a file is not read, with a fix.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct TrustError {
     /// One line, with the file as its subject.
     pub(super) message: String,
     /// One line with the suggested fix.
     pub(super) help: Option<String>,
-    pub(super) kind: Kind,
+    pub(super) kind: TrustErrorKind,
 }
 
 /// The kinds of refusal that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TrustErrorKind {
     /// The file does not exist, or is a dangling link.
     Missing,
     /// The file is a directory, a FIFO, a socket or a device; or it is not the expected directory.
@@ -47,9 +47,9 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Refusal {
+impl TrustError {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, kind: Kind::Other }
+        Self { message: message.into(), help: None, kind: TrustErrorKind::Other }
     }
 
     fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
@@ -62,11 +62,11 @@ impl Refusal {
     }
 
     fn special() -> Self {
-        Self { kind: Kind::Special, ..Self::new("is not a regular file") }
+        Self { kind: TrustErrorKind::Special, ..Self::new("is not a regular file") }
     }
 
     fn open(error: Errno) -> Self {
-        Self { kind: Kind::of(error), ..Self::cannot("opened", error) }
+        Self { kind: TrustErrorKind::of(error), ..Self::cannot("opened", error) }
     }
 
     fn cannot(what: &str, error: impl Into<io::Error>) -> Self {
@@ -74,7 +74,7 @@ impl Refusal {
     }
 }
 
-impl Kind {
+impl TrustErrorKind {
     fn of(error: Errno) -> Self {
         if error == Errno::ENOENT { Self::Missing } else { Self::Other }
     }
@@ -82,7 +82,7 @@ impl Kind {
 
 /// The content of a file that passed the checks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum TrustedContent {
     /// The bytes of the file.
     Bytes(Vec<u8>),
     /// The file is empty or a link to `/dev/null`, and masks files of the same name in later
@@ -102,18 +102,21 @@ impl TrustedDirectory {
     ///
     /// # Errors
     /// Returns a refusal if it is not a directory, not owned by `owner`, or writable by others.
-    pub(super) fn open(path: &Path, owner: Uid) -> Result<Option<Self>, Refusal> {
+    pub(super) fn open(path: &Path, owner: Uid) -> Result<Option<Self>, TrustError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let descriptor = match nix::fcntl::open(path, flags, Mode::empty()) {
             Ok(descriptor) => descriptor,
             Err(Errno::ENOENT) => return Ok(None),
             Err(Errno::ENOTDIR) => {
-                return Err(Refusal { kind: Kind::Special, ..Refusal::new("is not a directory") });
+                return Err(TrustError {
+                    kind: TrustErrorKind::Special,
+                    ..TrustError::new("is not a directory")
+                });
             }
-            Err(error) => return Err(Refusal::cannot("opened", error)),
+            Err(error) => return Err(TrustError::cannot("opened", error)),
         };
         let directory = File::from(descriptor);
-        let metadata = directory.metadata().map_err(|error| Refusal::cannot("read", error))?;
+        let metadata = directory.metadata().map_err(|error| TrustError::cannot("read", error))?;
         check(&metadata, owner)?;
         Ok(Some(Self { descriptor: directory.into(), owner }))
     }
@@ -122,13 +125,13 @@ impl TrustedDirectory {
     ///
     /// # Errors
     /// Returns a refusal if the directory cannot be read.
-    pub(super) fn names(&self) -> Result<Vec<OsString>, Refusal> {
+    pub(super) fn names(&self) -> Result<Vec<OsString>, TrustError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut directory = Dir::openat(&self.descriptor, ".", flags, Mode::empty())
-            .map_err(|error| Refusal::cannot("read", error))?;
+            .map_err(|error| TrustError::cannot("read", error))?;
         let mut names = Vec::new();
         for entry in directory.iter() {
-            let entry = entry.map_err(|error| Refusal::cannot("read", error))?;
+            let entry = entry.map_err(|error| TrustError::cannot("read", error))?;
             match entry.file_name().to_bytes() {
                 b"." | b".." => {}
                 name => names.push(OsStr::from_bytes(name).to_owned()),
@@ -143,7 +146,7 @@ impl TrustedDirectory {
     /// # Errors
     /// Returns a refusal if it is not a regular file, not owned by the owner, writable by others,
     /// or larger than 1 MiB.
-    pub(super) fn read(&self, name: &OsStr) -> Result<Content, Refusal> {
+    pub(super) fn read(&self, name: &OsStr) -> Result<TrustedContent, TrustError> {
         self.read_up_to(name, MAX_SIZE)
     }
 
@@ -151,20 +154,27 @@ impl TrustedDirectory {
     ///
     /// # Errors
     /// Returns a refusal as [`Self::read`] does.
-    pub(super) fn read_up_to(&self, name: &OsStr, limit: u64) -> Result<Content, Refusal> {
+    pub(super) fn read_up_to(
+        &self,
+        name: &OsStr,
+        limit: u64,
+    ) -> Result<TrustedContent, TrustError> {
         // O_NONBLOCK: opening a FIFO would wait for its writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         match openat(&self.descriptor, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(file) => self.content(&File::from(file), limit),
             Err(Errno::ELOOP) => {
                 let target = readlinkat(&self.descriptor, name)
-                    .map_err(|error| Refusal::cannot("read", error))?;
+                    .map_err(|error| TrustError::cannot("read", error))?;
                 if target == "/dev/null" {
-                    return Ok(Content::Mask);
+                    return Ok(TrustedContent::Mask);
                 }
                 let file =
                     openat(&self.descriptor, name, flags, Mode::empty()).map_err(|error| {
-                        Refusal { kind: Kind::of(error), ..Refusal::cannot("followed", error) }
+                        TrustError {
+                            kind: TrustErrorKind::of(error),
+                            ..TrustError::cannot("followed", error)
+                        }
                     })?;
                 let file = File::from(file);
                 let content = self.content(&file, limit)?;
@@ -172,60 +182,61 @@ impl TrustedDirectory {
                 Ok(content)
             }
             // The file is a socket.
-            Err(Errno::ENXIO) => Err(Refusal::special()),
-            Err(error) => Err(Refusal::open(error)),
+            Err(Errno::ENXIO) => Err(TrustError::special()),
+            Err(error) => Err(TrustError::open(error)),
         }
     }
 
-    fn content(&self, file: &File, limit: u64) -> Result<Content, Refusal> {
-        let metadata = file.metadata().map_err(|error| Refusal::cannot("read", error))?;
+    fn content(&self, file: &File, limit: u64) -> Result<TrustedContent, TrustError> {
+        let metadata = file.metadata().map_err(|error| TrustError::cannot("read", error))?;
         if !metadata.is_file() {
-            return Err(Refusal::special());
+            return Err(TrustError::special());
         }
         check(&metadata, self.owner)?;
         let mut bytes = Vec::new();
         // The size may have changed since, so the bytes read are counted.
         file.take(limit + 1)
             .read_to_end(&mut bytes)
-            .map_err(|error| Refusal::cannot("read", error))?;
+            .map_err(|error| TrustError::cannot("read", error))?;
         match bytes.len() as u64 {
-            0 => Ok(Content::Mask),
-            size if size <= limit => Ok(Content::Bytes(bytes)),
+            0 => Ok(TrustedContent::Mask),
+            size if size <= limit => Ok(TrustedContent::Bytes(bytes)),
             _ => {
                 let message = format!("is larger than {} MiB", limit >> 20);
-                Err(Refusal::with_help(message, "split the file"))
+                Err(TrustError::with_help(message, "split the file"))
             }
         }
     }
 
     /// Checks the directory that contains the target of a link.
-    fn check_parent(&self, file: &File) -> Result<(), Refusal> {
+    fn check_parent(&self, file: &File) -> Result<(), TrustError> {
         let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-            .map_err(|error| Refusal::cannot("followed", error))?;
+            .map_err(|error| TrustError::cannot("followed", error))?;
         let parent = path.parent().unwrap_or(&path);
-        let metadata = fs::metadata(parent).map_err(|error| Refusal::cannot("followed", error))?;
+        let metadata =
+            fs::metadata(parent).map_err(|error| TrustError::cannot("followed", error))?;
         let sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
         if sticky && metadata.uid() == self.owner.0 {
             return Ok(());
         }
-        check(&metadata, self.owner).map_err(|refusal| Refusal {
+        check(&metadata, self.owner).map_err(|refusal| TrustError {
             message: format!(
                 "is a symbolic link into {}, which {}",
                 parent.display(),
                 refusal.message
             ),
             help: Some("replace the link by a copy of the file".to_owned()),
-            kind: Kind::Other,
+            kind: TrustErrorKind::Other,
         })
     }
 }
 
 /// Refuses a file that users other than `owner` could have written.
-fn check(metadata: &Metadata, owner: Uid) -> Result<(), Refusal> {
+fn check(metadata: &Metadata, owner: Uid) -> Result<(), TrustError> {
     if metadata.uid() != owner.0 {
         let wanted = if owner.0 == 0 { "root".to_owned() } else { owner.to_string() };
         let message = format!("is owned by user {}, not by {wanted}", metadata.uid());
-        return Err(Refusal::with_help(
+        return Err(TrustError::with_help(
             message,
             format!("review it, then run 'chown {wanted} PATH'"),
         ));
@@ -235,7 +246,7 @@ fn check(metadata: &Metadata, owner: Uid) -> Result<(), Refusal> {
         GROUP_WRITE => "its group",
         _ => "all users",
     };
-    Err(Refusal::with_help(
+    Err(TrustError::with_help(
         format!("is writable by {writers}"),
         "review it, then run 'chmod go-w PATH'",
     ))
@@ -252,7 +263,7 @@ mod tests {
         Uid(nix::unistd::geteuid().as_raw())
     }
 
-    fn read(path: &Path, owner: Uid) -> Result<Content, Refusal> {
+    fn read(path: &Path, owner: Uid) -> Result<TrustedContent, TrustError> {
         // The directory is owned by the test's user; only the file is checked against `owner`.
         let mut directory = TrustedDirectory::open(path, me())?.unwrap();
         directory.owner = owner;
@@ -270,7 +281,7 @@ mod tests {
     #[test]
     fn another_owner_is_refused() {
         let directory = directory(b"x", 0o644);
-        assert_eq!(read(directory.path(), me()), Ok(Content::Bytes(b"x".to_vec())));
+        assert_eq!(read(directory.path(), me()), Ok(TrustedContent::Bytes(b"x".to_vec())));
         let stranger = Uid(me().0 + 1);
         let refusal = read(directory.path(), stranger).unwrap_err();
         assert!(refusal.message.starts_with("is owned by user"), "{refusal:?}");
@@ -283,7 +294,7 @@ mod tests {
         let size = usize::try_from(MAX_SIZE).unwrap();
         let right = directory(&vec![b'x'; size], 0o600);
         assert!(
-            matches!(read(right.path(), me()), Ok(Content::Bytes(bytes)) if bytes.len() == size)
+            matches!(read(right.path(), me()), Ok(TrustedContent::Bytes(bytes)) if bytes.len() == size)
         );
         let large = directory(&vec![b'x'; size + 1], 0o600);
         assert_eq!(read(large.path(), me()).unwrap_err().message, "is larger than 1 MiB");

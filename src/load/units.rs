@@ -1,26 +1,26 @@
 //! Checks the settings of systemd units and resolves the users they apply to; it does not talk to
 //! systemd.
 
-use super::gifts;
+use super::group_specs;
 use super::resolver::Resolver;
-use crate::cgroup::provision::{Gifts, UnitGift, UserSliceSpec};
-use crate::cgroup::settings::{self, Properties};
-use crate::config::source_text::Report;
+use crate::cgroup::config::{GroupSpecs, UnitSpec, UserSliceSpec};
+use crate::cgroup::settings::{self, UnitProperties};
+use crate::config::source_text::Diagnostics;
 use crate::config::{UnitTable, UnitTarget};
 
 /// Adds a `[unit."name"]` table to `gifts`. Invalid settings are omitted, and so is a table for
 /// users that do not exist.
 pub(super) fn table(
     table: &UnitTable,
-    report: &mut Report<'_>,
+    report: &mut Diagnostics<'_>,
     resolver: &mut Resolver<'_>,
-    gifts: &mut Gifts,
+    gifts: &mut GroupSpecs,
 ) {
     let settings = properties(table, report);
     let origin = table.origin.clone();
     match &table.target {
         UnitTarget::Unit(name) => {
-            gifts.units.push(UnitGift { name: name.clone(), settings, origin });
+            gifts.units.push(UnitSpec { name: name.clone(), settings, origin });
         }
         UnitTarget::UserSlices { users, mentions } => {
             let users = resolver.users(users.clone(), mentions.clone(), report);
@@ -32,10 +32,10 @@ pub(super) fn table(
 }
 
 /// Returns the settings of a table as properties, by their keys.
-fn properties(table: &UnitTable, report: &mut Report<'_>) -> Vec<(String, Vec<String>)> {
+fn properties(table: &UnitTable, report: &mut Diagnostics<'_>) -> Vec<(String, Vec<String>)> {
     let beside = |key: &str| {
         let found = table.settings.iter().find(|setting| setting.key == key)?;
-        Some(gifts::written(found))
+        Some(group_specs::written(found))
     };
     let mut kept = Vec::new();
     for setting in &table.settings {
@@ -47,8 +47,8 @@ fn properties(table: &UnitTable, report: &mut Report<'_>) -> Vec<(String, Vec<St
             report.error_help(span, format!("invalid unit setting \"{key}\""), help);
             continue;
         }
-        match settings::properties(&key, &gifts::written(setting), &beside) {
-            Ok(Properties { words, note }) => {
+        match settings::properties(&key, &group_specs::written(setting), &beside) {
+            Ok(UnitProperties { words, note }) => {
                 kept.push((key, words));
                 let help = "the ratio to other units differs from their settings";
                 note.into_iter().for_each(|note| report.warning(Some(span.clone()), note, help));

@@ -30,24 +30,24 @@ pub const LOST: &str = "c0a51aa73387481c9872b6489c486b90";
 
 /// One field of a journal entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
+pub(super) struct JournalField {
     /// Consists of upper case letters, digits and underscores.
     pub(super) name: String,
     pub(super) value: String,
 }
 
 /// Converts the key-values of a record to fields.
-pub(super) fn of(record: &Record<'_>) -> Vec<Field> {
-    let mut fields = Fields(Vec::new());
+pub(super) fn of(record: &Record<'_>) -> Vec<JournalField> {
+    let mut fields = JournalFields(Vec::new());
     // The visitor never returns an error.
     let _visited = record.key_values().visit(&mut fields);
     fields.0
 }
 
 /// Visitor that collects the key-values of a record.
-struct Fields(Vec<Field>);
+struct JournalFields(Vec<JournalField>);
 
-impl<'kvs> VisitSource<'kvs> for Fields {
+impl<'kvs> VisitSource<'kvs> for JournalFields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         let value = value.to_string();
         let name = match key.as_str() {
@@ -55,12 +55,12 @@ impl<'kvs> VisitSource<'kvs> for Fields {
             // journald adds properties of the process as OBJECT_UID=, OBJECT_SYSTEMD_UNIT= and so
             // on.
             PID => {
-                self.0.push(Field { name: "OBJECT_PID".to_owned(), value: value.clone() });
+                self.0.push(JournalField { name: "OBJECT_PID".to_owned(), value: value.clone() });
                 "CGR_PID".to_owned()
             }
             other => format!("CGR_{}", other.to_ascii_uppercase()),
         };
-        self.0.push(Field { name, value });
+        self.0.push(JournalField { name, value });
         Ok(())
     }
 }

@@ -6,14 +6,14 @@ use std::os::unix::net::UnixDatagram;
 use ::log::Level;
 use nix::sys::stat::fstat;
 
-use super::field::Field;
+use super::field::JournalField;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// Socket that is connected to journald.
-pub(super) struct Journal(UnixDatagram);
+pub(super) struct JournalSocket(UnixDatagram);
 
-impl Journal {
+impl JournalSocket {
     pub(super) fn open() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket
@@ -22,7 +22,7 @@ impl Journal {
         Ok(Self(socket))
     }
 
-    pub(super) fn send(&self, level: Level, text: &str, fields: &[Field]) -> io::Result<()> {
+    pub(super) fn send(&self, level: Level, text: &str, fields: &[JournalField]) -> io::Result<()> {
         self.0.send(&datagram(level, text, fields)).map(drop)
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn has_standard_error() -> bool {
     stream == format!("{}:{}", file.st_dev, file.st_ino)
 }
 
-pub(super) fn datagram(level: Level, text: &str, fields: &[Field]) -> Vec<u8> {
+pub(super) fn datagram(level: Level, text: &str, fields: &[JournalField]) -> Vec<u8> {
     let mut bytes = Vec::new();
     push(&mut bytes, "SYSLOG_IDENTIFIER", "cgruled");
     push(&mut bytes, "PRIORITY", &priority(level).to_string());

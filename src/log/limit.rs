@@ -18,7 +18,7 @@ const CAUSES: usize = 1024;
 
 /// Time of the last record of each cause.
 #[derive(Debug)]
-pub struct Limiter {
+pub struct LogLimiter {
     said: HashMap<u64, (Nanos, u64), FixedState>,
     metrics: Arc<Metrics>,
 }
@@ -28,7 +28,7 @@ pub struct Limiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut(u64);
 
-impl Limiter {
+impl LogLimiter {
     /// Creates a limiter that counts suppressed records in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { said: HashMap::default(), metrics }
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn one_in_an_interval_with_the_number_left_out() {
         let metrics = Arc::new(Metrics::default());
-        let mut limiter = Limiter::new(Arc::clone(&metrics));
+        let mut limiter = LogLimiter::new(Arc::clone(&metrics));
         assert_eq!(limiter.admit(&"a", Nanos(0)), Some(LeftOut(0)));
         assert_eq!(limiter.admit(&"a", Nanos(1)), None);
         assert_eq!(limiter.admit(&"b", Nanos(1)), Some(LeftOut(0)));

@@ -15,9 +15,9 @@ use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::metrics::Metrics;
-use field::Field;
-use sink::Sink;
-pub use sink::{Facility, Output, try_file};
+use field::JournalField;
+use sink::LogSink;
+pub use sink::{Facility, LogOutput, try_file};
 
 /// Maximum number of queued records. Further ones are dropped while a disk blocks.
 const QUEUE: usize = 4096;
@@ -32,23 +32,23 @@ pub const FILES_ONLY: &str = "files only";
 pub const DIAGNOSTIC: &str = "diagnostic";
 
 /// Record in the queue of the log thread.
-struct Entry {
+struct LogRecord {
     level: Level,
     text: String,
     is_for_files: bool,
     says_level: bool,
-    fields: Vec<Field>,
+    fields: Vec<JournalField>,
 }
 
-enum Order {
-    Write(Entry),
+enum LogCommand {
+    Write(LogRecord),
     End,
 }
 
 /// Handle of the running log thread, stopped by [`Logging::finish`].
 #[derive(Debug)]
 pub struct Logging {
-    orders: Sender<Order>,
+    orders: Sender<LogCommand>,
     /// Disconnected when all records are written.
     written: Receiver<()>,
 }
@@ -75,9 +75,9 @@ impl Logging {
     /// # Errors
     /// The file cannot be opened, the journal cannot be reached, no thread can be created, or a
     /// logger is already set.
-    pub fn start(outputs: &[Output], levels: Levels, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let mut sinks = outputs.iter().map(Sink::open).collect::<io::Result<Vec<Sink>>>()?;
-        let takes_fields = sinks.iter().any(Sink::takes_fields);
+    pub fn start(outputs: &[LogOutput], levels: Levels, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let mut sinks = outputs.iter().map(LogSink::open).collect::<io::Result<Vec<LogSink>>>()?;
+        let takes_fields = sinks.iter().any(LogSink::takes_fields);
         // A bounded channel would allocate its whole capacity now.
         let (orders, queue) = unbounded();
         let (end, written) = bounded(0);
@@ -85,7 +85,7 @@ impl Logging {
             write_all(&queue, &mut sinks);
             drop(end);
         })?;
-        let front = Front { orders: orders.clone(), most: QUEUE, takes_fields, levels, metrics };
+        let front = LogFront { orders: orders.clone(), most: QUEUE, takes_fields, levels, metrics };
         ::log::set_boxed_logger(Box::new(front)).map_err(io::Error::other)?;
         ::log::set_max_level(levels.usual.max(levels.diagnostics));
         Ok(Self { orders, written })
@@ -96,7 +96,7 @@ impl Logging {
         ::log::set_max_level(LevelFilter::Off);
         // Both calls fail only when the thread is gone or blocked, and then the failure cannot be
         // reported.
-        if self.orders.send(Order::End).is_ok() {
+        if self.orders.send(LogCommand::End).is_ok() {
             let _ended = self.written.recv_timeout(PATIENCE);
         }
     }
@@ -109,8 +109,8 @@ pub fn complain(text: &str) {
     text.lines().for_each(|line| eprintln!("{mark}{line}"));
 }
 
-fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
-    while let Ok(Order::Write(entry)) = queue.recv() {
+fn write_all(queue: &Receiver<LogCommand>, sinks: &mut [LogSink]) {
+    while let Ok(LogCommand::Write(entry)) = queue.recv() {
         for sink in &mut *sinks {
             // A failing sink has no better place for a report of its failure.
             let _written = sink.write(&entry);
@@ -118,8 +118,8 @@ fn write_all(queue: &Receiver<Order>, sinks: &mut [Sink]) {
     }
 }
 
-struct Front {
-    orders: Sender<Order>,
+struct LogFront {
+    orders: Sender<LogCommand>,
     /// Limit for queued records. Threads that log simultaneously may exceed it by one each.
     most: usize,
     /// Whether any sink stores the fields of a record.
@@ -128,7 +128,7 @@ struct Front {
     metrics: Arc<Metrics>,
 }
 
-impl Log for Front {
+impl Log for LogFront {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.levels.admit(metadata)
     }
@@ -138,14 +138,14 @@ impl Log for Front {
         if !self.levels.admit(record.metadata()) {
             return;
         }
-        let entry = Entry {
+        let entry = LogRecord {
             level: record.level(),
             text: record.args().to_string(),
             is_for_files: record.target() == FILES_ONLY,
             says_level: record.target() == DIAGNOSTIC,
             fields: if self.takes_fields { field::of(record) } else { Vec::new() },
         };
-        if self.orders.len() >= self.most || self.orders.send(Order::Write(entry)).is_err() {
+        if self.orders.len() >= self.most || self.orders.send(LogCommand::Write(entry)).is_err() {
             self.metrics.dropped_log_records.increment();
         }
     }
@@ -165,7 +165,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let (orders, queue) = unbounded();
         let metrics_too = Arc::clone(&metrics);
-        let front = Front {
+        let front = LogFront {
             orders: orders.clone(),
             most: 2,
             takes_fields: false,
@@ -177,8 +177,8 @@ mod tests {
             front.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());
         }
         assert_eq!(metrics.dropped_log_records.get(), 1);
-        let sink = Sink::open(&Output::Target(LogTarget::File(path.clone()))).unwrap();
-        let bare = Sink::open(&Output::Lines(dir.path().join("bare"))).unwrap();
+        let sink = LogSink::open(&LogOutput::Target(LogTarget::File(path.clone()))).unwrap();
+        let bare = LogSink::open(&LogOutput::Lines(dir.path().join("bare"))).unwrap();
         drop((front, orders));
         write_all(&queue, &mut [sink, bare]);
         let text = std::fs::read_to_string(path).unwrap();
@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
         let path = std::path::PathBuf::from("/nonexistent/log");
-        for output in [Output::Lines(path.clone()), Output::Target(LogTarget::File(path))] {
-            let error = Sink::open(&output).err().unwrap();
+        for output in [LogOutput::Lines(path.clone()), LogOutput::Target(LogTarget::File(path))] {
+            let error = LogSink::open(&output).err().unwrap();
             assert!(error.to_string().starts_with("/nonexistent/log: "));
         }
     }

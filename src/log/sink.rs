@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use ::log::Level;
 
-use super::Entry;
-use super::journal::{self, Journal, priority};
+use super::LogRecord;
+use super::journal::{self, JournalSocket, priority};
 use crate::config::daemon_toml::LogTarget;
 use crate::sys;
 
@@ -18,7 +18,7 @@ const SYSLOG_NAME: &std::ffi::CStr = c"CGRE";
 
 /// Configured destination of log records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum LogOutput {
     /// Destination from the settings. Lines begin with the level.
     Target(LogTarget),
     /// Standard output, with unmodified lines.
@@ -30,7 +30,7 @@ pub enum Output {
     Syslog(Facility),
 }
 
-impl Output {
+impl LogOutput {
     /// Checks whether this is standard error, or the journal in place of it.
     pub fn is_standard_error(&self) -> bool {
         matches!(self, Self::Target(LogTarget::Auto | LogTarget::Stderr))
@@ -56,28 +56,28 @@ impl Facility {
     }
 }
 
-/// Open destination of an [`Output`].
-pub(super) enum Sink {
+/// Open destination of an [`LogOutput`].
+pub(super) enum LogSink {
     Stderr,
-    Journal(Journal),
+    Journal(JournalSocket),
     File(File),
     Stdout,
     Lines(File),
     Syslog,
 }
 
-impl Sink {
-    pub(super) fn open(output: &Output) -> io::Result<Self> {
+impl LogSink {
+    pub(super) fn open(output: &LogOutput) -> io::Result<Self> {
         Ok(match output {
-            Output::Target(LogTarget::Auto) if journal::has_standard_error() => {
-                Journal::open().map_or(Self::Stderr, Self::Journal)
+            LogOutput::Target(LogTarget::Auto) if journal::has_standard_error() => {
+                JournalSocket::open().map_or(Self::Stderr, Self::Journal)
             }
-            Output::Target(LogTarget::Auto | LogTarget::Stderr) => Self::Stderr,
-            Output::Target(LogTarget::Journal) => Self::Journal(Journal::open()?),
-            Output::Target(LogTarget::File(path)) => Self::File(open_file(path, 0o640)?),
-            Output::Stdout => Self::Stdout,
-            Output::Lines(path) => Self::Lines(open_file(path, 0o644)?),
-            Output::Syslog(facility) => {
+            LogOutput::Target(LogTarget::Auto | LogTarget::Stderr) => Self::Stderr,
+            LogOutput::Target(LogTarget::Journal) => Self::Journal(JournalSocket::open()?),
+            LogOutput::Target(LogTarget::File(path)) => Self::File(open_file(path, 0o640)?),
+            LogOutput::Stdout => Self::Stdout,
+            LogOutput::Lines(path) => Self::Lines(open_file(path, 0o644)?),
+            LogOutput::Syslog(facility) => {
                 sys::open_syslog(SYSLOG_NAME, facility.number());
                 Self::Syslog
             }
@@ -89,8 +89,8 @@ impl Sink {
         matches!(self, Self::Journal(_))
     }
 
-    pub(super) fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let Entry { level, text, is_for_files, fields, .. } = entry;
+    pub(super) fn write(&mut self, entry: &LogRecord) -> io::Result<()> {
+        let LogRecord { level, text, is_for_files, fields, .. } = entry;
         match self {
             Self::Stderr => io::stderr().lock().write_all(with_level(entry).as_bytes()),
             Self::File(file) => file.write_all(with_level(entry).as_bytes()),
@@ -113,7 +113,7 @@ impl Sink {
     }
 }
 
-/// Creates the file of [`Output::Lines`] if it does not exist.
+/// Creates the file of [`LogOutput::Lines`] if it does not exist.
 ///
 /// # Errors
 /// The file cannot be opened for appending.
@@ -130,7 +130,7 @@ fn open_file(path: &Path, mode: u32) -> io::Result<File> {
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-fn with_level(Entry { level, text, says_level, .. }: &Entry) -> String {
+fn with_level(LogRecord { level, text, says_level, .. }: &LogRecord) -> String {
     if *says_level { format!("{text}\n") } else { format!("{}: {text}\n", word(*level)) }
 }
 

@@ -7,16 +7,16 @@ use ::log::Level;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
-use super::described::{Described, Named};
-use super::{Missing, Outcome, Placer, Subject};
-use crate::cgroup::mounts::{Span, Version};
-use crate::cgroup::tree::Whereabouts;
+use super::labels::{ProcessLabel, RuleLabel};
+use super::{Missing, PlacedProcess, Placement, Placer};
+use crate::cgroup::mounts::{HierarchySet, Version};
+use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
 use crate::container::{Containment, HostNamespaces};
-use crate::control::memory::Trouble;
+use crate::control::failures::PlacementFailure;
 use crate::log::field;
 use crate::policy::Policy;
-use crate::process::{Proc, path_in};
+use crate::process::{ProcFs, path_in};
 use crate::rules::{Rule, Target};
 use crate::sys;
 
@@ -61,12 +61,12 @@ impl Placer {
     /// Its namespaces must be read, or the name service asked for the owner of the service manager, first.
     pub(super) fn stays_in_cgroup(
         &mut self,
-        now: Whereabouts<'_>,
+        now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut Proc,
-        (span, rule): (Span, &Rule),
-        subject: &Subject<'_>,
-    ) -> Result<Option<Outcome>, Missing> {
+        proc: &mut ProcFs,
+        (span, rule): (HierarchySet, &Rule),
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Option<Placement>, Missing> {
         let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
         let listed = tree.map_or("", |tree| tree.listed.as_str());
         let text = now.text.unwrap_or_default();
@@ -76,7 +76,7 @@ impl Placer {
         if let Unit::OfUser(name) = Unit::of(&place, &grounds) {
             let stays = self.has_systemd && is_job_of_another(name, policy, subject)?;
             return Ok(
-                stays.then(|| self.leave_in_cgroup(Outcome::OthersJob, &place, rule, subject))
+                stays.then(|| self.leave_in_cgroup(Placement::OthersJob, &place, rule, subject))
             );
         }
         if rule.moves_containers || !self.may_hold_container(text, policy, span, subject) {
@@ -89,7 +89,7 @@ impl Placer {
             Containment::Unknown => proc.is_in_namespace_of_root(subject.look.pid),
             Containment::Host => subject.grip.uid.0 == 0 && is_monitor(proc, subject),
         };
-        Ok(stays.then(|| self.leave_in_cgroup(Outcome::InContainer, &place, rule, subject)))
+        Ok(stays.then(|| self.leave_in_cgroup(Placement::InContainer, &place, rule, subject)))
     }
 
     /// Checks whether the process is in a cgroup that users' processes cannot enter by themselves,
@@ -98,8 +98,8 @@ impl Placer {
         &self,
         text: &[u8],
         policy: &Policy,
-        span: Span,
-        subject: &Subject<'_>,
+        span: HierarchySet,
+        subject: &PlacedProcess<'_>,
     ) -> bool {
         let grounds = &policy.grounds();
         let trees = self.tree.hierarchies();
@@ -131,7 +131,7 @@ impl Placer {
             })
     }
 
-    fn containment(&self, subject: &Subject<'_>) -> Result<Containment, Missing> {
+    fn containment(&self, subject: &PlacedProcess<'_>) -> Result<Containment, Missing> {
         if let Some(read) = subject.containment {
             return Ok(read);
         }
@@ -148,20 +148,20 @@ impl Placer {
 
     fn leave_in_cgroup(
         &mut self,
-        outcome: Outcome,
+        outcome: Placement,
         place: &str,
         rule: &Rule,
-        subject: &Subject<'_>,
-    ) -> Outcome {
-        let (trouble, why) = if outcome == Outcome::InContainer {
-            self.metrics.left_in_container.increment();
+        subject: &PlacedProcess<'_>,
+    ) -> Placement {
+        let (trouble, why) = if outcome == Placement::InContainer {
+            self.metrics.kept_in_container.increment();
             let why = "a container created by root, whose limits and device filter do not apply \
                        outside; set containers = true in the rule to move it";
-            (Trouble::InContainer(place.to_owned()), why)
+            (PlacementFailure::InContainer(place.to_owned()), why)
         } else {
-            self.metrics.left_in_job.increment();
+            self.metrics.kept_in_job.increment();
             let why = "a job below the service manager of a user whose processes no rule moves";
-            (Trouble::OthersJob(place.to_owned()), why)
+            (PlacementFailure::OthersJob(place.to_owned()), why)
         };
         self.troubles.push((trouble, self.path.clone()));
         if self.containers.named.len() >= MAX_NAMED {
@@ -171,8 +171,8 @@ impl Placer {
         let left_out =
             is_new.then(|| self.limiter.admit(&(outcome.word(), &rule.name), sys::monotonic()));
         if let Some(left_out) = left_out.flatten() {
-            let who = Described(subject);
-            let by = Named(rule);
+            let who = ProcessLabel(subject);
+            let by = RuleLabel(rule);
             let place = place.escape_debug();
             self.decided(field::UNIT, rule, subject)
                 .say(Level::Info, format_args!("{who} stays in {place}: {why}; {by}{left_out}"));
@@ -186,7 +186,7 @@ impl Placer {
 fn is_job_of_another(
     manager: &str,
     policy: &Policy,
-    subject: &Subject<'_>,
+    subject: &PlacedProcess<'_>,
 ) -> Result<bool, Missing> {
     let Some(owner) = manager_uid(manager) else { return Ok(false) };
     if owner == policy.accountable(subject.grip.uid) {
@@ -196,7 +196,7 @@ fn is_job_of_another(
 }
 
 /// Checks whether a process of root is the parent of the first process of a container.
-fn is_monitor(proc: &mut Proc, subject: &Subject<'_>) -> bool {
+fn is_monitor(proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
     let mut children = Vec::new();
     proc.children(subject.look.pid, |child| {
         if children.len() < MAX_CHILDREN {
@@ -209,28 +209,34 @@ fn is_monitor(proc: &mut Proc, subject: &Subject<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::Exe;
-    use crate::event::batch::Look;
+    use crate::decision::KnownExe;
+    use crate::event::queue::EvaluationRequest;
     use crate::event::{Cause, Gid, Nanos, Pid, Uid};
     use crate::policy::test_policy;
-    use crate::process::Grip;
-    use crate::rules::names::Identity;
+    use crate::process::ProcessHandle;
+    use crate::rules::names::UserIdentity;
 
     #[test]
     fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
         let rules =
             "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
-        let grip = Grip { uid: Uid(7), gid: Gid(7), unified: None, handle: None, thread: None };
-        let look = Look::at_once(Pid::new(40).unwrap(), Cause::EXEC, Nanos(0));
-        let subject =
-            Subject { look, grip: &grip, user: None, exe: Exe::Unread, containment: None };
-        let of = |users: Vec<Identity>| {
+        let grip =
+            ProcessHandle { uid: Uid(7), gid: Gid(7), unified: None, handle: None, thread: None };
+        let look = EvaluationRequest::at_once(Pid::new(40).unwrap(), Cause::EXEC, Nanos(0));
+        let subject = PlacedProcess {
+            look,
+            grip: &grip,
+            user: None,
+            exe: KnownExe::Unread,
+            containment: None,
+        };
+        let of = |users: Vec<UserIdentity>| {
             is_job_of_another("user@5.service", &test_policy(rules, users), &subject)
         };
-        let owner = |gid| Identity {
+        let owner = |gid| UserIdentity {
             name: Some("flux".to_owned()),
             login_group: Some(Gid(gid)),
-            ..Identity::nameless(Uid(5))
+            ..UserIdentity::nameless(Uid(5))
         };
         assert_eq!(of(Vec::new()), Err(Missing::Owner(Uid(5))));
         assert_eq!(of(vec![owner(49)]), Ok(true));

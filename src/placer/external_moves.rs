@@ -17,23 +17,23 @@ mod watch;
 
 use ::log::Level;
 
-use super::described::{Described, Named};
-use super::places::Place;
-use super::{Placer, Subject, numbered};
-use crate::cgroup::mounts::Span;
-use crate::cgroup::tree::Whereabouts;
+use super::labels::{ProcessLabel, RuleLabel};
+use super::places::CgroupPlace;
+use super::{PlacedProcess, Placer, numbered};
+use crate::cgroup::mounts::HierarchySet;
+use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::Unit;
 use crate::config::daemon_toml::ExternalMoves;
-use crate::control::memory::Trouble;
+use crate::control::failures::PlacementFailure;
 use crate::control::sticky::Pin;
-use crate::event::batch::Look;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Nanos, Uid};
 use crate::log::field;
 use crate::policy::Policy;
-use crate::process::{Grip, Proc};
+use crate::process::{ProcFs, ProcessHandle};
 use crate::rules::Rule;
 use crate::sys;
-use history::History;
+use history::ExternalMoveHistory;
 use placements::Placements;
 pub(crate) use watch::MoveWatch;
 use watch::Mover;
@@ -54,7 +54,7 @@ pub(super) enum Reaction {
 
 /// Inputs of the decision about an external move.
 #[derive(Clone, Copy, Debug)]
-struct Facts {
+struct MoveFacts {
     setting: ExternalMoves,
     /// The mover has no root rights, or a user controls the cgroup.
     is_by_user: bool,
@@ -62,7 +62,7 @@ struct Facts {
     was_reverted: bool,
 }
 
-const fn reaction(facts: Facts) -> Reaction {
+const fn reaction(facts: MoveFacts) -> Reaction {
     match facts.setting {
         ExternalMoves::Report | ExternalMoves::Off => Reaction::Leave,
         ExternalMoves::Revert if facts.is_by_user || !facts.was_reverted => Reaction::Revert,
@@ -72,9 +72,9 @@ const fn reaction(facts: Facts) -> Reaction {
 
 /// Number of external moves by destination, in the order of the first move.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Vec<(String, u64)>);
+pub(super) struct MoveCounts(Vec<(String, u64)>);
 
-impl Counts {
+impl MoveCounts {
     fn count(&mut self, name: &str) {
         let name =
             if self.0.len() < MAX_NAMES || self.find(name).is_some() { name } else { OTHERS };
@@ -94,22 +94,22 @@ impl Counts {
 pub(super) struct ExternalMoveState {
     setting: ExternalMoves,
     pub(super) watch: MoveWatch,
-    pub(super) history: History,
+    pub(super) history: ExternalMoveHistory,
     pub(super) placements: Placements,
-    counts: Counts,
+    counts: MoveCounts,
 }
 
 impl ExternalMoveState {
     pub(super) fn new(setting: ExternalMoves, watch: MoveWatch) -> Self {
-        let (history, placements) = (History::default(), Placements::default());
-        Self { setting, watch, history, placements, counts: Counts::default() }
+        let (history, placements) = (ExternalMoveHistory::default(), Placements::default());
+        Self { setting, watch, history, placements, counts: MoveCounts::default() }
     }
 }
 
 impl Placer {
     /// Returns the destinations of external moves with the number of moves: systemd units by name,
     /// other cgroups by path. The first 64, then all further ones as `others`.
-    pub fn taken_back_by(&self) -> &[(String, u64)] {
+    pub fn external_movers(&self) -> &[(String, u64)] {
         &self.external.counts.0
     }
 
@@ -129,7 +129,7 @@ impl Placer {
     }
 
     /// Returns whether a process that is not in the cgroup of its rule was moved out of it by another.
-    pub(super) fn was_moved_away(&self, proc: &mut Proc, subject: &Subject<'_>) -> bool {
+    pub(super) fn was_moved_away(&self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
         const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
         let (look, cgroup) = (subject.look, numbered(&self.path));
         // A process that changed by itself is classified anew.
@@ -147,7 +147,7 @@ impl Placer {
     }
 
     /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan finds it there.
-    pub(super) fn record_placement(&mut self, proc: &mut Proc, subject: &Subject<'_>) {
+    pub(super) fn record_placement(&mut self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) {
         let (pid, cgroup) = (subject.look.pid, numbered(&self.path));
         if self.external.setting == ExternalMoves::Off {
             return;
@@ -160,12 +160,12 @@ impl Placer {
     /// Decides about an external move of the process, counts and reports it.
     pub(super) fn react(
         &mut self,
-        now: Whereabouts<'_>,
+        now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        span: Span,
-        subject: &Subject<'_>,
+        span: HierarchySet,
+        subject: &PlacedProcess<'_>,
     ) -> Reaction {
         let pid = subject.look.pid;
         let identity = proc.identity_of(pid, subject.grip).unwrap_or(0);
@@ -177,24 +177,24 @@ impl Placer {
         let mover = self.external.watch.mover(pid, proc);
         let is_by_user = mover.as_ref().is_some_and(|mover| mover.acts_for_user(subject))
             || places.iter().any(|place| self.is_users(policy, place));
-        let facts = Facts {
+        let facts = MoveFacts {
             setting: self.external.setting,
             is_by_user,
             was_reverted: self.external.history.was_reverted(pid, identity),
         };
         let reaction = reaction(facts);
-        self.metrics.taken_back.increment();
+        self.metrics.external_moves_found.increment();
         match reaction {
             Reaction::Revert => self.external.history.reverted(pid, identity),
             Reaction::Leave => {
-                self.metrics.given_up.increment();
+                self.metrics.abandoned.increment();
                 self.external.history.left(pid, identity, &places);
             }
         }
         if facts.is_by_user {
             self.external.watch.moved_by_user(sys::monotonic());
         }
-        let place = places.first().map_or_else(String::new, Place::text);
+        let place = places.first().map_or_else(String::new, CgroupPlace::text);
         self.report(rule, subject, (&place, is_by_user), mover.as_ref(), reaction);
         reaction
     }
@@ -204,8 +204,8 @@ impl Placer {
     pub(crate) fn breaks_pin(
         &mut self,
         policy: &Policy,
-        proc: &mut Proc,
-        (look, grip): (Look, &Grip),
+        proc: &mut ProcFs,
+        (look, grip): (EvaluationRequest, &ProcessHandle),
         pin: Pin,
     ) -> bool {
         let mover = self.external.watch.mover(look.pid, proc);
@@ -221,7 +221,7 @@ impl Placer {
     fn report(
         &mut self,
         rule: &Rule,
-        subject: &Subject<'_>,
+        subject: &PlacedProcess<'_>,
         (place, is_by_user): (&str, bool),
         mover: Option<&Mover>,
         reaction: Reaction,
@@ -231,16 +231,16 @@ impl Placer {
         let by = mover.map_or_else(String::new, |mover| format!(" by {mover}"));
         let noted = format!("{place}{by}");
         let (trouble, then) = match reaction {
-            Reaction::Revert => (Trouble::TakenBack(noted), "it is moved back"),
-            Reaction::Leave => (Trouble::GivenUp(noted), "it is left there"),
+            Reaction::Revert => (PlacementFailure::TakenBack(noted), "it is moved back"),
+            Reaction::Leave => (PlacementFailure::GivenUp(noted), "it is left there"),
         };
         self.troubles.push((trouble, self.path.clone()));
         // The number of cgroup names that a user can create is unlimited.
         let to = if is_by_user { rule.name.as_ref() } else { unit };
         let key = (to, subject.grip.uid, reaction == Reaction::Leave);
         if let Some(left_out) = self.limiter.admit(&key, sys::monotonic()) {
-            let who = Described(subject);
-            let named = Named(rule);
+            let who = ProcessLabel(subject);
+            let named = RuleLabel(rule);
             let from = &self.path;
             let to = place.escape_debug();
             self.decided(field::TAKEN, rule, subject).say(
@@ -267,13 +267,13 @@ mod tests {
             (Report, true, true, Reaction::Leave),
             (Off, true, false, Reaction::Leave),
         ] {
-            assert_eq!(reaction(Facts { setting, is_by_user, was_reverted }), expected);
+            assert_eq!(reaction(MoveFacts { setting, is_by_user, was_reverted }), expected);
         }
     }
 
     #[test]
     fn names_are_counted_up_to_a_bound() {
-        let mut counts = Counts::default();
+        let mut counts = MoveCounts::default();
         (0..100).for_each(|number| counts.count(&format!("session-{number}.scope")));
         counts.count("session-3.scope");
         counts.count("session-99.scope");

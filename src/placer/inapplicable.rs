@@ -2,10 +2,10 @@
 
 use ::log::Level;
 
-use super::described::{Described, Named};
-use super::{Outcome, Placer, Subject};
+use super::labels::{ProcessLabel, RuleLabel};
+use super::{PlacedProcess, Placement, Placer};
 use crate::log::field;
-use crate::narrator::Obstacle;
+use crate::observer::PlacementError;
 use crate::rules::{InapplicableReason, Rule};
 use crate::sys;
 
@@ -15,8 +15,8 @@ impl Placer {
         &mut self,
         rule: &Rule,
         reason: &InapplicableReason,
-        subject: &Subject<'_>,
-    ) -> Outcome {
+        subject: &PlacedProcess<'_>,
+    ) -> Placement {
         self.obstacle = Some(obstacle(reason));
         self.path.clear();
         // The rule was reported when it was read. A dry run is read without that report, so it logs
@@ -24,8 +24,8 @@ impl Placer {
         if self.is_dry_run {
             let cause = (&*rule.origin.file, rule.origin.line);
             if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-                let who = Described(subject);
-                let by = Named(rule);
+                let who = ProcessLabel(subject);
+                let by = RuleLabel(rule);
                 self.decided(field::REFUSED, rule, subject).say(
                     Level::Info,
                     format_args!(
@@ -35,19 +35,19 @@ impl Placer {
                 );
             }
         }
-        Outcome::Inapplicable
+        Placement::Inapplicable
     }
 }
 
 /// Returns the corresponding reason of cgrulesengd for its log.
-fn obstacle(reason: &InapplicableReason) -> Obstacle {
+fn obstacle(reason: &InapplicableReason) -> PlacementError {
     match reason {
         InapplicableReason::OutsideHierarchy
         | InapplicableReason::RepeatedController
         | InapplicableReason::DelegatedRoot
-        | InapplicableReason::NoDelegation => Obstacle::Nowhere,
+        | InapplicableReason::NoDelegation => PlacementError::Nowhere,
         InapplicableReason::NoController(_) | InapplicableReason::NoHierarchy => {
-            Obstacle::NoController
+            PlacementError::NoController
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Decisions about service managers of users, where the executable is not sufficient.
 
-use super::{Outcome, Placer, Subject};
+use super::{PlacedProcess, Placement, Placer};
 use crate::event::{Nanos, Pid};
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::sys;
-use crate::user_manager::{Candidate, UserManagers, Verdict};
+use crate::user_manager::{ManagerCandidate, ManagerVerdict, UserManagers};
 
 impl Placer {
     /// Returns the known service managers of users and the processes that wait for a lookup of one.
@@ -32,17 +32,17 @@ impl Placer {
     /// known.
     pub(super) fn ask_for_manager(
         &mut self,
-        proc: &mut Proc,
-        subject: &Subject<'_>,
-    ) -> Option<Outcome> {
+        proc: &mut ProcFs,
+        subject: &PlacedProcess<'_>,
+    ) -> Option<Placement> {
         let look = subject.look;
         let parent = proc.parent(look.pid);
         let is_named_pam = proc.comm(look.pid) == Some(b"(sd-pam)");
-        let candidate = Candidate { look, uid: subject.grip.uid, parent, is_named_pam };
+        let candidate = ManagerCandidate { look, uid: subject.grip.uid, parent, is_named_pam };
         match self.managers.check(candidate, proc, sys::monotonic()) {
-            Verdict::Protected => Some(Outcome::Protected),
-            Verdict::Movable => None,
-            Verdict::Pending => Some(Outcome::Waiting),
+            ManagerVerdict::Protected => Some(Placement::Protected),
+            ManagerVerdict::Movable => None,
+            ManagerVerdict::Pending => Some(Placement::Waiting),
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use nix::errno::Errno;
 
-use crate::cgroup::tree::{Refusal, Step};
-use crate::narrator::{Ending, Obstacle};
+use crate::cgroup::tree::{CgroupError, CgroupOperation};
+use crate::observer::{DecisionResult, PlacementError};
 use crate::rules::RuleId;
 
 /// Outcome of the evaluation of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Outcome {
+pub enum Placement {
     /// The process does not exist any more.
     Gone,
     /// No rule matches the process.
@@ -48,7 +48,7 @@ pub enum Outcome {
     InSlice,
 }
 
-impl Outcome {
+impl Placement {
     /// Returns the name of the outcome in the control protocol.
     pub const fn word(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Waiting => "waiting",
             Self::Replaced => "reused",
-            Self::GivenUp => "given-up",
+            Self::GivenUp => "abandoned",
             Self::InUnit => "in-unit",
             Self::InContainer => "in-container",
             Self::OthersJob => "others-job",
@@ -74,14 +74,18 @@ impl Outcome {
 
     /// Converts the outcome for an observer; `None` while the evaluation is incomplete. `obstacle`
     /// is the reason for which the process was not placed.
-    pub(crate) fn ending(self, rule: RuleId, obstacle: Option<Obstacle>) -> Option<Ending> {
+    pub(crate) fn ending(
+        self,
+        rule: RuleId,
+        obstacle: Option<PlacementError>,
+    ) -> Option<DecisionResult> {
         Some(match (self, obstacle) {
             (Self::Waiting, _) => return None,
-            (Self::Sticky, _) => Ending::Sticky,
-            (Self::NoRule, _) => Ending::NoRule,
-            (Self::Ignored, _) => Ending::Ignored(rule),
+            (Self::Sticky, _) => DecisionResult::Sticky,
+            (Self::NoRule, _) => DecisionResult::NoRule,
+            (Self::Ignored, _) => DecisionResult::Ignored(rule),
             (Self::Refused | Self::InPlace | Self::Placed | Self::Inapplicable, Some(met)) => {
-                Ending::Failed(rule, met)
+                DecisionResult::Failed(rule, met)
             }
             (
                 Self::Gone
@@ -98,14 +102,20 @@ impl Outcome {
                 | Self::OthersJob
                 | Self::InSlice,
                 _,
-            ) => Ending::Done(rule),
+            ) => DecisionResult::Done(rule),
         })
     }
 }
 
-pub(super) fn obstacle(refusal: &Refusal) -> Obstacle {
+pub(super) fn obstacle(refusal: &CgroupError) -> PlacementError {
     match (refusal.step, refusal.errno) {
-        (Step::Open, Errno::ENOENT) => Obstacle::NoGroup,
-        (Step::Open | Step::Create | Step::Set | Step::Write, _) => Obstacle::Kernel,
+        (CgroupOperation::Open, Errno::ENOENT) => PlacementError::NoGroup,
+        (
+            CgroupOperation::Open
+            | CgroupOperation::Create
+            | CgroupOperation::Set
+            | CgroupOperation::Write,
+            _,
+        ) => PlacementError::Kernel,
     }
 }

@@ -8,11 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::Placer;
-use crate::cgroup::mounts::Span;
+use crate::cgroup::mounts::HierarchySet;
 use crate::cgroup::unit::Unit;
 use crate::event::{Pid, Uid};
 use crate::policy::Policy;
-use crate::process::{Grip, Proc, path_in};
+use crate::process::{ProcFs, ProcessHandle, path_in};
 
 /// Slice that contains the sessions and the service manager of root.
 const ROOT_SLICE: &[u8] = b"/user.slice/user-0.slice/";
@@ -23,13 +23,13 @@ const WRITABLE: u32 = 0o022;
 
 /// The cgroup of a process in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct CgroupPlace {
     hierarchy: usize,
     /// Path from the top of the hierarchy. Names chosen by a user may be invalid UTF-8.
     path: Vec<u8>,
 }
 
-impl Place {
+impl CgroupPlace {
     #[cfg(test)]
     pub(super) fn new(hierarchy: usize, path: &[u8]) -> Self {
         Self { hierarchy, path: path.to_vec() }
@@ -44,12 +44,12 @@ impl Place {
 impl Placer {
     /// Returns the cgroups of a process with this content of `/proc/PID/cgroup`, in those
     /// hierarchies in which it is not in the cgroup `self.path`.
-    pub(super) fn places_elsewhere(&self, text: &[u8], span: Span) -> Vec<Place> {
+    pub(super) fn places_elsewhere(&self, text: &[u8], span: HierarchySet) -> Vec<CgroupPlace> {
         let trees = self.tree.hierarchies();
         let found = span.indexes().filter_map(|hierarchy| {
             let tree = trees.get(hierarchy)?;
             let path = path_in(text, tree.listed.as_bytes())?.to_vec();
-            (!tree.holds(&self.path, text)).then_some(Place { hierarchy, path })
+            (!tree.holds(&self.path, text)).then_some(CgroupPlace { hierarchy, path })
         });
         found.collect()
     }
@@ -58,10 +58,10 @@ impl Placer {
     /// `/proc/PID/cgroup`.
     pub(super) fn place_in(
         &self,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         id: u32,
-        (pid, grip): (Pid, &Grip),
-    ) -> Option<Place> {
+        (pid, grip): (Pid, &ProcessHandle),
+    ) -> Option<CgroupPlace> {
         let text = proc.cgroup(pid, grip.thread)?;
         let start = format!("{id}:");
         let line = text
@@ -72,12 +72,12 @@ impl Placer {
         let path = line[colon + 1..].to_vec();
         let hierarchy =
             self.tree.hierarchies().iter().position(|tree| tree.listed.as_bytes() == listed)?;
-        Some(Place { hierarchy, path })
+        Some(CgroupPlace { hierarchy, path })
     }
 
     /// Returns whether a user controls this cgroup: it belongs to a session or is below the service
     /// manager of a user, or a user other than root may move processes into it.
-    pub(super) fn is_users(&self, policy: &Policy, place: &Place) -> bool {
+    pub(super) fn is_users(&self, policy: &Policy, place: &CgroupPlace) -> bool {
         let grounds = policy.grounds();
         let text = place.text();
         match Unit::of(&text, &grounds) {
@@ -89,13 +89,13 @@ impl Placer {
     }
 
     /// Returns the owner of a cgroup, or `None` if it does not exist any more.
-    pub(super) fn owner(&self, place: &Place) -> Option<Uid> {
+    pub(super) fn owner(&self, place: &CgroupPlace) -> Option<Uid> {
         let directory = self.directory_of(place)?;
         fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
     }
 
     /// Returns whether a user other than root may move processes into a cgroup.
-    pub(super) fn is_writable(&self, place: &Place) -> bool {
+    pub(super) fn is_writable(&self, place: &CgroupPlace) -> bool {
         let Some(directory) = self.directory_of(place) else { return false };
         FILES.iter().any(|file| {
             fs::metadata(directory.join(file))
@@ -103,7 +103,7 @@ impl Placer {
         })
     }
 
-    fn directory_of(&self, place: &Place) -> Option<PathBuf> {
+    fn directory_of(&self, place: &CgroupPlace) -> Option<PathBuf> {
         let tree = self.tree.hierarchies().get(place.hierarchy)?;
         let below = tree.below_top(&place.path)?;
         let below = below.strip_prefix(b"/").unwrap_or(below);

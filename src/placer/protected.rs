@@ -1,10 +1,10 @@
 //! Processes that are not moved although a rule matches. Must not trust a path or cgroup that a
 //! user can forge.
 
-use super::{Missing, Outcome, Placer, Subject};
-use crate::decision::Exe;
+use super::{Missing, PlacedProcess, Placement, Placer};
+use crate::decision::KnownExe;
 use crate::event::{Pid, Uid};
-use crate::process::{Proc, path_in};
+use crate::process::{ProcFs, path_in};
 use crate::rules::{ExeTest, Rule, base_name};
 use crate::user_manager::{SystemdPlace, is_manager_program};
 
@@ -35,17 +35,17 @@ impl Placer {
     /// The executable must be read first.
     pub(super) fn unmovable(
         &mut self,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        subject: &Subject<'_>,
-    ) -> Result<Option<Outcome>, Missing> {
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Option<Placement>, Missing> {
         let pid = subject.look.pid;
         if pid.get() == self.own_pid {
-            return Ok(Some(Outcome::Protected));
+            return Ok(Some(Placement::Protected));
         }
         // A zombie: the kernel would accept the write without effect. Its children matter.
         if subject.grip.has_exited() {
-            return Ok(Some(Outcome::Gone));
+            return Ok(Some(Placement::Gone));
         }
         let uid = subject.grip.uid;
         let is_root = uid.0 == 0;
@@ -53,8 +53,8 @@ impl Placer {
             return Ok(None);
         }
         let protection = match subject.exe {
-            Exe::Unread => return Err(Missing::Exe),
-            Exe::Read(seen)
+            KnownExe::Unread => return Err(Missing::Exe),
+            KnownExe::Read(seen)
                 if is_root && !seen.raw.starts_with(b"/") && proc.is_kernel_thread(pid) =>
             {
                 if is_thread_named(rule, seen.raw) {
@@ -63,20 +63,20 @@ impl Placer {
                     Protection::Yes
                 }
             }
-            Exe::Read(seen) => {
+            KnownExe::Read(seen) => {
                 protection(rule, pid, seen.raw, uid, || proc.cgroup(pid, subject.grip.thread))
             }
-            Exe::Unavailable if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
+            KnownExe::Unavailable if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
             // Without CAP_SYS_PTRACE, or in a container where that does not apply to the first
             // process, or when the read blocks, only the cgroup is known, which a user can choose.
-            Exe::Unavailable => {
+            KnownExe::Unavailable => {
                 let cgroup = proc.cgroup(pid, subject.grip.thread);
                 unreadable(pid, uid, cgroup.unwrap_or_default())
             }
         };
         Ok(match protection {
             Protection::No => None,
-            Protection::Yes => Some(Outcome::Protected),
+            Protection::Yes => Some(Placement::Protected),
             Protection::UserManager => self.ask_for_manager(proc, subject),
         })
     }

@@ -5,17 +5,17 @@ use std::io::Read;
 
 use ::log::Level;
 
-use super::described::{Described, Named};
-use super::{Placer, Subject};
-use crate::cgroup::mounts::{Span, Version};
-use crate::cgroup::provision;
-use crate::cgroup::tree::Whereabouts;
+use super::labels::{ProcessLabel, RuleLabel};
+use super::{PlacedProcess, Placer};
+use crate::cgroup::config;
+use crate::cgroup::mounts::{HierarchySet, Version};
+use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::Unit;
-use crate::control::memory::Trouble;
+use crate::control::failures::PlacementFailure;
 use crate::event::Pid;
 use crate::log::field;
 use crate::policy::Policy;
-use crate::process::{Proc, path_in};
+use crate::process::{ProcFs, path_in};
 use crate::rules::{LeaveUnits, Rule};
 use crate::sys;
 
@@ -25,17 +25,17 @@ const TWO: usize = 32;
 /// Checks whether the process stays in the slice of its user, which a table limits. Called only for
 /// processes that are about to be moved.
 pub(super) fn stays_in_slice(
-    now: Whereabouts<'_>,
+    now: CurrentCgroup<'_>,
     policy: &Policy,
     rule: &Rule,
-    subject: &Subject<'_>,
+    subject: &PlacedProcess<'_>,
 ) -> bool {
     let tables = policy.provisions.user_slices();
     if tables.is_empty() {
         return false;
     }
     let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-    provision::keeping_table(tables, rule, path, policy.accountable(subject.grip.uid), subject.user)
+    config::keeping_table(tables, rule, path, policy.accountable(subject.grip.uid), subject.user)
         .is_some()
 }
 
@@ -44,11 +44,11 @@ impl Placer {
     /// leave it.
     pub(super) fn stays_in_unit(
         &mut self,
-        now: Whereabouts<'_>,
+        now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut Proc,
-        (span, rule): (Span, &Rule),
-        subject: &Subject<'_>,
+        proc: &mut ProcFs,
+        (span, rule): (HierarchySet, &Rule),
+        subject: &PlacedProcess<'_>,
     ) -> bool {
         // Called only for processes that are about to be moved: those in place need no check.
         if !self.has_systemd || rule.leave_units == LeaveUnits::Yes || !self.concerns_units(span) {
@@ -70,9 +70,9 @@ impl Placer {
     fn stays_in(
         &mut self,
         unit: Unit<'_>,
-        proc: &mut Proc,
+        proc: &mut ProcFs,
         rule: &Rule,
-        subject: &Subject<'_>,
+        subject: &PlacedProcess<'_>,
     ) -> bool {
         let pid = subject.look.pid;
         let is_service =
@@ -82,16 +82,16 @@ impl Placer {
         }
         let stays = rule.leave_units == LeaveUnits::No;
         if stays {
-            self.metrics.left_in_unit.increment();
+            self.metrics.kept_in_unit.increment();
             let name = unit.name().unwrap_or_default().to_owned();
-            self.troubles.push((Trouble::InUnit(name), self.path.clone()));
+            self.troubles.push((PlacementFailure::InUnit(name), self.path.clone()));
         }
         self.say_unit(unit, stays, rule, subject);
         stays
     }
 
     /// Checks for the v2 hierarchy, in which systemd manages its units, on hybrid hosts as well.
-    fn concerns_units(&self, span: Span) -> bool {
+    fn concerns_units(&self, span: HierarchySet) -> bool {
         let trees = self.tree.hierarchies();
         span.indexes().any(|index| trees.get(index).is_some_and(|tree| tree.version == Version::V2))
     }
@@ -107,7 +107,7 @@ impl Placer {
         has_only(&start[..length], pid)
     }
 
-    fn say_unit(&mut self, unit: Unit<'_>, stays: bool, rule: &Rule, subject: &Subject<'_>) {
+    fn say_unit(&mut self, unit: Unit<'_>, stays: bool, rule: &Rule, subject: &PlacedProcess<'_>) {
         let name = unit.name().unwrap_or_default();
         let Some(left_out) = self.limiter.admit(&(name, &rule.name), sys::monotonic()) else {
             return;
@@ -122,8 +122,8 @@ impl Placer {
                  process"
             }
         };
-        let who = Described(subject);
-        let by = Named(rule);
+        let who = ProcessLabel(subject);
+        let by = RuleLabel(rule);
         let decided = self.decided(field::UNIT, rule, subject);
         if stays {
             decided.say(

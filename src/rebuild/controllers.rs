@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::cgroup::mounts::{Hierarchies, Meaning};
-use crate::cgroup::provision::Gifts;
-use crate::cgroup::rivals::Rivals;
+use crate::cgroup::config::GroupSpecs;
+use crate::cgroup::conflicts::ConflictingTargets;
+use crate::cgroup::mounts::{ControllerMapping, Hierarchies};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::rules::{Action, Below, InapplicableReason, Origin, Rule, Target};
+use crate::rules::{Action, InapplicableReason, Origin, PathBase, Rule, Target};
 
 /// Returns the controllers of settings in tables, which apply to rules with that cgroup without
 /// being named.
-fn controllers_of_tables(gifts: &Gifts) -> BTreeSet<&str> {
+fn controllers_of_tables(gifts: &GroupSpecs) -> BTreeSet<&str> {
     gifts.tables.iter().flat_map(|table| table.controllers_of_settings()).collect()
 }
 
@@ -18,7 +18,7 @@ fn controllers_of_tables(gifts: &Gifts) -> BTreeSet<&str> {
 /// Controllers that only tables name are translated without a diagnostic.
 pub(super) fn adapt(
     rules: &mut [Rule],
-    gifts: &Gifts,
+    gifts: &GroupSpecs,
     hierarchies: &Hierarchies,
 ) -> Vec<Diagnostic> {
     let mut said = BTreeSet::new();
@@ -27,7 +27,7 @@ pub(super) fn adapt(
     for rule in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         let changes = targets.iter_mut().flat_map(|target| {
-            let of_ours = target.below == Below::Root;
+            let of_ours = target.below == PathBase::Root;
             hierarchies.adapt(target).into_iter().map(move |change| (of_ours, change))
         });
         for (of_ours, (name, meaning)) in changes {
@@ -42,17 +42,21 @@ pub(super) fn adapt(
 }
 
 /// Creates the diagnostic for a controller with another meaning on this host.
-fn translation(Origin { file, line }: &Origin, name: &str, meaning: Meaning) -> Diagnostic {
+fn translation(
+    Origin { file, line }: &Origin,
+    name: &str,
+    meaning: ControllerMapping,
+) -> Diagnostic {
     let (message, help) = match meaning {
-        Meaning::Other(other) => (
+        ControllerMapping::Other(other) => (
             format!("\"{name}\" is \"{other}\" on this host"),
             "applies to all rules that name this controller",
         ),
-        Meaning::Needless | Meaning::Itself => (
+        ControllerMapping::Needless | ControllerMapping::Itself => (
             format!("cgroup v2 has no controller \"{name}\" and needs none"),
             "the name is ignored in all rules",
         ),
-        Meaning::Absent => (
+        ControllerMapping::Absent => (
             format!("cgroup v2 of this host does not have the controller \"{name}\""),
             "processes are moved, but limits of this controller are not applied",
         ),
@@ -65,7 +69,7 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
     let mut diagnostics = Vec::new();
     for rule in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
-        for Rivals { loser, winner, hierarchy } in hierarchies.settle(targets) {
+        for ConflictingTargets { loser, winner, hierarchy } in hierarchies.settle(targets) {
             let place = hierarchies[hierarchy].mount_point.display();
             let message = format!(
                 "conflicting destinations \"{loser}\" and \"{winner}\" in {place}, where a process \
@@ -87,7 +91,7 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
 /// name is reported with the table.
 pub(super) fn missing(
     rules: &mut [Rule],
-    gifts: &Gifts,
+    gifts: &GroupSpecs,
     hierarchies: &Hierarchies,
 ) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
@@ -97,14 +101,14 @@ pub(super) fn missing(
         let reason = targets.first().and_then(|first| no_hierarchy(first, hierarchies));
         for (index, target) in targets.iter().enumerate() {
             let is_said = |name: &&str| {
-                target.below == Below::Root && reason.is_none() && of_tables.contains(name)
+                target.below == PathBase::Root && reason.is_none() && of_tables.contains(name)
             };
             let help = match (&reason, target.below, index) {
                 (Some(_), ..) => STAYS,
-                (None, Below::Root, _) | (None, Below::Top, 0) => {
+                (None, PathBase::Root, _) | (None, PathBase::Top, 0) => {
                     "the rule applies in its other hierarchies"
                 }
-                (None, Below::Top, _) => {
+                (None, PathBase::Top, _) => {
                     "only the lines of the rule before the one with this controller are applied"
                 }
             };
@@ -171,7 +175,7 @@ mod tests {
         let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
         let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
         let host = unified(&["io", "cpu", "memory"]);
-        adapt(&mut rules, &Gifts::default(), &host);
+        adapt(&mut rules, &GroupSpecs::default(), &host);
         let said = settle(&mut rules, &host);
         let [said] = &*said else { panic!("{said:?}") };
         assert_eq!(
@@ -193,7 +197,7 @@ mod tests {
         let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
         let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
         let host = unified(&["io", "cpu"]);
-        let said: Vec<String> = adapt(&mut rules, &Gifts::default(), &host)
+        let said: Vec<String> = adapt(&mut rules, &GroupSpecs::default(), &host)
             .into_iter()
             .map(|diagnostic| diagnostic.message)
             .collect();
@@ -208,8 +212,8 @@ mod tests {
             let Action::Place(targets) = &rule.action else { panic!() };
             assert_eq!(targets[0].controllers, ["io"]);
         }
-        assert!(missing(&mut rules, &Gifts::default(), &host).is_empty());
-        let missing = missing(&mut rules, &Gifts::default(), &unified(&[]));
+        assert!(missing(&mut rules, &GroupSpecs::default(), &host).is_empty());
+        let missing = missing(&mut rules, &GroupSpecs::default(), &unified(&[]));
         assert_eq!(missing.len(), 2);
         assert!(rules.iter().all(|rule| rule.action.inapplicable().is_none()), "v2 is joined");
     }
@@ -220,7 +224,7 @@ mod tests {
         let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
         let mut rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
         let host = unified(&["hugetlb"]);
-        let said = adapt(&mut rules, &Gifts::default(), &host);
+        let said = adapt(&mut rules, &GroupSpecs::default(), &host);
         let names = ["blkio", "cpu", "cpuacct", "memory"];
         let expected = names.map(|name| {
             format!("/etc/cgrules.conf:1: warning: cgroup v2 of this host does not have the controller \"{name}\"")
@@ -232,7 +236,7 @@ mod tests {
             Action::Ignore(_) | Action::Inapplicable(_) => panic!(),
         });
         assert_eq!(spans.collect::<Vec<_>>(), [false, false, true]);
-        let missing = missing(&mut rules, &Gifts::default(), &host);
+        let missing = missing(&mut rules, &GroupSpecs::default(), &host);
         assert_eq!(missing.len(), 1, "{missing:?}");
         assert!(missing[0].message.ends_with("\"memroy\"") && missing[0].help.is_some());
         let reasons: Vec<_> = rules.iter().map(|rule| rule.action.inapplicable()).collect();
@@ -260,7 +264,7 @@ mod tests {
         let ours = rules_toml::parse(&Arc::from(Path::new("/a.toml")), toml);
         let written = parsed.rules.into_iter().chain(ours.rules);
         let mut rules: Vec<Rule> = written.map(|written| written.rule).collect();
-        let said = missing(&mut rules, &Gifts::default(), &host);
+        let said = missing(&mut rules, &GroupSpecs::default(), &host);
         let reason = |rule: &Rule| rule.action.inapplicable().cloned();
         let nosuch = || Some(InapplicableReason::NoController("nosuch".to_owned()));
         let reasons: Vec<_> = rules.iter().map(reason).collect();

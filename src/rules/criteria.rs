@@ -1,18 +1,18 @@
 //! Evaluates single criteria against a process. It must not read anything: all facts are passed in.
 
-use super::{Criteria, Exe, ExeTest, Facts, GroupTest, Rule, UserTest, base_name};
+use super::{Criteria, ExeFacts, ExeTest, Facts, GroupTest, Rule, UserTest, base_name};
 use crate::event::{Gid, Uid};
 
 /// The properties of a user that criteria test.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Person<'a> {
+pub(super) struct UserFacts<'a> {
     pub(super) uid: Uid,
     pub(super) name: Option<&'a str>,
     /// The groups that list the user in the group database. Sorted.
     pub(super) listed: &'a [Gid],
 }
 
-impl Person<'_> {
+impl UserFacts<'_> {
     fn is_listed(&self, first: Gid, last: Gid) -> bool {
         let from = self.listed.partition_point(|&gid| gid < first);
         self.listed.get(from).is_some_and(|&gid| gid <= last)
@@ -42,12 +42,12 @@ impl UserTest {
 
 impl Criteria {
     /// Checks whether a user test accepts the user.
-    pub(super) fn users_hold(&self, person: &Person<'_>) -> bool {
+    pub(super) fn users_match(&self, person: &UserFacts<'_>) -> bool {
         self.users.iter().any(|test| test.matches(person.uid, person.name))
     }
 
     /// Checks whether one of the groups lists the user.
-    pub(super) fn groups_list(&self, person: &Person<'_>) -> bool {
+    pub(super) fn groups_list(&self, person: &UserFacts<'_>) -> bool {
         self.groups.iter().any(|test| match test {
             GroupTest::Ids(first, last) => person.is_listed(*first, *last),
             GroupTest::Glob(_) | GroupTest::Name(_) => false,
@@ -55,7 +55,7 @@ impl Criteria {
     }
 
     /// Checks whether one of the groups is the effective group of the process or lists its user.
-    pub(super) fn groups_hold(&self, gid: Gid, person: &Person<'_>) -> bool {
+    pub(super) fn groups_match(&self, gid: Gid, person: &UserFacts<'_>) -> bool {
         self.groups_list(person)
             || self.groups.iter().any(|test| match test {
                 GroupTest::Ids(first, last) => (*first..=*last).contains(&gid),
@@ -64,7 +64,7 @@ impl Criteria {
     }
 
     /// Checks whether one of the executable tests accepts this path.
-    fn exes_hold(&self, path: &[u8]) -> bool {
+    fn exes_match(&self, path: &[u8]) -> bool {
         self.exes.iter().any(|test| match test {
             ExeTest::Path(own) => own == path,
             ExeTest::PathGlob(glob) => glob.matches(path),
@@ -77,9 +77,9 @@ impl Criteria {
 impl Rule {
     /// Checks whether the executable matches. A path of another mount namespace counts only with
     /// `exe_anywhere`.
-    pub(super) fn exe_holds(&self, facts: &Facts<'_>) -> bool {
+    pub(super) fn exe_matches(&self, facts: &Facts<'_>) -> bool {
         facts.exe.is_some_and(|exe| {
-            (exe.on_host || self.exe_anywhere) && holds_of_any(&self.when, exe, facts)
+            (exe.on_host || self.exe_anywhere) && matches_any(&self.when, exe, facts)
         })
     }
 
@@ -87,13 +87,13 @@ impl Rule {
     /// namespace counts only with `exe_anywhere`: otherwise any user could escape a rule by
     /// mounting a file over an excluded path. An executable that was not read is not excluded.
     pub(super) fn exe_excluded(&self, facts: &Facts<'_>) -> bool {
-        let counts = |exe: &Exe<'_>| exe.on_host || self.exe_anywhere;
-        facts.exe.filter(counts).is_some_and(|exe| holds_of_any(&self.not, exe, facts))
+        let counts = |exe: &ExeFacts<'_>| exe.on_host || self.exe_anywhere;
+        facts.exe.filter(counts).is_some_and(|exe| matches_any(&self.not, exe, facts))
     }
 }
 
 /// Checks whether an executable test accepts the path of the executable or of the invoked script or
 /// link.
-pub(super) fn holds_of_any(criteria: &Criteria, exe: Exe<'_>, facts: &Facts<'_>) -> bool {
-    criteria.exes_hold(exe.path) || facts.invoked.is_some_and(|path| criteria.exes_hold(path))
+pub(super) fn matches_any(criteria: &Criteria, exe: ExeFacts<'_>, facts: &Facts<'_>) -> bool {
+    criteria.exes_match(exe.path) || facts.invoked.is_some_and(|path| criteria.exes_match(path))
 }

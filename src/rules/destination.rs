@@ -20,21 +20,21 @@ const PATH_MAX: usize = 4095;
 pub struct Destination {
     text: Box<str>,
     /// `None` if the path is `text` itself, without `/` at either end.
-    pieces: Option<Box<[Piece]>>,
+    pieces: Option<Box<[DestinationPart]>>,
 }
 
 /// A part of a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum DestinationPart {
     /// Literal text, including `/`.
     Literal(String),
     /// A value that differs between processes.
-    Field(Field),
+    Field(Specifier),
 }
 
 /// A `%` specifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Field {
+pub enum Specifier {
     /// `%u`: the name of the user, or the UID if there is none.
     UserName,
     /// `%U`: the numeric UID.
@@ -49,7 +49,7 @@ pub enum Field {
     ProcessId,
 }
 
-impl Field {
+impl Specifier {
     /// Returns the specifier with this letter.
     pub fn from_letter(letter: char) -> Option<Self> {
         Some(match letter {
@@ -66,7 +66,7 @@ impl Field {
 
 /// The values that replace specifiers.
 #[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
+pub struct SpecifierValues<'a> {
     /// The effective user ID.
     pub uid: Uid,
     /// The name of the effective user, if it has one.
@@ -134,10 +134,10 @@ impl Destination {
 
     /// Creates a destination from the parts of another syntax. `text` is the original spelling. The
     /// parts are not checked; values of specifiers are escaped nevertheless.
-    pub fn from_pieces(text: &str, pieces: Vec<Piece>) -> Self {
+    pub fn from_pieces(text: &str, pieces: Vec<DestinationPart>) -> Self {
         let is_plain = match &*pieces {
             [] => text.trim_matches('/').is_empty(),
-            [Piece::Literal(path)] => path == text.trim_matches('/'),
+            [DestinationPart::Literal(path)] => path == text.trim_matches('/'),
             _ => false,
         };
         let pieces = (!is_plain).then(|| pieces.into());
@@ -150,11 +150,11 @@ impl Destination {
     }
 
     /// Returns the parts in order.
-    pub fn pieces(&self) -> Vec<Piece> {
+    pub fn pieces(&self) -> Vec<DestinationPart> {
         match (&self.pieces, self.text.trim_matches('/')) {
             (Some(pieces), _) => pieces.to_vec(),
             (None, "") => Vec::new(),
-            (None, path) => vec![Piece::Literal(path.to_owned())],
+            (None, path) => vec![DestinationPart::Literal(path.to_owned())],
         }
     }
 
@@ -164,26 +164,26 @@ impl Destination {
     }
 
     /// Returns the specifiers in order, with repetitions.
-    pub fn fields(&self) -> impl Iterator<Item = Field> + '_ {
+    pub fn fields(&self) -> impl Iterator<Item = Specifier> + '_ {
         self.pieces.iter().flatten().filter_map(|piece| match piece {
-            Piece::Field(field) => Some(*field),
-            Piece::Literal(_) => None,
+            DestinationPart::Field(field) => Some(*field),
+            DestinationPart::Literal(_) => None,
         })
     }
 
     /// Appends the path for `who` to `out`, without `/` at either end.
-    pub fn render(&self, who: &Who<'_>, out: &mut String) {
+    pub fn render(&self, who: &SpecifierValues<'_>, out: &mut String) {
         let Some(pieces) = &self.pieces else {
             return out.push_str(self.text.trim_matches('/'));
         };
         let mut component = Component::at(out.len());
         for piece in pieces {
             match piece {
-                Piece::Field(field) => {
+                DestinationPart::Field(field) => {
                     component.has_field = true;
                     field.write(who, out);
                 }
-                Piece::Literal(text) => {
+                DestinationPart::Literal(text) => {
                     for (n, part) in text.split('/').enumerate() {
                         if n > 0 {
                             component.finish(out);
@@ -230,7 +230,7 @@ fn check_characters(text: &str) -> Result<(), DestinationError> {
 fn parse_component(
     text: &str,
     range: Range<usize>,
-    pieces: &mut Vec<Piece>,
+    pieces: &mut Vec<DestinationPart>,
 ) -> Result<(), DestinationError> {
     let component = &text[range.clone()];
     let mut literal = String::new();
@@ -239,34 +239,34 @@ fn parse_component(
     while let Some((at, character)) = characters.next() {
         let read = match character {
             '%' => field(characters.next().map(|(_, letter)| letter), range.start + at)?,
-            other => Read::Literal(other),
+            other => ParsedPart::Literal(other),
         };
         match read {
-            Read::Literal(character) => {
+            ParsedPart::Literal(character) => {
                 literal.push(character);
                 push_literal(pieces, character);
             }
-            Read::Field(field) => {
+            ParsedPart::Field(field) => {
                 has_field = true;
-                pieces.push(Piece::Field(field));
+                pieces.push(DestinationPart::Field(field));
             }
         }
     }
     check_component(range, &literal, has_field)
 }
 
-enum Read {
+enum ParsedPart {
     Literal(char),
-    Field(Field),
+    Field(Specifier),
 }
 
 /// Interprets a `%` at `at` followed by `letter`.
-fn field(letter: Option<char>, at: usize) -> Result<Read, DestinationError> {
+fn field(letter: Option<char>, at: usize) -> Result<ParsedPart, DestinationError> {
     let help =
         || "specifiers are %u %U user, %g %G group, %p %P process; %% is a percent sign".to_owned();
     match letter {
-        Some('%') => Ok(Read::Literal('%')),
-        Some(letter) => Field::from_letter(letter).map(Read::Field).ok_or_else(|| {
+        Some('%') => Ok(ParsedPart::Literal('%')),
+        Some(letter) => Specifier::from_letter(letter).map(ParsedPart::Field).ok_or_else(|| {
             error(at..at + 1 + letter.len_utf8(), &format!("unknown specifier `%{letter}`"))
                 .with_help(help())
         }),
@@ -297,10 +297,12 @@ fn check_component(
     }
 }
 
-fn push_literal(pieces: &mut Vec<Piece>, character: char) {
+fn push_literal(pieces: &mut Vec<DestinationPart>, character: char) {
     match pieces.last_mut() {
-        Some(Piece::Literal(text)) => text.push(character),
-        Some(Piece::Field(_)) | None => pieces.push(Piece::Literal(character.to_string())),
+        Some(DestinationPart::Literal(text)) => text.push(character),
+        Some(DestinationPart::Field(_)) | None => {
+            pieces.push(DestinationPart::Literal(character.to_string()));
+        }
     }
 }
 
@@ -319,9 +321,9 @@ impl DestinationError {
     }
 }
 
-impl Field {
+impl Specifier {
     /// Appends the escaped value. Never appends nothing.
-    fn write(self, who: &Who<'_>, out: &mut String) {
+    fn write(self, who: &SpecifierValues<'_>, out: &mut String) {
         match self {
             Self::UserName => write_or(out, who.user.map(str::as_bytes), who.uid.0),
             Self::UserId => write_or(out, None, who.uid.0),
@@ -341,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    const WHO: Who<'static> = Who {
+    const WHO: SpecifierValues<'static> = SpecifierValues {
         uid: Uid(1001),
         user: Some("alice"),
         gid: Gid(100),
@@ -353,7 +355,7 @@ mod tests {
         program: Some(b"/usr/bin/vim"),
     };
 
-    fn render(text: &str, who: &Who<'_>) -> String {
+    fn render(text: &str, who: &SpecifierValues<'_>) -> String {
         let mut out = String::new();
         Destination::parse(text).unwrap().render(who, &mut out);
         out
@@ -364,8 +366,11 @@ mod tests {
         assert_eq!(render("sites/%u", &WHO), "sites/alice");
         assert_eq!(render("/%U-%g-%G/%p.%P/", &WHO), "1001-100-100/vim.42");
         assert_eq!(render("100%%/a b", &WHO), "100%/a b");
-        assert_eq!(render("%u%p", &Who { user: None, program: None, ..WHO }), "100142");
-        assert_eq!(render("%u%p", &Who { user: Some(""), program: Some(b"/"), ..WHO }), "100142");
+        assert_eq!(render("%u%p", &SpecifierValues { user: None, program: None, ..WHO }), "100142");
+        assert_eq!(
+            render("%u%p", &SpecifierValues { user: Some(""), program: Some(b"/"), ..WHO }),
+            "100142"
+        );
         assert_eq!(render("/", &WHO), "");
     }
 
@@ -373,14 +378,14 @@ mod tests {
     fn the_text_is_kept() {
         let destination = Destination::parse("/a/%u%%/").unwrap();
         assert_eq!(destination.to_string(), "/a/%u%%/");
-        assert_eq!(destination.fields().collect::<Vec<_>>(), [Field::UserName]);
+        assert_eq!(destination.fields().collect::<Vec<_>>(), [Specifier::UserName]);
         assert!(destination.has_fields());
         assert!(!Destination::parse("a%%u").unwrap().has_fields());
     }
 
     #[test]
     fn values_cannot_leave_their_component() {
-        let named = |user| Who { user: Some(user), ..WHO };
+        let named = |user| SpecifierValues { user: Some(user), ..WHO };
         assert_eq!(render("s/%u", &named("..")), "s/\\x2e\\x2e");
         assert_eq!(render("s/.%u", &named(".")), "s/\\x2e\\x2e");
         assert_eq!(render("s/%u", &named("a/../b\n")), "s/a\\x2f..\\x2fb\\x0a");
@@ -388,12 +393,17 @@ mod tests {
         assert_eq!(render("s/%u", &named("tasks")), "s/_tasks");
         assert_eq!(render("s/%u", &named("_tasks")), "s/__tasks");
         assert_eq!(render("s/cpu.%u", &named("max")), "s/_cpu.max");
-        assert_eq!(render("s/%p", &Who { program: Some(b"a\xffb"), ..WHO }), "s/a\\xffb");
+        assert_eq!(
+            render("s/%p", &SpecifierValues { program: Some(b"a\xffb"), ..WHO }),
+            "s/a\\xffb"
+        );
     }
 
     #[test]
     fn long_values_are_cut_and_stay_apart() {
-        let long = |last: &str| render("%u", &Who { user: Some(&("ü".repeat(200) + last)), ..WHO });
+        let long = |last: &str| {
+            render("%u", &SpecifierValues { user: Some(&("ü".repeat(200) + last)), ..WHO })
+        };
         assert!(long("a").len() <= 255 && long("a").contains('~'));
         assert_eq!(long("a"), long("a"));
         assert_ne!(long("a"), long("b"));
@@ -425,7 +435,10 @@ mod tests {
 
     #[test]
     fn pieces_of_another_syntax_are_taken_as_they_are() {
-        let pieces = vec![Piece::Literal("/a/../b//".to_owned()), Piece::Field(Field::UserName)];
+        let pieces = vec![
+            DestinationPart::Literal("/a/../b//".to_owned()),
+            DestinationPart::Field(Specifier::UserName),
+        ];
         let destination = Destination::from_pieces("/a/../b//%u", pieces);
         let mut out = String::new();
         destination.render(&WHO, &mut out);
@@ -467,7 +480,7 @@ mod tests {
             parts in vec(select(vec!["%u", "%g", "%p", "%U", ".", "a", "cpu.", "/"]), 1..8),
         ) {
             let Ok(destination) = Destination::parse(&parts.concat()) else { return Ok(()) };
-            let who = Who {
+            let who = SpecifierValues {
                 user: Some(&user),
                 group: Some(&group),
                 program: Some(&program),

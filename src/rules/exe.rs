@@ -7,8 +7,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::glob::Glob;
-use super::index::{Entry, Query, Residue, prune};
-use super::span::Span;
+use super::index::{ListedRule, Query, ResidualTests, prune};
+use super::pool_range::PoolRange;
 use super::trie::Trie;
 use super::{ExeTest, Rule, base_name};
 
@@ -38,15 +38,15 @@ pub(super) struct ExeIndex {
 #[derive(Debug)]
 pub(super) enum Exes {
     /// A list that is searched linearly. Sorted.
-    Few(Box<[Few]>),
+    Few(Box<[SmallIndex]>),
     /// An index for many tests.
     Many(Box<ExeIndex>),
 }
 
 /// One test of a rule. The hash is compared first, which avoids a cache miss on the rule itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Few {
-    entry: Entry,
+pub(super) struct SmallIndex {
+    entry: ListedRule,
     hash: Option<Hashed>,
 }
 
@@ -56,18 +56,21 @@ enum Hashed {
     Base(u64),
 }
 
-impl Few {
-    fn new(entry: Entry, test: &ExeTest) -> Self {
+impl SmallIndex {
+    fn new(entry: ListedRule, test: &ExeTest) -> Self {
         let hash = match test {
             ExeTest::Path(path) => Some(Hashed::Path(hash(path))),
             ExeTest::Base(base) => Some(Hashed::Base(hash(base))),
             ExeTest::PathGlob(_) | ExeTest::BaseGlob(_) => None,
         };
-        Self { entry: Entry { residue: entry.residue.with(Residue::EXES, true), ..entry }, hash }
+        Self {
+            entry: ListedRule { residue: entry.residue.with(ResidualTests::EXES, true), ..entry },
+            hash,
+        }
     }
 
     #[inline]
-    fn may_mean(&self, candidate: &Candidate<'_>) -> bool {
+    fn may_mean(&self, candidate: &HashedPath<'_>) -> bool {
         match self.hash {
             Some(Hashed::Path(hash)) => hash == candidate.path_hash,
             Some(Hashed::Base(hash)) => hash == candidate.base_hash,
@@ -78,20 +81,21 @@ impl Few {
 
 impl Exes {
     /// Builds the list or index. `entries` must be sorted and belong to rules with an executable.
-    pub(super) fn build(rules: &[Rule], entries: &[Entry]) -> Self {
-        let tests = |entry: &Entry| &rules[entry.id.0 as usize].when.exes;
+    pub(super) fn build(rules: &[Rule], entries: &[ListedRule]) -> Self {
+        let tests = |entry: &ListedRule| &rules[entry.id.0 as usize].when.exes;
         if entries.iter().map(|entry| tests(entry).len()).sum::<usize>() > FEW {
             return Self::Many(Box::new(ExeIndex::build(rules, entries)));
         }
-        let few =
-            entries.iter().flat_map(|entry| tests(entry).iter().map(|test| Few::new(*entry, test)));
+        let few = entries
+            .iter()
+            .flat_map(|entry| tests(entry).iter().map(|test| SmallIndex::new(*entry, test)));
         Self::Few(few.collect())
     }
 
     /// Returns the first rule that matches `candidate`, if it comes before `best`; otherwise
     /// `best`.
     #[inline]
-    pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, best: u32) -> u32 {
+    pub(super) fn first(&self, query: &Query<'_>, candidate: &HashedPath<'_>, best: u32) -> u32 {
         match self {
             Self::Many(index) => index.first(query, candidate, best),
             Self::Few(few) => few
@@ -113,14 +117,14 @@ impl Exes {
 }
 
 /// A path to look up, hashed once for all indexes.
-pub(super) struct Candidate<'a> {
+pub(super) struct HashedPath<'a> {
     path: &'a [u8],
     base: &'a [u8],
     path_hash: u64,
     base_hash: u64,
 }
 
-impl<'a> Candidate<'a> {
+impl<'a> HashedPath<'a> {
     #[inline]
     pub(super) fn new(path: &'a [u8]) -> Self {
         let base = base_name(path);
@@ -136,7 +140,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// The index key of a test and whether the key alone decides the test.
-enum Key {
+enum ExeSlot {
     Path(Vec<u8>),
     Base(Vec<u8>, bool),
     PathPrefix(Vec<u8>, bool),
@@ -144,7 +148,7 @@ enum Key {
     BaseSuffix(Vec<u8>, bool),
 }
 
-impl Key {
+impl ExeSlot {
     fn of(test: &ExeTest) -> Self {
         match test {
             ExeTest::Path(path) => Self::Path(path.clone()),
@@ -196,36 +200,36 @@ impl Key {
 
 /// Keys collected before an index is built from them.
 #[derive(Default)]
-struct Filed {
-    paths: Vec<(Vec<u8>, Entry)>,
-    bases: Vec<(Vec<u8>, Entry)>,
-    path_prefixes: Vec<(Vec<u8>, Entry)>,
-    base_prefixes: Vec<(Vec<u8>, Entry)>,
-    base_suffixes: Vec<(Vec<u8>, Entry)>,
+struct ExeKeys {
+    paths: Vec<(Vec<u8>, ListedRule)>,
+    bases: Vec<(Vec<u8>, ListedRule)>,
+    path_prefixes: Vec<(Vec<u8>, ListedRule)>,
+    base_prefixes: Vec<(Vec<u8>, ListedRule)>,
+    base_suffixes: Vec<(Vec<u8>, ListedRule)>,
 }
 
-impl Filed {
-    fn add(&mut self, test: &ExeTest, entry: Entry) {
-        let (list, key, decides) = match Key::of(test) {
-            Key::Path(key) => (&mut self.paths, key, true),
-            Key::Base(key, decides) => (&mut self.bases, key, decides),
-            Key::PathPrefix(key, decides) => (&mut self.path_prefixes, key, decides),
-            Key::BasePrefix(key, decides) => (&mut self.base_prefixes, key, decides),
-            Key::BaseSuffix(key, decides) => (&mut self.base_suffixes, key, decides),
+impl ExeKeys {
+    fn add(&mut self, test: &ExeTest, entry: ListedRule) {
+        let (list, key, decides) = match ExeSlot::of(test) {
+            ExeSlot::Path(key) => (&mut self.paths, key, true),
+            ExeSlot::Base(key, decides) => (&mut self.bases, key, decides),
+            ExeSlot::PathPrefix(key, decides) => (&mut self.path_prefixes, key, decides),
+            ExeSlot::BasePrefix(key, decides) => (&mut self.base_prefixes, key, decides),
+            ExeSlot::BaseSuffix(key, decides) => (&mut self.base_suffixes, key, decides),
         };
-        let residue = entry.residue.with(Residue::EXES, !decides);
-        list.push((key, Entry { residue, ..entry }));
+        let residue = entry.residue.with(ResidualTests::EXES, !decides);
+        list.push((key, ListedRule { residue, ..entry }));
     }
 }
 
 impl ExeIndex {
-    pub(super) fn build(rules: &[Rule], entries: &[Entry]) -> Self {
-        let mut filed = Filed::default();
+    pub(super) fn build(rules: &[Rule], entries: &[ListedRule]) -> Self {
+        let mut filed = ExeKeys::default();
         for entry in entries {
             let rule = &rules[entry.id.0 as usize];
-            let residue = entry.residue.with(Residue::ON_HOST, !rule.exe_anywhere);
+            let residue = entry.residue.with(ResidualTests::ON_HOST, !rule.exe_anywhere);
             for test in &rule.when.exes {
-                filed.add(test, Entry { residue, ..*entry });
+                filed.add(test, ListedRule { residue, ..*entry });
             }
         }
         Self {
@@ -240,9 +244,14 @@ impl ExeIndex {
     /// Returns the first rule that matches `candidate`, if it comes before `best`; otherwise
     /// `best`.
     #[inline]
-    pub(super) fn first(&self, query: &Query<'_>, candidate: &Candidate<'_>, mut best: u32) -> u32 {
-        let Candidate { path, base, path_hash, base_hash } = *candidate;
-        let take = |list: &[Entry], best: u32| query.first_of(list, best);
+    pub(super) fn first(
+        &self,
+        query: &Query<'_>,
+        candidate: &HashedPath<'_>,
+        mut best: u32,
+    ) -> u32 {
+        let HashedPath { path, base, path_hash, base_hash } = *candidate;
+        let take = |list: &[ListedRule], best: u32| query.first_of(list, best);
         best = self.paths.first(query, path, path_hash, best);
         best = self.bases.first(query, base, base_hash, best);
         best = self.path_prefixes.walk(path, best, take);
@@ -271,19 +280,19 @@ impl ExeIndex {
 struct Exact {
     table: HashTable<Bucket>,
     keys: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<ListedRule>,
 }
 
 #[derive(Debug)]
 struct Bucket {
-    key: Span,
+    key: PoolRange,
     /// The first entry. Most lists have only this one, so it is stored inline.
-    first: Entry,
-    rest: Span,
+    first: ListedRule,
+    rest: PoolRange,
 }
 
 impl Exact {
-    fn build(mut filed: Vec<(Vec<u8>, Entry)>) -> Self {
+    fn build(mut filed: Vec<(Vec<u8>, ListedRule)>) -> Self {
         filed.sort_unstable();
         let groups = || filed.chunk_by(|(a, _), (b, _)| a == b);
         let mut exact =
@@ -293,9 +302,9 @@ impl Exact {
             list.clear();
             list.extend(group.iter().map(|(_, entry)| *entry));
             prune(&mut list);
-            let key = Span::push(&mut exact.keys, &group[0].0);
+            let key = PoolRange::push(&mut exact.keys, &group[0].0);
             let Some((&first, rest)) = list.split_first() else { continue };
-            let bucket = Bucket { key, first, rest: Span::push(&mut exact.entries, rest) };
+            let bucket = Bucket { key, first, rest: PoolRange::push(&mut exact.entries, rest) };
             let keys = &exact.keys;
             exact.table.insert_unique(hash(&group[0].0), bucket, |own| hash(own.key.of(keys)));
         }
@@ -318,6 +327,6 @@ impl Exact {
     fn heap(&self) -> usize {
         self.table.allocation_size()
             + self.keys.capacity()
-            + self.entries.capacity() * size_of::<Entry>()
+            + self.entries.capacity() * size_of::<ListedRule>()
     }
 }

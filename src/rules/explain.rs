@@ -3,13 +3,13 @@
 //!
 //! [`super::matcher`] makes the decisions because it is fast; tests verify that both agree.
 
-use super::criteria::{Person, holds_of_any};
-use super::names::Identity;
+use super::criteria::{UserFacts, matches_any};
+use super::names::UserIdentity;
 use super::{Facts, Rule, RuleId};
 
 /// The first criterion of a rule that a process does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miss {
+pub enum Mismatch {
     /// The user matches none of the rule's users.
     User,
     /// Neither the effective group nor a group that lists the user matches.
@@ -32,9 +32,9 @@ pub enum Miss {
 
 /// The result of trying the rules in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Walk {
+pub struct Trace {
     /// The first failing criterion of each rule before the winner, or of all rules without one.
-    pub misses: Vec<Miss>,
+    pub misses: Vec<Mismatch>,
     /// The first rule that matches and applies.
     pub winner: Option<RuleId>,
 }
@@ -44,44 +44,44 @@ pub struct Walk {
 /// no other rule, and only if all criteria match.
 pub fn walk(
     rules: &[Rule],
-    who: &Identity,
+    who: &UserIdentity,
     facts: &Facts<'_>,
     mut applies: impl FnMut(&Rule) -> bool,
-) -> Walk {
-    let person = Person { uid: who.uid, name: who.name.as_deref(), listed: &who.listed_in };
+) -> Trace {
+    let person = UserFacts { uid: who.uid, name: who.name.as_deref(), listed: &who.listed_in };
     let mut misses = Vec::new();
     for (id, rule) in (0..).map(RuleId).zip(rules) {
         let failed = miss(rule, &person, facts).or_else(|| {
             let fails = rule.action.is_conditional() && !applies(rule);
-            fails.then_some(Miss::Circumstances)
+            fails.then_some(Mismatch::Circumstances)
         });
         match failed {
             Some(miss) => misses.push(miss),
-            None => return Walk { misses, winner: Some(id) },
+            None => return Trace { misses, winner: Some(id) },
         }
     }
-    Walk { misses, winner: None }
+    Trace { misses, winner: None }
 }
 
-fn miss(rule: &Rule, person: &Person<'_>, facts: &Facts<'_>) -> Option<Miss> {
+fn miss(rule: &Rule, person: &UserFacts<'_>, facts: &Facts<'_>) -> Option<Mismatch> {
     let Rule { when, not, .. } = rule;
-    let missed = |given: bool, holds: bool, miss: Miss| (given && !holds).then_some(miss);
-    missed(!when.users.is_empty(), when.users_hold(person), Miss::User)
+    let missed = |given: bool, holds: bool, miss: Mismatch| (given && !holds).then_some(miss);
+    missed(!when.users.is_empty(), when.users_match(person), Mismatch::User)
         .or_else(|| {
-            let holds = when.groups_hold(facts.gid, person);
-            missed(!when.groups.is_empty(), holds, Miss::Group)
+            let holds = when.groups_match(facts.gid, person);
+            missed(!when.groups.is_empty(), holds, Mismatch::Group)
         })
-        .or_else(|| missed(!when.exes.is_empty(), rule.exe_holds(facts), exe_miss(rule, facts)))
-        .or_else(|| not.users_hold(person).then_some(Miss::NotUser))
-        .or_else(|| not.groups_hold(facts.gid, person).then_some(Miss::NotGroup))
-        .or_else(|| rule.exe_excluded(facts).then_some(Miss::NotExe))
+        .or_else(|| missed(!when.exes.is_empty(), rule.exe_matches(facts), exe_miss(rule, facts)))
+        .or_else(|| not.users_match(person).then_some(Mismatch::NotUser))
+        .or_else(|| not.groups_match(facts.gid, person).then_some(Mismatch::NotGroup))
+        .or_else(|| rule.exe_excluded(facts).then_some(Mismatch::NotExe))
 }
 
 /// Returns the reason for which none of the rule's executables matches.
-fn exe_miss(rule: &Rule, facts: &Facts<'_>) -> Miss {
+fn exe_miss(rule: &Rule, facts: &Facts<'_>) -> Mismatch {
     match facts.exe {
-        None => Miss::UnknownExe,
-        Some(exe) if holds_of_any(&rule.when, exe, facts) => Miss::ForeignExe,
-        Some(_) => Miss::Exe,
+        None => Mismatch::UnknownExe,
+        Some(exe) if matches_any(&rule.when, exe, facts) => Mismatch::ForeignExe,
+        Some(_) => Mismatch::Exe,
     }
 }

@@ -68,7 +68,7 @@ impl Glob {
 
     /// Checks whether the pattern matches the whole of `subject`.
     pub fn matches(&self, subject: &[u8]) -> bool {
-        Walk::new(&self.text, subject).run()
+        GlobWalk::new(&self.text, subject).run()
     }
 
     /// Checks whether the pattern consists only of `*` and thus requires no particular text.
@@ -85,7 +85,7 @@ impl Glob {
     pub fn split_prefix(&self) -> (Cow<'_, [u8]>, &[u8]) {
         let mut at = 0;
         let mut literal = Vec::new();
-        while let Some((Token::Byte(byte), next)) = token(&self.text, at) {
+        while let Some((GlobToken::Byte(byte), next)) = token(&self.text, at) {
             literal.push(byte);
             at = next;
         }
@@ -104,8 +104,10 @@ impl Glob {
         let mut at = 0;
         while let Some((token, next)) = token(&self.text, at) {
             match token {
-                Token::Byte(byte) => suffix.push(byte),
-                Token::One | Token::Class(_) | Token::Star | Token::Deep => suffix.clear(),
+                GlobToken::Byte(byte) => suffix.push(byte),
+                GlobToken::One | GlobToken::Class(_) | GlobToken::Star | GlobToken::Deep => {
+                    suffix.clear();
+                }
             }
             at = next;
         }
@@ -120,9 +122,9 @@ impl Glob {
         let mut deep = false;
         while let Some((token, next)) = token(&self.text, at) {
             match token {
-                Token::Byte(b'/') => (start, deep) = (next, false),
-                Token::Deep => deep = true,
-                Token::Byte(_) | Token::One | Token::Class(_) | Token::Star => {}
+                GlobToken::Byte(b'/') => (start, deep) = (next, false),
+                GlobToken::Deep => deep = true,
+                GlobToken::Byte(_) | GlobToken::One | GlobToken::Class(_) | GlobToken::Star => {}
             }
             at = next;
         }
@@ -132,7 +134,7 @@ impl Glob {
 
 /// One element of a pattern.
 #[derive(Clone, Copy)]
-enum Token<'a> {
+enum GlobToken<'a> {
     Byte(u8),
     One,
     Class(&'a [u8]),
@@ -140,7 +142,7 @@ enum Token<'a> {
     Deep,
 }
 
-impl Token<'_> {
+impl GlobToken<'_> {
     /// Checks whether the token consumes exactly this byte.
     fn takes(self, byte: u8) -> bool {
         match self {
@@ -154,24 +156,24 @@ impl Token<'_> {
 
 /// Returns the token at `at` and the position of the next one; `None` at the end.
 #[inline]
-fn token(pattern: &[u8], at: usize) -> Option<(Token<'_>, usize)> {
+fn token(pattern: &[u8], at: usize) -> Option<(GlobToken<'_>, usize)> {
     let token = match *pattern.get(at)? {
         b'*' => return Some(stars(pattern, at)),
-        b'?' => (Token::One, at + 1),
-        b'\\' => (Token::Byte(*pattern.get(at + 1)?), at + 2),
+        b'?' => (GlobToken::One, at + 1),
+        b'\\' => (GlobToken::Byte(*pattern.get(at + 1)?), at + 2),
         b'[' => {
             let end = class_end(pattern, at)?;
-            (Token::Class(&pattern[at + 1..end]), end + 1)
+            (GlobToken::Class(&pattern[at + 1..end]), end + 1)
         }
-        byte => (Token::Byte(byte), at + 1),
+        byte => (GlobToken::Byte(byte), at + 1),
     };
     Some(token)
 }
 
 /// Returns the token for a run of `*`: one stays within a component, more do not.
-fn stars(pattern: &[u8], at: usize) -> (Token<'_>, usize) {
+fn stars(pattern: &[u8], at: usize) -> (GlobToken<'_>, usize) {
     let run = pattern[at..].iter().take_while(|&&byte| byte == b'*').count();
-    (if run == 1 { Token::Star } else { Token::Deep }, at + run)
+    (if run == 1 { GlobToken::Star } else { GlobToken::Deep }, at + run)
 }
 
 /// Returns the position of the `]` that closes the class at `at`. A `]` in first position is a
@@ -227,10 +229,14 @@ fn checked_token(text: &[u8], at: usize) -> Result<usize, GlobError> {
         return Err(GlobError { offset: at, message });
     };
     match token {
-        Token::Class(body) if class_ranges(body).any(|(first, last)| first > last) => {
+        GlobToken::Class(body) if class_ranges(body).any(|(first, last)| first > last) => {
             Err(GlobError { offset: at, message: "reversed range in `[]`" })
         }
-        Token::Class(_) | Token::Byte(_) | Token::One | Token::Star | Token::Deep => Ok(next),
+        GlobToken::Class(_)
+        | GlobToken::Byte(_)
+        | GlobToken::One
+        | GlobToken::Star
+        | GlobToken::Deep => Ok(next),
     }
 }
 
@@ -239,7 +245,7 @@ fn checked_token(text: &[u8], at: usize) -> Result<usize, GlobError> {
 /// Only the last `*` and the last `**` are retried. Retrying an earlier one cannot help: the text
 /// between two stars takes a fixed number of bytes, so its first position leaves the later star
 /// every choice that another position in the same component would.
-struct Walk<'a> {
+struct GlobWalk<'a> {
     pattern: &'a [u8],
     subject: &'a [u8],
     star: Option<Retry>,
@@ -260,7 +266,7 @@ struct Deep {
     first_star: Option<usize>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> GlobWalk<'a> {
     fn new(pattern: &'a [u8], subject: &'a [u8]) -> Self {
         Self { pattern, subject, star: None, deep: None }
     }
@@ -279,10 +285,10 @@ impl<'a> Walk<'a> {
                 continue;
             };
             match token {
-                Token::Deep if next == self.pattern.len() => return true,
-                Token::Deep => here = self.begin_deep(next, here.subject),
-                Token::Star => here = self.begin_star(next, here.subject),
-                Token::Byte(_) | Token::One | Token::Class(_) => {
+                GlobToken::Deep if next == self.pattern.len() => return true,
+                GlobToken::Deep => here = self.begin_deep(next, here.subject),
+                GlobToken::Star => here = self.begin_star(next, here.subject),
+                GlobToken::Byte(_) | GlobToken::One | GlobToken::Class(_) => {
                     if self.subject.get(here.subject).is_some_and(|&byte| token.takes(byte)) {
                         here = Retry { pattern: next, subject: here.subject + 1 };
                     } else if let Some(there) = self.retry() {

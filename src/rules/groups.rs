@@ -6,8 +6,8 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::index::{Entry, Index};
-use super::stretches::Stretches;
+use super::gid_intervals::GidIntervals;
+use super::index::{Index, ListedRule};
 use super::{GroupTest, Rule, RuleId};
 use crate::event::Gid;
 
@@ -17,27 +17,27 @@ const NARROW: u32 = 16;
 
 /// Rules by required group ID.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub(super) struct GroupIndex {
     by_gid: HashTable<(Gid, Index)>,
     /// The rules of each ID again, for the plans of users listed in the group. Sorted.
     members: Vec<(Gid, RuleId)>,
     /// Wide ranges of rules that require nothing else.
-    stretches: Stretches,
+    stretches: GidIntervals,
     /// All wide ranges, used to build plans.
     wide: Vec<(Gid, Gid, RuleId)>,
 }
 
-/// Rules collected before [`Groups`] is built from them.
+/// Rules collected before [`GroupIndex`] is built from them.
 #[derive(Default)]
 pub(super) struct GroupsBuilder {
-    by_gid: HashMap<Gid, Vec<Entry>>,
+    by_gid: HashMap<Gid, Vec<ListedRule>>,
     stretches: Vec<(Gid, Gid, RuleId)>,
     wide: Vec<(Gid, Gid, RuleId)>,
 }
 
 /// The result of adding a rule to the builder.
 #[must_use]
-pub(super) enum Filed {
+pub(super) enum GroupSlot {
     /// Every group of the rule is indexed.
     All,
     /// A wide range is not indexed: the caller stores the rule elsewhere and tests the group.
@@ -46,8 +46,8 @@ pub(super) enum Filed {
 
 impl GroupsBuilder {
     /// Adds a rule. `only_group` means that it requires nothing else.
-    pub(super) fn add(&mut self, rule: &Rule, entry: Entry, only_group: bool) -> Filed {
-        let mut filed = Filed::All;
+    pub(super) fn add(&mut self, rule: &Rule, entry: ListedRule, only_group: bool) -> GroupSlot {
+        let mut filed = GroupSlot::All;
         for test in &rule.when.groups {
             let GroupTest::Ids(first, last) = test else { continue };
             if first > last {
@@ -63,13 +63,13 @@ impl GroupsBuilder {
             if only_group {
                 self.stretches.push((*first, *last, entry.id));
             } else {
-                filed = Filed::NotAll;
+                filed = GroupSlot::NotAll;
             }
         }
         filed
     }
 
-    pub(super) fn build(self, rules: &[Rule]) -> Groups {
+    pub(super) fn build(self, rules: &[Rule]) -> GroupIndex {
         let mut members: Vec<_> = self
             .by_gid
             .iter()
@@ -83,7 +83,12 @@ impl GroupsBuilder {
                 hash(*gid)
             });
         }
-        Groups { by_gid, members, stretches: Stretches::build(&self.stretches), wide: self.wide }
+        GroupIndex {
+            by_gid,
+            members,
+            stretches: GidIntervals::build(&self.stretches),
+            wide: self.wide,
+        }
     }
 }
 
@@ -92,7 +97,7 @@ fn hash(gid: Gid) -> u64 {
     FixedState::with_seed(0).hash_one(gid.0)
 }
 
-impl Groups {
+impl GroupIndex {
     /// Returns the rules indexed under this ID.
     #[inline]
     pub(super) fn get(&self, gid: Gid) -> Option<&Index> {

@@ -1,14 +1,14 @@
 //! Index of a set of rules that finds the first match without trying each rule.
 
-use super::criteria::Person;
-use super::exe::{Candidate, Exes};
+use super::criteria::UserFacts;
+use super::exe::{Exes, HashedPath};
 use super::{Facts, Rule, RuleId};
 
 /// The tests that remain for a rule found in an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Residue(u8);
+pub(super) struct ResidualTests(u8);
 
-impl Residue {
+impl ResidualTests {
     /// No test: the rule matches.
     pub(super) const NOTHING: Self = Self(0);
     /// The executable must be a file of the host.
@@ -49,9 +49,9 @@ impl Residue {
 
 /// A rule in a list and its remaining tests. Lists are sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
+pub(super) struct ListedRule {
     pub(super) id: RuleId,
-    pub(super) residue: Residue,
+    pub(super) residue: ResidualTests,
 }
 
 /// One lookup, with the data that all indexes need.
@@ -59,7 +59,7 @@ pub(super) struct Entry {
 pub(super) struct Query<'a> {
     pub(super) rules: &'a [Rule],
     pub(super) facts: &'a Facts<'a>,
-    pub(super) person: Person<'a>,
+    pub(super) person: UserFacts<'a>,
     /// The first conditional rule that may match; earlier ones have failed.
     pub(super) from: u32,
 }
@@ -67,7 +67,7 @@ pub(super) struct Query<'a> {
 impl Query<'_> {
     /// Returns the first matching rule of a list, if it comes before `best`; otherwise `best`.
     #[inline]
-    pub(super) fn first_of(&self, list: &[Entry], best: u32) -> u32 {
+    pub(super) fn first_of(&self, list: &[ListedRule], best: u32) -> u32 {
         for entry in list {
             if entry.id.0 >= best {
                 break;
@@ -81,11 +81,11 @@ impl Query<'_> {
 
     /// Checks whether a rule found in an index matches.
     #[inline]
-    pub(super) fn holds(&self, entry: Entry) -> bool {
+    pub(super) fn holds(&self, entry: ListedRule) -> bool {
         match entry.residue {
-            Residue::NOTHING => true,
-            Residue::ON_HOST => self.is_on_host(),
-            _ => self.rest_holds(entry),
+            ResidualTests::NOTHING => true,
+            ResidualTests::ON_HOST => self.is_on_host(),
+            _ => self.rest_matches(entry),
         }
     }
 
@@ -93,33 +93,33 @@ impl Query<'_> {
         self.facts.exe.is_some_and(|exe| exe.on_host)
     }
 
-    fn rest_holds(&self, entry: Entry) -> bool {
+    fn rest_matches(&self, entry: ListedRule) -> bool {
         let Some(rule) = self.rules.get(entry.id.0 as usize) else { return false };
         let rest = entry.residue;
         let person = &self.person;
         let facts = self.facts;
-        (entry.id.0 >= self.from || !rest.has(Residue::CONDITIONAL))
-            && (self.is_on_host() || !rest.has(Residue::ON_HOST))
-            && (!rest.has(Residue::EXES) || rule.exe_holds(facts))
-            && (!rest.has(Residue::GROUPS) || rule.when.groups_hold(facts.gid, person))
-            && !(rest.has(Residue::NOT_USERS) && rule.not.users_hold(person))
-            && !(rest.has(Residue::NOT_GROUPS) && rule.not.groups_hold(facts.gid, person))
-            && !(rest.has(Residue::NOT_EXES) && rule.exe_excluded(facts))
+        (entry.id.0 >= self.from || !rest.has(ResidualTests::CONDITIONAL))
+            && (self.is_on_host() || !rest.has(ResidualTests::ON_HOST))
+            && (!rest.has(ResidualTests::EXES) || rule.exe_matches(facts))
+            && (!rest.has(ResidualTests::GROUPS) || rule.when.groups_match(facts.gid, person))
+            && !(rest.has(ResidualTests::NOT_USERS) && rule.not.users_match(person))
+            && !(rest.has(ResidualTests::NOT_GROUPS) && rule.not.groups_match(facts.gid, person))
+            && !(rest.has(ResidualTests::NOT_EXES) && rule.exe_excluded(facts))
     }
 }
 
 /// Sorts a list of rules that all match one key and removes unreachable ones: everything after a
 /// rule that always matches and, after one that matches every file of the host, those that require
 /// a file of the host.
-pub(super) fn prune(list: &mut Vec<Entry>) {
+pub(super) fn prune(list: &mut Vec<ListedRule>) {
     list.sort_unstable();
     list.dedup_by_key(|entry| entry.id);
     let mut host_taken = false;
     let mut all_taken = false;
     list.retain(|entry| {
-        let taken = all_taken || host_taken && entry.residue.has(Residue::ON_HOST);
-        all_taken |= entry.residue == Residue::NOTHING;
-        host_taken |= entry.residue == Residue::ON_HOST;
+        let taken = all_taken || host_taken && entry.residue.has(ResidualTests::ON_HOST);
+        all_taken |= entry.residue == ResidualTests::NOTHING;
+        host_taken |= entry.residue == ResidualTests::ON_HOST;
         !taken
     });
 }
@@ -128,7 +128,7 @@ pub(super) fn prune(list: &mut Vec<Entry>) {
 #[derive(Debug)]
 pub(super) struct Index {
     /// The rules without an executable, up to the first that always matches. Sorted.
-    list: Box<[Entry]>,
+    list: Box<[ListedRule]>,
     exes: Option<Exes>,
     /// The first rule that tests an executable, `u32::MAX` if none does.
     first_exe: u32,
@@ -143,15 +143,17 @@ impl Default for Index {
 impl Index {
     /// Builds the index. `entries` contain the tests that remain besides the executables under
     /// `when`.
-    pub(super) fn build(rules: &[Rule], mut entries: Vec<Entry>) -> Self {
+    pub(super) fn build(rules: &[Rule], mut entries: Vec<ListedRule>) -> Self {
         entries.sort_unstable();
         entries.dedup_by_key(|entry| entry.id);
-        let asks_when = |entry: &Entry| !rules[entry.id.0 as usize].when.exes.is_empty();
-        let always = |entry: &Entry| entry.residue == Residue::NOTHING && !asks_when(entry);
+        let asks_when = |entry: &ListedRule| !rules[entry.id.0 as usize].when.exes.is_empty();
+        let always =
+            |entry: &ListedRule| entry.residue == ResidualTests::NOTHING && !asks_when(entry);
         if let Some(last) = entries.iter().position(always) {
             entries.truncate(last + 1);
         }
-        let asks = |entry: &&Entry| asks_when(entry) || entry.residue.has(Residue::NOT_EXES);
+        let asks =
+            |entry: &&ListedRule| asks_when(entry) || entry.residue.has(ResidualTests::NOT_EXES);
         let first_exe = entries.iter().find(asks).map_or(u32::MAX, |entry| entry.id.0);
         let (exes, list): (Vec<_>, Vec<_>) = entries.into_iter().partition(asks_when);
         let exes = (!exes.is_empty()).then(|| Exes::build(rules, &exes));
@@ -167,7 +169,7 @@ impl Index {
     /// reachable.
     pub(super) fn end(&self) -> u32 {
         match self.list.last() {
-            Some(entry) if entry.residue == Residue::NOTHING => entry.id.0,
+            Some(entry) if entry.residue == ResidualTests::NOTHING => entry.id.0,
             Some(_) | None => u32::MAX,
         }
     }
@@ -194,7 +196,7 @@ impl Index {
     pub(super) fn first_of_exe(
         &self,
         query: &Query<'_>,
-        candidate: &Candidate<'_>,
+        candidate: &HashedPath<'_>,
         best: u32,
     ) -> u32 {
         match &self.exes {

@@ -6,12 +6,12 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::cover::{covers, group_ids, is_empty, user_ids};
+use super::subsumption::{group_ids, is_empty, subsumes, user_ids};
 use super::{Criteria, ExeTest, Rule, RuleId};
 
 /// A reason for which a rule can never decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dead {
+pub enum Unreachable {
     /// This earlier rule matches every process that the rule matches.
     ShadowedBy(RuleId),
     /// The rule excludes everything that it requires.
@@ -20,7 +20,7 @@ pub enum Dead {
 
 /// Returns the rules that can never decide, in order. Reports no reachable rule; does not find a
 /// rule that several others shadow only together.
-pub fn dead(rules: &[Rule]) -> Vec<(RuleId, Dead)> {
+pub fn dead(rules: &[Rule]) -> Vec<(RuleId, Unreachable)> {
     // A few numbers per rule exclude most pairs before the full comparison: `check` of 10,000 mixed
     // rules takes 0.3 s, of 10,000 rules with only patterns 0.9 s (measured), including 0.03 s for
     // reading them.
@@ -29,19 +29,19 @@ pub fn dead(rules: &[Rule]) -> Vec<(RuleId, Dead)> {
     for (at, rule) in rules.iter().enumerate() {
         let own = sketches[at];
         if is_empty(rule) {
-            found.push((id(at), Dead::HoldsForNobody));
+            found.push((id(at), Unreachable::HoldsForNobody));
             continue;
         }
         let mut earlier = sketches[..at].iter().enumerate();
-        let covering = earlier.find(|(n, wide)| wide.may_cover(own) && covers(&rules[*n], rule));
-        found.extend(covering.map(|(n, _)| (id(at), Dead::ShadowedBy(id(n)))));
+        let covering = earlier.find(|(n, wide)| wide.may_cover(own) && subsumes(&rules[*n], rule));
+        found.extend(covering.map(|(n, _)| (id(at), Unreachable::ShadowedBy(id(n)))));
     }
     found
 }
 
 /// Returns the rules with an explicit name that an earlier rule has, each with the first rule of
 /// that name.
-pub fn namesakes(rules: &[Rule]) -> Vec<(RuleId, RuleId)> {
+pub fn duplicate_names(rules: &[Rule]) -> Vec<(RuleId, RuleId)> {
     let mut first: HashMap<&str, RuleId> = HashMap::with_capacity(rules.len());
     let mut found = Vec::new();
     for (at, rule) in rules.iter().enumerate() {

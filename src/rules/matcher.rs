@@ -3,19 +3,19 @@
 //!
 //! Rules are separated by the user that they require. Rules without a user or group are in one
 //! shared index; rules with a group only are indexed by group ID; rules with a user are collected
-//! in a [`Plan`] when that user is first seen, outside the hot path. A decision is the earliest
+//! in a [`UserPlan`] when that user is first seen, outside the hot path. A decision is the earliest
 //! match of the three. Each part is indexed by executable.
 
 use std::sync::Arc;
 
 #[cfg(doc)]
 use super::Action;
-use super::criteria::Person;
-use super::destination::Field;
-use super::exe::Candidate;
-use super::groups::{Filed, Groups, GroupsBuilder};
-use super::index::{Entry, Index, Query, Residue};
-use super::names::Identity;
+use super::criteria::UserFacts;
+use super::destination::Specifier;
+use super::exe::HashedPath;
+use super::groups::{GroupIndex, GroupSlot, GroupsBuilder};
+use super::index::{Index, ListedRule, Query, ResidualTests};
+use super::names::UserIdentity;
 use super::{Criteria, Facts, Rule, RuleId, UserTest};
 use crate::event::{Gid, Uid};
 
@@ -26,9 +26,9 @@ pub struct Matcher {
     /// The rules that require neither user nor group.
     shared: Index,
     /// The rules that require a group but no user.
-    groups: Groups,
+    groups: GroupIndex,
     /// The rules that require a user.
-    users: Users,
+    users: UserIndex,
     asks_identity: bool,
     /// Whether `shared` or `groups` test names or listed groups, so that plans must store them.
     keeps_identity: bool,
@@ -36,16 +36,16 @@ pub struct Matcher {
 
 /// The rules that remain for one user ID. Takes a few words for a user that no rule names.
 #[derive(Debug)]
-pub struct Plan {
+pub struct UserPlan {
     /// The rules that accept the user, with their remaining tests.
     index: Index,
     /// The name and groups, if a rule outside the plan tests them.
-    identity: Option<Box<Identity>>,
+    identity: Option<Box<UserIdentity>>,
 }
 
 /// Rules by required user.
 #[derive(Debug, Default)]
-struct Users {
+struct UserIndex {
     /// Single IDs, one entry per rule and user. Sorted.
     by_uid: Vec<(Uid, RuleId)>,
     ranges: Vec<(Uid, Uid, RuleId)>,
@@ -59,10 +59,10 @@ impl Matcher {
     pub fn compile(rules: Arc<[Rule]>) -> Self {
         let mut shared = Vec::new();
         let mut groups = GroupsBuilder::default();
-        let mut users = Users::default();
+        let mut users = UserIndex::default();
         let mut keeps_identity = false;
         for (id, rule) in (0..).map(RuleId).zip(rules.iter()) {
-            let entry = Entry { id, residue: Residue::of_rest(rule) };
+            let entry = ListedRule { id, residue: ResidualTests::of_rest(rule) };
             if asks_user(rule) {
                 users.add(id, rule);
                 continue;
@@ -71,11 +71,12 @@ impl Matcher {
             if rule.when.groups.is_empty() {
                 shared.push(entry);
             } else {
-                let only_group = rule.when.exes.is_empty() && entry.residue == Residue::NOTHING;
-                if let Filed::NotAll = groups.add(rule, entry, only_group) {
+                let only_group =
+                    rule.when.exes.is_empty() && entry.residue == ResidualTests::NOTHING;
+                if let GroupSlot::NotAll = groups.add(rule, entry, only_group) {
                     keeps_identity = true;
-                    let residue = entry.residue.with(Residue::GROUPS, true);
-                    shared.push(Entry { id, residue });
+                    let residue = entry.residue.with(ResidualTests::GROUPS, true);
+                    shared.push(ListedRule { id, residue });
                 }
             }
         }
@@ -87,7 +88,7 @@ impl Matcher {
             asks_identity: rules.iter().any(|rule| {
                 asks_identity(&rule.when)
                     || asks_identity(&rule.not)
-                    || rule.renders(&[Field::UserName])
+                    || rule.renders(&[Specifier::UserName])
             }),
             keeps_identity,
             rules,
@@ -105,7 +106,7 @@ impl Matcher {
     }
 
     /// Checks whether any rule depends on the name of a user or on the groups that list it. If not,
-    /// the [`Identity`] of a user can consist of the UID alone, without an NSS lookup.
+    /// the [`UserIdentity`] of a user can consist of the UID alone, without an NSS lookup.
     pub fn asks_identity(&self) -> bool {
         self.asks_identity
     }
@@ -113,8 +114,8 @@ impl Matcher {
     /// Collects the rules that can match a user. The cost depends on the number of rules with a
     /// range or pattern of users, not on that of all rules. The plan is valid only for this
     /// matcher.
-    pub fn plan(&self, identity: &Identity) -> Plan {
-        let person = Person {
+    pub fn plan(&self, identity: &UserIdentity) -> UserPlan {
+        let person = UserFacts {
             uid: identity.uid,
             name: identity.name.as_deref(),
             listed: &identity.listed_in,
@@ -127,25 +128,25 @@ impl Matcher {
         ids.sort_unstable();
         ids.dedup();
         let entries = ids.into_iter().filter_map(|id| self.remaining(id, &person)).collect();
-        Plan {
+        UserPlan {
             index: Index::build(&self.rules, entries),
             identity: self.keeps_identity.then(|| Box::new(identity.clone())),
         }
     }
 
     /// Returns the tests that remain once the user is known, `None` if the rule cannot match.
-    fn remaining(&self, id: RuleId, person: &Person<'_>) -> Option<Entry> {
+    fn remaining(&self, id: RuleId, person: &UserFacts<'_>) -> Option<ListedRule> {
         let rule = self.rules.get(id.0 as usize)?;
-        if rule.not.users_hold(person) || rule.not.groups_list(person) {
+        if rule.not.users_match(person) || rule.not.groups_list(person) {
             return None;
         }
         let groups = !rule.when.groups.is_empty() && !rule.when.groups_list(person);
-        let residue = Residue::NOTHING
-            .with(Residue::GROUPS, groups)
-            .with(Residue::CONDITIONAL, rule.action.is_conditional())
-            .with(Residue::NOT_GROUPS, !rule.not.groups.is_empty())
-            .with(Residue::NOT_EXES, !rule.not.exes.is_empty());
-        Some(Entry { id, residue })
+        let residue = ResidualTests::NOTHING
+            .with(ResidualTests::GROUPS, groups)
+            .with(ResidualTests::CONDITIONAL, rule.action.is_conditional())
+            .with(ResidualTests::NOT_GROUPS, !rule.not.groups.is_empty())
+            .with(ResidualTests::NOT_EXES, !rule.not.exes.is_empty());
+        Some(ListedRule { id, residue })
     }
 
     /// Returns the first matching rule. `plan` must be that of `facts.uid`.
@@ -156,14 +157,19 @@ impl Matcher {
     /// A conditional rule that ignores processes ([`Action::is_conditional`]) counts as matching.
     /// The caller tests its conditions and, if they are not met, continues with
     /// [`Matcher::decide_after`].
-    pub fn decide(&self, plan: &Plan, facts: &Facts<'_>) -> Option<RuleId> {
+    pub fn decide(&self, plan: &UserPlan, facts: &Facts<'_>) -> Option<RuleId> {
         self.decide_from(plan, facts, 0)
     }
 
     /// Returns the first matching rule after `failed`, a conditional rule with unmet conditions.
     ///
     /// `failed` must be the result of [`Matcher::decide`] or of this function for the same process.
-    pub fn decide_after(&self, plan: &Plan, facts: &Facts<'_>, failed: RuleId) -> Option<RuleId> {
+    pub fn decide_after(
+        &self,
+        plan: &UserPlan,
+        facts: &Facts<'_>,
+        failed: RuleId,
+    ) -> Option<RuleId> {
         // Each rule before `failed` either does not match, or is conditional and failed too. So
         // only conditional rules need a comparison with `failed`, and lists may omit rules after
         // one that always matches.
@@ -171,7 +177,7 @@ impl Matcher {
     }
 
     #[inline]
-    fn decide_from(&self, plan: &Plan, facts: &Facts<'_>, from: u32) -> Option<RuleId> {
+    fn decide_from(&self, plan: &UserPlan, facts: &Facts<'_>, from: u32) -> Option<RuleId> {
         let query = Query { rules: &self.rules, facts, person: plan.person(facts.uid), from };
         let group = self.groups.get(facts.gid);
         let mut best = plan.index.first_listed(&query, u32::MAX);
@@ -198,7 +204,7 @@ impl Matcher {
     /// decides again; the same applies before it resolves `invoked`. The executable is never needed
     /// if no rule for the user and group tests one, or if a rule without one comes before all that
     /// do.
-    pub fn asks_exe(&self, plan: &Plan, gid: Gid, decision: Option<RuleId>) -> bool {
+    pub fn asks_exe(&self, plan: &UserPlan, gid: Gid, decision: Option<RuleId>) -> bool {
         let group = self.groups.get(gid).map_or(u32::MAX, Index::first_exe);
         let first = plan.index.first_exe().min(self.shared.first_exe()).min(group);
         match decision {
@@ -225,7 +231,7 @@ fn first_of_exe(
     if !indexes.iter().flatten().any(|index| index.files_before(best)) {
         return best;
     }
-    let candidate = Candidate::new(path);
+    let candidate = HashedPath::new(path);
     for index in indexes.into_iter().flatten() {
         best = index.first_of_exe(query, &candidate, best);
     }
@@ -249,18 +255,18 @@ fn asks_identity(criteria: &Criteria) -> bool {
         || criteria.users.iter().any(|test| matches!(test, UserTest::Glob(_)))
 }
 
-impl Plan {
-    fn person(&self, uid: Uid) -> Person<'_> {
+impl UserPlan {
+    fn person(&self, uid: Uid) -> UserFacts<'_> {
         match &self.identity {
-            Some(who) => Person { uid, name: who.name.as_deref(), listed: &who.listed_in },
-            None => Person { uid, name: None, listed: &[] },
+            Some(who) => UserFacts { uid, name: who.name.as_deref(), listed: &who.listed_in },
+            None => UserFacts { uid, name: None, listed: &[] },
         }
     }
 
     /// Returns the approximate size of the plan in bytes.
     pub fn size(&self) -> usize {
         let identity = self.identity.as_ref().map_or(0, |identity| {
-            size_of::<Identity>()
+            size_of::<UserIdentity>()
                 + identity.name.as_ref().map_or(0, String::len)
                 + size_of_val(&*identity.listed_in)
         });
@@ -268,7 +274,7 @@ impl Plan {
     }
 }
 
-impl Users {
+impl UserIndex {
     fn add(&mut self, id: RuleId, rule: &Rule) {
         let mut has_glob = false;
         for test in &rule.when.users {
@@ -291,14 +297,14 @@ impl Users {
         self.globs.shrink_to_fit();
     }
 
-    fn add_matching(&self, rules: &[Rule], person: &Person<'_>, out: &mut Vec<RuleId>) {
+    fn add_matching(&self, rules: &[Rule], person: &UserFacts<'_>, out: &mut Vec<RuleId>) {
         let uid = person.uid;
         let from = self.by_uid.partition_point(|(own, _)| *own < uid);
         let single = self.by_uid[from..].iter().take_while(|(own, _)| *own == uid);
         out.extend(single.map(|(_, id)| *id));
         let ranges = self.ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&uid));
         out.extend(ranges.map(|(_, _, id)| *id));
-        let holds = |id: &RuleId| rules[id.0 as usize].when.users_hold(person);
+        let holds = |id: &RuleId| rules[id.0 as usize].when.users_match(person);
         out.extend(self.globs.iter().copied().filter(holds));
     }
 

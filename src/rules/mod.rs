@@ -7,11 +7,11 @@
 //! combination.
 
 mod component;
-pub mod cover;
 mod criteria;
 pub mod destination;
 mod exe;
 pub mod explain;
+mod gid_intervals;
 pub mod glob;
 mod groups;
 pub mod ignore;
@@ -19,17 +19,17 @@ mod index;
 pub mod lint;
 pub mod matcher;
 pub mod names;
-mod span;
-mod stretches;
+pub mod overbroad;
+mod pool_range;
+pub mod subsumption;
 mod trie;
-pub mod width;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Gid, Uid};
-use destination::{Destination, Field};
+use destination::{Destination, Specifier};
 use glob::Glob;
 use ignore::IgnoreWhen;
 
@@ -82,7 +82,7 @@ impl Rule {
 
     /// Checks whether a destination of the rule contains one of these specifiers. Names are looked
     /// up only for rules that render them.
-    pub fn renders(&self, fields: &[Field]) -> bool {
+    pub fn renders(&self, fields: &[Specifier]) -> bool {
         let mut rendered =
             self.action.targets().iter().flat_map(|target| target.destination.fields());
         rendered.any(|field| fields.contains(&field))
@@ -289,12 +289,12 @@ impl Action {
 pub struct Target {
     /// The path relative to `below`.
     pub destination: Destination,
-    /// The controllers that select the v1 hierarchies, in the kernel's names. With [`Below::Root`]
-    /// they are added to the v2 hierarchy; with [`Below::Top`] only theirs are used, and `*` alone
+    /// The controllers that select the v1 hierarchies, in the kernel's names. With [`PathBase::Root`]
+    /// they are added to the v2 hierarchy; with [`PathBase::Top`] only theirs are used, and `*` alone
     /// means all.
     pub controllers: Vec<String>,
     /// The base of the path.
-    pub below: Below,
+    pub below: PathBase,
     /// Whether missing cgroups are created. If not, a process stays in its cgroup when one is
     /// missing.
     pub creates: bool,
@@ -302,7 +302,7 @@ pub struct Target {
 
 /// The base of the path of a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Below {
+pub enum PathBase {
     /// The managed root of the configuration.
     Root,
     /// The root of each hierarchy or the configured `legacy_root`, as in legacy rules.
@@ -317,7 +317,7 @@ pub struct Facts<'a> {
     /// The effective group of the thread-group leader.
     pub gid: Gid,
     /// The executable; `None` if it was not read.
-    pub exe: Option<Exe<'a>>,
+    pub exe: Option<ExeFacts<'a>>,
     /// The absolute path of the invoked script or symbolic link. Present only if it is known to be
     /// a script or to resolve to the executable.
     pub invoked: Option<&'a [u8]>,
@@ -325,7 +325,7 @@ pub struct Facts<'a> {
 
 /// The executable of a process.
 #[derive(Clone, Copy, Debug)]
-pub struct Exe<'a> {
+pub struct ExeFacts<'a> {
     /// The path, without the kernel's ` (deleted)` suffix.
     pub path: &'a [u8],
     /// Whether the path names this file on the host too: the process shares the daemon's mount

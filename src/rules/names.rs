@@ -8,7 +8,7 @@ use crate::event::{Gid, Uid};
 
 /// The results of NSS lookups. An absent name is unknown.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct ResolvedNames {
     /// User name to UID, for every name used in a rule.
     pub uids: HashMap<String, Uid>,
     /// Group name to GID, for every group that was enumerated or is used in a rule.
@@ -17,7 +17,7 @@ pub struct Names {
 
 /// The name and groups of a user ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct UserIdentity {
     /// The UID of the user.
     pub uid: Uid,
     /// The name of the user, if it has one.
@@ -28,7 +28,7 @@ pub struct Identity {
     pub login_group: Option<Gid>,
 }
 
-impl Identity {
+impl UserIdentity {
     /// Creates the identity of a user ID of which nothing else is known.
     pub fn nameless(uid: Uid) -> Self {
         Self { uid, name: None, listed_in: Vec::new(), login_group: None }
@@ -37,7 +37,7 @@ impl Identity {
 
 /// A name in a rule that NSS does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unknown {
+pub enum UnknownName {
     /// A user that does not exist.
     User(String),
     /// A group that does not exist.
@@ -48,7 +48,7 @@ pub enum Unknown {
 /// `None` if that leaves a given kind of criteria without any alternative: an empty list would
 /// match all users. Also frees the spare capacity of its lists: most have one entry and room for
 /// four.
-pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
+pub fn resolve(mut rule: Rule, names: &ResolvedNames) -> (Option<Rule>, Vec<UnknownName>) {
     let mut unknown = Vec::new();
     let given = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
     resolve_criteria(&mut rule.when, names, &mut unknown);
@@ -61,13 +61,20 @@ pub fn resolve(mut rule: Rule, names: &Names) -> (Option<Rule>, Vec<Unknown>) {
 }
 
 /// Replaces the names in `users` by IDs. Unknown names are dropped and returned.
-pub fn resolve_users(users: Vec<UserTest>, names: &Names) -> (Vec<UserTest>, Vec<Unknown>) {
+pub fn resolve_users(
+    users: Vec<UserTest>,
+    names: &ResolvedNames,
+) -> (Vec<UserTest>, Vec<UnknownName>) {
     let mut unknown = Vec::new();
     let known = users.into_iter().filter_map(|test| user(test, names, &mut unknown)).collect();
     (known, unknown)
 }
 
-fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Unknown>) {
+fn resolve_criteria(
+    criteria: &mut Criteria,
+    names: &ResolvedNames,
+    unknown: &mut Vec<UnknownName>,
+) {
     let (users, mut absent) = resolve_users(std::mem::take(&mut criteria.users), names);
     criteria.users = users;
     unknown.append(&mut absent);
@@ -81,13 +88,13 @@ fn resolve_criteria(criteria: &mut Criteria, names: &Names, unknown: &mut Vec<Un
 }
 
 /// Returns the test without a name; `None` if no user has that name.
-fn user(test: UserTest, names: &Names, unknown: &mut Vec<Unknown>) -> Option<UserTest> {
+fn user(test: UserTest, names: &ResolvedNames, unknown: &mut Vec<UnknownName>) -> Option<UserTest> {
     match test {
         UserTest::Glob(_) | UserTest::Ids(..) => Some(test),
         UserTest::Name(name) => match names.uids.get(&name) {
             Some(&uid) => Some(UserTest::Ids(uid, uid)),
             None => {
-                unknown.push(Unknown::User(name));
+                unknown.push(UnknownName::User(name));
                 None
             }
         },
@@ -95,12 +102,17 @@ fn user(test: UserTest, names: &Names, unknown: &mut Vec<Unknown>) -> Option<Use
 }
 
 /// Appends the numeric tests for `test`.
-fn groups(test: GroupTest, names: &Names, unknown: &mut Vec<Unknown>, out: &mut Vec<GroupTest>) {
+fn groups(
+    test: GroupTest,
+    names: &ResolvedNames,
+    unknown: &mut Vec<UnknownName>,
+    out: &mut Vec<GroupTest>,
+) {
     match test {
         GroupTest::Ids(..) => out.push(test),
         GroupTest::Name(name) => match names.gids.get(&name) {
             Some(&gid) => out.push(GroupTest::Ids(gid, gid)),
-            None => unknown.push(Unknown::Group(name)),
+            None => unknown.push(UnknownName::Group(name)),
         },
         GroupTest::Glob(glob) => {
             let known = names.gids.iter().filter(|(name, _)| glob.matches(name.as_bytes()));
@@ -122,8 +134,8 @@ mod tests {
     use crate::rules::glob::Glob;
     use crate::rules::{Action, Origin};
 
-    fn names() -> Names {
-        Names {
+    fn names() -> ResolvedNames {
+        ResolvedNames {
             uids: HashMap::from([("alice".to_owned(), Uid(1))]),
             gids: HashMap::from([
                 ("web".to_owned(), Gid(9)),
@@ -186,7 +198,7 @@ mod tests {
         let (resolved, unknown) =
             resolve(rule(users(&["nobody", "alice"]), Criteria::default()), &names());
         assert_eq!(resolved.unwrap().when.users, [UserTest::Ids(Uid(1), Uid(1))]);
-        assert_eq!(unknown, [Unknown::User("nobody".to_owned())]);
+        assert_eq!(unknown, [UnknownName::User("nobody".to_owned())]);
     }
 
     #[test]
@@ -203,6 +215,6 @@ mod tests {
         let not = groups(&[GroupTest::Name("x".to_owned())]);
         let (resolved, unknown) = resolve(rule(users(&["alice"]), not), &names());
         assert!(resolved.unwrap().not.is_empty());
-        assert_eq!(unknown, [Unknown::Group("x".to_owned())]);
+        assert_eq!(unknown, [UnknownName::Group("x".to_owned())]);
     }
 }

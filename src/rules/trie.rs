@@ -6,15 +6,15 @@
 
 use std::collections::VecDeque;
 
-use super::index::{Entry, prune};
-use super::span::{Span, to_u32};
+use super::index::{ListedRule, prune};
+use super::pool_range::{PoolRange, to_u32};
 
 #[derive(Debug, Default)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
     /// The first byte of the label of each node.
     first_bytes: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<ListedRule>,
 }
 
 /// The maximum label length: what remains of 32 bytes. A longer label continues in an only child.
@@ -26,7 +26,7 @@ struct Node {
     /// The first rule of this node and its descendants.
     first: u32,
     children: u32,
-    entries: Span,
+    entries: PoolRange,
     child_count: u16,
     label_len: u8,
     label: [u8; LABEL],
@@ -43,16 +43,16 @@ impl Node {
 }
 
 /// A node with children that are still to be created.
-struct Pending<'a> {
+struct PendingNode<'a> {
     node: usize,
     /// The keys below the node, sorted.
-    keys: &'a [(Vec<u8>, Entry)],
+    keys: &'a [(Vec<u8>, ListedRule)],
     /// The number of bytes of each key used by the path to the node.
     depth: usize,
 }
 
 impl Trie {
-    pub(super) fn build(mut keys: Vec<(Vec<u8>, Entry)>) -> Self {
+    pub(super) fn build(mut keys: Vec<(Vec<u8>, ListedRule)>) -> Self {
         let mut trie = Self::default();
         if keys.is_empty() {
             return trie;
@@ -69,7 +69,7 @@ impl Trie {
     }
 
     /// Adds the node for `keys`. The path to it has used `depth` bytes of each.
-    fn add<'a>(&mut self, keys: &'a [(Vec<u8>, Entry)], depth: usize) -> Pending<'a> {
+    fn add<'a>(&mut self, keys: &'a [(Vec<u8>, ListedRule)], depth: usize) -> PendingNode<'a> {
         let first = &keys[0].0[depth..];
         let last = &keys[keys.len() - 1].0[depth..];
         let shared = first.iter().zip(last).take_while(|(a, b)| a == b).take(LABEL);
@@ -82,14 +82,14 @@ impl Trie {
         let depth = depth + usize::from(node.label_len);
         self.first_bytes.push(node.label[0]);
         self.nodes.push(node);
-        Pending { node: self.nodes.len() - 1, keys, depth }
+        PendingNode { node: self.nodes.len() - 1, keys, depth }
     }
 
     /// Stores the entries of a node and adds its children.
-    fn grow<'a>(&mut self, own: &Pending<'a>, pending: &mut VecDeque<Pending<'a>>) {
+    fn grow<'a>(&mut self, own: &PendingNode<'a>, pending: &mut VecDeque<PendingNode<'a>>) {
         let (here, mut below) =
             own.keys.split_at(own.keys.partition_point(|(key, _)| key.len() == own.depth));
-        let mut entries: Vec<Entry> = here.iter().map(|(_, entry)| *entry).collect();
+        let mut entries: Vec<ListedRule> = here.iter().map(|(_, entry)| *entry).collect();
         prune(&mut entries);
         let children = self.nodes.len();
         while let [(first, _), ..] = below {
@@ -100,7 +100,7 @@ impl Trie {
             below = rest;
         }
         let count = self.nodes.len() - children;
-        let entries = Span::push(&mut self.entries, &entries);
+        let entries = PoolRange::push(&mut self.entries, &entries);
         let node = &mut self.nodes[own.node];
         node.entries = entries;
         node.children = to_u32(children);
@@ -116,7 +116,7 @@ impl Trie {
     pub(super) fn heap(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
             + self.first_bytes.capacity()
-            + self.entries.capacity() * size_of::<Entry>()
+            + self.entries.capacity() * size_of::<ListedRule>()
     }
 
     /// Calls `take` with the entries of each prefix of `subject`, shortest first. `take` receives
@@ -126,7 +126,7 @@ impl Trie {
         &self,
         mut subject: &[u8],
         mut best: u32,
-        take: impl Fn(&[Entry], u32) -> u32,
+        take: impl Fn(&[ListedRule], u32) -> u32,
     ) -> u32 {
         let Some(mut node) = self.nodes.first() else { return best };
         while node.first < best {
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::rules::RuleId;
-    use crate::rules::index::Residue;
+    use crate::rules::index::ResidualTests;
 
     /// Generates keys: long runs of one byte need several nodes per label, arbitrary bytes make
     /// wide nodes.
@@ -181,7 +181,7 @@ mod tests {
         ) {
             let filed = (0..).map(RuleId).zip(&keys);
             let entries = filed
-                .map(|(id, key)| (key.clone(), Entry { id, residue: Residue::EXES }))
+                .map(|(id, key)| (key.clone(), ListedRule { id, residue: ResidualTests::EXES }))
                 .collect();
             let trie = Trie::build(entries);
             for subject in subjects.iter().chain(&keys) {

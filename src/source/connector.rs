@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::event::wire::{self, Message, Subscription};
-use crate::event::{Event, What};
+use crate::event::{Event, EventKind};
 use crate::sys::{self, Instruction, Mailbox};
 
 /// Number of datagrams in the first read of a drain.
@@ -22,14 +22,14 @@ const FEW: usize = 4;
 
 /// Type of the events that a socket subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SocketKind {
     /// Exec, UID and GID events.
     Watch,
     /// Forks of processes, without forks of threads.
     Trail,
 }
 
-impl Kind {
+impl SocketKind {
     const fn mask(self) -> u32 {
         match self {
             Self::Watch => wire::EXEC | wire::UID | wire::GID,
@@ -40,7 +40,7 @@ impl Kind {
 
 /// Reason why the proc connector is unusable, as one sentence for the administrator.
 #[derive(Debug)]
-pub enum Unusable {
+pub enum ConnectorError {
     /// The kernel was built without it.
     NoConnector(io::Error),
     /// The network namespace is not the initial one.
@@ -55,7 +55,7 @@ pub enum Unusable {
     Io(&'static str, io::Error),
 }
 
-impl std::fmt::Display for Unusable {
+impl std::fmt::Display for ConnectorError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoConnector(error) => write!(
@@ -103,7 +103,7 @@ pub struct Socket {
     fd: OwnedFd,
     mailbox: Mailbox,
     dropped: u32,
-    kind: Kind,
+    kind: SocketKind,
     /// Number of rejected datagrams: not from the kernel, truncated, or malformed.
     pub refused: u64,
 }
@@ -119,13 +119,13 @@ impl Socket {
     ///
     /// # Errors
     /// The reason why the connector is unusable.
-    pub fn open(kind: Kind, receive_buffer: usize) -> Result<Self, Unusable> {
-        let fd = sys::connector_socket().map_err(Unusable::NoConnector)?;
+    pub fn open(kind: SocketKind, receive_buffer: usize) -> Result<Self, ConnectorError> {
+        let fd = sys::connector_socket().map_err(ConnectorError::NoConnector)?;
         sys::set_receive_buffer(fd.as_fd(), receive_buffer)
-            .map_err(|error| Unusable::Io("receive buffer", error))?;
+            .map_err(|error| ConnectorError::Io("receive buffer", error))?;
         // Before the bind, so that no unwanted event is ever queued.
         sys::attach_filter(fd.as_fd(), &filter(kind))
-            .map_err(|error| Unusable::Io("socket filter", error))?;
+            .map_err(|error| ConnectorError::Io("socket filter", error))?;
         sys::bind_netlink(fd.as_fd(), wire::CN_IDX_PROC).map_err(refused_by_namespace)?;
         let mut socket = Self { fd, mailbox: Mailbox::default(), dropped: 0, kind, refused: 0 };
         socket.subscribe()?;
@@ -133,7 +133,7 @@ impl Socket {
     }
 
     /// Subscribes without a mask first, then with it.
-    fn subscribe(&mut self) -> Result<(), Unusable> {
+    fn subscribe(&mut self) -> Result<(), ConnectorError> {
         // A plain LISTEN is acknowledged; a masked one is not, because the mask drops the acknowledgement too.
         let number = std::process::id();
         for _ in 0..TESTS {
@@ -141,15 +141,15 @@ impl Socket {
                 return self.send(Subscription::Masked(self.kind.mask()), number);
             }
             // During a flood the acknowledgement may be among the dropped events.
-            if self.lost().map_err(|error| Unusable::Io("getsockopt", error))? == 0 {
+            if self.lost().map_err(|error| ConnectorError::Io("getsockopt", error))? == 0 {
                 break;
             }
         }
-        Err(Unusable::Ignored)
+        Err(ConnectorError::Ignored)
     }
 
     /// Subscribes to everything. Returns whether that was acknowledged within a second.
-    fn listen(&mut self, number: u32) -> Result<bool, Unusable> {
+    fn listen(&mut self, number: u32) -> Result<bool, ConnectorError> {
         self.send(Subscription::Listen, number)?;
         let deadline = Instant::now() + Duration::from_secs(1);
         while !self.acknowledged(number)? {
@@ -162,12 +162,12 @@ impl Socket {
         Ok(true)
     }
 
-    fn send(&self, subscription: Subscription, number: u32) -> Result<(), Unusable> {
+    fn send(&self, subscription: Subscription, number: u32) -> Result<(), ConnectorError> {
         sys::send_netlink(self.fd.as_fd(), &subscription.encode(number))
             .map_err(refused_by_namespace)
     }
 
-    fn acknowledged(&mut self, number: u32) -> Result<bool, Unusable> {
+    fn acknowledged(&mut self, number: u32) -> Result<bool, ConnectorError> {
         let mut answer = None;
         self.mailbox
             .receive(self.fd.as_fd(), Mailbox::CAPACITY, |datagram| {
@@ -179,11 +179,11 @@ impl Socket {
                     }
                 }
             })
-            .map_err(|error| Unusable::Io("recvmmsg", error))?;
+            .map_err(|error| ConnectorError::Io("recvmmsg", error))?;
         match answer {
             None => Ok(false),
             Some(0) => Ok(true),
-            Some(errno) => Err(Unusable::Refused(errno)),
+            Some(errno) => Err(ConnectorError::Refused(errno)),
         }
     }
 
@@ -259,16 +259,16 @@ impl Drop for Socket {
     }
 }
 
-fn refused_by_namespace(error: io::Error) -> Unusable {
+fn refused_by_namespace(error: io::Error) -> ConnectorError {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => Unusable::NetworkNamespace,
-        _ => Unusable::Io("netlink socket", error),
+        Some(libc::ECONNREFUSED) => ConnectorError::NetworkNamespace,
+        _ => ConnectorError::Io("netlink socket", error),
     }
 }
 
 /// Events of test processes received so far. They may be of different test processes.
 #[derive(Debug, Default)]
-struct Proven {
+struct SelfTestResult {
     forked: bool,
     executed: bool,
 }
@@ -287,11 +287,11 @@ impl Connector {
     ///
     /// # Errors
     /// The reason why the connector is unusable.
-    pub fn open(receive_buffer: usize) -> Result<Self, Unusable> {
+    pub fn open(receive_buffer: usize) -> Result<Self, ConnectorError> {
         let mut connector = Self {
             receive_buffer,
-            watch: Socket::open(Kind::Watch, receive_buffer)?,
-            trail: Socket::open(Kind::Trail, receive_buffer)?,
+            watch: Socket::open(SocketKind::Watch, receive_buffer)?,
+            trail: Socket::open(SocketKind::Trail, receive_buffer)?,
         };
         connector.self_test()?;
         Ok(connector)
@@ -302,53 +302,54 @@ impl Connector {
     ///
     /// # Errors
     /// The reason why the connector has become unusable.
-    pub fn renew(&mut self) -> Result<(), Unusable> {
+    pub fn renew(&mut self) -> Result<(), ConnectorError> {
         *self = Self::open(self.receive_buffer)?;
         Ok(())
     }
 
     /// Runs a short-lived process and expects its fork on TRAIL and its exec on WATCH within a
     /// second.
-    fn self_test(&mut self) -> Result<(), Unusable> {
+    fn self_test(&mut self) -> Result<(), ConnectorError> {
         // Events of other processes read meanwhile may be dropped: the first scan comes later.
-        let mut proven = Proven::default();
+        let mut proven = SelfTestResult::default();
         for _ in 1..TESTS {
             let result = self.test_once(&mut proven);
             // During a flood the events of the test process may be among the dropped ones.
-            if !matches!(result, Err(Unusable::Silent)) || !self.has_lost()? {
+            if !matches!(result, Err(ConnectorError::Silent)) || !self.has_lost()? {
                 return result;
             }
         }
         self.test_once(&mut proven)
     }
 
-    fn has_lost(&mut self) -> Result<bool, Unusable> {
-        let lost =
-            |socket: &mut Socket| socket.lost().map_err(|error| Unusable::Io("getsockopt", error));
+    fn has_lost(&mut self) -> Result<bool, ConnectorError> {
+        let lost = |socket: &mut Socket| {
+            socket.lost().map_err(|error| ConnectorError::Io("getsockopt", error))
+        };
         let watch = lost(&mut self.watch)?;
         let trail = lost(&mut self.trail)?;
         Ok(watch > 0 || trail > 0)
     }
 
-    fn test_once(&mut self, proven: &mut Proven) -> Result<(), Unusable> {
-        let pid = run_test_process().map_err(|error| Unusable::Io("test process", error))?;
+    fn test_once(&mut self, proven: &mut SelfTestResult) -> Result<(), ConnectorError> {
+        let pid = run_test_process().map_err(|error| ConnectorError::Io("test process", error))?;
         let deadline = Instant::now() + Duration::from_secs(1);
-        let Proven { forked, executed } = proven;
+        let SelfTestResult { forked, executed } = proven;
         while !(*forked && *executed) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Unusable::Silent);
+                return Err(ConnectorError::Silent);
             }
             let missing = if *executed { &self.trail } else { &self.watch };
             missing.wait(left);
             let mut hear = |event: Event| match event.what {
-                What::Fork { child, .. } => *forked |= child.get() == pid,
-                What::Exec(process) => *executed |= process.get() == pid,
-                What::Uid(_) | What::Gid(_) => {}
+                EventKind::Fork { child, .. } => *forked |= child.get() == pid,
+                EventKind::Exec(process) => *executed |= process.get() == pid,
+                EventKind::Uid(_) | EventKind::Gid(_) => {}
             };
             for socket in [&mut self.trail, &mut self.watch] {
                 let drained = socket.drain(TEST_READ, &mut hear);
-                let _drained = drained.map_err(|e| Unusable::Io("recvmmsg", e))?;
+                let _drained = drained.map_err(|e| ConnectorError::Io("recvmmsg", e))?;
             }
         }
         Ok(())
@@ -374,7 +375,7 @@ pub fn run_test_process() -> io::Result<u32> {
 
 /// Returns a filter that accepts acknowledgements and the events of `kind`. BPF loads words in
 /// network byte order, so the constants are converted.
-fn filter(kind: Kind) -> Vec<Instruction> {
+fn filter(kind: SocketKind) -> Vec<Instruction> {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const JUMP_IF_EQUAL_X: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_X) as u16;
@@ -384,7 +385,7 @@ fn filter(kind: Kind) -> Vec<Instruction> {
     const REFUSE: Instruction = (RETURN, 0, 0, 0);
     let word = u32::to_be;
     match kind {
-        Kind::Watch => vec![
+        SocketKind::Watch => vec![
             (LOAD_WORD, 0, 0, wire::OFFSET_WHAT),
             (JUMP_IF_EQUAL, 4, 0, word(wire::EXEC)),
             (JUMP_IF_EQUAL, 3, 0, word(wire::UID)),
@@ -393,7 +394,7 @@ fn filter(kind: Kind) -> Vec<Instruction> {
             REFUSE,
             ACCEPT,
         ],
-        Kind::Trail => vec![
+        SocketKind::Trail => vec![
             (LOAD_WORD, 0, 0, wire::OFFSET_WHAT),
             (JUMP_IF_EQUAL, 5, 0, wire::ACK),
             (JUMP_IF_EQUAL, 0, 5, word(wire::FORK)),

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use crate::event::Nanos;
-use crate::worker::Reason;
+use crate::worker::ReloadReason;
 
 /// Time without changes before rules are read: packages write several files.
 const QUIET_NS: u64 = 100_000_000;
@@ -24,7 +24,7 @@ const NAME_FILES: [&str; 3] = ["passwd", "group", "nsswitch.conf"];
 
 /// Watched files, with the change that waits to be reported.
 #[derive(Debug)]
-pub struct Files {
+pub struct FileWatcher {
     inotify: Inotify,
     directories: Vec<PathBuf>,
     etc: PathBuf,
@@ -33,25 +33,25 @@ pub struct Files {
     legacy: Vec<WatchDescriptor>,
     /// Rule directories that existed when the watches were set.
     existing: Vec<PathBuf>,
-    change: Option<Change>,
+    change: Option<FileChange>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Change {
+struct FileChange {
     /// `None` while the only change is a created directory above a rule directory, such as the one
     /// for the daemon's own socket.
-    reason: Option<Reason>,
+    reason: Option<ReloadReason>,
     first: Nanos,
     last: Nanos,
 }
 
-impl Change {
+impl FileChange {
     fn due(self) -> Nanos {
         self.last.plus(QUIET_NS).min(self.first.plus(PATIENCE_NS))
     }
 }
 
-impl Files {
+impl FileWatcher {
     /// Watches the rule directories, missing ones by their nearest existing ancestor; the user
     /// database in `etc`; and there, with `has_legacy`, the files of cgrulesengd.
     ///
@@ -141,17 +141,17 @@ impl Files {
     fn note(&mut self, name: Option<&Path>, is_legacy: bool, is_made: bool, now: Nanos) {
         let is_name_file = |name: &Path| NAME_FILES.iter().any(|known| name == Path::new(known));
         let reason = match name {
-            Some(_) if is_legacy => Some(Reason::Rules),
+            Some(_) if is_legacy => Some(ReloadReason::Rules),
             // A watched file itself, or an overflow: names are looked up in either case.
-            None => Some(Reason::Names),
-            Some(name) if is_name_file(name) => Some(Reason::Names),
-            Some(name) if self.concerns_rules(name) => Some(Reason::Rules),
-            Some(name) if self.is_on_the_way(name) => (!is_made).then_some(Reason::Rules),
+            None => Some(ReloadReason::Names),
+            Some(name) if is_name_file(name) => Some(ReloadReason::Names),
+            Some(name) if self.concerns_rules(name) => Some(ReloadReason::Rules),
+            Some(name) if self.is_on_the_way(name) => (!is_made).then_some(ReloadReason::Rules),
             Some(_) => return,
         };
-        let change = self.change.get_or_insert(Change { reason, first: now, last: now });
+        let change = self.change.get_or_insert(FileChange { reason, first: now, last: now });
         change.last = now;
-        if reason == Some(Reason::Rules) || change.reason.is_none() {
+        if reason == Some(ReloadReason::Rules) || change.reason.is_none() {
             change.reason = reason;
         }
     }
@@ -172,17 +172,17 @@ impl Files {
     }
 
     /// Returns the action that is due at `now`, once for each burst of changes.
-    pub fn take_due(&mut self, now: Nanos) -> Option<Reason> {
+    pub fn take_due(&mut self, now: Nanos) -> Option<ReloadReason> {
         let change = self.change.filter(|change| change.due() <= now)?;
         self.change = None;
         let before = std::mem::take(&mut self.existing);
         self.renew();
-        change.reason.or_else(|| (self.existing != before).then_some(Reason::Rules))
+        change.reason.or_else(|| (self.existing != before).then_some(ReloadReason::Rules))
     }
 
     /// Returns the time at which [`Self::take_due`] has an action.
     pub fn next_due(&self) -> Option<Nanos> {
-        self.change.map(Change::due)
+        self.change.map(FileChange::due)
     }
 }
 
@@ -194,18 +194,19 @@ mod tests {
     fn a_burst_is_one_change_and_a_directory_may_come_later() {
         let root = tempfile::tempdir().unwrap();
         let rules = root.path().join("rules.d");
-        let mut files = Files::watch(std::slice::from_ref(&rules), root.path(), false).unwrap();
+        let mut files =
+            FileWatcher::watch(std::slice::from_ref(&rules), root.path(), false).unwrap();
         std::fs::create_dir(&rules).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1)), None);
-        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(ReloadReason::Rules));
         std::fs::write(rules.join("10-a.toml"), "").unwrap();
         std::fs::write(rules.join("README"), "").unwrap();
         files.read(Nanos(2));
         std::fs::write(rules.join("11-b.toml"), "").unwrap();
         files.read(Nanos(QUIET_NS));
         assert_eq!(files.take_due(Nanos(3 + QUIET_NS)), None);
-        assert_eq!(files.take_due(Nanos(2 * QUIET_NS)), Some(Reason::Rules));
+        assert_eq!(files.take_due(Nanos(2 * QUIET_NS)), Some(ReloadReason::Rules));
         assert_eq!(files.next_due(), None);
     }
 
@@ -213,45 +214,46 @@ mod tests {
     fn a_directory_on_the_way_is_no_change_until_there_are_rules() {
         let root = tempfile::tempdir().unwrap();
         let rules = root.path().join("cgruled/rules.d");
-        let mut files = Files::watch(std::slice::from_ref(&rules), root.path(), false).unwrap();
+        let mut files =
+            FileWatcher::watch(std::slice::from_ref(&rules), root.path(), false).unwrap();
         std::fs::create_dir(root.path().join("cgruled")).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), None);
         assert_eq!(files.next_due(), None);
         std::fs::create_dir(&rules).unwrap();
         files.read(Nanos(1));
-        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(ReloadReason::Rules));
         // All at once, before the watch on the directory in between is set.
         std::fs::remove_dir_all(root.path().join("cgruled")).unwrap();
         files.read(Nanos(1));
-        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(ReloadReason::Rules));
         std::fs::create_dir_all(&rules).unwrap();
         files.read(Nanos(1));
-        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(Reason::Rules));
+        assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(ReloadReason::Rules));
     }
 
     #[test]
     fn the_user_database_is_watched() {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("passwd"), "").unwrap();
-        let mut files = Files::watch(&[], root.path(), true).unwrap();
+        let mut files = FileWatcher::watch(&[], root.path(), true).unwrap();
         std::fs::write(root.path().join("hostname"), "x").unwrap();
         files.read(Nanos(1));
         assert_eq!(files.next_due(), None);
         std::fs::write(root.path().join("passwd"), "x").unwrap();
         files.read(Nanos(1));
-        assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(Reason::Names));
+        assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(ReloadReason::Names));
     }
 
     #[test]
     fn legacy_files_of_any_name_are_watched() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("cgrules.d")).unwrap();
-        let mut files = Files::watch(&[], root.path(), true).unwrap();
+        let mut files = FileWatcher::watch(&[], root.path(), true).unwrap();
         for name in ["cgrules.conf", "cgrules.d/web"] {
             std::fs::write(root.path().join(name), "").unwrap();
             files.read(Nanos(1));
-            assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(Reason::Rules), "{name}");
+            assert_eq!(files.take_due(Nanos(QUIET_NS * 2)), Some(ReloadReason::Rules), "{name}");
         }
     }
 }

@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::coalescer::Coalescer;
 use super::connector::Connector;
-use super::pace::Pace;
-use crate::event::batch::{Batch, Drain};
 use crate::event::fork_tracker::{Fork, ForkTracker};
-use crate::event::{Cause, Event, Nanos, Task, What};
-use crate::log::limit::Limiter;
+use crate::event::queue::{Drain, EvaluationQueue};
+use crate::event::{Cause, Event, EventKind, Nanos, Task};
+use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
 use crate::sys;
 
@@ -31,23 +31,23 @@ const SHORT: u64 = 4;
 const SILENCE_NS: u64 = 30_000_000_000;
 
 /// Queued events and forks, with the state of their sockets.
-pub struct Intake {
+pub struct EventIntake {
     /// Processes to be evaluated after an event.
-    pub batch: Batch,
+    pub batch: EvaluationQueue,
     /// Forks to be checked for misplaced children.
     pub forks: ForkTracker,
     /// Set if an evaluation took effect, so that TRAIL must be read at once.
     pub trail_is_due: bool,
     connector: Connector,
     metrics: Arc<Metrics>,
-    limiter: Limiter,
+    limiter: LogLimiter,
     trail_read: Nanos,
     trail_interval_ns: u64,
     /// Time at which TRAIL must be read because a process was evaluated after an event.
     trail_by: Option<Nanos>,
     loss_asked: Nanos,
     loss_events: u64,
-    pace: Pace,
+    pace: Coalescer,
     /// Time of the last fork received, and the number of forks received by then.
     heard: (Nanos, u64),
     /// Last drain that was cut short, and the number of datagrams to read until all that it would
@@ -58,7 +58,7 @@ pub struct Intake {
 /// Status of fork reception on TRAIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Hearing {
+pub enum ForkStatus {
     /// Forks are received, or not checked now.
     Well,
     /// Events were lost: all processes must be evaluated.
@@ -67,23 +67,23 @@ pub enum Hearing {
     Doubtful,
 }
 
-impl Intake {
+impl EventIntake {
     /// Creates an intake without queued events.
     pub fn new(connector: Connector, metrics: Arc<Metrics>) -> Self {
         let now = sys::monotonic();
         Self {
-            batch: Batch::default(),
+            batch: EvaluationQueue::default(),
             forks: ForkTracker::default(),
             trail_is_due: false,
             connector,
-            limiter: Limiter::new(Arc::clone(&metrics)),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
             trail_read: now,
             trail_interval_ns: TRAIL_NS[1],
             trail_by: None,
             loss_asked: now,
             loss_events: 0,
-            pace: Pace::default(),
+            pace: Coalescer::default(),
             heard: (now, 0),
             owed: None,
         }
@@ -145,10 +145,10 @@ impl Intake {
         let drained = self.connector.watch.drain(DRAIN, |event| {
             metrics.events.increment();
             let (task, cause) = match event.what {
-                What::Exec(pid) => (Task { process: pid, thread: pid }, Cause::EXEC),
-                What::Uid(task) => (task, Cause::UID),
-                What::Gid(task) => (task, Cause::GID),
-                What::Fork { .. } => return,
+                EventKind::Exec(pid) => (Task { process: pid, thread: pid }, Cause::EXEC),
+                EventKind::Uid(task) => (task, Cause::UID),
+                EventKind::Gid(task) => (task, Cause::GID),
+                EventKind::Fork { .. } => return,
             };
             batch.push(task, cause, event.at);
         })?;
@@ -174,10 +174,10 @@ impl Intake {
     ///
     /// # Errors
     /// As recvmmsg(2).
-    pub fn follow(&mut self, mut heed: impl FnMut(Fork)) -> io::Result<Hearing> {
+    pub fn drain_forks(&mut self, mut heed: impl FnMut(Fork)) -> io::Result<ForkStatus> {
         let began = sys::monotonic();
         if !self.trail_is_due && began < self.next_due() {
-            return Ok(Hearing::Well);
+            return Ok(ForkStatus::Well);
         }
         let forks = &mut self.forks;
         let metrics = &self.metrics;
@@ -185,7 +185,7 @@ impl Intake {
         let mut lost = 0;
         let mut count = 0;
         let drained = self.connector.trail.drain(DRAIN, |event: Event| {
-            if let What::Fork { parent, child } = event.what {
+            if let EventKind::Fork { parent, child } = event.what {
                 metrics.forks.increment();
                 count += 1;
                 let fork = Fork { at: event.at, parent, child };
@@ -195,7 +195,7 @@ impl Intake {
         })?;
         metrics.lost_forks.add(lost);
         if !drained.is_empty {
-            return Ok(if lost > 0 { Hearing::Lost } else { Hearing::Well });
+            return Ok(if lost > 0 { ForkStatus::Lost } else { ForkStatus::Well });
         }
         let now = sys::monotonic();
         let per_fork = now.since(self.trail_read) / (count + 1);
@@ -205,33 +205,33 @@ impl Intake {
         self.trail_read = now;
         self.forks.emptied(began);
         self.forks.shrink();
-        Ok(if lost > 0 { Hearing::Lost } else { self.doubt() })
+        Ok(if lost > 0 { ForkStatus::Lost } else { self.doubt() })
     }
 
     /// Checks a long silence: requests a test fork, and renews the subscription if that is not
     /// received either.
-    fn doubt(&mut self) -> Hearing {
+    fn doubt(&mut self) -> ForkStatus {
         // Some kernels of early 2024 (with commit c46bfba1337d) stop all events permanently after a send that
         // reached no listener.
         let now = self.trail_read;
         let forks = self.metrics.forks.get();
         if forks != self.heard.1 {
             self.heard = (now, forks);
-            return Hearing::Well;
+            return ForkStatus::Well;
         }
         let silence = now.since(self.heard.0);
         if silence <= SILENCE_NS {
-            return Hearing::Well;
+            return ForkStatus::Well;
         }
         if silence <= 2 * SILENCE_NS {
-            return Hearing::Doubtful;
+            return ForkStatus::Doubtful;
         }
         self.heard = (now, forks);
         ::log::error!("no process events, not even of a test process; subscribing again");
         if let Err(why) = self.connector.renew() {
             ::log::error!("{why}");
         }
-        Hearing::Lost
+        ForkStatus::Lost
     }
 
     /// Checks whether the kernel dropped events since the last call. Exact, also with filters and

@@ -4,21 +4,21 @@
 use std::io;
 
 use crate::event::Pid;
-use crate::process::Proc;
+use crate::process::ProcFs;
 
 /// Scan in progress. The list is read at once; a process born later inherits the cgroup of its
 /// parent, and the fork tracker covers those that need an evaluation.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub struct ProcScan {
     pids: Vec<Pid>,
 }
 
-impl Scan {
+impl ProcScan {
     /// Lists every existing process. Replaces a scan in progress.
     ///
     /// # Errors
     /// `/proc` cannot be read.
-    pub fn begin(&mut self, proc: &Proc) -> io::Result<()> {
+    pub fn begin(&mut self, proc: &ProcFs) -> io::Result<()> {
         self.pids.clear();
         proc.all(|pid| self.pids.push(pid))?;
         // Taken from the end: oldest first, so that parents come before their children.

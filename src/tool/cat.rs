@@ -8,13 +8,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::asking::{self, Notes};
-use super::command::{Command, Failure, Given};
+use super::command::{Args, Subcommand, ToolError};
+use super::daemon_client::{self, RunNotes};
 use crate::config::escape::{EscapedBytes, is_unsafe};
 use crate::daemon;
-use crate::load::{FileSeen, Loaded, Outcome};
+use crate::load::{FileOutcome, ListedFile, Loaded};
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "cat",
     operands: "",
     summary: "Print the rule files in order of precedence",
@@ -27,9 +27,9 @@ pub(super) const COMMAND: Command = Command {
 /// Maximum size in bytes of a file that the daemon reads.
 const MAX_SIZE: u64 = 16 << 20;
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
-    show(&daemon::survey(&asking::as_in_force(given, Notes::Said), None).loaded, out)?;
+    show(&daemon::survey(&daemon_client::as_active(given, RunNotes::Said), None).loaded, out)?;
     Ok(0)
 }
 
@@ -38,25 +38,25 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 /// # Errors
 /// The output cannot be written.
 pub fn show(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
-    for (index, FileSeen { path, outcome }) in loaded.files.iter().enumerate() {
+    for (index, ListedFile { path, outcome }) in loaded.files.iter().enumerate() {
         if index > 0 {
             writeln!(out)?;
         }
         let bytes = loaded.contents.get(path);
         let path = shown(path);
         match outcome {
-            Outcome::Loaded(_) => {
+            FileOutcome::Loaded(_) => {
                 writeln!(out, "# {path}")?;
                 content(&loaded.files[index].path, bytes, out)?;
             }
-            Outcome::Mask => {
+            FileOutcome::Mask => {
                 writeln!(out, "# {path}: empty, masks later files of this name")?;
             }
-            Outcome::HiddenBy(first) => {
+            FileOutcome::HiddenBy(first) => {
                 writeln!(out, "# {path}: overridden by {}", shown(first))?;
             }
-            Outcome::Skipped => writeln!(out, "# {path}: skipped, not a rule file's name")?,
-            Outcome::Refused => writeln!(out, "# {path}: refused, see 'cgrulectl check'")?,
+            FileOutcome::Skipped => writeln!(out, "# {path}: skipped, not a rule file's name")?,
+            FileOutcome::Refused => writeln!(out, "# {path}: refused, see 'cgrulectl check'")?,
         }
     }
     Ok(())

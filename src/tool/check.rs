@@ -10,20 +10,20 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
 use crate::config::escape::EscapedBytes;
 use crate::daemon;
 use crate::load::{NameService, load_given};
-use crate::rebuild::Survey;
+use crate::rebuild::LoadedConfig;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "check",
     operands: "[PATH]...",
     summary: "Check rules and settings; exit status 65 on errors",
     flags: &[
-        Flag::new("strict", "treat warnings as errors"),
-        Flag::new("json", "an array with one object per diagnostic"),
+        FlagSpec::new("strict", "treat warnings as errors"),
+        FlagSpec::new("json", "an array with one object per diagnostic"),
     ],
     examples: &[
         ("check", "check all files that the daemon would read"),
@@ -33,7 +33,7 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     let invocation = given.invocation();
     let (survey, notes) = if given.operands.is_empty() {
         (daemon::survey(&invocation, None), Vec::new())
@@ -61,7 +61,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 /// Returns the diagnostics of all files and the lints for this host, in the order of files and lines.
-pub fn all(survey: &Survey) -> Vec<Diagnostic> {
+pub fn all(survey: &LoadedConfig) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
     all.extend(people::all(
@@ -95,7 +95,7 @@ pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io:
 }
 
 /// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules`.
-pub fn summary(survey: &Survey, diagnostics: &[Diagnostic]) -> String {
+pub fn summary(survey: &LoadedConfig, diagnostics: &[Diagnostic]) -> String {
     let of = |severity| diagnostics.iter().filter(|own| own.severity == severity).count();
     format!(
         "{}, {} in {}; {}",
@@ -112,7 +112,7 @@ fn counted(count: usize, what: &str) -> String {
 
 /// JSON object for a diagnostic. Fields are added, and must never be renamed.
 #[derive(Serialize)]
-struct Said<'d> {
+struct CheckMessage<'d> {
     severity: String,
     file: String,
     line: Option<u32>,
@@ -126,12 +126,12 @@ struct Said<'d> {
 /// # Errors
 /// The output cannot be written.
 pub fn json(diagnostics: &[Diagnostic], out: &mut dyn Write) -> io::Result<()> {
-    let all: Vec<Said<'_>> = diagnostics.iter().map(said).collect();
+    let all: Vec<CheckMessage<'_>> = diagnostics.iter().map(said).collect();
     super::json::write(&all, out)
 }
 
-fn said(diagnostic: &Diagnostic) -> Said<'_> {
-    Said {
+fn said(diagnostic: &Diagnostic) -> CheckMessage<'_> {
+    CheckMessage {
         severity: diagnostic.severity.to_string(),
         file: EscapedBytes(diagnostic.file.as_os_str().as_encoded_bytes()).to_string(),
         line: diagnostic.place.as_ref().map(|place| place.line),

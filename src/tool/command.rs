@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use lexopt::Arg;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::daemon::Invocation;
+use crate::daemon::DaemonOptions;
 
 /// A command and everything that the parser, help and completions need of it.
-pub struct Command {
+pub struct Subcommand {
     /// Name on the command line.
     pub name: &'static str,
     /// Usage text of the operands, such as `[PID]...`; empty if the command takes none.
@@ -22,18 +22,18 @@ pub struct Command {
     /// Description for the help text, half a line.
     pub summary: &'static str,
     /// Flags in addition to [`COMMON`].
-    pub flags: &'static [Flag],
+    pub flags: &'static [FlagSpec],
     /// Example command lines without the program's name, each with a description.
     pub examples: &'static [(&'static str, &'static str)],
     /// True if flags end at the first operand, because the rest is the command line of another program.
     pub ends_at_operand: bool,
     /// Function that executes the command and returns the exit code.
-    pub run: fn(&Given, &mut dyn Write) -> Result<u8, Failure>,
+    pub run: fn(&Args, &mut dyn Write) -> Result<u8, ToolError>,
 }
 
 /// A flag of a command, with or without a value.
-pub struct Flag {
-    /// Long name as it follows `--`, which is also the key of [`Given`].
+pub struct FlagSpec {
+    /// Long name as it follows `--`, which is also the key of [`Args`].
     pub long: &'static str,
     /// One-letter form without `-`, if any.
     pub short: Option<char>,
@@ -44,16 +44,16 @@ pub struct Flag {
 }
 
 /// Flags that every command accepts.
-pub const COMMON: &[Flag] = &[
-    Flag::value("config", "FILE", "settings file (default: /etc/cgruled/cgruled.toml)"),
-    Flag::value("rules", "DIR", "read rules from this directory only; may be repeated"),
-    Flag::value("root", "PATH", "root of the rules' cgroups, as --root of the daemon"),
-    Flag::new("no-legacy", "do not read the files of cgrulesengd"),
-    Flag::value("socket", "PATH", "control socket (default: /run/cgruled/control.sock)"),
-    Flag { short: Some('h'), ..Flag::new("help", "show this help") },
+pub const COMMON: &[FlagSpec] = &[
+    FlagSpec::value("config", "FILE", "settings file (default: /etc/cgruled/cgruled.toml)"),
+    FlagSpec::value("rules", "DIR", "read rules from this directory only; may be repeated"),
+    FlagSpec::value("root", "PATH", "root of the rules' cgroups, as --root of the daemon"),
+    FlagSpec::new("no-legacy", "do not read the files of cgrulesengd"),
+    FlagSpec::value("socket", "PATH", "control socket (default: /run/cgruled/control.sock)"),
+    FlagSpec { short: Some('h'), ..FlagSpec::new("help", "show this help") },
 ];
 
-impl Flag {
+impl FlagSpec {
     /// Creates a flag without a value.
     pub const fn new(long: &'static str, summary: &'static str) -> Self {
         Self { long, short: None, value: None, summary }
@@ -75,7 +75,7 @@ impl Flag {
 
 /// Error that ended a command; the kind determines the exit code.
 #[derive(Debug)]
-pub enum Failure {
+pub enum ToolError {
     /// Invalid command line: exit code 2.
     Usage(String),
     /// Errors in rule or settings files: exit code 65.
@@ -88,7 +88,7 @@ pub enum Failure {
     Written(io::Error),
 }
 
-impl Failure {
+impl ToolError {
     /// Returns the exit code for this kind of error.
     pub const fn code(&self) -> u8 {
         match self {
@@ -100,7 +100,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ToolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::NoDaemon(message) | Self::Failed(message) => {
@@ -115,13 +115,13 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ToolError {
     fn from(error: io::Error) -> Self {
         Self::Written(error)
     }
 }
 
-impl From<lexopt::Error> for Failure {
+impl From<lexopt::Error> for ToolError {
     fn from(error: lexopt::Error) -> Self {
         Self::Usage(error.to_string())
     }
@@ -129,7 +129,7 @@ impl From<lexopt::Error> for Failure {
 
 /// Parsed command line after the command's name.
 #[derive(Debug, Default)]
-pub struct Given {
+pub struct Args {
     flags: Vec<(&'static str, OsString)>,
     /// Arguments that are neither flags nor values of flags.
     pub operands: Vec<OsString>,
@@ -137,7 +137,7 @@ pub struct Given {
     pub color: bool,
 }
 
-impl Given {
+impl Args {
     /// Checks whether the flag was given.
     pub fn has(&self, long: &str) -> bool {
         self.flags.iter().any(|(name, _)| *name == long)
@@ -158,10 +158,10 @@ impl Given {
     ///
     /// # Errors
     /// The value is not UTF-8.
-    pub fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
+    pub fn text(&self, long: &str) -> Result<Option<&str>, ToolError> {
         let text = |value: &OsStr| {
             let shown = value.to_string_lossy().escape_debug().to_string();
-            Failure::Usage(format!("invalid value for --{long}: {shown} is not UTF-8"))
+            ToolError::Usage(format!("invalid value for --{long}: {shown} is not UTF-8"))
         };
         self.value(long).map(|value| value.to_str().ok_or_else(|| text(value))).transpose()
     }
@@ -170,16 +170,17 @@ impl Given {
     ///
     /// # Errors
     /// An operand was given.
-    pub fn no_operands(&self) -> Result<(), Failure> {
+    pub fn no_operands(&self) -> Result<(), ToolError> {
         self.operands.first().map_or(Ok(()), |operand| {
             let shown = operand.to_string_lossy().escape_debug().to_string();
-            Err(Failure::Usage(format!("unexpected argument: {shown}")))
+            Err(ToolError::Usage(format!("unexpected argument: {shown}")))
         })
     }
 
     /// Returns the configuration paths that a daemon with the same flags would use.
-    pub fn invocation(&self) -> Invocation {
-        let mut invocation = Invocation { legacy: !self.has("no-legacy"), ..Invocation::default() };
+    pub fn invocation(&self) -> DaemonOptions {
+        let mut invocation =
+            DaemonOptions { legacy: !self.has("no-legacy"), ..DaemonOptions::default() };
         invocation.rules = self.values("rules").map(PathBuf::from).collect();
         if let Some(config) = self.value("config") {
             invocation.config = config.into();
@@ -193,8 +194,8 @@ impl Given {
 ///
 /// # Errors
 /// An unknown flag, or a flag without its value.
-pub fn parse(command: &Command, parser: &mut lexopt::Parser) -> Result<Option<Given>, Failure> {
-    let mut given = Given::default();
+pub fn parse(command: &Subcommand, parser: &mut lexopt::Parser) -> Result<Option<Args>, ToolError> {
+    let mut given = Args::default();
     loop {
         if command.ends_at_operand && !given.operands.is_empty() {
             given.operands.extend(parser.raw_args()?);
@@ -218,18 +219,18 @@ pub fn parse(command: &Command, parser: &mut lexopt::Parser) -> Result<Option<Gi
     }
 }
 
-fn find(command: &Command, is_it: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
+fn find(command: &Subcommand, is_it: impl Fn(&FlagSpec) -> bool) -> Option<&'static FlagSpec> {
     command.flags.iter().chain(COMMON).find(|flag| is_it(flag))
 }
 
-fn unknown(command: &Command, flag: &str) -> Failure {
+fn unknown(command: &Subcommand, flag: &str) -> ToolError {
     let shown = flag.escape_debug();
-    Failure::Usage(format!("{}: unknown option: {shown}", command.name))
+    ToolError::Usage(format!("{}: unknown option: {shown}", command.name))
 }
 
 /// Returns the text of `cgrulectl COMMAND --help`.
-pub fn help(command: &Command) -> String {
-    let Command { name, operands, summary, flags, examples, .. } = command;
+pub fn help(command: &Subcommand) -> String {
+    let Subcommand { name, operands, summary, flags, examples, .. } = command;
     let mut text = format!("{summary}\n\nUsage: cgrulectl {name} [OPTION]...");
     if !operands.is_empty() {
         text.extend([" ", operands]);

@@ -6,20 +6,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
 use super::regular;
 use crate::cgroup::mounts::Version;
 use crate::cgroup::tree;
 use crate::config::diagnostic::has_errors;
 use crate::config::rules_toml::NameKind;
-use crate::convert::{Converted, Host, Source, Syntax, convert};
+use crate::convert::{Converted, HostFacts, SourceFile, SourceSyntax, convert};
 use crate::load::{Sources, is_leftover};
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "convert",
     operands: "[PATH]...",
     summary: "Convert files of cgrulesengd or ananicy to TOML rules",
-    flags: &[Flag::value(
+    flags: &[FlagSpec::value(
         "from",
         "SYNTAX",
         "cgrules, cgconfig or ananicy (default: by name and contents)",
@@ -39,21 +39,21 @@ pub(super) const COMMAND: Command = Command {
 /// Maximum depth of directories below one on the command line.
 const MAX_DEPTH: usize = 8;
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     let from = syntax(given)?;
     let mut sources = Vec::new();
     for path in paths(given, &standard())? {
         let text = read(&path).map_err(|error| unreadable(&path, &error))?;
-        let syntax = from.unwrap_or_else(|| Syntax::guess(&path, &text));
+        let syntax = from.unwrap_or_else(|| SourceSyntax::guess(&path, &text));
         let file = Arc::from(std::path::absolute(&path).unwrap_or(path));
-        sources.push(Source { file, syntax, text });
+        sources.push(SourceFile { file, syntax, text });
     }
     if sources.is_empty() {
         let why = match given.operands.is_empty() {
             true => "no cgrulesengd file in /etc, and no PATH given",
             false => "no file to convert in the given paths",
         };
-        return Err(Failure::Failed(format!("nothing to convert: {why}")));
+        return Err(ToolError::Failed(format!("nothing to convert: {why}")));
     }
     let Converted { text, diagnostics } = convert(&sources, &host());
     out.write_all(text.as_bytes())?;
@@ -61,28 +61,28 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(u8::from(has_errors(&diagnostics)))
 }
 
-fn syntax(given: &Given) -> Result<Option<Syntax>, Failure> {
+fn syntax(given: &Args) -> Result<Option<SourceSyntax>, ToolError> {
     Ok(match given.text("from")? {
         None => None,
-        Some("cgrules") => Some(Syntax::Cgrules),
-        Some("cgconfig") => Some(Syntax::Cgconfig),
-        Some("ananicy") => Some(Syntax::Ananicy),
+        Some("cgrules") => Some(SourceSyntax::Cgrules),
+        Some("cgconfig") => Some(SourceSyntax::Cgconfig),
+        Some("ananicy") => Some(SourceSyntax::Ananicy),
         Some(other) => {
             let shown = other.escape_debug();
             let message =
                 format!("invalid value for --from: {shown}: use cgrules, cgconfig or ananicy");
-            return Err(Failure::Usage(message));
+            return Err(ToolError::Usage(message));
         }
     })
 }
 
 /// Returns the properties of this host that the conversion depends on.
-fn host() -> Host<'static> {
+fn host() -> HostFacts<'static> {
     let trees = tree::discover().unwrap_or_default();
     let old = trees.iter().filter(|tree| tree.version == Version::V1);
     let controllers = old.flat_map(|tree| tree.controllers.iter().cloned()).collect();
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    Host { controllers, cpus, knows: &knows }
+    HostFacts { controllers, cpus, knows: &knows }
 }
 
 /// Checks whether a user or group exists. If NSS fails it is assumed to exist: the daemon looks it up again.
@@ -104,7 +104,7 @@ fn standard() -> [PathBuf; 4] {
 
 /// Returns the files to read in order of precedence: those of the operands, or without any those of
 /// `standard` that exist.
-pub(super) fn paths(given: &Given, standard: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+pub(super) fn paths(given: &Args, standard: &[PathBuf]) -> Result<Vec<PathBuf>, ToolError> {
     let mut found = Vec::new();
     if given.operands.is_empty() {
         let there = standard.iter().filter(|path| path.exists());
@@ -115,7 +115,7 @@ pub(super) fn paths(given: &Given, standard: &[PathBuf]) -> Result<Vec<PathBuf>,
 }
 
 /// Adds a file, or all files below a directory in the order of their names.
-fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ToolError> {
     let failed = |error: io::Error| unreadable(path, &error);
     if !fs::metadata(path).map_err(failed)?.is_dir() {
         if path.extension().is_some_and(|extension| extension == "toml") {
@@ -150,6 +150,6 @@ fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Failed(format!("{}: {error}", shown(path)))
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> ToolError {
+    ToolError::Failed(format!("{}: {error}", shown(path)))
 }

@@ -11,16 +11,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
 use crate::cgroup::tree;
 use crate::event::Uid;
 use crate::load;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "doctor",
     operands: "",
     summary: "Check what this host offers, and suggest improvements",
-    flags: &[Flag::new("json", "one object")],
+    flags: &[FlagSpec::new("json", "one object")],
     examples: &[(
         "doctor",
         "exit status 0 if the daemon can work here, 1 if not; as root it also tests whether the kernel \
@@ -38,7 +38,7 @@ const INDENT: usize = 18;
 /// Severity of a finding; `Wrong` determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum FindingState {
     /// Works as it should, nothing to improve.
     Ok,
     /// Works, but could work better.
@@ -51,41 +51,41 @@ enum State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     topic: &'static str,
-    state: State,
+    state: FindingState,
     text: String,
     advice: Option<String>,
 }
 
 impl Finding {
-    fn new(topic: &'static str, state: State, text: impl Into<String>) -> Self {
+    fn new(topic: &'static str, state: FindingState, text: impl Into<String>) -> Self {
         Self { topic, state, text: text.into(), advice: None }
     }
 
     fn ok(topic: &'static str, text: impl Into<String>) -> Self {
-        Self::new(topic, State::Ok, text)
+        Self::new(topic, FindingState::Ok, text)
     }
 
     fn note(topic: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { advice: Some(advice.into()), ..Self::new(topic, State::Note, text) }
+        Self { advice: Some(advice.into()), ..Self::new(topic, FindingState::Note, text) }
     }
 
     fn wrong(topic: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { advice: Some(advice.into()), ..Self::new(topic, State::Wrong, text) }
+        Self { advice: Some(advice.into()), ..Self::new(topic, FindingState::Wrong, text) }
     }
 }
 
 #[derive(Serialize)]
-struct Report<'f> {
+struct DoctorReport<'f> {
     well: bool,
     findings: &'f [Finding],
 }
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
     let findings = findings(given);
-    let well = !findings.iter().any(|finding| finding.state == State::Wrong);
+    let well = !findings.iter().any(|finding| finding.state == FindingState::Wrong);
     if given.has("json") {
-        let report = Report { well, findings: &findings };
+        let report = DoctorReport { well, findings: &findings };
         serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
@@ -94,7 +94,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(u8::from(!well))
 }
 
-fn findings(given: &Given) -> Vec<Finding> {
+fn findings(given: &Args) -> Vec<Finding> {
     let invocation = given.invocation();
     let (settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     let mut found = kernel::findings();
@@ -114,9 +114,9 @@ fn findings(given: &Given) -> Vec<Finding> {
 /// Writes one finding, with its text in a separate column.
 fn print(finding: &Finding, color: bool, out: &mut dyn Write) -> io::Result<()> {
     let (word, paint) = match finding.state {
-        State::Ok => ("ok", "32"),
-        State::Note => ("note", "33"),
-        State::Wrong => ("WRONG", "31"),
+        FindingState::Ok => ("ok", "32"),
+        FindingState::Note => ("note", "33"),
+        FindingState::Wrong => ("WRONG", "31"),
     };
     let word = match color {
         true => format!("\x1b[{paint}m{word:<6}\x1b[0m"),
@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn json_has_a_word_for_each_state() {
         let findings = [Finding::ok("kernel", "6.18"), Finding::note("a", "b", "c")];
-        let text = serde_json::to_string(&Report { well: true, findings: &findings }).unwrap();
+        let text =
+            serde_json::to_string(&DoctorReport { well: true, findings: &findings }).unwrap();
         assert_eq!(
             text,
             "{\"well\":true,\"findings\":[{\"topic\":\"kernel\",\"state\":\"ok\",\"text\":\"6.18\",\

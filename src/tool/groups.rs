@@ -4,21 +4,21 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
 use super::convert::{paths, read, unreadable};
-use crate::cgroup::make::{Made, Plan, Step, complaint, plan};
-use crate::cgroup::provision::Gift;
+use crate::cgroup::config::GroupSpec;
+use crate::cgroup::make::{CreatePlan, CreateResult, CreateStep, complaint, plan};
 use crate::cgroup::tree;
 use crate::config::diagnostic::has_errors;
 use crate::load::{self, NameService, Sources};
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "groups",
     operands: "[PATH]...",
     summary: "Create the cgroups of cgconfig.conf, as cgconfigparser does",
     flags: &[
-        Flag::new("dry-run", "print the actions, execute none"),
-        Flag { short: Some('v'), ..Flag::new("verbose", "print each action") },
+        FlagSpec::new("dry-run", "print the actions, execute none"),
+        FlagSpec { short: Some('v'), ..FlagSpec::new("verbose", "print each action") },
     ],
     examples: &[
         (
@@ -32,7 +32,7 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     let Sources { cgconfig_conf, cgconfig_d, .. } = Sources::default();
     let mut files = Vec::new();
     for path in paths(given, &[cgconfig_conf, cgconfig_d])? {
@@ -41,13 +41,13 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     }
     if files.is_empty() {
         let message = "nothing to create: /etc/cgconfig.conf and /etc/cgconfig.d do not exist";
-        return Err(Failure::Failed(message.to_owned()));
+        return Err(ToolError::Failed(message.to_owned()));
     }
     let described = load::groups(&files, &NameService::default());
     described.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
     let hierarchies = tree::discover()
-        .map_err(|error| Failure::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
-    let mut maker = Maker { out, given, failed: false };
+        .map_err(|error| ToolError::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
+    let mut maker = GroupsCommand { out, given, failed: false };
     for gift in &described.groups {
         match plan(gift, &hierarchies) {
             Some(plan) => maker.group(gift, &plan)?,
@@ -58,14 +58,14 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(if is_bad { 65 } else { u8::from(maker.failed) })
 }
 
-struct Maker<'o> {
+struct GroupsCommand<'o> {
     out: &'o mut dyn Write,
-    given: &'o Given,
+    given: &'o Args,
     failed: bool,
 }
 
-impl Maker<'_> {
-    fn group(&mut self, gift: &Gift, plan: &Plan) -> Result<(), Failure> {
+impl GroupsCommand<'_> {
+    fn group(&mut self, gift: &GroupSpec, plan: &CreatePlan) -> Result<(), ToolError> {
         for name in &plan.missing {
             let name = name.escape_debug();
             self.complain(
@@ -84,17 +84,19 @@ impl Maker<'_> {
                 continue;
             }
             if self.given.has("dry-run") {
-                if !matches!(step, Step::Create(path) if path.is_dir()) {
+                if !matches!(step, CreateStep::Create(path) if path.is_dir()) {
                     writeln!(self.out, "{step}")?;
                 }
                 continue;
             }
             match step.take() {
-                Ok(Made::Done) if self.given.has("verbose") => writeln!(self.out, "{step}")?,
-                Ok(Made::Done | Made::Already) => {}
+                Ok(CreateResult::Done) if self.given.has("verbose") => {
+                    writeln!(self.out, "{step}")?;
+                }
+                Ok(CreateResult::Done | CreateResult::Already) => {}
                 Err((path, error)) => {
                     self.complain(gift, &complaint(&path, &error));
-                    if let Step::Create(path) = step {
+                    if let CreateStep::Create(path) = step {
                         without = Some(path.clone());
                     }
                 }
@@ -103,7 +105,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn complain(&mut self, gift: &Gift, message: &str) {
+    fn complain(&mut self, gift: &GroupSpec, message: &str) {
         eprintln!("{}: group {}: {message}", gift.origin, gift.text.escape_debug());
         self.failed = true;
     }

@@ -5,28 +5,28 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::asking::{self, Notes};
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client::{self, RunNotes};
 use super::locale;
-use super::rows::{self, Row};
-use super::words::{self, Words};
+use super::rows::{self, RuleRow};
+use super::rule_wording::{self, RuleWording};
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
-use crate::rebuild::Survey;
-use crate::rules::lint::{self, Dead};
+use crate::rebuild::LoadedConfig;
+use crate::rules::lint::{self, Unreachable};
 use crate::rules::{Action, Rule, RuleId};
 
-pub use super::rows::Look;
+pub use super::rows::RowOptions;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "list",
     operands: "",
     summary: "List the rules in evaluation order",
     flags: &[
-        Flag::new("full", "do not cut lines to 80 columns, show full paths"),
-        Flag::new("names", "print only the names of rules, each once"),
-        Flag::new("json", "an array with one object per rule"),
+        FlagSpec::new("full", "do not cut lines to 80 columns, show full paths"),
+        FlagSpec::new("names", "print only the names of rules, each once"),
+        FlagSpec::new("json", "an array with one object per rule"),
     ],
     examples: &[
         (
@@ -39,16 +39,16 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
-    let survey = daemon::survey(&asking::as_in_force(given, Notes::Said), None);
+    let survey = daemon::survey(&daemon_client::as_active(given, RunNotes::Said), None);
     if given.has("json") {
         json(&survey, out)?;
     } else if given.has("names") {
         names(&survey, out)?;
     } else {
         let is_ascii = !locale::is_unicode();
-        table(&survey, Look { is_full: given.has("full"), is_ascii }, out)?;
+        table(&survey, RowOptions { is_full: given.has("full"), is_ascii }, out)?;
     }
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: invalid rules are not listed; run 'cgrulectl check' to see them");
@@ -60,31 +60,35 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn table(survey: &Survey, look: Look, out: &mut dyn Write) -> io::Result<()> {
+pub fn table(survey: &LoadedConfig, look: RowOptions, out: &mut dyn Write) -> io::Result<()> {
     let rules = &survey.loaded.rules;
-    let words = Words::new(&survey.loaded.names);
-    let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
-    let row = |(at, rule): (usize, &Rule)| Row::Rule {
+    let words = RuleWording::new(&survey.loaded.names);
+    let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
+    let row = |(at, rule): (usize, &Rule)| RuleRow::Rule {
         number: at + 1,
         mark: if dead.contains_key(&id(at)) || rule.action.inapplicable().is_some() {
             '!'
         } else {
             ' '
         },
-        name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
+        name: rule_wording::name(rule).unwrap_or_else(|| "-".to_owned()),
         text: words.asked(rule),
-        target: words::done(rule),
-        origin: if look.is_full { words::origin(rule) } else { words::short_origin(rule) },
+        target: rule_wording::done(rule),
+        origin: if look.is_full {
+            rule_wording::origin(rule)
+        } else {
+            rule_wording::short_origin(rule)
+        },
     };
-    let rows: Vec<Row> = rules.iter().enumerate().map(row).collect();
+    let rows: Vec<RuleRow> = rules.iter().enumerate().map(row).collect();
     rows::show(&rows, Some("MATCH → CGROUP"), look, out)?;
     for (at, rule) in rules.iter().enumerate() {
         if let Some(why) = dead.get(&id(at)) {
-            writeln!(out, "\n! {} ({}) never matches:", at + 1, words::origin(rule))?;
+            writeln!(out, "\n! {} ({}) never matches:", at + 1, rule_wording::origin(rule))?;
             writeln!(out, "  {}", cause(*why, rules))?;
         }
         if let Some(reason) = rule.action.inapplicable() {
-            writeln!(out, "\n! {} ({}) cannot be applied:", at + 1, words::origin(rule))?;
+            writeln!(out, "\n! {} ({}) cannot be applied:", at + 1, rule_wording::origin(rule))?;
             writeln!(out, "  {}; matching processes are not moved", Escaped(&reason.to_string()))?;
         }
     }
@@ -95,20 +99,20 @@ pub fn table(survey: &Survey, look: Look, out: &mut dyn Write) -> io::Result<()>
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn names(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
+pub fn names(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
     let mut seen = HashSet::new();
-    let names = survey.loaded.rules.iter().filter_map(words::name);
+    let names = survey.loaded.rules.iter().filter_map(rule_wording::name);
     names.filter(|name| seen.insert(name.clone())).try_for_each(|name| writeln!(out, "{name}"))
 }
 
 /// Returns the reason for which a rule never matches.
-fn cause(dead: Dead, rules: &[Rule]) -> String {
+fn cause(dead: Unreachable, rules: &[Rule]) -> String {
     match dead {
-        Dead::ShadowedBy(id) => {
-            let origin = rules.get(id.0 as usize).map(words::origin).unwrap_or_default();
+        Unreachable::ShadowedBy(id) => {
+            let origin = rules.get(id.0 as usize).map(rule_wording::origin).unwrap_or_default();
             format!("rule {} ({origin}) comes first and matches everything that it does", id.0 + 1)
         }
-        Dead::HoldsForNobody => "its exclusions cover everything that it selects".to_owned(),
+        Unreachable::HoldsForNobody => "its exclusions cover everything that it selects".to_owned(),
     }
 }
 
@@ -139,10 +143,10 @@ struct Listed {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
+pub fn json(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
     let rules = &survey.loaded.rules;
-    let words = Words::new(&survey.loaded.names);
-    let dead: HashMap<RuleId, Dead> = lint::dead(rules).into_iter().collect();
+    let words = RuleWording::new(&survey.loaded.names);
+    let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
     let listed = |(at, rule): (usize, &Rule)| {
         let targets = rule.action.written_targets();
         let own = dead.get(&id(at));
@@ -156,8 +160,8 @@ pub fn json(survey: &Survey, out: &mut dyn Write) -> io::Result<()> {
             cgroup: targets.iter().map(|target| target.destination.to_string()).collect(),
             inapplicable: rule.action.inapplicable().map(ToString::to_string),
             shadowed_by: own.and_then(|dead| match dead {
-                Dead::ShadowedBy(id) => Some(id.0 + 1),
-                Dead::HoldsForNobody => None,
+                Unreachable::ShadowedBy(id) => Some(id.0 + 1),
+                Unreachable::HoldsForNobody => None,
             }),
             never_matches: own.is_some(),
         }

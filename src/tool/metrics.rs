@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
-use super::asking;
-use super::command::{Command, Failure, Given};
+use super::command::{Args, Subcommand, ToolError};
+use super::daemon_client;
 use crate::control::openmetrics;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "metrics",
     operands: "",
     summary: "Print all counters as OpenMetrics text",
@@ -16,9 +16,9 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
-    let status = asking::status(given)?;
+    let status = daemon_client::status(given)?;
     out.write_all(openmetrics::render(&status).as_bytes())?;
     Ok(0)
 }

@@ -7,38 +7,38 @@
 
 pub mod command;
 
-pub mod asking;
 pub mod cat;
 pub mod check;
 mod convert;
+pub mod daemon_client;
 mod doctor;
 pub mod explain;
-mod figures;
-mod foreseen;
+mod format;
 mod groups;
 mod json;
-mod kept;
 pub mod list;
 mod locale;
 mod metrics;
 mod place;
 mod regular;
 mod reload;
+mod retained;
 mod rows;
+mod rule_wording;
 mod run;
 mod status;
 mod top;
 mod unread;
 mod watch;
-mod words;
+mod what_if;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use command::{Command, Failure, help, parse};
+use command::{Subcommand, ToolError, help, parse};
 
 /// All commands, in the order of the help text.
-pub const COMMANDS: &[&Command] = &[
+pub const COMMANDS: &[&Subcommand] = &[
     &check::COMMAND,
     &explain::COMMAND,
     &list::COMMAND,
@@ -63,17 +63,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let topic = named.map_or_else(String::new, |one| format!("{} ", one.name));
     let result = dispatch(arguments, &mut out);
     // An error of the final flush counts too. A closed pipe is no error: its reader wants no more output.
-    let flushed = out.flush().map_err(Failure::from);
+    let flushed = out.flush().map_err(ToolError::from);
     match result.and_then(|code| flushed.map(|()| code)) {
         Ok(code) => code,
-        Err(Failure::Written(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
+        Err(ToolError::Written(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(failure) => {
             let hint = match failure {
-                Failure::Usage(_) => format!("\nTry 'cgrulectl {topic}--help'."),
-                Failure::Data(_)
-                | Failure::NoDaemon(_)
-                | Failure::Failed(_)
-                | Failure::Written(_) => String::new(),
+                ToolError::Usage(_) => format!("\nTry 'cgrulectl {topic}--help'."),
+                ToolError::Data(_)
+                | ToolError::NoDaemon(_)
+                | ToolError::Failed(_)
+                | ToolError::Written(_) => String::new(),
             };
             eprintln!("cgrulectl: {failure}{hint}");
             failure.code()
@@ -81,7 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, Failure> {
+fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, ToolError> {
     let mut arguments = arguments.into_iter();
     let name = arguments.next().unwrap_or_else(|| "--help".into());
     match name.to_str() {
@@ -92,7 +92,7 @@ fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, Failure
             let Some(command) = found else {
                 let shown =
                     name.map_or_else(|| "?".to_owned(), |name| name.escape_debug().to_string());
-                return Err(Failure::Usage(format!("unknown command: {shown}")));
+                return Err(ToolError::Usage(format!("unknown command: {shown}")));
             };
             let Some(mut given) = parse(command, &mut lexopt::Parser::from_args(arguments))? else {
                 out.write_all(help(command).as_bytes())?;
@@ -126,7 +126,7 @@ fn overview() -> String {
 mod tests {
     use super::*;
 
-    fn call(line: &str) -> (Result<u8, Failure>, String) {
+    fn call(line: &str) -> (Result<u8, ToolError>, String) {
         let mut out = Vec::new();
         let arguments = line.split_whitespace().map(OsString::from).collect();
         let result = dispatch(arguments, &mut out);

@@ -3,17 +3,17 @@
 use std::ffi::OsStr;
 use std::io::Write;
 
-use super::asking;
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client;
 use crate::config::escape::Escaped;
 use crate::control::client;
-use crate::control::protocol::About;
+use crate::control::protocol::ProcessReport;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "place",
     operands: "PID...",
     summary: "Re-evaluate processes now",
-    flags: &[Flag::new("json", "one line of JSON per process")],
+    flags: &[FlagSpec::new("json", "one line of JSON per process")],
     examples: &[(
         "place 4711",
         "re-evaluate a process, even if external moves of it are not reverted",
@@ -26,13 +26,13 @@ pub(super) const COMMAND: Command = Command {
 const WELL: [&str; 8] =
     ["placed", "in-place", "would-place", "no-rule", "ignored", "protected", "sticky", "in-slice"];
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     if given.operands.is_empty() {
-        return Err(Failure::Usage("place: missing PID".to_owned()));
+        return Err(ToolError::Usage("place: missing PID".to_owned()));
     }
     let pids = given.operands.iter().map(|text| pid(text)).collect::<Result<Vec<u32>, _>>()?;
-    let socket = asking::socket(given)?;
-    let abouts = client::place(&socket, &pids)?.ok_or_else(|| asking::no_daemon(&socket))?;
+    let socket = daemon_client::socket(given)?;
+    let abouts = client::place(&socket, &pids)?.ok_or_else(|| daemon_client::no_daemon(&socket))?;
     for about in &abouts {
         if given.has("json") {
             let text = serde_json::to_string(about).map_err(std::io::Error::from)?;
@@ -41,22 +41,22 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
             writeln!(out, "{}", told(about))?;
         }
     }
-    let is_well = |about: &About| {
+    let is_well = |about: &ProcessReport| {
         about.happenings.last().is_some_and(|last| WELL.contains(&last.outcome.as_str()))
     };
     Ok(u8::from(!abouts.iter().all(is_well)))
 }
 
-fn pid(text: &OsStr) -> Result<u32, Failure> {
+fn pid(text: &OsStr) -> Result<u32, ToolError> {
     let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
     number.ok_or_else(|| {
         let shown = text.to_string_lossy();
-        Failure::Usage(format!("place: invalid PID: {}", Escaped(&shown)))
+        ToolError::Usage(format!("place: invalid PID: {}", Escaped(&shown)))
     })
 }
 
 /// Formats the latest outcome: `4711: placed in /people/alice by rule 'people'`.
-fn told(about: &About) -> String {
+fn told(about: &ProcessReport) -> String {
     let pid = about.pid;
     let Some(last) = about.happenings.last() else {
         return format!("{pid}: no decision recorded");
@@ -79,12 +79,12 @@ fn told(about: &About) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::Happening;
+    use crate::control::protocol::HistoryEntry;
 
-    fn about(outcome: &str, cgroup: &str, detail: &str) -> About {
+    fn about(outcome: &str, cgroup: &str, detail: &str) -> ProcessReport {
         let [outcome, rule, cgroup, detail] = [outcome, "web", cgroup, detail].map(str::to_owned);
-        let happening = Happening { ago_ms: 0, outcome, rule, cgroup, detail };
-        About { pid: 7, happenings: vec![happening], moved_ago_ms: None }
+        let happening = HistoryEntry { ago_ms: 0, outcome, rule, cgroup, detail };
+        ProcessReport { pid: 7, happenings: vec![happening], moved_ago_ms: None }
     }
 
     #[test]

@@ -2,18 +2,18 @@
 
 use std::io::Write;
 
-use super::asking;
-use super::command::{Command, Failure, Flag, Given};
-use super::figures::counted;
-use super::kept;
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client;
+use super::format::counted;
+use super::retained;
 use crate::config::escape::Escaped;
-use crate::control::protocol::{Reloaded, Request};
+use crate::control::protocol::{ControlRequest, ReloadReply};
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "reload",
     operands: "",
     summary: "Reload the rule files, and wait for the result",
-    flags: &[Flag::new("json", "one object")],
+    flags: &[FlagSpec::new("json", "one object")],
     examples: &[(
         "reload",
         "exit status 65 if files have new errors; their last valid version is kept",
@@ -25,9 +25,9 @@ pub(super) const COMMAND: Command = Command {
 /// Exit code for files with new errors.
 const REFUSED: u8 = 65;
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
-    let reloaded: Reloaded = asking::ask(given, &Request::Reload)?.only()?;
+    let reloaded: ReloadReply = daemon_client::ask(given, &ControlRequest::Reload)?.only()?;
     let is_good = reloaded.in_force && reloaded.new_errors == 0;
     let code = if is_good { 0 } else { REFUSED };
     if given.has("json") {
@@ -44,7 +44,7 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if !reloaded.settled {
         writeln!(out, "re-evaluation of all processes is still in progress")?;
     }
-    reloaded.kept.iter().for_each(|file| eprintln!("cgrulectl: {}", kept::words(file)));
+    reloaded.kept.iter().for_each(|file| eprintln!("cgrulectl: {}", retained::words(file)));
     if !is_good {
         let errors = counted(reloaded.new_errors, "new error", "new errors");
         eprintln!("cgrulectl: {errors}; all other files are active");

@@ -10,14 +10,14 @@ const ORIGIN: usize = 22;
 
 /// Output options of the table.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Look {
+pub struct RowOptions {
     /// True if lines may exceed 80 columns and paths are shown in full.
     pub is_full: bool,
     /// True if arrows and ellipses are written as `->` and `...`.
     pub is_ascii: bool,
 }
 
-impl Look {
+impl RowOptions {
     const fn arrow(self) -> &'static str {
         if self.is_ascii { " -> " } else { " → " }
     }
@@ -49,7 +49,7 @@ impl Look {
 }
 
 /// A line of the table.
-pub(super) enum Row {
+pub(super) enum RuleRow {
     /// A rule, with its parts in columns.
     Rule {
         /// Position in evaluation order, from 1.
@@ -80,9 +80,9 @@ struct Widths {
 /// Writes the rows below a header, if there is a title for the middle column. Lines are cut to 80 columns
 /// unless `look.is_full` is set.
 pub(super) fn show(
-    rows: &[Row],
+    rows: &[RuleRow],
     title: Option<&str>,
-    look: Look,
+    look: RowOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let widths = Widths::of(rows, title, look);
@@ -92,8 +92,8 @@ pub(super) fn show(
         writeln!(out, "{:>number$}  {:name$}  {title:text$}  FILE:LINE", "#", "NAME")?;
     }
     rows.iter().try_for_each(|row| match row {
-        Row::Gap(words) => writeln!(out, "{:>number$}  {words}", look.dots()),
-        Row::Rule { number, mark, name, text, target, origin } => {
+        RuleRow::Gap(words) => writeln!(out, "{:>number$}  {words}", look.dots()),
+        RuleRow::Rule { number, mark, name, text, target, origin } => {
             let number = format!("{mark}{number:>0$}", widths.number - 1);
             let name = look.cut(name, widths.name);
             let text = joined(text, target, widths.text, look);
@@ -106,13 +106,13 @@ pub(super) fn show(
 }
 
 impl Widths {
-    fn of(rows: &[Row], title: Option<&str>, look: Look) -> Self {
+    fn of(rows: &[RuleRow], title: Option<&str>, look: RowOptions) -> Self {
         let is_titled = title.is_some();
         let title = title.map(|title| title.replace(" → ", look.arrow()));
         let least = |title: &str| if is_titled { title.chars().count() } else { 0 };
         let mut most = [1, least("NAME"), least(&title.unwrap_or_default()), least("FILE:LINE")];
         for row in rows {
-            let Row::Rule { number, name, text, target, origin, .. } = row else { continue };
+            let RuleRow::Rule { number, name, text, target, origin, .. } = row else { continue };
             let whole = joined(text, target, usize::MAX, look);
             let parts = [number.to_string(), name.clone(), whole, origin.clone()];
             for (most, part) in most.iter_mut().zip(parts) {
@@ -132,7 +132,7 @@ impl Widths {
 }
 
 /// Joins text and destination within a number of columns.
-fn joined(text: &str, target: &str, width: usize, look: Look) -> String {
+fn joined(text: &str, target: &str, width: usize, look: RowOptions) -> String {
     if target.is_empty() {
         return look.cut(text, width);
     }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn without_unicode_nothing_but_ascii_is_shown_and_80_columns_are_kept() {
-        let row = Row::Rule {
+        let row = RuleRow::Rule {
             number: 1,
             mark: ' ',
             name: "name".repeat(10),
@@ -158,10 +158,10 @@ mod tests {
             target: "/people".repeat(20),
             origin: format!("{}.toml:7", "origin".repeat(9)),
         };
-        let rows = [row, Row::Gap("3 more".to_owned())];
+        let rows = [row, RuleRow::Gap("3 more".to_owned())];
         for is_ascii in [true, false] {
             let mut out = Vec::new();
-            let look = Look { is_full: false, is_ascii };
+            let look = RowOptions { is_full: false, is_ascii };
             show(&rows, Some("MATCH → CGROUP"), look, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");

@@ -15,24 +15,24 @@ use std::time::Duration;
 
 use nix::unistd::{self, User};
 
-use super::asking::Notes;
-use super::command::{Command, Failure, Flag, Given};
-use super::foreseen::{Foreseen, Person, Program};
-use crate::cgroup::tree::{Attached, Tree, Whereabouts};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client::RunNotes;
+use super::what_if::{Credentials, WhatIf, WhatIfProgram};
+use crate::cgroup::tree::{AttachResult, CgroupTree, CurrentCgroup};
 use crate::control::request::GRANTED;
 use crate::event::{Gid, Pid, Uid};
 use crate::rules::destination::Destination;
-use crate::rules::{Below, Rule, Target};
+use crate::rules::{PathBase, Rule, Target};
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "run",
     operands: "[--] COMMAND [ARGUMENT]...",
     summary: "Run a command in the cgroup of its rule, or in another",
     flags: &[
-        Flag::value("user", "USER", "run as this user (name or UID)"),
-        Flag::value("group", "GROUP", "run with this group (default: the user's own)"),
-        Flag::value("cgroup", "PATH", "use this cgroup, which may contain %-specifiers"),
-        Flag::value(
+        FlagSpec::value("user", "USER", "run as this user (name or UID)"),
+        FlagSpec::value("group", "GROUP", "run with this group (default: the user's own)"),
+        FlagSpec::value("cgroup", "PATH", "use this cgroup, which may contain %-specifiers"),
+        FlagSpec::value(
             "controllers",
             "LIST",
             "with --cgroup: also in these v1 hierarchies: cpu,memory",
@@ -58,16 +58,16 @@ const NOT_PLACED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-fn run(given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, _out: &mut dyn Write) -> Result<u8, ToolError> {
     let Some((name, arguments)) = given.operands.split_first() else {
-        return Err(Failure::Usage("run: missing COMMAND".to_owned()));
+        return Err(ToolError::Usage("run: missing COMMAND".to_owned()));
     };
     if given.has("controllers") && !given.has("cgroup") {
-        return Err(Failure::Usage("run: --controllers needs --cgroup".to_owned()));
+        return Err(ToolError::Usage("run: --controllers needs --cgroup".to_owned()));
     }
     match placed(given, name) {
         Ok((program, identity)) => Ok(execute(&program, name, arguments, identity.as_ref())),
-        Err(NotRun::Failed(Failure::Usage(message))) => Err(Failure::Usage(message)),
+        Err(NotRun::Failed(ToolError::Usage(message))) => Err(ToolError::Usage(message)),
         Err(NotRun::Failed(failure)) => {
             eprintln!("cgrulectl: run: {failure}");
             Ok(NOT_PLACED)
@@ -80,25 +80,25 @@ fn run(given: &Given, _out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 enum NotRun {
-    Failed(Failure),
+    Failed(ToolError),
     NoProgram,
 }
 
-impl From<Failure> for NotRun {
-    fn from(failure: Failure) -> Self {
+impl From<ToolError> for NotRun {
+    fn from(failure: ToolError) -> Self {
         Self::Failed(failure)
     }
 }
 
 /// Enters the cgroups and changes the credentials, so that only the exec remains.
-fn placed(given: &Given, name: &OsStr) -> Result<(Program, Option<User>), NotRun> {
+fn placed(given: &Args, name: &OsStr) -> Result<(WhatIfProgram, Option<User>), NotRun> {
     if !unistd::geteuid().is_root() {
         let message = "root privileges are needed to move processes and to change users";
-        return Err(Failure::Failed(message.to_owned()).into());
+        return Err(ToolError::Failed(message.to_owned()).into());
     }
     let (user, person) = person(given)?;
-    let program = Program::find(Path::new(name)).ok_or(NotRun::NoProgram)?;
-    let foreseen = Foreseen::new(given, Notes::LeftOut)?;
+    let program = WhatIfProgram::find(Path::new(name)).ok_or(NotRun::NoProgram)?;
+    let foreseen = WhatIf::new(given, RunNotes::LeftOut)?;
     // From here on warnings of the library are written for the caller. Setting the logger fails only if
     // another program uses this crate and has set its own.
     let _ = ::log::set_logger(&Stderr);
@@ -117,11 +117,11 @@ fn placed(given: &Given, name: &OsStr) -> Result<(Program, Option<User>), NotRun
 }
 
 /// Returns the user and credentials that the command is to run with.
-fn person(given: &Given) -> Result<(Option<User>, Person), Failure> {
+fn person(given: &Args) -> Result<(Option<User>, Credentials), ToolError> {
     let unknown = |kind: &str, name: &str| {
-        Failure::Failed(format!("unknown {kind}: {}", name.escape_debug()))
+        ToolError::Failed(format!("unknown {kind}: {}", name.escape_debug()))
     };
-    let asked = |error| Failure::Failed(format!("NSS lookup failed: {error}"));
+    let asked = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
     let mut uid = unistd::getuid();
     let mut gid = unistd::getgid();
     let mut user = None;
@@ -139,7 +139,7 @@ fn person(given: &Given) -> Result<(Option<User>, Person), Failure> {
             None if name.parse::<u32>().is_err() => return Err(unknown("user", name)),
             None if !given.has("group") => {
                 let message = format!("UID {name} has no passwd entry: give --group");
-                return Err(Failure::Failed(message));
+                return Err(ToolError::Failed(message));
             }
             None => {}
         }
@@ -153,15 +153,11 @@ fn person(given: &Given) -> Result<(Option<User>, Person), Failure> {
             }
         };
     }
-    Ok((user, Person::new(Uid(uid.as_raw()), Gid(gid.as_raw()))))
+    Ok((user, Credentials::new(Uid(uid.as_raw()), Gid(gid.as_raw()))))
 }
 
 /// Returns the targets that the command is placed in.
-fn targets(
-    given: &Given,
-    foreseen: &Foreseen,
-    rule: Option<&Rule>,
-) -> Result<Vec<Target>, Failure> {
+fn targets(given: &Args, foreseen: &WhatIf, rule: Option<&Rule>) -> Result<Vec<Target>, ToolError> {
     let Some(path) = given.text("cgroup")? else {
         let Some(rule) = rule else {
             eprintln!("cgrulectl: run: no rule matches: the command stays in the current cgroup");
@@ -178,31 +174,31 @@ fn targets(
         return Ok(rule.action.targets().to_vec());
     };
     let destination = Destination::parse(path)
-        .map_err(|error| Failure::Usage(format!("--cgroup {}: {error}", path.escape_debug())))?;
+        .map_err(|error| ToolError::Usage(format!("--cgroup {}: {error}", path.escape_debug())))?;
     let controllers = match given.text("controllers")? {
         Some(list) => list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         None => controllers_of(foreseen, &destination),
     };
-    Ok(vec![Target { destination, controllers, below: Below::Root, creates: true }])
+    Ok(vec![Target { destination, controllers, below: PathBase::Root, creates: true }])
 }
 
 /// Returns the controllers with which rules use the same cgroup.
-fn controllers_of(foreseen: &Foreseen, destination: &Destination) -> Vec<String> {
+fn controllers_of(foreseen: &WhatIf, destination: &Destination) -> Vec<String> {
     let rules = foreseen.policy.matcher.rules().iter();
     let targets = rules.flat_map(|rule| rule.action.targets());
     let is_it = |target: &&Target| {
-        target.below == Below::Root && target.destination.pieces() == destination.pieces()
+        target.below == PathBase::Root && target.destination.pieces() == destination.pieces()
     };
     targets.into_iter().find(is_it).map(|target| target.controllers.clone()).unwrap_or_default()
 }
 
 /// Requests that a daemon does not move the command, and warns if a rule would and no daemon grants that.
 fn stay(
-    foreseen: &Foreseen,
+    foreseen: &WhatIf,
     rule: Option<&Rule>,
     targets: &[Target],
-    person: &Person,
-    program: &Program,
+    person: &Credentials,
+    program: &WhatIfProgram,
 ) {
     let Some(rule) = rule else { return };
     let others = rule.action.targets();
@@ -236,33 +232,35 @@ fn register(socket: &Path) -> io::Result<()> {
 
 /// Moves this process into each cgroup; a missing cgroup is created with its settings.
 fn enter(
-    foreseen: &Foreseen,
+    foreseen: &WhatIf,
     targets: &[Target],
-    person: &Person,
-    program: &Program,
-) -> Result<(), Failure> {
+    person: &Credentials,
+    program: &WhatIfProgram,
+) -> Result<(), ToolError> {
     let own =
-        Pid::new(process::id()).ok_or_else(|| Failure::Failed("invalid own PID".to_owned()))?;
-    let mut tree = Tree::new(foreseen.hierarchies.clone());
+        Pid::new(process::id()).ok_or_else(|| ToolError::Failed("invalid own PID".to_owned()))?;
+    let mut tree = CgroupTree::new(foreseen.hierarchies.clone());
     for target in targets {
         let Some(path) = foreseen.path(target, person, program) else { continue };
         let (span, missing) = foreseen.hierarchies.span_of(target);
         if let Some(name) = missing.first() {
             let name = name.escape_debug();
             let message = format!("no cgroup hierarchy of this host has the controller \"{name}\"");
-            return Err(Failure::Failed(message));
+            return Err(ToolError::Failed(message));
         }
         for step in (0..).map_while(|n| foreseen.hierarchies.step(target, span, n)) {
             let provision = || foreseen.policy.provisions.of(target);
-            let refused = |refusal: &crate::cgroup::tree::Refusal| {
-                Failure::Failed(format!("{refusal}: {}", refusal.advice()))
+            let refused = |refusal: &crate::cgroup::tree::CgroupError| {
+                ToolError::Failed(format!("{refusal}: {}", refusal.advice()))
             };
             let group = tree.group(step, &path, target.creates, provision);
             let group = group.map_err(|refusal| refused(&refusal))?;
-            match tree.attach(group, own, Whereabouts::default()) {
-                Attached::InPlace | Attached::Moved => {}
-                Attached::Gone => return Err(Failure::Failed("this process is gone".to_owned())),
-                Attached::Refused(refusal) => return Err(refused(&refusal)),
+            match tree.attach(group, own, CurrentCgroup::default()) {
+                AttachResult::InPlace | AttachResult::Moved => {}
+                AttachResult::Gone => {
+                    return Err(ToolError::Failed("this process is gone".to_owned()));
+                }
+                AttachResult::Refused(refusal) => return Err(refused(&refusal)),
             }
         }
     }
@@ -270,16 +268,17 @@ fn enter(
 }
 
 /// Drops root privileges, if requested.
-fn become_user(person: &Person, user: Option<&User>, given: &Given) -> Result<(), Failure> {
+fn become_user(person: &Credentials, user: Option<&User>, given: &Args) -> Result<(), ToolError> {
     // Groups come first: without root privileges they can no longer be changed.
     let uid = unistd::Uid::from_raw(person.uid.0);
     let gid = unistd::Gid::from_raw(person.gid.0);
     let failed = |what: &'static str| {
-        move |errno: nix::errno::Errno| Failure::Failed(format!("{what}: {}", errno.desc()))
+        move |errno: nix::errno::Errno| ToolError::Failed(format!("{what}: {}", errno.desc()))
     };
     if let (true, Some(user)) = (given.has("user"), user) {
         let name = CString::new(user.name.as_bytes());
-        let name = name.map_err(|_| Failure::Failed("the user name contains a NUL".to_owned()))?;
+        let name =
+            name.map_err(|_| ToolError::Failed("the user name contains a NUL".to_owned()))?;
         unistd::initgroups(&name, gid).map_err(failed("initgroups"))?;
     } else if given.has("user") {
         unistd::setgroups(&[gid]).map_err(failed("setgroups"))?;
@@ -292,7 +291,12 @@ fn become_user(person: &Person, user: Option<&User>, given: &Given) -> Result<()
 }
 
 /// Executes the command in place of this program, and returns an exit code only if that fails.
-fn execute(program: &Program, name: &OsStr, arguments: &[OsString], user: Option<&User>) -> u8 {
+fn execute(
+    program: &WhatIfProgram,
+    name: &OsStr,
+    arguments: &[OsString],
+    user: Option<&User>,
+) -> u8 {
     let mut command = process::Command::new(absolute(&program.path));
     command.arg0(name).args(arguments);
     if let Some(user) = user {

@@ -4,14 +4,14 @@ mod page;
 
 use std::io::Write;
 
-use super::asking;
-use super::command::{Command, Failure, Flag, Given};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "status",
     operands: "",
     summary: "Show daemon state, counters and placement latency",
-    flags: &[Flag::new("json", "one object")],
+    flags: &[FlagSpec::new("json", "one object")],
     examples: &[
         ("status", "overview of rules, events, moves, failures and latency"),
         ("status --json | jq .latency.p99_us", "a single value"),
@@ -20,14 +20,15 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
-    let status = asking::status(given)?;
+    let status = daemon_client::status(given)?;
     if given.has("json") {
         let text = serde_json::to_string_pretty(&status).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
     } else {
-        let look = page::Look { is_colored: given.color, is_unicode: super::locale::is_unicode() };
+        let look =
+            page::PageOptions { is_colored: given.color, is_unicode: super::locale::is_unicode() };
         out.write_all(page::render(&status, look).as_bytes())?;
     }
     Ok(0)

@@ -14,32 +14,43 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::asking::Notes;
-use super::command::{Command, Failure, Flag, Given};
-use super::foreseen::Foreseen;
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client::RunNotes;
 use super::locale;
 use super::unread;
+use super::what_if::WhatIf;
 use crate::config::quantity;
-use crate::rules::Below;
-use patterns::Patterns;
-use rows::{Row, SORTS, Sort, rows, sort};
-use sample::{Groups, Sampler, shown};
+use crate::rules::PathBase;
+use patterns::DestinationPatterns;
+use rows::{GroupRow, SORTS, Sort, rows, sort};
+use sample::{SampledGroups, Sampler, shown};
 use terminal::{Input, Terminal};
-use view::{Frame, Look, lines};
+use view::{Frame, FrameOptions, lines};
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "top",
     operands: "",
     summary: "Show the resource usage of the cgroups of rules",
     flags: &[
-        Flag {
+        FlagSpec {
             short: Some('d'),
-            ..Flag::value("delay", "TIME", "interval between tables, such as 500ms (default: 1s)")
+            ..FlagSpec::value(
+                "delay",
+                "TIME",
+                "interval between tables, such as 500ms (default: 1s)",
+            )
         },
-        Flag { short: Some('n'), ..Flag::value("iterations", "N", "stop after this many tables") },
-        Flag::value("sort", "KEY", "sort by cpu (default), memory, io, tasks, pressure or name"),
-        Flag::new("once", "print one table and stop, as without a terminal"),
-        Flag::new("json", "one line of JSON per table; a single one without -n"),
+        FlagSpec {
+            short: Some('n'),
+            ..FlagSpec::value("iterations", "N", "stop after this many tables")
+        },
+        FlagSpec::value(
+            "sort",
+            "KEY",
+            "sort by cpu (default), memory, io, tasks, pressure or name",
+        ),
+        FlagSpec::new("once", "print one table and stop, as without a terminal"),
+        FlagSpec::new("json", "one line of JSON per table; a single one without -n"),
     ],
     examples: &[
         ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
@@ -52,13 +63,13 @@ pub(super) const COMMAND: Command = Command {
 /// Minimum interval: at a shorter one the tool itself would take much of the CPU time.
 const LEAST_DELAY: Duration = Duration::from_millis(50);
 
-struct Options {
+struct TopOptions {
     delay: Duration,
     iterations: Option<u64>,
     sort: Sort,
 }
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
     let mut options = options(given)?;
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
@@ -66,16 +77,16 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     if !is_interactive {
         options.iterations = options.iterations.or(Some(1));
     }
-    let Foreseen { policy, hierarchies, diagnostics } = Foreseen::new(given, Notes::Said)?;
+    let WhatIf { policy, hierarchies, diagnostics } = WhatIf::new(given, RunNotes::Said)?;
     if let Some(note) = unread::told(&unread::files(&diagnostics)) {
         eprintln!("cgrulectl: {note}");
     }
     let rules = policy.matcher.rules();
-    let patterns = Patterns::new(rules, |target| policy.beginning(target.below));
+    let patterns = DestinationPatterns::new(rules, |target| policy.beginning(target.below));
     let sampler = Sampler { hierarchies, patterns };
     let name = |rule: usize| rules.get(rule).map_or(String::new(), |rule| rule.name.to_string());
-    let root = format!("{}/", shown(policy.beginning(Below::Root).as_bytes()));
-    let mut top = Top::new(&sampler, rules.len(), root, &name);
+    let root = format!("{}/", shown(policy.beginning(PathBase::Root).as_bytes()));
+    let mut top = TopScreen::new(&sampler, rules.len(), root, &name);
     if is_interactive {
         watch(&mut top, &mut options, given.color, out)?;
     } else {
@@ -84,8 +95,8 @@ fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn options(given: &Given) -> Result<Options, Failure> {
-    let usage = |text: &str| Failure::Usage(format!("top: {text}"));
+fn options(given: &Args) -> Result<TopOptions, ToolError> {
+    let usage = |text: &str| ToolError::Usage(format!("top: {text}"));
     let delay = match given.text("delay")? {
         None => Some(Duration::from_secs(1)),
         // As in systemd-cgtop, a number without a unit is seconds.
@@ -104,21 +115,21 @@ fn options(given: &Given) -> Result<Options, Failure> {
     let sort = found
         .map(|(_, _, sort)| *sort)
         .ok_or_else(|| usage(&format!("invalid --sort: use one of {words}")))?;
-    Ok(Options { delay, iterations, sort })
+    Ok(TopOptions { delay, iterations, sort })
 }
 
 /// Previous sample, and everything needed to take the next one.
-struct Top<'t> {
+struct TopScreen<'t> {
     sampler: &'t Sampler,
     rules: usize,
     /// Prefix that is omitted from paths, as in rules.
     root: String,
     name: &'t dyn Fn(usize) -> String,
-    last: Groups,
+    last: SampledGroups,
     at: Instant,
 }
 
-impl<'t> Top<'t> {
+impl<'t> TopScreen<'t> {
     fn new(
         sampler: &'t Sampler,
         rules: usize,
@@ -129,12 +140,12 @@ impl<'t> Top<'t> {
     }
 
     /// Returns the cgroups of the first sample, without rates.
-    fn first(&self) -> Vec<Row> {
-        self.rows(&Groups::new(), &self.last, Duration::ZERO)
+    fn first(&self) -> Vec<GroupRow> {
+        self.rows(&SampledGroups::new(), &self.last, Duration::ZERO)
     }
 
     /// Takes a sample and returns the cgroups with rates since the previous one.
-    fn look(&mut self) -> (Vec<Row>, Duration) {
+    fn look(&mut self) -> (Vec<GroupRow>, Duration) {
         let now = self.sampler.sample();
         let at = Instant::now();
         let apart = at - self.at;
@@ -143,7 +154,7 @@ impl<'t> Top<'t> {
         (rows, apart)
     }
 
-    fn rows(&self, before: &Groups, now: &Groups, apart: Duration) -> Vec<Row> {
+    fn rows(&self, before: &SampledGroups, now: &SampledGroups, apart: Duration) -> Vec<GroupRow> {
         let mut rows = rows(before, now, apart, self.name);
         for row in &mut rows {
             if let Some(below) = row.shown.strip_prefix(&self.root) {
@@ -155,19 +166,19 @@ impl<'t> Top<'t> {
 }
 
 #[derive(Serialize)]
-struct Object<'r> {
+struct TopObject<'r> {
     /// Time between the two samples of the rates.
     interval_ms: u64,
-    groups: &'r [Row],
+    groups: &'r [GroupRow],
 }
 
 /// Prints one table, or one line of JSON, for each sample, without a terminal.
 fn print(
-    top: &mut Top<'_>,
-    options: &Options,
-    given: &Given,
+    top: &mut TopScreen<'_>,
+    options: &TopOptions,
+    given: &Args,
     out: &mut dyn Write,
-) -> Result<(), Failure> {
+) -> Result<(), ToolError> {
     let mut count = 0;
     while options.iterations.is_none_or(|most| count < most) {
         thread::sleep(options.delay);
@@ -175,7 +186,7 @@ fn print(
         sort(&mut rows, options.sort);
         if given.has("json") {
             let interval_ms = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
-            serde_json::to_writer(&mut *out, &Object { interval_ms, groups: &rows })
+            serde_json::to_writer(&mut *out, &TopObject { interval_ms, groups: &rows })
                 .map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
@@ -183,8 +194,12 @@ fn print(
                 writeln!(out)?;
             }
             let (width, _) = terminal::size(io::stdout().as_fd());
-            let look =
-                Look { color: given.color, unicode: locale::is_unicode(), width, height: None };
+            let look = FrameOptions {
+                color: given.color,
+                unicode: locale::is_unicode(),
+                width,
+                height: None,
+            };
             let frame =
                 Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
             for line in lines(&rows, frame, look) {
@@ -199,11 +214,11 @@ fn print(
 
 /// Updates the table on a terminal until a key or signal stops it.
 fn watch(
-    top: &mut Top<'_>,
-    options: &mut Options,
+    top: &mut TopScreen<'_>,
+    options: &mut TopOptions,
     color: bool,
     out: &mut dyn Write,
-) -> Result<(), Failure> {
+) -> Result<(), ToolError> {
     let terminal = Terminal::take(out)?;
     // The first rates appear after 300 ms at most.
     let mut rows = top.first();
@@ -236,13 +251,13 @@ fn watch(
 
 /// Draws over the previous table, so that the screen does not flicker.
 fn draw(
-    rows: &[Row],
+    rows: &[GroupRow],
     frame: Frame,
     color: bool,
     (width, height): (usize, usize),
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let look = Look { color, unicode: locale::is_unicode(), width, height: Some(height) };
+    let look = FrameOptions { color, unicode: locale::is_unicode(), width, height: Some(height) };
     let mut text = "\x1b[H".to_owned();
     for (index, line) in lines(rows, frame, look).iter().take(height).enumerate() {
         text += if index == 0 { "" } else { "\r\n" };

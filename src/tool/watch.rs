@@ -6,23 +6,23 @@ use std::io::Write;
 
 use nix::unistd::{Uid, User};
 
-use super::asking;
-use super::command::{Command, Failure, Flag, Given};
-use super::figures::{counted, microseconds, time_of_day};
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client;
+use super::format::{counted, microseconds, time_of_day};
 use crate::config::escape::{Escaped, EscapedBytes};
-use crate::control::protocol::{Decision, Request, Watched};
-use crate::control::status::Rules;
+use crate::control::protocol::{ControlRequest, WatchMessage, WatchedDecision};
+use crate::control::status::ActiveRules;
 
-pub(super) const COMMAND: Command = Command {
+pub(super) const COMMAND: Subcommand = Subcommand {
     name: "watch",
     operands: "",
     summary: "Show decisions as they are made",
     flags: &[
-        Flag::value("user", "USER", "only processes of this user (name or UID)"),
-        Flag::value("rule", "RULE", "only decisions by this rule (name or FILE:LINE)"),
-        Flag::value("exe", "PATH", "only this executable (path or base name)"),
-        Flag::new("all", "also rechecks, and processes that exited or match no rule"),
-        Flag::new("json", "one line of JSON per decision"),
+        FlagSpec::value("user", "USER", "only processes of this user (name or UID)"),
+        FlagSpec::value("rule", "RULE", "only decisions by this rule (name or FILE:LINE)"),
+        FlagSpec::value("exe", "PATH", "only this executable (path or base name)"),
+        FlagSpec::new("all", "also rechecks, and processes that exited or match no rule"),
+        FlagSpec::new("json", "one line of JSON per decision"),
     ],
     examples: &[
         ("watch --user alice", "show the decisions during a login of alice"),
@@ -33,40 +33,40 @@ pub(super) const COMMAND: Command = Command {
 };
 
 /// Outcomes omitted without `--all`: they are frequent and change nothing.
-const DULL: [&str; 3] = ["gone", "no-rule", "held"];
+const DULL: [&str; 3] = ["gone", "no-rule", "confirmed"];
 
-fn run(given: &Given, out: &mut dyn Write) -> Result<u8, Failure> {
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     given.no_operands()?;
     let filter = Filter::new(given)?;
     if let Some(rule) = filter.rule {
         warn_of_unknown(given, rule)?;
     }
-    let mut names = Names::default();
-    let mut conversation = asking::ask(given, &Request::Watch)?;
-    while let Some(watched) = conversation.next_line::<Watched>()? {
+    let mut names = WatchedNames::default();
+    let mut conversation = daemon_client::ask(given, &ControlRequest::Watch)?;
+    while let Some(watched) = conversation.next_line::<WatchMessage>()? {
         let line = match &watched {
             // The first line confirms the subscription: later losses are counted.
-            Watched::Lost { lost: 0 } => {
+            WatchMessage::Lost { lost: 0 } => {
                 eprintln!("cgrulectl: watching; press Ctrl-C to stop");
                 continue;
             }
-            Watched::Decision(decision) if !filter.admits(decision) => continue,
+            WatchMessage::Decision(decision) if !filter.admits(decision) => continue,
             _ if given.has("json") => {
                 serde_json::to_string(&watched).map_err(std::io::Error::from)?
             }
-            Watched::Lost { lost } => format!("({} lost)", counted(*lost, "line", "lines")),
-            Watched::Decision(decision) => told(decision, names.of(decision.uid)),
+            WatchMessage::Lost { lost } => format!("({} lost)", counted(*lost, "line", "lines")),
+            WatchMessage::Decision(decision) => told(decision, names.of(decision.uid)),
         };
         writeln!(out, "{line}")?;
         out.flush()?;
     }
-    Err(Failure::NoDaemon("connection closed by the daemon".to_owned()))
+    Err(ToolError::NoDaemon("connection closed by the daemon".to_owned()))
 }
 
 /// Warns about a rule that does not exist, for which `watch` would wait for ever.
-fn warn_of_unknown(given: &Given, wanted: &str) -> Result<(), Failure> {
+fn warn_of_unknown(given: &Args, wanted: &str) -> Result<(), ToolError> {
     // It is no error: the next version of the files may have the rule.
-    let Rules { rules } = asking::ask(given, &Request::Rules)?.only()?;
+    let ActiveRules { rules } = daemon_client::ask(given, &ControlRequest::Rules)?.only()?;
     let is_there =
         |(name, file, line): (&str, &str, u32)| is_rule(wanted, name, Some((file, line)));
     if !rules.iter().any(|rule| is_there((&rule.name, &rule.file, rule.line))) {
@@ -99,7 +99,7 @@ struct Filter<'g> {
 }
 
 impl<'g> Filter<'g> {
-    fn new(given: &'g Given) -> Result<Self, Failure> {
+    fn new(given: &'g Args) -> Result<Self, ToolError> {
         let uid = given.text("user")?.map(uid).transpose()?;
         let rule = given.text("rule")?;
         let exe = given.text("exe")?;
@@ -107,8 +107,8 @@ impl<'g> Filter<'g> {
         Ok(Self { uid, rule, exe, resolved, has_dull: given.has("all") })
     }
 
-    fn admits(&self, decision: &Decision) -> bool {
-        let Decision { uid, rule, file, line, exe, outcome, .. } = decision;
+    fn admits(&self, decision: &WatchedDecision) -> bool {
+        let WatchedDecision { uid, rule, file, line, exe, outcome, .. } = decision;
         let origin = file.as_deref().zip(*line);
         let is_exe = |wanted: &str| {
             exe.as_deref().is_some_and(|exe| {
@@ -132,22 +132,22 @@ fn resolved(path: &str) -> Option<String> {
     Some(EscapedBytes(path.as_os_str().as_encoded_bytes()).to_string())
 }
 
-fn uid(text: &str) -> Result<u32, Failure> {
+fn uid(text: &str) -> Result<u32, ToolError> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
     let found = User::from_name(text).map_err(|errno| {
-        Failure::Failed(format!("NSS lookup of user {} failed: {errno}", Escaped(text)))
+        ToolError::Failed(format!("NSS lookup of user {} failed: {errno}", Escaped(text)))
     })?;
-    let unknown = || Failure::Usage(format!("watch: unknown user: {}", Escaped(text)));
+    let unknown = || ToolError::Usage(format!("watch: unknown user: {}", Escaped(text)));
     found.map(|user| user.uid.as_raw()).ok_or_else(unknown)
 }
 
 /// Cache of user names by UID.
 #[derive(Debug, Default)]
-struct Names(HashMap<u32, String>);
+struct WatchedNames(HashMap<u32, String>);
 
-impl Names {
+impl WatchedNames {
     fn of(&mut self, uid: Option<u32>) -> &str {
         let Some(uid) = uid else { return "?" };
         self.0.entry(uid).or_insert_with(|| {
@@ -159,8 +159,9 @@ impl Names {
 
 /// Formats a decision as one line:
 /// `13:55:31.123Z placed 4711 alice /usr/bin/make -> /people/alice by 'people' (exec, 104 us)`.
-fn told(decision: &Decision, user: &str) -> String {
-    let Decision { time_ms, pid, exe, rule, cgroup, outcome, cause, latency_us, .. } = decision;
+fn told(decision: &WatchedDecision, user: &str) -> String {
+    let WatchedDecision { time_ms, pid, exe, rule, cgroup, outcome, cause, latency_us, .. } =
+        decision;
     let mut text =
         format!("{} {:9} {pid} {user}", time_of_day(*time_ms), Escaped(outcome).to_string());
     for (before, name, after) in [(" ", exe, ""), (" -> ", cgroup, ""), (" by '", rule, "'")] {
@@ -175,8 +176,8 @@ fn told(decision: &Decision, user: &str) -> String {
 mod tests {
     use super::*;
 
-    fn decision() -> Decision {
-        Decision {
+    fn decision() -> WatchedDecision {
+        WatchedDecision {
             time_ms: 1_795_528_531_123,
             pid: 4711,
             uid: Some(1000),

@@ -12,7 +12,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::event::{Pid, Uid};
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::subprocess::{self, printed};
 use crate::sys;
 
@@ -38,31 +38,31 @@ pub struct ManagerProcesses {
 pub struct ProcessRef {
     /// PID of the process.
     pub pid: Pid,
-    identity: Identity,
+    identity: ManagerIdentity,
 }
 
 #[derive(Debug)]
-enum Identity {
+enum ManagerIdentity {
     Handle(OwnedFd),
     /// Start time in clock ticks since boot: for Linux before 5.3, which has no pidfd.
     Started(u64),
 }
 
 impl ProcessRef {
-    fn open(pid: Pid, proc: &mut Proc, has_pidfds: bool) -> Option<Self> {
+    fn open(pid: Pid, proc: &mut ProcFs, has_pidfds: bool) -> Option<Self> {
         let handle = has_pidfds.then(|| sys::pidfd_open(pid.get()).ok()).flatten();
         let identity = match handle {
-            Some(handle) => Identity::Handle(handle),
-            None => Identity::Started(proc.start_time(pid)?),
+            Some(handle) => ManagerIdentity::Handle(handle),
+            None => ManagerIdentity::Started(proc.start_time(pid)?),
         };
         Some(Self { pid, identity })
     }
 
     /// Returns whether the process still has its PID. Does not block if the kernel has pidfds.
-    pub fn is_alive(&self, proc: &mut Proc) -> bool {
+    pub fn is_alive(&self, proc: &mut ProcFs) -> bool {
         match &self.identity {
-            Identity::Handle(handle) => sys::pidfd_alive(handle.as_fd()),
-            Identity::Started(started) => proc.start_time(self.pid) == Some(*started),
+            ManagerIdentity::Handle(handle) => sys::pidfd_alive(handle.as_fd()),
+            ManagerIdentity::Started(started) => proc.start_time(self.pid) == Some(*started),
         }
     }
 }
@@ -81,7 +81,7 @@ impl fmt::Display for ManagerProcesses {
 
 impl ManagerProcesses {
     /// Returns whether the process of this PID is one of them.
-    pub fn contains(&self, pid: Pid, proc: &mut Proc) -> bool {
+    pub fn contains(&self, pid: Pid, proc: &mut ProcFs) -> bool {
         let found = self.manager.iter().chain(&self.pam).find(|process| process.pid == pid);
         found.is_some_and(|process| process.is_alive(proc))
     }
@@ -150,7 +150,8 @@ impl ManagerLookup {
     pub fn find(&self, uid: Uid) -> Result<ManagerProcesses, LookupError> {
         let none = ManagerProcesses::default();
         let Some(pid) = self.main_pid(uid)? else { return Ok(none) };
-        let mut proc = Proc::open(&self.proc).map_err(|error| LookupError::Run("/proc", error))?;
+        let mut proc =
+            ProcFs::open(&self.proc).map_err(|error| LookupError::Run("/proc", error))?;
         let has_pidfds = self.proc == Path::new("/proc");
         // Opened first: all data read below belong to this very process.
         let Some(manager) = ProcessRef::open(pid, &mut proc, has_pidfds) else { return Ok(none) };
@@ -198,7 +199,7 @@ impl ManagerLookup {
 
 /// Returns the oldest child of a process. The kernel lists children in the order in which they were
 /// forked or inherited, so the first one became a child before all others.
-fn oldest_child(parent: Pid, proc: &mut Proc) -> Option<Pid> {
+fn oldest_child(parent: Pid, proc: &mut ProcFs) -> Option<Pid> {
     let mut oldest = None;
     proc.children(parent, |child| {
         oldest.get_or_insert(child);

@@ -106,7 +106,7 @@ fn a_unit_that_does_not_run_has_no_manager() {
 fn a_later_process_of_the_same_pid_is_another_one() {
     let host = with_manager();
     let found = host.lookup(LIMIT).find(USER).unwrap();
-    let mut proc = Proc::open(&host.path("proc")).unwrap();
+    let mut proc = ProcFs::open(&host.path("proc")).unwrap();
     let [manager, pam, other] = [40, 41, 42].map(|pid| Pid::new(pid).unwrap());
     assert!(found.contains(manager, &mut proc) && found.contains(pam, &mut proc));
     assert!(!found.contains(other, &mut proc));
@@ -119,7 +119,7 @@ fn a_later_process_of_the_same_pid_is_another_one() {
 #[test]
 fn a_process_is_held_by_a_pidfd() {
     let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
-    let mut proc = Proc::open(Path::new("/proc")).unwrap();
+    let mut proc = ProcFs::open(Path::new("/proc")).unwrap();
     let held = ProcessRef::open(Pid::new(child.id()).unwrap(), &mut proc, true).unwrap();
     assert!(held.is_alive(&mut proc));
     child.kill().unwrap();

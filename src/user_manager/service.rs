@@ -12,7 +12,7 @@ use crate::event::Uid;
 
 /// Result of a lookup, with the user that it belongs to.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct LookupReply {
     pub(super) uid: Uid,
     pub(super) result: Result<ManagerProcesses, LookupError>,
 }
@@ -21,7 +21,7 @@ pub(super) struct Reply {
 #[derive(Debug)]
 pub(super) struct LookupService {
     lookup: ManagerLookup,
-    thread: Option<(Sender<Uid>, Receiver<Reply>)>,
+    thread: Option<(Sender<Uid>, Receiver<LookupReply>)>,
     waker: Option<Arc<EventFd>>,
 }
 
@@ -52,7 +52,7 @@ impl LookupService {
         Ok(())
     }
 
-    fn start(&self) -> io::Result<(Sender<Uid>, Receiver<Reply>)> {
+    fn start(&self) -> io::Result<(Sender<Uid>, Receiver<LookupReply>)> {
         let (requests, asked) = unbounded();
         let (sender, replies) = unbounded();
         let lookup = self.lookup.clone();
@@ -68,7 +68,7 @@ impl LookupService {
     }
 
     /// Returns the next reply that has arrived.
-    pub(super) fn reply(&self) -> Option<Reply> {
+    pub(super) fn reply(&self) -> Option<LookupReply> {
         self.thread.as_ref().and_then(|(_, replies)| replies.try_recv().ok())
     }
 }
@@ -76,12 +76,12 @@ impl LookupService {
 fn serve(
     lookup: &ManagerLookup,
     asked: &Receiver<Uid>,
-    replies: &Sender<Reply>,
+    replies: &Sender<LookupReply>,
     waker: Option<&EventFd>,
 ) {
     while let Ok(uid) = asked.recv() {
         let result = lookup.find(uid);
-        let is_taken = replies.send(Reply { uid, result }).is_ok();
+        let is_taken = replies.send(LookupReply { uid, result }).is_ok();
         // The write fails only if the counter is full, and then the main loop is awake.
         if !is_taken || waker.is_some_and(|waker| waker.write(1).is_err()) {
             return;

@@ -9,10 +9,10 @@
 
 use std::collections::VecDeque;
 
-use super::Verdict;
-use crate::event::batch::Look;
+use super::ManagerVerdict;
+use crate::event::queue::EvaluationRequest;
 use crate::event::{Nanos, Pid, Uid};
-use crate::process::Proc;
+use crate::process::ProcFs;
 
 /// Time limit from the first evaluation of a child to its exec. It takes about 5 ms on an idle
 /// host.
@@ -23,7 +23,7 @@ const RECHECK_NS: u64 = 50_000_000;
 const MAX_CHILDREN: usize = 32;
 
 #[derive(Debug)]
-struct Child {
+struct StartingChild {
     uid: Uid,
     pid: Pid,
     first: Nanos,
@@ -33,29 +33,39 @@ struct Child {
 
 /// Children within their time limit, of all users.
 #[derive(Debug, Default)]
-pub(super) struct Starting {
-    children: Vec<Child>,
+pub(super) struct StartingChildren {
+    children: Vec<StartingChild>,
     /// Queued evaluations, ordered by their time.
-    queue: VecDeque<(Nanos, Look)>,
+    queue: VecDeque<(Nanos, EvaluationRequest)>,
 }
 
-impl Starting {
+impl StartingChildren {
     /// Decides about a child of a manager: `Pending` while it is within its time limit.
-    pub(super) fn admit(&mut self, look: Look, uid: Uid, now: Nanos) -> Verdict {
+    pub(super) fn admit(
+        &mut self,
+        look: EvaluationRequest,
+        uid: Uid,
+        now: Nanos,
+    ) -> ManagerVerdict {
         let known = self.children.iter().position(|child| child.pid == look.pid);
         let index = match known {
             Some(index) if now.since(self.children[index].first) >= GRACE_NS => {
                 self.children.swap_remove(index);
-                return Verdict::Movable;
+                return ManagerVerdict::Movable;
             }
             Some(index) => index,
             None if self.children.iter().filter(|child| child.uid == uid).count()
                 >= MAX_CHILDREN =>
             {
-                return Verdict::Movable;
+                return ManagerVerdict::Movable;
             }
             None => {
-                self.children.push(Child { uid, pid: look.pid, first: now, is_queued: false });
+                self.children.push(StartingChild {
+                    uid,
+                    pid: look.pid,
+                    first: now,
+                    is_queued: false,
+                });
                 self.children.len() - 1
             }
         };
@@ -63,12 +73,12 @@ impl Starting {
         if !std::mem::replace(&mut child.is_queued, true) {
             self.queue.push_back((now.plus(RECHECK_NS), look));
         }
-        Verdict::Pending
+        ManagerVerdict::Pending
     }
 
     /// Returns a child that must be evaluated again. If it is not [admitted](Self::admit) again
     /// then, it has become another program, and its entry is removed.
-    pub(super) fn take_due(&mut self, proc: &Proc, now: Nanos) -> Option<Look> {
+    pub(super) fn take_due(&mut self, proc: &ProcFs, now: Nanos) -> Option<EvaluationRequest> {
         self.children.retain(|child| child.is_queued);
         let &(due, look) = self.queue.front()?;
         if due > now {
@@ -100,8 +110,8 @@ mod tests {
 
     const USER: Uid = Uid(5);
 
-    fn look(pid: u32) -> Look {
-        Look::at_once(Pid::new(pid).unwrap(), Cause::FORK, Nanos(0))
+    fn look(pid: u32) -> EvaluationRequest {
+        EvaluationRequest::at_once(Pid::new(pid).unwrap(), Cause::FORK, Nanos(0))
     }
 
     fn at(milliseconds: u64) -> Nanos {
@@ -110,13 +120,13 @@ mod tests {
 
     #[test]
     fn a_child_that_became_a_unit_is_forgotten() {
-        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let proc = ProcFs::open(Path::new("/proc")).unwrap();
         let pid = std::process::id();
-        let mut starting = Starting::default();
+        let mut starting = StartingChildren::default();
         assert_eq!(starting.next_due(), None);
-        assert_eq!(starting.admit(look(pid), USER, at(0)), Verdict::Pending);
+        assert_eq!(starting.admit(look(pid), USER, at(0)), ManagerVerdict::Pending);
         // An exec of the child does not change its position in the queue.
-        assert_eq!(starting.admit(look(pid), USER, at(10)), Verdict::Pending);
+        assert_eq!(starting.admit(look(pid), USER, at(10)), ManagerVerdict::Pending);
         assert_eq!(starting.next_due(), Some(at(50)));
         assert_eq!(starting.take_due(&proc, at(49)), None);
         assert_eq!(starting.take_due(&proc, at(50)), Some(look(pid)));
@@ -127,30 +137,30 @@ mod tests {
 
     #[test]
     fn the_second_is_over_for_good() {
-        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let proc = ProcFs::open(Path::new("/proc")).unwrap();
         let pid = std::process::id();
-        let mut starting = Starting::default();
+        let mut starting = StartingChildren::default();
         for now in (0..1000).step_by(50) {
-            assert_eq!(starting.admit(look(pid), USER, at(now)), Verdict::Pending, "{now}");
+            assert_eq!(starting.admit(look(pid), USER, at(now)), ManagerVerdict::Pending, "{now}");
             assert_eq!(starting.take_due(&proc, at(now + 50)), Some(look(pid)));
         }
-        assert_eq!(starting.admit(look(pid), USER, at(1000)), Verdict::Movable);
+        assert_eq!(starting.admit(look(pid), USER, at(1000)), ManagerVerdict::Movable);
         assert_eq!(starting.next_due(), None);
     }
 
     #[test]
     fn each_user_has_a_bound() {
-        let proc = Proc::open(Path::new("/proc")).unwrap();
-        let mut starting = Starting::default();
+        let proc = ProcFs::open(Path::new("/proc")).unwrap();
+        let mut starting = StartingChildren::default();
         // Above every PID of the kernel, so that none of them exists.
         let first = 1 << 23;
         for pid in first..first + 32 {
-            assert_eq!(starting.admit(look(pid), USER, at(0)), Verdict::Pending);
+            assert_eq!(starting.admit(look(pid), USER, at(0)), ManagerVerdict::Pending);
         }
-        assert_eq!(starting.admit(look(first + 32), USER, at(0)), Verdict::Movable);
-        assert_eq!(starting.admit(look(first + 33), Uid(6), at(0)), Verdict::Pending);
+        assert_eq!(starting.admit(look(first + 32), USER, at(0)), ManagerVerdict::Movable);
+        assert_eq!(starting.admit(look(first + 33), Uid(6), at(0)), ManagerVerdict::Pending);
         // A child that has exited frees its entry.
         assert_eq!(starting.take_due(&proc, at(50)), Some(look(first)));
-        assert_eq!(starting.admit(look(first + 34), USER, at(50)), Verdict::Pending);
+        assert_eq!(starting.admit(look(first + 34), USER, at(50)), ManagerVerdict::Pending);
     }
 }

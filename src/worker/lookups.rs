@@ -18,11 +18,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use super::{Answer, Counter};
+use super::{ReplySender, WorkerReply};
 use crate::event::{Gid, Uid};
 use crate::policy::User;
 use crate::rules::matcher::Matcher;
-use crate::rules::names::Identity;
+use crate::rules::names::UserIdentity;
 use crate::sys;
 
 /// Maximum number of threads. Four simultaneous slow lookups delay others; NSS modules that
@@ -35,7 +35,7 @@ const OLDEST_EVERY: u64 = 4;
 /// Name service. Called on several threads simultaneously, and may block.
 pub trait Directory: Send + Sync + 'static {
     /// Looks up the name of a user and the groups that list it.
-    fn identify(&self, uid: Uid) -> Identity;
+    fn identify(&self, uid: Uid) -> UserIdentity;
     /// Looks up the name of a group.
     fn group_name(&self, gid: Gid) -> Option<Box<str>>;
 }
@@ -48,7 +48,7 @@ pub(super) enum LookupKey {
 }
 
 /// Request that has no reply yet.
-struct Request {
+struct LookupRequest {
     /// Generation of the last policy that requested it, and its rules.
     generation: u64,
     matcher: Arc<Matcher>,
@@ -69,12 +69,12 @@ struct Lookup {
 /// Pending requests, and the threads that process them.
 pub(super) struct Lookups {
     directory: Arc<dyn Directory>,
-    requests: HashMap<LookupKey, Request, FixedState>,
+    requests: HashMap<LookupKey, LookupRequest, FixedState>,
     /// Requests that no thread processes, oldest first.
     waiting: VecDeque<LookupKey>,
     lookups: Sender<Lookup>,
     taken: Receiver<Lookup>,
-    counter: Counter,
+    counter: ReplySender,
     threads: usize,
     running: usize,
     started: u64,
@@ -85,7 +85,7 @@ impl Lookups {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(super) fn open(directory: Arc<dyn Directory>, counter: Counter) -> io::Result<Self> {
+    pub(super) fn open(directory: Arc<dyn Directory>, counter: ReplySender) -> io::Result<Self> {
         let (lookups, taken) = unbounded();
         let mut own = Self {
             directory,
@@ -115,7 +115,12 @@ impl Lookups {
             }
             Entry::Vacant(entry) => {
                 let matcher = Arc::clone(matcher);
-                entry.insert(Request { generation, matcher, is_running: false, is_again: false });
+                entry.insert(LookupRequest {
+                    generation,
+                    matcher,
+                    is_running: false,
+                    is_again: false,
+                });
                 self.waiting.push_back(key);
             }
         }
@@ -123,11 +128,13 @@ impl Lookups {
     }
 
     /// Completes the request of a reply that arrived.
-    pub(super) fn note(&mut self, answer: &Answer) {
+    pub(super) fn note(&mut self, answer: &WorkerReply) {
         let key = match answer {
-            Answer::User { user, .. } => LookupKey::User(user.identity.uid),
-            Answer::Group { gid, .. } => LookupKey::Group(*gid),
-            Answer::Policy(_) | Answer::Examined { .. } | Answer::Readable(_) => return,
+            WorkerReply::User { user, .. } => LookupKey::User(user.identity.uid),
+            WorkerReply::Group { gid, .. } => LookupKey::Group(*gid),
+            WorkerReply::Policy(_) | WorkerReply::Examined { .. } | WorkerReply::Readable(_) => {
+                return;
+            }
         };
         self.running = self.running.saturating_sub(1);
         if let Entry::Occupied(mut entry) = self.requests.entry(key) {
@@ -184,17 +191,17 @@ impl Lookups {
     }
 }
 
-fn serve(directory: &dyn Directory, taken: &Receiver<Lookup>, counter: &Counter) {
+fn serve(directory: &dyn Directory, taken: &Receiver<Lookup>, counter: &ReplySender) {
     while let Ok(Lookup { key, generation, matcher }) = taken.recv() {
         let answer = match key {
             LookupKey::User(uid) => {
                 // Read before the lookup: the result may be as old as that.
                 let asked = sys::monotonic();
                 let identity = directory.identify(uid);
-                Answer::User { generation, user: User::new(&matcher, identity, asked) }
+                WorkerReply::User { generation, user: User::new(&matcher, identity, asked) }
             }
             LookupKey::Group(gid) => {
-                Answer::Group { generation, gid, name: directory.group_name(gid) }
+                WorkerReply::Group { generation, gid, name: directory.group_name(gid) }
             }
         };
         if !counter.answer(answer) {

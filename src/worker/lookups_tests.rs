@@ -5,11 +5,11 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use proptest::prelude::*;
 
-use super::super::{Desk, Office};
+use super::super::{PolicyService, WorkerHandle};
 use super::*;
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::Nanos;
-use crate::host::Grounds;
+use crate::host::ManagedRoots;
 use crate::policy::Policy;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,9 +67,9 @@ impl Slow {
 }
 
 impl Directory for Arc<Slow> {
-    fn identify(&self, uid: Uid) -> Identity {
+    fn identify(&self, uid: Uid) -> UserIdentity {
         self.wait(uid.0);
-        Identity { name: Some(format!("u{uid}")), ..Identity::nameless(uid) }
+        UserIdentity { name: Some(format!("u{uid}")), ..UserIdentity::nameless(uid) }
     }
 
     fn group_name(&self, gid: Gid) -> Option<Box<str>> {
@@ -80,7 +80,7 @@ impl Directory for Arc<Slow> {
 
 struct Bench {
     lookups: Lookups,
-    answers: Receiver<Answer>,
+    answers: Receiver<WorkerReply>,
     matcher: Arc<Matcher>,
 }
 
@@ -89,7 +89,7 @@ impl Bench {
         let (sender, answers) = unbounded();
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags).unwrap());
-        let counter = Counter { answers: sender, bell };
+        let counter = ReplySender { answers: sender, bell };
         let lookups = Lookups::open(Arc::new(Arc::clone(directory)), counter).unwrap();
         Self { lookups, answers, matcher: Arc::new(Matcher::compile(Arc::new([]))) }
     }
@@ -103,11 +103,11 @@ impl Bench {
         let answer = self.answers.recv_timeout(PATIENCE).unwrap();
         self.lookups.note(&answer);
         match answer {
-            Answer::User { generation, user } => (user.identity.uid.0, generation),
-            Answer::Group { .. }
-            | Answer::Policy(_)
-            | Answer::Examined { .. }
-            | Answer::Readable(_) => panic!(),
+            WorkerReply::User { generation, user } => (user.identity.uid.0, generation),
+            WorkerReply::Group { .. }
+            | WorkerReply::Policy(_)
+            | WorkerReply::Examined { .. }
+            | WorkerReply::Readable(_) => panic!(),
         }
     }
 }
@@ -164,7 +164,7 @@ fn a_group_and_a_user_of_one_number_are_two_questions() {
     bench.lookups.ask(LookupKey::Group(Gid(7)), 1, &bench.matcher);
     let answer = bench.answers.recv_timeout(PATIENCE).unwrap();
     bench.lookups.note(&answer);
-    assert!(matches!(answer, Answer::Group { generation: 1, gid: Gid(7), name: Some(_) }));
+    assert!(matches!(answer, WorkerReply::Group { generation: 1, gid: Gid(7), name: Some(_) }));
     bench.ask(7, 1);
     assert_eq!(bench.answer(), (7, 1));
 }
@@ -221,11 +221,11 @@ const RELOAD: u32 = u32::MAX;
 fn policy(generation: u64) -> Box<Policy> {
     let matcher = Arc::new(Matcher::compile(Arc::new([])));
     let hierarchies = Hierarchies::default();
-    let grounds = Grounds::default();
+    let grounds = ManagedRoots::default();
     Box::new(Policy::new(generation, matcher, &hierarchies, &grounds, [], []))
 }
 
-impl Office for SlowOffice {
+impl PolicyService for SlowOffice {
     fn reload(&mut self) -> Box<Policy> {
         self.directory.wait(RELOAD);
         policy(2)
@@ -236,7 +236,7 @@ impl Office for SlowOffice {
     }
 }
 
-fn next(desk: &mut Desk) -> Answer {
+fn next(desk: &mut WorkerHandle) -> WorkerReply {
     let before = sys::monotonic();
     loop {
         if let Some(answer) = desk.answers().next() {
@@ -250,17 +250,17 @@ fn next(desk: &mut Desk) -> Answer {
 #[test]
 fn lookups_and_reloads_do_not_wait_for_each_other() {
     let slow = Slow::holding([RELOAD, 5]);
-    let mut desk = Desk::open(SlowOffice { directory: Arc::clone(&slow) }).unwrap();
+    let mut desk = WorkerHandle::open(SlowOffice { directory: Arc::clone(&slow) }).unwrap();
     desk.reload();
     slow.expect_begun(1);
     let before = policy(1);
     desk.identify(&before, Uid(6));
     let answer = next(&mut desk);
-    let Answer::User { generation: 1, user } = answer else { panic!() };
+    let WorkerReply::User { generation: 1, user } = answer else { panic!() };
     assert_eq!((user.identity.uid, user.take_stale(Nanos(u64::MAX))), (Uid(6), true));
     desk.identify(&before, Uid(5));
     slow.release(RELOAD);
-    assert!(matches!(next(&mut desk), Answer::Policy(_)));
+    assert!(matches!(next(&mut desk), WorkerReply::Policy(_)));
     slow.release(5);
-    assert!(matches!(next(&mut desk), Answer::User { generation: 1, .. }));
+    assert!(matches!(next(&mut desk), WorkerReply::User { generation: 1, .. }));
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use cgruled::load::NameService;
-use cgruled::rules::destination::Who;
-use cgruled::rules::names::Identity;
+use cgruled::rules::destination::SpecifierValues;
+use cgruled::rules::names::UserIdentity;
 use cgruled::rules::{Facts, Target};
 
 const V1: [&str; 5] = ["cpuset", "cpu", "memory", "freezer", "pids"];
@@ -75,11 +75,11 @@ impl World {
         &mut self,
         targets: &[Target],
         facts: &Facts<'_>,
-        user: &Identity,
+        user: &UserIdentity,
         names: &NameService,
     ) {
         let group = group_name(names, facts.gid.0);
-        let who = Who {
+        let who = SpecifierValues {
             uid: facts.uid,
             user: user.name.as_deref(),
             gid: facts.gid,

@@ -94,7 +94,7 @@ fn a_container_that_root_created_keeps_its_processes() {
     inside.expect_left();
     drop(inside);
     let counters = daemon.stop();
-    assert!(counters.get("left_in_container") >= 2, "{counters:?}");
+    assert!(counters.get("kept_in_container") >= 2, "{counters:?}");
 }
 
 #[test]

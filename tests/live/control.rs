@@ -12,8 +12,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use cgruled::control::client;
-use cgruled::control::protocol::{Decision, Request, Watched};
-use cgruled::control::status::{Rules, Status};
+use cgruled::control::protocol::{ControlRequest, WatchMessage, WatchedDecision};
+use cgruled::control::status::{ActiveRules, Status};
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB, READERS};
@@ -45,14 +45,14 @@ fn path() -> &'static Path {
 
 /// Returns `None` while the daemon has too many clients.
 fn try_status() -> Option<Status> {
-    match client::ask(path(), &Request::Status).unwrap().expect("a daemon").only() {
-        Err(client::Error::Refused(why)) if why.contains("try again") => None,
+    match client::ask(path(), &ControlRequest::Status).unwrap().expect("a daemon").only() {
+        Err(client::ClientError::Refused(why)) if why.contains("try again") => None,
         other => Some(other.unwrap()),
     }
 }
 
 fn status() -> Status {
-    client::ask(path(), &Request::Status).unwrap().expect("a daemon").only().unwrap()
+    client::ask(path(), &ControlRequest::Status).unwrap().expect("a daemon").only().unwrap()
 }
 
 #[test]
@@ -89,7 +89,11 @@ fn status_tells_what_happened() {
     assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
     let metrics = ctl("metrics").ok();
     assert!(metrics.ends_with("# EOF\n") && metrics.contains("\ncgruled_placed_total "));
-    let rules = client::ask(path(), &Request::Rules).unwrap().unwrap().only::<Rules>().unwrap();
+    let rules = client::ask(path(), &ControlRequest::Rules)
+        .unwrap()
+        .unwrap()
+        .only::<ActiveRules>()
+        .unwrap();
     assert_eq!(rules.rules[1].name, "people");
     assert_eq!(rules.rules[1].cgroups, ["there"]);
     daemon.stop();
@@ -214,12 +218,12 @@ fn the_daemon_knows_the_mover_of_a_process() {
     daemon.expect_log("is left there");
     let abouts = client::about(path(), &[actor.subject, 1]).unwrap().unwrap();
     let outcomes: Vec<&str> = abouts[0].happenings.iter().map(|one| one.outcome.as_str()).collect();
-    assert_eq!(outcomes, ["taken-back", "given-up"], "{abouts:?}");
+    assert_eq!(outcomes, ["externally-moved", "abandoned"], "{abouts:?}");
     let last = &abouts[0].happenings[1];
     assert_eq!((last.rule.as_str(), &last.cgroup), ("people", &live.ground.at("there")));
     assert!(last.detail.contains("moved to /"), "{last:?}");
     assert_eq!((abouts[1].pid, abouts[1].happenings.len()), (1, 0));
-    let takers = status().taken_back_by;
+    let takers = status().external_movers;
     assert_eq!(takers.iter().map(|taker| taker.count).sum::<u64>(), 2, "{takers:?}");
     // `place` evaluates an abandoned process again.
     ctl(&format!("place {}", actor.subject)).ok();
@@ -312,25 +316,25 @@ fn a_rule_is_watched_by_its_name_or_where_it_stands() {
 #[test]
 fn the_watch_protocol_has_facts() {
     let Some((live, daemon)) = served() else { return };
-    let mut watch = client::ask(path(), &Request::Watch).unwrap().unwrap();
-    assert_eq!(watch.next_line::<Watched>().unwrap(), Some(Watched::Lost { lost: 0 }));
+    let mut watch = client::ask(path(), &ControlRequest::Watch).unwrap().unwrap();
+    assert_eq!(watch.next_line::<WatchMessage>().unwrap(), Some(WatchMessage::Lost { lost: 0 }));
     let actor = live.hold(&become_alice());
     live.expect(&actor, "there");
     let decision = loop {
-        match watch.next_line::<Watched>().unwrap().expect("a line") {
-            Watched::Decision(one) if one.pid == actor.subject && one.outcome == "placed" => {
+        match watch.next_line::<WatchMessage>().unwrap().expect("a line") {
+            WatchMessage::Decision(one) if one.pid == actor.subject && one.outcome == "placed" => {
                 break one;
             }
-            Watched::Decision(_) | Watched::Lost { .. } => {}
+            WatchMessage::Decision(_) | WatchMessage::Lost { .. } => {}
         }
     };
-    let Decision { uid, exe, rule, cgroup, cause, .. } = decision;
+    let WatchedDecision { uid, exe, rule, cgroup, cause, .. } = decision;
     assert_eq!(uid, Some(ALICE));
     assert!(cause.contains("setuid"), "{cause}");
     assert_eq!(exe, live.path("bin/actors").to_str().map(str::to_owned));
     assert_eq!((rule.as_deref(), cgroup), (Some("people"), Some(live.ground.at("there"))));
     daemon.stop();
-    while watch.next_line::<Watched>().unwrap().is_some() {}
+    while watch.next_line::<WatchMessage>().unwrap().is_some() {}
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn a_move_after_the_recheck_is_distinguished_from_no_move() {
     live.ground.take_away(alice.subject);
     let text = said(&explain(&[&alice.subject.to_string()]), 1);
     expect(&text, &["is NOT in the cgroup of its rule", "ago: the daemon moved it last"]);
-    assert_eq!(daemon.stop().get("taken_back"), 0);
+    assert_eq!(daemon.stop().get("external_moves_found"), 0);
 }
 
 #[test]

@@ -77,7 +77,11 @@ fn a_move_by_root_is_reverted_once_and_then_left_and_the_mover_is_named() {
     daemon.expect_log("it is left there");
     assert_eq!(returns(&live, alice.subject), None);
     let counters = daemon.stop();
-    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (2, 1), "{counters:?}");
+    assert_eq!(
+        (counters.get("external_moves_found"), counters.get("abandoned")),
+        (2, 1),
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -95,7 +99,7 @@ fn a_move_by_a_user_is_reverted_each_time() {
     }
     println!("external moves by the user: {outside} of 20 outside; reverted after {times:?}");
     assert_eq!(outside, 0);
-    assert_eq!(daemon.stop().get("given_up"), 0);
+    assert_eq!(daemon.stop().get("abandoned"), 0);
 }
 
 #[test]
@@ -134,7 +138,7 @@ fn born_elsewhere(what: &str, more: &str, count: usize) {
         actor.said("pid");
     }
     live.expect_at_rest(what, ALICE, count, "alice");
-    assert_eq!(daemon.stop().get("given_up"), 0);
+    assert_eq!(daemon.stop().get("abandoned"), 0);
 }
 
 #[test]
@@ -180,7 +184,11 @@ fn moves_are_only_reported_with_that_setting() {
     daemon.expect_log("it is left there");
     assert_eq!(returns(&live, alice.subject), None);
     let counters = daemon.stop();
-    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (1, 1), "{counters:?}");
+    assert_eq!(
+        (counters.get("external_moves_found"), counters.get("abandoned")),
+        (1, 1),
+        "{counters:?}"
+    );
 }
 
 /// Control: `external_moves = "off"`.
@@ -193,7 +201,7 @@ fn moves_are_not_traced_when_that_is_off() {
     sleep(LATER);
     move_as_alice(&live, alice.subject);
     assert_eq!(returns(&live, alice.subject), None);
-    assert_eq!(daemon.stop().get("taken_back"), 0);
+    assert_eq!(daemon.stop().get("external_moves_found"), 0);
 }
 
 /// Checks that the owner of a delegated cgroup may use descendants of it.
@@ -208,7 +216,7 @@ fn a_subgroup_of_a_group_with_an_owner_is_in_place() {
     fs::write(own.join("cgroup.procs"), alice.subject.to_string()).unwrap();
     sleep(LATER);
     live.expect(&alice, "alice/own");
-    assert_eq!(daemon.stop().get("taken_back"), 0);
+    assert_eq!(daemon.stop().get("external_moves_found"), 0);
 }
 
 /// Moves a process that no rule matches as fast as possible; meanwhile that of alice is moved away.
@@ -290,7 +298,11 @@ fn without_trace_events_a_scan_finds_a_move_and_it_is_reverted_once() {
     daemon.expect_log("it is left there");
     assert_eq!(returns_by_scan(&live, alice.subject), None);
     let counters = daemon.stop();
-    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (2, 1), "{counters:?}");
+    assert_eq!(
+        (counters.get("external_moves_found"), counters.get("abandoned")),
+        (2, 1),
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -305,7 +317,11 @@ fn without_trace_events_a_move_by_a_user_is_reverted_each_time() {
         sleep(LATER);
     }
     let counters = daemon.stop();
-    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (3, 0), "{counters:?}");
+    assert_eq!(
+        (counters.get("external_moves_found"), counters.get("abandoned")),
+        (3, 0),
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -326,7 +342,11 @@ fn without_trace_events_moves_are_only_reported_when_that_is_asked_for() {
     assert_eq!(returns_by_scan(&live, parent), None);
     daemon.expect_log("it is left there");
     let counters = daemon.stop();
-    assert_eq!((counters.get("taken_back"), counters.get("given_up")), (2, 2), "{counters:?}");
+    assert_eq!(
+        (counters.get("external_moves_found"), counters.get("abandoned")),
+        (2, 2),
+        "{counters:?}"
+    );
 }
 
 const V1: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\ncontrollers = [\"pids\"]\n";
@@ -360,6 +380,6 @@ fn a_thread_that_is_moved_alone_comes_back() {
         let (found, daemon) = thread_moved_alone(&live, is_leader);
         assert_eq!(found, live.ground.at("alice"), "leader: {is_leader}");
         daemon.expect_log(&format!("(process {} of uid 0", std::process::id()));
-        assert_eq!(daemon.stop().get("taken_back"), 1, "leader: {is_leader}");
+        assert_eq!(daemon.stop().get("external_moves_found"), 1, "leader: {is_leader}");
     }
 }

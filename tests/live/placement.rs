@@ -81,8 +81,8 @@ fn a_process_moved_away_at_once_is_moved_back_once() {
     daemon.expect_log("is left there");
     live.expect_untouched(&actor);
     let counters = daemon.stop();
-    assert_eq!(counters.get("taken_back"), 2, "{counters:?}");
-    assert_eq!(counters.get("given_up"), 1, "{counters:?}");
+    assert_eq!(counters.get("external_moves_found"), 2, "{counters:?}");
+    assert_eq!(counters.get("abandoned"), 1, "{counters:?}");
 }
 
 #[test]

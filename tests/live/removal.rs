@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cgruled::cgroup::keeper::Keeper;
-use cgruled::cgroup::tree::{self, Attached, Tree, Whereabouts};
+use cgruled::cgroup::reaper::Reaper;
+use cgruled::cgroup::tree::{self, AttachResult, CgroupTree, CurrentCgroup};
 use cgruled::event::Pid;
-use cgruled::host::Grounds;
+use cgruled::host::ManagedRoots;
 use cgruled::load::{NameService, Sources};
 use cgruled::metrics::Metrics;
 use cgruled::policy::Policy;
-use cgruled::rebuild::Rebuilder;
+use cgruled::rebuild::PolicyBuilder;
 use cgruled::rules::{Action, RuleId};
 use nix::sys::signal::Signal;
 
@@ -52,7 +52,7 @@ fn a_cgroup_that_stays_empty_is_removed_and_created_again() {
     let there = live.ground.directory("", "there").unwrap();
     assert!(there.exists(), "a cgroup without remove_when_empty was removed");
     let counters = daemon.stop();
-    assert_eq!(counters.get("removed_groups"), 3 * i64::try_from(groups.len()).unwrap());
+    assert_eq!(counters.get("groups_removed"), 3 * i64::try_from(groups.len()).unwrap());
     assert_eq!(counters.get("refused"), 0);
 }
 
@@ -143,8 +143,8 @@ fn the_daemon_places_processes_while_it_removes_cgroups() {
     }
     assert!(both(&live, "there/cgt-alice").iter().all(|group| gone(group)));
     let counters = daemon.stop();
-    println!("removed: {}", counters.get("removed_groups"));
-    assert!(counters.get("removed_groups") > 0);
+    println!("removed: {}", counters.get("groups_removed"));
+    assert!(counters.get("groups_removed") > 0);
     assert_eq!(counters.get("refused"), 0);
 }
 
@@ -185,7 +185,7 @@ fn no_placement_is_lost_to_a_removal() {
         let process = Sleeper::start();
         let outcome = place(&live, &policy, &mut tree, name, process.pid());
         let found = census::cgroup_of(process.pid(), "");
-        if outcome != Attached::Moved || found.as_deref() != Some(&live.ground.at(name)) {
+        if outcome != AttachResult::Moved || found.as_deref() != Some(&live.ground.at(name)) {
             lost.push((round, outcome, found));
         }
         drop(process);
@@ -193,7 +193,7 @@ fn no_placement_is_lost_to_a_removal() {
     ends.store(true, Ordering::Relaxed);
     let by_others = remover.join().unwrap();
     assert!(groups.iter().all(|group| gone(group)), "an empty cgroup was not removed");
-    let by_us = metrics.removed_groups.get();
+    let by_us = metrics.groups_removed.get();
     println!("removed: {by_us} by the daemon, {by_others} by the test");
     assert!(lost.is_empty(), "lost: {:?}", &lost[..lost.len().min(3)]);
     assert!(by_us > 0 && by_others > 0);
@@ -222,27 +222,33 @@ impl Drop for Sleeper {
 }
 
 /// Loads the rules of the test without a daemon, and creates a tree with a reaper thread.
-fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, Tree) {
+fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, CgroupTree) {
     let sources =
         Sources { directories: vec![live.path("rules.d")], legacy: false, ..Sources::default() };
     let hierarchies = Arc::new(tree::discover().unwrap());
     let root = live.ground.at("");
     let root = root.trim_end_matches('/').to_owned();
-    let grounds = Grounds { rules: root.clone(), ..Grounds::default() };
+    let grounds = ManagedRoots { rules: root.clone(), ..ManagedRoots::default() };
     let mut rebuilder =
-        Rebuilder::new(sources, NameService::default(), Arc::clone(&hierarchies), grounds);
+        PolicyBuilder::new(sources, NameService::default(), Arc::clone(&hierarchies), grounds);
     let policy = rebuilder.first();
     let keeper = {
         let nobody = Arc::new(|_| Ok(None));
-        Keeper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics), nobody).unwrap()
+        Reaper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics), nobody).unwrap()
     };
-    let mut tree = Tree::new(hierarchies).kept_by(keeper);
+    let mut tree = CgroupTree::new(hierarchies).kept_by(keeper);
     tree.adopt(&policy.provisions, &root);
     (policy, tree)
 }
 
 /// Places a process in the cgroup `below`, as the daemon does.
-fn place(live: &Live, policy: &Policy, tree: &mut Tree, below: &str, pid: u32) -> Attached {
+fn place(
+    live: &Live,
+    policy: &Policy,
+    tree: &mut CgroupTree,
+    below: &str,
+    pid: u32,
+) -> AttachResult {
     let rules = policy.matcher.rules().iter().enumerate();
     let mut alices = rules.filter(|(_, rule)| rule.name.contains("50-test"));
     let (index, rule) = alices.next().unwrap();
@@ -251,7 +257,7 @@ fn place(live: &Live, policy: &Policy, tree: &mut Tree, below: &str, pid: u32) -
     let span = policy.span(tree.hierarchies(), id, 0, &targets[0]);
     let provision = || policy.provisions.of(&targets[0]);
     match tree.group(span, &live.ground.at(below), true, provision) {
-        Ok(group) => tree.attach(group, Pid::new(pid).unwrap(), Whereabouts::default()),
-        Err(refusal) => Attached::Refused(refusal),
+        Ok(group) => tree.attach(group, Pid::new(pid).unwrap(), CurrentCgroup::default()),
+        Err(refusal) => AttachResult::Refused(refusal),
     }
 }

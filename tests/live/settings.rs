@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use cgruled::cgroup::tree::{self, Tree};
-use cgruled::host::Grounds;
+use cgruled::cgroup::tree::{self, CgroupTree};
+use cgruled::host::ManagedRoots;
 use cgruled::load::{NameService, Sources};
 use cgruled::policy::Policy;
-use cgruled::rebuild::Rebuilder;
+use cgruled::rebuild::PolicyBuilder;
 use cgruled::rules::{Action, RuleId};
 use nix::sys::signal::Signal;
 
@@ -330,7 +330,7 @@ impl Drop for Enabled {
 }
 
 /// Returns a policy from legacy files alone. `{ground}` in them is the test cgroup.
-fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, Tree) {
+fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, CgroupTree) {
     let ground = live.ground.at("");
     let ground = ground.trim_matches('/');
     let file = |name: &str, text: &str| {
@@ -350,15 +350,20 @@ fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, Tree) {
     let hierarchies = Arc::new(tree::discover().unwrap());
     let names = NameService::default();
     let mut rebuilder =
-        Rebuilder::new(sources, names, Arc::clone(&hierarchies), Grounds::default());
+        PolicyBuilder::new(sources, names, Arc::clone(&hierarchies), ManagedRoots::default());
     let policy = rebuilder.first();
     let shown: Vec<String> = rebuilder.diagnostics().iter().map(ToString::to_string).collect();
     assert!(shown.is_empty(), "{shown:#?}");
-    (policy, Tree::new(hierarchies))
+    (policy, CgroupTree::new(hierarchies))
 }
 
 /// Opens the cgroup of the first rule at `below`, as for a process.
-fn open(live: &Live, policy: &Policy, tree: &mut Tree, below: &str) -> Result<(), tree::Refusal> {
+fn open(
+    live: &Live,
+    policy: &Policy,
+    tree: &mut CgroupTree,
+    below: &str,
+) -> Result<(), tree::CgroupError> {
     let id = RuleId(0);
     let Action::Place(targets) = &policy.matcher.rule(id).unwrap().action else { panic!() };
     let span = policy.span(tree.hierarchies(), id, 0, &targets[0]);

@@ -20,7 +20,7 @@ fn rules(alice: &str, bob: &str) -> String {
 }
 
 /// Returns the v1 hierarchy of the controller, or v2 (empty) if the controller is there.
-fn home(live: &Live, controller: &'static str) -> Option<&'static str> {
+fn locate(live: &Live, controller: &'static str) -> Option<&'static str> {
     if live.ground.directory(controller, "").is_some() {
         return Some(controller);
     }
@@ -42,7 +42,7 @@ fn used(actor: &Actor) -> f64 {
 #[test]
 fn a_busy_processor_is_shared_by_weight() {
     let Some(live) = Live::require() else { return };
-    let Some(controller) = home(&live, "cpu") else { return };
+    let Some(controller) = locate(&live, "cpu") else { return };
     let _daemon = live.daemon(&rules("cpu.weight = 1000", "cpu.weight = 100"));
     let [alice, bob] = [(ALICE, "alice"), (BOB, "bob")].map(|(uid, group)| {
         let mut actor = live.actor(&format!("uid {uid} {uid} busy"));
@@ -61,7 +61,7 @@ fn a_busy_processor_is_shared_by_weight() {
 #[test]
 fn only_the_process_above_its_memory_limit_is_killed() {
     let Some(live) = Live::require() else { return };
-    let Some(controller) = home(&live, "memory") else { return };
+    let Some(controller) = locate(&live, "memory") else { return };
     let _daemon = live.daemon(&rules("memory.max = \"32M\"", "memory.max = \"512M\""));
     let [mut alice, mut bob] = [(ALICE, "alice"), (BOB, "bob")].map(|(uid, group)| {
         let mut actor = live.actor(&format!("uid {uid} {uid} say at gate eat 100 hold"));

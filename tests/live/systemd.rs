@@ -164,7 +164,7 @@ fn a_dry_run_reports_processes_of_inapplicable_rules() {
     let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"/\"\n";
     let daemon = live.daemon_on(rules, &settings, &on);
     daemon.expect_log(
-        "where it is: the rule cannot be applied on this host: its destination is the root",
+        "where it is: the rule cannot be applied on this host: its destination is the managed root",
     );
     // Logged once per rule, and another process of alice may be exiting.
     assert!(daemon.log().contains("would leave process "));
@@ -244,7 +244,7 @@ fn processes_leave_units_only_without_loss_or_with_leave_units() {
     daemon.signal(Signal::SIGHUP);
     stays.iter().for_each(|actor| expect_at(actor, &there));
     let counters = daemon.stop();
-    assert!(counters.get("left_in_unit") >= 3, "{counters:?}");
+    assert!(counters.get("kept_in_unit") >= 3, "{counters:?}");
 }
 
 /// Starts a daemon with a legacy rule on a host that has only v2.
@@ -268,7 +268,7 @@ fn legacy_rules_begin_at_the_root_with_a_warning_and_leave_units_as_cgrulesengd(
     live.expect(&actor, "legacy/cgt-alice");
     daemon.expect_log("paths of legacy rules start at the hierarchy root");
     daemon.expect_log("leaves cgt.service, as with cgrulesengd");
-    assert_eq!(daemon.stop().get("left_in_unit"), 0);
+    assert_eq!(daemon.stop().get("kept_in_unit"), 0);
 }
 
 #[test]

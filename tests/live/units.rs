@@ -82,8 +82,8 @@ fn units_get_their_settings_at_start_and_on_reload() {
     live.expect(&actor, "cgt-alice");
     drop(actor);
     let counters = daemon.stop();
-    assert!(counters.get("set_units") >= 2);
-    assert_eq!(counters.get("refused_units"), 0);
+    assert!(counters.get("units_configured") >= 2);
+    assert_eq!(counters.get("units_refused"), 0);
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Defines the meaning of a set of rules by readable code: every rule is tried in order.
 
 use cgruled::event::Gid;
-use cgruled::rules::names::Identity;
+use cgruled::rules::names::UserIdentity;
 use cgruled::rules::{Criteria, ExeTest, Facts, GroupTest, Rule, RuleId, UserTest, base_name};
 
 /// Returns the first rule from `from` on for which every criterion under `when` matches
 /// and none under `not` does.
 pub(crate) fn first_match(
     rules: &[Rule],
-    who: &Identity,
+    who: &UserIdentity,
     facts: &Facts<'_>,
     from: u32,
 ) -> Option<RuleId> {
@@ -16,18 +16,18 @@ pub(crate) fn first_match(
     later.find(|(_, rule)| holds(rule, who, facts)).map(|(id, _)| id)
 }
 
-fn holds(rule: &Rule, who: &Identity, facts: &Facts<'_>) -> bool {
+fn holds(rule: &Rule, who: &UserIdentity, facts: &Facts<'_>) -> bool {
     let Rule { when, not, .. } = rule;
     let counts = facts.exe.is_some_and(|exe| exe.on_host || rule.exe_anywhere);
     (when.users.is_empty() || user_holds(when, who))
         && (when.groups.is_empty() || group_holds(when, who, facts.gid))
-        && (when.exes.is_empty() || counts && exe_holds(when, facts))
+        && (when.exes.is_empty() || counts && exe_matches(when, facts))
         && !user_holds(not, who)
         && !group_holds(not, who, facts.gid)
-        && !(counts && exe_holds(not, facts))
+        && !(counts && exe_matches(not, facts))
 }
 
-fn user_holds(criteria: &Criteria, who: &Identity) -> bool {
+fn user_holds(criteria: &Criteria, who: &UserIdentity) -> bool {
     criteria.users.iter().any(|test| match test {
         UserTest::Name(_) => false,
         UserTest::Ids(first, last) => *first <= who.uid && who.uid <= *last,
@@ -38,7 +38,7 @@ fn user_holds(criteria: &Criteria, who: &Identity) -> bool {
     })
 }
 
-fn group_holds(criteria: &Criteria, who: &Identity, gid: Gid) -> bool {
+fn group_holds(criteria: &Criteria, who: &UserIdentity, gid: Gid) -> bool {
     criteria.groups.iter().any(|test| match test {
         GroupTest::Name(_) | GroupTest::Glob(_) => false,
         GroupTest::Ids(first, last) => {
@@ -48,7 +48,7 @@ fn group_holds(criteria: &Criteria, who: &Identity, gid: Gid) -> bool {
     })
 }
 
-fn exe_holds(criteria: &Criteria, facts: &Facts<'_>) -> bool {
+fn exe_matches(criteria: &Criteria, facts: &Facts<'_>) -> bool {
     let Some(exe) = facts.exe else { return false };
     [Some(exe.path), facts.invoked].into_iter().flatten().any(|path| {
         criteria.exes.iter().any(|test| match test {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::mounts::Version::{self, V1, V2};
-use super::{Fault, Kind, WORDS, files};
+use super::{SettingError, ValueKind, WORDS, files};
 
 type Settings = Vec<(String, String)>;
 /// The final values by file and key within the file.
@@ -87,56 +87,60 @@ fn device() -> impl Strategy<Value = String> {
 }
 
 /// Returns values of a v2 setting that translate without loss, `None` if v1 has no equivalent.
-fn of_v2(kind: Kind) -> Option<BoxedStrategy<String>> {
+fn of_v2(kind: ValueKind) -> Option<BoxedStrategy<String>> {
     let number = |low: u64, high: u64| (low..=high).prop_map(|number| number.to_string()).boxed();
     Some(match kind {
-        Kind::CpuWeight => number(1, 10_000),
-        Kind::CpuMax => (or_max(1_000u64..10_000_000, "max"), 1_000u64..=1_000_000)
+        ValueKind::CpuWeight => number(1, 10_000),
+        ValueKind::CpuMax => (or_max(1_000u64..10_000_000, "max"), 1_000u64..=1_000_000)
             .prop_map(|(quota, period)| format!("{quota} {period}"))
             .boxed(),
         // The range of blkio.weight corresponds to 2 to 200 of 1 to 10000.
-        Kind::IoWeight => number(2, 200),
-        Kind::IoMax => {
+        ValueKind::IoWeight => number(2, 200),
+        ValueKind::IoMax => {
             let rate =
                 (select(vec!["rbps", "wbps", "riops", "wiops"]), or_max(1u64..1 << 40, "max"));
             (device(), rate).prop_map(|(d, (name, value))| format!("{d} {name}={value}")).boxed()
         }
-        Kind::Size => size("max"),
-        Kind::Count => or_max(0u64..4_194_304, "max"),
-        Kind::Whole(low, high) => {
+        ValueKind::Size => size("max"),
+        ValueKind::Count => or_max(0u64..4_194_304, "max"),
+        ValueKind::Whole(low, high) => {
             (low..=high.min(1 << 30)).prop_map(|number| number.to_string()).boxed()
         }
-        Kind::Time => number(0, 1 << 30),
-        Kind::List => list(),
+        ValueKind::Time => number(0, 1 << 30),
+        ValueKind::List => list(),
         // Not v2 settings, or dependent on another setting.
-        Kind::CpuPeriod | Kind::Throttle(_) | Kind::Swap => return None,
-        Kind::IoLatency | Kind::OneOf(_) => return None,
+        ValueKind::CpuPeriod | ValueKind::Throttle(_) | ValueKind::Swap => return None,
+        ValueKind::IoLatency | ValueKind::OneOf(_) => return None,
     })
 }
 
 /// Returns values of a v1 setting that translate without loss.
-fn of_v1(kind: Kind) -> Option<BoxedStrategy<String>> {
+fn of_v1(kind: ValueKind) -> Option<BoxedStrategy<String>> {
     Some(match kind {
         // Shares are finer than weights up to the maximum weight.
-        Kind::CpuWeight => {
+        ValueKind::CpuWeight => {
             (1u64..=10_000).prop_map(|weight| (weight * 1024).div_ceil(100).to_string()).boxed()
         }
-        Kind::CpuMax => or_max(1_000u64..10_000_000, "-1"),
-        Kind::CpuPeriod => (1_000u64..=1_000_000).prop_map(|number| number.to_string()).boxed(),
-        Kind::IoWeight => (2u64..=200).prop_map(|weight| (weight * 5).to_string()).boxed(),
-        Kind::Throttle(_) => {
+        ValueKind::CpuMax => or_max(1_000u64..10_000_000, "-1"),
+        ValueKind::CpuPeriod => {
+            (1_000u64..=1_000_000).prop_map(|number| number.to_string()).boxed()
+        }
+        ValueKind::IoWeight => (2u64..=200).prop_map(|weight| (weight * 5).to_string()).boxed(),
+        ValueKind::Throttle(_) => {
             (device(), 0u64..1 << 40).prop_map(|(device, rate)| format!("{device} {rate}")).boxed()
         }
-        Kind::Size => size("-1"),
-        Kind::Count | Kind::Time | Kind::Whole(..) | Kind::List => of_v2(kind)?,
-        Kind::Swap | Kind::IoMax | Kind::IoLatency | Kind::OneOf(_) => return None,
+        ValueKind::Size => size("-1"),
+        ValueKind::Count | ValueKind::Time | ValueKind::Whole(..) | ValueKind::List => of_v2(kind)?,
+        ValueKind::Swap | ValueKind::IoMax | ValueKind::IoLatency | ValueKind::OneOf(_) => {
+            return None;
+        }
     })
 }
 
 /// Runs `test` on values of each setting that has some.
 fn for_each_word(
-    name: fn(&super::Word) -> &'static str,
-    values: fn(Kind) -> Option<BoxedStrategy<String>>,
+    name: fn(&super::SettingKey) -> &'static str,
+    values: fn(ValueKind) -> Option<BoxedStrategy<String>>,
     test: fn(&str, String),
 ) -> Vec<&'static str> {
     let named = WORDS.iter().filter(|word| !name(word).is_empty());
@@ -159,11 +163,14 @@ fn words_of_v2_come_back_from_v1() {
         of_v2,
         |key, value| {
             let word = WORDS.iter().find(|word| word.v2 == key).unwrap();
-            if !word.v1.is_empty() || word.kind == Kind::IoMax {
+            if !word.v1.is_empty() || word.kind == ValueKind::IoMax {
                 there_and_back(&[(key, value)], V2, V1);
             } else {
                 let translated = files(key, &value, V1, &|_| None);
-                assert!(matches!(translated, Err(Fault::NoCounterpart(_))), "{key} = {value}");
+                assert!(
+                    matches!(translated, Err(SettingError::NoCounterpart(_))),
+                    "{key} = {value}"
+                );
             }
         },
     );

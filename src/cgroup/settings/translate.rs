@@ -1,7 +1,7 @@
 //! Translates the settings of one cgroup version to the files of the other. Pure.
 
 use super::value::{Bound, device, device_rates, max_or_size, microseconds, quota, whole};
-use super::{Beside, Complaint, Fault, Kind, WORDS, Writes, one};
+use super::{SettingError, SettingMessage, Siblings, ValueKind, WORDS, Writes, one};
 use crate::cgroup::mounts::Version;
 
 const SHARES: (u64, u64) = (2, 262_144);
@@ -13,22 +13,22 @@ const BFQ: (&str, (u64, u64)) = ("blkio.bfq.weight", (1, 1_000));
 pub(super) const PERIOD: u64 = 100_000;
 
 /// A setting to be translated from the version of its key to that of the host.
-pub(super) struct Setting<'a> {
+pub(super) struct Translation<'a> {
     pub(super) key: &'a str,
     pub(super) value: &'a str,
     pub(super) own: Version,
     pub(super) to: Version,
-    pub(super) beside: &'a Beside<'a>,
+    pub(super) beside: &'a Siblings<'a>,
 }
 
-impl Setting<'_> {
-    pub(super) fn no_counterpart(&self, help: &str) -> Fault {
+impl Translation<'_> {
+    pub(super) fn no_counterpart(&self, help: &str) -> SettingError {
         let version = match self.to {
             Version::V1 => "cgroup v1",
             Version::V2 => "cgroup v2",
         };
         let message = format!("{} has no counterpart in {version}, which this host uses", self.key);
-        Fault::NoCounterpart(Complaint::new(message, help))
+        SettingError::NoCounterpart(SettingMessage::new(message, help))
     }
 
     /// Returns the write of a value that is the same in both versions.
@@ -36,9 +36,9 @@ impl Setting<'_> {
         &self,
         v2: &str,
         v1: &str,
-        value: Result<String, Complaint>,
-    ) -> Result<Writes, Fault> {
-        let value = value.map_err(Fault::Value)?;
+        value: Result<String, SettingMessage>,
+    ) -> Result<Writes, SettingError> {
+        let value = value.map_err(SettingError::Value)?;
         match self.to {
             Version::V1 if v1.is_empty() => Err(self.no_counterpart("the setting is ignored")),
             Version::V1 => Ok(one(v1, value)),
@@ -46,17 +46,22 @@ impl Setting<'_> {
         }
     }
 
-    pub(super) fn one_of(&self, v2: &str, v1: &str, words: &[&str]) -> Result<Writes, Fault> {
+    pub(super) fn one_of(
+        &self,
+        v2: &str,
+        v1: &str,
+        words: &[&str],
+    ) -> Result<Writes, SettingError> {
         let value = if words.contains(&self.value) {
             Ok(self.value.to_owned())
         } else {
             let help = format!("write one of: {}", words.join(", "));
-            Err(Complaint::new("invalid value", help))
+            Err(SettingMessage::new("invalid value", help))
         };
         self.same(v2, v1, value)
     }
 
-    pub(super) fn size(&self, v2: &str, v1: &str) -> Result<Writes, Fault> {
+    pub(super) fn size(&self, v2: &str, v1: &str) -> Result<Writes, SettingError> {
         if super::share(self.key, self.value).is_some() {
             // The size of the memory is not known here.
             return self.same(v2, v1, Ok(self.value.to_owned()));
@@ -70,13 +75,13 @@ impl Setting<'_> {
     }
 
     /// Parses a size in the format of the key's version.
-    fn bound(&self, value: &str) -> Result<Bound, Fault> {
-        max_or_size(value, self.own == Version::V1).map_err(Fault::Value)
+    fn bound(&self, value: &str) -> Result<Bound, SettingError> {
+        max_or_size(value, self.own == Version::V1).map_err(SettingError::Value)
     }
 
-    pub(super) fn cpu_weight(&self) -> Result<Writes, Fault> {
+    pub(super) fn cpu_weight(&self) -> Result<Writes, SettingError> {
         let (low, high) = if self.own == Version::V1 { SHARES } else { WEIGHTS };
-        let number = whole(self.value, low, high).map_err(Fault::Value)?;
+        let number = whole(self.value, low, high).map_err(SettingError::Value)?;
         if self.is_beside_idle() {
             return Ok(Writes::default());
         }
@@ -109,10 +114,10 @@ impl Setting<'_> {
         format!("{} = {} becomes {file} = {cut} on this host, the {what}", self.key, self.value)
     }
 
-    pub(super) fn io_weight(&self) -> Result<Writes, Fault> {
+    pub(super) fn io_weight(&self) -> Result<Writes, SettingError> {
         let text = self.value.strip_prefix("default ").unwrap_or(self.value).trim();
         let (low, high) = if self.own == Version::V1 { BLKIO_WEIGHTS } else { WEIGHTS };
-        let number = whole(text, low, high).map_err(Fault::Value)?;
+        let number = whole(text, low, high).map_err(SettingError::Value)?;
         Ok(match (self.own, self.to) {
             (Version::V2, Version::V2) => one("io.weight", number.to_string()),
             (Version::V1, Version::V2) => self.cut("io.weight", (number / 5).max(1), WEIGHTS),
@@ -136,9 +141,9 @@ impl Setting<'_> {
         writes
     }
 
-    pub(super) fn cpu_max(&self) -> Result<Writes, Fault> {
+    pub(super) fn cpu_max(&self) -> Result<Writes, SettingError> {
         let is_v1 = self.own == Version::V1;
-        let (quota, period) = quota(self.value, is_v1).map_err(Fault::Value)?;
+        let (quota, period) = quota(self.value, is_v1).map_err(SettingError::Value)?;
         let written = |none: &str| quota.map_or(none.to_owned(), |number| number.to_string());
         if self.to == Version::V2 {
             let beside = is_v1.then(|| (self.beside)("cpu.cfs_period_us")).flatten();
@@ -152,8 +157,8 @@ impl Setting<'_> {
         Ok(writes.and("cpu.cfs_quota_us", written("-1")))
     }
 
-    pub(super) fn cpu_period(&self) -> Result<Writes, Fault> {
-        let period: u64 = whole(self.value, 1_000, 1_000_000).map_err(Fault::Value)?;
+    pub(super) fn cpu_period(&self) -> Result<Writes, SettingError> {
+        let period: u64 = whole(self.value, 1_000, 1_000_000).map_err(SettingError::Value)?;
         Ok(match (self.to, (self.beside)("cpu.cfs_quota_us")) {
             (Version::V1, _) => one("cpu.cfs_period_us", period.to_string()),
             (Version::V2, None) => one("cpu.max", format!("max {period}")),
@@ -163,10 +168,10 @@ impl Setting<'_> {
     }
 
     /// Returns a separate write for each device.
-    pub(super) fn io_max(&self) -> Result<Writes, Fault> {
+    pub(super) fn io_max(&self) -> Result<Writes, SettingError> {
         let mut writes = Writes::default();
         for part in self.value.split(',') {
-            let (device, rates) = device_rates(part.trim()).map_err(Fault::Value)?;
+            let (device, rates) = device_rates(part.trim()).map_err(SettingError::Value)?;
             if self.to == Version::V2 {
                 let rates: Vec<String> =
                     rates.iter().map(|(name, bound)| format!("{name}={}", bound.v2())).collect();
@@ -174,7 +179,7 @@ impl Setting<'_> {
                 continue;
             }
             for (name, bound) in rates {
-                let file = WORDS.iter().find(|word| word.kind == Kind::Throttle(name));
+                let file = WORDS.iter().find(|word| word.kind == ValueKind::Throttle(name));
                 let file = file.map_or("", |word| word.v1);
                 writes = writes.and(file, format!("{device} {}", bound.throttle()));
             }
@@ -183,9 +188,9 @@ impl Setting<'_> {
     }
 
     /// Translates a limit such as `8:0 1048576`, where 0 removes the limit.
-    pub(super) fn throttle(&self, limit: &str) -> Result<Writes, Fault> {
-        let (device, rest) = device(self.value).map_err(Fault::Value)?;
-        let number: u64 = whole(rest, 0, u64::MAX).map_err(Fault::Value)?;
+    pub(super) fn throttle(&self, limit: &str) -> Result<Writes, SettingError> {
+        let (device, rest) = device(self.value).map_err(SettingError::Value)?;
+        let number: u64 = whole(rest, 0, u64::MAX).map_err(SettingError::Value)?;
         Ok(match self.to {
             Version::V1 => one(self.key, format!("{device} {number}")),
             Version::V2 if number == 0 => one("io.max", format!("{device} {limit}=max")),
@@ -193,18 +198,18 @@ impl Setting<'_> {
         })
     }
 
-    pub(super) fn io_latency(&self) -> Result<Writes, Fault> {
-        let (device, rest) = device(self.value).map_err(Fault::Value)?;
+    pub(super) fn io_latency(&self) -> Result<Writes, SettingError> {
+        let (device, rest) = device(self.value).map_err(SettingError::Value)?;
         let help = "write a device and microseconds or a duration: \"8:0 target=2ms\"";
         let target = rest.strip_prefix("target=").and_then(|text| microseconds(text).ok());
-        let wrong = || Complaint::new("missing target=", help);
-        let target = target.ok_or_else(|| Fault::Value(wrong()))?;
+        let wrong = || SettingMessage::new("missing target=", help);
+        let target = target.ok_or_else(|| SettingError::Value(wrong()))?;
         self.same("io.latency", "", Ok(format!("{device} target={target}")))
     }
 
     /// Translates a swap limit. v1 limits memory and swap together, so the translation needs the
     /// memory limit.
-    pub(super) fn swap(&self) -> Result<Writes, Fault> {
+    pub(super) fn swap(&self) -> Result<Writes, SettingError> {
         if super::share(self.key, self.value).is_some() {
             // The size of the memory is not known here.
             return self.same(self.key, self.key, Ok(self.value.to_owned()));

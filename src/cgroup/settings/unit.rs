@@ -2,7 +2,7 @@
 
 use super::kernel_file::only_in;
 use super::translate::PERIOD;
-use super::{Beside, Complaint, Fault, Write, Writes, files};
+use super::{SettingError, SettingMessage, Siblings, Write, Writes, files};
 use crate::cgroup::mounts::Version;
 
 /// Settings with the same value as the property, except for `max`.
@@ -30,7 +30,7 @@ const RATES: [(&str, &str); 4] = [
 
 /// The properties of a setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Properties {
+pub struct UnitProperties {
     /// The assignments as `Property=value`.
     pub words: Vec<String>,
     /// A warning if the unit does not get exactly the configured value.
@@ -41,21 +41,27 @@ pub struct Properties {
 ///
 /// # Errors
 /// The value is invalid, or systemd has no such property.
-pub fn properties(key: &str, value: &str, beside: &Beside<'_>) -> Result<Properties, Complaint> {
+pub fn properties(
+    key: &str,
+    value: &str,
+    beside: &Siblings<'_>,
+) -> Result<UnitProperties, SettingMessage> {
     let none = || {
         let message = format!("systemd units have no property for {key}");
-        Complaint::new(message, "remove it, or use it in a table [cgroup.\"path\"]")
+        SettingMessage::new(message, "remove it, or use it in a table [cgroup.\"path\"]")
     };
     let Writes { writes, note, .. } = match files(key, value, Version::V2, beside) {
         Ok(writes) => writes,
-        Err(Fault::NoCounterpart(_)) if only_in(key).is_some() => return Err(none()),
-        Err(Fault::Value(complaint) | Fault::NoCounterpart(complaint)) => return Err(complaint),
+        Err(SettingError::NoCounterpart(_)) if only_in(key).is_some() => return Err(none()),
+        Err(SettingError::Value(complaint) | SettingError::NoCounterpart(complaint)) => {
+            return Err(complaint);
+        }
     };
     let mut words = Vec::new();
     for write in writes {
         words.extend(of_write(&write).ok_or_else(none)?);
     }
-    Ok(Properties { words, note })
+    Ok(UnitProperties { words, note })
 }
 
 /// Returns the properties for a v2 file, `None` if systemd has none.

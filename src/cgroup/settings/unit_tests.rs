@@ -96,7 +96,7 @@ proptest! {
     fn any_value_ends(word in select(WORDS), value in "[0-9a-z%:=., -]{0,20}") {
         for key in [word.v1, word.v2].into_iter().filter(|key| !key.is_empty()) {
             match properties(key, &value, &|_| None) {
-                Ok(Properties { words, .. }) => {
+                Ok(UnitProperties { words, .. }) => {
                     prop_assert!(check(key, &value).is_ok());
                     for word in words {
                         prop_assert!(word.starts_with(|c: char| c.is_ascii_uppercase()));

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::Complaint;
+use super::SettingMessage;
 use crate::config::quantity;
 
 /// A limit of a resource, possibly absent.
@@ -53,17 +53,17 @@ pub(super) fn whole<N: FromStr + PartialOrd + Display + Copy>(
     text: &str,
     low: N,
     high: N,
-) -> Result<N, Complaint> {
+) -> Result<N, SettingMessage> {
     let found = text.parse().ok().filter(|number| (low..=high).contains(number));
     found.ok_or_else(|| {
         let help = format!("write a whole number from {low} to {high}");
-        Complaint::new(format!("invalid value {}", quoted(text)), help)
+        SettingMessage::new(format!("invalid value {}", quoted(text)), help)
     })
 }
 
 /// Parses a size such as `1073741824`, `1024M` or `1G`, or `max`. On v1, `-1` and values above its
 /// largest limit mean `max`.
-pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, Complaint> {
+pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, SettingMessage> {
     if text == "max" || is_v1 && text == "-1" {
         return Ok(Bound::Max);
     }
@@ -75,7 +75,7 @@ pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, Complaint> {
                 true => "use 1% to 100% for cpu.max and memory limits only; write 512M, 2G or max",
                 false => "write bytes, a size such as 64K, 512M or 2G, or max",
             };
-            Err(Complaint::new(format!("invalid value {}", quoted(text)), help))
+            Err(SettingMessage::new(format!("invalid value {}", quoted(text)), help))
         }
     }
 }
@@ -96,30 +96,31 @@ fn size(text: &str) -> Option<u64> {
 }
 
 /// Parses a number of processes, or `max`.
-pub(super) fn count(text: &str) -> Result<String, Complaint> {
+pub(super) fn count(text: &str) -> Result<String, SettingMessage> {
     if text == "max" || text == "-1" {
         return Ok("max".to_owned());
     }
     let number = whole(text, 0, MOST_PROCESSES);
-    number
-        .map(|number| number.to_string())
-        .map_err(|complaint| Complaint { help: format!("{}, or max", complaint.help), ..complaint })
+    number.map(|number| number.to_string()).map_err(|complaint| SettingMessage {
+        help: format!("{}, or max", complaint.help),
+        ..complaint
+    })
 }
 
 /// Parses microseconds, given as a number or as a duration.
-pub(super) fn microseconds(text: &str) -> Result<String, Complaint> {
+pub(super) fn microseconds(text: &str) -> Result<String, SettingMessage> {
     let time = quantity::duration(text).and_then(|time| u64::try_from(time.as_micros()).ok());
     // The kernel stores nanoseconds.
     let found = text.parse().ok().or(time).filter(|&us: &u64| us <= i64::MAX as u64 / 1000);
     found.map(|us| us.to_string()).ok_or_else(|| {
         let help = "write microseconds, or a duration such as \"5ms\"";
-        Complaint::new(format!("invalid value {}", quoted(text)), help)
+        SettingMessage::new(format!("invalid value {}", quoted(text)), help)
     })
 }
 
 /// Checks a list of numbers and ranges such as `0-3,8`. An empty list means the value of the
 /// parent.
-pub(super) fn list(text: &str) -> Result<String, Complaint> {
+pub(super) fn list(text: &str) -> Result<String, SettingMessage> {
     let number = |text: &str| text.trim().parse::<u64>().ok().filter(|&n| n <= MOST_CPUS);
     let is_item = |item: &str| match item.split_once('-') {
         Some((first, last)) => {
@@ -135,14 +136,14 @@ pub(super) fn list(text: &str) -> Result<String, Complaint> {
         return Ok(text.to_owned());
     }
     let message = format!("invalid value {}", quoted(text));
-    Err(Complaint::new(message, "write numbers and ranges such as \"0-3,8\""))
+    Err(SettingMessage::new(message, "write numbers and ranges such as \"0-3,8\""))
 }
 
 /// Parses a CPU quota and, if given, its period, both in microseconds: `max`, `50000`,
 /// `50000 100000`, or `50%` of one CPU. On v1 it is a single number, or `-1`. The quota is `None`
 /// without a limit.
-pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>), Complaint> {
-    let wrong = |help: &str| Complaint::new(format!("invalid value {}", quoted(text)), help);
+pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>), SettingMessage> {
+    let wrong = |help: &str| SettingMessage::new(format!("invalid value {}", quoted(text)), help);
     let help = match is_v1 {
         true => "write microseconds of at least 1000, or -1",
         false => "write \"50%\" of one CPU, \"QUOTA PERIOD\" in microseconds, or \"max\"",
@@ -182,12 +183,12 @@ pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>
 const DEVICE: &str = "begin with a device number as shown by lsblk, such as \"8:0\"";
 
 /// Splits a device such as `8:0` from the rest of the value.
-pub(super) fn device(text: &str) -> Result<(&str, &str), Complaint> {
+pub(super) fn device(text: &str) -> Result<(&str, &str), SettingMessage> {
     let (device, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let is_number = |text: &str| text.parse::<u32>().is_ok();
     match device.split_once(':') {
         Some((major, minor)) if is_number(major) && is_number(minor) => Ok((device, rest.trim())),
-        Some(_) | None => Err(Complaint::new("missing device number", DEVICE)),
+        Some(_) | None => Err(SettingMessage::new("missing device number", DEVICE)),
     }
 }
 
@@ -198,10 +199,10 @@ pub(super) type Rates = Vec<(&'static str, Bound)>;
 const RATES: [&str; 4] = ["rbps", "wbps", "riops", "wiops"];
 
 /// Parses a device with the limits of `io.max`.
-pub(super) fn device_rates(text: &str) -> Result<(&str, Rates), Complaint> {
+pub(super) fn device_rates(text: &str) -> Result<(&str, Rates), SettingMessage> {
     let (device, rest) = device(text)?;
     let help = "write limits such as rbps=1M wbps=max riops=100 wiops=100 after the device";
-    let wrong = || Complaint::new(format!("invalid value {}", quoted(text)), help);
+    let wrong = || SettingMessage::new(format!("invalid value {}", quoted(text)), help);
     let mut rates = Vec::new();
     for word in rest.split_ascii_whitespace() {
         let (name, value) = word.split_once('=').ok_or_else(wrong)?;

@@ -9,14 +9,19 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::{ATTEMPTS, Leaf, Refusal, Step, Tree, Wish};
-use crate::cgroup::equip;
-use crate::cgroup::keeper::Errand;
-use crate::cgroup::mounts::{Hierarchy, Span, Version};
-use crate::cgroup::provision::Provision;
+use super::{ATTEMPTS, CgroupError, CgroupOperation, CgroupTree, CreatePolicy, ProcsFd};
+use crate::cgroup::apply;
+use crate::cgroup::config::PathConfig;
+use crate::cgroup::mounts::{Hierarchy, HierarchySet, Version};
+use crate::cgroup::reaper::ReaperTask;
 
-impl Tree {
-    pub(super) fn open(&self, span: Span, path: &str, wish: &Wish) -> Result<Vec<Leaf>, Refusal> {
+impl CgroupTree {
+    pub(super) fn open(
+        &self,
+        span: HierarchySet,
+        path: &str,
+        wish: &CreatePolicy,
+    ) -> Result<Vec<ProcsFd>, CgroupError> {
         span.indexes().map(|index| self.open_leaf(index, path, wish)).collect()
     }
 
@@ -24,12 +29,13 @@ impl Tree {
         &self,
         hierarchy: usize,
         path: &str,
-        wish: &Wish,
-    ) -> Result<Leaf, Refusal> {
+        wish: &CreatePolicy,
+    ) -> Result<ProcsFd, CgroupError> {
         let mut opened = self.open_leaf_once(hierarchy, path, wish);
         for _ in 0..ATTEMPTS {
-            let is_removed = |refusal: &Refusal| {
-                refusal.step != Step::Set && matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV)
+            let is_removed = |refusal: &CgroupError| {
+                refusal.step != CgroupOperation::Set
+                    && matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV)
             };
             if !wish.creates_in(hierarchy) || !opened.as_ref().is_err_and(is_removed) {
                 break;
@@ -39,7 +45,12 @@ impl Tree {
         opened
     }
 
-    fn open_leaf_once(&self, hierarchy: usize, path: &str, wish: &Wish) -> Result<Leaf, Refusal> {
+    fn open_leaf_once(
+        &self,
+        hierarchy: usize,
+        path: &str,
+        wish: &CreatePolicy,
+    ) -> Result<ProcsFd, CgroupError> {
         let directory = self.directory(hierarchy, path);
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
         let dir = match open(&directory, flags, Mode::empty()) {
@@ -59,13 +70,15 @@ impl Tree {
             }
             other => other,
         }
-        .map_err(|errno| Refusal::new(&directory, Step::Open, errno))?;
-        let inode =
-            fstat(&dir).map_err(|errno| Refusal::new(&directory, Step::Open, errno))?.st_ino;
+        .map_err(|errno| CgroupError::new(&directory, CgroupOperation::Open, errno))?;
+        let inode = fstat(&dir)
+            .map_err(|errno| CgroupError::new(&directory, CgroupOperation::Open, errno))?
+            .st_ino;
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let procs = openat(&dir, "cgroup.procs", flags, Mode::empty())
-            .map_err(|errno| Refusal::new(directory.join("cgroup.procs"), Step::Open, errno))?;
-        Ok(Leaf { hierarchy, procs, inode })
+        let procs = openat(&dir, "cgroup.procs", flags, Mode::empty()).map_err(|errno| {
+            CgroupError::new(directory.join("cgroup.procs"), CgroupOperation::Open, errno)
+        })?;
+        Ok(ProcsFd { hierarchy, procs, inode })
     }
 
     /// Creates the missing directories of a path, owned by root and readable by all, and configures
@@ -74,25 +87,27 @@ impl Tree {
         &self,
         hierarchy: usize,
         path: &str,
-        provision: Option<&Arc<Provision>>,
-        made: &mut Vec<Errand>,
-    ) -> Result<(), Refusal> {
+        provision: Option<&Arc<PathConfig>>,
+        made: &mut Vec<ReaperTask>,
+    ) -> Result<(), CgroupError> {
         let tree = &self.hierarchies[hierarchy];
         let is_later = self.keeper.is_some() && !provision.is_some_and(|what| what.is_required());
         let mut is_left = false;
-        for stage in equip::stages(hierarchy, tree, path, provision.map(Arc::as_ref)) {
+        for stage in apply::path_steps(hierarchy, tree, path, provision.map(Arc::as_ref)) {
             stage.enable(&self.done);
             let is_new = match fs::create_dir(&stage.directory) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-                Err(error) => return Err(Refusal::new(stage.directory, Step::Create, error)),
+                Err(error) => {
+                    return Err(CgroupError::new(stage.directory, CgroupOperation::Create, error));
+                }
             };
             if has_v1_cpuset(tree) {
                 self.inherit_cpuset(hierarchy, &stage.parent, &stage.directory);
             }
             if let (true, Some(text)) = (is_new, stage.text()) {
                 let directory = stage.directory.clone();
-                made.push(Errand::Made { hierarchy, directory, text });
+                made.push(ReaperTask::Made { hierarchy, directory, text });
             }
             match !is_new && is_later {
                 true => is_left |= stage.leave(&self.done),
@@ -100,7 +115,7 @@ impl Tree {
             }
         }
         if let (true, Some(provision)) = (is_left, provision.map(Arc::clone)) {
-            made.push(Errand::Renew { hierarchy, path: path.into(), provision });
+            made.push(ReaperTask::Renew { hierarchy, path: path.into(), provision });
         }
         Ok(())
     }
@@ -109,7 +124,7 @@ impl Tree {
     fn fill_cpusets(&self, hierarchy: usize, path: &str) {
         let tree = &self.hierarchies[hierarchy];
         if has_v1_cpuset(tree) {
-            for stage in equip::stages(hierarchy, tree, path, None) {
+            for stage in apply::path_steps(hierarchy, tree, path, None) {
                 self.inherit_cpuset(hierarchy, &stage.parent, &stage.directory);
             }
         }
@@ -133,7 +148,7 @@ impl Tree {
         }
     }
 
-    fn report(&self, made: Vec<Errand>) {
+    fn report(&self, made: Vec<ReaperTask>) {
         if let Some(keeper) = &self.keeper {
             made.into_iter().for_each(|errand| keeper.send(errand));
         }
@@ -144,20 +159,22 @@ impl Tree {
         &self,
         hierarchy: usize,
         path: &str,
-        provision: Option<&Arc<Provision>>,
-    ) -> Result<(), Refusal> {
-        let Some(provision) = provision.filter(|what| what.is_for_old()) else { return Ok(()) };
+        provision: Option<&Arc<PathConfig>>,
+    ) -> Result<(), CgroupError> {
+        let Some(provision) = provision.filter(|what| what.applies_to_existing()) else {
+            return Ok(());
+        };
         match &self.keeper {
             // Some writes block while the kernel reclaims memory, so only required settings are
             // written here.
             Some(keeper) if !provision.is_required() => {
                 let provision = Arc::clone(provision);
-                keeper.send(Errand::Renew { hierarchy, path: path.into(), provision });
+                keeper.send(ReaperTask::Renew { hierarchy, path: path.into(), provision });
                 Ok(())
             }
             Some(_) | None => {
                 let tree = &self.hierarchies[hierarchy];
-                equip::renew(hierarchy, tree, path, provision, &self.done)
+                apply::renew(hierarchy, tree, path, provision, &self.done)
             }
         }
     }

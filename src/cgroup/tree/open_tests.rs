@@ -1,9 +1,9 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::cgroup::keeper::Keeper;
+use crate::cgroup::config::{GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs, SpecSetting};
 use crate::cgroup::mounts::Hierarchies;
-use crate::cgroup::provision::{Gift, Gifts, Perm, Provisions, Setting};
+use crate::cgroup::reaper::Reaper;
 use crate::metrics::Metrics;
 use crate::rules::Origin;
 
@@ -19,26 +19,26 @@ fn hierarchies(top: &Path, version: Version, controller: &str) -> Arc<Hierarchie
 }
 
 /// Returns the configuration along `sites/%u` with a table for `sites`.
-fn provision(hierarchies: &Hierarchies) -> Arc<Provision> {
+fn provision(hierarchies: &Hierarchies) -> Arc<PathConfig> {
     let origin = Origin { file: Path::new("/a").into(), line: 1 };
-    let setting = Setting {
+    let setting = SpecSetting {
         key: "memory.max".to_owned(),
         value: "4096".to_owned(),
         controller: "memory".to_owned(),
         origin: origin.clone(),
         place: None,
     };
-    let table = Gift {
+    let table = GroupSpec {
         text: "sites".to_owned(),
         controllers: Vec::new(),
         settings: vec![setting],
-        perm: Perm::default(),
+        perm: GroupPermissions::default(),
         is_required: false,
         remove_after: None,
         origin,
     };
-    let gifts = Gifts { tables: vec![table], ..Gifts::default() };
-    Arc::new(Provisions::new(&gifts, hierarchies).0.of_path("sites/%u"))
+    let gifts = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
+    Arc::new(GroupConfigs::new(&gifts, hierarchies).0.of_path("sites/%u"))
 }
 
 /// A write of `memory.max` blocks until the kernel has reclaimed memory: 0.4 s for 1.4 GB of page
@@ -52,15 +52,15 @@ fn a_new_group_does_not_wait_for_the_one_above_it() {
     let trees = hierarchies(top.path(), Version::V2, "memory");
     let keeper = {
         let (metrics, nobody) = (Arc::new(Metrics::default()), Arc::new(|_| Ok(None)));
-        Keeper::start(Arc::clone(&trees), None, metrics, nobody).unwrap()
+        Reaper::start(Arc::clone(&trees), None, metrics, nobody).unwrap()
     };
     let provision = provision(&trees);
-    let tree = Tree::new(trees).kept_by(keeper);
+    let tree = CgroupTree::new(trees).kept_by(keeper);
     let mut errands = Vec::new();
     tree.create(0, "/sites/alice", Some(&provision), &mut errands).unwrap();
     assert!(top.path().join("sites/alice").is_dir());
     assert_eq!(fs::read_to_string(&file).unwrap(), "max");
-    assert!(matches!(&*errands, [.., Errand::Renew { .. }]), "{errands:?}");
+    assert!(matches!(&*errands, [.., ReaperTask::Renew { .. }]), "{errands:?}");
     tree.report(errands);
     let is_given = || fs::read_to_string(&file).unwrap() == "4096";
     let until = Instant::now() + Duration::from_secs(10);
@@ -82,7 +82,7 @@ fn empty_cpusets_of_a_path_are_filled_from_above() {
     group("own", "1\n");
     group("own/empty", "\n");
     group("own/empty/leaf", "\n");
-    let tree = Tree::new(hierarchies(top.path(), Version::V1, "cpuset"));
+    let tree = CgroupTree::new(hierarchies(top.path(), Version::V1, "cpuset"));
     let cpus = |below: &str| fs::read_to_string(top.path().join(below).join("cpuset.cpus"));
     tree.create(0, "/own/empty/new", None, &mut Vec::new()).unwrap();
     for below in ["own", "own/empty", "own/empty/new"] {

@@ -17,11 +17,11 @@ use nix::sys::eventfd::EventFd;
 
 use super::UserName;
 use super::drop_ins::is_of;
-use super::plan::{Applied, AppliedUnit, DropIn, Plan, Situation, UnitTables};
+use super::plan::{AppliedUnit, AppliedUnits, DropIn, HostState, UnitPlan, UnitTables};
 use super::state_file;
 use super::systemctl::Systemd;
 use super::watch::SliceWatch;
-use crate::cgroup::provision::{UnitGift, user_of_slice};
+use crate::cgroup::config::{UnitSpec, user_of_slice};
 use crate::event::Uid;
 use crate::metrics::Metrics;
 
@@ -36,7 +36,7 @@ pub(super) struct Applier {
     /// `None` without tables for user slices.
     watch: Option<SliceWatch>,
     present: BTreeSet<Uid>,
-    applied: Applied,
+    applied: AppliedUnits,
     due: BTreeSet<String>,
     refused: BTreeSet<String>,
     /// Units with drop-ins that could not be removed, until the next reload.
@@ -151,14 +151,14 @@ impl Applier {
         self.names.retain(|uid, _| present.contains(uid) || applied.contains(uid));
     }
 
-    fn plan(&mut self) -> Plan {
+    fn plan(&mut self) -> UnitPlan {
         let is_changed = |(name, applied): (&String, &AppliedUnit)| {
             let files = self.systemd.drop_ins.of(name);
             let is_intact = |own: &DropIn| files.get(&own.file) == Some(own);
             (!applied.drop_ins.iter().all(is_intact)).then(|| name.clone())
         };
         let damaged: BTreeSet<String> = self.applied.iter().filter_map(is_changed).collect();
-        let now = Situation {
+        let now = HostState {
             present: &self.present,
             applied: &self.applied,
             damaged: &damaged,
@@ -168,7 +168,7 @@ impl Applier {
         };
         let names = &mut self.names;
         let name_of = &self.name_of;
-        Plan::new(&self.tables, &now, |uid| {
+        UnitPlan::new(&self.tables, &now, |uid| {
             if let Some(name) = names.get(&uid) {
                 return Ok(name.clone());
             }
@@ -184,7 +184,7 @@ impl Applier {
     }
 
     fn work(&mut self) {
-        let Plan { release, set } = self.plan();
+        let UnitPlan { release, set } = self.plan();
         for name in release {
             self.release(&name);
         }
@@ -199,7 +199,7 @@ impl Applier {
         self.reload();
     }
 
-    fn set(&mut self, unit: &UnitGift) {
+    fn set(&mut self, unit: &UnitSpec) {
         self.due.remove(&unit.name);
         let before = self.systemd.drop_ins.of(&unit.name);
         let outcome = self.systemd.set(unit);
@@ -226,11 +226,11 @@ impl Applier {
         self.remove_files(&unit.name, &dropped);
         match outcome {
             Ok(()) => {
-                self.metrics.set_units.increment();
+                self.metrics.units_configured.increment();
                 ::log::debug!("set {}: {}", unit.name, unit.properties().join(" "));
             }
             Err(why) => {
-                self.metrics.refused_units.increment();
+                self.metrics.units_refused.increment();
                 self.refused.insert(unit.name.clone());
                 let file = unit.origin.file.display();
                 let line = unit.origin.line;
@@ -245,7 +245,7 @@ impl Applier {
         let Some(applied) = self.applied.get(name).cloned() else { return };
         if self.remove_files(name, &applied.drop_ins) {
             self.applied.remove(name);
-            self.metrics.released_units.increment();
+            self.metrics.units_released.increment();
             ::log::debug!("reverted {} on {name}", applied.properties.join(" "));
         } else {
             self.stuck.insert(name.to_owned());
@@ -262,7 +262,7 @@ impl Applier {
             }
             Err(error) => {
                 self.needs_reload = true;
-                self.metrics.refused_units.increment();
+                self.metrics.units_refused.increment();
                 ::log::warn!("cannot revert settings of {name}: {error}");
                 false
             }
@@ -276,7 +276,7 @@ impl Applier {
         match self.systemd.reload() {
             Ok(()) => self.needs_reload = false,
             Err(why) => {
-                self.metrics.refused_units.increment();
+                self.metrics.units_refused.increment();
                 ::log::warn!(
                     "removed settings of units stay active until 'systemctl daemon-reload': {why}"
                 );

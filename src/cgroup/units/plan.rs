@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::provision::{Provisions, UnitGift, UserSliceSpec, select, user_of_slice};
+use crate::cgroup::config::{GroupConfigs, UnitSpec, UserSliceSpec, select, user_of_slice};
 use crate::event::Uid;
 
 /// The tables for units in the active rule files.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnitTables {
     /// Tables for single units.
-    pub(super) units: Vec<UnitGift>,
+    pub(super) units: Vec<UnitSpec>,
     /// Tables for user slices. The first that selects a user is used.
     pub(super) user_slices: Vec<UserSliceSpec>,
 }
 
-impl From<&Provisions> for UnitTables {
-    fn from(provisions: &Provisions) -> Self {
+impl From<&GroupConfigs> for UnitTables {
+    fn from(provisions: &GroupConfigs) -> Self {
         let units = provisions.units().to_vec();
         let user_slices = provisions.user_slices().to_vec();
         Self { units, user_slices }
@@ -46,24 +46,24 @@ pub(super) struct AppliedUnit {
 }
 
 /// All units with settings from cgruled, by name.
-pub(super) type Applied = BTreeMap<String, AppliedUnit>;
+pub(super) type AppliedUnits = BTreeMap<String, AppliedUnit>;
 
 /// The units that have to be changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct UnitPlan {
     /// The units to revert, which is done first.
     pub(super) release: Vec<String>,
     /// The units to set, with their settings.
-    pub(super) set: Vec<UnitGift>,
+    pub(super) set: Vec<UnitSpec>,
 }
 
 /// The state of the host that determines the plan.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Situation<'s> {
+pub(super) struct HostState<'s> {
     /// The users of the existing slices.
     pub(super) present: &'s BTreeSet<Uid>,
     /// The units with settings from cgruled.
-    pub(super) applied: &'s Applied,
+    pub(super) applied: &'s AppliedUnits,
     /// The applied units with drop-ins that others changed or removed.
     pub(super) damaged: &'s BTreeSet<String>,
     /// The units of [`UnitTables::units`] not yet set since the tables became active.
@@ -74,12 +74,12 @@ pub(super) struct Situation<'s> {
     pub(super) stuck: &'s BTreeSet<String>,
 }
 
-impl Plan {
+impl UnitPlan {
     /// Compares the tables with the situation. `name_of` returns the name of a user. If it fails,
     /// the slice of that user is not changed.
     pub(super) fn new<E>(
         tables: &UnitTables,
-        now: &Situation<'_>,
+        now: &HostState<'_>,
         mut name_of: impl FnMut(Uid) -> Result<Option<String>, E>,
     ) -> Self {
         let by_name = |name: &str| tables.units.iter().find(|unit| unit.name == name);
@@ -121,10 +121,10 @@ fn wanted<E>(
     tables: &UnitTables,
     uid: Uid,
     name_of: &mut impl FnMut(Uid) -> Result<Option<String>, E>,
-) -> Result<Option<UnitGift>, E> {
+) -> Result<Option<UnitSpec>, E> {
     let found = select(&tables.user_slices, uid, || name_of(uid))?;
     let unit = found.map(|table| table.of_user(uid));
-    let is_meant = |unit: &UnitGift| {
+    let is_meant = |unit: &UnitSpec| {
         !unit.properties().is_empty() && tables.units.iter().all(|own| own.name != unit.name)
     };
     Ok(unit.filter(is_meant))

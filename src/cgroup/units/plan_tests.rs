@@ -26,11 +26,11 @@ fn glob(text: &str) -> UserTest {
     UserTest::Glob(Glob::parse(text.as_bytes()).unwrap())
 }
 
-fn unit(name: &str, word: &str) -> UnitGift {
-    UnitGift { name: name.to_owned(), settings: settings(word), origin: origin(9) }
+fn unit(name: &str, word: &str) -> UnitSpec {
+    UnitSpec { name: name.to_owned(), settings: settings(word), origin: origin(9) }
 }
 
-fn applied(entries: &[(&str, &str)]) -> Applied {
+fn applied(entries: &[(&str, &str)]) -> AppliedUnits {
     let one = |(name, word): &(&str, &str)| {
         let properties = vec![(*word).to_owned()];
         ((*name).to_owned(), AppliedUnit { properties, drop_ins: Vec::new() })
@@ -43,7 +43,7 @@ fn applied(entries: &[(&str, &str)]) -> Applied {
 struct Case {
     tables: UnitTables,
     present: BTreeSet<Uid>,
-    applied: Applied,
+    applied: AppliedUnits,
     damaged: BTreeSet<String>,
     due: BTreeSet<String>,
     refused: BTreeSet<String>,
@@ -60,8 +60,8 @@ impl Case {
         }
     }
 
-    fn plan(&self, name_of: impl Fn(u32) -> Result<Option<&'static str>, ()>) -> Plan {
-        let now = Situation {
+    fn plan(&self, name_of: impl Fn(u32) -> Result<Option<&'static str>, ()>) -> UnitPlan {
+        let now = HostState {
             present: &self.present,
             applied: &self.applied,
             damaged: &self.damaged,
@@ -69,7 +69,7 @@ impl Case {
             refused: &self.refused,
             stuck: &self.stuck,
         };
-        Plan::new(&self.tables, &now, |uid| Ok::<_, ()>(name_of(uid.0)?.map(str::to_owned)))
+        UnitPlan::new(&self.tables, &now, |uid| Ok::<_, ()>(name_of(uid.0)?.map(str::to_owned)))
     }
 
     /// Returns the units to release, and those to set.

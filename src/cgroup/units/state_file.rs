@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::drop_ins::is_drop_in;
-use super::plan::Applied;
+use super::plan::AppliedUnits;
 use crate::atomic_file;
 use crate::config::is_unit;
 
@@ -21,13 +21,13 @@ const MAX_SIZE: u64 = 16 << 20;
 
 /// The JSON document in the file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Document {
+struct StateDocument {
     version: u32,
-    units: Applied,
+    units: AppliedUnits,
 }
 
 /// Reads the file. Returns `None` if it does not exist or cannot have been written by cgruled.
-pub(super) fn read(path: &Path) -> Option<Applied> {
+pub(super) fn read(path: &Path) -> Option<AppliedUnits> {
     let opened =
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = match opened {
@@ -56,8 +56,8 @@ pub(super) fn read(path: &Path) -> Option<Applied> {
 }
 
 /// Parses the content. An invalid unit or drop-in name makes the whole document invalid.
-fn parse(bytes: &[u8]) -> Option<Applied> {
-    let Document { version, units } = serde_json::from_slice(bytes).ok()?;
+fn parse(bytes: &[u8]) -> Option<AppliedUnits> {
+    let StateDocument { version, units } = serde_json::from_slice(bytes).ok()?;
     let mut files = units.values().flat_map(|unit| &unit.drop_ins);
     let is_valid = version == VERSION
         && units.keys().all(|name| is_unit(name))
@@ -69,8 +69,8 @@ fn parse(bytes: &[u8]) -> Option<Applied> {
 ///
 /// # Errors
 /// The file or its directory cannot be written.
-pub(super) fn write(path: &Path, applied: &Applied) -> io::Result<()> {
-    let document = Document { version: VERSION, units: applied.clone() };
+pub(super) fn write(path: &Path, applied: &AppliedUnits) -> io::Result<()> {
+    let document = StateDocument { version: VERSION, units: applied.clone() };
     let bytes = serde_json::to_vec(&document)?;
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
@@ -85,10 +85,10 @@ mod tests {
     use super::*;
     use crate::cgroup::units::plan::{AppliedUnit, DropIn};
 
-    fn one(unit: &str, file: &str) -> Applied {
+    fn one(unit: &str, file: &str) -> AppliedUnits {
         let drop_ins = vec![DropIn { file: file.to_owned(), inode: 7, modified: (1, 2) }];
         let applied = AppliedUnit { properties: vec!["TasksMax=5".to_owned()], drop_ins };
-        Applied::from([(unit.to_owned(), applied)])
+        AppliedUnits::from([(unit.to_owned(), applied)])
     }
 
     #[test]
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_make_it_invalid() {
-        let bytes = |applied: Applied| {
-            serde_json::to_vec(&Document { version: VERSION, units: applied }).unwrap()
+        let bytes = |applied: AppliedUnits| {
+            serde_json::to_vec(&StateDocument { version: VERSION, units: applied }).unwrap()
         };
         assert!(parse(&bytes(one("a.service", "50-TasksMax.conf"))).is_some());
         assert!(parse(&bytes(one("../a.service", "50-TasksMax.conf"))).is_none());
@@ -123,7 +123,7 @@ mod tests {
 
         #[test]
         fn any_names_are_safe(unit in "[ -~]{0,30}", file in "[ -~]{0,30}") {
-            let document = Document { version: VERSION, units: one(&unit, &file) };
+            let document = StateDocument { version: VERSION, units: one(&unit, &file) };
             let bytes = serde_json::to_vec(&document).unwrap();
             if let Some(units) = parse(&bytes) {
                 prop_assert!(units.keys().all(|name| !name.contains('/')));

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::drop_ins::DropIns;
+use crate::cgroup::config::UnitSpec;
 use crate::cgroup::mounts::Hierarchies;
-use crate::cgroup::provision::UnitGift;
 use crate::subprocess::{self, printed};
 
 /// The time limit of a command. The D-Bus timeout of systemd is 25 s.
@@ -52,7 +52,7 @@ impl Systemd {
     ///
     /// # Errors
     /// The command failed or timed out; the text is for the log.
-    pub(super) fn set(&self, unit: &UnitGift) -> Result<(), String> {
+    pub(super) fn set(&self, unit: &UnitSpec) -> Result<(), String> {
         let properties = unit.properties();
         if properties.is_empty() {
             return Ok(());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use crate::cgroup::provision::user_of_slice;
+use crate::cgroup::config::user_of_slice;
 use crate::event::Uid;
 
 /// The parent of all user slices.

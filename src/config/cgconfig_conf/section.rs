@@ -4,11 +4,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::token::{Between, Kind, Token, tokens};
-use super::{Controller, GroupSection, Ownership, Parsed, Perm, Setting};
-use crate::config::criteria::{Mention, NameKind};
+use super::token::{Skipped, Token, TokenKind, tokens};
+use super::{
+    CgconfigSetting, ControllerSection, GroupSection, ParsedCgconfig, PermSection, SectionOwnership,
+};
+use crate::config::criteria::{NameKind, NameRef};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::source_text::{Report, SourceText};
+use crate::config::source_text::{Diagnostics, SourceText};
 use crate::config::table::{did_you_mean, shortened};
 use crate::rules::Origin;
 
@@ -24,14 +26,14 @@ const VALUE_MAX: usize = 4095;
 /// The highest mode: permissions, set-id and sticky bits.
 const MODE_MAX: i64 = 0o7777;
 
-pub(super) fn parse(file: &Arc<Path>, text: &str) -> Parsed {
+pub(super) fn parse(file: &Arc<Path>, text: &str) -> ParsedCgconfig {
     let text = SourceText::new(file, text);
-    let mut between = Between::default();
+    let mut between = Skipped::default();
     let mut parser = Parser {
-        report: Report::new(&text),
+        report: Diagnostics::new(&text),
         tokens: tokens(text.as_str(), &mut between),
         at: 0,
-        parsed: Parsed::default(),
+        parsed: ParsedCgconfig::default(),
     };
     if let Some(at) = between.carriage_return {
         let help = "cgrulesengd would not start; save the file with LF line endings";
@@ -49,23 +51,23 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         }
     }
     parser.remark();
-    Parsed { diagnostics: parser.report.finish(), ..parser.parsed }
+    ParsedCgconfig { diagnostics: parser.report.finish(), ..parser.parsed }
 }
 
 /// A syntax error that was reported.
-struct Fault;
+struct Reported;
 
-type Read<T> = Result<T, Fault>;
+type ParseResult<T> = Result<T, Reported>;
 
 struct Parser<'t> {
-    report: Report<'t>,
+    report: Diagnostics<'t>,
     tokens: Vec<Token>,
     at: usize,
-    parsed: Parsed,
+    parsed: ParsedCgconfig,
 }
 
 impl<'t> Parser<'t> {
-    fn section(&mut self) -> Read<()> {
+    fn section(&mut self) -> ParseResult<()> {
         let start = self.at;
         match self.keyword() {
             Some("group") => {
@@ -90,9 +92,9 @@ impl<'t> Parser<'t> {
             }
             Some("default") => {
                 self.at += 1;
-                self.take(Kind::Open)?;
+                self.take(TokenKind::Open)?;
                 let perm = self.perm()?;
-                self.take(Kind::Close)?;
+                self.take(TokenKind::Close)?;
                 self.parsed.defaults.push(perm);
             }
             word => {
@@ -107,16 +109,16 @@ impl<'t> Parser<'t> {
     }
 
     /// Parses `group NAME { [perm] controllers }`.
-    fn group_section(&mut self, start: usize) -> Read<GroupSection> {
+    fn group_section(&mut self, start: usize) -> ParseResult<GroupSection> {
         self.at += 1;
         let text = self.name("the group's path")?;
-        self.take(Kind::Open)?;
+        self.take(TokenKind::Open)?;
         let perm = match self.keyword() {
             Some("perm") => Some(self.perm()?),
             Some(_) | None => None,
         };
-        let mut controllers: Vec<Controller> = Vec::new();
-        while !self.is_at(Kind::Close) {
+        let mut controllers: Vec<ControllerSection> = Vec::new();
+        while !self.is_at(TokenKind::Close) {
             if self.keyword() == Some("perm") {
                 return Err(self.fault("perm must come first in its section"));
             }
@@ -128,24 +130,24 @@ impl<'t> Parser<'t> {
             }
             controllers.push(controller);
             if controllers.len() == ROOM + 1 {
-                self.no_room(at, format!("more than {ROOM} controllers"));
+                self.no_space(at, format!("more than {ROOM} controllers"));
             }
         }
         if perm.is_none() && controllers.is_empty() {
             return Err(self.fault("empty section"));
         }
-        self.take(Kind::Close)?;
+        self.take(TokenKind::Close)?;
         Ok(GroupSection { text, perm, controllers, origin: self.origin(start) })
     }
 
-    fn controller(&mut self) -> Read<Controller> {
+    fn controller(&mut self) -> ParseResult<ControllerSection> {
         let name = self.name("a controller")?;
         let settings = self.settings(true)?;
-        Ok(Controller { name, settings })
+        Ok(ControllerSection { name, settings })
     }
 
     /// Parses `mount { settings }` and sections of the same form.
-    fn settings_section(&mut self) -> Read<Vec<Setting>> {
+    fn settings_section(&mut self) -> ParseResult<Vec<CgconfigSetting>> {
         self.at += 1;
         let settings = self.settings(false)?;
         if settings.is_empty() {
@@ -156,48 +158,48 @@ impl<'t> Parser<'t> {
     }
 
     /// Parses `{ name = value; ... }`. A name may occur only once if `is_unique`.
-    fn settings(&mut self, is_unique: bool) -> Read<Vec<Setting>> {
-        self.take(Kind::Open)?;
+    fn settings(&mut self, is_unique: bool) -> ParseResult<Vec<CgconfigSetting>> {
+        self.take(TokenKind::Open)?;
         let mut settings = Vec::new();
-        while !self.is_at(Kind::Close) {
+        while !self.is_at(TokenKind::Close) {
             let at = self.at;
             let origin = self.origin(at);
             let (name, value) = self.pair()?;
-            if is_unique && settings.iter().any(|known: &Setting| known.name == name) {
+            if is_unique && settings.iter().any(|known: &CgconfigSetting| known.name == name) {
                 self.at = at;
                 return Err(self.fault("duplicate setting in the section"));
             }
             if is_unique && value.len() > VALUE_MAX {
-                self.no_room(at, format!("value longer than {VALUE_MAX} bytes"));
+                self.no_space(at, format!("value longer than {VALUE_MAX} bytes"));
             }
-            settings.push(Setting { name, value: self.text(value).to_owned(), origin });
+            settings.push(CgconfigSetting { name, value: self.text(value).to_owned(), origin });
             if is_unique && settings.len() == ROOM + 1 {
-                self.no_room(at, format!("more than {ROOM} settings for one controller"));
+                self.no_space(at, format!("more than {ROOM} settings for one controller"));
             }
         }
-        self.take(Kind::Close)?;
+        self.take(TokenKind::Close)?;
         Ok(settings)
     }
 
     /// Parses `name = value;`. Returns the name with the span of the value.
-    fn pair(&mut self) -> Read<(String, Range<usize>)> {
+    fn pair(&mut self) -> ParseResult<(String, Range<usize>)> {
         let name = self.name("a name")?;
-        self.take(Kind::Equals)?;
+        self.take(TokenKind::Equals)?;
         let value = self.word("a value")?;
-        self.take(Kind::Semicolon)?;
+        self.take(TokenKind::Semicolon)?;
         Ok((name, value))
     }
 
     /// Parses `perm { task { ... } admin { ... } }`, in any order.
-    fn perm(&mut self) -> Read<Perm> {
+    fn perm(&mut self) -> ParseResult<PermSection> {
         if self.keyword() != Some("perm") {
             return Err(self.unexpected("`perm`"));
         }
         self.at += 1;
-        self.take(Kind::Open)?;
+        self.take(TokenKind::Open)?;
         let mut task = None;
         let mut admin = None;
-        while !self.is_at(Kind::Close) {
+        while !self.is_at(TokenKind::Close) {
             let of = match self.keyword() {
                 Some("task") if task.is_none() => &mut task,
                 Some("admin") if admin.is_none() => &mut admin,
@@ -209,25 +211,25 @@ impl<'t> Parser<'t> {
         let (Some(task), Some(admin)) = (task, admin) else {
             return Err(self.fault("perm must have both task and admin"));
         };
-        self.take(Kind::Close)?;
-        Ok(Perm { task, admin })
+        self.take(TokenKind::Close)?;
+        Ok(PermSection { task, admin })
     }
 
     /// Parses `task { uid = ...; }` or `admin { uid = ...; }`.
-    fn ownership(&mut self, is_admin: bool) -> Read<Ownership> {
+    fn ownership(&mut self, is_admin: bool) -> ParseResult<SectionOwnership> {
         self.at += 1;
-        self.take(Kind::Open)?;
-        if self.is_at(Kind::Close) {
+        self.take(TokenKind::Open)?;
+        if self.is_at(TokenKind::Close) {
             return Err(self.fault("task and admin must not be empty"));
         }
-        let mut found = Ownership::default();
-        while !self.is_at(Kind::Close) {
+        let mut found = SectionOwnership::default();
+        while !self.is_at(TokenKind::Close) {
             let start = self.at;
             let (key, span) = self.pair()?;
             let name = self.text(span.clone()).to_owned();
             match &*key {
-                "uid" => found.user = Some(Mention { kind: NameKind::User, name, span }),
-                "gid" => found.group = Some(Mention { kind: NameKind::Group, name, span }),
+                "uid" => found.user = Some(NameRef { kind: NameKind::User, name, span }),
+                "gid" => found.group = Some(NameRef { kind: NameKind::Group, name, span }),
                 "fperm" => found.file_mode = Some(self.mode(span)?),
                 "dperm" if is_admin => found.directory_mode = Some(self.mode(span)?),
                 _ => {
@@ -237,11 +239,11 @@ impl<'t> Parser<'t> {
                 }
             }
         }
-        self.take(Kind::Close)?;
+        self.take(TokenKind::Close)?;
         Ok(found)
     }
 
-    fn mode(&mut self, span: Range<usize>) -> Read<u32> {
+    fn mode(&mut self, span: Range<usize>) -> ParseResult<u32> {
         let Ok(mode) = i64::from_str_radix(self.text(span.clone()), 8) else {
             return Err(self.fault_at(span, "invalid mode: not an octal number".to_owned()));
         };
@@ -249,45 +251,45 @@ impl<'t> Parser<'t> {
             let help = "only the last four octal digits are used";
             self.report.warning(Some(span), "invalid mode: higher than 7777", help);
         }
-        u32::try_from(mode & MODE_MAX).map_err(|_| Fault)
+        u32::try_from(mode & MODE_MAX).map_err(|_| Reported)
     }
 
     /// Returns the current word, unless it is quoted.
     fn keyword(&self) -> Option<&'t str> {
         let token = self.tokens.get(self.at)?;
-        (token.kind == Kind::Word).then(|| self.text(token.span.clone()))
+        (token.kind == TokenKind::Word).then(|| self.text(token.span.clone()))
     }
 
-    fn is_at(&self, kind: Kind) -> bool {
+    fn is_at(&self, kind: TokenKind) -> bool {
         self.tokens.get(self.at).is_some_and(|token| token.kind == kind)
     }
 
-    fn take(&mut self, kind: Kind) -> Read<()> {
+    fn take(&mut self, kind: TokenKind) -> ParseResult<()> {
         if self.is_at(kind) {
             self.at += 1;
             return Ok(());
         }
         Err(self.unexpected(match kind {
-            Kind::Open => "`{`",
-            Kind::Close => "`}`",
-            Kind::Equals => "`=`",
-            Kind::Semicolon => "`;`",
-            Kind::Word | Kind::Quoted => "a word",
-            Kind::LateComment | Kind::OpenQuote | Kind::Stray => "nothing",
+            TokenKind::Open => "`{`",
+            TokenKind::Close => "`}`",
+            TokenKind::Equals => "`=`",
+            TokenKind::Semicolon => "`;`",
+            TokenKind::Word | TokenKind::Quoted => "a word",
+            TokenKind::LateComment | TokenKind::OpenQuote | TokenKind::Stray => "nothing",
         }))
     }
 
-    fn name(&mut self, what: &str) -> Read<String> {
+    fn name(&mut self, what: &str) -> ParseResult<String> {
         self.word(what).map(|span| self.text(span).to_owned())
     }
 
     /// Consumes a quoted word, or one that is not a keyword.
-    fn word(&mut self, what: &str) -> Read<Range<usize>> {
+    fn word(&mut self, what: &str) -> ParseResult<Range<usize>> {
         if let Some(keyword) = self.keyword().filter(|word| KEYWORDS.contains(word)) {
             return Err(self.fault(&format!("`{keyword}` is a keyword: put it in quotes")));
         }
         match self.tokens.get(self.at) {
-            Some(Token { kind: Kind::Word | Kind::Quoted, span }) => {
+            Some(Token { kind: TokenKind::Word | TokenKind::Quoted, span }) => {
                 self.at += 1;
                 Ok(span.clone())
             }
@@ -306,19 +308,19 @@ impl<'t> Parser<'t> {
     }
 
     /// Reports that the current token is not `wanted`.
-    fn unexpected(&mut self, wanted: &str) -> Fault {
+    fn unexpected(&mut self, wanted: &str) -> Reported {
         let message = match self.tokens.get(self.at) {
             None => format!("expected {wanted}, found the end of the file"),
             Some(token) => match token.kind {
-                Kind::LateComment => "a comment must be on its own line".to_owned(),
-                Kind::OpenQuote => "missing closing quote".to_owned(),
-                Kind::Word
-                | Kind::Quoted
-                | Kind::Open
-                | Kind::Close
-                | Kind::Equals
-                | Kind::Semicolon
-                | Kind::Stray => {
+                TokenKind::LateComment => "a comment must be on its own line".to_owned(),
+                TokenKind::OpenQuote => "missing closing quote".to_owned(),
+                TokenKind::Word
+                | TokenKind::Quoted
+                | TokenKind::Open
+                | TokenKind::Close
+                | TokenKind::Equals
+                | TokenKind::Semicolon
+                | TokenKind::Stray => {
                     let found = shortened(self.text(token.span.clone()));
                     format!("expected {wanted}, found `{found}`")
                 }
@@ -328,15 +330,15 @@ impl<'t> Parser<'t> {
     }
 
     /// Reports an error at the current token.
-    fn fault(&mut self, message: &str) -> Fault {
+    fn fault(&mut self, message: &str) -> Reported {
         let end = self.report.text().as_str().len();
         let span = self.tokens.get(self.at).map_or(end..end, |token| token.span.clone());
         self.fault_at(span, message.to_owned())
     }
 
-    fn fault_at(&mut self, span: Range<usize>, message: String) -> Fault {
+    fn fault_at(&mut self, span: Range<usize>, message: String) -> Reported {
         self.refuse(Severity::Error, span, message, LEFT_OUT);
-        Fault
+        Reported
     }
 
     /// Reports an error that prevents cgrulesengd 2.0.2 from starting.
@@ -352,7 +354,7 @@ impl<'t> Parser<'t> {
     }
 
     /// Warns at `token` about a limit of cgrulesengd 2.0.2 that is exceeded.
-    fn no_room(&mut self, token: usize, message: String) {
+    fn no_space(&mut self, token: usize, message: String) {
         let span = self.tokens[token].span.clone();
         let help = "cgrulesengd would not start; cgruled accepts it";
         self.refuse(Severity::Warning, span, message, help);
@@ -367,7 +369,8 @@ impl<'t> Parser<'t> {
     }
 
     fn begins_section(&self) -> bool {
-        let opens = |at: usize| self.tokens.get(at).is_some_and(|token| token.kind == Kind::Open);
+        let opens =
+            |at: usize| self.tokens.get(at).is_some_and(|token| token.kind == TokenKind::Open);
         match self.keyword() {
             Some("group" | "template") => opens(self.at + 2),
             Some("mount" | "namespace" | "default" | "systemd") => opens(self.at + 1),

@@ -5,13 +5,13 @@ use std::ops::Range;
 /// A token of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     /// The byte range in the file; without the quotes for a quoted word.
     pub(super) span: Range<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// A name or a value without quotes.
     Word,
     /// A word in quotes, which may be any text and is never a keyword.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 
 /// Characters between tokens that need a diagnostic.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Between {
+pub(super) struct Skipped {
     /// The first carriage return, which is white space here but not in cgrulesengd 2.0.2.
     pub(super) carriage_return: Option<usize>,
     /// A NUL byte, which ends the text.
@@ -39,7 +39,7 @@ pub(super) struct Between {
 
 /// Returns the tokens of a text in order. Comments are lines that begin with `#` after optional
 /// blanks, or with `*`.
-pub(super) fn tokens(text: &str, between: &mut Between) -> Vec<Token> {
+pub(super) fn tokens(text: &str, between: &mut Skipped) -> Vec<Token> {
     let mut found = Vec::new();
     let mut at = 0;
     let mut begins_line = true;
@@ -58,20 +58,20 @@ pub(super) fn tokens(text: &str, between: &mut Between) -> Vec<Token> {
                 break;
             }
             _ if is_comment && begins_line => (None, line(rest)),
-            '#' => (Some(Kind::LateComment), line(rest)),
-            '{' => (Some(Kind::Open), 1),
-            '}' => (Some(Kind::Close), 1),
-            '=' => (Some(Kind::Equals), 1),
-            ';' => (Some(Kind::Semicolon), 1),
+            '#' => (Some(TokenKind::LateComment), line(rest)),
+            '{' => (Some(TokenKind::Open), 1),
+            '}' => (Some(TokenKind::Close), 1),
+            '=' => (Some(TokenKind::Equals), 1),
+            ';' => (Some(TokenKind::Semicolon), 1),
             '"' => match rest[1..].find('"') {
                 Some(end) => {
-                    found.push(Token { kind: Kind::Quoted, span: at + 1..at + 1 + end });
+                    found.push(Token { kind: TokenKind::Quoted, span: at + 1..at + 1 + end });
                     (None, end + 2)
                 }
-                None => (Some(Kind::OpenQuote), rest.len()),
+                None => (Some(TokenKind::OpenQuote), rest.len()),
             },
-            c if is_word(c) => (Some(Kind::Word), word(rest)),
-            c => (Some(Kind::Stray), c.len_utf8()),
+            c if is_word(c) => (Some(TokenKind::Word), word(rest)),
+            c => (Some(TokenKind::Stray), c.len_utf8()),
         };
         found.extend(kind.map(|kind| Token { kind, span: at..at + length }));
         begins_line = next == '\n' || begins_line && matches!(next, ' ' | '\t');
@@ -97,8 +97,8 @@ fn is_word(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn cut(text: &str) -> Vec<(Kind, &str)> {
-        tokens(text, &mut Between::default())
+    fn cut(text: &str) -> Vec<(TokenKind, &str)> {
+        tokens(text, &mut Skipped::default())
             .into_iter()
             .map(|token| (token.kind, &text[token.span]))
             .collect()
@@ -109,30 +109,30 @@ mod tests {
         assert_eq!(
             cut("group a-b/%u{\tx=\"1 2\"; }"),
             [
-                (Kind::Word, "group"),
-                (Kind::Word, "a-b/%u"),
-                (Kind::Open, "{"),
-                (Kind::Word, "x"),
-                (Kind::Equals, "="),
-                (Kind::Quoted, "1 2"),
-                (Kind::Semicolon, ";"),
-                (Kind::Close, "}"),
+                (TokenKind::Word, "group"),
+                (TokenKind::Word, "a-b/%u"),
+                (TokenKind::Open, "{"),
+                (TokenKind::Word, "x"),
+                (TokenKind::Equals, "="),
+                (TokenKind::Quoted, "1 2"),
+                (TokenKind::Semicolon, ";"),
+                (TokenKind::Close, "}"),
             ]
         );
-        assert_eq!(cut("a\r\n\"b"), [(Kind::Word, "a"), (Kind::OpenQuote, "\"b")]);
-        assert_eq!(cut("é"), [(Kind::Stray, "é")]);
+        assert_eq!(cut("a\r\n\"b"), [(TokenKind::Word, "a"), (TokenKind::OpenQuote, "\"b")]);
+        assert_eq!(cut("é"), [(TokenKind::Stray, "é")]);
     }
 
     #[test]
     fn returns_between_tokens_are_noticed() {
-        let mut between = Between::default();
+        let mut between = Skipped::default();
         tokens("# a\r\nb \"\r\" \r\n\r", &mut between);
         assert_eq!(between.carriage_return, Some(11));
     }
 
     #[test]
     fn a_nul_between_tokens_is_the_end() {
-        let mut between = Between::default();
+        let mut between = Skipped::default();
         let found = tokens("# \0\na \"\0\" b\0 {", &mut between);
         assert_eq!((found.len(), between.nul), (3, Some(11)));
     }
@@ -142,8 +142,8 @@ mod tests {
         assert_eq!(cut("# { \n \t# }\n* x\n"), []);
         assert_eq!(
             cut("a # b\nc"),
-            [(Kind::Word, "a"), (Kind::LateComment, "# b"), (Kind::Word, "c")]
+            [(TokenKind::Word, "a"), (TokenKind::LateComment, "# b"), (TokenKind::Word, "c")]
         );
-        assert_eq!(cut(" *"), [(Kind::Stray, "*")]);
+        assert_eq!(cut(" *"), [(TokenKind::Stray, "*")]);
     }
 }

@@ -4,29 +4,29 @@
 //! interprets `//`, `.` and `..`. They are interpreted here once, because a cgroup hierarchy has no
 //! symbolic links that could change their meaning.
 
-use crate::rules::destination::{Destination, Field, Piece};
+use crate::rules::destination::{Destination, DestinationPart, Specifier};
 
 /// A destination and whether cgrulesengd treats it as a template.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Read {
+pub(super) struct ParsedDestination {
     pub(super) destination: Destination,
     /// True if the text differs from the path that it stands for. Only such cgroups are created.
     pub(super) is_template: bool,
 }
 
 /// Parses a destination. Returns `None` if it leads out of the hierarchy.
-pub(super) fn read(text: &str) -> Option<Read> {
-    let mut path = Path::default();
+pub(super) fn read(text: &str) -> Option<ParsedDestination> {
+    let mut path = PathBuilder::default();
     let mut is_template = false;
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         match (character, characters.clone().next()) {
             ('%', Some(letter)) => {
                 characters.next();
-                match Field::from_letter(letter) {
+                match Specifier::from_letter(letter) {
                     Some(field) => {
                         is_template = true;
-                        path.push(Piece::Field(field));
+                        path.push(DestinationPart::Field(field));
                     }
                     None => [character, letter].into_iter().for_each(|c| path.literal(c)),
                 }
@@ -40,19 +40,19 @@ pub(super) fn read(text: &str) -> Option<Read> {
         }
     }
     let pieces = path.finish()?;
-    Some(Read { destination: Destination::from_pieces(text, pieces), is_template })
+    Some(ParsedDestination { destination: Destination::from_pieces(text, pieces), is_template })
 }
 
 /// The components parsed so far.
 #[derive(Default)]
-struct Path {
-    done: Vec<Vec<Piece>>,
-    last: Vec<Piece>,
+struct PathBuilder {
+    done: Vec<Vec<DestinationPart>>,
+    last: Vec<DestinationPart>,
     is_outside: bool,
 }
 
-impl Path {
-    fn push(&mut self, piece: Piece) {
+impl PathBuilder {
+    fn push(&mut self, piece: DestinationPart) {
         self.last.push(piece);
     }
 
@@ -61,14 +61,17 @@ impl Path {
             return self.end_component();
         }
         match self.last.last_mut() {
-            Some(Piece::Literal(text)) => text.push(character),
-            Some(Piece::Field(_)) | None => self.push(Piece::Literal(character.to_string())),
+            Some(DestinationPart::Literal(text)) => text.push(character),
+            Some(DestinationPart::Field(_)) | None => {
+                self.push(DestinationPart::Literal(character.to_string()));
+            }
         }
     }
 
     fn end_component(&mut self) {
         let component = std::mem::take(&mut self.last);
-        let is = |name: &str| matches!(&*component, [Piece::Literal(text)] if text == name);
+        let is =
+            |name: &str| matches!(&*component, [DestinationPart::Literal(text)] if text == name);
         if is("..") {
             self.is_outside |= self.done.pop().is_none();
         } else if !component.is_empty() && !is(".") {
@@ -76,14 +79,16 @@ impl Path {
         }
     }
 
-    fn finish(mut self) -> Option<Vec<Piece>> {
+    fn finish(mut self) -> Option<Vec<DestinationPart>> {
         self.end_component();
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut pieces: Vec<DestinationPart> = Vec::new();
         for (n, component) in self.done.into_iter().enumerate() {
-            let slash = (n > 0).then(|| Piece::Literal("/".to_owned()));
+            let slash = (n > 0).then(|| DestinationPart::Literal("/".to_owned()));
             for piece in slash.into_iter().chain(component) {
                 match (pieces.last_mut(), piece) {
-                    (Some(Piece::Literal(text)), Piece::Literal(more)) => text.push_str(&more),
+                    (Some(DestinationPart::Literal(text)), DestinationPart::Literal(more)) => {
+                        text.push_str(&more);
+                    }
                     (_, piece) => pieces.push(piece),
                 }
             }
@@ -96,13 +101,13 @@ impl Path {
 mod tests {
     use super::*;
 
-    /// Returns the pieces, with specifiers as `{Field}`, and whether it is a template.
+    /// Returns the pieces, with specifiers as `{Specifier}`, and whether it is a template.
     fn shown(text: &str) -> Option<(String, bool)> {
         let read = read(text)?;
         assert_eq!(read.destination.as_str(), text);
         let pieces = read.destination.pieces().into_iter().map(|piece| match piece {
-            Piece::Literal(text) => text,
-            Piece::Field(field) => format!("{{{field:?}}}"),
+            DestinationPart::Literal(text) => text,
+            DestinationPart::Field(field) => format!("{{{field:?}}}"),
         });
         Some((pieces.collect(), read.is_template))
     }

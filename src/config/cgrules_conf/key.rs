@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::line::{Field, Shape};
-use crate::config::criteria::{Mention, NameKind};
+use super::line::{LineField, Shape};
+use crate::config::criteria::{NameKind, NameRef};
 use crate::rules::glob::Glob;
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
@@ -12,16 +12,16 @@ const USER_MAX: usize = 255;
 
 /// The criteria of a rule from its first field.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct CgrulesKey {
     pub(super) criteria: Criteria,
     /// The name that is not yet resolved.
-    pub(super) mention: Option<Mention>,
-    pub(super) program: Program,
+    pub(super) mention: Option<NameRef>,
+    pub(super) program: KeyProgram,
 }
 
 /// The validity of the program part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Program {
+pub(super) enum KeyProgram {
     Right,
     /// A `*` before the end, which is not a wildcard.
     InnerStar,
@@ -30,7 +30,7 @@ pub(super) enum Program {
 }
 
 /// Splits the field into user and program part, as ranges of the file.
-pub(super) fn split(field: &Field, text: &str) -> (Range<usize>, Option<Range<usize>>) {
+pub(super) fn split(field: &LineField, text: &str) -> (Range<usize>, Option<Range<usize>>) {
     let whole = match field.shape {
         Shape::Quoted => field.span.start + 1..field.span.end - 1,
         Shape::Plain | Shape::QuotedProgram | Shape::OpenQuote => field.span.clone(),
@@ -42,7 +42,7 @@ pub(super) fn split(field: &Field, text: &str) -> (Range<usize>, Option<Range<us
 }
 
 /// Parses the field. Returns `None` if the user part is empty.
-pub(super) fn read(field: &Field, text: &str) -> Option<Key> {
+pub(super) fn read(field: &LineField, text: &str) -> Option<CgrulesKey> {
     let (user, program) = split(field, text);
     let mut criteria = Criteria::default();
     let mut mention = None;
@@ -55,18 +55,18 @@ pub(super) fn read(field: &Field, text: &str) -> Option<Key> {
         let span = user.start + 1..user.end;
         let name = name(&span);
         criteria.groups = vec![GroupTest::Name(name.clone())];
-        mention = Some(Mention { kind: NameKind::Group, name, span });
+        mention = Some(NameRef { kind: NameKind::Group, name, span });
     } else if !text[user.clone()].starts_with('*') {
         let name = name(&user);
         criteria.users = vec![UserTest::Name(name.clone())];
-        mention = Some(Mention { kind: NameKind::User, name, span: user });
+        mention = Some(NameRef { kind: NameKind::User, name, span: user });
     }
     if mention.as_ref().is_some_and(|mention| mention.name.is_empty()) {
         return None;
     }
     let program = program.map_or("", |span| &text[span]);
     criteria.exes = exe(program).into_iter().collect();
-    Some(Key { criteria, mention, program: remark(program) })
+    Some(CgrulesKey { criteria, mention, program: remark(program) })
 }
 
 /// Returns the test for a program. A star at the end matches anything, including `/`, after a
@@ -81,13 +81,13 @@ fn exe(program: &str) -> Option<ExeTest> {
     })
 }
 
-fn remark(program: &str) -> Program {
+fn remark(program: &str) -> KeyProgram {
     let text = program.strip_suffix('*').unwrap_or(program);
     if text.contains('*') {
-        Program::InnerStar
+        KeyProgram::InnerStar
     } else if !program.starts_with('/') && (program.contains('/') || text.len() < program.len()) {
-        if text.is_empty() { Program::Right } else { Program::Relative }
+        if text.is_empty() { KeyProgram::Right } else { KeyProgram::Relative }
     } else {
-        Program::Right
+        KeyProgram::Right
     }
 }

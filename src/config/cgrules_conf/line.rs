@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A field of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
+pub(super) struct LineField {
     /// The byte range in the file, including quotes.
     pub(super) span: Range<usize>,
     /// The quoting of the field.
@@ -24,7 +24,7 @@ pub(super) enum Shape {
 
 /// Returns the fields of a line that begins at byte `start` of the file. Quotes are interpreted in
 /// the first field and in the third, unless only an unquoted reading gives a complete rule.
-pub(super) fn fields(line: &str, start: usize) -> Vec<Field> {
+pub(super) fn fields(line: &str, start: usize) -> Vec<LineField> {
     let quoted = cut(line, start, [key, destination]);
     if quoted.len() >= 3 || !line.contains('"') {
         return quoted;
@@ -41,7 +41,7 @@ pub(super) fn fields(line: &str, start: usize) -> Vec<Field> {
 type Shaped = fn(&str) -> (usize, Shape);
 
 /// Splits a line, with the given functions for its first and its third field.
-fn cut(line: &str, start: usize, shaped: [Shaped; 2]) -> Vec<Field> {
+fn cut(line: &str, start: usize, shaped: [Shaped; 2]) -> Vec<LineField> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(begin) = line[at..].find(|c| !is_blank(c)) {
@@ -53,7 +53,7 @@ fn cut(line: &str, start: usize, shaped: [Shaped; 2]) -> Vec<Field> {
             _ => (word(rest), Shape::Plain),
         };
         at = begin + length;
-        found.push(Field { span: start + begin..start + at, shape });
+        found.push(LineField { span: start + begin..start + at, shape });
     }
     found
 }

@@ -3,13 +3,13 @@
 
 use std::ops::Range;
 
-use super::line::{Field, Shape};
-use super::{Reader, SKIPPED, SKIPPED_IF_KNOWN, destination};
-use crate::config::criteria::Mention;
+use super::line::{LineField, Shape};
+use super::{CgrulesReader, SKIPPED, SKIPPED_IF_KNOWN, destination};
+use crate::config::criteria::NameRef;
 use crate::config::diagnostic::Severity;
 use crate::config::table::shortened;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
-use crate::rules::{Below, InapplicableReason, Target};
+use crate::rules::{InapplicableReason, PathBase, Target};
 
 /// The maximum number of controllers in a rule; cgrulesengd 2.0.2 refuses more.
 const CONTROLLERS_MAX: usize = 16;
@@ -20,7 +20,7 @@ const STAYS: &str = "the rule cannot be applied: matching processes stay where t
 const CONTROLLERS_LENGTH: usize = 99;
 
 /// Controllers, destination and options of a line.
-pub(super) enum Rest {
+pub(super) enum LineRest {
     /// Leaves processes in their current cgroup.
     Ignore(IgnoreWhen),
     /// Moves processes to the target.
@@ -29,20 +29,20 @@ pub(super) enum Rest {
     Nothing(InapplicableReason),
 }
 
-impl Reader<'_> {
+impl CgrulesReader<'_> {
     /// Parses the fields after the key. Returns `None` if the line is ignored. A continuation line
     /// moves processes even if it has the option `ignore`.
     pub(super) fn rest(
         &mut self,
-        rest: &[Field],
-        user: Option<&Mention>,
+        rest: &[LineField],
+        user: Option<&NameRef>,
         may_ignore: bool,
-    ) -> Option<Rest> {
+    ) -> Option<LineRest> {
         let [controllers, destination, more @ ..] = rest else { return None };
         let (controllers, is_possible) = self.controllers(controllers, user)?;
         let options = match more.first() {
             Some(options) => self.options(options, user)?,
-            None => Options::default(),
+            None => LineOptions::default(),
         };
         let text = self.report.text().as_str();
         let span = match destination.shape {
@@ -50,21 +50,21 @@ impl Reader<'_> {
             Shape::Plain | Shape::QuotedProgram | Shape::OpenQuote => destination.span.clone(),
         };
         if options.ignores() && may_ignore {
-            return Some(Rest::Ignore(self.ignore(&text[span.clone()], span, options)));
+            return Some(LineRest::Ignore(self.ignore(&text[span.clone()], span, options)));
         }
         let Some(read) = destination::read(&text[span.clone()]) else {
             let message = "destination outside of the hierarchy";
             self.report.warning(Some(span), message, STAYS);
-            return Some(Rest::Nothing(InapplicableReason::OutsideHierarchy));
+            return Some(LineRest::Nothing(InapplicableReason::OutsideHierarchy));
         };
         if !is_possible {
-            return Some(Rest::Nothing(InapplicableReason::RepeatedController));
+            return Some(LineRest::Nothing(InapplicableReason::RepeatedController));
         }
-        let destination::Read { destination, is_template } = read;
-        Some(Rest::Place(Target {
+        let destination::ParsedDestination { destination, is_template } = read;
+        Some(LineRest::Place(Target {
             destination,
             controllers,
-            below: Below::Top,
+            below: PathBase::Top,
             creates: is_template,
         }))
     }
@@ -72,8 +72,8 @@ impl Reader<'_> {
     /// Parses the controllers. Also returns whether cgrulesengd moves processes with such a list.
     fn controllers(
         &mut self,
-        field: &Field,
-        user: Option<&Mention>,
+        field: &LineField,
+        user: Option<&NameRef>,
     ) -> Option<(Vec<String>, bool)> {
         let span = field.span.clone();
         let text = &self.report.text().as_str()[span.clone()];
@@ -106,9 +106,9 @@ impl Reader<'_> {
         Some((names, is_possible))
     }
 
-    fn options(&mut self, field: &Field, user: Option<&Mention>) -> Option<Options> {
+    fn options(&mut self, field: &LineField, user: Option<&NameRef>) -> Option<LineOptions> {
         let text = &self.report.text().as_str()[field.span.clone()];
-        let mut options = Options::default();
+        let mut options = LineOptions::default();
         let mut at = field.span.start;
         if text.bytes().all(|byte| byte == b',') {
             let message = "empty options".to_owned();
@@ -135,7 +135,7 @@ impl Reader<'_> {
     /// Returns the condition of an ignore rule. cgrulesengd 2.0.2 knows neither `*` nor real-time
     /// scheduling, so with a path `ignore` means every process, and with `*` it has the meaning of
     /// 3.2.
-    fn ignore(&mut self, text: &str, span: Range<usize>, options: Options) -> IgnoreWhen {
+    fn ignore(&mut self, text: &str, span: Range<usize>, options: LineOptions) -> IgnoreWhen {
         let anywhere = text == "*";
         if text.len() > 1 && text.starts_with('/') {
             let message = "a rule that ignores a path beginning with / never matches";
@@ -151,17 +151,17 @@ impl Reader<'_> {
 }
 
 /// Returns the help for a line with an error after the user.
-fn skipped(user: Option<&Mention>) -> &'static str {
+fn skipped(user: Option<&NameRef>) -> &'static str {
     if user.is_some() { SKIPPED_IF_KNOWN } else { SKIPPED }
 }
 
 #[derive(Clone, Copy, Default)]
-struct Options {
+struct LineOptions {
     ignore: bool,
     ignore_rt: bool,
 }
 
-impl Options {
+impl LineOptions {
     fn ignores(self) -> bool {
         self.ignore || self.ignore_rt
     }

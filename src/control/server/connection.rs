@@ -9,7 +9,9 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
-use crate::control::protocol::{Incoming, READERS, Refused, Request, Watched};
+use crate::control::protocol::{
+    ControlRequest, READERS, RequestError, RequestReader, WatchMessage,
+};
 use crate::event::{Gid, Nanos, Uid};
 use crate::sys;
 
@@ -42,7 +44,7 @@ impl Peer {
     }
 
     /// Returns the reason for which the request is not permitted, if it is not.
-    pub(super) fn refusal(self, request: &Request) -> Option<String> {
+    pub(super) fn refusal(self, request: &ControlRequest) -> Option<String> {
         if request.is_write() && self.uid != Uid(0) {
             return Some("only root may request changes".to_owned());
         }
@@ -52,11 +54,11 @@ impl Peer {
 
 /// The state of a connection.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum ConnectionState {
     /// The request is being received.
-    Asking(Incoming),
+    Asking(RequestReader),
     /// A command for the hot thread is pending.
-    Waiting(Errand),
+    Waiting(PendingReply),
     /// The client receives decisions. `lost` lines have not been reported to it yet.
     Watching { lost: u64 },
     /// The connection is closed once the reply is sent.
@@ -65,7 +67,7 @@ pub(super) enum State {
 
 /// The kind of reply to send when the command is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum PendingReply {
     Status,
     About,
     Place,
@@ -73,7 +75,7 @@ pub(super) enum Errand {
     Reload(u64),
 }
 
-impl Errand {
+impl PendingReply {
     const fn patience(self) -> u64 {
         match self {
             Self::Status | Self::About => SHORT_ERRAND_NS,
@@ -84,42 +86,46 @@ impl Errand {
 
 /// A connected client with its output buffer.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ClientStream {
     stream: UnixStream,
     pub(super) peer: Peer,
-    pub(super) state: State,
+    pub(super) state: ConnectionState,
     out: VecDeque<u8>,
     /// The time of the last progress.
     since: Nanos,
 }
 
-impl Connection {
+impl ClientStream {
     pub(super) fn new(stream: UnixStream, readers: Option<Gid>, now: Nanos) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let peer = Peer::of(&stream, readers)?;
-        let state = State::Asking(Incoming::default());
+        let state = ConnectionState::Asking(RequestReader::default());
         Ok(Self { stream, peer, state, out: VecDeque::new(), since: now })
     }
 
     /// Returns the time at which the client is disconnected without further progress, if any.
     pub(super) fn due(&self) -> Option<Nanos> {
         match self.state {
-            State::Asking(_) | State::Leaving => Some(self.since.plus(PATIENCE_NS)),
-            State::Waiting(errand) => Some(self.since.plus(errand.patience())),
-            State::Watching { .. } => None,
+            ConnectionState::Asking(_) | ConnectionState::Leaving => {
+                Some(self.since.plus(PATIENCE_NS))
+            }
+            ConnectionState::Waiting(errand) => Some(self.since.plus(errand.patience())),
+            ConnectionState::Watching { .. } => None,
         }
     }
 
     /// Checks whether the client has sent no complete request for this long.
     pub(super) fn is_silent(&self, now: Nanos, for_ns: u64) -> bool {
-        matches!(self.state, State::Asking(_)) && now.since(self.since) >= for_ns
+        matches!(self.state, ConnectionState::Asking(_)) && now.since(self.since) >= for_ns
     }
 
     /// Returns the events to wait for, besides a hangup.
     pub(super) fn interest(&self) -> EpollFlags {
         let asking = match self.state {
-            State::Asking(_) => EpollFlags::EPOLLIN,
-            State::Waiting(_) | State::Watching { .. } | State::Leaving => EpollFlags::empty(),
+            ConnectionState::Asking(_) => EpollFlags::EPOLLIN,
+            ConnectionState::Waiting(_)
+            | ConnectionState::Watching { .. }
+            | ConnectionState::Leaving => EpollFlags::empty(),
         };
         let sending = if self.out.is_empty() { EpollFlags::empty() } else { EpollFlags::EPOLLOUT };
         asking | sending
@@ -129,8 +135,8 @@ impl Connection {
     ///
     /// # Errors
     /// Returns an error if the client has disconnected.
-    pub(super) fn hear(&mut self) -> io::Result<Option<Result<Request, String>>> {
-        let State::Asking(incoming) = &mut self.state else { return Ok(None) };
+    pub(super) fn hear(&mut self) -> io::Result<Option<Result<ControlRequest, String>>> {
+        let ConnectionState::Asking(incoming) = &mut self.state else { return Ok(None) };
         let mut part = [0; 4096];
         loop {
             match self.stream.read(&mut part) {
@@ -149,7 +155,7 @@ impl Connection {
     }
 
     /// Changes the state and restarts its time limit.
-    pub(super) fn turn_to(&mut self, state: State, now: Nanos) {
+    pub(super) fn turn_to(&mut self, state: ConnectionState, now: Nanos) {
         (self.state, self.since) = (state, now);
     }
 
@@ -165,19 +171,19 @@ impl Connection {
     /// Sends a single line as the reply and closes the connection.
     pub(super) fn tell(&mut self, answer: &impl Serialize, now: Nanos) {
         self.say(answer);
-        self.turn_to(State::Leaving, now);
+        self.turn_to(ConnectionState::Leaving, now);
     }
 
     /// Sends an error as the reply and closes the connection.
     pub(super) fn refuse(&mut self, why: impl Into<String>, now: Nanos) {
-        self.tell(&Refused { error: why.into() }, now);
+        self.tell(&RequestError { error: why.into() }, now);
     }
 
     /// Appends a line about a decision, or counts it as lost.
     pub(super) fn report(&mut self, line: &[u8]) {
         self.confess();
         let room = BACKLOG.saturating_sub(self.out.len());
-        let State::Watching { lost } = &mut self.state else { return };
+        let ConnectionState::Watching { lost } = &mut self.state else { return };
         if *lost > 0 || room < line.len() {
             *lost += 1;
         } else {
@@ -187,17 +193,17 @@ impl Connection {
 
     /// Counts lines that all watching clients have lost.
     pub(super) fn miss(&mut self, count: u64) {
-        if let State::Watching { lost } = &mut self.state {
+        if let ConnectionState::Watching { lost } = &mut self.state {
             *lost += count;
         }
     }
 
     /// Reports the number of lost lines, once at most half of the buffer is in use.
     pub(super) fn confess(&mut self) {
-        let State::Watching { lost: lost @ 1.. } = self.state else { return };
+        let ConnectionState::Watching { lost: lost @ 1.. } = self.state else { return };
         if self.out.len() <= BACKLOG / 2 {
-            self.state = State::Watching { lost: 0 };
-            self.say(&Watched::Lost { lost });
+            self.state = ConnectionState::Watching { lost: 0 };
+            self.say(&WatchMessage::Lost { lost });
         }
     }
 
@@ -218,11 +224,11 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(matches!(self.state, State::Leaving))
+        Ok(matches!(self.state, ConnectionState::Leaving))
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for ClientStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -232,17 +238,19 @@ impl AsFd for Connection {
 mod tests {
     use super::*;
 
-    fn watching() -> (Connection, UnixStream) {
+    fn watching() -> (ClientStream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut connection = Connection::new(ours, None, Nanos(0)).unwrap();
-        connection.turn_to(State::Watching { lost: 0 }, Nanos(0));
+        let mut connection = ClientStream::new(ours, None, Nanos(0)).unwrap();
+        connection.turn_to(ConnectionState::Watching { lost: 0 }, Nanos(0));
         (connection, theirs)
     }
 
-    fn lost(connection: &Connection) -> u64 {
+    fn lost(connection: &ClientStream) -> u64 {
         match connection.state {
-            State::Watching { lost } => lost,
-            State::Asking(_) | State::Waiting(_) | State::Leaving => panic!(),
+            ConnectionState::Watching { lost } => lost,
+            ConnectionState::Asking(_) | ConnectionState::Waiting(_) | ConnectionState::Leaving => {
+                panic!()
+            }
         }
     }
 
@@ -250,7 +258,7 @@ mod tests {
     fn who_does_not_read_loses_lines_and_is_told_how_many() {
         let (mut connection, mut theirs) = watching();
         let line = [vec![b'x'; 1023], vec![b'\n']].concat();
-        let send = |connection: &mut Connection| connection.send(Nanos(0)).unwrap();
+        let send = |connection: &mut ClientStream| connection.send(Nanos(0)).unwrap();
         for _ in 0..2000 {
             connection.report(&line);
             send(&mut connection);
@@ -279,11 +287,14 @@ mod tests {
     fn writes_are_for_root_and_reads_for_readers() {
         let [root, reader, other] = [(0, true), (7, true), (7, false)]
             .map(|(uid, is_reader)| Peer { uid: Uid(uid), is_reader });
-        let place = Request::Place { pids: vec![1] };
-        assert!(root.refusal(&place).is_none() && root.refusal(&Request::Status).is_none());
-        assert!(reader.refusal(&place).is_some() && reader.refusal(&Request::Watch).is_none());
+        let place = ControlRequest::Place { pids: vec![1] };
+        assert!(root.refusal(&place).is_none() && root.refusal(&ControlRequest::Status).is_none());
         assert!(
-            other.refusal(&Request::Reload).is_some() && other.refusal(&Request::Rules).is_some()
+            reader.refusal(&place).is_some() && reader.refusal(&ControlRequest::Watch).is_none()
+        );
+        assert!(
+            other.refusal(&ControlRequest::Reload).is_some()
+                && other.refusal(&ControlRequest::Rules).is_some()
         );
     }
 }

@@ -6,29 +6,29 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::event::Pid;
-use crate::placer::places::Place;
+use crate::placer::places::CgroupPlace;
 
 /// Maximum number of processes, 200 bytes each. When it is exceeded the oldest is dropped: its next
 /// external move is reverted once more.
 const MAX_ENTRIES: usize = 4096;
 
 #[derive(Debug)]
-struct Entry {
-    /// Identity that distinguishes processes with one PID, see [`crate::process::Proc::identity`].
+struct PastMove {
+    /// Identity that distinguishes processes with one PID, see [`crate::process::ProcFs::identity`].
     identity: u64,
     /// Cgroups in which the process is left.
-    left_in: Option<Vec<Place>>,
+    left_in: Option<Vec<CgroupPlace>>,
 }
 
 /// External moves since the policy became active, by process.
 #[derive(Debug, Default)]
-pub(in crate::placer) struct History {
-    entries: HashMap<Pid, Entry, FixedState>,
+pub(in crate::placer) struct ExternalMoveHistory {
+    entries: HashMap<Pid, PastMove, FixedState>,
     /// PIDs of the entries, oldest first.
     oldest: VecDeque<Pid>,
 }
 
-impl History {
+impl ExternalMoveHistory {
     /// Returns whether a move of the process was reverted or left.
     pub(in crate::placer) fn has(&self, pid: Pid, identity: impl FnOnce() -> Option<u64>) -> bool {
         // The identity costs a system call, which only few processes need.
@@ -37,7 +37,7 @@ impl History {
     }
 
     /// Returns whether the process was left in these cgroups.
-    pub(super) fn is_left_in(&self, pid: Pid, identity: u64, places: &[Place]) -> bool {
+    pub(super) fn is_left_in(&self, pid: Pid, identity: u64, places: &[CgroupPlace]) -> bool {
         self.of(pid, identity).is_some_and(|entry| entry.left_in.as_deref() == Some(places))
     }
 
@@ -48,12 +48,12 @@ impl History {
 
     /// Records that a move of the process is reverted.
     pub(in crate::placer) fn reverted(&mut self, pid: Pid, identity: u64) {
-        self.insert(pid, Entry { identity, left_in: None });
+        self.insert(pid, PastMove { identity, left_in: None });
     }
 
     /// Records that the process is left in these cgroups.
-    pub(super) fn left(&mut self, pid: Pid, identity: u64, places: &[Place]) {
-        self.insert(pid, Entry { identity, left_in: Some(places.to_vec()) });
+    pub(super) fn left(&mut self, pid: Pid, identity: u64, places: &[CgroupPlace]) {
+        self.insert(pid, PastMove { identity, left_in: Some(places.to_vec()) });
     }
 
     /// Removes a process that changed, or that an administrator requested: its next move is the
@@ -69,11 +69,11 @@ impl History {
         self.oldest.clear();
     }
 
-    fn of(&self, pid: Pid, identity: u64) -> Option<&Entry> {
+    fn of(&self, pid: Pid, identity: u64) -> Option<&PastMove> {
         self.entries.get(&pid).filter(|entry| entry.identity == identity)
     }
 
-    fn insert(&mut self, pid: Pid, entry: Entry) {
+    fn insert(&mut self, pid: Pid, entry: PastMove) {
         if self.entries.insert(pid, entry).is_some() {
             return;
         }
@@ -96,11 +96,11 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_its_identity() {
-        let mut history = History::default();
+        let mut history = ExternalMoveHistory::default();
         history.reverted(pid(5), 100);
         assert!(history.was_reverted(pid(5), 100) && !history.was_reverted(pid(5), 101));
-        let a = [Place::new(0, b"/a")];
-        let b = [Place::new(0, b"/b")];
+        let a = [CgroupPlace::new(0, b"/a")];
+        let b = [CgroupPlace::new(0, b"/b")];
         assert!(!history.is_left_in(pid(5), 100, &a));
         history.left(pid(5), 100, &a);
         assert!(history.is_left_in(pid(5), 100, &a) && !history.is_left_in(pid(5), 100, &b));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_oldest_are_forgotten() {
-        let mut history = History::default();
+        let mut history = ExternalMoveHistory::default();
         for round in 0..3 {
             for raw in 1..=2 * MAX_ENTRIES as u32 {
                 history.reverted(pid(raw), 1);

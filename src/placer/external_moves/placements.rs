@@ -17,7 +17,7 @@ type Key = (Pid, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    /// Which process of the PID: see [`crate::process::Proc::identity`].
+    /// Which process of the PID: see [`crate::process::ProcFs::identity`].
     identity: u64,
     /// The number of the cgroup, which depends on all that the rule and its destination depend on.
     cgroup: u64,

@@ -12,12 +12,12 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::cgroup::unit::Unit;
-use crate::event::batch::{Batch, Look};
+use crate::event::queue::{EvaluationQueue, EvaluationRequest};
 use crate::event::{Cause, Nanos, Pid, Task, Uid};
-use crate::log::limit::Limiter;
+use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
-use crate::placer::Subject;
-use crate::process::{Proc, path_in};
+use crate::placer::PlacedProcess;
+use crate::process::{ProcFs, path_in};
 use crate::source::moves::{MoveSource, TracedMove};
 use crate::sys;
 
@@ -55,7 +55,7 @@ pub(super) struct Mover {
 
 impl Mover {
     /// Returns whether the mover has no root rights, or acts for a user.
-    pub(super) fn acts_for_user(&self, subject: &Subject<'_>) -> bool {
+    pub(super) fn acts_for_user(&self, subject: &PlacedProcess<'_>) -> bool {
         // Process 1 moves processes of users only on request. A process that moved itself may have
         // had other rights at that time.
         let is_of_user = subject.grip.uid != Uid(0);
@@ -92,7 +92,7 @@ pub(crate) struct MoveWatch {
     /// The last move of each process.
     known: HashMap<Pid, TracedMove, FixedState>,
     /// The processes that wait for their evaluation, with the same share for each user.
-    waiting: Batch,
+    waiting: EvaluationQueue,
     due: Nanos,
     alert_until: Nanos,
     was_read: Nanos,
@@ -100,7 +100,7 @@ pub(crate) struct MoveWatch {
     paid_until: Nanos,
     needs_scan: bool,
     metrics: Arc<Metrics>,
-    limiter: Limiter,
+    limiter: LogLimiter,
 }
 
 impl MoveWatch {
@@ -111,13 +111,13 @@ impl MoveWatch {
             own_threads: Vec::new(),
             own_process: std::process::id(),
             known: HashMap::default(),
-            waiting: Batch::default(),
+            waiting: EvaluationQueue::default(),
             due: Nanos(0),
             alert_until: Nanos(0),
             was_read: Nanos(0),
             paid_until: Nanos(0),
             needs_scan: false,
-            limiter: Limiter::new(Arc::clone(&metrics)),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
         }
     }
@@ -227,7 +227,7 @@ impl MoveWatch {
     }
 
     /// Returns the next process that was moved, and when that happened last, or that was born in another cgroup. The caller admits or dismisses it.
-    pub(crate) fn next_moved(&mut self) -> Option<Look> {
+    pub(crate) fn next_moved(&mut self) -> Option<EvaluationRequest> {
         let mut look = self.waiting.pop()?;
         if let Some(traced) = self.known.get(&look.pid) {
             look.since = traced.at;
@@ -238,7 +238,7 @@ impl MoveWatch {
     /// Returns whether a moved process may be evaluated now, its user being `uid`. Else it waits, since its user had
     /// its share.
     #[must_use]
-    pub(crate) fn admit(&mut self, look: Look, uid: Uid) -> bool {
+    pub(crate) fn admit(&mut self, look: EvaluationRequest, uid: Uid) -> bool {
         let is_admitted = self.waiting.admit(look, uid);
         if is_admitted {
             self.waiting.settle(look);
@@ -247,7 +247,7 @@ impl MoveWatch {
     }
 
     /// The process that was moved is gone.
-    pub(crate) fn dismiss(&mut self, look: Look) {
+    pub(crate) fn dismiss(&mut self, look: EvaluationRequest) {
         self.waiting.settle(look);
     }
 
@@ -280,7 +280,7 @@ impl MoveWatch {
     }
 
     /// Returns the process that made the last move of `pid`, if the trace reported it.
-    pub(super) fn mover(&self, pid: Pid, proc: &mut Proc) -> Option<Mover> {
+    pub(super) fn mover(&self, pid: Pid, proc: &mut ProcFs) -> Option<Mover> {
         let thread = self.known.get(&pid)?.mover;
         let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
         let Some(thread) = Pid::new(thread) else { return Some(mover) };
@@ -348,7 +348,8 @@ mod tests {
         watch.read_if_due(Nanos(0));
         assert_eq!(watch.metrics.traced_moves.get(), 1);
         assert!(watch.has_work());
-        let is_birth = |look: Look| (look.pid.get(), look.cause.contains(Cause::ELSEWHERE));
+        let is_birth =
+            |look: EvaluationRequest| (look.pid.get(), look.cause.contains(Cause::ELSEWHERE));
         let next = std::iter::from_fn(|| watch.next_moved().map(is_birth));
         assert_eq!(next.collect::<Vec<_>>(), [(40, true), (41, false), (42, true)]);
         assert!(!watch.has_work() && !watch.take_needs_scan());

@@ -44,7 +44,7 @@ pub(super) struct Instance {
 }
 
 /// Result of an attempt to lock an instance.
-enum Attempt {
+enum LockAttempt {
     Locked(OwnedFd),
     /// Another daemon holds the lock.
     Busy,
@@ -74,11 +74,11 @@ impl Instance {
         for name in names() {
             let path = path.join(&name);
             match create(&parent, &name) {
-                Ok(Attempt::Locked(directory)) => {
+                Ok(LockAttempt::Locked(directory)) => {
                     remove_leftovers(&parent, &name);
                     return Ok(Self { parent, directory, name, path });
                 }
-                Ok(Attempt::Busy | Attempt::Gone) => {}
+                Ok(LockAttempt::Busy | LockAttempt::Gone) => {}
                 Err(errno) => return Err(MoveTraceError::from_io(path, errno.into())),
             }
         }
@@ -176,34 +176,36 @@ fn cpu_name(name: &CStr) -> Option<String> {
 }
 
 /// Creates an instance, if it does not exist, and locks it.
-fn create(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
+fn create(parent: &OwnedFd, name: &str) -> Result<LockAttempt, Errno> {
     for _ in 0..ATTEMPTS {
         match mkdirat(parent, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
         match lock(parent, name)? {
-            Attempt::Gone => {}
-            attempt @ (Attempt::Locked(_) | Attempt::Busy) => return Ok(attempt),
+            LockAttempt::Gone => {}
+            attempt @ (LockAttempt::Locked(_) | LockAttempt::Busy) => return Ok(attempt),
         }
     }
-    Ok(Attempt::Gone)
+    Ok(LockAttempt::Gone)
 }
 
 /// Locks an existing instance, without waiting.
-fn lock(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
+fn lock(parent: &OwnedFd, name: &str) -> Result<LockAttempt, Errno> {
     let directory = match openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(Attempt::Gone),
+        Err(Errno::NOENT) => return Ok(LockAttempt::Gone),
         other => other?,
     };
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Ok(Attempt::Busy),
+        Err(Errno::WOULDBLOCK) => return Ok(LockAttempt::Busy),
         other => other?,
     }
     // Between open and lock its owner may have removed it, and another may have created it again.
     match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(named) if named.st_ino == fstat(&directory)?.st_ino => Ok(Attempt::Locked(directory)),
-        Ok(_) | Err(Errno::NOENT) => Ok(Attempt::Gone),
+        Ok(named) if named.st_ino == fstat(&directory)?.st_ino => {
+            Ok(LockAttempt::Locked(directory))
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(LockAttempt::Gone),
         Err(errno) => Err(errno),
     }
 }
@@ -213,7 +215,7 @@ fn lock(parent: &OwnedFd, name: &str) -> Result<Attempt, Errno> {
 fn remove_leftovers(parent: &OwnedFd, own: &str) {
     for name in names().filter(|name| name != own) {
         // The lock is held until it is removed.
-        if let Ok(Attempt::Locked(_directory)) = lock(parent, &name) {
+        if let Ok(LockAttempt::Locked(_directory)) = lock(parent, &name) {
             if let Err(errno) = unlinkat(parent, &name, AtFlags::REMOVEDIR) {
                 ::log::debug!("cannot remove the leftover tracefs instance {name}: {errno}");
             }

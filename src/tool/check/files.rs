@@ -8,30 +8,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::escape::EscapedBytes;
-use crate::load::Kind;
-use crate::tool::command::Failure;
+use crate::load::GivenKind;
+use crate::tool::command::ToolError;
 use crate::tool::regular;
 
 /// Kind of a file, its absolute path, and its contents.
-type GivenFile = (Kind, Arc<Path>, Vec<u8>);
+type GivenFile = (GivenKind, Arc<Path>, Vec<u8>);
 
 /// Reads the given files, and the files of given directories. Also returns notes about files that the daemon
 /// would refuse because of their owner or mode, and about files that are skipped.
 ///
 /// # Errors
 /// A file cannot be read, or is neither a rule nor a settings file.
-pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String>), Failure> {
+pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String>), ToolError> {
     let mut files = Vec::new();
     let mut notes = Vec::new();
     for operand in operands {
         let path = std::path::absolute(operand).unwrap_or_else(|_| PathBuf::from(operand));
-        let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", shown(&path)));
+        let failed = |error: io::Error| ToolError::Failed(format!("{}: {error}", shown(&path)));
         if !fs::metadata(&path).map_err(failed)?.is_dir() {
-            let Some(kind) = Kind::of(&path) else {
+            let Some(kind) = GivenKind::of(&path) else {
                 let known =
                     "NN-name.toml, cgruled.toml, or legacy files named for cgrules or cgconfig";
                 let message = format!("check: {}: unknown kind of file: use {known}", shown(&path));
-                return Err(Failure::Usage(message));
+                return Err(ToolError::Usage(message));
             };
             files.push(read(kind, path, &mut notes)?);
             continue;
@@ -40,7 +40,7 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
-            match Kind::of(&path) {
+            match GivenKind::of(&path) {
                 Some(kind) => files.push(read(kind, path, &mut notes)?),
                 None => notes.push(format!("{}: skipped, unknown kind of file", shown(&path))),
             }
@@ -49,8 +49,8 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
     Ok((files, notes))
 }
 
-fn read(kind: Kind, path: PathBuf, notes: &mut Vec<String>) -> Result<GivenFile, Failure> {
-    let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", shown(&path)));
+fn read(kind: GivenKind, path: PathBuf, notes: &mut Vec<String>) -> Result<GivenFile, ToolError> {
+    let failed = |error: io::Error| ToolError::Failed(format!("{}: {error}", shown(&path)));
     let (bytes, metadata) = regular::read(&path).map_err(failed)?;
     let distrust = distrust(&metadata).map(|why| {
         format!("{} {why}: the daemon would refuse it if installed like this", shown(&path))

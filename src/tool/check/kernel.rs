@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::config::{GroupSpec, GroupSpecs, SpecSetting};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use crate::cgroup::provision::{Gift, Gifts, Setting};
 use crate::cgroup::settings;
 use crate::config::diagnostic::{Diagnostic, Severity};
 
@@ -14,7 +14,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 const GROUPS: usize = 256;
 
 /// Returns a warning for each setting for which no existing cgroup has a file.
-pub(super) fn missing(gifts: &Gifts, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+pub(super) fn missing(gifts: &GroupSpecs, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     let mut samples = Samples { hierarchies, found: HashMap::new() };
     let all = gifts.tables.iter().chain(&gifts.templates).chain(&gifts.groups);
     all.flat_map(|gift| {
@@ -31,9 +31,9 @@ struct Samples<'h> {
 }
 
 impl Samples<'_> {
-    fn complaint(&mut self, gift: &Gift, setting: &Setting) -> Option<Diagnostic> {
+    fn complaint(&mut self, gift: &GroupSpec, setting: &SpecSetting) -> Option<Diagnostic> {
         // A missing controller is reported elsewhere.
-        let (index, controller) = self.hierarchies.home(&setting.controller)?;
+        let (index, controller) = self.hierarchies.locate(&setting.controller)?;
         let tree = self.hierarchies.get(index)?;
         let beside = |key: &str| {
             let other = gift.settings.iter().find(|other| other.key == key)?;
@@ -94,9 +94,9 @@ mod tests {
     use super::*;
     use crate::rules::Origin;
 
-    fn gift(keys: &[&str]) -> Gifts {
+    fn gift(keys: &[&str]) -> GroupSpecs {
         let origin = Origin { file: Arc::from(Path::new("/a.toml")), line: 7 };
-        let setting = |key: &&str| Setting {
+        let setting = |key: &&str| SpecSetting {
             key: (*key).to_owned(),
             value: "1".to_owned(),
             controller: key.split('.').next().unwrap().to_owned(),
@@ -104,11 +104,12 @@ mod tests {
             place: None,
         };
         let settings = keys.iter().map(setting).collect();
-        let perm = crate::cgroup::provision::Perm::default();
+        let perm = crate::cgroup::config::GroupPermissions::default();
         let (text, controllers, is_required) = ("a".to_owned(), Vec::new(), false);
         let remove_after = None;
-        let table = Gift { text, controllers, settings, perm, is_required, remove_after, origin };
-        Gifts { tables: vec![table], ..Gifts::default() }
+        let table =
+            GroupSpec { text, controllers, settings, perm, is_required, remove_after, origin };
+        GroupSpecs { tables: vec![table], ..GroupSpecs::default() }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::diagnostic::{Diagnostic, Place, Severity};
+use crate::config::diagnostic::{Diagnostic, Severity, TextPosition};
 use crate::config::escape::EscapedBytes;
-use crate::rules::lint::{self, Dead};
+use crate::rules::lint::{self, Unreachable};
 use crate::rules::{ExeTest, Origin, Rule, RuleId};
 
 /// Maximum bytes of a rule file that are read for the quoted lines.
@@ -27,18 +27,18 @@ pub(super) fn all(rules: &[Rule]) -> Vec<Diagnostic> {
     let rule = |id: RuleId| &rules[id.0 as usize];
     for (id, dead) in lint::dead(rules) {
         let (message, help) = match dead {
-            Dead::ShadowedBy(first) => (
+            Unreachable::ShadowedBy(first) => (
                 format!("{} can never match: {} comes first", title(rule(id)), title(rule(first))),
                 format!("{} matches everything that it does", rule(first).origin),
             ),
-            Dead::HoldsForNobody => (
+            Unreachable::HoldsForNobody => (
                 format!("{} can never match: its exclusions cover all it selects", title(rule(id))),
                 "remove the rule, or narrow its exclusions".to_owned(),
             ),
         };
         said.push(pages.warning(&rule(id).origin, message, help));
     }
-    for (id, first) in lint::namesakes(rules) {
+    for (id, first) in lint::duplicate_names(rules) {
         let own = rule(id);
         let other = rule(first);
         // Duplicates within one file are reported by its parser.
@@ -109,7 +109,7 @@ impl Pages {
     }
 
     /// Returns the place of a rule with its line; the line is empty if the file was changed since.
-    fn place(&mut self, origin: &Origin) -> Place {
+    fn place(&mut self, origin: &Origin) -> TextPosition {
         let file = &origin.file;
         let lines = self.0.entry(Arc::clone(file)).or_insert_with(|| lines(file));
         let line = lines.get(origin.line.saturating_sub(1) as usize);
@@ -117,7 +117,7 @@ impl Pages {
         let indent = line.chars().take_while(|character| character.is_whitespace()).count();
         let meant = line.trim_end().chars().count().saturating_sub(indent).max(1);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Place {
+        TextPosition {
             line: origin.line,
             column: number(indent + 1),
             width: number(meant),

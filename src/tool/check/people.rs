@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::lints::Pages;
-use crate::cgroup::provision::UserSliceSpec;
+use crate::cgroup::config::UserSliceSpec;
 use crate::config::USER_SLICES;
 use crate::config::diagnostic::Diagnostic;
 use crate::event::Uid;
 use crate::host::Host;
-use crate::rules::cover::{all_users_in, have_common_users};
+use crate::rules::subsumption::{all_users_in, have_common_users};
 use crate::rules::{Action, Rule, UserTest};
 
 /// Programs that need their processes in the cgroup that they were started in, and the effect of moving them.

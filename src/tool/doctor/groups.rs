@@ -76,7 +76,7 @@ fn controllers(hierarchies: &Hierarchies) -> Option<Finding> {
     if hierarchies.is_empty() {
         return None;
     }
-    let lacks = |name: &&&str| hierarchies.home(name).is_none();
+    let lacks = |name: &&&str| hierarchies.locate(name).is_none();
     let missing: Vec<&str> = WANTED.iter().filter(lacks).copied().collect();
     if missing.is_empty() {
         return Some(Finding::ok("controllers", format!("{} available", WANTED.join(", "))));
@@ -154,7 +154,7 @@ fn systemd(is_booted: bool, has_pool: bool, hierarchies: &Hierarchies, root: &Ro
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
+    use super::super::FindingState;
     use super::*;
 
     fn tree(version: Version, listed: &str, favordynmods: bool) -> Hierarchy {
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_host_without_groups_is_wrong() {
         let found = findings(&host(&[]), &Settings::default());
-        assert_eq!((found[0].topic, found[0].state), ("cgroups", State::Wrong));
+        assert_eq!((found[0].topic, found[0].state), ("cgroups", FindingState::Wrong));
         assert!(controllers(&host(&[])).is_none());
     }
 
@@ -189,24 +189,24 @@ mod tests {
         let missing = controllers(&hybrid).unwrap();
         assert_eq!(
             (missing.state, &*missing.text),
-            (State::Note, "no hierarchy has memory, io, pids")
+            (FindingState::Note, "no hierarchy has memory, io, pids")
         );
         let old = host(&[(Version::V1, "cpu,memory,blkio,pids", false)]);
-        assert_eq!(controllers(&old).unwrap().state, State::Ok);
+        assert_eq!(controllers(&old).unwrap().state, FindingState::Ok);
     }
 
     #[test]
     fn settings_are_judged_by_what_they_give_here() {
         let plain = host(&[(Version::V2, "", false)]);
-        assert_eq!(fast_moves(&plain, FastMoves::Warm).state, State::Ok);
-        assert_eq!(fast_moves(&plain, FastMoves::Off).state, State::Note);
+        assert_eq!(fast_moves(&plain, FastMoves::Warm).state, FindingState::Ok);
+        assert_eq!(fast_moves(&plain, FastMoves::Off).state, FindingState::Note);
         let on = host(&[(Version::V2, "", true)]);
-        assert_eq!(fast_moves(&on, FastMoves::Off).state, State::Ok);
+        assert_eq!(fast_moves(&on, FastMoves::Off).state, FindingState::Ok);
         let old = host(&[(Version::V1, "cpu", false)]);
-        assert_eq!(fast_moves(&old, FastMoves::Favordynmods).state, State::Note);
-        assert_eq!(systemd(true, false, &plain, &Root::Auto).state, State::Note);
-        assert_eq!(systemd(true, true, &plain, &Root::Auto).state, State::Ok);
-        assert_eq!(systemd(true, false, &plain, &Root::Path("/x".into())).state, State::Ok);
-        assert_eq!(systemd(false, false, &plain, &Root::Auto).state, State::Ok);
+        assert_eq!(fast_moves(&old, FastMoves::Favordynmods).state, FindingState::Note);
+        assert_eq!(systemd(true, false, &plain, &Root::Auto).state, FindingState::Note);
+        assert_eq!(systemd(true, true, &plain, &Root::Auto).state, FindingState::Ok);
+        assert_eq!(systemd(true, false, &plain, &Root::Path("/x".into())).state, FindingState::Ok);
+        assert_eq!(systemd(false, false, &plain, &Root::Auto).state, FindingState::Ok);
     }
 }

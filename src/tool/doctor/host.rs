@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Finding;
 use crate::event::{Pid, Uid};
 use crate::load::NameService;
-use crate::process::Proc;
+use crate::process::ProcFs;
 
 /// Maximum of users to look up.
 const USERS: usize = 10;
@@ -25,7 +25,7 @@ const DESCRIPTORS: u64 = 8192;
 
 pub(super) fn findings() -> Vec<Finding> {
     let mut found = vec![name_service()];
-    found.extend(Proc::open(Path::new("/proc")).ok().map(|mut proc| daemons(&mut proc)));
+    found.extend(ProcFs::open(Path::new("/proc")).ok().map(|mut proc| daemons(&mut proc)));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     found.extend(hidden(&mounts));
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -72,10 +72,10 @@ fn name_service() -> Finding {
             }
         }
     }
-    judged(TOPIC, slowest, uids.len())
+    rated(TOPIC, slowest, uids.len())
 }
 
-fn judged(topic: &'static str, slowest: Duration, users: usize) -> Finding {
+fn rated(topic: &'static str, slowest: Duration, users: usize) -> Finding {
     let milliseconds = slowest.as_secs_f64() * 1000.0;
     let text =
         format!("{users} users looked up with their groups, the slowest in {milliseconds:.1} ms");
@@ -89,7 +89,7 @@ fn judged(topic: &'static str, slowest: Duration, users: usize) -> Finding {
 
 fn owners() -> Vec<Uid> {
     let mut owners = BTreeSet::from([Uid(0)]);
-    let Ok(mut proc) = Proc::open(Path::new("/proc")) else { return Vec::new() };
+    let Ok(mut proc) = ProcFs::open(Path::new("/proc")) else { return Vec::new() };
     let mut pids: Vec<Pid> = Vec::new();
     // An incomplete list is sufficient here.
     let _incomplete = proc.all(|pid| pids.push(pid));
@@ -98,7 +98,7 @@ fn owners() -> Vec<Uid> {
 }
 
 /// Reports the daemons that move processes, cgruled included.
-fn daemons(proc: &mut Proc) -> Finding {
+fn daemons(proc: &mut ProcFs) -> Finding {
     const TOPIC: &str = "daemons";
     let mut pids: Vec<Pid> = Vec::new();
     let _incomplete = proc.all(|pid| pids.push(pid));
@@ -145,7 +145,7 @@ fn limit(hard: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
+    use super::super::FindingState;
     use super::*;
 
     #[test]
@@ -158,23 +158,23 @@ mod tests {
 
     #[test]
     fn slowness_and_limits_are_judged() {
-        assert_eq!(judged("names", SLOW, 1).state, State::Ok);
-        assert_eq!(judged("names", SLOW * 2, 1).state, State::Note);
-        assert_eq!(limit(1024).state, State::Note);
-        assert_eq!(limit(DESCRIPTORS).state, State::Ok);
+        assert_eq!(rated("names", SLOW, 1).state, FindingState::Ok);
+        assert_eq!(rated("names", SLOW * 2, 1).state, FindingState::Note);
+        assert_eq!(limit(1024).state, FindingState::Note);
+        assert_eq!(limit(DESCRIPTORS).state, FindingState::Ok);
     }
 
     #[test]
     fn other_daemons_are_found_by_name() {
         let root = tempfile::tempdir().unwrap();
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut proc = ProcFs::open(root.path()).unwrap();
         assert_eq!(daemons(&mut proc).text, "no daemon that moves processes is running");
         for (pid, name) in [("41", "cgruled"), ("42", "cgrulesengd"), ("43", "cgruled2")] {
             fs::create_dir(root.path().join(pid)).unwrap();
             fs::write(root.path().join(pid).join("comm"), format!("{name}\n")).unwrap();
         }
         let found = daemons(&mut proc);
-        assert_eq!(found.state, State::Note);
+        assert_eq!(found.state, FindingState::Note);
         assert!(found.text.contains("cgruled (41)") && found.text.contains("cgrulesengd (42)"));
     }
 }

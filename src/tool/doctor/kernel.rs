@@ -6,7 +6,7 @@ use std::time::Instant;
 use nix::unistd::geteuid;
 
 use super::Finding;
-use crate::source::connector::{Connector, Unusable};
+use crate::source::connector::{Connector, ConnectorError};
 use crate::source::moves::{self, MoveTrace};
 use crate::sys;
 
@@ -91,13 +91,15 @@ fn moves() -> Finding {
     }
 }
 
-const fn advice(unusable: &Unusable) -> &'static str {
+const fn advice(unusable: &ConnectorError) -> &'static str {
     match unusable {
-        Unusable::NoConnector(_) => "use a kernel with CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y",
-        Unusable::NetworkNamespace | Unusable::Ignored | Unusable::Silent => {
+        ConnectorError::NoConnector(_) => {
+            "use a kernel with CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y"
+        }
+        ConnectorError::NetworkNamespace | ConnectorError::Ignored | ConnectorError::Silent => {
             "run the daemon on the host, in the initial namespaces"
         }
-        Unusable::Refused(_) | Unusable::Io(..) => "give the daemon CAP_NET_ADMIN",
+        ConnectorError::Refused(_) | ConnectorError::Io(..) => "give the daemon CAP_NET_ADMIN",
     }
 }
 

@@ -13,8 +13,8 @@ use nix::unistd::geteuid;
 
 use super::Finding;
 use crate::cgroup::fast_moves::FastMovesGuard;
-use crate::cgroup::mounts::{Hierarchies, Span, Version};
-use crate::cgroup::tree::{Attached, GroupId, Tree, Whereabouts};
+use crate::cgroup::mounts::{Hierarchies, HierarchySet, Version};
+use crate::cgroup::tree::{AttachResult, CgroupTree, CurrentCgroup, GroupId};
 use crate::config::daemon_toml::FastMoves;
 use crate::event::Pid;
 use crate::sys;
@@ -63,7 +63,7 @@ fn measured(
     mode: FastMoves,
 ) -> io::Result<Vec<Finding>> {
     let start = Instant::now();
-    let mut ground = Ground::new(hierarchies, index, root)?;
+    let mut ground = TestGroup::new(hierarchies, index, root)?;
     let set_up = start.elapsed();
     let cold = ground.median(&|| ())?;
     let text = format!(
@@ -92,22 +92,22 @@ fn shown(time: Duration) -> String {
 }
 
 /// Two cgroups and a process for the measurement, removed on drop.
-struct Ground {
+struct TestGroup {
     directory: PathBuf,
     child: Option<Child>,
-    tree: Tree,
+    tree: CgroupTree,
     groups: Vec<GroupId>,
 }
 
-impl Ground {
+impl TestGroup {
     fn new(hierarchies: &Arc<Hierarchies>, index: usize, root: &str) -> io::Result<Self> {
         let name = format!("{root}/cgruled-doctor-{}", std::process::id());
         let directory = hierarchies[index].mount_point.join(name.trim_start_matches('/'));
-        let tree = Tree::new(Arc::clone(hierarchies));
+        let tree = CgroupTree::new(Arc::clone(hierarchies));
         let mut ground = Self { directory, child: None, tree, groups: Vec::new() };
         for below in ["a", "b"] {
             let path = format!("{name}/{below}");
-            let group = ground.tree.group(Span::of(&[index]), &path, true, || None);
+            let group = ground.tree.group(HierarchySet::of(&[index]), &path, true, || None);
             ground.groups.push(group.map_err(|refusal| io::Error::other(refusal.to_string()))?);
         }
         // The process exits by itself if this one is killed.
@@ -124,10 +124,12 @@ impl Ground {
         for count in 0..=MOVES {
             let group = self.groups[count % self.groups.len()];
             let start = Instant::now();
-            match self.tree.attach(group, pid, Whereabouts::default()) {
-                Attached::Moved | Attached::InPlace => {}
-                Attached::Gone => return Err(io::Error::other("the test process is gone")),
-                Attached::Refused(refusal) => return Err(io::Error::other(refusal.to_string())),
+            match self.tree.attach(group, pid, CurrentCgroup::default()) {
+                AttachResult::Moved | AttachResult::InPlace => {}
+                AttachResult::Gone => return Err(io::Error::other("the test process is gone")),
+                AttachResult::Refused(refusal) => {
+                    return Err(io::Error::other(refusal.to_string()));
+                }
             }
             // The first move is not counted: the process may start in any cgroup.
             if count > 0 {
@@ -141,7 +143,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for TestGroup {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             // Neither call can fail for a child that was not waited for.

@@ -6,16 +6,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Explained;
-use super::subject::{Life, Program, Subject};
-use super::verdict::{Seat, State};
+use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use super::verdict::{HierarchyState, PlacementState};
 use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
-use crate::rebuild::Survey;
+use crate::rebuild::LoadedConfig;
 use crate::rules::{Rule, RuleId};
 
 /// JSON object for one process.
 #[derive(Serialize)]
-pub(super) struct Document {
+pub(super) struct ExplainDocument {
     pid: Option<u32>,
     comm: Option<String>,
     /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `inapplicable`, `protected`, `ended`,
@@ -34,7 +34,7 @@ pub(super) struct Document {
     ppid: Option<u32>,
     /// Rule that matches; null if none does.
     rule: Option<Decider>,
-    hierarchies: Vec<Place>,
+    hierarchies: Vec<PlaceElement>,
     /// Milliseconds since the daemon moved it; null if it did not or has no record of it.
     moved_ago_ms: Option<u64>,
     /// The last external move that the daemon remembers, in words.
@@ -44,7 +44,7 @@ pub(super) struct Document {
     /// Causes of an uncertain answer, as text.
     caveats: Vec<String>,
     /// Rules that were evaluated before and did not match, in order.
-    failed: Vec<Failed>,
+    failed: Vec<FailedCriterion>,
 }
 
 #[derive(Serialize)]
@@ -56,7 +56,7 @@ struct Decider {
 }
 
 #[derive(Serialize)]
-struct Place {
+struct PlaceElement {
     hierarchy: String,
     belongs: String,
     is: Option<String>,
@@ -64,7 +64,7 @@ struct Place {
 }
 
 #[derive(Serialize)]
-struct Failed {
+struct FailedCriterion {
     number: usize,
     name: String,
     file: String,
@@ -73,18 +73,18 @@ struct Failed {
     criterion: &'static str,
 }
 
-const fn word(state: State) -> &'static str {
+const fn word(state: PlacementState) -> &'static str {
     match state {
-        State::InPlace => "in-place",
-        State::Misplaced => "misplaced",
-        State::Unsure | State::Outdated => "unsure",
-        State::NoRule => "no-rule",
-        State::Ignored => "ignored",
-        State::Inapplicable => "inapplicable",
-        State::Protected => "protected",
-        State::InSlice => "in-slice",
-        State::Ended => "ended",
-        State::Imagined => "imagined",
+        PlacementState::InPlace => "in-place",
+        PlacementState::Misplaced => "misplaced",
+        PlacementState::Unsure | PlacementState::Outdated => "unsure",
+        PlacementState::NoRule => "no-rule",
+        PlacementState::Ignored => "ignored",
+        PlacementState::Inapplicable => "inapplicable",
+        PlacementState::Protected => "protected",
+        PlacementState::InSlice => "in-slice",
+        PlacementState::Ended => "ended",
+        PlacementState::Imagined => "imagined",
     }
 }
 
@@ -94,7 +94,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// JSON object for a PID that is not a process.
 #[derive(Serialize)]
-pub(super) struct Missing<'a> {
+pub(super) struct MissingElement<'a> {
     pid: u32,
     /// Always `gone`: no process has the PID.
     state: &'static str,
@@ -102,7 +102,7 @@ pub(super) struct Missing<'a> {
     reasons: [&'a str; 1],
 }
 
-impl<'a> Missing<'a> {
+impl<'a> MissingElement<'a> {
     pub(super) fn of(pid: Pid, why: &'a str) -> Self {
         Self { pid: pid.get(), state: "gone", reasons: [why] }
     }
@@ -112,24 +112,24 @@ impl<'a> Missing<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Element<'a> {
-    There(Box<Document>),
-    Missing(Missing<'a>),
+    There(Box<ExplainDocument>),
+    Missing(MissingElement<'a>),
 }
 
-impl Document {
-    pub(super) fn of(survey: &Survey, explained: &Explained) -> Self {
+impl ExplainDocument {
+    pub(super) fn of(survey: &LoadedConfig, explained: &Explained) -> Self {
         let Explained { subject, verdict, moved, .. } = explained;
-        let Subject { life, who, gid, group, program, .. } = subject;
+        let InspectedProcess { life, who, gid, group, program, .. } = subject;
         let (exe, on_host, invoked) = match program {
-            Program::Read { path, on_host, invoked, .. } => {
+            InspectedProgram::Read { path, on_host, invoked, .. } => {
                 (Some(text(path)), Some(*on_host), invoked.as_deref().map(text))
             }
-            Program::None | Program::Hidden(_) => (None, None, None),
+            InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None, None),
         };
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let age = life.as_ref().and_then(|life| life.age);
         let parent = life.as_ref().and_then(|life| life.parent.as_ref());
-        let pid = |life: &Life| life.pid.get();
+        let pid = |life: &LiveProcess| life.pid.get();
         Self {
             pid: life.as_ref().map(pid),
             comm: life.as_ref().map(|life| text(&life.comm)),
@@ -155,8 +155,8 @@ impl Document {
     }
 }
 
-fn place(seat: &Seat) -> Place {
-    Place {
+fn place(seat: &HierarchyState) -> PlaceElement {
+    PlaceElement {
         hierarchy: seat.tree.clone(),
         belongs: seat.belongs.clone(),
         is: seat.is.as_deref().map(text),
@@ -164,17 +164,17 @@ fn place(seat: &Seat) -> Place {
     }
 }
 
-fn decider(survey: &Survey, RuleId(id): RuleId) -> Option<Decider> {
+fn decider(survey: &LoadedConfig, RuleId(id): RuleId) -> Option<Decider> {
     let rule = survey.loaded.rules.get(id as usize)?;
     let Rule { name, origin, .. } = rule;
     let file = text(origin.file.as_os_str().as_encoded_bytes());
     Some(Decider { number: id as usize + 1, name: name.to_string(), file, line: origin.line })
 }
 
-fn failed(survey: &Survey, explained: &Explained) -> Vec<Failed> {
+fn failed(survey: &LoadedConfig, explained: &Explained) -> Vec<FailedCriterion> {
     let rules = survey.loaded.rules.iter().enumerate();
     let misses = &explained.verdict.walk.misses;
-    let failed = rules.zip(misses).map(|((at, rule), miss)| Failed {
+    let failed = rules.zip(misses).map(|((at, rule), miss)| FailedCriterion {
         number: at + 1,
         name: rule.name.to_string(),
         file: text(rule.origin.file.as_os_str().as_encoded_bytes()),

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::subject::Subject;
-use super::verdict::{Seat, Verdict, keeping_unit};
+use super::subject::InspectedProcess;
+use super::verdict::{HierarchyState, Verdict, keeping_unit};
 use crate::cgroup::mounts::Version;
 use crate::config::escape::{Escaped, EscapedBytes};
-use crate::control::client::{self, Conversation};
-use crate::control::protocol::{About, Happening, Request};
-use crate::control::status::{RuleInForce, Rules, Status};
-use crate::rebuild::Survey;
+use crate::control::client::{self, ClientConnection};
+use crate::control::protocol::{ControlRequest, HistoryEntry, ProcessReport};
+use crate::control::status::{ActiveRule, ActiveRules, Status};
+use crate::rebuild::LoadedConfig;
 use crate::rules::Rule;
-use crate::tool::asking::{self, Address};
+use crate::tool::daemon_client::{self, DaemonAddress};
 
 /// Age below which a move may still be pending. The daemon takes microseconds when it is idle, the kernel
 /// milliseconds for the move.
@@ -28,9 +28,9 @@ const OTHER_RULES: &str = "the daemon's active rules differ from the files: run 
 
 /// Answer of the daemon about a process.
 #[derive(Clone, Debug)]
-pub enum Memory {
+pub enum DaemonMemory {
     /// History of the process, and conditions that keep many processes from their cgroups, as text.
-    Told(About, Vec<String>),
+    Told(ProcessReport, Vec<String>),
     /// No daemon answers at this socket.
     NoDaemon(PathBuf),
     /// Control socket disabled by this settings file.
@@ -39,16 +39,16 @@ pub enum Memory {
     Silent(String),
 }
 
-impl Memory {
+impl DaemonMemory {
     /// Queries the daemon at this address for each process, in order. Sets the survey's root to the daemon's,
     /// since its command line may override the settings.
-    pub fn ask(address: &Address, pids: &[u32], survey: &mut Survey) -> Vec<Self> {
+    pub fn ask(address: &DaemonAddress, pids: &[u32], survey: &mut LoadedConfig) -> Vec<Self> {
         let same = |memory: Self| vec![memory; pids.len()];
         let socket = match address {
-            Address::At(socket) => socket,
-            Address::Off(file) => return same(Self::Off(file.clone())),
+            DaemonAddress::At(socket) => socket,
+            DaemonAddress::Off(file) => return same(Self::Off(file.clone())),
         };
-        let status = match answer::<Status>(socket, &Request::Status) {
+        let status = match answer::<Status>(socket, &ControlRequest::Status) {
             Err(error) => return same(Self::Silent(error.to_string())),
             Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
             Ok(Some(status)) => status,
@@ -59,11 +59,11 @@ impl Memory {
             Err(error) => return same(Self::Silent(error.to_string())),
             Ok(told) => told.unwrap_or_default(),
         };
-        let rules = answer::<Rules>(socket, &Request::Rules).ok().flatten();
+        let rules = answer::<ActiveRules>(socket, &ControlRequest::Rules).ok().flatten();
         let general = general(&status, rules.as_ref(), survey);
         let of = |pid: &u32| {
             let about = told.iter().find(|about| about.pid == *pid).cloned();
-            let nothing = || About { pid: *pid, ..About::default() };
+            let nothing = || ProcessReport { pid: *pid, ..ProcessReport::default() };
             let mut general = general.clone();
             if *pid == status.pid {
                 general.insert(0, "it is the daemon, which never moves itself".to_owned());
@@ -85,7 +85,8 @@ impl Memory {
     /// The last external move of the process that the daemon remembers, in words: its mover, when it was, and whether
     /// it was reverted.
     pub fn external_move(&self) -> Option<String> {
-        let is_move = |one: &&Happening| matches!(one.outcome.as_str(), "taken-back" | "given-up");
+        let is_move =
+            |one: &&HistoryEntry| matches!(one.outcome.as_str(), "externally-moved" | "abandoned");
         let last = self.happenings().iter().rev().find(is_move)?;
         let ago = span(Duration::from_millis(last.ago_ms));
         Some(format!("{ago} ago: {}", last.detail))
@@ -100,10 +101,10 @@ impl Memory {
     }
 
     /// Returns the message for a daemon that may be running and could not be queried.
-    pub fn silence(&self) -> Option<String> {
+    pub fn no_failure(&self) -> Option<String> {
         match self {
             Self::Told(..) | Self::NoDaemon(_) => None,
-            Self::Off(file) => Some(asking::turned_off(file)),
+            Self::Off(file) => Some(daemon_client::turned_off(file)),
             Self::Silent(why) => Some(format!("cannot query the daemon: {why}")),
         }
     }
@@ -113,7 +114,7 @@ impl Memory {
         self.general().iter().any(|note| note == OTHER_RULES)
     }
 
-    fn happenings(&self) -> &[Happening] {
+    fn happenings(&self) -> &[HistoryEntry] {
         match self {
             Self::Told(about, _) => &about.happenings,
             Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => &[],
@@ -123,13 +124,13 @@ impl Memory {
 
 fn answer<T: DeserializeOwned>(
     socket: &Path,
-    request: &Request,
-) -> Result<Option<T>, client::Error> {
-    client::ask(socket, request)?.map(Conversation::only).transpose()
+    request: &ControlRequest,
+) -> Result<Option<T>, client::ClientError> {
+    client::ask(socket, request)?.map(ClientConnection::only).transpose()
 }
 
 /// Returns the conditions that keep many processes from their cgroups.
-fn general(status: &Status, rules: Option<&Rules>, survey: &Survey) -> Vec<String> {
+fn general(status: &Status, rules: Option<&ActiveRules>, survey: &LoadedConfig) -> Vec<String> {
     let dry_run = "the daemon runs with --dry-run and moves no process";
     let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
     let said = [(status.dry_run, dry_run), (is_other, OTHER_RULES)];
@@ -137,8 +138,8 @@ fn general(status: &Status, rules: Option<&Rules>, survey: &Survey) -> Vec<Strin
 }
 
 /// Checks whether the active rules are those of the files, by their names and lines.
-fn are_same(in_force: &Rules, files: &[Rule]) -> bool {
-    let is_it = |(own, rule): (&RuleInForce, &Rule)| {
+fn are_same(in_force: &ActiveRules, files: &[Rule]) -> bool {
+    let is_it = |(own, rule): (&ActiveRule, &Rule)| {
         own.line == rule.origin.line && own.name == Escaped(&rule.name).to_string()
     };
     in_force.rules.len() == files.len() && in_force.rules.iter().zip(files).all(is_it)
@@ -146,21 +147,21 @@ fn are_same(in_force: &Rules, files: &[Rule]) -> bool {
 
 /// Returns the reasons for which a process is misplaced, the most important first; at least one.
 pub fn why(
-    survey: &Survey,
-    subject: &Subject,
+    survey: &LoadedConfig,
+    subject: &InspectedProcess,
     rule: &Rule,
     verdict: &Verdict,
-    memory: &Memory,
+    memory: &DaemonMemory,
 ) -> Vec<String> {
     let mut reasons: Vec<String> = moved_since(memory).into_iter().collect();
     reasons.extend(memory.happenings().iter().rev().map(told));
     match memory {
-        Memory::NoDaemon(socket) => reasons.push(format!(
+        DaemonMemory::NoDaemon(socket) => reasons.push(format!(
             "the daemon is not running: start cgruled; it does not answer at {}",
             EscapedBytes(socket.as_os_str().as_encoded_bytes())
         )),
-        Memory::Off(_) | Memory::Silent(_) => reasons.extend(memory.silence()),
-        Memory::Told(_, general) => reasons.extend_from_slice(general),
+        DaemonMemory::Off(_) | DaemonMemory::Silent(_) => reasons.extend(memory.no_failure()),
+        DaemonMemory::Told(_, general) => reasons.extend_from_slice(general),
     }
     if !memory.happenings().is_empty() || moved_since(memory).is_some() {
         return reasons;
@@ -180,7 +181,7 @@ pub fn why(
 }
 
 /// Returns the reason for a process that the daemon moved, and about which it has recorded nothing since.
-fn moved_since(memory: &Memory) -> Option<String> {
+fn moved_since(memory: &DaemonMemory) -> Option<String> {
     let moved = memory.moved()??;
     let last = memory.happenings().last().map(|last| Duration::from_millis(last.ago_ms));
     // The last entry may have been recorded on the way to that move.
@@ -194,8 +195,8 @@ fn moved_since(memory: &Memory) -> Option<String> {
 }
 
 /// Formats an entry of the daemon's history.
-fn told(happening: &Happening) -> String {
-    let Happening { ago_ms, outcome, detail, .. } = happening;
+fn told(happening: &HistoryEntry) -> String {
+    let HistoryEntry { ago_ms, outcome, detail, .. } = happening;
     if outcome == "sticky" {
         return detail.clone();
     }
@@ -205,8 +206,8 @@ fn told(happening: &Happening) -> String {
     };
     let what = match outcome.as_str() {
         "refused" => "the kernel refused",
-        "taken-back" => "external move",
-        "given-up" => "external move",
+        "externally-moved" => "external move",
+        "abandoned" => "external move",
         "in-unit" => "it was left in its unit",
         "in-container" => "it was left in its container",
         "others-job" => "it was left in its job",
@@ -218,7 +219,7 @@ fn told(happening: &Happening) -> String {
 }
 
 /// Returns the cause for which the kernel, or the rule, would refuse a move now.
-fn obstacle(seat: &Seat) -> Option<String> {
+fn obstacle(seat: &HierarchyState) -> Option<String> {
     let directory = EscapedBytes(seat.directory.as_os_str().as_encoded_bytes());
     if !seat.directory.exists() {
         let text = format!(
@@ -240,7 +241,7 @@ fn obstacle(seat: &Seat) -> Option<String> {
 }
 
 /// Returns the likely reason when nothing is recorded and nothing prevents the move.
-fn guesses(subject: &Subject) -> Vec<String> {
+fn guesses(subject: &InspectedProcess) -> Vec<String> {
     let Some(life) = &subject.life else { return Vec::new() };
     if life.age.is_some_and(|age| age < FRESH) {
         return vec!["it has just started and its move may be pending: run this again".to_owned()];

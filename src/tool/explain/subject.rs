@@ -12,22 +12,22 @@ use nix::errno::Errno;
 
 use crate::event::{Gid, Pid, Uid};
 use crate::load::NameService;
-use crate::process::Proc;
+use crate::process::ProcFs;
 use crate::program::{self, Examined, ExeRead, ExeReader, ReadRequest};
-use crate::rules::names::Identity;
-use crate::rules::{Exe, Facts};
-use crate::tool::command::Failure;
+use crate::rules::names::UserIdentity;
+use crate::rules::{ExeFacts, Facts};
+use crate::tool::command::ToolError;
 
 /// Time limit for a read of an executable, which the owner of the process can make hang.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Process and the attributes that rules evaluate.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct InspectedProcess {
     /// Attributes of a living process; `None` for a hypothetical one.
-    pub life: Option<Life>,
+    pub life: Option<LiveProcess>,
     /// Effective user, and the groups that list the user as a member.
-    pub who: Identity,
+    pub who: UserIdentity,
     /// Effective group of the process.
     pub gid: Gid,
     /// Name of the effective group.
@@ -35,12 +35,12 @@ pub struct Subject {
     /// Groups that list the user, by name where they have one.
     pub listed_in: Vec<String>,
     /// Executable of the process, as far as it is known.
-    pub program: Program,
+    pub program: InspectedProgram,
 }
 
 /// Attributes that only a living process has.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub struct LiveProcess {
     /// PID, which is that of the thread-group leader.
     pub pid: Pid,
     /// Contents of `/proc/PID/comm`.
@@ -50,7 +50,7 @@ pub struct Life {
     /// Time since the process was started.
     pub age: Option<Duration>,
     /// Parent that started it, or adopted it.
-    pub parent: Option<Parent>,
+    pub parent: Option<ParentProcess>,
     /// True if it is a kernel thread.
     pub is_kernel_thread: bool,
     /// True if it has exited and waits to be reaped.
@@ -59,7 +59,7 @@ pub struct Life {
 
 /// Parent of a living process.
 #[derive(Clone, Debug)]
-pub struct Parent {
+pub struct ParentProcess {
     /// PID from `/proc/PID/stat` of the child.
     pub pid: Pid,
     /// Contents of the parent's `/proc/PID/comm`.
@@ -71,7 +71,7 @@ pub struct Parent {
 
 /// Executable of a process, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Program {
+pub enum InspectedProgram {
     /// Executable with all attributes that rules evaluate.
     Read {
         /// Path as the kernel shows it.
@@ -89,14 +89,14 @@ pub enum Program {
     Hidden(String),
 }
 
-impl Subject {
+impl InspectedProcess {
     /// Returns the attributes in the form that rules evaluate.
     pub fn facts(&self) -> Facts<'_> {
         let (exe, invoked) = match &self.program {
-            Program::Read { path, on_host, invoked, .. } => {
-                (Some(Exe { path, on_host: *on_host }), invoked.as_deref())
+            InspectedProgram::Read { path, on_host, invoked, .. } => {
+                (Some(ExeFacts { path, on_host: *on_host }), invoked.as_deref())
             }
-            Program::None | Program::Hidden(_) => (None, None),
+            InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None),
         };
         Facts { uid: self.who.uid, gid: self.gid, exe, invoked }
     }
@@ -104,8 +104,8 @@ impl Subject {
     /// Returns the path of the executable as the kernel shows it.
     pub fn raw_exe(&self) -> Option<&[u8]> {
         match &self.program {
-            Program::Read { raw, .. } => Some(raw),
-            Program::None | Program::Hidden(_) => None,
+            InspectedProgram::Read { raw, .. } => Some(raw),
+            InspectedProgram::None | InspectedProgram::Hidden(_) => None,
         }
     }
 
@@ -113,8 +113,12 @@ impl Subject {
     ///
     /// # Errors
     /// The NSS lookup failed.
-    pub fn living(pid: Pid, proc: &mut Proc, names: &NameService) -> Result<Option<Self>, Failure> {
-        let Some(grip) = proc.grip(pid) else { return Ok(None) };
+    pub fn living(
+        pid: Pid,
+        proc: &mut ProcFs,
+        names: &NameService,
+    ) -> Result<Option<Self>, ToolError> {
+        let Some(grip) = proc.open_process(pid) else { return Ok(None) };
         let mut subject = Self::new(grip.uid, grip.gid, names)?;
         subject.program = read_program(pid, proc);
         let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
@@ -124,10 +128,10 @@ impl Subject {
         let parent = stat.as_ref().and_then(|stat| Pid::new(u32::try_from(stat.ppid).ok()?));
         let parent = parent.and_then(|parent| {
             let comm = proc.comm(parent)?.to_vec();
-            let is_alike = is_alike((pid, parent), grip.uid, proc);
-            Some(Parent { pid: parent, comm, is_alike })
+            let is_alike = same_as_parent((pid, parent), grip.uid, proc);
+            Some(ParentProcess { pid: parent, comm, is_alike })
         });
-        subject.life = Some(Life {
+        subject.life = Some(LiveProcess {
             pid,
             comm,
             cgroup,
@@ -148,13 +152,13 @@ impl Subject {
         gid: Gid,
         exe: Option<&Path>,
         names: &NameService,
-    ) -> Result<Self, Failure> {
-        let program = exe.map_or(Program::Hidden("no --exe given".to_owned()), started);
+    ) -> Result<Self, ToolError> {
+        let program = exe.map_or(InspectedProgram::Hidden("no --exe given".to_owned()), started);
         Ok(Self { program, ..Self::new(uid, gid, names)? })
     }
 
-    fn new(uid: Uid, gid: Gid, names: &NameService) -> Result<Self, Failure> {
-        let failed = |error| Failure::Failed(format!("NSS lookup failed: {error}"));
+    fn new(uid: Uid, gid: Gid, names: &NameService) -> Result<Self, ToolError> {
+        let failed = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
         let who = names.identify(uid).map_err(failed)?;
         let group = names.group_name(gid).map_err(failed)?;
         let shown = |gid: &Gid| match names.group_name(*gid) {
@@ -162,44 +166,44 @@ impl Subject {
             Ok(None) | Err(_) => gid.to_string(),
         };
         let listed_in = who.listed_in.iter().map(shown).collect();
-        Ok(Self { life: None, who, gid, group, listed_in, program: Program::None })
+        Ok(Self { life: None, who, gid, group, listed_in, program: InspectedProgram::None })
     }
 }
 
-fn read_program(pid: Pid, proc: &mut Proc) -> Program {
+fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
     let Some(read) = read(pid, proc) else {
-        return Program::Hidden("its file cannot be read or does not respond".to_owned());
+        return InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned());
     };
     let raw = match read.link() {
         Ok(raw) => raw.to_vec(),
-        Err(Errno::ENOENT | Errno::ESRCH) => return Program::None,
+        Err(Errno::ENOENT | Errno::ESRCH) => return InspectedProgram::None,
         Err(Errno::EACCES | Errno::EPERM) => {
-            return Program::Hidden("only root can read it".to_owned());
+            return InspectedProgram::Hidden("only root can read it".to_owned());
         }
-        Err(errno) => return Program::Hidden(errno.desc().to_owned()),
+        Err(errno) => return InspectedProgram::Hidden(errno.desc().to_owned()),
     };
     if let Some(seen) = read.seen(proc.comm(pid)).filter(|seen| !seen.is_unsure) {
         let path = seen.exe.path.to_vec();
         let on_host = seen.exe.on_host;
-        return Program::Read { raw, path, on_host, invoked: None };
+        return InspectedProgram::Read { raw, path, on_host, invoked: None };
     }
     let of = raw.clone();
     match patiently(move || Some(program::examine(pid, Some(&of)))) {
-        Some(Examined::Program(found)) => Program::Read {
+        Some(Examined::Program(found)) => InspectedProgram::Read {
             raw,
             path: found.path.into_vec(),
             on_host: found.on_host,
             invoked: found.invoked.map(<[u8]>::into_vec),
         },
         Some(Examined::Changed | Examined::Unreadable | Examined::Gone) | None => {
-            Program::Hidden("its file cannot be read or does not respond".to_owned())
+            InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned())
         }
     }
 }
 
 /// Reads an executable by the fast path: that of a live thread if the thread-group leader has exited.
-fn read(pid: Pid, proc: &mut Proc) -> Option<ExeRead> {
-    let grip = proc.grip(pid)?;
+fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
+    let grip = proc.open_process(pid)?;
     let thread = match proc.has_leader_exited(pid) {
         true => proc.stand_in(pid, grip).and_then(|grip| grip.thread),
         false => None,
@@ -223,11 +227,11 @@ fn patiently<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'stati
 }
 
 /// Checks whether user, executable and cgroups of a process are those of its parent.
-fn is_alike((pid, parent): (Pid, Pid), uid: Uid, proc: &mut Proc) -> bool {
+fn same_as_parent((pid, parent): (Pid, Pid), uid: Uid, proc: &mut ProcFs) -> bool {
     let exe = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let comm = proc.comm(pid).map(<[u8]>::to_vec);
     let groups = proc.cgroup(pid, None).map(<[u8]>::to_vec);
-    let has_same_user = proc.grip(parent).is_some_and(|grip| grip.uid == uid);
+    let has_same_user = proc.open_process(parent).is_some_and(|grip| grip.uid == uid);
     has_same_user
         && exe(pid) == exe(parent)
         && comm.as_deref() == proc.comm(parent)
@@ -244,17 +248,22 @@ fn age(started: u64) -> Option<Duration> {
 }
 
 /// Returns the executable that the kernel would show after an exec of this path.
-fn started(path: &Path) -> Program {
+fn started(path: &Path) -> InspectedProgram {
     let given = path.as_os_str().as_bytes().to_vec();
     let Ok(target) = fs::canonicalize(path) else {
         // Without the file on this host nothing can be resolved: the path is used as given.
-        return Program::Read { raw: given.clone(), path: given, on_host: true, invoked: None };
+        return InspectedProgram::Read {
+            raw: given.clone(),
+            path: given,
+            on_host: true,
+            invoked: None,
+        };
     };
     let interpreter = interpreter(&target).and_then(|path| fs::canonicalize(path).ok());
     let is_script = interpreter.is_some();
     let exe = interpreter.unwrap_or(target).into_os_string().into_encoded_bytes();
     let invoked = (is_script || exe != given).then_some(given);
-    Program::Read { raw: exe.clone(), path: exe, on_host: true, invoked }
+    InspectedProgram::Read { raw: exe.clone(), path: exe, on_host: true, invoked }
 }
 
 /// Returns the interpreter of a script; `None` if the file is not a script.

@@ -3,25 +3,25 @@
 
 use std::path::PathBuf;
 
-use super::subject::{Life, Program, Subject};
+use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use crate::cgroup::config::{UserSliceSpec, keeping_table};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use crate::cgroup::provision::{UserSliceSpec, keeping_table};
 use crate::cgroup::unit::Unit;
 use crate::decision;
 use crate::event::Pid;
 use crate::host::Host;
 use crate::placer::{Protection, protection};
-use crate::process::{Proc, path_in};
-use crate::rebuild::Survey;
-use crate::rules::destination::{Destination, Field, Piece, Who};
-use crate::rules::explain::{Miss, Walk, walk};
-use crate::rules::{Action, Below, LeaveUnits, Rule, RuleId, Target};
+use crate::process::{ProcFs, path_in};
+use crate::rebuild::LoadedConfig;
+use crate::rules::destination::{Destination, DestinationPart, Specifier, SpecifierValues};
+use crate::rules::explain::{Mismatch, Trace, walk};
+use crate::rules::{Action, LeaveUnits, PathBase, Rule, RuleId, Target};
 use crate::tool::unread;
 use crate::user_manager::ManagerLookup;
 
 /// Overall result for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum PlacementState {
     /// Process in the cgroup of its rule.
     InPlace,
     /// Process in another cgroup than that of its rule.
@@ -48,7 +48,7 @@ pub enum State {
 
 /// Expected and actual cgroup in one hierarchy that the rule concerns.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub struct HierarchyState {
     /// Hierarchy: `cgroup v2`, or the controllers of a v1 hierarchy.
     pub tree: String,
     /// Expected cgroup, as a path from the hierarchy root.
@@ -69,64 +69,77 @@ pub struct Seat {
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// Overall result, from which the headline follows.
-    pub state: State,
+    pub state: PlacementState,
     /// Trace of the evaluation of the rules.
-    pub walk: Walk,
+    pub walk: Trace,
     /// Hierarchies that the rule concerns, in order.
-    pub seats: Vec<Seat>,
+    pub seats: Vec<HierarchyState>,
     /// Files that the daemon uses and that the caller cannot read.
     pub unread: Vec<PathBuf>,
 }
 
 /// Evaluates the rules for a process and compares the result with its cgroups.
-pub fn judge(survey: &Survey, subject: &Subject, proc: &mut Proc) -> Verdict {
+pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcFs) -> Verdict {
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
     let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
         pid.is_some_and(|pid| decision::applies(rule, proc, pid, None))
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
-    let seats = rule.map(|rule| seats(survey, subject, rule)).unwrap_or_default();
+    let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
     let mut said = state(rule, subject, &seats, proc);
-    if let (State::Misplaced, Some(rule)) = (said, rule) {
+    if let (PlacementState::Misplaced, Some(rule)) = (said, rule) {
         if slice_table(survey, subject, rule).is_some() {
-            said = State::InSlice;
+            said = PlacementState::InSlice;
         }
     }
-    let depends = matches!(said, State::InPlace | State::Misplaced | State::NoRule);
+    let depends = matches!(
+        said,
+        PlacementState::InPlace | PlacementState::Misplaced | PlacementState::NoRule
+    );
     let unread = unread::files(&survey.loaded.diagnostics);
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
-    let state = if is_unsure { State::Unsure } else { said };
+    let state = if is_unsure { PlacementState::Unsure } else { said };
     Verdict { state, walk, seats, unread }
 }
 
 /// Returns the number of rules that need an unknown executable, so that the result may be wrong.
-pub(super) fn unseen(rule: Option<&Rule>, subject: &Subject, walk: &Walk) -> usize {
-    if !matches!(subject.program, Program::Hidden(_)) {
+pub(super) fn unseen(rule: Option<&Rule>, subject: &InspectedProcess, walk: &Trace) -> usize {
+    if !matches!(subject.program, InspectedProgram::Hidden(_)) {
         return 0;
     }
-    walk.misses.iter().filter(|miss| **miss == Miss::UnknownExe).count()
+    walk.misses.iter().filter(|miss| **miss == Mismatch::UnknownExe).count()
         + usize::from(rule.is_some_and(|rule| !rule.not.exes.is_empty()))
 }
 
-fn state(rule: Option<&Rule>, subject: &Subject, seats: &[Seat], proc: &mut Proc) -> State {
-    let Some(rule) = rule else { return State::NoRule };
+fn state(
+    rule: Option<&Rule>,
+    subject: &InspectedProcess,
+    seats: &[HierarchyState],
+    proc: &mut ProcFs,
+) -> PlacementState {
+    let Some(rule) = rule else { return PlacementState::NoRule };
     match &rule.action {
-        Action::Ignore(_) => return State::Ignored,
-        Action::Inapplicable(_) => return State::Inapplicable,
+        Action::Ignore(_) => return PlacementState::Ignored,
+        Action::Inapplicable(_) => return PlacementState::Inapplicable,
         Action::Place(_) => {}
     }
     match &subject.life {
-        None => State::Imagined,
-        Some(_) if seats.iter().all(|seat| seat.is_right) => State::InPlace,
-        Some(life) if is_left_alone(rule, life, subject, proc) => State::Protected,
-        Some(life) if life.is_zombie => State::Ended,
-        Some(_) => State::Misplaced,
+        None => PlacementState::Imagined,
+        Some(_) if seats.iter().all(|seat| seat.is_right) => PlacementState::InPlace,
+        Some(life) if is_left_alone(rule, life, subject, proc) => PlacementState::Protected,
+        Some(life) if life.is_zombie => PlacementState::Ended,
+        Some(_) => PlacementState::Misplaced,
     }
 }
 
 /// Checks whether the daemon does not move a process although a rule matches.
-fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -> bool {
+fn is_left_alone(
+    rule: &Rule,
+    life: &LiveProcess,
+    subject: &InspectedProcess,
+    proc: &mut ProcFs,
+) -> bool {
     let uid = subject.who.uid;
     let exe = subject.raw_exe();
     match exe {
@@ -146,8 +159,8 @@ fn is_left_alone(rule: &Rule, life: &Life, subject: &Subject, proc: &mut Proc) -
 
 /// Returns the table that limits the slice of the user, so that the process stays there.
 pub(super) fn slice_table<'s>(
-    survey: &'s Survey,
-    subject: &Subject,
+    survey: &'s LoadedConfig,
+    subject: &InspectedProcess,
     rule: &Rule,
 ) -> Option<&'s UserSliceSpec> {
     let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
@@ -158,10 +171,10 @@ pub(super) fn slice_table<'s>(
 
 /// Returns the systemd unit that keeps the process. `None` if the process may leave it.
 pub(super) fn keeping_unit(
-    survey: &Survey,
-    subject: &Subject,
+    survey: &LoadedConfig,
+    subject: &InspectedProcess,
     rule: &Rule,
-    seats: &[Seat],
+    seats: &[HierarchyState],
 ) -> Option<String> {
     let concerned = seats.iter().any(|seat| seat.version == Version::V2 && !seat.is_right);
     if !concerned || rule.leave_units != LeaveUnits::No || !Host::default().runs_systemd() {
@@ -177,22 +190,31 @@ pub(super) fn keeping_unit(
     }
 }
 
-fn seats(survey: &Survey, subject: &Subject, rule: &Rule) -> Vec<Seat> {
+fn hierarchy_states(
+    survey: &LoadedConfig,
+    subject: &InspectedProcess,
+    rule: &Rule,
+) -> Vec<HierarchyState> {
     let mut seats = Vec::new();
     for target in rule.action.targets() {
         let (span, _) = survey.hierarchies.span_of(target);
-        if span.is_empty() && target.below == Below::Top {
+        if span.is_empty() && target.below == PathBase::Top {
             // The daemon stops here too: it does not apply the targets that follow.
             break;
         }
         let path = path(survey, subject, target);
         let trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
-        seats.extend(trees.map(|tree| seat(tree, &path, target, subject)));
+        seats.extend(trees.map(|tree| hierarchy_state(tree, &path, target, subject)));
     }
     seats
 }
 
-fn seat(tree: &Hierarchy, path: &str, target: &Target, subject: &Subject) -> Seat {
+fn hierarchy_state(
+    tree: &Hierarchy,
+    path: &str,
+    target: &Target,
+    subject: &InspectedProcess,
+) -> HierarchyState {
     let top = tree.top.trim_end_matches('/');
     let belongs = match path {
         "/" if !top.is_empty() => top.to_owned(),
@@ -200,7 +222,7 @@ fn seat(tree: &Hierarchy, path: &str, target: &Target, subject: &Subject) -> Sea
     };
     let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
     let is = text.and_then(|text| path_in(text, tree.listed.as_bytes())).map(<[u8]>::to_vec);
-    Seat {
+    HierarchyState {
         tree: match tree.version {
             Version::V2 => "cgroup v2".to_owned(),
             Version::V1 => tree.listed.clone(),
@@ -216,18 +238,22 @@ fn seat(tree: &Hierarchy, path: &str, target: &Target, subject: &Subject) -> Sea
 
 /// Renders the path of a target for the process as the daemon does. Specifiers that are unknown without a
 /// process are left unexpanded.
-fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
+fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> String {
     let mut path = match target.below {
-        Below::Root => survey.grounds.rules.clone(),
-        Below::Top => survey.grounds.legacy.clone(),
+        PathBase::Root => survey.grounds.rules.clone(),
+        PathBase::Top => survey.grounds.legacy.clone(),
     };
     path.push('/');
-    let known = |piece: Piece| match piece {
-        Piece::Field(Field::ProcessId) if subject.life.is_none() => Piece::Literal("%P".to_owned()),
-        Piece::Field(Field::Program) if subject.life.is_none() && subject.raw_exe().is_none() => {
-            Piece::Literal("%p".to_owned())
+    let known = |piece: DestinationPart| match piece {
+        DestinationPart::Field(Specifier::ProcessId) if subject.life.is_none() => {
+            DestinationPart::Literal("%P".to_owned())
         }
-        piece @ (Piece::Field(_) | Piece::Literal(_)) => piece,
+        DestinationPart::Field(Specifier::Program)
+            if subject.life.is_none() && subject.raw_exe().is_none() =>
+        {
+            DestinationPart::Literal("%p".to_owned())
+        }
+        piece @ (DestinationPart::Field(_) | DestinationPart::Literal(_)) => piece,
     };
     let pieces = target.destination.pieces().into_iter().map(known).collect();
     let destination = Destination::from_pieces(target.destination.as_str(), pieces);
@@ -238,7 +264,7 @@ fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
         let gid = subject.gid;
         let group = subject.group.as_deref();
         let program = subject.raw_exe();
-        destination.render(&Who { uid, user, gid, group, pid, program }, &mut path);
+        destination.render(&SpecifierValues { uid, user, gid, group, pid, program }, &mut path);
     }
     if path.len() > 1 && path.ends_with('/') {
         path.pop();
@@ -247,7 +273,7 @@ fn path(survey: &Survey, subject: &Subject, target: &Target) -> String {
 }
 
 /// Returns the v2 cgroup of a process, followed by its v1 cgroups except hierarchy roots.
-pub(super) fn whereabouts(hierarchies: &Hierarchies, life: &Life) -> Vec<(String, Vec<u8>)> {
+pub(super) fn whereabouts(hierarchies: &Hierarchies, life: &LiveProcess) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for tree in hierarchies.iter() {
         let Some(path) = path_in(&life.cgroup, tree.listed.as_bytes()) else { continue };

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 
 use super::Explained;
 use super::reason::span;
-use super::subject::{Life, Program, Subject};
-use super::verdict::{Seat, State, Verdict, whereabouts};
+use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use super::verdict::{HierarchyState, PlacementState, Verdict, whereabouts};
 use crate::config::escape::{Escaped, EscapedBytes};
-use crate::rebuild::Survey;
-use crate::rules::explain::Miss;
+use crate::rebuild::LoadedConfig;
+use crate::rules::explain::Mismatch;
 use crate::rules::{Action, Rule, RuleId};
-use crate::tool::rows::{self, Row};
-use crate::tool::words::{self, Words};
+use crate::tool::rows::{self, RuleRow};
+use crate::tool::rule_wording::{self, RuleWording};
 
 /// Columns of a line of text.
 const WIDTH: usize = 80;
@@ -23,7 +23,7 @@ const SHOWN: usize = 20;
 
 /// Output options of an explanation.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manner {
+pub struct OutputOptions {
     /// True if the headline is coloured.
     pub color: bool,
     /// True if every rule is shown.
@@ -37,9 +37,9 @@ pub struct Manner {
 /// # Errors
 /// The output cannot be written.
 pub fn show(
-    survey: &Survey,
+    survey: &LoadedConfig,
     explained: &Explained,
-    manner: Manner,
+    manner: OutputOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let Explained { subject, verdict, .. } = explained;
@@ -55,7 +55,7 @@ pub fn show(
     }
     if let Some(rule) = rule {
         let name = rule.given_name().map(|name| format!("\"{}\", ", Escaped(name)));
-        item("rule", &format!("{}{}", name.unwrap_or_default(), words::origin(rule)), out)?;
+        item("rule", &format!("{}{}", name.unwrap_or_default(), rule_wording::origin(rule)), out)?;
     }
     places(survey, explained, out)?;
     if let Some(since) = since(explained) {
@@ -65,7 +65,7 @@ pub fn show(
         item("reason", &reason, out)?;
     }
     // Else it is among the reasons.
-    let is_reason = explained.verdict.state == State::Misplaced;
+    let is_reason = explained.verdict.state == PlacementState::Misplaced;
     if let Some(last) = explained.external_move.as_ref().filter(|_| !is_reason) {
         item("last", &format!("external move {last}"), out)?;
     }
@@ -77,13 +77,13 @@ pub fn show(
     if !survey.loaded.rules.is_empty() {
         writeln!(out, "\nRules in evaluation order")?;
     }
-    let look = rows::Look { is_full: manner.all, is_ascii: manner.ascii };
+    let look = rows::RowOptions { is_full: manner.all, is_ascii: manner.ascii };
     rows::show(&rules(survey, explained, manner.all), None, look, out)
 }
 
 /// Returns the text about the time since which a process is in place.
 fn since(explained: &Explained) -> Option<String> {
-    let moved = explained.moved.filter(|_| explained.verdict.state == State::InPlace)?;
+    let moved = explained.moved.filter(|_| explained.verdict.state == PlacementState::InPlace)?;
     Some(match moved {
         Some(ago) => format!("{} ago, when the daemon moved it there", span(ago)),
         None => "unknown: the daemon has no record of moving it".to_owned(),
@@ -91,32 +91,38 @@ fn since(explained: &Explained) -> Option<String> {
 }
 
 /// Returns the result as one line, and its colour code.
-fn headline(subject: &Subject, verdict: &Verdict) -> (String, u8) {
+fn headline(subject: &InspectedProcess, verdict: &Verdict) -> (String, u8) {
     let who = match &subject.life {
         Some(life) => format!("Process {} ({})", life.pid, EscapedBytes(&life.comm)),
         None => "The hypothetical process".to_owned(),
     };
     let (what, code) = match verdict.state {
-        State::InPlace => ("is in the cgroup of its rule.", 32),
-        State::Misplaced => ("is NOT in the cgroup of its rule.", 31),
-        State::Unsure if !verdict.unread.is_empty() => {
+        PlacementState::InPlace => ("is in the cgroup of its rule.", 32),
+        PlacementState::Misplaced => ("is NOT in the cgroup of its rule.", 31),
+        PlacementState::Unsure if !verdict.unread.is_empty() => {
             ("cannot be evaluated: not all rules can be read.", 33)
         }
-        State::Unsure => ("cannot be evaluated: a rule needs its executable.", 33),
-        State::Outdated => {
+        PlacementState::Unsure => ("cannot be evaluated: a rule needs its executable.", 33),
+        PlacementState::Outdated => {
             ("cannot be evaluated: the daemon's active rules differ from the files.", 33)
         }
-        State::NoRule if subject.life.is_none() => ("would not be moved: no rule matches.", 33),
-        State::NoRule => ("is not moved: no rule matches.", 33),
-        State::Ignored => ("is not moved: its rule ignores it.", 32),
-        State::Inapplicable if subject.life.is_none() => {
+        PlacementState::NoRule if subject.life.is_none() => {
+            ("would not be moved: no rule matches.", 33)
+        }
+        PlacementState::NoRule => ("is not moved: no rule matches.", 33),
+        PlacementState::Ignored => ("is not moved: its rule ignores it.", 32),
+        PlacementState::Inapplicable if subject.life.is_none() => {
             ("would not be moved: its rule cannot be applied here.", 31)
         }
-        State::Inapplicable => ("is not moved: its rule cannot be applied on this host.", 31),
-        State::Protected => ("is protected: only a rule that names its executable moves it.", 33),
-        State::InSlice => ("stays in the slice of its user, which a table limits.", 32),
-        State::Ended => ("has exited and waits to be reaped by its parent.", 33),
-        State::Imagined => ("would be moved by a rule.", 32),
+        PlacementState::Inapplicable => {
+            ("is not moved: its rule cannot be applied on this host.", 31)
+        }
+        PlacementState::Protected => {
+            ("is protected: only a rule that names its executable moves it.", 33)
+        }
+        PlacementState::InSlice => ("stays in the slice of its user, which a table limits.", 32),
+        PlacementState::Ended => ("has exited and waits to be reaped by its parent.", 33),
+        PlacementState::Imagined => ("would be moved by a rule.", 32),
     };
     (format!("{who} {what}"), code)
 }
@@ -148,14 +154,14 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-fn places(survey: &Survey, explained: &Explained, out: &mut dyn Write) -> io::Result<()> {
+fn places(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) -> io::Result<()> {
     let seats = &explained.verdict.seats;
     let names_trees = survey.hierarchies.len() > 1;
     let shown = |path: &[u8], tree: &str| match names_trees {
         true => format!("{}  ({})", EscapedBytes(path), Escaped(tree)),
         false => EscapedBytes(path).to_string(),
     };
-    for Seat { tree, belongs, is, is_right, .. } in seats {
+    for HierarchyState { tree, belongs, is, is_right, .. } in seats {
         if !is_right {
             item("expected", &shown(belongs.as_bytes(), tree), out)?;
         }
@@ -171,12 +177,12 @@ fn places(survey: &Survey, explained: &Explained, out: &mut dyn Write) -> io::Re
     }
 }
 
-fn facts(subject: &Subject, out: &mut dyn Write) -> io::Result<()> {
+fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
     let named = |name: Option<&str>, number: String| match name {
         Some(name) => format!("{} ({number})", Escaped(name)),
         None => number,
     };
-    let Subject { who, gid, group, listed_in, program, life } = subject;
+    let InspectedProcess { who, gid, group, listed_in, program, life } = subject;
     item("user", &named(who.name.as_deref(), who.uid.to_string()), out)?;
     let mut groups = named(group.as_deref(), gid.to_string());
     if !listed_in.is_empty() {
@@ -184,23 +190,23 @@ fn facts(subject: &Subject, out: &mut dyn Write) -> io::Result<()> {
     }
     item("group", &groups, out)?;
     match program {
-        Program::Read { path, on_host, invoked, .. } => {
+        InspectedProgram::Read { path, on_host, invoked, .. } => {
             let mount = if *on_host { "" } else { "  (in another mount namespace)" };
             item("exe", &format!("{}{mount}", EscapedBytes(path)), out)?;
             if let Some(invoked) = invoked {
                 item("invoked", &EscapedBytes(invoked).to_string(), out)?;
             }
         }
-        Program::None if life.is_none() => {}
-        Program::None => item("exe", "none", out)?,
-        Program::Hidden(why) => {
+        InspectedProgram::None if life.is_none() => {}
+        InspectedProgram::None => item("exe", "none", out)?,
+        InspectedProgram::Hidden(why) => {
             item("exe", &format!("unknown: {why}"), out)?;
         }
     }
     life.as_ref().map_or(Ok(()), |life| origin(life, out))
 }
 
-fn origin(life: &Life, out: &mut dyn Write) -> io::Result<()> {
+fn origin(life: &LiveProcess, out: &mut dyn Write) -> io::Result<()> {
     let Some(age) = life.age else { return Ok(()) };
     let parent = life
         .parent
@@ -210,13 +216,13 @@ fn origin(life: &Life, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Returns the rows of the rules that were evaluated: all, or the nearest mismatches.
-fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
+fn rules(survey: &LoadedConfig, explained: &Explained, all: bool) -> Vec<RuleRow> {
     let rules = &survey.loaded.rules;
     let walk = &explained.verdict.walk;
-    let words = Words::new(&survey.loaded.names);
+    let words = RuleWording::new(&survey.loaded.names);
     let is_shown = shown(rules, &walk.misses, all);
     let mut rows = Vec::new();
-    let mut gap: Vec<Miss> = Vec::new();
+    let mut gap: Vec<Mismatch> = Vec::new();
     for ((at, miss), rule) in walk.misses.iter().enumerate().zip(&**rules) {
         if !is_shown[at] {
             gap.push(*miss);
@@ -229,17 +235,20 @@ fn rules(survey: &Survey, explained: &Explained, all: bool) -> Vec<Row> {
     let Some(RuleId(id)) = walk.winner else { return rows };
     let at = id as usize;
     if let Some(rule) = rules.get(at) {
-        rows.push(row(at, rule, "matches".to_owned(), words::done(rule), '>', all));
+        rows.push(row(at, rule, "matches".to_owned(), rule_wording::done(rule), '>', all));
     }
     let later = rules.len().saturating_sub(at + 1);
     if later > 0 {
-        rows.push(Row::Gap(format!("{} not evaluated: the first match decides", counted(later))));
+        rows.push(RuleRow::Gap(format!(
+            "{} not evaluated: the first match decides",
+            counted(later)
+        )));
     }
     rows
 }
 
 /// Returns for each rule that did not match whether it is shown: of many, only the last that nearly matched.
-fn shown(rules: &[Rule], misses: &[Miss], all: bool) -> Vec<bool> {
+fn shown(rules: &[Rule], misses: &[Mismatch], all: bool) -> Vec<bool> {
     if all || misses.len() < SHOWN {
         return vec![true; misses.len()];
     }
@@ -254,64 +263,68 @@ fn shown(rules: &[Rule], misses: &[Miss], all: bool) -> Vec<bool> {
 }
 
 /// Checks whether every criterion before the one that did not match is given and matches.
-fn is_near(rule: &Rule, miss: Miss) -> bool {
+fn is_near(rule: &Rule, miss: Mismatch) -> bool {
     match miss {
-        Miss::User => false,
-        Miss::Group => !rule.when.users.is_empty(),
-        Miss::Exe | Miss::UnknownExe => !rule.when.users.is_empty() || !rule.when.groups.is_empty(),
-        Miss::ForeignExe | Miss::NotUser | Miss::NotGroup | Miss::NotExe | Miss::Circumstances => {
-            true
+        Mismatch::User => false,
+        Mismatch::Group => !rule.when.users.is_empty(),
+        Mismatch::Exe | Mismatch::UnknownExe => {
+            !rule.when.users.is_empty() || !rule.when.groups.is_empty()
         }
+        Mismatch::ForeignExe
+        | Mismatch::NotUser
+        | Mismatch::NotGroup
+        | Mismatch::NotExe
+        | Mismatch::Circumstances => true,
     }
 }
 
-fn passed_over(gap: &mut Vec<Miss>) -> Option<Row> {
+fn passed_over(gap: &mut Vec<Mismatch>) -> Option<RuleRow> {
     let count = gap.len();
-    let is_of = |kinds: &[Miss]| gap.iter().all(|miss| kinds.contains(miss));
+    let is_of = |kinds: &[Mismatch]| gap.iter().all(|miss| kinds.contains(miss));
     let what = match () {
-        () if is_of(&[Miss::User]) => "for other users",
-        () if is_of(&[Miss::User, Miss::Group]) => "for other users and groups",
-        () if is_of(&[Miss::Exe, Miss::UnknownExe]) => "for other programs",
+        () if is_of(&[Mismatch::User]) => "for other users",
+        () if is_of(&[Mismatch::User, Mismatch::Group]) => "for other users and groups",
+        () if is_of(&[Mismatch::Exe, Mismatch::UnknownExe]) => "for other programs",
         () => "for others",
     };
     gap.clear();
-    (count > 0).then(|| Row::Gap(format!("{} {what}", counted(count))))
+    (count > 0).then(|| RuleRow::Gap(format!("{} {what}", counted(count))))
 }
 
 fn counted(count: usize) -> String {
     format!("{count} more rule{}", if count == 1 { "" } else { "s" })
 }
 
-fn row(at: usize, rule: &Rule, text: String, target: String, mark: char, is_full: bool) -> Row {
-    Row::Rule {
+fn row(at: usize, rule: &Rule, text: String, target: String, mark: char, is_full: bool) -> RuleRow {
+    RuleRow::Rule {
         number: at + 1,
         mark,
-        name: words::name(rule).unwrap_or_else(|| "-".to_owned()),
+        name: rule_wording::name(rule).unwrap_or_else(|| "-".to_owned()),
         text,
         target,
-        origin: if is_full { words::origin(rule) } else { words::short_origin(rule) },
+        origin: if is_full { rule_wording::origin(rule) } else { rule_wording::short_origin(rule) },
     }
 }
 
 /// Returns the criterion that did not match, as text.
-fn failed(miss: Miss, rule: &Rule, words: &Words) -> String {
+fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
     match miss {
-        Miss::User => format!("needs user {}", words.users(&rule.when)),
-        Miss::Group => format!("needs group {}", words.groups(&rule.when)),
-        Miss::Exe => format!("needs exe {}", Words::exes(&rule.when)),
-        Miss::UnknownExe => format!("exe unknown, needs {}", Words::exes(&rule.when)),
-        Miss::ForeignExe => "needs exe in the host's mounts".to_owned(),
-        Miss::NotUser => format!("excludes user {}", words.users(&rule.not)),
-        Miss::NotGroup => format!("excludes group {}", words.groups(&rule.not)),
-        Miss::NotExe => format!("excludes exe {}", Words::exes(&rule.not)),
-        Miss::Circumstances => match &rule.action {
-            Action::Ignore(when) => words::circumstances(when).join("; "),
+        Mismatch::User => format!("needs user {}", words.users(&rule.when)),
+        Mismatch::Group => format!("needs group {}", words.groups(&rule.when)),
+        Mismatch::Exe => format!("needs exe {}", RuleWording::exes(&rule.when)),
+        Mismatch::UnknownExe => format!("exe unknown, needs {}", RuleWording::exes(&rule.when)),
+        Mismatch::ForeignExe => "needs exe in the host's mounts".to_owned(),
+        Mismatch::NotUser => format!("excludes user {}", words.users(&rule.not)),
+        Mismatch::NotGroup => format!("excludes group {}", words.groups(&rule.not)),
+        Mismatch::NotExe => format!("excludes exe {}", RuleWording::exes(&rule.not)),
+        Mismatch::Circumstances => match &rule.action {
+            Action::Ignore(when) => rule_wording::circumstances(when).join("; "),
             Action::Place(_) | Action::Inapplicable(_) => String::new(),
         },
     }
 }
 
-impl Miss {
+impl Mismatch {
     /// Returns the name used in JSON, which must not change.
     pub(super) const fn word(self) -> &'static str {
         match self {

@@ -4,8 +4,8 @@
 use std::fmt::{self, Write};
 
 use crate::config::escape::Escaped;
-use crate::control::status::{HierarchyStatus, Latency, Status};
-use crate::tool::figures::{counted, date, grouped, microseconds, span};
+use crate::control::status::{HierarchyStatus, MoveLatency, Status};
+use crate::tool::format::{counted, date, grouped, microseconds, span};
 
 /// Columns of the longest bar, and of a bar with its number.
 const BAR: u64 = 46;
@@ -15,12 +15,12 @@ const ROWS: usize = 16;
 
 /// Capabilities of the terminal that shows the page.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct PageOptions {
     pub(super) is_colored: bool,
     pub(super) is_unicode: bool,
 }
 
-impl Look {
+impl PageOptions {
     fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
@@ -41,14 +41,14 @@ impl Look {
 }
 
 /// Returns the page, with a line end after each line.
-pub(super) fn render(status: &Status, look: Look) -> String {
+pub(super) fn render(status: &Status, look: PageOptions) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write_all(status, look, &mut text);
     text
 }
 
-fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+fn write_all(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     head(status, look, out)?;
     rules(status, look, out)?;
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
@@ -56,7 +56,7 @@ fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     let lost = counter("lost_events") + counter("lost_forks");
     row(look, out, "Events", &format!("{} received, {}", grouped(events), look.bad(lost, "lost")))?;
     let scans = counted(counter("scans"), "scan", "scans");
-    let looks = counted(counter("looks"), "evaluation", "evaluations");
+    let looks = counted(counter("evaluations"), "evaluation", "evaluations");
     row(look, out, "Processes", &format!("{looks}, {scans} of /proc"))?;
     let placed = if status.dry_run { "would_place" } else { "placed" };
     let verb = if status.dry_run { "would be moved" } else { "moved" };
@@ -74,7 +74,7 @@ fn write_all(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     latency(&status.latency, look, out)
 }
 
-fn head(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+fn head(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     let name = look.bold(&format!("cgruled {}", Escaped(&status.version)));
     let pid = status.pid;
     let since = date(status.started);
@@ -89,7 +89,7 @@ fn head(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+fn rules(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     let rules = &status.rules;
     let files = counted(rules.files.len() as u64, "file", "files");
     let age = span((status.started + status.uptime).saturating_sub(rules.since));
@@ -123,7 +123,7 @@ fn rules(status: &Status, look: Look, out: &mut String) -> fmt::Result {
     })
 }
 
-fn external_moves(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+fn external_moves(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     // The field is empty in the answer of an older daemon.
     if status.external_moves.is_empty() || status.external_moves == "off" {
         return Ok(());
@@ -160,7 +160,7 @@ fn hierarchy(tree: &HierarchyStatus) -> String {
 }
 
 /// Writes the numbers of evaluations without a move, by reason.
-fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+fn left_alone(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     const REASONS: [(&str, &str); 11] = [
         ("in_place", "in place"),
         ("no_rule", "without a matching rule"),
@@ -168,9 +168,9 @@ fn left_alone(status: &Status, look: Look, out: &mut String) -> fmt::Result {
         ("inapplicable", "with a rule that cannot be applied"),
         ("protected", "protected"),
         ("sticky", "sticky"),
-        ("left_in_unit", "kept in their unit"),
-        ("left_in_container", "kept in a container"),
-        ("left_in_job", "kept in another user's job"),
+        ("kept_in_unit", "kept in their unit"),
+        ("kept_in_container", "kept in a container"),
+        ("kept_in_job", "kept in another user's job"),
         ("gone", "exited"),
         ("deferred", "deferred for other users"),
     ];
@@ -205,13 +205,13 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
     lines
 }
 
-fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
+fn troubles(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let refused = look.bad(counter("refused"), "refused");
-    let taken = look.bad(counter("taken_back"), "external moves");
-    let given_up = look.bad(counter("given_up"), "not reverted");
+    let taken = look.bad(counter("external_moves_found"), "external moves");
+    let abandoned = look.bad(counter("abandoned"), "not reverted");
     let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
-    row(look, out, "Failures", &format!("{refused}, {taken}, {given_up}, {dropped}"))?;
+    row(look, out, "Failures", &format!("{refused}, {taken}, {abandoned}, {dropped}"))?;
     let over_limit = counter("sticky_over_limit");
     if over_limit > 0 {
         let pins = counted(over_limit, "pin", "pins");
@@ -222,14 +222,14 @@ fn troubles(status: &Status, look: Look, out: &mut String) -> fmt::Result {
         let meaning = Escaped(&refusal.meaning);
         row(look, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
     }
-    for taker in &status.taken_back_by {
+    for taker in &status.external_movers {
         let name = Escaped(&taker.name);
         row(look, out, "", &format!("{} moved to {name}", grouped(taker.count)))?;
     }
     Ok(())
 }
 
-fn latency(latency: &Latency, look: Look, out: &mut String) -> fmt::Result {
+fn latency(latency: &MoveLatency, look: PageOptions, out: &mut String) -> fmt::Result {
     if latency.count == 0 {
         return row(look, out, "Latency", "no move after an event yet");
     }
@@ -277,7 +277,7 @@ fn bar(count: u64, most: u64, width: u64, is_unicode: bool) -> String {
     format!("{}{part}", "█".repeat(whole))
 }
 
-fn row(look: Look, out: &mut String, heading: &str, text: &str) -> fmt::Result {
+fn row(look: PageOptions, out: &mut String, heading: &str, text: &str) -> fmt::Result {
     let padding = " ".repeat(12usize.saturating_sub(heading.len()));
     let heading = if heading.is_empty() { String::new() } else { look.bold(heading) };
     writeln!(out, "{heading}{padding}{text}")
@@ -286,9 +286,11 @@ fn row(look: Look, out: &mut String, heading: &str, text: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{KeptFile, Refusal, RefusedReload, RulesInForce, Taker};
+    use crate::control::status::{
+        ActiveRulesStatus, ExternalMover, KeptFile, RefusedMoves, RefusedReload,
+    };
 
-    const PLAIN: Look = Look { is_colored: false, is_unicode: false };
+    const PLAIN: PageOptions = PageOptions { is_colored: false, is_unicode: false };
 
     const UNIFIED: &str = "cpuset cpu io memory hugetlb pids rdma misc dmem perf_event";
 
@@ -301,7 +303,7 @@ mod tests {
         let counters = [
             ("events", 1_234_567),
             ("scans", 2),
-            ("looks", 99_000),
+            ("evaluations", 99_000),
             ("placed", 4_321),
             ("in_place", 12_345),
             ("no_rule", 80_000),
@@ -309,15 +311,15 @@ mod tests {
             ("protected", 150),
             ("gone", 2_184),
             ("refused", 3),
-            ("taken_back", 2),
-            ("given_up", 1),
+            ("external_moves_found", 2),
+            ("abandoned", 1),
         ];
         Status {
             version: "0.1.0".into(),
             pid: 712,
             started: 1_795_528_531,
             uptime: 90_000,
-            rules: RulesInForce {
+            rules: ActiveRulesStatus {
                 count: 12,
                 since: 1_795_528_531 + 82_800,
                 generation: 3,
@@ -332,15 +334,15 @@ mod tests {
                 hierarchy(2, "/sys/fs/cgroup", UNIFIED),
             ],
             counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
-            refusals: vec![Refusal {
+            refusals: vec![RefusedMoves {
                 errno: "EBUSY".into(),
                 meaning: "Device or resource busy".into(),
                 count: 3,
             }],
             external_moves: "revert".into(),
             external_moves_by: "trace".into(),
-            taken_back_by: vec![Taker { name: "user@1000.service".into(), count: 2 }],
-            latency: Latency {
+            external_movers: vec![ExternalMover { name: "user@1000.service".into(), count: 2 }],
+            latency: MoveLatency {
                 count: 4_321,
                 p50_us: 112,
                 p90_us: 240,
@@ -401,7 +403,7 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
         });
         status.stalled = true;
         status.latency.octaves = (0..40).map(|power| (1 << power, u64::MAX / 64)).collect();
-        let page = render(&status, Look { is_colored: false, is_unicode: true });
+        let page = render(&status, PageOptions { is_colored: false, is_unicode: true });
         assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
         assert!(page.lines().count() <= 24 + ROWS);
     }
@@ -427,11 +429,15 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
     #[test]
     fn names_cannot_drive_the_terminal() {
         let mut status = status();
-        status.taken_back_by = vec![Taker { name: "\x1b]0;x\x07\nFailures".into(), count: 1 }];
+        status.external_movers =
+            vec![ExternalMover { name: "\x1b]0;x\x07\nFailures".into(), count: 1 }];
         let page = render(&status, PLAIN);
         assert!(
             !page.contains('\x1b') && page.lines().filter(|l| l.starts_with("Fa")).count() == 1
         );
-        assert!(render(&status, Look { is_colored: true, ..PLAIN }).contains("\x1b[31m3 refused"));
+        assert!(
+            render(&status, PageOptions { is_colored: true, ..PLAIN })
+                .contains("\x1b[31m3 refused")
+        );
     }
 }

@@ -1,30 +1,30 @@
 //! Paths that the destinations of rules can expand to, as patterns. Pure: must not read a file.
 
 use crate::rules::Rule;
-use crate::rules::destination::Piece;
+use crate::rules::destination::DestinationPart;
 
 /// Destinations of all rules, each as a pattern.
 #[derive(Debug, Default)]
-pub(super) struct Patterns {
-    patterns: Vec<Pattern>,
+pub(super) struct DestinationPatterns {
+    patterns: Vec<DestinationPattern>,
 }
 
 #[derive(Debug)]
-struct Pattern {
+struct DestinationPattern {
     rule: usize,
-    components: Vec<Vec<Piece>>,
+    components: Vec<Vec<DestinationPart>>,
 }
 
 /// Result of the search for one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct PatternMatch {
     /// Rules with a destination that can expand to the path, in order, each once.
     pub(super) rules: Vec<usize>,
     /// True if a destination can be below the path.
     pub(super) goes_on: bool,
 }
 
-impl Patterns {
+impl DestinationPatterns {
     /// Creates the patterns; `beginning` returns the base of a target's path, from the hierarchy root.
     pub(super) fn new<'p>(
         rules: &[Rule],
@@ -33,18 +33,18 @@ impl Patterns {
         let mut patterns = Vec::new();
         for (rule, action) in rules.iter().map(|rule| &rule.action).enumerate() {
             for target in action.targets() {
-                let start = Piece::Literal(format!("{}/", beginning(target)));
+                let start = DestinationPart::Literal(format!("{}/", beginning(target)));
                 let pieces = std::iter::once(start).chain(target.destination.pieces());
-                patterns.push(Pattern { rule, components: components(pieces) });
+                patterns.push(DestinationPattern { rule, components: components(pieces) });
             }
         }
         Self { patterns }
     }
 
     /// Finds the rules for a path, given by its components.
-    pub(super) fn find(&self, path: &[Vec<u8>]) -> Found {
-        let mut found = Found::default();
-        for Pattern { rule, components } in &self.patterns {
+    pub(super) fn find(&self, path: &[Vec<u8>]) -> PatternMatch {
+        let mut found = PatternMatch::default();
+        for DestinationPattern { rule, components } in &self.patterns {
             let fits = path.len() <= components.len()
                 && path.iter().zip(components).all(|(name, pieces)| matches(pieces, name));
             if !fits {
@@ -61,18 +61,18 @@ impl Patterns {
 }
 
 /// Splits the pieces of a destination into path components.
-fn components(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
-    let mut found: Vec<Vec<Piece>> = vec![Vec::new()];
+fn components(pieces: impl Iterator<Item = DestinationPart>) -> Vec<Vec<DestinationPart>> {
+    let mut found: Vec<Vec<DestinationPart>> = vec![Vec::new()];
     for piece in pieces {
         match piece {
-            Piece::Field(field) => last(&mut found).push(Piece::Field(field)),
-            Piece::Literal(text) => {
+            DestinationPart::Field(field) => last(&mut found).push(DestinationPart::Field(field)),
+            DestinationPart::Literal(text) => {
                 for (index, part) in text.split('/').enumerate() {
                     if index > 0 {
                         found.push(Vec::new());
                     }
                     if !part.is_empty() {
-                        last(&mut found).push(Piece::Literal(part.to_owned()));
+                        last(&mut found).push(DestinationPart::Literal(part.to_owned()));
                     }
                 }
             }
@@ -82,7 +82,7 @@ fn components(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
     found
 }
 
-fn last(found: &mut Vec<Vec<Piece>>) -> &mut Vec<Piece> {
+fn last(found: &mut Vec<Vec<DestinationPart>>) -> &mut Vec<DestinationPart> {
     if found.is_empty() {
         found.push(Vec::new());
     }
@@ -91,14 +91,16 @@ fn last(found: &mut Vec<Vec<Piece>>) -> &mut Vec<Piece> {
 }
 
 /// Checks whether the pieces can expand to a name. A specifier never expands to an empty text.
-fn matches(pieces: &[Piece], name: &[u8]) -> bool {
+fn matches(pieces: &[DestinationPart], name: &[u8]) -> bool {
     match pieces {
         [] => name.is_empty(),
-        [Piece::Literal(text), rest @ ..] => {
+        [DestinationPart::Literal(text), rest @ ..] => {
             name.strip_prefix(text.as_bytes()).is_some_and(|name| matches(rest, name))
         }
-        [Piece::Field(_)] => !name.is_empty(),
-        [Piece::Field(_), rest @ ..] => (1..=name.len()).any(|at| matches(rest, &name[at..])),
+        [DestinationPart::Field(_)] => !name.is_empty(),
+        [DestinationPart::Field(_), rest @ ..] => {
+            (1..=name.len()).any(|at| matches(rest, &name[at..]))
+        }
     }
 }
 
@@ -110,16 +112,16 @@ mod tests {
     use super::*;
     use crate::config::rules_toml;
 
-    fn patterns(destinations: &[&str]) -> Patterns {
+    fn patterns(destinations: &[&str]) -> DestinationPatterns {
         let rule = |path: &&str| format!("[[rule]]\nuser = 1\ncgroup = \"{path}\"\n");
         let text: String = destinations.iter().map(rule).collect();
         let file = Arc::from(Path::new("/a.toml"));
         let parsed = rules_toml::parse(&file, &format!("version = 1\n{text}"));
         let rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
-        Patterns::new(&rules, |_| "/pool")
+        DestinationPatterns::new(&rules, |_| "/pool")
     }
 
-    fn find(patterns: &Patterns, path: &str) -> (Vec<usize>, bool) {
+    fn find(patterns: &DestinationPatterns, path: &str) -> (Vec<usize>, bool) {
         let names = path.split('/').filter(|name| !name.is_empty());
         let names: Vec<Vec<u8>> = names.map(|name| name.as_bytes().to_vec()).collect();
         let found = patterns.find(&names);

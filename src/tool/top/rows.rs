@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::sample::{Figures, Groups, lossy, shown};
+use super::sample::{GroupUsage, SampledGroups, lossy, shown};
 
 /// Sort key of the rows; rows of equal value are sorted by path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) const SORTS: [(&str, u8, Sort); 6] = [
 
 /// Cgroup with its values and rates.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Row {
+pub(super) struct GroupRow {
     /// Path from the root of each hierarchy.
     pub(super) cgroup: String,
     /// The path escaped for a terminal.
@@ -59,23 +59,23 @@ pub(super) struct Row {
 
 /// Returns the rows of a sample, with rates since the previous sample, which was taken `apart` before.
 pub(super) fn rows(
-    before: &Groups,
-    now: &Groups,
+    before: &SampledGroups,
+    now: &SampledGroups,
     apart: Duration,
     rule: impl Fn(usize) -> String,
-) -> Vec<Row> {
+) -> Vec<GroupRow> {
     let mut rows = Vec::with_capacity(now.len());
     for (path, group) in now {
         let old = before.get(path).map(|group| group.figures);
         let figures = group.figures;
-        let rate = |of: fn(&Figures) -> Option<u64>| {
+        let rate = |of: fn(&GroupUsage) -> Option<u64>| {
             let grown = of(&figures)?.saturating_sub(of(&old?)?);
             let seconds = apart.as_secs_f64();
             (seconds > 0.0).then(|| grown as f64 / seconds)
         };
         let parents = (1..path.len()).filter(|&at| path[at] == b'/');
         let is_nested = parents.into_iter().any(|end| now.contains_key(&path[..end]));
-        rows.push(Row {
+        rows.push(GroupRow {
             cgroup: lossy(path),
             shown: shown(path),
             rule: group.rules.first().map(|&first| rule(first)).unwrap_or_default(),
@@ -96,8 +96,8 @@ pub(super) fn rows(
 }
 
 /// Sorts the rows, the greatest value first and unknown values last.
-pub(super) fn sort(rows: &mut [Row], by: Sort) {
-    let key = |row: &Row| match by {
+pub(super) fn sort(rows: &mut [GroupRow], by: Sort) {
+    let key = |row: &GroupRow| match by {
         Sort::Cpu => row.cpu_percent,
         Sort::Memory => row.memory_bytes.map(|bytes| bytes as f64),
         Sort::Io => row.io_bytes_per_second,
@@ -112,6 +112,9 @@ pub(super) fn sort(rows: &mut [Row], by: Sort) {
 }
 
 /// Returns the sum over all cgroups; nested cgroups are included in their parents.
-pub(super) fn total<T: std::iter::Sum<T>>(rows: &[Row], of: impl Fn(&Row) -> Option<T>) -> T {
+pub(super) fn total<T: std::iter::Sum<T>>(
+    rows: &[GroupRow],
+    of: impl Fn(&GroupRow) -> Option<T>,
+) -> T {
     rows.iter().filter(|row| !row.is_nested).filter_map(of).sum()
 }

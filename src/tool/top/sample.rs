@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::patterns::Patterns;
+use super::patterns::DestinationPatterns;
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 
 /// Maximum of cgroups in a sample: reading each takes about 100 us.
@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 
 /// Values that the kernel reports for a cgroup; `None` where it reports none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Figures {
+pub(super) struct GroupUsage {
     /// CPU time used, in nanoseconds.
     pub(super) cpu: Option<u64>,
     /// Time throttled by the CPU limit, in nanoseconds.
@@ -55,38 +55,38 @@ impl Resource {
 
 /// Cgroup that a destination of a rule can expand to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Group {
+pub(super) struct SampledGroup {
     /// Rules with such a destination, by their position.
     pub(super) rules: Vec<usize>,
-    pub(super) figures: Figures,
+    pub(super) figures: GroupUsage,
 }
 
 /// Cgroups by path. Paths are bytes, as file names are.
-pub(super) type Groups = BTreeMap<Vec<u8>, Group>;
+pub(super) type SampledGroups = BTreeMap<Vec<u8>, SampledGroup>;
 
 /// Reader of samples from the mounted hierarchies.
 pub(super) struct Sampler {
     pub(super) hierarchies: Arc<Hierarchies>,
-    pub(super) patterns: Patterns,
+    pub(super) patterns: DestinationPatterns,
 }
 
 /// Directories of a cgroup, by hierarchy.
 #[derive(Default)]
-struct Places {
+struct GroupDirectories {
     rules: Vec<usize>,
     directories: Vec<(usize, PathBuf)>,
 }
 
 impl Sampler {
     /// Reads the values of all cgroups that rules can use.
-    pub(super) fn sample(&self) -> Groups {
-        let mut places: BTreeMap<Vec<u8>, Places> = BTreeMap::new();
+    pub(super) fn sample(&self) -> SampledGroups {
+        let mut places: BTreeMap<Vec<u8>, GroupDirectories> = BTreeMap::new();
         for (index, tree) in self.hierarchies.iter().enumerate() {
             self.walk((index, &tree.mount_point), &mut Vec::new(), &mut places);
         }
-        let figures = |places: Places| {
+        let figures = |places: GroupDirectories| {
             let figures = self.figures(&places.directories);
-            Group { rules: places.rules, figures }
+            SampledGroup { rules: places.rules, figures }
         };
         places.into_iter().map(|(path, places)| (path, figures(places))).collect()
     }
@@ -95,7 +95,7 @@ impl Sampler {
         &self,
         (index, directory): (usize, &Path),
         names: &mut Vec<Vec<u8>>,
-        places: &mut BTreeMap<Vec<u8>, Places>,
+        places: &mut BTreeMap<Vec<u8>, GroupDirectories>,
     ) {
         let found = self.patterns.find(names);
         if !found.rules.is_empty() && !names.is_empty() {
@@ -120,8 +120,8 @@ impl Sampler {
         }
     }
 
-    fn figures(&self, directories: &[(usize, PathBuf)]) -> Figures {
-        let mut figures = Figures::default();
+    fn figures(&self, directories: &[(usize, PathBuf)]) -> GroupUsage {
+        let mut figures = GroupUsage::default();
         for (index, directory) in directories {
             let Some(tree) = self.hierarchies.get(*index) else { continue };
             match tree.version {
@@ -134,7 +134,7 @@ impl Sampler {
 }
 
 /// Reads a v2 cgroup. CPU time and pressure exist in every cgroup, other values only for enabled controllers.
-fn v2(directory: &Path, figures: &mut Figures) {
+fn v2(directory: &Path, figures: &mut GroupUsage) {
     let cpu = read(directory, "cpu.stat");
     let microseconds = |key| Some(field(cpu.as_deref()?, key)? * 1000);
     figures.cpu = microseconds("usage_usec").or(figures.cpu);
@@ -161,7 +161,7 @@ fn v2(directory: &Path, figures: &mut Figures) {
     }
 }
 
-fn v1(directory: &Path, tree: &Hierarchy, figures: &mut Figures) {
+fn v1(directory: &Path, tree: &Hierarchy, figures: &mut GroupUsage) {
     for controller in &tree.controllers {
         match &**controller {
             "cpuacct" => figures.cpu = figures.cpu.or_else(|| number(directory, "cpuacct.usage")),

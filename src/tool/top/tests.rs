@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::sample::{Figures, Resource, shown};
+use super::sample::{GroupUsage, Resource, shown};
 use super::*;
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::config::rules_toml;
@@ -28,7 +28,7 @@ fn sampler(root: &Path, trees: &[(Version, &str)]) -> Sampler {
     let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), text);
     let rules: Vec<Rule> = parsed.rules.into_iter().map(|written| written.rule).collect();
     let hierarchies = Arc::new(Hierarchies::new(trees));
-    Sampler { hierarchies, patterns: Patterns::new(&rules, |_| "") }
+    Sampler { hierarchies, patterns: DestinationPatterns::new(&rules, |_| "") }
 }
 
 fn write(directory: &Path, files: &[(&str, &str)]) {
@@ -66,7 +66,7 @@ fn figures_of_version_2() {
     assert_eq!(alice.rules, [0, 1]);
     assert_eq!(
         alice.figures,
-        Figures {
+        GroupUsage {
             cpu: Some(1_500_000_000),
             throttled: Some(20_000),
             memory: Some(4096),
@@ -76,7 +76,7 @@ fn figures_of_version_2() {
             oom_kills: Some(2),
         }
     );
-    assert_eq!(groups[&b"/sites"[..]].figures, Figures::default());
+    assert_eq!(groups[&b"/sites"[..]].figures, GroupUsage::default());
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn figures_of_version_1() {
     let groups = sampler(root.path(), &trees).sample();
     assert_eq!(
         groups[&b"/sites/bob"[..]].figures,
-        Figures {
+        GroupUsage {
             cpu: Some(77),
             throttled: Some(9),
             memory: Some(8192),

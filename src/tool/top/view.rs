@@ -1,6 +1,6 @@
 //! Table of rows that fits a terminal. Pure: must not write or move the cursor.
 
-use super::rows::{Row, SORTS, Sort, total};
+use super::rows::{GroupRow, SORTS, Sort, total};
 
 /// Columns of everything except cgroup and rule, with separators.
 const FIXED: usize = 48;
@@ -15,7 +15,7 @@ const MUCH: f64 = 10.0;
 
 /// Capabilities and size of the terminal.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct FrameOptions {
     pub(super) color: bool,
     pub(super) unicode: bool,
     pub(super) width: usize,
@@ -35,9 +35,9 @@ pub(super) struct Frame {
 }
 
 /// Returns the lines of the table, without escape sequences that move the cursor.
-pub(super) fn lines(rows: &[Row], frame: Frame, look: Look) -> Vec<String> {
+pub(super) fn lines(rows: &[GroupRow], frame: Frame, look: FrameOptions) -> Vec<String> {
     // A narrower terminal cuts every line, and lines with escape sequences cannot be cut.
-    let look = Look { color: look.color && look.width >= FIXED + SHORTEST, ..look };
+    let look = FrameOptions { color: look.color && look.width >= FIXED + SHORTEST, ..look };
     let mut lines = vec![totals(rows, look)];
     if frame.is_interactive {
         lines.push(keys(frame.sort, look));
@@ -72,7 +72,7 @@ fn widths(width: usize) -> (usize, usize) {
     (group, rest - group)
 }
 
-fn totals(rows: &[Row], look: Look) -> String {
+fn totals(rows: &[GroupRow], look: FrameOptions) -> String {
     // An empty sum of floats is -0.0.
     let cpu: f64 = total::<f64>(rows, |row| row.cpu_percent) + 0.0;
     let io: f64 = total(rows, |row| row.io_bytes_per_second);
@@ -87,7 +87,7 @@ fn totals(rows: &[Row], look: Look) -> String {
     paint(&cut(&text, look.width, look), "1", look)
 }
 
-fn keys(sort: Sort, look: Look) -> String {
+fn keys(sort: Sort, look: FrameOptions) -> String {
     let words: Vec<String> = SORTS
         .iter()
         .map(|&(word, key, own)| {
@@ -107,7 +107,7 @@ fn header(group: usize, rule: usize, width: usize) -> String {
     format!("{text:<width$}").chars().take(width).collect()
 }
 
-fn line(row: &Row, Frame { cpus, .. }: Frame, look: Look) -> String {
+fn line(row: &GroupRow, Frame { cpus, .. }: Frame, look: FrameOptions) -> String {
     let (group, rule) = widths(look.width);
     let number = |value: Option<f64>| match value {
         Some(value) if value < 9999.95 => format!("{value:.1}"),
@@ -148,7 +148,7 @@ fn line(row: &Row, Frame { cpus, .. }: Frame, look: Look) -> String {
 }
 
 /// Returns the name of the first rule, and the number of further rules for the cgroup.
-fn feeders(row: &Row, width: usize, look: Look) -> String {
+fn feeders(row: &GroupRow, width: usize, look: FrameOptions) -> String {
     let more = if row.rules > 1 { format!(" +{}", row.rules - 1) } else { String::new() };
     let name =
         cut(&super::sample::shown(row.rule.as_bytes()), width.saturating_sub(more.len()), look);
@@ -156,7 +156,7 @@ fn feeders(row: &Row, width: usize, look: Look) -> String {
 }
 
 /// Returns a bar for a fraction of 1.
-fn bar(part: f64, look: Look) -> String {
+fn bar(part: f64, look: FrameOptions) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let steps = if look.unicode { 8 } else { 1 };
     let filled = (part.clamp(0.0, 1.0) * (BAR * steps) as f64).round() as usize;
@@ -185,12 +185,12 @@ fn bytes(bytes: u64) -> String {
     format!("{value:.1}{unit}")
 }
 
-const fn dots(look: Look) -> &'static str {
+const fn dots(look: FrameOptions) -> &'static str {
     if look.unicode { "…" } else { "~" }
 }
 
 /// Cuts the end of a text.
-fn cut(text: &str, width: usize, look: Look) -> String {
+fn cut(text: &str, width: usize, look: FrameOptions) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -198,7 +198,7 @@ fn cut(text: &str, width: usize, look: Look) -> String {
 }
 
 /// Cuts the beginning of a path, since cgroups differ at the end.
-fn cut_start(text: &str, width: usize, look: Look) -> String {
+fn cut_start(text: &str, width: usize, look: FrameOptions) -> String {
     let count = text.chars().count();
     if count <= width {
         return text.to_owned();
@@ -207,7 +207,7 @@ fn cut_start(text: &str, width: usize, look: Look) -> String {
     dots(look).chars().chain(rest).take(width).collect()
 }
 
-fn paint(text: &str, code: &str, look: Look) -> String {
+fn paint(text: &str, code: &str, look: FrameOptions) -> String {
     if look.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 

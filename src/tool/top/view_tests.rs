@@ -1,7 +1,7 @@
 use super::*;
 
-fn row(name: &str, cpu: f64) -> Row {
-    Row {
+fn row(name: &str, cpu: f64) -> GroupRow {
+    GroupRow {
         cgroup: name.to_owned(),
         shown: name.to_owned(),
         rule: "php-fpm pools of sites".to_owned(),
@@ -18,12 +18,13 @@ fn row(name: &str, cpu: f64) -> Row {
     }
 }
 
-const PLAIN: Look = Look { color: false, unicode: true, width: 80, height: Some(24) };
+const PLAIN: FrameOptions =
+    FrameOptions { color: false, unicode: true, width: 80, height: Some(24) };
 const FRAME: Frame = Frame { sort: Sort::Cpu, cpus: 2, rules: 3, is_interactive: true };
 
 #[test]
 fn the_table_of_eighty_columns() {
-    let unknown = Row {
+    let unknown = GroupRow {
         cgroup: "/db".to_owned(),
         shown: "/db".to_owned(),
         rule: "db".to_owned(),
@@ -38,7 +39,7 @@ fn the_table_of_eighty_columns() {
         oom_kills: None,
         is_nested: false,
     };
-    let busy = Row { oom_kills: Some(2), ..row("/sites/a-user-with-a-long-name", 150.0) };
+    let busy = GroupRow { oom_kills: Some(2), ..row("/sites/a-user-with-a-long-name", 150.0) };
     let rows = [busy, row("/sites", 25.0), unknown];
     let shown = lines(&rows, FRAME, PLAIN).join("\n");
     let expected = "\
@@ -55,12 +56,12 @@ CGROUP                   CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \
 fn no_line_is_wider_than_the_terminal() {
     for width in [1, 40, 54, 55, 56, 60, 72, 80, 81, 120, 200] {
         for unicode in [true, false] {
-            let look = Look { width, unicode, ..PLAIN };
+            let look = FrameOptions { width, unicode, ..PLAIN };
             let rows = [row(&"/x".repeat(200), 1e9), row("/a", 0.0)];
             for line in lines(&rows, FRAME, look) {
                 assert!(line.chars().count() <= width, "{width}: {line:?}");
             }
-            let empty = lines(&[], FRAME, Look { color: true, width, ..look });
+            let empty = lines(&[], FRAME, FrameOptions { color: true, width, ..look });
             let shown = |line: &str| {
                 line.replace("\x1b[1m", "").replace("\x1b[7m", "").replace("\x1b[0m", "")
             };
@@ -71,10 +72,10 @@ fn no_line_is_wider_than_the_terminal() {
 
 #[test]
 fn what_does_not_fit_is_counted() {
-    let rows: Vec<Row> = (0..40).map(|n| row(&format!("/g{n}"), 1.0)).collect();
+    let rows: Vec<GroupRow> = (0..40).map(|n| row(&format!("/g{n}"), 1.0)).collect();
     let shown = lines(&rows, FRAME, PLAIN);
     assert_eq!((shown.len(), &*shown[23]), (24, "… 20 more cgroups"));
-    assert_eq!(lines(&rows, FRAME, Look { height: None, ..PLAIN }).len(), 43);
+    assert_eq!(lines(&rows, FRAME, FrameOptions { height: None, ..PLAIN }).len(), 43);
     let empty = lines(&[], FRAME, PLAIN);
     assert!(
         empty[0].starts_with("cgroups 0  CPU 0.0%") && empty[3].starts_with("No cgroup of a rule")
@@ -84,8 +85,8 @@ fn what_does_not_fit_is_counted() {
 
 #[test]
 fn colours_are_for_those_who_want_them() {
-    let look = Look { color: true, ..PLAIN };
-    let rows = [Row { oom_kills: Some(1), pressure_percent: Some(50.0), ..row("/a", 1.0) }];
+    let look = FrameOptions { color: true, ..PLAIN };
+    let rows = [GroupRow { oom_kills: Some(1), pressure_percent: Some(50.0), ..row("/a", 1.0) }];
     let shown = lines(&rows, FRAME, look).join("\n");
     assert!(
         shown.contains("\u{1b}[31m  1\u{1b}[0m") && shown.contains("\u{1b}[31m50.0c\u{1b}[0m"),
@@ -116,5 +117,5 @@ fn bars_are_a_part_of_the_machine() {
     assert_eq!(bar(0.5, PLAIN), "██  ");
     assert_eq!(bar(0.04, PLAIN), "▏   ");
     assert_eq!(bar(7.0, PLAIN), "████");
-    assert_eq!(bar(0.5, Look { unicode: false, ..PLAIN }), "##  ");
+    assert_eq!(bar(0.5, FrameOptions { unicode: false, ..PLAIN }), "##  ");
 }

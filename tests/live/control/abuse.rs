@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use cgruled::control::protocol::{LONGEST_REQUEST, Watched};
+use cgruled::control::protocol::{LONGEST_REQUEST, WatchMessage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::ctl::ctl;
@@ -158,11 +158,11 @@ fn watch() -> BufReader<UnixStream> {
     let mut stream = connect();
     stream.write_all(b"{\"request\":\"watch\"}\n").unwrap();
     let mut reader = BufReader::new(stream);
-    assert_eq!(next(&mut reader), Watched::Lost { lost: 0 });
+    assert_eq!(next(&mut reader), WatchMessage::Lost { lost: 0 });
     reader
 }
 
-fn next(reader: &mut impl BufRead) -> Watched {
+fn next(reader: &mut impl BufRead) -> WatchMessage {
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
     serde_json::from_str(&line).unwrap()
@@ -175,17 +175,17 @@ fn a_watcher_that_does_not_read_loses_lines_and_delays_no_placement() {
     let storm = live.actor(&format!("uid {BOB} {BOB} storm 10000000 {tool}"));
     println!("a placement takes {:?} without clients", latency(&live, &Vec::new));
     let mut lazy: Vec<BufReader<UnixStream>> = (0..8).map(|_| watch()).collect();
-    let looks = status().counters["looks"];
+    let looks = status().counters["evaluations"];
     // More than the buffers of the socket and the daemon hold: some 200 bytes each.
-    let grown = eventually(PATIENCE, || status().counters["looks"] > looks + 6000);
+    let grown = eventually(PATIENCE, || status().counters["evaluations"] > looks + 6000);
     assert!(grown, "no storm");
     assert_undisturbed("with 8 watching clients that do not read", &live, &Vec::new);
     drop(storm);
     let reader = &mut lazy[0];
     let lost = loop {
         match next(reader) {
-            Watched::Lost { lost } => break lost,
-            Watched::Decision(_) => {}
+            WatchMessage::Lost { lost } => break lost,
+            WatchMessage::Decision(_) => {}
         }
     };
     assert!(lost > 0);
@@ -194,8 +194,8 @@ fn a_watcher_that_does_not_read_loses_lines_and_delays_no_placement() {
     let actor = live.hold(&become_alice());
     loop {
         match next(reader) {
-            Watched::Decision(one) if one.pid == actor.subject => break,
-            Watched::Decision(_) | Watched::Lost { .. } => {}
+            WatchMessage::Decision(one) if one.pid == actor.subject => break,
+            WatchMessage::Decision(_) | WatchMessage::Lost { .. } => {}
         }
     }
 }

@@ -157,7 +157,8 @@ impl Daemon {
     pub(crate) fn expect_no_external_moves(self, what: &str) -> Counters {
         std::thread::sleep(Duration::from_millis(400));
         let counters = self.stop();
-        let (reverted, abandoned) = (counters.get("taken_back"), counters.get("given_up"));
+        let (reverted, abandoned) =
+            (counters.get("external_moves_found"), counters.get("abandoned"));
         println!("{what}: {reverted} external moves reported, {abandoned} abandoned");
         assert_eq!((reverted, abandoned), (0, 0), "{what}: no other process moved anything");
         counters

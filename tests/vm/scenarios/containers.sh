@@ -69,7 +69,7 @@ within 20 pgrep -x -f "sleep 4000"
 sleep 3
 expect "systemd-nspawn: the process keeps the limit" holds 4000
 systemctl stop nspawned.service
-expect "they are counted" test "$(counter left_in_container)" -gt 0
+expect "they are counted" test "$(counter kept_in_container)" -gt 0
 
 # Rootless containers under the rules of the README: within the slice of the user.
 rules <<'CGRULED'

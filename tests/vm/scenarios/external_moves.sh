@@ -33,12 +33,12 @@ outside_of_rules() {
 as alice sleep 1000
 in_group $pid people/alice
 sleep 2
-before=$(counter taken_back)
+before=$(counter external_moves_found)
 expect "systemd moves a process for the user" scope esc $pid
 expect "it is moved back" in_group $pid people/alice
 # The service manager may not move the process itself and requests it from PID 1.
 expect "the mover is named" within 10 said "by systemd (process 1 of uid 0"
-expect "and counted" test "$(counter taken_back)" -gt "$before"
+expect "and counted" test "$(counter external_moves_found)" -gt "$before"
 
 # With children, which are born in the scope.
 as alice sh -c 'sleep 3; for n in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; wait'
@@ -50,7 +50,7 @@ expect "children after the call are placed" within 20 outside_of_rules
 # In a loop.
 (for n in $(seq 40); do scope "loop$n" $pid; done) >/dev/null 2>&1
 expect "calls in a loop gain nothing" within 10 outside_of_rules
-expect "none was abandoned" test "$(counter given_up)" = 0
+expect "none was abandoned" test "$(counter abandoned)" = 0
 
 # By PID 1, on request of the service manager.
 mine alice systemd-run -q --user --unit=host sleep 1000
@@ -69,11 +69,11 @@ done
 pgrep -u alice -f '(^|/)sleep 1002$' >/dev/null || say "$(cat /tmp/scope.log)"
 expect "nor does the name of a scope" in_group "$(pgrep -u alice -f '(^|/)sleep 1002$')" people/alice
 
-before=$(counter taken_back)
+before=$(counter external_moves_found)
 systemctl daemon-reload
 call Reload
 sleep 3
-expect "daemon-reload is no external move" test "$(counter taken_back)" = "$before"
+expect "daemon-reload is no external move" test "$(counter external_moves_found)" = "$before"
 
 # A program that creates namespaces of root for any user.
 install -m 4755 "$(command -v unshare)" /usr/local/bin/boxed
@@ -95,7 +95,7 @@ sleep 3
 inside=$(pgrep -f '^sleep 1004')
 expect "a process in a container stays there" is_in "$inside" /lxc.payload.box
 expect "explain reports it" grep -q "container" <(cgrulectl explain "$inside")
-expect "and it is counted" test "$(counter left_in_container)" -gt 0
+expect "and it is counted" test "$(counter kept_in_container)" -gt 0
 rules <<'CGRULED'
 [[rule]]
 user = "alice"

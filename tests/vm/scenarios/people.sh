@@ -101,7 +101,7 @@ expect "after a restart the limit is the same" is_limited "$alice" 150
 people 160 bob
 expect "a reload changes it" within 20 is_limited "$alice" 160
 expect "and limits the session of bob, which exists" within 20 is_limited "$bob" 160
-expect "cgrulectl counts no refusal" grep -q '"refused_units": *0' <(cgrulectl status --json)
+expect "cgrulectl counts no refusal" grep -q '"units_refused": *0' <(cgrulectl status --json)
 
 # A session that exists when the daemon starts.
 systemctl stop cgruled.service

@@ -70,7 +70,7 @@ has cpuset.cpus 1
 stores "20%" | rules
 has cpu.max "20000 100000"
 expect "systemd refused no setting" test -z "$(log -p warning | grep store.service)"
-expect "cgrulectl reports it too" grep -q '"refused_units": *0' <(cgrulectl status --json)
+expect "cgrulectl reports it too" grep -q '"units_refused": *0' <(cgrulectl status --json)
 systemctl set-property --runtime store.service MemorySwapMax=8M
 rules <<<"$plain"
 systemctl reload cgruled.service
@@ -118,4 +118,4 @@ sleep 3
 expect "moved away again: it is left there" is_in $pid /outside
 expect "the mover is logged" within 10 said "it is left there"
 systemctl stop cgruled.service
-expect "it is counted" test "$(log | grep -E '^(taken_back|given_up) ' | xargs)" = "taken_back 2 given_up 1"
+expect "it is counted" test "$(log | grep -E '^(external_moves_found|abandoned) ' | xargs)" = "external_moves_found 2 abandoned 1"

@@ -1,0 +1,352 @@
+//! Applies configuration to cgroups: controllers, settings and ownership. It must not keep a
+//! process out of its cgroup because a setting failed, unless the table has `required = true`. A
+//! refusal by the kernel is logged once for each cause.
+
+mod advice;
+mod ledger;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::config::{
+    FileOwnership, GroupPermissions, HostWrite, PathConfig, PathLevel, ResolvedSpec,
+};
+use super::error::{self, CgroupError};
+use super::mounts::{Hierarchy, Version};
+use super::settings::Write;
+use super::settings::write_order::{self, WriteStep};
+pub(super) use advice::advice;
+use advice::{TOP, remedy};
+pub(super) use ledger::ApplyLedger;
+
+/// A directory on the path of a cgroup, with the configuration that applies to it.
+pub(super) struct PathStep<'p> {
+    /// The parent, with `cgroup.subtree_control`.
+    pub(super) parent: PathBuf,
+    /// The directory of this step.
+    pub(super) directory: PathBuf,
+    hierarchy: usize,
+    version: Version,
+    /// The controllers that this cgroup and its descendants need.
+    needs: Vec<&'p str>,
+    /// The levels of the destination up to and including this one.
+    levels: &'p [PathLevel],
+    /// True if the path differs from the text of the destination, usually by an expanded specifier.
+    differs: bool,
+    /// True for the hierarchy root.
+    is_top: bool,
+}
+
+/// Returns the directories of a path from the root down, each with its configuration. The levels of
+/// a destination are the last components. The components before them are the managed root, which
+/// can have a table, and its ancestors, which are not configured. The hierarchy root is included
+/// only if it has a table.
+pub(super) fn path_steps<'p>(
+    hierarchy: usize,
+    tree: &Hierarchy,
+    path: &str,
+    provision: Option<&'p PathConfig>,
+) -> Vec<PathStep<'p>> {
+    let components: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    let levels = provision.map_or(&[][..], |what| &what.levels);
+    let root = provision.map_or(&[][..], |what| what.root.as_slice());
+    let before = components.len().checked_sub(levels.len());
+    // The hierarchy root is depth 0.
+    let levels_at = |depth: usize| match before {
+        Some(before) if depth == before => root,
+        Some(before) if depth > before => &levels[..depth - before],
+        Some(_) | None => &[],
+    };
+    let mut stages = Vec::with_capacity(components.len() + 1);
+    let mut directory = tree.mount_point.clone();
+    let mut differs = false;
+    let stage = |parent: &Path, directory: &Path, depth: usize, differs: bool| {
+        let parent = parent.to_owned();
+        let directory = directory.to_owned();
+        let needs = Vec::new();
+        let levels = levels_at(depth);
+        let is_top = depth == 0;
+        PathStep {
+            parent,
+            directory,
+            hierarchy,
+            version: tree.version,
+            needs,
+            levels,
+            differs,
+            is_top,
+        }
+    };
+    if !levels_at(0).is_empty() {
+        stages.push(stage(&directory, &directory, 0, false));
+    }
+    for (index, component) in components.iter().enumerate() {
+        let parent = directory.clone();
+        directory.push(component);
+        let own = levels_at(index + 1).last().filter(|level| !level.text.is_empty());
+        differs |= own.is_some_and(|level| *level.text != **component);
+        stages.push(stage(&parent, &directory, index + 1, differs));
+    }
+    if tree.version == Version::V2 {
+        add_needs(&mut stages, provision);
+    }
+    stages
+}
+
+/// Applies changed configuration to the existing directories of a path after a reload.
+///
+/// # Errors
+/// The kernel refused a required setting.
+pub(super) fn renew(
+    hierarchy: usize,
+    tree: &Hierarchy,
+    path: &str,
+    provision: &PathConfig,
+    done: &ApplyLedger,
+) -> Result<(), CgroupError> {
+    for stage in path_steps(hierarchy, tree, path, Some(provision)) {
+        stage.enable(done);
+        stage.give(false, done)?;
+    }
+    Ok(())
+}
+
+/// Computes the controllers of each step. A controller is available in a cgroup only if it is
+/// enabled in every ancestor.
+fn add_needs<'p>(stages: &mut [PathStep<'p>], provision: Option<&'p PathConfig>) {
+    let mut needs: Vec<&'p str> = Vec::new();
+    needs.extend(provision.iter().flat_map(|what| &what.controllers).map(String::as_str));
+    for stage in stages.iter_mut().filter(|stage| !stage.is_top).rev() {
+        for name in stage.kit().into_iter().flat_map(|kit| kit.needs(stage.hierarchy)) {
+            if !needs.contains(&name) {
+                needs.push(name);
+            }
+        }
+        stage.needs.clone_from(&needs);
+    }
+}
+
+impl<'p> PathStep<'p> {
+    /// Returns the destination text up to this step, which is stored in the owner tag of a new
+    /// cgroup.
+    pub(super) fn text(&self) -> Option<String> {
+        let own = self.levels.last().filter(|level| level.is_for_old && !level.text.is_empty())?;
+        let above = &self.levels[..self.levels.len() - 1];
+        let words = above.iter().chain([own]).map(|level| &*level.text);
+        Some(words.collect::<Vec<_>>().join("/"))
+    }
+
+    /// Returns the configuration of this step, if there is one for this path and hierarchy.
+    fn kit(&self) -> Option<&'p ResolvedSpec> {
+        let level = self.levels.last()?;
+        let kit = level.kit.as_deref().filter(|kit| kit.span.has(self.hierarchy))?;
+        (self.differs || !level.is_template).then_some(kit)
+    }
+
+    /// Enables the needed controllers in the `cgroup.subtree_control` of the parent.
+    pub(super) fn enable(&self, done: &ApplyLedger) {
+        if self.needs.is_empty() || !done.may_enable(&self.directory) {
+            return;
+        }
+        let file = self.parent.join("cgroup.subtree_control");
+        let enabled = fs::read_to_string(&file).unwrap_or_default();
+        let is_missing =
+            |name: &&&str| !enabled.split_ascii_whitespace().any(|known| known == **name);
+        let missing: Vec<&str> = self.needs.iter().filter(is_missing).copied().collect();
+        let is_populated = !missing.is_empty() && self.is_parent_populated();
+        for name in missing {
+            let enabled = match is_populated {
+                true => Err(Errno::EBUSY),
+                false => write(&file, &format!("+{name}")),
+            };
+            let Err(errno) = enabled else { continue };
+            // A controller that is missing in the parent is missing for every cgroup there, so its
+            // name is the cause. EBUSY concerns this parent only, so the place is part of the
+            // cause.
+            let what = match errno == Errno::EBUSY {
+                true => format!("{name} in {}", self.place()),
+                false => name.to_owned(),
+            };
+            done.refused(&self.directory, (self.hierarchy, &what, errno), || {
+                format!(
+                    "cannot enable controller {name} in {}: {} ({errno:?}): {}",
+                    file.display(),
+                    errno.desc(),
+                    remedy(errno)
+                )
+            });
+        }
+    }
+
+    /// Returns the place named in a diagnostic: one text for all cgroups of a destination up to
+    /// this step, so that it is logged once.
+    fn place(&self) -> String {
+        let words: Vec<&str> = self.levels.iter().map(|level| &*level.text).collect();
+        match words.is_empty() {
+            true => self.directory.display().to_string(),
+            false => words.join("/"),
+        }
+    }
+
+    /// Returns whether the parent cgroup contains processes itself.
+    fn is_parent_populated(&self) -> bool {
+        // The kernel then refuses to enable `memory` or `io` in `cgroup.subtree_control`, but accepts
+        // `cpu`, `cpuset` and `pids`: the subtree becomes threaded and its cgroups accept no process.
+        let read = || File::open(self.parent.join("cgroup.procs"))?.read(&mut [0]);
+        // The root cgroup is exempt from the "no internal processes" rule and has no `cgroup.type`.
+        self.parent.join("cgroup.type").exists() && read().is_ok_and(|length| length > 0)
+    }
+
+    /// Applies the configuration to the directory.
+    ///
+    /// # Errors
+    /// The kernel refused a required setting.
+    pub(super) fn give(&self, is_new: bool, done: &ApplyLedger) -> Result<(), CgroupError> {
+        let Some(kit) = self.kit() else { return Ok(()) };
+        let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
+        if !is_new && (!is_for_old || done.is_given(&self.directory)) {
+            return Ok(());
+        }
+        if let Some(key) = &kit.unmet {
+            let path = self.directory.join(&**key);
+            return Err(CgroupError::new(path, error::CgroupOperation::Set, Errno::EOPNOTSUPP));
+        }
+        self.set(kit, done)?;
+        if is_new {
+            self.own(&kit.perm, done);
+        }
+        if is_for_old {
+            done.give(&self.directory);
+        }
+        Ok(())
+    }
+
+    /// Defers the configuration of an existing cgroup to the maintenance thread. Returns whether
+    /// there is something to apply.
+    pub(super) fn leave(&self, done: &ApplyLedger) -> bool {
+        let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
+        let is_left = is_for_old && self.kit().is_some();
+        is_left && done.give(&self.directory)
+    }
+
+    fn set(&self, kit: &ResolvedSpec, done: &ApplyLedger) -> Result<(), CgroupError> {
+        let wanted: Vec<&HostWrite> =
+            kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy).collect();
+        let writes: Vec<&Write> = wanted.iter().map(|wanted| &wanted.write).collect();
+        let present = |file: &str| fs::read_to_string(self.directory.join(file)).ok();
+        for bundle in write_order::batches(&writes, &present) {
+            let Err((step, errno)) = take(&self.directory, &bundle, &writes) else { continue };
+            self.say(wanted[step.of], step, errno, done);
+            if kit.is_required {
+                let path = self.directory.join(&step.file);
+                return Err(CgroupError::new(path, error::CgroupOperation::Set, errno));
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, wanted: &HostWrite, step: &WriteStep, errno: Errno, done: &ApplyLedger) {
+        let origin = &wanted.origin;
+        let written = wanted.written.escape_debug();
+        let what = format!("{origin}: {written}");
+        done.refused(&self.directory, (self.hierarchy, &what, errno), || {
+            format!(
+                "{what}: cannot write \"{}\" to {}: {} ({errno:?}): {}",
+                step.value.escape_debug(),
+                self.directory.join(&step.file).display(),
+                errno.desc(),
+                if self.is_top { TOP } else { advice(&step.file, errno) }
+            )
+        });
+    }
+
+    /// Sets owner and mode of a new directory and its files.
+    fn own(&self, perm: &GroupPermissions, done: &ApplyLedger) {
+        if *perm == GroupPermissions::default() {
+            return;
+        }
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+            let name = entry.file_name();
+            let ownership = perm.of_file(name.to_str().unwrap_or_default(), self.version);
+            self.hand(&entry.path(), ownership, false, done);
+        }
+        self.hand(&self.directory, &perm.directory, true, done);
+    }
+
+    fn hand(&self, path: &Path, to: &FileOwnership, is_directory: bool, done: &ApplyLedger) {
+        let Err(error) = chown_files(path, to, is_directory) else { return };
+        let what = format!("owner in {}", self.place());
+        done.refused(&self.directory, (self.hierarchy, &what, errno(&error)), || {
+            format!("cannot change the owner or mode of {}: {error}", path.display())
+        });
+    }
+}
+
+/// Sets owner and mode of a file or directory.
+pub(super) fn chown_files(path: &Path, to: &FileOwnership, is_directory: bool) -> io::Result<()> {
+    if to.uid.is_some() || to.gid.is_some() {
+        chown(path, to.uid.map(|uid| uid.0), to.gid.map(|gid| gid.0))?;
+    }
+    let Some(mode) = to.mode else { return Ok(()) };
+    // The mode of a file can only lose bits: permissions that root lacks are not granted to others.
+    let own = fs::metadata(path)?.mode() >> 6 & 0o7;
+    let may = if is_directory { 0o7777 } else { own << 6 | own << 3 | own };
+    fs::set_permissions(path, PermissionsExt::from_mode(mode & may))
+}
+
+/// Writes a batch of settings to a cgroup, all or none.
+pub(super) fn take<'s>(
+    directory: &Path,
+    bundle: &'s [WriteStep],
+    writes: &[&Write],
+) -> Result<(), (&'s WriteStep, Errno)> {
+    let mut before: Vec<(PathBuf, String)> = Vec::new();
+    for step in bundle {
+        let path = directory.join(&step.file);
+        let text = fs::read_to_string(&path).ok();
+        // Already set. Writing a memory limit again can block while the kernel reclaims memory.
+        if text.as_ref().is_some_and(|text| write_order::says(&step.file, text, &step.value)) {
+            continue;
+        }
+        let mut result = write(&path, &step.value);
+        let instead = writes.get(step.of).and_then(|wanted| wanted.instead.as_ref());
+        if let (Err(Errno::ENOENT), Some((file, value))) = (result, instead) {
+            let instead = write(&directory.join(file), value);
+            result = if instead == Err(Errno::ENOENT) { result } else { instead };
+        }
+        if let Err(errno) = result {
+            before.iter().rev().for_each(|(path, text)| restore(path, text));
+            return Err((step, errno));
+        }
+        before.extend(text.map(|text| (path, text)));
+    }
+    Ok(())
+}
+
+/// Writes a value with a single write(2), as the kernel requires; never creates the file.
+fn write(path: &Path, value: &str) -> Result<(), Errno> {
+    let file = OpenOptions::new().write(true).open(path);
+    file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| errno(&error))
+}
+
+/// Writes the previous content of a file back.
+fn restore(path: &Path, text: &str) {
+    if let Err(errno) = write(path, text.trim()) {
+        let path = path.display();
+        let text = text.trim().escape_debug();
+        ::log::warn!("{path}: cannot restore \"{text}\": {} ({errno:?})", errno.desc());
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

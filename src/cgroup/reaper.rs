@@ -1,0 +1,328 @@
+//! A maintenance thread for existing cgroups, so that the hot thread never waits for them. It
+//! applies changed configuration after a reload, removes cgroups that stayed empty for their
+//! `remove_when_empty` time, and forwards the configuration of systemd units. It must never remove
+//! a cgroup that cgruled did not create.
+//!
+//! A removal loses no process: rmdir fails with EBUSY for a cgroup that contains one, and a write
+//! to a removed cgroup fails with ENODEV, after which [`super::tree`] creates it again. Cgroups
+//! created by cgruled carry an owner tag (see `mark`) that survives a restart of the daemon.
+//!
+//! On v2 the kernel reports when a cgroup becomes empty. On v1 it notifies a single release agent
+//! for the whole hierarchy, which belongs to others. There the cgroups with a removal time, and no
+//! others, are polled four times within that time, at least every 30 seconds.
+
+mod empty;
+mod owner_tag;
+mod walk;
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::apply::{self, ApplyLedger};
+use super::config::{GroupConfigs, PathConfig, ResolvedSpec};
+use super::mounts::Hierarchies;
+use super::units::{Systemd, Units, UserName};
+use crate::event::Nanos;
+use crate::metrics::Metrics;
+use crate::sys;
+use empty::EmptyTracker;
+use owner_tag::OwnerTags;
+
+/// A task for the maintenance thread.
+#[derive(Debug)]
+pub enum ReaperTask {
+    /// The rules changed: configure every existing cgroup again.
+    Adopt {
+        /// The configuration of all cgroups and units.
+        provisions: Arc<GroupConfigs>,
+        /// The managed root in each hierarchy.
+        root: Box<str>,
+    },
+    /// A cgroup was created and needs an owner tag.
+    Made {
+        /// The index of its hierarchy.
+        hierarchy: usize,
+        /// The path of its directory.
+        directory: PathBuf,
+        /// The destination text for its owner tag.
+        text: String,
+    },
+    /// An existing cgroup was opened and has to be configured.
+    Renew {
+        /// The index of its hierarchy.
+        hierarchy: usize,
+        /// The path from the root of the hierarchy.
+        path: Box<str>,
+        /// The configuration along the path.
+        provision: Arc<PathConfig>,
+    },
+    /// The daemon stops: end the thread.
+    End,
+}
+
+/// A handle to the maintenance thread for the hot thread, which never blocks.
+#[derive(Debug)]
+pub struct Reaper {
+    errands: Sender<ReaperTask>,
+    bell: Arc<EventFd>,
+}
+
+impl Reaper {
+    /// Starts the thread. With `ground`, only the subtree below it on v2 is managed. `name_of` may
+    /// block on the name service.
+    ///
+    /// # Errors
+    /// The thread or its eventfd could not be created.
+    pub fn start(
+        hierarchies: Arc<Hierarchies>,
+        ground: Option<&str>,
+        metrics: Arc<Metrics>,
+        name_of: UserName,
+    ) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let (sender, errands) = unbounded();
+        let units = Units::new(Systemd::of(&hierarchies), Arc::clone(&metrics), name_of);
+        let done =
+            ground.map(|ground| ApplyLedger::below(&hierarchies, ground)).unwrap_or_default();
+        let keeping = ReaperThread {
+            hierarchies,
+            metrics,
+            errands,
+            bell: Arc::clone(&bell),
+            tables: Arc::default(),
+            done,
+            marks: OwnerTags::default(),
+            vacancies: EmptyTracker::open(),
+            units,
+        };
+        thread::Builder::new().name("groups".into()).spawn(move || keeping.serve())?;
+        Ok(Self { errands: sender, bell })
+    }
+
+    /// Sends a task without waiting for it.
+    pub fn send(&self, errand: ReaperTask) {
+        let is_sent = self.errands.send(errand).is_ok() && self.bell.write(1).is_ok();
+        if !is_sent {
+            ::log::error!(
+                "thread \"groups\" has ended: restart the daemon to configure and remove cgroups"
+            );
+        }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.send(ReaperTask::End);
+    }
+}
+
+/// The state of the maintenance thread, which may block.
+struct ReaperThread {
+    hierarchies: Arc<Hierarchies>,
+    metrics: Arc<Metrics>,
+    errands: Receiver<ReaperTask>,
+    bell: Arc<EventFd>,
+    /// The configuration of the active rules.
+    tables: Arc<GroupConfigs>,
+    /// The configuration applied since the last reload.
+    done: ApplyLedger,
+    marks: OwnerTags,
+    vacancies: EmptyTracker,
+    units: Units,
+}
+
+impl ReaperThread {
+    fn serve(mut self) {
+        while self.run_errands() {
+            for directory in self.vacancies.take_expired(sys::monotonic()) {
+                self.remove(&directory);
+            }
+            self.wait();
+        }
+    }
+
+    /// Performs the pending tasks. Returns false when the thread has to stop.
+    fn run_errands(&mut self) -> bool {
+        // Read before the channel, so that a later task sets the eventfd again. EAGAIN means no
+        // wake-up.
+        let _rung = self.bell.read();
+        loop {
+            match self.errands.try_recv() {
+                Ok(ReaperTask::Adopt { provisions, root }) => self.adopt(provisions, &root),
+                Ok(ReaperTask::Made { hierarchy, directory, text }) => {
+                    self.made(hierarchy, &directory, text);
+                }
+                Ok(ReaperTask::Renew { hierarchy, path, provision }) => {
+                    self.renew(hierarchy, &path, &provision);
+                }
+                Ok(ReaperTask::End) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// Sleeps until a task, a change of a cgroup or a deadline.
+    fn wait(&self) {
+        let now = sys::monotonic();
+        let (inotify, due) = self.vacancies.next(now);
+        let mut fds = vec![PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
+        fds.extend(inotify.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            let milliseconds = due.since(now).div_ceil(1_000_000);
+            i32::try_from(milliseconds).unwrap_or(i32::MAX).try_into().unwrap_or(PollTimeout::MAX)
+        });
+        if let Err(errno) = poll(&mut fds, timeout) {
+            if errno != Errno::EINTR {
+                ::log::error!("poll: {}", errno.desc());
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn adopt(&mut self, tables: Arc<GroupConfigs>, root: &str) {
+        self.done.forget();
+        self.units.adopt(&tables);
+        self.done.hold();
+        let mut timed = Vec::new();
+        let mut refused = Vec::new();
+        for (text, kit) in tables.tables() {
+            let provision = Arc::new(tables.of_path(text));
+            for (hierarchy, tree) in self.hierarchies.clone().iter().enumerate() {
+                let writes = kit.writes.iter().any(|write| write.hierarchy == hierarchy);
+                if !writes && kit.remove_after.is_none() {
+                    continue;
+                }
+                let top = &tree.mount_point;
+                for path in walk::paths(top, root, text, &self.marks) {
+                    let directory = walk::join(top, &path);
+                    let is_ours = !text.contains('%') || owner_tag::is_trusted(&directory);
+                    if is_ours && !self.renew(hierarchy, &path, &provision) {
+                        refused.push((hierarchy, path.clone(), Arc::clone(&provision)));
+                    }
+                    timed.extend(Self::timed(kit, hierarchy, directory, text));
+                }
+            }
+        }
+        self.retry(refused);
+        self.tables = tables;
+        timed.retain(|(_, directory, _, text)| self.marks.of(directory).as_ref() == Some(text));
+        let times = timed.into_iter().map(|(hierarchy, directory, after, _)| {
+            (self.hierarchies[hierarchy].version, directory, after)
+        });
+        self.vacancies.replace(times, sys::monotonic());
+    }
+
+    /// Returns an entry for a cgroup if its table has a removal time.
+    fn timed(
+        kit: &ResolvedSpec,
+        hierarchy: usize,
+        directory: PathBuf,
+        text: &str,
+    ) -> Option<(usize, PathBuf, Duration, String)> {
+        Some((hierarchy, directory, kit.remove_after?, text.to_owned()))
+    }
+
+    fn made(&mut self, hierarchy: usize, directory: &Path, text: String) {
+        self.metrics.groups_created.increment();
+        let after = self.tables.table(&text).and_then(|kit| kit.remove_after);
+        self.marks.put(directory, text);
+        if let Some(after) = after {
+            let version = self.hierarchies[hierarchy].version;
+            self.vacancies.watch(version, directory, after, sys::monotonic());
+        }
+    }
+
+    /// Configures cgroups again as long as each round has fewer refusals than the one before, then
+    /// logs the rest.
+    fn retry(&self, mut refused: Vec<(usize, String, Arc<PathConfig>)>) {
+        // The limit of a cgroup may depend on its children and theirs on it, so one pass may not be
+        // enough.
+        let mut before = usize::MAX;
+        while !refused.is_empty() && self.done.held() < before {
+            before = self.done.held();
+            self.done.retry();
+            refused.retain(|(hierarchy, path, what)| !self.renew(*hierarchy, path, what));
+        }
+        self.done.release();
+    }
+
+    /// Configures an existing path. Returns whether the kernel accepted everything.
+    fn renew(&self, hierarchy: usize, path: &str, provision: &PathConfig) -> bool {
+        let before = self.done.held();
+        let tree = &self.hierarchies[hierarchy];
+        let Err(refusal) = apply::renew(hierarchy, tree, path, provision, &self.done) else {
+            return self.done.held() == before;
+        };
+        let directory = refusal.path.parent().unwrap_or(&refusal.path);
+        let what = refusal.path.to_string_lossy();
+        self.done.refused(directory, (hierarchy, &what, refusal.errno), || {
+            format!("{refusal}: {}", refusal.advice())
+        });
+        false
+    }
+
+    /// Removes a cgroup that was empty for its removal time.
+    fn remove(&mut self, directory: &Path) {
+        match self.clear(directory) {
+            Ok(()) => {
+                ::log::debug!("removed empty cgroup {}", directory.display());
+                self.vacancies.forget(directory);
+            }
+            Err(Errno::ENOENT) => self.vacancies.forget(directory),
+            // A process or a foreign child cgroup is in it.
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
+                self.vacancies.again(directory, sys::monotonic());
+            }
+            Err(errno) => {
+                self.vacancies.again(directory, sys::monotonic());
+                if self.done.is_new(0, "remove", errno) {
+                    ::log::warn!("cannot remove {}: {}", directory.display(), errno.desc());
+                }
+            }
+        }
+    }
+
+    /// Removes a directory and those child cgroups of cgruled that have no removal time of their
+    /// own.
+    fn clear(&mut self, directory: &Path) -> Result<(), Errno> {
+        if self.marks.of(directory).is_none() {
+            return if directory.is_dir() { Err(Errno::EBUSY) } else { Err(Errno::ENOENT) };
+        }
+        for child in walk::groups_in(directory) {
+            if self.vacancies.has(&child) {
+                return Err(Errno::EBUSY);
+            }
+            self.clear(&child)?;
+        }
+        let removed = fs::remove_dir(directory);
+        removed.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        self.marks.forget(directory);
+        self.metrics.groups_removed.increment();
+        Ok(())
+    }
+}
+
+/// Converts a duration to nanoseconds, saturating at the maximum.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Returns the earlier of two optional times.
+fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+#[path = "reaper_tests.rs"]
+mod tests;

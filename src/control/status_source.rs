@@ -1,0 +1,244 @@
+//! Collects the status of the daemon. It must not wait for the hot thread.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+
+use super::protocol::{LastGoodFiles, ReloadReply};
+use super::status::{
+    ActiveRule, ActiveRules, ActiveRulesStatus, ExternalMover, HierarchyStatus, KeptFile,
+    MoveLatency, RefusedMoves, RefusedReload, Status,
+};
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::config::daemon_toml::ExternalMoves;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::escape::Escaped;
+use crate::metrics::{Histogram, Metrics, Refusals};
+use crate::rebuild::active::{ActivePolicy, PolicyCell};
+use crate::rebuild::retained::{Fallback, Retained, RetainedFiles};
+use crate::rules::Rule;
+
+/// The sources of the status.
+#[derive(Clone, Debug)]
+pub struct StatusSource {
+    metrics: Arc<Metrics>,
+    board: PolicyCell,
+    hierarchies: Arc<Hierarchies>,
+    is_dry_run: bool,
+    /// The reaction to external moves, and whether they are traced.
+    external_moves: (ExternalMoves, bool),
+    started: SystemTime,
+}
+
+impl StatusSource {
+    /// Creates the overview of a daemon that starts now.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        board: PolicyCell,
+        hierarchies: Arc<Hierarchies>,
+        is_dry_run: bool,
+        external_moves: (ExternalMoves, bool),
+    ) -> Self {
+        let started = SystemTime::now();
+        Self { metrics, board, hierarchies, is_dry_run, external_moves, started }
+    }
+
+    /// Returns the status without the data that only the hot thread has.
+    pub fn status(&self) -> Status {
+        let in_force = self.board.read();
+        let refused_reload = in_force.as_deref().and_then(refused_reload);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: seconds(self.started),
+            uptime: self.started.elapsed().unwrap_or_default().as_secs(),
+            dry_run: self.is_dry_run,
+            stalled: false,
+            rules: in_force.as_deref().map(rules_in_force).unwrap_or_default(),
+            refused_reload,
+            root: in_force.map_or_else(String::new, |rules| root(&rules.root)),
+            hierarchies: self.hierarchies.iter().map(hierarchy).collect(),
+            external_moves: self.external_moves.0.word().to_owned(),
+            external_moves_by: match self.external_moves {
+                (ExternalMoves::Off, _) => "none",
+                (ExternalMoves::Revert | ExternalMoves::Report, true) => "trace",
+                (ExternalMoves::Revert | ExternalMoves::Report, false) => "scan",
+            }
+            .to_owned(),
+            counters: counters(&self.metrics),
+            refusals: refusals(&self.metrics.refusals),
+            external_movers: Vec::new(),
+            latency: latency(&self.metrics.latency),
+        }
+    }
+
+    /// Returns the status with the external movers reported by the hot thread.
+    pub fn status_with(&self, takers: Vec<(String, u64)>) -> Status {
+        let taker = |(name, count): (String, u64)| ExternalMover {
+            name: Escaped(&name).to_string(),
+            count,
+        };
+        Status { external_movers: takers.into_iter().map(taker).collect(), ..self.status() }
+    }
+
+    /// Returns the status for a hot thread that does not respond.
+    pub fn status_stalled(&self) -> Status {
+        Status { stalled: true, ..self.status() }
+    }
+
+    /// Returns the active rules.
+    pub fn rules(&self) -> ActiveRules {
+        let in_force = self.board.read();
+        let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
+        ActiveRules { rules: rules.map(rule).collect() }
+    }
+
+    /// Returns the active text of files with new errors.
+    pub fn kept(&self) -> LastGoodFiles {
+        let Some(in_force) = self.board.read() else { return LastGoodFiles::default() };
+        let RetainedFiles { files, overlay } = &in_force.keeping;
+        let path = |path: &Arc<Path>| path.to_string_lossy().into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        LastGoodFiles {
+            kept: files.iter().map(kept_file).collect(),
+            texts: overlay.files.iter().map(|(file, bytes)| (path(file), text(bytes))).collect(),
+            directories: overlay.directories.iter().map(path).collect(),
+            aside: overlay.aside.iter().map(path).collect(),
+        }
+    }
+
+    /// Returns the generation of the active rules.
+    pub fn generation(&self) -> u64 {
+        self.board.read().map_or(0, |rules| rules.generation)
+    }
+
+    /// Returns the result of the last reload.
+    pub fn reloaded(&self, is_settled: bool) -> ReloadReply {
+        let Some(in_force) = self.board.read() else { return ReloadReply::default() };
+        let kept = &in_force.keeping.files;
+        let new = kept.iter().flat_map(|kept| &kept.errors);
+        // Diagnostics of kept files are about their last valid version.
+        let is_read = |own: &&Diagnostic| !kept.iter().any(|kept| kept.file == own.file);
+        let diagnostics: Vec<&Diagnostic> =
+            new.chain(in_force.diagnostics.iter().filter(is_read)).collect();
+        let rules = rules_in_force(&in_force);
+        ReloadReply {
+            in_force: kept.is_empty(),
+            new_errors: count(in_force.new_errors + new_errors(kept)),
+            kept: kept.iter().map(kept_file).collect(),
+            rules: rules.count,
+            files: count(rules.files.len()),
+            errors: count(diagnostics.iter().filter(|one| one.is_error()).count()),
+            diagnostics: diagnostics.into_iter().map(Diagnostic::to_string).collect(),
+            settled: is_settled,
+        }
+    }
+}
+
+/// Returns the refused reload, if files are kept at their last valid version.
+fn refused_reload(rules: &ActivePolicy) -> Option<RefusedReload> {
+    let kept = &rules.keeping.files;
+    let errors = kept.iter().flat_map(|kept| &kept.errors);
+    (!kept.is_empty()).then(|| RefusedReload {
+        at: seconds(rules.since),
+        errors: errors.map(Diagnostic::to_string).collect(),
+        kept: kept.iter().map(kept_file).collect(),
+    })
+}
+
+fn new_errors(kept: &[Retained]) -> usize {
+    kept.iter().map(|kept| kept.errors.len()).sum()
+}
+
+fn kept_file(kept: &Retained) -> KeptFile {
+    let (since, instead) = match &kept.stays {
+        Fallback::AsOf(since) => (Some(seconds(*since)), None),
+        Fallback::Directory => (None, None),
+        Fallback::Aside(other) => (None, Some(shown(other))),
+    };
+    let first_error = kept.errors.first().map(Diagnostic::whereabouts).unwrap_or_default();
+    KeptFile { file: shown(&kept.file), since, instead, first_error }
+}
+
+fn rules_in_force(rules: &ActivePolicy) -> ActiveRulesStatus {
+    let errors = rules.diagnostics.iter().filter(|one| one.is_error()).count();
+    ActiveRulesStatus {
+        count: count(rules.matcher.rules().len()),
+        since: seconds(rules.since),
+        generation: rules.generation,
+        files: rules.files.iter().map(|file| shown(file)).collect(),
+        errors: count(errors),
+        warnings: count(rules.diagnostics.len() - errors),
+    }
+}
+
+fn root(root: &str) -> String {
+    if root.is_empty() { "/".to_owned() } else { Escaped(root).to_string() }
+}
+
+fn hierarchy(tree: &Hierarchy) -> HierarchyStatus {
+    HierarchyStatus {
+        version: match tree.version {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        },
+        mount_point: shown(&tree.mount_point),
+        controllers: tree.controllers.clone(),
+    }
+}
+
+fn counters(metrics: &Metrics) -> BTreeMap<String, u64> {
+    metrics.counters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn refusals(counted: &Refusals) -> Vec<RefusedMoves> {
+    let mut refusals: Vec<RefusedMoves> = counted
+        .counted()
+        .map(|(errno, count)| {
+            let errno = Errno::from_raw(errno);
+            RefusedMoves { errno: format!("{errno:?}"), meaning: errno.desc().to_owned(), count }
+        })
+        .collect();
+    refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.count));
+    refusals
+}
+
+fn latency(histogram: &Histogram) -> MoveLatency {
+    let quantile = |per_mille| histogram.quantile(per_mille).div_ceil(1000);
+    MoveLatency {
+        count: histogram.count(),
+        p50_us: quantile(500),
+        p90_us: quantile(900),
+        p99_us: quantile(990),
+        max_us: histogram.greatest().div_ceil(1000),
+        sum_us: histogram.sum() / 1000,
+        octaves: histogram.octaves(),
+    }
+}
+
+fn rule(rule: &Rule) -> ActiveRule {
+    let targets = rule.action.targets().iter();
+    let cgroups = targets.map(|target| Escaped(target.destination.as_str()).to_string()).collect();
+    ActiveRule {
+        name: Escaped(&rule.name).to_string(),
+        file: shown(&rule.origin.file),
+        line: rule.origin.line,
+        cgroups,
+    }
+}
+
+fn shown(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    crate::config::escape::EscapedBytes(path.as_os_str().as_bytes()).to_string()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

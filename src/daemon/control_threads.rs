@@ -1,0 +1,98 @@
+//! Sockets of the daemon: their paths and the threads that serve them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{ControlPath, DaemonError, DaemonOptions};
+use crate::config::daemon_toml::Settings;
+use crate::control::cgred::CgredServer;
+use crate::control::channel::exchange;
+use crate::control::server::{BoundServer, ControlServer};
+use crate::control::socket::SocketAddress;
+use crate::control::status_source::StatusSource;
+use crate::control::textfile::Textfile;
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+
+/// Threads that report the state of the daemon.
+pub(super) struct ControlThreads {
+    _server: Option<ControlServer>,
+    _textfile: Option<Textfile>,
+}
+
+impl ControlThreads {
+    /// Starts the thread that serves `socket`, if there is one, and the one that writes the metrics
+    /// file, if it is configured.
+    pub(super) fn start(
+        invocation: &DaemonOptions,
+        settings: &Settings,
+        socket: Option<BoundServer>,
+        overview: &StatusSource,
+        engine: &mut Engine,
+    ) -> Result<Self, DaemonError> {
+        let textfile = settings.metrics_textfile.clone();
+        let textfile = textfile.filter(|_| !invocation.dry_run).map(|path| {
+            Textfile::start(path, overview.clone())
+                .map_err(|error| DaemonError::Run("metrics_textfile", error))
+        });
+        Ok(Self {
+            _server: socket.map(|socket| serve(socket, overview, engine)).transpose()?,
+            _textfile: textfile.transpose()?,
+        })
+    }
+}
+
+/// Returns the path of the control socket, if it is to be served. A dry run can run beside the
+/// daemon proper, so it needs the option.
+fn path(invocation: &DaemonOptions, settings: &Settings) -> Option<PathBuf> {
+    match &invocation.control {
+        Some(ControlPath::At(path)) => Some(path.clone()),
+        Some(ControlPath::Off) => None,
+        None => settings.control_socket.clone().filter(|_| !invocation.dry_run),
+    }
+}
+
+fn serve(
+    socket: BoundServer,
+    overview: &StatusSource,
+    engine: &mut Engine,
+) -> Result<ControlServer, DaemonError> {
+    let started = exchange(Arc::clone(&engine.waker())).and_then(|(hot, side)| {
+        let server = ControlServer::start(socket, side, overview.clone())?;
+        engine.serve(hot);
+        Ok(server)
+    });
+    started.map_err(|error| DaemonError::Run("control socket", error))
+}
+
+/// Opens the control socket, if it is to be served.
+pub(super) fn control_socket(
+    invocation: &DaemonOptions,
+    settings: &Settings,
+) -> Result<Option<BoundServer>, DaemonError> {
+    let Some(path) = path(invocation, settings) else { return Ok(None) };
+    match BoundServer::open(&path) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if invocation.control_is_optional => {
+            ::log::warn!("control socket: {error}; continuing without it");
+            Ok(None)
+        }
+        Err(error) => Err(DaemonError::to_make("control socket", error)),
+    }
+}
+
+/// Opens the socket of cgrulesengd, if it is to be served.
+pub(super) fn sticky_socket(
+    invocation: &DaemonOptions,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<CgredServer>, DaemonError> {
+    let path = invocation.sticky_socket.as_ref();
+    let Some(path) = path.filter(|_| invocation.legacy && !invocation.dry_run) else {
+        return Ok(None);
+    };
+    let owner = invocation.socket_owner;
+    let group = invocation.socket_group;
+    let place = SocketAddress::shared(path.clone(), owner, group);
+    let cgred = CgredServer::open(place, Arc::clone(metrics));
+    cgred.map(Some).map_err(|error| DaemonError::to_make("sticky socket", error))
+}

@@ -1,0 +1,113 @@
+//! Options with which the daemon is started.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::log::{Level, LevelFilter};
+
+use crate::config::daemon_toml::ExternalMoves;
+use crate::event::{Gid, Uid};
+use crate::load::Overlay;
+use crate::log::LogOutput;
+use crate::rebuild::ObserverOf;
+
+/// Values of the command line, or of the program that starts the daemon.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// Path of the file with the settings.
+    pub config: PathBuf,
+    /// Rule directories, the most important one first. Empty for the standard ones.
+    pub rules: Vec<PathBuf>,
+    /// Enables reading of legacy rule files.
+    pub legacy: bool,
+    /// Retained versions of rule files that replace their content, as in a running daemon.
+    pub overlay: Overlay,
+    /// Root of the cgroups of rules, overriding the setting.
+    pub root: Option<PathBuf>,
+    /// Enables dry-run mode: moves are logged but not made.
+    pub dry_run: bool,
+    /// Log level, overriding the setting.
+    pub level: Option<LevelFilter>,
+    /// Enables logging of warnings about files wherever errors are logged, at any level.
+    pub warns_of_files: bool,
+    /// Interval between two reports of counters, overriding the setting.
+    pub stats_every: Option<Duration>,
+    /// Outputs of the log, overriding the setting. Empty for the setting.
+    pub outputs: Vec<LogOutput>,
+    /// Reaction to external moves if the settings have none.
+    pub external_moves: ExternalMoves,
+    /// Enables printing of the counters at exit.
+    pub prints_counters: bool,
+    /// Log lines of another daemon, written besides those of this one.
+    pub announcements: LifecycleHooks,
+    /// Path of cgrulesengd's socket, on which processes request to stay where they are. Not served
+    /// without `legacy`, nor in a dry run.
+    pub sticky_socket: Option<PathBuf>,
+    /// Control socket, overriding the setting.
+    pub control: Option<ControlPath>,
+    /// Lets the daemon start without its control socket if that cannot be created.
+    pub control_is_optional: bool,
+    /// Owner of the socket of cgrulesengd.
+    pub socket_owner: Option<Uid>,
+    /// Group of cgrulesengd's socket; its members may connect.
+    pub socket_group: Option<Gid>,
+}
+
+/// Configuration of the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlPath {
+    /// The control socket is not served.
+    Off,
+    /// The control socket has this path.
+    At(PathBuf),
+}
+
+/// Log lines of another daemon, which scripts may wait for.
+#[derive(Clone, Debug)]
+pub struct LifecycleHooks {
+    /// Lines that are logged before all others.
+    pub opening: Vec<(Level, String)>,
+    /// Called when all processes have been evaluated.
+    pub ready: fn(),
+    /// Called when the rules are read again.
+    pub reloading: fn(),
+    /// Called when a signal has stopped the daemon.
+    pub ended: fn(),
+    /// Creates the observer of evaluations for rules that may become active.
+    pub rules: ObserverOf,
+}
+
+impl Default for LifecycleHooks {
+    fn default() -> Self {
+        let (nothing, opening): (fn(), _) = (|| {}, Vec::new());
+        let ready = nothing;
+        let reloading = nothing;
+        let ended = nothing;
+        Self { opening, ready, reloading, ended, rules: |_| None }
+    }
+}
+
+impl Default for DaemonOptions {
+    fn default() -> Self {
+        Self {
+            config: PathBuf::from("/etc/cgruled/cgruled.toml"),
+            rules: Vec::new(),
+            legacy: true,
+            overlay: Overlay::default(),
+            root: None,
+            dry_run: false,
+            level: None,
+            warns_of_files: false,
+            stats_every: None,
+            outputs: Vec::new(),
+            external_moves: ExternalMoves::Revert,
+            prints_counters: true,
+            announcements: LifecycleHooks::default(),
+            control: None,
+            control_is_optional: false,
+            sticky_socket: Some(PathBuf::from("/run/cgred.socket")),
+            socket_owner: None,
+            socket_group: None,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Requests of control socket clients, served between evaluations, and the decision records sent to
+//! them. It must not delay evaluations: each call handles one request.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Engine;
+use crate::config::escape::Escaped;
+use crate::control::channel::{
+    DecisionRecord, EngineChannel, EngineCommand, EngineReply, RequestId,
+};
+use crate::control::failures::{FailureHistory, FailureRecord, PlacementFailure};
+use crate::control::move_history::MoveHistory;
+use crate::control::protocol::{HistoryEntry, ProcessReport};
+use crate::decision::KnownExe;
+use crate::event::queue::EvaluationRequest;
+use crate::event::{Cause, Nanos, Pid, Uid};
+use crate::placer::Placement;
+use crate::process::ProcessHandle;
+use crate::rules::{Action, Rule, RuleId};
+use crate::sys;
+
+/// Details of the last evaluation that its outcome does not contain.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastDecision {
+    pub(super) uid: Option<Uid>,
+    pub(super) rule: Option<RuleId>,
+    /// Link to the executable, recorded only while a client watches.
+    exe: Option<Box<[u8]>>,
+}
+
+/// Rule of an evaluation, for a client.
+#[derive(Debug)]
+pub(super) struct RuleName {
+    rule: Option<Arc<str>>,
+    cgroup: Option<Box<str>>,
+    /// Reason why the rule cannot be applied.
+    reason: Option<String>,
+}
+
+/// Processes that a client wants evaluated now.
+#[derive(Debug)]
+struct PlaceRequests {
+    ticket: RequestId,
+    left: VecDeque<u32>,
+    done: Vec<ProcessReport>,
+}
+
+/// Pending requests and the history that answers them.
+#[derive(Default)]
+pub(super) struct PendingCommands {
+    side: Option<EngineChannel>,
+    memory: FailureHistory,
+    moves: MoveHistory,
+    placing: Option<PlaceRequests>,
+    reloads: ReloadWaiters,
+}
+
+/// Clients that wait for a reload.
+#[derive(Debug, Default)]
+struct ReloadWaiters {
+    /// Clients before the reload is requested.
+    wished: Vec<RequestId>,
+    /// Requests sent to the rule thread, with the number of the reload, from 1.
+    asked_for: Vec<(RequestId, u64)>,
+    /// Policy active, scan not complete.
+    settling: Vec<RequestId>,
+    asked: u64,
+    answered: u64,
+}
+
+impl PendingCommands {
+    /// Records that the rule thread received a request to read all files.
+    pub(super) fn reload_asked(&mut self) {
+        let reloads = &mut self.reloads;
+        reloads.asked += 1;
+        let asked = reloads.asked;
+        reloads.asked_for.extend(reloads.wished.drain(..).map(|ticket| (ticket, asked)));
+    }
+
+    /// Records a reply of the rule thread. Reloads requested before it only wait for the scan, if
+    /// there is one.
+    pub(super) fn reload_answered(&mut self) {
+        let reloads = &mut self.reloads;
+        reloads.answered += 1;
+        let answered = reloads.answered;
+        let is_answered = |one: &(RequestId, u64)| one.1 <= answered;
+        let tickets = reloads.asked_for.iter().filter(|one| is_answered(one)).map(|one| one.0);
+        reloads.settling.extend(tickets);
+        reloads.asked_for.retain(|one| !is_answered(one));
+    }
+}
+
+impl Engine {
+    /// Serves the requests of `side` from now on.
+    pub fn serve(&mut self, side: EngineChannel) {
+        self.errands.side = Some(side);
+    }
+
+    /// Returns the eventfd that wakes the main loop for a request.
+    pub fn waker(&self) -> Arc<nix::sys::eventfd::EventFd> {
+        self.desk.waker()
+    }
+
+    /// Checks whether a client requested a reload.
+    pub fn wants_reload(&self) -> bool {
+        !self.errands.reloads.wished.is_empty()
+    }
+
+    pub(super) fn has_command(&self) -> bool {
+        self.errands.placing.is_some()
+            || self.errands.side.as_ref().is_some_and(EngineChannel::has_command)
+    }
+
+    /// Checks whether a client watches decisions.
+    pub(super) fn is_watched(&self) -> bool {
+        self.errands.side.as_ref().is_some_and(EngineChannel::is_watched)
+    }
+
+    /// Serves one request, and replies to clients after their scan is complete.
+    pub(super) fn run_command(&mut self) {
+        if !self.errands.reloads.settling.is_empty() && self.is_settled() {
+            for ticket in std::mem::take(&mut self.errands.reloads.settling) {
+                self.report(ticket, EngineReply::Reloaded);
+            }
+        }
+        if self.errands.placing.is_some() {
+            return;
+        }
+        let errand = self.errands.side.as_ref().and_then(EngineChannel::take_command);
+        let Some((ticket, errand)) = errand else { return };
+        let done = match errand {
+            EngineCommand::About(pids) => {
+                EngineReply::About(pids.iter().map(|&pid| self.about(pid)).collect())
+            }
+            EngineCommand::Place(pids) => {
+                let placing = PlaceRequests { ticket, left: pids.into(), done: Vec::new() };
+                self.errands.placing = Some(placing);
+                return;
+            }
+            EngineCommand::Takers => EngineReply::Takers(self.placer.external_movers().to_vec()),
+            EngineCommand::Reload => return self.errands.reloads.wished.push(ticket),
+        };
+        self.report(ticket, done);
+    }
+
+    fn report(&self, ticket: RequestId, done: EngineReply) {
+        if let Some(side) = &self.errands.side {
+            side.answer(ticket, done);
+        }
+    }
+
+    /// Returns the recorded history of a process.
+    fn about(&mut self, raw: u32) -> ProcessReport {
+        let nothing = ProcessReport { pid: raw, ..ProcessReport::default() };
+        let Some(pid) = Pid::new(raw) else { return nothing };
+        let now = sys::monotonic();
+        let identity = self.proc.identity(pid);
+        let mut happenings: Vec<HistoryEntry> =
+            self.errands.memory.of(pid, identity).map(|one| one.told(now)).collect();
+        if let Some((since, why)) = identity.and_then(|_| self.under_way(pid)) {
+            let ago_ms = now.since(since) / 1_000_000;
+            happenings.push(happening(ago_ms, Placement::Waiting.word(), why));
+        }
+        if self.sticky.holds(pid, &mut self.proc) {
+            let why = "registered as sticky, for example by cgexec --sticky";
+            happenings.push(happening(0, Placement::Sticky.word(), why));
+        }
+        let moved = identity.and_then(|identity| self.errands.moves.last(pid, identity));
+        let moved_ago_ms = moved.map(|at| now.since(at) / 1_000_000);
+        ProcessReport { pid: raw, happenings, moved_ago_ms }
+    }
+
+    /// Returns since when an evaluation of the process is pending, and the reason.
+    fn under_way(&self, pid: Pid) -> Option<(Nanos, &'static str)> {
+        if let Some(since) = self.executables.waits_since(pid) {
+            return Some((since, "waiting for its executable to be read"));
+        }
+        let mut waiting = self.waiting.values().flatten();
+        if let Some(look) = waiting.find(|look| look.pid == pid) {
+            return Some((look.since, "waiting for the name service"));
+        }
+        if let Some(since) = self.placer.waits_for_manager(pid) {
+            return Some((since, "waiting for systemd to report the user's service manager"));
+        }
+        let queued = self.intake.batch.find(pid);
+        queued.map(|look| (look.since, "queued behind other evaluations"))
+    }
+
+    /// Returns the next process that a client wants evaluated.
+    pub(super) fn next_asked(&mut self) -> Option<EvaluationRequest> {
+        loop {
+            let placing = self.errands.placing.as_mut()?;
+            let Some(raw) = placing.left.pop_front() else {
+                let PlaceRequests { ticket, done, .. } = self.errands.placing.take()?;
+                self.report(ticket, EngineReply::About(done));
+                continue;
+            };
+            if let Some(pid) = Pid::new(raw) {
+                return Some(EvaluationRequest::at_once(pid, Cause::ASKED, sys::monotonic()));
+            }
+            let gone = happening(0, Placement::Gone.word(), "no such process");
+            placing.done.push(ProcessReport {
+                pid: raw,
+                happenings: vec![gone],
+                moved_ago_ms: None,
+            });
+        }
+    }
+
+    /// Records the result of an evaluation that a client requested.
+    pub(super) fn answer_asked(
+        &mut self,
+        pid: Pid,
+        outcome: Placement,
+        RuleName { rule, cgroup, reason }: RuleName,
+    ) {
+        let mut about = self.about(pid.get());
+        // A recorded failure is more specific than the bare outcome.
+        if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
+            let mut last = happening(0, outcome.word(), &reason.unwrap_or_default());
+            last.rule = rule.map(|rule| Escaped(&rule).to_string()).unwrap_or_default();
+            last.cgroup = cgroup.map(|path| Escaped(&path).to_string()).unwrap_or_default();
+            about.happenings.push(last);
+        }
+        if let Some(placing) = &mut self.errands.placing {
+            placing.done.push(about);
+        }
+    }
+
+    /// Returns the rule and cgroup of the last evaluation for a client.
+    pub(super) fn target_names(&self, outcome: Placement) -> RuleName {
+        let (rule, cgroup) = self.target(outcome);
+        let reason = rule.and_then(|rule| rule.action.inapplicable()).map(ToString::to_string);
+        RuleName { rule: rule.map(|rule| Arc::clone(&rule.name)), cgroup, reason }
+    }
+
+    /// Returns the rule of the last evaluation and its cgroup, as far as they are known.
+    fn target(&self, outcome: Placement) -> (Option<&Rule>, Option<Box<str>>) {
+        let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
+        let Some(rule) = rule else { return (None, None) };
+        let is_placed = match &rule.action {
+            Action::Place(_) => outcome != Placement::Waiting,
+            Action::Ignore(_) | Action::Inapplicable(_) => false,
+        };
+        (Some(rule), is_placed.then(|| self.placer.path().into()))
+    }
+
+    /// Records the executable of the evaluated process while a client watches.
+    pub(super) fn note_exe(&mut self, exe: KnownExe<'_>) {
+        if self.is_watched() {
+            self.noted.exe = exe.seen().map(|seen| Box::from(seen.raw));
+        }
+    }
+
+    /// Records the failures of an evaluation, and reports it to watching clients.
+    pub(super) fn account(
+        &mut self,
+        look: EvaluationRequest,
+        grip: Option<&ProcessHandle>,
+        outcome: Placement,
+        now: Nanos,
+    ) {
+        if let (Placement::Placed, Some(grip)) = (outcome, grip) {
+            let identity = self.proc.identity_of(look.pid, grip).unwrap_or(0);
+            self.errands.moves.remember(look.pid, identity, now);
+        }
+        if self.placer.has_failures() {
+            self.remember(look, now);
+        }
+        if self.is_watched() {
+            self.tell_watchers(look, outcome, now);
+        }
+        self.noted = LastDecision::default();
+    }
+
+    fn tell_watchers(&mut self, look: EvaluationRequest, outcome: Placement, now: Nanos) {
+        let exe = self.noted.exe.take();
+        let Some(side) = &self.errands.side else { return };
+        let (rule, cgroup) = self.target(outcome);
+        let is_held = outcome == Placement::InPlace && look.cause.contains(Cause::RECHECK);
+        side.tell(DecisionRecord {
+            pid: look.pid,
+            uid: self.noted.uid,
+            exe,
+            rule: rule.map(|rule| Arc::clone(&rule.name)),
+            origin: rule.map(|rule| rule.origin.clone()),
+            cgroup,
+            outcome: if is_held { "confirmed" } else { outcome.word() },
+            cause: look.cause,
+            at: now,
+            latency_ns: now.since(look.since),
+        });
+    }
+
+    fn remember(&mut self, look: EvaluationRequest, at: Nanos) {
+        let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
+        let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
+        let troubles = self.placer.take_failures();
+        let Some(identity) = self.proc.identity(look.pid) else { return };
+        for (trouble, cgroup) in troubles {
+            let rule = Arc::clone(&rule);
+            let pid = look.pid;
+            self.errands.memory.remember(FailureRecord {
+                pid,
+                identity,
+                at,
+                trouble,
+                rule,
+                cgroup,
+            });
+        }
+    }
+
+    /// Records an event of a process for which no rule was found yet.
+    pub(super) fn remember_failure(&mut self, pid: Pid, trouble: PlacementFailure, at: Nanos) {
+        let Some(identity) = self.proc.identity(pid) else { return };
+        let rule = Arc::from("");
+        let cgroup = String::new();
+        self.errands.memory.remember(FailureRecord { pid, identity, at, trouble, rule, cgroup });
+    }
+}
+
+fn happening(ago_ms: u64, outcome: &str, detail: &str) -> HistoryEntry {
+    HistoryEntry {
+        ago_ms,
+        outcome: outcome.to_owned(),
+        rule: String::new(),
+        cgroup: String::new(),
+        detail: detail.to_owned(),
+    }
+}

@@ -1,0 +1,68 @@
+//! Forks read from TRAIL, loss of events, and sticky processes that inherit by fork.
+
+use std::io;
+
+use super::Engine;
+use crate::control::request::{PinClient, PinRequest};
+use crate::event::Uid;
+use crate::source::intake::ForkStatus;
+use crate::sys;
+
+impl Engine {
+    /// Handles a request of a client of the sticky socket. Returns whether it was granted.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub fn grant(&mut self, request: PinRequest, client: PinClient) -> io::Result<bool> {
+        // Forks up to now are checked against the sticky processes up to now.
+        self.pass_on()?;
+        // A move before the pin that was not evaluated yet is not part of the pin.
+        let pid = request.pid.filter(|_| client.uid != Uid(0));
+        if pid.is_some_and(|pid| self.placer.moves().has_unevaluated_move(pid)) {
+            self.metrics.sticky_refused.increment();
+            return Ok(false);
+        }
+        let account = self.policy.accountable(client.uid);
+        Ok(self.sticky.grant(request, client, account, &mut self.proc))
+    }
+
+    /// Passes the sticky state on to children. Called after WATCH or the list of all processes was
+    /// read, and before any evaluation.
+    pub(super) fn pass_on(&mut self) -> io::Result<()> {
+        if !self.sticky.has_descendants() {
+            return Ok(());
+        }
+        self.intake.trail_is_due = true;
+        while self.intake.trail_is_due {
+            self.drain_forks()?;
+        }
+        self.sticky.emptied(&mut self.proc);
+        self.resync_if_lost()
+    }
+
+    /// Reads TRAIL after an evaluation took effect, and periodically.
+    pub(super) fn drain_forks(&mut self) -> io::Result<()> {
+        match self.intake.drain_forks(|fork| self.sticky.heard(fork))? {
+            ForkStatus::Well => {}
+            ForkStatus::Lost => self.doubt(),
+            ForkStatus::Doubtful => self.desk.provoke(),
+        }
+        Ok(())
+    }
+
+    /// Requests a scan if the kernel dropped events.
+    pub(super) fn resync_if_lost(&mut self) -> io::Result<()> {
+        if self.intake.has_lost()? {
+            if let Some(narrator) = &self.policy.narrator {
+                narrator.lost(sys::monotonic());
+            }
+            self.doubt();
+        }
+        Ok(())
+    }
+
+    /// Requests a scan of all processes because events are missing.
+    fn doubt(&mut self) {
+        self.rescan.want_after_loss();
+    }
+}

@@ -1,0 +1,89 @@
+//! Evaluations that wait for the name service, and the replies of other threads.
+
+use super::Engine;
+use super::evaluation::Evaluation;
+use super::rescan::Urgency;
+use crate::control::failures::PlacementFailure;
+use crate::event::queue::EvaluationRequest;
+use crate::event::{Gid, Uid};
+use crate::placer::Placement;
+use crate::sys;
+use crate::worker::WorkerReply;
+
+/// Maximum number of evaluations that wait for one name; beyond it a scan is requested.
+const MOST_WAITING: usize = 1024;
+/// Time after which a wait for another thread is recorded for `explain`.
+const SLOW_ANSWER_NS: u64 = 500_000_000;
+
+/// Name lookup that evaluations wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum PendingName {
+    User(Uid),
+    Group(Gid),
+}
+
+impl Engine {
+    pub(super) fn wait(&mut self, asked: PendingName, look: EvaluationRequest) -> Placement {
+        let waiting = self.waiting.entry(asked).or_default();
+        if waiting.is_empty() {
+            match asked {
+                PendingName::User(uid) => self.desk.identify(&self.policy, uid),
+                PendingName::Group(gid) => self.desk.name_group(&self.policy, gid),
+            }
+        }
+        if waiting.len() < MOST_WAITING {
+            waiting.push(look);
+        } else {
+            self.rescan.want(Urgency::Limited);
+        }
+        self.metrics.name_lookups.increment();
+        Placement::Waiting
+    }
+
+    /// Continues the evaluations that waited for this lookup.
+    fn resume(&mut self, asked: PendingName) {
+        for look in self.waiting.remove(&asked).unwrap_or_default() {
+            self.remember_wait(look);
+            self.answered.push_back(Evaluation::new(look));
+        }
+    }
+
+    /// Handles a reply of another thread.
+    pub(super) fn answer(&mut self, answer: WorkerReply) {
+        match answer {
+            WorkerReply::Policy(policy) => {
+                self.adopt(policy);
+                self.errands.reload_answered();
+            }
+            WorkerReply::User { generation, user } if generation == self.policy.generation => {
+                let asked = PendingName::User(user.identity.uid);
+                if self.policy.meet(user) {
+                    self.rescan.want(Urgency::Now);
+                }
+                self.resume(asked);
+            }
+            WorkerReply::Group { generation, gid, name }
+                if generation == self.policy.generation =>
+            {
+                self.policy.groups.insert(gid, name);
+                self.resume(PendingName::Group(gid));
+            }
+            // Requested under an earlier policy: the scan since then evaluates the processes that
+            // waited.
+            WorkerReply::User { .. } | WorkerReply::Group { .. } => {}
+            WorkerReply::Examined { pid, number, examined } => {
+                self.take_examined(pid, number, examined);
+            }
+            WorkerReply::Readable(pid) => self.take_readable(pid),
+        }
+    }
+
+    /// Records a long wait of an evaluation.
+    pub(super) fn remember_wait(&mut self, look: EvaluationRequest) {
+        let at = sys::monotonic();
+        let waited = at.since(look.since);
+        if waited > SLOW_ANSWER_NS {
+            self.remember_failure(look.pid, PlacementFailure::Waited(waited), at);
+        }
+    }
+}

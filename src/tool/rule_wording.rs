@@ -1,0 +1,142 @@
+//! Text form of rules: their criteria, by the names that the rule files use, and their action. Must not add
+//! anything that could control a terminal or break a line.
+
+use std::collections::BTreeMap;
+
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::event::{Gid, Uid};
+use crate::rules::ignore::{IgnoreWhen, Scheduling};
+use crate::rules::names::ResolvedNames;
+use crate::rules::{Action, Criteria, ExeTest, GroupTest, PathBase, Rule, Target, UserTest};
+
+/// Maximum of alternatives shown per criterion; the others are counted. A group pattern can stand for
+/// hundreds.
+const SHOWN: usize = 4;
+
+/// Names of the IDs in rules. All output is safe on one line of a terminal.
+#[derive(Debug)]
+pub(super) struct RuleWording {
+    users: BTreeMap<Uid, String>,
+    groups: BTreeMap<Gid, String>,
+}
+
+impl RuleWording {
+    /// Creates the table from the names that rules mention.
+    pub(super) fn new(names: &ResolvedNames) -> Self {
+        Self {
+            users: names.uids.iter().map(|(name, &uid)| (uid, name.clone())).collect(),
+            groups: names.gids.iter().map(|(name, &gid)| (gid, name.clone())).collect(),
+        }
+    }
+
+    /// Returns all criteria of a rule: `user alice; not exe vim`. `all processes` if there are none.
+    pub(super) fn asked(&self, rule: &Rule) -> String {
+        let mut parts = self.kinds(&rule.when);
+        parts.extend(self.kinds(&rule.not).into_iter().map(|part| format!("not {part}")));
+        if let Action::Ignore(when) = &rule.action {
+            parts.extend(circumstances(when));
+        }
+        if parts.is_empty() { "all processes".to_owned() } else { parts.join("; ") }
+    }
+
+    fn kinds(&self, criteria: &Criteria) -> Vec<String> {
+        let given =
+            |word: &str, values: String| (!values.is_empty()).then(|| format!("{word} {values}"));
+        let kinds = [
+            given("user", self.users(criteria)),
+            given("group", self.groups(criteria)),
+            given("exe", Self::exes(criteria)),
+        ];
+        kinds.into_iter().flatten().collect()
+    }
+
+    /// Returns the users that the criteria select.
+    pub(super) fn users(&self, criteria: &Criteria) -> String {
+        listed(&criteria.users, |test| match test {
+            UserTest::Name(name) => Escaped(name).to_string(),
+            UserTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
+            UserTest::Ids(first, last) if first == last => named(*first, &self.users),
+            UserTest::Ids(first, last) => format!("{first}-{last}"),
+        })
+    }
+
+    /// Returns the groups that the criteria select.
+    pub(super) fn groups(&self, criteria: &Criteria) -> String {
+        listed(&criteria.groups, |test| match test {
+            GroupTest::Name(name) => Escaped(name).to_string(),
+            GroupTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
+            GroupTest::Ids(first, last) if first == last => named(*first, &self.groups),
+            GroupTest::Ids(first, last) => format!("{first}-{last}"),
+        })
+    }
+
+    /// Returns the executables that the criteria select.
+    pub(super) fn exes(criteria: &Criteria) -> String {
+        listed(&criteria.exes, |test| match test {
+            ExeTest::Path(text) | ExeTest::Base(text) => EscapedBytes(text).to_string(),
+            ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
+                EscapedBytes(glob.as_bytes()).to_string()
+            }
+        })
+    }
+}
+
+/// Returns the action of a rule: the destinations as written in its file, those of legacy rules with their
+/// controllers.
+pub(super) fn done(rule: &Rule) -> String {
+    let targets = match &rule.action {
+        Action::Ignore(_) => return "ignored".to_owned(),
+        Action::Inapplicable(_) => return "cannot be applied".to_owned(),
+        Action::Place(targets) => targets,
+    };
+    let target = |target: &Target| {
+        let path = Escaped(target.destination.as_str()).to_string();
+        match target.below {
+            PathBase::Root => path,
+            PathBase::Top => format!("{}:{path}", Escaped(&target.controllers.join(","))),
+        }
+    };
+    targets.iter().map(target).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the name of a rule; `None` if the rule file gives it none.
+pub(super) fn name(rule: &Rule) -> Option<String> {
+    rule.given_name().map(|name| Escaped(name).to_string())
+}
+
+/// Returns file and line of a rule.
+pub(super) fn origin(rule: &Rule) -> String {
+    Escaped(&rule.origin.to_string()).to_string()
+}
+
+/// Returns the file name without its directory, and the line.
+pub(super) fn short_origin(rule: &Rule) -> String {
+    let file = rule.origin.file.file_name().unwrap_or(rule.origin.file.as_os_str());
+    format!("{}:{}", EscapedBytes(file.as_encoded_bytes()), rule.origin.line)
+}
+
+/// Returns the conditions under which a rule ignores a process.
+pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
+    let below = when.below.as_ref().map(|path| match path.as_str() {
+        "/" => "only in the root of a hierarchy".to_owned(),
+        path => format!("only below /{}", Escaped(path)),
+    });
+    let scheduling = match when.scheduling {
+        Scheduling::Any => None,
+        Scheduling::RealTime => Some("only with real-time scheduling".to_owned()),
+        Scheduling::NotRealTime => Some("only without real-time scheduling".to_owned()),
+    };
+    below.into_iter().chain(scheduling).collect()
+}
+
+fn listed<T>(tests: &[T], show: impl Fn(&T) -> String) -> String {
+    let mut text = tests.iter().take(SHOWN).map(show).collect::<Vec<_>>().join(", ");
+    if tests.len() > SHOWN {
+        text += &format!(" and {} more", tests.len() - SHOWN);
+    }
+    text
+}
+
+fn named<N: Ord + ToString + Copy>(number: N, names: &BTreeMap<N, String>) -> String {
+    names.get(&number).map_or_else(|| number.to_string(), |name| Escaped(name).to_string())
+}
