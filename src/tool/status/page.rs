@@ -315,7 +315,7 @@ mod tests {
             ("abandoned", 1),
         ];
         Status {
-            version: "0.1.0".into(),
+            version: "0.2.0".into(),
             pid: 712,
             started: 1_795_528_531,
             uptime: 90_000,
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn the_page_reads_well() {
         let expected = "\
-cgruled 0.1.0, process 712, running for 1 d 1 h since 2026-11-24 13:55:31 UTC
+cgruled 0.2.0, process 712, running for 1 d 1 h since 2026-11-24 13:55:31 UTC
 Rules       12 rules from 2 files, read 2 h 0 min ago
             1 error, 2 warnings: run 'cgrulectl check'
 Cgroups     below / in
