@@ -772,7 +772,7 @@ fn a_missing_cgroup_is_reported_with_the_section_to_add() {
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     let section = format!("group {} {{ pids {{ }} }}", path.trim_start_matches('/'));
     daemon.expect(&format!(
-        "add a section for it to /etc/cgconfig.conf, and it is made: {section}; "
+        "create the cgroup, or add a group section to /etc/cgconfig.conf: {section}; "
     ));
     // The advice in the message is correct.
     private.files(&[FILES[2], ("cgrules.conf", &rules), ("cgconfig.conf", &section)]);

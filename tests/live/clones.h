@@ -11,8 +11,9 @@
  *                    execute PATH with the remaining steps; the caller holds
  *   exec-fd PATH ARGV0        execute PATH by a descriptor
  *   exec-memfd PATH NAME ARGV0  execute a copy of PATH in a memfd of that name
- *   traced PATH ARGV0         a traced child executes PATH with the remaining steps and is stopped at
- *                    the end of the exec; say "stopped PID". After a byte on standard input: detach, hold
+ *   traced PATH ARGV0         fork a traced child and say "traced PID". After a byte on standard input: it
+ *                    executes PATH with the remaining steps and is stopped at the end of the exec; say
+ *                    "stopped PID". After another byte: detach, hold
  *   grant PATH       give the file PATH the capabilities CAP_SETUID and CAP_SETGID
  *   fsid U           set the filesystem user ID and group ID
  *   persona FLAGS    set the personality (hexadecimal)
@@ -122,7 +123,8 @@ static void trace(char *path, char **arguments)
 	}
 	check(waitpid(pid, &status, 0), "waitpid");
 	check(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACEEXEC), "PTRACE_SETOPTIONS");
-	usleep(500000); /* evaluations because of its birth are over */
+	say("traced", pid);
+	gate();
 	check(ptrace(PTRACE_CONT, pid, NULL, NULL), "PTRACE_CONT");
 	check(waitpid(pid, &status, 0), "waitpid");
 	if (status >> 8 != (SIGTRAP | PTRACE_EVENT_EXEC << 8)) {

@@ -146,36 +146,42 @@ fn forks_after_the_exec_of_a_thread_with_its_own_user() {
 
 /// 50 tracees of bob that are stopped at the end of an exec of `tool`, before the kernel reports it, and their
 /// tracers, which are bob's too. Nothing else is left to be evaluated.
-fn stopped(live: &Live) -> Actor {
+fn stopped(live: &Live) -> Vec<Actor> {
     let tool = live.program("bin/tool");
     // The first exec sets the saved IDs: an exec that changes them is reported as a change of user too, before
     // the stop.
     let again = format!("exec {} actors", live.path("bin/actors").display());
     let user = format!("gid {BOB} {BOB} uid {BOB} {BOB} {again}");
     let tracer = format!("{user} say ready gate traced {tool} tool hold");
-    let mut actor = live.actor(&format!("spawn {COUNT} {tracer}"));
-    for _ in 0..COUNT {
-        actor.said("ready");
+    // Each has gates of its own: those of one actor share their bytes.
+    let mut tracers: Vec<Actor> = (0..COUNT).map(|_| live.actor(&tracer)).collect();
+    for (line, count) in [("ready", COUNT), ("traced", 2 * COUNT), ("stopped", 2 * COUNT)] {
+        for tracer in &mut tracers {
+            tracer.said(line);
+        }
+        // The evaluation of any process on the machine can make a birth a candidate, and births are read late: at
+        // the next placement. None may be left when the exec is under way.
+        settle(live);
+        live.expect_at_rest(line, BOB, count, "bob");
+        if line != "stopped" {
+            tracers.iter_mut().for_each(Actor::open_gate);
+        }
     }
-    live.expect_at_rest("tracers", BOB, COUNT, "bob");
-    sleep(RECHECK);
-    for _ in 0..COUNT {
-        actor.open_gate();
-    }
-    for _ in 0..COUNT {
-        actor.said("stopped");
-    }
+    tracers
+}
+
+/// Waits until the rechecks of what was placed are over and the births so far were read.
+fn settle(live: &Live) {
     live.fence();
-    actor
+    sleep(RECHECK);
+    live.fence();
 }
 
 /// Lets the tracers detach.
-fn detach(actor: &mut Actor) {
-    for _ in 0..COUNT {
-        actor.open_gate();
-    }
-    for _ in 0..COUNT {
-        actor.said("pid");
+fn detach(tracers: &mut [Actor]) {
+    for tracer in tracers {
+        tracer.open_gate();
+        tracer.said("pid");
     }
 }
 
@@ -194,13 +200,13 @@ const BOBS: &str = "[[rule]]\nuser = \"cgt-bob\"\nexe = \"tool\"\ncgroup = \"too
 fn a_tracee_that_stays_stopped_at_its_exec_counts_from_the_next_scan_on() {
     let Some(live) = Live::require() else { return };
     let daemon = live.daemon(BOBS);
-    let mut actor = stopped(&live);
+    let mut tracers = stopped(&live);
     sleep(RECHECK);
     println!("stopped at the exec: {} of {COUNT} by the new program", within(&live, "tools"));
     assert_eq!((within(&live, "bob"), within(&live, "tools")), (2 * COUNT, 0));
     daemon.signal(Signal::SIGHUP);
     live.expect_placed_of(BOB, COUNT, "tools", "stopped at the exec, reload");
-    detach(&mut actor);
+    detach(&mut tracers);
     live.expect_placed_of(BOB, COUNT, "tools", "stopped at the exec, reload, detached");
 }
 
@@ -208,9 +214,9 @@ fn a_tracee_that_stays_stopped_at_its_exec_counts_from_the_next_scan_on() {
 fn a_tracee_that_goes_on_after_its_exec_is_placed() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(BOBS);
-    let mut actor = stopped(&live);
+    let mut tracers = stopped(&live);
     assert_eq!(within(&live, "tools"), 0);
-    detach(&mut actor);
+    detach(&mut tracers);
     live.expect_placed_of(BOB, COUNT, "tools", "stopped at the exec, detached");
     // The tracers stay by their own program.
     assert_eq!(within(&live, "bob"), COUNT);
@@ -221,7 +227,7 @@ fn a_tracee_that_goes_on_after_its_exec_is_placed() {
 fn a_tracee_whose_tracer_exits_is_placed() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(BOBS);
-    let actor = stopped(&live);
+    let tracers = stopped(&live);
     assert_eq!(within(&live, "tools"), 0);
     let tools = live.path("bin/tool");
     for tracer in census::of(BOB) {
@@ -230,7 +236,7 @@ fn a_tracee_whose_tracer_exits_is_placed() {
         }
     }
     live.expect_at_rest("stopped at the exec, tracer killed", BOB, COUNT, "tools");
-    drop(actor);
+    drop(tracers);
 }
 
 /// A limit: by `PR_SET_MM_MAP` in a user namespace of its own a process chooses what `/proc/PID/exe` shows,
@@ -248,7 +254,7 @@ fn an_executable_that_is_changed_without_an_exec_counts_from_the_next_event_on()
         actor.said("placed");
     }
     live.expect_at_rest("before PR_SET_MM_MAP", ALICE, COUNT, "alice");
-    sleep(RECHECK);
+    settle(&live);
     for _ in 0..COUNT {
         actor.open_gate();
     }

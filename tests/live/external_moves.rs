@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -119,25 +119,43 @@ fn children_born_after_a_move_by_a_user_are_placed() {
     live.expect_at_rest("children after a move by the user", ALICE, 51, "alice");
 }
 
-/// No event of a move reports a child that is born in another cgroup (`CLONE_INTO_CGROUP`), and its parent was
-/// evaluated long ago.
-fn born_elsewhere(what: &str, more: &str, count: usize) {
-    let Some(live) = Live::require() else { return };
-    let own = delegated(&live);
-    let daemon = live.daemon(RULE);
-    let steps = format!(
-        "subreaper uid {ALICE} {ALICE} say ready gate into {} 50 {more} hold",
-        own.display()
-    );
+/// Alice is placed, and long after that 50 of her children are born in another cgroup of hers (`CLONE_INTO_CGROUP`)
+/// and do `more`.
+fn children_in(live: &Live, own: &Path, more: &str) -> Actor {
+    let user = format!("subreaper uid {ALICE} {ALICE}");
+    let steps = format!("{user} say ready gate into {} 50 {more} hold", own.display());
     let mut actor = live.actor(&steps);
     let pid = actor.said("ready");
-    assert!(returns(&live, pid).is_some(), "never placed");
+    assert!(returns(live, pid).is_some(), "never placed");
     sleep(LATER);
     actor.open_gate();
     for _ in 0..50 {
         actor.said("pid");
     }
-    live.expect_at_rest(what, ALICE, count, "alice");
+    actor
+}
+
+/// Ends the processes of alice.
+fn end(actor: Actor) {
+    drop(actor);
+    assert!(eventually(REST, || census::of(ALICE).is_empty()));
+}
+
+/// Asserts that children created in another cgroup are placed, some of them because of the trace: an evaluation of
+/// any other process at that moment makes the children candidates too, as after any fork.
+fn born_elsewhere(what: &str, more: &str, count: usize) {
+    let Some(live) = Live::require() else { return };
+    let own = delegated(&live);
+    let daemon = live.daemon(RULE);
+    for _ in 0..rounds() {
+        let actor = children_in(&live, &own, more);
+        live.expect_at_rest(what, ALICE, count, "alice");
+        end(actor);
+    }
+    let log = daemon.log();
+    let traced = log.lines().filter(|line| line.contains("after fork+elsewhere")).count();
+    println!("{what}: {traced} of {} placed because of the trace", 50 * rounds());
+    assert!(traced > 0, "{what}: the trace of births had no effect");
     assert_eq!(daemon.stop().get("abandoned"), 0);
 }
 
@@ -151,26 +169,23 @@ fn children_of_those_born_in_a_cgroup_of_their_user_are_placed() {
     born_elsewhere("CLONE_INTO_CGROUP by the user, fork", "fork", 101);
 }
 
-/// The control: where nobody looks for external moves, and when there is no daemon, they are born there and stay.
+/// The control: without the trace such children can stay where they are born. Not in each round, for the reason
+/// above.
 #[test]
-fn children_born_in_a_cgroup_of_their_user_stay_where_external_moves_are_off() {
+fn children_born_in_a_cgroup_of_their_user_can_stay_where_external_moves_are_off() {
     let Some(live) = Live::require() else { return };
     let own = delegated(&live);
     let settings = Settings { config: "external_moves = \"off\"\n", arguments: &[] };
     let _daemon = live.daemon_with(RULE, &settings);
-    let steps = format!("uid {ALICE} {ALICE} say ready gate into {} 50 hold", own.display());
-    let mut actor = live.actor(&steps);
-    let pid = actor.said("ready");
-    assert!(returns(&live, pid).is_some(), "never placed");
-    sleep(LATER);
-    actor.open_gate();
-    for _ in 0..50 {
-        actor.said("pid");
+    let mut stayed = Vec::new();
+    while !stayed.contains(&50) && stayed.len() < 10 {
+        let actor = children_in(&live, &own, "");
+        sleep(LATER);
+        stayed.push(census::outside(ALICE, &live.ground.at("alice")).len());
+        end(actor);
     }
-    sleep(LATER);
-    let outside = census::outside(ALICE, &live.ground.at("alice")).len();
-    println!("CLONE_INTO_CGROUP, external_moves off: {outside} of 51 outside");
-    assert_eq!(outside, 50);
+    println!("CLONE_INTO_CGROUP, external_moves off: {stayed:?} of 51 outside in each round");
+    assert!(stayed.contains(&50), "{stayed:?}");
 }
 
 #[test]
