@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 
 use crate::harness::user::ALICE;
-use crate::harness::{Actor, Daemon, Live, Settings, Surroundings, census, skip};
+use crate::harness::{
+    Actor, Daemon, Live, REST, Settings, Surroundings, census, eventually, rounds, skip,
+};
 
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
 /// Time after which all rechecks are over.
