@@ -1,8 +1,8 @@
 //! Daemon around the engine: startup, main loop and shutdown. Must not decide anything about a
 //! process.
 //!
-//! The loop sleeps in `epoll_wait` on the WATCH socket, signals, replies of other threads and
-//! changed files, all level-triggered: data that is not read now is reported again. The TRAIL
+//! The loop sleeps in `epoll_wait` on the event socket, signals, replies of other threads and
+//! changed files, all level-triggered: data that is not read now is reported again. The fork
 //! socket is not polled.
 
 mod check;
@@ -415,7 +415,8 @@ fn options(settings: &Settings, external_moves: ExternalMoves) -> EngineOptions 
     EngineOptions { recheck_ns, finds_external_moves, move_scan_ns: move_scan_ns() }
 }
 
-/// Milliseconds between two scans for external moves where these are not traced: a test cannot wait for a minute.
+/// Milliseconds between two scans for external moves where these are not traced: a test cannot wait
+/// for a minute.
 const MOVE_SCAN_VARIABLE: &str = "CGRULED_TEST_MOVE_SCAN_MS";
 
 /// Returns the time between two scans for external moves.

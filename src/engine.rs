@@ -6,8 +6,8 @@
 //! process table that could become stale.
 //!
 //! ```text
-//! WATCH ─► batch ─► evaluation ─► matcher ─► placer ─► cgroup.procs
-//! TRAIL ─► tracker ─► evaluation (children born before the evaluation of their creator took effect)
+//! event socket ─► queue ─► evaluation ─► matcher ─► placer ─► cgroup.procs
+//! fork socket ─► tracker ─► evaluation (children born before the evaluation of their creator took effect)
 //! 100 ms later ─────► evaluation (recheck of the placement)
 //! start, reload, loss ─► scan ─► evaluation (all processes)
 //! ```
@@ -97,7 +97,7 @@ pub enum TurnResult {
 /// Stage of a round, in the order of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TurnStage {
-    /// Reads the WATCH socket into the batch.
+    /// Reads the event socket into the batch.
     Receive,
     /// Evaluates the processes of the batch.
     Batch,
@@ -222,7 +222,7 @@ impl Engine {
         }
     }
 
-    /// Returns the descriptor to poll for events. TRAIL is never polled.
+    /// Returns the descriptor to poll for events. The fork socket is never polled.
     pub fn watch(&self) -> BorrowedFd<'_> {
         self.intake.watch()
     }
@@ -319,7 +319,7 @@ impl Engine {
     fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
         match progress.stage {
             TurnStage::Receive => {
-                self.intake.drain_watch()?;
+                self.intake.drain_events()?;
                 self.pass_on()?;
                 return Ok(None);
             }

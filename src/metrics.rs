@@ -44,8 +44,8 @@ counters! {
     scans,
     /// Evaluations of processes, for any cause.
     evaluations,
-    /// Looks at forked children of processes that were looked at meanwhile, and at processes born in another cgroup
-    /// than that of their creator.
+    /// Looks at forked children of processes that were looked at meanwhile, and at processes born
+    /// in another cgroup than that of their creator.
     fork_checks,
     /// Evaluations that waited for the name service.
     name_lookups,

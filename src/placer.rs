@@ -75,8 +75,8 @@ impl PlacedProcess<'_> {
         self.exe.seen().map(|seen| seen.raw)
     }
 
-    /// Returns whether a thread of it was moved alone. An evaluation after an external move does not ask whether the
-    /// leader has exited, so the thread is none that stands in for it.
+    /// Returns whether a thread of it was moved alone. An evaluation after an external move does
+    /// not ask whether the leader has exited, so the thread is none that stands in for it.
     fn is_moved_thread(&self) -> bool {
         self.grip.thread.is_some() && self.look.cause.contains(Cause::MOVED)
     }
@@ -268,8 +268,8 @@ impl Placer {
         Ok(outcome)
     }
 
-    /// Puts the process into the group `self.path` of all hierarchies that the target concerns. Returns the outcome
-    /// of the rule `so_far`, with whether it is the last one.
+    /// Puts the process into the group `self.path` of all hierarchies that the target concerns.
+    /// Returns the outcome of the rule `so_far`, with whether it is the last one.
     fn enter_all(
         &mut self,
         policy: &Policy,
@@ -405,8 +405,9 @@ impl Placer {
         self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
     }
 
-    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may move it there; or a
-    /// thread was moved alone to a cgroup below it, whose limits include those of `self.path`.
+    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may
+    /// move it there; or a thread was moved alone to a cgroup below it, whose limits include those
+    /// of `self.path`.
     fn is_delegated(
         &self,
         now: CurrentCgroup<'_>,

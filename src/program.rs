@@ -33,8 +33,8 @@ use script::is_script;
 /// Suffix that the kernel appends to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
-/// How the kernel shows a file of memfd_create(2), before the name that its creator chose. Only root can make a
-/// file at such a path, so no other file of the host looks so.
+/// How the kernel shows a file of memfd_create(2), before the name that its creator chose. Only
+/// root can make a file at such a path, so no other file of the host looks so.
 const MEMFD: &[u8] = b"/memfd:";
 
 /// Maximum length of `comm`, in bytes.
@@ -236,11 +236,11 @@ impl ExeReader {
     }
 }
 
-/// The path of an executable in memory: `/memfd:` and a name that may hold anything, slashes included. `None` for
-/// any other executable.
+/// The path of an executable in memory: `/memfd:` and a name that may hold anything, slashes
+/// included. `None` for any other executable.
 ///
-/// It is on no path of the host whatever its name is. So it needs no examination either, and a user who executes
-/// many of them keeps no thread busy.
+/// It is on no path of the host whatever its name is. So it needs no examination either, and a user
+/// who executes many of them keeps no thread busy.
 fn memfd_path(raw: &[u8]) -> Option<&[u8]> {
     raw.strip_suffix(DELETED).filter(|path| path.starts_with(MEMFD))
 }

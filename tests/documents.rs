@@ -499,8 +499,8 @@ fn fields(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-#[test]
-fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
+/// Returns the JSON fields of answers of the daemon.
+fn protocol_fields() -> BTreeSet<String> {
     let status = Status {
         refused_reload: Some(RefusedReload {
             kept: vec![KeptFile {
@@ -549,7 +549,58 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     let mut names = BTreeSet::new();
     values.iter().for_each(|value| fields(value, &mut names));
     assert!(names.len() > 30, "{names:?}");
-    expect_in_json(&names);
+    names
+}
+
+#[test]
+fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
+    expect_in_json(&protocol_fields());
+}
+
+/// Returns the exit codes that a page explains.
+fn exit_codes(page_name: &str) -> Vec<String> {
+    let page = page(page_name);
+    let section =
+        page.split("\n.SH \"EXIT STATUS\"\n").nth(1).unwrap().split("\n.SH").next().unwrap();
+    let tags = section.split("\n.TP\n").map(|entry| entry.lines().next().unwrap_or_default());
+    let codes = tags.map(|tag| tag.trim_start_matches(".B ").trim_start_matches(".TP").to_owned());
+    codes.filter(|tag| tag.parse::<u8>().is_ok()).collect()
+}
+
+/// Compares all names that scripts and files can depend on with `tests/public-names.txt`. A line may be added to that
+/// file (`UPDATE_GOLDEN=1`); to change or remove one breaks what others wrote.
+#[test]
+fn public_names_are_kept() {
+    let mut lines = BTreeSet::new();
+    let mut add = |kind: &str, names: &mut dyn Iterator<Item = String>| {
+        lines.extend(names.map(|name| format!("{kind} {name}")));
+    };
+    add("counter", &mut Metrics::default().counters().iter().map(|(name, _)| (*name).to_owned()));
+    add("json", &mut protocol_fields().into_iter());
+    add("settings", &mut daemon_toml::KEYS.iter().map(|key| (*key).to_owned()));
+    add("settings", &mut daemon_toml::LOG_KEYS.iter().map(|key| format!("log.{key}")));
+    add("rules", &mut rules_toml::FILE_KEYS.iter().map(|key| (*key).to_owned()));
+    add("rules", &mut rules_toml::RULE_KEYS.iter().map(|key| format!("rule.{key}")));
+    add("rules", &mut GROUP_KEYS.iter().map(|key| format!("cgroup.{key}")));
+    add("journal", &mut cgruled::log::field::KINDS.iter().map(|kind| (*kind).to_owned()));
+    for command in COMMANDS {
+        let flags = command.flags.iter().map(|flag| format!("{} --{}", command.name, flag.long));
+        add("command", &mut flags.chain([command.name.to_owned()]));
+    }
+    for page in ["cgruled.8", "cgrulectl.1", "cgrulesengd.8"] {
+        let codes = exit_codes(page);
+        assert!(codes.len() >= 4, "{page}: {codes:?}");
+        add("exit", &mut codes.into_iter().map(|code| format!("{page} {code}")));
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/public-names.txt");
+    let kept = fs::read_to_string(&file).unwrap_or_default();
+    let missing: Vec<&str> = kept.lines().filter(|line| !lines.contains(*line)).collect();
+    assert!(missing.is_empty(), "names that are gone: {missing:?}");
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        return fs::write(&file, &text).unwrap();
+    }
+    assert_eq!(kept, text, "new names: write them with UPDATE_GOLDEN=1");
 }
 
 /// Checks the fields that commands generate without a daemon.
@@ -733,4 +784,29 @@ fn pages_are_clean() {
             Err(error) => unchecked(&format!("man: {error}")),
         }
     }
+}
+
+/// Checks that the files and functions on the path of an exec event, as docs/design.md lists them, exist.
+#[test]
+fn the_path_of_an_event_names_real_functions() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/design.md")).unwrap();
+    let section = text.split("## Path of an exec event").nth(1).unwrap();
+    let section = section.split("\n\nThe matcher").next().unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let names: BTreeSet<&str> = section.split('`').skip(1).step_by(2).collect();
+    let mut functions = 0;
+    for name in names {
+        let last = name.rsplit("::").next().unwrap();
+        if name.ends_with(".rs") {
+            assert!(root.join(name).exists(), "{name}");
+        } else if last.starts_with(|first: char| first.is_lowercase()) && last != "cgroup.procs" {
+            functions += 1;
+            let is_there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {last}{next}")));
+            assert!(is_there, "there is no function {name}");
+        }
+    }
+    assert!(functions >= 18, "{functions}");
 }

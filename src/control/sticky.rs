@@ -46,8 +46,8 @@ use crate::sys;
 
 /// The maximum number of entries, 40 bytes each.
 const MOST: usize = 65_536;
-/// Entries that the requests of one user make, children included, but for root: so that one user does not fill the
-/// table. A sixteenth.
+/// Entries that the requests of one user make, children included, but for root: so that one user
+/// does not fill the table. A sixteenth.
 const MOST_OF_USER: u32 = 4096;
 /// The number of entries checked for exited processes: per added entry, so that those do not fill
 /// the table, and periodically. A check takes 3 us for a descendant, otherwise 10 us.
@@ -156,8 +156,9 @@ impl PinTable {
         self.heirs > 0
     }
 
-    /// Grants a wish of a client, which counts for the user `account`, or refuses it. Root may name any process,
-    /// others only processes that are entirely their own. A later wish for the same process replaces the earlier.
+    /// Grants a wish of a client, which counts for the user `account`, or refuses it. Root may name
+    /// any process, others only processes that are entirely their own. A later wish for the same
+    /// process replaces the earlier.
     #[must_use]
     pub fn grant(
         &mut self,

@@ -151,7 +151,8 @@ impl Engine {
         self.proceed(job, grip, KnownExe::Unread, None)
     }
 
-    /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when the thread is gone.
+    /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when
+    /// the thread is gone.
     fn process_of_moved_thread(&mut self, job: &mut Evaluation) -> Option<ProcessHandle> {
         let thread = job.look.pid;
         let process = self.proc.owner(thread)?.process;
@@ -487,13 +488,13 @@ impl Engine {
     /// which it was born, and is evaluated.
     fn undo(&mut self, look: EvaluationRequest, now: Nanos) {
         self.metrics.reused_pids.increment();
-        self.intake.trail_is_due = true;
+        self.intake.forks_are_due = true;
         // The new process exists, so its fork is in the socket. If that cannot be read, its parent
         // is read from `/proc`.
         if let Err(error) = self.drain_forks() {
             ::log::debug!("cannot read forks: {error}");
         }
-        self.intake.trail_is_due = true;
+        self.intake.forks_are_due = true;
         let fork = self.intake.forks.creation_of(look.pid);
         let creator = fork.map(|fork| fork.parent).filter(|&parent| self.proc.exists(parent));
         if let Some(creator) = creator.or_else(|| self.proc.parent(look.pid)) {

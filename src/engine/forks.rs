@@ -1,4 +1,4 @@
-//! Forks read from TRAIL, loss of events, and sticky processes that inherit by fork.
+//! Forks read from the fork socket, loss of events, and sticky processes that inherit by fork.
 
 use std::io;
 
@@ -26,21 +26,21 @@ impl Engine {
         Ok(self.sticky.grant(request, client, account, &mut self.proc))
     }
 
-    /// Passes the sticky state on to children. Called after WATCH or the list of all processes was
+    /// Passes the sticky state on to children. Called after the event socket or the list of all processes was
     /// read, and before any evaluation.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
         if !self.sticky.has_descendants() {
             return Ok(());
         }
-        self.intake.trail_is_due = true;
-        while self.intake.trail_is_due {
+        self.intake.forks_are_due = true;
+        while self.intake.forks_are_due {
             self.drain_forks()?;
         }
         self.sticky.emptied(&mut self.proc);
         self.resync_if_lost()
     }
 
-    /// Reads TRAIL after an evaluation took effect, and periodically.
+    /// Reads the fork socket after an evaluation took effect, and periodically.
     pub(super) fn drain_forks(&mut self) -> io::Result<()> {
         match self.intake.drain_forks(|fork| self.sticky.heard(fork))? {
             ForkStatus::Well => {}

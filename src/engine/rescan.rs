@@ -177,7 +177,7 @@ impl Engine {
         if self.rescan.end_if_over(now) {
             self.intake.forks.end_scan(now);
             // Check the forks of the meantime soon.
-            self.intake.trail_is_due = true;
+            self.intake.forks_are_due = true;
         }
     }
 }

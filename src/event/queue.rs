@@ -5,7 +5,7 @@
 //! but each user has a budget of [`SHARE`] evaluations per turn; further ones are deferred until
 //! the entries of others are done, so that a user who causes a flood delays no other user.
 //!
-//! A *drain* is one pass of reading the WATCH socket until it is empty. Drains are numbered, and
+//! A *drain* is one pass of reading the event socket until it is empty. Drains are numbered, and
 //! [`EvaluationQueue::settled`] returns the last drain up to which every process was evaluated, for
 //! [`super::fork_tracker`].
 

@@ -25,8 +25,8 @@ const LOST: u32 = 1 << 31;
 const LOST_STORED: u32 = 1 << 30;
 
 /// One move of a process or thread to a cgroup, as `cgroup:cgroup_attach_task` reports it. Moves to the
-/// cgroup where the process already is are reported as well, failed ones are not. Or the birth of a process in
-/// another cgroup than that of its creator (`CLONE_INTO_CGROUP`), as `task:task_newtask` reports it.
+/// cgroup where the process already is are reported as well, failed ones are not. Or the birth of a process
+/// in another cgroup than that of its creator (`CLONE_INTO_CGROUP`), as `task:task_newtask` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalMove<'a> {
     /// Time of the move: `CLOCK_MONOTONIC` if that is the trace clock.

@@ -146,7 +146,8 @@ impl Placer {
                 && self.external.placements.has(look.pid, self.destination, cgroup, identity)
     }
 
-    /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan finds it there.
+    /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan
+    /// finds it there.
     pub(super) fn record_placement(&mut self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) {
         let (pid, cgroup) = (subject.look.pid, numbered(&self.path));
         if self.external.setting == ExternalMoves::Off {

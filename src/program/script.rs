@@ -11,9 +11,9 @@ const SYSFS_MAGIC: u64 = 0x6265_6572;
 
 /// Returns whether a path is a regular file that begins with `#!`.
 ///
-/// The path is the process's own to choose, so it is examined before it is opened. To open a device can have an
-/// effect (a watchdog starts, a tape rewinds), and so can a read of a file of the kernel (`trace_pipe_raw` is
-/// consumed page by page). Those have no size, or are in sysfs.
+/// The path is the process's own to choose, so it is examined before it is opened. To open a device can have
+/// an effect (a watchdog starts, a tape rewinds), and so can a read of a file of the kernel (`trace_pipe_raw`
+/// is consumed page by page). Those have no size, or are in sysfs.
 pub(super) fn is_script(path: &Path) -> bool {
     let open = |path: &Path, flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
     let Ok(handle) = open(path, libc::O_PATH) else { return false };

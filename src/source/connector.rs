@@ -1,8 +1,8 @@
 //! The proc connector: two sockets with masks and filters, and exact counts of lost events.
 //!
-//! WATCH carries exec, UID and GID events and is polled. TRAIL carries process forks and is *never*
-//! polled: the cost of a listener is the wake-up (a sleeping reader of forks reduces the fork rate
-//! by 25-30 %, measured), and no thread sleeps on TRAIL.
+//! The event socket carries exec, UID and GID events and is polled. The fork socket carries process
+//! forks and is *never* polled: the cost of a listener is the wake-up (a sleeping reader of forks
+//! reduces the fork rate by 25-30 %, measured), and no thread sleeps on the fork socket.
 //!
 //! Each socket requests only its own events (mask, Linux 6.6) and also has a classic BPF filter: it
 //! does the same on older kernels and drops thread forks, which the mask cannot.
@@ -24,16 +24,16 @@ const FEW: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
     /// Exec, UID and GID events.
-    Watch,
+    Events,
     /// Forks of processes, without forks of threads.
-    Trail,
+    Forks,
 }
 
 impl SocketKind {
     const fn mask(self) -> u32 {
         match self {
-            Self::Watch => wire::EXEC | wire::UID | wire::GID,
-            Self::Trail => wire::FORK,
+            Self::Events => wire::EXEC | wire::UID | wire::GID,
+            Self::Forks => wire::FORK,
         }
     }
 }
@@ -134,7 +134,8 @@ impl Socket {
 
     /// Subscribes without a mask first, then with it.
     fn subscribe(&mut self) -> Result<(), ConnectorError> {
-        // A plain LISTEN is acknowledged; a masked one is not, because the mask drops the acknowledgement too.
+        // A plain LISTEN is acknowledged; a masked one is not, because the mask drops the
+        // acknowledgement too.
         let number = std::process::id();
         for _ in 0..TESTS {
             if self.listen(number)? {
@@ -277,9 +278,9 @@ struct SelfTestResult {
 pub struct Connector {
     receive_buffer: usize,
     /// Socket for exec, UID and GID events; to be polled.
-    pub watch: Socket,
+    pub events: Socket,
     /// Socket for process forks; never polled.
-    pub trail: Socket,
+    pub forks: Socket,
 }
 
 impl Connector {
@@ -290,8 +291,8 @@ impl Connector {
     pub fn open(receive_buffer: usize) -> Result<Self, ConnectorError> {
         let mut connector = Self {
             receive_buffer,
-            watch: Socket::open(SocketKind::Watch, receive_buffer)?,
-            trail: Socket::open(SocketKind::Trail, receive_buffer)?,
+            events: Socket::open(SocketKind::Events, receive_buffer)?,
+            forks: Socket::open(SocketKind::Forks, receive_buffer)?,
         };
         connector.self_test()?;
         Ok(connector)
@@ -307,8 +308,8 @@ impl Connector {
         Ok(())
     }
 
-    /// Runs a short-lived process and expects its fork on TRAIL and its exec on WATCH within a
-    /// second.
+    /// Runs a short-lived process and expects its fork on the fork socket and its exec on the event
+    /// socket within a second.
     fn self_test(&mut self) -> Result<(), ConnectorError> {
         // Events of other processes read meanwhile may be dropped: the first scan comes later.
         let mut proven = SelfTestResult::default();
@@ -326,9 +327,9 @@ impl Connector {
         let lost = |socket: &mut Socket| {
             socket.lost().map_err(|error| ConnectorError::Io("getsockopt", error))
         };
-        let watch = lost(&mut self.watch)?;
-        let trail = lost(&mut self.trail)?;
-        Ok(watch > 0 || trail > 0)
+        let events = lost(&mut self.events)?;
+        let forks = lost(&mut self.forks)?;
+        Ok(events > 0 || forks > 0)
     }
 
     fn test_once(&mut self, proven: &mut SelfTestResult) -> Result<(), ConnectorError> {
@@ -340,14 +341,14 @@ impl Connector {
             if left.is_zero() {
                 return Err(ConnectorError::Silent);
             }
-            let missing = if *executed { &self.trail } else { &self.watch };
+            let missing = if *executed { &self.forks } else { &self.events };
             missing.wait(left);
             let mut hear = |event: Event| match event.what {
                 EventKind::Fork { child, .. } => *forked |= child.get() == pid,
                 EventKind::Exec(process) => *executed |= process.get() == pid,
                 EventKind::Uid(_) | EventKind::Gid(_) => {}
             };
-            for socket in [&mut self.trail, &mut self.watch] {
+            for socket in [&mut self.forks, &mut self.events] {
                 let drained = socket.drain(TEST_READ, &mut hear);
                 let _drained = drained.map_err(|e| ConnectorError::Io("recvmmsg", e))?;
             }
@@ -385,7 +386,7 @@ fn filter(kind: SocketKind) -> Vec<Instruction> {
     const REFUSE: Instruction = (RETURN, 0, 0, 0);
     let word = u32::to_be;
     match kind {
-        SocketKind::Watch => vec![
+        SocketKind::Events => vec![
             (LOAD_WORD, 0, 0, wire::OFFSET_WHAT),
             (JUMP_IF_EQUAL, 4, 0, word(wire::EXEC)),
             (JUMP_IF_EQUAL, 3, 0, word(wire::UID)),
@@ -394,7 +395,7 @@ fn filter(kind: SocketKind) -> Vec<Instruction> {
             REFUSE,
             ACCEPT,
         ],
-        SocketKind::Trail => vec![
+        SocketKind::Forks => vec![
             (LOAD_WORD, 0, 0, wire::OFFSET_WHAT),
             (JUMP_IF_EQUAL, 5, 0, wire::ACK),
             (JUMP_IF_EQUAL, 0, 5, word(wire::FORK)),

@@ -1,4 +1,4 @@
-//! Incoming kernel events: WATCH events in a batch, TRAIL forks in the fork tracker, and the
+//! Incoming kernel events: events in a queue, forks in the fork tracker, and the
 //! detection of losses. It evaluates nothing itself.
 
 use std::io;
@@ -16,14 +16,14 @@ use crate::sys;
 
 /// Maximum number of datagrams per drain; the rest is read in the next.
 const DRAIN: usize = 16_384;
-/// Limits of the interval between two reads of TRAIL.
-const TRAIL_NS: [u64; 2] = [20_000_000, 1_000_000_000];
+/// Limits of the interval between two reads of the fork socket.
+const FORK_READ_NS: [u64; 2] = [20_000_000, 1_000_000_000];
 /// And this soon after a process exited before its evaluation. Reading it at once made candidates of children
 /// whose own exec was about to be evaluated: 6 to 15 evaluations more for 100 processes of a busy machine.
-const TRAIL_GONE_NS: u64 = 5_000_000;
-/// Number of forks per read of TRAIL at which the interval aims: unread forks take 832 bytes each,
+const FORK_READ_AFTER_EXIT_NS: u64 = 5_000_000;
+/// Number of forks per read of the fork socket at which the interval aims: unread forks take 832 bytes each,
 /// and at 20,000 forks a second would pass through all caches once a second.
-const TRAIL_WAITS: u64 = 500;
+const FORKS_PER_READ: u64 = 500;
 /// Minimum time between two checks for loss after a short queue; loss requires a queue.
 const LOSS_NS: u64 = 50_000_000;
 const SHORT: u64 = 4;
@@ -36,15 +36,15 @@ pub struct EventIntake {
     pub batch: EvaluationQueue,
     /// Forks to be checked for misplaced children.
     pub forks: ForkTracker,
-    /// Set if an evaluation took effect, so that TRAIL must be read at once.
-    pub trail_is_due: bool,
+    /// Set if an evaluation took effect, so that the fork socket must be read at once.
+    pub forks_are_due: bool,
     connector: Connector,
     metrics: Arc<Metrics>,
     limiter: LogLimiter,
-    trail_read: Nanos,
-    trail_interval_ns: u64,
-    /// Time at which TRAIL must be read because a process was evaluated after an event.
-    trail_by: Option<Nanos>,
+    forks_read_at: Nanos,
+    fork_interval_ns: u64,
+    /// Time at which the fork socket must be read because a process was evaluated after an event.
+    forks_due_by: Option<Nanos>,
     loss_asked: Nanos,
     loss_events: u64,
     pace: Coalescer,
@@ -55,7 +55,7 @@ pub struct EventIntake {
     owed: Option<(Drain, usize)>,
 }
 
-/// Status of fork reception on TRAIL.
+/// Status of fork reception on the fork socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum ForkStatus {
@@ -74,13 +74,13 @@ impl EventIntake {
         Self {
             batch: EvaluationQueue::default(),
             forks: ForkTracker::default(),
-            trail_is_due: false,
+            forks_are_due: false,
             connector,
             limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
-            trail_read: now,
-            trail_interval_ns: TRAIL_NS[1],
-            trail_by: None,
+            forks_read_at: now,
+            fork_interval_ns: FORK_READ_NS[1],
+            forks_due_by: None,
             loss_asked: now,
             loss_events: 0,
             pace: Coalescer::default(),
@@ -89,42 +89,42 @@ impl EventIntake {
         }
     }
 
-    /// Returns the descriptor to poll. TRAIL is never polled.
+    /// Returns the descriptor to poll. The fork socket is never polled.
     pub fn watch(&self) -> BorrowedFd<'_> {
-        self.connector.watch.as_fd()
+        self.connector.events.as_fd()
     }
 
     /// Checks whether events or forks are queued.
     pub fn has_work(&self) -> bool {
         !self.batch.is_empty()
             || self.forks.is_waiting()
-            || self.trail_is_due
+            || self.forks_are_due
             || self.batch.settled() < self.batch.begun()
     }
 
-    /// Returns the time at which TRAIL must be read even without events.
+    /// Returns the time at which the fork socket must be read even without events.
     pub fn next_due(&self) -> Nanos {
-        let regular = self.trail_read.plus(self.trail_interval_ns);
-        self.trail_by.map_or(regular, |by| regular.min(by))
+        let regular = self.forks_read_at.plus(self.fork_interval_ns);
+        self.forks_due_by.map_or(regular, |by| regular.min(by))
     }
 
     /// Records that a process was evaluated after an event, so that children born in the meantime
-    /// may be misplaced, and schedules a read of TRAIL.
+    /// may be misplaced, and schedules a read of the fork socket.
     pub fn evaluated(&mut self, now: Nanos) {
         // A child that is checked late has a long window: up to 30 % of the forks of a storm were evaluated
         // when they were read a second later (measured).
-        self.trail_by.get_or_insert(now.plus(TRAIL_NS[0]));
+        self.forks_due_by.get_or_insert(now.plus(FORK_READ_NS[0]));
     }
 
     /// A process exited before its evaluation, so its children can be misplaced.
     pub fn gone(&mut self, now: Nanos) {
-        let by = now.plus(TRAIL_GONE_NS);
-        self.trail_by = Some(self.trail_by.map_or(by, |earlier| earlier.min(by)));
+        let by = now.plus(FORK_READ_AFTER_EXIT_NS);
+        self.forks_due_by = Some(self.forks_due_by.map_or(by, |earlier| earlier.min(by)));
     }
 
     /// Records that a process was placed.
     pub fn placed(&mut self, now: Nanos) {
-        self.trail_is_due = true;
+        self.forks_are_due = true;
         self.pace.placed(now);
     }
 
@@ -133,16 +133,16 @@ impl EventIntake {
         self.pace.pause(self.metrics.events.get(), now)
     }
 
-    /// Reads WATCH into the batch. A flood fills the socket as fast as it is read; then a drain
+    /// Reads the event socket into the batch. A flood fills the socket as fast as it is read; then a drain
     /// ends when as much was read as was queued at its end.
     ///
     /// # Errors
     /// As recvmmsg(2).
-    pub fn drain_watch(&mut self) -> io::Result<()> {
+    pub fn drain_events(&mut self) -> io::Result<()> {
         let batch = &mut self.batch;
         let metrics = &self.metrics;
         let begun = batch.begin_drain();
-        let drained = self.connector.watch.drain(DRAIN, |event| {
+        let drained = self.connector.events.drain(DRAIN, |event| {
             metrics.events.increment();
             let (task, cause) = match event.what {
                 EventKind::Exec(pid) => (Task { process: pid, thread: pid }, Cause::EXEC),
@@ -163,20 +163,20 @@ impl EventIntake {
                 if let Some((drain, _)) = *owed {
                     batch.finish(drain);
                 }
-                *owed = Some((begun, self.connector.watch.backlog()?));
+                *owed = Some((begun, self.connector.events.backlog()?));
             }
         }
         Ok(())
     }
 
-    /// Reads TRAIL if that is due, and passes each fork to `heed`. TRAIL stays due until it is
-    /// empty.
+    /// Reads the fork socket if that is due, and passes each fork to `heed`. The fork socket stays
+    /// due until it is empty.
     ///
     /// # Errors
     /// As recvmmsg(2).
     pub fn drain_forks(&mut self, mut heed: impl FnMut(Fork)) -> io::Result<ForkStatus> {
         let began = sys::monotonic();
-        if !self.trail_is_due && began < self.next_due() {
+        if !self.forks_are_due && began < self.next_due() {
             return Ok(ForkStatus::Well);
         }
         let forks = &mut self.forks;
@@ -184,7 +184,7 @@ impl EventIntake {
         let begun = self.batch.begun();
         let mut lost = 0;
         let mut count = 0;
-        let drained = self.connector.trail.drain(DRAIN, |event: Event| {
+        let drained = self.connector.forks.drain(DRAIN, |event: Event| {
             if let EventKind::Fork { parent, child } = event.what {
                 metrics.forks.increment();
                 count += 1;
@@ -198,11 +198,11 @@ impl EventIntake {
             return Ok(if lost > 0 { ForkStatus::Lost } else { ForkStatus::Well });
         }
         let now = sys::monotonic();
-        let per_fork = now.since(self.trail_read) / (count + 1);
-        self.trail_interval_ns = (per_fork * TRAIL_WAITS).clamp(TRAIL_NS[0], TRAIL_NS[1]);
-        self.trail_is_due = false;
-        self.trail_by = None;
-        self.trail_read = now;
+        let per_fork = now.since(self.forks_read_at) / (count + 1);
+        self.fork_interval_ns = (per_fork * FORKS_PER_READ).clamp(FORK_READ_NS[0], FORK_READ_NS[1]);
+        self.forks_are_due = false;
+        self.forks_due_by = None;
+        self.forks_read_at = now;
         self.forks.emptied(began);
         self.forks.shrink();
         Ok(if lost > 0 { ForkStatus::Lost } else { self.doubt() })
@@ -213,7 +213,7 @@ impl EventIntake {
     fn doubt(&mut self) -> ForkStatus {
         // Some kernels of early 2024 (with commit c46bfba1337d) stop all events permanently after a send that
         // reached no listener.
-        let now = self.trail_read;
+        let now = self.forks_read_at;
         let forks = self.metrics.forks.get();
         if forks != self.heard.1 {
             self.heard = (now, forks);
@@ -247,9 +247,9 @@ impl EventIntake {
             return Ok(false);
         }
         self.loss_asked = now;
-        let Connector { watch, trail, .. } = &mut self.connector;
-        let lost = u64::from(watch.lost()?) + u64::from(trail.lost()?);
-        let refused = std::mem::take(&mut watch.refused) + std::mem::take(&mut trail.refused);
+        let Connector { events, forks, .. } = &mut self.connector;
+        let lost = u64::from(events.lost()?) + u64::from(forks.lost()?);
+        let refused = std::mem::take(&mut events.refused) + std::mem::take(&mut forks.refused);
         self.metrics.refused_datagrams.add(refused);
         if lost > 0 {
             self.metrics.lost_events.add(lost);

@@ -5,9 +5,9 @@
 //! The proc connector reports no moves, and upstream refused such an event. A private instance needs no
 //! capability, only the permission to write in tracefs, and its `stats` count lost records exactly.
 //!
-//! A process that is born in another cgroup than that of its creator (`CLONE_INTO_CGROUP`, Linux 5.7) was never
-//! moved, so `task:task_newtask` is recorded too. The kernel's filter drops all births without that flag: 12
-//! pairs of 4,000 forks took 0.98 times as long with the event as without, which is noise.
+//! A process that is born in another cgroup than that of its creator (`CLONE_INTO_CGROUP`, Linux 5.7) was
+//! never moved, so `task:task_newtask` is recorded too. The kernel's filter drops all births without that
+//! flag: 12 pairs of 4,000 forks took 0.98 times as long with the event as without, which is noise.
 
 mod error;
 mod instance;
@@ -140,11 +140,12 @@ struct CpuBuffer {
 
 /// Records that a read skipped, which the kernel neither returns nor counts as lost.
 ///
-/// A read that has consumed the page of the reader checks first whether that has more data and then whether the
-/// writer is still on it (`rb_get_reader_page()` of `kernel/trace/ring_buffer.c`). What a writer on another CPU adds
-/// to the page between the two checks, going on to the next page, is discarded with the page: at most one page of
-/// records. They stay in `entries` of `stats` for ever, so an empty buffer with entries tells their number: 5 of 7.2
-/// million moves on Linux 6.18, read without a pause on a virtual machine with two CPUs.
+/// A read that has consumed the page of the reader checks first whether that has more data and then
+/// whether the writer is still on it (`rb_get_reader_page()` of `kernel/trace/ring_buffer.c`). What
+/// a writer on another CPU adds to the page between the two checks, going on to the next page, is
+/// discarded with the page: at most one page of records. They stay in `entries` of `stats` for
+/// ever, so an empty buffer with entries tells their number: 5 of 7.2 million moves on Linux 6.18,
+/// read without a pause on a virtual machine with two CPUs.
 #[derive(Debug, Default)]
 struct SkippedRecords {
     /// Those that were counted.
@@ -154,8 +155,8 @@ struct SkippedRecords {
 }
 
 impl SkippedRecords {
-    /// Takes the entries of an empty buffer, and returns how many more records were skipped. An event is an entry
-    /// shortly before it can be read, so only what is found twice counts.
+    /// Takes the entries of an empty buffer, and returns how many more records were skipped. An
+    /// event is an entry shortly before it can be read, so only what is found twice counts.
     fn observe(&mut self, entries: u64) -> u64 {
         // Somebody emptied the buffer by hand.
         self.counted = self.counted.min(entries);
@@ -347,8 +348,8 @@ impl CpuBuffer {
 /// What `stats` tells of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stats {
-    /// Records that were lost: overwritten, refused because the buffer was full (without the option `overwrite`),
-    /// and refused while the buffer wrapped.
+    /// Records that were lost: overwritten, refused because the buffer was full (without the option
+    /// `overwrite`), and refused while the buffer wrapped.
     lost: u64,
     /// Records that were neither lost nor read.
     entries: u64,

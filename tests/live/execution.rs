@@ -94,8 +94,9 @@ fn a_script_executed_by_a_descriptor_is_its_interpreter() {
     expect(&live, &rules, "execveat of a script", &steps, "tools");
 }
 
-/// A limit: `/proc/PID/exe` shows the path in the mount namespace of the file, and the process is in that of the
-/// host. Here another file lies at the path of `tool` in the namespace, and alice executes that from outside.
+/// A limit: `/proc/PID/exe` shows the path in the mount namespace of the file, and the process is in that of
+/// the host. Here another file lies at the path of `tool` in the namespace, and alice executes that from
+/// outside.
 #[test]
 fn a_file_of_another_mount_namespace_is_taken_for_the_file_of_the_host() {
     let Some(live) = Live::require() else { return };
@@ -144,12 +145,12 @@ fn forks_after_the_exec_of_a_thread_with_its_own_user() {
     live.expect_crowd(&format!("{TOOL}{BY_USER}"), &crowd);
 }
 
-/// 50 tracees of bob that are stopped at the end of an exec of `tool`, before the kernel reports it, and their
-/// tracers, which are bob's too. Nothing else is left to be evaluated.
+/// 50 tracees of bob that are stopped at the end of an exec of `tool`, before the kernel reports
+/// it, and their tracers, which are bob's too. Nothing else is left to be evaluated.
 fn stopped(live: &Live) -> Vec<Actor> {
     let tool = live.program("bin/tool");
-    // The first exec sets the saved IDs: an exec that changes them is reported as a change of user too, before
-    // the stop.
+    // The first exec sets the saved IDs: an exec that changes them is reported as a change of user
+    // too, before the stop.
     let again = format!("exec {} actors", live.path("bin/actors").display());
     let user = format!("gid {BOB} {BOB} uid {BOB} {BOB} {again}");
     let tracer = format!("{user} say ready gate traced {tool} tool hold");
@@ -159,8 +160,8 @@ fn stopped(live: &Live) -> Vec<Actor> {
         for tracer in &mut tracers {
             tracer.said(line);
         }
-        // The evaluation of any process on the machine can make a birth a candidate, and births are read late: at
-        // the next placement. None may be left when the exec is under way.
+        // The evaluation of any process on the machine can make a birth a candidate, and births are
+        // read late: at the next placement. None may be left when the exec is under way.
         settle(live);
         live.expect_at_rest(line, BOB, count, "bob");
         if line != "stopped" {

@@ -121,8 +121,8 @@ fn children_born_after_a_move_by_a_user_are_placed() {
     live.expect_at_rest("children after a move by the user", ALICE, 51, "alice");
 }
 
-/// Alice is placed, and long after that 50 of her children are born in another cgroup of hers (`CLONE_INTO_CGROUP`)
-/// and do `more`.
+/// Alice is placed, and long after that 50 of her children are born in another cgroup of hers
+/// (`CLONE_INTO_CGROUP`) and do `more`.
 fn children_in(live: &Live, own: &Path, more: &str) -> Actor {
     let user = format!("subreaper uid {ALICE} {ALICE}");
     let steps = format!("{user} say ready gate into {} 50 {more} hold", own.display());
@@ -143,8 +143,9 @@ fn end(actor: Actor) {
     assert!(eventually(REST, || census::of(ALICE).is_empty()));
 }
 
-/// Asserts that children created in another cgroup are placed, some of them because of the trace: an evaluation of
-/// any other process at that moment makes the children candidates too, as after any fork.
+/// Asserts that children created in another cgroup are placed, some of them because of the trace:
+/// an evaluation of any other process at that moment makes the children candidates too, as after
+/// any fork.
 fn born_elsewhere(what: &str, more: &str, count: usize) {
     let Some(live) = Live::require() else { return };
     let own = delegated(&live);
@@ -171,8 +172,8 @@ fn children_of_those_born_in_a_cgroup_of_their_user_are_placed() {
     born_elsewhere("CLONE_INTO_CGROUP by the user, fork", "fork", 101);
 }
 
-/// The control: without the trace such children can stay where they are born. Not in each round, for the reason
-/// above.
+/// The control: without the trace such children can stay where they are born. Not in each round,
+/// for the reason above.
 #[test]
 fn children_born_in_a_cgroup_of_their_user_can_stay_where_external_moves_are_off() {
     let Some(live) = Live::require() else { return };
@@ -270,8 +271,8 @@ fn a_flood_of_moves_costs_little_and_hides_nothing() {
     assert!(counters.get("lost_moves") > 0, "the flood lost no event: {counters:?}");
 }
 
-/// Starts a daemon that cannot trace moves and scans for them every 500 ms in place of 50 s, or after 100 times the
-/// duration of the last scan.
+/// Starts a daemon that cannot trace moves and scans for them every 500 ms in place of 50 s, or
+/// after 100 times the duration of the last scan.
 fn untraced_daemon(live: &Live, config: &str) -> Daemon {
     let nothing = None::<&str>;
     mount(Some("tmpfs"), "/sys/kernel", Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
@@ -368,8 +369,8 @@ fn without_trace_events_moves_are_only_reported_when_that_is_asked_for() {
 
 const V1: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\ncontrollers = [\"pids\"]\n";
 
-/// Starts a process with threads whose rule is about the v1 hierarchy of pids, moves one of its threads alone to
-/// the top, and returns in which cgroup that is 3 s later, and the daemon.
+/// Starts a process with threads whose rule is about the v1 hierarchy of pids, moves one of its
+/// threads alone to the top, and returns in which cgroup that is 3 s later, and the daemon.
 fn thread_moved_alone(live: &Live, is_leader: bool) -> (String, Daemon) {
     let daemon = live.daemon(V1);
     let mut actor = live.actor(&format!("uid {ALICE} {ALICE} threads 2 say ready hold"));

@@ -201,9 +201,10 @@ fn a_flood_of_moves_does_not_keep_a_drain() {
     assert_eq!(kept + lost, 50_000, "{stats:?}");
 }
 
-/// While one thread moves and another reads without a pause, a read can skip records that the kernel does not count
-/// as lost: once, 5 records, in 7.2 million moves and 120 million reads on a virtual machine with two CPUs. So most runs
-/// only show that the count stays exact; a unit test has the rest.
+/// While one thread moves and another reads without a pause, a read can skip records that the
+/// kernel does not count as lost: once, 5 records, in 7.2 million moves and 120 million reads on a
+/// virtual machine with two CPUs. So most runs only show that the count stays exact; a unit test
+/// has the rest.
 #[test]
 fn no_move_goes_missing_while_the_buffers_are_read_without_a_pause() {
     let Some(live) = Live::require() else { return };

@@ -1,6 +1,6 @@
-//! Where processes were in place last, so that a process that is found elsewhere by a scan is known to have been
-//! moved by another: a scan has no mover, and without this record it cannot tell an external move from a process
-//! whose event was lost.
+//! Where processes were in place last, so that a process that is found elsewhere by a scan is known
+//! to have been moved by another: a scan has no mover, and without this record it cannot tell an
+//! external move from a process whose event was lost.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 
 use crate::event::Pid;
 
-/// Entries at most, 40 bytes each; the oldest are forgotten. A process has one for each destination of its rule.
+/// Entries at most, 40 bytes each; the oldest are forgotten. A process has one for each destination
+/// of its rule.
 const MAX_ENTRIES: usize = 16_384;
 
 /// A destination of the rule of a process, by its index in the rule.

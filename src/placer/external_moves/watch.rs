@@ -29,7 +29,8 @@ const SHORT_INTERVAL_NS: u64 = 10_000_000;
 const ALERT_NS: u64 = 1_000_000_000;
 /// Reading and evaluating takes at most this fraction of one CPU while a user moves processes.
 const COST_FACTOR: u64 = 20;
-/// The longest pause for that. Reads on demand cost as well, and a user who causes them must not put off the others.
+/// The longest pause for that. Reads on demand cost as well, and a user who causes them must not
+/// put off the others.
 const MAX_PAUSE_NS: u64 = 2_000_000_000;
 /// Maximum number of queued processes, 20 us each: 4 % of one CPU. Further ones cause a scan.
 const MAX_QUEUED: usize = 1024;
@@ -226,7 +227,8 @@ impl MoveWatch {
         self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.paid_until);
     }
 
-    /// Returns the next process that was moved, and when that happened last, or that was born in another cgroup. The caller admits or dismisses it.
+    /// Returns the next process that was moved, and when that happened last, or that was born in
+    /// another cgroup. The caller admits or dismisses it.
     pub(crate) fn next_moved(&mut self) -> Option<EvaluationRequest> {
         let mut look = self.waiting.pop()?;
         if let Some(traced) = self.known.get(&look.pid) {
@@ -235,8 +237,8 @@ impl MoveWatch {
         Some(look)
     }
 
-    /// Returns whether a moved process may be evaluated now, its user being `uid`. Else it waits, since its user had
-    /// its share.
+    /// Returns whether a moved process may be evaluated now, its user being `uid`. Else it waits,
+    /// since its user had its share.
     #[must_use]
     pub(crate) fn admit(&mut self, look: EvaluationRequest, uid: Uid) -> bool {
         let is_admitted = self.waiting.admit(look, uid);

@@ -82,8 +82,8 @@ impl DaemonMemory {
         }
     }
 
-    /// The last external move of the process that the daemon remembers, in words: its mover, when it was, and whether
-    /// it was reverted.
+    /// The last external move of the process that the daemon remembers, in words: its mover, when
+    /// it was, and whether it was reverted.
     pub fn external_move(&self) -> Option<String> {
         let is_move =
             |one: &&HistoryEntry| matches!(one.outcome.as_str(), "externally-moved" | "abandoned");

@@ -316,7 +316,8 @@ pub(crate) struct Crowd<'a> {
 }
 
 impl Live {
-    /// Asserts that all processes of a crowd are outside of their cgroup without a daemon, and inside with one.
+    /// Asserts that all processes of a crowd are outside of their cgroup without a daemon, and
+    /// inside with one.
     pub(crate) fn expect_crowd(&self, rules: &str, crowd: &Crowd<'_>) {
         self.expect_crowd_outside(crowd);
         let _daemon = self.daemon(rules);
