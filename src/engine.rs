@@ -362,22 +362,22 @@ impl Engine {
     }
 
     fn next_job(&mut self, stage: TurnStage) -> Option<Evaluation> {
-        let look = match stage {
+        let evaluation = match stage {
             TurnStage::Batch => return self.intake.batch.pop().map(Evaluation::of_batch),
             TurnStage::Forks => {
-                let settled = self.intake.batch.settled();
+                let completed = self.intake.batch.completed();
                 let placer = &self.placer;
                 let is_suspect = |parent| placer.is_protected_parent(parent);
-                let fork = self.intake.forks.next_candidate(settled, is_suspect)?;
+                let fork = self.intake.forks.next_candidate(completed, is_suspect)?;
                 self.metrics.fork_checks.increment();
                 EvaluationRequest::at_once(fork.child, Cause::FORK, fork.at)
             }
             TurnStage::Moves => {
-                let look = self.placer.moves().next_moved()?;
-                if look.cause.contains(Cause::ELSEWHERE) {
+                let evaluation = self.placer.moves().next_moved()?;
+                if evaluation.cause.contains(Cause::ELSEWHERE) {
                     self.metrics.fork_checks.increment();
                 }
-                return Some(Evaluation::moved(look));
+                return Some(Evaluation::moved(evaluation));
             }
             TurnStage::Rechecks => {
                 self.rechecks.due()?;
@@ -390,7 +390,7 @@ impl Engine {
             TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
             TurnStage::Receive | TurnStage::Follow | TurnStage::Errands => return None,
         };
-        Some(Evaluation::new(look))
+        Some(Evaluation::new(evaluation))
     }
 
     /// Returns the next evaluation that is due: its examination takes too long, or it waited until
@@ -400,8 +400,8 @@ impl Engine {
             return None;
         }
         let now = sys::monotonic();
-        if let Some(look) = self.executables.next_late(now) {
-            return Some(Evaluation::without_examination(look));
+        if let Some(evaluation) = self.executables.next_late(now) {
+            return Some(Evaluation::without_examination(evaluation));
         }
         self.placer.managers().take_due(&self.proc, now).map(Evaluation::new)
     }

@@ -19,7 +19,7 @@ pub trait DecisionObserver: Debug + Send {
 
     /// Reports a completed evaluation. Called on the hot thread: it may read more about the process
     /// from `proc`, depending on the log level, and must not block.
-    fn tell(&self, told: &DecisionEvent<'_>, proc: &mut ProcFs);
+    fn tell(&self, event: &DecisionEvent<'_>, proc: &mut ProcFs);
 
     /// Reports that the kernel dropped events. Called on the hot thread, at `now`, after each loss.
     fn lost(&self, now: Nanos);
@@ -29,7 +29,7 @@ pub trait DecisionObserver: Debug + Send {
 #[derive(Clone, Copy, Debug)]
 pub struct DecisionEvent<'a> {
     /// The process, and the events that caused its evaluation.
-    pub look: EvaluationRequest,
+    pub evaluation: EvaluationRequest,
     /// Its effective user ID and group ID.
     pub ids: (Uid, Gid),
     /// Its program, if it was read: the script or link that was invoked, if known, or the

@@ -58,9 +58,9 @@ pub use outcome::Placement;
 #[derive(Debug)]
 pub struct PlacedProcess<'a> {
     /// The evaluation: the PID, and the events that caused it.
-    pub look: EvaluationRequest,
+    pub evaluation: EvaluationRequest,
     /// Open handle of the process.
-    pub grip: &'a ProcessHandle,
+    pub handle: &'a ProcessHandle,
     /// Name of its user, if it has one.
     pub user: Option<&'a str>,
     /// State of the executable: unread, read or unavailable.
@@ -78,7 +78,7 @@ impl PlacedProcess<'_> {
     /// Returns whether a thread of it was moved alone. An evaluation after an external move does
     /// not ask whether the leader has exited, so the thread is none that stands in for it.
     fn is_moved_thread(&self) -> bool {
-        self.grip.thread.is_some() && self.look.cause.contains(Cause::MOVED)
+        self.handle.thread.is_some() && self.evaluation.cause.contains(Cause::MOVED)
     }
 }
 
@@ -281,7 +281,7 @@ impl Placer {
     ) -> Result<ControlFlow<Placement, Placement>, Missing> {
         let mut outcome = so_far;
         let mut is_in_place = true;
-        let mut is_new = subject.look.cause.contains(Cause::SCAN);
+        let mut is_new = subject.evaluation.cause.contains(Cause::SCAN);
         for n in 0.. {
             let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
             let entered = self.enter(policy, proc, rule, (step, target), subject)?;
@@ -329,7 +329,7 @@ impl Placer {
         // Taken out while it is borrowed: the current cgroup is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let unified = subject.grip.unified;
+        let unified = subject.handle.unified;
         let is_told = unified.is_some() && self.tree.is_unified(span);
         if !is_told {
             read_cgroup(proc, subject, &mut text);
@@ -380,12 +380,12 @@ impl Placer {
 
     /// Sets `self.path` to the path of the target for this process.
     fn render(&mut self, policy: &Policy, target: &Target, subject: &PlacedProcess<'_>) {
-        let pid = subject.look.pid;
+        let pid = subject.evaluation.pid;
         let who = SpecifierValues {
-            uid: subject.grip.uid,
+            uid: subject.handle.uid,
             user: subject.user,
-            gid: subject.grip.gid,
-            group: policy.groups.get(&subject.grip.gid).and_then(Option::as_deref),
+            gid: subject.handle.gid,
+            group: policy.groups.get(&subject.handle.gid).and_then(Option::as_deref),
             pid,
             program: subject.exe_path(),
         };
@@ -442,7 +442,7 @@ impl Placer {
                 .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
             return Placement::WouldPlace;
         }
-        let pid = subject.look.pid;
+        let pid = subject.evaluation.pid;
         let is_open = self.tree.known(span, &self.path).is_some();
         if !is_open {
             self.begin(Call::Open, subject);
@@ -483,7 +483,7 @@ impl Placer {
 
     fn begin(&self, call: Call, subject: &PlacedProcess<'_>) {
         if let Some(activity) = &self.activity {
-            activity.begins(call, subject.look.pid);
+            activity.begins(call, subject.evaluation.pid);
         }
     }
 
@@ -498,12 +498,12 @@ impl Placer {
         self.metrics.placed.increment();
         self.placement = numbered(&self.path);
         self.fast_moves.moved(now);
-        let cause = subject.look.cause;
+        let cause = subject.evaluation.cause;
         if cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
-            self.metrics.latency.record(now.since(subject.look.since));
+            self.metrics.latency.record(now.since(subject.evaluation.since));
         }
         if ::log::log_enabled!(Level::Debug) {
-            let microseconds = now.since(subject.look.since) / 1000;
+            let microseconds = now.since(subject.evaluation.since) / 1000;
             let who = ProcessLabel(subject);
             let to = &self.path;
             let by = RuleLabel(rule);
@@ -514,7 +514,7 @@ impl Placer {
             );
         }
         // The PID may have been reused between the evaluation and the write.
-        if subject.grip.handle.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
+        if subject.handle.pidfd.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
             return Placement::Replaced;
         }
         Placement::Placed
@@ -574,5 +574,5 @@ fn numbered(path: &str) -> u64 {
 
 /// Appends `/proc/PID/cgroup` of a process to `text`; nothing if the process has exited.
 fn read_cgroup(proc: &mut ProcFs, subject: &PlacedProcess<'_>, text: &mut Vec<u8>) {
-    text.extend(proc.cgroup(subject.look.pid, subject.grip.thread).unwrap_or_default());
+    text.extend(proc.cgroup(subject.evaluation.pid, subject.handle.thread).unwrap_or_default());
 }

@@ -33,7 +33,7 @@ pub struct ProcessHandle {
     /// Inode of its v2 cgroup directory, where the kernel reports it (Linux 6.13).
     pub unified: Option<u64>,
     /// Pidfd, which refers to this process even after its PID is reused (Linux 5.3).
-    pub handle: Option<OwnedFd>,
+    pub pidfd: Option<OwnedFd>,
     /// Live thread from which the IDs were read, if the leader has exited before it.
     pub thread: Option<Pid>,
 }
@@ -41,7 +41,7 @@ pub struct ProcessHandle {
 impl ProcessHandle {
     /// Checks whether all threads of the process have exited, as far as a pidfd shows.
     pub fn has_exited(&self) -> bool {
-        self.handle.as_ref().is_some_and(has_exited)
+        self.pidfd.as_ref().is_some_and(has_exited)
     }
 }
 
@@ -140,9 +140,9 @@ impl ProcFs {
         // By pidfd: 4.7 us for a process that was not accessed before, 0.2 us if it does not exist. A stat of
         // its directory takes 3.5 us and 2.4 us (`/proc` creates an inode in either case), and a pidfd would
         // be needed in addition whenever a rule matches (measured on Linux 6.18).
-        let handle = match sys::pidfd_open(pid.get()) {
-            Ok(handle) if self.has_pidfd_info => handle,
-            Ok(handle) => return self.open_process_by_stat(pid, Some(handle)),
+        let pidfd = match sys::pidfd_open(pid.get()) {
+            Ok(pidfd) if self.has_pidfd_info => pidfd,
+            Ok(pidfd) => return self.open_process_by_stat(pid, Some(pidfd)),
             // The ID belongs to a thread, so the process that had it has exited: EINVAL, or ENOENT
             // where the kernel has pidfds of threads (Linux 6.9).
             Err(error)
@@ -156,26 +156,26 @@ impl ProcFs {
             // EMFILE, or a kernel without pidfds: only the PID identifies the process.
             Err(_) => return self.open_process_by_stat(pid, None),
         };
-        match sys::pidfd_info(handle.as_fd()) {
+        match sys::pidfd_info(pidfd.as_fd()) {
             Ok(Some(info)) => Some(ProcessHandle {
                 uid: Uid(info.euid),
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
-                handle: Some(handle),
+                pidfd: Some(pidfd),
                 thread: None,
             }),
             Ok(None) => None,
-            Err(_) => self.open_process_by_stat(pid, Some(handle)),
+            Err(_) => self.open_process_by_stat(pid, Some(pidfd)),
         }
     }
 
     /// Opens a process before Linux 6.13: its directory is owned by the effective IDs of the
     /// leader.
-    fn open_process_by_stat(&mut self, pid: Pid, handle: Option<OwnedFd>) -> Option<ProcessHandle> {
+    fn open_process_by_stat(&mut self, pid: Pid, pidfd: Option<OwnedFd>) -> Option<ProcessHandle> {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
         // Thread IDs have a directory too. Where descriptors have run out this is not checked.
-        let is_process = handle.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
-        is_process.then_some(ProcessHandle { uid, gid, unified: None, handle, thread: None })
+        let is_process = pidfd.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
+        is_process.then_some(ProcessHandle { uid, gid, unified: None, pidfd, thread: None })
     }
 
     /// Returns the effective IDs of a thread. `None` when it has exited.
@@ -208,12 +208,12 @@ impl ProcFs {
     /// Returns the process with the IDs of one of its live threads, in place of those of its exited
     /// leader in `open_process`: the kernel freezes the state of an exited leader. `None` when all threads
     /// have exited.
-    pub fn stand_in(&mut self, pid: Pid, grip: ProcessHandle) -> Option<ProcessHandle> {
+    pub fn stand_in(&mut self, pid: Pid, handle: ProcessHandle) -> Option<ProcessHandle> {
         let mut others = self.threads(pid).into_iter().filter(|&thread| thread != pid);
         let thread =
             others.find(|&thread| self.state(pid, Some(thread)) == Some(ThreadState::Alive))?;
         let (uid, gid) = self.thread_ids(pid, thread)?;
-        Some(ProcessHandle { uid, gid, unified: None, thread: Some(thread), ..grip })
+        Some(ProcessHandle { uid, gid, unified: None, thread: Some(thread), ..handle })
     }
 
     /// Checks whether a thread has other effective IDs than `ids`.
@@ -290,9 +290,9 @@ impl ProcFs {
     }
 
     /// Returns the identity of an open process: see [`Self::identity`].
-    pub fn identity_of(&mut self, pid: Pid, grip: &ProcessHandle) -> Option<u64> {
-        match &grip.handle {
-            Some(handle) if self.has_unique_inodes => inode_of(handle),
+    pub fn identity_of(&mut self, pid: Pid, handle: &ProcessHandle) -> Option<u64> {
+        match &handle.pidfd {
+            Some(pidfd) if self.has_unique_inodes => inode_of(pidfd),
             _ => self.start_time(pid),
         }
     }
@@ -438,22 +438,22 @@ mod tests {
     #[test]
     fn our_own_facts() {
         let (mut proc, pid) = ours();
-        let grip = proc.open_process(pid).unwrap();
-        assert_eq!(grip.uid.0, nix::unistd::geteuid().as_raw());
-        assert_eq!(grip.gid.0, nix::unistd::getegid().as_raw());
+        let handle = proc.open_process(pid).unwrap();
+        assert_eq!(handle.uid.0, nix::unistd::geteuid().as_raw());
+        assert_eq!(handle.gid.0, nix::unistd::getegid().as_raw());
         assert!(!proc.has_leader_exited(pid));
         assert!(proc.thread_count(pid) > 0);
-        assert_eq!(proc.thread_ids(pid, pid), Some((grip.uid, grip.gid)));
-        assert!(!proc.has_thread_of_others(pid, (grip.uid, grip.gid)));
-        assert!(proc.has_thread_of_others(pid, (grip.uid, Gid(grip.gid.0 + 1))));
+        assert_eq!(proc.thread_ids(pid, pid), Some((handle.uid, handle.gid)));
+        assert!(!proc.has_thread_of_others(pid, (handle.uid, handle.gid)));
+        assert!(proc.has_thread_of_others(pid, (handle.uid, Gid(handle.gid.0 + 1))));
         assert!(!proc.is_kernel_thread(pid));
         assert!(!proc.is_real_time(pid));
         let owner = proc.owner(pid).unwrap();
-        assert_eq!((owner.process, owner.effective), (pid, grip.uid));
+        assert_eq!((owner.process, owner.effective), (pid, handle.uid));
         assert_eq!(proc.parent(pid).unwrap().get(), std::os::unix::process::parent_id());
         assert!(proc.start_time(pid).unwrap() > 0);
         let identity = proc.identity(pid).unwrap();
-        assert_eq!(proc.identity_of(pid, &grip), Some(identity));
+        assert_eq!(proc.identity_of(pid, &handle), Some(identity));
         let parent = Pid::new(std::os::unix::process::parent_id()).unwrap();
         assert_ne!(proc.identity(parent), Some(identity));
     }
@@ -462,7 +462,7 @@ mod tests {
     fn stat_and_pidfd_agree() {
         let (mut proc, pid) = ours();
         let asked = proc.open_process(pid).unwrap();
-        assert!(asked.handle.is_some());
+        assert!(asked.pidfd.is_some());
         proc.has_pidfd_info = false;
         let loose = proc.open_process(pid).unwrap();
         assert_eq!((loose.uid, loose.gid), (asked.uid, asked.gid));

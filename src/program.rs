@@ -33,7 +33,7 @@ use script::is_script;
 /// Suffix that the kernel appends to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
-/// How the kernel shows a file of memfd_create(2), before the name that its creator chose. Only
+/// Prefix of the link to a file of memfd_create(2), before the name that its creator chose. Only
 /// root can make a file at such a path, so no other file of the host looks so.
 const MEMFD: &[u8] = b"/memfd:";
 
@@ -300,11 +300,11 @@ fn is_absence(error: &io::Error) -> bool {
 /// Returns a live thread other than the leader, if the leader has exited.
 fn live_thread(pid: Pid) -> Option<Pid> {
     let mut proc = ProcFs::open(Path::new("/proc")).ok()?;
-    let grip = proc.open_process(pid)?;
+    let handle = proc.open_process(pid)?;
     if proc.is_kernel_thread(pid) || !proc.has_leader_exited(pid) {
         return None;
     }
-    proc.stand_in(pid, grip)?.thread
+    proc.stand_in(pid, handle)?.thread
 }
 
 fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {

@@ -58,7 +58,7 @@ const MAX_LOOKUPS_WITHOUT_PAM: u8 = 5;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ManagerCandidate {
     /// The evaluation, which is repeated when a reply arrives.
-    pub look: EvaluationRequest,
+    pub evaluation: EvaluationRequest,
     /// Effective user ID of the process.
     pub uid: Uid,
     /// Parent process, if it is known.
@@ -141,7 +141,7 @@ impl UserManagers {
     /// Returns the time since which a process has waited for a reply.
     pub(crate) fn waits_since(&self, pid: Pid) -> Option<Nanos> {
         let mut waiting = self.users.values().flat_map(|user| &user.waiting);
-        waiting.find(|look| look.pid == pid).map(|look| look.since)
+        waiting.find(|evaluation| evaluation.pid == pid).map(|evaluation| evaluation.since)
     }
 
     /// Decides whether a candidate may be moved, as far as that is known now.
@@ -151,30 +151,30 @@ impl UserManagers {
         proc: &mut ProcFs,
         now: Nanos,
     ) -> ManagerVerdict {
-        let ManagerCandidate { look, uid, parent, is_named_pam } = candidate;
+        let ManagerCandidate { evaluation, uid, parent, is_named_pam } = candidate;
         let user = self.users.get(&uid);
         let may_be_pam = is_named_pam && user.is_some_and(UserState::may_find_pam);
         if let Some((asked, found)) = user.and_then(|user| user.answer.as_ref()) {
-            if found.contains(look.pid, proc) {
+            if found.contains(evaluation.pid, proc) {
                 return ManagerVerdict::Protected;
             }
             let manager = found.manager.as_ref().filter(|manager| manager.is_alive(proc));
             match manager {
                 Some(manager) if parent == Some(manager.pid) && may_be_pam => {}
                 Some(manager) if parent == Some(manager.pid) => {
-                    return self.starting.admit(look, uid, now);
+                    return self.starting.admit(evaluation, uid, now);
                 }
                 // A unit has one main process, and the `(sd-pam)` is a child of that.
                 Some(_) => return ManagerVerdict::Movable,
                 // PID 1 replied when this process already existed.
-                None if look.since < *asked => return ManagerVerdict::Movable,
+                None if evaluation.since < *asked => return ManagerVerdict::Movable,
                 None => {}
             }
         }
-        self.wait(look, uid, now)
+        self.wait(evaluation, uid, now)
     }
 
-    fn wait(&mut self, look: EvaluationRequest, uid: Uid, now: Nanos) -> ManagerVerdict {
+    fn wait(&mut self, evaluation: EvaluationRequest, uid: Uid, now: Nanos) -> ManagerVerdict {
         if !self.users.contains_key(&uid) && self.users.len() >= MAX_USERS {
             self.evict();
         }
@@ -182,8 +182,8 @@ impl UserManagers {
         if user.waiting.len() >= MAX_WAITING {
             return ManagerVerdict::Movable;
         }
-        if user.waiting.iter().all(|waiting| waiting.pid != look.pid) {
-            user.waiting.push(look);
+        if user.waiting.iter().all(|waiting| waiting.pid != evaluation.pid) {
+            user.waiting.push(evaluation);
         }
         if !user.is_asked {
             self.ask(uid, now);

@@ -59,8 +59,12 @@ impl FakeHost {
     fn check(&mut self, pid: u32, since: u64, now: u64) -> ManagerVerdict {
         let parent = self.proc.parent(Pid::new(pid).unwrap());
         let is_named_pam = self.proc.comm(Pid::new(pid).unwrap()) == Some(b"(sd-pam)");
-        let candidate =
-            ManagerCandidate { look: look(pid, since), uid: USER, parent, is_named_pam };
+        let candidate = ManagerCandidate {
+            evaluation: evaluation(pid, since),
+            uid: USER,
+            parent,
+            is_named_pam,
+        };
         self.managers.check(candidate, &mut self.proc, seconds(now))
     }
 
@@ -68,8 +72,8 @@ impl FakeHost {
     fn due(&mut self, now: u64) -> Option<u32> {
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
-            if let Some(look) = self.managers.take_due(&self.proc, seconds(now)) {
-                return Some(look.pid.get());
+            if let Some(evaluation) = self.managers.take_due(&self.proc, seconds(now)) {
+                return Some(evaluation.pid.get());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -86,7 +90,7 @@ fn seconds(seconds: u64) -> Nanos {
     Nanos(seconds * 1_000_000_000)
 }
 
-fn look(pid: u32, since: u64) -> EvaluationRequest {
+fn evaluation(pid: u32, since: u64) -> EvaluationRequest {
     EvaluationRequest::at_once(Pid::new(pid).unwrap(), Cause::EXEC, seconds(since))
 }
 
@@ -208,8 +212,12 @@ fn users_are_forgotten_when_they_are_too_many() {
     for uid in 0..MAX_USERS as u32 {
         host.managers.users.entry(Uid(1000 + uid)).or_default();
     }
-    let candidate =
-        ManagerCandidate { look: look(70, 9), uid: Uid(6), parent: None, is_named_pam: false };
+    let candidate = ManagerCandidate {
+        evaluation: evaluation(70, 9),
+        uid: Uid(6),
+        parent: None,
+        is_named_pam: false,
+    };
     assert_eq!(
         host.managers.check(candidate, &mut host.proc, seconds(10)),
         ManagerVerdict::Pending

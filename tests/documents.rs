@@ -694,7 +694,7 @@ fn modules_use_those_before_them_alone() {
     }
 }
 
-/// Whether a name is one that `pattern` names; `*` stands for any text.
+/// Checks whether a name matches `pattern`; `*` stands for any text.
 fn is_named(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -711,7 +711,7 @@ fn tests_in(text: &str) -> Vec<&str> {
     parts.filter_map(|part| part.split_once("fn ")?.1.split('(').next()).collect()
 }
 
-/// What is wrong with the last column of a row of the table of docs/hot-thread.md.
+/// Returns the errors in the last column of a row of the table of docs/hot-thread.md.
 fn missing_tests(cell: &str) -> Vec<String> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut missing = Vec::new();

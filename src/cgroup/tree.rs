@@ -536,7 +536,7 @@ mod tests {
         let mut full = Vec::new();
         full.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()));
         let own = proc.open_process(pid(std::process::id())).unwrap();
-        assert!(own.handle.is_none() && own.uid.0 == nix::unistd::geteuid().as_raw());
+        assert!(own.pidfd.is_none() && own.uid.0 == nix::unistd::geteuid().as_raw());
         let id = GroupId(tree.groups.len() - 1);
         tree.reopen(id, 0).unwrap();
         assert_eq!(tree.attach(id, pid(8), CurrentCgroup::default()), AttachResult::Moved);

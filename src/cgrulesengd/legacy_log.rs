@@ -45,27 +45,27 @@ impl DecisionObserver for LegacyLog {
         ::log::log_enabled!(Level::Info)
     }
 
-    fn tell(&self, told: &DecisionEvent<'_>, proc: &mut ProcFs) {
-        let is_change = CHANGES.into_iter().any(|change| told.look.cause.intersects(change));
+    fn tell(&self, event: &DecisionEvent<'_>, proc: &mut ProcFs) {
+        let is_change = CHANGES.into_iter().any(|change| event.evaluation.cause.intersects(change));
         // cgrulesengd has no rechecks, and its initial scan logs nothing but the rules.
-        if told.look.cause.intersects(Cause::RECHECK) && !is_change {
+        if event.evaluation.cause.intersects(Cause::RECHECK) && !is_change {
             return;
         }
         if ::log::log_enabled!(Level::Debug) {
-            events(told, proc);
-            self.decision(told);
+            events(event, proc);
+            self.decision(event);
         }
-        let level = match told.ending {
+        let level = match event.ending {
             DecisionResult::Failed(..) => Level::Warn,
             DecisionResult::Sticky
             | DecisionResult::NoRule
             | DecisionResult::Ignored(_)
             | DecisionResult::Done(_) => Level::Info,
         };
-        if is_change && told.ending != DecisionResult::Sticky && ::log::log_enabled!(level) {
-            let (pid, (uid, gid)) = (told.look.pid, told.ids);
-            let name = LegacyName(name(told, proc));
-            let result = LegacyOutcome(told.ending);
+        if is_change && event.ending != DecisionResult::Sticky && ::log::log_enabled!(level) {
+            let (pid, (uid, gid)) = (event.evaluation.pid, event.ids);
+            let name = LegacyName(name(event, proc));
+            let result = LegacyOutcome(event.ending);
             ::log::log!(
                 level,
                 "Cgroup change for PID: {pid}, UID: {uid}, GID: {gid}, PROCNAME: {name} {result}"
@@ -88,14 +88,14 @@ impl LegacyLog {
         Self { heads: Box::default(), table: None, missing, said_loss: Cell::default() }
     }
 
-    fn decision(&self, told: &DecisionEvent<'_>) {
-        let (pid, (uid, gid)) = (told.look.pid, told.ids);
+    fn decision(&self, event: &DecisionEvent<'_>) {
+        let (pid, (uid, gid)) = (event.evaluation.pid, event.ids);
         let found = |id: RuleId| {
             let head = self.head(id);
             ::log::debug!("Found matching rule {head} for PID: {pid}, UID: {uid}, GID: {gid}");
             head
         };
-        match told.ending {
+        match event.ending {
             DecisionResult::Sticky => {}
             DecisionResult::NoRule => {
                 ::log::debug!("No rule found to match PID: {pid}, UID: {uid}, GID: {gid}");
@@ -106,8 +106,8 @@ impl LegacyLog {
             }
             DecisionResult::Done(id) | DecisionResult::Failed(id, _) => {
                 let head = found(id);
-                let result = LegacyOutcome(told.ending);
-                let end = if matches!(told.ending, DecisionResult::Done(_)) { "!" } else { "" };
+                let result = LegacyOutcome(event.ending);
+                let end = if matches!(event.ending, DecisionResult::Done(_)) { "!" } else { "" };
                 ::log::debug!("Executing rule {head} for PID {pid}... {result}{end}");
             }
         }
@@ -119,12 +119,12 @@ impl LegacyLog {
 }
 
 /// Logs one line for each kind of change since the last evaluation.
-fn events(told: &DecisionEvent<'_>, proc: &mut ProcFs) {
-    let (pid, (euid, egid), cause) = (told.look.pid, told.ids, told.look.cause);
+fn events(event: &DecisionEvent<'_>, proc: &mut ProcFs) {
+    let (pid, (euid, egid), cause) = (event.evaluation.pid, event.ids, event.evaluation.cause);
     // The real IDs are read only for these changes, and cannot be read when the process has exited.
     let (ruid, rgid) = match cause.intersects(Cause::UID | Cause::GID) {
-        true => real(proc, pid).unwrap_or(told.ids),
-        false => told.ids,
+        true => real(proc, pid).unwrap_or(event.ids),
+        false => event.ids,
     };
     if cause.contains(Cause::GID) {
         ::log::debug!("GID Event: PID = {pid}, tGID = {pid}, rGID = {rgid}, eGID = {egid}");
@@ -142,10 +142,10 @@ fn real(proc: &mut ProcFs, pid: Pid) -> Option<(Uid, Gid)> {
 }
 
 /// Returns the program, or the command name (comm) of a process with an unknown program.
-fn name<'n>(told: &DecisionEvent<'n>, proc: &'n mut ProcFs) -> &'n [u8] {
-    match told.program {
+fn name<'n>(event: &DecisionEvent<'n>, proc: &'n mut ProcFs) -> &'n [u8] {
+    match event.program {
         Some(program) => program,
-        None => proc.comm(told.look.pid).unwrap_or_default(),
+        None => proc.comm(event.evaluation.pid).unwrap_or_default(),
     }
 }
 

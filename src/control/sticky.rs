@@ -66,7 +66,7 @@ struct PinnedProcess {
     has_heirs: bool,
     /// The PID of the client that requested it.
     client: u32,
-    /// The user for whom it counts.
+    /// User whose limit it counts towards.
     account: Uid,
 }
 
@@ -93,7 +93,7 @@ impl Pin {
 #[derive(Debug)]
 pub struct PinTable {
     entries: HashMap<Pid, PinnedProcess, FixedState>,
-    /// How many there are of each user.
+    /// Number of entries of each user.
     used: HashMap<Uid, u32, FixedState>,
     /// The number of entries that include descendants.
     heirs: usize,

@@ -177,14 +177,14 @@ impl Engine {
             return Some((since, "waiting for its executable to be read"));
         }
         let mut waiting = self.waiting.values().flatten();
-        if let Some(look) = waiting.find(|look| look.pid == pid) {
-            return Some((look.since, "waiting for the name service"));
+        if let Some(evaluation) = waiting.find(|evaluation| evaluation.pid == pid) {
+            return Some((evaluation.since, "waiting for the name service"));
         }
         if let Some(since) = self.placer.waits_for_manager(pid) {
             return Some((since, "waiting for systemd to report the user's service manager"));
         }
         let queued = self.intake.batch.find(pid);
-        queued.map(|look| (look.since, "queued behind other evaluations"))
+        queued.map(|evaluation| (evaluation.since, "queued behind other evaluations"))
     }
 
     /// Returns the next process that a client wants evaluated.
@@ -256,51 +256,51 @@ impl Engine {
     /// Records the failures of an evaluation, and reports it to watching clients.
     pub(super) fn account(
         &mut self,
-        look: EvaluationRequest,
-        grip: Option<&ProcessHandle>,
+        evaluation: EvaluationRequest,
+        handle: Option<&ProcessHandle>,
         outcome: Placement,
         now: Nanos,
     ) {
-        if let (Placement::Placed, Some(grip)) = (outcome, grip) {
-            let identity = self.proc.identity_of(look.pid, grip).unwrap_or(0);
-            self.errands.moves.remember(look.pid, identity, now);
+        if let (Placement::Placed, Some(handle)) = (outcome, handle) {
+            let identity = self.proc.identity_of(evaluation.pid, handle).unwrap_or(0);
+            self.errands.moves.remember(evaluation.pid, identity, now);
         }
         if self.placer.has_failures() {
-            self.remember(look, now);
+            self.remember(evaluation, now);
         }
         if self.is_watched() {
-            self.tell_watchers(look, outcome, now);
+            self.tell_watchers(evaluation, outcome, now);
         }
         self.noted = LastDecision::default();
     }
 
-    fn tell_watchers(&mut self, look: EvaluationRequest, outcome: Placement, now: Nanos) {
+    fn tell_watchers(&mut self, evaluation: EvaluationRequest, outcome: Placement, now: Nanos) {
         let exe = self.noted.exe.take();
         let Some(side) = &self.errands.side else { return };
         let (rule, cgroup) = self.target(outcome);
-        let is_held = outcome == Placement::InPlace && look.cause.contains(Cause::RECHECK);
+        let is_held = outcome == Placement::InPlace && evaluation.cause.contains(Cause::RECHECK);
         side.tell(DecisionRecord {
-            pid: look.pid,
+            pid: evaluation.pid,
             uid: self.noted.uid,
             exe,
             rule: rule.map(|rule| Arc::clone(&rule.name)),
             origin: rule.map(|rule| rule.origin.clone()),
             cgroup,
             outcome: if is_held { "confirmed" } else { outcome.word() },
-            cause: look.cause,
+            cause: evaluation.cause,
             at: now,
-            latency_ns: now.since(look.since),
+            latency_ns: now.since(evaluation.since),
         });
     }
 
-    fn remember(&mut self, look: EvaluationRequest, at: Nanos) {
+    fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {
         let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
         let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
         let troubles = self.placer.take_failures();
-        let Some(identity) = self.proc.identity(look.pid) else { return };
+        let Some(identity) = self.proc.identity(evaluation.pid) else { return };
         for (trouble, cgroup) in troubles {
             let rule = Arc::clone(&rule);
-            let pid = look.pid;
+            let pid = evaluation.pid;
             self.errands.memory.remember(FailureRecord {
                 pid,
                 identity,

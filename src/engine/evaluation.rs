@@ -32,7 +32,7 @@ enum Queue {
 /// Evaluation to be done, with what is already known.
 #[derive(Debug)]
 pub(super) struct Evaluation {
-    pub(super) look: EvaluationRequest,
+    pub(super) evaluation: EvaluationRequest,
     /// Result of an examination, if one was made.
     program: Option<Program>,
     /// Decide by what is known, without further reads.
@@ -40,7 +40,7 @@ pub(super) struct Evaluation {
     /// The process was decided without its executable before: children born since may be misplaced
     /// too.
     is_late: bool,
-    /// Where the evaluation waited.
+    /// Queue in which the evaluation waited.
     queue: Queue,
     /// A client waits for the outcome.
     is_asked: bool,
@@ -49,10 +49,10 @@ pub(super) struct Evaluation {
 }
 
 impl Evaluation {
-    /// Of a look that waits in no queue: if it did, it was settled there when it was begun.
-    pub(super) const fn new(look: EvaluationRequest) -> Self {
+    /// Of an evaluation that waits in no queue: if it did, it was completed there when it was begun.
+    pub(super) const fn new(evaluation: EvaluationRequest) -> Self {
         Self {
-            look: look.outside_batch(),
+            evaluation: evaluation.outside_batch(),
             program: None,
             is_final: false,
             is_late: false,
@@ -62,35 +62,35 @@ impl Evaluation {
         }
     }
 
-    pub(super) fn of_batch(look: EvaluationRequest) -> Self {
-        Self { look, queue: Queue::Batch, ..Self::new(look) }
+    pub(super) fn of_batch(evaluation: EvaluationRequest) -> Self {
+        Self { evaluation, queue: Queue::Batch, ..Self::new(evaluation) }
     }
 
-    pub(super) fn moved(look: EvaluationRequest) -> Self {
-        Self { look, queue: Queue::Moves, ..Self::new(look) }
+    pub(super) fn moved(evaluation: EvaluationRequest) -> Self {
+        Self { evaluation, queue: Queue::Moves, ..Self::new(evaluation) }
     }
 
-    pub(super) fn asked(look: EvaluationRequest) -> Self {
-        Self { is_asked: true, ..Self::new(look) }
+    pub(super) fn asked(evaluation: EvaluationRequest) -> Self {
+        Self { is_asked: true, ..Self::new(evaluation) }
     }
 
     /// Creates an evaluation that does not wait for the examination.
-    pub(super) fn without_examination(look: EvaluationRequest) -> Self {
-        Self { is_final: true, ..Self::new(look) }
+    pub(super) fn without_examination(evaluation: EvaluationRequest) -> Self {
+        Self { is_final: true, ..Self::new(evaluation) }
     }
 
     /// Creates an evaluation with the result of its examination; `None` decides without it.
     pub(super) fn examined(
-        look: EvaluationRequest,
+        evaluation: EvaluationRequest,
         program: Option<Program>,
         is_late: bool,
     ) -> Self {
-        Self { is_final: program.is_none(), program, is_late, ..Self::new(look) }
+        Self { is_final: program.is_none(), program, is_late, ..Self::new(evaluation) }
     }
 
     /// Creates a repeated evaluation, because the executable may be readable now.
-    pub(super) fn late(look: EvaluationRequest) -> Self {
-        Self { is_late: true, ..Self::new(look) }
+    pub(super) fn late(evaluation: EvaluationRequest) -> Self {
+        Self { is_late: true, ..Self::new(evaluation) }
     }
 }
 
@@ -98,7 +98,7 @@ impl Evaluation {
 #[derive(Debug)]
 pub(super) struct OpenEvaluation {
     job: Evaluation,
-    grip: ProcessHandle,
+    handle: ProcessHandle,
 }
 
 /// Result of an evaluation: its outcome, or a further read that it needs.
@@ -117,18 +117,18 @@ enum EvaluationResult {
 impl Engine {
     /// Starts an evaluation. Returns the read that it needs; `None` when it is finished.
     pub(super) fn start(&mut self, mut job: Evaluation) -> Option<ReadRequest> {
-        let look = job.look;
+        let evaluation = job.evaluation;
         if job.queue == Queue::Moves {
             // What else is in it is known to that queue alone.
-            job.look = look.outside_batch();
+            job.evaluation = evaluation.outside_batch();
         }
-        let mut grip = self.proc.open_process(look.pid);
-        if job.queue == Queue::Moves && grip.is_none() {
-            grip = self.process_of_moved_thread(&mut job);
+        let mut handle = self.proc.open_process(evaluation.pid);
+        if job.queue == Queue::Moves && handle.is_none() {
+            handle = self.process_of_moved_thread(&mut job);
         }
-        let Some(grip) = grip else {
+        let Some(handle) = handle else {
             if job.queue == Queue::Moves {
-                self.placer.moves().dismiss(look);
+                self.placer.moves().dismiss(evaluation);
             }
             self.metrics.evaluations.increment();
             self.finish(&job, None, Placement::Gone);
@@ -136,61 +136,63 @@ impl Engine {
         };
         let is_admitted = match job.queue {
             Queue::None => true,
-            Queue::Batch => self.intake.batch.admit(look, grip.uid),
-            Queue::Moves => self.placer.moves().admit(look, self.policy.accountable(grip.uid)),
+            Queue::Batch => self.intake.batch.admit(evaluation, handle.uid),
+            Queue::Moves => {
+                self.placer.moves().admit(evaluation, self.policy.accountable(handle.uid))
+            }
         };
         if !is_admitted {
             self.metrics.deferred.increment();
             return None;
         }
         self.metrics.evaluations.increment();
-        let Some(grip) = self.live_view(&job, grip) else {
+        let Some(handle) = self.live_view(&job, handle) else {
             self.finish(&job, None, Placement::Gone);
             return None;
         };
-        self.proceed(job, grip, KnownExe::Unread, None)
+        self.proceed(job, handle, KnownExe::Unread, None)
     }
 
     /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when
     /// the thread is gone.
     fn process_of_moved_thread(&mut self, job: &mut Evaluation) -> Option<ProcessHandle> {
-        let thread = job.look.pid;
+        let thread = job.evaluation.pid;
         let process = self.proc.owner(thread)?.process;
-        let grip = self.proc.open_process(process)?;
+        let handle = self.proc.open_process(process)?;
         self.placer.moves().moved_by_thread(thread, process);
-        job.look.pid = process;
-        Some(ProcessHandle { unified: None, thread: Some(thread), ..grip })
+        job.evaluation.pid = process;
+        Some(ProcessHandle { unified: None, thread: Some(thread), ..handle })
     }
 
     /// Returns the process as its leader shows it, or as a live thread does when the leader has
     /// exited. `None` when all threads have exited.
-    fn live_view(&mut self, job: &Evaluation, grip: ProcessHandle) -> Option<ProcessHandle> {
-        let pid = job.look.pid;
+    fn live_view(&mut self, job: &Evaluation, handle: ProcessHandle) -> Option<ProcessHandle> {
+        let pid = job.evaluation.pid;
         // Counted once: most processes have one thread, and need no further check.
         let is_single = may_be_frozen(job) && self.proc.thread_count(pid) == 1;
         let is_frozen = may_be_frozen(job) && !is_single && self.proc.has_leader_exited(pid);
-        let grip = if is_frozen { self.proc.stand_in(pid, grip)? } else { grip };
-        self.note_threads(job.look, &grip, is_single);
-        Some(grip)
+        let handle = if is_frozen { self.proc.stand_in(pid, handle)? } else { handle };
+        self.note_threads(job.evaluation, &handle, is_single);
+        Some(handle)
     }
 
     /// Continues the suspended evaluation with `read`. If more must be read, the next
     /// [`Self::turn`] requests it.
     pub fn supply(&mut self, read: &ExeRead) {
-        let Some(OpenEvaluation { mut job, grip }) = self.open.take() else { return };
-        let pid = job.look.pid;
+        let Some(OpenEvaluation { mut job, handle }) = self.open.take() else { return };
+        let pid = job.evaluation.pid;
         let mut name = [0; THREAD_NAME];
         let exe = match read.link() {
             Ok(_) => read.seen(self.proc.comm(pid)).map(KnownExe::Read),
             // Only on this path, so that processes with an executable cost no further reads.
-            Err(_) => self.without_exe(&job, &grip, &mut name),
+            Err(_) => self.without_exe(&job, &handle, &mut name),
         };
         let Some(exe) = exe else {
             job.is_careful = true;
             self.answered.push_front(job);
             return;
         };
-        self.also_needed = self.proceed(job, grip, exe, read.containment());
+        self.also_needed = self.proceed(job, handle, exe, read.containment());
     }
 
     /// Returns what is known of a process after its link could not be read. `None` when a live
@@ -198,10 +200,10 @@ impl Engine {
     fn without_exe<'n>(
         &mut self,
         job: &Evaluation,
-        grip: &ProcessHandle,
+        handle: &ProcessHandle,
         name: &'n mut [u8; THREAD_NAME],
     ) -> Option<KnownExe<'n>> {
-        let pid = job.look.pid;
+        let pid = job.evaluation.pid;
         if self.proc.is_kernel_thread(pid) {
             let comm = self.proc.comm(pid).unwrap_or_default();
             let length = comm.len().min(THREAD_NAME);
@@ -212,7 +214,7 @@ impl Engine {
             return None;
         }
         // Zombies have no executable.
-        if !grip.has_exited() {
+        if !handle.has_exited() {
             self.metrics.unreadable_executables.increment();
         }
         Some(KnownExe::Unavailable)
@@ -221,14 +223,14 @@ impl Engine {
     /// Continues the suspended evaluation without its executable, because the read blocks another
     /// thread.
     pub fn read_is_late(&mut self) {
-        let Some(OpenEvaluation { job, grip }) = self.open.take() else { return };
+        let Some(OpenEvaluation { job, handle }) = self.open.take() else { return };
         self.metrics.blocked_reads.increment();
-        let user = self.policy.accountable(grip.uid);
-        self.executables.block(job.look.pid, user);
+        let user = self.policy.accountable(handle.uid);
+        self.executables.block(job.evaluation.pid, user);
         let unknown = Some(Containment::Unknown);
         let request = self.proceed(
             Evaluation { is_final: true, ..job },
-            grip,
+            handle,
             KnownExe::Unavailable,
             unknown,
         );
@@ -239,48 +241,48 @@ impl Engine {
     fn proceed(
         &mut self,
         mut job: Evaluation,
-        grip: ProcessHandle,
+        handle: ProcessHandle,
         exe: KnownExe<'_>,
         mut containment: Option<Containment>,
     ) -> Option<ReadRequest> {
-        let pid = job.look.pid;
+        let pid = job.evaluation.pid;
         // The result belongs to this process: replies for another process of the same PID are
         // discarded.
         let program = job.program.take();
         let mut exe = program.as_ref().map_or(exe, |program| KnownExe::Read(program.seen()));
         loop {
-            match self.evaluate(job.look, &grip, exe, containment) {
+            match self.evaluate(job.evaluation, &handle, exe, containment) {
                 EvaluationResult::Over(outcome) => {
-                    self.finish(&job, Some(&grip), outcome);
+                    self.finish(&job, Some(&handle), outcome);
                     return None;
                 }
                 EvaluationResult::NeedsExe => {
-                    let user = self.policy.accountable(grip.uid);
+                    let user = self.policy.accountable(handle.uid);
                     if self.executables.may_be_read(user) {
-                        let request = ReadRequest { pid, thread: grip.thread, namespaces: false };
-                        self.open = Some(OpenEvaluation { job, grip });
+                        let request = ReadRequest { pid, thread: handle.thread, namespaces: false };
+                        self.open = Some(OpenEvaluation { job, handle });
                         return Some(request);
                     }
-                    if !job.is_final && self.examine(&job, &grip, None) {
-                        self.finish(&job, Some(&grip), Placement::Waiting);
+                    if !job.is_final && self.examine(&job, &handle, None) {
+                        self.finish(&job, Some(&handle), Placement::Waiting);
                         return None;
                     }
                     exe = KnownExe::Unavailable;
                 }
                 EvaluationResult::NeedsNamespaces => {
-                    let user = self.policy.accountable(grip.uid);
+                    let user = self.policy.accountable(handle.uid);
                     if !job.is_final && self.executables.may_be_read(user) {
-                        let request = ReadRequest { pid, thread: grip.thread, namespaces: true };
+                        let request = ReadRequest { pid, thread: handle.thread, namespaces: true };
                         job.program = program;
-                        self.open = Some(OpenEvaluation { job, grip });
+                        self.open = Some(OpenEvaluation { job, handle });
                         return Some(request);
                     }
                     containment = Some(Containment::Unknown);
                 }
                 EvaluationResult::OwnerKnown => {}
                 EvaluationResult::NeedsExamination(raw) => {
-                    if !job.is_final && self.examine(&job, &grip, Some(raw)) {
-                        self.finish(&job, Some(&grip), Placement::Waiting);
+                    if !job.is_final && self.examine(&job, &handle, Some(raw)) {
+                        self.finish(&job, Some(&handle), Placement::Waiting);
                         return None;
                     }
                     exe = exe.as_final();
@@ -291,16 +293,16 @@ impl Engine {
 
     fn evaluate(
         &mut self,
-        look: EvaluationRequest,
-        grip: &ProcessHandle,
+        evaluation: EvaluationRequest,
+        handle: &ProcessHandle,
         exe: KnownExe<'_>,
         containment: Option<Containment>,
     ) -> EvaluationResult {
-        let &ProcessHandle { uid, gid, thread, .. } = grip;
+        let &ProcessHandle { uid, gid, thread, .. } = handle;
         let ids = (uid, gid);
         self.noted.uid = Some(uid);
-        if self.is_pinned(look, grip) {
-            observe(&self.policy, &mut self.proc, (look, ids), None, DecisionResult::Sticky);
+        if self.is_pinned(evaluation, handle) {
+            observe(&self.policy, &mut self.proc, (evaluation, ids), None, DecisionResult::Sticky);
             return EvaluationResult::Over(Placement::Sticky);
         }
         if matches!(exe, KnownExe::Unread) && self.shows_exe() {
@@ -308,24 +310,24 @@ impl Engine {
         }
         self.note_exe(exe);
         if !self.policy.knows(uid) {
-            return EvaluationResult::Over(self.wait(PendingName::User(uid), look));
+            return EvaluationResult::Over(self.wait(PendingName::User(uid), evaluation));
         }
         let Some(user) = self.policy.users.get(&uid) else {
             return EvaluationResult::Over(Placement::NoRule);
         };
-        if user.take_stale(look.since) {
+        if user.take_stale(evaluation.since) {
             self.desk.identify(&self.policy, uid);
         }
         let program = exe.seen().map(ExeInfo::name);
         let proc = &mut self.proc;
         let decided = decide(&self.policy.matcher, user, ids, exe, |rule| {
-            applies(rule, proc, look.pid, thread)
+            applies(rule, proc, evaluation.pid, thread)
         });
         let rule = match decided {
             Choice::Rule(rule) => rule,
             Choice::NoRule => {
                 let result = DecisionResult::NoRule;
-                observe(&self.policy, &mut self.proc, (look, ids), program, result);
+                observe(&self.policy, &mut self.proc, (evaluation, ids), program, result);
                 return EvaluationResult::Over(Placement::NoRule);
             }
             Choice::NeedsExe => return EvaluationResult::NeedsExe,
@@ -336,10 +338,10 @@ impl Engine {
         };
         self.noted.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
-            return EvaluationResult::Over(self.wait(PendingName::Group(gid), look));
+            return EvaluationResult::Over(self.wait(PendingName::Group(gid), evaluation));
         }
         let user = user.identity.name.as_deref();
-        let subject = PlacedProcess { look, grip, user, exe, containment };
+        let subject = PlacedProcess { evaluation, handle, user, exe, containment };
         let outcome = match self.placer.apply(&self.policy, &mut self.proc, rule, &subject) {
             Ok(outcome) => outcome,
             Err(Missing::Exe) => return EvaluationResult::NeedsExe,
@@ -348,22 +350,24 @@ impl Engine {
                 return EvaluationResult::OwnerKnown;
             }
             Err(Missing::Owner(owner)) => {
-                return EvaluationResult::Over(self.wait(PendingName::User(owner), look));
+                return EvaluationResult::Over(self.wait(PendingName::User(owner), evaluation));
             }
         };
         if let Some(ending) = outcome.ending(rule, self.placer.last_error()) {
-            observe(&self.policy, &mut self.proc, (look, ids), program, ending);
+            observe(&self.policy, &mut self.proc, (evaluation, ids), program, ending);
         }
         EvaluationResult::Over(outcome)
     }
 
     /// Checks whether the process is pinned to its cgroup, and ends the pin if an external move
     /// breaks it.
-    fn is_pinned(&mut self, look: EvaluationRequest, grip: &ProcessHandle) -> bool {
-        let Some(pin) = self.sticky.pin(look.pid, &mut self.proc) else { return false };
-        let is_moved = look.cause.contains(Cause::MOVED);
-        if is_moved && self.placer.breaks_pin(&self.policy, &mut self.proc, (look, grip), pin) {
-            self.sticky.unpin(look.pid);
+    fn is_pinned(&mut self, evaluation: EvaluationRequest, handle: &ProcessHandle) -> bool {
+        let Some(pin) = self.sticky.pin(evaluation.pid, &mut self.proc) else { return false };
+        let is_moved = evaluation.cause.contains(Cause::MOVED);
+        if is_moved
+            && self.placer.breaks_pin(&self.policy, &mut self.proc, (evaluation, handle), pin)
+        {
+            self.sticky.unpin(evaluation.pid);
             self.metrics.broken_pins.increment();
             return false;
         }
@@ -379,20 +383,22 @@ impl Engine {
     pub(super) fn finish(
         &mut self,
         job: &Evaluation,
-        grip: Option<&ProcessHandle>,
+        handle: Option<&ProcessHandle>,
         outcome: Placement,
     ) {
-        let look = job.look;
+        let evaluation = job.evaluation;
         let now = sys::monotonic();
         let target = job.is_asked.then(|| self.target_names(outcome));
-        self.account(look, grip, outcome, now);
+        self.account(evaluation, handle, outcome, now);
         self.conclude(job, outcome, now);
         let opened = self.stage_began;
         match outcome {
             // Children of a pinned process are only evaluated for their own events.
-            Placement::Sticky => self.intake.forks.dismissed(look.pid),
+            Placement::Sticky => self.intake.forks.dismissed(evaluation.pid),
             // Children of a process that waits are candidates until the reply arrives.
-            Placement::Waiting => self.intake.forks.deferred(look.pid, look.since, opened),
+            Placement::Waiting => {
+                self.intake.forks.deferred(evaluation.pid, evaluation.since, opened)
+            }
             Placement::Gone
             | Placement::NoRule
             | Placement::Ignored
@@ -408,20 +414,20 @@ impl Engine {
             | Placement::InContainer
             | Placement::OthersJob
             | Placement::InSlice => {
-                let evaluated = Evaluated { since: look.since, opened, ended: now };
-                self.intake.forks.completed(look.pid, evaluated);
+                let evaluated = Evaluated { since: evaluation.since, opened, ended: now };
+                self.intake.forks.completed(evaluation.pid, evaluated);
             }
         }
-        self.intake.batch.settle(look);
+        self.intake.batch.complete(evaluation);
         if let Some(target) = target {
-            self.answer_asked(look.pid, outcome, target);
+            self.answer_asked(evaluation.pid, outcome, target);
         }
     }
 
     fn conclude(&mut self, job: &Evaluation, outcome: Placement, now: Nanos) {
-        let look = job.look;
-        let is_recheck = look.cause.contains(Cause::RECHECK);
-        if look.cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
+        let evaluation = job.evaluation;
+        let is_recheck = evaluation.cause.contains(Cause::RECHECK);
+        if evaluation.cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
             self.intake.evaluated(now);
         }
         let metrics = &self.metrics;
@@ -436,7 +442,7 @@ impl Engine {
                 self.intake.placed(now);
                 self.placed(job, now);
             }
-            Placement::Replaced => self.undo(look, now),
+            Placement::Replaced => self.undo(evaluation, now),
             Placement::WouldPlace => metrics.would_place.increment(),
             Placement::InPlace if is_recheck => metrics.confirmed.increment(),
             Placement::InPlace => metrics.in_place.increment(),
@@ -447,11 +453,14 @@ impl Engine {
             Placement::Protected => metrics.protected.increment(),
             Placement::InSlice => metrics.kept_in_slice.increment(),
             Placement::Refused => {
-                if self.placer.can_refusal_pass(&self.proc, look.pid) {
-                    let attempts =
-                        if look.cause.contains(Cause::RETRY) { look.placement } else { 0 };
+                if self.placer.can_refusal_pass(&self.proc, evaluation.pid) {
+                    let attempts = if evaluation.cause.contains(Cause::RETRY) {
+                        evaluation.placement
+                    } else {
+                        0
+                    };
                     let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-                    self.rechecks.retry(look.pid, now, attempts);
+                    self.rechecks.retry(evaluation.pid, now, attempts);
                 }
             }
             // Counted at the place that logs them.
@@ -464,29 +473,30 @@ impl Engine {
     }
 
     fn placed(&mut self, job: &Evaluation, now: Nanos) {
-        let look = job.look;
-        let is_recheck = look.cause.contains(Cause::RECHECK);
+        let evaluation = job.evaluation;
+        let is_recheck = evaluation.cause.contains(Cause::RECHECK);
         if let Some(delay) = self.options.recheck_ns {
             let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
             let due = now.plus(delay);
             let again =
-                EvaluationRequest::after(look.pid, cause, due, self.placer.last_placement());
+                EvaluationRequest::after(evaluation.pid, cause, due, self.placer.last_placement());
             self.rechecks.after_placement(due, again);
         }
-        if look.cause.contains(Cause::ELSEWHERE) {
+        if evaluation.cause.contains(Cause::ELSEWHERE) {
             // Its creator may be a user who creates the next one at once.
             self.placer.moves().moved_by_user(now);
         }
         // Descendants that were born while it was elsewhere, or while its executable could not be
         // read, are not recorded any more.
-        if is_recheck || job.is_late || look.cause.intersects(Cause::MOVED | Cause::ELSEWHERE) {
+        if is_recheck || job.is_late || evaluation.cause.intersects(Cause::MOVED | Cause::ELSEWHERE)
+        {
             self.rescan.want(Urgency::Limited);
         }
     }
 
     /// Reverts a move after the PID was reused during it: the new process returns to the cgroup in
     /// which it was born, and is evaluated.
-    fn undo(&mut self, look: EvaluationRequest, now: Nanos) {
+    fn undo(&mut self, evaluation: EvaluationRequest, now: Nanos) {
         self.metrics.reused_pids.increment();
         self.intake.forks_are_due = true;
         // The new process exists, so its fork is in the socket. If that cannot be read, its parent
@@ -495,13 +505,13 @@ impl Engine {
             ::log::debug!("cannot read forks: {error}");
         }
         self.intake.forks_are_due = true;
-        let fork = self.intake.forks.creation_of(look.pid);
+        let fork = self.intake.forks.creation_of(evaluation.pid);
         let creator = fork.map(|fork| fork.parent).filter(|&parent| self.proc.exists(parent));
-        if let Some(creator) = creator.or_else(|| self.proc.parent(look.pid)) {
-            self.placer.return_to_birth(&mut self.proc, look.pid, creator);
+        if let Some(creator) = creator.or_else(|| self.proc.parent(evaluation.pid)) {
+            self.placer.return_to_birth(&mut self.proc, evaluation.pid, creator);
         }
         self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(
-            look.pid,
+            evaluation.pid,
             Cause::SCAN,
             now,
         )));
@@ -513,18 +523,20 @@ impl Engine {
 fn may_be_frozen(job: &Evaluation) -> bool {
     const ASKED: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
     const CAUSES: Cause = ASKED.or(Cause::ELSEWHERE);
-    job.is_careful || job.look.threads != Threads::None || job.look.cause.intersects(CAUSES)
+    job.is_careful
+        || job.evaluation.threads != Threads::None
+        || job.evaluation.cause.intersects(CAUSES)
 }
 
 /// Reports the result of an evaluation to the observer of the active policy, if it has one.
 fn observe(
     policy: &Policy,
     proc: &mut ProcFs,
-    (look, ids): (EvaluationRequest, (Uid, Gid)),
+    (evaluation, ids): (EvaluationRequest, (Uid, Gid)),
     program: Option<&[u8]>,
     ending: DecisionResult,
 ) {
     if let Some(observer) = &policy.narrator {
-        observer.tell(&DecisionEvent { look, ids, program, ending }, proc);
+        observer.tell(&DecisionEvent { evaluation, ids, program, ending }, proc);
     }
 }

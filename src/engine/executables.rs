@@ -31,7 +31,7 @@ const MOST_BLOCKED: usize = 64;
 #[derive(Clone, Copy, Debug)]
 struct PendingExamination {
     number: u64,
-    look: EvaluationRequest,
+    evaluation: EvaluationRequest,
     /// Identity of the process, which distinguishes it from a later one with the same PID.
     identity: Option<u64>,
     is_decided: bool,
@@ -58,7 +58,7 @@ impl Executables {
 
     /// Returns since when an evaluation of the process waits.
     pub(super) fn waits_since(&self, pid: Pid) -> Option<Nanos> {
-        self.pending.get(&pid).map(|pending| pending.look.since)
+        self.pending.get(&pid).map(|pending| pending.evaluation.since)
     }
 
     /// Returns the next evaluation with a deadline that has passed at `now`.
@@ -71,7 +71,7 @@ impl Executables {
             let pending = self.pending.get_mut(&pid).filter(|pending| pending.number == number);
             if let Some(pending) = pending.filter(|pending| !pending.is_decided) {
                 pending.is_decided = true;
-                return Some(pending.look);
+                return Some(pending.evaluation);
             }
         }
         None
@@ -118,27 +118,28 @@ impl Engine {
     pub(super) fn examine(
         &mut self,
         job: &Evaluation,
-        grip: &ProcessHandle,
+        handle: &ProcessHandle,
         raw: Option<Box<[u8]>>,
     ) -> bool {
-        let pid = job.look.pid;
-        let identity = self.proc.identity_of(pid, grip);
+        let pid = job.evaluation.pid;
+        let identity = self.proc.identity_of(pid, handle);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
-            pending.identity == identity && !job.look.cause.intersects(Cause::EXEC)
+            pending.identity == identity && !job.evaluation.cause.intersects(Cause::EXEC)
         });
         if let Some(pending) = same {
-            pending.look.cause = pending.look.cause | job.look.cause;
+            pending.evaluation.cause = pending.evaluation.cause | job.evaluation.cause;
             return !pending.is_decided;
         }
         self.executables.last += 1;
         let number = self.executables.last;
-        let user = self.policy.accountable(grip.uid);
+        let user = self.policy.accountable(handle.uid);
         if !self.desk.examine(user, Examination { pid, number, raw }) {
             self.metrics.refused_examinations.increment();
             return false;
         }
         let due = sys::monotonic().plus(DECIDE_NS);
-        let pending = PendingExamination { number, look: job.look, identity, is_decided: false };
+        let pending =
+            PendingExamination { number, evaluation: job.evaluation, identity, is_decided: false };
         self.executables.pending.insert(pid, pending);
         self.executables.deadlines.push_back((due, pid, number));
         true
@@ -161,15 +162,19 @@ impl Engine {
             self.metrics.unreadable_executables.increment();
         }
         if pending.is_decided {
-            self.remember_wait(pending.look);
+            self.remember_wait(pending.evaluation);
         }
-        self.answered.push_back(Evaluation::examined(pending.look, program, pending.is_decided));
+        self.answered.push_back(Evaluation::examined(
+            pending.evaluation,
+            program,
+            pending.is_decided,
+        ));
     }
 
     /// Handles the end of a blocked read: evaluates the process again.
     pub(super) fn take_readable(&mut self, pid: Pid) {
         self.executables.blocked.remove(&pid);
-        let look = EvaluationRequest::at_once(pid, Cause::RETRY, sys::monotonic());
-        self.answered.push_back(Evaluation::late(look));
+        let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, sys::monotonic());
+        self.answered.push_back(Evaluation::late(evaluation));
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum PendingName {
 }
 
 impl Engine {
-    pub(super) fn wait(&mut self, asked: PendingName, look: EvaluationRequest) -> Placement {
+    pub(super) fn wait(&mut self, asked: PendingName, evaluation: EvaluationRequest) -> Placement {
         let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
             match asked {
@@ -32,7 +32,7 @@ impl Engine {
             }
         }
         if waiting.len() < MOST_WAITING {
-            waiting.push(look);
+            waiting.push(evaluation);
         } else {
             self.rescan.want(Urgency::Limited);
         }
@@ -42,9 +42,9 @@ impl Engine {
 
     /// Continues the evaluations that waited for this lookup.
     fn resume(&mut self, asked: PendingName) {
-        for look in self.waiting.remove(&asked).unwrap_or_default() {
-            self.remember_wait(look);
-            self.answered.push_back(Evaluation::new(look));
+        for evaluation in self.waiting.remove(&asked).unwrap_or_default() {
+            self.remember_wait(evaluation);
+            self.answered.push_back(Evaluation::new(evaluation));
         }
     }
 
@@ -79,11 +79,11 @@ impl Engine {
     }
 
     /// Records a long wait of an evaluation.
-    pub(super) fn remember_wait(&mut self, look: EvaluationRequest) {
+    pub(super) fn remember_wait(&mut self, evaluation: EvaluationRequest) {
         let at = sys::monotonic();
-        let waited = at.since(look.since);
+        let waited = at.since(evaluation.since);
         if waited > SLOW_ANSWER_NS {
-            self.remember_failure(look.pid, PlacementFailure::Waited(waited), at);
+            self.remember_failure(evaluation.pid, PlacementFailure::Waited(waited), at);
         }
     }
 }

@@ -30,9 +30,9 @@ pub(super) struct Rechecks {
 
 impl Rechecks {
     /// Schedules the recheck of a placement.
-    pub(super) fn after_placement(&mut self, due: Nanos, look: EvaluationRequest) {
-        self.latest.insert(look.pid, due);
-        self.queue.push_back((due, look));
+    pub(super) fn after_placement(&mut self, due: Nanos, evaluation: EvaluationRequest) {
+        self.latest.insert(evaluation.pid, due);
+        self.queue.push_back((due, evaluation));
     }
 
     /// Schedules a retry of a move that was refused at `now`, after `attempts` earlier ones.
@@ -48,11 +48,11 @@ impl Rechecks {
 
     /// Returns the next evaluation due at `now`.
     pub(super) fn next_due(&mut self, now: Nanos) -> Option<EvaluationRequest> {
-        while let Some(&(due, look)) = self.queue.front().filter(|(due, _)| *due <= now) {
+        while let Some(&(due, evaluation)) = self.queue.front().filter(|(due, _)| *due <= now) {
             self.queue.pop_front();
-            if self.latest.get(&look.pid) == Some(&due) {
-                self.latest.remove(&look.pid);
-                return Some(look);
+            if self.latest.get(&evaluation.pid) == Some(&due) {
+                self.latest.remove(&evaluation.pid);
+                return Some(evaluation);
             }
         }
         let (&(due, pid), &attempts) = self.retries.first_key_value()?;
@@ -93,7 +93,11 @@ mod tests {
         rechecks.after_placement(Nanos(12), recheck(1, 300));
         assert_eq!(rechecks.due(), Some(Nanos(10)));
         assert_eq!(rechecks.next_due(Nanos(9)), None);
-        let mut next = || rechecks.next_due(Nanos(20)).map(|look| (look.pid.get(), look.placement));
+        let mut next = || {
+            rechecks
+                .next_due(Nanos(20))
+                .map(|evaluation| (evaluation.pid.get(), evaluation.placement))
+        };
         assert_eq!(next(), Some((2, 200)));
         assert_eq!(next(), Some((1, 300)));
         assert_eq!(next(), None);
@@ -112,9 +116,9 @@ mod tests {
             let due = rechecks.due().unwrap();
             waited.push(due.since(now) / 100_000_000);
             now = due;
-            let look = rechecks.next_due(now).unwrap();
-            assert_eq!((look.pid, look.cause), (pid(1), Cause::RETRY));
-            attempts = u32::try_from(look.placement).unwrap();
+            let evaluation = rechecks.next_due(now).unwrap();
+            assert_eq!((evaluation.pid, evaluation.cause), (pid(1), Cause::RETRY));
+            attempts = u32::try_from(evaluation.placement).unwrap();
         }
         assert_eq!(waited, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
     }

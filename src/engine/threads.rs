@@ -55,18 +55,18 @@ impl Engine {
     /// to have one thread.
     pub(super) fn note_threads(
         &mut self,
-        look: EvaluationRequest,
-        grip: &ProcessHandle,
+        evaluation: EvaluationRequest,
+        handle: &ProcessHandle,
         is_single: bool,
     ) {
-        let may_find = look.cause.intersects(Cause::SCAN | Cause::ASKED);
-        if look.threads == Threads::None && !may_find && self.own_credentials.is_empty() {
+        let may_find = evaluation.cause.intersects(Cause::SCAN | Cause::ASKED);
+        if evaluation.threads == Threads::None && !may_find && self.own_credentials.is_empty() {
             return;
         }
-        let pid = look.pid;
-        let ids = (grip.uid, grip.gid);
+        let pid = evaluation.pid;
+        let ids = (handle.uid, handle.gid);
         let is_known = self.own_credentials.processes.contains(&pid);
-        let differs = match look.threads {
+        let differs = match evaluation.threads {
             // Events of threads may have been lost, or occurred before the start.
             Threads::None if may_find => !is_single && self.proc.has_thread_of_others(pid, ids),
             Threads::None if !is_known => return,
@@ -100,13 +100,13 @@ impl Engine {
         for pid in some {
             // Removed and added again, so that all processes are checked in turn.
             self.own_credentials.processes.remove(&pid);
-            let Some(grip) = self.proc.open_process(pid) else { continue };
+            let Some(handle) = self.proc.open_process(pid) else { continue };
             if self.proc.has_leader_exited(pid) {
                 // No event reports this, and from now on another thread determines the rule.
-                let look = EvaluationRequest::at_once(pid, Cause::RETRY, now);
-                self.answered.push_back(Evaluation::new(look));
+                let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, now);
+                self.answered.push_back(Evaluation::new(evaluation));
             }
-            if self.proc.has_thread_of_others(pid, (grip.uid, grip.gid)) {
+            if self.proc.has_thread_of_others(pid, (handle.uid, handle.gid)) {
                 self.own_credentials.add(pid);
             }
         }

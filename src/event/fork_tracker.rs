@@ -164,17 +164,17 @@ impl ForkTracker {
         self.suspects_every_fork = suspects;
     }
 
-    /// Returns the next child to evaluate, when everything up to the drain `settled` was evaluated.
+    /// Returns the next child to evaluate, when everything up to the drain `completed` was evaluated.
     /// Its evaluation must be reported by [`Self::completed`] or [`Self::deferred`] before the next
     /// call, because its own children may follow. A child of a parent that `is_suspect` is always a
     /// candidate: a user may control the parent although it is not moved, so no window contains its
     /// forks.
     pub fn next_candidate(
         &mut self,
-        settled: Drain,
+        completed: Drain,
         is_suspect: impl Fn(Pid) -> bool,
     ) -> Option<Fork> {
-        while self.waiting.front().is_some_and(|&(begun, _)| begun < settled) {
+        while self.waiting.front().is_some_and(|&(begun, _)| begun < completed) {
             let (_, fork) = self.waiting.pop_front()?;
             self.judged += 1;
             if self.is_candidate(fork, &is_suspect) {

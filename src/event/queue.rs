@@ -6,7 +6,7 @@
 //! the entries of others are done, so that a user who causes a flood delays no other user.
 //!
 //! A *drain* is one pass of reading the event socket until it is empty. Drains are numbered, and
-//! [`EvaluationQueue::settled`] returns the last drain up to which every process was evaluated, for
+//! [`EvaluationQueue::completed`] returns the last drain up to which every process was evaluated, for
 //! [`super::fork_tracker`].
 
 use std::collections::VecDeque;
@@ -78,7 +78,7 @@ impl EvaluationRequest {
         }
     }
 
-    /// Returns the same look for another time, when it was settled in its batch.
+    /// Returns the same evaluation for another time, when it was completed in its batch.
     #[must_use]
     pub const fn outside_batch(self) -> Self {
         Self { drain: Drain(0), admitted: true, ..self }
@@ -99,18 +99,18 @@ pub struct EvaluationQueue {
     /// Users with deferred processes, next first.
     turn: VecDeque<Uid>,
     used: HashMap<Uid, u32, FixedState>,
-    /// Number of incomplete entries of each drain after `settled`.
-    unsettled: VecDeque<u32>,
+    /// Number of incomplete entries of each drain after `completed`.
+    incomplete: VecDeque<u32>,
     begun: Drain,
     finished: Drain,
-    settled: Drain,
+    completed: Drain,
 }
 
 impl EvaluationQueue {
     /// Begins a drain and, with it, a new turn: every user has a full budget again.
     pub fn begin_drain(&mut self) -> Drain {
         self.begun = Drain(self.begun.0 + 1);
-        self.unsettled.push_back(0);
+        self.incomplete.push_back(0);
         self.used.clear();
         self.begun
     }
@@ -135,21 +135,21 @@ impl EvaluationQueue {
             entry.threads.add(task);
             return;
         }
-        let mut look = EvaluationRequest {
+        let mut evaluation = EvaluationRequest {
             drain,
             admitted: false,
             ..EvaluationRequest::at_once(pid, cause, at)
         };
-        look.threads.add(task);
-        self.entries.insert(pid, look);
+        evaluation.threads.add(task);
+        self.entries.insert(pid, evaluation);
         self.fresh.push_back(pid);
-        if let Some(count) = self.unsettled.back_mut() {
+        if let Some(count) = self.incomplete.back_mut() {
             *count += 1;
         }
     }
 
     /// Returns the next process to evaluate. The caller must pass it to [`Self::admit`] or
-    /// [`Self::settle`].
+    /// [`Self::complete`].
     pub fn pop(&mut self) -> Option<EvaluationRequest> {
         if let Some(pid) = self.fresh.pop_front() {
             return self.entries.remove(&pid);
@@ -165,10 +165,10 @@ impl EvaluationQueue {
         self.entries.remove(&pid?)
     }
 
-    /// Checks whether `look` may run now, with a process of `uid`. If not, it was deferred.
+    /// Checks whether `evaluation` may run now, with a process of `uid`. If not, it was deferred.
     #[must_use]
-    pub fn admit(&mut self, look: EvaluationRequest, uid: Uid) -> bool {
-        if look.admitted || self.entries.is_empty() {
+    pub fn admit(&mut self, evaluation: EvaluationRequest, uid: Uid) -> bool {
+        if evaluation.admitted || self.entries.is_empty() {
             return true;
         }
         let used = self.used.entry(uid).or_insert(0);
@@ -179,44 +179,44 @@ impl EvaluationQueue {
         // It may have been pushed again since it was popped. Then that entry replaces this one and
         // takes its drain: a fork between the two changes must not be checked before the
         // evaluation.
-        let Some(entry) = self.entries.get_mut(&look.pid) else {
-            self.entries.insert(look.pid, EvaluationRequest { admitted: true, ..look });
+        let Some(entry) = self.entries.get_mut(&evaluation.pid) else {
+            self.entries.insert(evaluation.pid, EvaluationRequest { admitted: true, ..evaluation });
             let queue = self.parked.entry(uid).or_default();
             if queue.is_empty() {
                 self.turn.push_back(uid);
             }
-            queue.push_back(look.pid);
+            queue.push_back(evaluation.pid);
             return false;
         };
-        entry.cause = entry.cause | look.cause;
-        entry.since = entry.since.min(look.since);
-        if look.threads != Threads::None {
+        entry.cause = entry.cause | evaluation.cause;
+        entry.since = entry.since.min(evaluation.since);
+        if evaluation.threads != Threads::None {
             entry.threads = Threads::Several;
         }
-        let later = std::mem::replace(&mut entry.drain, look.drain);
+        let later = std::mem::replace(&mut entry.drain, evaluation.drain);
         self.complete_one_of(later);
         false
     }
 
     /// Records that the evaluation is completed.
-    pub fn settle(&mut self, look: EvaluationRequest) {
-        self.complete_one_of(look.drain);
+    pub fn complete(&mut self, evaluation: EvaluationRequest) {
+        self.complete_one_of(evaluation.drain);
     }
 
     fn complete_one_of(&mut self, drain: Drain) {
-        if drain <= self.settled {
+        if drain <= self.completed {
             return;
         }
-        let index = usize::try_from(drain.0 - self.settled.0 - 1).unwrap_or(usize::MAX);
-        if let Some(count) = self.unsettled.get_mut(index) {
+        let index = usize::try_from(drain.0 - self.completed.0 - 1).unwrap_or(usize::MAX);
+        if let Some(count) = self.incomplete.get_mut(index) {
             *count = count.saturating_sub(1);
         }
         self.advance();
     }
 
     /// Returns the last drain such that it and all before it are finished and evaluated.
-    pub const fn settled(&self) -> Drain {
-        self.settled
+    pub const fn completed(&self) -> Drain {
+        self.completed
     }
 
     /// Returns the drain that began last.
@@ -240,9 +240,9 @@ impl EvaluationQueue {
     }
 
     fn advance(&mut self) {
-        while self.settled < self.finished && self.unsettled.front() == Some(&0) {
-            self.unsettled.pop_front();
-            self.settled = Drain(self.settled.0 + 1);
+        while self.completed < self.finished && self.incomplete.front() == Some(&0) {
+            self.incomplete.pop_front();
+            self.completed = Drain(self.completed.0 + 1);
         }
     }
 }
@@ -268,12 +268,15 @@ mod tests {
         batch.push(leader(9), Cause::UID, Nanos(2));
         batch.push(leader(9), Cause::EXEC, Nanos(3));
         batch.end_drain();
-        let look = batch.pop().unwrap();
-        assert_eq!((look.cause.to_string().as_str(), look.since), ("setgid+setuid+exec", Nanos(1)));
+        let evaluation = batch.pop().unwrap();
+        assert_eq!(
+            (evaluation.cause.to_string().as_str(), evaluation.since),
+            ("setgid+setuid+exec", Nanos(1))
+        );
         assert!(batch.pop().is_none());
-        assert_eq!(batch.settled(), Drain(0));
-        batch.settle(look);
-        assert_eq!(batch.settled(), Drain(1));
+        assert_eq!(batch.completed(), Drain(0));
+        batch.complete(evaluation);
+        assert_eq!(batch.completed(), Drain(1));
     }
 
     #[test]
@@ -298,20 +301,20 @@ mod tests {
         let first = batch.begin_drain();
         batch.begin_drain();
         batch.finish(first);
-        assert_eq!(batch.settled(), Drain(1));
+        assert_eq!(batch.completed(), Drain(1));
     }
 
     #[test]
     fn a_drain_that_was_cut_short_settles_with_the_next() {
         let mut batch = EvaluationQueue::default();
         batch.begin_drain();
-        assert_eq!(batch.settled(), Drain(0));
+        assert_eq!(batch.completed(), Drain(0));
         batch.begin_drain();
         batch.end_drain();
-        assert_eq!(batch.settled(), Drain(2));
+        assert_eq!(batch.completed(), Drain(2));
     }
 
-    /// A process whose name is asked for is settled, and looked at again when the answer comes.
+    /// A process whose name is asked for is completed, and looked at again when the answer comes.
     #[test]
     fn what_was_settled_does_not_settle_its_drain_for_others() {
         let mut batch = EvaluationQueue::default();
@@ -320,11 +323,11 @@ mod tests {
         batch.push(leader(2), Cause::EXEC, Nanos(1));
         batch.end_drain();
         let (first, second) = (batch.pop().unwrap(), batch.pop().unwrap());
-        batch.settle(first);
-        batch.settle(first.outside_batch());
-        assert_eq!(batch.settled(), Drain(0));
-        batch.settle(second);
-        assert_eq!(batch.settled(), Drain(1));
+        batch.complete(first);
+        batch.complete(first.outside_batch());
+        assert_eq!(batch.completed(), Drain(0));
+        batch.complete(second);
+        assert_eq!(batch.completed(), Drain(1));
     }
 
     /// A change that is pushed while the process is deferred does not complete the earlier drain.
@@ -336,19 +339,19 @@ mod tests {
         batch.end_drain();
         batch.begin_drain();
         for _ in 0..SHARE {
-            let look = batch.pop().unwrap();
-            assert!(batch.admit(look, Uid(1)));
-            batch.settle(look);
+            let evaluation = batch.pop().unwrap();
+            assert!(batch.admit(evaluation, Uid(1)));
+            batch.complete(evaluation);
         }
         let last = batch.pop().unwrap();
         batch.push(leader(last.pid.get()), Cause::EXEC, Nanos(2));
         batch.push(leader(5000), Cause::EXEC, Nanos(2));
         assert!(!batch.admit(last, Uid(1)));
-        assert_eq!(batch.settled(), Drain(0));
+        assert_eq!(batch.completed(), Drain(0));
         let again = batch.pop().unwrap();
         assert_eq!((again.pid, again.since), (last.pid, Nanos(1)));
-        batch.settle(again);
-        assert_eq!(batch.settled(), Drain(1));
+        batch.complete(again);
+        assert_eq!(batch.completed(), Drain(1));
     }
 
     #[test]
@@ -361,12 +364,12 @@ mod tests {
         batch.push(leader(5000), Cause::EXEC, Nanos(1));
         batch.end_drain();
         let mut done = 0;
-        while let Some(look) = batch.pop() {
-            let uid = Uid(u32::from(look.pid == pid(5000)));
-            if batch.admit(look, uid) {
-                batch.settle(look);
+        while let Some(evaluation) = batch.pop() {
+            let uid = Uid(u32::from(evaluation.pid == pid(5000)));
+            if batch.admit(evaluation, uid) {
+                batch.complete(evaluation);
                 done += 1;
-                if look.pid == pid(5000) {
+                if evaluation.pid == pid(5000) {
                     break;
                 }
             }
@@ -389,24 +392,24 @@ mod tests {
                 owed.insert(pid(raw));
                 if drain {
                     batch.end_drain();
-                    if let Some(look) = batch.pop() {
-                        if batch.admit(look, Uid(user)) {
-                            owed.remove(&look.pid);
-                            batch.settle(look);
+                    if let Some(evaluation) = batch.pop() {
+                        if batch.admit(evaluation, Uid(user)) {
+                            owed.remove(&evaluation.pid);
+                            batch.complete(evaluation);
                         }
                     }
                     batch.begin_drain();
                 }
             }
             batch.end_drain();
-            while let Some(look) = batch.pop() {
-                if batch.admit(look, Uid(look.pid.get() % 3)) {
-                    owed.remove(&look.pid);
-                    batch.settle(look);
+            while let Some(evaluation) = batch.pop() {
+                if batch.admit(evaluation, Uid(evaluation.pid.get() % 3)) {
+                    owed.remove(&evaluation.pid);
+                    batch.complete(evaluation);
                 }
             }
             prop_assert!(owed.is_empty() && batch.is_empty());
-            prop_assert_eq!(batch.settled(), batch.begun());
+            prop_assert_eq!(batch.completed(), batch.begun());
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct ExternalMove<'a> {
     pub mover: u32,
     /// ID of the moved process or, by `cgroup.threads` or `tasks`, thread.
     pub pid: u32,
-    /// Whether it was born, not moved. Then the fields below say nothing.
+    /// Set if it was created in that cgroup, not moved. The fields below are empty then.
     pub is_birth: bool,
     /// Hierarchy ID, as the first field in `/proc/PID/cgroup`: 0 is cgroup v2.
     pub hierarchy: u32,

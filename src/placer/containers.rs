@@ -86,8 +86,8 @@ impl Placer {
             Containment::Container => true,
             // A user can make the namespaces unreadable, so the decision uses data that can always
             // be read.
-            Containment::Unknown => proc.is_in_namespace_of_root(subject.look.pid),
-            Containment::Host => subject.grip.uid.0 == 0 && is_monitor(proc, subject),
+            Containment::Unknown => proc.is_in_namespace_of_root(subject.evaluation.pid),
+            Containment::Host => subject.handle.uid.0 == 0 && is_monitor(proc, subject),
         };
         Ok(stays.then(|| self.leave_in_cgroup(Placement::InContainer, &place, rule, subject)))
     }
@@ -118,7 +118,7 @@ impl Placer {
             let text = place.text();
             !of_rules(&text) && may_hold_container(&text, grounds)
         });
-        let user = policy.accountable(subject.grip.uid);
+        let user = policy.accountable(subject.handle.uid);
         has_own
             && places.iter().all(|place| {
                 let text = place.text();
@@ -136,7 +136,7 @@ impl Placer {
             return Ok(read);
         }
         let host = &self.containers.host;
-        let found = match (subject.grip.thread, &subject.grip.handle) {
+        let found = match (subject.handle.thread, &subject.handle.pidfd) {
             (Some(thread), _) => sys::pidfd_open_thread(thread.get())
                 .ok()
                 .and_then(|thread| host.containment(thread.as_fd())),
@@ -189,7 +189,7 @@ fn is_job_of_another(
     subject: &PlacedProcess<'_>,
 ) -> Result<bool, Missing> {
     let Some(owner) = manager_uid(manager) else { return Ok(false) };
-    if owner == policy.accountable(subject.grip.uid) {
+    if owner == policy.accountable(subject.handle.uid) {
         return Ok(false);
     }
     policy.can_move(owner).map(|can_move| !can_move).ok_or(Missing::Owner(owner))
@@ -198,7 +198,7 @@ fn is_job_of_another(
 /// Checks whether a process of root is the parent of the first process of a container.
 fn is_monitor(proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
     let mut children = Vec::new();
-    proc.children(subject.look.pid, |child| {
+    proc.children(subject.evaluation.pid, |child| {
         if children.len() < MAX_CHILDREN {
             children.push(child);
         }
@@ -220,12 +220,12 @@ mod tests {
     fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
         let rules =
             "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
-        let grip =
-            ProcessHandle { uid: Uid(7), gid: Gid(7), unified: None, handle: None, thread: None };
-        let look = EvaluationRequest::at_once(Pid::new(40).unwrap(), Cause::EXEC, Nanos(0));
+        let handle =
+            ProcessHandle { uid: Uid(7), gid: Gid(7), unified: None, pidfd: None, thread: None };
+        let evaluation = EvaluationRequest::at_once(Pid::new(40).unwrap(), Cause::EXEC, Nanos(0));
         let subject = PlacedProcess {
-            look,
-            grip: &grip,
+            evaluation,
+            handle: &handle,
             user: None,
             exe: KnownExe::Unread,
             containment: None,

@@ -131,29 +131,29 @@ impl Placer {
     /// Returns whether a process that is not in the cgroup of its rule was moved out of it by another.
     pub(super) fn was_moved_away(&self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
         const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
-        let (look, cgroup) = (subject.look, numbered(&self.path));
+        let (evaluation, cgroup) = (subject.evaluation, numbered(&self.path));
         // A process that changed by itself is classified anew.
-        if self.external.setting == ExternalMoves::Off || look.cause.intersects(CHANGES) {
+        if self.external.setting == ExternalMoves::Off || evaluation.cause.intersects(CHANGES) {
             return false;
         }
         // A process that belongs elsewhere by now was not moved away from there.
-        let was_here = look.placement == cgroup;
-        let mut identity = || proc.identity_of(look.pid, subject.grip);
+        let was_here = evaluation.placement == cgroup;
+        let mut identity = || proc.identity_of(evaluation.pid, subject.handle);
         was_here
-            || look.cause.contains(Cause::MOVED)
-            || self.external.history.has(look.pid, &mut identity)
-            || look.cause.contains(Cause::SCAN)
-                && self.external.placements.has(look.pid, self.destination, cgroup, identity)
+            || evaluation.cause.contains(Cause::MOVED)
+            || self.external.history.has(evaluation.pid, &mut identity)
+            || evaluation.cause.contains(Cause::SCAN)
+                && self.external.placements.has(evaluation.pid, self.destination, cgroup, identity)
     }
 
     /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan
     /// finds it there.
     pub(super) fn record_placement(&mut self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) {
-        let (pid, cgroup) = (subject.look.pid, numbered(&self.path));
+        let (pid, cgroup) = (subject.evaluation.pid, numbered(&self.path));
         if self.external.setting == ExternalMoves::Off {
             return;
         }
-        if let Some(identity) = proc.identity_of(pid, subject.grip) {
+        if let Some(identity) = proc.identity_of(pid, subject.handle) {
             self.external.placements.record(pid, self.destination, identity, cgroup);
         }
     }
@@ -168,13 +168,13 @@ impl Placer {
         span: HierarchySet,
         subject: &PlacedProcess<'_>,
     ) -> Reaction {
-        let pid = subject.look.pid;
-        let identity = proc.identity_of(pid, subject.grip).unwrap_or(0);
+        let pid = subject.evaluation.pid;
+        let identity = proc.identity_of(pid, subject.handle).unwrap_or(0);
         let places = self.places_elsewhere(now.text.unwrap_or_default(), span);
         if self.external.history.is_left_in(pid, identity, &places) {
             return Reaction::Leave;
         }
-        self.external.watch.ensure_read(subject.look.cause.contains(Cause::MOVED));
+        self.external.watch.ensure_read(subject.evaluation.cause.contains(Cause::MOVED));
         let mover = self.external.watch.mover(pid, proc);
         let is_by_user = mover.as_ref().is_some_and(|mover| mover.acts_for_user(subject))
             || places.iter().any(|place| self.is_users(policy, place));
@@ -206,15 +206,15 @@ impl Placer {
         &mut self,
         policy: &Policy,
         proc: &mut ProcFs,
-        (look, grip): (EvaluationRequest, &ProcessHandle),
+        (evaluation, handle): (EvaluationRequest, &ProcessHandle),
         pin: Pin,
     ) -> bool {
-        let mover = self.external.watch.mover(look.pid, proc);
-        if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), look.since) {
+        let mover = self.external.watch.mover(evaluation.pid, proc);
+        if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), evaluation.since) {
             return false;
         }
-        let hierarchy = self.external.watch.hierarchy_of_move(look.pid);
-        let place = hierarchy.and_then(|id| self.place_in(proc, id, (look.pid, grip)));
+        let hierarchy = self.external.watch.hierarchy_of_move(evaluation.pid);
+        let place = hierarchy.and_then(|id| self.place_in(proc, id, (evaluation.pid, handle)));
         mover.is_some_and(|mover| mover.uid.is_some_and(|uid| uid != Uid(0)))
             || place.is_none_or(|place| self.is_users(policy, &place))
     }
@@ -238,7 +238,7 @@ impl Placer {
         self.troubles.push((trouble, self.path.clone()));
         // The number of cgroup names that a user can create is unlimited.
         let to = if is_by_user { rule.name.as_ref() } else { unit };
-        let key = (to, subject.grip.uid, reaction == Reaction::Leave);
+        let key = (to, subject.handle.uid, reaction == Reaction::Leave);
         if let Some(left_out) = self.limiter.admit(&key, sys::monotonic()) {
             let who = ProcessLabel(subject);
             let named = RuleLabel(rule);

@@ -15,10 +15,10 @@ pub(super) struct ProcessLabel<'a>(pub(super) &'a PlacedProcess<'a>);
 impl fmt::Display for ProcessLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subject = self.0;
-        write!(f, "process {} of ", subject.look.pid)?;
+        write!(f, "process {} of ", subject.evaluation.pid)?;
         match subject.user {
             Some(name) => f.write_str(name)?,
-            None => write!(f, "uid {}", subject.grip.uid)?,
+            None => write!(f, "uid {}", subject.handle.uid)?,
         }
         match subject.exe_path() {
             Some(exe) => write!(f, " ({})", exe.escape_ascii()),
@@ -55,14 +55,14 @@ impl DecisionFields<'_> {
             return;
         }
         let Self { subject, rule, .. } = self;
-        let PlacedProcess { look, grip, .. } = subject;
+        let PlacedProcess { evaluation, handle, .. } = subject;
         let exe = subject.exe_path().map(String::from_utf8_lossy);
         let file = rule.origin.file.to_string_lossy();
         let mut fields = vec![
             (MESSAGE_ID, Value::from(self.kind)),
-            (PID, Value::from_display(&look.pid)),
-            ("uid", grip.uid.0.into()),
-            ("gid", grip.gid.0.into()),
+            (PID, Value::from_display(&evaluation.pid)),
+            ("uid", handle.uid.0.into()),
+            ("gid", handle.gid.0.into()),
             ("rule", Value::from(&*rule.name)),
             ("rule_file", Value::from(&*file)),
             ("rule_line", rule.origin.line.into()),

@@ -35,10 +35,11 @@ impl Placer {
         proc: &mut ProcFs,
         subject: &PlacedProcess<'_>,
     ) -> Option<Placement> {
-        let look = subject.look;
-        let parent = proc.parent(look.pid);
-        let is_named_pam = proc.comm(look.pid) == Some(b"(sd-pam)");
-        let candidate = ManagerCandidate { look, uid: subject.grip.uid, parent, is_named_pam };
+        let evaluation = subject.evaluation;
+        let parent = proc.parent(evaluation.pid);
+        let is_named_pam = proc.comm(evaluation.pid) == Some(b"(sd-pam)");
+        let candidate =
+            ManagerCandidate { evaluation, uid: subject.handle.uid, parent, is_named_pam };
         match self.managers.check(candidate, proc, sys::monotonic()) {
             ManagerVerdict::Protected => Some(Placement::Protected),
             ManagerVerdict::Movable => None,

@@ -60,9 +60,9 @@ impl Placer {
         &self,
         proc: &mut ProcFs,
         id: u32,
-        (pid, grip): (Pid, &ProcessHandle),
+        (pid, handle): (Pid, &ProcessHandle),
     ) -> Option<CgroupPlace> {
-        let text = proc.cgroup(pid, grip.thread)?;
+        let text = proc.cgroup(pid, handle.thread)?;
         let start = format!("{id}:");
         let line = text
             .split(|&byte| byte == b'\n')

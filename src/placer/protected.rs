@@ -39,15 +39,15 @@ impl Placer {
         rule: &Rule,
         subject: &PlacedProcess<'_>,
     ) -> Result<Option<Placement>, Missing> {
-        let pid = subject.look.pid;
+        let pid = subject.evaluation.pid;
         if pid.get() == self.own_pid {
             return Ok(Some(Placement::Protected));
         }
         // A zombie: the kernel would accept the write without effect. Its children matter.
-        if subject.grip.has_exited() {
+        if subject.handle.has_exited() {
             return Ok(Some(Placement::Gone));
         }
-        let uid = subject.grip.uid;
+        let uid = subject.handle.uid;
         let is_root = uid.0 == 0;
         if !is_root && !self.has_systemd {
             return Ok(None);
@@ -64,13 +64,13 @@ impl Placer {
                 }
             }
             KnownExe::Read(seen) => {
-                protection(rule, pid, seen.raw, uid, || proc.cgroup(pid, subject.grip.thread))
+                protection(rule, pid, seen.raw, uid, || proc.cgroup(pid, subject.handle.thread))
             }
             KnownExe::Unavailable if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
             // Without CAP_SYS_PTRACE, or in a container where that does not apply to the first
             // process, or when the read blocks, only the cgroup is known, which a user can choose.
             KnownExe::Unavailable => {
-                let cgroup = proc.cgroup(pid, subject.grip.thread);
+                let cgroup = proc.cgroup(pid, subject.handle.thread);
                 unreadable(pid, uid, cgroup.unwrap_or_default())
             }
         };

@@ -33,7 +33,7 @@ impl Placer {
         let Some(text) = proc.cgroup(creator, None) else { return };
         let home = text.to_vec();
         for _ in 0..ATTEMPTS {
-            let Some(grip) = proc.open_process(pid) else { return };
+            let Some(handle) = proc.open_process(pid) else { return };
             let now = proc.cgroup(pid, None).map(<[u8]>::to_vec).unwrap_or_default();
             if let Err(refusal) = self.tree.move_back(group, pid, &now, &home) {
                 ::log::warn!(
@@ -43,7 +43,7 @@ impl Placer {
                 );
                 return;
             }
-            if grip.handle.as_ref().is_none_or(|handle| sys::pidfd_alive(handle.as_fd())) {
+            if handle.pidfd.as_ref().is_none_or(|handle| sys::pidfd_alive(handle.as_fd())) {
                 return;
             }
         }

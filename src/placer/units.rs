@@ -35,7 +35,7 @@ pub(super) fn stays_in_slice(
         return false;
     }
     let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-    config::keeping_table(tables, rule, path, policy.accountable(subject.grip.uid), subject.user)
+    config::keeping_table(tables, rule, path, policy.accountable(subject.handle.uid), subject.user)
         .is_some()
 }
 
@@ -74,9 +74,10 @@ impl Placer {
         rule: &Rule,
         subject: &PlacedProcess<'_>,
     ) -> bool {
-        let pid = subject.look.pid;
-        let is_service =
-            || subject.grip.uid.0 == 0 && proc.parent(pid).is_some_and(|parent| parent.get() == 1);
+        let pid = subject.evaluation.pid;
+        let is_service = || {
+            subject.handle.uid.0 == 0 && proc.parent(pid).is_some_and(|parent| parent.get() == 1)
+        };
         if !unit.loses(|group| self.is_last(group, pid), is_service) {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Whether a file is a script.
+//! Detection of scripts: must not open a file that is not a stored, regular one.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -9,7 +9,7 @@ use std::path::Path;
 /// `SYSFS_MAGIC` of linux/magic.h.
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 
-/// Returns whether a path is a regular file that begins with `#!`.
+/// Checks whether a path is a regular file that begins with `#!`.
 ///
 /// The path is the process's own to choose, so it is examined before it is opened. To open a device can have
 /// an effect (a watchdog starts, a tape rewinds), and so can a read of a file of the kernel (`trace_pipe_raw`

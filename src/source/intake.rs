@@ -99,7 +99,7 @@ impl EventIntake {
         !self.batch.is_empty()
             || self.forks.is_waiting()
             || self.forks_are_due
-            || self.batch.settled() < self.batch.begun()
+            || self.batch.completed() < self.batch.begun()
     }
 
     /// Returns the time at which the fork socket must be read even without events.

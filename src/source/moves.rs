@@ -63,7 +63,7 @@ pub struct TracedMove {
     pub mover: u32,
     /// Process or thread that was moved.
     pub pid: u32,
-    /// Whether it was born in another cgroup than that of its creator, and not moved.
+    /// Set if it was created in another cgroup than that of its creator, not moved.
     pub is_birth: bool,
     /// ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
     pub hierarchy: u32,
@@ -345,7 +345,7 @@ impl CpuBuffer {
     }
 }
 
-/// What `stats` tells of a buffer.
+/// Counters of a buffer in `stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stats {
     /// Records that were lost: overwritten, refused because the buffer was full (without the option

@@ -60,7 +60,7 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn table(survey: &LoadedConfig, look: RowOptions, out: &mut dyn Write) -> io::Result<()> {
+pub fn table(survey: &LoadedConfig, style: RowOptions, out: &mut dyn Write) -> io::Result<()> {
     let rules = &survey.loaded.rules;
     let words = RuleWording::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
@@ -74,14 +74,14 @@ pub fn table(survey: &LoadedConfig, look: RowOptions, out: &mut dyn Write) -> io
         name: rule_wording::name(rule).unwrap_or_else(|| "-".to_owned()),
         text: words.asked(rule),
         target: rule_wording::done(rule),
-        origin: if look.is_full {
+        origin: if style.is_full {
             rule_wording::origin(rule)
         } else {
             rule_wording::short_origin(rule)
         },
     };
     let rows: Vec<RuleRow> = rules.iter().enumerate().map(row).collect();
-    rows::show(&rows, Some("MATCH → CGROUP"), look, out)?;
+    rows::show(&rows, Some("MATCH → CGROUP"), style, out)?;
     for (at, rule) in rules.iter().enumerate() {
         if let Some(why) = dead.get(&id(at)) {
             writeln!(out, "\n! {} ({}) never matches:", at + 1, rule_wording::origin(rule))?;

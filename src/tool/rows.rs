@@ -78,26 +78,26 @@ struct Widths {
 }
 
 /// Writes the rows below a header, if there is a title for the middle column. Lines are cut to 80 columns
-/// unless `look.is_full` is set.
+/// unless `style.is_full` is set.
 pub(super) fn show(
     rows: &[RuleRow],
     title: Option<&str>,
-    look: RowOptions,
+    style: RowOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let widths = Widths::of(rows, title, look);
+    let widths = Widths::of(rows, title, style);
     let Widths { number, name, text, .. } = widths;
     if let Some(title) = title {
-        let title = title.replace(" → ", look.arrow());
+        let title = title.replace(" → ", style.arrow());
         writeln!(out, "{:>number$}  {:name$}  {title:text$}  FILE:LINE", "#", "NAME")?;
     }
     rows.iter().try_for_each(|row| match row {
-        RuleRow::Gap(words) => writeln!(out, "{:>number$}  {words}", look.dots()),
+        RuleRow::Gap(words) => writeln!(out, "{:>number$}  {words}", style.dots()),
         RuleRow::Rule { number, mark, name, text, target, origin } => {
             let number = format!("{mark}{number:>0$}", widths.number - 1);
-            let name = look.cut(name, widths.name);
-            let text = joined(text, target, widths.text, look);
-            let origin = look.end_of(origin, widths.origin);
+            let name = style.cut(name, widths.name);
+            let text = joined(text, target, widths.text, style);
+            let origin = style.end_of(origin, widths.origin);
             let name_width = widths.name;
             let text_width = widths.text;
             writeln!(out, "{number}  {name:name_width$}  {text:text_width$}  {origin}")
@@ -106,14 +106,14 @@ pub(super) fn show(
 }
 
 impl Widths {
-    fn of(rows: &[RuleRow], title: Option<&str>, look: RowOptions) -> Self {
+    fn of(rows: &[RuleRow], title: Option<&str>, style: RowOptions) -> Self {
         let is_titled = title.is_some();
-        let title = title.map(|title| title.replace(" → ", look.arrow()));
+        let title = title.map(|title| title.replace(" → ", style.arrow()));
         let least = |title: &str| if is_titled { title.chars().count() } else { 0 };
         let mut most = [1, least("NAME"), least(&title.unwrap_or_default()), least("FILE:LINE")];
         for row in rows {
             let RuleRow::Rule { number, name, text, target, origin, .. } = row else { continue };
-            let whole = joined(text, target, usize::MAX, look);
+            let whole = joined(text, target, usize::MAX, style);
             let parts = [number.to_string(), name.clone(), whole, origin.clone()];
             for (most, part) in most.iter_mut().zip(parts) {
                 *most = part.chars().count().max(*most);
@@ -121,7 +121,7 @@ impl Widths {
         }
         let [number, name, text, origin] = most;
         let number = number + 2;
-        if look.is_full {
+        if style.is_full {
             return Self { number, name, text, origin };
         }
         let name = name.min(NAME);
@@ -132,16 +132,16 @@ impl Widths {
 }
 
 /// Joins text and destination within a number of columns.
-fn joined(text: &str, target: &str, width: usize, look: RowOptions) -> String {
+fn joined(text: &str, target: &str, width: usize, style: RowOptions) -> String {
     if target.is_empty() {
-        return look.cut(text, width);
+        return style.cut(text, width);
     }
-    let arrow = look.arrow();
+    let arrow = style.arrow();
     let rest = width.saturating_sub(text.chars().count() + arrow.chars().count());
     // The destination is the part that a reader searches for: it gets at least two thirds.
-    let target = look.cut(target, rest.max(width / 3 * 2));
+    let target = style.cut(target, rest.max(width / 3 * 2));
     let left = width.saturating_sub(target.chars().count() + arrow.chars().count());
-    format!("{}{arrow}{target}", look.cut(text, left))
+    format!("{}{arrow}{target}", style.cut(text, left))
 }
 
 #[cfg(test)]
@@ -161,8 +161,8 @@ mod tests {
         let rows = [row, RuleRow::Gap("3 more".to_owned())];
         for is_ascii in [true, false] {
             let mut out = Vec::new();
-            let look = RowOptions { is_full: false, is_ascii };
-            show(&rows, Some("MATCH → CGROUP"), look, &mut out).unwrap();
+            let style = RowOptions { is_full: false, is_ascii };
+            show(&rows, Some("MATCH → CGROUP"), style, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
             assert_eq!(text.is_ascii(), is_ascii, "{text}");

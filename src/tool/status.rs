@@ -27,9 +27,9 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
         let text = serde_json::to_string_pretty(&status).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
     } else {
-        let look =
+        let style =
             page::PageOptions { is_colored: given.color, is_unicode: super::locale::is_unicode() };
-        out.write_all(page::render(&status, look).as_bytes())?;
+        out.write_all(page::render(&status, style).as_bytes())?;
     }
     Ok(0)
 }

@@ -145,7 +145,7 @@ impl<'t> TopScreen<'t> {
     }
 
     /// Takes a sample and returns the cgroups with rates since the previous one.
-    fn look(&mut self) -> (Vec<GroupRow>, Duration) {
+    fn style(&mut self) -> (Vec<GroupRow>, Duration) {
         let now = self.sampler.sample();
         let at = Instant::now();
         let apart = at - self.at;
@@ -182,7 +182,7 @@ fn print(
     let mut count = 0;
     while options.iterations.is_none_or(|most| count < most) {
         thread::sleep(options.delay);
-        let (mut rows, apart) = top.look();
+        let (mut rows, apart) = top.style();
         sort(&mut rows, options.sort);
         if given.has("json") {
             let interval_ms = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
@@ -194,7 +194,7 @@ fn print(
                 writeln!(out)?;
             }
             let (width, _) = terminal::size(io::stdout().as_fd());
-            let look = FrameOptions {
+            let style = FrameOptions {
                 color: given.color,
                 unicode: locale::is_unicode(),
                 width,
@@ -202,7 +202,7 @@ fn print(
             };
             let frame =
                 Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
-            for line in lines(&rows, frame, look) {
+            for line in lines(&rows, frame, style) {
                 writeln!(out, "{}", line.trim_end())?;
             }
         }
@@ -239,7 +239,7 @@ fn watch(
             Input::Nothing | Input::Resized => {}
         }
         if Instant::now() >= next {
-            rows = top.look().0;
+            rows = top.style().0;
             next = Instant::now() + options.delay;
             count += 1;
             if options.iterations.is_some_and(|most| count >= most) {
@@ -257,9 +257,9 @@ fn draw(
     (width, height): (usize, usize),
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let look = FrameOptions { color, unicode: locale::is_unicode(), width, height: Some(height) };
+    let style = FrameOptions { color, unicode: locale::is_unicode(), width, height: Some(height) };
     let mut text = "\x1b[H".to_owned();
-    for (index, line) in lines(rows, frame, look).iter().take(height).enumerate() {
+    for (index, line) in lines(rows, frame, style).iter().take(height).enumerate() {
         text += if index == 0 { "" } else { "\r\n" };
         text += line;
         text += "\x1b[K";

@@ -43,11 +43,11 @@ impl StartingChildren {
     /// Decides about a child of a manager: `Pending` while it is within its time limit.
     pub(super) fn admit(
         &mut self,
-        look: EvaluationRequest,
+        evaluation: EvaluationRequest,
         uid: Uid,
         now: Nanos,
     ) -> ManagerVerdict {
-        let known = self.children.iter().position(|child| child.pid == look.pid);
+        let known = self.children.iter().position(|child| child.pid == evaluation.pid);
         let index = match known {
             Some(index) if now.since(self.children[index].first) >= GRACE_NS => {
                 self.children.swap_remove(index);
@@ -62,7 +62,7 @@ impl StartingChildren {
             None => {
                 self.children.push(StartingChild {
                     uid,
-                    pid: look.pid,
+                    pid: evaluation.pid,
                     first: now,
                     is_queued: false,
                 });
@@ -71,7 +71,7 @@ impl StartingChildren {
         };
         let child = &mut self.children[index];
         if !std::mem::replace(&mut child.is_queued, true) {
-            self.queue.push_back((now.plus(RECHECK_NS), look));
+            self.queue.push_back((now.plus(RECHECK_NS), evaluation));
         }
         ManagerVerdict::Pending
     }
@@ -80,19 +80,19 @@ impl StartingChildren {
     /// then, it has become another program, and its entry is removed.
     pub(super) fn take_due(&mut self, proc: &ProcFs, now: Nanos) -> Option<EvaluationRequest> {
         self.children.retain(|child| child.is_queued);
-        let &(due, look) = self.queue.front()?;
+        let &(due, evaluation) = self.queue.front()?;
         if due > now {
             return None;
         }
         self.queue.pop_front();
-        let exists = proc.exists(look.pid);
-        if let Some(child) = self.children.iter_mut().find(|child| child.pid == look.pid) {
+        let exists = proc.exists(evaluation.pid);
+        if let Some(child) = self.children.iter_mut().find(|child| child.pid == evaluation.pid) {
             child.is_queued = false;
         }
         if !exists {
             self.children.retain(|child| child.is_queued);
         }
-        Some(look)
+        Some(evaluation)
     }
 
     /// Returns the time at which the next child must be evaluated.
@@ -110,7 +110,7 @@ mod tests {
 
     const USER: Uid = Uid(5);
 
-    fn look(pid: u32) -> EvaluationRequest {
+    fn evaluation(pid: u32) -> EvaluationRequest {
         EvaluationRequest::at_once(Pid::new(pid).unwrap(), Cause::FORK, Nanos(0))
     }
 
@@ -124,12 +124,12 @@ mod tests {
         let pid = std::process::id();
         let mut starting = StartingChildren::default();
         assert_eq!(starting.next_due(), None);
-        assert_eq!(starting.admit(look(pid), USER, at(0)), ManagerVerdict::Pending);
+        assert_eq!(starting.admit(evaluation(pid), USER, at(0)), ManagerVerdict::Pending);
         // An exec of the child does not change its position in the queue.
-        assert_eq!(starting.admit(look(pid), USER, at(10)), ManagerVerdict::Pending);
+        assert_eq!(starting.admit(evaluation(pid), USER, at(10)), ManagerVerdict::Pending);
         assert_eq!(starting.next_due(), Some(at(50)));
         assert_eq!(starting.take_due(&proc, at(49)), None);
-        assert_eq!(starting.take_due(&proc, at(50)), Some(look(pid)));
+        assert_eq!(starting.take_due(&proc, at(50)), Some(evaluation(pid)));
         // The child became another program, so it was not admitted again.
         assert_eq!(starting.take_due(&proc, at(100)), None);
         assert!(starting.children.is_empty());
@@ -141,10 +141,14 @@ mod tests {
         let pid = std::process::id();
         let mut starting = StartingChildren::default();
         for now in (0..1000).step_by(50) {
-            assert_eq!(starting.admit(look(pid), USER, at(now)), ManagerVerdict::Pending, "{now}");
-            assert_eq!(starting.take_due(&proc, at(now + 50)), Some(look(pid)));
+            assert_eq!(
+                starting.admit(evaluation(pid), USER, at(now)),
+                ManagerVerdict::Pending,
+                "{now}"
+            );
+            assert_eq!(starting.take_due(&proc, at(now + 50)), Some(evaluation(pid)));
         }
-        assert_eq!(starting.admit(look(pid), USER, at(1000)), ManagerVerdict::Movable);
+        assert_eq!(starting.admit(evaluation(pid), USER, at(1000)), ManagerVerdict::Movable);
         assert_eq!(starting.next_due(), None);
     }
 
@@ -155,12 +159,12 @@ mod tests {
         // Above every PID of the kernel, so that none of them exists.
         let first = 1 << 23;
         for pid in first..first + 32 {
-            assert_eq!(starting.admit(look(pid), USER, at(0)), ManagerVerdict::Pending);
+            assert_eq!(starting.admit(evaluation(pid), USER, at(0)), ManagerVerdict::Pending);
         }
-        assert_eq!(starting.admit(look(first + 32), USER, at(0)), ManagerVerdict::Movable);
-        assert_eq!(starting.admit(look(first + 33), Uid(6), at(0)), ManagerVerdict::Pending);
+        assert_eq!(starting.admit(evaluation(first + 32), USER, at(0)), ManagerVerdict::Movable);
+        assert_eq!(starting.admit(evaluation(first + 33), Uid(6), at(0)), ManagerVerdict::Pending);
         // A child that has exited frees its entry.
-        assert_eq!(starting.take_due(&proc, at(50)), Some(look(first)));
-        assert_eq!(starting.admit(look(first + 34), USER, at(50)), ManagerVerdict::Pending);
+        assert_eq!(starting.take_due(&proc, at(50)), Some(evaluation(first)));
+        assert_eq!(starting.admit(evaluation(first + 34), USER, at(50)), ManagerVerdict::Pending);
     }
 }

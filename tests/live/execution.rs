@@ -132,7 +132,7 @@ fn the_exec_of_a_thread_with_its_own_user() {
     }
 }
 
-/// What such a process forks after the exec is alice's, without an evaluation of its own.
+/// Asserts that children forked after the exec belong to alice, without an evaluation of their own.
 #[test]
 fn forks_after_the_exec_of_a_thread_with_its_own_user() {
     let Some(live) = Live::require() else { return };

@@ -79,7 +79,7 @@ impl EmptyTracker {
             match self.groups.get_mut(&directory) {
                 Some(known) if Some(known.inode) == inode(&directory) => {
                     known.after = nanoseconds(after);
-                    self.look(&directory, false, now);
+                    self.check(&directory, false, now);
                 }
                 Some(_) | None => self.watch(version, &directory, after, now),
             }
@@ -110,7 +110,7 @@ impl EmptyTracker {
         let due = None;
         let group = TrackedGroup { version, after, inode, watch, empty_since, due };
         self.groups.insert(directory.to_owned(), group);
-        self.look(directory, false, now);
+        self.check(directory, false, now);
     }
 
     pub(super) fn forget(&mut self, directory: &Path) {
@@ -131,7 +131,7 @@ impl EmptyTracker {
 
     /// Schedules the next attempt after a failed removal.
     pub(super) fn again(&mut self, directory: &Path, now: Nanos) {
-        self.look(directory, false, now);
+        self.check(directory, false, now);
         let Some(group) = self.groups.get(directory) else { return };
         // Still empty, so a child cgroup blocks the removal.
         if group.empty_since.is_some() {
@@ -149,7 +149,7 @@ impl EmptyTracker {
                 break;
             }
             self.schedule(&directory, None);
-            self.look(&directory, false, now);
+            self.check(&directory, false, now);
             let is_over = |group: &TrackedGroup| {
                 group.empty_since.is_some_and(|since| now.since(since) >= group.after)
             };
@@ -188,11 +188,11 @@ impl EmptyTracker {
         if let Some(shortest) = times.min() {
             self.gathers = now.plus(GATHER_NS.min(shortest / 4));
         }
-        changed.iter().for_each(|directory| self.look(directory, true, now));
+        changed.iter().for_each(|directory| self.check(directory, true, now));
     }
 
     /// Checks whether a cgroup is empty. After a change it has not been empty all the time.
-    fn look(&mut self, directory: &Path, has_changed: bool, now: Nanos) {
+    fn check(&mut self, directory: &Path, has_changed: bool, now: Nanos) {
         let Some(group) = self.groups.get_mut(directory) else { return };
         let is_same = inode(directory) == Some(group.inode);
         let Some(is_empty) = is_same.then(|| is_empty(directory, group.version)).flatten() else {

@@ -93,7 +93,7 @@ impl Applier {
             }
             // Before the first tables arrive every setting would be reverted.
             if is_told {
-                self.look();
+                self.check();
                 self.work();
             }
             if self.orders.is_empty() {
@@ -137,7 +137,7 @@ impl Applier {
     }
 
     /// Reads which user slices exist.
-    fn look(&mut self) {
+    fn check(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         match watch.present() {
             Ok(present) => self.present = present,

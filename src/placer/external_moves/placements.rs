@@ -1,4 +1,4 @@
-//! Where processes were in place last, so that a process that is found elsewhere by a scan is known
+//! The cgroups in which processes were last found in place, so that a process that is found elsewhere by a scan is known
 //! to have been moved by another: a scan has no mover, and without this record it cannot tell an
 //! external move from a process whose event was lost.
 

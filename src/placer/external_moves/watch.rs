@@ -59,8 +59,8 @@ impl Mover {
     pub(super) fn acts_for_user(&self, subject: &PlacedProcess<'_>) -> bool {
         // Process 1 moves processes of users only on request. A process that moved itself may have
         // had other rights at that time.
-        let is_of_user = subject.grip.uid != Uid(0);
-        if self.process == subject.look.pid.get() {
+        let is_of_user = subject.handle.uid != Uid(0);
+        if self.process == subject.evaluation.pid.get() {
             return false;
         }
         self.uid.is_some_and(|uid| uid != Uid(0)) || is_of_user && self.process == 1
@@ -97,7 +97,7 @@ pub(crate) struct MoveWatch {
     due: Nanos,
     alert_until: Nanos,
     was_read: Nanos,
-    /// When what the readings and evaluations took is within their share of a CPU.
+    /// Time from which the cost of reads and evaluations is within their share of a CPU.
     paid_until: Nanos,
     needs_scan: bool,
     metrics: Arc<Metrics>,
@@ -230,27 +230,27 @@ impl MoveWatch {
     /// Returns the next process that was moved, and when that happened last, or that was born in
     /// another cgroup. The caller admits or dismisses it.
     pub(crate) fn next_moved(&mut self) -> Option<EvaluationRequest> {
-        let mut look = self.waiting.pop()?;
-        if let Some(traced) = self.known.get(&look.pid) {
-            look.since = traced.at;
+        let mut evaluation = self.waiting.pop()?;
+        if let Some(traced) = self.known.get(&evaluation.pid) {
+            evaluation.since = traced.at;
         }
-        Some(look)
+        Some(evaluation)
     }
 
     /// Returns whether a moved process may be evaluated now, its user being `uid`. Else it waits,
     /// since its user had its share.
     #[must_use]
-    pub(crate) fn admit(&mut self, look: EvaluationRequest, uid: Uid) -> bool {
-        let is_admitted = self.waiting.admit(look, uid);
+    pub(crate) fn admit(&mut self, evaluation: EvaluationRequest, uid: Uid) -> bool {
+        let is_admitted = self.waiting.admit(evaluation, uid);
         if is_admitted {
-            self.waiting.settle(look);
+            self.waiting.complete(evaluation);
         }
         is_admitted
     }
 
     /// The process that was moved is gone.
-    pub(crate) fn dismiss(&mut self, look: EvaluationRequest) {
-        self.waiting.settle(look);
+    pub(crate) fn dismiss(&mut self, evaluation: EvaluationRequest) {
+        self.waiting.complete(evaluation);
     }
 
     /// The last move of this thread is one of its process.
@@ -305,7 +305,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a process whose children are born in another cgroup.
+    /// PID of a process that creates children in another cgroup.
     const CREATOR: u32 = 800;
 
     #[derive(Debug)]
@@ -339,7 +339,7 @@ mod tests {
         watch.read_if_due(Nanos(0));
         assert_eq!(watch.metrics.traced_moves.get(), 3);
         assert_eq!(watch.known[&Pid::new(40).unwrap()].mover, 901);
-        let next = std::iter::from_fn(|| watch.next_moved().map(|look| look.pid.get()));
+        let next = std::iter::from_fn(|| watch.next_moved().map(|evaluation| evaluation.pid.get()));
         assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
         assert!(!watch.take_needs_scan());
     }
@@ -350,8 +350,9 @@ mod tests {
         watch.read_if_due(Nanos(0));
         assert_eq!(watch.metrics.traced_moves.get(), 1);
         assert!(watch.has_work());
-        let is_birth =
-            |look: EvaluationRequest| (look.pid.get(), look.cause.contains(Cause::ELSEWHERE));
+        let is_birth = |evaluation: EvaluationRequest| {
+            (evaluation.pid.get(), evaluation.cause.contains(Cause::ELSEWHERE))
+        };
         let next = std::iter::from_fn(|| watch.next_moved().map(is_birth));
         assert_eq!(next.collect::<Vec<_>>(), [(40, true), (41, false), (42, true)]);
         assert!(!watch.has_work() && !watch.take_needs_scan());
@@ -381,9 +382,9 @@ mod tests {
         let mut watch = watch(moves, 0);
         watch.read_if_due(Nanos(0));
         let mut evaluated = 0;
-        while let Some(look) = watch.next_moved() {
-            let is_other = look.pid.get() == 40;
-            evaluated += usize::from(watch.admit(look, Uid(u32::from(is_other))));
+        while let Some(evaluation) = watch.next_moved() {
+            let is_other = evaluation.pid.get() == 40;
+            evaluated += usize::from(watch.admit(evaluation, Uid(u32::from(is_other))));
             if is_other {
                 break;
             }

@@ -118,8 +118,8 @@ impl InspectedProcess {
         proc: &mut ProcFs,
         names: &NameService,
     ) -> Result<Option<Self>, ToolError> {
-        let Some(grip) = proc.open_process(pid) else { return Ok(None) };
-        let mut subject = Self::new(grip.uid, grip.gid, names)?;
+        let Some(handle) = proc.open_process(pid) else { return Ok(None) };
+        let mut subject = Self::new(handle.uid, handle.gid, names)?;
         subject.program = read_program(pid, proc);
         let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
         let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
@@ -128,7 +128,7 @@ impl InspectedProcess {
         let parent = stat.as_ref().and_then(|stat| Pid::new(u32::try_from(stat.ppid).ok()?));
         let parent = parent.and_then(|parent| {
             let comm = proc.comm(parent)?.to_vec();
-            let is_alike = same_as_parent((pid, parent), grip.uid, proc);
+            let is_alike = same_as_parent((pid, parent), handle.uid, proc);
             Some(ParentProcess { pid: parent, comm, is_alike })
         });
         subject.life = Some(LiveProcess {
@@ -203,9 +203,9 @@ fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
 
 /// Reads an executable by the fast path: that of a live thread if the thread-group leader has exited.
 fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
-    let grip = proc.open_process(pid)?;
+    let handle = proc.open_process(pid)?;
     let thread = match proc.has_leader_exited(pid) {
-        true => proc.stand_in(pid, grip).and_then(|grip| grip.thread),
+        true => proc.stand_in(pid, handle).and_then(|handle| handle.thread),
         false => None,
     };
     let reader = ExeReader::new(proc).ok()?;
@@ -231,7 +231,7 @@ fn same_as_parent((pid, parent): (Pid, Pid), uid: Uid, proc: &mut ProcFs) -> boo
     let exe = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let comm = proc.comm(pid).map(<[u8]>::to_vec);
     let groups = proc.cgroup(pid, None).map(<[u8]>::to_vec);
-    let has_same_user = proc.open_process(parent).is_some_and(|grip| grip.uid == uid);
+    let has_same_user = proc.open_process(parent).is_some_and(|handle| handle.uid == uid);
     has_same_user
         && exe(pid) == exe(parent)
         && comm.as_deref() == proc.comm(parent)

@@ -77,8 +77,8 @@ pub fn show(
     if !survey.loaded.rules.is_empty() {
         writeln!(out, "\nRules in evaluation order")?;
     }
-    let look = rows::RowOptions { is_full: manner.all, is_ascii: manner.ascii };
-    rows::show(&rules(survey, explained, manner.all), None, look, out)
+    let style = rows::RowOptions { is_full: manner.all, is_ascii: manner.ascii };
+    rows::show(&rules(survey, explained, manner.all), None, style, out)
 }
 
 /// Returns the text about the time since which a process is in place.

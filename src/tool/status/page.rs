@@ -41,23 +41,28 @@ impl PageOptions {
 }
 
 /// Returns the page, with a line end after each line.
-pub(super) fn render(status: &Status, look: PageOptions) -> String {
+pub(super) fn render(status: &Status, style: PageOptions) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write_all(status, look, &mut text);
+    let _ = write_all(status, style, &mut text);
     text
 }
 
-fn write_all(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
-    head(status, look, out)?;
-    rules(status, look, out)?;
+fn write_all(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
+    head(status, style, out)?;
+    rules(status, style, out)?;
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let events = counter("events");
     let lost = counter("lost_events") + counter("lost_forks");
-    row(look, out, "Events", &format!("{} received, {}", grouped(events), look.bad(lost, "lost")))?;
+    row(
+        style,
+        out,
+        "Events",
+        &format!("{} received, {}", grouped(events), style.bad(lost, "lost")),
+    )?;
     let scans = counted(counter("scans"), "scan", "scans");
     let looks = counted(counter("evaluations"), "evaluation", "evaluations");
-    row(look, out, "Processes", &format!("{looks}, {scans} of /proc"))?;
+    row(style, out, "Processes", &format!("{looks}, {scans} of /proc"))?;
     let placed = if status.dry_run { "would_place" } else { "placed" };
     let verb = if status.dry_run { "would be moved" } else { "moved" };
     let all = counter(placed);
@@ -67,21 +72,21 @@ fn write_all(status: &Status, look: PageOptions, out: &mut String) -> fmt::Resul
         true => format!(", {} of them timed (after an event)", grouped(timed)),
         false => String::new(),
     };
-    row(look, out, "Moves", &format!("{} {verb}{part}", grouped(all)))?;
-    external_moves(status, look, out)?;
-    left_alone(status, look, out)?;
-    troubles(status, look, out)?;
-    latency(&status.latency, look, out)
+    row(style, out, "Moves", &format!("{} {verb}{part}", grouped(all)))?;
+    external_moves(status, style, out)?;
+    left_alone(status, style, out)?;
+    troubles(status, style, out)?;
+    latency(&status.latency, style, out)
 }
 
-fn head(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
-    let name = look.bold(&format!("cgruled {}", Escaped(&status.version)));
+fn head(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
+    let name = style.bold(&format!("cgruled {}", Escaped(&status.version)));
     let pid = status.pid;
     let since = date(status.started);
     writeln!(out, "{name}, process {pid}, running for {} since {since}", span(status.uptime))?;
     if status.stalled {
         let text = "The placement thread does not respond.";
-        writeln!(out, "{}", look.alarm(text))?;
+        writeln!(out, "{}", style.alarm(text))?;
     }
     if status.dry_run {
         writeln!(out, "Dry run: no process is moved.")?;
@@ -89,41 +94,41 @@ fn head(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn rules(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
+fn rules(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     let rules = &status.rules;
     let files = counted(rules.files.len() as u64, "file", "files");
     let age = span((status.started + status.uptime).saturating_sub(rules.since));
     let text = format!("{} from {files}, read {age} ago", counted(rules.count, "rule", "rules"));
-    row(look, out, "Rules", &text)?;
+    row(style, out, "Rules", &text)?;
     if rules.errors + rules.warnings > 0 {
-        let errors = look.bad(rules.errors, if rules.errors == 1 { "error" } else { "errors" });
+        let errors = style.bad(rules.errors, if rules.errors == 1 { "error" } else { "errors" });
         let warnings = counted(rules.warnings, "warning", "warnings");
-        row(look, out, "", &format!("{errors}, {warnings}: run 'cgrulectl check'"))?;
+        row(style, out, "", &format!("{errors}, {warnings}: run 'cgrulectl check'"))?;
     }
     if let Some(refused) = &status.refused_reload {
         let errors = counted(refused.errors.len() as u64, "new error", "new errors");
-        row(look, out, "", &look.alarm(&format!("{errors}: run 'cgrulectl check'")))?;
+        row(style, out, "", &style.alarm(&format!("{errors}: run 'cgrulectl check'")))?;
         let place = refused.kept.first().map_or("", |kept| &kept.first_error);
-        row(look, out, "", &tail(&Escaped(place).to_string()))?;
+        row(style, out, "", &tail(&Escaped(place).to_string()))?;
         let files = match refused.kept.len() {
             1 => "file kept at last valid version".to_owned(),
             more => format!("first error; {more} files kept at last valid version"),
         };
-        row(look, out, "", &files)?;
+        row(style, out, "", &files)?;
     }
-    row(look, out, "Cgroups", &format!("below {} in", Escaped(&status.root)))?;
+    row(style, out, "Cgroups", &format!("below {} in", Escaped(&status.root)))?;
     let (old, unified): (Vec<_>, Vec<_>) =
         status.hierarchies.iter().partition(|tree| tree.version == 1);
-    unified.into_iter().try_for_each(|tree| row(look, out, "", &hierarchy(tree)))?;
+    unified.into_iter().try_for_each(|tree| row(style, out, "", &hierarchy(tree)))?;
     // One line for each v1 hierarchy would take up half a screen.
     let old = old.into_iter().map(|tree| Escaped(&tree.controllers.join("+")).to_string());
     let old = lines(old, 64).into_iter().enumerate();
     old.into_iter().try_for_each(|(index, line)| {
-        row(look, out, "", &format!("{} {line}", if index == 0 { "v1" } else { "  " }))
+        row(style, out, "", &format!("{} {line}", if index == 0 { "v1" } else { "  " }))
     })
 }
 
-fn external_moves(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
+fn external_moves(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     // The field is empty in the answer of an older daemon.
     if status.external_moves.is_empty() || status.external_moves == "off" {
         return Ok(());
@@ -133,7 +138,7 @@ fn external_moves(status: &Status, look: PageOptions, out: &mut String) -> fmt::
         "trace" => "traced by the kernel",
         _ => "not traced: a scan finds them within 60 s",
     };
-    row(look, out, "", &format!("external moves are {action}; {found}"))
+    row(style, out, "", &format!("external moves are {action}; {found}"))
 }
 
 /// Returns the end of a text that is too long for a row.
@@ -160,7 +165,7 @@ fn hierarchy(tree: &HierarchyStatus) -> String {
 }
 
 /// Writes the numbers of evaluations without a move, by reason.
-fn left_alone(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
+fn left_alone(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     const REASONS: [(&str, &str); 11] = [
         ("in_place", "in place"),
         ("no_rule", "without a matching rule"),
@@ -180,7 +185,7 @@ fn left_alone(status: &Status, look: PageOptions, out: &mut String) -> fmt::Resu
     });
     let mut heading = "Not moved";
     for line in lines(parts, 66) {
-        row(look, out, heading, &line)?;
+        row(style, out, heading, &line)?;
         heading = "";
     }
     Ok(())
@@ -205,44 +210,44 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
     lines
 }
 
-fn troubles(status: &Status, look: PageOptions, out: &mut String) -> fmt::Result {
+fn troubles(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
-    let refused = look.bad(counter("refused"), "refused");
-    let taken = look.bad(counter("external_moves_found"), "external moves");
-    let abandoned = look.bad(counter("abandoned"), "not reverted");
-    let dropped = look.bad(counter("dropped_log_records"), "log lines dropped");
-    row(look, out, "Failures", &format!("{refused}, {taken}, {abandoned}, {dropped}"))?;
+    let refused = style.bad(counter("refused"), "refused");
+    let taken = style.bad(counter("external_moves_found"), "external moves");
+    let abandoned = style.bad(counter("abandoned"), "not reverted");
+    let dropped = style.bad(counter("dropped_log_records"), "log lines dropped");
+    row(style, out, "Failures", &format!("{refused}, {taken}, {abandoned}, {dropped}"))?;
     let over_limit = counter("sticky_over_limit");
     if over_limit > 0 {
         let pins = counted(over_limit, "pin", "pins");
-        row(look, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;
+        row(style, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;
     }
     for refusal in &status.refusals {
         let errno = Escaped(&refusal.errno);
         let meaning = Escaped(&refusal.meaning);
-        row(look, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
+        row(style, out, "", &format!("{} refused: {meaning} ({errno})", grouped(refusal.count)))?;
     }
     for taker in &status.external_movers {
         let name = Escaped(&taker.name);
-        row(look, out, "", &format!("{} moved to {name}", grouped(taker.count)))?;
+        row(style, out, "", &format!("{} moved to {name}", grouped(taker.count)))?;
     }
     Ok(())
 }
 
-fn latency(latency: &MoveLatency, look: PageOptions, out: &mut String) -> fmt::Result {
+fn latency(latency: &MoveLatency, style: PageOptions, out: &mut String) -> fmt::Result {
     if latency.count == 0 {
-        return row(look, out, "Latency", "no move after an event yet");
+        return row(style, out, "Latency", "no move after an event yet");
     }
     let [p50, p90, p99, max] =
         [latency.p50_us, latency.p90_us, latency.p99_us, latency.max_us].map(microseconds);
     let moves = counted(latency.count, "move", "moves");
-    row(look, out, "Latency", &format!("p50 {p50}, p90 {p90}, p99 {p99}, max {max} of {moves}"))?;
+    row(style, out, "Latency", &format!("p50 {p50}, p90 {p90}, p99 {p99}, max {max} of {moves}"))?;
     let octaves = together(&latency.octaves);
     let most = octaves.iter().map(|&(_, count)| count).max().unwrap_or(1).max(1);
     let room = CHART.saturating_sub(grouped(most).len()) as u64;
     for (upper, count) in octaves {
-        let bar = bar(count, most, room.min(BAR), look.is_unicode);
-        let bar = look.paint("36", &bar);
+        let bar = bar(count, most, room.min(BAR), style.is_unicode);
+        let bar = style.paint("36", &bar);
         let label = format!("<= {}", microseconds(upper));
         let space = if bar.is_empty() { "" } else { " " };
         writeln!(out, "{label:>14}  {bar}{space}{}", grouped(count))?;
@@ -277,9 +282,9 @@ fn bar(count: u64, most: u64, width: u64, is_unicode: bool) -> String {
     format!("{}{part}", "█".repeat(whole))
 }
 
-fn row(look: PageOptions, out: &mut String, heading: &str, text: &str) -> fmt::Result {
+fn row(style: PageOptions, out: &mut String, heading: &str, text: &str) -> fmt::Result {
     let padding = " ".repeat(12usize.saturating_sub(heading.len()));
-    let heading = if heading.is_empty() { String::new() } else { look.bold(heading) };
+    let heading = if heading.is_empty() { String::new() } else { style.bold(heading) };
     writeln!(out, "{heading}{padding}{text}")
 }
 

@@ -35,21 +35,21 @@ pub(super) struct Frame {
 }
 
 /// Returns the lines of the table, without escape sequences that move the cursor.
-pub(super) fn lines(rows: &[GroupRow], frame: Frame, look: FrameOptions) -> Vec<String> {
+pub(super) fn lines(rows: &[GroupRow], frame: Frame, style: FrameOptions) -> Vec<String> {
     // A narrower terminal cuts every line, and lines with escape sequences cannot be cut.
-    let look = FrameOptions { color: look.color && look.width >= FIXED + SHORTEST, ..look };
-    let mut lines = vec![totals(rows, look)];
+    let style = FrameOptions { color: style.color && style.width >= FIXED + SHORTEST, ..style };
+    let mut lines = vec![totals(rows, style)];
     if frame.is_interactive {
-        lines.push(keys(frame.sort, look));
+        lines.push(keys(frame.sort, style));
     }
-    let (group, rule) = widths(look.width);
-    lines.push(paint(&header(group, rule, look.width), "7", look));
-    let room = look.height.map_or(usize::MAX, |height| height.saturating_sub(lines.len()));
+    let (group, rule) = widths(style.width);
+    lines.push(paint(&header(group, rule, style.width), "7", style));
+    let room = style.height.map_or(usize::MAX, |height| height.saturating_sub(lines.len()));
     let (fit, rest) = match rows.len() > room {
         true => rows.split_at(room.saturating_sub(1)),
         false => (rows, &[][..]),
     };
-    lines.extend(fit.iter().map(|row| line(row, frame, look)));
+    lines.extend(fit.iter().map(|row| line(row, frame, style)));
     if rows.is_empty() {
         let why = match frame.rules {
             0 => "No rules found: run 'cgrulectl check'.",
@@ -57,9 +57,9 @@ pub(super) fn lines(rows: &[GroupRow], frame: Frame, look: FrameOptions) -> Vec<
         };
         lines.push(why.to_owned());
     } else if !rest.is_empty() {
-        lines.push(format!("{} {} more cgroups", dots(look), rest.len()));
+        lines.push(format!("{} {} more cgroups", dots(style), rest.len()));
     }
-    let fits = |line: String| if look.color { line } else { cut(&line, look.width, look) };
+    let fits = |line: String| if style.color { line } else { cut(&line, style.width, style) };
     lines.into_iter().map(fits).collect()
 }
 
@@ -72,7 +72,7 @@ fn widths(width: usize) -> (usize, usize) {
     (group, rest - group)
 }
 
-fn totals(rows: &[GroupRow], look: FrameOptions) -> String {
+fn totals(rows: &[GroupRow], style: FrameOptions) -> String {
     // An empty sum of floats is -0.0.
     let cpu: f64 = total::<f64>(rows, |row| row.cpu_percent) + 0.0;
     let io: f64 = total(rows, |row| row.io_bytes_per_second);
@@ -84,10 +84,10 @@ fn totals(rows: &[GroupRow], look: FrameOptions) -> String {
         total::<u64>(rows, |row| row.tasks),
         total::<u64>(rows, |row| row.oom_kills),
     );
-    paint(&cut(&text, look.width, look), "1", look)
+    paint(&cut(&text, style.width, style), "1", style)
 }
 
-fn keys(sort: Sort, look: FrameOptions) -> String {
+fn keys(sort: Sort, style: FrameOptions) -> String {
     let words: Vec<String> = SORTS
         .iter()
         .map(|&(word, key, own)| {
@@ -95,7 +95,7 @@ fn keys(sort: Sort, look: FrameOptions) -> String {
             format!("{}:{mark}{word}", char::from(key))
         })
         .collect();
-    cut(&format!("sort  {}  q:quit", words.join(" ")), look.width, look)
+    cut(&format!("sort  {}  q:quit", words.join(" ")), style.width, style)
 }
 
 fn header(group: usize, rule: usize, width: usize) -> String {
@@ -107,8 +107,8 @@ fn header(group: usize, rule: usize, width: usize) -> String {
     format!("{text:<width$}").chars().take(width).collect()
 }
 
-fn line(row: &GroupRow, Frame { cpus, .. }: Frame, look: FrameOptions) -> String {
-    let (group, rule) = widths(look.width);
+fn line(row: &GroupRow, Frame { cpus, .. }: Frame, style: FrameOptions) -> String {
+    let (group, rule) = widths(style.width);
     let number = |value: Option<f64>| match value {
         Some(value) if value < 9999.95 => format!("{value:.1}"),
         Some(value) => format!("{:.0}", value.min(999_999.0)),
@@ -126,12 +126,15 @@ fn line(row: &GroupRow, Frame { cpus, .. }: Frame, look: FrameOptions) -> String
         .throttled_percent
         .map_or("-".to_owned(), |percent| format!("{:.0}", percent.min(9999.0)));
     let is_much = |percent: Option<f64>| percent.is_some_and(|percent| percent >= MUCH);
-    let alarm = |cell: String, on: bool| if on { paint(&cell, "31", look) } else { cell };
+    let alarm = |cell: String, on: bool| if on { paint(&cell, "31", style) } else { cell };
     let oom = format!("{:>3}", count(row.oom_kills));
     let cells = [
-        format!("{:<group$}", cut_start(&row.shown, group, look)),
-        paint(&bar(row.cpu_percent.unwrap_or(0.0) / 100.0 / cpus.max(1) as f64, look), "36", look)
-            + &format!("{:>6}", number(row.cpu_percent)),
+        format!("{:<group$}", cut_start(&row.shown, group, style)),
+        paint(
+            &bar(row.cpu_percent.unwrap_or(0.0) / 100.0 / cpus.max(1) as f64, style),
+            "36",
+            style,
+        ) + &format!("{:>6}", number(row.cpu_percent)),
         format!("{:>6}", row.memory_bytes.map_or("-".to_owned(), bytes)),
         format!("{:>6}", row.io_bytes_per_second.map_or("-".to_owned(), |rate| bytes(rate as u64))),
         format!("{:>5}", count(row.tasks)),
@@ -142,25 +145,25 @@ fn line(row: &GroupRow, Frame { cpus, .. }: Frame, look: FrameOptions) -> String
     let mut line = cells.join(" ");
     if rule > 0 {
         line.push(' ');
-        line += &feeders(row, rule, look);
+        line += &feeders(row, rule, style);
     }
     line
 }
 
 /// Returns the name of the first rule, and the number of further rules for the cgroup.
-fn feeders(row: &GroupRow, width: usize, look: FrameOptions) -> String {
+fn feeders(row: &GroupRow, width: usize, style: FrameOptions) -> String {
     let more = if row.rules > 1 { format!(" +{}", row.rules - 1) } else { String::new() };
     let name =
-        cut(&super::sample::shown(row.rule.as_bytes()), width.saturating_sub(more.len()), look);
+        cut(&super::sample::shown(row.rule.as_bytes()), width.saturating_sub(more.len()), style);
     name + &more
 }
 
 /// Returns a bar for a fraction of 1.
-fn bar(part: f64, look: FrameOptions) -> String {
+fn bar(part: f64, style: FrameOptions) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let steps = if look.unicode { 8 } else { 1 };
+    let steps = if style.unicode { 8 } else { 1 };
     let filled = (part.clamp(0.0, 1.0) * (BAR * steps) as f64).round() as usize;
-    let full = if look.unicode { '█' } else { '#' };
+    let full = if style.unicode { '█' } else { '#' };
     let mut text: String = std::iter::repeat_n(full, filled / steps).collect();
     if filled % steps > 0 {
         text.push(EIGHTHS[filled % steps]);
@@ -185,30 +188,30 @@ fn bytes(bytes: u64) -> String {
     format!("{value:.1}{unit}")
 }
 
-const fn dots(look: FrameOptions) -> &'static str {
-    if look.unicode { "…" } else { "~" }
+const fn dots(style: FrameOptions) -> &'static str {
+    if style.unicode { "…" } else { "~" }
 }
 
 /// Cuts the end of a text.
-fn cut(text: &str, width: usize, look: FrameOptions) -> String {
+fn cut(text: &str, width: usize, style: FrameOptions) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(dots(look).chars()).take(width).collect()
+    text.chars().take(width.saturating_sub(1)).chain(dots(style).chars()).take(width).collect()
 }
 
 /// Cuts the beginning of a path, since cgroups differ at the end.
-fn cut_start(text: &str, width: usize, look: FrameOptions) -> String {
+fn cut_start(text: &str, width: usize, style: FrameOptions) -> String {
     let count = text.chars().count();
     if count <= width {
         return text.to_owned();
     }
     let rest = text.chars().skip(count - width.saturating_sub(1));
-    dots(look).chars().chain(rest).take(width).collect()
+    dots(style).chars().chain(rest).take(width).collect()
 }
 
-fn paint(text: &str, code: &str, look: FrameOptions) -> String {
-    if look.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+fn paint(text: &str, code: &str, style: FrameOptions) -> String {
+    if style.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -56,12 +56,12 @@ CGROUP                   CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \
 fn no_line_is_wider_than_the_terminal() {
     for width in [1, 40, 54, 55, 56, 60, 72, 80, 81, 120, 200] {
         for unicode in [true, false] {
-            let look = FrameOptions { width, unicode, ..PLAIN };
+            let style = FrameOptions { width, unicode, ..PLAIN };
             let rows = [row(&"/x".repeat(200), 1e9), row("/a", 0.0)];
-            for line in lines(&rows, FRAME, look) {
+            for line in lines(&rows, FRAME, style) {
                 assert!(line.chars().count() <= width, "{width}: {line:?}");
             }
-            let empty = lines(&[], FRAME, FrameOptions { color: true, width, ..look });
+            let empty = lines(&[], FRAME, FrameOptions { color: true, width, ..style });
             let shown = |line: &str| {
                 line.replace("\x1b[1m", "").replace("\x1b[7m", "").replace("\x1b[0m", "")
             };
@@ -85,9 +85,9 @@ fn what_does_not_fit_is_counted() {
 
 #[test]
 fn colours_are_for_those_who_want_them() {
-    let look = FrameOptions { color: true, ..PLAIN };
+    let style = FrameOptions { color: true, ..PLAIN };
     let rows = [GroupRow { oom_kills: Some(1), pressure_percent: Some(50.0), ..row("/a", 1.0) }];
-    let shown = lines(&rows, FRAME, look).join("\n");
+    let shown = lines(&rows, FRAME, style).join("\n");
     assert!(
         shown.contains("\u{1b}[31m  1\u{1b}[0m") && shown.contains("\u{1b}[31m50.0c\u{1b}[0m"),
         "{shown:?}"

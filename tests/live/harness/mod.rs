@@ -304,7 +304,7 @@ impl Live {
 /// Processes of one user that an actor creates or changes, to be counted.
 #[derive(Clone, Copy)]
 pub(crate) struct Crowd<'a> {
-    /// What is printed.
+    /// Name in the printed line.
     pub(crate) what: &'a str,
     pub(crate) steps: &'a str,
     /// The lines `pid N` that the actor writes when all is done.
