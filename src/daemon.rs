@@ -81,9 +81,9 @@ pub fn run_prepared(
     let levels = levels(invocation, &prepared.settings);
     let logging = Logging::start(&outputs, levels, Arc::clone(&metrics))
         .map_err(|error| DaemonError::to_make("log", error))?;
-    let LifecycleHooks { opening, ended, .. } = &invocation.announcements;
+    let LifecycleHooks { opening, ended, .. } = &invocation.hooks;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
-    prepared.remarks.iter().for_each(crate::rebuild::say);
+    prepared.warnings.iter().for_each(crate::rebuild::say);
     let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
     let counts = started.is_ok() && invocation.prints_counters;
     let result = started.and_then(Daemon::serve);
@@ -132,18 +132,18 @@ fn sources(invocation: &DaemonOptions) -> Sources {
     sources
 }
 
-fn rebuilder(
+fn builder(
     invocation: &DaemonOptions,
-    grounds: ManagedRoots,
+    roots: ManagedRoots,
     hierarchies: &Arc<Hierarchies>,
 ) -> PolicyBuilder {
     let sources = sources(invocation);
     let names = NameService::default();
     let hierarchies = Arc::clone(hierarchies);
-    PolicyBuilder::new(sources, names, hierarchies, grounds)
+    PolicyBuilder::new(sources, names, hierarchies, roots)
         .with_settings_of(&invocation.config)
         .with_retained(invocation.overlay.clone())
-        .with_observer(invocation.announcements.rules)
+        .with_observer(invocation.hooks.rules)
 }
 
 struct Daemon {
@@ -157,7 +157,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
-    announcements: LifecycleHooks,
+    hooks: LifecycleHooks,
     notifier: Notifier,
     activity: Arc<Activity>,
 }
@@ -194,19 +194,19 @@ impl Daemon {
         // Opened before anything is moved or configured, because another daemon may be running.
         let cgred = sticky_socket(invocation, &metrics)?;
         let control = control_socket(invocation, settings)?;
-        let grounds = Host::default().grounds(settings, &hierarchies);
+        let roots = Host::default().roots(settings, &hierarchies);
         let is_dry_run = invocation.dry_run;
-        let tree = tree_of(&hierarchies, &grounds, is_dry_run, &metrics).map_err(run("threads"))?;
-        let board = PolicyCell::default();
-        let rebuilder = rebuilder(invocation, grounds, &hierarchies);
-        let mut rebuilder = rebuilder.with_candidate(loaded).with_cell(board.clone());
-        let policy = rebuilder.first();
+        let tree = tree_of(&hierarchies, &roots, is_dry_run, &metrics).map_err(run("threads"))?;
+        let cell = PolicyCell::default();
+        let builder = builder(invocation, roots, &hierarchies);
+        let mut builder = builder.with_candidate(loaded).with_cell(cell.clone());
+        let policy = builder.first();
         let fast_moves = engage_fast_moves(settings, &hierarchies);
         // Started before the first scan, so that no move between the two is missed.
         let source = trace.and_then(|thread| move_source(thread.join().ok()?));
         let overview = StatusSource::new(
             Arc::clone(&metrics),
-            board,
+            cell,
             hierarchies,
             is_dry_run,
             (external_moves, source.is_some()),
@@ -214,15 +214,15 @@ impl Daemon {
         let placer =
             Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run, external_moves, source);
         let proc = ProcFs::open(Path::new("/proc")).map_err(run("/proc"))?;
-        let desk = WorkerHandle::open(rebuilder).map_err(run("threads"))?;
+        let worker = WorkerHandle::open(builder).map_err(run("threads"))?;
         let (counters, options) = (Arc::clone(&metrics), options(settings, external_moves));
-        let mut engine = Engine::new(connector, proc, policy, placer, desk, counters, options);
+        let mut engine = Engine::new(connector, proc, policy, placer, worker, counters, options);
         let controlled =
             ControlThreads::start(invocation, settings, control, &overview, &mut engine)?;
         let epoll =
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
         let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
-        let announcements = invocation.announcements.clone();
+        let hooks = invocation.hooks.clone();
         let daemon = Self {
             _controlled: controlled,
             engine,
@@ -233,7 +233,7 @@ impl Daemon {
             metrics,
             stats,
             is_ready: false,
-            announcements,
+            hooks,
             notifier: Notifier::from_environment(),
             activity: Arc::new(Activity::new().map_err(run("timerfd"))?),
         };
@@ -328,7 +328,7 @@ impl Daemon {
     }
 
     fn reload(&mut self) {
-        (self.announcements.reloading)();
+        (self.hooks.reloading)();
         self.notifier.reloading(sys::monotonic(), &self.metrics);
         self.engine.reload();
     }
@@ -341,7 +341,7 @@ impl Daemon {
                 message_id = crate::log::field::READY;
                 "ready: all processes evaluated, {placed} moved"
             );
-            (self.announcements.ready)();
+            (self.hooks.ready)();
         }
     }
 
@@ -452,12 +452,12 @@ fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<Box<dyn MoveS
 /// Creates the tree of cgroups and, except in a dry run, the thread that maintains them.
 fn tree_of(
     hierarchies: &Arc<Hierarchies>,
-    grounds: &ManagedRoots,
+    roots: &ManagedRoots,
     is_dry_run: bool,
     metrics: &Arc<Metrics>,
 ) -> io::Result<CgroupTree> {
     let mut tree = CgroupTree::new(Arc::clone(hierarchies));
-    let ground = grounds.is_delegated.then_some(&*grounds.rules);
+    let ground = roots.is_delegated.then_some(&*roots.rules);
     if let Some(ground) = ground {
         tree.stay_below(ground, !is_dry_run);
     }
@@ -466,8 +466,8 @@ fn tree_of(
     }
     let names = NameService::default();
     let name_of = Arc::new(move |uid| names.user_name(uid));
-    let keeper = Reaper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
-    Ok(tree.kept_by(keeper))
+    let reaper = Reaper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
+    Ok(tree.kept_by(reaper))
 }
 
 fn engage_fast_moves(settings: &Settings, hierarchies: &Hierarchies) -> FastMovesGuard {

@@ -24,6 +24,7 @@
 
 mod account;
 mod commands;
+mod completion;
 mod evaluation;
 mod executables;
 pub(crate) mod external_moves;
@@ -152,7 +153,7 @@ pub struct Engine {
     proc: ProcFs,
     policy: Box<Policy>,
     placer: Placer,
-    desk: WorkerHandle,
+    worker: WorkerHandle,
     metrics: Arc<Metrics>,
     options: EngineOptions,
 
@@ -166,8 +167,8 @@ pub struct Engine {
     /// Evaluations that can continue, in order of arrival.
     answered: VecDeque<Evaluation>,
     own_credentials: OwnCredentials,
-    errands: PendingCommands,
-    noted: LastDecision,
+    commands: PendingCommands,
+    last_decision: LastDecision,
     /// Time at which the current stage of evaluations began or resumed after a read. Its processes
     /// are opened later than this.
     stage_began: Nanos,
@@ -188,7 +189,7 @@ impl Engine {
         proc: ProcFs,
         policy: Box<Policy>,
         mut placer: Placer,
-        desk: WorkerHandle,
+        worker: WorkerHandle,
         metrics: Arc<Metrics>,
         options: EngineOptions,
     ) -> Self {
@@ -196,14 +197,14 @@ impl Engine {
         placer.adopt(&policy);
         let mut rescan = Rescan::default();
         rescan.want(Urgency::Now);
-        placer.managers().wake_by(desk.waker());
+        placer.managers().wake_by(worker.waker());
         Self {
             intake: EventIntake::new(connector, Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
             proc,
             policy,
             placer,
-            desk,
+            worker,
             metrics,
             options,
             rescan,
@@ -212,8 +213,8 @@ impl Engine {
             executables: Executables::default(),
             answered: VecDeque::new(),
             own_credentials: OwnCredentials::default(),
-            errands: PendingCommands::default(),
-            noted: LastDecision::default(),
+            commands: PendingCommands::default(),
+            last_decision: LastDecision::default(),
             stage_began: Nanos(0),
             progress: None,
             open: None,
@@ -229,7 +230,7 @@ impl Engine {
 
     /// Returns the descriptor that becomes readable when another thread has replied.
     pub fn wakeup_fd(&self) -> BorrowedFd<'_> {
-        self.desk.wakeup_fd()
+        self.worker.wakeup_fd()
     }
 
     /// Creates the reader for the executables that [`Self::turn`] requests.
@@ -242,7 +243,7 @@ impl Engine {
 
     /// Returns the callback for late reads that have completed.
     pub fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
-        self.desk.late_reads()
+        self.worker.late_reads()
     }
 
     /// Registers `activity`, which is informed of calls that can take long.
@@ -252,17 +253,17 @@ impl Engine {
 
     /// Handles the replies of other threads.
     pub fn take_answers(&mut self) {
-        let answers: Vec<WorkerReply> = self.desk.answers().collect();
+        let answers: Vec<WorkerReply> = self.worker.answers().collect();
         answers.into_iter().for_each(|answer| self.answer(answer));
-        if self.desk.take_overflown() {
+        if self.worker.take_overflown() {
             self.rescan.want(Urgency::Limited);
         }
     }
 
     /// Requests a reload of all files. The new policy arrives as a reply.
     pub fn reload(&mut self) {
-        self.errands.reload_asked();
-        self.desk.reload();
+        self.commands.reload_asked();
+        self.worker.reload();
     }
 
     /// Activates `policy` and schedules a scan of all processes.

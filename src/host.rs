@@ -46,7 +46,7 @@ pub struct ManagedRoots {
     /// Bases of paths without a usable root: rules with such a destination create no cgroups.
     pub groundless: Vec<PathBase>,
     /// Conditions that the administrator should know about.
-    pub remarks: Vec<HostWarning>,
+    pub warnings: Vec<HostWarning>,
 }
 
 /// Condition concerning the root of the cgroups of rules.
@@ -81,25 +81,25 @@ impl Host {
     }
 
     /// Determines the roots of the cgroups of rules with these settings.
-    pub fn grounds(&self, settings: &Settings, hierarchies: &Hierarchies) -> ManagedRoots {
+    pub fn roots(&self, settings: &Settings, hierarchies: &Hierarchies) -> ManagedRoots {
         let is_systemds = self.runs_systemd() && is_unified(hierarchies);
-        let mut remarks = Vec::new();
+        let mut warnings = Vec::new();
         let mut groundless = Vec::new();
         let rules = match &settings.root {
             Root::Path(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
             Root::Auto if !is_systemds => {
-                remarks.extend(self.runs_systemd().then_some(HostWarning::AutoIsTop));
+                warnings.extend(self.runs_systemd().then_some(HostWarning::AutoIsTop));
                 String::new()
             }
             Root::Auto if self.knows(POOL) => POOL_PATH.to_owned(),
             Root::Auto => {
-                remarks.push(HostWarning::NoPool);
+                warnings.push(HostWarning::NoPool);
                 groundless.push(PathBase::Root);
                 String::new()
             }
         };
         if is_systemds && rules.ends_with(".slice") {
-            remarks.push(HostWarning::RootIsSlice);
+            warnings.push(HostWarning::RootIsSlice);
         }
         let legacy = match settings.legacy_root {
             LegacyRoot::Pool => {
@@ -109,12 +109,12 @@ impl Host {
             }
             LegacyRoot::Top => String::new(),
             LegacyRoot::Unsaid => {
-                remarks.extend(is_systemds.then_some(HostWarning::LegacyAtTop));
+                warnings.extend(is_systemds.then_some(HostWarning::LegacyAtTop));
                 String::new()
             }
         };
         let is_delegated = is_systemds && is_in_unit(&rules);
-        ManagedRoots { rules, legacy, is_delegated, groundless, remarks }
+        ManagedRoots { rules, legacy, is_delegated, groundless, warnings }
     }
 
     /// Checks whether systemd has a unit of this name. The first file decides: a link to
@@ -181,9 +181,9 @@ mod tests {
 
     fn auto(files: &[&str], listed: &[&str]) -> (String, bool, Vec<HostWarning>) {
         let (_root, host) = host(files);
-        let found = host.grounds(&Settings::default(), &trees(listed));
+        let found = host.roots(&Settings::default(), &trees(listed));
         assert_eq!(found.legacy, "");
-        (found.rules, found.is_delegated, found.remarks)
+        (found.rules, found.is_delegated, found.warnings)
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn else_groups_begin_at_the_top() {
-        let top = |remarks: &[HostWarning]| (String::new(), false, remarks.to_vec());
+        let top = |warnings: &[HostWarning]| (String::new(), false, warnings.to_vec());
         assert_eq!(auto(&[UNIT], &[""]), top(&[]));
         let said = top(&[HostWarning::AutoIsTop]);
         assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu", ""]), said);
@@ -217,7 +217,7 @@ mod tests {
         let (_root, host) = host(&[BOOTED]);
         let groundless = |root, legacy_root| {
             let settings = Settings { root, legacy_root, ..Settings::default() };
-            host.grounds(&settings, &trees(&[""])).groundless
+            host.roots(&settings, &trees(&[""])).groundless
         };
         assert_eq!(groundless(Root::Auto, LegacyRoot::Unsaid), [PathBase::Root]);
         assert_eq!(groundless(Root::Auto, LegacyRoot::Top), [PathBase::Root]);
@@ -228,26 +228,26 @@ mod tests {
     #[test]
     fn settings_choose_where_rules_begin() {
         let (_root, host) = host(&[BOOTED, UNIT]);
-        let grounds = |root: &str, legacy_root| {
+        let roots = |root: &str, legacy_root| {
             let root = match root {
                 "auto" => Root::Auto,
                 path => Root::Path(path.into()),
             };
             let settings = Settings { root, legacy_root, ..Settings::default() };
-            host.grounds(&settings, &trees(&[""]))
+            host.roots(&settings, &trees(&[""]))
         };
-        let found = grounds("auto", LegacyRoot::Pool);
-        assert_eq!((&*found.legacy, &*found.remarks), (POOL_PATH, &[][..]));
-        assert_eq!(grounds("auto", LegacyRoot::Top).legacy, "");
-        let found = grounds("/sites/", LegacyRoot::Pool);
+        let found = roots("auto", LegacyRoot::Pool);
+        assert_eq!((&*found.legacy, &*found.warnings), (POOL_PATH, &[][..]));
+        assert_eq!(roots("auto", LegacyRoot::Top).legacy, "");
+        let found = roots("/sites/", LegacyRoot::Pool);
         assert_eq!(
             (&*found.rules, &*found.legacy, found.is_delegated),
             ("/sites", "/sites", false)
         );
-        let found = grounds("/own.slice/own.service/a", LegacyRoot::Top);
-        assert!(found.is_delegated && found.remarks.is_empty());
-        let found = grounds("/own.slice", LegacyRoot::Top);
-        assert_eq!(found.remarks, [HostWarning::RootIsSlice]);
-        assert_eq!(grounds("/", LegacyRoot::Top).rules, "");
+        let found = roots("/own.slice/own.service/a", LegacyRoot::Top);
+        assert!(found.is_delegated && found.warnings.is_empty());
+        let found = roots("/own.slice", LegacyRoot::Top);
+        assert_eq!(found.warnings, [HostWarning::RootIsSlice]);
+        assert_eq!(roots("/", LegacyRoot::Top).rules, "");
     }
 }

@@ -1,6 +1,7 @@
 //! Placement of processes: applies the decision about a process by writing its PID to the cgroup of
 //! its rule. The last step of an evaluation and the only one that writes. Must not select rules.
 
+mod attach;
 mod containers;
 mod external_moves;
 mod inapplicable;
@@ -15,24 +16,19 @@ mod units;
 use std::hash::BuildHasher;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::log::Level;
 use containers::Containers;
+use external_moves::ExternalMoveState;
 pub(crate) use external_moves::MoveWatch;
-use external_moves::{ExternalMoveState, Reaction};
 use foldhash::fast::FixedState;
-use labels::{DecisionFields, ProcessLabel, RuleLabel};
 use nix::errno::Errno;
 pub(crate) use protected::{Protection, protection};
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::mounts::HierarchySet;
-use crate::cgroup::tree::{
-    AttachResult, CgroupError, CgroupTree, CurrentCgroup, GroupId, is_out_of_descriptors,
-};
+use crate::cgroup::tree::{CgroupTree, CurrentCgroup, GroupId, is_out_of_descriptors};
 use crate::config::daemon_toml::ExternalMoves;
 use crate::container::{Containment, HostNamespaces};
 use crate::control::failures::PlacementFailure;
@@ -40,8 +36,7 @@ use crate::decision::KnownExe;
 use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Uid};
 use crate::host::Host;
-use crate::leader::{Activity, Call};
-use crate::log::field;
+use crate::leader::Activity;
 use crate::log::limit::LogLimiter;
 use crate::metrics::Metrics;
 use crate::observer::PlacementError;
@@ -50,7 +45,6 @@ use crate::process::{ProcFs, ProcessHandle};
 use crate::rules::destination::{Specifier, SpecifierValues};
 use crate::rules::{Action, PathBase, Rule, RuleId, Target};
 use crate::source::moves::MoveSource;
-use crate::sys;
 use crate::user_manager::{ManagerLookup, UserManagers};
 pub use outcome::Placement;
 
@@ -117,7 +111,7 @@ pub struct Placer {
     /// Error number with which the kernel refused the last move.
     errno: Option<Errno>,
     /// Failures of the last process, each with the cgroup concerned.
-    troubles: Vec<(PlacementFailure, String)>,
+    failures: Vec<(PlacementFailure, String)>,
     /// Buffer for `/proc/PID/cgroup`.
     text: Vec<u8>,
     /// Buffer for the path of the v2 cgroup of a process.
@@ -155,7 +149,7 @@ impl Placer {
             placement: 0,
             obstacle: None,
             errno: None,
-            troubles: Vec::new(),
+            failures: Vec::new(),
             text: Vec::new(),
             place: String::new(),
             written: None,
@@ -186,16 +180,16 @@ impl Placer {
 
     /// Checks whether failures were recorded since they were last taken.
     pub fn has_failures(&self) -> bool {
-        !self.troubles.is_empty()
+        !self.failures.is_empty()
     }
 
     /// Takes the recorded failures, each with the cgroup concerned.
     pub fn take_failures(&mut self) -> Vec<(PlacementFailure, String)> {
-        std::mem::take(&mut self.troubles)
+        std::mem::take(&mut self.failures)
     }
 
-    fn note(&mut self, trouble: PlacementFailure) {
-        self.troubles.push((trouble, self.path.clone()));
+    fn note(&mut self, failure: PlacementFailure) {
+        self.failures.push((failure, self.path.clone()));
     }
 
     /// Runs `attempt`, which opens files. If no descriptor is left, it closes all cgroups and runs
@@ -222,7 +216,7 @@ impl Placer {
         self.external.history.clear();
         self.external.placements.clear();
         self.containers.adopt(policy);
-        self.tree.adopt(&policy.provisions, policy.beginning(PathBase::Root));
+        self.tree.adopt(&policy.configs, policy.beginning(PathBase::Root));
     }
 
     /// Applies the rule to the process.
@@ -416,148 +410,13 @@ impl Placer {
         subject: &PlacedProcess<'_>,
     ) -> bool {
         let text = target.destination.as_str().trim_matches('/');
-        let table = policy.provisions.table(text).filter(|_| target.below == PathBase::Root);
+        let table = policy.configs.table(text).filter(|_| target.below == PathBase::Root);
         let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
         if !has_owner && !subject.is_moved_thread() {
             return false;
         }
         let text = now.text.unwrap_or_default();
         span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
-    }
-
-    /// Moves the process into the cgroup `self.path` and reports external moves.
-    fn place(
-        &mut self,
-        now: CurrentCgroup<'_>,
-        policy: &Policy,
-        proc: &mut ProcFs,
-        rule: &Rule,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
-    ) -> Placement {
-        if self.is_dry_run {
-            let who = ProcessLabel(subject);
-            let by = RuleLabel(rule);
-            self.decided(field::MOVED, rule, subject)
-                .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
-            return Placement::WouldPlace;
-        }
-        let pid = subject.evaluation.pid;
-        let is_open = self.tree.known(span, &self.path).is_some();
-        if !is_open {
-            self.begin(Call::Open, subject);
-        }
-        let provision = || policy.provisions.of(target);
-        let opened = self.tree.group(span, &self.path, target.creates, provision);
-        if !is_open {
-            self.end_call();
-        }
-        let group = match opened {
-            Ok(group) => group,
-            Err(refusal) => return self.refused(rule, target, subject, &refusal),
-        };
-        // After a reload the cgroup was not open, so whether it contains the process is known only
-        // now.
-        if self.tree.holds(group, now) {
-            return Placement::InPlace;
-        }
-        if self.was_moved_away(proc, subject) {
-            match self.react(now, policy, proc, rule, span, subject) {
-                Reaction::Revert => {}
-                Reaction::Leave => return Placement::GivenUp,
-            }
-        } else {
-            self.external.history.forget(pid);
-        }
-        self.written = Some(group);
-        self.begin(Call::Attach, subject);
-        let attached = self.tree.attach(group, pid, now);
-        self.end_call();
-        match attached {
-            AttachResult::InPlace => Placement::InPlace,
-            AttachResult::Gone => Placement::Gone,
-            AttachResult::Refused(refusal) => self.refused(rule, target, subject, &refusal),
-            AttachResult::Moved => self.moved(rule, subject),
-        }
-    }
-
-    fn begin(&self, call: Call, subject: &PlacedProcess<'_>) {
-        if let Some(activity) = &self.activity {
-            activity.begins(call, subject.evaluation.pid);
-        }
-    }
-
-    fn end_call(&self) {
-        if let Some(activity) = &self.activity {
-            activity.ends();
-        }
-    }
-
-    fn moved(&mut self, rule: &Rule, subject: &PlacedProcess<'_>) -> Placement {
-        let now = sys::monotonic();
-        self.metrics.placed.increment();
-        self.placement = numbered(&self.path);
-        self.fast_moves.moved(now);
-        let cause = subject.evaluation.cause;
-        if cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
-            self.metrics.latency.record(now.since(subject.evaluation.since));
-        }
-        if ::log::log_enabled!(Level::Debug) {
-            let microseconds = now.since(subject.evaluation.since) / 1000;
-            let who = ProcessLabel(subject);
-            let to = &self.path;
-            let by = RuleLabel(rule);
-            let more = Some(("latency_us", i64::try_from(microseconds).unwrap_or(i64::MAX)));
-            DecisionFields { more, ..self.decided(field::MOVED, rule, subject) }.say(
-                Level::Debug,
-                format_args!("moved {who} to {to} by {by} after {cause}, {microseconds} us"),
-            );
-        }
-        // The PID may have been reused between the evaluation and the write.
-        if subject.handle.pidfd.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
-            return Placement::Replaced;
-        }
-        Placement::Placed
-    }
-
-    fn refused(
-        &mut self,
-        rule: &Rule,
-        target: &Target,
-        subject: &PlacedProcess<'_>,
-        refusal: &CgroupError,
-    ) -> Placement {
-        self.metrics.refused.increment();
-        self.obstacle = Some(outcome::obstacle(refusal));
-        self.errno = Some(refusal.errno);
-        self.metrics.refusals.increment(refusal.errno as i32);
-        self.note(PlacementFailure::Refused(refusal.clone()));
-        let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
-        if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
-            let who = ProcessLabel(subject);
-            let by = RuleLabel(rule);
-            let advice = refusal.advice();
-            let section = refusal.section(target, self.tree.hierarchies());
-            let section = section.map_or_else(String::new, |section| format!(": {section}"));
-            let more = Some(("errno", i64::from(refusal.errno as i32)));
-            DecisionFields { more, ..self.decided(field::REFUSED, rule, subject) }.say(
-                Level::Warn,
-                format_args!(
-                    "{who} stays where it is: {refusal}: {advice}{section}; {by}{left_out}"
-                ),
-            );
-        }
-        Placement::Refused
-    }
-
-    /// Creates the log record of a decision about the cgroup `self.path`.
-    fn decided<'a>(
-        &'a self,
-        kind: &'static str,
-        rule: &'a Rule,
-        subject: &'a PlacedProcess<'a>,
-    ) -> DecisionFields<'a> {
-        DecisionFields { subject, rule, group: &self.path, kind, more: None }
     }
 }
 

@@ -35,12 +35,12 @@ pub struct Policy {
     /// Counts for status and log output.
     pub summary: Summary,
     /// Settings of cgroups, applied when they are created.
-    pub provisions: Arc<GroupConfigs>,
+    pub configs: Arc<GroupConfigs>,
     /// Observer of the evaluations under these rules, if any.
-    pub narrator: Option<Box<dyn DecisionObserver>>,
+    pub observer: Option<Box<dyn DecisionObserver>>,
     /// Owners of subordinate UIDs, from `/etc/subuid`.
     pub subordinates: Subordinates,
-    /// Set if [`Self::provisions`] depend on the names of users.
+    /// Set if [`Self::configs`] depend on the names of users.
     asks_user_names: bool,
     /// Hierarchies of each rule's first target; the others are computed when needed.
     spans: Box<[HierarchySet]>,
@@ -123,13 +123,13 @@ impl User {
 }
 
 impl Policy {
-    /// Creates a policy. `grounds` are the roots of cgroups: an empty path for the root of the
+    /// Creates a policy. `roots` are the roots of cgroups: an empty path for the root of the
     /// hierarchy, else `/path`.
     pub fn new(
         generation: u64,
         matcher: Arc<Matcher>,
         hierarchies: &Hierarchies,
-        grounds: &ManagedRoots,
+        roots: &ManagedRoots,
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
@@ -142,21 +142,21 @@ impl Policy {
             users,
             groups: groups.into_iter().collect(),
             summary: Summary::default(),
-            provisions: Arc::default(),
+            configs: Arc::default(),
             asks_user_names: false,
-            narrator: None,
+            observer: None,
             subordinates: Subordinates::default(),
             spans,
-            root: grounds.rules.trim_end_matches('/').into(),
-            legacy_root: grounds.legacy.trim_end_matches('/').into(),
+            root: roots.rules.trim_end_matches('/').into(),
+            legacy_root: roots.legacy.trim_end_matches('/').into(),
             matcher,
         }
     }
 
     /// Sets the settings of cgroups and units.
-    pub fn give(&mut self, provisions: GroupConfigs) {
-        self.asks_user_names = ask_names(provisions.user_slices());
-        self.provisions = Arc::new(provisions);
+    pub fn give(&mut self, configs: GroupConfigs) {
+        self.asks_user_names = ask_names(configs.user_slices());
+        self.configs = Arc::new(configs);
     }
 
     /// Checks whether `uid` is in [`Self::users`]. Adds it if no rule needs its identity; `false`
@@ -239,7 +239,7 @@ impl Policy {
     }
 
     /// Returns both roots: for paths of rule files, and for those of cgrules.conf.
-    pub fn grounds(&self) -> [&str; 2] {
+    pub fn roots(&self) -> [&str; 2] {
         [&self.root, &self.legacy_root]
     }
 
@@ -273,8 +273,8 @@ mod tests {
         let matcher = Arc::new(Matcher::compile(rules.collect()));
         let users: Vec<User> =
             users.into_iter().map(|identity| User::new(&matcher, identity, Nanos(0))).collect();
-        let (hierarchies, grounds) = (Hierarchies::default(), ManagedRoots::default());
-        Policy::new(1, matcher, &hierarchies, &grounds, users, [])
+        let (hierarchies, roots) = (Hierarchies::default(), ManagedRoots::default());
+        Policy::new(1, matcher, &hierarchies, &roots, users, [])
     }
 
     /// A user with login group 50 that group 60 lists.

@@ -47,7 +47,7 @@ pub struct LoadedConfig {
     /// Mounted hierarchies of this host.
     pub hierarchies: Arc<Hierarchies>,
     /// Roots of the cgroups of rules.
-    pub grounds: ManagedRoots,
+    pub roots: ManagedRoots,
     /// Name service that resolves users and groups.
     pub names: NameService,
 }
@@ -58,8 +58,8 @@ pub type ObserverOf = fn(&Loaded) -> Option<Box<dyn DecisionObserver>>;
 /// Candidate for the next policy, adapted to this host.
 struct PolicyCandidate {
     loaded: Loaded,
-    provisions: GroupConfigs,
-    narrator: Option<Box<dyn DecisionObserver>>,
+    configs: GroupConfigs,
+    observer: Option<Box<dyn DecisionObserver>>,
     /// Files that are used in their last valid version.
     keeping: RetainedFiles,
     /// Number of errors that the active rules do not have.
@@ -71,7 +71,7 @@ pub struct PolicyBuilder {
     sources: Sources,
     names: NameService,
     hierarchies: Arc<Hierarchies>,
-    grounds: ManagedRoots,
+    roots: ManagedRoots,
     settings_file: PathBuf,
     generation: u64,
     diagnostics: Vec<Diagnostic>,
@@ -81,16 +81,16 @@ pub struct PolicyBuilder {
     announce: ObserverOf,
     /// Configuration that was loaded earlier, used for the first policy.
     preloaded: Option<Loaded>,
-    board: PolicyCell,
+    cell: PolicyCell,
 }
 
 impl PolicyBuilder {
-    /// Creates a builder. `grounds` are the roots of the cgroups of rules.
+    /// Creates a builder. `roots` are the roots of the cgroups of rules.
     pub fn new(
         sources: Sources,
         names: NameService,
         hierarchies: Arc<Hierarchies>,
-        grounds: ManagedRoots,
+        roots: ManagedRoots,
     ) -> Self {
         let diagnostics = Vec::new();
         let announce: ObserverOf = |_| None;
@@ -100,7 +100,7 @@ impl PolicyBuilder {
             sources,
             names,
             hierarchies,
-            grounds,
+            roots,
             settings_file: PathBuf::from("/etc/cgruled/cgruled.toml"),
             generation,
             diagnostics,
@@ -108,7 +108,7 @@ impl PolicyBuilder {
             overlay: Overlay::default(),
             announce,
             preloaded,
-            board: PolicyCell::default(),
+            cell: PolicyCell::default(),
         }
     }
 
@@ -141,14 +141,14 @@ impl PolicyBuilder {
         let overlay = std::mem::take(&mut self.overlay);
         let mut loaded = self.read(&overlay);
         self.fit(&mut loaded);
-        let Self { hierarchies, grounds, names, .. } = self;
-        LoadedConfig { loaded, hierarchies, grounds, names }
+        let Self { hierarchies, roots, names, .. } = self;
+        LoadedConfig { loaded, hierarchies, roots, names }
     }
 
     /// Sets the place where the active policy is published.
     #[must_use]
-    pub fn with_cell(self, board: PolicyCell) -> Self {
-        Self { board, ..self }
+    pub fn with_cell(self, cell: PolicyCell) -> Self {
+        Self { cell, ..self }
     }
 
     /// Builds the first policy. Invalid rules are logged and left out.
@@ -187,29 +187,29 @@ impl PolicyBuilder {
     fn draft_over(&mut self, overlay: &Overlay) -> PolicyCandidate {
         let mut loaded = self.read(overlay);
         // Called before the rules are adapted, because it prints them as they are in the files.
-        let narrator = (self.announce)(&loaded);
-        let provisions = self.fit(&mut loaded);
+        let observer = (self.announce)(&loaded);
+        let configs = self.fit(&mut loaded);
         PolicyCandidate {
             loaded,
-            provisions,
-            narrator,
+            configs,
+            observer,
             keeping: RetainedFiles::default(),
             new_errors: 0,
         }
     }
 
     fn activate(&mut self, draft: PolicyCandidate) -> Box<Policy> {
-        let PolicyCandidate { mut loaded, provisions, mut narrator, keeping, new_errors } = draft;
+        let PolicyCandidate { mut loaded, configs, mut observer, keeping, new_errors } = draft;
         loaded.diagnostics.iter().for_each(say);
         keeping.files.iter().for_each(log_retained);
-        if let Some(narrator) = &mut narrator {
-            narrator.begin();
+        if let Some(observer) = &mut observer {
+            observer.begin();
         }
         self.texts.adopt(std::mem::take(&mut loaded.contents), SystemTime::now());
         self.overlay.names = std::mem::take(&mut loaded.learned);
         let mut policy = self.build(loaded, keeping, new_errors);
-        policy.give(provisions);
-        policy.narrator = narrator;
+        policy.give(configs);
+        policy.observer = observer;
         sys::trim_memory();
         Box::new(policy)
     }
@@ -218,20 +218,20 @@ impl PolicyBuilder {
     fn fit(&self, loaded: &mut Loaded) -> GroupConfigs {
         // Copied only if the rules are shared.
         let rules = Arc::make_mut(&mut loaded.rules);
-        loaded.diagnostics.extend(controllers::adapt(rules, &loaded.gifts, &self.hierarchies));
+        loaded.diagnostics.extend(controllers::adapt(rules, &loaded.specs, &self.hierarchies));
         loaded.diagnostics.extend(controllers::settle(rules, &self.hierarchies));
         let has_systemd = Host::default().runs_systemd();
-        managed_roots::fit(loaded, &self.grounds, &self.settings_file, has_systemd);
+        managed_roots::fit(loaded, &self.roots, &self.settings_file, has_systemd);
         let rules = Arc::make_mut(&mut loaded.rules);
-        let missing = controllers::missing(rules, &loaded.gifts, &self.hierarchies);
+        let missing = controllers::missing(rules, &loaded.specs, &self.hierarchies);
         loaded.diagnostics.extend(missing);
         match sysinfo() {
-            Ok(host) => loaded.gifts.share_out(host.ram_total()),
+            Ok(host) => loaded.specs.share_out(host.ram_total()),
             Err(errno) => ::log::error!("cannot read the size of the memory: {}", errno.desc()),
         }
-        let (provisions, remarks) = GroupConfigs::new(&loaded.gifts, &self.hierarchies);
-        loaded.diagnostics.extend(remarks.into_iter().map(diagnostic));
-        provisions
+        let (configs, warnings) = GroupConfigs::new(&loaded.specs, &self.hierarchies);
+        loaded.diagnostics.extend(warnings.into_iter().map(diagnostic));
+        configs
     }
 
     fn build(&mut self, loaded: Loaded, keeping: RetainedFiles, new_errors: usize) -> Policy {
@@ -255,7 +255,7 @@ impl PolicyBuilder {
             self.generation,
             Arc::clone(&matcher),
             &self.hierarchies,
-            &self.grounds,
+            &self.roots,
             users,
             groups,
         );
@@ -273,7 +273,7 @@ impl PolicyBuilder {
         new_errors: usize,
     ) {
         let counts = |file: &&ListedFile| matches!(file.outcome, FileOutcome::Loaded(_));
-        self.board.stored(ActivePolicy {
+        self.cell.stored(ActivePolicy {
             generation: self.generation,
             since: SystemTime::now(),
             matcher: Arc::clone(matcher),
@@ -281,7 +281,7 @@ impl PolicyBuilder {
             diagnostics: self.diagnostics.clone(),
             new_errors,
             keeping,
-            root: self.grounds.rules.clone(),
+            root: self.roots.rules.clone(),
         });
     }
 
@@ -359,7 +359,7 @@ fn summary(rules: usize, files: usize, diagnostics: &[Diagnostic], kept: &[Retai
     let of_kept = kept.iter().flat_map(|kept| &kept.errors);
     let mut errors = of_kept.chain(diagnostics.iter().filter(|one| one.is_error()));
     let first = errors.next();
-    let first_error = first.map(|error| error.whereabouts().into());
+    let first_error = first.map(|error| error.current().into());
     let errors = errors.count() + usize::from(first.is_some());
     Summary { rules, files, errors, first_error, kept: kept.len() }
 }
@@ -378,10 +378,10 @@ fn owners() -> Vec<Uid> {
     owners
 }
 
-fn diagnostic(ConfigWarning { origin, place, complaint }: ConfigWarning) -> Diagnostic {
+fn diagnostic(ConfigWarning { origin, place, diagnostic }: ConfigWarning) -> Diagnostic {
     let severity = Severity::Warning;
-    let about = Diagnostic::at_line(&origin.file, origin.line, severity, complaint.message);
-    let about = about.with_help(complaint.help);
+    let about = Diagnostic::at_line(&origin.file, origin.line, severity, diagnostic.message);
+    let about = about.with_help(diagnostic.help);
     Diagnostic { place: place.or(about.place), ..about }
 }
 

@@ -568,8 +568,8 @@ fn the_table_and_the_lines_are_those_of_cgrulesengd() {
         assert!(ours.lines().any(|one| one.starts_with(line)), "{line}: {ours}");
     }
     if is_original() {
-        let original = foreground(ORIGINAL, &["-vvv"], wait);
-        assert_eq!(table(&ours), table(&original), "{ours}\n{original}");
+        let upstream = foreground(ORIGINAL, &["-vvv"], wait);
+        assert_eq!(table(&ours), table(&upstream), "{ours}\n{upstream}");
         let opening = |log: &str| -> Vec<String> {
             let log = log.replace(char::is_numeric, "");
             log.lines()
@@ -577,7 +577,7 @@ fn the_table_and_the_lines_are_those_of_cgrulesengd() {
                 .map(str::to_owned)
                 .collect()
         };
-        assert_eq!(opening(&ours), opening(&original));
+        assert_eq!(opening(&ours), opening(&upstream));
     }
 }
 
@@ -657,11 +657,11 @@ fn processes_are_logged_as_by_cgrulesengd() {
         assert!(ours.contains(line), "{line} is not in {ours:#?}");
     }
     if is_original() {
-        let original = said_of_actors(&live, ORIGINAL);
+        let upstream = said_of_actors(&live, ORIGINAL);
         // libcgroup continues this line after it has applied the rule.
         let is_whole = |line: &&String| !line.starts_with("Executing rule");
         for line in expected.iter().filter(is_whole) {
-            assert!(original.contains(line), "{line} is not in {original:#?}");
+            assert!(upstream.contains(line), "{line} is not in {upstream:#?}");
         }
     }
 }
@@ -861,8 +861,8 @@ fn the_environment_enables_debugging_in_the_background() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules("# none\n"));
-    let (daemon, complaint) = background_on_stdout(&[], "debug");
-    assert_eq!(complaint, "");
+    let (daemon, diagnostic) = background_on_stdout(&[], "debug");
+    assert_eq!(diagnostic, "");
     daemon.expect("CGroup Rules Engine Daemon log started");
     daemon.expect("The rules table is empty.");
 }
@@ -872,8 +872,8 @@ fn a_log_file_that_cannot_be_opened_is_reported_and_replaced() {
     let Some(live) = Live::require() else { return };
     let private = Private::enter(&live);
     private.files(&with_rules("# none\n"));
-    let (_daemon, complaint) = background_on_stdout(&["-vv", "-f", "/nonexistent/log"], "");
-    assert!(complaint.contains("/nonexistent/log: "), "{complaint}");
+    let (_daemon, diagnostic) = background_on_stdout(&["-vv", "-f", "/nonexistent/log"], "");
+    assert!(diagnostic.contains("/nonexistent/log: "), "{diagnostic}");
 }
 
 #[test]

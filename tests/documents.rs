@@ -517,7 +517,7 @@ fn protocol_fields() -> BTreeSet<String> {
     };
     let about = ProcessReport {
         pid: 1,
-        happenings: vec![HistoryEntry {
+        history: vec![HistoryEntry {
             ago_ms: 0,
             outcome: String::new(),
             rule: String::new(),

@@ -30,7 +30,7 @@ fn show(loaded: &Loaded, root: &Path) -> String {
     for rule in &*loaded.rules {
         writeln!(text, "  {}", show_rule(rule)).unwrap();
     }
-    show_gifts(&loaded.gifts, &mut text);
+    show_gifts(&loaded.specs, &mut text);
     text.push_str("files:\n");
     for file in &loaded.files {
         let path = file.path.strip_prefix(root).unwrap();
@@ -43,7 +43,7 @@ fn show(loaded: &Loaded, root: &Path) -> String {
         };
         writeln!(text, "  {}: {outcome}", path.display().to_string().escape_debug()).unwrap();
     }
-    match &loaded.original {
+    match &loaded.upstream {
         UpstreamVerdict::NotAsked => {}
         UpstreamVerdict::Starts => text.push_str("cgrulesengd: starts\n"),
         UpstreamVerdict::Misses(file) => {
@@ -59,33 +59,33 @@ fn show(loaded: &Loaded, root: &Path) -> String {
 }
 
 /// Appends the settings of cgroups, if there are any.
-fn show_gifts(gifts: &GroupSpecs, text: &mut String) {
+fn show_gifts(specs: &GroupSpecs, text: &mut String) {
     let kinds =
-        [("table", &gifts.tables), ("template", &gifts.templates), ("group", &gifts.groups)];
-    for (kind, gift) in kinds.iter().flat_map(|(kind, list)| list.iter().map(move |g| (kind, g))) {
-        writeln!(text, "{kind} {}:", gift.text).unwrap();
-        for SpecSetting { key, value, controller, .. } in &gift.settings {
+        [("table", &specs.tables), ("template", &specs.templates), ("group", &specs.groups)];
+    for (kind, spec) in kinds.iter().flat_map(|(kind, list)| list.iter().map(move |g| (kind, g))) {
+        writeln!(text, "{kind} {}:", spec.text).unwrap();
+        for SpecSetting { key, value, controller, .. } in &spec.settings {
             writeln!(text, "  {controller}: {key} = {value}").unwrap();
         }
-        if gift.perm != GroupPermissions::default() {
-            let GroupPermissions { directory, task, .. } = gift.perm;
+        if spec.perm != GroupPermissions::default() {
+            let GroupPermissions { directory, task, .. } = spec.perm;
             let one = |o: FileOwnership| {
                 let mode = o.mode.map(|mode| format!("{mode:04o}"));
                 format!("{:?} {:?} {mode:?}", o.uid.map(|id| id.0), o.gid.map(|id| id.0))
             };
             writeln!(text, "  owners: {}, of tasks {}", one(directory), one(task)).unwrap();
         }
-        if gift.is_required {
+        if spec.is_required {
             text.push_str("  required\n");
         }
-        if let Some(after) = gift.remove_after {
+        if let Some(after) = spec.remove_after {
             writeln!(text, "  removed after {after:?}").unwrap();
         }
     }
-    for unit in &gifts.units {
+    for unit in &specs.units {
         writeln!(text, "unit {}: {}", unit.name, unit.properties().join(" ")).unwrap();
     }
-    for table in &gifts.user_slices {
+    for table in &specs.user_slices {
         let words = table.settings.iter().flat_map(|(_, words)| words.clone());
         let words = words.collect::<Vec<_>>().join(" ");
         writeln!(text, "slices of {} users: {words}", table.users.len()).unwrap();

@@ -75,8 +75,8 @@ fn loaded(conf: Option<&str>, directory: &BTreeMap<String, String>) -> Loaded {
     load(&sources, &names())
 }
 
-fn verdict(original: &UpstreamVerdict) -> &'static str {
-    match original {
+fn verdict(upstream: &UpstreamVerdict) -> &'static str {
+    match upstream {
         UpstreamVerdict::NotAsked => "not asked",
         UpstreamVerdict::Starts => "starts",
         UpstreamVerdict::Misses(_) => "misses",
@@ -102,16 +102,16 @@ fn files_are_parsed_as_by_cgrulesengd() {
         {
             wrong.push(format!("{}: diagnostics {complaints:?}, not {says:?}", case.id));
         }
-        let verdict = verdict(&loaded.original);
+        let verdict = verdict(&loaded.upstream);
         if verdict != case.strict() {
             wrong.push(format!("{}: a strict start {verdict}, not {}", case.id, case.strict()));
         }
         let Some(differs) = &case.differs else { continue };
-        let original = differs.original.as_ref().map(|original| match original {
+        let upstream = differs.upstream.as_ref().map(|upstream| match upstream {
             OriginalRules::Verdict(verdict) => verdict.clone(),
             OriginalRules::Rules(rules) => format!("{rules:?}"),
         });
-        wrong.extend(differs.check(&case.id, &format!("{rules:?}"), original.as_deref()));
+        wrong.extend(differs.check(&case.id, &format!("{rules:?}"), upstream.as_deref()));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
@@ -196,8 +196,8 @@ fn processes_are_placed_as_by_cgrulesengd() {
     let (cases, cast) = (cases::decisions(), Cast::as_written());
     for case in &cases {
         let loaded = loaded(Some(&cast.text(&case.rules(), 0)), &BTreeMap::new());
-        if verdict(&loaded.original) != case.strict() {
-            wrong.push(format!("{}: a strict start {}", case.id, verdict(&loaded.original)));
+        if verdict(&loaded.upstream) != case.strict() {
+            wrong.push(format!("{}: a strict start {}", case.id, verdict(&loaded.upstream)));
         }
         let mut world = World::new(&case.world, &case.process.at, &case.process.unified);
         let (rules, decision) = decide(case, loaded, &world, &mut wrong);
@@ -217,7 +217,7 @@ fn processes_are_placed_as_by_cgrulesengd() {
             }
         }
         if let Some(differs) = &case.differs {
-            wrong.extend(differs.check(&case.id, &expect, differs.original.as_deref()));
+            wrong.extend(differs.check(&case.id, &expect, differs.upstream.as_deref()));
         }
     }
     assert!(cases.iter().filter(|case| case.beyond.is_some()).count() < 10, "most run here");

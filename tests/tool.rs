@@ -87,11 +87,9 @@ fn ask(survey: &LoadedConfig, line: &str) -> Explained {
     let verdict = judge(survey, &subject, &mut ProcFs::open(Path::new("/proc")).unwrap());
     let (moves, parts): (Vec<&str>, Vec<&str>) = parts.partition(|part| part.starts_with("moved "));
     let moved_ago_ms = moves.first().map(|part| part["moved ".len()..].parse().unwrap());
-    let happenings = parts.into_iter().map(happening).collect();
+    let history = parts.into_iter().map(entry).collect();
     let memory = match line.contains(" |") {
-        true => {
-            DaemonMemory::Told(ProcessReport { pid: 4711, happenings, moved_ago_ms }, Vec::new())
-        }
+        true => DaemonMemory::Told(ProcessReport { pid: 4711, history, moved_ago_ms }, Vec::new()),
         false => DaemonMemory::NoDaemon("/run/cgruled/control.sock".into()),
     };
     let moved = memory.moved();
@@ -121,7 +119,7 @@ fn life(path: &str, comm: &str) -> LiveProcess {
     }
 }
 
-fn happening(text: &str) -> HistoryEntry {
+fn entry(text: &str) -> HistoryEntry {
     let (outcome, detail) = text.split_once(' ').unwrap();
     HistoryEntry {
         ago_ms: 12_400,
@@ -159,8 +157,8 @@ fn of_many_rules_the_near_ones_are_shown() {
     assert!(text.contains("> 10001  the last"), "{text}");
 
     let mut all = Vec::new();
-    let manner = OutputOptions { all: true, ..OutputOptions::default() };
-    show(&survey, &ask(&survey, "alice:alice /opt/y"), manner, &mut all).unwrap();
+    let options = OutputOptions { all: true, ..OutputOptions::default() };
+    show(&survey, &ask(&survey, "alice:alice /opt/y"), options, &mut all).unwrap();
     assert_eq!(String::from_utf8(all).unwrap().matches("needs user").count(), 9990);
 }
 

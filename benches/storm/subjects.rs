@@ -168,12 +168,12 @@ fn write_trusted(path: &Path, text: &str) -> Result<()> {
 /// Adds the users and groups of the rules to the private /etc, and no others: lookups read whole files.
 fn write_accounts(ground: &Ground, rules: Rules) -> Result<()> {
     for (name, ours) in [("passwd", rules.passwd()), ("group", rules.group())] {
-        let original = ground.work.join(format!("{name}.original"));
+        let upstream = ground.work.join(format!("{name}.original"));
         let path = Path::new("/etc").join(name);
-        if !original.exists() {
-            fs::copy(&path, &original)?;
+        if !upstream.exists() {
+            fs::copy(&path, &upstream)?;
         }
-        fs::write(path, fs::read_to_string(original)? + &ours)?;
+        fs::write(path, fs::read_to_string(upstream)? + &ours)?;
     }
     Ok(fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n")?)
 }

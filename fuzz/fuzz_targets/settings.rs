@@ -8,9 +8,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let Some((key, value)) = text.split_once('=') else { return };
-    let beside = |_: &str| Some(value.to_owned());
+    let siblings = |_: &str| Some(value.to_owned());
     for version in [Version::V1, Version::V2] {
-        match files(key, value, version, &beside) {
+        match files(key, value, version, &siblings) {
             Ok(writes) => assert!(
                 writes.writes.iter().all(|write| !write.file.contains('/') || key.contains('/'))
             ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
 use cgruled::daemon::{ControlPath, DaemonOptions, check, run};
-use cgruled::log::complain;
+use cgruled::log::report_error;
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -65,12 +65,12 @@ fn main() -> ExitCode {
         Ok(DaemonCommand::Run(invocation)) => match run(&invocation) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                complain(&format!("cgruled: {failure}"));
+                report_error(&format!("cgruled: {failure}"));
                 ExitCode::from(failure.code())
             }
         },
         Err(error) => {
-            complain(&format!("cgruled: {error}\nTry 'cgruled --help'."));
+            report_error(&format!("cgruled: {error}\nTry 'cgruled --help'."));
             ExitCode::from(2)
         }
     }

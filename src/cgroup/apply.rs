@@ -49,11 +49,11 @@ pub(super) fn path_steps<'p>(
     hierarchy: usize,
     tree: &Hierarchy,
     path: &str,
-    provision: Option<&'p PathConfig>,
+    config: Option<&'p PathConfig>,
 ) -> Vec<PathStep<'p>> {
     let components: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-    let levels = provision.map_or(&[][..], |what| &what.levels);
-    let root = provision.map_or(&[][..], |what| what.root.as_slice());
+    let levels = config.map_or(&[][..], |what| &what.levels);
+    let root = config.map_or(&[][..], |what| what.root.as_slice());
     let before = components.len().checked_sub(levels.len());
     // The hierarchy root is depth 0.
     let levels_at = |depth: usize| match before {
@@ -92,7 +92,7 @@ pub(super) fn path_steps<'p>(
         stages.push(stage(&parent, &directory, index + 1, differs));
     }
     if tree.version == Version::V2 {
-        add_needs(&mut stages, provision);
+        add_needs(&mut stages, config);
     }
     stages
 }
@@ -105,10 +105,10 @@ pub(super) fn renew(
     hierarchy: usize,
     tree: &Hierarchy,
     path: &str,
-    provision: &PathConfig,
+    config: &PathConfig,
     done: &ApplyLedger,
 ) -> Result<(), CgroupError> {
-    for stage in path_steps(hierarchy, tree, path, Some(provision)) {
+    for stage in path_steps(hierarchy, tree, path, Some(config)) {
         stage.enable(done);
         stage.give(false, done)?;
     }
@@ -117,11 +117,13 @@ pub(super) fn renew(
 
 /// Computes the controllers of each step. A controller is available in a cgroup only if it is
 /// enabled in every ancestor.
-fn add_needs<'p>(stages: &mut [PathStep<'p>], provision: Option<&'p PathConfig>) {
+fn add_needs<'p>(stages: &mut [PathStep<'p>], config: Option<&'p PathConfig>) {
     let mut needs: Vec<&'p str> = Vec::new();
-    needs.extend(provision.iter().flat_map(|what| &what.controllers).map(String::as_str));
+    needs.extend(config.iter().flat_map(|what| &what.controllers).map(String::as_str));
     for stage in stages.iter_mut().filter(|stage| !stage.is_top).rev() {
-        for name in stage.kit().into_iter().flat_map(|kit| kit.needs(stage.hierarchy)) {
+        for name in
+            stage.resolved().into_iter().flat_map(|resolved| resolved.needs(stage.hierarchy))
+        {
             if !needs.contains(&name) {
                 needs.push(name);
             }
@@ -141,10 +143,11 @@ impl<'p> PathStep<'p> {
     }
 
     /// Returns the configuration of this step, if there is one for this path and hierarchy.
-    fn kit(&self) -> Option<&'p ResolvedSpec> {
+    fn resolved(&self) -> Option<&'p ResolvedSpec> {
         let level = self.levels.last()?;
-        let kit = level.kit.as_deref().filter(|kit| kit.span.has(self.hierarchy))?;
-        (self.differs || !level.is_template).then_some(kit)
+        let resolved =
+            level.resolved.as_deref().filter(|resolved| resolved.span.has(self.hierarchy))?;
+        (self.differs || !level.is_template).then_some(resolved)
     }
 
     /// Enables the needed controllers in the `cgroup.subtree_control` of the parent.
@@ -206,18 +209,18 @@ impl<'p> PathStep<'p> {
     /// # Errors
     /// The kernel refused a required setting.
     pub(super) fn give(&self, is_new: bool, done: &ApplyLedger) -> Result<(), CgroupError> {
-        let Some(kit) = self.kit() else { return Ok(()) };
+        let Some(resolved) = self.resolved() else { return Ok(()) };
         let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
         if !is_new && (!is_for_old || done.is_given(&self.directory)) {
             return Ok(());
         }
-        if let Some(key) = &kit.unmet {
+        if let Some(key) = &resolved.unmet {
             let path = self.directory.join(&**key);
             return Err(CgroupError::new(path, error::CgroupOperation::Set, Errno::EOPNOTSUPP));
         }
-        self.set(kit, done)?;
+        self.set(resolved, done)?;
         if is_new {
-            self.own(&kit.perm, done);
+            self.own(&resolved.perm, done);
         }
         if is_for_old {
             done.give(&self.directory);
@@ -229,19 +232,19 @@ impl<'p> PathStep<'p> {
     /// there is something to apply.
     pub(super) fn leave(&self, done: &ApplyLedger) -> bool {
         let is_for_old = self.levels.last().is_some_and(|level| level.is_for_old);
-        let is_left = is_for_old && self.kit().is_some();
+        let is_left = is_for_old && self.resolved().is_some();
         is_left && done.give(&self.directory)
     }
 
-    fn set(&self, kit: &ResolvedSpec, done: &ApplyLedger) -> Result<(), CgroupError> {
+    fn set(&self, resolved: &ResolvedSpec, done: &ApplyLedger) -> Result<(), CgroupError> {
         let wanted: Vec<&HostWrite> =
-            kit.writes.iter().filter(|write| write.hierarchy == self.hierarchy).collect();
+            resolved.writes.iter().filter(|write| write.hierarchy == self.hierarchy).collect();
         let writes: Vec<&Write> = wanted.iter().map(|wanted| &wanted.write).collect();
         let present = |file: &str| fs::read_to_string(self.directory.join(file)).ok();
         for bundle in write_order::batches(&writes, &present) {
             let Err((step, errno)) = take(&self.directory, &bundle, &writes) else { continue };
             self.say(wanted[step.of], step, errno, done);
-            if kit.is_required {
+            if resolved.is_required {
                 let path = self.directory.join(&step.file);
                 return Err(CgroupError::new(path, error::CgroupOperation::Set, errno));
             }

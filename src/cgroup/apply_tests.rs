@@ -39,17 +39,17 @@ impl Fake {
 
     /// Opens the cgroup of alice as a rule with these tables does.
     fn open(&self, tree: &mut CgroupTree, tables: &[GroupSpec]) -> Result<(), CgroupError> {
-        let gifts = GroupSpecs { tables: tables.to_vec(), ..GroupSpecs::default() };
-        let (provisions, remarks) = GroupConfigs::new(&gifts, &self.hierarchies());
-        assert_eq!(remarks, []);
+        let specs = GroupSpecs { tables: tables.to_vec(), ..GroupSpecs::default() };
+        let (configs, warnings) = GroupConfigs::new(&specs, &self.hierarchies());
+        assert_eq!(warnings, []);
         let target = Target {
             destination: Destination::parse("sites/%u").unwrap(),
             controllers: vec!["memory".to_owned()],
             below: PathBase::Root,
             creates: true,
         };
-        let provision = || provisions.of(&target);
-        tree.group(HierarchySet::of(&[0]), "/sites/alice", true, provision).map(drop)
+        let config = || configs.of(&target);
+        tree.group(HierarchySet::of(&[0]), "/sites/alice", true, config).map(drop)
     }
 }
 
@@ -168,23 +168,23 @@ fn a_mode_takes_away_only() {
 /// controllers creates the cgroup of bob from this template.
 fn enabled_for(controllers: &str, template: Option<(&str, &str)>) -> [String; 2] {
     let fake = Fake::new();
-    let gift = |(key, value)| GroupSpec {
+    let spec = |(key, value)| GroupSpec {
         controllers: vec!["memory".into()],
         ..table("sites/%u", key, value)
     };
-    let gifts =
-        GroupSpecs { templates: template.map(gift).into_iter().collect(), ..GroupSpecs::default() };
-    let (provisions, _) = GroupConfigs::new(&gifts, &fake.hierarchies());
+    let specs =
+        GroupSpecs { templates: template.map(spec).into_iter().collect(), ..GroupSpecs::default() };
+    let (configs, _) = GroupConfigs::new(&specs, &fake.hierarchies());
     let target = Target {
         destination: Destination::parse("sites/%u").unwrap(),
         controllers: vec![controllers.to_owned()],
         below: PathBase::Top,
         creates: true,
     };
-    let provision = provisions.of(&target);
+    let config = configs.of(&target);
     let done = ApplyLedger::default();
     let hierarchies = fake.hierarchies();
-    for stage in path_steps(0, &hierarchies[0], "/sites/bob", provision.as_deref()) {
+    for stage in path_steps(0, &hierarchies[0], "/sites/bob", config.as_deref()) {
         stage.enable(&done);
     }
     ["cgroup.subtree_control", "sites/cgroup.subtree_control"].map(|file| fake.read(file))
@@ -205,16 +205,16 @@ fn a_legacy_rule_has_enabled_what_it_names_and_by_every_controller_what_a_templa
 #[test]
 fn who_requires_what_the_host_does_not_have_is_kept_out() {
     let fake = Fake::new();
-    let gifts = GroupSpecs {
+    let specs = GroupSpecs {
         tables: vec![GroupSpec {
             is_required: true,
             ..table("sites/%u", "memory.swappiness", "1")
         }],
         ..GroupSpecs::default()
     };
-    let provision = Arc::new(GroupConfigs::new(&gifts, &fake.hierarchies()).0.of_path("sites/%u"));
+    let config = Arc::new(GroupConfigs::new(&specs, &fake.hierarchies()).0.of_path("sites/%u"));
     let mut tree = CgroupTree::new(fake.hierarchies());
-    let opened = tree.group(HierarchySet::of(&[0]), "/sites/alice", true, || Some(provision));
+    let opened = tree.group(HierarchySet::of(&[0]), "/sites/alice", true, || Some(config));
     let refusal = opened.unwrap_err();
     assert_eq!((refusal.step, refusal.errno), (error::CgroupOperation::Set, Errno::EOPNOTSUPP));
     assert!(refusal.path.ends_with("sites/alice/memory.swappiness"));

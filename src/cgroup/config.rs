@@ -98,7 +98,7 @@ pub struct ConfigWarning {
     /// The place of its value, if that is known.
     pub place: Option<TextPosition>,
     /// The text of the warning.
-    pub complaint: SettingMessage,
+    pub diagnostic: SettingMessage,
 }
 
 /// The configuration of all cgroups and units on this host.
@@ -134,7 +134,7 @@ pub struct PathLevel {
     /// The component as written, with its specifiers.
     pub text: Box<str>,
     /// The resolved configuration, if there is a table or section for it.
-    pub kit: Option<Arc<ResolvedSpec>>,
+    pub resolved: Option<Arc<ResolvedSpec>>,
     /// True for tables of rule files, which configure existing cgroups too; false for sections of
     /// cgconfig.conf.
     pub is_for_old: bool,
@@ -144,59 +144,60 @@ pub struct PathLevel {
 
 impl GroupSpec {
     /// Resolves the configuration for a host.
-    fn on(&self, hierarchies: &Hierarchies, remarks: &mut Vec<ConfigWarning>) -> ResolvedSpec {
+    fn on(&self, hierarchies: &Hierarchies, warnings: &mut Vec<ConfigWarning>) -> ResolvedSpec {
         let mut settings: Vec<&SpecSetting> = self.settings.iter().collect();
         settings.sort_by_key(|setting| settings::rank(&setting.key));
-        let beside = |key: &str| {
+        let siblings = |key: &str| {
             let found = self.settings.iter().find(|setting| setting.key == key)?;
             Some(found.value.clone())
         };
         let Self { perm, is_required, remove_after, .. } = *self;
-        let mut kit = ResolvedSpec { perm, is_required, remove_after, ..ResolvedSpec::default() };
+        let mut resolved =
+            ResolvedSpec { perm, is_required, remove_after, ..ResolvedSpec::default() };
         for setting in settings {
-            match setting.on(hierarchies, &beside) {
+            match setting.on(hierarchies, &siblings) {
                 Ok((writes, note)) => {
                     let version = writes.first().map(|write| hierarchies[write.hierarchy].version);
                     let weaker = version.and_then(|version| {
                         settings::v1_limitation(&setting.key, &setting.value, version)
                     });
-                    remarks.extend(weaker.map(|complaint| setting.remark(complaint)));
-                    kit.writes.extend(writes);
+                    warnings.extend(weaker.map(|diagnostic| setting.warning(diagnostic)));
+                    resolved.writes.extend(writes);
                     let help = "the ratio to other cgroups differs from the configured weights";
                     let note =
                         note.map(|note| SettingMessage { message: note, help: help.to_owned() });
-                    remarks.extend(note.map(|complaint| setting.remark(complaint)));
+                    warnings.extend(note.map(|diagnostic| setting.warning(diagnostic)));
                 }
-                Err(complaint) if is_required => {
-                    kit.unmet.get_or_insert_with(|| setting.key.as_str().into());
+                Err(diagnostic) if is_required => {
+                    resolved.unmet.get_or_insert_with(|| setting.key.as_str().into());
                     let help =
                         "required = true: no process is moved there until the setting is removed";
-                    remarks.push(
-                        setting.remark(SettingMessage { help: help.to_owned(), ..complaint }),
+                    warnings.push(
+                        setting.warning(SettingMessage { help: help.to_owned(), ..diagnostic }),
                     );
                 }
-                Err(complaint) => remarks.push(setting.remark(complaint)),
+                Err(diagnostic) => warnings.push(setting.warning(diagnostic)),
             }
         }
         let all = (0..hierarchies.len()).fold(HierarchySet::default(), HierarchySet::with);
         let homes = self.controllers.iter().filter_map(|name| hierarchies.locate(name));
-        kit.span = match self.controllers.is_empty() {
+        resolved.span = match self.controllers.is_empty() {
             true => all,
             false => homes.fold(HierarchySet::default(), |span, (index, _)| span.with(index)),
         };
-        kit
+        resolved
     }
 }
 
 impl SpecSetting {
-    fn remark(&self, complaint: SettingMessage) -> ConfigWarning {
-        ConfigWarning { origin: self.origin.clone(), place: self.place.clone(), complaint }
+    fn warning(&self, diagnostic: SettingMessage) -> ConfigWarning {
+        ConfigWarning { origin: self.origin.clone(), place: self.place.clone(), diagnostic }
     }
 
     fn on(
         &self,
         hierarchies: &Hierarchies,
-        beside: &settings::Siblings<'_>,
+        siblings: &settings::Siblings<'_>,
     ) -> Result<(Vec<HostWrite>, Option<String>), SettingMessage> {
         let Some((hierarchy, controller)) = hierarchies.locate(&self.controller) else {
             let message =
@@ -204,10 +205,10 @@ impl SpecSetting {
             return Err(SettingMessage { message, help: "the setting is ignored".to_owned() });
         };
         let version = hierarchies[hierarchy].version;
-        let writes = match settings::files(&self.key, &self.value, version, beside) {
+        let writes = match settings::files(&self.key, &self.value, version, siblings) {
             Ok(writes) => writes,
-            Err(SettingError::Value(complaint) | SettingError::NoCounterpart(complaint)) => {
-                return Err(complaint);
+            Err(SettingError::Value(diagnostic) | SettingError::NoCounterpart(diagnostic)) => {
+                return Err(diagnostic);
             }
         };
         let written: Box<str> = format!("{} = {}", self.key, self.value).into();
@@ -229,45 +230,45 @@ impl SpecSetting {
 
 impl GroupConfigs {
     /// Resolves all configuration for this host. Returns it with the warnings about settings.
-    pub fn new(gifts: &GroupSpecs, hierarchies: &Hierarchies) -> (Self, Vec<ConfigWarning>) {
-        let mut remarks = Vec::new();
-        let mut kits = |gifts: &[GroupSpec], key: fn(&str) -> &str| {
+    pub fn new(specs: &GroupSpecs, hierarchies: &Hierarchies) -> (Self, Vec<ConfigWarning>) {
+        let mut warnings = Vec::new();
+        let mut kits = |specs: &[GroupSpec], key: fn(&str) -> &str| {
             let mut kits: HashMap<Box<str>, Arc<ResolvedSpec>> = HashMap::new();
-            for gift in gifts {
+            for spec in specs {
                 // The first section for a path is used.
-                let kit = gift.on(hierarchies, &mut remarks);
-                kits.entry(key(&gift.text).into()).or_insert_with(|| Arc::new(kit));
+                let resolved = spec.on(hierarchies, &mut warnings);
+                kits.entry(key(&spec.text).into()).or_insert_with(|| Arc::new(resolved));
             }
             kits
         };
-        let tables = kits(&gifts.tables, |text| text.trim_matches('/'));
-        let templates = kits(&gifts.templates, |text| text.trim_end_matches('/'));
-        let groups = kits(&gifts.groups, |text| text.trim_matches('/'));
+        let tables = kits(&specs.tables, |text| text.trim_matches('/'));
+        let templates = kits(&specs.templates, |text| text.trim_end_matches('/'));
+        let groups = kits(&specs.groups, |text| text.trim_matches('/'));
         let is_v2 = |tree: &(usize, &super::mounts::Hierarchy)| tree.1.version == Version::V2;
         let unified = hierarchies.iter().enumerate().find(is_v2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
-        let units = gifts.units.clone();
-        let user_slices = gifts.user_slices.clone();
-        said_once(&mut remarks);
-        (Self { tables, templates, groups, units, user_slices, unified }, remarks)
+        let units = specs.units.clone();
+        let user_slices = specs.user_slices.clone();
+        said_once(&mut warnings);
+        (Self { tables, templates, groups, units, user_slices, unified }, warnings)
     }
 
     /// Returns the configuration along a target, `None` for most targets of legacy rules.
     pub fn of(&self, target: &Target) -> Option<Arc<PathConfig>> {
-        let provision = match target.below {
+        let config = match target.below {
             // Needed even without a table: it carries the destination text for the owner tag.
             PathBase::Root => return Some(Arc::new(self.of_rule(target))),
             PathBase::Top => self.of_sections(target),
         };
-        let is_needed = !provision.controllers.is_empty()
-            || !provision.creates.is_empty()
-            || provision.levels.iter().any(|level| level.kit.is_some());
-        is_needed.then(|| Arc::new(provision))
+        let is_needed = !config.controllers.is_empty()
+            || !config.creates.is_empty()
+            || config.levels.iter().any(|level| level.resolved.is_some());
+        is_needed.then(|| Arc::new(config))
     }
 
     /// Returns the tables with their paths, without `/` at either end.
     pub fn tables(&self) -> impl Iterator<Item = (&str, &Arc<ResolvedSpec>)> {
-        self.tables.iter().map(|(text, kit)| (&**text, kit))
+        self.tables.iter().map(|(text, resolved)| (&**text, resolved))
     }
 
     /// Returns the settings of systemd units.
@@ -289,20 +290,21 @@ impl GroupConfigs {
     pub fn of_path(&self, text: &str) -> PathConfig {
         let table = |prefix: &str| self.tables.get(prefix.trim_matches('/')).map(Arc::clone);
         let ours = |level| PathLevel { is_for_old: true, ..level };
-        let root = table("").map(|kit| ours(PathLevel::of("", Some(kit))));
+        let root = table("").map(|resolved| ours(PathLevel::of("", Some(resolved))));
         let levels = levels(text, table).map(ours).collect();
         PathConfig { root, levels, ..PathConfig::default() }
     }
 
     fn of_rule(&self, target: &Target) -> PathConfig {
-        let provision = self.of_path(target.destination.as_str());
+        let config = self.of_path(target.destination.as_str());
         // The controllers of a table are derived from its writes.
-        let kits = provision.levels.iter().filter_map(|level| level.kit.as_ref());
-        let of_tables: Vec<&str> =
-            kits.flat_map(|kit| kit.writes.iter().map(|write| &*write.controller)).collect();
+        let kits = config.levels.iter().filter_map(|level| level.resolved.as_ref());
+        let of_tables: Vec<&str> = kits
+            .flat_map(|resolved| resolved.writes.iter().map(|write| &*write.controller))
+            .collect();
         let controllers = self.on_unified(target);
         let controllers = controllers.filter(|name| !of_tables.contains(&name.as_str()));
-        PathConfig { controllers: controllers.collect(), ..provision }
+        PathConfig { controllers: controllers.collect(), ..config }
     }
 
     fn of_sections(&self, target: &Target) -> PathConfig {
@@ -312,11 +314,12 @@ impl GroupConfigs {
             true => (&self.templates, |text| text.trim_end_matches('/')),
             false => (&self.groups, |text| text.trim_matches('/')),
         };
-        let named = |kit: &Arc<ResolvedSpec>| Arc::new(kit.of_controllers(&target.controllers));
+        let named =
+            |resolved: &Arc<ResolvedSpec>| Arc::new(resolved.of_controllers(&target.controllers));
         let levels = levels(text, |prefix| kits.get(trim(prefix)).map(named));
         let levels = levels.map(|level| PathLevel { is_template: has_fields, ..level }).collect();
         let creates = match kits.get(trim(text)) {
-            Some(kit) if !has_fields => kit.span,
+            Some(resolved) if !has_fields => resolved.span,
             Some(_) | None => HierarchySet::default(),
         };
         // A literal path without a section is not created.
@@ -343,11 +346,11 @@ impl PathConfig {
 
     /// Returns whether no process may enter before a part of it is written.
     pub fn is_required(&self) -> bool {
-        self.kits().any(|kit| kit.is_required)
+        self.kits().any(|resolved| resolved.is_required)
     }
 
     fn kits(&self) -> impl Iterator<Item = &ResolvedSpec> {
-        self.root.iter().chain(&self.levels).filter_map(|level| level.kit.as_deref())
+        self.root.iter().chain(&self.levels).filter_map(|level| level.resolved.as_deref())
     }
 }
 
@@ -368,11 +371,11 @@ impl ResolvedSpec {
 }
 
 /// Removes repetitions of the warning that concerns the host and not the table.
-fn said_once(remarks: &mut Vec<ConfigWarning>) {
+fn said_once(warnings: &mut Vec<ConfigWarning>) {
     let general = settings::v1_limitation("memory.high", "0", Version::V1);
     let mut is_said = false;
-    remarks.retain(|remark| {
-        general.as_ref() != Some(&remark.complaint) || !std::mem::replace(&mut is_said, true)
+    warnings.retain(|warning| {
+        general.as_ref() != Some(&warning.diagnostic) || !std::mem::replace(&mut is_said, true)
     });
 }
 
@@ -393,8 +396,8 @@ fn levels<'t>(
 }
 
 impl PathLevel {
-    fn of(text: &str, kit: Option<Arc<ResolvedSpec>>) -> Self {
-        Self { text: text.into(), kit, is_for_old: false, is_template: false }
+    fn of(text: &str, resolved: Option<Arc<ResolvedSpec>>) -> Self {
+        Self { text: text.into(), resolved, is_for_old: false, is_template: false }
     }
 }
 

@@ -27,7 +27,7 @@ fn setting(controller: &str, key: &str, value: &str) -> SpecSetting {
     SpecSetting { key, value, controller, origin, place: None }
 }
 
-fn gift(text: &str, settings: &[(&str, &str)], controllers: &[&str]) -> GroupSpec {
+fn spec(text: &str, settings: &[(&str, &str)], controllers: &[&str]) -> GroupSpec {
     let settings =
         settings.iter().map(|(key, value)| setting(key.split_once('.').unwrap().0, key, value));
     GroupSpec {
@@ -51,13 +51,13 @@ fn target(text: &str, controllers: &[&str], below: PathBase) -> Target {
 }
 
 /// Formats each level as `hierarchy:file=value`.
-fn shown(provision: &PathConfig) -> Vec<String> {
-    let kit = |level: &PathLevel| {
-        let writes = level.kit.iter().flat_map(|kit| &kit.writes);
+fn shown(config: &PathConfig) -> Vec<String> {
+    let resolved = |level: &PathLevel| {
+        let writes = level.resolved.iter().flat_map(|resolved| &resolved.writes);
         let words = writes.map(|w| format!("{}:{}={}", w.hierarchy, w.write.file, w.write.value));
         format!("{} {}", level.text, words.collect::<Vec<_>>().join(" ")).trim().to_owned()
     };
-    provision.levels.iter().map(kit).collect()
+    config.levels.iter().map(resolved).collect()
 }
 
 #[test]
@@ -65,43 +65,42 @@ fn a_table_is_for_its_level_and_each_hierarchy_gets_its_own() {
     let settings =
         [("io.weight", "20"), ("memory.max", "1K"), ("pids.max", "9"), ("cgroup.freeze", "0")];
     let tables =
-        vec![gift("sites/%u/", &settings, &[]), gift("/sites", &[("cpu.weight", "5")], &[])];
-    let gifts = GroupSpecs { tables, ..GroupSpecs::default() };
-    let (provisions, remarks) = GroupConfigs::new(&gifts, &host());
-    assert_eq!(remarks, []);
-    let provision =
-        provisions.of(&target("sites/%u/x", &["memory", "cpu"], PathBase::Root)).unwrap();
+        vec![spec("sites/%u/", &settings, &[]), spec("/sites", &[("cpu.weight", "5")], &[])];
+    let specs = GroupSpecs { tables, ..GroupSpecs::default() };
+    let (configs, warnings) = GroupConfigs::new(&specs, &host());
+    assert_eq!(warnings, []);
+    let config = configs.of(&target("sites/%u/x", &["memory", "cpu"], PathBase::Root)).unwrap();
     assert_eq!(
-        shown(&provision),
+        shown(&config),
         [
             "sites 0:cpu.weight=5",
             "%u 2:blkio.weight=100 0:memory.max=1024 1:pids.max=9 0:cgroup.freeze=0",
             "x"
         ]
     );
-    assert!(provision.controllers.is_empty() && provision.creates.is_empty());
-    let kit = provision.levels[1].kit.as_deref().unwrap();
-    assert_eq!(kit.needs(0).collect::<Vec<_>>(), ["memory"]);
-    let other = provisions.of(&target("other/%u", &[], PathBase::Root)).unwrap();
+    assert!(config.controllers.is_empty() && config.creates.is_empty());
+    let resolved = config.levels[1].resolved.as_deref().unwrap();
+    assert_eq!(resolved.needs(0).collect::<Vec<_>>(), ["memory"]);
+    let other = configs.of(&target("other/%u", &[], PathBase::Root)).unwrap();
     assert_eq!(shown(&other), ["other", "%u"]);
-    let other = provisions.of(&target("other/%u", &["memory", "pids"], PathBase::Root)).unwrap();
+    let other = configs.of(&target("other/%u", &["memory", "pids"], PathBase::Root)).unwrap();
     assert_eq!(other.controllers, ["memory"]);
 }
 
 #[test]
 fn what_this_host_cannot_do_is_said() {
-    let table = gift(
+    let table = spec(
         "a",
         &[("hugetlb.2MB.max", "0"), ("io.weight", "900"), ("io.latency", "8:0 target=1")],
         &[],
     );
-    let gifts = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
+    let specs = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
     // The BFQ scheduler accepts this value.
-    assert_eq!(GroupConfigs::new(&gifts, &host()).1.len(), 2);
+    assert_eq!(GroupConfigs::new(&specs, &host()).1.len(), 2);
     let mut host = host();
     host.has_blkio_weight = true;
-    let (provisions, remarks) = GroupConfigs::new(&gifts, &host);
-    let said: Vec<&str> = remarks.iter().map(|remark| &*remark.complaint.message).collect();
+    let (configs, warnings) = GroupConfigs::new(&specs, &host);
+    let said: Vec<&str> = warnings.iter().map(|warning| &*warning.diagnostic.message).collect();
     assert_eq!(
         said,
         [
@@ -110,21 +109,21 @@ fn what_this_host_cannot_do_is_said() {
             "no cgroup hierarchy of this host has the controller of hugetlb.2MB.max",
         ]
     );
-    let provision = provisions.of(&target("a", &[], PathBase::Root)).unwrap();
-    assert_eq!(shown(&provision), ["a 2:blkio.weight=1000"]);
+    let config = configs.of(&target("a", &[], PathBase::Root)).unwrap();
+    assert_eq!(shown(&config), ["a 2:blkio.weight=1000"]);
 }
 
 #[test]
 fn templates_are_found_by_the_same_text_and_controller() {
     let both = [("cpu.shares", "2048"), ("memory.limit_in_bytes", "1K")];
     let templates = vec![
-        gift("ct/%u/", &both, &["cpu", "memory"]),
-        gift("/lead/%u", &[("pids.max", "1")], &["pids"]),
+        spec("ct/%u/", &both, &["cpu", "memory"]),
+        spec("/lead/%u", &[("pids.max", "1")], &["pids"]),
     ];
-    let gifts = GroupSpecs { templates, ..GroupSpecs::default() };
-    let (provisions, _) = GroupConfigs::new(&gifts, &host());
+    let specs = GroupSpecs { templates, ..GroupSpecs::default() };
+    let (configs, _) = GroupConfigs::new(&specs, &host());
     let legacy = |text: &str, controllers: &[&str]| {
-        provisions.of(&target(text, controllers, PathBase::Top)).map(|provision| shown(&provision))
+        configs.of(&target(text, controllers, PathBase::Top)).map(|config| shown(&config))
     };
     assert_eq!(legacy("ct/%u", &["cpu"]).unwrap(), ["ct", "%u 0:cpu.weight=200"]);
     let all = "%u 0:cpu.weight=200 0:memory.max=1024";
@@ -138,47 +137,44 @@ fn templates_are_found_by_the_same_text_and_controller() {
 
 #[test]
 fn a_section_makes_a_plain_group_in_its_hierarchies() {
-    let groups = vec![gift("/web", &[("pids.max", "5")], &["pids", "freezer", "net_prio"])];
-    let (provisions, _) =
-        GroupConfigs::new(&GroupSpecs { groups, ..GroupSpecs::default() }, &host());
+    let groups = vec![spec("/web", &[("pids.max", "5")], &["pids", "freezer", "net_prio"])];
+    let (configs, _) = GroupConfigs::new(&GroupSpecs { groups, ..GroupSpecs::default() }, &host());
     let creates = |controllers: &[&str]| {
-        provisions.of(&target("web/", controllers, PathBase::Top)).unwrap().creates
+        configs.of(&target("web/", controllers, PathBase::Top)).unwrap().creates
     };
     // Without a v1 hierarchy freezer means the v2 hierarchy.
     assert_eq!(creates(&["pids"]), HierarchySet::of(&[0, 1]));
     assert!(
-        provisions
-            .of(&target("web/a", &["cpu"], PathBase::Top))
-            .is_none_or(|p| p.creates.is_empty())
+        configs.of(&target("web/a", &["cpu"], PathBase::Top)).is_none_or(|p| p.creates.is_empty())
     );
-    assert!(provisions.of(&target("other", &["pids"], PathBase::Top)).is_none());
+    assert!(configs.of(&target("other", &["pids"], PathBase::Top)).is_none());
 }
 
 #[test]
 fn percent_of_memory_are_bytes_of_this_host() {
     let settings = [("memory.max", "50%"), ("memory.swap.max", "1K"), ("cpu.max", "50%")];
-    let mut gifts = GroupSpecs { tables: vec![gift("a", &settings, &[])], ..GroupSpecs::default() };
-    gifts.share_out(200_000);
-    let (provisions, remarks) = GroupConfigs::new(&gifts, &host());
-    assert_eq!(remarks, []);
-    let provision = provisions.of(&target("a", &[], PathBase::Root)).unwrap();
-    let shown = shown(&provision);
+    let mut specs = GroupSpecs { tables: vec![spec("a", &settings, &[])], ..GroupSpecs::default() };
+    specs.share_out(200_000);
+    let (configs, warnings) = GroupConfigs::new(&specs, &host());
+    assert_eq!(warnings, []);
+    let config = configs.of(&target("a", &[], PathBase::Root)).unwrap();
+    let shown = shown(&config);
     assert!(shown[0].contains("memory.max=100000 "), "{shown:?}");
     assert!(shown[0].contains("cpu.max=50000 100000"), "{shown:?}");
 }
 
 #[test]
 fn tables_for_one_path_are_one() {
-    let mut gifts = GroupSpecs {
+    let mut specs = GroupSpecs {
         tables: vec![
-            gift("/a/", &[("pids.max", "1")], &[]),
-            gift("b", &[("pids.max", "2")], &[]),
-            gift("a", &[("pids.max", "3"), ("cpu.weight", "4")], &[]),
+            spec("/a/", &[("pids.max", "1")], &[]),
+            spec("b", &[("pids.max", "2")], &[]),
+            spec("a", &[("pids.max", "3"), ("cpu.weight", "4")], &[]),
         ],
         ..GroupSpecs::default()
     };
-    gifts.join_tables();
-    let shown: Vec<Vec<&str>> = gifts
+    specs.join_tables();
+    let shown: Vec<Vec<&str>> = specs
         .tables
         .iter()
         .map(|table| table.settings.iter().map(|s| &*s.value).collect())
@@ -189,10 +185,10 @@ fn tables_for_one_path_are_one() {
 #[test]
 fn what_is_required_and_not_to_be_had_is_kept_in_mind() {
     let unmet = |settings: &[(&str, &str)], is_required| {
-        let table = GroupSpec { is_required, ..gift("a", settings, &[]) };
-        let gifts = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
-        let (provisions, remarks) = GroupConfigs::new(&gifts, &host());
-        (provisions.table("a").unwrap().unmet.clone(), remarks.len())
+        let table = GroupSpec { is_required, ..spec("a", settings, &[]) };
+        let specs = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
+        let (configs, warnings) = GroupConfigs::new(&specs, &host());
+        (configs.table("a").unwrap().unmet.clone(), warnings.len())
     };
     let without = [("pids.max", "5"), ("memory.swappiness", "5")];
     assert_eq!(unmet(&without, true), (Some("memory.swappiness".into()), 1));
@@ -207,9 +203,9 @@ fn a_soft_limit_is_said_once() {
     host = Hierarchies::new(
         host.iter().map(|tree| Hierarchy { version: Version::V1, ..tree.clone() }).collect(),
     );
-    let table = |text| gift(text, &[("memory.high", "1G")], &[]);
-    let gifts = GroupSpecs { tables: vec![table("a"), table("b")], ..GroupSpecs::default() };
-    let (_, remarks) = GroupConfigs::new(&gifts, &host);
-    assert_eq!(remarks.len(), 1);
-    assert!(remarks[0].complaint.message.contains("memory.soft_limit_in_bytes"));
+    let table = |text| spec(text, &[("memory.high", "1G")], &[]);
+    let specs = GroupSpecs { tables: vec![table("a"), table("b")], ..GroupSpecs::default() };
+    let (_, warnings) = GroupConfigs::new(&specs, &host);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].diagnostic.message.contains("memory.soft_limit_in_bytes"));
 }

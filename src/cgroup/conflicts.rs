@@ -23,9 +23,9 @@ impl Hierarchies {
     /// Assigns each hierarchy to the last line of a legacy rule that names it, where cgrulesengd
     /// leaves the process as well. Returns the conflicts.
     pub fn settle(&self, targets: &mut Vec<Target>) -> Vec<ConflictingTargets> {
-        let mut rivals = Vec::new();
+        let mut conflict = Vec::new();
         if targets.len() < 2 || targets.iter().any(|target| target.below == PathBase::Root) {
-            return rivals;
+            return conflict;
         }
         // A line without a hierarchy fails, and cgrulesengd does not process the lines after it.
         let runs = targets.iter().position(|target| self.span_of(target).0.is_empty());
@@ -34,16 +34,21 @@ impl Hierarchies {
             let (before, from) = targets.split_at_mut(index);
             let Some(last) = from.first() else { continue };
             for target in before {
-                self.yield_to(target, last, &mut rivals);
+                self.yield_to(target, last, &mut conflict);
             }
         }
         targets.retain(|target| !target.controllers.is_empty());
-        rivals
+        conflict
     }
 
     /// Removes the hierarchies of a later line from an earlier one, unless both name the same
     /// cgroup.
-    fn yield_to(&self, target: &mut Target, later: &Target, rivals: &mut Vec<ConflictingTargets>) {
+    fn yield_to(
+        &self,
+        target: &mut Target,
+        later: &Target,
+        conflict: &mut Vec<ConflictingTargets>,
+    ) {
         let shared = self.span_of(later).0;
         let is_same = target.destination.pieces() == later.destination.pieces();
         for hierarchy in self.span_of(target).0.indexes().filter(|&index| shared.has(index)) {
@@ -54,7 +59,7 @@ impl Hierarchies {
             self.take_from(target, hierarchy);
             let loser = target.destination.as_str();
             let winner = later.destination.as_str();
-            rivals.push(ConflictingTargets {
+            conflict.push(ConflictingTargets {
                 loser: loser.to_owned(),
                 winner: winner.to_owned(),
                 hierarchy,
@@ -115,23 +120,23 @@ mod tests {
             }
         };
         let mut targets: Vec<Target> = lines.split(';').map(target).collect();
-        let rivals = host.settle(&mut targets);
+        let conflict = host.settle(&mut targets);
         let shown = |target: &Target| {
             format!("{} {}", target.controllers.join(","), target.destination.as_str())
         };
-        let said = |rivals: ConflictingTargets| {
-            format!("{}<{} in {}", rivals.loser, rivals.winner, host[rivals.hierarchy].listed)
+        let said = |conflict: ConflictingTargets| {
+            format!("{}<{} in {}", conflict.loser, conflict.winner, host[conflict.hierarchy].listed)
         };
         let targets: Vec<String> = targets.iter().map(shown).collect();
-        (targets.join("; "), rivals.into_iter().map(said).collect())
+        (targets.join("; "), conflict.into_iter().map(said).collect())
     }
 
     const V2: &str = "0::/\n";
     const HYBRID: &str = "2:pids:/\n1:cpu,cpuacct:/\n0::/\n";
 
-    fn is(own: &str, lines: &str, left: &str, rivals: &[&str]) {
+    fn is(own: &str, lines: &str, left: &str, conflict: &[&str]) {
         let (targets, said) = settled(own, lines);
-        assert_eq!((&*targets, said), (left, rivals.iter().map(|&text| text.into()).collect()));
+        assert_eq!((&*targets, said), (left, conflict.iter().map(|&text| text.into()).collect()));
     }
 
     #[test]

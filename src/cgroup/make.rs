@@ -54,21 +54,21 @@ pub struct CreatePlan {
     /// The controllers that no mounted hierarchy has.
     pub missing: Vec<String>,
     /// The warnings about settings that are not fully applied.
-    pub remarks: Vec<ConfigWarning>,
+    pub warnings: Vec<ConfigWarning>,
 }
 
 /// Plans the steps for a `group` section on this host. Returns `None` if its path contains `..`.
-pub fn plan(gift: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
+pub fn plan(spec: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
     let components: Vec<&str> =
-        gift.text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+        spec.text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
     if components.contains(&"..") {
         return None;
     }
-    let (kit, remarks) = kit(gift, hierarchies);
-    let homes = gift.controllers.iter().filter_map(|name| hierarchies.locate(name));
+    let (resolved, warnings) = resolved(spec, hierarchies);
+    let homes = spec.controllers.iter().filter_map(|name| hierarchies.locate(name));
     let homes: Vec<(usize, &str)> = homes.collect();
     let is_missing = |name: &&String| hierarchies.locate(name).is_none();
-    let missing = gift.controllers.iter().filter(is_missing).cloned().collect();
+    let missing = spec.controllers.iter().filter(is_missing).cloned().collect();
     let mut steps = Vec::new();
     for (n, &(index, _)) in homes.iter().enumerate() {
         if homes[..n].iter().any(|(other, _)| *other == index) {
@@ -78,16 +78,16 @@ pub fn plan(gift: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
         let own = homes.iter().filter(|(other, name)| *other == index && !name.is_empty());
         let needs: Vec<&str> = own.map(|(_, name)| *name).collect();
         let directory = directories(tree, &components, &needs, &mut steps);
-        let own = kit.writes.iter().filter(|write| write.hierarchy == index);
+        let own = resolved.writes.iter().filter(|write| write.hierarchy == index);
         let writes: Vec<&Write> = own.map(|own| &own.write).collect();
         let present = |file: &str| fs::read_to_string(directory.join(file)).ok();
         let ordered = write_order::batches(&writes, &present).into_iter();
         steps.extend(ordered.map(|bundle| step_of(bundle, &writes, &directory)));
-        if kit.perm != GroupPermissions::default() {
-            steps.push(CreateStep::Own(directory, kit.perm, tree.version));
+        if resolved.perm != GroupPermissions::default() {
+            steps.push(CreateStep::Own(directory, resolved.perm, tree.version));
         }
     }
-    Some(CreatePlan { steps, missing, remarks })
+    Some(CreatePlan { steps, missing, warnings })
 }
 
 /// Adds the steps that create a directory and its ancestors. Returns the directory.
@@ -121,20 +121,23 @@ fn step_of(bundle: write_order::WriteBatch, writes: &[&Write], directory: &Path)
 }
 
 /// Translates the settings of a section for this host.
-fn kit(gift: &GroupSpec, hierarchies: &Hierarchies) -> (ResolvedSpec, Vec<ConfigWarning>) {
-    let gifts = GroupSpecs { groups: vec![gift.clone()], ..GroupSpecs::default() };
-    let (provisions, remarks) = GroupConfigs::new(&gifts, hierarchies);
+fn resolved(spec: &GroupSpec, hierarchies: &Hierarchies) -> (ResolvedSpec, Vec<ConfigWarning>) {
+    let specs = GroupSpecs { groups: vec![spec.clone()], ..GroupSpecs::default() };
+    let (configs, warnings) = GroupConfigs::new(&specs, hierarchies);
     let target = Target {
-        destination: Destination::from_pieces(&gift.text, Vec::new()),
+        destination: Destination::from_pieces(&spec.text, Vec::new()),
         // The settings already use the controller names of this host.
         controllers: vec!["*".to_owned()],
         below: PathBase::Top,
         creates: false,
     };
-    let provision = provisions.of(&target);
-    let level = provision.as_ref().and_then(|provision| provision.levels.last());
-    let kit = level.and_then(|level| level.kit.as_deref()).cloned();
-    (kit.unwrap_or_else(|| ResolvedSpec { perm: gift.perm, ..ResolvedSpec::default() }), remarks)
+    let config = configs.of(&target);
+    let level = config.as_ref().and_then(|config| config.levels.last());
+    let resolved = level.and_then(|level| level.resolved.as_deref()).cloned();
+    (
+        resolved.unwrap_or_else(|| ResolvedSpec { perm: spec.perm, ..ResolvedSpec::default() }),
+        warnings,
+    )
 }
 
 impl CreateStep {
@@ -268,7 +271,7 @@ fn own(
 }
 
 /// Formats the failure of a step with advice.
-pub fn complaint(path: &Path, error: &io::Error) -> String {
+pub fn diagnostic(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(path, error))
 }
 
@@ -292,7 +295,7 @@ mod tests {
         }
     }
 
-    fn gift(text: &str, settings: &[(&str, &str, &str)]) -> GroupSpec {
+    fn spec(text: &str, settings: &[(&str, &str, &str)]) -> GroupSpec {
         let origin = Origin { file: Arc::from(Path::new("/etc/cgconfig.conf")), line: 1 };
         let setting = |&(controller, key, value): &(&str, &str, &str)| SpecSetting {
             key: key.to_owned(),
@@ -318,7 +321,7 @@ mod tests {
     fn a_host_with_v2_gets_the_same_in_its_own_words() {
         let root = Path::new("/x");
         let host = Hierarchies::new(vec![tree(root, Version::V2, &["cpu", "memory"])]);
-        let gift = gift(
+        let spec = spec(
             "/a/./b/",
             &[
                 ("cpu", "cpu.shares", "1024"),
@@ -327,7 +330,7 @@ mod tests {
                 ("nosuch", "nosuch.x", "1"),
             ],
         );
-        let plan = plan(&gift, &host).unwrap();
+        let plan = plan(&spec, &host).unwrap();
         let shown: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
@@ -343,14 +346,16 @@ mod tests {
             ]
         );
         assert_eq!(plan.missing, ["nosuch"]);
-        assert!(plan.remarks[0].complaint.message.starts_with("devices.allow has no counterpart"));
+        assert!(
+            plan.warnings[0].diagnostic.message.starts_with("devices.allow has no counterpart")
+        );
     }
 
     #[test]
     fn a_path_cannot_leave_the_hierarchy() {
         let host = Hierarchies::new(vec![tree(Path::new("/x"), Version::V1, &["pids"])]);
-        assert!(plan(&gift("a/../b", &[("pids", "pids.max", "1")]), &host).is_none());
-        let top = plan(&gift(".", &[("pids", "pids.max", "1")]), &host).unwrap();
+        assert!(plan(&spec("a/../b", &[("pids", "pids.max", "1")]), &host).is_none());
+        let top = plan(&spec(".", &[("pids", "pids.max", "1")]), &host).unwrap();
         assert_eq!(top.steps[0].to_string(), "write 1 to /x/pids.max");
     }
 
@@ -364,7 +369,7 @@ mod tests {
         let quota = group.join("cpu.cfs_quota_us");
         fs::create_dir_all(group.join("cpu.cfs_period_us")).unwrap();
         fs::write(&quota, "70000\n").unwrap();
-        let plan = plan(&gift("a", &settings), &host).unwrap();
+        let plan = plan(&spec("a", &settings), &host).unwrap();
         let last = plan.steps.last().unwrap();
         let path = |file: &str| group.join(file).display().to_string();
         let (period, shown) = (path("cpu.cfs_period_us"), path("cpu.cfs_quota_us"));
@@ -388,7 +393,7 @@ mod tests {
         };
         let perm = GroupPermissions { directory: owner, ..GroupPermissions::default() };
         let plan =
-            plan(&GroupSpec { perm, ..gift("a/b", &[("pids", "pids.max", "1")]) }, &host).unwrap();
+            plan(&GroupSpec { perm, ..spec("a/b", &[("pids", "pids.max", "1")]) }, &host).unwrap();
         let take = || -> Vec<bool> {
             plan.steps.iter().map(|step| matches!(step.take(), Ok(CreateResult::Done))).collect()
         };

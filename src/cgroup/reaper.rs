@@ -44,7 +44,7 @@ pub enum ReaperTask {
     /// The rules changed: configure every existing cgroup again.
     Adopt {
         /// The configuration of all cgroups and units.
-        provisions: Arc<GroupConfigs>,
+        configs: Arc<GroupConfigs>,
         /// The managed root in each hierarchy.
         root: Box<str>,
     },
@@ -64,7 +64,7 @@ pub enum ReaperTask {
         /// The path from the root of the hierarchy.
         path: Box<str>,
         /// The configuration along the path.
-        provision: Arc<PathConfig>,
+        config: Arc<PathConfig>,
     },
     /// The daemon stops: end the thread.
     End,
@@ -73,7 +73,7 @@ pub enum ReaperTask {
 /// A handle to the maintenance thread for the hot thread, which never blocks.
 #[derive(Debug)]
 pub struct Reaper {
-    errands: Sender<ReaperTask>,
+    commands: Sender<ReaperTask>,
     bell: Arc<EventFd>,
 }
 
@@ -91,14 +91,14 @@ impl Reaper {
     ) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
-        let (sender, errands) = unbounded();
+        let (sender, commands) = unbounded();
         let units = Units::new(Systemd::of(&hierarchies), Arc::clone(&metrics), name_of);
         let done =
             ground.map(|ground| ApplyLedger::below(&hierarchies, ground)).unwrap_or_default();
         let keeping = ReaperThread {
             hierarchies,
             metrics,
-            errands,
+            commands,
             bell: Arc::clone(&bell),
             tables: Arc::default(),
             done,
@@ -107,12 +107,12 @@ impl Reaper {
             units,
         };
         thread::Builder::new().name("groups".into()).spawn(move || keeping.serve())?;
-        Ok(Self { errands: sender, bell })
+        Ok(Self { commands: sender, bell })
     }
 
     /// Sends a task without waiting for it.
-    pub fn send(&self, errand: ReaperTask) {
-        let is_sent = self.errands.send(errand).is_ok() && self.bell.write(1).is_ok();
+    pub fn send(&self, command: ReaperTask) {
+        let is_sent = self.commands.send(command).is_ok() && self.bell.write(1).is_ok();
         if !is_sent {
             ::log::error!(
                 "thread \"groups\" has ended: restart the daemon to configure and remove cgroups"
@@ -131,7 +131,7 @@ impl Drop for Reaper {
 struct ReaperThread {
     hierarchies: Arc<Hierarchies>,
     metrics: Arc<Metrics>,
-    errands: Receiver<ReaperTask>,
+    commands: Receiver<ReaperTask>,
     bell: Arc<EventFd>,
     /// The configuration of the active rules.
     tables: Arc<GroupConfigs>,
@@ -158,13 +158,13 @@ impl ReaperThread {
         // wake-up.
         let _rung = self.bell.read();
         loop {
-            match self.errands.try_recv() {
-                Ok(ReaperTask::Adopt { provisions, root }) => self.adopt(provisions, &root),
+            match self.commands.try_recv() {
+                Ok(ReaperTask::Adopt { configs, root }) => self.adopt(configs, &root),
                 Ok(ReaperTask::Made { hierarchy, directory, text }) => {
                     self.made(hierarchy, &directory, text);
                 }
-                Ok(ReaperTask::Renew { hierarchy, path, provision }) => {
-                    self.renew(hierarchy, &path, &provision);
+                Ok(ReaperTask::Renew { hierarchy, path, config }) => {
+                    self.renew(hierarchy, &path, &config);
                 }
                 Ok(ReaperTask::End) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -196,21 +196,21 @@ impl ReaperThread {
         self.done.hold();
         let mut timed = Vec::new();
         let mut refused = Vec::new();
-        for (text, kit) in tables.tables() {
-            let provision = Arc::new(tables.of_path(text));
+        for (text, resolved) in tables.tables() {
+            let config = Arc::new(tables.of_path(text));
             for (hierarchy, tree) in self.hierarchies.clone().iter().enumerate() {
-                let writes = kit.writes.iter().any(|write| write.hierarchy == hierarchy);
-                if !writes && kit.remove_after.is_none() {
+                let writes = resolved.writes.iter().any(|write| write.hierarchy == hierarchy);
+                if !writes && resolved.remove_after.is_none() {
                     continue;
                 }
                 let top = &tree.mount_point;
                 for path in walk::paths(top, root, text, &self.marks) {
                     let directory = walk::join(top, &path);
                     let is_ours = !text.contains('%') || owner_tag::is_trusted(&directory);
-                    if is_ours && !self.renew(hierarchy, &path, &provision) {
-                        refused.push((hierarchy, path.clone(), Arc::clone(&provision)));
+                    if is_ours && !self.renew(hierarchy, &path, &config) {
+                        refused.push((hierarchy, path.clone(), Arc::clone(&config)));
                     }
-                    timed.extend(Self::timed(kit, hierarchy, directory, text));
+                    timed.extend(Self::timed(resolved, hierarchy, directory, text));
                 }
             }
         }
@@ -225,17 +225,17 @@ impl ReaperThread {
 
     /// Returns an entry for a cgroup if its table has a removal time.
     fn timed(
-        kit: &ResolvedSpec,
+        resolved: &ResolvedSpec,
         hierarchy: usize,
         directory: PathBuf,
         text: &str,
     ) -> Option<(usize, PathBuf, Duration, String)> {
-        Some((hierarchy, directory, kit.remove_after?, text.to_owned()))
+        Some((hierarchy, directory, resolved.remove_after?, text.to_owned()))
     }
 
     fn made(&mut self, hierarchy: usize, directory: &Path, text: String) {
         self.metrics.groups_created.increment();
-        let after = self.tables.table(&text).and_then(|kit| kit.remove_after);
+        let after = self.tables.table(&text).and_then(|resolved| resolved.remove_after);
         self.marks.put(directory, text);
         if let Some(after) = after {
             let version = self.hierarchies[hierarchy].version;
@@ -258,10 +258,10 @@ impl ReaperThread {
     }
 
     /// Configures an existing path. Returns whether the kernel accepted everything.
-    fn renew(&self, hierarchy: usize, path: &str, provision: &PathConfig) -> bool {
+    fn renew(&self, hierarchy: usize, path: &str, config: &PathConfig) -> bool {
         let before = self.done.held();
         let tree = &self.hierarchies[hierarchy];
-        let Err(refusal) = apply::renew(hierarchy, tree, path, provision, &self.done) else {
+        let Err(refusal) = apply::renew(hierarchy, tree, path, config, &self.done) else {
             return self.done.held() == before;
         };
         let directory = refusal.path.parent().unwrap_or(&refusal.path);

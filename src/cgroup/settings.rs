@@ -159,10 +159,10 @@ pub fn files(
     key: &str,
     value: &str,
     version: Version,
-    beside: &Siblings<'_>,
+    siblings: &Siblings<'_>,
 ) -> Result<Writes, SettingError> {
     let Some((word, own)) = find(key) else { return other(key, value, version) };
-    let setting = Translation { key, value: value.trim(), own, to: version, beside };
+    let setting = Translation { key, value: value.trim(), own, to: version, siblings };
     let v2 = word.v2;
     let v1 = word.v1;
     if let ValueKind::Size = word.kind {
@@ -200,7 +200,7 @@ pub fn check(key: &str, value: &str) -> Result<(), SettingMessage> {
     let none = |_: &str| None;
     [Version::V2, Version::V1].into_iter().try_for_each(|version| {
         match files(key, value, version, &none) {
-            Err(SettingError::Value(complaint)) => Err(complaint),
+            Err(SettingError::Value(diagnostic)) => Err(diagnostic),
             Ok(_) | Err(SettingError::NoCounterpart(_)) => Ok(()),
         }
     })
@@ -268,7 +268,7 @@ fn other(key: &str, value: &str, version: Version) -> Result<Writes, SettingErro
     }
     let none = |_: &str| None;
     let setting =
-        Translation { key, value: value.trim(), own: version, to: version, beside: &none };
+        Translation { key, value: value.trim(), own: version, to: version, siblings: &none };
     let Some((huge, own)) = hugetlb(key) else {
         return match kernel_file::only_in(key).is_none_or(|own| own == version) {
             true => Ok(one(key, value)),
@@ -307,7 +307,7 @@ impl SettingError {
             Self::Value(SettingMessage { message, help }) => {
                 Self::Value(SettingMessage { message: format!("{key}: {message}"), help })
             }
-            Self::NoCounterpart(complaint) => Self::NoCounterpart(complaint),
+            Self::NoCounterpart(diagnostic) => Self::NoCounterpart(diagnostic),
         }
     }
 }

@@ -12,14 +12,14 @@ fn shown(key: &str, value: &str, version: Version) -> String {
     shown_beside(key, value, version, &alone)
 }
 
-fn shown_beside(key: &str, value: &str, version: Version, beside: &Siblings<'_>) -> String {
-    match files(key, value, version, beside) {
+fn shown_beside(key: &str, value: &str, version: Version, siblings: &Siblings<'_>) -> String {
+    match files(key, value, version, siblings) {
         Ok(writes) => {
             let words = writes.writes.iter().map(|write| format!("{}={}", write.file, write.value));
             words.collect::<Vec<_>>().join(";")
         }
-        Err(SettingError::Value(complaint)) => format!("wrong: {}", complaint.message),
-        Err(SettingError::NoCounterpart(complaint)) => format!("none: {}", complaint.message),
+        Err(SettingError::Value(diagnostic)) => format!("wrong: {}", diagnostic.message),
+        Err(SettingError::NoCounterpart(diagnostic)) => format!("none: {}", diagnostic.message),
     }
 }
 
@@ -89,32 +89,32 @@ fn words_of_v1_on_either_interface() {
 #[test]
 fn some_settings_are_translated_together() {
     use Version::{V1, V2};
-    let beside = |own: &'static str, value: &'static str| {
+    let siblings = |own: &'static str, value: &'static str| {
         move |key: &str| (key == own).then(|| value.to_owned())
     };
-    let idle = beside("cpu.idle", "1");
+    let idle = siblings("cpu.idle", "1");
     for key in ["cpu.weight", "cpu.shares", "cpu.weight.nice"] {
         assert_eq!(shown_beside(key, "5", V2, &idle), "", "{key}");
-        assert!(!shown_beside(key, "5", V2, &beside("cpu.idle", "0")).is_empty(), "{key}");
+        assert!(!shown_beside(key, "5", V2, &siblings("cpu.idle", "0")).is_empty(), "{key}");
         assert!(shown_beside(key, "x", V2, &idle).starts_with("wrong: "), "{key}");
     }
     assert_eq!(shown_beside("cpu.weight", "5", V1, &idle), "");
     assert!(rank("cpu.idle") < rank("cpu.weight") && rank("cpu.idle") < rank("cpu.weight.nice"));
-    let memory = beside("memory.max", "1G");
+    let memory = siblings("memory.max", "1G");
     assert_eq!(
         shown_beside("memory.swap.max", "1G", V1, &memory),
         "memory.memsw.limit_in_bytes=2147483648"
     );
     assert!(shown("memory.swap.max", "1G", V1).starts_with("none: "));
     assert_eq!(shown("memory.swap.max", "max", V1), "memory.memsw.limit_in_bytes=-1");
-    let limit = beside("memory.limit_in_bytes", "1G");
+    let limit = siblings("memory.limit_in_bytes", "1G");
     assert_eq!(
         shown_beside("memory.memsw.limit_in_bytes", "3G", V2, &limit),
         "memory.swap.max=2147483648"
     );
-    let period = beside("cpu.cfs_period_us", "50000");
+    let period = siblings("cpu.cfs_period_us", "50000");
     assert_eq!(shown_beside("cpu.cfs_quota_us", "25000", V2, &period), "cpu.max=25000 50000");
-    let quota = beside("cpu.cfs_quota_us", "25000");
+    let quota = siblings("cpu.cfs_quota_us", "25000");
     assert_eq!(shown_beside("cpu.cfs_period_us", "50000", V2, &quota), "");
     assert!(rank("memory.max") < rank("memory.swap.max") && rank("x.y") > rank("pids.max"));
 }
@@ -158,9 +158,9 @@ fn wrong_values_are_wrong_on_every_host() {
     ] {
         assert!(check(key, value).is_err(), "{key} = {value}");
     }
-    let complaint = check("memory.swap.max", "150%").unwrap_err();
-    assert_eq!(complaint.message, "memory.swap.max: invalid value \"150%\"");
-    assert!(complaint.help.contains("1% to 100%"));
+    let diagnostic = check("memory.swap.max", "150%").unwrap_err();
+    assert_eq!(diagnostic.message, "memory.swap.max: invalid value \"150%\"");
+    assert!(diagnostic.help.contains("1% to 100%"));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn what_limits_less_on_v1_is_said() {
 fn settings_that_do_not_go_together_are_said() {
     let said = |settings: &[(&str, &str)]| {
         let found = contradictions(settings).into_iter();
-        found.map(|(at, complaint)| format!("{at}: {}", complaint.message)).collect::<Vec<_>>()
+        found.map(|(at, diagnostic)| format!("{at}: {}", diagnostic.message)).collect::<Vec<_>>()
     };
     let twice = said(&[("cpu.weight", "1"), ("pids.max", "2"), ("cpu.shares", "100")]);
     assert_eq!(twice.len(), 1);

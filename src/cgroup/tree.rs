@@ -49,7 +49,7 @@ struct OpenGroup {
     /// The path from the root of each hierarchy, with a leading slash.
     path: Box<str>,
     /// The policy for creating it again.
-    wish: CreatePolicy,
+    action: CreatePolicy,
     leaves: Vec<ProcsFd>,
 }
 
@@ -59,12 +59,12 @@ pub struct CreatePolicy {
     /// True if they are created.
     pub creates: bool,
     /// The configuration for the path.
-    pub provision: Option<Arc<PathConfig>>,
+    pub config: Option<Arc<PathConfig>>,
 }
 
 impl CreatePolicy {
     fn creates_in(&self, hierarchy: usize) -> bool {
-        let described = self.provision.as_deref().is_some_and(|what| what.creates.has(hierarchy));
+        let described = self.config.as_deref().is_some_and(|what| what.creates.has(hierarchy));
         self.creates || described
     }
 }
@@ -131,7 +131,7 @@ pub struct CgroupTree {
     /// The configuration applied since the last reload.
     done: ApplyLedger,
     /// The maintenance thread. Without one, existing cgroups are configured by the caller.
-    keeper: Option<Reaper>,
+    reaper: Option<Reaper>,
 }
 
 impl CgroupTree {
@@ -144,7 +144,7 @@ impl CgroupTree {
             open: 0,
             most_open: most_open(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)),
             done: ApplyLedger::default(),
-            keeper: None,
+            reaper: None,
         }
     }
 
@@ -168,19 +168,18 @@ impl CgroupTree {
         }
     }
 
-    /// Returns the tree with `keeper` as maintenance thread for existing cgroups.
+    /// Returns the tree with `reaper` as maintenance thread for existing cgroups.
     #[must_use]
-    pub fn kept_by(self, keeper: Reaper) -> Self {
-        Self { keeper: Some(keeper), ..self }
+    pub fn kept_by(self, reaper: Reaper) -> Self {
+        Self { reaper: Some(reaper), ..self }
     }
 
     /// Adopts the configuration of changed rules with the managed root `root`. All cgroups are
     /// opened again.
-    pub fn adopt(&mut self, provisions: &Arc<GroupConfigs>, root: &str) {
+    pub fn adopt(&mut self, configs: &Arc<GroupConfigs>, root: &str) {
         self.forget();
-        if let Some(keeper) = &self.keeper {
-            keeper
-                .send(ReaperTask::Adopt { provisions: Arc::clone(provisions), root: root.into() });
+        if let Some(reaper) = &self.reaper {
+            reaper.send(ReaperTask::Adopt { configs: Arc::clone(configs), root: root.into() });
         }
     }
 
@@ -190,7 +189,7 @@ impl CgroupTree {
     }
 
     /// Returns the cgroup of this path, opening it if necessary and, with `creates`, creating it.
-    /// `provision` is called only if it has to be opened.
+    /// `config` is called only if it has to be opened.
     ///
     /// # Errors
     /// The kernel refused a step.
@@ -199,27 +198,27 @@ impl CgroupTree {
         span: HierarchySet,
         path: &str,
         creates: bool,
-        provision: impl FnOnce() -> Option<Arc<PathConfig>>,
+        config: impl FnOnce() -> Option<Arc<PathConfig>>,
     ) -> Result<GroupId, CgroupError> {
         if let Some(id) = self.known(span, path) {
-            self.groups[id.0].wish.creates |= creates;
+            self.groups[id.0].action.creates |= creates;
             return Ok(id);
         }
-        let wish = CreatePolicy { creates, provision: provision() };
+        let action = CreatePolicy { creates, config: config() };
         if self.open + span.indexes().count() > self.most_open {
             self.close();
         }
-        let leaves = match self.open(span, path, &wish) {
+        let leaves = match self.open(span, path, &action) {
             // Close all other cgroups and try once more.
             Err(refusal) if is_out_of_descriptors(refusal.errno) && self.open > 0 => {
                 self.close();
-                self.open(span, path, &wish)?
+                self.open(span, path, &action)?
             }
             opened => opened?,
         };
         self.open += leaves.len();
         let id = GroupId(self.groups.len());
-        self.groups.push(OpenGroup { path: path.into(), wish, leaves });
+        self.groups.push(OpenGroup { path: path.into(), action, leaves });
         self.by_path.insert((span, path.into()), id);
         Ok(id)
     }
@@ -311,10 +310,10 @@ impl CgroupTree {
         let group = &self.groups[id.0];
         let hierarchy = group.leaves[index].hierarchy;
         let path = group.path.clone();
-        let leaf = match self.open_leaf(hierarchy, &path, &group.wish) {
+        let leaf = match self.open_leaf(hierarchy, &path, &group.action) {
             Err(refusal) if is_out_of_descriptors(refusal.errno) => {
                 self.close_others(id);
-                self.open_leaf(hierarchy, &path, &self.groups[id.0].wish)?
+                self.open_leaf(hierarchy, &path, &self.groups[id.0].action)?
             }
             opened => opened?,
         };

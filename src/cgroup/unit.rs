@@ -59,10 +59,10 @@ pub enum Unit<'p> {
 }
 
 impl<'p> Unit<'p> {
-    /// Returns the unit of the cgroup with this path, which begins with a slash. `grounds` are the
+    /// Returns the unit of the cgroup with this path, which begins with a slash. `roots` are the
     /// managed and delegated roots, which are not units that could be left.
-    pub fn of(path: &'p str, grounds: &[&str]) -> Self {
-        if grounds.iter().any(|ground| is_below(path, ground)) {
+    pub fn of(path: &'p str, roots: &[&str]) -> Self {
+        if roots.iter().any(|ground| is_below(path, ground)) {
             return Self::None;
         }
         let mut end = 0;
@@ -120,19 +120,19 @@ impl<'p> Unit<'p> {
     }
 }
 
-/// Returns whether the processes of a container that root created can be in this cgroup. `grounds`
+/// Returns whether the processes of a container that root created can be in this cgroup. `roots`
 /// are the paths of the managed and delegated roots.
-pub fn may_hold_container(place: &str, grounds: &[&str]) -> bool {
+pub fn may_hold_container(place: &str, roots: &[&str]) -> bool {
     // A user's processes are in the root cgroup, in slices, in sessions, in the cgroup of a
     // service, below the user's slice, and in the cgroups of rules: a namespace does not make those
     // a container. The processes of a container are in a scope, in a cgroup below that of a
     // service, or in one that belongs to no unit.
-    if place.starts_with("/user.slice/") || grounds.iter().any(|ground| is_below(place, ground)) {
+    if place.starts_with("/user.slice/") || roots.iter().any(|ground| is_below(place, ground)) {
         return false;
     }
     let mut parts = place.split('/').filter(|part| !part.is_empty() && !part.ends_with(".slice"));
     let Some(first) = parts.next() else { return false };
-    match Unit::of(place, grounds) {
+    match Unit::of(place, roots) {
         Unit::None => !is_of_login(first),
         Unit::Other(name) => !name.ends_with(".service") || parts.next().is_some(),
         Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => false,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn containers_are_in_cgroups_of_their_own() {
-        let grounds = ["/cgruled.slice/cgruled-pool.service", ""];
+        let roots = ["/cgruled.slice/cgruled-pool.service", ""];
         for place in [
             "/docker/0123",
             "/kubepods/burstable/pod1/0123",
@@ -251,7 +251,7 @@ mod tests {
             "/libpod_parent/libpod-1",
             "/machine.slice/systemd-nspawn@web.service/payload",
         ] {
-            assert!(may_hold_container(place, &grounds), "{place}");
+            assert!(may_hold_container(place, &roots), "{place}");
         }
         for place in [
             "/",
@@ -269,7 +269,7 @@ mod tests {
             "/12",
             "/cgruled.slice/cgruled-pool.service/people/alice",
         ] {
-            assert!(!may_hold_container(place, &grounds), "{place}");
+            assert!(!may_hold_container(place, &roots), "{place}");
         }
     }
 

@@ -66,8 +66,8 @@ impl Units {
     }
 
     /// Requests that units are set to the configuration and that other settings are reverted.
-    pub(super) fn adopt(&mut self, provisions: &GroupConfigs) {
-        self.give(UnitTables::from(provisions));
+    pub(super) fn adopt(&mut self, configs: &GroupConfigs) {
+        self.give(UnitTables::from(configs));
     }
 
     fn give(&mut self, tables: UnitTables) {

@@ -87,7 +87,7 @@ fn start(options: &LegacyOptions) -> u8 {
         // Standard output stays open if the log goes there. An error cannot be handled here.
         let _left = leave_terminal(invocation.outputs.contains(&LogOutput::Stdout));
     }
-    invocation.announcements = announcements(options, &invocation.outputs);
+    invocation.hooks = hooks(options, &invocation.outputs);
     match daemon::run_prepared(&invocation, prepared) {
         Ok(()) => 0,
         Err(failure) => {
@@ -155,14 +155,14 @@ fn prepare(
             .map_err(|error| refusal(&DaemonError::to_make("sticky socket", error)))?;
     }
     if !invocation.outputs.contains(&LogOutput::Stdout) {
-        complain(prepared.loaded(), options.level());
+        report_error(prepared.loaded(), options.level());
     }
     Ok(prepared)
 }
 
 /// Prints the diagnostics of the files on standard error for a manual start. With logging turned
 /// off only errors are printed.
-fn complain(loaded: &Loaded, level: LevelFilter) {
+fn report_error(loaded: &Loaded, level: LevelFilter) {
     if let Some((_, line)) = missing(loaded) {
         eprintln!("cgrulesengd: {line}");
     }
@@ -174,7 +174,7 @@ fn complain(loaded: &Loaded, level: LevelFilter) {
 /// rule it is an error, because the daemon then does nothing.
 fn missing(loaded: &Loaded) -> Option<(Level, String)> {
     let level = if loaded.rules.is_empty() { Level::Error } else { Level::Warn };
-    match &loaded.original {
+    match &loaded.upstream {
         UpstreamVerdict::Misses(file) => Some((level, format!("{}: no such file", file.display()))),
         UpstreamVerdict::NotAsked | UpstreamVerdict::Starts | UpstreamVerdict::Refuses(_) => None,
     }
@@ -203,7 +203,7 @@ fn leave_terminal(keeps_output: bool) -> io::Result<()> {
     Ok(dup2_stderr(&null)?)
 }
 
-fn announcements(options: &LegacyOptions, outputs: &[LogOutput]) -> LifecycleHooks {
+fn hooks(options: &LegacyOptions, outputs: &[LogOutput]) -> LifecycleHooks {
     let has_file = outputs.iter().any(|output| !matches!(output, LogOutput::Syslog(_)));
     let level = options.level();
     LifecycleHooks {

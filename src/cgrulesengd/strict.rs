@@ -30,7 +30,7 @@ pub(super) fn check(loaded: &Loaded, directory: &Path) -> Result<(), StrictError
             return refuse(StrictError::DIRECTORY, missing(file));
         }
     }
-    match &loaded.original {
+    match &loaded.upstream {
         UpstreamVerdict::NotAsked | UpstreamVerdict::Starts => {}
         UpstreamVerdict::Misses(file) => return refuse(StrictError::RULES, missing(file)),
         UpstreamVerdict::Refuses(why) => return refuse(StrictError::RULES, why.to_string()),

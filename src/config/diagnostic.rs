@@ -89,7 +89,7 @@ impl Diagnostic {
     }
 
     /// Returns the location as `path:line`.
-    pub fn whereabouts(&self) -> String {
+    pub fn current(&self) -> String {
         let file = Escaped(&self.file.to_string_lossy()).to_string();
         self.place.as_ref().map_or_else(|| file.clone(), |place| format!("{file}:{}", place.line))
     }

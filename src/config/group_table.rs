@@ -87,7 +87,7 @@ pub(super) fn settings_beside(
 }
 
 /// Warns about a valid table without settings.
-pub(super) fn remark(
+pub(super) fn warning(
     key: &Spanned<DeString<'_>>,
     group: &GroupTable,
     piece: &mut TomlSection<'_, '_>,

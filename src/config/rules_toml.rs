@@ -186,7 +186,7 @@ impl RulesReader<'_> {
                 piece.error_help(key.span(), message, "write all its settings in one table");
             } else if let Some(group) = group {
                 if is_right {
-                    group_table::remark(
+                    group_table::warning(
                         key,
                         &group,
                         &mut TomlSection::new(&mut self.report, offset),

@@ -540,10 +540,10 @@ proptest! {
             };
             // A rule may be continued directly after its end.
             if begin > range.end || end <= range.start {
-                let original = whole.rules.iter().find(|w| w.rule.name == rule.name).unwrap();
-                prop_assert_eq!(&rule.when, &original.rule.when, "{}", damaged);
-                prop_assert_eq!(&rule.not, &original.rule.not, "{}", damaged);
-                prop_assert_eq!(&rule.action, &original.rule.action, "{}", damaged);
+                let upstream = whole.rules.iter().find(|w| w.rule.name == rule.name).unwrap();
+                prop_assert_eq!(&rule.when, &upstream.rule.when, "{}", damaged);
+                prop_assert_eq!(&rule.not, &upstream.rule.not, "{}", damaged);
+                prop_assert_eq!(&rule.action, &upstream.rule.action, "{}", damaged);
             }
         }
     }

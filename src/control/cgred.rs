@@ -150,7 +150,7 @@ impl CgredServer {
             }
             if let Err(error) = self.admit(stream) {
                 self.metrics.sticky_dropped.increment();
-                self.complain(&error);
+                self.report_error(&error);
             }
         }
     }
@@ -198,7 +198,7 @@ impl CgredServer {
     /// Stops accepting for a while. The waiting connection cannot be accepted for lack of
     /// descriptors or memory, and without a pause the loop would spin.
     fn pause(&mut self, error: &io::Error) {
-        self.complain(error);
+        self.report_error(error);
         self.paused_until = Some(sys::monotonic().plus(PAUSE_NS));
         self.listen_for(EpollFlags::empty());
     }
@@ -207,11 +207,11 @@ impl CgredServer {
         let modified =
             self.epoll.modify(&self.socket.listener, &mut EpollEvent::new(flags, LISTENER));
         if let Err(errno) = modified {
-            self.complain(&errno.into());
+            self.report_error(&errno.into());
         }
     }
 
-    fn complain(&mut self, error: &io::Error) {
+    fn report_error(&mut self, error: &io::Error) {
         if let Some(left_out) = self.limiter.admit(&error.raw_os_error(), sys::monotonic()) {
             ::log::warn!("{}: {error}{left_out}", self.socket.path().display());
         }

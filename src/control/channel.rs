@@ -101,7 +101,7 @@ impl From<DecisionRecord> for WatchedDecision {
 /// The hot thread's side of the channels.
 #[derive(Debug)]
 pub struct EngineChannel {
-    errands: Receiver<(RequestId, EngineCommand)>,
+    commands: Receiver<(RequestId, EngineCommand)>,
     done: Sender<(RequestId, EngineReply)>,
     decisions: Sender<DecisionRecord>,
     shared: Arc<ChannelState>,
@@ -110,7 +110,7 @@ pub struct EngineChannel {
 /// The server thread's side of the channels.
 #[derive(Debug)]
 pub struct ControlChannel {
-    errands: Sender<(RequestId, EngineCommand)>,
+    commands: Sender<(RequestId, EngineCommand)>,
     done: Receiver<(RequestId, EngineReply)>,
     decisions: Receiver<DecisionRecord>,
     shared: Arc<ChannelState>,
@@ -131,7 +131,7 @@ struct ChannelState {
 /// # Errors
 /// As eventfd(2).
 pub fn exchange(hot_bell: Arc<EventFd>) -> io::Result<(EngineChannel, ControlChannel)> {
-    let (to_hot, errands) = bounded(ERRANDS);
+    let (to_hot, commands) = bounded(ERRANDS);
     // Commands abandoned by their clients are answered too, so this channel has room for more.
     let (done, from_hot) = bounded(2 * ERRANDS);
     // The sender enforces the bound: a bounded channel would allocate all its slots now, half a
@@ -141,21 +141,21 @@ pub fn exchange(hot_bell: Arc<EventFd>) -> io::Result<(EngineChannel, ControlCha
     let is_watched = AtomicBool::new(false);
     let missed = AtomicU64::new(0);
     let shared = Arc::new(ChannelState { is_watched, missed, bell });
-    let hot = EngineChannel { errands, done, decisions, shared: Arc::clone(&shared) };
+    let hot = EngineChannel { commands, done, decisions, shared: Arc::clone(&shared) };
     let control =
-        ControlChannel { errands: to_hot, done: from_hot, decisions: seen, shared, hot_bell };
+        ControlChannel { commands: to_hot, done: from_hot, decisions: seen, shared, hot_bell };
     Ok((hot, control))
 }
 
 impl EngineChannel {
     /// Checks whether a command is queued.
     pub fn has_command(&self) -> bool {
-        !self.errands.is_empty()
+        !self.commands.is_empty()
     }
 
     /// Returns the next queued command.
     pub fn take_command(&self) -> Option<(RequestId, EngineCommand)> {
-        self.errands.try_recv().ok()
+        self.commands.try_recv().ok()
     }
 
     /// Sends the result of a command. If it does not fit it is dropped, and the client times out.
@@ -181,9 +181,9 @@ impl EngineChannel {
 impl ControlChannel {
     /// Queues a command. Returns `false` if too many are queued.
     #[must_use]
-    pub fn ask(&self, ticket: RequestId, errand: EngineCommand) -> bool {
+    pub fn ask(&self, ticket: RequestId, command: EngineCommand) -> bool {
         // EAGAIN means an unread wakeup counter of 2^64 - 2, which no number of commands reaches.
-        self.errands.try_send((ticket, errand)).is_ok() && self.hot_bell.write(1).is_ok()
+        self.commands.try_send((ticket, command)).is_ok() && self.hot_bell.write(1).is_ok()
     }
 
     /// Returns the next result of a command.

@@ -89,7 +89,7 @@ pub struct FailureRecord {
     /// The time of the failure.
     pub at: Nanos,
     /// The reason of the failure.
-    pub trouble: PlacementFailure,
+    pub failure: PlacementFailure,
     /// The name of the rule; empty if none was found yet.
     pub rule: Arc<str>,
     /// The destination cgroup of the rule.
@@ -105,9 +105,9 @@ impl FailureHistory {
     /// others.
     pub fn remember(&mut self, new: FailureRecord) {
         let is_same = |old: &FailureRecord| {
-            let FailureRecord { pid, identity, trouble, cgroup, .. } = old;
+            let FailureRecord { pid, identity, failure, cgroup, .. } = old;
             (*pid, *identity) == (new.pid, new.identity)
-                && trouble.word() == new.trouble.word()
+                && failure.word() == new.failure.word()
                 && *cgroup == new.cgroup
         };
         match self.0.iter().position(is_same) {
@@ -132,10 +132,10 @@ impl FailureRecord {
     pub fn told(&self, now: Nanos) -> HistoryEntry {
         HistoryEntry {
             ago_ms: now.since(self.at) / 1_000_000,
-            outcome: self.trouble.word().to_owned(),
+            outcome: self.failure.word().to_owned(),
             rule: Escaped(&self.rule).to_string(),
             cgroup: Escaped(&self.cgroup).to_string(),
-            detail: Escaped(&self.trouble.to_string()).to_string(),
+            detail: Escaped(&self.failure.to_string()).to_string(),
         }
     }
 }
@@ -144,12 +144,12 @@ impl FailureRecord {
 mod tests {
     use super::*;
 
-    fn trouble(pid: u32, identity: u64, at: u64) -> FailureRecord {
+    fn failure(pid: u32, identity: u64, at: u64) -> FailureRecord {
         FailureRecord {
             pid: Pid::new(pid).unwrap(),
             identity,
             at: Nanos(at),
-            trouble: PlacementFailure::GivenUp("/a\n/b".to_owned()),
+            failure: PlacementFailure::GivenUp("/a\n/b".to_owned()),
             rule: "web".into(),
             cgroup: "/people".to_owned(),
         }
@@ -158,27 +158,27 @@ mod tests {
     #[test]
     fn a_number_that_changed_hands_is_not_blamed() {
         let mut memory = FailureHistory::default();
-        memory.remember(trouble(5, 100, 0));
+        memory.remember(failure(5, 100, 0));
         let five = Pid::new(5).unwrap();
         assert_eq!(memory.of(five, Some(100)).count(), 1);
         assert_eq!(memory.of(five, Some(101)).count(), 0);
-        memory.remember(trouble(5, 101, 1));
+        memory.remember(failure(5, 101, 1));
         assert_eq!(memory.of(five, None).map(|one| one.identity).collect::<Vec<_>>(), [101]);
     }
 
     #[test]
     fn the_oldest_go_and_the_same_counts_once() {
         let mut memory = FailureHistory::default();
-        (0..5000).for_each(|at| memory.remember(trouble(5, 100, at)));
+        (0..5000).for_each(|at| memory.remember(failure(5, 100, at)));
         assert_eq!(memory.0.len(), 1);
-        (0..5000).for_each(|at| memory.remember(trouble(6, at, at)));
+        (0..5000).for_each(|at| memory.remember(failure(6, at, at)));
         assert_eq!(memory.0.len(), MOST);
         assert_eq!(memory.of(Pid::new(5).unwrap(), Some(100)).count(), 0);
     }
 
     #[test]
     fn what_is_told_is_one_harmless_line() {
-        let told = trouble(5, 1, 0).told(Nanos(7_000_000));
+        let told = failure(5, 1, 0).told(Nanos(7_000_000));
         assert_eq!((told.ago_ms, told.outcome.as_str()), (7, "abandoned"));
         assert!(!told.detail.contains('\n'), "{}", told.detail);
     }

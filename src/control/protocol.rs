@@ -98,7 +98,7 @@ pub struct ProcessReport {
     /// The PID of the process.
     pub pid: u32,
     /// The most recent events, oldest first.
-    pub happenings: Vec<HistoryEntry>,
+    pub history: Vec<HistoryEntry>,
     /// The milliseconds since the last move; absent if it was never moved, or too long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_ago_ms: Option<u64>,

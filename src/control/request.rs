@@ -39,7 +39,7 @@ pub struct PinRequest {
     /// The process; `None` for a value that is not a valid PID.
     pub pid: Option<Pid>,
     /// The action requested for it.
-    pub wish: PinAction,
+    pub action: PinAction,
 }
 
 /// A request that may be incomplete.
@@ -64,11 +64,11 @@ impl PinRequestReader {
         }
         let [a, b, c, d, e, f, g, h] = self.bytes;
         let pid = i32::from_ne_bytes([a, b, c, d]);
-        let wish = match i32::from_ne_bytes([e, f, g, h]) {
+        let action = match i32::from_ne_bytes([e, f, g, h]) {
             CANCEL => PinAction::Cancel,
             flags => PinAction::Stay { children: flags & CHILDREN != 0 },
         };
-        Some(PinRequest { pid: u32::try_from(pid).ok().and_then(Pid::new), wish })
+        Some(PinRequest { pid: u32::try_from(pid).ok().and_then(Pid::new), action })
     }
 }
 
@@ -95,19 +95,19 @@ mod tests {
         None
     }
 
-    fn wish(flags: i32) -> PinAction {
-        hear(7, flags, &[8]).unwrap().wish
+    fn action(flags: i32) -> PinAction {
+        hear(7, flags, &[8]).unwrap().action
     }
 
     #[test]
     fn flags_are_a_wish() {
-        assert_eq!(wish(0), PinAction::Stay { children: false });
-        assert_eq!(wish(1), PinAction::Stay { children: true });
-        assert_eq!(wish(2), PinAction::Cancel);
-        assert_eq!(wish(3), PinAction::Stay { children: true });
-        assert_eq!(wish(4), PinAction::Stay { children: false });
-        assert_eq!(wish(99), PinAction::Stay { children: true });
-        assert_eq!(wish(-1), PinAction::Stay { children: true });
+        assert_eq!(action(0), PinAction::Stay { children: false });
+        assert_eq!(action(1), PinAction::Stay { children: true });
+        assert_eq!(action(2), PinAction::Cancel);
+        assert_eq!(action(3), PinAction::Stay { children: true });
+        assert_eq!(action(4), PinAction::Stay { children: false });
+        assert_eq!(action(99), PinAction::Stay { children: true });
+        assert_eq!(action(-1), PinAction::Stay { children: true });
     }
 
     #[test]

@@ -262,7 +262,7 @@ impl ServerState {
         if let Some(why) = client.peer.refusal(&request) {
             return client.refuse(why, now);
         }
-        let (errand, kind) = match request {
+        let (command, kind) = match request {
             ControlRequest::Rules => return client.tell(&overview.rules(), now),
             ControlRequest::Kept => return client.tell(&overview.kept(), now),
             ControlRequest::Watch if is_full => {
@@ -285,7 +285,7 @@ impl ServerState {
             }
         };
         client.turn_to(ConnectionState::Waiting(kind), now);
-        if !side.ask(serial, errand) {
+        if !side.ask(serial, command) {
             client.refuse("too many pending requests; try again", now);
         }
     }

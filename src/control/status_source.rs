@@ -25,7 +25,7 @@ use crate::rules::Rule;
 #[derive(Clone, Debug)]
 pub struct StatusSource {
     metrics: Arc<Metrics>,
-    board: PolicyCell,
+    cell: PolicyCell,
     hierarchies: Arc<Hierarchies>,
     is_dry_run: bool,
     /// The reaction to external moves, and whether they are traced.
@@ -37,18 +37,18 @@ impl StatusSource {
     /// Creates the overview of a daemon that starts now.
     pub fn new(
         metrics: Arc<Metrics>,
-        board: PolicyCell,
+        cell: PolicyCell,
         hierarchies: Arc<Hierarchies>,
         is_dry_run: bool,
         external_moves: (ExternalMoves, bool),
     ) -> Self {
         let started = SystemTime::now();
-        Self { metrics, board, hierarchies, is_dry_run, external_moves, started }
+        Self { metrics, cell, hierarchies, is_dry_run, external_moves, started }
     }
 
     /// Returns the status without the data that only the hot thread has.
     pub fn status(&self) -> Status {
-        let in_force = self.board.read();
+        let in_force = self.cell.read();
         let refused_reload = in_force.as_deref().and_then(refused_reload);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,14 +91,14 @@ impl StatusSource {
 
     /// Returns the active rules.
     pub fn rules(&self) -> ActiveRules {
-        let in_force = self.board.read();
+        let in_force = self.cell.read();
         let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
         ActiveRules { rules: rules.map(rule).collect() }
     }
 
     /// Returns the active text of files with new errors.
     pub fn kept(&self) -> LastGoodFiles {
-        let Some(in_force) = self.board.read() else { return LastGoodFiles::default() };
+        let Some(in_force) = self.cell.read() else { return LastGoodFiles::default() };
         let RetainedFiles { files, overlay } = &in_force.keeping;
         let path = |path: &Arc<Path>| path.to_string_lossy().into_owned();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -112,12 +112,12 @@ impl StatusSource {
 
     /// Returns the generation of the active rules.
     pub fn generation(&self) -> u64 {
-        self.board.read().map_or(0, |rules| rules.generation)
+        self.cell.read().map_or(0, |rules| rules.generation)
     }
 
     /// Returns the result of the last reload.
     pub fn reloaded(&self, is_settled: bool) -> ReloadReply {
-        let Some(in_force) = self.board.read() else { return ReloadReply::default() };
+        let Some(in_force) = self.cell.read() else { return ReloadReply::default() };
         let kept = &in_force.keeping.files;
         let new = kept.iter().flat_map(|kept| &kept.errors);
         // Diagnostics of kept files are about their last valid version.
@@ -159,7 +159,7 @@ fn kept_file(kept: &Retained) -> KeptFile {
         Fallback::Directory => (None, None),
         Fallback::Aside(other) => (None, Some(shown(other))),
     };
-    let first_error = kept.errors.first().map(Diagnostic::whereabouts).unwrap_or_default();
+    let first_error = kept.errors.first().map(Diagnostic::current).unwrap_or_default();
     KeptFile { file: shown(&kept.file), since, instead, first_error }
 }
 

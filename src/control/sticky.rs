@@ -96,7 +96,7 @@ pub struct PinTable {
     /// Number of entries of each user.
     used: HashMap<Uid, u32, FixedState>,
     /// The number of entries that include descendants.
-    heirs: usize,
+    descendants: usize,
     /// The number of pins inherited since the fork socket was last empty.
     newcomers: usize,
     /// Exited processes with descendants, found since the fork socket was last empty.
@@ -115,7 +115,7 @@ impl PinTable {
         Self {
             entries: HashMap::default(),
             used: HashMap::default(),
-            heirs: 0,
+            descendants: 0,
             newcomers: 0,
             dead: Vec::new(),
             ring: VecDeque::new(),
@@ -153,7 +153,7 @@ impl PinTable {
     /// Checks whether any pin includes descendants, so that the fork socket must be emptied before
     /// an evaluation.
     pub const fn has_descendants(&self) -> bool {
-        self.heirs > 0
+        self.descendants > 0
     }
 
     /// Grants a wish of a client, which counts for the user `account`, or refuses it. Root may name
@@ -169,16 +169,16 @@ impl PinTable {
     ) -> bool {
         let is_granted = self.try_grant(request, client, account, proc).is_some();
         let peer = client.uid;
-        let PinRequest { pid, wish } = request;
+        let PinRequest { pid, action } = request;
         let pid = pid.map_or(0, Pid::get);
         if is_granted {
-            ::log::debug!("UID {peer} requested {wish:?} for PID {pid}");
+            ::log::debug!("UID {peer} requested {action:?} for PID {pid}");
             return true;
         }
         self.metrics.sticky_refused.increment();
         if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
             ::log::warn!(
-                "request of UID {peer} for PID {pid} refused ({wish:?}): no such process, owned by another \
+                "request of UID {peer} for PID {pid} refused ({action:?}): no such process, owned by another \
                  user, or more than {MOST_OF_USER} processes of this user{left_out}"
             );
         }
@@ -202,7 +202,7 @@ impl PinTable {
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
             return None;
         }
-        match request.wish {
+        match request.action {
             PinAction::Cancel => {
                 self.remove(pid);
                 self.metrics.sticky_cancelled.increment();
@@ -227,7 +227,7 @@ impl PinTable {
 
     /// Records a fork read from the fork socket.
     pub fn heard(&mut self, fork: Fork) {
-        if self.heirs == 0 {
+        if self.descendants == 0 {
             return;
         }
         // A pin of the child itself that is newer than the fork takes precedence.
@@ -297,7 +297,7 @@ impl PinTable {
         if !self.has_room(pid, entry.account) {
             return false;
         }
-        self.heirs += usize::from(entry.has_heirs);
+        self.descendants += usize::from(entry.has_heirs);
         *self.used.entry(entry.account).or_default() += 1;
         match self.entries.insert(pid, entry) {
             Some(old) => self.release(old),
@@ -325,7 +325,7 @@ impl PinTable {
 
     /// An entry is gone.
     fn release(&mut self, old: PinnedProcess) {
-        self.heirs -= usize::from(old.has_heirs);
+        self.descendants -= usize::from(old.has_heirs);
         if let Some(used) = self.used.get_mut(&old.account) {
             *used -= 1;
             if *used == 0 {
@@ -425,8 +425,8 @@ mod tests {
             fs::remove_dir_all(self.dir(pid)).unwrap();
         }
 
-        fn ask(&mut self, raw: u32, wish: PinAction, peer: Uid) -> bool {
-            let request = PinRequest { pid: Pid::new(raw), wish };
+        fn ask(&mut self, raw: u32, action: PinAction, peer: Uid) -> bool {
+            let request = PinRequest { pid: Pid::new(raw), action };
             self.sticky.grant(request, PinClient { uid: peer, process: 7 }, peer, &mut self.proc)
         }
 

@@ -146,14 +146,14 @@ impl RuleSet<'_> {
             file.objects.iter().map(|(number, object)| (*number, object)).collect();
         let mut begun = false;
         for (number, line) in file.lines.all() {
-            let (_, remark) = without_remark(line);
+            let (_, warning) = without_remark(line);
             let rule = objects.get(&number).copied().filter(|object| object.contains_key("name"));
             let text = rule.and_then(|rule| self.rule(index, file, number, rule));
-            if text.is_some() || (remark.is_some() && begun) {
+            if text.is_some() || (warning.is_some() && begun) {
                 self.draft.blank();
             }
-            begun = remark.is_none();
-            remark.into_iter().for_each(|remark| self.draft.comment(remark));
+            begun = warning.is_none();
+            warning.into_iter().for_each(|warning| self.draft.comment(warning));
             text.into_iter().for_each(|text| self.draft.lines(&text));
         }
     }

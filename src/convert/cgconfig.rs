@@ -101,10 +101,10 @@ impl CgconfigFile<'_, '_> {
         let lines = self.lines.all().skip(self.remarked as usize);
         for (number, text) in lines.take_while(|(number, _)| *number < line) {
             self.remarked = number;
-            if let Some(remark) = text.trim_start().strip_prefix('#') {
-                self.draft.comment(&format!("#{remark}"));
-            } else if let Some(remark) = text.strip_prefix('*') {
-                self.draft.comment(&format!("# {remark}"));
+            if let Some(warning) = text.trim_start().strip_prefix('#') {
+                self.draft.comment(&format!("#{warning}"));
+            } else if let Some(warning) = text.strip_prefix('*') {
+                self.draft.comment(&format!("# {warning}"));
             }
         }
     }
@@ -143,8 +143,8 @@ impl CgconfigFile<'_, '_> {
             let why = format!("duplicate setting {name}");
             return self.draft.lost(self.lines, *line, &why, "remove one of them");
         }
-        if let Err(complaint) = settings::check(name, value) {
-            return self.draft.lost(self.lines, *line, &complaint.message, &complaint.help);
+        if let Err(diagnostic) = settings::check(name, value) {
+            return self.draft.lost(self.lines, *line, &diagnostic.message, &diagnostic.help);
         }
         // In TOML `a.b` cannot have a value and also be the prefix of `a.b.c`.
         let begins = |long: &str, short: &str| {

@@ -28,11 +28,11 @@ pub(super) fn convert(source: &SourceFile, host: &HostFacts<'_>, draft: &mut Tom
         parsed.rules.iter().map(|written| (written.rule.origin.line, written)).collect();
     let mut file = CgrulesFile { source, host, lines: &lines, draft, group: None };
     for (number, line) in lines.all() {
-        let (text, remark) = cut(line);
+        let (text, warning) = cut(line);
         match (text.is_empty(), text.starts_with('%'), rules.get(&number)) {
-            (true, _, _) => file.no_rule(line, remark),
+            (true, _, _) => file.no_rule(line, warning),
             (false, true, _) => file.continuation(number, text, complaints.get(&number)),
-            (false, false, Some(written)) => file.rule(number, written, remark),
+            (false, false, Some(written)) => file.rule(number, written, warning),
             (false, false, None) => {
                 file.group = None;
                 let why = complaints.get(&number).map_or("not a rule", String::as_str);
@@ -57,11 +57,11 @@ fn complaints(diagnostics: &[Diagnostic]) -> HashMap<u32, String> {
 /// Splits a line into its text and its comment, which includes the `#`.
 fn cut(line: &str) -> (&str, Option<&str>) {
     let read = line.split('\0').next().unwrap_or_default();
-    let (text, remark) = match read.find('#') {
+    let (text, warning) = match read.find('#') {
         Some(at) => (&read[..at], Some(&read[at..])),
         None => (read, None),
     };
-    (text.trim_matches([' ', '\t', '\r', '\u{b}', '\u{c}']), remark)
+    (text.trim_matches([' ', '\t', '\r', '\u{b}', '\u{c}']), warning)
 }
 
 struct CgrulesFile<'f, 's> {
@@ -74,18 +74,18 @@ struct CgrulesFile<'f, 's> {
 }
 
 impl CgrulesFile<'_, '_> {
-    fn no_rule(&mut self, line: &str, remark: Option<&str>) {
-        match remark {
-            Some(remark) => self.draft.comment(remark),
+    fn no_rule(&mut self, line: &str, warning: Option<&str>) {
+        match warning {
+            Some(warning) => self.draft.comment(warning),
             None if line.trim().is_empty() => self.draft.blank(),
             None => {}
         }
     }
 
-    fn rule(&mut self, number: u32, written: &WrittenRule, remark: Option<&str>) {
+    fn rule(&mut self, number: u32, written: &WrittenRule, warning: Option<&str>) {
         self.draft.blank();
-        if let Some(remark) = remark {
-            self.draft.comment(remark);
+        if let Some(warning) = warning {
+            self.draft.comment(warning);
         }
         self.group = None;
         if written.rule.when.exes.iter().any(is_never) {
@@ -212,9 +212,10 @@ impl CgrulesFile<'_, '_> {
     }
 
     /// Converts a `%` line. It needs no text of its own if its controllers are part of the rule.
-    fn continuation(&mut self, number: u32, text: &str, complaint: Option<&String>) {
+    fn continuation(&mut self, number: u32, text: &str, diagnostic: Option<&String>) {
         let Some(targets) = &self.group else {
-            let why = complaint.map_or("it continues a rule that is not converted", String::as_str);
+            let why =
+                diagnostic.map_or("it continues a rule that is not converted", String::as_str);
             return self.draft.left_out(self.lines, number, why);
         };
         match self.own_group(text, targets) {
@@ -224,7 +225,7 @@ impl CgrulesFile<'_, '_> {
                 self.draft.lost(self.lines, number, ONE_GROUP, help);
             }
             None => {
-                let why = complaint.map_or("it moves no processes", String::as_str);
+                let why = diagnostic.map_or("it moves no processes", String::as_str);
                 self.draft.left_out(self.lines, number, why);
             }
         }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::{fs, path};
 
-use super::{DaemonOptions, rebuilder, settings};
+use super::{DaemonOptions, builder, settings};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
 use crate::config::diagnostic::{Diagnostic, Severity};
@@ -44,15 +44,15 @@ pub fn missing(invocation: &DaemonOptions) -> Vec<Diagnostic> {
 pub fn survey(invocation: &DaemonOptions, loaded: Option<Loaded>) -> LoadedConfig {
     let (settings, mut diagnostics) = settings(invocation);
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
-    let grounds = Host::default().grounds(&settings, &hierarchies);
-    let rebuilder = rebuilder(invocation, grounds, &hierarchies);
+    let roots = Host::default().roots(&settings, &hierarchies);
+    let builder = builder(invocation, roots, &hierarchies);
     let Some(loaded) = loaded else {
-        let mut survey = rebuilder.survey();
+        let mut survey = builder.survey();
         diagnostics.append(&mut survey.loaded.diagnostics);
         survey.loaded.diagnostics = diagnostics;
         return survey;
     };
-    let mut survey = rebuilder.with_candidate(loaded).survey();
+    let mut survey = builder.with_candidate(loaded).survey();
     if !Host::default().runs_systemd() {
         // The files may be intended for another host, so the warning is given without systemd as
         // well.
@@ -70,9 +70,9 @@ pub fn policy(
     hierarchies: &Arc<Hierarchies>,
 ) -> (Box<Policy>, Vec<Diagnostic>) {
     let (settings, mut diagnostics) = settings(invocation);
-    let grounds = Host::default().grounds(&settings, hierarchies);
-    let mut rebuilder = rebuilder(invocation, grounds, hierarchies);
-    let policy = rebuilder.first();
-    diagnostics.extend_from_slice(rebuilder.diagnostics());
+    let roots = Host::default().roots(&settings, hierarchies);
+    let mut builder = builder(invocation, roots, hierarchies);
+    let policy = builder.first();
+    diagnostics.extend_from_slice(builder.diagnostics());
     (policy, diagnostics)
 }

@@ -39,7 +39,7 @@ pub struct DaemonOptions {
     /// Enables printing of the counters at exit.
     pub prints_counters: bool,
     /// Log lines of another daemon, written besides those of this one.
-    pub announcements: LifecycleHooks,
+    pub hooks: LifecycleHooks,
     /// Path of cgrulesengd's socket, on which processes request to stay where they are. Not served
     /// without `legacy`, nor in a dry run.
     pub sticky_socket: Option<PathBuf>,
@@ -102,7 +102,7 @@ impl Default for DaemonOptions {
             outputs: Vec::new(),
             external_moves: ExternalMoves::Revert,
             prints_counters: true,
-            announcements: LifecycleHooks::default(),
+            hooks: LifecycleHooks::default(),
             control: None,
             control_is_optional: false,
             sticky_socket: Some(PathBuf::from("/run/cgred.socket")),

@@ -21,7 +21,7 @@ const SIGNALS: [Signal; 5] =
 pub struct PreparedDaemon {
     pub(super) settings: Settings,
     /// Diagnostics about the settings file.
-    pub(super) remarks: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
     pub(super) signals: SignalFd,
     pub(super) files: FileWatcher,
     pub(super) loaded: Loaded,
@@ -35,9 +35,9 @@ impl PreparedDaemon {
     /// The settings have errors, or signals or files cannot be watched.
     pub fn new(invocation: &DaemonOptions) -> Result<Self, DaemonError> {
         let run = |what: &'static str| move |error: io::Error| DaemonError::Run(what, error);
-        let (settings, remarks) = settings(invocation);
-        if has_errors(&remarks) {
-            return Err(DaemonError::Settings(remarks));
+        let (settings, warnings) = settings(invocation);
+        if has_errors(&warnings) {
+            return Err(DaemonError::Settings(warnings));
         }
         let signals = block_signals().map_err(run("signals"))?;
         let sources = sources(invocation);
@@ -45,7 +45,7 @@ impl PreparedDaemon {
         let files = FileWatcher::watch(&sources.directories, Path::new("/etc"), invocation.legacy)
             .map_err(run("inotify"))?;
         let loaded = load(&sources, &NameService::default());
-        Ok(Self { settings, remarks, signals, files, loaded })
+        Ok(Self { settings, warnings, signals, files, loaded })
     }
 
     /// Returns the loaded content of the rule files.

@@ -94,58 +94,58 @@ impl PendingCommands {
 impl Engine {
     /// Serves the requests of `side` from now on.
     pub fn serve(&mut self, side: EngineChannel) {
-        self.errands.side = Some(side);
+        self.commands.side = Some(side);
     }
 
     /// Returns the eventfd that wakes the main loop for a request.
     pub fn waker(&self) -> Arc<nix::sys::eventfd::EventFd> {
-        self.desk.waker()
+        self.worker.waker()
     }
 
     /// Checks whether a client requested a reload.
     pub fn wants_reload(&self) -> bool {
-        !self.errands.reloads.wished.is_empty()
+        !self.commands.reloads.wished.is_empty()
     }
 
     pub(super) fn has_command(&self) -> bool {
-        self.errands.placing.is_some()
-            || self.errands.side.as_ref().is_some_and(EngineChannel::has_command)
+        self.commands.placing.is_some()
+            || self.commands.side.as_ref().is_some_and(EngineChannel::has_command)
     }
 
     /// Checks whether a client watches decisions.
     pub(super) fn is_watched(&self) -> bool {
-        self.errands.side.as_ref().is_some_and(EngineChannel::is_watched)
+        self.commands.side.as_ref().is_some_and(EngineChannel::is_watched)
     }
 
     /// Serves one request, and replies to clients after their scan is complete.
     pub(super) fn run_command(&mut self) {
-        if !self.errands.reloads.settling.is_empty() && self.is_settled() {
-            for ticket in std::mem::take(&mut self.errands.reloads.settling) {
+        if !self.commands.reloads.settling.is_empty() && self.is_settled() {
+            for ticket in std::mem::take(&mut self.commands.reloads.settling) {
                 self.report(ticket, EngineReply::Reloaded);
             }
         }
-        if self.errands.placing.is_some() {
+        if self.commands.placing.is_some() {
             return;
         }
-        let errand = self.errands.side.as_ref().and_then(EngineChannel::take_command);
-        let Some((ticket, errand)) = errand else { return };
-        let done = match errand {
+        let command = self.commands.side.as_ref().and_then(EngineChannel::take_command);
+        let Some((ticket, command)) = command else { return };
+        let done = match command {
             EngineCommand::About(pids) => {
                 EngineReply::About(pids.iter().map(|&pid| self.about(pid)).collect())
             }
             EngineCommand::Place(pids) => {
                 let placing = PlaceRequests { ticket, left: pids.into(), done: Vec::new() };
-                self.errands.placing = Some(placing);
+                self.commands.placing = Some(placing);
                 return;
             }
             EngineCommand::Takers => EngineReply::Takers(self.placer.external_movers().to_vec()),
-            EngineCommand::Reload => return self.errands.reloads.wished.push(ticket),
+            EngineCommand::Reload => return self.commands.reloads.wished.push(ticket),
         };
         self.report(ticket, done);
     }
 
     fn report(&self, ticket: RequestId, done: EngineReply) {
-        if let Some(side) = &self.errands.side {
+        if let Some(side) = &self.commands.side {
             side.answer(ticket, done);
         }
     }
@@ -156,19 +156,19 @@ impl Engine {
         let Some(pid) = Pid::new(raw) else { return nothing };
         let now = sys::monotonic();
         let identity = self.proc.identity(pid);
-        let mut happenings: Vec<HistoryEntry> =
-            self.errands.memory.of(pid, identity).map(|one| one.told(now)).collect();
+        let mut history: Vec<HistoryEntry> =
+            self.commands.memory.of(pid, identity).map(|one| one.told(now)).collect();
         if let Some((since, why)) = identity.and_then(|_| self.under_way(pid)) {
             let ago_ms = now.since(since) / 1_000_000;
-            happenings.push(happening(ago_ms, Placement::Waiting.word(), why));
+            history.push(entry(ago_ms, Placement::Waiting.word(), why));
         }
         if self.sticky.holds(pid, &mut self.proc) {
             let why = "registered as sticky, for example by cgexec --sticky";
-            happenings.push(happening(0, Placement::Sticky.word(), why));
+            history.push(entry(0, Placement::Sticky.word(), why));
         }
-        let moved = identity.and_then(|identity| self.errands.moves.last(pid, identity));
+        let moved = identity.and_then(|identity| self.commands.moves.last(pid, identity));
         let moved_ago_ms = moved.map(|at| now.since(at) / 1_000_000);
-        ProcessReport { pid: raw, happenings, moved_ago_ms }
+        ProcessReport { pid: raw, history, moved_ago_ms }
     }
 
     /// Returns since when an evaluation of the process is pending, and the reason.
@@ -190,21 +190,17 @@ impl Engine {
     /// Returns the next process that a client wants evaluated.
     pub(super) fn next_asked(&mut self) -> Option<EvaluationRequest> {
         loop {
-            let placing = self.errands.placing.as_mut()?;
+            let placing = self.commands.placing.as_mut()?;
             let Some(raw) = placing.left.pop_front() else {
-                let PlaceRequests { ticket, done, .. } = self.errands.placing.take()?;
+                let PlaceRequests { ticket, done, .. } = self.commands.placing.take()?;
                 self.report(ticket, EngineReply::About(done));
                 continue;
             };
             if let Some(pid) = Pid::new(raw) {
                 return Some(EvaluationRequest::at_once(pid, Cause::ASKED, sys::monotonic()));
             }
-            let gone = happening(0, Placement::Gone.word(), "no such process");
-            placing.done.push(ProcessReport {
-                pid: raw,
-                happenings: vec![gone],
-                moved_ago_ms: None,
-            });
+            let gone = entry(0, Placement::Gone.word(), "no such process");
+            placing.done.push(ProcessReport { pid: raw, history: vec![gone], moved_ago_ms: None });
         }
     }
 
@@ -217,13 +213,13 @@ impl Engine {
     ) {
         let mut about = self.about(pid.get());
         // A recorded failure is more specific than the bare outcome.
-        if about.happenings.last().is_none_or(|last| last.outcome != outcome.word()) {
-            let mut last = happening(0, outcome.word(), &reason.unwrap_or_default());
+        if about.history.last().is_none_or(|last| last.outcome != outcome.word()) {
+            let mut last = entry(0, outcome.word(), &reason.unwrap_or_default());
             last.rule = rule.map(|rule| Escaped(&rule).to_string()).unwrap_or_default();
             last.cgroup = cgroup.map(|path| Escaped(&path).to_string()).unwrap_or_default();
-            about.happenings.push(last);
+            about.history.push(last);
         }
-        if let Some(placing) = &mut self.errands.placing {
+        if let Some(placing) = &mut self.commands.placing {
             placing.done.push(about);
         }
     }
@@ -237,7 +233,7 @@ impl Engine {
 
     /// Returns the rule of the last evaluation and its cgroup, as far as they are known.
     fn target(&self, outcome: Placement) -> (Option<&Rule>, Option<Box<str>>) {
-        let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
+        let rule = self.last_decision.rule.and_then(|id| self.policy.matcher.rule(id));
         let Some(rule) = rule else { return (None, None) };
         let is_placed = match &rule.action {
             Action::Place(_) => outcome != Placement::Waiting,
@@ -249,7 +245,7 @@ impl Engine {
     /// Records the executable of the evaluated process while a client watches.
     pub(super) fn note_exe(&mut self, exe: KnownExe<'_>) {
         if self.is_watched() {
-            self.noted.exe = exe.seen().map(|seen| Box::from(seen.raw));
+            self.last_decision.exe = exe.seen().map(|seen| Box::from(seen.raw));
         }
     }
 
@@ -263,7 +259,7 @@ impl Engine {
     ) {
         if let (Placement::Placed, Some(handle)) = (outcome, handle) {
             let identity = self.proc.identity_of(evaluation.pid, handle).unwrap_or(0);
-            self.errands.moves.remember(evaluation.pid, identity, now);
+            self.commands.moves.remember(evaluation.pid, identity, now);
         }
         if self.placer.has_failures() {
             self.remember(evaluation, now);
@@ -271,17 +267,17 @@ impl Engine {
         if self.is_watched() {
             self.tell_watchers(evaluation, outcome, now);
         }
-        self.noted = LastDecision::default();
+        self.last_decision = LastDecision::default();
     }
 
     fn tell_watchers(&mut self, evaluation: EvaluationRequest, outcome: Placement, now: Nanos) {
-        let exe = self.noted.exe.take();
-        let Some(side) = &self.errands.side else { return };
+        let exe = self.last_decision.exe.take();
+        let Some(side) = &self.commands.side else { return };
         let (rule, cgroup) = self.target(outcome);
         let is_held = outcome == Placement::InPlace && evaluation.cause.contains(Cause::RECHECK);
         side.tell(DecisionRecord {
             pid: evaluation.pid,
-            uid: self.noted.uid,
+            uid: self.last_decision.uid,
             exe,
             rule: rule.map(|rule| Arc::clone(&rule.name)),
             origin: rule.map(|rule| rule.origin.clone()),
@@ -294,18 +290,18 @@ impl Engine {
     }
 
     fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {
-        let rule = self.noted.rule.and_then(|id| self.policy.matcher.rule(id));
+        let rule = self.last_decision.rule.and_then(|id| self.policy.matcher.rule(id));
         let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
-        let troubles = self.placer.take_failures();
+        let failures = self.placer.take_failures();
         let Some(identity) = self.proc.identity(evaluation.pid) else { return };
-        for (trouble, cgroup) in troubles {
+        for (failure, cgroup) in failures {
             let rule = Arc::clone(&rule);
             let pid = evaluation.pid;
-            self.errands.memory.remember(FailureRecord {
+            self.commands.memory.remember(FailureRecord {
                 pid,
                 identity,
                 at,
-                trouble,
+                failure,
                 rule,
                 cgroup,
             });
@@ -313,15 +309,15 @@ impl Engine {
     }
 
     /// Records an event of a process for which no rule was found yet.
-    pub(super) fn remember_failure(&mut self, pid: Pid, trouble: PlacementFailure, at: Nanos) {
+    pub(super) fn remember_failure(&mut self, pid: Pid, failure: PlacementFailure, at: Nanos) {
         let Some(identity) = self.proc.identity(pid) else { return };
         let rule = Arc::from("");
         let cgroup = String::new();
-        self.errands.memory.remember(FailureRecord { pid, identity, at, trouble, rule, cgroup });
+        self.commands.memory.remember(FailureRecord { pid, identity, at, failure, rule, cgroup });
     }
 }
 
-fn happening(ago_ms: u64, outcome: &str, detail: &str) -> HistoryEntry {
+fn entry(ago_ms: u64, outcome: &str, detail: &str) -> HistoryEntry {
     HistoryEntry {
         ago_ms,
         outcome: outcome.to_owned(),

@@ -3,18 +3,15 @@
 
 use super::Engine;
 use super::name_lookups::PendingName;
-use super::rescan::Urgency;
 use crate::container::Containment;
 use crate::decision::{Choice, KnownExe, applies, decide};
-use crate::event::fork_tracker::Evaluated;
 use crate::event::queue::{EvaluationRequest, Threads};
-use crate::event::{Cause, Gid, Nanos, Uid};
+use crate::event::{Cause, Gid, Uid};
 use crate::observer::{DecisionEvent, DecisionResult};
 use crate::placer::{Missing, PlacedProcess, Placement};
 use crate::policy::Policy;
 use crate::process::{ProcFs, ProcessHandle};
 use crate::program::{ExeInfo, ExeRead, Program, ReadRequest};
-use crate::sys;
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
 const THREAD_NAME: usize = 64;
@@ -39,11 +36,11 @@ pub(super) struct Evaluation {
     is_final: bool,
     /// The process was decided without its executable before: children born since may be misplaced
     /// too.
-    is_late: bool,
+    pub(super) is_late: bool,
     /// Queue in which the evaluation waited.
     queue: Queue,
     /// A client waits for the outcome.
-    is_asked: bool,
+    pub(super) is_asked: bool,
     /// The leader may have exited.
     is_careful: bool,
 }
@@ -300,7 +297,7 @@ impl Engine {
     ) -> EvaluationResult {
         let &ProcessHandle { uid, gid, thread, .. } = handle;
         let ids = (uid, gid);
-        self.noted.uid = Some(uid);
+        self.last_decision.uid = Some(uid);
         if self.is_pinned(evaluation, handle) {
             observe(&self.policy, &mut self.proc, (evaluation, ids), None, DecisionResult::Sticky);
             return EvaluationResult::Over(Placement::Sticky);
@@ -316,7 +313,7 @@ impl Engine {
             return EvaluationResult::Over(Placement::NoRule);
         };
         if user.take_stale(evaluation.since) {
-            self.desk.identify(&self.policy, uid);
+            self.worker.identify(&self.policy, uid);
         }
         let program = exe.seen().map(ExeInfo::name);
         let proc = &mut self.proc;
@@ -336,7 +333,7 @@ impl Engine {
                 return EvaluationResult::NeedsExamination(raw);
             }
         };
-        self.noted.rule = Some(rule);
+        self.last_decision.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
             return EvaluationResult::Over(self.wait(PendingName::Group(gid), evaluation));
         }
@@ -376,145 +373,7 @@ impl Engine {
 
     /// Checks whether executables are read for output, even if no rule needs them.
     fn shows_exe(&self) -> bool {
-        self.is_watched() || self.policy.narrator.as_ref().is_some_and(|one| one.shows_program())
-    }
-
-    /// Records the outcome of an evaluation and completes it.
-    pub(super) fn finish(
-        &mut self,
-        job: &Evaluation,
-        handle: Option<&ProcessHandle>,
-        outcome: Placement,
-    ) {
-        let evaluation = job.evaluation;
-        let now = sys::monotonic();
-        let target = job.is_asked.then(|| self.target_names(outcome));
-        self.account(evaluation, handle, outcome, now);
-        self.conclude(job, outcome, now);
-        let opened = self.stage_began;
-        match outcome {
-            // Children of a pinned process are only evaluated for their own events.
-            Placement::Sticky => self.intake.forks.dismissed(evaluation.pid),
-            // Children of a process that waits are candidates until the reply arrives.
-            Placement::Waiting => {
-                self.intake.forks.deferred(evaluation.pid, evaluation.since, opened)
-            }
-            Placement::Gone
-            | Placement::NoRule
-            | Placement::Ignored
-            | Placement::Inapplicable
-            | Placement::Protected
-            | Placement::InPlace
-            | Placement::Placed
-            | Placement::WouldPlace
-            | Placement::Refused
-            | Placement::Replaced
-            | Placement::GivenUp
-            | Placement::InUnit
-            | Placement::InContainer
-            | Placement::OthersJob
-            | Placement::InSlice => {
-                let evaluated = Evaluated { since: evaluation.since, opened, ended: now };
-                self.intake.forks.completed(evaluation.pid, evaluated);
-            }
-        }
-        self.intake.batch.complete(evaluation);
-        if let Some(target) = target {
-            self.answer_asked(evaluation.pid, outcome, target);
-        }
-    }
-
-    fn conclude(&mut self, job: &Evaluation, outcome: Placement, now: Nanos) {
-        let evaluation = job.evaluation;
-        let is_recheck = evaluation.cause.contains(Cause::RECHECK);
-        if evaluation.cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
-            self.intake.evaluated(now);
-        }
-        let metrics = &self.metrics;
-        match outcome {
-            Placement::Gone => {
-                metrics.gone.increment();
-                if !is_recheck {
-                    self.intake.gone(now);
-                }
-            }
-            Placement::Placed => {
-                self.intake.placed(now);
-                self.placed(job, now);
-            }
-            Placement::Replaced => self.undo(evaluation, now),
-            Placement::WouldPlace => metrics.would_place.increment(),
-            Placement::InPlace if is_recheck => metrics.confirmed.increment(),
-            Placement::InPlace => metrics.in_place.increment(),
-            Placement::NoRule => metrics.no_rule.increment(),
-            Placement::Ignored => metrics.ignored.increment(),
-            Placement::Inapplicable => metrics.inapplicable.increment(),
-            Placement::Sticky => metrics.sticky.increment(),
-            Placement::Protected => metrics.protected.increment(),
-            Placement::InSlice => metrics.kept_in_slice.increment(),
-            Placement::Refused => {
-                if self.placer.can_refusal_pass(&self.proc, evaluation.pid) {
-                    let attempts = if evaluation.cause.contains(Cause::RETRY) {
-                        evaluation.placement
-                    } else {
-                        0
-                    };
-                    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-                    self.rechecks.retry(evaluation.pid, now, attempts);
-                }
-            }
-            // Counted at the place that logs them.
-            Placement::GivenUp
-            | Placement::InUnit
-            | Placement::InContainer
-            | Placement::OthersJob
-            | Placement::Waiting => {}
-        }
-    }
-
-    fn placed(&mut self, job: &Evaluation, now: Nanos) {
-        let evaluation = job.evaluation;
-        let is_recheck = evaluation.cause.contains(Cause::RECHECK);
-        if let Some(delay) = self.options.recheck_ns {
-            let cause = if is_recheck { Cause::RECHECK | Cause::AGAIN } else { Cause::RECHECK };
-            let due = now.plus(delay);
-            let again =
-                EvaluationRequest::after(evaluation.pid, cause, due, self.placer.last_placement());
-            self.rechecks.after_placement(due, again);
-        }
-        if evaluation.cause.contains(Cause::ELSEWHERE) {
-            // Its creator may be a user who creates the next one at once.
-            self.placer.moves().moved_by_user(now);
-        }
-        // Descendants that were born while it was elsewhere, or while its executable could not be
-        // read, are not recorded any more.
-        if is_recheck || job.is_late || evaluation.cause.intersects(Cause::MOVED | Cause::ELSEWHERE)
-        {
-            self.rescan.want(Urgency::Limited);
-        }
-    }
-
-    /// Reverts a move after the PID was reused during it: the new process returns to the cgroup in
-    /// which it was born, and is evaluated.
-    fn undo(&mut self, evaluation: EvaluationRequest, now: Nanos) {
-        self.metrics.reused_pids.increment();
-        self.intake.forks_are_due = true;
-        // The new process exists, so its fork is in the socket. If that cannot be read, its parent
-        // is read from `/proc`.
-        if let Err(error) = self.drain_forks() {
-            ::log::debug!("cannot read forks: {error}");
-        }
-        self.intake.forks_are_due = true;
-        let fork = self.intake.forks.creation_of(evaluation.pid);
-        let creator = fork.map(|fork| fork.parent).filter(|&parent| self.proc.exists(parent));
-        if let Some(creator) = creator.or_else(|| self.proc.parent(evaluation.pid)) {
-            self.placer.return_to_birth(&mut self.proc, evaluation.pid, creator);
-        }
-        self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(
-            evaluation.pid,
-            Cause::SCAN,
-            now,
-        )));
+        self.is_watched() || self.policy.observer.as_ref().is_some_and(|one| one.shows_program())
     }
 }
 
@@ -536,7 +395,7 @@ fn observe(
     program: Option<&[u8]>,
     ending: DecisionResult,
 ) {
-    if let Some(observer) = &policy.narrator {
+    if let Some(observer) = &policy.observer {
         observer.tell(&DecisionEvent { evaluation, ids, program, ending }, proc);
     }
 }

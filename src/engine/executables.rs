@@ -133,7 +133,7 @@ impl Engine {
         self.executables.last += 1;
         let number = self.executables.last;
         let user = self.policy.accountable(handle.uid);
-        if !self.desk.examine(user, Examination { pid, number, raw }) {
+        if !self.worker.examine(user, Examination { pid, number, raw }) {
             self.metrics.refused_examinations.increment();
             return false;
         }

@@ -45,7 +45,7 @@ impl Engine {
         match self.intake.drain_forks(|fork| self.sticky.heard(fork))? {
             ForkStatus::Well => {}
             ForkStatus::Lost => self.doubt(),
-            ForkStatus::Doubtful => self.desk.provoke(),
+            ForkStatus::Doubtful => self.worker.provoke(),
         }
         Ok(())
     }
@@ -53,8 +53,8 @@ impl Engine {
     /// Requests a scan if the kernel dropped events.
     pub(super) fn resync_if_lost(&mut self) -> io::Result<()> {
         if self.intake.has_lost()? {
-            if let Some(narrator) = &self.policy.narrator {
-                narrator.lost(sys::monotonic());
+            if let Some(observer) = &self.policy.observer {
+                observer.lost(sys::monotonic());
             }
             self.doubt();
         }

@@ -27,8 +27,8 @@ impl Engine {
         let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
             match asked {
-                PendingName::User(uid) => self.desk.identify(&self.policy, uid),
-                PendingName::Group(gid) => self.desk.name_group(&self.policy, gid),
+                PendingName::User(uid) => self.worker.identify(&self.policy, uid),
+                PendingName::Group(gid) => self.worker.name_group(&self.policy, gid),
             }
         }
         if waiting.len() < MOST_WAITING {
@@ -53,7 +53,7 @@ impl Engine {
         match answer {
             WorkerReply::Policy(policy) => {
                 self.adopt(policy);
-                self.errands.reload_answered();
+                self.commands.reload_answered();
             }
             WorkerReply::User { generation, user } if generation == self.policy.generation => {
                 let asked = PendingName::User(user.identity.uid);

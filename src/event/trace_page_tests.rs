@@ -213,8 +213,8 @@ proptest! {
         length in 0usize..=4096,
         cut: bool,
     ) {
-        for original in [MOVES, OVERWRITTEN] {
-            let mut bytes = original.to_vec();
+        for upstream in [MOVES, OVERWRITTEN] {
+            let mut bytes = upstream.to_vec();
             for &(index, byte) in &changes {
                 bytes[index] = byte;
             }

@@ -116,8 +116,8 @@ impl Loader<'_> {
         self.diagnostics.append(&mut parsed.diagnostics);
         self.diagnostics.extend(not_ours(path, &parsed));
         for section in &parsed.templates {
-            let gift = group_specs::section(section, &mut self.resolver, &mut self.diagnostics);
-            self.gifts.templates.push(gift);
+            let spec = group_specs::section(section, &mut self.resolver, &mut self.diagnostics);
+            self.specs.templates.push(spec);
         }
         self.groups.add(&mut parsed);
         refusal
@@ -173,7 +173,7 @@ impl DescribedGroup {
     }
 
     /// Resolves the sections, with defaults applied.
-    pub(super) fn gifts(
+    pub(super) fn specs(
         self,
         resolver: &mut Resolver<'_>,
         diagnostics: &mut Vec<Diagnostic>,
@@ -207,7 +207,7 @@ pub fn groups(files: &[(Arc<Path>, String)], service: &NameService) -> Configure
         diagnostics.extend(not_ours(file, &parsed));
         described.add(&mut parsed);
     }
-    let groups = described.gifts(&mut resolver, &mut diagnostics);
+    let groups = described.specs(&mut resolver, &mut diagnostics);
     ConfiguredGroups { groups, diagnostics }
 }
 
@@ -219,12 +219,12 @@ fn not_ours(file: &Arc<Path>, parsed: &ParsedCgconfig) -> Vec<Diagnostic> {
         ("systemd", &parsed.systemd),
     ];
     let firsts = others.into_iter().filter_map(|(kind, settings)| Some((kind, settings.first()?)));
-    let complaint = |(kind, first): (&str, &CgconfigSetting)| {
+    let diagnostic = |(kind, first): (&str, &CgconfigSetting)| {
         let message = format!("{kind} sections are ignored");
         let about = Diagnostic::at_line(file, first.origin.line, Severity::Warning, message);
         about.with_help("cgroups are created in the hierarchies that are mounted now")
     };
-    firsts.map(complaint).collect()
+    firsts.map(diagnostic).collect()
 }
 
 fn filled(perm: Option<PermSection>, default: Option<&PermSection>) -> Option<PermSection> {

@@ -38,8 +38,8 @@ pub(super) fn table(
     let (settings, spans): (Vec<SpecSetting>, Vec<_>) =
         table.settings.iter().filter_map(kept).unzip();
     let words = settings.iter().map(|setting| (&*setting.key, &*setting.value));
-    for (late, complaint) in settings::contradictions(&words.collect::<Vec<_>>()) {
-        reader.report.warning(spans.get(late).cloned(), complaint.message, complaint.help);
+    for (late, diagnostic) in settings::contradictions(&words.collect::<Vec<_>>()) {
+        reader.report.warning(spans.get(late).cloned(), diagnostic.message, diagnostic.help);
     }
     let SpecReader { perm, is_required, remove_after, .. } = reader;
     let controllers = Vec::new();
@@ -75,8 +75,8 @@ impl SpecReader<'_, '_, '_, '_> {
             self.key(written, &value);
             return None;
         };
-        if let Err(complaint) = settings::check(&written.key, &value) {
-            self.report.error_help(span, complaint.message, complaint.help);
+        if let Err(diagnostic) = settings::check(&written.key, &value) {
+            self.report.error_help(span, diagnostic.message, diagnostic.help);
             return None;
         }
         let is_known = settings::words().any(|word| word == written.key);
@@ -194,11 +194,11 @@ pub(super) fn section(
     for setting in settings {
         match settings::check(&setting.key, &setting.value) {
             Ok(()) => kept.push(setting),
-            Err(complaint) => {
+            Err(diagnostic) => {
                 let Origin { file, line } = &setting.origin;
                 let error = Severity::Error;
-                let about = Diagnostic::at_line(file, *line, error, complaint.message);
-                diagnostics.push(about.with_help(complaint.help));
+                let about = Diagnostic::at_line(file, *line, error, diagnostic.message);
+                diagnostics.push(about.with_help(diagnostic.help));
             }
         }
     }
@@ -227,13 +227,13 @@ pub(super) fn unused(tables: &[GroupSpec], rules: &[(i32, Rule)]) -> Vec<Diagnos
         targets.flat_map(|target| prefixes(target.destination.as_str())).collect();
     let is_unused = |path: &str| !path.is_empty() && !used.contains(path);
     let unused = tables.iter().filter(|table| is_unused(table.text.trim_matches('/')));
-    let complaint = |table: &GroupSpec| {
+    let diagnostic = |table: &GroupSpec| {
         let message = format!("no rule uses the cgroup \"{}\"", table.text);
         let Origin { file, line } = &table.origin;
         let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
         about.with_help("its settings have no effect: write the path as in the rule")
     };
-    unused.map(complaint).collect()
+    unused.map(diagnostic).collect()
 }
 
 /// Returns the paths of the cgroups from the first to the last of a path, each without `/` at

@@ -47,7 +47,7 @@ impl UpstreamVerdict {
 impl Loader<'_> {
     /// Reads the legacy rule files.
     pub(super) fn legacy(&mut self, file: &Path, directory: &Path) {
-        self.original = UpstreamVerdict::Misses(Arc::from(file));
+        self.upstream = UpstreamVerdict::Misses(Arc::from(file));
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         match self.open(parent) {
@@ -58,7 +58,7 @@ impl Loader<'_> {
             Ok(None) => {}
             Err(refusal) => {
                 // The file may exist, in a directory where other users can create it.
-                self.original = UpstreamVerdict::Starts;
+                self.upstream = UpstreamVerdict::Starts;
                 self.distrust(refused(&Arc::from(parent), refusal));
             }
         }
@@ -67,8 +67,8 @@ impl Loader<'_> {
 
     /// Records a file that is not read although cgrulesengd would read it.
     fn distrust(&mut self, diagnostic: Diagnostic) {
-        if self.original == UpstreamVerdict::Starts {
-            self.original = UpstreamVerdict::Refuses(Box::new(diagnostic.clone()));
+        if self.upstream == UpstreamVerdict::Starts {
+            self.upstream = UpstreamVerdict::Refuses(Box::new(diagnostic.clone()));
         }
         self.diagnostics.push(diagnostic);
     }
@@ -99,8 +99,8 @@ impl Loader<'_> {
     /// Records the first line for which cgrulesengd exits.
     fn judge(&mut self, refusals: Vec<UpstreamRefusal>) {
         let mut stops = refusals.into_iter().filter(|refusal| self.resolver.stops(refusal));
-        if let (UpstreamVerdict::Starts, Some(first)) = (&self.original, stops.next()) {
-            self.original = UpstreamVerdict::Refuses(Box::new(first.diagnostic));
+        if let (UpstreamVerdict::Starts, Some(first)) = (&self.upstream, stops.next()) {
+            self.upstream = UpstreamVerdict::Refuses(Box::new(first.diagnostic));
         }
     }
 
@@ -132,7 +132,7 @@ impl Loader<'_> {
                 }
                 Err(refusal) => {
                     if is_main {
-                        self.original = UpstreamVerdict::Starts;
+                        self.upstream = UpstreamVerdict::Starts;
                     }
                     if refusal.kind == TrustErrorKind::Special {
                         // cgrulesengd finds no lines in a directory.
@@ -154,7 +154,7 @@ impl Loader<'_> {
         is_main: bool,
     ) -> FileOutcome {
         if is_main {
-            self.original = UpstreamVerdict::Starts;
+            self.upstream = UpstreamVerdict::Starts;
         }
         let text = cgrules_conf::decode(bytes);
         let ParsedCgrules { rules, diagnostics, refusals } = cgrules_conf::parse(path, &text);
@@ -220,15 +220,15 @@ mod tests {
             owner: Uid(nix::unistd::geteuid().as_raw()),
             ..Sources::default()
         };
-        load(&sources, &NameService::default()).original
+        load(&sources, &NameService::default()).upstream
     }
 
     #[test]
     fn a_file_that_is_not_trusted_is_not_missing() {
         assert_eq!(with_modes(0o755, 0o644), UpstreamVerdict::Starts);
         for (directory, file) in [(0o755, 0o664), (0o775, 0o644)] {
-            let original = with_modes(directory, file);
-            assert!(matches!(original, UpstreamVerdict::Refuses(_)), "{file:o}: {original:?}");
+            let upstream = with_modes(directory, file);
+            assert!(matches!(upstream, UpstreamVerdict::Refuses(_)), "{file:o}: {upstream:?}");
         }
     }
 

@@ -97,13 +97,13 @@ pub struct Loaded {
     /// names.
     pub written: BTreeMap<(Arc<Path>, u32), String>,
     /// The settings of cgroups and units.
-    pub gifts: GroupSpecs,
+    pub specs: GroupSpecs,
     /// Errors and warnings, by file and line.
     pub diagnostics: Vec<Diagnostic>,
     /// Every name in the directories, in the order of processing.
     pub files: Vec<ListedFile>,
     /// The result of starting cgrulesengd with the legacy rule files.
-    pub original: UpstreamVerdict,
+    pub upstream: UpstreamVerdict,
     /// The same for `cgconfig.conf` and its directory.
     pub original_cgconfig: UpstreamVerdict,
     /// The content of each file that was read.
@@ -186,13 +186,13 @@ struct Loader<'s> {
     mentioned: Vec<(Arc<Path>, u32, NameKind, String)>,
     /// The rules of TOML files with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
-    gifts: GroupSpecs,
+    specs: GroupSpecs,
     groups: DescribedGroup,
     diagnostics: Vec<Diagnostic>,
     files: Vec<ListedFile>,
     /// The first file of each name.
     seen: HashMap<OsString, Arc<Path>>,
-    original: UpstreamVerdict,
+    upstream: UpstreamVerdict,
     overlay: Overlay,
     contents: FileContents,
 }
@@ -205,12 +205,12 @@ impl<'s> Loader<'s> {
             legacy: Vec::new(),
             mentioned: Vec::new(),
             rules: Vec::new(),
-            gifts: GroupSpecs::default(),
+            specs: GroupSpecs::default(),
             groups: DescribedGroup::default(),
             diagnostics: Vec::new(),
             files: Vec::new(),
             seen: HashMap::new(),
-            original: UpstreamVerdict::NotAsked,
+            upstream: UpstreamVerdict::NotAsked,
             overlay: Overlay::default(),
             contents: FileContents::default(),
         }
@@ -266,9 +266,9 @@ impl<'s> Loader<'s> {
         let mut report = Diagnostics::new(&source);
         let tables =
             groups.iter().map(|group| group_specs::table(group, &mut report, &mut self.resolver));
-        self.gifts.tables.extend(tables);
+        self.specs.tables.extend(tables);
         units.iter().for_each(|unit| {
-            units::table(unit, &mut report, &mut self.resolver, &mut self.gifts);
+            units::table(unit, &mut report, &mut self.resolver, &mut self.specs);
         });
         self.diagnostics.extend(report.finish());
         let before = self.rules.len();
@@ -280,11 +280,11 @@ impl<'s> Loader<'s> {
 
     fn finish(mut self) -> Loaded {
         let groups = std::mem::take(&mut self.groups);
-        self.gifts.groups = groups.gifts(&mut self.resolver, &mut self.diagnostics);
-        self.gifts.join_tables();
-        self.gifts.join_units();
-        join_controllers(&mut self.rules, &self.gifts.tables);
-        self.diagnostics.extend(group_specs::unused(&self.gifts.tables, &self.rules));
+        self.specs.groups = groups.specs(&mut self.resolver, &mut self.diagnostics);
+        self.specs.join_tables();
+        self.specs.join_units();
+        join_controllers(&mut self.rules, &self.specs.tables);
+        self.diagnostics.extend(group_specs::unused(&self.specs.tables, &self.rules));
         // Stable: within a priority the order of directories, names and positions is kept.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
@@ -294,10 +294,10 @@ impl<'s> Loader<'s> {
             rules: self.legacy.into_iter().chain(self.rules).map(|(_, rule)| rule).collect(),
             names,
             learned,
-            gifts: self.gifts,
+            specs: self.specs,
             diagnostics: self.diagnostics,
             files: self.files,
-            original: self.original,
+            upstream: self.upstream,
             original_cgconfig: UpstreamVerdict::NotAsked,
             contents: self.contents,
         }

@@ -76,7 +76,7 @@ impl<'s> Resolver<'s> {
         for WrittenRule { rule, priority, mentions } in written {
             mentions.iter().for_each(|mention| self.look_up(mention));
             let (rule, unknown) = resolve(rule, &self.names);
-            self.complain(mentions, unknown, severity, rule.is_some(), &mut report);
+            self.report_error(mentions, unknown, severity, rule.is_some(), &mut report);
             resolved.extend(rule.map(|rule| (priority, rule)));
         }
         report.finish()
@@ -220,7 +220,7 @@ impl<'s> Resolver<'s> {
     }
 
     /// Reports the unknown names of one rule, of which some criteria are `left` or none.
-    fn complain(
+    fn report_error(
         &self,
         mut mentions: Vec<NameRef>,
         unknown: Vec<UnknownName>,

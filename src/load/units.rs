@@ -8,24 +8,24 @@ use crate::cgroup::settings::{self, UnitProperties};
 use crate::config::source_text::Diagnostics;
 use crate::config::{UnitTable, UnitTarget};
 
-/// Adds a `[unit."name"]` table to `gifts`. Invalid settings are omitted, and so is a table for
+/// Adds a `[unit."name"]` table to `specs`. Invalid settings are omitted, and so is a table for
 /// users that do not exist.
 pub(super) fn table(
     table: &UnitTable,
     report: &mut Diagnostics<'_>,
     resolver: &mut Resolver<'_>,
-    gifts: &mut GroupSpecs,
+    specs: &mut GroupSpecs,
 ) {
     let settings = properties(table, report);
     let origin = table.origin.clone();
     match &table.target {
         UnitTarget::Unit(name) => {
-            gifts.units.push(UnitSpec { name: name.clone(), settings, origin });
+            specs.units.push(UnitSpec { name: name.clone(), settings, origin });
         }
         UnitTarget::UserSlices { users, mentions } => {
             let users = resolver.users(users.clone(), mentions.clone(), report);
             if !users.is_empty() {
-                gifts.user_slices.push(UserSliceSpec { users, settings, origin });
+                specs.user_slices.push(UserSliceSpec { users, settings, origin });
             }
         }
     }
@@ -33,7 +33,7 @@ pub(super) fn table(
 
 /// Returns the settings of a table as properties, by their keys.
 fn properties(table: &UnitTable, report: &mut Diagnostics<'_>) -> Vec<(String, Vec<String>)> {
-    let beside = |key: &str| {
+    let siblings = |key: &str| {
         let found = table.settings.iter().find(|setting| setting.key == key)?;
         Some(group_specs::written(found))
     };
@@ -47,13 +47,13 @@ fn properties(table: &UnitTable, report: &mut Diagnostics<'_>) -> Vec<(String, V
             report.error_help(span, format!("invalid unit setting \"{key}\""), help);
             continue;
         }
-        match settings::properties(&key, &group_specs::written(setting), &beside) {
+        match settings::properties(&key, &group_specs::written(setting), &siblings) {
             Ok(UnitProperties { words, note }) => {
                 kept.push((key, words));
                 let help = "the ratio to other units differs from their settings";
                 note.into_iter().for_each(|note| report.warning(Some(span.clone()), note, help));
             }
-            Err(complaint) => report.error_help(span, complaint.message, complaint.help),
+            Err(diagnostic) => report.error_help(span, diagnostic.message, diagnostic.help),
         }
     }
     kept

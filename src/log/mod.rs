@@ -104,7 +104,7 @@ impl Logging {
 
 /// Prints the reason for which a program stops on standard error. If that leads to the journal,
 /// each line gets the priority prefix for errors, as in sd-daemon(3).
-pub fn complain(text: &str) {
+pub fn report_error(text: &str) {
     let mark = if journal::has_standard_error() { "<3>" } else { "" };
     text.lines().for_each(|line| eprintln!("{mark}{line}"));
 }

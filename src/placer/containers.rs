@@ -72,8 +72,8 @@ impl Placer {
         let text = now.text.unwrap_or_default();
         let place = path_in(text, listed.as_bytes()).unwrap_or_default();
         let place = String::from_utf8_lossy(place).into_owned();
-        let grounds = policy.grounds();
-        if let Unit::OfUser(name) = Unit::of(&place, &grounds) {
+        let roots = policy.roots();
+        if let Unit::OfUser(name) = Unit::of(&place, &roots) {
             let stays = self.has_systemd && is_job_of_another(name, policy, subject)?;
             return Ok(
                 stays.then(|| self.leave_in_cgroup(Placement::OthersJob, &place, rule, subject))
@@ -101,7 +101,7 @@ impl Placer {
         span: HierarchySet,
         subject: &PlacedProcess<'_>,
     ) -> bool {
-        let grounds = &policy.grounds();
+        let roots = &policy.roots();
         let trees = self.tree.hierarchies();
         let of_systemd = trees
             .iter()
@@ -116,7 +116,7 @@ impl Placer {
         let places = self.places_elsewhere(text, all);
         let has_own = places.iter().any(|place| {
             let text = place.text();
-            !of_rules(&text) && may_hold_container(&text, grounds)
+            !of_rules(&text) && may_hold_container(&text, roots)
         });
         let user = policy.accountable(subject.handle.uid);
         has_own
@@ -127,7 +127,7 @@ impl Placer {
                 let is_users_own = self
                     .owner(place)
                     .is_none_or(|owner| owner.0 != 0 && policy.accountable(owner) == user);
-                (is_neutral || may_hold_container(&text, grounds)) && !is_users_own
+                (is_neutral || may_hold_container(&text, roots)) && !is_users_own
             })
     }
 
@@ -153,7 +153,7 @@ impl Placer {
         rule: &Rule,
         subject: &PlacedProcess<'_>,
     ) -> Placement {
-        let (trouble, why) = if outcome == Placement::InContainer {
+        let (failure, why) = if outcome == Placement::InContainer {
             self.metrics.kept_in_container.increment();
             let why = "a container created by root, whose limits and device filter do not apply \
                        outside; set containers = true in the rule to move it";
@@ -163,7 +163,7 @@ impl Placer {
             let why = "a job below the service manager of a user whose processes no rule moves";
             (PlacementFailure::OthersJob(place.to_owned()), why)
         };
-        self.troubles.push((trouble, self.path.clone()));
+        self.failures.push((failure, self.path.clone()));
         if self.containers.named.len() >= MAX_NAMED {
             self.containers.named.clear();
         }

@@ -230,12 +230,12 @@ impl Placer {
         let unit = Unit::of(place, &[]).name().unwrap_or(place);
         self.external.counts.count(unit);
         let by = mover.map_or_else(String::new, |mover| format!(" by {mover}"));
-        let noted = format!("{place}{by}");
-        let (trouble, then) = match reaction {
-            Reaction::Revert => (PlacementFailure::TakenBack(noted), "it is moved back"),
-            Reaction::Leave => (PlacementFailure::GivenUp(noted), "it is left there"),
+        let last_decision = format!("{place}{by}");
+        let (failure, then) = match reaction {
+            Reaction::Revert => (PlacementFailure::TakenBack(last_decision), "it is moved back"),
+            Reaction::Leave => (PlacementFailure::GivenUp(last_decision), "it is left there"),
         };
-        self.troubles.push((trouble, self.path.clone()));
+        self.failures.push((failure, self.path.clone()));
         // The number of cgroup names that a user can create is unlimited.
         let to = if is_by_user { rule.name.as_ref() } else { unit };
         let key = (to, subject.handle.uid, reaction == Reaction::Leave);

@@ -78,9 +78,9 @@ impl Placer {
     /// Returns whether a user controls this cgroup: it belongs to a session or is below the service
     /// manager of a user, or a user other than root may move processes into it.
     pub(super) fn is_users(&self, policy: &Policy, place: &CgroupPlace) -> bool {
-        let grounds = policy.grounds();
+        let roots = policy.roots();
         let text = place.text();
-        match Unit::of(&text, &grounds) {
+        match Unit::of(&text, &roots) {
             Unit::OfUser(_) | Unit::Session(..) => !place.path.starts_with(ROOT_SLICE),
             Unit::None | Unit::ForOthers(_) | Unit::Other(_) => {
                 self.owner(place).is_none_or(|owner| owner != Uid(0)) || self.is_writable(place)

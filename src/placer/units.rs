@@ -30,7 +30,7 @@ pub(super) fn stays_in_slice(
     rule: &Rule,
     subject: &PlacedProcess<'_>,
 ) -> bool {
-    let tables = policy.provisions.user_slices();
+    let tables = policy.configs.user_slices();
     if tables.is_empty() {
         return false;
     }
@@ -61,8 +61,8 @@ impl Placer {
         // Names of units are valid UTF-8; names of cgroups that a unit creates below its own need
         // not be.
         place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));
-        let grounds = policy.grounds();
-        let stays = self.stays_in(Unit::of(&place, &grounds), proc, rule, subject);
+        let roots = policy.roots();
+        let stays = self.stays_in(Unit::of(&place, &roots), proc, rule, subject);
         self.place = place;
         stays
     }
@@ -85,7 +85,7 @@ impl Placer {
         if stays {
             self.metrics.kept_in_unit.increment();
             let name = unit.name().unwrap_or_default().to_owned();
-            self.troubles.push((PlacementFailure::InUnit(name), self.path.clone()));
+            self.failures.push((PlacementFailure::InUnit(name), self.path.clone()));
         }
         self.say_unit(unit, stays, rule, subject);
         stays

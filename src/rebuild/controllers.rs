@@ -10,20 +10,20 @@ use crate::rules::{Action, InapplicableReason, Origin, PathBase, Rule, Target};
 
 /// Returns the controllers of settings in tables, which apply to rules with that cgroup without
 /// being named.
-fn controllers_of_tables(gifts: &GroupSpecs) -> BTreeSet<&str> {
-    gifts.tables.iter().flat_map(|table| table.controllers_of_settings()).collect()
+fn controllers_of_tables(specs: &GroupSpecs) -> BTreeSet<&str> {
+    specs.tables.iter().flat_map(|table| table.controllers_of_settings()).collect()
 }
 
 /// Replaces controllers in rules by their names on this host, with one diagnostic for each name.
 /// Controllers that only tables name are translated without a diagnostic.
 pub(super) fn adapt(
     rules: &mut [Rule],
-    gifts: &GroupSpecs,
+    specs: &GroupSpecs,
     hierarchies: &Hierarchies,
 ) -> Vec<Diagnostic> {
     let mut said = BTreeSet::new();
     let mut diagnostics = Vec::new();
-    let of_tables = controllers_of_tables(gifts);
+    let of_tables = controllers_of_tables(specs);
     for rule in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         let changes = targets.iter_mut().flat_map(|target| {
@@ -91,11 +91,11 @@ pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagn
 /// name is reported with the table.
 pub(super) fn missing(
     rules: &mut [Rule],
-    gifts: &GroupSpecs,
+    specs: &GroupSpecs,
     hierarchies: &Hierarchies,
 ) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
-    let of_tables = controllers_of_tables(gifts);
+    let of_tables = controllers_of_tables(specs);
     for rule in rules {
         let targets = rule.action.targets();
         let reason = targets.first().and_then(|first| no_hierarchy(first, hierarchies));
@@ -300,7 +300,7 @@ mod tests {
         };
         let mut loaded = load(&sources, &NameService::default());
         let rules = Arc::make_mut(&mut loaded.rules);
-        assert!(adapt(rules, &loaded.gifts, &old).is_empty());
+        assert!(adapt(rules, &loaded.specs, &old).is_empty());
         let Action::Place(targets) = &rules[0].action else { panic!() };
         assert_eq!(targets[0].controllers, ["blkio"]);
     }

@@ -15,20 +15,20 @@ use crate::rules::{InapplicableReason, LeaveUnits, PathBase, Rule};
 /// Such a rule keeps its position in the order: without it a later, less specific rule would match.
 pub(super) fn fit(
     loaded: &mut Loaded,
-    grounds: &ManagedRoots,
+    roots: &ManagedRoots,
     settings_file: &Path,
     has_systemd: bool,
 ) {
-    let is_out = |rule: &Rule| grounds.is_delegated && leads_to_root(rule, grounds);
+    let is_out = |rule: &Rule| roots.is_delegated && leads_to_root(rule, roots);
     loaded
         .diagnostics
         .extend(loaded.rules.iter().filter(|rule| is_out(rule)).map(ground_is_no_group));
     forbid(loaded, is_out, &InapplicableReason::DelegatedRoot);
-    for remark in &grounds.remarks {
-        loaded.diagnostics.extend(complaint(*remark, loaded, settings_file));
+    for warning in &roots.warnings {
+        loaded.diagnostics.extend(diagnostic(*warning, loaded, settings_file));
     }
-    if !grounds.groundless.is_empty() {
-        forbid_without_root(loaded, grounds);
+    if !roots.groundless.is_empty() {
+        forbid_without_root(loaded, roots);
     }
     if has_systemd {
         loaded.diagnostics.extend(warn_overbroad(&loaded.rules));
@@ -37,14 +37,14 @@ pub(super) fn fit(
 
 /// Marks the rules without a usable root. The root of a tree that systemd owns was not selected by
 /// the administrator, so nothing is created or configured there.
-fn forbid_without_root(loaded: &mut Loaded, grounds: &ManagedRoots) {
+fn forbid_without_root(loaded: &mut Loaded, roots: &ManagedRoots) {
     let is_out = |rule: &Rule| {
         let mut beginnings = rule.action.targets().iter().map(|target| target.below);
-        beginnings.any(|below| grounds.groundless.contains(&below))
+        beginnings.any(|below| roots.groundless.contains(&below))
     };
     forbid(loaded, is_out, &InapplicableReason::NoDelegation);
-    if grounds.groundless.contains(&PathBase::Root) {
-        loaded.gifts.tables.clear();
+    if roots.groundless.contains(&PathBase::Root) {
+        loaded.specs.tables.clear();
     }
 }
 
@@ -62,11 +62,11 @@ fn forbid(loaded: &mut Loaded, is_out: impl Fn(&Rule) -> bool, reason: &Inapplic
 /// Checks whether a destination of the rule is a managed root itself. That has controllers enabled
 /// in cgroup.subtree_control, so it cannot contain processes, and on a systemd host it is the
 /// cgroup of the unit.
-fn leads_to_root(rule: &Rule, grounds: &ManagedRoots) -> bool {
+fn leads_to_root(rule: &Rule, roots: &ManagedRoots) -> bool {
     rule.action.targets().iter().any(|target| {
         let beginning = match target.below {
-            PathBase::Root => &grounds.rules,
-            PathBase::Top => &grounds.legacy,
+            PathBase::Root => &roots.rules,
+            PathBase::Top => &roots.legacy,
         };
         !beginning.is_empty() && target.destination.pieces().is_empty()
     })
@@ -86,7 +86,7 @@ fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
 }
 
 /// Creates the diagnostic for a remark, if it concerns any rule.
-fn complaint(remark: HostWarning, loaded: &Loaded, settings_file: &Path) -> Option<Diagnostic> {
+fn diagnostic(warning: HostWarning, loaded: &Loaded, settings_file: &Path) -> Option<Diagnostic> {
     let first = |below| {
         let is_meant =
             |rule: &&Rule| rule.action.written_targets().iter().any(|target| target.below == below);
@@ -95,9 +95,9 @@ fn complaint(remark: HostWarning, loaded: &Loaded, settings_file: &Path) -> Opti
     let settings = |severity, message: &str| {
         Diagnostic::about(&Arc::from(settings_file), severity, message.to_owned())
     };
-    Some(match remark {
+    Some(match warning {
         HostWarning::NoPool => {
-            first(PathBase::Root).map(drop).or((!loaded.gifts.tables.is_empty()).then_some(()))?;
+            first(PathBase::Root).map(drop).or((!loaded.specs.tables.is_empty()).then_some(()))?;
             let message = format!(
                 "root = \"auto\": systemd owns the cgroups of this host and the unit {POOL} does not \
                  exist: processes that match a rule with a cgroup stay where they are, and [cgroup] \
@@ -164,7 +164,7 @@ mod tests {
 
     /// Returns the rules of these files, with `!` before those that cannot be applied, and the
     /// diagnostics.
-    fn fitted(toml: &str, legacy: &str, grounds: &ManagedRoots) -> (Vec<String>, Vec<String>) {
+    fn fitted(toml: &str, legacy: &str, roots: &ManagedRoots) -> (Vec<String>, Vec<String>) {
         let path = |name: &str| Arc::from(Path::new(name));
         let toml = rules_toml::parse(&path("/r.toml"), &format!("version = 1\n{toml}"));
         let legacy = cgrules_conf::parse(&path("/cgrules.conf"), legacy);
@@ -181,7 +181,7 @@ mod tests {
         };
         let mut loaded = load(&sources, &NameService::default());
         loaded.rules = written.map(|written| written.rule).collect();
-        fit(&mut loaded, grounds, Path::new("/c.toml"), true);
+        fit(&mut loaded, roots, Path::new("/c.toml"), true);
         let mark = |rule: &Rule| if rule.action.inapplicable().is_some() { "!" } else { "" };
         let name = |rule: &Rule| format!("{}{}", mark(rule), rule.name);
         let rules = loaded.rules.iter().map(name).collect();
@@ -189,12 +189,12 @@ mod tests {
         (rules, said.collect())
     }
 
-    fn pool(remarks: &[HostWarning]) -> ManagedRoots {
+    fn pool(warnings: &[HostWarning]) -> ManagedRoots {
         let rules = "/a.slice/a.service".to_owned();
         let legacy = String::new();
         let groundless = Vec::new();
-        let remarks = remarks.to_vec();
-        ManagedRoots { rules, legacy, is_delegated: true, groundless, remarks }
+        let warnings = warnings.to_vec();
+        ManagedRoots { rules, legacy, is_delegated: true, groundless, warnings }
     }
 
     const TOP: &str = "[[rule]]\nuser = 5000\ncgroup = \"/\"\n";
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_matters_for_no_rule_is_not_said() {
-        let said = |toml, legacy, remark| fitted(toml, legacy, &pool(&[remark])).1;
+        let said = |toml, legacy, warning| fitted(toml, legacy, &pool(&[warning])).1;
         assert_eq!(said(GROUP, "", HostWarning::LegacyAtTop), [""; 0]);
         assert_eq!(said("", "5000 cpu a\n5001 cpu a", HostWarning::LegacyAtTop).len(), 1);
         assert_eq!(said("", "5000 cpu a", HostWarning::NoPool), [""; 0]);
@@ -233,7 +233,7 @@ mod tests {
     fn a_rule_without_a_root_stays_and_cannot_be_applied() {
         let missing = |groundless: &[PathBase]| ManagedRoots {
             groundless: groundless.to_vec(),
-            remarks: vec![HostWarning::NoPool],
+            warnings: vec![HostWarning::NoPool],
             ..ManagedRoots::default()
         };
         let ignores = "[[rule]]\nuser = 5001\nignore = true\n";

@@ -65,11 +65,11 @@ pub fn all(survey: &LoadedConfig) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
     all.extend(people::all(
-        &survey.loaded.gifts.user_slices,
+        &survey.loaded.specs.user_slices,
         &survey.loaded.rules,
         &people::effects_of_moving(),
     ));
-    all.extend(kernel::missing(&survey.loaded.gifts, &survey.hierarchies));
+    all.extend(kernel::missing(&survey.loaded.specs, &survey.hierarchies));
     sort(&mut all);
     all
 }

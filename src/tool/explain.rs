@@ -179,7 +179,7 @@ fn print(
         let element = |answer| element(survey, answer);
         return Ok(super::json::write(&answers.iter().map(element).collect::<Vec<_>>(), out)?);
     }
-    let manner =
+    let options =
         OutputOptions { color: given.color, all: given.has("all"), ascii: !locale::is_unicode() };
     let there = answers.iter().filter_map(|answer| match answer {
         ExplainAnswer::There(one) => Some(one),
@@ -189,7 +189,7 @@ fn print(
         if index > 0 {
             writeln!(out)?;
         }
-        show(survey, one, manner, out)?;
+        show(survey, one, options, out)?;
     }
     Ok(())
 }

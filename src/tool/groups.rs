@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::{Args, FlagSpec, Subcommand, ToolError};
 use super::convert::{paths, read, unreadable};
 use crate::cgroup::config::GroupSpec;
-use crate::cgroup::make::{CreatePlan, CreateResult, CreateStep, complaint, plan};
+use crate::cgroup::make::{CreatePlan, CreateResult, CreateStep, diagnostic, plan};
 use crate::cgroup::tree;
 use crate::config::diagnostic::has_errors;
 use crate::load::{self, NameService, Sources};
@@ -48,10 +48,10 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     let hierarchies = tree::discover()
         .map_err(|error| ToolError::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
     let mut maker = GroupsCommand { out, given, failed: false };
-    for gift in &described.groups {
-        match plan(gift, &hierarchies) {
-            Some(plan) => maker.group(gift, &plan)?,
-            None => maker.complain(gift, "the path leads out of the hierarchy"),
+    for spec in &described.groups {
+        match plan(spec, &hierarchies) {
+            Some(plan) => maker.group(spec, &plan)?,
+            None => maker.report_error(spec, "the path leads out of the hierarchy"),
         }
     }
     let is_bad = has_errors(&described.diagnostics);
@@ -65,17 +65,22 @@ struct GroupsCommand<'o> {
 }
 
 impl GroupsCommand<'_> {
-    fn group(&mut self, gift: &GroupSpec, plan: &CreatePlan) -> Result<(), ToolError> {
+    fn group(&mut self, spec: &GroupSpec, plan: &CreatePlan) -> Result<(), ToolError> {
         for name in &plan.missing {
             let name = name.escape_debug();
-            self.complain(
-                gift,
+            self.report_error(
+                spec,
                 &format!("no cgroup hierarchy of this host has the controller \"{name}\""),
             );
         }
-        for remark in &plan.remarks {
-            let message = &remark.complaint.message;
-            eprintln!("{}: {}: {}", remark.origin, message.escape_debug(), remark.complaint.help);
+        for warning in &plan.warnings {
+            let message = &warning.diagnostic.message;
+            eprintln!(
+                "{}: {}: {}",
+                warning.origin,
+                message.escape_debug(),
+                warning.diagnostic.help
+            );
         }
         // The path of a directory that could not be created: steps below it are skipped.
         let mut without: Option<PathBuf> = None;
@@ -95,7 +100,7 @@ impl GroupsCommand<'_> {
                 }
                 Ok(CreateResult::Done | CreateResult::Already) => {}
                 Err((path, error)) => {
-                    self.complain(gift, &complaint(&path, &error));
+                    self.report_error(spec, &diagnostic(&path, &error));
                     if let CreateStep::Create(path) = step {
                         without = Some(path.clone());
                     }
@@ -105,8 +110,8 @@ impl GroupsCommand<'_> {
         Ok(())
     }
 
-    fn complain(&mut self, gift: &GroupSpec, message: &str) {
-        eprintln!("{}: group {}: {message}", gift.origin, gift.text.escape_debug());
+    fn report_error(&mut self, spec: &GroupSpec, message: &str) {
+        eprintln!("{}: group {}: {message}", spec.origin, spec.text.escape_debug());
         self.failed = true;
     }
 }

@@ -42,7 +42,7 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
         }
     }
     let is_well = |about: &ProcessReport| {
-        about.happenings.last().is_some_and(|last| WELL.contains(&last.outcome.as_str()))
+        about.history.last().is_some_and(|last| WELL.contains(&last.outcome.as_str()))
     };
     Ok(u8::from(!abouts.iter().all(is_well)))
 }
@@ -58,7 +58,7 @@ fn pid(text: &OsStr) -> Result<u32, ToolError> {
 /// Formats the latest outcome: `4711: placed in /people/alice by rule 'people'`.
 fn told(about: &ProcessReport) -> String {
     let pid = about.pid;
-    let Some(last) = about.happenings.last() else {
+    let Some(last) = about.history.last() else {
         return format!("{pid}: no decision recorded");
     };
     let mut text = format!("{pid}: {}", Escaped(&last.outcome));
@@ -83,8 +83,8 @@ mod tests {
 
     fn about(outcome: &str, cgroup: &str, detail: &str) -> ProcessReport {
         let [outcome, rule, cgroup, detail] = [outcome, "web", cgroup, detail].map(str::to_owned);
-        let happening = HistoryEntry { ago_ms: 0, outcome, rule, cgroup, detail };
-        ProcessReport { pid: 7, happenings: vec![happening], moved_ago_ms: None }
+        let entry = HistoryEntry { ago_ms: 0, outcome, rule, cgroup, detail };
+        ProcessReport { pid: 7, history: vec![entry], moved_ago_ms: None }
     }
 
     #[test]

@@ -249,11 +249,11 @@ fn enter(
             return Err(ToolError::Failed(message));
         }
         for step in (0..).map_while(|n| foreseen.hierarchies.step(target, span, n)) {
-            let provision = || foreseen.policy.provisions.of(target);
+            let config = || foreseen.policy.configs.of(target);
             let refused = |refusal: &crate::cgroup::tree::CgroupError| {
                 ToolError::Failed(format!("{refusal}: {}", refusal.advice()))
             };
-            let group = tree.group(step, &path, target.creates, provision);
+            let group = tree.group(step, &path, target.creates, config);
             let group = group.map_err(|refusal| refused(&refusal))?;
             match tree.attach(group, own, CurrentCgroup::default()) {
                 AttachResult::InPlace | AttachResult::Moved => {}

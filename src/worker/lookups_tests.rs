@@ -221,8 +221,8 @@ const RELOAD: u32 = u32::MAX;
 fn policy(generation: u64) -> Box<Policy> {
     let matcher = Arc::new(Matcher::compile(Arc::new([])));
     let hierarchies = Hierarchies::default();
-    let grounds = ManagedRoots::default();
-    Box::new(Policy::new(generation, matcher, &hierarchies, &grounds, [], []))
+    let roots = ManagedRoots::default();
+    Box::new(Policy::new(generation, matcher, &hierarchies, &roots, [], []))
 }
 
 impl PolicyService for SlowOffice {
@@ -236,10 +236,10 @@ impl PolicyService for SlowOffice {
     }
 }
 
-fn next(desk: &mut WorkerHandle) -> WorkerReply {
+fn next(worker: &mut WorkerHandle) -> WorkerReply {
     let before = sys::monotonic();
     loop {
-        if let Some(answer) = desk.answers().next() {
+        if let Some(answer) = worker.answers().next() {
             return answer;
         }
         assert!(sys::monotonic().since(before) < 20_000_000_000, "no answer");
@@ -250,17 +250,17 @@ fn next(desk: &mut WorkerHandle) -> WorkerReply {
 #[test]
 fn lookups_and_reloads_do_not_wait_for_each_other() {
     let slow = Slow::holding([RELOAD, 5]);
-    let mut desk = WorkerHandle::open(SlowOffice { directory: Arc::clone(&slow) }).unwrap();
-    desk.reload();
+    let mut worker = WorkerHandle::open(SlowOffice { directory: Arc::clone(&slow) }).unwrap();
+    worker.reload();
     slow.expect_begun(1);
     let before = policy(1);
-    desk.identify(&before, Uid(6));
-    let answer = next(&mut desk);
+    worker.identify(&before, Uid(6));
+    let answer = next(&mut worker);
     let WorkerReply::User { generation: 1, user } = answer else { panic!() };
     assert_eq!((user.identity.uid, user.take_stale(Nanos(u64::MAX))), (Uid(6), true));
-    desk.identify(&before, Uid(5));
+    worker.identify(&before, Uid(5));
     slow.release(RELOAD);
-    assert!(matches!(next(&mut desk), WorkerReply::Policy(_)));
+    assert!(matches!(next(&mut worker), WorkerReply::Policy(_)));
     slow.release(5);
-    assert!(matches!(next(&mut desk), WorkerReply::User { generation: 1, .. }));
+    assert!(matches!(next(&mut worker), WorkerReply::User { generation: 1, .. }));
 }

@@ -48,7 +48,7 @@ const DECISIONS: [&str; 6] = [
 #[serde(deny_unknown_fields)]
 pub(crate) struct Differs<T> {
     /// Result of cgrulesengd; `None` if it is the same.
-    pub(crate) original: Option<T>,
+    pub(crate) upstream: Option<T>,
     /// Expected files and directories of cgrulesengd, in place of ours.
     #[serde(default)]
     pub(crate) see: BTreeMap<String, String>,
@@ -72,9 +72,9 @@ impl<T> Differs<T> {
     }
 
     /// Reports a difference that does not exist, or is not explained.
-    pub(crate) fn check(&self, id: &str, ours: &str, original: Option<&str>) -> Vec<String> {
+    pub(crate) fn check(&self, id: &str, ours: &str, upstream: Option<&str>) -> Vec<String> {
         let mut wrong: Vec<String> = self.unexplained(id).into_iter().collect();
-        if original.is_none_or(|original| original == ours) && self.see.is_empty() {
+        if upstream.is_none_or(|upstream| upstream == ours) && self.see.is_empty() {
             wrong.push(format!("{id}: the declared difference does not exist: {ours}"));
         }
         wrong
@@ -161,7 +161,7 @@ impl Parsing {
 
     /// Returns the result that cgrulesengd has with the files.
     pub(crate) fn verdict(&self) -> &str {
-        match self.differs.as_ref().and_then(|differs| differs.original.as_ref()) {
+        match self.differs.as_ref().and_then(|differs| differs.upstream.as_ref()) {
             Some(OriginalRules::Verdict(verdict)) => verdict,
             Some(OriginalRules::Rules(_)) | None => "starts",
         }
@@ -174,7 +174,7 @@ impl Parsing {
 
     /// Returns the rules that cgrulesengd loads from the files, if it starts.
     pub(crate) fn of_original(&self) -> &[String] {
-        match self.differs.as_ref().and_then(|differs| differs.original.as_ref()) {
+        match self.differs.as_ref().and_then(|differs| differs.upstream.as_ref()) {
             Some(OriginalRules::Rules(rules)) => rules,
             Some(OriginalRules::Verdict(_)) | None => &self.rules,
         }
@@ -222,7 +222,7 @@ impl Decision {
 
     /// Returns the cgroup in which cgrulesengd places the process, or `refuses`.
     pub(crate) fn by_original(&self) -> &str {
-        let differs = self.differs.as_ref().and_then(|differs| differs.original.as_deref());
+        let differs = self.differs.as_ref().and_then(|differs| differs.upstream.as_deref());
         differs.unwrap_or(&self.expect)
     }
 

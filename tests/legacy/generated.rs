@@ -126,13 +126,13 @@ fn compare<F: Fn(&(Option<i32>, String)) -> Option<bool>>(
     for _ in 0..count {
         let text = generate(&mut dice);
         let is_loaded = write(&private, &text);
-        let [original, ours] = [Which::Original, Which::Ours].map(|which| {
+        let [upstream, ours] = [Which::Original, Which::Ours].map(|which| {
             let end = ask(which);
             is_loaded(&end).unwrap_or_else(|| panic!("{which:?} with {text:?}: {end:?}"))
         });
-        refused += usize::from(!original);
-        if ours != original {
-            wrong.push(format!("{text:?}: by cgrulesengd {original}, by ours {ours}"));
+        refused += usize::from(!upstream);
+        if ours != upstream {
+            wrong.push(format!("{text:?}: by cgrulesengd {upstream}, by ours {ours}"));
         }
     }
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));

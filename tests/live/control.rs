@@ -217,12 +217,12 @@ fn the_daemon_knows_the_mover_of_a_process() {
     live.ground.take_away(actor.subject);
     daemon.expect_log("is left there");
     let abouts = client::about(path(), &[actor.subject, 1]).unwrap().unwrap();
-    let outcomes: Vec<&str> = abouts[0].happenings.iter().map(|one| one.outcome.as_str()).collect();
+    let outcomes: Vec<&str> = abouts[0].history.iter().map(|one| one.outcome.as_str()).collect();
     assert_eq!(outcomes, ["externally-moved", "abandoned"], "{abouts:?}");
-    let last = &abouts[0].happenings[1];
+    let last = &abouts[0].history[1];
     assert_eq!((last.rule.as_str(), &last.cgroup), ("people", &live.ground.at("there")));
     assert!(last.detail.contains("moved to /"), "{last:?}");
-    assert_eq!((abouts[1].pid, abouts[1].happenings.len()), (1, 0));
+    assert_eq!((abouts[1].pid, abouts[1].history.len()), (1, 0));
     let takers = status().external_movers;
     assert_eq!(takers.iter().map(|taker| taker.count).sum::<u64>(), 2, "{takers:?}");
     // `place` evaluates an abandoned process again.
@@ -236,15 +236,15 @@ fn the_daemon_knows_why_the_kernel_refused() {
     let limit = live.ground.directory("", "cgroup.max.descendants").unwrap();
     fs::write(limit, "0").unwrap();
     let actor = live.hold(&become_alice());
-    let mut happenings = Vec::new();
+    let mut history = Vec::new();
     let remembered = eventually(PATIENCE, || {
-        happenings = client::about(path(), &[actor.subject]).unwrap().unwrap().remove(0).happenings;
-        !happenings.is_empty()
+        history = client::about(path(), &[actor.subject]).unwrap().unwrap().remove(0).history;
+        !history.is_empty()
     });
     assert!(remembered);
-    let last = &happenings[0];
+    let last = &history[0];
     assert_eq!(
-        (happenings.len(), last.outcome.as_str(), last.rule.as_str()),
+        (history.len(), last.outcome.as_str(), last.rule.as_str()),
         (1, "refused", "people")
     );
     assert!(last.detail.contains("EAGAIN") && last.detail.contains("cgroup.max.descendants"));

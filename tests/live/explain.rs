@@ -176,12 +176,12 @@ fn a_file_kept_at_its_last_valid_version_is_explained_as_active() {
     assert!(String::from_utf8_lossy(&output.stderr).contains(note), "{output:?}");
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     expect(&said(&explain(&[&bob.subject.to_string()]), 0), &["no rule matches"]);
-    let (list, noted) = ctl("list", "--json");
+    let (list, last_decision) = ctl("list", "--json");
     assert!(
         list.contains("there/%u") && !list.contains("\"b\"") && list.contains("\"c\""),
         "{list}"
     );
-    assert!(noted.contains(note), "{noted}");
+    assert!(last_decision.contains(note), "{last_decision}");
     let (files, _) = ctl("cat", "");
     assert!(files.contains("there/%u") && !files.contains("cgt-bob"), "{files}");
     let (table, _) = ctl("top", "--once");

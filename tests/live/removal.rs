@@ -228,16 +228,16 @@ fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, CgroupTree) {
     let hierarchies = Arc::new(tree::discover().unwrap());
     let root = live.ground.at("");
     let root = root.trim_end_matches('/').to_owned();
-    let grounds = ManagedRoots { rules: root.clone(), ..ManagedRoots::default() };
-    let mut rebuilder =
-        PolicyBuilder::new(sources, NameService::default(), Arc::clone(&hierarchies), grounds);
-    let policy = rebuilder.first();
-    let keeper = {
+    let roots = ManagedRoots { rules: root.clone(), ..ManagedRoots::default() };
+    let mut builder =
+        PolicyBuilder::new(sources, NameService::default(), Arc::clone(&hierarchies), roots);
+    let policy = builder.first();
+    let reaper = {
         let nobody = Arc::new(|_| Ok(None));
         Reaper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics), nobody).unwrap()
     };
-    let mut tree = CgroupTree::new(hierarchies).kept_by(keeper);
-    tree.adopt(&policy.provisions, &root);
+    let mut tree = CgroupTree::new(hierarchies).kept_by(reaper);
+    tree.adopt(&policy.configs, &root);
     (policy, tree)
 }
 
@@ -255,8 +255,8 @@ fn place(
     let Action::Place(targets) = &rule.action else { panic!() };
     let id = RuleId(u32::try_from(index).unwrap());
     let span = policy.span(tree.hierarchies(), id, 0, &targets[0]);
-    let provision = || policy.provisions.of(&targets[0]);
-    match tree.group(span, &live.ground.at(below), true, provision) {
+    let config = || policy.configs.of(&targets[0]);
+    match tree.group(span, &live.ground.at(below), true, config) {
         Ok(group) => tree.attach(group, Pid::new(pid).unwrap(), CurrentCgroup::default()),
         Err(refusal) => AttachResult::Refused(refusal),
     }

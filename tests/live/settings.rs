@@ -349,10 +349,10 @@ fn legacy(live: &Live, cgrules: &str, cgconfig: &str) -> (Box<Policy>, CgroupTre
     };
     let hierarchies = Arc::new(tree::discover().unwrap());
     let names = NameService::default();
-    let mut rebuilder =
+    let mut builder =
         PolicyBuilder::new(sources, names, Arc::clone(&hierarchies), ManagedRoots::default());
-    let policy = rebuilder.first();
-    let shown: Vec<String> = rebuilder.diagnostics().iter().map(ToString::to_string).collect();
+    let policy = builder.first();
+    let shown: Vec<String> = builder.diagnostics().iter().map(ToString::to_string).collect();
     assert!(shown.is_empty(), "{shown:#?}");
     (policy, CgroupTree::new(hierarchies))
 }
@@ -368,8 +368,8 @@ fn open(
     let Action::Place(targets) = &policy.matcher.rule(id).unwrap().action else { panic!() };
     let span = policy.span(tree.hierarchies(), id, 0, &targets[0]);
     let path = live.ground.at(below);
-    let provision = || policy.provisions.of(&targets[0]);
-    tree.group(span, &path, targets[0].creates, provision).map(drop)
+    let config = || policy.configs.of(&targets[0]);
+    tree.group(span, &path, targets[0].creates, config).map(drop)
 }
 
 fn modes(path: &Path) -> (u32, u32, u32) {

@@ -102,8 +102,8 @@ impl GroupSpec {
 impl GroupSpecs {
     /// Replaces percentages of memory by bytes. The host has `total` bytes.
     pub fn share_out(&mut self, total: u64) {
-        let gifts = self.tables.iter_mut().chain(&mut self.templates).chain(&mut self.groups);
-        for setting in gifts.flat_map(|gift| &mut gift.settings) {
+        let specs = self.tables.iter_mut().chain(&mut self.templates).chain(&mut self.groups);
+        for setting in specs.flat_map(|spec| &mut spec.settings) {
             if let Some(percent) = settings::share(&setting.key, &setting.value) {
                 // Divided first: the product can overflow, and the error is less than a page.
                 setting.value = (total / 100 * percent).to_string();

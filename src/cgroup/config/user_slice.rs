@@ -141,8 +141,8 @@ mod tests {
             !stays(&rule("exe = \"make\""), session, 1000),
             "a rule for a program is more special"
         );
-        let original = Rule { leave_units: LeaveUnits::AsTheOriginal, ..general.clone() };
-        assert!(!stays(&original, session, 1000));
+        let upstream = Rule { leave_units: LeaveUnits::AsTheOriginal, ..general.clone() };
+        assert!(!stays(&upstream, session, 1000));
         let none = [UserSliceSpec { settings: Vec::new(), ..tables[0].clone() }];
         assert!(keeping_table(&none, &general, session.as_bytes(), Uid(1000), None).is_none());
     }

@@ -14,12 +14,12 @@ type State = BTreeMap<(String, String), String>;
 
 /// Returns the state of a cgroup after all writes.
 fn state(settings: &Settings, version: Version) -> State {
-    let beside = |key: &str| {
+    let siblings = |key: &str| {
         settings.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.clone())
     };
     let mut state = State::new();
     for (key, value) in settings {
-        let writes = files(key, value, version, &beside).unwrap().writes;
+        let writes = files(key, value, version, &siblings).unwrap().writes;
         for write in writes {
             // Each device has its own limits.
             let (part, value) = match write.value.split_once(' ') {

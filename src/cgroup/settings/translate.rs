@@ -18,7 +18,7 @@ pub(super) struct Translation<'a> {
     pub(super) value: &'a str,
     pub(super) own: Version,
     pub(super) to: Version,
-    pub(super) beside: &'a Siblings<'a>,
+    pub(super) siblings: &'a Siblings<'a>,
 }
 
 impl Translation<'_> {
@@ -99,7 +99,7 @@ impl Translation<'_> {
 
     /// Returns whether the cgroup is to be idle: the kernel then rejects a weight.
     pub(super) fn is_beside_idle(&self) -> bool {
-        (self.beside)("cpu.idle").is_some_and(|value| value.trim() == "1")
+        (self.siblings)("cpu.idle").is_some_and(|value| value.trim() == "1")
     }
 
     /// Clamps a translated number to the range of the kernel.
@@ -146,8 +146,8 @@ impl Translation<'_> {
         let (quota, period) = quota(self.value, is_v1).map_err(SettingError::Value)?;
         let written = |none: &str| quota.map_or(none.to_owned(), |number| number.to_string());
         if self.to == Version::V2 {
-            let beside = is_v1.then(|| (self.beside)("cpu.cfs_period_us")).flatten();
-            let period = beside.and_then(|text| text.parse().ok()).or(period).unwrap_or(PERIOD);
+            let siblings = is_v1.then(|| (self.siblings)("cpu.cfs_period_us")).flatten();
+            let period = siblings.and_then(|text| text.parse().ok()).or(period).unwrap_or(PERIOD);
             return Ok(one("cpu.max", format!("{} {period}", written("max"))));
         }
         if is_v1 {
@@ -159,7 +159,7 @@ impl Translation<'_> {
 
     pub(super) fn cpu_period(&self) -> Result<Writes, SettingError> {
         let period: u64 = whole(self.value, 1_000, 1_000_000).map_err(SettingError::Value)?;
-        Ok(match (self.to, (self.beside)("cpu.cfs_quota_us")) {
+        Ok(match (self.to, (self.siblings)("cpu.cfs_quota_us")) {
             (Version::V1, _) => one("cpu.cfs_period_us", period.to_string()),
             (Version::V2, None) => one("cpu.max", format!("max {period}")),
             // Written together with the quota.
@@ -223,9 +223,9 @@ impl Translation<'_> {
             let written = if self.own == Version::V1 { bound.v1() } else { bound.v2() };
             return Ok(one(self.key, written));
         }
-        let beside = (self.beside)(memory).and_then(|text| self.bound(&text).ok());
+        let siblings = (self.siblings)(memory).and_then(|text| self.bound(&text).ok());
         let help = || format!("set {memory} too: v1 limits memory and swap together");
-        let translated = match (self.own, bound, beside) {
+        let translated = match (self.own, bound, siblings) {
             (_, Bound::Max, _) => Bound::Max,
             (_, Bound::At(_), None) => return Err(self.no_counterpart(&help())),
             (Version::V2, Bound::At(_), Some(Bound::Max)) => Bound::Max,

@@ -44,17 +44,17 @@ pub struct UnitProperties {
 pub fn properties(
     key: &str,
     value: &str,
-    beside: &Siblings<'_>,
+    siblings: &Siblings<'_>,
 ) -> Result<UnitProperties, SettingMessage> {
     let none = || {
         let message = format!("systemd units have no property for {key}");
         SettingMessage::new(message, "remove it, or use it in a table [cgroup.\"path\"]")
     };
-    let Writes { writes, note, .. } = match files(key, value, Version::V2, beside) {
+    let Writes { writes, note, .. } = match files(key, value, Version::V2, siblings) {
         Ok(writes) => writes,
         Err(SettingError::NoCounterpart(_)) if only_in(key).is_some() => return Err(none()),
-        Err(SettingError::Value(complaint) | SettingError::NoCounterpart(complaint)) => {
-            return Err(complaint);
+        Err(SettingError::Value(diagnostic) | SettingError::NoCounterpart(diagnostic)) => {
+            return Err(diagnostic);
         }
     };
     let mut words = Vec::new();

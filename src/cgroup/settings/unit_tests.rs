@@ -7,7 +7,7 @@ use super::*;
 fn shown(key: &str, value: &str) -> String {
     match properties(key, value, &|_| None) {
         Ok(found) => found.words.join(";"),
-        Err(complaint) => format!("none: {}", complaint.message),
+        Err(diagnostic) => format!("none: {}", diagnostic.message),
     }
 }
 
@@ -103,7 +103,7 @@ proptest! {
                         prop_assert!(word.contains('=') && !word.contains(['\n', '\0']));
                     }
                 }
-                Err(complaint) => prop_assert!(!complaint.help.is_empty()),
+                Err(diagnostic) => prop_assert!(!diagnostic.help.is_empty()),
             }
         }
     }

@@ -101,9 +101,9 @@ pub(super) fn count(text: &str) -> Result<String, SettingMessage> {
         return Ok("max".to_owned());
     }
     let number = whole(text, 0, MOST_PROCESSES);
-    number.map(|number| number.to_string()).map_err(|complaint| SettingMessage {
-        help: format!("{}, or max", complaint.help),
-        ..complaint
+    number.map(|number| number.to_string()).map_err(|diagnostic| SettingMessage {
+        help: format!("{}, or max", diagnostic.help),
+        ..diagnostic
     })
 }
 

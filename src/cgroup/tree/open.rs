@@ -20,27 +20,27 @@ impl CgroupTree {
         &self,
         span: HierarchySet,
         path: &str,
-        wish: &CreatePolicy,
+        action: &CreatePolicy,
     ) -> Result<Vec<ProcsFd>, CgroupError> {
-        span.indexes().map(|index| self.open_leaf(index, path, wish)).collect()
+        span.indexes().map(|index| self.open_leaf(index, path, action)).collect()
     }
 
     pub(super) fn open_leaf(
         &self,
         hierarchy: usize,
         path: &str,
-        wish: &CreatePolicy,
+        action: &CreatePolicy,
     ) -> Result<ProcsFd, CgroupError> {
-        let mut opened = self.open_leaf_once(hierarchy, path, wish);
+        let mut opened = self.open_leaf_once(hierarchy, path, action);
         for _ in 0..ATTEMPTS {
             let is_removed = |refusal: &CgroupError| {
                 refusal.step != CgroupOperation::Set
                     && matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV)
             };
-            if !wish.creates_in(hierarchy) || !opened.as_ref().is_err_and(is_removed) {
+            if !action.creates_in(hierarchy) || !opened.as_ref().is_err_and(is_removed) {
                 break;
             }
-            opened = self.open_leaf_once(hierarchy, path, wish);
+            opened = self.open_leaf_once(hierarchy, path, action);
         }
         opened
     }
@@ -49,23 +49,23 @@ impl CgroupTree {
         &self,
         hierarchy: usize,
         path: &str,
-        wish: &CreatePolicy,
+        action: &CreatePolicy,
     ) -> Result<ProcsFd, CgroupError> {
         let directory = self.directory(hierarchy, path);
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
         let dir = match open(&directory, flags, Mode::empty()) {
-            Err(Errno::ENOENT) if wish.creates_in(hierarchy) => {
+            Err(Errno::ENOENT) if action.creates_in(hierarchy) => {
                 let mut made = Vec::new();
-                let created = self.create(hierarchy, path, wish.provision.as_ref(), &mut made);
+                let created = self.create(hierarchy, path, action.config.as_ref(), &mut made);
                 self.report(made);
                 created?;
                 open(&directory, flags, Mode::empty())
             }
             Ok(dir) => {
-                if wish.creates_in(hierarchy) {
+                if action.creates_in(hierarchy) {
                     self.fill_cpusets(hierarchy, path);
                 }
-                self.renew(hierarchy, path, wish.provision.as_ref())?;
+                self.renew(hierarchy, path, action.config.as_ref())?;
                 Ok(dir)
             }
             other => other,
@@ -87,13 +87,13 @@ impl CgroupTree {
         &self,
         hierarchy: usize,
         path: &str,
-        provision: Option<&Arc<PathConfig>>,
+        config: Option<&Arc<PathConfig>>,
         made: &mut Vec<ReaperTask>,
     ) -> Result<(), CgroupError> {
         let tree = &self.hierarchies[hierarchy];
-        let is_later = self.keeper.is_some() && !provision.is_some_and(|what| what.is_required());
+        let is_later = self.reaper.is_some() && !config.is_some_and(|what| what.is_required());
         let mut is_left = false;
-        for stage in apply::path_steps(hierarchy, tree, path, provision.map(Arc::as_ref)) {
+        for stage in apply::path_steps(hierarchy, tree, path, config.map(Arc::as_ref)) {
             stage.enable(&self.done);
             let is_new = match fs::create_dir(&stage.directory) {
                 Ok(()) => true,
@@ -114,8 +114,8 @@ impl CgroupTree {
                 false => stage.give(is_new, &self.done)?,
             }
         }
-        if let (true, Some(provision)) = (is_left, provision.map(Arc::clone)) {
-            made.push(ReaperTask::Renew { hierarchy, path: path.into(), provision });
+        if let (true, Some(config)) = (is_left, config.map(Arc::clone)) {
+            made.push(ReaperTask::Renew { hierarchy, path: path.into(), config });
         }
         Ok(())
     }
@@ -149,8 +149,8 @@ impl CgroupTree {
     }
 
     fn report(&self, made: Vec<ReaperTask>) {
-        if let Some(keeper) = &self.keeper {
-            made.into_iter().for_each(|errand| keeper.send(errand));
+        if let Some(reaper) = &self.reaper {
+            made.into_iter().for_each(|command| reaper.send(command));
         }
     }
 
@@ -159,22 +159,22 @@ impl CgroupTree {
         &self,
         hierarchy: usize,
         path: &str,
-        provision: Option<&Arc<PathConfig>>,
+        config: Option<&Arc<PathConfig>>,
     ) -> Result<(), CgroupError> {
-        let Some(provision) = provision.filter(|what| what.applies_to_existing()) else {
+        let Some(config) = config.filter(|what| what.applies_to_existing()) else {
             return Ok(());
         };
-        match &self.keeper {
+        match &self.reaper {
             // Some writes block while the kernel reclaims memory, so only required settings are
             // written here.
-            Some(keeper) if !provision.is_required() => {
-                let provision = Arc::clone(provision);
-                keeper.send(ReaperTask::Renew { hierarchy, path: path.into(), provision });
+            Some(reaper) if !config.is_required() => {
+                let config = Arc::clone(config);
+                reaper.send(ReaperTask::Renew { hierarchy, path: path.into(), config });
                 Ok(())
             }
             Some(_) | None => {
                 let tree = &self.hierarchies[hierarchy];
-                apply::renew(hierarchy, tree, path, provision, &self.done)
+                apply::renew(hierarchy, tree, path, config, &self.done)
             }
         }
     }

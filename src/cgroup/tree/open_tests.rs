@@ -19,7 +19,7 @@ fn hierarchies(top: &Path, version: Version, controller: &str) -> Arc<Hierarchie
 }
 
 /// Returns the configuration along `sites/%u` with a table for `sites`.
-fn provision(hierarchies: &Hierarchies) -> Arc<PathConfig> {
+fn config(hierarchies: &Hierarchies) -> Arc<PathConfig> {
     let origin = Origin { file: Path::new("/a").into(), line: 1 };
     let setting = SpecSetting {
         key: "memory.max".to_owned(),
@@ -37,8 +37,8 @@ fn provision(hierarchies: &Hierarchies) -> Arc<PathConfig> {
         remove_after: None,
         origin,
     };
-    let gifts = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
-    Arc::new(GroupConfigs::new(&gifts, hierarchies).0.of_path("sites/%u"))
+    let specs = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
+    Arc::new(GroupConfigs::new(&specs, hierarchies).0.of_path("sites/%u"))
 }
 
 /// A write of `memory.max` blocks until the kernel has reclaimed memory: 0.4 s for 1.4 GB of page
@@ -50,18 +50,18 @@ fn a_new_group_does_not_wait_for_the_one_above_it() {
     fs::create_dir(top.path().join("sites")).unwrap();
     fs::write(&file, "max").unwrap();
     let trees = hierarchies(top.path(), Version::V2, "memory");
-    let keeper = {
+    let reaper = {
         let (metrics, nobody) = (Arc::new(Metrics::default()), Arc::new(|_| Ok(None)));
         Reaper::start(Arc::clone(&trees), None, metrics, nobody).unwrap()
     };
-    let provision = provision(&trees);
-    let tree = CgroupTree::new(trees).kept_by(keeper);
-    let mut errands = Vec::new();
-    tree.create(0, "/sites/alice", Some(&provision), &mut errands).unwrap();
+    let config = config(&trees);
+    let tree = CgroupTree::new(trees).kept_by(reaper);
+    let mut commands = Vec::new();
+    tree.create(0, "/sites/alice", Some(&config), &mut commands).unwrap();
     assert!(top.path().join("sites/alice").is_dir());
     assert_eq!(fs::read_to_string(&file).unwrap(), "max");
-    assert!(matches!(&*errands, [.., ReaperTask::Renew { .. }]), "{errands:?}");
-    tree.report(errands);
+    assert!(matches!(&*commands, [.., ReaperTask::Renew { .. }]), "{commands:?}");
+    tree.report(commands);
     let is_given = || fs::read_to_string(&file).unwrap() == "4096";
     let until = Instant::now() + Duration::from_secs(10);
     while !is_given() {

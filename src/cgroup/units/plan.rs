@@ -18,9 +18,9 @@ pub(super) struct UnitTables {
 }
 
 impl From<&GroupConfigs> for UnitTables {
-    fn from(provisions: &GroupConfigs) -> Self {
-        let units = provisions.units().to_vec();
-        let user_slices = provisions.user_slices().to_vec();
+    fn from(configs: &GroupConfigs) -> Self {
+        let units = configs.units().to_vec();
+        let user_slices = configs.user_slices().to_vec();
         Self { units, user_slices }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> ParsedCgconfig {
             parser.recover();
         }
     }
-    parser.remark();
+    parser.warning();
     ParsedCgconfig { diagnostics: parser.report.finish(), ..parser.parsed }
 }
 
@@ -378,7 +378,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn remark(&mut self) {
+    fn warning(&mut self) {
         if let (false, Some(first)) =
             (self.parsed.mounts.is_empty(), self.parsed.namespaces.first())
         {

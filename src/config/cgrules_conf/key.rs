@@ -66,7 +66,7 @@ pub(super) fn read(field: &LineField, text: &str) -> Option<CgrulesKey> {
     }
     let program = program.map_or("", |span| &text[span]);
     criteria.exes = exe(program).into_iter().collect();
-    Some(CgrulesKey { criteria, mention, program: remark(program) })
+    Some(CgrulesKey { criteria, mention, program: warning(program) })
 }
 
 /// Returns the test for a program. A star at the end matches anything, including `/`, after a
@@ -81,7 +81,7 @@ fn exe(program: &str) -> Option<ExeTest> {
     })
 }
 
-fn remark(program: &str) -> KeyProgram {
+fn warning(program: &str) -> KeyProgram {
     let text = program.strip_suffix('*').unwrap_or(program);
     if text.contains('*') {
         KeyProgram::InnerStar

@@ -109,7 +109,7 @@ impl ClientStream {
             ConnectionState::Asking(_) | ConnectionState::Leaving => {
                 Some(self.since.plus(PATIENCE_NS))
             }
-            ConnectionState::Waiting(errand) => Some(self.since.plus(errand.patience())),
+            ConnectionState::Waiting(command) => Some(self.since.plus(command.patience())),
             ConnectionState::Watching { .. } => None,
         }
     }

@@ -14,11 +14,11 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 const GROUPS: usize = 256;
 
 /// Returns a warning for each setting for which no existing cgroup has a file.
-pub(super) fn missing(gifts: &GroupSpecs, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
+pub(super) fn missing(specs: &GroupSpecs, hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     let mut samples = Samples { hierarchies, found: HashMap::new() };
-    let all = gifts.tables.iter().chain(&gifts.templates).chain(&gifts.groups);
-    all.flat_map(|gift| {
-        gift.settings.iter().filter_map(|own| samples.complaint(gift, own)).collect::<Vec<_>>()
+    let all = specs.tables.iter().chain(&specs.templates).chain(&specs.groups);
+    all.flat_map(|spec| {
+        spec.settings.iter().filter_map(|own| samples.diagnostic(spec, own)).collect::<Vec<_>>()
     })
     .collect()
 }
@@ -31,15 +31,15 @@ struct Samples<'h> {
 }
 
 impl Samples<'_> {
-    fn complaint(&mut self, gift: &GroupSpec, setting: &SpecSetting) -> Option<Diagnostic> {
+    fn diagnostic(&mut self, spec: &GroupSpec, setting: &SpecSetting) -> Option<Diagnostic> {
         // A missing controller is reported elsewhere.
         let (index, controller) = self.hierarchies.locate(&setting.controller)?;
         let tree = self.hierarchies.get(index)?;
-        let beside = |key: &str| {
-            let other = gift.settings.iter().find(|other| other.key == key)?;
+        let siblings = |key: &str| {
+            let other = spec.settings.iter().find(|other| other.key == key)?;
             Some(other.value.clone())
         };
-        let writes = settings::files(&setting.key, &setting.value, tree.version, &beside).ok()?;
+        let writes = settings::files(&setting.key, &setting.value, tree.version, &siblings).ok()?;
         let sample = self.found.entry((index, controller.to_owned()));
         let sample = sample.or_insert_with(|| sample_of(tree, controller)).as_ref()?;
         let is_there = |file: &str| sample.join(file).exists();
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::rules::Origin;
 
-    fn gift(keys: &[&str]) -> GroupSpecs {
+    fn spec(keys: &[&str]) -> GroupSpecs {
         let origin = Origin { file: Arc::from(Path::new("/a.toml")), line: 7 };
         let setting = |key: &&str| SpecSetting {
             key: (*key).to_owned(),
@@ -132,8 +132,8 @@ mod tests {
         };
         let host = Hierarchies::new(vec![tree]);
         // No cgroup has the controller io, so nothing is known about its files.
-        let gifts = gift(&["memory.high", "memory.peak", "pids.max", "io.weight", "hugetlb.x"]);
-        let said = missing(&gifts, &host);
+        let specs = spec(&["memory.high", "memory.peak", "pids.max", "io.weight", "hugetlb.x"]);
+        let said = missing(&specs, &host);
         assert_eq!(said.len(), 1);
         assert_eq!(said[0].message, "the kernel of this host has no memory.peak");
         assert_eq!(said[0].place.as_ref().map(|place| place.line), Some(7));

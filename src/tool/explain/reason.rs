@@ -54,7 +54,7 @@ impl DaemonMemory {
             Ok(Some(status)) => status,
         };
         // The daemon reports `/` for the hierarchy root.
-        status.root.trim_end_matches('/').clone_into(&mut survey.grounds.rules);
+        status.root.trim_end_matches('/').clone_into(&mut survey.roots.rules);
         let told = match client::about(socket, pids) {
             Err(error) => return same(Self::Silent(error.to_string())),
             Ok(told) => told.unwrap_or_default(),
@@ -87,7 +87,7 @@ impl DaemonMemory {
     pub fn external_move(&self) -> Option<String> {
         let is_move =
             |one: &&HistoryEntry| matches!(one.outcome.as_str(), "externally-moved" | "abandoned");
-        let last = self.happenings().iter().rev().find(is_move)?;
+        let last = self.history().iter().rev().find(is_move)?;
         let ago = span(Duration::from_millis(last.ago_ms));
         Some(format!("{ago} ago: {}", last.detail))
     }
@@ -114,9 +114,9 @@ impl DaemonMemory {
         self.general().iter().any(|note| note == OTHER_RULES)
     }
 
-    fn happenings(&self) -> &[HistoryEntry] {
+    fn history(&self) -> &[HistoryEntry] {
         match self {
-            Self::Told(about, _) => &about.happenings,
+            Self::Told(about, _) => &about.history,
             Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => &[],
         }
     }
@@ -154,7 +154,7 @@ pub fn why(
     memory: &DaemonMemory,
 ) -> Vec<String> {
     let mut reasons: Vec<String> = moved_since(memory).into_iter().collect();
-    reasons.extend(memory.happenings().iter().rev().map(told));
+    reasons.extend(memory.history().iter().rev().map(told));
     match memory {
         DaemonMemory::NoDaemon(socket) => reasons.push(format!(
             "the daemon is not running: start cgruled; it does not answer at {}",
@@ -163,7 +163,7 @@ pub fn why(
         DaemonMemory::Off(_) | DaemonMemory::Silent(_) => reasons.extend(memory.no_failure()),
         DaemonMemory::Told(_, general) => reasons.extend_from_slice(general),
     }
-    if !memory.happenings().is_empty() || moved_since(memory).is_some() {
+    if !memory.history().is_empty() || moved_since(memory).is_some() {
         return reasons;
     }
     if let Some(unit) = keeping_unit(survey, subject, rule, &verdict.seats) {
@@ -183,7 +183,7 @@ pub fn why(
 /// Returns the reason for a process that the daemon moved, and about which it has recorded nothing since.
 fn moved_since(memory: &DaemonMemory) -> Option<String> {
     let moved = memory.moved()??;
-    let last = memory.happenings().last().map(|last| Duration::from_millis(last.ago_ms));
+    let last = memory.history().last().map(|last| Duration::from_millis(last.ago_ms));
     // The last entry may have been recorded on the way to that move.
     last.is_none_or(|last| moved <= last).then(|| {
         format!(
@@ -195,8 +195,8 @@ fn moved_since(memory: &DaemonMemory) -> Option<String> {
 }
 
 /// Formats an entry of the daemon's history.
-fn told(happening: &HistoryEntry) -> String {
-    let HistoryEntry { ago_ms, outcome, detail, .. } = happening;
+fn told(entry: &HistoryEntry) -> String {
+    let HistoryEntry { ago_ms, outcome, detail, .. } = entry;
     if outcome == "sticky" {
         return detail.clone();
     }

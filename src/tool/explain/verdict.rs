@@ -165,7 +165,7 @@ pub(super) fn slice_table<'s>(
 ) -> Option<&'s UserSliceSpec> {
     let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
     let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-    let tables = &survey.loaded.gifts.user_slices;
+    let tables = &survey.loaded.specs.user_slices;
     keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
 }
 
@@ -182,7 +182,7 @@ pub(super) fn keeping_unit(
     }
     let text = subject.life.as_ref().map(|life| life.cgroup.as_slice())?;
     let path = std::str::from_utf8(path_in(text, b"")?).ok()?;
-    match Unit::of(path, &[&survey.grounds.rules, &survey.grounds.legacy]) {
+    match Unit::of(path, &[&survey.roots.rules, &survey.roots.legacy]) {
         Unit::ForOthers(name) if subject.who.uid.0 == 0 => Some(name.to_owned()),
         Unit::Other(name) => Some(name.to_owned()),
         // The daemon alone tracks whether it is the last process of its session, which changes at any time.
@@ -240,8 +240,8 @@ fn hierarchy_state(
 /// process are left unexpanded.
 fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> String {
     let mut path = match target.below {
-        PathBase::Root => survey.grounds.rules.clone(),
-        PathBase::Top => survey.grounds.legacy.clone(),
+        PathBase::Root => survey.roots.rules.clone(),
+        PathBase::Top => survey.roots.legacy.clone(),
     };
     path.push('/');
     let known = |piece: DestinationPart| match piece {
@@ -273,7 +273,7 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
 }
 
 /// Returns the v2 cgroup of a process, followed by its v1 cgroups except hierarchy roots.
-pub(super) fn whereabouts(hierarchies: &Hierarchies, life: &LiveProcess) -> Vec<(String, Vec<u8>)> {
+pub(super) fn current(hierarchies: &Hierarchies, life: &LiveProcess) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for tree in hierarchies.iter() {
         let Some(path) = path_in(&life.cgroup, tree.listed.as_bytes()) else { continue };

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::Explained;
 use super::reason::span;
 use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
-use super::verdict::{HierarchyState, PlacementState, Verdict, whereabouts};
+use super::verdict::{HierarchyState, PlacementState, Verdict, current};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::rebuild::LoadedConfig;
 use crate::rules::explain::Mismatch;
@@ -39,14 +39,14 @@ pub struct OutputOptions {
 pub fn show(
     survey: &LoadedConfig,
     explained: &Explained,
-    manner: OutputOptions,
+    options: OutputOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let Explained { subject, verdict, .. } = explained;
     let rule = explained.rule(survey);
     let caveats = explained.caveats(survey);
     let (headline, code) = headline(subject, verdict);
-    match manner.color {
+    match options.color {
         true => writeln!(out, "\x1b[1;{code}m{headline}\x1b[0m")?,
         false => writeln!(out, "{headline}")?,
     }
@@ -77,8 +77,8 @@ pub fn show(
     if !survey.loaded.rules.is_empty() {
         writeln!(out, "\nRules in evaluation order")?;
     }
-    let style = rows::RowOptions { is_full: manner.all, is_ascii: manner.ascii };
-    rows::show(&rules(survey, explained, manner.all), None, style, out)
+    let style = rows::RowOptions { is_full: options.all, is_ascii: options.ascii };
+    rows::show(&rules(survey, explained, options.all), None, style, out)
 }
 
 /// Returns the text about the time since which a process is in place.
@@ -170,7 +170,7 @@ fn places(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) -> 
         }
     }
     match &explained.subject.life {
-        Some(life) if seats.is_empty() => whereabouts(&survey.hierarchies, life)
+        Some(life) if seats.is_empty() => current(&survey.hierarchies, life)
             .iter()
             .try_for_each(|(tree, path)| item("actual", &shown(path, tree), out)),
         Some(_) | None => Ok(()),

@@ -75,7 +75,7 @@ fn write_all(status: &Status, style: PageOptions, out: &mut String) -> fmt::Resu
     row(style, out, "Moves", &format!("{} {verb}{part}", grouped(all)))?;
     external_moves(status, style, out)?;
     left_alone(status, style, out)?;
-    troubles(status, style, out)?;
+    failures(status, style, out)?;
     latency(&status.latency, style, out)
 }
 
@@ -210,7 +210,7 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
     lines
 }
 
-fn troubles(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
+fn failures(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let refused = style.bad(counter("refused"), "refused");
     let taken = style.bad(counter("external_moves_found"), "external moves");

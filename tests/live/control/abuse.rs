@@ -64,7 +64,7 @@ fn an_invalid_request_gets_one_line() {
         std::thread::sleep(Duration::from_millis(1));
     }
     slow.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(answer(slow), "{\"pid\":1,\"happenings\":[]}\n");
+    assert_eq!(answer(slow), "{\"pid\":1,\"history\":[]}\n");
     assert_eq!(said_to(b""), "");
 }
 

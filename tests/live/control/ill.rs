@@ -48,7 +48,7 @@ fn an_answer_for_each_process_is_expected() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("half.sock");
     serve(&socket, |mut stream| {
-        stream.write_all(b"{\"pid\": 1, \"happenings\": [], \"moved_ago_ms\": null}\n").unwrap();
+        stream.write_all(b"{\"pid\": 1, \"history\": [], \"moved_ago_ms\": null}\n").unwrap();
     });
     expect_69("place 1 2", &socket);
 }
