@@ -69,7 +69,7 @@ impl PlacedProcess<'_> {
         self.exe.seen().map(|seen| seen.raw)
     }
 
-    /// Returns whether a thread of it was moved alone. An evaluation after an external move does
+    /// Checks whether a thread of it was moved alone. An evaluation after an external move does
     /// not ask whether the leader has exited, so the thread is none that stands in for it.
     fn is_moved_thread(&self) -> bool {
         self.handle.thread.is_some() && self.evaluation.cause.contains(Cause::MOVED)

@@ -195,7 +195,7 @@ impl Policy {
         self.subordinates.owner_of(uid).unwrap_or(uid)
     }
 
-    /// Returns whether a rule can move a process of this user: one with the groups that the user
+    /// Checks whether a rule can move a process of this user: one with the groups that the user
     /// logs in with, and any executable. `None` while the name service has not been asked for the
     /// user.
     pub fn can_move(&self, uid: Uid) -> Option<bool> {

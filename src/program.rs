@@ -149,7 +149,7 @@ impl ExeRead {
         self.link.map(|length| &self.buffer[..length])
     }
 
-    /// Returns whether the process is in a container, if that was requested.
+    /// Checks whether the process is in a container, if that was requested.
     pub const fn containment(&self) -> Option<Containment> {
         self.containment
     }

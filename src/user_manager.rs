@@ -130,7 +130,7 @@ impl UserManagers {
         self.service.wake_by(waker);
     }
 
-    /// Returns whether this is a manager or an `(sd-pam)`: their children must be evaluated at each
+    /// Checks whether this is a manager or an `(sd-pam)`: their children must be evaluated at each
     /// fork. An exited process may still be listed.
     pub(crate) fn is_protected_parent(&self, pid: Pid) -> bool {
         // A user can trace their own manager and make it fork without an exec. With `CLONE_PARENT`
@@ -265,7 +265,7 @@ impl UserManagers {
         self.due.pop_front().or_else(|| self.starting.take_due(proc, now))
     }
 
-    /// Returns whether there ever was a candidate. Without one there is no reply to process.
+    /// Checks whether there ever was a candidate. Without one there is no reply to process.
     pub(crate) fn is_used(&self) -> bool {
         self.service.is_used() || !self.users.is_empty()
     }
@@ -279,7 +279,7 @@ impl UserManagers {
 }
 
 impl UserState {
-    /// Returns whether another lookup may find the `(sd-pam)`.
+    /// Checks whether another lookup may find the `(sd-pam)`.
     fn may_find_pam(&self) -> bool {
         (1..MAX_LOOKUPS_WITHOUT_PAM).contains(&self.without_pam)
     }

@@ -195,7 +195,7 @@ impl<'p> PathStep<'p> {
         }
     }
 
-    /// Returns whether the parent cgroup contains processes itself.
+    /// Checks whether the parent cgroup contains processes itself.
     fn is_parent_populated(&self) -> bool {
         // The kernel then refuses to enable `memory` or `io` in `cgroup.subtree_control`, but accepts
         // `cpu`, `cpuset` and `pids`: the subtree becomes threaded and its cgroups accept no process.

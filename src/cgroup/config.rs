@@ -337,14 +337,14 @@ impl GroupConfigs {
 }
 
 impl PathConfig {
-    /// Returns whether it applies to existing cgroups: it has tables or controllers for cgroups of
+    /// Checks whether it applies to existing cgroups: it has tables or controllers for cgroups of
     /// rule files.
     pub fn applies_to_existing(&self) -> bool {
         let is_ours = self.levels.iter().any(|level| level.is_for_old);
         is_ours && (!self.controllers.is_empty() || self.kits().next().is_some())
     }
 
-    /// Returns whether no process may enter before a part of it is written.
+    /// Checks whether no process may enter before a part of it is written.
     pub fn is_required(&self) -> bool {
         self.kits().any(|resolved| resolved.is_required)
     }

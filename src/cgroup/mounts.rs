@@ -49,7 +49,7 @@ impl Hierarchy {
         path_in(text, self.listed.as_bytes()).and_then(|path| self.below_top(path))
     }
 
-    /// Returns whether a process with this text of `/proc/PID/cgroup` is in the cgroup `path`,
+    /// Checks whether a process with this text of `/proc/PID/cgroup` is in the cgroup `path`,
     /// which begins with a slash.
     pub fn holds(&self, path: &str, text: &[u8]) -> bool {
         self.place(text)
@@ -61,7 +61,7 @@ impl Hierarchy {
         is_unified || self.controllers.iter().any(|name| name == controller)
     }
 
-    /// Returns whether legacy rules can use the hierarchy: it has controllers or a name, and is not
+    /// Checks whether legacy rules can use the hierarchy: it has controllers or a name, and is not
     /// systemd's own v1 hierarchy, which Debian's cgrulesengd ignores as well.
     fn is_legacy(&self) -> bool {
         !self.controllers.is_empty() && self.listed != "name=systemd"
@@ -87,7 +87,7 @@ impl HierarchySet {
         self
     }
 
-    /// Returns whether the set contains the index.
+    /// Checks whether the set contains the index.
     pub fn has(self, index: usize) -> bool {
         self.0 & 1 << index != 0
     }
@@ -96,7 +96,7 @@ impl HierarchySet {
         self.0 |= 1 << index;
     }
 
-    /// Returns whether the set is empty.
+    /// Checks whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -265,7 +265,7 @@ impl Hierarchies {
         }
     }
 
-    /// Returns whether a process has only one cgroup on this host, whatever controllers a rule
+    /// Checks whether a process has only one cgroup on this host, whatever controllers a rule
     /// names.
     fn is_unified(&self) -> bool {
         let is_v1 = |tree: &Hierarchy| tree.version == Version::V1 && tree.is_legacy();
@@ -359,7 +359,7 @@ fn hierarchy(mount: &MountInfo, own_cgroup: &str) -> Option<Hierarchy> {
     })
 }
 
-/// Returns whether the mount has a controller or, for `name=x`, a name.
+/// Checks whether the mount has a controller or, for `name=x`, a name.
 fn has(mount: &MountInfo, listed: &str) -> bool {
     match listed.split_once('=') {
         Some((key, value)) => {

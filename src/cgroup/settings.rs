@@ -217,7 +217,7 @@ pub fn rank(key: &str) -> usize {
     WORDS.iter().position(is_it).unwrap_or(WORDS.len())
 }
 
-/// Returns whether a setting accepts `true` and `false`, which mean 1 and 0.
+/// Checks whether a setting accepts `true` and `false`, which mean 1 and 0.
 pub fn is_switch(key: &str) -> bool {
     find(key).is_none_or(|(word, _)| word.kind == ValueKind::Whole(0, 1))
 }

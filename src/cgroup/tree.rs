@@ -233,13 +233,13 @@ impl CgroupTree {
         self.groups.get(id.0).map_or("", |group| &group.path)
     }
 
-    /// Returns whether the v2 cgroup of a process determines its membership in these hierarchies,
+    /// Checks whether the v2 cgroup of a process determines its membership in these hierarchies,
     /// so that `/proc/PID/cgroup` is not needed.
     pub fn is_unified(&self, span: HierarchySet) -> bool {
         span.indexes().all(|index| self.hierarchies[index].version == Version::V2)
     }
 
-    /// Returns whether the process is in the cgroup, in each of its hierarchies.
+    /// Checks whether the process is in the cgroup, in each of its hierarchies.
     pub fn holds(&self, id: GroupId, now: CurrentCgroup<'_>) -> bool {
         self.groups
             .get(id.0)
@@ -254,7 +254,7 @@ impl CgroupTree {
         now.text.is_some_and(|text| hierarchy.holds(&group.path, text))
     }
 
-    /// Returns whether a process with this text of `/proc/PID/cgroup` is in a descendant of `path`
+    /// Checks whether a process with this text of `/proc/PID/cgroup` is in a descendant of `path`
     /// in a hierarchy.
     pub fn is_below(&self, hierarchy: usize, path: &str, text: &[u8]) -> bool {
         let place = self.hierarchies.get(hierarchy).and_then(|tree| tree.place(text));
@@ -399,7 +399,7 @@ fn most_open(limit: u64) -> usize {
     left.clamp(FEWEST_OPEN, MOST_OPEN)
 }
 
-/// Returns whether the process or the host has run out of file descriptors.
+/// Checks whether the process or the host has run out of file descriptors.
 pub fn is_out_of_descriptors(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE)
 }

@@ -92,7 +92,7 @@ impl<'p> Unit<'p> {
         Self::None
     }
 
-    /// Returns whether the rule has to allow a move of a process out of the unit. `is_last` reports
+    /// Checks whether the rule has to allow a move of a process out of the unit. `is_last` reports
     /// whether it is the only process in this cgroup, `is_service` whether it runs as root and is a
     /// child of process 1.
     pub fn loses(
@@ -120,7 +120,7 @@ impl<'p> Unit<'p> {
     }
 }
 
-/// Returns whether the processes of a container that root created can be in this cgroup. `roots`
+/// Checks whether the processes of a container that root created can be in this cgroup. `roots`
 /// are the paths of the managed and delegated roots.
 pub fn may_hold_container(place: &str, roots: &[&str]) -> bool {
     // A user's processes are in the root cgroup, in slices, in sessions, in the cgroup of a
@@ -139,7 +139,7 @@ pub fn may_hold_container(place: &str, roots: &[&str]) -> bool {
     }
 }
 
-/// Returns whether a top-level cgroup is an elogind session (`c1`, `12`) or an OpenRC service.
+/// Checks whether a top-level cgroup is an elogind session (`c1`, `12`) or an OpenRC service.
 fn is_of_login(name: &str) -> bool {
     let digits = name.strip_prefix('c').unwrap_or(name);
     name.starts_with("openrc") || digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -151,7 +151,7 @@ pub fn manager_uid(name: &str) -> Option<Uid> {
     uid.parse().ok().map(Uid)
 }
 
-/// Returns whether `path` is `ground` or below it. The hierarchy root never counts as a ground.
+/// Checks whether `path` is `ground` or below it. The hierarchy root never counts as a ground.
 fn is_below(path: &str, ground: &str) -> bool {
     let rest = path.strip_prefix(ground);
     !ground.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -118,7 +118,7 @@ impl Placer {
         self.external.watch.due()
     }
 
-    /// Returns whether processes that others moved wait for their evaluation.
+    /// Checks whether processes that others moved wait for their evaluation.
     pub(crate) fn has_moves(&self) -> bool {
         self.external.watch.has_work()
     }
@@ -128,7 +128,7 @@ impl Placer {
         &mut self.external.watch
     }
 
-    /// Returns whether a process that is not in the cgroup of its rule was moved out of it by another.
+    /// Checks whether a process that is not in the cgroup of its rule was moved out of it by another.
     pub(super) fn was_moved_away(&self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
         const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
         let (evaluation, cgroup) = (subject.evaluation, numbered(&self.path));
@@ -200,7 +200,7 @@ impl Placer {
         reaction
     }
 
-    /// Returns whether the last move of the process ends its pin: it was made by another process
+    /// Checks whether the last move of the process ends its pin: it was made by another process
     /// than the client that pinned it, and a user can have caused it.
     pub(crate) fn breaks_pin(
         &mut self,
@@ -230,10 +230,10 @@ impl Placer {
         let unit = Unit::of(place, &[]).name().unwrap_or(place);
         self.external.counts.count(unit);
         let by = mover.map_or_else(String::new, |mover| format!(" by {mover}"));
-        let last_decision = format!("{place}{by}");
+        let text = format!("{place}{by}");
         let (failure, then) = match reaction {
-            Reaction::Revert => (PlacementFailure::TakenBack(last_decision), "it is moved back"),
-            Reaction::Leave => (PlacementFailure::GivenUp(last_decision), "it is left there"),
+            Reaction::Revert => (PlacementFailure::TakenBack(text), "it is moved back"),
+            Reaction::Leave => (PlacementFailure::GivenUp(text), "it is left there"),
         };
         self.failures.push((failure, self.path.clone()));
         // The number of cgroup names that a user can create is unlimited.

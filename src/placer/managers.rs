@@ -22,7 +22,7 @@ impl Placer {
         self.managers.next_due()
     }
 
-    /// Returns whether the children of this process must be evaluated at each fork, however long ago the
+    /// Checks whether the children of this process must be evaluated at each fork, however long ago the
     /// process itself was evaluated: it stays where it is, and its user can make it fork without an exec.
     pub(crate) fn is_protected_parent(&self, pid: Pid) -> bool {
         self.managers.is_protected_parent(pid)

@@ -75,7 +75,7 @@ impl Placer {
         Some(CgroupPlace { hierarchy, path })
     }
 
-    /// Returns whether a user controls this cgroup: it belongs to a session or is below the service
+    /// Checks whether a user controls this cgroup: it belongs to a session or is below the service
     /// manager of a user, or a user other than root may move processes into it.
     pub(super) fn is_users(&self, policy: &Policy, place: &CgroupPlace) -> bool {
         let roots = policy.roots();
@@ -94,7 +94,7 @@ impl Placer {
         fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
     }
 
-    /// Returns whether a user other than root may move processes into a cgroup.
+    /// Checks whether a user other than root may move processes into a cgroup.
     pub(super) fn is_writable(&self, place: &CgroupPlace) -> bool {
         let Some(directory) = self.directory_of(place) else { return false };
         FILES.iter().any(|file| {

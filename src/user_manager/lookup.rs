@@ -58,7 +58,7 @@ impl ProcessRef {
         Some(Self { pid, identity })
     }
 
-    /// Returns whether the process still has its PID. Does not block if the kernel has pidfds.
+    /// Checks whether the process still has its PID. Does not block if the kernel has pidfds.
     pub fn is_alive(&self, proc: &mut ProcFs) -> bool {
         match &self.identity {
             ManagerIdentity::Handle(handle) => sys::pidfd_alive(handle.as_fd()),
@@ -80,7 +80,7 @@ impl fmt::Display for ManagerProcesses {
 }
 
 impl ManagerProcesses {
-    /// Returns whether the process of this PID is one of them.
+    /// Checks whether the process of this PID is one of them.
     pub fn contains(&self, pid: Pid, proc: &mut ProcFs) -> bool {
         let found = self.manager.iter().chain(&self.pam).find(|process| process.pid == pid);
         found.is_some_and(|process| process.is_alive(proc))

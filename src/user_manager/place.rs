@@ -35,7 +35,7 @@ impl SystemdPlace {
     }
 }
 
-/// Returns whether this is the program of a service manager, or the one that it executes to start
+/// Checks whether this is the program of a service manager, or the one that it executes to start
 /// units. `exe` is the path of one of systemd's programs.
 pub(crate) fn is_manager_program(exe: &[u8]) -> bool {
     exe.ends_with(b"/systemd") || exe.ends_with(b"/systemd-executor")

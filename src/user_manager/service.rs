@@ -62,7 +62,7 @@ impl LookupService {
         Ok((requests, replies))
     }
 
-    /// Returns whether a lookup was ever requested.
+    /// Checks whether a lookup was ever requested.
     pub(super) fn is_used(&self) -> bool {
         self.thread.is_some()
     }

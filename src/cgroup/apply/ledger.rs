@@ -42,7 +42,7 @@ impl ApplyLedger {
         Self { ground, ..Self::default() }
     }
 
-    /// Returns whether controllers may be enabled for `directory` in its parent. The ancestors of
+    /// Checks whether controllers may be enabled for `directory` in its parent. The ancestors of
     /// the delegated root belong to systemd.
     pub(super) fn may_enable(&self, directory: &Path) -> bool {
         self.ground.as_ref().is_none_or(|ground| !ground.starts_with(directory))

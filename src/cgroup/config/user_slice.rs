@@ -27,7 +27,7 @@ impl UserSliceSpec {
     }
 }
 
-/// Returns whether user names decide which table applies.
+/// Checks whether user names decide which table applies.
 pub fn ask_names(tables: &[UserSliceSpec]) -> bool {
     tables.iter().flat_map(|table| &table.users).any(UserTest::needs_name)
 }

@@ -226,7 +226,7 @@ fn inode(directory: &Path) -> Option<u64> {
     fs::metadata(directory).ok().map(|seen| seen.ino())
 }
 
-/// Returns whether a cgroup and its descendants contain no process, or `None` if it was removed.
+/// Checks whether a cgroup and its descendants contain no process, or `None` if it was removed.
 fn is_empty(directory: &Path, version: Version) -> Option<bool> {
     match version {
         Version::V2 => {

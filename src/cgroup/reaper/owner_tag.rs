@@ -16,7 +16,7 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 /// Kernels before 5.7 reject it on cgroup directories. `trusted.` would need `CAP_SYS_ADMIN`.
 const NAME: &str = "user.cgruled";
 
-/// Returns whether only root can have set the tag of a directory.
+/// Checks whether only root can have set the tag of a directory.
 pub(super) fn is_trusted(directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|seen| seen.uid() == 0 && seen.mode() & 0o022 == 0)
 }

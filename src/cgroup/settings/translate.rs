@@ -97,7 +97,7 @@ impl Translation<'_> {
         })
     }
 
-    /// Returns whether the cgroup is to be idle: the kernel then rejects a weight.
+    /// Checks whether the cgroup is to be idle: the kernel then rejects a weight.
     pub(super) fn is_beside_idle(&self) -> bool {
         (self.siblings)("cpu.idle").is_some_and(|value| value.trim() == "1")
     }

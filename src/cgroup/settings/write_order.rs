@@ -50,7 +50,7 @@ pub fn batches(writes: &[&Write], present: &CurrentValue<'_>) -> Vec<WriteBatch>
     bundles
 }
 
-/// Returns whether a file already contains the value to be written.
+/// Checks whether a file already contains the value to be written.
 pub fn says(file: &str, text: &str, value: &str) -> bool {
     let text = text.trim();
     let value = value.trim();

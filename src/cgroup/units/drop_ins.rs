@@ -70,13 +70,13 @@ impl DropIns {
     }
 }
 
-/// Returns whether the name is one that systemd gives to the drop-in of a property.
+/// Checks whether the name is one that systemd gives to the drop-in of a property.
 pub(super) fn is_drop_in(file: &str) -> bool {
     let stem = file.strip_prefix("50-").and_then(|rest| rest.strip_suffix(".conf"));
     stem.is_some_and(|stem| !stem.is_empty() && stem.chars().all(|c| c.is_ascii_alphanumeric()))
 }
 
-/// Returns whether systemd writes one of these `Property=value` assignments into this file. It
+/// Checks whether systemd writes one of these `Property=value` assignments into this file. It
 /// appends the kind of the value to some names: `MemoryMaxScale` for a percentage,
 /// `IODeviceLatencyTargetUSec`.
 pub(super) fn is_of(file: &str, properties: &[&str]) -> bool {

@@ -86,7 +86,7 @@ impl SliceWatch {
         Ok(())
     }
 
-    /// Returns whether `user.slice` exists and is watched.
+    /// Checks whether `user.slice` exists and is watched.
     fn watch_slices(&mut self) -> Result<bool, Errno> {
         match self.inotify.add_watch(&self.tree.join(USER_SLICE), NEW) {
             Ok(watch) => self.slices = Some(watch),

@@ -29,19 +29,19 @@ pub(in crate::placer) struct ExternalMoveHistory {
 }
 
 impl ExternalMoveHistory {
-    /// Returns whether a move of the process was reverted or left.
+    /// Checks whether a move of the process was reverted or left.
     pub(in crate::placer) fn has(&self, pid: Pid, identity: impl FnOnce() -> Option<u64>) -> bool {
         // The identity costs a system call, which only few processes need.
         self.entries.contains_key(&pid)
             && identity().is_some_and(|identity| self.was_reverted(pid, identity))
     }
 
-    /// Returns whether the process was left in these cgroups.
+    /// Checks whether the process was left in these cgroups.
     pub(super) fn is_left_in(&self, pid: Pid, identity: u64, places: &[CgroupPlace]) -> bool {
         self.of(pid, identity).is_some_and(|entry| entry.left_in.as_deref() == Some(places))
     }
 
-    /// Returns whether an earlier move of the process was reverted or left.
+    /// Checks whether an earlier move of the process was reverted or left.
     pub(super) fn was_reverted(&self, pid: Pid, identity: u64) -> bool {
         self.of(pid, identity).is_some()
     }

@@ -45,7 +45,7 @@ impl Placements {
         }
     }
 
-    /// Returns whether the process was last in place in this cgroup.
+    /// Checks whether the process was last in place in this cgroup.
     pub(in crate::placer) fn has(
         &self,
         pid: Pid,

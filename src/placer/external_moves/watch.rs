@@ -55,7 +55,7 @@ pub(super) struct Mover {
 }
 
 impl Mover {
-    /// Returns whether the mover has no root rights, or acts for a user.
+    /// Checks whether the mover has no root rights, or acts for a user.
     pub(super) fn acts_for_user(&self, subject: &PlacedProcess<'_>) -> bool {
         // Process 1 moves processes of users only on request. A process that moved itself may have
         // had other rights at that time.
@@ -123,7 +123,7 @@ impl MoveWatch {
         }
     }
 
-    /// Returns whether external moves are traced.
+    /// Checks whether external moves are traced.
     pub(crate) fn is_traced(&self) -> bool {
         self.source.is_some()
     }
@@ -237,7 +237,7 @@ impl MoveWatch {
         Some(evaluation)
     }
 
-    /// Returns whether a moved process may be evaluated now, its user being `uid`. Else it waits,
+    /// Checks whether a moved process may be evaluated now, its user being `uid`. Else it waits,
     /// since its user had its share.
     #[must_use]
     pub(crate) fn admit(&mut self, evaluation: EvaluationRequest, uid: Uid) -> bool {
@@ -260,12 +260,12 @@ impl MoveWatch {
         }
     }
 
-    /// Returns whether the queue contains processes to evaluate.
+    /// Checks whether the queue contains processes to evaluate.
     pub(crate) fn has_work(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Returns whether moves were lost since the last call, so that a scan must find them.
+    /// Checks whether moves were lost since the last call, so that a scan must find them.
     pub(crate) fn take_needs_scan(&mut self) -> bool {
         std::mem::take(&mut self.needs_scan)
     }
