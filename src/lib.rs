@@ -2,12 +2,11 @@
 //! user, group and executable. It exists for the binaries, tests, benchmarks and fuzz targets of
 //! this package and must not be relied on by others: its interface is not stable.
 //!
-//! The invariant: *when no events are pending, every process is in the cgroup that its current
-//! credentials and executable select.* There is no process table that could become stale: each
-//! evaluation reads the current state from the kernel.
+//! The invariant: *when no events are pending, every process that a rule moves is in the cgroup
+//! that the first matching rule selects for its current credentials and executable.* No decision
+//! depends on a stored copy of a process's state: each evaluation reads it from the kernel.
 //!
-//! The modules follow in the order of the data flow. `CONTRIBUTING.md` lists which of them may use
-//! which; a test enforces it.
+//! `CONTRIBUTING.md` lists which modules may use which others; a test enforces it.
 //!
 //! Pure modules, without files, clock or log:
 //! - [`event`]: parses kernel datagrams into events, keeps one queue entry per process, tracks
@@ -23,7 +22,7 @@
 //! - [`cgroup`]: the mounted hierarchies, cgroup settings, open cgroups, removal of empty ones.
 //! - [`host`]: the roots below which cgroups may be created on this host.
 //! - [`user_manager`]: the service managers of users (`systemd --user`).
-//! - [`observer`]: reports evaluations in the log format of another daemon.
+//! - [`observer`]: reports evaluations to the log of cgrulesengd.
 //! - [`load`], [`rebuild`], [`policy`]: file selection and order, ownership checks, name
 //!   resolution, the active policy.
 //! - [`worker`], [`exe_pool`]: threads for calls that would block the hot thread.
@@ -37,7 +36,7 @@
 //! - [`subprocess`], [`atomic_file`]: commands with a time limit, atomic replacement of files.
 //! - [`sys`]: all unsafe code.
 //!
-//! Top:
+//! Programs and main loop:
 //! - [`engine`]: the behaviour of the daemon; the place to begin reading.
 //! - [`daemon`]: startup, main loop, shutdown.
 //! - [`tool`]: the commands of `cgrulectl`, one file each, and the tables from which help,
