@@ -981,6 +981,7 @@ fn the_migration_page_quotes_real_messages() {
         include_str!("../src/rebuild.rs"),
         include_str!("../src/rebuild/controllers.rs"),
         include_str!("../src/placer.rs"),
+        include_str!("../src/placer/attach.rs"),
         include_str!("../src/cgrulesengd/legacy_log.rs"),
     ];
     for quote in [
