@@ -29,15 +29,46 @@ fn placed(live: &Live) -> Actor {
 }
 
 /// Waits until the process is in the cgroup of its rule again, and returns the time that this took.
-fn returns(live: &Live, pid: u32) -> Option<Duration> {
-    let (begin, wanted) = (Instant::now(), live.ground.at("alice"));
-    while begin.elapsed() < Duration::from_secs(3) {
+fn returns_within(live: &Live, pid: u32, limit: Duration) -> Option<Duration> {
+    let begin = Instant::now();
+    let wanted = live.ground.at("alice");
+    while begin.elapsed() < limit {
         if census::cgroup_of(pid, "").as_ref() == Some(&wanted) {
             return Some(begin.elapsed());
         }
         sleep(Duration::from_millis(5));
     }
     None
+}
+
+fn returns(live: &Live, pid: u32) -> Option<Duration> {
+    returns_within(live, pid, Duration::from_secs(3))
+}
+
+/// Moves a placed process away twice as root. Asserts that it is moved back within `limit`, and the second time left,
+/// and returns the time until it was moved back.
+fn is_reverted_once(live: &Live, daemon: &Daemon, alice: &Actor, limit: Duration) -> Duration {
+    sleep(LATER);
+    live.ground.take_away(alice.subject);
+    let took = returns_within(live, alice.subject, limit);
+    println!("external move by root: reverted after {took:?}");
+    assert!(took.is_some(), "1 of 1 outside after {limit:?}");
+    daemon.expect_log("it is moved back");
+    sleep(LATER);
+    live.ground.take_away(alice.subject);
+    daemon.expect_log("it is left there");
+    assert_eq!(returns_within(live, alice.subject, limit), None);
+    took.unwrap()
+}
+
+/// Stops the daemon and asserts the number of external moves that it found, and that it left in place.
+fn expect_moves(daemon: Daemon, found: i64, abandoned: i64) {
+    let counters = daemon.stop();
+    assert_eq!(
+        (counters.get("external_moves_found"), counters.get("abandoned")),
+        (found, abandoned),
+        "{counters:?}"
+    );
 }
 
 /// Lets Alice move her processes between groups of the ground, as a delegation does. Returns one of hers.
@@ -65,25 +96,12 @@ fn a_move_by_root_is_reverted_once_and_then_left_and_the_mover_is_named() {
     let Some(live) = Live::require() else { return };
     let daemon = live.daemon(RULE);
     let alice = placed(&live);
-    sleep(LATER);
-    live.ground.take_away(alice.subject);
-    let took = returns(&live, alice.subject);
-    println!("external move by root: reverted after {took:?}");
-    assert!(took.is_some_and(|took| took < FOUND), "{took:?}");
-    daemon.expect_log("it is moved back");
+    let took = is_reverted_once(&live, &daemon, &alice, Duration::from_secs(3));
+    assert!(took < FOUND, "{took:?}");
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("it is moved back")).unwrap();
     assert!(line.contains(&format!("(process {} of uid 0", std::process::id())), "{line}");
-    sleep(LATER);
-    live.ground.take_away(alice.subject);
-    daemon.expect_log("it is left there");
-    assert_eq!(returns(&live, alice.subject), None);
-    let counters = daemon.stop();
-    assert_eq!(
-        (counters.get("external_moves_found"), counters.get("abandoned")),
-        (2, 1),
-        "{counters:?}"
-    );
+    expect_moves(daemon, 2, 1);
 }
 
 #[test]
@@ -201,12 +219,7 @@ fn moves_are_only_reported_with_that_setting() {
     move_as_alice(&live, alice.subject);
     daemon.expect_log("it is left there");
     assert_eq!(returns(&live, alice.subject), None);
-    let counters = daemon.stop();
-    assert_eq!(
-        (counters.get("external_moves_found"), counters.get("abandoned")),
-        (1, 1),
-        "{counters:?}"
-    );
+    expect_moves(daemon, 1, 1);
 }
 
 /// Control: `external_moves = "off"`.
@@ -288,39 +301,13 @@ fn untraced_daemon(live: &Live, config: &str) -> Daemon {
 /// Longer than some scans for external moves with 200 processes on the machine.
 const SCANS: Duration = Duration::from_secs(8);
 
-/// Waits until the process is in the group of its rule again.
-fn returns_by_scan(live: &Live, pid: u32) -> Option<Duration> {
-    let (begin, wanted) = (Instant::now(), live.ground.at("alice"));
-    while begin.elapsed() < SCANS {
-        if census::cgroup_of(pid, "").as_ref() == Some(&wanted) {
-            return Some(begin.elapsed());
-        }
-        sleep(Duration::from_millis(20));
-    }
-    None
-}
-
 #[test]
 fn without_trace_events_a_scan_finds_a_move_and_it_is_reverted_once() {
     let Some(live) = Live::require() else { return };
     let daemon = untraced_daemon(&live, "");
     let alice = placed(&live);
-    sleep(LATER);
-    live.ground.take_away(alice.subject);
-    let took = returns_by_scan(&live, alice.subject);
-    println!("external move by root without trace events: reverted after {took:?}");
-    assert!(took.is_some(), "1 of 1 outside after {SCANS:?}");
-    daemon.expect_log("it is moved back");
-    sleep(LATER);
-    live.ground.take_away(alice.subject);
-    daemon.expect_log("it is left there");
-    assert_eq!(returns_by_scan(&live, alice.subject), None);
-    let counters = daemon.stop();
-    assert_eq!(
-        (counters.get("external_moves_found"), counters.get("abandoned")),
-        (2, 1),
-        "{counters:?}"
-    );
+    is_reverted_once(&live, &daemon, &alice, SCANS);
+    expect_moves(daemon, 2, 1);
 }
 
 #[test]
@@ -331,15 +318,13 @@ fn without_trace_events_a_move_by_a_user_is_reverted_each_time() {
     sleep(LATER);
     for round in 0..3 {
         move_as_alice(&live, alice.subject);
-        assert!(returns_by_scan(&live, alice.subject).is_some(), "round {round}: 1 of 1 outside");
+        assert!(
+            returns_within(&live, alice.subject, SCANS).is_some(),
+            "round {round}: 1 of 1 outside"
+        );
         sleep(LATER);
     }
-    let counters = daemon.stop();
-    assert_eq!(
-        (counters.get("external_moves_found"), counters.get("abandoned")),
-        (3, 0),
-        "{counters:?}"
-    );
+    expect_moves(daemon, 3, 0);
 }
 
 #[test]
@@ -356,15 +341,10 @@ fn without_trace_events_moves_are_only_reported_when_that_is_asked_for() {
     for pid in [parent, child] {
         live.ground.take_away(pid);
     }
-    assert_eq!(returns_by_scan(&live, child), None);
-    assert_eq!(returns_by_scan(&live, parent), None);
+    assert_eq!(returns_within(&live, child, SCANS), None);
+    assert_eq!(returns_within(&live, parent, SCANS), None);
     daemon.expect_log("it is left there");
-    let counters = daemon.stop();
-    assert_eq!(
-        (counters.get("external_moves_found"), counters.get("abandoned")),
-        (2, 2),
-        "{counters:?}"
-    );
+    expect_moves(daemon, 2, 2);
 }
 
 const V1: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\ncontrollers = [\"pids\"]\n";
