@@ -557,14 +557,16 @@ fn the_page_of_cgrulectl_has_each_field_of_the_protocol() {
     expect_in_json(&protocol_fields());
 }
 
+/// Returns the section of a page with this heading.
+fn section<'p>(page: &'p str, heading: &str) -> &'p str {
+    let section = page.split(&format!("\n.SH {heading}\n")).nth(1).unwrap();
+    section.split("\n.SH").next().unwrap()
+}
+
 /// Returns the exit codes that a page explains.
 fn exit_codes(page_name: &str) -> Vec<String> {
-    let page = page(page_name);
-    let section =
-        page.split("\n.SH \"EXIT STATUS\"\n").nth(1).unwrap().split("\n.SH").next().unwrap();
-    let tags = section.split("\n.TP\n").map(|entry| entry.lines().next().unwrap_or_default());
-    let codes = tags.map(|tag| tag.trim_start_matches(".B ").trim_start_matches(".TP").to_owned());
-    codes.filter(|tag| tag.parse::<u8>().is_ok()).collect()
+    let words = explained(section(&page(page_name), "\"EXIT STATUS\""));
+    words.into_iter().filter(|word| word.parse::<u8>().is_ok()).collect()
 }
 
 /// Compares all names that scripts and files can depend on with `tests/public-names.txt`. A line may be added to that
@@ -645,7 +647,7 @@ fn the_page_of_cgrulectl_has_each_field_of_the_commands() {
 /// Asserts that the JSON section of the page contains these names.
 fn expect_in_json(names: &BTreeSet<String>) {
     let page = page("cgrulectl.1");
-    let json = page.split("\n.SH JSON\n").nth(1).unwrap().split("\n.SH").next().unwrap();
+    let json = section(&page, "JSON");
     let words: HashSet<&str> = json.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let missing: Vec<_> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "{missing:?}");
