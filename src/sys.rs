@@ -364,12 +364,17 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
 /// As fstatfs(2).
 pub fn has_unique_inode(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     // `PID_FS_MAGIC` of linux/magic.h.
-    const PIDFS: i64 = 0x5049_4446;
-    // SAFETY: statfs is plain integers, for which zero is a value.
-    let mut info: libc::statfs = unsafe { zeroed() };
-    // SAFETY: `info` is a statfs for the call to fill.
-    check(unsafe { libc::fstatfs(pidfd.as_raw_fd(), &raw mut info) })?;
-    Ok(cfg!(target_pointer_width = "64") && info.f_type as i64 == PIDFS)
+    const PIDFS: u64 = 0x5049_4446;
+    Ok(cfg!(target_pointer_width = "64") && file_system(pidfd)? == PIDFS)
+}
+
+/// Returns the magic number of the file system of an open file, see statfs(2).
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn file_system(file: BorrowedFd<'_>) -> io::Result<u64> {
+    // The type of the number differs between architectures; the number is positive.
+    Ok(rustix::fs::fstatfs(file)?.f_type as u64)
 }
 
 /// Returns the scheduling policy of a thread, as sched_getscheduler(2).

@@ -2,9 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use crate::sys;
 
 /// `SYSFS_MAGIC` of linux/magic.h.
 const SYSFS_MAGIC: u64 = 0x6265_6572;
@@ -18,8 +20,7 @@ pub(super) fn is_script(path: &Path) -> bool {
     let open = |path: &Path, flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
     let Ok(handle) = open(path, libc::O_PATH) else { return false };
     let is_stored = handle.metadata().is_ok_and(|data| data.is_file() && data.len() >= 2)
-        // The type of the magic number differs between architectures; the number is positive.
-        && rustix::fs::fstatfs(&handle).is_ok_and(|system| system.f_type as u64 != SYSFS_MAGIC);
+        && sys::file_system(handle.as_fd()).is_ok_and(|system| system != SYSFS_MAGIC);
     if !is_stored {
         return false;
     }
