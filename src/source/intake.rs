@@ -113,12 +113,15 @@ impl EventIntake {
     pub fn evaluated(&mut self, now: Nanos) {
         // A child that is checked late has a long window: up to 30 % of the forks of a storm were evaluated
         // when they were read a second later (measured).
-        self.forks_due_by.get_or_insert(now.plus(FORK_READ_NS[0]));
+        self.read_forks_by(now.plus(FORK_READ_NS[0]));
     }
 
-    /// A process exited before its evaluation, so its children can be misplaced.
+    /// Records that a process exited before its evaluation, so that its children can be misplaced.
     pub fn gone(&mut self, now: Nanos) {
-        let by = now.plus(FORK_READ_AFTER_EXIT_NS);
+        self.read_forks_by(now.plus(FORK_READ_AFTER_EXIT_NS));
+    }
+
+    fn read_forks_by(&mut self, by: Nanos) {
         self.forks_due_by = Some(self.forks_due_by.map_or(by, |earlier| earlier.min(by)));
     }
 
