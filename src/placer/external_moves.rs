@@ -174,7 +174,10 @@ impl Placer {
         if self.external.history.is_left_in(pid, identity, &places) {
             return Reaction::Leave;
         }
-        self.external.watch.ensure_read(subject.evaluation.cause.contains(Cause::MOVED));
+        // Else the trace has reported the move, and that is why the process is evaluated.
+        if !subject.evaluation.cause.contains(Cause::MOVED) {
+            self.external.watch.read_now();
+        }
         let mover = self.external.watch.mover(pid, proc);
         let is_by_user = mover.as_ref().is_some_and(|mover| mover.acts_for_user(subject))
             || places.iter().any(|place| self.is_users(policy, place));

@@ -158,7 +158,7 @@ impl SkippedRecords {
     /// Takes the entries of an empty buffer, and returns how many more records were skipped. An
     /// event is an entry shortly before it can be read, so only what is found twice counts.
     fn observe(&mut self, entries: u64) -> u64 {
-        // Somebody emptied the buffer by hand.
+        // Less than before if an administrator emptied the buffer.
         self.counted = self.counted.min(entries);
         let before = self.suspected.replace(entries).unwrap_or(0);
         let new = before.min(entries).saturating_sub(self.counted);

@@ -140,15 +140,8 @@ impl MoveWatch {
         }
     }
 
-    /// Reads the trace unless it has reported a move of this process that is not evaluated yet.
-    pub(super) fn ensure_read(&mut self, is_move_known: bool) {
-        if !is_move_known {
-            self.read_now();
-        }
-    }
-
     /// Reads the trace although that is not due.
-    fn read_now(&mut self) {
+    pub(super) fn read_now(&mut self) {
         if self.source.is_some() {
             let began = sys::monotonic();
             self.read(began);
@@ -414,10 +407,10 @@ mod tests {
         let five = Pid::new(5).unwrap();
         assert!(!watch.has_unevaluated_move(five));
         assert!(watch.due().unwrap() >= began.plus(40_000_000 * COST_FACTOR));
-        watch.ensure_read(false);
+        watch.read_now();
         assert!(watch.due().unwrap() >= began.plus(2 * 40_000_000 * COST_FACTOR));
         // However many there were.
-        (0..5).for_each(|_| watch.ensure_read(false));
+        (0..5).for_each(|_| watch.read_now());
         watch.moved_by_user(sys::monotonic());
         assert!(watch.due().unwrap() <= sys::monotonic().plus(MAX_PAUSE_NS));
     }
