@@ -27,6 +27,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::host::{Host, ManagedRoots};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::reaper::Reaper;
 use crate::cgroup::tree::{self, CgroupTree};
@@ -35,23 +36,22 @@ use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::CgredServer;
 use crate::control::status_source::StatusSource;
 use crate::engine::external_moves::MOVE_SCAN_NS;
+use crate::engine::leader::{self, Activity, Duty, Next};
+use crate::engine::placer::Placer;
 use crate::engine::{Engine, EngineOptions, TurnResult};
 use crate::event::{Nanos, Uid};
-use crate::host::{Host, ManagedRoots};
-use crate::leader::{self, Activity, Duty, Next};
-use crate::load::{self, NameService, Sources};
-use crate::log::{Levels, LogOutput, Logging};
-use crate::metrics::Metrics;
-use crate::placer::Placer;
-use crate::process::ProcFs;
-use crate::program::ExeRead;
-use crate::rebuild::PolicyBuilder;
-use crate::rebuild::active::PolicyCell;
-use crate::source::connector::Connector;
-use crate::source::files::FileWatcher;
-use crate::source::moves::{self, MoveSource, MoveTrace, MoveTraceError};
+use crate::kernel::connector::Connector;
+use crate::kernel::moves::{self, MoveSource, MoveTrace, MoveTraceError};
+use crate::kernel::process::ProcFs;
+use crate::kernel::program::ExeRead;
+use crate::policy::files::FileWatcher;
+use crate::policy::load::{self, NameService, Sources};
+use crate::policy::rebuild::PolicyBuilder;
+use crate::policy::rebuild::active::PolicyCell;
+use crate::policy::worker::WorkerHandle;
 use crate::sys;
-use crate::worker::WorkerHandle;
+use crate::telemetry::log::{Levels, LogOutput, Logging};
+use crate::telemetry::metrics::Metrics;
 use control_threads::{ControlThreads, control_socket, sticky_socket};
 use notify::Notifier;
 
@@ -83,7 +83,7 @@ pub fn run_prepared(
         .map_err(|error| DaemonError::to_make("log", error))?;
     let LifecycleHooks { opening, ended, .. } = &invocation.hooks;
     opening.iter().for_each(|(level, line)| ::log::log!(*level, "{line}"));
-    prepared.warnings.iter().for_each(crate::rebuild::say);
+    prepared.warnings.iter().for_each(crate::policy::rebuild::say);
     let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
     let counts = started.is_ok() && invocation.prints_counters;
     let result = started.and_then(Daemon::serve);
@@ -338,7 +338,7 @@ impl Daemon {
             self.is_ready = true;
             let placed = self.metrics.placed.get();
             ::log::info!(
-                message_id = crate::log::field::READY;
+                message_id = crate::telemetry::log::field::READY;
                 "ready: all processes evaluated, {placed} moved"
             );
             (self.hooks.ready)();

@@ -2,9 +2,11 @@
 //! hot path. Each function must be safe to call with any argument.
 #![allow(unsafe_code)]
 
+pub mod atomic_file;
 mod namespace;
 mod peer;
 mod service;
+pub mod subprocess;
 mod terminal;
 
 use std::ffi::CStr;

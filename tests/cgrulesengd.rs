@@ -976,13 +976,13 @@ fn the_migration_page_quotes_real_messages() {
     let page = include_str!("../packaging/doc/migration.md");
     let sources = [
         include_str!("../src/config/cgrules_conf.rs"),
-        include_str!("../src/load/trust.rs"),
-        include_str!("../src/load/resolver.rs"),
-        include_str!("../src/rebuild.rs"),
-        include_str!("../src/rebuild/controllers.rs"),
-        include_str!("../src/placer.rs"),
-        include_str!("../src/placer/attach.rs"),
-        include_str!("../src/cgrulesengd/legacy_log.rs"),
+        include_str!("../src/policy/load/trust.rs"),
+        include_str!("../src/policy/load/resolver.rs"),
+        include_str!("../src/policy/rebuild.rs"),
+        include_str!("../src/policy/rebuild/controllers.rs"),
+        include_str!("../src/engine/placer.rs"),
+        include_str!("../src/engine/placer/attach.rs"),
+        include_str!("../src/compat/cgrulesengd/legacy_log.rs"),
     ];
     for quote in [
         "cgrulesengd would refuse the whole file",

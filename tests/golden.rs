@@ -10,7 +10,7 @@ use std::path::Path;
 
 use case::Copy;
 use cgruled::cgroup::config::{FileOwnership, GroupPermissions, GroupSpecs, SpecSetting};
-use cgruled::load::{FileOutcome, Loaded, UpstreamVerdict, load};
+use cgruled::policy::load::{FileOutcome, Loaded, UpstreamVerdict, load};
 use cgruled::rules::{Action, Rule};
 
 #[test]

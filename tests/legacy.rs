@@ -36,7 +36,7 @@ use cases::{Decision, OriginalRules, Parsing, Process};
 use cast::Cast;
 use cgruled::config::diagnostic::Diagnostic;
 use cgruled::event::{Gid, Pid, Uid};
-use cgruled::load::{Loaded, NameService, Sources, UpstreamVerdict, load};
+use cgruled::policy::load::{Loaded, NameService, Sources, UpstreamVerdict, load};
 use cgruled::rules::ignore::Scheduling;
 use cgruled::rules::matcher::Matcher;
 use cgruled::rules::names::UserIdentity;

@@ -16,17 +16,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use case::{Copy, unescaped};
+use cgruled::cgroup::host::ManagedRoots;
 use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use cgruled::control::protocol::{HistoryEntry, ProcessReport};
-use cgruled::event::Pid;
-use cgruled::host::ManagedRoots;
-use cgruled::process::ProcFs;
-use cgruled::rebuild::{LoadedConfig, PolicyBuilder};
-use cgruled::tool::explain::{
+use cgruled::cli::explain::{
     DaemonMemory, Explained, InspectedProcess, LiveProcess, OutputOptions, ParentProcess,
     PlacementState, judge, show, why,
 };
-use cgruled::tool::{cat, check, list};
+use cgruled::cli::{cat, check, list};
+use cgruled::control::protocol::{HistoryEntry, ProcessReport};
+use cgruled::event::Pid;
+use cgruled::kernel::process::ProcFs;
+use cgruled::policy::rebuild::{LoadedConfig, PolicyBuilder};
 
 #[test]
 fn the_tool_prints_the_expected_output() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
 use cgruled::daemon::{ControlPath, DaemonOptions, check, run};
-use cgruled::log::report_error;
+use cgruled::telemetry::log::report_error;
 use lexopt::prelude::*;
 
 const HELP: &str = "\

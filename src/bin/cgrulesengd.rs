@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let level = std::env::var_os("CGROUP_LOGLEVEL");
-    ExitCode::from(cgruled::cgrulesengd::run(std::env::args_os().skip(1), level.as_ref()))
+    ExitCode::from(cgruled::compat::cgrulesengd::run(std::env::args_os().skip(1), level.as_ref()))
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use super::mounts::Hierarchies;
 use crate::config::daemon_toml::FastMoves;
 use crate::event::Nanos;
-use crate::process::path_in;
+use crate::kernel::process::path_in;
 use crate::sys;
 
 /// The interval of the no-op writes. A grace period ends within one to four ticks of an idle

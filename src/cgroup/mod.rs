@@ -1,6 +1,6 @@
 //! Everything that concerns cgroups: the mounted hierarchies, the configuration of cgroups and
 //! systemd units, and the creation, opening and removal of cgroups. It must not decide which
-//! process belongs into which cgroup; that is done in [`crate::decision`] and [`crate::placer`].
+//! process belongs into which cgroup; that is done in [`crate::placement`] and [`crate::engine::placer`].
 
 mod apply;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -9,6 +9,7 @@ pub mod config;
 pub mod conflicts;
 mod error;
 pub mod fast_moves;
+pub mod host;
 pub mod make;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod mounts;

@@ -2,7 +2,7 @@
 //! `/proc/self/mountinfo` and `/proc/self/cgroup`. The only place where the two versions are
 //! detected. Pure.
 
-use crate::process::path_in;
+use crate::kernel::process::path_in;
 use std::path::PathBuf;
 
 use procfs::process::MountInfo;

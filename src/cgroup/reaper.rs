@@ -33,8 +33,8 @@ use super::config::{GroupConfigs, PathConfig, ResolvedSpec};
 use super::mounts::Hierarchies;
 use super::units::{Systemd, Units, UserName};
 use crate::event::Nanos;
-use crate::metrics::Metrics;
 use crate::sys;
+use crate::telemetry::metrics::Metrics;
 use empty::EmptyTracker;
 use owner_tag::OwnerTags;
 

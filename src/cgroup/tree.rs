@@ -531,7 +531,7 @@ mod tests {
         assert!(closed >= 2, "{closed}");
         // Fill the descriptor table, so that the next cgroup must be opened anew, as after a
         // removal.
-        let mut proc = crate::process::ProcFs::open(Path::new("/proc")).unwrap();
+        let mut proc = crate::kernel::process::ProcFs::open(Path::new("/proc")).unwrap();
         let mut full = Vec::new();
         full.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()));
         let own = proc.open_process(pid(std::process::id())).unwrap();

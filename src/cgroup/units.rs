@@ -20,8 +20,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::config::GroupConfigs;
 use crate::event::Uid;
-use crate::metrics::Metrics;
 use crate::rules::Origin;
+use crate::telemetry::metrics::Metrics;
 use applier::Applier;
 use plan::UnitTables;
 pub(super) use systemctl::Systemd;

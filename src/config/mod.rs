@@ -1,5 +1,5 @@
 //! Parses the text of configuration files into rules and settings, with diagnostics; it reads no
-//! files itself, which [`crate::load`] does. There is one file for each syntax.
+//! files itself, which [`crate::policy::load`] does. There is one file for each syntax.
 
 pub mod cgconfig_conf;
 pub mod cgrules_conf;

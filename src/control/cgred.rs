@@ -25,9 +25,9 @@ use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 use super::request::{GRANTED, PinClient, PinRequest, PinRequestReader};
 use super::socket::{SocketAddress, SocketListener, ensure_free};
 use crate::event::{Nanos, Uid};
-use crate::log::limit::LogLimiter;
-use crate::metrics::Metrics;
 use crate::sys;
+use crate::telemetry::log::limit::LogLimiter;
+use crate::telemetry::metrics::Metrics;
 
 /// The maximum number of open connections; cgrulesengd had one.
 const MOST: usize = 64;

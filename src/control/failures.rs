@@ -1,7 +1,7 @@
 //! History of placement failures, which explains later why a process is not in the cgroup of its
 //! rule. It must not blame a new process that reuses a PID.
 //!
-//! A process is identified by its PID and [`crate::process::ProcFs::identity`]. The hot thread writes
+//! A process is identified by its PID and [`crate::kernel::process::ProcFs::identity`]. The hot thread writes
 //! and reads the history; other threads query it through [`super::channel`].
 
 use std::collections::VecDeque;

@@ -1,7 +1,6 @@
 //! The sockets on which a running daemon accepts requests. They must not delay the hot thread.
 //!
-//! The socket of cgrulesengd: [`request`] is its protocol (pure), [`cgred`] serves it, and
-//! [`sticky`] stores the pinned processes.
+//! The socket of cgrulesengd: [`request`] is its protocol (pure), and [`cgred`] serves it.
 //!
 //! The control socket: [`protocol`] and [`status`] define the messages (pure), [`server`] serves
 //! them on a separate thread, [`channel`] connects it to the hot thread, [`failures`] and [`move_history`]
@@ -24,5 +23,4 @@ pub mod socket;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod status;
 pub mod status_source;
-pub mod sticky;
 pub mod textfile;

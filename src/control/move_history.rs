@@ -2,7 +2,7 @@
 //!
 //! The hot thread writes 24 bytes per move and reads them only on request. A PID may have been
 //! reused since, so each entry contains the identity of its process: see
-//! [`crate::process::ProcFs::identity`].
+//! [`crate::kernel::process::ProcFs::identity`].
 
 use crate::event::{Nanos, Pid};
 

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write};
 
 use super::status::{MoveLatency, Status};
-use crate::metrics::MEANINGS;
+use crate::telemetry::metrics::MEANINGS;
 
 /// The largest bucket as a power of two in microseconds: 16.8 s. The set of buckets is fixed, so
 /// that no series appears or disappears.

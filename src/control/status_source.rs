@@ -16,10 +16,10 @@ use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::config::daemon_toml::ExternalMoves;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::Escaped;
-use crate::metrics::{Histogram, Metrics, Refusals};
-use crate::rebuild::active::{ActivePolicy, PolicyCell};
-use crate::rebuild::retained::{Fallback, Retained, RetainedFiles};
+use crate::policy::rebuild::active::{ActivePolicy, PolicyCell};
+use crate::policy::rebuild::retained::{Fallback, Retained, RetainedFiles};
 use crate::rules::Rule;
+use crate::telemetry::metrics::{Histogram, Metrics, Refusals};
 
 /// The sources of the status.
 #[derive(Clone, Debug)]

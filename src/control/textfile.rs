@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::openmetrics;
 use super::status_source::StatusSource;
-use crate::atomic_file;
+use crate::sys::atomic_file;
 
 /// The interval between two writes: the usual scrape interval.
 const EVERY: Duration = Duration::from_secs(15);

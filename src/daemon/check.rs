@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::{fs, path};
 
 use super::{DaemonOptions, builder, settings};
+use crate::cgroup::host::Host;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::host::Host;
-use crate::load::Loaded;
 use crate::policy::Policy;
-use crate::rebuild::{self, LoadedConfig};
+use crate::policy::load::Loaded;
+use crate::policy::rebuild::{self, LoadedConfig};
 
 /// Reads the configuration and returns all diagnostics about it.
 pub fn check(invocation: &DaemonOptions) -> Vec<Diagnostic> {

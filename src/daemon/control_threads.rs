@@ -12,7 +12,7 @@ use crate::control::socket::SocketAddress;
 use crate::control::status_source::StatusSource;
 use crate::control::textfile::Textfile;
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Threads that report the state of the daemon.
 pub(super) struct ControlThreads {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 
 use crate::config::diagnostic::Diagnostic;
-use crate::source::connector::ConnectorError;
+use crate::kernel::connector::ConnectorError;
 
 /// Errors about a path that do not disappear without a change by the administrator.
 const LASTING: [ErrorKind; 6] = [

@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::event::Nanos;
-use crate::metrics::Metrics;
 use crate::policy::Summary;
+use crate::telemetry::metrics::Metrics;
 
 /// Minimum interval between two status messages.
 const STATUS_NS: u64 = 5_000_000_000;

@@ -7,9 +7,9 @@ use ::log::{Level, LevelFilter};
 
 use crate::config::daemon_toml::ExternalMoves;
 use crate::event::{Gid, Uid};
-use crate::load::Overlay;
-use crate::log::LogOutput;
-use crate::rebuild::ObserverOf;
+use crate::policy::load::Overlay;
+use crate::policy::rebuild::ObserverOf;
+use crate::telemetry::log::LogOutput;
 
 /// Values of the command line, or of the program that starts the daemon.
 #[derive(Clone, Debug)]

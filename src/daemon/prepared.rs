@@ -10,8 +10,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::{DaemonError, DaemonOptions, settings, sources};
 use crate::config::daemon_toml::Settings;
 use crate::config::diagnostic::{Diagnostic, has_errors};
-use crate::load::{Loaded, NameService, load};
-use crate::source::files::FileWatcher;
+use crate::policy::files::FileWatcher;
+use crate::policy::load::{Loaded, NameService, load};
 
 /// Signals that the daemon handles.
 const SIGNALS: [Signal; 5] =

@@ -10,7 +10,7 @@ impl Engine {
     }
 
     /// Returns the programs that reverted placements, with counts: see
-    /// [`crate::placer::Placer::external_movers`].
+    /// [`crate::engine::placer::Placer::external_movers`].
     pub fn external_movers(&self) -> &[(String, u64)] {
         self.placer.external_movers()
     }

@@ -12,13 +12,13 @@ use crate::control::channel::{
 use crate::control::failures::{FailureHistory, FailureRecord, PlacementFailure};
 use crate::control::move_history::MoveHistory;
 use crate::control::protocol::{HistoryEntry, ProcessReport};
-use crate::decision::KnownExe;
-use crate::event::queue::EvaluationRequest;
+use crate::engine::placer::Placement;
 use crate::event::{Cause, Nanos, Pid, Uid};
-use crate::placer::Placement;
-use crate::process::ProcessHandle;
+use crate::kernel::process::ProcessHandle;
+use crate::placement::KnownExe;
 use crate::rules::{Action, Rule, RuleId};
 use crate::sys;
+use crate::tracking::queue::EvaluationRequest;
 
 /// Details of the last evaluation that its outcome does not contain.
 #[derive(Clone, Debug, Default)]

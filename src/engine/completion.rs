@@ -4,12 +4,12 @@
 use super::Engine;
 use super::evaluation::Evaluation;
 use super::rescan::Urgency;
-use crate::event::fork_tracker::Evaluated;
-use crate::event::queue::EvaluationRequest;
+use crate::engine::placer::Placement;
 use crate::event::{Cause, Nanos};
-use crate::placer::Placement;
-use crate::process::ProcessHandle;
+use crate::kernel::process::ProcessHandle;
 use crate::sys;
+use crate::tracking::fork_tracker::Evaluated;
+use crate::tracking::queue::EvaluationRequest;
 
 impl Engine {
     /// Records the outcome of an evaluation and completes it.

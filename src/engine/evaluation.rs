@@ -3,15 +3,15 @@
 
 use super::Engine;
 use super::name_lookups::PendingName;
-use crate::container::Containment;
-use crate::decision::{Choice, KnownExe, applies, decide};
-use crate::event::queue::{EvaluationRequest, Threads};
+use crate::engine::placer::{Missing, PlacedProcess, Placement};
 use crate::event::{Cause, Gid, Uid};
-use crate::observer::{DecisionEvent, DecisionResult};
-use crate::placer::{Missing, PlacedProcess, Placement};
+use crate::kernel::container::Containment;
+use crate::kernel::process::{ProcFs, ProcessHandle};
+use crate::kernel::program::{ExeInfo, ExeRead, Program, ReadRequest};
+use crate::placement::{Choice, KnownExe, applies, decide};
 use crate::policy::Policy;
-use crate::process::{ProcFs, ProcessHandle};
-use crate::program::{ExeInfo, ExeRead, Program, ReadRequest};
+use crate::policy::observer::{DecisionEvent, DecisionResult};
+use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
 const THREAD_NAME: usize = 64;

@@ -12,12 +12,12 @@ use hashbrown::HashMap;
 
 use super::Engine;
 use super::evaluation::Evaluation;
-use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Nanos, Pid, Uid};
-use crate::exe_pool::Examination;
-use crate::process::ProcessHandle;
-use crate::program::Examined;
+use crate::kernel::exe_pool::Examination;
+use crate::kernel::process::ProcessHandle;
+use crate::kernel::program::Examined;
 use crate::sys;
+use crate::tracking::queue::EvaluationRequest;
 
 /// Maximum wait of an evaluation for its examination.
 const DECIDE_NS: u64 = 100_000_000;

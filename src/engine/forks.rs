@@ -5,7 +5,7 @@ use std::io;
 use super::Engine;
 use crate::control::request::{PinClient, PinRequest};
 use crate::event::Uid;
-use crate::source::intake::ForkStatus;
+use crate::kernel::intake::ForkStatus;
 use crate::sys;
 
 impl Engine {

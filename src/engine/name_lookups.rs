@@ -4,11 +4,11 @@ use super::Engine;
 use super::evaluation::Evaluation;
 use super::rescan::Urgency;
 use crate::control::failures::PlacementFailure;
-use crate::event::queue::EvaluationRequest;
+use crate::engine::placer::Placement;
 use crate::event::{Gid, Uid};
-use crate::placer::Placement;
+use crate::policy::worker::WorkerReply;
 use crate::sys;
-use crate::worker::WorkerReply;
+use crate::tracking::queue::EvaluationRequest;
 
 /// Maximum number of evaluations that wait for one name; beyond it a scan is requested.
 const MOST_WAITING: usize = 1024;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::event::queue::EvaluationRequest;
 use crate::event::{Cause, Nanos, Pid};
+use crate::tracking::queue::EvaluationRequest;
 
 /// Delay before the first retry; each later delay is twice as long.
 const FIRST_RETRY_NS: u64 = 100_000_000;

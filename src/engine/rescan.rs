@@ -4,8 +4,8 @@ use std::io;
 
 use super::{Engine, TurnStage};
 use crate::event::{Nanos, Pid};
-use crate::process::ProcFs;
-use crate::source::scan::ProcScan;
+use crate::kernel::process::ProcFs;
+use crate::kernel::scan::ProcScan;
 use crate::sys;
 
 /// Minimum pause between a scan and the next [`Urgency::Limited`] one.

@@ -10,10 +10,10 @@ use hashbrown::HashSet;
 
 use super::Engine;
 use super::evaluation::Evaluation;
-use crate::event::queue::{EvaluationRequest, Threads};
 use crate::event::{Cause, Nanos, Pid};
-use crate::process::ProcessHandle;
+use crate::kernel::process::ProcessHandle;
 use crate::sys;
+use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum number of recorded processes. Beyond it every fork is a candidate until the next scan.
 const MOST: usize = 4096;

@@ -1,14 +1,10 @@
 //! Kernel events in the form that the engine uses. Pure.
 //!
-//! [`wire`] parses datagrams into [`Event`]s, [`queue`] keeps one entry per process,
-//! [`fork_tracker`] decides which forked children must be evaluated, and [`trace_page`] parses
-//! pages of a trace buffer into external moves.
+//! [`wire`] parses datagrams into [`Event`]s, and [`trace_page`] parses pages of a trace buffer into
+//! external moves.
 
-pub mod fork_tracker;
-pub mod queue;
 pub mod trace_format;
 pub mod trace_page;
-mod windows;
 pub mod wire;
 
 use std::fmt;

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use cgruled::event::Uid;
-use cgruled::load::{NameService, Sources};
+use cgruled::policy::load::{NameService, Sources};
 
 const DIRECTORIES: [&str; 4] = ["etc", "run", "usr-local", "usr"];
 /// Places of `cgrules.conf` and of the further legacy files in a case.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use cgruled::load::NameService;
+use cgruled::policy::load::NameService;
 use cgruled::rules::destination::SpecifierValues;
 use cgruled::rules::names::UserIdentity;
 use cgruled::rules::{Facts, Target};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cgruled::source::moves::{DrainedMoves, MoveTrace, MoveTraceError, tracing_directory};
+use cgruled::kernel::moves::{DrainedMoves, MoveTrace, MoveTraceError, tracing_directory};
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{gettid, setfsuid};
 

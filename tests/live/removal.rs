@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cgruled::cgroup::host::ManagedRoots;
 use cgruled::cgroup::reaper::Reaper;
 use cgruled::cgroup::tree::{self, AttachResult, CgroupTree, CurrentCgroup};
 use cgruled::event::Pid;
-use cgruled::host::ManagedRoots;
-use cgruled::load::{NameService, Sources};
-use cgruled::metrics::Metrics;
 use cgruled::policy::Policy;
-use cgruled::rebuild::PolicyBuilder;
+use cgruled::policy::load::{NameService, Sources};
+use cgruled::policy::rebuild::PolicyBuilder;
 use cgruled::rules::{Action, RuleId};
+use cgruled::telemetry::metrics::Metrics;
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB};

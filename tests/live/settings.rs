@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use cgruled::cgroup::host::ManagedRoots;
 use cgruled::cgroup::tree::{self, CgroupTree};
-use cgruled::host::ManagedRoots;
-use cgruled::load::{NameService, Sources};
 use cgruled::policy::Policy;
-use cgruled::rebuild::PolicyBuilder;
+use cgruled::policy::load::{NameService, Sources};
+use cgruled::policy::rebuild::PolicyBuilder;
 use cgruled::rules::{Action, RuleId};
 use nix::sys::signal::Signal;
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::cgroup::config::{GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs, SpecSetting};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::reaper::Reaper;
-use crate::metrics::Metrics;
 use crate::rules::Origin;
+use crate::telemetry::metrics::Metrics;
 
 fn hierarchies(top: &Path, version: Version, controller: &str) -> Arc<Hierarchies> {
     Arc::new(Hierarchies::new(vec![Hierarchy {

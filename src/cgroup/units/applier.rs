@@ -23,7 +23,7 @@ use super::systemctl::Systemd;
 use super::watch::SliceWatch;
 use crate::cgroup::config::{UnitSpec, user_of_slice};
 use crate::event::Uid;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// The state of the thread.
 pub(super) struct Applier {

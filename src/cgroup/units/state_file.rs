@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::drop_ins::is_drop_in;
 use super::plan::AppliedUnits;
-use crate::atomic_file;
 use crate::config::is_unit;
+use crate::sys::atomic_file;
 
 /// The current version of the format.
 const VERSION: u32 = 1;

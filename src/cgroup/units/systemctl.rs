@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::drop_ins::DropIns;
 use crate::cgroup::config::UnitSpec;
 use crate::cgroup::mounts::Hierarchies;
-use crate::subprocess::{self, printed};
+use crate::sys::subprocess::{self, printed};
 
 /// The time limit of a command. The D-Bus timeout of systemd is 25 s.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,142 @@
+//! `cgrulectl check`: reports errors and warnings of rules and settings. Must not need privileges or a
+//! daemon.
+
+mod files;
+mod kernel;
+mod lints;
+mod people;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use crate::config::diagnostic::{Diagnostic, Severity, sort};
+use crate::config::escape::EscapedBytes;
+use crate::daemon;
+use crate::policy::load::{NameService, load_given};
+use crate::policy::rebuild::LoadedConfig;
+
+pub(super) const COMMAND: Subcommand = Subcommand {
+    name: "check",
+    operands: "[PATH]...",
+    summary: "Check rules and settings; exit status 65 on errors",
+    flags: &[
+        FlagSpec::new("strict", "treat warnings as errors"),
+        FlagSpec::new("json", "an array with one object per diagnostic"),
+    ],
+    examples: &[
+        ("check", "check all files that the daemon would read"),
+        ("check --strict ./50-web.toml", "check one file before it is installed; needs no root"),
+    ],
+    ends_at_operand: false,
+    run,
+};
+
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let invocation = given.invocation();
+    let (survey, notes) = if given.operands.is_empty() {
+        (daemon::survey(&invocation, None), Vec::new())
+    } else {
+        let (files, notes) = files::given(&given.operands)?;
+        let loaded = load_given(&files, &NameService::default());
+        (daemon::survey(&invocation, Some(loaded)), notes)
+    };
+    let mut diagnostics = all(&survey);
+    diagnostics.extend(daemon::missing(&invocation));
+    if given.has("json") {
+        json(&diagnostics, out)?;
+    } else {
+        show(&diagnostics, given.color, out)?;
+    }
+    out.flush()?;
+    notes.iter().for_each(|note| eprintln!("cgrulectl: {note}"));
+    eprintln!("{}", summary(&survey, &diagnostics));
+    let worst = diagnostics.iter().map(|diagnostic| diagnostic.severity).max();
+    Ok(match worst {
+        Some(Severity::Error) => 65,
+        Some(Severity::Warning) if given.has("strict") => 65,
+        Some(Severity::Warning) | None => 0,
+    })
+}
+
+/// Returns the diagnostics of all files and the lints for this host, in the order of files and lines.
+pub fn all(survey: &LoadedConfig) -> Vec<Diagnostic> {
+    let mut all = survey.loaded.diagnostics.clone();
+    all.extend(lints::all(&survey.loaded.rules));
+    all.extend(people::all(
+        &survey.loaded.specs.user_slices,
+        &survey.loaded.rules,
+        &people::effects_of_moving(),
+    ));
+    all.extend(kernel::missing(&survey.loaded.specs, &survey.hierarchies));
+    sort(&mut all);
+    all
+}
+
+/// Writes the diagnostics in the form of compiler messages.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io::Result<()> {
+    diagnostics.iter().try_for_each(|diagnostic| {
+        let text = diagnostic.to_string();
+        if !color {
+            return writeln!(out, "{text}");
+        }
+        let code = match diagnostic.severity {
+            Severity::Error => 31,
+            Severity::Warning => 35,
+        };
+        let word = format!(": {}: ", diagnostic.severity);
+        let painted = format!(": \x1b[1;{code}m{}\x1b[0m: ", diagnostic.severity);
+        writeln!(out, "{}", text.replacen(&word, &painted, 1))
+    })
+}
+
+/// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules`.
+pub fn summary(survey: &LoadedConfig, diagnostics: &[Diagnostic]) -> String {
+    let of = |severity| diagnostics.iter().filter(|own| own.severity == severity).count();
+    format!(
+        "{}, {} in {}; {}",
+        counted(of(Severity::Error), "error"),
+        counted(of(Severity::Warning), "warning"),
+        counted(survey.loaded.files.len(), "file"),
+        counted(survey.loaded.rules.len(), "rule"),
+    )
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// JSON object for a diagnostic. Fields are added, and must never be renamed.
+#[derive(Serialize)]
+struct CheckMessage<'d> {
+    severity: String,
+    file: String,
+    line: Option<u32>,
+    column: Option<u32>,
+    message: &'d str,
+    help: Option<&'d str>,
+}
+
+/// Writes the diagnostics as a JSON array of objects.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn json(diagnostics: &[Diagnostic], out: &mut dyn Write) -> io::Result<()> {
+    let all: Vec<CheckMessage<'_>> = diagnostics.iter().map(said).collect();
+    super::json::write(&all, out)
+}
+
+fn said(diagnostic: &Diagnostic) -> CheckMessage<'_> {
+    CheckMessage {
+        severity: diagnostic.severity.to_string(),
+        file: EscapedBytes(diagnostic.file.as_os_str().as_encoded_bytes()).to_string(),
+        line: diagnostic.place.as_ref().map(|place| place.line),
+        column: diagnostic.place.as_ref().map(|place| place.column).filter(|&column| column > 0),
+        message: &diagnostic.message,
+        help: diagnostic.help.as_deref(),
+    }
+}

@@ -1,0 +1,127 @@
+//! Queries to the running daemon, and the configuration as the daemon has it active. Must work without a
+//! daemon wherever the files are sufficient.
+
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use super::command::{Args, ToolError};
+use super::retained;
+use crate::config::diagnostic::Severity;
+use crate::config::escape::EscapedBytes;
+use crate::control::client::{self, ClientConnection, ClientError};
+use crate::control::protocol::{ControlRequest, LastGoodFiles};
+use crate::control::status::Status;
+use crate::daemon::DaemonOptions;
+use crate::event::Uid;
+use crate::policy::load;
+
+/// Control socket of the daemon, if the settings do not disable it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DaemonAddress {
+    /// Path of the control socket.
+    At(PathBuf),
+    /// Control socket disabled by this settings file.
+    Off(PathBuf),
+}
+
+/// Returns the daemon's control socket: that of `--socket`, of the settings, or the default one. Writes
+/// errors of the settings to standard error.
+pub(super) fn address(given: &Args) -> DaemonAddress {
+    if let Some(path) = given.value("socket") {
+        return DaemonAddress::At(path.into());
+    }
+    let config = given.invocation().config;
+    let (settings, said) = load::settings(&config, Uid(0));
+    // A command may query more than once; the errors are written once.
+    static SAID: Once = Once::new();
+    let errors = said.iter().filter(|one| one.severity == Severity::Error);
+    SAID.call_once(|| errors.for_each(|error| eprintln!("{error}")));
+    settings.control_socket.map_or(DaemonAddress::Off(config), DaemonAddress::At)
+}
+
+/// Returns the path of the daemon's control socket.
+///
+/// # Errors
+/// The settings disable the control socket.
+pub(super) fn socket(given: &Args) -> Result<PathBuf, ToolError> {
+    match address(given) {
+        DaemonAddress::At(socket) => Ok(socket),
+        DaemonAddress::Off(file) => Err(ToolError::NoDaemon(turned_off(&file))),
+    }
+}
+
+/// Returns the message for a control socket that this settings file disables.
+pub(super) fn turned_off(file: &Path) -> String {
+    let file = EscapedBytes(file.as_os_str().as_encoded_bytes());
+    format!("the control socket is disabled in {file} (control_socket = \"off\")")
+}
+
+/// Sends `request` to the daemon.
+pub(super) fn ask(given: &Args, request: &ControlRequest) -> Result<ClientConnection, ToolError> {
+    let socket = socket(given)?;
+    client::ask(&socket, request)?.ok_or_else(|| no_daemon(&socket))
+}
+
+/// Returns the error for a socket at which no daemon answers.
+pub(super) fn no_daemon(socket: &Path) -> ToolError {
+    ToolError::NoDaemon(format!(
+        "no daemon answers at {}: start cgruled, or give its socket with --socket",
+        EscapedBytes(socket.as_os_str().as_encoded_bytes())
+    ))
+}
+
+/// Queries the daemon's status, with counters and latency.
+pub(super) fn status(given: &Args) -> Result<Status, ToolError> {
+    Ok(ask(given, &ControlRequest::Status)?.only()?)
+}
+
+/// Output of notes about files that are not used in their current version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunNotes {
+    /// Notes are written to standard error.
+    Said,
+    /// Notes are omitted, because standard error belongs to another program.
+    LeftOut,
+}
+
+/// Returns the configuration that a daemon with the same flags would read, with the last valid versions that
+/// the running daemon keeps of files with new errors.
+pub(super) fn as_active(given: &Args, notes: RunNotes) -> DaemonOptions {
+    overlaid(given, &address(given), notes)
+}
+
+fn overlaid(given: &Args, address: &DaemonAddress, notes: RunNotes) -> DaemonOptions {
+    let DaemonAddress::At(socket) = address else { return given.invocation() };
+    let asked = client::ask(socket, &ControlRequest::Kept).ok().flatten();
+    let kept: Option<LastGoodFiles> = asked.and_then(|conversation| conversation.only().ok());
+    let kept = kept.unwrap_or_default();
+    for file in kept.kept.iter().filter(|_| notes == RunNotes::Said) {
+        eprintln!("cgrulectl: {}; run 'cgrulectl check' to see its errors", retained::words(file));
+    }
+    DaemonOptions { overlay: retained::overlay(kept), ..given.invocation() }
+}
+
+/// Returns the same as [`as_active`], with the root that the running daemon uses for its cgroups: its
+/// command line may override the settings. If no daemon reports one, the flags and the settings apply.
+pub(super) fn invocation(given: &Args, notes: RunNotes) -> DaemonOptions {
+    let address = address(given);
+    let mut invocation = overlaid(given, &address, notes);
+    let DaemonAddress::At(socket) = address else { return invocation };
+    let asked = client::ask(&socket, &ControlRequest::Status).ok().flatten();
+    let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
+    if let Some(status) = status {
+        invocation.root = Some(status.root.into());
+    }
+    invocation
+}
+
+impl From<ClientError> for ToolError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::HungUp(_) | ClientError::Silent(_) => Self::NoDaemon(error.to_string()),
+            ClientError::Io(..) | ClientError::Refused(_) | ClientError::Nonsense(..) => {
+                Self::Failed(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! `cgrulectl explain`: the rule that matches a process, the mismatch of each earlier rule, the current
+//! cgroup, and the reason if that is not the cgroup of the rule. Must not change anything.
+
+mod json;
+mod reason;
+mod subject;
+mod verdict;
+mod view;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::daemon_client::{self, DaemonAddress, RunNotes};
+use super::locale;
+use super::unread;
+use super::what_if::located;
+use crate::cgroup::config::UserSliceSpec;
+use crate::config::diagnostic::has_errors;
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::daemon;
+use crate::event::{Gid, Pid, Uid};
+use crate::kernel::process::ProcFs;
+use crate::policy::load::NameService;
+use crate::policy::rebuild::LoadedConfig;
+use crate::rules::{Rule, RuleId};
+
+pub use reason::{DaemonMemory, span, why};
+pub use subject::{InspectedProcess, InspectedProgram, LiveProcess, ParentProcess};
+use verdict::unseen;
+pub use verdict::{HierarchyState, PlacementState, Verdict, judge};
+pub use view::{OutputOptions, show};
+
+pub(super) const COMMAND: Subcommand = Subcommand {
+    name: "explain",
+    operands: "[PID]...",
+    summary: "Show which cgroup a process belongs in, and why it is not there",
+    flags: &[
+        FlagSpec::value(
+            "user",
+            "USER",
+            "evaluate a hypothetical process of this user (name or UID)",
+        ),
+        FlagSpec::value("group", "GROUP", "with this effective group (default: the user's own)"),
+        FlagSpec::value("exe", "PATH", "with this executable"),
+        FlagSpec::new("all", "show every rule that was evaluated, with full paths"),
+        FlagSpec::new("json", "an array with one object per process"),
+    ],
+    examples: &[
+        ("explain $$", "check this shell; exit status 1 if it is not in its rule's cgroup"),
+        ("explain --user www-data --exe /usr/bin/php", "show the cgroup for php of www-data"),
+    ],
+    ends_at_operand: false,
+    run,
+};
+
+/// Result of the evaluation of one process.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// Process that was evaluated, living or hypothetical.
+    pub subject: InspectedProcess,
+    /// Result of the rules and the comparison with the current cgroups.
+    pub verdict: Verdict,
+    /// Time since the daemon moved it last, if the daemon has a record of that; `None` if no daemon reported.
+    pub moved: Option<Option<Duration>>,
+    /// The last external move that the daemon remembers, in words.
+    pub external_move: Option<String>,
+    /// Reasons for which it is misplaced; empty if it is not.
+    pub reasons: Vec<String>,
+}
+
+impl Explained {
+    /// Returns the rule that matches.
+    pub fn rule<'s>(&self, survey: &'s LoadedConfig) -> Option<&'s Rule> {
+        self.verdict.walk.winner.and_then(|RuleId(id)| survey.loaded.rules.get(id as usize))
+    }
+
+    /// Returns the reasons for which the process is not in its rule's cgroup, or its rule cannot be applied.
+    fn all_reasons(&self, survey: &LoadedConfig) -> Vec<String> {
+        let inapplicable = self.rule(survey).and_then(|rule| rule.action.inapplicable());
+        let own = inapplicable.map(|reason| {
+            format!(
+                "the rule matches, but cannot be applied on this host: {reason}; the process is not moved"
+            )
+        });
+        let kept = self.slice_table(survey).map(|table| {
+            let origin = Escaped(&table.origin.to_string()).to_string();
+            format!("the table at {origin} limits its slice, and a rule without exe does not move it out")
+        });
+        own.into_iter().chain(kept).chain(self.reasons.iter().cloned()).collect()
+    }
+
+    /// Returns the table that keeps the process in its slice.
+    fn slice_table<'s>(&self, survey: &'s LoadedConfig) -> Option<&'s UserSliceSpec> {
+        let rule = self.rule(survey).filter(|_| self.verdict.state == PlacementState::InSlice)?;
+        verdict::slice_table(survey, &self.subject, rule)
+    }
+
+    /// Returns the causes of an uncertain answer: rules that need an unknown executable, and rule files that
+    /// cannot be read.
+    fn caveats(&self, survey: &LoadedConfig) -> Vec<String> {
+        self.hidden(survey).into_iter().chain(unread::told(&self.verdict.unread)).collect()
+    }
+
+    fn hidden(&self, survey: &LoadedConfig) -> Option<String> {
+        let InspectedProgram::Hidden(why) = &self.subject.program else { return None };
+        let asking = unseen(self.rule(survey), &self.subject, &self.verdict.walk);
+        (asking > 0).then(|| {
+            let rules = if asking == 1 { "a rule needs" } else { "rules need" };
+            format!("{rules} its executable, which is unknown: {why}")
+        })
+    }
+}
+
+fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let is_imagined = ["user", "group", "exe"].iter().any(|flag| given.has(flag));
+    match (is_imagined, given.operands.is_empty()) {
+        (true, false) => {
+            let message = "explain: --user, --group and --exe cannot be combined with a PID";
+            return Err(ToolError::Usage(message.to_owned()));
+        }
+        (false, true) => {
+            return Err(ToolError::Usage("explain: missing PID or --user USER".to_owned()));
+        }
+        (true, true) | (false, false) => {}
+    }
+    let pids = pids(given)?;
+    let invocation = if is_imagined {
+        daemon_client::invocation(given, RunNotes::Said)
+    } else {
+        daemon_client::as_active(given, RunNotes::Said)
+    };
+    let mut survey = daemon::survey(&invocation, None);
+    let failed = |error: std::io::Error| ToolError::Failed(format!("cannot open /proc: {error}"));
+    let mut proc = ProcFs::open(Path::new("/proc")).map_err(failed)?;
+    let answers = if is_imagined {
+        let subject = imagined(given, &survey.names)?;
+        let verdict = judge(&survey, &subject, &mut proc);
+        let reasons = Vec::new();
+        vec![ExplainAnswer::There(Box::new(Explained {
+            subject,
+            verdict,
+            moved: None,
+            external_move: None,
+            reasons,
+        }))]
+    } else {
+        living(&mut survey, &pids, &daemon_client::address(given), &mut proc)?
+    };
+    print(given, &survey, &answers, out)?;
+    out.flush()?;
+    if survey.loaded.rules.is_empty() {
+        eprintln!(
+            "cgrulectl: no rules found; if the daemon runs with --config, --rules, --root or --no-legacy, \
+             give the same options here"
+        );
+    }
+    if has_errors(&survey.loaded.diagnostics) {
+        eprintln!("cgrulectl: invalid rules were skipped; run 'cgrulectl check' to see them");
+    }
+    let is_wrong = |answer: &ExplainAnswer| match answer {
+        ExplainAnswer::There(one) => {
+            matches!(one.verdict.state, PlacementState::Misplaced | PlacementState::Inapplicable)
+        }
+        ExplainAnswer::Gone(..) => true,
+    };
+    Ok(u8::from(answers.iter().any(is_wrong)))
+}
+
+fn print(
+    given: &Args,
+    survey: &LoadedConfig,
+    answers: &[ExplainAnswer],
+    out: &mut dyn Write,
+) -> Result<(), ToolError> {
+    if given.has("json") {
+        let element = |answer| element(survey, answer);
+        return Ok(super::json::write(&answers.iter().map(element).collect::<Vec<_>>(), out)?);
+    }
+    let options =
+        OutputOptions { color: given.color, all: given.has("all"), ascii: !locale::is_unicode() };
+    let there = answers.iter().filter_map(|answer| match answer {
+        ExplainAnswer::There(one) => Some(one),
+        ExplainAnswer::Gone(..) => None,
+    });
+    for (index, one) in there.enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        show(survey, one, options, out)?;
+    }
+    Ok(())
+}
+
+fn element<'a>(survey: &LoadedConfig, answer: &'a ExplainAnswer) -> json::Element<'a> {
+    match answer {
+        ExplainAnswer::There(one) => {
+            json::Element::There(Box::new(json::ExplainDocument::of(survey, one)))
+        }
+        ExplainAnswer::Gone(pid, why) => {
+            json::Element::Missing(json::MissingElement::of(*pid, why))
+        }
+    }
+}
+
+/// Result for one PID of the command line.
+enum ExplainAnswer {
+    There(Box<Explained>),
+    /// No such process, with the message about it.
+    Gone(Pid, String),
+}
+
+/// Evaluates the processes in order. Reports on standard error the PIDs that do not exist, and a daemon that
+/// cannot be queried.
+fn living(
+    survey: &mut LoadedConfig,
+    pids: &[Pid],
+    address: &DaemonAddress,
+    proc: &mut ProcFs,
+) -> Result<Vec<ExplainAnswer>, ToolError> {
+    let numbers: Vec<u32> = pids.iter().map(|pid| pid.get()).collect();
+    let memories = DaemonMemory::ask(address, &numbers, survey);
+    let mut answers = Vec::new();
+    let mut has_told = false;
+    for (pid, memory) in pids.iter().zip(memories) {
+        let Some(subject) = InspectedProcess::living(*pid, proc, &survey.names)? else {
+            let why = match proc.owner(*pid) {
+                Some(owner) => {
+                    format!("{pid} is a thread of process {}: use that PID", owner.process)
+                }
+                None => format!("process {pid} does not exist"),
+            };
+            eprintln!("cgrulectl: {why}");
+            answers.push(ExplainAnswer::Gone(*pid, why));
+            continue;
+        };
+        let mut verdict = judge(survey, &subject, proc);
+        let is_well = matches!(verdict.state, PlacementState::InPlace | PlacementState::NoRule);
+        if is_well && memory.has_other_rules() {
+            verdict.state = PlacementState::Outdated;
+        }
+        let moved = memory.moved();
+        if verdict.state != PlacementState::Misplaced && !has_told {
+            let notes = memory.general().iter().cloned().chain(memory.no_failure());
+            notes.for_each(|note| eprintln!("cgrulectl: {note}"));
+            has_told = true;
+        }
+        let external_move = memory.external_move();
+        let mut one = Explained { subject, verdict, moved, external_move, reasons: Vec::new() };
+        if let (PlacementState::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
+            one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);
+        }
+        answers.push(ExplainAnswer::There(Box::new(one)));
+    }
+    Ok(answers)
+}
+
+fn pids(given: &Args) -> Result<Vec<Pid>, ToolError> {
+    let number = |operand: &std::ffi::OsString| {
+        let found = operand.to_str().and_then(|text| text.parse().ok()).and_then(Pid::new);
+        let shown = EscapedBytes(operand.as_encoded_bytes());
+        found.ok_or_else(|| ToolError::Usage(format!("explain: invalid PID: {shown}")))
+    };
+    given.operands.iter().map(number).collect()
+}
+
+fn imagined(given: &Args, names: &NameService) -> Result<InspectedProcess, ToolError> {
+    let failed = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
+    let unknown = |what: &str, name: &str| {
+        ToolError::Usage(format!("explain: unknown {what}: {}", name.escape_debug()))
+    };
+    let uid = match given.text("user")? {
+        None => return Err(ToolError::Usage("explain: --group and --exe need --user".to_owned())),
+        Some(text) => match text.parse() {
+            Ok(number) => Uid(number),
+            Err(_) => names.uid(text).map_err(failed)?.ok_or_else(|| unknown("user", text))?,
+        },
+    };
+    let gid = match given.text("group")? {
+        // A user without a passwd entry gets the group of the same ID, as users have on most hosts.
+        None => names.login_group(uid).map_err(failed)?.unwrap_or(Gid(uid.0)),
+        Some(text) => match text.parse() {
+            Ok(number) => Gid(number),
+            Err(_) => names.gid(text).map_err(failed)?.ok_or_else(|| unknown("group", text))?,
+        },
+    };
+    let program = given.value("exe").map(program).transpose()?;
+    InspectedProcess::imagined(uid, gid, program.as_deref(), names)
+}
+
+/// Returns the path of an executable, which need not exist on this host; a bare name is searched for in PATH.
+fn program(named: &OsStr) -> Result<PathBuf, ToolError> {
+    let shown = EscapedBytes(named.as_encoded_bytes());
+    if named.is_empty() {
+        return Err(ToolError::Usage("explain: --exe: the path is empty".to_owned()));
+    }
+    if !named.as_encoded_bytes().contains(&b'/') {
+        let unknown = format!("explain: --exe: {shown} not found in PATH: give its path");
+        return located(Path::new(named)).ok_or(ToolError::Usage(unknown));
+    }
+    let path = std::path::absolute(named).map_err(|error| {
+        ToolError::Failed(format!("cannot read the current directory: {error}"))
+    })?;
+    if !path.is_file() {
+        eprintln!("cgrulectl: {shown} does not exist on this host: links in it are not resolved");
+    }
+    Ok(path)
+}

@@ -1,0 +1,185 @@
+//! JSON form of an explanation. Fields are added, and must never be renamed or change their meaning. Bytes of
+//! names and paths that are not UTF-8 appear as `\xff`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Explained;
+use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use super::verdict::{HierarchyState, PlacementState};
+use crate::config::escape::EscapedBytes;
+use crate::event::Pid;
+use crate::policy::rebuild::LoadedConfig;
+use crate::rules::{Rule, RuleId};
+
+/// JSON object for one process.
+#[derive(Serialize)]
+pub(super) struct ExplainDocument {
+    pid: Option<u32>,
+    comm: Option<String>,
+    /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `inapplicable`, `protected`, `ended`,
+    /// `imagined`.
+    state: &'static str,
+    uid: u32,
+    user: Option<String>,
+    gid: u32,
+    group: Option<String>,
+    /// IDs of the groups that list the user as a member.
+    listed_in: Vec<u32>,
+    exe: Option<String>,
+    exe_on_host: Option<bool>,
+    invoked: Option<String>,
+    age_ms: Option<u64>,
+    ppid: Option<u32>,
+    /// Rule that matches; null if none does.
+    rule: Option<Decider>,
+    hierarchies: Vec<PlaceElement>,
+    /// Milliseconds since the daemon moved it; null if it did not or has no record of it.
+    moved_ago_ms: Option<u64>,
+    /// The last external move that the daemon remembers, in words.
+    external_move: Option<String>,
+    /// Reasons for which it is misplaced or its rule cannot be applied, as text.
+    reasons: Vec<String>,
+    /// Causes of an uncertain answer, as text.
+    caveats: Vec<String>,
+    /// Rules that were evaluated before and did not match, in order.
+    failed: Vec<FailedCriterion>,
+}
+
+#[derive(Serialize)]
+struct Decider {
+    number: usize,
+    name: String,
+    file: String,
+    line: u32,
+}
+
+#[derive(Serialize)]
+struct PlaceElement {
+    hierarchy: String,
+    belongs: String,
+    is: Option<String>,
+    in_place: bool,
+}
+
+#[derive(Serialize)]
+struct FailedCriterion {
+    number: usize,
+    name: String,
+    file: String,
+    line: u32,
+    /// First criterion that did not match.
+    criterion: &'static str,
+}
+
+const fn word(state: PlacementState) -> &'static str {
+    match state {
+        PlacementState::InPlace => "in-place",
+        PlacementState::Misplaced => "misplaced",
+        PlacementState::Unsure | PlacementState::Outdated => "unsure",
+        PlacementState::NoRule => "no-rule",
+        PlacementState::Ignored => "ignored",
+        PlacementState::Inapplicable => "inapplicable",
+        PlacementState::Protected => "protected",
+        PlacementState::InSlice => "in-slice",
+        PlacementState::Ended => "ended",
+        PlacementState::Imagined => "imagined",
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    EscapedBytes(bytes).to_string()
+}
+
+/// JSON object for a PID that is not a process.
+#[derive(Serialize)]
+pub(super) struct MissingElement<'a> {
+    pid: u32,
+    /// Always `gone`: no process has the PID.
+    state: &'static str,
+    /// The message about the PID.
+    reasons: [&'a str; 1],
+}
+
+impl<'a> MissingElement<'a> {
+    pub(super) fn of(pid: Pid, why: &'a str) -> Self {
+        Self { pid: pid.get(), state: "gone", reasons: [why] }
+    }
+}
+
+/// Element of the JSON array.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Element<'a> {
+    There(Box<ExplainDocument>),
+    Missing(MissingElement<'a>),
+}
+
+impl ExplainDocument {
+    pub(super) fn of(survey: &LoadedConfig, explained: &Explained) -> Self {
+        let Explained { subject, verdict, moved, .. } = explained;
+        let InspectedProcess { life, who, gid, group, program, .. } = subject;
+        let (exe, on_host, invoked) = match program {
+            InspectedProgram::Read { path, on_host, invoked, .. } => {
+                (Some(text(path)), Some(*on_host), invoked.as_deref().map(text))
+            }
+            InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None, None),
+        };
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let age = life.as_ref().and_then(|life| life.age);
+        let parent = life.as_ref().and_then(|life| life.parent.as_ref());
+        let pid = |life: &LiveProcess| life.pid.get();
+        Self {
+            pid: life.as_ref().map(pid),
+            comm: life.as_ref().map(|life| text(&life.comm)),
+            state: word(verdict.state),
+            uid: who.uid.0,
+            user: who.name.clone(),
+            gid: gid.0,
+            group: group.clone(),
+            listed_in: who.listed_in.iter().map(|gid| gid.0).collect(),
+            exe,
+            exe_on_host: on_host,
+            invoked,
+            age_ms: age.map(milliseconds),
+            ppid: parent.map(|parent| parent.pid.get()),
+            rule: verdict.walk.winner.and_then(|id| decider(survey, id)),
+            hierarchies: verdict.seats.iter().map(place).collect(),
+            moved_ago_ms: moved.flatten().map(milliseconds),
+            external_move: explained.external_move.clone(),
+            reasons: explained.all_reasons(survey),
+            caveats: explained.caveats(survey),
+            failed: failed(survey, explained),
+        }
+    }
+}
+
+fn place(seat: &HierarchyState) -> PlaceElement {
+    PlaceElement {
+        hierarchy: seat.tree.clone(),
+        belongs: seat.belongs.clone(),
+        is: seat.is.as_deref().map(text),
+        in_place: seat.is_right,
+    }
+}
+
+fn decider(survey: &LoadedConfig, RuleId(id): RuleId) -> Option<Decider> {
+    let rule = survey.loaded.rules.get(id as usize)?;
+    let Rule { name, origin, .. } = rule;
+    let file = text(origin.file.as_os_str().as_encoded_bytes());
+    Some(Decider { number: id as usize + 1, name: name.to_string(), file, line: origin.line })
+}
+
+fn failed(survey: &LoadedConfig, explained: &Explained) -> Vec<FailedCriterion> {
+    let rules = survey.loaded.rules.iter().enumerate();
+    let misses = &explained.verdict.walk.misses;
+    let failed = rules.zip(misses).map(|((at, rule), miss)| FailedCriterion {
+        number: at + 1,
+        name: rule.name.to_string(),
+        file: text(rule.origin.file.as_os_str().as_encoded_bytes()),
+        line: rule.origin.line,
+        criterion: miss.word(),
+    });
+    failed.collect()
+}

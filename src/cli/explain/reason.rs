@@ -1,0 +1,273 @@
+//! Reasons for which a process is not in its rule's cgroup: from the daemon's history of the process, and
+//! from the state of the cgroup tree. Must give at least one reason, also without a daemon.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::subject::InspectedProcess;
+use super::verdict::{HierarchyState, Verdict, keeping_unit};
+use crate::cgroup::mounts::Version;
+use crate::cli::daemon_client::{self, DaemonAddress};
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::control::client::{self, ClientConnection};
+use crate::control::protocol::{ControlRequest, HistoryEntry, ProcessReport};
+use crate::control::status::{ActiveRule, ActiveRules, Status};
+use crate::policy::rebuild::LoadedConfig;
+use crate::rules::Rule;
+
+/// Age below which a move may still be pending. The daemon takes microseconds when it is idle, the kernel
+/// milliseconds for the move.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// Note about a daemon with other active rules than those of the files; it does not report their criteria.
+const OTHER_RULES: &str = "the daemon's active rules differ from the files: run 'cgrulectl reload', or \
+                           give this command the options of the daemon";
+
+/// Answer of the daemon about a process.
+#[derive(Clone, Debug)]
+pub enum DaemonMemory {
+    /// History of the process, and conditions that keep many processes from their cgroups, as text.
+    Told(ProcessReport, Vec<String>),
+    /// No daemon answers at this socket.
+    NoDaemon(PathBuf),
+    /// Control socket disabled by this settings file.
+    Off(PathBuf),
+    /// Failed query of a daemon that exists, with the error.
+    Silent(String),
+}
+
+impl DaemonMemory {
+    /// Queries the daemon at this address for each process, in order. Sets the survey's root to the daemon's,
+    /// since its command line may override the settings.
+    pub fn ask(address: &DaemonAddress, pids: &[u32], survey: &mut LoadedConfig) -> Vec<Self> {
+        let same = |memory: Self| vec![memory; pids.len()];
+        let socket = match address {
+            DaemonAddress::At(socket) => socket,
+            DaemonAddress::Off(file) => return same(Self::Off(file.clone())),
+        };
+        let status = match answer::<Status>(socket, &ControlRequest::Status) {
+            Err(error) => return same(Self::Silent(error.to_string())),
+            Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
+            Ok(Some(status)) => status,
+        };
+        // The daemon reports `/` for the hierarchy root.
+        status.root.trim_end_matches('/').clone_into(&mut survey.roots.rules);
+        let told = match client::about(socket, pids) {
+            Err(error) => return same(Self::Silent(error.to_string())),
+            Ok(told) => told.unwrap_or_default(),
+        };
+        let rules = answer::<ActiveRules>(socket, &ControlRequest::Rules).ok().flatten();
+        let general = general(&status, rules.as_ref(), survey);
+        let of = |pid: &u32| {
+            let about = told.iter().find(|about| about.pid == *pid).cloned();
+            let nothing = || ProcessReport { pid: *pid, ..ProcessReport::default() };
+            let mut general = general.clone();
+            if *pid == status.pid {
+                general.insert(0, "it is the daemon, which never moves itself".to_owned());
+            }
+            Self::Told(about.unwrap_or_else(nothing), general)
+        };
+        pids.iter().map(of).collect()
+    }
+
+    /// Returns the time since the daemon moved the process last, if it has a record; `None` if no daemon
+    /// reported.
+    pub fn moved(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Told(about, _) => Some(about.moved_ago_ms.map(Duration::from_millis)),
+            Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => None,
+        }
+    }
+
+    /// The last external move of the process that the daemon remembers, in words: its mover, when
+    /// it was, and whether it was reverted.
+    pub fn external_move(&self) -> Option<String> {
+        let is_move =
+            |one: &&HistoryEntry| matches!(one.outcome.as_str(), "externally-moved" | "abandoned");
+        let last = self.history().iter().rev().find(is_move)?;
+        let ago = span(Duration::from_millis(last.ago_ms));
+        Some(format!("{ago} ago: {}", last.detail))
+    }
+
+    /// Returns the conditions that keep many processes from their cgroups.
+    pub fn general(&self) -> &[String] {
+        match self {
+            Self::Told(_, general) => general,
+            Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => &[],
+        }
+    }
+
+    /// Returns the message for a daemon that may be running and could not be queried.
+    pub fn no_failure(&self) -> Option<String> {
+        match self {
+            Self::Told(..) | Self::NoDaemon(_) => None,
+            Self::Off(file) => Some(daemon_client::turned_off(file)),
+            Self::Silent(why) => Some(format!("cannot query the daemon: {why}")),
+        }
+    }
+
+    /// Checks whether the daemon's active rules differ from those of the survey.
+    pub fn has_other_rules(&self) -> bool {
+        self.general().iter().any(|note| note == OTHER_RULES)
+    }
+
+    fn history(&self) -> &[HistoryEntry] {
+        match self {
+            Self::Told(about, _) => &about.history,
+            Self::NoDaemon(_) | Self::Off(_) | Self::Silent(_) => &[],
+        }
+    }
+}
+
+fn answer<T: DeserializeOwned>(
+    socket: &Path,
+    request: &ControlRequest,
+) -> Result<Option<T>, client::ClientError> {
+    client::ask(socket, request)?.map(ClientConnection::only).transpose()
+}
+
+/// Returns the conditions that keep many processes from their cgroups.
+fn general(status: &Status, rules: Option<&ActiveRules>, survey: &LoadedConfig) -> Vec<String> {
+    let dry_run = "the daemon runs with --dry-run and moves no process";
+    let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
+    let said = [(status.dry_run, dry_run), (is_other, OTHER_RULES)];
+    said.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
+}
+
+/// Checks whether the active rules are those of the files, by their names and lines.
+fn are_same(in_force: &ActiveRules, files: &[Rule]) -> bool {
+    let is_it = |(own, rule): (&ActiveRule, &Rule)| {
+        own.line == rule.origin.line && own.name == Escaped(&rule.name).to_string()
+    };
+    in_force.rules.len() == files.len() && in_force.rules.iter().zip(files).all(is_it)
+}
+
+/// Returns the reasons for which a process is misplaced, the most important first; at least one.
+pub fn why(
+    survey: &LoadedConfig,
+    subject: &InspectedProcess,
+    rule: &Rule,
+    verdict: &Verdict,
+    memory: &DaemonMemory,
+) -> Vec<String> {
+    let mut reasons: Vec<String> = moved_since(memory).into_iter().collect();
+    reasons.extend(memory.history().iter().rev().map(told));
+    match memory {
+        DaemonMemory::NoDaemon(socket) => reasons.push(format!(
+            "the daemon is not running: start cgruled; it does not answer at {}",
+            EscapedBytes(socket.as_os_str().as_encoded_bytes())
+        )),
+        DaemonMemory::Off(_) | DaemonMemory::Silent(_) => reasons.extend(memory.no_failure()),
+        DaemonMemory::Told(_, general) => reasons.extend_from_slice(general),
+    }
+    if !memory.history().is_empty() || moved_since(memory).is_some() {
+        return reasons;
+    }
+    if let Some(unit) = keeping_unit(survey, subject, rule, &verdict.seats) {
+        reasons.push(format!(
+            "it is in {}, a systemd unit that keeps its processes; set leave_units = true in the rule to \
+             move it",
+            EscapedBytes(unit.as_bytes())
+        ));
+    }
+    reasons.extend(verdict.seats.iter().filter(|seat| !seat.is_right).filter_map(obstacle));
+    if reasons.is_empty() {
+        reasons.extend(guesses(subject));
+    }
+    reasons
+}
+
+/// Returns the reason for a process that the daemon moved, and about which it has recorded nothing since.
+fn moved_since(memory: &DaemonMemory) -> Option<String> {
+    let moved = memory.moved()??;
+    let last = memory.history().last().map(|last| Duration::from_millis(last.ago_ms));
+    // The last entry may have been recorded on the way to that move.
+    last.is_none_or(|last| moved <= last).then(|| {
+        format!(
+            "{} ago: the daemon moved it last; since then another process moved it, or another rule matches \
+             it: run 'cgrulectl place' with its PID",
+            span(moved)
+        )
+    })
+}
+
+/// Formats an entry of the daemon's history.
+fn told(entry: &HistoryEntry) -> String {
+    let HistoryEntry { ago_ms, outcome, detail, .. } = entry;
+    if outcome == "sticky" {
+        return detail.clone();
+    }
+    let ago = match outcome.as_str() {
+        "waiting" => format!("for {}", span(Duration::from_millis(*ago_ms))),
+        _ => format!("{} ago", span(Duration::from_millis(*ago_ms))),
+    };
+    let what = match outcome.as_str() {
+        "refused" => "the kernel refused",
+        "externally-moved" => "external move",
+        "abandoned" => "external move",
+        "in-unit" => "it was left in its unit",
+        "in-container" => "it was left in its container",
+        "others-job" => "it was left in its job",
+        "waited" => "slow lookup",
+        "waiting" => "placement pending",
+        other => other,
+    };
+    if detail.is_empty() { format!("{ago}: {what}") } else { format!("{ago}: {what}: {detail}") }
+}
+
+/// Returns the cause for which the kernel, or the rule, would refuse a move now.
+fn obstacle(seat: &HierarchyState) -> Option<String> {
+    let directory = EscapedBytes(seat.directory.as_os_str().as_encoded_bytes());
+    if !seat.directory.exists() {
+        let text = format!(
+            "{directory} does not exist, and literal paths in cgrules.conf are not created: create the \
+             cgroup first"
+        );
+        return (!seat.creates).then_some(text);
+    }
+    let enabled = fs::read_to_string(seat.directory.join("cgroup.subtree_control"));
+    let is_inner = enabled.is_ok_and(|text| !text.trim().is_empty());
+    // Only the hierarchy root may have both processes and controllers in cgroup.subtree_control.
+    let is_top = seat.belongs == "/";
+    (seat.version == Version::V2 && is_inner && !is_top).then(|| {
+        format!(
+            "{directory} has controllers enabled in cgroup.subtree_control, so the kernel accepts no process \
+             (EBUSY): name a cgroup below it"
+        )
+    })
+}
+
+/// Returns the likely reason when nothing is recorded and nothing prevents the move.
+fn guesses(subject: &InspectedProcess) -> Vec<String> {
+    let Some(life) = &subject.life else { return Vec::new() };
+    if life.age.is_some_and(|age| age < FRESH) {
+        return vec!["it has just started and its move may be pending: run this again".to_owned()];
+    }
+    if let Some(parent) = life.parent.as_ref().filter(|parent| parent.is_alike) {
+        return vec![format!(
+            "it looks like a forked child of process {}: such a child stays in its parent's cgroup until it \
+             executes a program or changes its user",
+            parent.pid
+        )];
+    }
+    vec![format!(
+        "no failure recorded. It may have been moved manually, or the rules changed since the last check; \
+         'cgrulectl place {}' re-evaluates it",
+        life.pid
+    )]
+}
+
+/// Formats a duration in its greatest unit.
+pub fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

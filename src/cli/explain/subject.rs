@@ -1,0 +1,277 @@
+//! Attributes of a process, living or hypothetical, that rules evaluate. A read that can hang must have a
+//! limit.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::cli::command::ToolError;
+use crate::event::{Gid, Pid, Uid};
+use crate::kernel::process::ProcFs;
+use crate::kernel::program::{self, Examined, ExeRead, ExeReader, ReadRequest};
+use crate::policy::load::NameService;
+use crate::rules::names::UserIdentity;
+use crate::rules::{ExeFacts, Facts};
+
+/// Time limit for a read of an executable, which the owner of the process can make hang.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Process and the attributes that rules evaluate.
+#[derive(Clone, Debug)]
+pub struct InspectedProcess {
+    /// Attributes of a living process; `None` for a hypothetical one.
+    pub life: Option<LiveProcess>,
+    /// Effective user, and the groups that list the user as a member.
+    pub who: UserIdentity,
+    /// Effective group of the process.
+    pub gid: Gid,
+    /// Name of the effective group.
+    pub group: Option<String>,
+    /// Groups that list the user, by name where they have one.
+    pub listed_in: Vec<String>,
+    /// Executable of the process, as far as it is known.
+    pub program: InspectedProgram,
+}
+
+/// Attributes that only a living process has.
+#[derive(Clone, Debug)]
+pub struct LiveProcess {
+    /// PID, which is that of the thread-group leader.
+    pub pid: Pid,
+    /// Contents of `/proc/PID/comm`.
+    pub comm: Vec<u8>,
+    /// Contents of `/proc/PID/cgroup`.
+    pub cgroup: Vec<u8>,
+    /// Time since the process was started.
+    pub age: Option<Duration>,
+    /// Parent that started it, or adopted it.
+    pub parent: Option<ParentProcess>,
+    /// True if it is a kernel thread.
+    pub is_kernel_thread: bool,
+    /// True if it has exited and waits to be reaped.
+    pub is_zombie: bool,
+}
+
+/// Parent of a living process.
+#[derive(Clone, Debug)]
+pub struct ParentProcess {
+    /// PID from `/proc/PID/stat` of the child.
+    pub pid: Pid,
+    /// Contents of the parent's `/proc/PID/comm`.
+    pub comm: Vec<u8>,
+    /// True if user, executable and cgroups are the child's, as after a fork without an exec or a change of
+    /// credentials.
+    pub is_alike: bool,
+}
+
+/// Executable of a process, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InspectedProgram {
+    /// Executable with all attributes that rules evaluate.
+    Read {
+        /// Path as the kernel shows it.
+        raw: Vec<u8>,
+        /// Path that rules compare with `exe`.
+        path: Vec<u8>,
+        /// True if the path means the same file in the host's mount namespace.
+        on_host: bool,
+        /// Script or symbolic link that was executed.
+        invoked: Option<Vec<u8>>,
+    },
+    /// No executable, as for a kernel thread.
+    None,
+    /// Unknown executable, with the cause.
+    Hidden(String),
+}
+
+impl InspectedProcess {
+    /// Returns the attributes in the form that rules evaluate.
+    pub fn facts(&self) -> Facts<'_> {
+        let (exe, invoked) = match &self.program {
+            InspectedProgram::Read { path, on_host, invoked, .. } => {
+                (Some(ExeFacts { path, on_host: *on_host }), invoked.as_deref())
+            }
+            InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None),
+        };
+        Facts { uid: self.who.uid, gid: self.gid, exe, invoked }
+    }
+
+    /// Returns the path of the executable as the kernel shows it.
+    pub fn raw_exe(&self) -> Option<&[u8]> {
+        match &self.program {
+            InspectedProgram::Read { raw, .. } => Some(raw),
+            InspectedProgram::None | InspectedProgram::Hidden(_) => None,
+        }
+    }
+
+    /// Reads the attributes of a living process. Returns `None` if the PID is no process.
+    ///
+    /// # Errors
+    /// The NSS lookup failed.
+    pub fn living(
+        pid: Pid,
+        proc: &mut ProcFs,
+        names: &NameService,
+    ) -> Result<Option<Self>, ToolError> {
+        let Some(handle) = proc.open_process(pid) else { return Ok(None) };
+        let mut subject = Self::new(handle.uid, handle.gid, names)?;
+        subject.program = read_program(pid, proc);
+        let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
+        let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
+        let comm = proc.comm(pid).unwrap_or_default().to_vec();
+        let cgroup = proc.cgroup(pid, None).unwrap_or_default().to_vec();
+        let parent = stat.as_ref().and_then(|stat| Pid::new(u32::try_from(stat.ppid).ok()?));
+        let parent = parent.and_then(|parent| {
+            let comm = proc.comm(parent)?.to_vec();
+            let is_alike = same_as_parent((pid, parent), handle.uid, proc);
+            Some(ParentProcess { pid: parent, comm, is_alike })
+        });
+        subject.life = Some(LiveProcess {
+            pid,
+            comm,
+            cgroup,
+            age: stat.as_ref().and_then(|stat| age(stat.starttime)),
+            parent,
+            is_kernel_thread: proc.is_kernel_thread(pid),
+            is_zombie: stat.is_some_and(|stat| matches!(stat.state, 'Z' | 'X')),
+        });
+        Ok(Some(subject))
+    }
+
+    /// Creates a hypothetical process.
+    ///
+    /// # Errors
+    /// The NSS lookup failed.
+    pub fn imagined(
+        uid: Uid,
+        gid: Gid,
+        exe: Option<&Path>,
+        names: &NameService,
+    ) -> Result<Self, ToolError> {
+        let program = exe.map_or(InspectedProgram::Hidden("no --exe given".to_owned()), started);
+        Ok(Self { program, ..Self::new(uid, gid, names)? })
+    }
+
+    fn new(uid: Uid, gid: Gid, names: &NameService) -> Result<Self, ToolError> {
+        let failed = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
+        let who = names.identify(uid).map_err(failed)?;
+        let group = names.group_name(gid).map_err(failed)?;
+        let shown = |gid: &Gid| match names.group_name(*gid) {
+            Ok(Some(name)) => format!("{name} ({gid})"),
+            Ok(None) | Err(_) => gid.to_string(),
+        };
+        let listed_in = who.listed_in.iter().map(shown).collect();
+        Ok(Self { life: None, who, gid, group, listed_in, program: InspectedProgram::None })
+    }
+}
+
+fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
+    let Some(read) = read(pid, proc) else {
+        return InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned());
+    };
+    let raw = match read.link() {
+        Ok(raw) => raw.to_vec(),
+        Err(Errno::ENOENT | Errno::ESRCH) => return InspectedProgram::None,
+        Err(Errno::EACCES | Errno::EPERM) => {
+            return InspectedProgram::Hidden("only root can read it".to_owned());
+        }
+        Err(errno) => return InspectedProgram::Hidden(errno.desc().to_owned()),
+    };
+    if let Some(seen) = read.seen(proc.comm(pid)).filter(|seen| !seen.is_unsure) {
+        let path = seen.exe.path.to_vec();
+        let on_host = seen.exe.on_host;
+        return InspectedProgram::Read { raw, path, on_host, invoked: None };
+    }
+    let of = raw.clone();
+    match patiently(move || Some(program::examine(pid, Some(&of)))) {
+        Some(Examined::Program(found)) => InspectedProgram::Read {
+            raw,
+            path: found.path.into_vec(),
+            on_host: found.on_host,
+            invoked: found.invoked.map(<[u8]>::into_vec),
+        },
+        Some(Examined::Changed | Examined::Unreadable | Examined::Gone) | None => {
+            InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned())
+        }
+    }
+}
+
+/// Reads an executable by the fast path: that of a live thread if the thread-group leader has exited.
+fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
+    let handle = proc.open_process(pid)?;
+    let thread = match proc.has_leader_exited(pid) {
+        true => proc.stand_in(pid, handle).and_then(|handle| handle.thread),
+        false => None,
+    };
+    let reader = ExeReader::new(proc).ok()?;
+    patiently(move || {
+        let mut read = ExeRead::default();
+        reader.read(ReadRequest { pid, thread, namespaces: false }, &mut read);
+        Some(read)
+    })
+}
+
+/// Returns the result of work that can hang, on a thread that is left behind after the time limit.
+fn patiently<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    let (answer, answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Sending fails after the time limit, when the receiver is gone.
+        let _ = answer.send(work());
+    });
+    answered.recv_timeout(PATIENCE).ok().flatten()
+}
+
+/// Checks whether user, executable and cgroups of a process are those of its parent.
+fn same_as_parent((pid, parent): (Pid, Pid), uid: Uid, proc: &mut ProcFs) -> bool {
+    let exe = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let comm = proc.comm(pid).map(<[u8]>::to_vec);
+    let groups = proc.cgroup(pid, None).map(<[u8]>::to_vec);
+    let has_same_user = proc.open_process(parent).is_some_and(|handle| handle.uid == uid);
+    has_same_user
+        && exe(pid) == exe(parent)
+        && comm.as_deref() == proc.comm(parent)
+        && groups.as_deref() == proc.cgroup(parent, None)
+}
+
+/// Returns the time since a start time in clock ticks after boot.
+fn age(started: u64) -> Option<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let now: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    #[allow(clippy::cast_precision_loss, reason = "an age is shown in whole seconds or less")]
+    let then = started as f64 / procfs::ticks_per_second() as f64;
+    Duration::try_from_secs_f64((now - then).max(0.0)).ok()
+}
+
+/// Returns the executable that the kernel would show after an exec of this path.
+fn started(path: &Path) -> InspectedProgram {
+    let given = path.as_os_str().as_bytes().to_vec();
+    let Ok(target) = fs::canonicalize(path) else {
+        // Without the file on this host nothing can be resolved: the path is used as given.
+        return InspectedProgram::Read {
+            raw: given.clone(),
+            path: given,
+            on_host: true,
+            invoked: None,
+        };
+    };
+    let interpreter = interpreter(&target).and_then(|path| fs::canonicalize(path).ok());
+    let is_script = interpreter.is_some();
+    let exe = interpreter.unwrap_or(target).into_os_string().into_encoded_bytes();
+    let invoked = (is_script || exe != given).then_some(given);
+    InspectedProgram::Read { raw: exe.clone(), path: exe, on_host: true, invoked }
+}
+
+/// Returns the interpreter of a script; `None` if the file is not a script.
+fn interpreter(path: &Path) -> Option<String> {
+    let mut start = Vec::new();
+    let file = fs::metadata(path).ok().filter(fs::Metadata::is_file).and(fs::File::open(path).ok());
+    file?.take(256).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
+    String::from_utf8(word.to_vec()).ok()
+}

@@ -1,0 +1,287 @@
+//! Comparison of the cgroups that the rules select for a process with its current ones. Must decide as the
+//! daemon does.
+
+use std::path::PathBuf;
+
+use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use crate::cgroup::config::{UserSliceSpec, keeping_table};
+use crate::cgroup::host::Host;
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::cgroup::unit::Unit;
+use crate::cli::unread;
+use crate::engine::placer::{Protection, protection};
+use crate::event::Pid;
+use crate::kernel::process::{ProcFs, path_in};
+use crate::kernel::user_manager::ManagerLookup;
+use crate::placement;
+use crate::policy::rebuild::LoadedConfig;
+use crate::rules::destination::{Destination, DestinationPart, Specifier, SpecifierValues};
+use crate::rules::explain::{Mismatch, Trace, walk};
+use crate::rules::{Action, LeaveUnits, PathBase, Rule, RuleId, Target};
+
+/// Overall result for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlacementState {
+    /// Process in the cgroup of its rule.
+    InPlace,
+    /// Process in another cgroup than that of its rule.
+    Misplaced,
+    /// Result uncertain: rules need an unknown executable, or not all rule files could be read.
+    Unsure,
+    /// Result uncertain: the daemon's active rules are not those that were evaluated.
+    Outdated,
+    /// Process that no rule matches.
+    NoRule,
+    /// Process that matches a rule with `ignore = true`.
+    Ignored,
+    /// Process with a rule that cannot be applied on this host.
+    Inapplicable,
+    /// Process that is moved only by a rule that names its executable.
+    Protected,
+    /// Process that stays in the slice of its user, which a table limits.
+    InSlice,
+    /// Process that has exited and is not yet reaped.
+    Ended,
+    /// Hypothetical process that a rule would move.
+    Imagined,
+}
+
+/// Expected and actual cgroup in one hierarchy that the rule concerns.
+#[derive(Clone, Debug)]
+pub struct HierarchyState {
+    /// Hierarchy: `cgroup v2`, or the controllers of a v1 hierarchy.
+    pub tree: String,
+    /// Expected cgroup, as a path from the hierarchy root.
+    pub belongs: String,
+    /// Actual cgroup; `None` if it is unknown.
+    pub is: Option<Vec<u8>>,
+    /// True if the actual cgroup is the expected one.
+    pub is_right: bool,
+    /// Directory of the expected cgroup.
+    pub directory: PathBuf,
+    /// cgroup version of the hierarchy.
+    pub version: Version,
+    /// True if the daemon creates the cgroup if it is missing.
+    pub creates: bool,
+}
+
+/// Result of the rules for a process.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Overall result, from which the headline follows.
+    pub state: PlacementState,
+    /// Trace of the evaluation of the rules.
+    pub walk: Trace,
+    /// Hierarchies that the rule concerns, in order.
+    pub seats: Vec<HierarchyState>,
+    /// Files that the daemon uses and that the caller cannot read.
+    pub unread: Vec<PathBuf>,
+}
+
+/// Evaluates the rules for a process and compares the result with its cgroups.
+pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcFs) -> Verdict {
+    let rules = &survey.loaded.rules;
+    let pid = subject.life.as_ref().map(|life| life.pid);
+    let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
+        pid.is_some_and(|pid| placement::applies(rule, proc, pid, None))
+    });
+    let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
+    let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
+    let mut said = state(rule, subject, &seats, proc);
+    if let (PlacementState::Misplaced, Some(rule)) = (said, rule) {
+        if slice_table(survey, subject, rule).is_some() {
+            said = PlacementState::InSlice;
+        }
+    }
+    let depends = matches!(
+        said,
+        PlacementState::InPlace | PlacementState::Misplaced | PlacementState::NoRule
+    );
+    let unread = unread::files(&survey.loaded.diagnostics);
+    let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
+    let state = if is_unsure { PlacementState::Unsure } else { said };
+    Verdict { state, walk, seats, unread }
+}
+
+/// Returns the number of rules that need an unknown executable, so that the result may be wrong.
+pub(super) fn unseen(rule: Option<&Rule>, subject: &InspectedProcess, walk: &Trace) -> usize {
+    if !matches!(subject.program, InspectedProgram::Hidden(_)) {
+        return 0;
+    }
+    walk.misses.iter().filter(|miss| **miss == Mismatch::UnknownExe).count()
+        + usize::from(rule.is_some_and(|rule| !rule.not.exes.is_empty()))
+}
+
+fn state(
+    rule: Option<&Rule>,
+    subject: &InspectedProcess,
+    seats: &[HierarchyState],
+    proc: &mut ProcFs,
+) -> PlacementState {
+    let Some(rule) = rule else { return PlacementState::NoRule };
+    match &rule.action {
+        Action::Ignore(_) => return PlacementState::Ignored,
+        Action::Inapplicable(_) => return PlacementState::Inapplicable,
+        Action::Place(_) => {}
+    }
+    match &subject.life {
+        None => PlacementState::Imagined,
+        Some(_) if seats.iter().all(|seat| seat.is_right) => PlacementState::InPlace,
+        Some(life) if is_left_alone(rule, life, subject, proc) => PlacementState::Protected,
+        Some(life) if life.is_zombie => PlacementState::Ended,
+        Some(_) => PlacementState::Misplaced,
+    }
+}
+
+/// Checks whether the daemon does not move a process although a rule matches.
+fn is_left_alone(
+    rule: &Rule,
+    life: &LiveProcess,
+    subject: &InspectedProcess,
+    proc: &mut ProcFs,
+) -> bool {
+    let uid = subject.who.uid;
+    let exe = subject.raw_exe();
+    match exe {
+        None if life.is_kernel_thread => return true,
+        Some(_) if uid.0 != 0 && !Host::default().runs_systemd() => return false,
+        _ => {}
+    }
+    match protection(rule, life.pid, exe.unwrap_or_default(), uid, || Some(&life.cgroup)) {
+        Protection::Yes => true,
+        Protection::No => false,
+        // Without an answer from systemd the daemon does not move it either.
+        Protection::UserManager => {
+            ManagerLookup::default().find(uid).map_or(true, |found| found.contains(life.pid, proc))
+        }
+    }
+}
+
+/// Returns the table that limits the slice of the user, so that the process stays there.
+pub(super) fn slice_table<'s>(
+    survey: &'s LoadedConfig,
+    subject: &InspectedProcess,
+    rule: &Rule,
+) -> Option<&'s UserSliceSpec> {
+    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
+    let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
+    let tables = &survey.loaded.specs.user_slices;
+    keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
+}
+
+/// Returns the systemd unit that keeps the process. `None` if the process may leave it.
+pub(super) fn keeping_unit(
+    survey: &LoadedConfig,
+    subject: &InspectedProcess,
+    rule: &Rule,
+    seats: &[HierarchyState],
+) -> Option<String> {
+    let concerned = seats.iter().any(|seat| seat.version == Version::V2 && !seat.is_right);
+    if !concerned || rule.leave_units != LeaveUnits::No || !Host::default().runs_systemd() {
+        return None;
+    }
+    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice())?;
+    let path = std::str::from_utf8(path_in(text, b"")?).ok()?;
+    match Unit::of(path, &[&survey.roots.rules, &survey.roots.legacy]) {
+        Unit::ForOthers(name) if subject.who.uid.0 == 0 => Some(name.to_owned()),
+        Unit::Other(name) => Some(name.to_owned()),
+        // The daemon alone tracks whether it is the last process of its session, which changes at any time.
+        Unit::None | Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => None,
+    }
+}
+
+fn hierarchy_states(
+    survey: &LoadedConfig,
+    subject: &InspectedProcess,
+    rule: &Rule,
+) -> Vec<HierarchyState> {
+    let mut seats = Vec::new();
+    for target in rule.action.targets() {
+        let (span, _) = survey.hierarchies.span_of(target);
+        if span.is_empty() && target.below == PathBase::Top {
+            // The daemon stops here too: it does not apply the targets that follow.
+            break;
+        }
+        let path = path(survey, subject, target);
+        let trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
+        seats.extend(trees.map(|tree| hierarchy_state(tree, &path, target, subject)));
+    }
+    seats
+}
+
+fn hierarchy_state(
+    tree: &Hierarchy,
+    path: &str,
+    target: &Target,
+    subject: &InspectedProcess,
+) -> HierarchyState {
+    let top = tree.top.trim_end_matches('/');
+    let belongs = match path {
+        "/" if !top.is_empty() => top.to_owned(),
+        path => format!("{top}{path}"),
+    };
+    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
+    let is = text.and_then(|text| path_in(text, tree.listed.as_bytes())).map(<[u8]>::to_vec);
+    HierarchyState {
+        tree: match tree.version {
+            Version::V2 => "cgroup v2".to_owned(),
+            Version::V1 => tree.listed.clone(),
+        },
+        is_right: is.as_deref() == Some(belongs.as_bytes()),
+        is,
+        belongs,
+        directory: tree.mount_point.join(path.trim_start_matches('/')),
+        version: tree.version,
+        creates: target.creates,
+    }
+}
+
+/// Renders the path of a target for the process as the daemon does. Specifiers that are unknown without a
+/// process are left unexpanded.
+fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> String {
+    let mut path = match target.below {
+        PathBase::Root => survey.roots.rules.clone(),
+        PathBase::Top => survey.roots.legacy.clone(),
+    };
+    path.push('/');
+    let known = |piece: DestinationPart| match piece {
+        DestinationPart::Field(Specifier::ProcessId) if subject.life.is_none() => {
+            DestinationPart::Literal("%P".to_owned())
+        }
+        DestinationPart::Field(Specifier::Program)
+            if subject.life.is_none() && subject.raw_exe().is_none() =>
+        {
+            DestinationPart::Literal("%p".to_owned())
+        }
+        piece @ (DestinationPart::Field(_) | DestinationPart::Literal(_)) => piece,
+    };
+    let pieces = target.destination.pieces().into_iter().map(known).collect();
+    let destination = Destination::from_pieces(target.destination.as_str(), pieces);
+    // The PID of a hypothetical process is not shown.
+    if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
+        let uid = subject.who.uid;
+        let user = subject.who.name.as_deref();
+        let gid = subject.gid;
+        let group = subject.group.as_deref();
+        let program = subject.raw_exe();
+        destination.render(&SpecifierValues { uid, user, gid, group, pid, program }, &mut path);
+    }
+    if path.len() > 1 && path.ends_with('/') {
+        path.pop();
+    }
+    path
+}
+
+/// Returns the v2 cgroup of a process, followed by its v1 cgroups except hierarchy roots.
+pub(super) fn current(hierarchies: &Hierarchies, life: &LiveProcess) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for tree in hierarchies.iter() {
+        let Some(path) = path_in(&life.cgroup, tree.listed.as_bytes()) else { continue };
+        match tree.version {
+            Version::V2 => found.insert(0, ("cgroup v2".to_owned(), path.to_vec())),
+            Version::V1 if path != b"/" => found.push((tree.listed.clone(), path.to_vec())),
+            Version::V1 => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,34 @@
+//! Files with new errors, of which the daemon keeps the last valid version active.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::format::date;
+use crate::config::escape::Escaped;
+use crate::control::protocol::LastGoodFiles;
+use crate::control::status::KeptFile;
+use crate::policy::load::Overlay;
+
+/// Returns the replacements for file contents with which the rules are those that the daemon has active.
+pub(super) fn overlay(kept: LastGoodFiles) -> Overlay {
+    let path = |path: String| Arc::from(Path::new(&path));
+    let text = |(name, text): (String, String)| (path(name), Arc::from(text.into_bytes()));
+    Overlay {
+        files: kept.texts.into_iter().map(text).collect(),
+        directories: kept.directories.into_iter().map(path).collect(),
+        aside: kept.aside.into_iter().map(path).collect(),
+        ..Overlay::default()
+    }
+}
+
+/// Returns the note about a file of which the daemon does not use the current version.
+pub(super) fn words(kept: &KeptFile) -> String {
+    let file = Escaped(&kept.file);
+    match (&kept.instead, kept.since) {
+        (Some(instead), _) => {
+            format!("{file} ignored because of errors: {} stays active", Escaped(instead))
+        }
+        (None, Some(since)) => format!("{file} kept at last valid version, read {}", date(since)),
+        (None, None) => format!("files of {file} kept at last valid version"),
+    }
+}

@@ -1,0 +1,219 @@
+//! Evaluation of the rules for a program that is not running yet. Must decide as the daemon will.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::command::{Args, ToolError};
+use super::daemon_client::{self, RunNotes};
+use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::tree;
+use crate::config::diagnostic::Diagnostic;
+use crate::daemon;
+use crate::event::{Gid, Pid, Uid};
+use crate::kernel::process::ProcFs;
+use crate::placement::applies;
+use crate::policy::load::NameService;
+use crate::policy::{Policy, User};
+use crate::rules::destination::SpecifierValues;
+use crate::rules::names::UserIdentity;
+use crate::rules::{ExeFacts, Facts, Rule, RuleId, Target};
+use crate::sys;
+
+/// Policy and cgroup hierarchies of this host.
+pub(super) struct WhatIf {
+    pub(super) policy: Box<Policy>,
+    pub(super) hierarchies: Arc<Hierarchies>,
+    /// Errors and warnings of the files.
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+/// Credentials that the program would run with.
+#[derive(Clone, Debug)]
+pub(super) struct Credentials {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    pub(super) identity: UserIdentity,
+    pub(super) group: Option<String>,
+}
+
+/// Program named on a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WhatIfProgram {
+    /// Path for execve(2), as given or found in PATH.
+    pub(super) path: PathBuf,
+    /// Path that the kernel will show as the executable.
+    pub(super) exe: PathBuf,
+    /// Script or symbolic link, if the path is one.
+    pub(super) invoked: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// Creates the credentials with the names that NSS has for them.
+    pub(super) fn new(uid: Uid, gid: Gid) -> Self {
+        let names = NameService::default();
+        let nobody = |_| UserIdentity::nameless(uid);
+        let identity = names.identify(uid).unwrap_or_else(nobody);
+        let group = names.group_name(gid).ok().flatten();
+        Self { uid, gid, identity, group }
+    }
+}
+
+impl WhatIf {
+    /// Reads the files that a daemon with the same flags would read.
+    ///
+    /// # Errors
+    /// No cgroup hierarchy is mounted.
+    pub(super) fn new(given: &Args, notes: RunNotes) -> Result<Self, ToolError> {
+        let found = tree::discover();
+        let found = found.map_err(|error| {
+            ToolError::Failed(format!("cannot read /proc/self/mountinfo: {error}"))
+        })?;
+        if found.is_empty() {
+            let message =
+                "no cgroup hierarchy is mounted: run 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'";
+            return Err(ToolError::Failed(message.to_owned()));
+        }
+        let hierarchies = Arc::new(found);
+        let invocation = daemon_client::invocation(given, notes);
+        let (policy, diagnostics) = daemon::policy(&invocation, &hierarchies);
+        Ok(Self { policy, hierarchies, diagnostics })
+    }
+
+    /// Returns the rule that matches the program when this process executes it.
+    pub(super) fn rule(&self, person: &Credentials, program: &WhatIfProgram) -> Option<&Rule> {
+        let matcher = &self.policy.matcher;
+        let user = User::new(matcher, person.identity.clone(), sys::monotonic());
+        let path = |path: &'_ Path| path.as_os_str().as_bytes().to_vec();
+        let exe = path(&program.exe);
+        let invoked = program.invoked.as_deref().map(path);
+        let exe = ExeFacts { path: &exe, on_host: true };
+        let facts =
+            Facts { uid: person.uid, gid: person.gid, exe: Some(exe), invoked: invoked.as_deref() };
+        let mut id: Option<RuleId> = matcher.decide(&user.plan, &facts);
+        while let Some(rule) = id.and_then(|id| matcher.rule(id)) {
+            if applies_on_this_host(rule) {
+                return Some(rule);
+            }
+            id = matcher.decide_after(&user.plan, &facts, id?);
+        }
+        None
+    }
+
+    /// Returns the path of a target from the root of each hierarchy.
+    pub(super) fn path(
+        &self,
+        target: &Target,
+        person: &Credentials,
+        program: &WhatIfProgram,
+    ) -> Option<String> {
+        let who = SpecifierValues {
+            uid: person.uid,
+            user: person.identity.name.as_deref(),
+            gid: person.gid,
+            group: person.group.as_deref(),
+            pid: Pid::new(std::process::id())?,
+            program: Some(program.exe.as_os_str().as_bytes()),
+        };
+        let mut path = format!("{}/", self.policy.beginning(target.below));
+        target.destination.render(&who, &mut path);
+        if path.len() > 1 && path.ends_with('/') {
+            path.pop();
+        }
+        Some(path)
+    }
+}
+
+/// Checks whether a rule applies to a child of this process: a child starts in the same cgroup and with the
+/// same scheduling.
+fn applies_on_this_host(rule: &Rule) -> bool {
+    let Ok(mut proc) = ProcFs::open(Path::new("/proc")) else { return true };
+    Pid::new(std::process::id()).is_none_or(|own| applies(rule, &mut proc, own, None))
+}
+
+impl WhatIfProgram {
+    /// Finds a program as execvp(3) does. Returns `None` if there is none.
+    pub(super) fn find(name: &Path) -> Option<Self> {
+        let path = located(name)?;
+        let absolute = std::path::absolute(&path).ok()?;
+        let file = fs::canonicalize(&path).ok()?;
+        match interpreter(&file) {
+            Some(interpreter) => {
+                let exe = fs::canonicalize(&interpreter).unwrap_or(interpreter);
+                Some(Self { path, exe, invoked: Some(absolute) })
+            }
+            None => {
+                let invoked = (absolute != file).then_some(absolute);
+                Some(Self { path, exe: file, invoked })
+            }
+        }
+    }
+}
+
+/// Returns the file that a name means: searched for in PATH unless it contains a slash.
+pub(super) fn located(name: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        let flags = nix::unistd::AccessFlags::X_OK;
+        path.is_file() && nix::unistd::access(path, flags).is_ok()
+    };
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        let path = name.to_owned();
+        return path.is_file().then_some(path);
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+}
+
+/// Returns the interpreter of a script; for `#!/usr/bin/env NAME` the program that env(1) would find.
+fn interpreter(file: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_ascii_whitespace();
+    let first = PathBuf::from(words.next()?);
+    match words.find(|word| !word.starts_with('-')) {
+        Some(word) if first.ends_with("env") => located(Path::new(word)),
+        Some(_) | None => Some(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_what_the_kernel_will_show() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(directory.path()).unwrap();
+        let write = |name: &str, text: &str| {
+            fs::write(base.join(name), text).unwrap();
+            fs::set_permissions(base.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+            base.join(name)
+        };
+        let plain = write("plain", "\u{7f}ELF");
+        let script = write("script", "#!/proc/self/exe -x\n");
+        let by_env = write("by-env", "#!/usr/bin/env sh\n");
+        symlink(&plain, base.join("link")).unwrap();
+        let find = |path: &Path| WhatIfProgram::find(path).unwrap();
+        assert_eq!(
+            find(&plain),
+            WhatIfProgram { path: plain.clone(), exe: plain.clone(), invoked: None }
+        );
+        let link = find(&base.join("link"));
+        assert_eq!((link.exe, link.invoked), (plain, Some(base.join("link"))));
+        let ours = env::current_exe().unwrap();
+        let found = find(&script);
+        assert_eq!((found.exe, found.invoked), (ours, Some(script)));
+        let shell = fs::canonicalize(located(Path::new("sh")).unwrap()).unwrap();
+        assert_eq!(find(&by_env).exe, shell);
+        assert_eq!(find(Path::new("sh")).exe, shell);
+        assert_eq!(WhatIfProgram::find(Path::new("no such program")), None);
+        assert_eq!(WhatIfProgram::find(&base.join("none")), None);
+    }
+}

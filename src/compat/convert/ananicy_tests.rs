@@ -1,0 +1,155 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::compat::convert::{Converted, HostFacts, SourceFile, SourceSyntax, convert};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::rules_toml::{self, NameKind};
+
+const TYPES: &str = r#"# heavy
+{"type": "BG_CPUIO", "nice": 16, "ioclass": "idle", "sched": "idle", "cgroup": "cpu80"}
+{"type": "Game", "nice": -5, "latency_nice": -3}
+"#;
+const GROUPS: &str = r#"{"cgroup": "cpu80", "CPUQuota": 80}
+{"cgroup": "a%b", "CPUQuota": 0}
+"#;
+
+fn converted(files: &[(&str, &str)]) -> Converted {
+    let source = |(name, text): &(&str, &str)| SourceFile {
+        file: Arc::from(Path::new("/etc/ananicy.d").join(name)),
+        syntax: SourceSyntax::guess(Path::new(name), text),
+        text: (*text).to_owned(),
+    };
+    let sources: Vec<SourceFile> = files.iter().map(source).collect();
+    let knows = |_: NameKind, _: &str| true;
+    let made = convert(&sources, &HostFacts { controllers: Vec::new(), cpus: 4, knows: &knows });
+    let read = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &made.text);
+    assert!(
+        !read.diagnostics.iter().any(|d| d.is_error()),
+        "{}\n{:?}",
+        made.text,
+        read.diagnostics
+    );
+    made
+}
+
+fn said(made: &Converted) -> Vec<String> {
+    let said = |d: &Diagnostic| format!("{}: {}", d.severity, d.message);
+    made.diagnostics.iter().filter(|d| !d.message.contains("no counterpart")).map(said).collect()
+}
+
+#[test]
+fn the_head_speaks_of_ananicy_alone() {
+    let made = converted(&[("c.cgroups", "{\"cgroup\": \"a\", \"CPUQuota\": 80}\n")]);
+    assert!(made.text.contains("disable it first"), "{}", made.text);
+    assert!(!made.text.contains("--no-legacy") && !made.text.contains("cgrulesengd"));
+}
+
+#[test]
+fn types_are_not_changed_without_a_word() {
+    let rules = "{\"name\": \"gcc\", \"type\": \"BG_CPUIO\"}\n{\"type\": \"BG_CPUIO\"}\n";
+    let made = converted(&[("a.rules", rules), ("b.types", TYPES), ("c.cgroups", GROUPS)]);
+    assert!(made.text.contains("exe = \"gcc\""), "{}", made.text);
+    assert_eq!(
+        said(&made),
+        ["error: rule without a program name", "error: invalid CPUQuota: not a percentage"]
+    );
+    let again = "{\"type\": \"Game\", \"nice\": -5}\n{\"type\": \"Game\"}\n{\"type\": \"Game\"}\n";
+    let made = converted(&[("b.types", again)]);
+    assert_eq!(said(&made), ["warning: duplicate type \"Game\": this definition is used"]);
+}
+
+#[test]
+fn a_group_that_is_not_described_is_said() {
+    let rules = "{\"name\": \"ffmpeg\", \"cgroup\": \"nocg\"}\n";
+    let made = converted(&[("a.rules", rules)]);
+    assert!(made.text.contains("cgroup = \"nocg\""), "{}", made.text);
+    assert_eq!(said(&made), ["warning: cgroup \"nocg\" is not defined"]);
+}
+
+#[test]
+fn programs_with_a_group_become_rules() {
+    let rules = "# compilers\n{\"name\": \"gcc\", \"type\": \"BG_CPUIO\"} # C\n\n# games\n\
+                 {\"name\": \"doom\", \"type\": \"Game\"}\n{\"name\": \"x[\", \"cgroup\": \"a%b\"}\n";
+    let made = converted(&[("a.rules", rules), ("b.types", TYPES), ("c.cgroups", GROUPS)]);
+    let (_, body) = made.text.split_once("# /etc/ananicy.d/a.rules\n").unwrap();
+    let expected = "# compilers\n\n# C\n[[rule]]\nname = \"a.rules:2\"\nexe = \"gcc\"\n\
+                    exe_anywhere = true\ncgroup = \"cpu80\"\n\n# games\n\n[[rule]]\n\
+                    name = \"a.rules:6\"\nexe = \"x\\\\[\"\nexe_anywhere = true\ncgroup = \"a%%b\"\n";
+    assert!(body.starts_with(expected), "{body}");
+    assert!(
+        body.contains("[cgroup.\"cpu80\"]\n# 80 % of 4 CPUs\ncpu.max = \"320000 100000\"\n"),
+        "{body}"
+    );
+    assert!(
+        body.contains("# 1 rules of type \"Game\": no counterpart: latency_nice, nice\n"),
+        "{body}"
+    );
+    assert!(!body.contains("doom"), "{body}");
+    let errors: Vec<&str> =
+        made.diagnostics.iter().filter(|d| d.is_error()).map(|d| &*d.message).collect();
+    assert_eq!(errors, ["invalid CPUQuota: not a percentage"]);
+}
+
+#[test]
+fn the_last_rule_for_a_program_counts() {
+    let rule = |group: &str| format!("{{\"name\": \"x\", \"cgroup\": \"{group}\"}}\n");
+    let groups = "{\"cgroup\": \"one\"}\n{\"cgroup\": \"two\"}\n";
+    let (one, two) = (rule("one"), rule("two"));
+    let made = converted(&[("a.rules", &one), ("b.rules", &two), ("c.cgroups", groups)]);
+    assert!(made.text.contains("cgroup = \"two\"") && !made.text.contains("cgroup = \"one\""));
+    assert_eq!(made.diagnostics.len(), 1);
+}
+
+#[test]
+fn lines_that_are_no_objects_are_said() {
+    let made =
+        converted(&[("a.rules", "{\"name\": \n[1]\n{}\n{\"name\": \"x/y\", \"cgroup\": \"a\"}\n")]);
+    let lines = made.diagnostics.iter().map(|d| d.place.as_ref().unwrap().line);
+    assert_eq!(lines.collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(made.diagnostics.iter().all(|d| d.is_error()));
+}
+
+#[test]
+fn a_sign_within_an_object_begins_no_comment() {
+    let made =
+        converted(&[("a.rules", "{\"name\": \"c#\", \"cgroup\": \"a\"}\n#{\"name\": \"d\"}\n")]);
+    assert!(made.text.contains("exe = \"c#\"\n") && made.text.contains("#{\"name\": \"d\"}\n"));
+}
+
+/// Generates lines of files, including invalid ones.
+fn line() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        r#"{"name": "gcc", "type": "BG"}"#,
+        r#"{"name": "a\n\u001b\"b", "cgroup": "c"}"#,
+        r#"{"name": "", "cgroup": "c"}"#,
+        r#"{"name": "x", "cgroup": "../c\n"}"#,
+        r#"{"name": "x", "cgroup": "tasks"}"#,
+        r#"{"name": "[*?\\", "cgroup": "a%u"}"#,
+        r#"{"type": "BG", "cgroup": "cpu80", "nice\n": 1}"#,
+        r#"{"type": "T\n[[rule]]", "nice": 1}"#,
+        r#"{"name": "y", "type": "T\n[[rule]]"}"#,
+        r#"{"cgroup": "cpu80", "CPUQuota": 80}"#,
+        r#"{"cgroup": "a\nb", "CPUQuota": 80}"#,
+        r#"{"cgroup": "cpu80", "CPUQuota": "x", "k\n": 2}"#,
+        r#"{"name": 5}"#,
+        "[]",
+        "# c\u{1b}",
+        "{",
+        "",
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// `converted` asserts that the output is a valid rule file for any input.
+    #[test]
+    fn any_lines_become_a_rule_file(lines in vec(line(), 0..12)) {
+        // Any line of a .rules file that is not a rule is an error.
+        converted(&[("a.rules", &lines.join("\n")), ("a.types", &lines.join("\n"))]);
+    }
+}

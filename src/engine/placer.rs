@@ -1,0 +1,437 @@
+//! Placement of processes: applies the decision about a process by writing its PID to the cgroup of
+//! its rule. The last step of an evaluation and the only one that writes. Must not select rules.
+
+mod attach;
+mod containers;
+mod external_moves;
+mod inapplicable;
+mod labels;
+mod managers;
+mod outcome;
+mod places;
+mod protected;
+mod repair;
+mod units;
+
+use std::hash::BuildHasher;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use containers::Containers;
+use external_moves::ExternalMoveState;
+pub(crate) use external_moves::MoveWatch;
+use foldhash::fast::FixedState;
+use nix::errno::Errno;
+pub(crate) use protected::{Protection, protection};
+
+use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::host::Host;
+use crate::cgroup::mounts::HierarchySet;
+use crate::cgroup::tree::{CgroupTree, CurrentCgroup, GroupId, is_out_of_descriptors};
+use crate::config::daemon_toml::ExternalMoves;
+use crate::control::failures::PlacementFailure;
+use crate::engine::leader::Activity;
+use crate::event::{Cause, Uid};
+use crate::kernel::container::{Containment, HostNamespaces};
+use crate::kernel::moves::MoveSource;
+use crate::kernel::process::{ProcFs, ProcessHandle};
+use crate::kernel::user_manager::{ManagerLookup, UserManagers};
+use crate::placement::KnownExe;
+use crate::policy::Policy;
+use crate::policy::observer::PlacementError;
+use crate::rules::destination::{Specifier, SpecifierValues};
+use crate::rules::{Action, PathBase, Rule, RuleId, Target};
+use crate::telemetry::log::limit::LogLimiter;
+use crate::telemetry::metrics::Metrics;
+use crate::tracking::queue::EvaluationRequest;
+pub use outcome::Placement;
+
+/// Process that is being evaluated, with the data that was read about it.
+#[derive(Debug)]
+pub struct PlacedProcess<'a> {
+    /// The evaluation: the PID, and the events that caused it.
+    pub evaluation: EvaluationRequest,
+    /// Open handle of the process.
+    pub handle: &'a ProcessHandle,
+    /// Name of its user, if it has one.
+    pub user: Option<&'a str>,
+    /// State of the executable: unread, read or unavailable.
+    pub exe: KnownExe<'a>,
+    /// Relation of the process to containers, if it was read.
+    pub containment: Option<Containment>,
+}
+
+impl PlacedProcess<'_> {
+    /// Returns the path of the executable as the kernel shows it, if it was read.
+    fn exe_path(&self) -> Option<&[u8]> {
+        self.exe.seen().map(|seen| seen.raw)
+    }
+
+    /// Checks whether a thread of it was moved alone. An evaluation after an external move does
+    /// not ask whether the leader has exited, so the thread is none that stands in for it.
+    fn is_moved_thread(&self) -> bool {
+        self.handle.thread.is_some() && self.evaluation.cause.contains(Cause::MOVED)
+    }
+}
+
+/// Data that must be read before a process can be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The link to the executable of the process.
+    Exe,
+    /// The namespaces of the process.
+    Namespaces,
+    /// The name and groups of this user, below whose service manager it is.
+    Owner(Uid),
+}
+
+/// Moves processes into the cgroups of their rules.
+#[derive(Debug)]
+pub struct Placer {
+    tree: CgroupTree,
+    fast_moves: FastMovesGuard,
+    metrics: Arc<Metrics>,
+    limiter: LogLimiter,
+    external: ExternalMoveState,
+    containers: Containers,
+    is_dry_run: bool,
+    /// Without systemd only processes of root can be protected, so the link to the executable of
+    /// others need not be read: 13 us per placement (measured).
+    has_systemd: bool,
+    managers: UserManagers,
+    own_pid: u32,
+    path: String,
+    /// Which destination of its rule that is.
+    destination: usize,
+    placement: u64,
+    /// Reason for which the last process is not in the cgroup of its rule.
+    obstacle: Option<PlacementError>,
+    /// Error number with which the kernel refused the last move.
+    errno: Option<Errno>,
+    /// Failures of the last process, each with the cgroup concerned.
+    failures: Vec<(PlacementFailure, String)>,
+    /// Buffer for `/proc/PID/cgroup`.
+    text: Vec<u8>,
+    /// Buffer for the path of the v2 cgroup of a process.
+    place: String,
+    /// The last cgroup that a PID was written to.
+    written: Option<GroupId>,
+    /// Receiver of reports about calls that can take long.
+    activity: Option<Arc<Activity>>,
+}
+
+impl Placer {
+    /// Creates a placer. With `is_dry_run` it logs moves instead of making them.
+    pub fn new(
+        tree: CgroupTree,
+        fast_moves: FastMovesGuard,
+        metrics: Arc<Metrics>,
+        is_dry_run: bool,
+        external_moves: ExternalMoves,
+        move_source: Option<Box<dyn MoveSource>>,
+    ) -> Self {
+        let watch = MoveWatch::new(move_source, Arc::clone(&metrics));
+        Self {
+            tree,
+            fast_moves,
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
+            containers: Containers::new(HostNamespaces::read(Path::new("/proc"))),
+            external: ExternalMoveState::new(external_moves, watch),
+            is_dry_run,
+            has_systemd: Host::default().runs_systemd(),
+            managers: UserManagers::new(ManagerLookup::default(), Arc::clone(&metrics)),
+            metrics,
+            own_pid: std::process::id(),
+            path: String::with_capacity(256),
+            destination: 0,
+            placement: 0,
+            obstacle: None,
+            errno: None,
+            failures: Vec::new(),
+            text: Vec::new(),
+            place: String::new(),
+            written: None,
+            activity: None,
+        }
+    }
+
+    /// Registers `activity`, which is informed of calls that can take long.
+    pub fn tell(&mut self, activity: Arc<Activity>) {
+        self.activity = Some(activity);
+    }
+
+    /// Returns the identifier of the last placement, which is a hash of the cgroup.
+    pub fn last_placement(&self) -> u64 {
+        self.placement
+    }
+
+    /// Returns the reason for which the last process is not in the cgroup of its rule.
+    pub fn last_error(&self) -> Option<PlacementError> {
+        self.obstacle
+    }
+
+    /// Returns the path of the last destination from the top of its hierarchies, also after a
+    /// refused move.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Checks whether failures were recorded since they were last taken.
+    pub fn has_failures(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
+    /// Takes the recorded failures, each with the cgroup concerned.
+    pub fn take_failures(&mut self) -> Vec<(PlacementFailure, String)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    fn note(&mut self, failure: PlacementFailure) {
+        self.failures.push((failure, self.path.clone()));
+    }
+
+    /// Runs `attempt`, which opens files. If no descriptor is left, it closes all cgroups and runs
+    /// `attempt` once more.
+    ///
+    /// # Errors
+    /// As `attempt`.
+    pub fn with_descriptors<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        attempt().or_else(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            if !is_out_of_descriptors(errno) {
+                return Err(error);
+            }
+            self.tree.close();
+            attempt()
+        })
+    }
+
+    /// Activates another policy: closes all cgroups, because its rules may need others.
+    pub fn adopt(&mut self, policy: &Policy) {
+        self.external.history.clear();
+        self.external.placements.clear();
+        self.containers.adopt(policy);
+        self.tree.adopt(&policy.configs, policy.beginning(PathBase::Root));
+    }
+
+    /// Applies the rule to the process.
+    ///
+    /// # Errors
+    /// Data about the process that must be read first.
+    pub fn apply(
+        &mut self,
+        policy: &Policy,
+        proc: &mut ProcFs,
+        id: RuleId,
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Placement, Missing> {
+        let Some(rule) = policy.matcher.rule(id) else { return Ok(Placement::NoRule) };
+        let targets = match &rule.action {
+            Action::Ignore(_) => return Ok(Placement::Ignored),
+            Action::Inapplicable(it) => return Ok(self.leave(rule, &it.reason, subject)),
+            Action::Place(targets) => targets,
+        };
+        self.written = None;
+        self.errno = None;
+        self.obstacle = None;
+        let mut outcome = Placement::InPlace;
+        for (index, target) in targets.iter().enumerate() {
+            let span = policy.span(self.tree.hierarchies(), id, index, target);
+            // As in cgrulesengd, a line with a controller that this host does not have ends the
+            // rule; it was reported when the rules were read. The controllers of the first line
+            // exist, or the rule would be [`Action::Inapplicable`].
+            if span.is_empty() && target.below == PathBase::Top {
+                self.obstacle = Some(PlacementError::NoController);
+                break;
+            }
+            if is_exe_missing(target, subject) {
+                return Err(Missing::Exe);
+            }
+            self.render(policy, target, subject);
+            self.destination = index;
+            match self.enter_all(policy, proc, rule, (span, target), subject, outcome)? {
+                ControlFlow::Continue(so_far) => outcome = so_far,
+                ControlFlow::Break(last) => return Ok(last),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Puts the process into the group `self.path` of all hierarchies that the target concerns.
+    /// Returns the outcome of the rule `so_far`, with whether it is the last one.
+    fn enter_all(
+        &mut self,
+        policy: &Policy,
+        proc: &mut ProcFs,
+        rule: &Rule,
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+        so_far: Placement,
+    ) -> Result<ControlFlow<Placement, Placement>, Missing> {
+        let mut outcome = so_far;
+        let mut is_in_place = true;
+        let mut is_new = subject.evaluation.cause.contains(Cause::SCAN);
+        for n in 0.. {
+            let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
+            let entered = self.enter(policy, proc, rule, (step, target), subject)?;
+            is_in_place &= matches!(entered, Placement::Placed | Placement::InPlace);
+            is_new |= entered == Placement::Placed;
+            match entered {
+                Placement::Placed if outcome == Placement::InPlace => outcome = Placement::Placed,
+                other @ (Placement::Gone
+                | Placement::Replaced
+                | Placement::GivenUp
+                | Placement::InUnit
+                | Placement::InContainer
+                | Placement::OthersJob
+                | Placement::InSlice
+                | Placement::Protected
+                | Placement::Waiting) => return Ok(ControlFlow::Break(other)),
+                Placement::Refused if target.below == PathBase::Top => {
+                    return Ok(ControlFlow::Break(Placement::Refused));
+                }
+                Placement::Refused => outcome = Placement::Refused,
+                Placement::WouldPlace => outcome = Placement::WouldPlace,
+                Placement::Placed
+                | Placement::InPlace
+                | Placement::NoRule
+                | Placement::Ignored
+                | Placement::Inapplicable
+                | Placement::Sticky => {}
+            }
+        }
+        if is_in_place && is_new {
+            self.record_placement(proc, subject);
+        }
+        Ok(ControlFlow::Continue(outcome))
+    }
+
+    /// Moves the process into the cgroup `self.path` unless it is there or must stay where it is.
+    fn enter(
+        &mut self,
+        policy: &Policy,
+        proc: &mut ProcFs,
+        rule: &Rule,
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Placement, Missing> {
+        // Taken out while it is borrowed: the current cgroup is read once for the whole placement.
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let unified = subject.handle.unified;
+        let is_told = unified.is_some() && self.tree.is_unified(span);
+        if !is_told {
+            read_cgroup(proc, subject, &mut text);
+        }
+        let outcome = if self.is_in_place(span, CurrentCgroup { unified, text: Some(&text) }) {
+            Ok(Placement::InPlace)
+        } else {
+            // Several reasons to stay depend on the current paths, so they are read once for all
+            // checks.
+            if is_told {
+                read_cgroup(proc, subject, &mut text);
+            }
+            let now = CurrentCgroup { unified, text: Some(&text) };
+            self.enter_from(now, policy, proc, rule, (span, target), subject)
+        };
+        self.text = text;
+        outcome
+    }
+
+    /// Continues [`Self::enter`] for a process that is in `now`, and in no open cgroup of that
+    /// path.
+    fn enter_from(
+        &mut self,
+        now: CurrentCgroup<'_>,
+        policy: &Policy,
+        proc: &mut ProcFs,
+        rule: &Rule,
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> Result<Placement, Missing> {
+        if self.is_delegated(now, policy, (span, target), subject) {
+            return Ok(Placement::InPlace);
+        }
+        if let Some(other) = self.unmovable(proc, rule, subject)? {
+            return Ok(other);
+        }
+        if units::stays_in_slice(now, policy, rule, subject) {
+            return Ok(Placement::InSlice);
+        }
+        if let Some(other) = self.stays_in_cgroup(now, policy, proc, (span, rule), subject)? {
+            return Ok(other);
+        }
+        if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
+            return Ok(Placement::InUnit);
+        }
+        Ok(self.place(now, policy, proc, rule, (span, target), subject))
+    }
+
+    /// Sets `self.path` to the path of the target for this process.
+    fn render(&mut self, policy: &Policy, target: &Target, subject: &PlacedProcess<'_>) {
+        let pid = subject.evaluation.pid;
+        let who = SpecifierValues {
+            uid: subject.handle.uid,
+            user: subject.user,
+            gid: subject.handle.gid,
+            group: policy.groups.get(&subject.handle.gid).and_then(Option::as_deref),
+            pid,
+            program: subject.exe_path(),
+        };
+        self.path.clear();
+        self.path.push_str(policy.beginning(target.below));
+        self.path.push('/');
+        target.destination.render(&who, &mut self.path);
+        if self.path.len() > 1 && self.path.ends_with('/') {
+            self.path.pop();
+        }
+    }
+
+    /// Checks whether the cgroup is open and contains the process.
+    fn is_in_place(&self, span: HierarchySet, now: CurrentCgroup<'_>) -> bool {
+        // Checked first: most programs that an already placed user starts need no more, and a
+        // redundant write is expensive, because it can wait for an RCU grace period.
+        self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
+    }
+
+    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may
+    /// move it there; or a thread was moved alone to a cgroup below it, whose limits include those
+    /// of `self.path`.
+    fn is_delegated(
+        &self,
+        now: CurrentCgroup<'_>,
+        policy: &Policy,
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> bool {
+        let text = target.destination.as_str().trim_matches('/');
+        let table = policy.configs.table(text).filter(|_| target.below == PathBase::Root);
+        let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
+        if !has_owner && !subject.is_moved_thread() {
+            return false;
+        }
+        let text = now.text.unwrap_or_default();
+        span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
+    }
+}
+
+/// Checks whether the path of the cgroup contains the program, which was not read.
+fn is_exe_missing(target: &Target, subject: &PlacedProcess<'_>) -> bool {
+    matches!(subject.exe, KnownExe::Unread)
+        && target.destination.fields().any(|field| field == Specifier::Program)
+}
+
+/// Returns a hash that identifies a cgroup. A collision would only cause a wrong line in the log.
+fn numbered(path: &str) -> u64 {
+    FixedState::default().hash_one(path) | 1
+}
+
+/// Appends `/proc/PID/cgroup` of a process to `text`; nothing if the process has exited.
+fn read_cgroup(proc: &mut ProcFs, subject: &PlacedProcess<'_>, text: &mut Vec<u8>) {
+    text.extend(proc.cgroup(subject.evaluation.pid, subject.handle.thread).unwrap_or_default());
+}

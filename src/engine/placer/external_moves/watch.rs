@@ -1,0 +1,436 @@
+//! Schedule for reading the trace event of external moves, and the queue of processes to evaluate
+//! because of it. Must not be woken by moves.
+//!
+//! The trace is never polled: it would wake the daemon for every move on the machine, including its
+//! own. It is read every 500 ms, before a decision about a process with an unknown mover, and every
+//! 10 ms while a user continues to move processes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::cgroup::unit::Unit;
+use crate::engine::placer::PlacedProcess;
+use crate::event::{Cause, Nanos, Pid, Task, Uid};
+use crate::kernel::moves::{MoveSource, TracedMove};
+use crate::kernel::process::{ProcFs, path_in};
+use crate::sys;
+use crate::telemetry::log::limit::LogLimiter;
+use crate::telemetry::metrics::Metrics;
+use crate::tracking::queue::{EvaluationQueue, EvaluationRequest};
+
+/// Interval between two reads of the trace.
+const INTERVAL_NS: u64 = 500_000_000;
+/// Interval while a user moves processes.
+const SHORT_INTERVAL_NS: u64 = 10_000_000;
+/// Time for which a user who moved a process is expected to do it again.
+const ALERT_NS: u64 = 1_000_000_000;
+/// Reading and evaluating takes at most this fraction of one CPU while a user moves processes.
+const COST_FACTOR: u64 = 20;
+/// The longest pause for that. Reads on demand cost as well, and a user who causes them must not
+/// put off the others.
+const MAX_PAUSE_NS: u64 = 2_000_000_000;
+/// Maximum number of queued processes, 20 us each: 4 % of one CPU. Further ones cause a scan.
+const MAX_QUEUED: usize = 1024;
+/// Maximum number of processes with a stored last mover. When it is exceeded only queued ones are
+/// kept.
+const MAX_KNOWN: usize = 2 * MAX_QUEUED;
+/// Maximum number of the daemon's threads that can have moved processes. One is added for each read
+/// that blocked a leader.
+const MAX_OWN_THREADS: usize = 128;
+
+/// Process that moved another one, as far as it could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mover {
+    /// PID of the process, or the thread ID if it has exited.
+    pub(super) process: u32,
+    /// Command name of the process (comm).
+    name: Option<String>,
+    /// Effective user ID, or the real one if the effective user is root.
+    pub(super) uid: Option<Uid>,
+    /// Systemd unit that contains the process.
+    unit: Option<String>,
+}
+
+impl Mover {
+    /// Checks whether the mover has no root rights, or acts for a user.
+    pub(super) fn acts_for_user(&self, subject: &PlacedProcess<'_>) -> bool {
+        // Process 1 moves processes of users only on request. A process that moved itself may have
+        // had other rights at that time.
+        let is_of_user = subject.handle.uid != Uid(0);
+        if self.process == subject.evaluation.pid.get() {
+            return false;
+        }
+        self.uid.is_some_and(|uid| uid != Uid(0)) || is_of_user && self.process == 1
+    }
+}
+
+impl fmt::Display for Mover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} (process {}", name.escape_debug(), self.process)?,
+            None => write!(f, "a process that has exited ({}", self.process)?,
+        }
+        if let Some(uid) = self.uid {
+            write!(f, " of uid {uid}")?;
+        }
+        if let Some(unit) = &self.unit {
+            write!(f, ", {}", unit.escape_debug())?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Reader of the trace of external moves, and the queue of moved processes.
+#[derive(Debug)]
+pub(crate) struct MoveWatch {
+    source: Option<Box<dyn MoveSource>>,
+    /// Threads of the daemon that moved processes or may do so.
+    own_threads: Vec<u32>,
+    own_process: u32,
+    /// The last move of each process.
+    known: HashMap<Pid, TracedMove, FixedState>,
+    /// The processes that wait for their evaluation, with the same share for each user.
+    waiting: EvaluationQueue,
+    due: Nanos,
+    alert_until: Nanos,
+    was_read: Nanos,
+    /// Time from which the cost of reads and evaluations is within their share of a CPU.
+    paid_until: Nanos,
+    needs_scan: bool,
+    metrics: Arc<Metrics>,
+    limiter: LogLimiter,
+}
+
+impl MoveWatch {
+    /// Creates a watch. Without a source it never returns a process.
+    pub(crate) fn new(source: Option<Box<dyn MoveSource>>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            source,
+            own_threads: Vec::new(),
+            own_process: std::process::id(),
+            known: HashMap::default(),
+            waiting: EvaluationQueue::default(),
+            due: Nanos(0),
+            alert_until: Nanos(0),
+            was_read: Nanos(0),
+            paid_until: Nanos(0),
+            needs_scan: false,
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
+            metrics,
+        }
+    }
+
+    /// Checks whether external moves are traced.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Returns when the trace must be read, if there is one.
+    pub(crate) fn due(&self) -> Option<Nanos> {
+        self.source.as_ref().map(|_| self.due)
+    }
+
+    /// Reads the trace if it is due at `now`.
+    pub(crate) fn read_if_due(&mut self, now: Nanos) {
+        if self.source.is_some() && self.due <= now {
+            self.read(now);
+        }
+    }
+
+    /// Reads the trace although that is not due.
+    pub(super) fn read_now(&mut self) {
+        if self.source.is_some() {
+            let began = sys::monotonic();
+            self.read(began);
+            self.add_cost(sys::monotonic().since(began));
+        }
+    }
+
+    fn read(&mut self, now: Nanos) {
+        let Self { source, own_threads, own_process, known, waiting, needs_scan, metrics, .. } =
+            self;
+        let Some(source) = source else { return };
+        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
+        if !own_threads.contains(&own) {
+            if own_threads.len() >= MAX_OWN_THREADS {
+                own_threads.remove(0);
+            }
+            own_threads.push(own);
+            // Without the filter many placements would fill the buffers. Setting it takes an RCU
+            // grace period, once.
+            if let Err(error) = source.ignore(own_threads) {
+                ::log::debug!("trace of external moves: filter: {error}");
+            }
+        }
+        if known.len() > MAX_KNOWN {
+            known.retain(|pid, _| waiting.find(*pid).is_some());
+        }
+        waiting.begin_drain();
+        let result = source.read(&mut |traced| {
+            if own_threads.contains(&traced.mover) || traced.pid == *own_process {
+                return;
+            }
+            let Some(pid) = Pid::new(traced.pid) else { return };
+            let cause = if traced.is_birth { Cause::FORK | Cause::ELSEWHERE } else { Cause::MOVED };
+            metrics.traced_moves.add(u64::from(!traced.is_birth));
+            // A process that was moved several times is evaluated once.
+            let is_new = waiting.find(pid).is_none();
+            if is_new && (known.len() > MAX_KNOWN || waiting.len() >= MAX_QUEUED) {
+                *needs_scan = true;
+                return;
+            }
+            if !traced.is_birth {
+                known.insert(pid, traced);
+            }
+            waiting.push(Task { process: pid, thread: pid }, cause, traced.at);
+        });
+        waiting.end_drain();
+        match result {
+            Ok(0) => {}
+            Ok(lost) => {
+                self.metrics.lost_moves.add(lost);
+                self.needs_scan = true;
+            }
+            Err(error) => {
+                self.needs_scan = true;
+                if let Some(left_out) = self.limiter.admit(&"trace", now) {
+                    ::log::warn!("cannot read the trace of external moves: {error}{left_out}");
+                }
+            }
+        }
+        let interval = if now < self.alert_until { SHORT_INTERVAL_NS } else { INTERVAL_NS };
+        self.was_read = now;
+        self.due = now.plus(interval).max(self.paid_until);
+    }
+
+    /// Adds the duration of a read or of the evaluations after it to the cost.
+    pub(crate) fn add_cost(&mut self, nanoseconds: u64) {
+        let began = self.paid_until.max(self.was_read);
+        let paid_until = began.plus(nanoseconds.saturating_mul(COST_FACTOR));
+        self.paid_until = paid_until.min(self.was_read.plus(MAX_PAUSE_NS));
+        self.due = self.due.max(self.paid_until);
+    }
+
+    /// Records that a user moved a process and may continue to do so.
+    pub(crate) fn moved_by_user(&mut self, now: Nanos) {
+        self.alert_until = now.plus(ALERT_NS);
+        self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.paid_until);
+    }
+
+    /// Returns the next process that was moved, and when that happened last, or that was born in
+    /// another cgroup. The caller admits or dismisses it.
+    pub(crate) fn next_moved(&mut self) -> Option<EvaluationRequest> {
+        let mut evaluation = self.waiting.pop()?;
+        if let Some(traced) = self.known.get(&evaluation.pid) {
+            evaluation.since = traced.at;
+        }
+        Some(evaluation)
+    }
+
+    /// Checks whether a moved process may be evaluated now, its user being `uid`. Else it waits,
+    /// since its user had its share.
+    #[must_use]
+    pub(crate) fn admit(&mut self, evaluation: EvaluationRequest, uid: Uid) -> bool {
+        let is_admitted = self.waiting.admit(evaluation, uid);
+        if is_admitted {
+            self.waiting.complete(evaluation);
+        }
+        is_admitted
+    }
+
+    /// The process that was moved is gone.
+    pub(crate) fn dismiss(&mut self, evaluation: EvaluationRequest) {
+        self.waiting.complete(evaluation);
+    }
+
+    /// The last move of this thread is one of its process.
+    pub(crate) fn moved_by_thread(&mut self, thread: Pid, process: Pid) {
+        if let Some(traced) = self.known.remove(&thread) {
+            self.known.insert(process, traced);
+        }
+    }
+
+    /// Checks whether the queue contains processes to evaluate.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Checks whether moves were lost since the last call, so that a scan must find them.
+    pub(crate) fn take_needs_scan(&mut self) -> bool {
+        std::mem::take(&mut self.needs_scan)
+    }
+
+    /// Returns the ID of the hierarchy in which the process was moved last.
+    pub(super) fn hierarchy_of_move(&self, pid: Pid) -> Option<u32> {
+        self.known.get(&pid).map(|traced| traced.hierarchy)
+    }
+
+    /// Reads the trace and returns whether the process was moved since its last evaluation.
+    pub(crate) fn has_unevaluated_move(&mut self, pid: Pid) -> bool {
+        self.read_now();
+        self.waiting.find(pid).is_some()
+    }
+
+    /// Returns the process that made the last move of `pid`, if the trace reported it.
+    pub(super) fn mover(&self, pid: Pid, proc: &mut ProcFs) -> Option<Mover> {
+        let thread = self.known.get(&pid)?.mover;
+        let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
+        let Some(thread) = Pid::new(thread) else { return Some(mover) };
+        if let Some(owner) = proc.owner(thread) {
+            mover.process = owner.process.get();
+            mover.uid = Some(if owner.effective == Uid(0) { owner.real } else { owner.effective });
+            let comm = proc.comm(owner.process);
+            mover.name = comm.map(|name| String::from_utf8_lossy(name).into_owned());
+            let text = proc.cgroup(owner.process, None).unwrap_or_default();
+            let place = String::from_utf8_lossy(path_in(text, b"").unwrap_or_default());
+            mover.unit = Unit::of(&place, &[]).name().map(str::to_owned);
+        }
+        Some(mover)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// PID of a process that creates children in another cgroup.
+    const CREATOR: u32 = 800;
+
+    #[derive(Debug)]
+    struct Moves(Vec<(u32, u32)>, u64);
+
+    impl MoveSource for Moves {
+        fn ignore(&mut self, _threads: &[u32]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
+            for (mover, pid) in self.0.drain(..) {
+                let is_birth = mover == CREATOR;
+                take(TracedMove { at: Nanos(7), mover, pid, is_birth, hierarchy: 0 });
+            }
+            Ok(std::mem::take(&mut self.1))
+        }
+    }
+
+    fn watch(moves: Vec<(u32, u32)>, lost: u64) -> MoveWatch {
+        MoveWatch::new(Some(Box::new(Moves(moves, lost))), Arc::default())
+    }
+
+    #[test]
+    fn moves_of_others_are_told_once_and_our_own_are_not() {
+        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
+        let us = std::process::id();
+        let mut watch =
+            watch(vec![(900, 40), (own, 41), (900, us), (901, 40), (900, 0), (900, 42)], 0);
+        assert!(watch.is_traced() && !watch.has_work());
+        watch.read_if_due(Nanos(0));
+        assert_eq!(watch.metrics.traced_moves.get(), 3);
+        assert_eq!(watch.known[&Pid::new(40).unwrap()].mover, 901);
+        let next = std::iter::from_fn(|| watch.next_moved().map(|evaluation| evaluation.pid.get()));
+        assert_eq!(next.collect::<Vec<_>>(), [40, 42]);
+        assert!(!watch.take_needs_scan());
+    }
+
+    #[test]
+    fn births_are_not_moves() {
+        let mut watch = watch(vec![(CREATOR, 40), (900, 41), (CREATOR, 42)], 0);
+        watch.read_if_due(Nanos(0));
+        assert_eq!(watch.metrics.traced_moves.get(), 1);
+        assert!(watch.has_work());
+        let is_birth = |evaluation: EvaluationRequest| {
+            (evaluation.pid.get(), evaluation.cause.contains(Cause::ELSEWHERE))
+        };
+        let next = std::iter::from_fn(|| watch.next_moved().map(is_birth));
+        assert_eq!(next.collect::<Vec<_>>(), [(40, true), (41, false), (42, true)]);
+        assert!(!watch.has_work() && !watch.take_needs_scan());
+        let births = (0..2000).map(|number| (CREATOR, 2_000_000 + number)).collect();
+        let mut many = self::watch(births, 0);
+        many.read_if_due(Nanos(0));
+        assert!(many.take_needs_scan());
+        assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
+    }
+
+    #[test]
+    fn lost_moves_and_too_many_need_a_scan() {
+        let mut lossy = watch(Vec::new(), 5);
+        lossy.read_if_due(Nanos(0));
+        assert_eq!(lossy.metrics.lost_moves.get(), 5);
+        assert!(lossy.take_needs_scan() && !lossy.take_needs_scan());
+        let mut many = watch((1..20_000).map(|pid| (1_000_000, 2_000_000 + pid)).collect(), 0);
+        many.read_if_due(Nanos(0));
+        assert!(many.take_needs_scan());
+        assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
+    }
+
+    #[test]
+    fn a_user_who_moves_many_processes_delays_no_other_user() {
+        let mut moves: Vec<(u32, u32)> = (1000..1500).map(|pid| (900, pid)).collect();
+        moves.push((901, 40));
+        let mut watch = watch(moves, 0);
+        watch.read_if_due(Nanos(0));
+        let mut evaluated = 0;
+        while let Some(evaluation) = watch.next_moved() {
+            let is_other = evaluation.pid.get() == 40;
+            evaluated += usize::from(watch.admit(evaluation, Uid(u32::from(is_other))));
+            if is_other {
+                break;
+            }
+        }
+        assert!(evaluated < 40, "after {evaluated} evaluations");
+        assert!(watch.has_unevaluated_move(Pid::new(1499).unwrap()));
+        let all = std::iter::from_fn(|| watch.next_moved());
+        assert_eq!(evaluated + all.count(), 501);
+        assert!(!watch.has_work());
+    }
+
+    #[test]
+    fn reads_on_demand_put_off_the_next_one_by_their_cost() {
+        #[derive(Debug)]
+        struct Slow;
+        impl MoveSource for Slow {
+            fn ignore(&mut self, _threads: &[u32]) -> io::Result<()> {
+                Ok(())
+            }
+            fn read(&mut self, _take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
+                std::thread::sleep(std::time::Duration::from_millis(40));
+                Ok(0)
+            }
+        }
+        let mut watch = MoveWatch::new(Some(Box::new(Slow)), Arc::default());
+        let began = sys::monotonic();
+        let five = Pid::new(5).unwrap();
+        assert!(!watch.has_unevaluated_move(five));
+        assert!(watch.due().unwrap() >= began.plus(40_000_000 * COST_FACTOR));
+        watch.read_now();
+        assert!(watch.due().unwrap() >= began.plus(2 * 40_000_000 * COST_FACTOR));
+        // However many there were.
+        (0..5).for_each(|_| watch.read_now());
+        watch.moved_by_user(sys::monotonic());
+        assert!(watch.due().unwrap() <= sys::monotonic().plus(MAX_PAUSE_NS));
+    }
+
+    #[test]
+    fn it_is_read_more_often_while_a_user_moves_processes() {
+        let mut watch = watch(Vec::new(), 0);
+        watch.read_if_due(Nanos(1));
+        assert_eq!(watch.due(), Some(Nanos(1 + INTERVAL_NS)));
+        watch.moved_by_user(Nanos(2));
+        assert_eq!(watch.due(), Some(Nanos(2 + SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(3 + SHORT_INTERVAL_NS));
+        assert_eq!(watch.due(), Some(Nanos(3 + 2 * SHORT_INTERVAL_NS)));
+        // An expensive read is followed by a longer pause, also when a user continues.
+        let read = 3 + SHORT_INTERVAL_NS;
+        watch.add_cost(5 * SHORT_INTERVAL_NS);
+        watch.moved_by_user(Nanos(read + 6 * SHORT_INTERVAL_NS));
+        assert_eq!(watch.due(), Some(Nanos(read + 100 * SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(2 * ALERT_NS));
+        assert_eq!(watch.due(), Some(Nanos(2 * ALERT_NS + INTERVAL_NS)));
+        assert_eq!(MoveWatch::new(None, Arc::default()).due(), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! Decisions about service managers of users, where the executable is not sufficient.
+
+use super::{PlacedProcess, Placement, Placer};
+use crate::event::{Nanos, Pid};
+use crate::kernel::process::ProcFs;
+use crate::kernel::user_manager::{ManagerCandidate, ManagerVerdict, UserManagers};
+use crate::sys;
+
+impl Placer {
+    /// Returns the known service managers of users and the processes that wait for a lookup of one.
+    pub(crate) fn managers(&mut self) -> &mut UserManagers {
+        &mut self.managers
+    }
+
+    /// Returns the time since which a process has waited for the lookup of a service manager.
+    pub(crate) fn waits_for_manager(&self, pid: Pid) -> Option<Nanos> {
+        self.managers.waits_since(pid)
+    }
+
+    /// Returns the time at which the next waiting process is due even without a reply.
+    pub(crate) fn managers_due(&self) -> Option<Nanos> {
+        self.managers.next_due()
+    }
+
+    /// Checks whether the children of this process must be evaluated at each fork, however long ago the
+    /// process itself was evaluated: it stays where it is, and its user can make it fork without an exec.
+    pub(crate) fn is_protected_parent(&self, pid: Pid) -> bool {
+        self.managers.is_protected_parent(pid)
+    }
+
+    /// Decides about a candidate for its user's service manager: `Waiting` until the manager is
+    /// known.
+    pub(super) fn ask_for_manager(
+        &mut self,
+        proc: &mut ProcFs,
+        subject: &PlacedProcess<'_>,
+    ) -> Option<Placement> {
+        let evaluation = subject.evaluation;
+        let parent = proc.parent(evaluation.pid);
+        let is_named_pam = proc.comm(evaluation.pid) == Some(b"(sd-pam)");
+        let candidate =
+            ManagerCandidate { evaluation, uid: subject.handle.uid, parent, is_named_pam };
+        match self.managers.check(candidate, proc, sys::monotonic()) {
+            ManagerVerdict::Protected => Some(Placement::Protected),
+            ManagerVerdict::Movable => None,
+            ManagerVerdict::Pending => Some(Placement::Waiting),
+        }
+    }
+}

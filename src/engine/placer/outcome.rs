@@ -1,0 +1,121 @@
+//! Outcomes of an evaluation, and their names in the control protocol.
+
+use nix::errno::Errno;
+
+use crate::cgroup::tree::{CgroupError, CgroupOperation};
+use crate::policy::observer::{DecisionResult, PlacementError};
+use crate::rules::RuleId;
+
+/// Outcome of the evaluation of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Placement {
+    /// The process does not exist any more.
+    Gone,
+    /// No rule matches the process.
+    NoRule,
+    /// The matching rule ignores the process.
+    Ignored,
+    /// The rule cannot be applied on this host.
+    Inapplicable,
+    /// The process is protected from rules that do not name its executable.
+    Protected,
+    /// The process requested to stay where it is.
+    Sticky,
+    /// The process already is in the cgroup of its rule.
+    InPlace,
+    /// The process was moved to the cgroup of its rule.
+    Placed,
+    /// The process would have been moved without `--dry-run`.
+    WouldPlace,
+    /// The kernel refused the move of the process.
+    Refused,
+    /// A reply from another thread is needed first.
+    Waiting,
+    /// The process was moved, but its PID may have been reused meanwhile, so it must be evaluated
+    /// again.
+    Replaced,
+    /// Another process moved it away for the second time, so it is left there.
+    GivenUp,
+    /// The process stays in its systemd unit, because its rule does not allow to leave it.
+    InUnit,
+    /// The process is in a container created by root.
+    InContainer,
+    /// The process is a job below the service manager of another user, without a rule that moves
+    /// processes of that user.
+    OthersJob,
+    /// The process stays in the slice of its user, which a table limits.
+    InSlice,
+}
+
+impl Placement {
+    /// Returns the name of the outcome in the control protocol.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::NoRule => "no-rule",
+            Self::Ignored => "ignored",
+            Self::Inapplicable => "inapplicable",
+            Self::Protected => "protected",
+            Self::Sticky => "sticky",
+            Self::InPlace => "in-place",
+            Self::Placed => "placed",
+            Self::WouldPlace => "would-place",
+            Self::Refused => "refused",
+            Self::Waiting => "waiting",
+            Self::Replaced => "reused",
+            Self::GivenUp => "abandoned",
+            Self::InUnit => "in-unit",
+            Self::InContainer => "in-container",
+            Self::OthersJob => "others-job",
+            Self::InSlice => "in-slice",
+        }
+    }
+
+    /// Converts the outcome for an observer; `None` while the evaluation is incomplete. `obstacle`
+    /// is the reason for which the process was not placed.
+    pub(crate) fn ending(
+        self,
+        rule: RuleId,
+        obstacle: Option<PlacementError>,
+    ) -> Option<DecisionResult> {
+        Some(match (self, obstacle) {
+            (Self::Waiting, _) => return None,
+            (Self::Sticky, _) => DecisionResult::Sticky,
+            (Self::NoRule, _) => DecisionResult::NoRule,
+            (Self::Ignored, _) => DecisionResult::Ignored(rule),
+            (Self::Refused | Self::InPlace | Self::Placed | Self::Inapplicable, Some(met)) => {
+                DecisionResult::Failed(rule, met)
+            }
+            (
+                Self::Gone
+                | Self::Inapplicable
+                | Self::Protected
+                | Self::InPlace
+                | Self::Placed
+                | Self::WouldPlace
+                | Self::Refused
+                | Self::Replaced
+                | Self::GivenUp
+                | Self::InUnit
+                | Self::InContainer
+                | Self::OthersJob
+                | Self::InSlice,
+                _,
+            ) => DecisionResult::Done(rule),
+        })
+    }
+}
+
+pub(super) fn obstacle(refusal: &CgroupError) -> PlacementError {
+    match (refusal.step, refusal.errno) {
+        (CgroupOperation::Open, Errno::ENOENT) => PlacementError::NoGroup,
+        (
+            CgroupOperation::Open
+            | CgroupOperation::Create
+            | CgroupOperation::Set
+            | CgroupOperation::Write,
+            _,
+        ) => PlacementError::Kernel,
+    }
+}

@@ -1,0 +1,592 @@
+//! Pinned processes: they requested on the socket of cgrulesengd not to be moved. A pin must never
+//! apply to another process that reuses the PID.
+//!
+//! An entry contains the inode of the pidfd, or before Linux 6.9 the start time, of its process; a
+//! process with the same PID and a different value is not pinned. So the exit of a process needs no
+//! notification: entries of exited processes are collected gradually.
+//!
+//! The start time has a resolution of 10 ms. A PID is reused only after all free ones were
+//! assigned: at 15,000 forks per second, more than two processors achieve, 32,768 PIDs last two
+//! seconds. A pidfd per entry would cost the daemon a descriptor each, and its inode is not unique
+//! before Linux 6.9.
+//!
+//! A pin can include *descendants*: children born later, their children, and so on. Walking up the
+//! parents at the time of an evaluation would not find them: after a double fork the intermediate
+//! process is gone and the parent of the orphan is init. Reading the fork socket as lazily as
+//! otherwise would miss them too. But the kernel queues the fork of a child there before the child
+//! runs, so before any exec or credential change of the child can be queued in the event socket. If
+//! the fork socket is emptied *after* the event socket was read and *before* any process is
+//! evaluated, every fork that precedes those events is known, in order, even if processes have
+//! exited meanwhile. The engine does that in every turn while a pin includes descendants; otherwise
+//! it costs one comparison per fork. The fork socket is still not polled: a fork causes no wakeup.
+//!
+//! The order of the fork socket has three consequences:
+//! - A fork before the pin does not inherit it.
+//! - A fork by a process that is not pinned removes the PID of the child from the table, because
+//!   the PID was reused.
+//! - An exited process with descendants is kept until the fork socket was emptied once more,
+//!   because its last fork may still be in it.
+//!
+//! Forks dropped by the kernel are compensated by walking down to the living children; an orphan
+//! with a dropped fork loses its pin. As with cgrulesengd, no pin survives the daemon.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::control::request::{PinAction, PinClient, PinRequest};
+use crate::event::{Nanos, Pid, Uid};
+use crate::kernel::process::ProcFs;
+use crate::sys;
+use crate::telemetry::log::limit::LogLimiter;
+use crate::telemetry::metrics::Metrics;
+use crate::tracking::fork_tracker::Fork;
+
+/// The maximum number of entries, 40 bytes each.
+const MOST: usize = 65_536;
+/// Entries that the requests of one user make, children included, but for root: so that one user
+/// does not fill the table. A sixteenth.
+const MOST_OF_USER: u32 = 4096;
+/// The number of entries checked for exited processes: per added entry, so that those do not fill
+/// the table, and periodically. A check takes 3 us for a descendant, otherwise 10 us.
+const SWEEP: [usize; 2] = [2, 64];
+/// The interval of the periodic check.
+const SWEEP_NS: u64 = 100_000_000;
+
+/// The pin of one process.
+#[derive(Clone, Copy, Debug)]
+struct PinnedProcess {
+    /// The identity of the process, see [`ProcFs::identity`]; 0 until a descendant is first
+    /// evaluated.
+    started: u64,
+    /// The time from which the pin is valid.
+    since: Nanos,
+    has_heirs: bool,
+    /// The PID of the client that requested it.
+    client: u32,
+    /// User whose limit it counts towards.
+    account: Uid,
+}
+
+/// The time after its request in which a client may move the process that it pinned; later its PID
+/// may have been reused.
+const CLIENT_MOVES_NS: u64 = 10_000_000_000;
+
+/// An active pin of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    since: Nanos,
+    client: u32,
+}
+
+impl Pin {
+    /// Checks whether a move at this time by this process was made by the client, or before the
+    /// pin.
+    pub(crate) fn includes(self, mover: u32, at: Nanos) -> bool {
+        at <= self.since || mover == self.client && at.since(self.since) < CLIENT_MOVES_NS
+    }
+}
+
+/// The table of pinned processes.
+#[derive(Debug)]
+pub struct PinTable {
+    entries: HashMap<Pid, PinnedProcess, FixedState>,
+    /// Number of entries of each user.
+    used: HashMap<Uid, u32, FixedState>,
+    /// The number of entries that include descendants.
+    descendants: usize,
+    /// The number of pins inherited since the fork socket was last empty.
+    newcomers: usize,
+    /// Exited processes with descendants, found since the fork socket was last empty.
+    dead: Vec<(Pid, Nanos)>,
+    /// The PIDs of all entries, in the order of checks. PIDs without an entry are dropped when
+    /// encountered.
+    ring: VecDeque<Pid>,
+    swept: Nanos,
+    metrics: Arc<Metrics>,
+    limiter: LogLimiter,
+}
+
+impl PinTable {
+    /// Creates an empty table.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            entries: HashMap::default(),
+            used: HashMap::default(),
+            descendants: 0,
+            newcomers: 0,
+            dead: Vec::new(),
+            ring: VecDeque::new(),
+            swept: Nanos::default(),
+            limiter: LogLimiter::new(Arc::clone(&metrics)),
+            metrics,
+        }
+    }
+
+    /// Checks whether the process is pinned.
+    pub fn holds(&mut self, pid: Pid, proc: &mut ProcFs) -> bool {
+        self.pin(pid, proc).is_some()
+    }
+
+    /// Returns the pin of the process, if it has one.
+    pub(crate) fn pin(&mut self, pid: Pid, proc: &mut ProcFs) -> Option<Pin> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let entry = self.entries.get_mut(&pid)?;
+        let started = proc.identity(pid)?;
+        // According to the fork socket the PID of this descendant has not been reused so far.
+        if entry.started == 0 {
+            entry.started = started;
+        }
+        let PinnedProcess { since, client, .. } = *entry;
+        (entry.started == started).then_some(Pin { since, client })
+    }
+
+    /// Removes the pin of a process.
+    pub(crate) fn unpin(&mut self, pid: Pid) {
+        self.remove(pid);
+    }
+
+    /// Checks whether any pin includes descendants, so that the fork socket must be emptied before
+    /// an evaluation.
+    pub const fn has_descendants(&self) -> bool {
+        self.descendants > 0
+    }
+
+    /// Grants a wish of a client, which counts for the user `account`, or refuses it. Root may name
+    /// any process, others only processes that are entirely their own. A later wish for the same
+    /// process replaces the earlier.
+    #[must_use]
+    pub fn grant(
+        &mut self,
+        request: PinRequest,
+        client: PinClient,
+        account: Uid,
+        proc: &mut ProcFs,
+    ) -> bool {
+        let is_granted = self.try_grant(request, client, account, proc).is_some();
+        let peer = client.uid;
+        let PinRequest { pid, action } = request;
+        let pid = pid.map_or(0, Pid::get);
+        if is_granted {
+            ::log::debug!("UID {peer} requested {action:?} for PID {pid}");
+            return true;
+        }
+        self.metrics.sticky_refused.increment();
+        if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
+            ::log::warn!(
+                "request of UID {peer} for PID {pid} refused ({action:?}): no such process, owned by another \
+                 user, or more than {MOST_OF_USER} processes of this user{left_out}"
+            );
+        }
+        false
+    }
+
+    fn try_grant(
+        &mut self,
+        request: PinRequest,
+        client: PinClient,
+        account: Uid,
+        proc: &mut ProcFs,
+    ) -> Option<()> {
+        let PinClient { uid: peer, process: client } = client;
+        // The ID of a thread stands for its process.
+        let pid = proc.owner(request.pid?)?.process;
+        // The identity is read before the owner: if the PID is reused in between, the entry is for
+        // the exited process and cannot pin one of another user.
+        let started = proc.identity(pid)?;
+        let owner = proc.owner(pid)?;
+        if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
+            return None;
+        }
+        match request.action {
+            PinAction::Cancel => {
+                self.remove(pid);
+                self.metrics.sticky_cancelled.increment();
+            }
+            PinAction::Stay { children } => {
+                let since = sys::monotonic();
+                let entry = PinnedProcess { started, since, has_heirs: children, client, account };
+                // Those of processes that ended make room first; more at once would keep the hot thread.
+                if !self.has_room(pid, account) {
+                    self.sweep(SWEEP[1], proc);
+                }
+                if !self.insert(pid, entry) {
+                    self.metrics.sticky_over_limit.increment();
+                    return None;
+                }
+                self.sweep(SWEEP[0], proc);
+                self.metrics.sticky_registered.increment();
+            }
+        }
+        Some(())
+    }
+
+    /// Records a fork read from the fork socket.
+    pub fn heard(&mut self, fork: Fork) {
+        if self.descendants == 0 {
+            return;
+        }
+        // A pin of the child itself that is newer than the fork takes precedence.
+        if self.entries.get(&fork.child).is_some_and(|own| own.since > fork.at) {
+            return;
+        }
+        let parent = self.entries.get(&fork.parent);
+        match parent.filter(|parent| parent.has_heirs && parent.since <= fork.at) {
+            Some(&parent) => self.inherit(fork.child, fork.at, parent),
+            None => self.remove(fork.child),
+        }
+    }
+
+    fn inherit(&mut self, child: Pid, since: Nanos, parent: PinnedProcess) {
+        if self.insert(child, PinnedProcess { started: 0, since, has_heirs: true, ..parent }) {
+            self.newcomers += 1;
+            self.metrics.sticky_inherited.increment();
+            return;
+        }
+        self.metrics.sticky_refused.increment();
+        self.metrics.sticky_over_limit.increment();
+        if let Some(left_out) = self.limiter.admit(&("full", parent.account), sys::monotonic()) {
+            ::log::warn!(
+                "more than {MOST} processes, or {MOST_OF_USER} of one user, asked to stay where they are; process \
+                 {child} is moved as the rules say{left_out}"
+            );
+        }
+    }
+
+    /// Removes exited processes after the fork socket was emptied.
+    pub fn emptied(&mut self, proc: &mut ProcFs) {
+        for (pid, since) in std::mem::take(&mut self.dead) {
+            if self.entries.get(&pid).is_some_and(|entry| entry.since == since) {
+                self.remove(pid);
+            }
+        }
+        let mut count = SWEEP[0] * std::mem::take(&mut self.newcomers);
+        let now = sys::monotonic();
+        if now.since(self.swept) > SWEEP_NS {
+            self.swept = now;
+            count = count.max(SWEEP[1]);
+        }
+        self.sweep(count, proc);
+    }
+
+    /// Pins the living children of all processes with descendants after the kernel dropped forks.
+    /// Children older than the pin cannot be distinguished.
+    pub fn search(&mut self, proc: &mut ProcFs) {
+        let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
+        let mut parents: Vec<(Pid, PinnedProcess)> =
+            parents.map(|(&pid, &entry)| (pid, entry)).collect();
+        while let Some((parent, entry)) = parents.pop() {
+            let mut children = Vec::new();
+            proc.children(parent, |child| children.push(child));
+            children.retain(|child| !self.entries.contains_key(child));
+            for child in children {
+                self.inherit(child, entry.since, entry);
+                if self.entries.contains_key(&child) {
+                    parents.push((child, entry));
+                }
+            }
+        }
+    }
+
+    /// Adds an entry. Returns `false` if the table is full.
+    fn insert(&mut self, pid: Pid, entry: PinnedProcess) -> bool {
+        if !self.has_room(pid, entry.account) {
+            return false;
+        }
+        self.descendants += usize::from(entry.has_heirs);
+        *self.used.entry(entry.account).or_default() += 1;
+        match self.entries.insert(pid, entry) {
+            Some(old) => self.release(old),
+            None => self.ring.push_back(pid),
+        }
+        true
+    }
+
+    /// Whether there is room for an entry of this user, which may replace one of the process.
+    fn has_room(&self, pid: Pid, account: Uid) -> bool {
+        let old = self.entries.get(&pid);
+        let is_of_account = old.is_some_and(|old| old.account == account);
+        let used = self.used.get(&account).copied().unwrap_or_default();
+        if account != Uid(0) && !is_of_account && used >= MOST_OF_USER {
+            return false;
+        }
+        old.is_some() || self.entries.len() < MOST
+    }
+
+    fn remove(&mut self, pid: Pid) {
+        if let Some(old) = self.entries.remove(&pid) {
+            self.release(old);
+        }
+    }
+
+    /// An entry is gone.
+    fn release(&mut self, old: PinnedProcess) {
+        self.descendants -= usize::from(old.has_heirs);
+        if let Some(used) = self.used.get_mut(&old.account) {
+            *used -= 1;
+            if *used == 0 {
+                self.used.remove(&old.account);
+            }
+        }
+    }
+
+    /// Checks the next `count` entries and removes those of exited processes.
+    fn sweep(&mut self, count: usize, proc: &mut ProcFs) {
+        // A PID that was removed and added again occurs twice in the ring.
+        if self.ring.len() > 2 * self.entries.len() + 64 {
+            self.ring.clear();
+            self.ring.extend(self.entries.keys());
+        }
+        for _ in 0..count.min(self.ring.len()) {
+            let Some(pid) = self.ring.pop_front() else { break };
+            let Some(&entry) = self.entries.get(&pid) else { continue };
+            let is_alive = match entry.started {
+                0 => proc.exists(pid),
+                started => proc.identity(pid) == Some(started),
+            };
+            if !is_alive && !entry.has_heirs {
+                self.remove(pid);
+                continue;
+            }
+            if !is_alive {
+                self.dead.push((pid, entry.since));
+            }
+            self.ring.push_back(pid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    const ROOT: Uid = Uid(0);
+    const ALICE: Uid = Uid(61_701);
+
+    /// A fake `/proc` and a table.
+    struct PinTest {
+        root: tempfile::TempDir,
+        proc: ProcFs,
+        sticky: PinTable,
+    }
+
+    fn pid(raw: u32) -> Pid {
+        Pid::new(raw).unwrap()
+    }
+
+    /// Returns a time after all pins.
+    fn later() -> Nanos {
+        sys::monotonic().plus(1)
+    }
+
+    #[test]
+    fn a_pin_includes_moves_before_it_and_those_of_its_client_soon_after() {
+        let mut world = PinTest::new(&[5]);
+        world.stay(5, false);
+        let pin = world.sticky.pin(pid(5), &mut world.proc).unwrap();
+        let after = |ns| pin.since.plus(ns);
+        assert!(pin.includes(8, pin.since) && pin.includes(7, after(1_000)));
+        assert!(!pin.includes(8, after(1_000)) && !pin.includes(7, after(CLIENT_MOVES_NS)));
+        world.sticky.unpin(pid(5));
+        assert_eq!(world.sticky.pin(pid(5), &mut world.proc), None);
+    }
+
+    impl PinTest {
+        fn new(pids: &[u32]) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let proc = ProcFs::open(root.path()).unwrap();
+            let sticky = PinTable::new(Arc::default());
+            let mut world = Self { root, proc, sticky };
+            pids.iter().for_each(|&pid| world.run(pid, 100, ALICE));
+            world
+        }
+
+        fn dir(&self, pid: u32) -> std::path::PathBuf {
+            Path::new(self.root.path()).join(pid.to_string())
+        }
+
+        fn run(&mut self, pid: u32, started: u64, uid: Uid) {
+            fs::create_dir_all(self.dir(pid)).unwrap();
+            let zeros = "0 ".repeat(18);
+            fs::write(self.dir(pid).join("stat"), format!("{pid} (a) S {zeros}{started} 0\n"))
+                .unwrap();
+            let status =
+                format!("Name:\ta\nTgid:\t{pid}\nUid:\t{uid}\t{uid}\t0\t0\nGid:\t0\t0\t0\t0\n");
+            fs::write(self.dir(pid).join("status"), status).unwrap();
+        }
+
+        fn end(&self, pid: u32) {
+            fs::remove_dir_all(self.dir(pid)).unwrap();
+        }
+
+        fn ask(&mut self, raw: u32, action: PinAction, peer: Uid) -> bool {
+            let request = PinRequest { pid: Pid::new(raw), action };
+            self.sticky.grant(request, PinClient { uid: peer, process: 7 }, peer, &mut self.proc)
+        }
+
+        fn stay(&mut self, raw: u32, children: bool) {
+            assert!(self.ask(raw, PinAction::Stay { children }, ROOT));
+        }
+
+        fn fork(&mut self, parent: u32, child: u32) {
+            self.sticky.heard(Fork { at: later(), parent: pid(parent), child: pid(child) });
+        }
+
+        fn emptied(&mut self) {
+            self.sticky.emptied(&mut self.proc);
+        }
+
+        fn holds(&mut self, raw: u32) -> bool {
+            self.sticky.holds(pid(raw), &mut self.proc)
+        }
+    }
+
+    #[test]
+    fn a_wish_holds_for_a_process_and_not_for_its_number() {
+        let mut world = PinTest::new(&[5]);
+        assert!(!world.holds(5));
+        world.stay(5, false);
+        assert!(world.holds(5) && !world.holds(6) && !world.sticky.has_descendants());
+        world.run(5, 101, ALICE);
+        assert!(!world.holds(5));
+    }
+
+    #[test]
+    fn a_later_wish_replaces_the_earlier() {
+        let mut world = PinTest::new(&[5, 6]);
+        world.stay(5, true);
+        world.stay(5, false);
+        world.fork(5, 6);
+        world.emptied();
+        assert!(world.holds(5) && !world.holds(6));
+        assert!(world.ask(5, PinAction::Cancel, ROOT) && !world.holds(5));
+    }
+
+    #[test]
+    fn others_than_root_name_their_own_processes() {
+        let mut world = PinTest::new(&[5]);
+        world.run(6, 100, ROOT);
+        assert!(world.ask(5, PinAction::Stay { children: false }, ALICE));
+        assert!(!world.ask(5, PinAction::Cancel, Uid(61_702)) && world.holds(5));
+        assert!(!world.ask(6, PinAction::Stay { children: false }, ALICE));
+        assert!(!world.ask(7, PinAction::Stay { children: false }, ROOT), "there is no 7");
+        assert!(!world.ask(0, PinAction::Cancel, ROOT));
+        assert_eq!(world.sticky.metrics.sticky_refused.get(), 4);
+    }
+
+    #[test]
+    fn heirs_of_heirs_inherit_whoever_ended_meanwhile() {
+        let mut world = PinTest::new(&[5, 7]);
+        world.stay(5, true);
+        // Process 6 exits before any evaluation, and its last fork is read later.
+        world.fork(5, 6);
+        world.emptied();
+        world.end(5);
+        world.fork(6, 7);
+        world.emptied();
+        assert!(world.holds(7));
+        world.emptied();
+        assert!(!world.sticky.entries.contains_key(&pid(6)), "nothing of 6 can come any more");
+    }
+
+    #[test]
+    fn a_fork_before_the_wish_does_not_inherit() {
+        let mut world = PinTest::new(&[5, 6]);
+        let before = sys::monotonic();
+        world.stay(5, true);
+        world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) });
+        world.emptied();
+        assert!(!world.holds(6));
+    }
+
+    #[test]
+    fn a_number_that_somebody_else_gave_out_is_free() {
+        let mut world = PinTest::new(&[1, 5, 6]);
+        world.stay(5, true);
+        world.fork(5, 6);
+        world.emptied();
+        assert!(world.holds(6));
+        world.fork(1, 6);
+        assert!(!world.holds(6));
+    }
+
+    #[test]
+    fn the_dead_leave_the_table() {
+        let mut world = PinTest::new(&[5, 6]);
+        world.stay(5, true);
+        world.stay(6, false);
+        world.end(5);
+        world.end(6);
+        world.sticky.sweep(64, &mut world.proc);
+        assert_eq!(world.sticky.entries.len(), 1, "the last fork of 5 may still come");
+        assert!(world.sticky.has_descendants());
+        world.emptied();
+        assert!(world.sticky.entries.is_empty() && !world.sticky.has_descendants());
+    }
+
+    #[test]
+    fn who_asks_and_cancels_for_ever_takes_no_room() {
+        let mut world = PinTest::new(&[5]);
+        for _ in 0..1000 {
+            world.stay(5, true);
+            assert!(world.ask(5, PinAction::Cancel, ALICE));
+        }
+        assert!(world.sticky.ring.len() < 100);
+    }
+
+    #[test]
+    fn a_storm_of_heirs_does_not_fill_the_table() {
+        let mut world = PinTest::new(&[5]);
+        world.stay(5, true);
+        for child in 100..2100 {
+            world.fork(5, child);
+            world.emptied();
+        }
+        assert!(world.sticky.entries.len() < 100, "{}", world.sticky.entries.len());
+    }
+
+    #[test]
+    fn one_user_does_not_fill_the_table() {
+        const BOB: Uid = Uid(61_702);
+        let mut world = PinTest::new(&[5, 6]);
+        world.run(7, 100, BOB);
+        assert!(world.ask(5, PinAction::Stay { children: true }, ALICE));
+        let children = 100..100 + MOST_OF_USER + 50;
+        children.clone().for_each(|child| world.fork(5, child));
+        let counted = |world: &PinTest| world.sticky.entries.len() as u32;
+        assert_eq!(counted(&world), MOST_OF_USER);
+        assert_eq!(world.sticky.metrics.sticky_over_limit.get(), 51);
+        assert!(!world.sticky.has_room(pid(6), ALICE) && world.sticky.has_room(pid(5), ALICE));
+        assert!(world.ask(7, PinAction::Stay { children: false }, BOB), "others have room");
+        world.run(8, 100, ROOT);
+        assert!(world.ask(8, PinAction::Stay { children: false }, ROOT));
+        // The children have ended, and make room when their last forks were read.
+        assert!(!world.ask(6, PinAction::Stay { children: false }, ALICE));
+        world.emptied();
+        assert!(world.ask(6, PinAction::Stay { children: false }, ALICE));
+        for raw in [5, 6] {
+            assert!(world.ask(raw, PinAction::Cancel, ALICE));
+        }
+        let used = world.sticky.used.clone();
+        assert_eq!(used.values().sum::<u32>(), counted(&world), "{used:?}");
+    }
+
+    #[test]
+    fn lost_forks_are_made_good_by_the_living_children() {
+        let mut world = PinTest::new(&[5, 6, 7]);
+        world.stay(5, true);
+        for (parent, child) in [(5, "6 "), (6, "7 "), (7, "")] {
+            let task = world.dir(parent).join(format!("task/{parent}"));
+            fs::create_dir_all(&task).unwrap();
+            fs::write(task.join("children"), child).unwrap();
+        }
+        world.sticky.search(&mut world.proc);
+        assert!(world.holds(6) && world.holds(7));
+    }
+}

@@ -1,0 +1,474 @@
+//! Executable of a process: a fast read that can block only on exec, and a slow examination.
+//!
+//! The fast read takes the link `/proc/PID/exe` and the mount namespace. Together with the `comm`
+//! of the process it is enough unless the process has other mounts than the host (its paths may
+//! refer to other files), the file was deleted, or something else than the executable was invoked:
+//! a script or a symbolic link. Then [`examine`] opens files that the owner of the process chose,
+//! and reads memory of that user.
+//!
+//! Both can block for as long as that user likes: the first on an execve(2) that hangs while it
+//! holds `exec_update_lock`, the second on any FUSE mount. So the leading thread makes the first
+//! with the state of the daemon checked in (see [`crate::engine::leader`]), and the second runs on separate
+//! threads ([`crate::kernel::exe_pool`]).
+
+mod script;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::event::Pid;
+use crate::kernel::container::{Containment, HostNamespaces};
+use crate::kernel::process::{PATH_MAX, ProcFs, ProcPath};
+use crate::rules::{ExeFacts, base_name};
+use crate::sys;
+use script::is_script;
+
+/// Suffix that the kernel appends to the path of a deleted file.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Prefix of the link to a file of memfd_create(2), before the name that its creator chose. Only
+/// root can make a file at such a path, so no other file of the host looks so.
+const MEMFD: &[u8] = b"/memfd:";
+
+/// Maximum length of `comm`, in bytes.
+const COMM: usize = 15;
+
+/// Interpreters: for these an argument may be the program that the administrator means. Prefixes of
+/// base names, so that `python3.11` matches.
+const INTERPRETERS: [&[u8]; 14] = [
+    b"sh", b"bash", b"dash", b"ksh", b"zsh", b"fish", b"python", b"perl", b"ruby", b"node", b"php",
+    b"lua", b"tclsh", b"env",
+];
+
+/// Result of [`examine`] for an executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The link `/proc/PID/exe` at that time.
+    pub raw: Box<[u8]>,
+    /// Path of the file, without ` (deleted)` if it does not exist any more.
+    pub path: Box<[u8]>,
+    /// Set if the path refers to the same file on the host.
+    pub on_host: bool,
+    /// Path of the script or symbolic link that was invoked.
+    pub invoked: Option<Box<[u8]>>,
+    /// Set if root may not read the file, so that it is not known to be the host's.
+    pub is_unreadable: bool,
+}
+
+impl Program {
+    /// Returns the examined executable in the form that rules are matched with.
+    pub fn seen(&self) -> ExeInfo<'_> {
+        let exe = ExeFacts { path: &self.path, on_host: self.on_host };
+        ExeInfo { raw: &self.raw, exe, invoked: self.invoked.as_deref(), is_unsure: false }
+    }
+}
+
+/// Executable of a process, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct ExeInfo<'a> {
+    /// The link as the kernel shows it.
+    pub raw: &'a [u8],
+    /// Path of the executable, with or without trust that it is the host's.
+    pub exe: ExeFacts<'a>,
+    /// Path of the invoked script or link, if known.
+    pub invoked: Option<&'a [u8]>,
+    /// Set if [`examine`] could determine more.
+    pub is_unsure: bool,
+}
+
+impl<'a> ExeInfo<'a> {
+    /// Returns the common name of the program: the invoked script or link if known, else the
+    /// executable.
+    pub fn name(self) -> &'a [u8] {
+        self.invoked.unwrap_or(self.raw)
+    }
+
+    /// Creates the entry of a kernel thread, which has a name in place of an executable. Only rules
+    /// that compare the path alone match it, as in cgrulesengd; only the kernel can set the name.
+    pub fn kernel_thread(comm: &'a [u8]) -> Self {
+        let exe = ExeFacts { path: comm, on_host: false };
+        ExeInfo { raw: comm, exe, invoked: None, is_unsure: false }
+    }
+}
+
+/// Request to read an executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// PID of the process to read.
+    pub pid: Pid,
+    /// Live thread of it, if its leader has exited.
+    pub thread: Option<Pid>,
+    /// Set if its namespaces must be read too.
+    pub namespaces: bool,
+}
+
+/// Reader of executables. Its calls can block for as long as the owner of a process likes.
+#[derive(Debug)]
+pub struct ExeReader {
+    dir: OwnedFd,
+    /// Mount namespaces with the host's paths: the own one and that of process 1, which differs
+    /// when a service manager set up private mounts.
+    host_mounts: [Box<[u8]>; 2],
+    host: HostNamespaces,
+}
+
+/// Result of one read of an executable.
+#[derive(Debug)]
+pub struct ExeRead {
+    buffer: Box<[u8; PATH_MAX]>,
+    link: Result<usize, Errno>,
+    shares_host_mounts: bool,
+    containment: Option<Containment>,
+}
+
+impl Default for ExeRead {
+    fn default() -> Self {
+        Self {
+            buffer: Box::new([0; PATH_MAX]),
+            link: Err(Errno::ESRCH),
+            shares_host_mounts: false,
+            containment: None,
+        }
+    }
+}
+
+impl ExeRead {
+    /// Returns the link `/proc/PID/exe` as the kernel shows it, including ` (deleted)`.
+    ///
+    /// # Errors
+    /// `ENOENT` for a kernel thread, an exited leader and a process that does not exist; `EACCES`
+    /// without `CAP_SYS_PTRACE`.
+    pub fn link(&self) -> Result<&[u8], Errno> {
+        self.link.map(|length| &self.buffer[..length])
+    }
+
+    /// Checks whether the process is in a container, if that was requested.
+    pub const fn containment(&self) -> Option<Containment> {
+        self.containment
+    }
+
+    /// Returns the executable as far as the link and the `comm` of the process determine it. `None`
+    /// if no link could be read.
+    pub fn seen(&self, comm: Option<&[u8]>) -> Option<ExeInfo<'_>> {
+        let raw = self.link().ok()?;
+        if let Some(path) = memfd_path(raw) {
+            let exe = ExeFacts { path, on_host: false };
+            return Some(ExeInfo { raw, exe, invoked: None, is_unsure: false });
+        }
+        let is_plain = !raw.ends_with(DELETED) && self.shares_host_mounts;
+        let base = base_name(raw);
+        let is_unsure =
+            !is_plain || is_interpreter(base) || comm.is_none_or(|comm| comm != kept(base));
+        Some(ExeInfo {
+            raw,
+            exe: ExeFacts { path: raw, on_host: is_plain },
+            invoked: None,
+            is_unsure,
+        })
+    }
+}
+
+impl ExeReader {
+    /// Creates a reader for the processes of `proc`.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn new(proc: &ProcFs) -> io::Result<Self> {
+        let mut reader = Self {
+            dir: proc.duplicate_dir()?,
+            host_mounts: Default::default(),
+            host: HostNamespaces::read(Path::new("/proc")),
+        };
+        reader.host_mounts = [std::process::id(), 1].map(|host| {
+            let mut link = [0; 64];
+            let request =
+                Pid::new(host).map(|pid| ReadRequest { pid, thread: None, namespaces: false });
+            let target = request.and_then(|of| reader.read_link(of, "ns/mnt", &mut link).ok());
+            target.map_or_else(Box::default, Box::from)
+        });
+        Ok(reader)
+    }
+
+    /// Creates another reader of the same processes, for another thread.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            dir: self.dir.try_clone()?,
+            host_mounts: self.host_mounts.clone(),
+            host: self.host,
+        })
+    }
+
+    /// Reads the executable of a process into `read`, and its namespaces if requested.
+    pub fn read(&self, of: ReadRequest, read: &mut ExeRead) {
+        read.link = self
+            .read_link(of, "exe", &mut *read.buffer)
+            .map(<[u8]>::len)
+            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        let mut link = [0; 64];
+        read.shares_host_mounts = read.link.is_ok()
+            && self
+                .read_link(of, "ns/mnt", &mut link)
+                .is_ok_and(|target| self.host_mounts.iter().any(|host| **host == *target));
+        read.containment = of.namespaces.then(|| {
+            let process = Path::new("/proc").join(of.pid.to_string());
+            let thread = of.thread.map(|thread| process.join("task").join(thread.to_string()));
+            self.host.containment_by_proc(&thread.unwrap_or(process))
+        });
+    }
+
+    fn read_link<'b>(
+        &self,
+        ReadRequest { pid, thread, .. }: ReadRequest,
+        name: &str,
+        buffer: &'b mut [u8],
+    ) -> io::Result<&'b [u8]> {
+        sys::read_link(self.dir.as_fd(), ProcPath::of(pid, thread, name).as_c_str(), buffer)
+    }
+}
+
+/// The path of an executable in memory: `/memfd:` and a name that may hold anything, slashes
+/// included. `None` for any other executable.
+///
+/// It is on no path of the host whatever its name is. So it needs no examination either, and a user
+/// who executes many of them keeps no thread busy.
+fn memfd_path(raw: &[u8]) -> Option<&[u8]> {
+    raw.strip_suffix(DELETED).filter(|path| path.starts_with(MEMFD))
+}
+
+fn is_interpreter(base: &[u8]) -> bool {
+    INTERPRETERS.iter().any(|name| base.starts_with(name))
+}
+
+/// Truncates a name to the length of `comm`.
+fn kept(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(COMM)]
+}
+
+/// Result of [`examine`] for a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// The executable was examined successfully.
+    Program(Program),
+    /// The link differs from the request: the event of that exec follows.
+    Changed,
+    /// The link cannot be read for lack of permission.
+    Unreadable,
+    /// The process exited before the link was read.
+    Gone,
+}
+
+/// Examines the executable of a process; `raw` is the link that was read before, if any. Can block
+/// for as long as the owner of the process likes.
+///
+/// A file that root may not read, as on a FUSE mount without `allow_other`, does not count as the
+/// host's: only rules that compare the path alone match it.
+pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let mut dir = process.clone();
+    let mut link = fs::read_link(dir.join("exe"));
+    if link.as_ref().is_err_and(is_absence) {
+        // The leader may have exited before the other threads.
+        let Some(thread) = live_thread(pid) else { return Examined::Gone };
+        dir = process.join(format!("task/{thread}"));
+        link = fs::read_link(dir.join("exe"));
+    }
+    let link = match link {
+        Ok(link) => link.into_os_string().into_vec(),
+        Err(error) if is_absence(&error) => return Examined::Gone,
+        Err(_) => return Examined::Unreadable,
+    };
+    if raw.is_some_and(|raw| raw != link) {
+        return Examined::Changed;
+    }
+    Examined::Program(examine_in(&dir, link))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// Returns a live thread other than the leader, if the leader has exited.
+fn live_thread(pid: Pid) -> Option<Pid> {
+    let mut proc = ProcFs::open(Path::new("/proc")).ok()?;
+    let handle = proc.open_process(pid)?;
+    if proc.is_kernel_thread(pid) || !proc.has_leader_exited(pid) {
+        return None;
+    }
+    proc.stand_in(pid, handle)?.thread
+}
+
+fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
+    let Ok(file) = fs::metadata(dir.join("exe")) else {
+        let path = raw.clone().into();
+        let raw = raw.into();
+        return Program { raw, path, on_host: false, invoked: None, is_unreadable: true };
+    };
+    if let Some(path) = memfd_path(&raw) {
+        let path = path.into();
+        let raw = raw.into();
+        return Program { raw, path, on_host: false, invoked: None, is_unreadable: false };
+    }
+    let namespace = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
+    let theirs = namespace(dir);
+    let shares_mounts_of = |host: &str| theirs.is_some() && namespace(Path::new(host)) == theirs;
+    let is_ours = shares_mounts_of("/proc/self");
+    let is_first = shares_mounts_of("/proc/1");
+    // A file with a real name that ends in ` (deleted)` exists at that path.
+    let path = match raw.strip_suffix(DELETED) {
+        Some(path) if !is_same_file(&file, Path::new(OsStr::from_bytes(&raw))) => path,
+        _ => &raw,
+    };
+    let on_host = is_ours || is_first || is_same_file(&file, Path::new(OsStr::from_bytes(path)));
+    // Its paths refer to the same files as on the host only if it shares the host's mounts and root
+    // directory.
+    let shares_root = fs::read_link(dir.join("root")).is_ok_and(|root| root == Path::new("/"));
+    // Not through the root of the process itself, which it may change meanwhile.
+    let view = if is_first && !is_ours { "/proc/1/root" } else { "/" };
+    let invoked =
+        if on_host && shares_root { invoked(dir, Path::new(view), path, &file) } else { None };
+    Program {
+        path: path.into(),
+        on_host,
+        is_unreadable: false,
+        invoked: invoked.map(|path| path.into_os_string().into_vec().into()),
+        raw: raw.into(),
+    }
+}
+
+fn is_same_file(file: &fs::Metadata, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
+}
+
+/// Returns the argument that names the invoked file, if it is a symbolic link to the executable or
+/// a script. `view` is the root through which the host's files are visible: a service may have a
+/// private /tmp.
+fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<PathBuf> {
+    // The process can set both its arguments and its `comm`, so neither is sufficient alone.
+    let comm = read_bounded(&dir.join("comm"), 64)?;
+    let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+    let arguments = read_bounded(&dir.join("cmdline"), 64 * 1024)?;
+    let arguments: Vec<&[u8]> = arguments.split(|&byte| byte == 0).collect();
+    let named = arguments.iter().find(|argument| kept(base_name(argument)) == comm);
+    // For an interpreter started by its own name: the first argument that is not an option.
+    let first = arguments.iter().skip(1).find(|argument| !argument.starts_with(b"-"));
+    [named, first].into_iter().flatten().find_map(|argument| {
+        let path = absolute(dir, argument)?;
+        let seen = view.join(path.strip_prefix("/").unwrap_or(&path));
+        let is_other_name = path.as_os_str().as_bytes() != exe && is_same_file(file, &seen);
+        (is_other_name || is_script(&seen)).then_some(path)
+    })
+}
+
+fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
+    if argument.is_empty() {
+        return None;
+    }
+    let path = Path::new(OsStr::from_bytes(argument));
+    if path.is_absolute() {
+        return Some(path.to_owned());
+    }
+    let path = fs::read_link(dir.join("cwd")).ok()?.join(path);
+    // A path that is not accessible is normalised without resolving links.
+    Some(fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect()))
+}
+
+fn read_bounded(path: &Path, bound: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(bound).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{cgrules_conf, rules_toml};
+    use crate::event::{Gid, Nanos, Uid};
+    use crate::policy::User;
+    use crate::rules::Facts;
+    use crate::rules::matcher::Matcher;
+    use crate::rules::names::UserIdentity;
+
+    /// Returns the line of the first matching rule.
+    fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&ExeInfo<'_>>) -> Option<u32> {
+        let matcher = Matcher::compile(rules.into());
+        let root = UserIdentity::nameless(Uid(0));
+        let user = User::new(&matcher, root, Nanos(0));
+        let exe = seen.map(|seen| seen.exe);
+        let facts = Facts { uid: Uid(0), gid: Gid(0), exe, invoked: None };
+        let id = matcher.decide(&user.plan, &facts)?;
+        matcher.rule(id).map(|rule| rule.origin.line)
+    }
+
+    #[test]
+    fn a_kernel_thread_has_its_name_for_rules_that_compare_the_path_alone() {
+        let legacy = |text: &str| {
+            let parsed = cgrules_conf::parse(&Arc::from(Path::new("/a")), text);
+            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
+        };
+        let toml = |more: &str| {
+            let text = format!("version = 1\n[[rule]]\nexe = \"kswapd0\"\n{more}ignore = true\n");
+            let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+            assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
+        };
+        let seen = ExeInfo::kernel_thread(b"kswapd0");
+        let rules = "*:/opt/* cpu x\n*:kswapd cpu x\n*:kswapd0 cpu a\n";
+        assert_eq!(decided(legacy(rules), Some(&seen)), Some(3));
+        assert_eq!(decided(legacy("*:kswap* cpu b\n"), Some(&seen)), Some(1));
+        assert_eq!(decided(toml(""), Some(&seen)), None);
+        assert_eq!(decided(toml("exe_anywhere = true\n"), Some(&seen)), Some(3));
+    }
+
+    #[test]
+    fn our_own_executable_is_read() {
+        let proc = ProcFs::open(Path::new("/proc")).unwrap();
+        let reader = ExeReader::new(&proc).unwrap();
+        let pid = Pid::new(std::process::id()).unwrap();
+        let mut read = ExeRead::default();
+        assert_eq!(read.link(), Err(Errno::ESRCH));
+        reader.read(ReadRequest { pid, thread: Some(pid), namespaces: false }, &mut read);
+        let own = std::env::current_exe().unwrap();
+        let own = own.as_os_str().as_bytes();
+        assert_eq!(read.link(), Ok(own));
+        let comm = kept(base_name(own));
+        assert!(read.seen(Some(comm)).is_some_and(|seen| !seen.is_unsure && seen.exe.on_host));
+        assert!(read.seen(Some(b"another")).is_some_and(|seen| seen.is_unsure));
+        let Examined::Program(program) = examine(pid, Some(own)) else { panic!() };
+        assert_eq!((&*program.raw, program.on_host), (own, true));
+        assert_eq!(examine(pid, Some(b"/another")), Examined::Changed);
+    }
+
+    #[test]
+    fn an_executable_in_memory_is_on_no_path_of_the_host() {
+        assert_eq!(
+            memfd_path(b"/memfd:/usr/sbin/php-fpm (deleted)"),
+            Some(&b"/memfd:/usr/sbin/php-fpm"[..])
+        );
+        assert_eq!(memfd_path(b"/memfd:a (deleted) (deleted)"), Some(&b"/memfd:a (deleted)"[..]));
+        assert_eq!(memfd_path(b"/memfd:a"), None);
+        assert_eq!(memfd_path(b"/usr/memfd:a (deleted)"), None);
+    }
+
+    #[test]
+    fn a_process_that_exited_is_gone() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = Pid::new(child.id()).unwrap();
+        while !matches!(examine(pid, None), Examined::Gone) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.wait().unwrap();
+        assert_eq!(examine(pid, None), Examined::Gone);
+    }
+}

@@ -1,0 +1,96 @@
+//! Selection of the rule for a process. Reads no more of the process than the rules need.
+
+use crate::event::{Gid, Pid, Uid};
+use crate::kernel::process::ProcFs;
+use crate::kernel::program::ExeInfo;
+use crate::policy::User;
+use crate::rules::ignore::Scheduling;
+use crate::rules::matcher::Matcher;
+use crate::rules::{Action, Facts, Rule, RuleId};
+
+/// Executable of a process, as far as it was read.
+#[derive(Clone, Copy, Debug)]
+pub enum KnownExe<'e> {
+    /// Executable that was not read.
+    Unread,
+    /// Executable that cannot be read, or not in time: no rule can require or exclude it.
+    Unavailable,
+    /// Executable that was read, perhaps with open details.
+    Read(ExeInfo<'e>),
+}
+
+impl<'e> KnownExe<'e> {
+    /// Returns the executable if it was read.
+    pub fn seen(self) -> Option<ExeInfo<'e>> {
+        match self {
+            Self::Unread | Self::Unavailable => None,
+            Self::Read(seen) => Some(seen),
+        }
+    }
+
+    /// Returns the same information marked as final: no further reads are requested.
+    #[must_use]
+    pub fn as_final(self) -> Self {
+        match self {
+            Self::Unread | Self::Unavailable => Self::Unavailable,
+            Self::Read(seen) => Self::Read(ExeInfo { is_unsure: false, ..seen }),
+        }
+    }
+}
+
+/// Result of [`decide`] for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Choice {
+    /// The process matches this rule.
+    Rule(RuleId),
+    /// No rule matches the process.
+    NoRule,
+    /// The result depends on the executable, which was not read.
+    NeedsExe,
+    /// The result depends on details of the executable that only [`crate::kernel::program::examine`] can
+    /// determine.
+    NeedsExamination,
+}
+
+/// Returns the first rule that matches and applies. Needs the executable only if a rule that could
+/// come first requires it, and calls `applies` only for rules that match.
+pub fn decide(
+    matcher: &Matcher,
+    user: &User,
+    (uid, gid): (Uid, Gid),
+    exe: KnownExe<'_>,
+    mut applies: impl FnMut(&Rule) -> bool,
+) -> Choice {
+    let seen = exe.seen();
+    let facts = Facts {
+        uid,
+        gid,
+        exe: seen.map(|seen| seen.exe),
+        invoked: seen.and_then(|seen| seen.invoked),
+    };
+    let mut decision = matcher.decide(&user.plan, &facts);
+    loop {
+        if matcher.asks_exe(&user.plan, gid, decision) {
+            match exe {
+                KnownExe::Unread => return Choice::NeedsExe,
+                KnownExe::Read(seen) if seen.is_unsure => return Choice::NeedsExamination,
+                KnownExe::Unavailable | KnownExe::Read(_) => {}
+            }
+        }
+        let Some(id) = decision else { return Choice::NoRule };
+        if matcher.rule(id).is_none_or(&mut applies) {
+            return Choice::Rule(id);
+        }
+        decision = matcher.decide_after(&user.plan, &facts, id);
+    }
+}
+
+/// Checks whether a matching rule applies to the current cgroup and scheduling policy of the
+/// process. The kernel reports no change of either, so the state at the evaluation counts.
+pub fn applies(rule: &Rule, proc: &mut ProcFs, pid: Pid, thread: Option<Pid>) -> bool {
+    let Action::Ignore(when) = &rule.action else { return true };
+    let place =
+        when.below.is_none() || proc.cgroup(pid, thread).is_some_and(|text| when.means_place(text));
+    place && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(pid)))
+}

@@ -1,0 +1,344 @@
+//! The active policy: everything that the engine decides by, replaced as a whole. Built outside of
+//! the hot thread: the compiled rules, the roots of their cgroups on this host, and the known
+//! users. Pure.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::cgroup::config::{GroupConfigs, ask_names};
+use crate::cgroup::host::ManagedRoots;
+use crate::cgroup::mounts::{Hierarchies, HierarchySet};
+use crate::event::{Gid, Nanos, Uid};
+use crate::policy::load::Subordinates;
+use crate::policy::observer::DecisionObserver;
+use crate::rules::destination::Specifier;
+use crate::rules::matcher::{Matcher, UserPlan};
+use crate::rules::names::UserIdentity;
+use crate::rules::{Facts, PathBase, Rule, RuleId, Target};
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+
+/// Compiled set of rules with everything needed to apply it.
+#[derive(Debug)]
+pub struct Policy {
+    /// Sequence number of this policy; lookups requested under an older one are repeated.
+    pub generation: u64,
+    /// The rules in compiled form.
+    pub matcher: Arc<Matcher>,
+    /// Known users by effective UID.
+    pub users: HashMap<Uid, User, FixedState>,
+    /// Names of GIDs, looked up only when a destination contains one; `None` for a GID without a
+    /// name.
+    pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
+    /// Counts for status and log output.
+    pub summary: Summary,
+    /// Settings of cgroups, applied when they are created.
+    pub configs: Arc<GroupConfigs>,
+    /// Observer of the evaluations under these rules, if any.
+    pub observer: Option<Box<dyn DecisionObserver>>,
+    /// Owners of subordinate UIDs, from `/etc/subuid`.
+    pub subordinates: Subordinates,
+    /// Set if [`Self::configs`] depend on the names of users.
+    asks_user_names: bool,
+    /// Hierarchies of each rule's first target; the others are computed when needed.
+    spans: Box<[HierarchySet]>,
+    root: Box<str>,
+    legacy_root: Box<str>,
+}
+
+/// Summary of a set of rules for status and log output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Number of active rules in all files.
+    pub rules: usize,
+    /// Number of file names in the rule directories.
+    pub files: usize,
+    /// Number of errors: each disables a rule or a setting, or keeps a file at its last valid
+    /// version.
+    pub errors: usize,
+    /// Place of the first error as `FILE:LINE`.
+    pub first_error: Option<Arc<str>>,
+    /// Number of files or directories kept at their last valid version.
+    pub kept: usize,
+}
+
+impl fmt::Display for Summary {
+    /// Example: `213 rules from 14 files, 1 error: /etc/cgruled/rules.d/50-a.toml:4 (1 file kept at
+    /// last valid version)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        let Self { rules, files, errors, first_error, kept } = self;
+        write!(f, "{rules} rule{} from {files} file{}, ", s(*rules), s(*files))?;
+        write!(f, "{errors} error{}", s(*errors))?;
+        match (first_error, errors) {
+            (Some(place), 1) => write!(f, ": {place}")?,
+            (Some(place), _) => write!(f, ", the first: {place}")?,
+            (None, _) => {}
+        }
+        match kept {
+            0 => Ok(()),
+            1 => f.write_str(" (1 file kept at last valid version)"),
+            more => write!(f, " ({more} files kept at last valid version)"),
+        }
+    }
+}
+
+/// Lifetime of a name service reply for a user with a name, and for one without: a user that was
+/// just created appears before the service knows it.
+const BELIEVED_NS: [u64; 2] = [600_000_000_000, 30_000_000_000];
+
+/// Maximum number of known users; a range of subordinate UIDs has 65,536. Beyond it all are looked
+/// up again.
+const MOST_USERS: usize = 200_000;
+
+/// Known user and the rules that can match it.
+#[derive(Debug)]
+pub struct User {
+    /// The rules that can match this user.
+    pub plan: UserPlan,
+    /// Name and groups of the user.
+    pub identity: UserIdentity,
+    asked: Cell<Nanos>,
+}
+
+impl User {
+    /// Creates a user from `identity`, which was read at `asked`, with the rules of `matcher` that
+    /// can match.
+    pub fn new(matcher: &Matcher, identity: UserIdentity, asked: Nanos) -> Self {
+        Self { plan: matcher.plan(&identity), identity, asked: Cell::new(asked) }
+    }
+
+    /// Checks whether the user must be looked up again. Returns `true` once for each reply.
+    pub fn take_stale(&self, now: Nanos) -> bool {
+        let [named, nameless] = BELIEVED_NS;
+        let believed = if self.identity.name.is_some() { named } else { nameless };
+        let is_stale = now.since(self.asked.get()) > believed;
+        if is_stale {
+            self.asked.set(now);
+        }
+        is_stale
+    }
+}
+
+impl Policy {
+    /// Creates a policy. `roots` are the roots of cgroups: an empty path for the root of the
+    /// hierarchy, else `/path`.
+    pub fn new(
+        generation: u64,
+        matcher: Arc<Matcher>,
+        hierarchies: &Hierarchies,
+        roots: &ManagedRoots,
+        users: impl IntoIterator<Item = User>,
+        groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
+    ) -> Self {
+        let span = |target: &Target| hierarchies.span_of(target).0;
+        let first = |rule: &Rule| rule.action.targets().first().map(span).unwrap_or_default();
+        let spans = matcher.rules().iter().map(first).collect();
+        let users = users.into_iter().map(|user| (user.identity.uid, user)).collect();
+        Self {
+            generation,
+            users,
+            groups: groups.into_iter().collect(),
+            summary: Summary::default(),
+            configs: Arc::default(),
+            asks_user_names: false,
+            observer: None,
+            subordinates: Subordinates::default(),
+            spans,
+            root: roots.rules.trim_end_matches('/').into(),
+            legacy_root: roots.legacy.trim_end_matches('/').into(),
+            matcher,
+        }
+    }
+
+    /// Sets the settings of cgroups and units.
+    pub fn give(&mut self, configs: GroupConfigs) {
+        self.asks_user_names = ask_names(configs.user_slices());
+        self.configs = Arc::new(configs);
+    }
+
+    /// Checks whether `uid` is in [`Self::users`]. Adds it if no rule needs its identity; `false`
+    /// means that it must be looked up first.
+    pub fn knows(&mut self, uid: Uid) -> bool {
+        if self.users.contains_key(&uid) {
+            return true;
+        }
+        if self.matcher.asks_identity() || self.asks_user_names {
+            return false;
+        }
+        let nobody = UserIdentity::nameless(uid);
+        // Never stale: there was no lookup to repeat.
+        self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
+        true
+    }
+
+    /// Checks whether the name of `gid` must be looked up before this rule can be applied.
+    pub fn lacks_group(&self, rule: RuleId, gid: Gid) -> bool {
+        let renders = |rule: &Rule| rule.renders(&[Specifier::GroupName]);
+        self.matcher.rule(rule).is_some_and(renders) && !self.groups.contains_key(&gid)
+    }
+
+    /// Adds the result of a user lookup. Returns whether it differs from the previous one.
+    pub fn meet(&mut self, user: User) -> bool {
+        if self.users.len() >= MOST_USERS {
+            self.users.clear();
+        }
+        let new = user.identity.clone();
+        self.users.insert(new.uid, user).is_some_and(|old| old.identity != new)
+    }
+
+    /// Returns the user accountable for processes of `uid`: the owner of a subordinate UID, else
+    /// `uid`.
+    pub fn accountable(&self, uid: Uid) -> Uid {
+        self.subordinates.owner_of(uid).unwrap_or(uid)
+    }
+
+    /// Checks whether a rule can move a process of this user: one with the groups that the user
+    /// logs in with, and any executable. `None` while the name service has not been asked for the
+    /// user.
+    pub fn can_move(&self, uid: Uid) -> Option<bool> {
+        let user = self.users.get(&uid)?;
+        // No process has this group; without a login group it is the only one that no rule can mean.
+        let gid = user.identity.login_group.unwrap_or(Gid(u32::MAX));
+        if user.identity.login_group.is_none() && self.rules_of_groups().next().is_some() {
+            return Some(true);
+        }
+        let facts = Facts { uid, gid, exe: None, invoked: None };
+        let mut decision = self.matcher.decide(&user.plan, &facts);
+        // Rules that ignore a process for where it is or how it is scheduled do not hold for all.
+        while let Some((id, rule)) = decision.and_then(|id| Some((id, self.matcher.rule(id)?))) {
+            if !rule.action.is_conditional() {
+                break;
+            }
+            decision = self.matcher.decide_after(&user.plan, &facts, id);
+        }
+        let places =
+            |id| self.matcher.rule(id).is_some_and(|rule| !rule.action.targets().is_empty());
+        Some(decision.is_some_and(places) || self.matcher.asks_exe(&user.plan, gid, decision))
+    }
+
+    fn rules_of_groups(&self) -> impl Iterator<Item = &Rule> {
+        let asks_group = |rule: &&Rule| !rule.when.groups.is_empty() || !rule.not.groups.is_empty();
+        self.matcher.rules().iter().filter(asks_group)
+    }
+
+    /// Returns the hierarchies that a target of a rule concerns.
+    pub fn span(
+        &self,
+        hierarchies: &Hierarchies,
+        rule: RuleId,
+        index: usize,
+        target: &Target,
+    ) -> HierarchySet {
+        match (index, self.spans.get(rule.0 as usize)) {
+            (0, Some(&span)) => span,
+            _ => hierarchies.span_of(target).0,
+        }
+    }
+
+    /// Returns both roots: for paths of rule files, and for those of cgrules.conf.
+    pub fn roots(&self) -> [&str; 2] {
+        [&self.root, &self.legacy_root]
+    }
+
+    /// Returns the root for paths of this kind, without a trailing slash.
+    pub fn beginning(&self, below: PathBase) -> &str {
+        match below {
+            PathBase::Root => &self.root,
+            PathBase::Top => &self.legacy_root,
+        }
+    }
+}
+
+/// Creates the policy of these rules of a TOML file and users, on a host without hierarchies.
+#[cfg(test)]
+pub(crate) fn test_policy(rules: &str, users: Vec<UserIdentity>) -> Policy {
+    let text = format!("version = 1\n{rules}");
+    let file = Arc::from(std::path::Path::new("/a.toml"));
+    let parsed = crate::config::rules_toml::parse(&file, &text);
+    assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+    tests::policy_of(parsed.rules.into_iter().map(|written| written.rule), users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_policy as policy;
+    use super::*;
+    use crate::rules::Action;
+    use crate::rules::ignore::{IgnoreWhen, Scheduling};
+
+    pub(super) fn policy_of(rules: impl Iterator<Item = Rule>, users: Vec<UserIdentity>) -> Policy {
+        let matcher = Arc::new(Matcher::compile(rules.collect()));
+        let users: Vec<User> =
+            users.into_iter().map(|identity| User::new(&matcher, identity, Nanos(0))).collect();
+        let (hierarchies, roots) = (Hierarchies::default(), ManagedRoots::default());
+        Policy::new(1, matcher, &hierarchies, &roots, users, [])
+    }
+
+    /// A user with login group 50 that group 60 lists.
+    fn user() -> UserIdentity {
+        UserIdentity {
+            name: Some("flux".to_owned()),
+            listed_in: vec![Gid(60)],
+            login_group: Some(Gid(50)),
+            ..UserIdentity::nameless(Uid(5))
+        }
+    }
+
+    const PLACE: &str = "cgroup = \"a\"\n[[rule]]\nuser = \"7\"\ncgroup = \"b\"\n";
+
+    #[test]
+    fn a_user_whom_no_rule_moves() {
+        for rule in [
+            "user = \"6\"",
+            "group = \"70\"",
+            "user = \"*\"\nnot = { user = \"5\" }",
+            "user = \"*\"\nnot = { group = \"50\" }",
+            "user = \"*\"\nnot = { group = \"60\" }",
+        ] {
+            let policy = policy(&format!("[[rule]]\n{rule}\n{PLACE}"), vec![user()]);
+            assert_eq!(policy.can_move(Uid(5)), Some(false), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_user_whom_a_rule_moves_by_user_or_any_group() {
+        for rule in [
+            "user = \"5\"",
+            "group = \"50\"",
+            "group = \"40-59\"",
+            "group = \"60\"",
+            "exe = \"/bin/sh\"",
+            "group = \"50\"\nexe = \"/bin/sh\"",
+            "user = \"*\"\nnot = { user = \"6\" }",
+        ] {
+            let policy = policy(&format!("[[rule]]\n{rule}\n{PLACE}"), vec![user()]);
+            assert_eq!(policy.can_move(Uid(5)), Some(true), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_ignores_some_processes_does_not_hide_a_later_one() {
+        let rules =
+            format!("[[rule]]\nuser = \"5\"\nignore = true\n[[rule]]\nuser = \"5\"\n{PLACE}");
+        let always = policy(&rules, vec![user()]);
+        assert_eq!(always.can_move(Uid(5)), Some(false));
+        let when = IgnoreWhen { below: Some("a".to_owned()), scheduling: Scheduling::Any };
+        let mut rules = always.matcher.rules().to_vec();
+        rules[0].action = Action::Ignore(when);
+        let sometimes = policy_of(rules.into_iter(), vec![user()]);
+        assert_eq!(sometimes.can_move(Uid(5)), Some(true));
+    }
+
+    #[test]
+    fn a_user_of_whom_nothing_is_known() {
+        let rules = format!("[[rule]]\nuser = \"6\"\n{PLACE}");
+        assert_eq!(policy(&rules, Vec::new()).can_move(Uid(5)), None);
+        let nameless = || vec![UserIdentity::nameless(Uid(5))];
+        assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(false));
+        let rules = format!("{rules}[[rule]]\ngroup = \"50\"\n{PLACE}");
+        assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(true));
+    }
+}

@@ -1,0 +1,14 @@
+//! From files to the active policy of this host: which files are loaded and trusted, the resolution
+//! of their names, the last valid versions, and the threads that do this. Must not be called by the
+//! hot thread except through [`worker`], because files and the name service can block.
+
+mod compiled;
+pub mod files;
+pub mod load;
+pub mod observer;
+pub mod rebuild;
+pub mod worker;
+
+#[cfg(test)]
+pub(crate) use compiled::test_policy;
+pub use compiled::{Policy, Summary, User};

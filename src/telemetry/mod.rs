@@ -1,0 +1,4 @@
+//! What the daemon reports about itself: log output and counters.
+
+pub mod log;
+pub mod metrics;
