@@ -42,6 +42,8 @@ pub struct Policy {
     pub subordinates: Subordinates,
     /// Set if [`Self::configs`] depend on the names of users.
     asks_user_names: bool,
+    /// Set if a rule tests groups.
+    tests_groups: bool,
     /// Hierarchies of each rule's first target; the others are computed when needed.
     spans: Box<[HierarchySet]>,
     root: Box<str>,
@@ -144,6 +146,7 @@ impl Policy {
             summary: Summary::default(),
             configs: Arc::default(),
             asks_user_names: false,
+            tests_groups: matcher.rules().iter().any(Rule::tests_groups),
             observer: None,
             subordinates: Subordinates::default(),
             spans,
@@ -202,7 +205,7 @@ impl Policy {
         let user = self.users.get(&uid)?;
         // No process has this group; without a login group it is the only one that no rule can mean.
         let gid = user.identity.login_group.unwrap_or(Gid(u32::MAX));
-        if user.identity.login_group.is_none() && self.rules_of_groups().next().is_some() {
+        if user.identity.login_group.is_none() && self.tests_groups {
             return Some(true);
         }
         let facts = Facts { uid, gid, exe: None, invoked: None };
@@ -217,11 +220,6 @@ impl Policy {
         let places =
             |id| self.matcher.rule(id).is_some_and(|rule| !rule.action.targets().is_empty());
         Some(decision.is_some_and(places) || self.matcher.asks_exe(&user.plan, gid, decision))
-    }
-
-    fn rules_of_groups(&self) -> impl Iterator<Item = &Rule> {
-        let asks_group = |rule: &&Rule| !rule.when.groups.is_empty() || !rule.not.groups.is_empty();
-        self.matcher.rules().iter().filter(asks_group)
     }
 
     /// Returns the hierarchies that a target of a rule concerns.

@@ -70,6 +70,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Checks whether the rule requires or excludes groups.
+    pub fn tests_groups(&self) -> bool {
+        !self.when.groups.is_empty() || !self.not.groups.is_empty()
+    }
+
     /// Returns the name given in the file, `None` for a default name (`file:line`).
     pub fn given_name(&self) -> Option<&str> {
         let Origin { file, line } = &self.origin;
