@@ -16,7 +16,7 @@ use crate::rules::PathBase;
 /// The unit below which cgroups are created.
 pub const POOL: &str = "cgruled-pool.service";
 /// Path of its cgroup from the top of the hierarchy.
-const POOL_PATH: &str = "/cgruled.slice/cgruled-pool.service";
+pub const POOL_PATH: &str = "/cgruled.slice/cgruled-pool.service";
 /// Directories of unit files, the most important one first.
 const UNIT_DIRECTORIES: [&str; 5] = [
     "etc/systemd/system",
@@ -119,7 +119,7 @@ impl Host {
 
     /// Checks whether systemd has a unit of this name. The first file decides: a link to
     /// `/dev/null` or an empty file masks the unit.
-    fn knows(&self, unit: &str) -> bool {
+    pub fn knows(&self, unit: &str) -> bool {
         let files = UNIT_DIRECTORIES.map(|directory| self.root.join(directory).join(unit));
         let found = files.iter().find_map(|file| Some((file, fs::symlink_metadata(file).ok()?)));
         found.is_some_and(|(file, metadata)| match metadata.is_symlink() {

@@ -1,35 +1,22 @@
 //! Checks of the cgroup hierarchies, and of the part that rules may use.
 
-use std::path::Path;
-
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Finding;
+use crate::cgroup::host::{Host, POOL, POOL_PATH};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::config::daemon_toml::{FastMoves, Root, Settings};
 
-/// Unit with the delegated cgroup that rules use on a systemd host.
-const POOL: &str = "cgruled-pool.service";
-/// Path of that unit's cgroup.
-const POOL_GROUP: &str = "/cgruled.slice/cgruled-pool.service";
-const BOOTED: &str = "/run/systemd/system";
-const UNITS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 /// Controllers that limits and weights need.
 const WANTED: [&str; 4] = ["cpu", "memory", "io", "pids"];
 
 pub(super) fn findings(hierarchies: &Hierarchies, settings: &Settings) -> Vec<Finding> {
-    let has_systemd = Path::new(BOOTED).is_dir();
-    let has_pool = UNITS.iter().any(|directory| Path::new(directory).join(POOL).exists());
+    let host = Host::default();
     let mut found = vec![trees(hierarchies)];
     found.extend(controllers(hierarchies));
     found.extend(read_only(hierarchies));
     found.push(fast_moves(hierarchies, settings.fast_moves));
-    found.push(systemd(has_systemd, has_pool, hierarchies, &settings.root));
+    found.push(systemd(&host, hierarchies, &settings.root));
     found
 }
 
@@ -40,11 +27,11 @@ pub(super) fn ground(hierarchies: &Hierarchies, root: &Root) -> Option<String> {
         (Root::Path(path), _) => {
             return Some(path.to_string_lossy().trim_end_matches('/').to_owned());
         }
-        (Root::Auto, Some(unified)) if Path::new(BOOTED).is_dir() => unified,
+        (Root::Auto, Some(unified)) if Host::default().runs_systemd() => unified,
         (Root::Auto, _) => return Some(String::new()),
     };
-    let pool = unified.mount_point.join(POOL_GROUP.trim_start_matches('/'));
-    pool.is_dir().then(|| POOL_GROUP.to_owned())
+    let pool = unified.mount_point.join(POOL_PATH.trim_start_matches('/'));
+    pool.is_dir().then(|| POOL_PATH.to_owned())
 }
 
 fn trees(hierarchies: &Hierarchies) -> Finding {
@@ -130,16 +117,16 @@ fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
     }
 }
 
-fn systemd(is_booted: bool, has_pool: bool, hierarchies: &Hierarchies, root: &Root) -> Finding {
+fn systemd(host: &Host, hierarchies: &Hierarchies, root: &Root) -> Finding {
     const TOPIC: &str = "systemd";
-    if !is_booted {
+    if !host.runs_systemd() {
         return Finding::ok(TOPIC, "not running: the whole cgroup tree is available");
     }
     if let Root::Path(path) = root {
         let text = format!("running; cgroups are created below {}, as configured", path.display());
         return Finding::ok(TOPIC, text);
     }
-    match (hierarchies.unified().is_some(), has_pool) {
+    match (hierarchies.unified().is_some(), host.knows(POOL)) {
         (true, true) => Finding::ok(TOPIC, format!("running; cgroups are created below {POOL}")),
         (true, false) => Finding::note(
             TOPIC,
@@ -154,6 +141,8 @@ fn systemd(is_booted: bool, has_pool: bool, hierarchies: &Hierarchies, root: &Ro
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::FindingState;
     use super::*;
 
@@ -204,9 +193,16 @@ mod tests {
         assert_eq!(fast_moves(&on, FastMoves::Off).state, FindingState::Ok);
         let old = host(&[(Version::V1, "cpu", false)]);
         assert_eq!(fast_moves(&old, FastMoves::Favordynmods).state, FindingState::Note);
-        assert_eq!(systemd(true, false, &plain, &Root::Auto).state, FindingState::Note);
-        assert_eq!(systemd(true, true, &plain, &Root::Auto).state, FindingState::Ok);
-        assert_eq!(systemd(true, false, &plain, &Root::Path("/x".into())).state, FindingState::Ok);
-        assert_eq!(systemd(false, false, &plain, &Root::Auto).state, FindingState::Ok);
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::at(directory.path());
+        assert_eq!(systemd(&host, &plain, &Root::Auto).state, FindingState::Ok);
+        fs::create_dir_all(directory.path().join("run/systemd/system")).unwrap();
+        assert_eq!(systemd(&host, &plain, &Root::Auto).state, FindingState::Note);
+        assert_eq!(systemd(&host, &plain, &Root::Path("/x".into())).state, FindingState::Ok);
+        // Installed by `make install`.
+        let units = directory.path().join("usr/local/lib/systemd/system");
+        fs::create_dir_all(&units).unwrap();
+        fs::write(units.join(POOL), "[Service]\n").unwrap();
+        assert_eq!(systemd(&host, &plain, &Root::Auto).state, FindingState::Ok);
     }
 }
