@@ -55,7 +55,7 @@ use crate::telemetry::metrics::Metrics;
 use control_threads::{ControlThreads, control_socket, sticky_socket};
 use notify::Notifier;
 
-pub use check::{check, missing, policy, survey};
+pub use check::{check, missing, missing_rules, policy, survey};
 pub use failure::DaemonError;
 pub use options::{ControlPath, DaemonOptions, LifecycleHooks};
 pub use prepared::PreparedDaemon;

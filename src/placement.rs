@@ -1,12 +1,18 @@
-//! Selection of the rule for a process. Reads no more of the process than the rules need.
+//! Selection of the rule for a process, and the path and protection that follow from it: the engine
+//! and the commands of the tool use the same functions. Reads no more of the process than the rules
+//! need.
+
+mod protection;
 
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
 use crate::kernel::program::ExeInfo;
 use crate::policy::User;
+use crate::rules::destination::{Destination, SpecifierValues};
 use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
 use crate::rules::{Action, Facts, Rule, RuleId};
+pub use protection::{Protection, protection};
 
 /// Executable of a process, as far as it was read.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +42,17 @@ impl<'e> KnownExe<'e> {
             Self::Read(seen) => Self::Read(ExeInfo { is_unsure: false, ..seen }),
         }
     }
+}
+
+/// Data that must be read before a process can be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The link to the executable of the process.
+    Exe,
+    /// The namespaces of the process.
+    Namespaces,
+    /// The name and groups of this user, below whose service manager it is.
+    Owner(Uid),
 }
 
 /// Result of [`decide`] for a process.
@@ -83,6 +100,23 @@ pub fn decide(
             return Choice::Rule(id);
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
+    }
+}
+
+/// Sets `path` to the path of a destination from the top of its hierarchies. `root` is the managed
+/// root, without a trailing slash.
+pub fn render(
+    root: &str,
+    destination: &Destination,
+    values: &SpecifierValues<'_>,
+    path: &mut String,
+) {
+    path.clear();
+    path.push_str(root);
+    path.push('/');
+    destination.render(values, path);
+    if path.len() > 1 && path.ends_with('/') {
+        path.pop();
     }
 }
 

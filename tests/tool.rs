@@ -199,6 +199,19 @@ fn json_has_stable_names() {
     }
 }
 
+/// Checks that `explain` does not take a missing directory for one without rules.
+#[test]
+fn explain_needs_the_named_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    let absent = directory.path().join("absent");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+    command.args(["explain", "--no-legacy", "--user", "0", "--rules"]).arg(&absent);
+    let output = command.output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(65), "{errors}");
+    assert!(errors.contains(absent.to_str().unwrap()), "{errors}");
+}
+
 /// Checks that files given by name are checked with any owner, and that the exit code reports the result.
 #[test]
 fn check_of_named_files_ends_as_documented() {

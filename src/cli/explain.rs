@@ -132,6 +132,10 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     } else {
         daemon_client::as_active(given, RunNotes::Said)
     };
+    let absent = daemon::missing_rules(&invocation);
+    if !absent.is_empty() {
+        return Err(ToolError::Data(absent));
+    }
     let mut survey = daemon::survey(&invocation, None);
     let failed = |error: std::io::Error| ToolError::Failed(format!("cannot open /proc: {error}"));
     let mut proc = ProcFs::open(Path::new("/proc")).map_err(failed)?;
@@ -290,7 +294,7 @@ fn imagined(given: &Args, names: &NameService) -> Result<InspectedProcess, ToolE
     InspectedProcess::imagined(uid, gid, program.as_deref(), names)
 }
 
-/// Returns the path of an executable, which need not exist on this host; a bare name is searched for in PATH.
+/// Checks the path of an executable, which need not exist on this host; a bare name must be found in PATH.
 fn program(named: &OsStr) -> Result<PathBuf, ToolError> {
     let shown = EscapedBytes(named.as_encoded_bytes());
     if named.is_empty() {
@@ -298,13 +302,9 @@ fn program(named: &OsStr) -> Result<PathBuf, ToolError> {
     }
     if !named.as_encoded_bytes().contains(&b'/') {
         let unknown = format!("explain: --exe: {shown} not found in PATH: give its path");
-        return located(Path::new(named)).ok_or(ToolError::Usage(unknown));
-    }
-    let path = std::path::absolute(named).map_err(|error| {
-        ToolError::Failed(format!("cannot read the current directory: {error}"))
-    })?;
-    if !path.is_file() {
+        located(Path::new(named)).ok_or(ToolError::Usage(unknown))?;
+    } else if !Path::new(named).is_file() {
         eprintln!("cgrulectl: {shown} does not exist on this host: links in it are not resolved");
     }
-    Ok(path)
+    Ok(PathBuf::from(named))
 }

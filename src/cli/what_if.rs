@@ -15,13 +15,17 @@ use crate::config::diagnostic::Diagnostic;
 use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
-use crate::placement::applies;
+use crate::kernel::program::ExeInfo;
+use crate::placement::{self, Choice, KnownExe, applies, decide};
 use crate::policy::load::NameService;
 use crate::policy::{Policy, User};
 use crate::rules::destination::SpecifierValues;
 use crate::rules::names::UserIdentity;
-use crate::rules::{ExeFacts, Facts, Rule, RuleId, Target};
+use crate::rules::{ExeFacts, Rule, Target};
 use crate::sys;
+
+/// Number of interpreters that the kernel follows when that of a script is a script again.
+const MAX_INTERPRETERS: usize = 5;
 
 /// Policy and cgroup hierarchies of this host.
 pub(super) struct WhatIf {
@@ -90,17 +94,22 @@ impl WhatIf {
         let path = |path: &'_ Path| path.as_os_str().as_bytes().to_vec();
         let exe = path(&program.exe);
         let invoked = program.invoked.as_deref().map(path);
-        let exe = ExeFacts { path: &exe, on_host: true };
-        let facts =
-            Facts { uid: person.uid, gid: person.gid, exe: Some(exe), invoked: invoked.as_deref() };
-        let mut id: Option<RuleId> = matcher.decide(&user.plan, &facts);
-        while let Some(rule) = id.and_then(|id| matcher.rule(id)) {
-            if applies_on_this_host(rule) {
-                return Some(rule);
-            }
-            id = matcher.decide_after(&user.plan, &facts, id?);
+        let exe = KnownExe::Read(ExeInfo {
+            raw: &exe,
+            exe: ExeFacts { path: &exe, on_host: true },
+            invoked: invoked.as_deref(),
+            is_unsure: false,
+        });
+        // A child starts in the cgroup of this process and with its scheduling.
+        let own = Pid::new(std::process::id());
+        let mut proc = ProcFs::open(Path::new("/proc")).ok();
+        let choice = decide(matcher, &user, (person.uid, person.gid), exe, |rule| {
+            own.zip(proc.as_mut()).is_none_or(|(own, proc)| applies(rule, proc, own, None))
+        });
+        match choice {
+            Choice::Rule(id) => matcher.rule(id),
+            Choice::NoRule | Choice::NeedsExe | Choice::NeedsExamination => None,
         }
-        None
     }
 
     /// Returns the path of a target from the root of each hierarchy.
@@ -118,38 +127,33 @@ impl WhatIf {
             pid: Pid::new(std::process::id())?,
             program: Some(program.exe.as_os_str().as_bytes()),
         };
-        let mut path = format!("{}/", self.policy.beginning(target.below));
-        target.destination.render(&who, &mut path);
-        if path.len() > 1 && path.ends_with('/') {
-            path.pop();
-        }
+        let mut path = String::new();
+        placement::render(
+            self.policy.beginning(target.below),
+            &target.destination,
+            &who,
+            &mut path,
+        );
         Some(path)
     }
-}
-
-/// Checks whether a rule applies to a child of this process: a child starts in the same cgroup and with the
-/// same scheduling.
-fn applies_on_this_host(rule: &Rule) -> bool {
-    let Ok(mut proc) = ProcFs::open(Path::new("/proc")) else { return true };
-    Pid::new(std::process::id()).is_none_or(|own| applies(rule, &mut proc, own, None))
 }
 
 impl WhatIfProgram {
     /// Finds a program as execvp(3) does. Returns `None` if there is none.
     pub(super) fn find(name: &Path) -> Option<Self> {
         let path = located(name)?;
-        let absolute = std::path::absolute(&path).ok()?;
         let file = fs::canonicalize(&path).ok()?;
-        match interpreter(&file) {
-            Some(interpreter) => {
-                let exe = fs::canonicalize(&interpreter).unwrap_or(interpreter);
-                Some(Self { path, exe, invoked: Some(absolute) })
-            }
-            None => {
-                let invoked = (absolute != file).then_some(absolute);
-                Some(Self { path, exe: file, invoked })
-            }
+        let mut exe = file.clone();
+        for _ in 0..MAX_INTERPRETERS {
+            let Some(interpreter) = interpreter(&exe) else { break };
+            exe = fs::canonicalize(&interpreter).unwrap_or(interpreter);
         }
+        // As the daemon reads it from the arguments: a relative path is resolved there, and a name
+        // that was searched for in PATH names no file. A script is always passed by its path.
+        let named = if path.is_absolute() { &path } else { &file };
+        let is_named = exe != file || (has_slash(name) && *named != file);
+        let invoked = is_named.then(|| named.clone());
+        Some(Self { path, exe, invoked })
     }
 }
 
@@ -159,7 +163,7 @@ pub(super) fn located(name: &Path) -> Option<PathBuf> {
         let flags = nix::unistd::AccessFlags::X_OK;
         path.is_file() && nix::unistd::access(path, flags).is_ok()
     };
-    if name.as_os_str().as_bytes().contains(&b'/') {
+    if has_slash(name) {
         let path = name.to_owned();
         return path.is_file().then_some(path);
     }
@@ -167,9 +171,15 @@ pub(super) fn located(name: &Path) -> Option<PathBuf> {
     env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
 }
 
+fn has_slash(name: &Path) -> bool {
+    name.as_os_str().as_bytes().contains(&b'/')
+}
+
 /// Returns the interpreter of a script; for `#!/usr/bin/env NAME` the program that env(1) would find.
 fn interpreter(file: &Path) -> Option<PathBuf> {
     let mut start = Vec::new();
+    // A FIFO would block, and a device may react to being opened.
+    file.is_file().then_some(())?;
     File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
     let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let line = String::from_utf8_lossy(line);
@@ -212,6 +222,10 @@ mod tests {
         assert_eq!((found.exe, found.invoked), (ours, Some(script)));
         let shell = fs::canonicalize(located(Path::new("sh")).unwrap()).unwrap();
         assert_eq!(find(&by_env).exe, shell);
+        let nested = write("nested", &format!("#!{}\n", by_env.display()));
+        assert_eq!((find(&nested).exe, find(&nested).invoked), (shell.clone(), Some(nested)));
+        // An argument without a slash does not show the daemon which link was invoked.
+        assert_eq!(find(Path::new("sh")).invoked, None);
         assert_eq!(find(Path::new("sh")).exe, shell);
         assert_eq!(WhatIfProgram::find(Path::new("no such program")), None);
         assert_eq!(WhatIfProgram::find(&base.join("none")), None);

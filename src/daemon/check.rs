@@ -25,7 +25,15 @@ pub fn check(invocation: &DaemonOptions) -> Vec<Diagnostic> {
 pub fn missing(invocation: &DaemonOptions) -> Vec<Diagnostic> {
     let settings =
         Some(&invocation.config).filter(|path| **path != DaemonOptions::default().config);
-    let named = settings.into_iter().chain(&invocation.rules);
+    absent(settings.into_iter().chain(&invocation.rules))
+}
+
+/// Returns an error for each directory of rules named on the command line that does not exist.
+pub fn missing_rules(invocation: &DaemonOptions) -> Vec<Diagnostic> {
+    absent(invocation.rules.iter())
+}
+
+fn absent<'p>(named: impl Iterator<Item = &'p path::PathBuf>) -> Vec<Diagnostic> {
     let absent = named.filter_map(|path| {
         let error = fs::metadata(path).err()?;
         let is_absent = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);

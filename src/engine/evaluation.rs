@@ -3,12 +3,12 @@
 
 use super::Engine;
 use super::name_lookups::PendingName;
-use crate::engine::placer::{Missing, PlacedProcess, Placement};
+use crate::engine::placer::{PlacedProcess, Placement};
 use crate::event::{Cause, Gid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::{ProcFs, ProcessHandle};
 use crate::kernel::program::{ExeInfo, ExeRead, Program, ReadRequest};
-use crate::placement::{Choice, KnownExe, applies, decide};
+use crate::placement::{Choice, KnownExe, Missing, applies, decide};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult};
 use crate::tracking::queue::{EvaluationRequest, Threads};

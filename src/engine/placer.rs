@@ -24,7 +24,6 @@ use external_moves::ExternalMoveState;
 pub(crate) use external_moves::MoveWatch;
 use foldhash::fast::FixedState;
 use nix::errno::Errno;
-pub(crate) use protected::{Protection, protection};
 
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::host::Host;
@@ -33,12 +32,12 @@ use crate::cgroup::tree::{CgroupTree, CurrentCgroup, GroupId, is_out_of_descript
 use crate::config::daemon_toml::ExternalMoves;
 use crate::control::failures::PlacementFailure;
 use crate::engine::leader::Activity;
-use crate::event::{Cause, Uid};
+use crate::event::Cause;
 use crate::kernel::container::{Containment, HostNamespaces};
 use crate::kernel::moves::MoveSource;
 use crate::kernel::process::{ProcFs, ProcessHandle};
 use crate::kernel::user_manager::{ManagerLookup, UserManagers};
-use crate::placement::KnownExe;
+use crate::placement::{self, KnownExe, Missing};
 use crate::policy::Policy;
 use crate::policy::observer::PlacementError;
 use crate::rules::destination::{Specifier, SpecifierValues};
@@ -74,17 +73,6 @@ impl PlacedProcess<'_> {
     fn is_moved_thread(&self) -> bool {
         self.handle.thread.is_some() && self.evaluation.cause.contains(Cause::MOVED)
     }
-}
-
-/// Data that must be read before a process can be placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// The link to the executable of the process.
-    Exe,
-    /// The namespaces of the process.
-    Namespaces,
-    /// The name and groups of this user, below whose service manager it is.
-    Owner(Uid),
 }
 
 /// Moves processes into the cgroups of their rules.
@@ -383,13 +371,8 @@ impl Placer {
             pid,
             program: subject.exe_path(),
         };
-        self.path.clear();
-        self.path.push_str(policy.beginning(target.below));
-        self.path.push('/');
-        target.destination.render(&who, &mut self.path);
-        if self.path.len() > 1 && self.path.ends_with('/') {
-            self.path.pop();
-        }
+        let root = policy.beginning(target.below);
+        placement::render(root, &target.destination, &who, &mut self.path);
     }
 
     /// Checks whether the cgroup is open and contains the process.

@@ -19,13 +19,17 @@ fn daemon(live: &Live, rules: &str, config: &str) -> Daemon {
 }
 
 fn explain(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cgrulectl"))
+    explain_command(arguments).output().unwrap()
+}
+
+fn explain_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+    command
         .args(["explain", "--no-legacy", "--config", &format!("{BASE}/cgruled.toml")])
         .args(["--rules", &format!("{BASE}/rules.d"), "--socket", &format!("{BASE}/control.sock")])
         .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 /// Returns standard output; the exit code must be `code`.
@@ -220,6 +224,46 @@ fn a_kernel_thread_is_protected() {
     live.write_rules("[[rule]]\nuser = \"root\"\ncgroup = \"never\"\n");
     let text = said(&explain(&["2"]), 0);
     expect(&text, &["is protected", "exe      none", "/never"]);
+    // The daemon moves the threads that a rule names.
+    live.write_rules(
+        "[[rule]]\nexe = \"kthreadd\"\nexe_anywhere = true\ncgroup = \"threads/%p\"\n",
+    );
+    let text = said(&explain(&["2"]), 1);
+    expect(&text, &["is NOT in the cgroup of its rule", "/threads/kthreadd"]);
+}
+
+/// Checks that a hypothetical process has the executable that the daemon will see.
+#[test]
+fn a_script_is_explained_by_the_last_interpreter() {
+    let Some(live) = Live::require() else { return };
+    let shell = fs::canonicalize("/bin/sh").unwrap();
+    live.write_rules(&format!(
+        "[[rule]]\nuser = \"cgt-alice\"\nexe = {shell:?}\ncgroup = \"there\"\n"
+    ));
+    let script = format!("{BASE}/by-env");
+    fs::write(&script, "#!/usr/bin/env sh\n").unwrap();
+    set_mode(Path::new(&script), 0o755);
+    let text = said(&explain(&["--user", "cgt-alice", "--exe", &script]), 0);
+    expect(&text, &["would be moved by a rule", &script]);
+}
+
+/// Checks that a link found in PATH does not match by its name: the daemon finds no file of that
+/// name in the arguments.
+#[test]
+fn a_link_in_the_path_is_explained_by_its_target() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules("[[rule]]\nuser = \"cgt-alice\"\nexe = \"cgt-link\"\ncgroup = \"there\"\n");
+    let directory = format!("{BASE}/bin");
+    fs::create_dir_all(&directory).unwrap();
+    let link = format!("{directory}/cgt-link");
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink("/bin/sleep", &link).unwrap();
+    let imagine = |exe: &str| {
+        let mut command = explain_command(&["--user", "cgt-alice", "--exe", exe]);
+        command.env("PATH", &directory).output().unwrap()
+    };
+    expect(&said(&imagine("cgt-link"), 0), &["no rule matches"]);
+    expect(&said(&imagine(&link), 0), &["would be moved by a rule"]);
 }
 
 #[test]

@@ -124,7 +124,9 @@ impl ExplainDocument {
             InspectedProgram::Read { path, on_host, invoked, .. } => {
                 (Some(text(path)), Some(*on_host), invoked.as_deref().map(text))
             }
-            InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None, None),
+            InspectedProgram::KernelThread(_)
+            | InspectedProgram::None
+            | InspectedProgram::Hidden(_) => (None, None, None),
         };
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let age = life.as_ref().and_then(|life| life.age);

@@ -2,8 +2,7 @@
 //! limit.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,9 +10,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::cli::command::ToolError;
+use crate::cli::what_if::WhatIfProgram;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
-use crate::kernel::program::{self, Examined, ExeRead, ExeReader, ReadRequest};
+use crate::kernel::program::{self, Examined, ExeInfo, ExeRead, ExeReader, ReadRequest};
+use crate::placement::KnownExe;
 use crate::policy::load::NameService;
 use crate::rules::names::UserIdentity;
 use crate::rules::{ExeFacts, Facts};
@@ -83,7 +84,9 @@ pub enum InspectedProgram {
         /// Script or symbolic link that was executed.
         invoked: Option<Vec<u8>>,
     },
-    /// No executable, as for a kernel thread.
+    /// No executable, but the name of a kernel thread.
+    KernelThread(Vec<u8>),
+    /// No executable, as for a process that has exited.
     None,
     /// Unknown executable, with the cause.
     Hidden(String),
@@ -96,15 +99,30 @@ impl InspectedProcess {
             InspectedProgram::Read { path, on_host, invoked, .. } => {
                 (Some(ExeFacts { path, on_host: *on_host }), invoked.as_deref())
             }
+            InspectedProgram::KernelThread(name) => (Some(ExeInfo::kernel_thread(name).exe), None),
             InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None),
         };
         Facts { uid: self.who.uid, gid: self.gid, exe, invoked }
     }
 
-    /// Returns the path of the executable as the kernel shows it.
+    /// Returns the executable in the form that the daemon decides with, which does not ask more.
+    pub fn known_exe(&self) -> KnownExe<'_> {
+        match (&self.program, self.facts()) {
+            (InspectedProgram::Read { raw, .. }, Facts { exe: Some(exe), invoked, .. }) => {
+                KnownExe::Read(ExeInfo { raw, exe, invoked, is_unsure: false })
+            }
+            (InspectedProgram::KernelThread(name), _) => {
+                KnownExe::Read(ExeInfo::kernel_thread(name))
+            }
+            _ => KnownExe::Unavailable,
+        }
+    }
+
+    /// Returns the path of the executable as the kernel shows it, or the name of a kernel thread.
     pub fn raw_exe(&self) -> Option<&[u8]> {
         match &self.program {
             InspectedProgram::Read { raw, .. } => Some(raw),
+            InspectedProgram::KernelThread(name) => Some(name),
             InspectedProgram::None | InspectedProgram::Hidden(_) => None,
         }
     }
@@ -176,6 +194,9 @@ fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
     };
     let raw = match read.link() {
         Ok(raw) => raw.to_vec(),
+        Err(Errno::ENOENT | Errno::ESRCH) if proc.is_kernel_thread(pid) => {
+            return InspectedProgram::KernelThread(proc.comm(pid).unwrap_or_default().to_vec());
+        }
         Err(Errno::ENOENT | Errno::ESRCH) => return InspectedProgram::None,
         Err(Errno::EACCES | Errno::EPERM) => {
             return InspectedProgram::Hidden("only root can read it".to_owned());
@@ -249,29 +270,13 @@ fn age(started: u64) -> Option<Duration> {
 
 /// Returns the executable that the kernel would show after an exec of this path.
 fn started(path: &Path) -> InspectedProgram {
-    let given = path.as_os_str().as_bytes().to_vec();
-    let Ok(target) = fs::canonicalize(path) else {
-        // Without the file on this host nothing can be resolved: the path is used as given.
-        return InspectedProgram::Read {
-            raw: given.clone(),
-            path: given,
-            on_host: true,
-            invoked: None,
-        };
-    };
-    let interpreter = interpreter(&target).and_then(|path| fs::canonicalize(path).ok());
-    let is_script = interpreter.is_some();
-    let exe = interpreter.unwrap_or(target).into_os_string().into_encoded_bytes();
-    let invoked = (is_script || exe != given).then_some(given);
-    InspectedProgram::Read { raw: exe.clone(), path: exe, on_host: true, invoked }
-}
-
-/// Returns the interpreter of a script; `None` if the file is not a script.
-fn interpreter(path: &Path) -> Option<String> {
-    let mut start = Vec::new();
-    let file = fs::metadata(path).ok().filter(fs::Metadata::is_file).and(fs::File::open(path).ok());
-    file?.take(256).read_to_end(&mut start).ok()?;
-    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
-    String::from_utf8(word.to_vec()).ok()
+    if let Some(WhatIfProgram { exe, invoked, .. }) = WhatIfProgram::find(path) {
+        let raw = exe.into_os_string().into_vec();
+        let invoked = invoked.map(|path| path.into_os_string().into_vec());
+        return InspectedProgram::Read { path: raw.clone(), raw, on_host: true, invoked };
+    }
+    // Without the file on this host nothing can be resolved: the path is used as given.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let raw = path.into_os_string().into_vec();
+    InspectedProgram::Read { path: raw.clone(), raw, on_host: true, invoked: None }
 }

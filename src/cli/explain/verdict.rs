@@ -9,11 +9,10 @@ use crate::cgroup::host::Host;
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::cgroup::unit::Unit;
 use crate::cli::unread;
-use crate::engine::placer::{Protection, protection};
 use crate::event::Pid;
 use crate::kernel::process::{ProcFs, path_in};
 use crate::kernel::user_manager::ManagerLookup;
-use crate::placement;
+use crate::placement::{self, Protection, protection};
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::destination::{Destination, DestinationPart, Specifier, SpecifierValues};
 use crate::rules::explain::{Mismatch, Trace, walk};
@@ -141,17 +140,16 @@ fn is_left_alone(
     proc: &mut ProcFs,
 ) -> bool {
     let uid = subject.who.uid;
-    let exe = subject.raw_exe();
-    match exe {
-        None if life.is_kernel_thread => return true,
-        Some(_) if uid.0 != 0 && !Host::default().runs_systemd() => return false,
-        _ => {}
+    if uid.0 != 0 && !Host::default().runs_systemd() {
+        return false;
     }
-    match protection(rule, life.pid, exe.unwrap_or_default(), uid, || Some(&life.cgroup)) {
-        Protection::Yes => true,
-        Protection::No => false,
+    let cgroup = || Some(&*life.cgroup);
+    let exe = subject.known_exe();
+    match protection(rule, (life.pid, uid), exe, life.is_kernel_thread, cgroup) {
+        Ok(Protection::Yes) => true,
+        Ok(Protection::No) | Err(_) => false,
         // Without an answer from systemd the daemon does not move it either.
-        Protection::UserManager => {
+        Ok(Protection::UserManager) => {
             ManagerLookup::default().find(uid).map_or(true, |found| found.contains(life.pid, proc))
         }
     }
@@ -182,12 +180,12 @@ pub(super) fn keeping_unit(
     }
     let text = subject.life.as_ref().map(|life| life.cgroup.as_slice())?;
     let path = std::str::from_utf8(path_in(text, b"")?).ok()?;
-    match Unit::of(path, &[&survey.roots.rules, &survey.roots.legacy]) {
-        Unit::ForOthers(name) if subject.who.uid.0 == 0 => Some(name.to_owned()),
-        Unit::Other(name) => Some(name.to_owned()),
-        // The daemon alone tracks whether it is the last process of its session, which changes at any time.
-        Unit::None | Unit::Session(..) | Unit::OfUser(_) | Unit::ForOthers(_) => None,
-    }
+    let unit = Unit::of(path, &[&survey.roots.rules, &survey.roots.legacy]);
+    let parent = subject.life.as_ref().and_then(|life| life.parent.as_ref());
+    let is_service =
+        || subject.who.uid.0 == 0 && parent.is_some_and(|parent| parent.pid.get() == 1);
+    // Whether it is the last process of its session changes at any time, so the daemon reports that.
+    unit.loses(|_| false, is_service).then(|| unit.name().map(str::to_owned)).flatten()
 }
 
 fn hierarchy_states(
@@ -239,11 +237,11 @@ fn hierarchy_state(
 /// Renders the path of a target for the process as the daemon does. Specifiers that are unknown without a
 /// process are left unexpanded.
 fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> String {
-    let mut path = match target.below {
-        PathBase::Root => survey.roots.rules.clone(),
-        PathBase::Top => survey.roots.legacy.clone(),
+    let root = match target.below {
+        PathBase::Root => &survey.roots.rules,
+        PathBase::Top => &survey.roots.legacy,
     };
-    path.push('/');
+    let mut path = String::new();
     let known = |piece: DestinationPart| match piece {
         DestinationPart::Field(Specifier::ProcessId) if subject.life.is_none() => {
             DestinationPart::Literal("%P".to_owned())
@@ -264,10 +262,8 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
         let gid = subject.gid;
         let group = subject.group.as_deref();
         let program = subject.raw_exe();
-        destination.render(&SpecifierValues { uid, user, gid, group, pid, program }, &mut path);
-    }
-    if path.len() > 1 && path.ends_with('/') {
-        path.pop();
+        let values = SpecifierValues { uid, user, gid, group, pid, program };
+        placement::render(root, &destination, &values, &mut path);
     }
     path
 }

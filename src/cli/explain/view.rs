@@ -198,7 +198,7 @@ fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
             }
         }
         InspectedProgram::None if life.is_none() => {}
-        InspectedProgram::None => item("exe", "none", out)?,
+        InspectedProgram::KernelThread(_) | InspectedProgram::None => item("exe", "none", out)?,
         InspectedProgram::Hidden(why) => {
             item("exe", &format!("unknown: {why}"), out)?;
         }
