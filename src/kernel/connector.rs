@@ -274,6 +274,15 @@ struct SelfTestResult {
     executed: bool,
 }
 
+/// Numbers of events that were not received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Number of events that the kernel dropped.
+    pub lost: u64,
+    /// Number of rejected datagrams: not from the kernel, truncated, or malformed.
+    pub refused: u64,
+}
+
 /// The two sockets of the proc connector.
 pub struct Connector {
     receive_buffer: usize,
@@ -306,6 +315,17 @@ impl Connector {
     pub fn renew(&mut self) -> Result<(), ConnectorError> {
         *self = Self::open(self.receive_buffer)?;
         Ok(())
+    }
+
+    /// Returns the exact numbers of events that were not received since the last call.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    pub fn take_losses(&mut self) -> io::Result<Losses> {
+        let Self { events, forks, .. } = self;
+        let lost = u64::from(events.lost()?) + u64::from(forks.lost()?);
+        let refused = std::mem::take(&mut events.refused) + std::mem::take(&mut forks.refused);
+        Ok(Losses { lost, refused })
     }
 
     /// Runs a short-lived process and expects its fork on the fork socket and its exec on the event

@@ -10,7 +10,7 @@
 
 use std::ffi::CStr;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -23,6 +23,15 @@ use crate::sys;
 /// Longest path that the kernel reports, in bytes.
 pub const PATH_MAX: usize = 4096;
 
+/// Reference to a process that does not apply to a later process with the same PID.
+#[derive(Debug)]
+pub enum ProcessRef {
+    /// Pidfd (Linux 5.3).
+    Pidfd(OwnedFd),
+    /// Start time in clock ticks since boot.
+    Started(u64),
+}
+
 /// Open process with the credentials that the kernel reported.
 #[derive(Debug)]
 pub struct ProcessHandle {
@@ -32,8 +41,8 @@ pub struct ProcessHandle {
     pub gid: Gid,
     /// Inode of its v2 cgroup directory, where the kernel reports it (Linux 6.13).
     pub unified: Option<u64>,
-    /// Pidfd, which refers to this process even after its PID is reused (Linux 5.3).
-    pub pidfd: Option<OwnedFd>,
+    /// Reference to the process, if the kernel has pidfds and a descriptor was left.
+    pub reference: Option<ProcessRef>,
     /// Live thread from which the IDs were read, if the leader has exited before it.
     pub thread: Option<Pid>,
 }
@@ -41,7 +50,15 @@ pub struct ProcessHandle {
 impl ProcessHandle {
     /// Checks whether all threads of the process have exited, as far as a pidfd shows.
     pub fn has_exited(&self) -> bool {
-        self.pidfd.as_ref().is_some_and(has_exited)
+        self.pidfd().is_some_and(has_exited)
+    }
+
+    /// Returns the pidfd of the process.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.reference {
+            Some(ProcessRef::Pidfd(pidfd)) => Some(pidfd.as_fd()),
+            Some(ProcessRef::Started(_)) | None => None,
+        }
     }
 }
 
@@ -70,6 +87,8 @@ pub struct ProcessOwner {
 #[derive(Debug)]
 pub struct ProcFs {
     dir: OwnedFd,
+    /// Set for `/proc` itself: the PIDs of a test directory belong to no processes.
+    has_pidfds: bool,
     /// Set if the kernel supports `PIDFD_GET_INFO`.
     has_pidfd_info: bool,
     /// Set if the inode of a pidfd identifies a process: see [`sys::has_unique_inode`].
@@ -117,11 +136,12 @@ impl ProcFs {
         let dir = nix::fcntl::open(root, flags, Mode::empty())?;
         let mut proc = Self {
             dir,
+            has_pidfds: root == Path::new("/proc"),
             has_pidfd_info: false,
             has_unique_inodes: false,
             text: Vec::with_capacity(1024),
         };
-        if root == Path::new("/proc") {
+        if proc.has_pidfds {
             proc.find_features();
         }
         Ok(proc)
@@ -161,7 +181,7 @@ impl ProcFs {
                 uid: Uid(info.euid),
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
-                pidfd: Some(pidfd),
+                reference: Some(ProcessRef::Pidfd(pidfd)),
                 thread: None,
             }),
             Ok(None) => None,
@@ -175,7 +195,8 @@ impl ProcFs {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
         // Thread IDs have a directory too. Where descriptors have run out this is not checked.
         let is_process = pidfd.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
-        is_process.then_some(ProcessHandle { uid, gid, unified: None, pidfd, thread: None })
+        let reference = pidfd.map(ProcessRef::Pidfd);
+        is_process.then_some(ProcessHandle { uid, gid, unified: None, reference, thread: None })
     }
 
     /// Returns the effective IDs of a thread. `None` when it has exited.
@@ -284,16 +305,34 @@ impl ProcFs {
         if self.has_unique_inodes {
             let pidfd = sys::pidfd_open(pid.get()).ok()?;
             // A process that was reaped can still be opened while another pidfd of it exists.
-            return inode_of(&pidfd);
+            return inode_of(pidfd.as_fd());
         }
         self.start_time(pid)
     }
 
     /// Returns the identity of an open process: see [`Self::identity`].
     pub fn identity_of(&mut self, pid: Pid, handle: &ProcessHandle) -> Option<u64> {
-        match &handle.pidfd {
+        match handle.pidfd() {
             Some(pidfd) if self.has_unique_inodes => inode_of(pidfd),
-            _ => self.start_time(pid),
+            Some(_) | None => self.start_time(pid),
+        }
+    }
+
+    /// Refers to a process of which no more is known than its PID.
+    pub fn refer(&mut self, pid: Pid) -> Option<ProcessRef> {
+        let pidfd = self.has_pidfds.then(|| sys::pidfd_open(pid.get()).ok()).flatten();
+        match pidfd {
+            Some(pidfd) => Some(ProcessRef::Pidfd(pidfd)),
+            None => self.start_time(pid).map(ProcessRef::Started),
+        }
+    }
+
+    /// Checks whether the PID still belongs to this process, which may be a zombie. Does not block
+    /// if the kernel has pidfds.
+    pub fn is_same(&mut self, pid: Pid, process: &ProcessRef) -> bool {
+        match process {
+            ProcessRef::Pidfd(pidfd) => sys::pidfd_alive(pidfd.as_fd()),
+            ProcessRef::Started(started) => self.start_time(pid) == Some(*started),
         }
     }
 
@@ -403,12 +442,12 @@ fn status_number(text: &[u8], name: &[u8], index: usize) -> Option<u32> {
 }
 
 /// Checks whether the process of a pidfd has exited, reaped or not: then the pidfd is readable.
-fn has_exited(handle: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-fn inode_of(pidfd: &OwnedFd) -> Option<u64> {
+fn inode_of(pidfd: BorrowedFd<'_>) -> Option<u64> {
     fstat(pidfd).ok().map(|stat| stat.st_ino)
 }
 
@@ -462,7 +501,7 @@ mod tests {
     fn stat_and_pidfd_agree() {
         let (mut proc, pid) = ours();
         let asked = proc.open_process(pid).unwrap();
-        assert!(asked.pidfd.is_some());
+        assert!(asked.pidfd().is_some());
         proc.has_pidfd_info = false;
         let loose = proc.open_process(pid).unwrap();
         assert_eq!((loose.uid, loose.gid), (asked.uid, asked.gid));

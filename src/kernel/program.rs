@@ -8,7 +8,7 @@
 //!
 //! Both can block for as long as that user likes: the first on an execve(2) that hangs while it
 //! holds `exec_update_lock`, the second on any FUSE mount. So the leading thread makes the first
-//! with the state of the daemon checked in (see [`crate::engine::leader`]), and the second runs on separate
+//! with the state of the daemon checked in (see [`crate::daemon`]), and the second runs on separate
 //! threads ([`crate::kernel::exe_pool`]).
 
 mod script;
@@ -140,6 +140,21 @@ impl Default for ExeRead {
 }
 
 impl ExeRead {
+    /// Creates the result of reading this link, for a kernel that is simulated.
+    pub fn new(
+        link: Result<&[u8], Errno>,
+        shares_host_mounts: bool,
+        containment: Option<Containment>,
+    ) -> Self {
+        let mut read = Self { shares_host_mounts, containment, ..Self::default() };
+        read.link = link.map(|link| {
+            let length = link.len().min(PATH_MAX);
+            read.buffer[..length].copy_from_slice(&link[..length]);
+            length
+        });
+        read
+    }
+
     /// Returns the link `/proc/PID/exe` as the kernel shows it, including ` (deleted)`.
     ///
     /// # Errors
