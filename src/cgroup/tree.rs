@@ -228,11 +228,6 @@ impl CgroupTree {
         self.by_path.get(&PathKey { span, path }).copied()
     }
 
-    /// Returns the path of an open cgroup from the root of each hierarchy.
-    pub fn path(&self, id: GroupId) -> &str {
-        self.groups.get(id.0).map_or("", |group| &group.path)
-    }
-
     /// Checks whether the process is in the cgroup, in each of its hierarchies.
     pub fn holds(&self, id: GroupId, now: CurrentCgroup<'_>) -> bool {
         self.groups
@@ -460,7 +455,7 @@ mod tests {
         let first = tree.group(HierarchySet::of(&[1]), "/a/b", true, || None).unwrap();
         assert_eq!(tree.group(HierarchySet::of(&[1]), "/a/b", true, || None).unwrap(), first);
         assert_ne!(tree.group(HierarchySet::of(&[0]), "/a/b", true, || None).unwrap(), first);
-        assert_eq!(tree.path(first), "/a/b");
+        assert_eq!(&*tree.groups[first.0].path, "/a/b");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::kernel::connector::{Connector, ConnectorError, Drained, Losses};
 use crate::kernel::container::{Containment, HostNamespaces};
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::moves::{MoveTrace, OwnMoves, TracedMove};
-use crate::kernel::process::{ProcFs, ProcessHandle, ProcessOwner, ProcessRef};
+use crate::kernel::process::{ProcFs, ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::program::{ExeReader, ReadRequest};
 use crate::kernel::user_manager::{LookupService, ManagerLookup};
 use crate::policy::Policy;
@@ -211,8 +211,8 @@ impl Kernel for Linux {
         self.proc.identity_of(pid, handle)
     }
 
-    fn owner(&mut self, thread: Pid) -> Option<ProcessOwner> {
-        self.proc.owner(thread)
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        self.proc.status(pid)
     }
 
     fn thread_ids(&self, pid: Pid, thread: Pid) -> Option<(Uid, Gid)> {
@@ -231,10 +231,6 @@ impl Kernel for Linux {
         self.proc.has_leader_exited(pid)
     }
 
-    fn parent(&mut self, pid: Pid) -> Option<Pid> {
-        self.proc.parent(pid)
-    }
-
     fn children(&mut self, pid: Pid, take: impl FnMut(Pid)) {
         self.proc.children(pid, take);
     }
@@ -247,16 +243,8 @@ impl Kernel for Linux {
         self.proc.cgroup(pid, thread)
     }
 
-    fn is_kernel_thread(&mut self, pid: Pid) -> bool {
-        self.proc.is_kernel_thread(pid)
-    }
-
     fn is_real_time(&self, pid: Pid) -> bool {
         self.proc.is_real_time(pid)
-    }
-
-    fn is_first_of_namespace(&mut self, pid: Pid) -> bool {
-        self.proc.is_first_of_namespace(pid)
     }
 
     fn is_in_namespace_of_root(&mut self, pid: Pid) -> bool {
@@ -293,10 +281,6 @@ impl Kernel for Linux {
         let opened = self.tree.group(span, path, creates, config);
         self.activity.ends();
         opened
-    }
-
-    fn group_path(&self, group: GroupId) -> &str {
-        self.tree.path(group)
     }
 
     fn holds(&self, group: GroupId, now: CurrentCgroup<'_>) -> bool {

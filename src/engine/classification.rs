@@ -155,7 +155,7 @@ struct OpenProcess<'k, K> {
 
 impl<K: Kernel> ObservedProcess for OpenProcess<'_, K> {
     fn real_ids(&mut self) -> Option<(Uid, Gid)> {
-        self.kernel.owner(self.pid).map(|owner| (owner.real, owner.real_group))
+        self.kernel.status(self.pid).map(|owner| (owner.real, owner.real_group))
     }
 
     fn comm(&mut self) -> Option<&[u8]> {

@@ -140,7 +140,7 @@ impl<K: Kernel> Engine<K> {
         self.intake.forks_are_due = true;
         let fork = self.intake.forks.creation_of(evaluation.pid);
         let creator = fork.map(|fork| fork.parent).filter(|&parent| self.kernel.exists(parent));
-        if let Some(creator) = creator.or_else(|| self.kernel.parent(evaluation.pid)) {
+        if let Some(creator) = creator.or_else(|| self.kernel.status(evaluation.pid)?.parent) {
             self.placer.return_to_birth(&mut self.kernel, evaluation.pid, creator);
         }
         self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(

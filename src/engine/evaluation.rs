@@ -140,7 +140,7 @@ impl<K: Kernel> Engine<K> {
     /// the thread is gone.
     fn process_of_moved_thread(&mut self, job: &mut Evaluation) -> Option<ProcessHandle> {
         let thread = job.evaluation.pid;
-        let process = self.kernel.owner(thread)?.process;
+        let process = self.kernel.status(thread)?.process;
         let handle = self.kernel.open_process(process)?;
         self.placer.moves().moved_by_thread(thread, process);
         job.evaluation.pid = process;
@@ -187,7 +187,7 @@ impl<K: Kernel> Engine<K> {
         name: &'n mut [u8; THREAD_NAME],
     ) -> Option<KnownExe<'n>> {
         let pid = job.evaluation.pid;
-        if self.kernel.is_kernel_thread(pid) {
+        if self.kernel.status(pid).is_some_and(|status| status.is_kernel_thread) {
             let comm = self.kernel.comm(pid).unwrap_or_default();
             let length = comm.len().min(THREAD_NAME);
             name[..length].copy_from_slice(&comm[..length]);

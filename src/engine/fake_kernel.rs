@@ -18,7 +18,7 @@ use crate::kernel::connector::{ConnectorError, Drained, Losses};
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::moves::TracedMove;
-use crate::kernel::process::{ProcessHandle, ProcessOwner, ProcessRef};
+use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::user_manager::{LookupError, LookupReply, ManagerProcess, ManagerProcesses};
 use crate::policy::Policy;
 use crate::policy::worker::WorkerReply;
@@ -188,9 +188,18 @@ impl Kernel for FakeKernel {
     fn identity_of(&mut self, pid: Pid, _: &ProcessHandle) -> Option<u64> {
         self.identity(pid)
     }
-    fn owner(&mut self, thread: Pid) -> Option<ProcessOwner> {
-        let uid = Uid(self.get(thread)?.uid);
-        Some(ProcessOwner { process: thread, real: uid, effective: uid, real_group: Gid(uid.0) })
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        let &FakeProcess { uid, parent, .. } = self.get(pid)?;
+        Some(ProcessStatus {
+            process: pid,
+            parent: Pid::new(parent),
+            real: Uid(uid),
+            effective: Uid(uid),
+            real_group: Gid(uid),
+            is_kernel_thread: false,
+            has_exited: false,
+            inner_pid: None,
+        })
     }
     fn thread_ids(&self, pid: Pid, _: Pid) -> Option<(Uid, Gid)> {
         self.get(pid).map(|process| (Uid(process.uid), Gid(process.uid)))
@@ -204,9 +213,6 @@ impl Kernel for FakeKernel {
     fn has_leader_exited(&mut self, _: Pid) -> bool {
         false
     }
-    fn parent(&mut self, pid: Pid) -> Option<Pid> {
-        Pid::new(self.get(pid)?.parent)
-    }
     fn children(&mut self, parent: Pid, take: impl FnMut(Pid)) {
         let children = self.get(parent).map(|process| process.children.clone());
         children.into_iter().flatten().map(pid).for_each(take);
@@ -218,13 +224,7 @@ impl Kernel for FakeKernel {
         self.text = format!("0::{}\n", self.get(pid)?.cgroup).into();
         Some(&self.text)
     }
-    fn is_kernel_thread(&mut self, _: Pid) -> bool {
-        false
-    }
     fn is_real_time(&self, _: Pid) -> bool {
-        false
-    }
-    fn is_first_of_namespace(&mut self, _: Pid) -> bool {
         false
     }
     fn is_in_namespace_of_root(&mut self, _: Pid) -> bool {
@@ -253,9 +253,6 @@ impl Kernel for FakeKernel {
             self.groups.push(path.to_owned());
             GroupId(self.groups.len() - 1)
         }))
-    }
-    fn group_path(&self, group: GroupId) -> &str {
-        &self.groups[group.0]
     }
     fn holds(&self, group: GroupId, now: CurrentCgroup<'_>) -> bool {
         now.text.is_some_and(|text| self.hierarchies[0].holds(&self.groups[group.0], text))

@@ -16,7 +16,7 @@ use crate::kernel::connector::{ConnectorError, Drained, Losses};
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::moves::TracedMove;
-use crate::kernel::process::{ProcessHandle, ProcessOwner, ProcessRef};
+use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::policy::Policy;
 use crate::policy::worker::WorkerReply;
 
@@ -103,8 +103,8 @@ pub trait Kernel {
     /// Returns the [`Self::identity`] of an open process.
     fn identity_of(&mut self, pid: Pid, handle: &ProcessHandle) -> Option<u64>;
 
-    /// Returns the process of a thread, and the owner of the thread.
-    fn owner(&mut self, thread: Pid) -> Option<ProcessOwner>;
+    /// Returns the status of a process, or of the thread with this ID.
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus>;
 
     /// Returns the effective IDs of a thread.
     fn thread_ids(&self, pid: Pid, thread: Pid) -> Option<(Uid, Gid)>;
@@ -118,9 +118,6 @@ pub trait Kernel {
     /// Checks whether the leader has exited before other threads.
     fn has_leader_exited(&mut self, pid: Pid) -> bool;
 
-    /// Returns the parent of a process.
-    fn parent(&mut self, pid: Pid) -> Option<Pid>;
-
     /// Calls `take` for the children of every thread of a process.
     fn children(&mut self, pid: Pid, take: impl FnMut(Pid));
 
@@ -130,14 +127,8 @@ pub trait Kernel {
     /// Returns the content of `/proc/PID/cgroup` of a process or of one of its threads.
     fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]>;
 
-    /// Checks whether this is a kernel thread.
-    fn is_kernel_thread(&mut self, pid: Pid) -> bool;
-
     /// Checks whether the leader has a real-time scheduling policy.
     fn is_real_time(&self, pid: Pid) -> bool;
-
-    /// Checks whether a process is the first one of a PID namespace below the initial one.
-    fn is_first_of_namespace(&mut self, pid: Pid) -> bool;
 
     /// Checks whether a process is in a PID namespace below the initial one but in the initial user
     /// namespace.
@@ -170,9 +161,6 @@ pub trait Kernel {
         creates: bool,
         config: impl FnOnce() -> Option<Arc<PathConfig>>,
     ) -> Result<GroupId, CgroupError>;
-
-    /// Returns the path of an open cgroup.
-    fn group_path(&self, group: GroupId) -> &str;
 
     /// Checks whether a process that is in `now` is in the cgroup, in each of its hierarchies.
     fn holds(&self, group: GroupId, now: CurrentCgroup<'_>) -> bool;

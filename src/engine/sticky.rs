@@ -193,11 +193,11 @@ impl PinTable {
     ) -> Option<()> {
         let PinClient { uid: peer, process: client } = client;
         // The ID of a thread stands for its process.
-        let pid = kernel.owner(request.pid?)?.process;
+        let pid = kernel.status(request.pid?)?.process;
         // The identity is read before the owner: if the PID is reused in between, the entry is for
         // the exited process and cannot pin one of another user.
         let started = kernel.identity(pid)?;
-        let owner = kernel.owner(pid)?;
+        let owner = kernel.status(pid)?;
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
             return None;
         }

@@ -33,7 +33,7 @@ impl FakeHost {
     }
 
     fn check(&mut self, pid: u32, since: u64, now: u64) -> ManagerVerdict {
-        let parent = self.kernel.parent(Pid::new(pid).unwrap());
+        let parent = self.kernel.status(Pid::new(pid).unwrap()).and_then(|status| status.parent);
         let is_named_pam = self.kernel.comm(Pid::new(pid).unwrap()) == Some(b"(sd-pam)");
         let candidate = ManagerCandidate {
             evaluation: evaluation(pid, since),

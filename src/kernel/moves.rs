@@ -11,6 +11,7 @@
 
 mod error;
 mod instance;
+mod own;
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -24,6 +25,7 @@ use crate::event::trace_page::{ExternalMove, MalformedPage, TracePage};
 
 pub use error::MoveTraceError;
 use instance::{Instance, is_tracefs};
+pub use own::OwnMoves;
 
 /// Usual mount points of tracefs; debugfs mounts the second one on access.
 const DIRECTORIES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -34,10 +36,6 @@ const BUFFER_KIB: usize = 64;
 /// Maximum number of threads in the kernel's filter. The kernel accepts less than a page of text
 /// (4,096 bytes), and one thread needs up to 25.
 const MAX_FILTERED: usize = 128;
-
-/// Maximum number of the daemon's threads that can have moved processes. One is added for each read
-/// that blocked a leader.
-const MAX_OWN_THREADS: usize = 128;
 
 const ENABLE: &str = "events/cgroup/cgroup_attach_task/enable";
 const FILTER: &str = "events/cgroup/cgroup_attach_task/filter";
@@ -71,50 +69,6 @@ pub struct TracedMove {
     pub is_birth: bool,
     /// ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
     pub hierarchy: u32,
-}
-
-/// The daemon's own process and threads, whose moves are not external.
-#[derive(Debug)]
-pub struct OwnMoves {
-    /// Threads that moved processes or may do so.
-    threads: Vec<u32>,
-    process: u32,
-}
-
-impl Default for OwnMoves {
-    fn default() -> Self {
-        Self { threads: Vec::new(), process: std::process::id() }
-    }
-}
-
-impl OwnMoves {
-    /// Returns the PID of the daemon.
-    pub const fn process(&self) -> u32 {
-        self.process
-    }
-
-    /// Returns the IDs of the added threads.
-    pub fn threads(&self) -> &[u32] {
-        &self.threads
-    }
-
-    /// Adds the calling thread. Returns whether it is new.
-    pub fn add_current_thread(&mut self) -> bool {
-        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
-        let is_new = !self.threads.contains(&own);
-        if is_new {
-            if self.threads.len() >= MAX_OWN_THREADS {
-                self.threads.remove(0);
-            }
-            self.threads.push(own);
-        }
-        is_new
-    }
-
-    /// Checks whether the daemon made the move, or is the moved process.
-    pub fn includes(&self, traced: &TracedMove) -> bool {
-        self.threads.contains(&traced.mover) || traced.pid == self.process
-    }
 }
 
 impl fmt::Debug for MoveTrace {
@@ -421,20 +375,6 @@ mod tests {
 
     const STATS: &str = "entries: 5\noverrun: 900\ncommit overrun: 2\nbytes: 332\noldest event ts: \
         22053.472089\nnow ts: 22053.781740\ndropped events: 30\nread events: 0\n";
-
-    #[test]
-    fn moves_of_the_daemon_are_its_own() {
-        let mut own = OwnMoves::default();
-        let thread = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
-        let traced =
-            |mover, pid| TracedMove { at: Nanos(7), mover, pid, is_birth: false, hierarchy: 0 };
-        assert!(!own.includes(&traced(thread, 41)));
-        assert!(own.add_current_thread() && !own.add_current_thread());
-        assert_eq!(own.threads(), [thread]);
-        let moves = [(900, 40), (thread, 41), (900, own.process()), (901, 40), (900, 0), (900, 42)];
-        let others = moves.into_iter().filter(|&(mover, pid)| !own.includes(&traced(mover, pid)));
-        assert_eq!(others.collect::<Vec<_>>(), [(900, 40), (901, 40), (900, 0), (900, 42)]);
-    }
 
     #[test]
     fn all_kinds_of_loss_are_added() {

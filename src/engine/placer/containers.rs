@@ -12,6 +12,7 @@ use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
+use crate::event::Pid;
 use crate::kernel::container::Containment;
 use crate::kernel::process::path_in;
 use crate::policy::Policy;
@@ -190,7 +191,9 @@ fn is_monitor(kernel: &mut impl Kernel, subject: &PlacedProcess<'_>) -> bool {
             children.push(child);
         }
     });
-    children.into_iter().any(|child| kernel.is_first_of_namespace(child))
+    children
+        .into_iter()
+        .any(|child| kernel.status(child).is_some_and(|status| status.inner_pid == Pid::new(1)))
 }
 
 #[cfg(test)]

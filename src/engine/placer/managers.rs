@@ -35,7 +35,7 @@ impl Placer {
         subject: &PlacedProcess<'_>,
     ) -> Option<Placement> {
         let evaluation = subject.evaluation;
-        let parent = kernel.parent(evaluation.pid);
+        let parent = kernel.status(evaluation.pid).and_then(|status| status.parent);
         let is_named_pam = kernel.comm(evaluation.pid) == Some(b"(sd-pam)");
         let candidate =
             ManagerCandidate { evaluation, uid: subject.handle.uid, parent, is_named_pam };

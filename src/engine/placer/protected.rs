@@ -56,7 +56,7 @@ impl Placer {
         let protection = match subject.exe {
             KnownExe::Unread => return Err(Missing::Exe),
             KnownExe::Read(seen)
-                if is_root && !seen.raw.starts_with(b"/") && kernel.is_kernel_thread(pid) =>
+                if is_root && !seen.raw.starts_with(b"/") && is_kernel_thread(kernel, pid) =>
             {
                 if is_thread_named(rule, seen.raw) {
                     Protection::No
@@ -67,7 +67,7 @@ impl Placer {
             KnownExe::Read(seen) => {
                 protection(rule, pid, seen.raw, uid, || kernel.cgroup(pid, subject.handle.thread))
             }
-            KnownExe::Unavailable if is_root && kernel.is_kernel_thread(pid) => Protection::Yes,
+            KnownExe::Unavailable if is_root && is_kernel_thread(kernel, pid) => Protection::Yes,
             // Without CAP_SYS_PTRACE, or in a container where that does not apply to the first
             // process, or when the read blocks, only the cgroup is known, which a user can choose.
             KnownExe::Unavailable => {
@@ -108,6 +108,10 @@ pub(crate) fn protection<'c>(
         SystemdPlace::UserManager if is_manager_program(exe) => Protection::UserManager,
         SystemdPlace::UserManager | SystemdPlace::Other => Protection::No,
     }
+}
+
+fn is_kernel_thread(kernel: &mut impl Kernel, pid: Pid) -> bool {
+    kernel.status(pid).is_some_and(|status| status.is_kernel_thread)
 }
 
 /// Returns the protection of a process with an unreadable executable.

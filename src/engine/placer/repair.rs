@@ -36,7 +36,7 @@ impl Placer {
                 ::log::warn!(
                     "process {pid} was moved to {} because it reused the PID of a process that \
                      exited meanwhile, and cannot be moved back: {refusal}",
-                    kernel.group_path(group)
+                    self.path
                 );
                 return;
             }

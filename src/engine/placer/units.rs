@@ -10,7 +10,7 @@ use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::Unit;
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
-use crate::event::Nanos;
+use crate::event::{Nanos, Pid};
 use crate::kernel::process::path_in;
 use crate::policy::Policy;
 use crate::rules::{LeaveUnits, Rule};
@@ -76,7 +76,9 @@ impl Placer {
         let loses = unit.loses(
             &mut *kernel,
             |kernel, group| kernel.is_alone(group, pid),
-            |kernel| is_root && kernel.parent(pid).is_some_and(|parent| parent.get() == 1),
+            |kernel| {
+                is_root && kernel.status(pid).is_some_and(|status| status.parent == Pid::new(1))
+            },
         );
         if !loses {
             return false;

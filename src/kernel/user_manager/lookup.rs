@@ -139,17 +139,16 @@ impl ManagerLookup {
         let Some(manager) = ManagerProcess::open(pid, &mut proc) else { return Ok(none) };
         // PID 1 allows a manager to declare another process of its cgroup as the main one. The
         // manager belongs to root until it sets its user.
-        let is_parent = proc.parent(pid).is_some_and(|parent| parent.get() == 1);
-        let is_users = proc
-            .owner(pid)
-            .is_some_and(|owner| owner.effective == uid || owner.effective == Uid(0));
+        let Some(status) = proc.status(pid) else { return Ok(none) };
+        let is_parent = status.parent.is_some_and(|parent| parent.get() == 1);
+        let is_users = status.effective == uid || status.effective == Uid(0);
         if !is_parent || !is_users {
             return Ok(none);
         }
         let pam = oldest_child(pid, &mut proc)
             .filter(|&child| proc.comm(child) == Some(b"(sd-pam)"))
             .and_then(|child| ManagerProcess::open(child, &mut proc))
-            .filter(|child| proc.parent(child.pid) == Some(pid));
+            .filter(|child| proc.status(child.pid).is_some_and(|child| child.parent == Some(pid)));
         Ok(ManagerProcesses { manager: Some(manager), pam })
     }
 

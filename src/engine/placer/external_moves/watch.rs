@@ -246,7 +246,7 @@ impl MoveWatch {
         let thread = self.known.get(&pid)?.mover;
         let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
         let Some(thread) = Pid::new(thread) else { return Some(mover) };
-        if let Some(owner) = kernel.owner(thread) {
+        if let Some(owner) = kernel.status(thread) {
             mover.process = owner.process.get();
             mover.uid = Some(if owner.effective == Uid(0) { owner.real } else { owner.effective });
             let comm = kernel.comm(owner.process);
