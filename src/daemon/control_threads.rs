@@ -57,12 +57,10 @@ fn serve(
     overview: &StatusSource,
     engine: &mut Engine,
 ) -> Result<ControlServer, DaemonError> {
-    let started = exchange(Arc::clone(&engine.waker())).and_then(|(hot, side)| {
-        let server = ControlServer::start(socket, side, overview.clone())?;
-        engine.serve(hot);
-        Ok(server)
-    });
-    started.map_err(|error| DaemonError::Run("control socket", error))
+    let (hot, control) = exchange(engine.waker());
+    engine.serve(hot);
+    ControlServer::start(socket, control, overview.clone())
+        .map_err(|error| DaemonError::Run("control socket", error))
 }
 
 /// Opens the control socket, if it is to be served.
