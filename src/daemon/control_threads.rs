@@ -58,12 +58,10 @@ fn serve(
     overview: &StatusSource,
     engine: &mut Engine<Linux>,
 ) -> Result<ControlServer, DaemonError> {
-    let started = exchange(engine.kernel().waker()).and_then(|(hot, side)| {
-        let server = ControlServer::start(socket, side, overview.clone())?;
-        engine.serve(hot);
-        Ok(server)
-    });
-    started.map_err(|error| DaemonError::Run("control socket", error))
+    let (hot, control) = exchange(engine.kernel().waker());
+    engine.serve(hot);
+    ControlServer::start(socket, control, overview.clone())
+        .map_err(|error| DaemonError::Run("control socket", error))
 }
 
 /// Opens the control socket, if it is to be served.

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
+
 use super::Engine;
 use crate::config::escape::Escaped;
-use crate::control::channel::{
-    DecisionRecord, EngineChannel, EngineCommand, EngineReply, RequestId,
-};
+use crate::control::channel::{DecisionRecord, EngineChannel, EngineCommand};
 use crate::control::failures::{FailureHistory, FailureRecord, PlacementFailure};
 use crate::control::move_history::MoveHistory;
 use crate::control::protocol::{HistoryEntry, ProcessReport};
@@ -41,7 +41,7 @@ pub(super) struct RuleName {
 /// Processes that a client wants evaluated now.
 #[derive(Debug)]
 struct PlaceRequests {
-    ticket: RequestId,
+    reply: Sender<Vec<ProcessReport>>,
     left: VecDeque<u32>,
     done: Vec<ProcessReport>,
 }
@@ -60,11 +60,11 @@ pub(super) struct PendingCommands {
 #[derive(Debug, Default)]
 struct ReloadWaiters {
     /// Clients before the reload is requested.
-    wished: Vec<RequestId>,
+    wished: Vec<Sender<()>>,
     /// Requests sent to the rule thread, with the number of the reload, from 1.
-    asked_for: Vec<(RequestId, u64)>,
+    asked_for: Vec<(Sender<()>, u64)>,
     /// Policy active, scan not complete.
-    settling: Vec<RequestId>,
+    settling: Vec<Sender<()>>,
     asked: u64,
     answered: u64,
 }
@@ -75,7 +75,7 @@ impl PendingCommands {
         let reloads = &mut self.reloads;
         reloads.asked += 1;
         let asked = reloads.asked;
-        reloads.asked_for.extend(reloads.wished.drain(..).map(|ticket| (ticket, asked)));
+        reloads.asked_for.extend(reloads.wished.drain(..).map(|reply| (reply, asked)));
     }
 
     /// Records a reply of the rule thread. Reloads requested before it only wait for the scan, if
@@ -84,10 +84,9 @@ impl PendingCommands {
         let reloads = &mut self.reloads;
         reloads.answered += 1;
         let answered = reloads.answered;
-        let is_answered = |one: &(RequestId, u64)| one.1 <= answered;
-        let tickets = reloads.asked_for.iter().filter(|one| is_answered(one)).map(|one| one.0);
-        reloads.settling.extend(tickets);
-        reloads.asked_for.retain(|one| !is_answered(one));
+        // Their numbers ascend.
+        let count = reloads.asked_for.partition_point(|&(_, number)| number <= answered);
+        reloads.settling.extend(reloads.asked_for.drain(..count).map(|(reply, _)| reply));
     }
 }
 
@@ -115,33 +114,28 @@ impl<K: Kernel> Engine<K> {
     /// Serves one request, and replies to clients after their scan is complete.
     pub(super) fn run_command(&mut self) {
         if !self.commands.reloads.settling.is_empty() && self.is_settled() {
-            for ticket in std::mem::take(&mut self.commands.reloads.settling) {
-                self.report(ticket, EngineReply::Reloaded);
+            for reply in self.commands.reloads.settling.drain(..) {
+                send(&reply, ());
             }
         }
         if self.commands.placing.is_some() {
             return;
         }
-        let command = self.commands.side.as_ref().and_then(EngineChannel::take_command);
-        let Some((ticket, command)) = command else { return };
-        let done = match command {
-            EngineCommand::About(pids) => {
-                EngineReply::About(pids.iter().map(|&pid| self.about(pid)).collect())
+        let Some(side) = &mut self.commands.side else { return };
+        match side.take_command() {
+            Some(EngineCommand::About(pids, reply)) => {
+                send(&reply, pids.iter().map(|&pid| self.about(pid)).collect());
             }
-            EngineCommand::Place(pids) => {
-                let placing = PlaceRequests { ticket, left: pids.into(), done: Vec::new() };
+            Some(EngineCommand::Place(pids, reply)) => {
+                let placing = PlaceRequests { reply, left: pids.into(), done: Vec::new() };
                 self.commands.placing = Some(placing);
-                return;
             }
-            EngineCommand::Takers => EngineReply::Takers(self.placer.external_movers().to_vec()),
-            EngineCommand::Reload => return self.commands.reloads.wished.push(ticket),
-        };
-        self.report(ticket, done);
-    }
-
-    fn report(&self, ticket: RequestId, done: EngineReply) {
-        if let Some(side) = &self.commands.side {
-            side.answer(ticket, done);
+            Some(EngineCommand::Takers(reply)) => {
+                send(&reply, self.placer.external_movers().to_vec());
+            }
+            Some(EngineCommand::Watch(watcher, reply)) => send(&reply, side.watch(watcher)),
+            Some(EngineCommand::Reload(reply)) => self.commands.reloads.wished.push(reply),
+            None => {}
         }
     }
 
@@ -187,8 +181,8 @@ impl<K: Kernel> Engine<K> {
         loop {
             let placing = self.commands.placing.as_mut()?;
             let Some(raw) = placing.left.pop_front() else {
-                let PlaceRequests { ticket, done, .. } = self.commands.placing.take()?;
-                self.report(ticket, EngineReply::About(done));
+                let PlaceRequests { reply, done, .. } = self.commands.placing.take()?;
+                send(&reply, done);
                 continue;
             };
             if let Some(pid) = Pid::new(raw) {
@@ -267,10 +261,9 @@ impl<K: Kernel> Engine<K> {
 
     fn tell_watchers(&mut self, evaluation: EvaluationRequest, outcome: Placement, now: Nanos) {
         let exe = self.last_decision.exe.take();
-        let Some(side) = &self.commands.side else { return };
         let (rule, cgroup) = self.target(outcome);
         let is_held = outcome == Placement::InPlace && evaluation.cause.contains(Cause::RECHECK);
-        side.tell(DecisionRecord {
+        let record = DecisionRecord {
             pid: evaluation.pid,
             uid: self.last_decision.uid,
             exe,
@@ -281,7 +274,10 @@ impl<K: Kernel> Engine<K> {
             cause: evaluation.cause,
             at: now,
             latency_ns: now.since(evaluation.since),
-        });
+        };
+        if let Some(side) = &mut self.commands.side {
+            side.tell(record);
+        }
     }
 
     fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {
@@ -310,6 +306,12 @@ impl<K: Kernel> Engine<K> {
         let cgroup = String::new();
         self.commands.memory.remember(FailureRecord { pid, identity, at, failure, rule, cgroup });
     }
+}
+
+/// Sends the result of a command.
+fn send<T>(reply: &Sender<T>, result: T) {
+    // There is room for it. This fails only if the client no longer waits.
+    let _abandoned = reply.try_send(result);
 }
 
 fn entry(ago_ms: u64, outcome: &str, detail: &str) -> HistoryEntry {
