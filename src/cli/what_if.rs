@@ -104,7 +104,9 @@ impl WhatIf {
         let own = Pid::new(std::process::id());
         let mut proc = ProcFs::open(Path::new("/proc")).ok();
         let choice = decide(matcher, &user, (person.uid, person.gid), exe, |rule| {
-            own.zip(proc.as_mut()).is_none_or(|(own, proc)| applies(rule, proc, own, None))
+            own.zip(proc.as_mut()).is_none_or(|(own, proc)| {
+                applies(rule, proc, |proc| proc.cgroup(own, None), |proc| proc.is_real_time(own))
+            })
         });
         match choice {
             Choice::Rule(id) => matcher.rule(id),

@@ -10,7 +10,7 @@ use crate::rules::{ExeTest, Rule, base_name};
 /// Directories of systemd's own programs: the system manager, the managers of users with their
 /// `(sd-pam)`, and the daemons. For processes of root the path decides, because no user can make
 /// one of these run other code as root. For processes of other users it only selects candidates,
-/// see [`crate::kernel::user_manager`].
+/// see `engine::user_managers`.
 const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
 /// Targets of the link `systemd-udevd`. Any user may execute them under their own name.
 const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];

@@ -155,7 +155,7 @@ impl InspectedProcess {
             cgroup,
             age: stat.as_ref().and_then(|stat| age(stat.starttime)),
             parent,
-            is_kernel_thread: proc.is_kernel_thread(pid),
+            is_kernel_thread: is_kernel_thread(pid, proc),
             is_zombie: stat.is_some_and(|stat| matches!(stat.state, 'Z' | 'X')),
         });
         Ok(Some(subject))
@@ -188,13 +188,17 @@ impl InspectedProcess {
     }
 }
 
+fn is_kernel_thread(pid: Pid, proc: &mut ProcFs) -> bool {
+    proc.status(pid).is_some_and(|status| status.is_kernel_thread)
+}
+
 fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
     let Some(read) = read(pid, proc) else {
         return InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned());
     };
     let raw = match read.link() {
         Ok(raw) => raw.to_vec(),
-        Err(Errno::ENOENT | Errno::ESRCH) if proc.is_kernel_thread(pid) => {
+        Err(Errno::ENOENT | Errno::ESRCH) if is_kernel_thread(pid, proc) => {
             return InspectedProgram::KernelThread(proc.comm(pid).unwrap_or_default().to_vec());
         }
         Err(Errno::ENOENT | Errno::ESRCH) => return InspectedProgram::None,

@@ -82,7 +82,14 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
     let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
-        pid.is_some_and(|pid| placement::applies(rule, proc, pid, None))
+        pid.is_some_and(|pid| {
+            placement::applies(
+                rule,
+                proc,
+                |proc| proc.cgroup(pid, None),
+                |proc| proc.is_real_time(pid),
+            )
+        })
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
@@ -182,10 +189,13 @@ pub(super) fn keeping_unit(
     let path = std::str::from_utf8(path_in(text, b"")?).ok()?;
     let unit = Unit::of(path, &[&survey.roots.rules, &survey.roots.legacy]);
     let parent = subject.life.as_ref().and_then(|life| life.parent.as_ref());
-    let is_service =
-        || subject.who.uid.0 == 0 && parent.is_some_and(|parent| parent.pid.get() == 1);
     // Whether it is the last process of its session changes at any time, so the daemon reports that.
-    unit.loses(|_| false, is_service).then(|| unit.name().map(str::to_owned)).flatten()
+    let loses = unit.loses(
+        (),
+        |(), _| false,
+        |()| subject.who.uid.0 == 0 && parent.is_some_and(|parent| parent.pid.get() == 1),
+    );
+    unit.name().filter(|_| loses).map(str::to_owned)
 }
 
 fn hierarchy_states(
