@@ -51,6 +51,13 @@ pub struct Status {
     pub latency: MoveLatency,
 }
 
+impl Status {
+    /// Returns a counter; 0 if the daemon has none of this name.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+}
+
 /// A summary of the active rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveRulesStatus {
