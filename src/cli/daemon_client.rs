@@ -7,7 +7,7 @@ use std::sync::Once;
 use super::command::{DaemonFlags, ToolError};
 use super::retained;
 use crate::config::diagnostic::Severity;
-use crate::config::escape::EscapedBytes;
+use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientConnection, ClientError};
 use crate::control::protocol::{ControlRequest, LastGoodFiles};
 use crate::control::status::Status;
@@ -75,7 +75,21 @@ pub(super) fn no_daemon(socket: &Path) -> ToolError {
 
 /// Queries the daemon's status, with counters and latency.
 pub(super) fn status(flags: &DaemonFlags) -> Result<Status, ToolError> {
-    Ok(ask(flags, &ControlRequest::Status)?.only()?)
+    let status = ask(flags, &ControlRequest::Status)?.only()?;
+    note_version(&status);
+    Ok(status)
+}
+
+/// Reports on standard error that the daemon has another version, as after an upgrade without a restart.
+fn note_version(status: &Status) {
+    let own = env!("CARGO_PKG_VERSION");
+    if status.version != own {
+        let version = Escaped(&status.version);
+        eprintln!(
+            "cgrulectl: the daemon has version {version}, cgrulectl {own}: restart the daemon, for example with \
+             'systemctl restart cgruled'"
+        );
+    }
 }
 
 /// Output of notes about files that are not used in their current version.
@@ -113,6 +127,9 @@ pub(super) fn invocation(flags: &DaemonFlags, notes: RunNotes) -> DaemonOptions 
     let asked = client::ask(&socket, &ControlRequest::Status).ok().flatten();
     let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
     if let Some(status) = status {
+        if notes == RunNotes::Said {
+            note_version(&status);
+        }
         invocation.root = Some(status.root.into());
     }
     invocation
