@@ -251,7 +251,7 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
         PathBase::Top => survey.roots.legacy.clone(),
     };
     path.push('/');
-    let known = |piece: DestinationPart| match piece {
+    let pieces = target.destination.pieces().into_iter().map(|piece| match piece {
         DestinationPart::Field(Specifier::ProcessId) if subject.life.is_none() => {
             DestinationPart::Literal("%P".to_owned())
         }
@@ -261,9 +261,8 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
             DestinationPart::Literal("%p".to_owned())
         }
         piece @ (DestinationPart::Field(_) | DestinationPart::Literal(_)) => piece,
-    };
-    let pieces = target.destination.pieces().into_iter().map(known).collect();
-    let destination = Destination::from_pieces(target.destination.as_str(), pieces);
+    });
+    let destination = Destination::from_pieces(target.destination.as_str(), pieces.collect());
     // The PID of a hypothetical process is not shown.
     if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
         let uid = subject.who.uid;
