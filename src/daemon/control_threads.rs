@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::linux::Linux;
 use super::{ControlPath, DaemonError, DaemonOptions};
 use crate::config::daemon_toml::Settings;
 use crate::control::cgred::CgredServer;
@@ -28,7 +29,7 @@ impl ControlThreads {
         settings: &Settings,
         socket: Option<BoundServer>,
         overview: &StatusSource,
-        engine: &mut Engine,
+        engine: &mut Engine<Linux>,
     ) -> Result<Self, DaemonError> {
         let textfile = settings.metrics_textfile.clone();
         let textfile = textfile.filter(|_| !invocation.dry_run).map(|path| {
@@ -55,9 +56,9 @@ fn path(invocation: &DaemonOptions, settings: &Settings) -> Option<PathBuf> {
 fn serve(
     socket: BoundServer,
     overview: &StatusSource,
-    engine: &mut Engine,
+    engine: &mut Engine<Linux>,
 ) -> Result<ControlServer, DaemonError> {
-    let (hot, control) = exchange(engine.waker());
+    let (hot, control) = exchange(engine.kernel().waker());
     engine.serve(hot);
     ControlServer::start(socket, control, overview.clone())
         .map_err(|error| DaemonError::Run("control socket", error))

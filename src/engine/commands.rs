@@ -12,12 +12,12 @@ use crate::control::channel::{DecisionRecord, EngineChannel, EngineCommand};
 use crate::control::failures::{FailureHistory, FailureRecord, PlacementFailure};
 use crate::control::move_history::MoveHistory;
 use crate::control::protocol::{HistoryEntry, ProcessReport};
+use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::placement::KnownExe;
 use crate::rules::{Action, Rule, RuleId};
-use crate::sys;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Details of the last evaluation that its outcome does not contain.
@@ -90,15 +90,10 @@ impl PendingCommands {
     }
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Serves the requests of `side` from now on.
     pub fn serve(&mut self, side: EngineChannel) {
         self.commands.side = Some(side);
-    }
-
-    /// Returns the eventfd that wakes the main loop for a request.
-    pub fn waker(&self) -> Arc<nix::sys::eventfd::EventFd> {
-        self.worker.waker()
     }
 
     /// Checks whether a client requested a reload.
@@ -148,15 +143,15 @@ impl Engine {
     fn about(&mut self, raw: u32) -> ProcessReport {
         let nothing = ProcessReport { pid: raw, ..ProcessReport::default() };
         let Some(pid) = Pid::new(raw) else { return nothing };
-        let now = sys::monotonic();
-        let identity = self.proc.identity(pid);
+        let now = self.kernel.now();
+        let identity = self.kernel.identity(pid);
         let mut history: Vec<HistoryEntry> =
             self.commands.memory.of(pid, identity).map(|one| one.told(now)).collect();
         if let Some((since, why)) = identity.and_then(|_| self.under_way(pid)) {
             let ago_ms = now.since(since) / 1_000_000;
             history.push(entry(ago_ms, Placement::Waiting.word(), why));
         }
-        if self.sticky.holds(pid, &mut self.proc) {
+        if self.sticky.holds(pid, &mut self.kernel) {
             let why = "registered as sticky, for example by cgexec --sticky";
             history.push(entry(0, Placement::Sticky.word(), why));
         }
@@ -191,7 +186,7 @@ impl Engine {
                 continue;
             };
             if let Some(pid) = Pid::new(raw) {
-                return Some(EvaluationRequest::at_once(pid, Cause::ASKED, sys::monotonic()));
+                return Some(EvaluationRequest::at_once(pid, Cause::ASKED, self.kernel.now()));
             }
             let gone = entry(0, Placement::Gone.word(), "no such process");
             placing.done.push(ProcessReport { pid: raw, history: vec![gone], moved_ago_ms: None });
@@ -252,7 +247,7 @@ impl Engine {
         now: Nanos,
     ) {
         if let (Placement::Placed, Some(handle)) = (outcome, handle) {
-            let identity = self.proc.identity_of(evaluation.pid, handle).unwrap_or(0);
+            let identity = self.kernel.identity_of(evaluation.pid, handle).unwrap_or(0);
             self.commands.moves.remember(evaluation.pid, identity, now);
         }
         if self.placer.has_failures() {
@@ -289,7 +284,7 @@ impl Engine {
         let rule = self.last_decision.rule.and_then(|id| self.policy.matcher.rule(id));
         let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
         let failures = self.placer.take_failures();
-        let Some(identity) = self.proc.identity(evaluation.pid) else { return };
+        let Some(identity) = self.kernel.identity(evaluation.pid) else { return };
         for (failure, cgroup) in failures {
             let rule = Arc::clone(&rule);
             let pid = evaluation.pid;
@@ -306,7 +301,7 @@ impl Engine {
 
     /// Records an event of a process for which no rule was found yet.
     pub(super) fn remember_failure(&mut self, pid: Pid, failure: PlacementFailure, at: Nanos) {
-        let Some(identity) = self.proc.identity(pid) else { return };
+        let Some(identity) = self.kernel.identity(pid) else { return };
         let rule = Arc::from("");
         let cgroup = String::new();
         self.commands.memory.remember(FailureRecord { pid, identity, at, failure, rule, cgroup });
