@@ -23,7 +23,8 @@
 //! - [`placement`]: selects the rule for the current state of a process.
 //! - [`control`]: the sockets of `cgrulectl` and of cgrulesengd, the history of processes.
 //! - [`engine`]: evaluates processes and moves them into the cgroup of their rule; the place to begin
-//!   reading. `docs/hot-thread.md` lists the calls that its hot thread may wait for.
+//!   reading. It has no access to the machine except [`engine::kernel::Kernel`], the clock included.
+//!   `docs/hot-thread.md` lists the calls that its hot thread may wait for.
 //!
 //! Programs and main loop:
 //! - [`daemon`]: startup, main loop, shutdown.
@@ -36,6 +37,8 @@
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod engine;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
@@ -47,7 +50,6 @@ pub mod cli;
 pub mod compat;
 pub mod control;
 pub mod daemon;
-pub mod engine;
 pub mod kernel;
 pub mod placement;
 pub mod policy;

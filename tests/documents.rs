@@ -730,6 +730,34 @@ fn modules_use_those_before_them_alone() {
     }
 }
 
+#[test]
+fn the_engine_reaches_the_kernel_through_its_trait_alone() {
+    const OTHER_WAYS: [&str; 10] = [
+        "sys::",
+        "libc::",
+        "nix::",
+        "procfs",
+        "std::fs",
+        "std::os",
+        "std::process",
+        "std::thread",
+        "std::time",
+        "\"/proc",
+    ];
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine"), &mut files);
+    for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            // Error numbers are values.
+            let line = line.replace("nix::errno::Errno", "");
+            let way = OTHER_WAYS.iter().find(|way| line.contains(**way));
+            assert!(way.is_none(), "{}: {line}", file.display());
+        }
+    }
+}
+
 /// Checks whether a name matches `pattern`; `*` stands for any text.
 fn is_named(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {

@@ -123,7 +123,7 @@ complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -l rules -xa '(__
 complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -l root -rF -d 'root of the rules'\'' cgroups, as --root of the daemon'
 complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -l no-legacy -d 'do not read the files of cgrulesengd'
 complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -l socket -rF -d 'control socket (default: /run/cgruled/control.sock)'
-complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -s h -l help -d 'Print help (see more with '\''--help'\'')'
+complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -s h -l help -d 'Print help'
 complete -c cgrulectl -n '__fish_seen_subcommand_from convert' -F
 complete -c cgrulectl -n __fish_use_subcommand -a groups -d 'Create the cgroups of cgconfig.conf, as cgconfigparser does'
 complete -c cgrulectl -n '__fish_seen_subcommand_from groups' -l dry-run -d 'print the actions, execute none'

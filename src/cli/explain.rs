@@ -222,7 +222,7 @@ fn living(
     let mut has_told = false;
     for (pid, memory) in pids.iter().zip(memories) {
         let Some(subject) = InspectedProcess::living(*pid, proc, &survey.names)? else {
-            let why = match proc.owner(*pid) {
+            let why = match proc.status(*pid) {
                 Some(owner) => {
                     format!("{pid} is a thread of process {}: use that PID", owner.process)
                 }

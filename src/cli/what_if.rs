@@ -127,7 +127,9 @@ impl WhatIf {
 /// same scheduling.
 fn applies_on_this_host(rule: &Rule) -> bool {
     let Ok(mut proc) = ProcFs::open(Path::new("/proc")) else { return true };
-    Pid::new(std::process::id()).is_none_or(|own| applies(rule, &mut proc, own, None))
+    Pid::new(std::process::id()).is_none_or(|own| {
+        applies(rule, &mut proc, |proc| proc.cgroup(own, None), |proc| proc.is_real_time(own))
+    })
 }
 
 impl WhatIfProgram {

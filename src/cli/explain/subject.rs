@@ -137,7 +137,7 @@ impl InspectedProcess {
             cgroup,
             age: stat.as_ref().and_then(|stat| age(stat.starttime)),
             parent,
-            is_kernel_thread: proc.is_kernel_thread(pid),
+            is_kernel_thread: proc.status(pid).is_some_and(|status| status.is_kernel_thread),
             is_zombie: stat.is_some_and(|stat| matches!(stat.state, 'Z' | 'X')),
         });
         Ok(Some(subject))

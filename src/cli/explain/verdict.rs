@@ -83,7 +83,14 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
     let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
-        pid.is_some_and(|pid| placement::applies(rule, proc, pid, None))
+        pid.is_some_and(|pid| {
+            placement::applies(
+                rule,
+                proc,
+                |proc| proc.cgroup(pid, None),
+                |proc| proc.is_real_time(pid),
+            )
+        })
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
