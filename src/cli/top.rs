@@ -39,20 +39,14 @@ Examples:
       print one table for a mail or a log"
 )]
 pub(super) struct TopArgs {
-    /// interval between tables, such as 500ms (default: 1s)
-    #[arg(short, long, value_name = "TIME", default_value = "1s", hide_default_value = true, value_parser = delay)]
+    /// interval between tables, such as 500ms
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = delay)]
     delay: Duration,
     /// stop after this many tables
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     iterations: Option<u64>,
-    /// sort by cpu (default), memory, io, tasks, pressure or name
-    #[arg(
-        long,
-        value_name = "KEY",
-        default_value = "cpu",
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
+    /// sort key
+    #[arg(long, value_name = "KEY", default_value = "cpu")]
     sort: Sort,
     /// print one table and stop, as without a terminal
     #[arg(long)]
