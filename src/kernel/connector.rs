@@ -17,9 +17,6 @@ use crate::event::wire::{self, Message, Subscription};
 use crate::event::{Event, EventKind};
 use crate::sys::{self, Instruction, Mailbox};
 
-/// Number of datagrams in the first read of a drain.
-const FEW: usize = 4;
-
 /// Type of the events that a socket subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
@@ -204,7 +201,7 @@ impl Socket {
         let refused = &mut self.refused;
         let mut read = 0;
         // Preparing for many costs more than reading one, and usually there is one.
-        let mut most = FEW;
+        let mut most = Mailbox::FEW;
         while read < bound {
             let count = self.mailbox.receive(self.fd.as_fd(), most, |datagram| {
                 if !datagram.trusted {
