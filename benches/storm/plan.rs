@@ -1,14 +1,18 @@
 //! Parses the command line and lists the cases.
 
+use std::path::PathBuf;
+
 use crate::machine::Ground;
 use crate::report::Table;
 use crate::subjects::baseline_path;
 use crate::{Result, compare, execs, latency, loss, rate};
 
 pub(crate) const HELP: &str = "\
-usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
+usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--samples FILE] [--list]
 FILTER selects the cases with a matching name. --markdown prints the format of benches/RESULTS.md.
 --seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
+--samples runs only the cases of the figures in README.md and writes their samples, from which
+`UPDATE_GOLDEN=1 cargo test --test figures` draws them.
 CGRULED_BASELINE=PATH names another build. The cases compare-* run both in 10 pairs (--rounds), alternate the order,
 and print the ratio new / baseline of each pair as its median and spread. They are skipped without it.
 Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
@@ -58,19 +62,25 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "compare-start", run: compare::start },
 ];
 
+/// Cases whose samples are drawn in the figures.
+const FIGURES: [&str; 3] = ["latency-isolated", "latency-close", "loss-"];
+
 /// Amount of work and the form of the output.
 #[derive(Default)]
 pub(crate) struct Plan {
     filter: String,
     pub(crate) quick: bool,
     pub(crate) markdown: bool,
+    /// File for the samples of the figures.
+    pub(crate) samples: Option<PathBuf>,
     rounds: Option<usize>,
     seconds: Option<u32>,
 }
 
 impl Plan {
     pub(crate) fn wants(&self, case: &str) -> bool {
-        case.contains(&self.filter)
+        let is_drawn = FIGURES.iter().any(|name| case.starts_with(name));
+        case.contains(&self.filter) && (self.samples.is_none() || is_drawn)
     }
 
     /// Returns the number of rounds: `usual` by default; `--quick` only tests that the benchmark works.
@@ -106,6 +116,7 @@ pub(crate) fn parse() -> Result<Asked> {
             Long("markdown") => plan.markdown = true,
             Long("rounds") => plan.rounds = Some(words.value()?.parse()?),
             Long("seconds") => plan.seconds = Some(words.value()?.parse()?),
+            Long("samples") => plan.samples = Some(words.value()?.into()),
             Long("list") => return Ok(list()),
             Long("help") | Short('h') => return Ok(Asked::Help),
             Value(filter) => plan.filter = filter.string()?,
