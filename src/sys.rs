@@ -237,6 +237,11 @@ struct PidfdInfo {
     exit_code: i32,
 }
 
+// Sizes that the kernel has on all architectures: the request number contains the first.
+const _: () = assert!(size_of::<PidfdInfo>() == 64);
+const _: () = assert!(size_of::<libc::sockaddr_nl>() == 12);
+const _: () = assert!(size_of::<libc::sock_filter>() == 8);
+
 /// Process state returned by `PIDFD_GET_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {

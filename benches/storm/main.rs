@@ -75,7 +75,7 @@ fn measure(plan: &Plan, ground: &Ground) -> Result<ExitCode> {
             Ok(mut table) => {
                 let after = machine::other_load();
                 table.note += &format!(" Other load before and after: {before} %, {after} %.");
-                report::print(plan, &table);
+                report::print(plan, &table)?;
             }
             Err(error) => {
                 println!("{} failed: {error}\n", case.name);

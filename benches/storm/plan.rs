@@ -1,5 +1,7 @@
 //! Parses the command line and lists the cases.
 
+use std::path::PathBuf;
+
 use crate::machine::Ground;
 use crate::report::Table;
 use crate::subjects::baseline_path;
@@ -55,6 +57,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "compare-start", run: compare::start },
 ];
 
+/// Cases whose samples are drawn in the figures.
+const FIGURES: [&str; 3] = ["latency-isolated", "latency-close", "loss-"];
+
 /// Amount of work and the form of the output.
 #[derive(clap::Parser)]
 #[command(name = "cargo bench --bench storm --", after_help = HELP)]
@@ -67,6 +72,9 @@ pub(crate) struct Plan {
     /// print the format of benches/RESULTS.md
     #[arg(long)]
     pub(crate) markdown: bool,
+    /// run only the cases of the figures of README.md, and write their samples
+    #[arg(long, value_name = "FILE")]
+    pub(crate) samples: Option<PathBuf>,
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// length of the exec storm (60)
@@ -82,7 +90,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn wants(&self, case: &str) -> bool {
-        case.contains(&self.filter)
+        let is_drawn = FIGURES.iter().any(|name| case.starts_with(name));
+        case.contains(&self.filter) && (self.samples.is_none() || is_drawn)
     }
 
     /// Returns the number of rounds: `usual` by default; `--quick` only tests that the benchmark works.
