@@ -67,9 +67,9 @@ pub(crate) fn heading(plan: &Plan) -> Result<()> {
 
 pub(crate) fn print(plan: &Plan, table: &Table) -> Result<()> {
     if plan.markdown {
-        markdown(table)
+        markdown(table);
     } else {
-        plain(table)
+        plain(table);
     }
     if let Some(path) = &plan.samples {
         let mut file = File::options().append(true).open(path)?;
