@@ -30,8 +30,8 @@
 //! - [`daemon`]: startup, main loop, shutdown.
 //! - [`compat`]: the command line and conventions of cgrulesengd on top of the same daemon, and
 //!   converters of other configuration files.
-//! - [`cli`]: the commands of `cgrulectl`, one file each, and the tables from which help,
-//!   completions and manual pages are generated or checked.
+//! - [`cli`]: the commands of `cgrulectl`, one file each, and the definition of the command line
+//!   from which help and completions are generated and with which manual pages are compared.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -8,7 +8,6 @@ mod namespace;
 mod peer;
 mod service;
 pub mod subprocess;
-mod terminal;
 
 use std::ffi::CStr;
 use std::io;
@@ -21,7 +20,6 @@ pub use mailbox::{Datagram, Mailbox};
 pub use namespace::{Namespace, namespace_of, namespace_owner, pidfd_open_thread};
 pub use peer::peer_groups;
 pub use service::{daemonise, local_time, open_syslog, syslog};
-pub use terminal::terminal_size;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -238,6 +236,11 @@ struct PidfdInfo {
     fsgid: u32,
     exit_code: i32,
 }
+
+// Sizes that the kernel has on all architectures: the request number contains the first.
+const _: () = assert!(size_of::<PidfdInfo>() == 64);
+const _: () = assert!(size_of::<libc::sockaddr_nl>() == 12);
+const _: () = assert!(size_of::<libc::sock_filter>() == 8);
 
 /// Process state returned by `PIDFD_GET_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

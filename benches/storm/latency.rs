@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::Result;
 use crate::actors::{Actor, Keeps, Record, Storm, ruled, words};
 use crate::machine::{Ground, Hierarchy};
@@ -105,6 +107,12 @@ fn against_floor(plan: &Plan, ground: &Ground, title: &str, pulse: &Pulse) -> Re
     let samples = collect(plan, ground, &FIELD, pulse, plan.rounds(5))?;
     for subject in FIELD {
         row(&mut table, &samples, subject, subject.floor(), subject.name());
+        if let Some(rounds) = samples.get(&subject) {
+            let us: Vec<f64> = sorted(rounds.iter().flat_map(|round| round.us.clone()).collect());
+            let late: usize = rounds.iter().map(|round| round.late).sum();
+            let (name, pause) = (subject.name(), pulse.gap_us);
+            table.samples.push(json!({"latency": name, "pause_us": pause, "late": late, "us": us}));
+        }
     }
     Ok(table)
 }

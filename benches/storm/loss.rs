@@ -6,6 +6,8 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::Result;
 use crate::actors::{Actor, Keeps, words};
 use crate::machine::{Ground, Hierarchy};
@@ -122,7 +124,13 @@ fn table(title: &str, results: &BTreeMap<Subject, Vec<Round>>) -> Table {
         let total: usize = rounds.iter().map(|round| round.total).sum();
         let drops: u64 = rounds.iter().map(|round| round.drops).sum();
         let (outside, lost) = (by_round(|round| round.outside), by_round(|round| round.lost));
-        table.row(vec![subject.name(), total.to_string(), outside, lost, drops.to_string()]);
+        let early: Vec<usize> = rounds.iter().map(|round| round.outside).collect();
+        let late: Vec<usize> = rounds.iter().map(|round| round.lost).collect();
+        let name = subject.name();
+        table.samples.push(json!({
+            "loss": name, "case": title, "survivors": total, "outside": early, "lost": late
+        }));
+        table.row(vec![name, total.to_string(), outside, lost, drops.to_string()]);
     }
     table
 }

@@ -1,18 +1,17 @@
 //! Parses the command line and lists the cases.
 
+use std::path::PathBuf;
+
 use crate::machine::Ground;
 use crate::report::Table;
 use crate::subjects::baseline_path;
 use crate::{Result, compare, execs, latency, loss, rate};
 
-pub(crate) const HELP: &str = "\
-usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
-FILTER selects the cases with a matching name. --markdown prints the format of benches/RESULTS.md.
---seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
+const HELP: &str = "\
+FILTER selects the cases with a matching name. CGRULED=PATH measures that binary instead of the one just built.
 CGRULED_BASELINE=PATH names another build. The cases compare-* run both in 10 pairs (--rounds), alternate the order,
 and print the ratio new / baseline of each pair as its median and spread. They are skipped without it.
-Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
-";
+Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.";
 
 /// A case of the benchmark: a name to filter by, and its function.
 pub(crate) struct Case {
@@ -58,19 +57,41 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "compare-start", run: compare::start },
 ];
 
+/// Cases whose samples are drawn in the figures.
+const FIGURES: [&str; 3] = ["latency-isolated", "latency-close", "loss-"];
+
 /// Amount of work and the form of the output.
-#[derive(Default)]
+#[derive(clap::Parser)]
+#[command(name = "cargo bench --bench storm --", after_help = HELP)]
 pub(crate) struct Plan {
+    #[arg(default_value = "", hide_default_value = true)]
     filter: String,
+    /// a fifth of the work: only tests that the benchmark works
+    #[arg(long)]
     pub(crate) quick: bool,
+    /// print the format of benches/RESULTS.md
+    #[arg(long)]
     pub(crate) markdown: bool,
+    /// run only the cases of the figures of README.md, and write their samples
+    #[arg(long, value_name = "FILE")]
+    pub(crate) samples: Option<PathBuf>,
+    #[arg(long, value_name = "N")]
     rounds: Option<usize>,
+    /// length of the exec storm (60)
+    #[arg(long, value_name = "N")]
     seconds: Option<u32>,
+    /// print the names of the cases
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// set by `cargo bench`, not by `cargo test`
+    #[arg(long, hide = true)]
+    pub(crate) bench: bool,
 }
 
 impl Plan {
     pub(crate) fn wants(&self, case: &str) -> bool {
-        case.contains(&self.filter)
+        let is_drawn = FIGURES.iter().any(|name| case.starts_with(name));
+        case.contains(&self.filter) && (self.samples.is_none() || is_drawn)
     }
 
     /// Returns the number of rounds: `usual` by default; `--quick` only tests that the benchmark works.
@@ -86,38 +107,4 @@ impl Plan {
     pub(crate) fn amount(&self, full: u32) -> u32 {
         if self.quick { full.div_ceil(5) } else { full }
     }
-}
-
-/// Result of parsing the command line.
-pub(crate) enum Asked {
-    Run(Plan),
-    Help,
-    Nothing,
-}
-
-pub(crate) fn parse() -> Result<Asked> {
-    use lexopt::prelude::{Long, Short, Value, ValueExt};
-    let (mut plan, mut bench) = (Plan::default(), false);
-    let mut words = lexopt::Parser::from_env();
-    while let Some(word) = words.next()? {
-        match word {
-            Long("bench") => bench = true,
-            Long("quick") => plan.quick = true,
-            Long("markdown") => plan.markdown = true,
-            Long("rounds") => plan.rounds = Some(words.value()?.parse()?),
-            Long("seconds") => plan.seconds = Some(words.value()?.parse()?),
-            Long("list") => return Ok(list()),
-            Long("help") | Short('h') => return Ok(Asked::Help),
-            Value(filter) => plan.filter = filter.string()?,
-            other @ (Long(_) | Short(_)) => return Err(other.unexpected().into()),
-        }
-    }
-    Ok(if bench { Asked::Run(plan) } else { Asked::Nothing })
-}
-
-fn list() -> Asked {
-    for case in CASES {
-        println!("{}: benchmark", case.name);
-    }
-    Asked::Nothing
 }

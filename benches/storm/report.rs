@@ -1,5 +1,10 @@
 //! Prints tables in plain text or Markdown, and computes their statistics.
 
+use std::fs::File;
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+
 use crate::Result;
 use crate::machine;
 use crate::plan::Plan;
@@ -12,11 +17,14 @@ pub(crate) struct Table {
     pub(crate) note: String,
     pub(crate) head: Vec<&'static str>,
     pub(crate) rows: Vec<Vec<String>>,
+    /// Samples of each subject for `--samples`.
+    pub(crate) samples: Vec<Value>,
 }
 
 impl Table {
     pub(crate) fn new(title: &str, note: &str, head: &[&'static str]) -> Self {
-        Self { title: title.into(), note: note.into(), head: head.to_vec(), rows: Vec::new() }
+        let (title, note, head) = (title.into(), note.into(), head.to_vec());
+        Self { title, note, head, rows: Vec::new(), samples: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -46,6 +54,10 @@ pub(crate) fn heading(plan: &Plan) -> Result<()> {
                  floor in the same hierarchy. Compare ratios, not times.";
     let title = "Results of `cargo bench --bench storm -- --markdown`";
     println!("{}{title}\n\n{intro}\n", if plan.markdown { "# " } else { "" });
+    if let Some(path) = &plan.samples {
+        let facts = facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
+        writeln!(File::create(path)?, "{}", Value::Object(facts.collect::<Map<_, _>>()))?;
+    }
     for (name, value) in facts {
         println!("{}{name}: {value}", if plan.markdown { "- " } else { "" });
     }
@@ -53,8 +65,19 @@ pub(crate) fn heading(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn print(plan: &Plan, table: &Table) {
-    if plan.markdown { markdown(table) } else { plain(table) }
+pub(crate) fn print(plan: &Plan, table: &Table) -> Result<()> {
+    if plan.markdown {
+        markdown(table);
+    } else {
+        plain(table);
+    }
+    if let Some(path) = &plan.samples {
+        let mut file = File::options().append(true).open(path)?;
+        for sample in &table.samples {
+            writeln!(file, "{sample}")?;
+        }
+    }
+    Ok(())
 }
 
 fn markdown(table: &Table) {

@@ -195,8 +195,8 @@ impl ControlChannel {
     /// Returns `BrokenPipe` if the hot thread has ended.
     pub fn ask<T>(
         &self,
-        command: impl FnOnce(Sender<T>) -> EngineCommand,
         patience: Duration,
+        command: impl FnOnce(Sender<T>) -> EngineCommand,
     ) -> io::Result<Option<T>> {
         let (sender, result) = bounded(1);
         match self.commands.try_send(command(sender)) {
@@ -243,7 +243,7 @@ pub(super) mod tests {
     fn too_many_errands_are_refused() {
         let (hot, control) = pair();
         for _ in 0..100 {
-            assert_eq!(control.ask(EngineCommand::Takers, Duration::ZERO).unwrap(), None);
+            assert_eq!(control.ask(Duration::ZERO, EngineCommand::Takers).unwrap(), None);
         }
         let commands: Vec<EngineCommand> = std::iter::from_fn(|| hot.take_command()).collect();
         assert_eq!(commands.len(), COMMANDS);
@@ -265,9 +265,9 @@ pub(super) mod tests {
             reply.try_send(()).unwrap();
         });
         let patience = Duration::from_secs(60);
-        assert_eq!(control.ask(EngineCommand::Reload, patience).unwrap(), Some(()));
+        assert_eq!(control.ask(patience, EngineCommand::Reload).unwrap(), Some(()));
         engine.join().unwrap();
-        let ended = control.ask(EngineCommand::Reload, patience).unwrap_err();
+        let ended = control.ask(patience, EngineCommand::Reload).unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::BrokenPipe);
     }
 

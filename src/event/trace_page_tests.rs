@@ -12,6 +12,42 @@ fn layout() -> TraceLayout {
     TraceLayout::parse(HEADER, FORMAT).unwrap()
 }
 
+/// Returns a page that was recorded on a little-endian machine, as this machine would have written it.
+fn native(recorded: &[u8]) -> Vec<u8> {
+    let mut bytes = recorded.to_vec();
+    if cfg!(target_endian = "little") {
+        return bytes;
+    }
+    let end = 16 + usize::from(u16::from_le_bytes([recorded[8], recorded[9]]));
+    bytes[..8].reverse();
+    bytes[8..16].reverse();
+    let mut at = 16;
+    while at < end {
+        let word = u32::from_le_bytes(*recorded[at..].first_chunk().unwrap());
+        let (kind, delta) = (word & 0x1f, word >> 5);
+        bytes[at..at + 4].copy_from_slice(&header(kind, delta).to_ne_bytes());
+        at = match kind {
+            PADDING => break,
+            TIME_EXTEND | TIME_STAMP => {
+                bytes[at + 4..at + 8].reverse();
+                at + 8
+            }
+            words => {
+                let start = at + 4;
+                // Fields of 2 (common_type), 4 and 8 bytes (dst_id); the strings follow at 36.
+                for (offset, size) in [(0, 2), (4, 4), (8, 4), (12, 4), (16, 8)] {
+                    bytes[start + offset..][..size].reverse();
+                }
+                for offset in [24, 28, 32] {
+                    bytes[start + offset..][..4].reverse();
+                }
+                start + 4 * words as usize
+            }
+        };
+    }
+    bytes
+}
+
 /// Returns the moves of a page in the format of the kernel's text file `trace`.
 fn rendered(bytes: &[u8]) -> Vec<String> {
     let layout = layout();
@@ -48,22 +84,24 @@ fn expected(text: &str) -> Vec<String> {
 
 #[test]
 fn a_page_of_the_kernel_has_the_moves_of_its_own_text() {
-    let moves = rendered(MOVES);
+    let page = native(MOVES);
+    let moves = rendered(&page);
     assert_eq!(moves, expected(include_str!("../../tests/cases/trace/moves.txt")));
     assert!(moves[3].contains("dst_root=8 dst_id=1 dst_path=/ "), "a move in a v1 hierarchy");
-    assert_eq!(TracePage::parse(&layout(), MOVES).unwrap().lost(), LostBefore::None);
+    assert_eq!(TracePage::parse(&layout(), &page).unwrap().lost(), LostBefore::None);
 }
 
 #[test]
 fn a_full_page_after_a_loss_tells_so_without_a_number() {
-    assert_eq!(rendered(OVERWRITTEN), expected(include_str!("../../tests/cases/trace/lost.txt")));
-    assert_eq!(TracePage::parse(&layout(), OVERWRITTEN).unwrap().lost(), LostBefore::Unknown);
+    let page = native(OVERWRITTEN);
+    assert_eq!(rendered(&page), expected(include_str!("../../tests/cases/trace/lost.txt")));
+    assert_eq!(TracePage::parse(&layout(), &page).unwrap().lost(), LostBefore::Unknown);
 }
 
 #[test]
 fn the_number_of_lost_records_follows_the_data() {
-    let mut page = MOVES.to_vec();
-    let length = u32_at(&page, 8).unwrap();
+    let mut page = native(MOVES);
+    let length = word_at(&page, 8, 8).unwrap() as u32;
     page[8..16].copy_from_slice(&u64::from(length | LOST | LOST_STORED).to_ne_bytes());
     page[16 + length as usize..][..8].copy_from_slice(&900u64.to_ne_bytes());
     assert_eq!(TracePage::parse(&layout(), &page).unwrap().lost(), LostBefore::Exactly(900));
@@ -214,7 +252,7 @@ proptest! {
         cut: bool,
     ) {
         for upstream in [MOVES, OVERWRITTEN] {
-            let mut bytes = upstream.to_vec();
+            let mut bytes = native(upstream);
             for &(index, byte) in &changes {
                 bytes[index] = byte;
             }
@@ -234,8 +272,9 @@ proptest! {
     #[test]
     fn a_truncated_page_has_a_beginning_of_its_moves(length in 0usize..=4096) {
         let layout = layout();
-        let whole: Vec<_> = TracePage::parse(&layout, OVERWRITTEN).unwrap().moves().collect();
-        let mut bytes = OVERWRITTEN[..length].to_vec();
+        let recorded = native(OVERWRITTEN);
+        let whole: Vec<_> = TracePage::parse(&layout, &recorded).unwrap().moves().collect();
+        let mut bytes = recorded[..length].to_vec();
         if length < 16 {
             prop_assert!(TracePage::parse(&layout, &bytes).is_err());
             return Ok(());

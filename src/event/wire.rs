@@ -46,6 +46,10 @@ pub const OFFSET_CHILD_TGID: u32 = 64;
 /// Size of a datagram with one event; the proc connector sends no larger ones.
 pub const DATAGRAM: usize = 76;
 
+// `struct proc_event` has 40 bytes, and its time stamp the offset 8, on all architectures.
+const _: () = assert!(DATAGRAM == NL_HEADER + CN_HEADER + 40);
+const _: () = assert!(OFFSET_WHAT as usize == NL_HEADER + CN_HEADER);
+
 /// Parsed message of the proc connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {

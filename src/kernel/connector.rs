@@ -382,3 +382,7 @@ fn filter(kind: SocketKind) -> Vec<Instruction> {
         ],
     }
 }
+
+#[cfg(test)]
+#[path = "connector_tests.rs"]
+mod tests;

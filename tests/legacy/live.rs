@@ -331,16 +331,23 @@ fn steps(case: &Decision) -> String {
     )
 }
 
-/// Adds the users and groups of the cases.
+/// Writes the users and groups of the cases in place of those of the host, which may have the same names.
 pub(crate) fn accounts(casts: &[Cast]) {
-    let add = |path: &str, lines: fn(&Cast) -> String| {
-        let text = fs::read_to_string(path).unwrap();
-        let old = text.split("# cases\n").next().unwrap();
-        let new: String = casts.iter().map(lines).collect();
-        fs::write(path, format!("{old}# cases\n{new}")).unwrap();
-    };
-    add("/etc/passwd", Cast::passwd);
-    add("/etc/group", Cast::group);
+    write_accounts("/etc/passwd", &casts.iter().map(Cast::passwd).collect::<String>());
+    write_accounts("/etc/group", &casts.iter().map(Cast::group).collect::<String>());
+}
+
+fn write_accounts(path: &str, lines: &str) {
+    let old = fs::read_to_string(path).unwrap();
+    // Root, and the accounts of the harness.
+    let is_kept =
+        |line: &&str| ["root:", "cgt-", "cgruled:"].iter().any(|name| line.starts_with(name));
+    let kept: String = old.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+    let new = kept + lines;
+    // A daemon of another test reads its rules again when the file changes.
+    if new != old {
+        fs::write(path, new).unwrap();
+    }
 }
 
 /// Creates a cgroup and its ancestors. A new v1 cpuset cgroup refuses processes until

@@ -150,9 +150,9 @@ fn is_left_alone(
     if uid.0 != 0 && !Host::default().runs_systemd() {
         return false;
     }
-    let cgroup = || Some(&*life.cgroup);
+    let ids = (life.pid, uid);
     let exe = subject.known_exe();
-    match protection(rule, (life.pid, uid), exe, life.is_kernel_thread, cgroup) {
+    match protection(rule, ids, exe, life.is_kernel_thread, || Some(&life.cgroup)) {
         Ok(Protection::Yes) => true,
         Ok(Protection::No) | Err(_) => false,
         // Without an answer from systemd the daemon does not move it either.
@@ -252,7 +252,7 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
         PathBase::Top => &survey.roots.legacy,
     };
     let mut path = String::new();
-    let known = |piece: DestinationPart| match piece {
+    let pieces = target.destination.pieces().into_iter().map(|piece| match piece {
         DestinationPart::Field(Specifier::ProcessId) if subject.life.is_none() => {
             DestinationPart::Literal("%P".to_owned())
         }
@@ -262,9 +262,8 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
             DestinationPart::Literal("%p".to_owned())
         }
         piece @ (DestinationPart::Field(_) | DestinationPart::Literal(_)) => piece,
-    };
-    let pieces = target.destination.pieces().into_iter().map(known).collect();
-    let destination = Destination::from_pieces(target.destination.as_str(), pieces);
+    });
+    let destination = Destination::from_pieces(target.destination.as_str(), pieces.collect());
     // The PID of a hypothetical process is not shown.
     if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
         let uid = subject.who.uid;

@@ -12,7 +12,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
 use super::ControlService;
-use crate::control::channel::{self, EngineCommand, MOST_WATCHING};
+use crate::control::channel::EngineCommand::{About, Place, Reload, Takers, Watch};
+use crate::control::channel::{self, MOST_WATCHING};
 use crate::control::protocol::{
     ControlRequest, ProcessReport, READERS, RequestError, RequestReader, WatchMessage, line,
 };
@@ -100,23 +101,19 @@ impl Connection {
             ControlRequest::Rules => self.tell(&overview.rules()),
             ControlRequest::Kept => self.tell(&overview.kept()),
             ControlRequest::Watch => self.watch(service),
-            ControlRequest::Status => {
-                match channel.ask(EngineCommand::Takers, SHORT_COMMAND_TIMEOUT)? {
-                    Some(takers) => self.tell(&overview.status_with(takers)),
-                    None => self.tell(&overview.status_stalled()),
-                }
-            }
+            ControlRequest::Status => match channel.ask(SHORT_COMMAND_TIMEOUT, Takers)? {
+                Some(takers) => self.tell(&overview.status_with(takers)),
+                None => self.tell(&overview.status_stalled()),
+            },
             ControlRequest::About { pids } => {
-                let about = |reply| EngineCommand::About(pids, reply);
-                self.report(channel.ask(about, SHORT_COMMAND_TIMEOUT)?)
+                self.report(channel.ask(SHORT_COMMAND_TIMEOUT, |reply| About(pids, reply))?)
             }
             ControlRequest::Place { pids } => {
-                let place = |reply| EngineCommand::Place(pids, reply);
-                self.report(channel.ask(place, COMMAND_TIMEOUT)?)
+                self.report(channel.ask(COMMAND_TIMEOUT, |reply| Place(pids, reply))?)
             }
             ControlRequest::Reload => {
                 let before = overview.generation();
-                match channel.ask(EngineCommand::Reload, COMMAND_TIMEOUT)? {
+                match channel.ask(COMMAND_TIMEOUT, Reload)? {
                     Some(()) => self.tell(&overview.reloaded(true)),
                     None if before != overview.generation() => self.tell(&overview.reloaded(false)),
                     None => self.refuse("the reload is still in progress; see the log"),
@@ -136,8 +133,7 @@ impl Connection {
     /// Sends decisions until the client disconnects.
     fn watch(&self, service: &ControlService) -> io::Result<()> {
         let (watcher, stream) = channel::watch();
-        let watch = |reply| EngineCommand::Watch(watcher, reply);
-        match service.channel.ask(watch, SHORT_COMMAND_TIMEOUT)? {
+        match service.channel.ask(SHORT_COMMAND_TIMEOUT, |reply| Watch(watcher, reply))? {
             Some(true) => self.tell(&WatchMessage::Lost { lost: 0 })?,
             Some(false) => {
                 return self.refuse(format!("{MOST_WATCHING} clients are already watching"));

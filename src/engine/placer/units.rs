@@ -126,9 +126,10 @@ impl Placer {
                 ),
             );
         } else {
-            let why =
-                format_args!("{who} leaves {name}, as with cgrulesengd: {why}; {by}{left_out}");
-            decided.say(Level::Warn, why);
+            decided.say(
+                Level::Warn,
+                format_args!("{who} leaves {name}, as with cgrulesengd: {why}; {by}{left_out}"),
+            );
         }
     }
 }

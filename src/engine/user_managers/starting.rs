@@ -1,11 +1,11 @@
 //! Children of a user's service manager that are about to become units. Must not leave a forged
-//! child outside of the cgroup of its rule for longer than a second.
+//! child outside of the cgroup of its rule for longer than five seconds.
 //!
-//! Between its fork and its exec such a child still runs the manager's program, or
-//! `systemd-executor`, in the manager's cgroup, and moves itself into the cgroup of its unit. That
-//! is not permitted from outside of `user@UID.service`, so a move in between makes the unit fail
-//! (`219/CGROUP`). The child gets one second. A user can forge such a child, also as an orphan, so
-//! their number is limited and each gets the second only once.
+//! Between its fork and the exec of its unit such a child still runs the manager's program, or
+//! `systemd-executor`, and moves itself into the cgroup of its unit, also where systemd has created
+//! it there already (seen with 257). That is not permitted from outside of `user@UID.service`, so a move in between makes
+//! the unit fail (`219/CGROUP`). The child gets five seconds. A user can forge such a child, also as
+//! an orphan, so their number is limited and each gets the time only once.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,9 @@ use crate::event::{Nanos, Pid, Uid};
 use crate::tracking::queue::EvaluationRequest;
 
 /// Time limit from the first evaluation of a child to its exec. It takes about 5 ms on an idle
-/// host.
-const GRACE_NS: u64 = 1_000_000_000;
+/// host, and 1.2 s of CPU time for the executor of systemd 257 on an emulated one: with a limit of
+/// one second 12 of 15 units failed there.
+const GRACE_NS: u64 = 5_000_000_000;
 /// Interval between two evaluations of such a child.
 const RECHECK_NS: u64 = 50_000_000;
 /// Maximum number of simultaneous children of one user. A manager forks its units one by one.
@@ -140,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn the_second_is_over_for_good() {
+    fn the_time_limit_is_over_for_good() {
         let mut kernel = FakeKernel::new();
         let pid = 40;
         kernel.start(pid, FakeProcess::default());
         let mut starting = StartingChildren::default();
-        for now in (0..1000).step_by(50) {
+        for now in (0..5000).step_by(50) {
             assert_eq!(
                 starting.admit(evaluation(pid), USER, at(now)),
                 ManagerVerdict::Pending,
@@ -153,7 +154,7 @@ mod tests {
             );
             assert_eq!(starting.take_due(&kernel, at(now + 50)), Some(evaluation(pid)));
         }
-        assert_eq!(starting.admit(evaluation(pid), USER, at(1000)), ManagerVerdict::Movable);
+        assert_eq!(starting.admit(evaluation(pid), USER, at(5000)), ManagerVerdict::Movable);
         assert_eq!(starting.next_due(), None);
     }
 

@@ -1,103 +1,183 @@
-# Containers: those that root created keep their processes, those of a user stay within
-# the limit of the user.
+# Containers under a rule that moves UID 1000: processes in those that root created keep their cgroup, with its
+# limits, device filter and freezer; those that a user created stay within the limit of the user.
 . /vm/scenario.bash
 
-settings <<'CGRULED'
+settings <<'END'
 root = "auto"
-CGRULED
-rules <<'CGRULED'
-[[rule]]
+END
+moving='[[rule]]
 user = "1000-59999"
 cgroup = "people/%u"
 leave_units = true
-CGRULED
+[cgroup."people/%u"]
+pids.max = 250'
+rules <<<"$moving"
 daemon || exit
 
-# A container image with only busybox.
+# A root directory with only busybox, and the disk of the host as a device, which only the filter protects.
 box=/var/tmp/box
-mkdir -p $box/{bin,dev,proc,sys,tmp,etc,run,usr}
+mkdir -p $box/{bin,dev,etc,proc,root,run,sys,tmp,usr,var}
 cp "$(command -v busybox)" $box/bin/
-for name in sh sleep head cat mknod id true; do ln -s busybox $box/bin/$name; done
-echo 'root:x:0:0::/:/bin/sh
-app:x:1000:1000::/:/bin/sh' >$box/etc/passwd
-echo 'app:x:1000:' >$box/etc/group
+for name in sh cat grep head mknod sleep su true; do ln -s busybox $box/bin/$name; done
+echo "ID=box" >$box/etc/os-release
+printf '%s\n' root:x:0:0::/:/bin/sh app:x:1000:1000::/:/bin/sh >$box/etc/passwd
+printf '%s\n' root:x:0: app:x:1000: >$box/etc/group
 tar -C $box -cf /var/tmp/box.tar .
 disk=$(cat /sys/block/vda/dev)
+mknod -m 666 $box/vda b ${disk/:/ }
+# Succeeds in a container whose filter denies the disk.
+is_denied='head -c 4 /vda 2>&1 | grep -q "not permitted"'
+expect "on the host UID 1000 can read the disk by this file" \
+    setpriv --reuid=1000 --regid=1000 --clear-groups dd if=$box/vda of=/dev/null count=1
 
-# holds NUMBER LIMIT-FILE: the process `sleep NUMBER` is in the cgroup of the container, not in the
-# pool, and that cgroup has its limit.
-holds() { # holds NUMBER LIMIT-FILE
-    local pid group
-    pid=$(pgrep -x -f "sleep $1" | head -1)
-    [ -n "$pid" ] || { echo "sleep $1 does not run" && return 1; }
-    group=$(group_of "$pid")
-    case $group in *cgruled-pool*) echo "it is in $group" && return 1 ;; esac
+# place_of NUMBER: prints the cgroup of the process `sleep NUMBER`.
+place_of() {
+    local pid
+    pid=$(pgrep -o -f "^(/bin/)?sleep $1\$") || { echo "sleep $1 does not run" && return 1; }
+    group_of "$pid"
+}
+# starts NUMBER: waits until `sleep NUMBER` runs, and the daemon has evaluated it.
+starts() { within 60 place_of "$1" && { cgrulectl place "$(pgrep -o -f "^(/bin/)?sleep $1\$")" || true; }; }
+# is_below NUMBER BEGINNING: the cgroup of `sleep NUMBER` begins with this.
+is_below() {
+    local group
+    group=$(place_of "$1") && [[ $group == "$2"* ]] || { echo "$group" && return 1; }
+}
+# has_limit NUMBER FILE VALUE: the cgroup of `sleep NUMBER` or one above it has this limit.
+has_limit() {
+    local group
+    group=$(place_of "$1") || { echo "$group" && return 1; }
     while [ -n "$group" ]; do
-        grep -qx 67108864 "/sys/fs/cgroup$group/memory.max" 2>/dev/null && return
+        ! grep -qx "$3" "/sys/fs/cgroup$group/$2" 2>/dev/null || return 0
         group=${group%/*}
     done
-    echo "none of its cgroups has the limit"
-    return 1
+    echo "no $2 = $3 from $(place_of "$1") upwards" && return 1
 }
-filtered() { # filtered COMMAND...: the container cannot read a device of the host
-    "$@" sh -c "cat /vda >/dev/null" 2>&1 | grep -q "not permitted"
+is_frozen() { grep "^frozen $2" "/sys/fs/cgroup$(place_of "$1")/cgroup.events"; }
+
+# keeps NAME NUMBER: checks the running container NAME, in which `sleep NUMBER` has UID 1000. The functions
+# `inside` (executes a command in it as UID 1000), `freeze` and `thaw` are those of its engine.
+keeps() {
+    expect "$1: a process of UID 1000 starts" starts "$2"
+    expect "$1: it keeps the memory limit" has_limit "$2" memory.max 67108864
+    expect "$1: exec works, with the device filter" inside sh -c "$is_denied"
+    expect "$1: freeze" freeze
+    expect "$1: it is frozen" within 10 is_frozen "$2" 1
+    expect "$1: thaw" thaw
+    expect "$1: it is thawed" within 10 is_frozen "$2" 0
+    expect "$1: a reload" cgrulectl reload
+    expect "$1: after it the limit is kept too" has_limit "$2" memory.max 67108864
 }
 
+podman() { command podman --cgroup-manager=$engine --events-backend=none "$@"; }
+inside() { podman exec --user 1000 "c$engine" "$@"; }
+freeze() { podman pause "c$engine"; }
+thaw() { podman unpause "c$engine"; }
+number=3000
+engine=cgroupfs podman import -q /var/tmp/box.tar box >/dev/null
 for engine in cgroupfs systemd; do
-    podman() { command podman --cgroup-manager=$engine --events-backend=none "$@"; }
-    command podman image exists localhost/box || command podman import -q /var/tmp/box.tar box
-    number=2$(( ${#engine} ))
+    number=$((number + 1))
     expect "podman, $engine: a container starts" podman run -d --name "c$engine" --network none --memory 64m \
-        --cap-add mknod --pids-limit 0 box sh -c "mknod -m 666 /vda b ${disk/:/ }; exec sleep 1$number"
-    expect "a user's process starts" podman exec -d --user 1000 "c$engine" sleep 3$number
-    within 20 pgrep -x -f "sleep 3$number"
-    sleep 3
-    expect "its process keeps the limit" holds 3$number
-    expect "and the device filter" filtered podman exec --user 1000 "c$engine"
-    expect "exec" podman exec --user 1000 "c$engine" true
-    expect "pause" podman pause "c$engine"
-    expect "unpause" podman unpause "c$engine"
-    systemctl reload cgruled.service
-    sleep 2
-    expect "after a reload too" holds 3$number
-    podman rm -f -t 0 "c$engine" >/dev/null
+        --cap-add mknod box sh -c "mknod -m 666 /vda b ${disk/:/ }; exec sleep 1000"
+    expect "podman, $engine: exec" podman exec -d --user 1000 "c$engine" sleep $number
+    keeps "podman, $engine" $number
 done
 
-systemd-run -q --unit=nspawned -p Delegate=yes -p MemoryMax=64M systemd-nspawn -q --register=no --keep-unit \
-    -D $box --as-pid2 --user=app sleep 4000
-within 20 pgrep -x -f "sleep 4000"
-sleep 3
-expect "systemd-nspawn: the process keeps the limit" holds 4000
-systemctl stop nspawned.service
+mkdir -p /var/lib/lxc/box
+cat >/var/lib/lxc/box/config <<END
+lxc.rootfs.path = dir:$box
+lxc.uts.name = box
+lxc.net.0.type = empty
+lxc.apparmor.profile = unconfined
+lxc.mount.auto = proc:mixed sys:ro
+lxc.init.cmd = /bin/sleep 1000
+lxc.cgroup2.memory.max = 64M
+lxc.cgroup2.devices.deny = a
+lxc.cgroup2.devices.allow = c 1:* rwm
+END
+inside() { lxc-attach -n box -u 1000 -g 1000 -- "/bin/$1" "${@:2}"; }
+freeze() { lxc-freeze -n box; }
+thaw() { lxc-unfreeze -n box; }
+expect "LXC: a container starts" lxc-start -n box
+inside sleep 3010 </dev/null >/dev/null 2>&1 &
+keeps "LXC" 3010
+lxc-stop -k -n box
+
+# systemd-nspawn, in the cgroup of its service and in a scope that systemd-machined registers.
+inside() { # by root, who enters the cgroup before the namespaces, as engines do
+    local group
+    group=$(place_of $number) || return
+    (echo $BASHPID >"/sys/fs/cgroup$group/cgroup.procs" &&
+        exec nsenter -t "$(pgrep -o -f "^sleep $number\$")" -a -S 1000 -G 1000 "/bin/$1" "${@:2}")
+}
+freeze() { systemctl freeze "$unit"; }
+thaw() { systemctl thaw "$unit"; }
+nspawn() { # nspawn SERVICE OPTION...: options of systemd-run, then those of systemd-nspawn after --
+    local service=$1
+    shift
+    systemd-run -q --unit="$service" "$@" -q -D $box --as-pid2 su -s /bin/sh app -c "exec sleep $number"
+}
+number=3020 unit=kept.service
+nspawn kept -p Delegate=yes -p MemoryMax=64M -p DevicePolicy=closed -- systemd-nspawn --register=no --keep-unit
+keeps "nspawn in a service" $number
+systemctl stop kept.service
+number=3021 unit=machine-box.scope
+nspawn registered -- systemd-nspawn -M box --property=MemoryMax=64M
+keeps "nspawn in a scope" $number
+systemctl stop registered.service
 expect "they are counted" test "$(counter kept_in_container)" -gt 0
 
-# Rootless containers under the rules of the README: within the slice of the user.
-rules <<'CGRULED'
-[unit."user-%U.slice"]
-users = ["1000-59999"]
-pids.max = 300
-
-[[rule]]
-user = "1000-59999"
-cgroup = "people/%u"
-leave_units = true
-CGRULED
-systemctl reload cgruled.service
+# Rootless containers.
 loginctl enable-linger alice
 id=$(id -u alice)
-within 30 systemctl is-active "user@$id.service"
-service() { (cd /home/alice && mine alice systemd-run -q --user --wait --pipe "$@"); }
-expect "alice imports an image" service podman --storage-driver=vfs import -q /var/tmp/box.tar box
-expect "alice starts a container" service -p KillMode=none podman --storage-driver=vfs run -d --name own \
-    --network none --memory 64m box sleep 5000
-within 30 pgrep -x -f "sleep 5000"
-sleep 3
-place=$(group_of "$(pgrep -x -f 'sleep 5000')")
-expect "it is in her slice" grep -q "^/user.slice/user-$id.slice/" <<<"$place"
-expect "its limit is active" holds 5000
-expect "so is that of her slice" grep -qx 300 "/sys/fs/cgroup/user.slice/user-$id.slice/pids.max"
-expect "exec works" service podman --storage-driver=vfs exec own true
-expect "pause works" service podman --storage-driver=vfs pause own
-expect "unpause works" service podman --storage-driver=vfs unpause own
-service podman --storage-driver=vfs rm -f -t 0 own >/dev/null
+within 60 systemctl is-active "user@$id.service"
+podman() { # by alice
+    (cd /home/alice && mine alice systemd-run -q --user --wait --pipe -p KillMode=none \
+        podman --cgroup-manager=$engine --storage-driver=vfs --events-backend=none "$@")
+}
+start() { # start NAME NUMBER: a container, and a process in it of a subordinate UID
+    podman run -d --name "$1" --network none --memory 64m box sleep "$2"
+}
+
+# With the limit on her slice as in the README: without restrictions.
+rules <<<"[unit.\"user-%U.slice\"]
+users = [\"1000-59999\"]
+pids.max = 300
+$moving"
+cgrulectl reload >/dev/null
+engine=systemd
+expect "alice imports an image" podman import -q /var/tmp/box.tar box
+expect "alice starts a container" start own 3030
+inside() { podman exec --user 1000 own "$@"; }
+inside sleep 3031 >/dev/null 2>&1 &
+for number in 3030 3031; do
+    expect "alice: sleep $number starts" starts $number
+    expect "alice: sleep $number is in her slice" is_below $number "/user.slice/user-$id.slice/"
+    expect "alice: sleep $number has the limit of the container" has_limit $number memory.max 67108864
+    expect "alice: sleep $number has the limit of the slice" has_limit $number pids.max 300
+done
+expect "alice: pause" podman pause own
+expect "alice: it is frozen" within 10 is_frozen 3031 1
+expect "alice: unpause" podman unpause own
+expect "alice: it is thawed" within 10 is_frozen 3031 0
+podman kill own >/dev/null
+
+# With a moving rule alone: in the cgroup of the rule. exec works with cgroupfs only, see cgruled-rules(5).
+rules <<<"$moving"
+cgrulectl reload >/dev/null
+expect "check reports the effects of a moving rule" grep -q "rootless containers lose podman exec" <(cgrulectl check 2>/dev/null)
+people=${ground#/sys/fs/cgroup}/people/alice
+for engine in systemd cgroupfs; do
+    number=$((number + 10))
+    expect "alice, moved, $engine: a container starts" start "moved$engine" $number
+    expect "alice, moved, $engine: it runs" starts $number
+    expect "alice, moved, $engine: it has her limit" is_below $number "$people"
+done
+inside() { podman exec --user 1000 movedcgroupfs "$@"; }
+expect "alice, moved, cgroupfs: exec" inside true
+inside sleep 3060 >/dev/null 2>&1 &
+expect "alice, moved, cgroupfs: a process of a subordinate UID starts" starts 3060
+expect "alice, moved, cgroupfs: it has her limit" is_below 3060 "$people"
+
+pkill -KILL -x sleep
 loginctl disable-linger alice
