@@ -8,41 +8,35 @@
 mod check;
 mod control_threads;
 mod failure;
+mod leader;
+mod linux;
 mod notify;
 mod options;
 mod prepared;
+mod startup;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ::log::LevelFilter;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::host::{Host, ManagedRoots};
 use crate::cgroup::mounts::Hierarchies;
-use crate::cgroup::reaper::Reaper;
-use crate::cgroup::tree::{self, CgroupTree};
+use crate::cgroup::tree;
 use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::control::cgred::CgredServer;
 use crate::control::status_source::StatusSource;
 use crate::engine::external_moves::MOVE_SCAN_NS;
-use crate::engine::leader::{self, Activity, Duty, Next};
-use crate::engine::placer::Placer;
 use crate::engine::{Engine, EngineOptions, TurnResult};
 use crate::event::{Nanos, Uid};
 use crate::kernel::connector::Connector;
-use crate::kernel::moves::{self, MoveSource, MoveTrace, MoveTraceError};
-use crate::kernel::process::ProcFs;
 use crate::kernel::program::ExeRead;
 use crate::policy::files::FileWatcher;
 use crate::policy::load::{self, NameService, Sources};
@@ -53,7 +47,10 @@ use crate::sys;
 use crate::telemetry::log::{Levels, LogOutput, Logging};
 use crate::telemetry::metrics::Metrics;
 use control_threads::{ControlThreads, control_socket, sticky_socket};
+use leader::{Activity, Duty, Next};
+use linux::Linux;
 use notify::Notifier;
+use startup::{engage_fast_moves, move_source, raise_descriptor_limit, start_trace, tree_of};
 
 pub use check::{check, missing, policy, survey};
 pub use failure::DaemonError;
@@ -149,7 +146,7 @@ fn builder(
 struct Daemon {
     /// Dropped first, because its threads send requests to the fields below.
     _controlled: ControlThreads,
-    engine: Engine,
+    engine: Engine<Linux>,
     cgred: Option<CgredServer>,
     signals: SignalFd,
     files: FileWatcher,
@@ -211,12 +208,13 @@ impl Daemon {
             is_dry_run,
             (external_moves, source.is_some()),
         );
-        let placer =
-            Placer::new(tree, fast_moves, Arc::clone(&metrics), is_dry_run, external_moves, source);
-        let proc = ProcFs::open(Path::new("/proc")).map_err(run("/proc"))?;
         let worker = WorkerHandle::open(builder).map_err(run("threads"))?;
-        let (counters, options) = (Arc::clone(&metrics), options(settings, external_moves));
-        let mut engine = Engine::new(connector, proc, policy, placer, worker, counters, options);
+        let activity = Arc::new(Activity::new().map_err(run("timerfd"))?);
+        let told = Arc::clone(&activity);
+        let kernel = Linux::open(connector, tree, source, fast_moves, worker, told);
+        let kernel = kernel.map_err(run("/proc"))?;
+        let options = options(settings, external_moves, is_dry_run);
+        let mut engine = Engine::new(kernel, policy, Arc::clone(&metrics), options);
         let controlled =
             ControlThreads::start(invocation, settings, control, &overview, &mut engine)?;
         let epoll =
@@ -235,7 +233,7 @@ impl Daemon {
             is_ready: false,
             hooks,
             notifier: Notifier::from_environment(),
-            activity: Arc::new(Activity::new().map_err(run("timerfd"))?),
+            activity,
         };
         daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
         Ok(daemon)
@@ -243,9 +241,10 @@ impl Daemon {
 
     fn register(&self) -> Result<(), Errno> {
         let readable = |source: LoopSource| EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
-        self.epoll.add(self.engine.watch(), readable(LoopSource::Watch))?;
+        let kernel = self.engine.kernel();
+        self.epoll.add(kernel.event_fd(), readable(LoopSource::Watch))?;
         self.epoll.add(self.signals.as_fd(), readable(LoopSource::Signals))?;
-        self.epoll.add(self.engine.wakeup_fd(), readable(LoopSource::Answers))?;
+        self.epoll.add(kernel.wakeup_fd(), readable(LoopSource::Answers))?;
         self.epoll.add(self.files.as_fd(), readable(LoopSource::Files))?;
         self.cgred
             .as_ref()
@@ -253,12 +252,11 @@ impl Daemon {
     }
 
     /// Runs the main loop on dedicated threads until the daemon stops.
-    fn serve(mut self) -> Result<(), DaemonError> {
+    fn serve(self) -> Result<(), DaemonError> {
         let run = |error| DaemonError::Run("threads", error);
-        let reader = self.engine.exe_reader().map_err(run)?;
-        let late = self.engine.late_reads();
+        let reader = self.engine.kernel().exe_reader().map_err(run)?;
+        let late = self.engine.kernel().late_reads();
         let activity = Arc::clone(&self.activity);
-        self.engine.tell(Arc::clone(&activity));
         let read = Box::new(move |request, read: &mut ExeRead| reader.read(request, read));
         // A thread that is blocked when another one has stopped the daemon ends with the process.
         leader::run(Box::new(self), activity, read, late).map_err(run)?
@@ -409,10 +407,11 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn options(settings: &Settings, external_moves: ExternalMoves) -> EngineOptions {
+fn options(settings: &Settings, external_moves: ExternalMoves, is_dry_run: bool) -> EngineOptions {
     let finds_external_moves = external_moves != ExternalMoves::Off;
     let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
-    EngineOptions { recheck_ns, finds_external_moves, move_scan_ns: move_scan_ns() }
+    let move_scan_ns = move_scan_ns();
+    EngineOptions { recheck_ns, finds_external_moves, move_scan_ns, external_moves, is_dry_run }
 }
 
 /// Milliseconds between two scans for external moves where these are not traced: a test cannot wait
@@ -424,64 +423,4 @@ fn move_scan_ns() -> u64 {
     let text = std::env::var(MOVE_SCAN_VARIABLE).ok();
     let milliseconds: Option<u64> = text.and_then(|text| text.parse().ok());
     milliseconds.map_or(MOVE_SCAN_NS, |time| time.saturating_mul(1_000_000))
-}
-
-type Tracing = JoinHandle<Result<MoveTrace, MoveTraceError>>;
-
-/// Opens the trace of moves on a separate thread, because that waits for RCU grace periods, 25 to
-/// 50 ms.
-fn start_trace(external_moves: ExternalMoves, is_dry_run: bool) -> Option<Tracing> {
-    let is_traced = external_moves != ExternalMoves::Off && !is_dry_run;
-    let open = || MoveTrace::open(&moves::tracing_directory()?);
-    is_traced.then(|| std::thread::spawn(open))
-}
-
-/// Returns the kernel's trace of moves, or `None` with a warning if it is unavailable.
-fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<Box<dyn MoveSource>> {
-    match trace {
-        Ok(trace) => Some(Box::new(trace)),
-        Err(error) => {
-            ::log::warn!(
-                "external moves are not traced: {error}; all processes are evaluated every 60 s instead"
-            );
-            None
-        }
-    }
-}
-
-/// Creates the tree of cgroups and, except in a dry run, the thread that maintains them.
-fn tree_of(
-    hierarchies: &Arc<Hierarchies>,
-    roots: &ManagedRoots,
-    is_dry_run: bool,
-    metrics: &Arc<Metrics>,
-) -> io::Result<CgroupTree> {
-    let mut tree = CgroupTree::new(Arc::clone(hierarchies));
-    let ground = roots.is_delegated.then_some(&*roots.rules);
-    if let Some(ground) = ground {
-        tree.stay_below(ground, !is_dry_run);
-    }
-    if is_dry_run {
-        return Ok(tree);
-    }
-    let names = NameService::default();
-    let name_of = Arc::new(move |uid| names.user_name(uid));
-    let reaper = Reaper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
-    Ok(tree.kept_by(reaper))
-}
-
-fn engage_fast_moves(settings: &Settings, hierarchies: &Hierarchies) -> FastMovesGuard {
-    FastMovesGuard::engage(settings.fast_moves, hierarchies).unwrap_or_else(|error| {
-        ::log::warn!("cannot enable fast_moves: {error}");
-        FastMovesGuard::Off
-    })
-}
-
-/// Raises the limit of open files to the hard limit: each cgroup in use is an open descriptor.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(errno) = raised {
-        ::log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {}", errno.desc());
-    }
 }

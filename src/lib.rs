@@ -23,18 +23,21 @@
 //! - [`placement`]: selects the rule for the current state of a process.
 //! - [`control`]: the sockets of `cgrulectl` and of cgrulesengd, the history of processes.
 //! - [`engine`]: evaluates processes and moves them into the cgroup of their rule; the place to begin
-//!   reading. `docs/hot-thread.md` lists the calls that its hot thread may wait for.
+//!   reading. It has no access to the machine except [`engine::kernel::Kernel`], the clock included.
+//!   `docs/hot-thread.md` lists the calls that its hot thread may wait for.
 //!
 //! Programs and main loop:
 //! - [`daemon`]: startup, main loop, shutdown.
 //! - [`compat`]: the command line and conventions of cgrulesengd on top of the same daemon, and
 //!   converters of other configuration files.
-//! - [`cli`]: the commands of `cgrulectl`, one file each, and the tables from which help,
-//!   completions and manual pages are generated or checked.
+//! - [`cli`]: the commands of `cgrulectl`, one file each, and the definition of the command line
+//!   from which help and completions are generated and with which manual pages are compared.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod engine;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -47,7 +50,6 @@ pub mod cli;
 pub mod compat;
 pub mod control;
 pub mod daemon;
-pub mod engine;
 pub mod kernel;
 pub mod placement;
 pub mod policy;

@@ -1,7 +1,6 @@
 //! Selection of the rule for a process. Reads no more of the process than the rules need.
 
-use crate::event::{Gid, Pid, Uid};
-use crate::kernel::process::ProcFs;
+use crate::event::{Gid, Uid};
 use crate::kernel::program::ExeInfo;
 use crate::policy::User;
 use crate::rules::ignore::Scheduling;
@@ -88,9 +87,15 @@ pub fn decide(
 
 /// Checks whether a matching rule applies to the current cgroup and scheduling policy of the
 /// process. The kernel reports no change of either, so the state at the evaluation counts.
-pub fn applies(rule: &Rule, proc: &mut ProcFs, pid: Pid, thread: Option<Pid>) -> bool {
+/// `cgroup` returns the content of its `/proc/PID/cgroup`, and `is_real_time` checks its policy; each
+/// reads by `reader`, and only if the rule depends on it.
+pub fn applies<R>(
+    rule: &Rule,
+    reader: &mut R,
+    cgroup: impl FnOnce(&mut R) -> Option<&[u8]>,
+    is_real_time: impl FnOnce(&mut R) -> bool,
+) -> bool {
     let Action::Ignore(when) = &rule.action else { return true };
-    let place =
-        when.below.is_none() || proc.cgroup(pid, thread).is_some_and(|text| when.means_place(text));
-    place && (when.scheduling == Scheduling::Any || when.scheduling.means(proc.is_real_time(pid)))
+    let place = when.below.is_none() || cgroup(reader).is_some_and(|text| when.means_place(text));
+    place && (when.scheduling == Scheduling::Any || when.scheduling.means(is_real_time(reader)))
 }

@@ -1,4 +1,4 @@
-//! Generates completions from the tables of options and compares the manual pages with them: every
+//! Generates completions from the definition of the command line and compares the manual pages with them: every
 //! option of a program is in its help, in its page and in three shells. Also checks the order of
 //! modules that CONTRIBUTING.md prescribes.
 
@@ -13,8 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
-use cgruled::cli::COMMANDS;
-use cgruled::cli::command::{COMMON, FlagSpec, Subcommand};
+use cgruled::cli::command::definition;
 use cgruled::config::{daemon_toml, rules_toml};
 use cgruled::control::protocol::{
     HistoryEntry, ProcessReport, ReloadReply, WatchMessage, WatchedDecision,
@@ -24,6 +23,7 @@ use cgruled::control::status::{
 };
 use cgruled::policy::load::GROUP_KEYS;
 use cgruled::telemetry::metrics::Metrics;
+use clap::{Arg, Command};
 use serde_json::Value;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
@@ -45,7 +45,7 @@ enum Offer {
 
 /// Returns the completion for the name that help and page use for a value or an operand.
 fn offer(name: &str) -> Offer {
-    match name.trim_matches(['[', ']', '.']) {
+    match name {
         "FILE" | "PATH" => Offer::Files,
         "DIR" => Offer::Directories,
         "USER" => Offer::Users,
@@ -59,21 +59,50 @@ fn offer(name: &str) -> Offer {
     }
 }
 
-fn operand(command: &Subcommand) -> Offer {
-    let offers = command.operands.split(' ').map(offer);
-    offers.into_iter().find(|offer| !matches!(offer, Offer::Nothing)).unwrap_or(Offer::Nothing)
+/// Returns the commands with all their flags, which clap adds when it parses.
+fn commands() -> Vec<Command> {
+    let mut definition = definition();
+    definition.build();
+    definition.get_subcommands().cloned().collect()
 }
 
-fn flags(command: &Subcommand) -> impl Iterator<Item = &'static FlagSpec> {
-    command.flags.iter().chain(COMMON)
+/// Returns the placeholder of a value or an operand, such as `FILE`.
+fn placeholder(argument: &Arg) -> Option<&str> {
+    let takes_value = argument.get_action().takes_values();
+    argument.get_value_names().filter(|_| takes_value)?.first().map(|name| name.as_str())
+}
+
+fn operand(command: &Command) -> Offer {
+    let name = command.get_positionals().next().and_then(placeholder);
+    name.map_or(Offer::Nothing, offer)
+}
+
+/// Checks whether all that follows the first operand belongs to it.
+fn ends_at_operand(command: &Command) -> bool {
+    command.get_positionals().any(Arg::is_trailing_var_arg_set)
+}
+
+fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|argument| !argument.is_positional())
+}
+
+fn long(flag: &Arg) -> &str {
+    flag.get_long().unwrap()
+}
+
+fn summary(flag: &Arg) -> String {
+    flag.get_help().unwrap().to_string()
 }
 
 fn names() -> String {
-    COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>().join(" ")
+    commands().iter().map(Command::get_name).collect::<Vec<_>>().join(" ")
 }
 
+/// The flags of every command, which the page explains once.
+const COMMON: [&str; 6] = ["config", "rules", "root", "no-legacy", "socket", "help"];
+
 const MADE: &str =
-    "# Generated from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents\n";
+    "# Generated from the command lines in src/cli: UPDATE_GOLDEN=1 cargo test --test documents\n";
 
 const BASH_RULES: &str = r#"# Names are compared and quoted here: compgen -W would expand them.
 _cgrulectl_rules() {
@@ -138,26 +167,26 @@ _cgrulectl() {{
 ",
         names()
     );
-    for command in COMMANDS {
-        let _ = writeln!(text, "    {})", command.name);
-        if command.ends_at_operand {
-            let valued = flags(command).filter(|flag| flag.value.is_some());
-            let valued: Vec<String> = valued.map(|flag| format!("--{}", flag.long)).collect();
+    for command in &commands() {
+        let _ = writeln!(text, "    {})", command.get_name());
+        if ends_at_operand(command) {
+            let valued = flags(command).filter(|flag| placeholder(flag).is_some());
+            let valued: Vec<String> = valued.map(|flag| format!("--{}", long(flag))).collect();
             let _ =
                 writeln!(text, "        _cgrulectl_operand '@({})' && return", valued.join("|"));
         }
         text += "        case $prev in\n";
         for flag in flags(command) {
-            let Some(value) = flag.value else { continue };
-            let short = flag.short.map_or(String::new(), |short| format!("-{short} | "));
+            let Some(value) = placeholder(flag) else { continue };
+            let short = flag.get_short().map_or(String::new(), |short| format!("-{short} | "));
             let _ = writeln!(
                 text,
                 "        {short}--{})\n            {}\n            return\n            ;;",
-                flag.long,
+                long(flag),
                 reply(offer(value))
             );
         }
-        let long: Vec<String> = flags(command).map(|flag| format!("--{}", flag.long)).collect();
+        let long: Vec<String> = flags(command).map(|flag| format!("--{}", long(flag))).collect();
         let _ = writeln!(
             text,
             "        esac\n        if [[ $cur == -* ]]; then\n            \
@@ -202,8 +231,9 @@ _cgrulectl() {{
     local -a known
     known=(\n"
     );
-    for command in COMMANDS {
-        let _ = writeln!(text, "        '{}:{}'", command.name, plain(command.summary));
+    for command in &commands() {
+        let about = command.get_about().unwrap().to_string();
+        let _ = writeln!(text, "        '{}:{}'", command.get_name(), plain(&about));
     }
     text += "    )
     if (( CURRENT == 2 )); then
@@ -214,25 +244,25 @@ _cgrulectl() {{
     shift words
     (( CURRENT-- ))
     case $command in\n";
-    for command in COMMANDS {
+    for command in &commands() {
         // All flags after the first operand belong to the command that is run.
-        let rest = if command.ends_at_operand { " -A '-*'" } else { "" };
-        let _ = writeln!(text, "    {})\n        _arguments -s -S{rest} \\", command.name);
+        let rest = if ends_at_operand(command) { " -A '-*'" } else { "" };
+        let _ = writeln!(text, "    {})\n        _arguments -s -S{rest} \\", command.get_name());
         for flag in flags(command) {
-            let what = plain(flag.summary);
-            let value = flag.value.map_or(String::new(), |value| {
+            let what = plain(&summary(flag));
+            let value = placeholder(flag).map_or(String::new(), |value| {
                 format!(":{}:{}", value.to_lowercase(), action(offer(value)))
             });
-            let repeats = if flag.long == "rules" { "*" } else { "" };
-            let sign = if flag.value.is_some() { "=" } else { "" };
+            let repeats = if long(flag) == "rules" { "*" } else { "" };
+            let sign = if placeholder(flag).is_some() { "=" } else { "" };
             let _ =
-                writeln!(text, "            '{repeats}--{}{sign}[{what}]{value}' \\", flag.long);
+                writeln!(text, "            '{repeats}--{}{sign}[{what}]{value}' \\", long(flag));
         }
-        let last = match command.operands {
-            "" => "':: :'".to_owned(),
+        let last = match command.get_positionals().next().and_then(placeholder) {
+            None => "':: :'".to_owned(),
             // The name of the command, then the completion of that command.
-            _ if command.ends_at_operand => "'*:::command:_normal'".to_owned(),
-            operands => format!("'*:{}:{}'", plain(operands), action(operand(command))),
+            Some(_) if ends_at_operand(command) => "'*:::command:_normal'".to_owned(),
+            Some(name) => format!("'*:{name}...:{}'", action(offer(name))),
         };
         let _ = writeln!(text, "            {last}\n        ;;");
     }
@@ -252,22 +282,22 @@ fn fish() -> String {
         Offer::Words(words) => format!(" -xa '{words}'"),
     };
     let mut text = format!("{MADE}complete -c cgrulectl -f\n");
-    for command in COMMANDS {
+    for command in &commands() {
         let _ = writeln!(
             text,
             "complete -c cgrulectl -n __fish_use_subcommand -a {} -d '{}'",
-            command.name,
-            quoted(command.summary)
+            command.get_name(),
+            quoted(&command.get_about().unwrap().to_string())
         );
-        let here = format!("-n '__fish_seen_subcommand_from {}'", command.name);
+        let here = format!("-n '__fish_seen_subcommand_from {}'", command.get_name());
         for flag in flags(command) {
-            let value = flag.value.map_or(String::new(), |value| arguments(offer(value)));
-            let short = flag.short.map_or(String::new(), |short| format!(" -s {short}"));
-            let what = quoted(flag.summary);
+            let value = placeholder(flag).map_or(String::new(), |value| arguments(offer(value)));
+            let short = flag.get_short().map_or(String::new(), |short| format!(" -s {short}"));
+            let what = quoted(&summary(flag));
             let _ = writeln!(
                 text,
                 "complete -c cgrulectl {here}{short} -l {}{value} -d '{what}'",
-                flag.long
+                long(flag)
             );
         }
         match operand(command) {
@@ -391,17 +421,17 @@ fn page(name: &str) -> String {
 #[test]
 fn the_page_of_cgrulectl_has_each_command_and_flag() {
     let page = page("cgrulectl.1");
-    for flag in COMMON {
-        assert!(page.contains(&format!("--{}", flag.long)), "--{}", flag.long);
-    }
-    for command in COMMANDS {
-        let begin = page.find(&format!("\n.SS {}", command.name));
-        let begin = begin.unwrap_or_else(|| panic!("no section for {}", command.name));
+    for command in &commands() {
+        let begin = page.find(&format!("\n.SS {}", command.get_name()));
+        let begin = begin.unwrap_or_else(|| panic!("no section for {}", command.get_name()));
         let section = &page[begin + 1..];
         let section = section.find("\n.S").map_or(section, |end| &section[..end]);
-        for flag in command.flags {
-            let usage = flag.usage();
-            assert!(section.contains(&usage), "{}: {usage}", command.name);
+        for flag in flags(command) {
+            let short = flag.get_short().map_or(String::new(), |short| format!("-{short}, "));
+            let value = placeholder(flag).map_or(String::new(), |value| format!(" {value}"));
+            let usage = format!("{short}--{}{value}", long(flag));
+            let place = if COMMON.contains(&long(flag)) { &page } else { section };
+            assert!(place.contains(&usage), "{}: {usage}", command.get_name());
         }
     }
 }
@@ -588,9 +618,11 @@ fn public_names_are_kept() {
         "journal",
         &mut cgruled::telemetry::log::field::KINDS.iter().map(|kind| (*kind).to_owned()),
     );
-    for command in COMMANDS {
-        let flags = command.flags.iter().map(|flag| format!("{} --{}", command.name, flag.long));
-        add("command", &mut flags.chain([command.name.to_owned()]));
+    for command in &commands() {
+        let name = command.get_name();
+        let flags = flags(command).map(long).filter(|flag| !COMMON.contains(flag));
+        let flags = flags.map(|flag| format!("{name} --{flag}"));
+        add("command", &mut flags.chain([name.to_owned()]));
     }
     for page in ["cgruled.8", "cgrulectl.1", "cgrulesengd.8"] {
         let codes = exit_codes(page);
@@ -694,6 +726,34 @@ fn modules_use_those_before_them_alone() {
                 let is_after = order.iter().position(|name| *name == other) > Some(index);
                 assert!(!is_after, "{} uses {other}", file.display());
             }
+        }
+    }
+}
+
+#[test]
+fn the_engine_reaches_the_kernel_through_its_trait_alone() {
+    const OTHER_WAYS: [&str; 10] = [
+        "sys::",
+        "libc::",
+        "nix::",
+        "procfs",
+        "std::fs",
+        "std::os",
+        "std::process",
+        "std::thread",
+        "std::time",
+        "\"/proc",
+    ];
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine"), &mut files);
+    for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            // Error numbers are values.
+            let line = line.replace("nix::errno::Errno", "");
+            let way = OTHER_WAYS.iter().find(|way| line.contains(**way));
+            assert!(way.is_none(), "{}: {line}", file.display());
         }
     }
 }

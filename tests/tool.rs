@@ -10,9 +10,12 @@
 mod case;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use case::{Copy, unescaped};
@@ -247,4 +250,26 @@ fn check_of_named_files_ends_as_documented() {
         assert_eq!(output.status.code(), Some(code), "{shown}");
         assert!(errors.contains(said) || said == "error", "{shown}");
     }
+}
+
+/// Answers one request as a daemon of another version, without the fields that this one has added.
+#[test]
+fn another_version_of_the_daemon_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let daemon = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        writeln!(&stream, "{{\"version\":\"0.1.0\\n\",\"pid\":7,\"taken_back_by\":[]}}").unwrap();
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+    let output = command.args(["status", "--json", "--socket"]).arg(&socket).output().unwrap();
+    daemon.join().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let own = env!("CARGO_PKG_VERSION");
+    let note = format!("the daemon has version 0.1.0\\u{{a}}, cgrulectl {own}: restart the daemon");
+    assert!(errors.contains(&note), "{errors}");
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\"pid\": 7"));
 }

@@ -27,6 +27,7 @@ mod trace;
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use machine::Ground;
 use plan::Plan;
 
@@ -44,15 +45,15 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode> {
-    let plan = match plan::parse()? {
-        plan::Asked::Run(plan) => plan,
-        plan::Asked::Help => {
-            print!("{}", plan::HELP);
-            return Ok(ExitCode::SUCCESS);
-        }
-        // `cargo test --benches` runs every bench: there is nothing to test here.
-        plan::Asked::Nothing => return Ok(ExitCode::SUCCESS),
-    };
+    let plan = Plan::parse();
+    if plan.list {
+        plan::CASES.iter().for_each(|case| println!("{}: benchmark", case.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    // `cargo test --benches` runs every bench: there is nothing to test here.
+    if !plan.bench {
+        return Ok(ExitCode::SUCCESS);
+    }
     match supervise::work_of_supervisor() {
         None => supervise::run(),
         Some(work) => measure(&plan, &Ground::stand_on(&work)?),

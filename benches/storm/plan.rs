@@ -5,14 +5,11 @@ use crate::report::Table;
 use crate::subjects::baseline_path;
 use crate::{Result, compare, execs, latency, loss, rate};
 
-pub(crate) const HELP: &str = "\
-usage: cargo bench --bench storm -- [FILTER] [--quick] [--rounds N] [--seconds N] [--markdown] [--list]
-FILTER selects the cases with a matching name. --markdown prints the format of benches/RESULTS.md.
---seconds is the length of the exec storm (60). CGRULED=PATH measures that binary instead of the one just built.
+const HELP: &str = "\
+FILTER selects the cases with a matching name. CGRULED=PATH measures that binary instead of the one just built.
 CGRULED_BASELINE=PATH names another build. The cases compare-* run both in 10 pairs (--rounds), alternate the order,
 and print the ratio new / baseline of each pair as its median and spread. They are skipped without it.
-Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.
-";
+Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.";
 
 /// A case of the benchmark: a name to filter by, and its function.
 pub(crate) struct Case {
@@ -59,13 +56,28 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Amount of work and the form of the output.
-#[derive(Default)]
+#[derive(clap::Parser)]
+#[command(name = "cargo bench --bench storm --", after_help = HELP)]
 pub(crate) struct Plan {
+    #[arg(default_value = "", hide_default_value = true)]
     filter: String,
+    /// a fifth of the work: only tests that the benchmark works
+    #[arg(long)]
     pub(crate) quick: bool,
+    /// print the format of benches/RESULTS.md
+    #[arg(long)]
     pub(crate) markdown: bool,
+    #[arg(long, value_name = "N")]
     rounds: Option<usize>,
+    /// length of the exec storm (60)
+    #[arg(long, value_name = "N")]
     seconds: Option<u32>,
+    /// print the names of the cases
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// set by `cargo bench`, not by `cargo test`
+    #[arg(long, hide = true)]
+    pub(crate) bench: bool,
 }
 
 impl Plan {
@@ -86,38 +98,4 @@ impl Plan {
     pub(crate) fn amount(&self, full: u32) -> u32 {
         if self.quick { full.div_ceil(5) } else { full }
     }
-}
-
-/// Result of parsing the command line.
-pub(crate) enum Asked {
-    Run(Plan),
-    Help,
-    Nothing,
-}
-
-pub(crate) fn parse() -> Result<Asked> {
-    use lexopt::prelude::{Long, Short, Value, ValueExt};
-    let (mut plan, mut bench) = (Plan::default(), false);
-    let mut words = lexopt::Parser::from_env();
-    while let Some(word) = words.next()? {
-        match word {
-            Long("bench") => bench = true,
-            Long("quick") => plan.quick = true,
-            Long("markdown") => plan.markdown = true,
-            Long("rounds") => plan.rounds = Some(words.value()?.parse()?),
-            Long("seconds") => plan.seconds = Some(words.value()?.parse()?),
-            Long("list") => return Ok(list()),
-            Long("help") | Short('h') => return Ok(Asked::Help),
-            Value(filter) => plan.filter = filter.string()?,
-            other @ (Long(_) | Short(_)) => return Err(other.unexpected().into()),
-        }
-    }
-    Ok(if bench { Asked::Run(plan) } else { Asked::Nothing })
-}
-
-fn list() -> Asked {
-    for case in CASES {
-        println!("{}: benchmark", case.name);
-    }
-    Asked::Nothing
 }

@@ -1,4 +1,4 @@
-# Generated from the tables in src/tool: UPDATE_GOLDEN=1 cargo test --test documents
+# Generated from the command lines in src/cli: UPDATE_GOLDEN=1 cargo test --test documents
 
 # Names are compared and quoted here: compgen -W would expand them.
 _cgrulectl_rules() {

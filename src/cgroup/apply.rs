@@ -2,7 +2,6 @@
 //! process out of its cgroup because a setting failed, unless the table has `required = true`. A
 //! refusal by the kernel is logged once for each cause.
 
-mod advice;
 mod ledger;
 
 use std::fs::{self, File, OpenOptions};
@@ -19,8 +18,8 @@ use super::error::{self, CgroupError};
 use super::mounts::{Hierarchy, Version};
 use super::settings::Write;
 use super::settings::write_order::{self, WriteStep};
-pub(super) use advice::advice;
-use advice::{TOP, remedy};
+
+use super::advice::{TOP, advice, remedy};
 pub(super) use ledger::ApplyLedger;
 
 /// A directory on the path of a cgroup, with the configuration that applies to it.

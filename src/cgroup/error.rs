@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::apply;
+use super::advice::advice;
 use super::mounts::Hierarchies;
 use crate::rules::Target;
 
@@ -48,7 +48,7 @@ impl CgroupError {
         match (self.step, self.errno) {
             (CgroupOperation::Set, errno) => {
                 let name = self.path.file_name().and_then(|name| name.to_str());
-                apply::advice(name.unwrap_or_default(), errno)
+                advice(name.unwrap_or_default(), errno)
             }
             (CgroupOperation::Write, Errno::EBUSY) => {
                 "the cgroup has controllers enabled for its children, so it cannot contain processes: use a cgroup below it"

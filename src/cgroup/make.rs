@@ -6,7 +6,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::apply::{self, advice, chown_files};
+use super::advice::advice;
+use super::apply::{self, chown_files};
 use super::config::{
     ConfigWarning, GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs, ResolvedSpec,
 };

@@ -2,6 +2,7 @@
 //! systemd units, and the creation, opening and removal of cgroups. It must not decide which
 //! process belongs into which cgroup; that is done in [`crate::placement`] and [`crate::engine::placer`].
 
+mod advice;
 mod apply;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;

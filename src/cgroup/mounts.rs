@@ -3,6 +3,8 @@
 //! detected. Pure.
 
 use crate::kernel::process::path_in;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use procfs::process::MountInfo;
@@ -54,6 +56,20 @@ impl Hierarchy {
     pub fn holds(&self, path: &str, text: &[u8]) -> bool {
         self.place(text)
             .is_some_and(|place| place == path.as_bytes() || place.is_empty() && path == "/")
+    }
+
+    /// Checks whether a process with this text of `/proc/PID/cgroup` is in a descendant of `path`.
+    pub fn holds_below(&self, path: &str, text: &[u8]) -> bool {
+        let rest = self.place(text).and_then(|place| place.strip_prefix(path.as_bytes()));
+        rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with(b"/"))
+    }
+
+    /// Returns the directory of a cgroup with this path in `/proc/PID/cgroup`. `None` for a cgroup
+    /// outside of the mount.
+    pub fn directory(&self, path: &[u8]) -> Option<PathBuf> {
+        let below = self.below_top(path)?;
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        Some(self.mount_point.join(OsStr::from_bytes(below)))
     }
 
     fn has(&self, controller: &str) -> bool {
@@ -165,6 +181,12 @@ impl Hierarchies {
     /// Returns the v2 hierarchy, if it is mounted.
     pub fn unified(&self) -> Option<&Hierarchy> {
         self.trees.iter().find(|tree| tree.version == Version::V2)
+    }
+
+    /// Checks whether all these hierarchies are v2, so that the v2 cgroup of a process determines its
+    /// membership.
+    pub fn has_only_v2(&self, span: HierarchySet) -> bool {
+        span.indexes().all(|index| self.trees[index].version == Version::V2)
     }
 
     /// Returns the v2 hierarchy for modification.

@@ -42,7 +42,7 @@ const ATTEMPTS: usize = 16;
 
 /// The index of an opened cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupId(usize);
+pub struct GroupId(pub usize);
 
 #[derive(Debug)]
 struct OpenGroup {
@@ -228,17 +228,6 @@ impl CgroupTree {
         self.by_path.get(&PathKey { span, path }).copied()
     }
 
-    /// Returns the path of an open cgroup from the root of each hierarchy.
-    pub fn path(&self, id: GroupId) -> &str {
-        self.groups.get(id.0).map_or("", |group| &group.path)
-    }
-
-    /// Checks whether the v2 cgroup of a process determines its membership in these hierarchies,
-    /// so that `/proc/PID/cgroup` is not needed.
-    pub fn is_unified(&self, span: HierarchySet) -> bool {
-        span.indexes().all(|index| self.hierarchies[index].version == Version::V2)
-    }
-
     /// Checks whether the process is in the cgroup, in each of its hierarchies.
     pub fn holds(&self, id: GroupId, now: CurrentCgroup<'_>) -> bool {
         self.groups
@@ -252,15 +241,6 @@ impl CgroupTree {
             return inode == leaf.inode;
         }
         now.text.is_some_and(|text| hierarchy.holds(&group.path, text))
-    }
-
-    /// Checks whether a process with this text of `/proc/PID/cgroup` is in a descendant of `path`
-    /// in a hierarchy.
-    pub fn is_below(&self, hierarchy: usize, path: &str, text: &[u8]) -> bool {
-        let place = self.hierarchies.get(hierarchy).and_then(|tree| tree.place(text));
-        place
-            .and_then(|place| place.strip_prefix(path.as_bytes()))
-            .is_some_and(|rest| rest.len() > 1 && rest.starts_with(b"/"))
     }
 
     /// Moves a process into the cgroup in those hierarchies where it is not yet. Creates the cgroup
@@ -456,7 +436,7 @@ mod tests {
     fn a_process_is_written_once_into_each_hierarchy_where_it_is_not() {
         let (root, mut tree) = fake();
         let id = tree.group(HierarchySet::of(&[0, 1]), "/a/b", true, || None).unwrap();
-        assert!(!tree.is_unified(HierarchySet::of(&[0, 1])));
+        assert!(!tree.hierarchies().has_only_v2(HierarchySet::of(&[0, 1])));
         let text = b"8:pids:/a/b\n0::/\n";
         let now = CurrentCgroup { unified: Some(1), text: Some(text) };
         assert!(!tree.holds(id, now));
@@ -475,7 +455,7 @@ mod tests {
         let first = tree.group(HierarchySet::of(&[1]), "/a/b", true, || None).unwrap();
         assert_eq!(tree.group(HierarchySet::of(&[1]), "/a/b", true, || None).unwrap(), first);
         assert_ne!(tree.group(HierarchySet::of(&[0]), "/a/b", true, || None).unwrap(), first);
-        assert_eq!(tree.path(first), "/a/b");
+        assert_eq!(&*tree.groups[first.0].path, "/a/b");
     }
 
     #[test]
@@ -535,7 +515,7 @@ mod tests {
         let mut full = Vec::new();
         full.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()));
         let own = proc.open_process(pid(std::process::id())).unwrap();
-        assert!(own.pidfd.is_none() && own.uid.0 == nix::unistd::geteuid().as_raw());
+        assert!(own.pidfd().is_none() && own.uid.0 == nix::unistd::geteuid().as_raw());
         let id = GroupId(tree.groups.len() - 1);
         tree.reopen(id, 0).unwrap();
         assert_eq!(tree.attach(id, pid(8), CurrentCgroup::default()), AttachResult::Moved);

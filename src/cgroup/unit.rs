@@ -94,16 +94,17 @@ impl<'p> Unit<'p> {
 
     /// Checks whether the rule has to allow a move of a process out of the unit. `is_last` reports
     /// whether it is the only process in this cgroup, `is_service` whether it runs as root and is a
-    /// child of process 1.
-    pub fn loses(
+    /// child of process 1; both find that out by `reader`.
+    pub fn loses<R>(
         self,
-        is_last: impl FnOnce(&str) -> bool,
-        is_service: impl FnOnce() -> bool,
+        reader: R,
+        is_last: impl FnOnce(R, &str) -> bool,
+        is_service: impl FnOnce(R) -> bool,
     ) -> bool {
         match self {
             Self::None | Self::OfUser(_) => false,
-            Self::Session(_, group) => is_last(group),
-            Self::ForOthers(_) => is_service(),
+            Self::Session(_, group) => is_last(reader, group),
+            Self::ForOthers(_) => is_service(reader),
             Self::Other(_) => true,
         }
     }
@@ -227,7 +228,7 @@ mod tests {
     #[test]
     fn what_a_unit_loses() {
         let lost = |path: &str, is_last, is_service| {
-            Unit::of(path, &[GROUND]).loses(|_| is_last, || is_service)
+            Unit::of(path, &[GROUND]).loses((), |(), _| is_last, |()| is_service)
         };
         assert!(lost("/system.slice/nginx.service", false, false));
         assert!(lost("/system.slice/cron.service", false, true));

@@ -8,28 +8,33 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::command::{Args, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::{self, RunNotes};
 use crate::config::escape::{EscapedBytes, is_unsafe};
 use crate::daemon;
 use crate::policy::load::{FileOutcome, ListedFile, Loaded};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "cat",
-    operands: "",
-    summary: "Print the rule files in order of precedence",
-    flags: &[],
-    examples: &[("cat", "print every file that is used; list the others with the reason")],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Print the rule files in order of precedence",
+    after_help = "\
+Examples:
+  cgrulectl cat
+      print every file that is used; list the others with the reason"
+)]
+pub(super) struct CatArgs {
+    #[command(flatten)]
+    pub(super) daemon: DaemonFlags,
+}
 
 /// Maximum size in bytes of a file that the daemon reads.
 const MAX_SIZE: u64 = 16 << 20;
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    show(&daemon::survey(&daemon_client::as_active(given, RunNotes::Said), None).loaded, out)?;
+pub(super) fn run(given: &CatArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    show(
+        &daemon::survey(&daemon_client::as_active(&given.daemon, RunNotes::Said), None).loaded,
+        out,
+    )?;
     Ok(0)
 }
 

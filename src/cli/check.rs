@@ -7,47 +7,56 @@ mod lints;
 mod people;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
+use super::locale;
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
 use crate::config::escape::EscapedBytes;
 use crate::daemon;
 use crate::policy::load::{NameService, load_given};
 use crate::policy::rebuild::LoadedConfig;
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "check",
-    operands: "[PATH]...",
-    summary: "Check rules and settings; exit status 65 on errors",
-    flags: &[
-        FlagSpec::new("strict", "treat warnings as errors"),
-        FlagSpec::new("json", "an array with one object per diagnostic"),
-    ],
-    examples: &[
-        ("check", "check all files that the daemon would read"),
-        ("check --strict ./50-web.toml", "check one file before it is installed; needs no root"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Check rules and settings; exit status 65 on errors",
+    after_help = "\
+Examples:
+  cgrulectl check
+      check all files that the daemon would read
+  cgrulectl check --strict ./50-web.toml
+      check one file before it is installed; needs no root"
+)]
+pub(super) struct CheckArgs {
+    /// treat warnings as errors
+    #[arg(long)]
+    strict: bool,
+    /// an array with one object per diagnostic
+    #[arg(long)]
+    json: bool,
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    let invocation = given.invocation();
-    let (survey, notes) = if given.operands.is_empty() {
+pub(super) fn run(given: &CheckArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let invocation = given.daemon.options();
+    let (survey, notes) = if given.paths.is_empty() {
         (daemon::survey(&invocation, None), Vec::new())
     } else {
-        let (files, notes) = files::given(&given.operands)?;
+        let (files, notes) = files::given(&given.paths)?;
         let loaded = load_given(&files, &NameService::default());
         (daemon::survey(&invocation, Some(loaded)), notes)
     };
     let mut diagnostics = all(&survey);
     diagnostics.extend(daemon::missing(&invocation));
-    if given.has("json") {
+    if given.json {
         json(&diagnostics, out)?;
     } else {
-        show(&diagnostics, given.color, out)?;
+        show(&diagnostics, locale::is_colored(), out)?;
     }
     out.flush()?;
     notes.iter().for_each(|note| eprintln!("cgrulectl: {note}"));
@@ -55,7 +64,7 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     let worst = diagnostics.iter().map(|diagnostic| diagnostic.severity).max();
     Ok(match worst {
         Some(Severity::Error) => 65,
-        Some(Severity::Warning) if given.has("strict") => 65,
+        Some(Severity::Warning) if given.strict => 65,
         Some(Severity::Warning) | None => 0,
     })
 }
@@ -96,11 +105,11 @@ pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io:
 
 /// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules`.
 pub fn summary(survey: &LoadedConfig, diagnostics: &[Diagnostic]) -> String {
-    let of = |severity| diagnostics.iter().filter(|own| own.severity == severity).count();
+    let errors = diagnostics.iter().filter(|own| own.severity == Severity::Error).count();
     format!(
         "{}, {} in {}; {}",
-        counted(of(Severity::Error), "error"),
-        counted(of(Severity::Warning), "warning"),
+        counted(errors, "error"),
+        counted(diagnostics.len() - errors, "warning"),
         counted(survey.loaded.files.len(), "file"),
         counted(survey.loaded.rules.len(), "rule"),
     )

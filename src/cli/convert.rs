@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::regular;
 use crate::cgroup::mounts::Version;
 use crate::cgroup::tree;
@@ -15,41 +15,40 @@ use crate::config::diagnostic::has_errors;
 use crate::config::rules_toml::NameKind;
 use crate::policy::load::{Sources, is_leftover};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "convert",
-    operands: "[PATH]...",
-    summary: "Convert files of cgrulesengd or ananicy to TOML rules",
-    flags: &[FlagSpec::value(
-        "from",
-        "SYNTAX",
-        "cgrules, cgconfig or ananicy (default: by name and contents)",
-    )],
-    examples: &[
-        (
-            "convert > 10-legacy.toml",
-            "convert /etc/cgrules.conf, cgrules.d, cgconfig.conf and cgconfig.d; lines without an \
-             equivalent are reported, with exit status 1",
-        ),
-        ("convert /etc/ananicy.d", "convert all files in and below a directory"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Convert files of cgrulesengd or ananicy to TOML rules",
+    after_help = "\
+Examples:
+  cgrulectl convert > 10-legacy.toml
+      convert /etc/cgrules.conf, cgrules.d, cgconfig.conf and cgconfig.d;
+      lines without an equivalent are reported, with exit status 1
+  cgrulectl convert /etc/ananicy.d
+      convert all files in and below a directory"
+)]
+pub(super) struct ConvertArgs {
+    /// cgrules, cgconfig or ananicy (default: by name and contents)
+    #[arg(long, value_name = "SYNTAX", hide_possible_values = true)]
+    from: Option<SourceSyntax>,
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Maximum depth of directories below one on the command line.
 const MAX_DEPTH: usize = 8;
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    let from = syntax(given)?;
+pub(super) fn run(given: &ConvertArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let mut sources = Vec::new();
-    for path in paths(given, &standard())? {
+    for path in paths(&given.paths, &standard())? {
         let text = read(&path).map_err(|error| unreadable(&path, &error))?;
-        let syntax = from.unwrap_or_else(|| SourceSyntax::guess(&path, &text));
+        let syntax = given.from.unwrap_or_else(|| SourceSyntax::guess(&path, &text));
         let file = Arc::from(std::path::absolute(&path).unwrap_or(path));
         sources.push(SourceFile { file, syntax, text });
     }
     if sources.is_empty() {
-        let why = match given.operands.is_empty() {
+        let why = match given.paths.is_empty() {
             true => "no cgrulesengd file in /etc, and no PATH given",
             false => "no file to convert in the given paths",
         };
@@ -59,21 +58,6 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     out.write_all(text.as_bytes())?;
     diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
     Ok(u8::from(has_errors(&diagnostics)))
-}
-
-fn syntax(given: &Args) -> Result<Option<SourceSyntax>, ToolError> {
-    Ok(match given.text("from")? {
-        None => None,
-        Some("cgrules") => Some(SourceSyntax::Cgrules),
-        Some("cgconfig") => Some(SourceSyntax::Cgconfig),
-        Some("ananicy") => Some(SourceSyntax::Ananicy),
-        Some(other) => {
-            let shown = other.escape_debug();
-            let message =
-                format!("invalid value for --from: {shown}: use cgrules, cgconfig or ananicy");
-            return Err(ToolError::Usage(message));
-        }
-    })
 }
 
 /// Returns the properties of this host that the conversion depends on.
@@ -104,20 +88,19 @@ fn standard() -> [PathBuf; 4] {
 
 /// Returns the files to read in order of precedence: those of the operands, or without any those of
 /// `standard` that exist.
-pub(super) fn paths(given: &Args, standard: &[PathBuf]) -> Result<Vec<PathBuf>, ToolError> {
+pub(super) fn paths(given: &[PathBuf], standard: &[PathBuf]) -> Result<Vec<PathBuf>, ToolError> {
     let mut found = Vec::new();
-    if given.operands.is_empty() {
+    if given.is_empty() {
         let there = standard.iter().filter(|path| path.exists());
         there.into_iter().try_for_each(|path| files(path, MAX_DEPTH, &mut found))?;
     }
-    given.operands.iter().try_for_each(|path| files(Path::new(path), MAX_DEPTH, &mut found))?;
+    given.iter().try_for_each(|path| files(path, MAX_DEPTH, &mut found))?;
     Ok(found)
 }
 
 /// Adds a file, or all files below a directory in the order of their names.
 fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ToolError> {
-    let failed = |error: io::Error| unreadable(path, &error);
-    if !fs::metadata(path).map_err(failed)?.is_dir() {
+    if !fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_dir() {
         if path.extension().is_some_and(|extension| extension == "toml") {
             eprintln!("{}: warning: skipped: already a TOML file", shown(path));
         } else {
@@ -125,9 +108,9 @@ fn files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Tool
         }
         return Ok(());
     }
-    let entries: io::Result<Vec<_>> = fs::read_dir(path).map_err(failed)?.collect();
-    let mut entries: Vec<PathBuf> =
-        entries.map_err(failed)?.into_iter().map(|entry| entry.path()).collect();
+    let entries = fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let mut entries = entries.map_err(|error| unreadable(path, &error))?;
     entries.sort();
     for entry in entries {
         let name = entry.file_name().unwrap_or_default();

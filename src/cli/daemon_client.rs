@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use super::command::{Args, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::retained;
 use crate::config::diagnostic::Severity;
-use crate::config::escape::EscapedBytes;
+use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientConnection, ClientError};
 use crate::control::protocol::{ControlRequest, LastGoodFiles};
 use crate::control::status::Status;
@@ -26,11 +26,11 @@ pub enum DaemonAddress {
 
 /// Returns the daemon's control socket: that of `--socket`, of the settings, or the default one. Writes
 /// errors of the settings to standard error.
-pub(super) fn address(given: &Args) -> DaemonAddress {
-    if let Some(path) = given.value("socket") {
-        return DaemonAddress::At(path.into());
+pub(super) fn address(flags: &DaemonFlags) -> DaemonAddress {
+    if let Some(path) = &flags.socket {
+        return DaemonAddress::At(path.clone());
     }
-    let config = given.invocation().config;
+    let config = flags.options().config;
     let (settings, said) = load::settings(&config, Uid(0));
     // A command may query more than once; the errors are written once.
     static SAID: Once = Once::new();
@@ -43,8 +43,8 @@ pub(super) fn address(given: &Args) -> DaemonAddress {
 ///
 /// # Errors
 /// The settings disable the control socket.
-pub(super) fn socket(given: &Args) -> Result<PathBuf, ToolError> {
-    match address(given) {
+pub(super) fn socket(flags: &DaemonFlags) -> Result<PathBuf, ToolError> {
+    match address(flags) {
         DaemonAddress::At(socket) => Ok(socket),
         DaemonAddress::Off(file) => Err(ToolError::NoDaemon(turned_off(&file))),
     }
@@ -57,8 +57,11 @@ pub(super) fn turned_off(file: &Path) -> String {
 }
 
 /// Sends `request` to the daemon.
-pub(super) fn ask(given: &Args, request: &ControlRequest) -> Result<ClientConnection, ToolError> {
-    let socket = socket(given)?;
+pub(super) fn ask(
+    flags: &DaemonFlags,
+    request: &ControlRequest,
+) -> Result<ClientConnection, ToolError> {
+    let socket = socket(flags)?;
     client::ask(&socket, request)?.ok_or_else(|| no_daemon(&socket))
 }
 
@@ -71,8 +74,22 @@ pub(super) fn no_daemon(socket: &Path) -> ToolError {
 }
 
 /// Queries the daemon's status, with counters and latency.
-pub(super) fn status(given: &Args) -> Result<Status, ToolError> {
-    Ok(ask(given, &ControlRequest::Status)?.only()?)
+pub(super) fn status(flags: &DaemonFlags) -> Result<Status, ToolError> {
+    let status = ask(flags, &ControlRequest::Status)?.only()?;
+    note_version(&status);
+    Ok(status)
+}
+
+/// Reports on standard error that the daemon has another version, as after an upgrade without a restart.
+fn note_version(status: &Status) {
+    let own = env!("CARGO_PKG_VERSION");
+    if status.version != own {
+        let version = Escaped(&status.version);
+        eprintln!(
+            "cgrulectl: the daemon has version {version}, cgrulectl {own}: restart the daemon, for example with \
+             'systemctl restart cgruled'"
+        );
+    }
 }
 
 /// Output of notes about files that are not used in their current version.
@@ -86,30 +103,33 @@ pub(super) enum RunNotes {
 
 /// Returns the configuration that a daemon with the same flags would read, with the last valid versions that
 /// the running daemon keeps of files with new errors.
-pub(super) fn as_active(given: &Args, notes: RunNotes) -> DaemonOptions {
-    overlaid(given, &address(given), notes)
+pub(super) fn as_active(flags: &DaemonFlags, notes: RunNotes) -> DaemonOptions {
+    overlaid(flags, &address(flags), notes)
 }
 
-fn overlaid(given: &Args, address: &DaemonAddress, notes: RunNotes) -> DaemonOptions {
-    let DaemonAddress::At(socket) = address else { return given.invocation() };
+fn overlaid(flags: &DaemonFlags, address: &DaemonAddress, notes: RunNotes) -> DaemonOptions {
+    let DaemonAddress::At(socket) = address else { return flags.options() };
     let asked = client::ask(socket, &ControlRequest::Kept).ok().flatten();
     let kept: Option<LastGoodFiles> = asked.and_then(|conversation| conversation.only().ok());
     let kept = kept.unwrap_or_default();
     for file in kept.kept.iter().filter(|_| notes == RunNotes::Said) {
         eprintln!("cgrulectl: {}; run 'cgrulectl check' to see its errors", retained::words(file));
     }
-    DaemonOptions { overlay: retained::overlay(kept), ..given.invocation() }
+    DaemonOptions { overlay: retained::overlay(kept), ..flags.options() }
 }
 
 /// Returns the same as [`as_active`], with the root that the running daemon uses for its cgroups: its
 /// command line may override the settings. If no daemon reports one, the flags and the settings apply.
-pub(super) fn invocation(given: &Args, notes: RunNotes) -> DaemonOptions {
-    let address = address(given);
-    let mut invocation = overlaid(given, &address, notes);
+pub(super) fn invocation(flags: &DaemonFlags, notes: RunNotes) -> DaemonOptions {
+    let address = address(flags);
+    let mut invocation = overlaid(flags, &address, notes);
     let DaemonAddress::At(socket) = address else { return invocation };
     let asked = client::ask(&socket, &ControlRequest::Status).ok().flatten();
     let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
     if let Some(status) = status {
+        if notes == RunNotes::Said {
+            note_version(&status);
+        }
         invocation.root = Some(status.root.into());
     }
     invocation

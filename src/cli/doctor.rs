@@ -11,24 +11,29 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
+use super::locale;
 use crate::cgroup::tree;
 use crate::event::Uid;
 use crate::policy::load;
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "doctor",
-    operands: "",
-    summary: "Check what this host offers, and suggest improvements",
-    flags: &[FlagSpec::new("json", "one object")],
-    examples: &[(
-        "doctor",
-        "exit status 0 if the daemon can work here, 1 if not; as root it also tests whether the kernel \
-         reports events, and measures the latency of a move",
-    )],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Check what this host offers, and suggest improvements",
+    after_help = "\
+Examples:
+  cgrulectl doctor
+      exit status 0 if the daemon can work here, 1 if not; as root it also
+      tests whether the kernel reports events, and measures the latency of a
+      move"
+)]
+pub(super) struct DoctorArgs {
+    /// one object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Columns of an output line.
 const WIDTH: usize = 80;
@@ -80,22 +85,22 @@ struct DoctorReport<'f> {
     findings: &'f [Finding],
 }
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    let findings = findings(given);
+pub(super) fn run(given: &DoctorArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let findings = findings(&given.daemon);
     let well = !findings.iter().any(|finding| finding.state == FindingState::Wrong);
-    if given.has("json") {
+    if given.json {
         let report = DoctorReport { well, findings: &findings };
         serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
-        findings.iter().try_for_each(|finding| print(finding, given.color, out))?;
+        let color = locale::is_colored();
+        findings.iter().try_for_each(|finding| print(finding, color, out))?;
     }
     Ok(u8::from(!well))
 }
 
-fn findings(given: &Args) -> Vec<Finding> {
-    let invocation = given.invocation();
+fn findings(flags: &DaemonFlags) -> Vec<Finding> {
+    let invocation = flags.options();
     let (settings, diagnostics) = load::settings(&invocation.config, Uid(0));
     let mut found = kernel::findings();
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());

@@ -7,12 +7,12 @@ mod subject;
 mod verdict;
 mod view;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::{self, DaemonAddress, RunNotes};
 use super::locale;
 use super::unread;
@@ -33,28 +33,37 @@ use verdict::unseen;
 pub use verdict::{HierarchyState, PlacementState, Verdict, judge};
 pub use view::{OutputOptions, show};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "explain",
-    operands: "[PID]...",
-    summary: "Show which cgroup a process belongs in, and why it is not there",
-    flags: &[
-        FlagSpec::value(
-            "user",
-            "USER",
-            "evaluate a hypothetical process of this user (name or UID)",
-        ),
-        FlagSpec::value("group", "GROUP", "with this effective group (default: the user's own)"),
-        FlagSpec::value("exe", "PATH", "with this executable"),
-        FlagSpec::new("all", "show every rule that was evaluated, with full paths"),
-        FlagSpec::new("json", "an array with one object per process"),
-    ],
-    examples: &[
-        ("explain $$", "check this shell; exit status 1 if it is not in its rule's cgroup"),
-        ("explain --user www-data --exe /usr/bin/php", "show the cgroup for php of www-data"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Show which cgroup a process belongs in, and why it is not there",
+    after_help = "\
+Examples:
+  cgrulectl explain $$
+      check this shell; exit status 1 if it is not in its rule's cgroup
+  cgrulectl explain --user www-data --exe /usr/bin/php
+      show the cgroup for php of www-data"
+)]
+pub(super) struct ExplainArgs {
+    /// evaluate a hypothetical process of this user (name or UID)
+    #[arg(long, value_name = "USER", conflicts_with = "pids")]
+    user: Option<String>,
+    /// with this effective group (default: the user's own)
+    #[arg(long, value_name = "GROUP", requires = "user")]
+    group: Option<String>,
+    /// with this executable
+    #[arg(long, value_name = "PATH", requires = "user")]
+    exe: Option<OsString>,
+    /// show every rule that was evaluated, with full paths
+    #[arg(long)]
+    all: bool,
+    /// an array with one object per process
+    #[arg(long)]
+    json: bool,
+    #[arg(value_name = "PID", required_unless_present_any = ["user", "group", "exe"], value_parser = pid)]
+    pids: Vec<Pid>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Result of the evaluation of one process.
 #[derive(Clone, Debug)]
@@ -114,29 +123,17 @@ impl Explained {
     }
 }
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    let is_imagined = ["user", "group", "exe"].iter().any(|flag| given.has(flag));
-    match (is_imagined, given.operands.is_empty()) {
-        (true, false) => {
-            let message = "explain: --user, --group and --exe cannot be combined with a PID";
-            return Err(ToolError::Usage(message.to_owned()));
-        }
-        (false, true) => {
-            return Err(ToolError::Usage("explain: missing PID or --user USER".to_owned()));
-        }
-        (true, true) | (false, false) => {}
-    }
-    let pids = pids(given)?;
-    let invocation = if is_imagined {
-        daemon_client::invocation(given, RunNotes::Said)
-    } else {
-        daemon_client::as_active(given, RunNotes::Said)
+pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let invocation = match given.user {
+        Some(_) => daemon_client::invocation(&given.daemon, RunNotes::Said),
+        None => daemon_client::as_active(&given.daemon, RunNotes::Said),
     };
     let mut survey = daemon::survey(&invocation, None);
-    let failed = |error: std::io::Error| ToolError::Failed(format!("cannot open /proc: {error}"));
-    let mut proc = ProcFs::open(Path::new("/proc")).map_err(failed)?;
-    let answers = if is_imagined {
-        let subject = imagined(given, &survey.names)?;
+    let proc = ProcFs::open(Path::new("/proc"));
+    let mut proc =
+        proc.map_err(|error| ToolError::Failed(format!("cannot open /proc: {error}")))?;
+    let answers = if let Some(user) = &given.user {
+        let subject = imagined(user, given, &survey.names)?;
         let verdict = judge(&survey, &subject, &mut proc);
         let reasons = Vec::new();
         vec![ExplainAnswer::There(Box::new(Explained {
@@ -147,7 +144,7 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
             reasons,
         }))]
     } else {
-        living(&mut survey, &pids, &daemon_client::address(given), &mut proc)?
+        living(&mut survey, &given.pids, &daemon_client::address(&given.daemon), &mut proc)?
     };
     print(given, &survey, &answers, out)?;
     out.flush()?;
@@ -160,27 +157,26 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: invalid rules were skipped; run 'cgrulectl check' to see them");
     }
-    let is_wrong = |answer: &ExplainAnswer| match answer {
+    Ok(u8::from(answers.iter().any(|answer| match answer {
         ExplainAnswer::There(one) => {
             matches!(one.verdict.state, PlacementState::Misplaced | PlacementState::Inapplicable)
         }
         ExplainAnswer::Gone(..) => true,
-    };
-    Ok(u8::from(answers.iter().any(is_wrong)))
+    })))
 }
 
 fn print(
-    given: &Args,
+    given: &ExplainArgs,
     survey: &LoadedConfig,
     answers: &[ExplainAnswer],
     out: &mut dyn Write,
 ) -> Result<(), ToolError> {
-    if given.has("json") {
-        let element = |answer| element(survey, answer);
-        return Ok(super::json::write(&answers.iter().map(element).collect::<Vec<_>>(), out)?);
+    if given.json {
+        let elements: Vec<_> = answers.iter().map(|answer| element(survey, answer)).collect();
+        return Ok(super::json::write(&elements, out)?);
     }
     let options =
-        OutputOptions { color: given.color, all: given.has("all"), ascii: !locale::is_unicode() };
+        OutputOptions { color: locale::is_colored(), all: given.all, ascii: !locale::is_unicode() };
     let there = answers.iter().filter_map(|answer| match answer {
         ExplainAnswer::There(one) => Some(one),
         ExplainAnswer::Gone(..) => None,
@@ -226,7 +222,7 @@ fn living(
     let mut has_told = false;
     for (pid, memory) in pids.iter().zip(memories) {
         let Some(subject) = InspectedProcess::living(*pid, proc, &survey.names)? else {
-            let why = match proc.owner(*pid) {
+            let why = match proc.status(*pid) {
                 Some(owner) => {
                     format!("{pid} is a thread of process {}: use that PID", owner.process)
                 }
@@ -257,37 +253,35 @@ fn living(
     Ok(answers)
 }
 
-fn pids(given: &Args) -> Result<Vec<Pid>, ToolError> {
-    let number = |operand: &std::ffi::OsString| {
-        let found = operand.to_str().and_then(|text| text.parse().ok()).and_then(Pid::new);
-        let shown = EscapedBytes(operand.as_encoded_bytes());
-        found.ok_or_else(|| ToolError::Usage(format!("explain: invalid PID: {shown}")))
-    };
-    given.operands.iter().map(number).collect()
+fn pid(text: &str) -> Result<Pid, &'static str> {
+    text.parse().ok().and_then(Pid::new).ok_or("use a PID such as 4711")
 }
 
-fn imagined(given: &Args, names: &NameService) -> Result<InspectedProcess, ToolError> {
-    let failed = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
-    let unknown = |what: &str, name: &str| {
-        ToolError::Usage(format!("explain: unknown {what}: {}", name.escape_debug()))
+fn imagined(
+    user: &str,
+    given: &ExplainArgs,
+    names: &NameService,
+) -> Result<InspectedProcess, ToolError> {
+    let uid = match user.parse() {
+        Ok(number) => Uid(number),
+        Err(_) => names.uid(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?,
     };
-    let uid = match given.text("user")? {
-        None => return Err(ToolError::Usage("explain: --group and --exe need --user".to_owned())),
-        Some(text) => match text.parse() {
-            Ok(number) => Uid(number),
-            Err(_) => names.uid(text).map_err(failed)?.ok_or_else(|| unknown("user", text))?,
-        },
-    };
-    let gid = match given.text("group")? {
+    let gid = match &given.group {
         // A user without a passwd entry gets the group of the same ID, as users have on most hosts.
-        None => names.login_group(uid).map_err(failed)?.unwrap_or(Gid(uid.0)),
+        None => names.login_group(uid).map_err(ToolError::nss)?.unwrap_or(Gid(uid.0)),
         Some(text) => match text.parse() {
             Ok(number) => Gid(number),
-            Err(_) => names.gid(text).map_err(failed)?.ok_or_else(|| unknown("group", text))?,
+            Err(_) => {
+                names.gid(text).map_err(ToolError::nss)?.ok_or_else(|| unknown("group", text))?
+            }
         },
     };
-    let program = given.value("exe").map(program).transpose()?;
+    let program = given.exe.as_deref().map(program).transpose()?;
     InspectedProcess::imagined(uid, gid, program.as_deref(), names)
+}
+
+fn unknown(what: &str, name: &str) -> ToolError {
+    ToolError::Usage(format!("explain: unknown {what}: {}", name.escape_debug()))
 }
 
 /// Returns the path of an executable, which need not exist on this host; a bare name is searched for in PATH.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::convert::{paths, read, unreadable};
 use crate::cgroup::config::GroupSpec;
 use crate::cgroup::make::{CreatePlan, CreateResult, CreateStep, diagnostic, plan};
@@ -12,30 +12,35 @@ use crate::cgroup::tree;
 use crate::config::diagnostic::has_errors;
 use crate::policy::load::{self, NameService, Sources};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "groups",
-    operands: "[PATH]...",
-    summary: "Create the cgroups of cgconfig.conf, as cgconfigparser does",
-    flags: &[
-        FlagSpec::new("dry-run", "print the actions, execute none"),
-        FlagSpec { short: Some('v'), ..FlagSpec::new("verbose", "print each action") },
-    ],
-    examples: &[
-        (
-            "groups",
-            "create the cgroups of /etc/cgconfig.conf and cgconfig.d; exit status 1 if the kernel refuses \
-             an action, 65 if a file has errors; the rest is created all the same",
-        ),
-        ("groups --dry-run web.conf", "print the cgroups to create and the values to write"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Create the cgroups of cgconfig.conf, as cgconfigparser does",
+    after_help = "\
+Examples:
+  cgrulectl groups
+      create the cgroups of /etc/cgconfig.conf and cgconfig.d; exit status 1
+      if the kernel refuses an action, 65 if a file has errors; the rest is
+      created all the same
+  cgrulectl groups --dry-run web.conf
+      print the cgroups to create and the values to write"
+)]
+pub(super) struct GroupsArgs {
+    /// print the actions, execute none
+    #[arg(long)]
+    dry_run: bool,
+    /// print each action
+    #[arg(short, long)]
+    verbose: bool,
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
+pub(super) fn run(given: &GroupsArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let Sources { cgconfig_conf, cgconfig_d, .. } = Sources::default();
     let mut files = Vec::new();
-    for path in paths(given, &[cgconfig_conf, cgconfig_d])? {
+    for path in paths(&given.paths, &[cgconfig_conf, cgconfig_d])? {
         let text = read(&path).map_err(|error| unreadable(&path, &error))?;
         files.push((Arc::from(std::path::absolute(&path).unwrap_or(path)), text));
     }
@@ -60,7 +65,7 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
 
 struct GroupsCommand<'o> {
     out: &'o mut dyn Write,
-    given: &'o Args,
+    given: &'o GroupsArgs,
     failed: bool,
 }
 
@@ -88,14 +93,14 @@ impl GroupsCommand<'_> {
             if without.as_ref().is_some_and(|path| step.path().starts_with(path)) {
                 continue;
             }
-            if self.given.has("dry-run") {
+            if self.given.dry_run {
                 if !matches!(step, CreateStep::Create(path) if path.is_dir()) {
                     writeln!(self.out, "{step}")?;
                 }
                 continue;
             }
             match step.take() {
-                Ok(CreateResult::Done) if self.given.has("verbose") => {
+                Ok(CreateResult::Done) if self.given.verbose => {
                     writeln!(self.out, "{step}")?;
                 }
                 Ok(CreateResult::Done | CreateResult::Already) => {}

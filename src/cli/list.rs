@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::{self, RunNotes};
 use super::locale;
 use super::rows::{self, RuleRow};
@@ -19,36 +19,40 @@ use crate::rules::{Action, Rule, RuleId};
 
 pub use super::rows::RowOptions;
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "list",
-    operands: "",
-    summary: "List the rules in evaluation order",
-    flags: &[
-        FlagSpec::new("full", "do not cut lines to 80 columns, show full paths"),
-        FlagSpec::new("names", "print only the names of rules, each once"),
-        FlagSpec::new("json", "an array with one object per rule"),
-    ],
-    examples: &[
-        (
-            "list",
-            "the first matching rule decides; ! marks rules that never match or cannot be applied",
-        ),
-        ("list --rules ./rules.d --no-legacy", "list the rules of one directory"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "List the rules in evaluation order",
+    after_help = "\
+Examples:
+  cgrulectl list
+      the first matching rule decides; ! marks rules that never match or
+      cannot be applied
+  cgrulectl list --rules ./rules.d --no-legacy
+      list the rules of one directory"
+)]
+pub(super) struct ListArgs {
+    /// do not cut lines to 80 columns, show full paths
+    #[arg(long)]
+    full: bool,
+    /// print only the names of rules, each once
+    #[arg(long)]
+    names: bool,
+    /// an array with one object per rule
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    let survey = daemon::survey(&daemon_client::as_active(given, RunNotes::Said), None);
-    if given.has("json") {
+pub(super) fn run(given: &ListArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let survey = daemon::survey(&daemon_client::as_active(&given.daemon, RunNotes::Said), None);
+    if given.json {
         json(&survey, out)?;
-    } else if given.has("names") {
+    } else if given.names {
         names(&survey, out)?;
     } else {
         let is_ascii = !locale::is_unicode();
-        table(&survey, RowOptions { is_full: given.has("full"), is_ascii }, out)?;
+        table(&survey, RowOptions { is_full: given.full, is_ascii }, out)?;
     }
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: invalid rules are not listed; run 'cgrulectl check' to see them");
@@ -64,7 +68,7 @@ pub fn table(survey: &LoadedConfig, style: RowOptions, out: &mut dyn Write) -> i
     let rules = &survey.loaded.rules;
     let words = RuleWording::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
-    let row = |(at, rule): (usize, &Rule)| RuleRow::Rule {
+    let rows = rules.iter().enumerate().map(|(at, rule)| RuleRow::Rule {
         number: at + 1,
         mark: if dead.contains_key(&id(at)) || rule.action.inapplicable().is_some() {
             '!'
@@ -79,9 +83,8 @@ pub fn table(survey: &LoadedConfig, style: RowOptions, out: &mut dyn Write) -> i
         } else {
             rule_wording::short_origin(rule)
         },
-    };
-    let rows: Vec<RuleRow> = rules.iter().enumerate().map(row).collect();
-    rows::show(&rows, Some("MATCH → CGROUP"), style, out)?;
+    });
+    rows::show(&rows.collect::<Vec<RuleRow>>(), Some("MATCH → CGROUP"), style, out)?;
     for (at, rule) in rules.iter().enumerate() {
         if let Some(why) = dead.get(&id(at)) {
             writeln!(out, "\n! {} ({}) never matches:", at + 1, rule_wording::origin(rule))?;
@@ -147,7 +150,7 @@ pub fn json(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
     let rules = &survey.loaded.rules;
     let words = RuleWording::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
-    let listed = |(at, rule): (usize, &Rule)| {
+    let listed = rules.iter().enumerate().map(|(at, rule)| {
         let targets = rule.action.written_targets();
         let own = dead.get(&id(at));
         Listed {
@@ -165,7 +168,6 @@ pub fn json(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
             }),
             never_matches: own.is_some(),
         }
-    };
-    let all: Vec<Listed> = rules.iter().enumerate().map(listed).collect();
-    super::json::write(&all, out)
+    });
+    super::json::write(&listed.collect::<Vec<Listed>>(), out)
 }

@@ -2,23 +2,25 @@
 
 use std::io::Write;
 
-use super::command::{Args, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use crate::control::openmetrics;
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "metrics",
-    operands: "",
-    summary: "Print all counters as OpenMetrics text",
-    flags: &[],
-    examples: &[("metrics", "for a scraper; alternatively set metrics_textfile in cgruled.toml")],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Print all counters as OpenMetrics text",
+    after_help = "\
+Examples:
+  cgrulectl metrics
+      for a scraper; alternatively set metrics_textfile in cgruled.toml"
+)]
+pub(super) struct MetricsArgs {
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    let status = daemon_client::status(given)?;
+pub(super) fn run(given: &MetricsArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let status = daemon_client::status(&given.daemon)?;
     out.write_all(openmetrics::render(&status).as_bytes())?;
     Ok(0)
 }

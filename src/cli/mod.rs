@@ -33,34 +33,15 @@ mod watch;
 mod what_if;
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
 
-use command::{Subcommand, ToolError, help, parse};
+use clap::FromArgMatches;
 
-/// All commands, in the order of the help text.
-pub const COMMANDS: &[&Subcommand] = &[
-    &check::COMMAND,
-    &explain::COMMAND,
-    &list::COMMAND,
-    &cat::COMMAND,
-    &status::COMMAND,
-    &watch::COMMAND,
-    &top::COMMAND,
-    &metrics::COMMAND,
-    &reload::COMMAND,
-    &place::COMMAND,
-    &run::COMMAND,
-    &doctor::COMMAND,
-    &convert::COMMAND,
-    &groups::COMMAND,
-];
+use command::{CommandLine, ToolError, definition, usage_message};
 
-/// Runs a command line without the program's name and returns the exit code.
+/// Runs a command line and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let mut out = io::stdout().lock();
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let named = COMMANDS.iter().find(|one| arguments.first().is_some_and(|name| name == one.name));
-    let topic = named.map_or_else(String::new, |one| format!("{} ", one.name));
     let result = dispatch(arguments, &mut out);
     // An error of the final flush counts too. A closed pipe is no error: its reader wants no more output.
     let flushed = out.flush().map_err(ToolError::from);
@@ -68,67 +49,46 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(code) => code,
         Err(ToolError::Written(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(failure) => {
-            let hint = match failure {
-                ToolError::Usage(_) => format!("\nTry 'cgrulectl {topic}--help'."),
-                ToolError::Data(_)
-                | ToolError::NoDaemon(_)
-                | ToolError::Failed(_)
-                | ToolError::Written(_) => String::new(),
-            };
-            eprintln!("cgrulectl: {failure}{hint}");
+            eprintln!("cgrulectl: {failure}");
             failure.code()
         }
     }
 }
 
-fn dispatch(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8, ToolError> {
-    let mut arguments = arguments.into_iter();
-    let name = arguments.next().unwrap_or_else(|| "--help".into());
-    match name.to_str() {
-        Some("-h" | "--help" | "help") => out.write_all(overview().as_bytes())?,
-        Some("-V" | "--version") => writeln!(out, "cgrulectl {}", env!("CARGO_PKG_VERSION"))?,
-        name => {
-            let found = COMMANDS.iter().find(|command| Some(command.name) == name);
-            let Some(command) = found else {
-                let shown =
-                    name.map_or_else(|| "?".to_owned(), |name| name.escape_debug().to_string());
-                return Err(ToolError::Usage(format!("unknown command: {shown}")));
-            };
-            let Some(mut given) = parse(command, &mut lexopt::Parser::from_args(arguments))? else {
-                out.write_all(help(command).as_bytes())?;
-                return Ok(0);
-            };
-            // https://no-color.org: colours are off if the variable is set and not empty.
-            let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            given.color = io::stdout().is_terminal() && !is_unwanted;
-            return (command.run)(&given, out);
+fn dispatch(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+) -> Result<u8, ToolError> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    match arguments.get_mut(1) {
+        None => arguments.push("--help".into()),
+        Some(first) if first == "help" => *first = "--help".into(),
+        Some(_) => {}
+    }
+    let parsed = definition()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches));
+    match parsed {
+        Ok(line) => line.command.run(out),
+        Err(error) if error.use_stderr() => Err(ToolError::Usage(usage_message(&error))),
+        Err(help) => {
+            write!(out, "{help}")?;
+            Ok(0)
         }
     }
-    Ok(0)
-}
-
-/// Returns the text of `cgrulectl --help`, which fits a screen of 24 lines and 80 columns.
-fn overview() -> String {
-    let commands: String = COMMANDS
-        .iter()
-        .map(|command| format!("  {:8}  {}\n", command.name, command.summary))
-        .collect();
-    format!(
-        "Usage: cgrulectl COMMAND [OPTION]... (more: COMMAND --help, man cgrulectl)\n\n{commands}\n\
-         Examples:\n  cgrulectl explain $$    show whether this shell is in its cgroup\n  \
-         cgrulectl check         check rules and settings for errors\n\n\
-         Exit status: 0 success, 1 failure or problem found, 2 usage error, 65 invalid\n\
-         rules or settings, 69 no daemon; run returns its command's, or 125 to 127.\n"
-    )
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::command::CtlCommand;
     use super::*;
 
     fn call(line: &str) -> (Result<u8, ToolError>, String) {
         let mut out = Vec::new();
-        let arguments = line.split_whitespace().map(OsString::from).collect();
+        let line = format!("cgrulectl {line}");
+        let arguments = line.split_whitespace().map(OsString::from);
         let result = dispatch(arguments, &mut out);
         (result, String::from_utf8(out).unwrap())
     }
@@ -142,11 +102,19 @@ mod tests {
 
     #[test]
     fn every_command_explains_itself_and_names_each_flag_once() {
-        for command in COMMANDS {
-            let (result, text) = call(&format!("{} --help", command.name));
+        let mut definition = definition();
+        definition.build();
+        for command in definition.get_subcommands() {
+            let (result, text) = call(&format!("{} --help", command.get_name()));
             assert_eq!(result.unwrap(), 0);
-            for flag in command.flags.iter().chain(command::COMMON) {
-                assert_eq!(text.matches(&format!("  {}  ", flag.usage())).count(), 1, "{text}");
+            let explained: Vec<&str> = text
+                .lines()
+                .filter(|line| line.trim_start().starts_with('-'))
+                .filter_map(|line| line.split(' ').find(|word| word.starts_with("--")))
+                .collect();
+            for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+                let count = explained.iter().filter(|word| word[2..] == *flag).count();
+                assert_eq!(count, 1, "--{flag}: {text}");
             }
             let fits = text.lines().all(|line| line.chars().count() <= 80);
             assert!(fits && text.lines().count() <= 24, "{text}");
@@ -167,5 +135,14 @@ mod tests {
             let (result, _) = call(line);
             assert_eq!(result.unwrap_err().code(), 2, "{line}");
         }
+    }
+    #[test]
+    fn the_last_value_counts_and_directories_add_up() {
+        let line = ["cgrulectl", "cat", "--root", "/a", "--rules", "/b", "--root=/c", "--rules=/d"];
+        let parsed = CommandLine::try_parse_from(line).unwrap();
+        let CtlCommand::Cat(given) = parsed.command else { panic!("another command") };
+        let options = given.daemon.options();
+        assert_eq!(options.root, Some("/c".into()));
+        assert_eq!(options.rules, ["/b", "/d"].map(std::path::PathBuf::from));
     }
 }

@@ -1,58 +1,50 @@
 //! `cgrulectl place`: makes the daemon re-evaluate processes and reports the results.
 
-use std::ffi::OsStr;
 use std::io::Write;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use crate::config::escape::Escaped;
 use crate::control::client;
 use crate::control::protocol::ProcessReport;
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "place",
-    operands: "PID...",
-    summary: "Re-evaluate processes now",
-    flags: &[FlagSpec::new("json", "one line of JSON per process")],
-    examples: &[(
-        "place 4711",
-        "re-evaluate a process, even if external moves of it are not reverted",
-    )],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Re-evaluate processes now",
+    after_help = "\
+Examples:
+  cgrulectl place 4711
+      re-evaluate a process, even if external moves of it are not reverted"
+)]
+pub(super) struct PlaceArgs {
+    /// one line of JSON per process
+    #[arg(long)]
+    json: bool,
+    #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pids: Vec<u32>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Outcomes that are no failure.
 const WELL: [&str; 8] =
     ["placed", "in-place", "would-place", "no-rule", "ignored", "protected", "sticky", "in-slice"];
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    if given.operands.is_empty() {
-        return Err(ToolError::Usage("place: missing PID".to_owned()));
-    }
-    let pids = given.operands.iter().map(|text| pid(text)).collect::<Result<Vec<u32>, _>>()?;
-    let socket = daemon_client::socket(given)?;
-    let abouts = client::place(&socket, &pids)?.ok_or_else(|| daemon_client::no_daemon(&socket))?;
+pub(super) fn run(given: &PlaceArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let socket = daemon_client::socket(&given.daemon)?;
+    let abouts =
+        client::place(&socket, &given.pids)?.ok_or_else(|| daemon_client::no_daemon(&socket))?;
     for about in &abouts {
-        if given.has("json") {
+        if given.json {
             let text = serde_json::to_string(about).map_err(std::io::Error::from)?;
             writeln!(out, "{text}")?;
         } else {
             writeln!(out, "{}", told(about))?;
         }
     }
-    let is_well = |about: &ProcessReport| {
-        about.history.last().is_some_and(|last| WELL.contains(&last.outcome.as_str()))
-    };
-    Ok(u8::from(!abouts.iter().all(is_well)))
-}
-
-fn pid(text: &OsStr) -> Result<u32, ToolError> {
-    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&pid| pid > 0);
-    number.ok_or_else(|| {
-        let shown = text.to_string_lossy();
-        ToolError::Usage(format!("place: invalid PID: {}", Escaped(&shown)))
-    })
+    let mut last = abouts.iter().map(|about| about.history.last());
+    let is_well = last.all(|last| last.is_some_and(|last| WELL.contains(&last.outcome.as_str())));
+    Ok(u8::from(!is_well))
 }
 
 /// Formats the latest outcome: `4711: placed in /people/alice by rule 'people'`.
@@ -78,7 +70,10 @@ fn told(about: &ProcessReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::command::CommandLine;
     use crate::control::protocol::HistoryEntry;
 
     fn about(outcome: &str, cgroup: &str, detail: &str) -> ProcessReport {
@@ -99,7 +94,8 @@ mod tests {
     #[test]
     fn what_is_no_process_id_is_said() {
         for wrong in ["0", "-1", "x", "4294967296", ""] {
-            assert_eq!(pid(OsStr::new(wrong)).unwrap_err().code(), 2, "{wrong}");
+            let parsed = CommandLine::try_parse_from(["cgrulectl", "place", "--", wrong]);
+            assert_eq!(parsed.err().unwrap().exit_code(), 2, "{wrong}");
         }
     }
 }

@@ -2,35 +2,38 @@
 
 use std::io::Write;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use super::format::counted;
 use super::retained;
 use crate::config::escape::Escaped;
 use crate::control::protocol::{ControlRequest, ReloadReply};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "reload",
-    operands: "",
-    summary: "Reload the rule files, and wait for the result",
-    flags: &[FlagSpec::new("json", "one object")],
-    examples: &[(
-        "reload",
-        "exit status 65 if files have new errors; their last valid version is kept",
-    )],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Reload the rule files, and wait for the result",
+    after_help = "\
+Examples:
+  cgrulectl reload
+      exit status 65 if files have new errors; their last valid version is kept"
+)]
+pub(super) struct ReloadArgs {
+    /// one object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Exit code for files with new errors.
 const REFUSED: u8 = 65;
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    let reloaded: ReloadReply = daemon_client::ask(given, &ControlRequest::Reload)?.only()?;
+pub(super) fn run(given: &ReloadArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let reloaded: ReloadReply =
+        daemon_client::ask(&given.daemon, &ControlRequest::Reload)?.only()?;
     let is_good = reloaded.in_force && reloaded.new_errors == 0;
     let code = if is_good { 0 } else { REFUSED };
-    if given.has("json") {
+    if given.json {
         let text = serde_json::to_string(&reloaded).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
         return Ok(code);

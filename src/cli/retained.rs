@@ -1,6 +1,6 @@
 //! Files with new errors, of which the daemon keeps the last valid version active.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::date;
@@ -11,14 +11,17 @@ use crate::policy::load::Overlay;
 
 /// Returns the replacements for file contents with which the rules are those that the daemon has active.
 pub(super) fn overlay(kept: LastGoodFiles) -> Overlay {
-    let path = |path: String| Arc::from(Path::new(&path));
-    let text = |(name, text): (String, String)| (path(name), Arc::from(text.into_bytes()));
+    let texts = kept.texts.into_iter();
     Overlay {
-        files: kept.texts.into_iter().map(text).collect(),
+        files: texts.map(|(name, text)| (path(name), Arc::from(text.into_bytes()))).collect(),
         directories: kept.directories.into_iter().map(path).collect(),
         aside: kept.aside.into_iter().map(path).collect(),
         ..Overlay::default()
     }
+}
+
+fn path(text: String) -> Arc<Path> {
+    Arc::from(PathBuf::from(text))
 }
 
 /// Returns the note about a file of which the daemon does not use the current version.

@@ -107,10 +107,11 @@ pub(super) fn show(
 
 impl Widths {
     fn of(rows: &[RuleRow], title: Option<&str>, style: RowOptions) -> Self {
-        let is_titled = title.is_some();
         let title = title.map(|title| title.replace(" → ", style.arrow()));
-        let least = |title: &str| if is_titled { title.chars().count() } else { 0 };
-        let mut most = [1, least("NAME"), least(&title.unwrap_or_default()), least("FILE:LINE")];
+        let mut most = match &title {
+            Some(title) => [1, "NAME".len(), title.chars().count(), "FILE:LINE".len()],
+            None => [1, 0, 0, 0],
+        };
         for row in rows {
             let RuleRow::Rule { number, name, text, target, origin, .. } = row else { continue };
             let whole = joined(text, target, usize::MAX, style);

@@ -7,7 +7,7 @@ use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Gid, Uid};
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::names::ResolvedNames;
-use crate::rules::{Action, Criteria, ExeTest, GroupTest, PathBase, Rule, Target, UserTest};
+use crate::rules::{Action, Criteria, ExeTest, GroupTest, PathBase, Rule, UserTest};
 
 /// Maximum of alternatives shown per criterion; the others are counted. A group pattern can stand for
 /// hundreds.
@@ -89,14 +89,14 @@ pub(super) fn done(rule: &Rule) -> String {
         Action::Inapplicable(_) => return "cannot be applied".to_owned(),
         Action::Place(targets) => targets,
     };
-    let target = |target: &Target| {
-        let path = Escaped(target.destination.as_str()).to_string();
+    let targets = targets.iter().map(|target| {
+        let path = Escaped(target.destination.as_str());
         match target.below {
-            PathBase::Root => path,
+            PathBase::Root => path.to_string(),
             PathBase::Top => format!("{}:{path}", Escaped(&target.controllers.join(","))),
         }
-    };
-    targets.iter().map(target).collect::<Vec<_>>().join(" ")
+    });
+    targets.collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the name of a rule; `None` if the rule file gives it none.

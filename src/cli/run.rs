@@ -13,42 +13,49 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::unistd::{self, User};
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::RunNotes;
 use super::what_if::{Credentials, WhatIf, WhatIfProgram};
-use crate::cgroup::tree::{AttachResult, CgroupTree, CurrentCgroup};
+use crate::cgroup::tree::{AttachResult, CgroupError, CgroupTree, CurrentCgroup};
 use crate::control::request::GRANTED;
 use crate::event::{Gid, Pid, Uid};
 use crate::rules::destination::Destination;
 use crate::rules::{PathBase, Rule, Target};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "run",
-    operands: "[--] COMMAND [ARGUMENT]...",
-    summary: "Run a command in the cgroup of its rule, or in another",
-    flags: &[
-        FlagSpec::value("user", "USER", "run as this user (name or UID)"),
-        FlagSpec::value("group", "GROUP", "run with this group (default: the user's own)"),
-        FlagSpec::value("cgroup", "PATH", "use this cgroup, which may contain %-specifiers"),
-        FlagSpec::value(
-            "controllers",
-            "LIST",
-            "with --cgroup: also in these v1 hierarchies: cpu,memory",
-        ),
-    ],
-    examples: &[
-        (
-            "run --user www -- php-fpm -F",
-            "run php-fpm as www in its rule's cgroup; exit status: that of the command, 125 if it could \
-             not be placed, 126 or 127 if it could not be executed",
-        ),
-        ("run --cgroup batch/%u -- make -j", "run as the caller in a given cgroup"),
-    ],
-    ends_at_operand: true,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Run a command in the cgroup of its rule, or in another",
+    after_help = "\
+Examples:
+  cgrulectl run --user www -- php-fpm -F
+      run php-fpm as www in its rule's cgroup; exit status: that of the
+      command, 125 if it could not be placed, 126 or 127 if it could not be
+      executed
+  cgrulectl run --cgroup batch/%u -- make -j
+      run as the caller in a given cgroup",
+    override_usage = "cgrulectl run [OPTIONS] [--] COMMAND [ARGUMENT]..."
+)]
+pub(super) struct RunArgs {
+    /// run as this user (name or UID)
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// run with this group (default: the user's own)
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// use this cgroup, which may contain %-specifiers
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// with --cgroup: also in these v1 hierarchies: cpu,memory
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "cgroup")]
+    controllers: Option<Vec<String>>,
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Flag of a sticky request, as cgexec sends it: the process is not moved, its children are.
 const STAY: i32 = 0;
@@ -58,13 +65,10 @@ const NOT_PLACED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-fn run(given: &Args, _out: &mut dyn Write) -> Result<u8, ToolError> {
-    let Some((name, arguments)) = given.operands.split_first() else {
+pub(super) fn run(given: &RunArgs) -> Result<u8, ToolError> {
+    let Some((name, arguments)) = given.command.split_first() else {
         return Err(ToolError::Usage("run: missing COMMAND".to_owned()));
     };
-    if given.has("controllers") && !given.has("cgroup") {
-        return Err(ToolError::Usage("run: --controllers needs --cgroup".to_owned()));
-    }
     match placed(given, name) {
         Ok((program, identity)) => Ok(execute(&program, name, arguments, identity.as_ref())),
         Err(NotRun::Failed(ToolError::Usage(message))) => Err(ToolError::Usage(message)),
@@ -91,14 +95,14 @@ impl From<ToolError> for NotRun {
 }
 
 /// Enters the cgroups and changes the credentials, so that only the exec remains.
-fn placed(given: &Args, name: &OsStr) -> Result<(WhatIfProgram, Option<User>), NotRun> {
+fn placed(given: &RunArgs, name: &OsStr) -> Result<(WhatIfProgram, Option<User>), NotRun> {
     if !unistd::geteuid().is_root() {
         let message = "root privileges are needed to move processes and to change users";
         return Err(ToolError::Failed(message.to_owned()).into());
     }
     let (user, person) = person(given)?;
     let program = WhatIfProgram::find(Path::new(name)).ok_or(NotRun::NoProgram)?;
-    let foreseen = WhatIf::new(given, RunNotes::LeftOut)?;
+    let foreseen = WhatIf::new(&given.daemon, RunNotes::LeftOut)?;
     // From here on warnings of the library are written for the caller. Setting the logger fails only if
     // another program uses this crate and has set its own.
     let _ = ::log::set_logger(&Stderr);
@@ -108,24 +112,20 @@ fn placed(given: &Args, name: &OsStr) -> Result<(WhatIfProgram, Option<User>), N
     for target in &mut targets {
         foreseen.hierarchies.adapt(target);
     }
-    if given.has("cgroup") {
+    if given.cgroup.is_some() {
         stay(&foreseen, rule, &targets, &person, &program);
     }
     enter(&foreseen, &targets, &person, &program)?;
     become_user(&person, user.as_ref(), given)?;
-    Ok((program, user.filter(|_| given.has("user"))))
+    Ok((program, user.filter(|_| given.user.is_some())))
 }
 
 /// Returns the user and credentials that the command is to run with.
-fn person(given: &Args) -> Result<(Option<User>, Credentials), ToolError> {
-    let unknown = |kind: &str, name: &str| {
-        ToolError::Failed(format!("unknown {kind}: {}", name.escape_debug()))
-    };
-    let asked = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
+fn person(given: &RunArgs) -> Result<(Option<User>, Credentials), ToolError> {
     let mut uid = unistd::getuid();
     let mut gid = unistd::getgid();
     let mut user = None;
-    if let Some(name) = given.text("user")? {
+    if let Some(name) = &given.user {
         user = match name.parse() {
             Ok(number) => {
                 uid = unistd::Uid::from_raw(number);
@@ -133,22 +133,22 @@ fn person(given: &Args) -> Result<(Option<User>, Credentials), ToolError> {
             }
             Err(_) => User::from_name(name),
         }
-        .map_err(asked)?;
+        .map_err(ToolError::nss)?;
         match &user {
             Some(user) => (uid, gid) = (user.uid, user.gid),
             None if name.parse::<u32>().is_err() => return Err(unknown("user", name)),
-            None if !given.has("group") => {
+            None if given.group.is_none() => {
                 let message = format!("UID {name} has no passwd entry: give --group");
                 return Err(ToolError::Failed(message));
             }
             None => {}
         }
     }
-    if let Some(name) = given.text("group")? {
+    if let Some(name) = &given.group {
         gid = match name.parse() {
             Ok(number) => unistd::Gid::from_raw(number),
             Err(_) => {
-                let found = unistd::Group::from_name(name).map_err(asked)?;
+                let found = unistd::Group::from_name(name).map_err(ToolError::nss)?;
                 found.ok_or_else(|| unknown("group", name))?.gid
             }
         };
@@ -156,9 +156,17 @@ fn person(given: &Args) -> Result<(Option<User>, Credentials), ToolError> {
     Ok((user, Credentials::new(Uid(uid.as_raw()), Gid(gid.as_raw()))))
 }
 
+fn unknown(kind: &str, name: &str) -> ToolError {
+    ToolError::Failed(format!("unknown {kind}: {}", name.escape_debug()))
+}
+
 /// Returns the targets that the command is placed in.
-fn targets(given: &Args, foreseen: &WhatIf, rule: Option<&Rule>) -> Result<Vec<Target>, ToolError> {
-    let Some(path) = given.text("cgroup")? else {
+fn targets(
+    given: &RunArgs,
+    foreseen: &WhatIf,
+    rule: Option<&Rule>,
+) -> Result<Vec<Target>, ToolError> {
+    let Some(path) = &given.cgroup else {
         let Some(rule) = rule else {
             eprintln!("cgrulectl: run: no rule matches: the command stays in the current cgroup");
             return Ok(Vec::new());
@@ -175,8 +183,8 @@ fn targets(given: &Args, foreseen: &WhatIf, rule: Option<&Rule>) -> Result<Vec<T
     };
     let destination = Destination::parse(path)
         .map_err(|error| ToolError::Usage(format!("--cgroup {}: {error}", path.escape_debug())))?;
-    let controllers = match given.text("controllers")? {
-        Some(list) => list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+    let controllers = match &given.controllers {
+        Some(list) => list.iter().filter(|name| !name.is_empty()).cloned().collect(),
         None => controllers_of(foreseen, &destination),
     };
     Ok(vec![Target { destination, controllers, below: PathBase::Root, creates: true }])
@@ -185,11 +193,11 @@ fn targets(given: &Args, foreseen: &WhatIf, rule: Option<&Rule>) -> Result<Vec<T
 /// Returns the controllers with which rules use the same cgroup.
 fn controllers_of(foreseen: &WhatIf, destination: &Destination) -> Vec<String> {
     let rules = foreseen.policy.matcher.rules().iter();
-    let targets = rules.flat_map(|rule| rule.action.targets());
-    let is_it = |target: &&Target| {
+    let mut targets = rules.flat_map(|rule| rule.action.targets());
+    let same = targets.find(|target| {
         target.below == PathBase::Root && target.destination.pieces() == destination.pieces()
-    };
-    targets.into_iter().find(is_it).map(|target| target.controllers.clone()).unwrap_or_default()
+    });
+    same.map(|target| target.controllers.clone()).unwrap_or_default()
 }
 
 /// Requests that a daemon does not move the command, and warns if a rule would and no daemon grants that.
@@ -250,9 +258,6 @@ fn enter(
         }
         for step in (0..).map_while(|n| foreseen.hierarchies.step(target, span, n)) {
             let config = || foreseen.policy.configs.of(target);
-            let refused = |refusal: &crate::cgroup::tree::CgroupError| {
-                ToolError::Failed(format!("{refusal}: {}", refusal.advice()))
-            };
             let group = tree.group(step, &path, target.creates, config);
             let group = group.map_err(|refusal| refused(&refusal))?;
             match tree.attach(group, own, CurrentCgroup::default()) {
@@ -267,27 +272,36 @@ fn enter(
     Ok(())
 }
 
+fn refused(refusal: &CgroupError) -> ToolError {
+    ToolError::Failed(format!("{refusal}: {}", refusal.advice()))
+}
+
 /// Drops root privileges, if requested.
-fn become_user(person: &Credentials, user: Option<&User>, given: &Args) -> Result<(), ToolError> {
+fn become_user(
+    person: &Credentials,
+    user: Option<&User>,
+    given: &RunArgs,
+) -> Result<(), ToolError> {
     // Groups come first: without root privileges they can no longer be changed.
     let uid = unistd::Uid::from_raw(person.uid.0);
     let gid = unistd::Gid::from_raw(person.gid.0);
-    let failed = |what: &'static str| {
-        move |errno: nix::errno::Errno| ToolError::Failed(format!("{what}: {}", errno.desc()))
-    };
-    if let (true, Some(user)) = (given.has("user"), user) {
+    if let (true, Some(user)) = (given.user.is_some(), user) {
         let name = CString::new(user.name.as_bytes());
         let name =
             name.map_err(|_| ToolError::Failed("the user name contains a NUL".to_owned()))?;
-        unistd::initgroups(&name, gid).map_err(failed("initgroups"))?;
-    } else if given.has("user") {
-        unistd::setgroups(&[gid]).map_err(failed("setgroups"))?;
+        unistd::initgroups(&name, gid).map_err(|errno| failed("initgroups", errno))?;
+    } else if given.user.is_some() {
+        unistd::setgroups(&[gid]).map_err(|errno| failed("setgroups", errno))?;
     }
-    if given.has("user") || given.has("group") {
-        unistd::setgid(gid).map_err(failed("setgid"))?;
-        unistd::setuid(uid).map_err(failed("setuid"))?;
+    if given.user.is_some() || given.group.is_some() {
+        unistd::setgid(gid).map_err(|errno| failed("setgid", errno))?;
+        unistd::setuid(uid).map_err(|errno| failed("setuid", errno))?;
     }
     Ok(())
+}
+
+fn failed(call: &str, errno: Errno) -> ToolError {
+    ToolError::Failed(format!("{call}: {}", errno.desc()))
 }
 
 /// Executes the command in place of this program, and returns an exit code only if that fails.

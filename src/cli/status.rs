@@ -4,31 +4,37 @@ mod page;
 
 use std::io::Write;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
-use super::daemon_client;
+use super::command::{DaemonFlags, ToolError};
+use super::{daemon_client, locale};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "status",
-    operands: "",
-    summary: "Show daemon state, counters and placement latency",
-    flags: &[FlagSpec::new("json", "one object")],
-    examples: &[
-        ("status", "overview of rules, events, moves, failures and latency"),
-        ("status --json | jq .latency.p99_us", "a single value"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Show daemon state, counters and placement latency",
+    after_help = "\
+Examples:
+  cgrulectl status
+      overview of rules, events, moves, failures and latency
+  cgrulectl status --json | jq .latency.p99_us
+      a single value"
+)]
+pub(super) struct StatusArgs {
+    /// one object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    let status = daemon_client::status(given)?;
-    if given.has("json") {
+pub(super) fn run(given: &StatusArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let status = daemon_client::status(&given.daemon)?;
+    if given.json {
         let text = serde_json::to_string_pretty(&status).map_err(std::io::Error::from)?;
         writeln!(out, "{text}")?;
     } else {
-        let style =
-            page::PageOptions { is_colored: given.color, is_unicode: super::locale::is_unicode() };
+        let style = page::PageOptions {
+            is_colored: locale::is_colored(),
+            is_unicode: locale::is_unicode(),
+        };
         out.write_all(page::render(&status, style).as_bytes())?;
     }
     Ok(0)

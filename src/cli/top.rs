@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::RunNotes;
 use super::locale;
 use super::unread;
@@ -27,57 +27,50 @@ use sample::{SampledGroups, Sampler, shown};
 use terminal::{Input, Terminal};
 use view::{Frame, FrameOptions, lines};
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "top",
-    operands: "",
-    summary: "Show the resource usage of the cgroups of rules",
-    flags: &[
-        FlagSpec {
-            short: Some('d'),
-            ..FlagSpec::value(
-                "delay",
-                "TIME",
-                "interval between tables, such as 500ms (default: 1s)",
-            )
-        },
-        FlagSpec {
-            short: Some('n'),
-            ..FlagSpec::value("iterations", "N", "stop after this many tables")
-        },
-        FlagSpec::value(
-            "sort",
-            "KEY",
-            "sort by cpu (default), memory, io, tasks, pressure or name",
-        ),
-        FlagSpec::new("once", "print one table and stop, as without a terminal"),
-        FlagSpec::new("json", "one line of JSON per table; a single one without -n"),
-    ],
-    examples: &[
-        ("top", "the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory and io"),
-        ("top --once --sort memory", "print one table for a mail or a log"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Show the resource usage of the cgroups of rules",
+    after_help = "\
+Examples:
+  cgrulectl top
+      the keys c m i t p n sort, q quits; PRESS is the worst of cpu, memory
+      and io
+  cgrulectl top --once --sort memory
+      print one table for a mail or a log"
+)]
+pub(super) struct TopArgs {
+    /// interval between tables, such as 500ms (default: 1s)
+    #[arg(short, long, value_name = "TIME", default_value = "1s", hide_default_value = true, value_parser = delay)]
+    delay: Duration,
+    /// stop after this many tables
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    iterations: Option<u64>,
+    /// sort by cpu (default), memory, io, tasks, pressure or name
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "cpu",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    sort: Sort,
+    /// print one table and stop, as without a terminal
+    #[arg(long)]
+    once: bool,
+    /// one line of JSON per table; a single one without -n
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Minimum interval: at a shorter one the tool itself would take much of the CPU time.
 const LEAST_DELAY: Duration = Duration::from_millis(50);
 
-struct TopOptions {
-    delay: Duration,
-    iterations: Option<u64>,
-    sort: Sort,
-}
-
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
-    let mut options = options(given)?;
+pub(super) fn run(given: &TopArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let is_interactive = has_terminal && !given.has("once") && !given.has("json");
-    if !is_interactive {
-        options.iterations = options.iterations.or(Some(1));
-    }
-    let WhatIf { policy, hierarchies, diagnostics } = WhatIf::new(given, RunNotes::Said)?;
+    let is_interactive = has_terminal && !given.once && !given.json;
+    let WhatIf { policy, hierarchies, diagnostics } = WhatIf::new(&given.daemon, RunNotes::Said)?;
     if let Some(note) = unread::told(&unread::files(&diagnostics)) {
         eprintln!("cgrulectl: {note}");
     }
@@ -88,34 +81,19 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
     let root = format!("{}/", shown(policy.beginning(PathBase::Root).as_bytes()));
     let mut top = TopScreen::new(&sampler, rules.len(), root, &name);
     if is_interactive {
-        watch(&mut top, &mut options, given.color, out)?;
+        watch(&mut top, given, out)?;
     } else {
-        print(&mut top, &options, given, out)?;
+        print(&mut top, given, out)?;
     }
     Ok(0)
 }
 
-fn options(given: &Args) -> Result<TopOptions, ToolError> {
-    let usage = |text: &str| ToolError::Usage(format!("top: {text}"));
-    let delay = match given.text("delay")? {
-        None => Some(Duration::from_secs(1)),
-        // As in systemd-cgtop, a number without a unit is seconds.
-        Some(text) => quantity::duration(text).or_else(|| quantity::duration(&format!("{text}s"))),
-    };
-    let delay = delay.filter(|delay| *delay >= LEAST_DELAY);
-    let delay = delay
-        .ok_or_else(|| usage("invalid --delay: use a time such as 500ms or 2s, at least 50ms"))?;
-    let iterations = given.text("iterations")?.map(str::parse::<u64>).transpose();
-    let iterations = iterations.ok().filter(|count| *count != Some(0));
-    let iterations =
-        iterations.ok_or_else(|| usage("invalid --iterations: use a number from 1"))?;
-    let word = given.text("sort")?.unwrap_or("cpu");
-    let found = SORTS.iter().find(|(own, _, _)| *own == word);
-    let words = SORTS.map(|(word, _, _)| word).join(", ");
-    let sort = found
-        .map(|(_, _, sort)| *sort)
-        .ok_or_else(|| usage(&format!("invalid --sort: use one of {words}")))?;
-    Ok(TopOptions { delay, iterations, sort })
+/// Parses an interval. As in systemd-cgtop, a number without a unit is seconds.
+fn delay(text: &str) -> Result<Duration, &'static str> {
+    let delay = quantity::duration(text).or_else(|| quantity::duration(&format!("{text}s")));
+    delay
+        .filter(|delay| *delay >= LEAST_DELAY)
+        .ok_or("use a time such as 500ms or 2s, at least 50ms")
 }
 
 /// Previous sample, and everything needed to take the next one.
@@ -173,18 +151,12 @@ struct TopObject<'r> {
 }
 
 /// Prints one table, or one line of JSON, for each sample, without a terminal.
-fn print(
-    top: &mut TopScreen<'_>,
-    options: &TopOptions,
-    given: &Args,
-    out: &mut dyn Write,
-) -> Result<(), ToolError> {
-    let mut count = 0;
-    while options.iterations.is_none_or(|most| count < most) {
-        thread::sleep(options.delay);
+fn print(top: &mut TopScreen<'_>, given: &TopArgs, out: &mut dyn Write) -> Result<(), ToolError> {
+    for count in 0..given.iterations.unwrap_or(1) {
+        thread::sleep(given.delay);
         let (mut rows, apart) = top.style();
-        sort(&mut rows, options.sort);
-        if given.has("json") {
+        sort(&mut rows, given.sort);
+        if given.json {
             let interval_ms = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
             serde_json::to_writer(&mut *out, &TopObject { interval_ms, groups: &rows })
                 .map_err(io::Error::from)?;
@@ -195,54 +167,47 @@ fn print(
             }
             let (width, _) = terminal::size(io::stdout().as_fd());
             let style = FrameOptions {
-                color: given.color,
+                color: locale::is_colored(),
                 unicode: locale::is_unicode(),
                 width,
                 height: None,
             };
             let frame =
-                Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
+                Frame { sort: given.sort, cpus: cpus(), rules: top.rules, is_interactive: false };
             for line in lines(&rows, frame, style) {
                 writeln!(out, "{}", line.trim_end())?;
             }
         }
         out.flush()?;
-        count += 1;
     }
     Ok(())
 }
 
 /// Updates the table on a terminal until a key or signal stops it.
-fn watch(
-    top: &mut TopScreen<'_>,
-    options: &mut TopOptions,
-    color: bool,
-    out: &mut dyn Write,
-) -> Result<(), ToolError> {
+fn watch(top: &mut TopScreen<'_>, given: &TopArgs, out: &mut dyn Write) -> Result<(), ToolError> {
     let terminal = Terminal::take(out)?;
     // The first rates appear after 300 ms at most.
     let mut rows = top.first();
-    let mut next = Instant::now() + options.delay.min(Duration::from_millis(300));
-    let mut count = 0;
+    let mut next = Instant::now() + given.delay.min(Duration::from_millis(300));
+    let (mut count, mut order) = (0, given.sort);
     loop {
-        sort(&mut rows, options.sort);
-        let frame =
-            Frame { sort: options.sort, cpus: cpus(), rules: top.rules, is_interactive: true };
-        draw(&rows, frame, color, terminal.size(), out)?;
+        sort(&mut rows, order);
+        let frame = Frame { sort: order, cpus: cpus(), rules: top.rules, is_interactive: true };
+        draw(&rows, frame, terminal.size(), out)?;
         let input = terminal.wait(next.saturating_duration_since(Instant::now()), out)?;
         match input {
             Input::End | Input::Key(b'q' | b'Q') => return Ok(()),
             Input::Key(key) => {
                 let found = SORTS.iter().find(|(_, own, _)| *own == key.to_ascii_lowercase());
-                options.sort = found.map_or(options.sort, |(_, _, sort)| *sort);
+                order = found.map_or(order, |(_, _, sort)| *sort);
             }
             Input::Nothing | Input::Resized => {}
         }
         if Instant::now() >= next {
             rows = top.style().0;
-            next = Instant::now() + options.delay;
+            next = Instant::now() + given.delay;
             count += 1;
-            if options.iterations.is_some_and(|most| count >= most) {
+            if given.iterations.is_some_and(|most| count >= most) {
                 return Ok(());
             }
         }
@@ -253,11 +218,15 @@ fn watch(
 fn draw(
     rows: &[GroupRow],
     frame: Frame,
-    color: bool,
     (width, height): (usize, usize),
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let style = FrameOptions { color, unicode: locale::is_unicode(), width, height: Some(height) };
+    let style = FrameOptions {
+        color: locale::is_colored(),
+        unicode: locale::is_unicode(),
+        width,
+        height: Some(height),
+    };
     let mut text = "\x1b[H".to_owned();
     for (index, line) in lines(rows, frame, style).iter().take(height).enumerate() {
         text += if index == 0 { "" } else { "\r\n" };

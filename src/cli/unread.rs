@@ -14,21 +14,21 @@ const NAMED: usize = 3;
 
 /// Returns the files that failed to load as a whole and that the caller has no permission to read.
 pub(super) fn files(diagnostics: &[Diagnostic]) -> Vec<PathBuf> {
-    let is_whole = |own: &&Diagnostic| own.severity == Severity::Error && own.place.is_none();
-    let files = diagnostics.iter().filter(is_whole).map(|own| &*own.file);
-    let is_denied = |file: &&std::path::Path| {
-        let asked = faccessat(AT_FDCWD, *file, AccessFlags::R_OK, AtFlags::AT_EACCESS);
-        asked == Err(Errno::EACCES)
-    };
-    let mut denied: Vec<PathBuf> = files.filter(is_denied).map(PathBuf::from).collect();
+    let whole =
+        diagnostics.iter().filter(|own| own.severity == Severity::Error && own.place.is_none());
+    let denied = whole.map(|own| own.file.to_path_buf()).filter(|file| {
+        let access = faccessat(AT_FDCWD, file, AccessFlags::R_OK, AtFlags::AT_EACCESS);
+        access == Err(Errno::EACCES)
+    });
+    let mut denied: Vec<PathBuf> = denied.collect();
     denied.dedup();
     denied
 }
 
 /// Returns the note about unreadable files. `None` if there are none.
 pub(super) fn told(files: &[PathBuf]) -> Option<String> {
-    let shown = |file: &PathBuf| EscapedBytes(file.as_os_str().as_encoded_bytes()).to_string();
-    let mut names: Vec<String> = files.iter().take(NAMED).map(shown).collect();
+    let named = files.iter().take(NAMED).map(|file| file.as_os_str().as_encoded_bytes());
+    let mut names: Vec<String> = named.map(|file| EscapedBytes(file).to_string()).collect();
     if files.len() > NAMED {
         names.push(format!("{} more", files.len() - NAMED));
     }

@@ -6,43 +6,53 @@ use std::io::Write;
 
 use nix::unistd::{Uid, User};
 
-use super::command::{Args, FlagSpec, Subcommand, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use super::format::{counted, microseconds, time_of_day};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::protocol::{ControlRequest, WatchMessage, WatchedDecision};
 use crate::control::status::ActiveRules;
 
-pub(super) const COMMAND: Subcommand = Subcommand {
-    name: "watch",
-    operands: "",
-    summary: "Show decisions as they are made",
-    flags: &[
-        FlagSpec::value("user", "USER", "only processes of this user (name or UID)"),
-        FlagSpec::value("rule", "RULE", "only decisions by this rule (name or FILE:LINE)"),
-        FlagSpec::value("exe", "PATH", "only this executable (path or base name)"),
-        FlagSpec::new("all", "also rechecks, and processes that exited or match no rule"),
-        FlagSpec::new("json", "one line of JSON per decision"),
-    ],
-    examples: &[
-        ("watch --user alice", "show the decisions during a login of alice"),
-        ("watch --json | jq .latency_us", "latency of each decision in microseconds"),
-    ],
-    ends_at_operand: false,
-    run,
-};
+#[derive(clap::Args)]
+#[command(
+    about = "Show decisions as they are made",
+    after_help = "\
+Examples:
+  cgrulectl watch --user alice
+      show the decisions during a login of alice
+  cgrulectl watch --json | jq .latency_us
+      latency of each decision in microseconds"
+)]
+pub(super) struct WatchArgs {
+    /// only processes of this user (name or UID)
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// only decisions by this rule (name or FILE:LINE)
+    #[arg(long, value_name = "RULE")]
+    rule: Option<String>,
+    /// only this executable (path or base name)
+    #[arg(long, value_name = "PATH")]
+    exe: Option<String>,
+    /// also rechecks, and processes that exited or match no rule
+    #[arg(long)]
+    all: bool,
+    /// one line of JSON per decision
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
 
 /// Outcomes omitted without `--all`: they are frequent and change nothing.
 const DULL: [&str; 3] = ["gone", "no-rule", "confirmed"];
 
-fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
-    given.no_operands()?;
+pub(super) fn run(given: &WatchArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let filter = Filter::new(given)?;
     if let Some(rule) = filter.rule {
-        warn_of_unknown(given, rule)?;
+        warn_of_unknown(&given.daemon, rule)?;
     }
     let mut names = WatchedNames::default();
-    let mut conversation = daemon_client::ask(given, &ControlRequest::Watch)?;
+    let mut conversation = daemon_client::ask(&given.daemon, &ControlRequest::Watch)?;
     while let Some(watched) = conversation.next_line::<WatchMessage>()? {
         let line = match &watched {
             // The first line confirms the subscription: later losses are counted.
@@ -51,9 +61,7 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
                 continue;
             }
             WatchMessage::Decision(decision) if !filter.admits(decision) => continue,
-            _ if given.has("json") => {
-                serde_json::to_string(&watched).map_err(std::io::Error::from)?
-            }
+            _ if given.json => serde_json::to_string(&watched).map_err(std::io::Error::from)?,
             WatchMessage::Lost { lost } => format!("({} lost)", counted(*lost, "line", "lines")),
             WatchMessage::Decision(decision) => told(decision, names.of(decision.uid)),
         };
@@ -64,12 +72,10 @@ fn run(given: &Args, out: &mut dyn Write) -> Result<u8, ToolError> {
 }
 
 /// Warns about a rule that does not exist, for which `watch` would wait for ever.
-fn warn_of_unknown(given: &Args, wanted: &str) -> Result<(), ToolError> {
+fn warn_of_unknown(flags: &DaemonFlags, wanted: &str) -> Result<(), ToolError> {
     // It is no error: the next version of the files may have the rule.
-    let ActiveRules { rules } = daemon_client::ask(given, &ControlRequest::Rules)?.only()?;
-    let is_there =
-        |(name, file, line): (&str, &str, u32)| is_rule(wanted, name, Some((file, line)));
-    if !rules.iter().any(|rule| is_there((&rule.name, &rule.file, rule.line))) {
+    let ActiveRules { rules } = daemon_client::ask(flags, &ControlRequest::Rules)?.only()?;
+    if !rules.iter().any(|rule| is_rule(wanted, &rule.name, Some((&rule.file, rule.line)))) {
         let wanted = Escaped(wanted);
         eprintln!(
             "cgrulectl: no active rule has the name or location {wanted}; run 'cgrulectl list'"
@@ -80,11 +86,11 @@ fn warn_of_unknown(given: &Args, wanted: &str) -> Result<(), ToolError> {
 
 /// Checks whether `wanted` is the name of a rule, its file and line, or the end of these.
 fn is_rule(wanted: &str, name: &str, origin: Option<(&str, u32)>) -> bool {
-    let is_origin = |(file, line): (&str, u32)| {
-        let origin = format!("{file}:{line}");
-        origin.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
-    };
-    wanted == name || !wanted.is_empty() && origin.is_some_and(is_origin)
+    if wanted.is_empty() || wanted == name {
+        return wanted == name;
+    }
+    let origin = origin.map_or_else(String::new, |(file, line)| format!("{file}:{line}"));
+    origin.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
 }
 
 /// Conditions on the decisions that are shown.
@@ -99,29 +105,28 @@ struct Filter<'g> {
 }
 
 impl<'g> Filter<'g> {
-    fn new(given: &'g Args) -> Result<Self, ToolError> {
-        let uid = given.text("user")?.map(uid).transpose()?;
-        let rule = given.text("rule")?;
-        let exe = given.text("exe")?;
+    fn new(given: &'g WatchArgs) -> Result<Self, ToolError> {
+        let uid = given.user.as_deref().map(uid).transpose()?;
+        let rule = given.rule.as_deref();
+        let exe = given.exe.as_deref();
         let resolved = exe.filter(|exe| exe.contains('/')).and_then(resolved);
-        Ok(Self { uid, rule, exe, resolved, has_dull: given.has("all") })
+        Ok(Self { uid, rule, exe, resolved, has_dull: given.all })
     }
 
     fn admits(&self, decision: &WatchedDecision) -> bool {
         let WatchedDecision { uid, rule, file, line, exe, outcome, .. } = decision;
         let origin = file.as_deref().zip(*line);
-        let is_exe = |wanted: &str| {
-            exe.as_deref().is_some_and(|exe| {
-                exe == wanted
-                    || self.resolved.as_deref() == Some(exe)
-                    || !wanted.contains('/') && exe.rsplit('/').next() == Some(wanted)
-            })
-        };
         self.uid.is_none_or(|wanted| *uid == Some(wanted))
             && self.rule.is_none_or(|wanted| {
                 rule.as_deref().is_some_and(|name| is_rule(wanted, name, origin))
             })
-            && self.exe.is_none_or(is_exe)
+            && self.exe.is_none_or(|wanted| {
+                exe.as_deref().is_some_and(|exe| {
+                    exe == wanted
+                        || self.resolved.as_deref() == Some(exe)
+                        || !wanted.contains('/') && exe.rsplit('/').next() == Some(wanted)
+                })
+            })
             && (self.has_dull || !DULL.contains(&outcome.as_str()))
     }
 }
@@ -139,8 +144,9 @@ fn uid(text: &str) -> Result<u32, ToolError> {
     let found = User::from_name(text).map_err(|errno| {
         ToolError::Failed(format!("NSS lookup of user {} failed: {errno}", Escaped(text)))
     })?;
-    let unknown = || ToolError::Usage(format!("watch: unknown user: {}", Escaped(text)));
-    found.map(|user| user.uid.as_raw()).ok_or_else(unknown)
+    found
+        .map(|user| user.uid.as_raw())
+        .ok_or_else(|| ToolError::Usage(format!("watch: unknown user: {}", Escaped(text))))
 }
 
 /// Cache of user names by UID.

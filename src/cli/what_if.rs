@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::command::{Args, ToolError};
+use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::{self, RunNotes};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
@@ -55,8 +55,7 @@ impl Credentials {
     /// Creates the credentials with the names that NSS has for them.
     pub(super) fn new(uid: Uid, gid: Gid) -> Self {
         let names = NameService::default();
-        let nobody = |_| UserIdentity::nameless(uid);
-        let identity = names.identify(uid).unwrap_or_else(nobody);
+        let identity = names.identify(uid).unwrap_or_else(|_| UserIdentity::nameless(uid));
         let group = names.group_name(gid).ok().flatten();
         Self { uid, gid, identity, group }
     }
@@ -67,7 +66,7 @@ impl WhatIf {
     ///
     /// # Errors
     /// No cgroup hierarchy is mounted.
-    pub(super) fn new(given: &Args, notes: RunNotes) -> Result<Self, ToolError> {
+    pub(super) fn new(flags: &DaemonFlags, notes: RunNotes) -> Result<Self, ToolError> {
         let found = tree::discover();
         let found = found.map_err(|error| {
             ToolError::Failed(format!("cannot read /proc/self/mountinfo: {error}"))
@@ -78,7 +77,7 @@ impl WhatIf {
             return Err(ToolError::Failed(message.to_owned()));
         }
         let hierarchies = Arc::new(found);
-        let invocation = daemon_client::invocation(given, notes);
+        let invocation = daemon_client::invocation(flags, notes);
         let (policy, diagnostics) = daemon::policy(&invocation, &hierarchies);
         Ok(Self { policy, hierarchies, diagnostics })
     }
@@ -87,12 +86,9 @@ impl WhatIf {
     pub(super) fn rule(&self, person: &Credentials, program: &WhatIfProgram) -> Option<&Rule> {
         let matcher = &self.policy.matcher;
         let user = User::new(matcher, person.identity.clone(), sys::monotonic());
-        let path = |path: &'_ Path| path.as_os_str().as_bytes().to_vec();
-        let exe = path(&program.exe);
-        let invoked = program.invoked.as_deref().map(path);
-        let exe = ExeFacts { path: &exe, on_host: true };
-        let facts =
-            Facts { uid: person.uid, gid: person.gid, exe: Some(exe), invoked: invoked.as_deref() };
+        let exe = ExeFacts { path: program.exe.as_os_str().as_bytes(), on_host: true };
+        let invoked = program.invoked.as_deref().map(|path| path.as_os_str().as_bytes());
+        let facts = Facts { uid: person.uid, gid: person.gid, exe: Some(exe), invoked };
         let mut id: Option<RuleId> = matcher.decide(&user.plan, &facts);
         while let Some(rule) = id.and_then(|id| matcher.rule(id)) {
             if applies_on_this_host(rule) {
@@ -131,7 +127,9 @@ impl WhatIf {
 /// same scheduling.
 fn applies_on_this_host(rule: &Rule) -> bool {
     let Ok(mut proc) = ProcFs::open(Path::new("/proc")) else { return true };
-    Pid::new(std::process::id()).is_none_or(|own| applies(rule, &mut proc, own, None))
+    Pid::new(std::process::id()).is_none_or(|own| {
+        applies(rule, &mut proc, |proc| proc.cgroup(own, None), |proc| proc.is_real_time(own))
+    })
 }
 
 impl WhatIfProgram {
@@ -155,16 +153,14 @@ impl WhatIfProgram {
 
 /// Returns the file that a name means: searched for in PATH unless it contains a slash.
 pub(super) fn located(name: &Path) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        let flags = nix::unistd::AccessFlags::X_OK;
-        path.is_file() && nix::unistd::access(path, flags).is_ok()
-    };
     if name.as_os_str().as_bytes().contains(&b'/') {
         let path = name.to_owned();
         return path.is_file().then_some(path);
     }
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|path| {
+        path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+    })
 }
 
 /// Returns the interpreter of a script; for `#!/usr/bin/env NAME` the program that env(1) would find.

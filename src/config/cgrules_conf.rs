@@ -200,12 +200,8 @@ impl CgrulesReader<'_> {
         let message = format!("line longer than {LINE_MAX} bytes");
         let end = (LINE_MAX..line.len()).find(|&at| line.is_char_boundary(at));
         let (first, rest) = line.split_at(end.unwrap_or(line.len()));
-        let is_short = |part: &str| {
-            let read = part.split(['#', '\0']).next().unwrap_or_default();
-            matches!(fields(read, 0).len(), 1 | 2)
-        };
         let span = start..start + 1;
-        if is_short(first) || is_short(rest) {
+        if is_incomplete(first) || is_incomplete(rest) {
             let help = "cgrulesengd would read the rest as another line and refuse the whole file";
             self.refuse(Severity::Warning, span, message, help, None);
         } else {
@@ -343,6 +339,12 @@ impl CgrulesReader<'_> {
         };
         self.report.warning(Some(field.span.clone()), message, help);
     }
+}
+
+/// Checks whether cgrulesengd would read fewer than the three fields of a rule.
+fn is_incomplete(line: &str) -> bool {
+    let read = line.split(['#', '\0']).next().unwrap_or_default();
+    matches!(fields(read, 0).len(), 1 | 2)
 }
 
 #[cfg(test)]

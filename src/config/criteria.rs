@@ -193,8 +193,9 @@ fn id_or_name(value: &Value<'_>, what: &str, piece: &mut TomlSection<'_, '_>) ->
     if is_pattern(text) {
         return glob(value, text, piece).map(IdOrName::Glob);
     }
-    let numeric = |c: char| c.is_ascii_digit() || c == '-' || c == ' ';
-    if text.chars().all(numeric) && text.contains(|c: char| c.is_ascii_digit()) {
+    if text.chars().all(|c| matches!(c, '0'..='9' | '-' | ' '))
+        && text.contains(|c: char| c.is_ascii_digit())
+    {
         return ids(value, text, what, piece);
     }
     if text.contains([':', '/']) || text.starts_with(['@', '%', '+', '-']) {

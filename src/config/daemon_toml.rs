@@ -1,7 +1,6 @@
 //! Parses `cgruled.toml`, the settings of the daemon; it reads no files and checks nothing on the
 //! host.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,198 +206,168 @@ fn settings(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> Settings {
     }
 }
 
+/// A key of the file with its value, and the report of its errors.
+struct SettingEntry<'e, 'r, 't> {
+    key: &'e str,
+    value: &'e Value<'e>,
+    piece: &'e mut TomlSection<'r, 't>,
+}
+
 /// Reads one key, if present.
 fn read<T>(
     table: &DeTable<'_>,
     key: &str,
     piece: &mut TomlSection<'_, '_>,
-    reader: fn(&Value<'_>, &str, &mut TomlSection<'_, '_>) -> Option<T>,
+    reader: fn(&mut SettingEntry<'_, '_, '_>) -> Option<T>,
 ) -> Option<T> {
-    reader(table.get(key)?, key, piece)
+    reader(&mut SettingEntry { key, value: table.get(key)?, piece })
 }
 
-fn root(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<Root> {
-    match piece.string(value, key)? {
-        "auto" => Some(Root::Auto),
-        _ => absolute_path(value, key, piece).map(Root::Path),
+impl<'e> SettingEntry<'e, '_, '_> {
+    fn string(&mut self) -> Option<&'e str> {
+        self.piece.string(self.value, self.key)
+    }
+
+    fn word<T: Copy>(&mut self, words: &[(&str, T)]) -> Option<T> {
+        self.piece.word(self.value, self.key, words)
+    }
+
+    /// Reports the value as invalid.
+    fn reject<T>(&mut self, message: impl Into<String>, help: impl Into<String>) -> Option<T> {
+        self.piece.error_help(self.value.span(), message, help);
+        None
     }
 }
 
-fn legacy_root(
-    value: &Value<'_>,
-    key: &str,
-    piece: &mut TomlSection<'_, '_>,
-) -> Option<LegacyRoot> {
-    piece.word(value, key, &[("top", LegacyRoot::Top), ("pool", LegacyRoot::Pool)])
+fn root(entry: &mut SettingEntry<'_, '_, '_>) -> Option<Root> {
+    match entry.string()? {
+        "auto" => Some(Root::Auto),
+        _ => absolute_path(entry).map(Root::Path),
+    }
 }
 
-fn fast_moves(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<FastMoves> {
-    let words = [
+fn legacy_root(entry: &mut SettingEntry<'_, '_, '_>) -> Option<LegacyRoot> {
+    entry.word(&[("top", LegacyRoot::Top), ("pool", LegacyRoot::Pool)])
+}
+
+fn fast_moves(entry: &mut SettingEntry<'_, '_, '_>) -> Option<FastMoves> {
+    entry.word(&[
         ("off", FastMoves::Off),
         ("warm", FastMoves::Warm),
         ("expedited", FastMoves::Expedited),
         ("favordynmods", FastMoves::Favordynmods),
-    ];
-    piece.word(value, key, &words)
+    ])
 }
 
-fn external_moves(
-    value: &Value<'_>,
-    key: &str,
-    piece: &mut TomlSection<'_, '_>,
-) -> Option<ExternalMoves> {
-    let words = [ExternalMoves::Revert, ExternalMoves::Report, ExternalMoves::Off]
-        .map(|meant| (meant.word(), meant));
-    piece.word(value, key, &words)
+fn external_moves(entry: &mut SettingEntry<'_, '_, '_>) -> Option<ExternalMoves> {
+    let meanings = [ExternalMoves::Revert, ExternalMoves::Report, ExternalMoves::Off];
+    entry.word(&meanings.map(|meaning| (meaning.word(), meaning)))
 }
 
 /// Reads an interval, for which `"off"` and 0 give `Some(None)`.
-fn interval(
-    value: &Value<'_>,
-    key: &str,
-    piece: &mut TomlSection<'_, '_>,
-) -> Option<Option<Duration>> {
-    if let DeValue::Integer(number) = value.get_ref() {
+fn interval(entry: &mut SettingEntry<'_, '_, '_>) -> Option<Option<Duration>> {
+    if let DeValue::Integer(number) = entry.value.get_ref() {
         if number.as_str() == "0" {
             return Some(None);
         }
         let help = format!("add a unit: \"{number}ms\" or \"{number}s\"");
-        piece.error_help(value.span(), format!("{key} has no unit"), help);
-        return None;
+        return entry.reject(format!("{} has no unit", entry.key), help);
     }
-    let text = piece.string(value, key)?;
+    let text = entry.string()?;
     if text == "off" {
         return Some(None);
     }
-    match quantity::duration(text) {
-        Some(time) => Some(Some(time).filter(|time| !time.is_zero())),
+    let Some(time) = quantity::duration(text) else {
+        let message = format!("invalid time \"{}\"", shortened(text));
+        let help = "write a time such as \"100ms\", \"10s\" or \"5m\", or \"off\"";
+        return entry.reject(message, help);
+    };
+    Some(Some(time).filter(|time| !time.is_zero()))
+}
+
+fn receive_buffer(entry: &mut SettingEntry<'_, '_, '_>) -> Option<u32> {
+    // The kernel doubles the requested size, in a signed int.
+    let range = 4096..=(1 << 30);
+    if entry.value.get_ref().is_integer() {
+        let bytes = entry.piece.integer(entry.value, entry.key, range)?;
+        return u32::try_from(bytes).ok();
+    }
+    let text = entry.string()?;
+    let bytes = quantity::size(text).and_then(|bytes| i64::try_from(bytes).ok());
+    match bytes.filter(|bytes| range.contains(bytes)) {
+        Some(bytes) => u32::try_from(bytes).ok(),
         None => {
-            let message = format!("invalid time \"{}\"", shortened(text));
-            piece.error_help(
-                value.span(),
-                message,
-                "write a time such as \"100ms\", \"10s\" or \"5m\", or \"off\"",
-            );
-            None
+            let message = format!("invalid size \"{}\": must be from 4K to 1G", shortened(text));
+            entry.reject(message, "write a size such as \"512K\" or \"16M\"")
         }
     }
 }
 
-fn receive_buffer(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<u32> {
-    // The kernel doubles the requested size, in a signed int.
-    let range = 4096..=(1 << 30);
-    if value.get_ref().is_integer() {
-        let bytes = piece.integer(value, key, range)?;
-        return u32::try_from(bytes).ok();
-    }
-    let text = piece.string(value, key)?;
-    let bytes = quantity::size(text).and_then(|bytes| i64::try_from(bytes).ok());
-    let found = bytes.filter(|bytes| range.contains(bytes));
-    if found.is_none() {
-        let message = format!("invalid size \"{}\": must be from 4K to 1G", shortened(text));
-        piece.error_help(value.span(), message, "write a size such as \"512K\" or \"16M\"");
-    }
-    found.and_then(|bytes| u32::try_from(bytes).ok())
-}
-
-fn log_settings(
-    value: &Value<'_>,
-    key: &str,
-    piece: &mut TomlSection<'_, '_>,
-) -> Option<LogSettings> {
-    let table = piece.table(value, key)?;
+fn log_settings(entry: &mut SettingEntry<'_, '_, '_>) -> Option<LogSettings> {
+    let table = entry.piece.table(entry.value, entry.key)?;
+    let piece = &mut *entry.piece;
     piece.only_keys(table, &LOG_KEYS);
     let default = LogSettings::default();
     let level = read(table, "level", piece, level).unwrap_or(default.level);
     let file = read(table, "file", piece, absolute_path);
-    let target = match table.get("target") {
-        Some(value) => log_target(value, file, table.contains_key("file"), piece),
-        // The key `file` alone selects the target.
-        None => file.map(LogTarget::File),
+    // The key `file` alone selects the target.
+    let Some(value) = table.get("target") else {
+        return Some(LogSettings { level, target: file.map_or(default.target, LogTarget::File) });
     };
-    Some(LogSettings { level, target: target.unwrap_or(default.target) })
+    let target = SettingEntry { key: "target", value, piece };
+    let target = log_target(target, file, table.contains_key("file")).unwrap_or(default.target);
+    Some(LogSettings { level, target })
 }
 
-fn level(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<LevelFilter> {
-    let words = [
+fn level(entry: &mut SettingEntry<'_, '_, '_>) -> Option<LevelFilter> {
+    entry.word(&[
         ("off", LevelFilter::Off),
         ("error", LevelFilter::Error),
         ("warn", LevelFilter::Warn),
         ("info", LevelFilter::Info),
         ("debug", LevelFilter::Debug),
         ("trace", LevelFilter::Trace),
-    ];
-    piece.word(value, key, &words)
-}
-
-#[derive(Clone, Copy)]
-enum LogTargetName {
-    Auto,
-    Stderr,
-    Journal,
-    File,
+    ])
 }
 
 fn log_target(
-    value: &Value<'_>,
+    mut target: SettingEntry<'_, '_, '_>,
     file: Option<PathBuf>,
     has_file: bool,
-    piece: &mut TomlSection<'_, '_>,
 ) -> Option<LogTarget> {
-    let words = [
-        ("auto", LogTargetName::Auto),
-        ("stderr", LogTargetName::Stderr),
-        ("journal", LogTargetName::Journal),
-        ("file", LogTargetName::File),
-    ];
-    let word = piece.word(value, "target", &words)?;
-    let mut conflict = |span: Range<usize>, message: &str, help: &str| {
-        piece.error_help(span, message, help);
-    };
-    match (word, has_file) {
-        (LogTargetName::File, false) => {
-            conflict(
-                value.span(),
-                "target is \"file\", but file is not set",
-                "add file = \"/path\"",
-            );
-            None
+    // `None` for the file, whose path is another key.
+    let found = target.word(&[
+        ("auto", Some(&LogTarget::Auto)),
+        ("stderr", Some(&LogTarget::Stderr)),
+        ("journal", Some(&LogTarget::Journal)),
+        ("file", None),
+    ])?;
+    match (found, has_file) {
+        (None, true) => file.map(LogTarget::File),
+        (None, false) => {
+            target.reject("target is \"file\", but file is not set", "add file = \"/path\"")
         }
-        (LogTargetName::File, true) => file.map(LogTarget::File),
-        (LogTargetName::Auto | LogTargetName::Stderr | LogTargetName::Journal, true) => {
-            conflict(value.span(), "file is set, but target is not \"file\"", "remove one of them");
-            None
+        (Some(_), true) => {
+            target.reject("file is set, but target is not \"file\"", "remove one of them")
         }
-        (LogTargetName::Auto, false) => Some(LogTarget::Auto),
-        (LogTargetName::Stderr, false) => Some(LogTarget::Stderr),
-        (LogTargetName::Journal, false) => Some(LogTarget::Journal),
+        (Some(found), false) => Some(found.clone()),
     }
 }
 
-fn path_or_off(
-    value: &Value<'_>,
-    key: &str,
-    piece: &mut TomlSection<'_, '_>,
-) -> Option<Option<PathBuf>> {
-    if piece.string(value, key)? == "off" {
-        return Some(None);
+fn path_or_off(entry: &mut SettingEntry<'_, '_, '_>) -> Option<Option<PathBuf>> {
+    match entry.string()? {
+        "off" => Some(None),
+        _ => absolute_path(entry).map(Some),
     }
-    absolute_path(value, key, piece).map(Some)
 }
 
-fn absolute_path(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<PathBuf> {
-    let text = piece.string(value, key)?;
-    let odd = |part: &str| part == "." || part == "..";
-    if !text.starts_with('/') || text.split('/').any(odd) {
-        let message = format!("{key} must be an absolute path");
-        piece.error_help(
-            value.span(),
-            message,
-            "write a path that begins with / and contains no . or ..",
-        );
-        return None;
+fn absolute_path(entry: &mut SettingEntry<'_, '_, '_>) -> Option<PathBuf> {
+    let text = entry.string()?;
+    if text.starts_with('/') && !text.split('/').any(|part| part == "." || part == "..") {
+        return Some(PathBuf::from(text));
     }
-    Some(PathBuf::from(text))
+    let message = format!("{} must be an absolute path", entry.key);
+    entry.reject(message, "write a path that begins with / and contains no . or ..")
 }
 
 #[cfg(test)]

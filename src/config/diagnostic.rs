@@ -102,9 +102,9 @@ impl Diagnostic {
 
 /// Sorts by file, then by place; diagnostics about a whole file come first.
 pub fn sort(diagnostics: &mut [Diagnostic]) {
-    diagnostics.sort_by(|a, b| {
-        let place = |d: &Diagnostic| d.place.as_ref().map(|p| (p.line, p.column));
-        a.file.cmp(&b.file).then_with(|| place(a).cmp(&place(b)))
+    diagnostics.sort_by_cached_key(|diagnostic| {
+        let place = diagnostic.place.as_ref().map(|place| (place.line, place.column));
+        (Arc::clone(&diagnostic.file), place)
     });
 }
 
@@ -120,15 +120,15 @@ pub fn new_errors<'n>(old: &'n [Diagnostic], new: &'n [Diagnostic]) -> Vec<&'n D
     for diagnostic in old.iter().filter(|d| d.is_error()) {
         *known.entry(identity(diagnostic)).or_default() += 1;
     }
-    let errors = new.iter().filter(|d| d.is_error());
-    let is_new = |diagnostic: &'n Diagnostic| match known.get_mut(&identity(diagnostic)) {
+    let errors = new.iter().filter(|diagnostic| diagnostic.is_error());
+    let new = errors.filter(|diagnostic| match known.get_mut(&identity(diagnostic)) {
         Some(left) if *left > 0 => {
             *left -= 1;
-            None
+            false
         }
-        Some(_) | None => Some(diagnostic),
-    };
-    errors.filter_map(is_new).collect()
+        Some(_) | None => true,
+    });
+    new.collect()
 }
 
 /// Returns the parts by which two diagnostics count as the same.

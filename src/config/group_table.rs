@@ -141,8 +141,7 @@ fn flatten_entry(
 
 /// Checks whether a file in a cgroup directory could have this name.
 fn is_setting(name: &str) -> bool {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    name.chars().all(is_word)
+    name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
         && name.split('.').count() <= MAX_DEPTH
         && !name.split('.').any(str::is_empty)
         && name.split_once('.').is_none_or(|(word, _)| is_controller(word))

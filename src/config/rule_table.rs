@@ -97,9 +97,9 @@ fn priority(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<i32> {
 fn exe_anywhere(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> bool {
     let Some(value) = table.get("exe_anywhere") else { return false };
     let found = piece.boolean(value, "exe_anywhere") == Some(true);
-    let asks_exe = |table: &DeTable<'_>| table.contains_key("exe");
     let negated = table.get("not").and_then(|not| not.get_ref().as_table());
-    if found && !asks_exe(table) && !negated.is_some_and(asks_exe) {
+    let mut tables = [Some(table), negated].into_iter().flatten();
+    if found && !tables.any(|table| table.contains_key("exe")) {
         piece.warning(value.span(), "exe_anywhere has no effect without exe", "remove it");
     }
     found
@@ -214,12 +214,12 @@ fn controllers(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<String
 
 /// Checks whether a controller, or a v1 hierarchy without one, could have this name.
 pub(super) fn is_controller(name: &str) -> bool {
-    let word = |text: &str, more: &[char]| {
-        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(&c);
-        !text.is_empty() && text.len() <= 64 && text.chars().all(is_word)
+    let (word, more) = match name.strip_prefix("name=") {
+        Some(hierarchy) => (hierarchy, "_.-"),
+        None => (name, "_"),
     };
-    match name.strip_prefix("name=") {
-        Some(hierarchy) => word(hierarchy, &['.', '-']),
-        None => word(name, &[]) && !name.contains(|c: char| c.is_ascii_uppercase()),
-    }
+    let has_upper_case = word == name && name.contains(|c: char| c.is_ascii_uppercase());
+    (1..=64).contains(&word.len())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        && !has_upper_case
 }

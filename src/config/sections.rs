@@ -36,8 +36,8 @@ fn is_header(line: &str) -> bool {
         Some(inner) => (true, inner.trim_start()),
         None => (false, inner.trim_start()),
     };
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let (word, rest) = inner.split_at(inner.find(|c| !is_bare(c)).unwrap_or(inner.len()));
+    let end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+    let (word, rest) = inner.split_at(end.unwrap_or(inner.len()));
     let rest = rest.trim_start();
     match rest.chars().next() {
         Some(']') => word == "rule" || (double && word.starts_with(|c: char| c.is_alphabetic())),

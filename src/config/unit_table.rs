@@ -130,12 +130,11 @@ fn name_fault(name: &str) -> Option<(String, String)> {
 /// Checks whether systemd could know a unit by this name. It becomes a command argument, so it must
 /// not begin with `-`.
 pub(crate) fn is_unit(name: &str) -> bool {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let stem = KINDS.iter().find_map(|kind| name.strip_suffix(kind));
     stem.is_some_and(|stem| !stem.is_empty() && !stem.ends_with('@'))
         && name.len() <= MOST
         && !name.starts_with(['-', '.'])
-        && name.chars().all(is_word)
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::protocol::{ControlRequest, MOST_PIDS, ProcessReport, READERS, RequestError};
+use super::protocol::{ControlRequest, MOST_PIDS, ProcessReport, READERS, RequestError, line};
 use crate::config::escape::{Escaped, EscapedBytes};
 
 /// The time after which a daemon that reads or sends nothing counts as hanging: it answers short
@@ -123,9 +123,7 @@ pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnect
     }
     let mut stream = UnixStream::from(fd);
     stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S.into()))).map_err(failed)?;
-    let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
-    line.push(b'\n');
-    match stream.write_all(&line) {
+    match stream.write_all(&line(request)) {
         // The daemon may have sent a reason before it closed the connection.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         other => other.map_err(failed)?,
@@ -187,7 +185,12 @@ impl ClientConnection {
                 return Err(error);
             }
             let asked = ask(path, &ControlRequest::Status)?;
-            asked.ok_or_else(|| ClientError::HungUp(path.clone()))?.only::<IgnoredAny>()?;
+            let asked = asked.ok_or_else(|| ClientError::HungUp(path.clone()))?;
+            match asked.only::<IgnoredAny>() {
+                // Too many clients: the daemon responds.
+                Ok(_) | Err(ClientError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

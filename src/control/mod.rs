@@ -3,8 +3,9 @@
 //! The socket of cgrulesengd: [`request`] is its protocol (pure), and [`cgred`] serves it.
 //!
 //! The control socket: [`protocol`] and [`status`] define the messages (pure), [`server`] serves
-//! them on a separate thread, [`channel`] connects it to the hot thread, [`failures`] and [`move_history`]
-//! are the process history kept there, and [`status_source`] collects the data available without it.
+//! them with a thread for each connection, [`channel`] connects these to the hot thread,
+//! [`failures`] and [`move_history`] are the process history kept there, and [`status_source`]
+//! collects the data available without it.
 //! [`client`] is the other end. [`openmetrics`] renders the status as OpenMetrics text, and
 //! [`textfile`] writes that to a file.
 

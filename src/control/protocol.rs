@@ -212,6 +212,14 @@ pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
     }
 }
 
+/// Returns the text of a request or reply, with its line end.
+pub fn line(message: &impl Serialize) -> Vec<u8> {
+    // Serialization of these types cannot fail: no map has keys other than strings.
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
 /// A request that may be incomplete.
 #[derive(Debug, Default)]
 pub struct RequestReader(Vec<u8>);

@@ -1,46 +1,44 @@
-//! Serves the control socket on a separate thread: see [`super::protocol`]. Clients must not delay
-//! each other or the hot thread.
+//! Serves the control socket: see [`super::protocol`]. Clients must not delay each other or the hot
+//! thread.
 //!
-//! No call blocks, a client that sends or reads nothing for five seconds is disconnected, and at
-//! most 64 are connected. Others wait in the backlog of the socket; while any wait, a client may be
-//! silent for only a tenth of a second.
+//! One thread accepts connections, and each connection has a thread of its own, which may wait for
+//! its client. A limit for each user, and a reserve for root, prevent that members of the group
+//! occupy all connections.
 
 mod connection;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::Group;
 
-use super::channel::{self, ControlChannel, ControlWaker, EngineReply};
-use super::protocol::{ControlRequest, READERS, WatchMessage, WatchedDecision};
+use super::channel::ControlChannel;
+use super::protocol::READERS;
 use super::socket::{SocketAddress, SocketListener};
 use super::status_source::StatusSource;
-use crate::event::{Gid, Nanos};
-use crate::sys;
-use connection::{ClientStream, ConnectionState, PendingReply};
+use crate::event::{Gid, Uid};
+use connection::{Connection, Peer};
 
-/// The maximum number of connected clients.
-const MOST: usize = 64;
-/// The maximum number of watching clients among them, because those stay connected.
-const MOST_WATCHING: usize = 16;
-/// The time that a client may be silent while others wait for its slot.
-const HASTE_NS: u64 = 100_000_000;
-/// The interval of sending decisions to watching clients, which saves the hot thread the wakeups.
-const PUMP_NS: u64 = 20_000_000;
-/// The pause in accepting connections when no descriptor is left.
-const PAUSE_NS: u64 = 1_000_000_000;
-/// The epoll keys of the listening socket and of the wakeup; connections use their serial number.
-const LISTENER: u64 = u64::MAX;
-const BELL: u64 = u64::MAX - 1;
+/// The maximum number of connections.
+const MOST: usize = 24;
+/// The number of connections among them that only root can use.
+const ROOT_RESERVE: usize = 4;
+/// The maximum number of connections of a user other than root.
+const MOST_OF_USER: usize = 4;
+/// The stack of a thread. A request of 128 nested arrays, the limit of the parser, uses most.
+const STACK: usize = 256 * 1024;
+/// The pause in accepting connections when no descriptor or thread is left.
+const PAUSE: Duration = Duration::from_secs(1);
 const SERVED: &str =
     "another daemon serves this socket; stop it first, or start this one with --control off";
 
@@ -62,52 +60,44 @@ impl BoundServer {
     }
 }
 
-/// The running server. Dropping it stops the thread and removes the socket.
+/// The running server. Dropping it removes the socket; threads that wait for a client or the hot
+/// thread end with the process.
 #[derive(Debug)]
 pub struct ControlServer {
     thread: Option<JoinHandle<()>>,
-    ringer: ControlWaker,
-    ends: Arc<AtomicBool>,
+    acceptor: Arc<Acceptor>,
 }
 
 impl ControlServer {
-    /// Starts the thread that serves the socket.
+    /// Starts the thread that accepts connections.
     ///
     /// # Errors
     /// Returns an error if the thread cannot be created.
     pub fn start(
         BoundServer { listener, readers }: BoundServer,
-        side: ControlChannel,
+        channel: ControlChannel,
         overview: StatusSource,
     ) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&listener.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        epoll.add(side.wakeup_fd(), EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let ringer = side.waker();
-        let ends = Arc::new(AtomicBool::new(false));
-        let service = ServerState {
+        listener.listener.set_nonblocking(false)?;
+        let acceptor = Arc::new(Acceptor {
             listener,
-            epoll,
-            side,
-            overview,
             readers,
-            ends: Arc::clone(&ends),
-            clients: BTreeMap::new(),
-            serial: 0,
-            listens: true,
-            paused_until: None,
-        };
-        let builder = thread::Builder::new().name("control".into()).stack_size(512 * 1024);
-        let thread = builder.spawn(move || service.run())?;
-        Ok(Self { thread: Some(thread), ringer, ends })
+            service: Arc::new(ControlService { channel, overview, connected: Mutex::default() }),
+            stops: AtomicBool::new(false),
+        });
+        let builder = thread::Builder::new().name("control".into()).stack_size(STACK);
+        let own = Arc::clone(&acceptor);
+        Ok(Self { thread: Some(builder.spawn(move || own.run())?), acceptor })
     }
 }
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
-        self.ends.store(true, Relaxed);
-        self.ringer.ring();
+        self.acceptor.stops.store(true, Relaxed);
+        // accept() then fails; shutdown() of a listening socket cannot.
+        let _shut = shutdown(self.acceptor.listener.listener.as_raw_fd(), Shutdown::Both);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // The thread has already reported a panic.
             let _ended = thread.join();
         }
@@ -144,272 +134,182 @@ fn open(path: &Path, readers: Option<Gid>) -> io::Result<SocketListener> {
     SocketListener::open(place, SERVED, drop)
 }
 
-/// The state of the server thread.
-struct ServerState {
+/// The state of the thread that accepts connections.
+#[derive(Debug)]
+struct Acceptor {
     listener: SocketListener,
-    epoll: Epoll,
-    side: ControlChannel,
-    overview: StatusSource,
     readers: Option<Gid>,
-    ends: Arc<AtomicBool>,
-    /// The clients by serial number, so the oldest comes first.
-    clients: BTreeMap<u64, ClientStream>,
-    serial: u64,
-    /// Whether new connections are accepted.
-    listens: bool,
-    paused_until: Option<Nanos>,
+    service: Arc<ControlService>,
+    stops: AtomicBool,
 }
 
-impl ServerState {
-    fn run(mut self) {
-        let mut events = [EpollEvent::empty(); 64];
-        while !self.ends.load(Relaxed) {
-            let ready = match self.epoll.wait(&mut events, self.timeout()) {
-                Ok(ready) => ready,
-                Err(nix::errno::Errno::EINTR) => 0,
-                Err(errno) => {
-                    ::log::error!("the control socket is no longer served: {}", errno.desc());
-                    break;
-                }
-            };
-            for event in &events[..ready] {
-                match event.data() {
-                    LISTENER => self.accept(),
-                    BELL => self.take_done(),
-                    serial => self.serve(serial, event.events()),
-                }
-            }
-            self.pump();
-            self.expire();
-            self.set_listening();
-        }
-        self.side.set_watched(false);
-    }
+/// The data shared by the threads of connections.
+#[derive(Debug)]
+struct ControlService {
+    channel: ControlChannel,
+    overview: StatusSource,
+    /// The user of each connection.
+    connected: Mutex<Vec<Uid>>,
+}
 
-    fn timeout(&self) -> EpollTimeout {
-        let now = sys::monotonic();
-        let clients = self.clients.values().filter_map(ClientStream::due).min();
-        let pump = (self.watching() > 0).then(|| now.plus(PUMP_NS));
-        let hasty = (self.clients.len() >= MOST).then(|| now.plus(HASTE_NS));
-        let next = [clients, pump, hasty, self.paused_until].into_iter().flatten().min();
-        let Some(next) = next else { return EpollTimeout::NONE };
-        let milliseconds = next.since(now).div_ceil(1_000_000);
-        EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
-    }
-
-    fn accept(&mut self) {
-        while self.clients.len() < MOST {
+impl Acceptor {
+    fn run(&self) {
+        while !self.stops.load(Relaxed) {
             let accepted = self.listener.listener.accept();
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            let error = match accepted.and_then(|(stream, _)| self.admit(stream)) {
+                Ok(()) => continue,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => {
-                    // Without a pause the thread would spin.
-                    ::log::warn!("{}: {error}", self.listener.path().display());
-                    self.paused_until = Some(sys::monotonic().plus(PAUSE_NS));
-                    return;
-                }
+                Err(error) => error,
             };
-            // A client with unreadable credentials has disconnected.
-            if let Ok(connection) = ClientStream::new(stream, self.readers, sys::monotonic()) {
-                self.serial += 1;
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, self.serial);
-                if self.epoll.add(&connection, event).is_ok() {
-                    self.clients.insert(self.serial, connection);
-                }
+            if !self.stops.load(Relaxed) {
+                // Without a pause the thread would spin.
+                ::log::warn!("{}: {error}", self.listener.path().display());
+                thread::park_timeout(PAUSE);
             }
         }
     }
 
-    /// Accepts new clients only while a slot is free.
-    fn set_listening(&mut self) {
-        let listens = self.clients.len() < MOST && self.paused_until.is_none();
-        if listens != self.listens {
-            let flags = if listens { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-            let mut event = EpollEvent::new(flags, LISTENER);
-            if self.epoll.modify(&self.listener.listener, &mut event).is_ok() {
-                self.listens = listens;
-            }
-        }
-    }
-
-    /// Processes the events of a client.
-    fn serve(&mut self, serial: u64, flags: EpollFlags) {
-        let Some(client) = self.clients.get_mut(&serial) else { return };
-        let hung_up = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-        if hung_up && !flags.contains(EpollFlags::EPOLLIN) {
-            self.clients.remove(&serial);
-            return;
-        }
-        match client.hear() {
-            Ok(None) => {}
-            Ok(Some(Ok(request))) => self.answer(serial, request),
-            Ok(Some(Err(why))) => client.refuse(why, sys::monotonic()),
-            Err(_) => {
-                self.clients.remove(&serial);
-                return;
-            }
-        }
-        self.send(serial);
-    }
-
-    fn answer(&mut self, serial: u64, request: ControlRequest) {
-        let is_full = self.watching() >= MOST_WATCHING;
-        let Self { clients, side, overview, .. } = self;
-        let Some(client) = clients.get_mut(&serial) else { return };
-        let now = sys::monotonic();
-        if let Some(why) = client.peer.refusal(&request) {
-            return client.refuse(why, now);
-        }
-        let (command, kind) = match request {
-            ControlRequest::Rules => return client.tell(&overview.rules(), now),
-            ControlRequest::Kept => return client.tell(&overview.kept(), now),
-            ControlRequest::Watch if is_full => {
-                return client.refuse(format!("{MOST_WATCHING} clients are already watching"), now);
-            }
-            ControlRequest::Watch => {
-                client.say(&WatchMessage::Lost { lost: 0 });
-                side.set_watched(true);
-                return client.turn_to(ConnectionState::Watching { lost: 0 }, now);
-            }
-            ControlRequest::Status => (channel::EngineCommand::Takers, PendingReply::Status),
-            ControlRequest::About { pids } => {
-                (channel::EngineCommand::About(pids), PendingReply::About)
-            }
-            ControlRequest::Place { pids } => {
-                (channel::EngineCommand::Place(pids), PendingReply::Place)
-            }
-            ControlRequest::Reload => {
-                (channel::EngineCommand::Reload, PendingReply::Reload(overview.generation()))
+    /// Starts the thread of a connection, or refuses the connection.
+    fn admit(&self, stream: UnixStream) -> io::Result<()> {
+        // A client with unreadable credentials has disconnected.
+        let Ok(peer) = Peer::of(&stream, self.readers) else { return Ok(()) };
+        let connection = Connection::new(stream, peer)?;
+        let slot = match ConnectionSlot::take(&self.service, peer.uid) {
+            Ok(slot) => slot,
+            Err(why) => {
+                self.service.overview.metrics.control_refused.increment();
+                // The client may have disconnected.
+                let _sent = connection.turn_away(why);
+                return Ok(());
             }
         };
-        client.turn_to(ConnectionState::Waiting(kind), now);
-        if !side.ask(serial, command) {
-            client.refuse("too many pending requests; try again", now);
+        let builder = thread::Builder::new().name("control-client".into()).stack_size(STACK);
+        let spawned = builder.spawn(move || {
+            connection.serve(&slot.0);
+            // Before the connection is closed: then the client may connect again.
+            drop(slot);
+        });
+        spawned.map(drop).inspect_err(|_| self.service.overview.metrics.control_refused.increment())
+    }
+}
+
+/// A place among the connections, and the user that has it.
+struct ConnectionSlot(Arc<ControlService>, Uid);
+
+impl ConnectionSlot {
+    /// Returns the reason as text if no place is free.
+    fn take(service: &Arc<ControlService>, uid: Uid) -> Result<Self, String> {
+        let mut connected = service.connected();
+        let most = if uid == Uid(0) { MOST } else { MOST - ROOT_RESERVE };
+        if connected.len() >= most {
+            return Err(format!("{most} clients are connected, the limit; try again later"));
+        }
+        let of_user = connected.iter().filter(|&&other| other == uid).count();
+        if uid != Uid(0) && of_user >= MOST_OF_USER {
+            let uid = uid.0;
+            return Err(format!(
+                "{of_user} clients of UID {uid} are connected, the limit for a user; try again later"
+            ));
+        }
+        connected.push(uid);
+        drop(connected);
+        Ok(Self(Arc::clone(service), uid))
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        let mut connected = self.0.connected();
+        if let Some(index) = connected.iter().position(|&uid| uid == self.1) {
+            connected.swap_remove(index);
         }
     }
+}
 
-    /// Replies to clients when their commands are done.
-    fn take_done(&mut self) {
-        // EAGAIN means that no wakeup is pending.
-        let _rung = self.side.wakeup_fd().read();
-        while let Some((serial, done)) = self.side.take_done() {
-            let Some(client) = self.clients.get_mut(&serial) else { continue };
-            let ConnectionState::Waiting(_) = client.state else { continue };
-            match done {
-                EngineReply::About(abouts) => abouts.iter().for_each(|about| client.say(about)),
-                EngineReply::Reloaded => client.say(&self.overview.reloaded(true)),
-                EngineReply::Takers(takers) => client.say(&self.overview.status_with(takers)),
-            }
-            client.turn_to(ConnectionState::Leaving, sys::monotonic());
-            self.send(serial);
-        }
+impl ControlService {
+    fn connected(&self) -> MutexGuard<'_, Vec<Uid>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::daemon_toml::ExternalMoves;
+    use crate::control::channel::tests::pair;
+
+    fn overview() -> StatusSource {
+        let moves = (ExternalMoves::Off, false);
+        StatusSource::new(Arc::default(), Default::default(), Arc::default(), false, moves)
     }
 
-    fn send(&mut self, serial: u64) {
-        let Some(client) = self.clients.get_mut(&serial) else { return };
-        let stays = match client.send(sys::monotonic()) {
-            Ok(is_done) => !is_done,
-            Err(_) => false,
-        };
-        let mut event = EpollEvent::new(client.interest(), serial);
-        if !stays || self.epoll.modify(&*client, &mut event).is_err() {
-            // Closing removes the descriptor from the epoll set.
-            self.clients.remove(&serial);
-        }
+    #[test]
+    fn a_user_has_few_connections_and_root_a_reserve() {
+        let (_hot, channel) = pair();
+        let connected = Mutex::default();
+        let service = Arc::new(ControlService { channel, overview: overview(), connected });
+        let take = |uid| ConnectionSlot::take(&service, Uid(uid)).map_err(|why| why.to_string());
+        let mut slots: Vec<ConnectionSlot> = (0..4).map(|_| take(1000).unwrap()).collect();
+        let refused = take(1000).err().unwrap();
+        assert!(refused.starts_with("4 clients of UID 1000 are connected"), "{refused}");
+        slots.extend((1..17).map(|uid| take(uid).unwrap()));
+        let refused = take(17).err().unwrap();
+        assert!(refused.starts_with("20 clients are connected"), "{refused}");
+        slots.extend((0..4).map(|_| take(0).unwrap()));
+        let refused = take(0).err().unwrap();
+        assert!(refused.starts_with("24 clients are connected"), "{refused}");
+        slots.truncate(4);
+        assert!(take(1000).is_err());
+        slots.remove(0);
+        slots.push(take(1000).unwrap());
+        assert!(take(1000).is_err());
+        drop(slots);
+        assert_eq!(*service.connected(), []);
     }
 
-    fn watching(&self) -> usize {
-        let watches =
-            |client: &&ClientStream| matches!(client.state, ConnectionState::Watching { .. });
-        self.clients.values().filter(watches).count()
+    /// Returns a server below `directory` that no engine answers, and its path.
+    fn served(directory: &tempfile::TempDir) -> (ControlServer, PathBuf, impl Sized + use<>) {
+        let path = directory.path().join("control.sock");
+        let bound = BoundServer { listener: open(&path, None).unwrap(), readers: None };
+        let (hot, channel) = pair();
+        (ControlServer::start(bound, channel, overview()).unwrap(), path, hot)
     }
 
-    /// Sends decisions to the watching clients.
-    fn pump(&mut self) {
-        let watching: Vec<u64> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| matches!(client.state, ConnectionState::Watching { .. }))
-            .map(|(&serial, _)| serial)
-            .collect();
-        self.side.set_watched(!watching.is_empty());
-        if watching.is_empty() {
-            // These were queued before the hot thread noticed that no client watches.
-            self.side.decisions().for_each(drop);
-            return;
+    #[test]
+    fn connections_beyond_the_limit_get_the_reason_and_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (server, path, _hot) = served(&directory);
+        let limit = if nix::unistd::getuid().is_root() { MOST } else { MOST_OF_USER };
+        let connect = || UnixStream::connect(&path).unwrap();
+        let mut silent: Vec<UnixStream> = (0..limit).map(|_| connect()).collect();
+        for _ in 0..3 {
+            let mut text = String::new();
+            connect().read_to_string(&mut text).unwrap();
+            assert!(
+                text.starts_with("{\"error\":\"") && text.ends_with("again later\"}\n"),
+                "{text}"
+            );
         }
-        for seen in self.side.decisions() {
-            let Ok(mut line) =
-                serde_json::to_vec(&WatchMessage::Decision(WatchedDecision::from(seen)))
-            else {
-                continue;
-            };
-            line.push(b'\n');
-            for serial in &watching {
-                if let Some(client) = self.clients.get_mut(serial) {
-                    client.report(&line);
-                }
-            }
+        assert_eq!(server.acceptor.service.overview.metrics.control_refused.get(), 3);
+        silent.pop();
+        // Its thread has to notice that it was closed.
+        while server.acceptor.service.connected().len() == limit {
+            thread::yield_now();
         }
-        let missed = self.side.take_missed();
-        for serial in watching {
-            if let Some(client) = self.clients.get_mut(&serial) {
-                client.miss(missed);
-                client.confess();
-            }
-            self.send(serial);
-        }
-    }
-
-    /// Disconnects clients that took too long, and resumes accepting after a pause.
-    fn expire(&mut self) {
-        let now = sys::monotonic();
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-        }
-        let is_full = self.clients.len() >= MOST;
-        let late: Vec<u64> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| {
-                client.due().is_some_and(|due| due <= now)
-                    || is_full && client.is_silent(now, HASTE_NS)
-            })
-            .map(|(&serial, _)| serial)
-            .collect();
-        for serial in late {
-            self.give_up(serial, now);
-        }
-    }
-
-    /// Replies without the hot thread when a command takes too long.
-    fn give_up(&mut self, serial: u64, now: Nanos) {
-        let Some(client) = self.clients.get_mut(&serial) else { return };
-        match &client.state {
-            ConnectionState::Waiting(PendingReply::Status) => {
-                client.say(&self.overview.status_stalled());
-            }
-            ConnectionState::Waiting(PendingReply::Reload(before))
-                if *before != self.overview.generation() =>
-            {
-                client.say(&self.overview.reloaded(false));
-            }
-            ConnectionState::Waiting(PendingReply::Reload(_)) => {
-                client.refuse("the reload is still in progress; see the log", now);
-            }
-            ConnectionState::Waiting(PendingReply::About | PendingReply::Place) => {
-                client.refuse("the thread that moves processes does not respond", now);
-            }
-            ConnectionState::Asking(_)
-            | ConnectionState::Watching { .. }
-            | ConnectionState::Leaving => {
-                self.clients.remove(&serial);
-                return;
-            }
-        }
-        client.turn_to(ConnectionState::Leaving, now);
-        self.send(serial);
+        let mut nested = connect();
+        // The most that the stack has to hold.
+        let request = format!("{{\"request\":\"place\",\"pids\":{}\n", "[".repeat(60_000));
+        nested.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        nested.read_to_string(&mut text).unwrap();
+        assert!(text.contains("recursion limit"), "{text}");
+        let began = Instant::now();
+        drop(server);
+        let took = began.elapsed();
+        assert!(!path.exists() && took < Duration::from_secs(2), "{took:?}");
     }
 }

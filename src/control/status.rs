@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The state of the daemon and its counters since startup.
+///
+/// A field that the daemon does not send, because it has another version, has its default value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The version of the daemon.
     pub version: String,
@@ -34,11 +37,9 @@ pub struct Status {
     /// The mounted cgroup hierarchies.
     pub hierarchies: Vec<HierarchyStatus>,
     /// The reaction to external moves: `revert`, `report` or `off`.
-    #[serde(default)]
     pub external_moves: String,
     /// The detection of external moves: `trace`, `scan` (every 60 s if they cannot be traced) or
     /// `none`.
-    #[serde(default)]
     pub external_moves_by: String,
     /// All counters by name; cgruled(8) describes them.
     pub counters: BTreeMap<String, u64>,
@@ -49,6 +50,13 @@ pub struct Status {
     pub external_movers: Vec<ExternalMover>,
     /// The time from the kernel's event to the end of the move.
     pub latency: MoveLatency,
+}
+
+impl Status {
+    /// Returns a counter; 0 if the daemon has none of this name.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
 }
 
 /// A summary of the active rules.

@@ -24,7 +24,7 @@ use crate::telemetry::metrics::{Histogram, Metrics, Refusals};
 /// The sources of the status.
 #[derive(Clone, Debug)]
 pub struct StatusSource {
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     cell: PolicyCell,
     hierarchies: Arc<Hierarchies>,
     is_dry_run: bool,

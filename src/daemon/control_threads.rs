@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::linux::Linux;
 use super::{ControlPath, DaemonError, DaemonOptions};
 use crate::config::daemon_toml::Settings;
 use crate::control::cgred::CgredServer;
@@ -28,7 +29,7 @@ impl ControlThreads {
         settings: &Settings,
         socket: Option<BoundServer>,
         overview: &StatusSource,
-        engine: &mut Engine,
+        engine: &mut Engine<Linux>,
     ) -> Result<Self, DaemonError> {
         let textfile = settings.metrics_textfile.clone();
         let textfile = textfile.filter(|_| !invocation.dry_run).map(|path| {
@@ -55,14 +56,12 @@ fn path(invocation: &DaemonOptions, settings: &Settings) -> Option<PathBuf> {
 fn serve(
     socket: BoundServer,
     overview: &StatusSource,
-    engine: &mut Engine,
+    engine: &mut Engine<Linux>,
 ) -> Result<ControlServer, DaemonError> {
-    let started = exchange(Arc::clone(&engine.waker())).and_then(|(hot, side)| {
-        let server = ControlServer::start(socket, side, overview.clone())?;
-        engine.serve(hot);
-        Ok(server)
-    });
-    started.map_err(|error| DaemonError::Run("control socket", error))
+    let (hot, control) = exchange(engine.kernel().waker());
+    engine.serve(hot);
+    ControlServer::start(socket, control, overview.clone())
+        .map_err(|error| DaemonError::Run("control socket", error))
 }
 
 /// Opens the control socket, if it is to be served.

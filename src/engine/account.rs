@@ -1,9 +1,10 @@
 //! Read access to the state of the engine for status output. It changes nothing.
 
 use super::Engine;
+use crate::engine::kernel::Kernel;
 use crate::policy::Summary;
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Returns the summary of the active rules.
     pub fn summary(&self) -> &Summary {
         &self.policy.summary

@@ -4,20 +4,20 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
+
 use super::Engine;
 use crate::config::escape::Escaped;
-use crate::control::channel::{
-    DecisionRecord, EngineChannel, EngineCommand, EngineReply, RequestId,
-};
+use crate::control::channel::{DecisionRecord, EngineChannel, EngineCommand};
 use crate::control::failures::{FailureHistory, FailureRecord, PlacementFailure};
 use crate::control::move_history::MoveHistory;
 use crate::control::protocol::{HistoryEntry, ProcessReport};
+use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::placement::KnownExe;
 use crate::rules::{Action, Rule, RuleId};
-use crate::sys;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Details of the last evaluation that its outcome does not contain.
@@ -41,7 +41,7 @@ pub(super) struct RuleName {
 /// Processes that a client wants evaluated now.
 #[derive(Debug)]
 struct PlaceRequests {
-    ticket: RequestId,
+    reply: Sender<Vec<ProcessReport>>,
     left: VecDeque<u32>,
     done: Vec<ProcessReport>,
 }
@@ -60,11 +60,11 @@ pub(super) struct PendingCommands {
 #[derive(Debug, Default)]
 struct ReloadWaiters {
     /// Clients before the reload is requested.
-    wished: Vec<RequestId>,
+    wished: Vec<Sender<()>>,
     /// Requests sent to the rule thread, with the number of the reload, from 1.
-    asked_for: Vec<(RequestId, u64)>,
+    asked_for: Vec<(Sender<()>, u64)>,
     /// Policy active, scan not complete.
-    settling: Vec<RequestId>,
+    settling: Vec<Sender<()>>,
     asked: u64,
     answered: u64,
 }
@@ -75,7 +75,7 @@ impl PendingCommands {
         let reloads = &mut self.reloads;
         reloads.asked += 1;
         let asked = reloads.asked;
-        reloads.asked_for.extend(reloads.wished.drain(..).map(|ticket| (ticket, asked)));
+        reloads.asked_for.extend(reloads.wished.drain(..).map(|reply| (reply, asked)));
     }
 
     /// Records a reply of the rule thread. Reloads requested before it only wait for the scan, if
@@ -84,22 +84,16 @@ impl PendingCommands {
         let reloads = &mut self.reloads;
         reloads.answered += 1;
         let answered = reloads.answered;
-        let is_answered = |one: &(RequestId, u64)| one.1 <= answered;
-        let tickets = reloads.asked_for.iter().filter(|one| is_answered(one)).map(|one| one.0);
-        reloads.settling.extend(tickets);
-        reloads.asked_for.retain(|one| !is_answered(one));
+        // Their numbers ascend.
+        let count = reloads.asked_for.partition_point(|&(_, number)| number <= answered);
+        reloads.settling.extend(reloads.asked_for.drain(..count).map(|(reply, _)| reply));
     }
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Serves the requests of `side` from now on.
     pub fn serve(&mut self, side: EngineChannel) {
         self.commands.side = Some(side);
-    }
-
-    /// Returns the eventfd that wakes the main loop for a request.
-    pub fn waker(&self) -> Arc<nix::sys::eventfd::EventFd> {
-        self.worker.waker()
     }
 
     /// Checks whether a client requested a reload.
@@ -120,33 +114,28 @@ impl Engine {
     /// Serves one request, and replies to clients after their scan is complete.
     pub(super) fn run_command(&mut self) {
         if !self.commands.reloads.settling.is_empty() && self.is_settled() {
-            for ticket in std::mem::take(&mut self.commands.reloads.settling) {
-                self.report(ticket, EngineReply::Reloaded);
+            for reply in self.commands.reloads.settling.drain(..) {
+                send(&reply, ());
             }
         }
         if self.commands.placing.is_some() {
             return;
         }
-        let command = self.commands.side.as_ref().and_then(EngineChannel::take_command);
-        let Some((ticket, command)) = command else { return };
-        let done = match command {
-            EngineCommand::About(pids) => {
-                EngineReply::About(pids.iter().map(|&pid| self.about(pid)).collect())
+        let Some(side) = &mut self.commands.side else { return };
+        match side.take_command() {
+            Some(EngineCommand::About(pids, reply)) => {
+                send(&reply, pids.iter().map(|&pid| self.about(pid)).collect());
             }
-            EngineCommand::Place(pids) => {
-                let placing = PlaceRequests { ticket, left: pids.into(), done: Vec::new() };
+            Some(EngineCommand::Place(pids, reply)) => {
+                let placing = PlaceRequests { reply, left: pids.into(), done: Vec::new() };
                 self.commands.placing = Some(placing);
-                return;
             }
-            EngineCommand::Takers => EngineReply::Takers(self.placer.external_movers().to_vec()),
-            EngineCommand::Reload => return self.commands.reloads.wished.push(ticket),
-        };
-        self.report(ticket, done);
-    }
-
-    fn report(&self, ticket: RequestId, done: EngineReply) {
-        if let Some(side) = &self.commands.side {
-            side.answer(ticket, done);
+            Some(EngineCommand::Takers(reply)) => {
+                send(&reply, self.placer.external_movers().to_vec());
+            }
+            Some(EngineCommand::Watch(watcher, reply)) => send(&reply, side.watch(watcher)),
+            Some(EngineCommand::Reload(reply)) => self.commands.reloads.wished.push(reply),
+            None => {}
         }
     }
 
@@ -154,15 +143,15 @@ impl Engine {
     fn about(&mut self, raw: u32) -> ProcessReport {
         let nothing = ProcessReport { pid: raw, ..ProcessReport::default() };
         let Some(pid) = Pid::new(raw) else { return nothing };
-        let now = sys::monotonic();
-        let identity = self.proc.identity(pid);
+        let now = self.kernel.now();
+        let identity = self.kernel.identity(pid);
         let mut history: Vec<HistoryEntry> =
             self.commands.memory.of(pid, identity).map(|one| one.told(now)).collect();
         if let Some((since, why)) = identity.and_then(|_| self.under_way(pid)) {
             let ago_ms = now.since(since) / 1_000_000;
             history.push(entry(ago_ms, Placement::Waiting.word(), why));
         }
-        if self.sticky.holds(pid, &mut self.proc) {
+        if self.sticky.holds(pid, &mut self.kernel) {
             let why = "registered as sticky, for example by cgexec --sticky";
             history.push(entry(0, Placement::Sticky.word(), why));
         }
@@ -192,12 +181,12 @@ impl Engine {
         loop {
             let placing = self.commands.placing.as_mut()?;
             let Some(raw) = placing.left.pop_front() else {
-                let PlaceRequests { ticket, done, .. } = self.commands.placing.take()?;
-                self.report(ticket, EngineReply::About(done));
+                let PlaceRequests { reply, done, .. } = self.commands.placing.take()?;
+                send(&reply, done);
                 continue;
             };
             if let Some(pid) = Pid::new(raw) {
-                return Some(EvaluationRequest::at_once(pid, Cause::ASKED, sys::monotonic()));
+                return Some(EvaluationRequest::at_once(pid, Cause::ASKED, self.kernel.now()));
             }
             let gone = entry(0, Placement::Gone.word(), "no such process");
             placing.done.push(ProcessReport { pid: raw, history: vec![gone], moved_ago_ms: None });
@@ -258,7 +247,7 @@ impl Engine {
         now: Nanos,
     ) {
         if let (Placement::Placed, Some(handle)) = (outcome, handle) {
-            let identity = self.proc.identity_of(evaluation.pid, handle).unwrap_or(0);
+            let identity = self.kernel.identity_of(evaluation.pid, handle).unwrap_or(0);
             self.commands.moves.remember(evaluation.pid, identity, now);
         }
         if self.placer.has_failures() {
@@ -272,10 +261,9 @@ impl Engine {
 
     fn tell_watchers(&mut self, evaluation: EvaluationRequest, outcome: Placement, now: Nanos) {
         let exe = self.last_decision.exe.take();
-        let Some(side) = &self.commands.side else { return };
         let (rule, cgroup) = self.target(outcome);
         let is_held = outcome == Placement::InPlace && evaluation.cause.contains(Cause::RECHECK);
-        side.tell(DecisionRecord {
+        let record = DecisionRecord {
             pid: evaluation.pid,
             uid: self.last_decision.uid,
             exe,
@@ -286,14 +274,17 @@ impl Engine {
             cause: evaluation.cause,
             at: now,
             latency_ns: now.since(evaluation.since),
-        });
+        };
+        if let Some(side) = &mut self.commands.side {
+            side.tell(record);
+        }
     }
 
     fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {
         let rule = self.last_decision.rule.and_then(|id| self.policy.matcher.rule(id));
         let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
         let failures = self.placer.take_failures();
-        let Some(identity) = self.proc.identity(evaluation.pid) else { return };
+        let Some(identity) = self.kernel.identity(evaluation.pid) else { return };
         for (failure, cgroup) in failures {
             let rule = Arc::clone(&rule);
             let pid = evaluation.pid;
@@ -310,11 +301,17 @@ impl Engine {
 
     /// Records an event of a process for which no rule was found yet.
     pub(super) fn remember_failure(&mut self, pid: Pid, failure: PlacementFailure, at: Nanos) {
-        let Some(identity) = self.proc.identity(pid) else { return };
+        let Some(identity) = self.kernel.identity(pid) else { return };
         let rule = Arc::from("");
         let cgroup = String::new();
         self.commands.memory.remember(FailureRecord { pid, identity, at, failure, rule, cgroup });
     }
+}
+
+/// Sends the result of a command.
+fn send<T>(reply: &Sender<T>, result: T) {
+    // There is room for it. This fails only if the client no longer waits.
+    let _abandoned = reply.try_send(result);
 }
 
 fn entry(ago_ms: u64, outcome: &str, detail: &str) -> HistoryEntry {

@@ -4,14 +4,14 @@
 use super::Engine;
 use super::evaluation::Evaluation;
 use super::rescan::Urgency;
+use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::{Cause, Nanos};
 use crate::kernel::process::ProcessHandle;
-use crate::sys;
 use crate::tracking::fork_tracker::Evaluated;
 use crate::tracking::queue::EvaluationRequest;
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Records the outcome of an evaluation and completes it.
     pub(super) fn finish(
         &mut self,
@@ -20,7 +20,7 @@ impl Engine {
         outcome: Placement,
     ) {
         let evaluation = job.evaluation;
-        let now = sys::monotonic();
+        let now = self.kernel.now();
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(evaluation, handle, outcome, now);
         self.conclude(job, outcome, now);
@@ -86,7 +86,7 @@ impl Engine {
             Placement::Protected => metrics.protected.increment(),
             Placement::InSlice => metrics.kept_in_slice.increment(),
             Placement::Refused => {
-                if self.placer.can_refusal_pass(&self.proc, evaluation.pid) {
+                if self.placer.can_refusal_pass(&self.kernel, evaluation.pid) {
                     let attempts = if evaluation.cause.contains(Cause::RETRY) {
                         evaluation.placement
                     } else {
@@ -139,9 +139,9 @@ impl Engine {
         }
         self.intake.forks_are_due = true;
         let fork = self.intake.forks.creation_of(evaluation.pid);
-        let creator = fork.map(|fork| fork.parent).filter(|&parent| self.proc.exists(parent));
-        if let Some(creator) = creator.or_else(|| self.proc.parent(evaluation.pid)) {
-            self.placer.return_to_birth(&mut self.proc, evaluation.pid, creator);
+        let creator = fork.map(|fork| fork.parent).filter(|&parent| self.kernel.exists(parent));
+        if let Some(creator) = creator.or_else(|| self.kernel.status(evaluation.pid)?.parent) {
+            self.placer.return_to_birth(&mut self.kernel, evaluation.pid, creator);
         }
         self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(
             evaluation.pid,

@@ -2,15 +2,14 @@
 //! read an executable itself; reads are requests to the caller.
 
 use super::Engine;
-use super::name_lookups::PendingName;
-use crate::engine::placer::{Missing, PlacedProcess, Placement};
-use crate::event::{Cause, Gid, Uid};
+use super::classification::EvaluationResult;
+use crate::engine::kernel::Kernel;
+use crate::engine::placer::Placement;
+use crate::event::Cause;
 use crate::kernel::container::Containment;
-use crate::kernel::process::{ProcFs, ProcessHandle};
+use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{ExeInfo, ExeRead, Program, ReadRequest};
-use crate::placement::{Choice, KnownExe, applies, decide};
-use crate::policy::Policy;
-use crate::policy::observer::{DecisionEvent, DecisionResult};
+use crate::placement::KnownExe;
 use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
@@ -98,20 +97,7 @@ pub(super) struct OpenEvaluation {
     handle: ProcessHandle,
 }
 
-/// Result of an evaluation: its outcome, or a further read that it needs.
-enum EvaluationResult {
-    Over(Placement),
-    /// The executable must be read first.
-    NeedsExe,
-    /// The namespaces must be read first.
-    NeedsNamespaces,
-    /// This executable must be examined first.
-    NeedsExamination(Box<[u8]>),
-    /// Another user mattered, who is known now: it is evaluated again.
-    OwnerKnown,
-}
-
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Starts an evaluation. Returns the read that it needs; `None` when it is finished.
     pub(super) fn start(&mut self, mut job: Evaluation) -> Option<ReadRequest> {
         let evaluation = job.evaluation;
@@ -119,7 +105,7 @@ impl Engine {
             // What else is in it is known to that queue alone.
             job.evaluation = evaluation.outside_batch();
         }
-        let mut handle = self.proc.open_process(evaluation.pid);
+        let mut handle = self.kernel.open_process(evaluation.pid);
         if job.queue == Queue::Moves && handle.is_none() {
             handle = self.process_of_moved_thread(&mut job);
         }
@@ -154,8 +140,8 @@ impl Engine {
     /// the thread is gone.
     fn process_of_moved_thread(&mut self, job: &mut Evaluation) -> Option<ProcessHandle> {
         let thread = job.evaluation.pid;
-        let process = self.proc.owner(thread)?.process;
-        let handle = self.proc.open_process(process)?;
+        let process = self.kernel.status(thread)?.process;
+        let handle = self.kernel.open_process(process)?;
         self.placer.moves().moved_by_thread(thread, process);
         job.evaluation.pid = process;
         Some(ProcessHandle { unified: None, thread: Some(thread), ..handle })
@@ -166,9 +152,9 @@ impl Engine {
     fn live_view(&mut self, job: &Evaluation, handle: ProcessHandle) -> Option<ProcessHandle> {
         let pid = job.evaluation.pid;
         // Counted once: most processes have one thread, and need no further check.
-        let is_single = may_be_frozen(job) && self.proc.thread_count(pid) == 1;
-        let is_frozen = may_be_frozen(job) && !is_single && self.proc.has_leader_exited(pid);
-        let handle = if is_frozen { self.proc.stand_in(pid, handle)? } else { handle };
+        let is_single = may_be_frozen(job) && self.kernel.thread_count(pid) == 1;
+        let is_frozen = may_be_frozen(job) && !is_single && self.kernel.has_leader_exited(pid);
+        let handle = if is_frozen { self.kernel.stand_in(pid, handle)? } else { handle };
         self.note_threads(job.evaluation, &handle, is_single);
         Some(handle)
     }
@@ -180,7 +166,7 @@ impl Engine {
         let pid = job.evaluation.pid;
         let mut name = [0; THREAD_NAME];
         let exe = match read.link() {
-            Ok(_) => read.seen(self.proc.comm(pid)).map(KnownExe::Read),
+            Ok(_) => read.seen(self.kernel.comm(pid)).map(KnownExe::Read),
             // Only on this path, so that processes with an executable cost no further reads.
             Err(_) => self.without_exe(&job, &handle, &mut name),
         };
@@ -201,17 +187,17 @@ impl Engine {
         name: &'n mut [u8; THREAD_NAME],
     ) -> Option<KnownExe<'n>> {
         let pid = job.evaluation.pid;
-        if self.proc.is_kernel_thread(pid) {
-            let comm = self.proc.comm(pid).unwrap_or_default();
+        if self.kernel.status(pid).is_some_and(|status| status.is_kernel_thread) {
+            let comm = self.kernel.comm(pid).unwrap_or_default();
             let length = comm.len().min(THREAD_NAME);
             name[..length].copy_from_slice(&comm[..length]);
             return Some(KnownExe::Read(ExeInfo::kernel_thread(&name[..length])));
         }
-        if !job.is_careful && self.proc.has_leader_exited(pid) {
+        if !job.is_careful && self.kernel.has_leader_exited(pid) {
             return None;
         }
         // Zombies have no executable.
-        if !handle.has_exited() {
+        if !self.kernel.has_exited(handle) {
             self.metrics.unreadable_executables.increment();
         }
         Some(KnownExe::Unavailable)
@@ -223,7 +209,7 @@ impl Engine {
         let Some(OpenEvaluation { job, handle }) = self.open.take() else { return };
         self.metrics.blocked_reads.increment();
         let user = self.policy.accountable(handle.uid);
-        self.executables.block(job.evaluation.pid, user);
+        self.executables.block(job.evaluation.pid, user, self.kernel.now());
         let unknown = Some(Containment::Unknown);
         let request = self.proceed(
             Evaluation { is_final: true, ..job },
@@ -255,7 +241,7 @@ impl Engine {
                 }
                 EvaluationResult::NeedsExe => {
                     let user = self.policy.accountable(handle.uid);
-                    if self.executables.may_be_read(user) {
+                    if self.executables.may_be_read(user, &self.kernel) {
                         let request = ReadRequest { pid, thread: handle.thread, namespaces: false };
                         self.open = Some(OpenEvaluation { job, handle });
                         return Some(request);
@@ -268,7 +254,7 @@ impl Engine {
                 }
                 EvaluationResult::NeedsNamespaces => {
                     let user = self.policy.accountable(handle.uid);
-                    if !job.is_final && self.executables.may_be_read(user) {
+                    if !job.is_final && self.executables.may_be_read(user, &self.kernel) {
                         let request = ReadRequest { pid, thread: handle.thread, namespaces: true };
                         job.program = program;
                         self.open = Some(OpenEvaluation { job, handle });
@@ -287,94 +273,6 @@ impl Engine {
             }
         }
     }
-
-    fn evaluate(
-        &mut self,
-        evaluation: EvaluationRequest,
-        handle: &ProcessHandle,
-        exe: KnownExe<'_>,
-        containment: Option<Containment>,
-    ) -> EvaluationResult {
-        let &ProcessHandle { uid, gid, thread, .. } = handle;
-        let ids = (uid, gid);
-        self.last_decision.uid = Some(uid);
-        if self.is_pinned(evaluation, handle) {
-            observe(&self.policy, &mut self.proc, (evaluation, ids), None, DecisionResult::Sticky);
-            return EvaluationResult::Over(Placement::Sticky);
-        }
-        if matches!(exe, KnownExe::Unread) && self.shows_exe() {
-            return EvaluationResult::NeedsExe;
-        }
-        self.note_exe(exe);
-        if !self.policy.knows(uid) {
-            return EvaluationResult::Over(self.wait(PendingName::User(uid), evaluation));
-        }
-        let Some(user) = self.policy.users.get(&uid) else {
-            return EvaluationResult::Over(Placement::NoRule);
-        };
-        if user.take_stale(evaluation.since) {
-            self.worker.identify(&self.policy, uid);
-        }
-        let program = exe.seen().map(ExeInfo::name);
-        let proc = &mut self.proc;
-        let decided = decide(&self.policy.matcher, user, ids, exe, |rule| {
-            applies(rule, proc, evaluation.pid, thread)
-        });
-        let rule = match decided {
-            Choice::Rule(rule) => rule,
-            Choice::NoRule => {
-                let result = DecisionResult::NoRule;
-                observe(&self.policy, &mut self.proc, (evaluation, ids), program, result);
-                return EvaluationResult::Over(Placement::NoRule);
-            }
-            Choice::NeedsExe => return EvaluationResult::NeedsExe,
-            Choice::NeedsExamination => {
-                let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
-                return EvaluationResult::NeedsExamination(raw);
-            }
-        };
-        self.last_decision.rule = Some(rule);
-        if self.policy.lacks_group(rule, gid) {
-            return EvaluationResult::Over(self.wait(PendingName::Group(gid), evaluation));
-        }
-        let user = user.identity.name.as_deref();
-        let subject = PlacedProcess { evaluation, handle, user, exe, containment };
-        let outcome = match self.placer.apply(&self.policy, &mut self.proc, rule, &subject) {
-            Ok(outcome) => outcome,
-            Err(Missing::Exe) => return EvaluationResult::NeedsExe,
-            Err(Missing::Namespaces) => return EvaluationResult::NeedsNamespaces,
-            Err(Missing::Owner(owner)) if self.policy.knows(owner) => {
-                return EvaluationResult::OwnerKnown;
-            }
-            Err(Missing::Owner(owner)) => {
-                return EvaluationResult::Over(self.wait(PendingName::User(owner), evaluation));
-            }
-        };
-        if let Some(ending) = outcome.ending(rule, self.placer.last_error()) {
-            observe(&self.policy, &mut self.proc, (evaluation, ids), program, ending);
-        }
-        EvaluationResult::Over(outcome)
-    }
-
-    /// Checks whether the process is pinned to its cgroup, and ends the pin if an external move
-    /// breaks it.
-    fn is_pinned(&mut self, evaluation: EvaluationRequest, handle: &ProcessHandle) -> bool {
-        let Some(pin) = self.sticky.pin(evaluation.pid, &mut self.proc) else { return false };
-        let is_moved = evaluation.cause.contains(Cause::MOVED);
-        if is_moved
-            && self.placer.breaks_pin(&self.policy, &mut self.proc, (evaluation, handle), pin)
-        {
-            self.sticky.unpin(evaluation.pid);
-            self.metrics.broken_pins.increment();
-            return false;
-        }
-        true
-    }
-
-    /// Checks whether executables are read for output, even if no rule needs them.
-    fn shows_exe(&self) -> bool {
-        self.is_watched() || self.policy.observer.as_ref().is_some_and(|one| one.shows_program())
-    }
 }
 
 /// Checks whether the kernel may report stale data for a leader that has exited. An event of the
@@ -385,17 +283,4 @@ fn may_be_frozen(job: &Evaluation) -> bool {
     job.is_careful
         || job.evaluation.threads != Threads::None
         || job.evaluation.cause.intersects(CAUSES)
-}
-
-/// Reports the result of an evaluation to the observer of the active policy, if it has one.
-fn observe(
-    policy: &Policy,
-    proc: &mut ProcFs,
-    (evaluation, ids): (EvaluationRequest, (Uid, Gid)),
-    program: Option<&[u8]>,
-    ending: DecisionResult,
-) {
-    if let Some(observer) = &policy.observer {
-        observer.tell(&DecisionEvent { evaluation, ids, program, ending }, proc);
-    }
 }

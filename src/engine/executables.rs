@@ -12,11 +12,11 @@ use hashbrown::HashMap;
 
 use super::Engine;
 use super::evaluation::Evaluation;
+use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::Examined;
-use crate::sys;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Maximum wait of an evaluation for its examination.
@@ -83,12 +83,12 @@ impl Executables {
     }
 
     /// Checks whether the hot thread may read executables of `user`.
-    pub(super) fn may_be_read(&mut self, user: Uid) -> bool {
+    pub(super) fn may_be_read(&mut self, user: Uid, kernel: &impl Kernel) -> bool {
         if self.slow.is_empty() && self.blocked.is_empty() {
             return true;
         }
         if self.blocked.len() >= MOST_BLOCKED || self.slow.len() >= MOST_SLOW {
-            let now = sys::monotonic();
+            let now = kernel.now();
             self.slow.retain(|_, until| *until > now);
             return self.blocked.len() < MOST_BLOCKED && self.slow.len() < MOST_SLOW;
         }
@@ -96,7 +96,7 @@ impl Executables {
             return false;
         }
         let Some(&until) = self.slow.get(&user) else { return true };
-        let is_over = until <= sys::monotonic();
+        let is_over = until <= kernel.now();
         if is_over {
             self.slow.remove(&user);
         }
@@ -104,15 +104,15 @@ impl Executables {
     }
 
     /// Records that a read of an executable of `user` blocks the former hot thread.
-    pub(super) fn block(&mut self, pid: Pid, user: Uid) {
+    pub(super) fn block(&mut self, pid: Pid, user: Uid, now: Nanos) {
         self.blocked.insert(pid, user);
         if self.slow.len() < MOST_SLOW {
-            self.slow.insert(user, sys::monotonic().plus(SLOW_NS));
+            self.slow.insert(user, now.plus(SLOW_NS));
         }
     }
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Requests an examination of the executable of a process by other threads. Returns whether the
     /// evaluation waits for it.
     pub(super) fn examine(
@@ -122,7 +122,7 @@ impl Engine {
         raw: Option<Box<[u8]>>,
     ) -> bool {
         let pid = job.evaluation.pid;
-        let identity = self.proc.identity_of(pid, handle);
+        let identity = self.kernel.identity_of(pid, handle);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
             pending.identity == identity && !job.evaluation.cause.intersects(Cause::EXEC)
         });
@@ -133,11 +133,11 @@ impl Engine {
         self.executables.last += 1;
         let number = self.executables.last;
         let user = self.policy.accountable(handle.uid);
-        if !self.worker.examine(user, Examination { pid, number, raw }) {
+        if !self.kernel.examine(user, Examination { pid, number, raw }) {
             self.metrics.refused_examinations.increment();
             return false;
         }
-        let due = sys::monotonic().plus(DECIDE_NS);
+        let due = self.kernel.now().plus(DECIDE_NS);
         let pending =
             PendingExamination { number, evaluation: job.evaluation, identity, is_decided: false };
         self.executables.pending.insert(pid, pending);
@@ -151,7 +151,7 @@ impl Engine {
         let Some(&pending) = self.executables.pending.get(&pid).filter(is_meant) else { return };
         self.executables.pending.remove(&pid);
         self.metrics.examinations.increment();
-        let identity = self.proc.identity(pid);
+        let identity = self.kernel.identity(pid);
         let program = match examined {
             Examined::Program(program) if identity == pending.identity => Some(program),
             Examined::Program(_) | Examined::Changed | Examined::Unreadable | Examined::Gone => {
@@ -174,7 +174,7 @@ impl Engine {
     /// Handles the end of a blocked read: evaluates the process again.
     pub(super) fn take_readable(&mut self, pid: Pid) {
         self.executables.blocked.remove(&pid);
-        let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, sys::monotonic());
+        let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, self.kernel.now());
         self.answered.push_back(Evaluation::late(evaluation));
     }
 }

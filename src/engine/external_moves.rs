@@ -2,8 +2,8 @@
 
 use super::Engine;
 use super::rescan::Urgency;
+use crate::engine::kernel::Kernel;
 use crate::event::Nanos;
-use crate::sys;
 
 /// Minimum time between two scans for external moves where they are not traced: including the scan
 /// itself, a move is detected within 60 s.
@@ -11,18 +11,18 @@ pub(crate) const MOVE_SCAN_NS: u64 = 50_000_000_000;
 /// Minimum time as a multiple of the duration of the last scan: 1 % of one CPU.
 const SCAN_FACTOR: u64 = 100;
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Reads the trace of moves if that is due in a turn that began at `now`. Without a trace,
     /// requests a scan periodically.
     pub(super) fn read_moves(&mut self, now: Nanos) {
         if !self.options.finds_external_moves {
             return;
         }
-        if self.placer.moves().is_traced() {
-            if self.placer.moves_due().is_some_and(|due| due <= now) {
-                let began = sys::monotonic();
-                self.placer.moves().read_if_due(now);
-                self.placer.moves().add_cost(sys::monotonic().since(began));
+        if self.kernel.traces_moves() {
+            if self.placer.moves_due(&self.kernel).is_some_and(|due| due <= now) {
+                let began = self.kernel.now();
+                self.placer.moves().read_if_due(now, &mut self.kernel);
+                self.placer.moves().add_cost(self.kernel.now().since(began));
             }
             if self.placer.moves().take_needs_scan() {
                 self.rescan.want(Urgency::Limited);
@@ -41,6 +41,6 @@ impl Engine {
 
     /// Returns the time at which [`Self::read_moves`] has work.
     pub(super) fn moves_due(&self) -> Option<Nanos> {
-        self.placer.moves_due().or(self.scan_for_moves)
+        self.placer.moves_due(&self.kernel).or(self.scan_for_moves)
     }
 }

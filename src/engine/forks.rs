@@ -3,12 +3,12 @@
 use std::io;
 
 use super::Engine;
+use super::intake::ForkStatus;
 use crate::control::request::{PinClient, PinRequest};
+use crate::engine::kernel::Kernel;
 use crate::event::Uid;
-use crate::kernel::intake::ForkStatus;
-use crate::sys;
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Handles a request of a client of the sticky socket. Returns whether it was granted.
     ///
     /// # Errors
@@ -18,12 +18,12 @@ impl Engine {
         self.pass_on()?;
         // A move before the pin that was not evaluated yet is not part of the pin.
         let pid = request.pid.filter(|_| client.uid != Uid(0));
-        if pid.is_some_and(|pid| self.placer.moves().has_unevaluated_move(pid)) {
+        if pid.is_some_and(|pid| self.placer.moves().has_unevaluated_move(pid, &mut self.kernel)) {
             self.metrics.sticky_refused.increment();
             return Ok(false);
         }
         let account = self.policy.accountable(client.uid);
-        Ok(self.sticky.grant(request, client, account, &mut self.proc))
+        Ok(self.sticky.grant(request, client, account, &mut self.kernel))
     }
 
     /// Passes the sticky state on to children. Called after the event socket or the list of all processes was
@@ -36,25 +36,25 @@ impl Engine {
         while self.intake.forks_are_due {
             self.drain_forks()?;
         }
-        self.sticky.emptied(&mut self.proc);
+        self.sticky.emptied(&mut self.kernel);
         self.resync_if_lost()
     }
 
     /// Reads the fork socket after an evaluation took effect, and periodically.
     pub(super) fn drain_forks(&mut self) -> io::Result<()> {
-        match self.intake.drain_forks(|fork| self.sticky.heard(fork))? {
+        match self.intake.drain_forks(&mut self.kernel, |fork, now| self.sticky.heard(fork, now))? {
             ForkStatus::Well => {}
             ForkStatus::Lost => self.doubt(),
-            ForkStatus::Doubtful => self.worker.provoke(),
+            ForkStatus::Doubtful => self.kernel.provoke(),
         }
         Ok(())
     }
 
     /// Requests a scan if the kernel dropped events.
     pub(super) fn resync_if_lost(&mut self) -> io::Result<()> {
-        if self.intake.has_lost()? {
+        if self.intake.has_lost(&mut self.kernel)? {
             if let Some(observer) = &self.policy.observer {
-                observer.lost(sys::monotonic());
+                observer.lost(self.kernel.now());
             }
             self.doubt();
         }

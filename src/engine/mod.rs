@@ -14,8 +14,10 @@
 //!
 //! [`Engine::turn`] does a bounded amount of work, so that signals and replies of other threads are
 //! served in between. It returns when an evaluation needs an executable: reading one can block, so
-//! the leading thread reads it while the engine is checked in (see [`crate::engine::leader`]), then
-//! continues with [`Engine::supply`].
+//! the leading thread reads it while the engine is checked in (see [`crate::daemon`]), then continues
+//! with [`Engine::supply`].
+//!
+//! All access to the machine, the clock included, goes through [`kernel::Kernel`].
 //!
 //! Three rules maintain the invariant: an event is completed only by an evaluation; a fork is
 //! checked only after everything that was queued before it is completed (see
@@ -23,55 +25,51 @@
 //! exactly, and any loss causes a scan.
 
 mod account;
+mod classification;
 mod commands;
 mod completion;
 mod evaluation;
 mod executables;
 pub(crate) mod external_moves;
+#[cfg(test)]
+mod fake_kernel;
 mod forks;
-pub mod leader;
+mod intake;
+pub mod kernel;
 mod name_lookups;
 pub mod placer;
 mod rechecks;
 mod rescan;
 pub mod sticky;
 mod threads;
+mod turn;
+pub mod user_managers;
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::engine::leader::Activity;
+use crate::config::daemon_toml::ExternalMoves;
+use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placer;
 use crate::engine::sticky::PinTable;
-use crate::event::{Cause, Nanos};
-use crate::kernel::connector::Connector;
-use crate::kernel::intake::EventIntake;
-use crate::kernel::process::ProcFs;
-use crate::kernel::program::{ExeReader, ReadRequest};
+use crate::event::Nanos;
+use crate::kernel::program::ReadRequest;
 use crate::policy::Policy;
-use crate::policy::worker::{WorkerHandle, WorkerReply};
-use crate::sys;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 use commands::{LastDecision, PendingCommands};
 use evaluation::{Evaluation, OpenEvaluation};
 use executables::Executables;
+use intake::EventIntake;
 use name_lookups::PendingName;
 use rechecks::Rechecks;
 use rescan::{Rescan, Urgency};
 use threads::OwnCredentials;
-
-/// Evaluations of one stage before the next stage runs: about 1 ms.
-const AT_ONCE: usize = 256;
-/// Time after which a turn starts no further round, so that signals are served.
-const TURN_NS: u64 = 20_000_000;
-/// Maximum number of rounds per turn.
-const ROUNDS: usize = 8;
+use turn::Progress;
+pub use turn::TurnResult;
 
 /// Configuration of the engine by the daemon.
 #[derive(Clone, Copy, Debug)]
@@ -83,80 +81,18 @@ pub struct EngineOptions {
     pub finds_external_moves: bool,
     /// From one of those scans to the next.
     pub move_scan_ns: u64,
-}
-
-/// Next step of the caller after [`Engine::turn`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum TurnResult {
-    /// No work is left: wait for events.
-    Idle,
-    /// Work is left: call [`Engine::turn`] again at once.
-    Busy,
-    /// Read this executable, pass it to [`Engine::supply`] or call [`Engine::read_is_late`], then
-    /// continue the turn.
-    Read(ReadRequest),
-}
-
-/// Stage of a round, in the order of execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TurnStage {
-    /// Reads the event socket into the batch.
-    Receive,
-    /// Evaluates the processes of the batch.
-    Batch,
-    /// Checks for lost events and reads forks.
-    Follow,
-    /// Evaluates forked children that may be misplaced.
-    Forks,
-    /// Evaluates processes that others moved.
-    Moves,
-    /// Rechecks placements and retries refused ones.
-    Rechecks,
-    /// Continues evaluations after their reply has arrived.
-    Answered,
-    /// Evaluates the processes of a scan.
-    Scan,
-    /// Serves clients of the control socket.
-    Errands,
-    /// Evaluates processes that a client named.
-    Asked,
-}
-
-impl TurnStage {
-    const fn next(self) -> Self {
-        match self {
-            Self::Receive => Self::Batch,
-            Self::Batch => Self::Follow,
-            Self::Follow => Self::Forks,
-            Self::Forks => Self::Moves,
-            Self::Moves => Self::Rechecks,
-            Self::Rechecks => Self::Answered,
-            Self::Answered => Self::Scan,
-            Self::Scan => Self::Errands,
-            Self::Errands => Self::Asked,
-            Self::Asked => Self::Receive,
-        }
-    }
-}
-
-/// Progress of a turn, kept while an executable is read.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    began: Nanos,
-    rounds: usize,
-    stage: TurnStage,
-    /// Evaluations left in this stage.
-    left: usize,
+    /// Reaction to external moves.
+    pub external_moves: ExternalMoves,
+    /// Logs moves instead of making them.
+    pub is_dry_run: bool,
 }
 
 /// State of the daemon apart from its main loop.
-pub struct Engine {
+pub struct Engine<K> {
+    kernel: K,
     intake: EventIntake,
-    proc: ProcFs,
     policy: Box<Policy>,
     placer: Placer,
-    worker: WorkerHandle,
     metrics: Arc<Metrics>,
     options: EngineOptions,
 
@@ -185,29 +121,26 @@ pub struct Engine {
     scan_for_moves: Option<Nanos>,
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Creates an engine that begins with a scan of all processes.
     pub fn new(
-        connector: Connector,
-        proc: ProcFs,
+        mut kernel: K,
         policy: Box<Policy>,
-        mut placer: Placer,
-        worker: WorkerHandle,
         metrics: Arc<Metrics>,
         options: EngineOptions,
     ) -> Self {
         metrics.reloads.increment();
-        placer.adopt(&policy);
+        let mut placer =
+            Placer::new(Arc::clone(&metrics), options.is_dry_run, options.external_moves);
+        placer.adopt(&policy, &mut kernel);
         let mut rescan = Rescan::default();
         rescan.want(Urgency::Now);
-        placer.managers().wake_by(worker.waker());
         Self {
-            intake: EventIntake::new(connector, Arc::clone(&metrics)),
+            intake: EventIntake::new(kernel.now(), Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
-            proc,
+            kernel,
             policy,
             placer,
-            worker,
             metrics,
             options,
             rescan,
@@ -226,39 +159,15 @@ impl Engine {
         }
     }
 
-    /// Returns the descriptor to poll for events. The fork socket is never polled.
-    pub fn watch(&self) -> BorrowedFd<'_> {
-        self.intake.watch()
-    }
-
-    /// Returns the descriptor that becomes readable when another thread has replied.
-    pub fn wakeup_fd(&self) -> BorrowedFd<'_> {
-        self.worker.wakeup_fd()
-    }
-
-    /// Creates the reader for the executables that [`Self::turn`] requests.
-    ///
-    /// # Errors
-    /// As dup(2).
-    pub fn exe_reader(&self) -> io::Result<ExeReader> {
-        ExeReader::new(&self.proc)
-    }
-
-    /// Returns the callback for late reads that have completed.
-    pub fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
-        self.worker.late_reads()
-    }
-
-    /// Registers `activity`, which is informed of calls that can take long.
-    pub fn tell(&mut self, activity: Arc<Activity>) {
-        self.placer.tell(activity);
+    /// Returns the access to the machine.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
     }
 
     /// Handles the replies of other threads.
     pub fn take_answers(&mut self) {
-        let answers: Vec<WorkerReply> = self.worker.answers().collect();
-        answers.into_iter().for_each(|answer| self.answer(answer));
-        if self.worker.take_overflown() {
+        self.kernel.replies().into_iter().for_each(|answer| self.answer(answer));
+        if self.kernel.take_overflown() {
             self.rescan.want(Urgency::Limited);
         }
     }
@@ -266,13 +175,13 @@ impl Engine {
     /// Requests a reload of all files. The new policy arrives as a reply.
     pub fn reload(&mut self) {
         self.commands.reload_asked();
-        self.worker.reload();
+        self.kernel.reload();
     }
 
     /// Activates `policy` and schedules a scan of all processes.
     fn adopt(&mut self, policy: Box<Policy>) {
         self.policy = policy;
-        self.placer.adopt(&self.policy);
+        self.placer.adopt(&self.policy, &mut self.kernel);
         self.metrics.reloads.increment();
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
         // The scan also evaluates the processes that waited.
@@ -281,133 +190,6 @@ impl Engine {
         self.answered.clear();
         self.intake.forks.drop_pending();
         self.rescan.want(Urgency::Now);
-    }
-
-    /// Does a bounded amount of pending work: at most 8 rounds, and no new round after 20 ms.
-    ///
-    /// # Errors
-    /// The sockets of the proc connector cannot be read.
-    pub fn turn(&mut self) -> io::Result<TurnResult> {
-        let mut progress = self.progress.take().unwrap_or_else(|| Progress {
-            began: sys::monotonic(),
-            rounds: 0,
-            stage: TurnStage::Receive,
-            left: 0,
-        });
-        loop {
-            let also_needed = self.also_needed.take();
-            let request = match also_needed {
-                Some(request) => Some(request),
-                None => self.work(&mut progress)?,
-            };
-            if let Some(request) = request {
-                self.progress = Some(progress);
-                return Ok(TurnResult::Read(request));
-            }
-            progress.stage = progress.stage.next();
-            progress.left = AT_ONCE;
-            if progress.stage != TurnStage::Receive {
-                continue;
-            }
-            progress.rounds += 1;
-            if !self.has_work() {
-                return Ok(TurnResult::Idle);
-            }
-            if progress.rounds == ROUNDS || sys::monotonic().since(progress.began) > TURN_NS {
-                return Ok(TurnResult::Busy);
-            }
-        }
-    }
-
-    /// Runs one stage, or the part of it that needs no executable.
-    fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
-        match progress.stage {
-            TurnStage::Receive => {
-                self.intake.drain_events()?;
-                self.pass_on()?;
-                return Ok(None);
-            }
-            TurnStage::Follow => {
-                self.resync_if_lost()?;
-                self.drain_forks()?;
-                self.sweep_threads();
-                return Ok(None);
-            }
-            TurnStage::Errands => {
-                self.run_command();
-                return Ok(None);
-            }
-            TurnStage::Scan => self.begin_scan()?,
-            TurnStage::Moves => self.read_moves(progress.began),
-            TurnStage::Batch
-            | TurnStage::Forks
-            | TurnStage::Rechecks
-            | TurnStage::Answered
-            | TurnStage::Asked => {}
-        }
-        // Read once per stage: reading the clock costs as much as finding that a process is gone.
-        let mut has_begun = false;
-        while progress.left > 0 {
-            let Some(job) = self.next_job(progress.stage) else { break };
-            progress.left -= 1;
-            if !std::mem::replace(&mut has_begun, true) {
-                self.stage_began = sys::monotonic();
-            }
-            if let Some(request) = self.start(job) {
-                self.end_part_of(progress.stage, has_begun);
-                return Ok(Some(request));
-            }
-        }
-        self.end_part_of(progress.stage, has_begun);
-        if progress.stage == TurnStage::Scan {
-            self.end_scan();
-        }
-        Ok(None)
-    }
-
-    fn next_job(&mut self, stage: TurnStage) -> Option<Evaluation> {
-        let evaluation = match stage {
-            TurnStage::Batch => return self.intake.batch.pop().map(Evaluation::of_batch),
-            TurnStage::Forks => {
-                let completed = self.intake.batch.completed();
-                let placer = &self.placer;
-                let is_suspect = |parent| placer.is_protected_parent(parent);
-                let fork = self.intake.forks.next_candidate(completed, is_suspect)?;
-                self.metrics.fork_checks.increment();
-                EvaluationRequest::at_once(fork.child, Cause::FORK, fork.at)
-            }
-            TurnStage::Moves => {
-                let evaluation = self.placer.moves().next_moved()?;
-                if evaluation.cause.contains(Cause::ELSEWHERE) {
-                    self.metrics.fork_checks.increment();
-                }
-                return Some(Evaluation::moved(evaluation));
-            }
-            TurnStage::Rechecks => {
-                self.rechecks.due()?;
-                self.rechecks.next_due(sys::monotonic())?
-            }
-            TurnStage::Scan => {
-                EvaluationRequest::at_once(self.rescan.next()?, Cause::SCAN, sys::monotonic())
-            }
-            TurnStage::Answered => return self.answered.pop_front().or_else(|| self.next_late()),
-            TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
-            TurnStage::Receive | TurnStage::Follow | TurnStage::Errands => return None,
-        };
-        Some(Evaluation::new(evaluation))
-    }
-
-    /// Returns the next evaluation that is due: its examination takes too long, or it waited until
-    /// systemd reported the service manager of the user.
-    fn next_late(&mut self) -> Option<Evaluation> {
-        if self.executables.due().is_none() && !self.placer.managers().is_used() {
-            return None;
-        }
-        let now = sys::monotonic();
-        if let Some(evaluation) = self.executables.next_late(now) {
-            return Some(Evaluation::without_examination(evaluation));
-        }
-        self.placer.managers().take_due(&self.proc, now).map(Evaluation::new)
     }
 
     /// Returns the number of nanoseconds to let events accumulate before the next [`Self::turn`].
@@ -429,12 +211,8 @@ impl Engine {
     pub fn is_settled(&self) -> bool {
         self.rescan.is_complete(self.intake.forks.horizon())
     }
-
-    fn has_work(&self) -> bool {
-        self.intake.has_work()
-            || !self.answered.is_empty()
-            || self.rescan.has_work()
-            || self.placer.has_moves()
-            || self.has_command()
-    }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -4,10 +4,10 @@ use super::Engine;
 use super::evaluation::Evaluation;
 use super::rescan::Urgency;
 use crate::control::failures::PlacementFailure;
+use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::{Gid, Uid};
 use crate::policy::worker::WorkerReply;
-use crate::sys;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Maximum number of evaluations that wait for one name; beyond it a scan is requested.
@@ -22,13 +22,13 @@ pub(super) enum PendingName {
     Group(Gid),
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     pub(super) fn wait(&mut self, asked: PendingName, evaluation: EvaluationRequest) -> Placement {
         let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
             match asked {
-                PendingName::User(uid) => self.worker.identify(&self.policy, uid),
-                PendingName::Group(gid) => self.worker.name_group(&self.policy, gid),
+                PendingName::User(uid) => self.kernel.identify(&self.policy, uid),
+                PendingName::Group(gid) => self.kernel.name_group(&self.policy, gid),
             }
         }
         if waiting.len() < MOST_WAITING {
@@ -75,12 +75,16 @@ impl Engine {
                 self.take_examined(pid, number, examined);
             }
             WorkerReply::Readable(pid) => self.take_readable(pid),
+            WorkerReply::Manager(reply) => {
+                let now = self.kernel.now();
+                self.placer.managers().take(reply, &mut self.kernel, now);
+            }
         }
     }
 
     /// Records a long wait of an evaluation.
     pub(super) fn remember_wait(&mut self, evaluation: EvaluationRequest) {
-        let at = sys::monotonic();
+        let at = self.kernel.now();
         let waited = at.since(evaluation.since);
         if waited > SLOW_ANSWER_NS {
             self.remember_failure(evaluation.pid, PlacementFailure::Waited(waited), at);

@@ -14,9 +14,7 @@ mod repair;
 mod units;
 
 use std::hash::BuildHasher;
-use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use containers::Containers;
@@ -26,18 +24,15 @@ use foldhash::fast::FixedState;
 use nix::errno::Errno;
 pub(crate) use protected::{Protection, protection};
 
-use crate::cgroup::fast_moves::FastMovesGuard;
-use crate::cgroup::host::Host;
 use crate::cgroup::mounts::HierarchySet;
-use crate::cgroup::tree::{CgroupTree, CurrentCgroup, GroupId, is_out_of_descriptors};
+use crate::cgroup::tree::{CurrentCgroup, GroupId};
 use crate::config::daemon_toml::ExternalMoves;
 use crate::control::failures::PlacementFailure;
-use crate::engine::leader::Activity;
+use crate::engine::kernel::Kernel;
+use crate::engine::user_managers::UserManagers;
 use crate::event::{Cause, Uid};
-use crate::kernel::container::{Containment, HostNamespaces};
-use crate::kernel::moves::MoveSource;
-use crate::kernel::process::{ProcFs, ProcessHandle};
-use crate::kernel::user_manager::{ManagerLookup, UserManagers};
+use crate::kernel::container::Containment;
+use crate::kernel::process::ProcessHandle;
 use crate::placement::KnownExe;
 use crate::policy::Policy;
 use crate::policy::observer::PlacementError;
@@ -90,18 +85,12 @@ pub enum Missing {
 /// Moves processes into the cgroups of their rules.
 #[derive(Debug)]
 pub struct Placer {
-    tree: CgroupTree,
-    fast_moves: FastMovesGuard,
     metrics: Arc<Metrics>,
     limiter: LogLimiter,
     external: ExternalMoveState,
     containers: Containers,
     is_dry_run: bool,
-    /// Without systemd only processes of root can be protected, so the link to the executable of
-    /// others need not be read: 13 us per placement (measured).
-    has_systemd: bool,
     managers: UserManagers,
-    own_pid: u32,
     path: String,
     /// Which destination of its rule that is.
     destination: usize,
@@ -118,32 +107,19 @@ pub struct Placer {
     place: String,
     /// The last cgroup that a PID was written to.
     written: Option<GroupId>,
-    /// Receiver of reports about calls that can take long.
-    activity: Option<Arc<Activity>>,
 }
 
 impl Placer {
     /// Creates a placer. With `is_dry_run` it logs moves instead of making them.
-    pub fn new(
-        tree: CgroupTree,
-        fast_moves: FastMovesGuard,
-        metrics: Arc<Metrics>,
-        is_dry_run: bool,
-        external_moves: ExternalMoves,
-        move_source: Option<Box<dyn MoveSource>>,
-    ) -> Self {
-        let watch = MoveWatch::new(move_source, Arc::clone(&metrics));
+    pub fn new(metrics: Arc<Metrics>, is_dry_run: bool, external_moves: ExternalMoves) -> Self {
+        let watch = MoveWatch::new(Arc::clone(&metrics));
         Self {
-            tree,
-            fast_moves,
             limiter: LogLimiter::new(Arc::clone(&metrics)),
-            containers: Containers::new(HostNamespaces::read(Path::new("/proc"))),
+            containers: Containers::default(),
             external: ExternalMoveState::new(external_moves, watch),
             is_dry_run,
-            has_systemd: Host::default().runs_systemd(),
-            managers: UserManagers::new(ManagerLookup::default(), Arc::clone(&metrics)),
+            managers: UserManagers::new(Arc::clone(&metrics)),
             metrics,
-            own_pid: std::process::id(),
             path: String::with_capacity(256),
             destination: 0,
             placement: 0,
@@ -153,13 +129,7 @@ impl Placer {
             text: Vec::new(),
             place: String::new(),
             written: None,
-            activity: None,
         }
-    }
-
-    /// Registers `activity`, which is informed of calls that can take long.
-    pub fn tell(&mut self, activity: Arc<Activity>) {
-        self.activity = Some(activity);
     }
 
     /// Returns the identifier of the last placement, which is a hash of the cgroup.
@@ -192,31 +162,12 @@ impl Placer {
         self.failures.push((failure, self.path.clone()));
     }
 
-    /// Runs `attempt`, which opens files. If no descriptor is left, it closes all cgroups and runs
-    /// `attempt` once more.
-    ///
-    /// # Errors
-    /// As `attempt`.
-    pub fn with_descriptors<T>(
-        &mut self,
-        mut attempt: impl FnMut() -> io::Result<T>,
-    ) -> io::Result<T> {
-        attempt().or_else(|error| {
-            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            if !is_out_of_descriptors(errno) {
-                return Err(error);
-            }
-            self.tree.close();
-            attempt()
-        })
-    }
-
     /// Activates another policy: closes all cgroups, because its rules may need others.
-    pub fn adopt(&mut self, policy: &Policy) {
+    pub fn adopt(&mut self, policy: &Policy, kernel: &mut impl Kernel) {
         self.external.history.clear();
         self.external.placements.clear();
         self.containers.adopt(policy);
-        self.tree.adopt(&policy.configs, policy.beginning(PathBase::Root));
+        kernel.adopt_configs(&policy.configs, policy.beginning(PathBase::Root));
     }
 
     /// Applies the rule to the process.
@@ -226,14 +177,14 @@ impl Placer {
     pub fn apply(
         &mut self,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         id: RuleId,
         subject: &PlacedProcess<'_>,
     ) -> Result<Placement, Missing> {
         let Some(rule) = policy.matcher.rule(id) else { return Ok(Placement::NoRule) };
         let targets = match &rule.action {
             Action::Ignore(_) => return Ok(Placement::Ignored),
-            Action::Inapplicable(it) => return Ok(self.leave(rule, &it.reason, subject)),
+            Action::Inapplicable(it) => return Ok(self.leave(rule, &it.reason, subject, kernel)),
             Action::Place(targets) => targets,
         };
         self.written = None;
@@ -241,7 +192,7 @@ impl Placer {
         self.obstacle = None;
         let mut outcome = Placement::InPlace;
         for (index, target) in targets.iter().enumerate() {
-            let span = policy.span(self.tree.hierarchies(), id, index, target);
+            let span = policy.span(kernel.hierarchies(), id, index, target);
             // As in cgrulesengd, a line with a controller that this host does not have ends the
             // rule; it was reported when the rules were read. The controllers of the first line
             // exist, or the rule would be [`Action::Inapplicable`].
@@ -254,7 +205,7 @@ impl Placer {
             }
             self.render(policy, target, subject);
             self.destination = index;
-            match self.enter_all(policy, proc, rule, (span, target), subject, outcome)? {
+            match self.enter_all(policy, kernel, rule, (span, target), subject, outcome)? {
                 ControlFlow::Continue(so_far) => outcome = so_far,
                 ControlFlow::Break(last) => return Ok(last),
             }
@@ -267,7 +218,7 @@ impl Placer {
     fn enter_all(
         &mut self,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         rule: &Rule,
         (span, target): (HierarchySet, &Target),
         subject: &PlacedProcess<'_>,
@@ -277,8 +228,8 @@ impl Placer {
         let mut is_in_place = true;
         let mut is_new = subject.evaluation.cause.contains(Cause::SCAN);
         for n in 0.. {
-            let Some(step) = self.tree.hierarchies().step(target, span, n) else { break };
-            let entered = self.enter(policy, proc, rule, (step, target), subject)?;
+            let Some(step) = kernel.hierarchies().step(target, span, n) else { break };
+            let entered = self.enter(policy, kernel, rule, (step, target), subject)?;
             is_in_place &= matches!(entered, Placement::Placed | Placement::InPlace);
             is_new |= entered == Placement::Placed;
             match entered {
@@ -306,7 +257,7 @@ impl Placer {
             }
         }
         if is_in_place && is_new {
-            self.record_placement(proc, subject);
+            self.record_placement(kernel, subject);
         }
         Ok(ControlFlow::Continue(outcome))
     }
@@ -315,7 +266,7 @@ impl Placer {
     fn enter(
         &mut self,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         rule: &Rule,
         (span, target): (HierarchySet, &Target),
         subject: &PlacedProcess<'_>,
@@ -324,21 +275,22 @@ impl Placer {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         let unified = subject.handle.unified;
-        let is_told = unified.is_some() && self.tree.is_unified(span);
+        let is_told = unified.is_some() && kernel.hierarchies().has_only_v2(span);
         if !is_told {
-            read_cgroup(proc, subject, &mut text);
+            read_cgroup(kernel, subject, &mut text);
         }
-        let outcome = if self.is_in_place(span, CurrentCgroup { unified, text: Some(&text) }) {
-            Ok(Placement::InPlace)
-        } else {
-            // Several reasons to stay depend on the current paths, so they are read once for all
-            // checks.
-            if is_told {
-                read_cgroup(proc, subject, &mut text);
-            }
-            let now = CurrentCgroup { unified, text: Some(&text) };
-            self.enter_from(now, policy, proc, rule, (span, target), subject)
-        };
+        let outcome =
+            if self.is_in_place(kernel, span, CurrentCgroup { unified, text: Some(&text) }) {
+                Ok(Placement::InPlace)
+            } else {
+                // Several reasons to stay depend on the current paths, so they are read once for all
+                // checks.
+                if is_told {
+                    read_cgroup(kernel, subject, &mut text);
+                }
+                let now = CurrentCgroup { unified, text: Some(&text) };
+                self.enter_from(now, policy, kernel, rule, (span, target), subject)
+            };
         self.text = text;
         outcome
     }
@@ -349,27 +301,27 @@ impl Placer {
         &mut self,
         now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         rule: &Rule,
         (span, target): (HierarchySet, &Target),
         subject: &PlacedProcess<'_>,
     ) -> Result<Placement, Missing> {
-        if self.is_delegated(now, policy, (span, target), subject) {
+        if self.is_delegated(now, policy, kernel, (span, target), subject) {
             return Ok(Placement::InPlace);
         }
-        if let Some(other) = self.unmovable(proc, rule, subject)? {
+        if let Some(other) = self.unmovable(kernel, rule, subject)? {
             return Ok(other);
         }
         if units::stays_in_slice(now, policy, rule, subject) {
             return Ok(Placement::InSlice);
         }
-        if let Some(other) = self.stays_in_cgroup(now, policy, proc, (span, rule), subject)? {
+        if let Some(other) = self.stays_in_cgroup(now, policy, kernel, (span, rule), subject)? {
             return Ok(other);
         }
-        if self.stays_in_unit(now, policy, proc, (span, rule), subject) {
+        if self.stays_in_unit(now, policy, kernel, (span, rule), subject) {
             return Ok(Placement::InUnit);
         }
-        Ok(self.place(now, policy, proc, rule, (span, target), subject))
+        Ok(self.place(now, policy, kernel, rule, (span, target), subject))
     }
 
     /// Sets `self.path` to the path of the target for this process.
@@ -393,10 +345,15 @@ impl Placer {
     }
 
     /// Checks whether the cgroup is open and contains the process.
-    fn is_in_place(&self, span: HierarchySet, now: CurrentCgroup<'_>) -> bool {
+    fn is_in_place(
+        &self,
+        kernel: &impl Kernel,
+        span: HierarchySet,
+        now: CurrentCgroup<'_>,
+    ) -> bool {
         // Checked first: most programs that an already placed user starts need no more, and a
         // redundant write is expensive, because it can wait for an RCU grace period.
-        self.tree.known(span, &self.path).is_some_and(|group| self.tree.holds(group, now))
+        kernel.known_group(span, &self.path).is_some_and(|group| kernel.holds(group, now))
     }
 
     /// Whether the process is below the cgroup `self.path`, and the owner that its table names may
@@ -406,6 +363,7 @@ impl Placer {
         &self,
         now: CurrentCgroup<'_>,
         policy: &Policy,
+        kernel: &impl Kernel,
         (span, target): (HierarchySet, &Target),
         subject: &PlacedProcess<'_>,
     ) -> bool {
@@ -416,7 +374,9 @@ impl Placer {
             return false;
         }
         let text = now.text.unwrap_or_default();
-        span.indexes().all(|index| self.tree.is_below(index, &self.path, text))
+        let trees = kernel.hierarchies();
+        span.indexes()
+            .all(|index| trees.get(index).is_some_and(|tree| tree.holds_below(&self.path, text)))
     }
 }
 
@@ -432,6 +392,6 @@ fn numbered(path: &str) -> u64 {
 }
 
 /// Appends `/proc/PID/cgroup` of a process to `text`; nothing if the process has exited.
-fn read_cgroup(proc: &mut ProcFs, subject: &PlacedProcess<'_>, text: &mut Vec<u8>) {
-    text.extend(proc.cgroup(subject.evaluation.pid, subject.handle.thread).unwrap_or_default());
+fn read_cgroup(kernel: &mut impl Kernel, subject: &PlacedProcess<'_>, text: &mut Vec<u8>) {
+    text.extend(kernel.cgroup(subject.evaluation.pid, subject.handle.thread).unwrap_or_default());
 }

@@ -2,11 +2,10 @@
 
 use std::io;
 
-use super::{Engine, TurnStage};
+use super::Engine;
+use super::turn::TurnStage;
+use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
-use crate::kernel::process::ProcFs;
-use crate::kernel::scan::ProcScan;
-use crate::sys;
 
 /// Minimum pause between a scan and the next [`Urgency::Limited`] one.
 const PAUSE_NS: u64 = 1_000_000_000;
@@ -27,7 +26,10 @@ pub(super) enum Urgency {
 /// State of the requested or running scan.
 #[derive(Debug, Default)]
 pub(super) struct Rescan {
-    scan: ProcScan,
+    /// Processes of the list that were not taken yet, oldest last. A process born after the list was
+    /// read inherits the cgroup of its parent, and the fork tracker covers those that need an
+    /// evaluation.
+    left: Vec<Pid>,
     wanted: Option<Urgency>,
     /// Set if forks were lost since the last scan began.
     lost: bool,
@@ -81,16 +83,19 @@ impl Rescan {
     }
 
     /// Checks whether a scan is running or due.
-    pub(super) fn has_work(&self) -> bool {
-        self.is_running || self.due().is_some_and(|due| due <= sys::monotonic())
+    pub(super) fn has_work(&self, kernel: &impl Kernel) -> bool {
+        self.is_running || self.due().is_some_and(|due| due <= kernel.now())
     }
 
     /// Begins a scan: lists all processes.
     ///
     /// # Errors
     /// `/proc` cannot be read.
-    pub(super) fn begin(&mut self, proc: &ProcFs, now: Nanos) -> io::Result<()> {
-        self.scan.begin(proc)?;
+    pub(super) fn begin(&mut self, kernel: &mut impl Kernel, now: Nanos) -> io::Result<()> {
+        self.left.clear();
+        kernel.processes(|pid| self.left.push(pid))?;
+        // Taken from the end: oldest first, so that parents come before their children.
+        self.left.reverse();
         self.wanted = None;
         self.is_running = true;
         self.began = now;
@@ -100,7 +105,11 @@ impl Rescan {
 
     /// Returns the next process of the list.
     pub(super) fn next(&mut self) -> Option<Pid> {
-        self.scan.take_next()
+        let next = self.left.pop();
+        if self.left.is_empty() {
+            self.left = Vec::new();
+        }
+        next
     }
 
     /// Adds the duration of a part of this scan.
@@ -121,7 +130,7 @@ impl Rescan {
 
     /// Checks whether all processes of the running scan were taken.
     fn is_over(&self) -> bool {
-        self.is_running && !self.scan.is_running()
+        self.is_running && self.left.is_empty()
     }
 
     /// Checks whether no urgent scan is requested or running, and every fork up to the end of the
@@ -134,25 +143,25 @@ impl Rescan {
     }
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Begins the requested scan if it may begin now.
     pub(super) fn begin_scan(&mut self) -> io::Result<()> {
         // Called in every round: without this check the clock would be read each time.
         if self.rescan.due().is_none() {
             return Ok(());
         }
-        let now = sys::monotonic();
+        let now = self.kernel.now();
         if !self.rescan.may_begin(now) {
             return Ok(());
         }
         self.metrics.scans.increment();
         self.own_credentials.begin_scan();
         if self.rescan.take_lost() {
-            self.sticky.search(&mut self.proc);
+            self.sticky.search(&mut self.kernel);
         }
         // Before the list is read: children born later are not in it.
         self.intake.forks.begin_scan(now);
-        self.placer.with_descriptors(|| self.rescan.begin(&self.proc, now))?;
+        self.rescan.begin(&mut self.kernel, now)?;
         self.pass_on()
     }
 
@@ -161,7 +170,7 @@ impl Engine {
         if !has_begun || !matches!(stage, TurnStage::Scan | TurnStage::Moves) {
             return;
         }
-        let cost = sys::monotonic().since(self.stage_began);
+        let cost = self.kernel.now().since(self.stage_began);
         if stage == TurnStage::Scan {
             self.rescan.add_cost(cost);
         } else {
@@ -173,7 +182,7 @@ impl Engine {
         if !self.rescan.is_over() {
             return;
         }
-        let now = sys::monotonic();
+        let now = self.kernel.now();
         if self.rescan.end_if_over(now) {
             self.intake.forks.end_scan(now);
             // Check the forks of the meantime soon.
@@ -184,16 +193,15 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
+    use crate::engine::fake_kernel::FakeKernel;
 
     /// Runs a scan without processes from `began` to `ended`.
     fn scan(rescan: &mut Rescan, began: u64, ended: u64) {
-        let root = tempfile::tempdir().unwrap();
-        let proc = ProcFs::open(root.path()).unwrap();
+        let mut kernel = FakeKernel::new();
         assert!(rescan.may_begin(Nanos(began)));
-        rescan.begin(&proc, Nanos(began)).unwrap();
-        assert!(rescan.has_work() && !rescan.may_begin(Nanos(began)));
+        rescan.begin(&mut kernel, Nanos(began)).unwrap();
+        assert!(rescan.has_work(&kernel) && !rescan.may_begin(Nanos(began)));
         rescan.add_cost(ended - began);
         assert!(rescan.next().is_none() && rescan.end_if_over(Nanos(ended)));
         assert!(!rescan.end_if_over(Nanos(ended)));

@@ -37,9 +37,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::control::request::{PinAction, PinClient, PinRequest};
+use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid, Uid};
-use crate::kernel::process::ProcFs;
-use crate::sys;
 use crate::telemetry::log::limit::LogLimiter;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
@@ -126,17 +125,17 @@ impl PinTable {
     }
 
     /// Checks whether the process is pinned.
-    pub fn holds(&mut self, pid: Pid, proc: &mut ProcFs) -> bool {
-        self.pin(pid, proc).is_some()
+    pub fn holds(&mut self, pid: Pid, kernel: &mut impl Kernel) -> bool {
+        self.pin(pid, kernel).is_some()
     }
 
     /// Returns the pin of the process, if it has one.
-    pub(crate) fn pin(&mut self, pid: Pid, proc: &mut ProcFs) -> Option<Pin> {
+    pub(crate) fn pin(&mut self, pid: Pid, kernel: &mut impl Kernel) -> Option<Pin> {
         if self.entries.is_empty() {
             return None;
         }
         let entry = self.entries.get_mut(&pid)?;
-        let started = proc.identity(pid)?;
+        let started = kernel.identity(pid)?;
         // According to the fork socket the PID of this descendant has not been reused so far.
         if entry.started == 0 {
             entry.started = started;
@@ -165,9 +164,9 @@ impl PinTable {
         request: PinRequest,
         client: PinClient,
         account: Uid,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
     ) -> bool {
-        let is_granted = self.try_grant(request, client, account, proc).is_some();
+        let is_granted = self.try_grant(request, client, account, kernel).is_some();
         let peer = client.uid;
         let PinRequest { pid, action } = request;
         let pid = pid.map_or(0, Pid::get);
@@ -176,7 +175,7 @@ impl PinTable {
             return true;
         }
         self.metrics.sticky_refused.increment();
-        if let Some(left_out) = self.limiter.admit(&peer, sys::monotonic()) {
+        if let Some(left_out) = self.limiter.admit(&peer, kernel.now()) {
             ::log::warn!(
                 "request of UID {peer} for PID {pid} refused ({action:?}): no such process, owned by another \
                  user, or more than {MOST_OF_USER} processes of this user{left_out}"
@@ -190,15 +189,15 @@ impl PinTable {
         request: PinRequest,
         client: PinClient,
         account: Uid,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
     ) -> Option<()> {
         let PinClient { uid: peer, process: client } = client;
         // The ID of a thread stands for its process.
-        let pid = proc.owner(request.pid?)?.process;
+        let pid = kernel.status(request.pid?)?.process;
         // The identity is read before the owner: if the PID is reused in between, the entry is for
         // the exited process and cannot pin one of another user.
-        let started = proc.identity(pid)?;
-        let owner = proc.owner(pid)?;
+        let started = kernel.identity(pid)?;
+        let owner = kernel.status(pid)?;
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
             return None;
         }
@@ -208,17 +207,17 @@ impl PinTable {
                 self.metrics.sticky_cancelled.increment();
             }
             PinAction::Stay { children } => {
-                let since = sys::monotonic();
+                let since = kernel.now();
                 let entry = PinnedProcess { started, since, has_heirs: children, client, account };
                 // Those of processes that ended make room first; more at once would keep the hot thread.
                 if !self.has_room(pid, account) {
-                    self.sweep(SWEEP[1], proc);
+                    self.sweep(SWEEP[1], kernel);
                 }
                 if !self.insert(pid, entry) {
                     self.metrics.sticky_over_limit.increment();
                     return None;
                 }
-                self.sweep(SWEEP[0], proc);
+                self.sweep(SWEEP[0], kernel);
                 self.metrics.sticky_registered.increment();
             }
         }
@@ -226,7 +225,7 @@ impl PinTable {
     }
 
     /// Records a fork read from the fork socket.
-    pub fn heard(&mut self, fork: Fork) {
+    pub fn heard(&mut self, fork: Fork, now: Nanos) {
         if self.descendants == 0 {
             return;
         }
@@ -236,12 +235,12 @@ impl PinTable {
         }
         let parent = self.entries.get(&fork.parent);
         match parent.filter(|parent| parent.has_heirs && parent.since <= fork.at) {
-            Some(&parent) => self.inherit(fork.child, fork.at, parent),
+            Some(&parent) => self.inherit(fork.child, fork.at, parent, now),
             None => self.remove(fork.child),
         }
     }
 
-    fn inherit(&mut self, child: Pid, since: Nanos, parent: PinnedProcess) {
+    fn inherit(&mut self, child: Pid, since: Nanos, parent: PinnedProcess, now: Nanos) {
         if self.insert(child, PinnedProcess { started: 0, since, has_heirs: true, ..parent }) {
             self.newcomers += 1;
             self.metrics.sticky_inherited.increment();
@@ -249,7 +248,7 @@ impl PinTable {
         }
         self.metrics.sticky_refused.increment();
         self.metrics.sticky_over_limit.increment();
-        if let Some(left_out) = self.limiter.admit(&("full", parent.account), sys::monotonic()) {
+        if let Some(left_out) = self.limiter.admit(&("full", parent.account), now) {
             ::log::warn!(
                 "more than {MOST} processes, or {MOST_OF_USER} of one user, asked to stay where they are; process \
                  {child} is moved as the rules say{left_out}"
@@ -258,33 +257,34 @@ impl PinTable {
     }
 
     /// Removes exited processes after the fork socket was emptied.
-    pub fn emptied(&mut self, proc: &mut ProcFs) {
+    pub fn emptied(&mut self, kernel: &mut impl Kernel) {
         for (pid, since) in std::mem::take(&mut self.dead) {
             if self.entries.get(&pid).is_some_and(|entry| entry.since == since) {
                 self.remove(pid);
             }
         }
         let mut count = SWEEP[0] * std::mem::take(&mut self.newcomers);
-        let now = sys::monotonic();
+        let now = kernel.now();
         if now.since(self.swept) > SWEEP_NS {
             self.swept = now;
             count = count.max(SWEEP[1]);
         }
-        self.sweep(count, proc);
+        self.sweep(count, kernel);
     }
 
     /// Pins the living children of all processes with descendants after the kernel dropped forks.
     /// Children older than the pin cannot be distinguished.
-    pub fn search(&mut self, proc: &mut ProcFs) {
+    pub fn search(&mut self, kernel: &mut impl Kernel) {
         let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
         let mut parents: Vec<(Pid, PinnedProcess)> =
             parents.map(|(&pid, &entry)| (pid, entry)).collect();
+        let now = kernel.now();
         while let Some((parent, entry)) = parents.pop() {
             let mut children = Vec::new();
-            proc.children(parent, |child| children.push(child));
+            kernel.children(parent, |child| children.push(child));
             children.retain(|child| !self.entries.contains_key(child));
             for child in children {
-                self.inherit(child, entry.since, entry);
+                self.inherit(child, entry.since, entry, now);
                 if self.entries.contains_key(&child) {
                     parents.push((child, entry));
                 }
@@ -335,7 +335,7 @@ impl PinTable {
     }
 
     /// Checks the next `count` entries and removes those of exited processes.
-    fn sweep(&mut self, count: usize, proc: &mut ProcFs) {
+    fn sweep(&mut self, count: usize, kernel: &mut impl Kernel) {
         // A PID that was removed and added again occurs twice in the ring.
         if self.ring.len() > 2 * self.entries.len() + 64 {
             self.ring.clear();
@@ -345,8 +345,8 @@ impl PinTable {
             let Some(pid) = self.ring.pop_front() else { break };
             let Some(&entry) = self.entries.get(&pid) else { continue };
             let is_alive = match entry.started {
-                0 => proc.exists(pid),
-                started => proc.identity(pid) == Some(started),
+                0 => kernel.exists(pid),
+                started => kernel.identity(pid) == Some(started),
             };
             if !is_alive && !entry.has_heirs {
                 self.remove(pid);
@@ -361,232 +361,5 @@ impl PinTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::path::Path;
-
-    const ROOT: Uid = Uid(0);
-    const ALICE: Uid = Uid(61_701);
-
-    /// A fake `/proc` and a table.
-    struct PinTest {
-        root: tempfile::TempDir,
-        proc: ProcFs,
-        sticky: PinTable,
-    }
-
-    fn pid(raw: u32) -> Pid {
-        Pid::new(raw).unwrap()
-    }
-
-    /// Returns a time after all pins.
-    fn later() -> Nanos {
-        sys::monotonic().plus(1)
-    }
-
-    #[test]
-    fn a_pin_includes_moves_before_it_and_those_of_its_client_soon_after() {
-        let mut world = PinTest::new(&[5]);
-        world.stay(5, false);
-        let pin = world.sticky.pin(pid(5), &mut world.proc).unwrap();
-        let after = |ns| pin.since.plus(ns);
-        assert!(pin.includes(8, pin.since) && pin.includes(7, after(1_000)));
-        assert!(!pin.includes(8, after(1_000)) && !pin.includes(7, after(CLIENT_MOVES_NS)));
-        world.sticky.unpin(pid(5));
-        assert_eq!(world.sticky.pin(pid(5), &mut world.proc), None);
-    }
-
-    impl PinTest {
-        fn new(pids: &[u32]) -> Self {
-            let root = tempfile::tempdir().unwrap();
-            let proc = ProcFs::open(root.path()).unwrap();
-            let sticky = PinTable::new(Arc::default());
-            let mut world = Self { root, proc, sticky };
-            pids.iter().for_each(|&pid| world.run(pid, 100, ALICE));
-            world
-        }
-
-        fn dir(&self, pid: u32) -> std::path::PathBuf {
-            Path::new(self.root.path()).join(pid.to_string())
-        }
-
-        fn run(&mut self, pid: u32, started: u64, uid: Uid) {
-            fs::create_dir_all(self.dir(pid)).unwrap();
-            let zeros = "0 ".repeat(18);
-            fs::write(self.dir(pid).join("stat"), format!("{pid} (a) S {zeros}{started} 0\n"))
-                .unwrap();
-            let status =
-                format!("Name:\ta\nTgid:\t{pid}\nUid:\t{uid}\t{uid}\t0\t0\nGid:\t0\t0\t0\t0\n");
-            fs::write(self.dir(pid).join("status"), status).unwrap();
-        }
-
-        fn end(&self, pid: u32) {
-            fs::remove_dir_all(self.dir(pid)).unwrap();
-        }
-
-        fn ask(&mut self, raw: u32, action: PinAction, peer: Uid) -> bool {
-            let request = PinRequest { pid: Pid::new(raw), action };
-            self.sticky.grant(request, PinClient { uid: peer, process: 7 }, peer, &mut self.proc)
-        }
-
-        fn stay(&mut self, raw: u32, children: bool) {
-            assert!(self.ask(raw, PinAction::Stay { children }, ROOT));
-        }
-
-        fn fork(&mut self, parent: u32, child: u32) {
-            self.sticky.heard(Fork { at: later(), parent: pid(parent), child: pid(child) });
-        }
-
-        fn emptied(&mut self) {
-            self.sticky.emptied(&mut self.proc);
-        }
-
-        fn holds(&mut self, raw: u32) -> bool {
-            self.sticky.holds(pid(raw), &mut self.proc)
-        }
-    }
-
-    #[test]
-    fn a_wish_holds_for_a_process_and_not_for_its_number() {
-        let mut world = PinTest::new(&[5]);
-        assert!(!world.holds(5));
-        world.stay(5, false);
-        assert!(world.holds(5) && !world.holds(6) && !world.sticky.has_descendants());
-        world.run(5, 101, ALICE);
-        assert!(!world.holds(5));
-    }
-
-    #[test]
-    fn a_later_wish_replaces_the_earlier() {
-        let mut world = PinTest::new(&[5, 6]);
-        world.stay(5, true);
-        world.stay(5, false);
-        world.fork(5, 6);
-        world.emptied();
-        assert!(world.holds(5) && !world.holds(6));
-        assert!(world.ask(5, PinAction::Cancel, ROOT) && !world.holds(5));
-    }
-
-    #[test]
-    fn others_than_root_name_their_own_processes() {
-        let mut world = PinTest::new(&[5]);
-        world.run(6, 100, ROOT);
-        assert!(world.ask(5, PinAction::Stay { children: false }, ALICE));
-        assert!(!world.ask(5, PinAction::Cancel, Uid(61_702)) && world.holds(5));
-        assert!(!world.ask(6, PinAction::Stay { children: false }, ALICE));
-        assert!(!world.ask(7, PinAction::Stay { children: false }, ROOT), "there is no 7");
-        assert!(!world.ask(0, PinAction::Cancel, ROOT));
-        assert_eq!(world.sticky.metrics.sticky_refused.get(), 4);
-    }
-
-    #[test]
-    fn heirs_of_heirs_inherit_whoever_ended_meanwhile() {
-        let mut world = PinTest::new(&[5, 7]);
-        world.stay(5, true);
-        // Process 6 exits before any evaluation, and its last fork is read later.
-        world.fork(5, 6);
-        world.emptied();
-        world.end(5);
-        world.fork(6, 7);
-        world.emptied();
-        assert!(world.holds(7));
-        world.emptied();
-        assert!(!world.sticky.entries.contains_key(&pid(6)), "nothing of 6 can come any more");
-    }
-
-    #[test]
-    fn a_fork_before_the_wish_does_not_inherit() {
-        let mut world = PinTest::new(&[5, 6]);
-        let before = sys::monotonic();
-        world.stay(5, true);
-        world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) });
-        world.emptied();
-        assert!(!world.holds(6));
-    }
-
-    #[test]
-    fn a_number_that_somebody_else_gave_out_is_free() {
-        let mut world = PinTest::new(&[1, 5, 6]);
-        world.stay(5, true);
-        world.fork(5, 6);
-        world.emptied();
-        assert!(world.holds(6));
-        world.fork(1, 6);
-        assert!(!world.holds(6));
-    }
-
-    #[test]
-    fn the_dead_leave_the_table() {
-        let mut world = PinTest::new(&[5, 6]);
-        world.stay(5, true);
-        world.stay(6, false);
-        world.end(5);
-        world.end(6);
-        world.sticky.sweep(64, &mut world.proc);
-        assert_eq!(world.sticky.entries.len(), 1, "the last fork of 5 may still come");
-        assert!(world.sticky.has_descendants());
-        world.emptied();
-        assert!(world.sticky.entries.is_empty() && !world.sticky.has_descendants());
-    }
-
-    #[test]
-    fn who_asks_and_cancels_for_ever_takes_no_room() {
-        let mut world = PinTest::new(&[5]);
-        for _ in 0..1000 {
-            world.stay(5, true);
-            assert!(world.ask(5, PinAction::Cancel, ALICE));
-        }
-        assert!(world.sticky.ring.len() < 100);
-    }
-
-    #[test]
-    fn a_storm_of_heirs_does_not_fill_the_table() {
-        let mut world = PinTest::new(&[5]);
-        world.stay(5, true);
-        for child in 100..2100 {
-            world.fork(5, child);
-            world.emptied();
-        }
-        assert!(world.sticky.entries.len() < 100, "{}", world.sticky.entries.len());
-    }
-
-    #[test]
-    fn one_user_does_not_fill_the_table() {
-        const BOB: Uid = Uid(61_702);
-        let mut world = PinTest::new(&[5, 6]);
-        world.run(7, 100, BOB);
-        assert!(world.ask(5, PinAction::Stay { children: true }, ALICE));
-        let children = 100..100 + MOST_OF_USER + 50;
-        children.clone().for_each(|child| world.fork(5, child));
-        let counted = |world: &PinTest| world.sticky.entries.len() as u32;
-        assert_eq!(counted(&world), MOST_OF_USER);
-        assert_eq!(world.sticky.metrics.sticky_over_limit.get(), 51);
-        assert!(!world.sticky.has_room(pid(6), ALICE) && world.sticky.has_room(pid(5), ALICE));
-        assert!(world.ask(7, PinAction::Stay { children: false }, BOB), "others have room");
-        world.run(8, 100, ROOT);
-        assert!(world.ask(8, PinAction::Stay { children: false }, ROOT));
-        // The children have ended, and make room when their last forks were read.
-        assert!(!world.ask(6, PinAction::Stay { children: false }, ALICE));
-        world.emptied();
-        assert!(world.ask(6, PinAction::Stay { children: false }, ALICE));
-        for raw in [5, 6] {
-            assert!(world.ask(raw, PinAction::Cancel, ALICE));
-        }
-        let used = world.sticky.used.clone();
-        assert_eq!(used.values().sum::<u32>(), counted(&world), "{used:?}");
-    }
-
-    #[test]
-    fn lost_forks_are_made_good_by_the_living_children() {
-        let mut world = PinTest::new(&[5, 6, 7]);
-        world.stay(5, true);
-        for (parent, child) in [(5, "6 "), (6, "7 "), (7, "")] {
-            let task = world.dir(parent).join(format!("task/{parent}"));
-            fs::create_dir_all(&task).unwrap();
-            fs::write(task.join("children"), child).unwrap();
-        }
-        world.sticky.search(&mut world.proc);
-        assert!(world.holds(6) && world.holds(7));
-    }
-}
+#[path = "sticky_tests.rs"]
+mod tests;

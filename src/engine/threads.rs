@@ -10,9 +10,9 @@ use hashbrown::HashSet;
 
 use super::Engine;
 use super::evaluation::Evaluation;
+use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid};
 use crate::kernel::process::ProcessHandle;
-use crate::sys;
 use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum number of recorded processes. Beyond it every fork is a candidate until the next scan.
@@ -49,7 +49,7 @@ impl OwnCredentials {
     }
 }
 
-impl Engine {
+impl<K: Kernel> Engine<K> {
     /// Checks whether a thread of the process has other credentials than the process is classified
     /// by, if that can have changed, and records the result. `is_single` is `true` if it is known
     /// to have one thread.
@@ -68,13 +68,13 @@ impl Engine {
         let is_known = self.own_credentials.processes.contains(&pid);
         let differs = match evaluation.threads {
             // Events of threads may have been lost, or occurred before the start.
-            Threads::None if may_find => !is_single && self.proc.has_thread_of_others(pid, ids),
+            Threads::None if may_find => !is_single && self.kernel.has_thread_of_others(pid, ids),
             Threads::None if !is_known => return,
             Threads::One(thread) if !is_known => {
-                self.proc.thread_ids(pid, thread).is_some_and(|own| own != ids)
+                self.kernel.thread_ids(pid, thread).is_some_and(|own| own != ids)
             }
             Threads::None | Threads::One(_) | Threads::Several => {
-                self.proc.has_thread_of_others(pid, ids)
+                self.kernel.has_thread_of_others(pid, ids)
             }
         };
         if differs {
@@ -91,7 +91,7 @@ impl Engine {
         if own.is_empty() {
             return;
         }
-        let now = sys::monotonic();
+        let now = self.kernel.now();
         if now.since(own.swept) < SWEEP_NS {
             return;
         }
@@ -100,13 +100,13 @@ impl Engine {
         for pid in some {
             // Removed and added again, so that all processes are checked in turn.
             self.own_credentials.processes.remove(&pid);
-            let Some(handle) = self.proc.open_process(pid) else { continue };
-            if self.proc.has_leader_exited(pid) {
+            let Some(handle) = self.kernel.open_process(pid) else { continue };
+            if self.kernel.has_leader_exited(pid) {
                 // No event reports this, and from now on another thread determines the rule.
                 let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, now);
                 self.answered.push_back(Evaluation::new(evaluation));
             }
-            if self.proc.has_thread_of_others(pid, (handle.uid, handle.gid)) {
+            if self.kernel.has_thread_of_others(pid, (handle.uid, handle.gid)) {
                 self.own_credentials.add(pid);
             }
         }

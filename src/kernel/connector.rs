@@ -7,6 +7,8 @@
 //! Each socket requests only its own events (mask, Linux 6.6) and also has a classic BPF filter: it
 //! does the same on older kernels and drops thread forks, which the mask cannot.
 
+mod error;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -16,9 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::event::wire::{self, Message, Subscription};
 use crate::event::{Event, EventKind};
 use crate::sys::{self, Instruction, Mailbox};
-
-/// Number of datagrams in the first read of a drain.
-const FEW: usize = 4;
+pub use error::ConnectorError;
 
 /// Type of the events that a socket subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,49 +34,6 @@ impl SocketKind {
         match self {
             Self::Events => wire::EXEC | wire::UID | wire::GID,
             Self::Forks => wire::FORK,
-        }
-    }
-}
-
-/// Reason why the proc connector is unusable, as one sentence for the administrator.
-#[derive(Debug)]
-pub enum ConnectorError {
-    /// The kernel was built without it.
-    NoConnector(io::Error),
-    /// The network namespace is not the initial one.
-    NetworkNamespace,
-    /// The subscription was ignored: PID or user namespace, or no `CONFIG_PROC_EVENTS`.
-    Ignored,
-    /// The subscription succeeded, but the event of a test process did not arrive.
-    Silent,
-    /// The subscription failed with this errno.
-    Refused(u32),
-    /// Any other failure of a system call.
-    Io(&'static str, io::Error),
-}
-
-impl std::fmt::Display for ConnectorError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoConnector(error) => write!(
-                f,
-                "this kernel has no proc connector ({error}): it needs CONFIG_CONNECTOR and CONFIG_PROC_EVENTS"
-            ),
-            Self::NetworkNamespace => f.write_str(
-                "process events are sent only to the initial network namespace, and this is another: run cgruled on the host, without PrivateNetwork=yes or a container's network",
-            ),
-            Self::Ignored => f.write_str(
-                "the kernel ignored the subscription to process events: it lacks CONFIG_PROC_EVENTS, or this is a container with its own PID or user namespace; run cgruled on the host",
-            ),
-            Self::Silent => f.write_str(
-                "the kernel accepted the subscription but reported no event of a test process within a second: this is another PID or user namespace, or the proc connector of this kernel is broken",
-            ),
-            Self::Refused(errno) => write!(
-                f,
-                "the kernel refused the subscription to process events: {}",
-                io::Error::from_raw_os_error(i32::try_from(*errno).unwrap_or(0))
-            ),
-            Self::Io(call, error) => write!(f, "cannot receive process events: {call}: {error}"),
         }
     }
 }
@@ -204,7 +161,7 @@ impl Socket {
         let refused = &mut self.refused;
         let mut read = 0;
         // Preparing for many costs more than reading one, and usually there is one.
-        let mut most = FEW;
+        let mut most = Mailbox::FEW;
         while read < bound {
             let count = self.mailbox.receive(self.fd.as_fd(), most, |datagram| {
                 if !datagram.trusted {
@@ -274,6 +231,15 @@ struct SelfTestResult {
     executed: bool,
 }
 
+/// Numbers of events that were not received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Number of events that the kernel dropped.
+    pub lost: u64,
+    /// Number of rejected datagrams: not from the kernel, truncated, or malformed.
+    pub refused: u64,
+}
+
 /// The two sockets of the proc connector.
 pub struct Connector {
     receive_buffer: usize,
@@ -308,6 +274,21 @@ impl Connector {
         Ok(())
     }
 
+    /// Returns the exact numbers of events that were not received since the last call.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    pub fn take_losses(&mut self) -> io::Result<Losses> {
+        let lost = self.lost()?;
+        let Self { events, forks, .. } = self;
+        let refused = std::mem::take(&mut events.refused) + std::mem::take(&mut forks.refused);
+        Ok(Losses { lost, refused })
+    }
+
+    fn lost(&mut self) -> io::Result<u64> {
+        Ok(u64::from(self.events.lost()?) + u64::from(self.forks.lost()?))
+    }
+
     /// Runs a short-lived process and expects its fork on the fork socket and its exec on the event
     /// socket within a second.
     fn self_test(&mut self) -> Result<(), ConnectorError> {
@@ -316,20 +297,13 @@ impl Connector {
         for _ in 1..TESTS {
             let result = self.test_once(&mut proven);
             // During a flood the events of the test process may be among the dropped ones.
-            if !matches!(result, Err(ConnectorError::Silent)) || !self.has_lost()? {
+            if !matches!(result, Err(ConnectorError::Silent))
+                || self.lost().map_err(|error| ConnectorError::Io("getsockopt", error))? == 0
+            {
                 return result;
             }
         }
         self.test_once(&mut proven)
-    }
-
-    fn has_lost(&mut self) -> Result<bool, ConnectorError> {
-        let lost = |socket: &mut Socket| {
-            socket.lost().map_err(|error| ConnectorError::Io("getsockopt", error))
-        };
-        let events = lost(&mut self.events)?;
-        let forks = lost(&mut self.forks)?;
-        Ok(events > 0 || forks > 0)
     }
 
     fn test_once(&mut self, proven: &mut SelfTestResult) -> Result<(), ConnectorError> {

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::kernel::process::ProcessHandle;
 use crate::sys::{self, Namespace};
 
 /// Relation of a process to containers created by root.
@@ -48,6 +49,14 @@ impl HostNamespaces {
     /// (before Linux 6.11).
     pub fn containment(&self, pidfd: BorrowedFd<'_>) -> Option<Containment> {
         self.decide(|which| sys::namespace_of(pidfd, which).map(File::from))
+    }
+
+    /// Determines the containment of an open process, or of the thread that stands in for its
+    /// leader. `None` as [`Self::containment`].
+    pub fn containment_of(&self, handle: &ProcessHandle) -> Option<Containment> {
+        let Some(thread) = handle.thread else { return self.containment(handle.pidfd()?) };
+        let pidfd = sys::pidfd_open_thread(thread.get()).ok()?;
+        self.containment(pidfd.as_fd())
     }
 
     /// Determines the containment by `/proc/PID/ns` below `directory`. Can block on an exec of the

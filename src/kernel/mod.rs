@@ -4,9 +4,7 @@
 pub mod connector;
 pub mod container;
 pub mod exe_pool;
-pub mod intake;
 pub mod moves;
 pub mod process;
 pub mod program;
-pub mod scan;
 pub mod user_manager;

@@ -11,6 +11,7 @@
 
 mod error;
 mod instance;
+mod own;
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -24,6 +25,7 @@ use crate::event::trace_page::{ExternalMove, MalformedPage, TracePage};
 
 pub use error::MoveTraceError;
 use instance::{Instance, is_tracefs};
+pub use own::OwnMoves;
 
 /// Usual mount points of tracefs; debugfs mounts the second one on access.
 const DIRECTORIES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -67,37 +69,6 @@ pub struct TracedMove {
     pub is_birth: bool,
     /// ID of the hierarchy, as the first field of a line of `/proc/PID/cgroup`.
     pub hierarchy: u32,
-}
-
-/// Source of traced moves, replaceable in tests.
-pub trait MoveSource: fmt::Debug + Send {
-    /// Excludes the moves of these threads.
-    ///
-    /// # Errors
-    /// As write(2).
-    fn ignore(&mut self, threads: &[u32]) -> io::Result<()>;
-
-    /// Reads the moves traced since the last call, and returns the number of lost ones.
-    ///
-    /// # Errors
-    /// As read(2).
-    fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64>;
-}
-
-impl MoveSource for MoveTrace {
-    fn ignore(&mut self, threads: &[u32]) -> io::Result<()> {
-        self.ignore_threads(threads)
-    }
-
-    fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
-        let drained = self.drain(
-            |_| false,
-            |&ExternalMove { at, mover, pid, is_birth, hierarchy, .. }| {
-                take(TracedMove { at, mover, pid, is_birth, hierarchy });
-            },
-        )?;
-        Ok(drained.lost)
-    }
 }
 
 impl fmt::Debug for MoveTrace {
@@ -220,6 +191,20 @@ impl MoveTrace {
     /// As write(2).
     pub fn ignore_threads(&mut self, tids: &[u32]) -> io::Result<()> {
         self.instance.write_file(FILTER, &filter(tids))
+    }
+
+    /// Reads the moves traced since the last call, and returns the number of lost ones.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub fn read(&mut self, mut take: impl FnMut(TracedMove)) -> io::Result<u64> {
+        let drained = self.drain(
+            |_| false,
+            |&ExternalMove { at, mover, pid, is_birth, hierarchy, .. }| {
+                take(TracedMove { at, mover, pid, is_birth, hierarchy });
+            },
+        )?;
+        Ok(drained.lost)
     }
 
     /// Reads the buffers and passes each move to `heed` unless its mover is `ignored`. Never

@@ -8,9 +8,11 @@
 //! wait (measured on Linux 6.18; `status`, `cgroup`, `comm`, `statm`, `task` and pidfds do not).
 //! The executable is read by [`crate::kernel::program`].
 
-use std::ffi::CStr;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+mod path;
+mod status;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -19,9 +21,20 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 
 use crate::event::{Gid, Pid, Uid};
 use crate::sys;
+pub(crate) use path::ProcPath;
+pub use status::ProcessStatus;
 
 /// Longest path that the kernel reports, in bytes.
 pub const PATH_MAX: usize = 4096;
+
+/// Reference to a process that does not apply to a later process with the same PID.
+#[derive(Debug)]
+pub enum ProcessRef {
+    /// Pidfd (Linux 5.3).
+    Pidfd(OwnedFd),
+    /// Start time in clock ticks since boot.
+    Started(u64),
+}
 
 /// Open process with the credentials that the kernel reported.
 #[derive(Debug)]
@@ -32,8 +45,8 @@ pub struct ProcessHandle {
     pub gid: Gid,
     /// Inode of its v2 cgroup directory, where the kernel reports it (Linux 6.13).
     pub unified: Option<u64>,
-    /// Pidfd, which refers to this process even after its PID is reused (Linux 5.3).
-    pub pidfd: Option<OwnedFd>,
+    /// Reference to the process, if the kernel has pidfds and a descriptor was left.
+    pub reference: Option<ProcessRef>,
     /// Live thread from which the IDs were read, if the leader has exited before it.
     pub thread: Option<Pid>,
 }
@@ -41,70 +54,29 @@ pub struct ProcessHandle {
 impl ProcessHandle {
     /// Checks whether all threads of the process have exited, as far as a pidfd shows.
     pub fn has_exited(&self) -> bool {
-        self.pidfd.as_ref().is_some_and(has_exited)
+        self.pidfd().is_some_and(has_exited)
     }
-}
 
-/// Scheduling state of a thread in `/proc/PID/status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ThreadState {
-    Alive,
-    /// Exited, whether reaped or not.
-    Exited,
-}
-
-/// Real and effective owner of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcessOwner {
-    /// PID of the process, also when it was requested by the ID of another thread.
-    pub process: Pid,
-    /// Real UID of the requested thread.
-    pub real: Uid,
-    /// Effective UID of the requested thread.
-    pub effective: Uid,
-    /// Real GID of the requested thread.
-    pub real_group: Gid,
+    /// Returns the pidfd of the process.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.reference {
+            Some(ProcessRef::Pidfd(pidfd)) => Some(pidfd.as_fd()),
+            Some(ProcessRef::Started(_)) | None => None,
+        }
+    }
 }
 
 /// Open `/proc`, with the features of the kernel.
 #[derive(Debug)]
 pub struct ProcFs {
     dir: OwnedFd,
+    /// Set for `/proc` itself: the PIDs of a test directory belong to no processes.
+    has_pidfds: bool,
     /// Set if the kernel supports `PIDFD_GET_INFO`.
     has_pidfd_info: bool,
     /// Set if the inode of a pidfd identifies a process: see [`sys::has_unique_inode`].
     has_unique_inodes: bool,
     text: Vec<u8>,
-}
-
-/// Relative path `PID/name` with its NUL, on the stack.
-pub(crate) struct ProcPath([u8; 48]);
-
-impl ProcPath {
-    /// Returns the path of a file of a process.
-    pub(crate) fn new(pid: Pid, name: &str) -> Self {
-        Self::format(format_args!("{pid}/{name}"))
-    }
-
-    /// Returns the path of a file of a thread, or of the process itself, which shows its leader.
-    pub(crate) fn of(pid: Pid, thread: Option<Pid>, name: &str) -> Self {
-        match thread {
-            Some(thread) => Self::format(format_args!("{pid}/task/{thread}/{name}")),
-            None => Self::new(pid, name),
-        }
-    }
-
-    fn format(text: std::fmt::Arguments<'_>) -> Self {
-        let mut bytes = [0; 48];
-        // Two PIDs of ten digits, `/task/`, a slash and the longest name, `children`, fit.
-        let written = (&mut bytes[..47]).write_fmt(text);
-        debug_assert!(written.is_ok());
-        Self(bytes)
-    }
-
-    pub(crate) fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
-    }
 }
 
 impl ProcFs {
@@ -117,11 +89,12 @@ impl ProcFs {
         let dir = nix::fcntl::open(root, flags, Mode::empty())?;
         let mut proc = Self {
             dir,
+            has_pidfds: root == Path::new("/proc"),
             has_pidfd_info: false,
             has_unique_inodes: false,
             text: Vec::with_capacity(1024),
         };
-        if root == Path::new("/proc") {
+        if proc.has_pidfds {
             proc.find_features();
         }
         Ok(proc)
@@ -161,7 +134,7 @@ impl ProcFs {
                 uid: Uid(info.euid),
                 gid: Gid(info.egid),
                 unified: (info.cgroup != 0).then_some(info.cgroup),
-                pidfd: Some(pidfd),
+                reference: Some(ProcessRef::Pidfd(pidfd)),
                 thread: None,
             }),
             Ok(None) => None,
@@ -174,8 +147,9 @@ impl ProcFs {
     fn open_process_by_stat(&mut self, pid: Pid, pidfd: Option<OwnedFd>) -> Option<ProcessHandle> {
         let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
         // Thread IDs have a directory too. Where descriptors have run out this is not checked.
-        let is_process = pidfd.is_some() || self.owner(pid).is_none_or(|own| own.process == pid);
-        is_process.then_some(ProcessHandle { uid, gid, unified: None, pidfd, thread: None })
+        let is_process = pidfd.is_some() || self.status(pid).is_none_or(|own| own.process == pid);
+        let reference = pidfd.map(ProcessRef::Pidfd);
+        is_process.then_some(ProcessHandle { uid, gid, unified: None, reference, thread: None })
     }
 
     /// Returns the effective IDs of a thread. `None` when it has exited.
@@ -202,7 +176,7 @@ impl ProcFs {
         // Since Linux 6.15 a pidfd, even one of the leader thread, reports no exit while other threads live.
         // A leader that has exited counts as long as other threads live, so a single thread is the
         // leader.
-        self.thread_count(pid) != 1 && self.state(pid, None) == Some(ThreadState::Exited)
+        self.thread_count(pid) != 1 && self.status(pid).is_some_and(|leader| leader.has_exited)
     }
 
     /// Returns the process with the IDs of one of its live threads, in place of those of its exited
@@ -210,8 +184,10 @@ impl ProcFs {
     /// have exited.
     pub fn stand_in(&mut self, pid: Pid, handle: ProcessHandle) -> Option<ProcessHandle> {
         let mut others = self.threads(pid).into_iter().filter(|&thread| thread != pid);
-        let thread =
-            others.find(|&thread| self.state(pid, Some(thread)) == Some(ThreadState::Alive))?;
+        let thread = others.find(|&thread| {
+            let path = ProcPath::of(pid, Some(thread), "status");
+            self.read_status(&path).is_some_and(|status| !status.has_exited)
+        })?;
         let (uid, gid) = self.thread_ids(pid, thread)?;
         Some(ProcessHandle { uid, gid, unified: None, thread: Some(thread), ..handle })
     }
@@ -222,12 +198,14 @@ impl ProcFs {
         self.threads(pid).into_iter().any(differs)
     }
 
-    fn state(&mut self, pid: Pid, thread: Option<Pid>) -> Option<ThreadState> {
-        let text = self.file(&ProcPath::of(pid, thread, "status"))?;
-        match status_words(text, b"State:").next()? {
-            b"Z" | b"X" => Some(ThreadState::Exited),
-            _ => Some(ThreadState::Alive),
-        }
+    /// Returns the data of `/proc/PID/status`, which also accepts the ID of a thread. `None` when it
+    /// does not exist.
+    pub fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        self.read_status(&ProcPath::new(pid, "status"))
+    }
+
+    fn read_status(&mut self, path: &ProcPath) -> Option<ProcessStatus> {
+        ProcessStatus::parse(self.file(path)?)
     }
 
     /// Duplicates the directory descriptor for another thread.
@@ -250,29 +228,11 @@ impl ProcFs {
         self.file(&ProcPath::of(pid, thread, "cgroup"))
     }
 
-    /// Checks whether the process is a kernel thread: `Kthread` in `/proc/PID/status` (Linux 6.8),
-    /// before that a child of kthreadd, which is process 2, or kthreadd itself.
-    pub fn is_kernel_thread(&mut self, pid: Pid) -> bool {
-        let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
-        if let Some(word) = status_words(text, b"Kthread:").next() {
-            return word == b"1";
-        }
-        const KTHREADD: u32 = 2;
-        pid.get() == KTHREADD || status_number(text, b"PPid:", 0) == Some(KTHREADD)
-    }
-
     /// Checks whether the leader has a real-time policy: `SCHED_FIFO` or `SCHED_RR`.
     pub fn is_real_time(&self, pid: Pid) -> bool {
         sys::scheduling_policy(pid.get()).is_ok_and(|policy| {
             matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
         })
-    }
-
-    /// Returns the parent of the process, which is process 1 after the parent exited. `None` when
-    /// the process does not exist.
-    pub fn parent(&mut self, pid: Pid) -> Option<Pid> {
-        let text = self.file(&ProcPath::new(pid, "status"))?;
-        Pid::new(status_number(text, b"PPid:", 0)?)
     }
 
     /// Returns a number that distinguishes a process from a later one with the same PID, and that
@@ -284,16 +244,34 @@ impl ProcFs {
         if self.has_unique_inodes {
             let pidfd = sys::pidfd_open(pid.get()).ok()?;
             // A process that was reaped can still be opened while another pidfd of it exists.
-            return inode_of(&pidfd);
+            return inode_of(pidfd.as_fd());
         }
         self.start_time(pid)
     }
 
     /// Returns the identity of an open process: see [`Self::identity`].
     pub fn identity_of(&mut self, pid: Pid, handle: &ProcessHandle) -> Option<u64> {
-        match &handle.pidfd {
+        match handle.pidfd() {
             Some(pidfd) if self.has_unique_inodes => inode_of(pidfd),
-            _ => self.start_time(pid),
+            Some(_) | None => self.start_time(pid),
+        }
+    }
+
+    /// Refers to a process of which no more is known than its PID.
+    pub fn refer(&mut self, pid: Pid) -> Option<ProcessRef> {
+        let pidfd = self.has_pidfds.then(|| sys::pidfd_open(pid.get()).ok()).flatten();
+        match pidfd {
+            Some(pidfd) => Some(ProcessRef::Pidfd(pidfd)),
+            None => self.start_time(pid).map(ProcessRef::Started),
+        }
+    }
+
+    /// Checks whether the PID still belongs to this process, which may be a zombie. Does not block
+    /// if the kernel has pidfds.
+    pub fn is_same(&mut self, pid: Pid, process: &ProcessRef) -> bool {
+        match process {
+            ProcessRef::Pidfd(pidfd) => sys::pidfd_alive(pidfd.as_fd()),
+            ProcessRef::Started(started) => self.start_time(pid) == Some(*started),
         }
     }
 
@@ -302,34 +280,16 @@ impl ProcFs {
         fstatat(&self.dir, ProcPath::new(pid, "").as_c_str(), AtFlags::empty()).is_ok()
     }
 
-    /// Checks whether a process is the first one of a PID namespace below the initial one.
-    pub fn is_first_of_namespace(&mut self, pid: Pid) -> bool {
-        let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
-        status_words(text, b"NSpid:").skip(1).last() == Some(&b"1"[..])
-    }
-
     /// Checks whether a process is in a PID namespace below the initial one but in the initial user
     /// namespace, as in a container without a user namespace. Does not wait for an exec of the
     /// process.
     pub fn is_in_namespace_of_root(&mut self, pid: Pid) -> bool {
-        let Some(text) = self.file(&ProcPath::new(pid, "status")) else { return false };
-        if status_words(text, b"NSpid:").count() < 2 {
+        if self.status(pid).is_none_or(|status| status.inner_pid.is_none()) {
             return false;
         }
         let Some(map) = self.file(&ProcPath::new(pid, "uid_map")) else { return false };
         let fields = map.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
         fields.eq([&b"0"[..], b"0", b"4294967295"])
-    }
-
-    /// Returns the owner of a process from `/proc/PID/status`. `None` when it does not exist.
-    pub fn owner(&mut self, pid: Pid) -> Option<ProcessOwner> {
-        let text = self.file(&ProcPath::new(pid, "status"))?;
-        Some(ProcessOwner {
-            process: Pid::new(status_number(text, b"Tgid:", 0)?)?,
-            real: Uid(status_number(text, b"Uid:", 0)?),
-            effective: Uid(status_number(text, b"Uid:", 1)?),
-            real_group: Gid(status_number(text, b"Gid:", 0)?),
-        })
     }
 
     /// Returns the start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`.
@@ -390,25 +350,13 @@ impl ProcFs {
     }
 }
 
-/// Returns the words after `name` in the text of a `status` file. A process can choose its name
-/// freely, but the kernel escapes a newline in it.
-fn status_words<'t>(text: &'t [u8], name: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
-    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name));
-    let words = line.unwrap_or_default().split(u8::is_ascii_whitespace);
-    words.filter(|word| !word.is_empty())
-}
-
-fn status_number(text: &[u8], name: &[u8], index: usize) -> Option<u32> {
-    std::str::from_utf8(status_words(text, name).nth(index)?).ok()?.parse().ok()
-}
-
 /// Checks whether the process of a pidfd has exited, reaped or not: then the pidfd is readable.
-fn has_exited(handle: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-fn inode_of(pidfd: &OwnedFd) -> Option<u64> {
+fn inode_of(pidfd: BorrowedFd<'_>) -> Option<u64> {
     fstat(pidfd).ok().map(|stat| stat.st_ino)
 }
 
@@ -446,11 +394,11 @@ mod tests {
         assert_eq!(proc.thread_ids(pid, pid), Some((handle.uid, handle.gid)));
         assert!(!proc.has_thread_of_others(pid, (handle.uid, handle.gid)));
         assert!(proc.has_thread_of_others(pid, (handle.uid, Gid(handle.gid.0 + 1))));
-        assert!(!proc.is_kernel_thread(pid));
+        assert!(!proc.status(pid).unwrap().is_kernel_thread);
         assert!(!proc.is_real_time(pid));
-        let owner = proc.owner(pid).unwrap();
+        let owner = proc.status(pid).unwrap();
         assert_eq!((owner.process, owner.effective), (pid, handle.uid));
-        assert_eq!(proc.parent(pid).unwrap().get(), std::os::unix::process::parent_id());
+        assert_eq!(owner.parent.unwrap().get(), std::os::unix::process::parent_id());
         assert!(proc.start_time(pid).unwrap() > 0);
         let identity = proc.identity(pid).unwrap();
         assert_eq!(proc.identity_of(pid, &handle), Some(identity));
@@ -462,7 +410,7 @@ mod tests {
     fn stat_and_pidfd_agree() {
         let (mut proc, pid) = ours();
         let asked = proc.open_process(pid).unwrap();
-        assert!(asked.pidfd.is_some());
+        assert!(asked.pidfd().is_some());
         proc.has_pidfd_info = false;
         let loose = proc.open_process(pid).unwrap();
         assert_eq!((loose.uid, loose.gid), (asked.uid, asked.gid));
@@ -488,7 +436,7 @@ mod tests {
             ended.recv().unwrap_err();
         });
         let tid = Pid::new(u32::try_from(tid.recv().unwrap()).unwrap()).unwrap();
-        let owner = proc.owner(tid).unwrap();
+        let owner = proc.status(tid).unwrap();
         assert!(proc.exists(tid) && tid != pid);
         assert_eq!(owner.process, pid);
         assert!(proc.open_process(tid).is_none());
@@ -509,7 +457,8 @@ mod tests {
         let zeros = "0 ".repeat(31);
         let stat = format!("41 (a (b) c) S 2 0 0 0 -1 2129984 {zeros}2 0\n");
         std::fs::write(dir.join("stat"), stat).unwrap();
-        let status = "Name:\ta (b) c\nState:\tZ (zombie)\nTgid:\t41\nPPid:\t2\n";
+        let status = "Name:\ta (b) c\nState:\tZ (zombie)\nTgid:\t41\nPPid:\t2\n\
+                      Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n";
         std::fs::write(dir.join("status"), status).unwrap();
         std::fs::write(dir.join("cgroup"), "3:cpu,cpuacct:/x:y\n0::/z\n").unwrap();
         std::fs::write(dir.join("task/41/children"), "50 51 ").unwrap();
@@ -517,10 +466,11 @@ mod tests {
         let mut proc = ProcFs::open(root.path()).unwrap();
         let pid = Pid::new(41).unwrap();
         assert_eq!(proc.comm(pid), Some(&b"a (b) c"[..]));
-        assert!(proc.is_kernel_thread(pid));
-        assert_eq!(proc.state(pid, None), Some(ThreadState::Exited));
+        let status = proc.status(pid).unwrap();
+        assert!(status.is_kernel_thread);
+        assert!(status.has_exited);
         assert_eq!(proc.start_time(pid), Some(0));
-        assert_eq!(proc.parent(pid), Pid::new(2));
+        assert_eq!(status.parent, Pid::new(2));
         let text = proc.cgroup(pid, None).unwrap();
         assert_eq!(path_in(text, b"cpu,cpuacct"), Some(&b"/x:y"[..]));
         assert_eq!(path_in(text, b""), Some(&b"/z"[..]));

@@ -5,7 +5,6 @@
 use std::fmt::Debug;
 
 use crate::event::{Gid, Nanos, Uid};
-use crate::kernel::process::ProcFs;
 use crate::rules::RuleId;
 use crate::tracking::queue::EvaluationRequest;
 
@@ -18,11 +17,20 @@ pub trait DecisionObserver: Debug + Send {
     fn shows_program(&self) -> bool;
 
     /// Reports a completed evaluation. Called on the hot thread: it may read more about the process
-    /// from `proc`, depending on the log level, and must not block.
-    fn tell(&self, event: &DecisionEvent<'_>, proc: &mut ProcFs);
+    /// from `process`, depending on the log level, and must not block.
+    fn tell(&self, event: &DecisionEvent<'_>, process: &mut dyn ObservedProcess);
 
     /// Reports that the kernel dropped events. Called on the hot thread, at `now`, after each loss.
     fn lost(&self, now: Nanos);
+}
+
+/// Process of an evaluation, of which an observer can read more.
+pub trait ObservedProcess {
+    /// Returns its real user ID and group ID. `None` when it does not exist any more.
+    fn real_ids(&mut self) -> Option<(Uid, Gid)>;
+
+    /// Returns its command name (comm).
+    fn comm(&mut self) -> Option<&[u8]>;
 }
 
 /// Result of an evaluation, with the data that a report needs.

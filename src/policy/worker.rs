@@ -16,6 +16,7 @@ use crate::event::{Gid, Pid, Uid};
 use crate::kernel::connector::run_test_process;
 use crate::kernel::exe_pool::{Examination, ExaminationPool};
 use crate::kernel::program::{self, Examined, ReadRequest};
+use crate::kernel::user_manager::LookupReply;
 use crate::policy::{Policy, User};
 pub use lookups::Directory;
 use lookups::{LookupKey, Lookups};
@@ -52,6 +53,8 @@ pub enum WorkerReply {
     /// Process with an executable that is readable again, after a read of it blocked the hot
     /// thread.
     Readable(Pid),
+    /// Result of the lookup of a user's service manager.
+    Manager(LookupReply),
 }
 
 /// Requests to the rule thread.

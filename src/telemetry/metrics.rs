@@ -87,6 +87,8 @@ counters! {
     /// Connections to the socket that ended without a complete request: invalid data, timeout, too
     /// many.
     sticky_dropped,
+    /// Connections to the control socket refused because too many were open.
+    control_refused,
     /// Processes found in the cgroup of their rule.
     in_place,
     /// Processes moved to the cgroup of their rule.

@@ -46,6 +46,7 @@
  *   toggle N A B     N times: effective user A, then B
  *   gate             wait for one byte on standard input
  *   ask PID FLAGS    send PID and FLAGS to /run/cgred.socket, say "answer N" for a reply of N bytes
+ *   connect N PATH   open N connections to the socket at PATH, say "connected N", keep them
  *   sleep MS         wait for MS milliseconds
  *   eat MIB          use MIB mebibytes of memory
  *   busy             keep the first processor that it may use busy, say "busy N" before
@@ -625,6 +626,17 @@ static void ask(int pid, int flags)
 	close(fd);
 }
 
+static void connect_many(long n, const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+	for (long i = 0; i < n; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		check(connect(fd, (struct sockaddr *)&address, sizeof address), path);
+	}
+	say("connected", n);
+}
+
 static void *idle_thread(void *argument)
 {
 	uid_t *uid = argument;
@@ -895,6 +907,9 @@ static void steps(char **step)
 		} else if (IS("ask")) {
 			int pid = atoi(next(&step));
 			ask(pid, atoi(next(&step)));
+		} else if (IS("connect")) {
+			long n = atol(next(&step));
+			connect_many(n, next(&step));
 		} else if (IS("sleep")) {
 			usleep(1000 * atol(next(&step)));
 		} else if (IS("eat")) {

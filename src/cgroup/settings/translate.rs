@@ -1,6 +1,6 @@
 //! Translates the settings of one cgroup version to the files of the other. Pure.
 
-use super::value::{Bound, device, device_rates, max_or_size, microseconds, quota, whole};
+use super::value::{Bound, PERIOD, device, device_rates, max_or_size, microseconds, quota, whole};
 use super::{SettingError, SettingMessage, Siblings, ValueKind, WORDS, Writes, one};
 use crate::cgroup::mounts::Version;
 
@@ -9,8 +9,6 @@ const WEIGHTS: (u64, u64) = (1, 10_000);
 const BLKIO_WEIGHTS: (u64, u64) = (10, 1_000);
 /// The name and range of `blkio.weight` with the BFQ scheduler. The default is 100 as on v2.
 const BFQ: (&str, (u64, u64)) = ("blkio.bfq.weight", (1, 1_000));
-/// The default period in microseconds.
-pub(super) const PERIOD: u64 = 100_000;
 
 /// A setting to be translated from the version of its key to that of the host.
 pub(super) struct Translation<'a> {

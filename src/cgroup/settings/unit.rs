@@ -1,7 +1,7 @@
 //! Translates v2 settings to properties of systemd units for `systemctl set-property`. Pure.
 
 use super::kernel_file::only_in;
-use super::translate::PERIOD;
+use super::value::PERIOD;
 use super::{SettingError, SettingMessage, Siblings, Write, Writes, files};
 use crate::cgroup::mounts::Version;
 

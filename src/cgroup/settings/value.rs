@@ -43,6 +43,8 @@ const V1_UNLIMITED: u64 = i64::MAX as u64 & !4095;
 const MOST_PROCESSES: u64 = 4_194_304;
 /// The highest CPU or memory node number that is accepted.
 const MOST_CPUS: u64 = 1 << 20;
+/// The default period in microseconds.
+pub(super) const PERIOD: u64 = 100_000;
 /// The shortest and the longest period in microseconds; the former is also the shortest quota.
 const PERIODS: (u64, u64) = (1_000, 1_000_000);
 /// The largest quota in microseconds: 100 days of one CPU.
@@ -153,7 +155,7 @@ pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>
     }
     if let (false, Some(percent)) = (is_v1, text.strip_suffix('%')) {
         let percent = percent.trim().parse::<u64>().ok();
-        let quota = percent.and_then(|percent| percent.checked_mul(super::translate::PERIOD / 100));
+        let quota = percent.and_then(|percent| percent.checked_mul(PERIOD / 100));
         let quota = quota.filter(|quota| (PERIODS.0..=MOST_QUOTA).contains(quota));
         return Ok((Some(quota.ok_or_else(|| wrong(help))?), None));
     }

@@ -1,6 +1,5 @@
 //! Files and directories on the command line of `cgrulectl check`.
 
-use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -20,13 +19,12 @@ type GivenFile = (GivenKind, Arc<Path>, Vec<u8>);
 ///
 /// # Errors
 /// A file cannot be read, or is neither a rule nor a settings file.
-pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String>), ToolError> {
+pub(super) fn given(operands: &[PathBuf]) -> Result<(Vec<GivenFile>, Vec<String>), ToolError> {
     let mut files = Vec::new();
     let mut notes = Vec::new();
     for operand in operands {
-        let path = std::path::absolute(operand).unwrap_or_else(|_| PathBuf::from(operand));
-        let failed = |error: io::Error| ToolError::Failed(format!("{}: {error}", shown(&path)));
-        if !fs::metadata(&path).map_err(failed)?.is_dir() {
+        let path = std::path::absolute(operand).unwrap_or_else(|_| operand.clone());
+        if !fs::metadata(&path).map_err(|error| unreadable(&path, &error))?.is_dir() {
             let Some(kind) = GivenKind::of(&path) else {
                 let known =
                     "NN-name.toml, cgruled.toml, or legacy files named for cgrules or cgconfig";
@@ -36,7 +34,7 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
             files.push(read(kind, path, &mut notes)?);
             continue;
         }
-        let entries = fs::read_dir(&path).map_err(failed)?;
+        let entries = fs::read_dir(&path).map_err(|error| unreadable(&path, &error))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
@@ -50,8 +48,7 @@ pub(super) fn given(operands: &[OsString]) -> Result<(Vec<GivenFile>, Vec<String
 }
 
 fn read(kind: GivenKind, path: PathBuf, notes: &mut Vec<String>) -> Result<GivenFile, ToolError> {
-    let failed = |error: io::Error| ToolError::Failed(format!("{}: {error}", shown(&path)));
-    let (bytes, metadata) = regular::read(&path).map_err(failed)?;
+    let (bytes, metadata) = regular::read(&path).map_err(|error| unreadable(&path, &error))?;
     let distrust = distrust(&metadata).map(|why| {
         format!("{} {why}: the daemon would refuse it if installed like this", shown(&path))
     });
@@ -66,6 +63,10 @@ fn distrust(metadata: &Metadata) -> Option<String> {
         (0, _) => Some("is writable by users other than root".to_owned()),
         (uid, _) => Some(format!("is owned by user {uid}, not by root")),
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ToolError {
+    ToolError::Failed(format!("{}: {error}", shown(path)))
 }
 
 fn shown(path: &Path) -> EscapedBytes<'_> {

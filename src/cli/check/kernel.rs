@@ -35,17 +35,17 @@ impl Samples<'_> {
         // A missing controller is reported elsewhere.
         let (index, controller) = self.hierarchies.locate(&setting.controller)?;
         let tree = self.hierarchies.get(index)?;
-        let siblings = |key: &str| {
+        let writes = settings::files(&setting.key, &setting.value, tree.version, &|key| {
             let other = spec.settings.iter().find(|other| other.key == key)?;
             Some(other.value.clone())
-        };
-        let writes = settings::files(&setting.key, &setting.value, tree.version, &siblings).ok()?;
+        });
+        let writes = writes.ok()?;
         let sample = self.found.entry((index, controller.to_owned()));
         let sample = sample.or_insert_with(|| sample_of(tree, controller)).as_ref()?;
-        let is_there = |file: &str| sample.join(file).exists();
         let missing = writes.writes.iter().find(|write| {
-            let instead = write.instead.as_ref().is_some_and(|(file, _)| is_there(file));
-            !is_there(&write.file) && !instead
+            let instead =
+                write.instead.as_ref().is_some_and(|(file, _)| sample.join(file).exists());
+            !sample.join(&write.file).exists() && !instead
         })?;
         let message = format!("the kernel of this host has no {}", missing.file);
         let file = &setting.origin.file;
@@ -83,8 +83,9 @@ fn has_controller(version: Version, group: &Path, controller: &str) -> bool {
 
 fn groups_in(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.flatten().filter(is_group).map(|entry| entry.path()).take(GROUPS).collect()
+    let entries = entries.flatten();
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|entry| entry.path()).take(GROUPS).collect()
 }
 
 #[cfg(test)]

@@ -24,23 +24,29 @@ const KEPT: usize = 400;
 pub(super) fn all(rules: &[Rule]) -> Vec<Diagnostic> {
     let mut pages = Pages::default();
     let mut said = Vec::new();
-    let rule = |id: RuleId| &rules[id.0 as usize];
     for (id, dead) in lint::dead(rules) {
         let (message, help) = match dead {
             Unreachable::ShadowedBy(first) => (
-                format!("{} can never match: {} comes first", title(rule(id)), title(rule(first))),
-                format!("{} matches everything that it does", rule(first).origin),
+                format!(
+                    "{} can never match: {} comes first",
+                    title(rule(rules, id)),
+                    title(rule(rules, first))
+                ),
+                format!("{} matches everything that it does", rule(rules, first).origin),
             ),
             Unreachable::HoldsForNobody => (
-                format!("{} can never match: its exclusions cover all it selects", title(rule(id))),
+                format!(
+                    "{} can never match: its exclusions cover all it selects",
+                    title(rule(rules, id))
+                ),
                 "remove the rule, or narrow its exclusions".to_owned(),
             ),
         };
-        said.push(pages.warning(&rule(id).origin, message, help));
+        said.push(pages.warning(&rule(rules, id).origin, message, help));
     }
     for (id, first) in lint::duplicate_names(rules) {
-        let own = rule(id);
-        let other = rule(first);
+        let own = rule(rules, id);
+        let other = rule(rules, first);
         // Duplicates within one file are reported by its parser.
         if own.origin.file != other.origin.file {
             let message = format!("{} is also defined in {}", title(own), other.origin);
@@ -53,6 +59,10 @@ pub(super) fn all(rules: &[Rule]) -> Vec<Diagnostic> {
     }
     said.extend(missing_programs(rules, &mut pages));
     said
+}
+
+fn rule(rules: &[Rule], id: RuleId) -> &Rule {
+    &rules[id.0 as usize]
 }
 
 /// Returns warnings for executables given by a path that does not exist on this host.

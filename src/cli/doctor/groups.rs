@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Finding;
-use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::cgroup::mounts::{Hierarchies, Version};
 use crate::config::daemon_toml::{FastMoves, Root, Settings};
 
 /// Unit with the delegated cgroup that rules use on a systemd host.
@@ -76,8 +76,8 @@ fn controllers(hierarchies: &Hierarchies) -> Option<Finding> {
     if hierarchies.is_empty() {
         return None;
     }
-    let lacks = |name: &&&str| hierarchies.locate(name).is_none();
-    let missing: Vec<&str> = WANTED.iter().filter(lacks).copied().collect();
+    let missing: Vec<&str> =
+        WANTED.into_iter().filter(|name| hierarchies.locate(name).is_none()).collect();
     if missing.is_empty() {
         return Some(Finding::ok("controllers", format!("{} available", WANTED.join(", "))));
     }
@@ -88,10 +88,9 @@ fn controllers(hierarchies: &Hierarchies) -> Option<Finding> {
 }
 
 fn read_only(hierarchies: &Hierarchies) -> Option<Finding> {
-    let is_read_only = |tree: &&Hierarchy| {
+    let tree = hierarchies.iter().find(|tree| {
         statvfs(&tree.mount_point).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY))
-    };
-    let tree = hierarchies.iter().find(is_read_only)?;
+    })?;
     let text = format!("{} is mounted read-only", tree.mount_point.display());
     let advice = "no process can be moved there: run the daemon on the host, or remount it with rw";
     Some(Finding::wrong("mounts", text, advice))
@@ -100,8 +99,7 @@ fn read_only(hierarchies: &Hierarchies) -> Option<Finding> {
 /// Reports the effect of the setting `fast_moves` on this host.
 fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
     const TOPIC: &str = "fast moves";
-    let all = |tree: &Hierarchy| tree.favordynmods;
-    if !hierarchies.is_empty() && hierarchies.iter().all(all) {
+    if !hierarchies.is_empty() && hierarchies.iter().all(|tree| tree.favordynmods) {
         return Finding::ok(TOPIC, "favordynmods is on: all moves are fast, whatever the setting");
     }
     match setting {
@@ -116,7 +114,7 @@ fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
         FastMoves::Expedited => {
             Finding::ok(TOPIC, "\"expedited\": RCU grace periods of the kernel are short")
         }
-        FastMoves::Favordynmods if hierarchies.unified().is_some_and(all) => {
+        FastMoves::Favordynmods if hierarchies.unified().is_some_and(|tree| tree.favordynmods) => {
             Finding::ok(TOPIC, "\"favordynmods\": on for cgroup v2, off for v1")
         }
         FastMoves::Favordynmods if hierarchies.unified().is_none() => Finding::note(
@@ -156,6 +154,7 @@ fn systemd(is_booted: bool, has_pool: bool, hierarchies: &Hierarchies, root: &Ro
 mod tests {
     use super::super::FindingState;
     use super::*;
+    use crate::cgroup::mounts::Hierarchy;
 
     fn tree(version: Version, listed: &str, favordynmods: bool) -> Hierarchy {
         Hierarchy {

@@ -93,7 +93,7 @@ fn owners() -> Vec<Uid> {
     let mut pids: Vec<Pid> = Vec::new();
     // An incomplete list is sufficient here.
     let _incomplete = proc.all(|pid| pids.push(pid));
-    owners.extend(pids.into_iter().filter_map(|pid| proc.owner(pid)).map(|owner| owner.effective));
+    owners.extend(pids.into_iter().filter_map(|pid| proc.status(pid)).map(|owner| owner.effective));
     owners.into_iter().take(USERS).collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Explained;
-use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use super::subject::{InspectedProcess, InspectedProgram};
 use super::verdict::{HierarchyState, PlacementState};
 use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
@@ -126,12 +126,10 @@ impl ExplainDocument {
             }
             InspectedProgram::None | InspectedProgram::Hidden(_) => (None, None, None),
         };
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let age = life.as_ref().and_then(|life| life.age);
         let parent = life.as_ref().and_then(|life| life.parent.as_ref());
-        let pid = |life: &LiveProcess| life.pid.get();
         Self {
-            pid: life.as_ref().map(pid),
+            pid: life.as_ref().map(|life| life.pid.get()),
             comm: life.as_ref().map(|life| text(&life.comm)),
             state: word(verdict.state),
             uid: who.uid.0,
@@ -153,6 +151,10 @@ impl ExplainDocument {
             failed: failed(survey, explained),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn place(seat: &HierarchyState) -> PlaceElement {

@@ -14,7 +14,7 @@ use crate::cli::daemon_client::{self, DaemonAddress};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientConnection};
 use crate::control::protocol::{ControlRequest, HistoryEntry, ProcessReport};
-use crate::control::status::{ActiveRule, ActiveRules, Status};
+use crate::control::status::{ActiveRules, Status};
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::Rule;
 
@@ -43,34 +43,33 @@ impl DaemonMemory {
     /// Queries the daemon at this address for each process, in order. Sets the survey's root to the daemon's,
     /// since its command line may override the settings.
     pub fn ask(address: &DaemonAddress, pids: &[u32], survey: &mut LoadedConfig) -> Vec<Self> {
-        let same = |memory: Self| vec![memory; pids.len()];
         let socket = match address {
             DaemonAddress::At(socket) => socket,
-            DaemonAddress::Off(file) => return same(Self::Off(file.clone())),
+            DaemonAddress::Off(file) => return vec![Self::Off(file.clone()); pids.len()],
         };
         let status = match answer::<Status>(socket, &ControlRequest::Status) {
-            Err(error) => return same(Self::Silent(error.to_string())),
-            Ok(None) => return same(Self::NoDaemon(socket.to_owned())),
+            Err(error) => return vec![Self::Silent(error.to_string()); pids.len()],
+            Ok(None) => return vec![Self::NoDaemon(socket.to_owned()); pids.len()],
             Ok(Some(status)) => status,
         };
         // The daemon reports `/` for the hierarchy root.
         status.root.trim_end_matches('/').clone_into(&mut survey.roots.rules);
         let told = match client::about(socket, pids) {
-            Err(error) => return same(Self::Silent(error.to_string())),
+            Err(error) => return vec![Self::Silent(error.to_string()); pids.len()],
             Ok(told) => told.unwrap_or_default(),
         };
         let rules = answer::<ActiveRules>(socket, &ControlRequest::Rules).ok().flatten();
         let general = general(&status, rules.as_ref(), survey);
-        let of = |pid: &u32| {
-            let about = told.iter().find(|about| about.pid == *pid).cloned();
-            let nothing = || ProcessReport { pid: *pid, ..ProcessReport::default() };
+        let memories = pids.iter().map(|&pid| {
+            let about = told.iter().find(|about| about.pid == pid).cloned();
+            let about = about.unwrap_or(ProcessReport { pid, ..ProcessReport::default() });
             let mut general = general.clone();
-            if *pid == status.pid {
+            if pid == status.pid {
                 general.insert(0, "it is the daemon, which never moves itself".to_owned());
             }
-            Self::Told(about.unwrap_or_else(nothing), general)
-        };
-        pids.iter().map(of).collect()
+            Self::Told(about, general)
+        });
+        memories.collect()
     }
 
     /// Returns the time since the daemon moved the process last, if it has a record; `None` if no daemon
@@ -85,9 +84,9 @@ impl DaemonMemory {
     /// The last external move of the process that the daemon remembers, in words: its mover, when
     /// it was, and whether it was reverted.
     pub fn external_move(&self) -> Option<String> {
-        let is_move =
-            |one: &&HistoryEntry| matches!(one.outcome.as_str(), "externally-moved" | "abandoned");
-        let last = self.history().iter().rev().find(is_move)?;
+        let mut latest_first = self.history().iter().rev();
+        let last = latest_first
+            .find(|one| matches!(one.outcome.as_str(), "externally-moved" | "abandoned"))?;
         let ago = span(Duration::from_millis(last.ago_ms));
         Some(format!("{ago} ago: {}", last.detail))
     }
@@ -139,10 +138,11 @@ fn general(status: &Status, rules: Option<&ActiveRules>, survey: &LoadedConfig) 
 
 /// Checks whether the active rules are those of the files, by their names and lines.
 fn are_same(in_force: &ActiveRules, files: &[Rule]) -> bool {
-    let is_it = |(own, rule): (&ActiveRule, &Rule)| {
-        own.line == rule.origin.line && own.name == Escaped(&rule.name).to_string()
-    };
-    in_force.rules.len() == files.len() && in_force.rules.iter().zip(files).all(is_it)
+    let mut pairs = in_force.rules.iter().zip(files);
+    in_force.rules.len() == files.len()
+        && pairs.all(|(own, rule)| {
+            own.line == rule.origin.line && own.name == Escaped(&rule.name).to_string()
+        })
 }
 
 /// Returns the reasons for which a process is misplaced, the most important first; at least one.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ impl InspectedProcess {
             cgroup,
             age: stat.as_ref().and_then(|stat| age(stat.starttime)),
             parent,
-            is_kernel_thread: proc.is_kernel_thread(pid),
+            is_kernel_thread: proc.status(pid).is_some_and(|status| status.is_kernel_thread),
             is_zombie: stat.is_some_and(|stat| matches!(stat.state, 'Z' | 'X')),
         });
         Ok(Some(subject))
@@ -158,14 +158,13 @@ impl InspectedProcess {
     }
 
     fn new(uid: Uid, gid: Gid, names: &NameService) -> Result<Self, ToolError> {
-        let failed = |error| ToolError::Failed(format!("NSS lookup failed: {error}"));
-        let who = names.identify(uid).map_err(failed)?;
-        let group = names.group_name(gid).map_err(failed)?;
-        let shown = |gid: &Gid| match names.group_name(*gid) {
+        let who = names.identify(uid).map_err(ToolError::nss)?;
+        let group = names.group_name(gid).map_err(ToolError::nss)?;
+        let listed_in = who.listed_in.iter().map(|gid| match names.group_name(*gid) {
             Ok(Some(name)) => format!("{name} ({gid})"),
             Ok(None) | Err(_) => gid.to_string(),
-        };
-        let listed_in = who.listed_in.iter().map(shown).collect();
+        });
+        let listed_in = listed_in.collect();
         Ok(Self { life: None, who, gid, group, listed_in, program: InspectedProgram::None })
     }
 }
@@ -228,14 +227,17 @@ fn patiently<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'stati
 
 /// Checks whether user, executable and cgroups of a process are those of its parent.
 fn same_as_parent((pid, parent): (Pid, Pid), uid: Uid, proc: &mut ProcFs) -> bool {
-    let exe = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let comm = proc.comm(pid).map(<[u8]>::to_vec);
     let groups = proc.cgroup(pid, None).map(<[u8]>::to_vec);
     let has_same_user = proc.open_process(parent).is_some_and(|handle| handle.uid == uid);
     has_same_user
-        && exe(pid) == exe(parent)
+        && exe_link(pid) == exe_link(parent)
         && comm.as_deref() == proc.comm(parent)
         && groups.as_deref() == proc.cgroup(parent, None)
+}
+
+fn exe_link(pid: Pid) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
 /// Returns the time since a start time in clock ticks after boot.

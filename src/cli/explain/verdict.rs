@@ -83,7 +83,14 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
     let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
-        pid.is_some_and(|pid| placement::applies(rule, proc, pid, None))
+        pid.is_some_and(|pid| {
+            placement::applies(
+                rule,
+                proc,
+                |proc| proc.cgroup(pid, None),
+                |proc| proc.is_real_time(pid),
+            )
+        })
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
@@ -244,7 +251,7 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
         PathBase::Top => survey.roots.legacy.clone(),
     };
     path.push('/');
-    let known = |piece: DestinationPart| match piece {
+    let pieces = target.destination.pieces().into_iter().map(|piece| match piece {
         DestinationPart::Field(Specifier::ProcessId) if subject.life.is_none() => {
             DestinationPart::Literal("%P".to_owned())
         }
@@ -254,9 +261,8 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
             DestinationPart::Literal("%p".to_owned())
         }
         piece @ (DestinationPart::Field(_) | DestinationPart::Literal(_)) => piece,
-    };
-    let pieces = target.destination.pieces().into_iter().map(known).collect();
-    let destination = Destination::from_pieces(target.destination.as_str(), pieces);
+    });
+    let destination = Destination::from_pieces(target.destination.as_str(), pieces.collect());
     // The PID of a hypothetical process is not shown.
     if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
         let uid = subject.who.uid;

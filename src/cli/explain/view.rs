@@ -157,34 +157,42 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 fn places(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) -> io::Result<()> {
     let seats = &explained.verdict.seats;
     let names_trees = survey.hierarchies.len() > 1;
-    let shown = |path: &[u8], tree: &str| match names_trees {
-        true => format!("{}  ({})", EscapedBytes(path), Escaped(tree)),
-        false => EscapedBytes(path).to_string(),
-    };
     for HierarchyState { tree, belongs, is, is_right, .. } in seats {
         if !is_right {
-            item("expected", &shown(belongs.as_bytes(), tree), out)?;
+            item("expected", &place(belongs.as_bytes(), tree, names_trees), out)?;
         }
         if let Some(is) = is {
-            item("actual", &shown(is, tree), out)?;
+            item("actual", &place(is, tree, names_trees), out)?;
         }
     }
     match &explained.subject.life {
         Some(life) if seats.is_empty() => current(&survey.hierarchies, life)
             .iter()
-            .try_for_each(|(tree, path)| item("actual", &shown(path, tree), out)),
+            .try_for_each(|(tree, path)| item("actual", &place(path, tree, names_trees), out)),
         Some(_) | None => Ok(()),
     }
 }
 
-fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
-    let named = |name: Option<&str>, number: String| match name {
+/// Formats a cgroup, with the hierarchy if there are several.
+fn place(path: &[u8], tree: &str, names_tree: bool) -> String {
+    match names_tree {
+        true => format!("{}  ({})", EscapedBytes(path), Escaped(tree)),
+        false => EscapedBytes(path).to_string(),
+    }
+}
+
+/// Formats a user or group: `alice (1000)`.
+fn named(name: Option<&str>, number: u32) -> String {
+    match name {
         Some(name) => format!("{} ({number})", Escaped(name)),
-        None => number,
-    };
+        None => number.to_string(),
+    }
+}
+
+fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
     let InspectedProcess { who, gid, group, listed_in, program, life } = subject;
-    item("user", &named(who.name.as_deref(), who.uid.to_string()), out)?;
-    let mut groups = named(group.as_deref(), gid.to_string());
+    item("user", &named(who.name.as_deref(), who.uid.0), out)?;
+    let mut groups = named(group.as_deref(), gid.0);
     if !listed_in.is_empty() {
         groups += &format!("; the user is a member of {}", Escaped(&listed_in.join(", ")));
     }
@@ -280,13 +288,13 @@ fn is_near(rule: &Rule, miss: Mismatch) -> bool {
 
 fn passed_over(gap: &mut Vec<Mismatch>) -> Option<RuleRow> {
     let count = gap.len();
-    let is_of = |kinds: &[Mismatch]| gap.iter().all(|miss| kinds.contains(miss));
-    let what = match () {
-        () if is_of(&[Mismatch::User]) => "for other users",
-        () if is_of(&[Mismatch::User, Mismatch::Group]) => "for other users and groups",
-        () if is_of(&[Mismatch::Exe, Mismatch::UnknownExe]) => "for other programs",
-        () => "for others",
-    };
+    let kinds: [(&[Mismatch], &str); 3] = [
+        (&[Mismatch::User], "for other users"),
+        (&[Mismatch::User, Mismatch::Group], "for other users and groups"),
+        (&[Mismatch::Exe, Mismatch::UnknownExe], "for other programs"),
+    ];
+    let all = kinds.iter().find(|(kinds, _)| gap.iter().all(|miss| kinds.contains(miss)));
+    let what = all.map_or("for others", |(_, what)| what);
     gap.clear();
     (count > 0).then(|| RuleRow::Gap(format!("{} {what}", counted(count))))
 }

@@ -51,21 +51,20 @@ pub(super) fn render(status: &Status, style: PageOptions) -> String {
 fn write_all(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     head(status, style, out)?;
     rules(status, style, out)?;
-    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
-    let events = counter("events");
-    let lost = counter("lost_events") + counter("lost_forks");
+    let events = status.counter("events");
+    let lost = status.counter("lost_events") + status.counter("lost_forks");
     row(
         style,
         out,
         "Events",
         &format!("{} received, {}", grouped(events), style.bad(lost, "lost")),
     )?;
-    let scans = counted(counter("scans"), "scan", "scans");
-    let looks = counted(counter("evaluations"), "evaluation", "evaluations");
+    let scans = counted(status.counter("scans"), "scan", "scans");
+    let looks = counted(status.counter("evaluations"), "evaluation", "evaluations");
     row(style, out, "Processes", &format!("{looks}, {scans} of /proc"))?;
     let placed = if status.dry_run { "would_place" } else { "placed" };
     let verb = if status.dry_run { "would be moved" } else { "moved" };
-    let all = counter(placed);
+    let all = status.counter(placed);
     let timed = status.latency.count;
     // The other moves followed a scan or a request: there is no event to measure the latency from.
     let part = match timed < all && !status.dry_run {
@@ -211,13 +210,12 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
 }
 
 fn failures(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
-    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
-    let refused = style.bad(counter("refused"), "refused");
-    let taken = style.bad(counter("external_moves_found"), "external moves");
-    let abandoned = style.bad(counter("abandoned"), "not reverted");
-    let dropped = style.bad(counter("dropped_log_records"), "log lines dropped");
+    let refused = style.bad(status.counter("refused"), "refused");
+    let taken = style.bad(status.counter("external_moves_found"), "external moves");
+    let abandoned = style.bad(status.counter("abandoned"), "not reverted");
+    let dropped = style.bad(status.counter("dropped_log_records"), "log lines dropped");
     row(style, out, "Failures", &format!("{refused}, {taken}, {abandoned}, {dropped}"))?;
-    let over_limit = counter("sticky_over_limit");
+    let over_limit = status.counter("sticky_over_limit");
     if over_limit > 0 {
         let pins = counted(over_limit, "pin", "pins");
         row(style, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;

@@ -8,14 +8,29 @@ use serde::Serialize;
 use super::sample::{GroupUsage, SampledGroups, lossy, shown};
 
 /// Sort key of the rows; rows of equal value are sorted by path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Sort {
     Cpu,
     Memory,
     Io,
     Tasks,
     Pressure,
+    #[value(name = "name")]
     Path,
+}
+
+impl Sort {
+    /// Returns the value that is compared; rows without it are sorted by path.
+    fn value(self, row: &GroupRow) -> Option<f64> {
+        match self {
+            Self::Cpu => row.cpu_percent,
+            Self::Memory => row.memory_bytes.map(|bytes| bytes as f64),
+            Self::Io => row.io_bytes_per_second,
+            Self::Tasks => row.tasks.map(|tasks| tasks as f64),
+            Self::Pressure => row.pressure_percent,
+            Self::Path => None,
+        }
+    }
 }
 
 /// Name and terminal key of each sort key.
@@ -66,13 +81,8 @@ pub(super) fn rows(
 ) -> Vec<GroupRow> {
     let mut rows = Vec::with_capacity(now.len());
     for (path, group) in now {
-        let old = before.get(path).map(|group| group.figures);
+        let old = before.get(path).map_or(GroupUsage::default(), |group| group.figures);
         let figures = group.figures;
-        let rate = |of: fn(&GroupUsage) -> Option<u64>| {
-            let grown = of(&figures)?.saturating_sub(of(&old?)?);
-            let seconds = apart.as_secs_f64();
-            (seconds > 0.0).then(|| grown as f64 / seconds)
-        };
         let parents = (1..path.len()).filter(|&at| path[at] == b'/');
         let is_nested = parents.into_iter().any(|end| now.contains_key(&path[..end]));
         rows.push(GroupRow {
@@ -81,13 +91,13 @@ pub(super) fn rows(
             rule: group.rules.first().map(|&first| rule(first)).unwrap_or_default(),
             rules: group.rules.len(),
             // Nanoseconds per second to percent.
-            cpu_percent: rate(|f| f.cpu).map(|rate| rate / 1e7),
+            cpu_percent: rate(old.cpu, figures.cpu, apart).map(|rate| rate / 1e7),
             memory_bytes: figures.memory,
-            io_bytes_per_second: rate(|f| f.io),
+            io_bytes_per_second: rate(old.io, figures.io, apart),
             tasks: figures.tasks,
             pressure_percent: figures.pressure.map(|(percent, _)| percent),
             pressure_of: figures.pressure.map(|(_, of)| of.name()),
-            throttled_percent: rate(|f| f.throttled).map(|rate| rate / 1e7),
+            throttled_percent: rate(old.throttled, figures.throttled, apart).map(|rate| rate / 1e7),
             oom_kills: figures.oom_kills,
             is_nested,
         });
@@ -95,18 +105,17 @@ pub(super) fn rows(
     rows
 }
 
+/// Returns the growth of a value per second.
+fn rate(old: Option<u64>, new: Option<u64>, apart: Duration) -> Option<f64> {
+    let grown = new?.saturating_sub(old?);
+    let seconds = apart.as_secs_f64();
+    (seconds > 0.0).then(|| grown as f64 / seconds)
+}
+
 /// Sorts the rows, the greatest value first and unknown values last.
 pub(super) fn sort(rows: &mut [GroupRow], by: Sort) {
-    let key = |row: &GroupRow| match by {
-        Sort::Cpu => row.cpu_percent,
-        Sort::Memory => row.memory_bytes.map(|bytes| bytes as f64),
-        Sort::Io => row.io_bytes_per_second,
-        Sort::Tasks => row.tasks.map(|tasks| tasks as f64),
-        Sort::Pressure => row.pressure_percent,
-        Sort::Path => None,
-    };
     rows.sort_by(|a, b| {
-        let order = key(b).partial_cmp(&key(a)).unwrap_or(Ordering::Equal);
+        let order = by.value(b).partial_cmp(&by.value(a)).unwrap_or(Ordering::Equal);
         order.then_with(|| a.cgroup.cmp(&b.cgroup))
     });
 }

@@ -84,11 +84,10 @@ impl Sampler {
         for (index, tree) in self.hierarchies.iter().enumerate() {
             self.walk((index, &tree.mount_point), &mut Vec::new(), &mut places);
         }
-        let figures = |places: GroupDirectories| {
-            let figures = self.figures(&places.directories);
-            SampledGroup { rules: places.rules, figures }
-        };
-        places.into_iter().map(|(path, places)| (path, figures(places))).collect()
+        let groups = places.into_iter().map(|(path, GroupDirectories { rules, directories })| {
+            (path, SampledGroup { rules, figures: self.figures(&directories) })
+        });
+        groups.collect()
     }
 
     fn walk(
@@ -135,17 +134,18 @@ impl Sampler {
 
 /// Reads a v2 cgroup. CPU time and pressure exist in every cgroup, other values only for enabled controllers.
 fn v2(directory: &Path, figures: &mut GroupUsage) {
-    let cpu = read(directory, "cpu.stat");
-    let microseconds = |key| Some(field(cpu.as_deref()?, key)? * 1000);
-    figures.cpu = microseconds("usage_usec").or(figures.cpu);
-    figures.throttled = microseconds("throttled_usec").or(figures.throttled);
+    if let Some(cpu) = read(directory, "cpu.stat") {
+        figures.cpu = field(&cpu, "usage_usec").map(|us| us * 1000).or(figures.cpu);
+        figures.throttled = field(&cpu, "throttled_usec").map(|us| us * 1000).or(figures.throttled);
+    }
     figures.memory = number(directory, "memory.current").or(figures.memory);
     let events = read(directory, "memory.events");
     let killed = events.and_then(|text| field(&text, "oom_kill"));
     figures.oom_kills = killed.or(figures.oom_kills);
     figures.io = read(directory, "io.stat").map(|text| bytes_moved(&text)).or(figures.io);
-    let count = || read(directory, "cgroup.threads").map(|text| text.lines().count() as u64);
-    figures.tasks = number(directory, "pids.current").or(figures.tasks).or_else(count);
+    figures.tasks = number(directory, "pids.current").or(figures.tasks).or_else(|| {
+        read(directory, "cgroup.threads").map(|threads| threads.lines().count() as u64)
+    });
     let files = [
         ("cpu.pressure", Resource::Cpu),
         ("memory.pressure", Resource::Memory),
@@ -206,11 +206,11 @@ fn field(text: &str, key: &str) -> Option<u64> {
 
 /// Returns the bytes read and written on all devices: `8:0 rbytes=1 wbytes=2 rios=...`.
 fn bytes_moved(text: &str) -> u64 {
-    let of = |word: &str| {
-        let bytes = word.strip_prefix("rbytes=").or_else(|| word.strip_prefix("wbytes="))?;
-        bytes.parse::<u64>().ok()
-    };
-    text.split_ascii_whitespace().filter_map(of).sum()
+    let words = text.split_ascii_whitespace();
+    let bytes = words.filter_map(|word| {
+        word.strip_prefix("rbytes=").or_else(|| word.strip_prefix("wbytes="))?.parse::<u64>().ok()
+    });
+    bytes.sum()
 }
 
 /// Returns the `avg10` of the line `some`.

@@ -132,8 +132,8 @@ impl Terminal {
 
 /// Returns columns and lines of a terminal; 80 and 24 if it reports none.
 pub(super) fn size(fd: BorrowedFd<'_>) -> (usize, usize) {
-    match crate::sys::terminal_size(fd) {
-        Ok((columns, lines)) if columns > 0 && lines > 0 => (columns.into(), lines.into()),
+    match rustix::termios::tcgetwinsize(fd) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
         Ok(_) | Err(_) => (80, 24),
     }
 }

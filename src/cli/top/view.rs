@@ -59,8 +59,10 @@ pub(super) fn lines(rows: &[GroupRow], frame: Frame, style: FrameOptions) -> Vec
     } else if !rest.is_empty() {
         lines.push(format!("{} {} more cgroups", dots(style), rest.len()));
     }
-    let fits = |line: String| if style.color { line } else { cut(&line, style.width, style) };
-    lines.into_iter().map(fits).collect()
+    if !style.color {
+        lines.iter_mut().for_each(|line| *line = cut(line, style.width, style));
+    }
+    lines
 }
 
 fn widths(width: usize) -> (usize, usize) {
@@ -109,12 +111,11 @@ fn header(group: usize, rule: usize, width: usize) -> String {
 
 fn line(row: &GroupRow, Frame { cpus, .. }: Frame, style: FrameOptions) -> String {
     let (group, rule) = widths(style.width);
-    let number = |value: Option<f64>| match value {
+    let cpu = match row.cpu_percent {
         Some(value) if value < 9999.95 => format!("{value:.1}"),
         Some(value) => format!("{:.0}", value.min(999_999.0)),
         None => "-".to_owned(),
     };
-    let count = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
     let pressure = match (row.pressure_percent, row.pressure_of) {
         (Some(percent), Some(of)) if percent >= 0.05 => {
             format!("{percent:.1}{}", of.chars().next().unwrap_or(' '))
@@ -125,22 +126,19 @@ fn line(row: &GroupRow, Frame { cpus, .. }: Frame, style: FrameOptions) -> Strin
     let throttled = row
         .throttled_percent
         .map_or("-".to_owned(), |percent| format!("{:.0}", percent.min(9999.0)));
-    let is_much = |percent: Option<f64>| percent.is_some_and(|percent| percent >= MUCH);
-    let alarm = |cell: String, on: bool| if on { paint(&cell, "31", style) } else { cell };
-    let oom = format!("{:>3}", count(row.oom_kills));
     let cells = [
         format!("{:<group$}", cut_start(&row.shown, group, style)),
         paint(
             &bar(row.cpu_percent.unwrap_or(0.0) / 100.0 / cpus.max(1) as f64, style),
             "36",
             style,
-        ) + &format!("{:>6}", number(row.cpu_percent)),
+        ) + &format!("{cpu:>6}"),
         format!("{:>6}", row.memory_bytes.map_or("-".to_owned(), bytes)),
         format!("{:>6}", row.io_bytes_per_second.map_or("-".to_owned(), |rate| bytes(rate as u64))),
         format!("{:>5}", count(row.tasks)),
-        alarm(format!("{pressure:>5}"), is_much(row.pressure_percent)),
-        alarm(format!("{throttled:>4}"), is_much(row.throttled_percent)),
-        alarm(oom, row.oom_kills.is_some_and(|kills| kills > 0)),
+        alarm(format!("{pressure:>5}"), row.pressure_percent >= Some(MUCH), style),
+        alarm(format!("{throttled:>4}"), row.throttled_percent >= Some(MUCH), style),
+        alarm(format!("{:>3}", count(row.oom_kills)), row.oom_kills > Some(0), style),
     ];
     let mut line = cells.join(" ");
     if rule > 0 {
@@ -148,6 +146,15 @@ fn line(row: &GroupRow, Frame { cpus, .. }: Frame, style: FrameOptions) -> Strin
         line += &feeders(row, rule, style);
     }
     line
+}
+
+fn count(value: Option<u64>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+/// Paints a cell red if its value is alarming.
+fn alarm(cell: String, is_alarming: bool, style: FrameOptions) -> String {
+    if is_alarming { paint(&cell, "31", style) } else { cell }
 }
 
 /// Returns the name of the first rule, and the number of further rules for the cgroup.

@@ -1,6 +1,6 @@
 //! Command-line parser with the semantics of getopt_long(3). Pure.
 //!
-//! lexopt, which `cgruled` uses, reads `-f=log` as the file `log`, where cgrulesengd reads `=log`,
+//! clap, which `cgruled` uses, reads `-f=log` as the file `log`, where cgrulesengd reads `=log`,
 //! and it does not accept abbreviations.
 
 use std::collections::VecDeque;

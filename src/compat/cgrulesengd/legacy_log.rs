@@ -6,9 +6,10 @@ use std::fmt;
 
 use ::log::Level;
 
-use crate::event::{Cause, Gid, Nanos, Pid, Uid};
-use crate::kernel::process::ProcFs;
-use crate::policy::observer::{DecisionEvent, DecisionObserver, DecisionResult, PlacementError};
+use crate::event::{Cause, Nanos};
+use crate::policy::observer::{
+    DecisionEvent, DecisionObserver, DecisionResult, ObservedProcess, PlacementError,
+};
 use crate::rules::RuleId;
 use crate::telemetry::log::FILES_ONLY;
 
@@ -45,14 +46,14 @@ impl DecisionObserver for LegacyLog {
         ::log::log_enabled!(Level::Info)
     }
 
-    fn tell(&self, event: &DecisionEvent<'_>, proc: &mut ProcFs) {
+    fn tell(&self, event: &DecisionEvent<'_>, process: &mut dyn ObservedProcess) {
         let is_change = CHANGES.into_iter().any(|change| event.evaluation.cause.intersects(change));
         // cgrulesengd has no rechecks, and its initial scan logs nothing but the rules.
         if event.evaluation.cause.intersects(Cause::RECHECK) && !is_change {
             return;
         }
         if ::log::log_enabled!(Level::Debug) {
-            events(event, proc);
+            events(event, process);
             self.decision(event);
         }
         let level = match event.ending {
@@ -64,7 +65,7 @@ impl DecisionObserver for LegacyLog {
         };
         if is_change && event.ending != DecisionResult::Sticky && ::log::log_enabled!(level) {
             let (pid, (uid, gid)) = (event.evaluation.pid, event.ids);
-            let name = LegacyName(name(event, proc));
+            let name = LegacyName(name(event, process));
             let result = LegacyOutcome(event.ending);
             ::log::log!(
                 level,
@@ -119,11 +120,11 @@ impl LegacyLog {
 }
 
 /// Logs one line for each kind of change since the last evaluation.
-fn events(event: &DecisionEvent<'_>, proc: &mut ProcFs) {
+fn events(event: &DecisionEvent<'_>, process: &mut dyn ObservedProcess) {
     let (pid, (euid, egid), cause) = (event.evaluation.pid, event.ids, event.evaluation.cause);
     // The real IDs are read only for these changes, and cannot be read when the process has exited.
     let (ruid, rgid) = match cause.intersects(Cause::UID | Cause::GID) {
-        true => real(proc, pid).unwrap_or(event.ids),
+        true => process.real_ids().unwrap_or(event.ids),
         false => event.ids,
     };
     if cause.contains(Cause::GID) {
@@ -137,15 +138,11 @@ fn events(event: &DecisionEvent<'_>, proc: &mut ProcFs) {
     }
 }
 
-fn real(proc: &mut ProcFs, pid: Pid) -> Option<(Uid, Gid)> {
-    proc.owner(pid).map(|owner| (owner.real, owner.real_group))
-}
-
 /// Returns the program, or the command name (comm) of a process with an unknown program.
-fn name<'n>(event: &DecisionEvent<'n>, proc: &'n mut ProcFs) -> &'n [u8] {
+fn name<'n>(event: &DecisionEvent<'n>, process: &'n mut dyn ObservedProcess) -> &'n [u8] {
     match event.program {
         Some(program) => program,
-        None => proc.comm(event.evaluation.pid).unwrap_or_default(),
+        None => process.comm().unwrap_or_default(),
     }
 }
 

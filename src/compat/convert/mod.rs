@@ -18,7 +18,7 @@ use crate::config::rules_toml::NameKind;
 use draft::TomlDraft;
 
 /// The syntax of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum SourceSyntax {
     /// `cgrules.conf` of cgrulesengd.
     Cgrules,

@@ -46,18 +46,13 @@ pub(super) fn read(field: &LineField, text: &str) -> Option<CgrulesKey> {
     let (user, program) = split(field, text);
     let mut criteria = Criteria::default();
     let mut mention = None;
-    let name = |span: &Range<usize>| {
-        let whole = &text[span.clone()];
-        let end = (0..=whole.len().min(USER_MAX)).rev().find(|&end| whole.is_char_boundary(end));
-        whole[..end.unwrap_or(0)].to_owned()
-    };
     if text[user.clone()].starts_with('@') {
         let span = user.start + 1..user.end;
-        let name = name(&span);
+        let name = shortened(&text[span.clone()]);
         criteria.groups = vec![GroupTest::Name(name.clone())];
         mention = Some(NameRef { kind: NameKind::Group, name, span });
     } else if !text[user.clone()].starts_with('*') {
-        let name = name(&user);
+        let name = shortened(&text[user.clone()]);
         criteria.users = vec![UserTest::Name(name.clone())];
         mention = Some(NameRef { kind: NameKind::User, name, span: user });
     }
@@ -67,6 +62,12 @@ pub(super) fn read(field: &LineField, text: &str) -> Option<CgrulesKey> {
     let program = program.map_or("", |span| &text[span]);
     criteria.exes = exe(program).into_iter().collect();
     Some(CgrulesKey { criteria, mention, program: warning(program) })
+}
+
+/// Cuts a name as cgrulesengd does, but not within a character.
+fn shortened(name: &str) -> String {
+    let end = (0..=name.len().min(USER_MAX)).rev().find(|&end| name.is_char_boundary(end));
+    name[..end.unwrap_or(0)].to_owned()
 }
 
 /// Returns the test for a program. A star at the end matches anything, including `/`, after a

@@ -29,12 +29,16 @@ pub(super) fn fields(line: &str, start: usize) -> Vec<LineField> {
     if quoted.len() >= 3 || !line.contains('"') {
         return quoted;
     }
-    let open: Shaped = |text| match destination(text).1 {
+    let plain = cut(line, start, [unquoted, unquoted]);
+    if plain.len() >= 3 { plain } else { quoted }
+}
+
+/// Reads a field up to the next blank, whatever quotes it has.
+fn unquoted(text: &str) -> (usize, Shape) {
+    match destination(text).1 {
         Shape::Plain => (word(text), Shape::Plain),
         Shape::Quoted | Shape::QuotedProgram | Shape::OpenQuote => (word(text), Shape::OpenQuote),
-    };
-    let plain = cut(line, start, [open, open]);
-    if plain.len() >= 3 { plain } else { quoted }
+    }
 }
 
 /// A function that returns length and shape of the field at the start of a text.

@@ -96,9 +96,8 @@ impl CgrulesReader<'_> {
         if names[0] == "*" {
             names.truncate(1);
         }
-        let once = |(n, name): (usize, &String)| !names[..n].contains(name);
-        let is_possible =
-            names.iter().enumerate().all(once) && !names[1..].iter().any(|name| name == "*");
+        let is_possible = names.iter().enumerate().all(|(n, name)| !names[..n].contains(name))
+            && !names[1..].iter().any(|name| name == "*");
         if !is_possible {
             let message = "duplicate controller in the rule";
             self.report.warning(Some(span), message, STAYS);

@@ -1,38 +1,48 @@
-//! The connection of one client of the control socket. Nothing in it may block.
+//! The connection of one client of the control socket, served on a thread of its own. It must end
+//! in bounded time, whatever the client does.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
-use nix::sys::epoll::EpollFlags;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
+use super::ControlService;
+use crate::control::channel::EngineCommand::{About, Place, Reload, Takers, Watch};
+use crate::control::channel::{self, MOST_WATCHING};
 use crate::control::protocol::{
-    ControlRequest, READERS, RequestError, RequestReader, WatchMessage,
+    ControlRequest, ProcessReport, READERS, RequestError, RequestReader, WatchMessage, line,
 };
-use crate::event::{Gid, Nanos, Uid};
+use crate::event::{Gid, Uid};
 use crate::sys;
 
-/// The maximum number of bytes queued for a watching client; further lines are dropped and counted.
-const BACKLOG: usize = 256 * 1024;
-/// The time in which a client must send its request, and read each part of a reply.
-pub(super) const PATIENCE_NS: u64 = 5_000_000_000;
+/// The time in which a client must send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time in which a client must read a reply, or the decisions of an interval: a terminal with
+/// paused output should survive that.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time limit of a command. The client waits a little longer.
-const ERRAND_NS: u64 = 100_000_000_000;
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(100);
 /// The time limit of a command that can be answered without the hot thread.
-const SHORT_ERRAND_NS: u64 = 2_000_000_000;
+const SHORT_COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval of sending decisions to a watching client, which saves the hot thread the wakeups.
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+
+const STALLED: &str = "the thread that moves processes does not respond";
 
 /// The credentials of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
-    uid: Uid,
+    pub(super) uid: Uid,
     is_reader: bool,
 }
 
 impl Peer {
-    fn of(stream: &UnixStream, readers: Option<Gid>) -> io::Result<Self> {
+    pub(super) fn of(stream: &UnixStream, readers: Option<Gid>) -> io::Result<Self> {
         let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
         let uid = Uid(credentials.uid());
         let is_listed = |gid: Gid| {
@@ -44,7 +54,7 @@ impl Peer {
     }
 
     /// Returns the reason for which the request is not permitted, if it is not.
-    pub(super) fn refusal(self, request: &ControlRequest) -> Option<String> {
+    fn refusal(self, request: &ControlRequest) -> Option<String> {
         if request.is_write() && self.uid != Uid(0) {
             return Some("only root may request changes".to_owned());
         }
@@ -52,235 +62,225 @@ impl Peer {
     }
 }
 
-/// The state of a connection.
+/// A connected client. Its stream is in non-blocking mode, so that each wait has a time limit.
 #[derive(Debug)]
-pub(super) enum ConnectionState {
-    /// The request is being received.
-    Asking(RequestReader),
-    /// A command for the hot thread is pending.
-    Waiting(PendingReply),
-    /// The client receives decisions. `lost` lines have not been reported to it yet.
-    Watching { lost: u64 },
-    /// The connection is closed once the reply is sent.
-    Leaving,
-}
-
-/// The kind of reply to send when the command is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PendingReply {
-    Status,
-    About,
-    Place,
-    /// A reload, with the generation of the rules active at the time of the request.
-    Reload(u64),
-}
-
-impl PendingReply {
-    const fn patience(self) -> u64 {
-        match self {
-            Self::Status | Self::About => SHORT_ERRAND_NS,
-            Self::Place | Self::Reload(_) => ERRAND_NS,
-        }
-    }
-}
-
-/// A connected client with its output buffer.
-#[derive(Debug)]
-pub(super) struct ClientStream {
+pub(super) struct Connection {
     stream: UnixStream,
-    pub(super) peer: Peer,
-    pub(super) state: ConnectionState,
-    out: VecDeque<u8>,
-    /// The time of the last progress.
-    since: Nanos,
+    peer: Peer,
 }
 
-impl ClientStream {
-    pub(super) fn new(stream: UnixStream, readers: Option<Gid>, now: Nanos) -> io::Result<Self> {
+impl Connection {
+    pub(super) fn new(stream: UnixStream, peer: Peer) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let peer = Peer::of(&stream, readers)?;
-        let state = ConnectionState::Asking(RequestReader::default());
-        Ok(Self { stream, peer, state, out: VecDeque::new(), since: now })
+        Ok(Self { stream, peer })
     }
 
-    /// Returns the time at which the client is disconnected without further progress, if any.
-    pub(super) fn due(&self) -> Option<Nanos> {
-        match self.state {
-            ConnectionState::Asking(_) | ConnectionState::Leaving => {
-                Some(self.since.plus(PATIENCE_NS))
-            }
-            ConnectionState::Waiting(command) => Some(self.since.plus(command.patience())),
-            ConnectionState::Watching { .. } => None,
+    /// Sends a refusal without waiting: it fits into the buffer of a new connection.
+    pub(super) fn turn_away(&self, error: String) -> io::Result<()> {
+        self.send_until(&line(&RequestError { error }), Instant::now())
+    }
+
+    /// Receives one request and replies to it.
+    pub(super) fn serve(&self, service: &ControlService) {
+        let request = self.receive(Instant::now() + REQUEST_TIMEOUT);
+        let served = request.and_then(|request| match request {
+            Ok(request) => self.answer(request, service),
+            Err(why) => self.refuse(why),
+        });
+        if let Err(error) = served {
+            ::log::debug!("client of the control socket with UID {}: {error}", self.peer.uid.0);
         }
     }
 
-    /// Checks whether the client has sent no complete request for this long.
-    pub(super) fn is_silent(&self, now: Nanos, for_ns: u64) -> bool {
-        matches!(self.state, ConnectionState::Asking(_)) && now.since(self.since) >= for_ns
+    fn answer(&self, request: ControlRequest, service: &ControlService) -> io::Result<()> {
+        if let Some(why) = self.peer.refusal(&request) {
+            return self.refuse(why);
+        }
+        let ControlService { channel, overview, .. } = service;
+        match request {
+            ControlRequest::Rules => self.tell(&overview.rules()),
+            ControlRequest::Kept => self.tell(&overview.kept()),
+            ControlRequest::Watch => self.watch(service),
+            ControlRequest::Status => match channel.ask(SHORT_COMMAND_TIMEOUT, Takers)? {
+                Some(takers) => self.tell(&overview.status_with(takers)),
+                None => self.tell(&overview.status_stalled()),
+            },
+            ControlRequest::About { pids } => {
+                self.report(channel.ask(SHORT_COMMAND_TIMEOUT, |reply| About(pids, reply))?)
+            }
+            ControlRequest::Place { pids } => {
+                self.report(channel.ask(COMMAND_TIMEOUT, |reply| Place(pids, reply))?)
+            }
+            ControlRequest::Reload => {
+                let before = overview.generation();
+                match channel.ask(COMMAND_TIMEOUT, Reload)? {
+                    Some(()) => self.tell(&overview.reloaded(true)),
+                    None if before != overview.generation() => self.tell(&overview.reloaded(false)),
+                    None => self.refuse("the reload is still in progress; see the log"),
+                }
+            }
+        }
     }
 
-    /// Returns the events to wait for, besides a hangup.
-    pub(super) fn interest(&self) -> EpollFlags {
-        let asking = match self.state {
-            ConnectionState::Asking(_) => EpollFlags::EPOLLIN,
-            ConnectionState::Waiting(_)
-            | ConnectionState::Watching { .. }
-            | ConnectionState::Leaving => EpollFlags::empty(),
-        };
-        let sending = if self.out.is_empty() { EpollFlags::empty() } else { EpollFlags::EPOLLOUT };
-        asking | sending
+    /// Sends a line for each process.
+    fn report(&self, abouts: Option<Vec<ProcessReport>>) -> io::Result<()> {
+        match abouts {
+            Some(abouts) => self.send(&abouts.iter().flat_map(line).collect::<Vec<u8>>()),
+            None => self.refuse(STALLED),
+        }
     }
 
-    /// Reads the available part of the request. Returns `None` while it is incomplete.
-    ///
-    /// # Errors
-    /// Returns an error if the client has disconnected.
-    pub(super) fn hear(&mut self) -> io::Result<Option<Result<ControlRequest, String>>> {
-        let ConnectionState::Asking(incoming) = &mut self.state else { return Ok(None) };
+    /// Sends decisions until the client disconnects.
+    fn watch(&self, service: &ControlService) -> io::Result<()> {
+        let (watcher, stream) = channel::watch();
+        match service.channel.ask(SHORT_COMMAND_TIMEOUT, |reply| Watch(watcher, reply))? {
+            Some(true) => self.tell(&WatchMessage::Lost { lost: 0 })?,
+            Some(false) => {
+                return self.refuse(format!("{MOST_WATCHING} clients are already watching"));
+            }
+            None => return self.refuse(STALLED),
+        }
+        loop {
+            self.send(&stream.take())?;
+            // Without events it only waits for a hangup.
+            if self.wait(PollFlags::empty(), Instant::now() + WATCH_INTERVAL).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends an error as the reply.
+    fn refuse(&self, why: impl Into<String>) -> io::Result<()> {
+        self.tell(&RequestError { error: why.into() })
+    }
+
+    /// Sends a single line as the reply.
+    fn tell(&self, answer: &impl Serialize) -> io::Result<()> {
+        self.send(&line(answer))
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send_until(bytes, Instant::now() + REPLY_TIMEOUT)
+    }
+
+    fn send_until(&self, mut bytes: &[u8], end: Instant) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match (&self.stream).write(bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::POLLOUT, end)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the request. Returns the reason as text if it is invalid.
+    fn receive(&self, end: Instant) -> io::Result<Result<ControlRequest, String>> {
+        let mut incoming = RequestReader::default();
         let mut part = [0; 4096];
         loop {
-            match self.stream.read(&mut part) {
+            match (&self.stream).read(&mut part) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
-                    let request = incoming.push(&part[..count]);
-                    if request.is_some() {
+                    if let Some(request) = incoming.push(&part[..count]) {
                         return Ok(request);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Changes the state and restarts its time limit.
-    pub(super) fn turn_to(&mut self, state: ConnectionState, now: Nanos) {
-        (self.state, self.since) = (state, now);
-    }
-
-    /// Appends a line to the reply.
-    pub(super) fn say(&mut self, answer: &impl Serialize) {
-        // Serialization of these types cannot fail: no map has keys other than strings.
-        if let Ok(line) = serde_json::to_vec(answer) {
-            self.out.extend(line);
-            self.out.push_back(b'\n');
-        }
-    }
-
-    /// Sends a single line as the reply and closes the connection.
-    pub(super) fn tell(&mut self, answer: &impl Serialize, now: Nanos) {
-        self.say(answer);
-        self.turn_to(ConnectionState::Leaving, now);
-    }
-
-    /// Sends an error as the reply and closes the connection.
-    pub(super) fn refuse(&mut self, why: impl Into<String>, now: Nanos) {
-        self.tell(&RequestError { error: why.into() }, now);
-    }
-
-    /// Appends a line about a decision, or counts it as lost.
-    pub(super) fn report(&mut self, line: &[u8]) {
-        self.confess();
-        let room = BACKLOG.saturating_sub(self.out.len());
-        let ConnectionState::Watching { lost } = &mut self.state else { return };
-        if *lost > 0 || room < line.len() {
-            *lost += 1;
-        } else {
-            self.out.extend(line);
-        }
-    }
-
-    /// Counts lines that all watching clients have lost.
-    pub(super) fn miss(&mut self, count: u64) {
-        if let ConnectionState::Watching { lost } = &mut self.state {
-            *lost += count;
-        }
-    }
-
-    /// Reports the number of lost lines, once at most half of the buffer is in use.
-    pub(super) fn confess(&mut self) {
-        let ConnectionState::Watching { lost: lost @ 1.. } = self.state else { return };
-        if self.out.len() <= BACKLOG / 2 {
-            self.state = ConnectionState::Watching { lost: 0 };
-            self.say(&WatchMessage::Lost { lost });
-        }
-    }
-
-    /// Sends as much as the client accepts. Returns `true` if the connection is to be closed.
-    ///
-    /// # Errors
-    /// Returns an error if the client has disconnected.
-    pub(super) fn send(&mut self, now: Nanos) -> io::Result<bool> {
-        while !self.out.is_empty() {
-            let (part, _) = self.out.as_slices();
-            match self.stream.write(part) {
-                Ok(count) => {
-                    self.out.drain(..count);
-                    self.since = now;
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::POLLIN, end)?;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(matches!(self.state, ConnectionState::Leaving))
     }
-}
 
-impl AsFd for ClientStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    /// Waits for events of the stream, of which a hangup is always one.
+    fn wait(&self, events: PollFlags, end: Instant) -> io::Result<()> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.stream.as_fd(), events)], timeout) {
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
-    fn watching() -> (ClientStream, UnixStream) {
+    const SOON: Duration = Duration::from_millis(200);
+
+    fn connected() -> (Connection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut connection = ClientStream::new(ours, None, Nanos(0)).unwrap();
-        connection.turn_to(ConnectionState::Watching { lost: 0 }, Nanos(0));
-        (connection, theirs)
+        (Connection::new(ours, Peer { uid: Uid(0), is_reader: true }).unwrap(), theirs)
     }
 
-    fn lost(connection: &ClientStream) -> u64 {
-        match connection.state {
-            ConnectionState::Watching { lost } => lost,
-            ConnectionState::Asking(_) | ConnectionState::Waiting(_) | ConnectionState::Leaving => {
-                panic!()
-            }
-        }
+    /// Asserts that `result` is a timeout, [`SOON`] after `began`.
+    fn expect_timeout<T: std::fmt::Debug>(result: io::Result<T>, began: Instant) {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+        let took = began.elapsed();
+        assert!(took > SOON / 2 && took < 20 * SOON, "{took:?}");
     }
 
     #[test]
-    fn who_does_not_read_loses_lines_and_is_told_how_many() {
-        let (mut connection, mut theirs) = watching();
-        let line = [vec![b'x'; 1023], vec![b'\n']].concat();
-        let send = |connection: &mut ClientStream| connection.send(Nanos(0)).unwrap();
-        for _ in 0..2000 {
-            connection.report(&line);
-            send(&mut connection);
-        }
-        let missing = lost(&connection);
-        assert!(missing > 1000 && connection.out.len() <= BACKLOG, "{missing}");
-        let mut text = Vec::new();
-        theirs.set_nonblocking(true).unwrap();
-        loop {
-            let _would_block = theirs.read_to_end(&mut text);
-            connection.confess();
-            send(&mut connection);
-            if lost(&connection) == 0 && connection.out.is_empty() {
-                break;
+    fn a_client_that_reads_nothing_or_little_is_given_up() {
+        let reply = vec![b'x'; 4 << 20];
+        let (connection, theirs) = connected();
+        let began = Instant::now();
+        expect_timeout(connection.send_until(&reply, began + SOON), began);
+        drop(theirs);
+        let (connection, mut theirs) = connected();
+        let reader = thread::spawn(move || {
+            while theirs.read(&mut [0; 512]).is_ok_and(|count| count > 0) {
+                thread::sleep(Duration::from_millis(1));
             }
-        }
-        let _would_block = theirs.read_to_end(&mut text);
-        let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
-        let told = format!("{{\"lost\":{missing}}}");
-        assert!(lines.contains(&told.as_bytes()));
-        let whole = lines.iter().filter(|line| line.len() == 1023).count();
-        assert_eq!(whole as u64 + missing, 2000);
+        });
+        let began = Instant::now();
+        expect_timeout(connection.send_until(&reply, began + SOON), began);
+        drop(connection);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_client_that_writes_slowly_is_given_up() {
+        let (connection, mut theirs) = connected();
+        let writer = thread::spawn(move || {
+            while theirs.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let began = Instant::now();
+        expect_timeout(connection.receive(began + SOON), began);
+        drop(connection);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_request_is_received_in_pieces() {
+        let (connection, mut theirs) = connected();
+        let writer = thread::spawn(move || {
+            for byte in b"{\"request\":\"status\"}\nrest" {
+                theirs.write_all(&[*byte]).unwrap();
+                thread::yield_now();
+            }
+            theirs
+        });
+        let received = connection.receive(Instant::now() + REQUEST_TIMEOUT).unwrap();
+        assert_eq!(received, Ok(ControlRequest::Status));
+        drop(writer.join().unwrap());
+        let (connection, theirs) = connected();
+        drop(theirs);
+        let ended = connection.receive(Instant::now() + REQUEST_TIMEOUT).unwrap_err();
+        assert_eq!(ended.kind(), ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! The write to `cgroup.procs`, and the record of what came of it. It must not decide where a process
 //! belongs.
 
-use std::os::fd::AsFd;
-
 use ::log::Level;
 
 use super::external_moves::Reaction;
@@ -11,12 +9,10 @@ use super::{PlacedProcess, Placement, Placer, numbered, outcome};
 use crate::cgroup::mounts::HierarchySet;
 use crate::cgroup::tree::{AttachResult, CgroupError, CurrentCgroup};
 use crate::control::failures::PlacementFailure;
-use crate::engine::leader::Call;
+use crate::engine::kernel::Kernel;
 use crate::event::Cause;
-use crate::kernel::process::ProcFs;
 use crate::policy::Policy;
 use crate::rules::{Rule, Target};
-use crate::sys;
 use crate::telemetry::log::field;
 
 impl Placer {
@@ -25,7 +21,7 @@ impl Placer {
         &mut self,
         now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         rule: &Rule,
         (span, target): (HierarchySet, &Target),
         subject: &PlacedProcess<'_>,
@@ -38,26 +34,18 @@ impl Placer {
             return Placement::WouldPlace;
         }
         let pid = subject.evaluation.pid;
-        let is_open = self.tree.known(span, &self.path).is_some();
-        if !is_open {
-            self.begin(Call::Open, subject);
-        }
         let config = || policy.configs.of(target);
-        let opened = self.tree.group(span, &self.path, target.creates, config);
-        if !is_open {
-            self.end_call();
-        }
-        let group = match opened {
+        let group = match kernel.group(pid, (span, &self.path), target.creates, config) {
             Ok(group) => group,
-            Err(refusal) => return self.refused(rule, target, subject, &refusal),
+            Err(refusal) => return self.refused(rule, target, subject, &refusal, kernel),
         };
         // After a reload the cgroup was not open, so whether it contains the process is known only
         // now.
-        if self.tree.holds(group, now) {
+        if kernel.holds(group, now) {
             return Placement::InPlace;
         }
-        if self.was_moved_away(proc, subject) {
-            match self.react(now, policy, proc, rule, span, subject) {
+        if self.was_moved_away(kernel, subject) {
+            match self.react(now, policy, kernel, rule, span, subject) {
                 Reaction::Revert => {}
                 Reaction::Leave => return Placement::GivenUp,
             }
@@ -65,34 +53,24 @@ impl Placer {
             self.external.history.forget(pid);
         }
         self.written = Some(group);
-        self.begin(Call::Attach, subject);
-        let attached = self.tree.attach(group, pid, now);
-        self.end_call();
-        match attached {
+        match kernel.attach(group, pid, now) {
             AttachResult::InPlace => Placement::InPlace,
             AttachResult::Gone => Placement::Gone,
-            AttachResult::Refused(refusal) => self.refused(rule, target, subject, &refusal),
-            AttachResult::Moved => self.moved(rule, subject),
+            AttachResult::Refused(refusal) => self.refused(rule, target, subject, &refusal, kernel),
+            AttachResult::Moved => self.moved(rule, subject, kernel),
         }
     }
 
-    fn begin(&self, call: Call, subject: &PlacedProcess<'_>) {
-        if let Some(activity) = &self.activity {
-            activity.begins(call, subject.evaluation.pid);
-        }
-    }
-
-    fn end_call(&self) {
-        if let Some(activity) = &self.activity {
-            activity.ends();
-        }
-    }
-
-    pub(super) fn moved(&mut self, rule: &Rule, subject: &PlacedProcess<'_>) -> Placement {
-        let now = sys::monotonic();
+    fn moved(
+        &mut self,
+        rule: &Rule,
+        subject: &PlacedProcess<'_>,
+        kernel: &mut impl Kernel,
+    ) -> Placement {
+        let now = kernel.now();
         self.metrics.placed.increment();
         self.placement = numbered(&self.path);
-        self.fast_moves.moved(now);
+        kernel.placed(now);
         let cause = subject.evaluation.cause;
         if cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
             self.metrics.latency.record(now.since(subject.evaluation.since));
@@ -109,18 +87,20 @@ impl Placer {
             );
         }
         // The PID may have been reused between the evaluation and the write.
-        if subject.handle.pidfd.as_ref().is_some_and(|handle| !sys::pidfd_alive(handle.as_fd())) {
+        let process = subject.handle.reference.as_ref();
+        if process.is_some_and(|process| !kernel.is_same(subject.evaluation.pid, process)) {
             return Placement::Replaced;
         }
         Placement::Placed
     }
 
-    pub(super) fn refused(
+    fn refused(
         &mut self,
         rule: &Rule,
         target: &Target,
         subject: &PlacedProcess<'_>,
         refusal: &CgroupError,
+        kernel: &impl Kernel,
     ) -> Placement {
         self.metrics.refused.increment();
         self.obstacle = Some(outcome::obstacle(refusal));
@@ -128,11 +108,11 @@ impl Placer {
         self.metrics.refusals.increment(refusal.errno as i32);
         self.note(PlacementFailure::Refused(refusal.clone()));
         let cause = (rule.origin.line, refusal.step as u32, refusal.errno as i32);
-        if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
+        if let Some(left_out) = self.limiter.admit(&cause, kernel.now()) {
             let who = ProcessLabel(subject);
             let by = RuleLabel(rule);
             let advice = refusal.advice();
-            let section = refusal.section(target, self.tree.hierarchies());
+            let section = refusal.section(target, kernel.hierarchies());
             let section = section.map_or_else(String::new, |section| format!(": {section}"));
             let more = Some(("errno", i64::from(refusal.errno as i32)));
             DecisionFields { more, ..self.decided(field::REFUSED, rule, subject) }.say(

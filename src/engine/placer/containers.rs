@@ -1,8 +1,6 @@
 //! Processes that keep their current cgroup: those in containers created by root, and jobs of other
 //! users below a user's service manager. Must not trust what a user can change.
 
-use std::os::fd::AsFd;
-
 use ::log::Level;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
@@ -13,11 +11,12 @@ use crate::cgroup::mounts::{HierarchySet, Version};
 use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
 use crate::control::failures::PlacementFailure;
-use crate::kernel::container::{Containment, HostNamespaces};
-use crate::kernel::process::{ProcFs, path_in};
+use crate::engine::kernel::Kernel;
+use crate::event::Pid;
+use crate::kernel::container::Containment;
+use crate::kernel::process::path_in;
 use crate::policy::Policy;
 use crate::rules::{Rule, Target};
-use crate::sys;
 use crate::telemetry::log::field;
 
 /// Maximum number of cgroups remembered as logged. When it is reached all are dropped.
@@ -27,9 +26,8 @@ const MAX_NAMED: usize = 1024;
 const MAX_CHILDREN: usize = 16;
 
 /// State of the detection of containers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Containers {
-    host: HostNamespaces,
     /// Cgroups that were already logged.
     named: HashSet<String, FixedState>,
     /// First components of destinations at the root of a hierarchy.
@@ -37,10 +35,6 @@ pub(super) struct Containers {
 }
 
 impl Containers {
-    pub(super) fn new(host: HostNamespaces) -> Self {
-        Self { host, named: HashSet::default(), destinations: HashSet::default() }
-    }
-
     /// Updates the destinations for another policy.
     pub(super) fn adopt(&mut self, policy: &Policy) {
         let targets = policy.matcher.rules().iter().flat_map(|rule| rule.action.targets());
@@ -63,33 +57,34 @@ impl Placer {
         &mut self,
         now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         (span, rule): (HierarchySet, &Rule),
         subject: &PlacedProcess<'_>,
     ) -> Result<Option<Placement>, Missing> {
-        let tree = span.indexes().next().and_then(|index| self.tree.hierarchies().get(index));
+        let tree = span.indexes().next().and_then(|index| kernel.hierarchies().get(index));
         let listed = tree.map_or("", |tree| tree.listed.as_str());
         let text = now.text.unwrap_or_default();
         let place = path_in(text, listed.as_bytes()).unwrap_or_default();
         let place = String::from_utf8_lossy(place).into_owned();
         let roots = policy.roots();
         if let Unit::OfUser(name) = Unit::of(&place, &roots) {
-            let stays = self.has_systemd && is_job_of_another(name, policy, subject)?;
-            return Ok(
-                stays.then(|| self.leave_in_cgroup(Placement::OthersJob, &place, rule, subject))
-            );
+            let stays = kernel.runs_systemd() && is_job_of_another(name, policy, subject)?;
+            return Ok(stays.then(|| {
+                self.leave_in_cgroup(Placement::OthersJob, &place, rule, subject, kernel)
+            }));
         }
-        if rule.moves_containers || !self.may_hold_container(text, policy, span, subject) {
+        if rule.moves_containers || !self.may_hold_container(text, policy, span, subject, kernel) {
             return Ok(None);
         }
-        let stays = match self.containment(subject)? {
+        let stays = match containment(kernel, subject)? {
             Containment::Container => true,
             // A user can make the namespaces unreadable, so the decision uses data that can always
             // be read.
-            Containment::Unknown => proc.is_in_namespace_of_root(subject.evaluation.pid),
-            Containment::Host => subject.handle.uid.0 == 0 && is_monitor(proc, subject),
+            Containment::Unknown => kernel.is_in_namespace_of_root(subject.evaluation.pid),
+            Containment::Host => subject.handle.uid.0 == 0 && is_monitor(kernel, subject),
         };
-        Ok(stays.then(|| self.leave_in_cgroup(Placement::InContainer, &place, rule, subject)))
+        Ok(stays
+            .then(|| self.leave_in_cgroup(Placement::InContainer, &place, rule, subject, kernel)))
     }
 
     /// Checks whether the process is in a cgroup that users' processes cannot enter by themselves,
@@ -100,9 +95,10 @@ impl Placer {
         policy: &Policy,
         span: HierarchySet,
         subject: &PlacedProcess<'_>,
+        kernel: &impl Kernel,
     ) -> bool {
         let roots = &policy.roots();
-        let trees = self.tree.hierarchies();
+        let trees = kernel.hierarchies();
         let of_systemd = trees
             .iter()
             .enumerate()
@@ -113,7 +109,7 @@ impl Placer {
             let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
             self.containers.destinations.contains(first)
         };
-        let places = self.places_elsewhere(text, all);
+        let places = self.places_elsewhere(text, all, kernel);
         let has_own = places.iter().any(|place| {
             let text = place.text();
             !of_rules(&text) && may_hold_container(&text, roots)
@@ -124,26 +120,11 @@ impl Placer {
                 let text = place.text();
                 let is_neutral =
                     text.split('/').all(|part| part.is_empty() || part.ends_with(".slice"));
-                let is_users_own = self
-                    .owner(place)
+                let is_users_own = place
+                    .owner(kernel)
                     .is_none_or(|owner| owner.0 != 0 && policy.accountable(owner) == user);
                 (is_neutral || may_hold_container(&text, roots)) && !is_users_own
             })
-    }
-
-    fn containment(&self, subject: &PlacedProcess<'_>) -> Result<Containment, Missing> {
-        if let Some(read) = subject.containment {
-            return Ok(read);
-        }
-        let host = &self.containers.host;
-        let found = match (subject.handle.thread, &subject.handle.pidfd) {
-            (Some(thread), _) => sys::pidfd_open_thread(thread.get())
-                .ok()
-                .and_then(|thread| host.containment(thread.as_fd())),
-            (None, Some(handle)) => host.containment(handle.as_fd()),
-            (None, None) => None,
-        };
-        found.ok_or(Missing::Namespaces)
     }
 
     fn leave_in_cgroup(
@@ -152,6 +133,7 @@ impl Placer {
         place: &str,
         rule: &Rule,
         subject: &PlacedProcess<'_>,
+        kernel: &impl Kernel,
     ) -> Placement {
         let (failure, why) = if outcome == Placement::InContainer {
             self.metrics.kept_in_container.increment();
@@ -169,7 +151,7 @@ impl Placer {
         }
         let is_new = self.containers.named.insert(place.to_owned());
         let left_out =
-            is_new.then(|| self.limiter.admit(&(outcome.word(), &rule.name), sys::monotonic()));
+            is_new.then(|| self.limiter.admit(&(outcome.word(), &rule.name), kernel.now()));
         if let Some(left_out) = left_out.flatten() {
             let who = ProcessLabel(subject);
             let by = RuleLabel(rule);
@@ -179,6 +161,12 @@ impl Placer {
         }
         outcome
     }
+}
+
+/// Returns the relation of the process to containers, which is read at most once.
+fn containment(kernel: &impl Kernel, subject: &PlacedProcess<'_>) -> Result<Containment, Missing> {
+    let found = subject.containment.or_else(|| kernel.containment(subject.handle));
+    found.ok_or(Missing::Namespaces)
 }
 
 /// Checks whether the process belongs to another user than the service manager above it, and no
@@ -196,14 +184,16 @@ fn is_job_of_another(
 }
 
 /// Checks whether a process of root is the parent of the first process of a container.
-fn is_monitor(proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
+fn is_monitor(kernel: &mut impl Kernel, subject: &PlacedProcess<'_>) -> bool {
     let mut children = Vec::new();
-    proc.children(subject.evaluation.pid, |child| {
+    kernel.children(subject.evaluation.pid, |child| {
         if children.len() < MAX_CHILDREN {
             children.push(child);
         }
     });
-    children.into_iter().any(|child| proc.is_first_of_namespace(child))
+    children
+        .into_iter()
+        .any(|child| kernel.status(child).is_some_and(|status| status.inner_pid == Pid::new(1)))
 }
 
 #[cfg(test)]
@@ -220,8 +210,13 @@ mod tests {
     fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
         let rules =
             "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
-        let handle =
-            ProcessHandle { uid: Uid(7), gid: Gid(7), unified: None, pidfd: None, thread: None };
+        let handle = ProcessHandle {
+            uid: Uid(7),
+            gid: Gid(7),
+            unified: None,
+            reference: None,
+            thread: None,
+        };
         let evaluation = EvaluationRequest::at_once(Pid::new(40).unwrap(), Cause::EXEC, Nanos(0));
         let subject = PlacedProcess {
             evaluation,

@@ -18,19 +18,19 @@ mod watch;
 use ::log::Level;
 
 use super::labels::{ProcessLabel, RuleLabel};
-use super::places::CgroupPlace;
+use super::places::{CgroupPlace, is_users, place_in};
 use super::{PlacedProcess, Placer, numbered};
 use crate::cgroup::mounts::HierarchySet;
 use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::Unit;
 use crate::config::daemon_toml::ExternalMoves;
 use crate::control::failures::PlacementFailure;
+use crate::engine::kernel::Kernel;
 use crate::engine::sticky::Pin;
 use crate::event::{Cause, Nanos, Uid};
-use crate::kernel::process::{ProcFs, ProcessHandle};
+use crate::kernel::process::ProcessHandle;
 use crate::policy::Policy;
 use crate::rules::Rule;
-use crate::sys;
 use crate::telemetry::log::field;
 use crate::tracking::queue::EvaluationRequest;
 use history::ExternalMoveHistory;
@@ -114,8 +114,8 @@ impl Placer {
     }
 
     /// Returns when the trace of moves must be read, if there is one.
-    pub(crate) fn moves_due(&self) -> Option<Nanos> {
-        self.external.watch.due()
+    pub(crate) fn moves_due(&self, kernel: &impl Kernel) -> Option<Nanos> {
+        self.external.watch.due(kernel)
     }
 
     /// Checks whether processes that others moved wait for their evaluation.
@@ -129,7 +129,11 @@ impl Placer {
     }
 
     /// Checks whether a process that is not in the cgroup of its rule was moved out of it by another.
-    pub(super) fn was_moved_away(&self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) -> bool {
+    pub(super) fn was_moved_away(
+        &self,
+        kernel: &mut impl Kernel,
+        subject: &PlacedProcess<'_>,
+    ) -> bool {
         const CHANGES: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::ASKED);
         let (evaluation, cgroup) = (subject.evaluation, numbered(&self.path));
         // A process that changed by itself is classified anew.
@@ -138,7 +142,7 @@ impl Placer {
         }
         // A process that belongs elsewhere by now was not moved away from there.
         let was_here = evaluation.placement == cgroup;
-        let mut identity = || proc.identity_of(evaluation.pid, subject.handle);
+        let mut identity = || kernel.identity_of(evaluation.pid, subject.handle);
         was_here
             || evaluation.cause.contains(Cause::MOVED)
             || self.external.history.has(evaluation.pid, &mut identity)
@@ -148,12 +152,16 @@ impl Placer {
 
     /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan
     /// finds it there.
-    pub(super) fn record_placement(&mut self, proc: &mut ProcFs, subject: &PlacedProcess<'_>) {
+    pub(super) fn record_placement(
+        &mut self,
+        kernel: &mut impl Kernel,
+        subject: &PlacedProcess<'_>,
+    ) {
         let (pid, cgroup) = (subject.evaluation.pid, numbered(&self.path));
         if self.external.setting == ExternalMoves::Off {
             return;
         }
-        if let Some(identity) = proc.identity_of(pid, subject.handle) {
+        if let Some(identity) = kernel.identity_of(pid, subject.handle) {
             self.external.placements.record(pid, self.destination, identity, cgroup);
         }
     }
@@ -163,24 +171,24 @@ impl Placer {
         &mut self,
         now: CurrentCgroup<'_>,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         rule: &Rule,
         span: HierarchySet,
         subject: &PlacedProcess<'_>,
     ) -> Reaction {
         let pid = subject.evaluation.pid;
-        let identity = proc.identity_of(pid, subject.handle).unwrap_or(0);
-        let places = self.places_elsewhere(now.text.unwrap_or_default(), span);
+        let identity = kernel.identity_of(pid, subject.handle).unwrap_or(0);
+        let places = self.places_elsewhere(now.text.unwrap_or_default(), span, kernel);
         if self.external.history.is_left_in(pid, identity, &places) {
             return Reaction::Leave;
         }
         // Else the trace has reported the move, and that is why the process is evaluated.
         if !subject.evaluation.cause.contains(Cause::MOVED) {
-            self.external.watch.read_now();
+            self.external.watch.read_now(kernel);
         }
-        let mover = self.external.watch.mover(pid, proc);
+        let mover = self.external.watch.mover(pid, kernel);
         let is_by_user = mover.as_ref().is_some_and(|mover| mover.acts_for_user(subject))
-            || places.iter().any(|place| self.is_users(policy, place));
+            || places.iter().any(|place| is_users(policy, place, kernel));
         let facts = MoveFacts {
             setting: self.external.setting,
             is_by_user,
@@ -196,10 +204,10 @@ impl Placer {
             }
         }
         if facts.is_by_user {
-            self.external.watch.moved_by_user(sys::monotonic());
+            self.external.watch.moved_by_user(kernel.now());
         }
         let place = places.first().map_or_else(String::new, CgroupPlace::text);
-        self.report(rule, subject, (&place, is_by_user), mover.as_ref(), reaction);
+        self.report(rule, subject, (&place, is_by_user), mover.as_ref(), reaction, kernel.now());
         reaction
     }
 
@@ -208,18 +216,18 @@ impl Placer {
     pub(crate) fn breaks_pin(
         &mut self,
         policy: &Policy,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         (evaluation, handle): (EvaluationRequest, &ProcessHandle),
         pin: Pin,
     ) -> bool {
-        let mover = self.external.watch.mover(evaluation.pid, proc);
+        let mover = self.external.watch.mover(evaluation.pid, kernel);
         if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), evaluation.since) {
             return false;
         }
         let hierarchy = self.external.watch.hierarchy_of_move(evaluation.pid);
-        let place = hierarchy.and_then(|id| self.place_in(proc, id, (evaluation.pid, handle)));
+        let place = hierarchy.and_then(|id| place_in(kernel, id, (evaluation.pid, handle)));
         mover.is_some_and(|mover| mover.uid.is_some_and(|uid| uid != Uid(0)))
-            || place.is_none_or(|place| self.is_users(policy, &place))
+            || place.is_none_or(|place| is_users(policy, &place, kernel))
     }
 
     fn report(
@@ -229,6 +237,7 @@ impl Placer {
         (place, is_by_user): (&str, bool),
         mover: Option<&Mover>,
         reaction: Reaction,
+        now: Nanos,
     ) {
         let unit = Unit::of(place, &[]).name().unwrap_or(place);
         self.external.counts.count(unit);
@@ -242,7 +251,7 @@ impl Placer {
         // The number of cgroup names that a user can create is unlimited.
         let to = if is_by_user { rule.name.as_ref() } else { unit };
         let key = (to, subject.handle.uid, reaction == Reaction::Leave);
-        if let Some(left_out) = self.limiter.admit(&key, sys::monotonic()) {
+        if let Some(left_out) = self.limiter.admit(&key, now) {
             let who = ProcessLabel(subject);
             let named = RuleLabel(rule);
             let from = &self.path;

@@ -4,9 +4,9 @@ use ::log::Level;
 
 use super::labels::{ProcessLabel, RuleLabel};
 use super::{PlacedProcess, Placement, Placer};
+use crate::engine::kernel::Kernel;
 use crate::policy::observer::PlacementError;
 use crate::rules::{InapplicableReason, Rule};
-use crate::sys;
 use crate::telemetry::log::field;
 
 impl Placer {
@@ -16,6 +16,7 @@ impl Placer {
         rule: &Rule,
         reason: &InapplicableReason,
         subject: &PlacedProcess<'_>,
+        kernel: &impl Kernel,
     ) -> Placement {
         self.obstacle = Some(obstacle(reason));
         self.path.clear();
@@ -23,7 +24,7 @@ impl Placer {
         // the rule again, once.
         if self.is_dry_run {
             let cause = (&*rule.origin.file, rule.origin.line);
-            if let Some(left_out) = self.limiter.admit(&cause, sys::monotonic()) {
+            if let Some(left_out) = self.limiter.admit(&cause, kernel.now()) {
                 let who = ProcessLabel(subject);
                 let by = RuleLabel(rule);
                 self.decided(field::REFUSED, rule, subject).say(

@@ -1,10 +1,9 @@
 //! Decisions about service managers of users, where the executable is not sufficient.
 
 use super::{PlacedProcess, Placement, Placer};
+use crate::engine::kernel::Kernel;
+use crate::engine::user_managers::{ManagerCandidate, ManagerVerdict, UserManagers};
 use crate::event::{Nanos, Pid};
-use crate::kernel::process::ProcFs;
-use crate::kernel::user_manager::{ManagerCandidate, ManagerVerdict, UserManagers};
-use crate::sys;
 
 impl Placer {
     /// Returns the known service managers of users and the processes that wait for a lookup of one.
@@ -32,15 +31,15 @@ impl Placer {
     /// known.
     pub(super) fn ask_for_manager(
         &mut self,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         subject: &PlacedProcess<'_>,
     ) -> Option<Placement> {
         let evaluation = subject.evaluation;
-        let parent = proc.parent(evaluation.pid);
-        let is_named_pam = proc.comm(evaluation.pid) == Some(b"(sd-pam)");
+        let parent = kernel.status(evaluation.pid).and_then(|status| status.parent);
+        let is_named_pam = kernel.comm(evaluation.pid) == Some(b"(sd-pam)");
         let candidate =
             ManagerCandidate { evaluation, uid: subject.handle.uid, parent, is_named_pam };
-        match self.managers.check(candidate, proc, sys::monotonic()) {
+        match self.managers.check(candidate, kernel, kernel.now()) {
             ManagerVerdict::Protected => Some(Placement::Protected),
             ManagerVerdict::Movable => None,
             ManagerVerdict::Pending => Some(Placement::Waiting),

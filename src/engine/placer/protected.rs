@@ -2,8 +2,9 @@
 //! user can forge.
 
 use super::{Missing, PlacedProcess, Placement, Placer};
+use crate::engine::kernel::Kernel;
 use crate::event::{Pid, Uid};
-use crate::kernel::process::{ProcFs, path_in};
+use crate::kernel::process::path_in;
 use crate::kernel::user_manager::{SystemdPlace, is_manager_program};
 use crate::placement::KnownExe;
 use crate::rules::{ExeTest, Rule, base_name};
@@ -11,7 +12,7 @@ use crate::rules::{ExeTest, Rule, base_name};
 /// Directories of systemd's own programs: the system manager, the managers of users with their
 /// `(sd-pam)`, and the daemons. For processes of root the path decides, because no user can make
 /// one of these run other code as root. For processes of other users it only selects candidates,
-/// see [`crate::kernel::user_manager`].
+/// see [`crate::engine::user_managers`].
 const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
 /// Targets of the link `systemd-udevd`. Any user may execute them under their own name.
 const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];
@@ -35,27 +36,27 @@ impl Placer {
     /// The executable must be read first.
     pub(super) fn unmovable(
         &mut self,
-        proc: &mut ProcFs,
+        kernel: &mut impl Kernel,
         rule: &Rule,
         subject: &PlacedProcess<'_>,
     ) -> Result<Option<Placement>, Missing> {
         let pid = subject.evaluation.pid;
-        if pid.get() == self.own_pid {
+        if pid.get() == kernel.own_pid() {
             return Ok(Some(Placement::Protected));
         }
         // A zombie: the kernel would accept the write without effect. Its children matter.
-        if subject.handle.has_exited() {
+        if kernel.has_exited(subject.handle) {
             return Ok(Some(Placement::Gone));
         }
         let uid = subject.handle.uid;
         let is_root = uid.0 == 0;
-        if !is_root && !self.has_systemd {
+        if !is_root && !kernel.runs_systemd() {
             return Ok(None);
         }
         let protection = match subject.exe {
             KnownExe::Unread => return Err(Missing::Exe),
             KnownExe::Read(seen)
-                if is_root && !seen.raw.starts_with(b"/") && proc.is_kernel_thread(pid) =>
+                if is_root && !seen.raw.starts_with(b"/") && is_kernel_thread(kernel, pid) =>
             {
                 if is_thread_named(rule, seen.raw) {
                     Protection::No
@@ -64,20 +65,20 @@ impl Placer {
                 }
             }
             KnownExe::Read(seen) => {
-                protection(rule, pid, seen.raw, uid, || proc.cgroup(pid, subject.handle.thread))
+                protection(rule, pid, seen.raw, uid, || kernel.cgroup(pid, subject.handle.thread))
             }
-            KnownExe::Unavailable if is_root && proc.is_kernel_thread(pid) => Protection::Yes,
+            KnownExe::Unavailable if is_root && is_kernel_thread(kernel, pid) => Protection::Yes,
             // Without CAP_SYS_PTRACE, or in a container where that does not apply to the first
             // process, or when the read blocks, only the cgroup is known, which a user can choose.
             KnownExe::Unavailable => {
-                let cgroup = proc.cgroup(pid, subject.handle.thread);
+                let cgroup = kernel.cgroup(pid, subject.handle.thread);
                 unreadable(pid, uid, cgroup.unwrap_or_default())
             }
         };
         Ok(match protection {
             Protection::No => None,
             Protection::Yes => Some(Placement::Protected),
-            Protection::UserManager => self.ask_for_manager(proc, subject),
+            Protection::UserManager => self.ask_for_manager(kernel, subject),
         })
     }
 }
@@ -107,6 +108,10 @@ pub(crate) fn protection<'c>(
         SystemdPlace::UserManager if is_manager_program(exe) => Protection::UserManager,
         SystemdPlace::UserManager | SystemdPlace::Other => Protection::No,
     }
+}
+
+fn is_kernel_thread(kernel: &mut impl Kernel, pid: Pid) -> bool {
+    kernel.status(pid).is_some_and(|status| status.is_kernel_thread)
 }
 
 /// Returns the protection of a process with an unreadable executable.

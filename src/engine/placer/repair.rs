@@ -1,14 +1,11 @@
 //! Recovery after failed placements: a PID that was reused meanwhile, and errors that are
 //! temporary.
 
-use std::os::fd::AsFd;
-
 use nix::errno::Errno;
 
 use super::Placer;
+use crate::engine::kernel::Kernel;
 use crate::event::Pid;
-use crate::kernel::process::ProcFs;
-use crate::sys;
 
 /// Maximum number of attempts to move back a process when its PID is reused again and again.
 const ATTEMPTS: usize = 16;
@@ -17,9 +14,9 @@ impl Placer {
     /// Checks whether a move that the kernel refused may succeed later, without a change of rules
     /// or cgroups: a real-time process in a v1 cpu cgroup without real-time budget, or lack of
     /// memory.
-    pub fn can_refusal_pass(&self, proc: &ProcFs, pid: Pid) -> bool {
+    pub fn can_refusal_pass(&self, kernel: &impl Kernel, pid: Pid) -> bool {
         match self.errno {
-            Some(Errno::EINVAL) => proc.is_real_time(pid),
+            Some(Errno::EINVAL) => kernel.is_real_time(pid),
             Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EINTR) => true,
             Some(_) | None => false,
         }
@@ -28,22 +25,22 @@ impl Placer {
     /// Moves back a process that was moved because it reused the PID of one that exited. Its
     /// destination is the cgroup of the process `creator`, in which it was probably created. Only a
     /// process in the cgroup of the last write is moved.
-    pub fn return_to_birth(&mut self, proc: &mut ProcFs, pid: Pid, creator: Pid) {
+    pub fn return_to_birth(&mut self, kernel: &mut impl Kernel, pid: Pid, creator: Pid) {
         let Some(group) = self.written.take() else { return };
-        let Some(text) = proc.cgroup(creator, None) else { return };
+        let Some(text) = kernel.cgroup(creator, None) else { return };
         let home = text.to_vec();
         for _ in 0..ATTEMPTS {
-            let Some(handle) = proc.open_process(pid) else { return };
-            let now = proc.cgroup(pid, None).map(<[u8]>::to_vec).unwrap_or_default();
-            if let Err(refusal) = self.tree.move_back(group, pid, &now, &home) {
+            let Some(handle) = kernel.open_process(pid) else { return };
+            let now = kernel.cgroup(pid, None).map(<[u8]>::to_vec).unwrap_or_default();
+            if let Err(refusal) = kernel.move_back(group, pid, &now, &home) {
                 ::log::warn!(
                     "process {pid} was moved to {} because it reused the PID of a process that \
                      exited meanwhile, and cannot be moved back: {refusal}",
-                    self.tree.path(group)
+                    self.path
                 );
                 return;
             }
-            if handle.pidfd.as_ref().is_none_or(|handle| sys::pidfd_alive(handle.as_fd())) {
+            if handle.reference.is_none_or(|process| kernel.is_same(pid, &process)) {
                 return;
             }
         }

@@ -6,14 +6,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::event::{Pid, Uid};
-use crate::kernel::process::ProcFs;
-use crate::sys;
+use crate::kernel::process::{ProcFs, ProcessRef};
 use crate::sys::subprocess::{self, printed};
 
 /// Paths of `systemctl`; the last one is that of NixOS.
@@ -28,42 +26,23 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub struct ManagerProcesses {
     /// Main process of `user@UID.service`.
-    pub manager: Option<ProcessRef>,
+    pub manager: Option<ManagerProcess>,
     /// The `(sd-pam)` process of the manager.
-    pub pam: Option<ProcessRef>,
+    pub pam: Option<ManagerProcess>,
 }
 
-/// Reference to a process that cannot be confused with a later one of the same PID.
+/// Process that was looked up.
 #[derive(Debug)]
-pub struct ProcessRef {
+pub struct ManagerProcess {
     /// PID of the process.
     pub pid: Pid,
-    identity: ManagerIdentity,
+    /// Reference to the process, because its PID may be reused.
+    pub reference: ProcessRef,
 }
 
-#[derive(Debug)]
-enum ManagerIdentity {
-    Handle(OwnedFd),
-    /// Start time in clock ticks since boot: for Linux before 5.3, which has no pidfd.
-    Started(u64),
-}
-
-impl ProcessRef {
-    fn open(pid: Pid, proc: &mut ProcFs, has_pidfds: bool) -> Option<Self> {
-        let handle = has_pidfds.then(|| sys::pidfd_open(pid.get()).ok()).flatten();
-        let identity = match handle {
-            Some(handle) => ManagerIdentity::Handle(handle),
-            None => ManagerIdentity::Started(proc.start_time(pid)?),
-        };
-        Some(Self { pid, identity })
-    }
-
-    /// Checks whether the process still has its PID. Does not block if the kernel has pidfds.
-    pub fn is_alive(&self, proc: &mut ProcFs) -> bool {
-        match &self.identity {
-            ManagerIdentity::Handle(handle) => sys::pidfd_alive(handle.as_fd()),
-            ManagerIdentity::Started(started) => proc.start_time(self.pid) == Some(*started),
-        }
+impl ManagerProcess {
+    fn open(pid: Pid, proc: &mut ProcFs) -> Option<Self> {
+        proc.refer(pid).map(|reference| Self { pid, reference })
     }
 }
 
@@ -82,8 +61,12 @@ impl fmt::Display for ManagerProcesses {
 impl ManagerProcesses {
     /// Checks whether the process of this PID is one of them.
     pub fn contains(&self, pid: Pid, proc: &mut ProcFs) -> bool {
-        let found = self.manager.iter().chain(&self.pam).find(|process| process.pid == pid);
-        found.is_some_and(|process| process.is_alive(proc))
+        self.find(pid).is_some_and(|process| proc.is_same(pid, &process.reference))
+    }
+
+    /// Returns the one with this PID.
+    pub fn find(&self, pid: Pid) -> Option<&ManagerProcess> {
+        self.manager.iter().chain(&self.pam).find(|process| process.pid == pid)
     }
 
     /// Returns the PIDs of these processes.
@@ -152,22 +135,20 @@ impl ManagerLookup {
         let Some(pid) = self.main_pid(uid)? else { return Ok(none) };
         let mut proc =
             ProcFs::open(&self.proc).map_err(|error| LookupError::Run("/proc", error))?;
-        let has_pidfds = self.proc == Path::new("/proc");
         // Opened first: all data read below belong to this very process.
-        let Some(manager) = ProcessRef::open(pid, &mut proc, has_pidfds) else { return Ok(none) };
+        let Some(manager) = ManagerProcess::open(pid, &mut proc) else { return Ok(none) };
         // PID 1 allows a manager to declare another process of its cgroup as the main one. The
         // manager belongs to root until it sets its user.
-        let is_parent = proc.parent(pid).is_some_and(|parent| parent.get() == 1);
-        let is_users = proc
-            .owner(pid)
-            .is_some_and(|owner| owner.effective == uid || owner.effective == Uid(0));
+        let Some(status) = proc.status(pid) else { return Ok(none) };
+        let is_parent = status.parent.is_some_and(|parent| parent.get() == 1);
+        let is_users = status.effective == uid || status.effective == Uid(0);
         if !is_parent || !is_users {
             return Ok(none);
         }
         let pam = oldest_child(pid, &mut proc)
             .filter(|&child| proc.comm(child) == Some(b"(sd-pam)"))
-            .and_then(|child| ProcessRef::open(child, &mut proc, has_pidfds))
-            .filter(|child| proc.parent(child.pid) == Some(pid));
+            .and_then(|child| ManagerProcess::open(child, &mut proc))
+            .filter(|child| proc.status(child.pid).is_some_and(|child| child.parent == Some(pid)));
         Ok(ManagerProcesses { manager: Some(manager), pam })
     }
 

@@ -52,7 +52,8 @@ impl FakeHost {
     /// Returns the PIDs of the manager and its `(sd-pam)`.
     fn find(&self) -> (Option<u32>, Option<u32>) {
         let found = self.lookup(LIMIT).find(USER).unwrap();
-        let pid = |process: &Option<ProcessRef>| process.as_ref().map(|process| process.pid.get());
+        let pid =
+            |process: &Option<ManagerProcess>| process.as_ref().map(|process| process.pid.get());
         (pid(&found.manager), pid(&found.pam))
     }
 }
@@ -120,11 +121,12 @@ fn a_later_process_of_the_same_pid_is_another_one() {
 fn a_process_is_held_by_a_pidfd() {
     let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
     let mut proc = ProcFs::open(Path::new("/proc")).unwrap();
-    let held = ProcessRef::open(Pid::new(child.id()).unwrap(), &mut proc, true).unwrap();
-    assert!(held.is_alive(&mut proc));
+    let pid = Pid::new(child.id()).unwrap();
+    let held = proc.refer(pid).unwrap();
+    assert!(proc.is_same(pid, &held));
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(!held.is_alive(&mut proc));
+    assert!(!proc.is_same(pid, &held));
 }
 
 #[test]

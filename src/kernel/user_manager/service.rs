@@ -12,35 +12,33 @@ use crate::event::Uid;
 
 /// Result of a lookup, with the user that it belongs to.
 #[derive(Debug)]
-pub(super) struct LookupReply {
-    pub(super) uid: Uid,
-    pub(super) result: Result<ManagerProcesses, LookupError>,
+pub struct LookupReply {
+    /// User whose manager was looked up.
+    pub uid: Uid,
+    /// Manager of the user, or the reason for which it is unknown.
+    pub result: Result<ManagerProcesses, LookupError>,
 }
 
 /// Interface of the hot thread to the lookup thread.
 #[derive(Debug)]
-pub(super) struct LookupService {
+pub struct LookupService {
     lookup: ManagerLookup,
     thread: Option<(Sender<Uid>, Receiver<LookupReply>)>,
-    waker: Option<Arc<EventFd>>,
+    waker: Arc<EventFd>,
 }
 
 impl LookupService {
-    /// Creates a service. Its thread is started by the first [`Self::ask`].
-    pub(super) fn new(lookup: ManagerLookup) -> Self {
-        Self { lookup, thread: None, waker: None }
-    }
-
-    /// Sets the eventfd that is written to after each reply.
-    pub(super) fn wake_by(&mut self, waker: Arc<EventFd>) {
-        self.waker = Some(waker);
+    /// Creates a service that writes to `waker` after each reply. Its thread is started by the first
+    /// [`Self::ask`].
+    pub fn new(lookup: ManagerLookup, waker: Arc<EventFd>) -> Self {
+        Self { lookup, thread: None, waker }
     }
 
     /// Requests the manager of a user.
     ///
     /// # Errors
     /// The thread cannot be started or has exited.
-    pub(super) fn ask(&mut self, uid: Uid) -> io::Result<()> {
+    pub fn ask(&mut self, uid: Uid) -> io::Result<()> {
         if self.thread.is_none() {
             self.thread = Some(self.start()?);
         }
@@ -56,20 +54,15 @@ impl LookupService {
         let (requests, asked) = unbounded();
         let (sender, replies) = unbounded();
         let lookup = self.lookup.clone();
-        let waker = self.waker.clone();
+        let waker = Arc::clone(&self.waker);
         let builder = thread::Builder::new().name("managers".into()).stack_size(256 * 1024);
-        builder.spawn(move || serve(&lookup, &asked, &sender, waker.as_deref()))?;
+        builder.spawn(move || serve(&lookup, &asked, &sender, &waker))?;
         Ok((requests, replies))
     }
 
-    /// Checks whether a lookup was ever requested.
-    pub(super) fn is_used(&self) -> bool {
-        self.thread.is_some()
-    }
-
-    /// Returns the next reply that has arrived.
-    pub(super) fn reply(&self) -> Option<LookupReply> {
-        self.thread.as_ref().and_then(|(_, replies)| replies.try_recv().ok())
+    /// Returns the replies that have arrived.
+    pub fn replies(&self) -> impl Iterator<Item = LookupReply> + '_ {
+        self.thread.iter().flat_map(|(_, replies)| replies.try_iter())
     }
 }
 
@@ -77,13 +70,13 @@ fn serve(
     lookup: &ManagerLookup,
     asked: &Receiver<Uid>,
     replies: &Sender<LookupReply>,
-    waker: Option<&EventFd>,
+    waker: &EventFd,
 ) {
     while let Ok(uid) = asked.recv() {
         let result = lookup.find(uid);
         let is_taken = replies.send(LookupReply { uid, result }).is_ok();
         // The write fails only if the counter is full, and then the main loop is awake.
-        if !is_taken || waker.is_some_and(|waker| waker.write(1).is_err()) {
+        if !is_taken || waker.write(1).is_err() {
             return;
         }
     }

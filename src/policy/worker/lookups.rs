@@ -132,9 +132,10 @@ impl Lookups {
         let key = match answer {
             WorkerReply::User { user, .. } => LookupKey::User(user.identity.uid),
             WorkerReply::Group { gid, .. } => LookupKey::Group(*gid),
-            WorkerReply::Policy(_) | WorkerReply::Examined { .. } | WorkerReply::Readable(_) => {
-                return;
-            }
+            WorkerReply::Policy(_)
+            | WorkerReply::Examined { .. }
+            | WorkerReply::Readable(_)
+            | WorkerReply::Manager(_) => return,
         };
         self.running = self.running.saturating_sub(1);
         if let Entry::Occupied(mut entry) = self.requests.entry(key) {

@@ -107,7 +107,8 @@ impl Bench {
             WorkerReply::Group { .. }
             | WorkerReply::Policy(_)
             | WorkerReply::Examined { .. }
-            | WorkerReply::Readable(_) => panic!(),
+            | WorkerReply::Readable(_)
+            | WorkerReply::Manager(_) => panic!(),
         }
     }
 }

@@ -3,15 +3,17 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use cgruled::control::protocol::{LONGEST_REQUEST, WatchMessage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 
-use super::ctl::ctl;
+use super::ctl::{self, Said, ctl};
 use super::{SOCKET, become_alice, served, status, try_status};
-use crate::harness::user::BOB;
-use crate::harness::{Live, PATIENCE, eventually};
+use crate::harness::user::{BOB, READERS};
+use crate::harness::{Actor, Live, PATIENCE, eventually};
 
 fn connect() -> UnixStream {
     let stream = UnixStream::connect(SOCKET).unwrap();
@@ -84,8 +86,8 @@ const PLACEMENTS: u64 = 16;
 /// A median above this is a wait, not noise: a silent client may stay for five seconds.
 const A_WAIT: Duration = Duration::from_secs(1);
 
-/// Reads the latency histogram. Repeats the request while earlier clients wait, since the daemon
-/// then answers others with "try again".
+/// Reads the latency histogram. Repeats the request while earlier clients are connected, since the
+/// daemon then answers others with "try again".
 fn octaves() -> Vec<(u64, u64)> {
     let mut found = None;
     assert!(eventually(PATIENCE, || {
@@ -128,30 +130,94 @@ fn assert_undisturbed(what: &str, live: &Live, clients: &dyn Fn() -> Vec<UnixStr
     assert!(with.is_some(), "{what}: {A_WAIT:?} or more, {ROUNDS} times");
 }
 
+fn raise_descriptor_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
+
 #[test]
 fn a_thousand_clients_delay_no_placement() {
     let Some((live, _daemon)) = served() else { return };
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    raise_descriptor_limit();
     println!("a placement takes {:?} without clients", latency(&live, &Vec::new));
     let silent = || (0..1000).map(|_| connect()).collect::<Vec<UnixStream>>();
     assert_undisturbed("with 1,000 silent clients", &live, &silent);
-    let silent = silent();
-    // The other clients are served, after a tenth of a second for each 64 silent ones.
-    let began = Instant::now();
-    assert!(ctl("status").ok().contains("Events"));
-    println!("status behind them took {:?}", began.elapsed());
-    drop(silent);
+    // The other clients are served once the daemon has noticed that these are gone.
+    assert!(octaves().iter().any(|octave| octave.1 > 0));
     let ask = |_| {
         let mut stream = connect();
-        stream.write_all(b"{\"request\":\"status\"}\n").unwrap();
+        // The daemon closes a connection beyond the limit.
+        let _written = stream.write_all(b"{\"request\":\"status\"}\n");
         stream
     };
     let asking = || (0..1000).map(ask).collect::<Vec<UnixStream>>();
     assert_undisturbed("with 1,000 clients that send requests", &live, &asking);
-    for stream in asking() {
-        assert!(answer(stream).contains("\"counters\""));
-    }
+    octaves();
+    let before = status().counters["control_refused"];
+    let answers: Vec<String> = asking().into_iter().map(answer).collect();
+    let served = answers.iter().filter(|text| text.contains("\"counters\"")).count();
+    let is_refusal = |text: &&String| is_one_error(text) && text.contains("try again");
+    let refused = answers.iter().filter(is_refusal).count();
+    println!("{served} of 1,000 served");
+    assert!(served >= LIMIT, "{served}");
+    assert_eq!(served + refused, answers.len());
+    let counted = status().counters["control_refused"] - before;
+    assert_eq!(counted, u64::try_from(refused).unwrap());
+}
+
+/// Number of clients that the daemon serves at the same time.
+const LIMIT: usize = 24;
+/// Number of them of one user.
+const LIMIT_OF_USER: u64 = 4;
+
+/// Opens silent connections of a member of the group with access.
+fn connect_as_member(live: &Live, count: u32) -> Actor {
+    let steps = format!("gid {READERS} {READERS} uid {BOB} {BOB} connect {count} {SOCKET} hold");
+    let mut actor = live.actor(&steps);
+    assert_eq!(actor.said("connected"), count);
+    actor
+}
+
+#[test]
+fn members_cannot_exclude_root_or_each_other() {
+    let Some((live, _daemon)) = served() else { return };
+    raise_descriptor_limit();
+    let silent = connect_as_member(&live, 1000);
+    let began = Instant::now();
+    assert!(ctl("status").ok().contains("Events"));
+    let took = began.elapsed();
+    println!("status of root beside 1,000 clients of a member took {took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(status().counters["control_refused"], 1000 - LIMIT_OF_USER);
+    let program = live.path("bin/cgrulectl");
+    std::fs::copy(env!("CARGO_BIN_EXE_cgrulectl"), &program).unwrap();
+    let ask = |uid: u32| {
+        let mut command = ctl::command(&program, "status");
+        Said::of(command.uid(uid).gid(READERS))
+    };
+    let said = ask(BOB);
+    assert!(said.code == 1 && said.err.contains("4 clients of UID"), "{said:?}");
+    assert!(ask(BOB + 1).ok().contains("Events"));
+    // The silent clients lose their connections.
+    assert!(eventually(PATIENCE, || ask(BOB).code == 0));
+    drop(silent);
+}
+
+#[test]
+fn the_daemon_stops_while_clients_hang() {
+    let Some((live, mut daemon)) = served() else { return };
+    let _silent = connect_as_member(&live, 4);
+    let mut half = connect();
+    half.write_all(b"{\"request\":").unwrap();
+    let _lazy = watch();
+    daemon.signal(Signal::SIGSTOP);
+    let mut waiting = connect();
+    waiting.write_all(b"{\"request\":\"reload\"}\n").unwrap();
+    daemon.signal(Signal::SIGCONT);
+    let took = daemon.exits_within(PATIENCE);
+    println!("the daemon stopped within {took:?}");
+    // 100 ms on an idle machine; a wait for a client would last for 5 s.
+    assert!(took.is_some_and(|took| took < Duration::from_secs(2)), "{took:?}");
 }
 
 fn watch() -> BufReader<UnixStream> {

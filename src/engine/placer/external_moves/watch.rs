@@ -12,11 +12,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::cgroup::unit::Unit;
+use crate::engine::kernel::Kernel;
 use crate::engine::placer::PlacedProcess;
 use crate::event::{Cause, Nanos, Pid, Task, Uid};
-use crate::kernel::moves::{MoveSource, TracedMove};
-use crate::kernel::process::{ProcFs, path_in};
-use crate::sys;
+use crate::kernel::moves::TracedMove;
+use crate::kernel::process::path_in;
 use crate::telemetry::log::limit::LogLimiter;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::{EvaluationQueue, EvaluationRequest};
@@ -37,10 +37,6 @@ const MAX_QUEUED: usize = 1024;
 /// Maximum number of processes with a stored last mover. When it is exceeded only queued ones are
 /// kept.
 const MAX_KNOWN: usize = 2 * MAX_QUEUED;
-/// Maximum number of the daemon's threads that can have moved processes. One is added for each read
-/// that blocked a leader.
-const MAX_OWN_THREADS: usize = 128;
-
 /// Process that moved another one, as far as it could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mover {
@@ -86,10 +82,6 @@ impl fmt::Display for Mover {
 /// Reader of the trace of external moves, and the queue of moved processes.
 #[derive(Debug)]
 pub(crate) struct MoveWatch {
-    source: Option<Box<dyn MoveSource>>,
-    /// Threads of the daemon that moved processes or may do so.
-    own_threads: Vec<u32>,
-    own_process: u32,
     /// The last move of each process.
     known: HashMap<Pid, TracedMove, FixedState>,
     /// The processes that wait for their evaluation, with the same share for each user.
@@ -105,12 +97,9 @@ pub(crate) struct MoveWatch {
 }
 
 impl MoveWatch {
-    /// Creates a watch. Without a source it never returns a process.
-    pub(crate) fn new(source: Option<Box<dyn MoveSource>>, metrics: Arc<Metrics>) -> Self {
+    /// Creates a watch.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            source,
-            own_threads: Vec::new(),
-            own_process: std::process::id(),
             known: HashMap::default(),
             waiting: EvaluationQueue::default(),
             due: Nanos(0),
@@ -123,56 +112,34 @@ impl MoveWatch {
         }
     }
 
-    /// Checks whether external moves are traced.
-    pub(crate) fn is_traced(&self) -> bool {
-        self.source.is_some()
-    }
-
     /// Returns when the trace must be read, if there is one.
-    pub(crate) fn due(&self) -> Option<Nanos> {
-        self.source.as_ref().map(|_| self.due)
+    pub(crate) fn due(&self, kernel: &impl Kernel) -> Option<Nanos> {
+        kernel.traces_moves().then_some(self.due)
     }
 
     /// Reads the trace if it is due at `now`.
-    pub(crate) fn read_if_due(&mut self, now: Nanos) {
-        if self.source.is_some() && self.due <= now {
-            self.read(now);
+    pub(crate) fn read_if_due(&mut self, now: Nanos, kernel: &mut impl Kernel) {
+        if self.due(kernel).is_some_and(|due| due <= now) {
+            self.read(now, kernel);
         }
     }
 
     /// Reads the trace although that is not due.
-    pub(super) fn read_now(&mut self) {
-        if self.source.is_some() {
-            let began = sys::monotonic();
-            self.read(began);
-            self.add_cost(sys::monotonic().since(began));
+    pub(super) fn read_now(&mut self, kernel: &mut impl Kernel) {
+        if kernel.traces_moves() {
+            let began = kernel.now();
+            self.read(began, kernel);
+            self.add_cost(kernel.now().since(began));
         }
     }
 
-    fn read(&mut self, now: Nanos) {
-        let Self { source, own_threads, own_process, known, waiting, needs_scan, metrics, .. } =
-            self;
-        let Some(source) = source else { return };
-        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
-        if !own_threads.contains(&own) {
-            if own_threads.len() >= MAX_OWN_THREADS {
-                own_threads.remove(0);
-            }
-            own_threads.push(own);
-            // Without the filter many placements would fill the buffers. Setting it takes an RCU
-            // grace period, once.
-            if let Err(error) = source.ignore(own_threads) {
-                ::log::debug!("trace of external moves: filter: {error}");
-            }
-        }
+    fn read(&mut self, now: Nanos, kernel: &mut impl Kernel) {
+        let Self { known, waiting, needs_scan, metrics, .. } = self;
         if known.len() > MAX_KNOWN {
             known.retain(|pid, _| waiting.find(*pid).is_some());
         }
         waiting.begin_drain();
-        let result = source.read(&mut |traced| {
-            if own_threads.contains(&traced.mover) || traced.pid == *own_process {
-                return;
-            }
+        let result = kernel.read_moves(|traced| {
             let Some(pid) = Pid::new(traced.pid) else { return };
             let cause = if traced.is_birth { Cause::FORK | Cause::ELSEWHERE } else { Cause::MOVED };
             metrics.traced_moves.add(u64::from(!traced.is_birth));
@@ -269,22 +236,22 @@ impl MoveWatch {
     }
 
     /// Reads the trace and returns whether the process was moved since its last evaluation.
-    pub(crate) fn has_unevaluated_move(&mut self, pid: Pid) -> bool {
-        self.read_now();
+    pub(crate) fn has_unevaluated_move(&mut self, pid: Pid, kernel: &mut impl Kernel) -> bool {
+        self.read_now(kernel);
         self.waiting.find(pid).is_some()
     }
 
     /// Returns the process that made the last move of `pid`, if the trace reported it.
-    pub(super) fn mover(&self, pid: Pid, proc: &mut ProcFs) -> Option<Mover> {
+    pub(super) fn mover(&self, pid: Pid, kernel: &mut impl Kernel) -> Option<Mover> {
         let thread = self.known.get(&pid)?.mover;
         let mut mover = Mover { process: thread, name: None, uid: None, unit: None };
         let Some(thread) = Pid::new(thread) else { return Some(mover) };
-        if let Some(owner) = proc.owner(thread) {
+        if let Some(owner) = kernel.status(thread) {
             mover.process = owner.process.get();
             mover.uid = Some(if owner.effective == Uid(0) { owner.real } else { owner.effective });
-            let comm = proc.comm(owner.process);
+            let comm = kernel.comm(owner.process);
             mover.name = comm.map(|name| String::from_utf8_lossy(name).into_owned());
-            let text = proc.cgroup(owner.process, None).unwrap_or_default();
+            let text = kernel.cgroup(owner.process, None).unwrap_or_default();
             let place = String::from_utf8_lossy(path_in(text, b"").unwrap_or_default());
             mover.unit = Unit::of(&place, &[]).name().map(str::to_owned);
         }
@@ -294,42 +261,30 @@ impl MoveWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
+    use crate::engine::fake_kernel::FakeKernel;
 
     /// PID of a process that creates children in another cgroup.
     const CREATOR: u32 = 800;
 
-    #[derive(Debug)]
-    struct Moves(Vec<(u32, u32)>, u64);
-
-    impl MoveSource for Moves {
-        fn ignore(&mut self, _threads: &[u32]) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn read(&mut self, take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
-            for (mover, pid) in self.0.drain(..) {
-                let is_birth = mover == CREATOR;
-                take(TracedMove { at: Nanos(7), mover, pid, is_birth, hierarchy: 0 });
-            }
-            Ok(std::mem::take(&mut self.1))
-        }
-    }
-
-    fn watch(moves: Vec<(u32, u32)>, lost: u64) -> MoveWatch {
-        MoveWatch::new(Some(Box::new(Moves(moves, lost))), Arc::default())
+    /// Creates a watch, and a kernel with these moves.
+    fn watch(moves: Vec<(u32, u32)>, lost: u64) -> (MoveWatch, FakeKernel) {
+        let traced = moves.into_iter().map(|(mover, pid)| {
+            let is_birth = mover == CREATOR;
+            TracedMove { at: Nanos(7), mover, pid, is_birth, hierarchy: 0 }
+        });
+        let moves = Some(traced.collect());
+        (
+            MoveWatch::new(Arc::default()),
+            FakeKernel { moves, lost_moves: lost, ..FakeKernel::new() },
+        )
     }
 
     #[test]
-    fn moves_of_others_are_told_once_and_our_own_are_not() {
-        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
-        let us = std::process::id();
-        let mut watch =
-            watch(vec![(900, 40), (own, 41), (900, us), (901, 40), (900, 0), (900, 42)], 0);
-        assert!(watch.is_traced() && !watch.has_work());
-        watch.read_if_due(Nanos(0));
+    fn moves_of_others_are_told_once() {
+        let (mut watch, mut kernel) = watch(vec![(900, 40), (901, 40), (900, 0), (900, 42)], 0);
+        assert!(watch.due(&kernel).is_some() && !watch.has_work());
+        watch.read_if_due(Nanos(0), &mut kernel);
         assert_eq!(watch.metrics.traced_moves.get(), 3);
         assert_eq!(watch.known[&Pid::new(40).unwrap()].mover, 901);
         let next = std::iter::from_fn(|| watch.next_moved().map(|evaluation| evaluation.pid.get()));
@@ -339,8 +294,8 @@ mod tests {
 
     #[test]
     fn births_are_not_moves() {
-        let mut watch = watch(vec![(CREATOR, 40), (900, 41), (CREATOR, 42)], 0);
-        watch.read_if_due(Nanos(0));
+        let (mut watch, mut kernel) = watch(vec![(CREATOR, 40), (900, 41), (CREATOR, 42)], 0);
+        watch.read_if_due(Nanos(0), &mut kernel);
         assert_eq!(watch.metrics.traced_moves.get(), 1);
         assert!(watch.has_work());
         let is_birth = |evaluation: EvaluationRequest| {
@@ -350,20 +305,21 @@ mod tests {
         assert_eq!(next.collect::<Vec<_>>(), [(40, true), (41, false), (42, true)]);
         assert!(!watch.has_work() && !watch.take_needs_scan());
         let births = (0..2000).map(|number| (CREATOR, 2_000_000 + number)).collect();
-        let mut many = self::watch(births, 0);
-        many.read_if_due(Nanos(0));
+        let (mut many, mut kernel) = self::watch(births, 0);
+        many.read_if_due(Nanos(0), &mut kernel);
         assert!(many.take_needs_scan());
         assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
     }
 
     #[test]
     fn lost_moves_and_too_many_need_a_scan() {
-        let mut lossy = watch(Vec::new(), 5);
-        lossy.read_if_due(Nanos(0));
+        let (mut lossy, mut kernel) = watch(Vec::new(), 5);
+        lossy.read_if_due(Nanos(0), &mut kernel);
         assert_eq!(lossy.metrics.lost_moves.get(), 5);
         assert!(lossy.take_needs_scan() && !lossy.take_needs_scan());
-        let mut many = watch((1..20_000).map(|pid| (1_000_000, 2_000_000 + pid)).collect(), 0);
-        many.read_if_due(Nanos(0));
+        let (mut many, mut kernel) =
+            watch((1..20_000).map(|pid| (1_000_000, 2_000_000 + pid)).collect(), 0);
+        many.read_if_due(Nanos(0), &mut kernel);
         assert!(many.take_needs_scan());
         assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
     }
@@ -372,8 +328,8 @@ mod tests {
     fn a_user_who_moves_many_processes_delays_no_other_user() {
         let mut moves: Vec<(u32, u32)> = (1000..1500).map(|pid| (900, pid)).collect();
         moves.push((901, 40));
-        let mut watch = watch(moves, 0);
-        watch.read_if_due(Nanos(0));
+        let (mut watch, mut kernel) = watch(moves, 0);
+        watch.read_if_due(Nanos(0), &mut kernel);
         let mut evaluated = 0;
         while let Some(evaluation) = watch.next_moved() {
             let is_other = evaluation.pid.get() == 40;
@@ -383,7 +339,7 @@ mod tests {
             }
         }
         assert!(evaluated < 40, "after {evaluated} evaluations");
-        assert!(watch.has_unevaluated_move(Pid::new(1499).unwrap()));
+        assert!(watch.has_unevaluated_move(Pid::new(1499).unwrap(), &mut kernel));
         let all = std::iter::from_fn(|| watch.next_moved());
         assert_eq!(evaluated + all.count(), 501);
         assert!(!watch.has_work());
@@ -391,46 +347,36 @@ mod tests {
 
     #[test]
     fn reads_on_demand_put_off_the_next_one_by_their_cost() {
-        #[derive(Debug)]
-        struct Slow;
-        impl MoveSource for Slow {
-            fn ignore(&mut self, _threads: &[u32]) -> io::Result<()> {
-                Ok(())
-            }
-            fn read(&mut self, _take: &mut dyn FnMut(TracedMove)) -> io::Result<u64> {
-                std::thread::sleep(std::time::Duration::from_millis(40));
-                Ok(0)
-            }
-        }
-        let mut watch = MoveWatch::new(Some(Box::new(Slow)), Arc::default());
-        let began = sys::monotonic();
+        let (mut watch, mut kernel) = watch(Vec::new(), 0);
+        kernel.move_read_ns = 40_000_000;
+        let began = kernel.now();
         let five = Pid::new(5).unwrap();
-        assert!(!watch.has_unevaluated_move(five));
-        assert!(watch.due().unwrap() >= began.plus(40_000_000 * COST_FACTOR));
-        watch.read_now();
-        assert!(watch.due().unwrap() >= began.plus(2 * 40_000_000 * COST_FACTOR));
+        assert!(!watch.has_unevaluated_move(five, &mut kernel));
+        assert!(watch.due(&kernel).unwrap() >= began.plus(40_000_000 * COST_FACTOR));
+        watch.read_now(&mut kernel);
+        assert!(watch.due(&kernel).unwrap() >= began.plus(2 * 40_000_000 * COST_FACTOR));
         // However many there were.
-        (0..5).for_each(|_| watch.read_now());
-        watch.moved_by_user(sys::monotonic());
-        assert!(watch.due().unwrap() <= sys::monotonic().plus(MAX_PAUSE_NS));
+        (0..5).for_each(|_| watch.read_now(&mut kernel));
+        watch.moved_by_user(kernel.now());
+        assert!(watch.due(&kernel).unwrap() <= kernel.now().plus(MAX_PAUSE_NS));
     }
 
     #[test]
     fn it_is_read_more_often_while_a_user_moves_processes() {
-        let mut watch = watch(Vec::new(), 0);
-        watch.read_if_due(Nanos(1));
-        assert_eq!(watch.due(), Some(Nanos(1 + INTERVAL_NS)));
+        let (mut watch, mut kernel) = watch(Vec::new(), 0);
+        watch.read_if_due(Nanos(1), &mut kernel);
+        assert_eq!(watch.due(&kernel), Some(Nanos(1 + INTERVAL_NS)));
         watch.moved_by_user(Nanos(2));
-        assert_eq!(watch.due(), Some(Nanos(2 + SHORT_INTERVAL_NS)));
-        watch.read_if_due(Nanos(3 + SHORT_INTERVAL_NS));
-        assert_eq!(watch.due(), Some(Nanos(3 + 2 * SHORT_INTERVAL_NS)));
+        assert_eq!(watch.due(&kernel), Some(Nanos(2 + SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(3 + SHORT_INTERVAL_NS), &mut kernel);
+        assert_eq!(watch.due(&kernel), Some(Nanos(3 + 2 * SHORT_INTERVAL_NS)));
         // An expensive read is followed by a longer pause, also when a user continues.
         let read = 3 + SHORT_INTERVAL_NS;
         watch.add_cost(5 * SHORT_INTERVAL_NS);
         watch.moved_by_user(Nanos(read + 6 * SHORT_INTERVAL_NS));
-        assert_eq!(watch.due(), Some(Nanos(read + 100 * SHORT_INTERVAL_NS)));
-        watch.read_if_due(Nanos(2 * ALERT_NS));
-        assert_eq!(watch.due(), Some(Nanos(2 * ALERT_NS + INTERVAL_NS)));
-        assert_eq!(MoveWatch::new(None, Arc::default()).due(), None);
+        assert_eq!(watch.due(&kernel), Some(Nanos(read + 100 * SHORT_INTERVAL_NS)));
+        watch.read_if_due(Nanos(2 * ALERT_NS), &mut kernel);
+        assert_eq!(watch.due(&kernel), Some(Nanos(2 * ALERT_NS + INTERVAL_NS)));
+        assert_eq!(MoveWatch::new(Arc::default()).due(&FakeKernel::new()), None);
     }
 }

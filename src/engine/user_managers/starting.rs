@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 
 use super::ManagerVerdict;
+use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid, Uid};
-use crate::kernel::process::ProcFs;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Time limit from the first evaluation of a child to its exec. It takes about 5 ms on an idle
@@ -79,14 +79,18 @@ impl StartingChildren {
 
     /// Returns a child that must be evaluated again. If it is not [admitted](Self::admit) again
     /// then, it has become another program, and its entry is removed.
-    pub(super) fn take_due(&mut self, proc: &ProcFs, now: Nanos) -> Option<EvaluationRequest> {
+    pub(super) fn take_due(
+        &mut self,
+        kernel: &impl Kernel,
+        now: Nanos,
+    ) -> Option<EvaluationRequest> {
         self.children.retain(|child| child.is_queued);
         let &(due, evaluation) = self.queue.front()?;
         if due > now {
             return None;
         }
         self.queue.pop_front();
-        let exists = proc.exists(evaluation.pid);
+        let exists = kernel.exists(evaluation.pid);
         if let Some(child) = self.children.iter_mut().find(|child| child.pid == evaluation.pid) {
             child.is_queued = false;
         }
@@ -104,9 +108,8 @@ impl StartingChildren {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::engine::fake_kernel::{FakeKernel, FakeProcess};
     use crate::event::Cause;
 
     const USER: Uid = Uid(5);
@@ -121,25 +124,27 @@ mod tests {
 
     #[test]
     fn a_child_that_became_a_unit_is_forgotten() {
-        let proc = ProcFs::open(Path::new("/proc")).unwrap();
-        let pid = std::process::id();
+        let mut kernel = FakeKernel::new();
+        let pid = 40;
+        kernel.start(pid, FakeProcess::default());
         let mut starting = StartingChildren::default();
         assert_eq!(starting.next_due(), None);
         assert_eq!(starting.admit(evaluation(pid), USER, at(0)), ManagerVerdict::Pending);
         // An exec of the child does not change its position in the queue.
         assert_eq!(starting.admit(evaluation(pid), USER, at(10)), ManagerVerdict::Pending);
         assert_eq!(starting.next_due(), Some(at(50)));
-        assert_eq!(starting.take_due(&proc, at(49)), None);
-        assert_eq!(starting.take_due(&proc, at(50)), Some(evaluation(pid)));
+        assert_eq!(starting.take_due(&kernel, at(49)), None);
+        assert_eq!(starting.take_due(&kernel, at(50)), Some(evaluation(pid)));
         // The child became another program, so it was not admitted again.
-        assert_eq!(starting.take_due(&proc, at(100)), None);
+        assert_eq!(starting.take_due(&kernel, at(100)), None);
         assert!(starting.children.is_empty());
     }
 
     #[test]
     fn the_time_limit_is_over_for_good() {
-        let proc = ProcFs::open(Path::new("/proc")).unwrap();
-        let pid = std::process::id();
+        let mut kernel = FakeKernel::new();
+        let pid = 40;
+        kernel.start(pid, FakeProcess::default());
         let mut starting = StartingChildren::default();
         for now in (0..5000).step_by(50) {
             assert_eq!(
@@ -147,7 +152,7 @@ mod tests {
                 ManagerVerdict::Pending,
                 "{now}"
             );
-            assert_eq!(starting.take_due(&proc, at(now + 50)), Some(evaluation(pid)));
+            assert_eq!(starting.take_due(&kernel, at(now + 50)), Some(evaluation(pid)));
         }
         assert_eq!(starting.admit(evaluation(pid), USER, at(5000)), ManagerVerdict::Movable);
         assert_eq!(starting.next_due(), None);
@@ -155,9 +160,9 @@ mod tests {
 
     #[test]
     fn each_user_has_a_bound() {
-        let proc = ProcFs::open(Path::new("/proc")).unwrap();
+        let kernel = FakeKernel::new();
         let mut starting = StartingChildren::default();
-        // Above every PID of the kernel, so that none of them exists.
+        // None of them exists.
         let first = 1 << 23;
         for pid in first..first + 32 {
             assert_eq!(starting.admit(evaluation(pid), USER, at(0)), ManagerVerdict::Pending);
@@ -165,7 +170,7 @@ mod tests {
         assert_eq!(starting.admit(evaluation(first + 32), USER, at(0)), ManagerVerdict::Movable);
         assert_eq!(starting.admit(evaluation(first + 33), Uid(6), at(0)), ManagerVerdict::Pending);
         // A child that has exited frees its entry.
-        assert_eq!(starting.take_due(&proc, at(50)), Some(evaluation(first)));
+        assert_eq!(starting.take_due(&kernel, at(50)), Some(evaluation(first)));
         assert_eq!(starting.admit(evaluation(first + 34), USER, at(50)), ManagerVerdict::Pending);
     }
 }

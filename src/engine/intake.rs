@@ -2,12 +2,11 @@
 //! detection of losses. It evaluates nothing itself.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Event, EventKind, Nanos, Task};
-use crate::kernel::connector::Connector;
-use crate::sys;
+use crate::kernel::connector::Losses;
 use crate::telemetry::log::limit::LogLimiter;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::coalescer::Coalescer;
@@ -31,14 +30,13 @@ const SHORT: u64 = 4;
 const SILENCE_NS: u64 = 30_000_000_000;
 
 /// Queued events and forks, with the state of their sockets.
-pub struct EventIntake {
+pub(super) struct EventIntake {
     /// Processes to be evaluated after an event.
-    pub batch: EvaluationQueue,
+    pub(super) batch: EvaluationQueue,
     /// Forks to be checked for misplaced children.
-    pub forks: ForkTracker,
+    pub(super) forks: ForkTracker,
     /// Set if an evaluation took effect, so that the fork socket must be read at once.
-    pub forks_are_due: bool,
-    connector: Connector,
+    pub(super) forks_are_due: bool,
     metrics: Arc<Metrics>,
     limiter: LogLimiter,
     forks_read_at: Nanos,
@@ -58,7 +56,7 @@ pub struct EventIntake {
 /// Status of fork reception on the fork socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum ForkStatus {
+pub(super) enum ForkStatus {
     /// Forks are received, or not checked now.
     Well,
     /// Events were lost: all processes must be evaluated.
@@ -69,13 +67,11 @@ pub enum ForkStatus {
 
 impl EventIntake {
     /// Creates an intake without queued events.
-    pub fn new(connector: Connector, metrics: Arc<Metrics>) -> Self {
-        let now = sys::monotonic();
+    pub(super) fn new(now: Nanos, metrics: Arc<Metrics>) -> Self {
         Self {
             batch: EvaluationQueue::default(),
             forks: ForkTracker::default(),
             forks_are_due: false,
-            connector,
             limiter: LogLimiter::new(Arc::clone(&metrics)),
             metrics,
             forks_read_at: now,
@@ -89,13 +85,8 @@ impl EventIntake {
         }
     }
 
-    /// Returns the descriptor to poll. The fork socket is never polled.
-    pub fn watch(&self) -> BorrowedFd<'_> {
-        self.connector.events.as_fd()
-    }
-
     /// Checks whether events or forks are queued.
-    pub fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         !self.batch.is_empty()
             || self.forks.is_waiting()
             || self.forks_are_due
@@ -103,21 +94,21 @@ impl EventIntake {
     }
 
     /// Returns the time at which the fork socket must be read even without events.
-    pub fn next_due(&self) -> Nanos {
+    pub(super) fn next_due(&self) -> Nanos {
         let regular = self.forks_read_at.plus(self.fork_interval_ns);
         self.forks_due_by.map_or(regular, |by| regular.min(by))
     }
 
     /// Records that a process was evaluated after an event, so that children born in the meantime
     /// may be misplaced, and schedules a read of the fork socket.
-    pub fn evaluated(&mut self, now: Nanos) {
+    pub(super) fn evaluated(&mut self, now: Nanos) {
         // A child that is checked late has a long window: up to 30 % of the forks of a storm were evaluated
         // when they were read a second later (measured).
         self.read_forks_by(now.plus(FORK_READ_NS[0]));
     }
 
     /// Records that a process exited before its evaluation, so that its children can be misplaced.
-    pub fn gone(&mut self, now: Nanos) {
+    pub(super) fn gone(&mut self, now: Nanos) {
         self.read_forks_by(now.plus(FORK_READ_AFTER_EXIT_NS));
     }
 
@@ -126,13 +117,13 @@ impl EventIntake {
     }
 
     /// Records that a process was placed.
-    pub fn placed(&mut self, now: Nanos) {
+    pub(super) fn placed(&mut self, now: Nanos) {
         self.forks_are_due = true;
         self.pace.placed(now);
     }
 
     /// Returns the number of nanoseconds to let events accumulate before the next turn.
-    pub fn pause(&mut self, now: Nanos) -> u64 {
+    pub(super) fn pause(&mut self, now: Nanos) -> u64 {
         self.pace.pause(self.metrics.events.get(), now)
     }
 
@@ -141,11 +132,11 @@ impl EventIntake {
     ///
     /// # Errors
     /// As recvmmsg(2).
-    pub fn drain_events(&mut self) -> io::Result<()> {
+    pub(super) fn drain_events(&mut self, kernel: &mut impl Kernel) -> io::Result<()> {
         let batch = &mut self.batch;
         let metrics = &self.metrics;
         let begun = batch.begin_drain();
-        let drained = self.connector.events.drain(DRAIN, |event| {
+        let drained = kernel.drain_events(DRAIN, |event| {
             metrics.events.increment();
             let (task, cause) = match event.what {
                 EventKind::Exec(pid) => (Task { process: pid, thread: pid }, Cause::EXEC),
@@ -166,19 +157,24 @@ impl EventIntake {
                 if let Some((drain, _)) = *owed {
                     batch.finish(drain);
                 }
-                *owed = Some((begun, self.connector.events.backlog()?));
+                *owed = Some((begun, kernel.event_backlog()?));
             }
         }
         Ok(())
     }
 
-    /// Reads the fork socket if that is due, and passes each fork to `heed`. The fork socket stays
+    /// Reads the fork socket if that is due, and passes each fork to `heed`, with
+    /// the time at which the read began. The fork socket stays
     /// due until it is empty.
     ///
     /// # Errors
     /// As recvmmsg(2).
-    pub fn drain_forks(&mut self, mut heed: impl FnMut(Fork)) -> io::Result<ForkStatus> {
-        let began = sys::monotonic();
+    pub(super) fn drain_forks(
+        &mut self,
+        kernel: &mut impl Kernel,
+        mut heed: impl FnMut(Fork, Nanos),
+    ) -> io::Result<ForkStatus> {
+        let began = kernel.now();
         if !self.forks_are_due && began < self.next_due() {
             return Ok(ForkStatus::Well);
         }
@@ -187,12 +183,12 @@ impl EventIntake {
         let begun = self.batch.begun();
         let mut lost = 0;
         let mut count = 0;
-        let drained = self.connector.forks.drain(DRAIN, |event: Event| {
+        let drained = kernel.drain_forks(DRAIN, |event: Event| {
             if let EventKind::Fork { parent, child } = event.what {
                 metrics.forks.increment();
                 count += 1;
                 let fork = Fork { at: event.at, parent, child };
-                heed(fork);
+                heed(fork, began);
                 lost += u64::from(!forks.record(fork, begun));
             }
         })?;
@@ -200,7 +196,7 @@ impl EventIntake {
         if !drained.is_empty {
             return Ok(if lost > 0 { ForkStatus::Lost } else { ForkStatus::Well });
         }
-        let now = sys::monotonic();
+        let now = kernel.now();
         let per_fork = now.since(self.forks_read_at) / (count + 1);
         self.fork_interval_ns = (per_fork * FORKS_PER_READ).clamp(FORK_READ_NS[0], FORK_READ_NS[1]);
         self.forks_are_due = false;
@@ -208,12 +204,12 @@ impl EventIntake {
         self.forks_read_at = now;
         self.forks.emptied(began);
         self.forks.shrink();
-        Ok(if lost > 0 { ForkStatus::Lost } else { self.doubt() })
+        Ok(if lost > 0 { ForkStatus::Lost } else { self.doubt(kernel) })
     }
 
     /// Checks a long silence: requests a test fork, and renews the subscription if that is not
     /// received either.
-    fn doubt(&mut self) -> ForkStatus {
+    fn doubt(&mut self, kernel: &mut impl Kernel) -> ForkStatus {
         // Some kernels of early 2024 (with commit c46bfba1337d) stop all events permanently after a send that
         // reached no listener.
         let now = self.forks_read_at;
@@ -231,7 +227,7 @@ impl EventIntake {
         }
         self.heard = (now, forks);
         ::log::error!("no process events, not even of a test process; subscribing again");
-        if let Err(why) = self.connector.renew() {
+        if let Err(why) = kernel.resubscribe() {
             ::log::error!("{why}");
         }
         ForkStatus::Lost
@@ -242,17 +238,15 @@ impl EventIntake {
     ///
     /// # Errors
     /// As getsockopt(2).
-    pub fn has_lost(&mut self) -> io::Result<bool> {
-        let now = sys::monotonic();
+    pub(super) fn has_lost(&mut self, kernel: &mut impl Kernel) -> io::Result<bool> {
+        let now = kernel.now();
         let events = self.metrics.events.get();
         let is_short = events - std::mem::replace(&mut self.loss_events, events) < SHORT;
         if is_short && now.since(self.loss_asked) < LOSS_NS {
             return Ok(false);
         }
         self.loss_asked = now;
-        let Connector { events, forks, .. } = &mut self.connector;
-        let lost = u64::from(events.lost()?) + u64::from(forks.lost()?);
-        let refused = std::mem::take(&mut events.refused) + std::mem::take(&mut forks.refused);
+        let Losses { lost, refused } = kernel.take_losses()?;
         self.metrics.refused_datagrams.add(refused);
         if lost > 0 {
             self.metrics.lost_events.add(lost);

@@ -31,9 +31,9 @@ use crate::kernel::program::{ExeRead, ReadRequest};
 use crate::sys;
 
 /// Time after which a blocked read is left to its thread.
-pub const LATE_NS: u64 = 5_000_000;
+pub(super) const LATE_NS: u64 = 5_000_000;
 /// Time without waiting for events after which a leader is reported.
-pub const STUCK_NS: u64 = 100_000_000;
+pub(super) const STUCK_NS: u64 = 100_000_000;
 /// Delay of the watcher's first check after the first read.
 const FIRST_LOOK_NS: u64 = 20_000_000;
 /// Minimum time between two reports of a stall.
@@ -42,7 +42,7 @@ const REPORT_NS: u64 = 10_000_000_000;
 /// Current call of the leader, for the report of a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Call {
+pub(super) enum Call {
     /// Calls that cannot take long.
     Other,
     /// Write of a PID to `cgroup.procs`.
@@ -68,7 +68,7 @@ impl Call {
 
 /// Current activity of the leader, readable by other threads.
 #[derive(Debug)]
-pub struct Activity {
+pub(super) struct Activity {
     timer: TimerFd,
     /// Set while the timer is running.
     is_armed: AtomicBool,
@@ -90,7 +90,7 @@ impl Activity {
     ///
     /// # Errors
     /// As timerfd_create(2).
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?,
             is_armed: AtomicBool::new(false),
@@ -105,12 +105,12 @@ impl Activity {
     }
 
     /// Records that the leader begins to work.
-    pub fn works(&self, now: Nanos) {
+    pub(super) fn works(&self, now: Nanos) {
         self.busy_since.store(now.0, Relaxed);
     }
 
     /// Records that the leader waits for events, and reports a stall that ends now.
-    pub fn waits(&self, now: Nanos) {
+    pub(super) fn waits(&self, now: Nanos) {
         self.report_if_stuck(now);
         self.busy_since.store(0, Relaxed);
         self.call.store(Call::Other as u32, Relaxed);
@@ -142,7 +142,7 @@ impl Activity {
     }
 
     /// Records that the leader begins this call for this process.
-    pub fn begins(&self, call: Call, pid: Pid) {
+    pub(super) fn begins(&self, call: Call, pid: Pid) {
         self.begins_at(call, pid, sys::monotonic());
     }
 
@@ -153,7 +153,7 @@ impl Activity {
     }
 
     /// Records that the call has ended. A call that took long is kept for the report.
-    pub fn ends(&self) {
+    pub(super) fn ends(&self) {
         let began = Nanos(self.call_began.load(Relaxed));
         if sys::monotonic().since(began) < STUCK_NS / 2 {
             self.call.store(Call::Other as u32, Relaxed);
@@ -192,7 +192,7 @@ impl Activity {
 }
 
 /// Next step of a leader.
-pub enum Next<E> {
+pub(super) enum Next<E> {
     /// Read this executable and [`Duty::supply`] it.
     Read(ReadRequest),
     /// Stop leading and return this result.
@@ -200,7 +200,7 @@ pub enum Next<E> {
 }
 
 /// State that passes from one leader to the next.
-pub trait Duty: Send + 'static {
+pub(super) trait Duty: Send + 'static {
     /// Result of the whole run.
     type End: Send + 'static;
 
@@ -215,10 +215,10 @@ pub trait Duty: Send + 'static {
 }
 
 /// Callback that reads an executable and may block.
-pub type ReadExecutable = dyn Fn(ReadRequest, &mut ExeRead) + Send + Sync;
+pub(super) type ReadExecutable = dyn Fn(ReadRequest, &mut ExeRead) + Send + Sync;
 
 /// Callback for a late read that has completed.
-pub type OnLateRead = dyn Fn(ReadRequest) + Send + Sync;
+pub(super) type OnLateRead = dyn Fn(ReadRequest) + Send + Sync;
 
 struct LeaderState<D: Duty> {
     /// State of the daemon, while the leader reads.
@@ -236,7 +236,7 @@ struct LeaderState<D: Duty> {
 ///
 /// # Errors
 /// A thread cannot be started.
-pub fn run<D: Duty>(
+pub(super) fn run<D: Duty>(
     duty: Box<D>,
     activity: Arc<Activity>,
     read: Box<ReadExecutable>,

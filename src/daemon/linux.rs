@@ -1,0 +1,386 @@
+//! The running Linux kernel behind the interface of the engine: the proc connector, `/proc`, cgroupfs,
+//! tracefs and the helper threads. Must not decide anything about a process.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
+
+use super::leader::{Activity, Call};
+use crate::cgroup::config::{GroupConfigs, PathConfig};
+use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::host::Host;
+use crate::cgroup::mounts::{Hierarchies, HierarchySet};
+use crate::cgroup::tree::{
+    AttachResult, CgroupError, CgroupTree, CurrentCgroup, GroupId, is_out_of_descriptors,
+};
+use crate::engine::kernel::Kernel;
+use crate::event::{Event, Gid, Nanos, Pid, Uid};
+use crate::kernel::connector::{Connector, ConnectorError, Drained, Losses};
+use crate::kernel::container::{Containment, HostNamespaces};
+use crate::kernel::exe_pool::Examination;
+use crate::kernel::moves::{MoveTrace, OwnMoves, TracedMove};
+use crate::kernel::process::{ProcFs, ProcessHandle, ProcessRef, ProcessStatus};
+use crate::kernel::program::{ExeReader, ReadRequest};
+use crate::kernel::user_manager::{LookupService, ManagerLookup};
+use crate::policy::Policy;
+use crate::policy::worker::{WorkerHandle, WorkerReply};
+use crate::sys;
+
+/// Write access to one of these files permits to move processes into a cgroup; `tasks` is for v1.
+const FILES: [&str; 2] = ["cgroup.procs", "tasks"];
+/// Write permission for group and others.
+const WRITABLE: u32 = 0o022;
+/// Buffer size that is sufficient to see whether a list has two PIDs.
+const TWO: usize = 32;
+
+/// The running kernel.
+pub(super) struct Linux {
+    connector: Connector,
+    proc: ProcFs,
+    tree: CgroupTree,
+    moves: Option<MoveTrace>,
+    own_moves: OwnMoves,
+    fast_moves: FastMovesGuard,
+    worker: WorkerHandle,
+    managers: LookupService,
+    host: HostNamespaces,
+    runs_systemd: bool,
+    activity: Arc<Activity>,
+}
+
+impl Linux {
+    /// Opens `/proc` and combines it with the other parts. `activity` receives reports about calls
+    /// that can take long.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub(super) fn open(
+        connector: Connector,
+        tree: CgroupTree,
+        moves: Option<MoveTrace>,
+        fast_moves: FastMovesGuard,
+        worker: WorkerHandle,
+        activity: Arc<Activity>,
+    ) -> io::Result<Self> {
+        let proc = Path::new("/proc");
+        Ok(Self {
+            connector,
+            proc: ProcFs::open(proc)?,
+            tree,
+            moves,
+            own_moves: OwnMoves::default(),
+            fast_moves,
+            managers: LookupService::new(ManagerLookup::default(), worker.waker()),
+            worker,
+            host: HostNamespaces::read(proc),
+            runs_systemd: Host::default().runs_systemd(),
+            activity,
+        })
+    }
+
+    /// Returns the descriptor to poll for events. The fork socket is never polled.
+    pub(super) fn event_fd(&self) -> BorrowedFd<'_> {
+        self.connector.events.as_fd()
+    }
+
+    /// Returns the descriptor that becomes readable when another thread has replied.
+    pub(super) fn wakeup_fd(&self) -> BorrowedFd<'_> {
+        self.worker.wakeup_fd()
+    }
+
+    /// Returns the eventfd that wakes the main loop when it is written to.
+    pub(super) fn waker(&self) -> Arc<EventFd> {
+        self.worker.waker()
+    }
+
+    /// Creates the reader for the executables that the engine requests.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub(super) fn exe_reader(&self) -> io::Result<ExeReader> {
+        ExeReader::new(&self.proc)
+    }
+
+    /// Returns the callback for late reads that have completed.
+    pub(super) fn late_reads(&self) -> Box<dyn Fn(ReadRequest) + Send + Sync> {
+        self.worker.late_reads()
+    }
+
+    fn directory_of(&self, hierarchy: usize, path: &[u8]) -> Option<PathBuf> {
+        self.tree.hierarchies().get(hierarchy)?.directory(path)
+    }
+}
+
+impl Kernel for Linux {
+    fn now(&self) -> Nanos {
+        sys::monotonic()
+    }
+
+    fn own_pid(&self) -> u32 {
+        self.own_moves.process()
+    }
+
+    fn runs_systemd(&self) -> bool {
+        self.runs_systemd
+    }
+
+    fn drain_events(&mut self, bound: usize, take: impl FnMut(Event)) -> io::Result<Drained> {
+        self.connector.events.drain(bound, take)
+    }
+
+    fn drain_forks(&mut self, bound: usize, take: impl FnMut(Event)) -> io::Result<Drained> {
+        self.connector.forks.drain(bound, take)
+    }
+
+    fn event_backlog(&self) -> io::Result<usize> {
+        self.connector.events.backlog()
+    }
+
+    fn take_losses(&mut self) -> io::Result<Losses> {
+        self.connector.take_losses()
+    }
+
+    fn resubscribe(&mut self) -> Result<(), ConnectorError> {
+        self.connector.renew()
+    }
+
+    fn traces_moves(&self) -> bool {
+        self.moves.is_some()
+    }
+
+    fn read_moves(&mut self, mut take: impl FnMut(TracedMove)) -> io::Result<u64> {
+        let Some(trace) = &mut self.moves else { return Ok(0) };
+        let own = &mut self.own_moves;
+        // Without the filter many placements would fill the buffers. Setting it takes an RCU grace
+        // period, once for each thread.
+        if own.add_current_thread() {
+            if let Err(error) = trace.ignore_threads(own.threads()) {
+                ::log::debug!("trace of external moves: filter: {error}");
+            }
+        }
+        trace.read(|traced| {
+            if !own.includes(&traced) {
+                take(traced);
+            }
+        })
+    }
+
+    fn processes(&mut self, mut take: impl FnMut(Pid)) -> io::Result<()> {
+        self.proc.all(&mut take).or_else(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            if !is_out_of_descriptors(errno) {
+                return Err(error);
+            }
+            // The directory could not be opened, so no process was passed on.
+            self.tree.close();
+            self.proc.all(take)
+        })
+    }
+
+    fn open_process(&mut self, pid: Pid) -> Option<ProcessHandle> {
+        self.proc.open_process(pid)
+    }
+
+    fn stand_in(&mut self, pid: Pid, handle: ProcessHandle) -> Option<ProcessHandle> {
+        self.proc.stand_in(pid, handle)
+    }
+
+    fn has_exited(&self, handle: &ProcessHandle) -> bool {
+        handle.has_exited()
+    }
+
+    fn is_same(&mut self, pid: Pid, process: &ProcessRef) -> bool {
+        self.proc.is_same(pid, process)
+    }
+
+    fn exists(&self, pid: Pid) -> bool {
+        self.proc.exists(pid)
+    }
+
+    fn identity(&mut self, pid: Pid) -> Option<u64> {
+        self.proc.identity(pid)
+    }
+
+    fn identity_of(&mut self, pid: Pid, handle: &ProcessHandle) -> Option<u64> {
+        self.proc.identity_of(pid, handle)
+    }
+
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        self.proc.status(pid)
+    }
+
+    fn thread_ids(&self, pid: Pid, thread: Pid) -> Option<(Uid, Gid)> {
+        self.proc.thread_ids(pid, thread)
+    }
+
+    fn thread_count(&self, pid: Pid) -> u64 {
+        self.proc.thread_count(pid)
+    }
+
+    fn has_thread_of_others(&self, pid: Pid, ids: (Uid, Gid)) -> bool {
+        self.proc.has_thread_of_others(pid, ids)
+    }
+
+    fn has_leader_exited(&mut self, pid: Pid) -> bool {
+        self.proc.has_leader_exited(pid)
+    }
+
+    fn children(&mut self, pid: Pid, take: impl FnMut(Pid)) {
+        self.proc.children(pid, take);
+    }
+
+    fn comm(&mut self, pid: Pid) -> Option<&[u8]> {
+        self.proc.comm(pid)
+    }
+
+    fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]> {
+        self.proc.cgroup(pid, thread)
+    }
+
+    fn is_real_time(&self, pid: Pid) -> bool {
+        self.proc.is_real_time(pid)
+    }
+
+    fn is_in_namespace_of_root(&mut self, pid: Pid) -> bool {
+        self.proc.is_in_namespace_of_root(pid)
+    }
+
+    fn containment(&self, handle: &ProcessHandle) -> Option<Containment> {
+        self.host.containment_of(handle)
+    }
+
+    fn hierarchies(&self) -> &Hierarchies {
+        self.tree.hierarchies()
+    }
+
+    fn adopt_configs(&mut self, configs: &Arc<GroupConfigs>, root: &str) {
+        self.tree.adopt(configs, root);
+    }
+
+    fn known_group(&self, span: HierarchySet, path: &str) -> Option<GroupId> {
+        self.tree.known(span, path)
+    }
+
+    fn group(
+        &mut self,
+        pid: Pid,
+        (span, path): (HierarchySet, &str),
+        creates: bool,
+        config: impl FnOnce() -> Option<Arc<PathConfig>>,
+    ) -> Result<GroupId, CgroupError> {
+        if self.tree.known(span, path).is_some() {
+            return self.tree.group(span, path, creates, config);
+        }
+        self.activity.begins(Call::Open, pid);
+        let opened = self.tree.group(span, path, creates, config);
+        self.activity.ends();
+        opened
+    }
+
+    fn holds(&self, group: GroupId, now: CurrentCgroup<'_>) -> bool {
+        self.tree.holds(group, now)
+    }
+
+    fn attach(&mut self, group: GroupId, pid: Pid, now: CurrentCgroup<'_>) -> AttachResult {
+        self.activity.begins(Call::Attach, pid);
+        let attached = self.tree.attach(group, pid, now);
+        self.activity.ends();
+        attached
+    }
+
+    fn move_back(
+        &mut self,
+        group: GroupId,
+        pid: Pid,
+        now: &[u8],
+        home: &[u8],
+    ) -> Result<(), CgroupError> {
+        self.tree.move_back(group, pid, now, home)
+    }
+
+    fn placed(&mut self, now: Nanos) {
+        self.fast_moves.moved(now);
+    }
+
+    fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        let directory = self.directory_of(hierarchy, path)?;
+        fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
+    }
+
+    fn is_group_writable(&self, hierarchy: usize, path: &[u8]) -> bool {
+        let Some(directory) = self.directory_of(hierarchy, path) else { return false };
+        FILES.iter().any(|file| {
+            fs::metadata(directory.join(file))
+                .is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & WRITABLE != 0)
+        })
+    }
+
+    fn is_alone(&self, path: &str, pid: Pid) -> bool {
+        let Some(tree) = self.tree.hierarchies().unified() else { return false };
+        let file = tree.mount_point.join(path.trim_start_matches('/')).join("cgroup.procs");
+        let mut start = [0; TWO];
+        let Ok(length) = File::open(file).and_then(|mut file| file.read(&mut start)) else {
+            return false;
+        };
+        has_only(&start[..length], pid)
+    }
+
+    fn replies(&mut self) -> Vec<WorkerReply> {
+        let mut replies: Vec<WorkerReply> = self.worker.answers().collect();
+        replies.extend(self.managers.replies().map(WorkerReply::Manager));
+        replies
+    }
+
+    fn reload(&mut self) {
+        self.worker.reload();
+    }
+
+    fn identify(&mut self, policy: &Policy, uid: Uid) {
+        self.worker.identify(policy, uid);
+    }
+
+    fn name_group(&mut self, policy: &Policy, gid: Gid) {
+        self.worker.name_group(policy, gid);
+    }
+
+    fn examine(&mut self, user: Uid, examination: Examination) -> bool {
+        self.worker.examine(user, examination)
+    }
+
+    fn take_overflown(&mut self) -> bool {
+        self.worker.take_overflown()
+    }
+
+    fn find_manager(&mut self, uid: Uid) -> io::Result<()> {
+        self.managers.ask(uid)
+    }
+
+    fn provoke(&mut self) {
+        self.worker.provoke();
+    }
+}
+
+/// Checks whether the beginning of a list of PIDs contains `pid` only.
+fn has_only(list: &[u8], pid: Pid) -> bool {
+    list.strip_suffix(b"\n").is_some_and(|list| list == pid.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_with_one_process_is_told_from_others() {
+        let pid = Pid::new(41).unwrap();
+        assert!(has_only(b"41\n", pid));
+        for list in [&b""[..], b"41\n42\n", b"4", b"411\n", b"40\n41\n", b"40\n"] {
+            assert!(!has_only(list, pid));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Finds the first matching rule of an open process and lets the placer apply it, as far as the data
+//! that were read suffice.
+
+use super::Engine;
+use super::name_lookups::PendingName;
+use crate::engine::kernel::Kernel;
+use crate::engine::placer::{Missing, PlacedProcess, Placement};
+use crate::event::{Cause, Gid, Pid, Uid};
+use crate::kernel::container::Containment;
+use crate::kernel::process::ProcessHandle;
+use crate::kernel::program::ExeInfo;
+use crate::placement::{Choice, KnownExe, applies, decide};
+use crate::policy::Policy;
+use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
+use crate::tracking::queue::EvaluationRequest;
+
+/// Result of an evaluation: its outcome, or a further read that it needs.
+pub(super) enum EvaluationResult {
+    Over(Placement),
+    /// The executable must be read first.
+    NeedsExe,
+    /// The namespaces must be read first.
+    NeedsNamespaces,
+    /// This executable must be examined first.
+    NeedsExamination(Box<[u8]>),
+    /// Another user mattered, who is known now: it is evaluated again.
+    OwnerKnown,
+}
+
+impl<K: Kernel> Engine<K> {
+    pub(super) fn evaluate(
+        &mut self,
+        evaluation: EvaluationRequest,
+        handle: &ProcessHandle,
+        exe: KnownExe<'_>,
+        containment: Option<Containment>,
+    ) -> EvaluationResult {
+        if let Some(result) = self.evaluate_without_rules(evaluation, handle, exe) {
+            return result;
+        }
+        let &ProcessHandle { uid, gid, thread, .. } = handle;
+        let Some(user) = self.policy.users.get(&uid) else {
+            return EvaluationResult::Over(Placement::NoRule);
+        };
+        let (pid, kernel) = (evaluation.pid, &mut self.kernel);
+        if user.take_stale(evaluation.since) {
+            kernel.identify(&self.policy, uid);
+        }
+        let program = exe.seen().map(ExeInfo::name);
+        let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |rule| {
+            applies(rule, kernel, |own| own.cgroup(pid, thread), |own| own.is_real_time(pid))
+        });
+        let rule = match decided {
+            Choice::Rule(rule) => rule,
+            Choice::NoRule => {
+                self.observe(evaluation, (uid, gid), program, DecisionResult::NoRule);
+                return EvaluationResult::Over(Placement::NoRule);
+            }
+            Choice::NeedsExe => return EvaluationResult::NeedsExe,
+            Choice::NeedsExamination => {
+                let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
+                return EvaluationResult::NeedsExamination(raw);
+            }
+        };
+        self.last_decision.rule = Some(rule);
+        if self.policy.lacks_group(rule, gid) {
+            return EvaluationResult::Over(self.wait(PendingName::Group(gid), evaluation));
+        }
+        let user = user.identity.name.as_deref();
+        let subject = PlacedProcess { evaluation, handle, user, exe, containment };
+        let outcome = match self.placer.apply(&self.policy, &mut self.kernel, rule, &subject) {
+            Ok(outcome) => outcome,
+            Err(missing) => return self.request(missing, evaluation),
+        };
+        if let Some(ending) = outcome.ending(rule, self.placer.last_error()) {
+            self.observe(evaluation, (uid, gid), program, ending);
+        }
+        EvaluationResult::Over(outcome)
+    }
+
+    /// Evaluates a process as far as no rule is needed. `None` if a rule decides.
+    fn evaluate_without_rules(
+        &mut self,
+        evaluation: EvaluationRequest,
+        handle: &ProcessHandle,
+        exe: KnownExe<'_>,
+    ) -> Option<EvaluationResult> {
+        self.last_decision.uid = Some(handle.uid);
+        if self.is_pinned(evaluation, handle) {
+            let ids = (handle.uid, handle.gid);
+            self.observe(evaluation, ids, None, DecisionResult::Sticky);
+            return Some(EvaluationResult::Over(Placement::Sticky));
+        }
+        if matches!(exe, KnownExe::Unread) && self.shows_exe() {
+            return Some(EvaluationResult::NeedsExe);
+        }
+        self.note_exe(exe);
+        if self.policy.knows(handle.uid) {
+            return None;
+        }
+        Some(EvaluationResult::Over(self.wait(PendingName::User(handle.uid), evaluation)))
+    }
+
+    /// Requests what the placer misses.
+    fn request(&mut self, missing: Missing, evaluation: EvaluationRequest) -> EvaluationResult {
+        match missing {
+            Missing::Exe => EvaluationResult::NeedsExe,
+            Missing::Namespaces => EvaluationResult::NeedsNamespaces,
+            Missing::Owner(owner) if self.policy.knows(owner) => EvaluationResult::OwnerKnown,
+            Missing::Owner(owner) => {
+                EvaluationResult::Over(self.wait(PendingName::User(owner), evaluation))
+            }
+        }
+    }
+
+    /// Checks whether the process is pinned to its cgroup, and ends the pin if an external move
+    /// breaks it.
+    fn is_pinned(&mut self, evaluation: EvaluationRequest, handle: &ProcessHandle) -> bool {
+        let Some(pin) = self.sticky.pin(evaluation.pid, &mut self.kernel) else { return false };
+        let is_moved = evaluation.cause.contains(Cause::MOVED);
+        if is_moved
+            && self.placer.breaks_pin(&self.policy, &mut self.kernel, (evaluation, handle), pin)
+        {
+            self.sticky.unpin(evaluation.pid);
+            self.metrics.broken_pins.increment();
+            return false;
+        }
+        true
+    }
+
+    /// Checks whether executables are read for output, even if no rule needs them.
+    fn shows_exe(&self) -> bool {
+        self.is_watched() || self.policy.observer.as_ref().is_some_and(|one| one.shows_program())
+    }
+
+    /// Reports the result of an evaluation to the observer of the active policy, if it has one.
+    fn observe(
+        &mut self,
+        evaluation: EvaluationRequest,
+        ids: (Uid, Gid),
+        program: Option<&[u8]>,
+        ending: DecisionResult,
+    ) {
+        let Policy { observer: Some(observer), .. } = &*self.policy else { return };
+        let mut process = OpenProcess { pid: evaluation.pid, kernel: &mut self.kernel };
+        observer.tell(&DecisionEvent { evaluation, ids, program, ending }, &mut process);
+    }
+}
+
+/// Process of an evaluation.
+struct OpenProcess<'k, K> {
+    pid: Pid,
+    kernel: &'k mut K,
+}
+
+impl<K: Kernel> ObservedProcess for OpenProcess<'_, K> {
+    fn real_ids(&mut self) -> Option<(Uid, Gid)> {
+        self.kernel.status(self.pid).map(|owner| (owner.real, owner.real_group))
+    }
+
+    fn comm(&mut self) -> Option<&[u8]> {
+        self.kernel.comm(self.pid)
+    }
+}

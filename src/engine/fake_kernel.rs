@@ -1,0 +1,302 @@
+//! Kernel in memory, for tests of the engine and its parts in one thread and with a clock of their
+//! own.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::mem::take;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::kernel::Kernel;
+use crate::cgroup::config::{GroupConfigs, PathConfig};
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, HierarchySet, Version};
+use crate::cgroup::tree::{AttachResult, CgroupError, CgroupOperation, CurrentCgroup, GroupId};
+use crate::event::{Event, EventKind, Gid, Nanos, Pid, Task, Uid};
+use crate::kernel::connector::{ConnectorError, Drained, Losses};
+use crate::kernel::container::Containment;
+use crate::kernel::exe_pool::Examination;
+use crate::kernel::moves::TracedMove;
+use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
+use crate::kernel::user_manager::{LookupError, LookupReply, ManagerProcess, ManagerProcesses};
+use crate::policy::Policy;
+use crate::policy::worker::WorkerReply;
+
+/// PID of the daemon.
+pub(super) const OWN: u32 = 999;
+/// Time that passes with each reading of the clock.
+const TICK_NS: u64 = 1_000;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct FakeProcess {
+    pub(super) started: u64,
+    pub(super) parent: u32,
+    pub(super) uid: u32,
+    pub(super) comm: &'static str,
+    pub(super) children: Vec<u32>,
+    /// Path of its v2 cgroup.
+    pub(super) cgroup: String,
+}
+
+#[derive(Default)]
+pub(super) struct FakeKernel {
+    pub(super) clock: Cell<u64>,
+    pub(super) processes: BTreeMap<u32, FakeProcess>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) forks: VecDeque<Event>,
+    pub(super) losses: Losses,
+    /// Moves by others; `None` if they are not traced.
+    pub(super) moves: Option<Vec<TracedMove>>,
+    pub(super) lost_moves: u64,
+    /// Duration of one read of the moves.
+    pub(super) move_read_ns: u64,
+    /// Error of each move into these cgroups.
+    pub(super) refusals: BTreeMap<String, Errno>,
+    /// PID of the service manager that systemd reports; `None` if it does not reply.
+    pub(super) manager: Option<u32>,
+    pub(super) lookups: usize,
+    pub(super) replies: Vec<WorkerReply>,
+    pub(super) hierarchies: Hierarchies,
+    /// Paths of the opened cgroups.
+    pub(super) groups: Vec<String>,
+    pub(super) text: Vec<u8>,
+}
+
+pub(super) fn pid(raw: u32) -> Pid {
+    Pid::new(raw).unwrap()
+}
+
+impl FakeKernel {
+    pub(super) fn new() -> Self {
+        let unified = Hierarchy {
+            version: Version::V2,
+            mount_point: "/nowhere".into(),
+            top: "/".to_owned(),
+            listed: String::new(),
+            controllers: Vec::new(),
+            favordynmods: false,
+        };
+        let hierarchies = Hierarchies::new(vec![unified]);
+        Self { clock: Cell::new(1_000_000_000), hierarchies, ..Self::default() }
+    }
+
+    /// Starts a process that no event reports.
+    pub(super) fn start(&mut self, raw: u32, process: FakeProcess) {
+        self.processes.insert(raw, process);
+    }
+
+    /// Lets a process fork.
+    pub(super) fn fork(&mut self, parent: u32, child: u32) {
+        let process =
+            FakeProcess { parent, started: self.clock.get(), ..self.processes[&parent].clone() };
+        self.start(child, process);
+        let what = EventKind::Fork { parent: pid(parent), child: pid(child) };
+        self.forks.push_back(Event { at: self.now(), what });
+    }
+
+    /// Lets a process change its user.
+    pub(super) fn set_uid(&mut self, raw: u32, uid: u32) {
+        self.processes.get_mut(&raw).unwrap().uid = uid;
+        let what = EventKind::Uid(Task { process: pid(raw), thread: pid(raw) });
+        self.events.push_back(Event { at: self.now(), what });
+    }
+
+    fn get(&self, pid: Pid) -> Option<&FakeProcess> {
+        self.processes.get(&pid.get())
+    }
+
+    fn find(&self) -> Result<ManagerProcesses, LookupError> {
+        let manager = self.manager.ok_or_else(|| LookupError::Output(String::new()))?;
+        let open = |raw: u32| {
+            let reference = ProcessRef::Started(self.processes.get(&raw)?.started);
+            Some(ManagerProcess { pid: pid(raw), reference })
+        };
+        let oldest = self.processes.get(&manager).and_then(|one| one.children.first());
+        let is_pam = |raw: &&u32| self.processes.get(raw).is_some_and(|one| one.comm == "(sd-pam)");
+        Ok(ManagerProcesses {
+            manager: open(manager),
+            pam: oldest.filter(is_pam).and_then(|&raw| open(raw)),
+        })
+    }
+}
+
+fn drain(queue: &mut VecDeque<Event>, bound: usize, take: impl FnMut(Event)) -> Drained {
+    let read = queue.len().min(bound);
+    queue.drain(..read).for_each(take);
+    Drained { read, is_empty: queue.is_empty() }
+}
+
+impl Kernel for FakeKernel {
+    fn now(&self) -> Nanos {
+        self.clock.set(self.clock.get() + TICK_NS);
+        Nanos(self.clock.get())
+    }
+    fn own_pid(&self) -> u32 {
+        OWN
+    }
+    fn runs_systemd(&self) -> bool {
+        false
+    }
+    fn drain_events(&mut self, bound: usize, take: impl FnMut(Event)) -> io::Result<Drained> {
+        Ok(drain(&mut self.events, bound, take))
+    }
+    fn drain_forks(&mut self, bound: usize, take: impl FnMut(Event)) -> io::Result<Drained> {
+        Ok(drain(&mut self.forks, bound, take))
+    }
+    fn event_backlog(&self) -> io::Result<usize> {
+        Ok(self.events.len())
+    }
+    fn take_losses(&mut self) -> io::Result<Losses> {
+        Ok(take(&mut self.losses))
+    }
+    fn resubscribe(&mut self) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+    fn traces_moves(&self) -> bool {
+        self.moves.is_some()
+    }
+    fn read_moves(&mut self, take: impl FnMut(TracedMove)) -> io::Result<u64> {
+        self.clock.set(self.clock.get() + self.move_read_ns);
+        self.moves.iter_mut().flat_map(|moves| moves.drain(..)).for_each(take);
+        Ok(std::mem::take(&mut self.lost_moves))
+    }
+    fn processes(&mut self, take: impl FnMut(Pid)) -> io::Result<()> {
+        self.processes.keys().map(|&raw| pid(raw)).for_each(take);
+        Ok(())
+    }
+    fn open_process(&mut self, pid: Pid) -> Option<ProcessHandle> {
+        let &FakeProcess { started, uid, .. } = self.get(pid)?;
+        let reference = Some(ProcessRef::Started(started));
+        Some(ProcessHandle { uid: Uid(uid), gid: Gid(uid), unified: None, reference, thread: None })
+    }
+    fn stand_in(&mut self, _: Pid, handle: ProcessHandle) -> Option<ProcessHandle> {
+        Some(handle)
+    }
+    fn has_exited(&self, _: &ProcessHandle) -> bool {
+        false
+    }
+    fn is_same(&mut self, pid: Pid, process: &ProcessRef) -> bool {
+        matches!(process, ProcessRef::Started(started) if self.identity(pid) == Some(*started))
+    }
+    fn exists(&self, pid: Pid) -> bool {
+        self.get(pid).is_some()
+    }
+    fn identity(&mut self, pid: Pid) -> Option<u64> {
+        self.get(pid).map(|process| process.started)
+    }
+    fn identity_of(&mut self, pid: Pid, _: &ProcessHandle) -> Option<u64> {
+        self.identity(pid)
+    }
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        let &FakeProcess { uid, parent, .. } = self.get(pid)?;
+        Some(ProcessStatus {
+            process: pid,
+            parent: Pid::new(parent),
+            real: Uid(uid),
+            effective: Uid(uid),
+            real_group: Gid(uid),
+            is_kernel_thread: false,
+            has_exited: false,
+            inner_pid: None,
+        })
+    }
+    fn thread_ids(&self, pid: Pid, _: Pid) -> Option<(Uid, Gid)> {
+        self.get(pid).map(|process| (Uid(process.uid), Gid(process.uid)))
+    }
+    fn thread_count(&self, pid: Pid) -> u64 {
+        u64::from(self.exists(pid))
+    }
+    fn has_thread_of_others(&self, _: Pid, _: (Uid, Gid)) -> bool {
+        false
+    }
+    fn has_leader_exited(&mut self, _: Pid) -> bool {
+        false
+    }
+    fn children(&mut self, parent: Pid, take: impl FnMut(Pid)) {
+        let children = self.get(parent).map(|process| process.children.clone());
+        children.into_iter().flatten().map(pid).for_each(take);
+    }
+    fn comm(&mut self, pid: Pid) -> Option<&[u8]> {
+        self.get(pid).map(|process| process.comm.as_bytes())
+    }
+    fn cgroup(&mut self, pid: Pid, _: Option<Pid>) -> Option<&[u8]> {
+        self.text = format!("0::{}\n", self.get(pid)?.cgroup).into();
+        Some(&self.text)
+    }
+    fn is_real_time(&self, _: Pid) -> bool {
+        false
+    }
+    fn is_in_namespace_of_root(&mut self, _: Pid) -> bool {
+        false
+    }
+    fn containment(&self, _: &ProcessHandle) -> Option<Containment> {
+        Some(Containment::Host)
+    }
+    fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+    fn adopt_configs(&mut self, _: &Arc<GroupConfigs>, _: &str) {
+        self.groups.clear();
+    }
+    fn known_group(&self, _: HierarchySet, path: &str) -> Option<GroupId> {
+        self.groups.iter().position(|known| known == path).map(GroupId)
+    }
+    fn group(
+        &mut self,
+        _: Pid,
+        (span, path): (HierarchySet, &str),
+        _: bool,
+        _: impl FnOnce() -> Option<Arc<PathConfig>>,
+    ) -> Result<GroupId, CgroupError> {
+        Ok(self.known_group(span, path).unwrap_or_else(|| {
+            self.groups.push(path.to_owned());
+            GroupId(self.groups.len() - 1)
+        }))
+    }
+    fn holds(&self, group: GroupId, now: CurrentCgroup<'_>) -> bool {
+        now.text.is_some_and(|text| self.hierarchies[0].holds(&self.groups[group.0], text))
+    }
+    fn attach(&mut self, group: GroupId, pid: Pid, _: CurrentCgroup<'_>) -> AttachResult {
+        let path = &self.groups[group.0];
+        if let Some(&errno) = self.refusals.get(path) {
+            let (path, step) = (path.into(), CgroupOperation::Write);
+            return AttachResult::Refused(CgroupError { path, step, errno });
+        }
+        let Some(process) = self.processes.get_mut(&pid.get()) else { return AttachResult::Gone };
+        process.cgroup.clone_from(path);
+        AttachResult::Moved
+    }
+    fn move_back(&mut self, _: GroupId, _: Pid, _: &[u8], _: &[u8]) -> Result<(), CgroupError> {
+        Ok(())
+    }
+    fn placed(&mut self, _: Nanos) {}
+    fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
+        Some(Uid(0))
+    }
+    fn is_group_writable(&self, _: usize, _: &[u8]) -> bool {
+        false
+    }
+    fn is_alone(&self, _: &str, _: Pid) -> bool {
+        false
+    }
+    fn replies(&mut self) -> Vec<WorkerReply> {
+        take(&mut self.replies)
+    }
+    fn reload(&mut self) {}
+    fn identify(&mut self, _: &Policy, _: Uid) {}
+    fn name_group(&mut self, _: &Policy, _: Gid) {}
+    fn examine(&mut self, _: Uid, _: Examination) -> bool {
+        false
+    }
+    fn take_overflown(&mut self) -> bool {
+        false
+    }
+    fn find_manager(&mut self, uid: Uid) -> io::Result<()> {
+        self.lookups += 1;
+        let result = self.find();
+        self.replies.push(WorkerReply::Manager(LookupReply { uid, result }));
+        Ok(())
+    }
+    fn provoke(&mut self) {}
+}

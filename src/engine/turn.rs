@@ -1,0 +1,219 @@
+//! One turn of the engine: stages in a fixed order, each with a bounded number of evaluations.
+
+use std::io;
+
+use super::Engine;
+use super::evaluation::Evaluation;
+use crate::engine::kernel::Kernel;
+use crate::event::{Cause, Nanos};
+use crate::kernel::program::ReadRequest;
+use crate::tracking::queue::EvaluationRequest;
+
+/// Evaluations of one stage before the next stage runs: about 1 ms.
+const AT_ONCE: usize = 256;
+/// Time after which a turn starts no further round, so that signals are served.
+const TURN_NS: u64 = 20_000_000;
+/// Maximum number of rounds per turn.
+const ROUNDS: usize = 8;
+
+/// Next step of the caller after [`Engine::turn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum TurnResult {
+    /// No work is left: wait for events.
+    Idle,
+    /// Work is left: call [`Engine::turn`] again at once.
+    Busy,
+    /// Read this executable, pass it to [`Engine::supply`] or call [`Engine::read_is_late`], then
+    /// continue the turn.
+    Read(ReadRequest),
+}
+
+/// Stage of a round, in the order of execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TurnStage {
+    /// Reads the event socket into the batch.
+    Receive,
+    /// Evaluates the processes of the batch.
+    Batch,
+    /// Checks for lost events and reads forks.
+    Follow,
+    /// Evaluates forked children that may be misplaced.
+    Forks,
+    /// Evaluates processes that others moved.
+    Moves,
+    /// Rechecks placements and retries refused ones.
+    Rechecks,
+    /// Continues evaluations after their reply has arrived.
+    Answered,
+    /// Evaluates the processes of a scan.
+    Scan,
+    /// Serves clients of the control socket.
+    Errands,
+    /// Evaluates processes that a client named.
+    Asked,
+}
+
+impl TurnStage {
+    const fn next(self) -> Self {
+        match self {
+            Self::Receive => Self::Batch,
+            Self::Batch => Self::Follow,
+            Self::Follow => Self::Forks,
+            Self::Forks => Self::Moves,
+            Self::Moves => Self::Rechecks,
+            Self::Rechecks => Self::Answered,
+            Self::Answered => Self::Scan,
+            Self::Scan => Self::Errands,
+            Self::Errands => Self::Asked,
+            Self::Asked => Self::Receive,
+        }
+    }
+}
+
+/// Progress of a turn, kept while an executable is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    began: Nanos,
+    rounds: usize,
+    stage: TurnStage,
+    /// Evaluations left in this stage.
+    left: usize,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Does a bounded amount of pending work: at most 8 rounds, and no new round after 20 ms.
+    ///
+    /// # Errors
+    /// The sockets of the proc connector cannot be read.
+    pub fn turn(&mut self) -> io::Result<TurnResult> {
+        let mut progress = self.progress.take().unwrap_or_else(|| Progress {
+            began: self.kernel.now(),
+            rounds: 0,
+            stage: TurnStage::Receive,
+            left: 0,
+        });
+        loop {
+            let also_needed = self.also_needed.take();
+            let request = match also_needed {
+                Some(request) => Some(request),
+                None => self.work(&mut progress)?,
+            };
+            if let Some(request) = request {
+                self.progress = Some(progress);
+                return Ok(TurnResult::Read(request));
+            }
+            progress.stage = progress.stage.next();
+            progress.left = AT_ONCE;
+            if progress.stage != TurnStage::Receive {
+                continue;
+            }
+            progress.rounds += 1;
+            if !self.has_work() {
+                return Ok(TurnResult::Idle);
+            }
+            if progress.rounds == ROUNDS || self.kernel.now().since(progress.began) > TURN_NS {
+                return Ok(TurnResult::Busy);
+            }
+        }
+    }
+
+    /// Runs one stage, or the part of it that needs no executable.
+    fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
+        match progress.stage {
+            TurnStage::Receive => {
+                self.intake.drain_events(&mut self.kernel)?;
+                self.pass_on()?;
+                return Ok(None);
+            }
+            TurnStage::Follow => {
+                self.resync_if_lost()?;
+                self.drain_forks()?;
+                self.sweep_threads();
+                return Ok(None);
+            }
+            TurnStage::Errands => {
+                self.run_command();
+                return Ok(None);
+            }
+            TurnStage::Scan => self.begin_scan()?,
+            TurnStage::Moves => self.read_moves(progress.began),
+            TurnStage::Batch
+            | TurnStage::Forks
+            | TurnStage::Rechecks
+            | TurnStage::Answered
+            | TurnStage::Asked => {}
+        }
+        // Read once per stage: reading the clock costs as much as finding that a process is gone.
+        let mut has_begun = false;
+        while progress.left > 0 {
+            let Some(job) = self.next_job(progress.stage) else { break };
+            progress.left -= 1;
+            if !std::mem::replace(&mut has_begun, true) {
+                self.stage_began = self.kernel.now();
+            }
+            if let Some(request) = self.start(job) {
+                self.end_part_of(progress.stage, has_begun);
+                return Ok(Some(request));
+            }
+        }
+        self.end_part_of(progress.stage, has_begun);
+        if progress.stage == TurnStage::Scan {
+            self.end_scan();
+        }
+        Ok(None)
+    }
+
+    fn next_job(&mut self, stage: TurnStage) -> Option<Evaluation> {
+        let evaluation = match stage {
+            TurnStage::Batch => return self.intake.batch.pop().map(Evaluation::of_batch),
+            TurnStage::Forks => {
+                let completed = self.intake.batch.completed();
+                let placer = &self.placer;
+                let is_suspect = |parent| placer.is_protected_parent(parent);
+                let fork = self.intake.forks.next_candidate(completed, is_suspect)?;
+                self.metrics.fork_checks.increment();
+                EvaluationRequest::at_once(fork.child, Cause::FORK, fork.at)
+            }
+            TurnStage::Moves => {
+                let evaluation = self.placer.moves().next_moved()?;
+                if evaluation.cause.contains(Cause::ELSEWHERE) {
+                    self.metrics.fork_checks.increment();
+                }
+                return Some(Evaluation::moved(evaluation));
+            }
+            TurnStage::Rechecks => {
+                self.rechecks.due()?;
+                self.rechecks.next_due(self.kernel.now())?
+            }
+            TurnStage::Scan => {
+                EvaluationRequest::at_once(self.rescan.next()?, Cause::SCAN, self.kernel.now())
+            }
+            TurnStage::Answered => return self.answered.pop_front().or_else(|| self.next_late()),
+            TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
+            TurnStage::Receive | TurnStage::Follow | TurnStage::Errands => return None,
+        };
+        Some(Evaluation::new(evaluation))
+    }
+
+    /// Returns the next evaluation that is due: its examination takes too long, or it waited until
+    /// systemd reported the service manager of the user.
+    fn next_late(&mut self) -> Option<Evaluation> {
+        if self.executables.due().is_none() && !self.placer.managers().is_used() {
+            return None;
+        }
+        let now = self.kernel.now();
+        if let Some(evaluation) = self.executables.next_late(now) {
+            return Some(Evaluation::without_examination(evaluation));
+        }
+        self.placer.managers().take_due(&mut self.kernel, now).map(Evaluation::new)
+    }
+
+    fn has_work(&self) -> bool {
+        self.intake.has_work()
+            || !self.answered.is_empty()
+            || self.rescan.has_work(&self.kernel)
+            || self.placer.has_moves()
+            || self.has_command()
+    }
+}
