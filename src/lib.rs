@@ -34,6 +34,10 @@
 //!   from which help and completions are generated and with which manual pages are compared.
 #![deny(rustdoc::broken_intra_doc_links)]
 
+// Inode numbers of pidfds and of cgroups have 64 bits, and identify them.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("cgruled needs a 64-bit target");
+
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -55,7 +55,11 @@ pub(crate) fn heading(plan: &Plan) -> Result<()> {
     let title = "Results of `cargo bench --bench storm -- --markdown`";
     println!("{}{title}\n\n{intro}\n", if plan.markdown { "# " } else { "" });
     if let Some(path) = &plan.samples {
-        let facts = facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
+        // The file is committed: without the path of the program.
+        let facts = facts.iter().map(|(name, value)| {
+            let value = value.split(" (").next();
+            ((*name).to_owned(), json!(value))
+        });
         writeln!(File::create(path)?, "{}", Value::Object(facts.collect::<Map<_, _>>()))?;
     }
     for (name, value) in facts {

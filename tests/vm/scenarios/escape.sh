@@ -68,7 +68,7 @@ has() { [ "$(tagged "$1" | wc -l)" -ge "$2" ]; }
 keeps() {
     local user=$1 scope
     scope=$(scope_of "$(id -u "$user")")
-    # Longer than a process may wait for systemd, plus the five seconds of `kernel/user_manager/starting.rs`.
+    # Longer than a process may wait for systemd, plus the five seconds of `engine/user_managers/starting.rs`.
     sleep 8
     expect "the manager of $user is not moved: $2" is_in "$(main_pid "$user")" "$scope"
     expect "nor its (sd-pam): $2" is_in "$(pam_of "$user")" "$scope"
