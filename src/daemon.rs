@@ -20,31 +20,26 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::log::LevelFilter;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use crate::cgroup::host::{Host, ManagedRoots};
-use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::host::Host;
 use crate::cgroup::tree;
-use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
-use crate::config::diagnostic::Diagnostic;
+use crate::config::daemon_toml::{ExternalMoves, Settings};
 use crate::control::cgred::CgredServer;
 use crate::control::status_source::StatusSource;
 use crate::engine::external_moves::MOVE_SCAN_NS;
 use crate::engine::{Engine, EngineOptions, TurnResult};
-use crate::event::{Nanos, Uid};
+use crate::event::Nanos;
 use crate::kernel::connector::Connector;
 use crate::kernel::program::ExeRead;
 use crate::policy::files::FileWatcher;
-use crate::policy::load::{self, NameService, Sources};
-use crate::policy::rebuild::PolicyBuilder;
 use crate::policy::rebuild::active::PolicyCell;
 use crate::policy::worker::WorkerHandle;
 use crate::sys;
-use crate::telemetry::log::{Levels, LogOutput, Logging};
+use crate::telemetry::log::{LogOutput, Logging};
 use crate::telemetry::metrics::Metrics;
 use control_threads::{ControlThreads, control_socket, sticky_socket};
 use leader::{Activity, Duty, Next};
@@ -55,6 +50,7 @@ use startup::{engage_fast_moves, move_source, raise_descriptor_limit, start_trac
 pub use check::{check, missing, missing_rules, policy, survey};
 pub use failure::DaemonError;
 pub use options::{ControlPath, DaemonOptions, LifecycleHooks};
+use options::{builder, levels, outputs, settings, sources};
 pub use prepared::PreparedDaemon;
 
 /// Runs the daemon until a signal stops it.
@@ -95,52 +91,6 @@ pub fn run_prepared(
         println!("{metrics:#}");
     }
     result
-}
-
-fn outputs(invocation: &DaemonOptions, settings: &Settings) -> Vec<LogOutput> {
-    match &*invocation.outputs {
-        [] => vec![LogOutput::Target(settings.log.target.clone())],
-        outputs => outputs.to_vec(),
-    }
-}
-
-fn levels(invocation: &DaemonOptions, settings: &Settings) -> Levels {
-    let usual = settings.log.level;
-    let says_more = invocation.warns_of_files && usual > LevelFilter::Off;
-    let diagnostics = if says_more { usual.max(LevelFilter::Warn) } else { usual };
-    Levels { usual, diagnostics }
-}
-
-fn settings(invocation: &DaemonOptions) -> (Settings, Vec<Diagnostic>) {
-    let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
-    if let Some(root) = &invocation.root {
-        settings.root = Root::Path(root.clone());
-    }
-    settings.log.level = invocation.level.unwrap_or(settings.log.level);
-    settings.stats_every = invocation.stats_every.or(settings.stats_every);
-    (settings, diagnostics)
-}
-
-fn sources(invocation: &DaemonOptions) -> Sources {
-    let mut sources = Sources { legacy: invocation.legacy, ..Sources::default() };
-    if !invocation.rules.is_empty() {
-        sources.directories.clone_from(&invocation.rules);
-    }
-    sources
-}
-
-fn builder(
-    invocation: &DaemonOptions,
-    roots: ManagedRoots,
-    hierarchies: &Arc<Hierarchies>,
-) -> PolicyBuilder {
-    let sources = sources(invocation);
-    let names = NameService::default();
-    let hierarchies = Arc::clone(hierarchies);
-    PolicyBuilder::new(sources, names, hierarchies, roots)
-        .with_settings_of(&invocation.config)
-        .with_retained(invocation.overlay.clone())
-        .with_observer(invocation.hooks.rules)
 }
 
 struct Daemon {

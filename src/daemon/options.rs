@@ -1,15 +1,19 @@
-//! Options with which the daemon is started.
+//! Options with which the daemon is started, and what follows from them with the settings file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::{Level, LevelFilter};
 
-use crate::config::daemon_toml::ExternalMoves;
+use crate::cgroup::host::ManagedRoots;
+use crate::cgroup::mounts::Hierarchies;
+use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
+use crate::config::diagnostic::Diagnostic;
 use crate::event::{Gid, Uid};
-use crate::policy::load::Overlay;
-use crate::policy::rebuild::ObserverOf;
-use crate::telemetry::log::LogOutput;
+use crate::policy::load::{self, NameService, Overlay, Sources};
+use crate::policy::rebuild::{ObserverOf, PolicyBuilder};
+use crate::telemetry::log::{Levels, LogOutput};
 
 /// Values of the command line, or of the program that starts the daemon.
 #[derive(Clone, Debug)]
@@ -110,4 +114,50 @@ impl Default for DaemonOptions {
             socket_group: None,
         }
     }
+}
+
+pub(super) fn outputs(invocation: &DaemonOptions, settings: &Settings) -> Vec<LogOutput> {
+    match &*invocation.outputs {
+        [] => vec![LogOutput::Target(settings.log.target.clone())],
+        outputs => outputs.to_vec(),
+    }
+}
+
+pub(super) fn levels(invocation: &DaemonOptions, settings: &Settings) -> Levels {
+    let usual = settings.log.level;
+    let says_more = invocation.warns_of_files && usual > LevelFilter::Off;
+    let diagnostics = if says_more { usual.max(LevelFilter::Warn) } else { usual };
+    Levels { usual, diagnostics }
+}
+
+pub(super) fn settings(invocation: &DaemonOptions) -> (Settings, Vec<Diagnostic>) {
+    let (mut settings, diagnostics) = load::settings(&invocation.config, Uid(0));
+    if let Some(root) = &invocation.root {
+        settings.root = Root::Path(root.clone());
+    }
+    settings.log.level = invocation.level.unwrap_or(settings.log.level);
+    settings.stats_every = invocation.stats_every.or(settings.stats_every);
+    (settings, diagnostics)
+}
+
+pub(super) fn sources(invocation: &DaemonOptions) -> Sources {
+    let mut sources = Sources { legacy: invocation.legacy, ..Sources::default() };
+    if !invocation.rules.is_empty() {
+        sources.directories.clone_from(&invocation.rules);
+    }
+    sources
+}
+
+pub(super) fn builder(
+    invocation: &DaemonOptions,
+    roots: ManagedRoots,
+    hierarchies: &Arc<Hierarchies>,
+) -> PolicyBuilder {
+    let sources = sources(invocation);
+    let names = NameService::default();
+    let hierarchies = Arc::clone(hierarchies);
+    PolicyBuilder::new(sources, names, hierarchies, roots)
+        .with_settings_of(&invocation.config)
+        .with_retained(invocation.overlay.clone())
+        .with_observer(invocation.hooks.rules)
 }
