@@ -1,6 +1,6 @@
 //! Command line of `cgrulectl`: its commands, the flags that all of them accept, and errors.
 //!
-//! Help, completions and the test of the manual page must all use [`CommandLine`], so that a flag cannot be
+//! Help, completions and the test of the manual page must all use `CommandLine`, so that a flag cannot be
 //! missing from one of them.
 
 use std::fmt;
