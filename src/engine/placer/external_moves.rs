@@ -11,6 +11,7 @@
 //! have been made before the process changed; the second time the process is left, because two
 //! daemons that move it in turn would continue for ever.
 
+mod bounded_map;
 mod history;
 mod placements;
 mod watch;

@@ -1,10 +1,6 @@
 //! Processes whose external moves were reverted, or that were left in another cgroup.
 
-use std::collections::VecDeque;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
+use super::bounded_map::BoundedMap;
 use crate::engine::placer::places::CgroupPlace;
 use crate::event::Pid;
 
@@ -22,11 +18,7 @@ struct PastMove {
 
 /// External moves since the policy became active, by process.
 #[derive(Debug, Default)]
-pub(in crate::engine::placer) struct ExternalMoveHistory {
-    entries: HashMap<Pid, PastMove, FixedState>,
-    /// PIDs of the entries, oldest first.
-    oldest: VecDeque<Pid>,
-}
+pub(in crate::engine::placer) struct ExternalMoveHistory(BoundedMap<Pid, PastMove, MAX_ENTRIES>);
 
 impl ExternalMoveHistory {
     /// Checks whether a move of the process was reverted or left.
@@ -36,7 +28,7 @@ impl ExternalMoveHistory {
         identity: impl FnOnce() -> Option<u64>,
     ) -> bool {
         // The identity costs a system call, which only few processes need.
-        self.entries.contains_key(&pid)
+        self.0.get(&pid).is_some()
             && identity().is_some_and(|identity| self.was_reverted(pid, identity))
     }
 
@@ -52,41 +44,27 @@ impl ExternalMoveHistory {
 
     /// Records that a move of the process is reverted.
     pub(in crate::engine::placer) fn reverted(&mut self, pid: Pid, identity: u64) {
-        self.insert(pid, PastMove { identity, left_in: None });
+        self.0.insert(pid, PastMove { identity, left_in: None });
     }
 
     /// Records that the process is left in these cgroups.
     pub(super) fn left(&mut self, pid: Pid, identity: u64, places: &[CgroupPlace]) {
-        self.insert(pid, PastMove { identity, left_in: Some(places.to_vec()) });
+        self.0.insert(pid, PastMove { identity, left_in: Some(places.to_vec()) });
     }
 
     /// Removes a process that changed, or that an administrator requested: its next move is the
     /// first again.
     pub(in crate::engine::placer) fn forget(&mut self, pid: Pid) {
-        // Its position in the order of ages is skipped later.
-        self.entries.remove(&pid);
+        self.0.remove(&pid);
     }
 
     /// Removes all entries when another policy becomes active.
     pub(in crate::engine::placer) fn clear(&mut self) {
-        self.entries.clear();
-        self.oldest.clear();
+        self.0.clear();
     }
 
     fn of(&self, pid: Pid, identity: u64) -> Option<&PastMove> {
-        self.entries.get(&pid).filter(|entry| entry.identity == identity)
-    }
-
-    fn insert(&mut self, pid: Pid, entry: PastMove) {
-        if self.entries.insert(pid, entry).is_some() {
-            return;
-        }
-        self.oldest.push_back(pid);
-        // A PID that was removed and added again has two positions.
-        while self.entries.len() > MAX_ENTRIES || self.oldest.len() > 2 * MAX_ENTRIES {
-            let Some(oldest) = self.oldest.pop_front() else { break };
-            self.entries.remove(&oldest);
-        }
+        self.0.get(&pid).filter(|entry| entry.identity == identity)
     }
 }
 
@@ -124,7 +102,8 @@ mod tests {
                 }
             }
         }
-        assert!(history.entries.len() <= MAX_ENTRIES && history.oldest.len() <= 2 * MAX_ENTRIES);
+        let (entries, positions) = history.0.lengths();
+        assert!(entries <= MAX_ENTRIES && positions <= 2 * MAX_ENTRIES);
         assert!(history.was_reverted(pid(2 * MAX_ENTRIES as u32), 1));
         assert!(!history.was_reverted(pid(1), 1));
     }

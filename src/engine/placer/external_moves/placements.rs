@@ -2,11 +2,7 @@
 //! to have been moved by another: a scan has no mover, and without this record it cannot tell an
 //! external move from a process whose event was lost.
 
-use std::collections::VecDeque;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
+use super::bounded_map::BoundedMap;
 use crate::event::Pid;
 
 /// Entries at most, 40 bytes each; the oldest are forgotten. A process has one for each destination
@@ -26,10 +22,7 @@ struct Entry {
 
 /// Processes that were placed, or that a scan found in place, since rules were read.
 #[derive(Debug, Default)]
-pub(in crate::engine::placer) struct Placements {
-    entries: HashMap<Key, Entry, FixedState>,
-    oldest: VecDeque<Key>,
-}
+pub(in crate::engine::placer) struct Placements(BoundedMap<Key, Entry, MAX_ENTRIES>);
 
 impl Placements {
     /// Records that the process is in this cgroup.
@@ -40,15 +33,7 @@ impl Placements {
         identity: u64,
         cgroup: u64,
     ) {
-        let key = (pid, index);
-        if self.entries.insert(key, Entry { identity, cgroup }).is_some() {
-            return;
-        }
-        self.oldest.push_back(key);
-        if self.entries.len() > MAX_ENTRIES {
-            let oldest = self.oldest.pop_front();
-            oldest.and_then(|oldest| self.entries.remove(&oldest));
-        }
+        self.0.insert((pid, index), Entry { identity, cgroup });
     }
 
     /// Checks whether the process was last in place in this cgroup.
@@ -60,15 +45,14 @@ impl Placements {
         identity: impl FnOnce() -> Option<u64>,
     ) -> bool {
         // The identity costs a system call, which only few processes need.
-        self.entries.get(&(pid, index)).is_some_and(|entry| {
+        self.0.get(&(pid, index)).is_some_and(|entry| {
             entry.cgroup == cgroup && identity().is_some_and(|identity| entry.identity == identity)
         })
     }
 
     /// Forgets all: other rules are active.
     pub(in crate::engine::placer) fn clear(&mut self) {
-        self.entries.clear();
-        self.oldest.clear();
+        self.0.clear();
     }
 }
 
@@ -102,8 +86,9 @@ mod tests {
         let mut placements = Placements::default();
         let most = MAX_ENTRIES as u32;
         (0..3).for_each(|_| (1..=2 * most).for_each(|raw| placements.record(pid(raw), 0, 1, 1)));
-        assert!(placements.entries.len() <= MAX_ENTRIES);
-        assert_eq!(placements.oldest.len(), placements.entries.len());
+        let (entries, positions) = placements.0.lengths();
+        assert!(entries <= MAX_ENTRIES);
+        assert_eq!(positions, entries);
         assert!(placements.has(pid(2 * most), 0, 1, || Some(1)));
         assert!(!placements.has(pid(1), 0, 1, || Some(1)));
     }
