@@ -15,6 +15,8 @@ use std::mem::{size_of, size_of_val, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 
+use nix::errno::Errno;
+
 use crate::event::Nanos;
 pub use mailbox::{Datagram, Mailbox};
 pub use namespace::{Namespace, namespace_of, namespace_owner, pidfd_open_thread};
@@ -27,6 +29,11 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Returns the error number of a failed system call; `EIO` for an error that is none.
+pub fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// Returns the current time of `CLOCK_MONOTONIC`.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::advice::{TOP, advice, remedy};
 use super::config::{
     FileOwnership, GroupPermissions, HostWrite, PathConfig, PathLevel, ResolvedSpec,
 };
@@ -18,8 +19,7 @@ use super::error::{self, CgroupError};
 use super::mounts::{Hierarchy, Version};
 use super::settings::Write;
 use super::settings::write_order::{self, WriteStep};
-
-use super::advice::{TOP, advice, remedy};
+use crate::sys;
 pub(super) use ledger::ApplyLedger;
 
 /// A directory on the path of a cgroup, with the configuration that applies to it.
@@ -283,7 +283,7 @@ impl<'p> PathStep<'p> {
     fn hand(&self, path: &Path, to: &FileOwnership, is_directory: bool, done: &ApplyLedger) {
         let Err(error) = chown_files(path, to, is_directory) else { return };
         let what = format!("owner in {}", self.place());
-        done.refused(&self.directory, (self.hierarchy, &what, errno(&error)), || {
+        done.refused(&self.directory, (self.hierarchy, &what, sys::errno(&error)), || {
             format!("cannot change the owner or mode of {}: {error}", path.display())
         });
     }
@@ -333,7 +333,7 @@ pub(super) fn take<'s>(
 /// Writes a value with a single write(2), as the kernel requires; never creates the file.
 fn write(path: &Path, value: &str) -> Result<(), Errno> {
     let file = OpenOptions::new().write(true).open(path);
-    file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| errno(&error))
+    file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| sys::errno(&error))
 }
 
 /// Writes the previous content of a file back.
@@ -343,10 +343,6 @@ fn restore(path: &Path, text: &str) {
         let text = text.trim().escape_debug();
         ::log::warn!("{path}: cannot restore \"{text}\": {} ({errno:?})", errno.desc());
     }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 #[cfg(test)]

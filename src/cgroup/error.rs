@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::advice::advice;
 use super::mounts::Hierarchies;
 use crate::rules::Target;
+use crate::sys;
 
 /// A step of a placement that failed with an errno.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +40,7 @@ impl CgroupError {
         step: CgroupOperation,
         error: impl Into<io::Error>,
     ) -> Self {
-        let errno = error.into().raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        Self { path: path.into(), step, errno }
+        Self { path: path.into(), step, errno: sys::errno(&error.into()) }
     }
 
     /// Returns the advice for the administrator.

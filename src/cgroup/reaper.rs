@@ -305,8 +305,7 @@ impl ReaperThread {
             }
             self.clear(&child)?;
         }
-        let removed = fs::remove_dir(directory);
-        removed.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        fs::remove_dir(directory).map_err(|error| sys::errno(&error))?;
         self.marks.forget(directory);
         self.metrics.groups_removed.increment();
         Ok(())

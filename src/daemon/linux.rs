@@ -8,7 +8,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 
 use super::leader::{Activity, Call};
@@ -173,8 +172,7 @@ impl Kernel for Linux {
 
     fn processes(&mut self, mut take: impl FnMut(Pid)) -> io::Result<()> {
         self.proc.all(&mut take).or_else(|error| {
-            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            if !is_out_of_descriptors(errno) {
+            if !is_out_of_descriptors(sys::errno(&error)) {
                 return Err(error);
             }
             // The directory could not be opened, so no process was passed on.

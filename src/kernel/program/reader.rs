@@ -143,7 +143,7 @@ impl ExeReader {
         read.link = self
             .read_link(of, "exe", &mut *read.buffer)
             .map(<[u8]>::len)
-            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+            .map_err(|error| sys::errno(&error));
         let mut link = [0; 64];
         read.shares_host_mounts = read.link.is_ok()
             && self
