@@ -26,7 +26,6 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::host::Host;
-use crate::cgroup::tree;
 use crate::config::daemon_toml::{ExternalMoves, Settings};
 use crate::control::cgred::CgredServer;
 use crate::control::status_source::StatusSource;
@@ -45,7 +44,9 @@ use control_threads::{ControlThreads, control_socket, sticky_socket};
 use leader::{Activity, Duty, Next};
 use linux::Linux;
 use notify::Notifier;
-use startup::{engage_fast_moves, move_source, raise_descriptor_limit, start_trace, tree_of};
+use startup::{
+    engage_fast_moves, hierarchies, move_source, raise_descriptor_limit, start_trace, tree_of,
+};
 
 pub use check::{check, missing, missing_rules, policy, survey};
 pub use failure::DaemonError;
@@ -129,11 +130,9 @@ impl Daemon {
         let run = |what: &'static str| move |error: io::Error| DaemonError::Run(what, error);
         raise_descriptor_limit();
         let external_moves = settings.external_moves.unwrap_or(invocation.external_moves);
-        let trace = start_trace(external_moves, invocation.dry_run);
-        let hierarchies = Arc::new(tree::discover().map_err(run("/proc/self/mountinfo"))?);
-        if hierarchies.is_empty() {
-            return Err(DaemonError::NoCgroups);
-        }
+        let is_dry_run = invocation.dry_run;
+        let trace = start_trace(external_moves, is_dry_run);
+        let hierarchies = hierarchies()?;
         // Subscribed before the first scan, so that events during the scan are queued. Opened
         // before everything else that can fail: a missing connector is the failure to report.
         let buffer = settings.receive_buffer as usize;
@@ -142,35 +141,28 @@ impl Daemon {
         let cgred = sticky_socket(invocation, &metrics)?;
         let control = control_socket(invocation, settings)?;
         let roots = Host::default().roots(settings, &hierarchies);
-        let is_dry_run = invocation.dry_run;
         let tree = tree_of(&hierarchies, &roots, is_dry_run, &metrics).map_err(run("threads"))?;
         let cell = PolicyCell::default();
-        let builder = builder(invocation, roots, &hierarchies);
-        let mut builder = builder.with_candidate(loaded).with_cell(cell.clone());
+        let mut builder =
+            builder(invocation, roots, &hierarchies).with_candidate(loaded).with_cell(cell.clone());
         let policy = builder.first();
         let fast_moves = engage_fast_moves(settings, &hierarchies);
         // Started before the first scan, so that no move between the two is missed.
         let source = trace.and_then(|thread| move_source(thread.join().ok()?));
-        let overview = StatusSource::new(
-            Arc::clone(&metrics),
-            cell,
-            hierarchies,
-            is_dry_run,
-            (external_moves, source.is_some()),
-        );
+        let moves = (external_moves, source.is_some());
+        let overview =
+            StatusSource::new(Arc::clone(&metrics), cell, hierarchies, is_dry_run, moves);
         let worker = WorkerHandle::open(builder).map_err(run("threads"))?;
         let activity = Arc::new(Activity::new().map_err(run("timerfd"))?);
-        let told = Arc::clone(&activity);
-        let kernel = Linux::open(connector, tree, source, fast_moves, worker, told);
-        let kernel = kernel.map_err(run("/proc"))?;
+        let kernel =
+            Linux::open(connector, tree, source, fast_moves, worker, Arc::clone(&activity))
+                .map_err(run("/proc"))?;
         let options = options(settings, external_moves, is_dry_run);
         let mut engine = Engine::new(kernel, policy, Arc::clone(&metrics), options);
         let controlled =
             ControlThreads::start(invocation, settings, control, &overview, &mut engine)?;
-        let epoll =
-            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| run("epoll")(e.into()))?;
-        let stats = settings.stats_every.map(|every| (every, sys::monotonic()));
-        let hooks = invocation.hooks.clone();
+        let in_epoll = |errno: Errno| DaemonError::Run("epoll", errno.into());
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(in_epoll)?;
         let daemon = Self {
             _controlled: controlled,
             engine,
@@ -179,13 +171,13 @@ impl Daemon {
             files,
             epoll,
             metrics,
-            stats,
+            stats: settings.stats_every.map(|every| (every, sys::monotonic())),
             is_ready: false,
-            hooks,
+            hooks: invocation.hooks.clone(),
             notifier: Notifier::from_environment(),
             activity,
         };
-        daemon.register().map_err(|errno| run("epoll")(errno.into()))?;
+        daemon.register().map_err(in_epoll)?;
         Ok(daemon)
     }
 

@@ -174,9 +174,11 @@ fn has_slash(name: &Path) -> bool {
 
 /// Returns the interpreter of a script; for `#!/usr/bin/env NAME` the program that env(1) would find.
 fn interpreter(file: &Path) -> Option<PathBuf> {
-    let mut start = Vec::new();
     // A FIFO would block, and a device may react to being opened.
-    file.is_file().then_some(())?;
+    if !file.is_file() {
+        return None;
+    }
+    let mut start = Vec::new();
     File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
     let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let line = String::from_utf8_lossy(line);

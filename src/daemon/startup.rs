@@ -6,15 +6,26 @@ use std::thread::JoinHandle;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::DaemonError;
 use crate::cgroup::fast_moves::FastMovesGuard;
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::reaper::Reaper;
-use crate::cgroup::tree::CgroupTree;
+use crate::cgroup::tree::{self, CgroupTree};
 use crate::config::daemon_toml::{ExternalMoves, Settings};
 use crate::kernel::moves::{self, MoveTrace, MoveTraceError};
 use crate::policy::load::NameService;
 use crate::telemetry::metrics::Metrics;
+
+/// Returns the mounted hierarchies.
+///
+/// # Errors
+/// They cannot be read, or there are none.
+pub(super) fn hierarchies() -> Result<Arc<Hierarchies>, DaemonError> {
+    let found = tree::discover();
+    let found = found.map_err(|error| DaemonError::Run("/proc/self/mountinfo", error))?;
+    if found.is_empty() { Err(DaemonError::NoCgroups) } else { Ok(Arc::new(found)) }
+}
 
 pub(super) type Tracing = JoinHandle<Result<MoveTrace, MoveTraceError>>;
 
@@ -28,15 +39,12 @@ pub(super) fn start_trace(external_moves: ExternalMoves, is_dry_run: bool) -> Op
 
 /// Returns the kernel's trace of moves, or `None` with a warning if it is unavailable.
 pub(super) fn move_source(trace: Result<MoveTrace, MoveTraceError>) -> Option<MoveTrace> {
-    match trace {
-        Ok(trace) => Some(trace),
-        Err(error) => {
-            ::log::warn!(
-                "external moves are not traced: {error}; all processes are evaluated every 60 s instead"
-            );
-            None
-        }
-    }
+    let said = trace.inspect_err(|error| {
+        ::log::warn!(
+            "external moves are not traced: {error}; all processes are evaluated every 60 s instead"
+        );
+    });
+    said.ok()
 }
 
 /// Creates the tree of cgroups and, except in a dry run, the thread that maintains them.

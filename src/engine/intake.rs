@@ -163,9 +163,8 @@ impl EventIntake {
         Ok(())
     }
 
-    /// Reads the fork socket if that is due, and passes each fork to `heed`, with
-    /// the time at which the read began. The fork socket stays
-    /// due until it is empty.
+    /// Reads the fork socket if that is due, and passes each fork to `heed`, with the time at which
+    /// the read began. The fork socket stays due until it is empty.
     ///
     /// # Errors
     /// As recvmmsg(2).
