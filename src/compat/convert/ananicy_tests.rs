@@ -7,7 +7,7 @@ use proptest::sample::select;
 
 use crate::compat::convert::{Converted, HostFacts, SourceFile, SourceSyntax, convert};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::rules_toml::{self, NameKind};
+use crate::config::rules_toml::NameKind;
 
 const TYPES: &str = r#"# heavy
 {"type": "BG_CPUIO", "nice": 16, "ioclass": "idle", "sched": "idle", "cgroup": "cpu80"}
@@ -26,14 +26,7 @@ fn converted(files: &[(&str, &str)]) -> Converted {
     let sources: Vec<SourceFile> = files.iter().map(source).collect();
     let knows = |_: NameKind, _: &str| true;
     let made = convert(&sources, &HostFacts { controllers: Vec::new(), cpus: 4, knows: &knows });
-    let read = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &made.text);
-    assert!(
-        !read.diagnostics.iter().any(|d| d.is_error()),
-        "{}\n{:?}",
-        made.text,
-        read.diagnostics
-    );
-    made
+    made.expect_valid()
 }
 
 fn said(made: &Converted) -> Vec<String> {

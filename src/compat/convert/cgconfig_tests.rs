@@ -13,14 +13,7 @@ fn converted(text: &str) -> Converted {
     let source = SourceFile { file, syntax: SourceSyntax::Cgconfig, text: text.to_owned() };
     let knows = |_: rules_toml::NameKind, name: &str| name != "ghost";
     let made = convert(&[source], &HostFacts { controllers: Vec::new(), cpus: 4, knows: &knows });
-    let read = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &made.text);
-    assert!(
-        !read.diagnostics.iter().any(|d| d.is_error()),
-        "{}\n{:?}",
-        made.text,
-        read.diagnostics
-    );
-    made
+    made.expect_valid()
 }
 
 fn errors(made: &Converted) -> Vec<String> {

@@ -102,3 +102,15 @@ pub fn convert(sources: &[SourceFile], host: &HostFacts<'_>) -> Converted {
     of(SourceSyntax::Cgconfig).for_each(|source| cgconfig::convert(source, host, &mut draft));
     draft.finish()
 }
+
+#[cfg(test)]
+impl Converted {
+    /// Asserts that the text has no errors.
+    fn expect_valid(self) -> Self {
+        let file = Arc::from(Path::new("/a.toml"));
+        let read = crate::config::rules_toml::parse(&file, &self.text);
+        let is_valid = !read.diagnostics.iter().any(Diagnostic::is_error);
+        assert!(is_valid, "{}\n{:?}", self.text, read.diagnostics);
+        self
+    }
+}
