@@ -14,6 +14,7 @@ mod notify;
 mod options;
 mod prepared;
 mod startup;
+mod wake_timer;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -26,11 +27,9 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::host::Host;
-use crate::config::daemon_toml::{ExternalMoves, Settings};
 use crate::control::cgred::CgredServer;
 use crate::control::status_source::StatusSource;
-use crate::engine::external_moves::MOVE_SCAN_NS;
-use crate::engine::{Engine, EngineOptions, TurnResult};
+use crate::engine::{Engine, TurnResult};
 use crate::event::Nanos;
 use crate::kernel::connector::Connector;
 use crate::kernel::program::ExeRead;
@@ -47,11 +46,12 @@ use notify::Notifier;
 use startup::{
     engage_fast_moves, hierarchies, move_source, raise_descriptor_limit, start_trace, tree_of,
 };
+use wake_timer::WakeTimer;
 
 pub use check::{check, missing, missing_rules, policy, survey};
 pub use failure::DaemonError;
 pub use options::{ControlPath, DaemonOptions, LifecycleHooks};
-use options::{builder, levels, outputs, settings, sources};
+use options::{builder, engine_options, levels, outputs, settings, sources};
 pub use prepared::PreparedDaemon;
 
 /// Runs the daemon until a signal stops it.
@@ -80,7 +80,7 @@ pub fn run_prepared(
     prepared.warnings.iter().for_each(crate::policy::rebuild::say);
     let started = Daemon::start(invocation, prepared, Arc::clone(&metrics));
     let counts = started.is_ok() && invocation.prints_counters;
-    let result = started.and_then(Daemon::serve);
+    let result = started.and_then(Daemon::run);
     match &result {
         Ok(()) => ended(),
         // The caller prints the failure on standard error.
@@ -94,6 +94,9 @@ pub fn run_prepared(
     result
 }
 
+/// Maximum time between two checks of files, clients and notifications.
+const CLOCKS_NS: u64 = 1_000_000_000;
+
 struct Daemon {
     /// Dropped first, because its threads send requests to the fields below.
     _controlled: ControlThreads,
@@ -102,18 +105,23 @@ struct Daemon {
     signals: SignalFd,
     files: FileWatcher,
     epoll: Epoll,
+    timer: WakeTimer,
     metrics: Arc<Metrics>,
     stats: Option<(Duration, Nanos)>,
     is_ready: bool,
     hooks: LifecycleHooks,
     notifier: Notifier,
     activity: Arc<Activity>,
+    /// Time at which files, clients and notifications are checked, unless something other than
+    /// process events occurs before.
+    clocks_due: Nanos,
 }
 
 /// Event sources of the main loop.
 #[derive(Clone, Copy)]
 enum LoopSource {
-    Watch,
+    Events,
+    Timer,
     Signals,
     Answers,
     Files,
@@ -157,7 +165,7 @@ impl Daemon {
         let kernel =
             Linux::open(connector, tree, source, fast_moves, worker, Arc::clone(&activity))
                 .map_err(run("/proc"))?;
-        let options = options(settings, external_moves, is_dry_run);
+        let options = engine_options(settings, external_moves, is_dry_run);
         let mut engine = Engine::new(kernel, policy, Arc::clone(&metrics), options);
         let controlled =
             ControlThreads::start(invocation, settings, control, &overview, &mut engine)?;
@@ -170,12 +178,14 @@ impl Daemon {
             signals,
             files,
             epoll,
+            timer: WakeTimer::new().map_err(run("timerfd"))?,
             metrics,
             stats: settings.stats_every.map(|every| (every, sys::monotonic())),
             is_ready: false,
             hooks: invocation.hooks.clone(),
             notifier: Notifier::from_environment(),
             activity,
+            clocks_due: Nanos(0),
         };
         daemon.register().map_err(in_epoll)?;
         Ok(daemon)
@@ -184,7 +194,8 @@ impl Daemon {
     fn register(&self) -> Result<(), Errno> {
         let readable = |source: LoopSource| EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
         let kernel = self.engine.kernel();
-        self.epoll.add(kernel.event_fd(), readable(LoopSource::Watch))?;
+        self.epoll.add(kernel.event_fd(), readable(LoopSource::Events))?;
+        self.epoll.add(&self.timer, readable(LoopSource::Timer))?;
         self.epoll.add(self.signals.as_fd(), readable(LoopSource::Signals))?;
         self.epoll.add(kernel.wakeup_fd(), readable(LoopSource::Answers))?;
         self.epoll.add(self.files.as_fd(), readable(LoopSource::Files))?;
@@ -194,7 +205,7 @@ impl Daemon {
     }
 
     /// Runs the main loop on dedicated threads until the daemon stops.
-    fn serve(self) -> Result<(), DaemonError> {
+    fn run(self) -> Result<(), DaemonError> {
         let run = |error| DaemonError::Run("threads", error);
         let reader = self.engine.kernel().exe_reader().map_err(run)?;
         let late = self.engine.kernel().late_reads();
@@ -204,27 +215,48 @@ impl Daemon {
         leader::run(Box::new(self), activity, read, late).map_err(run)?
     }
 
-    /// Waits for events and serves everything except the engine. Returns whether to stop the
-    /// daemon.
-    fn wait(&mut self, is_busy: bool) -> Result<bool, DaemonError> {
-        self.say_ready();
+    /// Serves the clocks that are due, and waits for events. Returns whether to stop the daemon.
+    fn wait(&mut self, result: &TurnResult) -> Result<bool, DaemonError> {
         // Read once for all clocks. Under load the loop runs often enough for their precision.
         let now = sys::monotonic();
-        self.serve_clocks(now);
-        let timeout = if is_busy { EpollTimeout::ZERO } else { self.timeout(now) };
+        if *result != TurnResult::Quiet || now >= self.clocks_due {
+            self.say_ready();
+            self.serve_clocks(now);
+            self.clocks_due = self.next_clock(now);
+        }
+        let is_busy = *result == TurnResult::Busy;
+        let timeout = if is_busy {
+            EpollTimeout::ZERO
+        } else {
+            self.timer.timeout(self.engine.next_turn().min(self.clocks_due), now)
+        };
         let pause = self.engine.pause(now);
         self.activity.waits(now);
         if pause > 0 && !is_busy {
             std::thread::sleep(Duration::from_nanos(pause));
         }
-        let mut events = [EpollEvent::empty(); 5];
+        let mut events = [EpollEvent::empty(); 6];
         let ready = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(DaemonError::Run("epoll", errno.into())),
         };
         self.activity.works(sys::monotonic());
-        for event in &events[..ready] {
+        self.serve(&events[..ready])
+    }
+
+    /// Serves everything except the engine. Returns whether to stop the daemon.
+    fn serve(&mut self, events: &[EpollEvent]) -> Result<bool, DaemonError> {
+        for event in events {
+            if event.data() == LoopSource::Events as u64 {
+                continue;
+            }
+            if event.data() == LoopSource::Timer as u64 {
+                self.timer.expired();
+                continue;
+            }
+            self.engine.expect_other_work();
+            self.clocks_due = Nanos(0);
             if event.data() == LoopSource::Signals as u64 && self.serve_signals() {
                 self.notifier.stopping();
                 return Ok(true);
@@ -305,15 +337,14 @@ impl Daemon {
         }
     }
 
-    fn timeout(&self, now: Nanos) -> EpollTimeout {
+    /// Returns the time of the next call of [`Self::serve_clocks`].
+    fn next_clock(&self, now: Nanos) -> Nanos {
         let stats = self.stats.map(|(every, last)| last.plus(nanoseconds(every)));
         let clients = self.cgred.as_ref().and_then(CgredServer::next_due);
-        let next = [self.files.next_due(), clients, stats, self.notifier.next_due()]
+        [self.files.next_due(), clients, stats, self.notifier.next_due()]
             .into_iter()
             .flatten()
-            .fold(self.engine.next_turn(), Nanos::min);
-        let milliseconds = next.since(now).div_ceil(1_000_000);
-        EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
+            .fold(now.plus(CLOCKS_NS), Nanos::min)
     }
 }
 
@@ -322,13 +353,12 @@ impl Duty for Daemon {
 
     fn work(&mut self) -> Next<Self::End> {
         loop {
-            let is_busy = match self.engine.turn() {
+            let result = match self.engine.turn() {
                 Ok(TurnResult::Read(request)) => return Next::Read(request),
-                Ok(TurnResult::Busy) => true,
-                Ok(TurnResult::Idle) => false,
+                Ok(result) => result,
                 Err(error) => return Next::End(Err(DaemonError::Run("process events", error))),
             };
-            match self.wait(is_busy) {
+            match self.wait(&result) {
                 Ok(false) => {}
                 Ok(true) => return Next::End(Ok(())),
                 Err(failure) => return Next::End(Err(failure)),
@@ -347,22 +377,4 @@ impl Duty for Daemon {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn options(settings: &Settings, external_moves: ExternalMoves, is_dry_run: bool) -> EngineOptions {
-    let finds_external_moves = external_moves != ExternalMoves::Off;
-    let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
-    let move_scan_ns = move_scan_ns();
-    EngineOptions { recheck_ns, finds_external_moves, move_scan_ns, external_moves, is_dry_run }
-}
-
-/// Milliseconds between two scans for external moves where these are not traced: a test cannot wait
-/// for a minute.
-const MOVE_SCAN_VARIABLE: &str = "CGRULED_TEST_MOVE_SCAN_MS";
-
-/// Returns the time between two scans for external moves.
-fn move_scan_ns() -> u64 {
-    let text = std::env::var(MOVE_SCAN_VARIABLE).ok();
-    let milliseconds: Option<u64> = text.and_then(|text| text.parse().ok());
-    milliseconds.map_or(MOVE_SCAN_NS, |time| time.saturating_mul(1_000_000))
 }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use ::log::{Level, LevelFilter};
 
+use super::nanoseconds;
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::Hierarchies;
 use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
 use crate::config::diagnostic::Diagnostic;
+use crate::engine::EngineOptions;
+use crate::engine::external_moves::MOVE_SCAN_NS;
 use crate::event::{Gid, Uid};
 use crate::policy::load::{self, NameService, Overlay, Sources};
 use crate::policy::rebuild::{ObserverOf, PolicyBuilder};
@@ -160,4 +163,26 @@ pub(super) fn builder(
         .with_settings_of(&invocation.config)
         .with_retained(invocation.overlay.clone())
         .with_observer(invocation.hooks.rules)
+}
+
+pub(super) fn engine_options(
+    settings: &Settings,
+    external_moves: ExternalMoves,
+    is_dry_run: bool,
+) -> EngineOptions {
+    let finds_external_moves = external_moves != ExternalMoves::Off;
+    let recheck_ns = settings.recheck.map(nanoseconds).filter(|_| finds_external_moves);
+    let move_scan_ns = move_scan_ns();
+    EngineOptions { recheck_ns, finds_external_moves, move_scan_ns, external_moves, is_dry_run }
+}
+
+/// Milliseconds between two scans for external moves where these are not traced: a test cannot wait
+/// for a minute.
+const MOVE_SCAN_VARIABLE: &str = "CGRULED_TEST_MOVE_SCAN_MS";
+
+/// Returns the time between two scans for external moves.
+fn move_scan_ns() -> u64 {
+    let text = std::env::var(MOVE_SCAN_VARIABLE).ok();
+    let milliseconds: Option<u64> = text.and_then(|text| text.parse().ok());
+    milliseconds.map_or(MOVE_SCAN_NS, |time| time.saturating_mul(1_000_000))
 }

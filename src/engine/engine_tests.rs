@@ -59,7 +59,7 @@ impl World {
             match self.engine.turn().unwrap() {
                 TurnResult::Busy => {}
                 TurnResult::Read(request) => self.read(request),
-                TurnResult::Idle => {
+                TurnResult::Idle | TurnResult::Quiet => {
                     let next = self.engine.next_turn().min(end);
                     let clock = &self.engine.kernel.clock;
                     clock.set(clock.get().max(next.0));

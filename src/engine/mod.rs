@@ -119,6 +119,8 @@ pub struct Engine<K> {
     also_needed: Option<ReadRequest>,
     /// Time of the next scan for external moves, where they are not traced.
     scan_for_moves: Option<Nanos>,
+    /// Time before which nothing but events and forks is due; 0 if that is not known.
+    quiet_until: Nanos,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -156,6 +158,7 @@ impl<K: Kernel> Engine<K> {
             open: None,
             also_needed: None,
             scan_for_moves: None,
+            quiet_until: Nanos(0),
         }
     }
 
@@ -195,16 +198,6 @@ impl<K: Kernel> Engine<K> {
     /// Returns the number of nanoseconds to let events accumulate before the next [`Self::turn`].
     pub fn pause(&mut self, now: Nanos) -> u64 {
         self.intake.pause(now)
-    }
-
-    /// Returns the time at which [`Self::turn`] must be called even without events.
-    pub fn next_turn(&self) -> Nanos {
-        let managers = self.placer.managers_due();
-        let moves = self.moves_due();
-        [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers, moves]
-            .into_iter()
-            .flatten()
-            .fold(self.intake.next_due(), Nanos::min)
     }
 
     /// Checks whether the last requested scan is complete, including the children of its processes.

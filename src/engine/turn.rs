@@ -22,6 +22,8 @@ const ROUNDS: usize = 8;
 pub enum TurnResult {
     /// No work is left: wait for events.
     Idle,
+    /// As [`Self::Idle`], and nothing but events was due and handled.
+    Quiet,
     /// Work is left: call [`Engine::turn`] again at once.
     Busy,
     /// Read this executable, pass it to [`Engine::supply`] or call [`Engine::read_is_late`], then
@@ -79,6 +81,8 @@ pub(super) struct Progress {
     stage: TurnStage,
     /// Evaluations left in this stage.
     left: usize,
+    /// Set while nothing but events and forks is due.
+    is_quiet: bool,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -87,11 +91,11 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// The sockets of the proc connector cannot be read.
     pub fn turn(&mut self) -> io::Result<TurnResult> {
-        let mut progress = self.progress.take().unwrap_or_else(|| Progress {
-            began: self.kernel.now(),
-            rounds: 0,
-            stage: TurnStage::Receive,
-            left: 0,
+        let mut progress = self.progress.take().unwrap_or_else(|| {
+            let began = self.kernel.now();
+            // Known only from the last wait: a turn that follows without one checks everything.
+            let is_quiet = began < std::mem::take(&mut self.quiet_until);
+            Progress { began, rounds: 0, stage: TurnStage::Receive, left: 0, is_quiet }
         });
         loop {
             let also_needed = self.also_needed.take();
@@ -103,19 +107,31 @@ impl<K: Kernel> Engine<K> {
                 self.progress = Some(progress);
                 return Ok(TurnResult::Read(request));
             }
-            progress.stage = progress.stage.next();
+            progress.stage = self.stage_after(&mut progress);
             progress.left = AT_ONCE;
             if progress.stage != TurnStage::Receive {
                 continue;
             }
             progress.rounds += 1;
-            if !self.has_work() {
-                return Ok(TurnResult::Idle);
+            if !self.intake.has_work() && (progress.is_quiet || !self.has_other_work()) {
+                return Ok(if progress.is_quiet { TurnResult::Quiet } else { TurnResult::Idle });
             }
             if progress.rounds == ROUNDS || self.kernel.now().since(progress.began) > TURN_NS {
                 return Ok(TurnResult::Busy);
             }
         }
+    }
+
+    /// Returns the next stage. While nothing but events is due, the stages of other work are skipped: each
+    /// event wakes the daemon when the processor's caches hold the code and data of other
+    /// processes.
+    fn stage_after(&self, progress: &mut Progress) -> TurnStage {
+        let next = progress.stage.next();
+        if next != TurnStage::Moves || !progress.is_quiet {
+            return next;
+        }
+        progress.is_quiet = !self.has_other_work();
+        if progress.is_quiet { TurnStage::Receive } else { next }
     }
 
     /// Runs one stage, or the part of it that needs no executable.
@@ -209,11 +225,31 @@ impl<K: Kernel> Engine<K> {
         self.placer.managers().take_due(&mut self.kernel, now).map(Evaluation::new)
     }
 
-    fn has_work(&self) -> bool {
-        self.intake.has_work()
-            || !self.answered.is_empty()
+    /// Checks whether there is work apart from events and forks.
+    fn has_other_work(&self) -> bool {
+        !self.answered.is_empty()
             || self.rescan.has_work(&self.kernel)
             || self.placer.has_moves()
             || self.has_command()
+    }
+
+    /// Returns the time at which [`Self::turn`] must be called even without events.
+    pub fn next_turn(&mut self) -> Nanos {
+        let managers = self.placer.managers_due();
+        let moves = self.moves_due();
+        let other =
+            [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers, moves]
+                .into_iter()
+                .flatten()
+                .fold(Nanos(u64::MAX), Nanos::min);
+        let has_more = !self.is_settled() || self.has_other_work();
+        self.quiet_until = if has_more { Nanos(0) } else { other };
+        other.min(self.intake.next_due())
+    }
+
+    /// Ensures that the next [`Self::turn`] checks for all work. Called when something other than
+    /// an event or the time of [`Self::next_turn`] ended the wait.
+    pub fn expect_other_work(&mut self) {
+        self.quiet_until = Nanos(0);
     }
 }
