@@ -41,8 +41,9 @@ pub(super) struct EventIntake {
     limiter: LogLimiter,
     forks_read_at: Nanos,
     fork_interval_ns: u64,
-    /// Time at which the fork socket must be read because a process was evaluated after an event.
-    forks_due_by: Option<Nanos>,
+    /// Times from which a turn for events also reads the fork socket, and at which the socket must be
+    /// read, because a process was evaluated after an event.
+    forks_due: Option<(Nanos, Nanos)>,
     loss_asked: Nanos,
     loss_events: u64,
     pace: Coalescer,
@@ -76,7 +77,7 @@ impl EventIntake {
             metrics,
             forks_read_at: now,
             fork_interval_ns: FORK_READ_NS[1],
-            forks_due_by: None,
+            forks_due: None,
             loss_asked: now,
             loss_events: 0,
             pace: Coalescer::default(),
@@ -96,7 +97,15 @@ impl EventIntake {
     /// Returns the time at which the fork socket must be read even without events.
     pub(super) fn next_due(&self) -> Nanos {
         let regular = self.forks_read_at.plus(self.fork_interval_ns);
-        self.forks_due_by.map_or(regular, |by| regular.min(by))
+        self.forks_due.map_or(regular, |(_, by)| regular.min(by))
+    }
+
+    /// Checks whether a turn at `now` reads the fork socket. A turn that occurs anyway reads it early: a
+    /// wake-up only for it takes 20 us, 5 % of a load of 450 execs a second.
+    fn reads_forks(&self, now: Nanos) -> bool {
+        self.forks_are_due
+            || now >= self.next_due()
+            || self.forks_due.is_some_and(|(from, _)| now >= from)
     }
 
     /// Records that a process was evaluated after an event, so that children born in the meantime
@@ -104,16 +113,17 @@ impl EventIntake {
     pub(super) fn evaluated(&mut self, now: Nanos) {
         // A child that is checked late has a long window: up to 30 % of the forks of a storm were evaluated
         // when they were read a second later (measured).
-        self.read_forks_by(now.plus(FORK_READ_NS[0]));
+        self.read_forks_within(FORK_READ_NS[0], now);
     }
 
     /// Records that a process exited before its evaluation, so that its children can be misplaced.
     pub(super) fn gone(&mut self, now: Nanos) {
-        self.read_forks_by(now.plus(FORK_READ_AFTER_EXIT_NS));
+        self.read_forks_within(FORK_READ_AFTER_EXIT_NS, now);
     }
 
-    fn read_forks_by(&mut self, by: Nanos) {
-        self.forks_due_by = Some(self.forks_due_by.map_or(by, |earlier| earlier.min(by)));
+    fn read_forks_within(&mut self, delay: u64, now: Nanos) {
+        let (from, by) = (now.plus(delay / 2), now.plus(delay));
+        self.forks_due = Some(self.forks_due.map_or((from, by), |due| due.min((from, by))));
     }
 
     /// Records that a process was placed.
@@ -174,7 +184,7 @@ impl EventIntake {
         mut heed: impl FnMut(Fork, Nanos),
     ) -> io::Result<ForkStatus> {
         let began = kernel.now();
-        if !self.forks_are_due && began < self.next_due() {
+        if !self.reads_forks(began) {
             return Ok(ForkStatus::Well);
         }
         let forks = &mut self.forks;
@@ -199,7 +209,7 @@ impl EventIntake {
         let per_fork = now.since(self.forks_read_at) / (count + 1);
         self.fork_interval_ns = (per_fork * FORKS_PER_READ).clamp(FORK_READ_NS[0], FORK_READ_NS[1]);
         self.forks_are_due = false;
-        self.forks_due_by = None;
+        self.forks_due = None;
         self.forks_read_at = now;
         self.forks.emptied(began);
         self.forks.shrink();

@@ -26,6 +26,9 @@ pub use status::ProcessStatus;
 
 /// Longest path that the kernel reports, in bytes.
 pub const PATH_MAX: usize = 4096;
+/// Room for the line of `/proc/PID/comm`: 15 bytes, or 63 of a kernel thread with the name of its
+/// workqueue.
+const COMM_LINE: usize = 128;
 
 /// Reference to a process that does not apply to a later process with the same PID.
 #[derive(Debug)]
@@ -219,7 +222,12 @@ impl ProcFs {
     /// Returns the `comm` of the leader: at most 15 bytes, set by exec to the base name of the
     /// invoked file. `None` when the process does not exist.
     pub fn comm(&mut self, pid: Pid) -> Option<&[u8]> {
-        self.file(&ProcPath::new(pid, "comm")).map(|text| text.strip_suffix(b"\n").unwrap_or(text))
+        let file = self.open_file(&ProcPath::new(pid, "comm"))?;
+        self.text.resize(COMM_LINE, 0);
+        // The kernel returns the line with the first read.
+        let count = nix::unistd::read(&file, &mut self.text).ok()?;
+        let text = &self.text[..count];
+        Some(text.strip_suffix(b"\n").unwrap_or(text))
     }
 
     /// Returns the text of `/proc/PID/cgroup`, or of a thread's: one line `id:controllers:/path`
@@ -319,9 +327,13 @@ impl ProcFs {
         }
     }
 
-    fn file(&mut self, path: &ProcPath) -> Option<&[u8]> {
+    fn open_file(&self, path: &ProcPath) -> Option<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(&self.dir, path.as_c_str(), flags, Mode::empty()).ok()?;
+        openat(&self.dir, path.as_c_str(), flags, Mode::empty()).ok()
+    }
+
+    fn file(&mut self, path: &ProcPath) -> Option<&[u8]> {
+        let file = self.open_file(path)?;
         self.text.clear();
         loop {
             let start = self.text.len();
