@@ -122,8 +122,10 @@ impl EventIntake {
     }
 
     fn read_forks_within(&mut self, delay: u64, now: Nanos) {
-        let (from, by) = (now.plus(delay / 2), now.plus(delay));
-        self.forks_due = Some(self.forks_due.map_or((from, by), |due| due.min((from, by))));
+        let never = Nanos(u64::MAX);
+        let (from, by) = self.forks_due.unwrap_or((never, never));
+        // Each for itself: the later of two delays may be the shorter one.
+        self.forks_due = Some((from.min(now.plus(delay / 2)), by.min(now.plus(delay))));
     }
 
     /// Records that a process was placed.
@@ -267,5 +269,20 @@ impl EventIntake {
             }
         }
         Ok(lost > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shorter_delay_until_forks_are_read_counts() {
+        let mut intake = EventIntake::new(Nanos(0), Arc::default());
+        intake.evaluated(Nanos(0));
+        assert_eq!(intake.next_due(), Nanos(FORK_READ_NS[0]));
+        intake.gone(Nanos(8_000_000));
+        assert_eq!(intake.next_due(), Nanos(8_000_000 + FORK_READ_AFTER_EXIT_NS));
+        assert!(!intake.reads_forks(Nanos(9_999_999)) && intake.reads_forks(Nanos(10_000_000)));
     }
 }
