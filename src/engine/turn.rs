@@ -233,7 +233,8 @@ impl<K: Kernel> Engine<K> {
             || self.has_command()
     }
 
-    /// Returns the time at which [`Self::turn`] must be called even without events.
+    /// Returns the time at which [`Self::turn`] must be called even without events. Called when a
+    /// turn has left no work.
     pub fn next_turn(&mut self) -> Nanos {
         let managers = self.placer.managers_due();
         let moves = self.moves_due();
@@ -242,8 +243,7 @@ impl<K: Kernel> Engine<K> {
                 .into_iter()
                 .flatten()
                 .fold(Nanos(u64::MAX), Nanos::min);
-        let has_more = !self.is_settled() || self.has_other_work();
-        self.quiet_until = if has_more { Nanos(0) } else { other };
+        self.quiet_until = if self.is_settled() { other } else { Nanos(0) };
         other.min(self.intake.next_due())
     }
 
