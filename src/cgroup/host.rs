@@ -133,7 +133,7 @@ impl Host {
 /// hierarchy.
 fn is_unified(hierarchies: &Hierarchies) -> bool {
     hierarchies.iter().any(|tree| tree.version == Version::V2)
-        && hierarchies.iter().all(|tree| tree.listed != "name=systemd")
+        && hierarchies.iter().all(|tree| !tree.is_systemds())
 }
 
 fn is_in_unit(path: &str) -> bool {

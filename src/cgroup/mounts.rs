@@ -77,10 +77,15 @@ impl Hierarchy {
         is_unified || self.controllers.iter().any(|name| name == controller)
     }
 
+    /// Checks whether this is the named v1 hierarchy in which systemd keeps its units.
+    pub fn is_systemds(&self) -> bool {
+        self.listed == "name=systemd"
+    }
+
     /// Checks whether legacy rules can use the hierarchy: it has controllers or a name, and is not
     /// systemd's own v1 hierarchy, which Debian's cgrulesengd ignores as well.
     fn is_legacy(&self) -> bool {
-        !self.controllers.is_empty() && self.listed != "name=systemd"
+        !self.controllers.is_empty() && !self.is_systemds()
     }
 }
 

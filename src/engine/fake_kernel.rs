@@ -61,6 +61,8 @@ pub(super) struct FakeKernel {
     /// Paths of the opened cgroups.
     pub(super) groups: Vec<String>,
     pub(super) text: Vec<u8>,
+    /// IDs of cgroups by path.
+    pub(super) group_ids: BTreeMap<String, u64>,
 }
 
 pub(super) fn pid(raw: u32) -> Pid {
@@ -273,6 +275,12 @@ impl Kernel for FakeKernel {
     fn placed(&mut self, _: Nanos) {}
     fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
         Some(Uid(0))
+    }
+    fn group_id(&self, _: usize, path: &[u8]) -> Option<u64> {
+        self.group_ids.get(std::str::from_utf8(path).ok()?).copied()
+    }
+    fn has_groups_of_systemd(&self) -> bool {
+        true
     }
     fn is_group_writable(&self, _: usize, _: &[u8]) -> bool {
         false

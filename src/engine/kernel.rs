@@ -187,6 +187,12 @@ pub trait Kernel {
     /// Returns the owner of a cgroup in the hierarchy with this index. `None` if it does not exist.
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid>;
 
+    /// Returns the ID of a cgroup in the hierarchy with this index. `None` if it does not exist.
+    fn group_id(&self, hierarchy: usize, path: &[u8]) -> Option<u64>;
+
+    /// Checks whether the named v1 hierarchy of systemd is mounted and has cgroups below its root.
+    fn has_groups_of_systemd(&self) -> bool;
+
     /// Checks whether a user other than root may move processes into a cgroup.
     fn is_group_writable(&self, hierarchy: usize, path: &[u8]) -> bool;
 

@@ -5,6 +5,7 @@ mod attach;
 mod containers;
 mod external_moves;
 mod inapplicable;
+mod known_texts;
 mod labels;
 mod managers;
 mod outcome;
@@ -21,6 +22,7 @@ use containers::Containers;
 use external_moves::ExternalMoveState;
 pub(crate) use external_moves::MoveWatch;
 use foldhash::fast::FixedState;
+use known_texts::KnownTexts;
 use nix::errno::Errno;
 
 use crate::cgroup::mounts::HierarchySet;
@@ -91,6 +93,7 @@ pub struct Placer {
     failures: Vec<(PlacementFailure, String)>,
     /// Buffer for `/proc/PID/cgroup`.
     text: Vec<u8>,
+    known_texts: KnownTexts,
     /// Buffer for the path of the v2 cgroup of a process.
     place: String,
     /// The last cgroup that a PID was written to.
@@ -115,6 +118,7 @@ impl Placer {
             errno: None,
             failures: Vec::new(),
             text: Vec::new(),
+            known_texts: KnownTexts::default(),
             place: String::new(),
             written: None,
         }
@@ -273,8 +277,8 @@ impl Placer {
             } else {
                 // Several reasons to stay depend on the current paths, so they are read once for all
                 // checks.
-                if is_told {
-                    read_cgroup(kernel, subject, &mut text);
+                if let Some(id) = unified.filter(|_| is_told) {
+                    self.read_v2_cgroup(kernel, subject, id, &mut text);
                 }
                 let now = CurrentCgroup { unified, text: Some(&text) };
                 self.enter_from(now, policy, kernel, rule, (span, target), subject)
@@ -310,6 +314,26 @@ impl Placer {
             return Ok(Placement::InUnit);
         }
         Ok(self.place(now, policy, kernel, rule, (span, target), subject))
+    }
+
+    /// Reads the current cgroups of a process that is in the v2 cgroup with this ID, at least those
+    /// on which the reasons to stay depend: v2, and the named hierarchy of systemd.
+    fn read_v2_cgroup(
+        &mut self,
+        kernel: &mut impl Kernel,
+        subject: &PlacedProcess<'_>,
+        id: u64,
+        text: &mut Vec<u8>,
+    ) {
+        let is_enough = !kernel.has_groups_of_systemd();
+        if let Some(known) = self.known_texts.get(id).filter(|_| is_enough) {
+            text.extend_from_slice(known);
+            return;
+        }
+        read_cgroup(kernel, subject, text);
+        if is_enough {
+            self.known_texts.record(id, text, kernel);
+        }
     }
 
     /// Sets `self.path` to the path of the target for this process.

@@ -35,7 +35,7 @@ impl Systemd {
     /// Returns the systemd of a host with these hierarchies.
     pub(in crate::cgroup) fn of(hierarchies: &Hierarchies) -> Self {
         // Hybrid hosts have a named hierarchy for systemd, and may have v2 as well.
-        let named = hierarchies.iter().find(|tree| tree.listed == "name=systemd");
+        let named = hierarchies.iter().find(|tree| tree.is_systemds());
         let tree = named.or_else(|| hierarchies.unified());
         Self {
             program: "systemctl".into(),

@@ -102,7 +102,7 @@ impl Placer {
         let of_systemd = trees
             .iter()
             .enumerate()
-            .filter(|(_, tree)| tree.version == Version::V2 || tree.listed == "name=systemd");
+            .filter(|(_, tree)| tree.version == Version::V2 || tree.is_systemds());
         let all = of_systemd.fold(span, |all, (index, _)| all.with(index));
         // At the hierarchy root the cgroups of rules have no managed root of their own.
         let of_rules = |text: &str| {
