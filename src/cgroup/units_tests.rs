@@ -211,3 +211,37 @@ fn what_no_table_says_any_more_is_taken_back_after_a_restart_too() {
     assert!(!at("user-1000.slice", "TasksMax").exists());
     assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 3));
 }
+
+#[test]
+fn the_remaining_settings_of_a_unit_are_written_after_a_revert() {
+    let script = format!("{AS_SYSTEMD}\n").replace(
+        "[ \"$1\" = set-property ] || exit 0",
+        "[ \"$1\" = show ] && echo ActiveState=$(cat $here/state) && echo MemoryMax=infinity\n\
+         [ \"$1\" = set-property ] || exit 0",
+    );
+    let (directory, systemd) = fake(&script, LIMIT);
+    fs::write(directory.path().join("state"), "active").unwrap();
+    let at = |property: &str| drop_in(&directory, "a.service", property);
+    let (mut units, metrics) = units(&systemd);
+    let apply = |units: &mut Units, settings: &[(&str, &str)]| {
+        units.give(tables(&[unit("a.service", settings)], &[]));
+    };
+    apply(&mut units, &[("cpu.weight", "CPUWeight=7")]);
+    assert!(eventually(|| metrics.units_configured.get() == 1));
+    // Set by the administrator, so another property has to be used.
+    fs::write(at("TasksMax"), "of the administrator").unwrap();
+    apply(&mut units, &[]);
+    assert!(eventually(|| metrics.units_released.get() == 1));
+    assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 2));
+    assert!(log(&directory).contains("<a.service>\n<MemoryMax=infinity>\n<daemon-reload>\n"));
+    assert!(!at("MemoryMax").exists() && !at("CPUWeight").exists() && at("TasksMax").exists());
+    assert_eq!(metrics.units_refused.get(), 0);
+    // A unit without a cgroup has nothing to write to.
+    fs::write(directory.path().join("state"), "inactive").unwrap();
+    apply(&mut units, &[("cpu.weight", "CPUWeight=8")]);
+    assert!(eventually(|| metrics.units_configured.get() == 2));
+    apply(&mut units, &[]);
+    assert!(eventually(|| log(&directory).matches("<daemon-reload>").count() == 3));
+    assert!(eventually(|| metrics.units_released.get() == 2));
+    assert_eq!(log(&directory).matches("<MemoryMax=infinity>").count(), 1);
+}

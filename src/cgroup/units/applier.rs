@@ -43,8 +43,9 @@ pub(super) struct Applier {
     stuck: BTreeSet<String>,
     /// Names of the users of existing slices, until the next reload.
     names: BTreeMap<Uid, Option<String>>,
-    /// True while systemd has not yet been told to read its files again.
-    needs_reload: bool,
+    /// Units with removed drop-ins, until systemd has read its files again and has written the
+    /// remaining settings.
+    reverted: BTreeSet<String>,
 }
 
 impl Applier {
@@ -70,7 +71,7 @@ impl Applier {
             refused: BTreeSet::new(),
             stuck: BTreeSet::new(),
             names: BTreeMap::new(),
-            needs_reload: false,
+            reverted: BTreeSet::new(),
         }
     }
 
@@ -257,11 +258,11 @@ impl Applier {
     fn remove_files(&mut self, name: &str, drop_ins: &[DropIn]) -> bool {
         match self.systemd.drop_ins.remove(name, drop_ins) {
             Ok(removed) => {
-                self.needs_reload |= removed > 0;
+                self.reverted.extend((removed > 0).then(|| name.to_owned()));
                 true
             }
             Err(error) => {
-                self.needs_reload = true;
+                self.reverted.insert(name.to_owned());
                 self.metrics.units_refused.increment();
                 ::log::warn!("cannot revert settings of {name}: {error}");
                 false
@@ -269,19 +270,46 @@ impl Applier {
         }
     }
 
+    /// Makes the removal of drop-ins take effect.
     fn reload(&mut self) {
-        if !self.needs_reload {
+        if self.reverted.is_empty() || !self.read_files() {
             return;
         }
-        match self.systemd.reload() {
-            Ok(()) => self.needs_reload = false,
-            Err(why) => {
-                self.metrics.units_refused.increment();
-                ::log::warn!(
-                    "removed settings of units stay active until 'systemctl daemon-reload': {why}"
-                );
+        let mut needs_reload = false;
+        for name in std::mem::take(&mut self.reverted) {
+            match self.systemd.rewrite(&name) {
+                Ok(None) => {}
+                Ok(Some(drop_in)) => {
+                    // An error is logged.
+                    self.remove_files(&name, &[drop_in]);
+                    needs_reload = true;
+                }
+                Err(why) => {
+                    self.metrics.units_refused.increment();
+                    ::log::warn!(
+                        "removed settings may stay active in the cgroup of {name} until it is set \
+                         with 'systemctl set-property' or restarted: {why}"
+                    );
+                }
             }
         }
+        // The files of this reload set what the cgroups have already.
+        self.reverted.clear();
+        if needs_reload {
+            self.read_files();
+        }
+    }
+
+    /// Lets systemd read its files again. Returns whether it did.
+    fn read_files(&self) -> bool {
+        let outcome = self.systemd.reload();
+        if let Err(why) = &outcome {
+            self.metrics.units_refused.increment();
+            ::log::warn!(
+                "removed settings of units stay active until 'systemctl daemon-reload': {why}"
+            );
+        }
+        outcome.is_ok()
     }
 
     fn save(&self) {

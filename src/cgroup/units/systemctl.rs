@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::drop_ins::DropIns;
+use super::drop_ins::{DropIns, is_of};
+use super::plan::DropIn;
 use crate::cgroup::config::UnitSpec;
 use crate::cgroup::mounts::Hierarchies;
 use crate::sys::subprocess::{self, printed};
@@ -15,6 +16,9 @@ use crate::sys::subprocess::{self, printed};
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// The interval at which a running command is polled. It takes about 20 ms.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Properties that `systemctl show` prints in the form that `systemctl set-property` accepts.
+const REWRITABLE: [&str; 4] = ["TasksMax", "MemoryMax", "MemoryHigh", "MemorySwapMax"];
 
 /// The paths and commands of systemd on this host.
 #[derive(Clone, Debug)]
@@ -59,7 +63,7 @@ impl Systemd {
         }
         let mut words = vec!["set-property", "--runtime", "--", &unit.name];
         words.extend(properties);
-        self.run(&words)
+        self.run(&words).map(drop)
     }
 
     /// Runs `systemctl daemon-reload`.
@@ -67,17 +71,53 @@ impl Systemd {
     /// # Errors
     /// The command failed or timed out; the text is for the log.
     pub(super) fn reload(&self) -> Result<(), String> {
-        self.run(&["daemon-reload"])
+        self.run(&["daemon-reload"]).map(drop)
     }
 
-    fn run(&self, words: &[&str]) -> Result<(), String> {
+    /// Makes systemd write all settings of a unit to its cgroup, if it has one, by setting one
+    /// property to the value that it already has. Returns the created drop-in, which has to be removed.
+    ///
+    /// daemon-reload alone is not sufficient: after drop-ins were removed, systemd 257 reports the
+    /// remaining values but leaves the cgroup as it is.
+    ///
+    /// # Errors
+    /// A command failed or timed out, or each of the properties has a drop-in already; the text is
+    /// for the log.
+    pub(super) fn rewrite(&self, unit: &str) -> Result<Option<DropIn>, String> {
+        let present = self.drop_ins.of(unit);
+        let is_free = |property: &&&str| !present.keys().any(|file| is_of(file, &[property]));
+        let Some(property) = REWRITABLE.iter().find(is_free) else {
+            return Err(format!("all of {} are set by others", REWRITABLE.join(", ")));
+        };
+        let shown =
+            self.run(&["show", "--property", property, "--property=ActiveState", "--", unit])?;
+        let value_of = |name: &str| {
+            let values = shown.lines().filter_map(|line| line.split_once('='));
+            values
+                .filter(|(key, _)| *key == name)
+                .map(|(_, value)| value)
+                .next()
+                .unwrap_or_default()
+        };
+        let value = value_of(property);
+        if matches!(value_of("ActiveState"), "" | "inactive" | "failed") || value.is_empty() {
+            return Ok(None);
+        }
+        self.run(&["set-property", "--runtime", "--", unit, &format!("{property}={value}")])?;
+        let mut after = self.drop_ins.of(unit);
+        let file = after.keys().find(|file| is_of(file, &[property])).cloned();
+        Ok(file.and_then(|file| after.remove(&file)))
+    }
+
+    /// Runs the command and returns its output.
+    fn run(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.program);
         command.args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let said = |error: io::Error| format!("{}: {error}", self.program.display());
         let mut child = command.spawn().map_err(said)?;
         match subprocess::wait(&mut child, self.limit, PAUSE).map_err(said)? {
-            Some(status) if status.success() => Ok(()),
+            Some(status) if status.success() => Ok(printed(child.stdout.take())),
             Some(status) => {
                 let message = printed(child.stderr.take());
                 Err(format!("systemctl: {status}: {}", message.trim().escape_debug()))
