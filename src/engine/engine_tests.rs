@@ -6,8 +6,12 @@ use super::fake_kernel::{FakeKernel, FakeProcess};
 use super::*;
 use crate::cgroup::host::ManagedRoots;
 use crate::config::rules_toml;
+use crate::event::{Gid, Uid};
 use crate::kernel::program::ExeRead;
+use crate::policy::User;
+use crate::policy::worker::WorkerReply;
 use crate::rules::matcher::Matcher;
+use crate::rules::names::UserIdentity;
 
 const SHELL: u32 = 100;
 const SECOND: u64 = 1_000_000_000;
@@ -80,6 +84,14 @@ impl World {
         self.engine.supply(&ExeRead::new(link, true, None));
     }
 
+    /// Lets the name service reply.
+    fn reply(&mut self, identity: UserIdentity) {
+        let policy = &self.engine.policy;
+        let user = User::new(&policy.matcher, identity, Nanos(0));
+        let reply = WorkerReply::User { generation: policy.generation, user };
+        self.engine.kernel.replies.push(reply);
+    }
+
     fn cgroup_of(&self, pid: u32) -> &str {
         &self.engine.kernel.processes[&pid].cgroup
     }
@@ -145,4 +157,32 @@ fn a_read_that_blocks_leaves_the_process_to_the_rules_that_need_no_executable() 
     }
     assert_eq!([101, 102].map(|pid| world.cgroup_of(pid)), ["/editors", "/people/1000"]);
     assert_eq!(world.count(|metrics| metrics.blocked_reads.get()), 1);
+}
+
+#[test]
+fn a_job_of_another_user_waits_for_the_owner_of_the_service_manager() {
+    const JOB: &str = "/user.slice/user-5.slice/user@5.service/job.service";
+    let rules =
+        "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
+    for (login_group, expected) in [(50, "/a"), (49, JOB)] {
+        let mut world = World::new(rules);
+        world.engine.kernel.runs_systemd = true;
+        // Known, so that only the owner is looked up.
+        world.reply(UserIdentity { login_group: Some(Gid(7)), ..UserIdentity::nameless(Uid(7)) });
+        world.run_for(SECOND);
+        world.engine.kernel.identified.clear();
+        world.engine.kernel.fork(SHELL, 101);
+        world.engine.kernel.processes.get_mut(&101).unwrap().cgroup = JOB.to_owned();
+        world.engine.kernel.set_uid(101, 7);
+        world.run_for(SECOND);
+        assert_eq!(world.cgroup_of(101), JOB, "not moved before the owner is known");
+        assert_eq!(world.engine.kernel.identified, [Uid(5)]);
+        world.reply(UserIdentity {
+            login_group: Some(Gid(login_group)),
+            ..UserIdentity::nameless(Uid(5))
+        });
+        world.run_for(SECOND);
+        assert_eq!(world.cgroup_of(101), expected, "a rule moves the owner: {login_group}");
+        assert_eq!(world.count(|metrics| metrics.kept_in_job.get()), u64::from(expected == JOB));
+    }
 }

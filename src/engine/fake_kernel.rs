@@ -56,6 +56,9 @@ pub(super) struct FakeKernel {
     /// PID of the service manager that systemd reports; `None` if it does not reply.
     pub(super) manager: Option<u32>,
     pub(super) lookups: usize,
+    pub(super) runs_systemd: bool,
+    /// Users that the name service was asked for.
+    pub(super) identified: Vec<Uid>,
     pub(super) replies: Vec<WorkerReply>,
     pub(super) hierarchies: Hierarchies,
     /// Paths of the opened cgroups.
@@ -138,7 +141,7 @@ impl Kernel for FakeKernel {
         OWN
     }
     fn runs_systemd(&self) -> bool {
-        false
+        self.runs_systemd
     }
     fn drain_events(&mut self, bound: usize, take: impl FnMut(Event)) -> io::Result<Drained> {
         Ok(drain(&mut self.events, bound, take))
@@ -292,7 +295,9 @@ impl Kernel for FakeKernel {
         take(&mut self.replies)
     }
     fn reload(&mut self) {}
-    fn identify(&mut self, _: &Policy, _: Uid) {}
+    fn identify(&mut self, _: &Policy, uid: Uid) {
+        self.identified.push(uid);
+    }
     fn name_group(&mut self, _: &Policy, _: Gid) {}
     fn examine(&mut self, _: Uid, _: Examination) -> bool {
         false
