@@ -20,7 +20,8 @@
 //! - [`kernel`]: what is read from the kernel: process events, external moves, the state of a process.
 //! - [`cgroup`]: the mounted hierarchies, cgroup settings, open cgroups, removal of empty ones.
 //! - [`policy`]: from files to the active policy: selection, ownership checks, names, reloads.
-//! - [`placement`]: selects the rule for the current state of a process.
+//! - [`placement`]: selects the rule for the current state of a process, and decides whether it is
+//!   moved.
 //! - [`control`]: the sockets of `cgrulectl` and of cgrulesengd, the history of processes.
 //! - [`engine`]: evaluates processes and moves them into the cgroup of their rule; the place to begin
 //!   reading. It has no access to the machine except [`engine::kernel::Kernel`], the clock included.
@@ -45,6 +46,8 @@ pub mod engine;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod event;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod placement;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rules;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod tracking;
@@ -55,7 +58,6 @@ pub mod compat;
 pub mod control;
 pub mod daemon;
 pub mod kernel;
-pub mod placement;
 pub mod policy;
 pub mod sys;
 pub mod telemetry;

@@ -1,8 +1,9 @@
-//! Selection of the rule for a process, and the path and protection that follow from it: the engine
-//! and the commands of the tool use the same functions. Reads no more of the process than the rules
+//! Selection of the rule for a process, the path that follows from it, and whether the process is
+//! moved there: the engine and the commands of the tool use the same functions. Reads no more of the process than the rules
 //! need.
 
 mod protection;
+pub mod stay;
 
 use crate::event::{Gid, Uid};
 use crate::kernel::program::ExeInfo;

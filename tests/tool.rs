@@ -99,8 +99,7 @@ fn ask(survey: &LoadedConfig, line: &str) -> Explained {
     let mut explained =
         Explained { subject, verdict, moved, external_move: None, reasons: Vec::new() };
     if explained.verdict.state == PlacementState::Misplaced {
-        let rule = explained.rule(survey).unwrap();
-        explained.reasons = why(survey, &explained.subject, rule, &explained.verdict, &memory);
+        explained.reasons = why(&explained.subject, &explained.verdict, &memory);
     }
     explained
 }

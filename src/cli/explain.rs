@@ -3,6 +3,7 @@
 
 mod json;
 mod reason;
+mod stays;
 mod subject;
 mod verdict;
 mod view;
@@ -253,8 +254,8 @@ fn living(
         }
         let external_move = memory.external_move();
         let mut one = Explained { subject, verdict, moved, external_move, reasons: Vec::new() };
-        if let (PlacementState::Misplaced, Some(rule)) = (one.verdict.state, one.rule(survey)) {
-            one.reasons = why(survey, &one.subject, rule, &one.verdict, &memory);
+        if one.verdict.state == PlacementState::Misplaced {
+            one.reasons = why(&one.subject, &one.verdict, &memory);
         }
         answers.push(ExplainAnswer::There(Box::new(one)));
     }

@@ -10,15 +10,15 @@ mod labels;
 mod managers;
 mod outcome;
 mod places;
-mod protected;
 mod repair;
+mod stays;
 mod units;
 
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use containers::Containers;
+use containers::LoggedGroups;
 use external_moves::ExternalMoveState;
 pub(crate) use external_moves::MoveWatch;
 use foldhash::fast::FixedState;
@@ -34,6 +34,7 @@ use crate::engine::user_managers::UserManagers;
 use crate::event::Cause;
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
+use crate::placement::stay::MoveDecision;
 use crate::placement::{self, KnownExe, Missing};
 use crate::policy::Policy;
 use crate::policy::observer::PlacementError;
@@ -78,7 +79,7 @@ pub struct Placer {
     metrics: Arc<Metrics>,
     limiter: LogLimiter,
     external: ExternalMoveState,
-    containers: Containers,
+    logged: LoggedGroups,
     is_dry_run: bool,
     managers: UserManagers,
     path: String,
@@ -94,8 +95,6 @@ pub struct Placer {
     /// Buffer for `/proc/PID/cgroup`.
     text: Vec<u8>,
     known_texts: KnownTexts,
-    /// Buffer for the path of the v2 cgroup of a process.
-    place: String,
     /// The last cgroup that a PID was written to.
     written: Option<GroupId>,
 }
@@ -106,7 +105,7 @@ impl Placer {
         let watch = MoveWatch::new(Arc::clone(&metrics));
         Self {
             limiter: LogLimiter::new(Arc::clone(&metrics)),
-            containers: Containers::default(),
+            logged: LoggedGroups::default(),
             external: ExternalMoveState::new(external_moves, watch),
             is_dry_run,
             managers: UserManagers::new(Arc::clone(&metrics)),
@@ -119,7 +118,6 @@ impl Placer {
             failures: Vec::new(),
             text: Vec::new(),
             known_texts: KnownTexts::default(),
-            place: String::new(),
             written: None,
         }
     }
@@ -158,7 +156,6 @@ impl Placer {
     pub fn adopt(&mut self, policy: &Policy, kernel: &mut impl Kernel) {
         self.external.history.clear();
         self.external.placements.clear();
-        self.containers.adopt(policy);
         kernel.adopt_configs(&policy.configs, policy.beginning(PathBase::Root));
     }
 
@@ -298,20 +295,12 @@ impl Placer {
         (span, target): (HierarchySet, &Target),
         subject: &PlacedProcess<'_>,
     ) -> Result<Placement, Missing> {
-        if self.is_delegated(now, policy, kernel, (span, target), subject) {
-            return Ok(Placement::InPlace);
-        }
-        if let Some(other) = self.unmovable(kernel, rule, subject)? {
-            return Ok(other);
-        }
-        if units::stays_in_slice(now, policy, rule, subject) {
-            return Ok(Placement::InSlice);
-        }
-        if let Some(other) = self.stays_in_cgroup(now, policy, kernel, (span, rule), subject)? {
-            return Ok(other);
-        }
-        if self.stays_in_unit(now, policy, kernel, (span, rule), subject) {
-            return Ok(Placement::InUnit);
+        match self.decide_move(now, policy, kernel, rule, (span, target), subject)? {
+            MoveDecision::Stay(reason) => return Ok(self.stays(&reason, rule, subject, kernel)),
+            MoveDecision::Move(Some(unit)) => {
+                self.log_unit(&unit, false, rule, subject, kernel.now());
+            }
+            MoveDecision::Move(None) => {}
         }
         Ok(self.place(now, policy, kernel, rule, (span, target), subject))
     }
@@ -361,29 +350,6 @@ impl Placer {
         // Checked first: most programs that an already placed user starts need no more, and a
         // redundant write is expensive, because it can wait for an RCU grace period.
         kernel.known_group(span, &self.path).is_some_and(|group| kernel.holds(group, now))
-    }
-
-    /// Whether the process is below the cgroup `self.path`, and the owner that its table names may
-    /// move it there; or a thread was moved alone to a cgroup below it, whose limits include those
-    /// of `self.path`.
-    fn is_delegated(
-        &self,
-        now: CurrentCgroup<'_>,
-        policy: &Policy,
-        kernel: &impl Kernel,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
-    ) -> bool {
-        let text = target.destination.as_str().trim_matches('/');
-        let table = policy.configs.table(text).filter(|_| target.below == PathBase::Root);
-        let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
-        if !has_owner && !subject.is_moved_thread() {
-            return false;
-        }
-        let text = now.text.unwrap_or_default();
-        let trees = kernel.hierarchies();
-        span.indexes()
-            .all(|index| trees.get(index).is_some_and(|tree| tree.holds_below(&self.path, text)))
     }
 }
 

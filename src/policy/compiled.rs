@@ -3,7 +3,7 @@
 //! users. Pure.
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::cgroup::config::{GroupConfigs, ask_names};
 use crate::cgroup::host::ManagedRoots;
@@ -48,6 +48,8 @@ pub struct Policy {
     spans: Box<[HierarchySet]>,
     root: Box<str>,
     legacy_root: Box<str>,
+    /// First components of destinations at the root of a hierarchy.
+    top_level: HashSet<String, FixedState>,
 }
 
 /// Summary of a set of rules for status and log output.
@@ -139,6 +141,18 @@ impl Policy {
         let first = |rule: &Rule| rule.action.targets().first().map(span).unwrap_or_default();
         let spans = matcher.rules().iter().map(first).collect();
         let users = users.into_iter().map(|user| (user.identity.uid, user)).collect();
+        let root = roots.rules.trim_end_matches('/');
+        let legacy_root = roots.legacy.trim_end_matches('/');
+        let is_at_top = |target: &&Target| match target.below {
+            PathBase::Root => root.is_empty(),
+            PathBase::Top => legacy_root.is_empty(),
+        };
+        let targets = matcher.rules().iter().flat_map(|rule| rule.action.targets());
+        let first = |target: &Target| {
+            let text = target.destination.as_str().trim_start_matches('/');
+            text.split('/').next().unwrap_or_default().to_owned()
+        };
+        let top_level = targets.filter(is_at_top).map(first).collect();
         Self {
             generation,
             users,
@@ -150,8 +164,9 @@ impl Policy {
             observer: None,
             subordinates: Subordinates::default(),
             spans,
-            root: roots.rules.trim_end_matches('/').into(),
-            legacy_root: roots.legacy.trim_end_matches('/').into(),
+            root: root.into(),
+            legacy_root: legacy_root.into(),
+            top_level,
             matcher,
         }
     }
@@ -239,6 +254,12 @@ impl Policy {
     /// Returns both roots: for paths of rule files, and for those of cgrules.conf.
     pub fn roots(&self) -> [&str; 2] {
         [&self.root, &self.legacy_root]
+    }
+
+    /// Checks whether the top-level cgroup `name` can be one of a destination at the root of a
+    /// hierarchy.
+    pub fn is_top_level(&self, name: &str) -> bool {
+        self.top_level.contains(name)
     }
 
     /// Returns the root for paths of this kind, without a trailing slash.

@@ -50,6 +50,18 @@ pub struct LoadedConfig {
     pub names: NameService,
 }
 
+impl LoadedConfig {
+    /// Builds the policy that would be active, without users.
+    pub fn policy(&self) -> Policy {
+        let matcher = Arc::new(Matcher::compile(Arc::clone(&self.loaded.rules)));
+        let mut policy = Policy::new(0, matcher, &self.hierarchies, &self.roots, [], []);
+        let (configs, _warnings) = GroupConfigs::new(&self.loaded.specs, &self.hierarchies);
+        policy.give(configs);
+        policy.subordinates = self.names.subordinates();
+        policy
+    }
+}
+
 /// Creates the observer of evaluations for rules that may become active.
 pub type ObserverOf = fn(&Loaded) -> Option<Box<dyn DecisionObserver>>;
 

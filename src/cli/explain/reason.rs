@@ -8,13 +8,14 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::subject::InspectedProcess;
-use super::verdict::{HierarchyState, Verdict, keeping_unit};
+use super::verdict::{HierarchyState, Verdict};
 use crate::cgroup::mounts::Version;
 use crate::cli::daemon_client::{self, DaemonAddress};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientConnection};
 use crate::control::protocol::{ControlRequest, HistoryEntry, ProcessReport};
 use crate::control::status::{ActiveRules, Status};
+use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::Rule;
 
@@ -146,13 +147,7 @@ fn are_same(in_force: &ActiveRules, files: &[Rule]) -> bool {
 }
 
 /// Returns the reasons for which a process is misplaced, the most important first; at least one.
-pub fn why(
-    survey: &LoadedConfig,
-    subject: &InspectedProcess,
-    rule: &Rule,
-    verdict: &Verdict,
-    memory: &DaemonMemory,
-) -> Vec<String> {
+pub fn why(subject: &InspectedProcess, verdict: &Verdict, memory: &DaemonMemory) -> Vec<String> {
     let mut reasons: Vec<String> = moved_since(memory).into_iter().collect();
     reasons.extend(memory.history().iter().rev().map(told));
     match memory {
@@ -166,18 +161,36 @@ pub fn why(
     if !memory.history().is_empty() || moved_since(memory).is_some() {
         return reasons;
     }
-    if let Some(unit) = keeping_unit(survey, subject, rule, &verdict.seats) {
-        reasons.push(format!(
-            "it is in {}, a systemd unit that keeps its processes; set leave_units = true in the rule to \
-             move it",
-            EscapedBytes(unit.as_bytes())
-        ));
-    }
+    reasons.extend(verdict.stays.as_ref().and_then(stays));
     reasons.extend(verdict.seats.iter().filter(|seat| !seat.is_right).filter_map(obstacle));
     if reasons.is_empty() {
         reasons.extend(guesses(subject));
     }
     reasons
+}
+
+/// Returns the text for a process that stays in other cgroups than those of its rule.
+fn stays(reason: &StayReason) -> Option<String> {
+    Some(match reason {
+        StayReason::InUnit(unit) => format!(
+            "it is in {}, a systemd unit that keeps its processes; set leave_units = true in the rule to \
+             move it",
+            EscapedBytes(unit.name.as_bytes())
+        ),
+        StayReason::InContainer(path) => format!(
+            "it is in {}, a container created by root; set containers = true in the rule to move it",
+            EscapedBytes(path.as_bytes())
+        ),
+        StayReason::OthersJob(path) => format!(
+            "it is in {}, a job below the service manager of a user whose processes no rule moves",
+            EscapedBytes(path.as_bytes())
+        ),
+        StayReason::ManagerUnknown
+        | StayReason::Delegated
+        | StayReason::Protected
+        | StayReason::Exited
+        | StayReason::InSlice => return None,
+    })
 }
 
 /// Returns the reason for a process that the daemon moved, and about which it has recorded nothing since.

@@ -241,7 +241,9 @@ fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
 }
 
 /// Returns the result of work that can hang, on a thread that is left behind after the time limit.
-fn patiently<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+pub(super) fn patiently<T: Send + 'static>(
+    work: impl FnOnce() -> Option<T> + Send + 'static,
+) -> Option<T> {
     let (answer, answered) = mpsc::channel();
     std::thread::spawn(move || {
         // Sending fails after the time limit, when the receiver is gone.

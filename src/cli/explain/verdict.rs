@@ -3,20 +3,19 @@
 
 use std::path::PathBuf;
 
+use super::stays;
 use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
 use crate::cgroup::config::{UserSliceSpec, keeping_table};
-use crate::cgroup::host::Host;
-use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
-use crate::cgroup::unit::Unit;
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, HierarchySet, Version};
 use crate::cli::unread;
 use crate::event::Pid;
 use crate::kernel::process::{ProcFs, path_in};
-use crate::kernel::user_manager::ManagerLookup;
-use crate::placement::{self, Protection, protection};
+use crate::placement;
+use crate::placement::stay::{StayReason, StayTarget};
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::destination::{Destination, DestinationPart, Specifier, SpecifierValues};
 use crate::rules::explain::{Mismatch, Trace, walk};
-use crate::rules::{Action, LeaveUnits, PathBase, Rule, RuleId, Target};
+use crate::rules::{Action, PathBase, Rule, RuleId, Target};
 
 /// Overall result for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +72,8 @@ pub struct Verdict {
     pub walk: Trace,
     /// Hierarchies that the rule concerns, in order.
     pub seats: Vec<HierarchyState>,
+    /// Reason for which the process stays in other cgroups.
+    pub stays: Option<StayReason>,
     /// Files that the daemon uses and that the caller cannot read.
     pub unread: Vec<PathBuf>,
 }
@@ -93,11 +94,23 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
-    let mut said = state(rule, subject, &seats, proc);
+    let mut said = state(rule, subject, &seats);
+    let mut stays = None;
     if let (PlacementState::Misplaced, Some(rule)) = (said, rule) {
-        if slice_table(survey, subject, rule).is_some() {
-            said = PlacementState::InSlice;
-        }
+        stays = stay_reason(survey, subject, rule, proc);
+        said = match &stays {
+            Some(StayReason::Delegated) => PlacementState::InPlace,
+            Some(StayReason::Protected) => PlacementState::Protected,
+            Some(StayReason::Exited) => PlacementState::Ended,
+            Some(StayReason::InSlice) => PlacementState::InSlice,
+            Some(
+                StayReason::ManagerUnknown
+                | StayReason::OthersJob(_)
+                | StayReason::InContainer(_)
+                | StayReason::InUnit(_),
+            )
+            | None => said,
+        };
     }
     let depends = matches!(
         said,
@@ -106,7 +119,7 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let unread = unread::files(&survey.loaded.diagnostics);
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { PlacementState::Unsure } else { said };
-    Verdict { state, walk, seats, unread }
+    Verdict { state, walk, seats, stays, unread }
 }
 
 /// Returns the number of rules that need an unknown executable, so that the result may be wrong.
@@ -122,7 +135,6 @@ fn state(
     rule: Option<&Rule>,
     subject: &InspectedProcess,
     seats: &[HierarchyState],
-    proc: &mut ProcFs,
 ) -> PlacementState {
     let Some(rule) = rule else { return PlacementState::NoRule };
     match &rule.action {
@@ -133,32 +145,7 @@ fn state(
     match &subject.life {
         None => PlacementState::Imagined,
         Some(_) if seats.iter().all(|seat| seat.is_right) => PlacementState::InPlace,
-        Some(life) if is_left_alone(rule, life, subject, proc) => PlacementState::Protected,
-        Some(life) if life.is_zombie => PlacementState::Ended,
         Some(_) => PlacementState::Misplaced,
-    }
-}
-
-/// Checks whether the daemon does not move a process although a rule matches.
-fn is_left_alone(
-    rule: &Rule,
-    life: &LiveProcess,
-    subject: &InspectedProcess,
-    proc: &mut ProcFs,
-) -> bool {
-    let uid = subject.who.uid;
-    if uid.0 != 0 && !Host::default().runs_systemd() {
-        return false;
-    }
-    let ids = (life.pid, uid);
-    let exe = subject.known_exe();
-    match protection(rule, ids, exe, life.is_kernel_thread, || Some(&life.cgroup)) {
-        Ok(Protection::Yes) => true,
-        Ok(Protection::No) | Err(_) => false,
-        // Without an answer from systemd the daemon does not move it either.
-        Ok(Protection::UserManager) => {
-            ManagerLookup::default().find(uid).map_or(true, |found| found.contains(life.pid, proc))
-        }
     }
 }
 
@@ -174,28 +161,34 @@ pub(super) fn slice_table<'s>(
     keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
 }
 
-/// Returns the systemd unit that keeps the process. `None` if the process may leave it.
-pub(super) fn keeping_unit(
+/// Returns the reason for which a process that is not in the cgroup of its rule stays where it is.
+fn stay_reason(
     survey: &LoadedConfig,
     subject: &InspectedProcess,
     rule: &Rule,
-    seats: &[HierarchyState],
-) -> Option<String> {
-    let concerned = seats.iter().any(|seat| seat.version == Version::V2 && !seat.is_right);
-    if !concerned || rule.leave_units != LeaveUnits::No || !Host::default().runs_systemd() {
-        return None;
-    }
-    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice())?;
-    let path = std::str::from_utf8(path_in(text, b"")?).ok()?;
-    let unit = Unit::of(path, &[&survey.roots.rules, &survey.roots.legacy]);
-    let parent = subject.life.as_ref().and_then(|life| life.parent.as_ref());
-    // Whether it is the last process of its session changes at any time, so the daemon reports that.
-    let loses = unit.loses(
-        (),
-        |(), _| false,
-        |()| subject.who.uid.0 == 0 && parent.is_some_and(|parent| parent.pid.get() == 1),
-    );
-    unit.name().filter(|_| loses).map(str::to_owned)
+    proc: &mut ProcFs,
+) -> Option<StayReason> {
+    targets(survey, rule).find_map(|(target, span)| {
+        let path = path(survey, subject, target);
+        let mut trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
+        let is_elsewhere =
+            trees.any(|tree| !hierarchy_state(tree, &path, target, subject).is_right);
+        let place = StayTarget { rule, span, target, path: &path };
+        is_elsewhere.then(|| stays::reason(survey, subject, &place, proc)).flatten()
+    })
+}
+
+/// Returns the targets that the daemon applies, with their hierarchies.
+fn targets<'r>(
+    survey: &LoadedConfig,
+    rule: &'r Rule,
+) -> impl Iterator<Item = (&'r Target, HierarchySet)> {
+    let targets = rule.action.targets().iter().map(|target| {
+        let (span, _) = survey.hierarchies.span_of(target);
+        (target, span)
+    });
+    // The daemon stops at a target without a hierarchy: it does not apply those that follow.
+    targets.take_while(|(target, span)| !span.is_empty() || target.below != PathBase::Top)
 }
 
 fn hierarchy_states(
@@ -204,12 +197,7 @@ fn hierarchy_states(
     rule: &Rule,
 ) -> Vec<HierarchyState> {
     let mut seats = Vec::new();
-    for target in rule.action.targets() {
-        let (span, _) = survey.hierarchies.span_of(target);
-        if span.is_empty() && target.below == PathBase::Top {
-            // The daemon stops here too: it does not apply the targets that follow.
-            break;
-        }
+    for (target, span) in targets(survey, rule) {
         let path = path(survey, subject, target);
         let trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
         seats.extend(trees.map(|tree| hierarchy_state(tree, &path, target, subject)));

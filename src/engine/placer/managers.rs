@@ -1,8 +1,7 @@
-//! Decisions about service managers of users, where the executable is not sufficient.
+//! Access of the engine to the known service managers of users.
 
-use super::{PlacedProcess, Placement, Placer};
-use crate::engine::kernel::Kernel;
-use crate::engine::user_managers::{ManagerCandidate, ManagerVerdict, UserManagers};
+use super::Placer;
+use crate::engine::user_managers::UserManagers;
 use crate::event::{Nanos, Pid};
 
 impl Placer {
@@ -25,24 +24,5 @@ impl Placer {
     /// process itself was evaluated: it stays where it is, and its user can make it fork without an exec.
     pub(crate) fn is_protected_parent(&self, pid: Pid) -> bool {
         self.managers.is_protected_parent(pid)
-    }
-
-    /// Decides about a candidate for its user's service manager: `Waiting` until the manager is
-    /// known.
-    pub(super) fn ask_for_manager(
-        &mut self,
-        kernel: &mut impl Kernel,
-        subject: &PlacedProcess<'_>,
-    ) -> Option<Placement> {
-        let evaluation = subject.evaluation;
-        let parent = kernel.status(evaluation.pid).and_then(|status| status.parent);
-        let is_named_pam = kernel.comm(evaluation.pid) == Some(b"(sd-pam)");
-        let candidate =
-            ManagerCandidate { evaluation, uid: subject.handle.uid, parent, is_named_pam };
-        match self.managers.check(candidate, kernel, kernel.now()) {
-            ManagerVerdict::Protected => Some(Placement::Protected),
-            ManagerVerdict::Movable => None,
-            ManagerVerdict::Pending => Some(Placement::Waiting),
-        }
     }
 }

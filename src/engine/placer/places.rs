@@ -6,7 +6,8 @@ use crate::cgroup::mounts::HierarchySet;
 use crate::cgroup::unit::Unit;
 use crate::engine::kernel::Kernel;
 use crate::event::{Pid, Uid};
-use crate::kernel::process::{ProcessHandle, path_in};
+use crate::kernel::process::ProcessHandle;
+use crate::placement::stay::elsewhere;
 use crate::policy::Policy;
 
 /// Slice that contains the sessions and the service manager of root.
@@ -45,13 +46,8 @@ impl Placer {
         span: HierarchySet,
         kernel: &impl Kernel,
     ) -> Vec<CgroupPlace> {
-        let trees = kernel.hierarchies();
-        let found = span.indexes().filter_map(|hierarchy| {
-            let tree = trees.get(hierarchy)?;
-            let path = path_in(text, tree.listed.as_bytes())?.to_vec();
-            (!tree.holds(&self.path, text)).then_some(CgroupPlace { hierarchy, path })
-        });
-        found.collect()
+        let found = elsewhere(kernel.hierarchies(), span, &self.path, text).into_iter();
+        found.map(|(hierarchy, path)| CgroupPlace { hierarchy, path: path.to_vec() }).collect()
     }
 }
 

@@ -1,119 +1,48 @@
-//! Decides whether a process may leave its systemd unit.
+//! Reports about processes that stay in their systemd unit or leave it.
 
 use ::log::Level;
 
 use super::labels::{ProcessLabel, RuleLabel};
-use super::{PlacedProcess, Placer};
-use crate::cgroup::config;
-use crate::cgroup::mounts::{HierarchySet, Version};
-use crate::cgroup::tree::CurrentCgroup;
-use crate::cgroup::unit::Unit;
+use super::{PlacedProcess, Placement, Placer};
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
-use crate::event::{Nanos, Pid};
-use crate::kernel::process::path_in;
-use crate::policy::Policy;
-use crate::rules::{LeaveUnits, Rule};
+use crate::event::Nanos;
+use crate::placement::stay::LostUnit;
+use crate::rules::Rule;
 use crate::telemetry::log::field;
 
-/// Checks whether the process stays in the slice of its user, which a table limits. Called only for
-/// processes that are about to be moved.
-pub(super) fn stays_in_slice(
-    now: CurrentCgroup<'_>,
-    policy: &Policy,
-    rule: &Rule,
-    subject: &PlacedProcess<'_>,
-) -> bool {
-    let tables = policy.configs.user_slices();
-    if tables.is_empty() {
-        return false;
-    }
-    let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-    config::keeping_table(tables, rule, path, policy.accountable(subject.handle.uid), subject.user)
-        .is_some()
-}
-
 impl Placer {
-    /// Checks whether the process stays in its systemd unit, because its rule does not allow to
-    /// leave it.
+    /// Counts, records and logs that the process stays in its unit.
     pub(super) fn stays_in_unit(
         &mut self,
-        now: CurrentCgroup<'_>,
-        policy: &Policy,
-        kernel: &mut impl Kernel,
-        (span, rule): (HierarchySet, &Rule),
-        subject: &PlacedProcess<'_>,
-    ) -> bool {
-        // Called only for processes that are about to be moved: those in place need no check.
-        if !kernel.runs_systemd()
-            || rule.leave_units == LeaveUnits::Yes
-            || !concerns_units(span, kernel)
-        {
-            return false;
-        }
-        // Copied into a reused buffer, which is taken out while it is borrowed.
-        let mut place = std::mem::take(&mut self.place);
-        place.clear();
-        let path = now.text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-        // Names of units are valid UTF-8; names of cgroups that a unit creates below its own need
-        // not be.
-        place.extend(path.utf8_chunks().next().map(|chunk| chunk.valid()));
-        let roots = policy.roots();
-        let stays = self.stays_in(Unit::of(&place, &roots), kernel, rule, subject);
-        self.place = place;
-        stays
-    }
-
-    fn stays_in(
-        &mut self,
-        unit: Unit<'_>,
-        kernel: &mut impl Kernel,
+        unit: &LostUnit,
         rule: &Rule,
         subject: &PlacedProcess<'_>,
-    ) -> bool {
-        let pid = subject.evaluation.pid;
-        let is_root = subject.handle.uid.0 == 0;
-        let loses = unit.loses(
-            &mut *kernel,
-            |kernel, group| kernel.is_alone(group, pid),
-            |kernel| {
-                is_root && kernel.status(pid).is_some_and(|status| status.parent == Pid::new(1))
-            },
-        );
-        if !loses {
-            return false;
-        }
-        let stays = rule.leave_units == LeaveUnits::No;
-        if stays {
-            self.metrics.kept_in_unit.increment();
-            let name = unit.name().unwrap_or_default().to_owned();
-            self.failures.push((PlacementFailure::InUnit(name), self.path.clone()));
-        }
-        self.say_unit(unit, stays, rule, subject, kernel.now());
-        stays
+        kernel: &impl Kernel,
+    ) -> Placement {
+        self.metrics.kept_in_unit.increment();
+        self.failures.push((PlacementFailure::InUnit(unit.name.clone()), self.path.clone()));
+        self.log_unit(unit, true, rule, subject, kernel.now());
+        Placement::InUnit
     }
 
-    fn say_unit(
+    /// Logs that a process stays in its unit, or leaves it.
+    pub(super) fn log_unit(
         &mut self,
-        unit: Unit<'_>,
+        unit: &LostUnit,
         stays: bool,
         rule: &Rule,
         subject: &PlacedProcess<'_>,
         now: Nanos,
     ) {
-        let name = unit.name().unwrap_or_default();
-        let Some(left_out) = self.limiter.admit(&(name, &rule.name), now) else {
+        let Some(left_out) = self.limiter.admit(&(&*unit.name, &rule.name), now) else {
             return;
         };
-        let name = name.escape_debug();
-        let why = match unit {
-            Unit::Session(..) => {
-                "it is the last process of the session, and systemd closes an empty session"
-            }
-            Unit::None | Unit::OfUser(_) | Unit::ForOthers(_) | Unit::Other(_) => {
-                "outside the unit its limits would not apply and stopping it would not kill the \
-                 process"
-            }
+        let name = unit.name.escape_debug();
+        let why = if unit.is_session {
+            "it is the last process of the session, and systemd closes an empty session"
+        } else {
+            "outside the unit its limits would not apply and stopping it would not kill the process"
         };
         let who = ProcessLabel(subject);
         let by = RuleLabel(rule);
@@ -132,10 +61,4 @@ impl Placer {
             );
         }
     }
-}
-
-/// Checks for the v2 hierarchy, in which systemd manages its units, on hybrid hosts as well.
-fn concerns_units(span: HierarchySet, kernel: &impl Kernel) -> bool {
-    let trees = kernel.hierarchies();
-    span.indexes().any(|index| trees.get(index).is_some_and(|tree| tree.version == Version::V2))
 }

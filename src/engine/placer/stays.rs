@@ -1,0 +1,138 @@
+//! Processes that stay where they are although their rule names another cgroup: supplies the facts for
+//! [`decide_move`], and counts, records and logs its result.
+
+use super::{Missing, PlacedProcess, Placement, Placer};
+use crate::cgroup::mounts::{Hierarchies, HierarchySet};
+use crate::cgroup::tree::CurrentCgroup;
+use crate::engine::kernel::Kernel;
+use crate::engine::user_managers::{ManagerCandidate, ManagerVerdict, UserManagers};
+use crate::event::{Pid, Uid};
+use crate::kernel::container::Containment;
+use crate::kernel::process::ProcessStatus;
+use crate::placement::stay::{
+    MoveDecision, StayFacts, StayReason, StaySubject, StayTarget, decide_move,
+};
+use crate::policy::Policy;
+use crate::rules::{Rule, Target};
+
+/// Facts read from the kernel about the process that is being evaluated.
+struct KernelFacts<'k, K> {
+    kernel: &'k mut K,
+    managers: &'k mut UserManagers,
+    subject: &'k PlacedProcess<'k>,
+}
+
+impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
+    fn runs_systemd(&self) -> bool {
+        self.kernel.runs_systemd()
+    }
+
+    fn hierarchies(&self) -> &Hierarchies {
+        self.kernel.hierarchies()
+    }
+
+    fn is_daemon(&self) -> bool {
+        self.subject.evaluation.pid.get() == self.kernel.own_pid()
+    }
+
+    fn has_exited(&self) -> bool {
+        self.kernel.has_exited(self.subject.handle)
+    }
+
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        self.kernel.status(pid)
+    }
+
+    fn children(&mut self, bound: usize) -> Vec<Pid> {
+        let mut children = Vec::new();
+        self.kernel.children(self.subject.evaluation.pid, |child| {
+            if children.len() < bound {
+                children.push(child);
+            }
+        });
+        children
+    }
+
+    fn is_user_manager(&mut self) -> Option<bool> {
+        let evaluation = self.subject.evaluation;
+        let parent = self.kernel.status(evaluation.pid).and_then(|status| status.parent);
+        let is_named_pam = self.kernel.comm(evaluation.pid) == Some(b"(sd-pam)");
+        let uid = self.subject.handle.uid;
+        let candidate = ManagerCandidate { evaluation, uid, parent, is_named_pam };
+        let now = self.kernel.now();
+        match self.managers.check(candidate, self.kernel, now) {
+            ManagerVerdict::Protected => Some(true),
+            ManagerVerdict::Movable => Some(false),
+            ManagerVerdict::Pending => None,
+        }
+    }
+
+    fn containment(&mut self) -> Result<Containment, Missing> {
+        let PlacedProcess { containment, handle, .. } = self.subject;
+        containment.or_else(|| self.kernel.containment(handle)).ok_or(Missing::Namespaces)
+    }
+
+    fn is_in_namespace_of_root(&mut self) -> bool {
+        self.kernel.is_in_namespace_of_root(self.subject.evaluation.pid)
+    }
+
+    fn is_alone_in(&self, path: &str) -> bool {
+        self.kernel.is_alone(path, self.subject.evaluation.pid)
+    }
+
+    fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        self.kernel.group_owner(hierarchy, path)
+    }
+}
+
+impl Placer {
+    /// Decides whether a process that is in `now` is moved to the cgroup `self.path`.
+    ///
+    /// # Errors
+    /// Data about the process that must be read first.
+    pub(super) fn decide_move(
+        &mut self,
+        now: CurrentCgroup<'_>,
+        policy: &Policy,
+        kernel: &mut impl Kernel,
+        rule: &Rule,
+        (span, target): (HierarchySet, &Target),
+        subject: &PlacedProcess<'_>,
+    ) -> Result<MoveDecision, Missing> {
+        let place = StayTarget { rule, span, target, path: &self.path };
+        let process = StaySubject {
+            pid: subject.evaluation.pid,
+            uid: subject.handle.uid,
+            user: subject.user,
+            exe: subject.exe,
+            is_moved_thread: subject.is_moved_thread(),
+            cgroup: now.text.unwrap_or_default(),
+        };
+        let mut facts = KernelFacts { kernel, managers: &mut self.managers, subject };
+        decide_move(policy, &place, &process, &mut facts)
+    }
+
+    /// Counts, records and logs that the process stays. Returns the outcome.
+    pub(super) fn stays(
+        &mut self,
+        reason: &StayReason,
+        rule: &Rule,
+        subject: &PlacedProcess<'_>,
+        kernel: &impl Kernel,
+    ) -> Placement {
+        match reason {
+            StayReason::Delegated => Placement::InPlace,
+            StayReason::Protected => Placement::Protected,
+            StayReason::ManagerUnknown => Placement::Waiting,
+            StayReason::Exited => Placement::Gone,
+            StayReason::InSlice => Placement::InSlice,
+            StayReason::OthersJob(place) => {
+                self.leave_in_cgroup(Placement::OthersJob, place, rule, subject, kernel)
+            }
+            StayReason::InContainer(place) => {
+                self.leave_in_cgroup(Placement::InContainer, place, rule, subject, kernel)
+            }
+            StayReason::InUnit(unit) => self.stays_in_unit(unit, rule, subject, kernel),
+        }
+    }
+}

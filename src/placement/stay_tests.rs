@@ -1,0 +1,241 @@
+use super::*;
+use crate::cgroup::config::{GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs};
+use crate::cgroup::mounts::Hierarchy;
+use crate::event::Gid;
+use crate::kernel::program::ExeInfo;
+use crate::policy::test_policy;
+use crate::rules::names::UserIdentity;
+
+const RULES: &str =
+    "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
+
+/// A process of UID 7 below systemd, outside of any container.
+struct Facts {
+    hierarchies: Hierarchies,
+    runs_systemd: bool,
+    is_daemon: bool,
+    has_exited: bool,
+    manager: Option<bool>,
+    containment: Result<Containment, Missing>,
+    is_in_namespace_of_root: bool,
+    is_alone: bool,
+    parent: u32,
+    /// PID of the child in its own PID namespace.
+    inner_pid: Option<u32>,
+    owner: Option<Uid>,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        let unified = Hierarchy {
+            version: Version::V2,
+            mount_point: "/nowhere".into(),
+            top: "/".to_owned(),
+            listed: String::new(),
+            controllers: Vec::new(),
+            favordynmods: false,
+        };
+        Self {
+            hierarchies: Hierarchies::new(vec![unified]),
+            runs_systemd: true,
+            is_daemon: false,
+            has_exited: false,
+            manager: Some(false),
+            containment: Ok(Containment::Host),
+            is_in_namespace_of_root: false,
+            is_alone: false,
+            parent: 2,
+            inner_pid: None,
+            owner: Some(Uid(0)),
+        }
+    }
+}
+
+impl StayFacts for Facts {
+    fn runs_systemd(&self) -> bool {
+        self.runs_systemd
+    }
+    fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+    fn is_daemon(&self) -> bool {
+        self.is_daemon
+    }
+    fn has_exited(&self) -> bool {
+        self.has_exited
+    }
+    fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
+        Some(ProcessStatus {
+            process: pid,
+            parent: Pid::new(self.parent),
+            real: Uid(0),
+            effective: Uid(0),
+            real_group: Gid(0),
+            is_kernel_thread: false,
+            has_exited: false,
+            inner_pid: self.inner_pid.and_then(Pid::new),
+        })
+    }
+    fn children(&mut self, bound: usize) -> Vec<Pid> {
+        Pid::new(41).into_iter().take(bound).collect()
+    }
+    fn is_user_manager(&mut self) -> Option<bool> {
+        self.manager
+    }
+    fn containment(&mut self) -> Result<Containment, Missing> {
+        self.containment
+    }
+    fn is_in_namespace_of_root(&mut self) -> bool {
+        self.is_in_namespace_of_root
+    }
+    fn is_alone_in(&self, _: &str) -> bool {
+        self.is_alone
+    }
+    fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
+        self.owner
+    }
+}
+
+/// Decides about a process of `uid` that runs `exe` in the cgroup `path`, by the first of the rules.
+fn decide(
+    policy: &Policy,
+    uid: u32,
+    exe: &str,
+    path: &str,
+    mut facts: Facts,
+) -> Result<MoveDecision, Missing> {
+    let rule = &policy.matcher.rules()[0];
+    let target = &rule.action.targets()[0];
+    let (span, _) = facts.hierarchies.span_of(target);
+    let cgroup = format!("0::{path}\n");
+    let subject = StaySubject {
+        pid: Pid::new(40).unwrap(),
+        uid: Uid(uid),
+        user: None,
+        exe: KnownExe::Read(ExeInfo::kernel_thread(exe.as_bytes())),
+        is_moved_thread: false,
+        cgroup: cgroup.as_bytes(),
+    };
+    decide_move(policy, &StayTarget { rule, span, target, path: "/a" }, &subject, &mut facts)
+}
+
+fn expect(path: &str, uid: u32, facts: Facts, expected: MoveDecision) {
+    let policy = test_policy(RULES, Vec::new());
+    assert_eq!(decide(&policy, uid, "/bin/sh", path, facts), Ok(expected), "UID {uid} in {path}");
+}
+
+const MOVE: MoveDecision = MoveDecision::Move(None);
+
+fn lost(name: &str, is_session: bool) -> MoveDecision {
+    MoveDecision::Stay(StayReason::InUnit(LostUnit { name: name.to_owned(), is_session }))
+}
+
+fn container(path: &str) -> MoveDecision {
+    MoveDecision::Stay(StayReason::InContainer(path.to_owned()))
+}
+
+#[test]
+fn the_daemon_exited_processes_and_those_of_systemd_stay() {
+    let facts = Facts::default;
+    let stay = MoveDecision::Stay;
+    expect("/", 7, facts(), MOVE);
+    expect("/", 7, Facts { is_daemon: true, ..facts() }, stay(StayReason::Protected));
+    expect("/", 7, Facts { has_exited: true, ..facts() }, stay(StayReason::Exited));
+    let policy = test_policy(RULES, Vec::new());
+    let place = "/user.slice/user-7.slice/user@7.service/init.scope";
+    let systemd = "/usr/lib/systemd/systemd";
+    for (manager, expected) in [
+        (Some(true), stay(StayReason::Protected)),
+        (None, stay(StayReason::ManagerUnknown)),
+        (Some(false), MOVE),
+    ] {
+        let facts = Facts { manager, ..facts() };
+        assert_eq!(decide(&policy, 7, systemd, place, facts), Ok(expected), "{manager:?}");
+    }
+    let root = decide(&policy, 0, systemd, "/", facts());
+    assert_eq!(root, Ok(stay(StayReason::Protected)));
+}
+
+#[test]
+fn a_unit_keeps_its_processes_and_a_session_its_last_one() {
+    let facts = Facts::default;
+    expect("/system.slice/db.service", 7, facts(), lost("db.service", false));
+    expect("/system.slice/db.service", 7, Facts { runs_systemd: false, ..facts() }, MOVE);
+    let session = "/user.slice/user-7.slice/session-3.scope";
+    expect(session, 7, facts(), MOVE);
+    expect(session, 7, Facts { is_alone: true, ..facts() }, lost("session-3.scope", true));
+    // Jobs may leave the service that runs them, but it may not.
+    expect("/system.slice/cron.service", 7, Facts { parent: 1, ..facts() }, MOVE);
+    let cron = Facts { parent: 1, ..facts() };
+    expect("/system.slice/cron.service", 0, cron, lost("cron.service", false));
+    let policy = test_policy(&format!("{RULES}leave_units = true\n"), Vec::new());
+    assert_eq!(policy.matcher.rules()[1].leave_units, LeaveUnits::Yes);
+}
+
+#[test]
+fn a_container_of_root_keeps_its_processes() {
+    let facts = Facts::default;
+    let place = "/machine/pod";
+    let in_container = || Facts { containment: Ok(Containment::Container), ..facts() };
+    expect(place, 7, facts(), MOVE);
+    expect(place, 7, in_container(), container(place));
+    // Namespaces alone, which a user can create, exempt nothing.
+    for own in ["/", "/a.slice", "/user.slice/user-7.slice/x", "/b/container"] {
+        expect(own, 7, in_container(), MOVE);
+    }
+    expect(place, 7, Facts { owner: Some(Uid(7)), ..in_container() }, MOVE);
+    expect(place, 7, Facts { owner: None, ..in_container() }, MOVE);
+    let unknown = |is_in_namespace_of_root| Facts {
+        containment: Ok(Containment::Unknown),
+        is_in_namespace_of_root,
+        ..facts()
+    };
+    expect(place, 7, unknown(false), MOVE);
+    expect(place, 7, unknown(true), container(place));
+    let monitor = || Facts { inner_pid: Some(1), ..facts() };
+    expect(place, 0, monitor(), container(place));
+    expect(place, 7, monitor(), MOVE);
+    let policy = test_policy(RULES, Vec::new());
+    let unread = Facts { containment: Err(Missing::Namespaces), ..facts() };
+    assert_eq!(decide(&policy, 7, "/bin/sh", place, unread), Err(Missing::Namespaces));
+}
+
+#[test]
+fn a_process_below_the_cgroup_of_its_rule_stays_if_that_has_an_owner() {
+    let mut policy = test_policy(RULES, Vec::new());
+    let below = |policy: &Policy| decide(policy, 7, "/bin/sh", "/a/own", Facts::default());
+    assert_eq!(below(&policy), Ok(MOVE));
+    let mut perm = GroupPermissions::default();
+    perm.directory.uid = Some(Uid(7));
+    let table = GroupSpec {
+        text: "a".to_owned(),
+        controllers: Vec::new(),
+        settings: Vec::new(),
+        perm,
+        is_required: false,
+        remove_after: None,
+        origin: policy.matcher.rules()[0].origin.clone(),
+    };
+    let specs = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
+    let (configs, _) = GroupConfigs::new(&specs, &Facts::default().hierarchies);
+    policy.give(configs);
+    assert_eq!(below(&policy), Ok(MoveDecision::Stay(StayReason::Delegated)));
+}
+
+#[test]
+fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
+    let place = |user: u32| format!("/user.slice/user-{user}.slice/user@{user}.service/job.scope");
+    let of = |users: Vec<UserIdentity>| {
+        decide(&test_policy(RULES, users), 7, "/bin/sh", &place(5), Facts::default())
+    };
+    let owner = |gid| UserIdentity {
+        name: Some("flux".to_owned()),
+        login_group: Some(Gid(gid)),
+        ..UserIdentity::nameless(Uid(5))
+    };
+    assert_eq!(of(Vec::new()), Err(Missing::Owner(Uid(5))));
+    let job = MoveDecision::Stay(StayReason::OthersJob(place(5)));
+    assert_eq!(of(vec![owner(49)]), Ok(job));
+    assert_eq!(of(vec![owner(50)]), Ok(MOVE), "a rule moves processes of the owner");
+    expect(&place(7), 7, Facts::default(), MOVE);
+}
