@@ -108,6 +108,12 @@ impl HierarchySet {
         self
     }
 
+    /// Returns the set of the indexes in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Checks whether the set contains the index.
     pub fn has(self, index: usize) -> bool {
         self.0 & 1 << index != 0
@@ -162,6 +168,8 @@ pub enum ControllerMapping {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hierarchies {
     trees: Vec<Hierarchy>,
+    /// See [`Self::of_systemd`]. Stored, because each exec of a process that is placed needs it.
+    of_systemd: HierarchySet,
     /// True if the kernel has `blkio.weight`, which 5.0 replaced by `blkio.bfq.weight`.
     pub has_blkio_weight: bool,
 }
@@ -180,7 +188,18 @@ impl Hierarchies {
     /// Creates the list from these hierarchies, at most [`Self::MOST`].
     pub fn new(mut trees: Vec<Hierarchy>) -> Self {
         trees.truncate(Self::MOST);
-        Self { trees, has_blkio_weight: false }
+        let of_systemd = trees
+            .iter()
+            .enumerate()
+            .filter(|(_, tree)| tree.version == Version::V2 || tree.is_systemds());
+        let of_systemd =
+            of_systemd.fold(HierarchySet::default(), |span, (index, _)| span.with(index));
+        Self { trees, of_systemd, has_blkio_weight: false }
+    }
+
+    /// Returns the hierarchies in which systemd keeps its units: v2, and its named v1 hierarchy.
+    pub const fn of_systemd(&self) -> HierarchySet {
+        self.of_systemd
     }
 
     /// Returns the v2 hierarchy, if it is mounted.

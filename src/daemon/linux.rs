@@ -38,6 +38,13 @@ const WRITABLE: u32 = 0o022;
 /// Buffer size that is sufficient to see whether a list has two PIDs.
 const TWO: usize = 32;
 
+/// Mounted directory of a hierarchy.
+struct HierarchyRoot {
+    directory: File,
+    /// True if the whole hierarchy is mounted there.
+    is_whole: bool,
+}
+
 /// The running kernel.
 pub(super) struct Linux {
     connector: Connector,
@@ -52,7 +59,7 @@ pub(super) struct Linux {
     runs_systemd: bool,
     /// Root of the named v1 hierarchy of systemd, if it is mounted. Held open, because its path
     /// takes 13 us to look up in an idle daemon.
-    systemds_root: Option<File>,
+    systemds_root: Option<HierarchyRoot>,
     activity: Arc<Activity>,
 }
 
@@ -72,7 +79,11 @@ impl Linux {
     ) -> io::Result<Self> {
         let proc = Path::new("/proc");
         let systemds = tree.hierarchies().iter().find(|tree| tree.is_systemds());
-        let systemds_root = systemds.map(|tree| File::open(&tree.mount_point)).transpose()?;
+        let root = systemds.map(|tree| {
+            let directory = File::open(&tree.mount_point)?;
+            Ok::<_, io::Error>(HierarchyRoot { directory, is_whole: tree.top == "/" })
+        });
+        let systemds_root = root.transpose()?;
         Ok(Self {
             connector,
             proc: ProcFs::open(proc)?,
@@ -323,13 +334,10 @@ impl Kernel for Linux {
     }
 
     fn has_groups_of_systemd(&self) -> bool {
-        let is_empty = |root: &File| {
+        self.systemds_root.as_ref().is_some_and(|root| {
             // kernfs counts two links, and one for each directory in it.
-            root.metadata().is_ok_and(|metadata| metadata.nlink() == 2)
-        };
-        let tree = self.tree.hierarchies().iter().find(|tree| tree.is_systemds());
-        tree.is_some_and(|tree| {
-            tree.top != "/" || !self.systemds_root.as_ref().is_some_and(is_empty)
+            let is_empty = root.directory.metadata().is_ok_and(|found| found.nlink() == 2);
+            !root.is_whole || !is_empty
         })
     }
 

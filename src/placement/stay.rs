@@ -278,18 +278,14 @@ fn is_in_foreign_group(
     facts: &impl StayFacts,
 ) -> bool {
     let trees = facts.hierarchies();
-    let of_systemd = trees
-        .iter()
-        .enumerate()
-        .filter(|(_, tree)| tree.version == Version::V2 || tree.is_systemds());
-    let span = of_systemd.fold(target.span, |span, (index, _)| span.with(index));
+    let span = trees.of_systemd().union(target.span);
     let places = elsewhere(trees, span, target.path, subject.cgroup);
     let is_foreign = |text: &str| may_hold_container(text, &policy.roots());
     let has_foreign = places.iter().any(|(_, path)| {
         let text = String::from_utf8_lossy(path);
         // At the hierarchy root the cgroups of rules have no managed root of their own.
         let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
-        !policy.is_top_level(first) && is_foreign(&text)
+        is_foreign(&text) && !policy.is_top_level(first)
     });
     let user = policy.accountable(subject.uid);
     has_foreign
@@ -336,13 +332,13 @@ fn lost_unit(
     subject: &StaySubject<'_>,
     facts: &mut impl StayFacts,
 ) -> Option<LostUnit> {
+    if !facts.runs_systemd() || target.rule.leave_units == LeaveUnits::Yes {
+        return None;
+    }
     let trees = facts.hierarchies();
     // systemd manages its units in the v2 hierarchy, on hybrid hosts as well.
     let mut concerned = target.span.indexes().filter_map(|index| trees.get(index));
-    if target.rule.leave_units == LeaveUnits::Yes
-        || !facts.runs_systemd()
-        || !concerned.any(|tree| tree.version == Version::V2)
-    {
+    if !concerned.any(|tree| tree.version == Version::V2) {
         return None;
     }
     // Names of units are valid UTF-8; names of cgroups that a unit creates below its own need not
