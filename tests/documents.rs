@@ -1,6 +1,5 @@
 //! Generates completions from the definition of the command line and compares the manual pages with them: every
-//! option of a program is in its help, in its page and in three shells. Also checks the order of
-//! modules that CONTRIBUTING.md prescribes.
+//! option of a program is in its help, in its page and in three shells.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -694,67 +693,6 @@ fn sources(path: &Path, found: &mut Vec<PathBuf>) {
         fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
     } else if path.extension().is_some_and(|extension| extension == "rs") {
         found.push(path.to_owned());
-    }
-}
-
-/// Returns the modules that a file uses outside of its tests.
-fn used(text: &str) -> BTreeSet<&str> {
-    let text = text.split("#[cfg(test)]").next().unwrap();
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let names = lines.flat_map(|line| line.split("crate::").skip(1));
-    names.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).collect()
-}
-
-#[test]
-fn modules_use_those_before_them_alone() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
-    let list = text.split("**Directions**").nth(1).unwrap().split(". Every").next().unwrap();
-    let order: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
-    let library = fs::read_to_string(root.join("src/lib.rs")).unwrap();
-    let modules = library.lines().filter_map(|line| line.strip_prefix("pub mod "));
-    let modules: BTreeSet<&str> = modules.map(|name| name.trim_end_matches(';')).collect();
-    let listed: BTreeSet<&str> = order.iter().copied().chain(["sys"]).collect();
-    assert_eq!(modules, listed);
-    for (index, module) in order.iter().enumerate() {
-        let mut files = Vec::new();
-        sources(&root.join("src").join(module), &mut files);
-        sources(&root.join("src").join(module).with_extension("rs"), &mut files);
-        for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            for other in used(&text) {
-                let is_after = order.iter().position(|name| *name == other) > Some(index);
-                assert!(!is_after, "{} uses {other}", file.display());
-            }
-        }
-    }
-}
-
-#[test]
-fn the_engine_reaches_the_kernel_through_its_trait_alone() {
-    const OTHER_WAYS: [&str; 10] = [
-        "sys::",
-        "libc::",
-        "nix::",
-        "procfs",
-        "std::fs",
-        "std::os",
-        "std::process",
-        "std::thread",
-        "std::time",
-        "\"/proc",
-    ];
-    let mut files = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine"), &mut files);
-    for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
-        let text = fs::read_to_string(file).unwrap();
-        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-            // Error numbers are values.
-            let line = line.replace("nix::errno::Errno", "");
-            let way = OTHER_WAYS.iter().find(|way| line.contains(**way));
-            assert!(way.is_none(), "{}: {line}", file.display());
-        }
     }
 }
 

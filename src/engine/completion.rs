@@ -2,7 +2,7 @@
 //! process.
 
 use super::Engine;
-use super::evaluation::Evaluation;
+use super::job::Evaluation;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;

@@ -3,92 +3,18 @@
 
 use super::Engine;
 use super::classification::EvaluationResult;
+use super::job::{Evaluation, Queue};
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::Cause;
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
-use crate::kernel::program::{ExeInfo, ExeRead, Program, ReadRequest};
+use crate::kernel::program::{ExeInfo, ExeRead, ReadRequest};
 use crate::placement::KnownExe;
-use crate::tracking::queue::{EvaluationRequest, Threads};
+use crate::tracking::queue::Threads;
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
 const THREAD_NAME: usize = 64;
-
-/// A queue in which the user of a process may have had its share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
-    None,
-    /// Of processes that changed.
-    Batch,
-    /// Of processes that others moved.
-    Moves,
-}
-
-/// Evaluation to be done, with what is already known.
-#[derive(Debug)]
-pub(super) struct Evaluation {
-    pub(super) evaluation: EvaluationRequest,
-    /// Result of an examination, if one was made.
-    program: Option<Program>,
-    /// Decide by what is known, without further reads.
-    is_final: bool,
-    /// The process was decided without its executable before: children born since may be misplaced
-    /// too.
-    pub(super) is_late: bool,
-    /// Queue in which the evaluation waited.
-    queue: Queue,
-    /// A client waits for the outcome.
-    pub(super) is_asked: bool,
-    /// The leader may have exited.
-    is_careful: bool,
-}
-
-impl Evaluation {
-    /// Of an evaluation that waits in no queue: if it did, it was completed there when it was begun.
-    pub(super) const fn new(evaluation: EvaluationRequest) -> Self {
-        Self {
-            evaluation: evaluation.outside_batch(),
-            program: None,
-            is_final: false,
-            is_late: false,
-            queue: Queue::None,
-            is_asked: false,
-            is_careful: false,
-        }
-    }
-
-    pub(super) fn of_batch(evaluation: EvaluationRequest) -> Self {
-        Self { evaluation, queue: Queue::Batch, ..Self::new(evaluation) }
-    }
-
-    pub(super) fn moved(evaluation: EvaluationRequest) -> Self {
-        Self { evaluation, queue: Queue::Moves, ..Self::new(evaluation) }
-    }
-
-    pub(super) fn asked(evaluation: EvaluationRequest) -> Self {
-        Self { is_asked: true, ..Self::new(evaluation) }
-    }
-
-    /// Creates an evaluation that does not wait for the examination.
-    pub(super) fn without_examination(evaluation: EvaluationRequest) -> Self {
-        Self { is_final: true, ..Self::new(evaluation) }
-    }
-
-    /// Creates an evaluation with the result of its examination; `None` decides without it.
-    pub(super) fn examined(
-        evaluation: EvaluationRequest,
-        program: Option<Program>,
-        is_late: bool,
-    ) -> Self {
-        Self { is_final: program.is_none(), program, is_late, ..Self::new(evaluation) }
-    }
-
-    /// Creates a repeated evaluation, because the executable may be readable now.
-    pub(super) fn late(evaluation: EvaluationRequest) -> Self {
-        Self { is_late: true, ..Self::new(evaluation) }
-    }
-}
 
 /// Evaluation that waits for the read of its executable.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::Engine;
-use super::evaluation::Evaluation;
+use super::job::Evaluation;
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::exe_pool::Examination;

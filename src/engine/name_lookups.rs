@@ -1,7 +1,7 @@
 //! Evaluations that wait for the name service, and the replies of other threads.
 
 use super::Engine;
-use super::evaluation::Evaluation;
+use super::job::Evaluation;
 use super::rescan::Urgency;
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;

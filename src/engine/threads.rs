@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use super::Engine;
-use super::evaluation::Evaluation;
+use super::job::Evaluation;
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid};
 use crate::kernel::process::ProcessHandle;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Engine;
-use super::evaluation::Evaluation;
+use super::job::Evaluation;
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos};
 use crate::kernel::program::ReadRequest;

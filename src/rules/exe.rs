@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::glob::Glob;
-use super::index::{ListedRule, Query, ResidualTests, prune};
+use super::listed::{ListedRule, Query, ResidualTests, prune};
 use super::pool_range::PoolRange;
 use super::trie::Trie;
 use super::{ExeTest, Rule, base_name};

@@ -7,7 +7,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::gid_intervals::GidIntervals;
-use super::index::{Index, ListedRule};
+use super::index::Index;
+use super::listed::ListedRule;
 use super::{GroupTest, Rule, RuleId};
 use crate::event::Gid;
 

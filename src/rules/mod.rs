@@ -17,6 +17,7 @@ mod groups;
 pub mod ignore;
 mod index;
 pub mod lint;
+mod listed;
 pub mod matcher;
 pub mod names;
 pub mod overbroad;

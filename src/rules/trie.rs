@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::index::{ListedRule, prune};
+use super::listed::{ListedRule, prune};
 use super::pool_range::{PoolRange, to_u32};
 
 #[derive(Debug, Default)]
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::rules::RuleId;
-    use crate::rules::index::ResidualTests;
+    use crate::rules::listed::ResidualTests;
 
     /// Generates keys: long runs of one byte need several nodes per label, arbitrary bytes make
     /// wide nodes.
