@@ -75,16 +75,16 @@ pub(super) fn no_daemon(socket: &Path) -> ToolError {
 
 /// Queries the daemon's status, with counters and latency.
 pub(super) fn status(flags: &DaemonFlags) -> Result<Status, ToolError> {
-    let status = ask(flags, &ControlRequest::Status)?.only()?;
-    note_version(&status);
+    let status: Status = ask(flags, &ControlRequest::Status)?.only()?;
+    note_version(&status.version);
     Ok(status)
 }
 
 /// Reports on standard error that the daemon has another version, as after an upgrade without a restart.
-fn note_version(status: &Status) {
+pub(super) fn note_version(version: &str) {
     let own = env!("CARGO_PKG_VERSION");
-    if status.version != own {
-        let version = Escaped(&status.version);
+    if version != own {
+        let version = Escaped(version);
         eprintln!(
             "cgrulectl: the daemon has version {version}, cgrulectl {own}: restart the daemon, for example with \
              'systemctl restart cgruled'"
@@ -111,7 +111,16 @@ fn overlaid(flags: &DaemonFlags, address: &DaemonAddress, notes: RunNotes) -> Da
     let DaemonAddress::At(socket) = address else { return flags.options() };
     let asked = client::ask(socket, &ControlRequest::Kept).ok().flatten();
     let kept: Option<LastGoodFiles> = asked.and_then(|conversation| conversation.only().ok());
-    let kept = kept.unwrap_or_default();
+    with_files(flags, kept.unwrap_or_default(), notes)
+}
+
+/// Returns the configuration that a daemon with the same flags would read, with these last valid versions of
+/// files.
+pub(super) fn with_files(
+    flags: &DaemonFlags,
+    kept: LastGoodFiles,
+    notes: RunNotes,
+) -> DaemonOptions {
     for file in kept.kept.iter().filter(|_| notes == RunNotes::Said) {
         eprintln!("cgrulectl: {}; run 'cgrulectl check' to see its errors", retained::words(file));
     }
@@ -128,7 +137,7 @@ pub(super) fn invocation(flags: &DaemonFlags, notes: RunNotes) -> DaemonOptions 
     let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
     if let Some(status) = status {
         if notes == RunNotes::Said {
-            note_version(&status);
+            note_version(&status.version);
         }
         invocation.root = Some(status.root.into());
     }

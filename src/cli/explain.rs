@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{DaemonFlags, ToolError};
-use super::daemon_client::{self, DaemonAddress, RunNotes};
+use super::daemon_client::{self, RunNotes};
 use super::locale;
 use super::unread;
 use super::what_if::located;
@@ -28,6 +28,7 @@ use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::{Rule, RuleId};
 
+use reason::DaemonAnswer;
 pub use reason::{DaemonMemory, span, why};
 pub use subject::{InspectedProcess, InspectedProgram, LiveProcess, ParentProcess};
 use verdict::unseen;
@@ -128,9 +129,14 @@ impl Explained {
 }
 
 pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
-    let invocation = match given.user {
-        Some(_) => daemon_client::invocation(&given.daemon, RunNotes::Said),
-        None => daemon_client::as_active(&given.daemon, RunNotes::Said),
+    let pids: Vec<u32> = given.pids.iter().map(|pid| pid.get()).collect();
+    let answer = given.user.is_none().then(|| {
+        let address = daemon_client::address(&given.daemon);
+        DaemonAnswer::ask(&address, &pids)
+    });
+    let invocation = match &answer {
+        None => daemon_client::invocation(&given.daemon, RunNotes::Said),
+        Some(answer) => daemon_client::with_files(&given.daemon, answer.files(), RunNotes::Said),
     };
     let absent = daemon::missing_rules(&invocation);
     if !absent.is_empty() {
@@ -141,7 +147,11 @@ pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolEr
     let proc = ProcFs::open(Path::new("/proc"));
     let mut proc =
         proc.map_err(|error| ToolError::Failed(format!("cannot open /proc: {error}")))?;
-    let answers = if let Some(user) = &given.user {
+    let answers = if let Some(answer) = answer {
+        let memories = answer.memories(&pids, &mut survey);
+        living(&survey, &given.pids, memories, &mut proc)?
+    } else {
+        let user = given.user.as_deref().unwrap_or_default();
         let subject = imagined(user, given, &survey.names)?;
         let verdict = judge(&survey, &subject, &mut proc);
         let reasons = Vec::new();
@@ -152,8 +162,6 @@ pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolEr
             external_move: None,
             reasons,
         }))]
-    } else {
-        living(&mut survey, &given.pids, &daemon_client::address(&given.daemon), &mut proc)?
     };
     print(given, &survey, &answers, out)?;
     out.flush()?;
@@ -220,13 +228,11 @@ enum ExplainAnswer {
 /// Evaluates the processes in order. Reports on standard error the PIDs that do not exist, and a daemon that
 /// cannot be queried.
 fn living(
-    survey: &mut LoadedConfig,
+    survey: &LoadedConfig,
     pids: &[Pid],
-    address: &DaemonAddress,
+    memories: Vec<DaemonMemory>,
     proc: &mut ProcFs,
 ) -> Result<Vec<ExplainAnswer>, ToolError> {
-    let numbers: Vec<u32> = pids.iter().map(|pid| pid.get()).collect();
-    let memories = DaemonMemory::ask(address, &numbers, survey);
     let mut answers = Vec::new();
     let mut has_told = false;
     for (pid, memory) in pids.iter().zip(memories) {

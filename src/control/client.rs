@@ -15,7 +15,9 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::protocol::{ControlRequest, MOST_PIDS, ProcessReport, READERS, RequestError, line};
+use super::protocol::{
+    ControlRequest, ExplainContext, MOST_PIDS, ProcessReport, READERS, RequestError, line,
+};
 use crate::config::escape::{Escaped, EscapedBytes};
 
 /// The time after which a daemon that reads or sends nothing counts as hanging: it answers short
@@ -136,7 +138,8 @@ pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnect
         ControlRequest::Status
         | ControlRequest::Rules
         | ControlRequest::Kept
-        | ControlRequest::About { .. } => ReplyTimeout::Short,
+        | ControlRequest::About { .. }
+        | ControlRequest::Explain { .. } => ReplyTimeout::Short,
     };
     Ok(Some(ClientConnection { path: path.to_owned(), stream: BufReader::new(stream), pace }))
 }
@@ -211,6 +214,32 @@ impl ClientConnection {
 /// As [`ask`] and [`ClientConnection::next_line`].
 pub fn about(socket: &Path, pids: &[u32]) -> Result<Option<Vec<ProcessReport>>, ClientError> {
     each(socket, pids, |pids| ControlRequest::About { pids })
+}
+
+/// Returns what the daemon at `socket` knows about its rules and these processes, in their order;
+/// without reports if it is stalled. `None` if no daemon serves it.
+///
+/// # Errors
+/// As [`about`].
+pub fn explain(
+    socket: &Path,
+    pids: &[u32],
+) -> Result<Option<(ExplainContext, Vec<ProcessReport>)>, ClientError> {
+    let mut answer: Option<(ExplainContext, Vec<ProcessReport>)> = None;
+    for some in pids.chunks(MOST_PIDS) {
+        let request = ControlRequest::Explain { pids: some.to_vec() };
+        let Some(mut conversation) = ask(socket, &request)? else { return Ok(None) };
+        let context = conversation.next_line()?.ok_or(ClientError::HungUp(socket.to_owned()))?;
+        let (context, reports) = answer.get_or_insert((context, Vec::new()));
+        let before = reports.len();
+        while let Some(report) = conversation.next_line()? {
+            reports.push(report);
+        }
+        if !context.stalled && reports.len() - before < some.len() {
+            return Err(ClientError::HungUp(socket.to_owned()));
+        }
+    }
+    Ok(answer)
 }
 
 /// Requests that the daemon at `socket` re-evaluates these processes, and returns the results.

@@ -7,12 +7,13 @@
 //! {"request":"rules"}                   one Rules
 //! {"request":"kept"}                    one KeptTexts
 //! {"request":"about","pids":[4711]}     one About per PID
+//! {"request":"explain","pids":[4711]}   one ExplainContext, then one About per PID
 //! {"request":"watch"}                   Watched, until the client disconnects
 //! {"request":"reload"}                  one Reloaded, once all processes are evaluated by the new rules
 //! {"request":"place","pids":[4711]}     one About per PID, once all are evaluated
 //! ```
-//! A request that fails is answered by `{"error":"reason"}`. Status, rules, kept, about and watch
-//! require root or membership of the group `cgruled`; reload and place require root.
+//! A request that fails is answered by `{"error":"reason"}`. Status, rules, kept, about, explain
+//! and watch require root or membership of the group `cgruled`; reload and place require root.
 //!
 //! In all texts, unprintable bytes and characters are escaped as `\xff` or `\u{a}`, so that a
 //! client can display them unchanged.
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::KeptFile;
+use super::status::{ActiveRules, KeptFile};
 pub use crate::config::daemon_toml::CONTROL_SOCKET as SOCKET;
 
 /// The group with read access to the control socket.
@@ -48,6 +49,12 @@ pub enum ControlRequest {
         /// The PIDs, at most [`MOST_PIDS`].
         pids: Vec<u32>,
     },
+    /// All that the daemon knows about these processes and its rules, of one moment: answered by one
+    /// [`ExplainContext`], and one [`ProcessReport`] each unless it is stalled.
+    Explain {
+        /// The PIDs, at most [`MOST_PIDS`].
+        pids: Vec<u32>,
+    },
     /// Decisions as they happen: answered by [`WatchMessage`] until the client disconnects. The first
     /// line is `{"lost":0}`: from then on nothing is missed.
     Watch,
@@ -64,7 +71,12 @@ impl ControlRequest {
     /// Checks whether the request changes anything and requires root.
     pub const fn is_write(&self) -> bool {
         match self {
-            Self::Status | Self::Rules | Self::Kept | Self::About { .. } | Self::Watch => false,
+            Self::Status
+            | Self::Rules
+            | Self::Kept
+            | Self::About { .. }
+            | Self::Explain { .. }
+            | Self::Watch => false,
             Self::Reload | Self::Place { .. } => true,
         }
     }
@@ -89,6 +101,25 @@ pub struct LastGoodFiles {
     pub directories: Vec<String>,
     /// The files that are ignored.
     pub aside: Vec<String>,
+}
+
+/// The first line of the answer to [`ControlRequest::Explain`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainContext {
+    /// The version of the daemon.
+    pub version: String,
+    /// The PID of the daemon.
+    pub pid: u32,
+    /// Whether it only logs what it would move.
+    pub dry_run: bool,
+    /// Whether the thread that moves processes does not respond. Then no report follows.
+    pub stalled: bool,
+    /// The managed root.
+    pub root: String,
+    /// The active version of files with new errors.
+    pub files: LastGoodFiles,
+    /// The active rules.
+    pub rules: ActiveRules,
 }
 
 /// The history of a process: failures, the current activity and the last move. The kernel shows
@@ -197,7 +228,9 @@ pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
     let request: ControlRequest =
         serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))?;
     match &request {
-        ControlRequest::About { pids } | ControlRequest::Place { pids }
+        ControlRequest::About { pids }
+        | ControlRequest::Explain { pids }
+        | ControlRequest::Place { pids }
             if pids.len() > MOST_PIDS =>
         {
             Err(format!("{} processes in one request; the limit is {MOST_PIDS}", pids.len()))
@@ -206,6 +239,7 @@ pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
         | ControlRequest::Rules
         | ControlRequest::Kept
         | ControlRequest::About { .. }
+        | ControlRequest::Explain { .. }
         | ControlRequest::Watch
         | ControlRequest::Reload
         | ControlRequest::Place { .. } => Ok(request),
@@ -295,6 +329,7 @@ mod tests {
             Just(ControlRequest::Watch),
             Just(ControlRequest::Reload),
             pids().prop_map(|pids| ControlRequest::About { pids }),
+            pids().prop_map(|pids| ControlRequest::Explain { pids }),
             pids().prop_map(|pids| ControlRequest::Place { pids }),
         ]
     }

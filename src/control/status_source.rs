@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
-use super::protocol::{LastGoodFiles, ReloadReply};
+use super::protocol::{ExplainContext, LastGoodFiles, ReloadReply};
 use super::status::{
     ActiveRule, ActiveRules, ActiveRulesStatus, ExternalMover, HierarchyStatus, KeptFile,
     MoveLatency, RefusedMoves, RefusedReload, Status,
@@ -91,22 +91,26 @@ impl StatusSource {
 
     /// Returns the active rules.
     pub fn rules(&self) -> ActiveRules {
-        let in_force = self.cell.read();
-        let rules = in_force.iter().flat_map(|in_force| in_force.matcher.rules());
-        ActiveRules { rules: rules.map(rule).collect() }
+        self.cell.read().as_deref().map(active_rules).unwrap_or_default()
     }
 
     /// Returns the active text of files with new errors.
     pub fn kept(&self) -> LastGoodFiles {
-        let Some(in_force) = self.cell.read() else { return LastGoodFiles::default() };
-        let RetainedFiles { files, overlay } = &in_force.keeping;
-        let path = |path: &Arc<Path>| path.to_string_lossy().into_owned();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        LastGoodFiles {
-            kept: files.iter().map(kept_file).collect(),
-            texts: overlay.files.iter().map(|(file, bytes)| (path(file), text(bytes))).collect(),
-            directories: overlay.directories.iter().map(path).collect(),
-            aside: overlay.aside.iter().map(path).collect(),
+        self.cell.read().as_deref().map(last_good_files).unwrap_or_default()
+    }
+
+    /// Returns what the daemon knows about its rules at this moment.
+    pub fn explain_context(&self, stalled: bool) -> ExplainContext {
+        let active = self.cell.read();
+        let active = active.as_deref();
+        ExplainContext {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            dry_run: self.is_dry_run,
+            stalled,
+            root: active.map_or_else(String::new, |rules| root(&rules.root)),
+            files: active.map(last_good_files).unwrap_or_default(),
+            rules: active.map(active_rules).unwrap_or_default(),
         }
     }
 
@@ -151,6 +155,22 @@ fn refused_reload(rules: &ActivePolicy) -> Option<RefusedReload> {
 
 fn new_errors(kept: &[Retained]) -> usize {
     kept.iter().map(|kept| kept.errors.len()).sum()
+}
+
+fn active_rules(active: &ActivePolicy) -> ActiveRules {
+    ActiveRules { rules: active.matcher.rules().iter().map(rule).collect() }
+}
+
+fn last_good_files(active: &ActivePolicy) -> LastGoodFiles {
+    let RetainedFiles { files, overlay } = &active.keeping;
+    let path = |path: &Arc<Path>| path.to_string_lossy().into_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    LastGoodFiles {
+        kept: files.iter().map(kept_file).collect(),
+        texts: overlay.files.iter().map(|(file, bytes)| (path(file), text(bytes))).collect(),
+        directories: overlay.directories.iter().map(path).collect(),
+        aside: overlay.aside.iter().map(path).collect(),
+    }
 }
 
 fn kept_file(kept: &Retained) -> KeptFile {

@@ -5,11 +5,14 @@ mod ctl;
 mod ill;
 
 use std::fs;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use cgruled::control::client;
 use cgruled::control::protocol::{ControlRequest, WatchMessage, WatchedDecision};
@@ -230,6 +233,44 @@ fn the_daemon_knows_the_mover_of_a_process() {
     live.expect(&actor, "there");
 }
 
+/// Forwards connections to the daemon, and counts them.
+fn proxy(at: &Path) -> Arc<AtomicUsize> {
+    let listener = UnixListener::bind(at).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let (mut client, mut daemon) = (client.unwrap(), UnixStream::connect(path()).unwrap());
+            let mut request = String::new();
+            BufReader::new(&client).read_line(&mut request).unwrap();
+            daemon.write_all(request.as_bytes()).unwrap();
+            std::io::copy(&mut daemon, &mut client).unwrap();
+        }
+    });
+    count
+}
+
+#[test]
+fn explain_asks_the_daemon_once() {
+    let Some((live, _daemon)) = served() else { return };
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    let (context, reports) = client::explain(path(), &[actor.subject, 1]).unwrap().unwrap();
+    assert_eq!((context.pid, context.dry_run, context.stalled), (status().pid, false, false));
+    assert_eq!(context.rules.rules[0].name, "people");
+    let moved: Vec<bool> = reports.iter().map(|one| one.moved_ago_ms.is_some()).collect();
+    assert_eq!(moved, [true, false]);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("proxy");
+    let connections = proxy(&socket);
+    let socket = socket.display();
+    let files = format!("--no-legacy --config {BASE}/cgruled.toml --rules {BASE}/rules.d");
+    let said = cgrulectl(&format!("explain {files} --socket {socket} {} 1", actor.subject)).ok();
+    assert!(said.contains("people"), "{said}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
 #[test]
 fn the_daemon_knows_why_the_kernel_refused() {
     let Some((live, _daemon)) = served() else { return };
@@ -305,7 +346,7 @@ fn a_rule_is_watched_by_its_name_or_where_it_stands() {
         .spawn()
         .unwrap();
     let mut said = String::new();
-    let mut complaints = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut complaints = BufReader::new(child.stderr.take().unwrap());
     complaints.read_line(&mut said).unwrap();
     // `watch` exits with the daemon.
     daemon.stop();

@@ -2,18 +2,18 @@
 //! from the state of the cgroup tree. Must give at least one reason, also without a daemon.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use serde::de::DeserializeOwned;
 
 use super::subject::InspectedProcess;
 use super::verdict::{HierarchyState, Verdict};
 use crate::cgroup::mounts::Version;
 use crate::cli::daemon_client::{self, DaemonAddress};
 use crate::config::escape::{Escaped, EscapedBytes};
-use crate::control::client::{self, ClientConnection};
-use crate::control::protocol::{ControlRequest, HistoryEntry, ProcessReport};
+use crate::control::client::{self, ClientError};
+use crate::control::protocol::{
+    ControlRequest, ExplainContext, HistoryEntry, LastGoodFiles, ProcessReport,
+};
 use crate::control::status::{ActiveRules, Status};
 use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
@@ -40,39 +40,75 @@ pub enum DaemonMemory {
     Silent(String),
 }
 
-impl DaemonMemory {
-    /// Queries the daemon at this address for each process, in order. Sets the survey's root to the daemon's,
-    /// since its command line may override the settings.
-    pub fn ask(address: &DaemonAddress, pids: &[u32], survey: &mut LoadedConfig) -> Vec<Self> {
+/// Answer of the daemon to one request about all processes.
+#[derive(Debug)]
+pub(super) enum DaemonAnswer {
+    /// What it knows about its rules and each process.
+    Told(Box<ExplainContext>, Vec<ProcessReport>),
+    /// No answer, for each process.
+    Without(DaemonMemory),
+}
+
+impl DaemonAnswer {
+    /// Queries the daemon at this address.
+    pub(super) fn ask(address: &DaemonAddress, pids: &[u32]) -> Self {
         let socket = match address {
             DaemonAddress::At(socket) => socket,
-            DaemonAddress::Off(file) => return vec![Self::Off(file.clone()); pids.len()],
+            DaemonAddress::Off(file) => return Self::Without(DaemonMemory::Off(file.clone())),
         };
-        let status = match answer::<Status>(socket, &ControlRequest::Status) {
-            Err(error) => return vec![Self::Silent(error.to_string()); pids.len()],
-            Ok(None) => return vec![Self::NoDaemon(socket.to_owned()); pids.len()],
-            Ok(Some(status)) => status,
+        match client::explain(socket, pids) {
+            // An older daemon does not know the request.
+            Err(ClientError::Refused(why)) => {
+                let asked = client::ask(socket, &ControlRequest::Status).ok().flatten();
+                let status: Option<Status> = asked.and_then(|reply| reply.only().ok());
+                status.iter().for_each(|status| daemon_client::note_version(&status.version));
+                Self::Without(DaemonMemory::Silent(ClientError::Refused(why).to_string()))
+            }
+            Err(error) => Self::Without(DaemonMemory::Silent(error.to_string())),
+            Ok(None) => Self::Without(DaemonMemory::NoDaemon(socket.to_owned())),
+            Ok(Some((context, reports))) => {
+                daemon_client::note_version(&context.version);
+                Self::Told(Box::new(context), reports)
+            }
+        }
+    }
+
+    /// Returns the files of which the daemon uses the last valid version.
+    pub(super) fn files(&self) -> LastGoodFiles {
+        match self {
+            Self::Told(context, _) => context.files.clone(),
+            Self::Without(_) => LastGoodFiles::default(),
+        }
+    }
+
+    /// Returns the answer about each process. Sets the survey's root to the daemon's, since its command
+    /// line may override the settings.
+    pub(super) fn memories(self, pids: &[u32], survey: &mut LoadedConfig) -> Vec<DaemonMemory> {
+        let (context, reports) = match self {
+            Self::Without(memory) => return vec![memory; pids.len()],
+            Self::Told(context, reports) => (context, reports),
         };
         // The daemon reports `/` for the hierarchy root.
-        status.root.trim_end_matches('/').clone_into(&mut survey.roots.rules);
-        let told = match client::about(socket, pids) {
-            Err(error) => return vec![Self::Silent(error.to_string()); pids.len()],
-            Ok(told) => told.unwrap_or_default(),
-        };
-        let rules = answer::<ActiveRules>(socket, &ControlRequest::Rules).ok().flatten();
-        let general = general(&status, rules.as_ref(), survey);
+        context.root.trim_end_matches('/').clone_into(&mut survey.roots.rules);
+        if context.stalled {
+            let why = "the thread that moves processes does not respond; see its log";
+            return vec![DaemonMemory::Silent(why.to_owned()); pids.len()];
+        }
+        let general = general(&context, survey);
         let memories = pids.iter().map(|&pid| {
-            let about = told.iter().find(|about| about.pid == pid).cloned();
+            let about = reports.iter().find(|about| about.pid == pid).cloned();
             let about = about.unwrap_or(ProcessReport { pid, ..ProcessReport::default() });
             let mut general = general.clone();
-            if pid == status.pid {
+            if pid == context.pid {
                 general.insert(0, "it is the daemon, which never moves itself".to_owned());
             }
-            Self::Told(about, general)
+            DaemonMemory::Told(about, general)
         });
         memories.collect()
     }
+}
 
+impl DaemonMemory {
     /// Returns the time since the daemon moved the process last, if it has a record; `None` if no daemon
     /// reported.
     pub fn moved(&self) -> Option<Option<Duration>> {
@@ -122,18 +158,11 @@ impl DaemonMemory {
     }
 }
 
-fn answer<T: DeserializeOwned>(
-    socket: &Path,
-    request: &ControlRequest,
-) -> Result<Option<T>, client::ClientError> {
-    client::ask(socket, request)?.map(ClientConnection::only).transpose()
-}
-
 /// Returns the conditions that keep many processes from their cgroups.
-fn general(status: &Status, rules: Option<&ActiveRules>, survey: &LoadedConfig) -> Vec<String> {
+fn general(context: &ExplainContext, survey: &LoadedConfig) -> Vec<String> {
     let dry_run = "the daemon runs with --dry-run and moves no process";
-    let is_other = rules.is_some_and(|rules| !are_same(rules, &survey.loaded.rules));
-    let said = [(status.dry_run, dry_run), (is_other, OTHER_RULES)];
+    let is_other = !are_same(&context.rules, &survey.loaded.rules);
+    let said = [(context.dry_run, dry_run), (is_other, OTHER_RULES)];
     said.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
 }
 

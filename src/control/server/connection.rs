@@ -108,6 +108,12 @@ impl Connection {
             ControlRequest::About { pids } => {
                 self.report(channel.ask(SHORT_COMMAND_TIMEOUT, |reply| About(pids, reply))?)
             }
+            ControlRequest::Explain { pids } => {
+                let reports = channel.ask(SHORT_COMMAND_TIMEOUT, |reply| About(pids, reply))?;
+                let context = overview.explain_context(reports.is_none());
+                let reports = reports.iter().flatten().flat_map(line);
+                self.send(&line(&context).into_iter().chain(reports).collect::<Vec<u8>>())
+            }
             ControlRequest::Place { pids } => {
                 self.report(channel.ask(COMMAND_TIMEOUT, |reply| Place(pids, reply))?)
             }
