@@ -73,6 +73,16 @@ impl PlacedProcess<'_> {
     }
 }
 
+/// A process with the rule that matches it and one destination of the rule, in some hierarchies.
+#[derive(Clone, Copy, Debug)]
+struct PlacementStep<'a> {
+    policy: &'a Policy,
+    rule: &'a Rule,
+    target: &'a Target,
+    span: HierarchySet,
+    subject: &'a PlacedProcess<'a>,
+}
+
 /// Moves processes into the cgroups of their rules.
 #[derive(Debug)]
 pub struct Placer {
@@ -194,7 +204,8 @@ impl Placer {
             }
             self.render(policy, target, subject);
             self.destination = index;
-            match self.enter_all(policy, kernel, rule, (span, target), subject, outcome)? {
+            let step = PlacementStep { policy, rule, target, span, subject };
+            match self.enter_all(kernel, step, outcome)? {
                 ControlFlow::Continue(so_far) => outcome = so_far,
                 ControlFlow::Break(last) => return Ok(last),
             }
@@ -206,19 +217,17 @@ impl Placer {
     /// Returns the outcome of the rule `so_far`, with whether it is the last one.
     fn enter_all(
         &mut self,
-        policy: &Policy,
         kernel: &mut impl Kernel,
-        rule: &Rule,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
+        all: PlacementStep<'_>,
         so_far: Placement,
     ) -> Result<ControlFlow<Placement, Placement>, Missing> {
         let mut outcome = so_far;
         let mut is_in_place = true;
+        let PlacementStep { target, subject, .. } = all;
         let mut is_new = subject.evaluation.cause.contains(Cause::SCAN);
         for n in 0.. {
-            let Some(step) = kernel.hierarchies().step(target, span, n) else { break };
-            let entered = self.enter(policy, kernel, rule, (step, target), subject)?;
+            let Some(span) = kernel.hierarchies().step(target, all.span, n) else { break };
+            let entered = self.enter(kernel, PlacementStep { span, ..all })?;
             is_in_place &= matches!(entered, Placement::Placed | Placement::InPlace);
             is_new |= entered == Placement::Placed;
             match entered {
@@ -254,12 +263,10 @@ impl Placer {
     /// Moves the process into the cgroup `self.path` unless it is there or must stay where it is.
     fn enter(
         &mut self,
-        policy: &Policy,
         kernel: &mut impl Kernel,
-        rule: &Rule,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
+        step: PlacementStep<'_>,
     ) -> Result<Placement, Missing> {
+        let PlacementStep { span, subject, .. } = step;
         // Taken out while it is borrowed: the current cgroup is read once for the whole placement.
         let mut text = std::mem::take(&mut self.text);
         text.clear();
@@ -278,7 +285,7 @@ impl Placer {
                     self.read_v2_cgroup(kernel, subject, id, &mut text);
                 }
                 let now = CurrentCgroup { unified, text: Some(&text) };
-                self.enter_from(now, policy, kernel, rule, (span, target), subject)
+                self.enter_from(now, kernel, step)
             };
         self.text = text;
         outcome
@@ -289,20 +296,18 @@ impl Placer {
     fn enter_from(
         &mut self,
         now: CurrentCgroup<'_>,
-        policy: &Policy,
         kernel: &mut impl Kernel,
-        rule: &Rule,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
+        step: PlacementStep<'_>,
     ) -> Result<Placement, Missing> {
-        match self.decide_move(now, policy, kernel, rule, (span, target), subject)? {
+        let PlacementStep { rule, subject, .. } = step;
+        match self.decide_move(now, kernel, step)? {
             MoveDecision::Stay(reason) => return Ok(self.stays(&reason, rule, subject, kernel)),
             MoveDecision::Move(Some(unit)) => {
                 self.log_unit(&unit, false, rule, subject, kernel.now());
             }
             MoveDecision::Move(None) => {}
         }
-        Ok(self.place(now, policy, kernel, rule, (span, target), subject))
+        Ok(self.place(now, kernel, step))
     }
 
     /// Reads the current cgroups of a process that is in the v2 cgroup with this ID, at least those

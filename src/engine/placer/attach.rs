@@ -5,13 +5,11 @@ use ::log::Level;
 
 use super::external_moves::Reaction;
 use super::labels::{DecisionFields, ProcessLabel, RuleLabel};
-use super::{PlacedProcess, Placement, Placer, numbered, outcome};
-use crate::cgroup::mounts::HierarchySet;
+use super::{PlacedProcess, Placement, PlacementStep, Placer, numbered, outcome};
 use crate::cgroup::tree::{AttachResult, CgroupError, CurrentCgroup};
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
 use crate::event::Cause;
-use crate::policy::Policy;
 use crate::rules::{Rule, Target};
 use crate::telemetry::log::field;
 
@@ -20,12 +18,10 @@ impl Placer {
     pub(super) fn place(
         &mut self,
         now: CurrentCgroup<'_>,
-        policy: &Policy,
         kernel: &mut impl Kernel,
-        rule: &Rule,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
+        step: PlacementStep<'_>,
     ) -> Placement {
+        let PlacementStep { policy, rule, target, span, subject } = step;
         if self.is_dry_run {
             let who = ProcessLabel(subject);
             let by = RuleLabel(rule);
@@ -45,7 +41,7 @@ impl Placer {
             return Placement::InPlace;
         }
         if self.was_moved_away(kernel, subject) {
-            match self.react(now, policy, kernel, rule, span, subject) {
+            match self.react(now, kernel, step) {
                 Reaction::Revert => {}
                 Reaction::Leave => return Placement::GivenUp,
             }

@@ -20,8 +20,7 @@ use ::log::Level;
 
 use super::labels::{ProcessLabel, RuleLabel};
 use super::places::{CgroupPlace, is_users, place_in};
-use super::{PlacedProcess, Placer, numbered};
-use crate::cgroup::mounts::HierarchySet;
+use super::{PlacedProcess, PlacementStep, Placer, numbered};
 use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::Unit;
 use crate::config::daemon_toml::ExternalMoves;
@@ -171,12 +170,10 @@ impl Placer {
     pub(super) fn react(
         &mut self,
         now: CurrentCgroup<'_>,
-        policy: &Policy,
         kernel: &mut impl Kernel,
-        rule: &Rule,
-        span: HierarchySet,
-        subject: &PlacedProcess<'_>,
+        step: PlacementStep<'_>,
     ) -> Reaction {
+        let PlacementStep { policy, rule, span, subject, .. } = step;
         let pid = subject.evaluation.pid;
         let identity = kernel.identity_of(pid, subject.handle).unwrap_or(0);
         let places = self.places_elsewhere(now.text.unwrap_or_default(), span, kernel);

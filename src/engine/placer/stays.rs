@@ -1,8 +1,8 @@
 //! Processes that stay where they are although their rule names another cgroup: supplies the facts for
 //! [`decide_move`], and counts, records and logs its result.
 
-use super::{Missing, PlacedProcess, Placement, Placer};
-use crate::cgroup::mounts::{Hierarchies, HierarchySet};
+use super::{Missing, PlacedProcess, Placement, PlacementStep, Placer};
+use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::CurrentCgroup;
 use crate::engine::kernel::Kernel;
 use crate::engine::user_managers::{ManagerCandidate, ManagerVerdict, UserManagers};
@@ -12,8 +12,7 @@ use crate::kernel::process::ProcessStatus;
 use crate::placement::stay::{
     MoveDecision, StayFacts, StayReason, StaySubject, StayTarget, decide_move,
 };
-use crate::policy::Policy;
-use crate::rules::{Rule, Target};
+use crate::rules::Rule;
 
 /// Facts read from the kernel about the process that is being evaluated.
 struct KernelFacts<'k, K> {
@@ -93,12 +92,10 @@ impl Placer {
     pub(super) fn decide_move(
         &mut self,
         now: CurrentCgroup<'_>,
-        policy: &Policy,
         kernel: &mut impl Kernel,
-        rule: &Rule,
-        (span, target): (HierarchySet, &Target),
-        subject: &PlacedProcess<'_>,
+        step: PlacementStep<'_>,
     ) -> Result<MoveDecision, Missing> {
+        let PlacementStep { policy, rule, target, span, subject } = step;
         let place = StayTarget { rule, span, target, path: &self.path };
         let process = StaySubject {
             pid: subject.evaluation.pid,
