@@ -34,6 +34,11 @@ impl<'e> KnownExe<'e> {
         }
     }
 
+    /// Returns the path of the executable as the kernel shows it, if it was read.
+    pub fn raw(self) -> Option<&'e [u8]> {
+        self.seen().map(|seen| seen.raw)
+    }
+
     /// Returns the same information marked as final: no further reads are requested.
     #[must_use]
     pub fn as_final(self) -> Self {

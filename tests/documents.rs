@@ -687,15 +687,6 @@ fn expect_in_json(names: &BTreeSet<String>) {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// Collects all files of a module, which is a file or a directory of `src`.
-fn sources(path: &Path, found: &mut Vec<PathBuf>) {
-    if path.is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
-        found.push(path.to_owned());
-    }
-}
-
 /// Checks whether a name matches `pattern`; `*` stands for any text.
 fn is_named(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
@@ -786,29 +777,4 @@ fn pages_are_clean() {
             Err(error) => unchecked(&format!("man: {error}")),
         }
     }
-}
-
-/// Checks that the files and functions on the path of an exec event, as docs/design.md lists them, exist.
-#[test]
-fn the_path_of_an_event_names_real_functions() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/design.md")).unwrap();
-    let section = text.split("## Path of an exec event").nth(1).unwrap();
-    let section = section.split("\n\nThe matcher").next().unwrap();
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let names: BTreeSet<&str> = section.split('`').skip(1).step_by(2).collect();
-    let mut functions = 0;
-    for name in names {
-        let last = name.rsplit("::").next().unwrap();
-        if name.ends_with(".rs") {
-            assert!(root.join(name).exists(), "{name}");
-        } else if last.starts_with(|first: char| first.is_lowercase()) && last != "cgroup.procs" {
-            functions += 1;
-            let is_there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {last}{next}")));
-            assert!(is_there, "there is no function {name}");
-        }
-    }
-    assert!(functions >= 18, "{functions}");
 }

@@ -1,4 +1,5 @@
-//! Compares what the modules use with the rules in CONTRIBUTING.md.
+//! Compares the modules with the rules in CONTRIBUTING.md and with the path of an event in
+//! docs/design.md.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -11,17 +12,23 @@ use std::path::{Path, PathBuf};
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
+    } else if path.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
         found.push(path.to_owned());
     }
 }
 
-/// Returns the modules that a file uses outside of its tests.
-fn used(text: &str) -> BTreeSet<&str> {
-    let text = text.split("#[cfg(test)]").next().unwrap();
+/// Returns the text of a file without tests and comments.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let names = lines.flat_map(|line| line.split("crate::").skip(1));
-    names.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).collect()
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Returns the paths in the code that begin with `start`, without it.
+fn paths<'t>(code: &'t str, start: &'t str) -> impl Iterator<Item = &'t str> {
+    let is_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
+    code.split(start).skip(1).map(move |rest| rest.split(|c| !is_path(c)).next().unwrap())
 }
 
 #[test]
@@ -40,8 +47,8 @@ fn modules_use_those_before_them_alone() {
         sources(&root.join("src").join(module), &mut files);
         sources(&root.join("src").join(module).with_extension("rs"), &mut files);
         for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            for other in used(&text) {
+            let code = code(file);
+            for other in paths(&code, "crate::").filter_map(|path| path.split(':').next()) {
                 let is_after = order.iter().position(|name| *name == other) > Some(index);
                 assert!(!is_after, "{} uses {other}", file.display());
             }
@@ -66,29 +73,13 @@ fn the_engine_reaches_the_kernel_through_its_trait_alone() {
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine"), &mut files);
     for file in files.iter().filter(|file| !file.to_str().unwrap().ends_with("tests.rs")) {
-        let text = fs::read_to_string(file).unwrap();
-        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for line in code(file).lines() {
             // Error numbers are values.
             let line = line.replace("nix::errno::Errno", "");
             let way = OTHER_WAYS.iter().find(|way| line.contains(**way));
             assert!(way.is_none(), "{}: {line}", file.display());
         }
     }
-}
-
-/// Returns the text of a file without tests and comments.
-fn code(file: &Path) -> String {
-    let text = fs::read_to_string(file).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    lines.flat_map(|line| [line, "\n"]).collect()
-}
-
-/// Returns the paths in the code that begin with `start`, without it.
-fn paths<'t>(code: &'t str, start: &'t str) -> impl Iterator<Item = &'t str> {
-    let is_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
-    code.split(start).skip(1).map(move |rest| rest.split(|c| !is_path(c)).next().unwrap())
 }
 
 /// Returns the modules below `src` by name, such as `cgroup::units`, each with the modules it uses
@@ -140,4 +131,29 @@ fn no_two_modules_use_each_other() {
     }
     // What is left is in a cycle, or uses one.
     assert!(uses.is_empty(), "{uses:#?}");
+}
+
+/// Checks that the files and functions on the path of an exec event, as docs/design.md lists them, exist.
+#[test]
+fn the_path_of_an_event_names_real_functions() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/design.md")).unwrap();
+    let section = text.split("## Path of an exec event").nth(1).unwrap();
+    let section = section.split("\n\nThe matcher").next().unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let names: BTreeSet<&str> = section.split('`').skip(1).step_by(2).collect();
+    let mut functions = 0;
+    for name in names {
+        let last = name.rsplit("::").next().unwrap();
+        if name.ends_with(".rs") {
+            assert!(root.join(name).exists(), "{name}");
+        } else if last.starts_with(|first: char| first.is_lowercase()) && last != "cgroup.procs" {
+            functions += 1;
+            let is_there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {last}{next}")));
+            assert!(is_there, "there is no function {name}");
+        }
+    }
+    assert!(functions >= 18, "{functions}");
 }

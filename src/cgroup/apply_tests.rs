@@ -27,14 +27,12 @@ impl Fake {
     }
 
     fn hierarchies(&self) -> Arc<Hierarchies> {
-        Arc::new(Hierarchies::new(vec![Hierarchy {
-            version: Version::V2,
-            mount_point: self.0.path().to_owned(),
-            top: "/".into(),
-            listed: String::new(),
-            controllers: vec!["memory".to_owned()],
-            favordynmods: false,
-        }]))
+        Arc::new(Hierarchies::new(vec![Hierarchy::for_test(
+            Version::V2,
+            self.0.path().to_owned(),
+            "",
+            vec!["memory".to_owned()],
+        )]))
     }
 
     /// Opens the cgroup of alice as a rule with these tables does.

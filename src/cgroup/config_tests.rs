@@ -6,13 +6,13 @@ use crate::rules::destination::Destination;
 
 /// A host with memory and cpu on v2, pids and blkio on v1.
 fn host() -> Hierarchies {
-    let tree = |version, listed: &str, controllers: &[&str]| Hierarchy {
-        version,
-        mount_point: format!("/cg/{listed}").into(),
-        top: "/".into(),
-        listed: listed.into(),
-        controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
-        favordynmods: false,
+    let tree = |version, listed: &str, controllers: &[&str]| {
+        Hierarchy::for_test(
+            version,
+            format!("/cg/{listed}"),
+            listed,
+            controllers.iter().map(|&name| name.to_owned()).collect(),
+        )
     };
     Hierarchies::new(vec![
         tree(Version::V2, "", &["cpu", "memory"]),

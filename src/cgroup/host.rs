@@ -147,13 +147,13 @@ mod tests {
     use crate::cgroup::mounts::Hierarchy;
 
     fn trees(listed: &[&str]) -> Hierarchies {
-        let tree = |listed: &&str| Hierarchy {
-            version: if listed.is_empty() { Version::V2 } else { Version::V1 },
-            mount_point: "/sys/fs/cgroup".into(),
-            top: "/".into(),
-            listed: (*listed).to_owned(),
-            controllers: Vec::new(),
-            favordynmods: false,
+        let tree = |listed: &&str| {
+            Hierarchy::for_test(
+                if listed.is_empty() { Version::V2 } else { Version::V1 },
+                "/sys/fs/cgroup",
+                (*listed).to_owned(),
+                Vec::new(),
+            )
         };
         Hierarchies::new(listed.iter().map(tree).collect())
     }

@@ -286,14 +286,12 @@ mod tests {
     use crate::rules::Origin;
 
     fn tree(root: &Path, version: Version, controllers: &[&str]) -> Hierarchy {
-        Hierarchy {
+        Hierarchy::for_test(
             version,
-            mount_point: root.to_owned(),
-            top: "/".into(),
-            listed: if version == Version::V1 { controllers.join(",") } else { String::new() },
-            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
-            favordynmods: false,
-        }
+            root.to_owned(),
+            if version == Version::V1 { controllers.join(",") } else { String::new() },
+            controllers.iter().map(|&name| name.to_owned()).collect(),
+        )
     }
 
     fn spec(text: &str, settings: &[(&str, &str, &str)]) -> GroupSpec {

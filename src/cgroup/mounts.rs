@@ -2,14 +2,18 @@
 //! `/proc/self/mountinfo` and `/proc/self/cgroup`. The only place where the two versions are
 //! detected. Pure.
 
-use crate::kernel::process::path_in;
+mod hierarchy_set;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use procfs::process::MountInfo;
 
+use crate::kernel::process::path_in;
 use crate::rules::{PathBase, Target};
+
+pub use hierarchy_set::HierarchySet;
 
 /// The cgroup version of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,19 @@ impl Hierarchy {
         is_unified || self.controllers.iter().any(|name| name == controller)
     }
 
+    /// Creates a completely mounted hierarchy for a test.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        version: Version,
+        mount_point: impl Into<PathBuf>,
+        listed: impl Into<String>,
+        controllers: Vec<String>,
+    ) -> Self {
+        let (mount_point, listed) = (mount_point.into(), listed.into());
+        let top = "/".to_owned();
+        Self { version, mount_point, top, listed, controllers, favordynmods: false }
+    }
+
     /// Checks whether this is the named v1 hierarchy in which systemd keeps its units.
     pub fn is_systemds(&self) -> bool {
         self.listed == "name=systemd"
@@ -86,51 +103,6 @@ impl Hierarchy {
     /// systemd's own v1 hierarchy, which Debian's cgrulesengd ignores as well.
     fn is_legacy(&self) -> bool {
         !self.controllers.is_empty() && !self.is_systemds()
-    }
-}
-
-/// A set of hierarchies as bits, by index in [`Hierarchies`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct HierarchySet(u32);
-
-impl HierarchySet {
-    /// Creates the set of these indexes.
-    pub fn of(indexes: &[usize]) -> Self {
-        let mut span = Self::default();
-        indexes.iter().for_each(|&index| span.add(index));
-        span
-    }
-
-    /// Returns the set with one more index.
-    #[must_use]
-    pub fn with(mut self, index: usize) -> Self {
-        self.add(index);
-        self
-    }
-
-    /// Returns the set of the indexes in either set.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Checks whether the set contains the index.
-    pub fn has(self, index: usize) -> bool {
-        self.0 & 1 << index != 0
-    }
-
-    fn add(&mut self, index: usize) {
-        self.0 |= 1 << index;
-    }
-
-    /// Checks whether the set is empty.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Returns the indexes in ascending order.
-    pub fn indexes(self) -> impl Iterator<Item = usize> {
-        (0..Hierarchies::MOST).filter(move |&index| self.has(index))
     }
 }
 

@@ -410,14 +410,12 @@ mod tests {
 
     fn hierarchy(root: &Path, version: Version, listed: &str) -> Hierarchy {
         let controllers = listed.split(',').filter(|name| !name.is_empty());
-        Hierarchy {
+        Hierarchy::for_test(
             version,
-            mount_point: root.to_owned(),
-            top: "/".into(),
-            listed: listed.into(),
-            controllers: controllers.map(str::to_owned).collect(),
-            favordynmods: false,
-        }
+            root.to_owned(),
+            listed,
+            controllers.map(str::to_owned).collect(),
+        )
     }
 
     /// Creates directories that imitate a v1 and a v2 hierarchy, each with the cgroup /a/b.

@@ -80,6 +80,12 @@ pub(super) fn status(flags: &DaemonFlags) -> Result<Status, ToolError> {
     Ok(status)
 }
 
+/// Returns the status of a daemon that answers at `socket`.
+pub(super) fn status_at(socket: &Path) -> Option<Status> {
+    let asked = client::ask(socket, &ControlRequest::Status).ok().flatten();
+    asked.and_then(|conversation| conversation.only().ok())
+}
+
 /// Reports on standard error that the daemon has another version, as after an upgrade without a restart.
 pub(super) fn note_version(version: &str) {
     let own = env!("CARGO_PKG_VERSION");
@@ -133,9 +139,7 @@ pub(super) fn invocation(flags: &DaemonFlags, notes: RunNotes) -> DaemonOptions 
     let address = address(flags);
     let mut invocation = overlaid(flags, &address, notes);
     let DaemonAddress::At(socket) = address else { return invocation };
-    let asked = client::ask(&socket, &ControlRequest::Status).ok().flatten();
-    let status: Option<Status> = asked.and_then(|conversation| conversation.only().ok());
-    if let Some(status) = status {
+    if let Some(status) = status_at(&socket) {
         if notes == RunNotes::Said {
             note_version(&status.version);
         }

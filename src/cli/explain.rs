@@ -18,12 +18,12 @@ use super::daemon_client::{self, RunNotes};
 use super::locale;
 use super::unread;
 use super::what_if::located;
-use crate::cgroup::config::UserSliceSpec;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
+use crate::placement::stay::StayReason;
 use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::{Rule, RuleId};
@@ -99,17 +99,17 @@ impl Explained {
                 "the rule matches, but cannot be applied on this host: {reason}; the process is not moved"
             )
         });
-        let kept = self.slice_table(survey).map(|table| {
-            let origin = Escaped(&table.origin.to_string()).to_string();
-            format!("the table at {origin} limits its slice, and a rule without exe does not move it out")
+        let table = match &self.verdict.stays {
+            Some(StayReason::InSlice(table)) => Some(table.to_string()),
+            _ => None,
+        };
+        let kept = table.map(|table| {
+            let table = Escaped(&table);
+            format!(
+                "the table at {table} limits its slice, and a rule without exe does not move it out"
+            )
         });
         own.into_iter().chain(kept).chain(self.reasons.iter().cloned()).collect()
-    }
-
-    /// Returns the table that keeps the process in its slice.
-    fn slice_table<'s>(&self, survey: &'s LoadedConfig) -> Option<&'s UserSliceSpec> {
-        let rule = self.rule(survey).filter(|_| self.verdict.state == PlacementState::InSlice)?;
-        verdict::slice_table(survey, &self.subject, rule)
     }
 
     /// Returns the causes of an uncertain answer: rules that need an unknown executable, and rule files that

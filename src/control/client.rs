@@ -202,8 +202,26 @@ impl ClientConnection {
     /// # Errors
     /// As [`Self::next_line`], and if there is no line.
     pub fn only<T: DeserializeOwned>(mut self) -> Result<T, ClientError> {
-        let hung_up = ClientError::HungUp(self.path.clone());
-        self.next_line()?.ok_or(hung_up)
+        self.line()
+    }
+
+    /// Returns the next line, which must be there.
+    fn line<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
+        self.next_line()?.ok_or_else(|| ClientError::HungUp(self.path.clone()))
+    }
+
+    /// Appends the remaining lines, of which there must be at least `count`.
+    fn append_reports(
+        &mut self,
+        count: usize,
+        reports: &mut Vec<ProcessReport>,
+    ) -> Result<(), ClientError> {
+        let before = reports.len();
+        while let Some(report) = self.next_line()? {
+            reports.push(report);
+        }
+        let is_complete = reports.len() - before >= count;
+        is_complete.then_some(()).ok_or_else(|| ClientError::HungUp(self.path.clone()))
     }
 }
 
@@ -229,15 +247,9 @@ pub fn explain(
     for some in pids.chunks(MOST_PIDS) {
         let request = ControlRequest::Explain { pids: some.to_vec() };
         let Some(mut conversation) = ask(socket, &request)? else { return Ok(None) };
-        let context = conversation.next_line()?.ok_or(ClientError::HungUp(socket.to_owned()))?;
+        let context = conversation.line()?;
         let (context, reports) = answer.get_or_insert((context, Vec::new()));
-        let before = reports.len();
-        while let Some(report) = conversation.next_line()? {
-            reports.push(report);
-        }
-        if !context.stalled && reports.len() - before < some.len() {
-            return Err(ClientError::HungUp(socket.to_owned()));
-        }
+        conversation.append_reports(if context.stalled { 0 } else { some.len() }, reports)?;
     }
     Ok(answer)
 }
@@ -261,13 +273,7 @@ fn each(
         let Some(mut conversation) = ask(socket, &request(some.to_vec()))? else {
             return Ok(None);
         };
-        let before = answers.len();
-        while let Some(about) = conversation.next_line()? {
-            answers.push(about);
-        }
-        if answers.len() - before < some.len() {
-            return Err(ClientError::HungUp(socket.to_owned()));
-        }
+        conversation.append_reports(some.len(), &mut answers)?;
     }
     Ok(Some(answers))
 }

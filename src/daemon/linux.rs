@@ -1,6 +1,8 @@
 //! The running Linux kernel behind the interface of the engine: the proc connector, `/proc`, cgroupfs,
 //! tracefs and the helper threads. Must not decide anything about a process.
 
+mod systemd_root;
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,6 +32,7 @@ use crate::kernel::user_manager::{LookupService, ManagerLookup};
 use crate::policy::Policy;
 use crate::policy::worker::{WorkerHandle, WorkerReply};
 use crate::sys;
+use systemd_root::SystemdRoot;
 
 /// Write access to one of these files permits to move processes into a cgroup; `tasks` is for v1.
 const FILES: [&str; 2] = ["cgroup.procs", "tasks"];
@@ -37,13 +40,6 @@ const FILES: [&str; 2] = ["cgroup.procs", "tasks"];
 const WRITABLE: u32 = 0o022;
 /// Buffer size that is sufficient to see whether a list has two PIDs.
 const TWO: usize = 32;
-
-/// Mounted directory of a hierarchy.
-struct HierarchyRoot {
-    directory: File,
-    /// True if the whole hierarchy is mounted there.
-    is_whole: bool,
-}
 
 /// The running kernel.
 pub(super) struct Linux {
@@ -57,9 +53,8 @@ pub(super) struct Linux {
     managers: LookupService,
     host: HostNamespaces,
     runs_systemd: bool,
-    /// Root of the named v1 hierarchy of systemd, if it is mounted. Held open, because its path
-    /// takes 13 us to look up in an idle daemon.
-    systemds_root: Option<HierarchyRoot>,
+    /// `None` if that hierarchy is not mounted.
+    systemds_root: Option<SystemdRoot>,
     activity: Arc<Activity>,
 }
 
@@ -78,12 +73,7 @@ impl Linux {
         activity: Arc<Activity>,
     ) -> io::Result<Self> {
         let proc = Path::new("/proc");
-        let systemds = tree.hierarchies().iter().find(|tree| tree.is_systemds());
-        let root = systemds.map(|tree| {
-            let directory = File::open(&tree.mount_point)?;
-            Ok::<_, io::Error>(HierarchyRoot { directory, is_whole: tree.top == "/" })
-        });
-        let systemds_root = root.transpose()?;
+        let systemds_root = SystemdRoot::open(tree.hierarchies())?;
         Ok(Self {
             connector,
             proc: ProcFs::open(proc)?,
@@ -334,11 +324,7 @@ impl Kernel for Linux {
     }
 
     fn has_groups_of_systemd(&self) -> bool {
-        self.systemds_root.as_ref().is_some_and(|root| {
-            // kernfs counts two links, and one for each directory in it.
-            let is_empty = root.directory.metadata().is_ok_and(|found| found.nlink() == 2);
-            !root.is_whole || !is_empty
-        })
+        self.systemds_root.as_ref().is_some_and(SystemdRoot::has_groups)
     }
 
     fn is_group_writable(&self, hierarchy: usize, path: &[u8]) -> bool {

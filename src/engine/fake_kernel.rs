@@ -74,14 +74,7 @@ pub(super) fn pid(raw: u32) -> Pid {
 
 impl FakeKernel {
     pub(super) fn new() -> Self {
-        let unified = Hierarchy {
-            version: Version::V2,
-            mount_point: "/nowhere".into(),
-            top: "/".to_owned(),
-            listed: String::new(),
-            controllers: Vec::new(),
-            favordynmods: false,
-        };
+        let unified = Hierarchy::for_test(Version::V2, "/nowhere", "", Vec::new());
         let hierarchies = Hierarchies::new(vec![unified]);
         Self { clock: Cell::new(1_000_000_000), hierarchies, ..Self::default() }
     }

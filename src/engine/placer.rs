@@ -61,11 +61,6 @@ pub struct PlacedProcess<'a> {
 }
 
 impl PlacedProcess<'_> {
-    /// Returns the path of the executable as the kernel shows it, if it was read.
-    fn exe_path(&self) -> Option<&[u8]> {
-        self.exe.seen().map(|seen| seen.raw)
-    }
-
     /// Checks whether a thread of it was moved alone. An evaluation after an external move does
     /// not ask whether the leader has exited, so the thread is none that stands in for it.
     fn is_moved_thread(&self) -> bool {
@@ -339,7 +334,7 @@ impl Placer {
             gid: subject.handle.gid,
             group: policy.groups.get(&subject.handle.gid).and_then(Option::as_deref),
             pid,
-            program: subject.exe_path(),
+            program: subject.exe.raw(),
         };
         let root = policy.beginning(target.below);
         placement::render(root, &target.destination, &who, &mut self.path);

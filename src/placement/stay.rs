@@ -3,14 +3,14 @@
 //! what a user can change.
 
 use super::{KnownExe, Missing, Protection, protection};
-use crate::cgroup::config::keeping_table;
+use crate::cgroup::config::{UserSliceSpec, keeping_table};
 use crate::cgroup::mounts::{Hierarchies, HierarchySet, Version};
 use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
 use crate::event::{Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::{ProcessStatus, path_in};
 use crate::policy::Policy;
-use crate::rules::{LeaveUnits, PathBase, Rule, Target};
+use crate::rules::{LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// Maximum number of children examined to detect that a process of root is the monitor of a
 /// container.
@@ -48,8 +48,8 @@ pub enum StayReason {
     ManagerUnknown,
     /// It has exited.
     Exited,
-    /// It is in the slice of its user, which a table limits.
-    InSlice,
+    /// It is in the slice of its user, which the table at this position limits.
+    InSlice(Origin),
     /// It is a job below the service manager of another user, in this cgroup.
     OthersJob(String),
     /// It is in a container created by root, in this cgroup.
@@ -146,8 +146,8 @@ pub fn decide_move(
     if let Some(reason) = protecting_reason(target.rule, subject, facts)? {
         return stay(reason);
     }
-    if is_limited_by_slice(policy, target.rule, subject) {
-        return stay(StayReason::InSlice);
+    if let Some(table) = limit_of_slice(policy, target.rule, subject) {
+        return stay(StayReason::InSlice(table.origin.clone()));
     }
     if let Some(reason) = foreign_group(policy, target, subject, facts)? {
         return stay(reason);
@@ -198,7 +198,7 @@ fn protecting_reason(
     if !is_root && !facts.runs_systemd() {
         return Ok(None);
     }
-    let path = subject.exe.seen().map(|seen| seen.raw);
+    let path = subject.exe.raw();
     // Only a name without a slash, or no link at all, can be that of a kernel thread.
     let is_kernel_thread = is_root
         && !matches!(subject.exe, KnownExe::Unread)
@@ -217,14 +217,18 @@ fn protecting_reason(
     })
 }
 
-/// Checks whether the process stays in the slice of its user, which a table limits.
-fn is_limited_by_slice(policy: &Policy, rule: &Rule, subject: &StaySubject<'_>) -> bool {
-    if policy.configs.user_slices().is_empty() {
-        return false;
+/// Returns the table that keeps the process in the slice of its user, because it limits that.
+fn limit_of_slice<'p>(
+    policy: &'p Policy,
+    rule: &Rule,
+    subject: &StaySubject<'_>,
+) -> Option<&'p UserSliceSpec> {
+    let tables = policy.configs.user_slices();
+    if tables.is_empty() {
+        return None;
     }
     let path = path_in(subject.cgroup, b"").unwrap_or_default();
-    let uid = policy.accountable(subject.uid);
-    keeping_table(policy.configs.user_slices(), rule, path, uid, subject.user).is_some()
+    keeping_table(tables, rule, path, policy.accountable(subject.uid), subject.user)
 }
 
 /// Returns the reason for a process that stays in a container created by root, or below the service

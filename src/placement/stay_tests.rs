@@ -27,14 +27,7 @@ struct Facts {
 
 impl Default for Facts {
     fn default() -> Self {
-        let unified = Hierarchy {
-            version: Version::V2,
-            mount_point: "/nowhere".into(),
-            top: "/".to_owned(),
-            listed: String::new(),
-            controllers: Vec::new(),
-            favordynmods: false,
-        };
+        let unified = Hierarchy::for_test(Version::V2, "/nowhere", "", Vec::new());
         Self {
             hierarchies: Hierarchies::new(vec![unified]),
             runs_systemd: true,

@@ -148,11 +148,11 @@ impl Policy {
             PathBase::Top => legacy_root.is_empty(),
         };
         let targets = matcher.rules().iter().flat_map(|rule| rule.action.targets());
-        let first = |target: &Target| {
+        let first_component = |target: &Target| {
             let text = target.destination.as_str().trim_start_matches('/');
             text.split('/').next().unwrap_or_default().to_owned()
         };
-        let top_level = targets.filter(is_at_top).map(first).collect();
+        let top_level = targets.filter(is_at_top).map(first_component).collect();
         Self {
             generation,
             users,
@@ -172,9 +172,9 @@ impl Policy {
     }
 
     /// Sets the settings of cgroups and units.
-    pub fn give(&mut self, configs: GroupConfigs) {
-        self.asks_user_names = ask_names(configs.user_slices());
-        self.configs = Arc::new(configs);
+    pub fn give(&mut self, configs: impl Into<Arc<GroupConfigs>>) {
+        self.configs = configs.into();
+        self.asks_user_names = ask_names(self.configs.user_slices());
     }
 
     /// Checks whether `uid` is in [`Self::users`]. Adds it if no rule needs its identity; `false`

@@ -42,6 +42,8 @@ use users::known_users;
 pub struct LoadedConfig {
     /// Rules as they would be active, and all diagnostics.
     pub loaded: Loaded,
+    /// Settings of cgroups and units.
+    configs: Arc<GroupConfigs>,
     /// Mounted hierarchies of this host.
     pub hierarchies: Arc<Hierarchies>,
     /// Roots of the cgroups of rules.
@@ -55,8 +57,7 @@ impl LoadedConfig {
     pub fn policy(&self) -> Policy {
         let matcher = Arc::new(Matcher::compile(Arc::clone(&self.loaded.rules)));
         let mut policy = Policy::new(0, matcher, &self.hierarchies, &self.roots, [], []);
-        let (configs, _warnings) = GroupConfigs::new(&self.loaded.specs, &self.hierarchies);
-        policy.give(configs);
+        policy.give(Arc::clone(&self.configs));
         policy.subordinates = self.names.subordinates();
         policy
     }
@@ -150,9 +151,9 @@ impl PolicyBuilder {
     pub fn survey(mut self) -> LoadedConfig {
         let overlay = std::mem::take(&mut self.overlay);
         let mut loaded = self.read(&overlay);
-        self.fit(&mut loaded);
+        let configs = Arc::new(self.fit(&mut loaded));
         let Self { hierarchies, roots, names, .. } = self;
-        LoadedConfig { loaded, hierarchies, roots, names }
+        LoadedConfig { loaded, configs, hierarchies, roots, names }
     }
 
     /// Sets the place where the active policy is published.

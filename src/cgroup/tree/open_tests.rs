@@ -8,14 +8,12 @@ use crate::rules::Origin;
 use crate::telemetry::metrics::Metrics;
 
 fn hierarchies(top: &Path, version: Version, controller: &str) -> Arc<Hierarchies> {
-    Arc::new(Hierarchies::new(vec![Hierarchy {
+    Arc::new(Hierarchies::new(vec![Hierarchy::for_test(
         version,
-        mount_point: top.to_owned(),
-        top: "/".into(),
-        listed: if version == Version::V1 { controller.to_owned() } else { String::new() },
-        controllers: vec![controller.to_owned()],
-        favordynmods: false,
-    }]))
+        top.to_owned(),
+        if version == Version::V1 { controller.to_owned() } else { String::new() },
+        vec![controller.to_owned()],
+    )]))
 }
 
 /// Returns the configuration along `sites/%u` with a table for `sites`.

@@ -275,14 +275,12 @@ impl Applier {
         if self.reverted.is_empty() || !self.read_files() {
             return;
         }
-        let mut needs_reload = false;
         for name in std::mem::take(&mut self.reverted) {
             match self.systemd.rewrite(&name) {
                 Ok(None) => {}
                 Ok(Some(drop_in)) => {
                     // An error is logged.
                     self.remove_files(&name, &[drop_in]);
-                    needs_reload = true;
                 }
                 Err(why) => {
                     self.metrics.units_refused.increment();
@@ -293,9 +291,8 @@ impl Applier {
                 }
             }
         }
-        // The files of this reload set what the cgroups have already.
-        self.reverted.clear();
-        if needs_reload {
+        // The drop-ins that were just removed set what the cgroups have, so nothing is to be written.
+        if !std::mem::take(&mut self.reverted).is_empty() {
             self.read_files();
         }
     }

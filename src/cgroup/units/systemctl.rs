@@ -92,12 +92,8 @@ impl Systemd {
         let shown =
             self.run(&["show", "--property", property, "--property=ActiveState", "--", unit])?;
         let value_of = |name: &str| {
-            let values = shown.lines().filter_map(|line| line.split_once('='));
-            values
-                .filter(|(key, _)| *key == name)
-                .map(|(_, value)| value)
-                .next()
-                .unwrap_or_default()
+            let mut values = shown.lines().filter_map(|line| line.split_once('='));
+            values.find(|(key, _)| *key == name).map_or("", |(_, value)| value)
         };
         let value = value_of(property);
         if matches!(value_of("ActiveState"), "" | "inactive" | "failed") || value.is_empty() {

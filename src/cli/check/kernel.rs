@@ -123,14 +123,12 @@ mod tests {
         fs::write(inner.join("cgroup.controllers"), "memory pids\n").unwrap();
         fs::write(outer.join("memory.high"), "").unwrap();
         fs::write(inner.join("pids.max"), "").unwrap();
-        let tree = Hierarchy {
-            version: Version::V2,
-            mount_point: root.path().to_owned(),
-            top: "/".to_owned(),
-            listed: String::new(),
-            controllers: ["cpu", "io", "memory", "pids"].map(str::to_owned).to_vec(),
-            favordynmods: false,
-        };
+        let tree = Hierarchy::for_test(
+            Version::V2,
+            root.path().to_owned(),
+            "",
+            ["cpu", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+        );
         let host = Hierarchies::new(vec![tree]);
         // No cgroup has the controller io, so nothing is known about its files.
         let specs = spec(&["memory.high", "memory.peak", "pids.max", "io.weight", "hugetlb.x"]);

@@ -11,10 +11,8 @@ use crate::cgroup::mounts::Version;
 use crate::cli::daemon_client::{self, DaemonAddress};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientError};
-use crate::control::protocol::{
-    ControlRequest, ExplainContext, HistoryEntry, LastGoodFiles, ProcessReport,
-};
-use crate::control::status::{ActiveRules, Status};
+use crate::control::protocol::{ExplainContext, HistoryEntry, LastGoodFiles, ProcessReport};
+use crate::control::status::ActiveRules;
 use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::Rule;
@@ -59,9 +57,9 @@ impl DaemonAnswer {
         match client::explain(socket, pids) {
             // An older daemon does not know the request.
             Err(ClientError::Refused(why)) => {
-                let asked = client::ask(socket, &ControlRequest::Status).ok().flatten();
-                let status: Option<Status> = asked.and_then(|reply| reply.only().ok());
-                status.iter().for_each(|status| daemon_client::note_version(&status.version));
+                if let Some(status) = daemon_client::status_at(socket) {
+                    daemon_client::note_version(&status.version);
+                }
                 Self::Without(DaemonMemory::Silent(ClientError::Refused(why).to_string()))
             }
             Err(error) => Self::Without(DaemonMemory::Silent(error.to_string())),
@@ -218,7 +216,7 @@ fn stays(reason: &StayReason) -> Option<String> {
         | StayReason::Delegated
         | StayReason::Protected
         | StayReason::Exited
-        | StayReason::InSlice => return None,
+        | StayReason::InSlice(_) => return None,
     })
 }
 

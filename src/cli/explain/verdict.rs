@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::stays;
 use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
-use crate::cgroup::config::{UserSliceSpec, keeping_table};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, HierarchySet, Version};
 use crate::cli::unread;
 use crate::event::Pid;
@@ -93,16 +92,16 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
         })
     });
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
-    let seats = rule.map(|rule| hierarchy_states(survey, subject, rule)).unwrap_or_default();
-    let mut said = state(rule, subject, &seats);
+    let states = rule.map(|rule| target_states(survey, subject, rule)).unwrap_or_default();
+    let mut said = state(rule, subject, &states);
     let mut stays = None;
     if let (PlacementState::Misplaced, Some(rule)) = (said, rule) {
-        stays = stay_reason(survey, subject, rule, proc);
+        stays = stay_reason(survey, subject, rule, &states, proc);
         said = match &stays {
             Some(StayReason::Delegated) => PlacementState::InPlace,
             Some(StayReason::Protected) => PlacementState::Protected,
             Some(StayReason::Exited) => PlacementState::Ended,
-            Some(StayReason::InSlice) => PlacementState::InSlice,
+            Some(StayReason::InSlice(_)) => PlacementState::InSlice,
             Some(
                 StayReason::ManagerUnknown
                 | StayReason::OthersJob(_)
@@ -119,6 +118,7 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let unread = unread::files(&survey.loaded.diagnostics);
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { PlacementState::Unsure } else { said };
+    let seats = states.into_iter().flat_map(|state| state.seats).collect();
     Verdict { state, walk, seats, stays, unread }
 }
 
@@ -134,7 +134,7 @@ pub(super) fn unseen(rule: Option<&Rule>, subject: &InspectedProcess, walk: &Tra
 fn state(
     rule: Option<&Rule>,
     subject: &InspectedProcess,
-    seats: &[HierarchyState],
+    states: &[TargetState<'_>],
 ) -> PlacementState {
     let Some(rule) = rule else { return PlacementState::NoRule };
     match &rule.action {
@@ -142,23 +142,42 @@ fn state(
         Action::Inapplicable(_) => return PlacementState::Inapplicable,
         Action::Place(_) => {}
     }
+    let mut seats = states.iter().flat_map(|state| &state.seats);
     match &subject.life {
         None => PlacementState::Imagined,
-        Some(_) if seats.iter().all(|seat| seat.is_right) => PlacementState::InPlace,
+        Some(_) if seats.all(|seat| seat.is_right) => PlacementState::InPlace,
         Some(_) => PlacementState::Misplaced,
     }
 }
 
-/// Returns the table that limits the slice of the user, so that the process stays there.
-pub(super) fn slice_table<'s>(
-    survey: &'s LoadedConfig,
+/// Destination of a rule for the process.
+struct TargetState<'r> {
+    target: &'r Target,
+    span: HierarchySet,
+    /// Path from the top of the hierarchies.
+    path: String,
+    seats: Vec<HierarchyState>,
+}
+
+/// Returns the destinations that the daemon applies.
+fn target_states<'r>(
+    survey: &LoadedConfig,
     subject: &InspectedProcess,
-    rule: &Rule,
-) -> Option<&'s UserSliceSpec> {
-    let text = subject.life.as_ref().map(|life| life.cgroup.as_slice());
-    let path = text.and_then(|text| path_in(text, b"")).unwrap_or_default();
-    let tables = &survey.loaded.specs.user_slices;
-    keeping_table(tables, rule, path, subject.who.uid, subject.who.name.as_deref())
+    rule: &'r Rule,
+) -> Vec<TargetState<'r>> {
+    let mut states = Vec::new();
+    for target in rule.action.targets() {
+        let (span, _) = survey.hierarchies.span_of(target);
+        if span.is_empty() && target.below == PathBase::Top {
+            // The daemon stops here too: it does not apply the targets that follow.
+            break;
+        }
+        let path = path(survey, subject, target);
+        let trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
+        let seats = trees.map(|tree| hierarchy_state(tree, &path, target, subject)).collect();
+        states.push(TargetState { target, span, path, seats });
+    }
+    states
 }
 
 /// Returns the reason for which a process that is not in the cgroup of its rule stays where it is.
@@ -166,43 +185,17 @@ fn stay_reason(
     survey: &LoadedConfig,
     subject: &InspectedProcess,
     rule: &Rule,
+    states: &[TargetState<'_>],
     proc: &mut ProcFs,
 ) -> Option<StayReason> {
-    targets(survey, rule).find_map(|(target, span)| {
-        let path = path(survey, subject, target);
-        let mut trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
-        let is_elsewhere =
-            trees.any(|tree| !hierarchy_state(tree, &path, target, subject).is_right);
-        let place = StayTarget { rule, span, target, path: &path };
-        is_elsewhere.then(|| stays::reason(survey, subject, &place, proc)).flatten()
-    })
-}
-
-/// Returns the targets that the daemon applies, with their hierarchies.
-fn targets<'r>(
-    survey: &LoadedConfig,
-    rule: &'r Rule,
-) -> impl Iterator<Item = (&'r Target, HierarchySet)> {
-    let targets = rule.action.targets().iter().map(|target| {
-        let (span, _) = survey.hierarchies.span_of(target);
-        (target, span)
+    let elsewhere = states.iter().filter(|state| state.seats.iter().any(|seat| !seat.is_right));
+    let mut targets = elsewhere.map(|&TargetState { target, span, ref path, .. }| StayTarget {
+        rule,
+        span,
+        target,
+        path,
     });
-    // The daemon stops at a target without a hierarchy: it does not apply those that follow.
-    targets.take_while(|(target, span)| !span.is_empty() || target.below != PathBase::Top)
-}
-
-fn hierarchy_states(
-    survey: &LoadedConfig,
-    subject: &InspectedProcess,
-    rule: &Rule,
-) -> Vec<HierarchyState> {
-    let mut seats = Vec::new();
-    for (target, span) in targets(survey, rule) {
-        let path = path(survey, subject, target);
-        let trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
-        seats.extend(trees.map(|tree| hierarchy_state(tree, &path, target, subject)));
-    }
-    seats
+    targets.find_map(|target| stays::reason(survey, subject, &target, proc))
 }
 
 fn hierarchy_state(

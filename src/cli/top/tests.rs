@@ -11,14 +11,12 @@ use crate::config::rules_toml;
 use crate::rules::Rule;
 
 fn tree(root: &Path, version: Version, listed: &str) -> Hierarchy {
-    Hierarchy {
+    Hierarchy::for_test(
         version,
-        mount_point: root.join(if version == Version::V2 { "v2" } else { listed }),
-        top: "/".into(),
-        listed: listed.to_owned(),
-        controllers: listed.split(',').map(str::to_owned).collect(),
-        favordynmods: false,
-    }
+        root.join(if version == Version::V2 { "v2" } else { listed }),
+        listed.to_owned(),
+        listed.split(',').map(str::to_owned).collect(),
+    )
 }
 
 fn sampler(root: &Path, trees: &[(Version, &str)]) -> Sampler {

@@ -20,7 +20,7 @@ impl fmt::Display for ProcessLabel<'_> {
             Some(name) => f.write_str(name)?,
             None => write!(f, "uid {}", subject.handle.uid)?,
         }
-        match subject.exe_path() {
+        match subject.exe.raw() {
             Some(exe) => write!(f, " ({})", exe.escape_ascii()),
             None => Ok(()),
         }
@@ -56,7 +56,7 @@ impl DecisionFields<'_> {
         }
         let Self { subject, rule, .. } = self;
         let PlacedProcess { evaluation, handle, .. } = subject;
-        let exe = subject.exe_path().map(String::from_utf8_lossy);
+        let exe = subject.exe.raw().map(String::from_utf8_lossy);
         let file = rule.origin.file.to_string_lossy();
         let mut fields = vec![
             (MESSAGE_ID, Value::from(self.kind)),

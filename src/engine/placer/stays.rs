@@ -122,7 +122,7 @@ impl Placer {
             StayReason::Protected => Placement::Protected,
             StayReason::ManagerUnknown => Placement::Waiting,
             StayReason::Exited => Placement::Gone,
-            StayReason::InSlice => Placement::InSlice,
+            StayReason::InSlice(_) => Placement::InSlice,
             StayReason::OthersJob(place) => {
                 self.leave_in_cgroup(Placement::OthersJob, place, rule, subject, kernel)
             }

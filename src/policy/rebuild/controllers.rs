@@ -159,14 +159,12 @@ mod tests {
 
     /// Creates a host with cgroup v2 only.
     fn unified(controllers: &[&str]) -> Hierarchies {
-        Hierarchies::new(vec![Hierarchy {
-            version: Version::V2,
-            mount_point: "/sys/fs/cgroup".into(),
-            top: "/".into(),
-            listed: String::new(),
-            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
-            favordynmods: false,
-        }])
+        Hierarchies::new(vec![Hierarchy::for_test(
+            Version::V2,
+            "/sys/fs/cgroup",
+            "",
+            controllers.iter().map(|&name| name.to_owned()).collect(),
+        )])
     }
 
     #[test]
@@ -246,13 +244,13 @@ mod tests {
 
     #[test]
     fn a_rule_without_any_hierarchy_cannot_be_applied_and_keeps_its_place() {
-        let v1 = |name: &str| Hierarchy {
-            version: Version::V1,
-            mount_point: format!("/sys/fs/cgroup/{name}").into(),
-            top: "/".into(),
-            listed: name.to_owned(),
-            controllers: vec![name.to_owned()],
-            favordynmods: false,
+        let v1 = |name: &str| {
+            Hierarchy::for_test(
+                Version::V1,
+                format!("/sys/fs/cgroup/{name}"),
+                name.to_owned(),
+                vec![name.to_owned()],
+            )
         };
         let host = Hierarchies::new(vec![v1("freezer")]);
         let text =
@@ -278,14 +276,12 @@ mod tests {
 
     #[test]
     fn the_words_of_tables_are_translated_without_a_word() {
-        let old = Hierarchies::new(vec![Hierarchy {
-            version: Version::V1,
-            mount_point: "/sys/fs/cgroup/blkio".into(),
-            top: "/".into(),
-            listed: "blkio".into(),
-            controllers: vec!["blkio".to_owned()],
-            favordynmods: false,
-        }]);
+        let old = Hierarchies::new(vec![Hierarchy::for_test(
+            Version::V1,
+            "/sys/fs/cgroup/blkio",
+            "blkio",
+            vec!["blkio".to_owned()],
+        )]);
         let text = "version = 1\n[[rule]]\nuser = 1\ncgroup = \"a\"\n[cgroup.a]\nio.weight = 20\n";
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a.toml"), text).unwrap();
