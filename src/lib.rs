@@ -39,6 +39,16 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("cgruled needs a 64-bit target");
 
+/// Prints on standard error. Unlike the macro of the standard library it does not panic if that is
+/// closed or full: a diagnostic that nobody reads must not end the program.
+#[cfg(not(test))]
+macro_rules! eprintln {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _written = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

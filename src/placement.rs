@@ -8,6 +8,7 @@ pub mod stay;
 use crate::event::{Gid, Uid};
 use crate::kernel::program::ExeInfo;
 use crate::policy::User;
+use crate::policy::load::Subordinates;
 use crate::rules::destination::{Destination, SpecifierValues};
 use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
@@ -105,6 +106,20 @@ pub fn decide(
             return Choice::Rule(id);
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
+    }
+}
+
+/// Returns the user whose UID and name stand in the path of a cgroup for processes of `uid`: the owner of a
+/// subordinate UID, so that a user with such a range has one cgroup and not 65,536, each with the
+/// full limit.
+pub fn path_user<'n>(
+    subordinates: &'n Subordinates,
+    uid: Uid,
+    name: Option<&'n str>,
+) -> (Uid, Option<&'n str>) {
+    match subordinates.owner_of(uid).filter(|_| name.is_none()) {
+        Some(owner) => (owner.uid, owner.name),
+        None => (uid, name),
     }
 }
 

@@ -2,16 +2,20 @@
 //! hot path. Each function must be safe to call with any argument.
 #![allow(unsafe_code)]
 
+pub mod accounts;
 pub mod atomic_file;
+pub mod checked_path;
+pub mod locked_memory;
 mod mailbox;
 mod namespace;
 mod peer;
+pub mod realtime;
 mod service;
 pub mod subprocess;
 
 use std::ffi::CStr;
 use std::io;
-use std::mem::{size_of, size_of_val, zeroed};
+use std::mem::{MaybeUninit, size_of, size_of_val, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 
@@ -21,7 +25,7 @@ use crate::event::Nanos;
 pub use mailbox::{Datagram, Mailbox};
 pub use namespace::{Namespace, namespace_of, namespace_owner, pidfd_open_thread};
 pub use peer::peer_groups;
-pub use service::{daemonise, local_time, open_syslog, syslog};
+pub use service::{RUNTIME_DIRECTORY, daemonise, local_time, open_syslog, syslog};
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -38,9 +42,18 @@ pub fn errno(error: &io::Error) -> Errno {
 
 /// Returns the current time of `CLOCK_MONOTONIC`.
 pub fn monotonic() -> Nanos {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// Returns the current time of `CLOCK_BOOTTIME`, which includes suspends and ignores clock changes.
+pub fn since_boot() -> Nanos {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+fn clock(id: libc::clockid_t) -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the call to fill; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    // SAFETY: `time` is a valid timespec for the call to fill; the clocks used exist on every Linux.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
     Nanos(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
@@ -311,6 +324,21 @@ pub fn scheduling_policy(pid: u32) -> io::Result<i32> {
     let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
     // SAFETY: the call takes an integer.
     check(unsafe { libc::sched_getscheduler(pid) })
+}
+
+/// Checks whether SIGTERM or SIGINT is blocked and pending.
+pub fn is_termination_pending() -> bool {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is to memory for a signal set, which the call fills.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: filled by the call.
+    let set = unsafe { set.assume_init() };
+    [libc::SIGTERM, libc::SIGINT].into_iter().any(|signal| {
+        // SAFETY: the set was returned by the kernel.
+        unsafe { libc::sigismember(&raw const set, signal) == 1 }
+    })
 }
 
 /// Returns freed memory to the system.

@@ -378,7 +378,7 @@ fn cgrulectl_can_query_it_and_it_runs_without_a_control_socket() {
     assert!(said.contains(&format!("\"pid\": {}", daemon.pid)), "{said}");
     drop(daemon);
     assert_eq!(code(&status()), Some(69));
-    fs::remove_dir("/run/cgruled").unwrap();
+    fs::remove_dir_all("/run/cgruled").unwrap();
     fs::write("/run/cgruled", "no directory").unwrap();
     let daemon = Background::start(&["-vv"]);
     daemon.expect("continuing without it");
@@ -428,6 +428,7 @@ fn a_second_one_fails_while_its_caller_waits_for_the_status() {
     assert_eq!(code(&second), Some(255), "{second:?}");
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("/run/cgred.socket: another daemon serves this socket"), "{said}");
+    assert!(said.contains("(served by cgrulesengd, PID "), "{said}");
     // The unit has 78 in RestartPreventExitStatus=, so systemd does not restart the service.
     let third = Command::new(OURS).arg("-n").env("NOTIFY_SOCKET", "/nowhere").output().unwrap();
     assert_eq!(code(&third), Some(78), "{third:?}");

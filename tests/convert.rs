@@ -36,6 +36,9 @@ const FILES: &[(&str, &str)] = &[
     ("ananicy.d/a/b.rules", "{\"name\": \"gcc\", \"type\": \"BG\"}\n"),
     ("ananicy.d/c.cgroups", "{\"cgroup\": \"cpu80\", \"CPUQuota\": 80}\n"),
     ("ananicy.d/c.cgroups~", "garbage\n"),
+    ("ananicy.d/README.md", "not for a user\n"),
+    ("ananicy.d/.gitattributes", "* text eol=lf\n"),
+    ("ananicy.d/.git/info/a.rules", "garbage\n"),
 ];
 
 #[test]
@@ -55,12 +58,13 @@ fn the_daemon_takes_what_is_written() {
         "cgrules.conf:7:1: error",
         "cgrules.conf:8:1: error",
         "cgrules.conf:9:1: error",
-        "cgconfig.conf:1:1: error",
+        "cgconfig.conf:1:1: warning",
+        "README.md: warning: skipped",
         "c.cgroups~: warning",
     ] {
         assert!(said.contains(lost), "{lost} is not in {said}");
     }
-    assert_eq!(said.matches(": error:").count(), 4, "{said}");
+    assert_eq!(said.matches(": error:").count(), 3, "{said}");
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: not root: the daemon rejects rule files of other users");
         return;
@@ -112,4 +116,26 @@ fn input_that_cannot_be_converted_is_reported_without_blocking() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(expected), "{said}");
     }
+}
+
+/// Checks that a user who may run the command by sudo does not read the files of root with it.
+#[test]
+fn a_file_of_root_is_not_shown_by_sudo() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("shadow");
+    fs::write(&secret, "root:$y$secret:20000:0:99999:7:::\n").unwrap();
+    let convert = |sudo: Option<&str>, mode: u32| {
+        for (path, mode) in [(&*secret, mode), (directory.path(), 0o755)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(["convert", "--from", "cgrules"]).arg(&secret).env_remove("SUDO_UID");
+        let output = command.envs(sudo.map(|uid| ("SUDO_UID", uid))).output().unwrap();
+        (text(&output.stdout) + &text(&output.stderr)).contains("$y$secret")
+    };
+    assert!(!convert(Some("1000"), 0o600));
+    assert!(convert(Some("1000"), 0o644) && convert(None, 0o600) && convert(Some("0"), 0o600));
 }

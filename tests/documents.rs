@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use cgruled::cli::command::definition;
+use cgruled::config::daemon_toml::changes::Effect;
 use cgruled::config::{daemon_toml, rules_toml};
 use cgruled::control::protocol::{
     HistoryEntry, ProcessReport, ReloadReply, WatchMessage, WatchedDecision,
@@ -598,6 +599,25 @@ fn exit_codes(page_name: &str) -> Vec<String> {
     words.into_iter().filter(|word| word.parse::<u8>().is_ok()).collect()
 }
 
+/// Checks that the page states for each setting when a changed value takes effect, as the daemon does it.
+#[test]
+fn the_page_of_the_settings_states_when_each_takes_effect() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man/cgruled.toml.5");
+    let text = fs::read_to_string(path).unwrap();
+    for row in &daemon_toml::changes::ROWS {
+        let start = format!(".TP\n\\fB{}\\fP\n", row.key);
+        let (_, entry) =
+            text.split_once(&start).unwrap_or_else(|| panic!("no entry for {}", row.key));
+        let entry = entry.split(".TP\n").next().unwrap();
+        let sentence = match row.effect {
+            Effect::Reload => "Takes effect at a reload.\n",
+            Effect::ReloadUnlessOff => "Takes effect at a reload; a change from or to",
+            Effect::Restart => "Takes effect after a restart.\n",
+        };
+        assert!(entry.contains(sentence), "{}: {sentence}", row.key);
+    }
+}
+
 /// Compares all names that scripts and files can depend on with `tests/public-names.txt`. A line may be added to that
 /// file (`UPDATE_GOLDEN=1`); to change or remove one breaks what others wrote.
 #[test]
@@ -743,6 +763,49 @@ fn the_tests_that_the_page_about_the_hot_thread_names_exist() {
         "`escape::*`, `escape::no_such_test`, `nowhere::*`, VM `nowhere`, `leader` unit tests";
     assert_eq!(missing_tests(wrong), ["escape::no_such_test", "nowhere::*", "nowhere"]);
     assert!(is_named("a*c*", "abcd") && is_named("*", "") && !is_named("a*d", "abc"));
+}
+
+/// Returns the names of all tests in files below `directory`.
+fn unit_tests(directory: &Path, names: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            unit_tests(&path, names);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            names.extend(tests_in(&text).into_iter().map(str::to_owned));
+        }
+    }
+}
+
+/// Returns the names after "unit " in a cell that no test has.
+fn missing_unit_tests(cell: &str, known: &[String]) -> Vec<String> {
+    let parts: Vec<&str> = cell.split('`').collect();
+    let named = parts.chunks_exact(2).filter(|pair| pair[0].ends_with("unit "));
+    let missing = named.filter(|pair| !known.iter().any(|test| is_named(pair[1], test)));
+    missing.map(|pair| pair[1].to_owned()).collect()
+}
+
+#[test]
+fn each_promise_of_the_threat_model_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut known = Vec::new();
+    unit_tests(&root.join("src"), &mut known);
+    let text = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let table = text.split("\n| promise | test |\n|---|---|\n").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        let test = row.trim_matches('|').rsplit('|').next().unwrap();
+        assert!(test.contains('`'), "{row}");
+        assert_eq!(missing_tests(test), [""; 0], "{row}");
+        assert_eq!(missing_unit_tests(test, &known), [""; 0], "{row}");
+    }
+    // The control.
+    assert_eq!(missing_unit_tests("unit `no_such_test`, unit `*`", &known), ["no_such_test"]);
+    assert!(known.len() > 400, "{}", known.len());
+    let policy = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    assert!(policy.contains("`docs/security.md`"), "SECURITY.md makes no promise of its own");
 }
 
 fn pages() -> Vec<PathBuf> {

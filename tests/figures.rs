@@ -10,17 +10,17 @@ use serde_json::Value;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Names of the subjects in the samples and in the figures. Their classes differ in more than colour.
 const SUBJECTS: [(&str, &str, &str); 3] = [
-    ("cgruled warm v2", "cgruled (default)", "warm"),
+    ("cgruled auto v2", "cgruled (default)", "default"),
     ("cgruled off v2", "cgruled, fast_moves off", "off"),
     ("cgrulesengd v1", "cgrulesengd", "other"),
 ];
 const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-size:15px;font-weight:600}.note{fill:#59636e}\
 .paper{fill:#fff}.grid{stroke:#d1d9e0;fill:none}.curve{fill:none;stroke-width:2}.end{text-anchor:end}\
-.mid{text-anchor:middle}.warm{stroke:#0969da}.off{stroke:#1a7f37;stroke-dasharray:6 3}\
+.mid{text-anchor:middle}.default{stroke:#0969da}.off{stroke:#1a7f37;stroke-dasharray:6 3}\
 .other{stroke:#bc4c00;stroke-width:3}.bar{stroke-width:14}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.note{fill:#9198a1}.paper{fill:#0d1117}.grid{stroke:#3d444d}\
-.warm{stroke:#4493f8}.off{stroke:#3fb950}.other{stroke:#f0883e}}";
+.default{stroke:#4493f8}.off{stroke:#3fb950}.other{stroke:#f0883e}}";
 const PANEL: (f64, f64) = (330.0, 190.0);
 /// Limits of the logarithmic axis in microseconds.
 const AXIS: (f64, f64) = (10.0, 100_000.0);

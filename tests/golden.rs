@@ -68,11 +68,14 @@ fn show_gifts(specs: &GroupSpecs, text: &mut String) {
             writeln!(text, "  {controller}: {key} = {value}").unwrap();
         }
         if spec.perm != GroupPermissions::default() {
-            let GroupPermissions { directory, task, .. } = spec.perm;
+            let GroupPermissions { is_of_user, directory, task, .. } = spec.perm;
             let one = |o: FileOwnership| {
                 let mode = o.mode.map(|mode| format!("{mode:04o}"));
                 format!("{:?} {:?} {mode:?}", o.uid.map(|id| id.0), o.gid.map(|id| id.0))
             };
+            if is_of_user {
+                text.push_str("  owned by the user of the path\n");
+            }
             writeln!(text, "  owners: {}, of tasks {}", one(directory), one(task)).unwrap();
         }
         if spec.is_required {

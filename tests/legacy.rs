@@ -49,7 +49,7 @@ use world::World;
 
 fn names() -> NameService {
     let directory = cases::directory();
-    NameService { passwd: directory.join("passwd"), group: directory.join("group"), nss: false }
+    NameService::of_files(&directory)
 }
 
 /// Loads a cgrules.conf, if there is one, and the files of cgrules.d.
@@ -130,11 +130,17 @@ fn complaints(diagnostics: &[Diagnostic]) -> Vec<String> {
 fn show(rule: &Rule) -> String {
     let users = rule.when.users.iter().map(|test| match test {
         UserTest::Ids(first, last) if first == last => format!("uid {first}"),
-        UserTest::Ids(..) | UserTest::Name(_) | UserTest::Glob(_) => format!("{test:?}"),
+        UserTest::Ids(..)
+        | UserTest::Name(_)
+        | UserTest::NameOrId(..)
+        | UserTest::Human(_)
+        | UserTest::Glob(_) => format!("{test:?}"),
     });
     let groups = rule.when.groups.iter().map(|test| match test {
         GroupTest::Ids(first, last) if first == last => format!("gid {first}"),
-        GroupTest::Ids(..) | GroupTest::Name(_) | GroupTest::Glob(_) => format!("{test:?}"),
+        GroupTest::Ids(..) | GroupTest::Name(_) | GroupTest::NameOrId(..) | GroupTest::Glob(_) => {
+            format!("{test:?}")
+        }
     });
     let exes = rule.when.exes.iter().map(|test| match test {
         ExeTest::Path(path) => format!("path {}", String::from_utf8_lossy(path)),

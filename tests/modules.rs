@@ -82,54 +82,114 @@ fn the_engine_reaches_the_kernel_through_its_trait_alone() {
     }
 }
 
-/// Returns the modules below `src` by name, such as `cgroup::units`, each with the modules it uses
-/// that are neither above nor below it.
-fn uses() -> BTreeMap<String, BTreeSet<String>> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// Returns the paths in the code that begin with `start`, without it, and each path of a list in
+/// braces after `start`.
+fn listed_paths(code: &str, start: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in code.split(start).skip(1) {
+        let Some(list) = rest.strip_prefix('{') else {
+            found.extend(paths(&format!("{start}{rest}"), start).map(str::to_owned));
+            continue;
+        };
+        let mut depth = 1;
+        let mut path = String::new();
+        for c in list.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => found.push(std::mem::take(&mut path)),
+                c if depth == 1 && !c.is_whitespace() => path.push(c),
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        found.push(path);
+    }
+    found
+}
+
+/// Returns the name of a module, such as `cgroup::units`, from its file in the crate at `root`.
+fn module_name(root: &Path, file: &Path) -> String {
+    let name = file.strip_prefix(root).unwrap().with_extension("");
+    let name = name.to_str().unwrap().replace('/', "::");
+    name.strip_suffix("::mod").unwrap_or(&name).to_owned()
+}
+
+/// Returns the module with the longest name with which a path begins.
+fn module_of(path: &str, names: &BTreeSet<String>) -> Option<String> {
+    let ends = path.match_indices("::").map(|(end, _)| end).chain([path.len()]);
+    ends.filter_map(|end| names.get(&path[..end])).last().cloned()
+}
+
+/// Checks whether two modules are the same, or one is above the other.
+fn are_kin(one: &str, other: &str) -> bool {
+    let [shorter, longer] = if one.len() < other.len() { [one, other] } else { [other, one] };
+    let rest = longer.strip_prefix(shorter);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Returns the modules of the crate at `root` by name, each with the modules it uses that are
+/// neither above nor below it.
+fn uses(root: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut files = Vec::new();
-    sources(&source, &mut files);
-    files.retain(|file| !file.starts_with(source.join("bin")));
+    sources(root, &mut files);
+    files.retain(|file| !file.starts_with(root.join("bin")));
     files.retain(|file| !file.file_stem().unwrap().to_str().unwrap().ends_with("tests"));
-    let name = |file: &Path| {
-        let name = file.strip_prefix(&source).unwrap().with_extension("");
-        let name = name.to_str().unwrap().replace('/', "::");
-        name.strip_suffix("::mod").unwrap_or(&name).to_owned()
-    };
-    let names: BTreeSet<String> = files.iter().map(|file| name(file)).collect();
-    let module_of = |path: &str| {
-        let mut ends = path.match_indices("::").map(|(end, _)| end).collect::<Vec<_>>();
-        ends.push(path.len());
-        ends.iter().rev().map(|&end| path[..end].to_owned()).find(|one| names.contains(one))
-    };
-    let is_kin = |one: &str, other: &str| {
-        let is_below = |one: &str, other: &str| one.starts_with(&format!("{other}::"));
-        one == other || is_below(one, other) || is_below(other, one)
-    };
-    let of_file = |file: &PathBuf| {
-        let (own, code) = (name(file), code(file));
-        let parent = own.rsplit_once("::").map_or(String::new(), |(parent, _)| parent.to_owned());
-        let siblings = paths(&code, "use super::").map(|path| format!("{parent}::{path}"));
-        let all = paths(&code, "crate::").map(str::to_owned).chain(siblings);
-        let used = all.filter_map(|path| module_of(&path)).filter(|used| !is_kin(&own, used));
-        let used = used.collect();
-        (own, used)
-    };
-    files.iter().map(of_file).collect()
+    let names: BTreeSet<String> = files.iter().map(|file| module_name(root, file)).collect();
+    let mut uses = BTreeMap::new();
+    for file in files {
+        let own = module_name(root, &file);
+        let code = code(&file);
+        let parent = own.rfind("::").map_or("", |end| &own[..end + 2]);
+        let siblings = listed_paths(&code, "use super::");
+        let siblings = siblings.into_iter().map(|path| format!("{parent}{path}"));
+        let all = listed_paths(&code, "crate::").into_iter().chain(siblings);
+        let used = all.filter_map(|path| module_of(&path, &names));
+        let used: BTreeSet<String> = used.filter(|used| !are_kin(&own, used)).collect();
+        uses.insert(own, used);
+    }
+    uses
 }
 
 #[test]
 fn no_two_modules_use_each_other() {
-    let mut uses = uses();
+    let mut uses = uses(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    // It lists the commands, which take their common flags and their error from it.
+    assert!(uses.remove("cli::command").is_some());
     assert!(uses["rules::exe"].contains("rules::listed"), "uses are found: {uses:?}");
-    // Modules that use only modules outside of all cycles are outside as well.
+    assert_no_cycle(uses);
+}
+
+#[test]
+fn no_two_files_of_a_benchmark_use_each_other() {
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let entries = fs::read_dir(benches).unwrap().map(|entry| entry.unwrap().path());
+    let crates: Vec<PathBuf> = entries.filter(|path| path.join("main.rs").is_file()).collect();
+    assert!(crates.len() >= 4, "{crates:?}");
+    for root in crates {
+        let uses = uses(&root);
+        let is_found = uses.values().any(|used| !used.is_empty());
+        assert!(is_found, "uses are found in {}: {uses:?}", root.display());
+        assert_no_cycle(uses);
+    }
+}
+
+fn assert_no_cycle(mut uses: BTreeMap<String, BTreeSet<String>>) {
     loop {
-        let remaining: BTreeSet<String> = uses.keys().cloned().collect();
-        uses.retain(|_, used| used.iter().any(|one| remaining.contains(one)));
-        if uses.len() == remaining.len() {
+        let before = uses.len();
+        // A module that uses only modules outside of all cycles, or that only such modules use, is
+        // outside as well.
+        let names: BTreeSet<String> = uses.keys().cloned().collect();
+        uses.values_mut().for_each(|used| used.retain(|one| names.contains(one)));
+        let used: BTreeSet<String> = uses.values().flatten().cloned().collect();
+        uses.retain(|name, uses| !uses.is_empty() && used.contains(name));
+        if uses.len() == before {
             break;
         }
     }
-    // What is left is in a cycle, or uses one.
+    // What is left is in a cycle, or between two.
     assert!(uses.is_empty(), "{uses:#?}");
 }
 
@@ -156,4 +216,30 @@ fn the_path_of_an_event_names_real_functions() {
         }
     }
     assert!(functions >= 18, "{functions}");
+}
+
+/// Returns the files of the library whose code contains `what`.
+fn files_with(what: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    files.retain(|file| code(file).contains(what));
+    let names = files.iter().map(|file| file.strip_prefix(&root).unwrap().display().to_string());
+    let sorted: BTreeSet<String> = names.collect();
+    sorted.into_iter().collect()
+}
+
+/// Lists the places that write text chosen by a user or the name service, each of which escapes it: JSON
+/// of the tools and of the control socket (whose texts are escaped where they are created), files of
+/// state, which the daemon alone reads, and the log, which passes all records through one
+/// function.
+#[test]
+fn text_from_outside_has_few_writers() {
+    let stored =
+        ["cgroup/reaper/journal.rs", "cgroup/units/state_file.rs", "policy/rebuild/stored.rs"];
+    let mut json = [&stored[..], &["cli/json.rs", "control/protocol.rs"]].concat();
+    json.sort_unstable();
+    assert_eq!(files_with("serde_json::to_"), json);
+    assert_eq!(files_with("set_boxed_logger"), ["telemetry/log/mod.rs"]);
+    assert_eq!(files_with(".args()"), ["telemetry/log/mod.rs"]);
 }

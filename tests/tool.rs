@@ -22,8 +22,8 @@ use case::{Copy, unescaped};
 use cgruled::cgroup::host::ManagedRoots;
 use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use cgruled::cli::explain::{
-    DaemonMemory, Explained, InspectedProcess, LiveProcess, OutputOptions, ParentProcess,
-    PlacementState, judge, show, why,
+    DaemonMemory, Explained, InspectedProcess, LiveProcess, OutputOptions, ParentProcess, judge,
+    show, why,
 };
 use cgruled::cli::{cat, check, list};
 use cgruled::control::protocol::{HistoryEntry, ProcessReport};
@@ -98,7 +98,7 @@ fn ask(survey: &LoadedConfig, line: &str) -> Explained {
     let moved = memory.moved();
     let mut explained =
         Explained { subject, verdict, moved, external_move: None, reasons: Vec::new() };
-    if explained.verdict.state == PlacementState::Misplaced {
+    if explained.verdict.state.has_reasons() {
         explained.reasons = why(&explained.subject, &explained.verdict, &memory);
     }
     explained

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, User};
 
-use crate::{Result, cast};
+use crate::Result;
 
 const PREFIX: &str = "cgruled-demo-";
 /// Range that is searched for an unused UID.
@@ -43,8 +43,6 @@ impl Ground {
             .map_err(|error| format!("cannot create {}: {error}", top.display()))?;
         let ground = Self { work, top, uid, is_v2 };
         ground.publish(ground.work(), 0o755)?;
-        cast::compile(&ground)?;
-        cast::write_script(&ground)?;
         fs::create_dir(ground.rules_directory())?;
         ground.publish(&ground.rules_directory(), 0o755)?;
         let file = ground.rules_directory().join("50-demo.toml");

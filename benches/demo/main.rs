@@ -68,6 +68,8 @@ fn show() -> Result<usize> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut clock = Clock::start(AT_MOST)?;
     let ground = Ground::prepare()?;
+    cast::compile(&ground)?;
+    cast::write_script(&ground)?;
     announce(&ground)?;
     let mut daemon = Daemon::start(&program, &ground)?;
     daemon.wait_until_ready(&mut clock)?;

@@ -302,6 +302,48 @@ static int storm(const char *what, char **arg)
 	return report(count);
 }
 
+/* busy MILLISECONDS COUNT: processes that compute without waiting. They die with this one. */
+static int busy(char **arg)
+{
+	int64_t end = now() + atoll(arg[0]) * 1000000;
+	int count = atoi(arg[1]);
+
+	for (int i = 0; i < count; i++)
+		if (!spawn()) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			while (getppid() != 1 && now() < end)
+				;
+			_exit(0);
+		}
+	nap((end - now()) / 1000);
+	return report(count);
+}
+
+/* reclaim MILLISECONDS PROCS FILE SIZE: reads the file again and again in the cgroup of PROCS, whose memory limit is
+ * less than SIZE bytes, so that each page is reclaimed and read from the disk. */
+static int reclaim(char **arg)
+{
+	int64_t end = now() + atoll(arg[0]) * 1000000;
+	size_t size = strtoul(arg[3], NULL, 10), pages = 0;
+	int procs = open(arg[1], O_WRONLY), file = open(arg[2], O_RDWR | O_CREAT | O_TRUNC, 0600);
+	static char block[1 << 20];
+
+	if (procs < 0 || write(procs, "0", 1) != 1)
+		die(arg[1]);
+	memset(block, 1, sizeof block);
+	for (size_t done = 0; done < size; done += sizeof block)
+		if (file < 0 || write(file, block, sizeof block) != sizeof block)
+			die(arg[2]);
+	volatile char *at = mmap(NULL, size, PROT_READ, MAP_SHARED, file, 0);
+	if (at == MAP_FAILED)
+		die("mmap");
+	unlink(arg[2]);
+	while (now() < end)
+		for (size_t offset = 0; offset < size && now() < end; offset += 4096)
+			pages += at[offset];
+	return report(pages / 1000);
+}
+
 static pid_t run(char **argv)
 {
 	pid_t pid = vfork();
@@ -347,7 +389,8 @@ int main(int argc, char **argv)
 	static const struct { const char *name; int args; int (*run)(char **); } actors[] = {
 		{"leash", 1, leash}, {"pulse", 5, pulse}, {"tree", 4, tree},
 		{"orphans", 4, orphans}, {"churn", 4, churn}, {"execs", 7, execs},
-		{"pulse-exec", 6, pulse_exec}, {"sleep", 0, sleeper},
+		{"pulse-exec", 6, pulse_exec}, {"sleep", 0, sleeper}, {"busy", 2, busy},
+		{"reclaim", 4, reclaim},
 	};
 	const char *name = argc > 1 ? argv[1] : "";
 

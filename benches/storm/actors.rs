@@ -128,9 +128,24 @@ pub(crate) enum Storm {
     Execs,
     Threads,
     Comms,
+    /// This number of processes that compute, on all CPUs.
+    Busy(u32),
+    /// A process that reads a file larger than the memory of its cgroup.
+    Reclaim,
+    /// The same with the daemon in that cgroup, as on a host that is short of memory.
+    Short,
 }
 
+/// Memory of the cgroup of `Storm::Reclaim`, and the size of its file, in bytes.
+const RECLAIM_LIMIT: u64 = 64 << 20;
+const RECLAIM_FILE: u64 = 256 << 20;
+
 impl Storm {
+    /// Returns the `memory` cgroup for the daemon, if it is not the root.
+    pub(crate) fn memory(self, ground: &Ground) -> Result<Option<PathBuf>> {
+        (self == Storm::Short).then(|| ground.limited_memory(RECLAIM_LIMIT)).transpose()
+    }
+
     /// Runs on `cpu` (-1: anywhere) as root for `ms` milliseconds.
     pub(crate) fn start(self, ground: &Ground, ms: u32, cpu: i32) -> Result<Actor> {
         let name = match self {
@@ -139,6 +154,15 @@ impl Storm {
             Storm::Comms => "comms",
             Storm::Execs => {
                 return execs(ground, &Execs { ms, cpu, ..Execs::default() }, Keeps::Nothing);
+            }
+            Storm::Busy(count) => {
+                return Actor::start(ground, "busy", &words![ms, count], Keeps::Nothing);
+            }
+            Storm::Reclaim | Storm::Short => {
+                let group = ground.limited_memory(RECLAIM_LIMIT)?.join("cgroup.procs");
+                let file = ground.work.join("reclaimed");
+                let words = words![ms, group.display(), file.display(), RECLAIM_FILE];
+                return Actor::start(ground, "reclaim", &words, Keeps::Nothing);
             }
         };
         Actor::start(ground, name, &words![ms, 0, cpu], Keeps::Nothing)

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use crate::Result;
 use crate::actors::{self, Actor, Execs, Keeps};
+use crate::drops::drops;
 use crate::machine::{Ground, Hierarchy};
 use crate::plan::Plan;
 use crate::report::Table;
 use crate::rules::{BY_EXE, BY_USER, MISS, Rules};
-use crate::subjects::{Kind, Moves, Running, Subject, drops};
+use crate::subjects::{Kind, Moves, Running, Subject};
 
 const FIELD: [Subject; 3] = [
     Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V2),

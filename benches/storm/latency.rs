@@ -30,6 +30,8 @@ pub(crate) struct Pulse {
 
 pub(crate) const ISOLATED: Pulse =
     Pulse { gap_us: 100_000, count: 25, storm: None, executes: false };
+/// As logins are: after a pause of the daemon's three seconds of no-op moves.
+const APART: Pulse = Pulse { gap_us: 5_000_000, count: 20, storm: None, executes: false };
 pub(crate) const CLOSE: Pulse = Pulse { gap_us: 5_000, count: 200, storm: None, executes: false };
 pub(crate) const EXECS: Pulse = Pulse { executes: true, ..CLOSE };
 
@@ -39,6 +41,17 @@ type Samples = BTreeMap<Subject, Vec<Round>>;
 pub(crate) struct Round {
     pub(crate) us: Vec<f64>,
     pub(crate) late: usize,
+}
+
+pub(crate) fn apart(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "Latency, processes 5 s apart, idle machine";
+    let mut samples = collect(plan, ground, &PAUSED, &APART, plan.rounds(2))?;
+    // A 99th percentile needs more rounds, which take 100 s for each subject: without the slow ones.
+    let more = collect(plan, ground, &FAST, &APART, plan.rounds(3))?;
+    for (subject, rounds) in more {
+        samples.entry(subject).or_default().extend(rounds);
+    }
+    Ok(against(title, &APART, &PAUSED, &samples))
 }
 
 pub(crate) fn isolated(plan: &Plan, ground: &Ground) -> Result<Table> {
@@ -75,25 +88,73 @@ pub(crate) fn comm_storm(plan: &Plan, ground: &Ground) -> Result<Table> {
     )
 }
 
+pub(crate) fn busy_8(plan: &Plan, ground: &Ground) -> Result<Table> {
+    under_load(plan, ground, "Latency, 5 ms apart, 8 processes that compute", Storm::Busy(8))
+}
+
+pub(crate) fn busy_32(plan: &Plan, ground: &Ground) -> Result<Table> {
+    under_load(plan, ground, "Latency, 5 ms apart, 32 processes that compute", Storm::Busy(32))
+}
+
+pub(crate) fn reclaim(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "Latency, 5 ms apart, beside a cgroup whose memory is reclaimed all the time";
+    under_load(plan, ground, title, Storm::Reclaim)
+}
+
+/// 100 ms apart, so that pages of the daemon can be reclaimed between two moves.
+pub(crate) fn short(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "Latency, 100 ms apart, in a cgroup whose memory is reclaimed all the time";
+    let pulse = Pulse { storm: Some(Storm::Short), ..ISOLATED };
+    against_floors(plan, ground, title, &pulse, &LOADED, plan.rounds(5))
+}
+
+/// With the scheduling as the daemon chooses it, and with real-time scheduling, which it does not choose on kernels
+/// with `CONFIG_RT_GROUP_SCHED`.
+fn under_load(plan: &Plan, ground: &Ground, title: &str, storm: Storm) -> Result<Table> {
+    let pulse = Pulse { storm: Some(storm), ..CLOSE };
+    against_floors(plan, ground, title, &pulse, &LOADED, plan.rounds(5))
+}
+
 fn under(plan: &Plan, ground: &Ground, title: &str, storm: Storm) -> Result<Table> {
     against_floor(plan, ground, title, &Pulse { storm: Some(storm), ..CLOSE })
 }
 
 pub(crate) fn rules_close(plan: &Plan, ground: &Ground) -> Result<Table> {
     let title = "Latency with 10,000 rules, 5 ms apart";
-    against_one_rule(plan, ground, title, &CLOSE, &[FIELD[1], FIELD[5], FIELD[6]])
+    against_one_rule(plan, ground, title, &CLOSE, &[FIELD[1], FIELD[6], FIELD[7]])
 }
 
 pub(crate) fn rules_isolated(plan: &Plan, ground: &Ground) -> Result<Table> {
     let title = "Latency with 10,000 rules, 100 ms apart";
     // Without cgrulesengd: it takes most of a minute to load these rules, and the case
     // above shows the effect.
-    against_one_rule(plan, ground, title, &ISOLATED, &[FIELD[1], FIELD[5]])
+    against_one_rule(plan, ground, title, &ISOLATED, &[FIELD[1], FIELD[6]])
 }
 
-const FIELD: [Subject; 7] = [
+/// After a long pause, without the modes that change nothing then.
+const PAUSED: [Subject; 5] = [
+    Subject::new(Kind::Floor, Hierarchy::V2),
+    Subject::new(Kind::FastFloor, Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Auto), Hierarchy::V2),
+    Subject::new(Kind::Floor, Hierarchy::V1),
+    Subject::new(Kind::Cgrulesengd, Hierarchy::V1),
+];
+
+/// Those of [`PAUSED`] that do not wait for a grace period.
+const FAST: [Subject; 2] = [PAUSED[1], PAUSED[2]];
+
+const LOADED: [Subject; 5] = [
+    Subject::new(Kind::Floor, Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Auto), Hierarchy::V2),
+    Subject::new(Kind::Realtime, Hierarchy::V2),
+    Subject::new(Kind::Floor, Hierarchy::V1),
+    Subject::new(Kind::Cgrulesengd, Hierarchy::V1),
+];
+
+const FIELD: [Subject; 8] = [
     Subject::new(Kind::Floor, Hierarchy::V2),
     Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Auto), Hierarchy::V2),
     Subject::new(Kind::Cgruled(Moves::Warm), Hierarchy::V2),
     Subject::new(Kind::Cgruled(Moves::Expedited), Hierarchy::V2),
     Subject::new(Kind::Floor, Hierarchy::V1),
@@ -102,11 +163,27 @@ const FIELD: [Subject; 7] = [
 ];
 
 fn against_floor(plan: &Plan, ground: &Ground, title: &str, pulse: &Pulse) -> Result<Table> {
+    against_floors(plan, ground, title, pulse, &FIELD, plan.rounds(5))
+}
+
+fn against_floors(
+    plan: &Plan,
+    ground: &Ground,
+    title: &str,
+    pulse: &Pulse,
+    field: &[Subject],
+    rounds: usize,
+) -> Result<Table> {
+    let samples = collect(plan, ground, field, pulse, rounds)?;
+    Ok(against(title, pulse, field, &samples))
+}
+
+/// Compares each subject with its floor.
+fn against(title: &str, pulse: &Pulse, field: &[Subject], samples: &Samples) -> Table {
     let head = ["subject", "n", "late", "p50 us", "p90", "p99", "max", "p50 / floor p50"];
     let mut table = Table::new(title, NOTE, &head);
-    let samples = collect(plan, ground, &FIELD, pulse, plan.rounds(5))?;
-    for subject in FIELD {
-        row(&mut table, &samples, subject, subject.floor(), subject.name());
+    for &subject in field {
+        row(&mut table, samples, subject, subject.floor(field), subject.name());
         if let Some(rounds) = samples.get(&subject) {
             let us: Vec<f64> = sorted(rounds.iter().flat_map(|round| round.us.clone()).collect());
             let late: usize = rounds.iter().map(|round| round.late).sum();
@@ -114,7 +191,7 @@ fn against_floor(plan: &Plan, ground: &Ground, title: &str, pulse: &Pulse) -> Re
             table.samples.push(json!({"latency": name, "pause_us": pause, "late": late, "us": us}));
         }
     }
-    Ok(table)
+    table
 }
 
 const NOTE: &str = "setresuid of a process to a uid with a rule, until the kernel's cgroup_attach_task event. \
@@ -166,7 +243,8 @@ pub(crate) fn measure(
     subject: Subject,
     pulse: &Pulse,
 ) -> Result<Round> {
-    let running = subject.start(ground)?;
+    let memory = pulse.storm.map(|storm| storm.memory(ground)).transpose()?.flatten();
+    let running = subject.start_in(ground, memory.as_deref())?;
     let (count, gap) = (plan.amount(pulse.count), pulse.gap_us);
     // Longer than the pulse and the wait for late processes; killed when they are over.
     let storm_ms = 2 * count * gap / 1000 + 5_000;

@@ -10,11 +10,12 @@ use serde_json::json;
 
 use crate::Result;
 use crate::actors::{Actor, Keeps, words};
+use crate::drops::drops;
 use crate::machine::{Ground, Hierarchy};
 use crate::plan::Plan;
 use crate::report::Table;
 use crate::rules::HIT;
-use crate::subjects::{Kind, Moves, Subject, drops};
+use crate::subjects::{Kind, Moves, Subject};
 
 /// Time from the last fork to the check: the guarantee is for a machine at rest.
 const REST: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ const REST: Duration = Duration::from_secs(1);
 const FIELD: [Subject; 5] = [
     Subject::new(Kind::Floor, Hierarchy::V2),
     Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V2),
-    Subject::new(Kind::Cgruled(Moves::Warm), Hierarchy::V2),
+    Subject::new(Kind::Cgruled(Moves::Auto), Hierarchy::V2),
     Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V1),
     Subject::new(Kind::Cgrulesengd, Hierarchy::V1),
 ];

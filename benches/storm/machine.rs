@@ -12,10 +12,10 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::{Result, rules};
+use crate::Result;
 
 pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
-const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+pub(crate) const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
 
 /// The v1 controller of the v1 measurements: cheap, and rarely managed by other software.
 pub(crate) const V1_CONTROLLER: &str = "pids";
@@ -37,15 +37,10 @@ impl Hierarchy {
 
     /// Returns the mount point, if the hierarchy is mounted.
     pub(crate) fn mount(self) -> Option<PathBuf> {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let found = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|field| {
-            let options: Vec<&str> = field[3].split(',').collect();
-            match self {
-                Hierarchy::V1 => field[2] == "cgroup" && options.contains(&V1_CONTROLLER),
-                Hierarchy::V2 => field[2] == "cgroup2",
-            }
-        });
-        found.map(|field| PathBuf::from(field[1]))
+        match self {
+            Hierarchy::V1 => mount_point("cgroup", V1_CONTROLLER),
+            Hierarchy::V2 => mount_point("cgroup2", "rw"),
+        }
     }
 
     /// Returns the line of `/proc/PID/cgroup` for this hierarchy: its start up to the path, and the path.
@@ -62,6 +57,24 @@ impl Hierarchy {
     }
 }
 
+/// Returns the first mount point of this type with this option.
+fn mount_point(kind: &str, option: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let found = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|field| field[2] == kind && field[3].split(',').any(|own| own == option));
+    found.map(|field| PathBuf::from(field[1]))
+}
+
+/// Returns the mount point of the v1 hierarchy of the memory controller.
+pub(crate) fn memory_mount() -> Option<PathBuf> {
+    mount_point("cgroup", "memory")
+}
+
+/// Cgroups of the rules.
+const LEAVES: [&str; 3] = ["one", "user", "exe"];
+
 /// Environment of the measuring process.
 pub(crate) struct Ground {
     pub(crate) work: PathBuf,
@@ -76,7 +89,7 @@ impl Ground {
         let name = name_of(nix::unistd::getppid().as_raw().unsigned_abs());
         let ground = Self { work: work.to_owned(), name };
         for hierarchy in [Hierarchy::V1, Hierarchy::V2] {
-            for leaf in rules::LEAVES {
+            for leaf in LEAVES {
                 if let Some(group) = ground.group(hierarchy, leaf) {
                     fs::create_dir_all(group)?;
                 }
@@ -88,6 +101,15 @@ impl Ground {
     /// Returns the directory of a cgroup of the benchmark.
     pub(crate) fn group(&self, hierarchy: Hierarchy, leaf: &str) -> Option<PathBuf> {
         hierarchy.mount().map(|top| top.join(&self.name).join(leaf))
+    }
+
+    /// Creates a cgroup with this much memory, without swap.
+    pub(crate) fn limited_memory(&self, bytes: u64) -> Result<PathBuf> {
+        let mount = memory_mount().ok_or("the v1 memory controller is not mounted")?;
+        let group = mount.join(&self.name);
+        fs::create_dir_all(&group)?;
+        fs::write(group.join("memory.limit_in_bytes"), bytes.to_string())?;
+        Ok(group)
     }
 
     /// Returns the path of a cgroup of the benchmark as `/proc/PID/cgroup` shows it.
@@ -137,10 +159,8 @@ pub(crate) fn leave_private_mounts() {
 }
 
 pub(crate) fn remove_groups(supervisor: u32) {
-    for hierarchy in [Hierarchy::V1, Hierarchy::V2] {
-        let Some(top) = hierarchy.mount().map(|top| top.join(name_of(supervisor))) else {
-            continue;
-        };
+    let mounts = [Hierarchy::V1.mount(), Hierarchy::V2.mount(), memory_mount()];
+    for top in mounts.into_iter().flatten().map(|mount| mount.join(name_of(supervisor))) {
         // A killed process occupies its cgroup until it is reaped.
         let removed = (0..100).any(|_| {
             remove_tree(&top);

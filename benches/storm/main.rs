@@ -12,7 +12,9 @@
 )]
 
 mod actors;
+mod cases;
 mod compare;
+mod drops;
 mod execs;
 mod latency;
 mod loss;
@@ -27,6 +29,7 @@ mod trace;
 
 use std::process::ExitCode;
 
+use cases::CASES;
 use clap::Parser;
 use machine::Ground;
 use plan::Plan;
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
 fn start() -> Result<ExitCode> {
     let plan = Plan::parse();
     if plan.list {
-        plan::CASES.iter().for_each(|case| println!("{}: benchmark", case.name));
+        CASES.iter().for_each(|case| println!("{}: benchmark", case.name));
         return Ok(ExitCode::SUCCESS);
     }
     // `cargo test --benches` runs every bench: there is nothing to test here.
@@ -64,7 +67,7 @@ fn start() -> Result<ExitCode> {
 fn measure(plan: &Plan, ground: &Ground) -> Result<ExitCode> {
     report::heading(plan)?;
     let mut code = ExitCode::SUCCESS;
-    for case in plan::CASES.iter().filter(|case| plan.wants(case.name)) {
+    for case in CASES.iter().filter(|case| plan.wants(case.name)) {
         if let Some(why) = case.left_out() {
             println!("{}: skipped, {why}\n", case.name);
             continue;

@@ -1,61 +1,12 @@
-//! Parses the command line and lists the cases.
+//! Parses the command line.
 
 use std::path::PathBuf;
-
-use crate::machine::Ground;
-use crate::report::Table;
-use crate::subjects::baseline_path;
-use crate::{Result, compare, execs, latency, loss, rate};
 
 const HELP: &str = "\
 FILTER selects the cases with a matching name. CGRULED=PATH measures that binary instead of the one just built.
 CGRULED_BASELINE=PATH names another build. The cases compare-* run both in 10 pairs (--rounds), alternate the order,
 and print the ratio new / baseline of each pair as its median and spread. They are skipped without it.
 Needs root, the initial pid and user namespaces, cc with a static libc, and tracefs.";
-
-/// A case of the benchmark: a name to filter by, and its function.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) run: fn(&Plan, &Ground) -> Result<Table>,
-}
-
-impl Case {
-    /// Returns the reason why the case cannot run with this environment, if any.
-    pub(crate) fn left_out(&self) -> Option<&'static str> {
-        let needs_baseline = self.name.starts_with("compare-");
-        (needs_baseline && baseline_path().is_none()).then_some("CGRULED_BASELINE is not set")
-    }
-}
-
-/// All cases, in the order of execution and output.
-pub(crate) const CASES: &[Case] = &[
-    Case { name: "latency-isolated", run: latency::isolated },
-    Case { name: "latency-close", run: latency::close },
-    Case { name: "latency-under-forks", run: latency::fork_storm },
-    Case { name: "latency-under-execs", run: latency::exec_storm },
-    Case { name: "latency-under-threads", run: latency::thread_storm },
-    Case { name: "latency-under-comms", run: latency::comm_storm },
-    Case { name: "latency-rules-close", run: latency::rules_close },
-    Case { name: "latency-rules-isolated", run: latency::rules_isolated },
-    Case { name: "loss-tree-781", run: loss::tree_small },
-    Case { name: "loss-tree-9724", run: loss::tree_large },
-    Case { name: "loss-orphans", run: loss::orphans },
-    Case { name: "loss-churn", run: loss::churn },
-    Case { name: "exec-storm", run: execs::storm },
-    Case { name: "rate-fork", run: rate::forks },
-    Case { name: "rate-exec", run: rate::execs },
-    Case { name: "cost-cpu", run: rate::cpu },
-    Case { name: "cost-idle", run: rate::idle },
-    Case { name: "cost-memory", run: rate::memory },
-    Case { name: "cost-start", run: rate::start },
-    Case { name: "compare-latency-close", run: compare::close },
-    Case { name: "compare-latency-isolated", run: compare::isolated },
-    Case { name: "compare-exec-close", run: compare::exec },
-    Case { name: "compare-fork-rate", run: compare::forks },
-    Case { name: "compare-cpu-miss", run: compare::cpu_miss },
-    Case { name: "compare-cpu-exe", run: compare::cpu_exe },
-    Case { name: "compare-start", run: compare::start },
-];
 
 /// Cases whose samples are drawn in the figures.
 const FIGURES: [&str; 3] = ["latency-isolated", "latency-close", "loss-"];

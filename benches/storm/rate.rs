@@ -17,7 +17,7 @@ const NOBODY: Subject = Subject::new(Kind::Nobody, Hierarchy::V2);
 const OURS: Subject = Subject::new(Kind::Cgruled(Moves::Off), Hierarchy::V2);
 const ORIGINAL: Subject = Subject::new(Kind::Cgrulesengd, Hierarchy::V1);
 const FLOOR: Subject = Subject::new(Kind::Floor, Hierarchy::V2);
-const WARM: Subject = Subject::new(Kind::Cgruled(Moves::Warm), Hierarchy::V2);
+const AUTO: Subject = Subject::new(Kind::Cgruled(Moves::Auto), Hierarchy::V2);
 const EXPEDITED: Subject = Subject::new(Kind::Cgruled(Moves::Expedited), Hierarchy::V2);
 
 /// One value per round for each subject.
@@ -37,7 +37,7 @@ pub(crate) fn execs(plan: &Plan, ground: &Ground) -> Result<Table> {
 }
 
 fn rate(plan: &Plan, ground: &Ground, title: &str, storm: Storm) -> Result<Table> {
-    let field = [NOBODY, FLOOR, OURS, WARM, EXPEDITED, ORIGINAL];
+    let field = [NOBODY, FLOOR, OURS, AUTO, EXPEDITED, ORIGINAL];
     let figures = interleave(&field, plan.rounds(12), |subject| {
         let running = subject.start(ground)?;
         place_one(ground)?;
@@ -114,7 +114,7 @@ pub(crate) fn cpu(plan: &Plan, ground: &Ground) -> Result<Table> {
 }
 
 pub(crate) fn idle(plan: &Plan, ground: &Ground) -> Result<Table> {
-    let field = [FLOOR, OURS, WARM, EXPEDITED, ORIGINAL];
+    let field = [FLOOR, OURS, AUTO, EXPEDITED, ORIGINAL];
     let mut after = Figures::new();
     let before = interleave(&field, plan.rounds(5), |subject| {
         let running = subject.start(ground)?;

@@ -17,9 +17,6 @@ pub(crate) const BY_EXE: u32 = 61902;
 /// UID that no rule matches.
 pub(crate) const MISS: u32 = 61903;
 
-/// Cgroups of the rules.
-pub(crate) const LEAVES: [&str; 3] = ["one", "user", "exe"];
-
 /// First ID of filler rules, above those of the processes of any machine.
 const FILLER_ID: usize = 2_000_000;
 

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::Result;
 use crate::actors;
-use crate::machine::{Ground, Hierarchy, RcuExpedited};
+use crate::machine::{Ground, Hierarchy, RCU_EXPEDITED, RcuExpedited};
 use crate::rules::{HIT, Rules};
 
 const ORIGINAL: &str = "/usr/sbin/cgrulesengd";
@@ -29,6 +29,7 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moves {
     Off,
+    Auto,
     Warm,
     Expedited,
 }
@@ -37,6 +38,7 @@ impl Moves {
     fn name(self) -> &'static str {
         match self {
             Moves::Off => "off",
+            Moves::Auto => "auto",
             Moves::Warm => "warm",
             Moves::Expedited => "expedited",
         }
@@ -47,8 +49,12 @@ impl Moves {
 pub(crate) enum Kind {
     Nobody,
     Floor,
+    /// The floor with expedited grace periods during each move.
+    FastFloor,
     Cgrulesengd,
     Cgruled(Moves),
+    /// cgruled with its default mode and real-time scheduling.
+    Realtime,
     /// The build in `CGRULED_BASELINE`.
     Baseline(Moves),
 }
@@ -70,9 +76,16 @@ impl Subject {
         Self { rules, ..self }
     }
 
-    /// Returns the divisor of its results: the floor in the same hierarchy.
-    pub(crate) fn floor(self) -> Self {
-        Self::new(Kind::Floor, self.hierarchy)
+    /// Returns the divisor of its results: the floor in the same hierarchy, by the same technique where that is
+    /// one of the `measured` subjects.
+    pub(crate) fn floor(self, measured: &[Self]) -> Self {
+        let fast = Self::new(Kind::FastFloor, self.hierarchy);
+        let is_fast = matches!(self.kind, Kind::FastFloor | Kind::Cgruled(Moves::Auto));
+        if is_fast && measured.contains(&fast) {
+            fast
+        } else {
+            Self::new(Kind::Floor, self.hierarchy)
+        }
     }
 
     pub(crate) fn name(self) -> String {
@@ -80,8 +93,10 @@ impl Subject {
         match self.kind {
             Kind::Nobody => "no daemon".into(),
             Kind::Floor => format!("floor {tree}"),
+            Kind::FastFloor => format!("floor, expedited {tree}"),
             Kind::Cgrulesengd => format!("cgrulesengd {tree}"),
             Kind::Cgruled(moves) => format!("cgruled {} {tree}", moves.name()),
+            Kind::Realtime => format!("cgruled auto, real-time {tree}"),
             Kind::Baseline(moves) => format!("baseline {} {tree}", moves.name()),
         }
     }
@@ -92,9 +107,9 @@ impl Subject {
             return Some("hierarchy not mounted");
         }
         let there = match self.kind {
-            Kind::Nobody | Kind::Floor => true,
+            Kind::Nobody | Kind::Floor | Kind::FastFloor => true,
             Kind::Cgrulesengd => Path::new(ORIGINAL).exists(),
-            Kind::Cgruled(_) => version(&cgruled_path()).is_some(),
+            Kind::Cgruled(_) | Kind::Realtime => version(&cgruled_path()).is_some(),
             Kind::Baseline(_) => baseline_path().is_some_and(|path| version(&path).is_some()),
         };
         (!there).then_some("not installed")
@@ -102,19 +117,38 @@ impl Subject {
 
     /// Starts it and waits until it classifies processes.
     pub(crate) fn start(self, ground: &Ground) -> Result<Running> {
+        self.start_in(ground, None)
+    }
+
+    /// Starts it in a `memory` cgroup, which is charged for the pages of its program, and waits until it classifies
+    /// processes.
+    pub(crate) fn start_in(self, ground: &Ground, memory: Option<&Path>) -> Result<Running> {
         write_accounts(ground, self.rules)?;
-        match self.kind {
-            Kind::Nobody => Ok(Running { started: None, ready_after: Duration::ZERO }),
-            Kind::Floor => start(ground, &self.floor_command(ground)?, Ready::Line),
-            Kind::Cgrulesengd => start(ground, &self.original_command(ground)?, Ready::Socket),
-            Kind::Cgruled(moves) => {
-                start(ground, &self.our_command(ground, &cgruled_path(), moves)?, Ready::Line)
+        let Some((command, ready)) = self.command(ground)? else {
+            return Ok(Running { started: None, ready_after: Duration::ZERO });
+        };
+        match memory {
+            Some(group) => start(ground, &charged(ground, group, command), ready),
+            None => start(ground, &command, ready),
+        }
+    }
+
+    fn command(self, ground: &Ground) -> Result<Option<(Vec<String>, Ready)>> {
+        let command = match self.kind {
+            Kind::Nobody => return Ok(None),
+            Kind::Floor => self.floor_command(ground)?,
+            Kind::FastFloor => [self.floor_command(ground)?, vec![RCU_EXPEDITED.into()]].concat(),
+            Kind::Cgrulesengd => {
+                return Ok(Some((self.original_command(ground)?, Ready::Socket)));
             }
+            Kind::Cgruled(moves) => self.our_command(ground, &cgruled_path(), moves)?,
+            Kind::Realtime => self.our_command(ground, &cgruled_path(), Moves::Auto)?,
             Kind::Baseline(moves) => {
                 let path = baseline_path().ok_or("no CGRULED_BASELINE")?;
-                start(ground, &self.our_command(ground, &path, moves)?, Ready::Line)
+                self.our_command(ground, &path, moves)?
             }
-        }
+        };
+        Ok(Some((command, Ready::Line)))
     }
 
     fn floor_command(self, ground: &Ground) -> Result<Vec<String>> {
@@ -142,7 +176,10 @@ impl Subject {
         fs::create_dir_all(&rules)?;
         let text = self.rules.toml(self.hierarchy, &actors::ruled(&ground.work));
         write_trusted(&rules.join("10-bench.toml"), &text)?;
-        write_trusted(&config, &format!("fast_moves = \"{}\"\n", moves.name()))?;
+        let scheduling = if self.kind == Kind::Realtime { "realtime" } else { "auto" };
+        let settings =
+            format!("fast_moves = \"{}\"\nscheduling = \"{scheduling}\"\n", moves.name());
+        write_trusted(&config, &settings)?;
         let mut words = vec![program.display().to_string(), "--no-legacy".into()];
         for (flag, value) in [
             ("--config", config.display().to_string()),
@@ -156,6 +193,17 @@ impl Subject {
         }
         Ok(words)
     }
+}
+
+/// Returns a command that executes a copy of the program of `command` in a cgroup. The copy is made there, because the
+/// kernel charges the pages of a file to the cgroup of the process that reads or writes them first.
+fn charged(ground: &Ground, group: &Path, command: Vec<String>) -> Vec<String> {
+    const SCRIPT: &str =
+        r#"echo $$ >"$1" && cp "$3" "$2" && program=$2 && shift 3 && exec "$program" "$@""#;
+    let (procs, copy) = (group.join("cgroup.procs"), ground.work.join("charged"));
+    let shell = ["/bin/sh", "-c", SCRIPT, "sh"].map(String::from);
+    let paths = [procs, copy].map(|path| path.display().to_string());
+    [shell.to_vec(), paths.to_vec(), command].concat()
 }
 
 /// Writes a file with a fixed mode: the daemon rejects files that others may write,
@@ -326,23 +374,4 @@ fn end(started: &mut Started) -> Result<()> {
     }
     started.rcu_expedited.restore();
     Ok(())
-}
-
-/// Returns the number of events that the kernel dropped for the netlink sockets of `pid`, read from
-/// outside, so that it is the same measure for every subject.
-pub(crate) fn drops(pid: u32) -> u64 {
-    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| {
-            Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-        })
-        .collect();
-    let table = fs::read_to_string("/proc/net/netlink").unwrap_or_default();
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // Columns: sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode.
-    rows.filter(|row| row.len() == 10 && sockets.iter().any(|inode| inode == row[9]))
-        .filter_map(|row| row[8].parse::<u64>().ok())
-        .sum()
 }

@@ -30,13 +30,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let mut proc = ProcFs::open(directory).expect("the directory");
     let Some(pid) = Pid::new(7) else { return };
-    if let Some(owner) = proc.owner(pid) {
-        assert!(owner.process.get() > 0);
+    if let Some(status) = proc.status(pid) {
+        assert!(status.process.get() > 0 && status.inner_pid.is_none_or(|pid| pid.get() > 0));
     }
-    let _kernel_thread = proc.is_kernel_thread(pid);
-    let _first = proc.is_first_of_namespace(pid);
     let _namespace = proc.is_in_namespace_of_root(pid);
-    let (_parent, _identity) = (proc.parent(pid), proc.identity(pid));
+    let _identity = proc.identity(pid);
     proc.children(pid, |child| assert!(child.get() > 0));
     let text = proc.cgroup(pid, None).unwrap_or_default().to_vec();
     for controllers in [&b""[..], b"name=systemd"] {

@@ -40,7 +40,7 @@ _cgrulectl() {
     _init_completion -s || return
     local command=${words[1]}
     if [[ $cword -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "check explain list cat status watch top metrics reload place run doctor convert groups --help --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "check explain list cat status watch top metrics reload place run release doctor convert groups --help --version" -- "$cur"))
         return
     fi
     case $command in
@@ -371,6 +371,35 @@ _cgrulectl() {
             return
         fi
         COMPREPLY=($(compgen -c -- "$cur"))
+        ;;
+    release)
+        case $prev in
+        --rule)
+            _cgrulectl_rules
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --root)
+            _filedir
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--rule --all --dry-run --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
         ;;
     doctor)
         case $prev in

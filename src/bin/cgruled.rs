@@ -12,7 +12,7 @@ use cgruled::cli::command::usage_message;
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
 use cgruled::daemon::{ControlPath, DaemonOptions, check, run};
-use cgruled::telemetry::log::report_error;
+use cgruled::telemetry::log::{print_diagnostic, report_error};
 
 #[derive(Parser)]
 #[command(
@@ -68,7 +68,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
         Err(help) => {
-            print!("{help}");
+            // Fails if the output is closed.
+            let _printed = help.print();
             return ExitCode::SUCCESS;
         }
     };
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
     };
     if given.check {
         let diagnostics = check(&options);
-        diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+        diagnostics.iter().for_each(print_diagnostic);
         return if has_errors(&diagnostics) { ExitCode::from(65) } else { ExitCode::SUCCESS };
     }
     match run(&options) {

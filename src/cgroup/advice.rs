@@ -1,6 +1,10 @@
 //! Advice for the administrator when the kernel refuses a setting or a controller.
 
+use std::path::Path;
+
 use nix::errno::Errno;
+
+use super::disk::{DEVICES, Disk, disk_of_partition};
 
 /// The advice for settings of the hierarchy root, which has few files.
 pub(super) const TOP: &str = "the hierarchy root is the whole machine and has few settings: configure \
@@ -25,7 +29,12 @@ const BY_FILE: &[(&[&str], Errno, &str)] = &[
     (
         &["cpu.shares", "cpu.weight", "cpu.weight.nice"],
         Errno::EINVAL,
-        "an idle cgroup has no weight: add cpu.idle = 0",
+        "an idle cgroup has no weight: add cpu.idle = 0; the weight of the hierarchy root cannot be changed",
+    ),
+    (
+        &["memory.use_hierarchy"],
+        Errno::EINVAL,
+        "since Linux 5.11 the kernel accepts only 1, the default: remove the setting",
     ),
     (
         &["memory.limit_in_bytes"],
@@ -57,6 +66,21 @@ const BY_FILE: &[(&[&str], Errno, &str)] = &[
         "processes in the cgroup would have none left: move them out first",
     ),
 ];
+
+/// Returns the advice for a value that was refused by `file`.
+pub(in crate::cgroup) fn of_value(file: &str, value: &str, errno: Errno) -> String {
+    let devices = Path::new(DEVICES);
+    let of_disk = if errno == Errno::ENODEV { of_partition(devices, value) } else { None };
+    of_disk.unwrap_or_else(|| advice(file, errno).to_owned())
+}
+
+/// Returns the advice for a value that begins with the number of a partition, such as `8:1 rbps=1M`.
+fn of_partition(devices: &Path, value: &str) -> Option<String> {
+    let number = value.split_ascii_whitespace().next()?;
+    let disk = disk_of_partition(devices, number)?;
+    let Disk { number: of_disk, name } = disk;
+    Some(format!("{number} is a partition: write {of_disk}, the number of its disk {name}"))
+}
 
 /// Returns the advice for a refused write to `file`.
 pub(in crate::cgroup) fn advice(file: &str, errno: Errno) -> &'static str {
@@ -116,6 +140,9 @@ fn look_up(errno: Errno, known: &[(Errno, &'static str)]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -123,6 +150,8 @@ mod tests {
         for (file, errno, expected) in [
             ("cpu.cfs_quota_us", Errno::EINVAL, "nor be less than that of a child cgroup"),
             ("cpu.shares", Errno::EINVAL, "cpu.idle = 0"),
+            ("cpu.shares", Errno::EINVAL, "hierarchy root cannot be changed"),
+            ("memory.use_hierarchy", Errno::EINVAL, "accepts only 1"),
             ("cpu.rt_runtime_us", Errno::EINVAL, "more than its parent"),
             ("memory.memsw.limit_in_bytes", Errno::EINVAL, "less than memory.limit_in_bytes"),
             ("memory.limit_in_bytes", Errno::EBUSY, "uses more than that"),
@@ -132,6 +161,24 @@ mod tests {
             ("pids.max", Errno::EIO, "see cgroups(7)"),
         ] {
             assert!(advice(file, errno).contains(expected), "{file} {errno}");
+        }
+    }
+
+    #[test]
+    fn the_disk_of_a_partition_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("block/vda");
+        fs::create_dir_all(disk.join("vda1")).unwrap();
+        fs::write(disk.join("dev"), "254:0\n").unwrap();
+        fs::write(disk.join("vda1/partition"), "1\n").unwrap();
+        let devices = root.path().join("dev");
+        fs::create_dir(&devices).unwrap();
+        symlink("../block/vda", devices.join("254:0")).unwrap();
+        symlink("../block/vda/vda1", devices.join("254:1")).unwrap();
+        let expected = "254:1 is a partition: write 254:0, the number of its disk vda";
+        assert_eq!(of_partition(&devices, "254:1 rbps=1").as_deref(), Some(expected));
+        for value in ["254:0 1", "9:9 1", "../dev/254:1 1", ":", ""] {
+            assert_eq!(of_partition(&devices, value), None, "{value}");
         }
     }
 }

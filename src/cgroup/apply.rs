@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::advice::{TOP, advice, remedy};
+use super::advice::{TOP, of_value, remedy};
 use super::config::{
     FileOwnership, GroupPermissions, HostWrite, PathConfig, PathLevel, ResolvedSpec,
 };
 use super::error::{self, CgroupError};
 use super::mounts::{Hierarchy, Version};
-use super::settings::Write;
 use super::settings::write_order::{self, WriteStep};
+use super::settings::{self, Write};
+use crate::event::Uid;
 use crate::sys;
-pub(super) use ledger::ApplyLedger;
+pub(super) use ledger::{ApplyLedger, WrittenSetting};
 
 /// A directory on the path of a cgroup, with the configuration that applies to it.
 pub(super) struct PathStep<'p> {
@@ -36,6 +37,8 @@ pub(super) struct PathStep<'p> {
     levels: &'p [PathLevel],
     /// True if the path differs from the text of the destination, usually by an expanded specifier.
     differs: bool,
+    /// The user of the path, if it is one of a process.
+    user: Option<Uid>,
     /// True for the hierarchy root.
     is_top: bool,
 }
@@ -51,44 +54,33 @@ pub(super) fn path_steps<'p>(
     config: Option<&'p PathConfig>,
 ) -> Vec<PathStep<'p>> {
     let components: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-    let levels = config.map_or(&[][..], |what| &what.levels);
-    let root = config.map_or(&[][..], |what| what.root.as_slice());
-    let before = components.len().checked_sub(levels.len());
-    // The hierarchy root is depth 0.
-    let levels_at = |depth: usize| match before {
-        Some(before) if depth == before => root,
-        Some(before) if depth > before => &levels[..depth - before],
-        Some(_) | None => &[],
-    };
     let mut stages = Vec::with_capacity(components.len() + 1);
     let mut directory = tree.mount_point.clone();
     let mut differs = false;
-    let stage = |parent: &Path, directory: &Path, depth: usize, differs: bool| {
-        let parent = parent.to_owned();
-        let directory = directory.to_owned();
-        let needs = Vec::new();
-        let levels = levels_at(depth);
+    for depth in 0..=components.len() {
+        let parent = directory.clone();
+        let levels = config.map_or(&[][..], |config| config.levels_at(depth, components.len()));
         let is_top = depth == 0;
-        PathStep {
+        if is_top && levels.is_empty() {
+            continue;
+        }
+        if !is_top {
+            let component = components[depth - 1];
+            directory.push(component);
+            let own = levels.last().filter(|level| !level.text.is_empty());
+            differs |= own.is_some_and(|level| *level.text != *component);
+        }
+        stages.push(PathStep {
             parent,
-            directory,
+            directory: directory.clone(),
             hierarchy,
             version: tree.version,
-            needs,
+            needs: Vec::new(),
             levels,
             differs,
+            user: config.and_then(|config| config.user),
             is_top,
-        }
-    };
-    if !levels_at(0).is_empty() {
-        stages.push(stage(&directory, &directory, 0, false));
-    }
-    for (index, component) in components.iter().enumerate() {
-        let parent = directory.clone();
-        directory.push(component);
-        let own = levels_at(index + 1).last().filter(|level| !level.text.is_empty());
-        differs |= own.is_some_and(|level| *level.text != **component);
-        stages.push(stage(&parent, &directory, index + 1, differs));
+        });
     }
     if tree.version == Version::V2 {
         add_needs(&mut stages, config);
@@ -149,6 +141,12 @@ impl<'p> PathStep<'p> {
         (self.differs || !level.is_template).then_some(resolved)
     }
 
+    /// Checks whether the configuration of this step writes a file.
+    pub(super) fn writes(&self, file: &str) -> bool {
+        let mut writes = self.resolved().into_iter().flat_map(|resolved| &resolved.writes);
+        writes.any(|own| own.hierarchy == self.hierarchy && own.write.file == file)
+    }
+
     /// Enables the needed controllers in the `cgroup.subtree_control` of the parent.
     pub(super) fn enable(&self, done: &ApplyLedger) {
         if self.needs.is_empty() || !done.may_enable(&self.directory) {
@@ -156,9 +154,8 @@ impl<'p> PathStep<'p> {
         }
         let file = self.parent.join("cgroup.subtree_control");
         let enabled = fs::read_to_string(&file).unwrap_or_default();
-        let is_missing =
-            |name: &&&str| !enabled.split_ascii_whitespace().any(|known| known == **name);
-        let missing: Vec<&str> = self.needs.iter().filter(is_missing).copied().collect();
+        let mut missing = self.needs.clone();
+        missing.retain(|name| !enabled.split_ascii_whitespace().any(|known| known == *name));
         let is_populated = !missing.is_empty() && self.is_parent_populated();
         for name in missing {
             let enabled = match is_populated {
@@ -187,10 +184,9 @@ impl<'p> PathStep<'p> {
     /// Returns the place named in a diagnostic: one text for all cgroups of a destination up to
     /// this step, so that it is logged once.
     fn place(&self) -> String {
-        let words: Vec<&str> = self.levels.iter().map(|level| &*level.text).collect();
-        match words.is_empty() {
+        match self.levels.is_empty() {
             true => self.directory.display().to_string(),
-            false => words.join("/"),
+            false => self.levels_text(),
         }
     }
 
@@ -198,9 +194,12 @@ impl<'p> PathStep<'p> {
     fn is_parent_populated(&self) -> bool {
         // The kernel then refuses to enable `memory` or `io` in `cgroup.subtree_control`, but accepts
         // `cpu`, `cpuset` and `pids`: the subtree becomes threaded and its cgroups accept no process.
-        let read = || File::open(self.parent.join("cgroup.procs"))?.read(&mut [0]);
         // The root cgroup is exempt from the "no internal processes" rule and has no `cgroup.type`.
-        self.parent.join("cgroup.type").exists() && read().is_ok_and(|length| length > 0)
+        if !self.parent.join("cgroup.type").exists() {
+            return false;
+        }
+        let processes = File::open(self.parent.join("cgroup.procs"));
+        processes.and_then(|mut file| file.read(&mut [0])).is_ok_and(|length| length > 0)
     }
 
     /// Applies the configuration to the directory.
@@ -219,7 +218,7 @@ impl<'p> PathStep<'p> {
         }
         self.set(resolved, done)?;
         if is_new {
-            self.own(&resolved.perm, done);
+            self.own(&resolved.perm.of_user(self.user), done);
         }
         if is_for_old {
             done.give(&self.directory);
@@ -239,9 +238,17 @@ impl<'p> PathStep<'p> {
         let wanted: Vec<&HostWrite> =
             resolved.writes.iter().filter(|write| write.hierarchy == self.hierarchy).collect();
         let writes: Vec<&Write> = wanted.iter().map(|wanted| &wanted.write).collect();
-        let present = |file: &str| fs::read_to_string(self.directory.join(file)).ok();
-        for bundle in write_order::batches(&writes, &present) {
-            let Err((step, errno)) = take(&self.directory, &bundle, &writes) else { continue };
+        let bundles = write_order::batches(&writes, &|file| {
+            fs::read_to_string(self.directory.join(file)).ok()
+        });
+        for bundle in bundles {
+            let (step, errno) = match take(&self.directory, &bundle, &writes) {
+                Ok(applied) => {
+                    self.record(applied, done);
+                    continue;
+                }
+                Err(refused) => refused,
+            };
             self.say(wanted[step.of], step, errno, done);
             if resolved.is_required {
                 let path = self.directory.join(&step.file);
@@ -249,6 +256,27 @@ impl<'p> PathStep<'p> {
             }
         }
         Ok(())
+    }
+
+    /// Records settings that are reverted when no table contains them any more. Those of
+    /// cgconfig.conf stay, as with cgrulesengd.
+    fn record(&self, applied: Vec<AppliedStep>, done: &ApplyLedger) {
+        if !self.levels.last().is_some_and(|level| level.is_for_old) {
+            return;
+        }
+        for AppliedStep { file, value, was_set } in applied {
+            done.wrote(|| WrittenSetting {
+                directory: self.directory.clone(),
+                text: self.levels_text(),
+                slot: settings::slot(&file, &value),
+                was_set,
+            });
+        }
+    }
+
+    /// Returns the text of the destination up to this step.
+    fn levels_text(&self) -> String {
+        self.levels.iter().map(|level| &*level.text).collect::<Vec<_>>().join("/")
     }
 
     fn say(&self, wanted: &HostWrite, step: &WriteStep, errno: Errno, done: &ApplyLedger) {
@@ -261,7 +289,7 @@ impl<'p> PathStep<'p> {
                 step.value.escape_debug(),
                 self.directory.join(&step.file).display(),
                 errno.desc(),
-                if self.is_top { TOP } else { advice(&step.file, errno) }
+                if self.is_top { TOP.to_owned() } else { of_value(&step.file, &step.value, errno) }
             )
         });
     }
@@ -301,33 +329,54 @@ pub(super) fn chown_files(path: &Path, to: &FileOwnership, is_directory: bool) -
     fs::set_permissions(path, PermissionsExt::from_mode(mode & may))
 }
 
-/// Writes a batch of settings to a cgroup, all or none.
+/// A file of a cgroup with a value that was to be written.
+#[derive(Debug)]
+pub(super) struct AppliedStep {
+    file: String,
+    value: String,
+    /// True if the file had the value before.
+    was_set: bool,
+}
+
+impl AppliedStep {
+    fn of(step: &WriteStep, was_set: bool) -> Self {
+        Self { file: step.file.clone(), value: step.value.clone(), was_set }
+    }
+}
+
+/// Writes a batch of settings to a cgroup, all or none. Returns the files with their values.
 pub(super) fn take<'s>(
     directory: &Path,
     bundle: &'s [WriteStep],
     writes: &[&Write],
-) -> Result<(), (&'s WriteStep, Errno)> {
+) -> Result<Vec<AppliedStep>, (&'s WriteStep, Errno)> {
     let mut before: Vec<(PathBuf, String)> = Vec::new();
+    let mut applied = Vec::new();
     for step in bundle {
         let path = directory.join(&step.file);
         let text = fs::read_to_string(&path).ok();
         // Already set. Writing a memory limit again can block while the kernel reclaims memory.
         if text.as_ref().is_some_and(|text| write_order::says(&step.file, text, &step.value)) {
+            applied.push(AppliedStep::of(step, true));
             continue;
         }
         let mut result = write(&path, &step.value);
+        let mut written = AppliedStep::of(step, false);
         let instead = writes.get(step.of).and_then(|wanted| wanted.instead.as_ref());
         if let (Err(Errno::ENOENT), Some((file, value))) = (result, instead) {
             let instead = write(&directory.join(file), value);
             result = if instead == Err(Errno::ENOENT) { result } else { instead };
+            written =
+                AppliedStep { file: (*file).to_owned(), value: value.clone(), was_set: false };
         }
         if let Err(errno) = result {
             before.iter().rev().for_each(|(path, text)| restore(path, text));
             return Err((step, errno));
         }
         before.extend(text.map(|text| (path, text)));
+        applied.push(written);
     }
-    Ok(())
+    Ok(applied)
 }
 
 /// Writes a value with a single write(2), as the kernel requires; never creates the file.

@@ -4,6 +4,8 @@
 //! Nothing is stored per rule. The configuration of a destination is looked up when one of its
 //! cgroups is opened, which takes a hundred times as long; an open cgroup costs nothing more.
 
+mod destinations;
+mod permissions;
 mod resolve;
 mod spec;
 mod user_slice;
@@ -15,49 +17,12 @@ use std::time::Duration;
 use super::mounts::{Hierarchies, HierarchySet, Version};
 use super::settings::{self, SettingMessage, Write};
 use crate::config::diagnostic::TextPosition;
-use crate::event::{Gid, Uid};
+use crate::event::Uid;
 use crate::rules::{Origin, PathBase, Target};
+use destinations::UsedDestinations;
+pub use permissions::{FileOwnership, GroupPermissions};
 pub use spec::{GroupSpec, GroupSpecs, SpecSetting, UnitSpec};
 pub use user_slice::{UserSliceSpec, ask_names, keeping_table, select, user_of_slice};
-
-/// Owner and mode. Parts that are `None` stay as the kernel creates them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileOwnership {
-    /// The user ID of the owner.
-    pub uid: Option<Uid>,
-    /// The group ID of the owner.
-    pub gid: Option<Gid>,
-    /// The permission bits, including set-id and sticky.
-    pub mode: Option<u32>,
-}
-
-/// The owners and modes in a new cgroup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GroupPermissions {
-    /// The ownership of the directory.
-    pub directory: FileOwnership,
-    /// The ownership of the files that accept processes: `tasks` of v1, `cgroup.procs` and
-    /// `cgroup.threads` of v2.
-    pub task: FileOwnership,
-    /// The ownership of `cgroup.procs` on v1, which cgconfigparser treats like the settings.
-    pub v1_procs: FileOwnership,
-    /// The ownership of `cgroup.subtree_control`.
-    pub subtree: FileOwnership,
-    /// The ownership of the other files. A mode only removes bits; read-only files stay read-only.
-    pub files: FileOwnership,
-}
-
-impl GroupPermissions {
-    /// Returns the ownership of the file `name` of a cgroup.
-    pub fn of_file(&self, name: &str, version: Version) -> &FileOwnership {
-        match (version, name) {
-            (Version::V1, "tasks") | (Version::V2, "cgroup.procs" | "cgroup.threads") => &self.task,
-            (Version::V1, "cgroup.procs") => &self.v1_procs,
-            (Version::V2, "cgroup.subtree_control") => &self.subtree,
-            (Version::V1 | Version::V2, _) => &self.files,
-        }
-    }
-}
 
 /// A write of a [`ResolvedSpec`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +79,8 @@ pub struct GroupConfigs {
     user_slices: Vec<UserSliceSpec>,
     /// The index and the controllers of the v2 hierarchy.
     unified: Option<(usize, Vec<String>)>,
+    /// The destinations of all rules, if they are known.
+    destinations: Option<UsedDestinations>,
 }
 
 /// The configuration along the path of one destination.
@@ -127,6 +94,8 @@ pub struct PathConfig {
     pub controllers: Vec<String>,
     /// The hierarchies in which it is created although its rule creates nothing.
     pub creates: HierarchySet,
+    /// The user for whose process the cgroups are created, if there is one.
+    pub user: Option<Uid>,
 }
 
 /// The configuration of the cgroup of one path component.
@@ -147,32 +116,47 @@ impl GroupConfigs {
     /// Resolves all configuration for this host. Returns it with the warnings about settings.
     pub fn new(specs: &GroupSpecs, hierarchies: &Hierarchies) -> (Self, Vec<ConfigWarning>) {
         let mut warnings = Vec::new();
-        let mut kits = |specs: &[GroupSpec], key: fn(&str) -> &str| {
-            let mut kits: HashMap<Box<str>, Arc<ResolvedSpec>> = HashMap::new();
-            for spec in specs {
-                // The first section for a path is used.
-                let resolved = spec.on(hierarchies, &mut warnings);
-                kits.entry(key(&spec.text).into()).or_insert_with(|| Arc::new(resolved));
-            }
-            kits
-        };
-        let tables = kits(&specs.tables, |text| text.trim_matches('/'));
-        let templates = kits(&specs.templates, |text| text.trim_end_matches('/'));
-        let groups = kits(&specs.groups, |text| text.trim_matches('/'));
-        let is_v2 = |tree: &(usize, &super::mounts::Hierarchy)| tree.1.version == Version::V2;
-        let unified = hierarchies.iter().enumerate().find(is_v2);
+        let tables = resolved(&specs.tables, path_of_table, hierarchies, &mut warnings);
+        let templates = resolved(&specs.templates, path_of_template, hierarchies, &mut warnings);
+        let groups = resolved(&specs.groups, path_of_table, hierarchies, &mut warnings);
+        let mut trees = hierarchies.iter().enumerate();
+        let unified = trees.find(|(_, tree)| tree.version == Version::V2);
         let unified = unified.map(|(index, tree)| (index, tree.controllers.clone()));
         let units = specs.units.clone();
         let user_slices = specs.user_slices.clone();
         said_once(&mut warnings);
-        (Self { tables, templates, groups, units, user_slices, unified }, warnings)
+        let destinations = None;
+        (Self { tables, templates, groups, units, user_slices, unified, destinations }, warnings)
+    }
+
+    /// Adds the destinations of all rules.
+    #[must_use]
+    pub fn with_destinations<'t>(self, targets: impl Iterator<Item = &'t Target>) -> Self {
+        Self { destinations: Some(UsedDestinations::of(targets)), ..self }
+    }
+
+    /// Checks whether a rule leads to the cgroups of this text or below them, or a table is for them.
+    pub fn is_used(&self, text: &str) -> bool {
+        let has_rule = self.destinations.as_ref().is_none_or(|known| known.contains(text));
+        has_rule || self.table(path_of_table(text)).is_some()
     }
 
     /// Returns the configuration along a target, `None` for most targets of legacy rules.
     pub fn of(&self, target: &Target) -> Option<Arc<PathConfig>> {
+        self.along(target, None)
+    }
+
+    /// Returns the configuration along a target whose path is rendered for a process of this user.
+    pub fn of_user(&self, target: &Target, user: Uid) -> Option<Arc<PathConfig>> {
+        self.along(target, Some(user))
+    }
+
+    fn along(&self, target: &Target, user: Option<Uid>) -> Option<Arc<PathConfig>> {
         let config = match target.below {
             // Needed even without a table: it carries the destination text for the owner tag.
-            PathBase::Root => return Some(Arc::new(self.of_rule(target))),
+            PathBase::Root => {
+                return Some(Arc::new(PathConfig { user, ..self.of_rule(target) }));
+            }
             PathBase::Top => self.of_sections(target),
         };
         let is_needed = !config.controllers.is_empty()
@@ -203,11 +187,13 @@ impl GroupConfigs {
 
     /// Returns the configuration of the tables along a path.
     pub fn of_path(&self, text: &str) -> PathConfig {
-        let table = |prefix: &str| self.tables.get(prefix.trim_matches('/')).map(Arc::clone);
-        let ours = |level| PathLevel { is_for_old: true, ..level };
-        let root = table("").map(|resolved| ours(PathLevel::of("", Some(resolved))));
-        let levels = levels(text, table).map(ours).collect();
-        PathConfig { root, levels, ..PathConfig::default() }
+        let root = self.table("").map(|table| PathLevel::of("", Some(Arc::clone(table))));
+        let levels = levels(text, |prefix| self.table(path_of_table(prefix)).map(Arc::clone));
+        PathConfig {
+            root: root.map(PathLevel::for_existing),
+            levels: levels.map(PathLevel::for_existing).collect(),
+            ..PathConfig::default()
+        }
     }
 
     fn of_rule(&self, target: &Target) -> PathConfig {
@@ -226,12 +212,13 @@ impl GroupConfigs {
         let text = target.destination.as_str();
         let has_fields = target.creates;
         let (kits, trim): (_, fn(&str) -> &str) = match has_fields {
-            true => (&self.templates, |text| text.trim_end_matches('/')),
-            false => (&self.groups, |text| text.trim_matches('/')),
+            true => (&self.templates, path_of_template),
+            false => (&self.groups, path_of_table),
         };
-        let named =
-            |resolved: &Arc<ResolvedSpec>| Arc::new(resolved.of_controllers(&target.controllers));
-        let levels = levels(text, |prefix| kits.get(trim(prefix)).map(named));
+        let levels = levels(text, |prefix| {
+            let resolved = kits.get(trim(prefix))?;
+            Some(Arc::new(resolved.of_controllers(&target.controllers)))
+        });
         let levels = levels.map(|level| PathLevel { is_template: has_fields, ..level }).collect();
         let creates = match kits.get(trim(text)) {
             Some(resolved) if !has_fields => resolved.span,
@@ -240,14 +227,13 @@ impl GroupConfigs {
         // A literal path without a section is not created.
         let needs = has_fields || !creates.is_empty();
         let controllers = self.on_unified(target).filter(|_| needs).collect();
-        PathConfig { root: None, levels, controllers, creates }
+        PathConfig { root: None, levels, controllers, creates, user: None }
     }
 
     /// Returns the controllers of a target that the v2 hierarchy has.
     fn on_unified<'s>(&'s self, target: &'s Target) -> impl Iterator<Item = String> + 's {
         let names = self.unified.iter().flat_map(|(_, names)| names);
-        let is_meant = |name: &&String| target.controllers.iter().any(|own| own == *name);
-        names.filter(move |name| is_meant(name)).cloned()
+        names.filter(|name| target.controllers.contains(name)).cloned()
     }
 }
 
@@ -264,6 +250,17 @@ impl PathConfig {
         self.kits().any(|resolved| resolved.is_required)
     }
 
+    /// Returns the levels up to the component number `depth` of a path with `components`
+    /// components; number 0 is the hierarchy root. The levels are the last components, the managed
+    /// root is the one before them.
+    pub(super) fn levels_at(&self, depth: usize, components: usize) -> &[PathLevel] {
+        match components.checked_sub(self.levels.len()) {
+            Some(before) if depth == before => self.root.as_slice(),
+            Some(before) if depth > before => &self.levels[..depth - before],
+            Some(_) | None => &[],
+        }
+    }
+
     fn kits(&self) -> impl Iterator<Item = &ResolvedSpec> {
         self.root.iter().chain(&self.levels).filter_map(|level| level.resolved.as_deref())
     }
@@ -272,10 +269,10 @@ impl PathConfig {
 impl ResolvedSpec {
     /// Returns the part for these controllers; `*` stands for all.
     fn of_controllers(&self, names: &[String]) -> Self {
-        let is_meant = |write: &&HostWrite| {
-            names.iter().any(|name| name == "*" || **name == *write.controller)
-        };
-        Self { writes: self.writes.iter().filter(is_meant).cloned().collect(), ..self.clone() }
+        let mut part = self.clone();
+        part.writes
+            .retain(|write| names.iter().any(|name| name == "*" || **name == *write.controller));
+        part
     }
 
     /// Returns the controllers that must be enabled for it in the v2 hierarchy.
@@ -285,12 +282,42 @@ impl ResolvedSpec {
     }
 }
 
-/// Removes repetitions of the warning that concerns the host and not the table.
+/// Resolves tables or sections of one kind. Returns them by the `key` of their path.
+fn resolved(
+    specs: &[GroupSpec],
+    key: fn(&str) -> &str,
+    hierarchies: &Hierarchies,
+    warnings: &mut Vec<ConfigWarning>,
+) -> HashMap<Box<str>, Arc<ResolvedSpec>> {
+    let mut kits: HashMap<Box<str>, Arc<ResolvedSpec>> = HashMap::new();
+    for spec in specs {
+        // The sections for a path are merged before.
+        let resolved = spec.on(hierarchies, warnings);
+        kits.entry(key(&spec.text).into()).or_insert_with(|| Arc::new(resolved));
+    }
+    kits
+}
+
+/// Returns the path by which a table, or a section for a literal path, is found.
+fn path_of_table(text: &str) -> &str {
+    text.trim_matches('/')
+}
+
+/// Returns the path by which a template is found. A slash at its beginning is a part of it.
+fn path_of_template(text: &str) -> &str {
+    text.trim_end_matches('/')
+}
+
+/// Removes repetitions of the warnings that concern the host and not the table.
 fn said_once(warnings: &mut Vec<ConfigWarning>) {
-    let general = settings::v1_limitation("memory.high", "0", Version::V1);
-    let mut is_said = false;
+    let general = [
+        settings::limitation("memory.high", "0", Version::V1),
+        settings::limitation("memory.soft_limit_in_bytes", "0", Version::V2),
+    ];
+    let mut said = [false; 2];
     warnings.retain(|warning| {
-        general.as_ref() != Some(&warning.diagnostic) || !std::mem::replace(&mut is_said, true)
+        let index = general.iter().position(|own| own.as_ref() == Some(&warning.diagnostic));
+        index.is_none_or(|index| !std::mem::replace(&mut said[index], true))
     });
 }
 
@@ -313,6 +340,10 @@ fn levels<'t>(
 impl PathLevel {
     fn of(text: &str, resolved: Option<Arc<ResolvedSpec>>) -> Self {
         Self { text: text.into(), resolved, is_for_old: false, is_template: false }
+    }
+
+    fn for_existing(self) -> Self {
+        Self { is_for_old: true, ..self }
     }
 }
 

@@ -142,12 +142,20 @@ fn a_section_makes_a_plain_group_in_its_hierarchies() {
     let creates = |controllers: &[&str]| {
         configs.of(&target("web/", controllers, PathBase::Top)).unwrap().creates
     };
-    // Without a v1 hierarchy freezer means the v2 hierarchy.
-    assert_eq!(creates(&["pids"]), HierarchySet::of(&[0, 1]));
+    // cgrulesengd and cgconfigparser find no hierarchy for freezer here.
+    assert_eq!(creates(&["pids"]), HierarchySet::of(&[1]));
     assert!(
         configs.of(&target("web/a", &["cpu"], PathBase::Top)).is_none_or(|p| p.creates.is_empty())
     );
     assert!(configs.of(&target("other", &["pids"], PathBase::Top)).is_none());
+    // Without any v1 hierarchy freezer means the v2 hierarchy.
+    let names = ["cpu".to_owned()].into();
+    let unified = Hierarchies::new(vec![Hierarchy::for_test(Version::V2, "/cg", "", names)]);
+    let groups = vec![spec("web", &[], &["freezer"])];
+    let specs = GroupSpecs { groups, ..GroupSpecs::default() };
+    let (configs, _) = GroupConfigs::new(&specs, &unified);
+    let config = configs.of(&target("web", &["freezer"], PathBase::Top)).unwrap();
+    assert_eq!(config.creates, HierarchySet::of(&[0]));
 }
 
 #[test]
@@ -183,6 +191,29 @@ fn tables_for_one_path_are_one() {
 }
 
 #[test]
+fn sections_for_one_path_are_applied_one_after_the_other() {
+    let group = |text, settings: &[(&str, &str)]| spec(text, settings, &["pids", "blkio"]);
+    let read = "blkio.throttle.read_bps_device";
+    let mut specs = GroupSpecs {
+        groups: vec![
+            group("/a/", &[("pids.max", "1"), (read, "8:0 1")]),
+            group("b", &[("pids.max", "2")]),
+            group("a", &[("pids.max", "3"), (read, "8:16 2")]),
+        ],
+        templates: vec![group("/a/%u", &[]), group("a/%u", &[]), group("a/%u/", &[])],
+        ..GroupSpecs::default()
+    };
+    specs.join_sections();
+    let shown = |specs: &[GroupSpec]| -> Vec<Vec<String>> {
+        let values = |spec: &GroupSpec| spec.settings.iter().map(|s| s.value.clone()).collect();
+        specs.iter().map(values).collect()
+    };
+    assert_eq!(shown(&specs.groups), [vec!["8:0 1", "3", "8:16 2"], vec!["2"]]);
+    assert_eq!(specs.groups[0].controllers, ["pids", "blkio"]);
+    assert_eq!(shown(&specs.templates).len(), 2);
+}
+
+#[test]
 fn what_is_required_and_not_to_be_had_is_kept_in_mind() {
     let unmet = |settings: &[(&str, &str)], is_required| {
         let table = GroupSpec { is_required, ..spec("a", settings, &[]) };
@@ -208,4 +239,31 @@ fn a_soft_limit_is_said_once() {
     let (_, warnings) = GroupConfigs::new(&specs, &host);
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].diagnostic.message.contains("memory.soft_limit_in_bytes"));
+    let both = spec("d", &[("memory.max", "2G"), ("memory.high", "1G")], &[]);
+    let specs = GroupSpecs { tables: vec![both], ..GroupSpecs::default() };
+    assert_eq!(GroupConfigs::new(&specs, &host).1, [], "memory.max limits at any time");
+}
+
+/// Cgroups whose names a user chooses are removed when they are empty, unless their table says when.
+#[test]
+fn groups_with_a_pid_or_a_program_in_their_path_are_removed() {
+    let rules = "[[rule]]\nuser = 5\ncgroup = \"jobs/%u/%P/in\"\n[[rule]]\nuser = 6\ncgroup = \"a/%%p/%u\"\n\
+                 [[rule]]\nuser = 7\ncgroup = \"programs/%p\"\n";
+    let file = Arc::from(Path::new("/a.toml"));
+    let parsed = crate::config::rules_toml::parse(&file, &format!("version = 1\n{rules}"));
+    let rules: Vec<crate::rules::Rule> = parsed.rules.into_iter().map(|one| one.rule).collect();
+    let mut specs = GroupSpecs::default();
+    specs.remove_chosen(&rules);
+    let texts: Vec<&str> = specs.tables.iter().map(|table| &*table.text).collect();
+    assert_eq!(texts, ["jobs/%u/%P", "jobs/%u/%P/in", "programs/%p"]);
+    let minute = Some(Duration::from_secs(60));
+    assert!(specs.tables.iter().all(|table| table.remove_after == minute));
+    let hour = Some(Duration::from_secs(3600));
+    specs.tables.truncate(1);
+    specs.tables[0].remove_after = hour;
+    specs.remove_chosen(&rules);
+    assert_eq!(
+        specs.tables.iter().map(|table| table.remove_after).collect::<Vec<_>>(),
+        [hour, minute, minute]
+    );
 }

@@ -102,6 +102,18 @@ mod tests {
 34 31 0:30 / /unified rw - cgroup2 cgroup2 rw
 ";
 
+    /// Parses `controllers path`.
+    fn target(line: &str) -> Target {
+        let (names, path) = line.trim().split_once(' ').unwrap();
+        let pieces = vec![DestinationPart::Literal(path.trim_start_matches('/').to_owned())];
+        Target {
+            destination: Destination::from_pieces(path, pieces),
+            controllers: names.split(',').map(str::to_owned).collect(),
+            below: PathBase::Top,
+            creates: false,
+        }
+    }
+
     /// Resolves `controllers path; controllers path`. Returns the remaining targets and the
     /// conflicts.
     fn settled(own: &str, lines: &str) -> (String, Vec<String>) {
@@ -109,26 +121,15 @@ mod tests {
         if let Some(unified) = host.unified_mut() {
             unified.controllers = ["memory", "io"].map(str::to_owned).to_vec();
         }
-        let target = |line: &str| {
-            let (names, path) = line.trim().split_once(' ').unwrap();
-            let pieces = vec![DestinationPart::Literal(path.trim_start_matches('/').to_owned())];
-            Target {
-                destination: Destination::from_pieces(path, pieces),
-                controllers: names.split(',').map(str::to_owned).collect(),
-                below: PathBase::Top,
-                creates: false,
-            }
-        };
         let mut targets: Vec<Target> = lines.split(';').map(target).collect();
         let conflict = host.settle(&mut targets);
-        let shown = |target: &Target| {
+        let targets = targets.iter().map(|target| {
             format!("{} {}", target.controllers.join(","), target.destination.as_str())
-        };
-        let said = |conflict: ConflictingTargets| {
+        });
+        let conflicts = conflict.into_iter().map(|conflict| {
             format!("{}<{} in {}", conflict.loser, conflict.winner, host[conflict.hierarchy].listed)
-        };
-        let targets: Vec<String> = targets.iter().map(shown).collect();
-        (targets.join("; "), conflict.into_iter().map(said).collect())
+        });
+        (targets.collect::<Vec<_>>().join("; "), conflicts.collect())
     }
 
     const V2: &str = "0::/\n";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use super::advice::advice;
-use super::mounts::Hierarchies;
+use super::mounts::{Hierarchies, Hierarchy};
 use crate::rules::Target;
 use crate::sys;
 
@@ -89,10 +89,24 @@ impl CgroupError {
         // v2 can be mounted inside the directory of the v1 hierarchies: take the longest mount
         // point.
         let tree = trees.max_by_key(|tree| tree.mount_point.as_os_str().len())?;
-        let named = target.controllers.iter().find(|name| tree.controllers.contains(name));
-        // Every v2 cgroup can freeze, without a controller.
-        let controller = named.or_else(|| tree.controllers.first()).map_or("freezer", |name| name);
-        Some(format!("group {} {{ {controller} {{ }} }}", target.destination.as_str()))
+        Some(Self::section_of(target, &[tree]))
+    }
+
+    /// Returns the `group` section of cgconfig.conf that allows the cgroup of `target` to be created
+    /// in these hierarchies.
+    pub fn section_of(target: &Target, trees: &[&Hierarchy]) -> String {
+        let controller = |tree: &&&Hierarchy| -> String {
+            let named = target.controllers.iter().find(|name| tree.controllers.contains(name));
+            // Every v2 cgroup can freeze, without a controller.
+            let name = named.or_else(|| tree.controllers.first());
+            format!("{} {{ }}", name.map_or("freezer", |name| name))
+        };
+        let controllers: Vec<String> = trees.iter().map(|tree| controller(&tree)).collect();
+        format!(
+            "group {} {{ {} }}",
+            target.destination.as_str().trim_matches('/'),
+            controllers.join(" ")
+        )
     }
 }
 

@@ -2,48 +2,44 @@
 //! an RCU grace period.
 //!
 //! A move takes the write side of the kernel's `cgroup_threadgroup_rwsem`. When that lock was not
-//! write-locked for about one RCU grace period, the writer first waits for a grace period. Each
-//! mode avoids this wait: `Warm` by writing often enough (a no-op: our own PID into our own
-//! cgroup), `Expedited` by shortening grace periods, `FavorDynMods` by the mount option of the
-//! kernel.
-//!
-//! Median of an isolated move on a stock Linux 6.18 with two CPUs (moves 100 ms apart, 2026-11-24):
-//! off 6.4 to 7.0 ms, warm 0.14 ms, expedited 0.26 ms. Warm costs 5 ms of CPU per second until
-//! three seconds after the last move and affects nothing else on the machine, which is why it is
-//! the default; expedited grace periods interrupt all CPUs, and `favordynmods` stays set until the
-//! next boot.
+//! write-locked for about one RCU grace period, the writer first waits for a grace period. The lock is
+//! warm while it is written often enough, which a thread of its own does from a move until three seconds after the last,
+//! for 7 ms of CPU per second. A grace period is short while the kernel expedites grace periods, which
+//! interrupts all CPUs: `Auto` does this for the first move after a pause alone
+//! (`grace_periods.rs`), `Expedited` as long as the daemon runs. `FavorDynMods` is the mount option of the
+//! kernel, which stays set until the next boot.
 
 use std::ffi::CString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::path::Path;
+
+use grace_periods::{EXPEDITED, ExpeditedGracePeriods, GracePeriodSwitch, SwitchPaths};
+use warmer::{LateWrite, Warmer};
 
 use super::mounts::Hierarchies;
 use crate::config::daemon_toml::FastMoves;
 use crate::event::Nanos;
-use crate::kernel::process::path_in;
 use crate::sys;
 
-/// The interval of the no-op writes. A grace period ends within one to four ticks of an idle
-/// kernel.
-const BEAT: Duration = Duration::from_millis(4);
-/// The no-op writes stop this long after the last move.
-const QUIET_NS: u64 = 3_000_000_000;
+mod grace_periods;
+mod warmer;
 
-const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+/// Directory of the record that the kernel's switch is set. ExecStopPost= of the unit reads it there.
+const RECORD_DIRECTORY: &str = sys::RUNTIME_DIRECTORY;
+/// Lists the mount option on kernels on which a move waits.
+const FEATURES: &str = "/sys/kernel/cgroup/features";
 
 /// An active mode, reverted on drop where the kernel allows it.
 #[derive(Debug)]
 pub enum FastMovesGuard {
-    /// No mode: each isolated move waits for a grace period.
+    /// No mode: each isolated move waits for a grace period, where the kernel waits at all.
     Off,
     /// A thread that keeps the lock warm while processes are moved.
     Warm(Warmer),
+    /// The same, with a short grace period for the first move.
+    Auto(Warmer, GracePeriodSwitch),
     /// Expedited grace periods, with the previous content of the switch.
     Expedited(String),
     /// The mount option `favordynmods`, which is not reverted.
@@ -58,7 +54,8 @@ impl FastMovesGuard {
     pub fn engage(mode: FastMoves, hierarchies: &Hierarchies) -> io::Result<Self> {
         match mode {
             FastMoves::Off => Ok(Self::Off),
-            FastMoves::Warm => Warmer::start(hierarchies).map(Self::Warm),
+            FastMoves::Auto => Self::auto(hierarchies),
+            FastMoves::Warm => Warmer::start(hierarchies, LateWrite::Waits).map(Self::Warm),
             FastMoves::Expedited => {
                 let before = fs::read_to_string(EXPEDITED)?;
                 fs::write(EXPEDITED, "1")?;
@@ -75,9 +72,56 @@ impl FastMovesGuard {
         }
     }
 
+    /// Activates a mode, or none if that fails, with a warning.
+    pub fn engage_if_possible(mode: FastMoves, hierarchies: &Hierarchies) -> Self {
+        Self::engage(mode, hierarchies).unwrap_or_else(|error| {
+            ::log::warn!("cannot enable fast_moves: {error}");
+            Self::Off
+        })
+    }
+
+    fn auto(hierarchies: &Hierarchies) -> io::Result<Self> {
+        if !can_wait(hierarchies) {
+            return Ok(Self::Off);
+        }
+        let paths = SwitchPaths::with_record_in(Path::new(RECORD_DIRECTORY));
+        match fs::create_dir_all(RECORD_DIRECTORY).and_then(|()| GracePeriodSwitch::open(&paths)) {
+            Ok(switch) => {
+                let warmer = Warmer::start(hierarchies, LateWrite::Stops)?;
+                Ok(Self::Auto(warmer, switch))
+            }
+            Err(reason) => {
+                ::log::info!(
+                    "fast_moves: the first move after a pause waits for milliseconds: {reason}"
+                );
+                Warmer::start(hierarchies, LateWrite::Waits).map(Self::Warm)
+            }
+        }
+    }
+
+    /// Prepares a move at `now`, which is fast until the returned value is dropped.
+    pub fn prepare(&self, now: Nanos) -> Option<ExpeditedGracePeriods<'_>> {
+        match self {
+            Self::Auto(warmer, switch) if warmer.is_cold(now) => switch.expedite(),
+            Self::Off
+            | Self::Warm(_)
+            | Self::Auto(..)
+            | Self::Expedited(_)
+            | Self::FavorDynMods => None,
+        }
+    }
+
+    /// Records that a login may follow at `now`: the thread makes the lock warm early where the first move would
+    /// wait.
+    pub fn expect_move(&self, now: Nanos) {
+        if let Self::Warm(warmer) = self {
+            warmer.moved(now);
+        }
+    }
+
     /// Records a move at `now`, which keeps the lock warm until three seconds later.
     pub fn moved(&self, now: Nanos) {
-        if let Self::Warm(warmer) = self {
+        if let Self::Warm(warmer) | Self::Auto(warmer, _) = self {
             warmer.moved(now);
         }
     }
@@ -93,89 +137,21 @@ impl Drop for FastMovesGuard {
     }
 }
 
-/// The thread of `Warm`. The hot thread cannot do this itself, because the first write does wait.
-#[derive(Debug)]
-pub struct Warmer {
-    shared: Arc<WarmerState>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct WarmerState {
-    last_move: AtomicU64,
-    is_beating: AtomicBool,
-    must_end: AtomicBool,
-}
-
-impl Warmer {
-    fn start(hierarchies: &Hierarchies) -> io::Result<Self> {
-        let path = own_group(hierarchies)?;
-        let mut own = OpenOptions::new().write(true).open(path)?;
-        let shared = Arc::new(WarmerState::default());
-        let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("warm".into())
-            .stack_size(64 * 1024)
-            .spawn(move || theirs.run(&mut own))?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    fn moved(&self, now: Nanos) {
-        self.shared.last_move.store(now.0, Ordering::Release);
-        if !self.shared.is_beating.swap(true, Ordering::AcqRel) {
-            if let Some(thread) = &self.thread {
-                thread.thread().unpark();
-            }
+/// Unsets the kernel's switch if a daemon ended while it was set for a move, and logs that.
+pub fn restore_grace_periods() {
+    match SwitchPaths::with_record_in(Path::new(RECORD_DIRECTORY)).restore() {
+        Ok(true) => {
+            ::log::warn!("the last daemon ended during a move: {EXPEDITED} set to 0 again");
         }
+        Ok(false) => {}
+        Err(error) => ::log::error!("cannot write 0 to {EXPEDITED}: {error}"),
     }
 }
 
-impl WarmerState {
-    fn run(&self, own: &mut impl Write) {
-        while !self.must_end.load(Ordering::Acquire) {
-            let last = Nanos(self.last_move.load(Ordering::Acquire));
-            if last.0 != 0 && sys::monotonic().since(last) < QUIET_NS {
-                // "0" means the writing process. A failure costs speed only.
-                if own.write_all(b"0").is_err() {
-                    return;
-                }
-                thread::sleep(BEAT);
-            } else {
-                self.is_beating.store(false, Ordering::Release);
-                // A move between reading the clock and this store changes `last_move`, so compare
-                // again before parking.
-                if self.last_move.load(Ordering::Acquire) == last.0 {
-                    thread::park();
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Warmer {
-    fn drop(&mut self) {
-        self.shared.must_end.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                ::log::error!(
-                    "thread \"warm\" (fast_moves) panicked; moves are slow until a restart"
-                );
-            }
-        }
-    }
-}
-
-/// Returns `cgroup.procs` of our own cgroup, in v2 or else in the first hierarchy.
-fn own_group(hierarchies: &Hierarchies) -> io::Result<PathBuf> {
-    let text = fs::read("/proc/self/cgroup")?;
-    let tree = hierarchies
-        .unified()
-        .or_else(|| hierarchies.first())
-        .ok_or_else(|| io::Error::other("no cgroup hierarchy is mounted"))?;
-    let path = path_in(&text, tree.listed.as_bytes())
-        .and_then(|path| std::str::from_utf8(path).ok())
-        .and_then(|path| path.strip_prefix(tree.top.trim_end_matches('/')))
-        .unwrap_or("");
-    Ok(tree.mount_point.join(path.trim_start_matches('/')).join("cgroup.procs"))
+/// Checks whether a move can wait for a grace period: not on kernels that do not know the mount option (before
+/// Linux 6.0), nor where it is set.
+pub fn can_wait(hierarchies: &Hierarchies) -> bool {
+    let features = fs::read_to_string(FEATURES).unwrap_or_default();
+    features.lines().any(|feature| feature == "favordynmods")
+        && !hierarchies.iter().any(|tree| tree.favordynmods)
 }

@@ -147,15 +147,11 @@ mod tests {
     use crate::cgroup::mounts::Hierarchy;
 
     fn trees(listed: &[&str]) -> Hierarchies {
-        let tree = |listed: &&str| {
-            Hierarchy::for_test(
-                if listed.is_empty() { Version::V2 } else { Version::V1 },
-                "/sys/fs/cgroup",
-                (*listed).to_owned(),
-                Vec::new(),
-            )
-        };
-        Hierarchies::new(listed.iter().map(tree).collect())
+        let trees = listed.iter().map(|listed| {
+            let version = if listed.is_empty() { Version::V2 } else { Version::V1 };
+            Hierarchy::for_test(version, "/sys/fs/cgroup", (*listed).to_owned(), Vec::new())
+        });
+        Hierarchies::new(trees.collect())
     }
 
     /// Creates a directory that represents a host with these files. A name that ends in a slash is
@@ -188,19 +184,21 @@ mod tests {
 
     #[test]
     fn the_pool_is_the_ground_where_systemd_owns_v2_and_knows_the_unit() {
-        let pool = || (POOL_PATH.to_owned(), true, vec![HostWarning::LegacyAtTop]);
-        assert_eq!(auto(&[BOOTED, UNIT], &[""]), pool());
-        assert_eq!(auto(&[BOOTED, "etc/systemd/system/cgruled-pool.service"], &[""]), pool());
-        assert_eq!(auto(&[BOOTED, "lib/systemd/system/cgruled-pool.service"], &[""]), pool());
+        let pool = (POOL_PATH.to_owned(), true, vec![HostWarning::LegacyAtTop]);
+        assert_eq!(auto(&[BOOTED, UNIT], &[""]), pool);
+        assert_eq!(auto(&[BOOTED, "etc/systemd/system/cgruled-pool.service"], &[""]), pool);
+        assert_eq!(auto(&[BOOTED, "lib/systemd/system/cgruled-pool.service"], &[""]), pool);
         let linked = "etc/systemd/system/cgruled-pool.service>/opt/cgruled/pool";
-        assert_eq!(auto(&[BOOTED, linked], &[""]), pool());
+        assert_eq!(auto(&[BOOTED, linked], &[""]), pool);
         // An additional v1 hierarchy that a user mounted.
-        assert_eq!(auto(&[BOOTED, UNIT], &["", "net_cls"]), pool());
+        assert_eq!(auto(&[BOOTED, UNIT], &["", "net_cls"]), pool);
     }
 
     #[test]
     fn else_groups_begin_at_the_top() {
-        let top = |warnings: &[HostWarning]| (String::new(), false, warnings.to_vec());
+        fn top(warnings: &[HostWarning]) -> (String, bool, Vec<HostWarning>) {
+            (String::new(), false, warnings.to_vec())
+        }
         assert_eq!(auto(&[UNIT], &[""]), top(&[]));
         let said = top(&[HostWarning::AutoIsTop]);
         assert_eq!(auto(&[BOOTED, UNIT], &["name=systemd", "cpu", ""]), said);
@@ -215,27 +213,28 @@ mod tests {
     #[test]
     fn without_a_pool_nothing_is_made_that_nobody_chose_a_place_for() {
         let (_root, host) = host(&[BOOTED]);
-        let groundless = |root, legacy_root| {
+        for (root, legacy_root, groundless) in [
+            (Root::Auto, LegacyRoot::Unsaid, &[PathBase::Root][..]),
+            (Root::Auto, LegacyRoot::Top, &[PathBase::Root]),
+            (Root::Auto, LegacyRoot::Pool, &[PathBase::Root, PathBase::Top]),
+            (Root::Path("/".into()), LegacyRoot::Pool, &[]),
+        ] {
             let settings = Settings { root, legacy_root, ..Settings::default() };
-            host.roots(&settings, &trees(&[""])).groundless
-        };
-        assert_eq!(groundless(Root::Auto, LegacyRoot::Unsaid), [PathBase::Root]);
-        assert_eq!(groundless(Root::Auto, LegacyRoot::Top), [PathBase::Root]);
-        assert_eq!(groundless(Root::Auto, LegacyRoot::Pool), [PathBase::Root, PathBase::Top]);
-        assert_eq!(groundless(Root::Path("/".into()), LegacyRoot::Pool), []);
+            assert_eq!(host.roots(&settings, &trees(&[""])).groundless, groundless, "{settings:?}");
+        }
     }
 
     #[test]
     fn settings_choose_where_rules_begin() {
-        let (_root, host) = host(&[BOOTED, UNIT]);
-        let roots = |root: &str, legacy_root| {
+        fn roots(root: &str, legacy_root: LegacyRoot) -> ManagedRoots {
+            let (_root, host) = host(&[BOOTED, UNIT]);
             let root = match root {
                 "auto" => Root::Auto,
                 path => Root::Path(path.into()),
             };
             let settings = Settings { root, legacy_root, ..Settings::default() };
             host.roots(&settings, &trees(&[""]))
-        };
+        }
         let found = roots("auto", LegacyRoot::Pool);
         assert_eq!((&*found.legacy, &*found.warnings), (POOL_PATH, &[][..]));
         assert_eq!(roots("auto", LegacyRoot::Top).legacy, "");

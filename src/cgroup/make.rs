@@ -6,10 +6,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::advice::advice;
+use super::advice::of_value;
 use super::apply::{self, chown_files};
 use super::config::{
-    ConfigWarning, GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs, ResolvedSpec,
+    ConfigWarning, FileOwnership, GroupConfigs, GroupPermissions, GroupSpec, GroupSpecs,
+    ResolvedSpec,
 };
 use super::mounts::{Hierarchies, Hierarchy, Version};
 use super::settings::{Write, write_order};
@@ -18,7 +19,7 @@ use crate::rules::{PathBase, Target};
 use nix::errno::Errno;
 
 /// The files of a v1 cpuset that must not be empty before a process can enter.
-const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+pub(super) const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// One operation on the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub enum CreateStep {
     Enable(PathBuf, String),
     /// Creates a directory.
     Create(PathBuf),
-    /// Copies the values of the parent to a new v1 cpuset.
-    Inherit(PathBuf),
+    /// Copies the values of these files from the parent to a new v1 cpuset.
+    Inherit(PathBuf, Vec<&'static str>),
     /// Writes a value to a file, or to the second file if the first does not exist.
     Write(PathBuf, String, Option<(PathBuf, String)>),
     /// Writes files of a cgroup that the kernel compares with each other: all or, if one is
@@ -68,8 +69,8 @@ pub fn plan(spec: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
     let (resolved, warnings) = resolved(spec, hierarchies);
     let homes = spec.controllers.iter().filter_map(|name| hierarchies.locate(name));
     let homes: Vec<(usize, &str)> = homes.collect();
-    let is_missing = |name: &&String| hierarchies.locate(name).is_none();
-    let missing = spec.controllers.iter().filter(is_missing).cloned().collect();
+    let missing = spec.controllers.iter().filter(|name| hierarchies.locate(name).is_none());
+    let missing = missing.cloned().collect();
     let mut steps = Vec::new();
     for (n, &(index, _)) in homes.iter().enumerate() {
         if homes[..n].iter().any(|(other, _)| *other == index) {
@@ -78,12 +79,12 @@ pub fn plan(spec: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
         let tree = &hierarchies[index];
         let own = homes.iter().filter(|(other, name)| *other == index && !name.is_empty());
         let needs: Vec<&str> = own.map(|(_, name)| *name).collect();
-        let directory = directories(tree, &components, &needs, &mut steps);
         let own = resolved.writes.iter().filter(|write| write.hierarchy == index);
         let writes: Vec<&Write> = own.map(|own| &own.write).collect();
-        let present = |file: &str| fs::read_to_string(directory.join(file)).ok();
-        let ordered = write_order::batches(&writes, &present).into_iter();
-        steps.extend(ordered.map(|bundle| step_of(bundle, &writes, &directory)));
+        let directory = directories(tree, &components, &needs, &writes, &mut steps);
+        let ordered =
+            write_order::batches(&writes, &|file| fs::read_to_string(directory.join(file)).ok());
+        steps.extend(ordered.into_iter().map(|bundle| step_of(bundle, &writes, &directory)));
         if resolved.perm != GroupPermissions::default() {
             steps.push(CreateStep::Own(directory, resolved.perm, tree.version));
         }
@@ -91,24 +92,32 @@ pub fn plan(spec: &GroupSpec, hierarchies: &Hierarchies) -> Option<CreatePlan> {
     Some(CreatePlan { steps, missing, warnings })
 }
 
-/// Adds the steps that create a directory and its ancestors. Returns the directory.
+/// Adds the steps that create a directory with these `writes`, and its ancestors. Returns the
+/// directory.
 fn directories(
     tree: &Hierarchy,
     components: &[&str],
     needs: &[&str],
+    writes: &[&Write],
     steps: &mut Vec<CreateStep>,
 ) -> PathBuf {
     let mut directory = tree.mount_point.clone();
     let is_cpuset = tree.version == Version::V1 && tree.controllers.iter().any(|n| n == "cpuset");
-    for component in components {
+    // The kernel refuses CPUs that a sibling has for itself alone, also if others are written then.
+    let is_written = |file: &str| writes.iter().any(|write| write.file == file);
+    for (n, component) in components.iter().enumerate() {
+        let is_last = n + 1 == components.len();
         if tree.version == Version::V2 {
-            let enable = |name: &&str| CreateStep::Enable(directory.clone(), (*name).to_owned());
-            steps.extend(needs.iter().map(enable));
+            for &name in needs {
+                steps.push(CreateStep::Enable(directory.clone(), name.to_owned()));
+            }
         }
         directory.push(component);
         steps.push(CreateStep::Create(directory.clone()));
-        if is_cpuset {
-            steps.push(CreateStep::Inherit(directory.clone()));
+        let inherits = |file: &&str| is_cpuset && !(is_last && is_written(file));
+        let inherited: Vec<&str> = CPUSET.into_iter().filter(inherits).collect();
+        if !inherited.is_empty() {
+            steps.push(CreateStep::Inherit(directory.clone(), inherited));
         }
     }
     directory
@@ -147,7 +156,7 @@ impl CreateStep {
         match self {
             Self::Enable(path, _)
             | Self::Create(path)
-            | Self::Inherit(path)
+            | Self::Inherit(path, _)
             | Self::Write(path, _, _)
             | Self::Together(path, _)
             | Self::Own(path, _, _) => path,
@@ -159,10 +168,6 @@ impl CreateStep {
     /// # Errors
     /// The file, and the error of the kernel.
     pub fn take(&self) -> Result<CreateResult, (PathBuf, io::Error)> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |error| (path, error)
-        };
         match self {
             Self::Enable(directory, name) => {
                 let file = directory.join("cgroup.subtree_control");
@@ -170,20 +175,22 @@ impl CreateStep {
                 if enabled.split_ascii_whitespace().any(|known| known == *name) {
                     return Ok(CreateResult::Already);
                 }
-                write(&file, &format!("+{name}")).map_err(failed(&file))?;
+                write(&file, &format!("+{name}")).map_err(|error| (file, error))?;
             }
             Self::Create(directory) => match fs::create_dir(directory) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     return Ok(CreateResult::Already);
                 }
-                result => result.map_err(failed(directory))?,
+                result => result.map_err(|error| (directory.clone(), error))?,
             },
-            Self::Inherit(directory) => return inherit(directory).map_err(failed(directory)),
+            Self::Inherit(directory, files) => {
+                return inherit(directory, files).map_err(|error| (directory.clone(), error));
+            }
             Self::Write(path, value, instead) => match (write(path, value), instead) {
                 (Err(error), Some((other, value))) if error.kind() == ErrorKind::NotFound => {
                     write(other, value).map_err(|_| (path.clone(), error))?;
                 }
-                (result, _) => result.map_err(failed(path))?,
+                (result, _) => result.map_err(|error| (path.clone(), error))?,
             },
             Self::Together(directory, bundle) => {
                 apply::take(directory, bundle, &[])
@@ -202,51 +209,57 @@ impl fmt::Display for CreateStep {
                 format!("enable {name} below {}", directory.display())
             }
             Self::Create(directory) => format!("create {}", directory.display()),
-            Self::Inherit(directory) => format!("copy parent cpuset to {}", directory.display()),
+            Self::Inherit(directory, files) => {
+                format!("copy {} of the parent to {}", files.join(" and "), directory.display())
+            }
             Self::Write(path, value, _) => format!("write {value} to {}", path.display()),
             Self::Together(directory, bundle) => {
-                let one = |step: &write_order::WriteStep| {
+                let writes = bundle.iter().map(|step| {
                     format!("write {} to {}", step.value, directory.join(&step.file).display())
-                };
-                bundle.iter().map(one).collect::<Vec<_>>().join(", ")
+                });
+                writes.collect::<Vec<_>>().join(", ")
             }
             Self::Own(directory, perm, _) => {
-                let number = |id: Option<u32>| id.map_or("-".to_owned(), |id| id.to_string());
-                let owner = |of: &super::config::FileOwnership| {
-                    format!(
-                        "{}:{} {}",
-                        number(of.uid.map(|uid| uid.0)),
-                        number(of.gid.map(|gid| gid.0)),
-                        of.mode.map_or("-".to_owned(), |mode| format!("{mode:04o}"))
-                    )
-                };
                 let directory = directory.display();
-                let task = owner(&perm.task);
-                let of = (owner(&perm.directory), owner(&perm.files));
-                format!("chown {directory} to {}, its files to {}, tasks to {task}", of.0, of.1)
+                let own = perm.directory.shown();
+                let files = perm.files.shown();
+                let task = perm.task.shown();
+                format!("chown {directory} to {own}, its files to {files}, tasks to {task}")
             }
         };
         write!(f, "{}", text.escape_debug())
     }
 }
 
-/// Returns the advice for the error of a step.
-pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    error.raw_os_error().map_or("see cgroups(7)", |raw| advice(name, Errno::from_raw(raw)))
+impl FileOwnership {
+    /// Formats owner and mode as `1000:- 0640`, with `-` for what stays as it is.
+    fn shown(&self) -> String {
+        let uid = self.uid.map_or("-".to_owned(), |uid| uid.0.to_string());
+        let gid = self.gid.map_or("-".to_owned(), |gid| gid.0.to_string());
+        let mode = self.mode.map_or("-".to_owned(), |mode| format!("{mode:04o}"));
+        format!("{uid}:{gid} {mode}")
+    }
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Copies the values of the parent to the empty files of a cpuset.
-fn inherit(directory: &Path) -> io::Result<CreateResult> {
+/// Copies the values of the parent to those of the files that are empty, the second also if the first
+/// is refused.
+fn inherit(directory: &Path, files: &[&str]) -> io::Result<CreateResult> {
     let Some(parent) = directory.parent() else { return Ok(CreateResult::Already) };
+    let copied = files.iter().map(|file| {
+        if !fs::read_to_string(directory.join(file))?.trim().is_empty() {
+            return Ok(CreateResult::Already);
+        }
+        fs::write(directory.join(file), fs::read(parent.join(file))?)?;
+        Ok(CreateResult::Done)
+    });
+    let copied: Vec<io::Result<CreateResult>> = copied.collect();
     let mut made = CreateResult::Already;
-    for file in CPUSET {
-        if fs::read_to_string(directory.join(file))?.trim().is_empty() {
-            fs::write(directory.join(file), fs::read(parent.join(file))?)?;
+    for result in copied {
+        if result? == CreateResult::Done {
             made = CreateResult::Done;
         }
     }
@@ -272,8 +285,12 @@ fn own(
 }
 
 /// Formats the failure of a step with advice.
-pub fn diagnostic(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}: {}", path.display().to_string().escape_debug(), remedy(path, error))
+pub fn diagnostic(step: &CreateStep, path: &Path, error: &io::Error) -> String {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let value = if let CreateStep::Write(_, value, _) = step { value } else { "" };
+    let advice = error.raw_os_error().map(|raw| of_value(name, value, Errno::from_raw(raw)));
+    let advice = advice.as_deref().unwrap_or("see cgroups(7)");
+    format!("{}: {error}: {advice}", path.display().to_string().escape_debug())
 }
 
 #[cfg(test)]
@@ -281,7 +298,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cgroup::config::{FileOwnership, SpecSetting};
+    use crate::cgroup::config::SpecSetting;
     use crate::event::Uid;
     use crate::rules::Origin;
 
@@ -296,19 +313,19 @@ mod tests {
 
     fn spec(text: &str, settings: &[(&str, &str, &str)]) -> GroupSpec {
         let origin = Origin { file: Arc::from(Path::new("/etc/cgconfig.conf")), line: 1 };
-        let setting = |&(controller, key, value): &(&str, &str, &str)| SpecSetting {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            controller: controller.to_owned(),
+        let written = settings.iter().map(|(controller, key, value)| SpecSetting {
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+            controller: (*controller).to_owned(),
             origin: origin.clone(),
             place: None,
-        };
+        });
         let mut controllers: Vec<String> = settings.iter().map(|s| s.0.to_owned()).collect();
         controllers.dedup();
         GroupSpec {
             text: text.to_owned(),
             controllers,
-            settings: settings.iter().map(setting).collect(),
+            settings: written.collect(),
             perm: GroupPermissions::default(),
             is_required: false,
             remove_after: None,
@@ -350,6 +367,34 @@ mod tests {
         );
     }
 
+    /// A sibling can have CPUs for itself alone, so that the kernel refuses those of the parent.
+    #[test]
+    fn only_what_a_section_does_not_set_is_inherited() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Hierarchies::new(vec![tree(root.path(), Version::V1, &["cpuset"])]);
+        let spec = spec("a/b", &[("cpuset", "cpuset.cpus", "1")]);
+        let plan = plan(&spec, &host).unwrap();
+        let at = root.path().display().to_string();
+        let shown: Vec<String> =
+            plan.steps.iter().map(|step| step.to_string().replace(&at, "")).collect();
+        assert_eq!(
+            shown,
+            [
+                "create /a",
+                "copy cpuset.cpus and cpuset.mems of the parent to /a",
+                "create /a/b",
+                "copy cpuset.mems of the parent to /a/b",
+                "write 1 to /a/b/cpuset.cpus",
+            ]
+        );
+        // The second file is copied although the first one cannot be.
+        fs::create_dir(root.path().join("a")).unwrap();
+        fs::write(root.path().join("cpuset.mems"), "0\n").unwrap();
+        fs::write(root.path().join("a/cpuset.mems"), "\n").unwrap();
+        assert!(plan.steps[1].take().is_err());
+        assert_eq!(fs::read_to_string(root.path().join("a/cpuset.mems")).unwrap(), "0\n");
+    }
+
     #[test]
     fn a_path_cannot_leave_the_hierarchy() {
         let host = Hierarchies::new(vec![tree(Path::new("/x"), Version::V1, &["pids"])]);
@@ -370,8 +415,8 @@ mod tests {
         fs::write(&quota, "70000\n").unwrap();
         let plan = plan(&spec("a", &settings), &host).unwrap();
         let last = plan.steps.last().unwrap();
-        let path = |file: &str| group.join(file).display().to_string();
-        let (period, shown) = (path("cpu.cfs_period_us"), path("cpu.cfs_quota_us"));
+        let period = group.join("cpu.cfs_period_us").display().to_string();
+        let shown = quota.display();
         assert_eq!(
             last.to_string(),
             format!("write -1 to {shown}, write 50000 to {period}, write 20000 to {shown}")
@@ -393,13 +438,13 @@ mod tests {
         let perm = GroupPermissions { directory: owner, ..GroupPermissions::default() };
         let plan =
             plan(&GroupSpec { perm, ..spec("a/b", &[("pids", "pids.max", "1")]) }, &host).unwrap();
-        let take = || -> Vec<bool> {
+        fn take(plan: &CreatePlan) -> Vec<bool> {
             plan.steps.iter().map(|step| matches!(step.take(), Ok(CreateResult::Done))).collect()
-        };
+        }
         // A plain directory has no kernel files.
-        assert_eq!(take(), [true, true, false, true]);
+        assert_eq!(take(&plan), [true, true, false, true]);
         fs::write(root.path().join("a/b/pids.max"), "").unwrap();
-        assert_eq!(take(), [false, false, true, true]);
+        assert_eq!(take(&plan), [false, false, true, true]);
         assert_eq!(fs::read_to_string(root.path().join("a/b/pids.max")).unwrap(), "1");
     }
 }

@@ -8,6 +8,7 @@ mod apply;
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod conflicts;
+pub mod disk;
 mod error;
 pub mod fast_moves;
 pub mod host;
@@ -15,6 +16,7 @@ pub mod make;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod mounts;
 pub mod reaper;
+pub mod release;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod settings;
 pub mod tree;

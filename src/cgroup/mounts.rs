@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use procfs::process::MountInfo;
 
+use crate::config;
 use crate::kernel::process::path_in;
 use crate::rules::{PathBase, Target};
 
@@ -81,6 +82,15 @@ impl Hierarchy {
         is_unified || self.controllers.iter().any(|name| name == controller)
     }
 
+    /// Checks whether a legacy rule with this controller name applies in it.
+    fn has_for_legacy(&self, name: &str) -> bool {
+        match name {
+            "*" => self.is_legacy(),
+            UNIFIED => self.has(UNIFIED),
+            name => self.is_legacy() && self.has(name),
+        }
+    }
+
     /// Creates a completely mounted hierarchy for a test.
     #[cfg(test)]
     pub(crate) fn for_test(
@@ -101,7 +111,7 @@ impl Hierarchy {
 
     /// Checks whether legacy rules can use the hierarchy: it has controllers or a name, and is not
     /// systemd's own v1 hierarchy, which Debian's cgrulesengd ignores as well.
-    fn is_legacy(&self) -> bool {
+    pub fn is_legacy(&self) -> bool {
         !self.controllers.is_empty() && !self.is_systemds()
     }
 }
@@ -220,14 +230,9 @@ impl Hierarchies {
         let mut span = HierarchySet::default();
         let mut missing = Vec::new();
         for name in &target.controllers {
-            let has = |tree: &Hierarchy| match &**name {
-                "*" => tree.is_legacy(),
-                UNIFIED => tree.has(UNIFIED),
-                name => tree.is_legacy() && tree.has(name),
-            };
-            let trees = self.trees.iter().enumerate().filter(|(_, tree)| has(tree));
             let mut is_missing = true;
-            for (index, _) in trees {
+            for (index, _) in self.trees.iter().enumerate().filter(|(_, t)| t.has_for_legacy(name))
+            {
                 span.add(index);
                 is_missing = false;
             }
@@ -250,6 +255,12 @@ impl Hierarchies {
             PathBase::Top => self.in_order(target).nth(n)?,
         };
         Some(HierarchySet::of(&[index]))
+    }
+
+    /// Returns the controller of this host that a name probably means.
+    pub fn similar_controller(&self, name: &str) -> Option<&str> {
+        let all = self.trees.iter().flat_map(|tree| &tree.controllers);
+        config::misspelled(name, all.map(String::as_str))
     }
 
     /// Returns the hierarchies of a target's controllers, each once.
@@ -286,14 +297,18 @@ impl Hierarchies {
     /// Checks whether a process has only one cgroup on this host, whatever controllers a rule
     /// names.
     fn is_unified(&self) -> bool {
-        let is_v1 = |tree: &Hierarchy| tree.version == Version::V1 && tree.is_legacy();
-        self.unified().is_some() && !self.trees.iter().any(is_v1)
+        let mut legacy = self.trees.iter().filter(|tree| tree.is_legacy());
+        self.unified().is_some() && legacy.all(|tree| tree.version != Version::V1)
     }
 
     /// Replaces the controllers of a target by the names of this host, each once. Returns the names
-    /// that changed.
+    /// that changed. On a host with v1 hierarchies those of a legacy rule are not replaced: as in
+    /// cgrulesengd, it moves nothing if one is missing.
     pub fn adapt(&self, target: &mut Target) -> Vec<(String, ControllerMapping)> {
         let mut changed = Vec::new();
+        if target.below == PathBase::Top && !self.is_unified() {
+            return changed;
+        }
         let mut names: Vec<String> = Vec::with_capacity(target.controllers.len());
         for name in std::mem::take(&mut target.controllers) {
             let meaning = self.meaning(&name);
@@ -329,8 +344,8 @@ impl Hierarchies {
         match self.meaning(controller) {
             ControllerMapping::Itself => Some((self.with(controller)?, controller)),
             ControllerMapping::Other(other) => Some((self.with(other)?, other)),
-            ControllerMapping::Needless => Some((self.with(UNIFIED)?, "")),
-            ControllerMapping::Absent => None,
+            ControllerMapping::Needless if self.is_unified() => Some((self.with(UNIFIED)?, "")),
+            ControllerMapping::Needless | ControllerMapping::Absent => None,
         }
     }
 }
@@ -355,7 +370,6 @@ fn hierarchy(mount: &MountInfo, own_cgroup: &str) -> Option<Hierarchy> {
         "cgroup2" => Version::V2,
         _ => return None,
     };
-    let option = |name: &str| mount.super_options.contains_key(name);
     let listed =
         own_cgroup.lines().filter_map(|line| line.split(':').nth(1)).find(
             |listed| match version {
@@ -373,7 +387,8 @@ fn hierarchy(mount: &MountInfo, own_cgroup: &str) -> Option<Hierarchy> {
         top: mount.root.clone(),
         listed: listed.to_owned(),
         controllers,
-        favordynmods: option("favordynmods") || mount.mount_options.contains_key("favordynmods"),
+        favordynmods: mount.super_options.contains_key("favordynmods")
+            || mount.mount_options.contains_key("favordynmods"),
     })
 }
 
@@ -424,21 +439,26 @@ garbage
         assert_eq!(HierarchySet::of(&[0, 2]).indexes().collect::<Vec<_>>(), [0, 2]);
     }
 
+    fn target(names: &str, below: PathBase) -> Target {
+        Target {
+            destination: Destination::from_pieces("a", Vec::new()),
+            controllers: names.split(',').map(str::to_owned).collect(),
+            below,
+            creates: false,
+        }
+    }
+
     #[test]
     fn at_the_top_only_the_controllers_that_are_named_are_meant() {
         let mut found = hierarchies(HYBRID, OWN);
-        let target = |names: &str| Target {
-            destination: Destination::from_pieces("a", Vec::new()),
-            controllers: names.split(',').map(str::to_owned).collect(),
-            below: PathBase::Top,
-            creates: false,
-        };
-        let span = |found: &Hierarchies, names: &str| {
-            let target = target(names);
+        fn span(found: &Hierarchies, names: &str) -> (HierarchySet, String) {
+            let target = target(names, PathBase::Top);
             let (span, missing) = found.span_of(&target);
             (span, missing.join(","))
-        };
-        let is = |indexes: &[usize], missing: &str| (HierarchySet::of(indexes), missing.to_owned());
+        }
+        fn is(indexes: &[usize], missing: &str) -> (HierarchySet, String) {
+            (HierarchySet::of(indexes), missing.to_owned())
+        }
         assert_eq!(span(&found, "cpu,cpuacct"), is(&[0], ""));
         assert_eq!(span(&found, "cpu,hugetlb"), is(&[], "hugetlb"));
         assert_eq!(span(&found, "name=systemd"), is(&[], "name=systemd"));
@@ -448,43 +468,41 @@ garbage
         assert_eq!(span(&found, "*"), is(&[0, 2], ""));
         assert_eq!(span(&Hierarchies::default(), "*"), is(&[], "*"));
 
-        let steps = |names: &str| {
-            let target = target(names);
+        for (names, indexes) in
+            [("hugetlb,cpu", [2, 0]), ("cpu,cpuacct,hugetlb", [0, 2]), ("*", [0, 2])]
+        {
+            let target = target(names, PathBase::Top);
             let span = found.span_of(&target).0;
             let steps = (0..).map_while(|n| found.step(&target, span, n));
-            steps.flat_map(HierarchySet::indexes).collect::<Vec<_>>()
-        };
-        assert_eq!(steps("hugetlb,cpu"), [2, 0]);
-        assert_eq!(steps("cpu,cpuacct,hugetlb"), [0, 2]);
-        assert_eq!(steps("*"), [0, 2]);
+            assert_eq!(steps.flat_map(HierarchySet::indexes).collect::<Vec<_>>(), indexes);
+        }
     }
 
     #[test]
     fn names_of_the_other_interface_are_understood() {
-        let unified = |names: &str| {
+        fn unified(names: &str) -> Hierarchies {
             let mut found = hierarchies(HYBRID, "0::/\n");
             let names = names.split(',').map(str::to_owned).collect();
             found.unified_mut().unwrap().controllers = names;
             found
-        };
-        let adapted = |found: &Hierarchies, names: &str, below: PathBase| {
-            let mut target = Target {
-                destination: Destination::from_pieces("a", Vec::new()),
-                controllers: names.split(',').map(str::to_owned).collect(),
-                below,
-                creates: false,
-            };
+        }
+        fn adapted(
+            found: &Hierarchies,
+            names: &str,
+            below: PathBase,
+        ) -> (String, HierarchySet, String) {
+            let mut target = target(names, below);
             let changed = found.adapt(&mut target);
             let (span, missing) = found.span_of(&target);
             assert_eq!(changed.is_empty(), names == target.controllers.join(","));
             (target.controllers.join(","), span, missing.join(","))
-        };
-        let found = unified("cpu,io,memory");
-        let is = |names: &str, missing: &str| {
+        }
+        fn is(names: &str, missing: &str) -> (String, HierarchySet, String) {
             let span =
                 if missing.is_empty() { HierarchySet::of(&[0]) } else { HierarchySet::default() };
             (names.to_owned(), span, missing.to_owned())
-        };
+        }
+        let found = unified("cpu,io,memory");
         assert_eq!(adapted(&found, "cpu,cpuacct", PathBase::Top), is("cpu", ""));
         assert_eq!(adapted(&found, "blkio,memory", PathBase::Top), is("io,memory", ""));
         assert_eq!(adapted(&found, "freezer", PathBase::Top), is("cgroup v2", ""));
@@ -500,6 +518,14 @@ garbage
         assert_eq!(found.locate("blkio"), Some((0, "io")));
         assert_eq!(found.locate("cgroup"), Some((0, "")));
         assert_eq!(found.locate("pids"), None);
+        let mut hybrid = hierarchies(HYBRID, OWN);
+        hybrid.unified_mut().unwrap().controllers = vec!["io".to_owned()];
+        for name in ["freezer", "net_cls", "perf_event", "blkio", "pids"] {
+            let names = format!("cpu,{name}");
+            assert_eq!(adapted(&hybrid, &names, PathBase::Top), is(&names, name));
+        }
+        assert_eq!(adapted(&hybrid, "cpu,freezer", PathBase::Root).0, "cpu");
+        assert_eq!(hybrid.locate("freezer"), None);
         let v1 = hierarchies(HYBRID, "1:cpu,cpuacct:/\n");
         assert_eq!(adapted(&v1, "cpuacct", PathBase::Top), is("cpuacct", ""));
         assert_eq!(adapted(&v1, "freezer", PathBase::Top), is("freezer", "freezer"));

@@ -11,8 +11,12 @@
 //! for the whole hierarchy, which belongs to others. There the cgroups with a removal time, and no
 //! others, are polled four times within that time, at least every 30 seconds.
 
+mod applied;
 mod empty;
+mod journal;
 mod owner_tag;
+mod revert;
+mod unused;
 mod walk;
 
 use std::fs;
@@ -28,19 +32,22 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::apply::{self, ApplyLedger};
+use super::apply::{self, ApplyLedger, WrittenSetting};
 use super::config::{GroupConfigs, PathConfig, ResolvedSpec};
 use super::mounts::Hierarchies;
 use super::units::{Systemd, Units, UserName};
 use crate::event::Nanos;
 use crate::sys;
 use crate::telemetry::metrics::Metrics;
+use applied::AppliedSettings;
 use empty::EmptyTracker;
-use owner_tag::OwnerTags;
+pub(super) use owner_tag::{OwnerTags, is_trusted};
+use revert::Claims;
+pub(super) use walk::groups_in;
 
 /// A task for the maintenance thread.
 #[derive(Debug)]
-pub enum ReaperTask {
+pub(super) enum ReaperTask {
     /// The rules changed: configure every existing cgroup again.
     Adopt {
         /// The configuration of all cgroups and units.
@@ -66,6 +73,8 @@ pub enum ReaperTask {
         /// The configuration along the path.
         config: Arc<PathConfig>,
     },
+    /// Settings of tables were written to cgroups.
+    Wrote(Vec<WrittenSetting>),
     /// The daemon stops: end the thread.
     End,
 }
@@ -79,7 +88,7 @@ pub struct Reaper {
 
 impl Reaper {
     /// Starts the thread. With `ground`, only the subtree below it on v2 is managed. `name_of` may
-    /// block on the name service.
+    /// block on the name service. `journal` is the file for the settings that were written.
     ///
     /// # Errors
     /// The thread or its eventfd could not be created.
@@ -88,6 +97,7 @@ impl Reaper {
         ground: Option<&str>,
         metrics: Arc<Metrics>,
         name_of: UserName,
+        journal: Option<PathBuf>,
     ) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
@@ -95,7 +105,8 @@ impl Reaper {
         let units = Units::new(Systemd::of(&hierarchies), Arc::clone(&metrics), name_of);
         let done =
             ground.map(|ground| ApplyLedger::below(&hierarchies, ground)).unwrap_or_default();
-        let keeping = ReaperThread {
+        done.collect_written();
+        let mut keeping = ReaperThread {
             hierarchies,
             metrics,
             commands,
@@ -105,13 +116,17 @@ impl Reaper {
             marks: OwnerTags::default(),
             vacancies: EmptyTracker::open(),
             units,
+            applied: AppliedSettings::default(),
         };
-        thread::Builder::new().name("groups".into()).spawn(move || keeping.serve())?;
+        thread::Builder::new().name("groups".into()).spawn(move || {
+            keeping.applied = AppliedSettings::open(journal.as_deref());
+            keeping.serve();
+        })?;
         Ok(Self { commands: sender, bell })
     }
 
     /// Sends a task without waiting for it.
-    pub fn send(&self, command: ReaperTask) {
+    pub(super) fn send(&self, command: ReaperTask) {
         let is_sent = self.commands.send(command).is_ok() && self.bell.write(1).is_ok();
         if !is_sent {
             ::log::error!(
@@ -140,6 +155,25 @@ struct ReaperThread {
     marks: OwnerTags,
     vacancies: EmptyTracker,
     units: Units,
+    /// The settings that were written to existing cgroups.
+    applied: AppliedSettings,
+}
+
+/// An existing cgroup with a table.
+struct ConfiguredGroup<'t> {
+    hierarchy: usize,
+    path: String,
+    directory: PathBuf,
+    text: &'t str,
+    resolved: &'t ResolvedSpec,
+    config: Arc<PathConfig>,
+}
+
+impl ConfiguredGroup<'_> {
+    /// Checks whether the table certainly applies: a user can have changed the owner tag.
+    fn is_certain(&self) -> bool {
+        !self.text.contains('%') || is_trusted(&self.directory)
+    }
 }
 
 impl ReaperThread {
@@ -159,13 +193,15 @@ impl ReaperThread {
         let _rung = self.bell.read();
         loop {
             match self.commands.try_recv() {
-                Ok(ReaperTask::Adopt { configs, root }) => self.adopt(configs, &root),
+                Ok(ReaperTask::Adopt { configs, root }) => self.adopt(&configs, &root),
                 Ok(ReaperTask::Made { hierarchy, directory, text }) => {
                     self.made(hierarchy, &directory, text);
                 }
                 Ok(ReaperTask::Renew { hierarchy, path, config }) => {
                     self.renew(hierarchy, &path, &config);
+                    self.record_written();
                 }
+                Ok(ReaperTask::Wrote(written)) => self.record(written),
                 Ok(ReaperTask::End) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
@@ -190,37 +226,72 @@ impl ReaperThread {
         }
     }
 
-    fn adopt(&mut self, tables: Arc<GroupConfigs>, root: &str) {
+    fn adopt(&mut self, tables: &Arc<GroupConfigs>, root: &str) {
         self.done.forget();
-        self.units.adopt(&tables);
+        self.units.adopt(tables);
+        let groups = self.configured(tables, root);
+        let mut claims = Claims::new();
+        for group in &groups {
+            claims.entry(group.directory.clone()).or_default().push(group.resolved);
+        }
+        // Before the new settings are written: the kernel refuses a weight beside `cpu.idle`.
+        self.revert_stale(tables, root, &claims);
         self.done.hold();
-        let mut timed = Vec::new();
         let mut refused = Vec::new();
+        for ConfiguredGroup { hierarchy, path, config, .. } in
+            groups.iter().filter(|group| group.is_certain())
+        {
+            if !self.renew(*hierarchy, path, config) {
+                refused.push((*hierarchy, path.clone(), Arc::clone(config)));
+            }
+        }
+        self.retry(refused);
+        self.record_written();
+        let mut timed: Vec<_> = groups
+            .into_iter()
+            .filter_map(|ConfiguredGroup { hierarchy, directory, text, resolved, .. }| {
+                Self::timed(resolved, hierarchy, directory, text)
+            })
+            .collect();
+        self.tables = Arc::clone(tables);
+        timed.retain(|(_, directory, _, text)| self.marks.of(directory).as_ref() == Some(text));
+        let times = timed.into_iter().map(|(hierarchy, directory, after, _)| {
+            (self.hierarchies[hierarchy].version, directory, after)
+        });
+        let times = times.chain(unused::find(&self.hierarchies, tables, root, &self.marks));
+        self.vacancies.replace(times, sys::monotonic());
+    }
+
+    /// Returns the existing cgroups to which a table applies.
+    fn configured<'t>(&self, tables: &'t GroupConfigs, root: &str) -> Vec<ConfiguredGroup<'t>> {
+        let mut groups = Vec::new();
         for (text, resolved) in tables.tables() {
             let config = Arc::new(tables.of_path(text));
-            for (hierarchy, tree) in self.hierarchies.clone().iter().enumerate() {
+            for (hierarchy, tree) in self.hierarchies.iter().enumerate() {
                 let writes = resolved.writes.iter().any(|write| write.hierarchy == hierarchy);
                 if !writes && resolved.remove_after.is_none() {
                     continue;
                 }
                 let top = &tree.mount_point;
-                for path in walk::paths(top, root, text, &self.marks) {
+                groups.extend(walk::paths(top, root, text, &self.marks).into_iter().map(|path| {
                     let directory = walk::join(top, &path);
-                    let is_ours = !text.contains('%') || owner_tag::is_trusted(&directory);
-                    if is_ours && !self.renew(hierarchy, &path, &config) {
-                        refused.push((hierarchy, path.clone(), Arc::clone(&config)));
-                    }
-                    timed.extend(Self::timed(resolved, hierarchy, directory, text));
-                }
+                    let config = Arc::clone(&config);
+                    ConfiguredGroup { hierarchy, path, directory, text, resolved, config }
+                }));
             }
         }
-        self.retry(refused);
-        self.tables = tables;
-        timed.retain(|(_, directory, _, text)| self.marks.of(directory).as_ref() == Some(text));
-        let times = timed.into_iter().map(|(hierarchy, directory, after, _)| {
-            (self.hierarchies[hierarchy].version, directory, after)
-        });
-        self.vacancies.replace(times, sys::monotonic());
+        groups
+    }
+
+    /// Records the settings that this thread has written.
+    fn record_written(&mut self) {
+        let written = self.done.take_written();
+        self.record(written);
+    }
+
+    fn record(&mut self, written: Vec<WrittenSetting>) {
+        let marks = &self.marks;
+        self.applied.record(written, |directory| marks.of(directory).is_some());
     }
 
     /// Returns an entry for a cgroup if its table has a removal time.
@@ -299,7 +370,7 @@ impl ReaperThread {
         if self.marks.of(directory).is_none() {
             return if directory.is_dir() { Err(Errno::EBUSY) } else { Err(Errno::ENOENT) };
         }
-        for child in walk::groups_in(directory) {
+        for child in groups_in(directory) {
             if self.vacancies.has(&child) {
                 return Err(Errno::EBUSY);
             }
@@ -307,6 +378,7 @@ impl ReaperThread {
         }
         fs::remove_dir(directory).map_err(|error| sys::errno(&error))?;
         self.marks.forget(directory);
+        self.applied.forget(directory);
         self.metrics.groups_removed.increment();
         Ok(())
     }

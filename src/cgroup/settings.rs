@@ -5,6 +5,7 @@
 //! kernel file and is passed on unchanged. Weights are translated linearly, so that the ratios
 //! between cgroups are kept, and clamped to the range of the kernel, which is reported.
 
+mod defaults;
 mod kernel_file;
 mod limitation;
 mod translate;
@@ -16,7 +17,8 @@ use super::mounts::Version;
 use translate::Translation;
 use value::{count, list, microseconds, whole};
 
-pub use limitation::{contradictions, v1_limitation};
+pub use defaults::{DefaultValue, SettingSlot, slot};
+pub use limitation::{contradictions, limitation};
 pub use unit::{UnitProperties, properties};
 
 /// A write to a file of a cgroup.
@@ -150,6 +152,11 @@ const NOT_SETTINGS: [&str; 7] = [
 /// The other settings of the cgroup, by name, as some settings depend on each other.
 pub type Siblings<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
+/// Returns that the cgroup has no other settings.
+fn no_siblings(_key: &str) -> Option<String> {
+    None
+}
+
 /// Returns the writes for the setting `key`, a name of either cgroup version or of a kernel file,
 /// on a host with `version`.
 ///
@@ -197,9 +204,8 @@ pub fn files(
 /// # Errors
 /// The value is invalid.
 pub fn check(key: &str, value: &str) -> Result<(), SettingMessage> {
-    let none = |_: &str| None;
     [Version::V2, Version::V1].into_iter().try_for_each(|version| {
-        match files(key, value, version, &none) {
+        match files(key, value, version, &no_siblings) {
             Err(SettingError::Value(diagnostic)) => Err(diagnostic),
             Ok(_) | Err(SettingError::NoCounterpart(_)) => Ok(()),
         }
@@ -213,13 +219,26 @@ pub fn words() -> impl Iterator<Item = &'static str> {
 
 /// Returns the position of a setting in the order of writing.
 pub fn rank(key: &str) -> usize {
-    let is_it = |word: &SettingKey| word.v2 == key || word.v1 == key;
-    WORDS.iter().position(is_it).unwrap_or(WORDS.len())
+    let index = WORDS.iter().position(|word| word.v2 == key || word.v1 == key);
+    index.unwrap_or(WORDS.len())
 }
 
 /// Checks whether a setting accepts `true` and `false`, which mean 1 and 0.
 pub fn is_switch(key: &str) -> bool {
     find(key).is_none_or(|(word, _)| word.kind == ValueKind::Whole(0, 1))
+}
+
+/// Checks whether a file keeps several values that are written one after the other: one for each
+/// device, or in a kernel file outside of the vocabulary, such as `devices.allow`.
+pub fn takes_several(key: &str) -> bool {
+    (is_by_device(key) || find(key).is_none()) && hugetlb(key).is_none()
+}
+
+/// Checks whether the values of a file begin with the number of a disk.
+pub fn is_by_device(file: &str) -> bool {
+    find(file).is_some_and(|(word, _)| {
+        matches!(word.kind, ValueKind::IoMax | ValueKind::IoLatency | ValueKind::Throttle(_))
+    })
 }
 
 /// The settings that can be a percentage of the memory of the host.
@@ -243,11 +262,11 @@ pub fn share(key: &str, value: &str) -> Option<u64> {
 
 /// Returns the setting with this name, and the cgroup version that has the name.
 fn find(key: &str) -> Option<(SettingKey, Version)> {
-    let named = |name: fn(&SettingKey) -> &'static str| {
-        WORDS.iter().find(|word| !key.is_empty() && name(word) == key).copied()
-    };
-    let v2 = named(|word| word.v2).map(|word| (word, Version::V2));
-    v2.or_else(|| Some((named(|word| word.v1)?, Version::V1)))
+    if key.is_empty() {
+        return None;
+    }
+    let v2 = WORDS.iter().find(|word| word.v2 == key).map(|word| (*word, Version::V2));
+    v2.or_else(|| Some((*WORDS.iter().find(|word| word.v1 == key)?, Version::V1)))
 }
 
 /// Returns the write for a setting outside of the vocabulary.
@@ -266,9 +285,8 @@ fn other(key: &str, value: &str, version: Version) -> Result<Writes, SettingErro
             help,
         )));
     }
-    let none = |_: &str| None;
     let setting =
-        Translation { key, value: value.trim(), own: version, to: version, siblings: &none };
+        Translation { key, value: value.trim(), own: version, to: version, siblings: &no_siblings };
     let Some((huge, own)) = hugetlb(key) else {
         return match kernel_file::only_in(key).is_none_or(|own| own == version) {
             true => Ok(one(key, value)),

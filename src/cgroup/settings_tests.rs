@@ -161,6 +161,10 @@ fn wrong_values_are_wrong_on_every_host() {
     let diagnostic = check("memory.swap.max", "150%").unwrap_err();
     assert_eq!(diagnostic.message, "memory.swap.max: invalid value \"150%\"");
     assert!(diagnostic.help.contains("1% to 100%"));
+    for (key, value) in [("pids.max", "10%"), ("cpu.weight", "50%"), ("hugetlb.2MB.max", "5%")] {
+        let help = check(key, value).unwrap_err().help;
+        assert!(help.contains("percentage"), "{key} = {value}: {help}");
+    }
 }
 
 #[test]
@@ -222,10 +226,19 @@ fn swap_can_be_a_share_of_memory() {
 
 #[test]
 fn what_limits_less_on_v1_is_said() {
-    let said = |value, version| v1_limitation("memory.high", value, version).is_some();
+    let said = |value, version| limitation("memory.high", value, version).is_some();
     assert!(said("1G", Version::V1));
     assert!(!said("1G", Version::V2) && !said("max", Version::V1));
-    assert_eq!(v1_limitation("memory.max", "1G", Version::V1), None);
+    assert_eq!(limitation("memory.max", "1G", Version::V1), None);
+}
+
+#[test]
+fn a_soft_limit_that_becomes_a_limit_is_said() {
+    let said = |value, version| limitation("memory.soft_limit_in_bytes", value, version).is_some();
+    assert!(said("1G", Version::V2));
+    // As cgsnapshot records it without a limit.
+    assert!(!said("9223372036854771712", Version::V2) && !said("-1", Version::V2));
+    assert!(!said("1G", Version::V1));
 }
 
 #[test]
@@ -241,12 +254,18 @@ fn settings_that_do_not_go_together_are_said() {
     let high = said(&[("memory.high", "2G"), ("memory.max", "1G")]);
     assert!(high[0].starts_with("1: memory.high = 2G is above memory.max = 1G"), "{high:?}");
     assert_eq!(said(&[("memory.max", "25%"), ("memory.low", "50%")]).len(), 1);
+    let memsw = "memory.memsw.limit_in_bytes";
+    let both = said(&[("memory.limit_in_bytes", "100M"), (memsw, "50M")]);
+    let expected = "1: memory.memsw.limit_in_bytes = 50M is below memory.limit_in_bytes = 100M";
+    assert!(both[0].starts_with(expected), "{both:?}");
     for fine in [
         &[("memory.high", "1G"), ("memory.max", "1024M")][..],
         &[("memory.high", "max"), ("memory.max", "1G")],
         &[("memory.low", "1G"), ("memory.max", "50%")],
         &[("memory.low", "1G"), ("memory.high", "512M")],
         &[("io.max", "8:0 rbps=1"), ("blkio.throttle.read_bps_device", "8:16 1")],
+        &[("memory.limit_in_bytes", "100M"), ("memory.memsw.limit_in_bytes", "100M")],
+        &[("memory.memsw.limit_in_bytes", "-1"), ("memory.limit_in_bytes", "100M")],
         &[("x.y", "1"), ("x.z", "1")],
     ] {
         assert_eq!(said(fine), [""; 0]);

@@ -171,6 +171,7 @@ impl CgroupTree {
     /// Returns the tree with `reaper` as maintenance thread for existing cgroups.
     #[must_use]
     pub fn kept_by(self, reaper: Reaper) -> Self {
+        self.done.collect_written();
         Self { reaper: Some(reaper), ..self }
     }
 
@@ -439,9 +440,10 @@ mod tests {
         let now = CurrentCgroup { unified: Some(1), text: Some(text) };
         assert!(!tree.holds(id, now));
         assert_eq!(tree.attach(id, pid(77), now), AttachResult::Moved);
-        let read = |tree: &str| fs::read_to_string(root.path().join(tree)).unwrap();
-        assert_eq!(read("unified/a/b/cgroup.procs"), "77");
-        assert_eq!(read("pids/a/b/cgroup.procs"), "");
+        for (file, processes) in [("unified/a/b/cgroup.procs", "77"), ("pids/a/b/cgroup.procs", "")]
+        {
+            assert_eq!(fs::read_to_string(root.path().join(file)).unwrap(), processes, "{file}");
+        }
         let there = CurrentCgroup { unified: None, text: Some(b"8:pids:/a/b\n0::/a/b\n") };
         assert!(tree.holds(id, there));
         assert_eq!(tree.attach(id, pid(78), there), AttachResult::InPlace);

@@ -13,8 +13,8 @@
 //!   the user: if they kept processes, every user could evade limits with `systemd-run --user`. The
 //!   manager itself is never moved, see the placer.
 //! - Services that run jobs and logins for others (cron, at, ssh, getty) may be left by all
-//!   processes except the service itself: `cron` runs as root and is a child of process 1, its jobs
-//!   are not both. Such services are designed to leave processes running when they are stopped.
+//!   processes except the service itself: `cron` and `atd` have the real UID of root and are
+//!   children of process 1, their jobs are not both. Such services are designed to leave processes running when they are stopped.
 //! - All other services and scopes must not be left: daemons, containers, virtual machines.
 //!
 //! A cgroup without a unit name, such as one of another container manager or of a rule, is in no
@@ -27,18 +27,23 @@ const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
 
 /// Services that run jobs and logins of users as those users. A name ending in `@` stands for any
 /// instance. Without `pam_systemd` they have no session, as is the case for cron jobs on Debian.
-const FOR_OTHERS: [&str; 13] = [
+const FOR_OTHERS: [&str; 18] = [
     "anacron.service",
     "atd.service",
+    "console-getty.service",
+    "container-getty@",
     "cron.service",
     "crond.service",
     "cronie.service",
     "dropbear.service",
+    "dropbear@",
     "fcron.service",
     "getty@",
     "serial-getty@",
     "ssh.service",
     "ssh@",
+    "sshd-unix-local@",
+    "sshd-vsock@",
     "sshd.service",
     "sshd@",
 ];
@@ -93,8 +98,8 @@ impl<'p> Unit<'p> {
     }
 
     /// Checks whether the rule has to allow a move of a process out of the unit. `is_last` reports
-    /// whether it is the only process in this cgroup, `is_service` whether it runs as root and is a
-    /// child of process 1; both find that out by `reader`.
+    /// whether it is the only process in this cgroup, `is_service` whether it has the real UID of
+    /// root and is a child of process 1; both find that out by `reader`.
     pub fn loses<R>(
         self,
         reader: R,
@@ -213,7 +218,25 @@ mod tests {
         for (path, unit) in table {
             assert_eq!(Unit::of(&path, &["", GROUND]), unit, "{path}");
         }
+    }
+
+    #[test]
+    fn the_pool_is_a_unit_unless_it_is_the_managed_root() {
         assert_eq!(Unit::of(GROUND, &[""]), Unit::Other("cgruled-pool.service"));
+    }
+
+    #[test]
+    fn services_that_start_logins() {
+        for path in [
+            "/system.slice/console-getty.service",
+            "/system.slice/system-container\\x2dgetty.slice/container-getty@1.service",
+            "/system.slice/system-dropbear.slice/dropbear@0-1:22-2:5.service",
+            "/system.slice/sshd-unix-local@1-2-3-0.service",
+            "/system.slice/sshd-vsock@1-2:22-3:9.service",
+        ] {
+            let unit = Unit::of(path, &["", GROUND]);
+            assert!(matches!(unit, Unit::ForOthers(_)), "{path}: {unit:?}");
+        }
     }
 
     #[test]
@@ -227,9 +250,9 @@ mod tests {
 
     #[test]
     fn what_a_unit_loses() {
-        let lost = |path: &str, is_last, is_service| {
+        fn lost(path: &str, is_last: bool, is_service: bool) -> bool {
             Unit::of(path, &[GROUND]).loses((), |(), _| is_last, |()| is_service)
-        };
+        }
         assert!(lost("/system.slice/nginx.service", false, false));
         assert!(lost("/system.slice/cron.service", false, true));
         assert!(!lost("/system.slice/cron.service", true, false));

@@ -1,10 +1,14 @@
 //! `cgrulectl check`: reports errors and warnings of rules and settings. Must not need privileges or a
 //! daemon.
 
+mod accounts;
+mod escapes;
 mod files;
 mod kernel;
 mod lints;
 mod people;
+mod refused;
+mod uncreated;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -78,6 +82,14 @@ pub fn all(survey: &LoadedConfig) -> Vec<Diagnostic> {
         &survey.loaded.rules,
         &people::effects_of_moving(),
     ));
+    all.extend(escapes::all(&survey.loaded.rules, &survey.loaded.specs));
+    all.extend(accounts::all(
+        &survey.loaded.rules,
+        &survey.loaded.specs.user_slices,
+        &survey.names,
+    ));
+    all.extend(uncreated::all(survey));
+    all.extend(refused::all(&survey.loaded.specs, &survey.hierarchies));
     all.extend(kernel::missing(&survey.loaded.specs, &survey.hierarchies));
     sort(&mut all);
     all

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
-    cat, check, convert, doctor, explain, groups, list, metrics, place, reload, run, status, top,
-    watch,
+    cat, check, convert, doctor, explain, groups, list, metrics, place, release, reload, run,
+    status, top, watch,
 };
 use crate::config::escape::Escaped;
 use crate::daemon::DaemonOptions;
@@ -58,6 +58,7 @@ pub(super) enum CtlCommand {
     Reload(reload::ReloadArgs),
     Place(place::PlaceArgs),
     Run(run::RunArgs),
+    Release(release::ReleaseArgs),
     Doctor(doctor::DoctorArgs),
     Convert(convert::ConvertArgs),
     Groups(groups::GroupsArgs),
@@ -78,6 +79,7 @@ impl CtlCommand {
             Self::Reload(given) => reload::run(given, out),
             Self::Place(given) => place::run(given, out),
             Self::Run(given) => run::run(given),
+            Self::Release(given) => release::run(given, out),
             Self::Doctor(given) => doctor::run(given, out),
             Self::Convert(given) => convert::run(given, out),
             Self::Groups(given) => groups::run(given, out),

@@ -9,8 +9,8 @@ use super::retained;
 use crate::config::diagnostic::Severity;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientConnection, ClientError};
-use crate::control::protocol::{ControlRequest, LastGoodFiles};
-use crate::control::status::Status;
+use crate::control::protocol::{ActiveSources, ControlRequest, LastGoodFiles};
+use crate::control::status::{KeptFile, Status};
 use crate::daemon::DaemonOptions;
 use crate::event::Uid;
 use crate::policy::load;
@@ -127,10 +127,37 @@ pub(super) fn with_files(
     kept: LastGoodFiles,
     notes: RunNotes,
 ) -> DaemonOptions {
-    for file in kept.kept.iter().filter(|_| notes == RunNotes::Said) {
-        eprintln!("cgrulectl: {}; run 'cgrulectl check' to see its errors", retained::words(file));
+    if notes == RunNotes::Said {
+        note_kept(&kept.kept);
     }
     DaemonOptions { overlay: retained::overlay(kept), ..flags.options() }
+}
+
+/// Reports on standard error the files that the daemon keeps at their last valid version.
+pub(super) fn note_kept(kept: &[KeptFile]) {
+    for file in kept {
+        eprintln!("cgrulectl: {}; run 'cgrulectl check' to see its errors", retained::words(file));
+    }
+}
+
+/// Returns the configuration with the active version of all files, in the daemon's places. `None` if the flags
+/// name other places.
+pub(super) fn active(
+    flags: &DaemonFlags,
+    files: &LastGoodFiles,
+    sources: &ActiveSources,
+) -> Option<DaemonOptions> {
+    let named = flags.options();
+    let directories: Vec<PathBuf> = sources.directories.iter().map(PathBuf::from).collect();
+    let absolute = named.rules.iter().map(|path| std::path::absolute(path).unwrap_or_default());
+    let has_other_rules = !named.rules.is_empty() && !absolute.eq(directories.iter().cloned());
+    let has_other_legacy = !named.legacy && sources.legacy;
+    (!has_other_rules && !has_other_legacy).then(|| DaemonOptions {
+        rules: directories,
+        legacy: sources.legacy,
+        overlay: retained::overlay(files.clone()),
+        ..named
+    })
 }
 
 /// Returns the same as [`as_active`], with the root that the running daemon uses for its cgroups: its

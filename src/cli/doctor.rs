@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::command::{DaemonFlags, ToolError};
+use super::json;
 use super::locale;
 use crate::cgroup::tree;
 use crate::event::Uid;
@@ -90,8 +91,7 @@ pub(super) fn run(given: &DoctorArgs, out: &mut dyn Write) -> Result<u8, ToolErr
     let well = !findings.iter().any(|finding| finding.state == FindingState::Wrong);
     if given.json {
         let report = DoctorReport { well, findings: &findings };
-        serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
-        writeln!(out)?;
+        writeln!(out, "{}", json::line(&report)?)?;
     } else {
         let color = locale::is_colored();
         findings.iter().try_for_each(|finding| print(finding, color, out))?;

@@ -21,14 +21,15 @@ use super::what_if::located;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
-use crate::event::{Gid, Pid, Uid};
+use crate::event::{Gid, Pid};
 use crate::kernel::process::ProcFs;
 use crate::placement::stay::StayReason;
 use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
-use crate::rules::{Rule, RuleId};
+use crate::rules::{InapplicableReason, Rule, RuleId};
 
 use reason::DaemonAnswer;
+use reason::left_behind;
 pub use reason::{DaemonMemory, span, why};
 pub use subject::{InspectedProcess, InspectedProgram, LiveProcess, ParentProcess};
 use verdict::unseen;
@@ -95,8 +96,14 @@ impl Explained {
     fn all_reasons(&self, survey: &LoadedConfig) -> Vec<String> {
         let inapplicable = self.rule(survey).and_then(|rule| rule.action.inapplicable());
         let own = inapplicable.map(|reason| {
+            let near = if let InapplicableReason::NoController(name) = reason {
+                survey.hierarchies.similar_controller(name)
+            } else {
+                None
+            };
+            let near = near.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
             format!(
-                "the rule matches, but cannot be applied on this host: {reason}; the process is not moved"
+                "the rule matches, but cannot be applied on this host: {reason}{near}; the process is not moved"
             )
         });
         let table = match &self.verdict.stays {
@@ -109,7 +116,11 @@ impl Explained {
                 "the table at {table} limits its slice, and a rule without exe does not move it out"
             )
         });
-        own.into_iter().chain(kept).chain(self.reasons.iter().cloned()).collect()
+        let seats = self.verdict.seats.iter();
+        let is_obstructed = self.verdict.state == PlacementState::Obstructed;
+        let obstacles = seats.filter(|_| is_obstructed).filter_map(HierarchyState::obstacle);
+        let reasons = self.reasons.iter().cloned();
+        own.into_iter().chain(kept).chain(obstacles).chain(reasons).collect()
     }
 
     /// Returns the causes of an uncertain answer: rules that need an unknown executable, and rule files that
@@ -136,14 +147,17 @@ pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolEr
     });
     let invocation = match &answer {
         None => daemon_client::invocation(&given.daemon, RunNotes::Said),
-        Some(answer) => daemon_client::with_files(&given.daemon, answer.files(), RunNotes::Said),
+        Some(answer) => answer.options(&given.daemon),
     };
-    let absent = daemon::missing_rules(&invocation);
+    let absent = daemon::missing_rules(&given.daemon.options());
     if !absent.is_empty() {
         absent.iter().for_each(|error| eprintln!("{error}"));
         return Ok(INVALID_DATA);
     }
     let mut survey = daemon::survey(&invocation, None);
+    if let Some(answer) = &answer {
+        answer.note_files(&given.daemon, &survey);
+    }
     let proc = ProcFs::open(Path::new("/proc"));
     let mut proc =
         proc.map_err(|error| ToolError::Failed(format!("cannot open /proc: {error}")))?;
@@ -175,9 +189,7 @@ pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolEr
         eprintln!("cgrulectl: invalid rules were skipped; run 'cgrulectl check' to see them");
     }
     Ok(u8::from(answers.iter().any(|answer| match answer {
-        ExplainAnswer::There(one) => {
-            matches!(one.verdict.state, PlacementState::Misplaced | PlacementState::Inapplicable)
-        }
+        ExplainAnswer::There(one) => one.verdict.state.is_negative(),
         ExplainAnswer::Gone(..) => true,
     })))
 }
@@ -253,15 +265,18 @@ fn living(
             verdict.state = PlacementState::Outdated;
         }
         let moved = memory.moved();
-        if verdict.state != PlacementState::Misplaced && !has_told {
+        if !verdict.state.has_reasons() && !has_told {
             let notes = memory.general().iter().cloned().chain(memory.no_failure());
             notes.for_each(|note| eprintln!("cgrulectl: {note}"));
             has_told = true;
         }
         let external_move = memory.external_move();
         let mut one = Explained { subject, verdict, moved, external_move, reasons: Vec::new() };
-        if one.verdict.state == PlacementState::Misplaced {
+        if one.verdict.state.has_reasons() {
             one.reasons = why(&one.subject, &one.verdict, &memory);
+        }
+        if let (PlacementState::NoRule, Some(life)) = (one.verdict.state, &one.subject.life) {
+            one.reasons.extend(left_behind(survey, life));
         }
         answers.push(ExplainAnswer::There(Box::new(one)));
     }
@@ -277,19 +292,13 @@ fn imagined(
     given: &ExplainArgs,
     names: &NameService,
 ) -> Result<InspectedProcess, ToolError> {
-    let uid = match user.parse() {
-        Ok(number) => Uid(number),
-        Err(_) => names.uid(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?,
-    };
+    let uid = names.uid_of(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?;
     let gid = match &given.group {
         // A user without a passwd entry gets the group of the same ID, as users have on most hosts.
         None => names.login_group(uid).map_err(ToolError::nss)?.unwrap_or(Gid(uid.0)),
-        Some(text) => match text.parse() {
-            Ok(number) => Gid(number),
-            Err(_) => {
-                names.gid(text).map_err(ToolError::nss)?.ok_or_else(|| unknown("group", text))?
-            }
-        },
+        Some(text) => {
+            names.gid_of(text).map_err(ToolError::nss)?.ok_or_else(|| unknown("group", text))?
+        }
     };
     let program = given.exe.as_deref().map(program).transpose()?;
     InspectedProcess::imagined(uid, gid, program.as_deref(), names)

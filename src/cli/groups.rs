@@ -105,7 +105,7 @@ impl GroupsCommand<'_> {
                 }
                 Ok(CreateResult::Done | CreateResult::Already) => {}
                 Err((path, error)) => {
-                    self.report_error(spec, &diagnostic(&path, &error));
+                    self.report_error(spec, &diagnostic(step, &path, &error));
                     if let CreateStep::Create(path) = step {
                         without = Some(path.clone());
                     }

@@ -10,7 +10,15 @@ use crate::config::escape::is_unsafe;
 
 /// Writes a value as indented JSON.
 pub(super) fn write(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
-    let plain = serde_json::to_string_pretty(value)?;
+    writeln!(out, "{}", safe(&serde_json::to_string_pretty(value)?))
+}
+
+/// Returns a value as one line of JSON, without its end.
+pub(super) fn line(value: &impl Serialize) -> io::Result<String> {
+    Ok(safe(&serde_json::to_string(value)?))
+}
+
+fn safe(plain: &str) -> String {
     let mut safe = String::with_capacity(plain.len());
     for character in plain.chars() {
         // Line ends occur only between values: those in text are escaped already.
@@ -23,7 +31,7 @@ pub(super) fn write(value: &impl Serialize, out: &mut dyn Write) -> io::Result<(
             let _ = write!(safe, "\\u{unit:04x}");
         }
     }
-    writeln!(out, "{safe}")
+    safe
 }
 
 #[cfg(test)]
@@ -39,5 +47,8 @@ mod tests {
         assert!(text.chars().all(|own| own == '\n' || !is_unsafe(own)), "{text}");
         assert_eq!(text.lines().count(), 3, "{text}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), hostile);
+        let line = line(&hostile).unwrap();
+        assert!(!line.chars().any(is_unsafe), "{line}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&line).unwrap(), hostile);
     }
 }

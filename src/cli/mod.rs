@@ -21,6 +21,7 @@ mod locale;
 mod metrics;
 mod place;
 mod regular;
+mod release;
 mod reload;
 mod retained;
 mod rows;

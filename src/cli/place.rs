@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
+use super::json;
 use crate::config::escape::Escaped;
 use crate::control::client;
 use crate::control::protocol::ProcessReport;
@@ -36,8 +37,7 @@ pub(super) fn run(given: &PlaceArgs, out: &mut dyn Write) -> Result<u8, ToolErro
         client::place(&socket, &given.pids)?.ok_or_else(|| daemon_client::no_daemon(&socket))?;
     for about in &abouts {
         if given.json {
-            let text = serde_json::to_string(about).map_err(std::io::Error::from)?;
-            writeln!(out, "{text}")?;
+            writeln!(out, "{}", json::line(about)?)?;
         } else {
             writeln!(out, "{}", told(about))?;
         }

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use super::format::counted;
+use super::json;
 use super::retained;
 use crate::config::escape::Escaped;
 use crate::control::protocol::{ControlRequest, ReloadReply};
@@ -15,7 +16,7 @@ use crate::control::protocol::{ControlRequest, ReloadReply};
     after_help = "\
 Examples:
   cgrulectl reload
-      exit status 65 if files have new errors; their last valid version is kept"
+      exit status 65 if files have errors; the last valid version of a file is kept"
 )]
 pub(super) struct ReloadArgs {
     /// one object
@@ -25,17 +26,17 @@ pub(super) struct ReloadArgs {
     daemon: DaemonFlags,
 }
 
-/// Exit code for files with new errors.
+/// Exit code for files with errors.
 const REFUSED: u8 = 65;
 
 pub(super) fn run(given: &ReloadArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let reloaded: ReloadReply =
         daemon_client::ask(&given.daemon, &ControlRequest::Reload)?.only()?;
-    let is_good = reloaded.in_force && reloaded.new_errors == 0;
+    // Also for errors that are not new: the daemon may have read a changed file a moment ago by itself.
+    let is_good = reloaded.in_force && reloaded.new_errors == 0 && reloaded.errors == 0;
     let code = if is_good { 0 } else { REFUSED };
     if given.json {
-        let text = serde_json::to_string(&reloaded).map_err(std::io::Error::from)?;
-        writeln!(out, "{text}")?;
+        writeln!(out, "{}", json::line(&reloaded)?)?;
         return Ok(code);
     }
     for line in reloaded.diagnostics.iter().flat_map(|text| text.lines()) {
@@ -49,7 +50,10 @@ pub(super) fn run(given: &ReloadArgs, out: &mut dyn Write) -> Result<u8, ToolErr
     }
     reloaded.kept.iter().for_each(|file| eprintln!("cgrulectl: {}", retained::words(file)));
     if !is_good {
-        let errors = counted(reloaded.new_errors, "new error", "new errors");
+        let errors = match reloaded.new_errors {
+            0 => counted(reloaded.errors, "error", "errors"),
+            new => counted(new, "new error", "new errors"),
+        };
         eprintln!("cgrulectl: {errors}; all other files are active");
     }
     Ok(code)

@@ -7,7 +7,7 @@ use super::format::date;
 use crate::config::escape::Escaped;
 use crate::control::protocol::LastGoodFiles;
 use crate::control::status::KeptFile;
-use crate::policy::load::Overlay;
+use crate::policy::load::{FileContents, Overlay};
 
 /// Returns the replacements for file contents with which the rules are those that the daemon has active.
 pub(super) fn overlay(kept: LastGoodFiles) -> Overlay {
@@ -18,6 +18,15 @@ pub(super) fn overlay(kept: LastGoodFiles) -> Overlay {
         aside: kept.aside.into_iter().map(path).collect(),
         ..Overlay::default()
     }
+}
+
+/// Checks whether the contents are the same, except for bytes that are not UTF-8, which the daemon does not send.
+pub(super) fn are_same(some: &FileContents, others: &FileContents) -> bool {
+    let mut pairs = some.iter().zip(others);
+    some.len() == others.len()
+        && pairs.all(|((path, bytes), (other, text))| {
+            path == other && String::from_utf8_lossy(bytes) == String::from_utf8_lossy(text)
+        })
 }
 
 fn path(text: String) -> Arc<Path> {

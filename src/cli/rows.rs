@@ -69,6 +69,10 @@ pub(super) enum RuleRow {
     Gap(String),
 }
 
+/// Width up to which shorter cells of a column are padded. The formatting of the standard library panics
+/// above 65,535, and a name or path in a file can be longer.
+const PADDED: usize = 1000;
+
 /// Width of each column, in characters.
 struct Widths {
     number: usize,
@@ -86,10 +90,11 @@ pub(super) fn show(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let widths = Widths::of(rows, title, style);
-    let Widths { number, name, text, .. } = widths;
+    let number = widths.number;
+    let (name_width, text_width) = (widths.name.min(PADDED), widths.text.min(PADDED));
     if let Some(title) = title {
         let title = title.replace(" → ", style.arrow());
-        writeln!(out, "{:>number$}  {:name$}  {title:text$}  FILE:LINE", "#", "NAME")?;
+        writeln!(out, "{:>number$}  {:name_width$}  {title:text_width$}  FILE:LINE", "#", "NAME")?;
     }
     rows.iter().try_for_each(|row| match row {
         RuleRow::Gap(words) => writeln!(out, "{:>number$}  {words}", style.dots()),
@@ -98,8 +103,6 @@ pub(super) fn show(
             let name = style.cut(name, widths.name);
             let text = joined(text, target, widths.text, style);
             let origin = style.end_of(origin, widths.origin);
-            let name_width = widths.name;
-            let text_width = widths.text;
             writeln!(out, "{number}  {name:name_width$}  {text:text_width$}  {origin}")
         }
     })
@@ -148,6 +151,28 @@ fn joined(text: &str, target: &str, width: usize, style: RowOptions) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_of_any_length_is_shown() {
+        let long = "x".repeat(70_000);
+        let row = |name: &str, text: &str, target: &str, origin: &str| RuleRow::Rule {
+            number: 1,
+            mark: ' ',
+            name: name.to_owned(),
+            text: text.to_owned(),
+            target: target.to_owned(),
+            origin: origin.to_owned(),
+        };
+        for is_full in [true, false] {
+            let rows =
+                [row(&long, "a", "b", "c"), row("a", &long, &long, "c"), row("a", "b", "c", &long)];
+            let mut out = Vec::new();
+            let style = RowOptions { is_full, is_ascii: false };
+            show(&rows, Some("MATCH → CGROUP"), style, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.matches(&*long).count(), if is_full { 4 } else { 0 });
+        }
+    }
 
     #[test]
     fn without_unicode_nothing_but_ascii_is_shown_and_80_columns_are_kept() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Gid, Uid};
+use crate::rules::human::HUMAN;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::names::ResolvedNames;
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, PathBase, Rule, UserTest};
@@ -53,7 +54,8 @@ impl RuleWording {
     /// Returns the users that the criteria select.
     pub(super) fn users(&self, criteria: &Criteria) -> String {
         listed(&criteria.users, |test| match test {
-            UserTest::Name(name) => Escaped(name).to_string(),
+            UserTest::Name(name) | UserTest::NameOrId(name, _) => Escaped(name).to_string(),
+            UserTest::Human(_) => HUMAN.to_owned(),
             UserTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
             UserTest::Ids(first, last) if first == last => named(*first, &self.users),
             UserTest::Ids(first, last) => format!("{first}-{last}"),
@@ -63,7 +65,7 @@ impl RuleWording {
     /// Returns the groups that the criteria select.
     pub(super) fn groups(&self, criteria: &Criteria) -> String {
         listed(&criteria.groups, |test| match test {
-            GroupTest::Name(name) => Escaped(name).to_string(),
+            GroupTest::Name(name) | GroupTest::NameOrId(name, _) => Escaped(name).to_string(),
             GroupTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
             GroupTest::Ids(first, last) if first == last => named(*first, &self.groups),
             GroupTest::Ids(first, last) => format!("{first}-{last}"),

@@ -22,8 +22,10 @@ use super::what_if::{Credentials, WhatIf, WhatIfProgram};
 use crate::cgroup::tree::{AttachResult, CgroupError, CgroupTree, CurrentCgroup};
 use crate::control::request::GRANTED;
 use crate::event::{Gid, Pid, Uid};
+use crate::policy::load::NameService;
 use crate::rules::destination::Destination;
 use crate::rules::{PathBase, Rule, Target};
+use crate::telemetry::log::escaped;
 
 #[derive(clap::Args)]
 #[command(
@@ -126,14 +128,11 @@ fn person(given: &RunArgs) -> Result<(Option<User>, Credentials), ToolError> {
     let mut gid = unistd::getgid();
     let mut user = None;
     if let Some(name) = &given.user {
-        user = match name.parse() {
-            Ok(number) => {
-                uid = unistd::Uid::from_raw(number);
-                User::from_uid(uid)
-            }
-            Err(_) => User::from_name(name),
+        user = User::from_name(name).map_err(ToolError::nss)?;
+        if let (None, Ok(number)) = (&user, name.parse()) {
+            uid = unistd::Uid::from_raw(number);
+            user = User::from_uid(uid).map_err(ToolError::nss)?;
         }
-        .map_err(ToolError::nss)?;
         match &user {
             Some(user) => (uid, gid) = (user.uid, user.gid),
             None if name.parse::<u32>().is_err() => return Err(unknown("user", name)),
@@ -145,13 +144,8 @@ fn person(given: &RunArgs) -> Result<(Option<User>, Credentials), ToolError> {
         }
     }
     if let Some(name) = &given.group {
-        gid = match name.parse() {
-            Ok(number) => unistd::Gid::from_raw(number),
-            Err(_) => {
-                let found = unistd::Group::from_name(name).map_err(ToolError::nss)?;
-                found.ok_or_else(|| unknown("group", name))?.gid
-            }
-        };
+        let found = NameService::default().gid_of(name).map_err(ToolError::nss)?;
+        gid = unistd::Gid::from_raw(found.ok_or_else(|| unknown("group", name))?.0);
     }
     Ok((user, Credentials::new(Uid(uid.as_raw()), Gid(gid.as_raw()))))
 }
@@ -257,7 +251,7 @@ fn enter(
             return Err(ToolError::Failed(message));
         }
         for step in (0..).map_while(|n| foreseen.hierarchies.step(target, span, n)) {
-            let config = || foreseen.policy.configs.of(target);
+            let config = || foreseen.policy.configs.of_user(target, person.uid);
             let group = tree.group(step, &path, target.creates, config);
             let group = group.map_err(|refusal| refused(&refusal))?;
             match tree.attach(group, own, CurrentCgroup::default()) {
@@ -340,7 +334,7 @@ impl ::log::Log for Stderr {
     }
 
     fn log(&self, record: &::log::Record<'_>) {
-        eprintln!("cgrulectl: run: {}", record.args());
+        eprintln!("cgrulectl: run: {}", escaped(record));
     }
 
     fn flush(&self) {}

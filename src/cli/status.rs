@@ -5,6 +5,7 @@ mod page;
 use std::io::Write;
 
 use super::command::{DaemonFlags, ToolError};
+use super::json;
 use super::{daemon_client, locale};
 
 #[derive(clap::Args)]
@@ -28,8 +29,7 @@ pub(super) struct StatusArgs {
 pub(super) fn run(given: &StatusArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let status = daemon_client::status(&given.daemon)?;
     if given.json {
-        let text = serde_json::to_string_pretty(&status).map_err(std::io::Error::from)?;
-        writeln!(out, "{text}")?;
+        json::write(&status, out)?;
     } else {
         let style = page::PageOptions {
             is_colored: locale::is_colored(),

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::RunNotes;
+use super::json;
 use super::locale;
 use super::unread;
 use super::what_if::WhatIf;
@@ -152,9 +153,7 @@ fn print(top: &mut TopScreen<'_>, given: &TopArgs, out: &mut dyn Write) -> Resul
         sort(&mut rows, given.sort);
         if given.json {
             let interval_ms = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
-            serde_json::to_writer(&mut *out, &TopObject { interval_ms, groups: &rows })
-                .map_err(io::Error::from)?;
-            writeln!(out)?;
+            writeln!(out, "{}", json::line(&TopObject { interval_ms, groups: &rows })?)?;
         } else {
             if count > 0 {
                 writeln!(out)?;

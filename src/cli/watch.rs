@@ -9,9 +9,11 @@ use nix::unistd::{Uid, User};
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use super::format::{counted, microseconds, time_of_day};
+use super::json;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::protocol::{ControlRequest, WatchMessage, WatchedDecision};
 use crate::control::status::ActiveRules;
+use crate::policy::load::NameService;
 
 #[derive(clap::Args)]
 #[command(
@@ -61,7 +63,7 @@ pub(super) fn run(given: &WatchArgs, out: &mut dyn Write) -> Result<u8, ToolErro
                 continue;
             }
             WatchMessage::Decision(decision) if !filter.admits(decision) => continue,
-            _ if given.json => serde_json::to_string(&watched).map_err(std::io::Error::from)?,
+            _ if given.json => json::line(&watched)?,
             WatchMessage::Lost { lost } => format!("({} lost)", counted(*lost, "line", "lines")),
             WatchMessage::Decision(decision) => told(decision, names.of(decision.uid)),
         };
@@ -138,14 +140,11 @@ fn resolved(path: &str) -> Option<String> {
 }
 
 fn uid(text: &str) -> Result<u32, ToolError> {
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
-    let found = User::from_name(text).map_err(|errno| {
-        ToolError::Failed(format!("NSS lookup of user {} failed: {errno}", Escaped(text)))
+    let found = NameService::default().uid_of(text).map_err(|error| {
+        ToolError::Failed(format!("NSS lookup of user {} failed: {error}", Escaped(text)))
     })?;
     found
-        .map(|user| user.uid.as_raw())
+        .map(|uid| uid.0)
         .ok_or_else(|| ToolError::Usage(format!("watch: unknown user: {}", Escaped(text))))
 }
 

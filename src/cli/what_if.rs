@@ -15,13 +15,13 @@ use crate::config::diagnostic::Diagnostic;
 use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
-use crate::kernel::program::ExeInfo;
+use crate::kernel::program::{ExeInfo, STANDARD_DIRECTORIES, may_be_other_name};
 use crate::placement::{self, Choice, KnownExe, applies, decide};
 use crate::policy::load::NameService;
 use crate::policy::{Policy, User};
 use crate::rules::destination::SpecifierValues;
 use crate::rules::names::UserIdentity;
-use crate::rules::{ExeFacts, Rule, Target};
+use crate::rules::{ExeFacts, Rule, Target, base_name};
 use crate::sys;
 
 /// Number of interpreters that the kernel follows when that of a script is a script again.
@@ -118,9 +118,11 @@ impl WhatIf {
         person: &Credentials,
         program: &WhatIfProgram,
     ) -> Option<String> {
+        let name = person.identity.name.as_deref();
+        let (uid, user) = placement::path_user(&self.policy.subordinates, person.uid, name);
         let who = SpecifierValues {
-            uid: person.uid,
-            user: person.identity.name.as_deref(),
+            uid,
+            user,
             gid: person.gid,
             group: person.group.as_deref(),
             pid: Pid::new(std::process::id())?,
@@ -147,11 +149,19 @@ impl WhatIfProgram {
             let Some(interpreter) = interpreter(&exe) else { break };
             exe = fs::canonicalize(&interpreter).unwrap_or(interpreter);
         }
-        // As the daemon reads it from the arguments: a relative path is resolved there, and a name
-        // that was searched for in PATH names no file. A script is always passed by its path.
-        let named = if path.is_absolute() { &path } else { &file };
-        let is_named = exe != file || (has_slash(name) && *named != file);
-        let invoked = is_named.then(|| named.clone());
+        // As the daemon reads it from the arguments: a relative path is resolved there, and a name without a slash
+        // names a link of a standard directory only. A script is always passed by its path.
+        let is_script = exe != file;
+        let named = if has_slash(name) || is_script {
+            Some(if path.is_absolute() { path.clone() } else { file.clone() })
+        } else {
+            let mut links = STANDARD_DIRECTORIES.iter().map(|own| Path::new(own).join(name));
+            links.find(|link| fs::canonicalize(link).is_ok_and(|target| target == file))
+        };
+        // Of a path that differs only in links of its directory the daemon sees the executable alone.
+        let comm = base_name(path.as_os_str().as_bytes());
+        let has_other_name = may_be_other_name(exe.as_os_str().as_bytes(), comm);
+        let invoked = named.filter(|named| is_script || *named != file && has_other_name);
         Some(Self { path, exe, invoked })
     }
 }
@@ -215,7 +225,10 @@ mod tests {
             WhatIfProgram { path: plain.clone(), exe: plain.clone(), invoked: None }
         );
         let link = find(&base.join("link"));
-        assert_eq!((link.exe, link.invoked), (plain, Some(base.join("link"))));
+        assert_eq!((link.exe, link.invoked), (plain.clone(), Some(base.join("link"))));
+        symlink(&base, base.join("directory")).unwrap();
+        let other = find(&base.join("directory/plain"));
+        assert_eq!((other.exe, other.invoked), (plain, None), "as /bin/cp on a merged /usr");
         let ours = env::current_exe().unwrap();
         let found = find(&script);
         assert_eq!((found.exe, found.invoked), (ours, Some(script)));
@@ -223,8 +236,8 @@ mod tests {
         assert_eq!(find(&by_env).exe, shell);
         let nested = write("nested", &format!("#!{}\n", by_env.display()));
         assert_eq!((find(&nested).exe, find(&nested).invoked), (shell.clone(), Some(nested)));
-        // An argument without a slash does not show the daemon which link was invoked.
-        assert_eq!(find(Path::new("sh")).invoked, None);
+        // An argument without a slash names a link of a standard directory.
+        assert_eq!(find(Path::new("sh")).invoked, Some(PathBuf::from("/usr/bin/sh")));
         assert_eq!(find(Path::new("sh")).exe, shell);
         assert_eq!(WhatIfProgram::find(Path::new("no such program")), None);
         assert_eq!(WhatIfProgram::find(&base.join("none")), None);

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::criteria::NameRef;
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, TextPosition};
 use crate::rules::Origin;
 
 /// The parsed sections of one file, with diagnostics.
@@ -75,6 +75,25 @@ pub struct CgconfigSetting {
     pub value: String,
     /// File and line of the setting.
     pub origin: Origin,
+    /// The place of the value.
+    pub place: TextPosition,
+}
+
+/// A file whose content differs from what it accepts, and which cgsnapshot records all the same.
+const OOM_CONTROL: &str = "memory.oom_control";
+
+impl CgconfigSetting {
+    /// Returns the values to write one after the other: each line that is not empty, as cgconfigparser
+    /// does. The kernel reads only the first line of a write, and the values of cgsnapshot are what it
+    /// read from the files, so that an empty one sets nothing.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        let lines = self.value.split('\n').map(str::trim).filter(|line| !line.is_empty());
+        lines.filter_map(|line| match line.split_once(' ') {
+            Some(("oom_kill_disable", value)) if self.name == OOM_CONTROL => Some(value.trim()),
+            Some(("under_oom" | "oom_kill", _)) if self.name == OOM_CONTROL => None,
+            Some(_) | None => Some(line),
+        })
+    }
 }
 
 /// A `perm` section: ownership of the files of a cgroup.
@@ -103,14 +122,25 @@ pub fn leading_number(name: &str) -> Option<u32> {
 /// Owner, group and modes from one `task` or `admin` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SectionOwnership {
-    /// The user name, not yet resolved.
-    pub user: Option<NameRef>,
-    /// The group name, not yet resolved.
-    pub group: Option<NameRef>,
+    /// The user, not yet resolved.
+    pub user: Option<WrittenOwner>,
+    /// The group, not yet resolved.
+    pub group: Option<WrittenOwner>,
     /// The mode of the files, from `fperm`.
     pub file_mode: Option<u32>,
     /// The mode of the directory, from `dperm`, which only `admin` supports.
     pub directory_mode: Option<u32>,
+}
+
+/// A user or group in a `perm` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenOwner {
+    /// The name or number as written.
+    pub mention: NameRef,
+    /// The file, which can be that of a `default` section.
+    pub file: Arc<Path>,
+    /// The place of the name.
+    pub place: TextPosition,
 }
 
 /// Decodes the bytes of a file. Invalid UTF-8 is replaced, because it does no harm in a comment.

@@ -28,10 +28,10 @@ fn a_template_is_read_in_full() {
     let [template] = &*parsed.templates else { panic!("{parsed:?}") };
     assert_eq!((&*template.text, template.origin.line), ("ct/%u", 3));
     let perm = template.perm.as_ref().unwrap();
-    assert_eq!(perm.admin.group.as_ref().unwrap().name, "web dev");
+    assert_eq!(perm.admin.group.as_ref().unwrap().mention.name, "web dev");
     assert_eq!((perm.admin.directory_mode, perm.admin.file_mode), (Some(0o775), Some(0o664)));
     assert_eq!((perm.task.directory_mode, perm.task.file_mode), (None, Some(0o770)));
-    assert_eq!(perm.task.user.as_ref().unwrap().name, "bob");
+    assert_eq!(perm.task.user.as_ref().unwrap().mention.name, "bob");
     let shown: Vec<_> = template
         .controllers
         .iter()
@@ -46,6 +46,25 @@ fn a_template_is_read_in_full() {
         ]
     );
     assert_eq!(template.controllers[2].settings[1].origin.line, 11);
+}
+
+/// The lines are those that cgconfigparser 2.0.2 writes, except for memory.oom_control: the kernel
+/// refuses what cgconfigparser writes there.
+#[test]
+fn a_value_is_written_line_by_line() {
+    for (name, value, expected) in [
+        ("a", "1", &["1"][..]),
+        ("a", "", &[]),
+        ("a", "\n \n", &[]),
+        ("a", "c 1:3 rwm\n\n  c 1:5 rwm  \n", &["c 1:3 rwm", "c 1:5 rwm"]),
+        ("a", "oom_kill_disable 0\nunder_oom 0", &["oom_kill_disable 0", "under_oom 0"]),
+        ("memory.oom_control", "oom_kill_disable 1\nunder_oom 0\noom_kill 3", &["1"]),
+        ("memory.oom_control", "0", &["0"]),
+    ] {
+        let parsed = read(&format!("group a {{ a {{ {name} = \"{value}\"; }} }}"));
+        let setting = &parsed.groups[0].controllers[0].settings[0];
+        assert_eq!(setting.values().collect::<Vec<_>>(), expected, "{name} = {value:?}");
+    }
 }
 
 /// The values are the results of cgrulesengd 2.0.2.

@@ -235,6 +235,19 @@ impl CgrulesReader<'_> {
             let help = "it is read as a literal quote, as by cgrulesengd 2.0.2";
             self.report.warning(Some(open.span.clone()), "missing closing quote", help);
         }
+        let text = self.report.text().as_str();
+        let quoted_group = fields.first().filter(|key| {
+            key.shape == Shape::Plain
+                && text.get(key.span.clone()).is_some_and(|key| key.starts_with("@\""))
+        });
+        if let Some(key) = quoted_group {
+            let help = "put the quotes around the name and its @: \"@domain users\"";
+            self.report.warning(
+                Some(key.span.clone()),
+                "a quote after @ is part of the name",
+                help,
+            );
+        }
         if let [_, _, _, _, extra, ..] = fields {
             let message = "text after the options is ignored";
             self.report.warning(Some(extra.span.clone()), message, "remove it");

@@ -72,6 +72,9 @@ fn a_complaint_stands_where_the_fault_is() {
     assert_eq!(complaints("alice , t"), ["1:7: rule without a controller"]);
     assert_eq!(complaints("alice cpu a b\nx:y cpu t"), ["1:13: unknown option \"b\""]);
     assert_eq!(complaints("alice cpu \"t"), ["1:11: missing closing quote"]);
+    let told = ["1:1: a quote after @ is part of the name", "1:21: unknown option \"x\""];
+    assert_eq!(complaints("@\"domain users\" cpu x"), told);
+    assert_eq!(complaints("\"@domain users\" cpu x"), [""; 0]);
     assert_eq!(
         complaints("a\0lice cpu t"),
         [

@@ -8,6 +8,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::table::{TomlSection, Value, alternatives, shortened};
 use crate::event::{Gid, Uid};
 use crate::rules::glob::Glob;
+use crate::rules::human::{HUMAN, HumanUids};
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
 pub(super) const CRITERIA_KEYS: [&str; 3] = ["user", "group", "exe"];
@@ -49,13 +50,15 @@ pub(super) fn criteria(
     let groups = each(table, "group", piece, group);
     let exes = each(table, "exe", piece, exe);
     for (test, span) in &users {
-        if let UserTest::Name(name) = test {
+        if let UserTest::Name(name) | UserTest::NameOrId(name, _) = test {
             mention(NameKind::User, name, span, piece, mentions);
         }
     }
     for (test, span) in &groups {
         match test {
-            GroupTest::Name(name) => mention(NameKind::Group, name, span, piece, mentions),
+            GroupTest::Name(name) | GroupTest::NameOrId(name, _) => {
+                mention(NameKind::Group, name, span, piece, mentions);
+            }
             GroupTest::Glob(glob) => {
                 let pattern = String::from_utf8_lossy(glob.as_bytes());
                 mention(NameKind::GroupPattern, &pattern, span, piece, mentions);
@@ -74,7 +77,7 @@ pub(super) fn users(
 ) -> Vec<UserTest> {
     let users = each(table, USERS_KEY, piece, unit_user);
     for (test, span) in &users {
-        if let UserTest::Name(name) = test {
+        if let UserTest::Name(name) | UserTest::NameOrId(name, _) = test {
             mention(NameKind::User, name, span, piece, mentions);
         }
     }
@@ -145,10 +148,14 @@ fn as_written(value: &Value<'_>) -> String {
 }
 
 fn user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> {
+    if value.get_ref().as_str() == Some(HUMAN) {
+        return Some(UserTest::Human(HumanUids::default()));
+    }
     Some(match id_or_name(value, "user", piece)? {
         IdOrName::Ids(first, last) => UserTest::Ids(Uid(first), Uid(last)),
         IdOrName::Glob(glob) => UserTest::Glob(glob),
         IdOrName::Name(name) => UserTest::Name(name),
+        IdOrName::NameOrId(name, id) => UserTest::NameOrId(name, Uid(id)),
     })
 }
 
@@ -156,7 +163,7 @@ fn user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> 
 fn unit_user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> {
     // The help of the rule key `user` would suggest keys that a unit table does not have.
     if let DeValue::String(text) = value.get_ref() {
-        if text.starts_with('@') || text.contains(':') {
+        if text.starts_with('@') && text != HUMAN || text.contains(':') {
             let message = format!("invalid user name \"{}\"", shortened(text));
             let help = "a unit table selects users by name, UID, range or pattern, not by group or program";
             piece.error_help(value.span(), message, help);
@@ -171,6 +178,7 @@ fn group(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<GroupTest
         IdOrName::Ids(first, last) => GroupTest::Ids(Gid(first), Gid(last)),
         IdOrName::Glob(glob) => GroupTest::Glob(glob),
         IdOrName::Name(name) => GroupTest::Name(name),
+        IdOrName::NameOrId(name, id) => GroupTest::NameOrId(name, Gid(id)),
     })
 }
 
@@ -178,6 +186,7 @@ enum IdOrName {
     Ids(u32, u32),
     Glob(Glob),
     Name(String),
+    NameOrId(String, u32),
 }
 
 fn id_or_name(value: &Value<'_>, what: &str, piece: &mut TomlSection<'_, '_>) -> Option<IdOrName> {
@@ -191,7 +200,12 @@ fn id_or_name(value: &Value<'_>, what: &str, piece: &mut TomlSection<'_, '_>) ->
     }
     let text = piece.string(value, what)?;
     if is_pattern(text) {
-        return glob(value, text, piece).map(IdOrName::Glob);
+        let glob = glob(value, text, piece)?;
+        warn_of_escapes(value, text, what, piece);
+        return Some(IdOrName::Glob(glob));
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return name_of_digits(value, text, what, piece);
     }
     if text.chars().all(|c| matches!(c, '0'..='9' | '-' | ' '))
         && text.contains(|c: char| c.is_ascii_digit())
@@ -206,9 +220,41 @@ fn id_or_name(value: &Value<'_>, what: &str, piece: &mut TomlSection<'_, '_>) ->
     Some(IdOrName::Name(text.to_owned()))
 }
 
+/// Reports a backslash before a wildcard: the pattern of a name such as `DOMAIN\user` needs two, and
+/// no name contains a wildcard that one could escape.
+fn warn_of_escapes(value: &Value<'_>, text: &str, what: &str, piece: &mut TomlSection<'_, '_>) {
+    let mut meant = String::new();
+    let mut has_escape = false;
+    let mut rest = text.chars().peekable();
+    while let Some(character) = rest.next() {
+        meant.push(character);
+        match (character, rest.peek()) {
+            ('\\', Some('*' | '?' | '[')) => {
+                has_escape = true;
+                meant.push('\\');
+            }
+            // The second of two: the next character is not escaped.
+            ('\\', Some('\\')) => meant.extend(rest.next()),
+            _ => {}
+        }
+    }
+    if has_escape {
+        let message = format!(
+            "\"{}\" matches no {what}: \\ removes the meaning of the wildcard after it",
+            shortened(text)
+        );
+        let help =
+            format!("write '{}', in single quotes, for names with a backslash", shortened(&meant));
+        piece.warning(value.span(), message, help);
+    }
+}
+
 /// Suggests a replacement for an invalid name. `@group` and `user:program` are `cgrules.conf`
 /// syntax.
 fn name_help(text: &str, what: &str) -> String {
+    if text == HUMAN {
+        return format!("write user = \"{HUMAN}\": it selects users");
+    }
     match (text.strip_prefix('@'), text.split_once(':')) {
         (Some(name), _) if !name.is_empty() => format!("write group = \"{}\"", shortened(name)),
         (_, Some((name, exe))) if !name.is_empty() && !exe.is_empty() => {
@@ -219,14 +265,29 @@ fn name_help(text: &str, what: &str) -> String {
     }
 }
 
-/// Reads an ID or a range of IDs.
+/// Reads a text of digits: a name, because sites name accounts by student or staff numbers, or an ID
+/// if no account has that name. A number that is too large for an ID can only be a name.
+fn name_of_digits(
+    value: &Value<'_>,
+    text: &str,
+    what: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<IdOrName> {
+    let name = text.to_owned();
+    match text.parse() {
+        Ok(id) => checked_id(Some(id), value, what, piece).map(|id| IdOrName::NameOrId(name, id)),
+        Err(_) => Some(IdOrName::Name(name)),
+    }
+}
+
+/// Reads a range of IDs.
 fn ids(
     value: &Value<'_>,
     text: &str,
     what: &str,
     piece: &mut TomlSection<'_, '_>,
 ) -> Option<IdOrName> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = text.split_once('-').unwrap_or((text, ""));
     if [first, last].iter().any(|part| part.is_empty() || part.contains(['-', ' '])) {
         let message = format!("invalid ID range \"{}\"", shortened(text));
         piece.error_help(value.span(), message, "write a range such as \"1000-1999\"");

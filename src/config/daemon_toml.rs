@@ -1,6 +1,9 @@
 //! Parses `cgruled.toml`, the settings of the daemon; it reads no files and checks nothing on the
 //! host.
 
+pub mod changes;
+mod choices;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +15,15 @@ use super::diagnostic::Diagnostic;
 use super::quantity;
 use super::source_text::{Diagnostics, SourceText, text_of};
 use super::table::{TomlSection, TomlStatus, Value, shortened};
+pub use choices::{ExternalMoves, FastMoves, LegacyRoot, Scheduling};
 
 /// The keys of the file.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "version",
     "root",
     "legacy_root",
     "fast_moves",
+    "scheduling",
     "recheck",
     "external_moves",
     "log",
@@ -37,8 +42,10 @@ pub struct Settings {
     pub root: Root,
     /// `legacy_root = "top" | "pool"`: the base of the paths in `cgrules.conf`.
     pub legacy_root: LegacyRoot,
-    /// `fast_moves = "off" | "warm" | "expedited" | "favordynmods"`.
+    /// `fast_moves = "off" | "auto" | "warm" | "expedited" | "favordynmods"`.
     pub fast_moves: FastMoves,
+    /// `scheduling = "auto" | "realtime" | "normal"`.
+    pub scheduling: Scheduling,
     /// `recheck = "100ms"`: the delay between a move and its recheck; `None` (`"off"` or `"0"`)
     /// disables rechecks.
     pub recheck: Option<Duration>,
@@ -65,7 +72,8 @@ impl Default for Settings {
         Self {
             root: Root::Auto,
             legacy_root: LegacyRoot::Unsaid,
-            fast_moves: FastMoves::Warm,
+            fast_moves: FastMoves::Auto,
+            scheduling: Scheduling::Auto,
             recheck: Some(Duration::from_millis(100)),
             external_moves: None,
             log: LogSettings::default(),
@@ -84,54 +92,6 @@ pub enum Root {
     Auto,
     /// This path below the root of each hierarchy. Absolute, without `.` and `..`.
     Path(PathBuf),
-}
-
-/// The base of the paths in legacy rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LegacyRoot {
-    /// The hierarchy root, with a warning where it differs from the managed root, because the key
-    /// is unset.
-    Unsaid,
-    /// The root of each hierarchy, as with cgrulesengd.
-    Top,
-    /// The managed root, as for TOML rules.
-    Pool,
-}
-
-/// The method that shortens the wait of a move for an RCU grace period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FastMoves {
-    /// No method: moves wait for the grace period.
-    Off,
-    /// No-op moves by the daemon while processes are being placed.
-    Warm,
-    /// Expedited grace periods of the kernel, for the whole machine.
-    Expedited,
-    /// The mount option of the hierarchy.
-    Favordynmods,
-}
-
-/// The reaction when another process moves a process out of the cgroup of its rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExternalMoves {
-    /// The move is reverted: always if an unprivileged user caused it, else once.
-    #[default]
-    Revert,
-    /// The move is logged and counted.
-    Report,
-    /// External moves are not detected.
-    Off,
-}
-
-impl ExternalMoves {
-    /// Returns the value of the setting as written in the file.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Revert => "revert",
-            Self::Report => "report",
-            Self::Off => "off",
-        }
-    }
 }
 
 /// Destination and minimum level of log lines.
@@ -191,10 +151,16 @@ fn settings(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> Settings {
     }
     Settings {
         root: read(table, "root", piece, root).unwrap_or(default.root),
-        legacy_root: read(table, "legacy_root", piece, legacy_root).unwrap_or(default.legacy_root),
-        fast_moves: read(table, "fast_moves", piece, fast_moves).unwrap_or(default.fast_moves),
+        legacy_root: read(table, "legacy_root", piece, |entry| entry.word(&LegacyRoot::WORDS))
+            .unwrap_or(default.legacy_root),
+        fast_moves: read(table, "fast_moves", piece, |entry| entry.word(&FastMoves::WORDS))
+            .unwrap_or(default.fast_moves),
+        scheduling: read(table, "scheduling", piece, |entry| entry.word(&Scheduling::WORDS))
+            .unwrap_or(default.scheduling),
         recheck: read(table, "recheck", piece, interval).unwrap_or(default.recheck),
-        external_moves: read(table, "external_moves", piece, external_moves),
+        external_moves: read(table, "external_moves", piece, |entry| {
+            entry.word(&ExternalMoves::WORDS)
+        }),
         log: read(table, "log", piece, log_settings).unwrap_or(default.log),
         receive_buffer: read(table, "receive_buffer", piece, receive_buffer)
             .unwrap_or(default.receive_buffer),
@@ -244,24 +210,6 @@ fn root(entry: &mut SettingEntry<'_, '_, '_>) -> Option<Root> {
         "auto" => Some(Root::Auto),
         _ => absolute_path(entry).map(Root::Path),
     }
-}
-
-fn legacy_root(entry: &mut SettingEntry<'_, '_, '_>) -> Option<LegacyRoot> {
-    entry.word(&[("top", LegacyRoot::Top), ("pool", LegacyRoot::Pool)])
-}
-
-fn fast_moves(entry: &mut SettingEntry<'_, '_, '_>) -> Option<FastMoves> {
-    entry.word(&[
-        ("off", FastMoves::Off),
-        ("warm", FastMoves::Warm),
-        ("expedited", FastMoves::Expedited),
-        ("favordynmods", FastMoves::Favordynmods),
-    ])
-}
-
-fn external_moves(entry: &mut SettingEntry<'_, '_, '_>) -> Option<ExternalMoves> {
-    let meanings = [ExternalMoves::Revert, ExternalMoves::Report, ExternalMoves::Off];
-    entry.word(&meanings.map(|meaning| (meaning.word(), meaning)))
 }
 
 /// Reads an interval, for which `"off"` and 0 give `Some(None)`.
@@ -392,7 +340,7 @@ mod tests {
     #[test]
     fn everything_can_be_set() {
         let (settings, wrong) = read(
-            "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nrecheck = \"0\"\nexternal_moves = \"report\"\n\
+            "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nscheduling = \"normal\"\nrecheck = \"0\"\nexternal_moves = \"report\"\n\
              receive_buffer = \"8M\"\nstats_every = \"5m\"\nversion = 1\n\
              control_socket = \"off\"\nmetrics_textfile = \"/var/lib/a.prom\"\n\
              log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n",
@@ -402,6 +350,7 @@ mod tests {
             root: Root::Path(PathBuf::from("/sites")),
             legacy_root: LegacyRoot::Pool,
             fast_moves: FastMoves::Warm,
+            scheduling: Scheduling::Normal,
             recheck: None,
             external_moves: Some(ExternalMoves::Report),
             log: LogSettings {

@@ -326,10 +326,11 @@ mod tests {
         let found = new_errors(&old, &new);
         assert_eq!(found, [&new[1], &new[2]]);
         assert!(new_errors(&new, &old).is_empty());
-        let numbered =
-            |line: u32, what: &str| Diagnostic::at_line(&old[0].file, line, Severity::Error, what);
-        let at = |line| [numbered(line, "no: such word")];
-        assert!(new_errors(&at(3), &at(12)).is_empty());
-        assert_eq!(new_errors(&at(3), &[numbered(3, "no: other word")]).len(), 1);
+        let file = &old[0].file;
+        let [old, moved] =
+            [3, 12].map(|line| [Diagnostic::at_line(file, line, Severity::Error, "no: such word")]);
+        let other = [Diagnostic::at_line(file, 3, Severity::Error, "no: other word")];
+        assert!(new_errors(&old, &moved).is_empty());
+        assert_eq!(new_errors(&old, &other).len(), 1);
     }
 }

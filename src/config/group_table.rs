@@ -25,7 +25,7 @@ pub struct GroupTable {
     pub origin: Origin,
 }
 
-/// One setting of a cgroup or unit.
+/// One setting of a cgroup or unit. A list of strings in the file becomes one setting for each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupSetting {
     /// A kernel file such as `cpu.weight`, or a key of cgruled.
@@ -104,6 +104,13 @@ fn flatten(
     settings: &mut Vec<GroupSetting>,
     piece: &mut TomlSection<'_, '_>,
 ) {
+    if let DeValue::Array(values) = value.get_ref() {
+        let is_list = values.iter().all(|value| value.get_ref().is_str()) && prefix.contains('.');
+        if is_list && !values.is_empty() {
+            values.iter().for_each(|value| flatten(prefix.clone(), value, settings, piece));
+            return;
+        }
+    }
     let DeValue::Table(table) = value.get_ref() else {
         if let Some(text) = setting_value(&prefix, value, piece) {
             settings.push(GroupSetting {

@@ -18,6 +18,7 @@ use super::sections::sections;
 use super::source_text::{Diagnostics, SourceText, text_of};
 use super::table::{TomlSection, TomlStatus, Value};
 use super::unit_table::{self, UnitTable};
+use crate::rules::Rule;
 
 pub use super::criteria::{NameKind, NameRef};
 pub use super::rule_table::{RULE_KEYS, WrittenRule};
@@ -36,6 +37,8 @@ pub struct ParsedRules {
     pub groups: Vec<GroupTable>,
     /// The `[unit."name"]` tables, without invalid settings.
     pub units: Vec<UnitTable>,
+    /// The destinations of rules with errors, as far as they can be read: their tables are not unused.
+    pub lost_destinations: Vec<String>,
     /// Errors and warnings in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -48,7 +51,8 @@ pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> ParsedRules {
             let rules = Vec::new();
             let groups = Vec::new();
             let units = Vec::new();
-            ParsedRules { rules, groups, units, diagnostics: vec![diagnostic] }
+            let lost_destinations = Vec::new();
+            ParsedRules { rules, groups, units, lost_destinations, diagnostics: vec![diagnostic] }
         }
     }
 }
@@ -61,6 +65,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> ParsedRules {
         rules: Vec::new(),
         groups: Vec::new(),
         units: Vec::new(),
+        lost_destinations: Vec::new(),
         named: HashMap::new(),
         version: None,
         last_rule: None,
@@ -71,8 +76,8 @@ pub fn parse(file: &Arc<Path>, text: &str) -> ParsedRules {
         ranges.for_each(|range| reader.section(range));
         reader.expect_version();
     }
-    let RulesReader { report, rules, groups, units, .. } = reader;
-    ParsedRules { rules, groups, units, diagnostics: report.finish() }
+    let RulesReader { report, rules, groups, units, lost_destinations, .. } = reader;
+    ParsedRules { rules, groups, units, lost_destinations, diagnostics: report.finish() }
 }
 
 struct RulesReader<'t> {
@@ -80,6 +85,7 @@ struct RulesReader<'t> {
     rules: Vec<WrittenRule>,
     groups: Vec<GroupTable>,
     units: Vec<UnitTable>,
+    lost_destinations: Vec<String>,
     /// The lines of the names that rules and tables have.
     named: HashMap<(&'static str, String), u32>,
     version: Option<u32>,
@@ -125,9 +131,13 @@ impl RulesReader<'_> {
             let at = text.trim_start().lines().next().map_or(0, str::len);
             let help = "write [rule.not] directly below its [[rule]], or use not = { … }";
             piece.error_help(0..at, "preceding rule ignored: this section may belong to it", help);
-            self.rules.truncate(self.last_rule.take().unwrap_or(usize::MAX));
+            let kept = self.last_rule.take().unwrap_or(usize::MAX).min(self.rules.len());
+            let lost = self.rules.drain(kept..);
+            self.lost_destinations.extend(lost.flat_map(|written| destinations(&written.rule)));
         } else if syntax == TomlStatus::Right {
             self.document(&table, range);
+        } else if begins_rule(text) {
+            self.lost_destinations.extend(text.lines().filter_map(written_destination));
         }
     }
 
@@ -166,6 +176,8 @@ impl RulesReader<'_> {
             if let (Some(written), true) = (written, self.report.errors() == errors) {
                 self.last_rule = Some(self.rules.len());
                 self.rules.push(written);
+            } else if let Some(text) = table.get("cgroup").and_then(|own| own.get_ref().as_str()) {
+                self.lost_destinations.push(text.to_owned());
             }
         }
     }
@@ -238,6 +250,20 @@ impl RulesReader<'_> {
             self.report.warning(None, format!("missing version: read as version {VERSION}"), help);
         }
     }
+}
+
+/// Returns the destinations of a rule as written.
+pub fn destinations(rule: &Rule) -> Vec<String> {
+    let targets = rule.action.written_targets().iter();
+    targets.map(|target| target.destination.as_str().to_owned()).collect()
+}
+
+/// Returns the destination in a line such as `cgroup = "a"` of a section that is not valid TOML.
+fn written_destination(line: &str) -> Option<String> {
+    let value = line.trim_start().strip_prefix("cgroup")?.trim_start().strip_prefix('=')?;
+    let value = value.trim_start();
+    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    value.get(1..)?.split(quote).next().map(str::to_owned)
 }
 
 /// Checks whether a section begins with `[[rule]]` or a mistyped form of it.

@@ -11,6 +11,24 @@ use super::source_text::{Diagnostics, SourceText};
 /// A value with its span.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
+/// Help for syntax errors, by a part of the message of the TOML parser.
+const SYNTAX_HELP: [(&str, &str); 6] = [
+    ("unclosed array table", "close it with two brackets, as in [[rule]]"),
+    (
+        "unclosed table",
+        "close it with a bracket, as in [cgroup.\"people\"]; a rule begins with [[rule]]",
+    ),
+    ("unclosed array", "close the list with ]"),
+    ("key with no value", "write key = value, or # before a comment"),
+    ("string values must be quoted", "write a text in quotes, as in user = \"alice\""),
+    ("duplicate key", "remove one of both"),
+];
+
+/// Returns the help for a message of the TOML parser.
+fn syntax_help(message: &str) -> Option<&'static str> {
+    SYNTAX_HELP.iter().find(|(part, _)| message.contains(part)).map(|&(_, help)| help)
+}
+
 /// A parsed section of a text and its report. Spans are relative to the beginning of the section.
 pub(super) struct TomlSection<'r, 't> {
     pub(super) report: &'r mut Diagnostics<'t>,
@@ -76,21 +94,16 @@ impl<'r, 't> TomlSection<'r, 't> {
         }
     }
 
-    /// Parses the text as TOML and reports syntax errors.
+    /// Parses the text as TOML and reports the first syntax error. Further ones are mostly consequences of
+    /// it: after an unclosed bracket or string the following lines are read as its content.
     pub(super) fn parse<'i>(&mut self, text: &'i str) -> (DeTable<'i>, TomlStatus) {
         let (table, mut errors) = DeTable::parse_recoverable(text);
-        if errors.is_empty() {
-            return (table.into_inner(), TomlStatus::Right);
-        }
         errors.sort_by_key(|error| error.span().map(|span| (span.start, span.end)));
-        let mut last_line = None;
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            let line = self.line(span.start);
-            // Further errors on the same line are mostly consequences of the first one.
-            if last_line.replace(line) != Some(line) {
-                self.error(span, error.message());
-            }
+        let Some(first) = errors.first() else { return (table.into_inner(), TomlStatus::Right) };
+        let span = first.span().unwrap_or(0..0);
+        match syntax_help(first.message()) {
+            Some(help) => self.error_help(span, first.message(), help),
+            None => self.error(span, first.message()),
         }
         (table.into_inner(), TomlStatus::Wrong)
     }
@@ -237,10 +250,7 @@ pub(super) fn did_you_mean<'k>(word: &str, known: &[&'k str]) -> Option<&'k str>
 
 /// Returns the known word that differs by one or two letters. For words that may also be valid as
 /// they are.
-pub(crate) fn misspelled(
-    word: &str,
-    known: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
+pub(crate) fn misspelled<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let distances = known.map(|candidate| (distance(word, candidate), candidate));
     let near = distances.filter(|&(distance, _)| (1..=2).contains(&distance));
     near.min_by_key(|&(distance, _)| distance).map(|(_, candidate)| candidate)
@@ -283,11 +293,11 @@ mod tests {
 
     #[test]
     fn a_word_that_may_be_right_must_be_nearer() {
-        let known = || ["cpu.weight", "io.max"].into_iter();
-        assert_eq!(misspelled("cpu.wieght", known()), Some("cpu.weight"));
-        assert_eq!(misspelled("io.mx", known()), Some("io.max"));
-        assert_eq!(misspelled("io.max", known()), None);
-        assert_eq!(misspelled("io.stat", known()), None);
+        let known = ["cpu.weight", "io.max"];
+        assert_eq!(misspelled("cpu.wieght", known.into_iter()), Some("cpu.weight"));
+        assert_eq!(misspelled("io.mx", known.into_iter()), Some("io.max"));
+        assert_eq!(misspelled("io.max", known.into_iter()), None);
+        assert_eq!(misspelled("io.stat", known.into_iter()), None);
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn user_slices(
     let table = value.get_ref().as_table()?;
     if !table.contains_key(USERS_KEY) {
         let message = format!("[unit.\"{USER_SLICES}\"] does not select users");
-        let help = format!("add {USERS_KEY} = [\"1000-59999\"], or another list of users");
+        let help = format!("add {USERS_KEY} = [\"@human\"], or another list of users");
         piece.error_help(name, message, help);
         return None;
     }

@@ -47,6 +47,12 @@ fn users_have_the_forms_of_the_rule_key() {
     assert_eq!(mentions.iter().map(|own| &*own.name).collect::<Vec<_>>(), ["alice"]);
     let settings: Vec<&str> = table.settings.iter().map(|own| &*own.key).collect();
     assert_eq!((settings, table.origin.line), (vec!["pids.max"], 2));
+    let human =
+        parse("[unit.\"user-%U.slice\"]\nusers = [\"@human\", \"20231234\"]\npids.max = 50");
+    let UnitTarget::UserSlices { users, mentions } = &human.units[0].target else { panic!() };
+    assert!(matches!(users[0], UserTest::Human(_)), "{users:?}");
+    assert_eq!(users[1], UserTest::NameOrId("20231234".to_owned(), Uid(20_231_234)));
+    assert_eq!(mentions.iter().map(|own| &*own.name).collect::<Vec<_>>(), ["20231234"]);
     let single = parse("[unit.\"user-%U.slice\"]\nusers = \"*\"\npids.max = 50");
     assert_eq!((single.units.len(), single.diagnostics.len()), (1, 0), "as in a rule");
 }
@@ -62,7 +68,7 @@ fn mistakes_have_a_place_and_a_remedy() {
         (
             "[unit.\"user-%U.slice\"]\npids.max = 5",
             "2:7: [unit.\"user-%U.slice\"] does not select users; \
-             add users = [\"1000-59999\"], or another list of users",
+             add users = [\"@human\"], or another list of users",
         ),
         (
             "[unit.\"a.service\"]\nusers = [1000]\npids.max = 5",

@@ -24,7 +24,7 @@ const COMMANDS: usize = 64;
 /// The maximum number of decisions queued for a client: a fifth of a second at 20,000 evaluations
 /// per second.
 const DECISIONS: usize = 4096;
-/// The maximum number of watching clients, because those stay connected.
+/// The number of watching clients beyond which only root can watch: those stay connected.
 pub(super) const MOST_WATCHING: usize = 16;
 
 /// A command for the hot thread, with the channel for its result. The channel has room for the
@@ -39,8 +39,8 @@ pub enum EngineCommand {
     Reload(Sender<()>),
     /// A query for the external movers and their counts.
     Takers(Sender<Vec<(String, u64)>>),
-    /// A watching client. The result is `false` if there are too many.
-    Watch(Watcher, Sender<bool>),
+    /// A watching client. The result is `false` if this many are watching.
+    Watch(Watcher, usize, Sender<bool>),
 }
 
 /// An evaluation and its outcome, as passed by the hot thread.
@@ -144,11 +144,11 @@ impl EngineChannel {
         self.commands.try_recv().ok()
     }
 
-    /// Adds a watching client. Returns `false` if there are too many.
-    pub fn watch(&mut self, watcher: Watcher) -> bool {
+    /// Adds a watching client. Returns `false` if `most` are watching.
+    pub fn watch(&mut self, watcher: Watcher, most: usize) -> bool {
         // Only the stream of a connected client shares the counter.
         self.watchers.retain(|watcher| Arc::strong_count(&watcher.lost) > 1);
-        let is_free = self.watchers.len() < MOST_WATCHING;
+        let is_free = self.watchers.len() < most;
         self.watchers.extend(is_free.then_some(watcher));
         is_free
     }
@@ -281,7 +281,7 @@ pub(super) mod tests {
         let (mut hot, _control) = pair();
         assert!(!hot.is_watched());
         let [(to_quick, quick), (to_slow, slow)] = [watch(), watch()];
-        assert!(hot.watch(to_quick) && hot.watch(to_slow) && hot.is_watched());
+        assert!(hot.watch(to_quick, 2) && hot.watch(to_slow, 2) && hot.is_watched());
         for _ in 0..DECISIONS + 5 {
             hot.tell(seen());
             assert_eq!(messages(&quick).len(), 1);
@@ -303,12 +303,12 @@ pub(super) mod tests {
         let mut streams = Vec::new();
         for count in 1..20 {
             let (watcher, stream) = watch();
-            assert_eq!(hot.watch(watcher), count <= MOST_WATCHING);
+            assert_eq!(hot.watch(watcher, MOST_WATCHING), count <= MOST_WATCHING);
             streams.push(stream);
         }
         drop(streams.remove(3));
         let (watcher, stream) = watch();
-        assert!(hot.watch(watcher));
+        assert!(hot.watch(watcher, MOST_WATCHING));
         hot.tell(seen());
         assert_eq!(messages(&stream).len(), 1);
     }

@@ -113,23 +113,8 @@ enum ReplyTimeout {
 /// # Errors
 /// Returns an error if the socket exists but the request cannot be sent.
 pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnection>, ClientError> {
-    let failed = |error: io::Error| ClientError::of(path, error);
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|errno| failed(errno.into()))?;
-    let patience = TimeVal::seconds(PATIENCE_S.into());
-    setsockopt(&fd, sockopt::SendTimeout, &patience).map_err(|errno| failed(errno.into()))?;
-    let address = UnixAddr::new(path).map_err(|errno| failed(errno.into()))?;
-    match connect(fd.as_raw_fd(), &address) {
-        Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ENOTDIR) => return Ok(None),
-        other => other.map_err(|errno| failed(errno.into()))?,
-    }
-    let mut stream = UnixStream::from(fd);
-    stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S.into()))).map_err(failed)?;
-    match stream.write_all(&line(request)) {
-        // The daemon may have sent a reason before it closed the connection.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        other => other.map_err(failed)?,
-    }
+    let sent = send(path, request).map_err(|error| ClientError::of(path, error))?;
+    let Some(stream) = sent else { return Ok(None) };
     let pace = match request {
         ControlRequest::Watch => ReplyTimeout::Endless,
         ControlRequest::Reload | ControlRequest::Place { .. } => {
@@ -142,6 +127,23 @@ pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnect
         | ControlRequest::Explain { .. } => ReplyTimeout::Short,
     };
     Ok(Some(ClientConnection { path: path.to_owned(), stream: BufReader::new(stream), pace }))
+}
+
+fn send(path: &Path, request: &ControlRequest) -> io::Result<Option<UnixStream>> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(PATIENCE_S.into()))?;
+    match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ENOTDIR) => return Ok(None),
+        other => other?,
+    }
+    let mut stream = UnixStream::from(fd);
+    stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S.into())))?;
+    match stream.write_all(&line(request)) {
+        // The daemon may have sent a reason before it closed the connection.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
+    Ok(Some(stream))
 }
 
 impl ClientConnection {

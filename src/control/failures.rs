@@ -31,6 +31,8 @@ pub enum PlacementFailure {
     InContainer(String),
     /// It is left in this cgroup below the service manager of another user.
     OthersJob(String),
+    /// It would be in this cgroup, but too many cgroups were created for its user.
+    SharedGroup(String),
     /// An NSS lookup, or resolving the executable, took this many nanoseconds.
     Waited(u64),
 }
@@ -45,6 +47,7 @@ impl PlacementFailure {
             Self::InUnit(_) => "in-unit",
             Self::InContainer(_) => "in-container",
             Self::OthersJob(_) => "others-job",
+            Self::SharedGroup(_) => "shared-cgroup",
             Self::Waited(_) => "waited",
         }
     }
@@ -71,6 +74,12 @@ impl fmt::Display for PlacementFailure {
             Self::OthersJob(place) => write!(
                 f,
                 "it is in {place}, below the service manager of a user that no rule moves"
+            ),
+            Self::SharedGroup(path) => write!(
+                f,
+                "more than 1,024 cgroups in a minute for its user: not {}, but one that all further processes \
+                 of the user share",
+                Escaped(path)
             ),
             Self::Waited(ns) => {
                 write!(f, "an NSS lookup, or resolving the executable, took {} ms", ns / 1_000_000)
@@ -104,13 +113,12 @@ impl FailureHistory {
     /// Adds a failure. A repeated one only gets a new time, so that one process cannot displace all
     /// others.
     pub fn remember(&mut self, new: FailureRecord) {
-        let is_same = |old: &FailureRecord| {
-            let FailureRecord { pid, identity, failure, cgroup, .. } = old;
-            (*pid, *identity) == (new.pid, new.identity)
-                && failure.word() == new.failure.word()
-                && *cgroup == new.cgroup
-        };
-        match self.0.iter().position(is_same) {
+        let repeated = self.0.iter().position(|old| {
+            (old.pid, old.identity) == (new.pid, new.identity)
+                && old.failure.word() == new.failure.word()
+                && old.cgroup == new.cgroup
+        });
+        match repeated {
             Some(index) => drop(self.0.remove(index)),
             None if self.0.len() >= MOST => drop(self.0.pop_front()),
             None => {}

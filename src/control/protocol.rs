@@ -20,10 +20,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::status::{ActiveRules, KeptFile};
 pub use crate::config::daemon_toml::CONTROL_SOCKET as SOCKET;
+use crate::config::escape::Escaped;
 
 /// The group with read access to the control socket.
 pub const READERS: &str = "cgruled";
@@ -116,10 +118,22 @@ pub struct ExplainContext {
     pub stalled: bool,
     /// The managed root.
     pub root: String,
-    /// The active version of files with new errors.
+    /// The active version of all files, with the notes about those with new errors.
     pub files: LastGoodFiles,
+    /// The places of these files; absent if no rules are active, and in older versions.
+    #[serde(default)]
+    pub sources: Option<ActiveSources>,
     /// The active rules.
     pub rules: ActiveRules,
+}
+
+/// The places from which the daemon reads rules. Paths are not escaped; bytes that are not UTF-8 are replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveSources {
+    /// The directories of TOML files, in order of precedence.
+    pub directories: Vec<String>,
+    /// Whether the files of cgrulesengd are read.
+    pub legacy: bool,
 }
 
 /// The history of a process: failures, the current activity and the last move. The kernel shows
@@ -227,6 +241,9 @@ pub struct ReloadReply {
 pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
     let request: ControlRequest =
         serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))?;
+    if let Some(field) = unknown_field(&request, line) {
+        return Err(format!("invalid request: unknown field {}", Escaped(&field)));
+    }
     match &request {
         ControlRequest::About { pids }
         | ControlRequest::Explain { pids }
@@ -244,6 +261,13 @@ pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
         | ControlRequest::Reload
         | ControlRequest::Place { .. } => Ok(request),
     }
+}
+
+/// Returns a field that the request does not have. In variants without fields serde accepts any.
+fn unknown_field(request: &ControlRequest, line: &[u8]) -> Option<String> {
+    let given: BTreeMap<String, IgnoredAny> = serde_json::from_slice(line).ok()?;
+    let known = serde_json::to_value(request).ok()?;
+    given.into_keys().find(|name| known.get(name).is_none())
 }
 
 /// Returns the text of a request or reply, with its line end.
@@ -283,19 +307,21 @@ mod tests {
 
     #[test]
     fn requests_are_written_as_documented() {
-        let line = |text: &str| parse(text.as_bytes());
-        assert_eq!(line(r#"{"request":"status"}"#), Ok(ControlRequest::Status));
+        assert_eq!(parse(br#"{"request":"status"}"#), Ok(ControlRequest::Status));
         assert_eq!(
-            line(r#"{"request":"about","pids":[7]}"#),
+            parse(br#"{"request":"about","pids":[7]}"#),
             Ok(ControlRequest::About { pids: vec![7] })
         );
         assert_eq!(written(&ControlRequest::Reload), br#"{"request":"reload"}"#);
         for wrong in ["", "{}", "[]", "7", r#"{"request":"stop"}"#, r#"{"request":"about"}"#] {
-            assert!(line(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        assert!(line(r#"{"request":"place","pids":[-1]}"#).is_err());
-        assert!(line(r#"{"request":"place","pids":[1],"more":1}"#).is_err());
-        assert!(line(&"[".repeat(60_000)).is_err());
+        assert!(parse(br#"{"request":"place","pids":[-1]}"#).is_err());
+        assert!(parse(br#"{"request":"place","pids":[1],"more":1}"#).is_err());
+        let unknown = parse(br#"{"more":1,"request":"status"}"#).unwrap_err();
+        assert!(unknown.contains("unknown field more"), "{unknown}");
+        assert!(parse(br#"{"request":"watch","pids":[1]}"#).is_err());
+        assert!(parse("[".repeat(60_000).as_bytes()).is_err());
     }
 
     #[test]
@@ -321,16 +347,16 @@ mod tests {
     }
 
     fn requests() -> impl Strategy<Value = ControlRequest> {
-        let pids = || prop::collection::vec(any::<u32>(), 0..MOST_PIDS);
+        let pids = prop::collection::vec(any::<u32>(), 0..MOST_PIDS);
         prop_oneof![
             Just(ControlRequest::Status),
             Just(ControlRequest::Rules),
             Just(ControlRequest::Kept),
             Just(ControlRequest::Watch),
             Just(ControlRequest::Reload),
-            pids().prop_map(|pids| ControlRequest::About { pids }),
-            pids().prop_map(|pids| ControlRequest::Explain { pids }),
-            pids().prop_map(|pids| ControlRequest::Place { pids }),
+            pids.clone().prop_map(|pids| ControlRequest::About { pids }),
+            pids.clone().prop_map(|pids| ControlRequest::Explain { pids }),
+            pids.prop_map(|pids| ControlRequest::Place { pids }),
         ]
     }
 

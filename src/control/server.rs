@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::Mode;
-use nix::unistd::Group;
 
 use super::channel::ControlChannel;
 use super::protocol::READERS;
 use super::socket::{SocketAddress, SocketListener};
 use super::status_source::StatusSource;
 use crate::event::{Gid, Uid};
+use crate::sys::accounts;
 use connection::{Connection, Peer};
 
 /// The maximum number of connections.
@@ -106,10 +106,10 @@ impl Drop for ControlServer {
 
 /// Returns the group with read access.
 fn readers() -> Option<Gid> {
-    match Group::from_name(READERS) {
-        Ok(group) => group.map(|group| Gid(group.gid.as_raw())),
-        Err(errno) => {
-            ::log::warn!("cannot look up the group {READERS}: {}", errno.desc());
+    match accounts::group_by_name(READERS) {
+        Ok(group) => group.map(|group| Gid(group.gid)),
+        Err(error) => {
+            ::log::warn!("cannot look up the group {READERS}: {error}");
             None
         }
     }
@@ -174,15 +174,16 @@ impl Acceptor {
         // A client with unreadable credentials has disconnected.
         let Ok(peer) = Peer::of(&stream, self.readers) else { return Ok(()) };
         let connection = Connection::new(stream, peer)?;
-        let slot = match ConnectionSlot::take(&self.service, peer.uid) {
-            Ok(slot) => slot,
-            Err(why) => {
-                self.service.overview.metrics.control_refused.increment();
-                // The client may have disconnected.
-                let _sent = connection.turn_away(why);
-                return Ok(());
-            }
-        };
+        let slot =
+            match ConnectionSlot::take(&self.service, self.service.overview.account_of(peer.uid)) {
+                Ok(slot) => slot,
+                Err(why) => {
+                    self.service.overview.metrics.control_refused.increment();
+                    // The client may have disconnected.
+                    let _sent = connection.turn_away(why);
+                    return Ok(());
+                }
+            };
         let builder = thread::Builder::new().name("control-client".into()).stack_size(STACK);
         let spawned = builder.spawn(move || {
             connection.serve(&slot.0);
@@ -252,21 +253,24 @@ mod tests {
         let (_hot, channel) = pair();
         let connected = Mutex::default();
         let service = Arc::new(ControlService { channel, overview: overview(), connected });
-        let take = |uid| ConnectionSlot::take(&service, Uid(uid)).map_err(|why| why.to_string());
-        let mut slots: Vec<ConnectionSlot> = (0..4).map(|_| take(1000).unwrap()).collect();
-        let refused = take(1000).err().unwrap();
+        fn take(service: &Arc<ControlService>, uid: u32) -> Result<ConnectionSlot, String> {
+            ConnectionSlot::take(service, Uid(uid)).map_err(|why| why.to_string())
+        }
+        let mut slots: Vec<ConnectionSlot> =
+            (0..4).map(|_| take(&service, 1000).unwrap()).collect();
+        let refused = take(&service, 1000).err().unwrap();
         assert!(refused.starts_with("4 clients of UID 1000 are connected"), "{refused}");
-        slots.extend((1..17).map(|uid| take(uid).unwrap()));
-        let refused = take(17).err().unwrap();
+        slots.extend((1..17).map(|uid| take(&service, uid).unwrap()));
+        let refused = take(&service, 17).err().unwrap();
         assert!(refused.starts_with("20 clients are connected"), "{refused}");
-        slots.extend((0..4).map(|_| take(0).unwrap()));
-        let refused = take(0).err().unwrap();
+        slots.extend((0..4).map(|_| take(&service, 0).unwrap()));
+        let refused = take(&service, 0).err().unwrap();
         assert!(refused.starts_with("24 clients are connected"), "{refused}");
         slots.truncate(4);
-        assert!(take(1000).is_err());
+        assert!(take(&service, 1000).is_err());
         slots.remove(0);
-        slots.push(take(1000).unwrap());
-        assert!(take(1000).is_err());
+        slots.push(take(&service, 1000).unwrap());
+        assert!(take(&service, 1000).is_err());
         drop(slots);
         assert_eq!(*service.connected(), []);
     }
@@ -284,11 +288,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (server, path, _hot) = served(&directory);
         let limit = if nix::unistd::getuid().is_root() { MOST } else { MOST_OF_USER };
-        let connect = || UnixStream::connect(&path).unwrap();
-        let mut silent: Vec<UnixStream> = (0..limit).map(|_| connect()).collect();
+        let mut silent: Vec<UnixStream> =
+            (0..limit).map(|_| UnixStream::connect(&path).unwrap()).collect();
         for _ in 0..3 {
             let mut text = String::new();
-            connect().read_to_string(&mut text).unwrap();
+            UnixStream::connect(&path).unwrap().read_to_string(&mut text).unwrap();
             assert!(
                 text.starts_with("{\"error\":\"") && text.ends_with("again later\"}\n"),
                 "{text}"
@@ -300,7 +304,7 @@ mod tests {
         while server.acceptor.service.connected().len() == limit {
             thread::yield_now();
         }
-        let mut nested = connect();
+        let mut nested = UnixStream::connect(&path).unwrap();
         // The most that the stack has to hold.
         let request = format!("{{\"request\":\"place\",\"pids\":{}\n", "[".repeat(60_000));
         nested.write_all(request.as_bytes()).unwrap();

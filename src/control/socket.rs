@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+    socket, sockopt,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 
+use crate::config::escape::EscapedBytes;
 use crate::event::{Gid, Uid};
 
 const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
@@ -62,11 +64,9 @@ impl SocketListener {
     /// the path is that of another kind of file; otherwise the error of socket(2), bind(2),
     /// chown(2) or rename(2), with the path.
     pub fn open(place: SocketAddress, taken: &str, greeting: Greeting) -> io::Result<Self> {
-        let named = |error: io::Error| named(&place.path, &error);
-        let probe = || probe(&place.path, taken, greeting);
-        probe().map_err(named)?;
-        let listener = make(&place, probe).map_err(named)?;
-        let file = fs::symlink_metadata(&place.path).map_err(named)?;
+        let listener = make(&place, || probe(&place.path, taken, greeting))
+            .map_err(|error| named(&place.path, &error))?;
+        let file = fs::symlink_metadata(&place.path).map_err(|error| named(&place.path, &error))?;
         Ok(Self { listener, identity: (file.dev(), file.ino()), place })
     }
 
@@ -101,7 +101,6 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 }
 
 fn probe(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
-    let in_use = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why.to_owned()));
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -117,12 +116,30 @@ fn probe(path: &Path, taken: &str, greeting: Greeting) -> io::Result<()> {
         Err(Errno::EAGAIN) => return in_use(taken),
         other => other?,
     }
+    let server = server_of(&fd);
     greeting(UnixStream::from(fd));
-    in_use(taken)
+    in_use(&format!("{taken}{server}"))
+}
+
+/// Returns ` (served by cgrulesengd, PID 712; ...)` for a connected socket. Empty if the server is in
+/// another PID namespace.
+fn server_of(fd: &impl AsFd) -> String {
+    let credentials = getsockopt(fd, sockopt::PeerCredentials);
+    let Some(pid) = credentials.ok().map(|server| server.pid()).filter(|&pid| pid > 0) else {
+        return String::new();
+    };
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = EscapedBytes(name.trim_ascii_end());
+    format!(" (served by {name}, PID {pid}; 'systemctl status {pid}' shows its service)")
+}
+
+fn in_use(why: &str) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::AddrInUse, why.to_owned()))
 }
 
 /// Creates the listening socket under a temporary name and moves it to its path when complete.
 fn make(place: &SocketAddress, probe: impl Fn() -> io::Result<()>) -> io::Result<UnixListener> {
+    probe()?;
     let fd = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     // The file inherits the mode of the descriptor, so it is never accessible to all users.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;

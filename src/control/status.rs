@@ -34,6 +34,9 @@ pub struct Status {
     pub refused_reload: Option<RefusedReload>,
     /// The base of the cgroups of TOML rules, from the root of each hierarchy.
     pub root: String,
+    /// The base of the cgroups of legacy rules; `None` without active ones.
+    #[serde(default)]
+    pub legacy_root: Option<String>,
     /// The mounted cgroup hierarchies.
     pub hierarchies: Vec<HierarchyStatus>,
     /// The reaction to external moves: `revert`, `report` or `off`.

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::{fs, path};
 
-use super::{DaemonOptions, builder, settings};
+use super::options::{DaemonOptions, builder, settings};
 use crate::cgroup::host::Host;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;

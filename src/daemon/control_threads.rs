@@ -18,7 +18,8 @@ use crate::telemetry::metrics::Metrics;
 /// Threads that report the state of the daemon.
 pub(super) struct ControlThreads {
     _server: Option<ControlServer>,
-    _textfile: Option<Textfile>,
+    textfile: Option<(PathBuf, Textfile)>,
+    overview: StatusSource,
 }
 
 impl ControlThreads {
@@ -31,16 +32,37 @@ impl ControlThreads {
         overview: &StatusSource,
         engine: &mut Engine<Linux>,
     ) -> Result<Self, DaemonError> {
-        let textfile = settings.metrics_textfile.clone();
-        let textfile = textfile.filter(|_| !invocation.dry_run).map(|path| {
-            Textfile::start(path, overview.clone())
-                .map_err(|error| DaemonError::Run("metrics_textfile", error))
-        });
+        let path = settings.metrics_textfile.clone().filter(|_| !invocation.dry_run);
+        let overview = overview.clone();
         Ok(Self {
-            _server: socket.map(|socket| serve(socket, overview, engine)).transpose()?,
-            _textfile: textfile.transpose()?,
+            _server: socket.map(|socket| serve(socket, &overview, engine)).transpose()?,
+            textfile: textfile(path, &overview).map_err(DaemonError::run("metrics_textfile"))?,
+            overview,
         })
     }
+
+    /// Writes the metrics to this file from now on, or to none.
+    pub(super) fn write_metrics_to(&mut self, path: Option<&PathBuf>) {
+        if self.textfile.as_ref().map(|(own, _)| own) == path {
+            return;
+        }
+        let new = textfile(path.cloned(), &self.overview).unwrap_or_else(|error| {
+            ::log::error!("metrics_textfile: {error}; no metrics are written");
+            None
+        });
+        let old = std::mem::replace(&mut self.textfile, new);
+        // Its end waits for a disk.
+        std::thread::spawn(move || drop(old));
+    }
+}
+
+fn textfile(
+    path: Option<PathBuf>,
+    overview: &StatusSource,
+) -> std::io::Result<Option<(PathBuf, Textfile)>> {
+    let Some(path) = path else { return Ok(None) };
+    let writer = Textfile::start(path.clone(), overview.clone())?;
+    Ok(Some((path, writer)))
 }
 
 /// Returns the path of the control socket, if it is to be served. A dry run can run beside the
@@ -61,7 +83,7 @@ fn serve(
     let (hot, control) = exchange(engine.kernel().waker());
     engine.serve(hot);
     ControlServer::start(socket, control, overview.clone())
-        .map_err(|error| DaemonError::Run("control socket", error))
+        .map_err(DaemonError::run("control socket"))
 }
 
 /// Opens the control socket, if it is to be served.

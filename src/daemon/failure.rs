@@ -47,6 +47,21 @@ impl DaemonError {
         }
     }
 
+    /// Returns the conversion of an error of `what` that a retry may fix.
+    pub(super) fn run(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Run(what, error)
+    }
+
+    /// Classifies an error of the proc connector: after a lack of memory or a flood of events the
+    /// service manager may start the daemon again.
+    pub fn of_connector(error: ConnectorError) -> Self {
+        if error.can_pass() {
+            Self::Run("process events", io::Error::other(error.to_string()))
+        } else {
+            Self::Unusable(error)
+        }
+    }
+
     /// Returns the exit code of the process. Service managers are configured to restart the daemon
     /// after code 1 only.
     pub const fn code(&self) -> u8 {
@@ -83,14 +98,26 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
-        let code = |errno: Errno| DaemonError::to_make("log", errno.into()).code();
-        for errno in [Errno::ENOENT, Errno::EACCES, Errno::EPERM, Errno::ENOTDIR, Errno::EROFS] {
-            assert_eq!(code(errno), 65, "{errno}");
+        use Errno as E;
+        for (code, errnos) in [
+            (65, &[E::ENOENT, E::EACCES, E::EPERM, E::ENOTDIR, E::EROFS, E::EISDIR][..]),
+            (78, &[E::EADDRINUSE]),
+            (1, &[E::ENOSPC, E::EMFILE, E::ENOMEM, E::EIO]),
+        ] {
+            for &errno in errnos {
+                assert_eq!(DaemonError::to_make("log", errno.into()).code(), code, "{errno}");
+            }
         }
-        assert_eq!(code(Errno::EISDIR), 65);
-        assert_eq!(code(Errno::EADDRINUSE), 78);
-        for errno in [Errno::ENOSPC, Errno::EMFILE, Errno::ENOMEM, Errno::EIO] {
-            assert_eq!(code(errno), 1, "{errno}");
+        for (error, code) in [
+            (ConnectorError::Io("recvmmsg", E::ENOMEM.into()), 1),
+            (ConnectorError::Io("netlink socket", E::EPERM.into()), 78),
+            (ConnectorError::NoConnector(E::EMFILE.into()), 1),
+            (ConnectorError::NoConnector(E::EPROTONOSUPPORT.into()), 78),
+            (ConnectorError::Flooded, 1),
+            (ConnectorError::TimeNamespace, 78),
+        ] {
+            let shown = format!("{error:?}");
+            assert_eq!(DaemonError::of_connector(error).code(), code, "{shown}");
         }
     }
 }

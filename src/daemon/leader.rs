@@ -148,9 +148,11 @@ impl Activity {
         }
     }
 
-    /// Records that the leader begins this call for this process.
-    pub(super) fn begins(&self, call: Call, pid: Pid) {
-        self.begins_at(call, pid, sys::monotonic());
+    /// Records that the leader begins this call for this process. Returns the time.
+    pub(super) fn begins(&self, call: Call, pid: Pid) -> Nanos {
+        let now = sys::monotonic();
+        self.begins_at(call, pid, now);
+        now
     }
 
     fn begins_at(&self, call: Call, pid: Pid, now: Nanos) {
@@ -211,6 +213,9 @@ pub(super) trait Duty: Send + 'static {
     /// Result of the whole run.
     type End: Send + 'static;
 
+    /// Begins on the calling thread, which leads from now on.
+    fn begin(&mut self) {}
+
     /// Works until an executable must be read, or until the end.
     fn work(&mut self) -> Next<Self::End>;
 
@@ -236,6 +241,8 @@ struct LeaderState<D: Duty> {
     /// Set if the last watcher leads and no new one could be started: the blocked leader will
     /// watch.
     lacks_watcher: AtomicBool,
+    /// Whether watchers have real-time scheduling: they must notice a blocked leader on a busy machine too.
+    is_realtime: bool,
     end: SyncSender<D::End>,
 }
 
@@ -248,11 +255,13 @@ pub(super) fn run<D: Duty>(
     activity: Arc<Activity>,
     read: Box<ReadExecutable>,
     take_late: Box<OnLateRead>,
+    is_realtime: bool,
 ) -> io::Result<D::End> {
     let (end, ended): (_, Receiver<D::End>) = sync_channel(1);
     let slot = Mutex::new(None);
     let lacks_watcher = AtomicBool::new(false);
-    let shared = Arc::new(LeaderState { slot, activity, read, take_late, lacks_watcher, end });
+    let shared =
+        Arc::new(LeaderState { slot, activity, read, take_late, lacks_watcher, is_realtime, end });
     spawn_watcher(&shared)?;
     let leading = Arc::clone(&shared);
     thread::Builder::new().name("engine".into()).spawn(move || lead(&leading, duty))?;
@@ -269,7 +278,14 @@ pub(super) fn run<D: Duty>(
 
 fn spawn_watcher<D: Duty>(shared: &Arc<LeaderState<D>>) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    thread::Builder::new().name("watcher".into()).spawn(move || watch(&shared)).map(drop)
+    let spawned = thread::Builder::new().name("watcher".into()).spawn(move || {
+        if shared.is_realtime {
+            // Refused only if the leader, which reports it, is refused too.
+            let _set = sys::realtime::set_realtime();
+        }
+        watch(&shared);
+    });
+    spawned.map(drop)
 }
 
 impl<D: Duty> LeaderState<D> {
@@ -282,6 +298,7 @@ fn lead<D: Duty>(shared: &Arc<LeaderState<D>>, mut duty: Box<D>) {
     let activity = &shared.activity;
     activity.thread.store(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0), Relaxed);
     let mut read = ExeRead::default();
+    duty.begin();
     loop {
         let request = match duty.work() {
             Next::Read(request) => request,
@@ -399,7 +416,7 @@ mod tests {
     #[test]
     fn reads_that_do_not_block_are_supplied() {
         let (supplied, late) =
-            run(reads(1000), started(), Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
+            run(reads(1000), started(), Box::new(|_, _| {}), Box::new(|_| {}), false).unwrap();
         assert_eq!((supplied, late), ((1..=1000).collect(), vec![]));
     }
 
@@ -408,16 +425,20 @@ mod tests {
         let (release, released) = channel::<()>();
         let released = Mutex::new(released);
         let (over, told): (Sender<u32>, _) = channel();
-        let read = move |request: ReadRequest, _: &mut ExeRead| {
-            if request.pid.get() % 10 == 0 {
-                let _ = released.lock().map(|released| released.recv());
-            }
-        };
-        let take_late = move |request: ReadRequest| {
-            let _ = over.send(request.pid.get());
-        };
-        let (supplied, late) =
-            run(reads(35), started(), Box::new(read), Box::new(take_late)).unwrap();
+        let (supplied, late) = run(
+            reads(35),
+            started(),
+            Box::new(move |request, _| {
+                if request.pid.get() % 10 == 0 {
+                    let _ = released.lock().map(|released| released.recv());
+                }
+            }),
+            Box::new(move |request| {
+                let _ = over.send(request.pid.get());
+            }),
+            false,
+        )
+        .unwrap();
         assert_eq!(late, [10, 20, 30]);
         assert_eq!(supplied, (1..=35).filter(|pid| pid % 10 != 0).collect::<Vec<_>>());
         assert!(told.try_recv().is_err(), "the threads are still stuck");
@@ -431,11 +452,12 @@ mod tests {
     /// A thread that only waits for a CPU is not blocked.
     #[test]
     fn a_read_that_takes_its_time_is_waited_for() {
-        let read = |_: ReadRequest, _: &mut ExeRead| {
+        fn read(_: ReadRequest, _: &mut ExeRead) {
             let begin = sys::monotonic();
             while sys::monotonic().since(begin) < 4 * LATE_NS {}
-        };
-        let (supplied, late) = run(reads(1), started(), Box::new(read), Box::new(|_| {})).unwrap();
+        }
+        let (supplied, late) =
+            run(reads(1), started(), Box::new(read), Box::new(|_| {}), false).unwrap();
         assert_eq!((supplied, late), (vec![1], vec![]));
     }
 }

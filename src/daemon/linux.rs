@@ -1,10 +1,11 @@
 //! The running Linux kernel behind the interface of the engine: the proc connector, `/proc`, cgroupfs,
 //! tracefs and the helper threads. Must not decide anything about a process.
 
+mod group_files;
 mod systemd_root;
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -33,13 +34,6 @@ use crate::policy::Policy;
 use crate::policy::worker::{WorkerHandle, WorkerReply};
 use crate::sys;
 use systemd_root::SystemdRoot;
-
-/// Write access to one of these files permits to move processes into a cgroup; `tasks` is for v1.
-const FILES: [&str; 2] = ["cgroup.procs", "tasks"];
-/// Write permission for group and others.
-const WRITABLE: u32 = 0o022;
-/// Buffer size that is sufficient to see whether a list has two PIDs.
-const TWO: usize = 32;
 
 /// The running kernel.
 pub(super) struct Linux {
@@ -100,6 +94,21 @@ impl Linux {
         self.worker.wakeup_fd()
     }
 
+    /// Replaces the method for fast moves.
+    pub(super) fn set_fast_moves(&mut self, guard: FastMovesGuard) {
+        let old = std::mem::replace(&mut self.fast_moves, guard);
+        // Its end waits for a thread in a write of up to a grace period.
+        std::thread::spawn(move || drop(old));
+    }
+
+    /// Changes the number of bytes that the kernel may queue.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub(super) fn set_receive_buffer(&mut self, bytes: usize) -> io::Result<()> {
+        self.connector.set_receive_buffer(bytes)
+    }
+
     /// Returns the eventfd that wakes the main loop when it is written to.
     pub(super) fn waker(&self) -> Arc<EventFd> {
         self.worker.waker()
@@ -154,6 +163,10 @@ impl Kernel for Linux {
 
     fn resubscribe(&mut self) -> Result<(), ConnectorError> {
         self.connector.renew()
+    }
+
+    fn accept_gid_events(&mut self, accepts: bool) {
+        self.connector.accept_gid(accepts);
     }
 
     fn traces_moves(&self) -> bool {
@@ -293,8 +306,10 @@ impl Kernel for Linux {
     }
 
     fn attach(&mut self, group: GroupId, pid: Pid, now: CurrentCgroup<'_>) -> AttachResult {
-        self.activity.begins(Call::Attach, pid);
+        let began = self.activity.begins(Call::Attach, pid);
+        let expedited = self.fast_moves.prepare(began);
         let attached = self.tree.attach(group, pid, now);
+        drop(expedited);
         self.activity.ends();
         attached
     }
@@ -313,6 +328,10 @@ impl Kernel for Linux {
         self.fast_moves.moved(now);
     }
 
+    fn expect_move(&mut self, now: Nanos) {
+        self.fast_moves.expect_move(now);
+    }
+
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
         let directory = self.directory_of(hierarchy, path)?;
         fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
@@ -328,21 +347,13 @@ impl Kernel for Linux {
     }
 
     fn is_group_writable(&self, hierarchy: usize, path: &[u8]) -> bool {
-        let Some(directory) = self.directory_of(hierarchy, path) else { return false };
-        FILES.iter().any(|file| {
-            fs::metadata(directory.join(file))
-                .is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & WRITABLE != 0)
-        })
+        let directory = self.directory_of(hierarchy, path);
+        directory.is_some_and(|directory| group_files::is_writable_by_users(&directory))
     }
 
     fn is_alone(&self, path: &str, pid: Pid) -> bool {
         let Some(tree) = self.tree.hierarchies().unified() else { return false };
-        let file = tree.mount_point.join(path.trim_start_matches('/')).join("cgroup.procs");
-        let mut start = [0; TWO];
-        let Ok(length) = File::open(file).and_then(|mut file| file.read(&mut start)) else {
-            return false;
-        };
-        has_only(&start[..length], pid)
+        group_files::has_only(&tree.mount_point.join(path.trim_start_matches('/')), pid)
     }
 
     fn replies(&mut self) -> Vec<WorkerReply> {
@@ -375,26 +386,11 @@ impl Kernel for Linux {
         self.managers.ask(uid)
     }
 
+    fn retire(&mut self, policy: Box<Policy>) {
+        self.worker.retire(policy);
+    }
+
     fn provoke(&mut self) {
         self.worker.provoke();
-    }
-}
-
-/// Checks whether the beginning of a list of PIDs contains `pid` only.
-fn has_only(list: &[u8], pid: Pid) -> bool {
-    list.strip_suffix(b"\n").is_some_and(|list| list == pid.to_string().as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_with_one_process_is_told_from_others() {
-        let pid = Pid::new(41).unwrap();
-        assert!(has_only(b"41\n", pid));
-        for list in [&b""[..], b"41\n42\n", b"4", b"411\n", b"40\n41\n", b"40\n"] {
-            assert!(!has_only(list, pid));
-        }
     }
 }

@@ -48,7 +48,9 @@ pub(super) struct StatusReport {
 impl Notifier {
     /// Creates a notifier from the environment, which only root can set.
     pub(super) fn from_environment() -> Self {
-        let number = |name: &str| -> Option<u64> { env::var(name).ok()?.parse().ok() };
+        fn number(name: &str) -> Option<u64> {
+            env::var(name).ok()?.parse().ok()
+        }
         let own = u64::from(std::process::id());
         // Without WATCHDOG_PID the timeout applies to any process that reads it.
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == own);

@@ -9,7 +9,7 @@ use ::log::{Level, LevelFilter};
 use super::nanoseconds;
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::Hierarchies;
-use crate::config::daemon_toml::{ExternalMoves, Root, Settings};
+use crate::config::daemon_toml::{ExternalMoves, LogTarget, Root, Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::engine::EngineOptions;
 use crate::engine::external_moves::MOVE_SCAN_NS;
@@ -141,6 +141,27 @@ pub(super) fn settings(invocation: &DaemonOptions) -> (Settings, Vec<Diagnostic>
     settings.log.level = invocation.level.unwrap_or(settings.log.level);
     settings.stats_every = invocation.stats_every.or(settings.stats_every);
     (settings, diagnostics)
+}
+
+/// Returns the settings with which the daemon runs: those of the file, and in their place the
+/// values of the command line.
+pub(super) fn running(invocation: &DaemonOptions, mut settings: Settings) -> Settings {
+    match &invocation.control {
+        Some(ControlPath::At(path)) => settings.control_socket = Some(path.clone()),
+        Some(ControlPath::Off) => settings.control_socket = None,
+        None => settings.control_socket = settings.control_socket.filter(|_| !invocation.dry_run),
+    }
+    if !invocation.outputs.is_empty() {
+        settings.log.target = LogTarget::Auto;
+    }
+    settings.metrics_textfile = settings.metrics_textfile.filter(|_| !invocation.dry_run);
+    settings.external_moves.get_or_insert(invocation.external_moves);
+    settings
+}
+
+/// Returns the reaction to external moves: the setting, or else that of the command line.
+pub(super) fn external_moves(invocation: &DaemonOptions, settings: &Settings) -> ExternalMoves {
+    settings.external_moves.unwrap_or(invocation.external_moves)
 }
 
 pub(super) fn sources(invocation: &DaemonOptions) -> Sources {

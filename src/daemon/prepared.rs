@@ -34,16 +34,15 @@ impl PreparedDaemon {
     /// # Errors
     /// The settings have errors, or signals or files cannot be watched.
     pub fn new(invocation: &DaemonOptions) -> Result<Self, DaemonError> {
-        let run = |what: &'static str| move |error: io::Error| DaemonError::Run(what, error);
         let (settings, warnings) = settings(invocation);
         if has_errors(&warnings) {
             return Err(DaemonError::Settings(warnings));
         }
-        let signals = block_signals().map_err(run("signals"))?;
+        let signals = block_signals().map_err(DaemonError::run("signals"))?;
         let sources = sources(invocation);
         // Watched before the files are read: a change in between causes a reload.
         let files = FileWatcher::watch(&sources.directories, Path::new("/etc"), invocation.legacy)
-            .map_err(run("inotify"))?;
+            .map_err(DaemonError::run("inotify"))?;
         let loaded = load(&sources, &NameService::default());
         Ok(Self { settings, warnings, signals, files, loaded })
     }

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::DaemonError;
-use crate::cgroup::fast_moves::FastMovesGuard;
+use super::state::runtime_directory;
+use crate::cgroup::fast_moves::{self, FastMovesGuard};
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::reaper::Reaper;
@@ -15,6 +16,7 @@ use crate::cgroup::tree::{self, CgroupTree};
 use crate::config::daemon_toml::{ExternalMoves, Settings};
 use crate::kernel::moves::{self, MoveTrace, MoveTraceError};
 use crate::policy::load::NameService;
+use crate::sys::locked_memory;
 use crate::telemetry::metrics::Metrics;
 
 /// Returns the mounted hierarchies.
@@ -22,8 +24,7 @@ use crate::telemetry::metrics::Metrics;
 /// # Errors
 /// They cannot be read, or there are none.
 pub(super) fn hierarchies() -> Result<Arc<Hierarchies>, DaemonError> {
-    let found = tree::discover();
-    let found = found.map_err(|error| DaemonError::Run("/proc/self/mountinfo", error))?;
+    let found = tree::discover().map_err(DaemonError::run("/proc/self/mountinfo"))?;
     if found.is_empty() { Err(DaemonError::NoCgroups) } else { Ok(Arc::new(found)) }
 }
 
@@ -33,8 +34,7 @@ pub(super) type Tracing = JoinHandle<Result<MoveTrace, MoveTraceError>>;
 /// 50 ms.
 pub(super) fn start_trace(external_moves: ExternalMoves, is_dry_run: bool) -> Option<Tracing> {
     let is_traced = external_moves != ExternalMoves::Off && !is_dry_run;
-    let open = || MoveTrace::open(&moves::tracing_directory()?);
-    is_traced.then(|| std::thread::spawn(open))
+    is_traced.then(|| std::thread::spawn(|| MoveTrace::open(&moves::tracing_directory()?)))
 }
 
 /// Returns the kernel's trace of moves, or `None` with a warning if it is unavailable.
@@ -64,22 +64,37 @@ pub(super) fn tree_of(
     }
     let names = NameService::default();
     let name_of = Arc::new(move |uid| names.user_name(uid));
-    let reaper = Reaper::start(Arc::clone(hierarchies), ground, Arc::clone(metrics), name_of)?;
+    let journal = Some(runtime_directory().join("settings.journal"));
+    let metrics = Arc::clone(metrics);
+    let reaper = Reaper::start(Arc::clone(hierarchies), ground, metrics, name_of, journal)?;
     Ok(tree.kept_by(reaper))
 }
 
 pub(super) fn engage_fast_moves(settings: &Settings, hierarchies: &Hierarchies) -> FastMovesGuard {
-    FastMovesGuard::engage(settings.fast_moves, hierarchies).unwrap_or_else(|error| {
-        ::log::warn!("cannot enable fast_moves: {error}");
-        FastMovesGuard::Off
-    })
+    fast_moves::restore_grace_periods();
+    FastMovesGuard::engage_if_possible(settings.fast_moves, hierarchies)
 }
 
-/// Raises the limit of open files to the hard limit: each cgroup in use is an open descriptor.
-pub(super) fn raise_descriptor_limit() {
+/// Raises the limit of open files to the hard limit: each cgroup in use is an open descriptor. Returns the
+/// resulting limit.
+pub(super) fn raise_descriptor_limit() -> u64 {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(errno) = raised {
         ::log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {}", errno.desc());
+    }
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
+/// Keeps the code of the program in memory. On a host short of memory the kernel reclaims what was not used for a
+/// moment, and the next move reads it from the disk: the 90th percentile of 25 moves 100 ms apart was above 1 ms in
+/// seven of eight runs, and with locked code at most 0.5 ms.
+pub(super) fn lock_program() {
+    match locked_memory::lock_program() {
+        Ok(bytes) => ::log::debug!("{} KiB of the program are locked in memory", bytes / 1024),
+        Err(error) => ::log::info!(
+            "the program cannot be locked in memory (RLIMIT_MEMLOCK), moves are late when the host is short of \
+             memory: {error}"
+        ),
     }
 }

@@ -95,6 +95,9 @@ impl<K: Kernel> Engine<K> {
             return Some(EvaluationResult::NeedsExe);
         }
         self.note_exe(exe);
+        if self.policy.may_be_missing(handle.uid) {
+            self.kernel.identify(&self.policy, handle.uid);
+        }
         if self.policy.knows(handle.uid) {
             return None;
         }
@@ -121,7 +124,11 @@ impl<K: Kernel> Engine<K> {
         if is_moved
             && self.placer.breaks_pin(&self.policy, &mut self.kernel, (evaluation, handle), pin)
         {
-            self.sticky.unpin(evaluation.pid);
+            // Children born before the move inherit the pin.
+            if let Err(error) = self.pass_on() {
+                ::log::debug!("cannot read forks: {error}");
+            }
+            self.sticky.unpin(evaluation.pid, pin);
             self.metrics.broken_pins.increment();
             return false;
         }

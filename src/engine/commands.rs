@@ -38,9 +38,16 @@ pub(super) struct RuleName {
     reason: Option<String>,
 }
 
-/// Processes that a client wants evaluated now.
+/// Time for reports to clients at once, and from one such part to the next: a sixth of the thread. Each
+/// process takes 10 to 20 us, a request has up to 256, and members of the group can repeat it.
+const REPORT_NS: u64 = 200_000;
+const REPORT_INTERVAL_NS: u64 = 1_200_000;
+/// Maximum number of requests for reports; more than there are connections.
+const MOST_REPORTS: usize = 64;
+
+/// Processes that a client wants evaluated now, or reported.
 #[derive(Debug)]
-struct PlaceRequests {
+struct ProcessesRequest {
     reply: Sender<Vec<ProcessReport>>,
     left: VecDeque<u32>,
     done: Vec<ProcessReport>,
@@ -52,7 +59,10 @@ pub(super) struct PendingCommands {
     side: Option<EngineChannel>,
     memory: FailureHistory,
     moves: MoveHistory,
-    placing: Option<PlaceRequests>,
+    placing: Option<ProcessesRequest>,
+    /// Requests for reports, served in turn.
+    reports: VecDeque<ProcessesRequest>,
+    reports_due: Nanos,
     reloads: ReloadWaiters,
 }
 
@@ -67,15 +77,42 @@ struct ReloadWaiters {
     settling: Vec<Sender<()>>,
     asked: u64,
     answered: u64,
+    /// Set if a name that rules use exists since they were read.
+    has_new_names: bool,
+}
+
+impl ProcessesRequest {
+    fn new(pids: Vec<u32>, reply: Sender<Vec<ProcessReport>>) -> Self {
+        Self { reply, left: pids.into(), done: Vec::new() }
+    }
 }
 
 impl PendingCommands {
+    /// Returns the time at which the next part of the requested reports is made.
+    pub(super) fn reports_due(&self) -> Option<Nanos> {
+        (!self.reports.is_empty()).then_some(self.reports_due)
+    }
+
+    fn add_report(&mut self, request: ProcessesRequest) {
+        if self.reports.len() >= MOST_REPORTS {
+            // Its client has waited longer than the others, and learns that it was dropped.
+            self.reports.pop_front();
+        }
+        self.reports.push_back(request);
+    }
+
     /// Records that the rule thread received a request to read all files.
     pub(super) fn reload_asked(&mut self) {
         let reloads = &mut self.reloads;
+        reloads.has_new_names = false;
         reloads.asked += 1;
         let asked = reloads.asked;
         reloads.asked_for.extend(reloads.wished.drain(..).map(|reply| (reply, asked)));
+    }
+
+    /// Records that the rules have to be read again because of a name in them.
+    pub(super) fn names_appeared(&mut self) {
+        self.reloads.has_new_names = true;
     }
 
     /// Records a reply of the rule thread. Reloads requested before it only wait for the scan, if
@@ -96,13 +133,14 @@ impl<K: Kernel> Engine<K> {
         self.commands.side = Some(side);
     }
 
-    /// Checks whether a client requested a reload.
+    /// Checks whether a client requested a reload, or a new name requires one.
     pub fn wants_reload(&self) -> bool {
-        !self.commands.reloads.wished.is_empty()
+        self.commands.reloads.has_new_names || !self.commands.reloads.wished.is_empty()
     }
 
     pub(super) fn has_command(&self) -> bool {
         self.commands.placing.is_some()
+            || self.commands.reports_due().is_some_and(|due| due <= self.kernel.now())
             || self.commands.side.as_ref().is_some_and(EngineChannel::has_command)
     }
 
@@ -118,24 +156,60 @@ impl<K: Kernel> Engine<K> {
                 send(&reply, ());
             }
         }
+        self.report_some();
         if self.commands.placing.is_some() {
             return;
         }
         let Some(side) = &mut self.commands.side else { return };
         match side.take_command() {
             Some(EngineCommand::About(pids, reply)) => {
-                send(&reply, pids.iter().map(|&pid| self.about(pid)).collect());
+                self.commands.add_report(ProcessesRequest::new(pids, reply));
             }
             Some(EngineCommand::Place(pids, reply)) => {
-                let placing = PlaceRequests { reply, left: pids.into(), done: Vec::new() };
-                self.commands.placing = Some(placing);
+                self.commands.placing = Some(ProcessesRequest::new(pids, reply));
             }
             Some(EngineCommand::Takers(reply)) => {
                 send(&reply, self.placer.external_movers().to_vec());
             }
-            Some(EngineCommand::Watch(watcher, reply)) => send(&reply, side.watch(watcher)),
+            Some(EngineCommand::Watch(watcher, most, reply)) => {
+                send(&reply, side.watch(watcher, most));
+            }
             Some(EngineCommand::Reload(reply)) => self.commands.reloads.wished.push(reply),
             None => {}
+        }
+    }
+
+    /// Checks whether the process was placed since another one moved it or created it elsewhere, because it
+    /// changed before that was read: children born until then may be elsewhere.
+    pub(super) fn has_returned(&mut self, evaluation: EvaluationRequest) -> bool {
+        let EvaluationRequest { pid, cause, since, .. } = evaluation;
+        if !cause.intersects(Cause::MOVED | Cause::ELSEWHERE) {
+            return false;
+        }
+        let placed = self.kernel.identity(pid).and_then(|own| self.commands.moves.last(pid, own));
+        placed.is_some_and(|at| at >= since)
+    }
+
+    /// Makes a part of the requested reports if that is due. The client of the next part is another
+    /// one, so that a short request does not wait for long ones.
+    fn report_some(&mut self) {
+        let Some(due) = self.commands.reports_due() else { return };
+        let began = self.kernel.now();
+        if began < due {
+            return;
+        }
+        self.commands.reports_due = began.plus(REPORT_INTERVAL_NS);
+        let Some(mut request) = self.commands.reports.pop_front() else { return };
+        while let Some(pid) = request.left.pop_front() {
+            request.done.push(self.about(pid));
+            if self.kernel.now().since(began) >= REPORT_NS {
+                break;
+            }
+        }
+        if request.left.is_empty() {
+            send(&request.reply, request.done);
+        } else {
+            self.commands.reports.push_back(request);
         }
     }
 
@@ -181,7 +255,7 @@ impl<K: Kernel> Engine<K> {
         loop {
             let placing = self.commands.placing.as_mut()?;
             let Some(raw) = placing.left.pop_front() else {
-                let PlaceRequests { reply, done, .. } = self.commands.placing.take()?;
+                let ProcessesRequest { reply, done, .. } = self.commands.placing.take()?;
                 send(&reply, done);
                 continue;
             };

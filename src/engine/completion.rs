@@ -3,10 +3,11 @@
 
 use super::Engine;
 use super::job::Evaluation;
+use super::rechecks::attempts_before;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
-use crate::engine::placer::Placement;
-use crate::event::{Cause, Nanos};
+use crate::engine::placer::{Placement, is_momentary};
+use crate::event::{Cause, Nanos, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::tracking::fork_tracker::Evaluated;
 use crate::tracking::queue::EvaluationRequest;
@@ -23,14 +24,18 @@ impl<K: Kernel> Engine<K> {
         let now = self.kernel.now();
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(evaluation, handle, outcome, now);
+        let is_of_root = handle.is_some_and(|handle| handle.uid == Uid(0));
+        if is_of_root && evaluation.cause.intersects(Cause::EXEC | Cause::UID) {
+            self.kernel.expect_move(now);
+        }
         self.conclude(job, outcome, now);
         let opened = self.stage_began;
         match outcome {
-            // Children of a pinned process are only evaluated for their own events.
-            Placement::Sticky => self.intake.forks.dismissed(evaluation.pid),
+            Placement::Sticky => self.finish_pinned(evaluation, opened),
             // Children of a process that waits are candidates until the reply arrives.
             Placement::Waiting => {
-                self.intake.forks.deferred(evaluation.pid, evaluation.since, opened);
+                let since = self.rescan.since(evaluation);
+                self.intake.forks.deferred(evaluation.pid, since, opened);
             }
             Placement::Gone
             | Placement::NoRule
@@ -57,11 +62,30 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
+    /// Children of a pinned process are only evaluated for their own events, but not those that were born between
+    /// a change of the process and its pin.
+    fn finish_pinned(&mut self, evaluation: EvaluationRequest, opened: Nanos) {
+        self.intake.forks.dismissed(evaluation.pid);
+        let pin = self.sticky.pin(evaluation.pid, &mut self.kernel);
+        if let Some(pin) = pin.filter(|pin| evaluation.since <= pin.since) {
+            let evaluated = Evaluated { since: evaluation.since, opened, ended: pin.since };
+            self.intake.forks.completed(evaluation.pid, evaluated);
+        }
+    }
+
     fn conclude(&mut self, job: &Evaluation, outcome: Placement, now: Nanos) {
         let evaluation = job.evaluation;
         let is_recheck = evaluation.cause.contains(Cause::RECHECK);
         if evaluation.cause.intersects(Cause::EXEC | Cause::UID | Cause::GID) {
             self.intake.evaluated(now);
+            let has_no_rule =
+                matches!(outcome, Placement::NoRule | Placement::Ignored | Placement::Inapplicable);
+            if has_no_rule && self.traces_moves() {
+                self.placer.moves().changed(evaluation.pid, now);
+            }
+        }
+        if self.leaves_descendants(job, outcome) {
+            self.rescan.want(Urgency::Limited);
         }
         let metrics = &self.metrics;
         match outcome {
@@ -87,14 +111,11 @@ impl<K: Kernel> Engine<K> {
             Placement::InSlice => metrics.kept_in_slice.increment(),
             Placement::Refused => {
                 if self.placer.can_refusal_pass(&self.kernel, evaluation.pid) {
-                    let attempts = if evaluation.cause.contains(Cause::RETRY) {
-                        evaluation.placement
-                    } else {
-                        0
-                    };
-                    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-                    self.rechecks.retry(evaluation.pid, now, attempts);
+                    self.rechecks.retry(evaluation.pid, now, attempts_before(evaluation));
                 }
+            }
+            Placement::InUnit if is_momentary(evaluation.cause) => {
+                self.rechecks.confirm(evaluation.pid, now);
             }
             // Counted at the place that logs them.
             Placement::GivenUp
@@ -102,6 +123,16 @@ impl<K: Kernel> Engine<K> {
             | Placement::InContainer
             | Placement::OthersJob
             | Placement::Waiting => {}
+        }
+        if evaluation.cause.contains(Cause::RETRY) {
+            self.scan_for_refused();
+        }
+    }
+
+    /// Requests a scan if processes with a refused move were not recorded, and no other is left.
+    fn scan_for_refused(&mut self) {
+        if self.rechecks.take_overflown() {
+            self.rescan.want(Urgency::Limited);
         }
     }
 
@@ -119,12 +150,48 @@ impl<K: Kernel> Engine<K> {
             // Its creator may be a user who creates the next one at once.
             self.placer.moves().moved_by_user(now);
         }
-        // Descendants that were born while it was elsewhere, or while its executable could not be
-        // read, are not recorded any more.
-        if is_recheck || job.is_late || evaluation.cause.intersects(Cause::MOVED | Cause::ELSEWHERE)
-        {
-            self.rescan.want(Urgency::Limited);
+    }
+
+    /// Checks whether descendants may be misplaced that are not recorded any more: those born while the process
+    /// was elsewhere, while its move was refused, or while its executable could not be read.
+    fn leaves_descendants(&mut self, job: &Evaluation, outcome: Placement) -> bool {
+        let cause = job.evaluation.cause;
+        let was_elsewhere = cause.intersects(Cause::MOVED | Cause::ELSEWHERE);
+        let was_refused = cause.contains(Cause::RETRY);
+        let is_late = job.is_late || cause.contains(Cause::RECHECK);
+        match outcome {
+            Placement::Waiting => false,
+            Placement::Placed => was_elsewhere || was_refused || is_late,
+            // Descendants may belong elsewhere, where moves are not refused.
+            Placement::Refused => was_elsewhere || is_late,
+            // The process exited, before or during the move.
+            Placement::Gone | Placement::Replaced => was_elsewhere || was_refused,
+            Placement::InPlace => was_refused || self.has_returned(job.evaluation),
+            Placement::NoRule
+            | Placement::Ignored
+            | Placement::Inapplicable
+            | Placement::Protected
+            | Placement::Sticky
+            | Placement::WouldPlace
+            | Placement::GivenUp
+            | Placement::InUnit
+            | Placement::InContainer
+            | Placement::OthersJob
+            | Placement::InSlice => {
+                was_refused || was_elsewhere && self.may_have_left_a_rule(job.evaluation)
+            }
         }
+    }
+
+    /// Checks whether a process without a rule may have had one when it was moved or born elsewhere: it was placed, it
+    /// changed since the move, or a user may have created it there.
+    fn may_have_left_a_rule(&mut self, evaluation: EvaluationRequest) -> bool {
+        let EvaluationRequest { pid, cause, .. } = evaluation;
+        let identity = self.kernel.identity(pid);
+        identity.is_some_and(|identity| self.placer.was_placed(pid, identity))
+            || self.placer.moves().has_changed(pid)
+            || cause.contains(Cause::ELSEWHERE)
+                && self.placer.is_at_users(pid, &self.policy, &mut self.kernel)
     }
 
     /// Reverts a move after the PID was reused during it: the new process returns to the cgroup in
@@ -132,16 +199,11 @@ impl<K: Kernel> Engine<K> {
     fn undo(&mut self, evaluation: EvaluationRequest, now: Nanos) {
         self.metrics.reused_pids.increment();
         self.intake.forks_are_due = true;
-        // The new process exists, so its fork is in the socket. If that cannot be read, its parent
-        // is read from `/proc`.
-        if let Err(error) = self.drain_forks() {
-            ::log::debug!("cannot read forks: {error}");
-        }
-        self.intake.forks_are_due = true;
-        let fork = self.intake.forks.creation_of(evaluation.pid);
-        let creator = fork.map(|fork| fork.parent).filter(|&parent| self.kernel.exists(parent));
-        if let Some(creator) = creator.or_else(|| self.kernel.status(evaluation.pid)?.parent) {
-            self.placer.return_to_birth(&mut self.kernel, evaluation.pid, creator);
+        // Its creator, unless that has exited or used CLONE_PARENT. The last fork that was read may be one of an
+        // earlier process with the PID.
+        let parent = self.kernel.status(evaluation.pid).and_then(|status| status.parent);
+        if let Some(parent) = parent {
+            self.placer.return_to_birth(&mut self.kernel, evaluation.pid, parent);
         }
         self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(
             evaluation.pid,

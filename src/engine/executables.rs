@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::Engine;
 use super::job::Evaluation;
+use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::exe_pool::Examination;
@@ -35,11 +36,15 @@ struct PendingExamination {
     /// Identity of the process, which distinguishes it from a later one with the same PID.
     identity: Option<u64>,
     is_decided: bool,
+    /// The process executed another program since, and was evaluated for that.
+    is_outdated: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Executables {
     pending: HashMap<Pid, PendingExamination, FixedState>,
+    /// Results for evaluations in `pending`, in order of arrival, with the number of the examination.
+    results: VecDeque<(Pid, u64, Examined)>,
     /// Deadlines of the evaluations in `pending`, in order.
     deadlines: VecDeque<(Nanos, Pid, u64)>,
     /// End of the time for which other threads read the executables of a user.
@@ -53,25 +58,48 @@ impl Executables {
     /// Drops all pending evaluations: a scan follows.
     pub(super) fn forget(&mut self) {
         self.pending.clear();
+        self.results.clear();
         self.deadlines.clear();
     }
 
     /// Returns since when an evaluation of the process waits.
     pub(super) fn waits_since(&self, pid: Pid) -> Option<Nanos> {
-        self.pending.get(&pid).map(|pending| pending.evaluation.since)
+        let pending = self.pending.get(&pid).filter(|pending| !pending.is_outdated);
+        pending.map(|pending| pending.evaluation.since)
+    }
+
+    /// Records that an exec of the process is evaluated: what is examined may be the program before.
+    pub(super) fn executed(&mut self, pid: Pid) {
+        if self.pending.is_empty() {
+            return;
+        }
+        if let Some(pending) = self.pending.get_mut(&pid) {
+            pending.is_outdated = true;
+        }
+    }
+
+    /// Checks whether results of examinations were not applied yet.
+    pub(super) fn has_results(&self) -> bool {
+        !self.results.is_empty()
+    }
+
+    /// Checks whether an evaluation waits for this examination. A later one replaces it.
+    fn waits_for(&self, pid: Pid, number: u64) -> bool {
+        self.pending.get(&pid).is_some_and(|pending| pending.number == number)
     }
 
     /// Returns the next evaluation with a deadline that has passed at `now`.
-    pub(super) fn next_late(&mut self, now: Nanos) -> Option<EvaluationRequest> {
+    pub(super) fn next_late(&mut self, now: Nanos) -> Option<Evaluation> {
         while let Some(&(due, pid, number)) = self.deadlines.front() {
             if due > now {
                 return None;
             }
             self.deadlines.pop_front();
             let pending = self.pending.get_mut(&pid).filter(|pending| pending.number == number);
-            if let Some(pending) = pending.filter(|pending| !pending.is_decided) {
+            let open = pending.filter(|pending| !pending.is_decided && !pending.is_outdated);
+            if let Some(pending) = open {
                 pending.is_decided = true;
-                return Some(pending.evaluation);
+                return Some(Evaluation::examined(pending.evaluation, pending.identity, None));
             }
         }
         None
@@ -124,10 +152,12 @@ impl<K: Kernel> Engine<K> {
         let pid = job.evaluation.pid;
         let identity = self.kernel.identity_of(pid, handle);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
-            pending.identity == identity && !job.evaluation.cause.intersects(Cause::EXEC)
+            pending.identity == identity
+                && !pending.is_outdated
+                && !job.evaluation.cause.intersects(Cause::EXEC)
         });
         if let Some(pending) = same {
-            pending.evaluation.cause = pending.evaluation.cause | job.evaluation.cause;
+            pending.evaluation.absorb(&job.evaluation);
             return !pending.is_decided;
         }
         self.executables.last += 1;
@@ -138,43 +168,91 @@ impl<K: Kernel> Engine<K> {
             return false;
         }
         let due = self.kernel.now().plus(DECIDE_NS);
-        let pending =
-            PendingExamination { number, evaluation: job.evaluation, identity, is_decided: false };
-        self.executables.pending.insert(pid, pending);
+        let pending = PendingExamination {
+            number,
+            evaluation: job.evaluation,
+            identity,
+            is_decided: false,
+            is_outdated: false,
+        };
+        let replaced = self.executables.pending.insert(pid, pending);
+        if replaced.is_some_and(|earlier| earlier.is_decided) {
+            self.scan_for_children();
+        }
         self.executables.deadlines.push_back((due, pid, number));
         true
     }
 
-    /// Handles the result of an examination.
+    /// Handles the result of an examination. It is applied by [`Self::next_examined`]: until then the process may
+    /// execute another program and be evaluated for that.
     pub(super) fn take_examined(&mut self, pid: Pid, number: u64, examined: Examined) {
-        let is_meant = |pending: &&PendingExamination| pending.number == number;
-        let Some(&pending) = self.executables.pending.get(&pid).filter(is_meant) else { return };
-        self.executables.pending.remove(&pid);
-        self.metrics.examinations.increment();
-        let identity = self.kernel.identity(pid);
-        let program = match examined {
-            Examined::Program(program) if identity == pending.identity => Some(program),
-            Examined::Program(_) | Examined::Changed | Examined::Unreadable | Examined::Gone => {
-                None
+        if self.executables.waits_for(pid, number) {
+            self.metrics.examinations.increment();
+            self.executables.results.push_back((pid, number, examined));
+        }
+    }
+
+    /// Returns the next evaluation whose examination has a result.
+    pub(super) fn next_examined(&mut self) -> Option<Evaluation> {
+        while let Some((pid, number, examined)) = self.executables.results.pop_front() {
+            if self.executables.waits_for(pid, number) {
+                let pending = self.executables.pending.remove(&pid)?;
+                return Some(self.evaluation_of(pending, examined));
             }
+        }
+        None
+    }
+
+    fn evaluation_of(&mut self, pending: PendingExamination, examined: Examined) -> Evaluation {
+        let program = match examined {
+            Examined::Program(program) => Some(program),
+            Examined::Changed | Examined::Unreadable | Examined::Gone => None,
         };
         if program.as_ref().is_some_and(|program| program.is_unreadable) {
             self.metrics.unreadable_executables.increment();
         }
-        if pending.is_decided {
-            self.remember_wait(pending.evaluation);
+        let PendingExamination { evaluation, identity, is_decided: is_late, .. } = pending;
+        if is_late {
+            self.remember_wait(evaluation);
+            if program.is_none() {
+                self.scan_for_children();
+            }
         }
-        self.answered.push_back(Evaluation::examined(
-            pending.evaluation,
-            program,
-            pending.is_decided,
-        ));
+        // The exec may have been decided without its executable, which is needed now.
+        if pending.is_outdated {
+            return Evaluation { is_late, ..Evaluation::new(evaluation) };
+        }
+        Evaluation { is_late, ..Evaluation::examined(evaluation, identity, program) }
+    }
+
+    /// Returns the evaluation without what was examined, if another process has the PID by now: that has an executable
+    /// of its own, and perhaps no event.
+    pub(super) fn of_present_process(
+        &mut self,
+        job: Evaluation,
+        handle: &ProcessHandle,
+    ) -> Evaluation {
+        let Evaluation { evaluation, is_late, .. } = job;
+        if !job.is_examined() || self.kernel.identity_of(evaluation.pid, handle) == job.identity {
+            return job;
+        }
+        if is_late {
+            self.scan_for_children();
+        }
+        Evaluation { is_late, ..Evaluation::new(evaluation) }
     }
 
     /// Handles the end of a blocked read: evaluates the process again.
     pub(super) fn take_readable(&mut self, pid: Pid) {
         self.executables.blocked.remove(&pid);
+        self.scan_for_children();
         let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, self.kernel.now());
         self.answered.push_back(Evaluation::late(evaluation));
+    }
+
+    /// A process was decided without its executable, and may have exited or execute another program. Its
+    /// children since then were not recorded.
+    fn scan_for_children(&mut self) {
+        self.rescan.want(Urgency::Limited);
     }
 }

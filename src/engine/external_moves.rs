@@ -1,5 +1,7 @@
 //! Scheduling of the detection of external moves, by the trace or by scans.
 
+use std::io;
+
 use super::Engine;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
@@ -12,11 +14,19 @@ pub(crate) const MOVE_SCAN_NS: u64 = 50_000_000_000;
 const SCAN_FACTOR: u64 = 100;
 
 impl<K: Kernel> Engine<K> {
+    /// Checks whether moves by other processes are found by the trace.
+    pub(super) fn traces_moves(&self) -> bool {
+        self.options.finds_external_moves && self.kernel.traces_moves()
+    }
+
     /// Reads the trace of moves if that is due in a turn that began at `now`. Without a trace,
     /// requests a scan periodically.
-    pub(super) fn read_moves(&mut self, now: Nanos) {
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub(super) fn read_moves(&mut self, now: Nanos) -> io::Result<()> {
         if !self.options.finds_external_moves {
-            return;
+            return Ok(());
         }
         if self.kernel.traces_moves() {
             if self.placer.moves_due(&self.kernel).is_some_and(|due| due <= now) {
@@ -24,19 +34,26 @@ impl<K: Kernel> Engine<K> {
                 self.placer.moves().read_if_due(now, &mut self.kernel);
                 self.placer.moves().add_cost(self.kernel.now().since(began));
             }
+            if self.placer.has_moves() {
+                // Their PIDs may have been reused since they were moved.
+                self.intake.forks_are_due = true;
+                let drained = self.drain_forks();
+                self.tolerate("reading of forks", drained)?;
+            }
             if self.placer.moves().take_needs_scan() {
                 self.rescan.want(Urgency::Limited);
             }
-            return;
+            return Ok(());
         }
         let pause =
             self.options.move_scan_ns.max(self.rescan.last_cost().saturating_mul(SCAN_FACTOR));
         match self.scan_for_moves {
-            Some(due) if due > now => return,
+            Some(due) if due > now => return Ok(()),
             Some(_) => self.rescan.want(Urgency::Limited),
             None => {}
         }
         self.scan_for_moves = Some(now.plus(pause));
+        Ok(())
     }
 
     /// Returns the time at which [`Self::read_moves`] has work.

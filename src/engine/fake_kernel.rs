@@ -28,7 +28,7 @@ pub(super) const OWN: u32 = 999;
 /// Time that passes with each reading of the clock.
 const TICK_NS: u64 = 1_000;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct FakeProcess {
     pub(super) started: u64,
     pub(super) parent: u32,
@@ -43,9 +43,12 @@ pub(super) struct FakeProcess {
 pub(super) struct FakeKernel {
     pub(super) clock: Cell<u64>,
     pub(super) processes: BTreeMap<u32, FakeProcess>,
+    /// The process of each thread that is not a leader.
+    pub(super) threads: BTreeMap<u32, u32>,
     pub(super) events: VecDeque<Event>,
     pub(super) forks: VecDeque<Event>,
     pub(super) losses: Losses,
+    pub(super) accepts_gid: bool,
     /// Moves by others; `None` if they are not traced.
     pub(super) moves: Option<Vec<TracedMove>>,
     pub(super) lost_moves: u64,
@@ -57,6 +60,8 @@ pub(super) struct FakeKernel {
     pub(super) manager: Option<u32>,
     pub(super) lookups: usize,
     pub(super) runs_systemd: bool,
+    /// Requested examinations, none of which has a result; `None` if they are refused.
+    pub(super) examinations: Option<Vec<Examination>>,
     /// Users that the name service was asked for.
     pub(super) identified: Vec<Uid>,
     pub(super) replies: Vec<WorkerReply>,
@@ -100,22 +105,36 @@ impl FakeKernel {
         self.events.push_back(Event { at: self.now(), what });
     }
 
+    /// Lets a process move another one, which is traced.
+    pub(super) fn move_by(&mut self, mover: u32, raw: u32, path: &str) {
+        path.clone_into(&mut self.processes.get_mut(&raw).unwrap().cgroup);
+        let at = self.now();
+        let moved = TracedMove { at, mover, pid: raw, is_birth: false, hierarchy: 0 };
+        self.moves.iter_mut().for_each(|moves| moves.push(moved));
+    }
+
+    /// Lets a process execute a program.
+    pub(super) fn exec(&mut self, raw: u32, comm: &'static str) {
+        self.processes.get_mut(&raw).unwrap().comm = comm;
+        self.events.push_back(Event { at: self.now(), what: EventKind::Exec(pid(raw)) });
+    }
+
     fn get(&self, pid: Pid) -> Option<&FakeProcess> {
         self.processes.get(&pid.get())
     }
 
     fn find(&self) -> Result<ManagerProcesses, LookupError> {
         let manager = self.manager.ok_or_else(|| LookupError::Output(String::new()))?;
-        let open = |raw: u32| {
-            let reference = ProcessRef::Started(self.processes.get(&raw)?.started);
-            Some(ManagerProcess { pid: pid(raw), reference })
-        };
         let oldest = self.processes.get(&manager).and_then(|one| one.children.first());
-        let is_pam = |raw: &&u32| self.processes.get(raw).is_some_and(|one| one.comm == "(sd-pam)");
-        Ok(ManagerProcesses {
-            manager: open(manager),
-            pam: oldest.filter(is_pam).and_then(|&raw| open(raw)),
-        })
+        let pam = oldest
+            .filter(|&raw| self.processes.get(raw).is_some_and(|one| one.comm == "(sd-pam)"))
+            .and_then(|&raw| self.open(raw));
+        Ok(ManagerProcesses { manager: self.open(manager), pam })
+    }
+
+    fn open(&self, raw: u32) -> Option<ManagerProcess> {
+        let reference = ProcessRef::Started(self.processes.get(&raw)?.started);
+        Some(ManagerProcess { pid: pid(raw), reference })
     }
 }
 
@@ -150,6 +169,9 @@ impl Kernel for FakeKernel {
     }
     fn resubscribe(&mut self) -> Result<(), ConnectorError> {
         Ok(())
+    }
+    fn accept_gid_events(&mut self, accepts: bool) {
+        self.accepts_gid = accepts;
     }
     fn traces_moves(&self) -> bool {
         self.moves.is_some()
@@ -187,9 +209,10 @@ impl Kernel for FakeKernel {
         self.identity(pid)
     }
     fn status(&mut self, pid: Pid) -> Option<ProcessStatus> {
-        let &FakeProcess { uid, parent, .. } = self.get(pid)?;
+        let process = self.threads.get(&pid.get()).and_then(|&raw| Pid::new(raw)).unwrap_or(pid);
+        let &FakeProcess { uid, parent, .. } = self.get(process)?;
         Some(ProcessStatus {
-            process: pid,
+            process,
             parent: Pid::new(parent),
             real: Uid(uid),
             effective: Uid(uid),
@@ -292,8 +315,9 @@ impl Kernel for FakeKernel {
         self.identified.push(uid);
     }
     fn name_group(&mut self, _: &Policy, _: Gid) {}
-    fn examine(&mut self, _: Uid, _: Examination) -> bool {
-        false
+    fn examine(&mut self, _: Uid, examination: Examination) -> bool {
+        let requested = self.examinations.as_mut();
+        requested.map(|requested| requested.push(examination)).is_some()
     }
     fn take_overflown(&mut self) -> bool {
         false
@@ -304,5 +328,6 @@ impl Kernel for FakeKernel {
         self.replies.push(WorkerReply::Manager(LookupReply { uid, result }));
         Ok(())
     }
+    fn retire(&mut self, _: Box<Policy>) {}
     fn provoke(&mut self) {}
 }

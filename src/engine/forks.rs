@@ -4,9 +4,11 @@ use std::io;
 
 use super::Engine;
 use super::intake::ForkStatus;
+use super::job::Evaluation;
 use crate::control::request::{PinClient, PinRequest};
 use crate::engine::kernel::Kernel;
-use crate::event::Uid;
+use crate::event::{Cause, Uid};
+use crate::tracking::queue::EvaluationRequest;
 
 impl<K: Kernel> Engine<K> {
     /// Handles a request of a client of the sticky socket. Returns whether it was granted.
@@ -15,7 +17,11 @@ impl<K: Kernel> Engine<K> {
     /// As [`Self::turn`].
     pub fn grant(&mut self, request: PinRequest, client: PinClient) -> io::Result<bool> {
         // Forks up to now are checked against the sticky processes up to now.
-        self.pass_on()?;
+        let passed = self.pass_on();
+        if self.tolerate("reading of forks", passed)?.is_none() {
+            self.metrics.sticky_refused.increment();
+            return Ok(false);
+        }
         // A move before the pin that was not evaluated yet is not part of the pin.
         let pid = request.pid.filter(|_| client.uid != Uid(0));
         if pid.is_some_and(|pid| self.placer.moves().has_unevaluated_move(pid, &mut self.kernel)) {
@@ -42,7 +48,18 @@ impl<K: Kernel> Engine<K> {
 
     /// Reads the fork socket after an evaluation took effect, and periodically.
     pub(super) fn drain_forks(&mut self) -> io::Result<()> {
-        match self.intake.drain_forks(&mut self.kernel, |fork, now| self.sticky.heard(fork, now))? {
+        let traces_moves = self.traces_moves();
+        let Self { kernel, sticky, placer, answered, .. } = self;
+        let status = self.intake.drain_forks(kernel, |fork, now| {
+            if sticky.heard(fork, now) {
+                let evaluation = EvaluationRequest::at_once(fork.child, Cause::SCAN, now);
+                answered.push_back(Evaluation::new(evaluation));
+            }
+            if traces_moves {
+                placer.moves().forked(fork);
+            }
+        })?;
+        match status {
             ForkStatus::Well => {}
             ForkStatus::Lost => self.doubt(),
             ForkStatus::Doubtful => self.kernel.provoke(),
@@ -50,13 +67,30 @@ impl<K: Kernel> Engine<K> {
         Ok(())
     }
 
+    /// Counts the losses up to now, before the counters are printed at the end: the kernel is otherwise not
+    /// asked for each event.
+    pub fn count_losses(&mut self) {
+        if let Err(error) = self.intake.has_lost(&mut self.kernel, true) {
+            ::log::debug!("cannot read the number of lost events: {error}");
+        }
+    }
+
     /// Requests a scan if the kernel dropped events.
     pub(super) fn resync_if_lost(&mut self) -> io::Result<()> {
-        if self.intake.has_lost(&mut self.kernel)? {
-            if let Some(observer) = &self.policy.observer {
-                observer.lost(self.kernel.now());
+        let must_ask = self.sticky.has_descendants();
+        let has_lost = self.intake.has_lost(&mut self.kernel, must_ask);
+        match self.tolerate("number of lost events", has_lost)? {
+            Some(true) => {
+                if let Some(observer) = &self.policy.observer {
+                    observer.lost(self.kernel.now());
+                }
+                self.doubt();
             }
-            self.doubt();
+            Some(false) if must_ask && !self.rescan.has_lost() => {
+                let now = self.kernel.now();
+                self.sticky.confirm(now);
+            }
+            Some(false) | None => {}
         }
         Ok(())
     }

@@ -245,19 +245,24 @@ impl EventIntake {
     }
 
     /// Checks whether the kernel dropped events since the last call. Exact, also with filters and
-    /// masks.
+    /// masks. Without `must_ask` it does not ask the kernel each time.
     ///
     /// # Errors
     /// As getsockopt(2).
-    pub(super) fn has_lost(&mut self, kernel: &mut impl Kernel) -> io::Result<bool> {
+    pub(super) fn has_lost(
+        &mut self,
+        kernel: &mut impl Kernel,
+        must_ask: bool,
+    ) -> io::Result<bool> {
         let now = kernel.now();
         let events = self.metrics.events.get();
-        let is_short = events - std::mem::replace(&mut self.loss_events, events) < SHORT;
-        if is_short && now.since(self.loss_asked) < LOSS_NS {
+        let is_short = events - self.loss_events < SHORT;
+        if !must_ask && is_short && now.since(self.loss_asked) < LOSS_NS {
             return Ok(false);
         }
-        self.loss_asked = now;
         let Losses { lost, refused } = kernel.take_losses()?;
+        self.loss_events = events;
+        self.loss_asked = now;
         self.metrics.refused_datagrams.add(refused);
         if lost > 0 {
             self.metrics.lost_events.add(lost);

@@ -19,6 +19,8 @@ pub(super) struct Evaluation {
     pub(super) evaluation: EvaluationRequest,
     /// Result of an examination, if one was made.
     pub(super) program: Option<Program>,
+    /// Identity of the process that was examined.
+    pub(super) identity: Option<u64>,
     /// Decide by what is known, without further reads.
     pub(super) is_final: bool,
     /// The process was decided without its executable before: children born since may be misplaced
@@ -38,6 +40,7 @@ impl Evaluation {
         Self {
             evaluation: evaluation.outside_batch(),
             program: None,
+            identity: None,
             is_final: false,
             is_late: false,
             queue: Queue::None,
@@ -58,18 +61,18 @@ impl Evaluation {
         Self { is_asked: true, ..Self::new(evaluation) }
     }
 
-    /// Creates an evaluation that does not wait for the examination.
-    pub(super) fn without_examination(evaluation: EvaluationRequest) -> Self {
-        Self { is_final: true, ..Self::new(evaluation) }
-    }
-
-    /// Creates an evaluation with the result of its examination; `None` decides without it.
+    /// Creates an evaluation with the result of the examination of this process; `None` decides without it.
     pub(super) fn examined(
         evaluation: EvaluationRequest,
+        identity: Option<u64>,
         program: Option<Program>,
-        is_late: bool,
     ) -> Self {
-        Self { is_final: program.is_none(), program, is_late, ..Self::new(evaluation) }
+        Self { is_final: program.is_none(), identity, program, ..Self::new(evaluation) }
+    }
+
+    /// Checks whether it relies on the examination of a process, or on the lack of one.
+    pub(super) const fn is_examined(&self) -> bool {
+        self.is_final || self.program.is_some()
     }
 
     /// Creates a repeated evaluation, because the executable may be readable now.

@@ -64,6 +64,9 @@ pub trait Kernel {
     /// The reason why no events can be received any more.
     fn resubscribe(&mut self) -> Result<(), ConnectorError>;
 
+    /// Receives GID events from now on, or not any more.
+    fn accept_gid_events(&mut self, accepts: bool);
+
     /// Checks whether [`Self::read_moves`] reports the moves between cgroups.
     fn traces_moves(&self) -> bool;
 
@@ -184,6 +187,9 @@ pub trait Kernel {
     /// Records a placement at `now`: more will follow soon.
     fn placed(&mut self, now: Nanos);
 
+    /// Records that root executed a program or changed its user at `now`: a login may follow.
+    fn expect_move(&mut self, _now: Nanos) {}
+
     /// Returns the owner of a cgroup in the hierarchy with this index. `None` if it does not exist.
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid>;
 
@@ -226,6 +232,9 @@ pub trait Kernel {
     /// # Errors
     /// The request cannot be processed.
     fn find_manager(&mut self, uid: Uid) -> io::Result<()>;
+
+    /// Frees a policy that is not used any more, in another thread: it has some allocations for each rule.
+    fn retire(&mut self, policy: Box<Policy>);
 
     /// Starts a short-lived process, so that there is a fork event.
     fn provoke(&mut self);

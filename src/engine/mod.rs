@@ -33,10 +33,13 @@ mod executables;
 pub(crate) mod external_moves;
 #[cfg(test)]
 mod fake_kernel;
+#[cfg(test)]
+mod faulty_kernel;
 mod forks;
 mod intake;
 mod job;
 pub mod kernel;
+mod kernel_errors;
 mod name_lookups;
 pub mod placer;
 mod rechecks;
@@ -58,7 +61,7 @@ use crate::engine::placer::Placer;
 use crate::engine::sticky::PinTable;
 use crate::event::Nanos;
 use crate::kernel::program::ReadRequest;
-use crate::policy::Policy;
+use crate::policy::{Policy, SettingsUpdate};
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 use commands::{LastDecision, PendingCommands};
@@ -66,6 +69,7 @@ use evaluation::OpenEvaluation;
 use executables::Executables;
 use intake::EventIntake;
 use job::Evaluation;
+use kernel_errors::KernelErrors;
 use name_lookups::PendingName;
 use rechecks::Rechecks;
 use rescan::{Rescan, Urgency};
@@ -93,6 +97,7 @@ pub struct EngineOptions {
 pub struct Engine<K> {
     kernel: K,
     intake: EventIntake,
+    errors: KernelErrors,
     policy: Box<Policy>,
     placer: Placer,
     metrics: Arc<Metrics>,
@@ -137,10 +142,12 @@ impl<K: Kernel> Engine<K> {
         let mut placer =
             Placer::new(Arc::clone(&metrics), options.is_dry_run, options.external_moves);
         placer.adopt(&policy, &mut kernel);
+        kernel.accept_gid_events(policy.needs_gid_events());
         let mut rescan = Rescan::default();
         rescan.want(Urgency::Now);
         Self {
             intake: EventIntake::new(kernel.now(), Arc::clone(&metrics)),
+            errors: KernelErrors::new(Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
             kernel,
             policy,
@@ -169,6 +176,23 @@ impl<K: Kernel> Engine<K> {
         &self.kernel
     }
 
+    /// Returns the kernel, to change how it is accessed.
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Returns the settings that take effect with the active policy, once.
+    pub fn take_settings(&mut self) -> Option<SettingsUpdate> {
+        self.policy.settings.take()
+    }
+
+    /// Replaces the configuration, except for the detection of external moves.
+    pub fn configure(&mut self, options: EngineOptions) {
+        let finds_external_moves = self.options.finds_external_moves;
+        self.options = EngineOptions { finds_external_moves, ..options };
+        self.placer.set_reaction(options.external_moves);
+    }
+
     /// Handles the replies of other threads.
     pub fn take_answers(&mut self) {
         self.kernel.replies().into_iter().for_each(|answer| self.answer(answer));
@@ -184,9 +208,15 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Activates `policy` and schedules a scan of all processes.
-    fn adopt(&mut self, policy: Box<Policy>) {
-        self.policy = policy;
+    fn adopt(&mut self, mut policy: Box<Policy>) {
+        // The daemon may not have taken those of the last policy yet.
+        let earlier = self.policy.settings.take();
+        policy.settings = SettingsUpdate::merge(earlier, policy.settings.take());
+        let earlier = std::mem::replace(&mut self.policy, policy);
+        // Before the scan, so that no change of a group is missed.
+        self.kernel.accept_gid_events(self.policy.needs_gid_events());
         self.placer.adopt(&self.policy, &mut self.kernel);
+        self.kernel.retire(earlier);
         self.metrics.reloads.increment();
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
         // The scan also evaluates the processes that waited.
@@ -197,9 +227,10 @@ impl<K: Kernel> Engine<K> {
         self.rescan.want(Urgency::Now);
     }
 
-    /// Returns the number of nanoseconds to let events accumulate before the next [`Self::turn`].
+    /// Returns the number of nanoseconds to wait before the next [`Self::turn`], although events may
+    /// be queued: to let them accumulate, or because a call failed.
     pub fn pause(&mut self, now: Nanos) -> u64 {
-        self.intake.pause(now)
+        self.errors.pause().map_or_else(|| self.intake.pause(now), |end| end.since(now))
     }
 
     /// Checks whether the last requested scan is complete, including the children of its processes.

@@ -57,7 +57,8 @@ impl<K: Kernel> Engine<K> {
             }
             WorkerReply::User { generation, user } if generation == self.policy.generation => {
                 let asked = PendingName::User(user.identity.uid);
-                if self.policy.meet(user) {
+                // If no rule needs it, the user was only looked up because a name is missing.
+                if self.policy.needs_identities() && self.policy.meet(user) {
                     self.rescan.want(Urgency::Now);
                 }
                 self.resume(asked);
@@ -79,6 +80,7 @@ impl<K: Kernel> Engine<K> {
                 let now = self.kernel.now();
                 self.placer.managers().take(reply, &mut self.kernel, now);
             }
+            WorkerReply::NamesAppeared => self.commands.names_appeared(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod attach;
 mod containers;
+mod created_groups;
 mod external_moves;
 mod inapplicable;
 mod known_texts;
@@ -18,7 +19,8 @@ use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use containers::LoggedGroups;
+use containers::LoggedStays;
+use created_groups::CreatedGroups;
 use external_moves::ExternalMoveState;
 pub(crate) use external_moves::MoveWatch;
 use foldhash::fast::FixedState;
@@ -31,7 +33,7 @@ use crate::config::daemon_toml::ExternalMoves;
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
 use crate::engine::user_managers::UserManagers;
-use crate::event::Cause;
+use crate::event::{Cause, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::placement::stay::MoveDecision;
@@ -44,6 +46,7 @@ use crate::telemetry::log::limit::LogLimiter;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 pub use outcome::Placement;
+pub use units::is_momentary;
 
 /// Process that is being evaluated, with the data that was read about it.
 #[derive(Debug)]
@@ -61,6 +64,11 @@ pub struct PlacedProcess<'a> {
 }
 
 impl PlacedProcess<'_> {
+    /// Returns the user whom paths for the process name: the owner of a subordinate UID, else its own.
+    fn path_user<'u>(&'u self, policy: &'u Policy) -> (Uid, Option<&'u str>) {
+        placement::path_user(&policy.subordinates, self.handle.uid, self.user)
+    }
+
     /// Checks whether a thread of it was moved alone. An evaluation after an external move does
     /// not ask whether the leader has exited, so the thread is none that stands in for it.
     fn is_moved_thread(&self) -> bool {
@@ -84,7 +92,8 @@ pub struct Placer {
     metrics: Arc<Metrics>,
     limiter: LogLimiter,
     external: ExternalMoveState,
-    logged: LoggedGroups,
+    logged: LoggedStays,
+    created: CreatedGroups,
     is_dry_run: bool,
     managers: UserManagers,
     path: String,
@@ -110,7 +119,8 @@ impl Placer {
         let watch = MoveWatch::new(Arc::clone(&metrics));
         Self {
             limiter: LogLimiter::new(Arc::clone(&metrics)),
-            logged: LoggedGroups::default(),
+            logged: LoggedStays::default(),
+            created: CreatedGroups::default(),
             external: ExternalMoveState::new(external_moves, watch),
             is_dry_run,
             managers: UserManagers::new(Arc::clone(&metrics)),
@@ -161,6 +171,7 @@ impl Placer {
     pub fn adopt(&mut self, policy: &Policy, kernel: &mut impl Kernel) {
         self.external.history.clear();
         self.external.placements.clear();
+        self.logged.clear();
         kernel.adopt_configs(&policy.configs, policy.beginning(PathBase::Root));
     }
 
@@ -250,7 +261,7 @@ impl Placer {
             }
         }
         if is_in_place && is_new {
-            self.record_placement(kernel, subject);
+            self.record_placement(all.span, kernel, subject);
         }
         Ok(ControlFlow::Continue(outcome))
     }
@@ -328,9 +339,10 @@ impl Placer {
     /// Sets `self.path` to the path of the target for this process.
     fn render(&mut self, policy: &Policy, target: &Target, subject: &PlacedProcess<'_>) {
         let pid = subject.evaluation.pid;
+        let (uid, user) = subject.path_user(policy);
         let who = SpecifierValues {
-            uid: subject.handle.uid,
-            user: subject.user,
+            uid,
+            user,
             gid: subject.handle.gid,
             group: policy.groups.get(&subject.handle.gid).and_then(Option::as_deref),
             pid,

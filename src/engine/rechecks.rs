@@ -13,7 +13,7 @@ use crate::tracking::queue::EvaluationRequest;
 const FIRST_RETRY_NS: u64 = 100_000_000;
 /// Upper limit of the delay between retries.
 const LAST_RETRY_NS: u64 = 60_000_000_000;
-/// Maximum number of processes to be retried; a reload covers the others.
+/// Maximum number of processes to be retried; a scan covers the others when these are done.
 const MOST_RETRIES: usize = 1024;
 
 #[derive(Debug, Default)]
@@ -23,9 +23,18 @@ pub(super) struct Rechecks {
     /// Due time of the recheck of each process's last placement. Rechecks of earlier placements are
     /// dropped: the process is elsewhere because it was placed again.
     latest: HashMap<Pid, Nanos, FixedState>,
-    retries: BTreeMap<(Nanos, Pid), u32>,
+    /// Number of attempts before a retry; `None` for a second evaluation without a refusal.
+    retries: BTreeMap<(Nanos, Pid), Option<u32>>,
     /// Due time of each retry.
     retry_of: HashMap<Pid, Nanos, FixedState>,
+    /// Set if a process was not added because there were too many.
+    is_overflown: bool,
+}
+
+/// Returns the number of attempts before this evaluation, which is a retry or the first.
+pub(super) fn attempts_before(evaluation: EvaluationRequest) -> u32 {
+    let is_retry = evaluation.cause.contains(Cause::RETRY);
+    if is_retry { u32::try_from(evaluation.placement).unwrap_or(u32::MAX) } else { 0 }
 }
 
 impl Rechecks {
@@ -35,12 +44,33 @@ impl Rechecks {
         self.queue.push_back((due, evaluation));
     }
 
-    /// Schedules a retry of a move that was refused at `now`, after `attempts` earlier ones.
+    /// Schedules a retry of a move that was refused at `now`, or of a read that failed, after `attempts` earlier ones.
     pub(super) fn retry(&mut self, pid: Pid, now: Nanos, attempts: u32) {
-        if self.retries.len() >= MOST_RETRIES || self.retry_of.contains_key(&pid) {
+        if let Some(&due) = self.retry_of.get(&pid) {
+            // A second evaluation becomes a retry, after which children of the process are looked for.
+            self.retries.entry((due, pid)).and_modify(|before| {
+                before.get_or_insert(attempts);
+            });
             return;
         }
-        let delay = FIRST_RETRY_NS.checked_shl(attempts).unwrap_or(LAST_RETRY_NS);
+        if self.retries.len() >= MOST_RETRIES {
+            self.is_overflown = true;
+            return;
+        }
+        self.add(pid, now, Some(attempts));
+    }
+
+    /// Schedules a second evaluation of a process whose IDs may have changed for an instant only. Without
+    /// a free place it is omitted: only a log record depends on it.
+    pub(super) fn confirm(&mut self, pid: Pid, now: Nanos) {
+        if !self.retry_of.contains_key(&pid) && self.retries.len() < MOST_RETRIES {
+            self.add(pid, now, None);
+        }
+    }
+
+    fn add(&mut self, pid: Pid, now: Nanos, attempts: Option<u32>) {
+        let exponent = attempts.unwrap_or(0);
+        let delay = FIRST_RETRY_NS.checked_shl(exponent).unwrap_or(LAST_RETRY_NS);
         let due = now.plus(delay.min(LAST_RETRY_NS));
         self.retries.insert((due, pid), attempts);
         self.retry_of.insert(pid, due);
@@ -61,8 +91,17 @@ impl Rechecks {
         }
         self.retries.pop_first();
         self.retry_of.remove(&pid);
+        let Some(attempts) = attempts else {
+            return Some(EvaluationRequest::at_once(pid, Cause::SCAN, now));
+        };
         // Carries the number of attempts in place of a placement.
         Some(EvaluationRequest::after(pid, Cause::RETRY, now, u64::from(attempts) + 1))
+    }
+
+    /// Reports once whether processes were not added, when no other process has to be retried: then
+    /// the cause of the refusals has probably passed.
+    pub(super) fn take_overflown(&mut self) -> bool {
+        self.retries.is_empty() && std::mem::take(&mut self.is_overflown)
     }
 
     /// Returns the time of the next evaluation.
@@ -81,6 +120,18 @@ mod tests {
         Pid::new(raw).unwrap()
     }
 
+    #[test]
+    fn a_refusal_turns_a_second_evaluation_into_a_retry() {
+        let mut rechecks = Rechecks::default();
+        rechecks.confirm(pid(1), Nanos(0));
+        rechecks.retry(pid(1), Nanos(10), 0);
+        rechecks.retry(pid(1), Nanos(20), 5);
+        let due = rechecks.due().unwrap();
+        let evaluation = rechecks.next_due(due).unwrap();
+        assert_eq!((evaluation.cause, attempts_before(evaluation)), (Cause::RETRY, 1));
+        assert_eq!(rechecks.next_due(due.plus(LAST_RETRY_NS)), None);
+    }
+
     fn recheck(raw: u32, placement: u64) -> EvaluationRequest {
         EvaluationRequest::after(pid(raw), Cause::RECHECK, Nanos(0), placement)
     }
@@ -93,15 +144,22 @@ mod tests {
         rechecks.after_placement(Nanos(12), recheck(1, 300));
         assert_eq!(rechecks.due(), Some(Nanos(10)));
         assert_eq!(rechecks.next_due(Nanos(9)), None);
-        let mut next = || {
-            rechecks
-                .next_due(Nanos(20))
-                .map(|evaluation| (evaluation.pid.get(), evaluation.placement))
-        };
-        assert_eq!(next(), Some((2, 200)));
-        assert_eq!(next(), Some((1, 300)));
-        assert_eq!(next(), None);
+        let next = std::iter::from_fn(|| rechecks.next_due(Nanos(20)));
+        let next = next.map(|evaluation| (evaluation.pid.get(), evaluation.placement));
+        assert_eq!(next.collect::<Vec<_>>(), [(2, 200), (1, 300)]);
         assert!(rechecks.latest.is_empty());
+    }
+
+    #[test]
+    fn processes_beyond_the_limit_are_reported_when_the_others_are_done() {
+        let mut rechecks = Rechecks::default();
+        let most = u32::try_from(MOST_RETRIES).unwrap();
+        (1..=most + 1).for_each(|raw| rechecks.retry(pid(raw), Nanos(0), 0));
+        for _ in 0..most {
+            assert!(!rechecks.take_overflown());
+            assert!(rechecks.next_due(Nanos(FIRST_RETRY_NS)).is_some());
+        }
+        assert!(rechecks.take_overflown() && !rechecks.take_overflown());
     }
 
     #[test]

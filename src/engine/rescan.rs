@@ -5,13 +5,17 @@ use std::io;
 use super::Engine;
 use super::turn::TurnStage;
 use crate::engine::kernel::Kernel;
-use crate::event::{Nanos, Pid};
+use crate::event::{Cause, Nanos, Pid};
+use crate::tracking::queue::EvaluationRequest;
 
 /// Minimum pause between a scan and the next [`Urgency::Limited`] one.
 const PAUSE_NS: u64 = 1_000_000_000;
 /// Minimum pause as a multiple of the duration of the last scan: limited scans use at most a tenth
 /// of one CPU.
 const PAUSE_FACTOR: u64 = 9;
+
+/// Time until a list of processes that failed is read again.
+const RETRY_NS: u64 = 100_000_000;
 
 /// Urgency of a requested scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +38,8 @@ pub(super) struct Rescan {
     /// Set if forks were lost since the last scan began.
     lost: bool,
     is_running: bool,
+    /// Time before which no scan begins, after the list of processes could not be read.
+    not_before: Nanos,
     began: Nanos,
     ended: Nanos,
     /// Duration of the last scan, without other work done between its parts.
@@ -53,6 +59,11 @@ impl Rescan {
         self.want(Urgency::Limited);
     }
 
+    /// Checks whether forks were lost since the last scan began.
+    pub(super) const fn has_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Reports whether forks were lost since the last call.
     pub(super) fn take_lost(&mut self) -> bool {
         std::mem::take(&mut self.lost)
@@ -64,12 +75,13 @@ impl Rescan {
         if self.is_running {
             return None;
         }
-        match self.wanted? {
-            Urgency::Now => Some(Nanos(0)),
+        let due = match self.wanted? {
+            Urgency::Now => Nanos(0),
             Urgency::Limited => {
-                Some(self.ended.plus(PAUSE_NS.max(self.cost.saturating_mul(PAUSE_FACTOR))))
+                self.ended.plus(PAUSE_NS.max(self.cost.saturating_mul(PAUSE_FACTOR)))
             }
-        }
+        };
+        Some(due.max(self.not_before))
     }
 
     /// Checks whether the requested scan may begin at `now`.
@@ -93,7 +105,11 @@ impl Rescan {
     /// `/proc` cannot be read.
     pub(super) fn begin(&mut self, kernel: &mut impl Kernel, now: Nanos) -> io::Result<()> {
         self.left.clear();
-        kernel.processes(|pid| self.left.push(pid))?;
+        if let Err(error) = kernel.processes(|pid| self.left.push(pid)) {
+            self.left = Vec::new();
+            self.not_before = now.plus(RETRY_NS);
+            return Err(error);
+        }
         // Taken from the end: oldest first, so that parents come before their children.
         self.left.reverse();
         self.wanted = None;
@@ -110,6 +126,17 @@ impl Rescan {
             self.left = Vec::new();
         }
         next
+    }
+
+    /// Returns since when children of a process can be misplaced that is evaluated: for one of the list, since
+    /// the list was read and not since its turn came. Its move would wait for forks that have a time stamp
+    /// and are not queued yet, but it is not moved before the reply arrives.
+    pub(super) fn since(&self, evaluation: EvaluationRequest) -> Nanos {
+        if evaluation.cause.contains(Cause::SCAN) {
+            evaluation.since.min(self.began)
+        } else {
+            evaluation.since
+        }
     }
 
     /// Adds the duration of a part of this scan.
@@ -154,14 +181,25 @@ impl<K: Kernel> Engine<K> {
         if !self.rescan.may_begin(now) {
             return Ok(());
         }
-        self.metrics.scans.increment();
         self.own_credentials.begin_scan();
-        if self.rescan.take_lost() {
+        if self.rescan.has_lost() {
+            // Forks of before the loss, which may be read after it.
+            self.pass_on()?;
+        }
+        let has_lost = self.rescan.take_lost();
+        if has_lost {
             self.sticky.search(&mut self.kernel);
         }
         // Before the list is read: children born later are not in it.
         self.intake.forks.begin_scan(now);
-        self.rescan.begin(&mut self.kernel, now)?;
+        let begun = self.rescan.begin(&mut self.kernel, now);
+        if self.tolerate("list of processes", begun)?.is_none() {
+            if has_lost {
+                self.rescan.want_after_loss();
+            }
+            return Ok(());
+        }
+        self.metrics.scans.increment();
         self.pass_on()
     }
 

@@ -28,7 +28,10 @@
 //!   because its last fork may still be in it.
 //!
 //! Forks dropped by the kernel are compensated by walking down to the living children; an orphan
-//! with a dropped fork loses its pin. As with cgrulesengd, no pin survives the daemon.
+//! with a dropped fork, or one that was never evaluated, loses its pin. As with cgrulesengd, no pin
+//! survives the daemon.
+
+mod after_loss;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,10 +66,19 @@ struct PinnedProcess {
     /// The time from which the pin is valid.
     since: Nanos,
     has_heirs: bool,
+    /// It was not requested for this process, but for an ancestor.
+    is_inherited: bool,
     /// The PID of the client that requested it.
     client: u32,
     /// User whose limit it counts towards.
     account: Uid,
+}
+
+impl PinnedProcess {
+    /// Checks whether it is a descendant that was not evaluated yet.
+    const fn is_unknown(&self) -> bool {
+        self.started == 0
+    }
 }
 
 /// The time after its request in which a client may move the process that it pinned; later its PID
@@ -76,7 +88,8 @@ const CLIENT_MOVES_NS: u64 = 10_000_000_000;
 /// An active pin of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pin {
-    since: Nanos,
+    /// The time from which it is valid.
+    pub(super) since: Nanos,
     client: u32,
 }
 
@@ -100,6 +113,8 @@ pub struct PinTable {
     newcomers: usize,
     /// Exited processes with descendants, found since the fork socket was last empty.
     dead: Vec<(Pid, Nanos)>,
+    /// Descendants that were first evaluated since the kernel is known to have dropped no forks, and when.
+    unconfirmed: Vec<(Pid, Nanos)>,
     /// The PIDs of all entries, in the order of checks. PIDs without an entry are dropped when
     /// encountered.
     ring: VecDeque<Pid>,
@@ -117,6 +132,7 @@ impl PinTable {
             descendants: 0,
             newcomers: 0,
             dead: Vec::new(),
+            unconfirmed: Vec::new(),
             ring: VecDeque::new(),
             swept: Nanos::default(),
             limiter: LogLimiter::new(Arc::clone(&metrics)),
@@ -137,16 +153,21 @@ impl PinTable {
         let entry = self.entries.get_mut(&pid)?;
         let started = kernel.identity(pid)?;
         // According to the fork socket the PID of this descendant has not been reused so far.
-        if entry.started == 0 {
+        if entry.is_unknown() {
             entry.started = started;
+            self.unconfirmed.push((pid, kernel.now()));
         }
         let PinnedProcess { since, client, .. } = *entry;
         (entry.started == started).then_some(Pin { since, client })
     }
 
-    /// Removes the pin of a process.
-    pub(crate) fn unpin(&mut self, pid: Pid) {
-        self.remove(pid);
+    /// Removes this pin of a process. A pin that another process with the PID inherited since stays.
+    pub(crate) fn unpin(&mut self, pid: Pid, pin: Pin) {
+        let is_same =
+            |entry: &PinnedProcess| (entry.since, entry.client) == (pin.since, pin.client);
+        if self.entries.get(&pid).is_some_and(is_same) {
+            self.remove(pid);
+        }
     }
 
     /// Checks whether any pin includes descendants, so that the fork socket must be emptied before
@@ -208,7 +229,14 @@ impl PinTable {
             }
             PinAction::Stay { children } => {
                 let since = kernel.now();
-                let entry = PinnedProcess { started, since, has_heirs: children, client, account };
+                let entry = PinnedProcess {
+                    started,
+                    since,
+                    has_heirs: children,
+                    is_inherited: false,
+                    client,
+                    account,
+                };
                 // Those of processes that ended make room first; more at once would keep the hot thread.
                 if !self.has_room(pid, account) {
                     self.sweep(SWEEP[1], kernel);
@@ -224,24 +252,37 @@ impl PinTable {
         Some(())
     }
 
-    /// Records a fork read from the fork socket.
-    pub fn heard(&mut self, fork: Fork, now: Nanos) {
+    /// Records a fork read from the fork socket. Returns whether that ended the pin of an earlier process with
+    /// the PID of the child, for which an evaluation may have taken it.
+    #[must_use]
+    pub fn heard(&mut self, fork: Fork, now: Nanos) -> bool {
         if self.descendants == 0 {
-            return;
+            return false;
         }
-        // A pin of the child itself that is newer than the fork takes precedence.
-        if self.entries.get(&fork.child).is_some_and(|own| own.since > fork.at) {
-            return;
+        let earlier = self.entries.get(&fork.child);
+        // A pin of the child itself that is newer than the fork takes precedence. One of a fork that was read before
+        // is of an earlier process with the PID, also if the clock of another processor gave it a later time.
+        if earlier.is_some_and(|own| own.since > fork.at && !own.is_unknown()) {
+            return false;
         }
+        let was_pinned = earlier.is_some();
         let parent = self.entries.get(&fork.parent);
         match parent.filter(|parent| parent.has_heirs && parent.since <= fork.at) {
-            Some(&parent) => self.inherit(fork.child, fork.at, parent, now),
-            None => self.remove(fork.child),
+            Some(&parent) => {
+                self.inherit(fork.child, fork.at, parent, now);
+                false
+            }
+            None => {
+                self.remove(fork.child);
+                was_pinned
+            }
         }
     }
 
     fn inherit(&mut self, child: Pid, since: Nanos, parent: PinnedProcess, now: Nanos) {
-        if self.insert(child, PinnedProcess { started: 0, since, has_heirs: true, ..parent }) {
+        let own =
+            PinnedProcess { started: 0, since, has_heirs: true, is_inherited: true, ..parent };
+        if self.insert(child, own) {
             self.newcomers += 1;
             self.metrics.sticky_inherited.increment();
             return;
@@ -270,26 +311,6 @@ impl PinTable {
             count = count.max(SWEEP[1]);
         }
         self.sweep(count, kernel);
-    }
-
-    /// Pins the living children of all processes with descendants after the kernel dropped forks.
-    /// Children older than the pin cannot be distinguished.
-    pub fn search(&mut self, kernel: &mut impl Kernel) {
-        let parents = self.entries.iter().filter(|(_, entry)| entry.has_heirs);
-        let mut parents: Vec<(Pid, PinnedProcess)> =
-            parents.map(|(&pid, &entry)| (pid, entry)).collect();
-        let now = kernel.now();
-        while let Some((parent, entry)) = parents.pop() {
-            let mut children = Vec::new();
-            kernel.children(parent, |child| children.push(child));
-            children.retain(|child| !self.entries.contains_key(child));
-            for child in children {
-                self.inherit(child, entry.since, entry, now);
-                if self.entries.contains_key(&child) {
-                    parents.push((child, entry));
-                }
-            }
-        }
     }
 
     /// Adds an entry. Returns `false` if the table is full.

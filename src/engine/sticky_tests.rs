@@ -15,10 +15,10 @@ fn a_pin_includes_moves_before_it_and_those_of_its_client_soon_after() {
     let mut world = PinTest::new(&[5]);
     world.stay(5, false);
     let pin = world.sticky.pin(pid(5), &mut world.kernel).unwrap();
-    let after = |ns| pin.since.plus(ns);
-    assert!(pin.includes(8, pin.since) && pin.includes(7, after(1_000)));
-    assert!(!pin.includes(8, after(1_000)) && !pin.includes(7, after(CLIENT_MOVES_NS)));
-    world.sticky.unpin(pid(5));
+    let soon = pin.since.plus(1_000);
+    assert!(pin.includes(8, pin.since) && pin.includes(7, soon));
+    assert!(!pin.includes(8, soon) && !pin.includes(7, pin.since.plus(CLIENT_MOVES_NS)));
+    world.sticky.unpin(pid(5), pin);
     assert_eq!(world.sticky.pin(pid(5), &mut world.kernel), None);
 }
 
@@ -47,9 +47,14 @@ impl PinTest {
     }
 
     fn fork(&mut self, parent: u32, child: u32) {
+        let _ends = self.hear(parent, child);
+    }
+
+    /// Returns whether the fork ends the pin of an earlier process with the PID of the child.
+    fn hear(&mut self, parent: u32, child: u32) -> bool {
         // After all pins.
         let at = self.kernel.now();
-        self.sticky.heard(Fork { at, parent: pid(parent), child: pid(child) }, at);
+        self.sticky.heard(Fork { at, parent: pid(parent), child: pid(child) }, at)
     }
 
     fn emptied(&mut self) {
@@ -114,7 +119,7 @@ fn a_fork_before_the_wish_does_not_inherit() {
     let mut world = PinTest::new(&[5, 6]);
     let before = world.kernel.now();
     world.stay(5, true);
-    world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) }, before);
+    assert!(!world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) }, before));
     world.emptied();
     assert!(!world.holds(6));
 }
@@ -126,8 +131,8 @@ fn a_number_that_somebody_else_gave_out_is_free() {
     world.fork(5, 6);
     world.emptied();
     assert!(world.holds(6));
-    world.fork(1, 6);
-    assert!(!world.holds(6));
+    assert!(world.hear(1, 6) && !world.holds(6));
+    assert!(!world.hear(1, 6));
 }
 
 #[test]
@@ -173,8 +178,7 @@ fn one_user_does_not_fill_the_table() {
     assert!(world.ask(5, PinAction::Stay { children: true }, ALICE));
     let children = 100..100 + MOST_OF_USER + 50;
     children.clone().for_each(|child| world.fork(5, child));
-    let counted = |world: &PinTest| world.sticky.entries.len() as u32;
-    assert_eq!(counted(&world), MOST_OF_USER);
+    assert_eq!(world.sticky.entries.len() as u32, MOST_OF_USER);
     assert_eq!(world.sticky.metrics.sticky_over_limit.get(), 51);
     assert!(!world.sticky.has_room(pid(6), ALICE) && world.sticky.has_room(pid(5), ALICE));
     assert!(world.ask(7, PinAction::Stay { children: false }, BOB), "others have room");
@@ -188,7 +192,7 @@ fn one_user_does_not_fill_the_table() {
         assert!(world.ask(raw, PinAction::Cancel, ALICE));
     }
     let used = world.sticky.used.clone();
-    assert_eq!(used.values().sum::<u32>(), counted(&world), "{used:?}");
+    assert_eq!(used.values().sum::<u32>(), world.sticky.entries.len() as u32, "{used:?}");
 }
 
 #[test]
@@ -200,4 +204,28 @@ fn lost_forks_are_made_good_by_the_living_children() {
     }
     world.sticky.search(&mut world.kernel);
     assert!(world.holds(6) && world.holds(7));
+}
+
+#[test]
+fn a_lost_fork_pins_no_later_process_with_the_pid_of_a_descendant() {
+    let mut world = PinTest::new(&[5, 6, 7, 8, 9]);
+    world.stay(5, true);
+    world.stay(7, true);
+    for child in [6, 8] {
+        world.fork(5, child);
+    }
+    world.emptied();
+    world.kernel.processes.get_mut(&5).unwrap().children.push(6);
+    // The PIDs 7 and 8 belong to others by now, whose forks were lost.
+    world.run(7, 101, ALICE);
+    world.kernel.processes.get_mut(&7).unwrap().children.push(9);
+    world.sticky.search(&mut world.kernel);
+    assert_eq!([5, 6, 7, 8, 9].map(|pid| world.holds(pid)), [true, true, false, false, false]);
+    assert_eq!(world.sticky.metrics.sticky_inherited.get(), 2);
+    // Nor the children that the one with the PID 7 creates before the next loss.
+    world.run(10, 102, ALICE);
+    world.fork(7, 10);
+    world.emptied();
+    assert!(!world.holds(10));
+    assert_eq!(world.sticky.metrics.sticky_inherited.get(), 2);
 }

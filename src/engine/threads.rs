@@ -82,7 +82,17 @@ impl<K: Kernel> Engine<K> {
         } else if is_known {
             self.own_credentials.processes.remove(&pid);
         }
-        self.intake.forks.suspect_every_fork(!self.own_credentials.is_empty());
+        self.suspect_forks(evaluation.since);
+    }
+
+    /// Makes every fork a candidate while there is such a process: one of `since` this time, if it is
+    /// the first.
+    fn suspect_forks(&mut self, since: Nanos) {
+        if self.own_credentials.is_empty() {
+            self.intake.forks.end_suspicion(self.kernel.now());
+        } else {
+            self.intake.forks.suspect_every_fork(since);
+        }
     }
 
     /// Removes processes after their threads exited or changed back.
@@ -101,15 +111,17 @@ impl<K: Kernel> Engine<K> {
             // Removed and added again, so that all processes are checked in turn.
             self.own_credentials.processes.remove(&pid);
             let Some(handle) = self.kernel.open_process(pid) else { continue };
-            if self.kernel.has_leader_exited(pid) {
-                // No event reports this, and from now on another thread determines the rule.
+            let is_mixed = self.kernel.has_thread_of_others(pid, (handle.uid, handle.gid));
+            if is_mixed {
+                self.own_credentials.add(pid);
+            }
+            // No event reports that the leader has exited, and from now on another thread determines the rule; or
+            // that another thread became the leader, by an exec that hangs.
+            if !is_mixed || self.kernel.has_leader_exited(pid) {
                 let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, now);
                 self.answered.push_back(Evaluation::new(evaluation));
             }
-            if self.kernel.has_thread_of_others(pid, (handle.uid, handle.gid)) {
-                self.own_credentials.add(pid);
-            }
         }
-        self.intake.forks.suspect_every_fork(!self.own_credentials.is_empty());
+        self.suspect_forks(now);
     }
 }

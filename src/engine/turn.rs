@@ -95,13 +95,21 @@ impl<K: Kernel> Engine<K> {
             let began = self.kernel.now();
             // Known only from the last wait: a turn that follows without one checks everything.
             let is_quiet = began < std::mem::take(&mut self.quiet_until);
+            self.errors.begin_turn();
             Progress { began, rounds: 0, stage: TurnStage::Receive, left: 0, is_quiet }
         });
         loop {
             let also_needed = self.also_needed.take();
             let request = match also_needed {
                 Some(request) => Some(request),
-                None => self.work(&mut progress)?,
+                None => match self.work(&mut progress) {
+                    Ok(request) => request,
+                    // Without the forks of sticky processes nothing is evaluated.
+                    Err(error) => {
+                        self.tolerate("reading of forks", Err::<(), _>(error))?;
+                        return Ok(TurnResult::Idle);
+                    }
+                },
             };
             if let Some(request) = request {
                 self.progress = Some(progress);
@@ -113,6 +121,9 @@ impl<K: Kernel> Engine<K> {
                 continue;
             }
             progress.rounds += 1;
+            if self.errors.pause().is_some() {
+                return Ok(TurnResult::Idle);
+            }
             if !self.intake.has_work() && (progress.is_quiet || !self.has_other_work()) {
                 return Ok(if progress.is_quiet { TurnResult::Quiet } else { TurnResult::Idle });
             }
@@ -138,13 +149,15 @@ impl<K: Kernel> Engine<K> {
     fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
         match progress.stage {
             TurnStage::Receive => {
-                self.intake.drain_events(&mut self.kernel)?;
+                let drained = self.intake.drain_events(&mut self.kernel);
+                self.tolerate("reading of events", drained)?;
                 self.pass_on()?;
                 return Ok(None);
             }
             TurnStage::Follow => {
                 self.resync_if_lost()?;
-                self.drain_forks()?;
+                let drained = self.drain_forks();
+                self.tolerate("reading of forks", drained)?;
                 self.sweep_threads();
                 return Ok(None);
             }
@@ -153,7 +166,7 @@ impl<K: Kernel> Engine<K> {
                 return Ok(None);
             }
             TurnStage::Scan => self.begin_scan()?,
-            TurnStage::Moves => self.read_moves(progress.began),
+            TurnStage::Moves => self.read_moves(progress.began)?,
             TurnStage::Batch
             | TurnStage::Forks
             | TurnStage::Rechecks
@@ -185,9 +198,10 @@ impl<K: Kernel> Engine<K> {
             TurnStage::Batch => return self.intake.batch.pop().map(Evaluation::of_batch),
             TurnStage::Forks => {
                 let completed = self.intake.batch.completed();
-                let placer = &self.placer;
-                let is_suspect = |parent| placer.is_protected_parent(parent);
-                let fork = self.intake.forks.next_candidate(completed, is_suspect)?;
+                let fork = self
+                    .intake
+                    .forks
+                    .next_candidate(completed, |parent| self.placer.is_protected_parent(parent))?;
                 self.metrics.fork_checks.increment();
                 EvaluationRequest::at_once(fork.child, Cause::FORK, fork.at)
             }
@@ -205,7 +219,10 @@ impl<K: Kernel> Engine<K> {
             TurnStage::Scan => {
                 EvaluationRequest::at_once(self.rescan.next()?, Cause::SCAN, self.kernel.now())
             }
-            TurnStage::Answered => return self.answered.pop_front().or_else(|| self.next_late()),
+            TurnStage::Answered => {
+                let answered = self.answered.pop_front();
+                return answered.or_else(|| self.next_examined()).or_else(|| self.next_late());
+            }
             TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
             TurnStage::Receive | TurnStage::Follow | TurnStage::Errands => return None,
         };
@@ -219,15 +236,14 @@ impl<K: Kernel> Engine<K> {
             return None;
         }
         let now = self.kernel.now();
-        if let Some(evaluation) = self.executables.next_late(now) {
-            return Some(Evaluation::without_examination(evaluation));
-        }
-        self.placer.managers().take_due(&mut self.kernel, now).map(Evaluation::new)
+        let late = self.executables.next_late(now);
+        late.or_else(|| self.placer.managers().take_due(&mut self.kernel, now).map(Evaluation::new))
     }
 
     /// Checks whether there is work apart from events and forks.
     fn has_other_work(&self) -> bool {
         !self.answered.is_empty()
+            || self.executables.has_results()
             || self.rescan.has_work(&self.kernel)
             || self.placer.has_moves()
             || self.has_command()
@@ -238,11 +254,22 @@ impl<K: Kernel> Engine<K> {
     pub fn next_turn(&mut self) -> Nanos {
         let managers = self.placer.managers_due();
         let moves = self.moves_due();
-        let other =
-            [self.rechecks.due(), self.executables.due(), self.rescan.due(), managers, moves]
-                .into_iter()
-                .flatten()
-                .fold(Nanos(u64::MAX), Nanos::min);
+        let reports = self.commands.reports_due();
+        let other = [
+            self.rechecks.due(),
+            self.executables.due(),
+            self.rescan.due(),
+            managers,
+            moves,
+            reports,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(Nanos(u64::MAX), Nanos::min);
+        if let Some(end) = self.errors.pause() {
+            self.quiet_until = Nanos(0);
+            return end;
+        }
         self.quiet_until = if self.is_settled() { other } else { Nanos(0) };
         other.min(self.intake.next_due())
     }

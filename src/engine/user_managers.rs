@@ -286,8 +286,7 @@ impl UserState {
     }
 
     fn count_without_pam(&mut self, found: &ManagerProcesses) {
-        let pid = |found: &ManagerProcesses| found.manager.as_ref().map(|manager| manager.pid);
-        let is_same = self.answer.as_ref().is_some_and(|(_, last)| pid(last) == pid(found));
+        let is_same = self.answer.as_ref().is_some_and(|(_, last)| last.has_manager_of(found));
         self.without_pam = match &found.pam {
             None if is_same => self.without_pam.saturating_add(1),
             None => 1,

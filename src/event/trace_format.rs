@@ -170,8 +170,8 @@ struct FormatField<'a> {
 
 impl<'a> FormatField<'a> {
     fn find(text: &'a str, name: &'static str) -> Result<Self, FormatError> {
-        let is_named = |field: &Self| field.name() == Some(name);
-        text.lines().filter_map(Self::parse).find(is_named).ok_or(FormatError::Missing(name))
+        let mut fields = text.lines().filter_map(Self::parse);
+        fields.find(|field| field.name() == Some(name)).ok_or(FormatError::Missing(name))
     }
 
     /// Returns the offset of a number, after checking its size.
@@ -243,9 +243,9 @@ mod tests {
 
     #[test]
     fn errors_name_the_field() {
-        let error = |header: &str, format: &str| {
+        fn error(header: &str, format: &str) -> String {
             TraceLayout::parse(header, format).map(drop).unwrap_err().to_string()
-        };
+        }
         assert_eq!(error("", FORMAT), "the field 'commit' is missing");
         assert_eq!(error(HEADER, ""), "the event has no valid ID");
         let without = FORMAT.replace("int pid;", "int tid;");
@@ -264,13 +264,17 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_layout_or_an_error(text in any::<String>(), at in 0usize..900) {
-            let shown = |result: Result<_, FormatError>| result.map_err(|error| error.to_string());
-            drop(shown(TraceLayout::parse(&text, FORMAT).map(drop)));
-            drop(shown(TraceLayout::parse(HEADER, &text).map(drop)));
-            let cut = |whole: &str| whole.get(..at).unwrap_or(whole).to_owned() + &text;
-            drop(shown(TraceLayout::parse(&cut(HEADER), &cut(FORMAT)).map(drop)));
+            let [header, format, task] = [HEADER, FORMAT, NEWTASK]
+                .map(|whole| whole.get(..at).unwrap_or(whole).to_owned() + &text);
             let layout = TraceLayout::parse(HEADER, FORMAT).unwrap();
-            drop(shown(layout.with_births(&cut(NEWTASK)).map(drop)));
+            for result in [
+                TraceLayout::parse(&text, FORMAT),
+                TraceLayout::parse(HEADER, &text),
+                TraceLayout::parse(&header, &format),
+                layout.with_births(&task),
+            ] {
+                let _shown = result.map_err(|error| error.to_string());
+            }
         }
     }
 }

@@ -52,7 +52,8 @@ fn native(recorded: &[u8]) -> Vec<u8> {
 fn rendered(bytes: &[u8]) -> Vec<String> {
     let layout = layout();
     let page = TracePage::parse(&layout, bytes).unwrap();
-    let line = |found: ExternalMove<'_>| {
+    let lines = page.moves().map(|found| {
+        let found = found.unwrap();
         let microseconds = (found.at.0 + 500) / 1000;
         format!(
             "{} {}.{:06}: dst_root={} dst_id={} dst_path={} pid={} comm={}",
@@ -65,21 +66,21 @@ fn rendered(bytes: &[u8]) -> Vec<String> {
             found.pid,
             String::from_utf8_lossy(found.comm),
         )
-    };
-    page.moves().map(|found| line(found.unwrap())).collect()
+    });
+    lines.collect()
 }
 
 /// Returns the same for a line of `trace`, such as `python3-27200   [000] d..1. 22053.472089:
 /// cgroup_attach_task: dst_root=0 dst_id=377231 dst_level=2 dst_path=/a pid=27241 comm=sleep`.
 fn expected(text: &str) -> Vec<String> {
-    let line = |line: &str| {
+    let lines = text.lines().map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (_, mover) = words[0].rsplit_once('-').unwrap();
         let fields: Vec<&str> =
             words[5..].iter().filter(|word| !word.starts_with("dst_level")).copied().collect();
         format!("{mover} {} {}", words[3], fields.join(" "))
-    };
-    text.lines().map(line).collect()
+    });
+    lines.collect()
 }
 
 #[test]
@@ -152,14 +153,13 @@ fn short_layout() -> TraceLayout {
 
 #[test]
 fn every_kind_of_event_moves_the_time() {
-    let discarded = |delta| [header(PADDING, delta), 12, 0, 0];
     let words = [
         &[header(11, 5)][..],
         &record(),
         &[header(TIME_EXTEND, 3), 1, header(11, 0)],
         &record(),
-        &discarded(1),
-        &discarded(20),
+        &[header(PADDING, 1), 12, 0, 0],
+        &[header(PADDING, 20), 12, 0, 0],
         &[header(0, 4), 4 * 12],
         &record(),
         &[header(TIME_STAMP, 9), 2, header(11, 1)],
@@ -208,12 +208,14 @@ fn absolute_times_keep_the_high_bits() {
 
 #[test]
 fn impossible_records_are_malformed() {
-    let is_malformed = |words: &[u32]| times(&layout(), &page(&layout(), words)).is_err();
-    let with = |index: usize, value: u32| {
+    fn is_malformed(words: &[u32]) -> bool {
+        times(&layout(), &page(&layout(), words)).is_err()
+    }
+    fn with(index: usize, value: u32) -> Vec<u32> {
         let mut words = record();
         words[index] = value;
         [&[header(11, 0)], &words[..]].concat()
-    };
+    }
     assert!(!is_malformed(&with(10, 0)));
     assert!(is_malformed(&with(1, u32::MAX)), "a negative thread ID");
     assert!(is_malformed(&with(7, 0xffff_ffff)), "a path outside of the record");

@@ -224,15 +224,10 @@ mod tests {
     /// Returns a datagram as the kernel sends it.
     fn datagram(what: u32, payload: [u32; 4]) -> Vec<u8> {
         let mut bytes = vec![0; DATAGRAM];
-        let mut put = |offset: usize, value: u32| {
+        let header = [(0, 76), (16, CN_IDX_PROC), (20, CN_VAL_PROC), (OFFSET_WHAT as usize, what)];
+        let payload = payload.into_iter().enumerate().map(|(index, word)| (52 + 4 * index, word));
+        for (offset, value) in header.into_iter().chain(payload) {
             bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-        };
-        put(0, 76);
-        put(16, CN_IDX_PROC);
-        put(20, CN_VAL_PROC);
-        put(OFFSET_WHAT as usize, what);
-        for (index, word) in payload.into_iter().enumerate() {
-            put(52 + 4 * index, word);
         }
         bytes[4..6].copy_from_slice(&NLMSG_DONE.to_ne_bytes());
         bytes[32..34].copy_from_slice(&40u16.to_ne_bytes());

@@ -8,6 +8,7 @@
 //! does the same on older kernels and drops thread forks, which the mask cannot.
 
 mod error;
+mod self_test;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::event::Event;
 use crate::event::wire::{self, Message, Subscription};
-use crate::event::{Event, EventKind};
 use crate::sys::{self, Instruction, Mailbox};
 pub use error::ConnectorError;
+pub use self_test::run_test_process;
 
 /// Type of the events that a socket subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +54,6 @@ pub struct Drained {
 /// drops events.
 const TESTS: usize = 30;
 
-/// Number of datagrams that the self-test reads from a socket before it checks its deadline again.
-const TEST_READ: usize = 4096;
-
 /// Subscribed socket for one type of events.
 pub struct Socket {
     fd: OwnedFd,
@@ -72,7 +71,8 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Opens, filters, binds and subscribes, and waits for the kernel's acknowledgement.
+    /// Opens, filters, binds and subscribes, and waits for the kernel's acknowledgement. A socket for events receives
+    /// execs only: with a flood of credential changes its test could fail 30 times, a second each.
     ///
     /// # Errors
     /// The reason why the connector is unusable.
@@ -81,12 +81,23 @@ impl Socket {
         sys::set_receive_buffer(fd.as_fd(), receive_buffer)
             .map_err(|error| ConnectorError::Io("receive buffer", error))?;
         // Before the bind, so that no unwanted event is ever queued.
-        sys::attach_filter(fd.as_fd(), &filter(kind))
+        sys::attach_filter(fd.as_fd(), &filter(kind, Accepted::Execs))
             .map_err(|error| ConnectorError::Io("socket filter", error))?;
         sys::bind_netlink(fd.as_fd(), wire::CN_IDX_PROC).map_err(refused_by_namespace)?;
         let mut socket = Self { fd, mailbox: Mailbox::default(), dropped: 0, kind, refused: 0 };
         socket.subscribe()?;
         Ok(socket)
+    }
+
+    /// Accepts or drops GID events from now on.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn accept_gid(&self, accepts: bool) -> io::Result<()> {
+        // Not the mask: before Linux 6.6 each subscription raises the kernel's count of listeners. Building
+        // an event that a filter drops costs nothing measurable.
+        let accepted = if accepts { Accepted::Gids } else { Accepted::Uids };
+        sys::attach_filter(self.fd.as_fd(), &filter(self.kind, accepted))
     }
 
     /// Subscribes without a mask first, then with it.
@@ -95,15 +106,15 @@ impl Socket {
         // acknowledgement too.
         let number = std::process::id();
         for _ in 0..TESTS {
-            if self.listen(number)? {
+            if self.listen(number)? || sys::is_termination_pending() {
                 return self.send(Subscription::Masked(self.kind.mask()), number);
             }
             // During a flood the acknowledgement may be among the dropped events.
             if self.lost().map_err(|error| ConnectorError::Io("getsockopt", error))? == 0 {
-                break;
+                return Err(ConnectorError::Ignored);
             }
         }
-        Err(ConnectorError::Ignored)
+        Err(ConnectorError::Flooded)
     }
 
     /// Subscribes to everything. Returns whether that was acknowledged within a second.
@@ -224,13 +235,6 @@ fn refused_by_namespace(error: io::Error) -> ConnectorError {
     }
 }
 
-/// Events of test processes received so far. They may be of different test processes.
-#[derive(Debug, Default)]
-struct SelfTestResult {
-    forked: bool,
-    executed: bool,
-}
-
 /// Numbers of events that were not received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
@@ -243,10 +247,13 @@ pub struct Losses {
 /// The two sockets of the proc connector.
 pub struct Connector {
     receive_buffer: usize,
+    accepts_gid: bool,
     /// Socket for exec, UID and GID events; to be polled.
     pub events: Socket,
     /// Socket for process forks; never polled.
     pub forks: Socket,
+    /// Number of lost events that was not reported yet.
+    lost: u64,
 }
 
 impl Connector {
@@ -257,11 +264,27 @@ impl Connector {
     pub fn open(receive_buffer: usize) -> Result<Self, ConnectorError> {
         let mut connector = Self {
             receive_buffer,
+            accepts_gid: true,
             events: Socket::open(SocketKind::Events, receive_buffer)?,
             forks: Socket::open(SocketKind::Forks, receive_buffer)?,
+            lost: 0,
         };
         connector.self_test()?;
+        let accepted = connector.events.accept_gid(true);
+        accepted.map_err(|error| ConnectorError::Io("socket filter", error))?;
         Ok(connector)
+    }
+
+    /// Changes the number of bytes that the kernel may queue on each socket.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> io::Result<()> {
+        self.receive_buffer = bytes;
+        for socket in [&self.events, &self.forks] {
+            sys::set_receive_buffer(socket.fd.as_fd(), bytes)?;
+        }
+        Ok(())
     }
 
     /// Replaces both sockets: subscribing the same ones again does not help where a kernel has lost
@@ -270,8 +293,25 @@ impl Connector {
     /// # Errors
     /// The reason why the connector has become unusable.
     pub fn renew(&mut self) -> Result<(), ConnectorError> {
+        let accepts_gid = self.accepts_gid;
         *self = Self::open(self.receive_buffer)?;
+        self.accept_gid(accepts_gid);
         Ok(())
+    }
+
+    /// Receives GID events from now on, or not any more.
+    pub fn accept_gid(&mut self, accepts: bool) {
+        if accepts == self.accepts_gid {
+            return;
+        }
+        match self.events.accept_gid(accepts) {
+            Ok(()) => self.accepts_gid = accepts,
+            // Without the filter, needless events are received.
+            Err(error) if !accepts => ::log::warn!("cannot filter GID events: {error}"),
+            Err(error) => ::log::error!(
+                "cannot receive GID events, so a changed group takes effect with the next event only: {error}"
+            ),
+        }
     }
 
     /// Returns the exact numbers of events that were not received since the last call.
@@ -286,71 +326,27 @@ impl Connector {
     }
 
     fn lost(&mut self) -> io::Result<u64> {
-        Ok(u64::from(self.events.lost()?) + u64::from(self.forks.lost()?))
-    }
-
-    /// Runs a short-lived process and expects its fork on the fork socket and its exec on the event
-    /// socket within a second.
-    fn self_test(&mut self) -> Result<(), ConnectorError> {
-        // Events of other processes read meanwhile may be dropped: the first scan comes later.
-        let mut proven = SelfTestResult::default();
-        for _ in 1..TESTS {
-            let result = self.test_once(&mut proven);
-            // During a flood the events of the test process may be among the dropped ones.
-            if !matches!(result, Err(ConnectorError::Silent))
-                || self.lost().map_err(|error| ConnectorError::Io("getsockopt", error))? == 0
-            {
-                return result;
-            }
-        }
-        self.test_once(&mut proven)
-    }
-
-    fn test_once(&mut self, proven: &mut SelfTestResult) -> Result<(), ConnectorError> {
-        let pid = run_test_process().map_err(|error| ConnectorError::Io("test process", error))?;
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let SelfTestResult { forked, executed } = proven;
-        while !(*forked && *executed) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ConnectorError::Silent);
-            }
-            let missing = if *executed { &self.forks } else { &self.events };
-            missing.wait(left);
-            let mut hear = |event: Event| match event.what {
-                EventKind::Fork { child, .. } => *forked |= child.get() == pid,
-                EventKind::Exec(process) => *executed |= process.get() == pid,
-                EventKind::Uid(_) | EventKind::Gid(_) => {}
-            };
-            for socket in [&mut self.forks, &mut self.events] {
-                let drained = socket.drain(TEST_READ, &mut hear);
-                let _drained = drained.map_err(|e| ConnectorError::Io("recvmmsg", e))?;
-            }
-        }
-        Ok(())
+        // Added one by one: if the second call fails, the result of the first is still reported.
+        self.lost += u64::from(self.events.lost()?);
+        self.lost += u64::from(self.forks.lost()?);
+        Ok(std::mem::take(&mut self.lost))
     }
 }
 
-/// Runs the own executable with `--version` and waits for it. Returns its PID.
-///
-/// # Errors
-/// It cannot be started.
-pub fn run_test_process() -> io::Result<u32> {
-    use std::process::{Command, Stdio};
-    let mut child = Command::new("/proc/self/exe")
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let pid = child.id();
-    child.wait()?;
-    Ok(pid)
+/// Events that a socket for events accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Accepted {
+    /// Execs, for the test of the socket.
+    Execs,
+    /// Execs and changes of user IDs.
+    Uids,
+    /// These and changes of group IDs.
+    Gids,
 }
 
-/// Returns a filter that accepts acknowledgements and the events of `kind`. BPF loads words in
-/// network byte order, so the constants are converted.
-fn filter(kind: SocketKind) -> Vec<Instruction> {
+/// Returns a filter that accepts acknowledgements and the events of `kind`, of credential changes only those
+/// `accepted`. BPF loads words in network byte order, so the constants are converted.
+fn filter(kind: SocketKind, accepted: Accepted) -> Vec<Instruction> {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const JUMP_IF_EQUAL_X: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_X) as u16;
@@ -359,12 +355,14 @@ fn filter(kind: SocketKind) -> Vec<Instruction> {
     const ACCEPT: Instruction = (RETURN, 0, 0, u32::MAX);
     const REFUSE: Instruction = (RETURN, 0, 0, 0);
     let word = u32::to_be;
+    let from =
+        |least: Accepted, event: u32| if accepted >= least { word(event) } else { wire::ACK };
     match kind {
         SocketKind::Events => vec![
             (LOAD_WORD, 0, 0, wire::OFFSET_WHAT),
             (JUMP_IF_EQUAL, 4, 0, word(wire::EXEC)),
-            (JUMP_IF_EQUAL, 3, 0, word(wire::UID)),
-            (JUMP_IF_EQUAL, 2, 0, word(wire::GID)),
+            (JUMP_IF_EQUAL, 3, 0, from(Accepted::Uids, wire::UID)),
+            (JUMP_IF_EQUAL, 2, 0, from(Accepted::Gids, wire::GID)),
             (JUMP_IF_EQUAL, 1, 0, wire::ACK),
             REFUSE,
             ACCEPT,

@@ -13,17 +13,17 @@ fn datagram(what: u32, words: [u32; 4]) -> Vec<u8> {
 }
 
 /// Returns which of the datagrams the kernel delivers through the filter of `kind`.
-fn accepted(kind: SocketKind, datagrams: &[Vec<u8>]) -> Vec<bool> {
+fn delivered(kind: SocketKind, accepted: Accepted, datagrams: &[Vec<u8>]) -> Vec<bool> {
     let (sender, receiver) = UnixDatagram::pair().unwrap();
     receiver.set_nonblocking(true).unwrap();
-    sys::attach_filter(receiver.as_fd(), &filter(kind)).unwrap();
+    sys::attach_filter(receiver.as_fd(), &filter(kind, accepted)).unwrap();
     let mut buffer = [0; 2 * wire::DATAGRAM];
-    let mut delivers = |bytes: &[u8]| {
+    let delivered = datagrams.iter().map(|bytes| {
         // A datagram that the filter rejects is an error for the sender (EPERM), or dropped.
         let _rejected = sender.send(bytes);
-        receiver.recv(&mut buffer).is_ok_and(|count| buffer[..count] == *bytes)
-    };
-    datagrams.iter().map(|bytes| delivers(bytes)).collect()
+        receiver.recv(&mut buffer).is_ok_and(|count| buffer[..count] == **bytes)
+    });
+    delivered.collect()
 }
 
 /// The filter runs in the kernel, which loads words in network byte order: this fails on a big-endian machine if
@@ -44,8 +44,12 @@ fn each_filter_accepts_its_events_and_acknowledgements() {
         datagram(wire::FORK.swap_bytes(), process),
         datagram(wire::EXEC.swap_bytes(), process),
     ];
-    let events = accepted(SocketKind::Events, &datagrams);
+    let events = delivered(SocketKind::Events, Accepted::Execs, &datagrams);
+    assert_eq!(events, [true, false, false, true, false, false, false, false, false]);
+    let events = delivered(SocketKind::Events, Accepted::Gids, &datagrams);
     assert_eq!(events, [true, false, false, true, true, true, false, false, false]);
-    let forks = accepted(SocketKind::Forks, &datagrams);
+    let events = delivered(SocketKind::Events, Accepted::Uids, &datagrams);
+    assert_eq!(events, [true, false, false, true, true, false, false, false, false]);
+    let forks = delivered(SocketKind::Forks, Accepted::Execs, &datagrams);
     assert_eq!(forks, [true, true, false, false, false, false, false, false, false]);
 }

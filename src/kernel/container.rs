@@ -41,8 +41,9 @@ pub struct HostNamespaces {
 impl HostNamespaces {
     /// Reads the namespaces of the daemon and of process 1 below `proc`.
     pub fn read(proc: &Path) -> Self {
-        let inodes = |which| ["self", "1"].map(|process| inode_of(proc, process, which).ok());
-        Self { inodes: NAMESPACES.map(inodes) }
+        let inodes = NAMESPACES
+            .map(|which| ["self", "1"].map(|process| inode_of(proc, process, which).ok()));
+        Self { inodes }
     }
 
     /// Determines the containment by a pidfd. Returns `None` if the kernel does not support that

@@ -1,9 +1,11 @@
 //! Threads that examine executables. Their owners can block such a read for ever, so each user has
 //! a limited share.
 //!
-//! A user has [`THREADS_OF_ONE`] threads and [`QUEUE_OF_ONE`] queue entries: blocked reads of one
-//! user do not delay those of another. When the queue of a user is full, the process is decided
-//! without its executable, and [`ExaminationPool::take_overflown`] reports when that queue is empty again.
+//! A user has [`THREADS_OF_ONE`] threads and a queue with one entry per process: blocked reads of one
+//! user do not delay those of another. The queue holds as many processes as the default PID space, because
+//! the scan that follows a refusal would request the same first processes again, and the others never.
+//! When the queue of a user is full, the process is decided without its executable, and
+//! [`ExaminationPool::take_overflown`] reports when that queue is empty again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +19,13 @@ use crate::kernel::program::Examined;
 
 /// Maximum number of running examinations per user.
 pub const THREADS_OF_ONE: usize = 2;
-/// Maximum number of queued examinations per user.
-pub const QUEUE_OF_ONE: usize = 256;
+/// Maximum number of queued examinations per user: the default of `kernel.pid_max`. An entry has 40 bytes.
+pub const QUEUE_OF_ONE: usize = 32_768;
+/// Maximum number of queued examinations beyond [`RESERVED_OF_ONE`] of each user.
+pub const QUEUE: usize = 65_536;
+/// Queued examinations that each user has in any case. The link is kept for these only: it has up to
+/// 4 KiB, and is read again for the others.
+pub const RESERVED_OF_ONE: usize = 256;
 /// Maximum number of threads, with 256 KiB of address space each: enough for 32 users with blocked
 /// reads.
 pub const THREADS: usize = 64;
@@ -63,13 +70,18 @@ struct PoolQueues {
     /// Threads that wait for work, and those that were started but have not requested any.
     idle: usize,
     starting: usize,
+    /// Examinations in all queues.
+    queued: usize,
     /// Set when the queue of a user who was refused has become empty.
     overflown: bool,
 }
 
 #[derive(Default)]
 struct OfUser {
-    queue: VecDeque<Examination>,
+    /// Processes in the order of their first request.
+    queue: VecDeque<Pid>,
+    /// The last request for each process in `queue`.
+    requests: HashMap<Pid, Examination, FixedState>,
     running: usize,
     is_in_turn: bool,
     was_refused: bool,
@@ -83,18 +95,14 @@ impl ExaminationPool {
         Self { shared: Arc::new(PoolState { state, work, examine, deliver }) }
     }
 
-    /// Requests an examination on behalf of `user`. Returns `false` when the queue of that user is
-    /// full.
+    /// Requests an examination on behalf of `user`, in place of one for the same process that is still queued.
+    /// Returns `false` when the queue of that user is full.
     #[must_use]
     pub fn submit(&self, user: Uid, examination: Examination) -> bool {
         let mut state = self.shared.lock();
-        let of_user = state.users.entry(user).or_default();
-        if of_user.queue.len() >= QUEUE_OF_ONE {
-            of_user.was_refused = true;
+        if !state.enqueue(user, examination) {
             return false;
         }
-        of_user.queue.push_back(examination);
-        state.take_turn(user);
         let lacks_thread = state.reserve_thread();
         drop(state);
         if lacks_thread {
@@ -166,6 +174,27 @@ impl PoolState {
 }
 
 impl PoolQueues {
+    fn enqueue(&mut self, user: Uid, mut examination: Examination) -> bool {
+        let of_user = self.users.entry(user).or_default();
+        let length = of_user.queue.len();
+        if length >= RESERVED_OF_ONE {
+            examination.raw = None;
+        }
+        if let Some(earlier) = of_user.requests.get_mut(&examination.pid) {
+            *earlier = examination;
+            return true;
+        }
+        if length >= RESERVED_OF_ONE && (length >= QUEUE_OF_ONE || self.queued >= QUEUE) {
+            of_user.was_refused = true;
+            return false;
+        }
+        of_user.queue.push_back(examination.pid);
+        of_user.requests.insert(examination.pid, examination);
+        self.queued += 1;
+        self.take_turn(user);
+        true
+    }
+
     /// Queues `user` for a thread, if the user has a request and an unused thread.
     fn take_turn(&mut self, user: Uid) {
         let Some(of_user) = self.users.get_mut(&user) else { return };
@@ -189,8 +218,10 @@ impl PoolQueues {
         let user = self.turn.pop_front()?;
         let of_user = self.users.get_mut(&user)?;
         of_user.is_in_turn = false;
-        let next = of_user.queue.pop_front()?;
+        let pid = of_user.queue.pop_front()?;
+        let next = of_user.requests.remove(&pid)?;
         of_user.running += 1;
+        self.queued -= 1;
         self.take_turn(user);
         Some((user, next))
     }
@@ -219,8 +250,13 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    /// Returns an examination of a process of its own.
     fn examination(number: u64) -> Examination {
-        Examination { pid: Pid::new(7).unwrap(), number, raw: None }
+        of_process(number as u32 + 1, number)
+    }
+
+    fn of_process(pid: u32, number: u64) -> Examination {
+        Examination { pid: Pid::new(pid).unwrap(), number, raw: Some(Box::from(*b"/bin/x")) }
     }
 
     /// Returns a pool in which examinations with numbers below 1000 wait until `release` is
@@ -229,14 +265,16 @@ mod tests {
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
         let (answer, answers) = mpsc::channel();
-        let examine = move |examination: Examination| {
-            if examination.number < 1000 {
-                let _ = released.lock().map(|released| released.recv());
-            }
-            Examined::Gone
-        };
-        let deliver = move |_, number, _| answer.send(number).is_ok();
-        (ExaminationPool::new(Box::new(examine), Box::new(deliver)), answers, release)
+        let pool = ExaminationPool::new(
+            Box::new(move |examination| {
+                if examination.number < 1000 {
+                    let _ = released.lock().map(|released| released.recv());
+                }
+                Examined::Gone
+            }),
+            Box::new(move |_, number, _| answer.send(number).is_ok()),
+        );
+        (pool, answers, release)
     }
 
     #[test]
@@ -258,11 +296,16 @@ mod tests {
         assert_eq!(rest.count(), QUEUE_OF_ONE / 2, "each is answered once");
     }
 
+    /// Queues examinations of `user` until one is refused, and returns the number of those accepted.
+    fn fill(pool: &ExaminationPool, user: u32) -> usize {
+        // The first two block the threads of the user.
+        (0..).take_while(|&number| pool.submit(Uid(user), examination(number))).count()
+    }
+
     #[test]
     fn a_user_who_was_refused_is_reported_when_the_queue_is_empty() {
         let (pool, answers, release) = pool();
-        let accepted = (0..999).take_while(|&number| pool.submit(Uid(1), examination(number)));
-        let accepted = accepted.count();
+        let accepted = fill(&pool, 1);
         assert!((QUEUE_OF_ONE..=QUEUE_OF_ONE + THREADS_OF_ONE).contains(&accepted), "{accepted}");
         assert!(pool.submit(Uid(2), examination(1000)));
         assert_eq!(answers.recv_timeout(PATIENCE), Ok(1000));
@@ -274,6 +317,47 @@ mod tests {
         assert!(pool.take_overflown());
         assert!(!pool.take_overflown());
         assert!(pool.shared.lock().users.len() <= 1);
+        assert_eq!(pool.shared.lock().queued, 0);
+    }
+
+    #[test]
+    fn a_queued_process_is_examined_once_for_its_last_request() {
+        let (pool, answers, release) = pool();
+        for blocking in [1, 2] {
+            assert!(pool.submit(Uid(1), examination(blocking)));
+        }
+        while pool.shared.lock().queued > 0 {
+            thread::yield_now();
+        }
+        for number in 1000..1000 + 2 * QUEUE_OF_ONE as u64 {
+            assert!(pool.submit(Uid(1), of_process(100_000 + (number % 2) as u32, number)));
+        }
+        assert_eq!(pool.shared.lock().queued, 2);
+        drop(release);
+        let mut numbers: Vec<u64> =
+            (0..4).map(|_| answers.recv_timeout(PATIENCE).unwrap()).collect();
+        numbers.sort_unstable();
+        let last = 999 + 2 * QUEUE_OF_ONE as u64;
+        assert_eq!(numbers, [1, 2, last - 1, last]);
+        assert_eq!(answers.recv_timeout(Duration::from_millis(50)).ok(), None);
+    }
+
+    #[test]
+    fn full_queues_of_some_users_leave_each_other_user_a_share() {
+        let (pool, _answers, release) = pool();
+        for user in [1, 2, 3] {
+            fill(&pool, user);
+        }
+        let of_late = fill(&pool, 4);
+        let expected = RESERVED_OF_ONE..=RESERVED_OF_ONE + THREADS_OF_ONE;
+        assert!(expected.contains(&of_late), "{of_late}");
+        let state = pool.shared.lock();
+        assert!(state.queued <= QUEUE + 2 * RESERVED_OF_ONE, "{}", state.queued);
+        let links =
+            |of_user: &OfUser| of_user.requests.values().filter(|e| e.raw.is_some()).count();
+        assert!(state.users.values().all(|of_user| links(of_user) <= RESERVED_OF_ONE));
+        drop(state);
+        drop(release);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod connector;
 pub mod container;
+pub mod errno;
 pub mod exe_pool;
 pub mod moves;
 pub mod process;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::event::Nanos;
 use crate::event::trace_format::TraceLayout;
-use crate::event::trace_page::{ExternalMove, MalformedPage, TracePage};
+use crate::event::trace_page::{ExternalMove, TracePage};
 
 pub use error::MoveTraceError;
 use instance::{Instance, is_tracefs};
@@ -225,10 +225,6 @@ impl MoveTrace {
         // The kernel rounds the size up to pages and has one more for the reader.
         let bound = BUFFER_KIB * 1024 / self.layout.data_size() + 2;
         let Self { cpus, layout, page, .. } = self;
-        let mut take = |page: &[u8], drained: &mut DrainedMoves| {
-            let handed = hand_on(layout, page, &ignored, &mut heed, &mut drained.records);
-            drained.lost += u64::from(handed.is_err());
-        };
         for cpu in cpus {
             let mut reads = 0;
             let is_empty = loop {
@@ -240,7 +236,7 @@ impl MoveTrace {
                     break true;
                 }
                 reads += 1;
-                take(&page[..length], &mut drained);
+                hand_on(layout, &page[..length], &ignored, &mut heed, &mut drained);
             };
             // A buffer from which nothing can be read has lost nothing since the last read.
             if reads == 0 && cpu.skipped.suspected.is_none() {
@@ -256,7 +252,7 @@ impl MoveTrace {
             if length == 0 {
                 drained.lost += cpu.skipped.observe(stats.entries);
             } else {
-                take(&page[..length], &mut drained);
+                hand_on(layout, &page[..length], &ignored, &mut heed, &mut drained);
                 let stats = cpu.read_stats()?;
                 drained.lost += cpu.lost_since(stats);
             }
@@ -265,22 +261,25 @@ impl MoveTrace {
     }
 }
 
-/// Passes the moves of one page to `heed` and counts them.
+/// Passes the moves of one page to `heed` and counts them. A malformed page counts as a loss.
 fn hand_on(
     layout: &TraceLayout,
     page: &[u8],
     ignored: &impl Fn(u32) -> bool,
     heed: &mut impl FnMut(&ExternalMove<'_>),
-    records: &mut u64,
-) -> Result<(), MalformedPage> {
-    for found in TracePage::parse(layout, page)?.moves() {
-        let found = found?;
-        if !ignored(found.mover) {
-            *records += 1;
-            heed(&found);
-        }
-    }
-    Ok(())
+    drained: &mut DrainedMoves,
+) {
+    let handed = TracePage::parse(layout, page).and_then(|page| {
+        page.moves().try_for_each(|found| {
+            let found = found?;
+            if !ignored(found.mover) {
+                drained.records += 1;
+                heed(&found);
+            }
+            Ok(())
+        })
+    });
+    drained.lost += u64::from(handed.is_err());
 }
 
 impl CpuBuffer {
@@ -388,20 +387,24 @@ mod tests {
     #[test]
     fn records_that_a_read_skipped_are_counted_when_they_are_found_twice() {
         let mut skipped = SkippedRecords::default();
-        let mut observe = |entries| (skipped.observe(entries), skipped.suspected.is_some());
-        assert_eq!(observe(0), (0, false));
-        // An event that could not be read yet.
-        assert_eq!(observe(1), (0, true));
-        assert_eq!(observe(0), (0, false));
-        assert_eq!(observe(36), (0, true));
-        assert_eq!(observe(37), (36, true));
-        assert_eq!(observe(36), (0, false));
-        assert_eq!(observe(40), (0, true));
-        assert_eq!(observe(40), (4, false));
-        // Somebody emptied the buffer.
-        assert_eq!(observe(0), (0, false));
-        assert_eq!(observe(3), (0, true));
-        assert_eq!(observe(3), (3, false));
+        for (entries, lost, is_suspected) in [
+            (0, 0, false),
+            // An event that could not be read yet.
+            (1, 0, true),
+            (0, 0, false),
+            (36, 0, true),
+            (37, 36, true),
+            (36, 0, false),
+            (40, 0, true),
+            (40, 4, false),
+            // Somebody emptied the buffer.
+            (0, 0, false),
+            (3, 0, true),
+            (3, 3, false),
+        ] {
+            assert_eq!(skipped.observe(entries), lost, "{skipped:?}");
+            assert_eq!(skipped.suspected.is_some(), is_suspected, "{skipped:?}");
+        }
     }
 
     #[test]

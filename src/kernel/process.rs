@@ -197,8 +197,8 @@ impl ProcFs {
 
     /// Checks whether a thread has other effective IDs than `ids`.
     pub fn has_thread_of_others(&self, pid: Pid, ids: (Uid, Gid)) -> bool {
-        let differs = |thread| self.thread_ids(pid, thread).is_some_and(|own| own != ids);
-        self.threads(pid).into_iter().any(differs)
+        let mut threads = self.threads(pid).into_iter();
+        threads.any(|thread| self.thread_ids(pid, thread).is_some_and(|own| own != ids))
     }
 
     /// Returns the data of `/proc/PID/status`, which also accepts the ID of a thread. `None` when it

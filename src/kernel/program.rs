@@ -20,12 +20,14 @@ use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::event::Pid;
+use crate::kernel::errno::{can_pass, errno_of};
 use crate::kernel::process::ProcFs;
 use crate::rules::{ExeFacts, base_name};
 pub use reader::{ExeRead, ExeReader, ReadRequest};
-use script::is_script;
+pub use script::is_script;
 
 /// Suffix that the kernel appends to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
@@ -36,6 +38,10 @@ const MEMFD: &[u8] = b"/memfd:";
 
 /// Maximum length of `comm`, in bytes.
 const COMM: usize = 15;
+
+/// Directories of `PATH` to which only root writes.
+pub const STANDARD_DIRECTORIES: [&str; 4] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 
 /// Interpreters: for these an argument may be the program that the administrator means. Prefixes of
 /// base names, so that `python3.11` matches.
@@ -108,6 +114,13 @@ fn is_interpreter(base: &[u8]) -> bool {
     INTERPRETERS.iter().any(|name| base.starts_with(name))
 }
 
+/// Checks whether something else than the executable may have been invoked, so that an examination can
+/// determine more: its base name is not the name that the process got by its exec, or an interpreter's.
+pub fn may_be_other_name(exe: &[u8], comm: &[u8]) -> bool {
+    let base = base_name(exe);
+    is_interpreter(base) || kept(comm) != kept(base)
+}
+
 /// Truncates a name to the length of `comm`.
 fn kept(name: &[u8]) -> &[u8] {
     &name[..name.len().min(COMM)]
@@ -134,12 +147,12 @@ pub enum Examined {
 pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let mut dir = process.clone();
-    let mut link = fs::read_link(dir.join("exe"));
+    let mut link = read_link(&dir.join("exe"));
     if link.as_ref().is_err_and(is_absence) {
         // The leader may have exited before the other threads.
         let Some(thread) = live_thread(pid) else { return Examined::Gone };
         dir = process.join(format!("task/{thread}"));
-        link = fs::read_link(dir.join("exe"));
+        link = read_link(&dir.join("exe"));
     }
     let link = match link {
         Ok(link) => link.into_os_string().into_vec(),
@@ -150,6 +163,19 @@ pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
         return Examined::Changed;
     }
     Examined::Program(examine_in(&dir, link))
+}
+
+/// Reads a link, again if the kernel lacks memory or descriptors for an instant: up to 50 ms.
+fn read_link(path: &Path) -> io::Result<PathBuf> {
+    let mut link = fs::read_link(path);
+    for _ in 0..5 {
+        if !link.as_ref().is_err_and(|error| can_pass(errno_of(error))) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        link = fs::read_link(path);
+    }
+    link
 }
 
 fn is_absence(error: &io::Error) -> bool {
@@ -177,11 +203,9 @@ fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
         let raw = raw.into();
         return Program { raw, path, on_host: false, invoked: None, is_unreadable: false };
     }
-    let namespace = |dir: &Path| fs::read_link(dir.join("ns/mnt")).ok();
-    let theirs = namespace(dir);
-    let shares_mounts_of = |host: &str| theirs.is_some() && namespace(Path::new(host)) == theirs;
-    let is_ours = shares_mounts_of("/proc/self");
-    let is_first = shares_mounts_of("/proc/1");
+    let mounts = fs::read_link(dir.join("ns/mnt")).ok();
+    let [is_ours, is_first] = ["/proc/self/ns/mnt", "/proc/1/ns/mnt"]
+        .map(|host| mounts.is_some() && fs::read_link(host).ok() == mounts);
     // A file with a real name that ends in ` (deleted)` exists at that path.
     let path = match raw.strip_suffix(DELETED) {
         Some(path) if !is_same_file(&file, Path::new(OsStr::from_bytes(&raw))) => path,
@@ -208,8 +232,8 @@ fn is_same_file(file: &fs::Metadata, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
 }
 
-/// Returns the argument that names the invoked file, if it is a symbolic link to the executable or
-/// a script. `view` is the root through which the host's files are visible: a service may have a
+/// Returns the path of the invoked file, if it is a symbolic link to the executable or a script: that
+/// which an argument names, else a link of a standard directory with the name of the process. `view` is the root through which the host's files are visible: a service may have a
 /// private /tmp.
 fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<PathBuf> {
     // The process can set both its arguments and its `comm`, so neither is sufficient alone.
@@ -220,12 +244,26 @@ fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<P
     let named = arguments.iter().find(|argument| kept(base_name(argument)) == comm);
     // For an interpreter started by its own name: the first argument that is not an option.
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with(b"-"));
-    [named, first].into_iter().flatten().find_map(|argument| {
+    let argument = [named, first].into_iter().flatten().find_map(|argument| {
         let path = absolute(dir, argument)?;
         let seen = view.join(path.strip_prefix("/").unwrap_or(&path));
         let is_other_name = path.as_os_str().as_bytes() != exe && is_same_file(file, &seen);
         (is_other_name || is_script(&seen)).then_some(path)
-    })
+    });
+    let name = named.map_or(comm, |argument| base_name(argument));
+    argument.or_else(|| standard_link(view, name, exe, file))
+}
+
+/// Returns the link to the executable that a shell finds in `PATH` by this name. The name alone proves nothing, because
+/// a process can choose it; but its user could have executed the link as well.
+fn standard_link(view: &Path, name: &[u8], exe: &[u8], file: &fs::Metadata) -> Option<PathBuf> {
+    if name == base_name(exe) || name.is_empty() {
+        return None;
+    }
+    let mut paths = STANDARD_DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(OsStr::from_bytes(name)));
+    paths.find(|path| is_same_file(file, &view.join(path.strip_prefix("/").unwrap_or(path))))
 }
 
 fn absolute(dir: &Path, argument: &[u8]) -> Option<PathBuf> {
@@ -257,12 +295,12 @@ mod tests {
     use crate::config::{cgrules_conf, rules_toml};
     use crate::event::{Gid, Nanos, Uid};
     use crate::policy::User;
-    use crate::rules::Facts;
     use crate::rules::matcher::Matcher;
     use crate::rules::names::UserIdentity;
+    use crate::rules::{Facts, Rule};
 
     /// Returns the line of the first matching rule.
-    fn decided(rules: Vec<crate::rules::Rule>, seen: Option<&ExeInfo<'_>>) -> Option<u32> {
+    fn decided(rules: Vec<Rule>, seen: Option<&ExeInfo<'_>>) -> Option<u32> {
         let matcher = Matcher::compile(rules.into());
         let root = UserIdentity::nameless(Uid(0));
         let user = User::new(&matcher, root, Nanos(0));
@@ -274,16 +312,16 @@ mod tests {
 
     #[test]
     fn a_kernel_thread_has_its_name_for_rules_that_compare_the_path_alone() {
-        let legacy = |text: &str| {
+        fn legacy(text: &str) -> Vec<Rule> {
             let parsed = cgrules_conf::parse(&Arc::from(Path::new("/a")), text);
-            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
-        };
-        let toml = |more: &str| {
+            parsed.rules.into_iter().map(|written| written.rule).collect()
+        }
+        fn toml(more: &str) -> Vec<Rule> {
             let text = format!("version = 1\n[[rule]]\nexe = \"kswapd0\"\n{more}ignore = true\n");
             let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
             assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
-            parsed.rules.into_iter().map(|written| written.rule).collect::<Vec<_>>()
-        };
+            parsed.rules.into_iter().map(|written| written.rule).collect()
+        }
         let seen = ExeInfo::kernel_thread(b"kswapd0");
         let rules = "*:/opt/* cpu x\n*:kswapd cpu x\n*:kswapd0 cpu a\n";
         assert_eq!(decided(legacy(rules), Some(&seen)), Some(3));
@@ -327,7 +365,7 @@ mod tests {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let pid = Pid::new(child.id()).unwrap();
         while !matches!(examine(pid, None), Examined::Gone) {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         child.wait().unwrap();
         assert_eq!(examine(pid, None), Examined::Gone);

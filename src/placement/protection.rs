@@ -12,6 +12,9 @@ use crate::rules::{ExeTest, Rule, base_name};
 /// one of these run other code as root. For processes of other users it only selects candidates,
 /// see `engine::user_managers`.
 const SYSTEMD: [&[u8]; 2] = [b"/usr/lib/systemd/", b"/lib/systemd/"];
+/// Directories with one directory per package, in which such programs are below `lib/systemd`. A
+/// user can add a package of their own; that exempts nothing, as above.
+const STORES: [&[u8]; 2] = [b"/nix/store/", b"/gnu/store/"];
 /// Targets of the link `systemd-udevd`. Any user may execute them under their own name.
 const UDEV: [&[u8]; 2] = [b"/usr/bin/udevadm", b"/bin/udevadm"];
 
@@ -89,7 +92,20 @@ fn unreadable(pid: Pid, uid: Uid, cgroup: &[u8]) -> Protection {
 }
 
 fn is_systemds(exe: &[u8], is_root: bool) -> bool {
-    SYSTEMD.iter().any(|directory| exe.starts_with(directory)) || is_root && UDEV.contains(&exe)
+    SYSTEMD.iter().any(|directory| exe.starts_with(directory))
+        || is_in_store(exe)
+        || is_root && UDEV.contains(&exe)
+}
+
+/// Checks whether this is a program of systemd on NixOS or Guix:
+/// `/nix/store/HASH-systemd-VERSION/lib/systemd/systemd`.
+fn is_in_store(exe: &[u8]) -> bool {
+    let below = STORES.iter().find_map(|store| exe.strip_prefix(*store));
+    let in_package = below.and_then(|rest| {
+        let end = rest.iter().position(|&byte| byte == b'/')?;
+        Some(&rest[end..])
+    });
+    in_package.is_some_and(|rest| rest.starts_with(b"/lib/systemd/"))
 }
 
 /// Checks whether this content of `/proc/PID/cgroup` is that of a manager or its `(sd-pam)`.
@@ -142,7 +158,17 @@ mod tests {
         let manager = b"/usr/lib/systemd/systemd";
         assert!(is_systemds(manager, false) && is_systemds(b"/lib/systemd/systemd-logind", true));
         assert!(is_systemds(b"/usr/bin/udevadm", true) && !is_systemds(b"/usr/bin/udevadm", false));
-        for exe in [&b"/usr/bin/systemd-run"[..], b"/home/u/usr/lib/systemd/x", b"", b"/usr/lib"] {
+        let in_store = b"/nix/store/2k9h-systemd-256.2/lib/systemd/systemd";
+        assert!(is_systemds(in_store, false));
+        for exe in [
+            &b"/usr/bin/systemd-run"[..],
+            b"/home/u/usr/lib/systemd/x",
+            b"/nix/store/lib/systemd/x",
+            b"/nix/store/2k9h-tool/bin/lib/systemd/x",
+            b"/nix/store/2k9h-systemd-256.2",
+            b"",
+            b"/usr/lib",
+        ] {
             assert!(!is_systemds(exe, true));
         }
     }
@@ -151,11 +177,11 @@ mod tests {
 
     #[test]
     fn the_path_of_an_executable_protects_processes_of_root_alone() {
-        let of = |exe: &str, uid, cgroup: &str| {
+        fn of(exe: &str, uid: u32, cgroup: &str) -> Protection {
             let cgroup = format!("0::{cgroup}\n");
             let pid = Pid::new(40).unwrap();
             of_program(&rule(""), pid, exe.as_bytes(), Uid(uid), || Some(cgroup.as_bytes()))
-        };
+        }
         let own = "/user.slice/user-5.slice/user@5.service/init.scope";
         let manager = "/usr/lib/systemd/systemd";
         let helper = "/usr/lib/systemd/systemd-ac-power";
@@ -165,6 +191,9 @@ mod tests {
         assert_eq!(of(manager, 5, own), Protection::UserManager);
         assert_eq!(of("/usr/lib/systemd/systemd (deleted)", 5, own), Protection::UserManager);
         assert_eq!(of(networkd, 5, service), Protection::Yes);
+        let in_store = "/nix/store/2k9h-systemd-256.2/lib/systemd/systemd";
+        assert_eq!(of(in_store, 5, own), Protection::UserManager);
+        assert_eq!(of(in_store, 5, "/user.slice/user-5.slice/session-1.scope"), Protection::No);
         for (exe, uid, cgroup) in [
             (helper, 5, own),
             (manager, 6, own),
@@ -177,20 +206,23 @@ mod tests {
             assert_eq!(of(exe, uid, cgroup), Protection::No, "{exe} {uid} {cgroup}");
         }
         let named = rule("exe = \"/usr/lib/systemd/systemd\"");
-        let by_name = |pid| {
-            of_program(&named, Pid::new(pid).unwrap(), manager.as_bytes(), Uid(5), || Some(OWN))
-        };
-        assert_eq!((by_name(1), by_name(40)), (Protection::No, Protection::No));
+        for pid in [Pid::new(1).unwrap(), Pid::new(40).unwrap()] {
+            let protection = of_program(&named, pid, manager.as_bytes(), Uid(5), || Some(OWN));
+            assert_eq!(protection, Protection::No, "{pid}");
+        }
     }
 
     #[test]
     fn an_executable_that_cannot_be_read_leaves_the_cgroup() {
-        let of = |pid, uid, cgroup| unreadable(Pid::new(pid).unwrap(), Uid(uid), cgroup);
-        assert_eq!(of(1, 0, b""), Protection::Yes);
-        assert_eq!(of(40, 0, b"0::/init.scope\n"), Protection::Yes);
-        assert_eq!(of(40, 0, b"0::/\n"), Protection::No);
-        assert_eq!(of(40, 5, OWN), Protection::UserManager);
-        assert_eq!(of(40, 5, b"0::/init.scope\n"), Protection::No);
+        for (pid, uid, cgroup, expected) in [
+            (1, 0, &b""[..], Protection::Yes),
+            (40, 0, b"0::/init.scope\n", Protection::Yes),
+            (40, 0, b"0::/\n", Protection::No),
+            (40, 5, OWN, Protection::UserManager),
+            (40, 5, b"0::/init.scope\n", Protection::No),
+        ] {
+            assert_eq!(unreadable(Pid::new(pid).unwrap(), Uid(uid), cgroup), expected);
+        }
     }
 
     #[test]
@@ -212,12 +244,11 @@ mod tests {
     #[test]
     fn a_pattern_for_everything_names_nobody() {
         let manager = b"/usr/lib/systemd/systemd";
-        let names = |exe: &str| is_named(&rule(&format!("exe = {exe:?}")), manager);
         for exe in ["/usr/lib/systemd/systemd", "systemd", "/usr/lib/systemd/*", "systemd*"] {
-            assert!(names(exe), "{exe}");
+            assert!(is_named(&rule(&format!("exe = {exe:?}")), manager), "{exe}");
         }
         for exe in ["*", "/**", "/usr/lib/**", "/usr/lib/systemd/systemd-*", "s*", "nginx"] {
-            assert!(!names(exe), "{exe}");
+            assert!(!is_named(&rule(&format!("exe = {exe:?}")), manager), "{exe}");
         }
         assert!(!is_named(&rule(""), manager));
     }

@@ -2,7 +2,7 @@
 //! `cgrulectl explain` use the same function and differ only in how they read the facts. Must not trust
 //! what a user can change.
 
-use super::{KnownExe, Missing, Protection, protection};
+use super::{KnownExe, Missing, Protection, path_user, protection};
 use crate::cgroup::config::{UserSliceSpec, keeping_table};
 use crate::cgroup::mounts::{Hierarchies, HierarchySet, Version};
 use crate::cgroup::unit::{Unit, manager_uid, may_hold_container};
@@ -139,18 +139,17 @@ pub fn decide_move(
     subject: &StaySubject<'_>,
     facts: &mut impl StayFacts,
 ) -> Result<MoveDecision, Missing> {
-    let stay = |reason| Ok(MoveDecision::Stay(reason));
     if is_delegated(policy, target, subject, facts.hierarchies()) {
-        return stay(StayReason::Delegated);
+        return Ok(MoveDecision::Stay(StayReason::Delegated));
     }
     if let Some(reason) = protecting_reason(target.rule, subject, facts)? {
-        return stay(reason);
+        return Ok(MoveDecision::Stay(reason));
     }
     if let Some(table) = limit_of_slice(policy, target.rule, subject) {
-        return stay(StayReason::InSlice(table.origin.clone()));
+        return Ok(MoveDecision::Stay(StayReason::InSlice(table.origin.clone())));
     }
     if let Some(reason) = foreign_group(policy, target, subject, facts)? {
-        return stay(reason);
+        return Ok(MoveDecision::Stay(reason));
     }
     let lost = lost_unit(policy, target, subject, facts);
     Ok(match lost {
@@ -173,11 +172,11 @@ fn is_delegated(
     let text = target.target.destination.as_str().trim_matches('/');
     let is_below_root = target.target.below == PathBase::Root;
     let table = policy.configs.table(text).filter(|_| is_below_root);
-    let has_owner = table.is_some_and(|table| table.perm.directory.uid.is_some());
-    let is_below = |index: usize| {
-        trees.get(index).is_some_and(|tree| tree.holds_below(target.path, subject.cgroup))
-    };
-    (has_owner || subject.is_moved_thread) && target.span.indexes().all(is_below)
+    let has_owner = table.is_some_and(|table| table.perm.has_owner());
+    (has_owner || subject.is_moved_thread)
+        && target.span.indexes().all(|index| {
+            trees.get(index).is_some_and(|tree| tree.holds_below(target.path, subject.cgroup))
+        })
 }
 
 /// Returns the reason for a process that only a rule with its executable may move, or that has
@@ -205,8 +204,7 @@ fn protecting_reason(
         && !path.is_some_and(|path| path.starts_with(b"/"))
         && facts.status(subject.pid).is_some_and(|status| status.is_kernel_thread);
     let ids = (subject.pid, subject.uid);
-    let cgroup = || Some(subject.cgroup);
-    Ok(match protection(rule, ids, subject.exe, is_kernel_thread, cgroup)? {
+    Ok(match protection(rule, ids, subject.exe, is_kernel_thread, || Some(subject.cgroup))? {
         Protection::No => None,
         Protection::Yes => Some(StayReason::Protected),
         Protection::UserManager => match facts.is_user_manager() {
@@ -228,7 +226,8 @@ fn limit_of_slice<'p>(
         return None;
     }
     let path = path_in(subject.cgroup, b"").unwrap_or_default();
-    keeping_table(tables, rule, path, policy.accountable(subject.uid), subject.user)
+    let (uid, name) = path_user(&policy.subordinates, subject.uid, subject.user);
+    keeping_table(tables, rule, path, uid, name)
 }
 
 /// Returns the reason for a process that stays in a container created by root, or below the service
@@ -284,12 +283,12 @@ fn is_in_foreign_group(
     let trees = facts.hierarchies();
     let span = trees.of_systemd().union(target.span);
     let places = elsewhere(trees, span, target.path, subject.cgroup);
-    let is_foreign = |text: &str| may_hold_container(text, &policy.roots());
+    let roots = policy.roots();
     let has_foreign = places.iter().any(|(_, path)| {
         let text = String::from_utf8_lossy(path);
         // At the hierarchy root the cgroups of rules have no managed root of their own.
         let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
-        is_foreign(&text) && !policy.is_top_level(first)
+        may_hold_container(&text, &roots) && !policy.is_top_level(first)
     });
     let user = policy.accountable(subject.uid);
     has_foreign
@@ -300,7 +299,7 @@ fn is_in_foreign_group(
             let is_users_own = facts
                 .group_owner(hierarchy, path)
                 .is_none_or(|owner| owner.0 != 0 && policy.accountable(owner) == user);
-            (is_neutral || is_foreign(&text)) && !is_users_own
+            (is_neutral || may_hold_container(&text, &roots)) && !is_users_own
         })
 }
 
@@ -350,14 +349,21 @@ fn lost_unit(
     let path = path_in(subject.cgroup, b"").unwrap_or_default();
     let path = path.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let unit = Unit::of(path, &policy.roots());
-    let &StaySubject { pid, uid, .. } = subject;
+    let pid = subject.pid;
     let is_lost = unit.loses(
         facts,
         |facts, group| facts.is_alone_in(group),
-        |facts| uid.0 == 0 && facts.status(pid).is_some_and(|status| status.parent == Pid::new(1)),
+        |facts| facts.status(pid).is_some_and(|status| is_service(&status)),
     );
     let is_session = matches!(unit, Unit::Session(..));
     unit.name().filter(|_| is_lost).map(|name| LostUnit { name: name.to_owned(), is_session })
+}
+
+/// Checks whether a process in the unit of a service that runs jobs of users is that service, not a
+/// job. The real UID decides: the effective one of atd is that of the user daemon, and a program
+/// with the set-user-ID bit that a user started has the effective UID of root.
+fn is_service(status: &ProcessStatus) -> bool {
+    status.real == Uid(0) && status.parent == Pid::new(1)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ const RULES: &str =
     "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
 
 /// A process of UID 7 below systemd, outside of any container.
+#[derive(Clone)]
 struct Facts {
     hierarchies: Hierarchies,
     runs_systemd: bool,
@@ -20,6 +21,8 @@ struct Facts {
     is_in_namespace_of_root: bool,
     is_alone: bool,
     parent: u32,
+    /// Real UID of every process.
+    real: u32,
     /// PID of the child in its own PID namespace.
     inner_pid: Option<u32>,
     owner: Option<Uid>,
@@ -38,6 +41,7 @@ impl Default for Facts {
             is_in_namespace_of_root: false,
             is_alone: false,
             parent: 2,
+            real: 0,
             inner_pid: None,
             owner: Some(Uid(0)),
         }
@@ -61,7 +65,7 @@ impl StayFacts for Facts {
         Some(ProcessStatus {
             process: pid,
             parent: Pid::new(self.parent),
-            real: Uid(0),
+            real: Uid(self.real),
             effective: Uid(0),
             real_group: Gid(0),
             is_kernel_thread: false,
@@ -158,46 +162,45 @@ fn a_unit_keeps_its_processes_and_a_session_its_last_one() {
     expect(session, 7, facts(), MOVE);
     expect(session, 7, Facts { is_alone: true, ..facts() }, lost("session-3.scope", true));
     // Jobs may leave the service that runs them, but it may not.
-    expect("/system.slice/cron.service", 7, Facts { parent: 1, ..facts() }, MOVE);
-    let cron = Facts { parent: 1, ..facts() };
-    expect("/system.slice/cron.service", 0, cron, lost("cron.service", false));
+    expect("/system.slice/cron.service", 7, Facts { parent: 1, real: 7, ..facts() }, MOVE);
+    let service = || Facts { parent: 1, ..facts() };
+    expect("/system.slice/cron.service", 0, service(), lost("cron.service", false));
+    // atd runs with the effective UID of the user daemon and the real UID of root.
+    let atd = "/system.slice/atd.service";
+    expect(atd, 7, service(), lost("atd.service", false));
+    expect(atd, 7, Facts { parent: 1, real: 7, ..facts() }, MOVE);
+    expect(atd, 7, facts(), MOVE);
     let policy = test_policy(&format!("{RULES}leave_units = true\n"), Vec::new());
     assert_eq!(policy.matcher.rules()[1].leave_units, LeaveUnits::Yes);
 }
 
 #[test]
 fn a_container_of_root_keeps_its_processes() {
-    let facts = Facts::default;
     let place = "/machine/pod";
-    let in_container = || Facts { containment: Ok(Containment::Container), ..facts() };
-    expect(place, 7, facts(), MOVE);
-    expect(place, 7, in_container(), container(place));
+    let in_container = Facts { containment: Ok(Containment::Container), ..Facts::default() };
+    expect(place, 7, Facts::default(), MOVE);
+    expect(place, 7, in_container.clone(), container(place));
     // Namespaces alone, which a user can create, exempt nothing.
     for own in ["/", "/a.slice", "/user.slice/user-7.slice/x", "/b/container"] {
-        expect(own, 7, in_container(), MOVE);
+        expect(own, 7, in_container.clone(), MOVE);
     }
-    expect(place, 7, Facts { owner: Some(Uid(7)), ..in_container() }, MOVE);
-    expect(place, 7, Facts { owner: None, ..in_container() }, MOVE);
-    let unknown = |is_in_namespace_of_root| Facts {
-        containment: Ok(Containment::Unknown),
-        is_in_namespace_of_root,
-        ..facts()
-    };
-    expect(place, 7, unknown(false), MOVE);
-    expect(place, 7, unknown(true), container(place));
-    let monitor = || Facts { inner_pid: Some(1), ..facts() };
-    expect(place, 0, monitor(), container(place));
-    expect(place, 7, monitor(), MOVE);
+    expect(place, 7, Facts { owner: Some(Uid(7)), ..in_container.clone() }, MOVE);
+    expect(place, 7, Facts { owner: None, ..in_container }, MOVE);
+    let unknown = Facts { containment: Ok(Containment::Unknown), ..Facts::default() };
+    expect(place, 7, unknown.clone(), MOVE);
+    expect(place, 7, Facts { is_in_namespace_of_root: true, ..unknown }, container(place));
+    let monitor = Facts { inner_pid: Some(1), ..Facts::default() };
+    expect(place, 0, monitor.clone(), container(place));
+    expect(place, 7, monitor, MOVE);
     let policy = test_policy(RULES, Vec::new());
-    let unread = Facts { containment: Err(Missing::Namespaces), ..facts() };
+    let unread = Facts { containment: Err(Missing::Namespaces), ..Facts::default() };
     assert_eq!(decide(&policy, 7, "/bin/sh", place, unread), Err(Missing::Namespaces));
 }
 
 #[test]
 fn a_process_below_the_cgroup_of_its_rule_stays_if_that_has_an_owner() {
     let mut policy = test_policy(RULES, Vec::new());
-    let below = |policy: &Policy| decide(policy, 7, "/bin/sh", "/a/own", Facts::default());
-    assert_eq!(below(&policy), Ok(MOVE));
+    assert_eq!(decide(&policy, 7, "/bin/sh", "/a/own", Facts::default()), Ok(MOVE));
     let mut perm = GroupPermissions::default();
     perm.directory.uid = Some(Uid(7));
     let table = GroupSpec {
@@ -212,23 +215,27 @@ fn a_process_below_the_cgroup_of_its_rule_stays_if_that_has_an_owner() {
     let specs = GroupSpecs { tables: vec![table], ..GroupSpecs::default() };
     let (configs, _) = GroupConfigs::new(&specs, &Facts::default().hierarchies);
     policy.give(configs);
-    assert_eq!(below(&policy), Ok(MoveDecision::Stay(StayReason::Delegated)));
+    let decision = decide(&policy, 7, "/bin/sh", "/a/own", Facts::default());
+    assert_eq!(decision, Ok(MoveDecision::Stay(StayReason::Delegated)));
 }
 
 #[test]
 fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
-    let place = |user: u32| format!("/user.slice/user-{user}.slice/user@{user}.service/job.scope");
-    let of = |users: Vec<UserIdentity>| {
-        decide(&test_policy(RULES, users), 7, "/bin/sh", &place(5), Facts::default())
-    };
-    let owner = |gid| UserIdentity {
-        name: Some("flux".to_owned()),
-        login_group: Some(Gid(gid)),
-        ..UserIdentity::nameless(Uid(5))
-    };
-    assert_eq!(of(Vec::new()), Err(Missing::Owner(Uid(5))));
-    let job = MoveDecision::Stay(StayReason::OthersJob(place(5)));
-    assert_eq!(of(vec![owner(49)]), Ok(job));
-    assert_eq!(of(vec![owner(50)]), Ok(MOVE), "a rule moves processes of the owner");
-    expect(&place(7), 7, Facts::default(), MOVE);
+    let place = "/user.slice/user-5.slice/user@5.service/job.scope";
+    let job = MoveDecision::Stay(StayReason::OthersJob(place.to_owned()));
+    for (login_group, expected) in [
+        (None, Err(Missing::Owner(Uid(5)))),
+        (Some(Gid(49)), Ok(job)),
+        // A rule moves processes of the owner.
+        (Some(Gid(50)), Ok(MOVE)),
+    ] {
+        let owner = login_group.map(|_| UserIdentity {
+            name: Some("flux".to_owned()),
+            login_group,
+            ..UserIdentity::nameless(Uid(5))
+        });
+        let policy = test_policy(RULES, owner.into_iter().collect());
+        assert_eq!(decide(&policy, 7, "/bin/sh", place, Facts::default()), expected);
+    }
+    expect(&place.replace('5', "7"), 7, Facts::default(), MOVE);
 }

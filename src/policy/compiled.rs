@@ -11,8 +11,9 @@ use crate::cgroup::mounts::{Hierarchies, HierarchySet};
 use crate::event::{Gid, Nanos, Uid};
 use crate::policy::load::Subordinates;
 use crate::policy::observer::DecisionObserver;
+use crate::policy::settings_update::SettingsUpdate;
 use crate::rules::destination::Specifier;
-use crate::rules::matcher::{Matcher, UserPlan};
+use crate::rules::matcher::{Matcher, SharedPlans, UserPlan};
 use crate::rules::names::UserIdentity;
 use crate::rules::{Facts, PathBase, Rule, RuleId, Target};
 
@@ -29,6 +30,8 @@ pub struct Policy {
     pub matcher: Arc<Matcher>,
     /// Known users by effective UID.
     pub users: HashMap<Uid, User, FixedState>,
+    /// Names of the users in rules, for log records where no rule needs a lookup of users.
+    pub written_names: HashMap<Uid, Box<str>, FixedState>,
     /// Names of GIDs, looked up only when a destination contains one; `None` for a GID without a
     /// name.
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
@@ -38,12 +41,22 @@ pub struct Policy {
     pub configs: Arc<GroupConfigs>,
     /// Observer of the evaluations under these rules, if any.
     pub observer: Option<Box<dyn DecisionObserver>>,
+    /// Settings of the daemon that take effect with this policy.
+    pub settings: Option<SettingsUpdate>,
     /// Owners of subordinate UIDs, from `/etc/subuid`.
     pub subordinates: Subordinates,
+    /// Plans of all users.
+    plans: SharedPlans,
+    /// Number of users in [`Self::users`] that were not looked up.
+    nameless: usize,
+    /// Set if a rule has the name of a user that does not exist.
+    pub lacks_users: bool,
     /// Set if [`Self::configs`] depend on the names of users.
     asks_user_names: bool,
     /// Set if a rule tests groups.
     tests_groups: bool,
+    /// Set if the path of a cgroup contains a group.
+    renders_groups: bool,
     /// Hierarchies of each rule's first target; the others are computed when needed.
     spans: Box<[HierarchySet]>,
     root: Box<str>,
@@ -57,7 +70,7 @@ pub struct Policy {
 pub struct Summary {
     /// Number of active rules in all files.
     pub rules: usize,
-    /// Number of file names in the rule directories.
+    /// Number of files that contain them.
     pub files: usize,
     /// Number of errors: each disables a rule or a setting, or keeps a file at its last valid
     /// version.
@@ -72,10 +85,9 @@ impl fmt::Display for Summary {
     /// Example: `213 rules from 14 files, 1 error: /etc/cgruled/rules.d/50-a.toml:4 (1 file kept at
     /// last valid version)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |count: usize| if count == 1 { "" } else { "s" };
         let Self { rules, files, errors, first_error, kept } = self;
-        write!(f, "{rules} rule{} from {files} file{}, ", s(*rules), s(*files))?;
-        write!(f, "{errors} error{}", s(*errors))?;
+        write!(f, "{rules} rule{} from {files} file{}, ", plural(*rules), plural(*files))?;
+        write!(f, "{errors} error{}", plural(*errors))?;
         match (first_error, errors) {
             (Some(place), 1) => write!(f, ": {place}")?,
             (Some(place), _) => write!(f, ", the first: {place}")?,
@@ -93,9 +105,25 @@ impl fmt::Display for Summary {
 /// just created appears before the service knows it.
 const BELIEVED_NS: [u64; 2] = [600_000_000_000, 30_000_000_000];
 
+/// Specifiers of groups.
+const GROUPS: [Specifier; 2] = [Specifier::GroupName, Specifier::GroupId];
+
+/// Maximum number of known users that were not looked up. Beyond it they are forgotten, since it takes
+/// little time to add them again.
+const MOST_NAMELESS: usize = 16_384;
+
+/// Maximum size of the plans of all users. Beyond it all users are looked up again: a host needs so much
+/// only if users have different rules by the thousand.
+const MOST_PLAN_BYTES: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+
 /// Maximum number of known users; a range of subordinate UIDs has 65,536. Beyond it all are looked
 /// up again.
 const MOST_USERS: usize = 200_000;
+
+/// Returns the ending of a noun after this number.
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
 
 /// Known user and the rules that can match it.
 #[derive(Debug)]
@@ -137,32 +165,41 @@ impl Policy {
         users: impl IntoIterator<Item = User>,
         groups: impl IntoIterator<Item = (Gid, Option<Box<str>>)>,
     ) -> Self {
-        let span = |target: &Target| hierarchies.span_of(target).0;
-        let first = |rule: &Rule| rule.action.targets().first().map(span).unwrap_or_default();
-        let spans = matcher.rules().iter().map(first).collect();
-        let users = users.into_iter().map(|user| (user.identity.uid, user)).collect();
+        let spans = matcher.rules().iter().map(|rule| {
+            let first = rule.action.targets().first();
+            first.map(|target| hierarchies.span_of(target).0).unwrap_or_default()
+        });
+        let spans = spans.collect();
+        let mut plans = SharedPlans::default();
+        let users = users.into_iter().map(|mut user| {
+            plans.share(&mut user.plan);
+            (user.identity.uid, user)
+        });
+        let users = users.collect();
         let root = roots.rules.trim_end_matches('/');
         let legacy_root = roots.legacy.trim_end_matches('/');
-        let is_at_top = |target: &&Target| match target.below {
+        let targets = matcher.rules().iter().flat_map(|rule| rule.action.targets());
+        let at_top = targets.filter(|target| match target.below {
             PathBase::Root => root.is_empty(),
             PathBase::Top => legacy_root.is_empty(),
-        };
-        let targets = matcher.rules().iter().flat_map(|rule| rule.action.targets());
-        let first_component = |target: &Target| {
-            let text = target.destination.as_str().trim_start_matches('/');
-            text.split('/').next().unwrap_or_default().to_owned()
-        };
-        let top_level = targets.filter(is_at_top).map(first_component).collect();
+        });
+        let top_level = at_top.map(first_component).collect();
         Self {
             generation,
             users,
+            written_names: HashMap::default(),
             groups: groups.into_iter().collect(),
             summary: Summary::default(),
             configs: Arc::default(),
+            plans,
+            nameless: 0,
             asks_user_names: false,
             tests_groups: matcher.rules().iter().any(Rule::tests_groups),
+            renders_groups: matcher.rules().iter().any(|rule| rule.renders(&GROUPS)),
             observer: None,
+            settings: None,
             subordinates: Subordinates::default(),
+            lacks_users: false,
             spans,
             root: root.into(),
             legacy_root: legacy_root.into(),
@@ -177,32 +214,65 @@ impl Policy {
         self.asks_user_names = ask_names(self.configs.user_slices());
     }
 
+    /// Checks whether the change of a group can change a decision, or is reported by an observer. Any user
+    /// can cause 160,000 such events a second.
+    pub fn needs_gid_events(&self) -> bool {
+        self.tests_groups || self.renders_groups || self.observer.is_some()
+    }
+
     /// Checks whether `uid` is in [`Self::users`]. Adds it if no rule needs its identity; `false`
     /// means that it must be looked up first.
     pub fn knows(&mut self, uid: Uid) -> bool {
         if self.users.contains_key(&uid) {
             return true;
         }
-        if self.matcher.asks_identity() || self.asks_user_names {
+        // A user can have processes with 65,536 subordinate UIDs, none of which has a name.
+        if self.needs_identities() && self.subordinates.account_of(uid).is_none() {
             return false;
         }
-        let nobody = UserIdentity::nameless(uid);
+        if self.nameless >= MOST_NAMELESS {
+            self.users.retain(|_, user| user.asked.get() != Nanos(u64::MAX));
+            self.nameless = 0;
+        }
+        self.nameless += 1;
+        // A name that no lookup confirmed must not be part of a path.
+        let name = self.written_names.get(&uid).filter(|_| !self.needs_identities());
+        let nobody =
+            UserIdentity { name: name.map(|name| (&**name).into()), ..UserIdentity::nameless(uid) };
         // Never stale: there was no lookup to repeat.
         self.meet(User::new(&self.matcher, nobody, Nanos(u64::MAX)));
         true
     }
 
+    /// Checks whether a user must be looked up before a process of it is evaluated.
+    pub fn needs_identities(&self) -> bool {
+        self.matcher.asks_identity() || self.asks_user_names
+    }
+
+    /// Checks whether a user should be looked up although no rule needs its identity: no process of
+    /// it was seen yet, and it may be one with a name that did not exist when rules were read.
+    pub fn may_be_missing(&self, uid: Uid) -> bool {
+        self.lacks_users
+            && !self.needs_identities()
+            && !self.users.contains_key(&uid)
+            && self.subordinates.account_of(uid).is_none()
+    }
+
     /// Checks whether the name of `gid` must be looked up before this rule can be applied.
     pub fn lacks_group(&self, rule: RuleId, gid: Gid) -> bool {
-        let renders = |rule: &Rule| rule.renders(&[Specifier::GroupName]);
-        self.matcher.rule(rule).is_some_and(renders) && !self.groups.contains_key(&gid)
+        let rule = self.matcher.rule(rule);
+        rule.is_some_and(|rule| rule.renders(&[Specifier::GroupName]))
+            && !self.groups.contains_key(&gid)
     }
 
     /// Adds the result of a user lookup. Returns whether it differs from the previous one.
-    pub fn meet(&mut self, user: User) -> bool {
-        if self.users.len() >= MOST_USERS {
+    pub fn meet(&mut self, mut user: User) -> bool {
+        if self.users.len() >= MOST_USERS || self.plans.bytes() >= MOST_PLAN_BYTES {
             self.users.clear();
+            self.plans.clear();
+            self.nameless = 0;
         }
+        self.plans.share(&mut user.plan);
         let new = user.identity.clone();
         self.users.insert(new.uid, user).is_some_and(|old| old.identity != new)
     }
@@ -210,7 +280,7 @@ impl Policy {
     /// Returns the user accountable for processes of `uid`: the owner of a subordinate UID, else
     /// `uid`.
     pub fn accountable(&self, uid: Uid) -> Uid {
-        self.subordinates.owner_of(uid).unwrap_or(uid)
+        self.subordinates.account_of(uid).unwrap_or(uid)
     }
 
     /// Checks whether a rule can move a process of this user: one with the groups that the user
@@ -232,9 +302,9 @@ impl Policy {
             }
             decision = self.matcher.decide_after(&user.plan, &facts, id);
         }
-        let places =
-            |id| self.matcher.rule(id).is_some_and(|rule| !rule.action.targets().is_empty());
-        Some(decision.is_some_and(places) || self.matcher.asks_exe(&user.plan, gid, decision))
+        let rule = decision.and_then(|id| self.matcher.rule(id));
+        let places = rule.is_some_and(|rule| !rule.action.targets().is_empty());
+        Some(places || self.matcher.asks_exe(&user.plan, gid, decision))
     }
 
     /// Returns the hierarchies that a target of a rule concerns.
@@ -278,7 +348,17 @@ pub(crate) fn test_policy(rules: &str, users: Vec<UserIdentity>) -> Policy {
     let file = Arc::from(std::path::Path::new("/a.toml"));
     let parsed = crate::config::rules_toml::parse(&file, &text);
     assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
-    tests::policy_of(parsed.rules.into_iter().map(|written| written.rule), users)
+    let names = crate::rules::names::ResolvedNames::default();
+    let rules = parsed.rules.into_iter().map(|written| {
+        crate::rules::names::resolve(written.rule, &names).0.expect("no unknown name")
+    });
+    tests::policy_of(rules, users)
+}
+
+/// Returns the first component of the path of a target.
+fn first_component(target: &Target) -> String {
+    let text = target.destination.as_str().trim_start_matches('/');
+    text.split('/').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -303,6 +383,17 @@ mod tests {
             listed_in: vec![Gid(60)],
             login_group: Some(Gid(50)),
             ..UserIdentity::nameless(Uid(5))
+        }
+    }
+
+    #[test]
+    fn a_user_that_is_not_looked_up_has_the_name_in_the_rule() {
+        for (rule, expected) in [("user = \"5\"", Some("flux")), ("user = \"f*\"", None)] {
+            let mut policy = policy(&format!("[[rule]]\n{rule}\n{PLACE}"), Vec::new());
+            policy.written_names.insert(Uid(5), "flux".into());
+            assert_eq!(policy.knows(Uid(5)), expected.is_some(), "{rule}");
+            let user = policy.users.get(&Uid(5));
+            assert_eq!(user.and_then(|user| user.identity.name.as_deref()), expected, "{rule}");
         }
     }
 
@@ -355,9 +446,45 @@ mod tests {
     fn a_user_of_whom_nothing_is_known() {
         let rules = format!("[[rule]]\nuser = \"6\"\n{PLACE}");
         assert_eq!(policy(&rules, Vec::new()).can_move(Uid(5)), None);
-        let nameless = || vec![UserIdentity::nameless(Uid(5))];
-        assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(false));
+        let nameless = vec![UserIdentity::nameless(Uid(5))];
+        assert_eq!(policy(&rules, nameless.clone()).can_move(Uid(5)), Some(false));
         let rules = format!("{rules}[[rule]]\ngroup = \"50\"\n{PLACE}");
-        assert_eq!(policy(&rules, nameless()).can_move(Uid(5)), Some(true));
+        assert_eq!(policy(&rules, nameless).can_move(Uid(5)), Some(true));
+    }
+
+    /// 100 rules for a range of users, and 1,000 users in it: each set of rules is stored once.
+    #[test]
+    fn users_with_the_same_rules_share_their_plan() {
+        let rules = (0..100).map(|n| {
+            format!("[[rule]]\nuser = \"1000-99999\"\nexe = \"/opt/{n}\"\ncgroup = \"a{n}\"\n")
+        });
+        let rules: String = rules.collect();
+        let one = policy(&rules, vec![UserIdentity::nameless(Uid(1000))]);
+        let users = (0..1000).map(|uid| UserIdentity::nameless(Uid(1000 + uid))).collect();
+        let mut many = policy(&rules, users);
+        assert!(many.plans.bytes() > 0);
+        assert_eq!(many.plans.bytes(), one.plans.bytes());
+        // Users met later, and one outside of the range, who has no rule.
+        for uid in [20_000, 5] {
+            let user = User::new(&many.matcher, UserIdentity::nameless(Uid(uid)), Nanos(0));
+            many.meet(user);
+        }
+        assert!(many.plans.bytes() < one.plans.bytes() + 1000);
+    }
+
+    /// Every user has other rules: the plans have a bound.
+    #[test]
+    fn the_size_of_all_plans_is_bounded() {
+        let rules = (0..200).map(|n| {
+            format!("[[rule]]\nuser = \"{n}-9000\"\nexe = \"/opt/{n}\"\ncgroup = \"a{n}\"\n")
+        });
+        let rules: String = rules.collect();
+        let mut policy = policy(&rules, Vec::new());
+        for uid in 0..200 {
+            let user = User::new(&policy.matcher, UserIdentity::nameless(Uid(uid)), Nanos(0));
+            policy.meet(user);
+            assert!(policy.plans.bytes() < MOST_PLAN_BYTES + (1 << 20));
+        }
+        assert!(policy.users.len() < 200, "never reached the bound");
     }
 }

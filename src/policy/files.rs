@@ -1,10 +1,15 @@
 //! Watches of rule files and of the user database, by inotify. It reads no file.
+//!
+//! The kernel limits inotify instances and watches per user, and other programs of root can use them
+//! up. The daemon then runs without, and tries again each minute.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use crate::event::Nanos;
@@ -14,18 +19,23 @@ use crate::policy::worker::ReloadReason;
 const QUIET_NS: u64 = 100_000_000;
 /// Maximum delay for a directory that keeps changing.
 const PATIENCE_NS: u64 = 1_000_000_000;
+/// Time until watches that failed are set again.
+const RETRY_NS: u64 = 60_000_000_000;
 
 /// Files and directories of cgrulesengd.
 const LEGACY_FILES: [&str; 2] = ["cgrules.conf", "cgconfig.conf"];
 const LEGACY_DIRECTORIES: [&str; 2] = ["cgrules.d", "cgconfig.d"];
 
 /// Files of the user database.
-const NAME_FILES: [&str; 3] = ["passwd", "group", "nsswitch.conf"];
+const NAME_FILES: [&str; 5] = ["passwd", "group", "nsswitch.conf", "subuid", "login.defs"];
 
 /// Watched files, with the change that waits to be reported.
 #[derive(Debug)]
 pub struct FileWatcher {
-    inotify: Inotify,
+    /// `None` while no instance is free.
+    inotify: Option<Inotify>,
+    /// Contains the inotify instance, so that the descriptor to poll never changes.
+    epoll: Epoll,
     directories: Vec<PathBuf>,
     etc: PathBuf,
     has_legacy: bool,
@@ -34,6 +44,37 @@ pub struct FileWatcher {
     /// Rule directories that existed when the watches were set.
     existing: Vec<PathBuf>,
     change: Option<FileChange>,
+    /// Watches that could not be set, with the reason.
+    failed: Vec<WatchFailure>,
+    /// Failures that were logged.
+    reported: Vec<WatchFailure>,
+    /// Time of the next attempt to set them.
+    retry: Option<Nanos>,
+}
+
+/// Watch that could not be set. `None` as the path means that no inotify instance is free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct WatchFailure {
+    path: Option<PathBuf>,
+    errno: Errno,
+}
+
+impl fmt::Display for WatchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = self.errno.desc();
+        match &self.path {
+            None => write!(f, "changed rule files are not noticed: inotify: {why}")?,
+            Some(path) => write!(f, "changes in {} are not noticed: {why}", path.display())?,
+        }
+        let limit = if self.errno == Errno::EMFILE {
+            "raise fs.inotify.max_user_instances with sysctl(8)"
+        } else if self.errno == Errno::ENOSPC {
+            "raise fs.inotify.max_user_watches with sysctl(8)"
+        } else {
+            "free memory or descriptors"
+        };
+        write!(f, "; run 'cgrulectl reload' after a change, or {limit}")
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,21 +97,50 @@ impl FileWatcher {
     /// database in `etc`; and there, with `has_legacy`, the files of cgrulesengd.
     ///
     /// # Errors
-    /// inotify is not available.
+    /// No descriptor is left. Without an inotify instance nothing is watched; see [`Self::report`].
     pub fn watch(directories: &[PathBuf], etc: &Path, has_legacy: bool) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let directories = directories.to_vec();
-        let etc = etc.to_owned();
-        let legacy = Vec::new();
-        let existing = Vec::new();
-        let mut files =
-            Self { inotify, directories, etc, has_legacy, legacy, existing, change: None };
+        let mut files = Self {
+            inotify: None,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            directories: directories.to_vec(),
+            etc: etc.to_owned(),
+            has_legacy,
+            legacy: Vec::new(),
+            existing: Vec::new(),
+            change: None,
+            failed: Vec::new(),
+            reported: Vec::new(),
+            retry: None,
+        };
         files.renew();
         Ok(files)
     }
 
+    /// Logs each watch that could not be set, once. The first call is left to the caller, because
+    /// files are watched before there is a log.
+    pub fn report(&mut self, now: Nanos) {
+        for failure in self.failed.iter().filter(|failure| !self.reported.contains(failure)) {
+            ::log::warn!("{failure}");
+        }
+        self.reported.clone_from(&self.failed);
+        self.retry = (!self.failed.is_empty()).then(|| now.plus(RETRY_NS));
+    }
+
+    fn open(&mut self) -> Result<(), Errno> {
+        if self.inotify.is_none() {
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            self.epoll.add(&inotify, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+            self.inotify = Some(inotify);
+        }
+        Ok(())
+    }
+
     /// Sets the watches for the present directories. Repeated watches have no effect.
     fn renew(&mut self) {
+        self.failed.clear();
+        if let Err(errno) = self.open() {
+            self.failed.push(WatchFailure { path: None, errno });
+        }
         let directories = self.directories.iter();
         self.existing = directories.filter(|directory| directory.is_dir()).cloned().collect();
         let entries = AddWatchFlags::IN_CREATE
@@ -81,7 +151,7 @@ impl FileWatcher {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF;
-        for directory in self.directories.iter().chain([&self.etc]) {
+        for directory in self.directories.iter().chain([&self.etc]).cloned().collect::<Vec<_>>() {
             let existing = directory.ancestors().find(|ancestor| ancestor.is_dir());
             if let Some(existing) = existing {
                 let _watch = self.add(existing, entries);
@@ -101,11 +171,11 @@ impl FileWatcher {
         }
     }
 
-    fn add(&self, path: &Path, flags: AddWatchFlags) -> Option<WatchDescriptor> {
-        match self.inotify.add_watch(path, flags) {
+    fn add(&mut self, path: &Path, flags: AddWatchFlags) -> Option<WatchDescriptor> {
+        match self.inotify.as_ref()?.add_watch(path, flags) {
             Ok(watch) => Some(watch),
             Err(errno) => {
-                ::log::warn!("cannot watch {}: {}", path.display(), errno.desc());
+                self.failed.push(WatchFailure { path: Some(path.to_owned()), errno });
                 None
             }
         }
@@ -113,13 +183,14 @@ impl FileWatcher {
 
     /// Returns the descriptor to poll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+        self.epoll.0.as_fd()
     }
 
     /// Reads the pending changes without blocking.
     pub fn read(&mut self, now: Nanos) {
         loop {
-            match self.inotify.read_events() {
+            let Some(inotify) = &self.inotify else { return };
+            match inotify.read_events() {
                 Ok(events) => {
                     for event in events {
                         let is_legacy = self.legacy.contains(&event.wd);
@@ -131,7 +202,13 @@ impl FileWatcher {
                 }
                 Err(Errno::EAGAIN) => return,
                 Err(errno) => {
-                    ::log::warn!("cannot read changes of rule files: inotify: {}", errno.desc());
+                    ::log::warn!(
+                        "cannot read changes of rule files: inotify: {}; reading all files",
+                        errno.desc()
+                    );
+                    // A new instance, because the unread changes would be reported again at once.
+                    self.inotify = None;
+                    self.note(None, false, false, now);
                     return;
                 }
             }
@@ -139,12 +216,11 @@ impl FileWatcher {
     }
 
     fn note(&mut self, name: Option<&Path>, is_legacy: bool, is_made: bool, now: Nanos) {
-        let is_name_file = |name: &Path| NAME_FILES.iter().any(|known| name == Path::new(known));
         let reason = match name {
             Some(_) if is_legacy => Some(ReloadReason::Rules),
             // A watched file itself, or an overflow: names are looked up in either case.
             None => Some(ReloadReason::Names),
-            Some(name) if is_name_file(name) => Some(ReloadReason::Names),
+            Some(name) if is_one_of(name, &NAME_FILES) => Some(ReloadReason::Names),
             Some(name) if self.concerns_rules(name) => Some(ReloadReason::Rules),
             Some(name) if self.is_on_the_way(name) => (!is_made).then_some(ReloadReason::Rules),
             Some(_) => return,
@@ -159,8 +235,7 @@ impl FileWatcher {
     /// Checks whether a name is a rule file, or a file or directory of cgrulesengd: `etc` contains
     /// much else.
     fn concerns_rules(&self, name: &Path) -> bool {
-        let is = |known: &str| name == Path::new(known);
-        let is_legacy = LEGACY_FILES.into_iter().chain(LEGACY_DIRECTORIES).any(is);
+        let is_legacy = is_one_of(name, &LEGACY_FILES) || is_one_of(name, &LEGACY_DIRECTORIES);
         name.extension().is_some_and(|extension| extension == "toml")
             || self.has_legacy && is_legacy
     }
@@ -173,17 +248,34 @@ impl FileWatcher {
 
     /// Returns the action that is due at `now`, once for each burst of changes.
     pub fn take_due(&mut self, now: Nanos) -> Option<ReloadReason> {
+        if self.retry.is_some_and(|at| at <= now) {
+            return self.retry(now);
+        }
         let change = self.change.filter(|change| change.due() <= now)?;
         self.change = None;
         let before = std::mem::take(&mut self.existing);
         self.renew();
+        self.report(now);
         change.reason.or_else(|| (self.existing != before).then_some(ReloadReason::Rules))
+    }
+
+    /// Sets the watches again after a failure. Files may have changed while they were not watched.
+    fn retry(&mut self, now: Nanos) -> Option<ReloadReason> {
+        let before = self.failed.len();
+        self.renew();
+        self.report(now);
+        (self.failed.len() < before).then_some(ReloadReason::Names)
     }
 
     /// Returns the time at which [`Self::take_due`] has an action.
     pub fn next_due(&self) -> Option<Nanos> {
-        self.change.map(FileChange::due)
+        let change = self.change.map(FileChange::due);
+        change.into_iter().chain(self.retry).min()
     }
+}
+
+fn is_one_of(name: &Path, known: &[&str]) -> bool {
+    known.iter().any(|known| name == Path::new(known))
 }
 
 #[cfg(test)]
@@ -230,6 +322,41 @@ mod tests {
         std::fs::create_dir_all(&rules).unwrap();
         files.read(Nanos(1));
         assert_eq!(files.take_due(Nanos(1 + QUIET_NS)), Some(ReloadReason::Rules));
+    }
+
+    #[test]
+    fn watches_that_fail_are_set_again() {
+        let root = tempfile::tempdir().unwrap();
+        let rules = root.path().join("rules.d");
+        std::fs::create_dir(&rules).unwrap();
+        let directories = std::slice::from_ref(&rules);
+        let mut files = FileWatcher::watch(directories, root.path(), false).unwrap();
+        assert_eq!(files.next_due(), None);
+        // As after EMFILE.
+        files.inotify = None;
+        files.failed.push(WatchFailure { path: None, errno: Errno::EMFILE });
+        files.report(Nanos(1));
+        std::fs::write(rules.join("10-a.toml"), "").unwrap();
+        files.read(Nanos(1));
+        assert_eq!(files.take_due(Nanos(RETRY_NS)), None);
+        assert_eq!(files.next_due(), Some(Nanos(1 + RETRY_NS)));
+        assert_eq!(files.take_due(Nanos(1 + RETRY_NS)), Some(ReloadReason::Names));
+        assert_eq!(files.next_due(), None);
+        std::fs::write(rules.join("10-a.toml"), "").unwrap();
+        files.read(Nanos(1));
+        assert!(files.next_due().is_some());
+    }
+
+    #[test]
+    fn a_limit_is_reported_with_its_name() {
+        let instances = WatchFailure { path: None, errno: Errno::EMFILE }.to_string();
+        assert!(instances.contains("fs.inotify.max_user_instances"), "{instances}");
+        let path = Some(PathBuf::from("/etc"));
+        let watches = WatchFailure { path, errno: Errno::ENOSPC }.to_string();
+        assert!(
+            watches.contains("/etc are not") && watches.contains("max_user_watches"),
+            "{watches}"
+        );
     }
 
     #[test]

@@ -7,8 +7,10 @@ pub mod files;
 pub mod load;
 pub mod observer;
 pub mod rebuild;
+mod settings_update;
 pub mod worker;
 
 #[cfg(test)]
 pub(crate) use compiled::test_policy;
 pub use compiled::{Policy, Summary, User};
+pub use settings_update::SettingsUpdate;

@@ -2,7 +2,9 @@
 //! query the name service, and those of [`crate::kernel::exe_pool`] examine executables. Requests and
 //! replies pass through channels; an eventfd wakes the main loop.
 
+mod directory;
 mod lookups;
+mod missing_names;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,8 +20,12 @@ use crate::kernel::exe_pool::{Examination, ExaminationPool};
 use crate::kernel::program::{self, Examined, ReadRequest};
 use crate::kernel::user_manager::LookupReply;
 use crate::policy::{Policy, User};
-pub use lookups::Directory;
-use lookups::{LookupKey, Lookups};
+use crate::rules::names::UnknownName;
+use crate::sys;
+pub use directory::Directory;
+use directory::LookupKey;
+use lookups::Lookups;
+use missing_names::MissingNames;
 
 /// Reply of a helper thread to the hot thread.
 pub enum WorkerReply {
@@ -55,11 +61,14 @@ pub enum WorkerReply {
     Readable(Pid),
     /// Result of the lookup of a user's service manager.
     Manager(LookupReply),
+    /// A name in rules that was unknown when they were read exists now.
+    NamesAppeared,
 }
 
 /// Requests to the rule thread.
 enum WorkerRequest {
     Reload,
+    Retire(Box<Policy>),
     Provoke,
 }
 
@@ -76,8 +85,12 @@ pub enum ReloadReason {
 pub trait PolicyService: Send + 'static {
     /// Reads the rules again. The last valid version of a file with new errors is used.
     fn reload(&mut self) -> Box<Policy>;
+    /// Called after a policy was sent to the hot thread, for work that it must not wait for.
+    fn activated(&mut self) {}
     /// Returns the name service that resolves the names in rules.
     fn directory(&self) -> Arc<dyn Directory>;
+    /// Returns the names in the rules that were read last that the name service does not know.
+    fn missing_names(&self) -> &[UnknownName];
 }
 
 /// Interface of the hot thread to the helper threads.
@@ -88,6 +101,7 @@ pub struct WorkerHandle {
     answers: Receiver<WorkerReply>,
     bell: Arc<EventFd>,
     lookups: Lookups,
+    missing: Arc<MissingNames>,
 }
 
 #[derive(Clone)]
@@ -116,9 +130,12 @@ impl WorkerHandle {
         let counter = ReplySender { answers: sender, bell: Arc::clone(&bell) };
         let of_rules = counter.clone();
         let of_executables = counter.clone();
-        let lookups = Lookups::open(office.directory(), counter.clone())?;
+        let missing = MissingNames::new(office.directory(), counter.clone());
+        missing.watch(office.missing_names());
+        let lookups = Lookups::open(office.directory(), counter.clone(), Arc::clone(&missing))?;
+        let of_reloads = Arc::clone(&missing);
         thread::Builder::new().name("rules".into()).spawn(move || {
-            serve(office, &asked, &of_rules);
+            serve(office, &asked, &of_rules, &of_reloads);
         })?;
         let executables = ExaminationPool::new(
             Box::new(|Examination { pid, raw, .. }| program::examine(pid, raw.as_deref())),
@@ -126,7 +143,7 @@ impl WorkerHandle {
                 of_executables.answer(WorkerReply::Examined { pid, number, examined })
             }),
         );
-        Ok(Self { questions, executables, counter, answers, bell, lookups })
+        Ok(Self { questions, executables, counter, answers, bell, lookups, missing })
     }
 
     /// Requests a reload of the rules.
@@ -165,6 +182,11 @@ impl WorkerHandle {
         })
     }
 
+    /// Frees a policy that is not used any more.
+    pub fn retire(&self, policy: Box<Policy>) {
+        self.ask(WorkerRequest::Retire(policy));
+    }
+
     /// Forks a short-lived process, so that the kernel sends an event.
     pub fn provoke(&self) {
         self.ask(WorkerRequest::Provoke);
@@ -197,10 +219,32 @@ impl WorkerHandle {
     }
 }
 
-fn serve(mut office: impl PolicyService, asked: &Receiver<WorkerRequest>, counter: &ReplySender) {
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.missing.stop();
+    }
+}
+
+fn serve(
+    mut office: impl PolicyService,
+    asked: &Receiver<WorkerRequest>,
+    counter: &ReplySender,
+    missing: &Arc<MissingNames>,
+) {
+    // The first policy was built before the thread started.
+    office.activated();
     while let Ok(question) = asked.recv() {
         let answer = match question {
-            WorkerRequest::Reload => Some(WorkerReply::Policy(office.reload())),
+            WorkerRequest::Reload => {
+                let policy = office.reload();
+                missing.watch(office.missing_names());
+                Some(WorkerReply::Policy(policy))
+            }
+            WorkerRequest::Retire(policy) => {
+                drop(policy);
+                sys::trim_memory();
+                None
+            }
             WorkerRequest::Provoke => {
                 provoke();
                 None
@@ -209,6 +253,7 @@ fn serve(mut office: impl PolicyService, asked: &Receiver<WorkerRequest>, counte
         if answer.is_some_and(|answer| !counter.answer(answer)) {
             return;
         }
+        office.activated();
     }
 }
 

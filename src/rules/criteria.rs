@@ -27,7 +27,8 @@ impl UserTest {
             (Self::Ids(first, last), _) => (*first..=*last).contains(&uid),
             (Self::Glob(glob), Some(name)) => glob.matches(name.as_bytes()),
             (Self::Glob(glob), None) => glob.is_any(),
-            (Self::Name(_), _) => false,
+            (Self::Human(uids), _) => uids.contains(uid),
+            (Self::Name(_) | Self::NameOrId(..), _) => false,
         }
     }
 
@@ -35,7 +36,7 @@ impl UserTest {
     pub fn needs_name(&self) -> bool {
         match self {
             Self::Glob(glob) => !glob.is_any(),
-            Self::Ids(..) | Self::Name(_) => false,
+            Self::Ids(..) | Self::Human(_) | Self::Name(_) | Self::NameOrId(..) => false,
         }
     }
 }
@@ -50,7 +51,7 @@ impl Criteria {
     pub(super) fn groups_list(&self, person: &UserFacts<'_>) -> bool {
         self.groups.iter().any(|test| match test {
             GroupTest::Ids(first, last) => person.is_listed(*first, *last),
-            GroupTest::Glob(_) | GroupTest::Name(_) => false,
+            GroupTest::Glob(_) | GroupTest::Name(_) | GroupTest::NameOrId(..) => false,
         })
     }
 
@@ -59,7 +60,7 @@ impl Criteria {
         self.groups_list(person)
             || self.groups.iter().any(|test| match test {
                 GroupTest::Ids(first, last) => (*first..=*last).contains(&gid),
-                GroupTest::Glob(_) | GroupTest::Name(_) => false,
+                GroupTest::Glob(_) | GroupTest::Name(_) | GroupTest::NameOrId(..) => false,
             })
     }
 
@@ -87,8 +88,9 @@ impl Rule {
     /// namespace counts only with `exe_anywhere`: otherwise any user could escape a rule by
     /// mounting a file over an excluded path. An executable that was not read is not excluded.
     pub(super) fn exe_excluded(&self, facts: &Facts<'_>) -> bool {
-        let counts = |exe: &ExeFacts<'_>| exe.on_host || self.exe_anywhere;
-        facts.exe.filter(counts).is_some_and(|exe| matches_any(&self.not, exe, facts))
+        facts.exe.is_some_and(|exe| {
+            (exe.on_host || self.exe_anywhere) && matches_any(&self.not, exe, facts)
+        })
     }
 }
 

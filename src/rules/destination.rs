@@ -15,6 +15,14 @@ use crate::event::{Gid, Pid, Uid};
 /// The maximum length of a path in bytes (`PATH_MAX` without its NUL byte).
 const PATH_MAX: usize = 4095;
 
+/// Returns the paths of the cgroups from the first to the last of a path, each without `/` at
+/// either end.
+pub fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let path = path.trim_matches('/');
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end]).filter(|prefix| !prefix.is_empty())
+}
+
 /// A cgroup path relative to its base, possibly with specifiers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -262,18 +270,18 @@ enum ParsedPart {
 
 /// Interprets a `%` at `at` followed by `letter`.
 fn field(letter: Option<char>, at: usize) -> Result<ParsedPart, DestinationError> {
-    let help =
-        || "specifiers are %u %U user, %g %G group, %p %P process; %% is a percent sign".to_owned();
-    match letter {
-        Some('%') => Ok(ParsedPart::Literal('%')),
-        Some(letter) => Specifier::from_letter(letter).map(ParsedPart::Field).ok_or_else(|| {
+    let wrong = match letter {
+        Some('%') => return Ok(ParsedPart::Literal('%')),
+        Some(letter) => {
+            if let Some(specifier) = Specifier::from_letter(letter) {
+                return Ok(ParsedPart::Field(specifier));
+            }
             error(at..at + 1 + letter.len_utf8(), &format!("unknown specifier `%{letter}`"))
-                .with_help(help())
-        }),
-        None => {
-            Err(error(at..at + 1, "incomplete specifier: `%` without a letter").with_help(help()))
         }
-    }
+        None => error(at..at + 1, "incomplete specifier: `%` without a letter"),
+    };
+    let help = "specifiers are %u %U user, %g %G group, %p %P process; %% is a percent sign";
+    Err(wrong.with_help(help.to_owned()))
 }
 
 fn check_component(
@@ -385,14 +393,17 @@ mod tests {
 
     #[test]
     fn values_cannot_leave_their_component() {
-        let named = |user| SpecifierValues { user: Some(user), ..WHO };
-        assert_eq!(render("s/%u", &named("..")), "s/\\x2e\\x2e");
-        assert_eq!(render("s/.%u", &named(".")), "s/\\x2e\\x2e");
-        assert_eq!(render("s/%u", &named("a/../b\n")), "s/a\\x2f..\\x2fb\\x0a");
-        assert_eq!(render("s/%u", &named("\\x2e")), "s/\\x5cx2e");
-        assert_eq!(render("s/%u", &named("tasks")), "s/_tasks");
-        assert_eq!(render("s/%u", &named("_tasks")), "s/__tasks");
-        assert_eq!(render("s/cpu.%u", &named("max")), "s/_cpu.max");
+        for (text, user, expected) in [
+            ("s/%u", "..", "s/\\x2e\\x2e"),
+            ("s/.%u", ".", "s/\\x2e\\x2e"),
+            ("s/%u", "a/../b\n", "s/a\\x2f..\\x2fb\\x0a"),
+            ("s/%u", "\\x2e", "s/\\x5cx2e"),
+            ("s/%u", "tasks", "s/_tasks"),
+            ("s/%u", "_tasks", "s/__tasks"),
+            ("s/cpu.%u", "max", "s/_cpu.max"),
+        ] {
+            assert_eq!(render(text, &SpecifierValues { user: Some(user), ..WHO }), expected);
+        }
         assert_eq!(
             render("s/%p", &SpecifierValues { program: Some(b"a\xffb"), ..WHO }),
             "s/a\\xffb"
@@ -401,20 +412,20 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_and_stay_apart() {
-        let long = |last: &str| {
+        let [a, again, b] = ["a", "a", "b"].map(|last| {
             render("%u", &SpecifierValues { user: Some(&("ü".repeat(200) + last)), ..WHO })
-        };
-        assert!(long("a").len() <= 255 && long("a").contains('~'));
-        assert_eq!(long("a"), long("a"));
-        assert_ne!(long("a"), long("b"));
+        });
+        assert!(a.len() <= 255 && a.contains('~'));
+        assert_eq!(a, again);
+        assert_ne!(a, b);
     }
 
     #[test]
     fn errors_say_where() {
-        let at = |text: &str| {
+        fn at(text: &str) -> (usize, usize) {
             let error = Destination::parse(text).unwrap_err();
             (error.offset, error.len)
-        };
+        }
         assert_eq!(at(""), (0, 0));
         assert_eq!(at("//"), (0, 2));
         assert_eq!(at("//a"), (1, 0));

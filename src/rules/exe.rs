@@ -82,13 +82,12 @@ impl SmallIndex {
 impl Exes {
     /// Builds the list or index. `entries` must be sorted and belong to rules with an executable.
     pub(super) fn build(rules: &[Rule], entries: &[ListedRule]) -> Self {
-        let tests = |entry: &ListedRule| &rules[entry.id.0 as usize].when.exes;
-        if entries.iter().map(|entry| tests(entry).len()).sum::<usize>() > FEW {
+        if entries.iter().map(|entry| entry.exes(rules).len()).sum::<usize>() > FEW {
             return Self::Many(Box::new(ExeIndex::build(rules, entries)));
         }
         let few = entries
             .iter()
-            .flat_map(|entry| tests(entry).iter().map(|test| SmallIndex::new(*entry, test)));
+            .flat_map(|entry| entry.exes(rules).iter().map(|test| SmallIndex::new(*entry, test)));
         Self::Few(few.collect())
     }
 
@@ -294,6 +293,7 @@ struct Bucket {
 impl Exact {
     fn build(mut filed: Vec<(Vec<u8>, ListedRule)>) -> Self {
         filed.sort_unstable();
+        // Called twice: the iterator cannot be cloned before Rust 1.87.
         let groups = || filed.chunk_by(|(a, _), (b, _)| a == b);
         let mut exact =
             Self { table: HashTable::with_capacity(groups().count()), ..Self::default() };

@@ -65,16 +65,19 @@ pub fn walk(
 
 fn miss(rule: &Rule, person: &UserFacts<'_>, facts: &Facts<'_>) -> Option<Mismatch> {
     let Rule { when, not, .. } = rule;
-    let missed = |given: bool, holds: bool, miss: Mismatch| (given && !holds).then_some(miss);
-    missed(!when.users.is_empty(), when.users_match(person), Mismatch::User)
-        .or_else(|| {
-            let holds = when.groups_match(facts.gid, person);
-            missed(!when.groups.is_empty(), holds, Mismatch::Group)
-        })
-        .or_else(|| missed(!when.exes.is_empty(), rule.exe_matches(facts), exe_miss(rule, facts)))
-        .or_else(|| not.users_match(person).then_some(Mismatch::NotUser))
-        .or_else(|| not.groups_match(facts.gid, person).then_some(Mismatch::NotGroup))
-        .or_else(|| rule.exe_excluded(facts).then_some(Mismatch::NotExe))
+    if !when.users.is_empty() && !when.users_match(person) {
+        Some(Mismatch::User)
+    } else if !when.groups.is_empty() && !when.groups_match(facts.gid, person) {
+        Some(Mismatch::Group)
+    } else if !when.exes.is_empty() && !rule.exe_matches(facts) {
+        Some(exe_miss(rule, facts))
+    } else if not.users_match(person) {
+        Some(Mismatch::NotUser)
+    } else if not.groups_match(facts.gid, person) {
+        Some(Mismatch::NotGroup)
+    } else {
+        rule.exe_excluded(facts).then_some(Mismatch::NotExe)
+    }
 }
 
 /// Returns the reason for which none of the rule's executables matches.

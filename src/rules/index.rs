@@ -26,16 +26,16 @@ impl Index {
     pub(super) fn build(rules: &[Rule], mut entries: Vec<ListedRule>) -> Self {
         entries.sort_unstable();
         entries.dedup_by_key(|entry| entry.id);
-        let asks_when = |entry: &ListedRule| !rules[entry.id.0 as usize].when.exes.is_empty();
-        let always =
-            |entry: &ListedRule| entry.residue == ResidualTests::NOTHING && !asks_when(entry);
-        if let Some(last) = entries.iter().position(always) {
-            entries.truncate(last + 1);
-        }
-        let asks =
-            |entry: &&ListedRule| asks_when(entry) || entry.residue.has(ResidualTests::NOT_EXES);
-        let first_exe = entries.iter().find(asks).map_or(u32::MAX, |entry| entry.id.0);
-        let (exes, list): (Vec<_>, Vec<_>) = entries.into_iter().partition(asks_when);
+        let always = entries.iter().position(|entry| {
+            entry.residue == ResidualTests::NOTHING && entry.exes(rules).is_empty()
+        });
+        entries.truncate(always.map_or(usize::MAX, |last| last + 1));
+        let first_exe = entries.iter().find(|entry| {
+            entry.residue.has(ResidualTests::NOT_EXES) || !entry.exes(rules).is_empty()
+        });
+        let first_exe = first_exe.map_or(u32::MAX, |entry| entry.id.0);
+        let (list, exes): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| entry.exes(rules).is_empty());
         let exes = (!exes.is_empty()).then(|| Exes::build(rules, &exes));
         Self { list: list.into(), exes, first_exe }
     }

@@ -1,10 +1,10 @@
 //! Lists of rules that share a key, and the tests that remain for each of them.
 
 use super::criteria::UserFacts;
-use super::{Facts, Rule, RuleId};
+use super::{ExeTest, Facts, Rule, RuleId};
 
 /// The tests that remain for a rule found in an index.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ResidualTests(u8);
 
 impl ResidualTests {
@@ -47,10 +47,17 @@ impl ResidualTests {
 }
 
 /// A rule in a list and its remaining tests. Lists are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ListedRule {
     pub(super) id: RuleId,
     pub(super) residue: ResidualTests,
+}
+
+impl ListedRule {
+    /// Returns the executables under `when`.
+    pub(super) fn exes<'r>(&self, rules: &'r [Rule]) -> &'r [ExeTest] {
+        &rules[self.id.0 as usize].when.exes
+    }
 }
 
 /// One lookup, with the data that all indexes need.

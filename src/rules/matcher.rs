@@ -6,7 +6,11 @@
 //! in a [`UserPlan`] when that user is first seen, outside the hot path. A decision is the earliest
 //! match of the three. Each part is indexed by executable.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 #[cfg(doc)]
 use super::Action;
@@ -35,13 +39,60 @@ pub struct Matcher {
     keeps_identity: bool,
 }
 
-/// The rules that remain for one user ID. Takes a few words for a user that no rule names.
+/// The rules that remain for one user ID. Takes a few words for a user that no rule names, or for one
+/// with the same rules as another, see [`SharedPlans`].
 #[derive(Debug)]
 pub struct UserPlan {
-    /// The rules that accept the user, with their remaining tests.
-    index: Index,
+    rules: Arc<PlanRules>,
     /// The name and groups, if a rule outside the plan tests them.
     identity: Option<Box<UserIdentity>>,
+}
+
+/// The rules that accept a user, with their remaining tests.
+#[derive(Debug)]
+struct PlanRules {
+    /// The rules from which the index was built.
+    entries: Box<[ListedRule]>,
+    index: Index,
+}
+
+/// The plans of all users, each set of rules stored once. A user can have 65,536 subordinate UIDs, and a
+/// plan of 10,000 rules takes half a megabyte.
+#[derive(Debug, Default)]
+pub struct SharedPlans {
+    by_hash: HashMap<u64, Vec<Arc<PlanRules>>, FixedState>,
+    bytes: usize,
+}
+
+impl SharedPlans {
+    /// Lets `plan` use the stored rules if they are the same, and stores them otherwise.
+    pub fn share(&mut self, plan: &mut UserPlan) {
+        let hash = FixedState::with_seed(0).hash_one(&plan.rules.entries);
+        let known = self.by_hash.entry(hash).or_default();
+        match known.iter().find(|known| known.entries == plan.rules.entries) {
+            Some(known) => plan.rules = Arc::clone(known),
+            None => {
+                self.bytes += plan.rules.heap();
+                known.push(Arc::clone(&plan.rules));
+            }
+        }
+    }
+
+    /// Returns the approximate size of all stored rules in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets all plans. Those in use stay valid.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl PlanRules {
+    fn heap(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.entries) + self.index.heap()
+    }
 }
 
 /// Rules by required user.
@@ -50,8 +101,8 @@ struct UserIndex {
     /// Single IDs, one entry per rule and user. Sorted.
     by_uid: Vec<(Uid, RuleId)>,
     ranges: Vec<(Uid, Uid, RuleId)>,
-    /// The rules with a pattern, each once.
-    globs: Vec<RuleId>,
+    /// The rules with a pattern or for human users, each once.
+    others: Vec<RuleId>,
 }
 
 impl Matcher {
@@ -128,9 +179,11 @@ impl Matcher {
         ids.retain(|id| id.0 < end);
         ids.sort_unstable();
         ids.dedup();
-        let entries = ids.into_iter().filter_map(|id| self.remaining(id, &person)).collect();
+        let entries: Vec<ListedRule> =
+            ids.into_iter().filter_map(|id| self.remaining(id, &person)).collect();
+        let index = Index::build(&self.rules, entries.clone());
         UserPlan {
-            index: Index::build(&self.rules, entries),
+            rules: Arc::new(PlanRules { entries: entries.into(), index }),
             identity: self.keeps_identity.then(|| Box::new(identity.clone())),
         }
     }
@@ -181,7 +234,7 @@ impl Matcher {
     fn decide_from(&self, plan: &UserPlan, facts: &Facts<'_>, from: u32) -> Option<RuleId> {
         let query = Query { rules: &self.rules, facts, person: plan.person(facts.uid), from };
         let group = self.groups.get(facts.gid);
-        let mut best = plan.index.first_listed(&query, u32::MAX);
+        let mut best = plan.rules.index.first_listed(&query, u32::MAX);
         if let Some(group) = group {
             best = group.first_listed(&query, best);
         }
@@ -191,7 +244,7 @@ impl Matcher {
         best = self.shared.first_listed(&query, best);
         if let Some(exe) = facts.exe {
             for path in [Some(exe.path), facts.invoked].into_iter().flatten() {
-                let indexes = [Some(&plan.index), group, Some(&self.shared)];
+                let indexes = [Some(&plan.rules.index), group, Some(&self.shared)];
                 best = first_of_exe(indexes, &query, path, best);
             }
         }
@@ -207,7 +260,7 @@ impl Matcher {
     /// do.
     pub fn asks_exe(&self, plan: &UserPlan, gid: Gid, decision: Option<RuleId>) -> bool {
         let group = self.groups.get(gid).map_or(u32::MAX, Index::first_exe);
-        let first = plan.index.first_exe().min(self.shared.first_exe()).min(group);
+        let first = plan.rules.index.first_exe().min(self.shared.first_exe()).min(group);
         match decision {
             None => first != u32::MAX,
             // The selected rule may turn out not to match if it excludes an executable.
@@ -245,7 +298,7 @@ fn asks_user(rule: &Rule) -> bool {
     let everybody = rule.when.users.iter().any(|test| match test {
         UserTest::Glob(glob) => glob.is_any(),
         UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
-        UserTest::Name(_) => false,
+        UserTest::Human(_) | UserTest::Name(_) | UserTest::NameOrId(..) => false,
     });
     !rule.when.users.is_empty() && !everybody
 }
@@ -271,23 +324,25 @@ impl UserPlan {
                 + identity.name.as_ref().map_or(0, String::len)
                 + size_of_val(&*identity.listed_in)
         });
-        size_of::<Self>() + self.index.heap() + identity
+        // The empty set of rules is that of most users, who share it.
+        let rules = if self.rules.entries.is_empty() { 0 } else { self.rules.heap() };
+        size_of::<Self>() + rules + identity
     }
 }
 
 impl UserIndex {
     fn add(&mut self, id: RuleId, rule: &Rule) {
-        let mut has_glob = false;
+        let mut has_other = false;
         for test in &rule.when.users {
             match test {
                 UserTest::Ids(first, last) if first == last => self.by_uid.push((*first, id)),
                 UserTest::Ids(first, last) => self.ranges.push((*first, *last, id)),
-                UserTest::Glob(_) => has_glob = true,
-                UserTest::Name(_) => {}
+                UserTest::Glob(_) | UserTest::Human(_) => has_other = true,
+                UserTest::Name(_) | UserTest::NameOrId(..) => {}
             }
         }
-        if has_glob {
-            self.globs.push(id);
+        if has_other {
+            self.others.push(id);
         }
     }
 
@@ -295,7 +350,7 @@ impl UserIndex {
         self.by_uid.sort_unstable();
         self.by_uid.shrink_to_fit();
         self.ranges.shrink_to_fit();
-        self.globs.shrink_to_fit();
+        self.others.shrink_to_fit();
     }
 
     fn add_matching(&self, rules: &[Rule], person: &UserFacts<'_>, out: &mut Vec<RuleId>) {
@@ -305,13 +360,12 @@ impl UserIndex {
         out.extend(single.map(|(_, id)| *id));
         let ranges = self.ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&uid));
         out.extend(ranges.map(|(_, _, id)| *id));
-        let holds = |id: &RuleId| rules[id.0 as usize].when.users_match(person);
-        out.extend(self.globs.iter().copied().filter(holds));
+        out.extend(self.others.iter().filter(|id| rules[id.0 as usize].when.users_match(person)));
     }
 
     fn heap(&self) -> usize {
         self.by_uid.capacity() * size_of::<(Uid, RuleId)>()
             + self.ranges.capacity() * size_of::<(Uid, Uid, RuleId)>()
-            + self.globs.capacity() * size_of::<RuleId>()
+            + self.others.capacity() * size_of::<RuleId>()
     }
 }

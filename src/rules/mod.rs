@@ -14,6 +14,7 @@ pub mod explain;
 mod gid_intervals;
 pub mod glob;
 mod groups;
+pub mod human;
 pub mod ignore;
 mod index;
 pub mod lint;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use crate::event::{Gid, Uid};
 use destination::{Destination, Specifier};
 use glob::Glob;
+use human::HumanUids;
 use ignore::IgnoreWhen;
 
 /// The position of a rule in its file. Lines and columns count from 1.
@@ -71,9 +73,20 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Returns a copy with a name of its own, which a clone would share.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { name: Arc::from(&*self.name), ..self.clone() }
+    }
+
     /// Checks whether the rule requires or excludes groups.
     pub fn tests_groups(&self) -> bool {
         !self.when.groups.is_empty() || !self.not.groups.is_empty()
+    }
+
+    /// Checks whether the rule is one of `cgrules.conf`, with the behaviour of cgrulesengd.
+    pub fn is_legacy(&self) -> bool {
+        self.leave_units == LeaveUnits::AsTheOriginal
     }
 
     /// Returns the name given in the file, `None` for a default name (`file:line`).
@@ -138,8 +151,13 @@ impl Criteria {
 pub enum UserTest {
     /// A name still to be resolved; never left after [`names::resolve`].
     Name(String),
+    /// A name of digits still to be resolved, and the ID that it means if no user has that name;
+    /// never left after [`names::resolve`].
+    NameOrId(String, Uid),
     /// A pattern for the name of the user. A user without a name matches only `*`.
     Glob(Glob),
+    /// All human users.
+    Human(HumanUids),
     /// An inclusive range of IDs, first and last.
     Ids(Uid, Uid),
 }
@@ -149,6 +167,9 @@ pub enum UserTest {
 pub enum GroupTest {
     /// A name still to be resolved; never left after [`names::resolve`].
     Name(String),
+    /// A name of digits still to be resolved, and the ID that it means if no group has that name;
+    /// never left after [`names::resolve`].
+    NameOrId(String, Gid),
     /// A pattern still to be resolved; never left after [`names::resolve`].
     Glob(Glob),
     /// An inclusive range of IDs, first and last.

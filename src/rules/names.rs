@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::human::HumanUids;
 use super::{Criteria, GroupTest, Rule, UserTest};
 use crate::event::{Gid, Uid};
 
@@ -13,6 +14,8 @@ pub struct ResolvedNames {
     pub uids: HashMap<String, Uid>,
     /// Group name to GID, for every group that was enumerated or is used in a rule.
     pub gids: HashMap<String, Gid>,
+    /// The UIDs of human users.
+    pub human: HumanUids,
 }
 
 /// The name and groups of a user ID.
@@ -36,12 +39,23 @@ impl UserIdentity {
 }
 
 /// A name in a rule that NSS does not know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UnknownName {
     /// A user that does not exist.
     User(String),
     /// A group that does not exist.
     Group(String),
+}
+
+impl UnknownName {
+    /// Checks whether this is the name of a user that no process can have without it. A name of
+    /// digits is not: until it exists it is a UID.
+    pub fn is_user(&self) -> bool {
+        match self {
+            Self::User(name) => name.bytes().any(|byte| !byte.is_ascii_digit()),
+            Self::Group(_) => false,
+        }
+    }
 }
 
 /// Replaces the names in `rule` by IDs. Unknown alternatives are dropped and returned. The rule is
@@ -91,6 +105,11 @@ fn resolve_criteria(
 fn user(test: UserTest, names: &ResolvedNames, unknown: &mut Vec<UnknownName>) -> Option<UserTest> {
     match test {
         UserTest::Glob(_) | UserTest::Ids(..) => Some(test),
+        UserTest::Human(_) => Some(UserTest::Human(names.human.clone())),
+        UserTest::NameOrId(name, id) => {
+            let uid = names.uids.get(&name).copied().unwrap_or(id);
+            Some(UserTest::Ids(uid, uid))
+        }
         UserTest::Name(name) => match names.uids.get(&name) {
             Some(&uid) => Some(UserTest::Ids(uid, uid)),
             None => {
@@ -110,6 +129,10 @@ fn groups(
 ) {
     match test {
         GroupTest::Ids(..) => out.push(test),
+        GroupTest::NameOrId(name, id) => {
+            let gid = names.gids.get(&name).copied().unwrap_or(id);
+            out.push(GroupTest::Ids(gid, gid));
+        }
         GroupTest::Name(name) => match names.gids.get(&name) {
             Some(&gid) => out.push(GroupTest::Ids(gid, gid)),
             None => unknown.push(UnknownName::Group(name)),
@@ -136,12 +159,14 @@ mod tests {
 
     fn names() -> ResolvedNames {
         ResolvedNames {
-            uids: HashMap::from([("alice".to_owned(), Uid(1))]),
+            uids: HashMap::from([("alice".to_owned(), Uid(1)), ("20231234".to_owned(), Uid(5))]),
             gids: HashMap::from([
                 ("web".to_owned(), Gid(9)),
                 ("web-a".to_owned(), Gid(8)),
                 ("db".to_owned(), Gid(7)),
+                ("4711".to_owned(), Gid(6)),
             ]),
+            human: HumanUids::new(Uid(1000), []),
         }
     }
 
@@ -184,6 +209,33 @@ mod tests {
         assert_eq!(when.users, [UserTest::Ids(Uid(1), Uid(1))]);
         assert_eq!(when.groups, [one(7)]);
         assert!(unknown.is_empty());
+    }
+
+    #[test]
+    fn a_name_of_digits_is_an_id_only_if_no_account_has_it() {
+        let users = [("20231234", 20_231_234), ("33", 33)];
+        let groups = [("4711", 4711), ("8", 8)];
+        let when = Criteria {
+            users: users.map(|(name, id)| UserTest::NameOrId(name.to_owned(), Uid(id))).to_vec(),
+            groups: groups.map(|(name, id)| GroupTest::NameOrId(name.to_owned(), Gid(id))).to_vec(),
+            exes: Vec::new(),
+        };
+        let (resolved, unknown) = resolve(rule(when, Criteria::default()), &names());
+        let when = resolved.unwrap().when;
+        assert_eq!(when.users, [5, 33].map(|id| UserTest::Ids(Uid(id), Uid(id))));
+        assert_eq!(when.groups, [one(6), one(8)]);
+        assert!(unknown.is_empty());
+    }
+
+    #[test]
+    fn human_users_are_those_of_the_host() {
+        let human = vec![UserTest::Human(HumanUids::default())];
+        let human = Criteria { users: human, ..Criteria::default() };
+        let (resolved, _) = resolve(rule(human.clone(), human), &names());
+        let resolved = resolved.unwrap();
+        assert_eq!(resolved.when.users, [UserTest::Human(names().human)]);
+        assert!(resolved.not.users[0].matches(Uid(1000), None));
+        assert!(!resolved.not.users[0].matches(Uid(999), Some("alice")));
     }
 
     #[test]

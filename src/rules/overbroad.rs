@@ -26,8 +26,8 @@ pub fn width(rule: &Rule) -> Option<Overbroad> {
     if !places || !leaves || !rule.when.exes.is_empty() {
         return None;
     }
-    let has_root = reaches(&rule.when, 0);
-    let has_system = is_for_system(&rule.when);
+    let has_root = reaches(&rule.when, (0, 0), &NAMES[..1]);
+    let has_system = reaches(&rule.when, (1, SYSTEM), &NAMES[1..]);
     match (has_root && !is_out(rule, 0), has_system && !is_out(rule, SYSTEM)) {
         (true, true) => Some(Overbroad::Everybody),
         (true, false) => Some(Overbroad::Root),
@@ -36,40 +36,27 @@ pub fn width(rule: &Rule) -> Option<Overbroad> {
     }
 }
 
-/// Checks whether processes with this ID can match.
-fn reaches(when: &Criteria, id: u32) -> bool {
-    let fits_user = |test: &UserTest| match test {
-        UserTest::Name(_) => false,
-        UserTest::Glob(glob) => NAMES[..1].iter().any(|name| glob.matches(name)),
-        UserTest::Ids(first, last) => (first.0..=last.0).contains(&id),
-    };
-    let fits_group = |test: &GroupTest| match test {
-        GroupTest::Name(_) | GroupTest::Glob(_) => false,
-        GroupTest::Ids(first, last) => (first.0..=last.0).contains(&id),
-    };
-    (when.users.is_empty() || when.users.iter().any(fits_user))
-        && (when.groups.is_empty() || when.groups.iter().any(fits_group))
-}
-
-/// Checks whether processes of a system user other than root can match.
-fn is_for_system(when: &Criteria) -> bool {
-    let fits_user = |test: &UserTest| match test {
-        UserTest::Name(_) => false,
-        UserTest::Glob(glob) => NAMES[1..].iter().any(|name| glob.matches(name)),
-        UserTest::Ids(first, last) => first.0 <= SYSTEM && last.0 >= 1,
-    };
-    let fits_group = |test: &GroupTest| match test {
-        GroupTest::Name(_) | GroupTest::Glob(_) => false,
-        GroupTest::Ids(first, last) => first.0 <= SYSTEM && last.0 >= 1,
-    };
-    (when.users.is_empty() || when.users.iter().any(fits_user))
-        && (when.groups.is_empty() || when.groups.iter().any(fits_group))
+/// Checks whether processes with one of these IDs or user names can match.
+fn reaches(when: &Criteria, (from, to): (u32, u32), names: &[&[u8]]) -> bool {
+    let has_user = when.users.iter().any(|test| match test {
+        UserTest::Name(_) | UserTest::NameOrId(..) => false,
+        UserTest::Human(uids) => {
+            uids.ranges().iter().any(|(first, last)| first.0 <= to && last.0 >= from)
+        }
+        UserTest::Glob(glob) => names.iter().any(|name| glob.matches(name)),
+        UserTest::Ids(first, last) => first.0 <= to && last.0 >= from,
+    });
+    let has_group = when.groups.iter().any(|test| match test {
+        GroupTest::Name(_) | GroupTest::NameOrId(..) | GroupTest::Glob(_) => false,
+        GroupTest::Ids(first, last) => first.0 <= to && last.0 >= from,
+    });
+    (when.users.is_empty() || has_user) && (when.groups.is_empty() || has_group)
 }
 
 /// Checks whether the rule excludes all users from 1 to `last`, or root if `last` is 0.
 fn is_out(rule: &Rule, last: u32) -> bool {
     rule.not.users.iter().any(|test| match test {
-        UserTest::Name(_) => false,
+        UserTest::Name(_) | UserTest::NameOrId(..) | UserTest::Human(_) => false,
         UserTest::Glob(glob) => glob.is_any(),
         UserTest::Ids(from, to) => from.0 <= last.min(1) && to.0 >= last,
     })

@@ -6,6 +6,7 @@
 
 use super::glob::Glob;
 use super::{Criteria, ExeTest, GroupTest, Rule, UserTest, base_name};
+use crate::event::Uid;
 
 /// Checks whether `wide` matches every process that `narrow` matches.
 pub(super) fn subsumes(wide: &Rule, narrow: &Rule) -> bool {
@@ -33,6 +34,16 @@ pub(super) fn is_empty(rule: &Rule) -> bool {
         || !not.exes.is_empty() && !when.exes.is_empty() && exes_cover(not, when)
 }
 
+/// Checks whether the users of a rule are no restriction.
+pub(super) fn accepts_any_user(when: &Criteria) -> bool {
+    users_cover(when, &Criteria::default())
+}
+
+/// Checks whether the groups of a rule are no restriction.
+pub(super) fn accepts_any_group(when: &Criteria) -> bool {
+    groups_cover(when, &Criteria::default())
+}
+
 /// Checks whether `wide` accepts every user of `narrow`. An empty list of `wide` accepts all users.
 fn users_cover(wide: &Criteria, narrow: &Criteria) -> bool {
     wide.users.is_empty()
@@ -42,24 +53,30 @@ fn users_cover(wide: &Criteria, narrow: &Criteria) -> bool {
 
 /// Checks whether each user of `narrow` is certainly accepted by `wide`.
 pub fn all_users_in(narrow: &[UserTest], wide: &[UserTest]) -> bool {
-    let ids = merged(wide.iter().filter_map(user_ids).collect());
-    let covered = |test: &UserTest| match test {
-        UserTest::Ids(first, last) => has_all(&ids, (first.0, last.0)),
-        // A user that matches by name can have any UID.
-        UserTest::Glob(_) => wide.contains(test),
-        UserTest::Name(_) => true,
-    };
-    wide.iter().any(is_everybody) || narrow.iter().all(covered)
+    let ids = merged(wide.iter().filter_map(user_ids).flatten().collect());
+    wide.iter().any(is_everybody)
+        || narrow.iter().all(|test| match test {
+            UserTest::Ids(first, last) => has_all(&ids, (first.0, last.0)),
+            UserTest::Human(_) => {
+                user_ids(test).is_some_and(|mut own| own.all(|range| has_all(&ids, range)))
+            }
+            // A user that matches by name can have any UID.
+            UserTest::Glob(_) => wide.contains(test),
+            UserTest::Name(_) | UserTest::NameOrId(..) => true,
+        })
 }
 
 /// Checks whether a user is certainly in both lists. Names are not resolved: patterns are only
 /// compared for equality.
 pub fn have_common_users(one: &[UserTest], other: &[UserTest]) -> bool {
-    let meet = |a: &UserTest, b: &UserTest| match (user_ids(a), user_ids(b)) {
-        (Some((first, last)), Some((from, to))) => from <= last && first <= to,
+    one.iter().any(|a| other.iter().any(|b| have_common_user(a, b)))
+}
+
+fn have_common_user(a: &UserTest, b: &UserTest) -> bool {
+    match (user_ids(a), user_ids(b)) {
+        (Some(mut ours), Some(_)) => ours.any(|range| overlaps(range, b)),
         (None, Some(_) | None) | (Some(_), None) => a == b || is_everybody(a) || is_everybody(b),
-    };
-    one.iter().any(|a| other.iter().any(|b| meet(a, b)))
+    }
 }
 
 /// Checks whether the test accepts all users, with or without a name.
@@ -67,18 +84,26 @@ fn is_everybody(test: &UserTest) -> bool {
     match test {
         UserTest::Ids(first, last) => first.0 == 0 && last.0 == u32::MAX,
         UserTest::Glob(glob) => glob.is_any(),
-        UserTest::Name(_) => false,
+        UserTest::Name(_) | UserTest::NameOrId(..) | UserTest::Human(_) => false,
     }
 }
 
 /// Checks whether no user is in both lists, as far as both contain numeric IDs.
 fn are_apart(one: &Criteria, other: &Criteria) -> bool {
-    let apart = |(first, last): (u32, u32)| {
-        let meets =
-            |ids: Option<(u32, u32)>| ids.is_none_or(|(from, to)| from <= last && first <= to);
-        !one.users.iter().any(|test| meets(user_ids(test)))
-    };
-    !other.users.is_empty() && other.users.iter().all(|test| user_ids(test).is_some_and(apart))
+    !other.users.is_empty()
+        && other.users.iter().all(|test| {
+            user_ids(test).is_some_and(|mut ids| ids.all(|range| is_outside(range, &one.users)))
+        })
+}
+
+/// Checks whether all tests are for numeric IDs, none of which is in the range.
+fn is_outside(range: (u32, u32), tests: &[UserTest]) -> bool {
+    tests.iter().all(|test| user_ids(test).is_some() && !overlaps(range, test))
+}
+
+/// Checks whether the test accepts an ID of the range by its number.
+fn overlaps((first, last): (u32, u32), test: &UserTest) -> bool {
+    user_ids(test).is_some_and(|mut ids| ids.any(|(from, to)| from <= last && first <= to))
 }
 
 fn groups_cover(wide: &Criteria, narrow: &Criteria) -> bool {
@@ -87,13 +112,13 @@ fn groups_cover(wide: &Criteria, narrow: &Criteria) -> bool {
     if wide.groups.is_empty() || ids == [(0, u32::MAX)] {
         return true;
     }
-    let covered = |test: &GroupTest| group_ids(test).is_none_or(|range| has_all(&ids, range));
-    !narrow.groups.is_empty() && narrow.groups.iter().all(covered)
+    !narrow.groups.is_empty()
+        && narrow.groups.iter().filter_map(group_ids).all(|range| has_all(&ids, range))
 }
 
 fn exes_cover(wide: &Criteria, narrow: &Criteria) -> bool {
-    let covered = |test: &ExeTest| wide.exes.iter().any(|own| exe_covers(own, test));
-    !narrow.exes.is_empty() && narrow.exes.iter().all(covered)
+    !narrow.exes.is_empty()
+        && narrow.exes.iter().all(|test| wide.exes.iter().any(|own| exe_covers(own, test)))
 }
 
 fn exe_covers(wide: &ExeTest, narrow: &ExeTest) -> bool {
@@ -123,13 +148,15 @@ fn begins(wide: &Glob, narrow: &Glob, stars: usize) -> bool {
         && narrow.literal_prefix().starts_with(&prefix)
 }
 
-/// Returns the ID range of a test, `None` for a pattern. A range that ends before it begins is
+/// Returns the ID ranges of a test, `None` for a pattern. A range that ends before it begins is
 /// empty and therefore part of every other.
-pub(super) fn user_ids(test: &UserTest) -> Option<(u32, u32)> {
-    match test {
-        UserTest::Ids(first, last) => Some((first.0, last.0)),
-        UserTest::Glob(_) | UserTest::Name(_) => None,
-    }
+pub(super) fn user_ids(test: &UserTest) -> Option<impl Iterator<Item = (u32, u32)>> {
+    let (one, more): (_, &[(Uid, Uid)]) = match test {
+        UserTest::Ids(first, last) => (Some((first.0, last.0)), &[]),
+        UserTest::Human(uids) => (None, uids.ranges()),
+        UserTest::Glob(_) | UserTest::Name(_) | UserTest::NameOrId(..) => return None,
+    };
+    Some(one.into_iter().chain(more.iter().map(|&(first, last)| (first.0, last.0))))
 }
 
 /// Returns the ID range of a group test, `None` for a name or pattern. Those match no process once
@@ -137,7 +164,7 @@ pub(super) fn user_ids(test: &UserTest) -> Option<(u32, u32)> {
 pub(super) fn group_ids(test: &GroupTest) -> Option<(u32, u32)> {
     match test {
         GroupTest::Ids(first, last) => Some((first.0, last.0)),
-        GroupTest::Glob(_) | GroupTest::Name(_) => None,
+        GroupTest::Glob(_) | GroupTest::Name(_) | GroupTest::NameOrId(..) => None,
     }
 }
 

@@ -3,9 +3,11 @@
 #![deny(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
 
 /// Replaces the content of `path` by `bytes`, with permissions `mode`. The new content is written
 /// to `path.new`, which is then renamed.
@@ -25,6 +27,32 @@ pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
     file.write_all(bytes)?;
     fs::rename(&draft, path)
+}
+
+/// Reads a file that this program wrote. Returns `None` if it does not exist.
+///
+/// # Errors
+/// As open(2) and read(2); or another user could have written the file, or it is larger than
+/// `most` bytes.
+pub fn read_own(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let opened =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    let is_ours = metadata.is_file()
+        && metadata.uid() == geteuid().as_raw()
+        && metadata.mode() & 0o022 == 0
+        && metadata.len() < most;
+    if !is_ours {
+        return Err(io::Error::other("not a file that only its owner can write, or too large"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]

@@ -45,7 +45,8 @@ impl Mailbox {
     /// was empty.
     ///
     /// # Errors
-    /// As recvmmsg(2), but an empty socket is 0.
+    /// As recvmmsg(2), but an empty socket is 0. An interrupted call is an error, because the socket may
+    /// not be empty.
     pub fn receive(
         &mut self,
         fd: BorrowedFd<'_>,

@@ -78,6 +78,7 @@ fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -88,8 +89,8 @@ mod tests {
             let file = File::open(format!("/proc/self/ns/{}", which.name())).unwrap();
             let owner = namespace_owner(file.as_fd());
             let Ok(namespace) = namespace_of(pidfd.as_fd(), which) else { continue };
-            let inode = |file: File| std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
-            assert_eq!(inode(File::from(namespace)), inode(file));
+            let own = File::from(namespace).metadata().unwrap();
+            assert_eq!(own.ino(), file.metadata().unwrap().ino());
             assert!(owner.is_ok_and(|uid| uid == 0) || !nix::unistd::Uid::effective().is_root());
         }
     }

@@ -5,6 +5,9 @@ use std::io;
 use std::mem::zeroed;
 use std::ptr;
 
+/// Directory for state that is meaningless after a boot, unless systemd names another.
+pub const RUNTIME_DIRECTORY: &str = "/run/cgruled";
+
 /// Continues in a child with a new session and `/` as its working directory; the calling process
 /// exits with status 0. The umask is unchanged, and standard input, output and error stay open.
 ///

@@ -38,6 +38,8 @@ counters! {
     refused_datagrams,
     /// Events that the kernel dropped because a socket was full.
     lost_events,
+    /// Calls that failed with an error that can pass, such as a lack of memory, and are repeated.
+    retried_calls,
     /// Forks that did not fit into the fork tracker.
     lost_forks,
     /// Scans of all processes: at start, on reload, after a loss.
@@ -120,8 +122,14 @@ counters! {
     kept_in_slice,
     /// Cgroups created as the target of a rule.
     groups_created,
+    /// Processes placed in a cgroup that they share, because too many cgroups were created for their user.
+    groups_over_limit,
     /// Cgroups removed because they were empty for the time set in their tables.
     groups_removed,
+    /// Settings of cgroups that were reverted, since no table contains them any more.
+    settings_reverted,
+    /// Settings of cgroups that no table contains any more and that could not be reverted.
+    settings_not_reverted,
     /// Systemd units that received the settings of their table.
     units_configured,
     /// Systemd units that could not be configured.
@@ -138,7 +146,7 @@ counters! {
     reloads,
     /// Policies activated with a file kept at its last valid version because of new errors.
     refused_reloads,
-    /// Log records dropped because the log could not keep up.
+    /// Log records dropped because the log could not keep up, or could not be written.
     dropped_log_records,
     /// Log records suppressed by the limit on repetitions.
     suppressed_log_records,
@@ -308,12 +316,11 @@ impl fmt::Display for Metrics {
         for (name, value) in self.counters() {
             writeln!(f, "{name} {value}")?;
         }
-        let microseconds = |ns: u64| ns as f64 / 1000.0;
         for (name, per_mille) in [("p50", 500), ("p90", 900), ("p99", 990)] {
-            let value = microseconds(self.latency.quantile(per_mille));
+            let value = self.latency.quantile(per_mille) as f64 / 1000.0;
             writeln!(f, "latency_{name}_us {value:.1}")?;
         }
-        writeln!(f, "latency_max_us {:.1}", microseconds(self.latency.greatest()))?;
+        writeln!(f, "latency_max_us {:.1}", self.latency.greatest() as f64 / 1000.0)?;
         if f.alternate() {
             for (upper, count) in self.latency.octaves() {
                 writeln!(f, "latency_us_le_{upper} {count}")?;

@@ -70,8 +70,8 @@ pub struct ForkTracker {
     pending_since: Option<Nanos>,
     /// Start of the running scan.
     scan: Option<Nanos>,
-    /// Set if every fork is a candidate: see [`Self::suspect_every_fork`].
-    suspects_every_fork: bool,
+    /// Time since which every fork is a candidate: see [`Self::suspect_every_fork`].
+    suspected_since: Option<Nanos>,
     /// For each time that the fork socket was read until it was empty: the start of the read, and
     /// the number of forks read by then.
     reads: VecDeque<(Nanos, u64)>,
@@ -158,10 +158,18 @@ impl ForkTracker {
         }
     }
 
-    /// Sets whether every fork is a candidate from now on. Needed while a process has a thread with
-    /// other credentials than the leader: no event precedes its forks, so no window contains them.
-    pub fn suspect_every_fork(&mut self, suspects: bool) {
-        self.suspects_every_fork = suspects;
+    /// Makes every fork a candidate. Needed while a process has a thread with other credentials than
+    /// the leader, which it has `since` this time: no event precedes its forks, so no window contains
+    /// them.
+    pub fn suspect_every_fork(&mut self, since: Nanos) {
+        self.suspected_since.get_or_insert(since);
+    }
+
+    /// Ends that at `now`. Forks of before may be read later.
+    pub fn end_suspicion(&mut self, now: Nanos) {
+        if let Some(since) = self.suspected_since.take() {
+            self.windows.add(since, now);
+        }
     }
 
     /// Returns the next child to evaluate, when everything up to the drain `completed` was evaluated.
@@ -202,17 +210,12 @@ impl ForkTracker {
     }
 
     fn may_be_misplaced(&self, fork: Fork, is_suspect: &impl Fn(Pid) -> bool) -> bool {
-        self.suspects_every_fork
+        self.suspected_since.is_some()
             || self.scan.is_some_and(|began| began <= fork.at)
             || self.evaluated.get(&fork.parent).is_some_and(|parent| fork.at <= parent.ended)
             || self.windows.contains(fork.at)
             || self.pending_since.is_some_and(|since| since <= fork.at)
             || is_suspect(fork.parent)
-    }
-
-    /// Returns the last recorded fork that created `child`, if it is not checked yet.
-    pub fn creation_of(&self, child: Pid) -> Option<Fork> {
-        self.waiting.iter().rev().map(|&(_, fork)| fork).find(|fork| fork.child == child)
     }
 
     /// Checks whether forks are queued.
@@ -285,8 +288,8 @@ mod tests {
 
     /// Returns the children that must be evaluated, none of which has children.
     fn candidates(tracker: &mut ForkTracker) -> Vec<u32> {
-        let next = || tracker.next_candidate(Drain(2), |_| false).map(|fork| fork.child.get());
-        std::iter::from_fn(next).collect()
+        let forks = std::iter::from_fn(|| tracker.next_candidate(Drain(2), |_| false));
+        forks.map(|fork| fork.child.get()).collect()
     }
 
     #[test]
@@ -376,16 +379,22 @@ mod tests {
     fn children_of_a_suspect_parent_are_candidates_unless_they_were_evaluated() {
         let mut tracker = tracker(&[fork(4, 70, 2), fork(5, 71, 3), fork(6, 70, 4)]);
         tracker.completed(pid(4), evaluated(8, 8));
-        let mut next = || tracker.next_candidate(Drain(2), |parent| parent == pid(70));
-        assert_eq!(next(), Some(fork(4, 70, 2)));
-        assert_eq!(next(), None);
+        let candidate = tracker.next_candidate(Drain(2), |parent| parent == pid(70));
+        assert_eq!(candidate, Some(fork(4, 70, 2)));
+        assert_eq!(tracker.next_candidate(Drain(2), |parent| parent == pid(70)), None);
     }
 
     #[test]
     fn every_fork_is_a_candidate_when_asked_for() {
         let mut tracker = tracker(&[fork(4, 70, 2)]);
-        tracker.suspect_every_fork(true);
+        tracker.suspect_every_fork(Nanos(3));
         assert_eq!(candidates(&mut tracker), [2]);
+        // Those of before its end are read after it.
+        tracker.end_suspicion(Nanos(9));
+        for at in [2, 3, 9, 10] {
+            assert!(tracker.record(fork(at, 70, 10 + at as u32), Drain(1)));
+        }
+        assert_eq!(candidates(&mut tracker), [13, 19]);
     }
 
     #[test]
@@ -405,13 +414,6 @@ mod tests {
         assert_eq!(tracker.horizon(), Nanos(4));
         assert_eq!(tracker.evaluated.get(&pid(2)), None);
         assert_eq!(tracker.evaluated[&pid(1)].ended, Nanos(5), "the later evaluation counts");
-    }
-
-    #[test]
-    fn the_last_creation_of_a_pid_is_found() {
-        let tracker = tracker(&[fork(1, 4, 2), fork(2, 4, 3), fork(3, 5, 2)]);
-        assert_eq!(tracker.creation_of(pid(2)), Some(fork(3, 5, 2)));
-        assert_eq!(tracker.creation_of(pid(9)), None);
     }
 
     #[test]

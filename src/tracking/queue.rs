@@ -38,11 +38,16 @@ pub enum Threads {
 impl Threads {
     /// Adds the thread that changed its credentials; the leader is not counted.
     fn add(&mut self, task: Task) {
-        *self = match *self {
-            _ if task.thread == task.process => return,
-            Self::None => Self::One(task.thread),
-            Self::One(other) if other == task.thread => return,
-            Self::One(_) | Self::Several => Self::Several,
+        if task.thread != task.process {
+            *self = self.or(Self::One(task.thread));
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, one) | (one, Self::None) => one,
+            (one, another) if one == another => one,
+            _ => Self::Several,
         }
     }
 }
@@ -82,6 +87,13 @@ impl EvaluationRequest {
     #[must_use]
     pub const fn outside_batch(self) -> Self {
         Self { drain: Drain(0), admitted: true, ..self }
+    }
+
+    /// Merges another evaluation of the same process into this one, which is carried out for both.
+    pub fn absorb(&mut self, other: &Self) {
+        self.cause = self.cause | other.cause;
+        self.since = self.since.min(other.since);
+        self.threads = self.threads.or(other.threads);
     }
 
     /// Creates the recheck of a placement.
@@ -188,14 +200,19 @@ impl EvaluationQueue {
             queue.push_back(evaluation.pid);
             return false;
         };
-        entry.cause = entry.cause | evaluation.cause;
-        entry.since = entry.since.min(evaluation.since);
-        if evaluation.threads != Threads::None {
-            entry.threads = Threads::Several;
-        }
+        entry.absorb(&evaluation);
         let later = std::mem::replace(&mut entry.drain, evaluation.drain);
         self.complete_one_of(later);
         false
+    }
+
+    /// Charges a user for the cost of an evaluation beyond that of a usual one: such evaluations count as
+    /// several.
+    pub fn charge(&mut self, uid: Uid, evaluations: u32) {
+        if evaluations > 0 && !self.entries.is_empty() {
+            let used = self.used.entry(uid).or_insert(0);
+            *used = used.saturating_add(evaluations);
+        }
     }
 
     /// Records that the evaluation is completed.
@@ -283,16 +300,16 @@ mod tests {
     fn threads_that_changed_are_told_from_the_leader() {
         let mut batch = EvaluationQueue::default();
         batch.begin_drain();
-        let thread = |raw| Task { process: pid(9), thread: pid(raw) };
-        let mut after = |task| {
-            batch.push(task, Cause::UID, Nanos(1));
-            batch.find(pid(9)).unwrap().threads
-        };
-        assert_eq!(after(thread(9)), Threads::None);
-        assert_eq!(after(thread(10)), Threads::One(pid(10)));
-        assert_eq!(after(thread(10)), Threads::One(pid(10)));
-        assert_eq!(after(thread(9)), Threads::One(pid(10)));
-        assert_eq!(after(thread(11)), Threads::Several);
+        for (thread, expected) in [
+            (9, Threads::None),
+            (10, Threads::One(pid(10))),
+            (10, Threads::One(pid(10))),
+            (9, Threads::One(pid(10))),
+            (11, Threads::Several),
+        ] {
+            batch.push(Task { process: pid(9), thread: pid(thread) }, Cause::UID, Nanos(1));
+            assert_eq!(batch.find(pid(9)).unwrap().threads, expected);
+        }
     }
 
     #[test]
@@ -375,6 +392,18 @@ mod tests {
             }
         }
         assert_eq!(done, SHARE + 1);
+    }
+
+    #[test]
+    fn expensive_evaluations_count_as_several() {
+        let mut batch = EvaluationQueue::default();
+        batch.begin_drain();
+        (1..=10).for_each(|raw| batch.push(leader(raw), Cause::EXEC, Nanos(1)));
+        for (uid, is_admitted) in [(Uid(1), true), (Uid(1), false), (Uid(2), true)] {
+            let evaluation = batch.pop().unwrap();
+            assert_eq!(batch.admit(evaluation, uid), is_admitted);
+            batch.charge(uid, SHARE);
+        }
     }
 
     proptest! {

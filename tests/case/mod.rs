@@ -63,8 +63,7 @@ impl Copy {
             cgconfig_d: root.join("cgconfig.d"),
             owner: Uid(nix::unistd::geteuid().as_raw()),
         };
-        let service =
-            NameService { passwd: cases.join("passwd"), group: cases.join("group"), nss: false };
+        let service = NameService::of_files(cases);
         Self { _directory: directory, root, sources, service }
     }
 

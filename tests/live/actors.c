@@ -40,13 +40,19 @@
  *   reuse N U MS     N times, every MS milliseconds: a child becomes U and exits after 0 to 240 us,
  *                    another child gets its PID and holds; say "reused N" for the N of them, hold
  *   brood N          N children do the remaining steps; the parent says "brood N" and holds
+ *   child            a child says "pid N" and stays, the parent does the remaining steps at once
  *   keep-caps        keep the capabilities when the user changes
  *   storm N PATH     N times: fork, execute PATH with `quit`, wait
  *   forks N          N times: fork, exit, wait
  *   toggle N A B     N times: effective user A, then B
+ *   toggle-group N A B   N times: effective group A, then B
  *   gate             wait for one byte on standard input
  *   ask PID FLAGS    send PID and FLAGS to /run/cgred.socket, say "answer N" for a reply of N bytes
  *   connect N PATH   open N connections to the socket at PATH, say "connected N", keep them
+ *   stamp U          set all user IDs to U, then say "stamp T": the microseconds of CLOCK_MONOTONIC before
+ *                    that call, modulo 2^31
+ *   verify TEXT      say "verified 1" if /proc/self/cgroup contains TEXT, else "verified 0"
+ *   setsid           create a session
  *   sleep MS         wait for MS milliseconds
  *   eat MIB          use MIB mebibytes of memory
  *   busy             keep the first processor that it may use busy, say "busy N" before
@@ -250,6 +256,14 @@ static void toggle(long n, uid_t a, uid_t b)
 	for (long i = 0; i < n; i++) {
 		check(setresuid(-1, a, -1), "setresuid");
 		check(setresuid(-1, b, -1), "setresuid");
+	}
+}
+
+static void toggle_group(long n, gid_t a, gid_t b)
+{
+	for (long i = 0; i < n; i++) {
+		check(setresgid(-1, a, -1), "setresgid");
+		check(setresgid(-1, b, -1), "setresgid");
 	}
 }
 
@@ -819,6 +833,16 @@ static void split(const char *word, char **step)
 	}
 }
 
+static void leave_child(void)
+{
+	pid_t pid = fork();
+	check(pid, "fork");
+	if (pid == 0) {
+		say("pid", getpid());
+		stay();
+	}
+}
+
 /* Runs steps that prepare the state of the process. Returns whether `word` is one of them. */
 static int prepare(const char *word, char ***step)
 {
@@ -837,6 +861,8 @@ static int prepare(const char *word, char ***step)
 	} else if (IS("normal")) {
 		struct sched_param none = { 0 };
 		check(sched_setscheduler(0, SCHED_OTHER, &none), "sched_setscheduler");
+	} else if (IS("child")) {
+		leave_child();
 	} else if (IS("subreaper")) {
 		check(prctl(PR_SET_CHILD_SUBREAPER, 1), "subreaper");
 	} else if (IS("keep-caps")) {
@@ -878,6 +904,21 @@ static int prepare_by_rare_calls(const char *word, char ***step)
 	return 1;
 }
 
+static void stamp(uid_t uid)
+{
+	struct timespec before;
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	check(setresuid(uid, uid, uid), "setresuid");
+	say("stamp", (before.tv_sec * 1000000 + before.tv_nsec / 1000) & 0x7fffffff);
+}
+
+static void verify(const char *text)
+{
+	char own[4096] = "";
+	int fd = open("/proc/self/cgroup", O_RDONLY);
+	say("verified", fd >= 0 && read(fd, own, sizeof own - 1) > 0 && strstr(own, text) != NULL);
+}
+
 static void steps(char **step)
 {
 	char *word;
@@ -902,6 +943,10 @@ static void steps(char **step)
 			long n = atol(next(&step));
 			uid_t a = atoi(next(&step));
 			toggle(n, a, atoi(next(&step)));
+		} else if (IS("toggle-group")) {
+			long n = atol(next(&step));
+			gid_t a = atoi(next(&step));
+			toggle_group(n, a, atoi(next(&step)));
 		} else if (IS("gate")) {
 			gate();
 		} else if (IS("ask")) {
@@ -910,6 +955,12 @@ static void steps(char **step)
 		} else if (IS("connect")) {
 			long n = atol(next(&step));
 			connect_many(n, next(&step));
+		} else if (IS("stamp")) {
+			stamp(atoi(next(&step)));
+		} else if (IS("verify")) {
+			verify(next(&step));
+		} else if (IS("setsid")) {
+			setsid();
 		} else if (IS("sleep")) {
 			usleep(1000 * atol(next(&step)));
 		} else if (IS("eat")) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use crate::harness::user::ALICE;
-use crate::harness::{BASE, Live, cgruled, run};
+use crate::harness::{BASE, Live, Settings, Surroundings, cgruled, run};
 
 const GOOD: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"a\"\n";
 const BAD: &str = "[[rule]]\nuser = \"cgt-alice\"\n";
@@ -113,4 +113,38 @@ fn a_foreign_network_namespace_is_78() {
 #[test]
 fn a_foreign_user_namespace_is_78() {
     in_namespace("userns");
+}
+
+/// Standard outputs that take nothing: a full disk, and a pipe that nobody reads.
+const UNWRITABLE: [&str; 2] = ["exec \"$@\" > /dev/full", "exec \"$@\" > >(true)"];
+
+#[test]
+fn sigterm_is_0_where_the_counters_cannot_be_printed() {
+    let Some(live) = Live::require() else { return };
+    for redirection in UNWRITABLE {
+        let launcher = ["bash", "-c", redirection, "bash"];
+        let on = Surroundings { launcher: &launcher, ..Surroundings::default() };
+        let daemon = live.daemon_on(GOOD, &Settings::default(), &on);
+        live.expect(&live.hold(&format!("uid {ALICE} {ALICE}")), "a");
+        // Asserts the status 0.
+        let _counters = daemon.stop();
+    }
+}
+
+/// Checks that an exit status does not depend on whether the text can be printed.
+#[test]
+fn exit_statuses_are_the_same_where_nothing_can_be_printed() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(BAD);
+    let check = format!("--no-legacy --check --rules {BASE}/rules.d");
+    for (arguments, code) in [(&*check, 65), ("--nonsense", 2), ("--help", 0)] {
+        for redirection in UNWRITABLE {
+            let output = Command::new("bash")
+                .args(["-c", &format!("{redirection} 2>&1"), "bash", env!("CARGO_BIN_EXE_cgruled")])
+                .args(arguments.split_whitespace())
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
+        }
+    }
 }

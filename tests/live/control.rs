@@ -168,6 +168,78 @@ fn reload_waits_until_all_processes_are_in_place() {
     assert_eq!(census::cgroup_of(actor.subject, ""), Some(live.ground.at("elsewhere")));
 }
 
+/// Checks the way back: of a removed rule while the daemon runs, of others after it was stopped.
+#[test]
+fn release_returns_processes_and_does_not_compete_with_the_daemon() {
+    let Some((live, daemon)) = served() else { return };
+    let flags = format!(
+        "--no-legacy --rules {} --root {}",
+        live.path("rules.d").display(),
+        live.ground.at("")
+    );
+    let release = |more: &str| ctl(&format!("release {more} {flags}"));
+    let top = Some(live.ground.at("").trim_end_matches('/').to_owned());
+    let actor = live.hold(&become_alice());
+    live.expect(&actor, "there");
+    assert_eq!(release("").ok(), "0 processes released, 0 left\n");
+    for refused in ["--all", "--rule people"] {
+        let said = release(refused);
+        assert!(said.code == 1 && said.err.contains("the daemon is running"), "{said:?}");
+    }
+    assert!(release("--all --dry-run").ok().contains("1 process would be released, 0 left"));
+    live.expect(&actor, "there");
+    live.write_rules("");
+    ctl("reload");
+    let said = release("").ok();
+    assert!(said.contains("1 process released, 0 left"), "{said}");
+    assert_eq!(census::cgroup_of(actor.subject, ""), top);
+    assert!(!live.ground.directory("", "there").unwrap().exists(), "an empty cgroup is removed");
+    live.write_rules(RULES);
+    ctl("reload");
+    live.expect(&actor, "there");
+    daemon.stop();
+    assert_eq!(release("--rule nobody").code, 1);
+    let said = release("--rule people").ok();
+    assert!(said.contains("1 process released, 0 left"), "{said}");
+    assert_eq!(census::cgroup_of(actor.subject, ""), top);
+}
+
+/// Checks the settings that change while the daemon runs, and those of the command line, which stay.
+#[test]
+fn reload_applies_settings_and_names_those_that_need_a_restart() {
+    let Some((live, daemon)) = served() else { return };
+    let config = live.path("cgruled.toml");
+    let textfile = live.path("cgruled.prom");
+    let new = format!(
+        "root = \"/elsewhere\"\nlegacy_root = \"pool\"\nfast_moves = \"off\"\nrecheck = \"5s\"\n\
+         external_moves = \"report\"\nreceive_buffer = \"8M\"\nstats_every = \"1s\"\n\
+         control_socket = \"/run/other.sock\"\nmetrics_textfile = \"{}\"\nlog.level = \"error\"\n",
+        textfile.display()
+    );
+    fs::write(&config, &new).unwrap();
+    let said = ctl("reload");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("legacy_root: pool instead of unset takes effect after a restart"));
+    assert_eq!(said.err.matches("after a restart").count(), 1, "{said:?}");
+    assert_eq!(status().external_moves, "report");
+    assert!(eventually(PATIENCE, || textfile.exists()));
+    daemon.expect_log("evaluations ");
+    daemon.expect_log("fast_moves: off instead of auto");
+    daemon.expect_log("recheck: 5s instead of 100ms");
+    fs::write(&config, new.replace("report", "rapport")).unwrap();
+    for _ in 0..2 {
+        let said = ctl("reload");
+        assert_eq!(said.code, 65, "{said:?}");
+        assert!(said.err.contains("cgruled.toml:5:18") && said.err.contains("rapport"), "{said:?}");
+    }
+    assert_eq!(status().external_moves, "report");
+    fs::write(&config, "").unwrap();
+    assert_eq!(ctl("reload").ok(), "active: 2 rules from 2 files\n");
+    assert_eq!(status().external_moves, "revert");
+    assert!(eventually(PATIENCE, || !textfile.exists()));
+    live.expect(&live.hold(&become_alice()), "there");
+}
+
 #[test]
 fn reload_with_a_broken_file_ends_with_65_and_the_file_stays_as_it_was() {
     let Some((live, _daemon)) = served() else { return };
@@ -190,6 +262,20 @@ fn reload_with_a_broken_file_ends_with_65_and_the_file_stays_as_it_was() {
     live.write_rules(RULES);
     ctl("reload").ok();
     assert_eq!(status().refused_reload, None);
+}
+
+#[test]
+fn reload_with_a_new_broken_file_ends_with_65_until_it_is_fixed() {
+    let Some((live, _daemon)) = served() else { return };
+    live.rule_file("60-new.toml", BROKEN);
+    // The daemon reads it by itself before the second request, whose errors are not new.
+    for _ in 0..2 {
+        let said = ctl("reload");
+        assert_eq!(said.code, 65, "{said:?}");
+        assert!(said.err.contains("60-new.toml:5") && said.err.contains("error; all other"));
+    }
+    fs::remove_file(live.path("rules.d/60-new.toml")).unwrap();
+    ctl("reload").ok();
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn this_host_is_well_and_nothing_is_left() {
     assert_eq!(about(&output, "events")[0].0, "ok");
     let (state, text) = &about(&output, "latency")[0];
     assert!(state == "ok" && text.starts_with("a move takes "), "{text}");
+    assert!(text.contains("after a pause of 2 s"), "{text}");
     let ground = fs::read_dir(live.ground.directory("", "").unwrap()).unwrap().flatten();
     assert_eq!(ground.filter(|entry| entry.path().is_dir()).count(), 0, "groups are left");
 }

@@ -204,17 +204,43 @@ fn without_the_rules_of_the_daemon_no_process_is_evaluated() {
     fs::write(other.join("10-bob.toml"), bob).unwrap();
     let (socket, other) = (format!("{BASE}/control.sock"), other.display().to_string());
     let arguments = &["--control", &socket, "--rules", &other];
-    let _daemon = live.daemon_with(ALICE_THERE, &Settings { config: "", arguments });
+    let daemon = live.daemon_with(ALICE_THERE, &Settings { config: "", arguments });
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     live.expect(&bob, "b");
     let pid = bob.subject.to_string();
     let output = explain(&[&pid]);
     expect(&said(&output, 0), &["cannot be evaluated: the daemon's active rules differ"]);
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("the options of the daemon"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("omit the options"), "{output:?}");
     expect(&said(&explain(&["--json", &pid]), 0), &["\"state\": \"unsure\""]);
+    // Without options that name files: by the rules that the daemon has active, wherever they are.
+    let of_daemon = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(["explain", &pid, "--socket", &socket]).stdin(Stdio::null()).output().unwrap()
+    };
+    let output = of_daemon();
+    expect(&said(&output, 0), &["is in the cgroup of its rule", "10-bob.toml:3"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // A file that the daemon cannot use changes nothing.
+    fs::write(Path::new(&other).join("20-carol.toml"), "version = 1\n[[rule]\n").unwrap();
+    daemon.expect_log("20-carol.toml");
+    expect(&said(&of_daemon(), 0), &["is in the cgroup of its rule", "10-bob.toml:3"]);
+}
+
+#[test]
+fn a_process_in_the_cgroup_of_a_removed_rule_is_explained() {
+    let Some(live) = Live::require() else { return };
+    let daemon = daemon(&live, ALICE_THERE, "");
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&alice, "there/cgt-alice");
+    live.write_rules("");
+    daemon.expect_log("active: 1 rule from 1 file");
+    let text = said(&explain(&[&alice.subject.to_string()]), 0);
+    let expected = [
+        "is not moved: no rule matches",
+        "reason   it is in a cgroup of a rule that no longer exists",
+        "\"there/%u\"",
+    ];
+    expect(&text, &expected);
 }
 
 #[test]

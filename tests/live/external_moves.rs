@@ -139,6 +139,41 @@ fn children_born_after_a_move_by_a_user_are_placed() {
     live.expect_at_rest("children after a move by the user", ALICE, 51, "alice");
 }
 
+/// Alice moves a placed process of hers, which creates a child and then does `then`, before the trace of the move is
+/// read. The child is placed, although its creator has nothing to place any more.
+fn child_of_moved(live: &Live, what: &str, then: &str, count: usize) {
+    let daemon = live.daemon(RULE);
+    for _ in 0..rounds() {
+        let steps = format!("subreaper fork uid {ALICE} {ALICE} say ready gate child {then}");
+        let mut actor = live.actor(&steps);
+        let pid = actor.said("ready");
+        assert!(returns(live, pid).is_some(), "never placed");
+        // Also long enough that the trace is not read soon because of the round before.
+        sleep(Duration::from_secs(2));
+        move_as_alice(live, pid);
+        actor.open_gate();
+        actor.said("pid");
+        live.expect_at_rest(what, ALICE, count, "alice");
+        end(actor);
+    }
+    assert_eq!(daemon.stop().get("abandoned"), 0);
+}
+
+#[test]
+fn children_of_a_moved_process_that_exited_are_placed() {
+    let Some(live) = Live::require() else { return };
+    child_of_moved(&live, "child of a moved process that exited", "quit", 1);
+}
+
+#[test]
+fn children_of_a_moved_process_that_returned_by_an_exec_are_placed() {
+    let Some(live) = Live::require() else { return };
+    let path = live.program("again");
+    // Its creation is read before the exec, so that it is no candidate of that.
+    let then = format!("sleep 100 exec {path} again hold");
+    child_of_moved(&live, "child of a moved process that executed", &then, 2);
+}
+
 /// Alice is placed, and long after that 50 of her children are born in another cgroup of hers
 /// (`CLONE_INTO_CGROUP`) and do `more`.
 fn children_in(live: &Live, own: &Path, more: &str) -> Actor {

@@ -77,3 +77,45 @@ fn losses_cause_few_scans() {
     assert!(lost > 0, "no event was lost: {counters:?}");
     assert!(scans <= seconds + 2, "{scans} scans in {seconds} s");
 }
+
+/// Starts four processes of alice, who has no privileges, that toggle their group as fast as they can:
+/// with a set-group-ID copy of a program, as any user can make one of a group of theirs.
+fn group_flood(live: &Live) -> [Actor; 4] {
+    let path = live.setgid_program("bin/as-group", BOB);
+    let become_alice = format!("groups -1 gid {ALICE} {ALICE} uid {ALICE} {ALICE}");
+    let steps =
+        format!("{become_alice} exec {path} as-group toggle-group 1000000000 {ALICE} {BOB}");
+    [0; 4].map(|_| live.actor(&steps))
+}
+
+/// Returns the events read, those lost and the scans while `group_flood` runs, with carol as bystander.
+fn during_group_flood(rules: &str) -> [i64; 3] {
+    let Some(live) = Live::require() else { return [0, 0, 1] };
+    let daemon = live.daemon(rules);
+    let flood = group_flood(&live);
+    sleep(Duration::from_secs(2));
+    for _ in 0..20 {
+        let carol = live.hold(&format!("uid {CAROL} {CAROL}"));
+        live.expect(&carol, "carol");
+    }
+    drop(flood);
+    let counters = daemon.stop();
+    println!("{counters:?}");
+    ["events", "lost_events", "scans"].map(|name| counters.get(name))
+}
+
+/// Any user can cause 160,000 group changes a second, so they are not received where no rule needs them.
+#[test]
+fn a_flood_of_group_changes_costs_nothing_where_no_rule_tests_groups() {
+    let [events, lost, scans] = during_group_flood(RULES);
+    assert!(events < 10_000, "{events} events");
+    assert_eq!((lost, scans), (0, 1));
+}
+
+#[test]
+fn a_flood_of_group_changes_hides_no_other_user_where_a_rule_tests_groups() {
+    let rules =
+        format!("{RULES}[[rule]]\nuser = \"cgt-bob\"\ngroup = \"cgt-team\"\ncgroup = \"b\"\n");
+    let [events, ..] = during_group_flood(&rules);
+    assert!(events == 0 || events > 10_000, "{events} events");
+}

@@ -108,6 +108,40 @@ fn groups_are_what_cgconfigparser_makes() {
     assert_eq!(looks(&live, "ours"), made);
 }
 
+/// The kernel takes only the first line of a write, and cgconfigparser writes each line.
+#[test]
+fn values_of_several_lines_are_written_one_after_the_other() {
+    let Some(live) = Live::require() else { return };
+    let allowed = |live: &Live, below: &str| {
+        let list = live.ground.directory("devices", below).unwrap().join("devices.list");
+        fs::read_to_string(list).unwrap()
+    };
+    if live.ground.directory("devices", "").is_none() || !Path::new(PARSER).exists() {
+        skip("no v1 hierarchy for devices, or no cgconfigparser");
+        return;
+    }
+    let text = |prefix: &str| {
+        format!(
+            "group {prefix}/a {{ pids {{ pids.max = \"\"; }}\ndevices {{ devices.deny = a; }} }}\n\
+             group {prefix}/a {{ devices {{\ndevices.allow = \"c 1:3 rwm\n\n  c 1:5 rwm\n\"; }} }}\n"
+        )
+    };
+    let output = Command::new(PARSER).arg("-l").arg(write(&live, "theirs", text)).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let output = groups(&[&write(&live, "ours", text)]);
+    assert!(output.status.success(), "{}", said(&output));
+    let expected = "c 1:3 rwm\nc 1:5 rwm\n";
+    assert_eq!(allowed(&live, "theirs/a"), expected);
+    assert_eq!(allowed(&live, "ours/a"), expected);
+    let _daemon = live.daemon(
+        "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"dev/%u\"\ncontrollers = [\"devices\"]\n\
+         [cgroup.\"dev/%u\"]\ndevices.deny = \"a\"\ndevices.allow = [\"c 1:3 rwm\", \"c 1:5 rwm\"]\n",
+    );
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("devices", alice.subject, "dev/cgt-alice");
+    assert_eq!(allowed(&live, "dev/cgt-alice"), expected);
+}
+
 #[test]
 fn failures_are_reported_and_the_rest_is_created() {
     let Some(live) = Live::require() else { return };
@@ -168,6 +202,38 @@ fn a_rule_leads_into_cpusets_without_cpus_and_mems() {
     live.expect_pid("cpuset", alice.subject, "pre/cgt-alice");
     let bob = live.hold(&format!("uid {BOB} {BOB}"));
     live.expect_pid("cpuset", bob.subject, "pre/leaf");
+}
+
+/// The kernel refuses CPUs that a sibling has for itself alone, also if others are written a moment later.
+#[test]
+fn a_rule_leads_into_a_cpuset_beside_an_exclusive_one() {
+    let Some(live) = Live::require() else { return };
+    let Some(root) = live.ground.directory("cpuset", "") else {
+        skip("no v1 hierarchy for cpuset");
+        return;
+    };
+    let all = fs::read_to_string(root.parent().unwrap().join("cpuset.cpus")).unwrap();
+    if !all.starts_with("0-") {
+        skip("one CPU");
+        return;
+    }
+    let alone = root.join("alone");
+    for (directory, cpus) in [(&root, "0-1"), (&alone, "0")] {
+        fs::create_dir_all(directory).unwrap();
+        fs::write(directory.join("cpuset.cpus"), cpus).unwrap();
+        fs::write(directory.join("cpuset.mems"), "0").unwrap();
+        fs::write(directory.join("cpuset.cpu_exclusive"), "1").unwrap();
+    }
+    let daemon = live.daemon(
+        "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"beside\"\ncontrollers = [\"cpuset\"]\n\
+         [cgroup.beside]\ncpuset.cpus = \"1\"\n",
+    );
+    let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("cpuset", alice.subject, "beside");
+    let beside = root.join("beside");
+    assert_eq!(fs::read_to_string(beside.join("cpuset.cpus")).unwrap(), "1\n");
+    assert_eq!(fs::read_to_string(beside.join("cpuset.mems")).unwrap(), "0\n");
+    assert!(!daemon.log().contains("cannot"), "{}", daemon.log());
 }
 
 #[test]

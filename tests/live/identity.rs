@@ -2,8 +2,9 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 
-use crate::harness::user::{ALICE, BOB, CAROL, NAMELESS, TEAM, passwd_line};
+use crate::harness::user::{ALICE, BOB, CAROL, NAMELESS, SUBORDINATE, TEAM, passwd_line};
 use crate::harness::{Live, PATIENCE, census, eventually};
 
 /// Returns a rule with the criteria `when` and the cgroup `there`.
@@ -127,4 +128,26 @@ fn a_user_created_later_is_known_soon() {
         census::cgroup_of(actor.subject, "") == Some(live.ground.at("late"))
     });
     assert!(known, "cgt-late was never known");
+}
+
+/// Checks that all subordinate UIDs of a user share one cgroup, that of the user.
+#[test]
+fn subordinate_uids_of_a_user_share_the_cgroup_of_the_user() {
+    let Some(live) = Live::require() else { return };
+    if !Path::new("/etc/subuid").exists() {
+        return println!("skipped: no /etc/subuid");
+    }
+    let uids = format!("{SUBORDINATE}-{}", SUBORDINATE + 65_535);
+    let rule = format!(
+        "[[rule]]\nuser = [\"cgt-*\", \"{uids}\"]\nnot = {{ user = \"cgt-fence\" }}\ncgroup = \"people/%u\"\n"
+    );
+    let daemon = live.daemon(&rule);
+    for uid in [ALICE, SUBORDINATE, SUBORDINATE + 7, SUBORDINATE + 65_535] {
+        live.expect(&live.hold(&become_user(uid)), "people/cgt-alice");
+    }
+    assert_eq!(
+        daemon.stop().get("name_lookups"),
+        0,
+        "alice is local, and nobody else needs a name"
+    );
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 
+use crate::harness::user::ALICE;
 use crate::harness::{Live, pins};
 
 #[test]
@@ -84,4 +85,22 @@ fn the_cgroup_id_of_a_pidfd_is_the_inode_of_the_v2_directory() {
         return;
     }
     assert_eq!(u64::try_from(id).unwrap(), group.metadata().unwrap().ino());
+}
+
+#[test]
+fn forged_datagrams_are_refused_by_the_kernel_or_the_daemon() {
+    let Some(live) = Live::require() else { return };
+    let rules = format!("[[rule]]\nuser = \"{ALICE}\"\ncgroup = \"there\"\n");
+    let daemon = live.daemon(&rules);
+    let ports = daemon.connector_ports();
+    assert_eq!(ports.len(), 2, "{ports:?}");
+    let before = daemon.resident_kib();
+    for port in ports {
+        assert_eq!(pins(&format!("forge {port} 1000 {ALICE}"))["sent"], 0);
+        assert!(pins(&format!("forge {port} 10000 0"))["sent"] > 0);
+    }
+    live.expect(&live.hold(&format!("uid {ALICE} {ALICE}")), "there");
+    assert!(daemon.resident_kib() < before + 16 * 1024);
+    let counters = daemon.stop();
+    assert!(counters.get("refused_datagrams") > 0, "{counters:?}");
 }

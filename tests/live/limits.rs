@@ -156,6 +156,12 @@ fn a_group_gets_its_weight_after_it_was_idle() {
     assert_eq!(case.warnings(), [""; 0]);
     case.reload(&live, &own("cpu.idle = 1"));
     holds(&case.group, "cpu.idle", "1");
+    // A key that is removed is reverted.
+    case.reload(&live, &own("cpu.weight = 50"));
+    holds(&case.group, "cpu.idle", "0");
+    holds(&case.group, "cpu.shares", "512");
+    // Set by another program, and therefore not reverted.
+    fs::write(case.group.join("cpu.idle"), "1").unwrap();
     case.reload(&live, &own("cpu.weight = 70"));
     case.daemon.expect_log("an idle cgroup has no weight");
 }
@@ -181,9 +187,10 @@ fn memory_and_swap_are_raised_and_lowered_together() {
     }
     case.reload(&live, &own("memory.max = \"200M\"\nmemory.swap.max = \"10M\""));
     is(&case, 200, 210);
-    // As on v2, the swap limit stays when its key is removed.
+    // The swap limit is reverted when its key is removed.
     case.reload(&live, &own("memory.max = \"300M\""));
-    is(&case, 300, 310);
+    holds(&case.group, "memory.limit_in_bytes", &(300 * MEGABYTE).to_string());
+    holds(&case.group, "memory.memsw.limit_in_bytes", "9223372036854771712");
     assert_eq!(case.warnings(), [""; 0]);
 }
 

@@ -315,6 +315,33 @@ static void cgroup_id(pid_t pid)
 	tell("cgroup_id", result == 0 && (info[0] & 4) ? (long)info[1] : -1);
 }
 
+/* As user `uid`: sends datagrams with random content, among them valid events of PID 1, to a port of the
+ * proc connector and to its group. Prints how many the kernel accepted. */
+static void forge(uint32_t port, long count, uid_t uid)
+{
+	int s = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_CONNECTOR);
+	long sent = 0;
+	check(s, "socket");
+	check(setresuid(uid, uid, uid), "setresuid");
+	srandom(1);
+	for (long i = 0; i < count; i++) {
+		unsigned char bytes[128];
+		struct sockaddr_nl to = { .nl_family = AF_NETLINK, .nl_pid = i % 4 ? port : 0, .nl_groups = i % 4 ? 0 : 1 };
+		size_t length = i % 2 ? sizeof bytes : (size_t)random() % sizeof bytes;
+		struct nlmsghdr head = { .nlmsg_len = sizeof bytes, .nlmsg_type = NLMSG_DONE };
+		/* cn_msg: index and value 1; then proc_event: what, CPU, time, PID and TGID. */
+		uint32_t event[] = { 1, 1, 0, 0, 40, i % 3 ? 2 : 4, 0, 0, 0, 1, 1 };
+		for (size_t at = 0; at < sizeof bytes; at++)
+			bytes[at] = random();
+		if (i % 2) {
+			memcpy(bytes, &head, sizeof head);
+			memcpy(bytes + sizeof head, event, sizeof event);
+		}
+		sent += sendto(s, bytes, length, MSG_DONTWAIT, (struct sockaddr *)&to, sizeof to) >= 0;
+	}
+	tell("sent", sent);
+}
+
 int main(int argc, char **argv)
 {
 	const char *pin = argc > 1 ? argv[1] : "";
@@ -334,6 +361,10 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(pin, "cgroup_id") == 0 && argc > 2) {
 		cgroup_id(atoi(argv[2]));
+		return 0;
+	}
+	if (strcmp(pin, "forge") == 0 && argc > 4) {
+		forge(strtoul(argv[2], NULL, 10), atol(argv[3]), atoi(argv[4]));
 		return 0;
 	}
 	dprintf(2, "pins: no pin %s\n", pin);

@@ -93,7 +93,7 @@ fn a_dry_run_moves_no_process() {
     let daemon = live.daemon_with(ALICE_THERE, &settings);
     let after = live.hold(&become_alice());
     for actor in [&before, &after] {
-        daemon.expect_log(&format!("would move process {} of ", actor.subject));
+        daemon.expect_log(&format!("would move process {} of cgt-alice ", actor.subject));
         let found = census::cgroup_of(actor.subject, "").unwrap();
         assert!(!live.ground.holds(&found), "moved to {found}");
     }

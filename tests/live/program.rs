@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use crate::harness::user::{ALICE, BOB};
 use crate::harness::{BASE, Daemon, Live};
@@ -87,6 +88,30 @@ fn a_program_is_meant_by_the_symlink_that_was_invoked() {
     symlink(path, &link).unwrap();
     let _daemon = daemon(&live, "alias", "");
     live.expect(&live.hold(&executes(&link, &link)), "there");
+}
+
+#[test]
+fn a_symlink_that_a_shell_found_in_path_is_meant_by_its_name() {
+    let Some(live) = Live::require() else { return };
+    let path = live.program("bin/tool");
+    let link = PathBuf::from(format!("/usr/local/bin/cgt-alias-{}", std::process::id()));
+    let _removed = RemovedFile(link.clone());
+    symlink(path, &link).unwrap();
+    let name = link.file_name().unwrap().to_str().unwrap();
+    let _daemon = daemon(&live, name, "");
+    live.expect(&live.hold(&executes(link.to_str().unwrap(), name)), "there");
+    // A name that is no link to the program counts no more than before.
+    let other = format!("uid {ALICE} {ALICE} exec {BASE}/bin/tool cat hold");
+    live.expect_untouched(&live.hold(&other));
+}
+
+/// A file outside the directory of the tests, removed also when a test fails.
+struct RemovedFile(PathBuf);
+
+impl Drop for RemovedFile {
+    fn drop(&mut self) {
+        let _removed = fs::remove_file(&self.0);
+    }
 }
 
 /// Checks a process that changed its own name, which cgrulesengd relied on; see "names

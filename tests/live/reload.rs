@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::harness::user::{ALICE, BOB, CAROL};
-use crate::harness::{Live, PATIENCE, census, eventually};
+use crate::harness::{Live, PATIENCE, Settings, Surroundings, census, eventually};
 
 const OLD: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"old\"\n";
 const NEW: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"new\"\n";
@@ -140,4 +140,46 @@ fn a_rule_that_was_removed_leaves_its_processes() {
     });
     assert!(unruled, "the removed rule still matches");
     live.expect(&actor, "old");
+}
+
+/// Checks a file of a package that is broken while the daemon is stopped. A later, wider rule must
+/// not get its processes.
+#[test]
+fn a_file_that_is_broken_at_a_restart_keeps_its_last_valid_version() {
+    let Some(live) = Live::require() else { return };
+    let state = live.path("state");
+    let environment = [("STATE_DIRECTORY", state.to_str().unwrap())];
+    let on = Surroundings { environment: &environment, ..Surroundings::default() };
+    let start = |rules: &str| live.daemon_on(rules, &Settings::default(), &on);
+    live.rule_file("60-wide.toml", "[[rule]]\nuser = \"cgt-*\"\ncgroup = \"wide\"\n");
+    let daemon = start(OLD);
+    let actor = live.hold(&become_user(ALICE));
+    live.expect(&actor, "old");
+    assert!(eventually(PATIENCE, || state.join("rule-files.json").exists()));
+    daemon.stop();
+    let broken = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"new\"\nnonsense = 1\n";
+    let daemon = start(broken);
+    daemon.expect_log("50-test.toml: 1 new error: the last valid version stays active");
+    let later = live.hold(&become_user(ALICE));
+    live.expect(&later, "old");
+    // A second restart, and the correction of the file.
+    daemon.stop();
+    let daemon = start(broken);
+    daemon.expect_log("the last valid version stays active");
+    live.write_rules(NEW);
+    live.expect(&actor, "new");
+    live.expect(&later, "new");
+    drop(daemon);
+    // Errors that were active before are not new.
+    let partly = format!("{NEW}[[rule]]\nuser = \"nobody-of-that-name\"\ncgroup = \"x\"\n");
+    let fresh = live.path("other");
+    let environment = [("STATE_DIRECTORY", fresh.to_str().unwrap())];
+    let on = Surroundings { environment: &environment, ..Surroundings::default() };
+    let start = |rules: &str| live.daemon_on(rules, &Settings::default(), &on);
+    let daemon = start(&partly);
+    assert!(eventually(PATIENCE, || fresh.join("rule-files.json").exists()));
+    daemon.stop();
+    let daemon = start(&partly.replace("\"new\"", "\"newer\""));
+    live.expect(&actor, "newer");
+    drop(daemon);
 }

@@ -234,7 +234,7 @@ fn policy(live: &Live, metrics: &Arc<Metrics>) -> (Box<Policy>, CgroupTree) {
     let policy = builder.first();
     let reaper = {
         let nobody = Arc::new(|_| Ok(None));
-        Reaper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics), nobody).unwrap()
+        Reaper::start(Arc::clone(&hierarchies), None, Arc::clone(metrics), nobody, None).unwrap()
     };
     let mut tree = CgroupTree::new(hierarchies).kept_by(reaper);
     tree.adopt(&policy.configs, &root);

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::harness::user::{ALICE, TEAM};
 use crate::harness::{BASE, Live};
-use crate::sticky::PrivateRun;
+use crate::sticky::private_run;
 
 const RULES: &str = "[[rule]]\nname = \"shells\"\nuser = \"cgt-alice\"\nexe = \"dash\"\ncgroup = \"shells/%u\"\n\
                      [[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n\
@@ -98,7 +98,7 @@ fn failures_have_the_codes_of_env() {
 #[test]
 fn a_rule_that_would_move_it_is_reported_unless_the_daemon_keeps_it() {
     let Some(live) = Live::require() else { return };
-    let _run = PrivateRun::enter();
+    let _run = private_run();
     live.write_rules(RULES);
     let look = "echo begun; read go; cat /proc/$$/cgroup";
     let own = ["--user", "cgt-alice", "--cgroup", "mine", "--", "sh", "-c", look];

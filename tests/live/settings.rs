@@ -96,13 +96,75 @@ fn an_empty_cgroup_gets_the_settings_of_a_reload() {
         expect(&pids, "pids.max", most);
         expect(pids.parent().unwrap(), "pids.max", &format!("1{most}"));
     }
-    // Removing a table resets nothing. One more rule marks the last reload in the log.
-    live.write_rules(&format!("{rule}[[rule]]\nuser = \"cgt-carol\"\nignore = true\n"));
+    // A removed table is reverted.
+    fs::write(theirs.join("pids.max"), "78").unwrap();
+    live.write_rules(&rule);
     daemon.signal(Signal::SIGHUP);
-    daemon.expect_log("active: 3 rules");
+    expect(&pids, "pids.max", "max");
+    expect(pids.parent().unwrap(), "pids.max", "max");
+    expect(&theirs, "pids.max", "78");
+}
+
+/// Checks cgroups of v1 and, without a table for one of them, the values that others wrote.
+#[test]
+fn a_removed_setting_is_reverted_unless_others_changed_it() {
+    let Some(live) = Live::require() else { return };
+    let groups = ["cpu", "memory", "pids"].map(|name| group(&live, name));
+    let [Some(cpu), Some(memory), Some(pids)] = groups else { return };
+    let table = "[cgroup.\"there/%u\"]\ncpu.weight = 50\ncpu.max = \"50%\"\nmemory.max = \"64M\"\n\
+                 memory.swap.max = \"16M\"\npids.max = 77\n";
+    let daemon = live.daemon(&format!("{RULE}{table}"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&actor, "there/cgt-alice");
+    expect(&memory, "memory.memsw.limit_in_bytes", "83886080");
+    expect(&cpu, "cpu.shares", "512");
+    expect(&pids, "pids.max", "77");
+    // The administrator changes one of them.
+    fs::write(pids.join("pids.max"), "99").unwrap();
+    live.write_rules(&format!("{RULE}[cgroup.\"there/%u\"]\ncpu.weight = 50\n"));
+    daemon.signal(Signal::SIGHUP);
+    for file in ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"] {
+        expect(&memory, file, "9223372036854771712");
+    }
+    expect(&cpu, "cpu.cfs_quota_us", "-1");
+    expect(&cpu, "cpu.shares", "512");
+    expect(&pids, "pids.max", "99");
+    let counters = daemon.stop();
+    assert_eq!((counters.get("settings_reverted"), counters.get("settings_not_reverted")), (4, 0));
+}
+
+#[test]
+fn a_setting_that_is_removed_while_the_daemon_is_stopped_is_reverted() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let daemon = live.daemon(&format!("{RULE}[cgroup.\"there/%u\"]\npids.max = 77\n"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "there/cgt-alice");
+    expect(&pids, "pids.max", "77");
+    daemon.stop();
+    let daemon = live.daemon(RULE);
+    expect(&pids, "pids.max", "max");
+    assert_eq!(daemon.stop().get("settings_reverted"), 1);
+}
+
+/// Checks that a table for the same cgroup by another path takes over its settings.
+#[test]
+fn a_setting_that_another_table_contains_is_kept() {
+    let Some(live) = Live::require() else { return };
+    let Some(pids) = group(&live, "pids") else { return };
+    let daemon = live.daemon(&format!("{RULE}[cgroup.\"there/%u\"]\npids.max = 77\n"));
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect_pid("pids", actor.subject, "there/cgt-alice");
+    expect(&pids, "pids.max", "77");
+    live.write_rules(&format!("{RULE}[cgroup.\"there/cgt-alice\"]\npids.max = 77\n"));
+    daemon.signal(Signal::SIGHUP);
+    assert!(eventually(PATIENCE, || daemon.log().matches("active: ").count() >= 2));
     live.fence();
-    expect(&pids, "pids.max", "78");
-    expect(&theirs, "pids.max", "max");
+    expect(&pids, "pids.max", "77");
+    live.write_rules(RULE);
+    daemon.signal(Signal::SIGHUP);
+    expect(&pids, "pids.max", "max");
+    assert_eq!(daemon.stop().get("settings_reverted"), 1);
 }
 
 /// Checks an owner who changes the extended attribute that names the table of an empty cgroup.
@@ -198,6 +260,48 @@ fn an_owner_may_make_groups_and_not_lift_limits() {
     assert_eq!(owner(&pids.join("cgroup.procs")), (ALICE, BOB));
     assert_eq!(owner(&pids.join("pids.max")), (0, 0));
     assert_eq!(owner(pids.parent().unwrap()), (0, 0));
+}
+
+#[test]
+fn the_cgroup_of_each_user_may_belong_to_that_user() {
+    let Some(live) = Live::require() else { return };
+    let rules = "[[rule]]\nuser = [\"cgt-alice\", \"cgt-bob\"]\ncgroup = \"own/%u\"\n\
+                 [cgroup.\"own/%u\"]\nowner = \"%u\"\n";
+    let _daemon = live.daemon(rules);
+    for (user, name) in [(ALICE, "cgt-alice"), (BOB, "cgt-bob")] {
+        let actor = live.hold(&format!("uid {user} {user}"));
+        live.expect(&actor, &format!("own/{name}"));
+        let Some(own) = live.ground.directory("", &format!("own/{name}")) else { return };
+        assert_eq!(fs::metadata(own.join("cgroup.procs")).unwrap().uid(), user);
+        assert_eq!(fs::metadata(own.join("cgroup.subtree_control")).unwrap().uid(), 0);
+        // The owner may move an own process below it, where it stays.
+        let sub = own.join("sub");
+        let made = Command::new("mkdir").arg(&sub).uid(user).status().unwrap();
+        assert!(made.success());
+        assert_eq!(fs::read_to_string(own.join("cgroup.max.descendants")).unwrap(), "1000\n");
+    }
+}
+
+/// Checks the default limit on the cgroups that an owner creates, as alice, and that a table can set another.
+#[test]
+fn an_owner_may_make_a_limited_number_of_groups() {
+    let Some(live) = Live::require() else { return };
+    for (table, limit) in [("", 1000), ("cgroup.max.descendants = 3\n", 3)] {
+        let table = format!("[cgroup.\"there/%u\"]\nowner = \"cgt-alice\"\n{table}");
+        let daemon = live.daemon(&format!("{RULE}{table}"));
+        let alice = live.hold(&format!("uid {ALICE} {ALICE}"));
+        live.expect(&alice, "there/cgt-alice");
+        let Some(own) = live.ground.directory("", "there/cgt-alice") else { return };
+        let script = format!(
+            "i=0; while mkdir {}/$i 2>/dev/null; do i=$((i+1)); done; echo $i",
+            own.display()
+        );
+        let made = Command::new("sh").args(["-c", &script]).uid(ALICE).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&made.stdout).trim(), limit.to_string());
+        (0..limit).for_each(|number| fs::remove_dir(own.join(number.to_string())).unwrap());
+        drop((alice, daemon));
+        assert!(eventually(PATIENCE, || fs::remove_dir(&own).is_ok()));
+    }
 }
 
 /// Checks an owner who enables a controller in cgroup.subtree_control, which would make the kernel

@@ -2,10 +2,9 @@
 //! clients of libcgroup.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -13,29 +12,20 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, BASE, Daemon, Live, Settings, census, run};
+use crate::harness::{Actor, BASE, Daemon, Live, PrivateRun, Settings, census, run};
 
 const SOCKET: &str = "/run/cgred.socket";
 const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 
-/// A private `/run` with the files of the test. Declared after [`Live`], so dropped before it.
-pub(crate) struct PrivateRun;
-
-impl PrivateRun {
-    pub(crate) fn enter() -> Self {
-        let base = File::open(BASE).unwrap();
-        let none = None::<&str>;
-        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
-        fs::create_dir(BASE).unwrap();
-        let below = format!("/proc/self/fd/{}", base.as_raw_fd());
-        mount(Some(below.as_str()), BASE, none, MsFlags::MS_BIND, none).unwrap();
-        hide_legacy_rules();
-        Self
-    }
+/// Enters a private `/run` without the legacy rules of the host.
+pub(crate) fn private_run() -> PrivateRun {
+    let run = PrivateRun::enter();
+    hide_legacy_rules();
+    run
 }
 
 /// Hides the legacy rules of the host, which the daemon of these tests would read.
@@ -49,16 +39,10 @@ fn hide_legacy_rules() {
     }
 }
 
-impl Drop for PrivateRun {
-    fn drop(&mut self) {
-        umount2("/run", MntFlags::MNT_DETACH).unwrap();
-    }
-}
-
 /// Returns the test, its `/run`, and a daemon with [`RULES`].
 fn served() -> Option<(Live, PrivateRun, Daemon)> {
     let live = Live::require()?;
-    let run = PrivateRun::enter();
+    let run = private_run();
     let daemon = live.legacy_daemon(RULES);
     Some((live, run, daemon))
 }
@@ -115,7 +99,7 @@ fn what_cgexec_runs_stays() {
 #[test]
 fn explain_names_the_client_of_a_sticky_process() {
     let Some(live) = Live::require().filter(|_| has_clients()) else { return };
-    let _run = PrivateRun::enter();
+    let _run = private_run();
     let socket = format!("{BASE}/control.sock");
     let settings = Settings { config: "", arguments: &["--control", &socket] };
     let _daemon = live.legacy_daemon_with(RULES, &settings);
@@ -417,7 +401,7 @@ fn a_second_daemon_does_not_take_the_socket_over() {
 #[test]
 fn a_socket_that_was_left_behind_is_replaced() {
     let Some(live) = Live::require() else { return };
-    let _run = PrivateRun::enter();
+    let _run = private_run();
     drop(UnixListener::bind(SOCKET).unwrap());
     assert!(Path::new(SOCKET).exists());
     let _daemon = live.legacy_daemon(RULES);
@@ -432,7 +416,7 @@ fn a_socket_that_was_left_behind_is_replaced() {
 #[test]
 fn a_file_that_is_not_a_socket_is_kept() {
     let Some(live) = Live::require() else { return };
-    let _private = PrivateRun::enter();
+    let _private = private_run();
     live.write_rules(RULES);
     fs::write(SOCKET, "precious").unwrap();
     let output = run(&format!("--rules {BASE}/rules.d"));

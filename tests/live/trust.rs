@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
 
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Live, Settings, strangers};
+use crate::harness::{Live, Settings, Surroundings, strangers};
 
 const ALICE_THERE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 const BOB_THERE: &str = "[[rule]]\nuser = \"cgt-bob\"\ncgroup = \"there\"\n";
@@ -41,9 +42,29 @@ fn a_rule_file_that_is_a_fifo_is_refused() {
 /// Checks with a rule for all users and `--dry-run` that neither PID 1 nor a kernel thread would be moved.
 #[test]
 fn pid_1_and_kernel_threads_are_never_meant() {
+    expect_protected(&[], "");
+}
+
+/// Checks the same for a daemon that may not read their executables, and that it reports this.
+#[test]
+fn kernel_threads_are_never_meant_where_executables_cannot_be_read() {
+    let launcher = ["setpriv", "--bounding-set", "-sys_ptrace"];
+    if Command::new(launcher[0]).arg("--version").output().is_err() {
+        return println!("skipped: no setpriv");
+    }
+    expect_protected(
+        &launcher,
+        "lacks CAP_SYS_PTRACE: executables and containers of other users are unknown",
+    );
+}
+
+/// Starts the daemon by `launcher` with a rule for all users and `--dry-run`, which logs `expected`.
+fn expect_protected(launcher: &[&str], expected: &str) {
     let Some(live) = Live::require() else { return };
     let settings = Settings { config: "", arguments: &["--dry-run"] };
-    let daemon = live.daemon_with("[[rule]]\nuser = \"*\"\ncgroup = \"all\"\n", &settings);
+    let on = Surroundings { launcher, ..Surroundings::default() };
+    let daemon = live.daemon_on("[[rule]]\nuser = \"*\"\ncgroup = \"all\"\n", &settings, &on);
+    daemon.expect_log(expected);
     let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
     daemon.expect_log(&format!("would move process {} of", actor.subject));
     let log = daemon.log();

@@ -29,7 +29,10 @@ fn holds(rule: &Rule, who: &UserIdentity, facts: &Facts<'_>) -> bool {
 
 fn user_holds(criteria: &Criteria, who: &UserIdentity) -> bool {
     criteria.users.iter().any(|test| match test {
-        UserTest::Name(_) => false,
+        UserTest::Name(_) | UserTest::NameOrId(..) => false,
+        UserTest::Human(uids) => {
+            uids.ranges().iter().any(|(first, last)| *first <= who.uid && who.uid <= *last)
+        }
         UserTest::Ids(first, last) => *first <= who.uid && who.uid <= *last,
         UserTest::Glob(glob) => match &who.name {
             Some(name) => glob.matches(name.as_bytes()),
@@ -40,7 +43,7 @@ fn user_holds(criteria: &Criteria, who: &UserIdentity) -> bool {
 
 fn group_holds(criteria: &Criteria, who: &UserIdentity, gid: Gid) -> bool {
     criteria.groups.iter().any(|test| match test {
-        GroupTest::Name(_) | GroupTest::Glob(_) => false,
+        GroupTest::Name(_) | GroupTest::NameOrId(..) | GroupTest::Glob(_) => false,
         GroupTest::Ids(first, last) => {
             let within = |gid: &Gid| first <= gid && gid <= last;
             within(&gid) || who.listed_in.iter().any(within)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::cgroup::mounts::{Hierarchies, Version};
+use crate::cgroup::settings::SettingSlot;
 
 /// The configuration applied and the diagnostics logged since the last reload.
 #[derive(Debug, Default)]
@@ -21,6 +22,21 @@ pub(in crate::cgroup) struct ApplyLedger {
     held: RefCell<Option<Vec<DeferredWarning>>>,
     /// The delegated root on the v2 hierarchy, if cgruled manages only a part of systemd's tree.
     ground: Option<PathBuf>,
+    /// The settings written, until they are taken; `None` if nothing takes them.
+    written: RefCell<Option<Vec<WrittenSetting>>>,
+}
+
+/// A setting of a table that a cgroup now has.
+#[derive(Debug)]
+pub(in crate::cgroup) struct WrittenSetting {
+    /// The directory of the cgroup.
+    pub(in crate::cgroup) directory: PathBuf,
+    /// The path of the table, with its specifiers.
+    pub(in crate::cgroup) text: String,
+    /// The part of a file that was written.
+    pub(in crate::cgroup) slot: SettingSlot,
+    /// True if it had the value before.
+    pub(in crate::cgroup) was_set: bool,
 }
 
 /// The hierarchy, the refused setting and the errno.
@@ -84,6 +100,23 @@ impl ApplyLedger {
         }
     }
 
+    /// Collects written settings from now on, for [`Self::take_written`].
+    pub(in crate::cgroup) fn collect_written(&self) {
+        self.written.borrow_mut().get_or_insert_default();
+    }
+
+    /// Records a setting that was written.
+    pub(super) fn wrote(&self, setting: impl FnOnce() -> WrittenSetting) {
+        if let Some(written) = self.written.borrow_mut().as_mut() {
+            written.push(setting());
+        }
+    }
+
+    /// Returns the settings written since the last call.
+    pub(in crate::cgroup) fn take_written(&self) -> Vec<WrittenSetting> {
+        self.written.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Starts to defer diagnostics until `release`.
     pub(in crate::cgroup) fn hold(&self) {
         *self.held.borrow_mut() = Some(Vec::new());
@@ -130,15 +163,17 @@ mod tests {
     #[test]
     fn what_is_held_back_is_given_again() {
         let done = ApplyLedger::default();
-        let refuse = |what| done.refused(Path::new("/a"), (0, what, Errno::EBUSY), String::new);
+        fn refuse(done: &ApplyLedger, what: &str) {
+            done.refused(Path::new("/a"), (0, what, Errno::EBUSY), String::new);
+        }
         done.hold();
         done.give(Path::new("/a"));
-        refuse("x");
-        refuse("x");
+        refuse(&done, "x");
+        refuse(&done, "x");
         assert_eq!((done.held(), done.is_given(Path::new("/a"))), (2, true));
         done.retry();
         assert_eq!((done.held(), done.is_given(Path::new("/a"))), (0, false));
-        refuse("y");
+        refuse(&done, "y");
         done.release();
         assert_eq!(done.held(), 0);
         assert!(done.is_new(0, "x", Errno::EBUSY) && !done.is_new(0, "y", Errno::EBUSY));

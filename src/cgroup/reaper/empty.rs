@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use super::{earlier, nanoseconds, walk};
+use super::walk::{self, inode};
+use super::{earlier, nanoseconds};
 use crate::cgroup::mounts::Version;
 use crate::event::Nanos;
 
@@ -150,10 +150,11 @@ impl EmptyTracker {
             }
             self.schedule(&directory, None);
             self.check(&directory, false, now);
-            let is_over = |group: &TrackedGroup| {
+            let group = self.groups.get(&directory);
+            let is_over = group.is_some_and(|group| {
                 group.empty_since.is_some_and(|since| now.since(since) >= group.after)
-            };
-            if self.groups.get(&directory).is_some_and(is_over) {
+            });
+            if is_over {
                 self.schedule(&directory, None);
                 expired.push(directory);
             }
@@ -222,10 +223,6 @@ impl EmptyTracker {
     }
 }
 
-fn inode(directory: &Path) -> Option<u64> {
-    fs::metadata(directory).ok().map(|seen| seen.ino())
-}
-
 /// Checks whether a cgroup and its descendants contain no process, or `None` if it was removed.
 fn is_empty(directory: &Path, version: Version) -> Option<bool> {
     match version {
@@ -235,9 +232,11 @@ fn is_empty(directory: &Path, version: Version) -> Option<bool> {
         }
         Version::V1 => {
             let processes = fs::read(directory.join("cgroup.procs")).ok()?;
-            let below = || walk::groups_in(directory);
-            let is_empty = |group: PathBuf| is_empty(&group, version).unwrap_or(true);
-            Some(processes.is_empty() && below().into_iter().all(is_empty))
+            if !processes.is_empty() {
+                return Some(false);
+            }
+            let mut below = walk::groups_in(directory).into_iter();
+            Some(below.all(|group| is_empty(&group, version).unwrap_or(true)))
         }
     }
 }

@@ -17,13 +17,13 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 const NAME: &str = "user.cgruled";
 
 /// Checks whether only root can have set the tag of a directory.
-pub(super) fn is_trusted(directory: &Path) -> bool {
+pub(in crate::cgroup) fn is_trusted(directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|seen| seen.uid() == 0 && seen.mode() & 0o022 == 0)
 }
 
 /// The owner tags, on disk or else in memory.
 #[derive(Debug, Default)]
-pub(super) struct OwnerTags {
+pub(in crate::cgroup) struct OwnerTags {
     /// Tags that the kernel rejected. They are lost at a restart; those cgroups are then never
     /// removed.
     kept: HashMap<PathBuf, String>,
@@ -39,7 +39,7 @@ impl OwnerTags {
     }
 
     /// Returns the destination text for which a cgroup of cgruled was created.
-    pub(super) fn of(&self, directory: &Path) -> Option<String> {
+    pub(in crate::cgroup) fn of(&self, directory: &Path) -> Option<String> {
         let mut buffer = [0; 4096];
         match getxattr(directory, NAME, &mut buffer[..]) {
             Ok(length) => String::from_utf8(buffer.get(..length)?.to_vec()).ok(),

@@ -1,6 +1,7 @@
 //! Finds existing cgroups in the file system.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::owner_tag::OwnerTags;
@@ -16,14 +17,13 @@ pub(super) fn paths(top: &Path, root: &str, text: &str, marks: &OwnerTags) -> Ve
             true => found.iter().flat_map(|path| paths_in(top, path)).collect(),
         };
     }
-    let is_meant = |path: &String| {
+    found.retain(|path| {
         let directory = join(top, path);
         match text.contains('%') {
             false => directory.is_dir(),
             true => marks.of(&directory).is_some_and(|mark| mark == text),
         }
-    };
-    found.retain(is_meant);
+    });
     found
 }
 
@@ -33,10 +33,10 @@ pub(super) fn join(top: &Path, path: &str) -> PathBuf {
 }
 
 /// Returns the child cgroups of a cgroup.
-pub(super) fn groups_in(directory: &Path) -> Vec<PathBuf> {
+pub(in crate::cgroup) fn groups_in(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.filter(is_group).map(|entry| entry.path()).collect()
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|entry| entry.path()).collect()
 }
 
 fn paths_in(top: &Path, path: &str) -> Vec<String> {
@@ -44,4 +44,8 @@ fn paths_in(top: &Path, path: &str) -> Vec<String> {
     // Names that are not UTF-8 are never created by cgruled.
     let names = groups.iter().filter_map(|group| group.file_name()?.to_str());
     names.map(|name| format!("{path}/{name}")).collect()
+}
+/// Returns the inode number of a cgroup, if it exists: a later cgroup of its name has another.
+pub(super) fn inode(directory: &Path) -> Option<u64> {
+    fs::metadata(directory).ok().map(|seen| seen.ino())
 }

@@ -53,6 +53,7 @@ const V2: [&str; 10] = [
 pub(super) fn only_in(file: &str) -> Option<Version> {
     let begins = PREFIXES.iter().find(|(prefix, _)| file.starts_with(prefix));
     let begins = begins.map(|(_, version)| *version);
-    let named = |names: &[&str], version| names.contains(&file).then_some(version);
-    begins.or_else(|| named(&V1, Version::V1)).or_else(|| named(&V2, Version::V2))
+    let is_v1 = V1.contains(&file).then_some(Version::V1);
+    let is_v2 = V2.contains(&file).then_some(Version::V2);
+    begins.or(is_v1).or(is_v2)
 }

@@ -142,17 +142,17 @@ impl Translation<'_> {
     pub(super) fn cpu_max(&self) -> Result<Writes, SettingError> {
         let is_v1 = self.own == Version::V1;
         let (quota, period) = quota(self.value, is_v1).map_err(SettingError::Value)?;
-        let written = |none: &str| quota.map_or(none.to_owned(), |number| number.to_string());
+        let quota = quota.map_or(Bound::Max, Bound::At);
         if self.to == Version::V2 {
             let siblings = is_v1.then(|| (self.siblings)("cpu.cfs_period_us")).flatten();
             let period = siblings.and_then(|text| text.parse().ok()).or(period).unwrap_or(PERIOD);
-            return Ok(one("cpu.max", format!("{} {period}", written("max"))));
+            return Ok(one("cpu.max", format!("{} {period}", quota.v2())));
         }
         if is_v1 {
-            return Ok(one("cpu.cfs_quota_us", written("-1")));
+            return Ok(one("cpu.cfs_quota_us", quota.v1()));
         }
         let writes = one("cpu.cfs_period_us", period.unwrap_or(PERIOD).to_string());
-        Ok(writes.and("cpu.cfs_quota_us", written("-1")))
+        Ok(writes.and("cpu.cfs_quota_us", quota.v1()))
     }
 
     pub(super) fn cpu_period(&self) -> Result<Writes, SettingError> {
@@ -200,8 +200,9 @@ impl Translation<'_> {
         let (device, rest) = device(self.value).map_err(SettingError::Value)?;
         let help = "write a device and microseconds or a duration: \"8:0 target=2ms\"";
         let target = rest.strip_prefix("target=").and_then(|text| microseconds(text).ok());
-        let wrong = || SettingMessage::new("missing target=", help);
-        let target = target.ok_or_else(|| SettingError::Value(wrong()))?;
+        let Some(target) = target else {
+            return Err(SettingError::Value(SettingMessage::new("missing target=", help)));
+        };
         self.same("io.latency", "", Ok(format!("{device} target={target}")))
     }
 
@@ -222,10 +223,12 @@ impl Translation<'_> {
             return Ok(one(self.key, written));
         }
         let siblings = (self.siblings)(memory).and_then(|text| self.bound(&text).ok());
-        let help = || format!("set {memory} too: v1 limits memory and swap together");
         let translated = match (self.own, bound, siblings) {
             (_, Bound::Max, _) => Bound::Max,
-            (_, Bound::At(_), None) => return Err(self.no_counterpart(&help())),
+            (_, Bound::At(_), None) => {
+                let help = format!("set {memory} too: v1 limits memory and swap together");
+                return Err(self.no_counterpart(&help));
+            }
             (Version::V2, Bound::At(_), Some(Bound::Max)) => Bound::Max,
             (Version::V2, Bound::At(swap), Some(Bound::At(memory))) => {
                 Bound::At(swap.saturating_add(memory))

@@ -46,22 +46,25 @@ pub fn properties(
     value: &str,
     siblings: &Siblings<'_>,
 ) -> Result<UnitProperties, SettingMessage> {
-    let none = || {
-        let message = format!("systemd units have no property for {key}");
-        SettingMessage::new(message, "remove it, or use it in a table [cgroup.\"path\"]")
-    };
     let Writes { writes, note, .. } = match files(key, value, Version::V2, siblings) {
         Ok(writes) => writes,
-        Err(SettingError::NoCounterpart(_)) if only_in(key).is_some() => return Err(none()),
+        Err(SettingError::NoCounterpart(_)) if only_in(key).is_some() => {
+            return Err(no_property(key));
+        }
         Err(SettingError::Value(diagnostic) | SettingError::NoCounterpart(diagnostic)) => {
             return Err(diagnostic);
         }
     };
     let mut words = Vec::new();
     for write in writes {
-        words.extend(of_write(&write).ok_or_else(none)?);
+        words.extend(of_write(&write).ok_or_else(|| no_property(key))?);
     }
     Ok(UnitProperties { words, note })
+}
+
+fn no_property(key: &str) -> SettingMessage {
+    let message = format!("systemd units have no property for {key}");
+    SettingMessage::new(message, "remove it, or use it in a table [cgroup.\"path\"]")
 }
 
 /// Returns the properties for a v2 file, `None` if systemd has none.

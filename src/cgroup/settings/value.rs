@@ -58,7 +58,8 @@ pub(super) fn whole<N: FromStr + PartialOrd + Display + Copy>(
 ) -> Result<N, SettingMessage> {
     let found = text.parse().ok().filter(|number| (low..=high).contains(number));
     found.ok_or_else(|| {
-        let help = format!("write a whole number from {low} to {high}");
+        let percent = if text.ends_with('%') { "this setting accepts no percentage: " } else { "" };
+        let help = format!("{percent}write a whole number from {low} to {high}");
         SettingMessage::new(format!("invalid value {}", quoted(text)), help)
     })
 }
@@ -74,7 +75,9 @@ pub(super) fn max_or_size(text: &str, is_v1: bool) -> Result<Bound, SettingMessa
         Some(bytes) => Ok(Bound::At(bytes)),
         None => {
             let help = match text.ends_with('%') {
-                true => "use 1% to 100% for cpu.max and memory limits only; write 512M, 2G or max",
+                true => {
+                    "only cpu.max and, from 1% to 100%, memory limits accept a percentage: write 512M, 2G or max"
+                }
                 false => "write bytes, a size such as 64K, 512M or 2G, or max",
             };
             Err(SettingMessage::new(format!("invalid value {}", quoted(text)), help))
@@ -123,29 +126,34 @@ pub(super) fn microseconds(text: &str) -> Result<String, SettingMessage> {
 /// Checks a list of numbers and ranges such as `0-3,8`. An empty list means the value of the
 /// parent.
 pub(super) fn list(text: &str) -> Result<String, SettingMessage> {
-    let number = |text: &str| text.trim().parse::<u64>().ok().filter(|&n| n <= MOST_CPUS);
-    let is_item = |item: &str| match item.split_once('-') {
-        Some((first, last)) => {
-            matches!((number(first), number(last)), (Some(a), Some(b)) if a <= b)
-        }
-        None => number(item).is_some(),
-    };
     if text.is_empty() {
         // write(2) with no bytes has no effect.
         return Ok("\n".to_owned());
     }
-    if text.split(',').all(is_item) {
+    if text.split(',').all(is_list_item) {
         return Ok(text.to_owned());
     }
-    let message = format!("invalid value {}", quoted(text));
-    Err(SettingMessage::new(message, "write numbers and ranges such as \"0-3,8\""))
+    Err(invalid(text, "write numbers and ranges such as \"0-3,8\""))
+}
+
+/// Checks a number or a range of a list.
+fn is_list_item(item: &str) -> bool {
+    match item.split_once('-') {
+        Some((first, last)) => {
+            matches!((list_number(first), list_number(last)), (Some(a), Some(b)) if a <= b)
+        }
+        None => list_number(item).is_some(),
+    }
+}
+
+fn list_number(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|&number| number <= MOST_CPUS)
 }
 
 /// Parses a CPU quota and, if given, its period, both in microseconds: `max`, `50000`,
 /// `50000 100000`, or `50%` of one CPU. On v1 it is a single number, or `-1`. The quota is `None`
 /// without a limit.
 pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>), SettingMessage> {
-    let wrong = |help: &str| SettingMessage::new(format!("invalid value {}", quoted(text)), help);
     let help = match is_v1 {
         true => "write microseconds of at least 1000, or -1",
         false => "write \"50%\" of one CPU, \"QUOTA PERIOD\" in microseconds, or \"max\"",
@@ -157,28 +165,29 @@ pub(super) fn quota(text: &str, is_v1: bool) -> Result<(Option<u64>, Option<u64>
         let percent = percent.trim().parse::<u64>().ok();
         let quota = percent.and_then(|percent| percent.checked_mul(PERIOD / 100));
         let quota = quota.filter(|quota| (PERIODS.0..=MOST_QUOTA).contains(quota));
-        return Ok((Some(quota.ok_or_else(|| wrong(help))?), None));
+        return Ok((Some(quota.ok_or_else(|| invalid(text, help))?), None));
     }
     let mut words = text.split_ascii_whitespace();
     let quota = match words.next() {
         Some("max") if !is_v1 => None,
         Some(word) => {
             let number = word.parse().ok().filter(|n| (PERIODS.0..=MOST_QUOTA).contains(n));
-            Some(number.ok_or_else(|| wrong(help))?)
+            Some(number.ok_or_else(|| invalid(text, help))?)
         }
-        None => return Err(wrong(help)),
+        None => return Err(invalid(text, help)),
     };
     let period = match words.next() {
         Some(word) if !is_v1 => {
             let number = word.parse().ok().filter(|n| (PERIODS.0..=PERIODS.1).contains(n));
-            Some(number.ok_or_else(|| wrong("write a period of 1000 to 1000000 microseconds"))?)
+            let help = "write a period of 1000 to 1000000 microseconds";
+            Some(number.ok_or_else(|| invalid(text, help))?)
         }
-        Some(_) => return Err(wrong(help)),
+        Some(_) => return Err(invalid(text, help)),
         None => None,
     };
     match words.next() {
         None => Ok((quota, period)),
-        Some(_) => Err(wrong(help)),
+        Some(_) => Err(invalid(text, help)),
     }
 }
 
@@ -187,9 +196,9 @@ const DEVICE: &str = "begin with a device number as shown by lsblk, such as \"8:
 /// Splits a device such as `8:0` from the rest of the value.
 pub(super) fn device(text: &str) -> Result<(&str, &str), SettingMessage> {
     let (device, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let is_number = |text: &str| text.parse::<u32>().is_ok();
-    match device.split_once(':') {
-        Some((major, minor)) if is_number(major) && is_number(minor) => Ok((device, rest.trim())),
+    let number = device.split_once(':');
+    match number.map(|(major, minor)| (major.parse::<u32>(), minor.parse::<u32>())) {
+        Some((Ok(_), Ok(_))) => Ok((device, rest.trim())),
         Some(_) | None => Err(SettingMessage::new("missing device number", DEVICE)),
     }
 }
@@ -204,18 +213,22 @@ const RATES: [&str; 4] = ["rbps", "wbps", "riops", "wiops"];
 pub(super) fn device_rates(text: &str) -> Result<(&str, Rates), SettingMessage> {
     let (device, rest) = device(text)?;
     let help = "write limits such as rbps=1M wbps=max riops=100 wiops=100 after the device";
-    let wrong = || SettingMessage::new(format!("invalid value {}", quoted(text)), help);
-    let mut rates = Vec::new();
-    for word in rest.split_ascii_whitespace() {
-        let (name, value) = word.split_once('=').ok_or_else(wrong)?;
-        let name = RATES.into_iter().find(|known| *known == name).ok_or_else(wrong)?;
-        match max_or_size(value, false).map_err(|_| wrong())? {
-            // The kernel rejects a limit of 0.
-            Bound::At(0) => return Err(wrong()),
-            bound @ (Bound::Max | Bound::At(_)) => rates.push((name, bound)),
-        }
-    }
-    if rates.is_empty() { Err(wrong()) } else { Ok((device, rates)) }
+    let rates: Option<Rates> = rest.split_ascii_whitespace().map(device_rate).collect();
+    let rates = rates.filter(|rates| !rates.is_empty());
+    Ok((device, rates.ok_or_else(|| invalid(text, help))?))
+}
+
+/// Parses a limit of `io.max`.
+fn device_rate(word: &str) -> Option<(&'static str, Bound)> {
+    let (name, value) = word.split_once('=')?;
+    let name = RATES.into_iter().find(|known| *known == name)?;
+    let bound = max_or_size(value, false).ok()?;
+    // The kernel rejects a limit of 0.
+    (bound != Bound::At(0)).then_some((name, bound))
+}
+
+fn invalid(text: &str, help: &str) -> SettingMessage {
+    SettingMessage::new(format!("invalid value {}", quoted(text)), help)
 }
 
 /// Quotes a value for a message, truncated to 60 characters.

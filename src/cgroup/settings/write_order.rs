@@ -33,10 +33,10 @@ const BOTH: &str = "memory.memsw.limit_in_bytes";
 
 /// Orders writes so that the kernel accepts them with the current content of the cgroup.
 pub fn batches(writes: &[&Write], present: &CurrentValue<'_>) -> Vec<WriteBatch> {
-    let step = |(of, write): (usize, &&Write)| {
-        vec![WriteStep { of, file: write.file.clone(), value: write.value.clone() }]
-    };
-    let mut bundles: Vec<WriteBatch> = writes.iter().enumerate().map(step).collect();
+    let mut bundles: Vec<WriteBatch> = Vec::new();
+    for (of, write) in writes.iter().enumerate() {
+        bundles.push(vec![WriteStep { of, file: write.file.clone(), value: write.value.clone() }]);
+    }
     join_period(&mut bundles, present);
     for (quota, burst) in BURSTS {
         let wanted = last(&bundles, burst).and_then(|step| number(&step.value));
@@ -54,9 +54,12 @@ pub fn batches(writes: &[&Write], present: &CurrentValue<'_>) -> Vec<WriteBatch>
 pub fn says(file: &str, text: &str, value: &str) -> bool {
     let text = text.trim();
     let value = value.trim();
-    // In whole pages; no limit is their largest number.
-    let pages = |text: &str| bytes(text).map(|bytes| bytes.min(UNLIMITED) / PAGE);
     text == value || [LIMIT, BOTH].contains(&file) && pages(text) == pages(value)
+}
+
+/// Parses a size in whole pages. No limit is their largest number.
+fn pages(text: &str) -> Option<u64> {
+    bytes(text).map(|bytes| bytes.min(UNLIMITED) / PAGE)
 }
 
 /// Joins quota and period, which the kernel compares with those of other cgroups after each write.
@@ -67,10 +70,9 @@ fn join_period(bundles: &mut Vec<WriteBatch>, present: &CurrentValue<'_>) {
     let period = bundles.remove(from);
     let Some(quota) = place(bundles, QUOTA) else { return };
     let old = present(PERIOD);
-    let is_same = |step: &WriteStep| old.as_ref().is_some_and(|old| old.trim() == step.value);
+    let is_same = period.last().is_some_and(|step| old.is_some_and(|old| old.trim() == step.value));
     // A cgroup that does not exist yet has no quota.
-    let is_free = present(QUOTA).is_none_or(|text| text.trim() == "-1");
-    let is_free = is_free || period.last().is_some_and(is_same);
+    let is_free = present(QUOTA).is_none_or(|text| text.trim() == "-1") || is_same;
     let lift = bundles[quota].last().filter(|_| !is_free).cloned();
     let lift = lift.map(|step| WriteStep { value: "-1".to_owned(), ..step });
     bundles[quota].splice(0..0, lift.into_iter().chain(period));
@@ -79,10 +81,9 @@ fn join_period(bundles: &mut Vec<WriteBatch>, present: &CurrentValue<'_>) {
 /// Raises the limit of memory and swap first if the memory limit will exceed it.
 fn raise_both(bundles: &mut Vec<WriteBatch>, present: &CurrentValue<'_>) {
     let Some(limit) = last(bundles, LIMIT).cloned() else { return };
-    let own = |file: &str| bytes(&present(file)?);
-    let (Some(to), Some(old), Some(both)) = (bytes(&limit.value), own(LIMIT), own(BOTH)) else {
-        return;
-    };
+    let old = present(LIMIT).as_deref().and_then(bytes);
+    let both = present(BOTH).as_deref().and_then(bytes);
+    let (Some(to), Some(old), Some(both)) = (bytes(&limit.value), old, both) else { return };
     if to <= both {
         return;
     }
@@ -129,25 +130,27 @@ fn bytes(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// Returns the name of a file without the controller.
+    fn short(file: &str) -> &str {
+        file.rsplit_once('.').unwrap().1
+    }
+
     /// Formats writes as `file=value` in their order, with `+` within a batch.
     fn shown(writes: &[(&str, &str)], present: &[(&str, &str)]) -> String {
-        let write = |&(file, value): &(&str, &str)| Write {
-            file: file.to_owned(),
-            value: value.to_owned(),
+        let writes = writes.iter().map(|(file, value)| Write {
+            file: (*file).to_owned(),
+            value: (*value).to_owned(),
             instead: None,
-        };
-        let writes: Vec<Write> = writes.iter().map(write).collect();
-        let writes: Vec<&Write> = writes.iter().collect();
-        let present = |file: &str| {
+        });
+        let writes: Vec<Write> = writes.collect();
+        let bundles = batches(&writes.iter().collect::<Vec<_>>(), &|file| {
             let found = present.iter().find(|(own, _)| *own == file);
             found.map(|(_, value)| format!("{value}\n"))
-        };
-        let one = |step: &WriteStep| {
-            let file = step.file.rsplit_once('.').unwrap().1;
-            format!("{file}={}", step.value)
-        };
-        let bundles = batches(&writes, &present);
-        let words = bundles.iter().map(|own| own.iter().map(one).collect::<Vec<_>>().join("+"));
+        });
+        let words = bundles.iter().map(|bundle| {
+            let steps = bundle.iter().map(|step| format!("{}={}", short(&step.file), step.value));
+            steps.collect::<Vec<_>>().join("+")
+        });
         words.collect::<Vec<_>>().join(" ")
     }
 
@@ -174,11 +177,9 @@ mod tests {
     fn a_burst_comes_first_when_it_becomes_less() {
         for (quota, burst) in BURSTS {
             let writes = [(quota, "20000"), (burst, "10000")];
-            let name = |file: &str| file.rsplit_once('.').unwrap().1.to_owned();
-            let (quota, short) = (name(quota), name(burst));
-            let lower = format!("{short}=10000 {quota}=20000");
+            let lower = format!("{}=10000 {}=20000", short(burst), short(quota));
             assert_eq!(shown(&writes, &[(burst, "40000")]), lower);
-            let higher = format!("{quota}=20000 {short}=10000");
+            let higher = format!("{}=20000 {}=10000", short(quota), short(burst));
             assert_eq!(shown(&writes, &[(burst, "5000")]), higher);
             assert_eq!(shown(&writes, &[]), higher);
         }
@@ -187,7 +188,9 @@ mod tests {
 
     #[test]
     fn both_are_raised_before_the_limit() {
-        let has = |limit, both| [(LIMIT, limit), (BOTH, both)];
+        fn has<'t>(limit: &'t str, both: &'t str) -> [(&'static str, &'t str); 2] {
+            [(LIMIT, limit), (BOTH, both)]
+        }
         let writes = has("80M", "90M");
         let up = "limit_in_bytes=90M limit_in_bytes=80M";
         let down = "limit_in_bytes=80M limit_in_bytes=90M";

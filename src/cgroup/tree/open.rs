@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -10,8 +9,9 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 
 use super::{ATTEMPTS, CgroupError, CgroupOperation, CgroupTree, CreatePolicy, ProcsFd};
-use crate::cgroup::apply;
+use crate::cgroup::apply::{self, PathStep};
 use crate::cgroup::config::PathConfig;
+use crate::cgroup::make::CPUSET;
 use crate::cgroup::mounts::{Hierarchy, HierarchySet, Version};
 use crate::cgroup::reaper::ReaperTask;
 
@@ -33,11 +33,11 @@ impl CgroupTree {
     ) -> Result<ProcsFd, CgroupError> {
         let mut opened = self.open_leaf_once(hierarchy, path, action);
         for _ in 0..ATTEMPTS {
-            let is_removed = |refusal: &CgroupError| {
+            let is_removed = opened.as_ref().is_err_and(|refusal| {
                 refusal.step != CgroupOperation::Set
                     && matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV)
-            };
-            if !action.creates_in(hierarchy) || !opened.as_ref().is_err_and(is_removed) {
+            });
+            if !action.creates_in(hierarchy) || !is_removed {
                 break;
             }
             opened = self.open_leaf_once(hierarchy, path, action);
@@ -102,8 +102,11 @@ impl CgroupTree {
                     return Err(CgroupError::new(stage.directory, CgroupOperation::Create, error));
                 }
             };
-            if has_v1_cpuset(tree) {
-                self.inherit_cpuset(hierarchy, &stage.parent, &stage.directory);
+            let is_cpuset = has_v1_cpuset(tree);
+            if is_cpuset {
+                // The kernel refuses CPUs that a sibling has for itself alone, also if others are written then.
+                let inherits = |file: &&str| !(is_new && stage.writes(file));
+                self.inherit_cpuset(hierarchy, &stage, &mut CPUSET.into_iter().filter(inherits));
             }
             if let (true, Some(text)) = (is_new, stage.text()) {
                 let directory = stage.directory.clone();
@@ -112,6 +115,10 @@ impl CgroupTree {
             match !is_new && is_later {
                 true => is_left |= stage.leave(&self.done),
                 false => stage.give(is_new, &self.done)?,
+            }
+            if is_cpuset && is_new {
+                // A refused setting must not keep processes out of the cgroup.
+                self.inherit_cpuset(hierarchy, &stage, &mut CPUSET.into_iter());
             }
         }
         if let (true, Some(config)) = (is_left, config.map(Arc::clone)) {
@@ -125,21 +132,26 @@ impl CgroupTree {
         let tree = &self.hierarchies[hierarchy];
         if has_v1_cpuset(tree) {
             for stage in apply::path_steps(hierarchy, tree, path, None) {
-                self.inherit_cpuset(hierarchy, &stage.parent, &stage.directory);
+                self.inherit_cpuset(hierarchy, &stage, &mut CPUSET.into_iter());
             }
         }
     }
 
-    /// Copies the values of the parent to an empty v1 cpuset.
-    fn inherit_cpuset(&self, hierarchy: usize, parent: &Path, directory: &Path) {
+    /// Copies the values of these files from the parent to an empty v1 cpuset.
+    fn inherit_cpuset(
+        &self,
+        hierarchy: usize,
+        stage: &PathStep<'_>,
+        files: &mut dyn Iterator<Item = &'static str>,
+    ) {
         // An empty cpuset refuses processes, and so does every descendant. Parents are filled
         // first. If this fails, the placement of the first process is refused with advice.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let path = directory.join(file);
+        for file in files {
+            let path = stage.directory.join(file);
             if fs::read(&path).is_ok_and(|text| !text.trim_ascii().is_empty()) {
                 continue;
             }
-            let text = fs::read(parent.join(file));
+            let text = fs::read(stage.parent.join(file));
             let Err(error) = text.and_then(|text| fs::write(&path, text)) else { continue };
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
             if self.done.is_new(hierarchy, file, errno) {
@@ -151,6 +163,11 @@ impl CgroupTree {
     fn report(&self, made: Vec<ReaperTask>) {
         if let Some(reaper) = &self.reaper {
             made.into_iter().for_each(|command| reaper.send(command));
+            // After the owner tags, which tell whether an unchanged value was written earlier.
+            let written = self.done.take_written();
+            if !written.is_empty() {
+                reaper.send(ReaperTask::Wrote(written));
+            }
         }
     }
 
@@ -174,7 +191,9 @@ impl CgroupTree {
             }
             Some(_) | None => {
                 let tree = &self.hierarchies[hierarchy];
-                apply::renew(hierarchy, tree, path, config, &self.done)
+                let renewed = apply::renew(hierarchy, tree, path, config, &self.done);
+                self.report(Vec::new());
+                renewed
             }
         }
     }

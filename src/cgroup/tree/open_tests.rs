@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -50,7 +51,7 @@ fn a_new_group_does_not_wait_for_the_one_above_it() {
     let trees = hierarchies(top.path(), Version::V2, "memory");
     let reaper = {
         let (metrics, nobody) = (Arc::new(Metrics::default()), Arc::new(|_| Ok(None)));
-        Reaper::start(Arc::clone(&trees), None, metrics, nobody).unwrap()
+        Reaper::start(Arc::clone(&trees), None, metrics, nobody, None).unwrap()
     };
     let config = config(&trees);
     let tree = CgroupTree::new(trees).kept_by(reaper);

@@ -153,12 +153,11 @@ impl Applier {
     }
 
     fn plan(&mut self) -> UnitPlan {
-        let is_changed = |(name, applied): (&String, &AppliedUnit)| {
+        let damaged = self.applied.iter().filter(|(name, applied)| {
             let files = self.systemd.drop_ins.of(name);
-            let is_intact = |own: &DropIn| files.get(&own.file) == Some(own);
-            (!applied.drop_ins.iter().all(is_intact)).then(|| name.clone())
-        };
-        let damaged: BTreeSet<String> = self.applied.iter().filter_map(is_changed).collect();
+            applied.drop_ins.iter().any(|own| files.get(&own.file) != Some(own))
+        });
+        let damaged: BTreeSet<String> = damaged.map(|(name, _)| name.clone()).collect();
         let now = HostState {
             present: &self.present,
             applied: &self.applied,
@@ -208,15 +207,12 @@ impl Applier {
         let properties = unit.properties();
         let known = self.applied.remove(&unit.name).unwrap_or_default();
         // A command that failed may have written some of its files.
-        let is_ours = |own: &&DropIn| {
+        let ours = after.values().filter(|own| {
             known.drop_ins.contains(own)
                 || before.get(&own.file) != Some(*own) && is_of(&own.file, &properties)
-        };
-        let (drop_ins, dropped): (Vec<DropIn>, Vec<DropIn>) = after
-            .values()
-            .filter(is_ours)
-            .cloned()
-            .partition(|own| outcome.is_err() || is_of(&own.file, &properties));
+        });
+        let (drop_ins, dropped): (Vec<DropIn>, Vec<DropIn>) =
+            ours.cloned().partition(|own| outcome.is_err() || is_of(&own.file, &properties));
         let properties = match &outcome {
             Ok(()) => properties.into_iter().map(str::to_owned).collect(),
             Err(_) => Vec::new(),

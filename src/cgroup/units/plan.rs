@@ -82,10 +82,10 @@ impl UnitPlan {
         now: &HostState<'_>,
         mut name_of: impl FnMut(Uid) -> Result<Option<String>, E>,
     ) -> Self {
-        let by_name = |name: &str| tables.units.iter().find(|unit| unit.name == name);
         let mut plan = Self::default();
         for (name, applied) in now.applied {
-            let is_kept = by_name(name).is_some_and(|unit| !unit.properties().is_empty())
+            let table = tables.units.iter().find(|unit| unit.name == *name);
+            let is_kept = table.is_some_and(|unit| !unit.properties().is_empty())
                 || user_of_slice(name).is_some_and(|uid| {
                     match wanted(tables, uid, &mut name_of) {
                         // Without a process in the slice, the next login applies the new settings.
@@ -123,11 +123,9 @@ fn wanted<E>(
     name_of: &mut impl FnMut(Uid) -> Result<Option<String>, E>,
 ) -> Result<Option<UnitSpec>, E> {
     let found = select(&tables.user_slices, uid, || name_of(uid))?;
-    let unit = found.map(|table| table.of_user(uid));
-    let is_meant = |unit: &UnitSpec| {
+    Ok(found.map(|table| table.of_user(uid)).filter(|unit| {
         !unit.properties().is_empty() && tables.units.iter().all(|own| own.name != unit.name)
-    };
-    Ok(unit.filter(is_meant))
+    }))
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! Records the units with settings from cgruled in a file, so that they survive a restart of the
 //! daemon. The drop-ins are in /run as well, so both are gone after a boot.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::drop_ins::is_drop_in;
@@ -28,11 +26,9 @@ struct StateDocument {
 
 /// Reads the file. Returns `None` if it does not exist or cannot have been written by cgruled.
 pub(super) fn read(path: &Path) -> Option<AppliedUnits> {
-    let opened =
-        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+    let applied = match atomic_file::read_own(path, MAX_SIZE) {
+        Ok(None) => return None,
+        Ok(Some(bytes)) => parse(&bytes),
         Err(error) => {
             ::log::warn!(
                 "cannot read {}: {error}; unit settings of an earlier run stay",
@@ -41,15 +37,7 @@ pub(super) fn read(path: &Path) -> Option<AppliedUnits> {
             return None;
         }
     };
-    let metadata = file.metadata().ok()?;
-    let is_ours = metadata.is_file()
-        && metadata.uid() == geteuid().as_raw()
-        && metadata.mode() & 0o022 == 0
-        && metadata.len() < MAX_SIZE;
-    let mut bytes = Vec::new();
-    let is_read = is_ours && file.take(MAX_SIZE).read_to_end(&mut bytes).is_ok();
-    let applied = parse(&bytes);
-    if !is_read || applied.is_none() {
+    if applied.is_none() {
         ::log::warn!("invalid state file {}; unit settings of an earlier run stay", path.display());
     }
     applied
@@ -106,9 +94,9 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_make_it_invalid() {
-        let bytes = |applied: AppliedUnits| {
+        fn bytes(applied: AppliedUnits) -> Vec<u8> {
             serde_json::to_vec(&StateDocument { version: VERSION, units: applied }).unwrap()
-        };
+        }
         assert!(parse(&bytes(one("a.service", "50-TasksMax.conf"))).is_some());
         assert!(parse(&bytes(one("../a.service", "50-TasksMax.conf"))).is_none());
         assert!(parse(&bytes(one("a.service", "../50-TasksMax.conf"))).is_none());

@@ -10,6 +10,7 @@ use super::drop_ins::{DropIns, is_of};
 use super::plan::DropIn;
 use crate::cgroup::config::UnitSpec;
 use crate::cgroup::mounts::Hierarchies;
+use crate::sys;
 use crate::sys::subprocess::{self, printed};
 
 /// The time limit of a command. The D-Bus timeout of systemd is 25 s.
@@ -47,7 +48,7 @@ impl Systemd {
             is_running: Path::new("/run/systemd/system").is_dir(),
             limit: LIMIT,
             drop_ins: DropIns { control: "/run/systemd/system.control".into() },
-            state: "/run/cgruled/units.json".into(),
+            state: Path::new(sys::RUNTIME_DIRECTORY).join("units.json"),
             tree: tree.map(|tree| tree.mount_point.clone()),
         }
     }
@@ -85,18 +86,16 @@ impl Systemd {
     /// for the log.
     pub(super) fn rewrite(&self, unit: &str) -> Result<Option<DropIn>, String> {
         let present = self.drop_ins.of(unit);
-        let is_free = |property: &&&str| !present.keys().any(|file| is_of(file, &[property]));
-        let Some(property) = REWRITABLE.iter().find(is_free) else {
+        let mut properties = REWRITABLE.iter();
+        let free = properties.find(|property| !present.keys().any(|file| is_of(file, &[property])));
+        let Some(property) = free else {
             return Err(format!("all of {} are set by others", REWRITABLE.join(", ")));
         };
         let shown =
             self.run(&["show", "--property", property, "--property=ActiveState", "--", unit])?;
-        let value_of = |name: &str| {
-            let mut values = shown.lines().filter_map(|line| line.split_once('='));
-            values.find(|(key, _)| *key == name).map_or("", |(_, value)| value)
-        };
-        let value = value_of(property);
-        if matches!(value_of("ActiveState"), "" | "inactive" | "failed") || value.is_empty() {
+        let value = value_of(&shown, property);
+        let state = value_of(&shown, "ActiveState");
+        if matches!(state, "" | "inactive" | "failed") || value.is_empty() {
             return Ok(None);
         }
         self.run(&["set-property", "--runtime", "--", unit, &format!("{property}={value}")])?;
@@ -110,9 +109,9 @@ impl Systemd {
         let mut command = Command::new(&self.program);
         command.args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let said = |error: io::Error| format!("{}: {error}", self.program.display());
-        let mut child = command.spawn().map_err(said)?;
-        match subprocess::wait(&mut child, self.limit, PAUSE).map_err(said)? {
+        let mut child = command.spawn().map_err(|error| self.failed(&error))?;
+        let status = subprocess::wait(&mut child, self.limit, PAUSE);
+        match status.map_err(|error| self.failed(&error))? {
             Some(status) if status.success() => Ok(printed(child.stdout.take())),
             Some(status) => {
                 let message = printed(child.stderr.take());
@@ -121,4 +120,14 @@ impl Systemd {
             None => Err(format!("systemctl timed out after {} s", self.limit.as_secs_f32())),
         }
     }
+
+    fn failed(&self, error: &io::Error) -> String {
+        format!("{}: {error}", self.program.display())
+    }
+}
+
+/// Returns the value of a property in the output of `systemctl show`, empty if it is missing.
+fn value_of<'s>(shown: &'s str, property: &str) -> &'s str {
+    let mut values = shown.lines().filter_map(|line| line.split_once('='));
+    values.find(|(key, _)| *key == property).map_or("", |(_, value)| value)
 }

@@ -122,19 +122,18 @@ mod tests {
     fn slices_are_seen_when_they_appear_also_after_user_slice() {
         let tree = tempfile::tempdir().unwrap();
         let mut watch = SliceWatch::open(tree.path()).unwrap();
-        let users = |uids: &[u32]| uids.iter().copied().map(Uid).collect::<BTreeSet<_>>();
         let slices = tree.path().join(USER_SLICE);
         for _ in 0..2 {
-            assert_eq!(settled(&mut watch), users(&[]));
+            assert_eq!(settled(&mut watch), BTreeSet::new());
             fs::create_dir(&slices).unwrap();
             assert!(is_ready(&watch));
-            assert_eq!(settled(&mut watch), users(&[]));
+            assert_eq!(settled(&mut watch), BTreeSet::new());
             fs::create_dir(tree.path().join("docker")).unwrap();
             assert!(!is_ready(&watch), "a foreign cgroup at the root causes no wake-up");
             fs::remove_dir(tree.path().join("docker")).unwrap();
             fs::create_dir(slices.join("user-1000.slice")).unwrap();
             assert!(is_ready(&watch));
-            assert_eq!(settled(&mut watch), users(&[1000]));
+            assert_eq!(settled(&mut watch), BTreeSet::from([Uid(1000)]));
             fs::remove_dir_all(&slices).unwrap();
         }
     }

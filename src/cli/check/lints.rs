@@ -7,11 +7,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::diagnostic::{Diagnostic, Severity, TextPosition};
 use crate::config::escape::EscapedBytes;
+use crate::kernel::program::is_script;
 use crate::rules::lint::{self, Unreachable};
 use crate::rules::{ExeTest, Origin, Rule, RuleId};
 
@@ -71,20 +72,48 @@ fn missing_programs(rules: &[Rule], pages: &mut Pages) -> Vec<Diagnostic> {
     let mut said = Vec::new();
     for rule in rules {
         // An executable in a container cannot be checked.
-        let exes = if rule.exe_anywhere { &[][..] } else { &rule.when.exes };
+        let exes = if rule.exe_anywhere && !rule.is_legacy() { &[][..] } else { &rule.when.exes };
         let mut seen = HashSet::new();
         for test in exes.iter().chain(&rule.not.exes) {
             let ExeTest::Path(path) = test else { continue };
             let exists = *is_there.entry(path).or_insert_with(|| exists(path));
-            if exists || !seen.insert(path) {
-                continue;
+            let found = match (rule.is_legacy(), exists) {
+                (true, true) => other_path(path).and_then(|real| in_another_directory(path, &real)),
+                (true, false) | (false, true) => None,
+                // A rule of a TOML file has the real path too.
+                (false, false) => other_path(path).is_none().then(|| missing(path)),
+            };
+            if let Some((message, help)) = found.filter(|_| seen.insert(path)) {
+                said.push(pages.warning(&rule.origin, message, help));
             }
-            let message = format!("{} does not exist on this host", EscapedBytes(path));
-            let help = "give the path of the executable itself, with links resolved";
-            said.push(pages.warning(&rule.origin, message, help));
         }
     }
     said
+}
+
+/// Returns message and help for a path that does not exist.
+fn missing(path: &[u8]) -> (String, String) {
+    let message = format!("{} does not exist on this host", EscapedBytes(path));
+    (message, "give the path of the executable itself, with links resolved".to_owned())
+}
+
+/// Returns message and help for a legacy rule with a path that the kernel shows as `real`. `None` for
+/// a script, which cgrulesengd compares by the path that it was started by.
+fn in_another_directory(path: &[u8], real: &Path) -> Option<(String, String)> {
+    let is_script = is_script(real);
+    let real = EscapedBytes(real.as_os_str().as_bytes()).to_string();
+    let message =
+        format!("{} is {real} on this host: the rule does not match it", EscapedBytes(path));
+    let help = format!("write {real}, as cgrulesengd compares the path without links");
+    (!is_script).then_some((message, help))
+}
+
+/// Returns the path with the links of its directory resolved, if that is different.
+fn other_path(path: &[u8]) -> Option<PathBuf> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let (directory, name) = (path.parent()?, path.file_name()?);
+    let real = fs::canonicalize(directory).ok().filter(|real| real != directory)?;
+    Some(real.join(name))
 }
 
 /// Checks whether a path exists. A path without permission to look it up counts as existing.
@@ -144,5 +173,47 @@ fn lines(path: &Path) -> Vec<String> {
     match read {
         Ok(_) => String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect(),
         Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::config::{cgrules_conf, rules_toml};
+
+    fn messages(rules: &[Rule], root: &Path) -> Vec<String> {
+        let shown =
+            |own: Diagnostic| own.message.replace(root.to_str().unwrap_or_default(), "ROOT");
+        all(rules).into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn a_legacy_path_through_a_link_is_reported_with_the_real_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir_all(root.join("usr/bin")).unwrap();
+        symlink("usr/bin", root.join("bin")).unwrap();
+        fs::write(root.join("usr/bin/tar"), "\u{7f}ELF").unwrap();
+        fs::write(root.join("usr/bin/script"), "#!/bin/sh\n").unwrap();
+        let at = root.to_str().unwrap();
+        let legacy = |path: &str| {
+            let text = format!("*:{at}/{path} cpu a\n");
+            let parsed = cgrules_conf::parse(&Arc::from(root.join("cgrules.conf")), &text);
+            parsed.rules.into_iter().map(|own| own.rule).collect::<Vec<_>>()
+        };
+        let found = |path: &str| messages(&legacy(path), &root);
+        let expected = "ROOT/bin/tar is ROOT/usr/bin/tar on this host: the rule does not match it";
+        assert_eq!(found("bin/tar"), [expected]);
+        assert_eq!(found("usr/bin/tar"), [""; 0]);
+        assert_eq!(found("bin/script"), [""; 0], "a script is compared as it was started");
+        assert_eq!(found("bin/none"), [""; 0], "it can exist in a container");
+        let text = format!(
+            "version = 1\n[[rule]]\nexe = [\"{at}/bin/tar\", \"{at}/bin/none\", \"{at}/usr/bin/none\"]\ncgroup = \"a\""
+        );
+        let parsed = rules_toml::parse(&Arc::from(root.join("a.toml")), &text);
+        let rules: Vec<Rule> = parsed.rules.into_iter().map(|own| own.rule).collect();
+        assert_eq!(messages(&rules, &root), ["ROOT/usr/bin/none does not exist on this host"]);
     }
 }

@@ -13,22 +13,35 @@ use crate::rules::subsumption::{all_users_in, have_common_users};
 use crate::rules::{Action, Rule, UserTest};
 
 /// Programs that need their processes in the cgroup that they were started in, and the effect of moving them.
-const ENGINES: [(&str, &str); 3] = [
+/// The portals are installed in either directory.
+const ENGINES: [(&str, &str); 5] = [
     (
         "/usr/bin/podman",
-        "rootless containers lose podman exec, podman pause and limits of their own",
+        "rootless containers lose podman exec, podman pause and limits of their own, and can fail to start",
     ),
     ("/usr/bin/snap", "snaps refuse to start"),
     ("/usr/bin/flatpak", "Flatpak applications are not recognised by the desktop portals"),
+    ("/usr/libexec/xdg-desktop-portal", PORTALS),
+    ("/usr/lib/xdg-desktop-portal", PORTALS),
 ];
+const PORTALS: &str = "the desktop portals do not recognise applications by their scope (app-*.scope), so permissions that \
+     were granted to one do not apply";
 
 /// Returns the effects on this host of moving processes of users.
 pub(super) fn effects_of_moving() -> Vec<&'static str> {
-    if !Host::default().runs_systemd() {
-        return Vec::new();
+    match Host::default().runs_systemd() {
+        true => effects_with(|program| Path::new(program).exists()),
+        false => Vec::new(),
     }
-    let present = ENGINES.into_iter().filter(|(program, _)| Path::new(program).exists());
-    present.map(|(_, effect)| effect).collect()
+}
+
+/// Returns the effects of moving processes of users where these programs are installed.
+fn effects_with(is_installed: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let installed = ENGINES.into_iter().filter(|(program, _)| is_installed(program));
+    let mut effects: Vec<&str> = installed.map(|(_, effect)| effect).collect();
+    // Both directories may be the same.
+    effects.dedup();
+    effects
 }
 
 /// Returns all diagnostics about these tables in order of precedence, and about rules that move processes of
@@ -57,30 +70,47 @@ pub(super) fn all(
     let limited: Vec<UserTest> = tables.iter().flat_map(|own| own.users.iter().cloned()).collect();
     for rule in rules.iter().filter(|rule| !effects.is_empty() && moves_people(rule, &limited)) {
         let message = format!("for the users that this rule moves: {}", effects.join("; "));
-        let help = format!(
-            "limit them in their slices, by [unit.\"{USER_SLICES}\"] with users = the same users: the \
-             limits of the table then apply to them, and those of this rule do not"
-        );
+        let help = alternative(rule);
         found.push(pages.warning(&rule.origin, message, help));
     }
     found
 }
 
-/// Checks whether a rule moves all processes of human users, also out of slices that a table limits.
+/// Returns the key that leaves the processes of a rule in place, and its consequence.
+fn alternative(rule: &Rule) -> String {
+    let limit = format!(
+        "limit them in their slices, by [unit.\"{USER_SLICES}\"] with users = the same users: the limits of the \
+         table then apply to them, and those of this rule do not"
+    );
+    match rule.is_legacy() {
+        true => format!(
+            "{limit}; a rule of cgrules.conf moves them all the same: write it in a TOML file instead"
+        ),
+        false => limit,
+    }
+}
+
+/// Checks whether a rule moves all processes of human users, or of a group of them, also out of slices that
+/// a table limits.
 fn moves_people(rule: &Rule, limited: &[UserTest]) -> bool {
     /// First UID of human users on the known distributions.
     const FIRST: Uid = Uid(1000);
     let is_for_people = |test: &UserTest| match test {
         UserTest::Ids(_, last) => *last >= FIRST,
-        UserTest::Name(_) | UserTest::Glob(_) => true,
+        UserTest::Name(_) | UserTest::NameOrId(..) | UserTest::Glob(_) | UserTest::Human(_) => true,
     };
     let users = &rule.when.users;
-    is_for_all_programs(rule)
+    let stay_in_slices = !limited.is_empty()
+        && !users.is_empty()
+        && all_users_in(users, limited)
+        && !rule.is_legacy();
+    matches!(rule.action, Action::Place(_))
+        && rule.when.exes.is_empty()
         && (users.is_empty() || users.iter().any(is_for_people))
-        && (limited.is_empty() || users.is_empty() || !all_users_in(users, limited))
+        && !stay_in_slices
 }
 
-/// Checks whether a rule moves processes regardless of their executable.
+/// Checks whether a rule moves all processes of its users.
 fn is_for_all_programs(rule: &Rule) -> bool {
     matches!(rule.action, Action::Place(_))
         && rule.when.exes.is_empty()
@@ -119,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::config::{UnitTarget, rules_toml};
+    use crate::rules::LeaveUnits;
 
     /// Returns the messages for tables with these users and a file of rules.
     fn messages(tables: &[&str], rules: &str) -> Vec<String> {
@@ -172,6 +203,8 @@ mod tests {
             ("[[rule]]\nuser = 33\ncgroup = \"web\"", false),
             ("[[rule]]\nuser = \"1000-59999\"\nexe = \"make\"\ncgroup = \"a\"", false),
             ("[[rule]]\nuser = \"1000-59999\"\nignore = true", false),
+            // A rule by group stays subject to the table only if that selects all users, so both warn.
+            ("[[rule]]\ngroup = 100\ncgroup = \"students\"", true),
         ];
         for (text, is_warned) in table {
             let file = Arc::from(Path::new("/a.toml"));
@@ -184,9 +217,45 @@ mod tests {
             let origin = rules[0].origin.clone();
             let limited = [UserSliceSpec { users, settings: Vec::new(), origin }];
             let found = all(&limited, &rules, &["snaps refuse to start"]);
+            let warns_beside_table = is_warned && !text.contains("1000-59999");
             let is_about_moving = |own: &&Diagnostic| own.message.contains("snaps");
-            assert_eq!(found.iter().filter(is_about_moving).count(), usize::from(text == MOVED));
+            assert_eq!(
+                found.iter().filter(is_about_moving).count(),
+                usize::from(warns_beside_table)
+            );
         }
+    }
+
+    #[test]
+    fn a_rule_of_cgrules_conf_is_not_kept_in_slices() {
+        let file = Arc::from(Path::new("/etc/cgrules.conf"));
+        let rules = "version = 1\n[[rule]]\nuser = \"1000-59999\"\ncgroup = \"people/%u\"";
+        let mut rule = rules_toml::parse(&file, rules).rules.remove(0).rule;
+        let users = vec![UserTest::Ids(Uid(1000), Uid(59_999))];
+        let limited = [UserSliceSpec { users, settings: Vec::new(), origin: rule.origin.clone() }];
+        let effects = ["snaps refuse to start"];
+        assert!(all(&limited, &[rule.clone()], &effects).is_empty());
+        rule.leave_units = LeaveUnits::AsTheOriginal;
+        let found = all(&limited, &[rule], &effects);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].help.as_ref().unwrap().contains("TOML file"));
+    }
+
+    #[test]
+    fn the_effects_are_those_of_installed_programs() {
+        assert!(effects_with(|_| false).is_empty());
+        assert_eq!(effects_with(|program| program == "/usr/bin/snap"), ["snaps refuse to start"]);
+        let portals = effects_with(|program| program.ends_with("/xdg-desktop-portal"));
+        assert_eq!(portals, [PORTALS]);
+    }
+
+    #[test]
+    fn the_help_names_the_key_and_its_consequence() {
+        let file = Arc::from(Path::new("/a.toml"));
+        let rule = rules_toml::parse(&file, MOVED).rules.remove(0).rule;
+        let help = all(&[], &[rule], &["snaps refuse to start"]).remove(0).help.unwrap();
+        assert!(help.contains("[unit.\"user-%U.slice\"] with users ="), "{help}");
+        assert!(help.contains("those of this rule do not"), "{help}");
     }
 
     #[test]

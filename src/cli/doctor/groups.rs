@@ -90,13 +90,14 @@ fn fast_moves(hierarchies: &Hierarchies, setting: FastMoves) -> Finding {
         return Finding::ok(TOPIC, "favordynmods is on: all moves are fast, whatever the setting");
     }
     match setting {
+        FastMoves::Auto => Finding::ok(TOPIC, "\"auto\": moves are fast, also after a pause"),
         FastMoves::Warm => {
             Finding::ok(TOPIC, "\"warm\": moves are fast while processes are being moved")
         }
         FastMoves::Off => Finding::note(
             TOPIC,
             "\"off\": an isolated move waits for the kernel for milliseconds",
-            "set fast_moves = \"warm\", which costs 5 ms of CPU per second while processes are being moved",
+            "set fast_moves = \"auto\", which costs 7 ms of CPU per second while processes are being moved",
         ),
         FastMoves::Expedited => {
             Finding::ok(TOPIC, "\"expedited\": RCU grace periods of the kernel are short")

@@ -83,10 +83,10 @@ fn moves() -> Finding {
         Err(error) => Finding::note(
             "moves",
             format!(
-                "external moves are found by scans, within 60 s and without the mover; those of single threads, \
-                 and of processes that were neither placed nor found by an earlier scan, are not reported: {error}"
+                "external moves are found within 60 s, by scans: {error}. Not reported are the mover, moves of \
+                 single threads, and moves of processes that were neither placed nor found by an earlier scan"
             ),
-            "mount tracefs at /sys/kernel/tracing and give the daemon write access to its instances/",
+            "mount tracefs at /sys/kernel/tracing, and let the daemon write to its directory instances",
         ),
     }
 }
@@ -96,9 +96,11 @@ const fn advice(unusable: &ConnectorError) -> &'static str {
         ConnectorError::NoConnector(_) => {
             "use a kernel with CONFIG_CONNECTOR=y and CONFIG_PROC_EVENTS=y"
         }
-        ConnectorError::NetworkNamespace | ConnectorError::Ignored | ConnectorError::Silent => {
-            "run the daemon on the host, in the initial namespaces"
-        }
+        ConnectorError::NetworkNamespace
+        | ConnectorError::TimeNamespace
+        | ConnectorError::Ignored
+        | ConnectorError::Silent => "run the daemon on the host, in the initial namespaces",
+        ConnectorError::Flooded => "increase receive_buffer, or repeat the check later",
         ConnectorError::Refused(_) | ConnectorError::Io(..) => "give the daemon CAP_NET_ADMIN",
     }
 }

@@ -18,8 +18,8 @@ use crate::rules::{Rule, RuleId};
 pub(super) struct ExplainDocument {
     pid: Option<u32>,
     comm: Option<String>,
-    /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `inapplicable`, `protected`, `ended`,
-    /// `imagined`.
+    /// `in-place`, `misplaced`, `unsure`, `no-rule`, `ignored`, `inapplicable`, `protected`, `in-slice`,
+    /// `in-unit`, `in-container`, `others-job`, `ended`, `imagined`, `obstructed`.
     state: &'static str,
     uid: u32,
     user: Option<String>,
@@ -83,8 +83,12 @@ const fn word(state: PlacementState) -> &'static str {
         PlacementState::Inapplicable => "inapplicable",
         PlacementState::Protected => "protected",
         PlacementState::InSlice => "in-slice",
+        PlacementState::InUnit => "in-unit",
+        PlacementState::InContainer => "in-container",
+        PlacementState::OthersJob => "others-job",
         PlacementState::Ended => "ended",
         PlacementState::Imagined => "imagined",
+        PlacementState::Obstructed => "obstructed",
     }
 }
 

@@ -1,19 +1,23 @@
 //! Reasons for which a process is not in its rule's cgroup: from the daemon's history of the process, and
 //! from the state of the cgroup tree. Must give at least one reason, also without a daemon.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::subject::InspectedProcess;
+use super::subject::{InspectedProcess, LiveProcess};
 use super::verdict::{HierarchyState, Verdict};
-use crate::cgroup::mounts::Version;
+use crate::cgroup::release::destination_of;
+use crate::cli::command::DaemonFlags;
 use crate::cli::daemon_client::{self, DaemonAddress};
+use crate::cli::{retained, unread};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::control::client::{self, ClientError};
-use crate::control::protocol::{ExplainContext, HistoryEntry, LastGoodFiles, ProcessReport};
+use crate::control::protocol::{ExplainContext, HistoryEntry, ProcessReport};
 use crate::control::status::ActiveRules;
+use crate::daemon::{self, DaemonOptions};
+use crate::kernel::process::path_in;
 use crate::placement::stay::StayReason;
+use crate::policy::load::Overlay;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::Rule;
 
@@ -23,7 +27,11 @@ const FRESH: Duration = Duration::from_millis(200);
 
 /// Note about a daemon with other active rules than those of the files; it does not report their criteria.
 const OTHER_RULES: &str = "the daemon's active rules differ from the files: run 'cgrulectl reload', or \
-                           give this command the options of the daemon";
+                           omit the options that name other files";
+
+/// Note about files that were changed since the daemon read them.
+const CHANGED_FILES: &str = "files were changed since the daemon read them; its active rules were evaluated: \
+                             run 'cgrulectl reload' to apply the files";
 
 /// Answer of the daemon about a process.
 #[derive(Clone, Debug)]
@@ -71,11 +79,27 @@ impl DaemonAnswer {
         }
     }
 
-    /// Returns the files of which the daemon uses the last valid version.
-    pub(super) fn files(&self) -> LastGoodFiles {
-        match self {
-            Self::Told(context, _) => context.files.clone(),
-            Self::Without(_) => LastGoodFiles::default(),
+    /// Returns the configuration that is active: the daemon's files in their active version, or those of the
+    /// disk if no daemon reported or the flags name other files.
+    pub(super) fn options(&self, flags: &DaemonFlags) -> DaemonOptions {
+        self.active(flags).unwrap_or_else(|| flags.options())
+    }
+
+    fn active(&self, flags: &DaemonFlags) -> Option<DaemonOptions> {
+        let Self::Told(context, _) = self else { return None };
+        daemon_client::active(flags, &context.files, context.sources.as_ref()?)
+    }
+
+    /// Reports on standard error that files on disk are not those that were evaluated: each that the daemon
+    /// keeps at its last valid version, or that any was changed since it was read.
+    pub(super) fn note_files(&self, flags: &DaemonFlags, survey: &LoadedConfig) {
+        let (Self::Told(context, _), Some(active)) = (self, self.active(flags)) else { return };
+        daemon_client::note_kept(&context.files.kept);
+        let disk = daemon::survey(&DaemonOptions { overlay: Overlay::default(), ..active }, None);
+        let is_known =
+            context.files.kept.is_empty() && unread::files(&disk.loaded.diagnostics).is_empty();
+        if is_known && !retained::are_same(&disk.loaded.contents, &survey.loaded.contents) {
+            eprintln!("cgrulectl: {CHANGED_FILES}");
         }
     }
 
@@ -189,7 +213,9 @@ pub fn why(subject: &InspectedProcess, verdict: &Verdict, memory: &DaemonMemory)
         return reasons;
     }
     reasons.extend(verdict.stays.as_ref().and_then(stays));
-    reasons.extend(verdict.seats.iter().filter(|seat| !seat.is_right).filter_map(obstacle));
+    reasons.extend(
+        verdict.seats.iter().filter(|seat| !seat.is_right).filter_map(HierarchyState::obstacle),
+    );
     if reasons.is_empty() {
         reasons.extend(guesses(subject));
     }
@@ -205,7 +231,8 @@ fn stays(reason: &StayReason) -> Option<String> {
             EscapedBytes(unit.name.as_bytes())
         ),
         StayReason::InContainer(path) => format!(
-            "it is in {}, a container created by root; set containers = true in the rule to move it",
+            "it is in {}, a container created by root, and moving it would take it out of the limits and the device filter of \
+             the container; a rule with containers = true does that",
             EscapedBytes(path.as_bytes())
         ),
         StayReason::OthersJob(path) => format!(
@@ -258,25 +285,25 @@ fn told(entry: &HistoryEntry) -> String {
     if detail.is_empty() { format!("{ago}: {what}") } else { format!("{ago}: {what}: {detail}") }
 }
 
-/// Returns the cause for which the kernel, or the rule, would refuse a move now.
-fn obstacle(seat: &HierarchyState) -> Option<String> {
-    let directory = EscapedBytes(seat.directory.as_os_str().as_encoded_bytes());
-    if !seat.directory.exists() {
-        let text = format!(
-            "{directory} does not exist, and literal paths in cgrules.conf are not created: create the \
-             cgroup first"
-        );
-        return (!seat.creates).then_some(text);
-    }
-    let enabled = fs::read_to_string(seat.directory.join("cgroup.subtree_control"));
-    let is_inner = enabled.is_ok_and(|text| !text.trim().is_empty());
-    // Only the hierarchy root may have both processes and controllers in cgroup.subtree_control.
-    let is_top = seat.belongs == "/";
-    (seat.version == Version::V2 && is_inner && !is_top).then(|| {
-        format!(
-            "{directory} has controllers enabled in cgroup.subtree_control, so the kernel accepts no process \
-             (EBUSY): name a cgroup below it"
-        )
+/// Returns the reason for which a process that no rule matches is in a cgroup of a rule.
+pub(super) fn left_behind(survey: &LoadedConfig, life: &LiveProcess) -> Option<String> {
+    let mut trees = survey.hierarchies.iter();
+    let text = trees.find_map(|tree| {
+        let path = path_in(&life.cgroup, tree.listed.as_bytes())?;
+        destination_of(&tree.directory(path)?)
+    })?;
+    let targets = survey.loaded.rules.iter().flat_map(|rule| rule.action.targets());
+    let mut texts = targets.map(|target| target.destination.as_str().trim_matches('/'));
+    let shown = Escaped(&text);
+    Some(match texts.any(|own| own == text.trim_matches('/')) {
+        true => format!(
+            "it is in a cgroup of rules with the destination \"{shown}\", which it, or the process that \
+             created it, matched before"
+        ),
+        false => format!(
+            "it is in a cgroup of a rule that no longer exists, with the destination \"{shown}\": \
+             'cgrulectl release' returns such processes"
+        ),
     })
 }
 

@@ -1,12 +1,14 @@
 //! Comparison of the cgroups that the rules select for a process with its current ones. Must decide as the
 //! daemon does.
 
+use std::fs;
 use std::path::PathBuf;
 
 use super::stays;
 use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, HierarchySet, Version};
 use crate::cli::unread;
+use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
 use crate::kernel::process::{ProcFs, path_in};
 use crate::placement;
@@ -37,10 +39,36 @@ pub enum PlacementState {
     Protected,
     /// Process that stays in the slice of its user, which a table limits.
     InSlice,
+    /// Process that stays in its systemd unit.
+    InUnit,
+    /// Process that stays in a container created by root.
+    InContainer,
+    /// Process of another user's job, which no rule moves.
+    OthersJob,
     /// Process that has exited and is not yet reaped.
     Ended,
     /// Hypothetical process that a rule would move.
     Imagined,
+    /// Hypothetical process whose rule selects a cgroup that does not exist or accepts no process.
+    Obstructed,
+}
+
+impl PlacementState {
+    /// Checks whether the process is left in another cgroup than that of its rule on purpose, for a reason
+    /// that a key of the rule can change.
+    pub(super) const fn is_kept(self) -> bool {
+        matches!(self, Self::InUnit | Self::InContainer | Self::OthersJob)
+    }
+
+    /// Checks whether the answer names the reasons for which the process is elsewhere.
+    pub const fn has_reasons(self) -> bool {
+        self.is_kept() || matches!(self, Self::Misplaced)
+    }
+
+    /// Checks whether the process is not, or would not be, in the cgroup of its rule: exit status 1.
+    pub(super) const fn is_negative(self) -> bool {
+        self.is_kept() || matches!(self, Self::Misplaced | Self::Inapplicable | Self::Obstructed)
+    }
 }
 
 /// Expected and actual cgroup in one hierarchy that the rule concerns.
@@ -60,6 +88,30 @@ pub struct HierarchyState {
     pub version: Version,
     /// True if the daemon creates the cgroup if it is missing.
     pub creates: bool,
+}
+
+impl HierarchyState {
+    /// Returns the cause for which the kernel, or the rule, would refuse a move now.
+    pub(super) fn obstacle(&self) -> Option<String> {
+        let directory = EscapedBytes(self.directory.as_os_str().as_encoded_bytes());
+        if !self.directory.exists() {
+            let text = format!(
+                "{directory} does not exist, and literal paths in cgrules.conf are not created: create the \
+                 cgroup, or add a group section to /etc/cgconfig.conf"
+            );
+            return (!self.creates).then_some(text);
+        }
+        let enabled = fs::read_to_string(self.directory.join("cgroup.subtree_control"));
+        let is_inner = enabled.is_ok_and(|text| !text.trim().is_empty());
+        // Only the hierarchy root may have both processes and controllers in cgroup.subtree_control.
+        let is_top = self.belongs == "/";
+        (self.version == Version::V2 && is_inner && !is_top).then(|| {
+            format!(
+                "{directory} has controllers enabled in cgroup.subtree_control, so the kernel accepts no process \
+                 (EBUSY): name a cgroup below it"
+            )
+        })
+    }
 }
 
 /// Result of the rules for a process.
@@ -102,19 +154,17 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
             Some(StayReason::Protected) => PlacementState::Protected,
             Some(StayReason::Exited) => PlacementState::Ended,
             Some(StayReason::InSlice(_)) => PlacementState::InSlice,
-            Some(
-                StayReason::ManagerUnknown
-                | StayReason::OthersJob(_)
-                | StayReason::InContainer(_)
-                | StayReason::InUnit(_),
-            )
-            | None => said,
+            Some(StayReason::InUnit(_)) => PlacementState::InUnit,
+            Some(StayReason::InContainer(_)) => PlacementState::InContainer,
+            Some(StayReason::OthersJob(_)) => PlacementState::OthersJob,
+            Some(StayReason::ManagerUnknown) | None => said,
         };
     }
-    let depends = matches!(
-        said,
-        PlacementState::InPlace | PlacementState::Misplaced | PlacementState::NoRule
-    );
+    let depends = said.is_kept()
+        || matches!(
+            said,
+            PlacementState::InPlace | PlacementState::Misplaced | PlacementState::NoRule
+        );
     let unread = unread::files(&survey.loaded.diagnostics);
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { PlacementState::Unsure } else { said };
@@ -144,6 +194,7 @@ fn state(
     }
     let mut seats = states.iter().flat_map(|state| &state.seats);
     match &subject.life {
+        None if seats.any(|seat| seat.obstacle().is_some()) => PlacementState::Obstructed,
         None => PlacementState::Imagined,
         Some(_) if seats.all(|seat| seat.is_right) => PlacementState::InPlace,
         Some(_) => PlacementState::Misplaced,
@@ -173,8 +224,12 @@ fn target_states<'r>(
             break;
         }
         let path = path(survey, subject, target);
-        let trees = span.indexes().filter_map(|index| survey.hierarchies.get(index));
-        let seats = trees.map(|tree| hierarchy_state(tree, &path, target, subject)).collect();
+        let creates = survey.creates(target);
+        let seats = span.indexes().filter_map(|index| {
+            let tree = survey.hierarchies.get(index)?;
+            Some(hierarchy_state(tree, &path, creates.has(index), subject))
+        });
+        let seats = seats.collect();
         states.push(TargetState { target, span, path, seats });
     }
     states
@@ -201,7 +256,7 @@ fn stay_reason(
 fn hierarchy_state(
     tree: &Hierarchy,
     path: &str,
-    target: &Target,
+    creates: bool,
     subject: &InspectedProcess,
 ) -> HierarchyState {
     let top = tree.top.trim_end_matches('/');
@@ -221,7 +276,7 @@ fn hierarchy_state(
         belongs,
         directory: tree.mount_point.join(path.trim_start_matches('/')),
         version: tree.version,
-        creates: target.creates,
+        creates,
     }
 }
 
@@ -247,8 +302,8 @@ fn path(survey: &LoadedConfig, subject: &InspectedProcess, target: &Target) -> S
     let destination = Destination::from_pieces(target.destination.as_str(), pieces.collect());
     // The PID of a hypothetical process is not shown.
     if let Some(pid) = subject.life.as_ref().map(|life| life.pid).or(Pid::new(1)) {
-        let uid = subject.who.uid;
-        let user = subject.who.name.as_deref();
+        let name = subject.who.name.as_deref();
+        let (uid, user) = placement::path_user(survey.subordinates(), subject.who.uid, name);
         let gid = subject.gid;
         let group = subject.group.as_deref();
         let program = subject.raw_exe();

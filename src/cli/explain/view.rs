@@ -65,7 +65,7 @@ pub fn show(
         item("reason", &reason, out)?;
     }
     // Else it is among the reasons.
-    let is_reason = explained.verdict.state == PlacementState::Misplaced;
+    let is_reason = explained.verdict.state.has_reasons();
     if let Some(last) = explained.external_move.as_ref().filter(|_| !is_reason) {
         item("last", &format!("external move {last}"), out)?;
     }
@@ -121,8 +121,18 @@ fn headline(subject: &InspectedProcess, verdict: &Verdict) -> (String, u8) {
             ("is protected: only a rule that names its executable moves it.", 33)
         }
         PlacementState::InSlice => ("stays in the slice of its user, which a table limits.", 32),
+        PlacementState::InUnit => {
+            ("is left in its systemd unit: its rule does not move it out.", 33)
+        }
+        PlacementState::InContainer => {
+            ("is left in its container: its rule does not move it out.", 33)
+        }
+        PlacementState::OthersJob => {
+            ("is left in the job of another user, which no rule moves.", 33)
+        }
         PlacementState::Ended => ("has exited and waits to be reaped by its parent.", 33),
         PlacementState::Imagined => ("would be moved by a rule.", 32),
+        PlacementState::Obstructed => ("would not be moved: its rule's cgroup cannot be used.", 31),
     };
     (format!("{who} {what}"), code)
 }

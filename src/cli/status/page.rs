@@ -115,7 +115,16 @@ fn rules(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
         };
         row(style, out, "", &files)?;
     }
-    row(style, out, "Cgroups", &format!("below {} in", Escaped(&status.root)))?;
+    let places = match &status.legacy_root {
+        Some(legacy) if *legacy != status.root => {
+            row(style, out, "Cgroups", &format!("of TOML rules below {},", Escaped(&status.root)))?;
+            row(style, out, "", &format!("of cgrules.conf below {} in", Escaped(legacy)))
+        }
+        Some(_) | None => {
+            row(style, out, "Cgroups", &format!("below {} in", Escaped(&status.root)))
+        }
+    };
+    places?;
     let (old, unified): (Vec<_>, Vec<_>) =
         status.hierarchies.iter().partition(|tree| tree.version == 1);
     unified.into_iter().try_for_each(|tree| row(style, out, "", &hierarchy(tree)))?;
@@ -209,6 +218,19 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
     lines
 }
 
+/// Counters of limits that were reached, with their meaning: see the table in docs/design.md.
+const REACHED: [(&str, &str); 3] = [
+    (
+        "refused_examinations",
+        "examinations of executables refused: the limit of a user is 256 in the queue",
+    ),
+    ("control_refused", "control connections refused: the limit of a user is 4"),
+    (
+        "groups_over_limit",
+        "processes share a cgroup: the limit of a user is 1,024 new cgroups a minute",
+    ),
+];
+
 fn failures(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     let refused = style.bad(status.counter("refused"), "refused");
     let taken = style.bad(status.counter("external_moves_found"), "external moves");
@@ -219,6 +241,12 @@ fn failures(status: &Status, style: PageOptions, out: &mut String) -> fmt::Resul
     if over_limit > 0 {
         let pins = counted(over_limit, "pin", "pins");
         row(style, out, "", &format!("{pins} refused: the limit of a user is 4,096 processes"))?;
+    }
+    for (counter, meaning) in REACHED {
+        let count = status.counter(counter);
+        if count > 0 {
+            row(style, out, "", &format!("{} {meaning}", grouped(count)))?;
+        }
     }
     for refusal in &status.refusals {
         let errno = Escaped(&refusal.errno);
@@ -441,6 +469,33 @@ Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
         assert!(
             render(&status, PageOptions { is_colored: true, ..PLAIN })
                 .contains("\x1b[31m3 refused")
+        );
+    }
+
+    #[test]
+    fn the_root_of_legacy_rules_is_shown_if_it_differs() {
+        let mut status = status();
+        status.root = "/pool".into();
+        status.legacy_root = Some("/pool".into());
+        assert!(render(&status, PLAIN).contains("Cgroups     below /pool in\n"));
+        status.legacy_root = Some("/".into());
+        let expected =
+            "Cgroups     of TOML rules below /pool,\n            of cgrules.conf below / in\n";
+        let page = render(&status, PLAIN);
+        assert!(page.contains(expected), "{page}");
+    }
+
+    #[test]
+    fn limits_that_were_reached_are_shown() {
+        let mut status = status();
+        assert!(!render(&status, PLAIN).contains("the limit of a user is 4\n"));
+        for (counter, _) in REACHED {
+            status.counters.insert(counter.to_owned(), 7);
+        }
+        let page = render(&status, PLAIN);
+        assert!(
+            REACHED.iter().all(|(_, meaning)| page.contains(&format!("7 {meaning}\n"))),
+            "{page}"
         );
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn lines(rows: &[GroupRow], frame: Frame, style: FrameOptions) -> Vec
     }
     let (group, rule) = widths(style.width);
     lines.push(paint(&header(group, rule, style.width), "7", style));
-    let room = style.height.map_or(usize::MAX, |height| height.saturating_sub(lines.len()));
+    let unmeasured = unmeasured(rows);
+    let used = lines.len() + usize::from(unmeasured.is_some());
+    let room = style.height.map_or(usize::MAX, |height| height.saturating_sub(used));
     let (fit, rest) = match rows.len() > room {
         true => rows.split_at(room.saturating_sub(1)),
         false => (rows, &[][..]),
@@ -59,10 +61,29 @@ pub(super) fn lines(rows: &[GroupRow], frame: Frame, style: FrameOptions) -> Vec
     } else if !rest.is_empty() {
         lines.push(format!("{} {} more cgroups", dots(style), rest.len()));
     }
+    lines.extend(unmeasured.map(|text| cut(&text, style.width, style)));
     if !style.color {
         lines.iter_mut().for_each(|line| *line = cut(line, style.width, style));
     }
     lines
+}
+
+/// Returns the reason for missing values, if a controller is not enabled for some of the cgroups.
+fn unmeasured(rows: &[GroupRow]) -> Option<String> {
+    // Rates of the first sample are missing as well.
+    let is_io_missing =
+        |row: &GroupRow| row.io_bytes_per_second.is_none() && row.cpu_percent.is_some();
+    let missing: Vec<&str> = [
+        ("memory", rows.iter().any(|row| row.memory_bytes.is_none())),
+        ("io", rows.iter().any(is_io_missing)),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_missing)| is_missing.then_some(name))
+    .collect();
+    let names = missing.join(" and ");
+    (!missing.is_empty()).then(|| {
+        format!("-  {names} not enabled for the cgroup: see 'controllers' in cgruled-rules(5)")
+    })
 }
 
 fn widths(width: usize) -> (usize, usize) {

@@ -48,8 +48,14 @@ sort  c:*cpu m:memory i:io t:tasks p:pressure n:name  q:quit
 CGROUP                   CPU%    MEM   IO/s TASKS PRESS THR% OOM RULE          \u{20}
 …-with-a-long-name ███  150.0   512M   1.2M    12  3.2c    0   2 php-fpm pools…
 /sites             ▌     25.0   512M   1.2M    12  3.2c    0   0 php-fpm pools…
-/db                         -      -      -     -     -    -   - db +2";
+/db                         -      -      -     -     -    -   - db +2
+-  memory not enabled for the cgroup: see 'controllers' in cgruled-rules(5)";
     assert_eq!(shown, expected);
+    let without_io = GroupRow { io_bytes_per_second: None, ..row("/a", 1.0) };
+    let shown = lines(std::slice::from_ref(&without_io), FRAME, PLAIN);
+    assert!(shown[4].starts_with("-  io not enabled"), "{shown:?}");
+    let first = GroupRow { cpu_percent: None, ..without_io };
+    assert_eq!(lines(&[first], FRAME, PLAIN).len(), 4, "no rates before the second sample");
 }
 
 #[test]

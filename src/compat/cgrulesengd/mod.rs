@@ -12,7 +12,7 @@ mod table;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use ::log::{Level, LevelFilter};
@@ -52,7 +52,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, level: Option<&OsString>) 
     let accounts = Accounts::default();
     match options::parse(words, level.map(OsString::as_os_str), &accounts) {
         Ok(LegacyCommand::Help) => {
-            print!("{HELP}");
+            let _printed = io::stdout().write_all(HELP.as_bytes());
             0
         }
         Ok(LegacyCommand::Start(options)) => start(&options),
@@ -253,7 +253,9 @@ fn narration(loaded: &Loaded, show: fn(&RuleListing<'_>) -> Option<String>) -> L
 fn opening(options: &LegacyOptions, outputs: &[LogOutput]) -> Vec<(Level, String)> {
     let mut lines = vec![
         (Level::Debug, "CGroup Rules Engine Daemon log started".to_owned()),
-        (Level::Debug, format!("Current time: {}\n", sys::local_time())),
+        (Level::Debug, format!("Current time: {}", sys::local_time())),
+        // cgrulesengd writes an empty line here.
+        (Level::Debug, String::new()),
     ];
     let facility = outputs.iter().find_map(|output| match output {
         LogOutput::Syslog(facility) => Some(u32::from(facility.number()) << 3),
@@ -285,11 +287,7 @@ const fn severity(level: LevelFilter) -> u8 {
 #[cfg(test)]
 fn in_directory(root: &Path) -> (Sources, crate::policy::load::NameService) {
     let path = |name: &str| root.join(name);
-    let service = crate::policy::load::NameService {
-        passwd: path("passwd"),
-        group: path("group"),
-        nss: false,
-    };
+    let service = crate::policy::load::NameService::of_files(root);
     let sources = Sources {
         directories: Vec::new(),
         legacy: true,

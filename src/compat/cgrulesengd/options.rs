@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::absolute;
 
 use ::log::LevelFilter;
-use nix::unistd::{Group, User};
 
 use super::getopt::{ArgumentKind, OptionParser, OptionSpec};
 use crate::event::{Gid, Uid};
+use crate::sys::accounts;
 use crate::telemetry::log::{Facility, LogOutput};
 
 /// Help text, printed by `--help`.
@@ -123,8 +123,8 @@ pub(super) struct Accounts {
 impl Default for Accounts {
     fn default() -> Self {
         Self {
-            uid: |name| Ok(User::from_name(name)?.map(|user| Uid(user.uid.as_raw()))),
-            gid: |name| Ok(Group::from_name(name)?.map(|group| Gid(group.gid.as_raw()))),
+            uid: |name| Ok(accounts::user_by_name(name)?.map(|user| Uid(user.uid))),
+            gid: |name| Ok(accounts::group_by_name(name)?.map(|group| Gid(group.gid))),
         }
     }
 }

@@ -141,14 +141,17 @@ fn ids(when: &Criteria) -> (String, String) {
 fn uid_of(when: &Criteria) -> Option<Uid> {
     match when.users.first() {
         Some(&UserTest::Ids(uid, _)) => Some(uid),
-        Some(UserTest::Name(_) | UserTest::Glob(_)) | None => None,
+        Some(
+            UserTest::Name(_) | UserTest::NameOrId(..) | UserTest::Glob(_) | UserTest::Human(_),
+        )
+        | None => None,
     }
 }
 
 fn gid_of(when: &Criteria) -> Option<Gid> {
     match when.groups.first() {
         Some(&GroupTest::Ids(gid, _)) => Some(gid),
-        Some(GroupTest::Name(_) | GroupTest::Glob(_)) | None => None,
+        Some(GroupTest::Name(_) | GroupTest::NameOrId(..) | GroupTest::Glob(_)) | None => None,
     }
 }
 

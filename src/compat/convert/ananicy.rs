@@ -53,8 +53,8 @@ pub(super) fn convert(sources: &[&SourceFile], host: &HostFacts<'_>, draft: &mut
     for (index, file) in files.iter().enumerate() {
         set.rules(index, file);
     }
-    for file in &files {
-        set.groups(file);
+    if !set.report_nothing(&files) {
+        files.iter().for_each(|file| set.groups(file));
     }
     set.count_unused(&files);
 }
@@ -140,14 +140,21 @@ impl RuleSet<'_> {
     }
 
     fn rules(&mut self, index: usize, file: &AnanicyFile<'_>) {
-        self.draft.blank();
-        self.draft.comment(&format!("# {}", file.source.file.display()));
         let objects: HashMap<u32, &AnanicyObject> =
             file.objects.iter().map(|(number, object)| (*number, object)).collect();
+        // A collection has hundreds of files without a cgroup, and their comments had a megabyte.
+        if !file.objects.iter().any(|(_, object)| self.cgroup_of(object).is_some()) {
+            for (number, object) in file.objects.iter().filter(|(_, object)| is_rule(object)) {
+                self.rule(index, file, *number, object);
+            }
+            return;
+        }
+        self.draft.blank();
+        self.draft.comment(&format!("# {}", file.source.file.display()));
         let mut begun = false;
         for (number, line) in file.lines.all() {
             let (_, warning) = without_remark(line);
-            let rule = objects.get(&number).copied().filter(|object| object.contains_key("name"));
+            let rule = objects.get(&number).copied().filter(|object| is_rule(object));
             let text = rule.and_then(|rule| self.rule(index, file, number, rule));
             if text.is_some() || (warning.is_some() && begun) {
                 self.draft.blank();
@@ -185,8 +192,8 @@ impl RuleSet<'_> {
             );
         }
         self.note_unused(kind.unwrap_or_default(), rule, &of_type);
-        let cgroup =
-            rule.get("cgroup").or_else(|| of_type.get("cgroup")).and_then(Value::as_str)?;
+        let cgroup = self.cgroup_of(rule)?.to_owned();
+        let cgroup = &*cgroup;
         let text = match self.text(file, number, name, cgroup) {
             Ok(text) => text,
             Err(why) => {
@@ -195,12 +202,41 @@ impl RuleSet<'_> {
                 return None;
             }
         };
+        if let Some(how) = unlikely(name) {
+            let help = "give the name of the executable, or remove the rule";
+            self.draft.differs(&file.lines, number, how, help);
+        }
         if !self.known_groups.contains(&group(cgroup).to_string()) {
             let how = format!("cgroup \"{}\" is not defined", cgroup.escape_debug());
             let help = "it gets no limits; convert the .cgroups files together with the rules";
             self.draft.differs(&file.lines, number, &how, help);
         }
         Some(text)
+    }
+
+    /// Returns the cgroup of a rule or of its type; none for another object.
+    fn cgroup_of<'o>(&'o self, rule: &'o AnanicyObject) -> Option<&'o str> {
+        let kind = rule.get("type").and_then(Value::as_str);
+        let of_type = || self.types.get(kind?)?.get("cgroup");
+        let cgroup = rule.get("cgroup").or_else(of_type).filter(|_| is_rule(rule));
+        cgroup.and_then(Value::as_str)
+    }
+
+    /// Reports that the files have rules, but none with a cgroup. Returns whether that is so.
+    fn report_nothing(&mut self, files: &[AnanicyFile<'_>]) -> bool {
+        let objects = files.iter().flat_map(|file| &file.objects).map(|(_, object)| object);
+        let rules: Vec<&AnanicyObject> = objects.filter(|object| is_rule(object)).collect();
+        let has_group = |rule: &&AnanicyObject| self.cgroup_of(rule).is_some();
+        let Some(file) = files.first().filter(|_| !rules.is_empty()) else { return false };
+        if rules.iter().any(has_group) {
+            return false;
+        }
+        let how = format!("none of {} rules has a cgroup: nothing to convert", rules.len());
+        self.draft.comment(&format!("# {how}"));
+        let about = Diagnostic::about(&file.source.file, Severity::Warning, how);
+        let help = "cgruled only assigns cgroups; nice values and schedulers stay with ananicy";
+        self.draft.pass_on(vec![about.with_help(help)]);
+        true
     }
 
     fn text(
@@ -310,6 +346,26 @@ impl RuleSet<'_> {
             self.draft.pass_on(vec![about.with_help(help)]);
         }
     }
+}
+
+/// Returns the reason why a name is probably not that of an executable. Ananicy compares it with
+/// the name of the process too, which the process itself can set.
+fn unlikely(name: &str) -> Option<&'static str> {
+    if name.to_ascii_lowercase().ends_with(".exe") {
+        Some("probably matches no process: under Wine the executable is the loader of Wine")
+    } else if name.contains(char::is_whitespace) {
+        Some(
+            "probably matches no process: names with a space are mostly those of processes and \
+              threads, and an executable is compared",
+        )
+    } else {
+        None
+    }
+}
+
+/// Checks whether an object is the rule of a program.
+fn is_rule(object: &AnanicyObject) -> bool {
+    matches!(kind(object), Some(ObjectKind::Rule(_)))
 }
 
 /// Checks whether a file may contain rules only.

@@ -63,6 +63,49 @@ fn a_group_that_is_not_described_is_said() {
     assert_eq!(said(&made), ["warning: cgroup \"nocg\" is not defined"]);
 }
 
+/// A collection has some 360 files, and no rule with a cgroup.
+#[test]
+fn a_collection_without_cgroups_is_short() {
+    let rules = |n: u32| {
+        let name = format!("{{\"name\": \"doom{n}\", \"type\": \"Game\"}}");
+        (format!("{n}.rules"), format!("# https://example.org\n\n{name}\n"))
+    };
+    let rules: Vec<(String, String)> = (0..20).map(rules).collect();
+    let mut files: Vec<(&str, &str)> =
+        rules.iter().map(|(name, text)| (&**name, &**text)).collect();
+    files.push(("a.types", "# t\n{\"type\": \"Game\", \"nice\": -5}\n"));
+    files.push(("a.cgroups", "# c\n{\"cgroup\": \"cpu80\", \"CPUQuota\": 80}\n"));
+    let made = converted(&files);
+    assert_eq!(said(&made), ["warning: none of 20 rules has a cgroup: nothing to convert"]);
+    assert!(made.text.lines().count() < 10, "{}", made.text);
+    assert!(made.text.contains("7.rules and 14 more files.\n"), "{}", made.text);
+}
+
+#[test]
+fn names_that_match_no_executable_are_reported() {
+    let rules = "{\"name\": \"Game.EXE\", \"cgroup\": \"a\"}\n{\"name\": \"Web Content\", \
+                 \"cgroup\": \"a\"}\n{\"name\": \"gcc\", \"cgroup\": \"a\"}\n";
+    let made = converted(&[("a.rules", rules), ("b.cgroups", "{\"cgroup\": \"a\"}\n")]);
+    let unlikely = made.diagnostics.iter().filter(|d| d.message.contains("matches no process"));
+    let lines: Vec<u32> = unlikely.map(|d| d.place.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [1, 2]);
+}
+
+#[test]
+fn other_files_of_a_directory_have_no_syntax() {
+    let listed = |name: &str, text: &str| SourceSyntax::of_listed(Path::new(name), text);
+    for name in [".gitattributes", "LICENSE", "README.md", "ananicy.conf", "package.json"] {
+        assert_eq!(listed(name, "* text eol=lf\n"), None, "{name}");
+    }
+    assert_eq!(listed("package.json", "{}"), None);
+    assert_eq!(listed("a.rules", ""), Some(SourceSyntax::Ananicy));
+    assert_eq!(listed("etc/cgrules.d/x", ""), Some(SourceSyntax::Cgrules));
+    assert_eq!(listed("b.conf", "group a {\n"), Some(SourceSyntax::Cgconfig));
+    // The name decides before the text.
+    let guessed = SourceSyntax::guess(Path::new("cgrules.conf"), "{alice cpu a\n");
+    assert_eq!(guessed, SourceSyntax::Cgrules);
+}
+
 #[test]
 fn programs_with_a_group_become_rules() {
     let rules = "# compilers\n{\"name\": \"gcc\", \"type\": \"BG_CPUIO\"} # C\n\n# games\n\

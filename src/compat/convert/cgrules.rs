@@ -9,6 +9,7 @@ use crate::config::cgrules_conf;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::WrittenRule;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
+use crate::rules::overbroad::{Overbroad, width};
 use crate::rules::{Action, ExeTest, GroupTest, Rule, Target, UserTest};
 
 const ONE_GROUP: &str = "a TOML rule has one cgroup, and this line names another one";
@@ -18,6 +19,7 @@ const NO_COUNTERPART: &str = "a TOML rule cannot express this";
 
 /// Adds the rules of a file.
 pub(super) fn convert(source: &SourceFile, host: &HostFacts<'_>, draft: &mut TomlDraft) {
+    draft.has_rules();
     let parsed = cgrules_conf::parse(&source.file, &source.text);
     let lines = SourceLines::new(source);
     draft.blank();
@@ -113,6 +115,10 @@ impl CgrulesFile<'_, '_> {
             return self.keep_place(number, written);
         }
         self.group = Some(targets.to_vec());
+        if let Some(first) = targets.first() {
+            self.draft.uses(&destination(&first.destination));
+        }
+        self.remark(number, written, targets);
         let unknown =
             written.mentions.iter().find(|name| !(self.host.knows)(name.kind, &name.name));
         if let Some(unknown) = unknown {
@@ -122,6 +128,28 @@ impl CgrulesFile<'_, '_> {
             return self.draft.disabled(&text);
         }
         self.draft.lines(&text);
+    }
+
+    /// Reports what a rule moves that its author may not expect.
+    fn remark(&mut self, number: u32, written: &WrittenRule, targets: &[Target]) {
+        if matches!(width(&written.rule), Some(Overbroad::Everybody)) {
+            let how = "moves processes of root and of all services, as cgrulesengd does";
+            let help =
+                "select regular users (user = \"@human\") or a program if that is not intended";
+            self.draft.differs(self.lines, number, how, help);
+        }
+        if let Some(name) = self.absent_controller(targets) {
+            let how = format!(
+                "no v1 hierarchy of this host has the controller \"{}\": cgrulesengd moves nothing",
+                name.escape_debug()
+            );
+            self.draft.differs(
+                self.lines,
+                number,
+                &how,
+                "this rule does move: remove it if that is not intended",
+            );
+        }
     }
 
     /// Writes a rule that ignores the processes of one that cannot be expressed: without it they
@@ -168,12 +196,21 @@ impl CgrulesFile<'_, '_> {
         };
         let controllers = self.controllers(targets);
         if !controllers.is_empty() {
-            key("controllers", list(controllers.iter()));
+            key("controllers", list(&controllers));
         }
         key("cgroup", quoted(&destination(&first.destination)));
         // cgrulesengd does not distinguish units.
         key("leave_units", "true".to_owned());
         text
+    }
+
+    /// Returns a controller for which cgrulesengd has no hierarchy on a host with v1.
+    fn absent_controller<'t>(&self, targets: &'t [Target]) -> Option<&'t str> {
+        let v1 = &self.host.controllers;
+        let same = targets.iter().filter(|target| is_same_group(target, &targets[0]));
+        let mut names = same.flat_map(|target| &target.controllers);
+        let absent = names.find(|name| *name != "*" && !v1.contains(name))?;
+        (!v1.is_empty()).then_some(absent)
     }
 
     /// Returns the controllers of all targets with the same cgroup as the first one.

@@ -40,6 +40,19 @@ fn a_line_is_left_out_because_of_its_error() {
 }
 
 #[test]
+fn a_rule_with_a_controller_that_cgrulesengd_does_not_find_is_said() {
+    let made = converted("alice cpu,perf_event g\nalice cpu h\nalice * i\n");
+    let told: Vec<_> = made.diagnostics.iter().map(|told| told.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "no v1 hierarchy of this host has the controller \"perf_event\": cgrulesengd moves nothing"
+        ]
+    );
+    assert!(made.text.contains("controllers = [\"cpu\", \"perf_event\"]"), "{}", made.text);
+}
+
+#[test]
 fn a_rule_keeps_its_meaning_and_its_comments() {
     let text =
         "# sites\nalice:/usr/bin/vim cpu,memory ct/%u # edits\n\n@web:x* * /web/\n@web:x cpu /w/\n";
@@ -62,6 +75,45 @@ fn a_star_means_everybody_every_hierarchy_and_every_program_below() {
          controllers = [\"cpu\", \"memory\"]\ncgroup = \"a%%%%b\"\nleave_units = true\n"
     );
     assert!(body("* cpu a").contains("user = \"*\"\n"));
+}
+
+#[test]
+fn a_rule_that_empties_services_is_said() {
+    let warned = |text: &str| {
+        let found = converted(text).diagnostics;
+        assert!(found.iter().all(|diagnostic| !diagnostic.is_error()), "{found:?}");
+        found.iter().any(|diagnostic| diagnostic.message.contains("as cgrulesengd does"))
+    };
+    assert!(warned("* cpu a\n"));
+    assert!(!warned("*:/usr/bin/x cpu a\n") && !warned("root cpu a\n"));
+}
+
+/// Other cgroups serve cgexec, and a table would not create them.
+#[test]
+fn sections_that_no_rule_uses_are_said() {
+    let file = |path: &str, syntax, text: &str| SourceFile {
+        file: Arc::from(Path::new(path)),
+        syntax,
+        text: text.to_owned(),
+    };
+    let groups = "group a { cpu { cpu.shares = 1; } }\ngroup /a/b { cpu { cpu.shares = 2; } }\n\
+                  group batch { cpu { cpu.shares = 3; } }\ngroup empty { cpu { } }\n\
+                  template t/%u { cpu { cpu.shares = 4; } }\ngroup a/b/c { cpu { cpu.shares = 5; } }\n";
+    let groups = file("/etc/cgconfig.conf", SourceSyntax::Cgconfig, groups);
+    let host = HostFacts { controllers: Vec::new(), cpus: 1, knows: &knows };
+    let rules = file("/etc/cgrules.conf", SourceSyntax::Cgrules, "root cpu a/b\nghost cpu t/%u\n");
+    let made = convert(&[rules, groups.clone()], &host);
+    let unused = made.diagnostics.iter().filter(|d| d.message.contains("no rule uses the cgroup"));
+    let lines: Vec<u32> = unused.map(|d| d.place.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [3, 4, 6]);
+    assert!(made.text.contains("#   group batch { cpu { cpu.shares = 3; } }\n"), "{}", made.text);
+    for table in ["[cgroup.\"a\"]", "[cgroup.\"a/b\"]", "[cgroup.\"t/%u\"]"] {
+        assert!(made.text.contains(table), "{table}: {}", made.text);
+    }
+    assert!(!made.text.contains("[cgroup.\"batch\"]"), "{}", made.text);
+    // The rules are elsewhere.
+    let made = convert(&[groups], &host);
+    assert!(made.text.contains("[cgroup.\"batch\"]"), "{}", made.text);
 }
 
 #[test]
@@ -166,6 +218,7 @@ fn compiled(written: Vec<WrittenRule>) -> Matcher {
             ("a\\b".to_owned(), Uid(3)),
         ]),
         gids: HashMap::from([("web".to_owned(), Gid(7))]),
+        ..ResolvedNames::default()
     };
     let rules: Vec<Rule> =
         written.into_iter().filter_map(|written| resolve(written.rule, &names).0).collect();

@@ -1,10 +1,11 @@
 //! Collects the text of a converted rule file with its diagnostics; it does not check the text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Converted, SourceFile, SourceSyntax, toml_text};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
+use crate::rules::destination::prefixes;
 
 /// Differences from cgrulesengd that apply to the file as a whole.
 const HEAD: &str = "\
@@ -30,7 +31,13 @@ pub(super) struct TomlDraft {
     diagnostics: Vec<Diagnostic>,
     /// The place of the table of each path.
     tables: HashMap<String, String>,
+    /// The paths of the cgroups of rules and of the cgroups above them; `None` if no file has rules, so
+    /// that it is unknown which cgroups are used.
+    used: Option<HashSet<String>>,
 }
+
+/// The most files that the header names.
+const NAMED_FILES: usize = 8;
 
 /// The lines of a file, to which diagnostics refer.
 pub(super) struct SourceLines<'s> {
@@ -57,7 +64,17 @@ impl<'s> SourceLines<'s> {
 
     /// Returns all lines with their numbers.
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, &'s str)> + '_ {
-        (1..).take(self.starts.len()).map(|number| (number, self.get(number)))
+        self.between(1, u32::MAX)
+    }
+
+    /// Returns the lines from `first` to the one before `end`, with their numbers.
+    pub(super) fn between(
+        &self,
+        first: u32,
+        end: u32,
+    ) -> impl Iterator<Item = (u32, &'s str)> + '_ {
+        let count = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
+        (first..end.min(count.saturating_add(1))).map(|number| (number, self.get(number)))
     }
 
     fn diagnostic(&self, line: u32, severity: Severity, message: &str, help: &str) -> Diagnostic {
@@ -76,7 +93,10 @@ impl TomlDraft {
     pub(super) fn head(&mut self, sources: &[SourceFile]) {
         let names: Vec<String> =
             sources.iter().map(|source| source.file.display().to_string()).collect();
-        self.comment(&format!("# Converted from {}.", names.join(", ")));
+        let more = names.len().saturating_sub(NAMED_FILES);
+        let more = if more > 0 { format!(" and {more} more files") } else { String::new() };
+        let named = names[..names.len().min(NAMED_FILES)].join(", ");
+        self.comment(&format!("# Converted from {named}{more}."));
         let is_ananicy = |source: &SourceFile| source.syntax == SourceSyntax::Ananicy;
         if !sources.iter().all(is_ananicy) {
             self.text += HEAD;
@@ -112,6 +132,23 @@ impl TomlDraft {
     /// Writes lines of TOML that are commented out.
     pub(super) fn disabled(&mut self, text: &str) {
         text.lines().for_each(|line| self.comment(&format!("#{line}")));
+    }
+
+    /// Records that a file has rules, even if none of them is converted.
+    pub(super) fn has_rules(&mut self) {
+        self.used.get_or_insert_default();
+    }
+
+    /// Records that a rule uses the cgroup of a path.
+    pub(super) fn uses(&mut self, path: &str) {
+        // The path of the managed root is empty.
+        let all = prefixes(path).chain([path.trim_matches('/')]);
+        self.used.get_or_insert_default().extend(all.map(str::to_owned));
+    }
+
+    /// Checks whether the files have rules, and none of them uses the cgroup of a path.
+    pub(super) fn is_unused(&self, path: &str) -> bool {
+        self.used.as_ref().is_some_and(|used| !used.contains(path.trim_matches('/')))
     }
 
     /// Begins the table of a path, of which a rule file can have one.

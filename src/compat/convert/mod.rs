@@ -64,11 +64,31 @@ impl SourceSyntax {
     /// Guesses the syntax of a file from its name or, if that is inconclusive, from the beginning
     /// of its text.
     pub fn guess(file: &Path, text: &str) -> Self {
-        let has = |endings: &[&str]| {
-            let extension = file.extension().and_then(|extension| extension.to_str());
-            extension.is_some_and(|extension| endings.contains(&extension))
-        };
+        Self::of_name(file).or_else(|| Self::of_text(text)).unwrap_or(Self::Cgrules)
+    }
+
+    /// Returns the syntax of a file in a directory, which may contain other files: `None` if
+    /// neither its name nor, for a visible file named `*.conf`, its text is that of a known syntax.
+    pub fn of_listed(file: &Path, text: &str) -> Option<Self> {
+        let is_hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+        let is_conf = file.extension().is_some_and(|extension| extension == "conf");
+        let of_text = if is_conf && !is_hidden { Self::of_text(text) } else { None };
+        Self::of_name(file).or(of_text)
+    }
+
+    fn of_name(file: &Path) -> Option<Self> {
         let is_below = |name: &str| file.iter().any(|part| part == name);
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        if is_below("cgrules.conf") || is_below("cgrules.d") {
+            Some(Self::Cgrules)
+        } else if is_below("cgconfig.conf") || is_below("cgconfig.d") {
+            Some(Self::Cgconfig)
+        } else {
+            matches!(extension, Some("rules" | "types" | "cgroups")).then_some(Self::Ananicy)
+        }
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
         let is_comment = |line: &&str| line.trim().is_empty() || line.trim().starts_with('#');
         let first = text.lines().find(|line| !is_comment(line)).unwrap_or_default().trim();
         let opens = |word: &str| {
@@ -76,15 +96,11 @@ impl SourceSyntax {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '{']))
         };
         let sections = ["group", "template", "mount", "namespace", "default", "systemd"];
-        let is_cgconfig = is_below("cgconfig.conf") || is_below("cgconfig.d");
         let has_sections = sections.into_iter().any(opens) && text.contains('{');
-        let is_cgrules = is_below("cgrules.conf") || is_below("cgrules.d");
-        if has(&["rules", "types", "cgroups"]) || first.starts_with('{') {
-            Self::Ananicy
-        } else if !is_cgrules && (is_cgconfig || has_sections) {
-            Self::Cgconfig
+        if first.starts_with('{') {
+            Some(Self::Ananicy)
         } else {
-            Self::Cgrules
+            has_sections.then_some(Self::Cgconfig)
         }
     }
 }
@@ -99,7 +115,8 @@ pub fn convert(sources: &[SourceFile], host: &HostFacts<'_>) -> Converted {
     if !ananicy.is_empty() {
         ananicy::convert(&ananicy, host, &mut draft);
     }
-    of(SourceSyntax::Cgconfig).for_each(|source| cgconfig::convert(source, host, &mut draft));
+    let cgconfig: Vec<&SourceFile> = of(SourceSyntax::Cgconfig).collect();
+    cgconfig::convert(&cgconfig, host, &mut draft);
     draft.finish()
 }
 

@@ -28,8 +28,8 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Returns a list of quoted strings.
-pub(super) fn list<'s>(items: impl Iterator<Item = &'s String>) -> String {
-    let items: Vec<String> = items.map(|item| quoted(item)).collect();
+pub(super) fn list(items: &[impl AsRef<str>]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(item.as_ref())).collect();
     format!("[{}]", items.join(", "))
 }
 
@@ -119,7 +119,9 @@ fn same_criteria(read: &Criteria, meant: &Criteria) -> bool {
 fn is_anybody(test: &UserTest) -> bool {
     match test {
         UserTest::Glob(glob) => glob.is_any(),
-        UserTest::Name(_) | UserTest::Ids(..) => false,
+        UserTest::Name(_) | UserTest::NameOrId(..) | UserTest::Human(_) | UserTest::Ids(..) => {
+            false
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Parses the tokens of cgconfig.conf into sections; it resolves no names.
 
+mod perm;
+
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::token::{Skipped, Token, TokenKind, tokens};
-use super::{
-    CgconfigSetting, ControllerSection, GroupSection, ParsedCgconfig, PermSection, SectionOwnership,
-};
-use crate::config::criteria::{NameKind, NameRef};
+use super::{CgconfigSetting, ControllerSection, GroupSection, ParsedCgconfig};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::{Diagnostics, SourceText};
 use crate::config::table::{did_you_mean, shortened};
@@ -23,8 +23,6 @@ const KEYWORDS: [&str; 9] =
 const ROOM: usize = 100;
 /// The longest value in bytes that cgrulesengd 2.0.2 accepts.
 const VALUE_MAX: usize = 4095;
-/// The highest mode: permissions, set-id and sticky bits.
-const MODE_MAX: i64 = 0o7777;
 
 pub(super) fn parse(file: &Arc<Path>, text: &str) -> ParsedCgconfig {
     let text = SourceText::new(file, text);
@@ -161,18 +159,25 @@ impl<'t> Parser<'t> {
     fn settings(&mut self, is_unique: bool) -> ParseResult<Vec<CgconfigSetting>> {
         self.take(TokenKind::Open)?;
         let mut settings = Vec::new();
+        let mut known = HashSet::new();
         while !self.is_at(TokenKind::Close) {
             let at = self.at;
             let origin = self.origin(at);
             let (name, value) = self.pair()?;
-            if is_unique && settings.iter().any(|known: &CgconfigSetting| known.name == name) {
+            if is_unique && !known.insert(name.clone()) {
                 self.at = at;
                 return Err(self.fault("duplicate setting in the section"));
             }
             if is_unique && value.len() > VALUE_MAX {
                 self.no_space(at, format!("value longer than {VALUE_MAX} bytes"));
             }
-            settings.push(CgconfigSetting { name, value: self.text(value).to_owned(), origin });
+            let place = self.report.text().place(value.clone());
+            settings.push(CgconfigSetting {
+                name,
+                value: self.text(value).to_owned(),
+                origin,
+                place,
+            });
             if is_unique && settings.len() == ROOM + 1 {
                 self.no_space(at, format!("more than {ROOM} settings for one controller"));
             }
@@ -188,70 +193,6 @@ impl<'t> Parser<'t> {
         let value = self.word("a value")?;
         self.take(TokenKind::Semicolon)?;
         Ok((name, value))
-    }
-
-    /// Parses `perm { task { ... } admin { ... } }`, in any order.
-    fn perm(&mut self) -> ParseResult<PermSection> {
-        if self.keyword() != Some("perm") {
-            return Err(self.unexpected("`perm`"));
-        }
-        self.at += 1;
-        self.take(TokenKind::Open)?;
-        let mut task = None;
-        let mut admin = None;
-        while !self.is_at(TokenKind::Close) {
-            let of = match self.keyword() {
-                Some("task") if task.is_none() => &mut task,
-                Some("admin") if admin.is_none() => &mut admin,
-                Some(_) | None => return Err(self.unexpected("`task` or `admin` (each once)")),
-            };
-            let is_admin = self.keyword() == Some("admin");
-            *of = Some(self.ownership(is_admin)?);
-        }
-        let (Some(task), Some(admin)) = (task, admin) else {
-            return Err(self.fault("perm must have both task and admin"));
-        };
-        self.take(TokenKind::Close)?;
-        Ok(PermSection { task, admin })
-    }
-
-    /// Parses `task { uid = ...; }` or `admin { uid = ...; }`.
-    fn ownership(&mut self, is_admin: bool) -> ParseResult<SectionOwnership> {
-        self.at += 1;
-        self.take(TokenKind::Open)?;
-        if self.is_at(TokenKind::Close) {
-            return Err(self.fault("task and admin must not be empty"));
-        }
-        let mut found = SectionOwnership::default();
-        while !self.is_at(TokenKind::Close) {
-            let start = self.at;
-            let (key, span) = self.pair()?;
-            let name = self.text(span.clone()).to_owned();
-            match &*key {
-                "uid" => found.user = Some(NameRef { kind: NameKind::User, name, span }),
-                "gid" => found.group = Some(NameRef { kind: NameKind::Group, name, span }),
-                "fperm" => found.file_mode = Some(self.mode(span)?),
-                "dperm" if is_admin => found.directory_mode = Some(self.mode(span)?),
-                _ => {
-                    let span = self.tokens[start].span.clone();
-                    let help = "cgrulesengd ignores it too";
-                    self.report.warning(Some(span), "unknown key ignored", help);
-                }
-            }
-        }
-        self.take(TokenKind::Close)?;
-        Ok(found)
-    }
-
-    fn mode(&mut self, span: Range<usize>) -> ParseResult<u32> {
-        let Ok(mode) = i64::from_str_radix(self.text(span.clone()), 8) else {
-            return Err(self.fault_at(span, "invalid mode: not an octal number".to_owned()));
-        };
-        if !(0..=MODE_MAX).contains(&mode) {
-            let help = "only the last four octal digits are used";
-            self.report.warning(Some(span), "invalid mode: higher than 7777", help);
-        }
-        u32::try_from(mode & MODE_MAX).map_err(|_| Reported)
     }
 
     /// Returns the current word, unless it is quoted.

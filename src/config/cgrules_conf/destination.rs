@@ -70,12 +70,13 @@ impl PathBuilder {
 
     fn end_component(&mut self) {
         let component = std::mem::take(&mut self.last);
-        let is =
-            |name: &str| matches!(&*component, [DestinationPart::Literal(text)] if text == name);
-        if is("..") {
-            self.is_outside |= self.done.pop().is_none();
-        } else if !component.is_empty() && !is(".") {
-            self.done.push(component);
+        match &*component {
+            [DestinationPart::Literal(text)] if text == ".." => {
+                self.is_outside |= self.done.pop().is_none();
+            }
+            [DestinationPart::Literal(text)] if text == "." => {}
+            [] => {}
+            [..] => self.done.push(component),
         }
     }
 

@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn quotes_count_around_key_program_and_destination() {
-        let plain = |text| (text, Shape::Plain);
+        fn plain(text: &str) -> (&str, Shape) {
+            (text, Shape::Plain)
+        }
         assert_eq!(
             shown(r#""a:b c" cpu "d e" f"#),
             [("\"a:b c\"", Shape::Quoted), plain("cpu"), ("\"d e\"", Shape::Quoted), plain("f")]

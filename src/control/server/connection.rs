@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
-use super::ControlService;
+use super::{ControlService, MOST};
 use crate::control::channel::EngineCommand::{About, Place, Reload, Takers, Watch};
 use crate::control::channel::{self, MOST_WATCHING};
 use crate::control::protocol::{
@@ -22,6 +22,9 @@ use crate::sys;
 
 /// The time in which a client must send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time and the number of bytes for which the rest of an invalid request is discarded.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
+const MOST_DISCARDED: usize = 1 << 20;
 /// The time in which a client must read a reply, or the decisions of an interval: a terminal with
 /// paused output should survive that.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,12 +48,13 @@ impl Peer {
     pub(super) fn of(stream: &UnixStream, readers: Option<Gid>) -> io::Result<Self> {
         let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
         let uid = Uid(credentials.uid());
-        let is_listed = |gid: Gid| {
-            // If there are too many groups to read, none counts.
-            credentials.gid() == gid.0
-                || sys::peer_groups(stream.as_fd()).unwrap_or_default().contains(&gid.0)
-        };
-        Ok(Self { uid, is_reader: uid == Uid(0) || readers.is_some_and(is_listed) })
+        let is_reader = uid == Uid(0)
+            || readers.is_some_and(|gid| {
+                // If there are too many groups to read, none counts.
+                credentials.gid() == gid.0
+                    || sys::peer_groups(stream.as_fd()).unwrap_or_default().contains(&gid.0)
+            });
+        Ok(Self { uid, is_reader })
     }
 
     /// Returns the reason for which the request is not permitted, if it is not.
@@ -85,7 +89,8 @@ impl Connection {
         let request = self.receive(Instant::now() + REQUEST_TIMEOUT);
         let served = request.and_then(|request| match request {
             Ok(request) => self.answer(request, service),
-            Err(why) => self.refuse(why),
+            // Closing with unread data would reset the connection, and the client might not read why.
+            Err(why) => self.refuse(why).map(|()| self.discard()),
         });
         if let Err(error) = served {
             ::log::debug!("client of the control socket with UID {}: {error}", self.peer.uid.0);
@@ -139,10 +144,11 @@ impl Connection {
     /// Sends decisions until the client disconnects.
     fn watch(&self, service: &ControlService) -> io::Result<()> {
         let (watcher, stream) = channel::watch();
-        match service.channel.ask(SHORT_COMMAND_TIMEOUT, |reply| Watch(watcher, reply))? {
+        let most = if self.peer.uid == Uid(0) { MOST } else { MOST_WATCHING };
+        match service.channel.ask(SHORT_COMMAND_TIMEOUT, |reply| Watch(watcher, most, reply))? {
             Some(true) => self.tell(&WatchMessage::Lost { lost: 0 })?,
             Some(false) => {
-                return self.refuse(format!("{MOST_WATCHING} clients are already watching"));
+                return self.refuse(format!("{most} clients are already watching"));
             }
             None => return self.refuse(STALLED),
         }
@@ -198,6 +204,26 @@ impl Connection {
                     self.wait(PollFlags::POLLIN, end)?;
                 }
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Discards what the client still sends, up to a limit.
+    fn discard(&self) {
+        let end = Instant::now() + DISCARD_TIMEOUT;
+        // After that the client reads the end of the reply, and stops.
+        let _shut = self.stream.shutdown(std::net::Shutdown::Write);
+        let mut part = [0; 4096];
+        for _ in 0..MOST_DISCARDED / part.len() {
+            match (&self.stream).read(&mut part) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.wait(PollFlags::POLLIN, end).is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
             }
         }
     }

@@ -30,8 +30,10 @@ impl Placer {
             return Placement::WouldPlace;
         }
         let pid = subject.evaluation.pid;
-        let config = || policy.configs.of(target);
-        let group = match kernel.group(pid, (span, &self.path), target.creates, config) {
+        self.limit_groups(policy, (span, target), subject, kernel);
+        let place = (span, self.path.as_str());
+        let config = || policy.configs.of_user(target, subject.path_user(policy).0);
+        let group = match kernel.group(pid, place, target.creates, config) {
             Ok(group) => group,
             Err(refusal) => return self.refused(rule, target, subject, &refusal, kernel),
         };
@@ -40,7 +42,7 @@ impl Placer {
         if kernel.holds(group, now) {
             return Placement::InPlace;
         }
-        if self.was_moved_away(kernel, subject) {
+        if self.was_moved_away(now, kernel, subject) {
             match self.react(now, kernel, step) {
                 Reaction::Revert => {}
                 Reaction::Leave => return Placement::GivenUp,
@@ -52,7 +54,13 @@ impl Placer {
         match kernel.attach(group, pid, now) {
             AttachResult::InPlace => Placement::InPlace,
             AttachResult::Gone => Placement::Gone,
-            AttachResult::Refused(refusal) => self.refused(rule, target, subject, &refusal, kernel),
+            // Another hierarchy may have accepted it.
+            AttachResult::Refused(_) if was_replaced(subject, kernel) => Placement::Replaced,
+            AttachResult::Refused(refusal) => {
+                // It was not moved back, so that the next attempt is no second external move.
+                self.external.history.forget(pid);
+                self.refused(rule, target, subject, &refusal, kernel)
+            }
             AttachResult::Moved => self.moved(rule, subject, kernel),
         }
     }
@@ -82,12 +90,7 @@ impl Placer {
                 format_args!("moved {who} to {to} by {by} after {cause}, {microseconds} us"),
             );
         }
-        // The PID may have been reused between the evaluation and the write.
-        let process = subject.handle.reference.as_ref();
-        if process.is_some_and(|process| !kernel.is_same(subject.evaluation.pid, process)) {
-            return Placement::Replaced;
-        }
-        Placement::Placed
+        if was_replaced(subject, kernel) { Placement::Replaced } else { Placement::Placed }
     }
 
     fn refused(
@@ -130,4 +133,10 @@ impl Placer {
     ) -> DecisionFields<'a> {
         DecisionFields { subject, rule, group: &self.path, kind, more: None }
     }
+}
+
+/// Checks whether the PID was reused between the evaluation and the write.
+fn was_replaced(subject: &PlacedProcess<'_>, kernel: &mut impl Kernel) -> bool {
+    let process = subject.handle.reference.as_ref();
+    process.is_some_and(|process| !kernel.is_same(subject.evaluation.pid, process))
 }

@@ -1,6 +1,8 @@
 //! Reports about processes that keep their current cgroup: those in containers created by root, and
 //! jobs of other users below a user's service manager.
 
+use std::hash::{BuildHasher, Hash};
+
 use ::log::Level;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
@@ -12,20 +14,26 @@ use crate::engine::kernel::Kernel;
 use crate::rules::Rule;
 use crate::telemetry::log::field;
 
-/// Maximum number of cgroups remembered as logged. When it is reached all are dropped.
+/// Maximum number of cgroups and units remembered as logged. When it is reached all are dropped.
 const MAX_LOGGED: usize = 1024;
 
-/// Cgroups that were already logged.
+/// Hashes of the cgroups and units in which processes stay, or which they leave, that were already logged.
+/// A service whose processes exec would be logged for ever.
 #[derive(Debug, Default)]
-pub(super) struct LoggedGroups(HashSet<String, FixedState>);
+pub(super) struct LoggedStays(HashSet<u64, FixedState>);
 
-impl LoggedGroups {
-    /// Adds a cgroup. Returns whether it is new.
-    fn add(&mut self, path: &str) -> bool {
+impl LoggedStays {
+    /// Adds what was logged. Returns whether it is new.
+    pub(super) fn add(&mut self, what: &impl Hash) -> bool {
         if self.0.len() >= MAX_LOGGED {
             self.0.clear();
         }
-        self.0.insert(path.to_owned())
+        self.0.insert(FixedState::default().hash_one(what))
+    }
+
+    /// Forgets everything, because the rules changed.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -50,7 +58,7 @@ impl Placer {
             (PlacementFailure::OthersJob(place.to_owned()), why)
         };
         self.failures.push((failure, self.path.clone()));
-        let is_new = self.logged.add(place);
+        let is_new = self.logged.add(&(outcome.word(), place));
         let left_out =
             is_new.then(|| self.limiter.admit(&(outcome.word(), &rule.name), kernel.now()));
         if let Some(left_out) = left_out.flatten() {

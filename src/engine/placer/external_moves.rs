@@ -12,6 +12,7 @@
 //! daemons that move it in turn would continue for ever.
 
 mod bounded_map;
+mod changes;
 mod history;
 mod placements;
 mod watch;
@@ -21,20 +22,21 @@ use ::log::Level;
 use super::labels::{ProcessLabel, RuleLabel};
 use super::places::{CgroupPlace, is_users, place_in};
 use super::{PlacedProcess, PlacementStep, Placer, numbered};
+use crate::cgroup::mounts::HierarchySet;
 use crate::cgroup::tree::CurrentCgroup;
 use crate::cgroup::unit::Unit;
 use crate::config::daemon_toml::ExternalMoves;
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
 use crate::engine::sticky::Pin;
-use crate::event::{Cause, Nanos, Uid};
+use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::policy::Policy;
 use crate::rules::Rule;
 use crate::telemetry::log::field;
 use crate::tracking::queue::EvaluationRequest;
 use history::ExternalMoveHistory;
-use placements::Placements;
+use placements::{PlacedIn, Placements};
 pub(crate) use watch::MoveWatch;
 use watch::Mover;
 
@@ -42,6 +44,8 @@ use watch::Mover;
 /// session names is unlimited.
 const MAX_NAMES: usize = 64;
 const OTHERS: &str = "others";
+/// ID of the v2 hierarchy in `/proc/PID/cgroup`.
+const UNIFIED: u32 = 0;
 
 /// Reaction to an external move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +111,11 @@ impl ExternalMoveState {
 }
 
 impl Placer {
+    /// Sets the reaction to external moves.
+    pub fn set_reaction(&mut self, setting: ExternalMoves) {
+        self.external.setting = setting;
+    }
+
     /// Returns the destinations of external moves with the number of moves: systemd units by name,
     /// other cgroups by path. The first 64, then all further ones as `others`.
     pub fn external_movers(&self) -> &[(String, u64)] {
@@ -131,6 +140,7 @@ impl Placer {
     /// Checks whether a process that is not in the cgroup of its rule was moved out of it by another.
     pub(super) fn was_moved_away(
         &self,
+        now: CurrentCgroup<'_>,
         kernel: &mut impl Kernel,
         subject: &PlacedProcess<'_>,
     ) -> bool {
@@ -142,18 +152,76 @@ impl Placer {
         }
         // A process that belongs elsewhere by now was not moved away from there.
         let was_here = evaluation.placement == cgroup;
+        if self.is_where_placed(now.text.unwrap_or_default(), kernel, subject) {
+            return false;
+        }
         let mut identity = || kernel.identity_of(evaluation.pid, subject.handle);
-        was_here
-            || evaluation.cause.contains(Cause::MOVED)
+        self.was_traced(evaluation)
             || self.external.history.has(evaluation.pid, &mut identity)
-            || evaluation.cause.contains(Cause::SCAN)
+            // Another process may have the PID by now.
+            || (was_here || evaluation.cause.contains(Cause::SCAN))
                 && self.external.placements.has(evaluation.pid, self.destination, cgroup, identity)
+    }
+
+    /// Checks whether the trace reported a move of the process, not of an earlier one with its PID.
+    fn was_traced(&self, evaluation: EvaluationRequest) -> bool {
+        evaluation.cause.contains(Cause::MOVED) && self.external.watch.knows_move(evaluation.pid)
+    }
+
+    /// Checks whether the process is where the daemon saw it in place last: then its rule changed, as
+    /// after a late examination, another reply of the name service or an event that was lost, and
+    /// not its cgroup.
+    fn is_where_placed(
+        &self,
+        text: &[u8],
+        kernel: &mut impl Kernel,
+        subject: &PlacedProcess<'_>,
+    ) -> bool {
+        let pid = subject.evaluation.pid;
+        let Some(last) = self.external.placements.last(pid, self.destination) else {
+            return false;
+        };
+        // The text has the hierarchies of the present rule only, if it was known.
+        let trees = kernel.hierarchies();
+        let is_whole = last
+            .span
+            .indexes()
+            .all(|index| trees.get(index).is_some_and(|tree| tree.place(text).is_some()));
+        let read;
+        let text = if is_whole {
+            text
+        } else {
+            read = kernel.cgroup(pid, subject.handle.thread).unwrap_or_default().to_vec();
+            &read
+        };
+        let trees = kernel.hierarchies();
+        let is_there = |place: &[u8]| {
+            std::str::from_utf8(place).is_ok_and(|path| numbered(path) == last.cgroup)
+        };
+        let mut places = last.span.indexes().map(|index| trees.get(index)?.place(text));
+        places.all(|place| place.is_some_and(is_there))
+            && kernel.identity_of(pid, subject.handle) == Some(last.identity)
+    }
+
+    /// Checks whether the process, which was moved or born elsewhere, is in a cgroup to which users move processes
+    /// without root rights. Not in the scope of a session, to which every login is moved.
+    pub(crate) fn is_at_users(&self, pid: Pid, policy: &Policy, kernel: &mut impl Kernel) -> bool {
+        let hierarchy = self.external.watch.hierarchy_of_move(pid).unwrap_or(UNIFIED);
+        let Some(place) = place_in(kernel, hierarchy, (pid, None)) else { return false };
+        let is_session = matches!(Unit::of(&place.text(), &policy.roots()), Unit::Session(..));
+        !is_session && is_users(policy, &place, kernel)
+    }
+
+    /// Checks whether the process was seen in the cgroup of a rule since the policy is active.
+    pub(crate) fn was_placed(&self, pid: Pid, identity: u64) -> bool {
+        self.external.placements.last(pid, 0).is_some_and(|last| last.identity == identity)
     }
 
     /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan
     /// finds it there.
     pub(super) fn record_placement(
         &mut self,
+        span: HierarchySet,
         kernel: &mut impl Kernel,
         subject: &PlacedProcess<'_>,
     ) {
@@ -162,7 +230,8 @@ impl Placer {
             return;
         }
         if let Some(identity) = kernel.identity_of(pid, subject.handle) {
-            self.external.placements.record(pid, self.destination, identity, cgroup);
+            let placed = PlacedIn { identity, cgroup, span };
+            self.external.placements.record(pid, self.destination, placed);
         }
     }
 
@@ -181,7 +250,7 @@ impl Placer {
             return Reaction::Leave;
         }
         // Else the trace has reported the move, and that is why the process is evaluated.
-        if !subject.evaluation.cause.contains(Cause::MOVED) {
+        if !self.was_traced(subject.evaluation) {
             self.external.watch.read_now(kernel);
         }
         let mover = self.external.watch.mover(pid, kernel);
@@ -223,7 +292,7 @@ impl Placer {
             return false;
         }
         let hierarchy = self.external.watch.hierarchy_of_move(evaluation.pid);
-        let place = hierarchy.and_then(|id| place_in(kernel, id, (evaluation.pid, handle)));
+        let place = hierarchy.and_then(|id| place_in(kernel, id, (evaluation.pid, handle.thread)));
         mover.is_some_and(|mover| mover.uid.is_some_and(|uid| uid != Uid(0)))
             || place.is_none_or(|place| is_users(policy, &place, kernel))
     }

@@ -6,7 +6,6 @@ use crate::cgroup::mounts::HierarchySet;
 use crate::cgroup::unit::Unit;
 use crate::engine::kernel::Kernel;
 use crate::event::{Pid, Uid};
-use crate::kernel::process::ProcessHandle;
 use crate::placement::stay::elsewhere;
 use crate::policy::Policy;
 
@@ -56,9 +55,9 @@ impl Placer {
 pub(super) fn place_in(
     kernel: &mut impl Kernel,
     id: u32,
-    (pid, handle): (Pid, &ProcessHandle),
+    (pid, thread): (Pid, Option<Pid>),
 ) -> Option<CgroupPlace> {
-    let text = kernel.cgroup(pid, handle.thread)?;
+    let text = kernel.cgroup(pid, thread)?;
     let start = format!("{id}:");
     let line =
         text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(start.as_bytes()))?;

@@ -6,19 +6,22 @@ use nix::errno::Errno;
 use super::Placer;
 use crate::engine::kernel::Kernel;
 use crate::event::Pid;
+use crate::kernel::errno::can_pass;
 
 /// Maximum number of attempts to move back a process when its PID is reused again and again.
 const ATTEMPTS: usize = 16;
 
 impl Placer {
-    /// Checks whether a move that the kernel refused may succeed later, without a change of rules
-    /// or cgroups: a real-time process in a v1 cpu cgroup without real-time budget, or lack of
-    /// memory.
+    /// Checks whether a move that the kernel refused may succeed later, without a change of rules: a
+    /// real-time process in a v1 cpu cgroup without real-time budget, a lack of resources, or a state
+    /// of the cgroup that root can change.
     pub fn can_refusal_pass(&self, kernel: &impl Kernel, pid: Pid) -> bool {
         match self.errno {
             Some(Errno::EINVAL) => kernel.is_real_time(pid),
-            Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EINTR) => true,
-            Some(_) | None => false,
+            // Root can mount the file system writable again, or change the type of the cgroup.
+            Some(Errno::EROFS | Errno::EOPNOTSUPP) => true,
+            Some(errno) => can_pass(errno),
+            None => false,
         }
     }
 

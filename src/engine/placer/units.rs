@@ -6,10 +6,18 @@ use super::labels::{ProcessLabel, RuleLabel};
 use super::{PlacedProcess, Placement, Placer};
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
-use crate::event::Nanos;
+use crate::event::{Cause, Nanos};
 use crate::placement::stay::LostUnit;
 use crate::rules::Rule;
 use crate::telemetry::log::field;
+
+/// Checks whether a process that stays in its unit is evaluated once more before that is counted and
+/// logged. A service such as sshd takes the effective IDs of a user for an instant, and has its own
+/// again at the second evaluation.
+pub fn is_momentary(cause: Cause) -> bool {
+    const SECOND: Cause = Cause::RETRY.or(Cause::SCAN);
+    cause.intersects(Cause::UID | Cause::GID) && !cause.intersects(Cause::EXEC.or(SECOND))
+}
 
 impl Placer {
     /// Counts, records and logs that the process stays in its unit.
@@ -20,6 +28,9 @@ impl Placer {
         subject: &PlacedProcess<'_>,
         kernel: &impl Kernel,
     ) -> Placement {
+        if is_momentary(subject.evaluation.cause) {
+            return Placement::InUnit;
+        }
         self.metrics.kept_in_unit.increment();
         self.failures.push((PlacementFailure::InUnit(unit.name.clone()), self.path.clone()));
         self.log_unit(unit, true, rule, subject, kernel.now());
@@ -35,6 +46,9 @@ impl Placer {
         subject: &PlacedProcess<'_>,
         now: Nanos,
     ) {
+        if !self.logged.add(&(stays, &*unit.name, &rule.name)) {
+            return;
+        }
         let Some(left_out) = self.limiter.admit(&(&*unit.name, &rule.name), now) else {
             return;
         };

@@ -95,10 +95,10 @@ mod tests {
 
     #[test]
     fn failures_of_system_calls_say_which_protection_it_was() {
-        let message = |errno| {
+        fn message(errno: i32) -> String {
             let error = io::Error::from_raw_os_error(errno);
             MoveTraceError::from_io("/t/instances".into(), error).to_string()
-        };
+        }
         assert!(message(libc::EROFS).contains("read-only"));
         assert!(message(libc::EACCES).contains("as root"));
         assert!(message(libc::EPERM).contains("lockdown"));

@@ -59,8 +59,9 @@ mod tests {
     fn moves_of_the_daemon_are_its_own() {
         let mut own = OwnMoves::default();
         let thread = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
-        let traced =
-            |mover, pid| TracedMove { at: Nanos(7), mover, pid, is_birth: false, hierarchy: 0 };
+        fn traced(mover: u32, pid: u32) -> TracedMove {
+            TracedMove { at: Nanos(7), mover, pid, is_birth: false, hierarchy: 0 }
+        }
         assert!(!own.includes(&traced(thread, 41)));
         assert!(own.add_current_thread() && !own.add_current_thread());
         assert_eq!(own.threads(), [thread]);

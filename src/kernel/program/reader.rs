@@ -6,11 +6,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{DELETED, ExeInfo, is_interpreter, kept, memfd_path};
+use super::{DELETED, ExeInfo, may_be_other_name, memfd_path};
 use crate::event::Pid;
 use crate::kernel::container::{Containment, HostNamespaces};
 use crate::kernel::process::{PATH_MAX, ProcFs, ProcPath};
-use crate::rules::{ExeFacts, base_name};
+use crate::rules::ExeFacts;
 use crate::sys;
 
 /// Request to read an executable.
@@ -93,9 +93,7 @@ impl ExeRead {
             return Some(ExeInfo { raw, exe, invoked: None, is_unsure: false });
         }
         let is_plain = !raw.ends_with(DELETED) && self.shares_host_mounts;
-        let base = base_name(raw);
-        let is_unsure =
-            !is_plain || is_interpreter(base) || comm.is_none_or(|comm| comm != kept(base));
+        let is_unsure = !is_plain || comm.is_none_or(|comm| may_be_other_name(raw, comm));
         Some(ExeInfo {
             raw,
             exe: ExeFacts { path: raw, on_host: is_plain },

@@ -1,7 +1,7 @@
 //! Detection of scripts: must not open a file that is not a stored, regular one.
 
-use std::fs::OpenOptions;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -16,8 +16,7 @@ const SYSFS_MAGIC: u64 = 0x6265_6572;
 /// The path is the process's own to choose, so it is examined before it is opened. To open a device can have
 /// an effect (a watchdog starts, a tape rewinds), and so can a read of a file of the kernel (`trace_pipe_raw`
 /// is consumed page by page). Those have no size, or are in sysfs.
-pub(super) fn is_script(path: &Path) -> bool {
-    let open = |path: &Path, flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
+pub fn is_script(path: &Path) -> bool {
     let Ok(handle) = open(path, libc::O_PATH) else { return false };
     let is_stored = handle.metadata().is_ok_and(|data| data.is_file() && data.len() >= 2)
         && sys::file_system(handle.as_fd()).is_ok_and(|system| system != SYSFS_MAGIC);
@@ -30,6 +29,10 @@ pub(super) fn is_script(path: &Path) -> bool {
     };
     let mut start = [0; 2];
     file.read_exact(&mut start).is_ok() && start == *b"#!"
+}
+
+fn open(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 #[cfg(test)]
@@ -49,12 +52,11 @@ mod tests {
         fs::write(&script, "#!/bin/sh\n").unwrap();
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        let watch = |path: &Path| {
+        let [opened, untouched] = [&script, &fifo].map(|path| {
             let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
             inotify.add_watch(path, AddWatchFlags::IN_OPEN).unwrap();
             inotify
-        };
-        let (opened, untouched) = (watch(&script), watch(&fifo));
+        });
         assert!(is_script(&script) && !is_script(&fifo));
         assert_eq!(opened.read_events().unwrap().len(), 1);
         assert_eq!(untouched.read_events().map(|_| ()), Err(Errno::EAGAIN));

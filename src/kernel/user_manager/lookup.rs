@@ -69,6 +69,11 @@ impl ManagerProcesses {
         self.manager.iter().chain(&self.pam).find(|process| process.pid == pid)
     }
 
+    /// Checks whether both have the same manager, or none.
+    pub fn has_manager_of(&self, other: &Self) -> bool {
+        self.manager.as_ref().map(|own| own.pid) == other.manager.as_ref().map(|own| own.pid)
+    }
+
     /// Returns the PIDs of these processes.
     pub fn pids(&self) -> impl Iterator<Item = Pid> + '_ {
         self.manager.iter().chain(&self.pam).map(|process| process.pid)
@@ -162,14 +167,13 @@ impl ManagerLookup {
     }
 
     fn run(&self, words: &[&str]) -> Result<String, LookupError> {
-        let failed = |error| LookupError::Run("systemctl", error);
         let mut command = Command::new(&self.systemctl);
         command.env_clear().env("LC_ALL", "C").args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(failed)?;
-        let Some(status) = subprocess::wait(&mut child, self.limit, PAUSE).map_err(failed)? else {
-            return Err(LookupError::TimedOut(self.limit));
-        };
+        let mut child = command.spawn().map_err(|error| LookupError::Run("systemctl", error))?;
+        let status = subprocess::wait(&mut child, self.limit, PAUSE)
+            .map_err(|error| LookupError::Run("systemctl", error))?
+            .ok_or(LookupError::TimedOut(self.limit))?;
         if !status.success() {
             let message = printed(child.stderr.take()).trim().escape_debug().to_string();
             return Err(LookupError::Systemctl(status, message));

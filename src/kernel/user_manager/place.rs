@@ -47,7 +47,9 @@ mod tests {
 
     #[test]
     fn places_by_the_first_service_on_the_path() {
-        let of = |path: &str| SystemdPlace::of(format!("0::{path}\n").as_bytes(), Uid(5));
+        fn of(path: &str) -> SystemdPlace {
+            SystemdPlace::of(format!("0::{path}\n").as_bytes(), Uid(5))
+        }
         let own = "/user.slice/user-5.slice/user@5.service";
         for path in [own.to_owned(), format!("{own}/init.scope"), format!("{own}/a/b.service")] {
             assert_eq!(of(&path), SystemdPlace::UserManager, "{path}");

@@ -12,10 +12,9 @@ use super::trust::TrustErrorKind;
 use super::{Loader, NameService, Resolver, UpstreamVerdict, group_specs, refused};
 use crate::cgroup::config::GroupSpec;
 use crate::config::cgconfig_conf::{
-    self, CgconfigSetting, GroupSection, ParsedCgconfig, PermSection, SectionOwnership,
+    self, GroupSection, ParsedCgconfig, PermSection, SectionOwnership, WrittenOwner,
 };
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::source_text::SourceText;
 
 /// The maximum file size in bytes.
 const MAX_SIZE: u64 = 16 << 20;
@@ -127,26 +126,25 @@ impl Loader<'_> {
     fn parsed(&mut self, path: &Arc<Path>, bytes: &[u8]) -> (ParsedCgconfig, Option<Diagnostic>) {
         let text = cgconfig_conf::decode(bytes);
         let mut parsed = cgconfig_conf::parse(path, &text);
-        let text = SourceText::new(path, &text);
-        let refusal = parsed.refusal.take().or_else(|| self.stranger(&text, &parsed));
+        let refusal = parsed.refusal.take().or_else(|| self.stranger(&parsed));
         (parsed, refusal)
     }
 
     /// Returns a diagnostic about the first name in the `perm` sections that does not exist.
-    fn stranger(&mut self, text: &SourceText<'_>, parsed: &ParsedCgconfig) -> Option<Diagnostic> {
+    fn stranger(&mut self, parsed: &ParsedCgconfig) -> Option<Diagnostic> {
         let sections = parsed.templates.iter().chain(&parsed.groups);
         let perms = sections.filter_map(|section| section.perm.as_ref()).chain(&parsed.defaults);
         let ownerships = perms.flat_map(|PermSection { task, admin }| [task, admin]);
-        let mut names =
+        let mut owners =
             ownerships.flat_map(|ownership| [&ownership.user, &ownership.group]).flatten();
-        names.find_map(|mention| {
+        owners.find_map(|WrittenOwner { mention, file, place }| {
             let message = match mention.name.parse() {
                 // A zero is read as a name, like any word without a number at its beginning.
                 Ok(0_u32) => format!("no user or group is named \"{}\"", mention.name),
                 Ok(_) | Err(_) => group_specs::id_in_perm(mention, &mut self.resolver).err()?,
             };
-            let place = Some(text.place(mention.span.clone()));
-            Some(Diagnostic { place, ..Diagnostic::about(text.file(), Severity::Error, message) })
+            let place = Some(place.clone());
+            Some(Diagnostic { place, ..Diagnostic::about(file, Severity::Error, message) })
         })
     }
 }
@@ -219,25 +217,28 @@ fn not_ours(file: &Arc<Path>, parsed: &ParsedCgconfig) -> Vec<Diagnostic> {
         ("systemd", &parsed.systemd),
     ];
     let firsts = others.into_iter().filter_map(|(kind, settings)| Some((kind, settings.first()?)));
-    let diagnostic = |(kind, first): (&str, &CgconfigSetting)| {
+    let diagnostics = firsts.map(|(kind, first)| {
         let message = format!("{kind} sections are ignored");
         let about = Diagnostic::at_line(file, first.origin.line, Severity::Warning, message);
         about.with_help("cgroups are created in the hierarchies that are mounted now")
-    };
-    firsts.map(diagnostic).collect()
+    });
+    diagnostics.collect()
 }
 
 fn filled(perm: Option<PermSection>, default: Option<&PermSection>) -> Option<PermSection> {
     let Some(default) = default else { return perm };
     let own = perm.unwrap_or_default();
-    let fill = |own: SectionOwnership, default: &SectionOwnership| SectionOwnership {
+    Some(PermSection {
+        task: filled_ownership(own.task, &default.task),
+        admin: filled_ownership(own.admin, &default.admin),
+    })
+}
+
+fn filled_ownership(own: SectionOwnership, default: &SectionOwnership) -> SectionOwnership {
+    SectionOwnership {
         user: own.user.or_else(|| default.user.clone()),
         group: own.group.or_else(|| default.group.clone()),
         file_mode: own.file_mode.or(default.file_mode),
         directory_mode: own.directory_mode.or(default.directory_mode),
-    };
-    Some(PermSection {
-        task: fill(own.task, &default.task),
-        admin: fill(own.admin, &default.admin),
-    })
+    }
 }

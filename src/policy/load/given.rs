@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{FileOutcome, ListedFile, Loaded, Loader, NameService};
+use super::trust::{MAX_SIZE, TrustError};
+use super::{FileOutcome, ListedFile, Loaded, Loader, NameService, refused};
 use crate::config::daemon_toml;
 use crate::event::Uid;
 
@@ -44,6 +45,11 @@ pub fn load_given(files: &[(GivenKind, Arc<Path>, Vec<u8>)], service: &NameServi
     let mut loader = Loader::new(Uid(0), service);
     for (kind, path, bytes) in files {
         let outcome = match kind {
+            GivenKind::Rules if bytes.len() as u64 > MAX_SIZE => {
+                let large = TrustError::too_large(MAX_SIZE);
+                loader.diagnostics.push(refused(path, large));
+                FileOutcome::Refused
+            }
             GivenKind::Rules => FileOutcome::Loaded(loader.rules_of(path, bytes)),
             GivenKind::Legacy => loader.legacy_rules(path, bytes, false),
             GivenKind::Groups => {
@@ -63,6 +69,19 @@ pub fn load_given(files: &[(GivenKind, Arc<Path>, Vec<u8>)], service: &NameServi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_the_daemon_refuses_for_its_size_is_an_error() {
+        let with = |size: usize| {
+            let text = format!("version = 1\n# {}\n", "x".repeat(size - 15));
+            let file = (GivenKind::Rules, Arc::from(Path::new("/a.toml")), text.into_bytes());
+            load_given(&[file], &NameService::default()).diagnostics
+        };
+        assert!(with(1 << 20).is_empty());
+        let refused = with((1 << 20) + 1);
+        let [refused] = &*refused else { panic!("{refused:?}") };
+        assert!(refused.is_error() && refused.message == "is larger than 1 MiB", "{refused}");
+    }
 
     #[test]
     fn a_file_is_judged_by_its_name_and_place() {

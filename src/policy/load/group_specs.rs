@@ -1,18 +1,19 @@
 //! Checks and resolves the settings of cgroups, from tables of rule files and sections of
 //! cgconfig.conf; it writes nothing to the host. An invalid setting disables only itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use super::resolver::Resolver;
 use crate::cgroup::config::{FileOwnership, GroupPermissions, GroupSpec, SpecSetting};
 use crate::cgroup::settings;
-use crate::config::cgconfig_conf::{self, ControllerSection, GroupSection};
+use crate::config::cgconfig_conf::{self, ControllerSection, GroupSection, WrittenOwner};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{NameKind, NameRef};
 use crate::config::source_text::Diagnostics;
 use crate::config::{self, GroupTable, SettingValue, quantity};
+use crate::rules::destination::{Specifier, prefixes};
 use crate::rules::{Origin, Rule};
 
 /// The keys of a table that are not kernel files.
@@ -30,13 +31,27 @@ pub(super) fn table(
 ) -> GroupSpec {
     let text = table.path.as_str().to_owned();
     let is_root = text.trim_matches('/').is_empty();
+    let has_user =
+        table.path.fields().any(|field| matches!(field, Specifier::UserName | Specifier::UserId));
     let perm = GroupPermissions::default();
     let is_required = false;
     let remove_after = None;
-    let mut reader = SpecReader { report, resolver, is_root, perm, is_required, remove_after };
-    let kept = |setting| Some((reader.setting(setting)?, setting.span.clone()));
-    let (settings, spans): (Vec<SpecSetting>, Vec<_>) =
-        table.settings.iter().filter_map(kept).unzip();
+    let previous = None;
+    let mut reader = SpecReader {
+        report,
+        resolver,
+        is_root,
+        has_user,
+        perm,
+        is_required,
+        remove_after,
+        previous,
+    };
+    let kept = table.settings.iter().filter_map(|setting| {
+        let kept = reader.setting(setting)?;
+        Some((kept, setting.span.clone()))
+    });
+    let (settings, spans): (Vec<SpecSetting>, Vec<_>) = kept.unzip();
     let words = settings.iter().map(|setting| (&*setting.key, &*setting.value));
     for (late, diagnostic) in settings::contradictions(&words.collect::<Vec<_>>()) {
         reader.report.warning(spans.get(late).cloned(), diagnostic.message, diagnostic.help);
@@ -62,9 +77,13 @@ struct SpecReader<'r, 't, 's, 'n> {
     resolver: &'s mut Resolver<'n>,
     /// True for the table of the managed root.
     is_root: bool,
+    /// True if each user has a cgroup of this table.
+    has_user: bool,
     perm: GroupPermissions,
     is_required: bool,
     remove_after: Option<Duration>,
+    /// The key of the setting before, which is the same in a list.
+    previous: Option<String>,
 }
 
 impl SpecReader<'_, '_, '_, '_> {
@@ -79,9 +98,15 @@ impl SpecReader<'_, '_, '_, '_> {
             self.report.error_help(span, diagnostic.message, diagnostic.help);
             return None;
         }
+        if self.previous.as_ref() == Some(&written.key) && !settings::takes_several(&written.key) {
+            let message = format!("{} accepts one value, and no list", written.key);
+            self.report.error_help(span, message, "remove the other values");
+            return None;
+        }
+        self.previous = Some(written.key.clone());
         let is_known = settings::words().any(|word| word == written.key);
-        let near = || config::misspelled(&written.key, settings::words());
-        if let (false, Some(near)) = (is_known, near()) {
+        let near = config::misspelled(&written.key, settings::words());
+        if let (false, Some(near)) = (is_known, near) {
             let message = format!("unknown setting {}: treated as a kernel file", written.key);
             let help = format!("did you mean {near}?");
             self.report.warning(Some(span.clone()), message, help);
@@ -110,13 +135,27 @@ impl SpecReader<'_, '_, '_, '_> {
             ("remove_when_empty", SettingValue::Text(_)) => self.remove_after(value, span),
             ("remove_when_empty", _) => self.remove_after("", span),
             ("owner", _) => {
-                let help = "write owner = \"user\", \"user:group\" or \":group\"";
+                let help = "write owner = \"user\", \"user:group\", \":group\" or \"%u\"";
                 self.report.error_help(span, "invalid owner: not a name", help);
             }
             (key, _) => {
                 let known = KEYS.join(", ");
                 let help = format!("known keys: {known}, and kernel files such as cpu.weight");
                 self.report.error_help(span, format!("invalid cgroup setting \"{key}\""), help);
+            }
+        }
+    }
+
+    /// Returns the ID of an owner, `None` for an empty or unknown name.
+    fn owner_id(&mut self, kind: NameKind, name: &str, span: &Range<usize>) -> Option<u32> {
+        if name.is_empty() {
+            return None;
+        }
+        match self.resolver.number(kind, name) {
+            Ok(id) => Some(id),
+            Err(message) => {
+                self.report.error_help(span.clone(), message, "the cgroup stays owned by root");
+                None
             }
         }
     }
@@ -154,23 +193,18 @@ impl SpecReader<'_, '_, '_, '_> {
     /// root.
     fn owner(&mut self, text: &str, span: Range<usize>) {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
-        let mut unknown = Vec::new();
-        let mut resolve = |kind, name: &str| match self.resolver.number(kind, name) {
-            Ok(number) => Some(number),
-            Err(message) => {
-                unknown.push(message);
-                None
-            }
-        };
-        let name = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-        let uid = name(user).and_then(|name| resolve(NameKind::User, &name));
-        let gid = name(group).and_then(|name| resolve(NameKind::Group, &name));
-        for message in unknown {
-            self.report.error_help(span.clone(), message, "the cgroup stays owned by root");
+        self.perm.is_of_user = user == "%u";
+        if self.perm.is_of_user && !self.has_user {
+            let help =
+                "write it in a table whose path contains %u or %U, such as [cgroup.\"people/%u\"]";
+            self.report.error_help(span, "owner = \"%u\" for a cgroup of several users", help);
+            self.perm.is_of_user = false;
+            return;
         }
-        let uid = uid.map(crate::event::Uid);
-        let gid = gid.map(crate::event::Gid);
-        let GroupPermissions { directory, task, v1_procs, subtree: _, files: _ } = &mut self.perm;
+        let user = if self.perm.is_of_user { "" } else { user };
+        let uid = self.owner_id(NameKind::User, user, &span).map(crate::event::Uid);
+        let gid = self.owner_id(NameKind::Group, group, &span).map(crate::event::Gid);
+        let GroupPermissions { directory, task, v1_procs, .. } = &mut self.perm;
         // `cgroup.subtree_control` stays owned by root too: if the owner enabled a controller there,
         // the kernel would refuse every process placed afterwards, and those would have no limits.
         for ownership in [directory, task, v1_procs] {
@@ -187,26 +221,33 @@ pub(super) fn section(
 ) -> GroupSpec {
     let controllers = section.controllers.iter().map(|controller| controller.name.clone());
     let settings = section.controllers.iter().flat_map(|controller| {
-        let setting = |setting| of_controller(controller, setting);
-        controller.settings.iter().map(setting).collect::<Vec<_>>()
+        let settings = controller.settings.iter();
+        settings.flat_map(|setting| of_controller(controller, setting)).collect::<Vec<_>>()
     });
     let mut kept = Vec::new();
     for setting in settings {
         match settings::check(&setting.key, &setting.value) {
             Ok(()) => kept.push(setting),
             Err(diagnostic) => {
-                let Origin { file, line } = &setting.origin;
-                let error = Severity::Error;
-                let about = Diagnostic::at_line(file, *line, error, diagnostic.message);
-                diagnostics.push(about.with_help(diagnostic.help));
+                diagnostics.push(setting.diagnostic(Severity::Error, diagnostic));
             }
         }
     }
+    for (setting, diagnostic) in contradictory(&kept) {
+        diagnostics.push(setting.diagnostic(Severity::Warning, diagnostic));
+    }
     let perm = section.perm.as_ref().map(|perm| {
-        let task = ownership(&perm.task, section, resolver, diagnostics);
-        let admin = ownership(&perm.admin, section, resolver, diagnostics);
+        let task = ownership(&perm.task, resolver, diagnostics);
+        let admin = ownership(&perm.admin, resolver, diagnostics);
         let directory = FileOwnership { mode: perm.admin.directory_mode, ..admin };
-        GroupPermissions { directory, task, v1_procs: admin, subtree: admin, files: admin }
+        GroupPermissions {
+            is_of_user: false,
+            directory,
+            task,
+            v1_procs: admin,
+            subtree: admin,
+            files: admin,
+        }
     });
     GroupSpec {
         text: section.text.clone(),
@@ -219,43 +260,60 @@ pub(super) fn section(
     }
 }
 
+/// Returns the contradictory settings of a section. Of repeated settings the last one counts; a section
+/// can have tens of thousands, which are compared in pairs.
+fn contradictory(settings: &[SpecSetting]) -> Vec<(&SpecSetting, settings::SettingMessage)> {
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, setting) in settings.iter().enumerate() {
+        if settings::words().any(|word| word == setting.key) {
+            last.insert(&setting.key, index);
+        }
+    }
+    let mut last: Vec<usize> = last.into_values().collect();
+    last.sort_unstable();
+    let last: Vec<&SpecSetting> = last.into_iter().map(|index| &settings[index]).collect();
+    let words: Vec<(&str, &str)> = last.iter().map(|own| (&*own.key, &*own.value)).collect();
+    let found = settings::contradictions(&words).into_iter();
+    found.map(|(late, message)| (last[late], message)).collect()
+}
+
 /// Warns about tables for cgroups that are neither the destination of a rule nor above one.
-pub(super) fn unused(tables: &[GroupSpec], rules: &[(i32, Rule)]) -> Vec<Diagnostic> {
+/// `lost` are the destinations of rules with errors, which are used as soon as these are fixed.
+pub(super) fn unused(
+    tables: &[GroupSpec],
+    rules: &[(i32, Rule)],
+    lost: &[String],
+) -> Vec<Diagnostic> {
     let rules = if tables.is_empty() { &[] } else { rules };
     let targets = rules.iter().flat_map(|(_, rule)| rule.action.written_targets());
+    let texts = targets.map(|target| target.destination.as_str());
     let used: HashSet<&str> =
-        targets.flat_map(|target| prefixes(target.destination.as_str())).collect();
-    let is_unused = |path: &str| !path.is_empty() && !used.contains(path);
-    let unused = tables.iter().filter(|table| is_unused(table.text.trim_matches('/')));
-    let diagnostic = |table: &GroupSpec| {
+        texts.chain(lost.iter().map(String::as_str)).flat_map(prefixes).collect();
+    let unused = tables.iter().filter(|table| {
+        let path = table.text.trim_matches('/');
+        !path.is_empty() && !used.contains(path)
+    });
+    let diagnostics = unused.map(|table| {
         let message = format!("no rule uses the cgroup \"{}\"", table.text);
         let Origin { file, line } = &table.origin;
         let about = Diagnostic::at_line(file, *line, Severity::Warning, message);
         about.with_help("its settings have no effect: write the path as in the rule")
-    };
-    unused.map(diagnostic).collect()
+    });
+    diagnostics.collect()
 }
 
-/// Returns the paths of the cgroups from the first to the last of a path, each without `/` at
-/// either end.
-pub(super) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
-    let path = path.trim_matches('/');
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| &path[..end]).filter(|prefix| !prefix.is_empty())
-}
-
-fn of_controller(
-    controller: &ControllerSection,
-    setting: &cgconfig_conf::CgconfigSetting,
-) -> SpecSetting {
-    SpecSetting {
+fn of_controller<'s>(
+    controller: &'s ControllerSection,
+    setting: &'s cgconfig_conf::CgconfigSetting,
+) -> impl Iterator<Item = SpecSetting> + 's {
+    let name = if setting.name.starts_with("cgroup.") { CORE } else { &controller.name };
+    setting.values().map(|value| SpecSetting {
         key: setting.name.clone(),
-        value: setting.value.clone(),
-        controller: if setting.name.starts_with("cgroup.") { CORE } else { &controller.name }
-            .to_owned(),
+        value: value.to_owned(),
+        controller: name.to_owned(),
         origin: setting.origin.clone(),
-        place: None,
-    }
+        place: Some(setting.place.clone()),
+    })
 }
 
 /// Returns the ID that a `perm` section means: a number as cgrulesengd reads it, or a name.
@@ -267,25 +325,23 @@ pub(super) fn id_in_perm(mention: &NameRef, resolver: &mut Resolver<'_>) -> Resu
 /// Resolves owner and mode of files. An unknown name is reported and omitted.
 fn ownership(
     written: &cgconfig_conf::SectionOwnership,
-    section: &GroupSection,
     resolver: &mut Resolver<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> FileOwnership {
-    let mut number = |mention: &Option<NameRef>| {
-        let mention = mention.as_ref()?;
+    let [uid, gid] = [&written.user, &written.group].map(|owner| {
+        let WrittenOwner { mention, file, place } = owner.as_ref()?;
         let found = id_in_perm(mention, resolver);
         if let Err(message) = &found {
-            let Origin { file, line } = &section.origin;
-            let message = format!("in this section: {message}");
-            let about = Diagnostic::at_line(file, *line, Severity::Error, message);
+            let about = Diagnostic::about(file, Severity::Error, message.as_str());
+            let about = Diagnostic { place: Some(place.clone()), ..about };
             let help = "cgrulesengd would not start; cgruled leaves the files owned by root";
             diagnostics.push(about.with_help(help));
         }
         found.ok().filter(|&id| id != u32::MAX)
-    };
+    });
     FileOwnership {
-        uid: number(&written.user).map(crate::event::Uid),
-        gid: number(&written.group).map(crate::event::Gid),
+        uid: uid.map(crate::event::Uid),
+        gid: gid.map(crate::event::Gid),
         mode: written.file_mode,
     }
 }

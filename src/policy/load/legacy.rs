@@ -184,16 +184,17 @@ impl super::Resolver<'_> {
 /// Returns the reason why a name is that of a backup file of an editor or a package manager.
 /// cgrulesengd reads every file regardless of its name, and so does cgruled with all others.
 pub(super) fn leftover(name: &[u8]) -> Option<&'static str> {
-    let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
-    let ends = |ends: &[&[u8]]| ends.iter().any(|end| name.ends_with(end));
-    let swap = name.starts_with(b".") && ends(&[b".swp", b".swo", b".swn", b".swx"]);
+    let swap = [".swp", ".swo", ".swn", ".swx"].iter().any(|end| name.ends_with(end.as_bytes()));
+    let swap = swap && name.starts_with(b".");
     let emacs = name.starts_with(b".#") || name.starts_with(b"#") && name.ends_with(b"#");
     if name.ends_with(b"~") || swap || emacs {
         return Some("editor backup or swap file");
     }
-    let package = [&b".dpkg-"[..], b".rpmnew", b".rpmsave", b".rpmorig", b".ucf-"];
-    let other = ends(&[b".pacnew", b".pacsave", b".pacorig", b".apk-new"]);
-    let managers = package.iter().any(|part| contains(part)) || other || name.starts_with(b"._cfg");
+    let parts = [".dpkg-", ".rpmnew", ".rpmsave", ".rpmorig", ".ucf-"];
+    let ends = [".pacnew", ".pacsave", ".pacorig", ".apk-new"];
+    let managers = parts.iter().any(|part| super::contains(name, part.as_bytes()))
+        || ends.iter().any(|end| name.ends_with(end.as_bytes()))
+        || name.starts_with(b"._cfg");
     managers.then_some("package manager backup file")
 }
 

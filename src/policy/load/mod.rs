@@ -5,13 +5,18 @@
 //! that replaces one of a package is invalid, the package's file must not become active again.
 
 mod cgconfig;
+mod executables;
 mod given;
 mod group_specs;
 mod legacy;
+mod login_defs;
 mod name_service;
+mod nsswitch;
 mod overlay;
 mod resolver;
+mod sources;
 mod subordinates;
+mod text_file;
 mod trust;
 mod units;
 
@@ -20,7 +25,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::hash::Hash;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::cgroup::config::{GroupSpec, GroupSpecs};
@@ -29,11 +34,13 @@ use crate::config::diagnostic::{Diagnostic, Severity, sort};
 use crate::config::rules_toml::{self, NameKind, ParsedRules};
 use crate::config::source_text::{Diagnostics, SourceText, text_of};
 use crate::event::Uid;
-use crate::rules::names::ResolvedNames;
+use crate::rules::destination::prefixes;
+use crate::rules::names::{ResolvedNames, UnknownName};
 use crate::rules::{Action, Rule, Target};
 
 use cgconfig::DescribedGroup;
 pub use cgconfig::{ConfiguredGroups, groups};
+use executables::RealDirectories;
 pub use given::{GivenKind, load_given};
 pub use group_specs::KEYS as GROUP_KEYS;
 pub use legacy::UpstreamVerdict;
@@ -41,50 +48,9 @@ pub use name_service::NameService;
 use overlay::OverlayDirectory;
 pub use overlay::{FileContents, Overlay};
 use resolver::Resolver;
+pub use sources::{STANDARD_DIRECTORIES, Sources};
 pub use subordinates::Subordinates;
 use trust::{MAX_SIZE, TrustError, TrustedContent, TrustedDirectory};
-
-/// The directories of rule files. A file in an earlier one overrides that of the same name in a
-/// later one, and its rules come first.
-pub const STANDARD_DIRECTORIES: [&str; 4] = [
-    "/etc/cgruled/rules.d",
-    "/run/cgruled/rules.d",
-    "/usr/local/lib/cgruled/rules.d",
-    "/usr/lib/cgruled/rules.d",
-];
-
-/// The files and directories that rules are loaded from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources {
-    /// Directories of TOML files, in order of precedence.
-    pub directories: Vec<PathBuf>,
-    /// True if the legacy files are loaded before them.
-    pub legacy: bool,
-    /// The legacy rule file of cgrulesengd.
-    pub cgrules_conf: PathBuf,
-    /// The directory of further legacy rule files.
-    pub cgrules_d: PathBuf,
-    /// The legacy file that configures cgroups.
-    pub cgconfig_conf: PathBuf,
-    /// The directory of further such files.
-    pub cgconfig_d: PathBuf,
-    /// The required owner of files and directories: root, except in tests.
-    pub owner: Uid,
-}
-
-impl Default for Sources {
-    fn default() -> Self {
-        Self {
-            directories: STANDARD_DIRECTORIES.map(PathBuf::from).to_vec(),
-            legacy: true,
-            cgrules_conf: PathBuf::from("/etc/cgrules.conf"),
-            cgrules_d: PathBuf::from("/etc/cgrules.d"),
-            cgconfig_conf: PathBuf::from("/etc/cgconfig.conf"),
-            cgconfig_d: PathBuf::from("/etc/cgconfig.d"),
-            owner: Uid(0),
-        }
-    }
-}
 
 /// The content of all rule files, with diagnostics.
 #[derive(Debug)]
@@ -110,6 +76,8 @@ pub struct Loaded {
     pub contents: FileContents,
     /// The answers of the name service about names that are not in the local files.
     pub learned: ResolvedNames,
+    /// The names that the name service does not know.
+    pub missing: Vec<UnknownName>,
 }
 
 /// A name in a directory of rules.
@@ -180,6 +148,7 @@ pub fn settings(path: &Path, owner: Uid) -> (Settings, Vec<Diagnostic>) {
 struct Loader<'s> {
     owner: Uid,
     resolver: Resolver<'s>,
+    real_directories: RealDirectories,
     /// The rules of legacy files, which come first.
     legacy: Vec<(i32, Rule)>,
     /// The first name in each legacy rule, by file and line.
@@ -187,6 +156,8 @@ struct Loader<'s> {
     /// The rules of TOML files with their priorities, in the order of files and positions.
     rules: Vec<(i32, Rule)>,
     specs: GroupSpecs,
+    /// The destinations of rules that are not loaded because of errors.
+    lost_destinations: Vec<String>,
     groups: DescribedGroup,
     diagnostics: Vec<Diagnostic>,
     files: Vec<ListedFile>,
@@ -202,10 +173,12 @@ impl<'s> Loader<'s> {
         Self {
             owner,
             resolver: Resolver::new(service),
+            real_directories: RealDirectories::default(),
             legacy: Vec::new(),
             mentioned: Vec::new(),
             rules: Vec::new(),
             specs: GroupSpecs::default(),
+            lost_destinations: Vec::new(),
             groups: DescribedGroup::default(),
             diagnostics: Vec::new(),
             files: Vec::new(),
@@ -260,7 +233,10 @@ impl<'s> Loader<'s> {
                 return 0;
             }
         };
-        let ParsedRules { rules, groups, units, diagnostics } = rules_toml::parse(path, text);
+        let ParsedRules { mut rules, groups, units, lost_destinations, diagnostics } =
+            rules_toml::parse(path, text);
+        self.lost_destinations.extend(lost_destinations);
+        self.real_directories.add(rules.iter_mut().map(|written| &mut written.rule), self.owner);
         self.diagnostics.extend(diagnostics);
         let source = SourceText::new(path, text);
         let mut report = Diagnostics::new(&source);
@@ -271,10 +247,15 @@ impl<'s> Loader<'s> {
             units::table(unit, &mut report, &mut self.resolver, &mut self.specs);
         });
         self.diagnostics.extend(report.finish());
-        let before = self.rules.len();
+        let (before, parsed) = (self.rules.len(), rules.len());
+        let written: Vec<String> =
+            rules.iter().flat_map(|own| rules_toml::destinations(&own.rule)).collect();
         let severity = Severity::Error;
         let unknown = self.resolver.resolve(rules, path, text, severity, &mut self.rules);
         self.diagnostics.extend(unknown);
+        if self.rules.len() - before < parsed {
+            self.lost_destinations.extend(written);
+        }
         self.rules.len() - before
     }
 
@@ -282,18 +263,26 @@ impl<'s> Loader<'s> {
         let groups = std::mem::take(&mut self.groups);
         self.specs.groups = groups.specs(&mut self.resolver, &mut self.diagnostics);
         self.specs.join_tables();
+        self.specs.join_sections();
         self.specs.join_units();
         join_controllers(&mut self.rules, &self.specs.tables);
-        self.diagnostics.extend(group_specs::unused(&self.specs.tables, &self.rules));
+        self.diagnostics.extend(group_specs::unused(
+            &self.specs.tables,
+            &self.rules,
+            &self.lost_destinations,
+        ));
         // Stable: within a priority the order of directories, names and positions is kept.
         self.rules.sort_by_key(|&(priority, _)| Reverse(priority));
         sort(&mut self.diagnostics);
+        let missing = self.resolver.missing();
+        trust::conceal(&mut self.diagnostics);
         let (names, learned) = self.resolver.into_names();
         Loaded {
             written: written(self.mentioned, &names),
             rules: self.legacy.into_iter().chain(self.rules).map(|(_, rule)| rule).collect(),
             names,
             learned,
+            missing,
             specs: self.specs,
             diagnostics: self.diagnostics,
             files: self.files,
@@ -311,13 +300,12 @@ fn written(
 ) -> BTreeMap<(Arc<Path>, u32), String> {
     let uids = shared(names.uids.values());
     let gids = shared(names.gids.values());
-    let is_shared = |kind: NameKind, name: &str| match kind {
+    let kept = mentioned.into_iter().filter(|(_, _, kind, name)| match kind {
         NameKind::User => names.uids.get(name).is_some_and(|uid| uids.contains(uid)),
         NameKind::Group | NameKind::GroupPattern => {
             names.gids.get(name).is_some_and(|gid| gids.contains(gid))
         }
-    };
-    let kept = mentioned.into_iter().filter(|(_, _, kind, name)| is_shared(*kind, name));
+    });
     kept.map(|(file, line, _, name)| ((file, line), name)).collect()
 }
 
@@ -341,7 +329,7 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[GroupSpec]) {
     for (_, rule) in rules {
         let Action::Place(targets) = &mut rule.action else { continue };
         for Target { destination, controllers, .. } in targets {
-            let prefixes = group_specs::prefixes(destination.as_str()).chain([""]);
+            let prefixes = prefixes(destination.as_str()).chain([""]);
             for name in prefixes.filter_map(|path| needed.get(path)).flatten() {
                 if !controllers.iter().any(|own| own == name) {
                     controllers.push((*name).to_owned());
@@ -360,18 +348,21 @@ pub fn is_leftover(name: &OsStr) -> Option<&'static str> {
 /// Returns the reason why a name is not that of a rule file. Editors and package managers create
 /// such files.
 fn leftover(name: &[u8]) -> Option<&'static str> {
-    let contains = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
     if name.starts_with(b".") {
         Some("hidden file")
     } else if name.ends_with(b"~") || name.ends_with(b".swp") {
         Some("editor backup or swap file")
-    } else if contains(b".dpkg-") || contains(b".rpm") {
+    } else if contains(name, b".dpkg-") || contains(name, b".rpm") {
         Some("package manager backup file")
     } else if name.ends_with(b".toml") {
         None
     } else {
         Some("its name does not end in .toml")
     }
+}
+
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    name.windows(part.len()).any(|window| window == part)
 }
 
 fn refused(path: &Arc<Path>, refusal: TrustError) -> Diagnostic {
@@ -410,10 +401,9 @@ mod tests {
         let directories = vec![directory.path().to_owned()];
         let sources = Sources { directories, legacy: false, owner, ..Sources::default() };
         let loaded = load(&sources, &NameService::default());
-        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
-        let errors = loaded.diagnostics.iter().filter(is_error);
-        let place = |diagnostic: &Diagnostic| diagnostic.place.as_ref().map(|p| (p.line, p.column));
-        errors.filter_map(place).collect()
+        let errors = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error);
+        let places = errors.filter_map(|error| error.place.as_ref());
+        places.map(|place| (place.line, place.column)).collect()
     }
 
     /// Returns all setting names, each once: some exist in v1 and v2.

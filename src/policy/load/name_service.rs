@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::unistd::{self, Group, User};
+use nix::unistd;
 
-use super::Subordinates;
+use super::subordinates::OwnerNames;
+use super::{Subordinates, login_defs, nsswitch, subordinates};
 use crate::event::{Gid, Uid};
+use crate::rules::human::HumanUids;
 use crate::rules::names::UserIdentity;
+use crate::sys::accounts;
 
 /// The maximum number of entries in a local list.
 const MAX_ENTRIES: usize = 65_536;
@@ -29,15 +31,33 @@ pub struct NameService {
     pub group: PathBuf,
     /// True if names and IDs are looked up by NSS; else only the two files count.
     pub nss: bool,
+    /// The file of subordinate user IDs, `/etc/subuid`.
+    pub subuid: PathBuf,
+    /// The file with the first UID of human users, `/etc/login.defs`.
+    pub login_defs: PathBuf,
+    /// The file with the sources of users and groups, `/etc/nsswitch.conf`.
+    pub nsswitch: PathBuf,
 }
 
 impl Default for NameService {
     fn default() -> Self {
-        Self { passwd: "/etc/passwd".into(), group: "/etc/group".into(), nss: true }
+        Self { nss: true, ..Self::of_files(Path::new("/etc")) }
     }
 }
 
 impl NameService {
+    /// Creates a service that knows only the users and groups of the files in this directory.
+    pub fn of_files(directory: &Path) -> Self {
+        Self {
+            passwd: directory.join("passwd"),
+            group: directory.join("group"),
+            nss: false,
+            subuid: directory.join("subuid"),
+            login_defs: directory.join("login.defs"),
+            nsswitch: directory.join("nsswitch.conf"),
+        }
+    }
+
     /// Returns the local users, each ID once: those that the daemon can plan for before it meets
     /// them. At most 65,536; none if the file cannot be read.
     pub fn identities(&self) -> Vec<UserIdentity> {
@@ -45,12 +65,11 @@ impl NameService {
         let mut listed = self.memberships(&users);
         let mut seen = HashSet::new();
         let first = users.into_iter().filter(|user| seen.insert(user.uid));
-        let identity = |user: LocalUser| {
-            let listed_in = sorted(listed.remove(&user.name).unwrap_or_default());
-            let LocalUser { name, uid, gid } = user;
+        let identities = first.map(|LocalUser { name, uid, gid }| {
+            let listed_in = sorted(listed.remove(&name).unwrap_or_default());
             UserIdentity { uid, name: Some(name), listed_in, login_group: gid }
-        };
-        first.map(identity).collect()
+        });
+        identities.collect()
     }
 
     /// Returns the identity of a user ID. An ID without a user has neither name nor groups.
@@ -62,17 +81,14 @@ impl NameService {
             let known = self.identities().into_iter().find(|identity| identity.uid == uid);
             return Ok(known.unwrap_or_else(|| nameless(uid)));
         }
-        let Some(user) = absent_is_none(User::from_uid(uid.0.into()))? else {
-            return Ok(nameless(uid));
-        };
+        let Some(user) = accounts::user_by_uid(uid.0)? else { return Ok(nameless(uid)) };
         let name = CString::new(user.name.as_str())?;
-        let groups = unistd::getgrouplist(&name, user.gid)?;
+        let groups = unistd::getgrouplist(&name, user.gid.into())?;
         // The list always has the primary group, which matches by the process's own GID only.
-        let primary = absent_is_none(Group::from_gid(user.gid))?;
-        let lists_user = primary.is_some_and(|group| group.mem.contains(&user.name));
-        let counts = |gid: &unistd::Gid| *gid != user.gid || lists_user;
-        let listed_in = groups.into_iter().filter(counts).map(|gid| Gid(gid.as_raw())).collect();
-        let (listed_in, login_group) = (sorted(listed_in), Some(Gid(user.gid.as_raw())));
+        let lists_user = accounts::group_lists(user.gid, &user.name)?;
+        let groups = groups.into_iter().map(unistd::Gid::as_raw);
+        let listed_in = groups.filter(|&gid| gid != user.gid || lists_user).map(Gid).collect();
+        let (listed_in, login_group) = (sorted(listed_in), Some(Gid(user.gid)));
         Ok(UserIdentity { uid, name: Some(user.name), listed_in, login_group })
     }
 
@@ -82,7 +98,7 @@ impl NameService {
     /// Returns an error if the name service failed: nothing is known.
     pub fn user_name(&self, uid: Uid) -> io::Result<Option<String>> {
         if self.nss {
-            return Ok(absent_is_none(User::from_uid(uid.0.into()))?.map(|user| user.name));
+            return Ok(accounts::user_by_uid(uid.0)?.map(|user| user.name));
         }
         Ok(self.local_users().into_iter().find(|user| user.uid == uid).map(|user| user.name))
     }
@@ -103,19 +119,35 @@ impl NameService {
         if self.nss { nss_gid(name) } else { Ok(self.local_names().gids.remove(name)) }
     }
 
+    /// Returns the UID that a text on a command line means, as in a rule: that of the user with this
+    /// name, else the number. `None` for an unknown name.
+    ///
+    /// # Errors
+    /// Returns an error if the name service failed: nothing is known.
+    pub fn uid_of(&self, text: &str) -> io::Result<Option<Uid>> {
+        Ok(self.uid(text)?.or_else(|| text.parse().ok().map(Uid)))
+    }
+
+    /// Returns the GID that a text on a command line means, as [`Self::uid_of`].
+    ///
+    /// # Errors
+    /// Returns an error if the name service failed: nothing is known.
+    pub fn gid_of(&self, text: &str) -> io::Result<Option<Gid>> {
+        Ok(self.gid(text)?.or_else(|| text.parse().ok().map(Gid)))
+    }
+
     /// Returns the login group of a user, or `None` for an ID without a user.
     ///
     /// # Errors
     /// Returns an error if the name service failed: nothing is known.
     pub fn login_group(&self, uid: Uid) -> io::Result<Option<Gid>> {
         if self.nss {
-            let user = absent_is_none(User::from_uid(uid.0.into()))?;
-            return Ok(user.map(|user| Gid(user.gid.as_raw())));
+            return Ok(accounts::user_by_uid(uid.0)?.map(|user| Gid(user.gid)));
         }
-        let of =
-            |fields: &[&str]| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?));
-        let found =
-            records(&self.passwd, of).into_iter().find(|(own, _): &(u32, u32)| *own == uid.0);
+        let ids: Vec<(u32, u32)> = records(&self.passwd, |fields| {
+            Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+        });
+        let found = ids.into_iter().find(|(own, _)| *own == uid.0);
         Ok(found.map(|(_, gid)| Gid(gid)))
     }
 
@@ -127,7 +159,7 @@ impl NameService {
         if !self.nss {
             return Ok(self.group_names().into_iter().find(|known| known.0 == gid).map(|g| g.1));
         }
-        Ok(absent_is_none(Group::from_gid(gid.0.into()))?.map(|group| group.name))
+        Ok(accounts::group_by_gid(gid.0)?.map(|group| group.name))
     }
 
     /// Returns the names of the local groups. The first line with an ID is used, as in NSS.
@@ -141,7 +173,28 @@ impl NameService {
 
     /// Returns the ranges of subordinate user IDs of this host.
     pub fn subordinates(&self) -> Subordinates {
-        Subordinates::read(Path::new("/etc/subuid"), &self.local_names().uids)
+        let look_up = if self.nss { nss_uid } else { |_: &str| Ok(None) };
+        let mut names = OwnerNames::new(self.local_names().uids, look_up);
+        Subordinates::read(&self.subuid, &mut names)
+    }
+
+    /// Returns the NSS modules that provide users, in order.
+    pub fn user_sources(&self) -> Vec<String> {
+        nsswitch::modules(&self.nsswitch, "passwd")
+    }
+
+    /// Checks whether the name service can have users or groups with names of digits that are not
+    /// in the local files.
+    pub(super) fn has_names_of_digits(&self) -> bool {
+        self.nss
+            && ["passwd", "group"].iter().any(|database| {
+                nsswitch::have_names_of_digits(&nsswitch::modules(&self.nsswitch, database))
+            })
+    }
+
+    /// Returns the UIDs of the human users of this host.
+    pub fn human_uids(&self) -> HumanUids {
+        HumanUids::new(login_defs::first_uid(&self.login_defs), subordinates::ranges(&self.subuid))
     }
 
     /// Returns the names and IDs in the local files.
@@ -227,27 +280,18 @@ fn records<T>(path: &PathBuf, read: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
     let end = if bytes.len() as u64 == MAX_BYTES { text.rfind('\n') } else { None };
     let lines = text[..end.unwrap_or(text.len())].lines();
     let entries = lines.filter(|line| !line.starts_with(['#', '+', '-', ':']));
-    let fields = |line: &str| read(&line.split(':').collect::<Vec<_>>());
-    entries.filter_map(fields).take(MAX_ENTRIES).collect()
-}
-
-/// Converts "not found" errors to `None`: POSIX allows any of these for a user that does not exist.
-fn absent_is_none<T>(found: nix::Result<Option<T>>) -> io::Result<Option<T>> {
-    match found {
-        Ok(found) => Ok(found),
-        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let records = entries.filter_map(|line| read(&line.split(':').collect::<Vec<_>>()));
+    records.take(MAX_ENTRIES).collect()
 }
 
 /// Returns the UID of a user by NSS.
 pub(super) fn nss_uid(name: &str) -> io::Result<Option<Uid>> {
-    Ok(absent_is_none(User::from_name(name))?.map(|user| Uid(user.uid.as_raw())))
+    Ok(accounts::user_by_name(name)?.map(|user| Uid(user.uid)))
 }
 
 /// Returns the GID of a group by NSS.
 pub(super) fn nss_gid(name: &str) -> io::Result<Option<Gid>> {
-    Ok(absent_is_none(Group::from_name(name))?.map(|group| Gid(group.gid.as_raw())))
+    Ok(accounts::group_by_name(name)?.map(|group| Gid(group.gid)))
 }
 
 #[cfg(test)]
@@ -256,14 +300,10 @@ mod tests {
 
     fn service(passwd: &str, group: &str) -> (tempfile::TempDir, NameService) {
         let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let passwd = path("passwd", passwd);
-        let group = path("group", group);
-        (directory, NameService { passwd, group, nss: false })
+        std::fs::write(directory.path().join("passwd"), passwd).unwrap();
+        std::fs::write(directory.path().join("group"), group).unwrap();
+        let service = NameService::of_files(directory.path());
+        (directory, service)
     }
 
     #[test]
@@ -273,12 +313,14 @@ mod tests {
              toor:x:0:0::/:\nbob:x:1001:100",
             "root:x:0:\nweb:x:33:bob, alice,,ghost\nweb2:x:33:alice\nwheel:x:10:alice\nbroken\n",
         );
-        let identity = |uid, name: &str, gid, listed: &[u32]| UserIdentity {
-            uid: Uid(uid),
-            name: Some(name.to_owned()),
-            listed_in: listed.iter().copied().map(Gid).collect(),
-            login_group: Some(Gid(gid)),
-        };
+        fn identity(uid: u32, name: &str, gid: u32, listed: &[u32]) -> UserIdentity {
+            UserIdentity {
+                uid: Uid(uid),
+                name: Some(name.to_owned()),
+                listed_in: listed.iter().copied().map(Gid).collect(),
+                login_group: Some(Gid(gid)),
+            }
+        }
         let expected = [
             identity(0, "root", 0, &[]),
             identity(1000, "alice", 1000, &[10, 33]),
@@ -299,8 +341,7 @@ mod tests {
 
     #[test]
     fn missing_files_have_nobody() {
-        let service =
-            NameService { passwd: "/nonexistent".into(), group: "/dev/null".into(), nss: false };
+        let service = NameService::of_files(Path::new("/nonexistent"));
         assert_eq!(service.identities(), []);
     }
 

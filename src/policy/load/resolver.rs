@@ -27,6 +27,9 @@ pub(super) struct Resolver<'s> {
     /// names are not included.
     learned: ResolvedNames,
     knows_all_groups: bool,
+    /// Whether names of digits are looked up in the name service. With plain files a thousand rules
+    /// for UIDs must not cause a thousand lookups.
+    has_names_of_digits: bool,
     answers: HashMap<(NameKind, String), NameAnswer>,
 }
 
@@ -43,10 +46,11 @@ impl<'s> Resolver<'s> {
             service,
             // Allocated before any rule, so that freeing it leaves no holes between them.
             local: service.local_names(),
-            names: ResolvedNames::default(),
+            names: ResolvedNames { human: service.human_uids(), ..ResolvedNames::default() },
             before: ResolvedNames::default(),
             learned: ResolvedNames::default(),
             knows_all_groups: false,
+            has_names_of_digits: service.has_names_of_digits(),
             answers: HashMap::new(),
         }
     }
@@ -59,6 +63,24 @@ impl<'s> Resolver<'s> {
     /// Returns all resolved names, and those among them that the name service resolved.
     pub(super) fn into_names(self) -> (ResolvedNames, ResolvedNames) {
         (self.names, self.learned)
+    }
+
+    /// Returns the names that the name service does not know, or not while it failed. Names in the
+    /// local files need no further lookups: a change of these files is noticed.
+    pub(super) fn missing(&self) -> Vec<UnknownName> {
+        let unknown = self.answers.iter().filter(|((_, name), answer)| match answer {
+            NameAnswer::Unknown | NameAnswer::Failed(_) => self.asks_nss(name),
+            NameAnswer::Known => false,
+        });
+        let mut missing: Vec<UnknownName> = unknown
+            .filter_map(|((kind, name), _)| match kind {
+                NameKind::User => Some(UnknownName::User(name.clone())),
+                NameKind::Group => Some(UnknownName::Group(name.clone())),
+                NameKind::GroupPattern => None,
+            })
+            .collect();
+        missing.sort_unstable();
+        missing
     }
 
     /// Replaces the names in the rules of one file by IDs. Adds the remaining rules, with their
@@ -116,14 +138,13 @@ impl<'s> Resolver<'s> {
     /// # Errors
     /// Returns a message if the name is unknown or the name service failed.
     pub(super) fn number(&mut self, kind: NameKind, name: &str) -> Result<u32, String> {
-        if let Ok(number) = name.parse() {
-            return Ok(number);
-        }
         self.look_up(&NameRef { kind, name: name.to_owned(), span: 0..0 });
         let found = match kind {
             NameKind::User => self.names.uids.get(name).map(|uid| uid.0),
             NameKind::Group | NameKind::GroupPattern => self.names.gids.get(name).map(|gid| gid.0),
         };
+        // An account can have a name of digits, such as a student number.
+        let found = found.or_else(|| name.parse().ok());
         found.ok_or_else(|| self.message(kind, name.to_owned()))
     }
 
@@ -180,12 +201,17 @@ impl<'s> Resolver<'s> {
         self.learned.gids.extend(gid.map(|gid| (name.to_owned(), gid)));
     }
 
+    /// Checks whether a name that is not in the local files is looked up in the name service.
+    fn asks_nss(&self, name: &str) -> bool {
+        self.service.nss && (self.has_names_of_digits || !is_number(name))
+    }
+
     /// Looks up a user name.
     fn user(&mut self, name: &str) -> io::Result<bool> {
         // The local file is read once and checked first: NSS reads it anew for each name, which takes
         // seconds for 10,000 rules by name.
         let local = self.local.uids.get(name).copied();
-        if local.is_none() && self.service.nss {
+        if local.is_none() && self.asks_nss(name) {
             let uid = nss_uid(name)?;
             self.learn_user(name, uid);
             return Ok(uid.is_some());
@@ -197,7 +223,7 @@ impl<'s> Resolver<'s> {
     /// Looks up a group name.
     fn group(&mut self, name: &str) -> io::Result<bool> {
         let local = self.local.gids.get(name).copied();
-        if local.is_none() && self.service.nss {
+        if local.is_none() && self.asks_nss(name) {
             let gid = nss_gid(name)?;
             self.learn_group(name, gid);
             return Ok(gid.is_some());
@@ -236,8 +262,8 @@ impl<'s> Resolver<'s> {
             };
             // A name that occurs twice in a rule is reported twice: each diagnostic has its own
             // place.
-            let is_it = |mention: &NameRef| mention.kind == kind && mention.name == name;
-            let Some(index) = mentions.iter().position(is_it) else { continue };
+            let index = mentions.iter().position(|own| own.kind == kind && own.name == name);
+            let Some(index) = index else { continue };
             let span = mentions.swap_remove(index).span;
             let help = consequence(left).to_owned();
             report.add(severity, Some(span), self.message(kind, name), Some(help));
@@ -262,6 +288,10 @@ impl<'s> Resolver<'s> {
     }
 }
 
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn consequence(left: bool) -> &'static str {
     if left {
         "the rest of the rule is loaded"
@@ -280,11 +310,12 @@ mod tests {
         let mut resolver = Resolver::new(&service);
         let uids = [("cgt-far".to_owned(), Uid(61_800))].into();
         resolver.remember(ResolvedNames { uids, ..ResolvedNames::default() });
-        let mention =
-            |name: &str| NameRef { kind: NameKind::User, name: name.to_owned(), span: 0..0 };
-        let error = || io::Error::from(io::ErrorKind::TimedOut);
-        assert!(matches!(resolver.recall(&mention("cgt-far"), error()), NameAnswer::Known));
-        assert!(matches!(resolver.recall(&mention("cgt-new"), error()), NameAnswer::Failed(_)));
+        for (name, is_known) in [("cgt-far", true), ("cgt-new", false)] {
+            let mention = NameRef { kind: NameKind::User, name: name.to_owned(), span: 0..0 };
+            let answer = resolver.recall(&mention, io::Error::from(io::ErrorKind::TimedOut));
+            assert_eq!(matches!(answer, NameAnswer::Known), is_known, "{name}");
+            assert_eq!(matches!(answer, NameAnswer::Failed(_)), !is_known, "{name}");
+        }
         let (names, learned) = resolver.into_names();
         assert_eq!(names.uids.get("cgt-far"), Some(&Uid(61_800)));
         assert_eq!(learned.uids, names.uids, "and so the next time");

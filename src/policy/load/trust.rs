@@ -2,28 +2,33 @@
 //! it must not check a path that could refer to another file a moment later, so all checks use the
 //! opened descriptor.
 //!
-//! A symbolic link is followed when its target passes the same checks, and so does the directory of
-//! the target, with one exception: a sticky directory may be writable, because other users cannot
-//! rename or remove a file of root in it.
+//! A symbolic link is followed when its target passes the same checks, and so does each directory and
+//! link on the way to it, with one exception: a sticky directory may be writable, because other users
+//! cannot rename or remove a file of root in it.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode};
 
+use crate::config::diagnostic::{Diagnostic, TextPosition};
 use crate::event::Uid;
+use crate::sys::checked_path::{is_link, open_checked};
 
 /// The maximum file size in bytes, some 10,000 rules.
 pub(super) const MAX_SIZE: u64 = 1 << 20;
 const GROUP_WRITE: u32 = 0o020;
+const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
@@ -61,6 +66,10 @@ impl TrustError {
         Self::open(Errno::ENOENT)
     }
 
+    pub(super) fn too_large(limit: u64) -> Self {
+        Self::with_help(format!("is larger than {} MiB", limit >> 20), "split the file")
+    }
+
     fn special() -> Self {
         Self { kind: TrustErrorKind::Special, ..Self::new("is not a regular file") }
     }
@@ -93,6 +102,7 @@ pub(super) enum TrustedContent {
 /// A directory that passed the checks.
 #[derive(Debug)]
 pub(super) struct TrustedDirectory {
+    path: PathBuf,
     descriptor: OwnedFd,
     owner: Uid,
 }
@@ -117,8 +127,8 @@ impl TrustedDirectory {
         };
         let directory = File::from(descriptor);
         let metadata = directory.metadata().map_err(|error| TrustError::cannot("read", error))?;
-        check(&metadata, owner)?;
-        Ok(Some(Self { descriptor: directory.into(), owner }))
+        check(metadata.uid(), metadata.mode(), owner)?;
+        Ok(Some(Self { path: path.to_owned(), descriptor: directory.into(), owner }))
     }
 
     /// Returns the names in the directory, sorted by bytes.
@@ -169,17 +179,13 @@ impl TrustedDirectory {
                 if target == "/dev/null" {
                     return Ok(TrustedContent::Mask);
                 }
-                let file =
-                    openat(&self.descriptor, name, flags, Mode::empty()).map_err(|error| {
-                        TrustError {
-                            kind: TrustErrorKind::of(error),
-                            ..TrustError::cannot("followed", error)
-                        }
-                    })?;
-                let file = File::from(file);
-                let content = self.content(&file, limit)?;
-                self.check_parent(&file)?;
-                Ok(content)
+                let file = open_checked(
+                    &self.descriptor,
+                    Path::new(name),
+                    (flags, Mode::empty()),
+                    |path, stat| self.check_way(path, stat),
+                );
+                self.content(&File::from(file?), limit)
             }
             // The file is a socket.
             Err(Errno::ENXIO) => Err(TrustError::special()),
@@ -192,7 +198,7 @@ impl TrustedDirectory {
         if !metadata.is_file() {
             return Err(TrustError::special());
         }
-        check(&metadata, self.owner)?;
+        check(metadata.uid(), metadata.mode(), self.owner)?;
         let mut bytes = Vec::new();
         // The size may have changed since, so the bytes read are counted.
         file.take(limit + 1)
@@ -201,47 +207,64 @@ impl TrustedDirectory {
         match bytes.len() as u64 {
             0 => Ok(TrustedContent::Mask),
             size if size <= limit => Ok(TrustedContent::Bytes(bytes)),
-            _ => {
-                let message = format!("is larger than {} MiB", limit >> 20);
-                Err(TrustError::with_help(message, "split the file"))
-            }
+            _ => Err(TrustError::too_large(limit)),
         }
     }
 
-    /// Checks the directory that contains the target of a link.
-    fn check_parent(&self, file: &File) -> Result<(), TrustError> {
-        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-            .map_err(|error| TrustError::cannot("followed", error))?;
-        let parent = path.parent().unwrap_or(&path);
-        let metadata =
-            fs::metadata(parent).map_err(|error| TrustError::cannot("followed", error))?;
-        let sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
-        if sticky && metadata.uid() == self.owner.0 {
+    /// Checks a directory or symbolic link on the way to the target of a link. In a sticky directory
+    /// other users cannot rename or remove what belongs to root.
+    fn check_way(&self, path: &Path, stat: &FileStat) -> Result<(), TrustError> {
+        let is_own = [0, self.owner.0].contains(&stat.st_uid);
+        if is_own && (is_link(stat) || stat.st_mode & STICKY != 0) {
             return Ok(());
         }
-        check(&metadata, self.owner).map_err(|refusal| TrustError {
-            message: format!(
-                "is a symbolic link into {}, which {}",
-                parent.display(),
-                refusal.message
-            ),
-            help: Some("replace the link by a copy of the file".to_owned()),
-            kind: TrustErrorKind::Other,
-        })
+        check(stat.st_uid, stat.st_mode, if is_own { Uid(stat.st_uid) } else { self.owner })
+            .map_err(|refusal| TrustError {
+                message: format!(
+                    "is a symbolic link by way of {}, which {}",
+                    self.path.join(path).display(),
+                    refusal.message
+                ),
+                help: Some("replace the link by a copy of the file".to_owned()),
+                kind: TrustErrorKind::Other,
+            })
     }
 }
 
+impl From<Errno> for TrustError {
+    fn from(error: Errno) -> Self {
+        Self { kind: TrustErrorKind::of(error), ..Self::cannot("followed", error) }
+    }
+}
+
+/// Removes the text of lines from diagnostics about a symbolic link to a file that not all users can
+/// read: more users can read the log.
+pub(super) fn conceal(diagnostics: &mut [Diagnostic]) {
+    let mut files: HashMap<Arc<Path>, bool> = HashMap::new();
+    for Diagnostic { file, place, .. } in diagnostics {
+        let Some(place) = place else { continue };
+        if *files.entry(Arc::clone(file)).or_insert_with(|| is_secret_link(file)) {
+            *place = TextPosition { column: 0, source: String::new(), ..place.clone() };
+        }
+    }
+}
+
+fn is_secret_link(path: &Path) -> bool {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
+    is_link && fs::metadata(path).is_ok_and(|target| target.mode() & OTHERS_READ == 0)
+}
+
 /// Refuses a file that users other than `owner` could have written.
-fn check(metadata: &Metadata, owner: Uid) -> Result<(), TrustError> {
-    if metadata.uid() != owner.0 {
+fn check(user: u32, mode: u32, owner: Uid) -> Result<(), TrustError> {
+    if user != owner.0 {
         let wanted = if owner.0 == 0 { "root".to_owned() } else { owner.to_string() };
-        let message = format!("is owned by user {}, not by {wanted}", metadata.uid());
+        let message = format!("is owned by user {user}, not by {wanted}");
         return Err(TrustError::with_help(
             message,
             format!("review it, then run 'chown {wanted} PATH'"),
         ));
     }
-    let writers = match metadata.mode() & (GROUP_WRITE | OTHERS_WRITE) {
+    let writers = match mode & (GROUP_WRITE | OTHERS_WRITE) {
         0 => return Ok(()),
         GROUP_WRITE => "its group",
         _ => "all users",
@@ -306,6 +329,42 @@ mod tests {
         assert_eq!(read(group.path(), me()).unwrap_err().message, "is writable by its group");
         let others = directory(b"x", 0o602);
         assert_eq!(read(others.path(), me()).unwrap_err().message, "is writable by all users");
+    }
+
+    #[test]
+    fn every_directory_on_the_way_of_a_link_is_checked() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path();
+        for directory in ["rules.d", "others", "others/sub"] {
+            fs::create_dir(place.join(directory)).unwrap();
+        }
+        fs::write(place.join("others/sub/y.toml"), "x").unwrap();
+        std::os::unix::fs::symlink("../others/sub/y.toml", place.join("rules.d/a.toml")).unwrap();
+        assert_eq!(read(&place.join("rules.d"), me()), Ok(TrustedContent::Bytes(b"x".to_vec())));
+        // The target and its directory pass, but another user can replace the directory.
+        fs::set_permissions(place.join("others"), Permissions::from_mode(0o777)).unwrap();
+        let refusal = read(&place.join("rules.d"), me()).unwrap_err();
+        assert!(refusal.message.ends_with("others, which is writable by all users"), "{refusal:?}");
+        fs::set_permissions(place.join("others"), Permissions::from_mode(0o1777)).unwrap();
+        assert!(read(&place.join("rules.d"), me()).is_ok(), "sticky");
+    }
+
+    #[test]
+    fn the_log_shows_no_line_of_a_secret_file() {
+        let place = tempfile::tempdir().unwrap();
+        let [secret, link] = ["secret", "a.toml"].map(|name| place.path().join(name));
+        fs::write(&secret, "root:$y$x").unwrap();
+        std::os::unix::fs::symlink("secret", &link).unwrap();
+        for (mode, is_shown) in [(0o644, true), (0o640, false)] {
+            fs::set_permissions(&secret, Permissions::from_mode(mode)).unwrap();
+            let file = Arc::from(link.as_path());
+            let parsed = crate::config::rules_toml::parse(&file, "version = 1\n$y$x");
+            let mut diagnostics = parsed.diagnostics;
+            conceal(&mut diagnostics);
+            let text = diagnostics[0].to_string();
+            assert_eq!(text.contains("$y$x"), is_shown, "{text}");
+            assert!(text.contains("a.toml:2"), "{text}");
+        }
     }
 
     #[test]

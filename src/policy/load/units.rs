@@ -32,11 +32,13 @@ pub(super) fn table(
 }
 
 /// Returns the settings of a table as properties, by their keys.
+/// Returns the value of a setting of the table as written.
+fn value_of(table: &UnitTable, key: &str) -> Option<String> {
+    let found = table.settings.iter().find(|setting| setting.key == key)?;
+    Some(group_specs::written(found))
+}
+
 fn properties(table: &UnitTable, report: &mut Diagnostics<'_>) -> Vec<(String, Vec<String>)> {
-    let siblings = |key: &str| {
-        let found = table.settings.iter().find(|setting| setting.key == key)?;
-        Some(group_specs::written(found))
-    };
     let mut kept = Vec::new();
     for setting in &table.settings {
         let key = setting.key.clone();
@@ -47,7 +49,14 @@ fn properties(table: &UnitTable, report: &mut Diagnostics<'_>) -> Vec<(String, V
             report.error_help(span, format!("invalid unit setting \"{key}\""), help);
             continue;
         }
-        match settings::properties(&key, &group_specs::written(setting), &siblings) {
+        if kept.iter().any(|(known, _)| *known == key) {
+            let help = "write the devices in one string, with commas between them";
+            report.error_help(span, format!("{key} of a unit accepts no list"), help);
+            continue;
+        }
+        let properties =
+            settings::properties(&key, &group_specs::written(setting), &|key| value_of(table, key));
+        match properties {
             Ok(UnitProperties { words, note }) => {
                 kept.push((key, words));
                 let help = "the ratio to other units differs from their settings";

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use super::retained::RetainedFiles;
+use crate::config::daemon_toml::ExternalMoves;
 use crate::config::diagnostic::Diagnostic;
+use crate::event::Nanos;
+use crate::policy::load::{FileContents, Sources, Subordinates};
 use crate::rules::matcher::Matcher;
 
 /// Active rules with their files and diagnostics.
@@ -14,8 +16,8 @@ use crate::rules::matcher::Matcher;
 pub struct ActivePolicy {
     /// Generation of these rules, as in [`crate::policy::Policy`].
     pub generation: u64,
-    /// Time at which the rules were read.
-    pub since: SystemTime,
+    /// Time since boot at which the rules were read; the wall clock can be changed meanwhile.
+    pub since: Nanos,
     /// Compiled rules in their order.
     pub matcher: Arc<Matcher>,
     /// Files that contain the rules.
@@ -26,8 +28,20 @@ pub struct ActivePolicy {
     pub new_errors: usize,
     /// Files with new errors, used in their last valid version.
     pub keeping: RetainedFiles,
+    /// Diagnostics about the settings of the daemon at the last reload.
+    pub settings_diagnostics: Vec<Diagnostic>,
+    /// Running reaction to external moves, if it is known here.
+    pub external_moves: Option<ExternalMoves>,
+    /// Contents of all active files.
+    pub contents: FileContents,
+    /// Places of the files.
+    pub sources: Sources,
+    /// Owners of subordinate UIDs.
+    pub subordinates: Subordinates,
     /// Root of the cgroups of TOML rules in each hierarchy, without a trailing slash.
     pub root: String,
+    /// The same for legacy rules, if there are any.
+    pub legacy_root: Option<String>,
 }
 
 /// Cell with the active rules, shared by several threads.

@@ -100,9 +100,6 @@ pub(super) fn missing(
         let targets = rule.action.targets();
         let reason = targets.first().and_then(|first| no_hierarchy(first, hierarchies));
         for (index, target) in targets.iter().enumerate() {
-            let is_said = |name: &&str| {
-                target.below == PathBase::Root && reason.is_none() && of_tables.contains(name)
-            };
             let help = match (&reason, target.below, index) {
                 (Some(_), ..) => STAYS,
                 (None, PathBase::Root, _) | (None, PathBase::Top, 0) => {
@@ -112,9 +109,18 @@ pub(super) fn missing(
                     "only the lines of the rule before the one with this controller are applied"
                 }
             };
-            for name in hierarchies.span_of(target).1.into_iter().filter(|name| !is_said(name)) {
+            let is_applied = target.below == PathBase::Root && reason.is_none();
+            for name in hierarchies.span_of(target).1 {
+                // The diagnostics of the table say it.
+                if is_applied && of_tables.contains(name) {
+                    continue;
+                }
                 let message =
                     format!("no cgroup hierarchy of this host has the controller \"{name}\"");
+                let near = hierarchies.similar_controller(name);
+                let near =
+                    near.map(|near| format!("did you mean \"{near}\"? ")).unwrap_or_default();
+                let help = format!("{near}{help}");
                 diagnostics.push(warning(&rule.origin, message).with_help(help));
             }
         }
@@ -227,8 +233,8 @@ mod tests {
         let expected = names.map(|name| {
             format!("/etc/cgrules.conf:1: warning: cgroup v2 of this host does not have the controller \"{name}\"")
         });
-        let first = |one: &Diagnostic| one.to_string().lines().next().unwrap().to_owned();
-        assert_eq!(said.iter().map(first).collect::<Vec<_>>(), expected);
+        let said = said.iter().map(|one| one.to_string().lines().next().unwrap().to_owned());
+        assert_eq!(said.collect::<Vec<_>>(), expected);
         let spans = rules.iter().map(|rule| match &rule.action {
             Action::Place(targets) => host.span_of(&targets[0]).0.is_empty(),
             Action::Ignore(_) | Action::Inapplicable(_) => panic!(),
@@ -244,15 +250,12 @@ mod tests {
 
     #[test]
     fn a_rule_without_any_hierarchy_cannot_be_applied_and_keeps_its_place() {
-        let v1 = |name: &str| {
-            Hierarchy::for_test(
-                Version::V1,
-                format!("/sys/fs/cgroup/{name}"),
-                name.to_owned(),
-                vec![name.to_owned()],
-            )
-        };
-        let host = Hierarchies::new(vec![v1("freezer")]);
+        let host = Hierarchies::new(vec![Hierarchy::for_test(
+            Version::V1,
+            "/sys/fs/cgroup/freezer",
+            "freezer",
+            vec!["freezer".to_owned()],
+        )]);
         let text =
             "1 nosuch a\n1 freezer,nosuch a\n1 freezer a\n% nosuch b\n% freezer c\n1 freezer a\n";
         let parsed = cgrules_conf::parse(&Arc::from(Path::new("/etc/cgrules.conf")), text);
@@ -263,11 +266,11 @@ mod tests {
         let written = parsed.rules.into_iter().chain(ours.rules);
         let mut rules: Vec<Rule> = written.map(|written| written.rule).collect();
         let said = missing(&mut rules, &GroupSpecs::default(), &host);
-        let reason = |rule: &Rule| rule.action.inapplicable().cloned();
-        let nosuch = || Some(InapplicableReason::NoController("nosuch".to_owned()));
-        let reasons: Vec<_> = rules.iter().map(reason).collect();
-        let none = Some(InapplicableReason::NoHierarchy);
-        assert_eq!(reasons, [nosuch(), nosuch(), None, None, none, nosuch(), None]);
+        let nosuch = InapplicableReason::NoController("nosuch".to_owned());
+        let nosuch = Some(&nosuch);
+        let reasons: Vec<_> = rules.iter().map(|rule| rule.action.inapplicable()).collect();
+        let none = Some(&InapplicableReason::NoHierarchy);
+        assert_eq!(reasons, [nosuch, nosuch, None, None, none, nosuch, None]);
         assert_eq!(rules[2].action.targets().len(), 3, "the first line of it can be applied");
         let helps = said.iter().map(|one| one.help.as_deref().unwrap());
         let stay = helps.filter(|help| help.ends_with("matching processes stay where they are"));

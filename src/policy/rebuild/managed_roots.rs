@@ -38,11 +38,10 @@ pub(super) fn fit(
 /// Marks the rules without a usable root. The root of a tree that systemd owns was not selected by
 /// the administrator, so nothing is created or configured there.
 fn forbid_without_root(loaded: &mut Loaded, roots: &ManagedRoots) {
-    let is_out = |rule: &Rule| {
-        let mut beginnings = rule.action.targets().iter().map(|target| target.below);
-        beginnings.any(|below| roots.groundless.contains(&below))
+    let lacks_root = |rule: &Rule| {
+        rule.action.targets().iter().any(|target| roots.groundless.contains(&target.below))
     };
-    forbid(loaded, is_out, &InapplicableReason::NoDelegation);
+    forbid(loaded, lacks_root, &InapplicableReason::NoDelegation);
     if roots.groundless.contains(&PathBase::Root) {
         loaded.specs.tables.clear();
     }
@@ -87,51 +86,53 @@ fn about(rule: &Rule, severity: Severity, message: &str) -> Diagnostic {
 
 /// Creates the diagnostic for a remark, if it concerns any rule.
 fn diagnostic(warning: HostWarning, loaded: &Loaded, settings_file: &Path) -> Option<Diagnostic> {
-    let first = |below| {
-        let is_meant =
-            |rule: &&Rule| rule.action.written_targets().iter().any(|target| target.below == below);
-        loaded.rules.iter().find(is_meant)
-    };
-    let settings = |severity, message: &str| {
-        Diagnostic::about(&Arc::from(settings_file), severity, message.to_owned())
-    };
+    let file = Arc::from(settings_file);
+    let for_rules = first_below(PathBase::Root, loaded);
     Some(match warning {
         HostWarning::NoPool => {
-            first(PathBase::Root).map(drop).or((!loaded.specs.tables.is_empty()).then_some(()))?;
+            for_rules.map(drop).or((!loaded.specs.tables.is_empty()).then_some(()))?;
             let message = format!(
                 "root = \"auto\": systemd owns the cgroups of this host and the unit {POOL} does not \
                  exist: processes that match a rule with a cgroup stay where they are, and [cgroup] \
                  tables are ignored"
             );
-            settings(Severity::Error, &message).with_help(format!(
+            Diagnostic::about(&file, Severity::Error, message).with_help(format!(
                 "install or unmask {POOL}, run 'systemctl enable --now {POOL}' and restart cgruled; \
                  or set root to a path below a unit with Delegate=yes, or to \"/\" for the hierarchy \
                  root, where systemd may reset the settings of cgroups"
             ))
         }
         HostWarning::AutoIsTop => {
-            first(PathBase::Root)?;
+            for_rules?;
             let message = "root = \"auto\" is the root of each hierarchy on this host, next to the \
                            cgroups of systemd, because systemd does not delegate cgroup v1";
-            settings(Severity::Warning, message)
+            Diagnostic::about(&file, Severity::Warning, message.to_owned())
                 .with_help("set root = \"/\" to keep this without the warning")
         }
         HostWarning::RootIsSlice => {
-            first(PathBase::Root)?;
+            for_rules?;
             let message = "root is a slice, in which only systemd may create cgroups";
-            settings(Severity::Warning, message)
+            Diagnostic::about(&file, Severity::Warning, message.to_owned())
                 .with_help("set root to a unit with Delegate=yes in it")
         }
         HostWarning::LegacyAtTop => {
             let message = "paths of legacy rules start at the hierarchy root, as in cgrulesengd, but \
                            systemd owns that and may reset the settings of cgroups there";
-            about(first(PathBase::Top)?, Severity::Warning, message).with_help(format!(
-                "set legacy_root = \"pool\" in {} to start them below {POOL}, or legacy_root = \
+            about(first_below(PathBase::Top, loaded)?, Severity::Warning, message).with_help(
+                format!(
+                    "set legacy_root = \"pool\" in {} to start them below {POOL}, or legacy_root = \
                  \"top\" to keep this without the warning",
-                settings_file.display()
-            ))
+                    settings_file.display()
+                ),
+            )
         }
     })
+}
+
+/// Returns the first rule with a path from this base.
+fn first_below(base: PathBase, loaded: &Loaded) -> Option<&Rule> {
+    let mut rules = loaded.rules.iter();
+    rules.find(|rule| rule.action.written_targets().iter().any(|target| target.below == base))
 }
 
 /// Returns a warning for each rule that would move processes out of system services.
@@ -165,12 +166,12 @@ mod tests {
     /// Returns the rules of these files, with `!` before those that cannot be applied, and the
     /// diagnostics.
     fn fitted(toml: &str, legacy: &str, roots: &ManagedRoots) -> (Vec<String>, Vec<String>) {
-        let path = |name: &str| Arc::from(Path::new(name));
-        let toml = rules_toml::parse(&path("/r.toml"), &format!("version = 1\n{toml}"));
-        let legacy = cgrules_conf::parse(&path("/cgrules.conf"), legacy);
+        let text = format!("version = 1\n{toml}");
+        let toml = rules_toml::parse(&Arc::from(Path::new("/r.toml")), &text);
+        let legacy = cgrules_conf::parse(&Arc::from(Path::new("/cgrules.conf")), legacy);
         assert!(toml.diagnostics.is_empty() && legacy.diagnostics.is_empty());
         let written = legacy.rules.into_iter().chain(toml.rules);
-        let nowhere = path("/nonexistent").to_path_buf();
+        let nowhere = Path::new("/nonexistent").to_path_buf();
         let sources = Sources {
             directories: Vec::new(),
             legacy: false,
@@ -182,11 +183,12 @@ mod tests {
         let mut loaded = load(&sources, &NameService::default());
         loaded.rules = written.map(|written| written.rule).collect();
         fit(&mut loaded, roots, Path::new("/c.toml"), true);
-        let mark = |rule: &Rule| if rule.action.inapplicable().is_some() { "!" } else { "" };
-        let name = |rule: &Rule| format!("{}{}", mark(rule), rule.name);
-        let rules = loaded.rules.iter().map(name).collect();
+        let rules = loaded.rules.iter().map(|rule| {
+            let mark = if rule.action.inapplicable().is_some() { "!" } else { "" };
+            format!("{mark}{}", rule.name)
+        });
         let said = loaded.diagnostics.iter().map(|d| format!("{}: {}", d.severity, d.message));
-        (rules, said.collect())
+        (rules.collect(), said.collect())
     }
 
     fn pool(warnings: &[HostWarning]) -> ManagedRoots {
@@ -217,7 +219,9 @@ mod tests {
 
     #[test]
     fn what_matters_for_no_rule_is_not_said() {
-        let said = |toml, legacy, warning| fitted(toml, legacy, &pool(&[warning])).1;
+        fn said(toml: &str, legacy: &str, warning: HostWarning) -> Vec<String> {
+            fitted(toml, legacy, &pool(&[warning])).1
+        }
         assert_eq!(said(GROUP, "", HostWarning::LegacyAtTop), [""; 0]);
         assert_eq!(said("", "5000 cpu a\n5001 cpu a", HostWarning::LegacyAtTop).len(), 1);
         assert_eq!(said("", "5000 cpu a", HostWarning::NoPool), [""; 0]);
@@ -231,11 +235,13 @@ mod tests {
 
     #[test]
     fn a_rule_without_a_root_stays_and_cannot_be_applied() {
-        let missing = |groundless: &[PathBase]| ManagedRoots {
-            groundless: groundless.to_vec(),
-            warnings: vec![HostWarning::NoPool],
-            ..ManagedRoots::default()
-        };
+        fn missing(groundless: &[PathBase]) -> ManagedRoots {
+            ManagedRoots {
+                groundless: groundless.to_vec(),
+                warnings: vec![HostWarning::NoPool],
+                ..ManagedRoots::default()
+            }
+        }
         let ignores = "[[rule]]\nuser = 5001\nignore = true\n";
         let (rules, said) =
             fitted(&format!("{GROUP}{ignores}"), "5000 cpu a", &missing(&[PathBase::Root]));

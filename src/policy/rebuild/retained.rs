@@ -58,19 +58,34 @@ pub struct RetainedFiles {
     pub overlay: Overlay,
 }
 
-/// Contents of the active files, with the time at which each was first read.
+/// Contents of files, with the time at which each was first read.
+pub(super) type FileVersions = BTreeMap<Arc<Path>, (Arc<[u8]>, SystemTime)>;
+
+/// Contents of the active files.
 #[derive(Debug, Default)]
-pub(super) struct LastGood(BTreeMap<Arc<Path>, (Arc<[u8]>, SystemTime)>);
+pub(super) struct LastGood(pub(super) FileVersions);
 
 impl LastGood {
+    /// Returns an overlay with exactly these files.
+    pub(super) fn overlay(&self) -> Overlay {
+        let directories = self.0.keys().filter_map(|path| path.parent()).map(Arc::from).collect();
+        Overlay { files: self.contents(), directories, ..Overlay::default() }
+    }
+
     /// Stores the contents of the files that become active.
     pub(super) fn adopt(&mut self, contents: FileContents, now: SystemTime) {
         let mut old = std::mem::take(&mut self.0);
-        let text = |(path, bytes): (Arc<Path>, Arc<[u8]>)| {
+        let versions = contents.into_iter().map(|(path, bytes)| {
             let same = old.remove(&path).filter(|(before, _)| *before == bytes);
             (path, same.unwrap_or((bytes, now)))
-        };
-        self.0 = contents.into_iter().map(text).collect();
+        });
+        self.0 = versions.collect();
+    }
+
+    /// Returns the contents of the active files.
+    pub(super) fn contents(&self) -> FileContents {
+        let files = self.0.iter();
+        files.map(|(path, (bytes, _))| (Arc::clone(path), Arc::clone(bytes))).collect()
     }
 
     /// Adds those files to `keeping` that have new errors which an active version avoids. Returns
@@ -130,9 +145,9 @@ impl LastGood {
 
     /// Returns the active file that `file` overrides.
     fn hidden_by(&self, file: &Arc<Path>, loaded: &Loaded) -> Option<Arc<Path>> {
-        let is_it =
-            |outcome: &FileOutcome| matches!(outcome, FileOutcome::HiddenBy(by) if by == file);
-        let mut hidden = loaded.files.iter().filter(|seen| is_it(&seen.outcome));
+        let files = loaded.files.iter();
+        let mut hidden =
+            files.filter(|seen| matches!(&seen.outcome, FileOutcome::HiddenBy(by) if by == file));
         hidden.find(|seen| self.0.contains_key(&seen.path)).map(|seen| Arc::clone(&seen.path))
     }
 }

@@ -1,28 +1,38 @@
 //! Names of the users that are known before their first event, by the name service.
 
+use std::io;
 use std::path::Path;
 use std::thread::{self, ScopedJoinHandle};
 
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
-use crate::policy::load::NameService;
+use crate::policy::load::{NameService, Subordinates};
 use crate::policy::worker::Directory;
+use crate::rules::Rule;
 use crate::rules::matcher::Matcher;
-use crate::rules::names::UserIdentity;
+use crate::rules::names::{UnknownName, UserIdentity};
 
 /// Number of simultaneous lookups of users while rules are read.
 const LOOKUPS_AT_ONCE: usize = 4;
 
-/// Returns the users in the user database and those that own a process now.
-pub(super) fn known_users(names: &NameService, matcher: &Matcher) -> Vec<UserIdentity> {
+/// Returns the users that own a process now. Also the local users, if only their names are needed:
+/// the groups that list a user can be groups of another source than the local files, and a lookup
+/// of each local user would take too long.
+pub(super) fn known_users(
+    names: &NameService,
+    matcher: &Matcher,
+    subordinates: &Subordinates,
+) -> Vec<UserIdentity> {
     if !matcher.asks_identity() {
         return Vec::new();
     }
-    let mut known = names.identities();
+    let needs_groups = names.nss && matcher.rules().iter().any(Rule::tests_groups);
+    let mut known = if needs_groups { Vec::new() } else { names.identities() };
     known.sort_by_key(|identity| identity.uid);
     known.dedup_by_key(|identity| identity.uid);
     let mut unknown = owners();
     unknown.retain(|uid| known.binary_search_by_key(uid, |identity| identity.uid).is_err());
+    unknown.retain(|&uid| subordinates.account_of(uid).is_none());
     known.extend(identified(names, &unknown));
     known
 }
@@ -30,41 +40,43 @@ pub(super) fn known_users(names: &NameService, matcher: &Matcher) -> Vec<UserIde
 /// Looks up users, several simultaneously because a reload waits for all of them.
 fn identified(directory: &impl Directory, uids: &[Uid]) -> Vec<UserIdentity> {
     let share = uids.len().div_ceil(LOOKUPS_AT_ONCE).max(1);
-    let look_up = |share: &[Uid]| -> Vec<UserIdentity> {
-        share.iter().map(|&uid| directory.identify(uid)).collect()
-    };
     thread::scope(|scope| {
         let threads: Vec<_> = uids
             .chunks(share)
             .map(|share| {
-                let started = thread::Builder::new().spawn_scoped(scope, move || look_up(share));
+                let started =
+                    thread::Builder::new().spawn_scoped(scope, move || look_up(directory, share));
                 (share, started)
             })
             .collect();
         let found =
             threads.into_iter().map(|(share, thread)| match thread.map(ScopedJoinHandle::join) {
                 Ok(Ok(found)) => found,
-                Ok(Err(_)) | Err(_) => look_up(share),
+                Ok(Err(_)) | Err(_) => look_up(directory, share),
             });
         found.flatten().collect()
     })
 }
 
+/// Looks up users. One for which the name service fails is looked up again when a process of it is evaluated.
+fn look_up(directory: &impl Directory, uids: &[Uid]) -> Vec<UserIdentity> {
+    uids.iter().filter_map(|&uid| directory.identify(uid).ok()).collect()
+}
+
 impl Directory for NameService {
-    /// Returns the UID without a name if the name service fails, which is logged.
-    fn identify(&self, uid: Uid) -> UserIdentity {
-        self.identify(uid).unwrap_or_else(|error| {
-            ::log::warn!("cannot look up uid {uid} in the name service: {error}");
-            UserIdentity::nameless(uid)
-        })
+    fn identify(&self, uid: Uid) -> io::Result<UserIdentity> {
+        self.identify(uid)
     }
 
-    fn group_name(&self, gid: Gid) -> Option<Box<str>> {
-        let answer = self.group_name(gid).unwrap_or_else(|error| {
-            ::log::warn!("cannot look up gid {gid} in the name service: {error}");
-            None
-        });
-        answer.map(String::into_boxed_str)
+    fn group_name(&self, gid: Gid) -> io::Result<Option<Box<str>>> {
+        Ok(self.group_name(gid)?.map(String::into_boxed_str))
+    }
+
+    fn exists(&self, name: &UnknownName) -> io::Result<bool> {
+        match name {
+            UnknownName::User(name) => Ok(self.uid(name)?.is_some()),
+            UnknownName::Group(name) => Ok(self.gid(name)?.is_some()),
+        }
     }
 }
 
@@ -94,14 +106,18 @@ mod tests {
     struct Slow(Mutex<Vec<Uid>>);
 
     impl Directory for Slow {
-        fn identify(&self, uid: Uid) -> UserIdentity {
+        fn identify(&self, uid: Uid) -> io::Result<UserIdentity> {
             thread::sleep(Duration::from_millis(100));
             self.0.lock().unwrap().push(uid);
-            UserIdentity::nameless(uid)
+            Ok(UserIdentity::nameless(uid))
         }
 
-        fn group_name(&self, _: Gid) -> Option<Box<str>> {
-            None
+        fn group_name(&self, _: Gid) -> io::Result<Option<Box<str>>> {
+            Ok(None)
+        }
+
+        fn exists(&self, _: &UnknownName) -> io::Result<bool> {
+            Ok(false)
         }
     }
 

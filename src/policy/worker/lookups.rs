@@ -18,8 +18,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
+use super::directory::{Directory, LookupKey};
+use super::missing_names::MissingNames;
 use super::{ReplySender, WorkerReply};
-use crate::event::{Gid, Uid};
 use crate::policy::User;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::UserIdentity;
@@ -31,21 +32,6 @@ pub(super) const MOST_THREADS: usize = 4;
 /// Interval of lookups at which the oldest request is taken. It prevents that a user who obtains
 /// one UID after the other, for example by subordinate UIDs, delays an older request for ever.
 const OLDEST_EVERY: u64 = 4;
-
-/// Name service. Called on several threads simultaneously, and may block.
-pub trait Directory: Send + Sync + 'static {
-    /// Looks up the name of a user and the groups that list it.
-    fn identify(&self, uid: Uid) -> UserIdentity;
-    /// Looks up the name of a group.
-    fn group_name(&self, gid: Gid) -> Option<Box<str>>;
-}
-
-/// ID that a lookup resolves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum LookupKey {
-    User(Uid),
-    Group(Gid),
-}
 
 /// Request that has no reply yet.
 struct LookupRequest {
@@ -75,6 +61,7 @@ pub(super) struct Lookups {
     lookups: Sender<Lookup>,
     taken: Receiver<Lookup>,
     counter: ReplySender,
+    missing: Arc<MissingNames>,
     threads: usize,
     running: usize,
     started: u64,
@@ -85,7 +72,11 @@ impl Lookups {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(super) fn open(directory: Arc<dyn Directory>, counter: ReplySender) -> io::Result<Self> {
+    pub(super) fn open(
+        directory: Arc<dyn Directory>,
+        counter: ReplySender,
+        missing: Arc<MissingNames>,
+    ) -> io::Result<Self> {
         let (lookups, taken) = unbounded();
         let mut own = Self {
             directory,
@@ -94,6 +85,7 @@ impl Lookups {
             lookups,
             taken,
             counter,
+            missing,
             threads: 0,
             running: 0,
             started: 0,
@@ -135,7 +127,8 @@ impl Lookups {
             WorkerReply::Policy(_)
             | WorkerReply::Examined { .. }
             | WorkerReply::Readable(_)
-            | WorkerReply::Manager(_) => return,
+            | WorkerReply::Manager(_)
+            | WorkerReply::NamesAppeared => return,
         };
         self.running = self.running.saturating_sub(1);
         if let Entry::Occupied(mut entry) = self.requests.entry(key) {
@@ -185,24 +178,41 @@ impl Lookups {
         let taken = self.taken.clone();
         let counter = self.counter.clone();
         let directory = Arc::clone(&self.directory);
+        let missing = Arc::clone(&self.missing);
         let builder = thread::Builder::new().name("names".into());
-        builder.spawn(move || serve(&*directory, &taken, &counter))?;
+        builder.spawn(move || serve(&*directory, &taken, &counter, &missing))?;
         self.threads += 1;
         Ok(())
     }
 }
 
-fn serve(directory: &dyn Directory, taken: &Receiver<Lookup>, counter: &ReplySender) {
+fn serve(
+    directory: &dyn Directory,
+    taken: &Receiver<Lookup>,
+    counter: &ReplySender,
+    missing: &Arc<MissingNames>,
+) {
     while let Ok(Lookup { key, generation, matcher }) = taken.recv() {
         let answer = match key {
             LookupKey::User(uid) => {
                 // Read before the lookup: the result may be as old as that.
                 let asked = sys::monotonic();
-                let identity = directory.identify(uid);
+                // Without an answer the user has no name and no groups until it is repeated.
+                let identity = directory.identify(uid).unwrap_or_else(|error| {
+                    ::log::warn!("cannot look up uid {uid} in the name service: {error}");
+                    missing.failed(key);
+                    UserIdentity::nameless(uid)
+                });
+                missing.saw(&identity);
                 WorkerReply::User { generation, user: User::new(&matcher, identity, asked) }
             }
             LookupKey::Group(gid) => {
-                WorkerReply::Group { generation, gid, name: directory.group_name(gid) }
+                let name = directory.group_name(gid).unwrap_or_else(|error| {
+                    ::log::warn!("cannot look up gid {gid} in the name service: {error}");
+                    missing.failed(key);
+                    None
+                });
+                WorkerReply::Group { generation, gid, name }
             }
         };
         if !counter.answer(answer) {

@@ -10,7 +10,9 @@ use super::*;
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::Nanos;
+use crate::event::{Gid, Uid};
 use crate::policy::Policy;
+use crate::rules::names::{UnknownName, UserIdentity};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,14 +69,18 @@ impl Slow {
 }
 
 impl Directory for Arc<Slow> {
-    fn identify(&self, uid: Uid) -> UserIdentity {
+    fn identify(&self, uid: Uid) -> io::Result<UserIdentity> {
         self.wait(uid.0);
-        UserIdentity { name: Some(format!("u{uid}")), ..UserIdentity::nameless(uid) }
+        Ok(UserIdentity { name: Some(format!("u{uid}")), ..UserIdentity::nameless(uid) })
     }
 
-    fn group_name(&self, gid: Gid) -> Option<Box<str>> {
+    fn group_name(&self, gid: Gid) -> io::Result<Option<Box<str>>> {
         self.wait(gid.0);
-        Some("group".into())
+        Ok(Some("group".into()))
+    }
+
+    fn exists(&self, _: &UnknownName) -> io::Result<bool> {
+        Ok(false)
     }
 }
 
@@ -90,7 +96,9 @@ impl Bench {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags).unwrap());
         let counter = ReplySender { answers: sender, bell };
-        let lookups = Lookups::open(Arc::new(Arc::clone(directory)), counter).unwrap();
+        let service: Arc<dyn Directory> = Arc::new(Arc::clone(directory));
+        let missing = MissingNames::new(Arc::clone(&service), counter.clone());
+        let lookups = Lookups::open(service, counter, missing).unwrap();
         Self { lookups, answers, matcher: Arc::new(Matcher::compile(Arc::new([]))) }
     }
 
@@ -108,6 +116,7 @@ impl Bench {
             | WorkerReply::Policy(_)
             | WorkerReply::Examined { .. }
             | WorkerReply::Readable(_)
+            | WorkerReply::NamesAppeared
             | WorkerReply::Manager(_) => panic!(),
         }
     }
@@ -234,6 +243,10 @@ impl PolicyService for SlowOffice {
 
     fn directory(&self) -> Arc<dyn Directory> {
         Arc::new(Arc::clone(&self.directory))
+    }
+
+    fn missing_names(&self) -> &[UnknownName] {
+        &[]
     }
 }
 

@@ -13,7 +13,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Minimum interval between two records of one cause.
 const INTERVAL_NS: u64 = 10_000_000_000;
-/// Maximum number of causes in memory. When it is reached all are dropped.
+/// Maximum number of causes in one interval; records of further ones are suppressed. Parts of a cause can
+/// be chosen by users.
 const CAUSES: usize = 1024;
 
 /// Time of the last record of each cause.
@@ -37,10 +38,14 @@ impl LogLimiter {
     /// Checks whether a record of this cause may be written now. Returns `None` if it is
     /// suppressed.
     pub fn admit(&mut self, cause: &impl Hash, now: Nanos) -> Option<LeftOut> {
-        if self.said.len() >= CAUSES {
-            self.said.clear();
-        }
         let key = FixedState::default().hash_one(cause);
+        if self.said.len() >= CAUSES && !self.said.contains_key(&key) {
+            self.said.retain(|_, (last, _)| now.since(*last) < INTERVAL_NS);
+            if self.said.len() >= CAUSES {
+                self.metrics.suppressed_log_records.increment();
+                return None;
+            }
+        }
         let Some((last, left_out)) = self.said.get_mut(&key) else {
             self.said.insert(key, (now, 0));
             return Some(LeftOut(0));
@@ -78,5 +83,16 @@ mod tests {
         let later = limiter.admit(&"a", Nanos(INTERVAL_NS)).unwrap();
         assert_eq!(later.to_string(), " (1 similar suppressed)");
         assert_eq!(metrics.suppressed_log_records.get(), 1);
+    }
+
+    #[test]
+    fn causes_in_an_interval_are_bounded() {
+        let metrics = Arc::new(Metrics::default());
+        let mut limiter = LogLimiter::new(Arc::clone(&metrics));
+        let admitted =
+            (0..5000u32).filter(|cause| limiter.admit(cause, Nanos(1)).is_some()).count();
+        assert_eq!(admitted, CAUSES);
+        assert_eq!(metrics.suppressed_log_records.get(), 5000 - CAUSES as u64);
+        assert!(limiter.admit(&9999, Nanos(1 + INTERVAL_NS)).is_some());
     }
 }

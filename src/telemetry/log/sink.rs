@@ -1,17 +1,21 @@
 //! Outputs of the log and the format of a record in each.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ::log::Level;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{FileStat, Mode};
+use nix::unistd::geteuid;
 
 use super::LogRecord;
 use super::journal::{self, JournalSocket, priority};
 use crate::config::daemon_toml::LogTarget;
 use crate::sys;
+use crate::sys::checked_path::{is_link, open_checked};
 
 /// Identifier in syslog, the one of cgrulesengd, which scripts that read its lines search for.
 const SYSLOG_NAME: &std::ffi::CStr = c"CGRE";
@@ -72,6 +76,9 @@ impl LogSink {
             LogOutput::Target(LogTarget::Auto) if journal::has_standard_error() => {
                 JournalSocket::open().map_or(Self::Stderr, Self::Journal)
             }
+            LogOutput::Target(LogTarget::Auto) if journal::is_missing() => {
+                Self::Journal(JournalSocket::open_early()?)
+            }
             LogOutput::Target(LogTarget::Auto | LogTarget::Stderr) => Self::Stderr,
             LogOutput::Target(LogTarget::Journal) => Self::Journal(JournalSocket::open()?),
             LogOutput::Target(LogTarget::File(path)) => Self::File(open_file(path, 0o640)?),
@@ -122,12 +129,26 @@ pub fn try_file(path: &Path) -> io::Result<()> {
 }
 
 fn open_file(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    // A FIFO without a reader must not block the start. One with a reader loses lines when it is full.
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let mode = Mode::from_bits_truncate(mode);
+    let opened = open_checked(AT_FDCWD, path, (flags, mode), check_link);
+    let error = match opened.map_err(io::Error::from) {
+        Ok(file) => return Ok(File::from(file)),
+        Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+            io::Error::new(io::ErrorKind::InvalidInput, "no process reads this FIFO")
+        }
+        Err(error) => error,
+    };
+    Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Refuses a symbolic link that another user created, for example in `/tmp`: the daemon would append
+/// to any file that this user names.
+fn check_link(_: &Path, stat: &FileStat) -> Result<(), Errno> {
+    let is_own = [0, geteuid().as_raw()].contains(&stat.st_uid);
+    if is_link(stat) && !is_own { Err(Errno::EACCES) } else { Ok(()) }
 }
 
 fn with_level(LogRecord { level, text, says_level, .. }: &LogRecord) -> String {
@@ -141,5 +162,45 @@ const fn word(level: Level) -> &'static str {
         Level::Info => "info",
         Level::Debug => "debug",
         Level::Trace => "trace",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn a_fifo_does_not_block_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = open_file(&path, 0o600).unwrap_err();
+        assert!(error.to_string().ends_with("log: no process reads this FIFO"), "{error}");
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let _reader = nix::fcntl::open(&path, flags, Mode::empty()).unwrap();
+        let mut fifo = open_file(&path, 0o600).unwrap();
+        fifo.write_all(b"x").unwrap();
+        // A full one loses lines, and blocks neither them nor the end.
+        let full = fifo.write_all(&vec![b'x'; 1 << 20]).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_link_is_followed_if_root_created_it() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let [link, target] = ["link", "target"].map(|name| directory.path().join(name));
+        symlink("target", &link).unwrap();
+        open_file(&link, 0o600).unwrap().write_all(b"x").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"x");
+        lchown(&link, Some(61_000), None).unwrap();
+        let error = open_file(&link, 0o600).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 }

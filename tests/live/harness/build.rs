@@ -24,6 +24,12 @@ pub(super) fn fuse() -> &'static Path {
     FUSE.get_or_init(|| compile("fuse"))
 }
 
+/// Returns the NSS module `cgt`.
+pub(crate) fn nss_module() -> &'static Path {
+    static MODULE: OnceLock<PathBuf> = OnceLock::new();
+    MODULE.get_or_init(|| compile_as("nss", "libnss_cgt.so.2", &["-shared", "-fPIC"]))
+}
+
 /// Runs one pin of `pins.c` and returns the `name value` lines that it printed.
 pub(crate) fn pins(pin: &str) -> HashMap<String, i64> {
     static PINS: OnceLock<PathBuf> = OnceLock::new();

@@ -95,6 +95,7 @@ impl Daemon {
             .args(if on.is_bare { &[][..] } else { &root })
             .args(["--log", "debug"])
             .args(settings.arguments)
+            .env("RUNTIME_DIRECTORY", format!("{BASE}/runtime"))
             .envs(on.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -123,7 +124,7 @@ impl Daemon {
     /// takes longer than `limit`.
     pub(crate) fn exits_within(&mut self, limit: Duration) -> Option<Duration> {
         self.signal(Signal::SIGTERM);
-        within(limit, || self.child.try_wait().unwrap().is_some())
+        within(limit, || self.has_exited())
     }
 
     /// Returns the log so far.
@@ -137,19 +138,41 @@ impl Daemon {
         assert!(said, "the daemon never logged {text:?}");
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Checks whether it has exited.
+    pub(crate) fn has_exited(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Returns the resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        kib_of(self.pid(), "VmRSS:")
+    }
+
+    /// Returns the ports of its sockets of the proc connector.
+    pub(crate) fn connector_ports(&self) -> Vec<u32> {
+        let own = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let links = own.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        let links: Vec<String> = links.map(|link| link.display().to_string()).collect();
+        let table = fs::read_to_string("/proc/net/netlink").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Columns: sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode. 11 is NETLINK_CONNECTOR.
+        let rows = rows.filter(|row| row.len() == 10 && row[1] == "11");
+        let rows = rows.filter(|row| links.contains(&format!("socket:[{}]", row[9])));
+        rows.filter_map(|row| row[2].parse().ok()).collect()
+    }
+
     /// Returns the CPU time of all threads, from schedstat.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let of_thread = |thread: fs::DirEntry| {
-            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0)
-        };
-        Duration::from_nanos(threads.flatten().map(of_thread).sum())
+        cpu_time_of(self.pid())
     }
 
     /// Sends a signal to the daemon.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).unwrap();
+        let pid = i32::try_from(self.pid()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
@@ -241,4 +264,21 @@ fn collect(mut lines: impl BufRead + Send + 'static, log: Arc<Mutex<String>>) {
             line.clear();
         }
     });
+}
+
+/// Returns a size in the status of a process, as `VmRSS:`, in KiB.
+pub(crate) fn kib_of(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    size.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Returns the CPU time of all threads of a process, from schedstat.
+pub(crate) fn cpu_time_of(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_thread = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(threads.flatten().map(of_thread).sum())
 }

@@ -6,8 +6,10 @@
 mod actor;
 mod build;
 pub(crate) mod census;
-mod daemon;
+pub(crate) mod daemon;
+mod faults;
 mod ground;
+mod name_service;
 mod namespace;
 pub(crate) mod user;
 mod wait;
@@ -21,10 +23,13 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 pub(crate) use actor::Actor;
-pub(crate) use build::pins;
+pub(crate) use build::{nss_module, pins};
 pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, run};
+pub(crate) use faults::{injected_faults, with_faults};
 pub(crate) use ground::{Ground, strangers};
+pub(crate) use name_service::NameService;
 use namespace::Namespace;
+pub(crate) use namespace::PrivateRun;
 pub(crate) use wait::{PATIENCE, REST, eventually, within};
 
 /// Mount point of the private tmpfs of the test, in its own namespace. Fixed, because rules name
@@ -209,10 +214,13 @@ impl Live {
 
     /// Returns the time until the process is in the cgroup `below`, `None` if that takes more than a second.
     pub(crate) fn placed_within_a_second(&self, pid: u32, below: &str) -> Option<Duration> {
+        self.placed_within(Duration::from_secs(1), pid, below)
+    }
+
+    /// Returns the time until the process is in the cgroup `below`, `None` if that takes longer than `limit`.
+    pub(crate) fn placed_within(&self, limit: Duration, pid: u32, below: &str) -> Option<Duration> {
         let wanted = self.ground.at(below);
-        within(Duration::from_secs(1), || {
-            census::cgroup_of(pid, "").as_deref() == Some(wanted.as_str())
-        })
+        within(limit, || census::cgroup_of(pid, "").as_deref() == Some(wanted.as_str()))
     }
 
     /// Starts an actor with steps that end with `hold`, and waits until it holds.

@@ -1,11 +1,12 @@
 //! Creates a mount namespace for the thread of the test. Processes that the thread starts inherit
 //! it; the rest of the machine, including the real `/etc`, is not affected.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{BASE, user};
@@ -33,6 +34,9 @@ impl Namespace {
         trace_events()?;
         cover("/etc/passwd", &user::passwd())?;
         cover("/etc/group", &user::group())?;
+        if Path::new("/etc/subuid").exists() {
+            cover("/etc/subuid", &user::subuid())?;
+        }
         Ok(namespace)
     }
 }
@@ -40,8 +44,30 @@ impl Namespace {
 impl Drop for Namespace {
     /// Unmounts the tmpfs first; the directory below it is the one on the host.
     fn drop(&mut self) {
-        let _ = nix::mount::umount2(BASE, nix::mount::MntFlags::MNT_DETACH);
+        let _ = umount2(BASE, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(BASE);
+    }
+}
+
+/// A private `/run` with the files of the test. Declared after [`super::Live`], so dropped before it.
+pub(crate) struct PrivateRun;
+
+impl PrivateRun {
+    /// Mounts an empty tmpfs at `/run`, and [`BASE`] below it.
+    pub(crate) fn enter() -> Self {
+        let base = File::open(BASE).unwrap();
+        let none = None::<&str>;
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+        fs::create_dir(BASE).unwrap();
+        let below = format!("/proc/self/fd/{}", base.as_raw_fd());
+        mount(Some(below.as_str()), BASE, none, MsFlags::MS_BIND, none).unwrap();
+        Self
+    }
+}
+
+impl Drop for PrivateRun {
+    fn drop(&mut self) {
+        umount2("/run", MntFlags::MNT_DETACH).unwrap();
     }
 }
 

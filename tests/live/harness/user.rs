@@ -8,6 +8,8 @@ pub(crate) const CAROL: u32 = 61_703;
 pub(crate) const NAMELESS: u32 = 61_750;
 /// UID of the processes of [`super::Live::fence`].
 pub(crate) const FENCE: u32 = 61_799;
+/// First of the 65,536 subordinate UIDs of `cgt-alice`.
+pub(crate) const SUBORDINATE: u32 = 617_000_000;
 /// GID of `cgt-team`, which has alice as a member and is not the primary group of any user.
 pub(crate) const TEAM: u32 = 61_710;
 
@@ -31,4 +33,9 @@ pub(super) fn group() -> String {
     format!(
         "cgt-alice:x:{ALICE}:\ncgt-bob:x:{BOB}:\ncgt-carol:x:{CAROL}:\ncgt-team:x:{TEAM}:cgt-alice\ncgruled:x:{READERS}:\n"
     )
+}
+
+/// Returns the lines for `/etc/subuid`.
+pub(super) fn subuid() -> String {
+    format!("cgt-alice:{SUBORDINATE}:65536\n")
 }

@@ -162,14 +162,28 @@ expect "alice: unpause" podman unpause own
 expect "alice: it is thawed" within 10 is_frozen 3031 0
 podman kill own >/dev/null
 
-# With a moving rule alone: in the cgroup of the rule. exec works with cgroupfs only, see cgruled-rules(5).
+# With a moving rule alone: in the cgroup of the rule. exec works with cgroupfs only, see cgruled-rules(5), and with
+# systemd a start fails when the container is moved out of its scope before crun looks for the scope (3 of 12).
+start_in_turns() { # start_in_turns NAME NUMBER
+    local turn
+    for turn in 1 2 3 4 5 6 7 8; do
+        start "$1$turn" "$2" 2>/var/tmp/error && return
+        grep -q "crun: .*No such file or directory" /var/tmp/error || break
+        say "$(grep crun: /var/tmp/error)"
+    done
+    cat /var/tmp/error
+    return 1
+}
 rules <<<"$moving"
 cgrulectl reload >/dev/null
 expect "check reports the effects of a moving rule" grep -q "rootless containers lose podman exec" <(cgrulectl check 2>/dev/null)
 people=${ground#/sys/fs/cgroup}/people/alice
 for engine in systemd cgroupfs; do
     number=$((number + 10))
-    expect "alice, moved, $engine: a container starts" start "moved$engine" $number
+    case $engine in
+    systemd) expect "alice, moved, $engine: a container starts" start_in_turns movedsystemd $number ;;
+    cgroupfs) expect "alice, moved, $engine: a container starts" start movedcgroupfs $number ;;
+    esac
     expect "alice, moved, $engine: it runs" starts $number
     expect "alice, moved, $engine: it has her limit" is_below $number "$people"
 done

@@ -26,6 +26,34 @@ measure off
 off=$p50
 measure warm
 expect "warm" test -z "$(log | grep fast_moves)"
+measure auto
+expect "auto" test -z "$(log | grep fast_moves)"
+expect "auto leaves the switch unset" test "$during" = 0
+record=/run/cgruled/rcu_expedited
+expect "auto has recorded that" test "$(cat $record)" = 0
+# As after a crash between the two writes.
+daemon
+echo 1 >$record
+echo 1 >/sys/kernel/rcu_expedited
+kill -KILL "$(systemctl show -P MainPID cgruled.service)"
+switch_is() { [ "$(cat /sys/kernel/rcu_expedited)" = "$1" ]; }
+expect "the switch is restored after a crash" within 20 switch_is 0
+within 20 is_ready
+systemctl stop cgruled.service
+echo 1 >$record
+echo 1 >/sys/kernel/rcu_expedited
+daemon
+expect "the switch is restored at startup" switch_is 0
+expect "and that is logged" said "ended during a move"
+systemctl stop cgruled.service
+echo 1 >/sys/kernel/rcu_expedited
+measure auto
+expect "a switch that the administrator has set stays set" switch_is 1
+echo 0 >/sys/kernel/rcu_expedited
+echo 1 >/sys/kernel/rcu_normal
+measure auto
+expect "rcu_normal is respected, with the reason" said "rcu_normal is 1"
+echo 0 >/sys/kernel/rcu_normal
 measure expedited
 expect "expedited" test "$during" = 1
 expect "expedited is undone" test "$(cat /sys/kernel/rcu_expedited)" = 0

@@ -46,6 +46,7 @@ has pids/pids.max 100
 systemd-run -q --unit=shop --uid=alice sleep 1000
 shop=$(systemctl show -P MainPID shop.service)
 expect "a process that stays in a service is logged" within 10 said "shop.service"
+expect "explain reports it" grep -q "is left in its systemd unit" <(cgrulectl explain "$shop")
 expect "it stays in all hierarchies" test -z "$(places "$shop" | grep people)"
 systemctl stop shop.service
 

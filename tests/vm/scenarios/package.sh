@@ -42,13 +42,16 @@ newer() {
 # complaints PRIORITY: prints diagnostics of the service and about it since the scenario began.
 begun=$(date +%s)
 complaints() {
-    # An entry has several lines, but one in JSON. Errors of the rule file and their number are intended.
+    # An entry has several lines, but one in JSON. Errors of the rule file, their number and the reload that fails
+    # because of them are intended.
     journalctl -q -b --since "@$begun" -p "$1" -o json -u cgruled.service |
-        grep -v -e 60-another.toml -e 'the rules have [0-9]* new error' | grep .
+        grep -v -e 60-another.toml -e 'the rules have [0-9]* new error' -e 'Reload failed for cgruled.service' | grep .
 }
 status_says() { systemctl status cgruled.service | grep -E -- "$1"; }
 check_fails() { cgrulectl check; [ $? = 65 ]; }
 command_line() { tr '\0' ' ' <"/proc/$(show MainPID)/cmdline"; }
+# The unit has no CAP_IPC_LOCK, but LimitMEMLOCK=.
+locked_kib() { sed -n 's/^VmLck:[[:space:]]*\([0-9]*\) kB$/\1/p' "/proc/$(show MainPID)/status"; }
 runs_as() { command_line | grep -- "^$1"; }
 restarted_from() { [ "$(show MainPID)" != "$1" ] && active; }
 strays() { ps -ww -u "$1" -o pid=,stat=,args=,cgroup= | grep -v -e " Z" -e "$2/$1\$"; }
@@ -65,6 +68,7 @@ installs() {
     expect "the package installs without any configuration" apt install "$ours"
     expect "the service runs after that" active
     expect "the status is reported" status_says "0 rules from "
+    expect "its code is locked in memory" test "$(locked_kib)" -ge 1024
     expect "the samples move nothing" no_groups
     expect "no warning is logged" not complaints warning
     for unit in cgruled.service cgruled-groups.service cgruled-pool.service cgruled.slice; do
@@ -178,7 +182,7 @@ gets_out_of_the_way_of_cgroup_tools() {
     expect "the drop-in installs beside it" apt install "${dropins[0]}"
     expect "its program replaces that of cgroup-tools" is_ours
     expect "verify cgruled.service with the drop-in" verifies cgruled.service
-    expect "its exposure is 2.5 at most" systemd-analyze security --threshold=25 cgruled.service
+    expect "its exposure is 2.8 at most" systemd-analyze security --threshold=28 cgruled.service
     expect "which is diverted" test -x /usr/sbin/cgrulesengd.libcgroup
     expect "the service is cgred too" active cgred.service
     expect "it runs with the options of its files" runs_as \
@@ -217,15 +221,27 @@ takes_over_from_the_original() {
     expect "ours does not run beside cgrulesengd, and is not restarted" ended_with 78
     expect "a masked service does not make the installation fail" masked_install
     expect "and does not run" not active cgruled.service
+    systemctl unmask cgruled.service
+    expect "a skipped service is installed without an error" skipped_install
+    expect "and does not run either" not active cgruled.service
     kill $original
     wait $original
-    systemctl unmask cgruled.service
-    expect "it takes over" systemctl enable --now cgruled.service
+    rm -r /etc/systemd/system/cgruled.service.d
+    systemctl daemon-reload
+    expect "it takes over" systemctl restart cgruled.service
+    expect "and is enabled" systemctl is-enabled cgruled.service
     expect "placed processes stayed" stayed mended/alice
     rm -r /etc/cgrules.conf /etc/cgconfig.conf /etc/cgconfig.d
 }
 masked_install() {
     systemctl mask cgruled.service && dpkg -r cgruled && apt install "$ours"
+}
+skipped_install() {
+    local output
+    dpkg -P cgruled
+    mkdir -p /etc/systemd/system/cgruled.service.d
+    printf '[Unit]\nConditionPathExists=!/\n' >/etc/systemd/system/cgruled.service.d/skip.conf
+    output=$(apt install "$ours" 2>&1) && ! grep -iE 'error|fail|masked' <<<"$output"
 }
 
 goes() {
@@ -240,6 +256,10 @@ goes() {
     rm /etc/cgruled/rules.d/70-bob.toml
     dpkg -P another cgruled-cgrulesengd cgroup-tools >/dev/null
     apt install "$ours" >/dev/null
+    # As the administrator does, without deb-systemd-helper.
+    rm -rf /var/lib/systemd/deb-systemd-helper-enabled/*cgruled* \
+        /var/lib/systemd/deb-systemd-helper-enabled/*/cgruled*
+    systemctl -q enable cgruled.service cgruled-groups.service
     apt purge cgruled >/dev/null
     expect "without that file nothing is left" nothing_left
 }
@@ -250,10 +270,11 @@ asks_nothing() {
     [ ${#files[@]} -gt 1 ] && ! grep -lE "^Template:|debconf|^[^#]*\bread\b" "${files[@]}"
 }
 nothing_left() {
-    local left=(/etc/cgruled* /usr/lib/cgruled* /run/cgr* /usr/share/doc/cgruled* /var/log/cgruled* "$ground"*
+    local left=(/etc/cgruled* /usr/lib/cgruled* /run/cgr* /usr/share/doc/cgruled* /var/log/cgruled* /var/lib/cgruled*
+        "$ground"*
         /var/lib/systemd/deb-systemd-helper-enabled/*/cgruled* /etc/systemd/system/*/cgruled*)
     left+=($(systemctl list-units --all --plain --no-legend 'cgruled*'))
-    [ ${#left[@]} = 0 ] || { echo "${left[@]}" && false; }
+    [ ${#left[@]} = 0 ] || { echo "${left[@]}" && ls -A /run/cgruled && false; }
 }
 
 if [ "${1:-}" != rebooted ]; then

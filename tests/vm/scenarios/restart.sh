@@ -42,6 +42,7 @@ expect "all are placed under load" within 10 none_outside
 group=$(inode)
 
 # after WHAT COMMAND...: placed processes stay, and all others are placed.
+not() { ! "$@"; }
 after() {
     local what=$1
     shift
@@ -60,6 +61,11 @@ after "daemon-reload" systemctl daemon-reload
 after "daemon-reexec" systemctl daemon-reexec
 after "stop of the pool is refused" refused
 after "systemctl reload" systemctl reload cgruled.service
+printf 'version = 1\n[[rule]]\nuser =\n' >/etc/cgruled/rules.d/99-broken.toml
+after "systemctl reload with an invalid file fails" not systemctl reload cgruled.service
+expect "its reason is in the journal" said "99-broken.toml:3"
+rm /etc/cgruled/rules.d/99-broken.toml
+after "systemctl reload succeeds again" systemctl reload cgruled.service
 after "a weight for the pool" systemctl set-property --runtime cgruled.slice CPUWeight=200
 expect "the weight is that of the slice" grep -qx 200 "$ground/../cpu.weight"
 systemctl -q revert cgruled.slice

@@ -8,8 +8,27 @@ done
 sed 's/^Type=.*/Type=sometimes/' /usr/lib/systemd/system/cgruled.service >/tmp/cgruled-wrong.service
 not() { ! "$@"; }
 expect "verify detects an invalid unit" not verifies /tmp/cgruled-wrong.service
-expect "exposure is 2.5 at most" systemd-analyze security --threshold=25 cgruled.service
+expect "exposure is 2.8 at most" systemd-analyze security --threshold=28 cgruled.service
 say "$(systemd-analyze security cgruled.service | tail -n 1)"
+expect "exposure of cgruled-groups is 3.0 at most" systemd-analyze security --threshold=30 cgruled-groups.service
+say "$(systemd-analyze security cgruled-groups.service | tail -n 1)"
+cat >/etc/cgconfig.conf <<'END'
+group vm-groups {
+    perm {
+        task { uid = alice; gid = alice; }
+        admin { uid = alice; gid = alice; }
+    }
+    cpu { cpu.weight = 50; }
+}
+END
+expect "cgruled-groups creates cgroups" systemctl restart cgruled-groups.service
+say "$(journalctl -q -o cat -u cgruled-groups.service | tail -n 6)"
+made=$(find /sys/fs/cgroup -name vm-groups)
+expect "with their settings" grep -qx 50 "$made/cpu.weight"
+expect "with their owner" test "$(stat -c %U "$made")" = alice
+systemctl stop cgruled-groups.service
+rmdir "$made"
+rm /etc/cgconfig.conf
 expect "the group of the control socket" getent group cgruled
 
 settings <<'END'
@@ -22,6 +41,8 @@ cgroup = "people/%u"
 END
 systemctl restart cgruled.service
 expect "a log in /var/log/cgruled" within 10 grep -q "ready" /var/log/cgruled/log
+has_filter() { grep -qx 'Seccomp:	2' "/proc/$(systemctl show -P MainPID cgruled.service)/status"; }
+expect "the daemon runs with a filter of system calls" has_filter
 expect "the status is reported" test -n "$(systemctl show -P StatusText cgruled.service)"
 say "$(systemctl show -P StatusText cgruled.service)"
 settings <<'END'

@@ -4,6 +4,9 @@
 //! The trace is never polled: it would wake the daemon for every move on the machine, including its
 //! own. It is read every 500 ms, before a decision about a process with an unknown mover, and every
 //! 10 ms while a user continues to move processes.
+//!
+//! The trace names a PID. A later fork with that PID shows that the process that was moved is gone
+//! and that the present one was not moved.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +14,9 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use super::changes::{
+    CLOCKS_DIFFER_NS, Changes, KEPT_BETWEEN_READS, MAX_BETWEEN_READS, is_by_another,
+};
 use crate::cgroup::unit::Unit;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::PlacedProcess;
@@ -19,6 +25,7 @@ use crate::kernel::moves::TracedMove;
 use crate::kernel::process::path_in;
 use crate::telemetry::log::limit::LogLimiter;
 use crate::telemetry::metrics::Metrics;
+use crate::tracking::fork_tracker::Fork;
 use crate::tracking::queue::{EvaluationQueue, EvaluationRequest};
 
 /// Interval between two reads of the trace.
@@ -37,6 +44,9 @@ const MAX_QUEUED: usize = 1024;
 /// Maximum number of processes with a stored last mover. When it is exceeded only queued ones are
 /// kept.
 const MAX_KNOWN: usize = 2 * MAX_QUEUED;
+/// Time after a move within which an event that was queued before the move is read.
+const EVENTS_LATE_NS: u64 = 3_000_000_000;
+
 /// Process that moved another one, as far as it could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mover {
@@ -86,6 +96,10 @@ pub(crate) struct MoveWatch {
     known: HashMap<Pid, TracedMove, FixedState>,
     /// The processes that wait for their evaluation, with the same share for each user.
     waiting: EvaluationQueue,
+    /// Forks that were read since the trace was read: moves in it can be of earlier processes with
+    /// their PIDs.
+    forks: Vec<Fork>,
+    changes: Changes,
     due: Nanos,
     alert_until: Nanos,
     was_read: Nanos,
@@ -102,6 +116,8 @@ impl MoveWatch {
         Self {
             known: HashMap::default(),
             waiting: EvaluationQueue::default(),
+            forks: Vec::new(),
+            changes: Changes::default(),
             due: Nanos(0),
             alert_until: Nanos(0),
             was_read: Nanos(0),
@@ -149,12 +165,15 @@ impl MoveWatch {
                 *needs_scan = true;
                 return;
             }
-            if !traced.is_birth {
+            // Those of different CPUs are not in the order of time.
+            if !traced.is_birth && known.get(&pid).is_none_or(|last| last.at <= traced.at) {
                 known.insert(pid, traced);
             }
             waiting.push(Task { process: pid, thread: pid }, cause, traced.at);
         });
         waiting.end_drain();
+        self.compare_with_forks();
+        self.changes.compare(&self.known);
         match result {
             Ok(0) => {}
             Ok(lost) => {
@@ -171,6 +190,51 @@ impl MoveWatch {
         let interval = if now < self.alert_until { SHORT_INTERVAL_NS } else { INTERVAL_NS };
         self.was_read = now;
         self.due = now.plus(interval).max(self.paid_until);
+    }
+
+    /// Records a fork that was read from the fork socket.
+    pub(crate) fn forked(&mut self, fork: Fork) {
+        self.end_earlier(fork);
+        if self.forks.len() < MAX_BETWEEN_READS {
+            self.forks.push(fork);
+        }
+    }
+
+    /// Records a process that was evaluated at `now` for an event and has no rule.
+    pub(crate) fn changed(&mut self, pid: Pid, now: Nanos) {
+        let last = self.known.get(&pid).filter(|last| is_by_another(last));
+        // The evaluation after the move may have found it changed already.
+        self.needs_scan |= last.is_some_and(|last| now.since(last.at) < EVENTS_LATE_NS)
+            && self.waiting.find(pid).is_none();
+        self.changes.note(pid, now);
+    }
+
+    /// Checks whether the process, which was moved and has no rule, changed after the move.
+    pub(crate) fn has_changed(&mut self, pid: Pid) -> bool {
+        self.changes.take(pid)
+    }
+
+    /// Compares the moves that were just read with the forks that were read before.
+    fn compare_with_forks(&mut self) {
+        let mut forks = std::mem::take(&mut self.forks);
+        if !self.known.is_empty() {
+            forks.iter().for_each(|&fork| self.end_earlier(fork));
+        }
+        forks.clear();
+        forks.shrink_to(KEPT_BETWEEN_READS);
+        self.forks = forks;
+    }
+
+    /// Forgets the last move of the PID of a child if it was before the fork. A scan finds the
+    /// children that the earlier process created in the other cgroup.
+    fn end_earlier(&mut self, fork: Fork) {
+        let last = self.known.get(&fork.child);
+        if last.is_none_or(|last| fork.at <= last.at.plus(CLOCKS_DIFFER_NS)) {
+            return;
+        }
+        self.known.remove(&fork.child);
+        let waiting = self.waiting.find(fork.child);
+        self.needs_scan |= waiting.is_some_and(|waiting| waiting.cause.contains(Cause::MOVED));
     }
 
     /// Adds the duration of a read or of the evaluations after it to the cost.
@@ -228,6 +292,12 @@ impl MoveWatch {
     /// Checks whether moves were lost since the last call, so that a scan must find them.
     pub(crate) fn take_needs_scan(&mut self) -> bool {
         std::mem::take(&mut self.needs_scan)
+    }
+
+    /// Checks whether a move of the process is known that was not one of an earlier process with its
+    /// PID.
+    pub(super) fn knows_move(&self, pid: Pid) -> bool {
+        self.known.contains_key(&pid)
     }
 
     /// Returns the ID of the hierarchy in which the process was moved last.
@@ -298,10 +368,8 @@ mod tests {
         watch.read_if_due(Nanos(0), &mut kernel);
         assert_eq!(watch.metrics.traced_moves.get(), 1);
         assert!(watch.has_work());
-        let is_birth = |evaluation: EvaluationRequest| {
-            (evaluation.pid.get(), evaluation.cause.contains(Cause::ELSEWHERE))
-        };
-        let next = std::iter::from_fn(|| watch.next_moved().map(is_birth));
+        let next = std::iter::from_fn(|| watch.next_moved());
+        let next = next.map(|next| (next.pid.get(), next.cause.contains(Cause::ELSEWHERE)));
         assert_eq!(next.collect::<Vec<_>>(), [(40, true), (41, false), (42, true)]);
         assert!(!watch.has_work() && !watch.take_needs_scan());
         let births = (0..2000).map(|number| (CREATOR, 2_000_000 + number)).collect();
@@ -309,6 +377,42 @@ mod tests {
         many.read_if_due(Nanos(0), &mut kernel);
         assert!(many.take_needs_scan());
         assert_eq!(std::iter::from_fn(|| many.next_moved()).count(), MAX_QUEUED);
+    }
+
+    #[test]
+    fn a_move_before_the_fork_of_the_present_process_is_of_an_earlier_one() {
+        const MOVED_AT: u64 = 7;
+        let forty = Pid::new(40).unwrap();
+        let fork = |at: u64| Fork { at: Nanos(at), parent: Pid::new(1).unwrap(), child: forty };
+        for (forked_at, is_earlier) in [
+            (MOVED_AT - 1, false),
+            (MOVED_AT + CLOCKS_DIFFER_NS, false),
+            (MOVED_AT + CLOCKS_DIFFER_NS + 1, true),
+        ] {
+            for is_fork_first in [true, false] {
+                let (mut watch, mut kernel) = watch(vec![(900, 40)], 0);
+                if is_fork_first {
+                    watch.forked(fork(forked_at));
+                }
+                watch.read_now(&mut kernel);
+                if !is_fork_first {
+                    watch.forked(fork(forked_at));
+                }
+                assert_eq!(watch.take_needs_scan(), is_earlier);
+                assert_eq!(watch.knows_move(forty), !is_earlier);
+            }
+        }
+    }
+
+    #[test]
+    fn forks_are_kept_until_the_next_read_of_the_trace() {
+        let (mut watch, mut kernel) = watch(Vec::new(), 0);
+        let one = Pid::new(1).unwrap();
+        (0..MAX_BETWEEN_READS as u64 + 1)
+            .for_each(|at| watch.forked(Fork { at: Nanos(at), parent: one, child: one }));
+        assert_eq!(watch.forks.len(), MAX_BETWEEN_READS);
+        watch.read_now(&mut kernel);
+        assert!(watch.forks.is_empty() && watch.forks.capacity() <= KEPT_BETWEEN_READS);
     }
 
     #[test]
