@@ -11,6 +11,7 @@ mod faults;
 mod ground;
 mod name_service;
 mod namespace;
+mod time_limit;
 pub(crate) mod user;
 mod wait;
 
@@ -30,6 +31,7 @@ pub(crate) use ground::{Ground, strangers};
 pub(crate) use name_service::NameService;
 use namespace::Namespace;
 pub(crate) use namespace::PrivateRun;
+use time_limit::TimeLimit;
 pub(crate) use wait::{PATIENCE, REST, eventually, within};
 
 /// Mount point of the private tmpfs of the test, in its own namespace. Fixed, because rules name
@@ -41,6 +43,7 @@ const LOCK: &str = "/run/cgruled-live.lock";
 pub(crate) struct Live {
     pub(crate) ground: Ground,
     _namespace: Namespace,
+    _limit: TimeLimit,
     _lock: Flock<File>,
 }
 
@@ -63,10 +66,11 @@ impl Live {
         let file = File::create(LOCK).map_err(|error| format!("{LOCK}: {error}"))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| format!("{LOCK}: {errno}"))?;
+        let limit = TimeLimit::begin();
         connector_works()?;
         let namespace = Namespace::enter()?;
         let ground = Ground::prepare()?;
-        let live = Self { ground, _namespace: namespace, _lock: lock };
+        let live = Self { ground, _namespace: namespace, _limit: limit, _lock: lock };
         live.program("bin/actors");
         Ok(live)
     }
