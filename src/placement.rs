@@ -2,6 +2,7 @@
 //! moved there: the engine and the commands of the tool use the same functions. Reads no more of the process than the rules
 //! need.
 
+pub mod conditions;
 mod protection;
 pub mod stay;
 
@@ -10,9 +11,8 @@ use crate::kernel::program::ExeInfo;
 use crate::policy::User;
 use crate::policy::load::Subordinates;
 use crate::rules::destination::{Destination, SpecifierValues};
-use crate::rules::ignore::Scheduling;
 use crate::rules::matcher::Matcher;
-use crate::rules::{Action, Facts, Rule, RuleId};
+use crate::rules::{Facts, Rule, RuleId};
 pub use protection::{Protection, protection};
 
 /// Executable of a process, as far as it was read.
@@ -57,8 +57,9 @@ pub enum Missing {
     Exe,
     /// The namespaces of the process.
     Namespaces,
-    /// The name and groups of this user, below whose service manager it is.
-    Owner(Uid),
+    /// The name and groups of this user: the one below whose service manager the process is, or who
+    /// logged in.
+    User(Uid),
 }
 
 /// Result of [`decide`] for a process.
@@ -74,16 +75,19 @@ pub enum Choice {
     /// The result depends on details of the executable that only [`crate::kernel::program::examine`] can
     /// determine.
     NeedsExamination,
+    /// The result depends on data that were not read.
+    Needs(Missing),
 }
 
 /// Returns the first rule that matches and applies. Needs the executable only if a rule that could
-/// come first requires it, and calls `applies` only for rules that match.
+/// come first requires it. `condition` returns whether the conditions of a rule are met; it is called only
+/// for rules whose other criteria match.
 pub fn decide(
     matcher: &Matcher,
     user: &User,
     (uid, gid): (Uid, Gid),
     exe: KnownExe<'_>,
-    mut applies: impl FnMut(&Rule) -> bool,
+    mut condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
 ) -> Choice {
     let seen = exe.seen();
     let facts = Facts {
@@ -102,8 +106,11 @@ pub fn decide(
             }
         }
         let Some(id) = decision else { return Choice::NoRule };
-        if matcher.rule(id).is_none_or(&mut applies) {
-            return Choice::Rule(id);
+        let rule = matcher.rule(id).filter(|rule| rule.is_conditional());
+        match rule.map_or(Ok(true), |rule| condition(id, rule)) {
+            Ok(true) => return Choice::Rule(id),
+            Ok(false) => {}
+            Err(missing) => return Choice::Needs(missing),
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
     }
@@ -138,19 +145,4 @@ pub fn render(
     if path.len() > 1 && path.ends_with('/') {
         path.pop();
     }
-}
-
-/// Checks whether a matching rule applies to the current cgroup and scheduling policy of the
-/// process. The kernel reports no change of either, so the state at the evaluation counts.
-/// `cgroup` returns the content of its `/proc/PID/cgroup`, and `is_real_time` checks its policy; each
-/// reads by `reader`, and only if the rule depends on it.
-pub fn applies<R>(
-    rule: &Rule,
-    reader: &mut R,
-    cgroup: impl FnOnce(&mut R) -> Option<&[u8]>,
-    is_real_time: impl FnOnce(&mut R) -> bool,
-) -> bool {
-    let Action::Ignore(when) = &rule.action else { return true };
-    let place = when.below.is_none() || cgroup(reader).is_some_and(|text| when.means_place(text));
-    place && (when.scheduling == Scheduling::Any || when.scheduling.means(is_real_time(reader)))
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cgruled::event::{Gid, Uid};
-use cgruled::rules::explain::walk;
+use cgruled::rules::context::{ContextCriteria, TextTest};
+use cgruled::rules::explain::{Mismatch, walk};
 use cgruled::rules::glob::Glob;
 use cgruled::rules::ignore::IgnoreWhen;
 use cgruled::rules::lint::{self, Unreachable};
@@ -92,20 +93,40 @@ fn criteria(weight: u32) -> impl Strategy<Value = Criteria> {
         .boxed()
     }
     (list(weight, user_test()), list(weight, group_test()), list(weight + 2, exe_test()))
-        .prop_map(|(users, groups, exes)| Criteria { users, groups, exes })
+        .prop_map(|(users, groups, exes)| Criteria { users, groups, exes, context: None })
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
-    (criteria(4), criteria(1), prop::bool::weighted(0.3), prop::bool::weighted(0.3)).prop_map(
-        |(when, mut not, anywhere, conditional)| {
+    let conditions = prop_oneof![4 => Just(Condition::None), 1 => Just(Condition::Ignore), 1 => Just(Condition::Context)];
+    (criteria(4), criteria(1), prop::bool::weighted(0.3), conditions).prop_map(
+        |(when, mut not, anywhere, condition)| {
             // A rule for all users in every set would leave few processes for the other rules.
             if when.is_empty() {
                 not.users.push(UserTest::Ids(Uid(0), Uid(4)));
             }
             let rule = rule(when, not, anywhere);
-            if conditional { self::conditional(rule) } else { rule }
+            match condition {
+                Condition::None => rule,
+                Condition::Ignore => conditional(rule),
+                Condition::Context => in_unit(rule),
+            }
         },
     )
+}
+
+/// A condition that only the caller of the matcher can test.
+#[derive(Clone, Debug)]
+enum Condition {
+    None,
+    Ignore,
+    Context,
+}
+
+/// Lets a rule require a unit.
+fn in_unit(mut rule: Rule) -> Rule {
+    let units = vec![TextTest::Is(b"cron.service"[..].into())];
+    rule.when.context = Some(Box::new(ContextCriteria { units, ..ContextCriteria::default() }));
+    rule
 }
 
 fn conditional(rule: Rule) -> Rule {
@@ -176,7 +197,7 @@ proptest! {
         let matcher = Matcher::compile(Arc::from(rules));
         let (plan, facts) = (matcher.plan(&process.who), process.facts());
         let fails = |id: RuleId| {
-            fails[id.0 as usize] && matcher.rule(id).unwrap().action.is_conditional()
+            fails[id.0 as usize] && matcher.rule(id).unwrap().is_conditional()
         };
         let mut decision = matcher.decide(&plan, &facts);
         let mut expected = reference::first_match(matcher.rules(), &process.who, &facts, 0);
@@ -200,14 +221,15 @@ proptest! {
         let (plan, facts) = (matcher.plan(&process.who), process.facts());
         let mut decision = matcher.decide(&plan, &facts);
         while let Some(id) = decision {
-            if !fails[id.0 as usize] || !matcher.rule(id).unwrap().action.is_conditional() {
+            if !fails[id.0 as usize] || !matcher.rule(id).unwrap().is_conditional() {
                 break;
             }
             decision = matcher.decide_after(&plan, &facts, id);
         }
         let rules = matcher.rules();
-        let at = |rule: &Rule| rules.iter().position(|own| std::ptr::eq(own, rule)).unwrap();
-        let walked = walk(rules, &process.who, &facts, |rule| !fails[at(rule)]);
+        let walked = walk(rules, &process.who, &facts, |id, _| {
+            fails[id.0 as usize].then_some(Mismatch::Circumstances)
+        });
         prop_assert_eq!(walked.winner, decision, "{:?}", process);
         let before = decision.map_or(rules.len(), |id| id.0 as usize);
         prop_assert_eq!(walked.misses.len(), before);
@@ -225,7 +247,7 @@ proptest! {
             let mut from = 0;
             while let Some(id) = reference::first_match(&rules, &process.who, &facts, from) {
                 prop_assert!(!dead.contains(&id), "{:?} decides for {:?}", rules[id.0 as usize], process);
-                if !rules[id.0 as usize].action.is_conditional() {
+                if !rules[id.0 as usize].is_conditional() {
                     break;
                 }
                 from = id.0 + 1;
@@ -327,6 +349,7 @@ fn the_first_rule_wins_whatever_it_needs() {
         users: vec![UserTest::Ids(Uid(1), Uid(1))],
         groups: vec![GroupTest::Ids(Gid(5), Gid(5))],
         exes: vec![base("vim")],
+        context: None,
     };
     let rules = vec![
         rule(everything, nothing(), false),
@@ -421,6 +444,7 @@ fn any_excluded_kind_is_enough() {
         users: vec![UserTest::Ids(Uid(3), Uid(3))],
         groups: vec![GroupTest::Ids(Gid(7), Gid(7))],
         exes: vec![base("vim")],
+        context: None,
     };
     let rules = vec![rule(nothing(), not, false)];
     check(

@@ -381,6 +381,10 @@ impl Kernel for SimKernel {
         Some(&self.text)
     }
 
+    fn login(&mut self, _: Pid) -> Option<Uid> {
+        None
+    }
+
     fn is_real_time(&self, _: Pid) -> bool {
         false
     }

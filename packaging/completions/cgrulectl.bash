@@ -83,6 +83,18 @@ _cgrulectl() {
             _filedir
             return
             ;;
+        --unit)
+            :
+            return
+            ;;
+        --from)
+            :
+            return
+            ;;
+        --login)
+            COMPREPLY=($(compgen -u -- "$cur"))
+            return
+            ;;
         --config)
             _filedir
             return
@@ -101,7 +113,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --exe --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --login --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids

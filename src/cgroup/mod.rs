@@ -11,6 +11,7 @@ pub mod conflicts;
 pub mod disk;
 mod error;
 pub mod fast_moves;
+pub(crate) mod group_files;
 pub mod host;
 pub mod make;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

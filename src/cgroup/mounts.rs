@@ -184,6 +184,13 @@ impl Hierarchies {
         self.of_systemd
     }
 
+    /// Returns the index of the hierarchy that shows the unit of a process: v2, or the named v1
+    /// hierarchy of systemd on hosts without v2.
+    pub fn of_units(&self) -> Option<usize> {
+        let unified = self.trees.iter().position(|tree| tree.version == Version::V2);
+        unified.or_else(|| self.trees.iter().position(Hierarchy::is_systemds))
+    }
+
     /// Returns the v2 hierarchy, if it is mounted.
     pub fn unified(&self) -> Option<&Hierarchy> {
         self.trees.iter().find(|tree| tree.version == Version::V2)

@@ -97,6 +97,12 @@ impl<'p> Unit<'p> {
         Self::None
     }
 
+    /// Returns the unit of a cgroup. Names of units are valid UTF-8; names of cgroups that a unit creates
+    /// below its own need not be.
+    pub fn of_bytes(path: &'p [u8], roots: &[&str]) -> Self {
+        Self::of(path.utf8_chunks().next().map_or("", |chunk| chunk.valid()), roots)
+    }
+
     /// Checks whether the rule has to allow a move of a process out of the unit. `is_last` reports
     /// whether it is the only process in this cgroup, `is_service` whether it has the real UID of
     /// root and is a child of process 1; both find that out by `reader`.

@@ -18,13 +18,13 @@ use super::daemon_client::{self, RunNotes};
 use super::locale;
 use super::unread;
 use super::what_if::located;
+use crate::cgroup::unit::manager_uid;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
-use crate::event::{Gid, Pid};
+use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
 use crate::placement::stay::StayReason;
-use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::{InapplicableReason, Rule, RuleId};
 
@@ -56,6 +56,15 @@ pub(super) struct ExplainArgs {
     /// with this executable
     #[arg(long, value_name = "PATH", requires = "user")]
     exe: Option<OsString>,
+    /// in this systemd unit
+    #[arg(long, value_name = "UNIT", requires = "user", conflicts_with = "from")]
+    unit: Option<String>,
+    /// in this cgroup
+    #[arg(long, value_name = "CGROUP", requires = "user")]
+    from: Option<String>,
+    /// after a login of this user (name or UID)
+    #[arg(long, value_name = "USER", requires = "user")]
+    login: Option<String>,
     /// show every rule that was evaluated, with full paths
     #[arg(long)]
     all: bool,
@@ -166,7 +175,7 @@ pub(super) fn run(given: &ExplainArgs, out: &mut dyn Write) -> Result<u8, ToolEr
         living(&survey, &given.pids, memories, &mut proc)?
     } else {
         let user = given.user.as_deref().unwrap_or_default();
-        let subject = imagined(user, given, &survey.names)?;
+        let subject = imagined(user, given, &survey)?;
         let verdict = judge(&survey, &subject, &mut proc);
         let reasons = Vec::new();
         vec![ExplainAnswer::There(Box::new(Explained {
@@ -290,8 +299,9 @@ fn pid(text: &str) -> Result<Pid, &'static str> {
 fn imagined(
     user: &str,
     given: &ExplainArgs,
-    names: &NameService,
+    survey: &LoadedConfig,
 ) -> Result<InspectedProcess, ToolError> {
+    let names = &survey.names;
     let uid = names.uid_of(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?;
     let gid = match &given.group {
         // A user without a passwd entry gets the group of the same ID, as users have on most hosts.
@@ -301,7 +311,31 @@ fn imagined(
         }
     };
     let program = given.exe.as_deref().map(program).transpose()?;
-    InspectedProcess::imagined(uid, gid, program.as_deref(), names)
+    let mut subject = InspectedProcess::imagined(uid, gid, program.as_deref(), names)?;
+    subject.login = match &given.login {
+        None => None,
+        Some(user) => {
+            names.uid_of(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?.into()
+        }
+    };
+    let cgroup =
+        given.from.clone().or_else(|| given.unit.as_deref().map(|unit| usual_cgroup(unit, uid)));
+    let tree = survey.hierarchies.of_units().and_then(|index| survey.hierarchies.get(index));
+    if let Some((cgroup, tree)) = cgroup.zip(tree) {
+        subject.imagined_cgroup = format!("0:{}:{cgroup}\n", tree.listed).into_bytes();
+    }
+    Ok(subject)
+}
+
+/// Returns the cgroup in which systemd starts a unit, unless its file has another slice.
+fn usual_cgroup(unit: &str, uid: Uid) -> String {
+    if unit.starts_with("session-") {
+        return format!("/user.slice/user-{uid}.slice/{unit}");
+    }
+    match manager_uid(unit) {
+        Some(owner) => format!("/user.slice/user-{owner}.slice/{unit}"),
+        None => format!("/system.slice/{unit}"),
+    }
 }
 
 fn unknown(what: &str, name: &str) -> ToolError {

@@ -6,6 +6,7 @@
 //! settings, 69 daemon not reachable; `run` returns that of its command, or 125 to 127 as env(1).
 
 pub mod command;
+mod conditions;
 
 pub mod cat;
 pub mod check;
@@ -118,7 +119,7 @@ mod tests {
                 assert_eq!(count, 1, "--{flag}: {text}");
             }
             let fits = text.lines().all(|line| line.chars().count() <= 80);
-            assert!(fits && text.lines().count() <= 24, "{text}");
+            assert!(fits && text.lines().count() <= 32, "{text}");
         }
     }
 

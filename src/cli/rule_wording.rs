@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Gid, Uid};
+use crate::rules::context::{ContextCriteria, ContextMismatch, TextTest};
 use crate::rules::human::HUMAN;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::names::ResolvedNames;
@@ -48,12 +49,45 @@ impl RuleWording {
             given("group", self.groups(criteria)),
             given("exe", Self::exes(criteria)),
         ];
-        kinds.into_iter().flatten().collect()
+        let context = criteria.context.as_deref().into_iter().flat_map(|context| {
+            [
+                given("unit", texts(&context.units)),
+                given("from", texts(&context.from)),
+                given("login", self.user_tests(&context.logins)),
+            ]
+        });
+        kinds.into_iter().chain(context).flatten().collect()
+    }
+
+    /// Returns the criterion on its context that a process does not meet.
+    pub(super) fn context_mismatch(&self, miss: ContextMismatch, rule: &Rule) -> String {
+        let of = |criteria: &Criteria, shown: &dyn Fn(&ContextCriteria) -> String| {
+            criteria.context.as_deref().map(shown).unwrap_or_default()
+        };
+        let units = |context: &ContextCriteria| format!("unit {}", texts(&context.units));
+        let from = |context: &ContextCriteria| format!("from {}", texts(&context.from));
+        let login =
+            |context: &ContextCriteria| format!("login {}", self.user_tests(&context.logins));
+        match miss {
+            ContextMismatch::Unit => format!("needs {}", of(&rule.when, &units)),
+            ContextMismatch::From => format!("needs {}", of(&rule.when, &from)),
+            ContextMismatch::Login => format!("needs {}", of(&rule.when, &login)),
+            ContextMismatch::NotUnit => format!("excludes {}", of(&rule.not, &units)),
+            ContextMismatch::NotFrom => format!("excludes {}", of(&rule.not, &from)),
+            ContextMismatch::NotLogin => format!("excludes {}", of(&rule.not, &login)),
+            ContextMismatch::Place => {
+                "is in the cgroup of another rule with unit or from".to_owned()
+            }
+        }
     }
 
     /// Returns the users that the criteria select.
     pub(super) fn users(&self, criteria: &Criteria) -> String {
-        listed(&criteria.users, |test| match test {
+        self.user_tests(&criteria.users)
+    }
+
+    fn user_tests(&self, tests: &[UserTest]) -> String {
+        listed(tests, |test| match test {
             UserTest::Name(name) | UserTest::NameOrId(name, _) => Escaped(name).to_string(),
             UserTest::Human(_) => HUMAN.to_owned(),
             UserTest::Glob(glob) => EscapedBytes(glob.as_bytes()).to_string(),
@@ -129,6 +163,10 @@ pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
         Scheduling::NotRealTime => Some("only without real-time scheduling".to_owned()),
     };
     below.into_iter().chain(scheduling).collect()
+}
+
+fn texts(tests: &[TextTest]) -> String {
+    listed(tests, |test| EscapedBytes(test.as_bytes()).to_string())
 }
 
 fn listed<T>(tests: &[T], show: impl Fn(&T) -> String) -> String {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::command::{DaemonFlags, ToolError};
+use super::conditions::InspectedConditions;
 use super::daemon_client::{self, RunNotes};
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree;
@@ -16,7 +17,8 @@ use crate::daemon;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
 use crate::kernel::program::{ExeInfo, STANDARD_DIRECTORIES, may_be_other_name};
-use crate::placement::{self, Choice, KnownExe, applies, decide};
+use crate::placement::conditions::Conditions;
+use crate::placement::{self, Choice, KnownExe, decide};
 use crate::policy::load::NameService;
 use crate::policy::{Policy, User};
 use crate::rules::destination::SpecifierValues;
@@ -97,17 +99,26 @@ impl WhatIf {
             invoked: program.invoked.as_deref().map(|path| path.as_os_str().as_bytes()),
             is_unsure: false,
         });
-        // A child starts in the cgroup of this process and with its scheduling.
-        let own = Pid::new(std::process::id());
+        // A child starts in the cgroup of this process, with its login user and scheduling.
+        let own = Pid::new(std::process::id())?;
         let mut proc = ProcFs::open(Path::new("/proc")).ok();
-        let choice = decide(matcher, &user, (person.uid, person.gid), exe, |rule| {
-            own.zip(proc.as_mut()).is_none_or(|(own, proc)| {
-                applies(rule, proc, |proc| proc.cgroup(own, None), |proc| proc.is_real_time(own))
-            })
+        let cgroup = proc.as_mut().and_then(|proc| Some(proc.cgroup(own, None)?.to_vec()));
+        let login = proc.as_mut().and_then(|proc| proc.login(own));
+        let facts = InspectedConditions {
+            hierarchies: &self.hierarchies,
+            names: &NameService::default(),
+            cgroup: cgroup.as_deref().unwrap_or_default(),
+            login,
+            pid: Some(own),
+            proc: proc.as_ref(),
+        };
+        let mut conditions = Conditions::new(&self.policy.context, facts);
+        let choice = decide(matcher, &user, (person.uid, person.gid), exe, |id, rule| {
+            conditions.test(id, rule).map(|mismatch| mismatch.is_none())
         });
         match choice {
             Choice::Rule(id) => matcher.rule(id),
-            Choice::NoRule | Choice::NeedsExe | Choice::NeedsExamination => None,
+            Choice::NoRule | Choice::NeedsExe | Choice::NeedsExamination | Choice::Needs(_) => None,
         }
     }
 

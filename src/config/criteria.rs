@@ -1,4 +1,6 @@
-//! Converts the values of `user`, `group` and `exe` to tests; it resolves no names.
+//! Converts the values of the criteria of a rule to tests; it resolves no names.
+
+mod context;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -11,7 +13,7 @@ use crate::rules::glob::Glob;
 use crate::rules::human::{HUMAN, HumanUids};
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
-pub(super) const CRITERIA_KEYS: [&str; 3] = ["user", "group", "exe"];
+pub(super) const CRITERIA_KEYS: [&str; 6] = ["user", "group", "exe", "unit", "from", "login"];
 /// The key of a unit table that selects users.
 pub(super) const USERS_KEY: &str = "users";
 /// The kernel's invalid ID: no process has it, and `setuid(-1)` leaves the ID unchanged.
@@ -46,14 +48,10 @@ pub(super) fn criteria(
     piece: &mut TomlSection<'_, '_>,
     mentions: &mut Vec<NameRef>,
 ) -> Criteria {
-    let users = each(table, "user", piece, user);
+    let users = each(table, "user", piece, |value, piece| user(value, "user", piece));
     let groups = each(table, "group", piece, group);
     let exes = each(table, "exe", piece, exe);
-    for (test, span) in &users {
-        if let UserTest::Name(name) | UserTest::NameOrId(name, _) = test {
-            mention(NameKind::User, name, span, piece, mentions);
-        }
-    }
+    mention_users(&users, piece, mentions);
     for (test, span) in &groups {
         match test {
             GroupTest::Name(name) | GroupTest::NameOrId(name, _) => {
@@ -66,7 +64,8 @@ pub(super) fn criteria(
             GroupTest::Ids(..) => {}
         }
     }
-    Criteria { users: tests(users), groups: tests(groups), exes: tests(exes) }
+    let context = context::context(table, piece, mentions);
+    Criteria { users: tests(users), groups: tests(groups), exes: tests(exes), context }
 }
 
 /// Reads `users` of a unit table, which accepts the forms of the rule key `user`.
@@ -76,12 +75,20 @@ pub(super) fn users(
     mentions: &mut Vec<NameRef>,
 ) -> Vec<UserTest> {
     let users = each(table, USERS_KEY, piece, unit_user);
-    for (test, span) in &users {
+    mention_users(&users, piece, mentions);
+    tests(users)
+}
+
+fn mention_users(
+    tests: &[(UserTest, Range<usize>)],
+    piece: &TomlSection<'_, '_>,
+    mentions: &mut Vec<NameRef>,
+) {
+    for (test, span) in tests {
         if let UserTest::Name(name) | UserTest::NameOrId(name, _) = test {
             mention(NameKind::User, name, span, piece, mentions);
         }
     }
-    tests(users)
 }
 
 fn mention(
@@ -147,11 +154,11 @@ fn as_written(value: &Value<'_>) -> String {
     }
 }
 
-fn user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> {
+fn user(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<UserTest> {
     if value.get_ref().as_str() == Some(HUMAN) {
         return Some(UserTest::Human(HumanUids::default()));
     }
-    Some(match id_or_name(value, "user", piece)? {
+    Some(match id_or_name(value, key, piece)? {
         IdOrName::Ids(first, last) => UserTest::Ids(Uid(first), Uid(last)),
         IdOrName::Glob(glob) => UserTest::Glob(glob),
         IdOrName::Name(name) => UserTest::Name(name),
@@ -170,7 +177,7 @@ fn unit_user(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<UserT
             return None;
         }
     }
-    user(value, piece)
+    user(value, "user", piece)
 }
 
 fn group(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<GroupTest> {

@@ -11,11 +11,14 @@ use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 12] = [
+pub const RULE_KEYS: [&str; 15] = [
     "name",
     "user",
     "group",
     "exe",
+    "unit",
+    "from",
+    "login",
     "not",
     "cgroup",
     "controllers",
@@ -48,7 +51,7 @@ pub(super) fn read(
     let when = criteria::criteria(table, piece, &mut mentions);
     if !CRITERIA_KEYS.iter().any(|&key| table.contains_key(key)) {
         let help = "write user = \"*\" to match every process";
-        piece.error_help(header.clone(), "rule without user, group or exe", help);
+        piece.error_help(header.clone(), "rule without criteria", help);
     }
     let not = negated(table, piece, &mut mentions);
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));

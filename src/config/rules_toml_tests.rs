@@ -65,6 +65,7 @@ leave_units = true
             ExeTest::Base(b"cron".to_vec()),
             ExeTest::BaseGlob(glob("nginx*")),
         ],
+        context: None,
     };
     assert_eq!(rule.when, expected);
     assert_eq!(rule.not.users, [UserTest::Name("site-demo".to_owned())]);

@@ -1,7 +1,6 @@
 //! The running Linux kernel behind the interface of the engine: the proc connector, `/proc`, cgroupfs,
 //! tracefs and the helper threads. Must not decide anything about a process.
 
-mod group_files;
 mod systemd_root;
 
 use std::fs;
@@ -16,6 +15,7 @@ use nix::sys::eventfd::EventFd;
 use super::leader::{Activity, Call};
 use crate::cgroup::config::{GroupConfigs, PathConfig};
 use crate::cgroup::fast_moves::FastMovesGuard;
+use crate::cgroup::group_files;
 use crate::cgroup::host::Host;
 use crate::cgroup::mounts::{Hierarchies, HierarchySet};
 use crate::cgroup::tree::{
@@ -259,6 +259,10 @@ impl Kernel for Linux {
 
     fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]> {
         self.proc.cgroup(pid, thread)
+    }
+
+    fn login(&mut self, pid: Pid) -> Option<Uid> {
+        self.proc.login(pid)
     }
 
     fn is_real_time(&self, pid: Pid) -> bool {

@@ -3,15 +3,18 @@
 
 use super::Engine;
 use super::name_lookups::PendingName;
+use crate::cgroup::mounts::Hierarchies;
 use crate::engine::kernel::Kernel;
-use crate::engine::placer::{PlacedProcess, Placement};
+use crate::engine::placer::{PlacedProcess, Placement, Placer};
 use crate::event::{Cause, Gid, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::ExeInfo;
-use crate::placement::{Choice, KnownExe, Missing, applies, decide};
+use crate::placement::conditions::{ConditionFacts, Conditions};
+use crate::placement::{Choice, KnownExe, Missing, decide};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
+use crate::rules::RuleId;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Result of an evaluation: its outcome, or a further read that it needs.
@@ -38,17 +41,24 @@ impl<K: Kernel> Engine<K> {
         if let Some(result) = self.evaluate_without_rules(evaluation, handle, exe) {
             return result;
         }
-        let &ProcessHandle { uid, gid, thread, .. } = handle;
+        let &ProcessHandle { uid, gid, .. } = handle;
         let Some(user) = self.policy.users.get(&uid) else {
             return EvaluationResult::Over(Placement::NoRule);
         };
-        let (pid, kernel) = (evaluation.pid, &mut self.kernel);
         if user.take_stale(evaluation.since) {
-            kernel.identify(&self.policy, uid);
+            self.kernel.identify(&self.policy, uid);
         }
         let program = exe.seen().map(ExeInfo::name);
-        let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |rule| {
-            applies(rule, kernel, |own| own.cgroup(pid, thread), |own| own.is_real_time(pid))
+        let facts = ProcessConditions {
+            policy: &self.policy,
+            kernel: &mut self.kernel,
+            placer: &self.placer,
+            pid: evaluation.pid,
+            handle,
+        };
+        let mut conditions = Conditions::new(&self.policy.context, facts);
+        let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |id, rule| {
+            conditions.test(id, rule).map(|mismatch| mismatch.is_none())
         });
         let rule = match decided {
             Choice::Rule(rule) => rule,
@@ -61,6 +71,7 @@ impl<K: Kernel> Engine<K> {
                 let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
                 return EvaluationResult::NeedsExamination(raw);
             }
+            Choice::Needs(missing) => return self.request(missing, evaluation),
         };
         self.last_decision.rule = Some(rule);
         if self.policy.lacks_group(rule, gid) {
@@ -109,8 +120,8 @@ impl<K: Kernel> Engine<K> {
         match missing {
             Missing::Exe => EvaluationResult::NeedsExe,
             Missing::Namespaces => EvaluationResult::NeedsNamespaces,
-            Missing::Owner(owner) if self.policy.knows(owner) => EvaluationResult::OwnerKnown,
-            Missing::Owner(owner) => {
+            Missing::User(owner) if self.policy.knows(owner) => EvaluationResult::OwnerKnown,
+            Missing::User(owner) => {
                 EvaluationResult::Over(self.wait(PendingName::User(owner), evaluation))
             }
         }
@@ -151,6 +162,47 @@ impl<K: Kernel> Engine<K> {
         let Policy { observer: Some(observer), .. } = &*self.policy else { return };
         let mut process = OpenProcess { pid: evaluation.pid, kernel: &mut self.kernel };
         observer.tell(&DecisionEvent { evaluation, ids, program, ending }, &mut process);
+    }
+}
+
+/// What the conditions of rules test of a process in an evaluation.
+struct ProcessConditions<'e, K> {
+    policy: &'e Policy,
+    kernel: &'e mut K,
+    placer: &'e Placer,
+    pid: Pid,
+    handle: &'e ProcessHandle,
+}
+
+impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
+    fn hierarchies(&self) -> &Hierarchies {
+        self.kernel.hierarchies()
+    }
+
+    fn cgroup(&mut self) -> Option<&[u8]> {
+        self.kernel.cgroup(self.pid, self.handle.thread)
+    }
+
+    fn is_real_time(&mut self) -> bool {
+        self.kernel.is_real_time(self.pid)
+    }
+
+    fn login(&mut self) -> Option<Uid> {
+        self.kernel.login(self.pid)
+    }
+
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        let user = self.policy.users.get(&uid).ok_or(Missing::User(uid))?;
+        Ok(user.identity.name.clone())
+    }
+
+    fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool {
+        self.kernel.group_owner(hierarchy, path) == Some(Uid(0))
+            && !self.kernel.is_group_writable(hierarchy, path)
+    }
+
+    fn placed_by(&mut self) -> Option<RuleId> {
+        self.placer.placed_by(self.pid, || self.kernel.identity_of(self.pid, self.handle))
     }
 }
 

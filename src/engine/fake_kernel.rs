@@ -60,6 +60,7 @@ pub(super) struct FakeKernel {
     pub(super) manager: Option<u32>,
     pub(super) lookups: usize,
     pub(super) runs_systemd: bool,
+    pub(super) login: Option<Uid>,
     /// Requested examinations, none of which has a result; `None` if they are refused.
     pub(super) examinations: Option<Vec<Examination>>,
     /// Users that the name service was asked for.
@@ -244,6 +245,9 @@ impl Kernel for FakeKernel {
     fn cgroup(&mut self, pid: Pid, _: Option<Pid>) -> Option<&[u8]> {
         self.text = format!("0::{}\n", self.get(pid)?.cgroup).into();
         Some(&self.text)
+    }
+    fn login(&mut self, _: Pid) -> Option<Uid> {
+        self.login
     }
     fn is_real_time(&self, _: Pid) -> bool {
         false

@@ -194,6 +194,9 @@ impl Kernel for FaultyKernel {
     fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]> {
         self.inner.cgroup(pid, thread)
     }
+    fn login(&mut self, pid: Pid) -> Option<Uid> {
+        self.inner.login(pid)
+    }
     fn is_real_time(&self, pid: Pid) -> bool {
         self.inner.is_real_time(pid)
     }

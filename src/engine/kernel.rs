@@ -130,6 +130,9 @@ pub trait Kernel {
     /// Returns the content of `/proc/PID/cgroup` of a process or of one of its threads.
     fn cgroup(&mut self, pid: Pid, thread: Option<Pid>) -> Option<&[u8]>;
 
+    /// Returns the login UID of the leader. `None` if it is not set.
+    fn login(&mut self, pid: Pid) -> Option<Uid>;
+
     /// Checks whether the leader has a real-time scheduling policy.
     fn is_real_time(&self, pid: Pid) -> bool;
 

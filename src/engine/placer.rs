@@ -80,6 +80,7 @@ impl PlacedProcess<'_> {
 #[derive(Clone, Copy, Debug)]
 struct PlacementStep<'a> {
     policy: &'a Policy,
+    id: RuleId,
     rule: &'a Rule,
     target: &'a Target,
     span: HierarchySet,
@@ -210,7 +211,7 @@ impl Placer {
             }
             self.render(policy, target, subject);
             self.destination = index;
-            let step = PlacementStep { policy, rule, target, span, subject };
+            let step = PlacementStep { policy, id, rule, target, span, subject };
             match self.enter_all(kernel, step, outcome)? {
                 ControlFlow::Continue(so_far) => outcome = so_far,
                 ControlFlow::Break(last) => return Ok(last),
@@ -229,7 +230,7 @@ impl Placer {
     ) -> Result<ControlFlow<Placement, Placement>, Missing> {
         let mut outcome = so_far;
         let mut is_in_place = true;
-        let PlacementStep { target, subject, .. } = all;
+        let PlacementStep { id, rule, target, subject, .. } = all;
         let mut is_new = subject.evaluation.cause.contains(Cause::SCAN);
         for n in 0.. {
             let Some(span) = kernel.hierarchies().step(target, all.span, n) else { break };
@@ -261,7 +262,7 @@ impl Placer {
             }
         }
         if is_in_place && is_new {
-            self.record_placement(all.span, kernel, subject);
+            self.record_placement(all.span, kernel, (id, rule), subject);
         }
         Ok(ControlFlow::Continue(outcome))
     }

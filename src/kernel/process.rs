@@ -236,6 +236,13 @@ impl ProcFs {
         self.file(&ProcPath::of(pid, thread, "cgroup"))
     }
 
+    /// Returns the login UID of the leader, which the kernel's audit subsystem keeps. `None` if it is not
+    /// set, or the kernel has no such subsystem.
+    pub fn login(&mut self, pid: Pid) -> Option<Uid> {
+        let text = std::str::from_utf8(self.file(&ProcPath::new(pid, "loginuid"))?).ok()?;
+        text.trim_end().parse().ok().filter(|&uid| uid != u32::MAX).map(Uid)
+    }
+
     /// Checks whether the leader has a real-time policy: `SCHED_FIFO` or `SCHED_RR`.
     pub fn is_real_time(&self, pid: Pid) -> bool {
         sys::scheduling_policy(pid.get()).is_ok_and(|policy| {

@@ -269,7 +269,7 @@ fn is_job_of_another(
     if owner == policy.accountable(subject.uid) {
         return Ok(false);
     }
-    policy.can_move(owner).map(|can_move| !can_move).ok_or(Missing::Owner(owner))
+    policy.can_move(owner).map(|can_move| !can_move).ok_or(Missing::User(owner))
 }
 
 /// Checks whether the process is in a cgroup that users' processes cannot enter by themselves, in the
@@ -344,11 +344,8 @@ fn lost_unit(
     if !concerned.any(|tree| tree.version == Version::V2) {
         return None;
     }
-    // Names of units are valid UTF-8; names of cgroups that a unit creates below its own need not
-    // be.
     let path = path_in(subject.cgroup, b"").unwrap_or_default();
-    let path = path.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    let unit = Unit::of(path, &policy.roots());
+    let unit = Unit::of_bytes(path, &policy.roots());
     let pid = subject.pid;
     let is_lost = unit.loses(
         facts,

@@ -224,7 +224,7 @@ fn a_job_of_another_waits_until_the_owner_of_the_service_manager_is_known() {
     let place = "/user.slice/user-5.slice/user@5.service/job.scope";
     let job = MoveDecision::Stay(StayReason::OthersJob(place.to_owned()));
     for (login_group, expected) in [
-        (None, Err(Missing::Owner(Uid(5)))),
+        (None, Err(Missing::User(Uid(5)))),
         (Some(Gid(49)), Ok(job)),
         // A rule moves processes of the owner.
         (Some(Gid(50)), Ok(MOVE)),

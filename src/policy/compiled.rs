@@ -9,6 +9,7 @@ use crate::cgroup::config::{GroupConfigs, ask_names};
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::{Hierarchies, HierarchySet};
 use crate::event::{Gid, Nanos, Uid};
+use crate::policy::context_rules::ContextRules;
 use crate::policy::load::Subordinates;
 use crate::policy::observer::DecisionObserver;
 use crate::policy::settings_update::SettingsUpdate;
@@ -61,6 +62,8 @@ pub struct Policy {
     spans: Box<[HierarchySet]>,
     root: Box<str>,
     legacy_root: Box<str>,
+    /// Data for criteria on the place of processes.
+    pub context: ContextRules,
     /// First components of destinations at the root of a hierarchy.
     top_level: HashSet<String, FixedState>,
 }
@@ -184,6 +187,7 @@ impl Policy {
             PathBase::Top => legacy_root.is_empty(),
         });
         let top_level = at_top.map(first_component).collect();
+        let context = ContextRules::new(matcher.rules(), hierarchies, [root, legacy_root]);
         Self {
             generation,
             users,
@@ -203,6 +207,7 @@ impl Policy {
             spans,
             root: root.into(),
             legacy_root: legacy_root.into(),
+            context,
             top_level,
             matcher,
         }
@@ -295,9 +300,9 @@ impl Policy {
         }
         let facts = Facts { uid, gid, exe: None, invoked: None };
         let mut decision = self.matcher.decide(&user.plan, &facts);
-        // Rules that ignore a process for where it is or how it is scheduled do not hold for all.
+        // Rules with conditions do not hold for all processes.
         while let Some((id, rule)) = decision.and_then(|id| Some((id, self.matcher.rule(id)?))) {
-            if !rule.action.is_conditional() {
+            if !rule.is_conditional() || !rule.action.targets().is_empty() {
                 break;
             }
             decision = self.matcher.decide_after(&user.plan, &facts, id);

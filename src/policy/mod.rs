@@ -3,6 +3,7 @@
 //! hot thread except through [`worker`], because files and the name service can block.
 
 mod compiled;
+pub mod context_rules;
 pub mod files;
 pub mod load;
 pub mod observer;

@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use super::base_name;
 use super::component::{Component, NAME_MAX, is_cgroup_file, write_or};
+use super::context::TextTest;
+use super::glob::Glob;
 use crate::event::{Gid, Pid, Uid};
 
 /// The maximum length of a path in bytes (`PATH_MAX` without its NUL byte).
@@ -179,6 +181,41 @@ impl Destination {
         })
     }
 
+    /// Returns a test that accepts the path for each process, below `root`, a path without a slash at
+    /// its end. A value that had to be shortened is not accepted.
+    pub fn test(&self, root: &str) -> TextTest {
+        if !self.has_fields() {
+            let path = self.text.trim_matches('/');
+            let slash = if path.is_empty() && !root.is_empty() { "" } else { "/" };
+            return TextTest::Is(format!("{root}{slash}{path}").into_bytes().into());
+        }
+        // The name of a component that begins like a file of the kernel gets an underscore.
+        let mut name = String::new();
+        let mut parts = vec![Some(format!("{root}/"))];
+        let mut start = parts.len();
+        for piece in self.pieces() {
+            match piece {
+                DestinationPart::Field(_) => {
+                    name.push('x');
+                    parts.push(None);
+                }
+                DestinationPart::Literal(text) => {
+                    for (n, part) in text.split('/').enumerate() {
+                        if n > 0 {
+                            mark_escaped(&name, start, &mut parts);
+                            parts.push(Some("/".to_owned()));
+                            (name, start) = (String::new(), parts.len());
+                        }
+                        name.push_str(part);
+                        parts.push(Some(part.to_owned()));
+                    }
+                }
+            }
+        }
+        mark_escaped(&name, start, &mut parts);
+        TextTest::Matches(Glob::with_gaps(parts.iter().map(Option::as_deref)))
+    }
+
     /// Appends the path for `who` to `out`, without `/` at either end.
     pub fn render(&self, who: &SpecifierValues<'_>, out: &mut String) {
         let Some(pieces) = &self.pieces else {
@@ -204,6 +241,14 @@ impl Destination {
             }
         }
         component.finish(out);
+    }
+}
+
+/// Puts an underscore before the parts from `start` if they are rendered with one: see
+/// [`Component::finish`].
+fn mark_escaped(name: &str, start: usize, parts: &mut Vec<Option<String>>) {
+    if parts[start..].contains(&None) && is_cgroup_file(name.trim_start_matches('_')) {
+        parts.insert(start, Some("_".to_owned()));
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! [`super::matcher`] makes the decisions because it is fast; tests verify that both agree.
 
+use super::context::ContextMismatch;
 use super::criteria::{UserFacts, matches_any};
 use super::names::UserIdentity;
 use super::{Facts, Rule, RuleId};
@@ -28,6 +29,8 @@ pub enum Mismatch {
     NotExe,
     /// The rule ignores processes under conditions that are not met.
     Circumstances,
+    /// The context of the process does not match.
+    Context(ContextMismatch),
 }
 
 /// The result of trying the rules in order.
@@ -39,22 +42,20 @@ pub struct Trace {
     pub winner: Option<RuleId>,
 }
 
-/// Tries the rules in order. `who` is the user of `facts`. `applies` reports whether the conditions
-/// of a rule that ignores processes are met ([`super::Action::is_conditional`]); it is called for
-/// no other rule, and only if all criteria match.
+/// Tries the rules in order. `who` is the user of `facts`. `condition` returns the first condition of a
+/// rule that is not met; it is called for conditional rules only ([`Rule::is_conditional`]), and only
+/// if all other criteria match.
 pub fn walk(
     rules: &[Rule],
     who: &UserIdentity,
     facts: &Facts<'_>,
-    mut applies: impl FnMut(&Rule) -> bool,
+    mut condition: impl FnMut(RuleId, &Rule) -> Option<Mismatch>,
 ) -> Trace {
     let person = UserFacts { uid: who.uid, name: who.name.as_deref(), listed: &who.listed_in };
     let mut misses = Vec::new();
     for (id, rule) in (0..).map(RuleId).zip(rules) {
-        let failed = miss(rule, &person, facts).or_else(|| {
-            let fails = rule.action.is_conditional() && !applies(rule);
-            fails.then_some(Mismatch::Circumstances)
-        });
+        let failed = miss(rule, &person, facts)
+            .or_else(|| rule.is_conditional().then(|| condition(id, rule)).flatten());
         match failed {
             Some(miss) => misses.push(miss),
             None => return Trace { misses, winner: Some(id) },

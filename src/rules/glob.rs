@@ -22,6 +22,16 @@ pub struct GlobError {
     pub message: &'static str,
 }
 
+/// Appends `literal` such that it has no special meaning.
+fn quote_into(text: &mut Vec<u8>, literal: &[u8]) {
+    for &byte in literal {
+        if b"*?[\\".contains(&byte) {
+            text.push(b'\\');
+        }
+        text.push(byte);
+    }
+}
+
 impl fmt::Display for GlobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message)
@@ -46,13 +56,20 @@ impl Glob {
     /// Returns a pattern for every text that begins with the literal `prefix`.
     pub fn starting_with(prefix: &[u8]) -> Self {
         let mut text = Vec::with_capacity(prefix.len() + 2);
-        for &byte in prefix {
-            if b"*?[\\".contains(&byte) {
-                text.push(b'\\');
-            }
-            text.push(byte);
-        }
+        quote_into(&mut text, prefix);
         text.extend(b"**");
+        Self { text }
+    }
+
+    /// Returns a pattern for these literal parts with anything except `/` between them.
+    pub fn with_gaps<'p>(parts: impl Iterator<Item = Option<&'p str>>) -> Self {
+        let mut text = Vec::new();
+        for part in parts {
+            match part {
+                Some(literal) => quote_into(&mut text, literal.as_bytes()),
+                None => text.push(b'*'),
+            }
+        }
         Self { text }
     }
 

@@ -84,7 +84,7 @@ const ALL: (u32, u32) = (0, u32::MAX);
 
 impl Sketch {
     fn new(rule: &Rule) -> Self {
-        let Criteria { users, groups, exes } = &rule.when;
+        let Criteria { users, groups, exes, .. } = &rule.when;
         let bits: Vec<Option<u64>> = exes.iter().map(path_bit).collect();
         let is_paths = !bits.is_empty() && bits.iter().all(Option::is_some);
         Self {
@@ -95,7 +95,7 @@ impl Sketch {
                 false => u64::MAX,
             },
             needs: bits.first().copied().flatten().unwrap_or(u64::MAX),
-            decides: !rule.action.is_conditional(),
+            decides: !rule.is_conditional(),
         }
     }
 

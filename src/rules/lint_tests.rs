@@ -75,7 +75,7 @@ fn with(users: Vec<UserTest>, exes: Vec<ExeTest>) -> Rule {
     Rule {
         name: "r".into(),
         origin: Origin { file: Arc::from(Path::new("/r.toml")), line: 1 },
-        when: Criteria { users, groups: Vec::new(), exes },
+        when: Criteria { users, exes, ..Criteria::default() },
         not: Negated::default(),
         exe_anywhere: false,
         leave_units: LeaveUnits::No,

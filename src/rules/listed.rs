@@ -39,7 +39,7 @@ impl ResidualTests {
     /// Returns the tests of a rule other than those under `when`.
     pub(super) fn of_rest(rule: &Rule) -> Self {
         Self::NOTHING
-            .with(Self::CONDITIONAL, rule.action.is_conditional())
+            .with(Self::CONDITIONAL, rule.is_conditional())
             .with(Self::NOT_USERS, !rule.not.users.is_empty())
             .with(Self::NOT_GROUPS, !rule.not.groups.is_empty())
             .with(Self::NOT_EXES, !rule.not.exes.is_empty())

@@ -12,8 +12,6 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-#[cfg(doc)]
-use super::Action;
 use super::criteria::UserFacts;
 use super::destination::Specifier;
 use super::exe::HashedPath;
@@ -140,6 +138,7 @@ impl Matcher {
             asks_identity: rules.iter().any(|rule| {
                 asks_identity(&rule.when)
                     || asks_identity(&rule.not)
+                    || rule.needs_login_name()
                     || rule.renders(&[Specifier::UserName])
             }),
             keeps_identity,
@@ -197,7 +196,7 @@ impl Matcher {
         let groups = !rule.when.groups.is_empty() && !rule.when.groups_list(person);
         let residue = ResidualTests::NOTHING
             .with(ResidualTests::GROUPS, groups)
-            .with(ResidualTests::CONDITIONAL, rule.action.is_conditional())
+            .with(ResidualTests::CONDITIONAL, rule.is_conditional())
             .with(ResidualTests::NOT_GROUPS, !rule.not.groups.is_empty())
             .with(ResidualTests::NOT_EXES, !rule.not.exes.is_empty());
         Some(ListedRule { id, residue })
@@ -208,8 +207,8 @@ impl Matcher {
     /// Facts that were not read count as absent: an unread executable matches no rule and is
     /// excluded by none. [`Matcher::asks_exe`] reports whether reading it can change the result.
     ///
-    /// A conditional rule that ignores processes ([`Action::is_conditional`]) counts as matching.
-    /// The caller tests its conditions and, if they are not met, continues with
+    /// A conditional rule ([`Rule::is_conditional`]) counts as matching. The caller tests its
+    /// conditions and, if they are not met, continues with
     /// [`Matcher::decide_after`].
     pub fn decide(&self, plan: &UserPlan, facts: &Facts<'_>) -> Option<RuleId> {
         self.decide_from(plan, facts, 0)

@@ -7,6 +7,7 @@
 //! combination.
 
 mod component;
+pub mod context;
 mod criteria;
 pub mod destination;
 mod exe;
@@ -31,6 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Gid, Uid};
+use context::ContextCriteria;
 use destination::{Destination, Specifier};
 use glob::Glob;
 use human::HumanUids;
@@ -84,6 +86,13 @@ impl Rule {
         !self.when.groups.is_empty() || !self.not.groups.is_empty()
     }
 
+    /// Checks whether a rule whose other criteria match may still not apply, because it also depends
+    /// on the context of the process or, with `ignore`, on its cgroup or scheduling: see
+    /// [`matcher::Matcher::decide_after`].
+    pub fn is_conditional(&self) -> bool {
+        self.action.is_conditional() || self.when.context.is_some() || self.not.context.is_some()
+    }
+
     /// Checks whether the rule is one of `cgrules.conf`, with the behaviour of cgrulesengd.
     pub fn is_legacy(&self) -> bool {
         self.leave_units == LeaveUnits::AsTheOriginal
@@ -118,6 +127,8 @@ pub struct Criteria {
     pub groups: Vec<GroupTest>,
     /// Tests of the executable.
     pub exes: Vec<ExeTest>,
+    /// Tests of where the process is and of who logged in. Most rules have none.
+    pub context: Option<Box<ContextCriteria>>,
 }
 
 /// Criteria of which none may match. Most rules have none, so an empty set takes only one pointer.
@@ -134,7 +145,7 @@ impl std::ops::Deref for Negated {
     type Target = Criteria;
     fn deref(&self) -> &Criteria {
         static NONE: Criteria =
-            Criteria { users: Vec::new(), groups: Vec::new(), exes: Vec::new() };
+            Criteria { users: Vec::new(), groups: Vec::new(), exes: Vec::new(), context: None };
         self.0.as_deref().unwrap_or(&NONE)
     }
 }
@@ -142,7 +153,10 @@ impl std::ops::Deref for Negated {
 impl Criteria {
     /// Checks whether no kind was given at all.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.groups.is_empty() && self.exes.is_empty()
+        self.users.is_empty()
+            && self.groups.is_empty()
+            && self.exes.is_empty()
+            && self.context.is_none()
     }
 }
 
@@ -267,9 +281,8 @@ impl Action {
         Self::Ignore(IgnoreWhen::default())
     }
 
-    /// Checks whether a matching rule may still not apply, because it also depends on the current
-    /// cgroup or scheduling of the process: see [`matcher::Matcher::decide_after`].
-    pub fn is_conditional(&self) -> bool {
+    /// Checks whether the action depends on the current cgroup or scheduling of the process.
+    fn is_conditional(&self) -> bool {
         match self {
             Self::Ignore(when) => !when.is_always(),
             Self::Place(_) | Self::Inapplicable(_) => false,

@@ -64,14 +64,20 @@ impl UnknownName {
 /// four.
 pub fn resolve(mut rule: Rule, names: &ResolvedNames) -> (Option<Rule>, Vec<UnknownName>) {
     let mut unknown = Vec::new();
-    let given = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
+    let given = kinds(&rule.when);
     resolve_criteria(&mut rule.when, names, &mut unknown);
     // A test with an unknown name matches no user, so dropping it below `not` changes nothing.
     let mut not = (*rule.not).clone();
     resolve_criteria(&mut not, names, &mut unknown);
     rule.not = not.into();
-    let left = (!rule.when.users.is_empty(), !rule.when.groups.is_empty());
+    let left = kinds(&rule.when);
     ((given == left).then_some(rule), unknown)
+}
+
+/// Returns which kinds of criteria with names have an alternative.
+fn kinds(when: &Criteria) -> [bool; 3] {
+    let has_login = when.context.as_ref().is_some_and(|context| !context.logins.is_empty());
+    [!when.users.is_empty(), !when.groups.is_empty(), has_login]
 }
 
 /// Replaces the names in `users` by IDs. Unknown names are dropped and returned.
@@ -92,6 +98,11 @@ fn resolve_criteria(
     let (users, mut absent) = resolve_users(std::mem::take(&mut criteria.users), names);
     criteria.users = users;
     unknown.append(&mut absent);
+    if let Some(context) = &mut criteria.context {
+        let (logins, mut absent) = resolve_users(std::mem::take(&mut context.logins), names);
+        context.logins = logins;
+        unknown.append(&mut absent);
+    }
     let tests = std::mem::take(&mut criteria.groups);
     for test in tests {
         groups(test, names, unknown, &mut criteria.groups);
@@ -202,7 +213,7 @@ mod tests {
         let when = Criteria {
             users: users(&["alice"]).users,
             groups: vec![GroupTest::Name("db".to_owned())],
-            exes: Vec::new(),
+            ..Criteria::default()
         };
         let (resolved, unknown) = resolve(rule(when, Criteria::default()), &names());
         let when = resolved.unwrap().when;
@@ -218,7 +229,7 @@ mod tests {
         let when = Criteria {
             users: users.map(|(name, id)| UserTest::NameOrId(name.to_owned(), Uid(id))).to_vec(),
             groups: groups.map(|(name, id)| GroupTest::NameOrId(name.to_owned(), Gid(id))).to_vec(),
-            exes: Vec::new(),
+            ..Criteria::default()
         };
         let (resolved, unknown) = resolve(rule(when, Criteria::default()), &names());
         let when = resolved.unwrap().when;

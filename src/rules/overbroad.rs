@@ -23,7 +23,9 @@ pub enum Overbroad {
 pub fn width(rule: &Rule) -> Option<Overbroad> {
     let places = matches!(&rule.action, Action::Place(_));
     let leaves = rule.leave_units != LeaveUnits::No;
-    if !places || !leaves || !rule.when.exes.is_empty() {
+    // A rule for some units or logins does not reach all services.
+    let is_narrow = !rule.when.exes.is_empty() || rule.when.context.is_some();
+    if !places || !leaves || is_narrow {
         return None;
     }
     let has_root = reaches(&rule.when, (0, 0), &NAMES[..1]);

@@ -4,6 +4,7 @@
  *   uid R E          set the real and the effective user ID (-1: keep)
  *   gid R E          set the group IDs likewise
  *   exec PATH ARGV0  execute PATH, which continues with the remaining steps
+ *   login U          set the login user ID
  *   groups G         set the only supplementary group to G (-1: none)
  *   thread-uid U     a thread sets its own IDs and stays; the others keep theirs
  *   comm NAME        set the thread's name
@@ -103,6 +104,15 @@ static void check(int result, const char *what)
 {
 	if (result < 0)
 		die(what);
+}
+
+static void set_login(const char *user)
+{
+	int fd = open("/proc/self/loginuid", O_WRONLY | O_CLOEXEC);
+
+	check(fd, "loginuid");
+	check(write(fd, user, strlen(user)), "loginuid");
+	close(fd);
 }
 
 /* One write per line, so that lines of several processes do not mix. */
@@ -889,6 +899,8 @@ static int prepare_by_rare_calls(const char *word, char ***step)
 		int id = atoi(next(step));
 		setfsgid(id);
 		setfsuid(id);
+	} else if (IS("login")) {
+		set_login(next(step));
 	} else if (IS("persona")) {
 		check(personality(strtoul(next(step), NULL, 16)), "personality");
 	} else if (IS("exe-file")) {

@@ -21,6 +21,7 @@ mod births;
 mod clone_parent;
 mod command_line;
 mod containers;
+mod context;
 mod control;
 mod credentials;
 mod descriptors;

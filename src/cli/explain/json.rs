@@ -30,6 +30,10 @@ pub(super) struct ExplainDocument {
     exe: Option<String>,
     exe_on_host: Option<bool>,
     invoked: Option<String>,
+    /// systemd unit in which it is; null if it is in none.
+    unit: Option<String>,
+    /// Login UID; null if it is not set.
+    login: Option<u32>,
     age_ms: Option<u64>,
     ppid: Option<u32>,
     /// Rule that matches; null if none does.
@@ -146,6 +150,8 @@ impl ExplainDocument {
             exe,
             exe_on_host: on_host,
             invoked,
+            unit: subject.unit(survey).map(str::to_owned),
+            login: subject.login.map(|uid| uid.0),
             age_ms: age.map(milliseconds),
             ppid: parent.map(|parent| parent.pid.get()),
             rule: verdict.walk.winner.and_then(|id| decider(survey, id)),

@@ -55,7 +55,7 @@ pub(super) fn reason(
         match decide_move(&policy, target, &process, &mut facts) {
             Ok(MoveDecision::Stay(reason)) => return Some(reason),
             Ok(MoveDecision::Move(_)) => return None,
-            Err(Missing::Owner(owner)) => {
+            Err(Missing::User(owner)) => {
                 let identity = survey.names.identify(owner).ok()?;
                 policy.meet(User::new(&policy.matcher, identity, Nanos(0)));
                 policy.can_move(owner)?;

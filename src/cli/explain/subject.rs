@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::cgroup::unit::Unit;
 use crate::cli::command::ToolError;
 use crate::cli::what_if::WhatIfProgram;
 use crate::event::{Gid, Pid, Uid};
-use crate::kernel::process::ProcFs;
+use crate::kernel::process::{ProcFs, path_in};
 use crate::kernel::program::{self, Examined, ExeInfo, ExeRead, ExeReader, ReadRequest};
 use crate::placement::KnownExe;
 use crate::policy::load::NameService;
+use crate::policy::rebuild::LoadedConfig;
 use crate::rules::names::UserIdentity;
 use crate::rules::{ExeFacts, Facts};
 
@@ -37,6 +39,10 @@ pub struct InspectedProcess {
     pub listed_in: Vec<String>,
     /// Executable of the process, as far as it is known.
     pub program: InspectedProgram,
+    /// Login UID, if it is set.
+    pub login: Option<Uid>,
+    /// Text of `/proc/PID/cgroup` that a hypothetical process would have.
+    pub imagined_cgroup: Vec<u8>,
 }
 
 /// Attributes that only a living process has.
@@ -105,6 +111,21 @@ impl InspectedProcess {
         Facts { uid: self.who.uid, gid: self.gid, exe, invoked }
     }
 
+    /// Returns the systemd unit in which it is.
+    pub fn unit(&self, survey: &LoadedConfig) -> Option<&str> {
+        let trees = &survey.hierarchies;
+        let tree = trees.of_units().and_then(|index| trees.get(index))?;
+        let path = path_in(self.cgroup_text(), tree.listed.as_bytes())?;
+        let roots =
+            [survey.roots.rules.trim_end_matches('/'), survey.roots.legacy.trim_end_matches('/')];
+        Unit::of_bytes(path, &roots).name()
+    }
+
+    /// Returns the text of its `/proc/PID/cgroup`.
+    pub fn cgroup_text(&self) -> &[u8] {
+        self.life.as_ref().map_or(&self.imagined_cgroup, |life| &life.cgroup)
+    }
+
     /// Returns the executable in the form that the daemon decides with, which does not ask more.
     pub fn known_exe(&self) -> KnownExe<'_> {
         match (&self.program, self.facts()) {
@@ -139,6 +160,7 @@ impl InspectedProcess {
         let Some(handle) = proc.open_process(pid) else { return Ok(None) };
         let mut subject = Self::new(handle.uid, handle.gid, names)?;
         subject.program = read_program(pid, proc);
+        subject.login = proc.login(pid);
         let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
         let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
         let comm = proc.comm(pid).unwrap_or_default().to_vec();
@@ -183,7 +205,16 @@ impl InspectedProcess {
             Ok(None) | Err(_) => gid.to_string(),
         });
         let listed_in = listed_in.collect();
-        Ok(Self { life: None, who, gid, group, listed_in, program: InspectedProgram::None })
+        Ok(Self {
+            life: None,
+            who,
+            gid,
+            group,
+            listed_in,
+            program: InspectedProgram::None,
+            login: None,
+            imagined_cgroup: Vec::new(),
+        })
     }
 }
 

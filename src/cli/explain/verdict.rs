@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use super::stays;
 use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, HierarchySet, Version};
+use crate::cli::conditions::InspectedConditions;
 use crate::cli::unread;
 use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
 use crate::kernel::process::{ProcFs, path_in};
 use crate::placement;
+use crate::placement::conditions::Conditions;
 use crate::placement::stay::{StayReason, StayTarget};
+use crate::policy::context_rules::ContextRules;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::destination::{Destination, DestinationPart, Specifier, SpecifierValues};
 use crate::rules::explain::{Mismatch, Trace, walk};
@@ -125,6 +128,8 @@ pub struct Verdict {
     pub seats: Vec<HierarchyState>,
     /// Reason for which the process stays in other cgroups.
     pub stays: Option<StayReason>,
+    /// True if it is in the cgroup to which rules with criteria on its place lead.
+    pub is_placed: bool,
     /// Files that the daemon uses and that the caller cannot read.
     pub unread: Vec<PathBuf>,
 }
@@ -133,16 +138,21 @@ pub struct Verdict {
 pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcFs) -> Verdict {
     let rules = &survey.loaded.rules;
     let pid = subject.life.as_ref().map(|life| life.pid);
-    let walk = walk(rules, &subject.who, &subject.facts(), |rule| {
-        pid.is_some_and(|pid| {
-            placement::applies(
-                rule,
-                proc,
-                |proc| proc.cgroup(pid, None),
-                |proc| proc.is_real_time(pid),
-            )
-        })
+    let roots = [&*survey.roots.rules, &*survey.roots.legacy];
+    let context = ContextRules::new(rules, &survey.hierarchies, roots);
+    let facts = InspectedConditions {
+        hierarchies: &survey.hierarchies,
+        names: &survey.names,
+        cgroup: subject.cgroup_text(),
+        login: subject.login,
+        pid,
+        proc: Some(proc),
+    };
+    let mut conditions = Conditions::new(&context, facts);
+    let walk = walk(rules, &subject.who, &subject.facts(), |id, rule| {
+        conditions.test(id, rule).unwrap_or(Some(Mismatch::Circumstances))
     });
+    let is_placed = conditions.is_placed();
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let states = rule.map(|rule| target_states(survey, subject, rule)).unwrap_or_default();
     let mut said = state(rule, subject, &states);
@@ -169,7 +179,7 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { PlacementState::Unsure } else { said };
     let seats = states.into_iter().flat_map(|state| state.seats).collect();
-    Verdict { state, walk, seats, stays, unread }
+    Verdict { state, walk, seats, stays, is_placed, unread }
 }
 
 /// Returns the number of rules that need an unknown executable, so that the result may be wrong.

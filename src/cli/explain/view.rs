@@ -11,6 +11,7 @@ use crate::cli::rows::{self, RuleRow};
 use crate::cli::rule_wording::{self, RuleWording};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::context::ContextMismatch;
 use crate::rules::explain::Mismatch;
 use crate::rules::{Action, Rule, RuleId};
 
@@ -74,6 +75,7 @@ pub fn show(
     }
     writeln!(out, "\nAttributes that rules evaluate")?;
     facts(subject, out)?;
+    context(survey, explained, out)?;
     if !survey.loaded.rules.is_empty() {
         writeln!(out, "\nRules in evaluation order")?;
     }
@@ -200,7 +202,7 @@ fn named(name: Option<&str>, number: u32) -> String {
 }
 
 fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
-    let InspectedProcess { who, gid, group, listed_in, program, life } = subject;
+    let InspectedProcess { who, gid, group, listed_in, program, life, .. } = subject;
     item("user", &named(who.name.as_deref(), who.uid.0), out)?;
     let mut groups = named(group.as_deref(), gid.0);
     if !listed_in.is_empty() {
@@ -222,6 +224,25 @@ fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     life.as_ref().map_or(Ok(()), |life| origin(life, out))
+}
+
+/// Shows the attributes that only rules with criteria on the context of a process test.
+fn context(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) -> io::Result<()> {
+    let (rules, subject) = (&survey.loaded.rules, &explained.subject);
+    if rules.iter().any(Rule::tests_place) {
+        let text = match (explained.verdict.is_placed, subject.unit(survey)) {
+            (true, _) => "unknown: it is in the cgroup of a rule with unit or from".to_owned(),
+            (false, Some(unit)) => Escaped(unit).to_string(),
+            (false, None) => "none".to_owned(),
+        };
+        item("unit", &text, out)?;
+    }
+    if rules.iter().any(Rule::tests_login) {
+        let name = |uid| survey.names.identify(uid).ok().and_then(|identity| identity.name);
+        let login = subject.login.map(|uid| named(name(uid).as_deref(), uid.0));
+        item("login", &login.unwrap_or_else(|| "not set".to_owned()), out)?;
+    }
+    Ok(())
 }
 
 fn origin(life: &LiveProcess, out: &mut dyn Write) -> io::Result<()> {
@@ -292,6 +313,7 @@ fn is_near(rule: &Rule, miss: Mismatch) -> bool {
         | Mismatch::NotUser
         | Mismatch::NotGroup
         | Mismatch::NotExe
+        | Mismatch::Context(_)
         | Mismatch::Circumstances => true,
     }
 }
@@ -335,6 +357,7 @@ fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
         Mismatch::NotUser => format!("excludes user {}", words.users(&rule.not)),
         Mismatch::NotGroup => format!("excludes group {}", words.groups(&rule.not)),
         Mismatch::NotExe => format!("excludes exe {}", RuleWording::exes(&rule.not)),
+        Mismatch::Context(miss) => words.context_mismatch(miss, rule),
         Mismatch::Circumstances => match &rule.action {
             Action::Ignore(when) => rule_wording::circumstances(when).join("; "),
             Action::Place(_) | Action::Inapplicable(_) => String::new(),
@@ -355,6 +378,13 @@ impl Mismatch {
             Self::NotGroup => "not-group",
             Self::NotExe => "not-exe",
             Self::Circumstances => "circumstances",
+            Self::Context(ContextMismatch::Unit) => "unit",
+            Self::Context(ContextMismatch::From) => "from",
+            Self::Context(ContextMismatch::Login) => "login",
+            Self::Context(ContextMismatch::NotUnit) => "not-unit",
+            Self::Context(ContextMismatch::NotFrom) => "not-from",
+            Self::Context(ContextMismatch::NotLogin) => "not-login",
+            Self::Context(ContextMismatch::Place) => "place",
         }
     }
 }

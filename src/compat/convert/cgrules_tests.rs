@@ -230,7 +230,7 @@ fn winner<'m>(matcher: &'m Matcher, who: &UserIdentity, facts: &Facts<'_>) -> Op
     let plan = matcher.plan(who);
     let mut id: Option<RuleId> = matcher.decide(&plan, facts);
     while let Some(rule) = id.and_then(|id| matcher.rule(id)) {
-        if !rule.action.is_conditional() {
+        if !rule.is_conditional() {
             return Some(rule);
         }
         id = matcher.decide_after(&plan, facts, id?);

@@ -21,7 +21,7 @@ impl Placer {
         kernel: &mut impl Kernel,
         step: PlacementStep<'_>,
     ) -> Placement {
-        let PlacementStep { policy, rule, target, span, subject } = step;
+        let PlacementStep { policy, rule, target, span, subject, .. } = step;
         if self.is_dry_run {
             let who = ProcessLabel(subject);
             let by = RuleLabel(rule);

@@ -32,7 +32,7 @@ use crate::engine::sticky::Pin;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::policy::Policy;
-use crate::rules::Rule;
+use crate::rules::{Rule, RuleId};
 use crate::telemetry::log::field;
 use crate::tracking::queue::EvaluationRequest;
 use history::ExternalMoveHistory;
@@ -217,12 +217,24 @@ impl Placer {
         self.external.placements.last(pid, 0).is_some_and(|last| last.identity == identity)
     }
 
-    /// Records that the process is in the cgroup `self.path`: after each placement, and when a scan
-    /// finds it there.
+    /// Returns the rule with criteria on the place of a process by which this one was placed last, as
+    /// far as that is recorded.
+    pub(crate) fn placed_by(
+        &self,
+        pid: Pid,
+        identity: impl FnOnce() -> Option<u64>,
+    ) -> Option<RuleId> {
+        let last = self.external.placements.last(pid, 0)?;
+        last.by.filter(|_| identity() == Some(last.identity))
+    }
+
+    /// Records that the process is in the cgroup `self.path` of its rule: after each placement, and when
+    /// a scan finds it there.
     pub(super) fn record_placement(
         &mut self,
         span: HierarchySet,
         kernel: &mut impl Kernel,
+        (id, rule): (RuleId, &Rule),
         subject: &PlacedProcess<'_>,
     ) {
         let (pid, cgroup) = (subject.evaluation.pid, numbered(&self.path));
@@ -230,7 +242,8 @@ impl Placer {
             return;
         }
         if let Some(identity) = kernel.identity_of(pid, subject.handle) {
-            let placed = PlacedIn { identity, cgroup, span };
+            let by = rule.tests_place().then_some(id);
+            let placed = PlacedIn { identity, cgroup, span, by };
             self.external.placements.record(pid, self.destination, placed);
         }
     }

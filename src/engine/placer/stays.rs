@@ -95,7 +95,7 @@ impl Placer {
         kernel: &mut impl Kernel,
         step: PlacementStep<'_>,
     ) -> Result<MoveDecision, Missing> {
-        let PlacementStep { policy, rule, target, span, subject } = step;
+        let PlacementStep { policy, rule, target, span, subject, .. } = step;
         let place = StayTarget { rule, span, target, path: &self.path };
         let process = StaySubject {
             pid: subject.evaluation.pid,

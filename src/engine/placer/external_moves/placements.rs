@@ -5,6 +5,7 @@
 use super::bounded_map::BoundedMap;
 use crate::cgroup::mounts::HierarchySet;
 use crate::event::Pid;
+use crate::rules::RuleId;
 
 /// Entries at most, 48 bytes each; the oldest are forgotten. A process has one for each destination
 /// of its rule.
@@ -21,6 +22,8 @@ pub(in crate::engine::placer) struct PlacedIn {
     pub(in crate::engine::placer) cgroup: u64,
     /// The hierarchies in which it is there.
     pub(in crate::engine::placer) span: HierarchySet,
+    /// Its rule, if that tests the place of a process: see [`crate::placement::conditions`].
+    pub(in crate::engine::placer) by: Option<RuleId>,
 }
 
 /// Processes that were placed, or that a scan found in place, since rules were read.
@@ -67,7 +70,7 @@ mod tests {
     }
 
     fn placed(identity: u64, cgroup: u64) -> PlacedIn {
-        PlacedIn { identity, cgroup, span: HierarchySet::of(&[0]) }
+        PlacedIn { identity, cgroup, span: HierarchySet::of(&[0]), by: None }
     }
 
     #[test]

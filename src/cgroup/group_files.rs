@@ -15,7 +15,7 @@ const WRITABLE: u32 = 0o022;
 const TWO: usize = 32;
 
 /// Checks whether a user other than root may move processes into a cgroup.
-pub(super) fn is_writable_by_users(directory: &Path) -> bool {
+pub(crate) fn is_writable_by_users(directory: &Path) -> bool {
     FILES.iter().any(|file| {
         fs::metadata(directory.join(file))
             .is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & WRITABLE != 0)
@@ -23,7 +23,7 @@ pub(super) fn is_writable_by_users(directory: &Path) -> bool {
 }
 
 /// Checks whether a cgroup contains this process and no other.
-pub(super) fn has_only(directory: &Path, pid: Pid) -> bool {
+pub(crate) fn has_only(directory: &Path, pid: Pid) -> bool {
     let mut start = [0; TWO];
     let read =
         File::open(directory.join("cgroup.procs")).and_then(|mut file| file.read(&mut start));

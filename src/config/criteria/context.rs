@@ -1,0 +1,82 @@
+//! Converts the values of `unit`, `from` and `login` to tests.
+
+use toml::de::DeTable;
+
+use super::{NameRef, each, glob, is_pattern, mention_users, tests, user};
+use crate::config::table::{TomlSection, Value, shortened};
+use crate::rules::context::{ContextCriteria, TextTest};
+
+/// The endings of units with processes.
+const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+
+/// Reads the criteria on the context of a process. `None` if there are none.
+pub(super) fn context(
+    table: &DeTable<'_>,
+    piece: &mut TomlSection<'_, '_>,
+    mentions: &mut Vec<NameRef>,
+) -> Option<Box<ContextCriteria>> {
+    let units = tests(each(table, "unit", piece, unit));
+    let from = tests(each(table, "from", piece, cgroup));
+    let logins = each(table, "login", piece, |value, piece| user(value, "login", piece));
+    mention_users(&logins, piece, mentions);
+    let found = ContextCriteria { units, from, logins: tests(logins) };
+    (found != ContextCriteria::default()).then(|| Box::new(found))
+}
+
+/// Reads the name of a unit, or a pattern.
+fn unit(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<TextTest> {
+    let text =
+        text(value, "unit", "the name of a systemd unit, a pattern or a list of these", piece)?;
+    // A pattern such as "user@*" has no ending of its own.
+    let may_end = text.ends_with(['*', '?', ']']) || ENDINGS.iter().any(|end| text.ends_with(end));
+    let help = if text.contains('/') {
+        format!("write from = \"{}\" for a cgroup", shortened(text))
+    } else if text.ends_with(".slice") {
+        "a slice contains units; write from = \"/user.slice/**\" for all processes below a slice"
+            .to_owned()
+    } else if !may_end {
+        format!("write \"{}.service\", or another unit that has processes", shortened(text))
+    } else {
+        return test(value, text, piece);
+    };
+    let message = format!("\"{}\" is not a unit with processes", shortened(text));
+    piece.error_help(value.span(), message, help);
+    None
+}
+
+/// Reads the path of a cgroup, or a pattern.
+fn cgroup(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<TextTest> {
+    let text = text(value, "from", "the path of a cgroup, a pattern or a list of these", piece)?;
+    let help = if !text.starts_with('/') {
+        format!("write the path as /proc/PID/cgroup shows it: \"/{}\"", shortened(text))
+    } else if text.ends_with('/') && text.len() > 1 {
+        format!("write \"{}**\" to match every cgroup below it", shortened(text))
+    } else if text[1..].split('/').any(|part| matches!(part, "." | "..")) || text.contains("//") {
+        "write the path as /proc/PID/cgroup shows it".to_owned()
+    } else {
+        return test(value, text, piece);
+    };
+    let message = format!("\"{}\" is not the path of a cgroup", shortened(text));
+    piece.error_help(value.span(), message, help);
+    None
+}
+
+fn text<'v>(
+    value: &'v Value<'_>,
+    key: &str,
+    wanted: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<&'v str> {
+    if !value.get_ref().is_str() {
+        piece.wrong_type(value, key, wanted);
+        return None;
+    }
+    piece.string(value, key)
+}
+
+fn test(value: &Value<'_>, text: &str, piece: &mut TomlSection<'_, '_>) -> Option<TextTest> {
+    if is_pattern(text) {
+        return glob(value, text, piece).map(TextTest::Matches);
+    }
+    Some(TextTest::Is(text.as_bytes().into()))
+}

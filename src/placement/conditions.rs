@@ -1,0 +1,155 @@
+//! The conditions of rules that the index does not know: the context of a process, and for rules that
+//! ignore processes their cgroup and scheduling. The kernel reports no change of these, so the state
+//! at the evaluation counts.
+//!
+//! A rule that tests where a process is moves it away from there. Such a process keeps the rule,
+//! across reloads and restarts, because it is in the cgroup to which the rule leads: see
+//! [`Conditions::test`]. Must not trust what a user can change.
+
+use super::Missing;
+use crate::cgroup::mounts::Hierarchies;
+use crate::event::Uid;
+use crate::kernel::process::path_in;
+use crate::policy::context_rules::ContextRules;
+use crate::rules::context::{ContextMismatch, Login};
+use crate::rules::explain::Mismatch;
+use crate::rules::ignore::Scheduling;
+use crate::rules::{Action, Rule, RuleId};
+
+/// Facts about a process. Each is read only if a rule that could match depends on it.
+pub trait ConditionFacts {
+    /// Returns the mounted hierarchies.
+    fn hierarchies(&self) -> &Hierarchies;
+
+    /// Returns the text of its `/proc/PID/cgroup`.
+    fn cgroup(&mut self) -> Option<&[u8]>;
+
+    /// Checks whether it has a real-time scheduling policy.
+    fn is_real_time(&mut self) -> bool;
+
+    /// Returns its login UID; `None` if it is not set.
+    fn login(&mut self) -> Option<Uid>;
+
+    /// Returns the name of a user.
+    ///
+    /// # Errors
+    /// The user must be looked up first.
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing>;
+
+    /// Checks whether root owns this cgroup and nobody else may move processes into it.
+    fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool;
+
+    /// Returns the rule with criteria on the place of a process that placed this one last, if another
+    /// process may have moved it since.
+    fn placed_by(&mut self) -> Option<RuleId>;
+}
+
+/// Tests the conditions of rules for one process, and keeps what was read of it.
+#[derive(Debug)]
+pub struct Conditions<'p, F> {
+    rules: &'p ContextRules,
+    facts: F,
+    position: Option<Position>,
+    login: Option<Option<Uid>>,
+}
+
+/// Where a process is, as far as criteria on its place are concerned.
+#[derive(Debug)]
+enum Position {
+    /// In a cgroup that shows where it comes from: the path in `/proc/PID/cgroup`.
+    Original(Vec<u8>),
+    /// In the cgroup to which rules with such criteria lead: the path from the top of the hierarchy.
+    Placed(Vec<u8>),
+    /// Moved out of the cgroup of this rule by another process.
+    MovedFrom(RuleId),
+    /// Unknown: it has exited, or the host has no such hierarchy.
+    Unknown,
+}
+
+impl<'p, F: ConditionFacts> Conditions<'p, F> {
+    /// Creates the tests for the process with these facts.
+    pub fn new(rules: &'p ContextRules, facts: F) -> Self {
+        Self { rules, facts, position: None, login: None }
+    }
+
+    /// Returns the first condition that the process does not meet, for a rule whose other criteria it
+    /// meets.
+    ///
+    /// While the process is in the cgroup to which rules with criteria on its place lead, these
+    /// criteria are met for those rules and for no other rule: its place does not show where it came
+    /// from. That holds only if a user cannot have moved it there.
+    ///
+    /// # Errors
+    /// Data that must be read first.
+    pub fn test(&mut self, id: RuleId, rule: &Rule) -> Result<Option<Mismatch>, Missing> {
+        if !self.circumstances_apply(rule) {
+            return Ok(Some(Mismatch::Circumstances));
+        }
+        if rule.tests_login() {
+            if let Some(miss) = self.login_mismatch(rule)? {
+                return Ok(Some(Mismatch::Context(miss)));
+            }
+        }
+        if !rule.tests_place() {
+            return Ok(None);
+        }
+        Ok(self.place_mismatch(id, rule).map(Mismatch::Context))
+    }
+
+    /// Checks whether a test found the process in the cgroup to which rules with criteria on its place
+    /// lead.
+    pub fn is_placed(&self) -> bool {
+        matches!(self.position, Some(Position::Placed(_)))
+    }
+
+    /// Checks the conditions of a rule that ignores processes.
+    fn circumstances_apply(&mut self, rule: &Rule) -> bool {
+        let Action::Ignore(when) = &rule.action else { return true };
+        let place =
+            when.below.is_none() || self.facts.cgroup().is_some_and(|text| when.means_place(text));
+        place
+            && (when.scheduling == Scheduling::Any
+                || when.scheduling.means(self.facts.is_real_time()))
+    }
+
+    fn login_mismatch(&mut self, rule: &Rule) -> Result<Option<ContextMismatch>, Missing> {
+        let login = *self.login.get_or_insert_with(|| self.facts.login());
+        let Some(uid) = login else { return Ok(rule.login_mismatch(None)) };
+        let name = if rule.needs_login_name() { self.facts.user_name(uid)? } else { None };
+        Ok(rule.login_mismatch(Some(Login { uid, name: name.as_deref() })))
+    }
+
+    fn place_mismatch(&mut self, id: RuleId, rule: &Rule) -> Option<ContextMismatch> {
+        let (rules, facts) = (self.rules, &mut self.facts);
+        let position = self.position.get_or_insert_with(|| position(rules, facts));
+        let keeps = match position {
+            Position::Original(path) => return rule.place_mismatch(&rules.place(path)),
+            Position::Placed(path) => rules.leads_to(id, path),
+            Position::MovedFrom(by) => *by == id,
+            Position::Unknown => false,
+        };
+        (!keeps).then_some(ContextMismatch::Place)
+    }
+}
+
+fn position(rules: &ContextRules, facts: &mut impl ConditionFacts) -> Position {
+    let Some((index, tree)) = rules.hierarchy(facts.hierarchies()) else {
+        return Position::Unknown;
+    };
+    let (listed, top) = (tree.listed.clone(), tree.top.trim_end_matches('/').len());
+    let Some(path) = facts.cgroup().and_then(|text| path_in(text, listed.as_bytes())) else {
+        return Position::Unknown;
+    };
+    let path = path.to_vec();
+    // A cgroup outside of the mount is that of no rule.
+    let below = path.get(top..).unwrap_or_default();
+    let is_of_root = |step: &[u8]| facts.is_of_root(index, &path[..top + step.len()]);
+    if rules.lead_to(below) && rules.steps(below).all(is_of_root) {
+        return Position::Placed(below.to_vec());
+    }
+    facts.placed_by().map_or(Position::Original(path), Position::MovedFrom)
+}
+
+#[cfg(test)]
+#[path = "conditions_tests.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+//! Criteria on the context of a process: the systemd unit and the cgroup in which it is, and the user
+//! who logged in. Unlike the other criteria they need data that is read only for a rule that can
+//! still win, so the index leaves them to its caller. It must not read anything.
+
+use super::glob::Glob;
+use super::{Rule, UserTest};
+use crate::event::Uid;
+
+/// Criteria on the context of a process. An empty list means that the kind was not given; the values
+/// of one list are alternatives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContextCriteria {
+    /// Tests of the name of the systemd unit.
+    pub units: Vec<TextTest>,
+    /// Tests of the path of the cgroup.
+    pub from: Vec<TextTest>,
+    /// Tests of the user who logged in.
+    pub logins: Vec<UserTest>,
+}
+
+/// A test of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextTest {
+    /// The whole text, compared literally.
+    Is(Box<[u8]>),
+    /// A pattern for the whole text. `*` and `?` stop at `/`, `**` does not.
+    Matches(Glob),
+}
+
+impl TextTest {
+    /// Checks whether the test accepts the text.
+    pub fn accepts(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Is(own) => **own == *text,
+            Self::Matches(glob) => glob.matches(text),
+        }
+    }
+
+    /// Returns the text or pattern as written.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Is(text) => text,
+            Self::Matches(glob) => glob.as_bytes(),
+        }
+    }
+}
+
+/// Where a process is, in the hierarchy in which systemd keeps its units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'p> {
+    /// The name of the unit of the system manager, if it is in one.
+    pub unit: Option<&'p str>,
+    /// The path of the cgroup.
+    pub cgroup: &'p [u8],
+}
+
+/// The user who logged in, which sudo(8) and su(1) keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login<'n> {
+    /// The login UID of the kernel's audit subsystem.
+    pub uid: Uid,
+    /// The name of the user, if it has one.
+    pub name: Option<&'n str>,
+}
+
+/// The first criterion on its context that a process does not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextMismatch {
+    /// The process is in none of the units.
+    Unit,
+    /// The process is in none of the cgroups.
+    From,
+    /// The user who logged in is none of the users.
+    Login,
+    /// The rule excludes the unit.
+    NotUnit,
+    /// The rule excludes the cgroup.
+    NotFrom,
+    /// The rule excludes the user who logged in.
+    NotLogin,
+    /// The process is in the cgroup of another rule with criteria on its place.
+    Place,
+}
+
+impl Rule {
+    /// Checks whether a match depends on the unit or cgroup in which a process is.
+    pub fn tests_place(&self) -> bool {
+        let mut both = self.context().into_iter().flatten();
+        both.any(|context| !context.units.is_empty() || !context.from.is_empty())
+    }
+
+    /// Checks whether a match depends on the user who logged in.
+    pub fn tests_login(&self) -> bool {
+        self.context().into_iter().flatten().any(|context| !context.logins.is_empty())
+    }
+
+    /// Checks whether a match depends on the name of the user who logged in.
+    pub fn needs_login_name(&self) -> bool {
+        let mut logins = self.context().into_iter().flatten().flat_map(|context| &context.logins);
+        logins.any(UserTest::needs_name)
+    }
+
+    /// Returns the first criterion on its place that a process does not meet.
+    pub fn place_mismatch(&self, place: &Place<'_>) -> Option<ContextMismatch> {
+        let [when, not] = self.context();
+        let in_unit = |tests: &[TextTest]| {
+            place.unit.is_some_and(|unit| tests.iter().any(|test| test.accepts(unit.as_bytes())))
+        };
+        let in_cgroup = |tests: &[TextTest]| tests.iter().any(|test| test.accepts(place.cgroup));
+        if when.is_some_and(|when| !when.units.is_empty() && !in_unit(&when.units)) {
+            Some(ContextMismatch::Unit)
+        } else if when.is_some_and(|when| !when.from.is_empty() && !in_cgroup(&when.from)) {
+            Some(ContextMismatch::From)
+        } else if not.is_some_and(|not| in_unit(&not.units)) {
+            Some(ContextMismatch::NotUnit)
+        } else {
+            not.is_some_and(|not| in_cgroup(&not.from)).then_some(ContextMismatch::NotFrom)
+        }
+    }
+
+    /// Returns the first criterion on its login that a process does not meet. A process without a
+    /// login user meets no such criterion, and none excludes it.
+    pub fn login_mismatch(&self, login: Option<Login<'_>>) -> Option<ContextMismatch> {
+        let [when, not] = self.context();
+        let accepts = |tests: &[UserTest]| {
+            login.is_some_and(|login| tests.iter().any(|test| test.matches(login.uid, login.name)))
+        };
+        if when.is_some_and(|when| !when.logins.is_empty() && !accepts(&when.logins)) {
+            Some(ContextMismatch::Login)
+        } else {
+            not.is_some_and(|not| accepts(&not.logins)).then_some(ContextMismatch::NotLogin)
+        }
+    }
+
+    /// Returns what the rule requires and what it excludes.
+    fn context(&self) -> [Option<&ContextCriteria>; 2] {
+        [self.when.context.as_deref(), self.not.context.as_deref()]
+    }
+}

@@ -1,0 +1,178 @@
+//! Tests criteria on the origin of a process: its unit, its cgroup and its login user.
+
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::user::{ALICE, BOB};
+use crate::harness::{Actor, BASE, Daemon, Live, Settings, Surroundings};
+
+/// Starts a daemon whose managed root is a cgroup beside those in which the processes are.
+fn daemon_in_pool(live: &Live, rules: &str) -> Daemon {
+    let root = live.ground.at("pool");
+    let settings = Settings { arguments: &["--no-legacy", "--root", &root], ..Settings::default() };
+    live.daemon_on(rules, &settings, &Surroundings { is_bare: true, ..Surroundings::default() })
+}
+
+/// Moves a process to a cgroup outside of the managed root.
+fn put(live: &Live, actor: &Actor, group: &str) {
+    let directory = live.ground.directory("", group).unwrap();
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("cgroup.procs"), actor.subject.to_string()).unwrap();
+}
+
+/// Starts a process of alice in a cgroup outside of the managed root.
+fn resident(live: &Live, group: &str) -> Actor {
+    let actor = live.hold(&format!("uid {ALICE} {ALICE}"));
+    put(live, &actor, group);
+    actor
+}
+
+const RULES: &str = "[[rule]]\nuser = \"cgt-alice\"\nnot = { unit = [\"cgt.service\", \"cron*\"] }\n\
+                     from = \"/*.slice/system.slice/**\"\ncgroup = \"other\"\nleave_units = true\n\
+                     [[rule]]\nuser = \"cgt-*\"\nunit = \"cgt.service\"\ncgroup = \"jobs/%u\"\nleave_units = true\n\
+                     [[rule]]\nuser = \"cgt-alice\"\ncgroup = \"rest\"\n";
+const SERVICE: &str = "system.slice/cgt.service";
+
+#[test]
+fn a_process_keeps_the_rule_of_its_unit_over_reload_and_restart() {
+    let Some(live) = Live::require() else { return };
+    let (job, below) = (resident(&live, SERVICE), resident(&live, "system.slice/cgt.service/a"));
+    let other = resident(&live, "system.slice/b.service");
+    let elsewhere = resident(&live, "x");
+    let expect = || {
+        live.expect(&job, "pool/jobs/cgt-alice");
+        live.expect(&below, "pool/jobs/cgt-alice");
+        live.expect(&other, "pool/other");
+        live.expect(&elsewhere, "pool/rest");
+    };
+    let daemon = daemon_in_pool(&live, RULES);
+    expect();
+    for _ in 0..3 {
+        daemon.signal(Signal::SIGHUP);
+        sleep(Duration::from_millis(300));
+        expect();
+    }
+    let counters = daemon.expect_no_external_moves("reloads");
+    assert_eq!(counters.get("placed"), 4);
+    let daemon = daemon_in_pool(&live, RULES);
+    sleep(Duration::from_millis(300));
+    expect();
+    assert_eq!(daemon.stop().get("placed"), 0, "each was in place");
+}
+
+#[test]
+fn children_and_their_programs_keep_the_rule_of_the_unit() {
+    let Some(live) = Live::require() else { return };
+    let program = live.program("bin/job");
+    let steps = format!(
+        "subreaper uid {ALICE} {ALICE} say ready gate brood 20 daemonize exec {program} job hold"
+    );
+    let mut actor = live.actor(&steps);
+    actor.subject = actor.said("ready");
+    put(&live, &actor, SERVICE);
+    let _daemon = daemon_in_pool(&live, RULES);
+    live.expect(&actor, "pool/jobs/cgt-alice");
+    actor.open_gate();
+    (0..20).for_each(|_| while actor.says().0 != "pid" {});
+    live.expect_at_rest("children of a job", ALICE, 21, "pool/jobs/cgt-alice");
+}
+
+#[test]
+fn another_user_of_the_unit_gets_the_cgroup_of_that_user() {
+    let Some(live) = Live::require() else { return };
+    let steps = format!("keep-caps uid {ALICE} {ALICE} say ready gate uid {BOB} {BOB}");
+    let mut actor = live.actor(&format!("{steps} hold"));
+    actor.subject = actor.said("ready");
+    put(&live, &actor, SERVICE);
+    let _daemon = daemon_in_pool(&live, RULES);
+    live.expect(&actor, "pool/jobs/cgt-alice");
+    actor.open_gate();
+    live.expect(&actor, "pool/jobs/cgt-bob");
+}
+
+#[test]
+fn a_move_by_another_process_does_not_end_the_rule() {
+    let Some(live) = Live::require() else { return };
+    let job = resident(&live, SERVICE);
+    let daemon = daemon_in_pool(&live, RULES);
+    live.expect(&job, "pool/jobs/cgt-alice");
+    sleep(Duration::from_millis(300));
+    put(&live, &job, "x");
+    live.expect(&job, "pool/jobs/cgt-alice");
+    assert_eq!(daemon.stop().get("external_moves_found"), 1);
+}
+
+#[test]
+fn a_process_that_is_moved_into_a_unit_is_placed_with_its_children() {
+    let Some(live) = Live::require() else { return };
+    let mut actor = live.actor(&format!("uid {BOB} {BOB} say ready gate brood 10 hold"));
+    actor.subject = actor.said("ready");
+    let _daemon = daemon_in_pool(&live, RULES);
+    sleep(Duration::from_millis(200));
+    put(&live, &actor, SERVICE);
+    actor.open_gate();
+    (0..10).for_each(|_| while actor.says().0 != "pid" {});
+    live.expect_at_rest("a process moved into a unit", BOB, 11, "pool/jobs/cgt-bob");
+}
+
+#[test]
+fn a_user_who_owns_the_cgroup_cannot_claim_its_rule() {
+    let Some(live) = Live::require() else { return };
+    let rules = format!("{RULES}[cgroup.\"jobs/%u\"]\nowner = \"%u\"\n");
+    let job = resident(&live, SERVICE);
+    let _daemon = daemon_in_pool(&live, &rules);
+    live.expect(&job, "pool/jobs/cgt-alice");
+    // A process of alice that never was in the unit.
+    let own = live.hold(&format!("uid {ALICE} {ALICE}"));
+    live.expect(&own, "pool/rest");
+    put(&live, &own, "pool/jobs/cgt-alice");
+    live.expect(&own, "pool/rest");
+}
+
+#[test]
+fn the_login_user_counts_also_after_a_change_of_user() {
+    let Some(live) = Live::require() else { return };
+    let rules = "[[rule]]\nuser = \"61000-61999\"\nlogin = \"cgt-alice\"\ncgroup = \"of-%u\"\n\
+                 [[rule]]\nuser = \"61000-61999\"\nnot = { login = \"*\" }\ncgroup = \"none\"\n\
+                 [[rule]]\nuser = \"61000-61999\"\nlogin = \"cgt-b*\"\ncgroup = \"bob\"\n";
+    let _daemon = live.daemon(rules);
+    for (steps, below) in [
+        (format!("login {ALICE} uid {ALICE} {ALICE}"), "of-cgt-alice"),
+        (format!("login {ALICE} fork uid {BOB} {BOB}"), "of-cgt-bob"),
+        (format!("login {BOB} uid {ALICE} {ALICE}"), "bob"),
+    ] {
+        live.expect(&live.hold(&steps), below);
+    }
+    // The login user of this test, if it was set, is that of its children.
+    let own = fs::read_to_string("/proc/self/loginuid").unwrap();
+    if own.trim() == u32::MAX.to_string() {
+        live.expect(&live.hold(&format!("uid {BOB} {BOB}")), "none");
+    }
+}
+
+#[test]
+fn explain_names_unit_and_login() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(&format!("{RULES}[[rule]]\nlogin = 0\ncgroup = \"x\"\n"));
+    let root = live.ground.at("pool");
+    let ask = |what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(["explain", "--no-legacy", "--root", &root, "--socket", "/nonexistent"]);
+        command.args(["--rules", &format!("{BASE}/rules.d")]).args(what.split(' '));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let said = ask("--user cgt-alice --unit cgt.service");
+    assert!(said.contains("unit     cgt.service") && said.contains("jobs/cgt-alice"), "{said}");
+    let said = ask("--user cgt-alice --from /a.slice/system.slice/b.service --login cgt-bob");
+    assert!(said.contains(&format!("login    cgt-bob ({BOB})")), "{said}");
+    assert!(said.contains("pool/other"), "{said}");
+    let job = resident(&live, "pool/jobs/cgt-alice");
+    let said = ask(&job.subject.to_string());
+    assert!(said.contains("unknown: it is in the cgroup of a rule with unit or from"), "{said}");
+    let said = ask(&resident(&live, SERVICE).subject.to_string());
+    assert!(said.contains("unit     cgt.service") && said.contains("login    "), "{said}");
+}
