@@ -125,7 +125,7 @@ fn main() -> ExitCode {
     let mut all_hold = true;
     report::print_head();
     for (number, run) in ROWS.into_iter().filter(|(number, _)| plan.wants(*number)) {
-        let Some(live) = Live::require() else { return ExitCode::FAILURE };
+        let Some(live) = Live::without_limit() else { return ExitCode::FAILURE };
         let outcome = outcome(&live, run, length);
         all_hold &= outcome.broken.is_empty();
         all_hold &= plan.without_limits || outcome.exceeded.is_empty();
@@ -133,7 +133,7 @@ fn main() -> ExitCode {
     }
     if plan.original {
         for (number, run) in ORIGINAL.into_iter().filter(|(number, _)| plan.wants(*number)) {
-            let Some(live) = Live::require() else { return ExitCode::FAILURE };
+            let Some(live) = Live::without_limit() else { return ExitCode::FAILURE };
             report::print(&format!("{number}, cgrulesengd"), &outcome(&live, run, length));
         }
     }

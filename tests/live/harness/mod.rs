@@ -43,13 +43,20 @@ const LOCK: &str = "/run/cgruled-live.lock";
 pub(crate) struct Live {
     pub(crate) ground: Ground,
     _namespace: Namespace,
-    _limit: TimeLimit,
+    _limit: Option<TimeLimit>,
     _lock: Flock<File>,
 }
 
 impl Live {
-    /// Returns `None` when this host cannot run live tests and they are optional.
+    /// Returns `None` when this host cannot run live tests and they are optional. The test program ends
+    /// if the test hangs.
     pub(crate) fn require() -> Option<Self> {
+        let live = Self::without_limit()?;
+        Some(Self { _limit: Some(TimeLimit::begin()), ..live })
+    }
+
+    /// As [`Self::require`], for a run of any length.
+    pub(crate) fn without_limit() -> Option<Self> {
         match Self::prepare() {
             Ok(live) => Some(live),
             Err(reason) => {
@@ -66,11 +73,10 @@ impl Live {
         let file = File::create(LOCK).map_err(|error| format!("{LOCK}: {error}"))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| format!("{LOCK}: {errno}"))?;
-        let limit = TimeLimit::begin();
         connector_works()?;
         let namespace = Namespace::enter()?;
         let ground = Ground::prepare()?;
-        let live = Self { ground, _namespace: namespace, _limit: limit, _lock: lock };
+        let live = Self { ground, _namespace: namespace, _limit: None, _lock: lock };
         live.program("bin/actors");
         Ok(live)
     }
