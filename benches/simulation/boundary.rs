@@ -502,8 +502,11 @@ impl Kernel for SimKernel {
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
         let machine = self.call(3_000);
         let path = std::str::from_utf8(path).ok()?;
-        let group = machine.cgroups.find(hierarchy, path)?;
-        Some(Uid(machine.cgroups.get(group).owner))
+        match machine.cgroups.find(hierarchy, path) {
+            Some(group) => Some(Uid(machine.cgroups.get(group).owner)),
+            // Those above a cgroup exist, too.
+            None => machine.cgroups.has_below(hierarchy, path).then_some(Uid(0)),
+        }
     }
 
     fn group_id(&self, hierarchy: usize, path: &[u8]) -> Option<u64> {

@@ -27,6 +27,12 @@ impl Cgroups {
         self.by_path[hierarchy].get(path).copied()
     }
 
+    /// Checks whether there is a cgroup below a path.
+    pub(crate) fn has_below(&self, hierarchy: usize, path: &str) -> bool {
+        let is_below = |own: &str| own.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        self.by_path[hierarchy].keys().any(|own| is_below(own))
+    }
+
     /// Returns the cgroup of a path, creating it.
     pub(crate) fn make(&mut self, hierarchy: usize, path: &str, owner: u32) -> usize {
         if let Some(found) = self.find(hierarchy, path) {

@@ -47,7 +47,8 @@ impl Machine {
         for (uid, gid) in candidates {
             let identity = self.known_identity(uid);
             for exe in self.programs_of(process) {
-                let rule = rules::first(self.active.set, (uid, gid), exe, &identity);
+                let place = &self.cgroups.get(process.groups[0]).path;
+                let rule = rules::first(self.active.set, (uid, gid), exe, &identity, place);
                 if self.is_in_place(process, rule, (uid, gid), &identity) {
                     return;
                 }

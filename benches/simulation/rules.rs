@@ -25,6 +25,10 @@ pub(crate) struct SimRule {
     pub(crate) to: Option<&'static str>,
     pub has_v1: bool,
     pub(crate) leaves_units: bool,
+    unit: Option<&'static str>,
+    /// Pattern of cgroups that ends in `**`.
+    from: Option<&'static str>,
+    not_unit: Option<&'static str>,
 }
 
 const ANY: SimRule = SimRule {
@@ -35,6 +39,9 @@ const ANY: SimRule = SimRule {
     to: None,
     has_v1: false,
     leaves_units: false,
+    unit: None,
+    from: None,
+    not_unit: None,
 };
 
 const fn people(first: u32, last: u32, to: &'static str) -> SimRule {
@@ -42,7 +49,7 @@ const fn people(first: u32, last: u32, to: &'static str) -> SimRule {
 }
 
 /// The rule sets; each has destinations of its own, except for the fifth, which has no rule.
-pub(crate) const SETS: [&[SimRule]; 8] = [
+pub(crate) const SETS: [&[SimRule]; 9] = [
     &[
         SimRule { exe: Some("/opt/db"), ..people(1000, 1999, "r0/db") },
         SimRule { group: Some(600), to: Some("r0/listed/%g"), ..ANY },
@@ -72,6 +79,21 @@ pub(crate) const SETS: [&[SimRule]; 8] = [
         SimRule { group: Some(601), to: Some("r7/g/%g"), ..ANY },
         people(1000, 1003, "r7/%u"),
     ],
+    &[
+        SimRule { exe: Some("/usr/bin/su"), ..people(1000, 1003, "r8/su") },
+        SimRule {
+            not_unit: Some("some.service"),
+            from: Some("/other/**"),
+            ..people(1000, 1002, "r8/deep")
+        },
+        SimRule {
+            unit: Some("some.service"),
+            leaves_units: true,
+            ..people(1000, 1002, "r8/jobs/%U")
+        },
+        SimRule { from: Some("/user.slice/**"), has_v1: true, ..people(1001, 1003, "r8/user/%u") },
+        people(1000, 1002, "r8/rest"),
+    ],
 ];
 
 impl SimRule {
@@ -88,6 +110,14 @@ impl SimRule {
         }
         if let Some(exe) = self.not_exe {
             text += &format!("not = {{ exe = \"{exe}\" }}\n");
+        }
+        for (key, value) in [("unit", self.unit), ("from", self.from)] {
+            if let Some(value) = value {
+                text += &format!("{key} = \"{value}\"\n");
+            }
+        }
+        if let Some(unit) = self.not_unit {
+            text += &format!("not = {{ unit = \"{unit}\" }}\n");
         }
         match self.to {
             Some(to) => text += &format!("cgroup = \"{to}\"\n"),
@@ -112,6 +142,33 @@ impl SimRule {
             && self.not_exe.is_none_or(|path| !has_exe(path))
     }
 
+    fn tests_place(self) -> bool {
+        self.unit.is_some() || self.from.is_some() || self.not_unit.is_some()
+    }
+
+    /// Checks whether the rule leads to this cgroup, for some process.
+    fn leads_to(self, place: &str) -> bool {
+        let to = self.to.unwrap_or_default();
+        let below = place.strip_prefix('/').unwrap_or_default();
+        match to.split_once('%') {
+            Some((start, _)) => below
+                .strip_prefix(start)
+                .is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),
+            None => below == to,
+        }
+    }
+
+    /// Checks whether a process in this cgroup meets the criteria on its place.
+    fn is_from(self, place: &str) -> bool {
+        let is_in = |unit: &str| {
+            place.split('/').nth(2) == Some(unit) && place.starts_with("/system.slice/")
+        };
+        let is_below = |pattern: &str| place.starts_with(pattern.trim_end_matches('*'));
+        self.unit.is_none_or(is_in)
+            && self.from.is_none_or(is_below)
+            && !self.not_unit.is_some_and(is_in)
+    }
+
     /// Returns the destination as a path, for a group with this name.
     pub(crate) fn path(
         self,
@@ -126,14 +183,23 @@ impl SimRule {
     }
 }
 
-/// Returns the first rule of a set that matches: the reference.
+/// Returns the first rule of a set that matches a process in the cgroup `place`: the reference.
 pub(crate) fn first(
     set: usize,
     (uid, gid): (u32, u32),
     exe: Option<Program>,
     identity: &UserIdentity,
+    place: &str,
 ) -> Option<&'static SimRule> {
-    SETS[set].iter().find(|rule| rule.matches(uid, gid, exe, identity))
+    let mut of_place = SETS[set].iter().filter(|rule| rule.tests_place());
+    let is_placed = of_place.any(|rule| rule.leads_to(place));
+    let is_from = |rule: &SimRule| match is_placed {
+        true => rule.leads_to(place),
+        false => rule.is_from(place),
+    };
+    SETS[set].iter().find(|rule| {
+        rule.matches(uid, gid, exe, identity) && (!rule.tests_place() || is_from(rule))
+    })
 }
 
 /// Returns what the name service knows of a user.

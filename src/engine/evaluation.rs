@@ -227,11 +227,14 @@ impl<K: Kernel> Engine<K> {
 }
 
 /// Checks whether the kernel may report stale data for a leader that has exited. An event of the
-/// leader proves that it was alive then, and it is classified by its state at that time.
+/// leader proves that it was alive then, and it is classified by its state at that time. That does not
+/// hold for an evaluation that has waited since: another thread may have been evaluated meanwhile.
 fn may_be_frozen(job: &Evaluation) -> bool {
     const ASKED: Cause = Cause::SCAN.or(Cause::ASKED).or(Cause::RECHECK).or(Cause::RETRY);
     const CAUSES: Cause = ASKED.or(Cause::ELSEWHERE);
+    let has_waited = job.queue == Queue::None && !job.evaluation.cause.contains(Cause::MOVED);
     job.is_careful
+        || has_waited
         || job.evaluation.threads != Threads::None
         || job.evaluation.cause.intersects(CAUSES)
 }

@@ -168,17 +168,24 @@ impl<K: Kernel> Engine<K> {
             return false;
         }
         let due = self.kernel.now().plus(DECIDE_NS);
+        let mut evaluation = job.evaluation;
+        if let Some(earlier) = self.executables.pending.get(&pid) {
+            // Its time and its thread still count.
+            if earlier.identity == identity {
+                evaluation.absorb(&earlier.evaluation);
+            }
+            if earlier.is_decided {
+                self.scan_for_children();
+            }
+        }
         let pending = PendingExamination {
             number,
-            evaluation: job.evaluation,
+            evaluation,
             identity,
             is_decided: false,
             is_outdated: false,
         };
-        let replaced = self.executables.pending.insert(pid, pending);
-        if replaced.is_some_and(|earlier| earlier.is_decided) {
-            self.scan_for_children();
-        }
+        self.executables.pending.insert(pid, pending);
         self.executables.deadlines.push_back((due, pid, number));
         true
     }

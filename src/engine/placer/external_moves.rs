@@ -301,7 +301,8 @@ impl Placer {
         pin: Pin,
     ) -> bool {
         let mover = self.external.watch.mover(evaluation.pid, kernel);
-        if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), evaluation.since) {
+        let at = self.external.watch.moved_at(evaluation.pid).unwrap_or(evaluation.since);
+        if pin.includes(mover.as_ref().map_or(0, |mover| mover.process), at) {
             return false;
         }
         let hierarchy = self.external.watch.hierarchy_of_move(evaluation.pid);

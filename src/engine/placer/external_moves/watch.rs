@@ -251,14 +251,18 @@ impl MoveWatch {
         self.due = self.due.min(now.plus(SHORT_INTERVAL_NS)).max(self.paid_until);
     }
 
-    /// Returns the next process that was moved, and when that happened last, or that was born in
-    /// another cgroup. The caller admits or dismisses it.
+    /// Returns the next process that was moved, and when that happened first since its last evaluation,
+    /// or that was born in another cgroup. The caller admits or dismisses it.
     pub(crate) fn next_moved(&mut self) -> Option<EvaluationRequest> {
         let mut evaluation = self.waiting.pop()?;
-        if let Some(traced) = self.known.get(&evaluation.pid) {
-            evaluation.since = traced.at;
-        }
+        // A child that was born after the move can have an earlier time.
+        evaluation.since = Nanos(evaluation.since.0.saturating_sub(CLOCKS_DIFFER_NS));
         Some(evaluation)
+    }
+
+    /// Returns when the process was moved last.
+    pub(super) fn moved_at(&self, pid: Pid) -> Option<Nanos> {
+        self.known.get(&pid).map(|traced| traced.at)
     }
 
     /// Checks whether a moved process may be evaluated now, its user being `uid`. Else it waits,
