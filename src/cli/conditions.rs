@@ -57,7 +57,7 @@ impl ConditionFacts for InspectedConditions<'_> {
     }
 
     // Only the daemon knows.
-    fn placed_by(&mut self) -> Option<RuleId> {
+    fn placed_by(&mut self, _: usize, _: &[u8]) -> Option<RuleId> {
         None
     }
 }

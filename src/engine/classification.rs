@@ -5,7 +5,7 @@ use super::Engine;
 use super::name_lookups::PendingName;
 use crate::cgroup::mounts::Hierarchies;
 use crate::engine::kernel::Kernel;
-use crate::engine::placer::{PlacedProcess, Placement, Placer};
+use crate::engine::placer::{PlacedProcess, Placement, Placer, is_moved_by_users};
 use crate::event::{Cause, Gid, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
@@ -201,8 +201,9 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
             && !self.kernel.is_group_writable(hierarchy, path)
     }
 
-    fn placed_by(&mut self) -> Option<RuleId> {
-        self.placer.placed_by(self.pid, || self.kernel.identity_of(self.pid, self.handle))
+    fn placed_by(&mut self, hierarchy: usize, path: &[u8]) -> Option<RuleId> {
+        let by = self.placer.placed_by(self.pid, || self.kernel.identity_of(self.pid, self.handle));
+        by.filter(|_| is_moved_by_users(self.policy, (hierarchy, path), self.kernel))
     }
 }
 

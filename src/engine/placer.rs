@@ -46,6 +46,7 @@ use crate::telemetry::log::limit::LogLimiter;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 pub use outcome::Placement;
+pub(crate) use places::is_moved_by_users;
 pub use units::is_momentary;
 
 /// Process that is being evaluated, with the data that was read about it.
@@ -231,7 +232,8 @@ impl Placer {
         let mut outcome = so_far;
         let mut is_in_place = true;
         let PlacementStep { id, rule, target, subject, .. } = all;
-        let mut is_new = subject.evaluation.cause.contains(Cause::SCAN);
+        // A process that moves away later keeps the rule: see [`crate::placement::conditions`].
+        let mut is_new = subject.evaluation.cause.contains(Cause::SCAN) || rule.tests_place();
         for n in 0.. {
             let Some(span) = kernel.hierarchies().step(target, all.span, n) else { break };
             let entered = self.enter(kernel, PlacementStep { span, ..all })?;

@@ -39,9 +39,9 @@ pub trait ConditionFacts {
     /// Checks whether root owns this cgroup and nobody else may move processes into it.
     fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool;
 
-    /// Returns the rule with criteria on the place of a process that placed this one last, if another
-    /// process may have moved it since.
-    fn placed_by(&mut self) -> Option<RuleId>;
+    /// Returns the rule with criteria on the place of a process that placed this one last, if a user may
+    /// have moved it to this cgroup since.
+    fn placed_by(&mut self, hierarchy: usize, path: &[u8]) -> Option<RuleId>;
 }
 
 /// Tests the conditions of rules for one process, and keeps what was read of it.
@@ -60,8 +60,9 @@ enum Position {
     Original(Vec<u8>),
     /// In the cgroup to which rules with such criteria lead: the path from the top of the hierarchy.
     Placed(Vec<u8>),
-    /// Moved out of the cgroup of this rule by another process.
-    MovedFrom(RuleId),
+    /// Moved out of the cgroup of this rule on behalf of a user, to this path. A move by root gives a
+    /// process a new origin, as that of a login into its session.
+    MovedFrom(RuleId, Vec<u8>),
     /// Unknown: it has exited, or the host has no such hierarchy.
     Unknown,
 }
@@ -125,7 +126,12 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
         let keeps = match position {
             Position::Original(path) => return rule.place_mismatch(&rules.place(path)),
             Position::Placed(path) => rules.leads_to(id, path),
-            Position::MovedFrom(by) => *by == id,
+            // A user must not get an earlier rule by a move. If the rule does not match any more, a later
+            // one can.
+            Position::MovedFrom(by, path) if id > *by => {
+                return rule.place_mismatch(&rules.place(path));
+            }
+            Position::MovedFrom(by, _) => *by == id,
             Position::Unknown => false,
         };
         (!keeps).then_some(ContextMismatch::Place)
@@ -147,7 +153,10 @@ fn position(rules: &ContextRules, facts: &mut impl ConditionFacts) -> Position {
     if rules.lead_to(below) && rules.steps(below).all(is_of_root) {
         return Position::Placed(below.to_vec());
     }
-    facts.placed_by().map_or(Position::Original(path), Position::MovedFrom)
+    match facts.placed_by(index, &path) {
+        Some(by) => Position::MovedFrom(by, path),
+        None => Position::Original(path),
+    }
 }
 
 #[cfg(test)]

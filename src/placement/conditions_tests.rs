@@ -52,7 +52,7 @@ impl ConditionFacts for &mut Facts {
         path.starts_with("/pool/") && !self.of_users.contains(path)
     }
 
-    fn placed_by(&mut self) -> Option<RuleId> {
+    fn placed_by(&mut self, _: usize, _: &[u8]) -> Option<RuleId> {
         self.placed_by
     }
 }
@@ -185,7 +185,10 @@ fn a_process_that_was_moved_keeps_its_rule() {
     let place = miss(ContextMismatch::Place);
     let moved = "/user.slice/user-7.slice/user@7.service/app.slice/x.scope";
     let mut facts = Facts { placed_by: Some(RuleId(1)), ..in_cgroup(moved) };
-    assert_eq!(tested(THREE, &mut facts), [place, None, place]);
+    assert_eq!(tested(THREE, &mut facts), [place, None, miss(ContextMismatch::Unit)]);
+    // If it does not match that rule any more, a later one tests where it is.
+    let mut facts = Facts { placed_by: Some(RuleId(1)), ..in_cgroup("/system.slice/c.service") };
+    assert_eq!(tested(THREE, &mut facts), [place, None, None]);
     // Where it is counts more than where it was.
     let mut facts = Facts { placed_by: Some(RuleId(1)), ..in_cgroup("/pool/third") };
     assert_eq!(tested(THREE, &mut facts), [place, place, None]);

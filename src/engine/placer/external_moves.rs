@@ -207,9 +207,8 @@ impl Placer {
     /// without root rights. Not in the scope of a session, to which every login is moved.
     pub(crate) fn is_at_users(&self, pid: Pid, policy: &Policy, kernel: &mut impl Kernel) -> bool {
         let hierarchy = self.external.watch.hierarchy_of_move(pid).unwrap_or(UNIFIED);
-        let Some(place) = place_in(kernel, hierarchy, (pid, None)) else { return false };
-        let is_session = matches!(Unit::of(&place.text(), &policy.roots()), Unit::Session(..));
-        !is_session && is_users(policy, &place, kernel)
+        let place = place_in(kernel, hierarchy, (pid, None));
+        place.is_some_and(|place| place.is_moved_by_users(policy, kernel))
     }
 
     /// Checks whether the process was seen in the cgroup of a rule since the policy is active.

@@ -30,6 +30,13 @@ impl CgroupPlace {
         kernel.group_owner(self.hierarchy, &self.path)
     }
 
+    /// Checks whether users can have processes moved to the cgroup. Not to the scope of a session, to
+    /// which root moves every login.
+    pub(super) fn is_moved_by_users(&self, policy: &Policy, kernel: &impl Kernel) -> bool {
+        let is_session = matches!(Unit::of(&self.text(), &policy.roots()), Unit::Session(..));
+        !is_session && is_users(policy, self, kernel)
+    }
+
     /// Returns the path as text for log records.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.path).into_owned()
@@ -67,6 +74,15 @@ pub(super) fn place_in(
     let mut trees = kernel.hierarchies().iter();
     let hierarchy = trees.position(|tree| tree.listed.as_bytes() == listed)?;
     Some(CgroupPlace { hierarchy, path })
+}
+
+/// See [`CgroupPlace::is_moved_by_users`].
+pub(crate) fn is_moved_by_users(
+    policy: &Policy,
+    (hierarchy, path): (usize, &[u8]),
+    kernel: &impl Kernel,
+) -> bool {
+    CgroupPlace { hierarchy, path: path.to_vec() }.is_moved_by_users(policy, kernel)
 }
 
 /// Checks whether a user controls this cgroup: it belongs to a session or is below the service
