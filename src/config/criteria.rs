@@ -2,6 +2,8 @@
 
 mod context;
 
+pub(super) use context::units;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -114,13 +116,14 @@ fn each<T>(
     table: &DeTable<'_>,
     key: &str,
     piece: &mut TomlSection<'_, '_>,
-    read: fn(&Value<'_>, &mut TomlSection<'_, '_>) -> Option<T>,
+    read: impl Fn(&Value<'_>, &mut TomlSection<'_, '_>) -> Option<T>,
 ) -> Vec<(T, Range<usize>)> {
     let Some(value) = table.get(key) else { return Vec::new() };
     let alternatives = alternatives(value);
     if alternatives.is_empty() {
         let help = match key {
             USERS_KEY => "write users = [\"*\"] for all users".to_owned(),
+            "leave_units" => "write leave_units = true to leave every unit".to_owned(),
             key => format!("remove {key} to match every {key}"),
         };
         piece.error_help(value.span(), format!("{key} is an empty list"), help);

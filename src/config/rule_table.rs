@@ -113,9 +113,10 @@ fn leave_units(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> LeaveUni
     if !table.contains_key("cgroup") {
         piece.warning(value.span(), "leave_units has no effect without cgroup", "remove it");
     }
-    match piece.boolean(value, "leave_units") {
+    match value.get_ref().as_bool() {
         Some(true) => LeaveUnits::Yes,
-        Some(false) | None => LeaveUnits::No,
+        Some(false) => LeaveUnits::No,
+        None => LeaveUnits::Of(criteria::units(table, "leave_units", piece).into()),
     }
 }
 

@@ -153,7 +153,7 @@ pub fn decide_move(
     }
     let lost = lost_unit(policy, target, subject, facts);
     Ok(match lost {
-        Some(unit) if target.rule.leave_units == LeaveUnits::No => {
+        Some(unit) if target.rule.leave_units != LeaveUnits::AsTheOriginal => {
             MoveDecision::Stay(StayReason::InUnit(unit))
         }
         lost => MoveDecision::Move(lost),
@@ -335,7 +335,8 @@ fn lost_unit(
     subject: &StaySubject<'_>,
     facts: &mut impl StayFacts,
 ) -> Option<LostUnit> {
-    if !facts.runs_systemd() || target.rule.leave_units == LeaveUnits::Yes {
+    let leaves = &target.rule.leave_units;
+    if !facts.runs_systemd() || *leaves == LeaveUnits::Yes {
         return None;
     }
     let trees = facts.hierarchies();
@@ -346,6 +347,9 @@ fn lost_unit(
     }
     let path = path_in(subject.cgroup, b"").unwrap_or_default();
     let unit = Unit::of_bytes(path, &policy.roots());
+    if unit.name().is_some_and(|name| leaves.allows(name)) {
+        return None;
+    }
     let pid = subject.pid;
     let is_lost = unit.loses(
         facts,

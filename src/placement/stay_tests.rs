@@ -175,6 +175,21 @@ fn a_unit_keeps_its_processes_and_a_session_its_last_one() {
 }
 
 #[test]
+fn a_rule_can_name_the_units_that_processes_may_leave() {
+    let rules = "[[rule]]\nuser = 7\ncgroup = \"a\"\nleave_units = [\"db.service\", \"web-*\"]\n";
+    let policy = test_policy(rules, Vec::new());
+    let systemd = Facts { runs_systemd: true, ..Facts::default() };
+    for (unit, expected) in [
+        ("db.service", MOVE),
+        ("web-1.service", MOVE),
+        ("mail.service", lost("mail.service", false)),
+    ] {
+        let place = format!("/system.slice/{unit}");
+        assert_eq!(decide(&policy, 7, "/bin/sh", &place, systemd.clone()), Ok(expected), "{unit}");
+    }
+}
+
+#[test]
 fn a_container_of_root_keeps_its_processes() {
     let place = "/machine/pod";
     let in_container = Facts { containment: Ok(Containment::Container), ..Facts::default() };

@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Gid, Uid};
-use context::ContextCriteria;
+use context::{ContextCriteria, TextTest};
 use destination::{Destination, Specifier};
 use glob::Glob;
 use human::HumanUids;
@@ -205,15 +205,28 @@ pub enum ExeTest {
 
 /// Whether a rule moves a process out of the systemd unit that tracks it: see
 /// [`crate::cgroup::unit`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LeaveUnits {
     /// Processes stay in their unit, and a warning is logged.
     #[default]
     No,
     /// Processes are moved, because `leave_units` is set.
     Yes,
+    /// Processes are moved out of the units that one of these tests accepts, and stay in all others.
+    Of(Box<[TextTest]>),
     /// Processes are moved, because cgrulesengd ignores units too; a warning is logged.
     AsTheOriginal,
+}
+
+impl LeaveUnits {
+    /// Checks whether the rule names this unit as one that processes may leave.
+    pub fn allows(&self, unit: &str) -> bool {
+        match self {
+            Self::Yes => true,
+            Self::Of(units) => units.iter().any(|test| test.accepts(unit.as_bytes())),
+            Self::No | Self::AsTheOriginal => false,
+        }
+    }
 }
 
 /// The action of a rule.

@@ -22,7 +22,10 @@ pub enum Overbroad {
 /// root or of system users out of every unit, independent of the executable.
 pub fn width(rule: &Rule) -> Option<Overbroad> {
     let places = matches!(&rule.action, Action::Place(_));
-    let leaves = rule.leave_units != LeaveUnits::No;
+    let leaves = match &rule.leave_units {
+        LeaveUnits::Yes | LeaveUnits::AsTheOriginal => true,
+        LeaveUnits::Of(_) | LeaveUnits::No => false,
+    };
     // A rule for some units or logins does not reach all services.
     let is_narrow = !rule.when.exes.is_empty() || rule.when.context.is_some();
     if !places || !leaves || is_narrow {

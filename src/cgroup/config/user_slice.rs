@@ -73,7 +73,7 @@ pub fn keeping_table<'t>(
     // the slice of another user is not limited like its own user, so it is moved.
     let is_general = rule.when.exes.is_empty()
         && match rule.leave_units {
-            LeaveUnits::No | LeaveUnits::Yes => true,
+            LeaveUnits::No | LeaveUnits::Yes | LeaveUnits::Of(_) => true,
             // Legacy rules do not know about slices.
             LeaveUnits::AsTheOriginal => false,
         };

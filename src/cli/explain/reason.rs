@@ -226,7 +226,7 @@ pub fn why(subject: &InspectedProcess, verdict: &Verdict, memory: &DaemonMemory)
 fn stays(reason: &StayReason) -> Option<String> {
     Some(match reason {
         StayReason::InUnit(unit) => format!(
-            "it is in {}, a systemd unit that keeps its processes; set leave_units = true in the rule to \
+            "it is in {}, a systemd unit that keeps its processes; set leave_units = true, or leave_units to its name, in the rule to \
              move it",
             EscapedBytes(unit.name.as_bytes())
         ),

@@ -15,7 +15,7 @@ pub(super) fn context(
     piece: &mut TomlSection<'_, '_>,
     mentions: &mut Vec<NameRef>,
 ) -> Option<Box<ContextCriteria>> {
-    let units = tests(each(table, "unit", piece, unit));
+    let units = units(table, "unit", piece);
     let from = tests(each(table, "from", piece, cgroup));
     let logins = each(table, "login", piece, |value, piece| user(value, "login", piece));
     mention_users(&logins, piece, mentions);
@@ -23,10 +23,22 @@ pub(super) fn context(
     (found != ContextCriteria::default()).then(|| Box::new(found))
 }
 
+/// Reads a key with units: names, patterns or a list of these.
+pub(in crate::config) fn units(
+    table: &DeTable<'_>,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Vec<TextTest> {
+    tests(each(table, key, piece, |value, piece| unit(value, key, piece)))
+}
+
 /// Reads the name of a unit, or a pattern.
-fn unit(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<TextTest> {
-    let text =
-        text(value, "unit", "the name of a systemd unit, a pattern or a list of these", piece)?;
+fn unit(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<TextTest> {
+    let wanted = match key {
+        "leave_units" => "true, false, the name of a systemd unit, a pattern or a list of units",
+        _ => "the name of a systemd unit, a pattern or a list of these",
+    };
+    let text = text(value, key, wanted, piece)?;
     // A pattern such as "user@*" has no ending of its own.
     let may_end = text.ends_with(['*', '?', ']']) || ENDINGS.iter().any(|end| text.ends_with(end));
     let help = if text.contains('/') {

@@ -107,7 +107,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "user = \"a\"\ncgroup = \"x\"\nleave_units = \"yes\"",
-        "4:15: leave_units must be true or false, not a string",
+        "4:15: \"yes\" is not a unit with processes",
     ),
     ("user = \"a\"\ncgroup = \"x\"\nuser = \"b\"", "4:1: duplicate key"),
     (

@@ -149,7 +149,7 @@ fn is_overbroad(rule: &Rule) -> Option<Diagnostic> {
     let message = format!("the rule moves processes of {whose} out of their services");
     let help = match rule.leave_units {
         LeaveUnits::Yes => "remove leave_units, select regular users or groups, or add exe",
-        LeaveUnits::AsTheOriginal | LeaveUnits::No => {
+        LeaveUnits::AsTheOriginal | LeaveUnits::No | LeaveUnits::Of(_) => {
             "select regular users or groups, or a program"
         }
     };
