@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::cgroup::mounts::{Hierarchy, Version};
 use crate::policy::test_policy;
+use crate::rules::ignore::IgnoreWhen;
 
 const ROOT: &str = "/pool";
 
@@ -149,6 +150,31 @@ fn nothing_is_read_twice_or_for_rules_without_conditions() {
     assert_eq!(facts.reads, [""; 0]);
 }
 
+#[test]
+fn a_rule_that_ignores_processes_has_conditions_on_their_cgroup_and_scheduling() {
+    let policy = test_policy("[[rule]]\nuser = \"*\"\nignore = true\n", Vec::new());
+    let rules = ContextRules::default();
+    for (below, scheduling, text, is_real_time, is_met) in [
+        (None, Scheduling::Any, "0::/", false, true),
+        (Some("ct"), Scheduling::Any, "0::/ct/a", false, true),
+        (Some("ct"), Scheduling::Any, "0::/x", false, false),
+        (Some("ct"), Scheduling::RealTime, "0::/ct", true, true),
+        (Some("ct"), Scheduling::RealTime, "0::/ct", false, false),
+        (Some("ct"), Scheduling::RealTime, "0::/x", true, false),
+        (None, Scheduling::NotRealTime, "0::/", false, true),
+        (None, Scheduling::NotRealTime, "0::/", true, false),
+    ] {
+        let when = IgnoreWhen { below: below.map(str::to_owned), scheduling };
+        let action = Action::Ignore(when.clone());
+        let rule = Rule { action, ..policy.matcher.rules()[0].clone() };
+        let mut facts = Facts { text: text.to_owned(), is_real_time, ..Facts::default() };
+        let expected = (!is_met).then_some(Mismatch::Circumstances);
+        let mut conditions = Conditions::new(&rules, &mut facts);
+        assert_eq!(conditions.test(RuleId(0), &rule), Ok(expected), "{when:?} in {text}");
+        assert!(!conditions.is_placed());
+    }
+}
+
 /// Three rules of which the process meets the criteria of the second.
 const THREE: &str = "[[rule]]\nuser = \"*\"\nnot = { unit = \"b.service\" }\ncgroup = \"first\"\n\
                      [[rule]]\nunit = \"b.service\"\ncgroup = \"jobs/%u\"\n\
@@ -164,6 +190,12 @@ fn a_placed_process_keeps_its_rule() {
         assert_eq!(tested(THREE, &mut in_cgroup(path)), [place, None, place], "{path}");
     }
     assert_eq!(tested(THREE, &mut in_cgroup("/pool/third")), [place, place, None]);
+    let policy = test_policy(THREE, Vec::new());
+    let mut facts = in_cgroup("/pool/third");
+    let context = ContextRules::new(policy.matcher.rules(), &facts.hierarchies.clone(), [ROOT, ""]);
+    let mut conditions = Conditions::new(&context, &mut facts);
+    let _ = conditions.test(RuleId(2), &policy.matcher.rules()[2]);
+    assert!(conditions.is_placed());
     // No cgroup of such a rule: below one, above one, outside of the managed root, of another rule.
     for path in ["/pool/jobs/alice/x", "/pool/jobs", "/jobs/alice", "/pool/other", "/"] {
         assert_eq!(tested(THREE, &mut in_cgroup(path)), [None, unit, unit], "{path}");
