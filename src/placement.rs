@@ -57,6 +57,8 @@ pub enum Missing {
     Exe,
     /// The namespaces of the process.
     Namespaces,
+    /// The arguments of its program.
+    Arguments,
     /// The name and groups of this user: the one below whose service manager the process is, or who
     /// logged in.
     User(Uid),

@@ -2,7 +2,7 @@
 
 use cgruled::event::{Gid, Nanos, Pid, Uid};
 use cgruled::kernel::exe_pool::Examination;
-use cgruled::kernel::program::{Examined, Program};
+use cgruled::kernel::program::{Arguments, Examined, Program};
 use cgruled::policy::User;
 use cgruled::policy::worker::WorkerReply;
 use cgruled::rules::names::UserIdentity;
@@ -101,7 +101,7 @@ impl Machine {
                 if self.clock > at + 100_000_000 {
                     self.counts.hit(Situation::LateExamination);
                 }
-                let Examination { pid, number, raw } = examination;
+                let Examination { pid, number, raw, .. } = examination;
                 let examined = self.examined(pid, raw.as_deref());
                 self.services.replies.push(WorkerReply::Examined { pid, number, examined });
             }
@@ -124,6 +124,7 @@ impl Machine {
             return Examined::Changed;
         }
         Examined::Program(Program {
+            arguments: Arguments::default(),
             raw: program.link.as_bytes().into(),
             path: program.path.as_bytes().into(),
             on_host: program.is_on_host,

@@ -95,6 +95,10 @@ _cgrulectl() {
             COMPREPLY=($(compgen -u -- "$cur"))
             return
             ;;
+        --argument)
+            :
+            return
+            ;;
         --config)
             _filedir
             return
@@ -113,7 +117,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --login --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids

@@ -24,6 +24,8 @@ pub(super) struct InspectedConditions<'a> {
     /// Its PID; `None` for a hypothetical process.
     pub(super) pid: Option<Pid>,
     pub(super) proc: Option<&'a ProcFs>,
+    /// The text of its `/proc/PID/cmdline`, or that of a hypothetical process.
+    pub(super) arguments: Option<&'a [u8]>,
 }
 
 impl ConditionFacts for InspectedConditions<'_> {
@@ -46,6 +48,10 @@ impl ConditionFacts for InspectedConditions<'_> {
     fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
         let found = self.names.identify(uid);
         Ok(found.ok().and_then(|identity| identity.name))
+    }
+
+    fn arguments(&mut self) -> Result<Option<&[u8]>, Missing> {
+        Ok(self.arguments)
     }
 
     fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool {

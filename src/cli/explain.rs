@@ -17,6 +17,7 @@ use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::{self, RunNotes};
 use super::locale;
 use super::unread;
+use super::what_if::command_line;
 use super::what_if::located;
 use crate::cgroup::unit::manager_uid;
 use crate::config::diagnostic::has_errors;
@@ -65,6 +66,9 @@ pub(super) struct ExplainArgs {
     /// after a login of this user (name or UID)
     #[arg(long, value_name = "USER", requires = "user")]
     login: Option<String>,
+    /// with this argument; may be repeated, in their order
+    #[arg(long, value_name = "TEXT", requires = "user", allow_hyphen_values = true)]
+    argument: Vec<OsString>,
     /// show every rule that was evaluated, with full paths
     #[arg(long)]
     all: bool,
@@ -318,6 +322,9 @@ fn imagined(
             names.uid_of(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?.into()
         }
     };
+    let name = given.exe.as_deref().unwrap_or_default();
+    let words = std::iter::once(name).chain(given.argument.iter().map(OsString::as_os_str));
+    subject.arguments = Some(command_line(words));
     let cgroup =
         given.from.clone().or_else(|| given.unit.as_deref().map(|unit| usual_cgroup(unit, uid)));
     let tree = survey.hierarchies.of_units().and_then(|index| survey.hierarchies.get(index));

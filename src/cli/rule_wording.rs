@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Gid, Uid};
-use crate::rules::context::{ContextCriteria, ContextMismatch, TextTest};
+use crate::rules::context::{ArgumentTest, ContextCriteria, ContextMismatch, TextTest};
 use crate::rules::human::HUMAN;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::names::ResolvedNames;
@@ -54,6 +54,7 @@ impl RuleWording {
                 given("unit", texts(&context.units)),
                 given("from", texts(&context.from)),
                 given("login", self.user_tests(&context.logins)),
+                given("argument", arguments(&context.arguments)),
             ]
         });
         kinds.into_iter().chain(context).flatten().collect()
@@ -68,6 +69,8 @@ impl RuleWording {
         let from = |context: &ContextCriteria| format!("from {}", texts(&context.from));
         let login =
             |context: &ContextCriteria| format!("login {}", self.user_tests(&context.logins));
+        let argument =
+            |context: &ContextCriteria| format!("argument {}", arguments(&context.arguments));
         match miss {
             ContextMismatch::Unit => format!("needs {}", of(&rule.when, &units)),
             ContextMismatch::From => format!("needs {}", of(&rule.when, &from)),
@@ -75,6 +78,8 @@ impl RuleWording {
             ContextMismatch::NotUnit => format!("excludes {}", of(&rule.not, &units)),
             ContextMismatch::NotFrom => format!("excludes {}", of(&rule.not, &from)),
             ContextMismatch::NotLogin => format!("excludes {}", of(&rule.not, &login)),
+            ContextMismatch::Argument => format!("needs {}", of(&rule.when, &argument)),
+            ContextMismatch::NotArgument => format!("excludes {}", of(&rule.not, &argument)),
             ContextMismatch::Place => {
                 "is in the cgroup of another rule with unit or from".to_owned()
             }
@@ -163,6 +168,14 @@ pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
         Scheduling::NotRealTime => Some("only without real-time scheduling".to_owned()),
     };
     below.into_iter().chain(scheduling).collect()
+}
+
+fn arguments(tests: &[ArgumentTest]) -> String {
+    let shown = tests.iter().map(|test| match test.position {
+        Some(position) => format!("{position}: {}", texts(&test.tests)),
+        None => texts(&test.tests),
+    });
+    shown.collect::<Vec<_>>().join("; ")
 }
 
 fn texts(tests: &[TextTest]) -> String {

@@ -109,7 +109,7 @@ fn placed(given: &RunArgs, name: &OsStr) -> Result<(WhatIfProgram, Option<User>)
     // another program uses this crate and has set its own.
     let _ = ::log::set_logger(&Stderr);
     ::log::set_max_level(::log::LevelFilter::Warn);
-    let rule = foreseen.rule(&person, &program);
+    let rule = foreseen.rule(&person, &program, &given.command);
     let mut targets = targets(given, &foreseen, rule)?;
     for target in &mut targets {
         foreseen.hierarchies.adapt(target);

@@ -1,6 +1,7 @@
 //! Evaluation of the rules for a program that is not running yet. Must decide as the daemon will.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -89,7 +90,12 @@ impl WhatIf {
     }
 
     /// Returns the rule that matches the program when this process executes it.
-    pub(super) fn rule(&self, person: &Credentials, program: &WhatIfProgram) -> Option<&Rule> {
+    pub(super) fn rule(
+        &self,
+        person: &Credentials,
+        program: &WhatIfProgram,
+        command: &[OsString],
+    ) -> Option<&Rule> {
         let matcher = &self.policy.matcher;
         let user = User::new(matcher, person.identity.clone(), sys::monotonic());
         let path = program.exe.as_os_str().as_bytes();
@@ -104,6 +110,14 @@ impl WhatIf {
         let mut proc = ProcFs::open(Path::new("/proc")).ok();
         let cgroup = proc.as_mut().and_then(|proc| Some(proc.cgroup(own, None)?.to_vec()));
         let login = proc.as_mut().and_then(|proc| proc.login(own));
+        let arguments = match &program.invoked {
+            // As the kernel passes them to the interpreter.
+            Some(script) if fs::canonicalize(&program.path).ok().as_ref() != Some(&program.exe) => {
+                let first = [program.exe.as_os_str(), script.as_os_str()];
+                command_line(first.into_iter().chain(command.iter().skip(1).map(|word| &**word)))
+            }
+            Some(_) | None => command_line(command.iter().map(|word| &**word)),
+        };
         let facts = InspectedConditions {
             hierarchies: &self.hierarchies,
             names: &NameService::default(),
@@ -111,6 +125,7 @@ impl WhatIf {
             login,
             pid: Some(own),
             proc: proc.as_ref(),
+            arguments: Some(&arguments),
         };
         let mut conditions = Conditions::new(&self.policy.context, facts);
         let choice = decide(matcher, &user, (person.uid, person.gid), exe, |id, rule| {
@@ -175,6 +190,11 @@ impl WhatIfProgram {
         let invoked = named.filter(|named| is_script || *named != file && has_other_name);
         Some(Self { path, exe, invoked })
     }
+}
+
+/// Returns the text of `/proc/PID/cmdline` for these words.
+pub(super) fn command_line<'w>(words: impl Iterator<Item = &'w OsStr>) -> Vec<u8> {
+    words.flat_map(|word| [word.as_encoded_bytes(), b"\0"].concat()).collect()
 }
 
 /// Returns the file that a name means: searched for in PATH unless it contains a slash.

@@ -15,7 +15,8 @@ use crate::rules::glob::Glob;
 use crate::rules::human::{HUMAN, HumanUids};
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
-pub(super) const CRITERIA_KEYS: [&str; 6] = ["user", "group", "exe", "unit", "from", "login"];
+pub(super) const CRITERIA_KEYS: [&str; 7] =
+    ["user", "group", "exe", "unit", "from", "login", "argument"];
 /// The key of a unit table that selects users.
 pub(super) const USERS_KEY: &str = "users";
 /// The kernel's invalid ID: no process has it, and `setuid(-1)` leaves the ID unchanged.

@@ -11,7 +11,7 @@ use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 15] = [
+pub const RULE_KEYS: [&str; 16] = [
     "name",
     "user",
     "group",
@@ -19,6 +19,7 @@ pub const RULE_KEYS: [&str; 15] = [
     "unit",
     "from",
     "login",
+    "argument",
     "not",
     "cgroup",
     "controllers",

@@ -9,7 +9,7 @@ use crate::engine::placer::{PlacedProcess, Placement, Placer, is_moved_by_users}
 use crate::event::{Cause, Gid, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
-use crate::kernel::program::ExeInfo;
+use crate::kernel::program::{Arguments, ExeInfo};
 use crate::placement::conditions::{ConditionFacts, Conditions};
 use crate::placement::{Choice, KnownExe, Missing, decide};
 use crate::policy::Policy;
@@ -26,6 +26,8 @@ pub(super) enum EvaluationResult {
     NeedsNamespaces,
     /// This executable must be examined first.
     NeedsExamination(Box<[u8]>),
+    /// The arguments must be read first.
+    NeedsArguments,
     /// Another user mattered, who is known now: it is evaluated again.
     OwnerKnown,
 }
@@ -36,6 +38,7 @@ impl<K: Kernel> Engine<K> {
         evaluation: EvaluationRequest,
         handle: &ProcessHandle,
         exe: KnownExe<'_>,
+        arguments: &Arguments,
         containment: Option<Containment>,
     ) -> EvaluationResult {
         if let Some(result) = self.evaluate_without_rules(evaluation, handle, exe) {
@@ -55,6 +58,7 @@ impl<K: Kernel> Engine<K> {
             placer: &self.placer,
             pid: evaluation.pid,
             handle,
+            arguments,
         };
         let mut conditions = Conditions::new(&self.policy.context, facts);
         let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |id, rule| {
@@ -120,6 +124,7 @@ impl<K: Kernel> Engine<K> {
         match missing {
             Missing::Exe => EvaluationResult::NeedsExe,
             Missing::Namespaces => EvaluationResult::NeedsNamespaces,
+            Missing::Arguments => EvaluationResult::NeedsArguments,
             Missing::User(owner) if self.policy.knows(owner) => EvaluationResult::OwnerKnown,
             Missing::User(owner) => {
                 EvaluationResult::Over(self.wait(PendingName::User(owner), evaluation))
@@ -172,6 +177,7 @@ struct ProcessConditions<'e, K> {
     placer: &'e Placer,
     pid: Pid,
     handle: &'e ProcessHandle,
+    arguments: &'e Arguments,
 }
 
 impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
@@ -194,6 +200,14 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
     fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
         let user = self.policy.users.get(&uid).ok_or(Missing::User(uid))?;
         Ok(user.identity.name.clone())
+    }
+
+    fn arguments(&mut self) -> Result<Option<&[u8]>, Missing> {
+        match self.arguments {
+            Arguments::Unread => Err(Missing::Arguments),
+            Arguments::Unavailable => Ok(None),
+            Arguments::Read(text) => Ok(Some(text)),
+        }
     }
 
     fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool {

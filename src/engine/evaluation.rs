@@ -11,7 +11,7 @@ use crate::event::Cause;
 use crate::kernel::container::Containment;
 use crate::kernel::errno::can_pass;
 use crate::kernel::process::ProcessHandle;
-use crate::kernel::program::{ExeInfo, ExeRead, ReadRequest};
+use crate::kernel::program::{Arguments, ExeInfo, ExeRead, ReadRequest};
 use crate::placement::KnownExe;
 use crate::tracking::queue::Threads;
 
@@ -184,8 +184,10 @@ impl<K: Kernel> Engine<K> {
         // discarded.
         let program = job.program.take();
         let mut exe = program.as_ref().map_or(exe, |program| KnownExe::Read(program.seen()));
+        let mut arguments =
+            program.as_ref().map_or_else(Arguments::default, |own| own.arguments.clone());
         loop {
-            match self.evaluate(job.evaluation, &handle, exe, containment) {
+            match self.evaluate(job.evaluation, &handle, exe, &arguments, containment) {
                 EvaluationResult::Over(outcome) => {
                     self.finish(&job, Some(&handle), outcome);
                     return None;
@@ -197,7 +199,7 @@ impl<K: Kernel> Engine<K> {
                         self.open = Some(OpenEvaluation { job, handle });
                         return Some(request);
                     }
-                    if !job.is_final && self.examine(&job, &handle, None) {
+                    if !job.is_final && self.examine(&job, &handle, None, false) {
                         self.finish(&job, Some(&handle), Placement::Waiting);
                         return None;
                     }
@@ -213,9 +215,16 @@ impl<K: Kernel> Engine<K> {
                     }
                     containment = Some(Containment::Unknown);
                 }
+                EvaluationResult::NeedsArguments => {
+                    if !job.is_final && self.examine(&job, &handle, None, true) {
+                        self.finish(&job, Some(&handle), Placement::Waiting);
+                        return None;
+                    }
+                    arguments = Arguments::Unavailable;
+                }
                 EvaluationResult::OwnerKnown => {}
                 EvaluationResult::NeedsExamination(raw) => {
-                    if !job.is_final && self.examine(&job, &handle, Some(raw)) {
+                    if !job.is_final && self.examine(&job, &handle, Some(raw), false) {
                         self.finish(&job, Some(&handle), Placement::Waiting);
                         return None;
                     }

@@ -35,6 +35,7 @@ struct PendingExamination {
     evaluation: EvaluationRequest,
     /// Identity of the process, which distinguishes it from a later one with the same PID.
     identity: Option<u64>,
+    wants_arguments: bool,
     is_decided: bool,
     /// The process executed another program since, and was evaluated for that.
     is_outdated: bool,
@@ -148,12 +149,14 @@ impl<K: Kernel> Engine<K> {
         job: &Evaluation,
         handle: &ProcessHandle,
         raw: Option<Box<[u8]>>,
+        wants_arguments: bool,
     ) -> bool {
         let pid = job.evaluation.pid;
         let identity = self.kernel.identity_of(pid, handle);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
             pending.identity == identity
                 && !pending.is_outdated
+                && (pending.wants_arguments || !wants_arguments)
                 && !job.evaluation.cause.intersects(Cause::EXEC)
         });
         if let Some(pending) = same {
@@ -163,7 +166,7 @@ impl<K: Kernel> Engine<K> {
         self.executables.last += 1;
         let number = self.executables.last;
         let user = self.policy.accountable(handle.uid);
-        if !self.kernel.examine(user, Examination { pid, number, raw }) {
+        if !self.kernel.examine(user, Examination { pid, number, raw, wants_arguments }) {
             self.metrics.refused_examinations.increment();
             return false;
         }
@@ -182,6 +185,7 @@ impl<K: Kernel> Engine<K> {
             number,
             evaluation,
             identity,
+            wants_arguments,
             is_decided: false,
             is_outdated: false,
         };

@@ -2,6 +2,7 @@
 //! or while an executable could not be read.
 
 use super::*;
+use crate::kernel::program::Arguments;
 
 const EDITORS: &str = "[[rule]]\nuser = \"1000\"\nexe = \"/bin/vi\"\ncgroup = \"editors\"\n";
 
@@ -30,7 +31,14 @@ impl World {
 fn program(name: &str) -> Examined {
     let path: Box<[u8]> = format!("/bin/{name}").into_bytes().into();
     let (raw, on_host, invoked) = (path.clone(), true, None);
-    Examined::Program(Program { raw, path, on_host, invoked, is_unreadable: false })
+    Examined::Program(Program {
+        raw,
+        path,
+        on_host,
+        invoked,
+        is_unreadable: false,
+        arguments: Arguments::default(),
+    })
 }
 
 #[test]

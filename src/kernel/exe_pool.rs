@@ -41,6 +41,8 @@ pub struct Examination {
     pub number: u64,
     /// Link that was read before, if any.
     pub raw: Option<Box<[u8]>>,
+    /// True if the arguments are needed, too.
+    pub wants_arguments: bool,
 }
 
 /// Callback that examines one executable.
@@ -181,6 +183,7 @@ impl PoolQueues {
             examination.raw = None;
         }
         if let Some(earlier) = of_user.requests.get_mut(&examination.pid) {
+            examination.wants_arguments |= earlier.wants_arguments;
             *earlier = examination;
             return true;
         }
@@ -256,7 +259,12 @@ mod tests {
     }
 
     fn of_process(pid: u32, number: u64) -> Examination {
-        Examination { pid: Pid::new(pid).unwrap(), number, raw: Some(Box::from(*b"/bin/x")) }
+        Examination {
+            pid: Pid::new(pid).unwrap(),
+            number,
+            raw: Some(Box::from(*b"/bin/x")),
+            wants_arguments: false,
+        }
     }
 
     /// Returns a pool in which examinations with numbers below 1000 wait until `release` is

@@ -36,6 +36,9 @@ const DELETED: &[u8] = b" (deleted)";
 /// root can make a file at such a path, so no other file of the host looks so.
 const MEMFD: &[u8] = b"/memfd:";
 
+/// Maximum length of the arguments that are read, in bytes.
+const ARGUMENTS: u64 = 64 * 1024;
+
 /// Maximum length of `comm`, in bytes.
 const COMM: usize = 15;
 
@@ -63,9 +66,29 @@ pub struct Program {
     pub invoked: Option<Box<[u8]>>,
     /// Set if root may not read the file, so that it is not known to be the host's.
     pub is_unreadable: bool,
+    /// Arguments, as far as they were requested: the first 64 KiB of `/proc/PID/cmdline`.
+    pub arguments: Arguments,
+}
+
+/// Arguments of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Arguments {
+    /// Not requested.
+    #[default]
+    Unread,
+    /// They cannot be read.
+    Unavailable,
+    /// The text, each argument with a NUL byte after it.
+    Read(Box<[u8]>),
 }
 
 impl Program {
+    /// Creates the result for a file that is not the host's.
+    fn elsewhere(raw: Box<[u8]>, path: Box<[u8]>) -> Self {
+        let arguments = Arguments::Unread;
+        Self { raw, path, on_host: false, invoked: None, is_unreadable: false, arguments }
+    }
+
     /// Returns the examined executable in the form that rules are matched with.
     pub fn seen(&self) -> ExeInfo<'_> {
         let exe = ExeFacts { path: &self.path, on_host: self.on_host };
@@ -139,12 +162,18 @@ pub enum Examined {
     Gone,
 }
 
-/// Examines the executable of a process; `raw` is the link that was read before, if any. Can block
-/// for as long as the owner of the process likes.
+/// Reads the arguments of a process. Can block for as long as the owner of the process likes.
+pub fn arguments(dir: &Path) -> Arguments {
+    let text = read_bounded(&dir.join("cmdline"), ARGUMENTS);
+    text.map_or(Arguments::Unavailable, |text| Arguments::Read(text.into()))
+}
+
+/// Examines the executable of a process, and its arguments with `wants_arguments`; `raw` is the link
+/// that was read before, if any. Can block for as long as the owner of the process likes.
 ///
 /// A file that root may not read, as on a FUSE mount without `allow_other`, does not count as the
 /// host's: only rules that compare the path alone match it.
-pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
+pub fn examine(pid: Pid, raw: Option<&[u8]>, wants_arguments: bool) -> Examined {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let mut dir = process.clone();
     let mut link = read_link(&dir.join("exe"));
@@ -162,7 +191,8 @@ pub fn examine(pid: Pid, raw: Option<&[u8]>) -> Examined {
     if raw.is_some_and(|raw| raw != link) {
         return Examined::Changed;
     }
-    Examined::Program(examine_in(&dir, link))
+    let arguments = if wants_arguments { arguments(&dir) } else { Arguments::Unread };
+    Examined::Program(Program { arguments, ..examine_in(&dir, link) })
 }
 
 /// Reads a link, again if the kernel lacks memory or descriptors for an instant: up to 50 ms.
@@ -196,12 +226,12 @@ fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
     let Ok(file) = fs::metadata(dir.join("exe")) else {
         let path = raw.clone().into();
         let raw = raw.into();
-        return Program { raw, path, on_host: false, invoked: None, is_unreadable: true };
+        return Program { is_unreadable: true, ..Program::elsewhere(raw, path) };
     };
     if let Some(path) = memfd_path(&raw) {
         let path = path.into();
         let raw = raw.into();
-        return Program { raw, path, on_host: false, invoked: None, is_unreadable: false };
+        return Program::elsewhere(raw, path);
     }
     let mounts = fs::read_link(dir.join("ns/mnt")).ok();
     let [is_ours, is_first] = ["/proc/self/ns/mnt", "/proc/1/ns/mnt"]
@@ -225,6 +255,7 @@ fn examine_in(dir: &Path, raw: Vec<u8>) -> Program {
         is_unreadable: false,
         invoked: invoked.map(|path| path.into_os_string().into_vec().into()),
         raw: raw.into(),
+        arguments: Arguments::Unread,
     }
 }
 
@@ -239,7 +270,7 @@ fn invoked(dir: &Path, view: &Path, exe: &[u8], file: &fs::Metadata) -> Option<P
     // The process can set both its arguments and its `comm`, so neither is sufficient alone.
     let comm = read_bounded(&dir.join("comm"), 64)?;
     let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
-    let arguments = read_bounded(&dir.join("cmdline"), 64 * 1024)?;
+    let arguments = read_bounded(&dir.join("cmdline"), ARGUMENTS)?;
     let arguments: Vec<&[u8]> = arguments.split(|&byte| byte == 0).collect();
     let named = arguments.iter().find(|argument| kept(base_name(argument)) == comm);
     // For an interpreter started by its own name: the first argument that is not an option.
@@ -344,9 +375,11 @@ mod tests {
         let comm = kept(base_name(own));
         assert!(read.seen(Some(comm)).is_some_and(|seen| !seen.is_unsure && seen.exe.on_host));
         assert!(read.seen(Some(b"another")).is_some_and(|seen| seen.is_unsure));
-        let Examined::Program(program) = examine(pid, Some(own)) else { panic!() };
+        let Examined::Program(program) = examine(pid, Some(own), true) else { panic!() };
         assert_eq!((&*program.raw, program.on_host), (own, true));
-        assert_eq!(examine(pid, Some(b"/another")), Examined::Changed);
+        let arguments = fs::read("/proc/self/cmdline").unwrap();
+        assert_eq!(program.arguments, Arguments::Read(arguments.into()));
+        assert_eq!(examine(pid, Some(b"/another"), false), Examined::Changed);
     }
 
     #[test]
@@ -364,10 +397,10 @@ mod tests {
     fn a_process_that_exited_is_gone() {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let pid = Pid::new(child.id()).unwrap();
-        while !matches!(examine(pid, None), Examined::Gone) {
+        while !matches!(examine(pid, None, true), Examined::Gone) {
             std::thread::sleep(Duration::from_millis(1));
         }
         child.wait().unwrap();
-        assert_eq!(examine(pid, None), Examined::Gone);
+        assert_eq!(examine(pid, None, true), Examined::Gone);
     }
 }

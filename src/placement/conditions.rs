@@ -36,6 +36,13 @@ pub trait ConditionFacts {
     /// The user must be looked up first.
     fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing>;
 
+    /// Returns the arguments of its program, the text of its `/proc/PID/cmdline`. `None` if they cannot
+    /// be read.
+    ///
+    /// # Errors
+    /// They must be read first.
+    fn arguments(&mut self) -> Result<Option<&[u8]>, Missing>;
+
     /// Checks whether root owns this cgroup and nobody else may move processes into it.
     fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool;
 
@@ -91,10 +98,16 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
                 return Ok(Some(Mismatch::Context(miss)));
             }
         }
-        if !rule.tests_place() {
+        if rule.tests_place() {
+            if let Some(miss) = self.place_mismatch(id, rule) {
+                return Ok(Some(Mismatch::Context(miss)));
+            }
+        }
+        // Last, because another thread reads them.
+        if !rule.tests_arguments() {
             return Ok(None);
         }
-        Ok(self.place_mismatch(id, rule).map(Mismatch::Context))
+        Ok(rule.argument_mismatch(self.facts.arguments()?).map(Mismatch::Context))
     }
 
     /// Checks whether a test found the process in the cgroup to which rules with criteria on its place

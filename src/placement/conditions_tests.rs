@@ -21,6 +21,8 @@ struct Facts {
     placed_by: Option<RuleId>,
     /// `None` if no user was looked up yet.
     name: Option<&'static str>,
+    /// `None` if they were not read yet.
+    arguments: Option<&'static [u8]>,
     reads: Vec<&'static str>,
 }
 
@@ -46,6 +48,11 @@ impl ConditionFacts for &mut Facts {
 
     fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
         self.name.map(|name| Some(name.to_owned())).ok_or(Missing::User(uid))
+    }
+
+    fn arguments(&mut self) -> Result<Option<&[u8]>, Missing> {
+        self.reads.push("arguments");
+        self.arguments.map(Some).ok_or(Missing::Arguments)
     }
 
     fn is_of_root(&self, _: usize, path: &[u8]) -> bool {
@@ -134,6 +141,41 @@ fn logins() {
     let rule = policy.matcher.rule(RuleId(0)).unwrap();
     let found = Conditions::new(&rules, &mut facts).test(RuleId(0), rule);
     assert_eq!(found, Err(Missing::User(Uid(7))));
+}
+
+#[test]
+fn arguments() {
+    let text: &[u8] = b"java\0-jar\0/opt/a/search.jar\0--port=80\0\0";
+    let (needs, excludes) = (miss(ContextMismatch::Argument), miss(ContextMismatch::NotArgument));
+    for (criteria, expected) in [
+        ("argument = \"-jar\"", None),
+        ("argument = [\"-x\", \"*/search.jar\"]", None),
+        ("argument = \"*.jar\"", None),
+        ("argument = \"--port=??\"", None),
+        ("argument = \"-ja\"", needs),
+        // The name of the program is no argument, unless it is meant.
+        ("argument = \"java\"", needs),
+        ("argument.0 = \"java\"", None),
+        ("argument.1 = \"-jar\"\nargument.2 = \"*.jar\"", None),
+        ("argument.1 = [\"-x\", \"-jar\"]\nargument.2 = \"*.war\"", needs),
+        ("argument.4 = \"?*\"", needs),
+        ("argument.5 = \"*\"", needs),
+        ("user = 7\nnot = { argument = \"--port=80\" }", excludes),
+        ("user = 7\nnot = { argument.1 = \"--port=80\" }", None),
+    ] {
+        let mut facts = Facts { arguments: Some(text), ..in_cgroup("/") };
+        assert_eq!(one(criteria, &mut facts), expected, "{criteria}");
+        let mut facts = Facts { arguments: Some(b""), ..in_cgroup("/") };
+        let of_none = if criteria.contains("not") { None } else { needs };
+        assert_eq!(one(criteria, &mut facts), of_none, "{criteria}");
+    }
+    let rules = "[[rule]]\nunit = \"x.service\"\nargument = \"a\"\ncgroup = \"a\"\n";
+    let mut facts = in_cgroup("/");
+    assert_eq!(tested(rules, &mut facts), [miss(ContextMismatch::Unit)], "not needed");
+    let policy = test_policy("[[rule]]\nargument = \"a\"\ncgroup = \"a\"\n", Vec::new());
+    let (rules, mut facts) = (ContextRules::default(), in_cgroup("/"));
+    let found = Conditions::new(&rules, &mut facts).test(RuleId(0), &policy.matcher.rules()[0]);
+    assert_eq!(found, Err(Missing::Arguments));
 }
 
 #[test]

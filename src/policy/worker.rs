@@ -138,7 +138,9 @@ impl WorkerHandle {
             serve(office, &asked, &of_rules, &of_reloads);
         })?;
         let executables = ExaminationPool::new(
-            Box::new(|Examination { pid, raw, .. }| program::examine(pid, raw.as_deref())),
+            Box::new(|Examination { pid, raw, wants_arguments, .. }| {
+                program::examine(pid, raw.as_deref(), wants_arguments)
+            }),
             Box::new(move |pid, number, examined| {
                 of_executables.answer(WorkerReply::Examined { pid, number, examined })
             }),

@@ -1,5 +1,5 @@
-//! Criteria on the context of a process: the systemd unit and the cgroup in which it is, and the user
-//! who logged in. Unlike the other criteria they need data that is read only for a rule that can
+//! Criteria on the context of a process: the systemd unit and the cgroup in which it is, the user who
+//! logged in, and the arguments of its program. Unlike the other criteria they need data that is read only for a rule that can
 //! still win, so the index leaves them to its caller. It must not read anything.
 
 use super::glob::Glob;
@@ -16,6 +16,35 @@ pub struct ContextCriteria {
     pub from: Vec<TextTest>,
     /// Tests of the user who logged in.
     pub logins: Vec<UserTest>,
+    /// Tests of the arguments, all of which must match; each is a list of alternatives.
+    pub arguments: Vec<ArgumentTest>,
+}
+
+/// A test of the arguments of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgumentTest {
+    /// The position of the argument; 0 is the name of the program. Without a position any argument
+    /// after that name counts.
+    pub position: Option<u16>,
+    /// Alternatives for the argument.
+    pub tests: Vec<TextTest>,
+}
+
+impl ArgumentTest {
+    /// Checks whether the test accepts these arguments, the text of `/proc/PID/cmdline`: each ends with
+    /// a NUL byte.
+    pub fn accepts(&self, arguments: &[u8]) -> bool {
+        let text = arguments.strip_suffix(b"\0").unwrap_or(arguments);
+        if text.is_empty() {
+            return false;
+        }
+        let mut all = text.split(|&byte| byte == 0);
+        let is_accepted = |argument: &[u8]| self.tests.iter().any(|test| test.accepts(argument));
+        match self.position {
+            Some(position) => all.nth(usize::from(position)).is_some_and(is_accepted),
+            None => all.skip(1).any(is_accepted),
+        }
+    }
 }
 
 /// A test of a text.
@@ -72,12 +101,16 @@ pub enum ContextMismatch {
     From,
     /// The user who logged in is none of the users.
     Login,
+    /// The arguments do not match, or are unknown.
+    Argument,
     /// The rule excludes the unit.
     NotUnit,
     /// The rule excludes the cgroup.
     NotFrom,
     /// The rule excludes the user who logged in.
     NotLogin,
+    /// The rule excludes an argument.
+    NotArgument,
     /// The process is in the cgroup of another rule with criteria on its place.
     Place,
 }
@@ -129,6 +162,24 @@ impl Rule {
             Some(ContextMismatch::Login)
         } else {
             not.is_some_and(|not| accepts(&not.logins)).then_some(ContextMismatch::NotLogin)
+        }
+    }
+
+    /// Checks whether a match depends on the arguments of the program.
+    pub fn tests_arguments(&self) -> bool {
+        self.context().into_iter().flatten().any(|context| !context.arguments.is_empty())
+    }
+
+    /// Returns the first criterion on its arguments that a process does not meet. Unknown arguments
+    /// meet no such criterion, and none excludes them.
+    pub fn argument_mismatch(&self, arguments: Option<&[u8]>) -> Option<ContextMismatch> {
+        let [when, not] = self.context();
+        let accepts = |test: &ArgumentTest| arguments.is_some_and(|text| test.accepts(text));
+        if when.is_some_and(|when| !when.arguments.iter().all(accepts)) {
+            Some(ContextMismatch::Argument)
+        } else {
+            let is_excluded = not.is_some_and(|not| not.arguments.iter().any(accepts));
+            is_excluded.then_some(ContextMismatch::NotArgument)
         }
     }
 

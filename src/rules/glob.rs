@@ -73,6 +73,20 @@ impl Glob {
         Self { text }
     }
 
+    /// Returns the pattern in which each `*` also matches slashes.
+    #[must_use]
+    pub fn across_slashes(&self) -> Self {
+        let mut text = Vec::with_capacity(self.text.len() + 1);
+        let mut at = 0;
+        while at < self.text.len() {
+            let Ok(end) = checked_token(&self.text, at) else { break };
+            let token = &self.text[at..end];
+            text.extend_from_slice(if token == b"*" { b"**" } else { token });
+            at = end;
+        }
+        Self { text }
+    }
+
     /// Checks whether `text` contains a byte that makes it a pattern.
     pub fn is_glob(text: &[u8]) -> bool {
         text.iter().any(|byte| b"*?[\\".contains(byte))

@@ -61,7 +61,7 @@ pub(super) fn reason(
                 policy.can_move(owner)?;
             }
             // The facts above need neither.
-            Err(Missing::Exe | Missing::Namespaces) => return None,
+            Err(Missing::Exe | Missing::Namespaces | Missing::Arguments) => return None,
         }
     }
 }

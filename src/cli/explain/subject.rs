@@ -14,7 +14,7 @@ use crate::cli::command::ToolError;
 use crate::cli::what_if::WhatIfProgram;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::{ProcFs, path_in};
-use crate::kernel::program::{self, Examined, ExeInfo, ExeRead, ExeReader, ReadRequest};
+use crate::kernel::program::{self, Arguments, Examined, ExeInfo, ExeRead, ExeReader, ReadRequest};
 use crate::placement::KnownExe;
 use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
@@ -41,6 +41,8 @@ pub struct InspectedProcess {
     pub program: InspectedProgram,
     /// Login UID, if it is set.
     pub login: Option<Uid>,
+    /// Text of its `/proc/PID/cmdline`; `None` if it is unknown.
+    pub arguments: Option<Vec<u8>>,
     /// Text of `/proc/PID/cgroup` that a hypothetical process would have.
     pub imagined_cgroup: Vec<u8>,
 }
@@ -161,6 +163,7 @@ impl InspectedProcess {
         let mut subject = Self::new(handle.uid, handle.gid, names)?;
         subject.program = read_program(pid, proc);
         subject.login = proc.login(pid);
+        subject.arguments = read_arguments(pid);
         let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
         let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
         let comm = proc.comm(pid).unwrap_or_default().to_vec();
@@ -213,8 +216,17 @@ impl InspectedProcess {
             listed_in,
             program: InspectedProgram::None,
             login: None,
+            arguments: None,
             imagined_cgroup: Vec::new(),
         })
+    }
+}
+
+fn read_arguments(pid: Pid) -> Option<Vec<u8>> {
+    let dir = PathBuf::from(format!("/proc/{pid}"));
+    match patiently(move || Some(program::arguments(&dir)))? {
+        Arguments::Read(text) => Some(text.into()),
+        Arguments::Unread | Arguments::Unavailable => None,
     }
 }
 
@@ -243,7 +255,7 @@ fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
         return InspectedProgram::Read { raw, path, on_host, invoked: None };
     }
     let of = raw.clone();
-    match patiently(move || Some(program::examine(pid, Some(&of)))) {
+    match patiently(move || Some(program::examine(pid, Some(&of), false))) {
         Some(Examined::Program(found)) => InspectedProgram::Read {
             raw,
             path: found.path.into_vec(),

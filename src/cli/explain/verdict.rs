@@ -147,6 +147,7 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
         login: subject.login,
         pid,
         proc: Some(proc),
+        arguments: subject.arguments.as_deref(),
     };
     let mut conditions = Conditions::new(&context, facts);
     let walk = walk(rules, &subject.who, &subject.facts(), |id, rule| {

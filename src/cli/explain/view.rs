@@ -242,6 +242,19 @@ fn context(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) ->
         let login = subject.login.map(|uid| named(name(uid).as_deref(), uid.0));
         item("login", &login.unwrap_or_else(|| "not set".to_owned()), out)?;
     }
+    if rules.iter().any(Rule::tests_arguments) {
+        let text = match subject.arguments.as_deref() {
+            None => "unknown".to_owned(),
+            Some([]) => "none".to_owned(),
+            Some(text) => {
+                let text = text.strip_suffix(b"\0").unwrap_or(text);
+                let words =
+                    text.split(|&byte| byte == 0).map(|word| EscapedBytes(word).to_string());
+                words.collect::<Vec<_>>().join(" ")
+            }
+        };
+        item("arguments", &text, out)?;
+    }
     Ok(())
 }
 
@@ -384,6 +397,8 @@ impl Mismatch {
             Self::Context(ContextMismatch::NotUnit) => "not-unit",
             Self::Context(ContextMismatch::NotFrom) => "not-from",
             Self::Context(ContextMismatch::NotLogin) => "not-login",
+            Self::Context(ContextMismatch::Argument) => "argument",
+            Self::Context(ContextMismatch::NotArgument) => "not-argument",
             Self::Context(ContextMismatch::Place) => "place",
         }
     }

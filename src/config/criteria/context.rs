@@ -1,10 +1,10 @@
-//! Converts the values of `unit`, `from` and `login` to tests.
+//! Converts the values of `unit`, `from`, `login` and `argument` to tests.
 
 use toml::de::DeTable;
 
 use super::{NameRef, each, glob, is_pattern, mention_users, tests, user};
 use crate::config::table::{TomlSection, Value, shortened};
-use crate::rules::context::{ContextCriteria, TextTest};
+use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest};
 
 /// The endings of units with processes.
 const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
@@ -19,7 +19,8 @@ pub(super) fn context(
     let from = tests(each(table, "from", piece, cgroup));
     let logins = each(table, "login", piece, |value, piece| user(value, "login", piece));
     mention_users(&logins, piece, mentions);
-    let found = ContextCriteria { units, from, logins: tests(logins) };
+    let arguments = arguments(table, piece);
+    let found = ContextCriteria { units, from, logins: tests(logins), arguments };
     (found != ContextCriteria::default()).then(|| Box::new(found))
 }
 
@@ -54,6 +55,46 @@ fn unit(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option
     let message = format!("\"{}\" is not a unit with processes", shortened(text));
     piece.error_help(value.span(), message, help);
     None
+}
+
+/// Reads `argument`: alternatives for any argument, or a table of positions with alternatives for each.
+fn arguments(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<ArgumentTest> {
+    let Some(value) = table.get("argument") else { return Vec::new() };
+    let Some(positions) = value.get_ref().as_table() else {
+        let tests = tests(each(table, "argument", piece, argument));
+        return vec![ArgumentTest { position: None, tests }];
+    };
+    if positions.is_empty() {
+        piece.error_help(value.span(), "argument is empty", "write argument.1 = \"--daemon\"");
+    }
+    let mut found = Vec::new();
+    for (key, _) in positions.iter() {
+        let name = key.get_ref();
+        let position = Some(name).filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(position) = position.and_then(|name| name.parse().ok()) else {
+            let message = format!("\"{}\" is not the position of an argument", shortened(name));
+            let help = "write argument.1 for the first one, or argument = \"text\" for any";
+            piece.error_help(key.span(), message, help);
+            continue;
+        };
+        let tests = tests(each(positions, name, piece, argument));
+        found.push(ArgumentTest { position: Some(position), tests });
+    }
+    found
+}
+
+/// Reads an argument, or a pattern.
+fn argument(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<TextTest> {
+    if !value.get_ref().is_str() {
+        piece.wrong_type(value, "argument", "an argument, a pattern or a list of these");
+        return None;
+    }
+    let text = piece.string(value, "argument")?;
+    if !is_pattern(text) {
+        return Some(TextTest::Is(text.as_bytes().into()));
+    }
+    // Arguments are no paths, so that a star also means slashes.
+    glob(value, text, piece).map(|pattern| TextTest::Matches(pattern.across_slashes()))
 }
 
 /// Reads the path of a cgroup, or a pattern.

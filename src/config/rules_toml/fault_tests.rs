@@ -30,6 +30,12 @@ const FAULTS: &[(&str, &str)] = &[
     ("from = \"a\"\ncgroup = \"x\"", "2:8: \"a\" is not the path of a cgroup"),
     ("from = \"/a/\"\ncgroup = \"x\"", "2:8: \"/a/\" is not the path of a cgroup"),
     ("from = \"/a/../b\"\ncgroup = \"x\"", "2:8: \"/a/../b\" is not the path of a cgroup"),
+    ("argument = {}\ncgroup = \"x\"", "2:12: argument is empty"),
+    ("argument.x = \"a\"\ncgroup = \"x\"", "2:10: \"x\" is not the position of an argument"),
+    (
+        "argument.1 = 5\ncgroup = \"x\"",
+        "2:14: argument must be an argument, a pattern or a list of these, not an integer",
+    ),
     ("from = []\ncgroup = \"x\"", "2:8: from is an empty list"),
     ("login = \"@x\"\ncgroup = \"x\"", "2:9: invalid login name \"@x\""),
     ("login = 4294967296\ncgroup = \"x\"", "2:9: login ID must be between 0 and 4294967294"),
