@@ -118,6 +118,10 @@ impl Machine {
                 }
             }
             Kind::Login => {
+                // A process with one thread does nothing else until its system call has returned.
+                if self.find(6).is_none_or(|one| one.is_busy) {
+                    return;
+                }
                 let Some(child) = self.fork(6, Fork::default()) else { return };
                 let uid = UIDS[usize::from(b) % 5];
                 self.set_ids(child, (None, Some(uid)), None, false);

@@ -64,6 +64,9 @@ impl<K: Kernel> Engine<K> {
         let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |id, rule| {
             conditions.test(id, rule).map(|mismatch| mismatch.is_none())
         });
+        if conditions.is_at_root() {
+            self.rechecks.after_birth(evaluation, self.options.recheck_ns, self.kernel.now());
+        }
         let rule = match decided {
             Choice::Rule(rule) => rule,
             Choice::NoRule => {

@@ -44,6 +44,22 @@ impl Rechecks {
         self.queue.push_back((due, evaluation));
     }
 
+    /// Schedules a second evaluation of a process that may not be linked to its cgroup yet: one that had no
+    /// event of its own, which only a linked process can cause.
+    pub(super) fn after_birth(
+        &mut self,
+        evaluation: EvaluationRequest,
+        delay: Option<u64>,
+        now: Nanos,
+    ) {
+        const LINKED: Cause = Cause::EXEC.or(Cause::UID).or(Cause::GID).or(Cause::RECHECK);
+        if let Some(delay) = delay.filter(|_| !evaluation.cause.intersects(LINKED)) {
+            let due = now.plus(delay);
+            let again = EvaluationRequest::after(evaluation.pid, Cause::RECHECK, due, 0);
+            self.after_placement(due, again);
+        }
+    }
+
     /// Schedules a retry of a move that was refused at `now`, or of a read that failed, after `attempts` earlier ones.
     pub(super) fn retry(&mut self, pid: Pid, now: Nanos, attempts: u32) {
         if let Some(&due) = self.retry_of.get(&pid) {

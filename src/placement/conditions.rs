@@ -116,6 +116,12 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
         matches!(self.position, Some(Position::Placed(_)))
     }
 
+    /// Checks whether a test found the process in the root cgroup. The kernel shows that also for a child
+    /// that it does not have linked to its cgroup yet.
+    pub fn is_at_root(&self) -> bool {
+        matches!(&self.position, Some(Position::Original(path)) if matches!(&**path, b"" | b"/"))
+    }
+
     /// Checks the conditions of a rule that ignores processes.
     fn circumstances_apply(&mut self, rule: &Rule) -> bool {
         let Action::Ignore(when) = &rule.action else { return true };
