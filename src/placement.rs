@@ -148,3 +148,37 @@ pub fn render(
         path.pop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Pid;
+
+    #[test]
+    fn an_executable_that_was_read_has_a_path_and_can_be_final() {
+        let seen = ExeInfo { is_unsure: true, ..ExeInfo::kernel_thread(b"kswapd0") };
+        assert_eq!(KnownExe::Read(seen).raw(), Some(&b"kswapd0"[..]));
+        assert!(KnownExe::Read(seen).as_final().seen().is_some_and(|own| !own.is_unsure));
+        for unknown in [KnownExe::Unread, KnownExe::Unavailable] {
+            assert_eq!(unknown.raw(), None);
+            assert!(matches!(unknown.as_final(), KnownExe::Unavailable));
+        }
+    }
+
+    #[test]
+    fn a_path_has_no_slash_at_its_end_unless_it_is_the_top() {
+        let pid = Pid::new(1).unwrap();
+        let (uid, gid) = (Uid(5), Gid(6));
+        let who = SpecifierValues { uid, user: None, gid, group: None, pid, program: None };
+        for (root, text, expected) in [
+            ("", "/", "/"),
+            ("", "a/%U", "/a/5"),
+            ("/pool", "/", "/pool"),
+            ("/pool", "/a/", "/pool/a"),
+        ] {
+            let mut path = "before".to_owned();
+            render(root, &Destination::parse(text).unwrap(), &who, &mut path);
+            assert_eq!(path, expected, "{root} {text}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! daemon.
 
 mod accounts;
+mod context;
 mod escapes;
 mod files;
 mod kernel;
@@ -82,6 +83,7 @@ pub fn all(survey: &LoadedConfig) -> Vec<Diagnostic> {
         &survey.loaded.rules,
         &people::effects_of_moving(),
     ));
+    all.extend(context::all(&survey.loaded.rules, &survey.loaded.specs, &survey.hierarchies));
     all.extend(escapes::all(&survey.loaded.rules, &survey.loaded.specs));
     all.extend(accounts::all(
         &survey.loaded.rules,

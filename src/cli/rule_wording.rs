@@ -80,9 +80,7 @@ impl RuleWording {
             ContextMismatch::NotLogin => format!("excludes {}", of(&rule.not, &login)),
             ContextMismatch::Argument => format!("needs {}", of(&rule.when, &argument)),
             ContextMismatch::NotArgument => format!("excludes {}", of(&rule.not, &argument)),
-            ContextMismatch::Place => {
-                "is in the cgroup of another rule with unit or from".to_owned()
-            }
+            ContextMismatch::Place => "needs a known origin".to_owned(),
         }
     }
 
@@ -175,7 +173,8 @@ fn arguments(tests: &[ArgumentTest]) -> String {
         Some(position) => format!("{position}: {}", texts(&test.tests)),
         None => texts(&test.tests),
     });
-    shown.collect::<Vec<_>>().join("; ")
+    // As written: here a star means slashes, too.
+    shown.collect::<Vec<_>>().join("; ").replace("**", "*")
 }
 
 fn texts(tests: &[TextTest]) -> String {

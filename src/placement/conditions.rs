@@ -11,7 +11,7 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::event::Uid;
 use crate::kernel::process::path_in;
 use crate::policy::context_rules::ContextRules;
-use crate::rules::context::{ContextMismatch, Login};
+use crate::rules::context::{ContextMismatch, Login, Place};
 use crate::rules::explain::Mismatch;
 use crate::rules::ignore::Scheduling;
 use crate::rules::{Action, Rule, RuleId};
@@ -151,7 +151,10 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
                 return rule.place_mismatch(&rules.place(path));
             }
             Position::MovedFrom(by, _) => *by == id,
-            Position::Unknown => false,
+            Position::Unknown => {
+                let nowhere = rule.place_mismatch(&Place { unit: None, cgroup: b"" });
+                return nowhere.or(Some(ContextMismatch::Place));
+            }
         };
         (!keeps).then_some(ContextMismatch::Place)
     }

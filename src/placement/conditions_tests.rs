@@ -270,12 +270,12 @@ fn a_process_that_was_moved_keeps_its_rule() {
 
 #[test]
 fn without_a_hierarchy_of_units_no_such_rule_matches() {
-    let place = miss(ContextMismatch::Place);
+    let (place, unit) = (miss(ContextMismatch::Place), miss(ContextMismatch::Unit));
     let cpu = Hierarchy::for_test(Version::V1, "/x", "cpu", vec!["cpu".to_owned()]);
     for hierarchies in [Hierarchies::new(vec![cpu]), unified()] {
         let text = "2:cpu:/system.slice/b.service\n".to_owned();
         let mut facts = Facts { hierarchies, text, ..Facts::default() };
-        assert_eq!(tested(THREE, &mut facts), [place; 3]);
+        assert_eq!(tested(THREE, &mut facts), [place, unit, unit]);
     }
 }
 

@@ -21,6 +21,7 @@ struct Facts {
     is_in_namespace_of_root: bool,
     is_alone: bool,
     parent: u32,
+    is_kernel_thread: bool,
     /// Real UID of every process.
     real: u32,
     /// PID of the child in its own PID namespace.
@@ -41,6 +42,7 @@ impl Default for Facts {
             is_in_namespace_of_root: false,
             is_alone: false,
             parent: 2,
+            is_kernel_thread: false,
             real: 0,
             inner_pid: None,
             owner: Some(Uid(0)),
@@ -68,7 +70,7 @@ impl StayFacts for Facts {
             real: Uid(self.real),
             effective: Uid(0),
             real_group: Gid(0),
-            is_kernel_thread: false,
+            is_kernel_thread: self.is_kernel_thread,
             has_exited: false,
             inner_pid: self.inner_pid.and_then(Pid::new),
         })
@@ -190,6 +192,23 @@ fn a_rule_can_name_the_units_that_processes_may_leave() {
 }
 
 #[test]
+fn a_kernel_thread_is_moved_only_by_its_name() {
+    let thread = Facts { is_kernel_thread: true, runs_systemd: false, ..Facts::default() };
+    let protected = MoveDecision::Stay(StayReason::Protected);
+    for (rule, name, uid, expected) in [
+        ("user = 0", "kswapd0", 0, protected.clone()),
+        ("exe = \"kswapd0\"\nexe_anywhere = true", "kswapd0", 0, MOVE),
+        ("exe = \"kswapd0\"\nexe_anywhere = true", "kworker", 0, protected),
+        // A path, and users other than root, show that it is none.
+        ("user = 0", "/bin/sh", 0, MOVE),
+        ("user = 7", "kswapd0", 7, MOVE),
+    ] {
+        let policy = test_policy(&format!("[[rule]]\n{rule}\ncgroup = \"a\"\n"), Vec::new());
+        assert_eq!(decide(&policy, uid, name, "/", thread.clone()), Ok(expected), "{rule} {name}");
+    }
+}
+
+#[test]
 fn a_container_of_root_keeps_its_processes() {
     let place = "/machine/pod";
     let in_container = Facts { containment: Ok(Containment::Container), ..Facts::default() };
@@ -200,13 +219,16 @@ fn a_container_of_root_keeps_its_processes() {
         expect(own, 7, in_container.clone(), MOVE);
     }
     expect(place, 7, Facts { owner: Some(Uid(7)), ..in_container.clone() }, MOVE);
-    expect(place, 7, Facts { owner: None, ..in_container }, MOVE);
+    expect(place, 7, Facts { owner: None, ..in_container.clone() }, MOVE);
     let unknown = Facts { containment: Ok(Containment::Unknown), ..Facts::default() };
     expect(place, 7, unknown.clone(), MOVE);
     expect(place, 7, Facts { is_in_namespace_of_root: true, ..unknown }, container(place));
     let monitor = Facts { inner_pid: Some(1), ..Facts::default() };
     expect(place, 0, monitor.clone(), container(place));
     expect(place, 7, monitor, MOVE);
+    // Root's own, and not the parent of a container; in the cgroup of another user.
+    expect(place, 0, Facts::default(), MOVE);
+    expect(place, 7, Facts { owner: Some(Uid(9)), ..in_container.clone() }, container(place));
     let policy = test_policy(RULES, Vec::new());
     let unread = Facts { containment: Err(Missing::Namespaces), ..Facts::default() };
     assert_eq!(decide(&policy, 7, "/bin/sh", place, unread), Err(Missing::Namespaces));

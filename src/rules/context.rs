@@ -111,7 +111,8 @@ pub enum ContextMismatch {
     NotLogin,
     /// The rule excludes an argument.
     NotArgument,
-    /// The process is in the cgroup of another rule with criteria on its place.
+    /// It is not known where the process comes from: it is in the cgroup of another rule with criteria on
+    /// its place, or in none.
     Place,
 }
 

@@ -253,7 +253,7 @@ fn context(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) ->
                 words.collect::<Vec<_>>().join(" ")
             }
         };
-        item("arguments", &text, out)?;
+        item("args", &text, out)?;
     }
     Ok(())
 }

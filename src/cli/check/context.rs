@@ -1,0 +1,182 @@
+//! Lints about rules with criteria on the origin of a process. Must not report a rule that has its effect on
+//! this host.
+
+use std::path::Path;
+
+use super::lints::Pages;
+use crate::cgroup::config::GroupSpecs;
+use crate::cgroup::host::Host;
+use crate::cgroup::mounts::Hierarchies;
+use crate::cgroup::unit::Unit;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::escape::{Escaped, EscapedBytes};
+use crate::rules::context::TextTest;
+use crate::rules::destination::prefixes;
+use crate::rules::{LeaveUnits, PathBase, Rule};
+
+/// Directories of unit files.
+const UNIT_FILES: [&str; 8] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/transient",
+    "/run/systemd/generator",
+    "/run/systemd/generator.late",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Returns all diagnostics in the order of the rules.
+pub(super) fn all(rules: &[Rule], specs: &GroupSpecs, trees: &Hierarchies) -> Vec<Diagnostic> {
+    let mut pages = Pages::default();
+    let mut found = Vec::new();
+    let directories = if Host::default().runs_systemd() { &UNIT_FILES[..] } else { &[] };
+    for rule in rules {
+        let lints = [
+            unplaced(rule, trees),
+            staying(rule),
+            costly(rule),
+            delegated(rule, specs),
+            absent(rule, directories.iter().map(Path::new)),
+        ];
+        for (message, help) in lints.into_iter().flatten() {
+            found.push(pages.warning(&rule.origin, message, help));
+        }
+    }
+    found
+}
+
+/// A rule that can match only where a hierarchy shows units.
+fn unplaced(rule: &Rule, trees: &Hierarchies) -> Option<(String, String)> {
+    let is_void = rule.tests_place() && trees.of_units().is_none();
+    is_void.then(|| {
+        let message =
+            "the rule matches no process on this host: unit and from need cgroup v2, or systemd";
+        (message.to_owned(), "mount cgroup v2, or select by user, group or exe".to_owned())
+    })
+}
+
+/// A rule that leaves processes in the service that it names.
+fn staying(rule: &Rule) -> Option<(String, String)> {
+    let units = &rule.when.context.as_ref()?.units;
+    let moves = !rule.action.targets().is_empty() && rule.leave_units != LeaveUnits::AsTheOriginal;
+    let stays = |test: &&TextTest| {
+        let TextTest::Is(name) = test else { return false };
+        let name = String::from_utf8_lossy(name);
+        let path = format!("/system.slice/{name}");
+        matches!(Unit::of(&path, &[]), Unit::Other(_)) && !rule.leave_units.allows(&name)
+    };
+    let unit = units.iter().find(stays).filter(|_| moves)?;
+    let name = EscapedBytes(unit.as_bytes());
+    Some((
+        format!("processes of {name} are matched, but stay in it: the rule does not leave units"),
+        format!("add leave_units = \"{name}\" to move them"),
+    ))
+}
+
+/// A rule for which the arguments of all processes are read.
+fn costly(rule: &Rule) -> Option<(String, String)> {
+    let when = &rule.when;
+    let is_for_all = when.users.is_empty() && when.groups.is_empty() && when.exes.is_empty();
+    (rule.tests_arguments() && is_for_all && !rule.tests_place()).then(|| {
+        let message = "the arguments of every process of this host are read".to_owned();
+        (message, "add exe or user".to_owned())
+    })
+}
+
+/// A rule whose cgroup a user can change, so that processes in it do not keep the rule.
+fn delegated(rule: &Rule, specs: &GroupSpecs) -> Option<(String, String)> {
+    let targets = rule.action.targets().iter().filter(|target| target.below == PathBase::Root);
+    let mut texts = targets.map(|target| target.destination.as_str()).flat_map(prefixes);
+    let has_owner = |text: &&str| {
+        let mut tables = specs.tables.iter().filter(|table| table.text.trim_matches('/') == *text);
+        tables.any(|table| table.perm.has_owner())
+    };
+    let text = texts.find(has_owner).filter(|_| rule.tests_place())?;
+    let text = Escaped(text);
+    Some((
+        format!("processes lose the rule once they are moved: a user owns {text}"),
+        "a user could claim any origin there; remove owner from its table, or unit and from"
+            .to_owned(),
+    ))
+}
+
+/// A rule for a unit of which none of the directories has a file.
+fn absent<'d>(
+    rule: &Rule,
+    directories: impl Iterator<Item = &'d Path>,
+) -> Option<(String, String)> {
+    let directories: Vec<&Path> = directories.collect();
+    let units = &rule.when.context.as_ref()?.units;
+    let is_absent = |test: &&TextTest| {
+        let TextTest::Is(name) = test else { return false };
+        let name = String::from_utf8_lossy(name);
+        // Programs create scopes; services can be instances of a template.
+        let is_service = name.ends_with(".service") && !directories.is_empty();
+        let template = name.split_once('@').map(|(start, _)| format!("{start}@.service"));
+        let mut files = std::iter::once(&*name).chain(template.as_deref());
+        is_service && !files.any(|file| directories.iter().any(|own| own.join(file).exists()))
+    };
+    let unit = units.iter().find(is_absent)?;
+    let name = EscapedBytes(unit.as_bytes());
+    Some((
+        format!("no unit file of {name} exists on this host"),
+        "see 'systemctl list-unit-files' for the names of units".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::test_policy;
+
+    fn rule(keys: &str) -> Rule {
+        let policy = test_policy(&format!("[[rule]]\n{keys}\n"), Vec::new());
+        policy.matcher.rules()[0].clone()
+    }
+
+    #[test]
+    fn services_without_a_file_are_absent_and_instances_have_that_of_their_template() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["web.service", "getty@.service"] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        for (unit, is_absent) in [
+            ("web.service", false),
+            ("getty@tty1.service", false),
+            ("wbe.service", true),
+            ("session-1.scope", false),
+            ("wbe*", false),
+        ] {
+            let rule = rule(&format!("unit = \"{unit}\"\nignore = true"));
+            let found = absent(&rule, [directory.path()].into_iter());
+            assert_eq!(found.is_some(), is_absent, "{unit}");
+            assert_eq!(absent(&rule, [].into_iter()), None, "no systemd");
+        }
+    }
+
+    #[test]
+    fn a_rule_for_a_service_has_to_leave_it() {
+        for (keys, stays) in [
+            ("unit = \"web.service\"\ncgroup = \"a\"", true),
+            ("unit = \"web.service\"\ncgroup = \"a\"\nleave_units = \"db.service\"", true),
+            ("unit = \"web.service\"\ncgroup = \"a\"\nleave_units = \"web*\"", false),
+            ("unit = \"web.service\"\ncgroup = \"a\"\nleave_units = true", false),
+            ("unit = \"cron.service\"\ncgroup = \"a\"", false),
+            ("unit = \"session-1.scope\"\ncgroup = \"a\"", false),
+            ("unit = \"web.service\"\nignore = true", false),
+        ] {
+            assert_eq!(staying(&rule(keys)).is_some(), stays, "{keys}");
+        }
+    }
+
+    #[test]
+    fn a_rule_by_place_needs_a_hierarchy_that_shows_units() {
+        let none = Hierarchies::default();
+        for (keys, is_void) in [("from = \"/a\"", true), ("login = 5", false), ("user = 5", false)]
+        {
+            let rule = rule(&format!("{keys}\ncgroup = \"a\""));
+            assert_eq!(unplaced(&rule, &none).is_some(), is_void, "{keys}");
+        }
+    }
+}
