@@ -215,6 +215,8 @@ impl<K: Kernel> Engine<K> {
     }
 
     fn evaluation_of(&mut self, pending: PendingExamination, examined: Examined) -> Evaluation {
+        // The event of the exec in between may have been lost, and a scan may wait for this result.
+        let has_changed = examined == Examined::Changed;
         let program = match examined {
             Examined::Program(program) => Some(program),
             Examined::Changed | Examined::Unreadable | Examined::Gone => None,
@@ -230,7 +232,7 @@ impl<K: Kernel> Engine<K> {
             }
         }
         // The exec may have been decided without its executable, which is needed now.
-        if pending.is_outdated {
+        if pending.is_outdated || has_changed {
             return Evaluation { is_late, ..Evaluation::new(evaluation) };
         }
         Evaluation { is_late, ..Evaluation::examined(evaluation, identity, program) }

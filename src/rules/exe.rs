@@ -99,6 +99,7 @@ impl Exes {
             Self::Many(index) => index.first(query, candidate, best),
             Self::Few(few) => few
                 .iter()
+                .skip_while(|few| few.entry.id.0 < query.from)
                 .take_while(|few| few.entry.id.0 < best)
                 .filter(|few| few.may_mean(candidate))
                 .find(|few| query.holds(few.entry))
@@ -319,7 +320,9 @@ impl Exact {
         match self.table.find(hash, |bucket| bucket.key.of(&self.keys) == key) {
             None => best,
             Some(bucket) if bucket.first.id.0 >= best => best,
-            Some(bucket) if query.holds(bucket.first) => bucket.first.id.0,
+            Some(bucket) if bucket.first.id.0 >= query.from && query.holds(bucket.first) => {
+                bucket.first.id.0
+            }
             Some(bucket) => query.first_of(bucket.rest.of(&self.entries), best),
         }
     }

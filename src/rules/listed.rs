@@ -66,7 +66,7 @@ pub(super) struct Query<'a> {
     pub(super) rules: &'a [Rule],
     pub(super) facts: &'a Facts<'a>,
     pub(super) person: UserFacts<'a>,
-    /// The first conditional rule that may match; earlier ones have failed.
+    /// The first rule that may match: of the earlier ones, each does not match, or has failed conditions.
     pub(super) from: u32,
 }
 
@@ -74,6 +74,12 @@ impl Query<'_> {
     /// Returns the first matching rule of a list, if it comes before `best`; otherwise `best`.
     #[inline]
     pub(super) fn first_of(&self, list: &[ListedRule], best: u32) -> u32 {
+        // Earlier rules have been tried: with 1,000 conditional rules, to look at them again and again
+        // would take a million steps.
+        let list = match self.from {
+            0 => list,
+            from => &list[list.partition_point(|entry| entry.id.0 < from)..],
+        };
         for entry in list {
             if entry.id.0 >= best {
                 break;
@@ -104,8 +110,7 @@ impl Query<'_> {
         let rest = entry.residue;
         let person = &self.person;
         let facts = self.facts;
-        (entry.id.0 >= self.from || !rest.has(ResidualTests::CONDITIONAL))
-            && (self.is_on_host() || !rest.has(ResidualTests::ON_HOST))
+        (self.is_on_host() || !rest.has(ResidualTests::ON_HOST))
             && (!rest.has(ResidualTests::EXES) || rule.exe_matches(facts))
             && (!rest.has(ResidualTests::GROUPS) || rule.when.groups_match(facts.gid, person))
             && !(rest.has(ResidualTests::NOT_USERS) && rule.not.users_match(person))

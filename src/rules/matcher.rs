@@ -223,9 +223,8 @@ impl Matcher {
         facts: &Facts<'_>,
         failed: RuleId,
     ) -> Option<RuleId> {
-        // Each rule before `failed` either does not match, or is conditional and failed too. So
-        // only conditional rules need a comparison with `failed`, and lists may omit rules after
-        // one that always matches.
+        // Each rule before `failed` either does not match, or is conditional and failed too. So lists
+        // may omit rules after one that always matches.
         self.decide_from(plan, facts, failed.0.saturating_add(1))
     }
 

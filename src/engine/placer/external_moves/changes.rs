@@ -53,7 +53,13 @@ impl Changes {
         self.since_read.shrink_to(KEPT_BETWEEN_READS);
     }
 
-    /// Checks whether the moved process has changed, and forgets it.
+    /// Records a process that was moved again before it was evaluated: children born in between are in a cgroup
+    /// of which nothing else tells.
+    pub(super) fn moved_again(&mut self, pid: Pid) {
+        self.changed.insert(pid);
+    }
+
+    /// Checks whether the moved process has changed, or was moved again, and forgets it.
     pub(super) fn take(&mut self, pid: Pid) -> bool {
         self.changed.remove(&pid)
     }

@@ -155,12 +155,16 @@ impl MoveWatch {
             known.retain(|pid, _| waiting.find(*pid).is_some());
         }
         waiting.begin_drain();
+        let mut moved_again = Vec::new();
         let result = kernel.read_moves(|traced| {
             let Some(pid) = Pid::new(traced.pid) else { return };
             let cause = if traced.is_birth { Cause::FORK | Cause::ELSEWHERE } else { Cause::MOVED };
             metrics.traced_moves.add(u64::from(!traced.is_birth));
             // A process that was moved several times is evaluated once.
             let is_new = waiting.find(pid).is_none();
+            if !is_new && !traced.is_birth && moved_again.len() < MAX_QUEUED {
+                moved_again.push(pid);
+            }
             if is_new && (known.len() > MAX_KNOWN || waiting.len() >= MAX_QUEUED) {
                 *needs_scan = true;
                 return;
@@ -174,6 +178,7 @@ impl MoveWatch {
         waiting.end_drain();
         self.compare_with_forks();
         self.changes.compare(&self.known);
+        moved_again.into_iter().for_each(|pid| self.changes.moved_again(pid));
         match result {
             Ok(0) => {}
             Ok(lost) => {
