@@ -50,6 +50,10 @@ impl Machine {
                 let place = &self.cgroups.get(process.groups[0]).path;
                 let rule = rules::first(self.active.set, (uid, gid), exe, &identity, place);
                 if self.is_in_place(process, rule, (uid, gid), &identity) {
+                    // A move by mistake has become the right one.
+                    if let Some(own) = self.find_mut(process.pid).filter(|_| rule.is_some()) {
+                        own.mistaken = None;
+                    }
                     return;
                 }
                 if self.stays_in_unit(process, rule, uid) {
