@@ -97,9 +97,10 @@ fn another_user_of_the_unit_gets_the_cgroup_of_that_user() {
 #[test]
 fn a_move_that_a_user_can_cause_does_not_end_the_rule_and_one_by_root_does() {
     let Some(live) = Live::require() else { return };
-    let job = resident(&live, SERVICE);
+    let (job, other) = (resident(&live, SERVICE), resident(&live, SERVICE));
     let daemon = daemon_in_pool(&live, RULES);
     live.expect(&job, "pool/jobs/cgt-alice");
+    live.expect(&other, "pool/jobs/cgt-alice");
     for number in 1..=3 {
         sleep(Duration::from_millis(300));
         put(&live, &job, "user.slice/user-61701.slice/user@61701.service/app.slice/x.scope");
@@ -107,8 +108,8 @@ fn a_move_that_a_user_can_cause_does_not_end_the_rule_and_one_by_root_does() {
         sleep(Duration::from_millis(300));
         assert!(daemon.log().matches("it is moved back").count() <= number);
     }
-    put(&live, &job, "x");
-    live.expect(&job, "pool/rest");
+    put(&live, &other, "x");
+    live.expect(&other, "pool/rest");
     assert!(daemon.stop().get("external_moves_found") >= 3);
 }
 
