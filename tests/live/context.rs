@@ -183,3 +183,42 @@ fn explain_names_unit_and_login() {
     let said = ask(&resident(&live, SERVICE).subject.to_string());
     assert!(said.contains("unit     cgt.service") && said.contains("login    "), "{said}");
 }
+
+#[test]
+fn arguments_count_at_each_exec() {
+    let Some(live) = Live::require() else { return };
+    let program = live.program("bin/tool");
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\nargument = \"work*\"\ncgroup = \"workers\"\n\
+                 [[rule]]\nuser = \"cgt-alice\"\nargument.1 = \"say\"\nargument.2 = \"log\"\ncgroup = \"logs\"\n\
+                 [[rule]]\nuser = \"cgt-alice\"\nnot = { argument = \"free\" }\ncgroup = \"rest\"\n";
+    let daemon = live.daemon(rules);
+    let run = |words: &str| {
+        let steps = format!("uid {ALICE} {ALICE} exec {program} tool {words} hold");
+        let mut actor = live.actor(&steps);
+        actor.subject = loop {
+            let (word, pid) = actor.says();
+            if word == "pid" {
+                break pid;
+            }
+        };
+        actor
+    };
+    for (words, below) in [
+        ("say worker", "workers"),
+        ("say log", "logs"),
+        ("say x say log", "rest"),
+        ("say log say worker", "workers"),
+    ] {
+        live.expect(&run(words), below);
+    }
+    live.expect_untouched(&run("say free"));
+    // The next program of the same process has other arguments.
+    let again = format!("say worker exec {program} tool say log");
+    live.expect(&run(&again), "logs");
+    // The child of a worker stays until it executes a program itself.
+    let child = format!("say worker fork exec {program} tool say other");
+    live.expect(&run(&child), "rest");
+    daemon.signal(Signal::SIGHUP);
+    let counters = daemon.stop();
+    assert!(counters.get("examinations") >= 8, "{counters:?}");
+}
