@@ -1,5 +1,5 @@
 //! The library behind `cgruled`, a daemon that assigns processes to cgroups according to rules on
-//! user, group and executable. It exists for the binaries, tests, benchmarks and fuzz targets of
+//! user, group, executable and origin. It exists for the binaries, tests, benchmarks and fuzz targets of
 //! this package and must not be relied on by others: its interface is not stable.
 //!
 //! The invariant: *when no events are pending, every process that a rule moves is in the cgroup
