@@ -222,7 +222,7 @@ impl MoveWatch {
     /// Compares the moves that were just read with the forks that were read before.
     fn compare_with_forks(&mut self) {
         let mut forks = std::mem::take(&mut self.forks);
-        if !self.known.is_empty() {
+        if !self.known.is_empty() || !self.waiting.is_empty() {
             forks.iter().for_each(|&fork| self.end_earlier(fork));
         }
         forks.clear();
@@ -233,6 +233,12 @@ impl MoveWatch {
     /// Forgets the last move of the PID of a child if it was before the fork. A scan finds the
     /// children that the earlier process created in the other cgroup.
     fn end_earlier(&mut self, fork: Fork) {
+        let waiting = self.waiting.find(fork.child);
+        // One that was born elsewhere, and whose children the present process does not lead to.
+        self.needs_scan |= waiting.is_some_and(|waiting| {
+            waiting.cause.contains(Cause::ELSEWHERE)
+                && fork.at > waiting.since.plus(CLOCKS_DIFFER_NS)
+        });
         let last = self.known.get(&fork.child);
         if last.is_none_or(|last| fork.at <= last.at.plus(CLOCKS_DIFFER_NS)) {
             return;
