@@ -53,7 +53,9 @@ expect "check reports no warning" cgrulectl check --strict
 systemctl start web.service
 web() { pgrep -f "web $1"; }
 expect "the worker of the service is placed" in_group "$(within 30 web worker && web worker)" workers
-expect "and its child" in_group "$(within 30 pgrep -P "$(web worker)" && pgrep -P "$(web worker)")" workers
+child() { pgrep -x sleep -P "$(web worker)"; }
+within 30 child
+expect "and its child" in_group "$(child)" workers
 expect "the other process stays in the service" \
     is_in "$(within 30 web log && web log)" /system.slice/web.service
 expect "explain names unit and arguments" grep -Eq "unit +none|unit +unknown" <(cgrulectl explain "$(web worker)")
@@ -102,3 +104,9 @@ counted() { [ "$(counter external_moves_found)" -gt "$before" ]; }
 expect "which is found" within 10 counted
 expect "and reverted" in_group "$job" jobs/alice
 systemctl stop web.service
+rm /run/systemd/system/web.service /usr/local/bin/web
+systemctl daemon-reload
+# The scenarios after this one expect no process and no session of alice.
+pkill -f '^sleep 200[0-9]'
+loginctl terminate-user alice
+within 30 test ! -e "/sys/fs/cgroup/user.slice/user-$alice.slice"
