@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::event::Pid;
+use crate::event::{Pid, Uid};
 
 /// Write access to one of these files permits to move processes into a cgroup; `tasks` is for v1.
 const FILES: [&str; 2] = ["cgroup.procs", "tasks"];
@@ -20,6 +20,11 @@ pub(crate) fn is_writable_by_users(directory: &Path) -> bool {
         fs::metadata(directory.join(file))
             .is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & WRITABLE != 0)
     })
+}
+
+/// Returns the owner of the directory of a cgroup.
+pub(crate) fn owner(directory: &Path) -> Option<Uid> {
+    fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
 }
 
 /// Checks whether a cgroup contains this process and no other.

@@ -21,9 +21,7 @@
 //! unit.
 
 use crate::event::Uid;
-
-/// The suffixes of units with processes in their cgroups. A slice contains none itself.
-const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+use crate::rules::context::UNIT_ENDINGS;
 
 /// Services that run jobs and logins of users as those users. A name ending in `@` stands for any
 /// instance. Without `pam_systemd` they have no session, as is the case for cron jobs on Debian.
@@ -80,7 +78,7 @@ impl<'p> Unit<'p> {
             }
             // The units of systemd are in slices only: a user can name a cgroup elsewhere like a
             // unit.
-            if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            if !UNIT_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
                 return Self::None;
             }
             return match name {

@@ -1,9 +1,6 @@
 //! What the conditions of rules test of a process that a command inspects, living or hypothetical. Must not
 //! decide about them: [`crate::placement::conditions`] does.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use crate::cgroup::group_files;
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::{Pid, Uid};
@@ -57,7 +54,7 @@ impl ConditionFacts for InspectedConditions<'_> {
     fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool {
         let directory = self.hierarchies.get(hierarchy).and_then(|tree| tree.directory(path));
         directory.is_some_and(|directory| {
-            fs::metadata(&directory).is_ok_and(|found| found.uid() == 0)
+            group_files::owner(&directory) == Some(Uid(0))
                 && !group_files::is_writable_by_users(&directory)
         })
     }

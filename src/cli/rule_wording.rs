@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Gid, Uid};
-use crate::rules::context::{ArgumentTest, ContextCriteria, ContextMismatch, TextTest};
+use crate::rules::context::{ArgumentTest, ContextMismatch, TextTest};
 use crate::rules::human::HUMAN;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::names::ResolvedNames;
@@ -42,44 +42,41 @@ impl RuleWording {
     }
 
     fn kinds(&self, criteria: &Criteria) -> Vec<String> {
-        let given =
-            |word: &str, values: String| (!values.is_empty()).then(|| format!("{word} {values}"));
         let kinds = [
-            given("user", self.users(criteria)),
-            given("group", self.groups(criteria)),
-            given("exe", Self::exes(criteria)),
+            given("user", &self.users(criteria)),
+            given("group", &self.groups(criteria)),
+            given("exe", &Self::exes(criteria)),
         ];
-        let context = criteria.context.as_deref().into_iter().flat_map(|context| {
-            [
-                given("unit", texts(&context.units)),
-                given("from", texts(&context.from)),
-                given("login", self.user_tests(&context.logins)),
-                given("argument", arguments(&context.arguments)),
-            ]
-        });
-        kinds.into_iter().chain(context).flatten().collect()
+        kinds.into_iter().chain(self.context_kinds(criteria)).flatten().collect()
+    }
+
+    /// Returns the criteria on the unit, cgroup, login and arguments of a process; `None` for a kind
+    /// that is not given.
+    fn context_kinds(&self, criteria: &Criteria) -> [Option<String>; 4] {
+        let Some(context) = criteria.context.as_deref() else { return Default::default() };
+        [
+            given("unit", &texts(&context.units)),
+            given("from", &texts(&context.from)),
+            given("login", &self.user_tests(&context.logins)),
+            given("argument", &arguments(&context.arguments)),
+        ]
     }
 
     /// Returns the criterion on its context that a process does not meet.
     pub(super) fn context_mismatch(&self, miss: ContextMismatch, rule: &Rule) -> String {
-        let of = |criteria: &Criteria, shown: &dyn Fn(&ContextCriteria) -> String| {
-            criteria.context.as_deref().map(shown).unwrap_or_default()
-        };
-        let units = |context: &ContextCriteria| format!("unit {}", texts(&context.units));
-        let from = |context: &ContextCriteria| format!("from {}", texts(&context.from));
-        let login =
-            |context: &ContextCriteria| format!("login {}", self.user_tests(&context.logins));
-        let argument =
-            |context: &ContextCriteria| format!("argument {}", arguments(&context.arguments));
+        let [unit, from, login, argument] = self.context_kinds(&rule.when);
+        let [not_unit, not_from, not_login, not_argument] = self.context_kinds(&rule.not);
+        let needs = |kind: Option<String>| format!("needs {}", kind.unwrap_or_default());
+        let excludes = |kind: Option<String>| format!("excludes {}", kind.unwrap_or_default());
         match miss {
-            ContextMismatch::Unit => format!("needs {}", of(&rule.when, &units)),
-            ContextMismatch::From => format!("needs {}", of(&rule.when, &from)),
-            ContextMismatch::Login => format!("needs {}", of(&rule.when, &login)),
-            ContextMismatch::NotUnit => format!("excludes {}", of(&rule.not, &units)),
-            ContextMismatch::NotFrom => format!("excludes {}", of(&rule.not, &from)),
-            ContextMismatch::NotLogin => format!("excludes {}", of(&rule.not, &login)),
-            ContextMismatch::Argument => format!("needs {}", of(&rule.when, &argument)),
-            ContextMismatch::NotArgument => format!("excludes {}", of(&rule.not, &argument)),
+            ContextMismatch::Unit => needs(unit),
+            ContextMismatch::From => needs(from),
+            ContextMismatch::Login => needs(login),
+            ContextMismatch::Argument => needs(argument),
+            ContextMismatch::NotUnit => excludes(not_unit),
+            ContextMismatch::NotFrom => excludes(not_from),
+            ContextMismatch::NotLogin => excludes(not_login),
+            ContextMismatch::NotArgument => excludes(not_argument),
             ContextMismatch::Place => "needs a known origin".to_owned(),
         }
     }
@@ -166,6 +163,11 @@ pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
         Scheduling::NotRealTime => Some("only without real-time scheduling".to_owned()),
     };
     below.into_iter().chain(scheduling).collect()
+}
+
+/// Returns a criterion with its values; `None` without values.
+fn given(word: &str, values: &str) -> Option<String> {
+    (!values.is_empty()).then(|| format!("{word} {values}"))
 }
 
 fn arguments(tests: &[ArgumentTest]) -> String {

@@ -338,7 +338,7 @@ impl Kernel for Linux {
 
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
         let directory = self.directory_of(hierarchy, path)?;
-        fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
+        group_files::owner(&directory)
     }
 
     fn group_id(&self, hierarchy: usize, path: &[u8]) -> Option<u64> {

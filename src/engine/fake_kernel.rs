@@ -60,7 +60,6 @@ pub(super) struct FakeKernel {
     pub(super) manager: Option<u32>,
     pub(super) lookups: usize,
     pub(super) runs_systemd: bool,
-    pub(super) login: Option<Uid>,
     /// Requested examinations, none of which has a result; `None` if they are refused.
     pub(super) examinations: Option<Vec<Examination>>,
     /// Users that the name service was asked for.
@@ -247,7 +246,7 @@ impl Kernel for FakeKernel {
         Some(&self.text)
     }
     fn login(&mut self, _: Pid) -> Option<Uid> {
-        self.login
+        None
     }
     fn is_real_time(&self, _: Pid) -> bool {
         false

@@ -1,10 +1,14 @@
 //! Criteria on the context of a process: the systemd unit and the cgroup in which it is, the user who
-//! logged in, and the arguments of its program. Unlike the other criteria they need data that is read only for a rule that can
-//! still win, so the index leaves them to its caller. It must not read anything.
+//! logged in, and the arguments of its program. Unlike the other criteria they need data that is read
+//! only for a rule that can still win, so the index leaves them to its caller. It must not read
+//! anything.
 
 use super::glob::Glob;
 use super::{Rule, UserTest};
 use crate::event::Uid;
+
+/// The suffixes of units with processes in their cgroups. A slice contains none itself.
+pub const UNIT_ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
 
 /// Criteria on the context of a process. An empty list means that the kind was not given; the values
 /// of one list are alternatives.

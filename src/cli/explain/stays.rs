@@ -1,9 +1,9 @@
 //! Facts about a living process for the decision whether it stays in other cgroups than those of its rule.
 
-use std::fs;
 use std::path::Path;
 
 use super::subject::{InspectedProcess, patiently};
+use crate::cgroup::group_files;
 use crate::cgroup::host::Host;
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::{Nanos, Pid, Uid};
@@ -128,8 +128,7 @@ impl StayFacts for ProcFacts<'_> {
     }
 
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-        use std::os::unix::fs::MetadataExt;
         let directory = self.hierarchies.get(hierarchy)?.directory(path)?;
-        fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
+        group_files::owner(&directory)
     }
 }

@@ -4,10 +4,7 @@ use toml::de::DeTable;
 
 use super::{NameRef, each, glob, is_pattern, mention_users, tests, user};
 use crate::config::table::{TomlSection, Value, shortened};
-use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest};
-
-/// The endings of units with processes.
-const ENDINGS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest, UNIT_ENDINGS};
 
 /// Reads the criteria on the context of a process. `None` if there are none.
 pub(super) fn context(
@@ -41,7 +38,8 @@ fn unit(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option
     };
     let text = text(value, key, wanted, piece)?;
     // A pattern such as "user@*" has no ending of its own.
-    let may_end = text.ends_with(['*', '?', ']']) || ENDINGS.iter().any(|end| text.ends_with(end));
+    let may_end =
+        text.ends_with(['*', '?', ']']) || UNIT_ENDINGS.iter().any(|end| text.ends_with(end));
     let help = if text.contains('/') {
         format!("write from = \"{}\" for a cgroup", shortened(text))
     } else if text.ends_with(".slice") {
