@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 /* Seconds until a sleeper exits by itself, in case that both the harness and the actor were killed. */
-enum { LIFE = 150, MOST = 40000 };
+enum { LIFE = 150, MOST = 60000 };
 
 struct record { int64_t pid, ns; };
 
@@ -197,6 +197,19 @@ static int tree(char **arg)
 		grow(width, depth);
 	}
 	return settle(arg[3], expected, 60000);
+}
+
+/* crowd FIRST USERS EACH RECORDS: this number of processes of each of these users, whose UIDs begin with FIRST. */
+static int crowd(char **arg)
+{
+	int users = atoi(arg[1]), each = atoi(arg[2]);
+
+	for (int user = 0; user < users; user++)
+		if (!spawn()) {
+			become(atoi(arg[0]) + user);
+			grow(each - 1, 1);
+		}
+	return settle(arg[3], users * each, 60000);
 }
 
 /* orphans UID COUNT SPAWNERS RECORDS: each parent changes to the UID, forks and exits. */
@@ -390,7 +403,7 @@ int main(int argc, char **argv)
 		{"leash", 1, leash}, {"pulse", 5, pulse}, {"tree", 4, tree},
 		{"orphans", 4, orphans}, {"churn", 4, churn}, {"execs", 7, execs},
 		{"pulse-exec", 6, pulse_exec}, {"sleep", 0, sleeper}, {"busy", 2, busy},
-		{"reclaim", 4, reclaim},
+		{"reclaim", 4, reclaim}, {"crowd", 4, crowd},
 	};
 	const char *name = argc > 1 ? argv[1] : "";
 

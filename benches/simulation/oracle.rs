@@ -113,7 +113,7 @@ impl Machine {
     ) -> bool {
         let Some(rule) = rule.filter(|rule| rule.to.is_some()) else {
             return process.mistaken.is_none_or(|before| before == process.groups)
-                || self.by_identity(process.creator).is_none();
+                || self.is_with_origin(process);
         };
         let Some(path) = self.path_of(*rule, (uid, gid), identity) else { return true };
         let span = if rule.has_v1 && self.config.has_v1 { 2 } else { 1 };
@@ -122,6 +122,15 @@ impl Machine {
             *group.path == *path
         };
         (0..span).all(is_in)
+    }
+
+    /// Checks whether a process that was moved by mistake is where the one that created it is. The daemon returns it
+    /// there: it cannot know that another process moved it between its birth and the mistake, which are less than
+    /// 100 us apart. Nothing shows where it was born if its creator has exited.
+    fn is_with_origin(&self, process: &Process) -> bool {
+        let creator = self.by_identity(process.creator);
+        let origins = [self.find(process.parent), creator];
+        creator.is_none() || origins.into_iter().flatten().any(|one| one.groups == process.groups)
     }
 
     /// Checks whether it keeps its unit, or is a job of another user.

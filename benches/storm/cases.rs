@@ -4,7 +4,7 @@ use crate::machine::Ground;
 use crate::plan::Plan;
 use crate::report::Table;
 use crate::subjects::baseline_path;
-use crate::{Result, compare, execs, latency, loss, rate};
+use crate::{Result, compare, execs, latency, loss, rate, scale};
 
 /// A case of the benchmark: a name to filter by, and its function.
 pub(crate) struct Case {
@@ -46,6 +46,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "cost-idle", run: rate::idle },
     Case { name: "cost-memory", run: rate::memory },
     Case { name: "cost-start", run: rate::start },
+    Case { name: "scale-tools", run: scale::tools },
+    Case { name: "scale-accounts", run: scale::accounts },
+    Case { name: "scale-reloads", run: scale::reloads },
     Case { name: "compare-latency-close", run: compare::close },
     Case { name: "compare-latency-isolated", run: compare::isolated },
     Case { name: "compare-exec-close", run: compare::exec },

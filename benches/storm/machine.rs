@@ -222,6 +222,34 @@ impl RcuExpedited {
     }
 }
 
+/// The limit of PIDs, restored on drop.
+#[must_use]
+pub(crate) struct PidMax(String);
+
+const PID_MAX: &str = "/proc/sys/kernel/pid_max";
+
+impl PidMax {
+    pub(crate) fn remember() -> Result<Self> {
+        Ok(Self(fs::read_to_string(PID_MAX)?))
+    }
+
+    pub(crate) fn raise(pids: u32) -> Result<Self> {
+        let before = Self::remember()?;
+        if before.0.trim().parse::<u32>()? < pids {
+            fs::write(PID_MAX, pids.to_string())?;
+        }
+        Ok(before)
+    }
+}
+
+impl Drop for PidMax {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(PID_MAX, &self.0) {
+            eprintln!("storm: {PID_MAX}: {error}");
+        }
+    }
+}
+
 /// Returns the properties of the kernel that determine the speed of a move, each with its name.
 pub(crate) fn mode() -> Vec<(&'static str, String)> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();

@@ -23,6 +23,7 @@ mod plan;
 mod rate;
 mod report;
 mod rules;
+mod scale;
 mod subjects;
 mod supervise;
 mod trace;

@@ -162,7 +162,7 @@ pub(crate) fn memory(plan: &Plan, ground: &Ground) -> Result<Table> {
     Ok(plain_table("Resident memory", note, "MiB", &field, &figures, 1))
 }
 
-fn rss_mib(pid: u32) -> Result<f64> {
+pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     let kib: f64 = line.trim_end_matches("kB").trim().parse()?;

@@ -14,11 +14,15 @@ pub(crate) const HIT: u32 = 61900;
 pub(crate) const BY_USER: u32 = 61901;
 /// UID of processes that a rule by executable of the mixed set moves to `exe`.
 pub(crate) const BY_EXE: u32 = 61902;
+/// First UID of the processes of [`Rules::Accounts`].
+pub(crate) const CROWD: u32 = 2_000_000;
+/// Start of the names of their users.
+const CROWD_NAME: &str = "cgcrowd";
 /// UID that no rule matches.
 pub(crate) const MISS: u32 = 61903;
 
 /// First ID of filler rules, above those of the processes of any machine.
-const FILLER_ID: usize = 2_000_000;
+const FILLER_ID: usize = CROWD as usize;
 
 /// The rule set of a subject.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +33,8 @@ pub(crate) enum Rules {
     TenThousand,
     /// 190 rules by user, group and executable that match no process, then one by UID and one by executable.
     Mixed,
+    /// A single rule, by a pattern that matches 100,000 accounts.
+    Accounts,
 }
 
 enum Who {
@@ -36,6 +42,8 @@ enum Who {
     Group(usize),
     Uid(u32),
     Exe(u32, String),
+    /// Every user whose name begins with this.
+    Begins(&'static str),
 }
 
 struct Line {
@@ -44,9 +52,12 @@ struct Line {
 }
 
 impl Rules {
+    /// Accounts of [`Rules::Accounts`].
+    pub(crate) const ACCOUNTS: usize = 100_000;
+
     fn fillers(self) -> usize {
         match self {
-            Rules::One => 0,
+            Rules::One | Rules::Accounts => 0,
             Rules::TenThousand => 9_999,
             Rules::Mixed => 150,
         }
@@ -66,6 +77,7 @@ impl Rules {
                 add(Who::Uid(BY_USER), "user");
                 add(Who::Exe(BY_EXE, format!("{}/*", bin.display())), "exe");
             }
+            Rules::Accounts => add(Who::Begins(CROWD_NAME), "users/%u"),
         }
         lines
     }
@@ -78,6 +90,7 @@ impl Rules {
                 Who::User(n) => format!("user = \"cgfu{n}\""),
                 Who::Group(n) => format!("group = \"cgfg{n}\""),
                 Who::Uid(uid) => format!("user = {uid}"),
+                Who::Begins(name) => format!("user = \"{name}*\""),
                 Who::Exe(uid, exe) => format!("user = {uid}\nexe = \"{exe}\""),
             };
             let controllers = match hierarchy {
@@ -99,6 +112,7 @@ impl Rules {
                 Who::User(n) => format!("cgfu{n}"),
                 Who::Group(n) => format!("@cgfg{n}"),
                 Who::Uid(uid) => format!("cgbench{uid}"),
+                Who::Begins(name) => format!("{name}*"),
                 Who::Exe(uid, exe) => format!("cgbench{uid}:{exe}"),
             };
             let leaf = line.leaf;
@@ -113,7 +127,9 @@ impl Rules {
             |name: String, id: usize| format!("{name}:x:{id}:{id}::/nonexistent:/bin/false\n");
         let tests = UIDS.map(|uid| user(format!("cgbench{uid}"), uid as usize));
         let fillers = (0..self.fillers()).filter(|n| n % 2 == 0);
-        tests.chain(fillers.map(|n| user(format!("cgfu{n}"), FILLER_ID + n))).collect()
+        let crowd = 0..if self == Rules::Accounts { Self::ACCOUNTS } else { 0 };
+        let crowd = crowd.map(|n| user(format!("{CROWD_NAME}{n}"), FILLER_ID + n));
+        tests.chain(fillers.map(|n| user(format!("cgfu{n}"), FILLER_ID + n))).chain(crowd).collect()
     }
 
     /// Returns the lines for /etc/group, with the groups of the rules.
@@ -127,6 +143,7 @@ impl Rules {
             Rules::One => "1 rule",
             Rules::TenThousand => "10,000 rules",
             Rules::Mixed => "mixed rules",
+            Rules::Accounts => "a rule by a pattern",
         }
     }
 }

@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     Cgruled(Moves),
     /// cgruled with its default mode and real-time scheduling.
     Realtime,
+    /// cgruled with its control socket.
+    Controlled,
     /// The build in `CGRULED_BASELINE`.
     Baseline(Moves),
 }
@@ -97,6 +99,7 @@ impl Subject {
             Kind::Cgrulesengd => format!("cgrulesengd {tree}"),
             Kind::Cgruled(moves) => format!("cgruled {} {tree}", moves.name()),
             Kind::Realtime => format!("cgruled auto, real-time {tree}"),
+            Kind::Controlled => format!("cgruled {tree}"),
             Kind::Baseline(moves) => format!("baseline {} {tree}", moves.name()),
         }
     }
@@ -109,7 +112,9 @@ impl Subject {
         let there = match self.kind {
             Kind::Nobody | Kind::Floor | Kind::FastFloor => true,
             Kind::Cgrulesengd => Path::new(ORIGINAL).exists(),
-            Kind::Cgruled(_) | Kind::Realtime => version(&cgruled_path()).is_some(),
+            Kind::Cgruled(_) | Kind::Realtime | Kind::Controlled => {
+                version(&cgruled_path()).is_some()
+            }
             Kind::Baseline(_) => baseline_path().is_some_and(|path| version(&path).is_some()),
         };
         (!there).then_some("not installed")
@@ -142,7 +147,9 @@ impl Subject {
                 return Ok(Some((self.original_command(ground)?, Ready::Socket)));
             }
             Kind::Cgruled(moves) => self.our_command(ground, &cgruled_path(), moves)?,
-            Kind::Realtime => self.our_command(ground, &cgruled_path(), Moves::Auto)?,
+            Kind::Realtime | Kind::Controlled => {
+                self.our_command(ground, &cgruled_path(), Moves::Auto)?
+            }
             Kind::Baseline(moves) => {
                 let path = baseline_path().ok_or("no CGRULED_BASELINE")?;
                 self.our_command(ground, &path, moves)?
@@ -180,12 +187,14 @@ impl Subject {
         let settings =
             format!("fast_moves = \"{}\"\nscheduling = \"{scheduling}\"\n", moves.name());
         write_trusted(&config, &settings)?;
+        let control =
+            if self.kind == Kind::Controlled { control_socket(ground) } else { "off".into() };
         let mut words = vec![program.display().to_string(), "--no-legacy".into()];
         for (flag, value) in [
             ("--config", config.display().to_string()),
             ("--rules", rules.display().to_string()),
             ("--root", format!("/{}", ground.name)),
-            ("--control", "off".into()),
+            ("--control", control),
             ("--log", "info".into()),
             ("--stats-every", "1h".into()),
         ] {
@@ -206,9 +215,13 @@ fn charged(ground: &Ground, group: &Path, command: Vec<String>) -> Vec<String> {
     [shell.to_vec(), paths.to_vec(), command].concat()
 }
 
+pub(crate) fn control_socket(ground: &Ground) -> String {
+    ground.work.join("control.sock").display().to_string()
+}
+
 /// Writes a file with a fixed mode: the daemon rejects files that others may write,
 /// which the umask could allow.
-fn write_trusted(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_trusted(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o644))?)
 }

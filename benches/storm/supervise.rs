@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
-use crate::machine::{self, RcuExpedited};
+use crate::machine::{self, PidMax, RcuExpedited};
 use crate::{Result, actors, rules};
 
 const WORK: &str = "CGRULED_BENCH_WORK";
@@ -37,6 +37,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         machine::remove_groups(ended);
     }
     let expedited = RcuExpedited::remember();
+    // Restored here too: the measuring process may be killed.
+    let _pid_max = PidMax::remember()?;
     let outcome = measuring_process(work.path()).and_then(|child| wait(child, &signals));
     end_strays(work.path());
     machine::remove_groups(std::process::id());
@@ -93,5 +95,5 @@ fn is_stray(pid: i32, work: &Path) -> bool {
     let exe = fs::read_link(format!("/proc/{pid}/exe"));
     let uid = fs::metadata(format!("/proc/{pid}")).map(|meta| meta.uid());
     exe.is_ok_and(|exe| exe.starts_with(work))
-        && uid.is_ok_and(|uid| uid == 0 || rules::UIDS.contains(&uid))
+        && uid.is_ok_and(|uid| uid == 0 || rules::UIDS.contains(&uid) || uid >= rules::CROWD)
 }
