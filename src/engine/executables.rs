@@ -39,6 +39,8 @@ struct PendingExamination {
     is_decided: bool,
     /// The process executed another program since, and was evaluated for that.
     is_outdated: bool,
+    /// A scan saw the process since. It follows a loss, perhaps that of an exec after the executable was examined.
+    is_scanned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +163,7 @@ impl<K: Kernel> Engine<K> {
         });
         if let Some(pending) = same {
             pending.evaluation.absorb(&job.evaluation);
+            pending.is_scanned |= job.evaluation.cause.contains(Cause::SCAN);
             return !pending.is_decided;
         }
         self.executables.last += 1;
@@ -188,6 +191,7 @@ impl<K: Kernel> Engine<K> {
             wants_arguments,
             is_decided: false,
             is_outdated: false,
+            is_scanned: false,
         };
         self.executables.pending.insert(pid, pending);
         self.executables.deadlines.push_back((due, pid, number));
@@ -230,6 +234,12 @@ impl<K: Kernel> Engine<K> {
             if program.is_none() {
                 self.scan_for_children();
             }
+        }
+        if pending.is_scanned {
+            // After this result, and not in place of it: a slow file would decide nothing if a scan came during each
+            // examination.
+            let again = EvaluationRequest::at_once(evaluation.pid, Cause::RETRY, self.kernel.now());
+            self.answered.push_back(Evaluation::new(again));
         }
         // The exec may have been decided without its executable, which is needed now.
         if pending.is_outdated || has_changed {

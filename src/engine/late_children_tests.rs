@@ -271,3 +271,26 @@ fn an_examination_from_before_an_exec_that_is_evaluated_decides_nothing() {
     world.run_for(SECOND / 100);
     assert_eq!(world.cgroup_of(102), "/people/1000");
 }
+
+/// The event of the exec is lost after the examination read the link, and its result arrives after the scan.
+#[test]
+fn an_examination_that_a_scan_finds_pending_is_repeated_after_its_result() {
+    let mut world = World::new(&format!("{EDITORS}{PEOPLE}"));
+    world.engine.kernel.examinations = Some(Vec::new());
+    for (pid, comm) in [(101, "blocks"), (102, "vi")] {
+        world.start_running(pid, comm);
+        world.run_for(2 * SECOND);
+    }
+    world.engine.kernel.processes.get_mut(&102).unwrap().comm = "sh";
+    world.engine.kernel.losses.lost = 1;
+    world.run_for(2 * SECOND);
+    let examined = world.examinations_of(102);
+    world.examined(102, examined[0], program("vi"));
+    world.run_for(SECOND / 100);
+    assert_eq!((examined.len(), world.cgroup_of(102)), (1, "/editors"));
+    let number = world.examinations_of(102).pop().unwrap();
+    assert_ne!(number, examined[0]);
+    world.examined(102, number, program("sh"));
+    world.run_for(SECOND / 100);
+    assert_eq!(world.cgroup_of(102), "/people/1000");
+}
