@@ -68,6 +68,9 @@ struct PinnedProcess {
     has_heirs: bool,
     /// It was not requested for this process, but for an ancestor.
     is_inherited: bool,
+    /// Ended by a request or a move. Kept while pins include descendants: else the search after a loss would take the
+    /// process for a descendant whose fork was lost.
+    is_cancelled: bool,
     /// The PID of the client that requested it.
     client: u32,
     /// User whose limit it counts towards.
@@ -157,16 +160,31 @@ impl PinTable {
             entry.started = started;
             self.unconfirmed.push((pid, kernel.now()));
         }
-        let PinnedProcess { since, client, .. } = *entry;
-        (entry.started == started).then_some(Pin { since, client })
+        let PinnedProcess { since, client, is_cancelled, .. } = *entry;
+        (entry.started == started && !is_cancelled).then_some(Pin { since, client })
     }
 
     /// Removes this pin of a process. A pin that another process with the PID inherited since stays.
     pub(crate) fn unpin(&mut self, pid: Pid, pin: Pin) {
         let is_same =
             |entry: &PinnedProcess| (entry.since, entry.client) == (pin.since, pin.client);
-        if self.entries.get(&pid).is_some_and(is_same) {
-            self.remove(pid);
+        if let Some(entry) = self.entries.get(&pid).copied().filter(is_same) {
+            self.cancel(pid, entry);
+        }
+    }
+
+    /// Ends the pin of a process, if it has one: `entry` is it, or one for this process.
+    fn cancel(&mut self, pid: Pid, entry: PinnedProcess) {
+        self.remove(pid);
+        if self.descendants > 0 && !entry.is_unknown() {
+            let cancelled = PinnedProcess {
+                has_heirs: false,
+                is_inherited: false,
+                is_cancelled: true,
+                ..entry
+            };
+            // Without room a loss may pin it again.
+            let _has_room = self.insert(pid, cancelled);
         }
     }
 
@@ -222,21 +240,22 @@ impl PinTable {
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
             return None;
         }
+        let entry = PinnedProcess {
+            started,
+            since: kernel.now(),
+            has_heirs: false,
+            is_inherited: false,
+            is_cancelled: false,
+            client,
+            account,
+        };
         match request.action {
             PinAction::Cancel => {
-                self.remove(pid);
+                self.cancel(pid, entry);
                 self.metrics.sticky_cancelled.increment();
             }
             PinAction::Stay { children } => {
-                let since = kernel.now();
-                let entry = PinnedProcess {
-                    started,
-                    since,
-                    has_heirs: children,
-                    is_inherited: false,
-                    client,
-                    account,
-                };
+                let entry = PinnedProcess { has_heirs: children, ..entry };
                 // Those of processes that ended make room first; more at once would keep the hot thread.
                 if !self.has_room(pid, account) {
                     self.sweep(SWEEP[1], kernel);
@@ -265,7 +284,7 @@ impl PinTable {
         if earlier.is_some_and(|own| own.since > fork.at && !own.is_unknown()) {
             return false;
         }
-        let was_pinned = earlier.is_some();
+        let was_pinned = earlier.is_some_and(|own| !own.is_cancelled);
         let parent = self.entries.get(&fork.parent);
         match parent.filter(|parent| parent.has_heirs && parent.since <= fork.at) {
             Some(&parent) => {

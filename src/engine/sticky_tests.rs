@@ -229,3 +229,27 @@ fn a_lost_fork_pins_no_later_process_with_the_pid_of_a_descendant() {
     assert!(!world.holds(10));
     assert_eq!(world.sticky.metrics.sticky_inherited.get(), 2);
 }
+
+#[test]
+fn a_pin_that_was_ended_stays_so_after_a_loss() {
+    let mut world = PinTest::new(&[5, 6, 7, 8]);
+    world.stay(5, true);
+    for child in [6, 7, 8] {
+        world.fork(5, child);
+        assert!(world.holds(child));
+    }
+    world.kernel.processes.get_mut(&5).unwrap().children = vec![6, 7, 8];
+    assert!(world.ask(6, PinAction::Cancel, ALICE));
+    let broken = world.sticky.pin(pid(7), &mut world.kernel).unwrap();
+    world.sticky.unpin(pid(7), broken);
+    // The PID 8 belongs to another child by now, whose fork was lost.
+    assert!(world.ask(8, PinAction::Cancel, ALICE));
+    world.run(8, 101, ALICE);
+    world.sticky.search(&mut world.kernel);
+    assert_eq!([5, 6, 7, 8].map(|pid| world.holds(pid)), [true, false, false, true]);
+    // It can ask again, and its children inherit.
+    world.stay(6, true);
+    world.run(9, 102, ALICE);
+    world.fork(6, 9);
+    assert!(world.holds(6) && world.holds(9));
+}

@@ -43,7 +43,11 @@ impl PinTable {
             let mut children = Vec::new();
             kernel.children(parent, |child| children.push(child));
             for child in children {
-                if let Some(&own) = self.entries.get(&child) {
+                let own = self.entries.get(&child).copied();
+                let is_of_child = |own: &PinnedProcess| {
+                    own.is_unknown() || kernel.identity(child) == Some(own.started)
+                };
+                if let Some(own) = own.filter(is_of_child) {
                     if unknown.remove(&child) {
                         parents.push((child, own));
                     }
