@@ -36,6 +36,7 @@ mod fake_kernel;
 #[cfg(test)]
 mod faulty_kernel;
 mod forks;
+mod inheritance;
 mod intake;
 mod job;
 pub mod kernel;

@@ -111,7 +111,7 @@ fn heirs_of_heirs_inherit_whoever_ended_meanwhile() {
     world.emptied();
     assert!(world.holds(7));
     world.emptied();
-    assert!(!world.sticky.entries.contains_key(&pid(6)), "nothing of 6 can come any more");
+    assert!(world.sticky.pins.entry(pid(6)).is_none(), "nothing of 6 can come any more");
 }
 
 #[test]
@@ -142,11 +142,11 @@ fn the_dead_leave_the_table() {
     world.stay(6, false);
     world.end(5);
     world.end(6);
-    world.sticky.sweep(64, &mut world.kernel);
-    assert_eq!(world.sticky.entries.len(), 1, "the last fork of 5 may still come");
+    world.sticky.pins.sweep(64, &mut world.kernel);
+    assert_eq!(world.sticky.pins.len(), 1, "the last fork of 5 may still come");
     assert!(world.sticky.has_descendants());
     world.emptied();
-    assert!(world.sticky.entries.is_empty() && !world.sticky.has_descendants());
+    assert!(world.sticky.pins.len() == 0 && !world.sticky.has_descendants());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn who_asks_and_cancels_for_ever_takes_no_room() {
         world.stay(5, true);
         assert!(world.ask(5, PinAction::Cancel, ALICE));
     }
-    assert!(world.sticky.ring.len() < 100);
+    assert!(world.sticky.pins.queued() < 100);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_storm_of_heirs_does_not_fill_the_table() {
         world.fork(5, child);
         world.emptied();
     }
-    assert!(world.sticky.entries.len() < 100, "{}", world.sticky.entries.len());
+    assert!(world.sticky.pins.len() < 100, "{}", world.sticky.pins.len());
 }
 
 #[test]
@@ -178,9 +178,11 @@ fn one_user_does_not_fill_the_table() {
     assert!(world.ask(5, PinAction::Stay { children: true }, ALICE));
     let children = 100..100 + MOST_OF_USER + 50;
     children.clone().for_each(|child| world.fork(5, child));
-    assert_eq!(world.sticky.entries.len() as u32, MOST_OF_USER);
+    assert_eq!(world.sticky.pins.len() as u32, MOST_OF_USER);
     assert_eq!(world.sticky.metrics.sticky_over_limit.get(), 51);
-    assert!(!world.sticky.has_room(pid(6), ALICE) && world.sticky.has_room(pid(5), ALICE));
+    assert!(
+        !world.sticky.pins.has_room(pid(6), ALICE) && world.sticky.pins.has_room(pid(5), ALICE)
+    );
     assert!(world.ask(7, PinAction::Stay { children: false }, BOB), "others have room");
     world.run(8, 100, ROOT);
     assert!(world.ask(8, PinAction::Stay { children: false }, ROOT));
@@ -191,8 +193,7 @@ fn one_user_does_not_fill_the_table() {
     for raw in [5, 6] {
         assert!(world.ask(raw, PinAction::Cancel, ALICE));
     }
-    let used = world.sticky.used.clone();
-    assert_eq!(used.values().sum::<u32>(), world.sticky.entries.len() as u32, "{used:?}");
+    assert_eq!(world.sticky.pins.used() as usize, world.sticky.pins.len());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
-use super::{PinTable, PinnedProcess};
+use super::{Birth, Entry, Inheritance, Inherited};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
 
@@ -12,18 +12,22 @@ use crate::event::{Nanos, Pid};
 /// process that forks only waits for a CPU.
 const QUEUED_NS: u64 = 1_000_000_000;
 
-impl PinTable {
+impl<V: Inherited> Inheritance<V> {
     /// Records that at `now` the kernel had dropped no forks, and all that it had queued before were read. The fork of
     /// a process that was evaluated shortly before may not be queued yet: the kernel lists a process first.
-    pub fn confirm(&mut self, now: Nanos) {
+    pub(in crate::engine) fn confirm(&mut self, now: Nanos) {
         self.unconfirmed.retain(|&(_, evaluated)| now.since(evaluated) < QUEUED_NS);
     }
 
-    /// Pins the living children of all processes with descendants after the kernel dropped forks.
-    /// Children older than the pin cannot be distinguished. A descendant that was not evaluated before the loss
-    /// and is no such child loses its pin: another process may have its PID. Entries of exited processes are removed:
+    /// Marks the living children of all processes with heirs after the kernel dropped forks, and reports each.
+    /// Children older than the mark cannot be distinguished. A descendant that was not evaluated before the loss
+    /// and is no such child loses its mark: another process may have its PID. Entries of exited processes are removed:
     /// forks with their PIDs that are read later can be made by other processes, whose own forks were lost.
-    pub fn search(&mut self, kernel: &mut impl Kernel) {
+    pub(in crate::engine) fn search(
+        &mut self,
+        kernel: &mut impl Kernel,
+        mut report: impl FnMut(Pid, Birth),
+    ) {
         for (pid, _) in std::mem::take(&mut self.unconfirmed) {
             if let Some(entry) = self.entries.get_mut(&pid).filter(|entry| entry.is_inherited) {
                 entry.started = 0;
@@ -31,20 +35,20 @@ impl PinTable {
         }
         let mut unknown: HashSet<Pid, FixedState> =
             self.entries.iter().filter(|(_, one)| one.is_unknown()).map(|(&pid, _)| pid).collect();
-        let known = self.entries.iter().filter(|(_, one)| one.has_heirs && !one.is_unknown());
-        let mut parents: Vec<(Pid, PinnedProcess)> =
-            known.map(|(&pid, &entry)| (pid, entry)).collect();
-        let now = kernel.now();
+        let known = self.entries.iter().filter(|(_, one)| !one.is_unknown());
+        let mut parents: Vec<(Pid, Entry<V>)> = known
+            .filter(|(_, one)| one.mark.of_child().is_some())
+            .map(|(&pid, entry)| (pid, entry.clone()))
+            .collect();
         while let Some((parent, entry)) = parents.pop() {
             if !entry.is_unknown() && kernel.identity(parent) != Some(entry.started) {
                 self.remove(parent);
                 continue;
             }
-            let mut children = Vec::new();
-            kernel.children(parent, |child| children.push(child));
-            for child in children {
-                let own = self.entries.get(&child).copied();
-                let is_of_child = |own: &PinnedProcess| {
+            let Some(mark) = entry.mark.of_child() else { continue };
+            for child in children(parent, kernel) {
+                let own = self.entries.get(&child).cloned();
+                let is_of_child = |own: &Entry<V>| {
                     own.is_unknown() || kernel.identity(child) == Some(own.started)
                 };
                 if let Some(own) = own.filter(is_of_child) {
@@ -53,12 +57,19 @@ impl PinTable {
                     }
                     continue;
                 }
-                self.inherit(child, entry.since, entry, now);
-                if let Some(&own) = self.entries.get(&child) {
-                    parents.push((child, own));
+                report(child, self.inherit(child, entry.since, mark.clone()));
+                if let Some(own) = self.entries.get(&child) {
+                    parents.push((child, own.clone()));
                 }
             }
         }
         unknown.into_iter().for_each(|pid| self.remove(pid));
     }
+}
+
+/// Returns the living children of a process.
+pub(super) fn children(parent: Pid, kernel: &mut impl Kernel) -> Vec<Pid> {
+    let mut children = Vec::new();
+    kernel.children(parent, |child| children.push(child));
+    children
 }
